@@ -1,0 +1,195 @@
+"""Backends: the runtimes that can run a graph, and which one runs it.
+
+A new one is one file and one line here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
+from edge_vision.errors import BackendError, BackendUnavailable
+
+if TYPE_CHECKING:
+    from edge_vision.bundles.store import Bundle
+
+# Name -> "module:Class", in the order in which "auto" tries them. Imported when used.
+BACKENDS: dict[str, str] = {
+    "onnxruntime": "edge_vision.backends.onnxruntime:OnnxRuntimeBackend",
+    "openvino": "edge_vision.backends.openvino:OpenVinoBackend",
+}
+ENTRY_POINT_GROUP = "edge_vision.backends"
+"""A package that brings a backend of its own names it, as "module:Class", in this group of entry points."""
+
+__all__ = [
+    "BACKENDS",
+    "ENTRY_POINT_GROUP",
+    "Backend",
+    "BackendActual",
+    "BackendReport",
+    "BackendRequest",
+    "Session",
+    "TensorSpec",
+    "available_backends",
+    "known_backends",
+    "make_backend",
+    "open_session",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class BackendReport:
+    """What was asked for, what runs, and why they differ where they do.
+
+    requested: backend, device, precision, threads. fallback_reason: None where the request was met.
+    """
+
+    requested: dict[str, str | int]
+    actual: BackendActual
+    fallback_reason: str | None = None
+
+
+def known_backends() -> dict[str, str]:
+    """Name -> "module:Class" of every backend, this package's own first and not to be replaced."""
+    others = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+    return {**BACKENDS, **{name: value for name, value in others.items() if name not in BACKENDS}}
+
+
+def _check_known(names: Sequence[str]) -> None:
+    known = known_backends()
+    for name in names:
+        if name not in known and name != "auto":
+            raise BackendError(f"expected a backend out of auto, {', '.join(known)}, got '{name}'")
+
+
+def make_backend(name: str) -> Backend:
+    """The backend of that name, installed or not. Raises BackendError for an unknown or broken one."""
+    _check_known([name])
+    place = known_backends().get(name, "")
+    module, _, attribute = place.partition(":")
+    try:
+        backend: Backend = getattr(importlib.import_module(module), attribute)()
+    except Exception as error:  # A third party's module may fail in any way.
+        raise BackendError(f"backend '{name}' cannot be imported from {place}: {error}") from error
+    return backend
+
+
+def available_backends() -> dict[str, str | None]:
+    """Name -> None where it can run here, else why not and what to do."""
+    return {name: _reason(name) for name in known_backends()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One thing to try. relaxed: it is less than, or other than, what was asked for."""
+
+    backend: str
+    request: BackendRequest
+    relaxed: bool
+
+
+def open_session(
+    bundle: Bundle,
+    backend: str = "auto",
+    request: BackendRequest | None = None,
+    strict: bool = False,
+    fallback: Sequence[str] = ("onnxruntime", "openvino"),
+) -> tuple[Session, BackendReport]:
+    """Load a bundle's graph on the backend that was asked for, or on the next best one.
+
+    "auto" takes the first backend of the registry that works. Where the request cannot be met, the device is
+    left to the backend, then those of `fallback` are tried, and the report says why. With strict the request
+    is met or BackendUnavailable is raised. Raises BackendError where nothing can load the graph, BundleError
+    where the graph file is not the one that the bundle names.
+    """
+    request = request or BackendRequest()
+    _check_known([*fallback, backend])
+    failures: list[tuple[_Attempt, BackendError]] = []
+    for attempt in _attempts(backend, request, fallback):
+        if attempt.relaxed and strict:
+            break
+        try:
+            session = _load(bundle, attempt, strict)
+        except BackendError as error:
+            failures.append((attempt, error))
+            continue
+        report = BackendReport(
+            _described(backend, request), session.actual, _reason_for(attempt, backend, failures)
+        )
+        return session, report
+    kind = BackendUnavailable if all(isinstance(e, BackendUnavailable) for _, e in failures) else BackendError
+    raise kind(_told(failures) + ("; strict allows no other backend or device" if strict else ""))
+
+
+def _attempts(backend: str, request: BackendRequest, fallback: Sequence[str]) -> Iterator[_Attempt]:
+    names = [backend] if backend != "auto" else list(known_backends())
+    yield from (_Attempt(name, request, relaxed=False) for name in names)
+    # Another backend has other devices and options; threads and precision mean the same to all.
+    relaxed = replace(request, device="auto", options={})
+    others = [name for name in fallback if name not in names]
+    yield from (
+        _Attempt(name, relaxed, relaxed=True) for name in ([] if relaxed == request else names) + others
+    )
+
+
+def _load(bundle: Bundle, attempt: _Attempt, strict: bool) -> Session:
+    backend, request = make_backend(attempt.backend), attempt.request
+    reason = backend.unavailable_reason()
+    if reason:
+        raise BackendUnavailable(reason)
+    graphs = [graph for graph in bundle.manifest.graphs if graph.format in backend.graph_formats]
+    if not graphs:
+        raise BackendUnavailable(
+            f"{backend.name} reads {', '.join(backend.graph_formats)}; bundle {bundle.manifest.name} has "
+            f"{', '.join(graph.format for graph in bundle.manifest.graphs)}"
+        )
+    has_it = request.precision in {graph.precision for graph in graphs}
+    path, graph = bundle.graph_path(backend.graph_formats, request.precision if has_it else "auto")
+    session = backend.load(path, request)
+    session.actual = _completed(session.actual, graph.precision, request)
+    if strict and request.precision not in ("auto", session.actual.precision):
+        session.close()
+        raise BackendUnavailable(f"{backend.name}: {session.actual.notes[-1]}")
+    return session
+
+
+def _completed(actual: BackendActual, graph_precision: str, request: BackendRequest) -> BackendActual:
+    """Fill in what the runtime does not tell from the graph, and note what differs from the request."""
+    precision = graph_precision if actual.precision == "unavailable" else actual.precision
+    notes = list(actual.notes)
+    if request.threads not in (0, actual.threads):
+        notes.append(f"asked for {request.threads} threads, runs on {actual.threads or 'an untold number'}")
+    if request.precision not in ("auto", precision):
+        notes.append(f"asked for precision {request.precision}, runs {precision}")
+    return replace(actual, precision=precision, notes=tuple(notes))
+
+
+def _described(backend: str, request: BackendRequest) -> dict[str, str | int]:
+    return {
+        "backend": backend,
+        "device": request.device,
+        "precision": request.precision,
+        "threads": request.threads,
+    }
+
+
+def _reason_for(attempt: _Attempt, backend: str, failures: list[tuple[_Attempt, BackendError]]) -> str | None:
+    """Why this attempt came after others. For "auto", a backend that is not installed is no reason."""
+    if backend == "auto" and not attempt.relaxed:
+        failures = [(other, error) for other, error in failures if not isinstance(error, BackendUnavailable)]
+    return _told(failures) or None
+
+
+def _told(failures: list[tuple[_Attempt, BackendError]]) -> str:
+    return "; ".join(f"{attempt.backend}: {error}" for attempt, error in failures)
+
+
+def _reason(name: str) -> str | None:
+    try:
+        return make_backend(name).unavailable_reason()
+    except BackendError as error:
+        return str(error)

@@ -1,0 +1,87 @@
+"""The whole contract of a backend: one runtime that can run a graph.
+
+A new backend is one file with a `Backend` subclass, and one line in `backends/__init__.py`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a graph. A free dimension is None; dtype is numpy's name for it."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackendRequest:
+    """What the user asked for. "auto" and 0 leave the choice to the backend."""
+
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BackendActual:
+    """What really runs, read back from the runtime, never copied from the request.
+
+    A figure that the runtime does not tell is "unavailable". `notes` says where and why it differs
+    from what was asked for.
+    """
+
+    backend: str
+    version: str
+    device: str
+    provider: str
+    precision: str
+    threads: int
+    notes: tuple[str, ...] = ()
+
+
+class Session(ABC):
+    """One graph, loaded and ready. Used by one thread at a time."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    actual: BackendActual
+
+    @abstractmethod
+    def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run the graph on C-contiguous tensors, named as in `inputs`.
+
+        Returns every output by name. The arrays may be reused by the next call.
+        Raises BackendError when the runtime fails.
+        """
+
+    def close(self) -> None:
+        """Free the memory. The session is not used afterwards."""
+
+
+class Backend(ABC):
+    """A runtime. Importing its module must not import the runtime itself."""
+
+    name: ClassVar[str]
+    graph_formats: ClassVar[tuple[str, ...]]
+    """Formats that it reads, as in a bundle's `graphs[].format`, the preferred one first."""
+    install_hint: ClassVar[str]
+    """The command that installs it."""
+
+    @abstractmethod
+    def unavailable_reason(self) -> str | None:
+        """None where it can run here, else one sentence that ends in the remedy. Imports nothing heavy."""
+
+    @abstractmethod
+    def load(self, graph: Path, request: BackendRequest) -> Session:
+        """Load a graph whose hash was verified. Raises BackendUnavailable or BackendError."""

@@ -1,0 +1,97 @@
+"""Reads an ONNX file for a runtime, and refuses one that would make the runtime open other files.
+
+An ONNX graph may keep its weights in other files, by a path of its own choice. A runtime that is given bytes
+still follows such a path (OpenVINO even an absolute one). A bundle's graph is one file whose hash was
+verified, so that none of its weights may come from elsewhere. The `onnx` package is no part of the run time,
+so the few fields that matter are found by walking the protobuf wire format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge_vision.errors import BackendError
+
+# Message -> field number -> message inside, from onnx.proto: every way from a model to a tensor.
+_INSIDE: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {},
+}
+_TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 13, 14
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MAX_DEPTH = 32
+
+
+def read_onnx(path: Path) -> bytes:
+    """The file's bytes. Raises BackendError for one that is no ONNX file or keeps weights in other files."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BackendError(f"cannot read {path}: {error.strerror}: fetch the bundle again") from error
+    try:
+        external = bool(data) and _keeps_weights_elsewhere(memoryview(data), "model")
+    except (IndexError, ValueError) as error:
+        raise BackendError(
+            f"{path} is no ONNX file, or is damaged ({error}; {len(data)} bytes): fetch the bundle again"
+        ) from error
+    if not data:
+        raise BackendError(f"{path} is empty, expected an ONNX graph: fetch the bundle again")
+    if external:
+        raise BackendError(
+            f"{path} keeps weights in other files, which a bundle may not: save the graph as one file "
+            f"(onnx.save_model with save_as_external_data=False)"
+        )
+    return data
+
+
+def _keeps_weights_elsewhere(message: memoryview, kind: str, depth: int = 0) -> bool:
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"nested more than {_MAX_DEPTH} deep")
+    for number, wire, value in _fields(message):
+        if kind == "tensor" and number in (_TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION):
+            # data_location 0 says "here", as its absence does.
+            if value != 0:
+                return True
+        elif wire == _BYTES and number in _INSIDE[kind]:
+            assert isinstance(value, memoryview)
+            if _keeps_weights_elsewhere(value, _INSIDE[kind][number], depth + 1):
+                return True
+    return False
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
+    """(field number, wire type, value) of every field; fixed-size numbers come as their bytes."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        wire = key & 7
+        if wire == _VARINT:
+            value, at = _varint(message, at)
+            yield key >> 3, wire, value
+            continue
+        size = {_FIXED64: 8, _FIXED32: 4}.get(wire)
+        if wire == _BYTES:
+            size, at = _varint(message, at)
+        if size is None or at + size > len(message):
+            raise ValueError("a field does not fit")
+        yield key >> 3, wire, message[at : at + size]
+        at += size
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+        if shift > 63:
+            raise ValueError("a number is too long")

@@ -1,0 +1,223 @@
+"""bundle.yaml, format 1: what a bundle says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from edge_vision.bundles import schema
+from edge_vision.bundles.schema import Section
+from edge_vision.core.specs import HeadSpec, InputSpec, Thresholds
+from edge_vision.errors import BundleError
+
+MANIFEST_FILE = "bundle.yaml"
+FORMAT = 1
+NAME_PATTERN = r"[a-z0-9_]{1,64}"
+TASKS = ("detect", "classify")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "mixed")
+_KEYS = (
+    "format",
+    "name",
+    "version",
+    "task",
+    "description",
+    "licence",
+    "source",
+    "input",
+    "head",
+    "thresholds",
+    "labels",
+    "graphs",
+    "figures",
+)
+_FILE = "a file name inside the bundle's folder (letters, digits, '._+-/', no '..', not absolute)"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSpec:
+    """One graph file. format: what a backend calls it ("onnx", "openvino", ...); sha256: of the file, in hex."""
+
+    file: str
+    format: str
+    precision: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """bundle.yaml, checked. `figures` are measured figures, free form, and read by nobody at run time."""
+
+    name: str
+    version: str
+    task: str
+    description: str
+    licence: str
+    source: str
+    input: InputSpec
+    head: HeadSpec
+    thresholds: Thresholds
+    labels_file: str
+    graphs: tuple[GraphSpec, ...]
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+def parse_manifest(text: str, folder: Path) -> Manifest:
+    """Check the text of a bundle.yaml that lies in `folder`.
+
+    The files that it names are checked for staying inside the folder, not for being there.
+    Raises BundleError with the key path, what was expected and what came.
+    """
+    where = str(folder / MANIFEST_FILE)
+    top = Section(schema.load_yaml(text, where), where, "", _KEYS)
+    top.take("format", schema.one_of(FORMAT), f"{FORMAT} (the only format that this version reads)")
+    manifest = Manifest(
+        name=top.take("name", schema.matching(NAME_PATTERN), "1 to 64 of a-z, 0-9 and _"),
+        version=top.take("version", schema.matching(r"\d{1,9}(\.\d{1,9}){2}"), "a version like '1.0.0'"),
+        task=top.take("task", schema.one_of(*TASKS), " or ".join(TASKS)),
+        description=top.take("description", schema.text, "a text", ""),
+        licence=top.take("licence", schema.matching(r".+"), "the licence of the weights, on one line"),
+        source=top.take("source", schema.text, "a text", ""),
+        input=_input(top.section("input", _names(InputSpec))),
+        head=_head(top.section("head", _names(HeadSpec))),
+        thresholds=_thresholds(top.section("thresholds", _names(Thresholds), {})),
+        labels_file=top.take("labels", schema.relative_file, _FILE),
+        graphs=_graphs(top),
+        figures=top.take("figures", schema.plain_mapping, "a mapping with text keys", {}),
+    )
+    for file in (manifest.labels_file, *(graph.file for graph in manifest.graphs)):
+        inside(folder, file)
+    return manifest
+
+
+def inside(folder: Path, file: str) -> Path:
+    """The path of a bundle's file. Raises BundleError when a link leads out of the folder."""
+    path = folder / file
+    try:
+        outside = not path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError) as error:  # a loop of links
+        raise BundleError(
+            f"{path}: expected a file inside the bundle's folder, got an error: {error}"
+        ) from None
+    if outside:
+        raise BundleError(
+            f"{path}: expected a file inside the bundle's folder, got one outside it: {path.resolve()}; "
+            "copy the file into the folder"
+        )
+    return path
+
+
+def _names(spec: type) -> tuple[str, ...]:
+    """A spec's fields are the keys of its section."""
+    return tuple(item.name for item in fields(spec))
+
+
+def _input(section: Section) -> InputSpec:
+    side = (schema.integer(1, 8192), "a whole number of pixels, 1 to 8192")
+    color = section.take("color", schema.one_of("rgb", "bgr", "gray"), "rgb, bgr or gray", "rgb")
+    channels = 1 if color == "gray" else 3
+    per_channel = f"a list of {channels} numbers"
+    return InputSpec(
+        name=section.take("name", schema.matching(r".{1,256}"), "the name of the graph's input"),
+        width_px=section.take("width_px", *side),
+        height_px=section.take("height_px", *side),
+        layout=section.take("layout", schema.one_of("nchw", "nhwc"), "nchw or nhwc", "nchw"),
+        color=color,
+        dtype=section.take(
+            "dtype", schema.one_of("float32", "float16", "uint8"), "float32, float16 or uint8", "float32"
+        ),
+        mean=section.take("mean", schema.list_of(schema.number(), channels), per_channel, (0.0,) * channels),
+        std=section.take(
+            "std", schema.list_of(schema.number(1e-6), channels), per_channel + " above 0", (1.0,) * channels
+        ),
+        resize=section.take(
+            "resize",
+            schema.one_of("stretch", "letterbox", "center_crop"),
+            "stretch, letterbox or center_crop",
+            "stretch",
+        ),
+        pad_value=section.take("pad_value", schema.integer(0, 255), "a grey value, 0 to 255", 114),
+    )
+
+
+def _head(section: Section) -> HeadSpec:
+    """Which heads there are, and what options each takes, is for `core/heads.py` to say."""
+    return HeadSpec(
+        type=section.take("type", schema.matching(NAME_PATTERN), "the name of a head, such as 'ssd'"),
+        outputs=section.take("outputs", schema.text_mapping, "a mapping of role to output name", {}),
+        options=section.take("options", schema.plain_mapping, "a mapping with text keys", {}),
+    )
+
+
+def _thresholds(section: Section) -> Thresholds:
+    share = (schema.number(0.0, 1.0), "a number, 0 to 1")
+    default = Thresholds()
+    return Thresholds(
+        score_threshold=section.take("score_threshold", *share, default.score_threshold),
+        iou_threshold=section.take("iou_threshold", *share, default.iou_threshold),
+        max_detections=section.take(
+            "max_detections", schema.integer(1, 10_000), "a whole number, 1 to 10000", default.max_detections
+        ),
+    )
+
+
+def _graphs(top: Section) -> tuple[GraphSpec, ...]:
+    def not_empty(value: Any) -> list[Any]:
+        if not isinstance(value, list) or not 1 <= len(value) <= 64:
+            raise ValueError
+        return value
+
+    items = top.take("graphs", not_empty, "a list of 1 to 64 graphs")
+    return tuple(
+        _graph(Section(item, top.where, f"graphs[{i}]", _names(GraphSpec))) for i, item in enumerate(items)
+    )
+
+
+def _graph(section: Section) -> GraphSpec:
+    return GraphSpec(
+        file=section.take("file", schema.relative_file, _FILE),
+        format=section.take("format", schema.matching(NAME_PATTERN), "a graph format, such as 'onnx'"),
+        precision=section.take("precision", schema.one_of(*PRECISIONS), ", ".join(PRECISIONS), "fp32"),
+        sha256=section.take("sha256", schema.matching(r"[0-9a-f]{64}"), "64 lower-case hex digits"),
+    )
+
+
+def dump_manifest(manifest: Manifest) -> str:
+    """The YAML text that parse_manifest reads back as the same manifest. Same manifest, same bytes."""
+    document = {
+        "format": FORMAT,
+        "name": manifest.name,
+        "version": manifest.version,
+        "task": manifest.task,
+        "description": manifest.description,
+        "licence": manifest.licence,
+        "source": manifest.source,
+        "input": _plain(manifest.input),
+        "head": {
+            "type": manifest.head.type,
+            "outputs": dict(manifest.head.outputs),
+            "options": dict(manifest.head.options),
+        },
+        "thresholds": _plain(manifest.thresholds),
+        "labels": manifest.labels_file,
+        "graphs": [_plain(graph) for graph in manifest.graphs],
+        "figures": dict(manifest.figures),
+    }
+    return yaml.dump(
+        document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=160
+    )
+
+
+def _plain(spec: Any) -> dict[str, Any]:
+    values = {name: getattr(spec, name) for name in _names(type(spec))}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+class _Dumper(yaml.SafeDumper):
+    """The reader refuses aliases, so a list that is used twice is written twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True

@@ -1,0 +1,198 @@
+"""Small checks for a strict YAML schema. Every error names the file, the key path, what was expected, what came."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import PurePosixPath
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
+
+from edge_vision.errors import BundleError
+
+MAX_YAML_BYTES = 1 << 20
+REQUIRED: Any = object()
+T = TypeVar("T")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """safe_load that refuses duplicate keys, and aliases (a few lines of them expand to gigabytes)."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise ComposerError(None, None, "aliases (*name) are not allowed", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
+            if key_node.value in seen:
+                text = f"key {key_node.value!r} is given twice"
+                raise ConstructorError(None, None, text, key_node.start_mark)
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+def load_yaml(text: str, where: str) -> Any:
+    """Parse YAML without tags, aliases or duplicate keys. Raises BundleError."""
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > MAX_YAML_BYTES:
+        raise BundleError(f"{where}: expected at most {MAX_YAML_BYTES} bytes of YAML, got {size}")
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
+    except RecursionError:
+        raise BundleError(f"{where}: expected plain YAML, got one nested too deeply") from None
+    except Exception as error:  # PyYAML lets KeyError, IndexError, ValueError and more out of wrong scalars
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise BundleError(f"{where}: expected plain YAML, got an error: {detail}") from None
+
+
+def shown(value: Any) -> str:
+    """A value and its type, short enough for one line of a log."""
+    text = repr(value)
+    if len(text) > 80:
+        text = text[:77] + "..."
+    return f"{text} ({type(value).__name__})"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing."""
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class Section:
+    """One mapping of the document, with the keys that it may have. Any other key is refused at once."""
+
+    def __init__(self, value: Any, where: str, path: str, keys: Sequence[str]) -> None:
+        self.where = where
+        self.path = path
+        if not isinstance(value, dict):
+            self._refuse("", "a mapping", value)
+        self._values = value
+        for key in value:
+            if key not in keys:
+                raise BundleError(
+                    f"{self._at(key)}: expected one of {', '.join(keys)}, got the unknown key {key!r:.80}"
+                    f"{nearest(str(key), keys)}"
+                )
+
+    def take(self, key: str, check: Callable[[Any], T], expected: str, default: Any = REQUIRED) -> T:
+        """The checked value of a key. `check` raises ValueError or TypeError on what it does not accept."""
+        if key not in self._values:
+            if default is REQUIRED:
+                raise BundleError(f"{self._at(key)}: expected {expected}, got no such key; add it")
+            return default
+        value = self._values[key]
+        try:
+            return check(value)
+        except (ValueError, TypeError, OverflowError):
+            self._refuse(key, expected, value)
+
+    def section(self, key: str, keys: Sequence[str], default: Any = REQUIRED) -> Section:
+        """A nested mapping."""
+        value = self.take(key, lambda value: value, "a mapping", default)
+        return Section(value, self.where, self._join(key), keys)
+
+    def _join(self, key: Any) -> str:
+        return ".".join(part for part in (self.path, str(key)[:80]) if part)
+
+    def _at(self, key: Any) -> str:
+        path = self._join(key)
+        return f"{self.where}: {path}" if path else self.where
+
+    def _refuse(self, key: str, expected: str, value: Any) -> NoReturn:
+        raise BundleError(f"{self._at(key)}: expected {expected}, got {shown(value)}")
+
+
+def text(value: Any) -> str:
+    """A string, perhaps empty."""
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def matching(pattern: str) -> Callable[[Any], str]:
+    """A string that the pattern matches as a whole."""
+
+    def check(value: Any) -> str:
+        if re.fullmatch(pattern, text(value)) is None:
+            raise ValueError
+        return str(value)
+
+    return check
+
+
+def one_of(*choices: Any) -> Callable[[Any], Any]:
+    """One of these values, of the same type (True is not 1)."""
+
+    def check(value: Any) -> Any:
+        if not any(value == choice and type(value) is type(choice) for choice in choices):
+            raise ValueError
+        return value
+
+    return check
+
+
+def integer(low: int, high: int) -> Callable[[Any], int]:
+    """A whole number in low..high."""
+
+    def check(value: Any) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError
+        return value
+
+    return check
+
+
+def number(low: float = -math.inf, high: float = math.inf) -> Callable[[Any], float]:
+    """A finite number in low..high."""
+
+    def check(value: Any) -> float:
+        if type(value) not in (int, float) or not math.isfinite(value) or not low <= value <= high:
+            raise ValueError
+        return float(value)
+
+    return check
+
+
+def list_of(check_item: Callable[[Any], T], length: int) -> Callable[[Any], tuple[T, ...]]:
+    """A list of so many items."""
+
+    def check(value: Any) -> tuple[T, ...]:
+        if not isinstance(value, list) or len(value) != length:
+            raise ValueError
+        return tuple(check_item(item) for item in value)
+
+    return check
+
+
+def plain_mapping(value: Any) -> dict[str, Any]:
+    """A mapping with string keys; its values are free."""
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise TypeError
+    return dict(value)
+
+
+def text_mapping(value: Any) -> dict[str, str]:
+    """A mapping of strings to strings that are not empty."""
+    if not all(isinstance(item, str) and item for item in plain_mapping(value).values()):
+        raise TypeError
+    return dict(value)
+
+
+def relative_file(value: Any) -> str:
+    """A file name below the bundle's folder, by its spelling alone; `store` checks links as well."""
+    path = PurePosixPath(text(value))
+    plain = re.fullmatch(r"[A-Za-z0-9._/+-]+", value) is not None
+    if not plain or path.is_absolute() or ".." in path.parts or not path.name or str(path) != value:
+        raise ValueError
+    return str(value)

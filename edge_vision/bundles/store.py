@@ -1,0 +1,210 @@
+"""Bundles on disk: where they are, and how one is opened."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_vision.bundles.manifest import (
+    MANIFEST_FILE,
+    NAME_PATTERN,
+    GraphSpec,
+    Manifest,
+    inside,
+    parse_manifest,
+)
+from edge_vision.bundles.schema import MAX_YAML_BYTES, nearest
+from edge_vision.errors import BundleError
+
+MAX_LABELS_BYTES = 1 << 20
+
+
+def cache_dir() -> Path:
+    """$EDGE_VISION_CACHE, else edge_vision below $XDG_CACHE_HOME or ~/.cache. It need not exist."""
+    own = os.environ.get("EDGE_VISION_CACHE")
+    if own:
+        return Path(own).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification says that a relative path is to be ignored.
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "edge_vision"
+
+
+def bundles_dir() -> Path:
+    """The store: one folder per bundle, named after it."""
+    return cache_dir() / "bundles"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle that was read and checked. labels: index = class_id. sha256: of bundle.yaml, in hex."""
+
+    folder: Path
+    manifest: Manifest
+    labels: tuple[str, ...]
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def version(self) -> str:
+        return self.manifest.version
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version} ({self.sha256[:12]})"
+
+    def graph_path(self, formats: Sequence[str], precision: str = "auto") -> tuple[Path, GraphSpec]:
+        """The graph in the first of these formats that the bundle has, verified, so that a parser may open it.
+
+        precision: "auto" takes the first graph of the format. Raises BundleError when no graph fits or
+        the file is not the one that the manifest names.
+        """
+        for wanted in formats:
+            for graph in self.manifest.graphs:
+                if graph.format == wanted and precision in ("auto", graph.precision):
+                    return self.verify(graph), graph
+        has = ", ".join(f"{graph.format} {graph.precision}" for graph in self.manifest.graphs)
+        raise BundleError(
+            f"{self.folder}: expected a graph in {' or '.join(formats) or 'no format'}"
+            f"{'' if precision == 'auto' else ' with precision ' + precision}, got {has}; "
+            "choose another backend, precision or bundle"
+        )
+
+    def verify(self, graph: GraphSpec) -> Path:
+        """The path of a graph file whose sha256 is right. Raises BundleError."""
+        path = _existing(self.folder, graph.file)
+        actual = sha256_of(path)
+        if actual != graph.sha256:
+            raise BundleError(
+                f"{path}: expected sha256 {graph.sha256}, got {actual}; the file is damaged or was changed, "
+                f"make the bundle again{_fetch_hint(self.name)}"
+            )
+        return path
+
+
+def load_bundle(name_or_path: str) -> Bundle:
+    """Open a bundle by its name in the store, or by its folder. The graphs are verified when they are used.
+
+    A plain word is a name; a folder here is written `./folder`. Raises BundleError.
+    """
+    try:
+        if re.fullmatch(NAME_PATTERN, name_or_path):
+            return _load_name(name_or_path)
+        return _load_folder(Path(name_or_path).expanduser())
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # no permission, a name too long or with a NUL, no home
+        raise BundleError(f"expected a bundle at {name_or_path!r:.200}, got an error: {error}") from None
+
+
+def list_bundles() -> list[str]:
+    """The names in the store, sorted; whether each can be opened is not checked."""
+    folder = bundles_dir()
+    if not folder.is_dir():
+        return []
+    names = (path.name for path in folder.iterdir() if path.is_dir())
+    return sorted(name for name in names if re.fullmatch(NAME_PATTERN, name))
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hex. Raises BundleError when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise BundleError(
+            f"{path}: expected a file that can be read, got an error: {error.strerror}"
+        ) from None
+    return digest.hexdigest()
+
+
+def _load_name(name: str) -> Bundle:
+    folder = bundles_dir() / name
+    if not folder.is_dir():
+        raise BundleError(_missing(name, folder))
+    bundle = _load_folder(folder)
+    if bundle.name != name:
+        raise BundleError(
+            f"{folder / MANIFEST_FILE}: name: expected {name!r} as the folder, got {bundle.name!r}; rename the folder"
+        )
+    return bundle
+
+
+def _load_folder(folder: Path) -> Bundle:
+    if not folder.is_dir() or folder == Path():
+        raise BundleError(
+            f"expected the name of a bundle or its folder, got {str(folder)!r}, which is neither; "
+            "`python -m edge_vision.bundles list` shows the names"
+        )
+    text = _read_text(_existing(folder, MANIFEST_FILE), MAX_YAML_BYTES)
+    manifest = parse_manifest(text, folder)
+    for graph in manifest.graphs:
+        _existing(folder, graph.file)
+    return Bundle(
+        folder=folder,
+        manifest=manifest,
+        labels=_labels(_existing(folder, manifest.labels_file)),
+        sha256=hashlib.sha256(text.encode()).hexdigest(),
+    )
+
+
+def _existing(folder: Path, file: str) -> Path:
+    path = inside(folder, file)
+    if not path.is_file():
+        raise BundleError(
+            f"{path}: expected a file, got {'something else' if path.exists() else 'nothing there'}; "
+            f"the bundle is incomplete, make it again{_fetch_hint(folder.name)}"
+        )
+    return path
+
+
+def _read_text(path: Path, limit_bytes: int) -> str:
+    with path.open("rb") as file:
+        data = file.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise BundleError(f"{path}: expected at most {limit_bytes} bytes, got more")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleError(
+            f"{path}: expected UTF-8 text, got another byte at {error.start}; save it as UTF-8"
+        ) from None
+
+
+def _labels(path: Path) -> tuple[str, ...]:
+    lines = _read_text(path, MAX_LABELS_BYTES).removeprefix("\ufeff").removesuffix("\n").split("\n")
+    labels = tuple(line.strip() for line in lines)
+    for number, label in enumerate(labels, start=1):
+        if not label:
+            raise BundleError(f"{path}: expected a label on each line, got nothing on line {number}")
+    return labels
+
+
+def _fetch_hint(name: str) -> str:
+    from edge_vision.bundles.recipes import RECIPES
+
+    return f": python -m edge_vision.bundles fetch {name}" if name in RECIPES else ""
+
+
+def _missing(name: str, folder: Path) -> str:
+    from edge_vision.bundles.recipes import RECIPES
+
+    text = f"expected the bundle {name!r} at {folder}, got nothing there; "
+    if name in RECIPES:
+        return text + f"make it with: python -m edge_vision.bundles fetch {name}"
+    if Path(name).is_dir():
+        return text + f"for the folder of that name here, write ./{name}"
+    known = sorted({*RECIPES, *list_bundles()})
+    return (
+        text
+        + f"known: {', '.join(known)}{nearest(name, known)} (`python -m edge_vision.bundles fetch NAME` makes one)"
+    )

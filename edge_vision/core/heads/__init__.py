@@ -1,0 +1,29 @@
+"""Heads: how the outputs of a graph become boxes or classes. A new one is one file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edge_vision.core.heads.base import ClassificationHead, DetectionHead, Head, ModelBoxes
+from edge_vision.core.heads.classifier import ClassifierHead
+from edge_vision.core.heads.ssd import SsdHead
+from edge_vision.core.specs import HeadSpec, InputSpec
+from edge_vision.errors import HeadError
+
+if TYPE_CHECKING:
+    from edge_vision.backends.base import TensorSpec
+
+HEADS: dict[str, type[SsdHead] | type[ClassifierHead]] = {
+    "ssd": SsdHead,
+    "classifier": ClassifierHead,
+}
+
+__all__ = ["HEADS", "ClassificationHead", "DetectionHead", "Head", "ModelBoxes", "make_head"]
+
+
+def make_head(spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int) -> Head:
+    """The head that a bundle names, checked against the graph's outputs. Raises HeadError."""
+    if spec.type not in HEADS:
+        raise HeadError(f"head.type is one of {', '.join(HEADS)}, got '{spec.type}'")
+    return HEADS[spec.type](spec, input_spec, outputs, n_labels)

@@ -1,0 +1,41 @@
+"""The head of image classifiers: one number per class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge_vision.core.heads.base import ClassificationHead, OutputReader, choose, read_options
+from edge_vision.core.specs import HeadSpec, InputSpec
+
+if TYPE_CHECKING:
+    from edge_vision.backends.base import TensorSpec
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """(k,) logits -> (k,) probabilities that sum to 1; the maximum is taken off first against overflow."""
+    powers = np.exp(logits - logits.max())
+    return powers / powers.sum()
+
+
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"softmax": softmax, "none": np.copy}
+
+
+class ClassifierHead(ClassificationHead):
+    """Role: scores (1, classes). Option: score_activation, softmax, or none for a graph with its own."""
+
+    def __init__(
+        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
+    ) -> None:
+        """Raises HeadError where the options or the outputs do not fit."""
+        options = read_options(spec, {"score_activation": "softmax"})
+        self._activate = ACTIVATIONS[
+            choose(spec, "score_activation", options["score_activation"], ACTIVATIONS)
+        ]
+        self._scores = OutputReader.find(spec, "scores", outputs, (1, n_labels))
+
+    def decode(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(k,) float32, the array is the caller's."""
+        return self._activate(self._scores.read(outputs)[0])

@@ -1,0 +1,26 @@
+"""The small mark that every frame leaves on its way, seen or skipped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_vision.core.gate import NO_REGIONS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tick:
+    """What one stage decided on one frame.
+
+    stamp_ns, frame_id: the frame's header. fate: how the frame ended, one of `ledger.FATES`, or "" where
+    it goes on. regions: (n, 4) float32 xyxy_px, where to look. seq: the frame's, within one process.
+    """
+
+    stamp_ns: int
+    frame_id: str
+    stage: str
+    fate: str
+    reason: str
+    regions: np.ndarray = NO_REGIONS
+    seq: int = 0

@@ -1,0 +1,41 @@
+"""Every error that edge_vision raises on purpose.
+
+    EdgeVisionError
+    ├── ImageError           an image that cannot be read as what it claims to be
+    ├── BundleError          a model bundle that is missing, broken or not what it claims to be
+    ├── HeadError            a head that does not fit the outputs of the graph
+    └── BackendError         a runtime that cannot load or run a graph
+        └── BackendUnavailable   a runtime that is not installed on this machine
+
+Each message says what was expected, what came, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class EdgeVisionError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class ImageError(EdgeVisionError):
+    """An image that cannot be read. `reason` is the short word that the ledger counts it under."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class BundleError(EdgeVisionError):
+    """A model bundle that is missing, broken, or not what its manifest says."""
+
+
+class HeadError(EdgeVisionError):
+    """A head that does not fit the graph's outputs."""
+
+
+class BackendError(EdgeVisionError):
+    """A runtime that cannot load or run a graph."""
+
+
+class BackendUnavailable(BackendError):
+    """A runtime that is not installed, or lacks its hardware. The message names the remedy."""
