@@ -1,0 +1,19 @@
+"""edge_vision: a camera topic in, detection topics out, on small computers.
+
+    camera --image_raw--> gate --> cascade --> detector --> detections
+                           |          |           |
+                           +----------+-----------+--> ledger --> diagnostics --> /diagnostics
+
+gate       `core/gate.py`      lets a frame pass when something new could be seen in it
+cascade    `core/cascade.py`   a light classifier looks first, the detector runs where it is worth it
+detector   `core/detector.py`  preprocess, a session of a backend, a head: boxes in source pixels
+mailbox    `core/mailbox.py`   one newest-wins slot in front of each worker; no queues
+ledger     `core/ledger.py`    received = inferred + gated + rejected + superseded + failed + in_flight
+backends   `backends/`         one file per runtime
+bundles    `bundles/`          a model as one folder: manifest, graphs, labels, hashes
+nodes      `nodes/`            the ROS shells, the only place that imports rclpy
+
+This module imports nothing, so that each part costs only what it needs.
+"""
+
+__version__ = "0.1.0"

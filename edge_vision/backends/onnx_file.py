@@ -1,13 +1,14 @@
-"""Reads an ONNX file for a runtime, and refuses one that would make the runtime open other files.
+"""Checks an ONNX file before a runtime opens it: refuses one that would make the runtime open other files.
 
-An ONNX graph may keep its weights in other files, by a path of its own choice. A runtime that is given bytes
-still follows such a path (OpenVINO even an absolute one). A bundle's graph is one file whose hash was
+An ONNX graph may keep its weights in other files, by a path of its own choice. A runtime that is given the
+bytes instead of the file still follows such a path (OpenVINO 2026.4 even an absolute one). A bundle's graph is one file whose hash was
 verified, so that none of its weights may come from elsewhere. The `onnx` package is no part of the run time,
 so the few fields that matter are found by walking the protobuf wire format.
 """
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,26 +30,28 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_DEPTH = 32
 
 
-def read_onnx(path: Path) -> bytes:
-    """The file's bytes. Raises BackendError for one that is no ONNX file or keeps weights in other files."""
+def check_onnx(path: Path) -> Path:
+    """The path, once the file proved to be whole and alone.
+
+    Raises BackendError for one that is no ONNX file or keeps weights in other files.
+    """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            # Not closed by hand: an error's traceback still holds views of it.
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        external = _keeps_weights_elsewhere(memoryview(data), "model")
     except OSError as error:
         raise BackendError(f"cannot read {path}: {error.strerror}: fetch the bundle again") from error
-    try:
-        external = bool(data) and _keeps_weights_elsewhere(memoryview(data), "model")
     except (IndexError, ValueError) as error:
         raise BackendError(
-            f"{path} is no ONNX file, or is damaged ({error}; {len(data)} bytes): fetch the bundle again"
+            f"{path} is no ONNX file, or is damaged ({error}): fetch the bundle again"
         ) from error
-    if not data:
-        raise BackendError(f"{path} is empty, expected an ONNX graph: fetch the bundle again")
     if external:
         raise BackendError(
             f"{path} keeps weights in other files, which a bundle may not: save the graph as one file "
             f"(onnx.save_model with save_as_external_data=False)"
         )
-    return data
+    return path
 
 
 def _keeps_weights_elsewhere(message: memoryview, kind: str, depth: int = 0) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
 from edge_vision.backends.host import usable_cores
-from edge_vision.backends.onnx_file import read_onnx
+from edge_vision.backends.onnx_file import check_onnx
 from edge_vision.errors import BackendError, BackendUnavailable
 
 if TYPE_CHECKING:
@@ -94,9 +94,10 @@ class OnnxRuntimeBackend(Backend):
 
         onnxruntime.set_default_logger_severity(_FATAL_ONLY)
         device = _device(request.device, onnxruntime.get_available_providers())
-        data = read_onnx(graph)
+        # By its path: given bytes, the session keeps a copy of them (18 MB for the SSD).
+        path = str(check_onnx(graph))
         try:
-            session = onnxruntime.InferenceSession(data, _session_options(request), providers=_chain(device))
+            session = onnxruntime.InferenceSession(path, _session_options(request), providers=_chain(device))
         except Exception as error:  # Its exceptions have no common base of their own.
             raise BackendError(f"onnxruntime cannot load {graph}: {error}") from error
         # Else a provider that fails during a run would be replaced by the CPU without a word.

@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
 from edge_vision.backends.host import usable_cores
-from edge_vision.backends.onnx_file import read_onnx
+from edge_vision.backends.onnx_file import check_onnx
 from edge_vision.errors import BackendError, BackendUnavailable
 
 _PRECISION_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
@@ -108,7 +108,7 @@ def _device(wanted: str, available: list[str]) -> str:
 
 
 def _read(core: Any, graph: Path) -> Any:
-    return core.read_model(read_onnx(graph)) if graph.suffix == ".onnx" else core.read_model(graph)
+    return core.read_model(str(check_onnx(graph) if graph.suffix == ".onnx" else graph))
 
 
 def _config(device: str, request: BackendRequest) -> dict[str, Any]:

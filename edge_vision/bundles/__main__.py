@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from edge_vision.bundles.fetch import fetch_bundle
+from edge_vision.bundles.fetch import fetch_bundle, find_recipe
 from edge_vision.bundles.manifest import dump_manifest
 from edge_vision.bundles.recipes import RECIPES
 from edge_vision.bundles.store import bundles_dir, list_bundles, load_bundle
@@ -21,7 +21,7 @@ examples:
   python -m edge_vision.bundles show ssdlite_mobilenet_v2_coco     print a manifest
 
 The store is $EDGE_VISION_CACHE/bundles, by default ~/.cache/edge_vision/bundles.
-exit codes: 0 done, 1 a bundle is missing or broken or cannot be made, 2 wrong arguments, 130 stopped by Ctrl-C
+exit codes: 0 done, 1 a bundle is missing, broken or cannot be made, 2 wrong arguments, 130 stopped by Ctrl-C
 """
 
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give the exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        return int(arguments.run(arguments))
     except EdgeVisionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -62,8 +62,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    for name in arguments.names or RECIPES:
-        fetch_bundle(name, force=arguments.force, report=lambda line: print(line, flush=True))
+    recipes = [
+        find_recipe(name) for name in arguments.names or RECIPES
+    ]  # a wrong name stops it before the work
+    for recipe in recipes:
+        fetch_bundle(recipe.manifest.name, force=arguments.force, report=lambda line: print(line, flush=True))
     return 0
 
 

@@ -102,7 +102,7 @@ class _Converter:
         return self._writer.relu6(output, f"{name}.relu6") if relu6 else output
 
     def _pads(self, kernel: int, stride: int) -> Sequence[int]:
-        """TensorFlow's "same" padding, the odd pixel after: top, left, bottom, right. Moves on to the output's side."""
+        """TensorFlow's "same" padding, odd pixel last: top, left, bottom, right. Moves to the next side."""
         side, self._side_px = self._side_px, -(-self._side_px // stride)
         total = max((self._side_px - 1) * stride + kernel - side, 0)
         before = total // 2

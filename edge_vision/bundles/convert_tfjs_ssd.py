@@ -43,7 +43,7 @@ def convert(model_json: bytes, shards: Mapping[str, bytes], size_px: int = 300, 
         return graph.convert(size_px, anchors)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise BundleError(
-            f"expected a TensorFlow.js graph model of SSDLite-MobileNetV2, got one that cannot be read: {error!r}"
+            f"expected a TensorFlow.js SSDLite-MobileNetV2, got a model that cannot be read: {error!r}"
         ) from None
 
 
@@ -57,7 +57,7 @@ def _weights(manifest: list[Any], shards: Mapping[str, bytes]) -> dict[str, np.n
             if "quantization" in weight:
                 raise BundleError(f"weight {weight['name']}: expected plain values, got quantized ones")
             count = int(np.prod(weight["shape"], dtype=np.int64))
-            array = np.frombuffer(data, _DTYPES[weight["dtype"]], count, offset)
+            array: np.ndarray = np.frombuffer(data, _DTYPES[weight["dtype"]], count, offset)
             arrays[weight["name"]] = array.reshape(weight["shape"])
             offset += array.nbytes
     return arrays

@@ -27,12 +27,7 @@ def fetch_bundle(name: str, force: bool = False, report: Report = print) -> Bund
     Needs a network only for packages that are not in the cache. Stopped at any moment, it leaves no
     half bundle, and the next call goes on with what was downloaded. Raises BundleError.
     """
-    if name not in RECIPES:
-        raise BundleError(
-            f"expected one of {', '.join(RECIPES)}, got {name!r}{nearest(name, RECIPES)}; "
-            "other bundles are made with your own tools and opened by their folder"
-        )
-    recipe = RECIPES[name]
+    recipe = find_recipe(name)
     try:
         # Without the lock first: a store that one may only read is enough when the bundle is there.
         present = None if force else _present(recipe, _silent)
@@ -46,13 +41,23 @@ def fetch_bundle(name: str, force: bool = False, report: Report = print) -> Bund
     return present
 
 
+def find_recipe(name: str) -> Recipe:
+    """The recipe of a known bundle. Raises BundleError with the nearest name."""
+    if name not in RECIPES:
+        raise BundleError(
+            f"expected one of {', '.join(RECIPES)}, got {name!r}{nearest(name, RECIPES)}; "
+            "other bundles are made with your own tools and opened by their folder"
+        )
+    return RECIPES[name]
+
+
 def _silent(_line: str) -> None:
     """A report that nobody reads."""
 
 
 @contextlib.contextmanager
 def _store_lock(report: Report) -> Iterator[None]:
-    """One fetch at a time for each cache; the kernel drops the lock when the process ends, however it ends."""
+    """One fetch at a time for each cache. The kernel drops the lock when the process ends, in any way."""
     store = bundles_dir()
     store.mkdir(parents=True, exist_ok=True)
     with (store / ".lock").open("w") as file:
@@ -114,5 +119,5 @@ def _write(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> None:
 def _put(new: Path, place: Path, old: Path) -> None:
     """Move the new folder to its place; what was there goes with the temporary folder."""
     if place.exists() or place.is_symlink():
-        os.rename(place, old)
-    os.rename(new, place)
+        place.rename(old)
+    new.rename(place)

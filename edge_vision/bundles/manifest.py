@@ -39,7 +39,7 @@ _FILE = "a file name inside the bundle's folder (letters, digits, '._+-/', no '.
 
 @dataclass(frozen=True, slots=True)
 class GraphSpec:
-    """One graph file. format: what a backend calls it ("onnx", "openvino", ...); sha256: of the file, in hex."""
+    """One graph file. format: a backend's word for it ("onnx", "openvino"); sha256: of the file, in hex."""
 
     file: str
     format: str

@@ -20,7 +20,7 @@ def import_onnx() -> Any:
         import onnx
     except ImportError as error:
         raise BundleError(
-            f"expected the package onnx, which making a bundle needs, got: {error}; install it: pip install onnx"
+            f"making a bundle expects the package onnx, got: {error}; install it: pip install onnx"
         ) from None
     return onnx
 
@@ -37,7 +37,7 @@ class OnnxWriter:
     def weight(self, name: str, array: np.ndarray) -> str:
         """Add a constant once, and give its name back."""
         if name not in self._weights:
-            self._weights[name] = self._onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
+            self._weights[name] = self._onnx.numpy_helper.from_array(np.array(array, order="C"), name)
         return name
 
     def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
@@ -47,7 +47,9 @@ class OnnxWriter:
 
     def relu6(self, value: str, output: str) -> str:
         """min(max(value, 0), 6)."""
-        zero, six = self.weight("zero", np.float32(0)), self.weight("six", np.float32(6))
+        zero, six = (
+            self.weight(name, np.array(limit, np.float32)) for name, limit in (("zero", 0), ("six", 6))
+        )
         return self.node("Clip", [value, zero, six], output)
 
     def model(self, inputs: Mapping[str, Sequence[int]], outputs: Mapping[str, Sequence[int]]) -> bytes:
@@ -63,7 +65,7 @@ class OnnxWriter:
             producer_name="edge_vision",
         )
         onnx.checker.check_model(model, full_check=True)
-        return model.SerializeToString(deterministic=True)
+        return bytes(model.SerializeToString(deterministic=True))
 
     def _values(self, shapes: Mapping[str, Sequence[int]]) -> list[Any]:
         make, kind = self._onnx.helper.make_tensor_value_info, self._onnx.TensorProto.FLOAT

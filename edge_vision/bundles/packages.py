@@ -23,11 +23,13 @@ from edge_vision.errors import BundleError
 Report = Callable[[str], None]
 PROGRESS_S = 5
 LIMIT_S = 900
+# Without a network npm waits 70 s between its tries by itself. The user's own settings go first.
+_CLIENT_SETTINGS = {"npm_config_fetch_retry_mintimeout": "1000", "npm_config_fetch_retry_maxtimeout": "5000"}
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One file of a registry. registry: "npm" or "pypi"; sha256: accepted ones, one per file of the platform."""
+    """One file of a registry. registry: "npm" or "pypi"; sha256: the accepted ones, one per platform."""
 
     registry: str
     name: str
@@ -67,7 +69,7 @@ def fetch_package(package: Package, downloads: Path, report: Report) -> Path:
     downloads.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=downloads) as folder:
         fetched = _download(package, Path(folder), report)
-        os.replace(fetched, path)
+        fetched.replace(path)
     return path
 
 
@@ -147,6 +149,7 @@ def _run(argv: Sequence[str], folder: Path, what: str, report: Report) -> str:
     process = subprocess.Popen(
         argv,
         cwd=folder,
+        env={**_CLIENT_SETTINGS, **os.environ},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -175,9 +178,12 @@ def _run(argv: Sequence[str], folder: Path, what: str, report: Report) -> str:
 
 
 def _failed(argv: Sequence[str], output: str, what: str) -> str:
-    last = "\n".join("    " + line for line in output.strip().splitlines()[-6:])
+    lines = output.strip().splitlines()
+    telling = [line for line in lines if "error" in line.lower()][:6] or lines[-6:]
+    shown = "\n".join("    " + line for line in telling)
     return (
-        f"{what}: expected a download, got an error from `{Path(argv[0]).name} {' '.join(argv[1:])}`:\n{last}\n"
+        f"{what}: expected a download, got an error from "
+        f"`{Path(argv[0]).name} {' '.join(argv[1:])}`:\n{shown}\n"
         "is there a network? Try again, or set the client up for your mirror. Without a network, copy the "
         "downloads folder of the cache from a machine that has made the bundle"
     )

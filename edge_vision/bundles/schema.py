@@ -1,4 +1,4 @@
-"""Small checks for a strict YAML schema. Every error names the file, the key path, what was expected, what came."""
+"""Small checks for a strict YAML schema. Errors name file, key path, what was expected and what came."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import yaml
 from yaml.composer import ComposerError
@@ -25,7 +25,7 @@ class _StrictLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+            event = self.peek_event()  # type: ignore[no-untyped-call]
             raise ComposerError(None, None, "aliases (*name) are not allowed", event.start_mark)
         return super().compose_node(parent, index)
 
@@ -47,7 +47,7 @@ def load_yaml(text: str, where: str) -> Any:
     if size > MAX_YAML_BYTES:
         raise BundleError(f"{where}: expected at most {MAX_YAML_BYTES} bytes of YAML, got {size}")
     try:
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506  (a SafeLoader)
+        return yaml.load(text, Loader=_StrictLoader)
     except RecursionError:
         raise BundleError(f"{where}: expected plain YAML, got one nested too deeply") from None
     except Exception as error:  # PyYAML lets KeyError, IndexError, ValueError and more out of wrong scalars
@@ -90,7 +90,7 @@ class Section:
         if key not in self._values:
             if default is REQUIRED:
                 raise BundleError(f"{self._at(key)}: expected {expected}, got no such key; add it")
-            return default
+            return cast(T, default)
         value = self._values[key]
         try:
             return check(value)
@@ -99,7 +99,7 @@ class Section:
 
     def section(self, key: str, keys: Sequence[str], default: Any = REQUIRED) -> Section:
         """A nested mapping."""
-        value = self.take(key, lambda value: value, "a mapping", default)
+        value = self.take(key, _anything, "a mapping", default)
         return Section(value, self.where, self._join(key), keys)
 
     def _join(self, key: Any) -> str:
@@ -111,6 +111,10 @@ class Section:
 
     def _refuse(self, key: str, expected: str, value: Any) -> NoReturn:
         raise BundleError(f"{self._at(key)}: expected {expected}, got {shown(value)}")
+
+
+def _anything(value: Any) -> Any:
+    return value
 
 
 def text(value: Any) -> str:

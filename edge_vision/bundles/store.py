@@ -28,9 +28,9 @@ def cache_dir() -> Path:
     own = os.environ.get("EDGE_VISION_CACHE")
     if own:
         return Path(own).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # The XDG specification says that a relative path is to be ignored.
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "edge_vision"
+    return (base if base.is_absolute() else Path.home() / ".cache") / "edge_vision"
 
 
 def bundles_dir() -> Path:
@@ -59,7 +59,7 @@ class Bundle:
         return f"{self.name} {self.version} ({self.sha256[:12]})"
 
     def graph_path(self, formats: Sequence[str], precision: str = "auto") -> tuple[Path, GraphSpec]:
-        """The graph in the first of these formats that the bundle has, verified, so that a parser may open it.
+        """The graph in the first of these formats that the bundle has, verified: a parser may open it.
 
         precision: "auto" takes the first graph of the format. Raises BundleError when no graph fits or
         the file is not the one that the manifest names.
@@ -134,7 +134,8 @@ def _load_name(name: str) -> Bundle:
     bundle = _load_folder(folder)
     if bundle.name != name:
         raise BundleError(
-            f"{folder / MANIFEST_FILE}: name: expected {name!r} as the folder, got {bundle.name!r}; rename the folder"
+            f"{folder / MANIFEST_FILE}: name: expected {name!r}, the folder's name, got {bundle.name!r}; "
+            "rename the folder"
         )
     return bundle
 
@@ -205,6 +206,6 @@ def _missing(name: str, folder: Path) -> str:
         return text + f"for the folder of that name here, write ./{name}"
     known = sorted({*RECIPES, *list_bundles()})
     return (
-        text
-        + f"known: {', '.join(known)}{nearest(name, known)} (`python -m edge_vision.bundles fetch NAME` makes one)"
+        text + f"known: {', '.join(known)}{nearest(name, known)} "
+        "(`python -m edge_vision.bundles fetch NAME` makes one)"
     )

@@ -163,7 +163,7 @@ def _tensors(state: Any) -> Mapping[str, _Tensor]:
     _require(isinstance(state, dict), "a state dict", type(state))
     for name, value in state.items():
         _require(type(name) is str and isinstance(value, _Tensor), "tensors by name", (name, type(value)))
-    return state
+    return dict(state)
 
 
 def _arrays(state: Any, read: Callable[[_Storage], bytes]) -> dict[str, np.ndarray]:

@@ -89,6 +89,11 @@ class Ledger:
             if not self._open:
                 self._changed.notify_all()
 
+    def is_open(self, seq: int) -> bool:
+        """True where the frame's account is open."""
+        with self._changed:
+            return seq in self._open
+
     def snapshot(self) -> LedgerSnapshot:
         """All figures of one moment."""
         with self._changed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,5 +22,5 @@ class Tick:
     stage: str
     fate: str
     reason: str
-    regions: np.ndarray = NO_REGIONS
+    regions: np.ndarray = field(default_factory=lambda: NO_REGIONS)
     seq: int = 0

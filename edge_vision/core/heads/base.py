@@ -93,8 +93,8 @@ class OutputReader:
         if not np.isfinite(values).all():
             bad = values.size - int(np.isfinite(values).sum())
             raise HeadError(
-                f"{bad} of {values.size} numbers of output '{self.name}' are not finite: the graph overflows at "
-                f"this precision or its weights are damaged; try precision fp32 or fetch the bundle again"
+                f"{bad} of {values.size} numbers of output '{self.name}' are not finite: the graph overflows "
+                f"at this precision or its weights are damaged; try precision fp32 or fetch the bundle again"
             )
         return np.asarray(values, np.float32)
 

@@ -24,18 +24,16 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"softmax": softmax
 
 
 class ClassifierHead(ClassificationHead):
-    """Role: scores (1, classes). Option: score_activation, softmax, or none for a graph with its own."""
+    """Role: logits (1, classes). Option: activation, softmax, or none for a graph with its own."""
 
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
         """Raises HeadError where the options or the outputs do not fit."""
-        options = read_options(spec, {"score_activation": "softmax"})
-        self._activate = ACTIVATIONS[
-            choose(spec, "score_activation", options["score_activation"], ACTIVATIONS)
-        ]
-        self._scores = OutputReader.find(spec, "scores", outputs, (1, n_labels))
+        options = read_options(spec, {"activation": "softmax"})
+        self._activate = ACTIVATIONS[choose(spec, "activation", options["activation"], ACTIVATIONS)]
+        self._logits = OutputReader.find(spec, "logits", outputs, (1, n_labels))
 
     def decode(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """(k,) float32, the array is the caller's."""
-        return self._activate(self._scores.read(outputs)[0])
+        return self._activate(self._logits.read(outputs)[0])

@@ -1,0 +1,80 @@
+# The commands of this repository. `make` shows them.
+
+PYTHON ?= python3
+VENV_PYTHON := .venv/bin/python
+SETUP := $(PYTHON) scripts/setup.py
+
+SOURCE =
+BACKEND =
+OUT =
+SECONDS =
+ARGS =
+
+# Two ROS programs with one domain see each other: these have domains of their own, whatever the shell has set.
+# `make demo ROS_DOMAIN_ID=5` sets it nevertheless.
+demo: export ROS_DOMAIN_ID = 87
+test check examples: export ROS_DOMAIN_ID = 88
+bench-pipeline: export ROS_DOMAIN_ID = 89
+demo test check examples bench-pipeline: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
+
+# The ROS wheels leave this mark in the environment; with it, another Python would not find its libraries.
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+# Without ROS there is only the one middleware that the wheels bring.
+ifndef AMENT_PREFIX_PATH
+unexport RMW_IMPLEMENTATION
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lint types examples docs bench-pipeline setup setup-test lock clean distclean
+
+help:  ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  make demo SOURCE=clip.mp4 BACKEND=openvino SECONDS=20 OUT=out/mine     variables of the demo"
+	@echo "  make test ARGS='-k gate -x'                                            options for pytest"
+	@echo "  make demo PYTHON=python3.12                                            another Python"
+
+demo: setup  ## Set up, then run the pipeline on a video; results in out/demo/
+	$(VENV_PYTHON) -m edge_vision.demo $(if $(SOURCE),--source '$(SOURCE)') $(if $(BACKEND),--backend $(BACKEND)) \
+		$(if $(OUT),--out '$(OUT)') $(if $(SECONDS),--seconds $(SECONDS))
+
+test: setup-test  ## Set up, then run the tests
+	$(VENV_PYTHON) -m pytest -rs $(ARGS)
+
+check: setup-test  ## Format, lint, types, tests and examples: all that must be good before a commit
+	scripts/check
+
+format: setup-test  ## Write all Python files in the agreed form
+	$(VENV_PYTHON) -m ruff format .
+	$(VENV_PYTHON) -m ruff check --fix .
+
+lint: setup-test  ## Look for mistakes without running anything
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m ruff check .
+
+types: setup-test  ## Check the types
+	scripts/types
+
+examples: setup-test  ## Run every example
+	$(VENV_PYTHON) scripts/examples.py
+
+docs: setup  ## Write the tables of the README anew from the code
+	$(VENV_PYTHON) -m edge_vision.nodes.reference --write README.md
+
+bench-pipeline: setup  ## Measure the pipeline; results in out/bench/pipeline.json
+	$(VENV_PYTHON) bench/pipeline.py $(ARGS)
+
+setup:  ## Make .venv, fetch videos and models (what `make demo` needs)
+	@$(SETUP) demo $(if $(BACKEND),--backend $(BACKEND))
+
+setup-test:
+	@$(SETUP) test
+
+lock:  ## Pin the newest packages that requirements/*.in allow
+	scripts/lock
+
+clean:  ## Remove results and builds
+	rm -rf out build
+
+distclean: clean  ## Remove the environment too; the cache with the downloads stays
+	rm -rf .venv

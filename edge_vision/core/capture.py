@@ -1,0 +1,98 @@
+"""Video files, V4L2 devices and network streams through OpenCV, with errors that say what is wrong."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edge_vision.errors import EdgeVisionError
+
+DEFAULT_FPS_HZ = 30.0
+
+
+class SourceError(EdgeVisionError):
+    """A video source that cannot be opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceKind:
+    """What a URI means. target: what OpenCV opens."""
+
+    name: str
+    target: str | int
+
+    @property
+    def ends(self) -> bool:
+        """True for a file: its end is no loss."""
+        return self.name == "file"
+
+
+def source_kind(uri: str) -> SourceKind:
+    """file, device or stream. A bare number is a V4L2 device, file:// a path."""
+    if uri.isdigit():
+        return SourceKind("device", int(uri))
+    if uri.startswith("/dev/"):
+        return SourceKind("device", uri)
+    if uri.startswith("file://"):
+        return SourceKind("file", uri[len("file://") :])
+    if "://" in uri:
+        return SourceKind("stream", uri)
+    return SourceKind("file", str(Path(uri).expanduser()))
+
+
+class Capture:
+    """An open source. One thread uses it."""
+
+    def __init__(self, uri: str, open_timeout_ms: int = 5000) -> None:
+        """Raises SourceError with what to do."""
+        self.kind = source_kind(uri)
+        self._uri = uri
+        self._check_there()
+        self._capture = _open(self.kind, open_timeout_ms)
+        if not self._capture.isOpened():
+            raise SourceError(_CANNOT_OPEN[self.kind.name].format(uri))
+        self.fps_hz = _sane_fps(self._capture.get(cv2.CAP_PROP_FPS))
+        self.frames = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)) if self.kind.ends else 0
+
+    def _check_there(self) -> None:
+        target = self.kind.target
+        if isinstance(target, str) and self.kind.name != "stream" and not Path(target).exists():
+            raise SourceError(f"source '{self._uri}' does not exist: check the path or connect the device")
+        if self.kind.ends and Path(str(target)).is_dir():
+            raise SourceError(f"source '{self._uri}' is a folder: give a video file")
+
+    def read(self) -> np.ndarray | None:
+        """The next image, (h, w, 3) uint8 BGR, an array of its own; None at the end or when it is lost."""
+        ok, image = self._capture.read()
+        return image if ok else None
+
+    def close(self) -> None:
+        """Let go of the file, device or connection."""
+        self._capture.release()
+
+
+_CANNOT_OPEN = {
+    "file": "source '{}' is no video that OpenCV can read: check it with `ffprobe`, or re-encode it",
+    "device": "device '{}' cannot be opened: is it a camera, is it free, may this user read it (group video)?",
+    "stream": "stream '{}' does not answer: check the address, the network and the camera",
+}
+
+
+def _open(kind: SourceKind, open_timeout_ms: int) -> cv2.VideoCapture:
+    if kind.name == "device":
+        return cv2.VideoCapture(kind.target, cv2.CAP_V4L2)
+    # One decoding thread: more cost memory and cores that the model needs.
+    options = [cv2.CAP_PROP_N_THREADS, 1]
+    if kind.name == "stream":
+        options += [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, open_timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, open_timeout_ms]
+    capture = cv2.VideoCapture(kind.target, cv2.CAP_FFMPEG, options)
+    # OpenCV builds without FFmpeg read files through other libraries, without these options.
+    return capture if capture.isOpened() or kind.name == "stream" else cv2.VideoCapture(kind.target)
+
+
+def _sane_fps(fps_hz: float) -> float:
+    return fps_hz if math.isfinite(fps_hz) and 0.1 <= fps_hz <= 1000.0 else DEFAULT_FPS_HZ

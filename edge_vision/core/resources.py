@@ -1,0 +1,41 @@
+"""What a process costs: CPU and memory, through psutil."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessUsage:
+    """cpu_percent of one core since the last reading; None where it cannot be read."""
+
+    cpu_percent: float | None
+    cpu_s: float | None
+    rss_mb: float | None
+    threads: int | None
+
+
+class ProcessMeter:
+    """Reads one process of this machine, by its id."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._process: psutil.Process | None = None
+
+    def read(self) -> ProcessUsage:
+        """The process's usage now, all None where there is no such process here."""
+        try:
+            if self._process is None:
+                self._process = psutil.Process(self.pid)
+            with self._process.oneshot():
+                times = self._process.cpu_times()
+                return ProcessUsage(
+                    self._process.cpu_percent(),
+                    times.user + times.system,
+                    self._process.memory_info().rss / 1e6,
+                    self._process.num_threads(),
+                )
+        except psutil.Error:
+            return ProcessUsage(None, None, None, None)

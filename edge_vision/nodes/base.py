@@ -1,0 +1,204 @@
+"""What every node has: parameters, life cycle, services and a status once a second."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from std_srvs.srv import SetBool, Trigger
+
+from edge_vision.nodes.conversions import status_message
+from edge_vision.nodes.link import Hub
+from edge_vision.nodes.parameters import Parameters
+from edge_vision.nodes.specs import NodeSpec
+
+OK, WARN, ERROR = 0, 1, 2
+LATEST_IMAGE = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+RESULTS = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
+TICKS = QoSProfile(depth=200, reliability=QoSReliabilityPolicy.RELIABLE)
+STATUS = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(
+    depth=1, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
+)
+
+STATUS_PERIOD_S = 1.0
+RETRY_PERIOD_S = 5.0
+REPEAT_LOG_S = 10.0
+
+
+class EdgeNode(LifecycleNode):
+    """A lifecycle node. Subclasses give `spec` and override the four hooks; a hook that raises fails the
+    transition with its message, and leaves the node as it was.
+
+    configure: load, verify, warm up. activate: subscribe, start. deactivate: stop. cleanup: free.
+    """
+
+    spec: NodeSpec
+
+    def __init__(self, hub: Hub | None = None, overrides: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        given = [Parameter(name, value=value) for name, value in (overrides or {}).items()]
+        super().__init__(self.spec.name, parameter_overrides=given, **kwargs)
+        self.hub = hub or Hub()
+        self.failure = ""
+        self._logged: dict[str, float] = {}
+        self.params = Parameters(self, self.spec, self._is_configured, self.on_params)
+        self._status_publisher = self.create_publisher(DiagnosticArray, "~/status", STATUS)
+        self._services_made = [self.create_service(Trigger, "~/reset_stats", self._on_reset_stats)]
+        if "enabled" in {param.name for param in self.spec.params}:
+            self._services_made.append(self.create_service(SetBool, "~/enable", self._on_enable))
+        # System time: reports must come while a simulated clock stands still.
+        self._status_timer = self.create_timer(STATUS_PERIOD_S, self.publish_status, clock=_steady_clock())
+        if self.params["autostart"]:
+            self._retry_timer = self.create_timer(RETRY_PERIOD_S, self.bring_up, clock=_steady_clock())
+
+    # Hooks.
+    def configure(self) -> None:
+        """Load, verify, warm up."""
+
+    def activate(self) -> None:
+        """Subscribe and start."""
+
+    def deactivate(self) -> None:
+        """Stop."""
+
+    def cleanup(self) -> None:
+        """Free the memory."""
+
+    def on_params(self, names: set[str]) -> None:
+        """Live parameters of these names have changed."""
+
+    def reset_stats(self) -> None:
+        """Forget all figures."""
+
+    def status_values(self) -> dict[str, Any]:
+        """What this node adds to its status."""
+        return {}
+
+    def health(self) -> tuple[int, str]:
+        """Level and one sentence, while active."""
+        return OK, "running"
+
+    # Life cycle.
+    @property
+    def state(self) -> str:
+        """unconfigured, inactive, active or finalized."""
+        return str(self._state_machine.current_state[1])
+
+    def _is_configured(self) -> bool:
+        return self.state in ("inactive", "active")
+
+    def bring_up(self) -> bool:
+        """Configure and activate from wherever it stands. Does not touch a node that was shut down."""
+        if self.state == "unconfigured":
+            self.trigger_configure()
+        # A user who deactivates a node wants it so: only a node that was never up is brought up.
+        if self.state == "inactive" and not getattr(self, "_was_up", False):
+            self.trigger_activate()
+        return self.state == "active"
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._was_up = False
+        return self._attempt("configure", self.configure)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        result = self._attempt("activate", self.activate)
+        self._was_up = result == TransitionCallbackReturn.SUCCESS
+        if self._was_up:
+            self.get_logger().info("active")
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._attempt("deactivate", self.deactivate)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop_retrying()
+        return self._attempt("clean up", self.cleanup)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop_retrying()
+        self.stop_all()
+        return TransitionCallbackReturn.SUCCESS
+
+    def stop_all(self) -> None:
+        """Stop and free, from whatever state, before the process ends."""
+        self._attempt("deactivate", self.deactivate)
+        self._attempt("clean up", self.cleanup)
+
+    def _stop_retrying(self) -> None:
+        timer = getattr(self, "_retry_timer", None)
+        if timer is not None:
+            timer.cancel()
+
+    def _attempt(self, what: str, hook: Callable[[], None]) -> TransitionCallbackReturn:
+        try:
+            hook()
+        except Exception as error:  # Whatever a model or driver raises must end as a message, not a crash.
+            self.failure = f"cannot {what}: {error}"
+            self.log_throttled("error", self.failure)
+            return TransitionCallbackReturn.FAILURE
+        self.failure = ""
+        return TransitionCallbackReturn.SUCCESS
+
+    # Reports.
+    def log_throttled(self, severity: str, text: str, key: str = "") -> None:
+        """Log a message unless the same (by key) was logged within the last 10 s."""
+        now_s = time.monotonic()
+        if now_s - self._logged.get(key or text, float("-inf")) >= REPEAT_LOG_S:
+            self._logged[key or text] = now_s
+            getattr(self.get_logger(), severity)(text)
+
+    def publish_status(self) -> None:
+        """Publish `~/status`; the timer calls it once a second, and a node that stops once more."""
+        level, text = self._judged()
+        values = {"state": self.state, "pid": os.getpid(), **self.status_values()}
+        status = status_message(self.get_fully_qualified_name().lstrip("/"), self.camera, level, text, values)
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._status_publisher.publish(message)
+
+    @property
+    def camera(self) -> str:
+        """What the books are kept for: the namespace of the pipeline."""
+        return self.get_namespace()
+
+    def _judged(self) -> tuple[int, str]:
+        if self.failure:
+            return ERROR, self.failure
+        if self.state != "active":
+            return WARN, f"{self.state}: nothing is processed"
+        level, text = self.health()
+        if self.params.errors and level == OK:
+            return WARN, "parameter refused: " + "; ".join(self.params.errors)
+        return level, text
+
+    # Services.
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        result = self.set_parameters([Parameter("enabled", value=bool(request.data))])[0]
+        response.success = result.successful
+        response.message = result.reason or ("enabled" if request.data else "disabled")
+        return response
+
+    def _on_reset_stats(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.hub.ledger.reset()
+        self.reset_stats()
+        response.success, response.message = True, "books and figures start anew"
+        return response
+
+
+def _steady_clock() -> Any:
+    from rclpy.clock import Clock, ClockType
+
+    return Clock(clock_type=ClockType.STEADY_TIME)
+
+
+def latency_values(name: str, percentiles: dict[str, float] | None) -> dict[str, float | None]:
+    """`name.p50` and so on, in ms; None where nothing was measured."""
+    return {f"{name}.{key}": (percentiles or {}).get(key) for key in ("p50", "p95", "p99")}
+
+

@@ -1,0 +1,84 @@
+"""The executables. Imports nothing heavy before a Ctrl-C can end the process without a traceback."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from typing import Any
+
+EXECUTABLES = {
+    "source_node": "edge_vision.nodes.source",
+    "gate_node": "edge_vision.nodes.gate",
+    "cascade_node": "edge_vision.nodes.cascade",
+    "detector_node": "edge_vision.nodes.detector",
+    "diagnostics_node": "edge_vision.nodes.diagnostics",
+    "pipeline": "edge_vision.nodes.pipeline",
+}
+
+
+def _start(name: str, args: list[str] | None = None) -> int:
+    """Run one executable. While it is still importing there is nothing to clean up: a signal ends it at once."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+    try:
+        module: Any = importlib.import_module(EXECUTABLES[name])
+    except ModuleNotFoundError as error:
+        print(f"{name}: {error}. {_remedy(error.name or '')}", file=sys.stderr)
+        return 1
+    return int(module.main(args))
+
+
+def _leave(number: int, frame: Any) -> None:
+    os._exit(128 + number)
+
+
+def _remedy(module: str) -> str:
+    if module.startswith(("rclpy", "rcl_interfaces", "lifecycle_msgs")):
+        return "Source ROS 2 first (`source /opt/ros/jazzy/setup.bash`), or run `make setup` and use .venv/bin/python."
+    if module.endswith("_msgs"):
+        return f"Install it: sudo apt install ros-$ROS_DISTRO-{module.replace('_', '-')}"
+    return "Install what package.xml lists: rosdep install --from-paths . --ignore-src"
+
+
+def source_node() -> int:
+    """The source alone."""
+    return _start("source_node")
+
+
+def gate_node() -> int:
+    """The gate alone."""
+    return _start("gate_node")
+
+
+def cascade_node() -> int:
+    """The cascade alone."""
+    return _start("cascade_node")
+
+
+def detector_node() -> int:
+    """The detector alone."""
+    return _start("detector_node")
+
+
+def diagnostics_node() -> int:
+    """The diagnostics alone."""
+    return _start("diagnostics_node")
+
+
+def pipeline() -> int:
+    """The whole pipeline."""
+    return _start("pipeline")
+
+
+def main() -> int:
+    """`python -m edge_vision.nodes.cli EXECUTABLE [arguments]`: for machines without `ros2 run`."""
+    if len(sys.argv) < 2 or sys.argv[1] not in EXECUTABLES:
+        print(f"usage: python -m edge_vision.nodes.cli {{{'|'.join(EXECUTABLES)}}} [--help]", file=sys.stderr)
+        return 2
+    return _start(sys.argv[1], sys.argv[2:])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,189 @@
+"""Between ROS messages and the core's types. The only place where messages are read or built.
+
+Copies are made only where a message must own its bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from vision_msgs.msg import (
+    BoundingBox2D,
+    Detection2D,
+    Detection2DArray,
+    LabelInfo,
+    ObjectHypothesis,
+    ObjectHypothesisWithPose,
+    VisionClass,
+    VisionInfo,
+)
+
+from edge_vision.core.detections import Detections
+from edge_vision.core.frame import ENCODINGS, Frame, decode_compressed, view_image
+from edge_vision.core.tick import Tick
+from edge_vision.errors import ImageError
+
+NS_PER_S = 1_000_000_000
+
+
+def stamp_to_ns(stamp: Time) -> int:
+    """A stamp as nanoseconds. Raises ImageError(bad_stamp) where it could not be given back bit-exact."""
+    if stamp.nanosec >= NS_PER_S:
+        raise ImageError("bad_stamp", f"expected nanosec below 1e9 in the stamp, got {stamp.nanosec}")
+    return int(stamp.sec) * NS_PER_S + int(stamp.nanosec)
+
+
+def header_of(stamp_ns: int, frame_id: str) -> Header:
+    """The header that the stamp and frame_id came in."""
+    sec, nanosec = divmod(stamp_ns, NS_PER_S)
+    return Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=frame_id)
+
+
+def frame_from_message(message: Image | CompressedImage, seq: int) -> Frame:
+    """The frame of an image message, as a view of its bytes. Raises ImageError with the reason."""
+    stamp_ns = stamp_to_ns(message.header.stamp)
+    if isinstance(message, CompressedImage):
+        image, encoding = decode_compressed(message.data, message.format), "bgr8"
+    elif message.encoding in ENCODINGS:
+        encoding = message.encoding
+        image = view_image(
+            message.data, message.width, message.height, message.step, encoding, bool(message.is_bigendian)
+        )
+    else:
+        image, encoding = _with_cv_bridge(message), "bgr8"
+    return Frame(image, stamp_ns, message.header.frame_id, encoding, seq, message)
+
+
+def _with_cv_bridge(message: Image) -> np.ndarray:
+    """(h, w, 3) uint8 BGR of a rare encoding, by the system's cv_bridge where there is one."""
+    try:
+        from cv_bridge import CvBridge
+
+        return CvBridge().imgmsg_to_cv2(message, "bgr8")
+    except ImportError:
+        reason = "and the system has no cv_bridge for others"
+    except Exception as error:  # cv_bridge and its C++ part raise many kinds, all of them about this image.
+        reason = f"and cv_bridge cannot convert it: {error}"
+    raise ImageError(
+        "unsupported_encoding",
+        f"encoding '{message.encoding}' is not read here, {reason}. Publish one of {', '.join(ENCODINGS)}",
+    )
+
+
+class ImageWriter:
+    """Turns frames into Image messages, reusing one message: publish it before the next call."""
+
+    def __init__(self) -> None:
+        self._message = Image()
+        self._bytes = np.zeros(0, np.uint8)
+
+    def message(self, frame: Frame) -> Image:
+        """The frame's own message where it came in one, else the reused one, filled."""
+        if isinstance(frame.origin, Image):
+            return frame.origin
+        image = frame.image
+        self._reserve(image.nbytes)
+        np.copyto(self._bytes.view(image.dtype).reshape(image.shape), image)
+        message = self._message
+        message.header = header_of(frame.stamp_ns, frame.frame_id)
+        message.height, message.width = frame.height_px, frame.width_px
+        message.encoding = frame.encoding
+        message.step = image.nbytes // image.shape[0]
+        message.is_bigendian = 0
+        return message
+
+    def _reserve(self, nbytes: int) -> None:
+        """Have the message own nbytes. Only an array('B') goes in without a check of every byte."""
+        if self._bytes.nbytes != nbytes:
+            data = array("B", bytes(nbytes))
+            self._message.data = data
+            self._bytes = np.frombuffer(data, np.uint8)
+
+
+def detections_message(found: Detections, frame: Frame) -> Detection2DArray:
+    """Detections of a frame, in its pixels, under its header. class_id is the number, as in label_info."""
+    header = header_of(frame.stamp_ns, frame.frame_id)
+    xyxy = found.xyxy_px.astype(np.float64)
+    centers = (xyxy[:, :2] + xyxy[:, 2:]) / 2
+    sizes = xyxy[:, 2:] - xyxy[:, :2]
+    rows = zip(centers.tolist(), sizes.tolist(), found.scores.tolist(), found.class_ids.tolist(), strict=True)
+    return Detection2DArray(header=header, detections=[_detection(header, *row) for row in rows])
+
+
+def _detection(
+    header: Header, center: list[float], size: list[float], score: float, class_id: int
+) -> Detection2D:
+    box = BoundingBox2D(size_x=size[0], size_y=size[1])
+    box.center.position.x, box.center.position.y = center
+    hypothesis = ObjectHypothesis(class_id=str(class_id), score=score)
+    return Detection2D(header=header, bbox=box, results=[ObjectHypothesisWithPose(hypothesis=hypothesis)])
+
+
+def detections_from_message(message: Detection2DArray) -> Detections:
+    """The inverse of `detections_message`: the best hypothesis of each detection."""
+    if not message.detections:
+        return Detections.empty()
+    rows, scores, class_ids = [], [], []
+    for one in message.detections:
+        x, y = one.bbox.center.position.x, one.bbox.center.position.y
+        half_w, half_h = one.bbox.size_x / 2, one.bbox.size_y / 2
+        best = max(one.results, key=lambda result: result.hypothesis.score).hypothesis
+        rows.append((x - half_w, y - half_h, x + half_w, y + half_h))
+        scores.append(best.score)
+        class_ids.append(int(best.class_id))
+    return Detections(np.array(rows, np.float32), np.array(scores, np.float32), np.array(class_ids, np.int32))
+
+
+def label_info_message(labels: tuple[str, ...], score_threshold: float) -> LabelInfo:
+    """The names of the class ids. Its header is empty: it belongs to no image."""
+    classes = [VisionClass(class_id=i, class_name=name) for i, name in enumerate(labels)]
+    return LabelInfo(class_map=classes, threshold=float(score_threshold))
+
+
+def vision_info_message(method: str, location: str, version: int) -> VisionInfo:
+    """The model that is running. version counts the models that this node has loaded."""
+    return VisionInfo(method=method, database_location=location, database_version=version)
+
+
+def tick_message(tick: Tick) -> DiagnosticArray:
+    """A tick under its frame's header."""
+    values = [KeyValue(key="fate", value=tick.fate), KeyValue(key="regions", value=json.dumps(tick.regions.tolist()))]
+    status = DiagnosticStatus(name=tick.stage, message=tick.reason, values=values)
+    return DiagnosticArray(header=header_of(tick.stamp_ns, tick.frame_id), status=[status])
+
+
+def tick_from_message(message: DiagnosticArray) -> Tick:
+    """The inverse of `tick_message`. Raises ValueError on a message that is no tick."""
+    if len(message.status) != 1:
+        raise ValueError(f"expected one status in a tick, got {len(message.status)}")
+    status = message.status[0]
+    values = {pair.key: pair.value for pair in status.values}
+    regions = np.array(json.loads(values.get("regions", "[]")), np.float32).reshape(-1, 4)
+    stamp_ns = message.header.stamp.sec * NS_PER_S + message.header.stamp.nanosec
+    return Tick(stamp_ns, message.header.frame_id, status.name, values.get("fate", ""), status.message, regions)
+
+
+def status_message(name: str, hardware_id: str, level: int, text: str, values: dict[str, Any]) -> DiagnosticStatus:
+    """One diagnostic status. A value of None is told as "unavailable", never as 0."""
+    pairs = [KeyValue(key=key, value=_as_text(value)) for key, value in values.items()]
+    return DiagnosticStatus(
+        name=name, hardware_id=hardware_id, level=bytes([level]), message=text, values=pairs
+    )
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return "unavailable"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def status_values(status: DiagnosticStatus) -> dict[str, str]:
+    """The key-value pairs of a status."""
+    return {pair.key: pair.value for pair in status.values}

@@ -1,0 +1,150 @@
+"""The detector node: runs a model bundle and publishes what it found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
+
+from edge_vision.core.detections import Detections
+from edge_vision.core.detector import Detector
+from edge_vision.core.drawing import draw_detections
+from edge_vision.core.frame import Frame
+from edge_vision.core.health import LatencyWindow
+from edge_vision.core.specs import Thresholds
+from edge_vision.core.tick import Tick
+from edge_vision.nodes import run, specs
+from edge_vision.nodes.base import LATCHED, LATEST_IMAGE, RESULTS, WARN, latency_values
+from edge_vision.nodes.conversions import (
+    ImageWriter,
+    detections_message,
+    label_info_message,
+    vision_info_message,
+)
+from edge_vision.nodes.model import LoadedModel, load_model
+from edge_vision.nodes.stage import StageNode
+
+STAGES = ("preprocess_ms", "inference_ms", "postprocess_ms", "age_ms")
+
+
+class DetectorNode(StageNode):
+    """The last stage: the only one that publishes `detections`."""
+
+    spec = specs.DETECTOR
+    image_in, ticks_in = "image_accepted", "cascade_ticks"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._model: LoadedModel | None = None
+        self._detector: Detector | None = None
+        self._models_loaded = 0
+        self._windows = {name: LatencyWindow() for name in STAGES}
+        self._debug_writer = ImageWriter()
+        self._last_count = 0
+
+    def configure(self) -> None:
+        model = load_model(self)
+        detector = Detector.from_bundle(model.bundle, model.session)
+        detector.warm_up()
+        self._model, self._detector = model, detector
+        self._models_loaded += 1
+        self._apply_thresholds()
+
+    def activate(self) -> None:
+        options = QoSOverridingOptions.with_default_policies()
+        self._detections = self.create_publisher(
+            Detection2DArray, "detections", RESULTS, qos_overriding_options=options
+        )
+        self._label_info = self.create_publisher(LabelInfo, "label_info", LATCHED)
+        self._vision_info = self.create_publisher(VisionInfo, "vision_info", LATCHED)
+        self._debug = self.create_publisher(Image, "~/debug_image", LATEST_IMAGE)
+        self._announce()
+        super().activate()
+        self._publishers_made += [self._detections, self._label_info, self._vision_info, self._debug]
+
+    def cleanup(self) -> None:
+        model, self._model, self._detector = self._model, None, None
+        if model:
+            model.session.close()
+
+    def _announce(self) -> None:
+        """Publish the latched topics: what the class ids mean, and which model says so."""
+        if self._model is None or self._detector is None:
+            return
+        manifest = self._model.bundle.manifest
+        threshold = self._detector.thresholds.score_threshold
+        self._label_info.publish(label_info_message(self._model.bundle.labels, threshold))
+        method = f"{manifest.name} {manifest.version}"
+        location = f"sha256:{self._model.bundle.sha256}"
+        self._vision_info.publish(vision_info_message(method, location, self._models_loaded))
+
+    def on_params(self, names: set[str]) -> None:
+        if self._detector and names & {"score_threshold", "iou_threshold", "max_detections"}:
+            self._apply_thresholds()
+            if self.state == "active":
+                self._announce()
+
+    def _apply_thresholds(self) -> None:
+        """The bundle's thresholds, but for those that the user set."""
+        if self._model is None or self._detector is None:
+            return
+        base: Thresholds = self._model.bundle.manifest.thresholds
+        given = {name: self.params[name] for name in ("score_threshold", "iou_threshold") if self.params[name] >= 0}
+        if self.params["max_detections"]:
+            given["max_detections"] = self.params["max_detections"]
+        self._detector.thresholds = replace(base, **given)
+
+    def process(self, frame: Frame, tick: Tick | None) -> None:
+        if not self.params["enabled"] or self._detector is None:
+            self.settle(frame, "rejected", "disabled")
+            return
+        found = self._detector.detect(frame)
+        self._publish(frame, found)
+        self.settle(frame, "inferred", "")
+        self._measure(frame)
+        self._publish_debug(frame, found)
+
+    def _publish(self, frame: Frame, found: Detections) -> None:
+        self._detections.publish(detections_message(found, frame))
+        self.rate_out.tick()
+        self._last_count = len(found)
+
+    def _measure(self, frame: Frame) -> None:
+        if self._detector:
+            timing = self._detector.timing
+            for name in STAGES[:3]:
+                self._windows[name].add(getattr(timing, name))
+        age_ns = self.get_clock().now().nanoseconds - frame.stamp_ns
+        self._windows["age_ms"].add(age_ns / 1e6)
+
+    def _publish_debug(self, frame: Frame, found: Detections) -> None:
+        if self._debug.get_subscription_count() == 0 or self._model is None:
+            return
+        picture = draw_detections(frame.bgr().copy(), found, self._model.bundle.labels)
+        self._debug.publish(
+            self._debug_writer.message(Frame(picture, frame.stamp_ns, frame.frame_id, "bgr8"))
+        )
+
+    def health(self) -> tuple[int, str]:
+        if self._model and self._model.report.fallback_reason:
+            return WARN, f"fallback: {self._model.report.fallback_reason}"
+        return super().health()
+
+    def status_values(self) -> dict[str, Any]:
+        values = {**super().status_values(), "enabled": self.params["enabled"], "last_count": self._last_count}
+        for name, window in self._windows.items():
+            values.update(latency_values(name, window.percentiles()))
+        return {**values, **(self._model.status_values() if self._model else {"model": None})}
+
+    def reset_stats(self) -> None:
+        super().reset_stats()
+        for window in self._windows.values():
+            window.reset()
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the detector alone."""
+    return run.main([DetectorNode], "detector_node", args)

@@ -1,0 +1,125 @@
+"""The diagnostics node: gathers what the nodes report, and what their processes cost, for /diagnostics."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
+from edge_vision.core.resources import ProcessMeter
+from edge_vision.nodes import run, specs
+from edge_vision.nodes.base import ERROR, OK, RESULTS, STATUS, WARN, EdgeNode
+from edge_vision.nodes.conversions import status_message, status_values
+
+STALE = 3
+
+
+@dataclass(slots=True)
+class _Report:
+    status: DiagnosticStatus
+    values: dict[str, str]
+    arrived_s: float
+
+
+class DiagnosticsNode(EdgeNode):
+    """Publishes one status per watched node, one per process, once a second."""
+
+    spec = specs.DIAGNOSTICS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._reports: dict[str, _Report] = {}
+        self._meters: dict[int, ProcessMeter] = {}
+        self._watched: list[Any] = []
+        self._publisher: Any = None
+        self._since_s = time.monotonic()
+
+    def activate(self) -> None:
+        self._since_s = time.monotonic()
+        self._publisher = self.create_publisher(DiagnosticArray, "/diagnostics", RESULTS)
+        self._watched = [
+            self.create_subscription(DiagnosticArray, f"{name}/status", partial(self._take, name), STATUS)
+            for name in self.params["watched_nodes"]
+        ]
+
+    def deactivate(self) -> None:
+        for subscription in self._watched:
+            self.destroy_subscription(subscription)
+        self._watched = []
+        if self._publisher:
+            self.destroy_publisher(self._publisher)
+            self._publisher = None
+
+    def _take(self, name: str, message: DiagnosticArray) -> None:
+        for status in message.status[:1]:
+            self._reports[name] = _Report(status, status_values(status), time.monotonic())
+
+    def publish_status(self) -> None:
+        super().publish_status()
+        if self._publisher:
+            message = DiagnosticArray(status=self._gathered())
+            message.header.stamp = self.get_clock().now().to_msg()
+            self._publisher.publish(message)
+
+    def _gathered(self) -> list[DiagnosticStatus]:
+        nodes = [self._node_status(name) for name in self.params["watched_nodes"]]
+        pids = {int(report.values["pid"]) for report in self._reports.values() if "pid" in report.values}
+        self._meters = {pid: self._meters.get(pid) or ProcessMeter(pid) for pid in sorted(pids)}
+        return [status for status in nodes if status] + [self._process_status(meter) for meter in self._meters.values()]
+
+    def _node_status(self, name: str) -> DiagnosticStatus | None:
+        report = self._reports.get(name)
+        now_s = time.monotonic()
+        silent_s = now_s - (report.arrived_s if report else self._since_s)
+        title = f"{self.get_namespace().strip('/')}/{name}".lstrip("/")
+        if silent_s * 1e3 > self.params["stale_ms"]:
+            text = f"no report for {silent_s:.0f} s: is the node running?"
+            return status_message(title, self.camera, STALE, text, {})
+        if report is None:
+            return None
+        level, text = self._judge(report)
+        status = report.status
+        status.level, status.message = bytes([level]), text
+        return status
+
+    def _judge(self, report: _Report) -> tuple[int, str]:
+        """The node's own level, or worse where a limit of this node is passed."""
+        level, text = report.status.level[0], report.status.message
+        if report.values.get("ledger.balanced") == "False":
+            return ERROR, "the books do not balance: please report this"
+        age_ms = _number(report.values.get("age_ms.p95"))
+        if age_ms is not None and age_ms > self.params["max_age_ms"] and level == OK:
+            limit = self.params["max_age_ms"]
+            return WARN, f"age at output {age_ms:.0f} ms (p95) is above max_age_ms {limit:.0f}: clocks or load?"
+        return level, text
+
+    def _process_status(self, meter: ProcessMeter) -> DiagnosticStatus:
+        usage = meter.read()
+        level, text = OK, "running"
+        if usage.rss_mb is None:
+            text = "not on this machine, or gone"
+        elif usage.rss_mb > self.params["max_rss_mb"]:
+            level, text = WARN, f"memory {usage.rss_mb:.0f} MB is above max_rss_mb {self.params['max_rss_mb']:.0f}"
+        values = {
+            "cpu_percent": usage.cpu_percent,
+            "cpu_s": usage.cpu_s,
+            "rss_mb": usage.rss_mb,
+            "threads": usage.threads,
+            "pid": meter.pid,
+        }
+        return status_message(f"process {meter.pid}", self.camera, level, text, values)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the diagnostics alone."""
+    return run.main([DiagnosticsNode], "diagnostics_node", args)

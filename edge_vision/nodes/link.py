@@ -1,0 +1,62 @@
+"""What the nodes of one process share: the hand-off of frames by reference, and the books.
+
+Channels carry the resolved names of the topics, so that namespaces and remappings mean the same inside a
+process and between processes. A node looks up who takes a topic here; only where nobody does, or where
+somebody outside listens, does an image go to DDS.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable
+
+from rclpy.publisher import Publisher
+
+from edge_vision.core.frame import Frame
+from edge_vision.core.ledger import Ledger
+from edge_vision.core.tick import Tick
+
+Receiver = Callable[[Frame, Tick | None], None]
+
+
+class Hub:
+    """One per process and camera. Connect at construction; the look-ups are lock-free reads."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self._seq = itertools.count(1)
+        self._receivers: dict[str, Receiver] = {}
+        self._senders: set[str] = set()
+        self._own_subscriptions: Counter[str] = Counter()
+
+    def next_seq(self) -> int:
+        """A number for the next frame, unique in this process."""
+        return next(self._seq)
+
+    def connect(self, topic: str, receive: Receiver) -> None:
+        """Take this topic's frames by reference. receive may be called from any thread."""
+        if topic in self._receivers:
+            raise ValueError(f"two nodes of this process take '{topic}': remap one of them")
+        self._receivers[topic] = receive
+
+    def receiver(self, topic: str) -> Receiver | None:
+        """Who takes this topic in this process."""
+        return self._receivers.get(topic)
+
+    def advertise(self, topic: str, active: bool = True) -> None:
+        """Say that a node of this process sends this topic, so that its taker needs no subscription."""
+        (self._senders.add if active else self._senders.discard)(topic)
+
+    def has_sender(self, topic: str) -> bool:
+        """True where a node of this process sends this topic."""
+        return topic in self._senders
+
+    def subscribed(self, topic: str, count: int) -> None:
+        """Note how many DDS subscriptions to this topic the node that takes it has."""
+        self._own_subscriptions[topic] = count
+
+    def outside_listeners(self, publisher: Publisher, topic: str) -> bool:
+        """True where somebody listens on DDS who does not get the frames by reference anyway."""
+        own = self._own_subscriptions[topic] if topic in self._receivers else 0
+        return bool(publisher.get_subscription_count() > own)

@@ -1,0 +1,18 @@
+"""The whole pipeline in one process: images are handed on by reference."""
+
+from __future__ import annotations
+
+from edge_vision.nodes import run
+from edge_vision.nodes.cascade import CascadeNode
+from edge_vision.nodes.detector import DetectorNode
+from edge_vision.nodes.diagnostics import DiagnosticsNode
+from edge_vision.nodes.gate import GateNode
+from edge_vision.nodes.source import SourceNode
+
+# In the order of the flow.
+PIPELINE = (SourceNode, GateNode, CascadeNode, DetectorNode, DiagnosticsNode)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the pipeline."""
+    return run.main(PIPELINE, "pipeline", args)

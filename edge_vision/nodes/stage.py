@@ -1,0 +1,309 @@
+"""A node that frames go through: intake, books, one worker with a newest-wins mailbox, hand-off."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.publisher import Publisher
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image
+
+from edge_vision.core.frame import Frame
+from edge_vision.core.gate import NO_REGIONS
+from edge_vision.core.health import LatencyWindow, Monotonic, RateMeter
+from edge_vision.core.mailbox import Mailbox, MailboxClosed
+from edge_vision.core.tick import Tick
+from edge_vision.core.tick_join import TickJoin
+from edge_vision.errors import EdgeVisionError, ImageError
+from edge_vision.nodes.base import LATEST_IMAGE, TICKS, EdgeNode, latency_values
+from edge_vision.nodes.conversions import (
+    ImageWriter,
+    frame_from_message,
+    stamp_to_ns,
+    tick_from_message,
+    tick_message,
+)
+
+JOIN_TIMEOUT_S = 1.5
+
+
+class StageNode(EdgeNode):
+    """One stage of the chain. Subclasses give the topics and `process`.
+
+    The first stage of the chain (no ticks_in) opens each frame's account; every stage settles it or hands
+    the frame on. An unforeseen error settles it as failed, so the books balance whatever happens.
+    """
+
+    image_in: str
+    ticks_in: str | None = None
+    image_out: str | None = None
+    ticks_out: str | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._mailbox: Mailbox[tuple[Frame, Tick | None]] | None = None
+        self._worker: threading.Thread | None = None
+        self._subscriptions_made: list[Any] = []
+        self._publishers_made: list[Publisher] = []
+        self._image_publisher: Publisher | None = None
+        self._ticks_publisher: Publisher | None = None
+        self._writer = ImageWriter()
+        self._join = TickJoin()
+        self._stamps = Monotonic()
+        self.rate_in, self.rate_out = RateMeter(), RateMeter()
+        self.process_ms = LatencyWindow()
+        self._in_topic = self.resolve_topic_name(self.image_in)
+        self._out_topic = self.resolve_topic_name(self.image_out) if self.image_out else ""
+        self.hub.connect(self._in_topic, self.accept)
+        if self._out_topic:
+            self.hub.advertise(self._out_topic)
+
+    @property
+    def stage(self) -> str:
+        """The name that the books use for this stage."""
+        return self.spec.name
+
+    # Hooks.
+    def process(self, frame: Frame, tick: Tick | None) -> None:
+        """Settle the frame or hand it on. What it raises settles the frame as failed."""
+        raise NotImplementedError
+
+    def needs_worker(self) -> bool:
+        """False for a stage that only passes frames through: it then runs in its caller's thread."""
+        return True
+
+    def on_time_jump(self) -> None:
+        """The stamps have started anew: forget what was learnt from the frames before."""
+
+    # Life cycle.
+    def activate(self) -> None:
+        if self.image_out:
+            self._image_publisher = self._publisher(Image, self.image_out, LATEST_IMAGE)
+        if self.ticks_out:
+            self._ticks_publisher = self._publisher(DiagnosticArray, self.ticks_out, TICKS)
+        self._stamps.reset()
+        self._mailbox = Mailbox()
+        if self.needs_worker():
+            name = f"edge_vision {self.stage}"
+            self._worker = threading.Thread(target=self._run, args=(self._mailbox,), name=name, daemon=True)
+            self._worker.start()
+        self._subscribe()
+
+    def deactivate(self) -> None:
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        self.hub.subscribed(self._in_topic, 0)
+        self._subscriptions_made = []
+        self._stop_worker()
+        for seq in self._join.close():
+            self.hub.ledger.settle(seq, "failed", "transport")
+        for publisher in self._publishers_made:
+            self.destroy_publisher(publisher)
+        self._publishers_made, self._image_publisher, self._ticks_publisher = [], None, None
+
+    def _publisher(self, kind: type, topic: str, qos: Any) -> Publisher:
+        options = QoSOverridingOptions.with_default_policies()
+        publisher = self.create_publisher(kind, topic, qos, qos_overriding_options=options)
+        self._publishers_made.append(publisher)
+        return publisher
+
+    def _subscribe(self) -> None:
+        """Listen on DDS unless a node of this process sends the frames anyway."""
+        if self.hub.has_sender(self._in_topic):
+            return
+        raw = self.params["image_transport"] == "raw"
+        kind, topic = (Image, self.image_in) if raw else (CompressedImage, f"{self.image_in}/compressed")
+        options = QoSOverridingOptions.with_default_policies()
+        self._subscriptions_made = [
+            self.create_subscription(kind, topic, self._on_image, LATEST_IMAGE, qos_overriding_options=options)
+        ]
+        self.hub.subscribed(self._in_topic, int(raw))
+        if self.ticks_in:
+            ticks = self.create_subscription(DiagnosticArray, self.ticks_in, self._on_tick, TICKS)
+            self._subscriptions_made.append(ticks)
+
+    def _stop_worker(self) -> None:
+        mailbox, self._mailbox = self._mailbox, None
+        left = mailbox.close() if mailbox else None
+        if left:
+            self.settle(left[0], "failed", "deactivated")
+        if self._worker:
+            self._worker.join(JOIN_TIMEOUT_S)
+            self._worker = None
+
+    # Intake.
+    def accept(self, frame: Frame, tick: Tick | None) -> None:
+        """Take a frame by reference from a node of this process. Any thread calls it."""
+        mailbox = self._mailbox
+        if self.ticks_in is None:
+            if mailbox is not None:
+                self.rate_in.tick()
+                self.hub.ledger.receive(frame.seq, self.stage)
+                self._admit(frame, None, mailbox)
+        elif mailbox is None:
+            self.settle(frame, "failed", f"{self.stage}_inactive")
+        else:
+            self.rate_in.tick()
+            self.hub.ledger.advance(frame.seq, self.stage)
+            self._enqueue(frame, tick, mailbox)
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        mailbox = self._mailbox
+        if mailbox is None or self.hub.has_sender(self._in_topic):
+            return
+        self.rate_in.tick()
+        seq, tick = self._open_account(message)
+        try:
+            frame = frame_from_message(message, seq)
+        except ImageError as error:
+            self._refuse(message, seq, error)
+            return
+        if tick is None:
+            self._admit(frame, None, mailbox)
+        else:
+            self._enqueue(frame, tick, mailbox)
+
+    def _open_account(self, message: Image | CompressedImage) -> tuple[int, Tick | None]:
+        """The account of an image that came over a transport, and its tick where it had one."""
+        if self.ticks_in:
+            stamp = message.header.stamp
+            joined = self._join.image(stamp.sec * 1_000_000_000 + stamp.nanosec, message.header.frame_id)
+            for lost in joined.lost:
+                self.hub.ledger.settle(lost, "failed", "transport")
+            if joined.seq is not None:
+                self.hub.ledger.advance(joined.seq, self.stage)
+                return joined.seq, joined.tick
+        seq = self.hub.next_seq()
+        self.hub.ledger.receive(seq, self.stage)
+        return seq, None
+
+    def _refuse(self, message: Image | CompressedImage, seq: int, error: ImageError) -> None:
+        self.log_throttled("error", f"image refused ({error.reason}): {error}", error.reason)
+        try:
+            stamp_ns = stamp_to_ns(message.header.stamp)
+        except ImageError:
+            stamp_ns = 0
+        blank = Frame(_NO_IMAGE, stamp_ns, message.header.frame_id, "mono8", seq)
+        self.settle(blank, "failed", error.reason)
+
+    def _admit(self, frame: Frame, tick: Tick | None, mailbox: Mailbox[tuple[Frame, Tick | None]]) -> None:
+        """Check the stamp of a frame that no stage has seen before."""
+        wrong = self._stamps.check(frame.stamp_ns)
+        if not wrong:
+            self._enqueue(frame, tick, mailbox)
+            return
+        self.log_throttled("error", _STAMP_HELP[wrong].format(frame.stamp_ns / 1e9), wrong)
+        if wrong == "stamp_backwards":
+            self.on_time_jump()
+        self.settle(frame, "failed", wrong)
+
+    def _enqueue(self, frame: Frame, tick: Tick | None, mailbox: Mailbox[tuple[Frame, Tick | None]]) -> None:
+        if not self.needs_worker():
+            self._do(frame, tick)
+            return
+        try:
+            superseded = mailbox.put((frame, tick))
+        except MailboxClosed:
+            self.settle(frame, "failed", "deactivated")
+            return
+        if superseded:
+            self.settle(superseded[0], "superseded", self.stage)
+
+    def _on_tick(self, message: DiagnosticArray) -> None:
+        """Keep the books of the stages before, which run in other processes, and pass their ticks on."""
+        if self._mailbox is None:
+            return
+        try:
+            tick = tick_from_message(message)
+        except (ValueError, AttributeError) as error:
+            self.log_throttled("error", f"a message on {self.ticks_in} is no tick: {error}")
+            return
+        seq = self.hub.next_seq()
+        if tick.fate:
+            self.hub.ledger.receive(seq, tick.stage)
+            self.hub.ledger.settle(seq, tick.fate, tick.reason)
+            self._emit(tick)
+        elif self._join.tick(tick, seq, time.monotonic_ns()):
+            self.hub.ledger.receive(seq, "transport")
+
+    # Work.
+    def _run(self, mailbox: Mailbox[tuple[Frame, Tick | None]]) -> None:
+        while not mailbox.closed:
+            job = mailbox.take()
+            if job:
+                self._do(*job)
+
+    def _do(self, frame: Frame, tick: Tick | None) -> None:
+        started = time.perf_counter()
+        try:
+            self.process(frame, tick)
+        except Exception as error:  # The frame is lost, not the pipeline: counted, told, and on.
+            reason = getattr(error, "reason", "") or type(error).__name__
+            if not isinstance(error, EdgeVisionError):
+                reason = f"{self.stage}_error"
+            self.log_throttled("error", f"frame failed ({reason}): {error}", reason)
+            self.settle_if_open(frame, "failed", reason)
+        self.process_ms.add((time.perf_counter() - started) * 1e3)
+
+    # Ends.
+    def settle(self, frame: Frame, fate: str, reason: str) -> None:
+        """Close the frame's account, and tell the stages after this one."""
+        self.hub.ledger.settle(frame.seq, fate, reason)
+        self._emit(Tick(frame.stamp_ns, frame.frame_id, self.stage, fate, reason, NO_REGIONS, frame.seq))
+
+    def settle_if_open(self, frame: Frame, fate: str, reason: str) -> None:
+        """As `settle`, for the place where an error may have come before or after the settling."""
+        if self.hub.ledger.is_open(frame.seq):
+            self.settle(frame, fate, reason)
+
+    def hand_on(self, frame: Frame, reason: str, regions: Any = NO_REGIONS) -> None:
+        """Give the frame to the next stage: by reference in this process, else over DDS."""
+        tick = Tick(frame.stamp_ns, frame.frame_id, self.stage, "", reason, regions, frame.seq)
+        self.rate_out.tick()
+        self._emit(tick)
+        receive = self.hub.receiver(self._out_topic)
+        publisher = self._image_publisher
+        if publisher is not None and self.hub.outside_listeners(publisher, self._out_topic):
+            publisher.publish(self._writer.message(frame))
+        if receive is None:
+            self.hub.ledger.settle(frame.seq, "handed_on", reason)
+        else:
+            receive(frame, tick)
+
+    def _emit(self, tick: Tick) -> None:
+        publisher = self._ticks_publisher
+        if publisher is not None and publisher.get_subscription_count():
+            publisher.publish(tick_message(tick))
+
+    # Reports.
+    def publish_status(self) -> None:
+        for seq in self._join.expire(time.monotonic_ns()):
+            self.hub.ledger.settle(seq, "failed", "transport")
+        super().publish_status()
+
+    def status_values(self) -> dict[str, Any]:
+        books = self.hub.ledger.snapshot()
+        return {
+            "stage": self.stage,
+            "rate_in_hz": self.rate_in.read_hz(),
+            "rate_out_hz": self.rate_out.read_hz(),
+            **latency_values("process_ms", self.process_ms.percentiles()),
+            **{f"ledger.{key}": value for key, value in books.flat().items()},
+            "ledger.balanced": books.balanced,
+        }
+
+    def reset_stats(self) -> None:
+        self.process_ms.reset()
+
+
+_NO_IMAGE = np.zeros((1, 1), np.uint8)
+_STAMP_HELP = {
+    "stamp_zero": "frame refused: its stamp is {:.3f} s; the camera driver must stamp its images",
+    "stamp_backwards": "frame refused: its stamp {:.3f} s lies before the last one's; the clock jumped or a bag "
+    "started anew. The next frame starts a new time line",
+    "stamp_repeated": "frame refused: its stamp {:.3f} s is that of the frame before",
+}

@@ -1,0 +1,109 @@
+"""Builds interfaces/vision_msgs from the ROS wheels, for machines without ROS.
+
+The build happens in a folder below the cache, with an environment of its own, so that neither the source
+tree nor .venv sees half a build. What comes out is kept as one archive for each Python and each version
+of the inputs; another clone only unpacks it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from bootstrap.locks import Pin
+from bootstrap.places import REPO, SetupError, cache_dir, clean_env
+from bootstrap.progress import Step, run
+from bootstrap.wheels import install
+
+SOURCE = REPO / "interfaces" / "vision_msgs"
+FOLDERS = ("include", "lib", "share")
+
+_NINJA = re.compile(r"^\[(\d+)/(\d+)\]")
+_BUILDER_NUMPY = re.compile(r"/opt/python/[^;\"]*/numpy/_core/include")
+_BUILDER_PYTHON = re.compile(r"/opt/python/[^;\"]*/include/python[0-9.]+")
+
+
+def archive_of(key: str, tag: str) -> Path:
+    """Where the built package is kept."""
+    return cache_dir() / "interfaces" / f"vision_msgs-{tag}-{key[:16]}.tar.gz"
+
+
+def unpack(archive: Path, venv: Path) -> bool:
+    """Put the built package into an environment; False, and the archive is gone, when it is damaged."""
+    try:
+        with tarfile.open(archive) as file:
+            for member in file:
+                # Our own file, but the cache may have been copied from elsewhere.
+                if ".." in Path(member.name).parts or member.name.split("/")[0] not in FOLDERS:
+                    raise tarfile.TarError(f"unexpected member {member.name}")
+                file.extract(member, venv)
+        return True
+    except (tarfile.TarError, EOFError, OSError):
+        archive.unlink(missing_ok=True)
+        return False
+
+
+def build(archive: Path, pins: Sequence[Pin], step: Step, log: Path) -> None:
+    """Build the package and keep it in `archive`. Raises SetupError."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    for stopped in archive.parent.glob(".building-*"):
+        shutil.rmtree(stopped, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=archive.parent) as folder:
+        work = Path(folder)
+        step.say("build environment")
+        subprocess.run([sys.executable, "-m", "venv", work / "venv"], check=True, env=clean_env())
+        install(work / "venv" / "bin" / "python", pins, step, log)
+        name_this_python(work / "venv")
+        _compile(work, step, log)
+        _pack(work / "stage", work / archive.name)
+        os.replace(work / archive.name, archive)
+
+
+def name_this_python(venv: Path) -> None:
+    """Some of the wheels' CMake files name the Python of the machine that built them; name ours."""
+    numpy = next(venv.glob("lib/python*/site-packages/numpy/_core/include"), None)
+    if numpy is None:
+        raise SetupError(f"{venv}: expected numpy 2 with its headers, got none")
+    for file in (venv / "share").rglob("*.cmake"):
+        text = file.read_text()
+        if "/opt/python/" in text:
+            text = _BUILDER_NUMPY.sub(str(numpy), text)
+            file.write_text(_BUILDER_PYTHON.sub(sysconfig.get_path("include"), text))
+
+
+def _compile(work: Path, step: Step, log: Path) -> None:
+    venv, build_folder = work / "venv", work / "build"
+    env = clean_env()
+    env.pop("PYTHONPATH", None)
+    env.pop("NINJA_STATUS", None)
+    env.update(
+        PATH=f"{venv / 'bin'}{os.pathsep}{env.get('PATH', os.defpath)}",
+        CMAKE_PREFIX_PATH=str(venv),
+        AMENT_PREFIX_PATH=str(venv),
+    )
+    configure = ["cmake", "-S", str(SOURCE), "-B", str(build_folder), "-G", "Ninja"]
+    configure += ["-DBUILD_TESTING=OFF", "-DCMAKE_BUILD_TYPE=Release"]
+    configure += [f"-DCMAKE_INSTALL_PREFIX={work / 'stage'}", f"-DPython3_EXECUTABLE={venv / 'bin' / 'python'}"]
+    step.say("configuring")
+    run(configure, env=env, read=lambda _: None, step=step, log=log)
+    ninja = [str(venv / "bin" / "ninja"), "-C", str(build_folder), "install"]
+    run(ninja, env=env, read=_ninja_progress, step=step, log=log)
+
+
+def _ninja_progress(line: str) -> str | None:
+    match = _NINJA.match(line)
+    return f"compiling {match[1]}/{match[2]}" if match else None
+
+
+def _pack(stage: Path, archive: Path) -> None:
+    with tarfile.open(archive, "w:gz") as file:
+        for folder in FOLDERS:
+            file.add(stage / folder, arcname=folder)

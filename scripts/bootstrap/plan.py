@@ -1,0 +1,221 @@
+"""The steps of each stage, in order. Each has a key; a step whose stamp has that key is not done again."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bootstrap import interfaces, wheels
+from bootstrap.locks import Pin, choose, read_lock
+from bootstrap.machine import Machine, require_tools
+from bootstrap.places import REPO, REQUIREMENTS, VENV, SetupError, cache_dir, clean_env
+from bootstrap.progress import Step, run
+from bootstrap.stamps import Stamps, key_of
+
+STAMPS = VENV / ".edge_vision"
+PYTHON = VENV / "bin" / "python"
+LOG = STAMPS / "setup.log"
+
+SYSTEM_FIRST = {
+    "numpy": "numpy",
+    "opencv-python-headless": "cv2",
+    "psutil": "psutil",
+    "pyyaml": "yaml",
+    "pytest": "pytest",
+    "pluggy": "pluggy",
+    "iniconfig": "iniconfig",
+}
+"""With ROS sourced, the system's own are used where they are there: ROS's compiled modules and test plug-ins fit those."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One step: done again when its key changes. `work` gives the files that it left outside .venv."""
+
+    name: str
+    title: str
+    key: str
+    work: Callable[[Step], list[Path]]
+
+
+def tasks_for(stage: str, backend: str, machine: Machine) -> list[Task]:
+    """The steps of a stage: "demo" has what runs, "test" also what tests."""
+    tasks = [Task("venv", f"virtual environment for {_kind(machine)}", _venv_key(machine), _venv(machine))]
+    tasks.append(_packages("runtime", "packages: runtime", machine))
+    if not machine.ros:
+        tasks.append(_packages("ros", "packages: ROS 2 from wheels", machine))
+        tasks.append(_interfaces(machine))
+    if stage == "test" or backend == "openvino":
+        tasks.append(_packages("openvino", "packages: OpenVINO", machine))
+    if stage == "test":
+        tasks.append(_packages("test", "packages: test tools", machine))
+    tasks.append(Task("path", "edge_vision in the environment", key_of(str(REPO)), _link_package))
+    tasks.append(Task("video", "videos", key_of(REPO / "scripts" / "fetch_data.py", str(cache_dir())), _video))
+    tasks.append(Task("bundles", "model bundles", _bundles_key(), _bundles))
+    return tasks
+
+
+def carry_out(tasks: list[Task], machine: Machine) -> None:
+    """Do what is not done. Raises SetupError; what was finished before stays finished."""
+    stamps = Stamps(STAMPS)
+    started = time.monotonic()
+    if not _missing(tasks, stamps):
+        print(f"set-up: nothing to do ({_kind(machine)}, {VENV})")
+        return
+    with _one_at_a_time():
+        missing = _missing(tasks, stamps)
+        require_tools(compiler=_needs_compiler(missing, machine))
+        for number, task in enumerate(missing, start=1):
+            with Step(f"[{number}/{len(missing)}] {task.title}") as step:
+                stamps.drop(task.name)
+                files = task.work(step)
+                stamps.write(task.name, task.key, files)
+    print(f"set-up: done in {time.monotonic() - started:.0f} s ({_kind(machine)}, {VENV})")
+
+
+def _missing(tasks: list[Task], stamps: Stamps) -> list[Task]:
+    if not stamps.is_done(tasks[0].name, tasks[0].key) or not PYTHON.exists():
+        return tasks
+    return [task for task in tasks if not stamps.is_done(task.name, task.key)]
+
+
+def _needs_compiler(missing: list[Task], machine: Machine) -> bool:
+    keys = [task.key for task in missing if task.name == "interfaces"]
+    return bool(keys) and not interfaces.archive_of(keys[0], machine.tag).exists()
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Two set-ups with one cache would write the same files; the kernel drops the lock however we end."""
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with (cache_dir() / "setup.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another set-up is running, waiting for it", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _kind(machine: Machine) -> str:
+    version = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    return f"ROS 2 {machine.ros}, {version}" if machine.ros else f"ROS 2 from wheels, {version}"
+
+
+def _venv_key(machine: Machine) -> str:
+    """A virtual environment holds absolute paths, so it belongs to one folder and one Python."""
+    return key_of(str(VENV), machine.ros, machine.tag, sys.version, os.path.realpath(sys.executable))
+
+
+def _venv(machine: Machine) -> Callable[[Step], list[Path]]:
+    def work(step: Step) -> list[Path]:
+        if VENV.exists():
+            _remove_ours(step)
+        STAMPS.mkdir(parents=True)
+        options = ["--system-site-packages"] if machine.ros else []
+        run(
+            [sys.executable, "-m", "venv", *options, VENV],
+            env=clean_env(),
+            read=lambda _: None,
+            step=step,
+            log=LOG,
+        )
+        return []
+
+    return work
+
+
+def _remove_ours(step: Step) -> None:
+    """The stamps' folder is made before anything else, so its absence says that somebody else made .venv."""
+    if not STAMPS.is_dir():
+        raise SetupError(
+            f"{VENV} is there, but this set-up did not make it; move it away and run again:\n"
+            f"    mv {VENV} {VENV}.old"
+        )
+    step.say("removing the one for another Python, ROS or folder")
+    # Renamed first: a removal that is stopped half way must not leave something that looks whole.
+    old = VENV.with_name(f".venv.old-{os.getpid()}")
+    os.rename(VENV, old)
+    shutil.rmtree(old)
+
+
+def _packages(lock: str, title: str, machine: Machine) -> Task:
+    path = REQUIREMENTS / f"{lock}.lock"
+
+    def work(step: Step) -> list[Path]:
+        pins = read_lock(path)
+        if machine.ros:
+            pins = _without_systems(pins)
+        wheels.install(PYTHON, pins, step, LOG)
+        return []
+
+    return Task(lock, title, key_of(path, *([str(sorted(SYSTEM_FIRST))] if machine.ros else [])), work)
+
+
+def _without_systems(pins: tuple[Pin, ...]) -> tuple[Pin, ...]:
+    """Leave out what the sourced ROS or the system brings, as the environment's own Python sees it."""
+    code = (
+        "import importlib.util as u, json, sys\n"
+        "def there(name):\n"
+        "    spec = u.find_spec(name)\n"
+        "    return spec is not None and not (spec.origin or '').startswith(sys.prefix)\n"
+        "print(json.dumps([name for name in sys.argv[1:] if there(name)]))"
+    )
+    argv = [PYTHON, "-c", code, *SYSTEM_FIRST.values()]
+    found = json.loads(subprocess.run(argv, env=clean_env(), check=True, capture_output=True, text=True).stdout)
+    return choose(pins, lambda pin: SYSTEM_FIRST.get(pin.name) not in found)
+
+
+def _interfaces(machine: Machine) -> Task:
+    locks = [REQUIREMENTS / f"{name}.lock" for name in ("ros", "build")]
+    key = key_of(machine.tag, interfaces.SOURCE, *locks)
+
+    def work(step: Step) -> list[Path]:
+        archive = interfaces.archive_of(key, machine.tag)
+        if archive.exists() and interfaces.unpack(archive, VENV):
+            step.say("from the cache")
+            return []
+        pins = {pin.text: pin for lock in locks for pin in read_lock(lock)}
+        interfaces.build(archive, tuple(pins.values()), step, LOG)
+        if not interfaces.unpack(archive, VENV):
+            raise SetupError(f"{archive}: expected the messages that were just built, got a damaged file")
+        step.say("built")
+        return []
+
+    return Task("interfaces", "messages: vision_msgs", key, work)
+
+
+def _link_package(step: Step) -> list[Path]:
+    site = next(VENV.glob("lib/python*/site-packages"))
+    (site / "edge_vision_repository.pth").write_text(f"{REPO}\n")
+    step.say(str(REPO))
+    return []
+
+
+def _video(step: Step) -> list[Path]:
+    argv = [PYTHON, REPO / "scripts" / "fetch_data.py"]
+    run(argv, env=clean_env(), read=lambda line: line.strip() or None, step=step, log=LOG)
+    files = sorted((cache_dir() / "video").glob("*"))
+    step.say(", ".join(file.name for file in files))
+    return files
+
+
+def _bundles_key() -> str:
+    return key_of(*sorted((REPO / "edge_vision" / "bundles").glob("*.py")), str(cache_dir()))
+
+
+def _bundles(step: Step) -> list[Path]:
+    argv = [PYTHON, "-m", "edge_vision.bundles", "fetch"]
+    run(argv, env=clean_env(), read=lambda line: line.strip() or None, step=step, log=LOG, cwd=REPO)
+    manifests = sorted((cache_dir() / "bundles").glob("*/bundle.yaml"))
+    step.say(", ".join(manifest.parent.name for manifest in manifests))
+    return sorted(file for manifest in manifests for file in manifest.parent.iterdir() if file.is_file())

@@ -1,0 +1,91 @@
+"""Packages: fetched once into the cache, installed from there; pip checks the sha256 of every file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from bootstrap.locks import Pin, as_text
+from bootstrap.places import SetupError, cache_dir, clean_env
+from bootstrap.progress import ReadLine, Step, run
+
+BUILD_TOOLS = ("setuptools", "wheel", "packaging")
+"""Installed first: one package of the ROS wheels comes as source, and its build must not fetch anything."""
+
+
+def install(python: Path, pins: Sequence[Pin], step: Step, log: Path) -> None:
+    """Install pinned packages into the environment of `python`. Raises SetupError."""
+    first = [pin for pin in pins if pin.name in BUILD_TOOLS]
+    rest = [pin for pin in pins if pin.name not in BUILD_TOOLS]
+    for group in (first, rest):
+        if group:
+            _install_group(python, group, step, log)
+
+
+def _install_group(python: Path, pins: Sequence[Pin], step: Step, log: Path) -> None:
+    """From the cache if it has them all; else fetch what is missing first, and keep what is there."""
+    (cache_dir() / "wheels").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="edge-vision-") as folder:
+        requirements = Path(folder) / "requirements.txt"
+        requirements.write_text(as_text(pins))
+        try:
+            _from_cache(python, requirements, len(pins), step, log)
+        except SetupError:
+            _fetch(python, requirements, len(pins), step, log)
+            _from_cache(python, requirements, len(pins), step, log)
+
+
+def _fetch(python: Path, requirements: Path, count: int, step: Step, log: Path) -> None:
+    """With the user's pip configuration (mirrors, certificates); the hashes decide what is taken."""
+    argv = [python, "-m", "pip", "download", *_flags(requirements), "--progress-bar", "off"]
+    argv += ["--dest", cache_dir() / "wheels"]
+    step.say("looking for what is missing")
+    try:
+        run(argv, env=_pip_env(), read=_counter("fetching", count), step=step, log=log)
+    except SetupError as error:
+        raise SetupError(
+            f"the packages could not be fetched: {error}\n"
+            "is there a network? Without one, copy the cache folder of a machine that is set up: "
+            f"{cache_dir()}"
+        ) from None
+
+
+def _from_cache(python: Path, requirements: Path, count: int, step: Step, log: Path) -> None:
+    """Without a network, and without any configuration of pip."""
+    argv = [python, "-m", "pip", "--isolated", "install", *_flags(requirements), "--no-index"]
+    argv += ["--find-links", cache_dir() / "wheels", "--no-warn-script-location"]
+    run(argv, env=_pip_env(), read=_counter("installing", count), step=step, log=log)
+
+
+def _flags(requirements: Path) -> list[str | os.PathLike[str]]:
+    # No dependencies: the lock has them all. No isolation: it would fetch build tools without a hash.
+    flags: list[str | os.PathLike[str]] = ["--require-hashes", "--no-deps", "--no-build-isolation"]
+    return [*flags, "--disable-pip-version-check", "--no-input", "-r", requirements]
+
+
+def _pip_env() -> dict[str, str]:
+    """Without PYTHONPATH, so that a sourced ROS does not count as installed in the environment."""
+    env = clean_env()
+    for name in ("PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_REQUIRE_VIRTUALENV"):
+        env.pop(name, None)
+    return env
+
+
+def _counter(verb: str, count: int) -> ReadLine:
+    seen = 0
+
+    def read(line: str) -> str | None:
+        nonlocal seen
+        words = line.split()
+        if line.startswith(("Collecting ", "Processing ", "Looking in links")) and len(words) > 1:
+            seen += not line.startswith("Looking")
+            return f"{verb} {min(seen, count)}/{count} {Path(words[1]).name.split('==')[0]}"
+        if line.startswith("Installing collected"):
+            return f"installing {count} packages, writing files"
+        if line.startswith("Successfully"):
+            return f"{count} packages"
+        return None
+
+    return read

@@ -1,0 +1,76 @@
+"""What the model tests share: real bundles, real pictures, tiny graphs made on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edge_vision.bundles.store import Bundle, cache_dir, load_bundle
+from edge_vision.core.frame import Frame
+from edge_vision.errors import BundleError
+
+SSD = "ssdlite_mobilenet_v2_coco"
+EFFICIENTNET = "efficientnet_lite0_imagenet"
+
+
+def bundle_or_skip(name: str) -> Bundle:
+    """A bundle of the store."""
+    try:
+        return load_bundle(name)
+    except BundleError as error:
+        pytest.skip(f"bundle {name} is not there: {error}")
+
+
+def video_frame(name: str, index: int) -> Frame:
+    """One frame of a cached clip."""
+    path = cache_dir() / "video" / name
+    if not path.exists():
+        pytest.skip(f"{path} is not there: the demo's set-up fetches it")
+    capture = cv2.VideoCapture(str(path))
+    capture.set(cv2.CAP_PROP_POS_FRAMES, index)
+    ok, image = capture.read()
+    capture.release()
+    assert ok, f"{path} has no frame {index}"
+    return Frame(image, 0, "camera")
+
+
+def noise_image(width_px: int, height_px: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    """Smooth noise: every pixel differs from its neighbours, none alone decides."""
+    shape = (height_px, width_px) if channels == 1 else (height_px, width_px, channels)
+    image = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    return cv2.GaussianBlur(image, (0, 0), 1.5)
+
+
+def save_graph(path: Path, nodes: list, inputs: dict, outputs: dict, weights: tuple = ()) -> Path:
+    """Write a small float32 ONNX graph; inputs and outputs map names to shapes."""
+    infos = [
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in d.items()]
+        for d in (inputs, outputs)
+    ]
+    graph = helper.make_graph(nodes, "small", *infos, initializer=list(weights))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def mean_graph(path: Path, shape: tuple[int, ...] = (1, 3, 8, 8)) -> Path:
+    """images -> logits (1, 3): the mean of every channel."""
+    nodes = [helper.make_node("ReduceMean", ["images"], ["logits"], axes=[2, 3], keepdims=0)]
+    return save_graph(path, nodes, {"images": list(shape)}, {"logits": [1, 3]})
+
+
+__all__ = [
+    "EFFICIENTNET",
+    "SSD",
+    "bundle_or_skip",
+    "mean_graph",
+    "noise_image",
+    "onnx",
+    "save_graph",
+    "video_frame",
+]

