@@ -1,9 +1,9 @@
-"""Checks an ONNX file before a runtime opens it: refuses one that would make the runtime open other files.
+"""Checks an ONNX file before a runtime opens it.
 
 An ONNX graph may keep its weights in other files, by a path of its own choice. A runtime that is given the
-bytes instead of the file still follows such a path (OpenVINO 2026.4 even an absolute one). A bundle's graph is one file whose hash was
-verified, so that none of its weights may come from elsewhere. The `onnx` package is no part of the run time,
-so the few fields that matter are found by walking the protobuf wire format.
+bytes instead of the file still follows such a path (OpenVINO 2026.4 even an absolute one). A bundle's graph
+is one file whose hash was verified, so that none of its weights may come from elsewhere. The `onnx` package
+is no part of the run time, so the few fields that matter are found by walking the protobuf wire format.
 """
 
 from __future__ import annotations

@@ -165,8 +165,7 @@ def _precision(compiled: Any) -> str:
 
 
 def _text(info: Any, key: str) -> str:
-    value = info[key] if key in info else ""
-    return str(getattr(value, "value", value))
+    return str(getattr(info[key], "value", info[key])) if key in info else ""
 
 
 def _tensor_spec(port: Any) -> TensorSpec:

@@ -221,3 +221,12 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+def _write_text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    # Plain and single-quoted YAML fold odd line ends such as U+0085 into spaces; double-quoted escapes them.
+    style = None if value.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _write_text)

@@ -179,7 +179,7 @@ def _run(argv: Sequence[str], folder: Path, what: str, report: Report) -> str:
 
 def _failed(argv: Sequence[str], output: str, what: str) -> str:
     lines = output.strip().splitlines()
-    telling = [line for line in lines if "error" in line.lower()][:6] or lines[-6:]
+    telling = [line for line in lines if "error" in line.lower() and "WARNING" not in line][:4] or lines[-4:]
     shown = "\n".join("    " + line for line in telling)
     return (
         f"{what}: expected a download, got an error from "

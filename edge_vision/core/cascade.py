@@ -88,6 +88,7 @@ class Cascade:
         except Exception as error:  # Whatever breaks in a model, the frame must not be lost with it.
             self.last_error = error
             return "classifier_error", None
+        self.last_error = None
         return ("wanted" if score >= config.score_threshold else "unwanted"), score
 
     def _best_score(self, classifier: RegionClassifier, frame: Frame, regions: np.ndarray) -> float:
@@ -95,14 +96,14 @@ class Cascade:
             seen = classifier.classify_regions(frame, regions)
         else:
             seen = [classifier.classify(frame)]
-        best = max(float(one.scores[self._wanted_ids].sum()) for one in seen)
-        if not np.isfinite(best):
+        sums = np.array([one.scores[self._wanted_ids].sum() for one in seen])
+        if not np.isfinite(sums).all():
             raise ValueError("the classifier's scores are not finite")
-        return best
+        return float(sums.max())
 
 
 def wanted_class_ids(labels: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Indices of the labels that contain one of the wanted words as a whole word, ignoring case.
+    """Indices of the labels that contain one of the wanted words as whole words, ignoring case, commas, hyphens.
 
     Raises ValueError naming a word that fits no label.
     """
@@ -116,4 +117,9 @@ def wanted_class_ids(labels: Sequence[str], wanted: Sequence[str]) -> list[int]:
 
 
 def _has_word(label: str, word: str) -> bool:
-    return f" {word.lower()} " in f" {label.lower().replace(',', ' ').replace('-', ' ')} "
+    wanted = _plain(word)
+    return bool(wanted) and f" {wanted} " in f" {_plain(label)} "
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().replace(",", " ").replace("-", " ").split())

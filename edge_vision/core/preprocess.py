@@ -53,7 +53,7 @@ class Transform:
     def to_source(self, xyxy_model: np.ndarray) -> np.ndarray:
         """(n, 4) boxes in pixels of the input tensor -> (n, 4) float32 in source pixels, inside the image."""
         xyxy_px = xyxy_model * self.scale + self.offset
-        return np.clip(xyxy_px, 0.0, self.size, out=xyxy_px).astype(np.float32)
+        return np.minimum(np.maximum(xyxy_px, 0.0), self.size).astype(np.float32)
 
     def to_model(self, xyxy_px: np.ndarray) -> np.ndarray:
         """(n, 4) boxes in source pixels -> (n, 4) float32 in pixels of the input tensor, not clipped."""

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
@@ -28,6 +29,8 @@ def main(kinds: Sequence[type[EdgeNode]], program: str, args: list[str] | None =
     argv = list(sys.argv if args is None else [program, *args])
     options = _parse(kinds, program, remove_ros_args(argv)[1:])
     stop = _stop_on_signals()
+    # Our images are small: OpenCV's thread pool costs more than it saves, and takes cores from the model.
+    cv2.setNumThreads(1)
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     try:
         run(kinds, options, stop)

@@ -24,6 +24,7 @@ from bootstrap.stamps import Stamps, key_of
 STAMPS = VENV / ".edge_vision"
 PYTHON = VENV / "bin" / "python"
 LOG = STAMPS / "setup.log"
+OLD_VENV = ".venv.removing-"
 
 SYSTEM_FIRST = {
     "numpy": "numpy",
@@ -118,6 +119,8 @@ def _venv_key(machine: Machine) -> str:
 
 def _venv(machine: Machine) -> Callable[[Step], list[Path]]:
     def work(step: Step) -> list[Path]:
+        for old in REPO.glob(OLD_VENV + "*"):
+            shutil.rmtree(old)
         if VENV.exists():
             _remove_ours(step)
         STAMPS.mkdir(parents=True)
@@ -143,7 +146,7 @@ def _remove_ours(step: Step) -> None:
         )
     step.say("removing the one for another Python, ROS or folder")
     # Renamed first: a removal that is stopped half way must not leave something that looks whole.
-    old = VENV.with_name(f".venv.old-{os.getpid()}")
+    old = REPO / f"{OLD_VENV}{os.getpid()}"
     os.rename(VENV, old)
     shutil.rmtree(old)
 
@@ -155,7 +158,12 @@ def _packages(lock: str, title: str, machine: Machine) -> Task:
         pins = read_lock(path)
         if machine.ros:
             pins = _without_systems(pins)
-        wheels.install(PYTHON, pins, step, LOG)
+        # Stays when we are stopped half way.
+        unfinished = STAMPS / f"{lock}.unfinished"
+        again = unfinished.exists()
+        unfinished.touch()
+        wheels.install(PYTHON, pins, step, LOG, again=again)
+        unfinished.unlink()
         return []
 
     return Task(lock, title, key_of(path, *([str(sorted(SYSTEM_FIRST))] if machine.ros else [])), work)

@@ -59,7 +59,7 @@ class Step:
         if end:
             text = f"{self._title}: {self._detail or 'done'}{end}"
         else:
-            text = f"{self._title}: {self.elapsed_s:.0f} s {self._detail}".rstrip()
+            text = f"{self._title}: {self._detail} ({self.elapsed_s:.0f} s)" if self._detail else f"{self._title} ..."
         if not self._live:
             print(text, flush=True)
             return

@@ -15,26 +15,30 @@ BUILD_TOOLS = ("setuptools", "wheel", "packaging")
 """Installed first: one package of the ROS wheels comes as source, and its build must not fetch anything."""
 
 
-def install(python: Path, pins: Sequence[Pin], step: Step, log: Path) -> None:
-    """Install pinned packages into the environment of `python`. Raises SetupError."""
+def install(python: Path, pins: Sequence[Pin], step: Step, log: Path, *, again: bool = False) -> None:
+    """Install pinned packages into the environment of `python`. Raises SetupError.
+
+    again: write every package anew, because an earlier try was stopped and may have left half of one,
+    which pip takes for installed.
+    """
     first = [pin for pin in pins if pin.name in BUILD_TOOLS]
     rest = [pin for pin in pins if pin.name not in BUILD_TOOLS]
     for group in (first, rest):
         if group:
-            _install_group(python, group, step, log)
+            _install_group(python, group, step, log, again)
 
 
-def _install_group(python: Path, pins: Sequence[Pin], step: Step, log: Path) -> None:
+def _install_group(python: Path, pins: Sequence[Pin], step: Step, log: Path, again: bool) -> None:
     """From the cache if it has them all; else fetch what is missing first, and keep what is there."""
     (cache_dir() / "wheels").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="edge-vision-") as folder:
         requirements = Path(folder) / "requirements.txt"
         requirements.write_text(as_text(pins))
         try:
-            _from_cache(python, requirements, len(pins), step, log)
+            _from_cache(python, requirements, len(pins), step, log, again)
         except SetupError:
             _fetch(python, requirements, len(pins), step, log)
-            _from_cache(python, requirements, len(pins), step, log)
+            _from_cache(python, requirements, len(pins), step, log, again)
 
 
 def _fetch(python: Path, requirements: Path, count: int, step: Step, log: Path) -> None:
@@ -52,10 +56,13 @@ def _fetch(python: Path, requirements: Path, count: int, step: Step, log: Path) 
         ) from None
 
 
-def _from_cache(python: Path, requirements: Path, count: int, step: Step, log: Path) -> None:
+def _from_cache(
+    python: Path, requirements: Path, count: int, step: Step, log: Path, again: bool
+) -> None:
     """Without a network, and without any configuration of pip."""
     argv = [python, "-m", "pip", "--isolated", "install", *_flags(requirements), "--no-index"]
     argv += ["--find-links", cache_dir() / "wheels", "--no-warn-script-location"]
+    argv += ["--ignore-installed"] if again else []
     run(argv, env=_pip_env(), read=_counter("installing", count), step=step, log=log)
 
 
@@ -83,9 +90,9 @@ def _counter(verb: str, count: int) -> ReadLine:
             seen += not line.startswith("Looking")
             return f"{verb} {min(seen, count)}/{count} {Path(words[1]).name.split('==')[0]}"
         if line.startswith("Installing collected"):
-            return f"installing {count} packages, writing files"
-        if line.startswith("Successfully"):
-            return f"{count} packages"
+            return "installing, writing files"
+        if line.startswith("Successfully installed"):
+            return f"installed {len(words) - 2}"
         return None
 
     return read

@@ -43,11 +43,10 @@ def bundle():
 
 @pytest.fixture
 def ghost(monkeypatch):
-    """A backend in the registry that is not installed."""
     monkeypatch.setitem(BACKENDS, "ghost", f"{__name__}:GhostBackend")
 
 
-class GhostBackend(Backend):
+class GhostBackend(Backend):  # Registered, but not installed.
     name = "ghost"
     graph_formats = ("onnx",)
     install_hint = "pip install ghost"
@@ -106,7 +105,7 @@ def test_contract_a_closed_session_says_so(backend, graph):
 def test_contract_a_broken_file_is_a_backend_error(backend, tmp_path, content):
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    with pytest.raises(BackendError, match="model.onnx"):
+    with pytest.raises(BackendError, match=r"model\.onnx"):
         backend.load(path, BackendRequest())
 
 
@@ -117,7 +116,7 @@ def test_contract_a_file_cut_short_is_a_backend_error(backend, graph):
 
 
 def test_contract_a_missing_file_is_a_backend_error(backend, tmp_path):
-    with pytest.raises(BackendError, match=r"absent.onnx: No such file"):
+    with pytest.raises(BackendError, match=r"absent\.onnx: No such file"):
         backend.load(tmp_path / "absent.onnx", BackendRequest())
 
 
@@ -194,7 +193,7 @@ def test_auto_takes_the_first_that_is_installed(bundle):
 
 def test_an_unknown_backend_lists_the_known_ones(bundle):
     for call in (lambda: make_backend("tpu9000"), lambda: open_session(bundle, "tpu9000")):
-        with pytest.raises(BackendError, match="auto, onnxruntime, openvino.*'tpu9000'"):
+        with pytest.raises(BackendError, match=r"auto, onnxruntime, openvino.*'tpu9000'"):
             call()
     with pytest.raises(BackendError, match="'tpu9000'"):
         open_session(bundle, "onnxruntime", fallback=("tpu9000",))
@@ -254,7 +253,6 @@ def test_openvino_on_request_runs_another_precision(bundle):
 
 
 def test_a_third_party_backend_comes_by_entry_point(tmp_path):
-    """In a process of its own: installed packages are read once."""
     info = tmp_path / "ghost-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ghost\nVersion: 1\n")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_vision.bundles.torch_weights import read_tensors
@@ -189,11 +189,13 @@ def read_or_refused(data: bytes) -> None:
 
 
 @given(st.binary(max_size=200))
+@settings(deadline=None)
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     read_or_refused(data)
 
 
 @given(st.integers(min_value=60), st.integers(0, 255), st.booleans())
+@settings(deadline=None)
 def test_any_changed_byte_is_read_or_refused(place: int, byte: int, use_zip: bool) -> None:
     data = bytearray((zipped if use_zip else legacy)(state(tensor())))
     data[place % len(data)] = byte

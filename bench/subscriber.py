@@ -1,0 +1,37 @@
+"""A subscriber to `detections` in a process of its own, as a robot's node would be. Ends with its input."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import common  # noqa: F401  (the path of this repository)
+import rclpy
+from vision_msgs.msg import Detection2DArray
+
+from edge_vision.nodes.base import RESULTS
+from edge_vision.nodes.run import make_executor
+
+
+def main() -> int:
+    rclpy.init()
+    node = rclpy.create_node("bench_subscriber")
+    node.create_subscription(Detection2DArray, "detections", lambda message: None, RESULTS)
+    executor = make_executor()
+    executor.add_node(node)
+    ended = threading.Event()
+
+    def wait_for_end() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
+    print("ready", flush=True)
+    while not ended.is_set():
+        executor.spin_once(timeout_sec=0.2)
+    rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

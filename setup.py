@@ -1,0 +1,43 @@
+"""Installs the package, for colcon and for pip."""
+
+from glob import glob
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "edge_vision"
+EXECUTABLES = ("source_node", "gate_node", "cascade_node", "detector_node", "diagnostics_node", "pipeline")
+RUNTIME = ["numpy>=1.26", "opencv-python-headless>=4.6", "psutil>=5.9", "PyYAML>=6.0"]
+FETCH = ["onnx>=1.16"]
+TEST = ["hypothesis", "mypy", "pytest", "pytest-timeout", "ruff", "types-psutil", "types-PyYAML"]
+VERSION = next(
+    line.split('"')[1]
+    for line in Path(NAME, "__init__.py").read_text().splitlines()
+    if line.startswith("__version__")
+)
+
+setup(
+    name=NAME,
+    version=VERSION,
+    description="Object detection on camera topics for small computers, with every frame accounted for.",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        (f"share/{NAME}/launch", sorted(glob("launch/*.launch.py"))),
+        (f"share/{NAME}/config", sorted(glob("config/*"))),
+    ],
+    # ROS brings the rest by package.xml, under names that pip does not know; without ROS, ask for `runtime`.
+    install_requires=["setuptools"],
+    extras_require={
+        "runtime": RUNTIME,
+        "onnxruntime": ["onnxruntime>=1.17"],
+        "openvino": ["openvino>=2024.0"],
+        "fetch": FETCH,
+        "test": TEST + FETCH + RUNTIME,
+    },
+    entry_points={"console_scripts": [f"{name} = {NAME}.nodes.cli:{name}" for name in EXECUTABLES]},
+    zip_safe=False,
+)

@@ -1,0 +1,38 @@
+"""A pipeline in this process and a robot's node, ended after each test whatever happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from ros_cases import Robot, Running
+
+
+@pytest.fixture
+def robot(domain: int) -> Iterator[Robot]:
+    from ros_cases import Robot
+
+    robot = Robot(domain)
+    yield robot
+    robot.close()
+
+
+@pytest.fixture
+def start(domain: int) -> Iterator[Callable[..., Running]]:
+    """Starts nodes: start(kinds, overrides, ros_args). Their books must balance in the end, nothing in flight."""
+    from ros_cases import Running
+
+    started: list[Running] = []
+
+    def begin(*args: Any, **kwargs: Any) -> Running:
+        started.append(Running(domain, *args, **kwargs))
+        return started[-1]
+
+    yield begin
+    for running in started:
+        running.end()
+        books = running.hub.ledger.snapshot()
+        assert books.balanced and books.in_flight == 0, f"the books at the end: {books}"

@@ -1,0 +1,262 @@
+"""What the tests with real ROS share: a pipeline in this process, a robot's node that talks to it, images."""
+
+from __future__ import annotations
+
+import threading
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="rclpy is not there: source ROS 2, or run `make setup`")
+pytest.importorskip("vision_msgs", reason="vision_msgs is not there: install it, or run `make setup`")
+
+from builtin_interfaces.msg import Time  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
+from model_cases import SSD, bundle_or_skip  # noqa: E402
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParametersAtomically  # noqa: E402
+from rclpy.context import Context  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import (  # noqa: E402
+    QoSDurabilityPolicy,
+    QoSProfile,
+    QoSReliabilityPolicy,
+    qos_profile_sensor_data,
+)
+from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
+from vision_msgs.msg import Detection2DArray  # noqa: E402
+
+from edge_vision.nodes import run  # noqa: E402
+from edge_vision.nodes.base import EdgeNode  # noqa: E402
+from edge_vision.nodes.cascade import CascadeNode  # noqa: E402
+from edge_vision.nodes.detector import DetectorNode  # noqa: E402
+from edge_vision.nodes.diagnostics import DiagnosticsNode  # noqa: E402
+from edge_vision.nodes.gate import GateNode  # noqa: E402
+from edge_vision.nodes.link import Hub  # noqa: E402
+from edge_vision.nodes.source import SourceNode  # noqa: E402
+
+CHAIN: tuple[type[EdgeNode], ...] = (GateNode, CascadeNode, DetectorNode)
+ALL: tuple[type[EdgeNode], ...] = (SourceNode, *CHAIN, DiagnosticsNode)
+RELIABLE = QoSProfile(depth=1000, reliability=QoSReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(
+    depth=1, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
+)
+SENSOR = qos_profile_sensor_data
+# A liveness limit, not a measurement: generous, because the machine is shared.
+PATIENCE_S = 30.0
+FATES = ("inferred", "gated", "rejected", "superseded", "failed")
+
+
+def wait_until(happened: Callable[[], Any], what: str, turn: Callable[[], None] = lambda: time.sleep(0.01)) -> Any:
+    """Turn until it happened; returns what it gave. Fails naming `what`."""
+    until_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until_s:
+        result = happened()
+        if result:
+            return result
+        turn()
+    pytest.fail(f"waited {PATIENCE_S:.0f} s for {what}")
+
+
+def law(flat: dict[str, int]) -> bool:
+    """The sum of design.md."""
+    return flat["received"] == sum(flat[name] for name in (*FATES, "in_flight"))
+
+
+class Running:
+    """Nodes of one process, built, brought up, spun and ended as the executables do it."""
+
+    def __init__(
+        self,
+        domain: int,
+        kinds: Sequence[type[EdgeNode]] = CHAIN,
+        overrides: dict[str, dict[str, Any]] | None = None,
+        ros_args: Sequence[str] = (),
+    ) -> None:
+        if DetectorNode in kinds and "model" not in (overrides or {}).get("detector", {}):
+            bundle_or_skip(SSD)
+        rclpy.init(args=["test", "--ros-args", *ros_args], domain_id=domain)
+        self.hub = Hub()
+        self.nodes = {kind.spec.name: kind(self.hub, (overrides or {}).get(kind.spec.name, {})) for kind in kinds}
+        self.executor = run.make_executor()
+        for node in self.nodes.values():
+            self.executor.add_node(node)
+        self._stop = threading.Event()
+        run.bring_up(list(self.nodes.values()), self._stop)
+        spinning = (self.executor, next(iter(self.nodes.values())), self._stop)
+        self._thread = threading.Thread(target=run.spin, args=spinning, daemon=True)
+        self._thread.start()
+        self.ended = False
+
+    def __getitem__(self, name: str) -> Any:
+        return self.nodes[name]
+
+    @property
+    def books(self) -> dict[str, int]:
+        return self.hub.ledger.snapshot().flat()
+
+    def settled(self, n: int) -> dict[str, int]:
+        """The books once n frames have come and ended."""
+
+        def done() -> dict[str, int] | None:
+            books = self.books
+            assert law(books)
+            return books if books["received"] >= n and not books["in_flight"] else None
+
+        return wait_until(done, f"{n} frames to come and end; books {self.books}")
+
+    def in_executor(self, work: Callable[[], Any]) -> Any:
+        """Run something in the executor's thread, as a service call would."""
+        done: list[Any] = []
+        node = next(iter(self.nodes.values()))
+
+        def once() -> None:
+            timer.cancel()
+            done.append(work())
+
+        timer = node.create_timer(0.001, once)
+        wait_until(lambda: done, "the executor")
+        return done[0]
+
+    def end(self) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        self._stop.set()
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
+        run.end(list(self.nodes.values()))
+        self.executor.shutdown(0)
+        rclpy.try_shutdown()
+
+
+class Robot:
+    """A node of somebody else, in a context of its own: all that it knows came over DDS."""
+
+    def __init__(self, domain: int) -> None:
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        self.node = Node("robot", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self._statuses: dict[str, list[DiagnosticArray]] = {}
+
+    def close(self) -> None:
+        self.executor.shutdown(0)
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+    def turn(self) -> None:
+        self.executor.spin_once(timeout_sec=0.02)
+
+    def wait(self, happened: Callable[[], Any], what: str) -> Any:
+        return wait_until(happened, what, self.turn)
+
+    def turns(self, seconds: float) -> None:
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s:
+            self.turn()
+
+    def listen(self, kind: type, topic: str, qos: Any = RELIABLE, wait: bool = True) -> list[Any]:
+        """The messages of a topic, in a list that grows."""
+        heard: list[Any] = []
+        self.node.create_subscription(kind, topic, heard.append, qos)
+        if wait:
+            self.wait(lambda: self.node.count_publishers(topic), f"a publisher of {topic}")
+        return heard
+
+    def publisher(self, kind: type, topic: str, qos: Any = SENSOR) -> Any:
+        """A publisher that somebody listens to already."""
+        publisher = self.node.create_publisher(kind, topic, qos)
+        self.wait(publisher.get_subscription_count, f"a subscriber to {topic}")
+        return publisher
+
+    def call(self, kind: type, name: str, request: Any) -> Any:
+        """Call a service and wait for the answer."""
+        client = self.node.create_client(kind, name)
+        self.wait(client.service_is_ready, f"service {name}")
+        future = client.call_async(request)
+        return self.wait(lambda: future.done() and future.result(), f"an answer of {name}")
+
+    def statuses(self, node: str) -> list[DiagnosticArray]:
+        if node not in self._statuses:
+            self._statuses[node] = self.listen(DiagnosticArray, f"{node}/status")
+        return self._statuses[node]
+
+    def status(self, node: str, fits: Callable[[Any, dict[str, str]], bool] = lambda status, values: True) -> Any:
+        """The next status of a node that fits: (DiagnosticStatus, its values)."""
+        heard = self.statuses(node)
+        heard.clear()
+
+        def fitting() -> Any:
+            for message in heard:
+                values = {pair.key: pair.value for pair in message.status[0].values}
+                if fits(message.status[0], values):
+                    return message.status[0], values
+            return None
+
+        return self.wait(fitting, f"a fitting status of {node}")
+
+    def change_state(self, node: str, transition: int) -> bool:
+        request = ChangeState.Request()
+        request.transition.id = transition
+        return bool(self.call(ChangeState, f"{node}/change_state", request).success)
+
+    def state(self, node: str) -> str:
+        return str(self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label)
+
+    def set(self, node: str, **values: Any) -> Any:
+        """Set parameters in one go: SetParametersResult."""
+        request = SetParametersAtomically.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+        )
+        return self.call(SetParametersAtomically, f"{node}/set_parameters_atomically", request).result
+
+    def get(self, node: str, name: str) -> Any:
+        answer = self.call(GetParameters, f"{node}/get_parameters", GetParameters.Request(names=[name]))
+        return rclpy.parameter.parameter_value_to_python(answer.values[0])
+
+    def describe(self, node: str, names: Sequence[str]) -> Any:
+        request = DescribeParameters.Request(names=list(names))
+        return self.call(DescribeParameters, f"{node}/describe_parameters", request).descriptors
+
+
+def picture(seed: int = 0, width_px: int = 64, height_px: int = 48) -> np.ndarray:
+    """A picture that differs from every other seed's."""
+    return np.random.default_rng(seed).integers(0, 256, (height_px, width_px, 3), dtype=np.uint8)
+
+
+def image_message(
+    image: np.ndarray, stamp_ns: int, frame_id: str = "camera", encoding: str = "bgr8", **fields: Any
+) -> Image:
+    """An Image message; fields replace what the image would give."""
+    sec, nanosec = divmod(stamp_ns, 10**9)
+    message = Image(height=image.shape[0], width=image.shape[1], encoding=encoding)
+    message.header.stamp, message.header.frame_id = Time(sec=sec, nanosec=nanosec), frame_id
+    message.step = image.nbytes // image.shape[0]
+    message.data = array("B", image.tobytes())
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+def jpeg_message(image: np.ndarray, stamp_ns: int, frame_id: str = "camera") -> CompressedImage:
+    sec, nanosec = divmod(stamp_ns, 10**9)
+    message = CompressedImage(format="jpeg", data=array("B", cv2.imencode(".jpg", image)[1].tobytes()))
+    message.header.stamp, message.header.frame_id = Time(sec=sec, nanosec=nanosec), frame_id
+    return message
+
+
+def stamp_of(message: Any) -> int:
+    return int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec)
+
+
+def detections_of(robot: Robot, topic: str = "detections") -> list[Detection2DArray]:
+    return robot.listen(Detection2DArray, topic)

@@ -1,0 +1,110 @@
+"""Video sources: what a URI means, real files, and errors that say what to do."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_vision.bundles.store import cache_dir
+from edge_vision.core.capture import DEFAULT_FPS_HZ, Capture, SourceError, SourceKind, source_kind
+
+
+@pytest.mark.parametrize(
+    "uri,kind",
+    [
+        ("0", SourceKind("device", 0)),
+        ("12", SourceKind("device", 12)),
+        ("/dev/video0", SourceKind("device", "/dev/video0")),
+        ("clip.avi", SourceKind("file", "clip.avi")),
+        ("/a/clip.avi", SourceKind("file", "/a/clip.avi")),
+        ("file:///a/clip.avi", SourceKind("file", "/a/clip.avi")),
+        ("rtsp://cam/1", SourceKind("stream", "rtsp://cam/1")),
+        ("http://cam/mjpeg", SourceKind("stream", "http://cam/mjpeg")),
+    ],
+)
+def test_what_a_uri_means(uri, kind):
+    assert source_kind(uri) == kind
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """Five frames of growing grey, 20 fps."""
+    path = tmp_path / "a clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 20.0, (64, 48))
+    for value in range(5):
+        writer.write(np.full((48, 64, 3), 40 * value, np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_file_is_read_to_its_end(clip, scheme):
+    capture = Capture(f"{scheme}{clip}")
+    assert (capture.fps_hz, capture.frames, capture.kind.ends) == (20.0, 5, True)
+    images = []
+    while (image := capture.read()) is not None:
+        images.append(image)
+    assert [round(float(image.mean()) / 40) for image in images] == [0, 1, 2, 3, 4]
+    assert images[0].shape == (48, 64, 3) and images[0].dtype == np.uint8
+    assert not np.shares_memory(images[0], images[1])
+    assert capture.read() is None
+    capture.close()
+    assert capture.read() is None
+
+
+def test_the_home_folder(clip, monkeypatch):
+    monkeypatch.setenv("HOME", str(clip.parent))
+    assert Capture("~/a clip.avi").frames == 5
+
+
+def bad_sources(tmp_path):
+    (tmp_path / "text.avi").write_text("no video")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    return {
+        "missing": (tmp_path / "no such.avi", "check the path"),
+        "folder": (tmp_path, "give a video file"),
+        "text": (tmp_path / "text.avi", "re-encode"),
+        "empty": (tmp_path / "empty.mp4", "re-encode"),
+        "device": ("/dev/video987", "does not exist"),
+        "device number": ("987", "group video"),
+        "stream": ("http://127.0.0.1:9/none", "check the address"),
+    }
+
+
+@pytest.mark.parametrize("case", ["missing", "folder", "text", "empty", "device", "device number", "stream"])
+def test_errors_name_the_source_and_the_remedy(tmp_path, case):
+    uri, remedy = bad_sources(tmp_path)[case]
+    with pytest.raises(SourceError) as caught:
+        Capture(str(uri), open_timeout_ms=500)
+    assert str(uri) in str(caught.value) and remedy in str(caught.value)
+
+
+def test_a_picture_or_a_broken_rate_gives_a_sane_rate(tmp_path):
+    path = tmp_path / "one.png"
+    cv2.imwrite(str(path), np.zeros((32, 32, 3), np.uint8))
+    capture = Capture(str(path))
+    assert 0.1 <= capture.fps_hz <= 1000 or capture.fps_hz == DEFAULT_FPS_HZ
+    assert capture.read() is not None
+
+
+def test_a_truncated_file_gives_what_is_left(clip):
+    data = clip.read_bytes()
+    cut = clip.with_name("cut.avi")
+    # After the second picture's chunk: the index at the end, and three pictures, are gone.
+    third = [at for at in range(len(data)) if data.startswith(b"00dc", at)][2]
+    cut.write_bytes(data[:third])
+    capture = Capture(str(cut))
+    count = 0
+    while capture.read() is not None:
+        count += 1
+    assert count in (1, 2)
+
+
+def test_the_demo_clip():
+    path = cache_dir() / "video" / "vtest.avi"
+    if not path.exists():
+        pytest.skip(f"{path} is not there: the demo's set-up fetches it")
+    capture = Capture(str(path))
+    assert (capture.fps_hz, capture.frames) == (10.0, 795)
+    assert capture.read().shape == (576, 768, 3)

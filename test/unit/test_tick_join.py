@@ -1,0 +1,169 @@
+"""Ticks and images that come together again: each account is settled exactly once, whatever is lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_vision.core.tick import Tick
+from edge_vision.core.tick_join import Joined, TickJoin
+
+
+def tick(stamp_ns: int, frame_id: str = "camera") -> Tick:
+    return Tick(stamp_ns, frame_id, "gate", "", "motion")
+
+
+def test_tick_then_image():
+    join = TickJoin()
+    first = tick(5)
+    assert join.tick(first, 1, 0)
+    assert join.image(5, "camera") == Joined(1, first, ())
+    assert join.close() == []
+
+
+def test_image_then_tick():
+    join = TickJoin()
+    assert join.image(5, "camera") == Joined(None, None, ())
+    assert not join.tick(tick(5), 1, 0)
+    assert join.close() == []
+
+
+def test_an_image_gives_up_on_those_before_it():
+    join = TickJoin()
+    for seq in (1, 2, 3, 4):
+        join.tick(tick(seq * 10), seq, 0)
+    assert join.image(30, "camera").lost == (1, 2)
+    assert join.image(40, "camera").lost == ()
+    assert join.image(10, "camera").seq is None
+
+
+def test_the_frame_id_belongs_to_the_key():
+    join = TickJoin()
+    join.tick(tick(5, "left"), 1, 0)
+    assert join.image(5, "right").seq is None
+    assert join.image(5, "left").seq == 1
+
+
+def test_patience_ends():
+    join = TickJoin(patience_ns=100)
+    join.tick(tick(1), 1, 0)
+    join.tick(tick(2), 2, 50)
+    assert join.expire(99) == []
+    assert join.expire(100) == [1]
+    assert join.expire(149) == []
+    assert join.expire(1000) == [2]
+    assert join.image(1, "camera").seq is None
+
+
+def test_a_tick_sent_twice_opens_no_second_account():
+    join = TickJoin()
+    assert join.tick(tick(1), 1, 0)
+    assert not join.tick(tick(1), 2, 0)
+    assert join.close() == [1]
+
+
+class Books:
+    """A caller that keeps the books as StageNode does, and refuses to settle an account twice."""
+
+    def __init__(self, patience_ns: int = 1000) -> None:
+        self.join = TickJoin(patience_ns)
+        self.open: set[int] = set()
+        self.ends: dict[int, str] = {}
+        self.seq = 0
+
+    def _next(self) -> int:
+        self.seq += 1
+        return self.seq
+
+    def _settle(self, seq: int, how: str) -> None:
+        self.open.remove(seq)
+        self.ends[seq] = how
+
+    def tick(self, key: tuple[int, str], now_ns: int) -> None:
+        seq = self._next()
+        if self.join.tick(tick(*key), seq, now_ns):
+            self.open.add(seq)
+
+    def image(self, key: tuple[int, str]) -> None:
+        joined = self.join.image(*key)
+        for lost in joined.lost:
+            self._settle(lost, "lost")
+        if joined.seq is None:
+            seq = self._next()
+            self.open.add(seq)
+            self._settle(seq, "image")
+        else:
+            self._settle(joined.seq, "image")
+
+    def expire(self, now_ns: int) -> None:
+        for lost in self.join.expire(now_ns):
+            self._settle(lost, "lost")
+
+    def close(self) -> None:
+        for lost in self.join.close():
+            self._settle(lost, "lost")
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["tick", "image", "expire", "close"]),
+        st.integers(0, 6),
+        st.sampled_from(["left", "right"]),
+        st.integers(0, 400),
+    ),
+    max_size=60,
+)
+
+
+@given(EVENTS)
+def test_each_account_is_settled_exactly_once_whatever_comes(events):
+    """Any order, with doubles, strangers, time-outs and restarts: `_settle` fails on a second settlement."""
+    books, now_ns = Books(), 0
+    for kind, stamp, frame_id, wait_ns in events:
+        now_ns += wait_ns
+        if kind == "tick":
+            books.tick((stamp, frame_id), now_ns)
+        elif kind == "image":
+            books.image((stamp, frame_id))
+        elif kind == "expire":
+            books.expire(now_ns)
+        else:
+            books.close()
+    books.close()
+    assert not books.open
+    images = sum(kind == "image" for kind, *_ in events)
+    assert Counter(books.ends.values())["image"] == images
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=50))
+def test_what_a_transport_loses_is_what_is_counted_as_lost(sent):
+    """Ticks arrive all and in order; images are lost or come, in order, up to 3 frames after their tick."""
+    books = Books()
+    arrivals = sorted((n, 0, n) for n in range(len(sent)))
+    last = 0
+    for n, (lost, delay) in enumerate(sent):
+        if not lost:
+            last = max(last, n + delay)
+            arrivals.append((last, 1, n))
+    for _, is_image, n in sorted(arrivals):
+        if is_image:
+            books.image((n, "camera"))
+        else:
+            books.tick((n, "camera"), 0)
+    books.expire(10**9)
+    ends = Counter(books.ends.values())
+    assert ends["lost"] == sum(lost for lost, _ in sent)
+    assert ends["image"] == len(sent) - ends["lost"]
+    assert books.close() is None and not books.open
+
+
+@pytest.mark.parametrize("many", [10, 1000])
+def test_images_without_any_tick_do_not_fill_the_memory(many):
+    join = TickJoin(memory=64)
+    for stamp in range(many):
+        join.image(stamp, "camera")
+    assert len(join._seen_early) <= 64
