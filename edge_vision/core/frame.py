@@ -118,14 +118,21 @@ class Frame:
         return image if spec.channels == 1 else cv2.cvtColor(image, _GRAY_CODES[self.encoding])
 
     def small_gray(self, width_px: int) -> np.ndarray:
-        """The luma at a small size, (h', width_px) uint8, for motion.
+        """The luma at a small size, (h', w') uint8 with w' from width_px to below twice that, for motion.
 
-        Converts first: averaging one channel costs half of averaging three (measured at 640x480 and 1080p).
+        Each pixel is the mean of a whole block of pixels (what is left over at the right and lower edge,
+        less than a block, is not looked at): a ratio that is no whole number takes four times as long.
+        Colour is halved first where the block is even: OpenCV is fastest at that, and a quarter is left.
         A Bayer mosaic is averaged as it is, which mixes its colours into a grey.
         """
-        size = (width_px, max(1, round(self.height_px * width_px / self.width_px)))
-        source = _to_8_bit(self.image) if ENCODINGS[self.encoding].bayer else self.gray()
-        return shrink(source, size)
+        block = max(1, self.width_px // width_px)
+        spec = ENCODINGS[self.encoding]
+        if spec.bayer:
+            return _block_mean(_to_8_bit(self.image), block)
+        if block % 2 == 0 and self.encoding in _GRAY_CODES:
+            half = _to_8_bit(_block_mean(self.image, 2))
+            return _block_mean(cv2.cvtColor(half, _GRAY_CODES[self.encoding]), block // 2)
+        return _block_mean(self.gray(), block)
 
 
 _GRAY_CODES = {
@@ -140,12 +147,12 @@ _GRAY_CODES = {
 }
 
 
-def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize to (width, height) px with each output pixel averaging what it covers (INTER_AREA).
-
-    Averaging also takes the sensor noise down, which is what motion thresholds live on.
-    """
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+def _block_mean(image: np.ndarray, block: int) -> np.ndarray:
+    """The mean of each block x block pixels, (h // block, w // block), of at least one row."""
+    if block == 1:
+        return image
+    rows, columns = max(1, image.shape[0] // block), image.shape[1] // block
+    return cv2.resize(image[: rows * block, : columns * block], (columns, rows), interpolation=cv2.INTER_AREA)
 
 
 def _to_8_bit(image: np.ndarray) -> np.ndarray:

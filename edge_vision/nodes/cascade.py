@@ -56,6 +56,18 @@ class CascadeNode(StageNode):
     def needs_worker(self) -> bool:
         return not self._cascade.passes_through
 
+    def accept(self, frame: Frame, tick: Tick | None) -> None:
+        """As for every stage; but where nothing is to be decided, the frame goes on at once."""
+        receive = self.hub.receiver(self._out_topic)
+        if receive is None or self._mailbox is None or not self._cascade.passes_through:
+            super().accept(frame, tick)
+            return
+        self.rate_in.tick()
+        self.rate_out.tick()
+        receive(frame, tick)
+        regions = tick.regions if tick else NO_REGIONS
+        self._show_outside(frame, Tick(frame.stamp_ns, frame.frame_id, self.stage, "", "off", regions))
+
     def process(self, frame: Frame, tick: Tick | None) -> None:
         regions = tick.regions if tick else NO_REGIONS
         decision = self._cascade.decide(frame, regions, time.monotonic_ns())

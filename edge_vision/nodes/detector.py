@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
 
@@ -19,8 +18,8 @@ from edge_vision.core.tick import Tick
 from edge_vision.nodes import run, specs
 from edge_vision.nodes.base import LATCHED, LATEST_IMAGE, RESULTS, WARN, latency_values
 from edge_vision.nodes.conversions import (
+    DetectionsWriter,
     ImageWriter,
-    detections_message,
     label_info_message,
     vision_info_message,
 )
@@ -43,6 +42,7 @@ class DetectorNode(StageNode):
         self._models_loaded = 0
         self._windows = {name: LatencyWindow() for name in STAGES}
         self._debug_writer = ImageWriter()
+        self._results_writer = DetectionsWriter()
         self._last_count = 0
 
     def configure(self) -> None:
@@ -54,16 +54,12 @@ class DetectorNode(StageNode):
         self._apply_thresholds()
 
     def activate(self) -> None:
-        options = QoSOverridingOptions.with_default_policies()
-        self._detections = self.create_publisher(
-            Detection2DArray, "detections", RESULTS, qos_overriding_options=options
-        )
-        self._label_info = self.create_publisher(LabelInfo, "label_info", LATCHED)
-        self._vision_info = self.create_publisher(VisionInfo, "vision_info", LATCHED)
-        self._debug = self.create_publisher(Image, "~/debug_image", LATEST_IMAGE)
+        self._detections = self.outlet(Detection2DArray, "detections", RESULTS)
+        self._label_info = self.outlet(LabelInfo, "label_info", LATCHED)
+        self._vision_info = self.outlet(VisionInfo, "vision_info", LATCHED)
+        self._debug = self.outlet(Image, "~/debug_image", LATEST_IMAGE)
         self._announce()
         super().activate()
-        self._publishers_made += [self._detections, self._label_info, self._vision_info, self._debug]
 
     def cleanup(self) -> None:
         model, self._model, self._detector = self._model, None, None
@@ -108,7 +104,7 @@ class DetectorNode(StageNode):
         self._publish_debug(frame, found)
 
     def _publish(self, frame: Frame, found: Detections) -> None:
-        self._detections.publish(detections_message(found, frame))
+        self._detections.publish(self._results_writer.message(found, frame))
         self.rate_out.tick()
         self._last_count = len(found)
 
@@ -121,7 +117,7 @@ class DetectorNode(StageNode):
         self._windows["age_ms"].add(age_ns / 1e6)
 
     def _publish_debug(self, frame: Frame, found: Detections) -> None:
-        if self._debug.get_subscription_count() == 0 or self._model is None:
+        if self._debug.listeners == 0 or self._model is None:
             return
         picture = draw_detections(frame.bgr().copy(), found, self._model.bundle.labels)
         self._debug.publish(

@@ -11,8 +11,6 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 
-from rclpy.publisher import Publisher
-
 from edge_vision.core.frame import Frame
 from edge_vision.core.ledger import Ledger
 from edge_vision.core.tick import Tick
@@ -56,7 +54,6 @@ class Hub:
         """Note how many DDS subscriptions to this topic the node that takes it has."""
         self._own_subscriptions[topic] = count
 
-    def outside_listeners(self, publisher: Publisher, topic: str) -> bool:
-        """True where somebody listens on DDS who does not get the frames by reference anyway."""
-        own = self._own_subscriptions[topic] if topic in self._receivers else 0
-        return bool(publisher.get_subscription_count() > own)
+    def outside_listeners(self, listeners: int, topic: str) -> bool:
+        """True where of so many DDS listeners one does not get the frames by reference anyway."""
+        return listeners > (self._own_subscriptions[topic] if topic in self._receivers else 0)

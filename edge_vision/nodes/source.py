@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 
 from edge_vision.core.capture import Capture, SourceError
@@ -17,6 +16,7 @@ from edge_vision.core.tick import Tick
 from edge_vision.nodes import run, specs
 from edge_vision.nodes.base import LATEST_IMAGE, OK, TICKS, WARN, EdgeNode
 from edge_vision.nodes.conversions import ImageWriter, tick_message
+from edge_vision.nodes.outlet import Outlet
 
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 10.0
 MEDIA_START_NS = 1_000_000_000
@@ -48,9 +48,8 @@ class SourceNode(EdgeNode):
     def activate(self) -> None:
         if not self.params["uri"]:
             return
-        options = QoSOverridingOptions.with_default_policies()
-        self._images = self.create_publisher(Image, "image_raw", LATEST_IMAGE, qos_overriding_options=options)
-        self._ticks = self.create_publisher(DiagnosticArray, "source_ticks", TICKS)
+        self._images = Outlet(self, Image, "image_raw", LATEST_IMAGE)
+        self._ticks = Outlet(self, DiagnosticArray, "source_ticks", TICKS)
         self._stop = threading.Event()
         self._player = threading.Thread(target=self._run, args=(self._stop,), name="edge_vision source", daemon=True)
         self._player.start()
@@ -62,8 +61,8 @@ class SourceNode(EdgeNode):
             return
         player.join(JOIN_TIMEOUT_S)
         self._situation = "stopped"
-        self.destroy_publisher(self._images)
-        self.destroy_publisher(self._ticks)
+        self._images.close()
+        self._ticks.close()
 
     # The player's thread.
     def _run(self, stop: threading.Event) -> None:
@@ -111,11 +110,12 @@ class SourceNode(EdgeNode):
         """Send images until the end, a loss or the stop; returns how many."""
         shown, due_s = 0, time.monotonic()
         while not stop.is_set():
+            # Before reading: decoding right after a hand-off would compete with the frame's next stage.
+            if capture.kind.ends:
+                due_s = self._pace(due_s, capture.fps_hz, stop)
             image = capture.read()
             if image is None:
                 break
-            if capture.kind.ends:
-                due_s = self._pace(due_s, capture.fps_hz, stop)
             self._trouble = ""
             self._send(image, capture.fps_hz)
             shown += 1
@@ -140,11 +140,11 @@ class SourceNode(EdgeNode):
         else:
             stamp_ns = self.get_clock().now().nanoseconds
         frame = Frame(image, stamp_ns, self.params["frame_id"], "bgr8", self.hub.next_seq())
-        if self._ticks.get_subscription_count():
+        if self._ticks.listeners:
             self._ticks.publish(tick_message(Tick(stamp_ns, frame.frame_id, "source", "", str(self._sent))))
         self._sent += 1
         self._rate.tick()
-        if self.hub.outside_listeners(self._images, self._topic):
+        if self.hub.outside_listeners(self._images.listeners, self._topic):
             self._images.publish(self._writer.message(frame))
         receive = self.hub.receiver(self._topic)
         if receive:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.publisher import Publisher
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -27,6 +26,7 @@ from edge_vision.nodes.conversions import (
     tick_from_message,
     tick_message,
 )
+from edge_vision.nodes.outlet import Outlet
 
 JOIN_TIMEOUT_S = 1.5
 
@@ -48,9 +48,9 @@ class StageNode(EdgeNode):
         self._mailbox: Mailbox[tuple[Frame, Tick | None]] | None = None
         self._worker: threading.Thread | None = None
         self._subscriptions_made: list[Any] = []
-        self._publishers_made: list[Publisher] = []
-        self._image_publisher: Publisher | None = None
-        self._ticks_publisher: Publisher | None = None
+        self._outlets: list[Outlet] = []
+        self._image_outlet: Outlet | None = None
+        self._ticks_outlet: Outlet | None = None
         self._writer = ImageWriter()
         self._join = TickJoin()
         self._stamps = Monotonic()
@@ -82,9 +82,9 @@ class StageNode(EdgeNode):
     # Life cycle.
     def activate(self) -> None:
         if self.image_out:
-            self._image_publisher = self._publisher(Image, self.image_out, LATEST_IMAGE)
+            self._image_outlet = self.outlet(Image, self.image_out, LATEST_IMAGE)
         if self.ticks_out:
-            self._ticks_publisher = self._publisher(DiagnosticArray, self.ticks_out, TICKS)
+            self._ticks_outlet = self.outlet(DiagnosticArray, self.ticks_out, TICKS)
         self._stamps.reset()
         self._mailbox = Mailbox()
         if self.needs_worker():
@@ -101,15 +101,14 @@ class StageNode(EdgeNode):
         self._stop_worker()
         for seq in self._join.close():
             self.hub.ledger.settle(seq, "failed", "transport")
-        for publisher in self._publishers_made:
-            self.destroy_publisher(publisher)
-        self._publishers_made, self._image_publisher, self._ticks_publisher = [], None, None
+        for outlet in self._outlets:
+            outlet.close()
+        self._outlets, self._image_outlet, self._ticks_outlet = [], None, None
 
-    def _publisher(self, kind: type, topic: str, qos: Any) -> Publisher:
-        options = QoSOverridingOptions.with_default_policies()
-        publisher = self.create_publisher(kind, topic, qos, qos_overriding_options=options)
-        self._publishers_made.append(publisher)
-        return publisher
+    def outlet(self, kind: type, topic: str, qos: Any) -> Outlet:
+        """A publisher that lives until the node is deactivated."""
+        self._outlets.append(Outlet(self, kind, topic, qos))
+        return self._outlets[-1]
 
     def _subscribe(self) -> None:
         """Listen on DDS unless a node of this process sends the frames anyway."""
@@ -148,7 +147,6 @@ class StageNode(EdgeNode):
             self.settle(frame, "failed", f"{self.stage}_inactive")
         else:
             self.rate_in.tick()
-            self.hub.ledger.advance(frame.seq, self.stage)
             self._enqueue(frame, tick, mailbox)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
@@ -175,7 +173,6 @@ class StageNode(EdgeNode):
             for lost in joined.lost:
                 self.hub.ledger.settle(lost, "failed", "transport")
             if joined.seq is not None:
-                self.hub.ledger.advance(joined.seq, self.stage)
                 return joined.seq, joined.tick
         seq = self.hub.next_seq()
         self.hub.ledger.receive(seq, self.stage)
@@ -205,6 +202,7 @@ class StageNode(EdgeNode):
         if not self.needs_worker():
             self._do(frame, tick)
             return
+        self.hub.ledger.advance(frame.seq, self.stage)
         try:
             superseded = mailbox.put((frame, tick))
         except MailboxClosed:
@@ -264,20 +262,27 @@ class StageNode(EdgeNode):
         """Give the frame to the next stage: by reference in this process, else over DDS."""
         tick = Tick(frame.stamp_ns, frame.frame_id, self.stage, "", reason, regions, frame.seq)
         self.rate_out.tick()
-        self._emit(tick)
         receive = self.hub.receiver(self._out_topic)
-        publisher = self._image_publisher
-        if publisher is not None and self.hub.outside_listeners(publisher, self._out_topic):
-            publisher.publish(self._writer.message(frame))
         if receive is None:
+            # The tick first: it announces the image to the next stage, which misses it if it is lost.
+            self._show_outside(frame, tick)
             self.hub.ledger.settle(frame.seq, "handed_on", reason)
         else:
+            # The next stage first: who listens outside costs time that the frame need not wait for.
             receive(frame, tick)
+            self._show_outside(frame, tick)
+
+    def _show_outside(self, frame: Frame, tick: Tick) -> None:
+        """Publish the tick and the image where somebody outside this process listens."""
+        self._emit(tick)
+        outlet = self._image_outlet
+        if outlet is not None and self.hub.outside_listeners(outlet.listeners, self._out_topic):
+            outlet.publish(self._writer.message(frame))
 
     def _emit(self, tick: Tick) -> None:
-        publisher = self._ticks_publisher
-        if publisher is not None and publisher.get_subscription_count():
-            publisher.publish(tick_message(tick))
+        outlet = self._ticks_outlet
+        if outlet is not None and outlet.listeners:
+            outlet.publish(tick_message(tick))
 
     # Reports.
     def publish_status(self) -> None:

@@ -91,7 +91,10 @@ def _compile(work: Path, step: Step, log: Path) -> None:
     )
     configure = ["cmake", "-S", str(SOURCE), "-B", str(build_folder), "-G", "Ninja"]
     configure += ["-DBUILD_TESTING=OFF", "-DCMAKE_BUILD_TYPE=Release"]
-    configure += [f"-DCMAKE_INSTALL_PREFIX={work / 'stage'}", f"-DPython3_EXECUTABLE={venv / 'bin' / 'python'}"]
+    configure += [
+        f"-DCMAKE_INSTALL_PREFIX={work / 'stage'}",
+        f"-DPython3_EXECUTABLE={venv / 'bin' / 'python'}",
+    ]
     step.say("configuring")
     run(configure, env=env, read=lambda _: None, step=step, log=log)
     ninja = [str(venv / "bin" / "ninja"), "-C", str(build_folder), "install"]

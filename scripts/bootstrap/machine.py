@@ -35,8 +35,8 @@ def look() -> Machine:
     """Find out which of the two kinds this machine is. Raises SetupError when it is neither."""
     if sys.version_info[:2] < OLDEST:
         raise SetupError(
-            f"expected Python {_dotted(OLDEST)} or newer, got {platform.python_version()} ({sys.executable}); "
-            "name another one: make ... PYTHON=python3.12"
+            f"expected Python {_dotted(OLDEST)} or newer, got {platform.python_version()} "
+            f"({sys.executable}); name another one: make ... PYTHON=python3.12"
         )
     if os.environ.get("AMENT_PREFIX_PATH"):
         _require_rclpy()

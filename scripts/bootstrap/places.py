@@ -15,7 +15,7 @@ class SetupError(Exception):
 
 
 def cache_dir() -> Path:
-    """$EDGE_VISION_CACHE, else edge_vision below $XDG_CACHE_HOME or ~/.cache; as edge_vision.bundles.store has it."""
+    """$EDGE_VISION_CACHE, else edge_vision below $XDG_CACHE_HOME or ~/.cache; the store of bundles agrees."""
     own = os.environ.get("EDGE_VISION_CACHE")
     if own:
         return Path(own).expanduser().absolute()

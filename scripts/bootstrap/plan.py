@@ -35,17 +35,23 @@ SYSTEM_FIRST = {
     "pluggy": "pluggy",
     "iniconfig": "iniconfig",
 }
-"""With ROS sourced, the system's own are used where they are there: ROS's compiled modules and test plug-ins fit those."""
+"""With ROS sourced, the system's own come first: ROS's compiled modules and test plug-ins fit those."""
+
+
+Work = Callable[[Step], list[Path] | None]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One step: done again when its key changes. `work` gives the files that it left outside .venv."""
+    """One step: done again when its key changes.
+
+    `work` gives the files that it left outside .venv, or None when something is left for the next run.
+    """
 
     name: str
     title: str
     key: str
-    work: Callable[[Step], list[Path]]
+    work: Work
 
 
 def tasks_for(stage: str, backend: str, machine: Machine) -> list[Task]:
@@ -60,7 +66,9 @@ def tasks_for(stage: str, backend: str, machine: Machine) -> list[Task]:
     if stage == "test":
         tasks.append(_packages("test", "packages: test tools", machine))
     tasks.append(Task("path", "edge_vision in the environment", key_of(str(REPO)), _link_package))
-    tasks.append(Task("video", "videos", key_of(REPO / "scripts" / "fetch_data.py", str(cache_dir())), _video))
+    tasks.append(
+        Task("video", "videos", key_of(REPO / "scripts" / "fetch_data.py", str(cache_dir())), _video)
+    )
     tasks.append(Task("bundles", "model bundles", _bundles_key(), _bundles))
     return tasks
 
@@ -79,7 +87,8 @@ def carry_out(tasks: list[Task], machine: Machine) -> None:
             with Step(f"[{number}/{len(missing)}] {task.title}") as step:
                 stamps.drop(task.name)
                 files = task.work(step)
-                stamps.write(task.name, task.key, files)
+                if files is not None:
+                    stamps.write(task.name, task.key, files)
     print(f"set-up: done in {time.monotonic() - started:.0f} s ({_kind(machine)}, {VENV})")
 
 
@@ -178,8 +187,10 @@ def _without_systems(pins: tuple[Pin, ...]) -> tuple[Pin, ...]:
         "    return spec is not None and not (spec.origin or '').startswith(sys.prefix)\n"
         "print(json.dumps([name for name in sys.argv[1:] if there(name)]))"
     )
-    argv = [PYTHON, "-c", code, *SYSTEM_FIRST.values()]
-    found = json.loads(subprocess.run(argv, env=clean_env(), check=True, capture_output=True, text=True).stdout)
+    argv: list[str | Path] = [PYTHON, "-c", code, *SYSTEM_FIRST.values()]
+    found = json.loads(
+        subprocess.run(argv, env=clean_env(), check=True, capture_output=True, text=True).stdout
+    )
     return choose(pins, lambda pin: SYSTEM_FIRST.get(pin.name) not in found)
 
 
@@ -209,12 +220,20 @@ def _link_package(step: Step) -> list[Path]:
     return []
 
 
-def _video(step: Step) -> list[Path]:
+def _video(step: Step) -> list[Path] | None:
+    left_out: list[str] = []
+
+    def read(line: str) -> str | None:
+        if "left out" in line:
+            left_out.append(line.strip())
+        return line.strip() or None
+
     argv = [PYTHON, REPO / "scripts" / "fetch_data.py"]
-    run(argv, env=clean_env(), read=lambda line: line.strip() or None, step=step, log=LOG)
-    files = sorted((cache_dir() / "video").glob("*"))
-    step.say(", ".join(file.name for file in files))
-    return files
+    run(argv, env=clean_env(), read=read, step=step, log=LOG)
+    files = sorted(file for file in (cache_dir() / "video").iterdir() if not file.name.startswith("."))
+    step.say("; ".join([", ".join(file.name for file in files), *left_out]))
+    # Where apt is, it may succeed another time; where it is not, nothing will change.
+    return None if left_out and shutil.which("apt-get") else files
 
 
 def _bundles_key() -> str:
@@ -222,7 +241,7 @@ def _bundles_key() -> str:
 
 
 def _bundles(step: Step) -> list[Path]:
-    argv = [PYTHON, "-m", "edge_vision.bundles", "fetch"]
+    argv: list[str | Path] = [PYTHON, "-m", "edge_vision.bundles", "fetch"]
     run(argv, env=clean_env(), read=lambda line: line.strip() or None, step=step, log=LOG, cwd=REPO)
     manifests = sorted((cache_dir() / "bundles").glob("*/bundle.yaml"))
     step.say(", ".join(manifest.parent.name for manifest in manifests))

@@ -9,15 +9,18 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from bootstrap.places import SetupError
+from bootstrap.places import SetupError, clean_env
 
 LOG_EVERY_S = 10.0
 REDRAW_S = 0.5
-LAST_LINES = 15
+LAST_LINES = 8
+CLIENT_REPORT_EVERY_S = 2.0
 
+Report = Callable[[str], None]
 ReadLine = Callable[[str], str | None]
 """Takes a line of a program's output and gives what to show for it, or None to leave the display as it is."""
 
@@ -41,8 +44,9 @@ class Step:
     def __exit__(self, kind: object, *_: object) -> None:
         self._over.set()
         self._ticker.join()
-        outcome = "" if kind is None else " stopped" if kind is KeyboardInterrupt else " failed"
-        self._show(end=f"{outcome}, {self.elapsed_s:.1f} s")
+        if kind is not None:
+            self._detail = "stopped" if kind is KeyboardInterrupt else "failed"
+        self._show(end=f", {self.elapsed_s:.1f} s")
 
     @property
     def elapsed_s(self) -> float:
@@ -59,7 +63,11 @@ class Step:
         if end:
             text = f"{self._title}: {self._detail or 'done'}{end}"
         else:
-            text = f"{self._title}: {self._detail} ({self.elapsed_s:.0f} s)" if self._detail else f"{self._title} ..."
+            text = (
+                f"{self._title}: {self._detail} ({self.elapsed_s:.0f} s)"
+                if self._detail
+                else f"{self._title} ..."
+            )
         if not self._live:
             print(text, flush=True)
             return
@@ -94,7 +102,8 @@ def run(
             assert process.stdout is not None
             for line in process.stdout:
                 file.write(line)
-                last.append("    " + line.rstrip())
+                if not line.startswith("WARNING"):
+                    last.append("    " + line.rstrip())
                 detail = read(line)
                 if detail is not None:
                     step.say(detail)
@@ -117,3 +126,49 @@ def _end(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def run_client(argv: list[str], folder: Path, what: str, report: Report) -> None:
+    """Run a registry's client, and say how far it is. Raises SetupError with its last lines."""
+    with _watch(lambda: report(f"{what}: {_size_mb(folder):.0f} MB")):
+        done = subprocess.run(
+            argv,
+            cwd=folder,
+            env=clean_env(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+    if done.returncode != 0:
+        last = " / ".join(done.stdout.strip().splitlines()[-3:])
+        raise SetupError(f"{what}: {Path(argv[0]).name} ended with code {done.returncode}: {last}")
+
+
+@contextmanager
+def _watch(tell: Callable[[], None]) -> Iterator[None]:
+    """Call `tell` every few seconds, from the time that the first ones have passed."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(CLIENT_REPORT_EVERY_S):
+            tell()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _size_mb(folder: Path) -> float:
+    total = 0
+    for file in folder.rglob("*"):
+        try:
+            total += file.stat().st_size
+        except OSError:  # renamed or deleted meanwhile
+            continue
+    return total / 1e6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def _install_group(python: Path, pins: Sequence[Pin], step: Step, log: Path, aga
 def _fetch(python: Path, requirements: Path, count: int, step: Step, log: Path) -> None:
     """With the user's pip configuration (mirrors, certificates); the hashes decide what is taken."""
     argv = [python, "-m", "pip", "download", *_flags(requirements), "--progress-bar", "off"]
-    argv += ["--dest", cache_dir() / "wheels"]
+    argv += ["--retries", "2", "--dest", cache_dir() / "wheels"]
     step.say("looking for what is missing")
     try:
         run(argv, env=_pip_env(), read=_counter("fetching", count), step=step, log=log)
@@ -56,9 +57,7 @@ def _fetch(python: Path, requirements: Path, count: int, step: Step, log: Path) 
         ) from None
 
 
-def _from_cache(
-    python: Path, requirements: Path, count: int, step: Step, log: Path, again: bool
-) -> None:
+def _from_cache(python: Path, requirements: Path, count: int, step: Step, log: Path, again: bool) -> None:
     """Without a network, and without any configuration of pip."""
     argv = [python, "-m", "pip", "--isolated", "install", *_flags(requirements), "--no-index"]
     argv += ["--find-links", cache_dir() / "wheels", "--no-warn-script-location"]
@@ -86,9 +85,9 @@ def _counter(verb: str, count: int) -> ReadLine:
     def read(line: str) -> str | None:
         nonlocal seen
         words = line.split()
-        if line.startswith(("Collecting ", "Processing ", "Looking in links")) and len(words) > 1:
-            seen += not line.startswith("Looking")
-            return f"{verb} {min(seen, count)}/{count} {Path(words[1]).name.split('==')[0]}"
+        if line.startswith(("Collecting ", "Processing ")):
+            seen += 1
+            return f"{verb} {min(seen, count)}/{count} {re.split('[=-]', Path(words[1]).name)[0]}"
         if line.startswith("Installing collected"):
             return "installing, writing files"
         if line.startswith("Successfully installed"):

@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+"""Measures the pipeline: `make bench-pipeline`. Prints a table, and writes out/bench/pipeline.json.
+
+in_process_hop_ms       from `hand_on` in the gate's thread to `process` in the detector's, through the
+                        cascade that is off, by reference; the real nodes in one process, the detector idle.
+separate_1080p_arrived  share of 1920x1080 bgr8 images at 10 fps that arrive from source_node in gate_node, two
+                        processes with config/fastdds.xml.
+overhead_ratio          (latency - inference) / inference per frame, the median. latency: from the image's
+                        intake at the gate to the return of `publish` of its detections; inference: the
+                        session's run alone. 640x480, 30 fps, one process, one subscriber to `detections` in
+                        another. All that is not inference counts: gate, hops, pre- and post-processing, message.
+overhead_beyond_detect  the same beyond `Detector.detect`, so without pre- and post-processing.
+overhead_cpu            CPU time: (all threads of the process - those of the session's run) / those of the run.
+wrapper_ratio           `Detector.detect` over the bare runtime plus the same pre- and post-processing, in turns.
+rss_mb                  the most memory that the composed pipeline with ONNX Runtime ever had (VmHWM).
+first_detection_s       from the process's start to the first detection in another process; warm disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from common import REPO, Row, at_least, at_most, table
+
+from edge_vision.bundles.store import bundles_dir, cache_dir
+from edge_vision.demo.facts import hash_of, machine, versions, write_json
+
+MODEL = "ssdlite_mobilenet_v2_coco"
+SIZES = ("640x480", "1920x1080")
+_EXAMPLES = """examples:
+  python bench/pipeline.py                     about three minutes
+  python bench/pipeline.py --quick             under one minute, noisier
+  python bench/pipeline.py --only hop wrapper
+  python bench/pipeline.py --strict            exit status 1 where a target is missed"""
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    if not options.video.is_file():
+        print(f"expected a video at {options.video}: run `make setup`, which fetches one, or give --video", file=sys.stderr)
+        return 1
+    result: dict[str, Any] = {"machine": machine(), "versions": versions(), "hashes": _hashes(options.video)}
+    result["quick"] = options.quick
+    for name in options.only or PARTS:
+        print(f"[{time.strftime('%H:%M:%S')}] {name}: {PARTS[name].__doc__}", flush=True)
+        result.update(PARTS[name](options))
+        write_json(options.out, result)
+    rows = _rows(result)
+    result["targets"] = {row.name: row.passed for row in rows if row.target}
+    write_json(options.out, result)
+    print(f"\n{table(rows)}\n\n{result['machine']['cpu']}, {result['machine']['cores']} cores, load at the start "
+          f"{result['machine']['load_1m']}; written to {options.out}")
+    return int(options.strict and any(row.passed is False for row in rows))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer frames and runs")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="only these measurements")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 where a target is missed")
+    parser.add_argument("--video", type=Path, default=cache_dir() / "video" / "vtest.avi")
+    parser.add_argument("--out", type=Path, default=REPO / "out" / "bench" / "pipeline.json")
+    return parser
+
+
+def _hashes(video: Path) -> dict[str, str]:
+    bundle = bundles_dir() / MODEL
+    files = {"video": video, "bundle.yaml": bundle / "bundle.yaml", "model.onnx": bundle / "model.onnx"}
+    files["fastdds.xml"] = REPO / "config" / "fastdds.xml"
+    return {name: hash_of(path) for name, path in files.items()}
+
+
+def _child(script: str, *arguments: object) -> dict[str, Any]:
+    """Run one measurement in a process of its own. Its log is shown where it fails."""
+    environment = {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+    command = [sys.executable, str(REPO / "bench" / script), *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=REPO)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if done.returncode or not lines:
+        print(done.stdout + done.stderr, file=sys.stderr)
+        raise SystemExit(f"{script} {arguments[0]} failed with status {done.returncode}, see above")
+    result: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
+    return result
+
+
+def hop(options: argparse.Namespace) -> dict[str, Any]:
+    """the hand-off in one process"""
+    runs, count = (1, 50) if options.quick else (3, 80)
+    medians: dict[str, list[float]] = {size: [] for size in SIZES}
+    details: dict[str, list[Any]] = {size: [] for size in SIZES}
+    for _ in range(runs):
+        for size in SIZES:
+            one = _child("in_process.py", "hop", "--video", options.video, "--size", size, "--count", count, "--fps", 30)
+            medians[size].append(one["gate_to_detector_ms"]["p50"])
+            details[size].append(one)
+    return {
+        "in_process_hop_ms": {size: statistics.median(found) for size, found in medians.items()},
+        "in_process_hop_details": details,
+    }
+
+
+def overhead(options: argparse.Namespace) -> dict[str, Any]:
+    """all that is not inference, with a subscriber in another process"""
+    runs, count = (1, 100) if options.quick else (3, 200)
+    rates = {"30_fps": 30, "back_to_back": 0} if options.quick else {"30_fps": 30, "10_fps": 10, "back_to_back": 0}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in rates}
+    command = [sys.executable, str(REPO / "bench" / "subscriber.py")]
+    environment = {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as subscriber:
+        assert subscriber.stdin and subscriber.stdout
+        subscriber.stdout.readline()
+        try:
+            for _ in range(runs):
+                for name, fps in rates.items():
+                    arguments = ("overhead", "--video", options.video, "--count", count, "--fps", fps)
+                    found[name].append(_child("in_process.py", *arguments))
+        finally:
+            subscriber.stdin.close()
+    figures = ("overhead_ratio", "overhead_ratio_beyond_detect", "cpu_overhead_ratio")
+    by_rate = {
+        name: {figure: statistics.median(one[figure] for one in ones) for figure in figures}
+        for name, ones in found.items()
+    }
+    return {"overhead_ratio": by_rate["30_fps"]["overhead_ratio"], "overhead": by_rate, "overhead_details": found}
+
+
+def wrapper(options: argparse.Namespace) -> dict[str, Any]:
+    """Detector.detect against the bare runtime"""
+    count = 100 if options.quick else 400
+    one = _child("wrapper.py", "--video", options.video, "--count", count)
+    return {"wrapper_ratio": one.pop("wrapper_ratio"), "wrapper_details": one}
+
+
+def start(options: argparse.Namespace) -> dict[str, Any]:
+    """start, memory and age of the pipeline's executable on the video"""
+    seconds = 10 if options.quick else 40
+    one = _child("processes.py", "start", "--video", options.video, "--runs", 3, "--seconds", seconds)
+    keys = ("rss_mb", "rss_steady_mb", "first_detection_s")
+    return {**{key: one.pop(key) for key in keys}, "start_details": one}
+
+
+def separate(options: argparse.Namespace) -> dict[str, Any]:
+    """1080p images between two processes"""
+    seconds = 10 if options.quick else 30
+    one = _child("processes.py", "separate", "--video", options.video, "--seconds", seconds)
+    return {"separate_1080p_arrived": one.pop("separate_1080p_arrived"), "separate_details": one}
+
+
+PARTS = {"hop": hop, "wrapper": wrapper, "overhead": overhead, "start": start, "separate": separate}
+
+
+def _rows(result: dict[str, Any]) -> list[Row]:
+    """The table: every figure that was measured, with its target where it has one."""
+    rows: list[Row] = []
+    for size, value in result.get("in_process_hop_ms", {}).items():
+        p95 = statistics.median(one["gate_to_detector_ms"]["p95"] for one in result["in_process_hop_details"][size])
+        rows.append(at_most(f"in_process_hop_ms {size}", value, 0.1, "ms", f"p95 {p95:.3f}"))
+    if "separate_1080p_arrived" in result:
+        details = result["separate_details"]
+        latency = details["source_to_gate_decision_ms"]
+        note = f"of {details['sent']}; until the gate's decision p50 {latency['p50']:.0f} ms, p95 {latency['p95']:.0f} ms"
+        rows.append(at_least("separate_1080p_arrived", result["separate_1080p_arrived"], 0.95, "", note))
+    if "overhead_ratio" in result:
+        rows += _overhead_rows(result)
+    if "wrapper_ratio" in result:
+        note = f"detect p50 {result['wrapper_details']['detect_ms']['p50']:.1f} ms"
+        rows.append(at_most("wrapper_ratio", result["wrapper_ratio"], 1.05, "", note))
+    if "rss_mb" in result:
+        runs = result["start_details"]["first_detection_runs_s"]
+        age = result["start_details"]["age_ms"]
+        rows.append(at_most("rss_mb", result["rss_mb"], 256, "MB", f"steady {result['rss_steady_mb']:.0f}"))
+        note = "runs " + ", ".join(f"{value:.2f}" for value in runs)
+        rows.append(at_most("first_detection_s", result["first_detection_s"], 2.5, "s", note))
+        rows.append(Row("age at the subscriber", age["p50"], "ms", note=f"p95 {age['p95']:.0f}, 768x576 at 10 fps"))
+    return rows
+
+
+def _overhead_rows(result: dict[str, Any]) -> list[Row]:
+    last = result["overhead_details"]["30_fps"][-1]
+    note = f"p50 {last['overhead_ms']['p50']:.2f} ms over inference {last['inference_ms']['p50']:.1f} ms, 30 fps"
+    main_figures = result["overhead"]["30_fps"]
+    rows = [at_most("overhead_ratio", result["overhead_ratio"], 0.10, "", note)]
+    for rate, figures in result["overhead"].items():
+        if rate != "30_fps":
+            rows.append(Row(f"overhead_ratio, {rate.replace('_', ' ')}", figures["overhead_ratio"], ""))
+    rows.append(Row("overhead_beyond_detect", main_figures["overhead_ratio_beyond_detect"], "", note="30 fps"))
+    rows.append(Row("overhead_cpu", main_figures["cpu_overhead_ratio"], "", note="30 fps, reports at 1 Hz included"))
+    rows += [Row(f"  {name}", part["p50"], "ms", note=f"p95 {part['p95']:.2f}") for name, part in last["parts_ms"].items()]
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

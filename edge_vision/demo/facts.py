@@ -1,0 +1,67 @@
+"""What a result was made with: the machine, the versions, the hashes."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from edge_vision import __version__
+from edge_vision.bundles.store import sha256_of
+
+PACKAGES = ("numpy", "opencv-python-headless", "opencv-python", "onnxruntime", "openvino", "psutil", "rclpy")
+
+
+def machine() -> dict[str, Any]:
+    """System, processor, memory, Python. A load_1m above the number of cores: others were busy too."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "arch": platform.machine(),
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "ram_mb": round(psutil.virtual_memory().total / 1e6),
+        "load_1m": round(os.getloadavg()[0], 2),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.lower().startswith("model name")]
+    return names[0] if names else platform.processor() or "unavailable"
+
+
+def versions() -> dict[str, str]:
+    """edge_vision, Python, the ROS distribution, and those packages that are installed."""
+    found = {
+        "edge_vision": __version__,
+        "python": platform.python_version(),
+        "ros": os.environ.get("ROS_DISTRO", "wheels"),
+    }
+    for name in PACKAGES:
+        for spelling in (name, f"ros-jazzy-{name}"):
+            try:
+                found[name] = metadata.version(spelling)
+            except metadata.PackageNotFoundError:
+                continue
+    return found
+
+
+def hash_of(path: Path | str) -> str:
+    """sha256 of a file, "unavailable" for what is none."""
+    return sha256_of(Path(path)) if Path(path).is_file() else "unavailable"
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a result whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.replace(path)

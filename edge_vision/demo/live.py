@@ -1,0 +1,82 @@
+"""One line that shows a running pipeline: rewritten on a terminal, repeated every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import TextIO
+
+from edge_vision.core.resources import ProcessUsage
+from edge_vision.demo.record import AGE_WINDOW, Record
+
+PERIOD_S = {True: 0.25, False: 5.0}
+
+
+def status_line(record: Record, usage: ProcessUsage) -> str:
+    """Frames, gated, fps, p95 age, CPU, RSS."""
+    ledger, age = record.ledger, record.age_ms(last=AGE_WINDOW)
+    if not record.seen:
+        return f"starting: {_waiting_for(record)}"
+    lost = {fate: ledger[fate] for fate in ("rejected", "superseded", "failed") if ledger[fate]}
+    parts = [
+        f"frames {ledger['received']}",
+        f"inferred {ledger['inferred']}",
+        f"gated {ledger['gated']}",
+        *(f"{fate} {count}" for fate, count in lost.items()),
+        f"{record.fps_hz():.1f} fps",
+        f"age p95 {age['p95']:.0f} ms" if age else "",
+        f"CPU {_or_unknown(usage.cpu_percent)} %",
+        f"RSS {_or_unknown(usage.rss_mb)} MB",
+    ]
+    return "  ".join(part for part in parts if part)
+
+
+def _waiting_for(record: Record) -> str:
+    if not record.statuses:
+        return "loading"
+    return ", ".join(f"{node} {text}" for node, text in record.texts.items())
+
+
+def _or_unknown(value: float | None) -> str:
+    return "unavailable" if value is None else f"{value:.0f}"
+
+
+class LiveLine:
+    """Writes lines to a stream, not more often than can be read."""
+
+    def __init__(self, stream: TextIO = sys.stdout) -> None:
+        self._stream = stream
+        self._tty = stream.isatty()
+        self._next_s = 0.0
+        self._open = False
+
+    def show(self, text: str) -> None:
+        """Show it, if it is time to."""
+        if time.monotonic() < self._next_s:
+            return
+        self._next_s = time.monotonic() + PERIOD_S[self._tty]
+        if self._tty:
+            width = shutil.get_terminal_size((100, 24)).columns - 1
+            self._stream.write("\r" + text[:width].ljust(width))
+            self._open = True
+        else:
+            self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """A bar for a long step of known length."""
+        if done >= total:
+            self._next_s = 0.0
+        filled = 30 * done // max(1, total)
+        self.show(f"{what} [{'#' * filled}{'.' * (30 - filled)}] {done}/{total}")
+
+    def end(self, text: str = "") -> None:
+        """Leave the line; the next output starts on a new one."""
+        if text:
+            self._next_s = 0.0
+            self.show(text)
+        if self._open:
+            self._stream.write("\n")
+            self._stream.flush()
+        self._open, self._next_s = False, 0.0

@@ -1,0 +1,114 @@
+"""Starts the pipeline: `ros2 launch edge_vision pipeline.launch.py --show-args` lists the arguments.
+
+All in one process (composition:=true), where images are handed on by reference, or one process per node.
+Either way the nodes read the same parameter file, and bring themselves up.
+"""
+
+from __future__ import annotations
+
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument
+from launch.conditions import IfCondition
+from launch.substitutions import (
+    AndSubstitution,
+    EnvironmentVariable,
+    EqualsSubstitution,
+    LaunchConfiguration,
+    NotEqualsSubstitution,
+    NotSubstitution,
+    PathJoinSubstitution,
+)
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+CONFIG = PathJoinSubstitution([FindPackageShare("edge_vision"), "config"])
+BOOL = ["true", "false", "True", "False"]
+# name, default, choices, description
+ARGUMENTS = (
+    (
+        "source",
+        "",
+        None,
+        "Video file, /dev/video0, rtsp:// or http:// URL; empty = subscribe to image_topic.",
+    ),
+    (
+        "image_topic",
+        "image_raw",
+        None,
+        "Camera topic; <image_topic>/compressed with image_transport: compressed.",
+    ),
+    ("model", "", None, "Detector bundle, a name or a folder; empty = as in params_file."),
+    ("backend", "", None, "auto, onnxruntime, openvino, ...; empty = as in params_file."),
+    (
+        "params_file",
+        PathJoinSubstitution([CONFIG, "pipeline.yaml"]),
+        None,
+        "YAML file with the nodes' parameters.",
+    ),
+    ("namespace", "", None, "Namespace of all nodes and topics, as in front_camera."),
+    ("composition", "true", BOOL, "One process for all nodes; false = one process each."),
+    (
+        "autostart",
+        "true",
+        BOOL,
+        "Configure and activate the nodes; false = leave it to `ros2 lifecycle set`.",
+    ),
+    ("log_level", "info", ["debug", "info", "warn", "error", "fatal"], "Least severity that is logged."),
+)
+# Jazzy's Fast DDS reads the first, newer ones the second. What the user has set stays.
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+
+
+def generate_launch_description() -> LaunchDescription:
+    """What `ros2 launch` runs."""
+    source, composition = LaunchConfiguration("source"), LaunchConfiguration("composition")
+    separate = NotSubstitution(composition)
+    with_source = AndSubstitution(separate, NotEqualsSubstitution(source, ""))
+    without_source = AndSubstitution(separate, EqualsSubstitution(source, ""))
+    from_source, with_model = ["--source=", source], _options("model", "backend")
+    # Nobody need be told that a source which was not wanted does not report.
+    watched = {"watched_nodes": ["gate", "cascade", "detector"]}
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(n, default_value=d, choices=c, description=t)
+                for n, d, c, t in ARGUMENTS
+            ),
+            _node("pipeline", IfCondition(composition), arguments=[from_source, *with_model]),
+            _separate("detector_node", separate, arguments=with_model),
+            _separate("cascade_node", separate),
+            _separate("gate_node", separate),
+            _separate("diagnostics_node", with_source),
+            _separate("diagnostics_node", without_source, overrides=watched),
+            _separate("source_node", with_source, arguments=[from_source]),
+        ]
+    )
+
+
+def _options(*names: str) -> list[list[object]]:
+    """Command line options of the executables; to those an empty value means "not given"."""
+    return [[f"--{name}=", LaunchConfiguration(name)] for name in names]
+
+
+def _separate(executable: str, condition: object, **kwargs: object) -> Node:
+    profile = PathJoinSubstitution([CONFIG, "fastdds.xml"])
+    environment = {name: EnvironmentVariable(name, default_value=profile) for name in PROFILE_VARIABLES}
+    return _node(executable, IfCondition(condition), additional_env=environment, **kwargs)
+
+
+def _node(executable: str, condition: object, overrides: dict | None = None, **kwargs: object) -> Node:
+    """A process. It gets no name: a name would be given to every node of the process."""
+    image_topic = LaunchConfiguration("image_topic")
+    autostart = ParameterValue(LaunchConfiguration("autostart"), value_type=bool)
+    return Node(
+        package="edge_vision",
+        executable=executable,
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[LaunchConfiguration("params_file"), {"autostart": autostart}, overrides or {}],
+        remappings=[("image_raw", image_topic), ("image_raw/compressed", [image_topic, "/compressed"])],
+        ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+        output="screen",
+        condition=condition,
+        **kwargs,
+    )

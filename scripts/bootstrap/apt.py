@@ -1,0 +1,72 @@
+"""A file out of a Debian package, without root: apt gets state and cache folders of its own."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from bootstrap.places import SetupError, cache_dir
+from bootstrap.progress import Report, run_client
+
+
+def download(package: str, folder: Path, report: Report) -> Path:
+    """The .deb, in `folder`; with fresh package lists of our own where the system's do not know it."""
+    for tool in ("apt-get", "dpkg"):
+        if not shutil.which(tool):
+            raise SetupError(f"{package} needs {tool}, which is not on this system")
+    try:
+        return _download(package, folder, [], report)
+    except SetupError:
+        report(f"{package}: not with the system's package lists, fetching lists of our own")
+    own = cache_dir() / "apt"
+    for part in ("lists/partial", "archives/partial"):
+        (own / part).mkdir(parents=True, exist_ok=True)
+    options = [f"Dir::State::Lists={own / 'lists'}", f"Dir::Cache={own}", "Acquire::Languages=none"]
+    try:
+        run_client(["apt-get", *_options(options), "update"], own, "package lists", report)
+        return _download(package, folder, options, report)
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def _download(package: str, folder: Path, options: list[str], report: Report) -> Path:
+    run_client(["apt-get", *_options(options), "download", package], folder, package, report)
+    found = sorted(folder.glob("*.deb"))
+    if not found:
+        raise SetupError(f"expected {package} from apt, got no file")
+    return found[0]
+
+
+def _options(options: list[str]) -> list[str]:
+    # The user that apt drops to as root may not write below a home folder.
+    always = ["APT::Sandbox::User=root", "Acquire::Retries=2", "Acquire::http::Timeout=20"]
+    return ["-q", *(word for option in [*always, *options] for word in ("-o", option))]
+
+
+@contextmanager
+def open_file(deb: Path, file: str) -> Iterator[IO[bytes]]:
+    """A file of a .deb, as a stream, so that 100 MB of others are not written. Raises SetupError."""
+    with subprocess.Popen(["dpkg", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as process:
+        try:
+            with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+                yield _find(archive, file, deb)
+        except tarfile.TarError as error:
+            raise SetupError(f"{deb.name}: expected a package that can be unpacked, got: {error}") from None
+        finally:
+            process.kill()
+
+
+def _find(archive: tarfile.TarFile, file: str, deb: Path) -> IO[bytes]:
+    for member in archive:
+        name = Path(member.name).name
+        source = archive.extractfile(member) if name in (file, file + ".gz") else None
+        if source is not None:
+            # Debian compresses large files of documentation.
+            return gzip.GzipFile(fileobj=source) if name.endswith(".gz") else source  # type: ignore[return-value]
+    raise SetupError(f"{deb.name}: expected {file} in it, got none; the package has changed")

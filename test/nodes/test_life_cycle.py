@@ -1,0 +1,239 @@
+"""Transitions, right and wrong, alone and under load; services; the books through all of it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+
+import pytest
+from lifecycle_msgs.msg import Transition as T
+from ros_cases import (
+    ALL,
+    CHAIN,
+    FATES,
+    Image,
+    detections_of,
+    image_message,
+    law,
+    picture,
+)
+from std_srvs.srv import SetBool, Trigger
+
+from edge_vision.core.frame import Frame
+
+
+class Load:
+    """A camera in this process that never waits: far more frames than the detector can take."""
+
+    def __init__(self, running, pause_s: float = 0.002) -> None:
+        self._running, self._pause_s = running, pause_s
+        self._stop = threading.Event()
+        self.sent = 0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        receive = self._running.hub.receiver(self._running["gate"]._in_topic)
+        pictures = [picture(seed, 160, 120) for seed in range(8)]
+        for number in itertools.count(1):
+            if self._stop.wait(self._pause_s):
+                return
+            seq = self._running.hub.next_seq()
+            receive(Frame(pictures[number % 8], number * 10**6, "camera", "bgr8", seq), None)
+            self.sent += 1
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def load():
+    loads = []
+    yield lambda running, **kw: loads.append(Load(running, **kw)) or loads[-1]
+    for one in loads:
+        one.stop()
+
+
+WALK = [
+    # transition, taken, state afterwards
+    (T.TRANSITION_ACTIVATE, False, "active"),
+    (T.TRANSITION_CLEANUP, False, "active"),
+    (T.TRANSITION_CONFIGURE, False, "active"),
+    (T.TRANSITION_DEACTIVATE, True, "inactive"),
+    (T.TRANSITION_DEACTIVATE, False, "inactive"),
+    (T.TRANSITION_ACTIVATE, True, "active"),
+    (T.TRANSITION_DEACTIVATE, True, "inactive"),
+    (T.TRANSITION_CLEANUP, True, "unconfigured"),
+    (T.TRANSITION_ACTIVATE, False, "unconfigured"),
+    (T.TRANSITION_CONFIGURE, True, "inactive"),
+    (99, False, "inactive"),
+    (T.TRANSITION_ACTIVATE, True, "active"),
+    (T.TRANSITION_ACTIVE_SHUTDOWN, True, "finalized"),
+    (T.TRANSITION_CONFIGURE, False, "finalized"),
+]
+
+
+@pytest.mark.parametrize("node", [kind.spec.name for kind in ALL])
+def test_right_and_wrong_transitions(start, robot, node):
+    """A wrong one is answered with "no", and neither ends the process nor harms the node."""
+    start([kind for kind in ALL if kind.spec.name == node])
+    for transition, taken, state in WALK:
+        assert robot.change_state(node, transition) == taken, f"transition {transition}"
+        assert robot.state(node) == state
+
+
+def test_activated_again_it_works_again(start, robot):
+    running = start()
+    answers = detections_of(robot)
+    camera = robot.publisher(Image, "image_raw")
+    for number in range(1, 4):
+        camera.publish(image_message(picture(number), number * 10**9))
+        robot.wait(lambda: len(answers) == number, "an answer")
+        for node in ("gate", "cascade", "detector"):
+            assert robot.change_state(node, T.TRANSITION_DEACTIVATE)
+            assert robot.change_state(node, T.TRANSITION_CLEANUP)
+            assert robot.change_state(node, T.TRANSITION_CONFIGURE)
+            assert robot.change_state(node, T.TRANSITION_ACTIVATE)
+        robot.wait(camera.get_subscription_count, "the gate's new subscription")
+        robot.wait(lambda: robot.node.count_publishers("detections") == 1, "the new publisher")
+        robot.turns(0.3)
+    assert running.settled(3)["inferred"] == 3
+
+
+def test_what_the_user_deactivates_stays_so(start, robot, monkeypatch):
+    running = start()
+    assert robot.change_state("detector", T.TRANSITION_DEACTIVATE)
+    assert running.in_executor(running["detector"].bring_up) is False
+    assert robot.state("detector") == "inactive"
+    status, values = robot.status("detector")
+    assert status.level == b"\x01" and "inactive" in status.message and values["state"] == "inactive"
+
+
+def test_frames_for_an_inactive_stage_are_counted(start, robot):
+    running = start()
+    assert robot.change_state("detector", T.TRANSITION_DEACTIVATE)
+    camera = robot.publisher(Image, "image_raw")
+    camera.publish(image_message(picture(1), 1))
+    assert running.settled(1)["failed.detector_inactive"] == 1
+    assert robot.change_state("cascade", T.TRANSITION_DEACTIVATE)
+    camera.publish(image_message(picture(2), 2))
+    assert running.settled(2)["failed.cascade_inactive"] == 1
+
+
+@pytest.mark.parametrize("node", ["gate", "cascade", "detector"])
+def test_deactivated_and_activated_under_load(start, robot, load, node):
+    running = start()
+    camera = load(running)
+    for _ in range(4):
+        assert robot.change_state(node, T.TRANSITION_DEACTIVATE)
+        assert law(running.books)
+        assert robot.change_state(node, T.TRANSITION_ACTIVATE)
+        before = running.books["inferred"]
+        robot.wait(lambda: running.books["inferred"] > before, f"inference to go on: {running.books}")
+    camera.stop()
+    books = running.settled(1)
+    assert not books.get("failed.detector_error", 0) and not books.get("failed.gate_error", 0)
+    assert books["received"] <= camera.sent
+
+
+def test_overload_supersedes_and_the_law_holds_at_every_moment(start, robot, load):
+    running = start(overrides={"gate": {"max_blind_ms": 1.0}})
+    camera = load(running, pause_s=0.0005)
+    statuses = robot.statuses("detector")
+    until_s, worst = time.monotonic() + 4, 0
+    while time.monotonic() < until_s:
+        for _ in range(200):
+            books = running.hub.ledger.snapshot()
+            assert books.balanced and law(books.flat())
+            worst = max(worst, books.in_flight)
+        robot.turn()
+    camera.stop()
+    # One frame in the slot and one in the works of each of the two workers, one with the camera's own thread,
+    # and one between two stages.
+    assert 0 < worst <= 6
+    books = running.settled(1)
+    assert books["superseded"] > 0 and books["inferred"] > 0 and books["failed"] == 0
+    assert books["received"] == camera.sent
+    assert len(statuses) >= 2
+    for message in statuses:
+        values = {pair.key: pair.value for pair in message.status[0].values}
+        assert values["ledger.balanced"] == "True"
+        counted = sum(int(values[f"ledger.{fate}"]) for fate in (*FATES, "in_flight"))
+        assert int(values["ledger.received"]) == counted
+
+
+def test_the_age_of_what_comes_out_stays_flat_under_overload(start, robot, load):
+    """No queues: the frame that is answered is among the newest that were sent."""
+    running = start(overrides={"gate": {"enabled": False}})
+    answers = detections_of(robot)
+    camera = load(running, pause_s=0.002)
+    robot.wait(lambda: len(answers) > 30, "answers")
+    camera.stop()
+    numbers = [answer.header.stamp.nanosec // 10**6 + answer.header.stamp.sec * 1000 for answer in answers]
+    assert numbers == sorted(set(numbers)), "in order, none twice"
+    assert running.settled(1)["superseded"] > 0
+
+
+def test_the_end_under_load_leaves_nothing_in_flight(start, load):
+    running = start()
+    camera = load(running)
+    before = time.monotonic() + 30
+    while running.books["inferred"] < 5 and time.monotonic() < before:
+        time.sleep(0.01)
+    running.end()
+    camera.stop()
+    books = running.books
+    assert law(books) and books["in_flight"] == 0 and books["inferred"] >= 5
+    assert set(key for key in books if key.startswith("failed.")) <= {
+        "failed.deactivated",
+        "failed.cascade_inactive",
+        "failed.detector_inactive",
+    }
+
+
+@pytest.mark.parametrize("node,fate", [("gate", "inferred"), ("detector", "rejected")])
+def test_the_enable_service(start, robot, node, fate):
+    running = start()
+    camera = robot.publisher(Image, "image_raw")
+    answer = robot.call(SetBool, f"{node}/enable", SetBool.Request(data=False))
+    assert answer.success and answer.message == "disabled"
+    assert robot.get(node, "enabled") is False
+    for number in (1, 2):
+        camera.publish(image_message(picture(node == "detector" and number), number))
+        running.settled(number)
+    assert running.books[fate] == 2
+    if node == "detector":
+        assert running.books["rejected.disabled"] == 2
+    answer = robot.call(SetBool, f"{node}/enable", SetBool.Request(data=True))
+    assert answer.success and robot.get(node, "enabled") is True
+    camera.publish(image_message(picture(7), 3))
+    assert running.settled(3)["inferred"] == (3 if node == "gate" else 1)
+    _, values = robot.status(node)
+    assert values["enabled"] == "True"
+
+
+def test_the_reset_service_starts_new_books(start, robot):
+    running = start()
+    camera = robot.publisher(Image, "image_raw")
+    camera.publish(image_message(picture(1), 1))
+    running.settled(1)
+    assert robot.call(Trigger, "detector/reset_stats", Trigger.Request()).success
+    assert running.books["received"] == 0
+    _, values = robot.status("detector")
+    assert values["ledger.received"] == "0" and values["age_ms.p50"] == "unavailable"
+    camera.publish(image_message(picture(2), 2))
+    assert running.settled(1)["inferred"] == 1
+
+
+def test_without_autostart_nothing_starts_by_itself(start, robot):
+    running = start(CHAIN, {name: {"autostart": False} for name in ("gate", "cascade", "detector")})
+    assert {node.state for node in running.nodes.values()} == {"unconfigured"}
+    for name in ("detector", "cascade", "gate"):
+        assert robot.change_state(name, T.TRANSITION_CONFIGURE)
+        assert robot.change_state(name, T.TRANSITION_ACTIVATE)
+    camera = robot.publisher(Image, "image_raw")
+    camera.publish(image_message(picture(1), 1))
+    assert running.settled(1)["inferred"] == 1

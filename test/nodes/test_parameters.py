@@ -1,0 +1,159 @@
+"""Parameters: bad ones at start and live, what is locked when, and what the descriptors say."""
+
+from __future__ import annotations
+
+import pytest
+from ros_cases import ALL, CHAIN, DetectorNode, GateNode, Image, SourceNode, image_message, picture
+from lifecycle_msgs.msg import Transition
+
+from edge_vision.nodes.specs import NODES
+
+BAD_STARTS = [
+    # node, parameter, bad value, what the message must say
+    (GateNode, "max_blind_ms", -5.0, "1..60000 ms, got -5"),
+    (GateNode, "max_blind_ms", "soon", "expected double, got str 'soon'"),
+    (GateNode, "pixel_threshold", 1000, "1..254 grey levels, got 1000"),
+    (GateNode, "pixel_threshold", 1.5, "int"),
+    (GateNode, "enabled", "yes", "bool"),
+    (GateNode, "image_transport", "theora", "one of raw, compressed, got 'theora'"),
+    (GateNode, "autostart", 3, "bool"),
+    (GateNode, "max_rate_hz", float("nan"), "got nan"),
+    (SourceNode, "uri", 5, "string"),
+    (SourceNode, "stamps", "now", "one of clock, media"),
+]
+
+
+@pytest.mark.parametrize("kind,name,value,needle", BAD_STARTS)
+def test_a_bad_start_value_gives_way_to_the_default_and_is_told(start, robot, kind, name, value, needle):
+    node = kind.spec.name
+    running = start([kind], {node: {name: value}})
+    default = kind.spec.param(name).default
+    assert running[node].params[name] == default
+    assert robot.get(node, name) == default
+    status, _ = robot.status(node)
+    assert status.level == b"\x01" and "parameter refused" in status.message, status
+    assert name in status.message and needle in status.message
+    assert running[node].state == "active"
+
+
+def test_bad_values_from_a_parameter_file(start, robot, tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text(
+        "/**:\n  gate:\n    ros__parameters:\n"
+        "      max_blind_ms: 300\n      max_rate_hz: fast\n      pixel_treshold: 20\n"
+    )
+    running = start([GateNode], ros_args=["--params-file", str(file)])
+    assert running["gate"].params["max_blind_ms"] == 300.0
+    assert running["gate"].params["max_rate_hz"] == 0.0
+    status, _ = robot.status("gate")
+    assert "max_rate_hz: expected double, got str 'fast'" in status.message
+    assert "'pixel_treshold': did you mean 'pixel_threshold'?" in status.message
+
+
+def test_a_live_set_acts_and_an_int_is_a_double(start, robot):
+    running = start([GateNode])
+    assert robot.set("gate", max_blind_ms=250).successful
+    assert running["gate"].params["max_blind_ms"] == 250.0
+    assert robot.set("gate", max_blind_ms=251.5, enabled=False).successful
+    assert running["gate"]._gate.config.max_blind_ms == 251.5
+    assert running["gate"]._gate.config.enabled is False
+
+
+REFUSED = [
+    ({"max_blind_ms": 0.0}, "max_blind_ms"),
+    ({"max_blind_ms": "x"}, "max_blind_ms"),
+    ({"enabled": 1}, "enabled"),
+    ({"pixel_threshold": 2.5}, "pixel_threshold"),
+    ({"max_rate_hz": float("nan")}, "max_rate_hz"),
+    ({"max_rate_hz": 5.0, "pixel_threshold": 255}, "pixel_threshold"),
+    ({"image_transport": "compressed"}, "deactivate and clean up the node first"),
+    ({"autostart": False}, ""),
+]
+
+
+@pytest.mark.parametrize("values,needle", REFUSED)
+def test_a_bad_live_set_is_refused_whole_with_the_reason(start, robot, values, needle):
+    running = start([GateNode])
+    before = dict(running["gate"].params._values)
+    result = robot.set("gate", **values)
+    assert not result.successful
+    assert needle in result.reason and result.reason
+    assert running["gate"].params._values == before
+    for name in values:
+        assert robot.get("gate", name) == before[name]
+    assert running["gate"]._gate.config.max_rate_hz == 0.0
+
+
+def test_what_acts_at_configure_can_be_set_once_cleaned_up(start, robot):
+    running = start([GateNode])
+    assert not robot.set("gate", image_transport="compressed").successful
+    assert robot.change_state("gate", Transition.TRANSITION_DEACTIVATE)
+    assert not robot.set("gate", image_transport="compressed").successful
+    assert robot.change_state("gate", Transition.TRANSITION_CLEANUP)
+    assert robot.set("gate", image_transport="compressed").successful
+    assert robot.change_state("gate", Transition.TRANSITION_CONFIGURE)
+    assert robot.change_state("gate", Transition.TRANSITION_ACTIVATE)
+    assert robot.node.count_subscribers("image_raw/compressed") == 1
+    assert robot.node.count_subscribers("image_raw") == 0
+    assert running["gate"].params["image_transport"] == "compressed"
+
+
+def test_a_list_parameter(start, robot):
+    from ros_cases import CascadeNode
+
+    running = start([CascadeNode], {"cascade": {"wanted_labels": ["dog", "bike"]}})
+    assert running["cascade"].params["wanted_labels"] == ["dog", "bike"]
+    assert not robot.set("cascade", wanted_labels=[1, 2]).successful
+
+
+@pytest.mark.parametrize("threshold", [0.99999, 0.01])
+def test_a_live_threshold_acts_on_the_next_frame(start, robot, threshold):
+    from model_cases import video_frame
+    from ros_cases import detections_of
+
+    running = start()
+    answers = detections_of(robot)
+    camera = robot.publisher(Image, "image_raw")
+    frame = video_frame("vtest.avi", 200).image
+    camera.publish(image_message(frame, 10**9))
+    robot.wait(lambda: len(answers) == 1, "an answer")
+    assert robot.set("detector", score_threshold=threshold, max_detections=50).successful
+    camera.publish(image_message(frame, 10**10))
+    robot.wait(lambda: len(answers) == 2, "an answer")
+    before, after = (len(answer.detections) for answer in answers)
+    assert after == 0 if threshold > 0.9 else before < after <= 50
+    assert robot.set("detector", score_threshold=-1, max_detections=0).successful
+    camera.publish(image_message(frame, 10**11))
+    robot.wait(lambda: len(answers) == 3, "an answer")
+    assert len(answers[2].detections) == before
+    assert running.books["failed"] == 0
+
+
+def test_the_gate_switched_off_passes_all(start, robot):
+    running = start(CHAIN, {"gate": {"enabled": False}})
+    camera = robot.publisher(Image, "image_raw")
+    for number in range(1, 4):
+        camera.publish(image_message(picture(1), number))
+        running.settled(number)
+    assert running.books["inferred"] == 3
+
+
+def test_every_parameter_has_its_descriptor(start, robot):
+    start(ALL)
+    for spec in NODES:
+        described = robot.describe(spec.name, [param.name for param in spec.params])
+        for param, descriptor in zip(spec.params, described, strict=True):
+            assert param.description in descriptor.description
+            assert (param.unit or "") in descriptor.description
+            assert descriptor.read_only == (param.applies == "start")
+            if param.low is None:
+                assert param.constraints in descriptor.additional_constraints
+                continue
+            ranges = descriptor.floating_point_range or descriptor.integer_range
+            assert (ranges[0].from_value, ranges[0].to_value) == (param.low, param.high)
+
+
+def test_the_detectors_parameters_are_known_under_its_name_only(start):
+    running = start([DetectorNode], ros_args=["-p", "detector:score_threshold:=0.7", "-p", "gate:enabled:=false"])
+    assert running["detector"].params["score_threshold"] == 0.7
+    assert running["detector"].params["enabled"] is True
