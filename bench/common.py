@@ -16,7 +16,6 @@ REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO))
 
 
-
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of the table. target: in words; passed: None where there is no target or no figure."""

@@ -1,7 +1,7 @@
 """One measurement inside a process that hosts the composed pipeline. Started by bench/pipeline.py.
 
-    python bench/in_process.py hop --size 640x480 --count 100
-    python bench/in_process.py overhead --size 640x480 --count 200 --fps 10
+python bench/in_process.py hop --size 640x480 --count 100
+python bench/in_process.py overhead --size 640x480 --count 200 --fps 10
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ MB_OF_PICTURES = 120
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--video", type=Path, required=True)
     parser.add_argument("--size", default="640x480", help="width x height of the pictures, in px")

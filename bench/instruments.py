@@ -99,7 +99,9 @@ class Run:
     fps_hz: 0 = the next frame as soon as the last one is through.
     """
 
-    def __init__(self, pictures: Sequence[np.ndarray], fps_hz: float, count: int, detector: type[DetectorNode]) -> None:
+    def __init__(
+        self, pictures: Sequence[np.ndarray], fps_hz: float, count: int, detector: type[DetectorNode]
+    ) -> None:
         self._pictures, self._fps_hz, self._count = pictures, fps_hz, count
         self._detector = detector
         self._nodes: list[EdgeNode] = []
@@ -154,7 +156,9 @@ class Run:
                 return gate
             time.sleep(0.05)
         problems = "; ".join(node.failure for node in self._nodes if node.failure)
-        raise RuntimeError(f"the pipeline was not active after {LONGEST_START_S:.0f} s: {problems or 'no reason given'}")
+        raise RuntimeError(
+            f"the pipeline was not active after {LONGEST_START_S:.0f} s: {problems or 'no reason given'}"
+        )
 
     def _send(self, gate: TimedGate, count: int) -> None:
         due_s = time.monotonic()

@@ -3,15 +3,16 @@
 
 in_process_hop_ms       from `hand_on` in the gate's thread to `process` in the detector's, through the
                         cascade that is off, by reference; the real nodes in one process, the detector idle.
-separate_1080p_arrived  share of 1920x1080 bgr8 images at 10 fps that arrive from source_node in gate_node, two
-                        processes with config/fastdds.xml.
+separate_1080p_arrived  share of 1920x1080 bgr8 images at 10 fps that arrive from source_node in gate_node,
+                        two processes with config/fastdds.xml.
 overhead_ratio          (latency - inference) / inference per frame, the median. latency: from the image's
                         intake at the gate to the return of `publish` of its detections; inference: the
                         session's run alone. 640x480, 30 fps, one process, one subscriber to `detections` in
-                        another. All that is not inference counts: gate, hops, pre- and post-processing, message.
+                        another. All that is not inference counts: gate, hops, pre- and post-processing,
+                        message.
 overhead_beyond_detect  the same beyond `Detector.detect`, so without pre- and post-processing.
-overhead_cpu            CPU time: (all threads of the process - those of the session's run) / those of the run.
-wrapper_ratio           `Detector.detect` over the bare runtime plus the same pre- and post-processing, in turns.
+overhead_cpu            CPU time: (all threads of the process - those of the run) / those of the run.
+wrapper_ratio           `Detector.detect` over the bare runtime plus the same pre- and post-processing.
 rss_mb                  the most memory that the composed pipeline with ONNX Runtime ever had (VmHWM).
 first_detection_s       from the process's start to the first detection in another process; warm disk.
 """
@@ -47,7 +48,10 @@ def main() -> int:
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     if not options.video.is_file():
-        print(f"expected a video at {options.video}: run `make setup`, which fetches one, or give --video", file=sys.stderr)
+        print(
+            f"expected a video at {options.video}: run `make setup`, which fetches one, or give --video",
+            file=sys.stderr,
+        )
         return 1
     result: dict[str, Any] = {"machine": machine(), "versions": versions(), "hashes": _hashes(options.video)}
     result["quick"] = options.quick
@@ -58,8 +62,10 @@ def main() -> int:
     rows = _rows(result)
     result["targets"] = {row.name: row.passed for row in rows if row.target}
     write_json(options.out, result)
-    print(f"\n{table(rows)}\n\n{result['machine']['cpu']}, {result['machine']['cores']} cores, load at the start "
-          f"{result['machine']['load_1m']}; written to {options.out}")
+    print(
+        f"\n{table(rows)}\n\n{result['machine']['cpu']}, {result['machine']['cores']} cores, "
+        f"load at the start {result['machine']['load_1m']}; written to {options.out}"
+    )
     return int(options.strict and any(row.passed is False for row in rows))
 
 
@@ -102,7 +108,18 @@ def hop(options: argparse.Namespace) -> dict[str, Any]:
     details: dict[str, list[Any]] = {size: [] for size in SIZES}
     for _ in range(runs):
         for size in SIZES:
-            one = _child("in_process.py", "hop", "--video", options.video, "--size", size, "--count", count, "--fps", 30)
+            one = _child(
+                "in_process.py",
+                "hop",
+                "--video",
+                options.video,
+                "--size",
+                size,
+                "--count",
+                count,
+                "--fps",
+                30,
+            )
             medians[size].append(one["gate_to_detector_ms"]["p50"])
             details[size].append(one)
     return {
@@ -114,11 +131,17 @@ def hop(options: argparse.Namespace) -> dict[str, Any]:
 def overhead(options: argparse.Namespace) -> dict[str, Any]:
     """all that is not inference, with a subscriber in another process"""
     runs, count = (1, 100) if options.quick else (3, 200)
-    rates = {"30_fps": 30, "back_to_back": 0} if options.quick else {"30_fps": 30, "10_fps": 10, "back_to_back": 0}
+    rates = (
+        {"30_fps": 30, "back_to_back": 0}
+        if options.quick
+        else {"30_fps": 30, "10_fps": 10, "back_to_back": 0}
+    )
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in rates}
     command = [sys.executable, str(REPO / "bench" / "subscriber.py")]
     environment = {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as subscriber:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as subscriber:
         assert subscriber.stdin and subscriber.stdout
         subscriber.stdout.readline()
         try:
@@ -133,7 +156,11 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
         name: {figure: statistics.median(one[figure] for one in ones) for figure in figures}
         for name, ones in found.items()
     }
-    return {"overhead_ratio": by_rate["30_fps"]["overhead_ratio"], "overhead": by_rate, "overhead_details": found}
+    return {
+        "overhead_ratio": by_rate["30_fps"]["overhead_ratio"],
+        "overhead": by_rate,
+        "overhead_details": found,
+    }
 
 
 def wrapper(options: argparse.Namespace) -> dict[str, Any]:
@@ -165,12 +192,15 @@ def _rows(result: dict[str, Any]) -> list[Row]:
     """The table: every figure that was measured, with its target where it has one."""
     rows: list[Row] = []
     for size, value in result.get("in_process_hop_ms", {}).items():
-        p95 = statistics.median(one["gate_to_detector_ms"]["p95"] for one in result["in_process_hop_details"][size])
+        p95 = statistics.median(
+            one["gate_to_detector_ms"]["p95"] for one in result["in_process_hop_details"][size]
+        )
         rows.append(at_most(f"in_process_hop_ms {size}", value, 0.1, "ms", f"p95 {p95:.3f}"))
     if "separate_1080p_arrived" in result:
         details = result["separate_details"]
         latency = details["source_to_gate_decision_ms"]
-        note = f"of {details['sent']}; until the gate's decision p50 {latency['p50']:.0f} ms, p95 {latency['p95']:.0f} ms"
+        note = f"of {details['sent']}; until the gate's decision p50 {latency['p50']:.0f} ms"
+        note += f", p95 {latency['p95']:.0f} ms"
         rows.append(at_least("separate_1080p_arrived", result["separate_1080p_arrived"], 0.95, "", note))
     if "overhead_ratio" in result:
         rows += _overhead_rows(result)
@@ -183,21 +213,32 @@ def _rows(result: dict[str, Any]) -> list[Row]:
         rows.append(at_most("rss_mb", result["rss_mb"], 256, "MB", f"steady {result['rss_steady_mb']:.0f}"))
         note = "runs " + ", ".join(f"{value:.2f}" for value in runs)
         rows.append(at_most("first_detection_s", result["first_detection_s"], 2.5, "s", note))
-        rows.append(Row("age at the subscriber", age["p50"], "ms", note=f"p95 {age['p95']:.0f}, 768x576 at 10 fps"))
+        rows.append(
+            Row("age at the subscriber", age["p50"], "ms", note=f"p95 {age['p95']:.0f}, 768x576 at 10 fps")
+        )
     return rows
 
 
 def _overhead_rows(result: dict[str, Any]) -> list[Row]:
     last = result["overhead_details"]["30_fps"][-1]
-    note = f"p50 {last['overhead_ms']['p50']:.2f} ms over inference {last['inference_ms']['p50']:.1f} ms, 30 fps"
+    note = (
+        f"p50 {last['overhead_ms']['p50']:.2f} ms over inference {last['inference_ms']['p50']:.1f} ms, 30 fps"
+    )
     main_figures = result["overhead"]["30_fps"]
     rows = [at_most("overhead_ratio", result["overhead_ratio"], 0.10, "", note)]
     for rate, figures in result["overhead"].items():
         if rate != "30_fps":
             rows.append(Row(f"overhead_ratio, {rate.replace('_', ' ')}", figures["overhead_ratio"], ""))
-    rows.append(Row("overhead_beyond_detect", main_figures["overhead_ratio_beyond_detect"], "", note="30 fps"))
-    rows.append(Row("overhead_cpu", main_figures["cpu_overhead_ratio"], "", note="30 fps, reports at 1 Hz included"))
-    rows += [Row(f"  {name}", part["p50"], "ms", note=f"p95 {part['p95']:.2f}") for name, part in last["parts_ms"].items()]
+    rows.append(
+        Row("overhead_beyond_detect", main_figures["overhead_ratio_beyond_detect"], "", note="30 fps")
+    )
+    rows.append(
+        Row("overhead_cpu", main_figures["cpu_overhead_ratio"], "", note="30 fps, reports at 1 Hz included")
+    )
+    rows += [
+        Row(f"  {name}", part["p50"], "ms", note=f"p95 {part['p95']:.2f}")
+        for name, part in last["parts_ms"].items()
+    ]
     return rows
 
 

@@ -1,7 +1,7 @@
 """Measurements with real processes, from outside. Started by bench/pipeline.py.
 
-    python bench/processes.py start --video clip.avi --runs 3 --seconds 30
-    python bench/processes.py separate --video clip.avi --seconds 15
+python bench/processes.py start --video clip.avi --runs 3 --seconds 30
+python bench/processes.py separate --video clip.avi --seconds 15
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ LONGEST_START_S = 30.0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--video", type=Path, required=True)
     parser.add_argument("--runs", type=int, default=3)
@@ -110,7 +112,9 @@ def separate(options: argparse.Namespace) -> dict[str, Any]:
     last = max(sent, default=0) - int(0.5e9)
     counted = [stamp for stamp in sent if first is not None and first <= stamp <= last]
     if not counted:
-        raise SystemExit(f"expected images between two processes, {len(sent)} were sent and {len(arrived)} arrived")
+        raise SystemExit(
+            f"expected images between two processes, {len(sent)} were sent and {len(arrived)} arrived"
+        )
     return {
         "separate_1080p_arrived": sum(stamp in arrived for stamp in counted) / len(counted),
         "sent": len(counted),
@@ -121,7 +125,7 @@ def separate(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _write_clip(video: Path, clip: Path) -> None:
-    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), FPS_HZ, SIZE_PX)
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), FPS_HZ, SIZE_PX)
     for picture in read_pictures(video, SIZE_PX):
         writer.write(picture)
     writer.release()
@@ -144,7 +148,7 @@ def _node(*arguments: str) -> Iterator[None]:
 
 
 def _listen(seconds: float) -> tuple[set[int], dict[int, float]]:
-    """Stamps of the images sent; stamps of those arrived -> ms from the stamp to the gate's tick coming here."""
+    """Stamps of the images sent; stamps of those arrived -> ms from the stamp to the gate's tick here."""
     import rclpy
     from diagnostic_msgs.msg import DiagnosticArray
 

@@ -1,6 +1,6 @@
 """What `Detector.detect` costs beyond the bare runtime and the same pre- and post-processing. No ROS.
 
-    python bench/wrapper.py --video clip.avi --count 200
+python bench/wrapper.py --video clip.avi --count 200
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from in_process import read_pictures
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--video", type=Path, required=True)
     parser.add_argument("--model", default="ssdlite_mobilenet_v2_coco")
     parser.add_argument("--count", type=int, default=200, help="pairs")
@@ -73,7 +75,9 @@ def measure(video: Path, model: str, count: int) -> dict[str, Any]:
         "wrapper_ratio": median_ratio(wrapped_ms, bare_ms),
         "detect_ms": spread(wrapped_ms),
         "bare_ms": spread(bare_ms),
-        "detect_to_inference_ratio": statistics.median(a / b for a, b in zip(wrapped_ms, inference, strict=True)),
+        "detect_to_inference_ratio": statistics.median(
+            a / b for a, b in zip(wrapped_ms, inference, strict=True)
+        ),
     }
 
 

@@ -14,14 +14,6 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "unit"))
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-# A slow machine is no failure, and a test that hangs must end: the limit of one test, unless it says more.
-DEFAULT_TIMEOUT_S = 120
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(DEFAULT_TIMEOUT_S))
 
 
 @pytest.fixture

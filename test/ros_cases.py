@@ -70,6 +70,25 @@ def law(flat: dict[str, int]) -> bool:
     return flat["received"] == sum(flat[name] for name in (*FATES, "in_flight"))
 
 
+_RUNNING: list[Running] = []
+
+
+def matched(topic: str) -> bool:
+    """True once the ends of a topic that lie in this process know the other side.
+
+    Discovery is not symmetric: what a side sends before the other one knows it is lost for good.
+    """
+    ends = [
+        end
+        for running in _RUNNING
+        for node in running.nodes.values()
+        for end in (*list(node.publishers), *list(node.subscriptions))
+        if end.topic_name == topic
+    ]
+    counts = (getattr(end, "get_subscription_count", None) or end.get_publisher_count for end in ends)
+    return all(count() for count in counts)
+
+
 class Running:
     """Nodes of one process, built, brought up, spun and ended as the executables do it."""
 
@@ -79,12 +98,17 @@ class Running:
         kinds: Sequence[type[EdgeNode]] = CHAIN,
         overrides: dict[str, dict[str, Any]] | None = None,
         ros_args: Sequence[str] = (),
+        separate: bool = False,
     ) -> None:
         if DetectorNode in kinds and "model" not in (overrides or {}).get("detector", {}):
             bundle_or_skip(SSD)
         rclpy.init(args=["test", "--ros-args", *ros_args], domain_id=domain)
         self.hub = Hub()
-        self.nodes = {kind.spec.name: kind(self.hub, (overrides or {}).get(kind.spec.name, {})) for kind in kinds}
+        self.nodes = {}
+        for kind in kinds:
+            # With `separate`, each is on its own as in a process of its own; self.hub is the last one's.
+            self.hub = Hub() if separate else self.hub
+            self.nodes[kind.spec.name] = kind(self.hub, (overrides or {}).get(kind.spec.name, {}))
         self.executor = run.make_executor()
         for node in self.nodes.values():
             self.executor.add_node(node)
@@ -94,6 +118,7 @@ class Running:
         self._thread = threading.Thread(target=run.spin, args=spinning, daemon=True)
         self._thread.start()
         self.ended = False
+        _RUNNING.append(self)
 
     def __getitem__(self, name: str) -> Any:
         return self.nodes[name]
@@ -129,6 +154,7 @@ class Running:
         if self.ended:
             return
         self.ended = True
+        _RUNNING.remove(self)
         self._stop.set()
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
@@ -167,16 +193,22 @@ class Robot:
     def listen(self, kind: type, topic: str, qos: Any = RELIABLE, wait: bool = True) -> list[Any]:
         """The messages of a topic, in a list that grows."""
         heard: list[Any] = []
-        self.node.create_subscription(kind, topic, heard.append, qos)
+        subscription = self.node.create_subscription(kind, topic, heard.append, qos)
         if wait:
-            self.wait(lambda: self.node.count_publishers(topic), f"a publisher of {topic}")
+            self.wait(subscription.get_publisher_count, f"a publisher of {topic}")
+            self.wait(lambda: matched(subscription.topic_name), f"the publisher of {topic} to know us")
         return heard
 
     def publisher(self, kind: type, topic: str, qos: Any = SENSOR) -> Any:
         """A publisher that somebody listens to already."""
         publisher = self.node.create_publisher(kind, topic, qos)
-        self.wait(publisher.get_subscription_count, f"a subscriber to {topic}")
+        self.rematch(publisher)
         return publisher
+
+    def rematch(self, publisher: Any) -> None:
+        """Wait until somebody listens to a publisher."""
+        self.wait(publisher.get_subscription_count, f"a subscriber to {publisher.topic_name}")
+        self.wait(lambda: matched(publisher.topic_name), f"the subscriber to {publisher.topic_name} to know us")
 
     def call(self, kind: type, name: str, request: Any) -> Any:
         """Call a service and wait for the answer."""

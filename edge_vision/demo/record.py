@@ -12,6 +12,7 @@ import numpy as np
 from edge_vision.core.detections import Detections
 
 LEDGER_KEYS = ("received", "inferred", "gated", "rejected", "superseded", "failed", "in_flight")
+ERROR = 2
 RATE_WINDOW_S = 3.0
 AGE_WINDOW = 100
 
@@ -40,6 +41,8 @@ class Record:
         self.first_detection_s: float | None = None
         self.first_frame_s: float | None = None
         self.on_each_picture: Callable[[int, np.ndarray], None] | None = None
+        self.errors: dict[str, str] = {}
+        self._error_since_s: float | None = None
         self._arrivals: deque[float] = deque()
 
     def on_detections(self, stamp_ns: int, frame_id: str, found: Detections, age_ms: float) -> None:
@@ -60,10 +63,13 @@ class Record:
             self.first_frame_s = self._now_s()
         self.index_of[stamp_ns] = index
 
-    def on_status(self, node: str, text: str, values: dict[str, str]) -> None:
+    def on_status(self, node: str, level: int, text: str, values: dict[str, str]) -> None:
         """See Watcher. A node that has let go of its model says "unavailable": what it had said stays."""
         known = {key: value for key, value in values.items() if value != "unavailable"}
         self.texts[node] = text
+        if level >= ERROR:
+            self.errors[node] = text
+            self._error_since_s = self._error_since_s or self._now_s()
         self.statuses[node] = {**values, **self.statuses.get(node, {}), **known}
 
     def on_diagnostics(self, levels: dict[str, tuple[int, str]]) -> None:
@@ -95,6 +101,10 @@ class Record:
         if source.get("situation") != "finished":
             return False
         return ledger["in_flight"] == 0 and ledger["received"] >= int(source.get("sent", 0))
+
+    def in_error_for_s(self) -> float:
+        """Since when a node has reported an error, in s; 0 where none has."""
+        return 0.0 if self._error_since_s is None else self._now_s() - self._error_since_s
 
     def fps_hz(self) -> float:
         """Detections per second over the last seconds."""

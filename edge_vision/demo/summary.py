@@ -32,7 +32,7 @@ def write_detections(record: Record, path: Path) -> None:
 
 
 def summarise(record: Record, process: PipelineProcess, source: str, complete: bool) -> dict[str, Any]:
-    """summary.json: what was asked for, what came out, and what it cost. A figure that is not known is null."""
+    """summary.json: what was asked for, what came out, what it cost. A figure that is not known is null."""
     status = record.statuses.get("detector", {})
     first_s = record.first_detection_s
     return {
@@ -85,14 +85,17 @@ def _part(status: dict[str, str], which: str) -> dict[str, str]:
 def last_words(summary: dict[str, Any], files: Sequence[Path]) -> str:
     """What came out, in words, and what to try next."""
     books, age, actual = summary["ledger"], summary["age_ms"], summary["backend"]["actual"]
-    skipped = "".join(f", {books[fate]} {fate}" for fate in ("gated", "rejected", "superseded", "failed") if books[fate])
+    skipped = "".join(
+        f", {books[fate]} {fate}" for fate in ("gated", "rejected", "superseded", "failed") if books[fate]
+    )
     labels = ", ".join(f"{n} {label}" for label, n in list(summary["labels"].items())[:5]) or "nothing"
     lines = [
-        f"{books['received']} frames came in: {books['inferred']} inferred{skipped}; {books['in_flight']} in flight.",
+        f"{books['received']} frames came in: {books['inferred']} inferred{skipped}, "
+        f"{books['in_flight']} still in flight.",
         f"Found: {labels}.",
         f"{summary['model']} on {actual.get('backend', 'unknown')}, {actual.get('device', 'unknown')}"
         f" (asked for: {summary['backend']['requested'].get('backend', 'unknown')}).",
-        f"Age of the detections: {age['p50']:.0f} ms (p50), {age['p95']:.0f} ms (p95), {age['p99']:.0f} ms (p99).",
+        f"Age of the detections: p50 {age['p50']:.0f} ms, p95 {age['p95']:.0f} ms, p99 {age['p99']:.0f} ms.",
         f"First detection {summary['first_detection_s']:.1f} s after the start; memory peak "
         f"{_or_unknown(summary['rss_peak_mb'])} MB; CPU {_or_unknown(summary['cpu_s'])} s.",
     ]
@@ -112,7 +115,7 @@ def _next_steps(summary: dict[str, Any]) -> list[str]:
     note = "" if installed or other != "BACKEND=openvino" else "     (make installs it)"
     return [
         "Next:",
-        "  make demo SOURCE=clip.mp4     your own video; SOURCE=/dev/video0 or an rtsp:// address for a camera",
+        "  make demo SOURCE=clip.mp4     your own video; or a camera: SOURCE=/dev/video0, rtsp://...",
         f"  make demo {other}{note}     the same on another runtime",
-        "  python -m edge_vision.nodes.cli pipeline --help     the pipeline itself; README.md: topics and parameters",
+        "  python -m edge_vision.nodes.cli pipeline --help     the pipeline itself; see README.md",
     ]

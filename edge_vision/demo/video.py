@@ -20,7 +20,8 @@ CELL_WIDTH_PX = 512
 _DIM = 0.45
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
-Progress = Callable[[int, int], None]
+# Frames done and in all -> whether to go on.
+Progress = Callable[[int, int], bool]
 
 
 class VideoError(EdgeVisionError):
@@ -45,7 +46,7 @@ class VideoFile:
         size = (picture.shape[1], picture.shape[0])
         for suffix, code in ((".mp4", "mp4v"), (".mp4", "avc1"), (".avi", "MJPG")):
             self.path = self.path.with_suffix(suffix)
-            writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*code), self._fps_hz, size)
+            writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*code), self._fps_hz, size)
             if writer.isOpened():
                 return writer
         raise VideoError(f"this OpenCV writes neither mp4 nor avi to {self.path.parent}: run with --no-video")
@@ -80,7 +81,8 @@ def annotate_file(
                     video.add(picture)
                 if index in wanted:
                     cells.append(_titled(_fitted(picture), f"{index / capture.fps_hz:.1f} s, frame {index}"))
-                progress(index + 1, last + 1)
+                if not progress(index + 1, last + 1):
+                    break
         finally:
             if video:
                 video.close()
@@ -156,7 +158,7 @@ def _padded(cell: np.ndarray, height: int) -> np.ndarray:
 
 
 class LiveRecorder:
-    """The same from a camera, which cannot be played again: keeps the pipeline's debug images as they come."""
+    """The same from a camera, which cannot be played again: keeps the debug images as they come."""
 
     def __init__(self, out: Path, with_video: bool) -> None:
         self._out = out

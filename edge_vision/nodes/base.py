@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
@@ -47,6 +49,7 @@ class EdgeNode(LifecycleNode):
         self.hub = hub or Hub()
         self.failure = ""
         self._logged: dict[str, float] = {}
+        self._answer_wrong_transitions()
         self.params = Parameters(self, self.spec, self._is_configured, self.on_params)
         self._status_publisher = self.create_publisher(DiagnosticArray, "~/status", STATUS)
         self._services_made = [self.create_service(Trigger, "~/reset_stats", self._on_reset_stats)]
@@ -178,6 +181,20 @@ class EdgeNode(LifecycleNode):
         return level, text
 
     # Services.
+    def _answer_wrong_transitions(self) -> None:
+        """Have a transition that is not possible now refused: rclpy raises, and leaves the caller waiting."""
+        change_state = self._service_change_state.callback
+
+        def answer(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+            try:
+                return change_state(request, response)
+            except RCLError as error:
+                self.log_throttled("error", f"transition {request.transition.id} refused, being {self.state}: {error}")
+                response.success = False
+                return response
+
+        self._service_change_state.callback = answer
+
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         result = self.set_parameters([Parameter("enabled", value=bool(request.data))])[0]
         response.success = result.successful

@@ -1,4 +1,4 @@
-"""Listens to a running pipeline from outside, as any node of a robot can, and tells a watcher in plain terms."""
+"""Listens to a running pipeline from outside, as any node can, and tells a watcher in plain terms."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Watcher(Protocol):
     def on_source(self, stamp_ns: int, index: int) -> None:
         """The source sent its image number `index`, from 0 on."""
 
-    def on_status(self, node: str, text: str, values: dict[str, str]) -> None:
-        """A node's `~/status` came."""
+    def on_status(self, node: str, level: int, text: str, values: dict[str, str]) -> None:
+        """A node's `~/status` came. level: 0 OK, 1 warning, 2 error, 3 stale."""
 
     def on_diagnostics(self, levels: dict[str, tuple[int, str]]) -> None:
         """/diagnostics came: level and sentence of each part."""
@@ -106,7 +106,7 @@ class Monitor:
 
     def _on_status(self, name: str, message: DiagnosticArray) -> None:
         for status in message.status[:1]:
-            self._watcher.on_status(name, status.message, status_values(status))
+            self._watcher.on_status(name, status.level[0], status.message, status_values(status))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self._watcher.on_diagnostics(_levels(message.status))

@@ -94,8 +94,9 @@ def _descriptor(param: Param) -> ParameterDescriptor:
         description=f"{param.description}{unit}{when}",
         additional_constraints=f"{param.type_name}; {param.constraints}".rstrip("; "),
         read_only=param.applies == "start",
-        # ROS would refuse 500 where 500.0 is meant, and has no type for an empty list; our own check has.
-        dynamic_typing=isinstance(param.default, (float, list)),
+        # ROS would refuse 500 where 500.0 is meant, has no type for an empty list, and does not name the
+        # parameter that it refuses; our own check does.
+        dynamic_typing=param.applies != "start",
     )
     if param.low is None or param.high is None:
         return descriptor

@@ -91,8 +91,7 @@ def test_images_between_the_stages_come_as_they_came_and_only_when_asked_for(sta
     running.settled(1)
     gated = robot.listen(Image, "image_gated", SENSOR)
     accepted = robot.listen(Image, "image_accepted", SENSOR)
-    robot.wait(lambda: running["gate"]._image_publisher.get_subscription_count(), "the discovery")
-    robot.wait(lambda: running["cascade"]._image_publisher.get_subscription_count(), "the discovery")
+    robot.wait(lambda: all(running[n]._image_outlet.listeners for n in ("gate", "cascade")), "the discovery")
     camera.publish(second)
     robot.wait(lambda: gated and accepted, "the images between")
     assert gated == [second] and accepted == [second]

@@ -16,6 +16,7 @@ from ros_cases import (
     detections_of,
     image_message,
     law,
+    matched,
     picture,
 )
 from std_srvs.srv import SetBool, Trigger
@@ -97,9 +98,8 @@ def test_activated_again_it_works_again(start, robot):
             assert robot.change_state(node, T.TRANSITION_CLEANUP)
             assert robot.change_state(node, T.TRANSITION_CONFIGURE)
             assert robot.change_state(node, T.TRANSITION_ACTIVATE)
-        robot.wait(camera.get_subscription_count, "the gate's new subscription")
-        robot.wait(lambda: robot.node.count_publishers("detections") == 1, "the new publisher")
-        robot.turns(0.3)
+        robot.rematch(camera)
+        robot.wait(lambda: matched("/detections"), "the new publisher")
     assert running.settled(3)["inferred"] == 3
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from ros_cases import ALL, CHAIN, DetectorNode, GateNode, Image, SourceNode, image_message, picture
 from lifecycle_msgs.msg import Transition
+from ros_cases import ALL, CHAIN, DetectorNode, GateNode, Image, SourceNode, image_message, picture
 
 from edge_vision.nodes.specs import NODES
 
 BAD_STARTS = [
     # node, parameter, bad value, what the message must say
-    (GateNode, "max_blind_ms", -5.0, "1..60000 ms, got -5"),
+    (GateNode, "max_blind_ms", -5.0, "Min: 1.0, Max: 60000.0, value: -5"),
     (GateNode, "max_blind_ms", "soon", "expected double, got str 'soon'"),
-    (GateNode, "pixel_threshold", 1000, "1..254 grey levels, got 1000"),
+    (GateNode, "pixel_threshold", 1000, "Min: 1, Max: 254, value: 1000"),
     (GateNode, "pixel_threshold", 1.5, "int"),
     (GateNode, "enabled", "yes", "bool"),
     (GateNode, "image_transport", "theora", "one of raw, compressed, got 'theora'"),
-    (GateNode, "autostart", 3, "bool"),
-    (GateNode, "max_rate_hz", float("nan"), "got nan"),
+    (GateNode, "autostart", 3, "BOOL"),
+    (GateNode, "max_rate_hz", float("nan"), "nan"),
     (SourceNode, "uri", 5, "string"),
     (SourceNode, "stamps", "now", "one of clock, media"),
 ]

@@ -1,0 +1,245 @@
+"""Models that are missing, broken or misbehave: a message with the remedy, and on as soon as it is repaired."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from lifecycle_msgs.msg import Transition
+from model_cases import EFFICIENTNET, SSD, bundle_or_skip
+from ros_cases import CHAIN, CascadeNode, DetectorNode, Image, detections_of, image_message, picture
+
+from edge_vision.backends import BACKENDS
+from edge_vision.backends.fake import Fault
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A store of its own with a copy of the detector's bundle."""
+    source = bundle_or_skip(SSD).folder
+    folder = tmp_path / "bundles" / SSD
+    shutil.copytree(source, folder)
+    monkeypatch.setenv("EDGE_VISION_CACHE", str(tmp_path))
+    return folder
+
+
+def edit(folder, old: str, new: str) -> None:
+    text = (folder / "bundle.yaml").read_text()
+    assert old in text, f"'{old}' is not in the manifest"
+    (folder / "bundle.yaml").write_text(text.replace(old, new))
+
+
+def flip_a_byte(path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+BREAKAGES = {
+    # what is done to the bundle, and what the message must say
+    "missing bundle": (shutil.rmtree, ["python -m edge_vision.bundles fetch " + SSD]),
+    "missing graph": (lambda f: (f / "model.onnx").unlink(), ["model.onnx", "bundles fetch " + SSD]),
+    "missing labels": (lambda f: (f / "labels.txt").unlink(), ["labels.txt", "bundles fetch " + SSD]),
+    "missing manifest": (lambda f: (f / "bundle.yaml").unlink(), ["bundle.yaml", "bundles fetch " + SSD]),
+    "wrong hash": (lambda f: flip_a_byte(f / "model.onnx"), ["sha256", "model.onnx"]),
+    "unknown head": (lambda f: edit(f, "type: ssd", "type: detr9"), ["detr9", "ssd"]),
+    "unknown key": (lambda f: edit(f, "version:", "verzion: 1.0.0\nversion:"), ["verzion"]),
+    "wrong output": (lambda f: edit(f, "scores: class_logits", "scores: logits"), ["logits", "class_logits"]),
+    "too few labels": (lambda f: (f / "labels.txt").write_text("person\ncar\n"), ["label", "2"]),
+    "wrong input size": (lambda f: edit(f, "width_px: 300", "width_px: 320"), ["320", "300"]),
+    "no yaml": (lambda f: (f / "bundle.yaml").write_text("{: :"), ["bundle.yaml"]),
+    "a file outside": (lambda f: edit(f, "labels: labels.txt", "labels: ../../x"), ["labels"]),
+}
+
+
+@pytest.mark.parametrize("case", BREAKAGES)
+def test_a_broken_bundle_is_told_and_its_repair_is_noticed(start, robot, store, case):
+    spare = store.parent.parent / "spare"
+    shutil.copytree(store, spare)
+    break_it, needles = BREAKAGES[case]
+    break_it(store)
+    running = start()
+    assert running["detector"].state == "unconfigured"
+    assert running["gate"].state == running["cascade"].state == "active"
+    status, values = robot.status("detector")
+    assert status.level == b"\x02" and values["state"] == "unconfigured"
+    assert status.message.startswith("cannot configure: ")
+    for needle in needles:
+        assert needle in status.message, status.message
+    camera = robot.publisher(Image, "image_raw")
+    camera.publish(image_message(picture(1), 1))
+    assert running.settled(1)["failed.detector_inactive"] == 1
+
+    shutil.rmtree(store, ignore_errors=True)
+    shutil.copytree(spare, store)
+    # What its timer does every few seconds.
+    assert running.in_executor(running["detector"].bring_up)
+    status, _ = robot.status("detector", lambda status, values: values["state"] == "active")
+    assert status.level == b"\x00"
+    camera.publish(image_message(picture(2), 2))
+    assert running.settled(2)["inferred"] == 1
+
+
+def test_the_timer_tries_again_by_itself(start, robot, store, monkeypatch):
+    from edge_vision.nodes import base
+
+    monkeypatch.setattr(base, "RETRY_PERIOD_S", 0.2)
+    away = store.with_name("away")
+    store.rename(away)
+    running = start([DetectorNode])
+    assert running["detector"].state == "unconfigured"
+    away.rename(store)
+    robot.wait(lambda: running["detector"].state == "active", "the detector to come up by itself")
+
+
+def test_a_bundle_of_another_task_is_refused(start, robot):
+    bundle_or_skip(EFFICIENTNET)
+    start([DetectorNode], {"detector": {"model": EFFICIENTNET}})
+    status, _ = robot.status("detector")
+    assert status.level == b"\x02" and "detect" in status.message
+
+
+@pytest.mark.parametrize(
+    "overrides,needle",
+    [
+        ({"model": ""}, "model"),
+        ({"model": "no_such_model"}, "no_such_model"),
+        ({"model": "/no/such/folder"}, "/no/such/folder"),
+        ({"backend": "tensorflow"}, "expected a backend out of auto, onnxruntime, openvino"),
+        ({"device": "npu", "backend": "onnxruntime", "strict_backend": True}, "npu"),
+        ({"precision": "int8", "backend": "onnxruntime", "strict_backend": True}, "int8"),
+    ],
+)
+def test_a_request_that_cannot_be_met_is_an_error_in_the_status(start, robot, overrides, needle):
+    bundle_or_skip(SSD)
+    start([DetectorNode], {"detector": overrides})
+    status, _ = robot.status("detector")
+    assert status.level == b"\x02" and needle in status.message, status.message
+
+
+def test_a_fallback_is_loud_and_works(start, robot):
+    running = start(overrides={"detector": {"backend": "onnxruntime", "device": "npu"}})
+    status, values = robot.status("detector")
+    assert status.level == b"\x01" and "fallback" in status.message and "npu" in status.message
+    assert values["backend.requested.device"] == "npu" and values["backend.actual.device"] == "cpu"
+    camera = robot.publisher(Image, "image_raw")
+    camera.publish(image_message(picture(1), 1))
+    assert running.settled(1)["inferred"] == 1
+
+
+def test_requested_and_actual_are_told(start, robot):
+    start([DetectorNode], {"detector": {"threads": 1}})
+    status, values = robot.status("detector")
+    assert status.level == b"\x00"
+    assert values["backend.requested.backend"] == "auto" and values["backend.requested.threads"] == "1"
+    assert values["backend.actual.backend"].startswith("onnxruntime ") and values["backend.actual.threads"] == "1"
+    assert values["model"].startswith(SSD) and len(values["model_sha256"]) == 64
+
+
+FAULTS = {
+    "error": (Fault(error="the accelerator is gone"), "BackendError"),
+    "nan": (Fault(nan=True), None),
+    "missing output": (Fault(missing_output=True), None),
+    "wrong shape": (Fault(wrong_shape=True), None),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_a_runtime_that_fails_is_counted_told_and_survived(start, robot, monkeypatch, case):
+    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.fake:FakeBackend")
+    fault, reason = FAULTS[case]
+    running = start(overrides={"detector": {"backend": "fake"}, "gate": {"enabled": False}})
+    answers = detections_of(robot)
+    camera = robot.publisher(Image, "image_raw")
+    session = running["detector"]._model.session
+    for number, now in enumerate([Fault(), fault, fault, Fault()], 1):
+        session.fault = now
+        camera.publish(image_message(picture(number), number))
+        running.settled(number)
+    books = running.books
+    assert (books["inferred"], books["failed"]) == (2, 2), books
+    if reason:
+        assert books[f"failed.{reason}"] == 2
+    robot.wait(lambda: len(answers) == 2, "the good answers")
+    assert [one.header.stamp.nanosec for one in answers] == [1, 4]
+
+
+def test_any_other_error_of_the_detector_is_counted_too(start, robot, monkeypatch):
+    running = start(overrides={"gate": {"enabled": False}})
+    camera = robot.publisher(Image, "image_raw")
+    monkeypatch.setattr(running["detector"], "_detector", object())
+    camera.publish(image_message(picture(1), 1))
+    assert running.settled(1)["failed.detector_error"] == 1
+
+
+def test_a_slow_detector_supersedes_and_its_end_loses_no_account(start, monkeypatch):
+    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.fake:FakeBackend")
+    from edge_vision.core.frame import Frame
+
+    running = start(overrides={"detector": {"backend": "fake"}, "gate": {"enabled": False}})
+    running["detector"]._model.session.fault = Fault(sleep_ms=300.0)
+    receive = running.hub.receiver("/image_raw")
+    for number in range(1, 21):
+        receive(Frame(picture(number), number, "cam", "bgr8", running.hub.next_seq()), None)
+    running.end()
+    books = running.books
+    assert books["received"] == 20 and books["in_flight"] == 0 and books["superseded"] >= 15
+
+
+def test_the_memory_is_freed_at_cleanup(start, robot, monkeypatch):
+    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.fake:FakeBackend")
+    running = start([DetectorNode], {"detector": {"backend": "fake"}})
+    session = running["detector"]._model.session
+    assert robot.change_state("detector", Transition.TRANSITION_DEACTIVATE)
+    assert not session.closed
+    assert robot.change_state("detector", Transition.TRANSITION_CLEANUP)
+    assert session.closed and running["detector"]._model is None
+
+
+# The cascade's model.
+
+
+def test_the_cascade_rejects_what_is_not_wanted(start, robot):
+    bundle_or_skip(EFFICIENTNET)
+    cascade = {"model": EFFICIENTNET, "wanted_labels": ["mountain bike"], "score_threshold": 0.99}
+    cascade |= {"max_blind_ms": 60000.0}
+    running = start(CHAIN, {"cascade": cascade, "gate": {"enabled": False}})
+    camera = robot.publisher(Image, "image_raw")
+    for number in range(1, 4):
+        camera.publish(image_message(picture(number), number))
+        running.settled(number)
+    books = running.books
+    assert (books["inferred"], books["rejected"], books["rejected.unwanted"]) == (1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    "wanted,needle", [([], "wanted_labels"), (["zeppelin7"], "zeppelin7")], ids=["none", "unknown"]
+)
+def test_wanted_labels_that_cannot_be_met(start, robot, wanted, needle):
+    bundle_or_skip(EFFICIENTNET)
+    start([CascadeNode], {"cascade": {"model": EFFICIENTNET, "wanted_labels": wanted}})
+    status, _ = robot.status("cascade")
+    assert status.level == b"\x02" and needle in status.message, status.message
+
+
+def test_a_cascade_whose_classifier_fails_accepts(start, robot, monkeypatch):
+    bundle_or_skip(EFFICIENTNET)
+    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.fake:FakeBackend")
+    cascade = {"model": EFFICIENTNET, "wanted_labels": ["bike"], "backend": "fake", "max_blind_ms": 60000.0}
+    running = start(CHAIN, {"cascade": cascade, "gate": {"enabled": False}})
+    running["cascade"]._model.session.fault = Fault(error="boom")
+    camera = robot.publisher(Image, "image_raw")
+    for number in range(1, 4):
+        camera.publish(image_message(picture(number), number))
+        running.settled(number)
+    assert running.books["inferred"] == 3
+    status, _ = robot.status("cascade")
+    assert status.level == b"\x02" and "boom" in status.message
+
+
+def test_a_gate_that_fails_lets_pass(start, robot, monkeypatch):
+    running = start()
+    monkeypatch.setattr(running["gate"]._gate, "decide", None)
+    camera = robot.publisher(Image, "image_raw")
+    camera.publish(image_message(picture(1), 1))
+    assert running.settled(1)["inferred"] == 1

@@ -1,0 +1,68 @@
+"""Namespaces and remaps mean the same inside a process and between processes."""
+
+from __future__ import annotations
+
+import pytest
+from ros_cases import ALL, CHAIN, DetectorNode, GateNode, Image, detections_of, image_message, picture
+
+CASES = {
+    "namespace": (["-r", "__ns:=/front"], "/front/image_raw", "/front/detections"),
+    "camera remapped": (["-r", "image_raw:=/camera/image"], "/camera/image", "/detections"),
+    "namespace and camera": (
+        ["-r", "__ns:=/robot1/left", "-r", "image_raw:=/camera/image"],
+        "/camera/image",
+        "/robot1/left/detections",
+    ),
+    "inner topics remapped": (
+        ["-r", "image_gated:=/a", "-r", "image_accepted:=b/c", "-r", "detections:=found"],
+        "/image_raw",
+        "/found",
+    ),
+    "results under the detector's name": (["-r", "detector:detections:=~/found"], "/image_raw", "/detector/found"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_chain_stays_in_process(start, robot, case):
+    ros_args, camera_topic, results = CASES[case]
+    running = start(CHAIN, ros_args=ros_args)
+    answers = detections_of(robot, results)
+    camera = robot.publisher(Image, camera_topic)
+    camera.publish(image_message(picture(1), 5, "cam"))
+    robot.wait(lambda: answers, "the answer")
+    books = running.settled(1)
+    assert books["inferred"] == 1 and "handed_on" not in books
+    # The inner stages have no DDS subscription at all.
+    assert not running["cascade"]._subscriptions_made and not running["detector"]._subscriptions_made
+
+
+def test_the_diagnostics_find_the_nodes_of_their_namespace(start, robot):
+    from ros_cases import DiagnosticArray
+
+    start(ALL, ros_args=["-r", "__ns:=/front"])
+    heard = robot.listen(DiagnosticArray, "/diagnostics")
+    robot.wait(lambda: heard and len(heard[-1].status) >= 5, "all statuses")
+    names = [status.name for status in heard[-1].status]
+    assert names[:4] == ["front/source", "front/gate", "front/cascade", "front/detector"]
+    assert {status.hardware_id for status in heard[-1].status} == {"/front"}
+
+
+def test_a_detector_that_takes_the_camera_directly(start, robot):
+    running = start([DetectorNode], ros_args=["-r", "image_accepted:=/camera/image"])
+    answers = detections_of(robot)
+    camera = robot.publisher(Image, "/camera/image")
+    for number in range(1, 4):
+        camera.publish(image_message(picture(number), number, "cam"))
+        robot.wait(lambda: len(answers) == number, "an answer")
+    assert running.settled(3)["inferred"] == 3
+
+
+def test_two_cameras_in_one_process_keep_two_books(start, robot):
+    """Two hubs, as two pipelines of one process have."""
+    from edge_vision.nodes.link import Hub
+
+    running = start([GateNode], ros_args=["-r", "__ns:=/left"])
+    other = Hub()
+    assert other.ledger is not running.hub.ledger
+    with pytest.raises(ValueError, match="remap one of them"):
+        GateNode(running.hub)

@@ -1,0 +1,211 @@
+"""What the nodes offer is what the specs, and so the README, say: names, types, QoS, latching, on-demand topics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from model_cases import SSD, bundle_or_skip, video_frame
+from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
+from ros_cases import (
+    ALL,
+    CHAIN,
+    LATCHED,
+    SENSOR,
+    DiagnosticArray,
+    Image,
+    detections_of,
+    image_message,
+    jpeg_message,
+    picture,
+)
+from vision_msgs.msg import LabelInfo, VisionInfo
+
+from edge_vision.nodes.conversions import tick_from_message
+from edge_vision.nodes.specs import NODES, NodeSpec
+
+
+def topics_of(spec: NodeSpec, transport: str = "raw") -> list[tuple[str, str, str]]:
+    """(direction, full name, type) of each topic of a node, as users see it with one image transport."""
+    found = []
+    for topic in spec.topics:
+        compressed = topic.type.endswith("CompressedImage")
+        if topic.direction == "in" and "Image" in topic.type and compressed != (transport == "compressed"):
+            continue
+        names = [topic.name.replace("<node>", n) for n in ("source", "gate", "cascade", "detector")]
+        for name in dict.fromkeys(names):
+            full = name.replace("~", f"/{spec.name}") if name.startswith("~") else f"/{name.lstrip('/')}"
+            found.append((topic.direction, full, topic.type))
+    return found
+
+
+def seen_topics(robot, node: str) -> set[tuple[str, str, str]]:
+    node_of = robot.node
+    pairs = [("out", node_of.get_publisher_names_and_types_by_node(node, "/"))]
+    pairs.append(("in", node_of.get_subscriber_names_and_types_by_node(node, "/")))
+    internal = {"/rosout", "/parameter_events", f"/{node}/transition_event"}
+    return {(way, name, kind) for way, found in pairs for name, (kind, *_) in found if name not in internal}
+
+
+@pytest.mark.parametrize("transport", ["raw", "compressed"])
+@pytest.mark.parametrize("spec", NODES, ids=lambda spec: spec.name)
+def test_each_node_alone_has_the_topics_and_services_of_its_spec(start, robot, tmp_path, spec, transport):
+    overrides = {"source": {"uri": str(tmp_path / "missing.avi")}}
+    takes_images = any(param.name == "image_transport" for param in spec.params)
+    if takes_images:
+        overrides[spec.name] = {"image_transport": transport}
+    elif transport == "compressed":
+        pytest.skip("takes no images")
+    start([kind for kind in ALL if kind.spec is spec], overrides)
+    expected = set(topics_of(spec, transport))
+    robot.wait(lambda: spec.name in robot.node.get_node_names(), "the node")
+    robot.wait(lambda: len(seen_topics(robot, spec.name)) >= len(expected), "its topics")
+    assert seen_topics(robot, spec.name) == expected
+    services = {name: kind for name, (kind,) in robot.node.get_service_names_and_types_by_node(spec.name, "/")}
+    for name, kind, _ in spec.services:
+        assert services[name.replace("~", f"/{spec.name}")] == kind
+    own = {name for name in services if not services[name].startswith(("rcl_", "lifecycle_", "type_desc"))}
+    assert own <= {name.replace("~", f"/{spec.name}") for name, *_ in spec.services}
+
+
+RELIABLE, BEST_EFFORT = QoSReliabilityPolicy.RELIABLE, QoSReliabilityPolicy.BEST_EFFORT
+VOLATILE, TRANSIENT = QoSDurabilityPolicy.VOLATILE, QoSDurabilityPolicy.TRANSIENT_LOCAL
+QOS = {
+    "/detections": (RELIABLE, VOLATILE),
+    "/label_info": (RELIABLE, TRANSIENT),
+    "/vision_info": (RELIABLE, TRANSIENT),
+    "/image_gated": (BEST_EFFORT, VOLATILE),
+    "/image_accepted": (BEST_EFFORT, VOLATILE),
+    "/gate_ticks": (RELIABLE, VOLATILE),
+    "/cascade_ticks": (RELIABLE, VOLATILE),
+    "/detector/debug_image": (BEST_EFFORT, VOLATILE),
+    "/detector/status": (RELIABLE, VOLATILE),
+    "/diagnostics": (RELIABLE, VOLATILE),
+}
+
+
+def test_the_qos_that_is_offered(start, robot):
+    start(ALL)
+    for topic, (reliability, durability) in QOS.items():
+        offered = robot.wait(lambda topic=topic: robot.node.get_publishers_info_by_topic(topic), topic)[0].qos_profile
+        assert (offered.reliability, offered.durability) == (reliability, durability), topic
+    asked = robot.wait(lambda: robot.node.get_subscriptions_info_by_topic("/image_raw"), "the gate")[0].qos_profile
+    assert (asked.reliability, asked.durability) == (BEST_EFFORT, VOLATILE), "takes any camera's QoS"
+
+
+def test_the_image_qos_can_be_overridden(start, robot):
+    name = "qos_overrides./image_raw.subscription.reliability"
+    start(ros_args=["-p", f"gate:{name}:=reliable"])
+    asked = robot.wait(lambda: robot.node.get_subscriptions_info_by_topic("/image_raw"), "the gate")[0].qos_profile
+    assert asked.reliability == RELIABLE
+
+
+def test_latched_topics_reach_who_comes_late(start, robot):
+    bundle = bundle_or_skip(SSD)
+    start()
+    labels = robot.wait(lambda heard=robot.listen(LabelInfo, "label_info", LATCHED): heard, "label_info")[0]
+    assert [(c.class_id, c.class_name) for c in labels.class_map] == list(enumerate(bundle.labels))
+    assert labels.threshold == pytest.approx(bundle.manifest.thresholds.score_threshold)
+    info = robot.wait(lambda heard=robot.listen(VisionInfo, "vision_info", LATCHED): heard, "vision_info")[0]
+    assert info.method == f"{SSD} {bundle.manifest.version}"
+    assert info.database_location == f"sha256:{bundle.sha256}"
+
+
+def test_a_new_threshold_is_latched_anew(start, robot):
+    start()
+    heard = robot.listen(LabelInfo, "label_info", LATCHED)
+    robot.wait(lambda: heard, "label_info")
+    assert robot.set("detector", score_threshold=0.25).successful
+    robot.wait(lambda: heard[-1].threshold == 0.25, "the new threshold")
+    late = robot.listen(LabelInfo, "label_info", LATCHED)
+    assert robot.wait(lambda: late, "label_info")[0].threshold == 0.25
+
+
+def test_the_debug_image_is_made_only_while_somebody_looks(start, robot, monkeypatch):
+    import edge_vision.nodes.detector as detector
+
+    drawn = []
+    draw = detector.draw_detections
+    monkeypatch.setattr(detector, "draw_detections", lambda *args: drawn.append(1) or draw(*args))
+    running = start()
+    answers = detections_of(robot)
+    camera = robot.publisher(Image, "image_raw")
+    image = video_frame("vtest.avi", 200).image
+    camera.publish(image_message(image, 10**9))
+    robot.wait(lambda: len(answers) == 1, "an answer")
+    assert not drawn
+    looker = robot.node.create_subscription(Image, "detector/debug_image", answers.append, SENSOR)
+    robot.wait(lambda: running["detector"]._debug.listeners, "the detector to know us")
+    robot.wait(looker.get_publisher_count, "us to know the detector")
+    camera.publish(image_message(image, 10**10, "left"))
+    robot.wait(lambda: len(answers) == 3, "the picture and the answer")
+    shown = next(one for one in answers if isinstance(one, Image))
+    assert (shown.width, shown.height, shown.encoding, shown.step) == (768, 576, "bgr8", 768 * 3)
+    assert shown.header == next(one for one in answers[1:] if not isinstance(one, Image)).header
+    pixels = np.frombuffer(shown.data, np.uint8).reshape(image.shape)
+    assert 0.001 < (pixels != image).any(axis=2).mean() < 0.3, "boxes, drawn into the picture"
+    robot.node.destroy_subscription(looker)
+    robot.wait(lambda: not running["detector"]._debug.listeners, "the detector to know that we left")
+    camera.publish(image_message(image, 10**11))
+    running.settled(3)
+    assert len(drawn) == 1
+
+
+def test_the_boxes_can_be_drawn_into_every_encoding(start, robot):
+    running = start()
+    shown = robot.listen(Image, "detector/debug_image", SENSOR)
+    robot.wait(lambda: running["detector"]._debug.listeners, "the detector to know us")
+    camera = robot.publisher(Image, "image_raw")
+    for number, encoding in enumerate(["mono8", "rgb8", "bayer_rggb8"], 1):
+        image = picture(number) if encoding == "rgb8" else picture(number)[:, :, 0].copy()
+        camera.publish(image_message(image, number, encoding=encoding))
+        robot.wait(lambda: len(shown) == number, f"the picture of {encoding}; {running.books}")
+    assert all(one.encoding == "bgr8" for one in shown)
+
+
+def test_every_frame_leaves_a_tick(start, robot):
+    running = start(CHAIN, {"gate": {"max_blind_ms": 60000.0}})
+    ticks = robot.listen(DiagnosticArray, "gate_ticks")
+    robot.wait(lambda: running["gate"]._ticks_outlet.listeners, "the gate to know us")
+    camera = robot.publisher(Image, "image_raw")
+    moved = picture(1)
+    moved[10:30, 10:30] = 255 - moved[10:30, 10:30]
+    images = [picture(1), picture(1), moved]
+    for number, image in enumerate(images, 1):
+        camera.publish(image_message(image, number * 7, "cam"))
+        running.settled(number)
+    camera.publish(image_message(picture(1), 30, "cam", encoding="nonsense"))
+    running.settled(4)
+    robot.wait(lambda: len(ticks) == 4, "the ticks")
+    found = [tick_from_message(one) for one in ticks]
+    assert [(t.fate, t.reason) for t in found] == [
+        ("", "first"),
+        ("gated", "still"),
+        ("", "motion"),
+        ("failed", "unsupported_encoding"),
+    ]
+    assert [(t.stamp_ns, t.frame_id, t.stage) for t in found] == [(n, "cam", "gate") for n in (7, 14, 21, 30)]
+    x1, y1, x2, y2 = found[2].regions[0]
+    assert x1 <= 10 and y1 <= 10 and x2 >= 30 and y2 >= 30
+
+
+def test_nobody_publishes_and_nothing_breaks(start, robot):
+    start(ALL)
+    for node in ("gate", "cascade", "detector"):
+        status, values = robot.status(node)
+        assert status.level in (b"\x00", b"\x01"), status
+        assert values["state"] == "active" and values["ledger.received"] == "0"
+    _, values = robot.status("detector")
+    assert values["age_ms.p95"] == "unavailable" and values["inference_ms.p50"] == "unavailable"
+
+
+def test_compressed_frames_pass_the_stages_as_raw_ones(start, robot):
+    running = start(overrides={"gate": {"image_transport": "compressed"}})
+    from sensor_msgs.msg import CompressedImage
+
+    gated = robot.listen(Image, "image_gated", SENSOR)
+    robot.wait(lambda: running["gate"]._image_outlet.listeners, "the gate to know us")
+    camera = robot.publisher(CompressedImage, "image_raw/compressed")
+    camera.publish(jpeg_message(picture(1), 5, "cam"))
+    shown = robot.wait(lambda: gated, "the image")[0]
+    assert (shown.encoding, shown.width, shown.height, shown.step) == ("bgr8", 64, 48, 192)
+    assert (shown.header.stamp.nanosec, shown.header.frame_id) == (5, "cam")
