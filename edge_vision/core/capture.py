@@ -77,7 +77,7 @@ class Capture:
 
 _CANNOT_OPEN = {
     "file": "source '{}' is no video that OpenCV can read: check it with `ffprobe`, or re-encode it",
-    "device": "device '{}' cannot be opened: is it a camera, is it free, may this user read it (group video)?",
+    "device": "device '{}' cannot be opened: is it a camera, is it free, is this user in group video?",
     "stream": "stream '{}' does not answer: check the address, the network and the camera",
 }
 
@@ -88,7 +88,12 @@ def _open(kind: SourceKind, open_timeout_ms: int) -> cv2.VideoCapture:
     # One decoding thread: more cost memory and cores that the model needs.
     options = [cv2.CAP_PROP_N_THREADS, 1]
     if kind.name == "stream":
-        options += [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, open_timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, open_timeout_ms]
+        options += [
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+            open_timeout_ms,
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+            open_timeout_ms,
+        ]
     capture = cv2.VideoCapture(kind.target, cv2.CAP_FFMPEG, options)
     # OpenCV builds without FFmpeg read files through other libraries, without these options.
     return capture if capture.isOpened() or kind.name == "stream" else cv2.VideoCapture(kind.target)

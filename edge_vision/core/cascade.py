@@ -103,7 +103,7 @@ class Cascade:
 
 
 def wanted_class_ids(labels: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Indices of the labels that contain one of the wanted words as whole words, ignoring case, commas, hyphens.
+    """Indices of the labels that contain a wanted word as a whole word, ignoring case, commas, hyphens.
 
     Raises ValueError naming a word that fits no label.
     """
@@ -111,7 +111,9 @@ def wanted_class_ids(labels: Sequence[str], wanted: Sequence[str]) -> list[int]:
     for word in wanted:
         found = [i for i, label in enumerate(labels) if _has_word(label, word)]
         if not found:
-            raise ValueError(f"no label of the model contains '{word}': labels are like {', '.join(labels[:5])}")
+            raise ValueError(
+                f"no label of the model contains '{word}': labels are like {', '.join(labels[:5])}"
+            )
         ids.update(found)
     return sorted(ids)
 

@@ -27,7 +27,7 @@ def label_of(labels: Sequence[str], class_id: int) -> str:
 def draw_detections(picture: np.ndarray, found: Detections, labels: Sequence[str]) -> np.ndarray:
     """Draw into a (h, w, 3) uint8 BGR picture, in place, and return it."""
     for box, score, class_id in zip(found.xyxy_px, found.scores, found.class_ids, strict=True):
-        left, top, right, bottom = (int(round(float(v))) for v in box)
+        left, top, right, bottom = (round(float(v)) for v in box)
         color = class_color(int(class_id))
         text = f"{label_of(labels, int(class_id))} {score:.2f}"
         (width, height), _ = cv2.getTextSize(text, _FONT, 0.45, 1)

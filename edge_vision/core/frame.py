@@ -173,7 +173,9 @@ def view_image(
     rows = int(height_px * spec.rows)
     _check_layout(row_bytes, step_bytes, rows, memoryview(data).nbytes, f"{width_px}x{height_px} {encoding}")
     shape = (rows, width_px) if spec.channels == 1 else (rows, width_px, spec.channels)
-    strides = (step_bytes, itemsize) if spec.channels == 1 else (step_bytes, spec.channels * itemsize, itemsize)
+    strides = (
+        (step_bytes, itemsize) if spec.channels == 1 else (step_bytes, spec.channels * itemsize, itemsize)
+    )
     dtype = np.dtype(("<", ">")[bool(is_bigendian)] + spec.dtype)
     image = np.ndarray(shape, dtype, data, 0, strides)
     if itemsize == 1:
@@ -185,7 +187,9 @@ def view_image(
 
 def _checked_encoding(width_px: int, height_px: int, encoding: str) -> Encoding:
     if width_px < 1 or height_px < 1:
-        raise ImageError("zero_size", f"expected an image with pixels, got {width_px}x{height_px}: check the camera driver")
+        raise ImageError(
+            "zero_size", f"expected an image with pixels, got {width_px}x{height_px}: check the camera driver"
+        )
     if width_px > MAX_SIDE_PX or height_px > MAX_SIDE_PX:
         raise ImageError("too_large", f"expected at most {MAX_SIDE_PX} px a side, got {width_px}x{height_px}")
     if encoding not in ENCODINGS:
@@ -203,11 +207,15 @@ def _checked_encoding(width_px: int, height_px: int, encoding: str) -> Encoding:
 
 def _check_layout(row_bytes: int, step_bytes: int, rows: int, have_bytes: int, what: str) -> None:
     if step_bytes < row_bytes:
-        raise ImageError("bad_step", f"expected a step of at least {row_bytes} bytes for {what}, got {step_bytes}")
+        raise ImageError(
+            "bad_step", f"expected a step of at least {row_bytes} bytes for {what}, got {step_bytes}"
+        )
     # The last row may come without its padding.
     need = step_bytes * (rows - 1) + row_bytes
     if have_bytes < need:
-        raise ImageError("truncated", f"expected {need} bytes for {what} with step {step_bytes}, got {have_bytes}")
+        raise ImageError(
+            "truncated", f"expected {need} bytes for {what} with step {step_bytes}, got {have_bytes}"
+        )
 
 
 def decode_compressed(data: Any, declared: str = "") -> np.ndarray:
@@ -221,9 +229,11 @@ def decode_compressed(data: Any, declared: str = "") -> np.ndarray:
     try:
         image = cv2.imdecode(raw, cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise ImageError("corrupt_image", f"{raw.size} bytes of '{declared}' cannot be decoded: {error.err}") from error
+        raise ImageError(
+            "corrupt_image", f"{raw.size} bytes of '{declared}' cannot be decoded: {error.err}"
+        ) from error
     if image is None:
-        raise ImageError("corrupt_image", f"{raw.size} bytes of '{declared}' are no image that OpenCV can decode")
+        raise ImageError(
+            "corrupt_image", f"{raw.size} bytes of '{declared}' are no image that OpenCV can decode"
+        )
     return image
-
-

@@ -30,7 +30,9 @@ class LatencyWindow:
             if self._count == 0:
                 return None
             values = self._values[: self._count].copy()
-        return {f"p{p}": float(v) for p, v in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True)}
+        return {
+            f"p{p}": float(v) for p, v in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True)
+        }
 
     def reset(self) -> None:
         """Forget all."""

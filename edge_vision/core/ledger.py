@@ -98,7 +98,9 @@ class Ledger:
         """All figures of one moment."""
         with self._changed:
             reasons = {fate: dict(counts) for fate, counts in self._reasons.items()}
-            return LedgerSnapshot(self._received, dict(self._fates), reasons, dict(Counter(self._open.values())))
+            return LedgerSnapshot(
+                self._received, dict(self._fates), reasons, dict(Counter(self._open.values()))
+            )
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until no account is open. False after the time-out."""

@@ -52,7 +52,7 @@ class TickJoin:
         if key not in self._waiting:
             self._seen_early.append(key)
             return Joined(None, None, ())
-        lost = []
+        lost: list[int] = []
         while True:
             first, (seq, tick, _) = self._waiting.popitem(last=False)
             if first == key:

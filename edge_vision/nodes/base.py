@@ -43,7 +43,9 @@ class EdgeNode(LifecycleNode):
 
     spec: NodeSpec
 
-    def __init__(self, hub: Hub | None = None, overrides: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, hub: Hub | None = None, overrides: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         given = [Parameter(name, value=value) for name, value in (overrides or {}).items()]
         super().__init__(self.spec.name, parameter_overrides=given, **kwargs)
         self.hub = hub or Hub()
@@ -189,7 +191,9 @@ class EdgeNode(LifecycleNode):
             try:
                 return change_state(request, response)
             except RCLError as error:
-                self.log_throttled("error", f"transition {request.transition.id} refused, being {self.state}: {error}")
+                self.log_throttled(
+                    "error", f"transition {request.transition.id} refused, being {self.state}: {error}"
+                )
                 response.success = False
                 return response
 
@@ -217,5 +221,3 @@ def _steady_clock() -> Any:
 def latency_values(name: str, percentiles: dict[str, float] | None) -> dict[str, float | None]:
     """`name.p50` and so on, in ms; None where nothing was measured."""
     return {f"{name}.{key}": (percentiles or {}).get(key) for key in ("p50", "p95", "p99")}
-
-

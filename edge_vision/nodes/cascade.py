@@ -37,7 +37,9 @@ class CascadeNode(StageNode):
         classifier = Classifier.from_bundle(model.bundle, model.session)
         classifier.warm_up()
         if not self.params["wanted_labels"]:
-            raise ValueError("the cascade has a model but no wanted_labels: name the labels worth the detector")
+            raise ValueError(
+                "the cascade has a model but no wanted_labels: name the labels worth the detector"
+            )
         wanted = wanted_class_ids(model.bundle.labels, self.params["wanted_labels"])
         self._model, self._cascade = model, Cascade(classifier, wanted, self._config())
 
@@ -72,7 +74,9 @@ class CascadeNode(StageNode):
         regions = tick.regions if tick else NO_REGIONS
         decision = self._cascade.decide(frame, regions, time.monotonic_ns())
         if decision.reason == "classifier_error":
-            self.log_throttled("error", f"classifier failed, frames are accepted: {self._cascade.last_error}", "classifier")
+            self.log_throttled(
+                "error", f"classifier failed, frames are accepted: {self._cascade.last_error}", "classifier"
+            )
         if decision.accepted:
             self.hand_on(frame, decision.reason, decision.regions)
         else:

@@ -19,7 +19,7 @@ EXECUTABLES = {
 
 
 def _start(name: str, args: list[str] | None = None) -> int:
-    """Run one executable. While it is still importing there is nothing to clean up: a signal ends it at once."""
+    """Run one executable. While it still imports there is nothing to clean up: a signal ends it at once."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     try:
@@ -36,7 +36,7 @@ def _leave(number: int, frame: Any) -> None:
 
 def _remedy(module: str) -> str:
     if module.startswith(("rclpy", "rcl_interfaces", "lifecycle_msgs")):
-        return "Source ROS 2 first (`source /opt/ros/jazzy/setup.bash`), or run `make setup` and use .venv/bin/python."
+        return "Source ROS 2 first (`source /opt/ros/jazzy/setup.bash`), or `make setup` and use .venv/bin/python."
     if module.endswith("_msgs"):
         return f"Install it: sudo apt install ros-$ROS_DISTRO-{module.replace('_', '-')}"
     return "Install what package.xml lists: rosdep install --from-paths . --ignore-src"

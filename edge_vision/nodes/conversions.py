@@ -116,7 +116,7 @@ class DetectionsWriter:
         self._pool: list[Detection2D] = []
 
     def message(self, found: Detections, frame: Frame) -> Detection2DArray:
-        """Detections of a frame, in its pixels, under its header. class_id is the number, as in label_info."""
+        """Detections of a frame, in its pixels, under its header. class_id is the number of label_info."""
         header = self._array.header
         header.stamp.sec, header.stamp.nanosec = divmod(frame.stamp_ns, NS_PER_S)
         header.frame_id = frame.frame_id
@@ -163,7 +163,10 @@ def vision_info_message(method: str, location: str, version: int) -> VisionInfo:
 
 def tick_message(tick: Tick) -> DiagnosticArray:
     """A tick under its frame's header."""
-    values = [KeyValue(key="fate", value=tick.fate), KeyValue(key="regions", value=json.dumps(tick.regions.tolist()))]
+    values = [
+        KeyValue(key="fate", value=tick.fate),
+        KeyValue(key="regions", value=json.dumps(tick.regions.tolist())),
+    ]
     status = DiagnosticStatus(name=tick.stage, message=tick.reason, values=values)
     return DiagnosticArray(header=header_of(tick.stamp_ns, tick.frame_id), status=[status])
 
@@ -176,10 +179,14 @@ def tick_from_message(message: DiagnosticArray) -> Tick:
     values = {pair.key: pair.value for pair in status.values}
     regions = np.array(json.loads(values.get("regions", "[]")), np.float32).reshape(-1, 4)
     stamp_ns = message.header.stamp.sec * NS_PER_S + message.header.stamp.nanosec
-    return Tick(stamp_ns, message.header.frame_id, status.name, values.get("fate", ""), status.message, regions)
+    return Tick(
+        stamp_ns, message.header.frame_id, status.name, values.get("fate", ""), status.message, regions
+    )
 
 
-def status_message(name: str, hardware_id: str, level: int, text: str, values: dict[str, Any]) -> DiagnosticStatus:
+def status_message(
+    name: str, hardware_id: str, level: int, text: str, values: dict[str, Any]
+) -> DiagnosticStatus:
     """One diagnostic status. A value of None is told as "unavailable", never as 0."""
     pairs = [KeyValue(key=key, value=_as_text(value)) for key, value in values.items()]
     return DiagnosticStatus(

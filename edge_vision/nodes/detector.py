@@ -88,7 +88,9 @@ class DetectorNode(StageNode):
         if self._model is None or self._detector is None:
             return
         base: Thresholds = self._model.bundle.manifest.thresholds
-        given = {name: self.params[name] for name in ("score_threshold", "iou_threshold") if self.params[name] >= 0}
+        given = {
+            name: self.params[name] for name in ("score_threshold", "iou_threshold") if self.params[name] >= 0
+        }
         if self.params["max_detections"]:
             given["max_detections"] = self.params["max_detections"]
         self._detector.thresholds = replace(base, **given)
@@ -130,7 +132,11 @@ class DetectorNode(StageNode):
         return super().health()
 
     def status_values(self) -> dict[str, Any]:
-        values = {**super().status_values(), "enabled": self.params["enabled"], "last_count": self._last_count}
+        values = {
+            **super().status_values(),
+            "enabled": self.params["enabled"],
+            "last_count": self._last_count,
+        }
         for name, window in self._windows.items():
             values.update(latency_values(name, window.percentiles()))
         return {**values, **(self._model.status_values() if self._model else {"model": None})}

@@ -68,7 +68,9 @@ class DiagnosticsNode(EdgeNode):
         nodes = [self._node_status(name) for name in self.params["watched_nodes"]]
         pids = {int(report.values["pid"]) for report in self._reports.values() if "pid" in report.values}
         self._meters = {pid: self._meters.get(pid) or ProcessMeter(pid) for pid in sorted(pids)}
-        return [status for status in nodes if status] + [self._process_status(meter) for meter in self._meters.values()]
+        return [status for status in nodes if status] + [
+            self._process_status(meter) for meter in self._meters.values()
+        ]
 
     def _node_status(self, name: str) -> DiagnosticStatus | None:
         report = self._reports.get(name)
@@ -93,7 +95,10 @@ class DiagnosticsNode(EdgeNode):
         age_ms = _number(report.values.get("age_ms.p95"))
         if age_ms is not None and age_ms > self.params["max_age_ms"] and level == OK:
             limit = self.params["max_age_ms"]
-            return WARN, f"age at output {age_ms:.0f} ms (p95) is above max_age_ms {limit:.0f}: clocks or load?"
+            return (
+                WARN,
+                f"age at output {age_ms:.0f} ms (p95) is above max_age_ms {limit:.0f}: clocks or load?",
+            )
         return level, text
 
     def _process_status(self, meter: ProcessMeter) -> DiagnosticStatus:
@@ -102,7 +107,10 @@ class DiagnosticsNode(EdgeNode):
         if usage.rss_mb is None:
             text = "not on this machine, or gone"
         elif usage.rss_mb > self.params["max_rss_mb"]:
-            level, text = WARN, f"memory {usage.rss_mb:.0f} MB is above max_rss_mb {self.params['max_rss_mb']:.0f}"
+            level, text = (
+                WARN,
+                f"memory {usage.rss_mb:.0f} MB is above max_rss_mb {self.params['max_rss_mb']:.0f}",
+            )
         values = {
             "cpu_percent": usage.cpu_percent,
             "cpu_s": usage.cpu_s,

@@ -56,7 +56,11 @@ class GateNode(StageNode):
             self.settle(frame, "gated", decision.reason)
 
     def status_values(self) -> dict[str, Any]:
-        return {**super().status_values(), "enabled": self.params["enabled"], "last_reason": self._last_reason}
+        return {
+            **super().status_values(),
+            "enabled": self.params["enabled"],
+            "last_reason": self._last_reason,
+        }
 
 
 def main(args: list[str] | None = None) -> int:

@@ -24,7 +24,11 @@ class Parameters:
     """
 
     def __init__(
-        self, node: Node, spec: NodeSpec, configured: Callable[[], bool], on_change: Callable[[set[str]], None]
+        self,
+        node: Node,
+        spec: NodeSpec,
+        configured: Callable[[], bool],
+        on_change: Callable[[set[str]], None],
     ) -> None:
         self._node = node
         self._spec = spec
@@ -45,7 +49,9 @@ class Parameters:
         """Declare one; a bad start value is replaced by the default, loudly, so that the node still runs."""
         name, descriptor = param.name, _descriptor(param)
         try:
-            self._values[name] = param.check(self._node.declare_parameter(name, param.default, descriptor).value)
+            self._values[name] = param.check(
+                self._node.declare_parameter(name, param.default, descriptor).value
+            )
         except (ValueError, ParameterException) as error:
             self.errors.append(f"{error}; running with {param.default!r} instead")
             self._node.get_logger().error(f"parameter refused: {self.errors[-1]}")
@@ -75,7 +81,9 @@ class Parameters:
     def _check(self, param: Param, value: Any) -> None:
         checked = param.check(value)
         if param.applies == "configure" and self._configured() and checked != self._values[param.name]:
-            raise ValueError(f"{param.name} acts when the node is configured: deactivate and clean up the node first")
+            raise ValueError(
+                f"{param.name} acts when the node is configured: deactivate and clean up the node first"
+            )
 
     def _take(self, params: Sequence[Parameter]) -> None:
         changed = set()
@@ -89,7 +97,9 @@ class Parameters:
 
 def _descriptor(param: Param) -> ParameterDescriptor:
     unit = f" [{param.unit}]" if param.unit else ""
-    when = {"live": "", "configure": " Acts when the node is configured.", "start": " Acts at start."}[param.applies]
+    when = {"live": "", "configure": " Acts when the node is configured.", "start": " Acts at start."}[
+        param.applies
+    ]
     descriptor = ParameterDescriptor(
         description=f"{param.description}{unit}{when}",
         additional_constraints=f"{param.type_name}; {param.constraints}".rstrip("; "),
@@ -101,7 +111,9 @@ def _descriptor(param: Param) -> ParameterDescriptor:
     if param.low is None or param.high is None:
         return descriptor
     if isinstance(param.default, float):
-        descriptor.floating_point_range = [FloatingPointRange(from_value=float(param.low), to_value=float(param.high))]
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=float(param.low), to_value=float(param.high))
+        ]
     else:
         descriptor.integer_range = [IntegerRange(from_value=int(param.low), to_value=int(param.high), step=1)]
     return descriptor

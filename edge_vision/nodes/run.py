@@ -49,7 +49,9 @@ def _parse(kinds: Sequence[type[EdgeNode]], program: str, argv: list[str]) -> di
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if "source" in names:
-        parser.add_argument("--source", help="video file, /dev/video0, rtsp:// or http:// URL (default: none)")
+        parser.add_argument(
+            "--source", help="video file, /dev/video0, rtsp:// or http:// URL (default: none)"
+        )
         parser.add_argument("--loop", action="store_true", default=None, help="start a file again at its end")
     if "detector" in names:
         parser.add_argument("--model", help="detector bundle, a name or a folder")

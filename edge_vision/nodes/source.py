@@ -51,7 +51,9 @@ class SourceNode(EdgeNode):
         self._images = Outlet(self, Image, "image_raw", LATEST_IMAGE)
         self._ticks = Outlet(self, DiagnosticArray, "source_ticks", TICKS)
         self._stop = threading.Event()
-        self._player = threading.Thread(target=self._run, args=(self._stop,), name="edge_vision source", daemon=True)
+        self._player = threading.Thread(
+            target=self._run, args=(self._stop,), name="edge_vision source", daemon=True
+        )
         self._player.start()
 
     def deactivate(self) -> None:

@@ -47,7 +47,7 @@ class Param:
         return f"{low}..{high}"
 
     def check(self, value: Any) -> Any:
-        """The value, with its type put right. Raises ValueError that names what was expected and what came."""
+        """The value, its type put right. Raises ValueError that names what was expected and what came."""
         value = self._typed(value)
         if self.choices and value not in self.choices:
             raise ValueError(f"{self.name}: expected {self.constraints}, got '{value}'")
@@ -55,14 +55,20 @@ class Param:
             low = float("-inf") if self.low is None else self.low
             high = float("inf") if self.high is None else self.high
             if not low <= value <= high:
-                raise ValueError(f"{self.name}: expected {self.constraints} {self.unit}".rstrip() + f", got {value}")
+                raise ValueError(
+                    f"{self.name}: expected {self.constraints} {self.unit}".rstrip() + f", got {value}"
+                )
         return value
 
     def _typed(self, value: Any) -> Any:
         if isinstance(self.default, (list, tuple)):
             if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
                 return list(value)
-        elif isinstance(self.default, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
+        elif (
+            isinstance(self.default, float)
+            and isinstance(value, (int, float))
+            and not isinstance(value, bool)
+        ):
             return float(value)
         elif type(value) is type(self.default):
             return value
@@ -130,7 +136,15 @@ def _model_params(model: str, model_help: str) -> tuple[Param, ...]:
         ),
         Param("device", "auto", "Device of the backend: auto, cpu, gpu, npu, cuda, ...", applies="configure"),
         Param("precision", "auto", "Precision asked for: auto, fp32, fp16, bf16, int8.", applies="configure"),
-        Param("threads", 0, "CPU threads of the backend; 0 = one per physical core.", "threads", 0, 256, applies="configure"),
+        Param(
+            "threads",
+            0,
+            "CPU threads of the backend; 0 = one per physical core.",
+            "threads",
+            0,
+            256,
+            applies="configure",
+        ),
         Param(
             "strict_backend",
             False,
@@ -145,7 +159,14 @@ GATE = NodeSpec(
     "Lets a frame pass when something new could be seen in it.",
     (
         Param("enabled", _GATE.enabled, "Off = every frame passes."),
-        Param("max_rate_hz", _GATE.max_rate_hz, "Most frames per second that pass; 0 = no limit.", "Hz", 0.0, 1000.0),
+        Param(
+            "max_rate_hz",
+            _GATE.max_rate_hz,
+            "Most frames per second that pass; 0 = no limit.",
+            "Hz",
+            0.0,
+            1000.0,
+        ),
         Param(
             "max_blind_ms",
             _GATE.max_blind_ms,
@@ -170,15 +191,32 @@ GATE = NodeSpec(
             0.0,
             1.0,
         ),
-        Param("luma_width_px", _GATE.luma_width_px, "Width of the small luma image that is compared.", "px", 16, 1920),
+        Param(
+            "luma_width_px",
+            _GATE.luma_width_px,
+            "Width of the small luma image that is compared.",
+            "px",
+            16,
+            1920,
+        ),
         IMAGE_TRANSPORT,
         AUTOSTART,
     ),
     (
         Topic("image_raw", "sensor_msgs/msg/Image", "in", "The camera. Best effort, depth 1."),
-        Topic("image_raw/compressed", "sensor_msgs/msg/CompressedImage", "in", "Instead, with image_transport: compressed."),
+        Topic(
+            "image_raw/compressed",
+            "sensor_msgs/msg/CompressedImage",
+            "in",
+            "Instead, with image_transport: compressed.",
+        ),
         Topic("image_gated", "sensor_msgs/msg/Image", "out", "The frames that passed, as they came."),
-        Topic("gate_ticks", "diagnostic_msgs/msg/DiagnosticArray", "out", "One tick per frame: decision, reason, regions."),
+        Topic(
+            "gate_ticks",
+            "diagnostic_msgs/msg/DiagnosticArray",
+            "out",
+            "One tick per frame: decision, reason, regions.",
+        ),
         STATUS,
     ),
     (ENABLE, RESET),
@@ -193,7 +231,7 @@ CASCADE = NodeSpec(
         Param(
             "wanted_labels",
             [],
-            "Words of the classifier's labels that make a frame worth the detector, as in ['dog', 'bicycle'].",
+            "Words of the classifier's labels that are worth the detector, as in ['dog', 'bicycle'].",
             applies="configure",
         ),
         Param(
@@ -224,8 +262,15 @@ CASCADE = NodeSpec(
     (
         Topic("image_gated", "sensor_msgs/msg/Image", "in", "What the gate let pass."),
         Topic("gate_ticks", "diagnostic_msgs/msg/DiagnosticArray", "in", "The gate's ticks."),
-        Topic("image_accepted", "sensor_msgs/msg/Image", "out", "The frames that were accepted, as they came."),
-        Topic("cascade_ticks", "diagnostic_msgs/msg/DiagnosticArray", "out", "One tick per frame, the gate's included."),
+        Topic(
+            "image_accepted", "sensor_msgs/msg/Image", "out", "The frames that were accepted, as they came."
+        ),
+        Topic(
+            "cascade_ticks",
+            "diagnostic_msgs/msg/DiagnosticArray",
+            "out",
+            "One tick per frame, the gate's included.",
+        ),
         STATUS,
     ),
     (ENABLE, RESET),
@@ -237,19 +282,49 @@ DETECTOR = NodeSpec(
     (
         Param("enabled", True, "Off = frames are rejected unseen, and counted so."),
         *_model_params("ssdlite_mobilenet_v2_coco", "Detector bundle, a name or a folder."),
-        Param("score_threshold", -1.0, "Least score of a detection; -1 = the bundle's own.", "0..1", -1.0, 1.0),
-        Param("iou_threshold", -1.0, "Overlap above which the lower score goes; -1 = the bundle's own.", "0..1", -1.0, 1.0),
-        Param("max_detections", 0, "Most detections per frame; 0 = the bundle's own.", "detections", 0, 10000),
+        Param(
+            "score_threshold", -1.0, "Least score of a detection; -1 = the bundle's own.", "0..1", -1.0, 1.0
+        ),
+        Param(
+            "iou_threshold",
+            -1.0,
+            "Overlap above which the lower score goes; -1 = the bundle's own.",
+            "0..1",
+            -1.0,
+            1.0,
+        ),
+        Param(
+            "max_detections", 0, "Most detections per frame; 0 = the bundle's own.", "detections", 0, 10000
+        ),
         IMAGE_TRANSPORT,
         AUTOSTART,
     ),
     (
         Topic("image_accepted", "sensor_msgs/msg/Image", "in", "What the cascade accepted, or any camera."),
-        Topic("cascade_ticks", "diagnostic_msgs/msg/DiagnosticArray", "in", "The ticks, which keep the books."),
-        Topic("detections", "vision_msgs/msg/Detection2DArray", "out", "Per inferred frame; empty = looked, nothing there."),
-        Topic("label_info", "vision_msgs/msg/LabelInfo", "out", "Latched: the names of the class ids, and the threshold."),
-        Topic("vision_info", "vision_msgs/msg/VisionInfo", "out", "Latched: the model, its version and hash."),
-        Topic("~/debug_image", "sensor_msgs/msg/Image", "out", "The boxes drawn in, only while somebody subscribes."),
+        Topic(
+            "cascade_ticks", "diagnostic_msgs/msg/DiagnosticArray", "in", "The ticks, which keep the books."
+        ),
+        Topic(
+            "detections",
+            "vision_msgs/msg/Detection2DArray",
+            "out",
+            "Per inferred frame; empty = looked, nothing there.",
+        ),
+        Topic(
+            "label_info",
+            "vision_msgs/msg/LabelInfo",
+            "out",
+            "Latched: the names of the class ids, and the threshold.",
+        ),
+        Topic(
+            "vision_info", "vision_msgs/msg/VisionInfo", "out", "Latched: the model, its version and hash."
+        ),
+        Topic(
+            "~/debug_image",
+            "sensor_msgs/msg/Image",
+            "out",
+            "The boxes drawn in, only while somebody subscribes.",
+        ),
         STATUS,
     ),
     (ENABLE, RESET),
@@ -267,11 +342,15 @@ DIAGNOSTICS = NodeSpec(
         ),
         Param("max_age_ms", 1000.0, "Age at output (p95) above which it warns.", "ms", 1.0, 600000.0),
         Param("max_rss_mb", 1024.0, "Memory of a process above which it warns.", "MB", 1.0, 1048576.0),
-        Param("stale_ms", 3000.0, "A node that reported nothing for this long is STALE.", "ms", 1100.0, 600000.0),
+        Param(
+            "stale_ms", 3000.0, "A node that reported nothing for this long is STALE.", "ms", 1100.0, 600000.0
+        ),
         AUTOSTART,
     ),
     (
-        Topic("<node>/status", "diagnostic_msgs/msg/DiagnosticArray", "in", "What each watched node reports."),
+        Topic(
+            "<node>/status", "diagnostic_msgs/msg/DiagnosticArray", "in", "What each watched node reports."
+        ),
         Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", "out", "REP-107, at 1 Hz."),
         STATUS,
     ),
@@ -304,12 +383,30 @@ SOURCE = NodeSpec(
             choices=("clock", "media"),
             applies="configure",
         ),
-        Param("open_timeout_ms", 5000, "Longest wait for a device or stream.", "ms", 100, 600000, applies="configure"),
+        Param(
+            "open_timeout_ms",
+            5000,
+            "Longest wait for a device or stream.",
+            "ms",
+            100,
+            600000,
+            applies="configure",
+        ),
         AUTOSTART,
     ),
     (
-        Topic("image_raw", "sensor_msgs/msg/Image", "out", "The images. Published only if somebody outside subscribes."),
-        Topic("source_ticks", "std_msgs/msg/Header", "out", "The header of each image; costs little to subscribe to."),
+        Topic(
+            "image_raw",
+            "sensor_msgs/msg/Image",
+            "out",
+            "The images. Published only if somebody outside subscribes.",
+        ),
+        Topic(
+            "source_ticks",
+            "std_msgs/msg/Header",
+            "out",
+            "The header of each image; costs little to subscribe to.",
+        ),
         STATUS,
     ),
 )

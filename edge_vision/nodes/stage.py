@@ -118,7 +118,9 @@ class StageNode(EdgeNode):
         kind, topic = (Image, self.image_in) if raw else (CompressedImage, f"{self.image_in}/compressed")
         options = QoSOverridingOptions.with_default_policies()
         self._subscriptions_made = [
-            self.create_subscription(kind, topic, self._on_image, LATEST_IMAGE, qos_overriding_options=options)
+            self.create_subscription(
+                kind, topic, self._on_image, LATEST_IMAGE, qos_overriding_options=options
+            )
         ]
         self.hub.subscribed(self._in_topic, int(raw))
         if self.ticks_in:
@@ -308,7 +310,7 @@ class StageNode(EdgeNode):
 _NO_IMAGE = np.zeros((1, 1), np.uint8)
 _STAMP_HELP = {
     "stamp_zero": "frame refused: its stamp is {:.3f} s; the camera driver must stamp its images",
-    "stamp_backwards": "frame refused: its stamp {:.3f} s lies before the last one's; the clock jumped or a bag "
-    "started anew. The next frame starts a new time line",
+    "stamp_backwards": "frame refused: its stamp {:.3f} s lies before the last one's; the clock jumped, or a "
+    "bag started anew. The next frame starts a new time line",
     "stamp_repeated": "frame refused: its stamp {:.3f} s is that of the frame before",
 }
