@@ -200,7 +200,7 @@ def _rows(result: dict[str, Any]) -> list[Row]:
         details = result["separate_details"]
         latency = details["source_to_gate_decision_ms"]
         note = f"of {details['sent']}; until the gate's decision p50 {latency['p50']:.0f} ms"
-        note += f", p95 {latency['p95']:.0f} ms"
+        note += f", p95 {latency['p95']:.0f} ms; {_listed(details['gate_decisions'])}"
         rows.append(at_least("separate_1080p_arrived", result["separate_1080p_arrived"], 0.95, "", note))
     if "overhead_ratio" in result:
         rows += _overhead_rows(result)
@@ -217,6 +217,10 @@ def _rows(result: dict[str, Any]) -> list[Row]:
             Row("age at the subscriber", age["p50"], "ms", note=f"p95 {age['p95']:.0f}, 768x576 at 10 fps")
         )
     return rows
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in counts.items())
 
 
 def _overhead_rows(result: dict[str, Any]) -> list[Row]:

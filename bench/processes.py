@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def separate(options: argparse.Namespace) -> dict[str, Any]:
         with _node("gate_node"):
             time.sleep(2.0)
             with _node("source_node", "--source", str(clip), "--loop"):
-                sent, arrived = _listen(options.seconds)
+                sent, arrived, decisions = _listen(options.seconds)
     first = min(arrived, default=None)
     last = max(sent, default=0) - int(0.5e9)
     counted = [stamp for stamp in sent if first is not None and first <= stamp <= last]
@@ -120,6 +121,7 @@ def separate(options: argparse.Namespace) -> dict[str, Any]:
         "sent": len(counted),
         "not_counted_before_the_first": sum(stamp < first for stamp in sent) if first else None,
         "profile": str(profile.relative_to(REPO)) if profile.is_file() else "none: Fast DDS defaults",
+        "gate_decisions": dict(decisions),
         "source_to_gate_decision_ms": spread(arrived[stamp] for stamp in counted if stamp in arrived),
     }
 
@@ -147,8 +149,9 @@ def _node(*arguments: str) -> Iterator[None]:
             child.kill()
 
 
-def _listen(seconds: float) -> tuple[set[int], dict[int, float]]:
-    """Stamps of the images sent; stamps of those arrived -> ms from the stamp to the gate's tick here."""
+def _listen(seconds: float) -> tuple[set[int], dict[int, float], Counter[str]]:
+    """Stamps of the images sent; stamps of those arrived -> ms from the stamp to the gate's tick here; how
+    often the gate decided what. On a moving picture that arrives whole, it is motion."""
     import rclpy
     from diagnostic_msgs.msg import DiagnosticArray
 
@@ -158,11 +161,14 @@ def _listen(seconds: float) -> tuple[set[int], dict[int, float]]:
 
     sent: set[int] = set()
     arrived: dict[int, float] = {}
+    decisions: Counter[str] = Counter()
     rclpy.init()
     node = rclpy.create_node("bench_ticks")
 
     def on_arrived(message: DiagnosticArray) -> None:
-        stamp_ns = tick_from_message(message).stamp_ns
+        tick = tick_from_message(message)
+        stamp_ns = tick.stamp_ns
+        decisions[tick.reason] += 1
         arrived[stamp_ns] = (node.get_clock().now().nanoseconds - stamp_ns) / 1e6
 
     def on_sent(message: DiagnosticArray) -> None:
@@ -178,9 +184,9 @@ def _listen(seconds: float) -> tuple[set[int], dict[int, float]]:
             end_s = min(end_s, time.monotonic() + seconds)
             seconds = float("inf")
         executor.spin_once(timeout_sec=0.1)
-    node.destroy_node()
+    node.destroy_node()  # type: ignore[no-untyped-call]
     rclpy.try_shutdown()
-    return sent, arrived
+    return sent, arrived, decisions
 
 
 PARTS = {"start": start, "separate": separate}

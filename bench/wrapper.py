@@ -61,7 +61,7 @@ def measure(video: Path, model: str, count: int) -> dict[str, Any]:
         tensor, transform = preprocessor.prepare(next(theirs))
         values = runtime.run(names, {manifest.input.name: tensor})
         outputs = dict(zip(names, values, strict=True))
-        return on_image(head.decode(outputs, manifest.thresholds), transform)
+        return on_image(head.decode(outputs, manifest.thresholds), transform)  # type: ignore[call-arg, arg-type]
 
     def wrapped() -> object:
         found = detector.detect(next(ours))

@@ -55,7 +55,8 @@ class Ledger:
     """Thread-safe books of one camera. Accounts are keyed by `Frame.seq`."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
         self._received = 0
         self._fates: Counter[str] = Counter()
         self._reasons: dict[str, Counter[str]] = {}
@@ -63,7 +64,7 @@ class Ledger:
 
     def receive(self, seq: int, stage: str) -> None:
         """Open an account for a frame that came in at a stage."""
-        with self._changed:
+        with self._lock:
             if seq in self._open:
                 raise LedgerError(f"frame {seq} was received twice")
             self._received += 1
@@ -71,7 +72,7 @@ class Ledger:
 
     def advance(self, seq: int, stage: str) -> None:
         """Note that an open account is now with another stage."""
-        with self._changed:
+        with self._lock:
             if seq not in self._open:
                 raise LedgerError(f"frame {seq} has no open account at {stage}")
             self._open[seq] = stage
@@ -80,23 +81,23 @@ class Ledger:
         """Close an account for good."""
         if fate not in FATES:
             raise LedgerError(f"'{fate}' is no fate: expected one of {', '.join(FATES)}")
-        with self._changed:
+        with self._lock:
             if self._open.pop(seq, None) is None:
                 raise LedgerError(f"frame {seq} has no open account to settle as {fate}")
             self._fates[fate] += 1
             if reason:
                 self._reasons.setdefault(fate, Counter())[reason] += 1
             if not self._open:
-                self._changed.notify_all()
+                self._idle.notify_all()
 
     def is_open(self, seq: int) -> bool:
         """True where the frame's account is open."""
-        with self._changed:
+        with self._lock:
             return seq in self._open
 
     def snapshot(self) -> LedgerSnapshot:
         """All figures of one moment."""
-        with self._changed:
+        with self._lock:
             reasons = {fate: dict(counts) for fate, counts in self._reasons.items()}
             return LedgerSnapshot(
                 self._received, dict(self._fates), reasons, dict(Counter(self._open.values()))
@@ -104,12 +105,12 @@ class Ledger:
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until no account is open. False after the time-out."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._open, timeout_s)
+        with self._lock:
+            return self._idle.wait_for(lambda: not self._open, timeout_s)
 
     def reset(self) -> None:
         """Start new books. Frames that are in flight stay, as received."""
-        with self._changed:
+        with self._lock:
             self._received = len(self._open)
             self._fates.clear()
             self._reasons.clear()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from edge_vision.core.gate import NO_REGIONS
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Tick:
+class Tick(NamedTuple):
     """What one stage decided on one frame.
 
     stamp_ns, frame_id: the frame's header. fate: how the frame ended, one of `ledger.FATES`, or "" where
@@ -22,5 +21,5 @@ class Tick:
     stage: str
     fate: str
     reason: str
-    regions: np.ndarray = field(default_factory=lambda: NO_REGIONS)
+    regions: np.ndarray = NO_REGIONS
     seq: int = 0

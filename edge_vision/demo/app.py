@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -11,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_vision.bundles.store import cache_dir
-from edge_vision.core.capture import source_kind
+from edge_vision.core.capture import Capture, SourceError, source_kind
 from edge_vision.demo.facts import write_json
 from edge_vision.demo.live import LiveLine, status_line
-from edge_vision.demo.process import PipelineProcess, params_file
+from edge_vision.demo.process import PipelineProcess, shipped
 from edge_vision.demo.record import Record
 from edge_vision.demo.summary import last_words, summarise, write_detections
 from edge_vision.demo.video import LiveRecorder, annotate_file
@@ -105,6 +106,8 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
     _check_source(source)
     options.out.mkdir(parents=True, exist_ok=True)
     _own_domain()
+    if live:
+        _large_images()
     print(f"source {source}; log in {options.out / 'pipeline.log'}; Ctrl-C ends it in order", flush=True)
     record = Record()
     recorder = LiveRecorder(options.out, not options.no_video) if live else None
@@ -124,9 +127,12 @@ def _default_source() -> str:
 
 
 def _check_source(source: str) -> None:
-    kind = source_kind(source)
-    if kind.ends and not Path(str(kind.target)).is_file():
-        raise DemoError(f"source '{source}' is no file: check the path (SOURCE=... of make, or --source)")
+    """Raise SourceError at once for a file without images; a camera may come later."""
+    if not source_kind(source).ends:
+        return
+    with contextlib.closing(Capture(source)) as capture:
+        if capture.read() is None:
+            raise SourceError(f"source '{source}' holds no image that OpenCV can read")
 
 
 def _own_domain() -> None:
@@ -135,10 +141,18 @@ def _own_domain() -> None:
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 
+def _large_images() -> None:
+    """The debug images of a camera cross between two processes: with Fast DDS's defaults they get lost."""
+    profile = shipped("fastdds.xml")
+    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+        if profile:
+            os.environ.setdefault(name, str(profile))
+
+
 def _arguments(options: argparse.Namespace, source: str) -> list[str]:
     given = [("--source", source), ("--model", options.model), ("--backend", options.backend)]
     arguments = [text for name, value in given if value for text in (name, str(value))]
-    params = params_file()
+    params = shipped("pipeline.yaml")
     return [*arguments, "--ros-args", "--params-file", str(params)] if params else arguments
 
 

@@ -128,9 +128,9 @@ def _high_water_mb(pid: int) -> float | None:
     return None
 
 
-def params_file() -> Path | None:
-    """The shipped parameters: of the checkout, or of the installed package."""
+def shipped(name: str) -> Path | None:
+    """A file of config/: of the checkout, or of the installed package."""
     prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     places = [Path(_root()) / "config"]
     places += [Path(prefix) / "share" / "edge_vision" / "config" for prefix in prefixes if prefix]
-    return next((place / "pipeline.yaml" for place in places if (place / "pipeline.yaml").is_file()), None)
+    return next((place / name for place in places if (place / name).is_file()), None)

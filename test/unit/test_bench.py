@@ -1,0 +1,65 @@
+"""The arithmetic of the benchmarks; what they measure is measured by running them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+sys.path.insert(0, str(BENCH))
+
+import common  # noqa: E402
+
+
+def test_rows_judge_their_target() -> None:
+    assert common.at_most("hop", 0.05, 0.1, "ms").passed is True
+    assert common.at_most("hop", 0.2, 0.1, "ms").passed is False
+    assert common.at_least("arrived", 0.95, 0.95, "").passed is True
+    assert common.at_least("arrived", None, 0.95, "").passed is None
+
+
+def test_the_table_shows_verdicts_and_what_is_missing() -> None:
+    rows = [
+        common.at_most("fast", 0.05, 0.1, "ms"),
+        common.at_most("slow", 0.2, 0.1, "ms", "on purpose"),
+        common.at_most("unknown", None, 0.1, "ms"),
+        common.Row("plain", 3.0, "s"),
+    ]
+    lines = common.table(rows).splitlines()
+    assert "pass" in lines[1] and "FAIL" in lines[2] and lines[2].endswith("on purpose")
+    assert "not measured" in lines[3] and "?" in lines[3]
+    assert "pass" not in lines[4] and "FAIL" not in lines[4]
+    assert len({line.index("ms") for line in lines[1:4]}) == 1
+
+
+def test_spread() -> None:
+    assert common.spread([1.0, 2.0, 3.0]) == {"p50": 2.0, "p95": pytest.approx(2.9), "n": 3}
+    assert common.spread([]) == {"n": 0}
+
+
+def test_the_ratio_is_that_of_the_pairs() -> None:
+    # A slow moment that hits a pair alike does not move it.
+    assert common.median_ratio([2.0, 20.0, 2.2], [1.0, 10.0, 1.0]) == 2.0
+
+
+def test_interleaved_runs_take_turns_in_going_first() -> None:
+    order: list[str] = []
+    first, second = common.interleaved_ms(lambda: order.append("a"), lambda: order.append("b"), 4)
+    assert "".join(order) in ("abbaabba", "baabbaab")
+    assert len(first) == len(second) == 4 and min(first + second) >= 0
+
+
+def test_help_shows_examples() -> None:
+    done = subprocess.run(
+        [sys.executable, str(BENCH / "pipeline.py"), "--help"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0 and "examples:" in done.stdout and "overhead_ratio" in done.stdout
+
+
+def test_a_missing_video_names_the_remedy(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCH / "pipeline.py"), "--video", str(tmp_path / "none.avi")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "make setup" in done.stderr

@@ -1,0 +1,359 @@
+"""The demo's record, pictures and files, without ROS."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_vision.core.capture import Capture, SourceError
+from edge_vision.core.detections import Detections
+from edge_vision.core.resources import ProcessUsage
+from edge_vision.demo import app, process
+from edge_vision.demo.facts import hash_of, machine, versions, write_json
+from edge_vision.demo.live import LiveLine, status_line
+from edge_vision.demo.process import PipelineProcess
+from edge_vision.demo.record import Record
+from edge_vision.demo.summary import last_words, summarise, write_detections
+from edge_vision.demo.video import LiveRecorder, annotate_file, chosen_frames, write_sheet
+
+LABELS = ("person", "bicycle", "car")
+USAGE = ProcessUsage(12.4, 3.0, 200.2, 7)
+STATUS = {
+    "ledger.received": "5",
+    "ledger.inferred": "3",
+    "ledger.gated": "2",
+    "ledger.gated.still": "2",
+    "ledger.in_flight": "0",
+    "inference_ms.p50": "10.0",
+    "inference_ms.p95": "12.0",
+    "inference_ms.p99": "13.0",
+    "backend.requested.backend": "auto",
+    "backend.actual.backend": "onnxruntime 1.0",
+    "backend.actual.device": "cpu",
+    "model": "ssd 1.0.0",
+}
+
+
+class Clock:
+    """A clock that the test turns."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def boxes(*class_ids: int) -> Detections:
+    xyxy = np.array([[10 + 30 * i, 20, 35 + 30 * i, 60] for i in range(len(class_ids))], np.float32).reshape(
+        -1, 4
+    )
+    return Detections(xyxy, np.full(len(class_ids), 0.75, np.float32), np.array(class_ids, np.int32))
+
+
+def played(clock: Clock | None = None) -> Record:
+    """Five frames at 10 Hz, of which 0, 2 and 3 were inferred."""
+    clock = clock or Clock()
+    record = Record(clock)
+    record.on_labels(LABELS)
+    for index in range(5):
+        record.on_source(1_000 + index, index)
+    for index, found in ((0, boxes(0)), (2, boxes(0, 2)), (3, boxes())):
+        clock.now_s += 0.1
+        record.on_detections(1_000 + index, "camera", found, 10.0 + index)
+    record.on_status("detector", 0, "running", STATUS)
+    record.on_status("source", 0, "finished", {"situation": "finished", "sent": "5"})
+    return record
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (160, 120))
+    for index in range(5):
+        writer.write(np.full((120, 160, 3), 40 * index, np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PipelineProcess]:
+    """A PipelineProcess whose executable is a Python that sleeps: tested is how a child is kept."""
+    script = "import time\nprint('up', flush=True)\ntime.sleep(60)"
+    real = process.subprocess.Popen
+    monkeypatch.setattr(
+        process.subprocess,
+        "Popen",
+        lambda command, **options: real([sys.executable, "-c", script], **options),
+    )
+    started = PipelineProcess([], tmp_path / "log")
+    yield started
+    started.stop()
+
+
+def test_detections_find_their_frames_by_stamp() -> None:
+    found = played().by_frame()
+    assert {index: found[index].class_ids.tolist() for index in found} == {0: [0], 2: [0, 2], 3: []}
+
+
+def test_a_detection_without_a_source_tick_belongs_to_no_frame() -> None:
+    record = played()
+    record.on_detections(9_999, "camera", boxes(1), 5.0)
+    assert sorted(record.by_frame()) == [0, 2, 3]
+
+
+def test_the_books_are_read_from_the_status() -> None:
+    record = played()
+    assert record.ledger == {
+        "received": 5, "inferred": 3, "gated": 2, "rejected": 0, "superseded": 0, "failed": 0, "in_flight": 0,
+    }  # fmt: skip
+    assert record.reasons == {"gated.still": 2}
+
+
+def test_what_a_node_had_said_outlives_its_model() -> None:
+    record = played()
+    record.on_status("detector", 1, "unconfigured", {"model": "unavailable", "ledger.received": "6"})
+    assert record.statuses["detector"]["model"] == "ssd 1.0.0"
+    assert record.ledger["received"] == 6
+
+
+@pytest.mark.parametrize(
+    ("source", "detector", "over"),
+    [
+        ({"situation": "playing", "sent": "5"}, {}, False),
+        ({"situation": "finished", "sent": "5"}, {}, True),
+        ({"situation": "finished", "sent": "6"}, {}, False),
+        ({"situation": "finished", "sent": "5"}, {"ledger.in_flight": "1"}, False),
+    ],
+)
+def test_played_out_only_when_every_frame_is_in_the_books(
+    source: dict[str, str], detector: dict[str, str], over: bool
+) -> None:
+    record = played()
+    record.on_status("source", 0, "", source)
+    record.on_status("detector", 0, "", {**STATUS, **detector})
+    assert record.played_out is over
+
+
+def test_rates_and_ages() -> None:
+    clock = Clock()
+    record = played(clock)
+    assert record.age_ms() == pytest.approx({"p50": 12.0, "p95": 12.9, "p99": 12.98})
+    assert record.age_ms(last=1) == pytest.approx({"p50": 13.0, "p95": 13.0, "p99": 13.0})
+    assert record.fps_hz() == pytest.approx(3 / 0.5)
+    clock.now_s += 60
+    assert record.fps_hz() == 0.0
+
+
+def test_an_empty_record_has_no_figures() -> None:
+    record = Record()
+    assert record.age_ms() is None and record.fps_hz() == 0.0 and not record.played_out
+    assert set(record.ledger.values()) == {0}
+
+
+def test_errors_are_kept_with_their_time() -> None:
+    clock = Clock()
+    record = Record(clock)
+    record.on_status("detector", 2, "cannot configure: no bundle", {})
+    clock.now_s += 7
+    record.on_status("detector", 1, "unconfigured", {})
+    assert record.in_error_for_s() == 7
+    assert record.errors == {"detector": "cannot configure: no bundle"}
+
+
+def test_status_line() -> None:
+    line = status_line(played(), USAGE)
+    assert line == "frames 5  inferred 3  gated 2  6.0 fps  age p95 13 ms  CPU 12 %  RSS 200 MB"
+    unknown = status_line(played(), ProcessUsage(None, None, None, None))
+    assert "CPU unavailable" in unknown and "RSS unavailable" in unknown
+
+
+def test_status_line_says_what_it_waits_for() -> None:
+    record = Record()
+    assert status_line(record, USAGE) == "starting: loading"
+    record.on_status("source", 1, "opening", {})
+    assert status_line(record, USAGE) == "starting: source opening"
+
+
+def test_the_live_line_is_plain_lines_without_a_terminal() -> None:
+    stream = io.StringIO()
+    line = LiveLine(stream)
+    for text in ("one", "two"):
+        line.show(text)
+    line.end("last")
+    assert stream.getvalue() == "one\nlast\n"
+
+
+def test_the_live_line_rewrites_itself_on_a_terminal() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    line = LiveLine(stream)
+    line.show("one")
+    line.end("two")
+    written = stream.getvalue()
+    assert written.startswith("\rone") and "\rtwo" in written and written.endswith("\n")
+    assert written.count("\n") == 1
+
+
+def test_detections_file(tmp_path: Path) -> None:
+    write_detections(played(), tmp_path / "d.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "d.jsonl").read_text().splitlines()]
+    assert [line["frame_index"] for line in lines] == [0, 2, 3]
+    assert lines[1] == {
+        "stamp_ns": 1002,
+        "frame_id": "camera",
+        "frame_index": 2,
+        "boxes_xyxy_px": [[10.0, 20.0, 35.0, 60.0], [40.0, 20.0, 65.0, 60.0]],
+        "labels": ["person", "car"],
+        "class_ids": [0, 2],
+        "scores": [0.75, 0.75],
+    }
+
+
+def test_summary_and_last_words(child: PipelineProcess, clip: Path) -> None:
+    child.measure()
+    summary = json.loads(json.dumps(summarise(played(), child, str(clip), True)))
+    books = summary["ledger"]
+    assert books["received"] == sum(books[k] for k in books if k != "received")
+    assert summary["backend"] == {
+        "requested": {"backend": "auto"},
+        "actual": {"backend": "onnxruntime 1.0", "device": "cpu"},
+    }
+    assert summary["video_sha256"] == hash_of(clip) and len(summary["video_sha256"]) == 64
+    assert summary["labels"] == {"person": 2, "car": 1}
+    assert summary["rss_peak_mb"] > 0
+    text = last_words({**summary, "first_detection_s": 1.0}, [clip])
+    assert "5 frames came in: 3 inferred, 2 gated, 0 still in flight" in text and "make demo SOURCE=" in text
+
+
+def test_annotated_files(clip: Path, tmp_path: Path) -> None:
+    done: list[int] = []
+    files = annotate_file(
+        str(clip), played().by_frame(), LABELS, tmp_path, True, lambda n, total: done.append(n) or True
+    )
+    assert [file.name for file in files] == ["annotated.mp4", "annotated.png"]
+    capture = cv2.VideoCapture(str(files[0]))
+    pictures = [capture.read()[1] for _ in range(4)]
+    assert capture.read()[0] is False and done == [1, 2, 3, 4]
+    # The box of frame 2 is drawn on it, and dimmer nowhere: on the uniform picture it is what differs.
+    assert np.ptp(pictures[2][20:60, 10:65].astype(int)) > 100
+    sheet = cv2.imread(str(files[1]))
+    assert sheet.shape[1] == 3 * 512
+
+
+def test_the_drawing_can_be_stopped(clip: Path, tmp_path: Path) -> None:
+    files = annotate_file(str(clip), played().by_frame(), LABELS, tmp_path, True, lambda n, total: n < 2)
+    with_all = cv2.VideoCapture(str(files[0]))
+    assert with_all.get(cv2.CAP_PROP_FRAME_COUNT) == 2
+
+
+def test_without_video_there_is_the_sheet_alone(clip: Path, tmp_path: Path) -> None:
+    files = annotate_file(str(clip), played().by_frame(), LABELS, tmp_path, False, lambda n, total: True)
+    assert [file.name for file in files] == ["annotated.png"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 100])
+def test_the_sheet_shows_at_most_nine_frames_spread_over_the_run(count: int) -> None:
+    found = {index: boxes(*([0] * (index % 3))) for index in range(count)}
+    chosen = sorted(chosen_frames(found))
+    assert len(chosen) == min(9, count)
+    if count == 100:
+        assert chosen[0] < 12 and chosen[-1] >= 89 and all(len(found[index]) == 2 for index in chosen)
+
+
+def test_no_cells_no_sheet(tmp_path: Path) -> None:
+    assert write_sheet([], tmp_path / "sheet.png") == []
+
+
+def test_a_camera_is_recorded_as_it_comes(tmp_path: Path) -> None:
+    recorder = LiveRecorder(tmp_path, True)
+    for index in range(40):
+        recorder.add(1 + index * 50_000_000, np.full((120, 160, 3), index, np.uint8))
+    video, sheet = recorder.close()
+    capture = cv2.VideoCapture(str(video))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 40 and capture.get(cv2.CAP_PROP_FPS) == pytest.approx(20)
+    assert cv2.imread(str(sheet)).shape[1] == 3 * 512
+
+
+def test_a_camera_that_shows_nothing_leaves_no_files(tmp_path: Path) -> None:
+    assert LiveRecorder(tmp_path, True).close() == []
+
+
+def test_the_child_is_stopped_and_its_log_kept(child: PipelineProcess) -> None:
+    deadline = time.monotonic() + 20
+    while not child.last_lines() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert child.last_lines() == ["up"] and child.returncode is None
+    assert child.measure().rss_mb and child.peak_mb
+    child.stop()
+    assert child.returncode is not None
+    assert child.measure() == child.usage
+
+
+def test_the_child_gets_no_mark_of_the_ros_wheels(child: PipelineProcess) -> None:
+    environment = Path(f"/proc/{child.pid}/environ")
+    if environment.exists():
+        assert b"_ROS_WHEELS_BOOTSTRAP_COMPLETE" not in environment.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "does not exist"), (b"", "no video"), (b"no video at all" * 99, "no video")],
+)
+def test_a_source_without_images_is_refused_at_once(
+    content: bytes | None, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "clip.avi"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SourceError, match=message):
+        app._check_source(str(path))
+
+
+def test_main_tells_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["--source", str(tmp_path / "none.avi"), "--out", str(tmp_path / "out")]) == 1
+    assert "does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("seconds", ["0", "-3", "nan", "soon"])
+def test_bad_seconds_are_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        app.main(["--seconds", seconds])
+    assert raised.value.code == 2 and "seconds" in capsys.readouterr().err
+
+
+def test_without_a_cache_the_remedy_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGE_VISION_CACHE", str(tmp_path))
+    assert app.main(["--out", str(tmp_path / "out")]) == 1
+    assert "make demo" in capsys.readouterr().err
+
+
+def test_facts(tmp_path: Path) -> None:
+    assert {"cpu", "cores", "ram_mb", "load_1m"} <= machine().keys()
+    assert versions()["edge_vision"] and "numpy" in versions()
+    assert hash_of(tmp_path) == "unavailable"
+    write_json(tmp_path / "deep" / "x.json", {"a": 1})
+    assert json.loads((tmp_path / "deep" / "x.json").read_text()) == {"a": 1}
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["x.json"]
+
+
+def test_the_capture_of_the_clip_is_what_the_demo_draws_on(clip: Path) -> None:
+    capture = Capture(str(clip))
+    try:
+        assert capture.fps_hz == 10.0 and capture.read() is not None
+    finally:
+        capture.close()
