@@ -100,14 +100,16 @@ def _separate(executable: str, condition: object, **kwargs: object) -> Node:
 def _node(executable: str, condition: object, overrides: dict | None = None, **kwargs: object) -> Node:
     """A process. It gets no name: a name would be given to every node of the process."""
     image_topic = LaunchConfiguration("image_topic")
+    log_level = LaunchConfiguration("log_level")
     autostart = ParameterValue(LaunchConfiguration("autostart"), value_type=bool)
     return Node(
         package="edge_vision",
         executable=executable,
         namespace=LaunchConfiguration("namespace"),
-        parameters=[LaunchConfiguration("params_file"), {"autostart": autostart}, overrides or {}],
+        parameters=[{"autostart": autostart, **(overrides or {})}],
         remappings=[("image_raw", image_topic), ("image_raw/compressed", [image_topic, "/compressed"])],
-        ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+        # Not in `parameters`: there a file that does not exist is only a warning, and the defaults run.
+        ros_arguments=["--params-file", LaunchConfiguration("params_file"), "--log-level", log_level],
         output="screen",
         condition=condition,
         **kwargs,

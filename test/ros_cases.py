@@ -99,8 +99,9 @@ class Running:
         overrides: dict[str, dict[str, Any]] | None = None,
         ros_args: Sequence[str] = (),
         separate: bool = False,
+        need_model: bool = True,
     ) -> None:
-        if DetectorNode in kinds and "model" not in (overrides or {}).get("detector", {}):
+        if need_model and DetectorNode in kinds and "model" not in (overrides or {}).get("detector", {}):
             bundle_or_skip(SSD)
         rclpy.init(args=["test", "--ros-args", *ros_args], domain_id=domain)
         self.hub = Hub()

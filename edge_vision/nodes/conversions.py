@@ -100,9 +100,9 @@ class ImageWriter:
     def _reserve(self, nbytes: int) -> None:
         """Have the message own nbytes. Only an array('B') goes in without a check of every byte."""
         if self._bytes.nbytes != nbytes:
-            data = array("B", bytes(nbytes))
-            self._message.data = data
-            self._bytes = np.frombuffer(data, np.uint8)
+            self._message.data = array("B", bytes(nbytes))
+            # Some releases of rclpy take the array as it is, others a copy: write where the message reads.
+            self._bytes = np.frombuffer(self._message.data, np.uint8)
 
 
 class DetectionsWriter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from rclpy.event_handler import PublisherEventCallbacks, UnsupportedEventTypeError
@@ -21,6 +22,8 @@ class Outlet:
         self._listeners = 0
         self._counted = True
         options = QoSOverridingOptions.with_default_policies() if overridable else None
+        # Overriding writes into the profile, which other topics share.
+        qos = copy.copy(qos)
         events = PublisherEventCallbacks(matched=self._on_matched)
         try:
             self._publisher = node.create_publisher(

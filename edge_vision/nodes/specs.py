@@ -125,6 +125,15 @@ STATUS = Topic(
 )
 
 
+def _compressed(topic: str) -> Topic:
+    return Topic(
+        f"{topic}/compressed",
+        "sensor_msgs/msg/CompressedImage",
+        "in",
+        "Instead, with image_transport: compressed.",
+    )
+
+
 def _model_params(model: str, model_help: str) -> tuple[Param, ...]:
     return (
         Param("model", model, model_help, applies="configure"),
@@ -204,12 +213,7 @@ GATE = NodeSpec(
     ),
     (
         Topic("image_raw", "sensor_msgs/msg/Image", "in", "The camera. Best effort, depth 1."),
-        Topic(
-            "image_raw/compressed",
-            "sensor_msgs/msg/CompressedImage",
-            "in",
-            "Instead, with image_transport: compressed.",
-        ),
+        _compressed("image_raw"),
         Topic("image_gated", "sensor_msgs/msg/Image", "out", "The frames that passed, as they came."),
         Topic(
             "gate_ticks",
@@ -261,6 +265,7 @@ CASCADE = NodeSpec(
     ),
     (
         Topic("image_gated", "sensor_msgs/msg/Image", "in", "What the gate let pass."),
+        _compressed("image_gated"),
         Topic("gate_ticks", "diagnostic_msgs/msg/DiagnosticArray", "in", "The gate's ticks."),
         Topic(
             "image_accepted", "sensor_msgs/msg/Image", "out", "The frames that were accepted, as they came."
@@ -301,6 +306,7 @@ DETECTOR = NodeSpec(
     ),
     (
         Topic("image_accepted", "sensor_msgs/msg/Image", "in", "What the cascade accepted, or any camera."),
+        _compressed("image_accepted"),
         Topic(
             "cascade_ticks", "diagnostic_msgs/msg/DiagnosticArray", "in", "The ticks, which keep the books."
         ),
@@ -354,6 +360,7 @@ DIAGNOSTICS = NodeSpec(
         Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", "out", "REP-107, at 1 Hz."),
         STATUS,
     ),
+    (RESET,),
 )
 
 SOURCE = NodeSpec(
@@ -403,12 +410,13 @@ SOURCE = NodeSpec(
         ),
         Topic(
             "source_ticks",
-            "std_msgs/msg/Header",
+            "diagnostic_msgs/msg/DiagnosticArray",
             "out",
-            "The header of each image; costs little to subscribe to.",
+            "One tick per image: its header. Costs little to subscribe to.",
         ),
         STATUS,
     ),
+    (RESET,),
 )
 
 NODES = (SOURCE, GATE, CASCADE, DETECTOR, DIAGNOSTICS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from typing import Any
@@ -119,7 +120,7 @@ class StageNode(EdgeNode):
         options = QoSOverridingOptions.with_default_policies()
         self._subscriptions_made = [
             self.create_subscription(
-                kind, topic, self._on_image, LATEST_IMAGE, qos_overriding_options=options
+                kind, topic, self._on_image, copy.copy(LATEST_IMAGE), qos_overriding_options=options
             )
         ]
         self.hub.subscribed(self._in_topic, int(raw))

@@ -45,8 +45,8 @@ BREAKAGES = {
     "unknown head": (lambda f: edit(f, "type: ssd", "type: detr9"), ["detr9", "ssd"]),
     "unknown key": (lambda f: edit(f, "version:", "verzion: 1.0.0\nversion:"), ["verzion"]),
     "wrong output": (lambda f: edit(f, "scores: class_logits", "scores: logits"), ["logits", "class_logits"]),
-    "too few labels": (lambda f: (f / "labels.txt").write_text("person\ncar\n"), ["label", "2"]),
-    "wrong input size": (lambda f: edit(f, "width_px: 300", "width_px: 320"), ["320", "300"]),
+    "too few labels": (lambda f: (f / "labels.txt").write_text("person\ncar\n"), ["labels", "[1, 1917, 3]", "[1, 1917, 91]"]),
+    "wrong input size": (lambda f: edit(f, "width_px: 300", "width_px: 320"), ["input size", "1917"]),
     "no yaml": (lambda f: (f / "bundle.yaml").write_text("{: :"), ["bundle.yaml"]),
     "a file outside": (lambda f: edit(f, "labels: labels.txt", "labels: ../../x"), ["labels"]),
 }
@@ -58,7 +58,7 @@ def test_a_broken_bundle_is_told_and_its_repair_is_noticed(start, robot, store, 
     shutil.copytree(store, spare)
     break_it, needles = BREAKAGES[case]
     break_it(store)
-    running = start()
+    running = start(need_model=False)
     assert running["detector"].state == "unconfigured"
     assert running["gate"].state == running["cascade"].state == "active"
     status, values = robot.status("detector")
@@ -86,7 +86,7 @@ def test_the_timer_tries_again_by_itself(start, robot, store, monkeypatch):
     monkeypatch.setattr(base, "RETRY_PERIOD_S", 0.2)
     away = store.with_name("away")
     store.rename(away)
-    running = start([DetectorNode])
+    running = start([DetectorNode], need_model=False)
     assert running["detector"].state == "unconfigured"
     away.rename(store)
     robot.wait(lambda: running["detector"].state == "active", "the detector to come up by itself")
@@ -102,7 +102,7 @@ def test_a_bundle_of_another_task_is_refused(start, robot):
 @pytest.mark.parametrize(
     "overrides,needle",
     [
-        ({"model": ""}, "model"),
+        ({"model": ""}, "expected the name of a bundle"),
         ({"model": "no_such_model"}, "no_such_model"),
         ({"model": "/no/such/folder"}, "/no/such/folder"),
         ({"backend": "tensorflow"}, "expected a backend out of auto, onnxruntime, openvino"),

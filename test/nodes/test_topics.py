@@ -92,11 +92,18 @@ def test_the_qos_that_is_offered(start, robot):
     assert (asked.reliability, asked.durability) == (BEST_EFFORT, VOLATILE), "takes any camera's QoS"
 
 
-def test_the_image_qos_can_be_overridden(start, robot):
-    name = "qos_overrides./image_raw.subscription.reliability"
-    start(ros_args=["-p", f"gate:{name}:=reliable"])
+def test_the_qos_of_one_topic_can_be_overridden(start, robot):
+    start(
+        ros_args=[
+            *("-p", "gate:qos_overrides./image_raw.subscription.reliability:=reliable"),
+            *("-p", "detector:qos_overrides./detector/debug_image.publisher.reliability:=reliable"),
+        ]
+    )
     asked = robot.wait(lambda: robot.node.get_subscriptions_info_by_topic("/image_raw"), "the gate")[0].qos_profile
     assert asked.reliability == RELIABLE
+    for topic, reliability in {"/detector/debug_image": RELIABLE, "/image_gated": BEST_EFFORT}.items():
+        offered = robot.wait(lambda topic=topic: robot.node.get_publishers_info_by_topic(topic), topic)[0]
+        assert offered.qos_profile.reliability == reliability, topic
 
 
 def test_latched_topics_reach_who_comes_late(start, robot):

@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""Runs every example as its reader would: beside a pipeline that plays a real clip. Exit status 1 where one fails.
+
+python examples/check.py                 all of them
+python examples/check.py subscriber.py   one of them
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_vision.bundles.store import cache_dir
+
+HERE = Path(__file__).resolve().parent
+LIMIT_S = 60.0
+END_S = 10.0
+CLIPS = ("vtest.avi", "bikes.mp4")
+
+
+@dataclass(frozen=True)
+class Case:
+    """How an example is run. expected: a pattern of a line that it must print. {clip} and {out} are filled in.
+
+    beside: needs a pipeline, and runs until it is stopped, which must end it with status 0 as well.
+    """
+
+    expected: str
+    arguments: tuple[str, ...] = ()
+    beside: bool = False
+
+
+CASES = {
+    "subscriber.py": Case(r"[a-z]+ 0\.\d\d at x=\d+ y=\d+", beside=True),
+    "detect_image.py": Case(r".*: [1-9]\d* objects, by .+", ("{clip}", "{out}/found.png", "--frame", "100")),
+}
+
+
+def main() -> int:
+    wanted = sys.argv[1:] or sorted(
+        path.name for path in HERE.glob("*.py") if path.name != Path(__file__).name
+    )
+    clip = next(
+        (cache_dir() / "video" / name for name in CLIPS if (cache_dir() / "video" / name).exists()), None
+    )
+    if clip is None:
+        print(
+            f"expected one of {', '.join(CLIPS)} in {cache_dir() / 'video'}: run `make setup`",
+            file=sys.stderr,
+        )
+        return 1
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    troubles = {name: trouble(name, clip) for name in wanted}
+    for name, text in troubles.items():
+        print(f"{'FAILED' if text else 'ok    '} {name}{': ' + text if text else ''}")
+    return 1 if any(troubles.values()) else 0
+
+
+def trouble(name: str, clip: Path) -> str:
+    """What is wrong with an example; "" where nothing is."""
+    if name not in CASES:
+        return f"expected a case for it in {Path(__file__).name}, got none: say there what it must print"
+    case = CASES[name]
+    with tempfile.TemporaryDirectory() as out:
+        arguments = [part.format(clip=clip, out=out) for part in case.arguments]
+        command = [sys.executable, str(HERE / name), *arguments]
+        if not case.beside:
+            return _verdict(command, case)
+        # From its start again and again: the example may need longer than the clip to be found.
+        pipeline = [
+            sys.executable,
+            "-m",
+            "edge_vision.nodes.cli",
+            "pipeline",
+            "--source",
+            str(clip),
+            "--loop",
+        ]
+        with _running(pipeline):
+            return _verdict(command, case)
+
+
+def _verdict(command: list[str], case: Case) -> str:
+    lines: list[str] = []
+    with _running(command, stdout=subprocess.PIPE) as process, _limit(process):
+        found = _read_until(process, re.compile(case.expected), lines)
+        if case.beside:
+            process.send_signal(signal.SIGINT)
+        for line in process.stdout or ():
+            lines.append(line)
+    if not found:
+        return f"expected a line like '{case.expected}' within {LIMIT_S:.0f} s, got: {''.join(lines[-5:]) or 'nothing'}"
+    return "" if process.returncode == 0 else f"expected exit status 0, got {process.returncode}"
+
+
+def _read_until(process: subprocess.Popen[str], pattern: re.Pattern[str], lines: list[str]) -> bool:
+    for line in process.stdout or ():
+        lines.append(line)
+        if pattern.fullmatch(line.strip()):
+            print(f"       {line.strip()}")
+            return True
+    return False
+
+
+@contextmanager
+def _limit(process: subprocess.Popen[str]) -> Iterator[None]:
+    """End the process after LIMIT_S: that closes its output, and so ends whoever reads it."""
+    timer = threading.Timer(LIMIT_S, process.kill)
+    timer.start()
+    try:
+        yield
+        process.wait(LIMIT_S)
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def _running(command: list[str], stdout: int | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A process that is gone afterwards, whatever happens."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=stdout, text=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

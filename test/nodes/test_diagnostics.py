@@ -1,0 +1,75 @@
+"""/diagnostics: every node and process, limits that warn, and nodes that fall silent."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from lifecycle_msgs.msg import Transition
+from ros_cases import ALL, DiagnosticArray, DiagnosticsNode, GateNode, Image, image_message, picture
+
+
+def diagnostics(robot, fits):
+    """The first /diagnostics that fits, as {name: (status, values)}."""
+    heard = robot.listen(DiagnosticArray, "/diagnostics")
+
+    def fitting():
+        while heard:
+            found = {
+                one.name: (one, {pair.key: pair.value for pair in one.values}) for one in heard.pop(0).status
+            }
+            if fits(found):
+                return found
+        return None
+
+    return robot.wait(fitting, "fitting diagnostics")
+
+
+def test_all_nodes_and_the_process(start, robot):
+    running = start(ALL)
+    camera = robot.publisher(Image, "image_raw")
+    for number in range(1, 6):
+        # Stamped by the clock, as a camera does: the age is that of the result.
+        stamp_ns = running["gate"].get_clock().now().nanoseconds
+        camera.publish(image_message(picture(number), stamp_ns))
+        running.settled(number)
+    found = diagnostics(robot, lambda found: found.get("detector", (0, {}))[1].get("ledger.inferred") == "5")
+    assert list(found) == ["source", "gate", "cascade", "detector", f"process {os.getpid()}"]
+    status, values = found["detector"]
+    assert status.level == b"\x00" and status.hardware_id == "/"
+    for figure in ("age_ms", "inference_ms", "preprocess_ms", "postprocess_ms", "process_ms"):
+        p50, p95, p99 = (float(values[f"{figure}.p{p}"]) for p in (50, 95, 99))
+        assert 0 < p50 <= p95 <= p99
+    assert values["backend.requested.backend"] == "auto"
+    assert values["backend.actual.backend"].startswith(("onnxruntime", "openvino"))
+    assert values["ledger.balanced"] == "True" and values["ledger.in_flight"] == "0"
+    assert "rate_in_hz" in values and "rate_out_hz" in values
+    _, process = found[f"process {os.getpid()}"]
+    assert float(process["rss_mb"]) > 30 and float(process["cpu_s"]) > 0 and int(process["threads"]) > 1
+    assert float(process["cpu_percent"]) >= 0
+
+
+def test_limits_warn(start, robot):
+    running = start(ALL, {"diagnostics": {"max_age_ms": 1.0, "max_rss_mb": 1.0}})
+    camera = robot.publisher(Image, "image_raw")
+    camera.publish(image_message(picture(1), 10**9))
+    running.settled(1)
+    found = diagnostics(robot, lambda found: found.get("detector", (0, {}))[1].get("ledger.inferred") == "1")
+    assert found["detector"][0].level == b"\x01" and "max_age_ms" in found["detector"][0].message
+    process, _ = found[f"process {os.getpid()}"]
+    assert process.level == b"\x01" and "max_rss_mb" in process.message
+
+
+def test_a_node_that_is_not_there_is_stale(start, robot):
+    start([GateNode, DiagnosticsNode], {"diagnostics": {"watched_nodes": ["gate", "ghost"], "stale_ms": 1100.0}})
+    found = diagnostics(robot, lambda found: "ghost" in found)
+    assert found["ghost"][0].level == b"\x03" and "is the node running" in found["ghost"][0].message
+    assert found["gate"][0].level == b"\x00"
+
+
+@pytest.mark.parametrize("transition,word", [(Transition.TRANSITION_DEACTIVATE, "inactive")])
+def test_a_node_that_is_not_active_warns(start, robot, transition, word):
+    start([GateNode, DiagnosticsNode], {"diagnostics": {"watched_nodes": ["gate"]}})
+    assert robot.change_state("gate", transition)
+    found = diagnostics(robot, lambda found: found.get("gate") and found["gate"][1]["state"] == word)
+    assert found["gate"][0].level == b"\x01" and word in found["gate"][0].message

@@ -1,0 +1,148 @@
+"""The source: real files, ends, loops, losses, stamps; and that it publishes only to who listens."""
+
+from __future__ import annotations
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from ros_cases import (
+    ALL,
+    CHAIN,
+    SENSOR,
+    DiagnosticArray,
+    GateNode,
+    Image,
+    SourceNode,
+    detections_of,
+    stamp_of,
+)
+
+FRAMES = 5
+
+
+@pytest.fixture
+def clip(tmp_path):
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 20.0, (64, 48))
+    for value in range(FRAMES):
+        writer.write(np.full((48, 64, 3), 40 * value + 10, np.uint8))
+    writer.release()
+    return path
+
+
+def source(clip, **values):
+    return {"source": {"uri": str(clip), "stamps": "media", **values}, "gate": {"enabled": False}}
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, 100.0])
+def test_a_file_is_played_once_under_media_stamps(start, robot, clip, rate):
+    running = start(ALL, source(clip, playback_rate=rate, autostart=False))
+    answers = detections_of(robot)
+    running.in_executor(running["source"].trigger_configure)
+    running.in_executor(running["source"].trigger_activate)
+    books = running.settled(FRAMES)
+    assert books["received"] == FRAMES and books["failed"] == 0
+    if rate < 100:
+        assert books["inferred"] == FRAMES
+        robot.wait(lambda: len(answers) == FRAMES, "the answers")
+        assert [stamp_of(a) for a in answers] == [10**9 + n * 50_000_000 for n in range(FRAMES)]
+        assert {a.header.frame_id for a in answers} == {"camera"}
+    status, values = robot.status("source", lambda status, values: values["situation"] == "finished")
+    assert status.level == b"\x00" and values["sent"] == str(FRAMES)
+
+
+def test_a_loop_goes_on_in_time(start, robot, clip):
+    running = start((SourceNode, *CHAIN), source(clip, loop=True, playback_rate=0.0))
+    answers = detections_of(robot)
+    robot.wait(lambda: len(answers) > 3 * FRAMES, "three rounds")
+    stamps = [stamp_of(a) for a in answers]
+    assert stamps == sorted(set(stamps)) and running.books["failed"] == 0
+
+
+def test_clock_stamps(start, robot, clip):
+    before_ns = running_ns = None
+    running = start((SourceNode, *CHAIN), source(clip, stamps="clock", playback_rate=0.0, loop=True, frame_id="cam"))
+    before_ns = running["source"].get_clock().now().nanoseconds - 60 * 10**9
+    answers = detections_of(robot)
+    robot.wait(lambda: answers, "an answer")
+    running_ns = running["source"].get_clock().now().nanoseconds
+    assert before_ns < stamp_of(answers[0]) < running_ns and answers[0].header.frame_id == "cam"
+
+
+def test_images_go_to_dds_only_when_somebody_listens(start, robot, clip, monkeypatch):
+    running = start((SourceNode, *CHAIN), source(clip, loop=True, playback_rate=0.0))
+    sent = []
+    message = running["source"]._writer.message
+    monkeypatch.setattr(running["source"]._writer, "message", lambda frame: sent.append(frame) or message(frame))
+    robot.wait(lambda: running.books["inferred"] > 5, "some frames")
+    assert not sent
+    images = robot.listen(Image, "image_raw", SENSOR)
+    robot.wait(lambda: len(images) > 2, "images")
+    assert (images[0].width, images[0].height, images[0].encoding, images[0].step) == (64, 48, "bgr8", 192)
+    means = {round((np.frombuffer(one.data, np.uint8).mean() - 10) / 40) for one in images}
+    assert means <= set(range(FRAMES))
+    assert any(np.frombuffer(one.data, np.uint8).mean() > 5 for one in images), "not black"
+    assert running["gate"]._subscriptions_made == [], "the gate takes them by reference"
+
+
+def test_a_tick_for_each_image(start, robot, clip):
+    running = start([SourceNode], source(clip, loop=True, playback_rate=1.0))
+    ticks = robot.listen(DiagnosticArray, "source_ticks")
+    images = robot.listen(Image, "image_raw", SENSOR)
+    robot.wait(lambda: len(ticks) > 3 and len(images) > 2, "ticks and images")
+    assert {stamp_of(one) for one in images} & {stamp_of(one) for one in ticks}
+    assert running["source"].state == "active"
+
+
+TROUBLE = {
+    "missing": (lambda path: path.unlink(), "does not exist"),
+    "no video": (lambda path: path.write_bytes(b"hello" * 1000), "no video that OpenCV can read"),
+}
+
+
+@pytest.mark.parametrize("case", TROUBLE)
+def test_a_source_that_is_not_there_is_told_and_taken_when_it_comes(start, robot, clip, case):
+    spare = clip.with_name("spare.avi")
+    shutil.copy(clip, spare)
+    spoil, needle = TROUBLE[case]
+    spoil(clip)
+    running = start([SourceNode, GateNode], source(clip, playback_rate=0.0))
+    status, values = robot.status("source", lambda status, values: values["situation"] == "waiting")
+    assert status.level == b"\x01" and needle in status.message and str(clip) in status.message
+    assert running["source"].state == "active"
+    shutil.copy(spare, clip.with_name("new.avi"))
+    clip.with_name("new.avi").replace(clip)
+    robot.status("source", lambda status, values: values["situation"] == "finished")
+    assert running.books["received"] == FRAMES
+
+
+def test_a_stream_that_does_not_answer_is_told(start, robot):
+    start([SourceNode], {"source": {"uri": "http://127.0.0.1:9/none", "open_timeout_ms": 300}})
+    status, values = robot.status("source", lambda status, values: values["situation"] == "waiting")
+    assert status.level == b"\x01" and "does not answer" in status.message
+
+
+def test_idle_without_a_uri(start, robot):
+    start([SourceNode])
+    status, values = robot.status("source")
+    assert status.level == b"\x00" and "idle" in status.message and values["sent"] == "0"
+
+
+def test_it_ends_while_it_waits_plays_or_opens(start, clip):
+    """`start` ends it: here at once after the start, in the middle of what it does."""
+    start((SourceNode, *CHAIN), source(clip, loop=True, playback_rate=0.0)).end()
+
+
+def test_the_source_changes_its_uri_when_configured_anew(start, robot, clip):
+    from lifecycle_msgs.msg import Transition as T
+
+    running = start([SourceNode, GateNode])
+    assert running["gate"]._subscriptions_made, "without a source here, images come over DDS"
+    for transition in (T.TRANSITION_DEACTIVATE, T.TRANSITION_CLEANUP):
+        assert robot.change_state("source", transition)
+    assert robot.set("source", uri=str(clip), playback_rate=0.0).successful
+    for transition in (T.TRANSITION_CONFIGURE, T.TRANSITION_ACTIVATE):
+        assert robot.change_state("source", transition)
+    assert running.settled(FRAMES)["received"] == FRAMES

@@ -1,0 +1,128 @@
+"""The stages as in processes of their own: ticks and images over DDS, and the last stage keeps the whole book."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from model_cases import video_frame
+from ros_cases import (
+    CHAIN,
+    FATES,
+    DetectorNode,
+    DiagnosticArray,
+    Image,
+    detections_of,
+    image_message,
+    matched,
+    picture,
+    stamp_of,
+)
+from std_msgs.msg import Header
+
+from edge_vision.core.gate import NO_REGIONS
+from edge_vision.core.tick import Tick
+from edge_vision.nodes.conversions import tick_message
+
+INNER = ("/image_gated", "/gate_ticks", "/image_accepted", "/cascade_ticks")
+
+
+def test_the_books_of_the_last_stage_are_those_of_the_whole_chain(start, robot):
+    running = start(CHAIN, {"gate": {"max_blind_ms": 60000.0}}, separate=True)
+    robot.wait(lambda: all(matched(topic) for topic in INNER), "the stages to find each other")
+    robot.wait(lambda: running["gate"]._image_outlet.listeners, "the gate to know the cascade")
+    robot.wait(lambda: running["cascade"]._image_outlet.listeners, "the cascade to know the detector")
+    answers = detections_of(robot)
+    camera = robot.publisher(Image, "image_raw")
+    street = video_frame("vtest.avi", 200).image
+    images = [street, street, picture(1, 768, 576), street]
+    for number, image in enumerate(images, 1):
+        camera.publish(image_message(image, number * 10**9 + 7, f"cam{number}"))
+        running.settled(number)
+    camera.publish(image_message(picture(1), 99, encoding="nonsense"))
+    books = running.settled(5)
+    assert {fate: books[fate] for fate in FATES} == {
+        "inferred": 3,
+        "gated": 1,
+        "rejected": 0,
+        "superseded": 0,
+        "failed": 1,
+    }
+    assert books["gated.still"] == 1 and books["failed.unsupported_encoding"] == 1
+    robot.wait(lambda: len(answers) == 3, "the answers")
+    assert [(stamp_of(a), a.header.frame_id) for a in answers] == [
+        (n * 10**9 + 7, f"cam{n}") for n in (1, 3, 4)
+    ]
+    gate = running["gate"].hub.ledger.snapshot()
+    assert gate.balanced and gate.received == 5 and gate.fates == {"handed_on": 3, "gated": 1, "failed": 1}
+
+
+def tick(stamp_ns: int, fate: str = "", reason: str = "motion", frame_id: str = "camera") -> DiagnosticArray:
+    return tick_message(Tick(stamp_ns, frame_id, "gate", fate, reason, NO_REGIONS))
+
+
+@pytest.fixture
+def detector(start, robot):
+    """The detector alone, with the ends of the stage before it: (running, ticks, images)."""
+    running = start([DetectorNode])
+    ticks = robot.publisher(DiagnosticArray, "cascade_ticks", 100)
+    return running, ticks, robot.publisher(Image, "image_accepted")
+
+
+def test_an_image_that_a_transport_lost_is_counted(detector, robot):
+    running, ticks, images = detector
+    for number in (1, 2, 3):
+        ticks.publish(tick(number))
+    robot.wait(lambda: running.books["received"] == 3, "the ticks")
+    assert running.books["in_flight"] == 3
+    images.publish(image_message(picture(3), 3))
+    books = running.settled(3)
+    assert (books["failed.transport"], books["inferred"]) == (2, 1)
+
+
+def test_an_image_that_never_comes_is_given_up(detector, robot):
+    running, ticks, _ = detector
+    ticks.publish(tick(1))
+    assert running.settled(1)["failed.transport"] == 1
+
+
+def test_an_image_before_its_tick_is_counted_once(detector, robot):
+    running, ticks, images = detector
+    images.publish(image_message(picture(1), 1))
+    running.settled(1)
+    ticks.publish(tick(1))
+    ticks.publish(tick(2, "gated", "still"))
+    books = running.settled(2)
+    assert (books["received"], books["inferred"], books["gated.still"]) == (2, 1, 1)
+
+
+def test_what_is_waited_for_is_counted_when_the_node_stops(detector, robot):
+    running, ticks, _ = detector
+    ticks.publish(tick(1))
+    robot.wait(lambda: running.books["in_flight"] == 1, "the tick")
+    running.end()
+    assert running.books["failed.transport"] == 1 and running.books["in_flight"] == 0
+
+
+NONSENSE = {
+    "no status": DiagnosticArray(),
+    "no json": tick(5),
+    "unknown fate": tick(6, "eaten", "by the dog"),
+    "huge stamp": tick(7),
+}
+NONSENSE["no json"].status[0].values[1].value = "[[1, 2"
+NONSENSE["huge stamp"].header = Header()
+NONSENSE["huge stamp"].header.stamp.nanosec = 2**32 - 1
+
+
+@pytest.mark.parametrize("case", NONSENSE)
+def test_nonsense_on_the_ticks_topic_harms_nothing(detector, robot, case):
+    running, ticks, images = detector
+    ticks.publish(NONSENSE[case])
+    ticks.publish(tick(10))
+    images.publish(image_message(picture(1), 10))
+    robot.wait(lambda: running.books["inferred"] == 1, f"the good image; {running.books}")
+    until_s = time.monotonic() + 3
+    while running.books["in_flight"] and time.monotonic() < until_s:
+        robot.turn()
+    assert running.hub.ledger.snapshot().balanced and running.books["in_flight"] == 0
