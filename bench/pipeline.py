@@ -15,6 +15,8 @@ overhead_cpu            CPU time: (all threads of the process - those of the run
 wrapper_ratio           `Detector.detect` over the bare runtime plus the same pre- and post-processing.
 rss_mb                  the most memory that the composed pipeline with ONNX Runtime ever had (VmHWM).
 first_detection_s       from the process's start to the first detection in another process; warm disk.
+                        That other one announces itself for 3 s (nodes/monitor.py); with Fast DDS's own 0.5 s
+                        the two find each other 3 s late at times.
 """
 
 from __future__ import annotations

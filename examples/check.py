@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Runs every example as its reader would: beside a pipeline that plays a real clip. Exit status 1 where one fails.
+"""Runs every example as its reader would: beside a pipeline that plays a real clip.
+
+Exit status 1 where one fails.
 
 python examples/check.py                 all of them
 python examples/check.py subscriber.py   one of them
@@ -29,8 +31,9 @@ CLIPS = ("vtest.avi", "bikes.mp4")
 
 @dataclass(frozen=True)
 class Case:
-    """How an example is run. expected: a pattern of a line that it must print. {clip} and {out} are filled in.
+    """How an example is run. {clip} and {out} in its arguments are filled in.
 
+    expected: a pattern of a line that it must print.
     beside: needs a pipeline, and runs until it is stopped, which must end it with status 0 as well.
     """
 
@@ -99,7 +102,8 @@ def _verdict(command: list[str], case: Case) -> str:
         for line in process.stdout or ():
             lines.append(line)
     if not found:
-        return f"expected a line like '{case.expected}' within {LIMIT_S:.0f} s, got: {''.join(lines[-5:]) or 'nothing'}"
+        got = "".join(lines[-5:]).strip() or "nothing"
+        return f"expected a line like '{case.expected}' within {LIMIT_S:.0f} s, got: {got}"
     return "" if process.returncode == 0 else f"expected exit status 0, got {process.returncode}"
 
 

@@ -6,7 +6,7 @@ Either way the nodes read the same parameter file, and bring themselves up.
 
 from __future__ import annotations
 
-from launch import LaunchDescription
+from launch import LaunchDescription, Substitution
 from launch.actions import DeclareLaunchArgument
 from launch.conditions import IfCondition
 from launch.substitutions import (
@@ -56,6 +56,7 @@ ARGUMENTS = (
     ),
     ("log_level", "info", ["debug", "info", "warn", "error", "fatal"], "Least severity that is logged."),
 )
+# Without a profile Fast DDS loses most images that we send to other processes, ~/debug_image included.
 # Jazzy's Fast DDS reads the first, newer ones the second. What the user has set stays.
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
@@ -75,13 +76,13 @@ def generate_launch_description() -> LaunchDescription:
                 DeclareLaunchArgument(n, default_value=d, choices=c, description=t)
                 for n, d, c, t in ARGUMENTS
             ),
-            _node("pipeline", IfCondition(composition), arguments=[from_source, *with_model]),
-            _separate("detector_node", separate, arguments=with_model),
-            _separate("cascade_node", separate),
-            _separate("gate_node", separate),
-            _separate("diagnostics_node", with_source),
-            _separate("diagnostics_node", without_source, overrides=watched),
-            _separate("source_node", with_source, arguments=[from_source]),
+            _node("pipeline", composition, arguments=[from_source, *with_model]),
+            _node("detector_node", separate, arguments=with_model),
+            _node("cascade_node", separate),
+            _node("gate_node", separate),
+            _node("diagnostics_node", with_source),
+            _node("diagnostics_node", without_source, overrides=watched),
+            _node("source_node", with_source, arguments=[from_source]),
         ]
     )
 
@@ -91,16 +92,11 @@ def _options(*names: str) -> list[list[object]]:
     return [[f"--{name}=", LaunchConfiguration(name)] for name in names]
 
 
-def _separate(executable: str, condition: object, **kwargs: object) -> Node:
-    profile = PathJoinSubstitution([CONFIG, "fastdds.xml"])
-    environment = {name: EnvironmentVariable(name, default_value=profile) for name in PROFILE_VARIABLES}
-    return _node(executable, IfCondition(condition), additional_env=environment, **kwargs)
-
-
-def _node(executable: str, condition: object, overrides: dict | None = None, **kwargs: object) -> Node:
-    """A process. It gets no name: a name would be given to every node of the process."""
+def _node(executable: str, condition: Substitution, overrides: dict | None = None, **kwargs: object) -> Node:
+    """A process, where the condition holds. It gets no name: that would go to every node of the process."""
     image_topic = LaunchConfiguration("image_topic")
     log_level = LaunchConfiguration("log_level")
+    profile = PathJoinSubstitution([CONFIG, "fastdds.xml"])
     autostart = ParameterValue(LaunchConfiguration("autostart"), value_type=bool)
     return Node(
         package="edge_vision",
@@ -110,7 +106,8 @@ def _node(executable: str, condition: object, overrides: dict | None = None, **k
         remappings=[("image_raw", image_topic), ("image_raw/compressed", [image_topic, "/compressed"])],
         # Not in `parameters`: there a file that does not exist is only a warning, and the defaults run.
         ros_arguments=["--params-file", LaunchConfiguration("params_file"), "--log-level", log_level],
+        additional_env={name: EnvironmentVariable(name, default_value=profile) for name in PROFILE_VARIABLES},
         output="screen",
-        condition=condition,
+        condition=IfCondition(condition),
         **kwargs,
     )

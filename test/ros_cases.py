@@ -54,7 +54,9 @@ PATIENCE_S = 30.0
 FATES = ("inferred", "gated", "rejected", "superseded", "failed")
 
 
-def wait_until(happened: Callable[[], Any], what: str, turn: Callable[[], None] = lambda: time.sleep(0.01)) -> Any:
+def wait_until(
+    happened: Callable[[], Any], what: str, turn: Callable[[], None] = lambda: time.sleep(0.01)
+) -> Any:
     """Turn until it happened; returns what it gave. Fails naming `what`."""
     until_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < until_s:
@@ -66,8 +68,8 @@ def wait_until(happened: Callable[[], Any], what: str, turn: Callable[[], None] 
 
 
 def law(flat: dict[str, int]) -> bool:
-    """The sum of design.md."""
-    return flat["received"] == sum(flat[name] for name in (*FATES, "in_flight"))
+    """The sum of design.md; a process that does not end the chain hands frames on."""
+    return flat["received"] == sum(flat[name] for name in (*FATES, "in_flight")) + flat.get("handed_on", 0)
 
 
 _RUNNING: list[Running] = []
@@ -209,7 +211,9 @@ class Robot:
     def rematch(self, publisher: Any) -> None:
         """Wait until somebody listens to a publisher."""
         self.wait(publisher.get_subscription_count, f"a subscriber to {publisher.topic_name}")
-        self.wait(lambda: matched(publisher.topic_name), f"the subscriber to {publisher.topic_name} to know us")
+        self.wait(
+            lambda: matched(publisher.topic_name), f"the subscriber to {publisher.topic_name} to know us"
+        )
 
     def call(self, kind: type, name: str, request: Any) -> Any:
         """Call a service and wait for the answer."""
@@ -223,7 +227,9 @@ class Robot:
             self._statuses[node] = self.listen(DiagnosticArray, f"{node}/status")
         return self._statuses[node]
 
-    def status(self, node: str, fits: Callable[[Any, dict[str, str]], bool] = lambda status, values: True) -> Any:
+    def status(
+        self, node: str, fits: Callable[[Any, dict[str, str]], bool] = lambda status, values: True
+    ) -> Any:
         """The next status of a node that fits: (DiagnosticStatus, its values)."""
         heard = self.statuses(node)
         heard.clear()

@@ -31,8 +31,9 @@ def draw_detections(picture: np.ndarray, found: Detections, labels: Sequence[str
         color = class_color(int(class_id))
         text = f"{label_of(labels, int(class_id))} {score:.2f}"
         (width, height), _ = cv2.getTextSize(text, _FONT, 0.45, 1)
-        text_top = top - height - 6 if top > height + 6 else top
         cv2.rectangle(picture, (left, top), (right, bottom), color, 2)
+        left = max(0, min(left, picture.shape[1] - width - 4))
+        text_top = top - height - 6 if top > height + 6 else top
         cv2.rectangle(picture, (left, text_top), (left + width + 4, text_top + height + 6), color, -1)
         cv2.putText(picture, text, (left + 2, text_top + height + 2), _FONT, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     return picture

@@ -9,7 +9,6 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState
-from rclpy._rclpy_pybind11 import RCLError
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
@@ -127,12 +126,18 @@ class EdgeNode(LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop_retrying()
-        self.stop_all()
+        self.stop()
+        self.free()
         return TransitionCallbackReturn.SUCCESS
 
-    def stop_all(self) -> None:
-        """Stop and free, from whatever state, before the process ends."""
+    def stop(self) -> None:
+        """Stop, from whatever state, before the process ends. Keeps what failed before as the last word."""
+        failure = self.failure
         self._attempt("deactivate", self.deactivate)
+        self.failure = self.failure or failure
+
+    def free(self) -> None:
+        """Free the memory, after `stop`."""
         self._attempt("clean up", self.cleanup)
 
     def _stop_retrying(self) -> None:
@@ -190,7 +195,7 @@ class EdgeNode(LifecycleNode):
         def answer(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
             try:
                 return change_state(request, response)
-            except RCLError as error:
+            except RuntimeError as error:  # rclpy's RCLError
                 self.log_throttled(
                     "error", f"transition {request.transition.id} refused, being {self.state}: {error}"
                 )

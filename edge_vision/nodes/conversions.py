@@ -25,6 +25,7 @@ from vision_msgs.msg import (
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import ENCODINGS, Frame, decode_compressed, view_image
+from edge_vision.core.ledger import FATES
 from edge_vision.core.tick import Tick
 from edge_vision.errors import ImageError
 
@@ -177,6 +178,8 @@ def tick_from_message(message: DiagnosticArray) -> Tick:
         raise ValueError(f"expected one status in a tick, got {len(message.status)}")
     status = message.status[0]
     values = {pair.key: pair.value for pair in status.values}
+    if values.get("fate", "") not in ("", *FATES):
+        raise ValueError(f"'{values['fate']}' is no fate: expected one of {', '.join(FATES)}")
     regions = np.array(json.loads(values.get("regions", "[]")), np.float32).reshape(-1, 4)
     stamp_ns = message.header.stamp.sec * NS_PER_S + message.header.stamp.nanosec
     return Tick(

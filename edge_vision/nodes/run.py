@@ -27,11 +27,15 @@ LONGEST_END_S = 1.8
 def main(kinds: Sequence[type[EdgeNode]], program: str, args: list[str] | None = None) -> int:
     """Run these nodes until SIGINT or SIGTERM. Returns the exit status."""
     argv = list(sys.argv if args is None else [program, *args])
-    options = _parse(kinds, program, remove_ros_args(argv)[1:])
     stop = _stop_on_signals()
     # Our images are small: OpenCV's thread pool costs more than it saves, and takes cores from the model.
     cv2.setNumThreads(1)
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        options = _parse(kinds, program, remove_ros_args(argv)[1:])
+        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # A parameter file that is not there or no YAML, a malformed remapping.
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
     try:
         run(kinds, options, stop)
     finally:
@@ -123,11 +127,13 @@ def spin(executor: Any, node: EdgeNode, stop: threading.Event) -> None:
 def end(nodes: Sequence[EdgeNode]) -> None:
     """Stop the nodes from the start of the chain to its end, with a last status from each."""
     for node in nodes:
-        node.stop_all()
+        node.stop()
     for node in nodes:
+        # While the models are still there: the last word names what ran.
         if rclpy.ok():
             node.publish_status()
     for node in nodes:
+        node.free()
         node.destroy_node()
 
 

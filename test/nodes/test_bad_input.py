@@ -6,7 +6,16 @@ from array import array
 
 import numpy as np
 import pytest
-from ros_cases import ALL, CompressedImage, Image, detections_of, image_message, jpeg_message, picture, stamp_of
+from ros_cases import (
+    ALL,
+    CompressedImage,
+    Image,
+    detections_of,
+    image_message,
+    jpeg_message,
+    picture,
+    stamp_of,
+)
 
 GOOD = picture(0)
 
@@ -78,7 +87,7 @@ def test_bad_images_are_counted_and_the_pipeline_goes_on(start, robot):
     running = start(ALL)
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_raw")
-    good = (lambda stamp_ns: image_message(picture(stamp_ns // STEP_NS), stamp_ns))
+    good = lambda stamp_ns: image_message(picture(stamp_ns // STEP_NS), stamp_ns)
     play(robot, running, camera, answers, good, BAD_IMAGES)
 
 
@@ -90,7 +99,7 @@ def test_the_detector_alone_counts_them_too(start, robot, name):
     running = start([DetectorNode])
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_accepted")
-    good = (lambda stamp_ns: image_message(picture(stamp_ns // STEP_NS), stamp_ns))
+    good = lambda stamp_ns: image_message(picture(stamp_ns // STEP_NS), stamp_ns)
     play(robot, running, camera, answers, good, {name: BAD_IMAGES[name]})
 
 
@@ -117,7 +126,7 @@ def test_bad_jpegs_are_counted_and_the_pipeline_goes_on(start, robot):
     running = start(overrides={"gate": {"image_transport": "compressed"}})
     answers = detections_of(robot)
     camera = robot.publisher(CompressedImage, "image_raw/compressed")
-    good = (lambda stamp_ns: jpeg_message(picture(stamp_ns // STEP_NS), stamp_ns))
+    good = lambda stamp_ns: jpeg_message(picture(stamp_ns // STEP_NS), stamp_ns)
     play(robot, running, camera, answers, good, BAD_JPEGS)
 
 
@@ -135,7 +144,10 @@ def test_a_jpeg_that_lost_its_end_fails_or_is_looked_at_but_stops_nothing(start,
 
 ODD_BUT_GOOD = {
     "odd stride": lambda at_ns: image_message(
-        np.pad(picture(at_ns), ((0, 0), (0, 1), (0, 0)))[:, :64], at_ns, step=65 * 3, data=padded(picture(at_ns))
+        np.pad(picture(at_ns), ((0, 0), (0, 1), (0, 0)))[:, :64],
+        at_ns,
+        step=65 * 3,
+        data=padded(picture(at_ns)),
     ),
     "big endian": lambda at_ns: image_message(
         (picture(at_ns)[:, :, 0].astype(">u2") * 200), at_ns, encoding="mono16", is_bigendian=1

@@ -61,7 +61,9 @@ def test_limits_warn(start, robot):
 
 
 def test_a_node_that_is_not_there_is_stale(start, robot):
-    start([GateNode, DiagnosticsNode], {"diagnostics": {"watched_nodes": ["gate", "ghost"], "stale_ms": 1100.0}})
+    start(
+        [GateNode, DiagnosticsNode], {"diagnostics": {"watched_nodes": ["gate", "ghost"], "stale_ms": 1100.0}}
+    )
     found = diagnostics(robot, lambda found: "ghost" in found)
     assert found["ghost"][0].level == b"\x03" and "is the node running" in found["ghost"][0].message
     assert found["gate"][0].level == b"\x00"

@@ -45,7 +45,10 @@ BREAKAGES = {
     "unknown head": (lambda f: edit(f, "type: ssd", "type: detr9"), ["detr9", "ssd"]),
     "unknown key": (lambda f: edit(f, "version:", "verzion: 1.0.0\nversion:"), ["verzion"]),
     "wrong output": (lambda f: edit(f, "scores: class_logits", "scores: logits"), ["logits", "class_logits"]),
-    "too few labels": (lambda f: (f / "labels.txt").write_text("person\ncar\n"), ["labels", "[1, 1917, 3]", "[1, 1917, 91]"]),
+    "too few labels": (
+        lambda f: (f / "labels.txt").write_text("person\ncar\n"),
+        ["labels", "[1, 1917, 3]", "[1, 1917, 91]"],
+    ),
     "wrong input size": (lambda f: edit(f, "width_px: 300", "width_px: 320"), ["input size", "1917"]),
     "no yaml": (lambda f: (f / "bundle.yaml").write_text("{: :"), ["bundle.yaml"]),
     "a file outside": (lambda f: edit(f, "labels: labels.txt", "labels: ../../x"), ["labels"]),
@@ -132,7 +135,10 @@ def test_requested_and_actual_are_told(start, robot):
     status, values = robot.status("detector")
     assert status.level == b"\x00"
     assert values["backend.requested.backend"] == "auto" and values["backend.requested.threads"] == "1"
-    assert values["backend.actual.backend"].startswith("onnxruntime ") and values["backend.actual.threads"] == "1"
+    assert (
+        values["backend.actual.backend"].startswith("onnxruntime ")
+        and values["backend.actual.threads"] == "1"
+    )
     assert values["model"].startswith(SSD) and len(values["model_sha256"]) == 64
 
 

@@ -18,7 +18,11 @@ CASES = {
         "/image_raw",
         "/found",
     ),
-    "results under the detector's name": (["-r", "detector:detections:=~/found"], "/image_raw", "/detector/found"),
+    "results under the detector's name": (
+        ["-r", "detector:detections:=~/found"],
+        "/image_raw",
+        "/detector/found",
+    ),
 }
 
 

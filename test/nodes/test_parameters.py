@@ -154,6 +154,8 @@ def test_every_parameter_has_its_descriptor(start, robot):
 
 
 def test_the_detectors_parameters_are_known_under_its_name_only(start):
-    running = start([DetectorNode], ros_args=["-p", "detector:score_threshold:=0.7", "-p", "gate:enabled:=false"])
+    running = start(
+        [DetectorNode], ros_args=["-p", "detector:score_threshold:=0.7", "-p", "gate:enabled:=false"]
+    )
     assert running["detector"].params["score_threshold"] == 0.7
     assert running["detector"].params["enabled"] is True

@@ -63,7 +63,9 @@ def test_a_loop_goes_on_in_time(start, robot, clip):
 
 def test_clock_stamps(start, robot, clip):
     before_ns = running_ns = None
-    running = start((SourceNode, *CHAIN), source(clip, stamps="clock", playback_rate=0.0, loop=True, frame_id="cam"))
+    running = start(
+        (SourceNode, *CHAIN), source(clip, stamps="clock", playback_rate=0.0, loop=True, frame_id="cam")
+    )
     before_ns = running["source"].get_clock().now().nanoseconds - 60 * 10**9
     answers = detections_of(robot)
     robot.wait(lambda: answers, "an answer")
@@ -75,7 +77,9 @@ def test_images_go_to_dds_only_when_somebody_listens(start, robot, clip, monkeyp
     running = start((SourceNode, *CHAIN), source(clip, loop=True, playback_rate=0.0))
     sent = []
     message = running["source"]._writer.message
-    monkeypatch.setattr(running["source"]._writer, "message", lambda frame: sent.append(frame) or message(frame))
+    monkeypatch.setattr(
+        running["source"]._writer, "message", lambda frame: sent.append(frame) or message(frame)
+    )
     robot.wait(lambda: running.books["inferred"] > 5, "some frames")
     assert not sent
     images = robot.listen(Image, "image_raw", SENSOR)

@@ -60,7 +60,9 @@ def test_each_node_alone_has_the_topics_and_services_of_its_spec(start, robot, t
     robot.wait(lambda: spec.name in robot.node.get_node_names(), "the node")
     robot.wait(lambda: len(seen_topics(robot, spec.name)) >= len(expected), "its topics")
     assert seen_topics(robot, spec.name) == expected
-    services = {name: kind for name, (kind,) in robot.node.get_service_names_and_types_by_node(spec.name, "/")}
+    services = {
+        name: kind for name, (kind,) in robot.node.get_service_names_and_types_by_node(spec.name, "/")
+    }
     for name, kind, _ in spec.services:
         assert services[name.replace("~", f"/{spec.name}")] == kind
     own = {name for name in services if not services[name].startswith(("rcl_", "lifecycle_", "type_desc"))}
@@ -86,9 +88,13 @@ QOS = {
 def test_the_qos_that_is_offered(start, robot):
     start(ALL)
     for topic, (reliability, durability) in QOS.items():
-        offered = robot.wait(lambda topic=topic: robot.node.get_publishers_info_by_topic(topic), topic)[0].qos_profile
+        offered = robot.wait(lambda topic=topic: robot.node.get_publishers_info_by_topic(topic), topic)[
+            0
+        ].qos_profile
         assert (offered.reliability, offered.durability) == (reliability, durability), topic
-    asked = robot.wait(lambda: robot.node.get_subscriptions_info_by_topic("/image_raw"), "the gate")[0].qos_profile
+    asked = robot.wait(lambda: robot.node.get_subscriptions_info_by_topic("/image_raw"), "the gate")[
+        0
+    ].qos_profile
     assert (asked.reliability, asked.durability) == (BEST_EFFORT, VOLATILE), "takes any camera's QoS"
 
 
@@ -99,7 +105,9 @@ def test_the_qos_of_one_topic_can_be_overridden(start, robot):
             *("-p", "detector:qos_overrides./detector/debug_image.publisher.reliability:=reliable"),
         ]
     )
-    asked = robot.wait(lambda: robot.node.get_subscriptions_info_by_topic("/image_raw"), "the gate")[0].qos_profile
+    asked = robot.wait(lambda: robot.node.get_subscriptions_info_by_topic("/image_raw"), "the gate")[
+        0
+    ].qos_profile
     assert asked.reliability == RELIABLE
     for topic, reliability in {"/detector/debug_image": RELIABLE, "/image_gated": BEST_EFFORT}.items():
         offered = robot.wait(lambda topic=topic: robot.node.get_publishers_info_by_topic(topic), topic)[0]

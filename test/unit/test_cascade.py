@@ -127,7 +127,13 @@ def test_a_classifier_that_recovers_is_no_longer_told_as_failing():
     assert cascade.last_error is None
 
 
-LABELS = ["tench, Tinca tinca", "mountain bike, all-terrain bike, off-roader", "dogsled, dog sled", "Dog", "cat"]
+LABELS = [
+    "tench, Tinca tinca",
+    "mountain bike, all-terrain bike, off-roader",
+    "dogsled, dog sled",
+    "Dog",
+    "cat",
+]
 
 
 @pytest.mark.parametrize(

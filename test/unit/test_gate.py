@@ -87,8 +87,12 @@ TABLE = [
     ("stamps stand still too long", "refresh", "refresh"),
     ("stamps run, our clock does not", "refresh", "refresh"),
 ]
-CASES = [(state, event, reason) for event, *row in TABLE for state, reason in zip(("running", "limited"), row)]
-CASES += [("fresh", event, "first") for event in EVENTS] + [("disabled", event, "disabled") for event in EVENTS]
+CASES = [
+    (state, event, reason) for event, *row in TABLE for state, reason in zip(("running", "limited"), row)
+]
+CASES += [("fresh", event, "first") for event in EVENTS] + [
+    ("disabled", event, "disabled") for event in EVENTS
+]
 SKIPS = ("still", "rate_limit")
 
 
@@ -144,7 +148,7 @@ def test_a_small_object_that_appears_passes_and_its_region_holds_it(gray, side_p
     assert decision.reason == "motion"
     x1, y1, x2, y2 = decision.regions[0]
     assert x1 <= left and y1 <= top and x2 >= left + side_px and y2 >= top + side_px
-    assert 0 <= x1 and 0 <= y1 and x2 <= 320 and y2 <= 240
+    assert x1 >= 0 and y1 >= 0 and x2 <= 320 and y2 <= 240
 
 
 @pytest.mark.parametrize("sigma", [2.0, 5.0, 8.0])
@@ -195,9 +199,7 @@ def test_never_blind_for_longer_than_allowed():
 
 
 @given(
-    st.lists(
-        st.tuples(st.integers(0, 4000), st.integers(1, 400), st.booleans()), min_size=2, max_size=40
-    ),
+    st.lists(st.tuples(st.integers(0, 4000), st.integers(1, 400), st.booleans()), min_size=2, max_size=40),
     st.floats(1, 2000),
     st.sampled_from([0.0, 1.0, 10.0]),
 )

@@ -1,0 +1,97 @@
+"""Real processes of the executables, ended by their id whatever happens, and their standard error looked through."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from ros_cases import Robot
+
+ROOT = Path(__file__).parents[2]
+
+
+class Executable:
+    """One of the package's executables in a process of its own."""
+
+    def __init__(self, folder: Path, name: str, *arguments: str, env: dict[str, str] | None = None) -> None:
+        self.name = name
+        self._log = folder / f"{name}_{os.urandom(4).hex()}.log"
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "edge_vision.nodes.cli", name, *arguments],
+                cwd=ROOT,
+                env={**os.environ, **(env or {})},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def takes_signals(self) -> bool:
+        """True once the program's own code runs: Python itself catches SIGINT alone, and tells it in a traceback."""
+        try:
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+        except OSError:
+            return False
+        caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+    def end(self, number: int = signal.SIGINT, timeout_s: float = 20.0) -> int:
+        """Send a signal, wait for the end, and give the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(timeout_s)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(20)
+
+    def members(self) -> list[int]:
+        """Live processes of its session: its children, should it have left any."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+                except OSError:
+                    continue
+                if int(session) == self.process.pid and state != "Z":
+                    found.append(int(entry.name))
+        return found
+
+
+@pytest.fixture
+def robot(domain: int) -> Iterator[Robot]:
+    from ros_cases import Robot
+
+    robot = Robot(domain)
+    yield robot
+    robot.close()
+
+
+@pytest.fixture
+def launch(domain: int, tmp_path: Path) -> Iterator[Callable[..., Executable]]:
+    """Starts executables: launch(name, *arguments)."""
+    started: list[Executable] = []
+
+    def begin(name: str, *arguments: Any, **kwargs: Any) -> Executable:
+        started.append(Executable(tmp_path, name, *map(str, arguments), **kwargs))
+        return started[-1]
+
+    yield begin
+    for one in started:
+        one.kill()
+        assert one.members() == [], f"{one.name} left processes behind"
+        assert "Traceback" not in one.output, one.output

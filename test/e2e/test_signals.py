@@ -1,0 +1,105 @@
+"""Ctrl-C at any moment: the process ends, soon, with a sane status, without a traceback and without orphans."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+from model_cases import SSD, bundle_or_skip
+from ros_cases import detections_of, wait_until
+
+from edge_vision.bundles.store import cache_dir
+
+# The promise is two seconds; the test only tells an end from no end, on a machine that others load too.
+END_S = 4.0
+# 0: an orderly end. 130, 143: the signal came while the process was still importing.
+SANE = {signal.SIGINT: (0, 130), signal.SIGTERM: (0, 143)}
+
+
+@pytest.fixture
+def video():
+    path = cache_dir() / "video" / "vtest.avi"
+    if not path.exists():
+        pytest.skip(f"{path} is not there: the demo's set-up fetches it")
+    bundle_or_skip(SSD)
+    return path
+
+
+STARTS = [(signal.SIGINT, after_s) for after_s in (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.1, 1.5)]
+STARTS += [(signal.SIGTERM, after_s) for after_s in (0.2, 0.8)]
+
+
+@pytest.mark.parametrize("number,after_s", STARTS)
+def test_at_the_start(launch, video, number, after_s):
+    pipeline = launch("pipeline", "--source", video)
+    wait_until(pipeline.takes_signals, "Python to have started")
+    time.sleep(after_s)
+    assert pipeline.end(number, END_S) in SANE[number], pipeline.output
+    assert "Traceback" not in pipeline.output and "KeyboardInterrupt" not in pipeline.output, pipeline.output
+    assert pipeline.members() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", ["pipeline", "source_node", "gate_node", "cascade_node", "detector_node"])
+def test_while_it_runs(launch, robot, video, name, number):
+    options = ("--source", video, "--loop") if name in ("pipeline", "source_node") else ()
+    running = launch(name, *options, "--ros-args", "-p", "playback_rate:=0.0")
+    node = {"pipeline": "detector"}.get(name, name.removesuffix("_node"))
+    robot.status(node, lambda status, values: values["state"] == "active")
+    if name == "pipeline":
+        answers = detections_of(robot)
+        robot.wait(lambda: len(answers) > 3, "answers")
+    last = robot.statuses(node)
+    assert running.end(number, END_S) == 0, running.output
+    assert running.members() == []
+    robot.turns(0.5)
+    if name == "pipeline" and last:
+        values = {pair.key: pair.value for pair in last[-1].status[0].values}
+        assert values["ledger.balanced"] == "True" and values["ledger.in_flight"] == "0"
+
+
+def test_twice_in_a_row(launch, robot, video):
+    pipeline = launch("pipeline", "--source", video, "--loop")
+    robot.status("detector", lambda status, values: values["state"] == "active")
+    pipeline.process.send_signal(signal.SIGINT)
+    time.sleep(0.01)
+    assert pipeline.end(signal.SIGINT, END_S) in (0, 130), pipeline.output
+
+
+def test_while_it_waits_for_a_stream(launch, robot):
+    """A connection that is accepted and never answered keeps OpenCV busy until its time-out."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        uri = f"http://127.0.0.1:{server.getsockname()[1]}/video"
+        source = launch("source_node", "--source", uri)
+        robot.status("source", lambda status, values: values["situation"] == "opening")
+        assert source.end(signal.SIGINT, END_S) == 0, source.output
+
+
+@pytest.mark.parametrize(
+    "arguments,needle",
+    [
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--ros-args", "--params-file", "/no/such.yaml"], "/no/such.yaml"),
+        (["--ros-args", "-p", "broken"], "broken"),
+        (["--ros-args", "-r", "a b:=c"], "a b:=c"),
+    ],
+)
+def test_wrong_command_lines_are_told_in_a_line(launch, arguments, needle):
+    gate = launch("gate_node", *arguments)
+    assert gate.process.wait(20) not in (0, None)
+    assert needle in gate.output and "Traceback" not in gate.output, gate.output
+
+
+def test_a_wrong_executable_is_told(launch):
+    wrong = launch("gaet_node")
+    assert wrong.process.wait(20) == 2
+    assert "gate_node" in wrong.output
+
+
+def test_help_needs_no_ros_graph(launch):
+    gate = launch("pipeline", "--help")
+    assert gate.process.wait(20) == 0
+    assert "--source" in gate.output and "--ros-args --params-file" in gate.output

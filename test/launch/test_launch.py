@@ -1,0 +1,144 @@
+"""The launch file, started as users start it: `ros2 launch`, on a real clip, in a ROS domain of its own.
+
+Runs where launch_ros and ros2cli are installed and the package was built with colcon and sourced.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytest.importorskip("launch_ros", reason="launch_ros is not installed: source ROS 2 to run these tests")
+ament = pytest.importorskip("ament_index_python", reason="ament_index_python is not installed")
+if not shutil.which("ros2"):
+    pytest.skip("the command ros2 is not installed: source ROS 2 to run these tests", allow_module_level=True)
+try:
+    ament.get_package_share_directory("edge_vision")
+except ament.PackageNotFoundError:
+    pytest.skip(
+        "edge_vision is not installed: colcon build, source install/setup.bash", allow_module_level=True
+    )
+
+import rclpy  # noqa: E402
+from rclpy.context import Context  # noqa: E402
+from vision_msgs.msg import Detection2DArray  # noqa: E402
+
+from edge_vision.bundles.store import bundles_dir, cache_dir  # noqa: E402
+
+CLIP = cache_dir() / "video" / "vtest.avi"
+MODEL = bundles_dir() / "ssdlite_mobilenet_v2_coco"
+pytestmark = pytest.mark.skipif(
+    not (CLIP.exists() and MODEL.exists()), reason=f"{CLIP} or {MODEL} is not there: run `make setup`"
+)
+# Liveness, not speed: how long anything may take on a loaded machine.
+PATIENCE_S = 60.0
+
+
+@contextmanager
+def launched(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`ros2 launch` in a process group of its own, which is gone afterwards."""
+    command = ["ros2", "launch", "edge_vision", "pipeline.launch.py", *arguments]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def detections(topic: str, domain: int, count: int) -> list[Detection2DArray]:
+    """The first messages of a topic that hold an object. Fewer when the patience ends."""
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    node = rclpy.create_node("listener", context=context)
+    found: list[Detection2DArray] = []
+    node.create_subscription(Detection2DArray, topic, lambda m: found.append(m) if m.detections else None, 5)
+    executor = rclpy.executors.SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    until_s = time.monotonic() + PATIENCE_S
+    while len(found) < count and time.monotonic() < until_s:
+        executor.spin_once(timeout_sec=0.2)
+    node.destroy_node()
+    context.try_shutdown()
+    return found
+
+
+def interrupted(process: subprocess.Popen[str]) -> str:
+    """Ctrl-C as from a terminal: to all processes at once. Returns the output; nothing may be left."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=PATIENCE_S)
+    assert not psutil.wait_procs(children, timeout=5.0)[1], "processes were left behind"
+    return output
+
+
+@pytest.mark.parametrize("composition", ["true", "false"])
+@pytest.mark.parametrize("namespace", ["", "robot/front"])
+def test_with_a_source_alone_detections_flow(composition: str, namespace: str, domain: int) -> None:
+    with launched(f"source:={CLIP}", f"composition:={composition}", f"namespace:={namespace}") as process:
+        found = detections(f"/{namespace}/detections".replace("//", "/"), domain, 3)
+        output = interrupted(process)
+    assert len(found) >= 3, output
+    assert {message.header.frame_id for message in found} == {"camera"}
+    assert "Traceback" not in output
+    assert output.count("process started") == (1 if composition == "true" else 5)
+
+
+def test_a_user_s_profile_stays(domain: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    share = Path(ament.get_package_share_directory("edge_vision"))
+    own = tmp_path / "own.xml"
+    own.write_bytes((share / "config" / "fastdds.xml").read_bytes())
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(own))
+    with launched("composition:=false", "autostart:=false") as process:
+        nodes = wait_for_children(process, 4)
+        environments = [child.environ() for child in nodes]
+        interrupted(process)
+    assert {e["FASTRTPS_DEFAULT_PROFILES_FILE"] for e in environments} == {str(own)}
+    assert {e["FASTDDS_DEFAULT_PROFILES_FILE"] for e in environments} == {
+        str(share / "config" / "fastdds.xml")
+    }
+
+
+def wait_for_children(process: subprocess.Popen[str], count: int) -> list[psutil.Process]:
+    """The node processes. Without a source there is no source_node."""
+    until_s = time.monotonic() + PATIENCE_S
+    nodes: list[psutil.Process] = []
+    while len(nodes) < count and time.monotonic() < until_s:
+        time.sleep(0.2)
+        children = psutil.Process(process.pid).children(recursive=True)
+        nodes = [child for child in children if any("lib/edge_vision/" in part for part in child.cmdline())]
+    assert len(nodes) == count
+    return nodes
+
+
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        ("composition:=maybe", 'provided value "maybe" is not valid'),
+        ("log_level:=loud", 'provided value "loud" is not valid'),
+        ("params_file:=/not/there.yaml", "/not/there.yaml"),
+    ],
+)
+def test_a_bad_argument_is_told(argument: str, told: str, domain: int) -> None:
+    with launched(argument) as process:
+        output, _ = process.communicate(timeout=PATIENCE_S)
+    assert told in output
+
+
+def test_every_argument_has_a_description() -> None:
+    command = ["ros2", "launch", "edge_vision", "pipeline.launch.py", "--show-args"]
+    output = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S).stdout
+    assert output.count("(default:") == 9
+    assert "no description given" not in output

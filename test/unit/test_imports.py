@@ -1,0 +1,74 @@
+"""Each part imports only what it may: ROS stays under nodes/, and the core needs numpy and OpenCV alone."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+PACKAGE = REPO / "edge_vision"
+FILES = sorted(PACKAGE.rglob("*.py"))
+# core/resources.py reads what a process costs, and nothing else in the core needs more.
+CORE_MAY_IMPORT = {"numpy", "cv2", "edge_vision"}
+CORE_EXTRAS = {"resources.py": {"psutil"}}
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The full names of all modules that a file imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import; write the full name"
+            yield node.module or ""
+
+
+def is_ros(module: str) -> bool:
+    root = module.split(".")[0]
+    return root.endswith(("_msgs", "_srvs", "_interfaces")) or root in {
+        "rclpy",
+        "rosidl_runtime_py",
+        "ament_index_python",
+        "cv_bridge",
+        "launch",
+        "launch_ros",
+    }
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_only_nodes_import_ros(file: Path) -> None:
+    ros = {module for module in imported(file) if is_ros(module)}
+    assert not ros or file.relative_to(PACKAGE).parts[0] == "nodes", f"{file.name} imports {sorted(ros)}"
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "core").rglob("*.py")), ids=lambda file: file.name)
+def test_the_core_needs_numpy_and_opencv_alone(file: Path) -> None:
+    roots = {module.split(".")[0] for module in imported(file)} - sys.stdlib_module_names
+    assert roots <= CORE_MAY_IMPORT | CORE_EXTRAS.get(file.name, set())
+
+
+@pytest.mark.parametrize("part", ["core", "backends", "bundles"])
+def test_a_lower_part_does_not_import_the_nodes(part: str) -> None:
+    for file in (PACKAGE / part).rglob("*.py"):
+        assert not {m for m in imported(file) if m.startswith("edge_vision.nodes")}, file.name
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    assert set(imported(PACKAGE / "__init__.py")) <= {"__future__"}
+
+
+def test_what_must_work_without_ros_loads_none_of_it() -> None:
+    code = (
+        "import sys\n"
+        "import edge_vision.nodes.reference, edge_vision.nodes.cli, edge_vision.core.detector\n"
+        "import edge_vision.backends, edge_vision.bundles\n"
+        "heavy = {'rclpy', 'onnxruntime', 'openvino', 'onnx', 'vision_msgs'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {sorted(heavy)}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
