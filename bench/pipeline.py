@@ -5,13 +5,13 @@ in_process_hop_ms       from `hand_on` in the gate's thread to `process` in the 
                         cascade that is off, by reference; the real nodes in one process, the detector idle.
 separate_1080p_arrived  share of 1920x1080 bgr8 images at 10 fps that arrive from source_node in gate_node,
                         two processes with config/fastdds.xml.
-overhead_ratio          (latency - inference) / inference per frame, the median. latency: from the image's
-                        intake at the gate to the return of `publish` of its detections; inference: the
-                        session's run alone. 640x480, 30 fps, one process, one subscriber to `detections` in
-                        another. All that is not inference counts: gate, hops, pre- and post-processing,
-                        message.
-overhead_beyond_detect  the same beyond `Detector.detect`, so without pre- and post-processing.
-overhead_cpu            CPU time: (all threads of the process - those of the run) / those of the run.
+overhead_ratio          (latency - detector) / detector per frame, the median. latency: from the image's
+                        intake at the gate to the return of `publish` of its detections; detector: the time
+                        of `Detector.detect`. 640x480, 30 fps, one process, one subscriber to `detections`
+                        in another. So it counts the gate, the hops, the message and its publishing.
+overhead_ratio_strict   (latency - run) / run, where run is the runtime's session alone: pre- and
+                        post-processing count as overhead too. The faster the model, the larger it is.
+overhead_cpu_ratio      CPU time: (all threads of the process - those of the run) / those of the run.
 wrapper_ratio           `Detector.detect` over the bare runtime plus the same pre- and post-processing.
 rss_mb                  the most memory that the composed pipeline with ONNX Runtime ever had (VmHWM).
 first_detection_s       from the process's start to the first detection in another process; warm disk.
@@ -153,13 +153,14 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
                     found[name].append(_child("in_process.py", *arguments))
         finally:
             subscriber.stdin.close()
-    figures = ("overhead_ratio", "overhead_ratio_beyond_detect", "cpu_overhead_ratio")
+    figures = ("overhead_ratio", "overhead_ratio_strict", "overhead_cpu_ratio")
     by_rate = {
         name: {figure: statistics.median(one[figure] for one in ones) for figure in figures}
         for name, ones in found.items()
     }
     return {
         "overhead_ratio": by_rate["30_fps"]["overhead_ratio"],
+        "overhead_ratio_strict": by_rate["30_fps"]["overhead_ratio_strict"],
         "overhead": by_rate,
         "overhead_details": found,
     }
@@ -227,20 +228,23 @@ def _listed(counts: dict[str, int]) -> str:
 
 def _overhead_rows(result: dict[str, Any]) -> list[Row]:
     last = result["overhead_details"]["30_fps"][-1]
-    note = (
-        f"p50 {last['overhead_ms']['p50']:.2f} ms over inference {last['inference_ms']['p50']:.1f} ms, 30 fps"
-    )
-    main_figures = result["overhead"]["30_fps"]
-    rows = [at_most("overhead_ratio", result["overhead_ratio"], 0.10, "", note)]
+    overhead_ms, run_ms = last["overhead_ms"]["p50"], last["inference_ms"]["p50"]
+    detect_ms = last["parts_ms"]["detect"]["p50"]
+    rows = [
+        at_most("overhead_ratio", result["overhead_ratio"], 0.10, "", f"detector {detect_ms:.1f} ms, 30 fps"),
+        at_most(
+            "overhead_ratio_strict",
+            result["overhead_ratio_strict"],
+            0.10,
+            "",
+            f"{overhead_ms:.2f} ms over a run of {run_ms:.1f} ms, 30 fps",
+        ),
+    ]
     for rate, figures in result["overhead"].items():
-        if rate != "30_fps":
-            rows.append(Row(f"overhead_ratio, {rate.replace('_', ' ')}", figures["overhead_ratio"], ""))
-    rows.append(
-        Row("overhead_beyond_detect", main_figures["overhead_ratio_beyond_detect"], "", note="30 fps")
-    )
-    rows.append(
-        Row("overhead_cpu", main_figures["cpu_overhead_ratio"], "", note="30 fps, reports at 1 Hz included")
-    )
+        note = f"strict {figures['overhead_ratio_strict']:.3f}, CPU {figures['overhead_cpu_ratio']:.3f}"
+        rows.append(
+            Row(f"overhead_ratio, {rate.replace('_', ' ')}", figures["overhead_ratio"], "", note=note)
+        )
     rows += [
         Row(f"  {name}", part["p50"], "ms", note=f"p95 {part['p95']:.2f}")
         for name, part in last["parts_ms"].items()

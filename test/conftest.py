@@ -47,7 +47,7 @@ def _free_domain():
 
 
 def _nobody_there(domain: int) -> bool:
-    """False where a participant of this domain holds its port: somebody on this machine uses it without a lock."""
+    """False where a participant of this domain holds its port: somebody uses it without a lock."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind(("0.0.0.0", 7400 + 250 * domain + 10))

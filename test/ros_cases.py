@@ -188,6 +188,12 @@ class Robot:
     def wait(self, happened: Callable[[], Any], what: str) -> Any:
         return wait_until(happened, what, self.turn)
 
+    def wait_for(self, heard: list[Any], n: int, what: str = "messages") -> list[Any]:
+        """Wait until exactly n messages were heard; more fail at once."""
+        self.wait(lambda: len(heard) >= n, f"{n} {what}, having {len(heard)}")
+        assert len(heard) == n
+        return heard
+
     def turns(self, seconds: float) -> None:
         until_s = time.monotonic() + seconds
         while time.monotonic() < until_s:

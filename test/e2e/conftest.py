@@ -1,4 +1,4 @@
-"""Real processes of the executables, ended by their id whatever happens, and their standard error looked through."""
+"""Real processes of the executables, ended by their id whatever happens, their output looked through."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Executable:
         return self._log.read_text(errors="replace")
 
     def takes_signals(self) -> bool:
-        """True once the program's own code runs: Python itself catches SIGINT alone, and tells it in a traceback."""
+        """True once the program's own code runs: Python itself catches SIGINT alone, with a traceback."""
         try:
             status = Path(f"/proc/{self.process.pid}/status").read_text()
         except OSError:

@@ -51,8 +51,8 @@ def clip(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "street.avi"
     capture = Capture(str(source))
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (768, 576))
-    for number in range(FRAMES):
-        image = capture.read() if number < FRAMES - 10 else image
+    images = [capture.read() for _ in range(FRAMES - 10)]
+    for image in images + 10 * images[-1:]:
         writer.write(image)
     writer.release()
     return path

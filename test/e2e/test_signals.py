@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment: the process ends, soon, with a sane status, without a traceback and without orphans."""
+"""Ctrl-C at any moment: the process ends, soon, with a sane status, no traceback and no orphans."""
 
 from __future__ import annotations
 

@@ -59,8 +59,16 @@ BAD_IMAGES = {
 STEP_NS = 10**10
 
 
+def good_image(stamp_ns: int) -> Image:
+    return image_message(picture(stamp_ns // STEP_NS), stamp_ns)
+
+
+def good_jpeg(stamp_ns: int) -> CompressedImage:
+    return jpeg_message(picture(stamp_ns // STEP_NS), stamp_ns)
+
+
 def play(robot, running, camera, answers, make_good, cases, first_ns=10**12):
-    """A good frame, then each bad one followed by a good one. All must be counted right, all good be answered."""
+    """A good frame, then each bad one and a good one: all counted right, all good ones answered."""
     now_ns, expected_good = first_ns, [first_ns]
     camera.publish(make_good(now_ns))
     robot.wait(lambda: len(answers) == 1, "the first answer")
@@ -75,7 +83,7 @@ def play(robot, running, camera, answers, make_good, cases, first_ns=10**12):
         now_ns += STEP_NS
         camera.publish(make_good(now_ns))
         expected_good.append(now_ns)
-        robot.wait(lambda: len(answers) == number + 1, f"the answer after '{name}'; {running.books}")
+        robot.wait_for(answers, number + 1, f"answers, the last after '{name}'")
         running.settled(2 * number + 1)
     assert [stamp_of(answer) for answer in answers] == expected_good
     books = running.books
@@ -87,8 +95,7 @@ def test_bad_images_are_counted_and_the_pipeline_goes_on(start, robot):
     running = start(ALL)
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_raw")
-    good = lambda stamp_ns: image_message(picture(stamp_ns // STEP_NS), stamp_ns)
-    play(robot, running, camera, answers, good, BAD_IMAGES)
+    play(robot, running, camera, answers, good_image, BAD_IMAGES)
 
 
 @pytest.mark.parametrize("name", ["truncated", "unknown encoding", "stamp of 0"])
@@ -99,8 +106,7 @@ def test_the_detector_alone_counts_them_too(start, robot, name):
     running = start([DetectorNode])
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_accepted")
-    good = lambda stamp_ns: image_message(picture(stamp_ns // STEP_NS), stamp_ns)
-    play(robot, running, camera, answers, good, {name: BAD_IMAGES[name]})
+    play(robot, running, camera, answers, good_image, {name: BAD_IMAGES[name]})
 
 
 def jpeg(data: bytes):
@@ -126,8 +132,7 @@ def test_bad_jpegs_are_counted_and_the_pipeline_goes_on(start, robot):
     running = start(overrides={"gate": {"image_transport": "compressed"}})
     answers = detections_of(robot)
     camera = robot.publisher(CompressedImage, "image_raw/compressed")
-    good = lambda stamp_ns: jpeg_message(picture(stamp_ns // STEP_NS), stamp_ns)
-    play(robot, running, camera, answers, good, BAD_JPEGS)
+    play(robot, running, camera, answers, good_jpeg, BAD_JPEGS)
 
 
 def test_a_jpeg_that_lost_its_end_fails_or_is_looked_at_but_stops_nothing(start, robot):

@@ -92,7 +92,7 @@ def test_activated_again_it_works_again(start, robot):
     camera = robot.publisher(Image, "image_raw")
     for number in range(1, 4):
         camera.publish(image_message(picture(number), number * 10**9))
-        robot.wait(lambda: len(answers) == number, "an answer")
+        robot.wait_for(answers, number, "answers")
         for node in ("gate", "cascade", "detector"):
             assert robot.change_state(node, T.TRANSITION_DEACTIVATE)
             assert robot.change_state(node, T.TRANSITION_CLEANUP)
@@ -132,7 +132,7 @@ def test_deactivated_and_activated_under_load(start, robot, load, node):
         assert law(running.books)
         assert robot.change_state(node, T.TRANSITION_ACTIVATE)
         before = running.books["inferred"]
-        robot.wait(lambda: running.books["inferred"] > before, f"inference to go on: {running.books}")
+        robot.wait(lambda before=before: running.books["inferred"] > before, "inference to go on")
     camera.stop()
     books = running.settled(1)
     assert not books.get("failed.detector_error", 0) and not books.get("failed.gate_error", 0)
@@ -187,7 +187,7 @@ def test_the_end_under_load_leaves_nothing_in_flight(start, load):
     camera.stop()
     books = running.books
     assert law(books) and books["in_flight"] == 0 and books["inferred"] >= 5
-    assert set(key for key in books if key.startswith("failed.")) <= {
+    assert {key for key in books if key.startswith("failed.")} <= {
         "failed.deactivated",
         "failed.cascade_inactive",
         "failed.detector_inactive",

@@ -1,4 +1,4 @@
-"""Models that are missing, broken or misbehave: a message with the remedy, and on as soon as it is repaired."""
+"""Models that are missing, broken or misbehave: a message with the remedy, and on once they are repaired."""
 
 from __future__ import annotations
 

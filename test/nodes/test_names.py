@@ -57,7 +57,7 @@ def test_a_detector_that_takes_the_camera_directly(start, robot):
     camera = robot.publisher(Image, "/camera/image")
     for number in range(1, 4):
         camera.publish(image_message(picture(number), number, "cam"))
-        robot.wait(lambda: len(answers) == number, "an answer")
+        robot.wait_for(answers, number, "answers")
     assert running.settled(3)["inferred"] == 3
 
 

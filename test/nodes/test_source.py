@@ -113,7 +113,7 @@ def test_a_source_that_is_not_there_is_told_and_taken_when_it_comes(start, robot
     spoil, needle = TROUBLE[case]
     spoil(clip)
     running = start([SourceNode, GateNode], source(clip, playback_rate=0.0))
-    status, values = robot.status("source", lambda status, values: values["situation"] == "waiting")
+    status, _ = robot.status("source", lambda status, values: values["situation"] == "waiting")
     assert status.level == b"\x01" and needle in status.message and str(clip) in status.message
     assert running["source"].state == "active"
     shutil.copy(spare, clip.with_name("new.avi"))
@@ -124,7 +124,7 @@ def test_a_source_that_is_not_there_is_told_and_taken_when_it_comes(start, robot
 
 def test_a_stream_that_does_not_answer_is_told(start, robot):
     start([SourceNode], {"source": {"uri": "http://127.0.0.1:9/none", "open_timeout_ms": 300}})
-    status, values = robot.status("source", lambda status, values: values["situation"] == "waiting")
+    status, _ = robot.status("source", lambda status, values: values["situation"] == "waiting")
     assert status.level == b"\x01" and "does not answer" in status.message
 
 

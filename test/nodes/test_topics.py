@@ -1,4 +1,4 @@
-"""What the nodes offer is what the specs, and so the README, say: names, types, QoS, latching, on-demand topics."""
+"""What the nodes offer is what the specs, and so the README, say: names, types, QoS, latching."""
 
 from __future__ import annotations
 
@@ -117,10 +117,10 @@ def test_the_qos_of_one_topic_can_be_overridden(start, robot):
 def test_latched_topics_reach_who_comes_late(start, robot):
     bundle = bundle_or_skip(SSD)
     start()
-    labels = robot.wait(lambda heard=robot.listen(LabelInfo, "label_info", LATCHED): heard, "label_info")[0]
+    labels = robot.wait_for(robot.listen(LabelInfo, "label_info", LATCHED), 1)[0]
     assert [(c.class_id, c.class_name) for c in labels.class_map] == list(enumerate(bundle.labels))
     assert labels.threshold == pytest.approx(bundle.manifest.thresholds.score_threshold)
-    info = robot.wait(lambda heard=robot.listen(VisionInfo, "vision_info", LATCHED): heard, "vision_info")[0]
+    info = robot.wait_for(robot.listen(VisionInfo, "vision_info", LATCHED), 1)[0]
     assert info.method == f"{SSD} {bundle.manifest.version}"
     assert info.database_location == f"sha256:{bundle.sha256}"
 
@@ -173,7 +173,7 @@ def test_the_boxes_can_be_drawn_into_every_encoding(start, robot):
     for number, encoding in enumerate(["mono8", "rgb8", "bayer_rggb8"], 1):
         image = picture(number) if encoding == "rgb8" else picture(number)[:, :, 0].copy()
         camera.publish(image_message(image, number, encoding=encoding))
-        robot.wait(lambda: len(shown) == number, f"the picture of {encoding}; {running.books}")
+        robot.wait_for(shown, number, f"pictures, the last {encoding}")
     assert all(one.encoding == "bgr8" for one in shown)
 
 

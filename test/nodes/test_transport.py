@@ -1,4 +1,4 @@
-"""The stages as in processes of their own: ticks and images over DDS, and the last stage keeps the whole book."""
+"""The stages as in processes of their own: ticks and images over DDS, the last stage keeps the whole book."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our vision_msgs are upstream's vision_msgs: the same fields give the same RIHS01 hash, on disk and on the wire."""
+"""Our vision_msgs are upstream's: the same fields give the same RIHS01 hash, on disk and on the wire."""
 
 from __future__ import annotations
 

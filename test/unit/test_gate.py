@@ -88,7 +88,9 @@ TABLE = [
     ("stamps run, our clock does not", "refresh", "refresh"),
 ]
 CASES = [
-    (state, event, reason) for event, *row in TABLE for state, reason in zip(("running", "limited"), row)
+    (state, event, reason)
+    for event, *row in TABLE
+    for state, reason in zip(("running", "limited"), row, strict=True)
 ]
 CASES += [("fresh", event, "first") for event in EVENTS] + [
     ("disabled", event, "disabled") for event in EVENTS
@@ -195,7 +197,7 @@ def test_the_rate_limit_keeps_a_third_of_30_hz_at_10_hz():
 def test_never_blind_for_longer_than_allowed():
     player = Player(max_blind_ms=200.0)
     passed = [at for at in range(0, 5000, 33) if player.show(STILL, at).passed]
-    assert max(after - before for before, after in zip(passed, passed[1:])) <= 200 + 33
+    assert np.diff(passed).max() <= 200 + 33
 
 
 @given(
