@@ -18,11 +18,11 @@ from edge_vision.core.tick import Tick
 from edge_vision.nodes import run, specs
 from edge_vision.nodes.base import LATCHED, LATEST_IMAGE, RESULTS, WARN, latency_values
 from edge_vision.nodes.conversions import (
-    DetectionsWriter,
     ImageWriter,
     label_info_message,
     vision_info_message,
 )
+from edge_vision.nodes.fast_detections import best_encoder
 from edge_vision.nodes.model import LoadedModel, load_model
 from edge_vision.nodes.stage import StageNode
 
@@ -42,7 +42,7 @@ class DetectorNode(StageNode):
         self._models_loaded = 0
         self._windows = {name: LatencyWindow() for name in STAGES}
         self._debug_writer = ImageWriter()
-        self._results_writer = DetectionsWriter()
+        self._encode = best_encoder()
         self._last_count = 0
 
     def configure(self) -> None:
@@ -106,7 +106,7 @@ class DetectorNode(StageNode):
         self._publish_debug(frame, found)
 
     def _publish(self, frame: Frame, found: Detections) -> None:
-        self._detections.publish(self._results_writer.message(found, frame))
+        self._detections.publish(self._encode(found, frame))
         self.rate_out.tick()
         self._last_count = len(found)
 

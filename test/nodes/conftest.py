@@ -22,7 +22,7 @@ def robot(domain: int) -> Iterator[Robot]:
 
 @pytest.fixture
 def start(domain: int) -> Iterator[Callable[..., Running]]:
-    """Starts nodes: start(kinds, overrides, ros_args). In the end their books must balance, none in flight."""
+    """Starts nodes: start(kinds, overrides, ros_args). In the end the books must balance, none in flight."""
     from ros_cases import Running
 
     started: list[Running] = []
