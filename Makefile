@@ -56,10 +56,10 @@ types: setup-test  ## Check the types
 	scripts/types
 
 examples: setup-test  ## Run every example
-	$(VENV_PYTHON) scripts/examples.py
+	$(VENV_PYTHON) examples/check.py
 
 docs: setup  ## Write the tables of the README anew from the code
-	$(VENV_PYTHON) -m edge_vision.nodes.reference --write README.md
+	$(VENV_PYTHON) -m edge_vision.nodes.reference --write
 
 bench-pipeline: setup  ## Measure the pipeline; results in out/bench/pipeline.json
 	$(VENV_PYTHON) bench/pipeline.py $(ARGS)

@@ -115,6 +115,11 @@ class EdgeNode(LifecycleNode):
         self._was_up = result == TransitionCallbackReturn.SUCCESS
         if self._was_up:
             self.get_logger().info("active")
+        else:
+            # What was begun must not lie about, or the next attempt has it twice.
+            reason = self.failure
+            self._attempt("deactivate", self.deactivate)
+            self.failure = reason
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -36,7 +36,7 @@ def _leave(number: int, frame: Any) -> None:
 
 def _remedy(module: str) -> str:
     if module.startswith(("rclpy", "rcl_interfaces", "lifecycle_msgs")):
-        return "Source ROS 2 first (`source /opt/ros/jazzy/setup.bash`), or `make setup` and use .venv/bin/python."
+        return "Source ROS 2 (`source /opt/ros/jazzy/setup.bash`), or `make setup` and use .venv/bin/python."
     if module.endswith("_msgs"):
         return f"Install it: sudo apt install ros-$ROS_DISTRO-{module.replace('_', '-')}"
     return "Install what package.xml lists: rosdep install --from-paths . --ignore-src"

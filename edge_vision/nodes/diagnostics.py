@@ -72,11 +72,14 @@ class DiagnosticsNode(EdgeNode):
             self._process_status(meter) for meter in self._meters.values()
         ]
 
+    def _title(self, name: str) -> str:
+        return f"{self.get_namespace()}/{name}".lstrip("/")
+
     def _node_status(self, name: str) -> DiagnosticStatus | None:
         report = self._reports.get(name)
         now_s = time.monotonic()
         silent_s = now_s - (report.arrived_s if report else self._since_s)
-        title = f"{self.get_namespace().strip('/')}/{name}".lstrip("/")
+        title = self._title(name)
         if silent_s * 1e3 > self.params["stale_ms"]:
             text = f"no report for {silent_s:.0f} s: is the node running?"
             return status_message(title, self.camera, STALE, text, {})
@@ -118,7 +121,7 @@ class DiagnosticsNode(EdgeNode):
             "threads": usage.threads,
             "pid": meter.pid,
         }
-        return status_message(f"process {meter.pid}", self.camera, level, text, values)
+        return status_message(self._title(f"process {meter.pid}"), self.camera, level, text, values)
 
 
 def _number(text: str | None) -> float | None:

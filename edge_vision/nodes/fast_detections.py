@@ -64,4 +64,3 @@ def _same(count: int, frame_id: str) -> bool:
     if len(serialize_message(message)) != len(raw):
         return False
     return bool(deserialize_message(raw, Detection2DArray) == message)
-

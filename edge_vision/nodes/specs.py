@@ -42,8 +42,8 @@ class Param:
             return "one of " + ", ".join(self.choices)
         if self.low is None and self.high is None:
             return ""
-        low = "" if self.low is None else f"{self.low:g}"
-        high = "" if self.high is None else f"{self.high:g}"
+        low = "" if self.low is None else f"{self.low:.10g}"
+        high = "" if self.high is None else f"{self.high:.10g}"
         return f"{low}..{high}"
 
     def check(self, value: Any) -> Any:

@@ -237,3 +237,25 @@ def test_without_autostart_nothing_starts_by_itself(start, robot):
     camera = robot.publisher(Image, "image_raw")
     camera.publish(image_message(picture(1), 1))
     assert running.settled(1)["inferred"] == 1
+
+
+def test_an_activation_that_fails_leaves_nothing_behind(start, robot, monkeypatch):
+    from ros_cases import GateNode
+
+    subscribe = GateNode._subscribe
+
+    def fail(node):
+        raise RuntimeError("no subscription today")
+
+    monkeypatch.setattr(GateNode, "_subscribe", fail)
+    running = start()
+    gate = running["gate"]
+    assert gate.state == "inactive" and gate._worker is None and gate._mailbox is None
+    status, _ = robot.status("gate")
+    assert status.level == b"\x02" and "cannot activate: no subscription today" in status.message
+    assert "/image_gated" not in [publisher.topic_name for publisher in gate.publishers]
+    monkeypatch.setattr(GateNode, "_subscribe", subscribe)
+    assert running.in_executor(gate.bring_up)
+    camera = robot.publisher(Image, "image_raw")
+    camera.publish(image_message(picture(1), 1))
+    assert running.settled(1)["inferred"] == 1

@@ -91,7 +91,7 @@ class OutputReader:
         values = outputs[self.name]
         if values.shape != self.shape:
             raise self.misfit(values.shape)
-        # One sum tells in most calls: it is finite only where all numbers are (it may overflow where they are).
+        # One sum tells in most calls: it is finite only where all numbers are (but may overflow).
         if not math.isfinite(float(values.sum())) and not np.isfinite(values).all():
             bad = values.size - int(np.isfinite(values).sum())
             raise HeadError(
