@@ -49,6 +49,7 @@ class EdgeNode(LifecycleNode):
         super().__init__(self.spec.name, parameter_overrides=given, **kwargs)
         self.hub = hub or Hub()
         self.failure = ""
+        self._stopped = False
         self._logged: dict[str, float] = {}
         self._answer_wrong_transitions()
         self.params = Parameters(self, self.spec, self._is_configured, self.on_params)
@@ -140,6 +141,7 @@ class EdgeNode(LifecycleNode):
         failure = self.failure
         self._attempt("deactivate", self.deactivate)
         self.failure = self.failure or failure
+        self._stopped = True
 
     def free(self) -> None:
         """Free the memory, after `stop`."""
@@ -185,6 +187,8 @@ class EdgeNode(LifecycleNode):
     def _judged(self) -> tuple[int, str]:
         if self.failure:
             return ERROR, self.failure
+        if self._stopped:
+            return OK, "stopped"
         if self.state != "active":
             return WARN, f"{self.state}: nothing is processed"
         level, text = self.health()

@@ -46,7 +46,7 @@ class CascadeNode(StageNode):
     def cleanup(self) -> None:
         model, self._model = self._model, None
         self._cascade = Cascade()
-        if model:
+        if model and not self.worker_hangs:
             model.session.close()
 
     def on_params(self, names: set[str]) -> None:
@@ -61,7 +61,7 @@ class CascadeNode(StageNode):
     def accept(self, frame: Frame, tick: Tick | None) -> None:
         """As for every stage; but where nothing is to be decided, the frame goes on at once."""
         receive = self.hub.receiver(self._out_topic)
-        if receive is None or self._mailbox is None or not self._cascade.passes_through:
+        if receive is None or not self._active or not self._cascade.passes_through:
             super().accept(frame, tick)
             return
         self.rate_in.tick()

@@ -63,7 +63,8 @@ class DetectorNode(StageNode):
 
     def cleanup(self) -> None:
         model, self._model, self._detector = self._model, None, None
-        if model:
+        # A run that hangs still holds the session: better leaked than pulled from under it.
+        if model and not self.worker_hangs:
             model.session.close()
 
     def _announce(self) -> None:

@@ -29,7 +29,8 @@ class Outlet:
             self._publisher = node.create_publisher(
                 kind, topic, qos, qos_overriding_options=options, event_callbacks=events
             )
-            self._listeners = self._publisher.get_subscription_count()
+            # An event may have come before this line.
+            self._listeners = max(self._listeners, self._publisher.get_subscription_count())
         except UnsupportedEventTypeError:  # Some middlewares have no such event.
             self._counted = False
             self._publisher = node.create_publisher(kind, topic, qos, qos_overriding_options=options)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,12 @@ from sensor_msgs.msg import CompressedImage, Image
 from edge_vision.core.frame import Frame
 from edge_vision.core.gate import NO_REGIONS
 from edge_vision.core.health import LatencyWindow, Monotonic, RateMeter
-from edge_vision.core.mailbox import Mailbox, MailboxClosed
+from edge_vision.core.mailbox import MailboxClosed
 from edge_vision.core.tick import Tick
 from edge_vision.core.tick_join import TickJoin
+from edge_vision.core.worker import Worker
 from edge_vision.errors import EdgeVisionError, ImageError
-from edge_vision.nodes.base import LATEST_IMAGE, TICKS, EdgeNode, latency_values
+from edge_vision.nodes.base import ERROR, LATEST_IMAGE, TICKS, WARN, EdgeNode, latency_values
 from edge_vision.nodes.conversions import (
     ImageWriter,
     frame_from_message,
@@ -29,7 +30,11 @@ from edge_vision.nodes.conversions import (
 )
 from edge_vision.nodes.outlet import Outlet
 
+Job = tuple[Frame, Tick | None]
+
 JOIN_TIMEOUT_S = 1.5
+# Failures and silence are told in the status for this long, or after this long.
+FRESH_S = 3.0
 
 
 class StageNode(EdgeNode):
@@ -46,8 +51,9 @@ class StageNode(EdgeNode):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._mailbox: Mailbox[tuple[Frame, Tick | None]] | None = None
-        self._worker: threading.Thread | None = None
+        self._active = False
+        self._worker: Worker[Job] | None = None
+        self._image_s, self._failed_s, self._failed_text = 0.0, float("-inf"), ""
         self._subscriptions_made: list[Any] = []
         self._outlets: list[Outlet] = []
         self._image_outlet: Outlet | None = None
@@ -87,24 +93,30 @@ class StageNode(EdgeNode):
         if self.ticks_out:
             self._ticks_outlet = self.outlet(DiagnosticArray, self.ticks_out, TICKS)
         self._stamps.reset()
-        self._mailbox = Mailbox()
-        if self.needs_worker():
-            name = f"edge_vision {self.stage}"
-            self._worker = threading.Thread(target=self._run, args=(self._mailbox,), name=name, daemon=True)
-            self._worker.start()
+        self._worker = Worker(f"edge_vision {self.stage}", self._do) if self.needs_worker() else None
+        self._active = True
+        self._image_s = time.monotonic()
         self._subscribe()
 
     def deactivate(self) -> None:
+        self._active = False
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
         self.hub.subscribed(self._in_topic, 0)
         self._subscriptions_made = []
-        self._stop_worker()
+        for frame, _ in self._worker.stop(JOIN_TIMEOUT_S) if self._worker else []:
+            self.settle_if_open(frame, "failed", "deactivated")
         for seq in self._join.close():
             self.hub.ledger.settle(seq, "failed", "transport")
-        for outlet in self._outlets:
+        # Forgotten before they are closed: another thread may be about to look at them.
+        outlets, self._outlets, self._image_outlet, self._ticks_outlet = self._outlets, [], None, None
+        for outlet in outlets:
             outlet.close()
-        self._outlets, self._image_outlet, self._ticks_outlet = [], None, None
+
+    @property
+    def worker_hangs(self) -> bool:
+        """True where the worker did not come back from its work when the node was deactivated."""
+        return not self._active and self._worker is not None and self._worker.alive
 
     def outlet(self, kind: type, topic: str, qos: Any) -> Outlet:
         """A publisher that lives until the node is deactivated."""
@@ -128,35 +140,25 @@ class StageNode(EdgeNode):
             ticks = self.create_subscription(DiagnosticArray, self.ticks_in, self._on_tick, TICKS)
             self._subscriptions_made.append(ticks)
 
-    def _stop_worker(self) -> None:
-        mailbox, self._mailbox = self._mailbox, None
-        left = mailbox.close() if mailbox else None
-        if left:
-            self.settle(left[0], "failed", "deactivated")
-        if self._worker:
-            self._worker.join(JOIN_TIMEOUT_S)
-            self._worker = None
-
     # Intake.
     def accept(self, frame: Frame, tick: Tick | None) -> None:
         """Take a frame by reference from a node of this process. Any thread calls it."""
-        mailbox = self._mailbox
         if self.ticks_in is None:
-            if mailbox is not None:
+            if self._active:
                 self.rate_in.tick()
                 self.hub.ledger.receive(frame.seq, self.stage)
-                self._admit(frame, None, mailbox)
-        elif mailbox is None:
+                self._admit(frame, None)
+        elif not self._active:
             self.settle(frame, "failed", f"{self.stage}_inactive")
         else:
             self.rate_in.tick()
-            self._enqueue(frame, tick, mailbox)
+            self._enqueue(frame, tick)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        mailbox = self._mailbox
-        if mailbox is None or self.hub.has_sender(self._in_topic):
+        if not self._active or self.hub.has_sender(self._in_topic):
             return
         self.rate_in.tick()
+        self._image_s = time.monotonic()
         seq, tick = self._open_account(message)
         try:
             frame = frame_from_message(message, seq)
@@ -164,9 +166,9 @@ class StageNode(EdgeNode):
             self._refuse(message, seq, error)
             return
         if tick is None:
-            self._admit(frame, None, mailbox)
+            self._admit(frame, None)
         else:
-            self._enqueue(frame, tick, mailbox)
+            self._enqueue(frame, tick)
 
     def _open_account(self, message: Image | CompressedImage) -> tuple[int, Tick | None]:
         """The account of an image that came over a transport, and its tick where it had one."""
@@ -182,7 +184,7 @@ class StageNode(EdgeNode):
         return seq, None
 
     def _refuse(self, message: Image | CompressedImage, seq: int, error: ImageError) -> None:
-        self.log_throttled("error", f"image refused ({error.reason}): {error}", error.reason)
+        self._note_failure(error.reason, f"image refused ({error.reason}): {error}")
         try:
             stamp_ns = stamp_to_ns(message.header.stamp)
         except ImageError:
@@ -190,24 +192,25 @@ class StageNode(EdgeNode):
         blank = Frame(_NO_IMAGE, stamp_ns, message.header.frame_id, "mono8", seq)
         self.settle(blank, "failed", error.reason)
 
-    def _admit(self, frame: Frame, tick: Tick | None, mailbox: Mailbox[tuple[Frame, Tick | None]]) -> None:
+    def _admit(self, frame: Frame, tick: Tick | None) -> None:
         """Check the stamp of a frame that no stage has seen before."""
         wrong = self._stamps.check(frame.stamp_ns)
         if not wrong:
-            self._enqueue(frame, tick, mailbox)
+            self._enqueue(frame, tick)
             return
-        self.log_throttled("error", _STAMP_HELP[wrong].format(frame.stamp_ns / 1e9), wrong)
+        self._note_failure(wrong, _STAMP_HELP[wrong].format(frame.stamp_ns / 1e9))
         if wrong == "stamp_backwards":
             self.on_time_jump()
         self.settle(frame, "failed", wrong)
 
-    def _enqueue(self, frame: Frame, tick: Tick | None, mailbox: Mailbox[tuple[Frame, Tick | None]]) -> None:
-        if not self.needs_worker():
-            self._do(frame, tick)
+    def _enqueue(self, frame: Frame, tick: Tick | None) -> None:
+        worker = self._worker
+        if worker is None:
+            self._do((frame, tick))
             return
         self.hub.ledger.advance(frame.seq, self.stage)
         try:
-            superseded = mailbox.put((frame, tick))
+            superseded = worker.put((frame, tick))
         except MailboxClosed:
             self.settle(frame, "failed", "deactivated")
             return
@@ -216,7 +219,7 @@ class StageNode(EdgeNode):
 
     def _on_tick(self, message: DiagnosticArray) -> None:
         """Keep the books of the stages before, which run in other processes, and pass their ticks on."""
-        if self._mailbox is None:
+        if not self._active:
             return
         try:
             tick = tick_from_message(message)
@@ -232,13 +235,8 @@ class StageNode(EdgeNode):
             self.hub.ledger.receive(seq, "transport")
 
     # Work.
-    def _run(self, mailbox: Mailbox[tuple[Frame, Tick | None]]) -> None:
-        while not mailbox.closed:
-            job = mailbox.take()
-            if job:
-                self._do(*job)
-
-    def _do(self, frame: Frame, tick: Tick | None) -> None:
+    def _do(self, job: Job) -> None:
+        frame, tick = job
         started = time.perf_counter()
         try:
             self.process(frame, tick)
@@ -246,9 +244,13 @@ class StageNode(EdgeNode):
             reason = getattr(error, "reason", "") or type(error).__name__
             if not isinstance(error, EdgeVisionError):
                 reason = f"{self.stage}_error"
-            self.log_throttled("error", f"frame failed ({reason}): {error}", reason)
+            self._note_failure(reason, f"frame failed ({reason}): {error}")
             self.settle_if_open(frame, "failed", reason)
         self.process_ms.add((time.perf_counter() - started) * 1e3)
+
+    def _note_failure(self, reason: str, text: str) -> None:
+        self._failed_s, self._failed_text = time.monotonic(), text
+        self.log_throttled("error", text, reason)
 
     # Ends.
     def settle(self, frame: Frame, fate: str, reason: str) -> None:
@@ -280,18 +282,39 @@ class StageNode(EdgeNode):
         self._emit(tick)
         outlet = self._image_outlet
         if outlet is not None and self.hub.outside_listeners(outlet.listeners, self._out_topic):
-            outlet.publish(self._writer.message(frame))
+            self._publish_safely(outlet, lambda: self._writer.message(frame))
 
     def _emit(self, tick: Tick) -> None:
         outlet = self._ticks_outlet
         if outlet is not None and outlet.listeners:
-            outlet.publish(tick_message(tick))
+            self._publish_safely(outlet, lambda: tick_message(tick))
+
+    def _publish_safely(self, outlet: Outlet, message: Callable[[], Any]) -> None:
+        """What goes wrong for those outside must not touch the frame, which others hold by now."""
+        try:
+            outlet.publish(message())
+        except Exception as error:  # A closed publisher or a failing middleware; the frame is safe.
+            self.log_throttled("error", f"cannot publish: {error}", "publish")
 
     # Reports.
     def publish_status(self) -> None:
         for seq in self._join.expire(time.monotonic_ns()):
             self.hub.ledger.settle(seq, "failed", "transport")
+        if self._active and not self._subscriptions_made:
+            self._subscribe()  # The node that sent the frames in this process may have stopped to.
         super().publish_status()
+
+    def health(self) -> tuple[int, str]:
+        now_s = time.monotonic()
+        if now_s - self._failed_s < FRESH_S:
+            return ERROR, self._failed_text
+        # Behind a gate, silence is what one wants.
+        heads = self.ticks_in is None or self.count_publishers(self.ticks_in) == 0
+        silent_s = now_s - self._image_s
+        if self._subscriptions_made and heads and silent_s > FRESH_S:
+            topic = self._subscriptions_made[0].topic_name
+            return WARN, _SILENCE.format(topic, silent_s, self.count_publishers(topic))
+        return super().health()
 
     def status_values(self) -> dict[str, Any]:
         books = self.hub.ledger.snapshot()
@@ -308,6 +331,10 @@ class StageNode(EdgeNode):
         self.process_ms.reset()
 
 
+_SILENCE = (
+    "no image on {} for {:.0f} s ({} publishers): is the camera driver running, is the topic's name right, "
+    "is its QoS compatible?"
+)
 _NO_IMAGE = np.zeros((1, 1), np.uint8)
 _STAMP_HELP = {
     "stamp_zero": "frame refused: its stamp is {:.3f} s; the camera driver must stamp its images",

@@ -250,7 +250,7 @@ def test_an_activation_that_fails_leaves_nothing_behind(start, robot, monkeypatc
     monkeypatch.setattr(GateNode, "_subscribe", fail)
     running = start()
     gate = running["gate"]
-    assert gate.state == "inactive" and gate._worker is None and gate._mailbox is None
+    assert gate.state == "inactive" and not gate._active and not gate.worker_hangs
     status, _ = robot.status("gate")
     assert status.level == b"\x02" and "cannot activate: no subscription today" in status.message
     assert "/image_gated" not in [publisher.topic_name for publisher in gate.publishers]
