@@ -53,7 +53,7 @@ class StageNode(EdgeNode):
         super().__init__(*args, **kwargs)
         self._active = False
         self._worker: Worker[Job] | None = None
-        self._image_s, self._failed_s, self._failed_text = 0.0, float("-inf"), ""
+        self._image_s, self._done_s, self._failed_s, self._failed_text = 0.0, 0.0, float("-inf"), ""
         self._subscriptions_made: list[Any] = []
         self._outlets: list[Outlet] = []
         self._image_outlet: Outlet | None = None
@@ -237,16 +237,17 @@ class StageNode(EdgeNode):
     # Work.
     def _do(self, job: Job) -> None:
         frame, tick = job
-        started = time.perf_counter()
+        started_s = time.monotonic()
         try:
             self.process(frame, tick)
+            self._done_s = started_s
         except Exception as error:  # The frame is lost, not the pipeline: counted, told, and on.
             reason = getattr(error, "reason", "") or type(error).__name__
             if not isinstance(error, EdgeVisionError):
                 reason = f"{self.stage}_error"
             self._note_failure(reason, f"frame failed ({reason}): {error}")
             self.settle_if_open(frame, "failed", reason)
-        self.process_ms.add((time.perf_counter() - started) * 1e3)
+        self.process_ms.add((time.monotonic() - started_s) * 1e3)
 
     def _note_failure(self, reason: str, text: str) -> None:
         self._failed_s, self._failed_text = time.monotonic(), text
@@ -307,7 +308,7 @@ class StageNode(EdgeNode):
     def health(self) -> tuple[int, str]:
         now_s = time.monotonic()
         if now_s - self._failed_s < FRESH_S:
-            return ERROR, self._failed_text
+            return (WARN if self._done_s > self._failed_s else ERROR), self._failed_text
         # Behind a gate, silence is what one wants.
         heads = self.ticks_in is None or self.count_publishers(self.ticks_in) == 0
         silent_s = now_s - self._image_s

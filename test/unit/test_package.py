@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -27,20 +30,25 @@ ROSDEP = {
 }
 
 
-def setup_arguments(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What setup.py gives to setuptools."""
-    setuptools = pytest.importorskip("setuptools")
-    given: dict[str, Any] = {}
-    monkeypatch.setattr(setuptools, "setup", lambda **arguments: given.update(arguments))
-    monkeypatch.chdir(REPO)
-    exec(compile((REPO / "setup.py").read_text(), "setup.py", "exec"), {"__name__": "__main__"})
+_SPY = """
+import json, setuptools
+setuptools.setup = lambda **given: print("SETUP " + json.dumps(given))
+exec(compile(open("setup.py").read(), "setup.py", "exec"), {"__name__": "__main__"})
+"""
+
+
+def setup_arguments() -> dict[str, Any]:
+    """What setup.py gives to setuptools. In a process of its own: setuptools wants to be imported first."""
+    done = subprocess.run([sys.executable, "-c", _SPY], cwd=REPO, capture_output=True, text=True, check=True)
+    line = next(line for line in done.stdout.splitlines() if line.startswith("SETUP "))
+    given: dict[str, Any] = json.loads(line.removeprefix("SETUP "))
     return given
 
 
-def test_one_version_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_version_everywhere() -> None:
     version = edge_vision.__version__
     assert MANIFEST.findtext("version") == version
-    assert setup_arguments(monkeypatch)["version"] == version
+    assert setup_arguments()["version"] == version
     assert f"## {version}" in (REPO / "CHANGELOG.md").read_text()
 
 
@@ -57,8 +65,8 @@ def test_every_import_of_the_nodes_is_a_dependency() -> None:
     assert wanted <= named
 
 
-def test_the_executables_are_those_of_the_cli(monkeypatch: pytest.MonkeyPatch) -> None:
-    scripts = setup_arguments(monkeypatch)["entry_points"]["console_scripts"]
+def test_the_executables_are_those_of_the_cli() -> None:
+    scripts = setup_arguments()["entry_points"]["console_scripts"]
     assert {script.split(" = ")[0] for script in scripts} == set(cli.EXECUTABLES)
     for script in scripts:
         name, target = script.split(" = ")
@@ -66,8 +74,8 @@ def test_the_executables_are_those_of_the_cli(monkeypatch: pytest.MonkeyPatch) -
         assert callable(getattr(cli, name))
 
 
-def test_what_is_installed_to_share_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    files = dict(setup_arguments(monkeypatch)["data_files"])
+def test_what_is_installed_to_share_is_there() -> None:
+    files = dict(setup_arguments()["data_files"])
     assert files["share/ament_index/resource_index/packages"] == ["resource/edge_vision"]
     assert files["share/edge_vision"] == ["package.xml"]
     assert set(files["share/edge_vision/launch"]) == {"launch/pipeline.launch.py"}
@@ -75,13 +83,13 @@ def test_what_is_installed_to_share_is_there(monkeypatch: pytest.MonkeyPatch) ->
     assert all((REPO / file).is_file() for group in files.values() for file in group)
 
 
-def test_ros_finds_the_executables_in_lib(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ros_finds_the_executables_in_lib() -> None:
     assert "install_scripts=$base/lib/edge_vision" in (REPO / "setup.cfg").read_text()
 
 
-def test_every_package_of_the_source_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_package_of_the_source_is_installed() -> None:
     folders = {file.parent.relative_to(REPO) for file in (REPO / "edge_vision").rglob("*.py")}
-    assert set(setup_arguments(monkeypatch)["packages"]) == {".".join(folder.parts) for folder in folders}
+    assert set(setup_arguments()["packages"]) == {".".join(folder.parts) for folder in folders}
 
 
 def test_colcon_builds_only_this_package() -> None:

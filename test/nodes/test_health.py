@@ -1,0 +1,113 @@
+"""A node that is up and yet gives nothing says so in its status."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from ros_cases import CHAIN, SENSOR, DetectorNode, GateNode, Image, SourceNode, image_message, picture
+
+from edge_vision.backends import BACKENDS
+from edge_vision.backends.fake import Fault
+from edge_vision.nodes import stage
+
+OK, WARN, ERROR = b"\x00", b"\x01", b"\x02"
+
+
+def test_a_topic_that_nobody_publishes_is_named(start, robot):
+    start([GateNode])
+    status, _ = robot.status("gate", lambda status, values: status.level == WARN)
+    assert "/image_raw" in status.message and "0 publishers" in status.message
+    camera = robot.publisher(Image, "image_raw")
+    camera.publish(image_message(picture(1), 1))
+    robot.status("gate", lambda status, values: status.level == OK)
+
+
+def test_silence_behind_a_gate_is_no_alarm(start, robot, monkeypatch):
+    """The detector of another process hears nothing as long as the gate is shut: its gate is there, though."""
+    monkeypatch.setattr(stage, "FRESH_S", 0.5)
+    start(CHAIN, separate=True)
+    robot.status("gate", lambda status, values: status.level == WARN)
+    for name in ("cascade", "detector"):
+        status, _ = robot.status(name)
+        assert status.level == OK, status.message
+
+
+def test_a_detector_alone_that_hears_nothing_says_so(start, robot):
+    start([DetectorNode])
+    status, _ = robot.status("detector", lambda status, values: status.level == WARN)
+    assert "/image_accepted" in status.message
+
+
+def test_a_detector_whose_frames_all_fail_is_an_error_until_they_do_not(start, robot, monkeypatch):
+    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.fake:FakeBackend")
+    running = start(overrides={"detector": {"backend": "fake"}, "gate": {"enabled": False}})
+    session = running["detector"]._model.session
+    camera = robot.publisher(Image, "image_raw")
+    session.fault = Fault(nan=True)
+    camera.publish(image_message(picture(1), 1))
+    assert running.settled(1)["failed"] == 1
+    status, _ = robot.status("detector", lambda status, values: status.level == ERROR)
+    assert "not finite" in status.message
+    session.fault = Fault()
+    camera.publish(image_message(picture(2), 2))
+    assert running.settled(2)["inferred"] == 1
+    status, _ = robot.status("detector", lambda status, values: status.level == WARN)
+    assert "not finite" in status.message
+    robot.status("detector", lambda status, values: status.level == OK)
+
+
+def test_a_runtime_that_hangs_costs_its_frame_and_nothing_else(start, robot, monkeypatch):
+    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.fake:FakeBackend")
+    monkeypatch.setattr(stage, "JOIN_TIMEOUT_S", 0.2)
+    running = start(overrides={"detector": {"backend": "fake"}, "gate": {"enabled": False}})
+    session = running["detector"]._model.session
+    hanging, free = threading.Event(), threading.Event()
+
+    def hang(tensors):
+        hanging.set()
+        free.wait(30)
+        return {}
+
+    monkeypatch.setattr(session, "run", hang)
+    camera = robot.publisher(Image, "image_raw")
+    camera.publish(image_message(picture(1), 1))
+    assert hanging.wait(30)
+    running.end()
+    books = running.books
+    assert (books["in_flight"], books["failed.deactivated"]) == (0, 1), books
+    assert not session.closed
+    free.set()
+
+
+def test_an_error_outside_does_not_touch_the_frame(start, robot, monkeypatch):
+    """The detector has the frame already when somebody outside is shown it."""
+    running = start(overrides={"gate": {"enabled": False}})
+    seen = robot.listen(Image, "image_gated", SENSOR)
+
+    def fail(message):
+        raise RuntimeError("the middleware is gone")
+
+    monkeypatch.setattr(running["gate"]._image_outlet, "publish", fail)
+    robot.wait(lambda: running["gate"]._image_outlet.listeners, "the listener")
+    camera = robot.publisher(Image, "image_raw")
+    camera.publish(image_message(picture(1), 1))
+    books = running.settled(1)
+    assert (books["inferred"], books["failed"]) == (1, 0) and not seen
+
+
+def test_a_gate_whose_source_goes_idle_listens_to_the_camera(start, robot, tmp_path):
+    running = start([SourceNode, *CHAIN], {"source": {"uri": str(tmp_path / "none.avi")}})
+    assert not running["gate"]._subscriptions_made
+    running.in_executor(
+        lambda: running["source"].trigger_deactivate() and running["source"].trigger_cleanup()
+    )
+    camera = robot.publisher(Image, "image_raw")
+    camera.publish(image_message(picture(1), 1))
+    assert running.settled(1)["inferred"] == 1
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Silence is told after 2 s here."""
+    monkeypatch.setattr(stage, "FRESH_S", 2.0)
