@@ -24,7 +24,7 @@ def test_a_topic_that_nobody_publishes_is_named(start, robot):
 
 
 def test_silence_behind_a_gate_is_no_alarm(start, robot, monkeypatch):
-    """The detector of another process hears nothing as long as the gate is shut: its gate is there, though."""
+    """The detector of another process hears nothing while the gate is shut: the gate is there, though."""
     monkeypatch.setattr(stage, "FRESH_S", 0.5)
     start(CHAIN, separate=True)
     robot.status("gate", lambda status, values: status.level == WARN)

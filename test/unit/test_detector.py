@@ -62,7 +62,7 @@ def test_people_and_cars_are_where_they_are(detector, bundle, street):
     heights = found.xyxy_px[:, 3] - found.xyxy_px[:, 1]
     people = found.class_ids == bundle.labels.index("person")
     assert ((heights > 40) & (heights < 120))[people].all()
-    assert set(bundle.labels[i] for i in found.class_ids) <= {"person", "car"}
+    assert {bundle.labels[i] for i in found.class_ids} <= {"person", "car"}
 
 
 def test_the_whole_chain_equals_a_plain_one(detector, bundle, session, street):
