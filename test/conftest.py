@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import random
 import socket
@@ -23,7 +24,12 @@ MAKE_DOMAINS = (87, 88, 89)
 
 @pytest.fixture
 def domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A ROS domain that no other test on this machine uses now: a lock on a file says so."""
+    """A ROS domain that no other test on this machine uses now: a lock on a file says so.
+
+    Nodes and their callbacks refer to each other in circles, so DDS participants of earlier tests live on
+    until Python collects them, and take the few ports of their domains that participants look for each other on.
+    """
+    gc.collect()
     with _free_domain() as file:
         number = int(Path(file.name).name.rpartition("_")[2])
         monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
