@@ -26,8 +26,8 @@ MAKE_DOMAINS = (87, 88, 89)
 def domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A ROS domain that no other test on this machine uses now: a lock on a file says so.
 
-    Nodes and their callbacks refer to each other in circles, so DDS participants of earlier tests live on
-    until Python collects them, and take the few ports of their domains that participants look for each other on.
+    Nodes and their callbacks refer to each other in circles, so participants of earlier tests live on
+    until Python collects them, and take the few ports of a domain that participants look for others on.
     """
     gc.collect()
     with _free_domain() as file:
