@@ -17,7 +17,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "unit"))
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
-DDS_PROFILE = Path(__file__).parent / "fastdds.xml"
 # What `make demo`, `make test` and `make bench-pipeline` set.
 MAKE_DOMAINS = (87, 88, 89)
 
@@ -33,8 +32,6 @@ def domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     with _free_domain() as file:
         number = int(Path(file.name).name.rpartition("_")[2])
         monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
-        for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-            monkeypatch.setenv(variable, str(DDS_PROFILE))
         yield number
 
 
