@@ -81,19 +81,20 @@ class Ledger:
         """Close an account for good."""
         if fate not in FATES:
             raise LedgerError(f"'{fate}' is no fate: expected one of {', '.join(FATES)}")
+        if not self.settle_if_open(seq, fate, reason):
+            raise LedgerError(f"frame {seq} has no open account to settle as {fate}")
+
+    def settle_if_open(self, seq: int, fate: str, reason: str = "") -> bool:
+        """As `settle`, where another thread may be closing the account as well: False if it has."""
         with self._lock:
             if self._open.pop(seq, None) is None:
-                raise LedgerError(f"frame {seq} has no open account to settle as {fate}")
+                return False
             self._fates[fate] += 1
             if reason:
                 self._reasons.setdefault(fate, Counter())[reason] += 1
             if not self._open:
                 self._idle.notify_all()
-
-    def is_open(self, seq: int) -> bool:
-        """True where the frame's account is open."""
-        with self._lock:
-            return seq in self._open
+            return True
 
     def snapshot(self) -> LedgerSnapshot:
         """All figures of one moment."""

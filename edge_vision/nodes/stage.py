@@ -257,12 +257,15 @@ class StageNode(EdgeNode):
     def settle(self, frame: Frame, fate: str, reason: str) -> None:
         """Close the frame's account, and tell the stages after this one."""
         self.hub.ledger.settle(frame.seq, fate, reason)
-        self._emit(Tick(frame.stamp_ns, frame.frame_id, self.stage, fate, reason, NO_REGIONS, frame.seq))
+        self._emit_end(frame, fate, reason)
 
     def settle_if_open(self, frame: Frame, fate: str, reason: str) -> None:
-        """As `settle`, for the place where an error may have come before or after the settling."""
-        if self.hub.ledger.is_open(frame.seq):
-            self.settle(frame, fate, reason)
+        """As `settle`, where an error may have come after the settling, or another thread may settle too."""
+        if self.hub.ledger.settle_if_open(frame.seq, fate, reason):
+            self._emit_end(frame, fate, reason)
+
+    def _emit_end(self, frame: Frame, fate: str, reason: str) -> None:
+        self._emit(Tick(frame.stamp_ns, frame.frame_id, self.stage, fate, reason, NO_REGIONS, frame.seq))
 
     def hand_on(self, frame: Frame, reason: str, regions: Any = NO_REGIONS) -> None:
         """Give the frame to the next stage: by reference in this process, else over DDS."""

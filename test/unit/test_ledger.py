@@ -87,7 +87,7 @@ class Books(RuleBasedStateMachine):
         for stage in STAGES:
             assert books.stages.get(stage, 0) == list(self.open.values()).count(stage)
         assert self.ledger.wait_idle(0) == (not self.open)
-        assert all(self.ledger.is_open(seq) for seq in self.open)
+        assert self.ledger.snapshot().in_flight == len(self.open)
 
 
 TestBooks = Books.TestCase
@@ -173,3 +173,12 @@ def test_reset_keeps_what_is_in_flight():
     assert ledger.snapshot().flat() == {"received": 2, "in_flight": 2} | dict.fromkeys(FATES[:-1], 0)
     ledger.settle(1, "inferred")
     assert law(ledger.snapshot())
+
+
+def test_two_who_settle_one_frame_close_it_once():
+    ledger = Ledger()
+    ledger.receive(1, "detector")
+    assert ledger.settle_if_open(1, "failed", "deactivated")
+    assert not ledger.settle_if_open(1, "inferred")
+    snapshot = ledger.snapshot()
+    assert snapshot.balanced and dict(snapshot.fates) == {"failed": 1}
