@@ -24,10 +24,24 @@ class GateConfig:
 
     enabled: bool = True
     max_rate_hz: float = 0.0
-    max_blind_ms: float = 500.0
-    pixel_threshold: int = 15
+    max_blind_ms: float = 2000.0
+    max_blind_moving_ms: float = 500.0
+    luma_width_px: int = 320
+    pixel_threshold: int = 10
+    noise_factor: float = 6.0
     min_changed_area: float = 0.0005
-    luma_width_px: int = 160
+    quiet_frames: int = 2
+    quiet_ms: float = 60.0
+    ego_motion: bool = True
+    light_jump: float = 8.0
+    max_new_view: float = 0.04
+    saturated_area: float = 0.3
+    saturated_after_ms: float = 1000.0
+    saturated_interval_ms: float = 60.0
+    max_gap_ms: float = 1000.0
+    audit_rate: float = 0.01
+    audit_max_hz: float = 1.0
+    max_miss_rate: float = 0.2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +51,7 @@ class GateDecision:
     passed: bool
     reason: str
     regions: np.ndarray
+    camera_motion: np.ndarray | None = None
 
 
 class FrameGate:
