@@ -1,0 +1,292 @@
+"""The tracker on objects whose true places are known."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_vision.core.detections import Detections
+from edge_vision.core.tracking import Tracker, TrackerConfig, Tracks
+
+MS = 1_000_000
+WIDTH, HEIGHT = 640, 480
+STILL = np.eye(3)
+
+
+def found(*boxes: tuple[float, float, float, float], class_id: int = 0, scores=None) -> Detections:
+    """Detections from centre x, centre y, width, height."""
+    cxywh = np.array(boxes, np.float64).reshape(-1, 4)
+    half = cxywh[:, 2:] / 2
+    xyxy = np.concatenate((cxywh[:, :2] - half, cxywh[:, :2] + half), axis=1).astype(np.float32)
+    if scores is None:
+        scores = np.full(len(xyxy), 0.9)
+    return Detections(xyxy, np.asarray(scores, np.float32), np.full(len(xyxy), class_id, np.int32))
+
+
+def centres(tracks: Tracks) -> np.ndarray:
+    return (tracks.xyxy_px[:, :2] + tracks.xyxy_px[:, 2:]) / 2
+
+
+def shift(x_px: float, y_px: float) -> np.ndarray:
+    return np.array([[1, 0, x_px], [0, 1, y_px], [0, 0, 1]], np.float64)
+
+
+def tracker(**config) -> Tracker:
+    return Tracker(WIDTH, HEIGHT, TrackerConfig(**config))
+
+
+def test_a_constant_velocity_is_learned_and_kept():
+    one = tracker()
+    for i in range(5):
+        one.update(found((100 + 20 * i, 200 - 4 * i, 40, 80)), i * 200 * MS, STILL)
+    for i in range(1, 6):
+        moved = one.predict((800 + 33 * i) * MS, STILL)
+        truth = np.array([[180 + 0.1 * 33 * i, 184 - 0.02 * 33 * i]])
+        assert centres(moved) == pytest.approx(truth, abs=1.0)
+        assert moved.age_ms == pytest.approx([33 * i])
+
+
+def test_an_inferred_frame_publishes_the_detections_themselves():
+    one = tracker()
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        boxes = [(100 * k + rng.normal(0, 2), 100, 40, 80) for k in range(1, 6)]
+        seen = found(*boxes, scores=rng.uniform(0.5, 1, 5))
+        told = one.update(seen, i * 100 * MS, STILL)
+        np.testing.assert_array_equal(told.xyxy_px, seen.xyxy_px)
+        np.testing.assert_array_equal(told.scores, seen.scores)
+        np.testing.assert_array_equal(told.ids, [1, 2, 3, 4, 5])
+        np.testing.assert_array_equal(told.age_ms, 0)
+
+
+def test_a_new_object_is_shown_on_the_next_skipped_frame():
+    one = tracker()
+    one.update(found(), 0, STILL)
+    one.update(found((100, 100, 40, 40), class_id=7, scores=[0.8]), 33 * MS, STILL)
+    for i in range(1, 30):
+        moved = one.predict((33 + 33 * i) * MS, STILL)
+        assert centres(moved) == pytest.approx(np.array([[100, 100]]))
+        assert (moved.class_ids[0], moved.scores[0], moved.ids[0]) == (7, pytest.approx(0.8), 1)
+
+
+@pytest.mark.parametrize("zoom", [1.0, 1.01])
+def test_still_objects_move_with_a_panning_camera(zoom):
+    """A camera that pans, and one that also zooms and rolls: what stands in the scene stays on its place."""
+    turn = cv2.getRotationMatrix2D((320, 240), 0.5 if zoom != 1 else 0.0, zoom)
+    motion = np.vstack((turn, [0, 0, 1])) @ shift(3.3, -1.2)
+    places = np.array([[200, 200, 40, 80], [360, 300, 60, 30]], np.float64)
+    one = tracker()
+    for i in range(40):
+        if i:
+            at = np.c_[places[:, :2], [1, 1]] @ motion.T
+            places[:, :2] = at[:, :2]
+            places[:, 2:] *= zoom
+        seen = i % 10 == 0
+        stamp_ns = i * 33 * MS
+        told = one.update(found(*places), stamp_ns, motion) if seen else one.predict(stamp_ns, motion)
+        inside = (places[:, 0] + places[:, 2] < WIDTH) & (places[:, 1] > places[:, 3])
+        assert inside.all()
+        order = np.argsort(told.ids)
+        assert centres(told)[order] == pytest.approx(places[:, :2], abs=0.01)
+        assert (told.xyxy_px[:, 2:] - told.xyxy_px[:, :2])[order] == pytest.approx(places[:, 2:], rel=1e-3)
+
+
+def test_an_object_keeps_its_own_velocity_while_the_camera_pans():
+    one = tracker()
+    x = 100.0
+    for i in range(40):
+        x += 0 if i == 0 else 2.0 + 5.0  # The camera's pan, and its own.
+        seen = found((x, 200, 60, 60))
+        motion = shift(2.0, 0) if i else STILL
+        told = one.update(seen, i * 33 * MS, motion) if i % 4 == 0 else one.predict(i * 33 * MS, motion)
+        if i > 20:
+            assert centres(told)[0, 0] == pytest.approx(x, abs=2.0)
+    # The camera stops at once, the object does not.
+    told = one.predict(40 * 33 * MS, STILL)
+    assert centres(told)[0, 0] == pytest.approx(x + 5.0, abs=2.0)
+
+
+def test_a_homography_moves_boxes_as_it_moves_points():
+    motion = np.array([[1.02, 0.01, 3], [-0.01, 0.99, -2], [2e-5, -3e-5, 1]])
+    one = tracker()
+    one.update(found((200, 200, 20, 20)), 0, STILL)
+    moved = one.predict(33 * MS, motion)
+    corners = np.array([[[190, 190]], [[210, 190]], [[210, 210]], [[190, 210]], [[200, 200]]], np.float64)
+    truth = cv2.perspectiveTransform(corners, motion)[:, 0]
+    assert centres(moved)[0] == pytest.approx(truth[4], abs=1e-3)
+    area = cv2.contourArea(truth[:4].astype(np.float32))
+    size = moved.xyxy_px[0, 2:] - moved.xyxy_px[0, :2]
+    assert size[0] * size[1] == pytest.approx(area, rel=1e-2)
+
+
+@pytest.mark.parametrize("bad", [np.zeros((3, 3)), np.full((3, 3), np.nan), np.diag([1.0, 1.0, -1.0])])
+def test_a_motion_to_nowhere_leaves_no_box(bad):
+    one = tracker()
+    one.update(found((200, 200, 20, 20)), 0, STILL)
+    assert len(one.predict(33 * MS, bad)) == 0
+
+
+def test_after_a_cut_nothing_of_before_is_shown():
+    one = tracker()
+    first = one.update(found((100, 100, 40, 40), (300, 300, 40, 40)), 0, STILL)
+    one.reset()
+    assert len(one.predict(33 * MS, STILL)) == 0
+    again = one.update(found((100, 100, 40, 40)), 66 * MS, STILL)
+    assert not set(again.ids.tolist()) & set(first.ids.tolist())
+
+
+def test_two_that_cross_keep_their_ids():
+    one = tracker()
+    for i in range(41):
+        boxes = (100 + 10 * i, 200, 40, 80), (500 - 10 * i, 214, 40, 80)
+        # They swap places in the list, as scores do.
+        seen = found(*(boxes if i % 2 else boxes[::-1]))
+        told = one.update(seen, i * 100 * MS, STILL)
+        ids = told.ids.tolist() if i % 2 else told.ids.tolist()[::-1]
+        if i == 0:
+            first = ids
+        assert ids == first
+
+
+def test_a_lost_track_is_shown_no_more_and_comes_back_with_its_id():
+    one = tracker()
+    for i in range(5):
+        one.update(found((100 + 20 * i, 200, 40, 80)), i * 200 * MS, STILL)
+    assert len(one.predict(900 * MS, STILL)) == 1
+    one.update(found(), 1000 * MS, STILL)  # Behind a pillar for one inference.
+    assert len(one.predict(1100 * MS, STILL)) == 0
+    back = one.update(found((220, 200, 40, 80)), 1200 * MS, STILL)
+    assert back.ids.tolist() == [1]
+    assert centres(one.predict(1400 * MS, STILL)) == pytest.approx(np.array([[240, 200]]), abs=1.5)
+
+
+def test_a_track_lost_for_long_is_another_object():
+    one = tracker()
+    for i in range(5):
+        one.update(found((300, 200, 40, 80)), i * 100 * MS, STILL)
+    for i in range(5, 9):
+        one.update(found(), i * 100 * MS, STILL)
+    assert one.update(found((300, 200, 40, 80)), 900 * MS, STILL).ids.tolist() == [2]
+
+
+def test_max_missed_shows_a_missed_object_for_one_more():
+    one = tracker(max_missed=1)
+    one.update(found((300, 200, 40, 80)), 0, STILL)
+    assert len(one.update(found(), 100 * MS, STILL)) == 0  # The frame that was looked at shows what was seen.
+    assert len(one.predict(133 * MS, STILL)) == 1
+    one.update(found(), 200 * MS, STILL)
+    assert len(one.predict(233 * MS, STILL)) == 0
+
+
+def test_a_box_that_leaves_the_picture_ends_and_stays_within_until_then():
+    one = tracker()
+    for i in range(4):
+        one.update(found((500 + 20 * i, 200, 40, 80)), i * 100 * MS, STILL)
+    counts = []
+    for i in range(1, 20):
+        told = one.predict((300 + 33 * i) * MS, STILL)
+        counts.append(len(told))
+        assert (told.xyxy_px[:, [0, 1]] >= 0).all()
+        assert (told.xyxy_px <= [WIDTH, HEIGHT, WIDTH, HEIGHT]).all()
+    # Its centre is at 560 and moves by 6.6 px: 70 % of it are outside when the centre is at 648.
+    assert counts.index(0) == pytest.approx((648 - 560) / 6.6, abs=1.5)
+    assert not any(counts[counts.index(0) :])
+
+
+def test_uncertainty_ends_a_track_sooner_without_camera_motion():
+    def life_ms(motion) -> int:
+        one = tracker()
+        for i in range(5):
+            one.update(found((300, 200, 40, 80)), i * 100 * MS, STILL)
+        ms = 400
+        while len(one.predict(ms * MS, motion)):
+            ms += 20
+            assert ms < 60_000, "no track lives for ever"
+        return ms - 400
+
+    known, unknown = life_ms(STILL), life_ms(None)
+    assert 1000 < unknown < 0.8 * known
+
+
+def test_stamps_going_backwards_end_all_tracks():
+    one = tracker()
+    one.update(found((300, 200, 40, 80)), 1000 * MS, STILL)
+    assert len(one.predict(1000 * MS, STILL)) == 1
+    assert len(one.predict(500 * MS, STILL)) == 0
+    again = one.update(found((300, 200, 40, 80)), 600 * MS, STILL)
+    assert again.ids.tolist() == [2]
+    moved = one.predict(633 * MS, STILL)
+    assert moved.age_ms == pytest.approx([33])
+
+
+def test_classes_are_not_mixed():
+    one = tracker()
+    one.update(found((300, 200, 40, 80), class_id=1), 0, STILL)
+    assert one.update(found((300, 200, 40, 80), class_id=2), 100 * MS, STILL).ids.tolist() == [2]
+
+
+def test_nothing_and_very_much():
+    one = tracker()
+    for i in range(3):
+        assert len(one.update(Detections.empty(), 2 * i * MS, None)) == 0
+        assert len(one.predict((2 * i + 1) * MS, None)) == 0
+    grid = [(20 + 30 * (i % 20), 10 + 18 * (i // 20), 24, 14) for i in range(500)]
+    for i in range(5):
+        moved = [(x + 2 * i, y, w, h) for x, y, w, h in grid]
+        told = one.update(found(*moved), (100 + 100 * i) * MS, STILL)
+        np.testing.assert_array_equal(told.ids, np.arange(1, 501))
+    order = np.argsort(one.predict(550 * MS, STILL).ids)
+    told = one.predict(550 * MS, STILL)
+    assert centres(told)[order][:, 0] == pytest.approx([x + 9 for x, *_ in grid], abs=0.5)
+
+
+def test_skipped_frames_list_the_best_score_first():
+    one = tracker()
+    one.update(found((100, 100, 40, 40), (300, 100, 40, 40), scores=[0.6, 0.9]), 0, STILL)
+    told = one.predict(33 * MS, STILL)
+    assert told.scores.tolist() == pytest.approx([0.9, 0.6])
+    assert told.ids.tolist() == [2, 1]
+    assert len(told.detections()) == len(told) == 2
+
+
+def test_results_do_not_change_later():
+    one = tracker()
+    told = one.update(found((100, 100, 40, 40)), 0, STILL)
+    skipped = one.predict(33 * MS, shift(5, 0))
+    before = skipped.xyxy_px.copy()
+    one.predict(66 * MS, shift(5, 0))
+    one.update(found((120, 100, 40, 40)), 99 * MS, shift(5, 0))
+    np.testing.assert_array_equal(skipped.xyxy_px, before)
+    assert told.ids.tolist() == [1]
+
+
+BOX = st.tuples(
+    st.floats(-50, 700), st.floats(-50, 530), st.floats(0, 300), st.floats(0, 300), st.floats(0.1, 1)
+)
+STEP = st.tuples(
+    st.booleans(), st.lists(BOX, max_size=6), st.integers(-50, 500), st.none() | st.floats(-40, 40)
+)
+
+
+@given(st.lists(STEP, max_size=15))
+def test_whatever_comes_the_promises_hold(steps):
+    one, stamp_ns, seen_ids, last = tracker(), 0, set(), 0
+    for inferred, boxes, ms, pan in steps:
+        stamp_ns += ms * MS
+        motion = None if pan is None else shift(pan, 0)
+        seen = found(*(box[:4] for box in boxes), scores=[box[4] for box in boxes])
+        told = one.update(seen, stamp_ns, motion) if inferred else one.predict(stamp_ns, motion)
+        assert len(set(told.ids.tolist())) == len(told)
+        assert np.isfinite(told.xyxy_px).all()
+        if inferred:
+            np.testing.assert_array_equal(told.xyxy_px, seen.xyxy_px)
+            assert all(i in seen_ids or i > last for i in told.ids.tolist())
+            seen_ids |= set(told.ids.tolist())
+            last = max([last, *told.ids.tolist()])
+        else:
+            assert set(told.ids.tolist()) <= seen_ids
+            assert (told.age_ms >= 0).all()
+            assert (told.xyxy_px[:, 2:] > told.xyxy_px[:, :2]).all()
