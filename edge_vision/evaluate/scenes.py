@@ -1,0 +1,182 @@
+"""The conditions of the evaluation: constructed sequences from real frames, and real clips.
+
+A constructed sequence moves a view over a large real background and puts real walkers on it, on paths of
+their own: so it is known exactly who is where. Each main condition has a "tune" sequence, for whoever works on
+a gate, and a "holdout" one with another seed, other backgrounds, other walkers; the rest is for hold-out only.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from edge_vision.evaluate import actors, backgrounds, camera, light
+from edge_vision.evaluate.cutouts import walkers
+from edge_vision.evaluate.errors import EvaluateError
+from edge_vision.evaluate.sequence import Sequence, Shot, Truth, foreground
+
+FPS_HZ = 30.0
+N = 1300
+N_QUIET = 6000
+SPLITS = ("tune", "holdout")
+VERSION = 1
+"""Raise it when the pictures change: what is known of the old ones is then no longer used."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SceneFrame:
+    """One picture, uint8 BGR, with its truth: (object_id, visible xyxy_px, label) of each object."""
+
+    image: np.ndarray
+    stamp_ns: int
+    truth: Truth
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Condition:
+    """A sequence that a gate is judged on. The same name and split give the same pictures.
+
+    kind: the name without its split, for the targets. definition: what makes its pictures, for the cache.
+    """
+
+    name: str
+    kind: str
+    constructed: bool
+    split: str
+    fps_hz: float
+    n_frames: int
+    definition: str
+    source: Callable[[], Iterator[tuple[np.ndarray, Truth]]] = field(repr=False)
+
+    def frames(self) -> Iterator[SceneFrame]:
+        """The pictures from the first one on, rendered as they are asked for."""
+        for index, (image, truth) in enumerate(self.source()):
+            yield SceneFrame(image, round((index + 1) * 1e9 / self.fps_hz), truth)
+
+
+Path_ = Callable[[np.random.Generator, int, camera.Room], np.ndarray]
+Lights = Callable[[np.random.Generator, int], light.Light]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How the sequences of a condition are made. shots: how many, with cuts between them."""
+
+    path: Path_ = camera.fixed
+    light: Lights | None = None
+    traffic: actors.Traffic = field(default_factory=actors.Traffic)
+    n: int = N
+    shake: float = 0.0
+    ratio: float = 0.0
+    zoom: float = 1.0
+    backgrounds: tuple[str, ...] = ()
+    shots: int = 1
+
+
+_LONG_QUIET = actors.Traffic(
+    bursts=2,
+    per_burst=(5, 6),
+    spacing=(7, 7),
+    inside=(3, 6),
+    speed_px=(6.0, 8.0),
+    stand_share=0.0,
+    through_share=0.0,
+    first=90,
+    standers=1,
+    long_stand=700,
+)
+
+MAIN: dict[str, Recipe] = {
+    "static": Recipe(),
+    "long_quiet": Recipe(traffic=_LONG_QUIET, n=N_QUIET),
+    "pan_tilt": Recipe(path=camera.pan_tilt),
+    "drive_zoom": Recipe(path=camera.drive),
+    "parallax_1_5": Recipe(path=camera.sideways, ratio=1.5),
+    "parallax_3": Recipe(path=camera.sideways, ratio=3.0),
+    "light_steps": Recipe(light=light.steps),
+    "low_light_noise": Recipe(light=light.dim),
+    "shake": Recipe(shake=1.0),
+}
+HOLDOUT_ONLY: dict[str, Recipe] = {
+    "hard_cuts": Recipe(path=camera.pan_tilt, n=900, shots=9, traffic=actors.Traffic(bursts=1, first=20),
+                        backgrounds=("yard", "court", "garden", "houses")),
+    "night": Recipe(path=camera.pan_tilt, light=light.night, n=1000),
+    "pan_reveals": Recipe(path=camera.pan_tilt, traffic=actors.Traffic(bursts=3), n=1000, shots=2,
+                          backgrounds=("street", "car_park")),
+}  # fmt: skip
+PLACES = {"tune": ("court", "houses"), "holdout": ("yard", "garden")}
+PARALLAX_PLACES = {"tune": ("court",), "holdout": ("yard",)}
+
+
+def _seed(name: str, split: str) -> int:
+    return zlib.crc32(f"{name}/{split}/{VERSION}".encode())
+
+
+def build(name: str, split: str, recipe: Recipe) -> Sequence:
+    """The sequence of a condition; the same arguments give the same one."""
+    rng = np.random.default_rng(_seed(name, split))
+    places = recipe.backgrounds or (PARALLAX_PLACES if recipe.ratio else PLACES)[split]
+    shots = []
+    # Main conditions show both backgrounds of their split, half of the time each, as two takes.
+    takes = recipe.shots if recipe.shots > 1 else len(places)
+    for take in range(takes):
+        n = recipe.n * (take + 1) // takes - recipe.n * take // takes
+        traffic = recipe.traffic
+        if recipe.shots == 1 and takes > 1:
+            traffic = replace(
+                traffic, bursts=(traffic.bursts + 1 - take) // takes, standers=traffic.standers * take
+            )
+        shots.append(_shot(rng, places[take % len(places)], n, recipe, traffic, split))
+    made_light = recipe.light(rng, recipe.n) if recipe.light else light.steady(recipe.n)
+    return Sequence(_numbered(shots), made_light, _seed(name, split) ^ 1)
+
+
+def _shot(
+    rng: np.random.Generator, place: str, n: int, recipe: Recipe, traffic: actors.Traffic, split: str
+) -> Shot:
+    height_px, width_px = backgrounds.background(place).shape[:2]
+    path = recipe.path(rng, n, camera.Room(width_px, height_px))
+    if recipe.shake:
+        path = camera.hand_held(rng, path, recipe.shake)
+    visits = actors.plan(rng, n, path, walkers(split), traffic)
+    if not recipe.ratio:
+        return Shot(place, path, visits)
+    pieces = foreground(rng, path, recipe.ratio, backgrounds.props(split))
+    return Shot(place, path, visits, pieces, recipe.ratio)
+
+
+def _numbered(shots: list[Shot]) -> tuple[Shot, ...]:
+    """Give each object of a sequence a number of its own."""
+    used, numbered = 0, []
+    for shot in shots:
+        visits = [replace(visit, object_id=visit.object_id + used) for visit in shot.visits]
+        numbered.append(replace(shot, visits=visits))
+        used += len(visits)
+    return tuple(numbered)
+
+
+def _constructed(kind: str, split: str, recipe: Recipe) -> Condition:
+    # A name says where its figures may be used: those of the hold-out were not looked at while tuning.
+    name = kind if split == "tune" else f"{kind}_holdout" if kind in MAIN else kind
+    return Condition(
+        name=name,
+        kind=kind,
+        constructed=True,
+        split=split,
+        fps_hz=FPS_HZ,
+        n_frames=recipe.n,
+        definition=f"constructed {kind} {split} {VERSION}",
+        source=lambda: build(kind, split, recipe).render(),
+    )
+
+
+def conditions(split: str = "all") -> list[Condition]:
+    """The constructed conditions of a split: "tune", "holdout" or "all". Raises EvaluateError for another."""
+    if split not in (*SPLITS, "all"):
+        raise EvaluateError(f"expected a split out of {', '.join(SPLITS)}, all, got '{split}'")
+    found = [_constructed(kind, one, recipe) for one in SPLITS for kind, recipe in MAIN.items()]
+    found += [_constructed(kind, "holdout", recipe) for kind, recipe in HOLDOUT_ONLY.items()]
+    return [condition for condition in found if split in ("all", condition.split)]

@@ -1,0 +1,102 @@
+"""One constructed sequence: a background, a camera path, objects, a foreground, and light."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from edge_vision.evaluate import actors, backgrounds, camera, compose, light
+from edge_vision.evaluate.cutouts import Cutout
+
+Truth = list[tuple[int, compose.Box, str]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """A piece of foreground: its pictures' place on a layer that moves `ratio` times the background."""
+
+    picture: Cutout
+    affine: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shot:
+    """What is filmed between two cuts. path: (n, 4), see camera.py."""
+
+    background: str
+    path: np.ndarray
+    visits: list[actors.Visit]
+    foreground: tuple[Standing, ...] = ()
+    ratio: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sequence:
+    """Shots one after another, under one light. seed: of the noise."""
+
+    shots: tuple[Shot, ...]
+    light: light.Light
+    seed: int
+    n: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n", sum(len(shot.path) for shot in self.shots))
+
+    def render(self) -> Iterator[tuple[np.ndarray, Truth]]:
+        """Each picture, (360, 640, 3) uint8 BGR, and what is to be seen on it."""
+        rng = np.random.default_rng(self.seed)
+        at = 0
+        for shot in self.shots:
+            large = backgrounds.background(shot.background)
+            for state, placed in zip(shot.path, actors.play(shot.visits, shot.path), strict=True):
+                image, truth = _picture(large, shot, state, placed)
+                yield self.light.on(rng, image, at), truth
+                at += 1
+
+
+def _picture(
+    large: np.ndarray, shot: Shot, state: np.ndarray, placed: list[actors.Placed]
+) -> tuple[np.ndarray, Truth]:
+    screen = camera.to_screen(state)
+    size = (camera.WIDTH_PX, camera.HEIGHT_PX)
+    image = cv2.warpAffine(large, screen, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    truth: Truth = []
+    for thing in placed:
+        picture = thing.sprite.pictures[thing.picture]
+        affine = compose.placed_affine(thing, screen)
+        compose.paste(image, picture, affine)
+        box = compose.visible_box(picture, affine)
+        if box is not None:
+            truth.append((thing.object_id, box, thing.sprite.label))
+    if shot.foreground:
+        layer = camera.to_screen(state, shot.path[0, :2], shot.ratio)
+        for standing in shot.foreground:
+            affine = layer[:, :2] @ standing.affine
+            affine[:, 2] += layer[:, 2]
+            compose.paste(image, standing.picture, affine)
+    return image, truth
+
+
+def foreground(
+    rng: np.random.Generator, path: np.ndarray, ratio: float, pictures: tuple[Cutout, ...]
+) -> tuple[Standing, ...]:
+    """Pieces along all of the way that the layer moves, with gaps."""
+    centre_x, centre_y = path[0, :2]
+    low = centre_x + ratio * (path[:, 0].min() - centre_x) - camera.WIDTH_PX / 2
+    high = centre_x + ratio * (path[:, 0].max() - centre_x) + camera.WIDTH_PX / 2
+    standing, x, turn = [], low + rng.uniform(0, 200), 0
+    while x < high:
+        picture = pictures[turn % len(pictures)]
+        turn += 1
+        h, w = picture.alpha.shape
+        if h > camera.HEIGHT_PX:
+            y, scale = centre_y - h / 2, 1.0
+        else:
+            scale = float(rng.uniform(0.8, 1.05))
+            y = centre_y + camera.HEIGHT_PX / 2 - rng.uniform(0.55, 0.75) * h * scale
+        standing.append(Standing(picture, np.array([[scale, 0, x], [0, scale, y]])))
+        x += w * scale + rng.uniform(250, 480)
+    return tuple(standing)
