@@ -1,52 +1,36 @@
 """The frame gate: lets a frame pass when something new could be seen in it.
 
-It compares a small luma image with that of the last frame that passed, not with the last frame: slow
-changes add up until they pass, and a skipped frame never differs much from one that the detector saw.
-Whatever it is not sure about passes.
+    frame -> luma -> MotionEstimator (what is new?) -> GatePolicy (pass, and why?) -> MissAudit (was it right?)
+
+Whatever it is not sure about passes. The policy is a state machine on plain values with time as an argument.
 """
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from edge_vision.core.audit import MissAudit
+from edge_vision.core.detections import Detections
+from edge_vision.core.difference import NO_REGIONS
 from edge_vision.core.frame import Frame
+from edge_vision.core.gate_policy import SKIPS, GateConfig, GatePolicy
+from edge_vision.core.motion import Motion, MotionConfig, MotionEstimator
 
-NO_REGIONS = np.zeros((0, 4), np.float32)
-MAX_REGIONS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class GateConfig:
-    """Settings of the gate. Each is a parameter of the gate node, described there."""
-
-    enabled: bool = True
-    max_rate_hz: float = 0.0
-    max_blind_ms: float = 2000.0
-    max_blind_moving_ms: float = 500.0
-    luma_width_px: int = 320
-    pixel_threshold: int = 10
-    noise_factor: float = 6.0
-    min_changed_area: float = 0.0005
-    quiet_frames: int = 2
-    quiet_ms: float = 60.0
-    ego_motion: bool = True
-    light_jump: float = 8.0
-    max_new_view: float = 0.04
-    saturated_area: float = 0.3
-    saturated_after_ms: float = 1000.0
-    saturated_interval_ms: float = 60.0
-    max_gap_ms: float = 1000.0
-    audit_rate: float = 0.01
-    audit_max_hz: float = 1.0
-    max_miss_rate: float = 0.2
+# An object that was told of within this time is known: a detector's score that flickers is no miss.
+KNOWN_MS = 2000.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GateDecision:
-    """What the gate decided and why. regions: (n, 4) float32 xyxy_px of what changed."""
+    """What the gate decided and why.
+
+    regions: (n, 4) float32 xyxy_px of what is new. camera_motion: (3, 3) float64, moves a point of the frame
+    before to where it is in this one, source pixels; None where it is not known.
+    """
 
     passed: bool
     reason: str
@@ -55,92 +39,142 @@ class GateDecision:
 
 
 class FrameGate:
-    """Decides frame by frame. Pure: time comes in as an argument, one caller at a time.
+    """Decides frame by frame. One caller at a time, but for `inferred`; `gate_policy` lists the reasons."""
 
-    Reasons to pass: disabled, first, size_changed, refresh, motion, or the reason given to `reset`.
-    Reasons to skip: rate_limit, still.
-    """
-
-    def __init__(self, config: GateConfig | None = None) -> None:
+    def __init__(self, config: GateConfig | None = None, seed: int | None = None) -> None:
         self.config = config or GateConfig()
-        self._reference: np.ndarray | None = None
+        self._estimator = MotionEstimator()
+        self._policy = GatePolicy()
+        self._audit = MissAudit(seed=seed)
+        self._results: deque[tuple[int, Detections]] = deque(maxlen=64)
+        self._audited: dict[int, np.ndarray] = {}
+        self._known = _KnownObjects()
+        self._counts: Counter[str] = Counter()
         self._size_px = (0, 0)
-        self._passed_stamp_ns = 0
-        self._passed_mono_ns = 0
-        self._must_pass = "first"
+        self._motion: Motion | None = None
 
     def reset(self, reason: str) -> None:
-        """Forget the reference: the next frame passes for this reason (a clock jump, a new model)."""
-        self._reference = None
-        self._must_pass = reason
+        """Forget what was seen: the next frame passes for this reason (a clock jump, a new model)."""
+        self._estimator.forget()
+        self._known.clear()
+        self._audited.clear()
+        self._policy.restart(reason)
 
-    def decide(self, frame: Frame, mono_ns: int) -> GateDecision:
-        """Judge a frame that came at the monotonic time mono_ns."""
+    def inferred(self, stamp_ns: int, found: Detections) -> None:
+        """Take what the detector found on a frame that passed. Any thread, any time later."""
+        self._results.append((stamp_ns, found))
+
+    def decide(self, frame: Frame, mono_ns: int, prior: np.ndarray | None = None) -> GateDecision:
+        """Judge a frame that came at the monotonic time mono_ns.
+
+        prior: (3, 3) camera motion since the frame before from another sensor, source pixels.
+        Raises ImageError.
+        """
         config = self.config
         if not config.enabled:
             self.reset("first")
-            return GateDecision(True, "disabled", NO_REGIONS)
-        unconditional = self._unconditional_reason(frame, mono_ns)
-        if unconditional is None and self._too_soon(frame, mono_ns):
-            return GateDecision(False, "rate_limit", NO_REGIONS)
-        luma = frame.small_gray(min(config.luma_width_px, frame.width_px))
-        if unconditional:
-            return self._pass(frame, mono_ns, luma, unconditional, NO_REGIONS)
-        regions = self._changed_regions(luma, frame)
-        if len(regions) == 0:
-            return GateDecision(False, "still", NO_REGIONS)
-        return self._pass(frame, mono_ns, luma, "motion", regions)
-
-    def _unconditional_reason(self, frame: Frame, mono_ns: int) -> str | None:
-        if self._reference is None:
-            return self._must_pass
+            return self._counted(GateDecision(True, "disabled", NO_REGIONS))
         if (frame.width_px, frame.height_px) != self._size_px:
-            return "size_changed"
-        # Blind time is the longer of the two clocks: a stamp that stands still must not blind anybody.
-        blind_ns = max(mono_ns - self._passed_mono_ns, frame.stamp_ns - self._passed_stamp_ns)
-        return "refresh" if blind_ns >= self.config.max_blind_ms * 1e6 else None
+            if self._size_px != (0, 0):
+                self.reset("size_changed")
+            self._size_px = (frame.width_px, frame.height_px)
+        motion, scale = self._look(frame, prior, config)
+        self._take_results(mono_ns, config)
+        camera_motion = _in_source_pixels(motion.camera_motion, scale)
+        self._known.move(camera_motion)
+        reason = self._policy.update(
+            config, motion, self._estimator, frame.stamp_ns, mono_ns, self._audit.is_open(mono_ns)
+        )
+        if reason in ("still", "compensated") and self._audit.sample(mono_ns):
+            reason = "audit"
+            self._policy.audited(self._estimator, frame.stamp_ns, mono_ns)
+            self._audited[frame.stamp_ns] = self._known.boxes(mono_ns)
+        passed = reason not in SKIPS
+        regions = self._estimator.regions(*self._size_px) if passed and motion.changed else NO_REGIONS
+        return self._counted(GateDecision(passed, reason, regions, camera_motion))
 
-    def _too_soon(self, frame: Frame, mono_ns: int) -> bool:
-        if self.config.max_rate_hz <= 0.0:
-            return False
-        # 2 % early counts as in time: a 30 Hz camera limited to 10 Hz must give 10 Hz, not 7.5.
-        period_ns = 0.98e9 / self.config.max_rate_hz
-        return max(mono_ns - self._passed_mono_ns, frame.stamp_ns - self._passed_stamp_ns) < period_ns
+    def _look(self, frame: Frame, prior: np.ndarray | None, config: GateConfig) -> tuple[Motion, float]:
+        """What is new, and the source pixels per luma pixel."""
+        luma = frame.small_gray(min(config.luma_width_px, frame.width_px))
+        scale = frame.width_px // luma.shape[1]
+        small_prior = None if prior is None else _in_source_pixels(prior, 1.0 / scale)
+        settings = MotionConfig(
+            config.pixel_threshold, config.noise_factor, config.min_changed_area, config.ego_motion
+        )
+        self._motion = self._estimator.observe(luma, settings, small_prior)
+        return self._motion, scale
 
-    def _changed_regions(self, luma: np.ndarray, frame: Frame) -> np.ndarray:
-        """(n, 4) xyxy_px boxes around what differs from the reference; empty where too little does."""
-        reference = self._reference
-        if reference is None or reference.shape != luma.shape:
-            return np.array([[0, 0, frame.width_px, frame.height_px]], np.float32)
-        mask = cv2.threshold(
-            cv2.absdiff(luma, reference), self.config.pixel_threshold, 255, cv2.THRESH_BINARY
-        )[1]
-        if cv2.countNonZero(mask) < max(1.0, self.config.min_changed_area * mask.size):
-            return NO_REGIONS
-        return _boxes(mask, frame.width_px, frame.height_px)
+    def _take_results(self, mono_ns: int, config: GateConfig) -> None:
+        audit = self._audit
+        audit.rate, audit.max_hz, audit.max_miss_rate = (
+            config.audit_rate,
+            config.audit_max_hz,
+            config.max_miss_rate,
+        )
+        while self._results:
+            stamp_ns, found = self._results.popleft()
+            known = self._audited.pop(stamp_ns, None)
+            if known is not None:
+                audit.judge(known, found, mono_ns)
+            self._known.add(found.xyxy_px, mono_ns)
+        # Audits whose result never came (superseded, failed) say nothing.
+        while len(self._audited) > 16:
+            del self._audited[next(iter(self._audited))]
 
-    def _pass(
-        self, frame: Frame, mono_ns: int, luma: np.ndarray, reason: str, regions: np.ndarray
-    ) -> GateDecision:
-        self._reference = luma
-        self._size_px = (frame.width_px, frame.height_px)
-        self._passed_stamp_ns = frame.stamp_ns
-        self._passed_mono_ns = mono_ns
-        return GateDecision(True, reason, regions)
+    def _counted(self, decision: GateDecision) -> GateDecision:
+        self._counts[decision.reason] += 1
+        return decision
+
+    def reset_stats(self) -> None:
+        """Forget the counters; the audit's estimate stays, being of the gate and not of an hour."""
+        self._counts.clear()
+
+    def status(self) -> dict[str, object]:
+        """Flat figures: mode, camera, noise, one counter per reason, the audit's estimate."""
+        motion = self._motion
+        return {
+            "gate.mode": self._policy.mode if self.config.enabled else "disabled",
+            "gate.camera": motion.camera if motion else None,
+            "gate.noise_grey_levels": motion.noise if motion else None,
+            "gate.changed_area": motion.changed_area if motion else None,
+            **{f"gate.reason.{reason}": n for reason, n in sorted(self._counts.items())},
+            **self._audit.status(),
+        }
 
 
-_JOIN = np.ones((7, 7), np.uint8)
+def _in_source_pixels(transform: np.ndarray | None, scale: float) -> np.ndarray | None:
+    """A transform between luma images as one between source images that are `scale` times as large."""
+    if transform is None or scale == 1.0:
+        return transform
+    out = transform.copy()
+    out[:2, 2] *= scale
+    out[2, :2] /= scale
+    return out
 
 
-def _boxes(mask: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
-    """Boxes of the blobs of a mask in source pixels; one box around all when there are too many."""
-    # Dilation joins the edges of one moving thing, and gives each box a margin.
-    joined = cv2.dilate(mask, _JOIN)
-    # Outer contours give the boxes of the blobs in a tenth of the time of connectedComponentsWithStats.
-    contours = cv2.findContours(joined, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
-    xyxy = np.array([cv2.boundingRect(contour) for contour in contours], np.float32)
-    xyxy[:, 2:] += xyxy[:, :2]
-    if len(xyxy) > MAX_REGIONS:
-        xyxy = np.concatenate([xyxy[:, :2].min(0), xyxy[:, 2:].max(0)])[None]
-    scale = np.array([width_px / mask.shape[1], height_px / mask.shape[0]] * 2, np.float32)
-    return xyxy * scale
+class _KnownObjects:
+    """Boxes that consumers were told of lately, where they would be now had they not moved themselves."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self._xyxy_px = np.zeros((0, 4), np.float64)
+        self._told_ns = np.zeros(0, np.int64)
+
+    def add(self, xyxy_px: np.ndarray, mono_ns: int) -> None:
+        recent = mono_ns - self._told_ns < KNOWN_MS * 1e6
+        self._xyxy_px = np.concatenate([self._xyxy_px[recent], xyxy_px])
+        self._told_ns = np.concatenate([self._told_ns[recent], np.full(len(xyxy_px), mono_ns)])
+
+    def move(self, camera_motion: np.ndarray | None) -> None:
+        """Move with the camera; where its motion is unknown they stay, and the audit judges more strictly."""
+        if camera_motion is None or len(self._xyxy_px) == 0:
+            return
+        corners = self._xyxy_px.reshape(-1, 1, 2)
+        self._xyxy_px = np.asarray(cv2.perspectiveTransform(corners, camera_motion), np.float64).reshape(
+            -1, 4
+        )
+
+    def boxes(self, mono_ns: int) -> np.ndarray:
+        return self._xyxy_px[mono_ns - self._told_ns < KNOWN_MS * 1e6]

@@ -1,0 +1,320 @@
+"""What is new in an image, on a camera that moves: the gate's eye.
+
+An image is compared with an *anchor*, the last image that showed nothing new and that the detector saw, not
+with the image before it: slow changes add up until they count, and a slow object differs from the empty
+scene as a whole, where two neighbouring images differ in its edges only.
+
+    luma -> camera motion since the anchor -> anchor moved there, under today's light -> what differs
+         -> noise threshold, opening, area -> regions
+
+Where the anchor cannot be aligned, `camera` is "unknown" and nothing else is claimed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from edge_vision.core.difference import (
+    NO_CHANGE,
+    NO_LIGHT_SIGMA,
+    NO_REGIONS,
+    Light,
+    beyond,
+    changed_mask,
+    envelope,
+    fit_light,
+    noise_sigma,
+    regions_of,
+)
+from edge_vision.core.ego_motion import IDENTITY, EgoReference, largest_shift_px
+from edge_vision.core.parallax import without_parallax
+
+# A picture whose corners move less than this, at luma size, stays as it is: warping would only blur.
+STANDING_PX = 0.25
+# The edge of what the moved anchor shows is interpolated with nothing.
+MARGIN_PX = 2
+# The noise of one picture is a rough figure; it is averaged over some.
+NOISE_MEMORY = 0.8
+# The picture in coarse parts, rows and columns.
+CELLS = (9, 16)
+# Lucas-Kanade takes grey for what it is: light differences above this are taken out first.
+LK_LIGHT = 4.0
+
+
+Camera = Literal["standing", "moving", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class MotionConfig:
+    """pixel_threshold: grey levels, at least; noise_factor: threshold in standard deviations of the noise;
+    min_changed_area: share of the picture; ego_motion: align the anchor with the camera's motion."""
+
+    pixel_threshold: float = 10.0
+    noise_factor: float = 6.0
+    min_changed_area: float = 0.0005
+    ego_motion: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Motion:
+    """What is new in one image.
+
+    camera: "standing", "moving", or "unknown" where it could not be told.
+    camera_motion: (3, 3) float64, previous image to this one, luma pixels; None where unknown.
+    changed: enough differs from the anchor. changed_area: share of the picture that does.
+    new_view: share of the picture that the last seen image did not show.
+    light_step: grey levels that the whole picture changed by since the last image.
+    """
+
+    camera: Camera
+    camera_motion: np.ndarray | None
+    changed: bool
+    changed_area: float
+    new_view: float
+    light_step: float
+    noise: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Compared:
+    """The light between two images, the mask of what else differs, and the noise in grey levels."""
+
+    light: Light
+    mask: np.ndarray
+    sigma: float
+
+
+UNKNOWN = Motion("unknown", None, True, 1.0, 1.0, 0.0, 0.0)
+
+
+class _Still:
+    """A luma image to compare with, sharp for the corners and smoothed for the differences."""
+
+    def __init__(self, luma: np.ndarray, smooth: np.ndarray) -> None:
+        self.ego = EgoReference(luma)
+        self.smooth = smooth
+
+
+class MotionEstimator:
+    """Compares images with an anchor. One caller at a time; all images have one size, or call `forget`."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew: the next image becomes the anchor."""
+        self._config = MotionConfig()
+        self._now: _Still | None = None
+        self._anchor: _Still | None = None
+        self._earlier: _Still | None = None
+        # Where the anchor's and the earlier image's scene is now, and the scene that was last seen.
+        self._from_anchor = IDENTITY
+        self._from_earlier: np.ndarray | None = None
+        self._from_seen: np.ndarray | None = None
+        self._light = NO_CHANGE
+        self._noise = 0.0
+        self._mask: np.ndarray | None = None
+
+    def observe(self, luma: np.ndarray, config: MotionConfig, prior: np.ndarray | None = None) -> Motion:
+        """Judge an image, (h, w) uint8. prior: (3, 3), camera motion since the image before, luma pixels."""
+        self._now, self._config = _Still(luma, cv2.blur(luma, (3, 3))), config
+        self._mask = None
+        if self._anchor is None or self._anchor.smooth.shape != luma.shape:
+            self.rebase()
+            return UNKNOWN
+        guess = self._from_anchor if prior is None else prior @ self._from_anchor
+        was = self._from_anchor
+        motion = self._standing(self._anchor, config) if guess is IDENTITY or not config.ego_motion else None
+        if motion is None:
+            sure = prior is not None or guess is not IDENTITY
+            motion = self._moving(self._anchor, self._now, config, guess, sure)
+        step = _between(was, self._from_anchor) if motion.camera != "unknown" else None
+        self._from_earlier = _chained(step, self._from_earlier)
+        self._from_seen = _chained(step, self._from_seen)
+        return Motion(
+            motion.camera,
+            step,
+            motion.changed,
+            motion.changed_area,
+            self._new_view(),
+            motion.light_step,
+            self._noise,
+        )
+
+    # What the gate tells.
+    def rebase(self) -> None:
+        """Make the last image the anchor."""
+        self._anchor = self._now
+        self._from_anchor = IDENTITY
+        self._light = NO_CHANGE
+
+    def seen(self) -> None:
+        """The detector saw the last image."""
+        self._from_seen = IDENTITY
+
+    def mark(self) -> None:
+        """Remember the last image, for `settled` and `fall_back`."""
+        self._earlier, self._from_earlier = self._now, IDENTITY
+
+    def fall_back(self) -> None:
+        """Make the marked image the anchor, or the last one where the way from the marked one is lost."""
+        if self._earlier is None or self._from_earlier is None:
+            self.rebase()
+            return
+        self._anchor, self._from_anchor = self._earlier, self._from_earlier
+        self._light = NO_CHANGE
+
+    @property
+    def anchor_view(self) -> float:
+        """Share of the picture that the anchor shows."""
+        if self._from_anchor is IDENTITY or self._now is None:
+            return 1.0
+        return _overlap(self._from_anchor, self._now.smooth.shape)
+
+    def cells(self) -> np.ndarray:
+        """(9, 16) bool: the parts of the picture in which something differs."""
+        if self._mask is None:
+            return np.zeros(CELLS, bool)
+        return cv2.resize(self._mask, CELLS[::-1], interpolation=cv2.INTER_AREA) > 2
+
+    def settled(self) -> bool:
+        """True where nothing has moved between the marked image and the last one."""
+        config = self._config
+        if self._earlier is None or self._now is None or self._from_earlier is None:
+            return False
+        # Thin lines count here: the edges of something slow.
+        compared = self._compared(self._earlier, self._from_earlier, config, opened=False)
+        return not _counts(compared.mask, config)
+
+    def regions(self, width_px: int, height_px: int) -> np.ndarray:
+        """Where the last image differs, (n, 4) float32 xyxy_px in a source image of that size."""
+        return NO_REGIONS if self._mask is None else regions_of(self._mask, width_px, height_px)
+
+    # How.
+    def _standing(self, anchor: _Still, config: MotionConfig) -> Motion | None:
+        """The judgement under the assumption that the camera has not moved; None where that may not hold."""
+        compared = self._compared(anchor, IDENTITY, config)
+        if config.ego_motion and _counts(compared.mask, config):
+            # Something moves, or the camera does.
+            return None
+        return self._judged("standing", compared, config)
+
+    def _moving(
+        self, anchor: _Still, now: _Still, config: MotionConfig, guess: np.ndarray, sure: bool
+    ) -> Motion:
+        luma = now.ego.luma
+        if self._light.step > LK_LIGHT:
+            luma = self._light.undone(luma)
+        found = anchor.ego.motion_to(luma, guess, sure)
+        if found is None:
+            self._from_anchor = IDENTITY
+            return UNKNOWN
+        stands = largest_shift_px(found.transform, luma.shape) < STANDING_PX
+        self._from_anchor = IDENTITY if stands else found.transform
+        compared = self._compared(anchor, self._from_anchor, config)
+        return self._judged("standing" if stands else "moving", compared, config)
+
+    def _judged(self, camera: Camera, compared: _Compared, config: MotionConfig) -> Motion:
+        step, self._light = compared.light.relative_to(self._light).step, compared.light
+        sigma, mask = compared.sigma, compared.mask
+        self._noise = sigma if self._noise == 0.0 else NOISE_MEMORY * self._noise + (1 - NOISE_MEMORY) * sigma
+        changed = _counts(mask, config)
+        self._mask = mask if changed else None
+        return Motion(camera, None, changed, cv2.countNonZero(mask) / mask.size, 0.0, step, self._noise)
+
+    def _compared(
+        self, still: _Still, transform: np.ndarray, config: MotionConfig, opened: bool = True
+    ) -> _Compared:
+        """What differs in the last image from an earlier one, moved by a transform.
+
+        opened: thin lines do not count.
+        """
+        assert self._now is not None
+        current, light = self._now.smooth, NO_CHANGE
+        reference, valid = _moved(still.smooth, transform)
+        difference = cv2.absdiff(current, reference)
+        sigma = noise_sigma(difference, valid)
+        if sigma > NO_LIGHT_SIGMA:
+            light = fit_light(reference, current, valid)
+            lit = light.applied(reference)
+            if lit is not reference:
+                reference, difference = lit, cv2.absdiff(current, lit)
+                sigma = noise_sigma(difference, valid)
+        # A misaligned picture looks noisy all over: the threshold follows such a jump in steps only.
+        trusted = sigma if self._noise == 0.0 else min(sigma, 1.5 * self._noise + 0.5)
+        threshold = max(config.pixel_threshold, config.noise_factor * max(self._noise, trusted))
+        if valid is None:
+            return _Compared(light, changed_mask(difference, threshold, opened), sigma)
+        low, high = envelope(reference)
+        mask = cv2.bitwise_and(changed_mask(beyond(low, high, current), threshold, opened), valid)
+        if _counts(mask, config):
+            mask = without_parallax(mask, current, low, high, valid, transform, threshold)
+        return _Compared(light, mask, sigma)
+
+    def _new_view(self) -> float:
+        """Share of the picture that the last seen image did not show."""
+        assert self._now is not None
+        if self._from_seen is None:
+            return 1.0
+        if self._from_seen is IDENTITY:
+            return 0.0
+        return 1.0 - _overlap(self._from_seen, self._now.smooth.shape)
+
+
+def _counts(mask: np.ndarray, config: MotionConfig) -> bool:
+    """True where so much has changed that it counts."""
+    return cv2.countNonZero(mask) >= max(1.0, config.min_changed_area * mask.size)
+
+
+def _moved(image: np.ndarray, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The image moved by a transform, and (h, w) uint8 that is 0 where it shows nothing; None = nowhere."""
+    if transform is IDENTITY:
+        return image, None
+    height, width = image.shape
+    affine = abs(transform[2, 0]) + abs(transform[2, 1]) == 0.0
+    if affine:
+        moved = cv2.warpAffine(image, transform[:2], (width, height), borderMode=cv2.BORDER_REPLICATE)
+    else:
+        moved = cv2.warpPerspective(image, transform, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    return moved, _shown(transform, (height, width), MARGIN_PX)
+
+
+def _shown(transform: np.ndarray, shape: tuple[int, int], margin_px: int) -> np.ndarray:
+    """(h, w) uint8, 255 where the moved picture shows something, less a margin."""
+    height, width = shape
+    m = margin_px
+    corners = np.array(
+        [[[m, m]], [[width - 1 - m, m]], [[width - 1 - m, height - 1 - m]], [[m, height - 1 - m]]], np.float64
+    )
+    mask = np.zeros(shape, np.uint8)
+    cv2.fillConvexPoly(mask, np.rint(cv2.perspectiveTransform(corners, transform)).astype(np.int32), (255,))
+    return mask
+
+
+def _overlap(transform: np.ndarray, shape: tuple[int, ...]) -> float:
+    """Share of the picture that the moved picture covers."""
+    height, width = shape[:2]
+    frame = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    moved = cv2.perspectiveTransform(frame[:, None].astype(np.float64), transform)[:, 0].astype(np.float32)
+    area, _ = cv2.intersectConvexConvex(frame, moved)
+    return float(min(1.0, area / (width * height)))
+
+
+def _between(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """The camera's motion between two images, from the anchor's place in each."""
+    if before is IDENTITY:
+        return after
+    step = after @ np.linalg.inv(before)
+    return step / step[2, 2]
+
+
+def _chained(step: np.ndarray | None, so_far: np.ndarray | None) -> np.ndarray | None:
+    if step is None or so_far is None:
+        return None
+    if step is IDENTITY:
+        return so_far
+    return step if so_far is IDENTITY else step @ so_far
