@@ -52,10 +52,10 @@ class Traffic:
     """
 
     bursts: int = 5
-    per_burst: tuple[int, int] = (5, 7)
-    spacing: tuple[int, int] = (7, 8)
-    inside: tuple[int, int] = (6, 13)
-    speed_px: tuple[float, float] = (1.5, 8.0)
+    per_burst: tuple[int, int] = (6, 7)
+    spacing: tuple[int, int] = (8, 9)
+    inside: tuple[int, int] = (9, 14)
+    speed_px: tuple[float, float] = (2.0, 8.0)
     stand_share: float = 0.06
     through_share: float = 0.02
     stand: tuple[int, int] = (15, 40)
@@ -72,13 +72,15 @@ def plan(
     slot = (n - traffic.first) / (traffic.bursts + 2 * traffic.standers)
     for burst in range(traffic.bursts):
         start = traffic.first + slot * burst + (rng.uniform(0, 0.3) * slot if burst else 0)
+        # Those who come together walk about equally fast.
+        pace = float(rng.uniform(*traffic.speed_px))
         for _ in range(int(rng.integers(traffic.per_burst[0], traffic.per_burst[1] + 1))):
-            visits.append(_visit(rng, len(visits), int(start), path, sprites, traffic))
+            visits.append(_visit(rng, len(visits), int(start), path, sprites, traffic, pace))
             # Now and then two come together: one event.
             start += 2 if rng.random() < 0.08 else rng.integers(*traffic.spacing, endpoint=True)
     for stander in range(traffic.standers):
         start = traffic.first + slot * (traffic.bursts + 2 * stander)
-        visits.append(_visit(rng, len(visits), int(start), path, sprites, traffic, traffic.long_stand))
+        visits.append(_visit(rng, len(visits), int(start), path, sprites, traffic, 7.0, traffic.long_stand))
     return [visit for visit in visits if visit.start < n - 20]
 
 
@@ -89,16 +91,17 @@ def _visit(
     path: np.ndarray,
     sprites: tuple[Sprite, ...],
     traffic: Traffic,
+    pace_px: float,
     stand: int = -1,
 ) -> Visit:
     at = min(start, len(path) - 2)
     drift = float(path[at + 1, 0] - path[at, 0])
     # Where the view turns to, objects come in more often.
     from_left = bool(rng.random() < 0.5) if abs(drift) < 1 else bool((drift < 0) == (rng.random() < 0.8))
-    speed = float(rng.uniform(*traffic.speed_px))
+    speed = pace_px * float(rng.uniform(0.88, 1.12))
     if stand < 0:
         stand = int(rng.integers(*traffic.stand)) if rng.random() < traffic.stand_share else 0
-    height = float(rng.uniform(130, 250))
+    height = float(rng.uniform(140, 270))
     return Visit(
         object_id=object_id,
         start=start,

@@ -58,7 +58,7 @@ def _yard() -> np.ndarray:
 
 
 def _houses() -> np.ndarray:
-    return _enlarged(still("bikes.mp4", 184), (0, 0, 640, 124), 3.4)
+    return _enlarged(still("bikes.mp4", 184), (0, 0, 640, 100), 3.75)
 
 
 def _garden() -> np.ndarray:

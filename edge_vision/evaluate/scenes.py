@@ -1,8 +1,8 @@
 """The conditions of the evaluation: constructed sequences from real frames, and real clips.
 
-A constructed sequence moves a view over a large real background and puts real walkers on it, on paths of
-their own: so it is known exactly who is where. Each main condition has a "tune" sequence, for whoever works on
-a gate, and a "holdout" one with another seed, other backgrounds, other walkers; the rest is for hold-out only.
+A constructed sequence moves a view over a large real background and puts real walkers on it, on paths of their
+own: so it is known exactly who is where. Each main condition has a "tune" sequence, for whoever works on a
+gate, and a "holdout" one with another seed, other backgrounds, other walkers; the rest is hold-out only.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.sequence import Sequence, Shot, Truth, foreground
 
 FPS_HZ = 30.0
-N = 1300
-N_QUIET = 6000
+N = 1700
+N_QUIET = 5000
 SPLITS = ("tune", "holdout")
 VERSION = 1
 """Raise it when the pictures change: what is known of the old ones is then no longer used."""
@@ -80,7 +80,7 @@ _LONG_QUIET = actors.Traffic(
     bursts=2,
     per_burst=(5, 6),
     spacing=(7, 7),
-    inside=(3, 6),
+    inside=(10, 14),
     speed_px=(6.0, 8.0),
     stand_share=0.0,
     through_share=0.0,
