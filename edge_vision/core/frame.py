@@ -122,19 +122,28 @@ class Frame:
 
         Each pixel is the mean of a whole block of pixels (what is left over at the right and lower edge,
         less than a block, is not looked at): a ratio that is no whole number takes four times as long.
-        Colour is halved first where the block is even: OpenCV is fastest at that, and a quarter is left.
+        An even block is halved first: OpenCV is fastest at that, and of colour a quarter is left to convert.
+        Of 8-bit colour in blocks of 4, 8, ... every other row is left out: reading the picture is what costs.
+        That aliases little, unlike one linear step of a quarter (measured, see `_every_other_row`).
         A Bayer mosaic is averaged as it is, which mixes its colours into a grey.
         """
         block = max(1, self.width_px // width_px)
         spec = ENCODINGS[self.encoding]
         if spec.bayer:
-            return _block_mean(_to_8_bit(self.image), block)
-        if block % 2 == 0 and self.encoding in _GRAY_CODES:
-            half = _to_8_bit(_block_mean(self.image, 2))
-            return _block_mean(cv2.cvtColor(half, _GRAY_CODES[self.encoding]), block // 2)
-        return _block_mean(self.gray(), block)
+            return block_mean(_to_8_bit(self.image), block)
+        if spec.plane is not None:
+            # The plane out of its neighbours in one pass: OpenCV would copy a view of it pixel by pixel.
+            return block_mean(cv2.cvtColor(self.image, _LUMA_CODES[spec.plane]), block)
+        code = _GRAY_CODES.get(self.encoding)
+        if code is None or block % 2:
+            return block_mean(self.gray(), block)
+        if block % 4 == 0 and self.image.dtype == np.uint8 and self.height_px >= block:
+            return _every_other_row(self.image, block, code)
+        half = _to_8_bit(block_mean(self.image, 2))
+        return block_mean(cv2.cvtColor(half, code), block // 2)
 
 
+_LUMA_CODES = {0: cv2.COLOR_YUV2GRAY_YUY2, 1: cv2.COLOR_YUV2GRAY_UYVY}
 _GRAY_CODES = {
     "bgr8": cv2.COLOR_BGR2GRAY,
     "8UC3": cv2.COLOR_BGR2GRAY,
@@ -147,12 +156,35 @@ _GRAY_CODES = {
 }
 
 
-def _block_mean(image: np.ndarray, block: int) -> np.ndarray:
-    """The mean of each block x block pixels, (h // block, w // block), of at least one row."""
+def block_mean(image: np.ndarray, block: int) -> np.ndarray:
+    """The mean of each block x block pixels, (h // block, w // block), of at least one row.
+
+    By halves as long as the block is even: a quarter of 1280x720 takes 0.05 ms so, at once 0.26 ms.
+    """
     if block == 1:
         return image
     rows, columns = max(1, image.shape[0] // block), image.shape[1] // block
-    return cv2.resize(image[: rows * block, : columns * block], (columns, rows), interpolation=cv2.INTER_AREA)
+    image = image[: rows * block, : columns * block]
+    while block % 2 == 0 and image.shape[0] >= block:
+        block //= 2
+        image = cv2.resize(image, (columns * block, rows * block), interpolation=cv2.INTER_AREA)
+    return image if block == 1 else cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+
+
+def _every_other_row(image: np.ndarray, block: int, to_gray: int) -> np.ndarray:
+    """The luma of a colour image, each pixel the mean of the even rows of a block of 4, 8, ... pixels.
+
+    1280x720 to 320x180 on one thread: 0.20 ms; all rows 0.35 ms; one linear step, the middle 2x2 of each
+    block, 0.17 ms. What a shift by 1 to 3 pixels leaves after it is taken back (share of pixels that differ
+    by more than 10, on real frames): all rows 2.5 to 6 %, this 3 to 8 %, linear 14 %. Noise: 1.06, 1.46, 2.04
+    of 6.
+    """
+    rows, columns = image.shape[0] // block, image.shape[1] // block
+    kept = image[: rows * block : 2, : columns * block]
+    half = cv2.resize(kept, (columns * block // 2, rows * block // 4), interpolation=cv2.INTER_AREA)
+    # A pair of pixels in one row: linear is their mean, and much faster.
+    way = cv2.INTER_LINEAR if block == 4 else cv2.INTER_AREA
+    return cv2.resize(cv2.cvtColor(half, to_gray), (columns, rows), interpolation=way)
 
 
 def _to_8_bit(image: np.ndarray) -> np.ndarray:

@@ -148,6 +148,34 @@ def block_mean(image: np.ndarray, block: int) -> np.ndarray:
     return np.round(means).astype(np.uint8)
 
 
+@pytest.mark.parametrize("encoding", ["bgr8", "rgb8", "bgra8", "rgba8"])
+@pytest.mark.parametrize("block", [4, 8])
+def test_colour_in_blocks_of_four_is_the_mean_of_every_other_row(encoding, block):
+    bgr = noise_image(67, 45)
+    data, step = message_bytes(stored(encoding, bgr), 3)
+    rows, columns = 45 // block, 67 // block
+    small = Frame(view_image(data, 67, 45, step, encoding), 0, "", encoding).small_gray(columns)
+    gray = cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)[: rows * block, : columns * block]
+    means = gray.reshape(rows, block, columns, block)[:, ::2].mean(axis=(1, 3))
+    assert_near(small, np.round(means).astype(np.uint8), 2)
+
+
+@pytest.mark.parametrize("encoding", ["bgr8", "mono8", "uyvy", "nv12", "rgb16"])
+@pytest.mark.parametrize("width_px", [160, 107, 320])
+def test_a_one_pixel_checkerboard_is_an_even_grey_wherever_it_lies(encoding, width_px):
+    """A texture that is finer than the small pixels must not become a pattern that moves with it."""
+    board = ((np.indices((480, 640)).sum(axis=0) % 2) * 200 + 20).astype(np.uint8)
+    smalls = []
+    for by in (0, 1):
+        picture = stored(encoding, cv2.cvtColor(np.roll(board, by, axis=1), cv2.COLOR_GRAY2BGR))
+        data, step = message_bytes(picture, 0)
+        frame = Frame(view_image(data, 640, 480, step, encoding), 0, "", encoding)
+        smalls.append(frame.small_gray(width_px))
+    # Blocks of an odd number of pixels have one more of one colour.
+    block = 640 // width_px
+    assert np.ptp(np.stack(smalls)) <= 200 / block**2 * (block % 2) + 3
+
+
 def assert_near(actual: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
     assert actual.shape == expected.shape and actual.dtype == expected.dtype
     np.testing.assert_allclose(actual.astype(int), expected.astype(int), atol=tolerance)
