@@ -25,8 +25,9 @@ from vision_msgs.msg import (
     VisionInfo,
 )
 
+from edge_vision.core.compressed import compressed_frame
 from edge_vision.core.detections import Detections
-from edge_vision.core.frame import ENCODINGS, Frame, decode_compressed, view_image
+from edge_vision.core.frame import ENCODINGS, Frame, view_image
 from edge_vision.core.ledger import FATES
 from edge_vision.core.tick import Tick
 from edge_vision.errors import ImageError
@@ -48,18 +49,22 @@ def header_of(stamp_ns: int, frame_id: str) -> Header:
 
 
 def frame_from_message(message: Image | CompressedImage, seq: int) -> Frame:
-    """The frame of an image message, as a view of its bytes. Raises ImageError with the reason."""
+    """The frame of an image message, as a view of its bytes. Raises ImageError with the reason.
+
+    A JPEG is decoded when its pixels are first read, which may then raise ImageError(corrupt_image).
+    """
     stamp_ns = stamp_to_ns(message.header.stamp)
+    frame_id = message.header.frame_id
     if isinstance(message, CompressedImage):
-        image, encoding = decode_compressed(message.data, message.format), "bgr8"
-    elif message.encoding in ENCODINGS:
+        return compressed_frame(message.data, message.format, stamp_ns, frame_id, seq, message)
+    if message.encoding in ENCODINGS:
         encoding = message.encoding
         image = view_image(
             message.data, message.width, message.height, message.step, encoding, bool(message.is_bigendian)
         )
     else:
         image, encoding = _with_cv_bridge(message), "bgr8"
-    return Frame(image, stamp_ns, message.header.frame_id, encoding, seq, message)
+    return Frame(image, stamp_ns, frame_id, encoding, seq, message)
 
 
 def _with_cv_bridge(message: Image) -> np.ndarray:
