@@ -106,7 +106,8 @@ def _trunk() -> Cutout:
         still("bikes.mp4", 130)[:, 296:344], None, fx=1.9, fy=1.9, interpolation=cv2.INTER_CUBIC
     )
     mask = np.zeros(image.shape[:2], np.uint8)
-    cv2.fillPoly(mask, [np.array([[17, 0], [72, 0], [74, image.shape[0]], [17, image.shape[0]]])], 1)
+    edges = np.array([[17, 0], [72, 0], [74, image.shape[0]], [17, image.shape[0]]])
+    cv2.fillPoly(mask, [edges], (1,))
     return cutout(image, _soft(mask, 2.0))
 
 
@@ -127,7 +128,7 @@ def _ruin() -> Cutout:
     outline = np.array([*top, *foot])
     image = cv2.resize(still("bigbuckbunny.mp4", 0)[260:420, 780:1180], None, fx=1.2, fy=1.2)
     mask = np.zeros(image.shape[:2], np.uint8)
-    cv2.fillPoly(mask, [np.rint((outline - (780, 260)) * 1.2).astype(np.int32)], 1)
+    cv2.fillPoly(mask, [np.rint((outline - (780, 260)) * 1.2).astype(np.int32)], (1,))
     return cutout(image, _soft(mask, 1.5))
 
 

@@ -76,9 +76,9 @@ def _without_small_holes(mask: np.ndarray) -> np.ndarray:
 def _walker_picture(image: np.ndarray, empty: np.ndarray, box: list[int]) -> Cutout:
     left, top, right, bottom = box[0] - MARGIN_PX, box[1] - MARGIN_PX, box[2] + MARGIN_PX, box[3] + MARGIN_PX
     window = np.s_[max(0, top) : bottom, max(0, left) : right]
-    hard = _walker_mask(image[window], empty[window]).astype(np.float32)
-    size = (hard.shape[1] * UPSCALE, hard.shape[0] * UPSCALE)
-    hard = cv2.resize(hard, size, interpolation=cv2.INTER_LINEAR)
+    mask = _walker_mask(image[window], empty[window]).astype(np.float32)
+    size = (mask.shape[1] * UPSCALE, mask.shape[0] * UPSCALE)
+    hard = cv2.resize(mask, size, interpolation=cv2.INTER_LINEAR)
     # The threshold keeps a rim of the court around the walker: a smaller mask with a soft edge leaves it out.
     alpha = np.clip((cv2.GaussianBlur(hard, (0, 0), 1.5) - 0.5) * 2.2, 0, 1)
     return cutout(cv2.resize(image[window], size, interpolation=cv2.INTER_CUBIC), alpha)

@@ -84,11 +84,12 @@ class Light:
 
     def on(self, rng: np.random.Generator, image: np.ndarray, at: int) -> np.ndarray:
         """The picture of frame `at` as a camera gives it."""
+        if self.gamma != 1.0 or self.gain[at] != 1.0 or self.offset[at] != 0.0:
+            image = cv2.LUT(image, curve(self.gain[at], self.offset[at], self.gamma))
+        # After the exposure, which would otherwise turn blown-out white into grey.
         for lamp in self.lamps:
             if lamp.on[at]:
                 image = cv2.multiply(image, lamp.field, scale=1 / 64)
-        if self.gamma != 1.0 or self.gain[at] != 1.0 or self.offset[at] != 0.0:
-            image = cv2.LUT(image, curve(self.gain[at], self.offset[at], self.gamma))
         if self.shot:
             return jpeg(shot_noise(rng, image, self.sigma, self.shot), self.quality)
         return jpeg(read_noise(rng, image, self.sigma), self.quality)
@@ -101,26 +102,26 @@ def steady(n: int, sigma: float = 2.0) -> Light:
 
 def steps(rng: np.random.Generator, n: int) -> Light:
     """Lamps that go on and off, exposure that jumps, and a slow drift."""
-    gain, offset = np.ones(n), np.zeros(n)
+    gain, offset = np.full(n, 0.8), np.zeros(n)
     for start in range(int(rng.integers(40, 70)), n, 170):
         # A camera's exposure settles within three frames.
         level, length = rng.choice([0.62, 0.75, 1.25, 1.4]), int(rng.integers(50, 120))
         ramp = np.full(min(length, n - start), level)
         ramp[:2] = [1 + (level - 1) * 0.5, 1 + (level - 1) * 0.85][: len(ramp)]
-        gain[start : start + length] = ramp
+        gain[start : start + length] *= ramp
     gain *= 1 + 0.10 * np.sin(np.arange(n) * 2 * math.pi / 600 + rng.uniform(0, 6))
     offset += 4 * np.sin(np.arange(n) * 2 * math.pi / 900)
     return Light(gain, offset, tuple(lamp(rng, n) for _ in range(3)))
 
 
-def lamp(rng: np.random.Generator, n: int, most: float = 0.9) -> Lamp:
+def lamp(rng: np.random.Generator, n: int, most: float = 0.6) -> Lamp:
     """A lamp of some place, size and colour that switches every few seconds."""
     y, x = np.mgrid[:HEIGHT_PX, :WIDTH_PX].astype(np.float32)
     radius = rng.uniform(90, 220)
     glow = np.exp(
         -((x - rng.uniform(0, WIDTH_PX)) ** 2 + (y - rng.uniform(0, HEIGHT_PX)) ** 2) / (2 * radius**2)
     )
-    tint = np.array([0.75, 0.95, 1.0]) * rng.uniform(0.5, most)
+    tint = np.array([0.75, 0.95, 1.0]) * rng.uniform(0.5 * most, most)
     field = np.rint(64 * (1 + glow[:, :, None] * tint)).astype(np.uint8)
     switches = np.cumsum(rng.integers(70, 260, size=n // 70 + 2))
     return Lamp(field, np.searchsorted(switches, np.arange(n), side="right") % 2 == 1)

@@ -1,8 +1,8 @@
 """The conditions of the evaluation: constructed sequences from real frames, and real clips.
 
-A constructed sequence moves a view over a large real background and puts real walkers on it, on paths of their
-own: so it is known exactly who is where. Each main condition has a "tune" sequence, for whoever works on a
-gate, and a "holdout" one with another seed, other backgrounds, other walkers; the rest is hold-out only.
+A constructed sequence moves a view over a large real background and puts real walkers on it, on paths of
+their own: so it is known exactly who is where. Each main condition has a "tune" sequence, for whoever works
+on a gate, and a "holdout" one with another seed, other backgrounds, other walkers; the rest is hold-out only.
 """
 
 from __future__ import annotations
