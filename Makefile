@@ -25,7 +25,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types examples docs bench-pipeline setup setup-test lock clean distclean
+.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate setup setup-test lock clean distclean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -63,6 +63,9 @@ docs: setup  ## Write the tables of the README anew from the code
 
 bench-pipeline: setup  ## Measure the pipeline; results in out/bench/pipeline.json
 	$(VENV_PYTHON) bench/pipeline.py $(ARGS)
+
+bench-gate: setup  ## Measure the gate; results in out/bench/gate.json
+	$(VENV_PYTHON) bench/gate.py $(ARGS)
 
 setup:  ## Make .venv, fetch videos and models (what `make demo` needs)
 	@$(SETUP) demo $(if $(BACKEND),--backend $(BACKEND))

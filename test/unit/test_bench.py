@@ -52,14 +52,18 @@ def test_interleaved_runs_take_turns_in_going_first() -> None:
     assert len(first) == len(second) == 4 and min(first + second) >= 0
 
 
-def test_help_shows_examples() -> None:
+@pytest.mark.parametrize(
+    ("script", "figure"), [("pipeline.py", "overhead_ratio"), ("gate.py", "compensated")]
+)
+def test_help_shows_examples(script: str, figure: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(BENCH / "pipeline.py"), "--help"], capture_output=True, text=True, timeout=60
+        [sys.executable, str(BENCH / script), "--help"], capture_output=True, text=True, timeout=60
     )
-    assert done.returncode == 0 and "examples:" in done.stdout and "overhead_ratio" in done.stdout
+    assert done.returncode == 0 and "examples:" in done.stdout and figure in done.stdout
 
 
-def test_a_missing_video_names_the_remedy(tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCH / "pipeline.py"), "--video", str(tmp_path / "none.avi")]
+@pytest.mark.parametrize("script", ["pipeline.py", "gate.py"])
+def test_a_missing_video_names_the_remedy(tmp_path: Path, script: str) -> None:
+    command = [sys.executable, str(BENCH / script), "--video", str(tmp_path / "none.avi")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "make setup" in done.stderr
