@@ -109,6 +109,48 @@ def test_an_object_keeps_its_own_velocity_while_the_camera_pans():
     assert centres(told)[0, 0] == pytest.approx(x + 5.0, abs=2.0)
 
 
+STANDING = [(60, 100, 40, 80), (190, 220, 44, 84), (320, 90, 60, 30), (440, 330, 30, 60), (560, 200, 50, 50)]
+
+
+@pytest.mark.parametrize("told", [STILL, None])
+def test_a_camera_motion_that_nobody_tells_is_found_in_the_boxes(told):
+    """A pan of three widths between two inferences: no box is within reach of its object."""
+    one = Tracker(1200, HEIGHT)
+    for i in range(4):
+        seen = found(*((x - 120 * i + 400, y, w, h) for x, y, w, h in STANDING))
+        assert one.update(seen, i * 200 * MS, told).ids.tolist() == [1, 2, 3, 4, 5]
+    moved = one.predict(700 * MS, told)
+    truth = [STANDING[number - 1][0] - 120 * 3.5 + 400 for number in moved.ids]
+    assert len(truth) == 5
+    assert centres(moved)[:, 0] == pytest.approx(truth, abs=4)
+
+
+def test_a_new_object_moves_with_all_others():
+    one = tracker()
+    for i in range(4):
+        boxes = [(x - 60 * i + 180, y, w, h) for x, y, w, h in STANDING[: 3 if i < 3 else 4]]
+        one.update(found(*boxes), i * 200 * MS, STILL)
+    moved = one.predict(700 * MS, STILL)
+    assert centres(moved)[moved.ids.tolist().index(4), 0] == pytest.approx(440 - 30, abs=2)
+
+
+def test_a_new_object_stands_where_others_go_their_own_ways():
+    one = tracker()
+    for i in range(4):
+        boxes = [(200 - 20 * i, 100, 40, 40), (300 + 20 * i, 200, 40, 40), (300, 300, 40, 40)][: 2 + (i == 3)]
+        one.update(found(*boxes), i * 200 * MS, STILL)
+    moved = one.predict(700 * MS, STILL)
+    assert centres(moved)[moved.ids.tolist().index(3)] == pytest.approx([300, 300])
+
+
+def test_other_objects_do_not_inherit_ids():
+    """What is found elsewhere in other sizes, or in no common direction, is new."""
+    one = tracker()
+    one.update(found((100, 100, 40, 40), (300, 100, 40, 40), (500, 300, 40, 40)), 0, STILL)
+    seen = found((200, 300, 80, 80), (400, 400, 40, 40), (100, 250, 20, 20))
+    assert one.update(seen, 200 * MS, STILL).ids.tolist() == [4, 5, 6]
+
+
 def test_a_homography_moves_boxes_as_it_moves_points():
     motion = np.array([[1.02, 0.01, 3], [-0.01, 0.99, -2], [2e-5, -3e-5, 1]])
     one = tracker()
