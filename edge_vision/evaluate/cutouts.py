@@ -6,6 +6,7 @@ blobs of that difference, and chosen by eye: whole persons, alone, nothing of th
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,15 +38,22 @@ class Cutout:
     box_px: tuple[float, float, float, float]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Sprite:
-    """A walking object: its pictures, 10 a second. faces: -1 left, 1 right. height_px: the usual one."""
+    """A walking object: its pictures, 10 a second. faces: -1 left, 1 right. height_px: the usual one.
+
+    fingerprint: a hash of its pictures.
+    """
 
     name: str
     label: str
     pictures: tuple[Cutout, ...]
     faces: int
     height_px: float
+    fingerprint: str
+
+    def __repr__(self) -> str:
+        return f"Sprite({self.name})"
 
 
 def cutout(image: np.ndarray, alpha: np.ndarray) -> Cutout:
@@ -94,5 +102,7 @@ def walkers(split: str) -> tuple[Sprite, ...]:
         pictures = tuple(_walker_picture(frames[first + i], empty, box) for i, box in enumerate(boxes))
         height_px = float(np.median([picture.box_px[3] - picture.box_px[1] for picture in pictures]))
         moved_px = (boxes[-1][0] + boxes[-1][2]) - (boxes[0][0] + boxes[0][2])
-        found.append(Sprite(f"walker{first}", "person", pictures, -1 if moved_px < 0 else 1, height_px))
+        digest = hashlib.sha256(b"".join(picture.color.tobytes() for picture in pictures)).hexdigest()
+        faces = -1 if moved_px < 0 else 1
+        found.append(Sprite(f"walker{first}", "person", pictures, faces, height_px, digest))
     return tuple(found)

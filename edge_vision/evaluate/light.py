@@ -20,11 +20,10 @@ def _noise_bank() -> np.ndarray:
 
     A frame takes a window of it at a place of its own: fresh noise at a tenth of the price.
     """
-    noise = np.random.default_rng(5).standard_normal(
-        (HEIGHT_PX + _SPARE_PX, WIDTH_PX + _SPARE_PX, 3), np.float32
-    )
-    noise = cv2.GaussianBlur(noise, (0, 0), 0.55)
-    return np.asarray(noise / noise.std())
+    size = (HEIGHT_PX + _SPARE_PX, WIDTH_PX + _SPARE_PX, 3)
+    noise = np.random.default_rng(5).standard_normal(size, np.float32)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 0.55)
+    return np.asarray(smooth / float(np.std(smooth)), np.float32)
 
 
 @lru_cache(maxsize=4)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -22,8 +23,6 @@ FPS_HZ = 30.0
 N = 1700
 N_QUIET = 5000
 SPLITS = ("tune", "holdout")
-VERSION = 1
-"""Raise it when the pictures change: what is known of the old ones is then no longer used."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,11 +34,22 @@ class SceneFrame:
     truth: Truth
 
 
+class Source(Protocol):
+    """Where the pictures of a condition come from."""
+
+    def render(self) -> Iterator[tuple[np.ndarray, Truth]]:
+        """Each picture, (h, w, 3) uint8 BGR, with its truth; the same ones each time."""
+
+    def fingerprint(self) -> str:
+        """A hash of all that makes the pictures."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Condition:
     """A sequence that a gate is judged on. The same name and split give the same pictures.
 
-    kind: the name without its split, for the targets. definition: what makes its pictures, for the cache.
+    kind: the name without its split, for the targets. make: reads or builds the source, at each call anew.
+    n_frames: how many there should be. A real clip has no truth, and may hold fewer.
     """
 
     name: str
@@ -48,30 +58,28 @@ class Condition:
     split: str
     fps_hz: float
     n_frames: int
-    definition: str
-    source: Callable[[], Iterator[tuple[np.ndarray, Truth]]] = field(repr=False)
+    make: Callable[[], Source] = field(repr=False)
 
     def frames(self) -> Iterator[SceneFrame]:
         """The pictures from the first one on, rendered as they are asked for."""
-        for index, (image, truth) in enumerate(self.source()):
+        for index, (image, truth) in enumerate(self.make().render()):
             yield SceneFrame(image, round((index + 1) * 1e9 / self.fps_hz), truth)
 
 
-Path_ = Callable[[np.random.Generator, int, camera.Room], np.ndarray]
-Lights = Callable[[np.random.Generator, int], light.Light]
+PathMaker = Callable[[np.random.Generator, int, camera.Room], np.ndarray]
+LightMaker = Callable[[np.random.Generator, int], light.Light]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How the sequences of a condition are made. shots: how many, with cuts between them."""
 
-    path: Path_ = camera.fixed
-    light: Lights | None = None
+    path: PathMaker = camera.fixed
+    light: LightMaker | None = None
     traffic: actors.Traffic = field(default_factory=actors.Traffic)
     n: int = N
     shake: float = 0.0
     ratio: float = 0.0
-    zoom: float = 1.0
     backgrounds: tuple[str, ...] = ()
     shots: int = 1
 
@@ -112,7 +120,7 @@ PARALLAX_PLACES = {"tune": ("court",), "holdout": ("yard",)}
 
 
 def _seed(name: str, split: str) -> int:
-    return zlib.crc32(f"{name}/{split}/{VERSION}".encode())
+    return zlib.crc32(f"{name}/{split}/1".encode())
 
 
 def build(name: str, split: str, recipe: Recipe) -> Sequence:
@@ -168,8 +176,7 @@ def _constructed(kind: str, split: str, recipe: Recipe) -> Condition:
         split=split,
         fps_hz=FPS_HZ,
         n_frames=recipe.n,
-        definition=f"constructed {kind} {split} {VERSION}",
-        source=lambda: build(kind, split, recipe).render(),
+        make=lambda: build(kind, split, recipe),
     )
 
 
@@ -180,3 +187,11 @@ def conditions(split: str = "all") -> list[Condition]:
     found = [_constructed(kind, one, recipe) for one in SPLITS for kind, recipe in MAIN.items()]
     found += [_constructed(kind, "holdout", recipe) for kind, recipe in HOLDOUT_ONLY.items()]
     return [condition for condition in found if split in ("all", condition.split)]
+
+
+def by_name(name: str) -> Condition:
+    """A constructed condition. Raises EvaluateError where there is none of that name."""
+    found = {condition.name: condition for condition in conditions()}
+    if name not in found:
+        raise EvaluateError(f"expected a condition out of {', '.join(found)}, got '{name}'")
+    return found[name]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -45,6 +48,24 @@ class Sequence:
     def __post_init__(self) -> None:
         object.__setattr__(self, "n", sum(len(shot.path) for shot in self.shots))
 
+    def fingerprint(self) -> str:
+        """A hash of the paths, plans, light and pieces, and of the code that draws them."""
+        digest = hashlib.sha256(_drawing_code())
+        for shot in self.shots:
+            digest.update(shot.path.tobytes() + repr((shot.background, shot.ratio)).encode())
+            digest.update(backgrounds.background(shot.background).tobytes())
+            for visit in shot.visits:
+                digest.update(repr(visit).encode())
+                digest.update(visit.sprite.fingerprint.encode())
+            for piece in shot.foreground:
+                digest.update(piece.affine.tobytes() + piece.picture.color.tobytes())
+        digest.update(self.light.gain.tobytes() + self.light.offset.tobytes())
+        for one in self.light.lamps:
+            digest.update(one.field.tobytes() + one.on.tobytes())
+        rest = (self.seed, self.light.gamma, self.light.sigma, self.light.shot, self.light.quality)
+        digest.update(repr(rest).encode())
+        return digest.hexdigest()
+
     def render(self) -> Iterator[tuple[np.ndarray, Truth]]:
         """Each picture, (360, 640, 3) uint8 BGR, and what is to be seen on it."""
         rng = np.random.default_rng(self.seed)
@@ -55,6 +76,13 @@ class Sequence:
                 image, truth = _picture(large, shot, state, placed)
                 yield self.light.on(rng, image, at), truth
                 at += 1
+
+
+def _drawing_code() -> bytes:
+    """What the drawing modules say, without comments and layout."""
+    modules = (actors, camera, compose, light)
+    trees = [ast.dump(ast.parse(inspect.getsource(module))) for module in modules]
+    return "".join([*trees, cv2.__version__, np.__version__]).encode()
 
 
 def _picture(

@@ -1,0 +1,177 @@
+"""One condition from its first frame to its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from edge_vision.core.gate import GateConfig
+from edge_vision.evaluate import rivals
+from edge_vision.evaluate.boxes import tells_of
+from edge_vision.evaluate.errors import EvaluateError
+from edge_vision.evaluate.events import Event, clip_entries, clustered, constructed_entries
+from edge_vision.evaluate.judged import OURS, Judge, Record
+from edge_vision.evaluate.metrics import Cost, figures
+from edge_vision.evaluate.real_clips import ClipSource, without_removed
+from edge_vision.evaluate.reference import Reference, ReferenceDetector, TruthBoxes, frame_of, reference_of
+from edge_vision.evaluate.scenes import Condition
+from edge_vision.evaluate.simulate import with_tracker, without_tracker
+from edge_vision.evaluate.verdict import verdict
+
+QUICK_FRAMES = 240
+Tick = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What all judges saw of a condition. gates: name -> record."""
+
+    gates: dict[str, Record]
+    mog2: rivals.Watch
+    averages: dict[str, rivals.Watch]
+
+
+def gate_names(places: Sequence[str]) -> dict[str, str]:
+    """Name in the report -> "module:Class": ours is "gate", others are called by their place."""
+    return {"gate": OURS, **{place: place for place in places if place != OURS}}
+
+
+def frames_of(condition: Condition, quick: bool) -> int:
+    """How many frames are looked at."""
+    return min(condition.n_frames, QUICK_FRAMES) if quick else condition.n_frames
+
+
+def evaluate(
+    condition: Condition, places: Sequence[str], quick: bool, detector: ReferenceDetector, tick: Tick
+) -> dict[str, Any]:
+    """All methods on one condition, as in the report.
+
+    tick hears "detect" and "judge" once per frame, "simulate" once per method; it may raise Stopped.
+    Raises EvaluateError.
+    """
+    reference = reference_of(condition, frames_of(condition, quick), detector, tick)
+    events, truth, note = _events(condition, reference)
+    seen = look(condition, reference, gate_names(places), tick)
+    methods = _methods(reference, truth, events, seen, tick)
+    config, period_ms = GateConfig(), 1000.0 / condition.fps_hz
+    return {
+        "constructed": condition.constructed,
+        "kind": condition.kind,
+        "split": condition.split,
+        "fps_hz": condition.fps_hz,
+        "frames": len(reference),
+        "events": len(events),
+        "entries": sum(len(event.entries) for event in events),
+        "event_frames": [event.first for event in events],
+        "visible_share": _share([len(boxes) > 0 for boxes in truth]),
+        "seen_share": _seen_share(reference, truth),
+        "detector_cpu_s": reference.detector_cpu_s,
+        "notes": [*([note] if note else []), *_gate_notes(seen)],
+        "methods": methods,
+        "verdict": {
+            name: verdict(condition.kind, methods, name, config.max_blind_ms, period_ms)
+            for name in seen.gates
+        },
+    }
+
+
+def _events(condition: Condition, reference: Reference) -> tuple[list[Event], Sequence[TruthBoxes], str]:
+    if condition.constructed:
+        return clustered(constructed_entries(reference), reference.stamps_ns), reference.truth, ""
+    entries, truth = clip_entries(reference)
+    source = condition.make()
+    note = ""
+    if isinstance(source, ClipSource):
+        entries, note = without_removed(source.path, entries, truth)
+    return clustered(entries, reference.stamps_ns), truth, note
+
+
+def look(condition: Condition, reference: Reference, gates: dict[str, str], tick: Tick) -> Seen:
+    """Show every frame to all that judge pictures. Raises EvaluateError."""
+    judges = {name: Judge(place, Record()) for name, place in gates.items()}
+    mog2 = rivals.Mog2()
+    averages = {name: rivals.RunningAverage(variant) for name, variant in rivals.AVERAGE_VARIANTS.items()}
+    shown = 0
+    for scene, found in zip(islice(condition.frames(), len(reference)), reference.found, strict=False):
+        frame = frame_of(scene)
+        for judge in judges.values():
+            judge.look(frame, found)
+        for rival in (mog2, *averages.values()):
+            rival.look(frame)
+        shown += 1
+        tick("judge")
+    if shown != len(reference):
+        raise EvaluateError(
+            f"{condition.name}: expected {len(reference)} frames as before, got {shown}: the video has changed"
+        )
+    return Seen(
+        {name: judge.record for name, judge in judges.items()},
+        mog2.watch,
+        {name: rival.watch for name, rival in averages.items()},
+    )
+
+
+def _methods(
+    reference: Reference, truth: Sequence[TruthBoxes], events: Sequence[Event], seen: Seen, tick: Tick
+) -> dict[str, dict[str, Any]]:
+    n, stamps_ns = len(reference), reference.stamps_ns
+    config = GateConfig()
+    methods: dict[str, dict[str, Any]] = {}
+
+    def tell(name: str, published: Any, cost: Cost, reasons: Any = None) -> None:
+        methods[name] = figures(published, reference, truth, events, cost, reasons)
+        tick("simulate")
+
+    for name, record in seen.gates.items():
+        published = with_tracker(np.array(record.passed), reference, record.motions)
+        tell(name, published, Cost(record.ms, sum(record.cpu_s)), record.reasons)
+    tell("every_frame", without_tracker(np.ones(n, bool), reference), Cost())
+    for times in rivals.MOG2_AREAS:
+        moved = np.array(seen.mog2.seen) >= times * config.min_changed_area
+        passed = rivals.bounded(moved, stamps_ns, config.max_blind_ms)
+        name = "mog2" if times == 1 else f"mog2_area_x{times}"
+        tell(name, with_tracker(passed, reference), Cost(seen.mog2.ms, sum(seen.mog2.cpu_s)))
+    for name, watch in seen.averages.items():
+        passed = rivals.bounded(np.array(watch.seen) > 0, stamps_ns, config.max_blind_ms)
+        tell(name, with_tracker(passed, reference), Cost(watch.ms, sum(watch.cpu_s)))
+    # Camera motion as our gate measures it, at no charge.
+    motions = seen.gates["gate"].motions
+    for every in rivals.INTERVALS:
+        passed = rivals.every(every, n)
+        tell(f"fixed_{every}", without_tracker(passed, reference), Cost())
+        tell(f"fixed_tracker_{every}", with_tracker(passed, reference), Cost())
+        tell(f"fixed_tracker_cmc_{every}", with_tracker(passed, reference, motions), Cost())
+    return methods
+
+
+def n_methods(places: Sequence[str]) -> int:
+    """How many methods are simulated, for the progress."""
+    return (
+        len(gate_names(places))
+        + 1
+        + len(rivals.MOG2_AREAS)
+        + len(rivals.AVERAGE_VARIANTS)
+        + 3 * len(rivals.INTERVALS)
+    )
+
+
+def _gate_notes(seen: Seen) -> list[str]:
+    return [
+        f"{name} raised on {record.errors} frames, which count as passed; first: {record.first_error}"
+        for name, record in seen.gates.items()
+        if record.errors
+    ]
+
+
+def _seen_share(reference: Reference, truth: Sequence[TruthBoxes]) -> float:
+    """The share of frames on which the every-frame detector sees one of the objects."""
+    pairs = zip(reference.found, truth, strict=True)
+    return _share([any(tells_of(found, box) for box in boxes.values()) for found, boxes in pairs])
+
+
+def _share(flags: Sequence[bool]) -> float:
+    return sum(flags) / max(1, len(flags))

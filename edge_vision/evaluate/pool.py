@@ -1,0 +1,187 @@
+"""Runs conditions in processes of their own, and tells how far they are."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge_vision.demo.live import LiveLine
+from edge_vision.evaluate.condition import evaluate, frames_of, n_methods
+from edge_vision.evaluate.real_clips import clip_condition
+from edge_vision.evaluate.reference import ReferenceDetector, Stopped
+from edge_vision.evaluate.scenes import Condition, by_name
+
+PHASES = {"detect": 0.030, "judge": 0.012, "simulate": 0.12}
+"""Seconds of a step before any was measured: a frame for the first two, a method for the last."""
+_TOLD_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a worker is to do; it finds or opens the condition itself."""
+
+    name: str
+    video: str | None
+    places: tuple[str, ...]
+    quick: bool
+
+
+# One worker process's own: how to tell of its steps, and whether to stop.
+_told: Any = None
+_stop: Any = None
+
+
+def _begin(told: Any, stop: Any) -> None:
+    global _told, _stop
+    _told, _stop = told, stop
+    # Ctrl-C reaches the whole process group; the parent decides what becomes of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+class _Steps:
+    """Counts steps and tells of them now and then."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._counts: dict[str, int] = {}
+        self._since_s = time.monotonic()
+
+    def __call__(self, phase: str) -> None:
+        if _stop.is_set():
+            raise Stopped
+        if self._counts and phase not in self._counts:
+            self.tell()
+        self._counts[phase] = self._counts.get(phase, 0) + 1
+        if time.monotonic() - self._since_s > _TOLD_EVERY_S:
+            self.tell()
+
+    def tell(self) -> None:
+        now_s = time.monotonic()
+        for phase, count in self._counts.items():
+            _told.put((self._task.name, phase, count, now_s - self._since_s))
+        self._counts, self._since_s = {}, now_s
+
+
+def _work(task: Task) -> dict[str, Any] | None:
+    """The figures of one condition; None where it was stopped. Raises EdgeVisionError."""
+    condition = by_name(task.name) if task.video is None else clip_condition(Path(task.video))
+    steps = _Steps(task)
+    try:
+        return evaluate(condition, task.places, task.quick, ReferenceDetector(), steps)
+    except Stopped:
+        return None
+    finally:
+        steps.tell()
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Which steps are left, and how long one takes."""
+
+    jobs: int
+    left: dict[str, dict[str, int]] = field(default_factory=dict)
+    done: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
+    took_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+
+    def add(self, condition: Condition, task: Task) -> None:
+        n = frames_of(condition, task.quick)
+        self.left[condition.name] = {"detect": n, "judge": n, "simulate": n_methods(task.places)}
+
+    def step(self, name: str, phase: str, count: int, seconds: float) -> None:
+        left = self.left[name]
+        # A later phase says that the one before is over: the detector's results were on the disk.
+        for earlier in PHASES:
+            if earlier == phase:
+                break
+            left[earlier] = 0
+        left[phase] = max(0, left[phase] - count)
+        self.done[phase] += count
+        self.took_s[phase] += seconds
+
+    def end(self, name: str) -> None:
+        self.left[name] = dict.fromkeys(PHASES, 0)
+
+    def eta_s(self) -> float:
+        each_s = {
+            phase: self.took_s[phase] / self.done[phase] if self.done[phase] else guess
+            for phase, guess in PHASES.items()
+        }
+        return sum(left[phase] * each_s[phase] for left in self.left.values() for phase in PHASES) / self.jobs
+
+    def text(self, finished: int) -> str:
+        running = [
+            f"{name} {next((phase for phase in PHASES if left[phase]), '')}"
+            for name, left in self.left.items()
+            if any(left.values()) and left != self._whole.get(name)
+        ]
+        minutes, seconds = divmod(round(self.eta_s()), 60)
+        return f"{finished}/{len(self.left)} conditions, {minutes}:{seconds:02d} left; {', '.join(running)}"
+
+    _whole: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        self._whole = {name: dict(left) for name, left in self.left.items()}
+
+
+def run(
+    work: Sequence[tuple[Condition, Task]], jobs: int, on_done: Callable[[str, dict[str, Any]], None]
+) -> bool:
+    """Evaluate all; on_done hears each as it ends. Returns False where Ctrl-C came first. Raises EvaluateError."""
+    context = multiprocessing.get_context("spawn")
+    told, stop = context.Queue(), context.Event()
+    progress = _Progress(jobs)
+    for condition, task in work:
+        progress.add(condition, task)
+    progress.begin()
+    line = LiveLine(sys.stderr)
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(told, stop))
+    try:
+        # The longest first, so that none is left alone at the end.
+        longest_first = sorted(work, key=lambda pair: -pair[0].n_frames)
+        futures = {pool.submit(_work, task): task.name for _, task in longest_first}
+        for finished, (name, result) in enumerate(_ended(futures, told, progress, line)):
+            progress.end(name)
+            if result is not None:
+                on_done(name, result)
+            line.show(progress.text(finished + 1))
+        return True
+    except KeyboardInterrupt:
+        return False
+    finally:
+        line.end()
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+        told.close()
+
+
+def _ended(
+    futures: dict[Future[dict[str, Any] | None], str], told: Any, progress: _Progress, line: LiveLine
+) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    waiting = set(futures)
+    while waiting:
+        ended, waiting = wait(waiting, timeout=0.3, return_when=FIRST_COMPLETED)
+        while True:
+            try:
+                progress.step(*told.get_nowait())
+            except queue.Empty:
+                break
+        line.show(progress.text(len(futures) - len(waiting) - len(ended)))
+        for future in ended:
+            yield futures[future], future.result()
+
+
+def default_jobs() -> int:
+    """Two, where there are two cores."""
+    return min(2, os.cpu_count() or 1)

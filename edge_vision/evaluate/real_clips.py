@@ -1,0 +1,90 @@
+"""Real clips as conditions: no truth but what the every-frame detector sees, and an eye over its events."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edge_vision.bundles.store import cache_dir, sha256_of
+from edge_vision.core.capture import Capture, SourceError
+from edge_vision.evaluate.boxes import SAME_BOX_IOU, iou_matrix
+from edge_vision.evaluate.clips import read_clip
+from edge_vision.evaluate.errors import EvaluateError
+from edge_vision.evaluate.events import Entry
+from edge_vision.evaluate.reference import TruthBoxes
+from edge_vision.evaluate.scenes import Condition
+from edge_vision.evaluate.sequence import Truth
+
+CLIPS = ("vtest.avi", "bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")
+REMOVED = Path(__file__).parent / "data" / "removed_events.json"
+_FRAMES_OFF = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSource:
+    """The frames of a video file."""
+
+    path: Path
+
+    def render(self) -> Iterator[tuple[np.ndarray, Truth]]:
+        """Each frame, (h, w, 3) uint8 BGR; nobody knows its truth."""
+        for image in read_clip(self.path):
+            yield image, []
+
+    def fingerprint(self) -> str:
+        """The file's hash, and what decodes it."""
+        return hashlib.sha256(f"{sha256_of(self.path)} {cv2.__version__}".encode()).hexdigest()
+
+
+def clip_condition(path: Path) -> Condition:
+    """A video as a condition, named after its file. Raises EvaluateError where no frame can be read."""
+    try:
+        capture = Capture(str(path))
+    except SourceError as error:
+        raise EvaluateError(str(error)) from None
+    try:
+        if capture.read() is None:
+            raise EvaluateError(f"expected a video with frames, got none in {path}")
+        fps_hz, frames = capture.fps_hz, capture.frames
+    finally:
+        capture.close()
+    # A container that does not tell how many frames it has is read to its end.
+    n_frames = frames if frames > 0 else sum(1 for _ in read_clip(path))
+    return Condition(path.stem, path.stem, False, "clip", fps_hz, n_frames, lambda: ClipSource(path))
+
+
+def known_clips() -> list[Path]:
+    """The clips that the set-up fetches and that are there."""
+    return [path for name in CLIPS if (path := cache_dir() / "video" / name).is_file()]
+
+
+def without_removed(
+    path: Path, entries: Sequence[Entry], truth: Sequence[TruthBoxes]
+) -> tuple[list[Entry], str]:
+    """The entries that somebody who looked at them left in, and a note on how many were removed or that nobody looked."""
+    sheet = _sheets().get(sha256_of(path))
+    if sheet is None:
+        return list(entries), "nobody has looked at the events of this clip: false ones are among them"
+    removed = sheet["removed"]
+    kept = [entry for entry in entries if not any(_is(entry, truth, one) for one in removed)]
+    return kept, f"{len(entries) - len(kept)} of {len(entries)} entries removed by eye, see {REMOVED.name}"
+
+
+def _sheets() -> dict[str, Any]:
+    sheets: dict[str, Any] = json.loads(REMOVED.read_text())["clips"]
+    return sheets
+
+
+def _is(entry: Entry, truth: Sequence[TruthBoxes], removed: dict[str, Any]) -> bool:
+    """True for the removed entry: the same place and time, up to what another runtime's rounding does."""
+    if abs(entry.first - removed["frame"]) > _FRAMES_OFF:
+        return False
+    box = truth[entry.first][entry.object_id]
+    return bool(iou_matrix(box[None], np.array([removed["box"]], np.float32))[0, 0] >= SAME_BOX_IOU)

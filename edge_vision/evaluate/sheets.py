@@ -1,0 +1,85 @@
+"""Contact sheets of a clip's events, for the eye that decides which are false."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edge_vision.bundles.store import sha256_of
+from edge_vision.evaluate.clips import read_clip
+from edge_vision.evaluate.events import Entry, clip_entries
+from edge_vision.evaluate.real_clips import clip_condition
+from edge_vision.evaluate.reference import ReferenceDetector, TruthBoxes, reference_of
+
+CELL_PX = (320, 200)
+COLUMNS, ROWS = 4, 5
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def write_sheets(video: Path, out: Path) -> Iterator[str]:
+    """Write one cell per entry, its first frame and what was there half a second before, and say what was written.
+
+    The entries are listed in entries.json, in the form of data/removed_events.json, for a false one to be copied there.
+    Raises EvaluateError.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    condition = clip_condition(video)
+    detector = ReferenceDetector()
+    reference = reference_of(condition, condition.n_frames, detector, lambda phase: None)
+    entries, truth = clip_entries(reference)
+    before = max(1, round(condition.fps_hz / 2))
+    wanted = {at for entry in entries for at in (entry.first, max(0, entry.first - before))}
+    frames = {at: image for at, image in enumerate(read_clip(video)) if at in wanted}
+    labels = detector.bundle.labels
+    found, cells = [], []
+    for number, entry in enumerate(entries):
+        box = truth[entry.first][entry.object_id]
+        label = _label(entry, box, reference.found, labels)
+        found.append({"frame": entry.first, "box": [round(float(v), 1) for v in box], "label": label})
+        cells.append(
+            _cell(
+                frames[max(0, entry.first - before)],
+                frames[entry.first],
+                box,
+                f"{number} f{entry.first} {label}",
+            )
+        )
+    (out / "entries.json").write_text(
+        json.dumps({"sha256": sha256_of(video), "entries": found}, indent=1) + "\n"
+    )
+    yield f"{len(entries)} entries in {out / 'entries.json'}"
+    for sheet, start in enumerate(range(0, len(cells), COLUMNS * ROWS)):
+        path = out / f"sheet_{sheet}.png"
+        cv2.imwrite(str(path), _grid(cells[start : start + COLUMNS * ROWS]))
+        yield str(path)
+
+
+def _label(entry: Entry, box: np.ndarray, found: list, labels: tuple[str, ...]) -> str:
+    at = found[entry.first]
+    return labels[int(at.class_ids[int(np.abs(at.xyxy_px - box).sum(axis=1).argmin())])]
+
+
+def _cell(before: np.ndarray, image: np.ndarray, box: np.ndarray, text: str) -> np.ndarray:
+    shown = image.copy()
+    left, top, right, bottom = (round(float(value)) for value in box)
+    cv2.rectangle(shown, (left, top), (right, bottom), (0, 255, 255), 2)
+    halves = [
+        cv2.resize(one, (CELL_PX[0], CELL_PX[1]), interpolation=cv2.INTER_AREA) for one in (before, shown)
+    ]
+    cell = np.vstack(halves)
+    cv2.putText(cell, text, (4, 14), _FONT, 0.45, (0, 0, 255), 1, cv2.LINE_AA)
+    return cell
+
+
+def _grid(cells: list[np.ndarray]) -> np.ndarray:
+    blank = np.zeros_like(cells[0])
+    padded = cells + [blank] * (-len(cells) % COLUMNS)
+    rows = [np.hstack(padded[at : at + COLUMNS]) for at in range(0, len(padded), COLUMNS)]
+    return np.vstack(rows)
+
+
+_ = TruthBoxes

@@ -1,0 +1,52 @@
+"""What a subscriber gets, frame by frame, when only some frames go to the detector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import thread_time
+
+import numpy as np
+
+from edge_vision.core.detections import Detections
+from edge_vision.core.tracking import Tracker
+from edge_vision.evaluate.reference import Reference
+
+STANDS = np.eye(3)
+"""Camera motion for a method that knows of none: the tracks' own speeds must do."""
+NOTHING = Detections.empty()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Published:
+    """One entry per frame: whether the detector looked, and the boxes that were published.
+
+    tracker_cpu_s: what the tracker took for all frames.
+    """
+
+    passed: np.ndarray
+    boxes: list[Detections]
+    tracker_cpu_s: float = 0.0
+
+
+def without_tracker(passed: np.ndarray, reference: Reference) -> Published:
+    """Frames that are skipped tell nothing."""
+    boxes = [found if look else NOTHING for look, found in zip(passed.tolist(), reference.found, strict=True)]
+    return Published(passed, boxes)
+
+
+def with_tracker(
+    passed: np.ndarray, reference: Reference, motions: Sequence[np.ndarray | None] | None = None
+) -> Published:
+    """Frames that are skipped show the tracks. motions: camera motion since the frame before, of each frame."""
+    tracker = Tracker(*reference.size_px)
+    boxes = []
+    started = thread_time()
+    for at, (look, stamp_ns) in enumerate(zip(passed.tolist(), reference.stamps_ns.tolist(), strict=True)):
+        motion = STANDS if motions is None else motions[at]
+        if look:
+            tracker.update(reference.found[at], stamp_ns, motion)
+            boxes.append(reference.found[at])
+        else:
+            boxes.append(tracker.predict(stamp_ns, motion).detections())
+    return Published(passed, boxes, thread_time() - started)
