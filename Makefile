@@ -25,13 +25,14 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate setup setup-test lock clean distclean
+.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate evaluate-gate setup setup-test setup-evaluate lock clean distclean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  make demo SOURCE=clip.mp4 BACKEND=openvino SECONDS=20 OUT=out/mine     variables of the demo"
 	@echo "  make test ARGS='-k gate -x'                                            options for pytest"
+	@echo "  make evaluate-gate ARGS='--conditions pan_tilt --quick'                options of the evaluation"
 	@echo "  make demo PYTHON=python3.12                                            another Python"
 
 demo: setup  ## Set up, then run the pipeline on a video; results in out/demo/
@@ -67,11 +68,17 @@ bench-pipeline: setup  ## Measure the pipeline; results in out/bench/pipeline.js
 bench-gate: setup  ## Measure the gate; results in out/bench/gate.json
 	$(VENV_PYTHON) bench/gate.py $(ARGS)
 
+evaluate-gate: setup-evaluate  ## Judge the gate against an every-frame detector and rivals; results in out/gate/
+	$(VENV_PYTHON) -m edge_vision.evaluate gate $(if $(OUT),--out '$(OUT)') $(ARGS)
+
 setup:  ## Make .venv, fetch videos and models (what `make demo` needs)
 	@$(SETUP) demo $(if $(BACKEND),--backend $(BACKEND))
 
 setup-test:
 	@$(SETUP) test
+
+setup-evaluate:
+	@$(SETUP) evaluate
 
 lock:  ## Pin the newest packages that requirements/*.in allow
 	scripts/lock

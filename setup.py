@@ -9,6 +9,7 @@ NAME = "edge_vision"
 EXECUTABLES = ("source_node", "gate_node", "cascade_node", "detector_node", "diagnostics_node", "pipeline")
 RUNTIME = ["numpy>=1.26", "opencv-python-headless>=4.6", "psutil>=5.9", "PyYAML>=6.0"]
 FETCH = ["onnx>=1.16"]
+EVALUATE = ["matplotlib>=3.7"]
 TEST = ["hypothesis", "mypy", "pytest", "pytest-timeout", "ruff", "types-psutil", "types-PyYAML"]
 VERSION = next(
     line.split('"')[1]
@@ -23,6 +24,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={f"{NAME}.evaluate": ["data/*.json"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -36,6 +38,7 @@ setup(
         "onnxruntime": ["onnxruntime>=1.17"],
         "openvino": ["openvino>=2024.0"],
         "fetch": FETCH,
+        "evaluate": EVALUATE,
         "test": TEST + FETCH + RUNTIME,
     },
     entry_points={"console_scripts": [f"{name} = {NAME}.nodes.cli:{name}" for name in EXECUTABLES]},
