@@ -51,6 +51,15 @@ LATCHED = QoSProfile(
 SENSOR = qos_profile_sensor_data
 # A liveness limit, not a measurement: generous, because the machine is shared.
 PATIENCE_S = 30.0
+# For the gate: no frame passes for a time's sake, however fast or slowly a test runs, and none at random.
+AS_SEEN = {
+    "max_blind_ms": 60000.0,
+    "max_blind_moving_ms": 60000.0,
+    "max_gap_ms": 600000.0,
+    "quiet_frames": 0,
+    "quiet_ms": 0.0,
+    "audit_rate": 0.0,
+}
 FATES = ("inferred", "gated", "rejected", "superseded", "failed")
 
 

@@ -14,14 +14,14 @@ from edge_vision.core.tick import Tick
 from edge_vision.nodes import run, specs
 from edge_vision.nodes.base import ERROR
 from edge_vision.nodes.model import LoadedModel, load_model
-from edge_vision.nodes.stage import StageNode
+from edge_vision.nodes.stage import StageNode, motion_of
 
 
 class CascadeNode(StageNode):
     """The middle stage: accepts or rejects what the gate let pass."""
 
     spec = specs.CASCADE
-    image_in, ticks_in = "image_gated", "gate_ticks"
+    image_in, ticks_in = "gate/image", "gate_ticks"
     image_out, ticks_out = "image_accepted", "cascade_ticks"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -68,19 +68,23 @@ class CascadeNode(StageNode):
         self.rate_out.tick()
         receive(frame, tick)
         regions = tick.regions if tick else NO_REGIONS
-        self._show_outside(frame, Tick(frame.stamp_ns, frame.frame_id, self.stage, "", "off", regions))
+        self._show_outside(frame, self._tick(frame, "", "off", regions, motion_of(tick)))
 
     def process(self, frame: Frame, tick: Tick | None) -> None:
-        regions = tick.regions if tick else NO_REGIONS
+        regions, motion = tick.regions if tick else NO_REGIONS, motion_of(tick)
+        if tick and tick.reason == "audit":
+            # The gate asks what it would have missed: the detector must answer.
+            self.hand_on(frame, "audit", regions, motion)
+            return
         decision = self._cascade.decide(frame, regions, time.monotonic_ns())
         if decision.reason == "classifier_error":
             self.log_throttled(
                 "error", f"classifier failed, frames are accepted: {self._cascade.last_error}", "classifier"
             )
         if decision.accepted:
-            self.hand_on(frame, decision.reason, decision.regions)
+            self.hand_on(frame, decision.reason, decision.regions, motion)
         else:
-            self.settle(frame, "rejected", decision.reason)
+            self.settle(frame, "rejected", decision.reason, motion)
 
     def health(self) -> tuple[int, str]:
         if self._cascade.last_error:

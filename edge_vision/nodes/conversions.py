@@ -1,4 +1,5 @@
-"""Between ROS messages and the core's types. The only place where messages are read or built.
+"""Between ROS messages and the core's types. The only place where messages are read or built (those of IMU,
+odometry and calibration are read in `ego.py`).
 
 Copies are made only where a message must own its bytes.
 """
@@ -16,6 +17,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import (
     BoundingBox2D,
+    BoundingBox2DArray,
     Detection2D,
     Detection2DArray,
     LabelInfo,
@@ -121,11 +123,21 @@ def detections_message(found: Detections, frame: Frame) -> Detection2DArray:
 
 
 def _detection(header: Header, xyxy_px: list[float], score: float, class_id: int) -> Detection2D:
+    hypothesis = ObjectHypothesisWithPose(hypothesis=ObjectHypothesis(class_id=str(class_id), score=score))
+    return Detection2D(header=header, bbox=_box(xyxy_px), results=[hypothesis])
+
+
+def _box(xyxy_px: list[float]) -> BoundingBox2D:
     left, top, right, bottom = xyxy_px
     box = BoundingBox2D(size_x=right - left, size_y=bottom - top)
     box.center.position.x, box.center.position.y = (left + right) / 2, (top + bottom) / 2
-    hypothesis = ObjectHypothesis(class_id=str(class_id), score=score)
-    return Detection2D(header=header, bbox=box, results=[ObjectHypothesisWithPose(hypothesis=hypothesis)])
+    return box
+
+
+def regions_message(regions: np.ndarray, frame: Frame) -> BoundingBox2DArray:
+    """Regions of a frame, (n, 4) xyxy_px, in its pixels, under its header."""
+    boxes = [_box(row) for row in regions.tolist()]
+    return BoundingBox2DArray(header=header_of(frame.stamp_ns, frame.frame_id), boxes=boxes)
 
 
 def detections_from_message(message: Detection2DArray) -> Detections:
@@ -160,6 +172,8 @@ def tick_message(tick: Tick) -> DiagnosticArray:
         KeyValue(key="fate", value=tick.fate),
         KeyValue(key="regions", value=json.dumps(tick.regions.tolist())),
     ]
+    if tick.camera_motion is not None:
+        values.append(KeyValue(key="camera_motion", value=json.dumps(tick.camera_motion.ravel().tolist())))
     status = DiagnosticStatus(name=tick.stage, message=tick.reason, values=values)
     return DiagnosticArray(header=header_of(tick.stamp_ns, tick.frame_id), status=[status])
 
@@ -175,8 +189,24 @@ def tick_from_message(message: DiagnosticArray) -> Tick:
     regions = np.array(json.loads(values.get("regions", "[]")), np.float32).reshape(-1, 4)
     stamp_ns = message.header.stamp.sec * NS_PER_S + message.header.stamp.nanosec
     return Tick(
-        stamp_ns, message.header.frame_id, status.name, values.get("fate", ""), status.message, regions
+        stamp_ns,
+        message.header.frame_id,
+        status.name,
+        values.get("fate", ""),
+        status.message,
+        regions,
+        camera_motion=_motion(values.get("camera_motion")),
     )
+
+
+def _motion(text: str | None) -> np.ndarray | None:
+    """(3, 3) of nine numbers. Raises ValueError where it is something else."""
+    if text is None:
+        return None
+    motion = np.array(json.loads(text), np.float64).reshape(3, 3)
+    if not np.isfinite(motion).all():
+        raise ValueError(f"expected nine finite numbers of camera motion, got {text}")
+    return motion
 
 
 def status_message(

@@ -44,6 +44,10 @@ class DetectorNode(StageNode):
         self._debug_writer = ImageWriter()
         self._encode = best_encoder()
         self._last_count = 0
+        self._found_topic = self.resolve_topic_name("detections")
+        self._model_topic = self.resolve_topic_name("vision_info")
+        for topic in (self._found_topic, self._model_topic):
+            self.hub.advertise(topic)
 
     def configure(self) -> None:
         model = load_model(self)
@@ -60,6 +64,8 @@ class DetectorNode(StageNode):
         self._debug = self.outlet(Image, "~/debug_image", LATEST_IMAGE)
         self._announce()
         super().activate()
+        # Last: a gate that hears of it sends a frame at once.
+        self.hub.tell(self._model_topic)
 
     def cleanup(self) -> None:
         model, self._model, self._detector = self._model, None, None
@@ -103,6 +109,7 @@ class DetectorNode(StageNode):
         found = self._detector.detect(frame)
         self._publish(frame, found)
         self.settle(frame, "inferred", "")
+        self.hub.tell(self._found_topic, frame.stamp_ns, found)
         self._measure(frame)
         self._publish_debug(frame, found)
 

@@ -2,65 +2,166 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from dataclasses import fields
 from typing import Any
 
+from vision_msgs.msg import BoundingBox2DArray
+
+from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.core.gate import FrameGate, GateConfig
+from edge_vision.core.gate import NO_REGIONS, FrameGate, GateConfig, GateDecision
 from edge_vision.core.tick import Tick
+from edge_vision.errors import ImageError
 from edge_vision.nodes import run, specs
+from edge_vision.nodes.base import RESULTS, WARN
+from edge_vision.nodes.conversions import regions_message
+from edge_vision.nodes.ego import SETTINGS, EgoListener
+from edge_vision.nodes.feedback import DetectorFeedback
+from edge_vision.nodes.outlet import Outlet
 from edge_vision.nodes.stage import StageNode
+
+_SETTINGS = {field.name for field in fields(GateConfig)} & {param.name for param in specs.GATE.params}
 
 
 class GateNode(StageNode):
     """The first stage: opens every frame's account, and passes or gates the frame."""
 
     spec = specs.GATE
-    image_in, image_out, ticks_out = "image_raw", "image_gated", "gate_ticks"
+    image_in, image_out, ticks_out = "image_raw", "gate/image", "gate_ticks"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._gate = FrameGate()
-        self._reset_reason = ""
+        # The worker decides while the executor asks for the status.
+        self._gate_lock = threading.Lock()
+        # Taken up by the worker, which alone resets the gate.
+        self._resets: deque[str] = deque()
+        self._judged_stamp_ns: int | None = None
+        self._passed_s: float | None = None
         self._last_reason = ""
+        self._audit_opened_s: float | None = None
+        self._regions: Outlet | None = None
+        self._ego = EgoListener(self)
+        self._feedback = DetectorFeedback(self, self._on_found, self._on_detector_begun)
 
+    # Life cycle.
     def configure(self) -> None:
         self._gate = FrameGate(self._config())
+        self._judged_stamp_ns = self._passed_s = self._audit_opened_s = None
+
+    def activate(self) -> None:
+        self._regions = self.outlet(BoundingBox2DArray, "~/regions", RESULTS)
+        self._feedback.subscribe()
+        self._ego.start()
+        super().activate()
+
+    def deactivate(self) -> None:
+        super().deactivate()
+        self._regions = None
+        self._feedback.close()
+        self._ego.stop()
 
     def on_params(self, names: set[str]) -> None:
         self._gate.config = self._config()
+        if self._active and names & SETTINGS:
+            self._ego.start()
 
     def _config(self) -> GateConfig:
-        return GateConfig(**{field.name: self.params[field.name] for field in fields(GateConfig)})
+        return GateConfig(**{name: self.params[name] for name in _SETTINGS})
 
+    # What others tell. Any thread.
     def on_time_jump(self) -> None:
-        # Taken up by the worker, which alone touches the gate's memory.
-        self._reset_reason = "clock_jump"
+        self._resets.append("clock_jump")
 
-    def process(self, frame: Frame, tick: Tick | None) -> None:
-        reason, self._reset_reason = self._reset_reason, ""
-        if reason:
-            self._gate.reset(reason)
+    def _on_detector_begun(self) -> None:
+        """What passed before, this detector has not seen."""
+        if self._judged_stamp_ns is not None:
+            self._resets.append("model_swap")
+
+    def _on_found(self, stamp_ns: int, found: Detections) -> None:
         try:
-            decision = self._gate.decide(frame, time.monotonic_ns())
-        except Exception as error:  # A gate that fails must let pass, not blind the detector.
-            self.log_throttled("error", f"gate failed, the frame passes: {error}", "gate_error")
-            self._gate.reset("gate_error")
-            self.hand_on(frame, "gate_error")
-            return
+            self._gate.inferred(stamp_ns, found)
+        except Exception as error:  # It must not cost the detector its frame.
+            self.log_throttled("error", f"the audit failed: {error}", "audit")
+
+    # Work.
+    def process(self, frame: Frame, tick: Tick | None) -> None:
+        decision = self._decide(frame)
         self._last_reason = decision.reason
         if decision.passed:
-            self.hand_on(frame, decision.reason, decision.regions)
+            self._passed_s = time.monotonic()
+            self.hand_on(frame, decision.reason, decision.regions, decision.camera_motion)
         else:
-            self.settle(frame, "gated", decision.reason)
+            self.settle(frame, "gated", decision.reason, decision.camera_motion)
+        regions = self._regions
+        if regions is not None and regions.listeners:
+            self._publish_safely(regions, lambda: regions_message(decision.regions, frame))
+
+    def _decide(self, frame: Frame) -> GateDecision:
+        """The gate's decision. A gate that fails must let pass, not blind the detector."""
+        with self._gate_lock:
+            try:
+                while self._resets:
+                    self._gate.reset(self._resets.popleft())
+                prior = self._ego.motion(self._judged_stamp_ns, frame)
+                decision = self._gate.decide(frame, time.monotonic_ns(), prior)
+                self._judged_stamp_ns = frame.stamp_ns
+                return decision
+            except ImageError:  # It cannot be decoded: the detector could not either.
+                raise
+            except Exception as error:
+                self.log_throttled("error", f"gate failed, the frame passes: {error}", "gate_error")
+                self._gate.reset("gate_error")
+                self._judged_stamp_ns = None
+                return GateDecision(True, "gate_error", NO_REGIONS)
+
+    # Reports.
+    def health(self) -> tuple[int, str]:
+        level, text = super().health()
+        trouble = "" if level else self._audit_trouble() or self._ego.trouble()
+        return (WARN, trouble) if trouble else (level, text)
+
+    def _audit_trouble(self) -> str:
+        """Why the audit holds the gate open; "" where it does not."""
+        judged = self._gate_status()
+        if not judged["audit.opens"]:
+            self._audit_opened_s = None
+            return ""
+        now_s = time.monotonic()
+        self._audit_opened_s = self._audit_opened_s or now_s
+        values = {**judged, "since": now_s - self._audit_opened_s, "limit": self.params["max_miss_rate"]}
+        return _AUDIT_OPEN.format(**{key.replace(".", "_"): value for key, value in values.items()})
+
+    def _gate_status(self) -> dict[str, Any]:
+        with self._gate_lock:
+            return self._gate.status()
 
     def status_values(self) -> dict[str, Any]:
+        blind_ms = None if self._passed_s is None else (time.monotonic() - self._passed_s) * 1e3
         return {
             **super().status_values(),
             "enabled": self.params["enabled"],
             "last_reason": self._last_reason,
+            "blind_ms": blind_ms,
+            **self._gate_status(),
+            **self._ego.status_values(),
         }
+
+    def reset_stats(self) -> None:
+        super().reset_stats()
+        with self._gate_lock:
+            self._gate.reset_stats()
+
+
+_AUDIT_OPEN = (
+    "the audit opened the gate {since:.0f} s ago, all frames pass: {audit_missed} of {audit_audited} skipped "
+    "frames that the detector saw anyway held something new ({audit_miss_rate_low:.0%} at least, "
+    "max_miss_rate is {limit:.0%}). Lower pixel_threshold or min_changed_area, or raise luma_width_px; or "
+    "raise max_miss_rate"
+)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 Channels carry the resolved names of the topics, so that namespaces and remappings mean the same inside a
 process and between processes. A node looks up who takes a topic here; only where nobody does, or where
-somebody outside listens, does an image go to DDS.
+somebody outside listens, does an image go to DDS. What the detector found goes back to the gate this way too.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from edge_vision.core.frame import Frame
 from edge_vision.core.ledger import Ledger
 from edge_vision.core.tick import Tick
 
 Receiver = Callable[[Frame, Tick | None], None]
+Listener = Callable[..., None]
 
 
 class Hub:
@@ -27,6 +29,7 @@ class Hub:
         self._receivers: dict[str, Receiver] = {}
         self._senders: set[str] = set()
         self._own_subscriptions: Counter[str] = Counter()
+        self._listeners: dict[str, tuple[Listener, ...]] = {}
 
     def next_seq(self) -> int:
         """A number for the next frame, unique in this process."""
@@ -57,3 +60,13 @@ class Hub:
     def outside_listeners(self, listeners: int, topic: str) -> bool:
         """True where of so many DDS listeners one does not get the frames by reference anyway."""
         return listeners > (self._own_subscriptions[topic] if topic in self._receivers else 0)
+
+    def listen(self, topic: str, hear: Listener) -> None:
+        """Hear by reference what a node of this process tells under this topic. Any thread may call hear,
+        which must be quick and must not raise."""
+        self._listeners[topic] = (*self._listeners.get(topic, ()), hear)
+
+    def tell(self, topic: str, *what: Any) -> None:
+        """Tell a result to whoever listens in this process: what it found, which model runs."""
+        for hear in self._listeners.get(topic, ()):
+            hear(*what)

@@ -1,137 +1,27 @@
 """Every parameter, topic and service of every node, in one place: the code, the README's tables and the
-shipped YAML are made from it. Imports no ROS.
+shipped YAML are made from it (the gate's are in `gate_spec.py`). Imports no ROS.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 from edge_vision.core.cascade import CascadeConfig
-from edge_vision.core.gate import GateConfig
+from edge_vision.nodes.gate_spec import GATE
+from edge_vision.nodes.spec_types import (
+    AUTOSTART,
+    ENABLE,
+    IMAGE_TRANSPORT,
+    RESET,
+    STATUS,
+    NodeSpec,
+    Param,
+    Topic,
+    compressed,
+)
 
+__all__ = ["CASCADE", "DETECTOR", "DIAGNOSTICS", "GATE", "NODES", "SOURCE", "NodeSpec", "Param", "Topic"]
 
-@dataclass(frozen=True, slots=True)
-class Param:
-    """One parameter of a node.
-
-    applies: "live" (acts at once), "configure" (refused while the node is configured, acts when it is
-    configured next) or "start" (read-only). An int is taken where a float is expected.
-    """
-
-    name: str
-    default: Any
-    description: str
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    applies: str = "live"
-
-    @property
-    def type_name(self) -> str:
-        """The type as ROS users know it."""
-        if isinstance(self.default, (list, tuple)):
-            return "string[]"
-        return {bool: "bool", int: "int", float: "double", str: "string"}[type(self.default)]
-
-    @property
-    def constraints(self) -> str:
-        """What is allowed, in words; "" where everything of the type is."""
-        if self.choices:
-            return "one of " + ", ".join(self.choices)
-        if self.low is None and self.high is None:
-            return ""
-        low = "" if self.low is None else f"{self.low:.10g}"
-        high = "" if self.high is None else f"{self.high:.10g}"
-        return f"{low}..{high}"
-
-    def check(self, value: Any) -> Any:
-        """The value, its type put right. Raises ValueError that names what was expected and what came."""
-        value = self._typed(value)
-        if self.choices and value not in self.choices:
-            raise ValueError(f"{self.name}: expected {self.constraints}, got '{value}'")
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            low = float("-inf") if self.low is None else self.low
-            high = float("inf") if self.high is None else self.high
-            if not low <= value <= high:
-                raise ValueError(
-                    f"{self.name}: expected {self.constraints} {self.unit}".rstrip() + f", got {value}"
-                )
-        return value
-
-    def _typed(self, value: Any) -> Any:
-        if isinstance(self.default, (list, tuple)):
-            if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
-                return list(value)
-        elif (
-            isinstance(self.default, float)
-            and isinstance(value, (int, float))
-            and not isinstance(value, bool)
-        ):
-            return float(value)
-        elif type(value) is type(self.default):
-            return value
-        raise ValueError(f"{self.name}: expected {self.type_name}, got {type(value).__name__} '{value}'")
-
-
-@dataclass(frozen=True, slots=True)
-class Topic:
-    """One topic of a node. direction: "in" or "out"."""
-
-    name: str
-    type: str
-    direction: str
-    description: str
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSpec:
-    """All that a user sees of a node."""
-
-    name: str
-    summary: str
-    params: tuple[Param, ...]
-    topics: tuple[Topic, ...]
-    services: tuple[tuple[str, str, str], ...] = ()
-
-    def param(self, name: str) -> Param:
-        """The parameter of this name. Raises KeyError."""
-        return {p.name: p for p in self.params}[name]
-
-
-_GATE = GateConfig()
 _CASCADE = CascadeConfig()
-
-AUTOSTART = Param(
-    "autostart",
-    True,
-    "Configure and activate by itself, and try again every 5 s where that fails.",
-    applies="start",
-)
-IMAGE_TRANSPORT = Param(
-    "image_transport",
-    "raw",
-    "Subscribe to the raw image, or to JPEG/PNG on `<topic>/compressed`.",
-    choices=("raw", "compressed"),
-    applies="configure",
-)
 _BACKENDS = "auto takes the best that is installed"
-
-ENABLE = ("~/enable", "std_srvs/srv/SetBool", "The same as setting `enabled`.")
-RESET = ("~/reset_stats", "std_srvs/srv/Trigger", "Start new books and new latency figures.")
-STATUS = Topic(
-    "~/status", "diagnostic_msgs/msg/DiagnosticArray", "out", "State, books, rates and latencies, at 1 Hz."
-)
-
-
-def _compressed(topic: str) -> Topic:
-    return Topic(
-        f"{topic}/compressed",
-        "sensor_msgs/msg/CompressedImage",
-        "in",
-        "Instead, with image_transport: compressed.",
-    )
 
 
 def _model_params(model: str, model_help: str) -> tuple[Param, ...]:
@@ -162,69 +52,6 @@ def _model_params(model: str, model_help: str) -> tuple[Param, ...]:
         ),
     )
 
-
-GATE = NodeSpec(
-    "gate",
-    "Lets a frame pass when something new could be seen in it.",
-    (
-        Param("enabled", _GATE.enabled, "Off = every frame passes."),
-        Param(
-            "max_rate_hz",
-            _GATE.max_rate_hz,
-            "Most frames per second that pass; 0 = no limit.",
-            "Hz",
-            0.0,
-            1000.0,
-        ),
-        Param(
-            "max_blind_ms",
-            _GATE.max_blind_ms,
-            "A frame passes at the latest this long after the last one that did.",
-            "ms",
-            1.0,
-            60000.0,
-        ),
-        Param(
-            "pixel_threshold",
-            _GATE.pixel_threshold,
-            "A pixel has changed when its luma differs by more than this from the last frame that passed.",
-            "grey levels",
-            1,
-            254,
-        ),
-        Param(
-            "min_changed_area",
-            _GATE.min_changed_area,
-            "Share of the picture that must have changed for a frame to pass as motion.",
-            "0..1",
-            0.0,
-            1.0,
-        ),
-        Param(
-            "luma_width_px",
-            _GATE.luma_width_px,
-            "Width of the small luma image that is compared.",
-            "px",
-            16,
-            1920,
-        ),
-        IMAGE_TRANSPORT,
-        AUTOSTART,
-    ),
-    (
-        Topic("image_raw", "sensor_msgs/msg/Image", "in", "The camera. Best effort, depth 1."),
-        _compressed("image_raw"),
-        Topic("image_gated", "sensor_msgs/msg/Image", "out", "The frames that passed, as they came."),
-        Topic(
-            "gate_ticks",
-            "diagnostic_msgs/msg/DiagnosticArray",
-            "out",
-            "One tick per frame: decision, reason, regions.",
-        ),
-        STATUS,
-    ),
-    (ENABLE, RESET),
-)
 
 CASCADE = NodeSpec(
     "cascade",
@@ -264,8 +91,8 @@ CASCADE = NodeSpec(
         AUTOSTART,
     ),
     (
-        Topic("image_gated", "sensor_msgs/msg/Image", "in", "What the gate let pass."),
-        _compressed("image_gated"),
+        Topic("gate/image", "sensor_msgs/msg/Image", "in", "What the gate let pass."),
+        compressed("gate/image"),
         Topic("gate_ticks", "diagnostic_msgs/msg/DiagnosticArray", "in", "The gate's ticks."),
         Topic(
             "image_accepted", "sensor_msgs/msg/Image", "out", "The frames that were accepted, as they came."
@@ -306,7 +133,7 @@ DETECTOR = NodeSpec(
     ),
     (
         Topic("image_accepted", "sensor_msgs/msg/Image", "in", "What the cascade accepted, or any camera."),
-        _compressed("image_accepted"),
+        compressed("image_accepted"),
         Topic(
             "cascade_ticks", "diagnostic_msgs/msg/DiagnosticArray", "in", "The ticks, which keep the books."
         ),

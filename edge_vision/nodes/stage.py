@@ -31,6 +31,8 @@ from edge_vision.nodes.conversions import (
 from edge_vision.nodes.outlet import Outlet
 
 Job = tuple[Frame, Tick | None]
+# A tick's camera_motion: (3, 3), or None where it is not known.
+Motion = np.ndarray | None
 
 JOIN_TIMEOUT_S = 1.5
 # Failures and silence are told in the status for this long, or after this long.
@@ -104,8 +106,8 @@ class StageNode(EdgeNode):
             self.destroy_subscription(subscription)
         self.hub.subscribed(self._in_topic, 0)
         self._subscriptions_made = []
-        for frame, _ in self._worker.stop(JOIN_TIMEOUT_S) if self._worker else []:
-            self.settle_if_open(frame, "failed", "deactivated")
+        for frame, tick in self._worker.stop(JOIN_TIMEOUT_S) if self._worker else []:
+            self.settle_if_open(frame, "failed", "deactivated", motion_of(tick))
         for seq in self._join.close():
             self.hub.ledger.settle(seq, "failed", "transport")
         # Forgotten before they are closed: another thread may be about to look at them.
@@ -149,7 +151,7 @@ class StageNode(EdgeNode):
                 self.hub.ledger.receive(frame.seq, self.stage)
                 self._admit(frame, None)
         elif not self._active:
-            self.settle(frame, "failed", f"{self.stage}_inactive")
+            self.settle(frame, "failed", f"{self.stage}_inactive", motion_of(tick))
         else:
             self.rate_in.tick()
             self._enqueue(frame, tick)
@@ -212,10 +214,10 @@ class StageNode(EdgeNode):
         try:
             superseded = worker.put((frame, tick))
         except MailboxClosed:
-            self.settle(frame, "failed", "deactivated")
+            self.settle(frame, "failed", "deactivated", motion_of(tick))
             return
         if superseded:
-            self.settle(superseded[0], "superseded", self.stage)
+            self.settle(superseded[0], "superseded", self.stage, motion_of(superseded[1]))
 
     def _on_tick(self, message: DiagnosticArray) -> None:
         """Keep the books of the stages before, which run in other processes, and pass their ticks on."""
@@ -223,7 +225,7 @@ class StageNode(EdgeNode):
             return
         try:
             tick = tick_from_message(message)
-        except (ValueError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             self.log_throttled("error", f"a message on {self.ticks_in} is no tick: {error}")
             return
         seq = self.hub.next_seq()
@@ -246,7 +248,7 @@ class StageNode(EdgeNode):
             if not isinstance(error, EdgeVisionError):
                 reason = f"{self.stage}_error"
             self._note_failure(reason, f"frame failed ({reason}): {error}")
-            self.settle_if_open(frame, "failed", reason)
+            self.settle_if_open(frame, "failed", reason, motion_of(tick))
         self.process_ms.add((time.monotonic() - started_s) * 1e3)
 
     def _note_failure(self, reason: str, text: str) -> None:
@@ -254,22 +256,24 @@ class StageNode(EdgeNode):
         self.log_throttled("error", text, reason)
 
     # Ends.
-    def settle(self, frame: Frame, fate: str, reason: str) -> None:
-        """Close the frame's account, and tell the stages after this one."""
+    def settle(self, frame: Frame, fate: str, reason: str, motion: Motion = None) -> None:
+        """Close the frame's account, and tell the stages after this one. motion: the tick's camera_motion."""
         self.hub.ledger.settle(frame.seq, fate, reason)
-        self._emit_end(frame, fate, reason)
+        self._emit(self._tick(frame, fate, reason, NO_REGIONS, motion))
 
-    def settle_if_open(self, frame: Frame, fate: str, reason: str) -> None:
+    def settle_if_open(self, frame: Frame, fate: str, reason: str, motion: Motion = None) -> None:
         """As `settle`, where an error may have come after the settling, or another thread may settle too."""
         if self.hub.ledger.settle_if_open(frame.seq, fate, reason):
-            self._emit_end(frame, fate, reason)
+            self._emit(self._tick(frame, fate, reason, NO_REGIONS, motion))
 
-    def _emit_end(self, frame: Frame, fate: str, reason: str) -> None:
-        self._emit(Tick(frame.stamp_ns, frame.frame_id, self.stage, fate, reason, NO_REGIONS, frame.seq))
+    def _tick(self, frame: Frame, fate: str, reason: str, regions: np.ndarray, motion: Motion) -> Tick:
+        return Tick(frame.stamp_ns, frame.frame_id, self.stage, fate, reason, regions, frame.seq, motion)
 
-    def hand_on(self, frame: Frame, reason: str, regions: Any = NO_REGIONS) -> None:
+    def hand_on(
+        self, frame: Frame, reason: str, regions: np.ndarray = NO_REGIONS, motion: Motion = None
+    ) -> None:
         """Give the frame to the next stage: by reference in this process, else over DDS."""
-        tick = Tick(frame.stamp_ns, frame.frame_id, self.stage, "", reason, regions, frame.seq)
+        tick = self._tick(frame, "", reason, regions, motion)
         self.rate_out.tick()
         receive = self.hub.receiver(self._out_topic)
         if receive is None:
@@ -333,6 +337,11 @@ class StageNode(EdgeNode):
 
     def reset_stats(self) -> None:
         self.process_ms.reset()
+
+
+def motion_of(tick: Tick | None) -> Motion:
+    """The camera's motion that came with a frame."""
+    return tick.camera_motion if tick else None
 
 
 _SILENCE = (

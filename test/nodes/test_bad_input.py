@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ros_cases import (
     ALL,
+    AS_SEEN,
     CompressedImage,
     Image,
     detections_of,
@@ -188,7 +189,7 @@ def test_odd_but_good_images_are_all_inferred(start, robot):
 
 def test_after_a_jump_back_the_new_time_line_goes_on(start, robot):
     """A bag that starts anew loses one frame, and the gate forgets what it knew."""
-    running = start(overrides={"gate": {"max_blind_ms": 60000.0}})
+    running = start(overrides={"gate": AS_SEEN})
     camera = robot.publisher(Image, "image_raw")
     for number, stamp_s in enumerate([100, 101, 5, 6, 7], 1):
         camera.publish(image_message(GOOD, stamp_s * 10**9))

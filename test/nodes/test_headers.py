@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from model_cases import SSD, bundle_or_skip, video_frame
 from ros_cases import (
+    AS_SEEN,
     SENSOR,
     CompressedImage,
     Image,
@@ -71,7 +72,7 @@ def test_the_boxes_are_those_of_the_core_under_the_images_header(start, robot, t
 
 
 def test_a_skipped_frame_is_not_answered(start, robot):
-    running = start(overrides={"gate": {"max_blind_ms": 60000.0}})
+    running = start(overrides={"gate": AS_SEEN})
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_raw")
     for number in range(5):
@@ -88,7 +89,7 @@ def test_images_between_the_stages_come_as_they_came_and_only_when_asked_for(sta
     first, second = image_message(picture(1), 5, "a"), image_message(picture(2), 6, "b")
     camera.publish(first)
     running.settled(1)
-    gated = robot.listen(Image, "image_gated", SENSOR)
+    gated = robot.listen(Image, "gate/image", SENSOR)
     accepted = robot.listen(Image, "image_accepted", SENSOR)
     robot.wait(lambda: all(running[n]._image_outlet.listeners for n in ("gate", "cascade")), "the discovery")
     camera.publish(second)

@@ -253,7 +253,7 @@ def test_an_activation_that_fails_leaves_nothing_behind(start, robot, monkeypatc
     assert gate.state == "inactive" and not gate._active and not gate.worker_hangs
     status, _ = robot.status("gate")
     assert status.level == b"\x02" and "cannot activate: no subscription today" in status.message
-    assert "/image_gated" not in [publisher.topic_name for publisher in gate.publishers]
+    assert "/gate/image" not in [publisher.topic_name for publisher in gate.publishers]
     monkeypatch.setattr(GateNode, "_subscribe", subscribe)
     assert running.in_executor(gate.bring_up)
     camera = robot.publisher(Image, "image_raw")

@@ -14,7 +14,7 @@ CASES = {
         "/robot1/left/detections",
     ),
     "inner topics remapped": (
-        ["-r", "image_gated:=/a", "-r", "image_accepted:=b/c", "-r", "detections:=found"],
+        ["-r", "gate/image:=/a", "-r", "image_accepted:=b/c", "-r", "detections:=found"],
         "/image_raw",
         "/found",
     ),

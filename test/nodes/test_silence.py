@@ -83,7 +83,7 @@ def test_a_runtime_that_hangs_costs_its_frame_and_nothing_else(start, robot, mon
 def test_an_error_outside_does_not_touch_the_frame(start, robot, monkeypatch):
     """The detector has the frame already when somebody outside is shown it."""
     running = start(overrides={"gate": {"enabled": False}})
-    seen = robot.listen(Image, "image_gated", SENSOR)
+    seen = robot.listen(Image, "gate/image", SENSOR)
 
     def fail(message):
         raise RuntimeError("the middleware is gone")

@@ -8,10 +8,12 @@ from model_cases import SSD, bundle_or_skip, video_frame
 from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
 from ros_cases import (
     ALL,
+    AS_SEEN,
     CHAIN,
     LATCHED,
     SENSOR,
     DiagnosticArray,
+    GateNode,
     Image,
     detections_of,
     image_message,
@@ -24,10 +26,11 @@ from edge_vision.nodes.conversions import tick_from_message
 from edge_vision.nodes.specs import NODES, NodeSpec
 
 
-def topics_of(spec: NodeSpec, transport: str = "raw") -> list[tuple[str, str, str]]:
-    """(direction, full name, type) of each topic of a node, as users see it with one image transport."""
+def topics_of(spec: NodeSpec, transport: str = "raw", **given) -> list[tuple[str, str, str]]:
+    """(direction, full name, type) of each topic of a node with these parameters, as users see it."""
     found = []
-    for topic in spec.topics:
+    values = {**{param.name: param.default for param in spec.params}, **given}
+    for topic in filter(lambda topic: topic.exists(values), spec.topics):
         compressed = topic.type.endswith("CompressedImage")
         if topic.direction == "in" and "Image" in topic.type and compressed != (transport == "compressed"):
             continue
@@ -69,16 +72,41 @@ def test_each_node_alone_has_the_topics_and_services_of_its_spec(start, robot, t
     assert own <= {name.replace("~", f"/{spec.name}") for name, *_ in spec.services}
 
 
+PRIORS = [
+    {"ego_prior": "imu"},
+    {"ego_prior": "imu", "ego_focal_px": 500.0},
+    {"ego_prior": "odometry"},
+    {"ego_prior": "odometry", "ego_focal_px": 500.0},
+]
+
+
+@pytest.mark.parametrize("given", PRIORS, ids=lambda given: "-".join(map(str, given.values())))
+def test_the_gate_listens_to_the_robots_motion_only_as_told(start, robot, given):
+    """At the start, and when it is switched on and off while it runs."""
+    spec = GateNode.spec
+    running = start([GateNode], {"gate": given})
+    robot.wait(lambda: "gate" in robot.node.get_node_names(), "the node")
+    asked, unasked = set(topics_of(spec, **given)), set(topics_of(spec))
+    assert len(asked - unasked) == (1 if "ego_focal_px" in given else 2)
+    robot.wait(lambda: seen_topics(robot, "gate") == asked, "its topics")
+    assert robot.set("gate", ego_prior="none").successful
+    robot.wait(lambda: seen_topics(robot, "gate") == unasked, "its topics without a prior")
+    assert robot.set("gate", **given).successful
+    robot.wait(lambda: seen_topics(robot, "gate") == asked, "its topics again")
+    assert running["gate"].state == "active"
+
+
 RELIABLE, BEST_EFFORT = QoSReliabilityPolicy.RELIABLE, QoSReliabilityPolicy.BEST_EFFORT
 VOLATILE, TRANSIENT = QoSDurabilityPolicy.VOLATILE, QoSDurabilityPolicy.TRANSIENT_LOCAL
 QOS = {
     "/detections": (RELIABLE, VOLATILE),
     "/label_info": (RELIABLE, TRANSIENT),
     "/vision_info": (RELIABLE, TRANSIENT),
-    "/image_gated": (BEST_EFFORT, VOLATILE),
+    "/gate/image": (BEST_EFFORT, VOLATILE),
     "/image_accepted": (BEST_EFFORT, VOLATILE),
     "/gate_ticks": (RELIABLE, VOLATILE),
     "/cascade_ticks": (RELIABLE, VOLATILE),
+    "/gate/regions": (RELIABLE, VOLATILE),
     "/detector/debug_image": (BEST_EFFORT, VOLATILE),
     "/detector/status": (RELIABLE, VOLATILE),
     "/diagnostics": (RELIABLE, VOLATILE),
@@ -109,7 +137,7 @@ def test_the_qos_of_one_topic_can_be_overridden(start, robot):
         0
     ].qos_profile
     assert asked.reliability == RELIABLE
-    for topic, reliability in {"/detector/debug_image": RELIABLE, "/image_gated": BEST_EFFORT}.items():
+    for topic, reliability in {"/detector/debug_image": RELIABLE, "/gate/image": BEST_EFFORT}.items():
         offered = robot.wait(lambda topic=topic: robot.node.get_publishers_info_by_topic(topic), topic)[0]
         assert offered.qos_profile.reliability == reliability, topic
 
@@ -178,7 +206,7 @@ def test_the_boxes_can_be_drawn_into_every_encoding(start, robot):
 
 
 def test_every_frame_leaves_a_tick(start, robot):
-    running = start(CHAIN, {"gate": {"max_blind_ms": 60000.0}})
+    running = start(CHAIN, {"gate": AS_SEEN})
     ticks = robot.listen(DiagnosticArray, "gate_ticks")
     robot.wait(lambda: running["gate"]._ticks_outlet.listeners, "the gate to know us")
     camera = robot.publisher(Image, "image_raw")
@@ -217,7 +245,7 @@ def test_compressed_frames_pass_the_stages_as_raw_ones(start, robot):
     running = start(overrides={"gate": {"image_transport": "compressed"}})
     from sensor_msgs.msg import CompressedImage
 
-    gated = robot.listen(Image, "image_gated", SENSOR)
+    gated = robot.listen(Image, "gate/image", SENSOR)
     robot.wait(lambda: running["gate"]._image_outlet.listeners, "the gate to know us")
     camera = robot.publisher(CompressedImage, "image_raw/compressed")
     camera.publish(jpeg_message(picture(1), 5, "cam"))

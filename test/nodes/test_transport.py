@@ -7,6 +7,7 @@ import time
 import pytest
 from model_cases import video_frame
 from ros_cases import (
+    AS_SEEN,
     CHAIN,
     FATES,
     DetectorNode,
@@ -24,12 +25,13 @@ from edge_vision.core.gate import NO_REGIONS
 from edge_vision.core.tick import Tick
 from edge_vision.nodes.conversions import tick_message
 
-INNER = ("/image_gated", "/gate_ticks", "/image_accepted", "/cascade_ticks")
+INNER = ("/gate/image", "/gate_ticks", "/image_accepted", "/cascade_ticks")
 
 
 def test_the_books_of_the_last_stage_are_those_of_the_whole_chain(start, robot):
-    running = start(CHAIN, {"gate": {"max_blind_ms": 60000.0}}, separate=True)
+    running = start(CHAIN, {"gate": AS_SEEN}, separate=True)
     robot.wait(lambda: all(matched(topic) for topic in INNER), "the stages to find each other")
+    robot.wait(lambda: running["gate"]._feedback.model_known, "the gate to know the model")
     robot.wait(lambda: running["gate"]._image_outlet.listeners, "the gate to know the cascade")
     robot.wait(lambda: running["cascade"]._image_outlet.listeners, "the cascade to know the detector")
     answers = detections_of(robot)

@@ -1,0 +1,80 @@
+"""What a node hears of the detector: by reference in one process, over DDS from another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+from vision_msgs.msg import Detection2DArray, VisionInfo
+
+from edge_vision.core.detections import Detections
+from edge_vision.errors import EdgeVisionError
+from edge_vision.nodes.base import LATCHED, RESULTS, EdgeNode
+from edge_vision.nodes.conversions import detections_from_message, stamp_to_ns
+
+
+class DetectorFeedback:
+    """Tells what was found on which stamp, and when a detector begins anew: with another model, or again.
+
+    Construct it with the node. found and begun may be called by any thread; they must be quick and not raise.
+    """
+
+    def __init__(
+        self, node: EdgeNode, found: Callable[[int, Detections], None], begun: Callable[[], None]
+    ) -> None:
+        self._node = node
+        self._found, self._begun = found, begun
+        self._subscriptions: list[Any] = []
+        self._model: tuple[str, str, int] | None = None
+        self._detectors_seen, self._told_of_detectors = 0, True
+        self._topic = node.resolve_topic_name("detections")
+        node.hub.listen(self._topic, found)
+        node.hub.listen(node.resolve_topic_name("vision_info"), begun)
+
+    @property
+    def model_known(self) -> bool:
+        """True once a detector of another process has said which model it runs."""
+        return self._model is not None
+
+    def subscribe(self) -> None:
+        """Listen on DDS, unless the detector is in this process."""
+        self._detectors_seen = 0
+        if self._node.hub.has_sender(self._topic):
+            return
+        subscribe = self._node.create_subscription
+        self._subscriptions = [subscribe(Detection2DArray, "detections", self._on_detections, RESULTS)]
+        try:
+            events = SubscriptionEventCallbacks(matched=self._on_matched)
+            infos = subscribe(VisionInfo, "vision_info", self._on_info, LATCHED, event_callbacks=events)
+        except UnsupportedEventTypeError:  # Some middlewares have no such event: the model must do.
+            self._told_of_detectors = False
+            infos = subscribe(VisionInfo, "vision_info", self._on_info, LATCHED)
+        self._subscriptions.append(infos)
+
+    def close(self) -> None:
+        """Stop listening on DDS."""
+        subscriptions, self._subscriptions = self._subscriptions, []
+        for subscription in subscriptions:
+            self._node.destroy_subscription(subscription)
+
+    def _on_detections(self, message: Detection2DArray) -> None:
+        try:
+            stamp_ns, found = stamp_to_ns(message.header.stamp), detections_from_message(message)
+        except (EdgeVisionError, ValueError) as error:  # A stamp that is none, a class id that is no number.
+            self._node.log_throttled("error", f"a message on {self._topic} is not understood: {error}")
+            return
+        self._found(stamp_ns, found)
+
+    def _on_matched(self, info: Any) -> None:
+        # Not current_count: one that left and one that came may be told in one event.
+        came, self._detectors_seen = info.total_count > self._detectors_seen, info.total_count
+        if came:
+            self._begun()
+
+    def _on_info(self, message: VisionInfo) -> None:
+        model = (message.method, message.database_location, message.database_version)
+        before, self._model = self._model, model
+        # The first model comes with its detector, which was told of already.
+        if model != before and (before is not None or not self._told_of_detectors):
+            self._begun()

@@ -1,0 +1,135 @@
+"""What a parameter, a topic and a node are to a user; and those that several nodes have. Imports no ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One parameter of a node.
+
+    applies: "live" (acts at once), "configure" (refused while the node is configured, acts when it is
+    configured next) or "start" (read-only). An int is taken where a float is expected.
+    """
+
+    name: str
+    default: Any
+    description: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    applies: str = "live"
+
+    @property
+    def type_name(self) -> str:
+        """The type as ROS users know it."""
+        if isinstance(self.default, (list, tuple)):
+            return "string[]"
+        return {bool: "bool", int: "int", float: "double", str: "string"}[type(self.default)]
+
+    @property
+    def constraints(self) -> str:
+        """What is allowed, in words; "" where everything of the type is."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.low is None and self.high is None:
+            return ""
+        low = "" if self.low is None else f"{self.low:.10g}"
+        high = "" if self.high is None else f"{self.high:.10g}"
+        return f"{low}..{high}"
+
+    def check(self, value: Any) -> Any:
+        """The value, its type put right. Raises ValueError that names what was expected and what came."""
+        value = self._typed(value)
+        if self.choices and value not in self.choices:
+            raise ValueError(f"{self.name}: expected {self.constraints}, got '{value}'")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            low = float("-inf") if self.low is None else self.low
+            high = float("inf") if self.high is None else self.high
+            if not low <= value <= high:
+                raise ValueError(
+                    f"{self.name}: expected {self.constraints} {self.unit}".rstrip() + f", got {value}"
+                )
+        return value
+
+    def _typed(self, value: Any) -> Any:
+        if isinstance(self.default, (list, tuple)):
+            if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
+                return list(value)
+        elif (
+            isinstance(self.default, float)
+            and isinstance(value, (int, float))
+            and not isinstance(value, bool)
+        ):
+            return float(value)
+        elif type(value) is type(self.default):
+            return value
+        raise ValueError(f"{self.name}: expected {self.type_name}, got {type(value).__name__} '{value}'")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic of a node. direction: "in" or "out".
+
+    only_with: the parameters, each with the values with which the node has this topic, as in
+    (("ego_prior", ("imu",)),); empty = always.
+    """
+
+    name: str
+    type: str
+    direction: str
+    description: str
+    only_with: tuple[tuple[str, tuple[object, ...]], ...] = ()
+
+    def exists(self, values: Mapping[str, object]) -> bool:
+        """True where a node with these parameters has it."""
+        return all(values.get(name) in wanted for name, wanted in self.only_with)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """All that a user sees of a node."""
+
+    name: str
+    summary: str
+    params: tuple[Param, ...]
+    topics: tuple[Topic, ...]
+    services: tuple[tuple[str, str, str], ...] = ()
+
+    def param(self, name: str) -> Param:
+        """The parameter of this name. Raises KeyError."""
+        return {p.name: p for p in self.params}[name]
+
+
+AUTOSTART = Param(
+    "autostart",
+    True,
+    "Configure and activate by itself, and try again every 5 s where that fails.",
+    applies="start",
+)
+IMAGE_TRANSPORT = Param(
+    "image_transport",
+    "raw",
+    "Subscribe to the raw image, or to JPEG/PNG on `<topic>/compressed`.",
+    choices=("raw", "compressed"),
+    applies="configure",
+)
+ENABLE = ("~/enable", "std_srvs/srv/SetBool", "The same as setting `enabled`.")
+RESET = ("~/reset_stats", "std_srvs/srv/Trigger", "Start new books and new latency figures.")
+STATUS = Topic(
+    "~/status", "diagnostic_msgs/msg/DiagnosticArray", "out", "State, books, rates and latencies, at 1 Hz."
+)
+
+
+def compressed(topic: str) -> Topic:
+    """What a node takes instead of the raw images of a topic."""
+    return Topic(
+        f"{topic}/compressed",
+        "sensor_msgs/msg/CompressedImage",
+        "in",
+        "Instead, with image_transport: compressed.",
+    )

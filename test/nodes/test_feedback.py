@@ -1,0 +1,281 @@
+"""What the detector found goes back to the gate, in one process and between two; so does a new model."""
+
+from __future__ import annotations
+
+import pytest
+from lifecycle_msgs.msg import Transition
+from model_cases import SSD, bundle_or_skip, video_frame
+from ros_cases import (
+    AS_SEEN,
+    CHAIN,
+    LATCHED,
+    RELIABLE,
+    DetectorNode,
+    DiagnosticArray,
+    GateNode,
+    Image,
+    detections_of,
+    image_message,
+    matched,
+    picture,
+    stamp_of,
+)
+from vision_msgs.msg import Detection2D, Detection2DArray, VisionInfo
+
+from edge_vision.nodes.conversions import detections_from_message, tick_from_message
+
+INNER = ("/gate/image", "/gate_ticks", "/image_accepted", "/cascade_ticks", "/detections", "/vision_info")
+WAYS = {"one process": False, "separate processes": True}
+
+
+def heard_by(running, monkeypatch) -> list:
+    """What the gate is told, as it is told on top."""
+    heard = []
+    gate = running["gate"]._gate
+    inferred = gate.inferred
+    monkeypatch.setattr(
+        gate, "inferred", lambda stamp_ns, found: heard.append((stamp_ns, found)) or inferred(stamp_ns, found)
+    )
+    return heard
+
+
+def started(start, robot, separate, **gate):
+    """The chain, once all its parts know each other."""
+    running = start(CHAIN, {"gate": {**AS_SEEN, **gate}}, separate=separate)
+    if separate:
+        robot.wait(lambda: all(matched(topic) for topic in INNER), "the stages to find each other")
+        robot.wait(lambda: running["gate"]._image_outlet.listeners, "the gate to know the cascade")
+        robot.wait(lambda: running["cascade"]._image_outlet.listeners, "the cascade to know the detector")
+        robot.wait(lambda: running["gate"]._feedback.model_known, "the gate to know the model")
+    return running
+
+
+@pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
+def test_the_gate_hears_what_was_found_on_each_inferred_frame(start, robot, monkeypatch, separate):
+    running = started(start, robot, separate)
+    heard, answers = heard_by(running, monkeypatch), detections_of(robot)
+    camera = robot.publisher(Image, "image_raw")
+    street = video_frame("vtest.avi", 200).image
+    images = [street, street, picture(1, 768, 576)]
+    for number, image in enumerate(images, 1):
+        camera.publish(image_message(image, number * 10**8 + 7, "cam"))
+        running.settled(number)
+    robot.wait(lambda: len(answers) == 2 and len(heard) == 2, f"two answers and {heard}")
+    assert [stamp_ns for stamp_ns, _ in heard] == [10**8 + 7, 3 * 10**8 + 7] == list(map(stamp_of, answers))
+    for (_, found), answer in zip(heard, answers, strict=True):
+        published = detections_from_message(answer)
+        assert found.xyxy_px == pytest.approx(published.xyxy_px, abs=1e-3)
+        assert found.class_ids.tolist() == published.class_ids.tolist()
+    assert len(heard[0][1]) >= 5 and len(heard[1][1]) == 0
+    assert running.books["gated.still"] == 1
+    subscribed = robot.node.count_subscribers("vision_info")
+    assert subscribed == (1 if separate else 0), "by reference, no DDS"
+
+
+@pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
+def test_an_audited_frame_is_inferred_and_booked_like_any_other(start, robot, separate):
+    """The rate is set live; what would have been skipped goes through the whole chain."""
+    running = started(start, robot, separate)
+    ticks = robot.listen(DiagnosticArray, "gate_ticks")
+    robot.wait(lambda: running["gate"]._ticks_outlet.listeners >= (2 if separate else 1), "the listeners")
+    camera = robot.publisher(Image, "image_raw")
+    street = video_frame("vtest.avi", 200).image
+    number = 0
+
+    def show(times: int) -> None:
+        nonlocal number
+        for _ in range(times):
+            number += 1
+            camera.publish(image_message(street, number * 10**8))
+            running.settled(number)
+
+    show(6)
+    skipped = running.books["gated"]
+    assert skipped == 5
+    assert robot.set("gate", audit_rate=1.0, audit_max_hz=1000.0).successful
+    show(4)
+    books = running.books
+    assert (books["gated"], books["inferred"]) == (skipped, number - skipped)
+    robot.wait(lambda: len(ticks) == number, "the ticks")
+    assert [tick_from_message(one).reason for one in ticks[-4:]] == ["audit"] * 4
+    show(1)  # The gate takes the results up when it judges the next frame.
+    _, values = robot.status("gate", lambda status, values: values["gate.reason.audit"] == "5")
+    assert int(values["audit.audited"]) >= 4 and values["audit.missed"] == "0"
+    assert values["ledger.balanced"] == "True"
+
+
+def test_the_cascade_does_not_reject_an_audit(start, robot):
+    from model_cases import EFFICIENTNET
+
+    bundle_or_skip(EFFICIENTNET)
+    cascade = {"model": EFFICIENTNET, "wanted_labels": ["mountain bike"], "score_threshold": 0.99}
+    gate = {**AS_SEEN, "audit_rate": 1.0, "audit_max_hz": 1000.0}
+    running = start(CHAIN, {"cascade": {**cascade, "max_blind_ms": 60000.0}, "gate": gate})
+    camera = robot.publisher(Image, "image_raw")
+    for number in range(1, 7):
+        camera.publish(image_message(picture(number > 4), number * 10**8))
+        running.settled(number)
+    books = running.books
+    # The first frame is accepted, as the cascade was blind until then; four are audits; the news is unwanted.
+    assert (books["inferred"], books["rejected.unwanted"]) == (5, 1) and books["received"] == 6
+
+
+# A detector that begins anew.
+
+
+def passed_as(running, robot, camera, stamp_ns: int) -> str:
+    """The reason with which the gate lets one more picture of the same scene pass, or skips it."""
+    books = running.books
+    camera.publish(image_message(picture(1), stamp_ns))
+    running.settled(books["received"] + 1)
+    return running["gate"]._last_reason
+
+
+def quiet_scene(running, robot, camera, stamp_ns: int) -> int:
+    """Show a scene until the gate is shut; gives the next free stamp."""
+    for _ in range(50):
+        stamp_ns += 10**8
+        if passed_as(running, robot, camera, stamp_ns) == "still":
+            return stamp_ns + 10**8
+    pytest.fail("the gate does not shut")
+
+
+@pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
+def test_after_a_model_swap_a_frame_passes(start, robot, separate):
+    running = started(start, robot, separate)
+    camera = robot.publisher(Image, "image_raw")
+    next_ns = quiet_scene(running, robot, camera, 10**9)
+    for transition in (
+        Transition.TRANSITION_DEACTIVATE,
+        Transition.TRANSITION_CLEANUP,
+        Transition.TRANSITION_CONFIGURE,
+        Transition.TRANSITION_ACTIVATE,
+    ):
+        assert robot.change_state("detector", transition)
+    if separate:
+        robot.wait(lambda: running["gate"]._feedback._model[2] == 2, "the gate to hear of it")
+        robot.turns(0.3)
+        robot.wait(lambda: running["cascade"]._image_outlet.listeners, "the cascade to know the detector")
+    assert passed_as(running, robot, camera, next_ns) == "model_swap"
+    next_ns = quiet_scene(running, robot, camera, next_ns)
+    # What does not change the model does not open the gate.
+    assert robot.set("detector", score_threshold=0.3).successful
+    infos = robot.listen(VisionInfo, "vision_info", LATCHED)
+    robot.wait(lambda: infos, "vision_info")
+    robot.turns(0.3)
+    assert passed_as(running, robot, camera, next_ns) == "still"
+
+
+INFO = VisionInfo(method="other 1.0", database_location="sha256:1", database_version=1)
+
+
+@pytest.fixture
+def alone(start, robot):
+    """The gate in a process of its own, shut, and a foreign detector's ends: (running, camera, infos)."""
+    running = start([GateNode], {"gate": AS_SEEN})
+    camera = robot.publisher(Image, "image_raw")
+    next_ns = quiet_scene(running, robot, camera, 10**9)
+    infos = robot.publisher(VisionInfo, "vision_info", LATCHED)
+    return running, camera, infos, next_ns
+
+
+def told(running, robot, infos, **fields) -> None:
+    before = running["gate"]._feedback._model
+    info = VisionInfo(method=INFO.method, database_location=INFO.database_location, database_version=1)
+    for name, value in fields.items():
+        setattr(info, name, value)
+    infos.publish(info)
+    model = (info.method, info.database_location, info.database_version)
+    if model != before:
+        robot.wait(lambda: running["gate"]._feedback._model == model, "the gate to hear of the model")
+    else:
+        robot.turns(0.3)
+
+
+def test_a_detector_that_comes_later_sees_a_frame_at_once(alone, robot):
+    running, camera, infos, next_ns = alone
+    robot.wait(lambda: running["gate"]._resets, "the gate to know the detector")
+    told(running, robot, infos)
+    assert passed_as(running, robot, camera, next_ns) == "model_swap"
+
+
+@pytest.mark.parametrize(
+    "field,value",
+    [
+        ("database_version", 2),
+        ("method", "other 1.1"),
+        ("database_location", "sha256:2"),
+        ("method", INFO.method),
+    ],
+    ids=["version", "name", "hash", "the same again"],
+)
+def test_only_another_model_is_a_swap(alone, robot, field, value):
+    running, camera, infos, next_ns = alone
+    robot.wait(lambda: running["gate"]._resets, "the gate to know the detector")
+    told(running, robot, infos)
+    next_ns = quiet_scene(running, robot, camera, next_ns)
+    told(running, robot, infos, **{field: value})
+    expected = "still" if value == INFO.method else "model_swap"
+    assert passed_as(running, robot, camera, next_ns) == expected
+
+
+def test_a_detector_that_was_restarted_with_the_same_model_sees_a_frame_at_once(alone, robot):
+    running, camera, infos, next_ns = alone
+    robot.wait(lambda: running["gate"]._resets, "the gate to know the detector")
+    told(running, robot, infos)
+    next_ns = quiet_scene(running, robot, camera, next_ns)
+    robot.node.destroy_publisher(infos)
+    robot.wait(lambda: not robot.node.count_publishers("vision_info"), "the detector to be gone")
+    again = robot.publisher(VisionInfo, "vision_info", LATCHED)
+    again.publish(INFO)
+    robot.wait(lambda: running["gate"]._resets, "the gate to hear of it")
+    assert passed_as(running, robot, camera, next_ns) == "model_swap"
+
+
+def test_foreign_detections_harm_nothing(start, robot, monkeypatch):
+    """Unknown stamps, class names where numbers are expected, no hypothesis at all, a stamp that is none."""
+    running = start([GateNode], {"gate": AS_SEEN})
+    heard = heard_by(running, monkeypatch)
+    results = robot.publisher(Detection2DArray, "detections", RELIABLE)
+    named = Detection2DArray(detections=[Detection2D()])
+    results.publish(named)
+    broken = Detection2DArray()
+    broken.header.stamp.nanosec = 2**32 - 1
+    results.publish(broken)
+    unknown = Detection2DArray()
+    unknown.header.stamp.sec = 77
+    results.publish(unknown)
+    robot.wait(lambda: heard, "the message that can be read")
+    assert [stamp_ns for stamp_ns, _ in heard] == [77 * 10**9]
+    camera = robot.publisher(Image, "image_raw")
+    quiet_scene(running, robot, camera, 10**9)
+    assert running.books["failed"] == 0
+
+
+def test_results_come_by_the_name_they_are_remapped_to(start, robot, monkeypatch):
+    running = start([GateNode], {"gate": AS_SEEN}, ros_args=["-r", "detections:=/yolo/found"])
+    heard = heard_by(running, monkeypatch)
+    robot.publisher(Detection2DArray, "/yolo/found", RELIABLE).publish(Detection2DArray())
+    robot.wait(lambda: heard, "the message")
+
+
+def test_an_audit_that_fails_costs_the_detector_nothing(start, robot, monkeypatch):
+    bundle_or_skip(SSD)
+    running = start()
+
+    def fail(stamp_ns, found):
+        raise RuntimeError("no audit today")
+
+    monkeypatch.setattr(running["gate"]._gate, "inferred", fail)
+    answers = detections_of(robot)
+    camera = robot.publisher(Image, "image_raw")
+    camera.publish(image_message(picture(1), 1))
+    robot.wait(lambda: answers, "the answer")
+    assert running.settled(1)["inferred"] == 1 and running.books["failed"] == 0
+
+
+def test_a_detector_alone_tells_nobody(start, robot):
+    running = start([DetectorNode])
+    camera = robot.publisher(Image, "image_accepted")
+    camera.publish(image_message(picture(1), 1))
+    assert running.settled(1)["inferred"] == 1
