@@ -20,14 +20,14 @@ from edge_vision.evaluate.scenes import SPLITS, Condition, conditions
 
 _EXAMPLES = f"""\
 examples:
-  python -m edge_vision.evaluate gate                                   our gate on everything; an hour the first time
+  python -m edge_vision.evaluate gate                                   our gate on everything, half an hour
   python -m edge_vision.evaluate gate --conditions pan_tilt --quick     {QUICK_FRAMES} frames of one condition
   python -m edge_vision.evaluate gate --split tune --jobs 4             what a gate may be tuned on
   python -m edge_vision.evaluate gate --video mine.mp4 --gate my_pkg.my_gate:MyGate
 
-What the detector finds on each frame is kept in the cache: a second run needs no detector. A gate is any class with
-decide(frame, mono_ns) that returns a bool or an object with `passed`; where it has inferred(stamp_ns, detections) it is
-told what was found.
+What the detector finds on each frame is kept in the cache: a second run needs no detector. A gate is any
+class with decide(frame, mono_ns) that returns a bool or an object with `passed`; where it has
+inferred(stamp_ns, detections), it is told what was found.
 exit codes: 0 done, 1 the detector failed, 2 wrong arguments, no video or no gate, 130 stopped by Ctrl-C
 """
 

@@ -106,7 +106,7 @@ def look(condition: Condition, reference: Reference, gates: dict[str, str], tick
         tick("judge")
     if shown != len(reference):
         raise EvaluateError(
-            f"{condition.name}: expected {len(reference)} frames as before, got {shown}: the video has changed"
+            f"{condition.name}: expected {len(reference)} frames, got {shown}: has the video changed?"
         )
     return Seen(
         {name: judge.record for name, judge in judges.items()},

@@ -1,8 +1,8 @@
 """Events: entries of objects, as the every-frame detector sees them.
 
-On a constructed sequence an entry is the first frame on which the detector has a box on a pasted object; an object
-that it never sees is no entry. On a real clip it is the birth of a confirmed track of its boxes. Entries within
-200 ms are one event, counted once: whoever looks at the first of them sees the others.
+On a constructed sequence an entry is the first frame on which the detector has a box on a pasted object; an
+object that it never sees is no entry. On a real clip it is the birth of a confirmed track of its boxes.
+Entries within 200 ms are one event, counted once: whoever looks at the first of them sees the others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edge_vision.evaluate.reference import Reference, TruthBoxes
 
 CLUSTER_MS = 200.0
 SEEN, OF_FRAMES = 3, 5
-"""A track is confirmed where the detector saw it on 3 of its first 5 frames: it invents objects for a frame."""
+"""A track is confirmed where the detector saw it on 3 of its first 5 frames: single ones are inventions."""
 LOST_MS = 2000.0
 """Who was lost at this place within this time has not come in again."""
 HELD_FRAMES = 15
@@ -24,7 +24,7 @@ HELD_FRAMES = 15
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An object that came in. first: frame on which the detector first had it; last: the last it is there on."""
+    """An object that came in. first: the frame on which the detector first had it; last: its last frame."""
 
     object_id: int
     first: int

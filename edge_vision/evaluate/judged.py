@@ -22,9 +22,9 @@ SEED = 3
 
 @dataclass(slots=True, eq=False)
 class Record:
-    """One entry per frame. motions: (3, 3) camera motion since the frame before, or None. ms, cpu_s: of the decision.
+    """One entry per frame. motions: (3, 3) camera motion since the frame before, or None.
 
-    errors: how often the gate raised, and what it said first.
+    ms, cpu_s: of the decision. errors: how often the gate raised, and what it said first.
     """
 
     passed: list[bool] = field(default_factory=list)
@@ -118,6 +118,6 @@ class Judge:
             return None
         if not isinstance(motion, np.ndarray) or motion.shape != (3, 3) or not np.isfinite(motion).all():
             raise EvaluateError(
-                f"gate '{self._place}': expected camera_motion (3, 3) of finite numbers or None, got {motion!r:.100}"
+                f"gate '{self._place}': expected camera_motion (3, 3), finite, or None, got {motion!r:.100}"
             )
         return motion

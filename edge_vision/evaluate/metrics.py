@@ -22,7 +22,7 @@ MOST_LISTED = 40
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """How long after its first frame an event was told of; missed: never, ms is then the time until it left."""
+    """How long after its first frame an event was told of. missed: never; ms is the time until it left."""
 
     ms: float
     missed: bool
@@ -34,7 +34,7 @@ class Delay:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cost:
-    """What a method took. ms: (n,) wall time of each decision, empty where none is made; cpu_s: of all of them."""
+    """What deciding took. ms: (n,) wall time of each, empty for none; cpu_s: of all of them."""
 
     ms: Sequence[float] = ()
     cpu_s: float = 0.0

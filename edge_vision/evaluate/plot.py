@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edge_vision.evaluate.verdict import FAMILIES, family_curve
+from edge_vision.evaluate.verdict import family_curve
 
 PAIRS_PER_ROW = 3
-FIGURES = (("delay_ms_p95", "p95 delay (ms)"), ("frame_f1", "frame F1"))
+FIGURES = {"delay_ms_p95": "p95 delay (ms)", "frame_f1": "frame F1"}
 COLORS = {
     "fixed": "0.65",
     "fixed_tracker": "tab:blue",
@@ -23,9 +25,7 @@ COLORS = {
 
 def missing_package() -> str | None:
     """None where a plot can be drawn, else what to install."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("matplotlib") is None:
         return (
             "no plot: package matplotlib is not installed; pip install matplotlib, or run make evaluate-gate"
         )
@@ -33,25 +33,15 @@ def missing_package() -> str | None:
 
 
 def draw(conditions: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Write a PNG. Needs matplotlib."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
+    """Write a PNG. Needs matplotlib, which is imported here: nothing else needs it."""
+    drawing: Any = importlib.import_module("matplotlib.figure")
     rows = -(-len(conditions) // PAIRS_PER_ROW)
-    figure = Figure(figsize=(7.6 * PAIRS_PER_ROW, 3.0 * rows + 0.8), layout="constrained")
+    figure = drawing.Figure(figsize=(7.6 * PAIRS_PER_ROW, 3.0 * rows + 0.8), layout="constrained")
     axes = figure.subplots(rows, 2 * PAIRS_PER_ROW, squeeze=False)
     for at, (name, condition) in enumerate(conditions.items()):
         row, pair = divmod(at, PAIRS_PER_ROW)
-        for side, (key, title) in enumerate(FIGURES):
-            _panel(
-                axes[row, 2 * pair + side],
-                condition,
-                key,
-                title if row == 0 else "",
-                name if side == 0 else "",
-            )
+        for side, key in enumerate(FIGURES):
+            _panel(axes[row, 2 * pair + side], condition, key, name)
     for empty in axes.flat[2 * len(conditions) :]:
         empty.set_axis_off()
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -59,28 +49,27 @@ def draw(conditions: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=90)
 
 
-def _panel(axes: Any, condition: Mapping[str, Any], key: str, title: str, name: str) -> None:
+def _panel(axes: Any, condition: Mapping[str, Any], key: str, name: str) -> None:
     methods = condition["methods"]
     for family, color in COLORS.items():
         curve = family_curve(methods, family, key)
         if curve:
             x, y = zip(*curve, strict=True)
-            axes.plot(x, y, "o-" if len(curve) > 1 else "s", ms=2.5 if len(curve) > 1 else 5, lw=1.2, color=color,
-                      label=family)  # fmt: skip
+            style, size = ("o-", 2.5) if len(curve) > 1 else ("s", 5)
+            axes.plot(x, y, style, ms=size, lw=1.2, color=color, label=family)
     for gate in condition["verdict"]:
         mine = methods[gate]
         if mine[key] is not None:
-            axes.plot(mine["calls_share"], mine[key], "*" if gate == "gate" else "P", ms=15 if gate == "gate" else 9,
-                      color="tab:red", mec="black", mew=0.6, zorder=9, label=gate)  # fmt: skip
+            marker, size = ("*", 15) if gate == "gate" else ("P", 9)
+            axes.plot(
+                mine["calls_share"], mine[key], marker, ms=size, color="tab:red", mec="black", label=gate
+            )
     if key == "delay_ms_p95":
         axes.set_yscale("symlog", linthresh=30)
         axes.set_ylim(-3, None)
     axes.set_xlim(0, 1.02)
     axes.grid(alpha=0.25)
     axes.tick_params(labelsize=7)
-    axes.set_title(name or title, fontsize=9, loc="left" if name else "right")
+    axes.set_title(f"{name}, {condition['events']} events", fontsize=9, loc="left")
     axes.set_xlabel("share of detector calls", fontsize=7)
-    axes.set_ylabel("p95 delay (ms)" if key == "delay_ms_p95" else "frame F1", fontsize=7)
-
-
-assert set(COLORS) == set(FAMILIES)
+    axes.set_ylabel(FIGURES[key], fontsize=7)

@@ -138,7 +138,7 @@ class _Progress:
 def run(
     work: Sequence[tuple[Condition, Task]], jobs: int, on_done: Callable[[str, dict[str, Any]], None]
 ) -> bool:
-    """Evaluate all; on_done hears each as it ends. Returns False where Ctrl-C came first. Raises EvaluateError."""
+    """Evaluate all; on_done hears each as it ends. False where Ctrl-C came first. Raises EdgeVisionError."""
     context = multiprocessing.get_context("spawn")
     told, stop = context.Queue(), context.Event()
     progress = _Progress(jobs)

@@ -68,7 +68,7 @@ def known_clips() -> list[Path]:
 def without_removed(
     path: Path, entries: Sequence[Entry], truth: Sequence[TruthBoxes]
 ) -> tuple[list[Entry], str]:
-    """The entries that somebody who looked at them left in, and a note on how many were removed or that nobody looked."""
+    """The entries that an eye left in, and a note on how many it removed, or that nobody has looked."""
     sheet = _sheets().get(sha256_of(path))
     if sheet is None:
         return list(entries), "nobody has looked at the events of this clip: false ones are among them"

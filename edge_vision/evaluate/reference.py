@@ -1,7 +1,7 @@
 """What the detector finds on every frame of a condition: the measure of all methods. Kept on disk.
 
-A reference is used again while all is the same that it depends on: the pictures, the bundle, the versions. One that
-was cut short is gone on with.
+A reference is used again while all is the same that it depends on: the pictures, the bundle, the versions.
+One that was cut short is gone on with.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """One entry per frame. found: what the detector found. truth: object_id -> visible box (4,), constructed only.
+    """One entry per frame. found: what the detector found. truth: object_id -> visible box (4,).
 
-    detector_cpu_s: CPU seconds of one call, the median.
+    truth is empty for a real clip. detector_cpu_s: CPU seconds of one call, the median.
     """
 
     stamps_ns: np.ndarray
@@ -83,8 +83,8 @@ def frame_of(scene: SceneFrame) -> Frame:
 def reference_of(condition: Condition, n: int, detector: ReferenceDetector, tick: Tick) -> Reference:
     """The reference of the first n frames, from the disk as far as it is there.
 
-    tick is told "detect" for each frame that the detector looks at; it may raise Stopped. Raises EvaluateError where
-    the source has no frame.
+    tick is told "detect" for each frame that the detector looks at; it may raise Stopped. Raises
+    EvaluateError where the source has no frame.
     """
     path = cache_dir() / "evaluate" / f"{_key(condition, detector.bundle)}.npz"
     book = _Book.read(path) or _Book()

@@ -1,7 +1,7 @@
 """The rivals: fixed intervals, OpenCV's MOG2, and a running average.
 
-What the last two see does not hang on what passes: each gives one figure per frame, and passing is decided afterwards,
-with the same bound on blind time as ours. So a threshold can be swept at no cost.
+What the last two see does not hang on what passes: each gives one figure per frame, and passing is decided
+afterwards, with the same bound on blind time as ours. So a threshold can be swept at no cost.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from edge_vision.core.frame import Frame
 
 LUMA_WIDTH_PX = 320
+_AROUND = np.ones((3, 3), np.uint8)
 INTERVALS = range(2, 31)
 MOG2_AREAS = (1, 4, 16, 64)
 """MOG2 passes a frame from our own min_changed_area on; these multiples of it give its curve."""
@@ -38,7 +39,7 @@ def bounded(moved: np.ndarray, stamps_ns: np.ndarray, max_blind_ms: float) -> np
 
 @dataclass(slots=True, eq=False)
 class Watch:
-    """What a rival saw, one entry per frame. seen: a share of the picture, or 1.0 for motion and 0.0 for none."""
+    """What a rival saw, one entry per frame. seen: a share of the picture, or 1.0 for motion."""
 
     seen: list[float] = field(default_factory=list)
     ms: list[float] = field(default_factory=list)
@@ -82,9 +83,9 @@ class Mog2(Rival):
 class AverageVariant:
     """What the published defaults leave open.
 
-    open_while_calibrating: whether frames count as motion then. starts_calibrating: or trusts the first picture.
-    calm_frames: how many frames in a row must be calm, less than 5 % of the picture, to end it; 0: one picture does,
-    whatever it shows.
+    open_while_calibrating: whether frames count as motion then. starts_calibrating: or trusts picture 1.
+    calm_frames: so many frames in a row must be calm, less than 5 % of the picture, to end it; 0: it takes
+    the picture at hand as the new average and is done.
     """
 
     open_while_calibrating: bool
@@ -102,8 +103,8 @@ AVERAGE_VARIANTS = {
 class RunningAverage(Rival):
     """A gate that compares with a running average of the pictures, with the defaults that Frigate publishes.
 
-    Height 100, difference 30, contours of 10 px, alpha 0.01, calibration anew above 80 %. The start and the end of
-    the calibration are not published: the variants are ours, and nothing is claimed about Frigate.
+    Height 100, difference 30, contours of 10 px, alpha 0.01, calibration anew above 80 %. The start and the
+    end of the calibration are not published: the variants are ours, and nothing is claimed about Frigate.
     """
 
     HEIGHT_PX = 100
@@ -128,7 +129,7 @@ class RunningAverage(Rival):
         if self._average is None:
             self._average = small.astype(np.float32)
         delta = cv2.absdiff(small, cv2.convertScaleAbs(self._average))
-        mask = cv2.dilate(cv2.threshold(delta, self.DIFFERENCE, 255, cv2.THRESH_BINARY)[1], None)
+        mask = cv2.dilate(cv2.threshold(delta, self.DIFFERENCE, 255, cv2.THRESH_BINARY)[1], _AROUND)
         share = float(np.count_nonzero(mask)) / mask.size
         contours = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
         moved = any(cv2.contourArea(contour) > self.CONTOUR_PX for contour in contours)

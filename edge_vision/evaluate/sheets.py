@@ -10,10 +10,11 @@ import cv2
 import numpy as np
 
 from edge_vision.bundles.store import sha256_of
+from edge_vision.core.detections import Detections
 from edge_vision.evaluate.clips import read_clip
 from edge_vision.evaluate.events import Entry, clip_entries
 from edge_vision.evaluate.real_clips import clip_condition
-from edge_vision.evaluate.reference import ReferenceDetector, TruthBoxes, reference_of
+from edge_vision.evaluate.reference import ReferenceDetector, reference_of
 
 CELL_PX = (320, 200)
 COLUMNS, ROWS = 4, 5
@@ -21,9 +22,9 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def write_sheets(video: Path, out: Path) -> Iterator[str]:
-    """Write one cell per entry, its first frame and what was there half a second before, and say what was written.
+    """Write one cell per entry, half a second before it and its first frame, and say what was written.
 
-    The entries are listed in entries.json, in the form of data/removed_events.json, for a false one to be copied there.
+    The entries are listed in entries.json, in the form of data/removed_events.json, to copy false ones there.
     Raises EvaluateError.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,7 @@ def write_sheets(video: Path, out: Path) -> Iterator[str]:
         yield str(path)
 
 
-def _label(entry: Entry, box: np.ndarray, found: list, labels: tuple[str, ...]) -> str:
+def _label(entry: Entry, box: np.ndarray, found: list[Detections], labels: tuple[str, ...]) -> str:
     at = found[entry.first]
     return labels[int(at.class_ids[int(np.abs(at.xyxy_px - box).sum(axis=1).argmin())])]
 
@@ -80,6 +81,3 @@ def _grid(cells: list[np.ndarray]) -> np.ndarray:
     padded = cells + [blank] * (-len(cells) % COLUMNS)
     rows = [np.hstack(padded[at : at + COLUMNS]) for at in range(0, len(padded), COLUMNS)]
     return np.vstack(rows)
-
-
-_ = TruthBoxes

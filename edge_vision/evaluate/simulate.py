@@ -38,7 +38,7 @@ def without_tracker(passed: np.ndarray, reference: Reference) -> Published:
 def with_tracker(
     passed: np.ndarray, reference: Reference, motions: Sequence[np.ndarray | None] | None = None
 ) -> Published:
-    """Frames that are skipped show the tracks. motions: camera motion since the frame before, of each frame."""
+    """Frames that are skipped show the tracks. motions: of the camera since the frame before, per frame."""
     tracker = Tracker(*reference.size_px)
     boxes = []
     started = thread_time()

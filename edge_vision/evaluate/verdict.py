@@ -1,4 +1,4 @@
-"""Whether a gate shows what it must: against fixed targets, and against the best rival at the same number of calls."""
+"""Whether a gate shows what it must: against fixed targets, and against the best rival at equal calls."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def family_curve(methods: Methods, family: str, figure: str) -> list[tuple[float
 def at_calls(curve: list[tuple[float, float]], share: float) -> float | None:
     """The figure that a family has at this share of calls, between its members by a straight line.
 
-    Below the share of its most frugal member it is not to be had: None. Above that of its most generous one it keeps
-    that one's figure.
+    Below the share of its most frugal member it is not to be had: None. Above that of its most generous one
+    it keeps that one's figure.
     """
     if not curve or share < curve[0][0] - 1e-12:
         return None
@@ -57,8 +57,8 @@ def best_rival(
 ) -> tuple[str, float] | None:
     """The family that is best in a figure at a share of calls, and its value; better: min or max.
 
-    Where even the most frugal fixed interval makes more calls than the gate, it stands with the calls it makes: that
-    is to its favour.
+    Where even the most frugal fixed interval makes more calls than the gate, it stands with the calls it
+    makes: that is to its favour.
     """
     found = {}
     for family in FAMILIES:
@@ -99,5 +99,5 @@ def verdict(kind: str, methods: Methods, gate: str, max_blind_ms: float, period_
 
 
 def _check(value: float | None, limit: float | None, met: Callable[[float, float], bool]) -> dict[str, Any]:
-    known = value is not None and limit is not None
-    return {"value": value, "limit": limit, "met": bool(met(value, limit)) if known else None}
+    known = None if value is None or limit is None else bool(met(value, limit))
+    return {"value": value, "limit": limit, "met": known}
