@@ -55,10 +55,10 @@ class Traffic:
     per_burst: tuple[int, int] = (6, 7)
     spacing: tuple[int, int] = (8, 9)
     inside: tuple[int, int] = (9, 14)
-    speed_px: tuple[float, float] = (2.0, 8.0)
-    stand_share: float = 0.06
-    through_share: float = 0.02
-    stand: tuple[int, int] = (15, 40)
+    speed_px: tuple[float, float] = (2.5, 8.0)
+    stand_share: float = 0.04
+    through_share: float = 0.0
+    stand: tuple[int, int] = (12, 25)
     first: int = 60
     standers: int = 0
     long_stand: int = 500

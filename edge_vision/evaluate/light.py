@@ -126,7 +126,7 @@ def lamp(rng: np.random.Generator, n: int, most: float = 0.6) -> Lamp:
     return Lamp(field, np.searchsorted(switches, np.arange(n), side="right") % 2 == 1)
 
 
-def dim(rng: np.random.Generator, n: int, gain: float = 0.30) -> Light:
+def dim(rng: np.random.Generator, n: int, gain: float = 0.45) -> Light:
     """A dark room and a camera that turns up its amplifier."""
     return Light(np.full(n, gain), np.full(n, 4.0), gamma=1.1, sigma=3.0, shot=0.45, quality=84)
 

@@ -66,6 +66,13 @@ class Sequence:
         digest.update(repr(rest).encode())
         return digest.hexdigest()
 
+    def truths(self) -> Iterator[Truth]:
+        """What is to be seen on each picture, without drawing it."""
+        for shot in self.shots:
+            for state, placed in zip(shot.path, actors.play(shot.visits, shot.path), strict=True):
+                screen = camera.to_screen(state)
+                yield [seen for thing in placed if (seen := _seen(thing, screen)[1])]
+
     def render(self) -> Iterator[tuple[np.ndarray, Truth]]:
         """Each picture, (360, 640, 3) uint8 BGR, and what is to be seen on it."""
         rng = np.random.default_rng(self.seed)
@@ -79,9 +86,13 @@ class Sequence:
 
 
 def _drawing_code() -> bytes:
-    """What the drawing modules say, without comments and layout."""
-    modules = (actors, camera, compose, light)
-    trees = [ast.dump(ast.parse(inspect.getsource(module))) for module in modules]
+    """What draws, without comments and layout. The plans are hashed as they are, not what made them."""
+    parts = (
+        *(actors.play, actors._steps, actors._way_out, actors._inverse, camera.to_screen, compose),
+        *(light.Light, light.jpeg, light.curve, light.read_noise, light.shot_noise),
+        *(light._window, light._noise_bank, light._scaled_noise_bank),
+    )
+    trees = [ast.dump(ast.parse(inspect.getsource(part))) for part in parts]
     return "".join([*trees, cv2.__version__, np.__version__]).encode()
 
 
@@ -93,12 +104,10 @@ def _picture(
     image = cv2.warpAffine(large, screen, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     truth: Truth = []
     for thing in placed:
-        picture = thing.sprite.pictures[thing.picture]
-        affine = compose.placed_affine(thing, screen)
-        compose.paste(image, picture, affine)
-        box = compose.visible_box(picture, affine)
-        if box is not None:
-            truth.append((thing.object_id, box, thing.sprite.label))
+        affine, seen = _seen(thing, screen)
+        compose.paste(image, thing.sprite.pictures[thing.picture], affine)
+        if seen is not None:
+            truth.append(seen)
     if shot.foreground:
         layer = camera.to_screen(state, shot.path[0, :2], shot.ratio)
         for standing in shot.foreground:
@@ -106,6 +115,13 @@ def _picture(
             affine[:, 2] += layer[:, 2]
             compose.paste(image, standing.picture, affine)
     return image, truth
+
+
+def _seen(thing: actors.Placed, screen: np.ndarray) -> tuple[np.ndarray, tuple[int, compose.Box, str] | None]:
+    """Where an object's picture goes, (2, 3), and what of it is visible."""
+    affine = compose.placed_affine(thing, screen)
+    box = compose.visible_box(thing.sprite.pictures[thing.picture], affine)
+    return affine, None if box is None else (thing.object_id, box, thing.sprite.label)
 
 
 def foreground(

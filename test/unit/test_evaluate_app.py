@@ -1,0 +1,268 @@
+"""The command: what it refuses and how, judges of gates, the reference on disk, and one small real run."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import evaluate_cases
+import numpy as np
+import pytest
+from evaluate_cases import boxes, needs_clips
+from model_cases import SSD, bundle_or_skip
+
+from edge_vision.core.detections import Detections
+from edge_vision.core.frame import Frame
+from edge_vision.evaluate import app, plot
+from edge_vision.evaluate import reference as reference_module
+from edge_vision.evaluate.errors import EvaluateError
+from edge_vision.evaluate.judged import OURS, Judge, Record, check_gate
+from edge_vision.evaluate.real_clips import clip_condition
+from edge_vision.evaluate.reference import Stopped, reference_of
+from edge_vision.evaluate.scenes import Condition, SceneFrame
+from edge_vision.evaluate.sequence import Truth
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def _video(path: Path, n: int) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for at in range(n):
+        writer.write(np.full((48, 64, 3), 10 * at, np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--video", "nowhere.mp4"], "nowhere.mp4"),
+        (["--video", "{tmp}/text.avi"], "text.avi"),
+        (["--video", "{tmp}/empty.avi"], "empty.avi"),
+        (["--conditions", "statik", "--split", "tune"], "got statik"),
+        (["--gate", "FrameGate"], "expected a gate as module:Class"),
+        (["--gate", "no_such_module:Gate"], "cannot be imported: ModuleNotFoundError"),
+        (["--gate", "evaluate_cases:Absent"], "cannot be imported: AttributeError"),
+        (["--gate", "evaluate_cases:NoDecide"], "has no method decide"),
+        (["--gate", "evaluate_cases:NeedsMore"], "cannot be made without arguments: TypeError"),
+        (["--gate", "evaluate_cases:RaisesAtOnce"], "fails on its first frame: RuntimeError: not today"),
+        (["--gate", "evaluate_cases:Nonsense"], "expected a GateDecision or a bool"),
+        (["--gate", "evaluate_cases:BadMotion"], "expected camera_motion (3, 3)"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said_with_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    (tmp_path / "text.avi").write_text("no video")
+    _video(tmp_path / "empty.avi", 0)
+    if not (tmp_path / "empty.avi").exists():
+        (tmp_path / "empty.avi").touch()
+    given = [text.format(tmp=tmp_path) for text in arguments]
+    assert app.main(["gate", *given, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("evaluate: ")
+    assert said in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--split", "train"], ["--frames", "3"]])
+def test_wrong_arguments_end_with_status_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        app.main(["gate", *arguments])
+    assert caught.value.code == 2
+
+
+def _chosen(*arguments: str) -> list[str]:
+    options = app._parser().parse_args(["gate", *arguments])
+    return [condition.name for condition, _ in app.chosen(options)]
+
+
+def test_conditions_are_chosen_by_name_kind_split_and_video(tmp_path: Path) -> None:
+    assert _chosen("--conditions", "static", "--split", "tune") == ["static"]
+    assert _chosen("--conditions", "static") == ["static", "static_holdout"]
+    assert _chosen("--conditions", "static_holdout", "night") == ["static_holdout", "night"]
+    clip = str(_video(tmp_path / "clip.avi", 5))
+    assert _chosen("--video", clip) == ["clip"]
+    assert _chosen("--video", clip, "--conditions", "static", "clip") == ["static", "static_holdout", "clip"]
+
+
+def _judged(name: str, n: int) -> Record:
+    record = Record()
+    judge = Judge(f"evaluate_cases:{name}", record)
+    for at in range(n):
+        judge.look(Frame(np.zeros((48, 64, 3), np.uint8), at + 1, ""), boxes())
+    return record
+
+
+def test_a_gate_may_answer_with_a_bool() -> None:
+    record = _judged("Alternating", 4)
+    assert record.passed == [True, False, True, False]
+    assert record.motions == [None] * 4
+    assert record.reasons == {"passed": 2, "skipped": 2}
+
+
+def test_a_gate_that_raises_has_let_the_frame_pass_and_it_is_noted() -> None:
+    record = _judged("RaisesLater", 5)
+    assert record.passed == [True, False, True, False, True]
+    assert record.errors == 1
+    assert record.first_error == "ZeroDivisionError: three is too much"
+
+
+def test_a_gate_that_answers_nonsense_is_refused() -> None:
+    with pytest.raises(EvaluateError, match="got 'maybe'"):
+        _judged("Nonsense", 1)
+
+
+def test_our_gate_is_told_what_was_found_on_what_it_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+
+    class Telling(evaluate_cases.Alternating):
+        def inferred(self, stamp_ns: int, found: Detections) -> None:
+            told.append((stamp_ns, len(found)))
+
+    monkeypatch.setattr(evaluate_cases, "Alternating", Telling)
+    record = Record()
+    judge = Judge("evaluate_cases:Alternating", record)
+    for at in range(4):
+        frame = Frame(np.zeros((48, 64, 3), np.uint8), at + 1, "")
+        judge.look(frame, boxes(*[evaluate_cases.HERE] * at))
+    assert told == [(1, 0), (3, 2)]
+    check_gate(OURS)
+
+
+class _Dots:
+    """A source whose frames are black."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def render(self) -> Iterator[tuple[np.ndarray, Truth]]:
+        for at in range(self.n):
+            yield np.zeros((48, 64, 3), np.uint8), [(at % 2, (1.0, 2.0, 30.0, 40.0), "dot")]
+
+    def fingerprint(self) -> str:
+        return "dots"
+
+
+class _CountingDetector:
+    """Finds as many boxes as the number of its call modulo 3, and counts."""
+
+    def __init__(self) -> None:
+        self.bundle = bundle_or_skip(SSD)
+        self.calls = 0
+
+    def detect(self, frame: SceneFrame) -> tuple[Detections, float]:
+        self.calls += 1
+        return boxes(*[evaluate_cases.HERE] * (self.calls % 3)), 0.01 * self.calls
+
+
+def _dots(n: int) -> Condition:
+    return Condition("dots", "dots", True, "tune", 30.0, n, lambda: _Dots(n))
+
+
+def test_the_reference_is_kept_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector: Any = _CountingDetector()
+    monkeypatch.setattr(reference_module, "cache_dir", lambda: tmp_path)
+
+    def stop_at_4(phase: str) -> None:
+        if detector.calls == 4:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        reference_of(_dots(9), 9, detector, stop_at_4)
+    whole = reference_of(_dots(9), 9, detector, lambda phase: None)
+    assert detector.calls == 9
+    again = reference_of(_dots(9), 7, detector, lambda phase: None)
+    assert detector.calls == 9
+    assert [len(found) for found in whole.found] == [1, 2, 0, 1, 2, 0, 1, 2, 0]
+    assert [len(found) for found in again.found] == [1, 2, 0, 1, 2, 0, 1]
+    assert again.size_px == (64, 48)
+    assert [list(truth) for truth in again.truth] == [[0], [1], [0], [1], [0], [1], [0]]
+    assert again.truth[0][0].tolist() == [1, 2, 30, 40]
+    assert again.stamps_ns.tolist() == [round((at + 1) * 1e9 / 30) for at in range(7)]
+    assert whole.detector_cpu_s == pytest.approx(0.05)
+
+
+def test_a_damaged_reference_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector: Any = _CountingDetector()
+    monkeypatch.setattr(reference_module, "cache_dir", lambda: tmp_path)
+    reference_of(_dots(3), 3, detector, lambda phase: None)
+    (file,) = (tmp_path / "evaluate").iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    assert len(reference_of(_dots(3), 3, detector, lambda phase: None)) == 3
+    assert detector.calls == 6
+
+
+def test_a_source_without_frames_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference_module, "cache_dir", lambda: tmp_path)
+    with pytest.raises(EvaluateError, match="got none from 'dots'"):
+        reference_of(_dots(0), 3, _CountingDetector(), lambda phase: None)  # type: ignore[arg-type]
+
+
+def test_a_clip_has_its_own_rate_and_no_truth(tmp_path: Path) -> None:
+    condition = clip_condition(_video(tmp_path / "clip.avi", 5))
+    frames = list(condition.frames())
+    assert [frame.stamp_ns for frame in frames] == [100_000_000 * (at + 1) for at in range(5)]
+    assert not condition.constructed
+    assert not any(frame.truth for frame in frames)
+
+
+def test_a_missing_plot_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plot.importlib.util, "find_spec", lambda name: None)
+    assert "matplotlib" in (plot.missing_package() or "")
+
+
+@needs_clips
+def test_a_small_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle_or_skip(SSD)
+    out = tmp_path / "gate"
+    arguments = ["gate", "--conditions", "static", "--split", "tune", "--quick", "--jobs", "1"]
+    status = app.main([*arguments, "--gate", "evaluate_cases:RaisesLater", "--out", str(out)])
+    assert status == 0
+    report = json.loads((out / "report.json").read_text())
+    condition = report["conditions"]["static"]
+    assert condition["constructed"] is True
+    assert condition["frames"] == app.QUICK_FRAMES
+    assert condition["events"] >= 2
+    methods = condition["methods"]
+    every = methods["every_frame"]
+    assert (every["recall_100ms"], every["delay_ms_max"], every["frame_f1"]) == (1.0, 0.0, 1.0)
+    assert methods["fixed_tracker_5"]["calls_share"] == pytest.approx(0.2)
+    assert methods["fixed_tracker_5"]["frame_f1"] > methods["fixed_5"]["frame_f1"]
+    assert sum(methods["gate"]["reasons"].values()) == app.QUICK_FRAMES
+    assert methods["evaluate_cases:RaisesLater"]["calls_share"] == pytest.approx(0.5, abs=0.01)
+    assert "ZeroDivisionError" in "".join(condition["notes"])
+    assert {"gate", "evaluate_cases:RaisesLater"} == set(condition["verdict"])
+    assert report["hashes"]["model"] and report["complete"] and report["quick"]
+    assert report["headline"] in capsys.readouterr().out
+    assert (out / "gate.png").exists() == (plot.missing_package() is None)
+
+
+@needs_clips
+def test_ctrl_c_leaves_what_is_done(tmp_path: Path) -> None:
+    bundle_or_skip(SSD)
+    arguments = ["gate", "--conditions", "static", "long_quiet", "--split", "tune", "--jobs", "1"]
+    command = [sys.executable, "-u", "-m", "edge_vision.evaluate", *arguments, "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "long_quiet" in line and "left" in line:
+            break
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    rest = process.stdout.read()
+    assert process.wait() == 130, "".join(lines) + rest
+    assert "Traceback" not in rest
+    assert "stopped before a condition was done" in rest
+    assert time.monotonic() - started < 60  # a hang, not a speed

@@ -1,0 +1,175 @@
+"""Curves of rivals, their values at our number of calls, and what is made of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_vision.evaluate.report import COLUMNS, headline, table_line
+from edge_vision.evaluate.rivals import (
+    AVERAGE_VARIANTS,
+    INTERVALS,
+    MOG2_AREAS,
+    Mog2,
+    RunningAverage,
+    bounded,
+    every,
+)
+from edge_vision.evaluate.verdict import FAMILIES, at_calls, best_rival, family_curve, verdict
+
+MS = 1_000_000
+
+
+def method(calls: float, delay_ms: float | None, f1: float | None, **more: Any) -> dict[str, Any]:
+    return {
+        "calls_share": calls,
+        "delay_ms_p95": delay_ms,
+        "frame_f1": f1,
+        "recall_100ms": 1.0,
+        "recall_100ms_lower95": 0.9,
+        "worst_gap_ms": 500.0,
+        "gate_ms_p50": 0.4,
+        **more,
+    }
+
+
+METHODS = {
+    "gate": method(0.2, 30.0, 0.95),
+    "every_frame": method(1.0, 0.0, 1.0),
+    "fixed_2": method(0.5, 33.0, 0.6),
+    "fixed_10": method(0.1, 300.0, 0.2),
+    "fixed_tracker_2": method(0.5, 33.0, 0.98),
+    "fixed_tracker_10": method(0.1, 300.0, 0.9),
+    "fixed_tracker_cmc_2": method(0.5, 33.0, 0.99),
+    "fixed_tracker_cmc_10": method(0.1, 260.0, 0.92),
+    "mog2": method(0.3, 10.0, 0.99),
+    "running_average_a": method(0.05, None, 0.3),
+}
+
+
+def test_a_curve_holds_the_members_of_its_family_only() -> None:
+    assert family_curve(METHODS, "fixed", "frame_f1") == [(0.1, 0.2), (0.5, 0.6), (1.0, 1.0)]
+    assert family_curve(METHODS, "fixed_tracker", "frame_f1") == [(0.1, 0.9), (0.5, 0.98), (1.0, 1.0)]
+    assert family_curve(METHODS, "running_average_a", "delay_ms_p95") == []
+
+
+@pytest.mark.parametrize(
+    ("share", "value"), [(0.1, 300.0), (0.3, 166.5), (0.75, 16.5), (1.0, 0.0), (0.05, None)]
+)
+def test_between_two_members_a_straight_line(share: float, value: float | None) -> None:
+    curve = family_curve(METHODS, "fixed_tracker", "delay_ms_p95")
+    assert at_calls(curve, share) == (None if value is None else pytest.approx(value))
+
+
+def test_above_its_most_generous_member_a_family_keeps_that_ones_figure() -> None:
+    assert at_calls([(0.3, 10.0)], 0.6) == 10.0
+    assert at_calls([], 0.6) is None
+
+
+def test_the_best_rival_has_no_more_calls_than_the_gate() -> None:
+    # MOG2 would have 10 ms, but takes 30 % of the calls; at 20 % the best is the third family.
+    name, value = best_rival(METHODS, "delay_ms_p95", 0.2, min) or ("", 0.0)
+    assert (name, value) == ("fixed_tracker_cmc", pytest.approx(260 - 0.25 * 227))
+    assert best_rival(METHODS, "delay_ms_p95", 0.3, min) == ("mog2", 10.0)
+    name, value = best_rival(METHODS, "frame_f1", 0.2, max) or ("", 0.0)
+    assert (name, value) == ("fixed_tracker_cmc", pytest.approx(0.92 + 0.25 * 0.07))
+
+
+def test_below_all_fixed_intervals_the_longest_one_counts_with_more_calls() -> None:
+    assert best_rival(METHODS, "delay_ms_p95", 0.02, min) == ("fixed_tracker_cmc", 260.0)
+
+
+def test_every_rival_that_is_run_belongs_to_one_family() -> None:
+    names = ["every_frame", "mog2", *AVERAGE_VARIANTS, *(f"mog2_area_x{times}" for times in MOG2_AREAS[1:])]
+    for n in INTERVALS:
+        names += [f"fixed_{n}", f"fixed_tracker_{n}", f"fixed_tracker_cmc_{n}"]
+    for name in names:
+        one = {name: method(0.5, 1.0, 1.0)}
+        families = [family for family in FAMILIES if family_curve(one, family, "frame_f1")]
+        assert len(families) == (3 if name == "every_frame" else 1), name
+    assert not any(family_curve({"gate": METHODS["gate"]}, family, "frame_f1") for family in FAMILIES)
+
+
+def test_the_verdict_says_what_is_met() -> None:
+    result = verdict("static", METHODS, "gate", max_blind_ms=500.0, period_ms=33.0)
+    # The limit of the delay is a third of 203 ms.
+    assert {name: check["met"] for name, check in result.items()} == dict.fromkeys(result, True)
+    assert result["delay_ms_p95"]["limit"] == pytest.approx((260 - 0.25 * 227) / 3)
+    worse = {**METHODS, "gate": method(0.3, 40.0, 0.9, recall_100ms=0.98, worst_gap_ms=540.0)}
+    result = verdict("static", worse, "gate", max_blind_ms=500.0, period_ms=33.0)
+    assert {name: check["met"] for name, check in result.items()} == dict.fromkeys(result, False)
+
+
+def test_no_target_and_no_events_give_no_verdict() -> None:
+    nothing = {**METHODS, "gate": method(0.2, None, None, recall_100ms=None)}
+    result = verdict("my_clip", nothing, "gate", 500.0, 33.0)
+    assert [name for name, check in result.items() if check["met"] is None] == [
+        "recall_100ms",
+        "delay_ms_p95",
+        "frame_f1",
+        "calls_share",
+    ]
+
+
+def test_the_table_and_the_headline_tell_of_each_target() -> None:
+    checks = {"gate": verdict("static", METHODS, "gate", 400.0, 33.0)}
+    condition = {"constructed": True, "events": 12, "methods": METHODS, "verdict": checks}
+    line = table_line("static", condition, "gate")
+    assert line.split()[:4] == ["static", "12", "100.0%", "0.90"]
+    assert line.endswith("fails worst_gap_ms")
+    assert len(COLUMNS.split("verdict")[0]) == len(line.split("fails")[0])
+    said = headline({"static": condition, "pan_tilt": condition})
+    assert said.startswith("24 events in 2 conditions (2 constructed)")
+    assert ">= 99 % in 2/2" in said
+    assert "max_blind_ms in 0/2" in said
+
+
+def test_fixed_intervals_and_the_bound_on_blind_time() -> None:
+    assert every(3, 7).tolist() == [True, False, False, True, False, False, True]
+    moved = np.zeros(10, bool)
+    moved[4] = True
+    passed = bounded(moved, np.arange(10) * 100 * MS, max_blind_ms=300.0)
+    assert np.flatnonzero(passed).tolist() == [0, 3, 4, 7]
+
+
+def _pictures(n: int = 60) -> list[np.ndarray]:
+    """A grey room; from frame 40 on a dark thing of 1 % of it."""
+    rng = np.random.default_rng(2)
+    images = []
+    for at in range(n):
+        image = np.clip(rng.normal(120, 2, (360, 640, 3)), 0, 255).astype(np.uint8)
+        if at >= 40:
+            image[100:140, 200:258] = 20
+        images.append(image)
+    return images
+
+
+def test_mog2_and_the_running_averages_see_something_come() -> None:
+    from edge_vision.core.frame import Frame
+
+    mog2 = Mog2()
+    averages = {name: RunningAverage(variant) for name, variant in AVERAGE_VARIANTS.items()}
+    for at, image in enumerate(_pictures()):
+        for rival in (mog2, *averages.values()):
+            rival.look(Frame(image, at + 1, ""))
+    assert max(mog2.watch.seen[20:40]) < 0.001
+    assert mog2.watch.seen[40] == pytest.approx(0.01, abs=0.004)
+    for name in ("running_average_a", "running_average_b", "running_average_c"):
+        assert averages[name].watch.seen[32:40] == [0.0] * 8, name
+        assert averages[name].watch.seen[40] == 1.0, name
+    assert len(mog2.watch.ms) == 60
+
+
+def test_the_variants_differ_in_what_a_light_switch_does() -> None:
+    from edge_vision.core.frame import Frame
+
+    seen = {}
+    for name, variant in AVERAGE_VARIANTS.items():
+        rival = RunningAverage(variant)
+        for at in range(80):
+            rival.look(Frame(np.full((360, 640, 3), 60 if at < 50 else 160, np.uint8), at + 1, ""))
+        seen[name] = np.flatnonzero(rival.watch.seen).tolist()
+    # One passes the frame of the change, the closed ones never tell of it.
+    assert seen == {"running_average_a": [50], "running_average_b": [], "running_average_c": []}
