@@ -14,9 +14,9 @@ class Tick(NamedTuple):
 
     stamp_ns, frame_id: the frame's header. fate: how the frame ended, one of `ledger.FATES`, or "" where
     it goes on. regions: (n, 4) float32 xyxy_px, where to look. seq: the frame's, within one process.
-    camera_motion: (3, 3) float64, where a point of the frame that the gate judged before lies in this one, source
-    pixels; None = not known. To follow a point over skipped frames, multiply the motions of all judged frames:
-    what the gate never judged (superseded or failed there) has no part in it.
+    camera_motion: (3, 3) float64, where a point of the frame that the gate judged before lies in this one,
+    source pixels; None = not known. To follow a point over skipped frames, multiply the motions of all frames
+    that the gate judged; one that it did not (superseded or failed there) has no part in it.
     """
 
     stamp_ns: int

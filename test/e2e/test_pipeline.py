@@ -32,8 +32,16 @@ PARAMS = """\
     autostart: false
 /**/gate:
   ros__parameters:
-    # Only what is seen decides, not how fast the clip is played.
+    # Only what is seen decides: not how fast the clip is played, and nothing at random.
     max_blind_ms: 60000.0
+    max_blind_moving_ms: 60000.0
+    max_gap_ms: 600000.0
+    quiet_frames: 0
+    quiet_ms: 0.0
+    settle_ms: 1.0
+    saturated_after_ms: 600000.0
+    saturated_open_ms: 600000.0
+    audit_rate: 0.0
     min_changed_area: 0.004
 /**/detector:
   ros__parameters:

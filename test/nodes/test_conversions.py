@@ -1,0 +1,78 @@
+"""Messages and the core's types, there and back."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from ros_cases import DiagnosticArray
+
+from edge_vision.core.frame import Frame
+from edge_vision.core.tick import Tick
+from edge_vision.nodes.conversions import regions_message, stamp_to_ns, tick_from_message, tick_message
+from edge_vision.nodes.link import Hub
+
+REGIONS = np.array([[1.5, 2.25, 30.0, 40.125], [0, 0, 7, 9]], np.float32)
+MOTION = np.array([[1.0 + 1e-13, -0.25, 3.3], [np.pi, 0.1, -1e-9], [1e-7, -2e-8, 1.0]])
+STAMP_NS = 1_700_000_000_123_456_789
+
+
+def there_and_back(tick: Tick) -> Tick:
+    from rclpy.serialization import deserialize_message, serialize_message
+
+    return tick_from_message(deserialize_message(serialize_message(tick_message(tick)), DiagnosticArray))
+
+
+@pytest.mark.parametrize("motion", [MOTION, None], ids=["known", "unknown"])
+@pytest.mark.parametrize("fate", ["", "gated"])
+def test_a_tick_comes_back_bit_for_bit(fate, motion):
+    sent = Tick(STAMP_NS, "kamera ä", "gate", fate, "still", REGIONS, 77, motion)
+    found = there_and_back(sent)
+    assert found[:5] == sent[:5]
+    assert found.seq == 0, "which is of one process"
+    assert np.array_equal(found.regions, REGIONS) and found.regions.dtype == np.float32
+    if motion is None:
+        assert found.camera_motion is None
+    else:
+        assert found.camera_motion.shape == (3, 3) and found.camera_motion.dtype == np.float64
+        assert np.array_equal(found.camera_motion, MOTION)
+
+
+def test_an_unknown_motion_takes_no_room():
+    keys = [pair.key for pair in tick_message(Tick(STAMP_NS, "", "gate", "", "still")).status[0].values]
+    assert keys == ["fate", "regions"]
+
+
+@pytest.mark.parametrize(
+    "text", ["[1, 2, 3]", "[]", "null", "{}", '"far"', "[[1, 2], [3]]", json.dumps([float("nan")] * 9), "[1"]
+)
+def test_a_motion_that_is_none_makes_no_tick(text):
+    message = tick_message(Tick(STAMP_NS, "", "gate", "", "still", camera_motion=MOTION))
+    message.status[0].values[2].value = text
+    with pytest.raises((ValueError, TypeError)):
+        tick_from_message(message)
+
+
+@pytest.mark.parametrize("regions", [REGIONS, REGIONS[:0]], ids=["two", "none"])
+def test_regions_as_boxes_under_the_frames_header(regions):
+    frame = Frame(np.zeros((4, 4, 3), np.uint8), STAMP_NS, "cam")
+    message = regions_message(regions, frame)
+    assert stamp_to_ns(message.header.stamp) == STAMP_NS and message.header.frame_id == "cam"
+    found = [
+        (box.center.position.x, box.center.position.y, box.size_x, box.size_y, box.center.theta)
+        for box in message.boxes
+    ]
+    assert found == ([(15.75, 21.1875, 28.5, 37.875, 0.0), (3.5, 4.5, 7.0, 9.0, 0.0)] if len(regions) else [])
+
+
+def test_what_is_told_in_a_process_reaches_each_listener_of_that_topic_only():
+    hub, heard = Hub(), []
+    hub.tell("/found", 1)
+    hub.listen("/found", lambda *what: heard.append(("a", *what)))
+    hub.listen("/found", lambda *what: heard.append(("b", *what)))
+    hub.listen("/other", lambda *what: heard.append(("c", *what)))
+    hub.tell("/found", 2, "two")
+    assert heard == [("a", 2, "two"), ("b", 2, "two")]
+    hub.tell("/nobody")
+    assert len(heard) == 2
