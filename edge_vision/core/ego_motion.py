@@ -21,11 +21,14 @@ MIN_CELLS = 4
 GRID = (4, 3)
 # Corners this near to the model are of the static scene; Lucas-Kanade is good to about 0.1 px.
 INLIER_PX = 0.8
-# A homography has four more degrees of freedom than a similarity: it needs corners all over the picture,
-# and must explain them clearly better, or it bends around noise.
-HOMOGRAPHY_INLIERS = 40
-HOMOGRAPHY_CELLS = 8
-HOMOGRAPHY_GAIN = 0.8
+# A homography has four more degrees of freedom than a similarity: it needs corners all over the picture, must
+# be asked for by corners that no similarity fits, and must fit clearly more of them, or it bends around noise.
+HOMOGRAPHY_CORNERS = 24
+HOMOGRAPHY_CELLS = 7
+HOMOGRAPHY_BELOW = 0.85
+HOMOGRAPHY_GAIN = 1.15
+# However a camera turns in half a second, the scene's scale changes by less than this across the picture.
+MAX_DEPTH = 0.4
 # A similarity that zooms or turns more than this between the reference and now is no camera's.
 MAX_ZOOM = 1.6
 MAX_TURN = 0.6
@@ -99,13 +102,18 @@ def _fitted(source: np.ndarray, target: np.ndarray, shape: tuple[int, ...]) -> E
     affine, mask = cv2.estimateAffinePartial2D(
         source, target, method=cv2.RANSAC, ransacReprojThreshold=INLIER_PX, maxIters=300, confidence=0.995
     )
-    if affine is None or not _plausible(affine):
+    if affine is None:
         return None
     inlier = mask[:, 0].astype(bool)
     transform = np.vstack([affine, (0.0, 0.0, 1.0)])
     transform, inlier = _widened(transform, source, target, inlier, shape)
     count, cells = int(inlier.sum()), _cells(target[inlier], shape)
-    if count < MIN_INLIERS or count < MIN_INLIER_SHARE * len(source) or cells < MIN_CELLS:
+    if (
+        not _plausible(transform[:2])
+        or count < MIN_INLIERS
+        or count < MIN_INLIER_SHARE * len(source)
+        or cells < MIN_CELLS
+    ):
         return None
     residual_px = float(np.median(_distances(transform, source[inlier], target[inlier])))
     return EgoMotion(transform, count, len(source), residual_px)
@@ -115,23 +123,21 @@ def _widened(
     transform: np.ndarray, source: np.ndarray, target: np.ndarray, inlier: np.ndarray, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """A homography in place of the similarity where the corners clearly ask for one."""
-    if len(source) < HOMOGRAPHY_INLIERS or _cells(target, shape) < HOMOGRAPHY_CELLS:
+    if len(source) < HOMOGRAPHY_CORNERS or inlier.mean() > HOMOGRAPHY_BELOW:
         return transform, inlier
-    before = _distances(transform, source, target)
-    # Near the similarity: corners that a perspective moved off it are among these, what runs is not.
-    near = before < 3 * INLIER_PX
-    if near.sum() < HOMOGRAPHY_INLIERS:
+    found, _ = cv2.findHomography(source, target, cv2.RANSAC, INLIER_PX, maxIters=500, confidence=0.995)
+    if found is None or not np.isfinite(found).all() or not _plausible_view(found, shape):
         return transform, inlier
-    found, _ = cv2.findHomography(source[near], target[near], cv2.RANSAC, INLIER_PX, maxIters=200)
-    if found is None or not np.isfinite(found).all() or _cells(target[near], shape) < HOMOGRAPHY_CELLS:
+    near = _distances(found, source, target) < INLIER_PX
+    if near.sum() < HOMOGRAPHY_GAIN * inlier.sum() or _cells(target[near], shape) < HOMOGRAPHY_CELLS:
         return transform, inlier
-    after = _distances(found, source, target)
-    gain = np.mean(np.minimum(after[near], INLIER_PX)) / max(
-        1e-6, np.mean(np.minimum(before[near], INLIER_PX))
-    )
-    if gain > HOMOGRAPHY_GAIN:
-        return transform, inlier
-    return found, after < INLIER_PX
+    return found, near
+
+
+def _plausible_view(transform: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Whether a camera that turned could have made this homography: no corner comes much nearer."""
+    depth = abs(transform[2, 0]) * shape[1] + abs(transform[2, 1]) * shape[0]
+    return bool(depth < MAX_DEPTH and _plausible(transform[:2]))
 
 
 def _distances(transform: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:

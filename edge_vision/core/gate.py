@@ -20,8 +20,15 @@ from edge_vision.core.frame import Frame
 from edge_vision.core.gate_policy import SKIPS, GateConfig, GatePolicy
 from edge_vision.core.motion import Motion, MotionConfig, MotionEstimator
 
-# An object that was told of within this time is known: a detector's score that flickers is no miss.
-KNOWN_MS = 2000.0
+# An object that was told of within this time is no miss for the audit: a detector's score flickers.
+TOLD_MS = 2000.0
+# Motion within an object found so lately is that object's; some results late, and one that missed it.
+TRACKED_MS = 300.0
+# An object's motion spills over its box by shadows, by what the box cuts off, and by the way it has gone.
+SPILL_SHARE = 0.2
+SPILL_PX = 5.0
+# Frames that were skipped because of what was seen; a rate limit is the user's own.
+JUDGED_SKIPS = ("still", "compensated", "tracked", "saturated")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,13 +89,14 @@ class FrameGate:
         self._take_results(mono_ns, config)
         camera_motion = _in_source_pixels(motion.camera_motion, scale)
         self._known.move(camera_motion)
+        eye = _Eye(self._estimator, self._known.boxes(mono_ns, TRACKED_MS) / scale)
         reason = self._policy.update(
-            config, motion, self._estimator, frame.stamp_ns, mono_ns, self._audit.is_open(mono_ns)
+            config, motion, eye, frame.stamp_ns, mono_ns, self._audit.is_open(mono_ns)
         )
-        if reason in ("still", "compensated") and self._audit.sample(mono_ns):
+        if reason in JUDGED_SKIPS and self._audit.sample(mono_ns):
             reason = "audit"
-            self._policy.audited(self._estimator, frame.stamp_ns, mono_ns)
-            self._audited[frame.stamp_ns] = self._known.boxes(mono_ns)
+            self._policy.audited(eye, frame.stamp_ns, mono_ns)
+            self._audited[frame.stamp_ns] = self._known.boxes(mono_ns, TOLD_MS)
         passed = reason not in SKIPS
         regions = self._estimator.regions(*self._size_px) if passed and motion.changed else NO_REGIONS
         return self._counted(GateDecision(passed, reason, regions, camera_motion))
@@ -142,6 +150,28 @@ class FrameGate:
         }
 
 
+class _Eye:
+    """The motion estimator with the objects that the detector has just found, (n, 4) xyxy in luma pixels."""
+
+    def __init__(self, estimator: MotionEstimator, known_px: np.ndarray) -> None:
+        self._known_px = known_px
+        self.rebase, self.seen, self.mark = estimator.rebase, estimator.seen, estimator.mark
+        self.fall_back, self.settled, self.cells = estimator.fall_back, estimator.settled, estimator.cells
+        self._estimator = estimator
+
+    @property
+    def anchor_view(self) -> float:
+        return self._estimator.anchor_view
+
+    def all_known(self) -> bool:
+        """True where all that differs lies within these objects."""
+        if len(self._known_px) == 0:
+            return False
+        low, high = self._known_px[:, :2], self._known_px[:, 2:]
+        spill = SPILL_SHARE * (high - low) + SPILL_PX
+        return not self._estimator.changed_beside(np.concatenate([low - spill, high + spill], axis=1))
+
+
 def _in_source_pixels(transform: np.ndarray | None, scale: float) -> np.ndarray | None:
     """A transform between luma images as one between source images that are `scale` times as large."""
     if transform is None or scale == 1.0:
@@ -163,7 +193,7 @@ class _KnownObjects:
         self._told_ns = np.zeros(0, np.int64)
 
     def add(self, xyxy_px: np.ndarray, mono_ns: int) -> None:
-        recent = mono_ns - self._told_ns < KNOWN_MS * 1e6
+        recent = mono_ns - self._told_ns < TOLD_MS * 1e6
         self._xyxy_px = np.concatenate([self._xyxy_px[recent], xyxy_px])
         self._told_ns = np.concatenate([self._told_ns[recent], np.full(len(xyxy_px), mono_ns)])
 
@@ -176,5 +206,6 @@ class _KnownObjects:
             -1, 4
         )
 
-    def boxes(self, mono_ns: int) -> np.ndarray:
-        return self._xyxy_px[mono_ns - self._told_ns < KNOWN_MS * 1e6]
+    def boxes(self, mono_ns: int, within_ms: float) -> np.ndarray:
+        """(n, 4) float64 xyxy_px of what was told of within this time."""
+        return self._xyxy_px[mono_ns - self._told_ns < within_ms * 1e6]

@@ -1,7 +1,8 @@
 """Whether a frame passes, and for which reason: the gate's state machine, on plain values.
 
     closed     nothing new was seen for a while; frames are skipped
-    open       something new is there; every frame passes
+    open       something new is there; every frame passes, or one an interval while all that is new lies
+               within objects that the detector has just found
     saturated  something new has been everywhere, or has not ended, for long: frames pass at an interval,
                and at once when it spreads
 
@@ -33,10 +34,11 @@ PASSES = (
     "motion",
     "viewpoint",
     "closing",
+    "tracked_interval",
     "saturated_interval",
     "audit",
 )
-SKIPS = ("still", "compensated", "rate_limit", "saturated")
+SKIPS = ("still", "compensated", "tracked", "saturated", "rate_limit")
 
 # A camera limited to a third of its rate must give a third, not a quarter: this early counts as in time.
 RATE_SLACK = 0.98
@@ -60,7 +62,8 @@ class GateConfig:
     min_changed_area: float = 0.0005
     quiet_frames: int = 2
     quiet_ms: float = 60.0
-    settle_ms: float = 300.0
+    settle_ms: float = 200.0
+    tracked_interval_ms: float = 0.0
     ego_motion: bool = True
     light_jump: float = 8.0
     max_new_view: float = 0.04
@@ -83,6 +86,7 @@ class Eye(Protocol):
     def fall_back(self) -> None: ...
     def settled(self) -> bool: ...
     def cells(self) -> np.ndarray: ...
+    def all_known(self) -> bool: ...
     @property
     def anchor_view(self) -> float: ...
 
@@ -193,15 +197,18 @@ class GatePolicy:
                 # Something stands where nothing stood: it is part of the scene now, and rechecked by refresh.
                 self._close(eye)
                 return "closing"
-            if eye.anchor_view < MIN_ANCHOR_VIEW:
+            if motion.camera == "moving" or eye.anchor_view < MIN_ANCHOR_VIEW:
+                # An older anchor fits a moving camera's view less and less.
                 eye.fall_back()
             eye.mark()
             self._marked_ns = mono_ns
         spread = self._spreads(eye, mono_ns)
         self._saturate(config, motion, mono_ns)
+        since_ms = (mono_ns - self._passed_mono_ns) / 1e6
+        if config.tracked_interval_ms > 0.0 and motion.camera != "unknown" and eye.all_known():
+            return "tracked_interval" if since_ms >= config.tracked_interval_ms else "tracked"
         if self.mode == "saturated" and not spread:
-            due = mono_ns - self._passed_mono_ns >= config.saturated_interval_ms * 1e6
-            return "saturated_interval" if due else "saturated"
+            return "saturated_interval" if since_ms >= config.saturated_interval_ms else "saturated"
         return "ego_unreliable" if motion.camera == "unknown" else "motion"
 
     def _saturate(self, config: GateConfig, motion: Motion, mono_ns: int) -> None:

@@ -168,6 +168,15 @@ class MotionEstimator:
         self._anchor, self._from_anchor = self._earlier, self._from_earlier
         self._light = NO_CHANGE
 
+    def changed_beside(self, boxes_px: np.ndarray) -> bool:
+        """Whether enough differs outside these boxes, (n, 4) xyxy in luma pixels."""
+        if self._mask is None:
+            return False
+        rest = self._mask.copy()
+        for left, top, right, bottom in np.rint(boxes_px).astype(int).tolist():
+            rest[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = 0
+        return _counts(rest, self._config)
+
     @property
     def anchor_view(self) -> float:
         """Share of the picture that the anchor shows."""

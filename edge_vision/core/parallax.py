@@ -17,13 +17,15 @@ from edge_vision.core.difference import beyond
 # Nearer things move up to this many times the scene's own movement further; things behind it lag.
 AHEAD = 2.5
 BEHIND = 1.0
-LONGEST_PX = 40
+LONGEST_PX = 60
 # The envelope of 3 x 3 pixels bridges steps of this size.
 STEP_PX = 2.0
 PATCH_PX = 5
 # The mean of a patch may be off by this share of the threshold of a pixel.
-PATCH_SHARE = 0.35
+PATCH_SHARE = 0.6
 MIN_SHIFT_PX = 0.5
+# Along the edges of near things patches hold both layers, and fit neither: seams of this width are left out.
+_SEAM = np.ones((5, 5), np.uint8)
 # More blobs than this are looked at as one.
 MAX_BLOBS = 12
 
@@ -50,7 +52,7 @@ def without_parallax(
             off = _least_off((x, y, width, height), current, low, high, valid, shift)
             unknown = cv2.threshold(off, PATCH_SHARE * threshold, 255, cv2.THRESH_BINARY)[1]
             out[y : y + height, x : x + width] &= unknown
-    return cv2.morphologyEx(out, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    return cv2.morphologyEx(out, cv2.MORPH_OPEN, _SEAM)
 
 
 def _blobs(mask: np.ndarray) -> list[tuple[int, int, int, int]]:
