@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     gate.add_argument(
         "--video",
         action="append",
-        type=Path,
+        type=_path,
         metavar="V",
         help="a clip instead of the conditions; may be repeated",
     )
@@ -84,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
 def _jobs(text: str) -> int:
     value = int(text)
     if not 1 <= value <= 64:
@@ -94,7 +99,7 @@ def _jobs(text: str) -> int:
 def chosen(options: argparse.Namespace) -> list[tuple[Condition, str | None]]:
     """The conditions that are asked for, each with its video file. Raises EvaluateError."""
     videos = options.video if options.video is not None else (known_clips() if options.split == "all" else [])
-    clips = [(clip_condition(path), str(path)) for path in videos]
+    clips = _named_apart([(clip_condition(path), str(path)) for path in videos])
     built = [(condition, None) for condition in conditions(options.split)]
     if options.video is not None and not options.conditions:
         return [*clips]
@@ -107,6 +112,20 @@ def chosen(options: argparse.Namespace) -> list[tuple[Condition, str | None]]:
         known = ", ".join(condition.name for condition, _ in found)
         raise EvaluateError(f"expected conditions out of {known}, got {', '.join(unknown)}")
     return [pair for pair in found if {pair[0].name, pair[0].kind} & set(options.conditions)]
+
+
+def _named_apart(clips: list[tuple[Condition, str]]) -> list[tuple[Condition, str | None]]:
+    """Two clips of one name, or one with that of a condition, get numbers."""
+    taken = {condition.name for condition in conditions()}
+    named: list[tuple[Condition, str | None]] = []
+    for condition, video in clips:
+        number, name = 1, condition.name
+        while name in taken:
+            number += 1
+            name = f"{condition.name}_{number}"
+        taken.add(name)
+        named.append((replace(condition, name=name), video))
+    return named
 
 
 def _gate(options: argparse.Namespace) -> int:

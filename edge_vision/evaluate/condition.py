@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edge_vision.core.gate import GateConfig
-from edge_vision.evaluate import rivals
+from edge_vision.evaluate import rivals, sequence
 from edge_vision.evaluate.boxes import tells_of
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.events import Event, clip_entries, clustered, constructed_entries
@@ -56,8 +56,10 @@ def evaluate(
     reference = reference_of(condition, frames_of(condition, quick), detector, tick)
     events, truth, note = _events(condition, reference)
     seen = look(condition, reference, gate_names(places), tick)
-    methods = _methods(reference, truth, events, seen, tick)
-    config, period_ms = GateConfig(), 1000.0 / condition.fps_hz
+    source = condition.make()
+    moving = source.moving()[: len(reference)] if isinstance(source, sequence.Sequence) else None
+    methods = _methods(reference, truth, events, seen, moving, tick)
+    period_ms = 1000.0 / condition.fps_hz
     return {
         "constructed": condition.constructed,
         "kind": condition.kind,
@@ -73,8 +75,7 @@ def evaluate(
         "notes": [*([note] if note else []), *_gate_notes(seen)],
         "methods": methods,
         "verdict": {
-            name: verdict(condition.kind, methods, name, config.max_blind_ms, period_ms)
-            for name in seen.gates
+            name: verdict(condition.kind, methods, name, GateConfig(), period_ms) for name in seen.gates
         },
     }
 
@@ -116,14 +117,19 @@ def look(condition: Condition, reference: Reference, gates: dict[str, str], tick
 
 
 def _methods(
-    reference: Reference, truth: Sequence[TruthBoxes], events: Sequence[Event], seen: Seen, tick: Tick
+    reference: Reference,
+    truth: Sequence[TruthBoxes],
+    events: Sequence[Event],
+    seen: Seen,
+    moving: np.ndarray | None,
+    tick: Tick,
 ) -> dict[str, dict[str, Any]]:
     n, stamps_ns = len(reference), reference.stamps_ns
     config = GateConfig()
     methods: dict[str, dict[str, Any]] = {}
 
     def tell(name: str, published: Any, cost: Cost, reasons: Any = None) -> None:
-        methods[name] = figures(published, reference, truth, events, cost, reasons)
+        methods[name] = figures(published, reference, truth, events, cost, reasons, moving)
         tick("simulate")
 
     for name, record in seen.gates.items():

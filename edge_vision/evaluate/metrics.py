@@ -75,6 +75,17 @@ def worst_gap_ms(passed: np.ndarray, stamps_ns: np.ndarray) -> float:
     return float(np.diff(ends).max()) * 1e-6
 
 
+def worst_gap_moving_ms(passed: np.ndarray, stamps_ns: np.ndarray, moving: np.ndarray) -> float | None:
+    """The longest time without the detector while the camera moved on every frame; None if it never did."""
+    worst_ns, since_ns = 0, int(stamps_ns[0])
+    for looked, moved, stamp_ns in zip(passed.tolist(), moving.tolist(), stamps_ns.tolist(), strict=True):
+        if moved:
+            worst_ns = max(worst_ns, stamp_ns - since_ns)
+        if looked or not moved:
+            since_ns = stamp_ns
+    return worst_ns * 1e-6 if moving.any() else None
+
+
 def figures(
     published: Published,
     reference: Reference,
@@ -82,18 +93,23 @@ def figures(
     events: Sequence[Event],
     cost: Cost,
     reasons: Counter[str] | None = None,
+    moving: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """All figures of the report for one method; None where there is nothing to measure."""
-    stamps_ns, n = reference.stamps_ns, len(reference)
+    """All figures of the report for one method; None where there is nothing to measure.
+
+    moving: (n,) bool, whether the camera moved since the frame before, where that is known.
+    """
+    stamps_ns, n, passed = reference.stamps_ns, len(reference), published.passed
     delays = [event_delay(event, published.boxes, truth, stamps_ns) for event in events]
-    share = float(published.passed.mean())
+    share = float(passed.mean())
     cpu_s = cost.cpu_s + published.tracker_cpu_s
     result: dict[str, Any] = {
         **_recalls(delays),
         **_quantiles("delay_ms", [delay.ms for delay in delays], (50, 95)),
         "delay_ms_max": max((delay.ms for delay in delays), default=None),
         "calls_share": share,
-        "worst_gap_ms": worst_gap_ms(published.passed, stamps_ns),
+        "worst_gap_ms": worst_gap_ms(passed, stamps_ns),
+        "worst_gap_moving_ms": None if moving is None else worst_gap_moving_ms(passed, stamps_ns, moving),
         "frame_f1": frame_f1(published, reference),
         **_quantiles("gate_ms", list(cost.ms), (50, 95)),
         "cpu_s_per_1000": (cpu_s / n + share * reference.detector_cpu_s) * 1000,

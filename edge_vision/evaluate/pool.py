@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edge_vision.demo.live import LiveLine
+from edge_vision.errors import EdgeVisionError
 from edge_vision.evaluate.condition import evaluate, frames_of, n_methods
 from edge_vision.evaluate.real_clips import clip_condition
 from edge_vision.evaluate.reference import ReferenceDetector, Stopped
@@ -43,8 +45,6 @@ _stop: Any = None
 def _begin(told: Any, stop: Any) -> None:
     global _told, _stop
     _told, _stop = told, stop
-    # Ctrl-C reaches the whole process group; the parent decides what becomes of it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     import cv2
 
     cv2.setNumThreads(1)
@@ -148,9 +148,7 @@ def run(
     line = LiveLine(sys.stderr)
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(told, stop))
     try:
-        # The longest first, so that none is left alone at the end.
-        longest_first = sorted(work, key=lambda pair: -pair[0].n_frames)
-        futures = {pool.submit(_work, task): task.name for _, task in longest_first}
+        futures = _submitted(pool, work)
         for finished, (name, result) in enumerate(_ended(futures, told, progress, line)):
             progress.end(name)
             if result is not None:
@@ -159,11 +157,25 @@ def run(
         return True
     except KeyboardInterrupt:
         return False
+    except BrokenProcessPool:
+        raise EdgeVisionError("a process of the evaluation was killed: was there memory enough?") from None
     finally:
         line.end()
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
         told.close()
+
+
+def _submitted(
+    pool: ProcessPoolExecutor, work: Sequence[tuple[Condition, Task]]
+) -> dict[Future[dict[str, Any] | None], str]:
+    """Start the workers, deaf to Ctrl-C from their first moment on. The longest task comes first."""
+    ours = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        longest_first = sorted(work, key=lambda pair: -pair[0].n_frames)
+        return {pool.submit(_work, task): task.name for _, task in longest_first}
+    finally:
+        signal.signal(signal.SIGINT, ours)
 
 
 def _ended(

@@ -45,6 +45,8 @@ class ClipSource:
 
 def clip_condition(path: Path) -> Condition:
     """A video as a condition, named after its file. Raises EvaluateError where no frame can be read."""
+    if not path.is_file():
+        raise EvaluateError(f"expected a video file, got {path}, which is none")
     try:
         capture = Capture(str(path))
     except SourceError as error:

@@ -14,6 +14,9 @@ import numpy as np
 from edge_vision.evaluate import actors, backgrounds, camera, compose, light
 from edge_vision.evaluate.cutouts import Cutout
 
+MOVING_PX = 0.5
+"""A view that shifts by less from one frame to the next stands."""
+
 Truth = list[tuple[int, compose.Box, str]]
 
 
@@ -66,6 +69,12 @@ class Sequence:
         digest.update(repr(rest).encode())
         return digest.hexdigest()
 
+    def moving(self) -> np.ndarray:
+        """(n,) bool: the view moved since the frame before, at its centre or a corner, or there was a cut."""
+        moved = [_moves(shot.path) for shot in self.shots]
+        moved[0][0] = False
+        return np.concatenate(moved)
+
     def truths(self) -> Iterator[Truth]:
         """What is to be seen on each picture, without drawing it."""
         for shot in self.shots:
@@ -83,6 +92,18 @@ class Sequence:
                 image, truth = _picture(large, shot, state, placed)
                 yield self.light.on(rng, image, at), truth
                 at += 1
+
+
+def _moves(path: np.ndarray) -> np.ndarray:
+    """(n,) bool for the frames of a shot; a cut before it counts as motion."""
+    corners = np.array([[0.5, 0, 1], [0, 0, 1], [1, 1, 1]]) * (camera.WIDTH_PX, camera.HEIGHT_PX, 1)
+    moved = np.ones(len(path), bool)
+    for at in range(1, len(path)):
+        back = np.vstack([camera.to_screen(path[at - 1]), (0, 0, 1)])
+        step = np.vstack([camera.to_screen(path[at]), (0, 0, 1)]) @ np.linalg.inv(back)
+        shift = (corners @ step.T - corners)[:, :2]
+        moved[at] = np.hypot(*shift.T).max() > MOVING_PX
+    return moved
 
 
 def _drawing_code() -> bytes:

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from edge_vision.core.gate import GateConfig
+
 RECALL = 0.99
 DELAY_SHARE = 1 / 3
 F1_SLACK = 1e-9
+_ROUNDING_MS = 0.001
 MOST_CALLS = {
     "long_quiet": 0.05,
     "static": 0.25,
@@ -74,13 +77,15 @@ def best_rival(
     return name, found[name]
 
 
-def verdict(kind: str, methods: Methods, gate: str, max_blind_ms: float, period_ms: float) -> dict[str, Any]:
+def verdict(kind: str, methods: Methods, gate: str, config: GateConfig, period_ms: float) -> dict[str, Any]:
     """Each target with its value, its limit and whether it is met; None where it cannot be said."""
     mine = methods[gate]
     share = mine["calls_share"]
     delay = best_rival(methods, "delay_ms_p95", share, min)
     f1 = best_rival(methods, "frame_f1", share, max)
-    gap_limit_ms = max_blind_ms + period_ms + 0.001
+    slack_ms = period_ms + _ROUNDING_MS
+    gap_ms = mine["worst_gap_ms"], config.max_blind_ms + slack_ms
+    moving_gap_ms = mine["worst_gap_moving_ms"], config.max_blind_moving_ms + slack_ms
     return {
         "recall_100ms": _check(mine["recall_100ms"], RECALL, lambda value, limit: value >= limit),
         "delay_ms_p95": _check(
@@ -94,7 +99,8 @@ def verdict(kind: str, methods: Methods, gate: str, max_blind_ms: float, period_
         )
         | {"rival": f1},
         "calls_share": _check(share, MOST_CALLS.get(kind), lambda value, limit: value <= limit),
-        "worst_gap_ms": _check(mine["worst_gap_ms"], gap_limit_ms, lambda value, limit: value <= limit),
+        "worst_gap_ms": _check(*gap_ms, lambda value, limit: value <= limit),
+        "worst_gap_moving_ms": _check(*moving_gap_ms, lambda value, limit: value <= limit),
     }
 
 

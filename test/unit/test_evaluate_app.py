@@ -90,6 +90,8 @@ def test_conditions_are_chosen_by_name_kind_split_and_video(tmp_path: Path) -> N
     assert _chosen("--conditions", "static_holdout", "night") == ["static_holdout", "night"]
     clip = str(_video(tmp_path / "clip.avi", 5))
     assert _chosen("--video", clip) == ["clip"]
+    assert _chosen("--video", clip, "--video", clip) == ["clip", "clip_2"]
+    assert _chosen("--video", str(_video(tmp_path / "static.avi", 5))) == ["static_2"]
     assert _chosen("--video", clip, "--conditions", "static", "clip") == ["static", "static_holdout", "clip"]
 
 

@@ -10,7 +10,15 @@ from evaluate_cases import HERE, NEAR, PERIOD_NS, THERE, Box, boxes, reference
 
 from edge_vision.evaluate.boxes import iou_matrix, tells_of, true_positives
 from edge_vision.evaluate.events import Entry, Event, clip_entries, clustered, constructed_entries
-from edge_vision.evaluate.metrics import Cost, Delay, event_delay, figures, frame_f1, worst_gap_ms
+from edge_vision.evaluate.metrics import (
+    Cost,
+    Delay,
+    event_delay,
+    figures,
+    frame_f1,
+    worst_gap_moving_ms,
+    worst_gap_ms,
+)
 from edge_vision.evaluate.simulate import Published, with_tracker, without_tracker
 
 
@@ -124,6 +132,16 @@ def test_worst_gap_counts_the_end() -> None:
     assert worst_gap_ms(passed, stamps_ns) == 400.0
     passed[8] = True
     assert worst_gap_ms(passed, stamps_ns) == 300.0
+
+
+def test_worst_gap_while_moving_restarts_where_the_camera_rests() -> None:
+    stamps_ns = np.arange(12) * 100_000_000
+    passed, moving = np.zeros(12, bool), np.ones(12, bool)
+    passed[[0, 3]] = True
+    moving[8] = False
+    # Blind from frame 3 on: moving until frame 7, and from frame 9 to 11, which began to move after 8.
+    assert worst_gap_moving_ms(passed, stamps_ns, moving) == 400.0
+    assert worst_gap_moving_ms(passed, stamps_ns, np.zeros(12, bool)) is None
 
 
 def test_figures_of_a_method_that_looks_every_fourth_frame() -> None:

@@ -14,7 +14,7 @@ from edge_vision.evaluate import actors, camera, compose, light
 from edge_vision.evaluate.cutouts import Sprite, cutout
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.scenes import HOLDOUT_ONLY, MAIN, Condition, by_name, conditions
-from edge_vision.evaluate.sequence import Sequence
+from edge_vision.evaluate.sequence import Sequence, Shot
 
 WANTED = {
     "static", "long_quiet", "pan_tilt", "drive_zoom", "parallax_1_5", "parallax_3", "light_steps",
@@ -104,6 +104,22 @@ def test_pans_stop_and_go() -> None:
     speed = np.abs(np.diff(path[:, 0]))
     assert 0.2 < (speed == 0).mean() < 0.9
     assert 2 < speed.max() <= 15
+
+
+def test_a_sequence_knows_where_its_view_moves() -> None:
+    still = np.tile([300.0, 200.0, 1.0, 0.0], (4, 1))
+    panned, zoomed, turned = still.copy(), still.copy(), still.copy()
+    panned[2:, 0] += 1.0
+    zoomed[3:, 2] = 1.01
+    turned[1, 3] = 0.01
+    shots = tuple(Shot("court", path, []) for path in (still, panned, zoomed, turned))
+    moving = Sequence(shots, light.steady(16), 1).moving().astype(int).tolist()
+    assert [moving[at : at + 4] for at in (0, 4, 8, 12)] == [
+        [0, 0, 0, 0],
+        [1, 0, 1, 0],
+        [1, 0, 0, 1],
+        [1, 1, 1, 0],
+    ]
 
 
 def test_visits_come_in_over_an_edge_and_leave() -> None:
