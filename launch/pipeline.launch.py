@@ -38,6 +38,14 @@ ARGUMENTS = (
         None,
         "Camera topic; <image_topic>/compressed with image_transport: compressed.",
     ),
+    (
+        "camera_info_topic",
+        "camera_info",
+        None,
+        "Its calibration; read with an ego_prior in params_file only.",
+    ),
+    ("imu_topic", "imu", None, "The gyroscope, for ego_prior: imu in params_file."),
+    ("odometry_topic", "odom", None, "The odometry, for ego_prior: odometry in params_file."),
     ("model", "", None, "Detector bundle, a name or a folder; empty = as in params_file."),
     ("backend", "", None, "auto, onnxruntime, openvino, ...; empty = as in params_file."),
     (
@@ -95,6 +103,7 @@ def _options(*names: str) -> list[list[object]]:
 def _node(executable: str, condition: Substitution, overrides: dict | None = None, **kwargs: object) -> Node:
     """A process, where the condition holds. It gets no name: that would go to every node of the process."""
     image_topic = LaunchConfiguration("image_topic")
+    sensors = {"camera_info": "camera_info_topic", "imu": "imu_topic", "odom": "odometry_topic"}
     log_level = LaunchConfiguration("log_level")
     profile = PathJoinSubstitution([CONFIG, "fastdds.xml"])
     autostart = ParameterValue(LaunchConfiguration("autostart"), value_type=bool)
@@ -103,7 +112,11 @@ def _node(executable: str, condition: Substitution, overrides: dict | None = Non
         executable=executable,
         namespace=LaunchConfiguration("namespace"),
         parameters=[{"autostart": autostart, **(overrides or {})}],
-        remappings=[("image_raw", image_topic), ("image_raw/compressed", [image_topic, "/compressed"])],
+        remappings=[
+            ("image_raw", image_topic),
+            ("image_raw/compressed", [image_topic, "/compressed"]),
+            *((name, LaunchConfiguration(argument)) for name, argument in sensors.items()),
+        ],
         # Not in `parameters`: there a file that does not exist is only a warning, and the defaults run.
         ros_arguments=["--params-file", LaunchConfiguration("params_file"), "--log-level", log_level],
         additional_env={name: EnvironmentVariable(name, default_value=profile) for name in PROFILE_VARIABLES},

@@ -155,5 +155,5 @@ def test_a_bad_argument_is_told(argument: str, told: str, domain: int) -> None:
 def test_every_argument_has_a_description() -> None:
     command = ["ros2", "launch", "edge_vision", "pipeline.launch.py", "--show-args"]
     output = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S).stdout
-    assert output.count("(default:") == 9
+    assert output.count("(default:") == 12
     assert "no description given" not in output
