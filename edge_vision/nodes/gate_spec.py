@@ -59,6 +59,14 @@ _POLICY = (
         60000.0,
     ),
     _setting(
+        "tracked_interval_ms",
+        "While all that is new lies within objects that the detector has just found, frames pass at this "
+        "interval; 0 = all pass.",
+        "ms",
+        0.0,
+        60000.0,
+    ),
+    _setting(
         "max_gap_ms",
         "After a pause of the camera of more than this the next frame passes, whatever it shows.",
         "ms",
