@@ -9,6 +9,7 @@ is an outlier; where the outliers could be the majority, the result is None, nev
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ GRID = (4, 3)
 # Corners this near to the model are of the static scene; Lucas-Kanade is good to about 0.1 px.
 INLIER_PX = 0.8
 # A homography has four more degrees of freedom than a similarity: it needs corners all over the picture, must
-# be asked for by corners that no similarity fits, and must fit clearly more of them, or it bends around noise.
+# be asked for by corners that no similarity fits, and fit clearly more of them, or it bends around noise.
 HOMOGRAPHY_CORNERS = 24
 HOMOGRAPHY_CELLS = 7
 HOMOGRAPHY_BELOW = 0.85
@@ -33,6 +34,8 @@ MAX_DEPTH = 0.4
 MAX_ZOOM = 1.6
 MAX_TURN = 0.6
 LK_WINDOW = (13, 13)
+# Mean grey difference of a corner's window above which it is not the same corner; noise alone makes up to 8.
+LK_ERROR = 16.0
 LK_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.03)
 
 IDENTITY = np.eye(3)
@@ -79,7 +82,7 @@ class EgoReference:
         if len(corners) < MIN_INLIERS:
             return None
         expected = cv2.perspectiveTransform(corners, guess).astype(np.float32)
-        arrived, status, _ = cv2.calcOpticalFlowPyrLK(
+        arrived, status, error = cv2.calcOpticalFlowPyrLK(
             self.luma,
             luma,
             corners,
@@ -91,7 +94,7 @@ class EgoReference:
         )
         height, width = luma.shape
         seen = (arrived[:, 0] >= 0).all(1) & (arrived[:, 0, 0] < width) & (arrived[:, 0, 1] < height)
-        good = (status[:, 0] == 1) & seen
+        good = (status[:, 0] == 1) & (error[:, 0] < LK_ERROR) & seen
         return _fitted(corners[good, 0], arrived[good, 0], luma.shape)
 
 
@@ -99,6 +102,8 @@ def _fitted(source: np.ndarray, target: np.ndarray, shape: tuple[int, ...]) -> E
     """The model that most corners agree with. source, target: (n, 2) float32."""
     if len(source) < MIN_INLIERS:
         return None
+    # OpenCV's own stub does not know that it gives None where it finds no model.
+    affine: Any
     affine, mask = cv2.estimateAffinePartial2D(
         source, target, method=cv2.RANSAC, ransacReprojThreshold=INLIER_PX, maxIters=300, confidence=0.995
     )

@@ -1,8 +1,8 @@
 """The frame gate: lets a frame pass when something new could be seen in it.
 
-    frame -> luma -> MotionEstimator (what is new?) -> GatePolicy (pass, and why?) -> MissAudit (was it right?)
+    frame -> luma -> MotionEstimator (what is new?) -> GatePolicy (pass, and why?) -> MissAudit (right?)
 
-Whatever it is not sure about passes. The policy is a state machine on plain values with time as an argument.
+Whatever it is not sure about passes. The policy is a state machine on plain values, with time injected.
 """
 
 from __future__ import annotations

@@ -39,6 +39,13 @@ STANDING_PX = 0.25
 MARGIN_PX = 2
 # The noise of one picture is a rough figure; it is averaged over some.
 NOISE_MEMORY = 0.8
+# A camera that was proven to stand is not asked again for so many frames, unless this much more changes.
+PROVEN_FRAMES = 5
+SAME_THING = 1.3
+# Grey levels of noise, at luma size, that are believed of the very first difference.
+FIRST_NOISE = 6.0
+# No camera that still shows something has more than this.
+MISFIT_NOISE = 15.0
 # The picture in coarse parts, rows and columns.
 CELLS = (9, 16)
 # Lucas-Kanade takes grey for what it is: light differences above this are taken out first.
@@ -117,6 +124,8 @@ class MotionEstimator:
         self._from_seen: np.ndarray | None = None
         self._light = NO_CHANGE
         self._noise = 0.0
+        # For how many frames more, and with how much changing, the camera is known to stand.
+        self._proven_frames, self._proven_area = 0, 0.0
         self._mask: np.ndarray | None = None
 
     def observe(self, luma: np.ndarray, config: MotionConfig, prior: np.ndarray | None = None) -> Motion:
@@ -126,7 +135,9 @@ class MotionEstimator:
         if self._anchor is None or self._anchor.smooth.shape != luma.shape:
             self.rebase()
             return UNKNOWN
-        guess = self._from_anchor if prior is None else prior @ self._from_anchor
+        guess = self._from_anchor
+        if prior is not None and largest_shift_px(prior, luma.shape) >= STANDING_PX:
+            guess = prior @ guess
         was = self._from_anchor
         motion = self._standing(self._anchor, config) if guess is IDENTITY or not config.ego_motion else None
         if motion is None:
@@ -207,10 +218,23 @@ class MotionEstimator:
     def _standing(self, anchor: _Still, config: MotionConfig) -> Motion | None:
         """The judgement under the assumption that the camera has not moved; None where that may not hold."""
         compared = self._compared(anchor, IDENTITY, config)
-        if config.ego_motion and _counts(compared.mask, config):
-            # Something moves, or the camera does.
+        if config.ego_motion and self._may_have_moved(compared, config):
             return None
         return self._judged("standing", compared, config)
+
+    def _may_have_moved(self, compared: _Compared, config: MotionConfig) -> bool:
+        """Whether something moves, or the camera does, and the corners must tell which.
+
+        While a thing moves before a camera that was just proven to stand, they need not be asked each time: a
+        camera that starts to move makes differences all over the picture.
+        """
+        if self._misfits(compared):
+            return True
+        if not _counts(compared.mask, config):
+            return False
+        area = cv2.countNonZero(compared.mask) / compared.mask.size
+        self._proven_frames -= 1
+        return self._proven_frames < 0 or area > SAME_THING * self._proven_area
 
     def _moving(
         self, anchor: _Still, now: _Still, config: MotionConfig, guess: np.ndarray, sure: bool
@@ -225,7 +249,17 @@ class MotionEstimator:
         stands = largest_shift_px(found.transform, luma.shape) < STANDING_PX
         self._from_anchor = IDENTITY if stands else found.transform
         compared = self._compared(anchor, self._from_anchor, config)
+        if stands:
+            self._proven_frames = PROVEN_FRAMES
+            self._proven_area = cv2.countNonZero(compared.mask) / compared.mask.size
+        if self._misfits(compared):
+            self._from_anchor = IDENTITY
+            return UNKNOWN
         return self._judged("standing" if stands else "moving", compared, config)
+
+    def _misfits(self, compared: _Compared) -> bool:
+        """True where half of the picture differs by more than noise does: it is not the same scene."""
+        return compared.sigma > max(MISFIT_NOISE, 4.0 * self._noise)
 
     def _judged(self, camera: Camera, compared: _Compared, config: MotionConfig) -> Motion:
         step, self._light = compared.light.relative_to(self._light).step, compared.light
@@ -254,7 +288,7 @@ class MotionEstimator:
                 reference, difference = lit, cv2.absdiff(current, lit)
                 sigma = noise_sigma(difference, valid)
         # A misaligned picture looks noisy all over: the threshold follows such a jump in steps only.
-        trusted = sigma if self._noise == 0.0 else min(sigma, 1.5 * self._noise + 0.5)
+        trusted = min(sigma, FIRST_NOISE if self._noise == 0.0 else 1.5 * self._noise + 0.5)
         threshold = max(config.pixel_threshold, config.noise_factor * max(self._noise, trusted))
         if valid is None:
             return _Compared(light, changed_mask(difference, threshold, opened), sigma)

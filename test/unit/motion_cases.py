@@ -55,7 +55,7 @@ def luma(image: np.ndarray) -> np.ndarray:
 
 
 def luma_motion(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """(3, 3) the exact motion between two poses, in pixels of `luma`, whose pixel centres lie at (2 x + 0.5)."""
+    """(3, 3) the exact motion between two poses, in pixels of `luma`, whose centres lie at 2 x + 0.5."""
     half = np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5], [0.0, 0.0, 1.0]])
     step = np.linalg.inv(half) @ after @ np.linalg.inv(before) @ half
     return step / step[2, 2]

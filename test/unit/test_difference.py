@@ -67,10 +67,10 @@ def test_light_can_be_taken_out_again():
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0.3, 20.0), st.integers(0, 1000))
-def test_noise_is_measured_to_a_tenth(sigma, seed):
+def test_noise_is_measured_to_a_seventh(sigma, seed):
     difference = np.abs(np.rint(np.random.default_rng(seed).normal(0.0, sigma, (180, 320))))
     measured = noise_sigma(np.clip(difference, 0, 255).astype(np.uint8), None)
-    assert measured == pytest.approx(sigma, rel=0.1, abs=0.12)
+    assert measured == pytest.approx(sigma, rel=0.15, abs=0.12)
 
 
 def test_noise_ignores_things_and_what_is_not_shown():
