@@ -68,9 +68,17 @@ class EgoReference:
         """(n, 1, 2) float32."""
         if self._corners is None:
             distance_px = max(4, self.luma.shape[1] // 36)
-            found = cv2.goodFeaturesToTrack(self.luma, MAX_CORNERS, 0.01, distance_px)
+            wide_enough = min(self.luma.shape) >= 2 * LK_WINDOW[0]
+            found = (
+                cv2.goodFeaturesToTrack(self.luma, MAX_CORNERS, 0.01, distance_px) if wide_enough else None
+            )
             self._corners = np.zeros((0, 1, 2), np.float32) if found is None else found
         return self._corners
+
+    @property
+    def has_corners(self) -> bool:
+        """Whether a camera's motion could be told from this image."""
+        return len(self.corners) >= MIN_INLIERS
 
     def motion_to(self, luma: np.ndarray, guess: np.ndarray, sure: bool) -> EgoMotion | None:
         """The camera's motion from the reference to luma; None where the corners do not tell it.
@@ -79,7 +87,7 @@ class EgoReference:
         pyramid levels.
         """
         corners = self.corners
-        if len(corners) < MIN_INLIERS:
+        if not self.has_corners:
             return None
         expected = cv2.perspectiveTransform(corners, guess).astype(np.float32)
         arrived, status, error = cv2.calcOpticalFlowPyrLK(

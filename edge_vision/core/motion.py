@@ -32,16 +32,17 @@ from edge_vision.core.difference import (
 )
 from edge_vision.core.ego_motion import IDENTITY, EgoReference, largest_shift_px
 from edge_vision.core.parallax import without_parallax
+from edge_vision.core.view import between, chained, moved, overlap
 
 # A picture whose corners move less than this, at luma size, stays as it is: warping would only blur.
 STANDING_PX = 0.25
-# The edge of what the moved anchor shows is interpolated with nothing.
-MARGIN_PX = 2
 # The noise of one picture is a rough figure; it is averaged over some.
 NOISE_MEMORY = 0.8
 # A camera that was proven to stand is not asked again for so many frames, unless this much more changes.
 PROVEN_FRAMES = 5
 SAME_THING = 1.3
+# Differences in less than this share of a picture without corners are things, not the camera.
+LOCAL_AREA = 0.3
 # Grey levels of noise, at luma size, that are believed of the very first difference.
 FIRST_NOISE = 6.0
 # No camera that still shows something has more than this.
@@ -139,13 +140,13 @@ class MotionEstimator:
         if prior is not None and largest_shift_px(prior, luma.shape) >= STANDING_PX:
             guess = prior @ guess
         was = self._from_anchor
-        motion = self._standing(self._anchor, config) if guess is IDENTITY or not config.ego_motion else None
-        if motion is None:
-            sure = prior is not None or guess is not IDENTITY
-            motion = self._moving(self._anchor, self._now, config, guess, sure)
-        step = _between(was, self._from_anchor) if motion.camera != "unknown" else None
-        self._from_earlier = _chained(step, self._from_earlier)
-        self._from_seen = _chained(step, self._from_seen)
+        if guess is IDENTITY or not config.ego_motion:
+            motion = self._standing(self._anchor, self._now, config)
+        else:
+            motion = self._moving(self._anchor, self._now, config, guess, self._light, sure=True)
+        step = between(was, self._from_anchor) if motion.camera != "unknown" else None
+        self._from_earlier = chained(step, self._from_earlier)
+        self._from_seen = chained(step, self._from_seen)
         return Motion(
             motion.camera,
             step,
@@ -193,7 +194,7 @@ class MotionEstimator:
         """Share of the picture that the anchor shows."""
         if self._from_anchor is IDENTITY or self._now is None:
             return 1.0
-        return _overlap(self._from_anchor, self._now.smooth.shape)
+        return overlap(self._from_anchor, self._now.smooth.shape)
 
     def cells(self) -> np.ndarray:
         """(9, 16) bool: the parts of the picture in which something differs."""
@@ -215,11 +216,14 @@ class MotionEstimator:
         return NO_REGIONS if self._mask is None else regions_of(self._mask, width_px, height_px)
 
     # How.
-    def _standing(self, anchor: _Still, config: MotionConfig) -> Motion | None:
-        """The judgement under the assumption that the camera has not moved; None where that may not hold."""
+    def _standing(self, anchor: _Still, now: _Still, config: MotionConfig) -> Motion:
+        """The judgement of a camera that has not moved as far as is known."""
         compared = self._compared(anchor, IDENTITY, config)
         if config.ego_motion and self._may_have_moved(compared, config):
-            return None
+            # Without corners nobody can tell, and a local difference is better called a thing that moves.
+            local = cv2.countNonZero(compared.mask) < LOCAL_AREA * compared.mask.size
+            if not local or self._misfits(compared) or anchor.ego.has_corners:
+                return self._moving(anchor, now, config, IDENTITY, compared.light, sure=False)
         return self._judged("standing", compared, config)
 
     def _may_have_moved(self, compared: _Compared, config: MotionConfig) -> bool:
@@ -237,11 +241,12 @@ class MotionEstimator:
         return self._proven_frames < 0 or area > SAME_THING * self._proven_area
 
     def _moving(
-        self, anchor: _Still, now: _Still, config: MotionConfig, guess: np.ndarray, sure: bool
+        self, anchor: _Still, now: _Still, config: MotionConfig, guess: np.ndarray, light: Light, sure: bool
     ) -> Motion:
+        """The judgement of a camera that may have moved. light: about what it is against the anchor."""
         luma = now.ego.luma
-        if self._light.step > LK_LIGHT:
-            luma = self._light.undone(luma)
+        if light.step > LK_LIGHT:
+            luma = light.undone(luma)
         found = anchor.ego.motion_to(luma, guess, sure)
         if found is None:
             self._from_anchor = IDENTITY
@@ -278,7 +283,7 @@ class MotionEstimator:
         """
         assert self._now is not None
         current, light = self._now.smooth, NO_CHANGE
-        reference, valid = _moved(still.smooth, transform)
+        reference, valid = moved(still.smooth, transform)
         difference = cv2.absdiff(current, reference)
         sigma = noise_sigma(difference, valid)
         if sigma > NO_LIGHT_SIGMA:
@@ -305,59 +310,9 @@ class MotionEstimator:
             return 1.0
         if self._from_seen is IDENTITY:
             return 0.0
-        return 1.0 - _overlap(self._from_seen, self._now.smooth.shape)
+        return 1.0 - overlap(self._from_seen, self._now.smooth.shape)
 
 
 def _counts(mask: np.ndarray, config: MotionConfig) -> bool:
     """True where so much has changed that it counts."""
     return cv2.countNonZero(mask) >= max(1.0, config.min_changed_area * mask.size)
-
-
-def _moved(image: np.ndarray, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """The image moved by a transform, and (h, w) uint8 that is 0 where it shows nothing; None = nowhere."""
-    if transform is IDENTITY:
-        return image, None
-    height, width = image.shape
-    affine = abs(transform[2, 0]) + abs(transform[2, 1]) == 0.0
-    if affine:
-        moved = cv2.warpAffine(image, transform[:2], (width, height), borderMode=cv2.BORDER_REPLICATE)
-    else:
-        moved = cv2.warpPerspective(image, transform, (width, height), borderMode=cv2.BORDER_REPLICATE)
-    return moved, _shown(transform, (height, width), MARGIN_PX)
-
-
-def _shown(transform: np.ndarray, shape: tuple[int, int], margin_px: int) -> np.ndarray:
-    """(h, w) uint8, 255 where the moved picture shows something, less a margin."""
-    height, width = shape
-    m = margin_px
-    corners = np.array(
-        [[[m, m]], [[width - 1 - m, m]], [[width - 1 - m, height - 1 - m]], [[m, height - 1 - m]]], np.float64
-    )
-    mask = np.zeros(shape, np.uint8)
-    cv2.fillConvexPoly(mask, np.rint(cv2.perspectiveTransform(corners, transform)).astype(np.int32), (255,))
-    return mask
-
-
-def _overlap(transform: np.ndarray, shape: tuple[int, ...]) -> float:
-    """Share of the picture that the moved picture covers."""
-    height, width = shape[:2]
-    frame = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    moved = cv2.perspectiveTransform(frame[:, None].astype(np.float64), transform)[:, 0].astype(np.float32)
-    area, _ = cv2.intersectConvexConvex(frame, moved)
-    return float(min(1.0, area / (width * height)))
-
-
-def _between(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """The camera's motion between two images, from the anchor's place in each."""
-    if before is IDENTITY:
-        return after
-    step = after @ np.linalg.inv(before)
-    return step / step[2, 2]
-
-
-def _chained(step: np.ndarray | None, so_far: np.ndarray | None) -> np.ndarray | None:
-    if step is None or so_far is None:
-        return None
-    if step is IDENTITY:
-        return so_far
-    return step if so_far is IDENTITY else step @ so_far

@@ -1,301 +1,351 @@
-"""The frame gate: states x events as a table, and what must and must not pass as motion."""
+"""The whole gate on real pictures: what must and must not pass, the audit, feedback, the books of reasons."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import Counter
+from dataclasses import fields, replace
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_cases import noise_image, video_frame
+from model_cases import video_frame
+from motion_cases import picture, pose
 
+from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.core.gate import MAX_REGIONS, FrameGate, GateConfig
+from edge_vision.core.gate import FrameGate, GateConfig
+from edge_vision.core.gate_policy import PASSES, SKIPS
 
 MS = 1_000_000
-SCENE = cv2.GaussianBlur(noise_image(320, 240), (0, 0), 3) // 2 + 60
+PERIOD_MS = 1000 / 30
+AT = pose(500, 420)
+BOX = (240, 120, 60, 110)
+QUIET_CONFIG = GateConfig(audit_rate=0.0)
 
 
-def scene(box: tuple[int, int, int, int] | None = None, gray: int = 250) -> np.ndarray:
-    """The scene, with a bright or dark thing on it: left, top, width, height."""
-    image = SCENE.copy()
-    if box:
-        left, top, width, height = box
-        image[top : top + height, left : left + width] = gray
-    return image
-
-
-def frame(image: np.ndarray, stamp_ms: float, encoding: str = "bgr8") -> Frame:
-    return Frame(image, round(stamp_ms * MS), "camera", encoding)
+def boxes(*xyxy: tuple[float, float, float, float]) -> Detections:
+    n = len(xyxy)
+    return Detections(np.array(xyxy, np.float32).reshape(n, 4), np.ones(n, np.float32), np.zeros(n, np.int32))
 
 
 class Player:
-    """A gate that is shown images at times; both clocks run alike unless told otherwise."""
+    """A gate that is shown pictures at 30 fps."""
 
-    def __init__(self, **config) -> None:
-        self.gate = FrameGate(GateConfig(**config))
+    def __init__(self, config: GateConfig = QUIET_CONFIG, seed: int = 0, **changes) -> None:
+        self.gate = FrameGate(replace(config, **changes), seed=seed)
+        self.frames = 0
 
-    def show(self, image: np.ndarray, at_ms: float, mono_ms: float | None = None):
-        mono_ns = round((at_ms if mono_ms is None else mono_ms) * MS)
-        return self.gate.decide(frame(image, at_ms), mono_ns)
+    @property
+    def stamp_ns(self) -> int:
+        return 1_000_000_000 + round(self.frames * PERIOD_MS * MS)
 
-    def set(self, **config) -> None:
-        self.gate.config = replace(self.gate.config, **config)
+    def show(self, image: np.ndarray, encoding: str = "bgr8", prior=None):
+        self.frames += 1
+        return self.gate.decide(Frame(image, self.stamp_ns, "camera", encoding), self.stamp_ns, prior)
 
+    def look(self, at: np.ndarray = AT, **what):
+        return self.show(picture(at, self.frames, **what))
 
-STILL, MOVED = scene(), scene((100, 80, 60, 60))
-OTHER_SIZE = np.ascontiguousarray(SCENE[:120, :160])
+    def until_closed(self, at: np.ndarray = AT) -> None:
+        for _ in range(6):
+            self.look(at)
+        assert not self.look(at).passed
 
-# What had happened before; each leaves a gate whose last passed frame was STILL at 1000 ms.
-STATES = {
-    "fresh": {},
-    "running": {"max_blind_ms": 500.0},
-    "limited": {"max_blind_ms": 500.0, "max_rate_hz": 10.0},
-    "disabled": {"enabled": False},
-}
-# What happens next: image, stamp in ms, monotonic time in ms.
-EVENTS = {
-    "still": (STILL, 1033, 1033),
-    "motion soon": (MOVED, 1033, 1033),
-    "motion later": (MOVED, 1133, 1133),
-    "still, blind too long": (STILL, 1500, 1500),
-    "still, just not too long": (STILL, 1499, 1499),
-    "other size": (OTHER_SIZE, 1033, 1033),
-    "clock jumped back": (STILL, 5, 1033),
-    "clock jumped back, motion": (MOVED, 5, 1133),
-    "clock jumped forward": (STILL, 90000, 1033),
-    "stamps stand still": (STILL, 1000, 1033),
-    "stamps stand still, motion": (MOVED, 1000, 1133),
-    "stamps stand still too long": (STILL, 1000, 1500),
-    "stamps run, our clock does not": (STILL, 1500, 1000),
-}
-TABLE = [
-    # event, running, limited (10 Hz)
-    ("still", "still", "rate_limit"),
-    ("motion soon", "motion", "rate_limit"),
-    ("motion later", "motion", "motion"),
-    ("still, blind too long", "refresh", "refresh"),
-    ("still, just not too long", "still", "still"),
-    ("other size", "size_changed", "size_changed"),
-    ("clock jumped back", "still", "rate_limit"),
-    ("clock jumped back, motion", "motion", "motion"),
-    ("clock jumped forward", "refresh", "refresh"),
-    ("stamps stand still", "still", "rate_limit"),
-    ("stamps stand still, motion", "motion", "motion"),
-    ("stamps stand still too long", "refresh", "refresh"),
-    ("stamps run, our clock does not", "refresh", "refresh"),
-]
-CASES = [
-    (state, event, reason)
-    for event, *row in TABLE
-    for state, reason in zip(("running", "limited"), row, strict=True)
-]
-CASES += [("fresh", event, "first") for event in EVENTS] + [
-    ("disabled", event, "disabled") for event in EVENTS
-]
-SKIPS = ("still", "rate_limit")
+    def set(self, **changes) -> None:
+        self.gate.config = replace(self.gate.config, **changes)
 
 
-@pytest.mark.parametrize("state,event,reason", CASES)
-def test_states_and_events(state, event, reason):
-    player = Player(**STATES[state])
-    if state != "fresh":
-        player.show(STILL, 1000)
-    decision = player.show(*EVENTS[event])
-    assert (decision.passed, decision.reason) == (reason not in SKIPS, reason)
-    assert decision.regions.dtype == np.float32 and decision.regions.shape[1:] == (4,)
-    if reason != "motion":
-        assert len(decision.regions) == 0
-
-
-def test_the_table_is_whole():
-    assert {event for event, *_ in TABLE} == set(EVENTS)
-
-
-def test_a_skipped_frame_does_not_become_the_reference():
+def test_quiet_then_a_thing_then_quiet():
     player = Player()
-    player.show(STILL, 0)
-    assert player.show(STILL, 33).reason == "still"
-    assert player.show(MOVED, 66).reason == "motion"
-    assert player.show(MOVED, 100).reason == "still"
-    assert player.show(STILL, 133).reason == "motion"
-
-
-def test_slow_changes_add_up_until_they_pass():
-    """One grey level per frame, far below the threshold of 15: a fading light must pass sooner or later."""
-    player = Player(max_blind_ms=60000.0)
-    player.show(STILL, 0)
-    reasons = [player.show(STILL + np.uint8(step), 33.0 * step).reason for step in range(1, 33)]
-    assert reasons.count("motion") == 2
-    assert reasons.index("motion") == 15
-
-
-def test_a_slowly_creeping_object_passes():
-    player = Player(max_blind_ms=60000.0)
-    player.show(scene((100, 100, 20, 20)), 0)
-    reasons = [player.show(scene((100 + step, 100, 20, 20)), 33.0 * step).reason for step in range(1, 20)]
-    assert "motion" in reasons
-
-
-@pytest.mark.parametrize("gray", [250, 20])
-@pytest.mark.parametrize("side_px", [8, 12, 24])
-@pytest.mark.parametrize("at", [(0, 0), (150, 100), (319, 239)])
-def test_a_small_object_that_appears_passes_and_its_region_holds_it(gray, side_px, at):
-    left, top = min(at[0], 320 - side_px), min(at[1], 240 - side_px)
-    player = Player()
-    player.show(STILL, 0)
-    decision = player.show(scene((left, top, side_px, side_px), gray), 33)
+    player.until_closed()
+    assert player.look().reason == "still"
+    decision = player.look(box=BOX)
     assert decision.reason == "motion"
-    x1, y1, x2, y2 = decision.regions[0]
-    assert x1 <= left and y1 <= top and x2 >= left + side_px and y2 >= top + side_px
-    assert x1 >= 0 and y1 >= 0 and x2 <= 320 and y2 <= 240
+    left, top, right, bottom = decision.regions[0]
+    assert left <= 246 and top <= 126 and right >= 294 and bottom >= 224
+    assert right - left < 110 and bottom - top < 160
+    assert [player.look().reason for _ in range(3)] == ["closing", "closing", "still"]
 
 
-@pytest.mark.parametrize("sigma", [2.0, 5.0, 8.0])
-def test_sensor_noise_does_not_pass(sigma):
-    noise = np.random.default_rng(1)
-    player = Player(max_blind_ms=60000.0)
-
-    def noisy() -> np.ndarray:
-        return np.clip(SCENE + noise.normal(0, sigma, SCENE.shape), 0, 255).astype(np.uint8)
-
-    player.show(noisy(), 0)
-    assert {player.show(noisy(), 33.0 * step).reason for step in range(1, 30)} == {"still"}
+def test_a_pan_saves_and_what_comes_into_it_passes_at_once():
+    player = Player(max_new_view=0.1)
+    reasons = [player.look(pose(450 + 2.5 * step, 420)).reason for step in range(24)]
+    assert reasons.count("compensated") >= 16, reasons
+    decision = player.look(pose(450 + 2.5 * 24, 420), box=BOX)
+    assert decision.reason == "motion"
+    assert decision.camera_motion is not None
+    assert decision.camera_motion[:2, 2] == pytest.approx([-2.5, 0.0], abs=0.5)
 
 
-def test_many_changes_become_one_region_around_all():
+def test_a_camera_that_turns_to_another_place_shows_it():
+    player = Player(max_new_view=0.04)
+    reasons = [player.look(pose(400 + 12 * step, 420)).reason for step in range(24)]
+    assert reasons.count("viewpoint") >= 6, reasons
+
+
+def test_a_cut_passes_and_its_camera_motion_is_unknown():
     player = Player()
-    player.show(np.zeros((240, 320, 3), np.uint8), 0)
-    dots = np.zeros((240, 320, 3), np.uint8)
-    for top in range(10, 230, 40):
-        for left in range(10, 310, 40):
-            dots[top : top + 6, left : left + 6] = 255
-    decision = player.show(dots, 33)
-    assert len(decision.regions) == 1
-    x1, y1, x2, y2 = decision.regions[0]
-    assert x1 <= 10 and y1 <= 10 and x2 >= 296 and y2 >= 216
+    player.until_closed(pose(330, 190))
+    decision = player.look(pose(820, 660))
+    assert decision.reason == "ego_unreliable" and decision.camera_motion is None
 
 
-def test_two_things_are_two_regions():
+@pytest.mark.parametrize("gain", [0.75, 1.3])
+def test_a_light_step_is_seen_once(gain):
     player = Player()
-    player.show(STILL, 0)
-    both = scene((20, 20, 20, 20))
-    both[180:210, 250:290] = 250
-    regions = player.show(both, 33).regions
-    assert 2 == len(regions) <= MAX_REGIONS
+    player.until_closed()
+    assert player.look(gain=gain).reason == "light"
+    assert {player.look(gain=gain).reason for _ in range(10)} == {"still"}
 
 
-def test_the_rate_limit_keeps_a_third_of_30_hz_at_10_hz():
-    player = Player(max_rate_hz=10.0, max_blind_ms=60000.0)
-    flicker = [STILL, MOVED]
-    passed = sum(player.show(flicker[n // 3 % 2], n * 1000 / 30).passed for n in range(300))
-    assert passed == 100
+def test_a_stopped_thing_becomes_part_of_the_scene_and_is_rechecked():
+    player = Player(max_blind_ms=700.0)
+    player.until_closed()
+    reasons = [player.look(box=BOX).reason for _ in range(60)]
+    assert reasons[0] == "motion" and reasons.index("still") <= 12
+    assert reasons[20:].count("refresh") in (1, 2) and "motion" not in reasons[20:]
+    assert player.look().reason == "motion", "it leaves"
 
 
-def test_never_blind_for_longer_than_allowed():
-    player = Player(max_blind_ms=200.0)
-    passed = [at for at in range(0, 5000, 33) if player.show(STILL, at).passed]
-    assert np.diff(passed).max() <= 200 + 33
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 4000), st.integers(1, 400), st.booleans()), min_size=2, max_size=40),
-    st.floats(1, 2000),
-    st.sampled_from([0.0, 1.0, 10.0]),
-)
-def test_never_blind_for_longer_than_allowed_whatever_the_stamps_do(events, max_blind_ms, max_rate_hz):
-    """Stamps may jump anywhere; by our own clock, the wall clock, no gap grows past the bound."""
-    player = Player(max_blind_ms=max_blind_ms, max_rate_hz=max_rate_hz)
-    mono_ms, passed_ms = 0.0, None
-    for stamp_ms, step_ms, moved in events:
-        mono_ms += step_ms
-        decision = player.show(MOVED if moved else STILL, stamp_ms, mono_ms)
-        if passed_ms is None or mono_ms - passed_ms >= max_blind_ms:
-            assert decision.passed
-        if decision.passed:
-            passed_ms = mono_ms
-
-
-def test_reset_makes_the_next_frame_pass_for_that_reason():
+def test_disabled_passes_all_and_enabling_starts_anew():
     player = Player()
-    player.show(STILL, 0)
-    player.gate.reset("clock_jump")
-    assert player.show(STILL, 33).reason == "clock_jump"
-    assert player.show(STILL, 66).reason == "still"
-
-
-def test_switching_it_on_again_starts_anew():
-    player = Player()
-    player.show(STILL, 0)
+    player.until_closed()
     player.set(enabled=False)
-    assert player.show(STILL, 33).reason == "disabled"
+    assert {player.look().reason for _ in range(3)} == {"disabled"}
+    assert player.gate.status()["gate.mode"] == "disabled"
     player.set(enabled=True)
-    assert player.show(STILL, 66).passed
-    assert player.show(STILL, 99).reason == "still"
+    assert player.look().reason == "first"
 
 
-@pytest.mark.parametrize("width_px", [16, 80, 320, 1920])
+def test_another_size_passes_and_starts_anew():
+    player = Player()
+    player.until_closed()
+    half = np.ascontiguousarray(picture(AT)[:180, :320])
+    assert player.show(half).reason == "size_changed"
+    assert player.look().reason == "size_changed"
+
+
+@pytest.mark.parametrize("width_px", [16, 80, 640, 1920])
 def test_another_luma_width_while_running(width_px):
     player = Player()
-    player.show(STILL, 0)
+    player.until_closed()
     player.set(luma_width_px=width_px)
-    assert player.show(STILL, 33).passed
-    assert player.show(STILL, 66).reason == "still"
-    assert player.show(MOVED, 99).reason == "motion"
+    assert player.look().passed
+    for _ in range(6):
+        player.look()
+    assert player.look().reason == "still"
+    assert player.look(box=BOX).reason == "motion"
 
 
-@pytest.mark.parametrize("threshold,passes", [(1, True), (29, True), (60, False), (254, False)])
-def test_the_pixel_threshold_acts(threshold, passes):
-    player = Player(pixel_threshold=threshold)
-    flat = np.full((120, 160, 3), 100, np.uint8)
-    player.show(flat, 0)
-    assert player.show(flat + np.uint8(30), 33).passed == passes
+def test_reset_passes_for_its_reason():
+    player = Player()
+    player.until_closed()
+    player.gate.reset("model_swap")
+    assert player.look().reason == "model_swap"
 
 
-@pytest.mark.parametrize("area,passes", [(0.0, True), (0.2, True), (0.3, False), (1.0, False)])
-def test_the_least_area_acts(area, passes):
-    player = Player(min_changed_area=area)
-    flat = np.full((120, 160, 3), 100, np.uint8)
-    player.show(flat, 0)
-    quarter = flat.copy()
-    quarter[:60, :80] = 200
-    assert player.show(quarter, 33).passed == passes
+@pytest.mark.parametrize(
+    "changes,passes",
+    [
+        ({"pixel_threshold": 200}, False),
+        ({"min_changed_area": 0.5}, False),
+        ({"min_changed_area": 0.0}, True),
+    ],
+)
+def test_the_thresholds_act(changes, passes):
+    player = Player(**changes)
+    player.until_closed()
+    assert player.look(box=BOX).passed == passes
 
 
-def test_no_least_area_still_needs_a_change():
-    player = Player(min_changed_area=0.0)
-    player.show(STILL, 0)
-    assert player.show(STILL, 33).reason == "still"
+def test_a_prior_from_another_sensor_is_taken_in_source_pixels():
+    player = Player()
+    player.until_closed(pose(420, 420))
+    prior = np.array([[1.0, 0.0, -150.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    decision = player.show(picture(pose(570, 420), 99), prior=prior)
+    assert decision.camera_motion is not None
+    assert decision.camera_motion[:2, 2] == pytest.approx([-150.0, 0.0], abs=0.6)
 
 
+# The audit.
+def test_the_audit_looks_at_its_share_of_skipped_frames():
+    player = Player(audit_rate=0.2, audit_max_hz=1000.0, max_blind_ms=60000.0)
+    reasons = Counter(player.look().reason for _ in range(300))
+    assert 30 <= reasons["audit"] <= 90
+    assert reasons["audit"] + reasons["still"] >= 290
+
+
+def test_an_audit_that_finds_what_nobody_was_told_of_is_a_miss():
+    player = Player(audit_rate=1.0, audit_max_hz=1000.0)
+    player.look()
+    player.gate.inferred(player.stamp_ns, boxes((100, 100, 200, 200)))
+    for _ in range(4):
+        player.look()
+        player.gate.inferred(player.stamp_ns, boxes((100, 100, 200, 200)))
+    assert player.look().reason == "audit"
+    player.gate.inferred(player.stamp_ns, boxes((104, 100, 204, 200)))
+    player.look()
+    assert player.gate.status()["audit.missed"] == 0
+    assert player.gate.status()["audit.audited"] >= 1
+    player.gate.inferred(player.stamp_ns, boxes((400, 100, 500, 200)))
+    player.look()
+    assert player.gate.status()["audit.missed"] == 1
+
+
+def test_known_objects_move_with_the_camera_for_the_audit():
+    player = Player(audit_rate=1.0, audit_max_hz=1000.0, max_new_view=1.0)
+    player.look(pose(450, 420))
+    player.gate.inferred(player.stamp_ns, boxes((300, 100, 360, 200)))
+    for step in range(1, 20):
+        player.look(pose(450 + 4 * step, 420))
+    assert player.gate.status()["audit.audited"] == 0
+    player.gate.inferred(player.stamp_ns, boxes((300 - 76, 100, 360 - 76, 200)))
+    player.look(pose(450 + 4 * 20, 420))
+    status = player.gate.status()
+    assert (status["audit.audited"], status["audit.missed"]) == (1, 0)
+
+
+def test_too_many_misses_open_the_gate_and_it_says_so():
+    player = Player(audit_rate=1.0, audit_max_hz=1000.0, max_miss_rate=0.2)
+    for step in range(60):
+        player.look()
+        # Each time in another place, where nobody was told of anything.
+        left = (step % 6) * 100
+        player.gate.inferred(
+            player.stamp_ns, boxes((left, (step // 6) * 34, left + 30, (step // 6) * 34 + 30))
+        )
+    player.set(audit_rate=0.0)
+    assert {player.look().reason for _ in range(5)} == {"audit_open"}
+    status = player.gate.status()
+    assert status["audit.opens"] is True and status["audit.miss_rate_low"] > 0.2
+
+
+def test_results_of_unknown_frames_are_no_audits():
+    player = Player(audit_rate=1.0, audit_max_hz=1000.0)
+    player.look()
+    for stamp_ns in (5, player.stamp_ns, 10**18):
+        player.gate.inferred(stamp_ns, boxes((0, 0, 10, 10)))
+    player.look()
+    assert player.gate.status()["audit.audited"] == 0
+    assert player.gate.status()["audit.miss_rate"] is None
+
+
+# Objects that the detector has just found.
+def test_known_motion_passes_at_an_interval_only_if_the_user_says_so():
+    def passed(interval_ms: float) -> int:
+        player = Player(tracked_interval_ms=interval_ms)
+        player.until_closed()
+        count = 0
+        for step in range(30):
+            left = 200 + 3 * step
+            if player.look(box=(left, 120, 60, 110)).passed:
+                count += 1
+                player.gate.inferred(player.stamp_ns, boxes((left, 120, left + 60, 230)))
+        return count
+
+    assert passed(0.0) == 30
+    assert 10 <= passed(100.0) <= 16
+
+
+def test_news_beside_known_objects_pass_at_once():
+    player = Player(tracked_interval_ms=300.0)
+    player.until_closed()
+    for _ in range(3):
+        player.look(box=BOX)
+        player.gate.inferred(player.stamp_ns, boxes((240, 120, 300, 230)))
+    assert player.look(box=(242, 120, 60, 110)).reason == "tracked"
+    both = picture(AT, 50, box=(244, 120, 60, 110))
+    both[120:230, 450:510] = picture(AT, 50, box=(450, 120, 60, 110))[120:230, 450:510]
+    assert player.show(both).reason == "motion"
+
+
+# The books of reasons.
+def test_every_decision_has_a_counter_and_the_counters_can_be_reset():
+    player = Player()
+    reasons = [player.look(box=BOX if 20 < step < 30 else None).reason for step in range(50)]
+    status = player.gate.status()
+    counted = {
+        key.removeprefix("gate.reason."): n for key, n in status.items() if key.startswith("gate.reason.")
+    }
+    assert counted == Counter(reasons)
+    assert set(counted) <= {*PASSES, *SKIPS} and status["gate.mode"] == "closed"
+    player.gate.reset_stats()
+    assert not any(key.startswith("gate.reason.") for key in player.gate.status())
+
+
+# Odd images.
 @pytest.mark.parametrize("encoding", ["mono8", "nv12", "yuyv", "bayer_rggb8", "mono16"])
 def test_other_encodings(encoding):
-    shape = {"nv12": (360, 320), "yuyv": (240, 320, 2)}.get(encoding, (240, 320))
+    shape = {"nv12": (540, 640), "yuyv": (360, 640, 2)}.get(encoding, (360, 640))
     dtype, top = (np.uint16, 65535) if encoding == "mono16" else (np.uint8, 255)
     dark, bright = np.zeros(shape, dtype), np.zeros(shape, dtype)
-    bright[40:80, 40:80] = top
-    gate = FrameGate()
-    assert gate.decide(frame(dark, 0, encoding), 0).reason == "first"
-    assert gate.decide(frame(dark, 33, encoding), 33 * MS).reason == "still"
-    decision = gate.decide(frame(bright, 66, encoding), 66 * MS)
-    assert decision.reason == "motion"
-    x1, y1, x2, y2 = decision.regions[0]
-    assert x1 <= 40 <= 80 <= x2 and y1 <= 40 <= 80 <= y2
+    bright[80:160, 80:160] = top
+    player = Player()
+    for _ in range(6):
+        player.show(dark, encoding)
+    assert player.show(dark, encoding).reason == "still"
+    decision = player.show(bright, encoding)
+    assert decision.passed and decision.reason in ("motion", "ego_unreliable")
+    if decision.reason == "motion":
+        x1, y1, x2, y2 = decision.regions[0]
+        assert x1 <= 80 and y1 <= 80 and x2 >= 160 and y2 >= 160
 
 
-def test_one_pixel():
-    gate = FrameGate()
-    black, white = np.zeros((1, 1), np.uint8), np.full((1, 1), 255, np.uint8)
-    assert gate.decide(frame(black, 0, "mono8"), 0).reason == "first"
-    assert gate.decide(frame(black, 33, "mono8"), 33 * MS).reason == "still"
-    assert gate.decide(frame(white, 66, "mono8"), 66 * MS).reason == "motion"
+@pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (3, 3), (20, 31), (40, 2000)])
+def test_odd_sizes_do_no_harm(shape):
+    rng = np.random.default_rng(0)
+    player = Player()
+    black, noisy = np.zeros(shape, np.uint8), rng.integers(0, 256, shape, dtype=np.uint8)
+    assert player.show(black, "mono8").reason == "first"
+    for _ in range(5):
+        player.show(black, "mono8")
+    assert player.show(black, "mono8").reason == "still"
+    assert player.show(np.full(shape, 255, np.uint8), "mono8").passed
+    for _ in range(5):
+        player.show(noisy, "mono8")
 
 
-def test_a_real_walker_passes_and_a_held_frame_does_not():
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from(["dark", "bright", "scene", "other", "noise"]), min_size=2, max_size=25))
+def test_whatever_is_shown_the_bound_holds_and_no_error_comes(names):
+    rng = np.random.default_rng(0)
+    shown = {
+        "dark": np.zeros((180, 320, 3), np.uint8),
+        "bright": np.full((180, 320, 3), 255, np.uint8),
+        "scene": np.ascontiguousarray(picture(AT)[:180, :320]),
+        "other": np.ascontiguousarray(picture(pose(800, 600))[:180, :320]),
+        "noise": rng.integers(0, 256, (180, 320, 3), dtype=np.uint8),
+    }
+    player = Player(max_blind_ms=200.0)
+    blind = 0
+    for name in names:
+        decision = player.show(shown[name])
+        blind = 0 if decision.passed else blind + 1
+        assert blind <= 6 and decision.reason in (*PASSES, *SKIPS)
+        assert decision.regions.dtype == np.float32 and decision.regions.shape[1:] == (4,)
+
+
+def test_a_real_walker_passes_and_a_held_picture_does_not():
     player = Player(max_blind_ms=60000.0)
     first = video_frame("vtest.avi", 200).image
-    player.show(first, 0)
-    assert player.show(first.copy(), 33).reason == "still"
-    assert player.show(video_frame("vtest.avi", 202).image, 66).reason == "motion"
+    for _ in range(6):
+        player.show(first)
+    assert player.show(first.copy()).reason == "still"
+    assert player.show(video_frame("vtest.avi", 202).image).reason == "motion"
+
+
+def test_the_settings_have_sane_defaults_and_no_frame_is_written_to():
+    assert {field.name for field in fields(GateConfig)} >= {
+        "max_blind_ms",
+        "max_blind_moving_ms",
+        "max_miss_rate",
+    }
+    player = Player()
+    image = picture(AT)
+    image.flags.writeable = False
+    before = image.copy()
+    for _ in range(3):
+        player.show(image)
+    assert not cv2.absdiff(before, image).any()
