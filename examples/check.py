@@ -44,6 +44,9 @@ class Case:
 
 CASES = {
     "subscriber.py": Case(r"[a-z]+ 0\.\d\d at x=\d+ y=\d+", beside=True),
+    "gate_picture.py": Case(
+        r".*: motion, [1-9]\d* regions; so far .+", ("{clip}", "{out}/gate.png", "--frame", "30")
+    ),
     "detect_image.py": Case(r".*: [1-9]\d* objects, by .+", ("{clip}", "{out}/found.png", "--frame", "100")),
 }
 

@@ -133,6 +133,10 @@ class FrameGate:
         self._counts[decision.reason] += 1
         return decision
 
+    def pictures(self) -> dict[str, np.ndarray]:
+        """What the last frame was compared with, at luma size; see `MotionEstimator.pictures`."""
+        return self._estimator.pictures()
+
     def reset_stats(self) -> None:
         """Forget the counters; the audit's estimate stays, being of the gate and not of an hour."""
         self._counts.clear()

@@ -180,6 +180,20 @@ class MotionEstimator:
         self._anchor, self._from_anchor = self._earlier, self._from_earlier
         self._light = NO_CHANGE
 
+    def pictures(self) -> dict[str, np.ndarray]:
+        """What the last image was compared with, for whoever wants to see: each (h, w) uint8.
+
+        image; anchor: as the camera's motion moved it; difference; mask: what counts as new.
+        """
+        if self._now is None or self._anchor is None:
+            return {}
+        anchor, valid = moved(self._anchor.smooth, self._from_anchor)
+        difference = cv2.absdiff(self._now.smooth, self._light.applied(anchor))
+        if valid is not None:
+            difference = cv2.bitwise_and(difference, valid)
+        mask = np.zeros_like(anchor) if self._mask is None else self._mask
+        return {"image": self._now.smooth, "anchor": anchor, "difference": difference, "mask": mask}
+
     def changed_beside(self, boxes_px: np.ndarray) -> bool:
         """Whether enough differs outside these boxes, (n, 4) xyxy in luma pixels."""
         if self._mask is None:
