@@ -46,13 +46,12 @@ class EgoMotion:
     """Where the reference's static scene is now.
 
     transform: (3, 3) float64, reference to current image, pixels of the luma image. inliers, followed:
-    corners that agree with it, and all that were followed. residual_px: their median distance from it.
+    corners that agree with it, and all that were followed.
     """
 
     transform: np.ndarray
     inliers: int
     followed: int
-    residual_px: float
 
 
 class EgoReference:
@@ -128,8 +127,7 @@ def _fitted(source: np.ndarray, target: np.ndarray, shape: tuple[int, ...]) -> E
         or cells < MIN_CELLS
     ):
         return None
-    residual_px = float(np.median(_distances(transform, source[inlier], target[inlier])))
-    return EgoMotion(transform, count, len(source), residual_px)
+    return EgoMotion(transform, count, len(source))
 
 
 def _widened(
