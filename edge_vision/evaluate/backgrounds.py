@@ -1,7 +1,7 @@
 """Large real backgrounds for a moving camera, and pieces that stand in the foreground.
 
 Each is a part of a real frame, enlarged. Parts on which the detector finds objects of its own are left out or
-painted over with their surroundings, except in those that are there for their objects (OBJECTS).
+painted over with their surroundings, except in those that are there for their objects (FIXTURES).
 """
 
 from __future__ import annotations
@@ -69,10 +69,6 @@ def _street() -> np.ndarray:
     return _enlarged(still("bikes.mp4", 176), (0, 0, 640, 272), 3.0)
 
 
-def _wall() -> np.ndarray:
-    return _enlarged(still("bikes.mp4", 240), (0, 0, 640, 272), 3.0)
-
-
 def _car_park() -> np.ndarray:
     return _enlarged(vtest_empty(), (250, 0, 768, 330), 3.0)
 
@@ -83,11 +79,13 @@ BACKGROUNDS: dict[str, Callable[[], np.ndarray]] = {
     "yard": _yard,
     "garden": _garden,
     "street": _street,
-    "wall": _wall,
     "car_park": _car_park,
 }
-OBJECTS = ("street", "wall", "car_park")
-"""Backgrounds with objects that the detector finds: cars, a bicycle."""
+FIXTURES: dict[str, tuple[tuple[str, Box], ...]] = {
+    "street": (("car", (1137, 347, 1345, 485)), ("car", (1570, 298, 1826, 446))),
+    "car_park": (("car", (1209, 135, 1416, 294)), ("car", (1455, 150, 1554, 276))),
+}
+"""Backgrounds with objects that the detector finds, and where: xyxy in their pixels, looked at."""
 
 
 @lru_cache(maxsize=4)

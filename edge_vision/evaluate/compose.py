@@ -45,7 +45,16 @@ def placed_affine(placed: Placed, camera: np.ndarray) -> np.ndarray:
 
 def visible_box(picture: Cutout, affine: np.ndarray) -> Box | None:
     """The part of the object's box that is on the screen; None where that is next to nothing."""
-    left, top, right, bottom = _bounds(affine, picture.box_px)
+    return _on_screen(*_bounds(affine, picture.box_px))
+
+
+def visible_part(box: Box, camera: np.ndarray) -> Box | None:
+    """What is on the screen of a box in background pixels; None where that is next to nothing."""
+    left, top, right, bottom = _bounds(camera, box)
+    return _on_screen(left, top, right, bottom)
+
+
+def _on_screen(left: float, top: float, right: float, bottom: float) -> Box | None:
     left, right = max(0.0, left), min(float(WIDTH_PX), right)
     top, bottom = max(0.0, top), min(float(HEIGHT_PX), bottom)
     if right - left < LEAST_VISIBLE_PX or bottom - top < LEAST_VISIBLE_PX:

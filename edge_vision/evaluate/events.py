@@ -20,6 +20,7 @@ SEEN, OF_FRAMES = 3, 5
 LOST_MS = 2000.0
 """Who was lost at this place within this time has not come in again."""
 HELD_FRAMES = 15
+SPEED_FRAMES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,18 @@ class _Track:
     def last(self) -> int:
         return next(reversed(self.boxes))
 
+    def box_at(self, at: int) -> np.ndarray:
+        """Where it would be on a later frame, had it gone on as it went in its last frames, (4,)."""
+        seen = [frame for frame in self.boxes if frame < at]
+        last = seen[-1]
+        recent = [frame for frame in seen if frame >= last - SPEED_FRAMES]
+        if len(recent) < 2:
+            return self.boxes[last]
+        step = (self.boxes[last] - self.boxes[recent[0]]) / (last - recent[0])
+        # The whole box goes by the speed of its centre: its size flickers.
+        shift = (step[:2] + step[2:]) / 2 * (at - last)
+        return np.asarray(self.boxes[last] + np.tile(shift, 2))
+
     def confirmed(self) -> bool:
         return sum(at < self.first + OF_FRAMES for at in self.boxes) >= SEEN
 
@@ -111,7 +124,7 @@ def _tracks(reference: Reference) -> list[_Track]:
         live = [track for track in live if at - track.last <= HELD_FRAMES]
         free = set(range(len(found)))
         if live and free:
-            iou = iou_matrix(np.stack([track.boxes[track.last] for track in live]), found.xyxy_px)
+            iou = iou_matrix(np.stack([track.box_at(at) for track in live]), found.xyxy_px)
             iou[np.array([track.class_id for track in live])[:, None] != found.class_ids[None]] = 0.0
             taken: set[int] = set()
             for flat in np.argsort(-iou, axis=None, kind="stable").tolist():
@@ -130,14 +143,16 @@ def _tracks(reference: Reference) -> list[_Track]:
 
 
 def _is_back(track: _Track, tracks: list[_Track], stamps_ns: np.ndarray) -> bool:
-    """True where another track, of any class, was lost here a short while ago."""
+    """True where another track, of any class, was lost a short while ago here, or on its way to here."""
     box = track.boxes[track.first]
     for other in tracks:
         # Who is seen beside it on the same frame is somebody else.
         if other.first >= track.first or track.first in other.boxes:
             continue
         lost = max(at for at in other.boxes if at < track.first)
-        if stamps_ns[track.first] - stamps_ns[lost] <= LOST_MS * 1e6 and _near(box, other.boxes[lost]):
+        if stamps_ns[track.first] - stamps_ns[lost] > LOST_MS * 1e6:
+            continue
+        if _near(box, other.boxes[lost]) or _near(box, other.box_at(track.first)):
             return True
     return False
 

@@ -76,7 +76,10 @@ def without_removed(
         return list(entries), "nobody has looked at the events of this clip: false ones are among them"
     removed = sheet["removed"]
     kept = [entry for entry in entries if not any(_is(entry, truth, one) for one in removed)]
-    return kept, f"{len(entries) - len(kept)} of {len(entries)} entries removed by eye, see {REMOVED.name}"
+    return kept, (
+        f"{len(entries) - len(kept)} of {len(entries)} entries were found false by eye and left out "
+        f"({REMOVED.name} lists {len(removed)} and says how)"
+    )
 
 
 def _sheets() -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from edge_vision.evaluate import actors, backgrounds, camera, compose, light
 from edge_vision.evaluate.cutouts import Cutout
 
+OUT_OF_VIEW_FRAMES = 60
 MOVING_PX = 0.5
 """A view that shifts by less from one frame to the next stands."""
 
@@ -30,13 +31,29 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shot:
-    """What is filmed between two cuts. path: (n, 4), see camera.py."""
+    """What is filmed between two cuts. path: (n, 4), see camera.py. first_id: of the background's objects."""
 
     background: str
     path: np.ndarray
     visits: list[actors.Visit]
     foreground: tuple[Standing, ...] = ()
     ratio: float = 1.0
+    first_id: int = 0
+
+    def fixtures(self) -> list[Truth]:
+        """Per frame, the background's own objects that are in view. One that comes back is another object."""
+        truths: list[Truth] = [[] for _ in self.path]
+        object_id = self.first_id
+        for label, box in backgrounds.FIXTURES.get(self.background, ()):
+            last_seen = -OUT_OF_VIEW_FRAMES
+            for at, state in enumerate(self.path):
+                part = compose.visible_part(box, camera.to_screen(state))
+                if part is not None:
+                    object_id += at - last_seen >= OUT_OF_VIEW_FRAMES
+                    last_seen = at
+                    truths[at].append((object_id, part, label))
+            object_id += 1
+        return truths
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,9 +70,10 @@ class Sequence:
 
     def fingerprint(self) -> str:
         """A hash of the paths, plans, light and pieces, and of the code that draws them."""
-        digest = hashlib.sha256(_drawing_code())
+        digest = hashlib.sha256(_DRAWING_CODE)
         for shot in self.shots:
             digest.update(shot.path.tobytes() + repr((shot.background, shot.ratio)).encode())
+            digest.update(repr(backgrounds.FIXTURES.get(shot.background, "")).encode())
             digest.update(backgrounds.background(shot.background).tobytes())
             for visit in shot.visits:
                 digest.update(repr(visit).encode())
@@ -78,9 +96,10 @@ class Sequence:
     def truths(self) -> Iterator[Truth]:
         """What is to be seen on each picture, without drawing it."""
         for shot in self.shots:
-            for state, placed in zip(shot.path, actors.play(shot.visits, shot.path), strict=True):
+            played = zip(shot.path, actors.play(shot.visits, shot.path), shot.fixtures(), strict=True)
+            for state, placed, fixtures in played:
                 screen = camera.to_screen(state)
-                yield [seen for thing in placed if (seen := _seen(thing, screen)[1])]
+                yield fixtures + [seen for thing in placed if (seen := _seen(thing, screen)[1])]
 
     def render(self) -> Iterator[tuple[np.ndarray, Truth]]:
         """Each picture, (360, 640, 3) uint8 BGR, and what is to be seen on it."""
@@ -88,9 +107,10 @@ class Sequence:
         at = 0
         for shot in self.shots:
             large = backgrounds.background(shot.background)
-            for state, placed in zip(shot.path, actors.play(shot.visits, shot.path), strict=True):
+            played = zip(shot.path, actors.play(shot.visits, shot.path), shot.fixtures(), strict=True)
+            for state, placed, fixtures in played:
                 image, truth = _picture(large, shot, state, placed)
-                yield self.light.on(rng, image, at), truth
+                yield self.light.on(rng, image, at), fixtures + truth
                 at += 1
 
 
@@ -104,17 +124,6 @@ def _moves(path: np.ndarray) -> np.ndarray:
         shift = (corners @ step.T - corners)[:, :2]
         moved[at] = np.hypot(*shift.T).max() > MOVING_PX
     return moved
-
-
-def _drawing_code() -> bytes:
-    """What draws, without comments and layout. The plans are hashed as they are, not what made them."""
-    parts = (
-        *(actors.play, actors._steps, actors._way_out, actors._inverse, camera.to_screen, compose),
-        *(light.Light, light.jpeg, light.curve, light.read_noise, light.shot_noise),
-        *(light._window, light._noise_bank, light._scaled_noise_bank),
-    )
-    trees = [ast.dump(ast.parse(inspect.getsource(part))) for part in parts]
-    return "".join([*trees, cv2.__version__, np.__version__]).encode()
 
 
 def _picture(
@@ -143,6 +152,21 @@ def _seen(thing: actors.Placed, screen: np.ndarray) -> tuple[np.ndarray, tuple[i
     affine = compose.placed_affine(thing, screen)
     box = compose.visible_box(thing.sprite.pictures[thing.picture], affine)
     return affine, None if box is None else (thing.object_id, box, thing.sprite.label)
+
+
+def _drawing_code() -> bytes:
+    """What draws, without comments and layout. The plans are hashed as they are, not what made them."""
+    parts = (
+        *(actors.play, actors._steps, actors._way_out, actors._inverse, camera.to_screen, compose),
+        *(light.Light, light.jpeg, light.curve, light.read_noise, light.shot_noise),
+        *(light._window, light._noise_bank, light._scaled_noise_bank),
+    )
+    trees = [ast.dump(ast.parse(inspect.getsource(part))) for part in parts]
+    return "".join([*trees, cv2.__version__, np.__version__]).encode()
+
+
+# Read as the modules are loaded: a file that is edited later is not what runs.
+_DRAWING_CODE = _drawing_code()
 
 
 def foreground(

@@ -16,8 +16,8 @@ from edge_vision.evaluate.events import Entry, clip_entries
 from edge_vision.evaluate.real_clips import clip_condition
 from edge_vision.evaluate.reference import ReferenceDetector, reference_of
 
-CELL_PX = (320, 200)
-COLUMNS, ROWS = 4, 5
+CELL_PX = 190
+COLUMNS, ROWS = 4, 7
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -65,14 +65,15 @@ def _label(entry: Entry, box: np.ndarray, found: list[Detections], labels: tuple
 
 
 def _cell(before: np.ndarray, image: np.ndarray, box: np.ndarray, text: str) -> np.ndarray:
+    """The surroundings of the box, before and at its first frame, side by side."""
     shown = image.copy()
     left, top, right, bottom = (round(float(value)) for value in box)
-    cv2.rectangle(shown, (left, top), (right, bottom), (0, 255, 255), 2)
-    halves = [
-        cv2.resize(one, (CELL_PX[0], CELL_PX[1]), interpolation=cv2.INTER_AREA) for one in (before, shown)
-    ]
-    cell = np.vstack(halves)
-    cv2.putText(cell, text, (4, 14), _FONT, 0.45, (0, 0, 255), 1, cv2.LINE_AA)
+    cv2.rectangle(shown, (left, top), (right, bottom), (0, 255, 255), 1)
+    half = round(max(90, 1.2 * (right - left), 0.9 * (bottom - top)))
+    middle = ((left + right) / 2, (top + bottom) / 2)
+    pair = [cv2.getRectSubPix(one, (2 * half, 2 * half), middle) for one in (before, shown)]
+    cell = np.hstack([cv2.resize(one, (CELL_PX, CELL_PX), interpolation=cv2.INTER_LINEAR) for one in pair])
+    cv2.putText(cell, text, (4, 12), _FONT, 0.42, (0, 0, 255), 1, cv2.LINE_AA)
     return cell
 
 

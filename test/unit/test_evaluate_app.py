@@ -18,13 +18,15 @@ import pytest
 from evaluate_cases import boxes, needs_clips
 from model_cases import SSD, bundle_or_skip
 
+from edge_vision.bundles.store import cache_dir, sha256_of
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.evaluate import app, plot
+from edge_vision.evaluate import app, plot, real_clips
 from edge_vision.evaluate import reference as reference_module
 from edge_vision.evaluate.errors import EvaluateError
+from edge_vision.evaluate.events import Entry
 from edge_vision.evaluate.judged import OURS, Judge, Record, check_gate
-from edge_vision.evaluate.real_clips import clip_condition
+from edge_vision.evaluate.real_clips import clip_condition, without_removed
 from edge_vision.evaluate.reference import Stopped, reference_of
 from edge_vision.evaluate.scenes import Condition, SceneFrame
 from edge_vision.evaluate.sequence import Truth
@@ -214,6 +216,36 @@ def test_a_clip_has_its_own_rate_and_no_truth(tmp_path: Path) -> None:
     assert [frame.stamp_ns for frame in frames] == [100_000_000 * (at + 1) for at in range(5)]
     assert not condition.constructed
     assert not any(frame.truth for frame in frames)
+
+
+def test_entries_that_an_eye_found_false_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = (np.array(box, np.float32) for box in (evaluate_cases.HERE, evaluate_cases.THERE))
+    entries = [Entry(1, 10, 20), Entry(2, 10, 20), Entry(3, 14, 20)]
+    truth = [{1: here, 2: there, 3: here}] * 30
+    clip = _video(tmp_path / "clip.avi", 3)
+    kept, note = without_removed(clip, entries, truth)
+    assert kept == entries
+    assert "nobody has looked" in note
+    removed = [{"frame": 11, "box": list(evaluate_cases.NEAR), "label": "person", "why": "a shadow"}]
+    listed = {"how": "by eye", "clips": {sha256_of(clip): {"clip": "clip.avi", "removed": removed}}}
+    (tmp_path / "removed.json").write_text(json.dumps(listed))
+    monkeypatch.setattr(real_clips, "REMOVED", tmp_path / "removed.json")
+    kept, note = without_removed(clip, entries, truth)
+    # One frame off and almost the same box: it is that one. The third came four frames later.
+    assert kept == [entries[1], entries[2]]
+    assert note.startswith("1 of 3 entries were found false by eye")
+
+
+def test_the_list_of_false_entries_says_how_and_why() -> None:
+    listed = json.loads(real_clips.REMOVED.read_text())
+    assert len(listed["how"]) > 100
+    for sha256, clip in listed["clips"].items():
+        path = cache_dir() / "video" / clip["clip"]
+        assert not path.is_file() or sha256_of(path) == sha256
+        assert all(one["why"] and len(one["box"]) == 4 for one in clip["removed"])
+        assert len(clip["removed"]) <= clip["entries"]
 
 
 def test_a_missing_plot_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

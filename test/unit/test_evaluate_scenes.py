@@ -122,6 +122,18 @@ def test_a_sequence_knows_where_its_view_moves() -> None:
     ]
 
 
+def test_an_object_of_the_background_that_comes_back_into_view_has_come_in_again() -> None:
+    left, right = np.array([330.0, 190.0, 1.0, 0.0]), np.array([1300.0, 416.0, 1.0, 0.0])
+    path = np.stack([left] * 10 + [right] * 10 + [left] * 70 + [right] * 10)
+    truths = Shot("street", path, [], first_id=3000).fixtures()
+    # The car of the street at 1137..1345 x 347..485, and nothing of the left part.
+    assert [len(truth) for truth in truths] == [0] * 10 + [2] * 10 + [0] * 70 + [2] * 10
+    ids = [object_id for truth in (truths[12], truths[95]) for object_id, _, _ in truth]
+    assert len(set(ids)) == 4
+    assert min(ids) >= 3000
+    assert truths[12][0][1:] == ((157.0, 111.0, 365.0, 249.0), "car")
+
+
 def test_visits_come_in_over_an_edge_and_leave() -> None:
     rng = np.random.default_rng(6)
     path = camera.fixed(rng, 900, camera.Room(1500, 700))
