@@ -131,8 +131,14 @@ class Tracker:
         age_ms = np.zeros(len(found), np.float32)
         return Tracks(found.xyxy_px, found.scores, found.class_ids, seen["id"].copy(), age_ms)
 
-    def predict(self, stamp_ns: int, camera_motion: np.ndarray | None) -> Tracks:
-        """All live tracks, moved on to a frame that the detector does not see."""
+    def predict(self, stamp_ns: int, camera_motion: np.ndarray | None, at_rest: bool = False) -> Tracks:
+        """All live tracks, moved on to a frame that the detector does not see.
+
+        at_rest: the gate saw that nothing moves by itself on this frame: what walked has stopped.
+        """
+        if at_rest:
+            self._tracks["speed"] = 0.0
+            self._tracks["var"][:, 1:] = 0.0
         self._advance(stamp_ns, camera_motion)
         shown = self._tracks[self._tracks["missed"] <= self.config.max_missed]
         shown = shown[np.argsort(-shown["score"], kind="stable")]

@@ -133,17 +133,23 @@ def _methods(
         tick("simulate")
 
     for name, record in seen.gates.items():
-        published = with_tracker(np.array(record.passed), reference, record.motions)
+        published = with_tracker(np.array(record.passed), reference, record.motions, record.at_rest)
         tell(name, published, Cost(record.ms, sum(record.cpu_s)), record.reasons)
     tell("every_frame", without_tracker(np.ones(n, bool), reference), Cost())
     for times in rivals.MOG2_AREAS:
         moved = np.array(seen.mog2.seen) >= times * config.min_changed_area
         passed = rivals.bounded(moved, stamps_ns, config.max_blind_ms)
         name = "mog2" if times == 1 else f"mog2_area_x{times}"
-        tell(name, with_tracker(passed, reference), Cost(seen.mog2.ms, sum(seen.mog2.cpu_s)))
+        # What is skipped because nothing moves, rests: as for our gate.
+        tell(
+            name,
+            with_tracker(passed, reference, None, (~moved).tolist()),
+            Cost(seen.mog2.ms, sum(seen.mog2.cpu_s)),
+        )
     for name, watch in seen.averages.items():
-        passed = rivals.bounded(np.array(watch.seen) > 0, stamps_ns, config.max_blind_ms)
-        tell(name, with_tracker(passed, reference), Cost(watch.ms, sum(watch.cpu_s)))
+        moved = np.array(watch.seen) > 0
+        passed = rivals.bounded(moved, stamps_ns, config.max_blind_ms)
+        tell(name, with_tracker(passed, reference, None, (~moved).tolist()), Cost(watch.ms, sum(watch.cpu_s)))
     # Camera motion as our gate measures it, at no charge.
     motions = seen.gates["gate"].motions
     for every in rivals.INTERVALS:

@@ -18,17 +18,21 @@ from edge_vision.evaluate.errors import EvaluateError
 OURS = "edge_vision.core.gate:FrameGate"
 SEED = 3
 """Of our gate's audit: the same frames are sampled each time."""
+AT_REST = ("still", "compensated")
 
 
 @dataclass(slots=True, eq=False)
 class Record:
     """One entry per frame. motions: (3, 3) camera motion since the frame before, or None.
 
+    at_rest: the gate says that nothing moves by itself.
+
     ms, cpu_s: of the decision. errors: how often the gate raised, and what it said first.
     """
 
     passed: list[bool] = field(default_factory=list)
     motions: list[np.ndarray | None] = field(default_factory=list)
+    at_rest: list[bool] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
     ms: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
@@ -98,7 +102,9 @@ class Judge:
         record.cpu_s.append(thread_time() - cpu)
         record.passed.append(passed)
         record.motions.append(self._motion(answer))
-        record.reasons[str(getattr(answer, "reason", "passed" if passed else "skipped"))] += 1
+        reason = str(getattr(answer, "reason", "passed" if passed else "skipped"))
+        record.reasons[reason] += 1
+        record.at_rest.append(reason in AT_REST)
 
     def _note(self, error: Exception) -> None:
         self.record.errors += 1

@@ -36,9 +36,16 @@ def without_tracker(passed: np.ndarray, reference: Reference) -> Published:
 
 
 def with_tracker(
-    passed: np.ndarray, reference: Reference, motions: Sequence[np.ndarray | None] | None = None
+    passed: np.ndarray,
+    reference: Reference,
+    motions: Sequence[np.ndarray | None] | None = None,
+    at_rest: Sequence[bool] | None = None,
 ) -> Published:
-    """Frames that are skipped show the tracks. motions: of the camera since the frame before, per frame."""
+    """Frames that are skipped show the tracks.
+
+    motions: of the camera since the frame before, per frame. at_rest: whether nothing moves by itself, per
+    frame; None = not known.
+    """
     tracker = Tracker(*reference.size_px)
     boxes = []
     started = thread_time()
@@ -48,5 +55,6 @@ def with_tracker(
             tracker.update(reference.found[at], stamp_ns, motion)
             boxes.append(reference.found[at])
         else:
-            boxes.append(tracker.predict(stamp_ns, motion).detections())
+            rests = at_rest is not None and bool(at_rest[at])
+            boxes.append(tracker.predict(stamp_ns, motion, rests).detections())
     return Published(passed, boxes, thread_time() - started)

@@ -49,6 +49,18 @@ def test_a_constant_velocity_is_learned_and_kept():
         assert moved.age_ms == pytest.approx([33 * i])
 
 
+def test_what_the_gate_saw_at_rest_stays_where_it_is_in_the_scene():
+    one = tracker()
+    for i in range(5):
+        one.update(found((100 + 20 * i, 200, 40, 80)), i * 200 * MS, STILL)
+    assert centres(one.predict(833 * MS, STILL))[0, 0] > 182
+    stopped = centres(one.predict(866 * MS, STILL, at_rest=True))
+    for i in range(1, 20):
+        assert centres(one.predict((866 + 33 * i) * MS, STILL, at_rest=True)) == pytest.approx(stopped)
+    panned = one.predict(1600 * MS, shift(-7, 2), at_rest=True)
+    assert centres(panned) == pytest.approx(stopped + [-7, 2], abs=0.01)
+
+
 def test_an_inferred_frame_publishes_the_detections_themselves():
     one = tracker()
     rng = np.random.default_rng(0)
