@@ -41,6 +41,10 @@ NOISE_MEMORY = 0.8
 # A camera that was proven to stand is not asked again for so many frames, unless this much more changes.
 PROVEN_FRAMES = 5
 SAME_THING = 1.3
+# A camera that seems to stand is asked every so many frames whether it creeps, by so much since the anchor.
+ASK_EVERY = 10
+NOISIER = 1.25
+CREEP_PX = 0.75
 # Differences in less than this share of a picture without corners are things, not the camera.
 LOCAL_AREA = 0.3
 # Grey levels of noise, at luma size, that are believed of the very first difference.
@@ -125,6 +129,8 @@ class MotionEstimator:
         self._from_seen: np.ndarray | None = None
         self._light = NO_CHANGE
         self._noise = 0.0
+        # Frames since the corners were last asked about a camera that seems to stand.
+        self._unasked = 0
         # For how many frames more, and with how much changing, the camera is known to stand.
         self._proven_frames, self._proven_area = 0, 0.0
         self._mask: np.ndarray | None = None
@@ -233,12 +239,28 @@ class MotionEstimator:
     def _standing(self, anchor: _Still, now: _Still, config: MotionConfig) -> Motion:
         """The judgement of a camera that has not moved as far as is known."""
         compared = self._compared(anchor, IDENTITY, config)
+        if config.ego_motion and self._creeps(anchor, now, compared.sigma):
+            return self._moving(anchor, now, config, IDENTITY, compared.light, sure=False)
         if config.ego_motion and self._may_have_moved(compared, config):
             # Without corners nobody can tell, and a local difference is better called a thing that moves.
             local = cv2.countNonZero(compared.mask) < LOCAL_AREA * compared.mask.size
             if not local or self._misfits(compared) or anchor.ego.has_corners:
                 return self._moving(anchor, now, config, IDENTITY, compared.light, sure=False)
         return self._judged("standing", compared, config)
+
+    def _creeps(self, anchor: _Still, now: _Still, sigma: float) -> bool:
+        """True where the corners show that the camera moves, so slowly that nothing differs yet.
+
+        They are asked now and then, and when the picture seems to become noisier: so a scene of little contrast
+        looks when it slips away.
+        """
+        self._unasked += 1
+        noisier = sigma > NOISIER * self._noise + 0.25
+        if self._unasked < ASK_EVERY and not noisier:
+            return False
+        self._unasked = 0
+        found = anchor.ego.motion_to(now.ego.luma, IDENTITY, sure=True)
+        return found is not None and largest_shift_px(found.transform, now.smooth.shape) >= CREEP_PX
 
     def _may_have_moved(self, compared: _Compared, config: MotionConfig) -> bool:
         """Whether something moves, or the camera does, and the corners must tell which.
@@ -258,6 +280,7 @@ class MotionEstimator:
         self, anchor: _Still, now: _Still, config: MotionConfig, guess: np.ndarray, light: Light, sure: bool
     ) -> Motion:
         """The judgement of a camera that may have moved. light: about what it is against the anchor."""
+        self._unasked = 0
         luma = now.ego.luma
         if light.step > LK_LIGHT:
             luma = light.undone(luma)

@@ -232,3 +232,18 @@ def test_the_background_is_large_enough_for_these_paths():
         for step in range(15):
             centre = np.linalg.inv(camera(step)) @ np.array([320.0, 180.0, 1.0])
             assert 290 < centre[0] < width - 290 and 160 < centre[1] < height - 160
+
+
+def test_a_camera_that_creeps_is_found_to_move_before_anything_differs():
+    watch = Watch()
+    watch.show(standing(0))
+    cameras = [
+        watch.show(pose(500 + 0.12 * step, 420, zoom=1.0 + 0.0003 * step)).camera for step in range(1, 30)
+    ]
+    assert "moving" in cameras and not watch.show(pose(503.5, 420, zoom=1.009)).changed
+
+
+def test_a_camera_that_stands_is_never_found_to_creep():
+    watch = Watch()
+    watch.show(standing(0), noise=8.0)
+    assert {watch.show(standing(step), noise=8.0).camera for step in range(1, 60)} == {"standing"}
