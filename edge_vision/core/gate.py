@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 
 from edge_vision.core.audit import MissAudit
+from edge_vision.core.comparison import MotionConfig
 from edge_vision.core.detections import Detections
 from edge_vision.core.difference import NO_REGIONS
 from edge_vision.core.frame import Frame
 from edge_vision.core.gate_policy import SKIPS, GateConfig, GatePolicy
-from edge_vision.core.motion import Motion, MotionConfig, MotionEstimator
+from edge_vision.core.motion import Motion, MotionEstimator
 
 # An object that was told of within this time is no miss for the audit: a detector's score flickers.
 TOLD_MS = 2000.0
@@ -107,7 +108,11 @@ class FrameGate:
         scale = frame.width_px // luma.shape[1]
         small_prior = None if prior is None else _in_source_pixels(prior, 1.0 / scale)
         settings = MotionConfig(
-            config.pixel_threshold, config.noise_factor, config.min_changed_area, config.ego_motion
+            config.pixel_threshold,
+            config.noise_factor,
+            config.min_changed_area,
+            config.ego_motion,
+            config.parallax,
         )
         self._motion = self._estimator.observe(luma, settings, small_prior)
         return self._motion, scale

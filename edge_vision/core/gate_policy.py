@@ -65,6 +65,7 @@ class GateConfig:
     settle_ms: float = 200.0
     tracked_interval_ms: float = 0.0
     ego_motion: bool = True
+    parallax: bool = True
     light_jump: float = 8.0
     max_new_view: float = 0.04
     saturated_area: float = 0.3

@@ -18,20 +18,9 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from edge_vision.core.difference import (
-    NO_CHANGE,
-    NO_LIGHT_SIGMA,
-    NO_REGIONS,
-    Light,
-    beyond,
-    changed_mask,
-    envelope,
-    fit_light,
-    noise_sigma,
-    regions_of,
-)
-from edge_vision.core.ego_motion import IDENTITY, EgoReference, largest_shift_px
-from edge_vision.core.parallax import without_parallax
+from edge_vision.core.comparison import Compared, MotionConfig, Still, compare, counts
+from edge_vision.core.difference import NO_CHANGE, NO_REGIONS, Light, regions_of
+from edge_vision.core.ego_motion import IDENTITY, largest_shift_px
 from edge_vision.core.view import between, chained, moved, overlap
 
 # A picture whose corners move less than this, at luma size, stays as it is: warping would only blur.
@@ -47,8 +36,6 @@ NOISIER = 1.25
 CREEP_PX = 0.75
 # Differences in less than this share of a picture without corners are things, not the camera.
 LOCAL_AREA = 0.3
-# Grey levels of noise, at luma size, that are believed of the very first difference.
-FIRST_NOISE = 6.0
 # No camera that still shows something has more than this.
 MISFIT_NOISE = 15.0
 # The picture in coarse parts, rows and columns.
@@ -58,17 +45,6 @@ LK_LIGHT = 4.0
 
 
 Camera = Literal["standing", "moving", "unknown"]
-
-
-@dataclass(frozen=True, slots=True)
-class MotionConfig:
-    """pixel_threshold: grey levels, at least; noise_factor: threshold in standard deviations of the noise;
-    min_changed_area: share of the picture; ego_motion: align the anchor with the camera's motion."""
-
-    pixel_threshold: float = 10.0
-    noise_factor: float = 6.0
-    min_changed_area: float = 0.0005
-    ego_motion: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,24 +67,7 @@ class Motion:
     noise: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Compared:
-    """The light between two images, the mask of what else differs, and the noise in grey levels."""
-
-    light: Light
-    mask: np.ndarray
-    sigma: float
-
-
 UNKNOWN = Motion("unknown", None, True, 1.0, 1.0, 0.0, 0.0)
-
-
-class _Still:
-    """A luma image to compare with, sharp for the corners and smoothed for the differences."""
-
-    def __init__(self, luma: np.ndarray, smooth: np.ndarray) -> None:
-        self.ego = EgoReference(luma)
-        self.smooth = smooth
 
 
 class MotionEstimator:
@@ -120,9 +79,9 @@ class MotionEstimator:
     def forget(self) -> None:
         """Start anew: the next image becomes the anchor."""
         self._config = MotionConfig()
-        self._now: _Still | None = None
-        self._anchor: _Still | None = None
-        self._earlier: _Still | None = None
+        self._now: Still | None = None
+        self._anchor: Still | None = None
+        self._earlier: Still | None = None
         # Where the anchor's and the earlier image's scene is now, and the scene that was last seen.
         self._from_anchor = IDENTITY
         self._from_earlier: np.ndarray | None = None
@@ -137,7 +96,7 @@ class MotionEstimator:
 
     def observe(self, luma: np.ndarray, config: MotionConfig, prior: np.ndarray | None = None) -> Motion:
         """Judge an image, (h, w) uint8. prior: (3, 3), camera motion since the image before, luma pixels."""
-        self._now, self._config = _Still(luma, cv2.blur(luma, (3, 3))), config
+        self._now, self._config = Still(luma, cv2.blur(luma, (3, 3))), config
         self._mask = None
         if self._anchor is None or self._anchor.smooth.shape != luma.shape:
             self.rebase()
@@ -207,7 +166,7 @@ class MotionEstimator:
         rest = self._mask.copy()
         for left, top, right, bottom in np.rint(boxes_px).astype(int).tolist():
             rest[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = 0
-        return _counts(rest, self._config)
+        return counts(rest, self._config)
 
     @property
     def anchor_view(self) -> float:
@@ -228,17 +187,17 @@ class MotionEstimator:
         if self._earlier is None or self._now is None or self._from_earlier is None:
             return False
         # Thin lines count here: the edges of something slow.
-        compared = self._compared(self._earlier, self._from_earlier, config, opened=False)
-        return not _counts(compared.mask, config)
+        compared = compare(self._now, self._earlier, self._noise, self._from_earlier, config, opened=False)
+        return not counts(compared.mask, config)
 
     def regions(self, width_px: int, height_px: int) -> np.ndarray:
         """Where the last image differs, (n, 4) float32 xyxy_px in a source image of that size."""
         return NO_REGIONS if self._mask is None else regions_of(self._mask, width_px, height_px)
 
     # How.
-    def _standing(self, anchor: _Still, now: _Still, config: MotionConfig) -> Motion:
+    def _standing(self, anchor: Still, now: Still, config: MotionConfig) -> Motion:
         """The judgement of a camera that has not moved as far as is known."""
-        compared = self._compared(anchor, IDENTITY, config)
+        compared = compare(now, anchor, self._noise, IDENTITY, config)
         if config.ego_motion and self._creeps(anchor, now, compared.sigma):
             return self._moving(anchor, now, config, IDENTITY, compared.light, sure=False)
         if config.ego_motion and self._may_have_moved(compared, config):
@@ -248,11 +207,11 @@ class MotionEstimator:
                 return self._moving(anchor, now, config, IDENTITY, compared.light, sure=False)
         return self._judged("standing", compared, config)
 
-    def _creeps(self, anchor: _Still, now: _Still, sigma: float) -> bool:
+    def _creeps(self, anchor: Still, now: Still, sigma: float) -> bool:
         """True where the corners show that the camera moves, so slowly that nothing differs yet.
 
-        They are asked now and then, and when the picture seems to become noisier: so a scene of little contrast
-        looks when it slips away.
+        They are asked now and then, and when the picture seems to become noisier: so a scene of little
+        contrast looks when it slips away.
         """
         self._unasked += 1
         noisier = sigma > NOISIER * self._noise + 0.25
@@ -262,7 +221,7 @@ class MotionEstimator:
         found = anchor.ego.motion_to(now.ego.luma, IDENTITY, sure=True)
         return found is not None and largest_shift_px(found.transform, now.smooth.shape) >= CREEP_PX
 
-    def _may_have_moved(self, compared: _Compared, config: MotionConfig) -> bool:
+    def _may_have_moved(self, compared: Compared, config: MotionConfig) -> bool:
         """Whether something moves, or the camera does, and the corners must tell which.
 
         While a thing moves before a camera that was just proven to stand, they need not be asked each time: a
@@ -270,14 +229,14 @@ class MotionEstimator:
         """
         if self._misfits(compared):
             return True
-        if not _counts(compared.mask, config):
+        if not counts(compared.mask, config):
             return False
         area = cv2.countNonZero(compared.mask) / compared.mask.size
         self._proven_frames -= 1
         return self._proven_frames < 0 or area > SAME_THING * self._proven_area
 
     def _moving(
-        self, anchor: _Still, now: _Still, config: MotionConfig, guess: np.ndarray, light: Light, sure: bool
+        self, anchor: Still, now: Still, config: MotionConfig, guess: np.ndarray, light: Light, sure: bool
     ) -> Motion:
         """The judgement of a camera that may have moved. light: about what it is against the anchor."""
         self._unasked = 0
@@ -290,7 +249,7 @@ class MotionEstimator:
             return UNKNOWN
         stands = largest_shift_px(found.transform, luma.shape) < STANDING_PX
         self._from_anchor = IDENTITY if stands else found.transform
-        compared = self._compared(anchor, self._from_anchor, config)
+        compared = compare(now, anchor, self._noise, self._from_anchor, config)
         if stands:
             self._proven_frames = PROVEN_FRAMES
             self._proven_area = cv2.countNonZero(compared.mask) / compared.mask.size
@@ -299,46 +258,17 @@ class MotionEstimator:
             return UNKNOWN
         return self._judged("standing" if stands else "moving", compared, config)
 
-    def _misfits(self, compared: _Compared) -> bool:
+    def _misfits(self, compared: Compared) -> bool:
         """True where half of the picture differs by more than noise does: it is not the same scene."""
         return compared.sigma > max(MISFIT_NOISE, 4.0 * self._noise)
 
-    def _judged(self, camera: Camera, compared: _Compared, config: MotionConfig) -> Motion:
+    def _judged(self, camera: Camera, compared: Compared, config: MotionConfig) -> Motion:
         step, self._light = compared.light.relative_to(self._light).step, compared.light
         sigma, mask = compared.sigma, compared.mask
         self._noise = sigma if self._noise == 0.0 else NOISE_MEMORY * self._noise + (1 - NOISE_MEMORY) * sigma
-        changed = _counts(mask, config)
+        changed = counts(mask, config)
         self._mask = mask if changed else None
         return Motion(camera, None, changed, cv2.countNonZero(mask) / mask.size, 0.0, step, self._noise)
-
-    def _compared(
-        self, still: _Still, transform: np.ndarray, config: MotionConfig, opened: bool = True
-    ) -> _Compared:
-        """What differs in the last image from an earlier one, moved by a transform.
-
-        opened: thin lines do not count.
-        """
-        assert self._now is not None
-        current, light = self._now.smooth, NO_CHANGE
-        reference, valid = moved(still.smooth, transform)
-        difference = cv2.absdiff(current, reference)
-        sigma = noise_sigma(difference, valid)
-        if sigma > NO_LIGHT_SIGMA:
-            light = fit_light(reference, current, valid)
-            lit = light.applied(reference)
-            if lit is not reference:
-                reference, difference = lit, cv2.absdiff(current, lit)
-                sigma = noise_sigma(difference, valid)
-        # A misaligned picture looks noisy all over: the threshold follows such a jump in steps only.
-        trusted = min(sigma, FIRST_NOISE if self._noise == 0.0 else 1.5 * self._noise + 0.5)
-        threshold = max(config.pixel_threshold, config.noise_factor * max(self._noise, trusted))
-        if valid is None:
-            return _Compared(light, changed_mask(difference, threshold, opened), sigma)
-        low, high = envelope(reference)
-        mask = cv2.bitwise_and(changed_mask(beyond(low, high, current), threshold, opened), valid)
-        if _counts(mask, config):
-            mask = without_parallax(mask, current, low, high, valid, transform, threshold)
-        return _Compared(light, mask, sigma)
 
     def _new_view(self) -> float:
         """Share of the picture that the last seen image did not show."""
@@ -348,8 +278,3 @@ class MotionEstimator:
         if self._from_seen is IDENTITY:
             return 0.0
         return 1.0 - overlap(self._from_seen, self._now.smooth.shape)
-
-
-def _counts(mask: np.ndarray, config: MotionConfig) -> bool:
-    """True where so much has changed that it counts."""
-    return cv2.countNonZero(mask) >= max(1.0, config.min_changed_area * mask.size)

@@ -106,6 +106,10 @@ _MOTION = (
     ),
     _setting("ego_motion", "Take the camera's own motion out before comparing. Off = for a fixed camera."),
     _setting(
+        "parallax",
+        "Take near things that the camera's travel displaces for known. Off = more frames pass on the move.",
+    ),
+    _setting(
         "max_new_view",
         "A frame passes when the moving camera shows this share of the picture that was not in view before.",
         "0..1",

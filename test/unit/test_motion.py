@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from motion_cases import background, luma, luma_motion, picture, pose
 
+from edge_vision.core.comparison import MotionConfig
 from edge_vision.core.ego_motion import largest_shift_px
-from edge_vision.core.motion import CELLS, Motion, MotionConfig, MotionEstimator
+from edge_vision.core.motion import CELLS, Motion, MotionEstimator
 
 CONFIG = MotionConfig()
 SHAPE = (180, 320)
@@ -247,3 +248,9 @@ def test_a_camera_that_stands_is_never_found_to_creep():
     watch = Watch()
     watch.show(standing(0), noise=8.0)
     assert {watch.show(standing(step), noise=8.0).camera for step in range(1, 60)} == {"standing"}
+
+
+def test_parallax_can_be_switched_off():
+    watch = Watch(MotionConfig(parallax=False))
+    watch.show(panning(0), **near_thing(0, 2.0))
+    assert any(watch.show(panning(step), **near_thing(step, 2.0)).changed for step in range(1, 7))

@@ -58,7 +58,7 @@ def test_what_the_gate_saw_at_rest_stays_where_it_is_in_the_scene():
     for i in range(1, 20):
         assert centres(one.predict((866 + 33 * i) * MS, STILL, at_rest=True)) == pytest.approx(stopped)
     panned = one.predict(1600 * MS, shift(-7, 2), at_rest=True)
-    assert centres(panned) == pytest.approx(stopped + [-7, 2], abs=0.01)
+    assert centres(panned) == pytest.approx(stopped + np.array([-7, 2]), abs=0.01)
 
 
 def test_an_inferred_frame_publishes_the_detections_themselves():
