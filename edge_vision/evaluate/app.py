@@ -16,6 +16,7 @@ from edge_vision.evaluate import plot, pool, report
 from edge_vision.evaluate.condition import QUICK_FRAMES, gate_names
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.judged import OURS, check_gate
+from edge_vision.evaluate.markdown import markdown
 from edge_vision.evaluate.real_clips import clip_condition, known_clips
 from edge_vision.evaluate.scenes import SPLITS, Condition, conditions
 
@@ -165,7 +166,8 @@ def _leave(options: argparse.Namespace, results: dict[str, Any], complete: bool,
     path = options.out / "report.json"
     path.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n")
     print("\n" + whole["headline"])
-    files = [path]
+    files = [path, options.out / "table.md"]
+    files[1].write_text(markdown(results))
     missing = plot.missing_package()
     if missing:
         print(missing, file=sys.stderr)

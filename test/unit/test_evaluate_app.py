@@ -277,6 +277,8 @@ def test_a_small_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert report["hashes"]["model"] and report["complete"] and report["quick"]
     assert report["headline"] in capsys.readouterr().out
     assert (out / "gate.png").exists() == (plot.missing_package() is None)
+    head, _, row = (out / "table.md").read_text().splitlines()
+    assert head.count("|") == row.count("|") == 10 and row.startswith("| static | ")
 
 
 @needs_clips
