@@ -64,7 +64,7 @@ def _panel(axes: Any, condition: Mapping[str, Any], key: str, name: str) -> None
             axes.plot(
                 mine["calls_share"], mine[key], marker, ms=size, color="tab:red", mec="black", label=gate
             )
-    if key == "delay_ms_p95":
+    if key == "delay_ms_p95" and condition["events"]:
         axes.set_yscale("symlog", linthresh=30)
         axes.set_ylim(-3, None)
     axes.set_xlim(0, 1.02)
