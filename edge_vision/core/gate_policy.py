@@ -70,7 +70,7 @@ class GateConfig:
     max_new_view: float = 0.03
     saturated_area: float = 0.3
     saturated_after_ms: float = 1000.0
-    saturated_open_ms: float = 2000.0
+    saturated_open_ms: float = 5000.0
     saturated_interval_ms: float = 60.0
     max_gap_ms: float = 1000.0
     audit_rate: float = 0.01
