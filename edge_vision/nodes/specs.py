@@ -140,7 +140,10 @@ DETECTOR = NodeSpec(
         Topic("image_accepted", "sensor_msgs/msg/Image", "in", "What the cascade accepted, or any camera."),
         compressed("image_accepted"),
         Topic(
-            "cascade_ticks", "diagnostic_msgs/msg/DiagnosticArray", "in", "The ticks, which keep the books."
+            "cascade_ticks",
+            "diagnostic_msgs/msg/DiagnosticArray",
+            "in",
+            "The ticks, which keep the books and move the tracks.",
         ),
         Topic(
             "detections",

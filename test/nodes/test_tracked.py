@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
 from model_cases import EFFICIENTNET, SSD, bundle_or_skip, video_frame
+from rclpy.qos import QoSReliabilityPolicy
 from ros_cases import (
     AS_SEEN,
     CHAIN,
@@ -152,6 +153,10 @@ def test_it_can_be_switched_on_and_off_while_it_runs(start, robot):
     scene = Scene(start, robot, publish=False)
     scene.show()
     assert robot.set("detector", publish_tracked=True).successful
+    (offered,) = robot.wait(
+        lambda: robot.node.get_publishers_info_by_topic("detections_tracked"), "detections_tracked"
+    )
+    assert offered.qos_profile.reliability == QoSReliabilityPolicy.RELIABLE
     scene.tracked = detections_of(robot, "detections_tracked")
     scene.show()
     scene.heard(1, 1)
@@ -318,6 +323,40 @@ def test_tracking_that_fails_costs_no_frame(start, robot, monkeypatch):
     scene.heard(1, 0)
     assert len(scene.inferred[0].detections) >= 5
     assert {one.id for one in scene.inferred[0].detections} == {""}
+
+
+def test_the_books_balance_while_it_is_switched_under_load(start, robot):
+    """Frames skipped, passed and superseded from another thread; a topic and a node that come and go."""
+    scene = Scene(start, robot)
+    receive, hub = scene.running.hub.receiver("/image_raw"), scene.running.hub
+    end, sent = threading.Event(), [0]
+    moved = np.roll(scene.street, 40, axis=1)
+
+    def run() -> None:
+        while not end.wait(0.003):
+            sent[0] += 1
+            image = moved if sent[0] % 40 < 10 else scene.street
+            receive(Frame(image, sent[0] * 10**7, "cam", "bgr8", hub.next_seq()), None)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        for wanted in (False, True, False, True):
+            assert robot.set("detector", publish_tracked=wanted).successful
+            robot.turns(0.2)
+            assert law(scene.running.books)
+        for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+            assert robot.change_state("detector", transition)
+        robot.wait(lambda: scene.running.books["gated"] > 20, "skipped frames")
+        before = scene.running["detector"]._tracked._frames
+        robot.wait(lambda: scene.running["detector"]._tracked._frames > before + 5, "tracked boxes again")
+    finally:
+        end.set()
+        thread.join()
+    books = scene.running.settled(sent[0])
+    assert law(books) and books["received"] == sent[0]
+    failed = {reason for reason in books if reason.startswith("failed.")}
+    assert failed <= {"failed.detector_inactive", "failed.deactivated"}
 
 
 def test_in_one_process_cascade_ticks_have_the_gates_too(start, robot):
