@@ -64,7 +64,6 @@ class DetectorNode(StageNode):
         self._label_info = self.outlet(LabelInfo, "label_info", LATCHED)
         self._vision_info = self.outlet(VisionInfo, "vision_info", LATCHED)
         self._debug = self.outlet(Image, "~/debug_image", LATEST_IMAGE)
-        self._tracked.reset()
         self._tracked.publish(self.params["publish_tracked"])
         self._announce()
         super().activate()

@@ -25,6 +25,7 @@ from ros_cases import (
 from std_srvs.srv import Trigger
 
 from edge_vision.core.frame import Frame
+from edge_vision.core.tick import Tick
 from edge_vision.nodes.conversions import detections_from_message, detections_message, tick_from_message
 
 STEP_NS = 10**8
@@ -256,6 +257,32 @@ def test_tracked_boxes_wait_for_no_inference(start, robot, monkeypatch):
     _, values = robot.status("detector", lambda status, values: values["tracked.frames"] == "4")
     # 200, 300 and 400 ms or more after the first look; 400 ms after the third one's frame.
     assert float(values["tracked.age_ms.p99"]) <= 600.0
+
+
+def test_what_was_superseded_has_no_boxes_and_what_the_gate_did_not_judge_no_motion(start, robot):
+    """Ticks as the stages send them, by hand: each is rare, and known by its stage and fate."""
+    scene = Scene(start, robot)
+    scene.show()
+    detector, at_ns = scene.running["detector"], scene.last_ns
+    shift = np.array([[1, 0, 30], [0, 1, 0], [0, 0, 1]], float)
+    ticks = [
+        ("cascade", "superseded", shift),  # Judged: the next motion goes on from it.
+        ("cascade", "failed", shift),
+        ("gate", "superseded", None),  # Not judged: it has no part in the motion,
+        ("gate", "failed", None),  # nor is it a cut.
+        ("gate", "gated", shift),
+    ]
+    for n, (stage, fate, motion) in enumerate(ticks, 1):
+        detector.on_tick(
+            Tick(at_ns + n, "cam", stage, fate, "", seq=scene.running.hub.next_seq(), camera_motion=motion)
+        )
+    scene.heard(1, 1)
+    assert stamp_of(scene.tracked[0]) == at_ns + 5
+    first, now = boxes(scene.inferred[0]), boxes(scene.tracked[0])
+    assert len(now) >= 3
+    for name, box in now.items():
+        if first[name][2] < 768 - 100:
+            assert box[0] == pytest.approx(first[name][0] + 90.0, abs=0.01)
 
 
 def test_frames_that_the_cascade_rejects_are_told_too(start, robot):

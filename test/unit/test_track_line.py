@@ -146,6 +146,21 @@ def test_after_an_unknown_motion_nothing_is_shown_until_the_detector_has_looked(
     assert len(line.tracks(stamp(5))) == 0, "it was one"
 
 
+def test_a_frame_that_is_told_late_does_not_undo_a_look():
+    """A transport may bring it after the detector has looked at a later one."""
+    line = TrackLine()
+    for n in (0, 2, 3):
+        line.judged(stamp(n), STILL, n)
+    for n in (0, 2):
+        line.inferred(stamp(n), scene(n), SIZE)
+    before = line.tracks(stamp(3))
+    line.judged(stamp(1), shift(50.0), 4)
+    after = line.tracks(stamp(3))
+    np.testing.assert_array_equal(after.xyxy_px, before.xyxy_px)
+    np.testing.assert_array_equal(after.age_ms, [50, 50])
+    assert line.tracks(stamp(1)).xyxy_px[:, 0] == pytest.approx([150, 450])
+
+
 def test_another_size_of_picture_ends_all_tracks():
     line = line_of(4)
     ids = line.inferred(stamp(0), scene(0), SIZE)
