@@ -44,13 +44,13 @@ def line_of(n: int, motion: np.ndarray | None = STILL) -> TrackLine:
     return line
 
 
-def told_in_order(frames: int, looked: set[int], motions: list) -> dict[int, tuple]:
+def told_in_order(frames: int, looked: set[int], motions: list, rests: list[bool]) -> dict[int, tuple]:
     tracker, out = Tracker(*SIZE), {}
     for n in range(frames):
         if n in looked:
             tracker.update(scene(n), stamp(n), motions[n])
         else:
-            tracks = tracker.predict(stamp(n), motions[n])
+            tracks = tracker.predict(stamp(n), motions[n], rests[n])
             out[n] = (tracks.xyxy_px, tracks.ids, tracks.age_ms)
     return out
 
@@ -62,11 +62,12 @@ def test_late_and_out_of_order_is_as_in_order(data: st.DataObject) -> None:
     frames = data.draw(st.integers(2, 25))
     looked = {0, *data.draw(st.sets(st.integers(0, frames - 1), max_size=6))}
     motions = [shift(x) for x in data.draw(st.lists(st.floats(-5, 5), min_size=frames, max_size=frames))]
+    rests = data.draw(st.lists(st.booleans(), min_size=frames, max_size=frames))
     line, waiting = TrackLine(), sorted(looked)
     order = data.draw(st.permutations(range(frames)))
     told: set[int] = set()
     for n in order:
-        line.judged(stamp(n), motions[n], n)
+        line.judged(stamp(n), motions[n], n, rests[n])
         told.add(n)
         if data.draw(st.booleans()):
             assert line.tracks(stamp(n)) is not None
@@ -76,7 +77,7 @@ def test_late_and_out_of_order_is_as_in_order(data: st.DataObject) -> None:
             waiting.pop(0)
     for n in waiting:
         line.inferred(stamp(n), scene(n), SIZE)
-    for n, (xyxy_px, ids, age_ms) in told_in_order(frames, looked, motions).items():
+    for n, (xyxy_px, ids, age_ms) in told_in_order(frames, looked, motions, rests).items():
         tracks = line.tracks(stamp(n))
         assert tracks is not None
         np.testing.assert_array_equal(tracks.xyxy_px, xyxy_px)
