@@ -53,6 +53,8 @@ MIN_VISIBLE = 0.3
 """Share of a box that must be within the picture."""
 FEW_MATCHES = 0.6
 """Where a smaller share finds its like, all may have moved alike."""
+AT_REST = ("still", "compensated")
+"""The gate's reasons to skip a frame that say: nothing moves by itself."""
 REMEMBERED = 1
 """For so many further inferences what is no longer shown keeps its id and speed, should it come back."""
 
@@ -93,6 +95,15 @@ class Tracks:
         return Detections(self.xyxy_px, self.scores, self.class_ids)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TrackerState:
+    """All that a tracker knows at one moment: tracks, (n,) TRACK, and the stamps of the last calls."""
+
+    tracks: np.ndarray
+    stamp_ns: int
+    inferred_ns: int
+
+
 class Tracker:
     """Gives every frame of one camera its boxes. One call of `update` or `predict` for each, in order.
 
@@ -114,9 +125,23 @@ class Tracker:
         """Forget all objects: after a cut, or with another camera. Ids are not given again."""
         self._tracks = np.zeros(0, TRACK)
 
+    def resize(self, width_px: int, height_px: int) -> None:
+        """Go on with pictures of another size. All tracks end."""
+        self._corner_px = np.array([width_px, height_px], np.float64)
+        self.reset()
+
+    def state(self) -> TrackerState:
+        """What is known now, to come back to with `restore`."""
+        return TrackerState(self._tracks.copy(), self._stamp_ns, self._inferred_ns)
+
+    def restore(self, state: TrackerState) -> None:
+        """Go on from a state. Ids that were given since are not given again."""
+        self._tracks = state.tracks.copy()
+        self._stamp_ns, self._inferred_ns = state.stamp_ns, state.inferred_ns
+
     def update(self, found: Detections, stamp_ns: int, camera_motion: np.ndarray | None) -> Tracks:
         """Tell what the detector found on this frame. Returns just that, in its order, with ids."""
-        self._advance(stamp_ns, camera_motion)
+        self.move(stamp_ns, camera_motion)
         measured = centres(found.xyxy_px)
         old, at = self._match(measured, found.class_ids, stamp_ns)
         seen = new_tracks(measured)
@@ -136,20 +161,14 @@ class Tracker:
 
         at_rest: the gate saw that nothing moves by itself on this frame: what walked has stopped.
         """
+        self.move(stamp_ns, camera_motion, at_rest)
+        return self.shown()
+
+    def move(self, stamp_ns: int, camera_motion: np.ndarray | None, at_rest: bool = False) -> None:
+        """As `predict`, without a look at the tracks."""
         if at_rest:
             self._tracks["speed"] = 0.0
             self._tracks["var"][:, 1:] = 0.0
-        self._advance(stamp_ns, camera_motion)
-        shown = self._tracks[self._tracks["missed"] <= self.config.max_missed]
-        shown = shown[np.argsort(-shown["score"], kind="stable")]
-        low, high = corners(shown["box"])
-        xyxy = np.concatenate(
-            (np.maximum(low, 0.0), np.minimum(high, self._corner_px)), axis=1, dtype=np.float32
-        )
-        age_ms = ((stamp_ns - shown["seen_ns"]) * 1e-6).astype(np.float32)
-        return Tracks(xyxy, shown["score"], shown["class_id"], shown["id"], age_ms)
-
-    def _advance(self, stamp_ns: int, camera_motion: np.ndarray | None) -> None:
         seconds = (stamp_ns - self._stamp_ns) * 1e-9
         self._stamp_ns = stamp_ns
         if seconds < 0.0:
@@ -163,6 +182,17 @@ class Tracker:
         keep = self._is_sure(tracks) & self._is_visible(tracks)
         if not keep.all():
             self._tracks = tracks[keep]
+
+    def shown(self) -> Tracks:
+        """All live tracks, where they were when last told of a frame."""
+        shown = self._tracks[self._tracks["missed"] <= self.config.max_missed]
+        shown = shown[np.argsort(-shown["score"], kind="stable")]
+        low, high = corners(shown["box"])
+        xyxy = np.concatenate(
+            (np.maximum(low, 0.0), np.minimum(high, self._corner_px)), axis=1, dtype=np.float32
+        )
+        age_ms = ((self._stamp_ns - shown["seen_ns"]) * 1e-6).astype(np.float32)
+        return Tracks(xyxy, shown["score"], shown["class_id"], shown["id"], age_ms)
 
     def _match(
         self, measured: np.ndarray, class_ids: np.ndarray, stamp_ns: int

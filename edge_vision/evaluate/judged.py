@@ -13,12 +13,12 @@ import numpy as np
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
+from edge_vision.core.tracking import AT_REST
 from edge_vision.evaluate.errors import EvaluateError
 
 OURS = "edge_vision.core.gate:FrameGate"
 SEED = 3
 """Of our gate's audit: the same frames are sampled each time."""
-AT_REST = ("still", "compensated")
 
 
 @dataclass(slots=True, eq=False)

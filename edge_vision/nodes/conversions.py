@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from array import array
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -115,16 +116,34 @@ class ImageWriter:
             self._bytes = np.frombuffer(self._message.data, np.uint8)
 
 
-def detections_message(found: Detections, frame: Frame) -> Detection2DArray:
-    """Detections of a frame, in its pixels, under its header. class_id is the number of label_info."""
-    header = header_of(frame.stamp_ns, frame.frame_id)
-    rows = zip(found.xyxy_px.tolist(), found.scores.tolist(), found.class_ids.tolist(), strict=True)
-    return Detection2DArray(header=header, detections=[_detection(header, *row) for row in rows])
+class Headed(Protocol):
+    """What has a header: a frame, or the tick of one."""
+
+    @property
+    def stamp_ns(self) -> int: ...
+
+    @property
+    def frame_id(self) -> str: ...
 
 
-def _detection(header: Header, xyxy_px: list[float], score: float, class_id: int) -> Detection2D:
+def detections_message(found: Detections, of: Headed, ids: np.ndarray | None = None) -> Detection2DArray:
+    """Detections of a frame, in its pixels, under its header. class_id is the number of label_info.
+    ids: (n,) of the tracks, None where there are none."""
+    header = header_of(of.stamp_ns, of.frame_id)
+    return Detection2DArray(
+        header=header, detections=[_detection(header, *row) for row in rows_of(found, ids)]
+    )
+
+
+def rows_of(found: Detections, ids: np.ndarray | None) -> Iterator[tuple[list[float], float, int, str]]:
+    """xyxy_px, score, class_id and id of each detection; the id is empty where ids is None."""
+    names = [""] * len(found) if ids is None else [str(number) for number in ids.tolist()]
+    return zip(found.xyxy_px.tolist(), found.scores.tolist(), found.class_ids.tolist(), names, strict=True)
+
+
+def _detection(header: Header, xyxy_px: list[float], score: float, class_id: int, track: str) -> Detection2D:
     hypothesis = ObjectHypothesisWithPose(hypothesis=ObjectHypothesis(class_id=str(class_id), score=score))
-    return Detection2D(header=header, bbox=_box(xyxy_px), results=[hypothesis])
+    return Detection2D(header=header, bbox=_box(xyxy_px), results=[hypothesis], id=track)
 
 
 def _box(xyxy_px: list[float]) -> BoundingBox2D:

@@ -25,6 +25,7 @@ from edge_vision.nodes.conversions import (
 from edge_vision.nodes.fast_detections import best_encoder
 from edge_vision.nodes.model import LoadedModel, load_model
 from edge_vision.nodes.stage import StageNode
+from edge_vision.nodes.tracked import TrackedBoxes
 
 STAGES = ("preprocess_ms", "inference_ms", "postprocess_ms", "age_ms")
 
@@ -43,6 +44,7 @@ class DetectorNode(StageNode):
         self._windows = {name: LatencyWindow() for name in STAGES}
         self._debug_writer = ImageWriter()
         self._encode = best_encoder()
+        self._tracked = TrackedBoxes(self)
         self._last_count = 0
         self._found_topic = self.resolve_topic_name("detections")
         self._model_topic = self.resolve_topic_name("vision_info")
@@ -62,10 +64,16 @@ class DetectorNode(StageNode):
         self._label_info = self.outlet(LabelInfo, "label_info", LATCHED)
         self._vision_info = self.outlet(VisionInfo, "vision_info", LATCHED)
         self._debug = self.outlet(Image, "~/debug_image", LATEST_IMAGE)
+        self._tracked.publish(self.params["publish_tracked"])
         self._announce()
         super().activate()
         # Last: a gate that hears of it sends a frame at once.
         self.hub.tell(self._model_topic)
+
+    def deactivate(self) -> None:
+        super().deactivate()
+        self._tracked.publish(False)
+        self._tracked.reset()
 
     def cleanup(self) -> None:
         model, self._model, self._detector = self._model, None, None
@@ -90,6 +98,18 @@ class DetectorNode(StageNode):
             if self.state == "active":
                 self._announce()
 
+        if self.state == "active":
+            self._tracked.publish(self.params["publish_tracked"])
+        if not self.params["enabled"]:
+            self._tracked.reset()
+
+    def on_time_jump(self) -> None:
+        self._tracked.reset()
+
+    def on_tick(self, tick: Tick) -> None:
+        if self._active:
+            self._tracked.told(tick)
+
     def _apply_thresholds(self) -> None:
         """The bundle's thresholds, but for those that the user set."""
         if self._model is None or self._detector is None:
@@ -101,6 +121,10 @@ class DetectorNode(StageNode):
         if self.params["max_detections"]:
             given["max_detections"] = self.params["max_detections"]
         self._detector.thresholds = replace(base, **given)
+
+    def _enqueue(self, frame: Frame, tick: Tick | None) -> None:
+        self._tracked.judged(frame, tick)
+        super()._enqueue(frame, tick)
 
     def process(self, frame: Frame, tick: Tick | None) -> None:
         if not self.params["enabled"] or self._detector is None:
@@ -114,7 +138,7 @@ class DetectorNode(StageNode):
         self._publish_debug(frame, found)
 
     def _publish(self, frame: Frame, found: Detections) -> None:
-        self._detections.publish(self._encode(found, frame))
+        self._detections.publish(self._encode(found, frame, self._tracked.ids(frame, found)))
         self.rate_out.tick()
         self._last_count = len(found)
 
@@ -144,6 +168,7 @@ class DetectorNode(StageNode):
             **super().status_values(),
             "enabled": self.params["enabled"],
             "last_count": self._last_count,
+            **self._tracked.status_values(),
         }
         for name, window in self._windows.items():
             values.update(latency_values(name, window.percentiles()))
@@ -151,6 +176,7 @@ class DetectorNode(StageNode):
 
     def reset_stats(self) -> None:
         super().reset_stats()
+        self._tracked.reset_stats()
         for window in self._windows.values():
             window.reset()
 

@@ -128,6 +128,11 @@ DETECTOR = NodeSpec(
         Param(
             "max_detections", 0, "Most detections per frame; 0 = the bundle's own.", "detections", 0, 10000
         ),
+        Param(
+            "publish_tracked",
+            False,
+            "Publish known objects on skipped frames, moved on to them, on `detections_tracked`.",
+        ),
         IMAGE_TRANSPORT,
         AUTOSTART,
     ),
@@ -135,13 +140,23 @@ DETECTOR = NodeSpec(
         Topic("image_accepted", "sensor_msgs/msg/Image", "in", "What the cascade accepted, or any camera."),
         compressed("image_accepted"),
         Topic(
-            "cascade_ticks", "diagnostic_msgs/msg/DiagnosticArray", "in", "The ticks, which keep the books."
+            "cascade_ticks",
+            "diagnostic_msgs/msg/DiagnosticArray",
+            "in",
+            "The ticks, which keep the books and move the tracks.",
         ),
         Topic(
             "detections",
             "vision_msgs/msg/Detection2DArray",
             "out",
             "Per inferred frame; empty = looked, nothing there.",
+        ),
+        Topic(
+            "detections_tracked",
+            "vision_msgs/msg/Detection2DArray",
+            "out",
+            "Per gated or rejected frame: where known objects should be now. With publish_tracked.",
+            (("publish_tracked", (True,)),),
         ),
         Topic(
             "label_info",

@@ -67,7 +67,10 @@ class StageNode(EdgeNode):
         self.process_ms = LatencyWindow()
         self._in_topic = self.resolve_topic_name(self.image_in)
         self._out_topic = self.resolve_topic_name(self.image_out) if self.image_out else ""
+        self._ticks_topic = self.resolve_topic_name(self.ticks_out) if self.ticks_out else ""
         self.hub.connect(self._in_topic, self.accept)
+        if self.ticks_in:
+            self.hub.listen(self.resolve_topic_name(self.ticks_in), self._hear)
         if self._out_topic:
             self.hub.advertise(self._out_topic)
 
@@ -87,6 +90,10 @@ class StageNode(EdgeNode):
 
     def on_time_jump(self) -> None:
         """The stamps have started anew: forget what was learnt from the frames before."""
+
+    def on_tick(self, tick: Tick) -> None:
+        """A stage before has decided on a frame. Any thread calls it, also while inactive; it must be quick.
+        A frame without a fate is told so and comes, in either order; the same may be told twice."""
 
     # Life cycle.
     def activate(self) -> None:
@@ -220,7 +227,7 @@ class StageNode(EdgeNode):
             self.settle(superseded[0], "superseded", self.stage, motion_of(superseded[1]))
 
     def _on_tick(self, message: DiagnosticArray) -> None:
-        """Keep the books of the stages before, which run in other processes, and pass their ticks on."""
+        """Keep the books of the stages before, which run in other processes."""
         if not self._active:
             return
         try:
@@ -229,12 +236,25 @@ class StageNode(EdgeNode):
             self.log_throttled("error", f"a message on {self.ticks_in} is no tick: {error}")
             return
         seq = self.hub.next_seq()
+        tick = tick._replace(seq=seq)
         if tick.fate:
             self.hub.ledger.receive(seq, tick.stage)
             self.hub.ledger.settle(seq, tick.fate, tick.reason)
-            self._emit(tick)
         elif self._join.tick(tick, seq, time.monotonic_ns()):
             self.hub.ledger.receive(seq, "transport")
+        self._hear(tick)
+
+    def _hear(self, tick: Tick) -> None:
+        """Pass the tick of a stage before on to those after this one; that of a frame which comes here too
+        only within this process, as on DDS this stage's own one says that it has come."""
+        try:
+            self.on_tick(tick)
+            if tick.fate:
+                self._emit(tick)
+            elif self._ticks_topic:
+                self.hub.tell(self._ticks_topic, tick)
+        except Exception as error:  # It must not cost the stage that tells its frame.
+            self.log_throttled("error", f"a tick was not taken up: {error}", "tick")
 
     # Work.
     def _do(self, job: Job) -> None:
@@ -293,6 +313,9 @@ class StageNode(EdgeNode):
             self._publish_safely(outlet, lambda: self._writer.message(frame))
 
     def _emit(self, tick: Tick) -> None:
+        """Tell the stages after this one, in this process and outside."""
+        if self._ticks_topic:
+            self.hub.tell(self._ticks_topic, tick)
         outlet = self._ticks_outlet
         if outlet is not None and outlet.listeners:
             self._publish_safely(outlet, lambda: tick_message(tick))

@@ -37,14 +37,20 @@ def results(draw: st.DrawFn) -> Detections:
 @settings(deadline=None, max_examples=150)
 @given(
     results(),
+    st.one_of(st.none(), st.lists(st.integers(0, 2**62), min_size=6, max_size=6)),
     st.integers(0, 2**31 * 10**9 - 1),
     st.text(st.characters(blacklist_characters="\0", codec="utf-8"), max_size=9),
 )
-def test_the_bytes_are_read_as_the_message(found: Detections, stamp_ns: int, frame_id: str) -> None:
+def test_the_bytes_are_read_as_the_message(
+    found: Detections, numbers: list[int] | None, stamp_ns: int, frame_id: str
+) -> None:
     frame = Frame(np.zeros((1, 1, 3), np.uint8), stamp_ns, frame_id)
-    assert deserialize_message(encode_detections(found, frame), Detection2DArray) == detections_message(
-        found, frame
-    )
+    ids = None if numbers is None else np.array(numbers[: len(found)], np.int64)
+    message = detections_message(found, frame, ids)
+    assert deserialize_message(encode_detections(found, frame, ids), Detection2DArray) == message
+    assert [one.id for one in message.detections] == [
+        "" if ids is None else str(ids[i]) for i in range(len(found))
+    ]
 
 
 def test_the_fast_way_is_taken_with_this_middleware() -> None:
@@ -53,5 +59,5 @@ def test_the_fast_way_is_taken_with_this_middleware() -> None:
 
 def test_another_layout_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A middleware that does not read the bytes as we mean them gets messages."""
-    monkeypatch.setattr("edge_vision.nodes.fast_detections._NO_ID", b"\2\0\0\0x\0")
+    monkeypatch.setattr("edge_vision.nodes.fast_detections._text", lambda text: b"\2\0\0\0x\0")
     assert best_encoder() is detections_message

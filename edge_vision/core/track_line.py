@@ -1,0 +1,169 @@
+"""Known objects on every frame, though what the detector finds comes late.
+
+The detector works on one frame while newer ones are judged and skipped. What it finds belongs to its own
+frame: it is put in there, and the frames since are followed anew from it. So each frame keeps the tracks as
+they were on it, up to a limit of frames; nothing is computed before it is asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_vision.core.detections import Detections
+from edge_vision.core.tracking import Tracker, TrackerConfig, TrackerState, Tracks
+
+MEMORY = 256
+"""Frames that are kept: 8 s at 30 Hz, longer than an inference takes. What is found later has no tracks."""
+LATEST_NS = 2_000_000_000
+"""A frame that is older than the newest by more is not late: the stamps have started anew."""
+
+
+@dataclass(slots=True, eq=False)
+class _Moment:
+    """One judged frame. state: the tracks on it, None until asked for. known: whether the detector has looked
+    since the camera's motion was last unknown. inferred: the detector looked at this very frame."""
+
+    stamp_ns: int
+    camera_motion: np.ndarray | None
+    at_rest: bool
+    state: TrackerState | None = None
+    known: bool = False
+    inferred: bool = False
+
+
+class TrackLine:
+    """The tracks of one camera along its judged frames. Any thread may call; each call is short.
+
+    Frames are known by their stamps, and ordered by them: they may be told in any order, and more than once.
+    Numbers (seq) only grow, and tell frames from before a reset, which then are ignored, from those after it.
+    """
+
+    def __init__(self, config: TrackerConfig | None = None) -> None:
+        self._tracker = Tracker(0, 0, config)
+        self._size_px = (0, 0)
+        self._line: list[_Moment] = []
+        self._from_seq = 0
+        self._lock = threading.Lock()
+
+    def reset(self, seq: int = 0) -> None:
+        """End all tracks, and ignore frames with numbers below seq. Ids are not given again."""
+        with self._lock:
+            self._line.clear()
+            self._tracker.reset()
+            self._from_seq = max(self._from_seq, seq)
+
+    def judged(
+        self, stamp_ns: int, camera_motion: np.ndarray | None, seq: int, at_rest: bool = False
+    ) -> None:
+        """Tell of a frame that the gate judged, whatever becomes of it.
+
+        camera_motion: (3, 3) float64, moves a point of the frame judged before to this one, source pixels;
+        None where it is not known. at_rest: the gate saw that nothing moves by itself.
+        """
+        with self._lock:
+            if seq < self._from_seq:
+                return
+            if self._line and stamp_ns < self._line[-1].stamp_ns - LATEST_NS:
+                self._line.clear()
+            at = self._place(stamp_ns)
+            if self._is_at(at, stamp_ns):
+                return
+            self._line.insert(at, _Moment(stamp_ns, camera_motion, at_rest))
+            self._forget_after(at)
+            if len(self._line) > MEMORY:
+                self._follow(1)
+                del self._line[0]
+
+    def follow(self, stamp_ns: int) -> None:
+        """Move the tracks on to this frame now, so that what is found next need not wait for it."""
+        with self._lock:
+            at = self._place(stamp_ns)
+            if self._is_at(at, stamp_ns):
+                self._follow(at)
+
+    def tracks(self, stamp_ns: int) -> Tracks | None:
+        """What is known to be on a judged frame that the detector did not see; None for a frame of which
+        nothing was told. Where the camera's motion was unknown and the detector has not looked since, there
+        may have been a cut: no object is known."""
+        with self._lock:
+            at = self._place(stamp_ns)
+            if not self._is_at(at, stamp_ns):
+                return None
+            moment = self._line[at]
+            self._follow(at)
+            if not moment.known or moment.state is None:
+                self._tracker.reset()
+            else:
+                self._tracker.restore(moment.state)
+            return self._tracker.shown()
+
+    def inferred(self, stamp_ns: int, found: Detections, size_px: tuple[int, int]) -> np.ndarray:
+        """Put in what the detector found on a frame of this width and height.
+
+        Returns (n,) int64, the ids of what was found, in its order. Ids that no other frame will have, where
+        nothing was told of this frame, or a reset has come since.
+        """
+        with self._lock:
+            at = self._place(stamp_ns)
+            is_told = self._is_at(at, stamp_ns)
+            if is_told and size_px != self._size_px:
+                self._take_size(size_px, at)
+                at = 0
+            if is_told and at > 0:
+                self._follow(at - 1)
+            before = self._line[at - 1].state if is_told and at > 0 else None
+            self._tracker.reset()
+            if before is not None:
+                self._tracker.restore(before)
+            motion = self._line[at].camera_motion if is_told else None
+            ids = self._tracker.update(found, stamp_ns, motion).ids
+            if is_told:
+                moment = self._line[at]
+                moment.state, moment.known, moment.inferred = self._tracker.state(), True, True
+                self._forget_after(at)
+            return ids
+
+    # With the lock held.
+    def _place(self, stamp_ns: int) -> int:
+        """Where a stamp is in the line, or belongs."""
+        line = self._line
+        if not line or line[-1].stamp_ns < stamp_ns:
+            return len(line)
+        return bisect_left(line, stamp_ns, key=lambda moment: moment.stamp_ns)
+
+    def _is_at(self, at: int, stamp_ns: int) -> bool:
+        return at < len(self._line) and self._line[at].stamp_ns == stamp_ns
+
+    def _take_size(self, size_px: tuple[int, int], at: int) -> None:
+        """Another size of picture: nothing that was before it holds."""
+        self._size_px = size_px
+        self._tracker.resize(*size_px)
+        del self._line[:at]
+
+    def _forget_after(self, at: int) -> None:
+        """What was followed from this moment must be followed anew, up to where the detector looked."""
+        for moment in self._line[at + 1 :]:
+            if moment.inferred or moment.state is None:
+                return
+            moment.state = None
+
+    def _follow(self, at: int) -> None:
+        """Have the state of a moment, from the last one before it that has one."""
+        start = at
+        while start > 0 and self._line[start].state is None:
+            start -= 1
+        if self._line[start].state is None:
+            # Nothing is known from before the line.
+            self._tracker.reset()
+            self._tracker.move(self._line[start].stamp_ns, None)
+            self._line[start].state = self._tracker.state()
+        for before, moment in zip(self._line[start:at], self._line[start + 1 : at + 1], strict=True):
+            assert before.state is not None
+            self._tracker.restore(before.state)
+            self._tracker.move(moment.stamp_ns, moment.camera_motion, moment.at_rest)
+            moment.state = self._tracker.state()
+            moment.known = before.known and moment.camera_motion is not None

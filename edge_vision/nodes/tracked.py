@@ -1,0 +1,105 @@
+"""What the detector node knows of objects between its inferences: their ids, and `detections_tracked`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from vision_msgs.msg import Detection2DArray
+
+from edge_vision.core.detections import Detections
+from edge_vision.core.frame import Frame
+from edge_vision.core.health import LatencyWindow
+from edge_vision.core.tick import Tick
+from edge_vision.core.track_line import TrackLine
+from edge_vision.core.tracking import AT_REST, Tracks
+from edge_vision.nodes import specs
+from edge_vision.nodes.base import RESULTS, EdgeNode, latency_values
+from edge_vision.nodes.fast_detections import best_encoder
+from edge_vision.nodes.outlet import Outlet
+
+SKIPPED = ("gated", "rejected")
+
+
+class TrackedBoxes:
+    """Follows the objects of one detector along all judged frames. Any thread may call; nothing here raises
+    but `publish`, which the executor calls. Each skipped frame is published by the thread that tells of it:
+    it waits for no inference.
+    """
+
+    def __init__(self, node: EdgeNode) -> None:
+        self._node = node
+        self._line = TrackLine()
+        self._encode = best_encoder()
+        self._outlet: Outlet | None = None
+        self._age_ms = LatencyWindow()
+        self._frames, self._last_count = 0, 0
+
+    def reset(self, seq: int = 0) -> None:
+        """End all tracks. Frames with numbers below seq, which are on their way, bring none back."""
+        self._line.reset(seq)
+
+    def publish(self, wanted: bool) -> None:
+        """Offer `detections_tracked`, or withdraw it."""
+        outlet = self._outlet
+        if wanted and outlet is None:
+            self._outlet = Outlet(self._node, Detection2DArray, "detections_tracked", RESULTS)
+        elif outlet is not None and not wanted:
+            # Forgotten before it is closed: another thread may be about to look at it.
+            self._outlet = None
+            outlet.close()
+
+    # What is told of frames.
+    def judged(self, frame: Frame, tick: Tick | None) -> None:
+        """A frame comes to the detector."""
+        self._line.judged(frame.stamp_ns, tick.camera_motion if tick else None, frame.seq)
+
+    def told(self, tick: Tick) -> None:
+        """A stage before has decided on a frame."""
+        if tick.reason == "stamp_backwards":
+            self.reset(tick.seq)
+        if tick.stage == specs.GATE.name and tick.fate in ("superseded", "failed"):
+            return  # The gate has not judged it: the next motion is that from the frame before it.
+        at_rest = tick.fate == "gated" and tick.reason in AT_REST
+        self._line.judged(tick.stamp_ns, tick.camera_motion, tick.seq, at_rest)
+        if tick.fate not in SKIPPED:
+            return
+        outlet = self._outlet
+        if outlet is None:
+            self._line.follow(tick.stamp_ns)
+        elif (tracks := self._line.tracks(tick.stamp_ns)) is not None:
+            self._show(outlet, tracks, tick)
+
+    def ids(self, frame: Frame, found: Detections) -> np.ndarray | None:
+        """(n,) int64, the ids of what was found on a frame; None where tracking failed."""
+        try:
+            return self._line.inferred(frame.stamp_ns, found, (frame.width_px, frame.height_px))
+        except Exception as error:  # It must not cost the detector its frame.
+            self._line.reset()
+            self._node.log_throttled("error", f"tracking failed, all tracks end: {error}", "tracking")
+            return None
+
+    def _show(self, outlet: Outlet, tracks: Tracks, tick: Tick) -> None:
+        try:
+            outlet.publish(self._encode(tracks.detections(), tick, tracks.ids))
+        except Exception as error:  # A closed publisher, or a middleware that fails.
+            self._node.log_throttled("error", f"cannot publish: {error}", "publish")
+            return
+        self._frames += 1
+        self._last_count = len(tracks)
+        if len(tracks):
+            self._age_ms.add(float(tracks.age_ms.max()))
+
+    # Reports.
+    def status_values(self) -> dict[str, Any]:
+        """Frames with tracked boxes, and how old what they show is."""
+        return {
+            "tracked.frames": self._frames,
+            "tracked.last_count": self._last_count,
+            **latency_values("tracked.age_ms", self._age_ms.percentiles()),
+        }
+
+    def reset_stats(self) -> None:
+        """Start new figures. Tracks go on."""
+        self._frames = 0
+        self._age_ms.reset()

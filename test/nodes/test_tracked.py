@@ -1,0 +1,421 @@
+"""Known objects on skipped frames: where they are, under whose header, and when there must be none."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from lifecycle_msgs.msg import Transition
+from model_cases import EFFICIENTNET, SSD, bundle_or_skip, video_frame
+from rclpy.qos import QoSReliabilityPolicy
+from ros_cases import (
+    AS_SEEN,
+    CHAIN,
+    DetectorNode,
+    DiagnosticArray,
+    Image,
+    detections_of,
+    image_message,
+    law,
+    matched,
+    picture,
+    stamp_of,
+)
+from std_srvs.srv import Trigger
+
+from edge_vision.core.frame import Frame
+from edge_vision.core.tick import Tick
+from edge_vision.nodes.conversions import detections_from_message, detections_message, tick_from_message
+
+STEP_NS = 10**8
+INNER = ("/gate/image", "/gate_ticks", "/image_accepted", "/cascade_ticks", "/detections", "/vision_info")
+WAYS = {"one process": False, "separate processes": True}
+SWAP = (
+    Transition.TRANSITION_DEACTIVATE,
+    Transition.TRANSITION_CLEANUP,
+    Transition.TRANSITION_CONFIGURE,
+    Transition.TRANSITION_ACTIVATE,
+)
+
+
+class Scene:
+    """The chain in front of a street with people, and a robot that hears inferred and tracked boxes."""
+
+    def __init__(self, start, robot, separate=False, publish=True, gate=(), **overrides) -> None:
+        overrides["gate"] = {**AS_SEEN, **dict(gate)}
+        overrides["detector"] = {"publish_tracked": publish}
+        self.robot, self.running = robot, start(CHAIN, overrides, separate=separate)
+        if separate:
+            robot.wait(lambda: all(matched(topic) for topic in INNER), "the stages to find each other")
+            for name in ("gate", "cascade"):
+                node = self.running[name]
+                robot.wait(lambda node=node: node._image_outlet.listeners, f"{name} to know the next stage")
+                robot.wait(lambda node=node: node._ticks_outlet.listeners, f"{name}'s ticks to be heard")
+            robot.wait(lambda: self.running["gate"]._feedback.model_known, "the gate to know the model")
+        self.inferred = detections_of(robot)
+        self.tracked = detections_of(robot, "detections_tracked") if publish else []
+        self.camera = robot.publisher(Image, "image_raw")
+        self.street = video_frame("vtest.avi", 200).image
+        self.count, self.last_ns = 0, 10**9 + 7
+
+    def publish(self, image: np.ndarray | None = None, step_ns: int = STEP_NS) -> int:
+        self.count += 1
+        self.last_ns += step_ns
+        self.camera.publish(image_message(self.street if image is None else image, self.last_ns, "cam"))
+        return self.last_ns
+
+    def show(self, image: np.ndarray | None = None, step_ns: int = STEP_NS) -> dict[str, int]:
+        """Publish one image, and wait for its end; gives the books."""
+        self.publish(image, step_ns)
+        return self.settled()
+
+    def tell(self, stamp_ns: int, stage: str, fate: str, reason: str, motion: np.ndarray | None) -> None:
+        """A tick to the detector, as the stages in its process send them."""
+        seq = self.running.hub.next_seq()
+        tick = Tick(stamp_ns, "cam", stage, fate, reason, seq=seq, camera_motion=motion)
+        self.running["detector"].on_tick(tick)
+
+    def settled(self) -> dict[str, int]:
+        books = self.running.settled(self.count)
+        assert law(books)
+        return books
+
+    def heard(self, inferred: int, tracked: int) -> None:
+        self.robot.wait(lambda: len(self.inferred) >= inferred, f"{inferred} answers, {len(self.inferred)}")
+        self.robot.wait(lambda: len(self.tracked) >= tracked, f"{tracked} tracked, {len(self.tracked)}")
+        self.robot.turns(0.2)
+        assert (len(self.inferred), len(self.tracked)) == (inferred, tracked)
+
+    def audit(self, on: bool) -> None:
+        """Have every skipped frame inferred, or none."""
+        rate = 1.0 if on else 0.0
+        assert self.robot.set("gate", audit_rate=rate, audit_max_hz=1000.0).successful
+
+
+def boxes(message) -> dict[str, np.ndarray]:
+    """xyxy_px by id."""
+    found = detections_from_message(message)
+    named = {one.id: row for one, row in zip(message.detections, found.xyxy_px, strict=True)}
+    assert len(named) == len(message.detections), "an id stands for one object"
+    return named
+
+
+@pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
+def test_skipped_frames_show_the_objects_where_the_camera_moved_them(start, robot, separate):
+    """A pan over a still street by whole pixels: each box must go with it, under its own frame's header."""
+    scene = Scene(start, robot, separate)
+    shift_px, width_px = 2, 640
+    lefts = [n * shift_px for n in range(14)]
+    stamps = []
+    for left in lefts:
+        scene.show(np.ascontiguousarray(scene.street[:, left : left + width_px]))
+        stamps.append(scene.last_ns)
+    books = scene.settled()
+    assert books["gated"] >= 5 and books["failed"] == books["superseded"] == 0
+    scene.heard(books["inferred"], books["gated"])
+    answers = {stamp_of(one): one for one in scene.inferred}
+    shown = {stamp_of(one): one for one in scene.tracked}
+    assert sorted([*answers, *shown]) == stamps, "each frame once: inferred or tracked"
+    compared = 0
+    for at, stamp_ns in enumerate(stamps):
+        if stamp_ns in answers:
+            looked, last = at, boxes(answers[stamp_ns])
+            continue
+        message = shown[stamp_ns]
+        assert message.header.frame_id == "cam"
+        assert all(one.header == message.header for one in message.detections)
+        moved_px = lefts[at] - lefts[looked]
+        now = boxes(message)
+        assert set(now) <= set(last)
+        for name, box in now.items():
+            # Away from the borders, where boxes are cut.
+            if last[name][0] > 40 and last[name][2] < width_px - 40:
+                centre, before = (box[0] + box[2]) / 2, (last[name][0] + last[name][2]) / 2
+                # Exact where it rests; elsewhere it has the speed that the boxes of two looks seemed to have.
+                assert centre == pytest.approx(before - moved_px, abs=1.0 + 0.5 * moved_px)
+                compared += abs(centre - before + moved_px) < abs(centre - before)
+    assert compared >= 5, "they have gone with the picture"
+
+
+def test_off_by_default_and_then_the_messages_are_as_they_were_but_for_ids(start, robot):
+    scene = Scene(start, robot, publish=False)
+    assert DetectorNode.spec.param("publish_tracked").default is False
+    for _ in range(3):
+        scene.show()
+    assert scene.settled()["gated"] == 2
+    scene.heard(1, 0)
+    assert robot.node.count_publishers("detections_tracked") == 0
+    detector = scene.running["detector"]._detector
+    frame = Frame(scene.street, stamp_of(scene.inferred[0]), "cam")
+    expected = detections_message(detector.detect(frame), frame)
+    answer = scene.inferred[0]
+    assert len(answer.detections) >= 5 and len(boxes(answer)) == len(answer.detections)
+    for one in answer.detections:
+        assert one.id.isdigit()
+        one.id = ""
+    assert answer == expected
+
+
+def test_it_can_be_switched_on_and_off_while_it_runs(start, robot):
+    scene = Scene(start, robot, publish=False)
+    scene.show()
+    assert robot.set("detector", publish_tracked=True).successful
+    (offered,) = robot.wait(
+        lambda: robot.node.get_publishers_info_by_topic("detections_tracked"), "detections_tracked"
+    )
+    assert offered.qos_profile.reliability == QoSReliabilityPolicy.RELIABLE
+    scene.tracked = detections_of(robot, "detections_tracked")
+    scene.show()
+    scene.heard(1, 1)
+    assert boxes(scene.tracked[0]).keys() == boxes(scene.inferred[0]).keys(), "known from before"
+    assert robot.set("detector", publish_tracked=False).successful
+    robot.wait(lambda: not robot.node.count_publishers("detections_tracked"), "the topic to go")
+    scene.show()
+    scene.heard(1, 1)
+    assert scene.settled()["gated"] == 2
+
+
+def test_an_object_keeps_its_id_over_inferences_and_through_reset_stats(start, robot):
+    scene = Scene(start, robot)
+    scene.show()
+    robot.call(Trigger, "detector/reset_stats", Trigger.Request())
+    scene.count = 0
+    scene.show()
+    scene.audit(True)
+    for _ in range(3):
+        scene.show()
+    scene.heard(4, 1)
+    names = [boxes(one).keys() for one in (*scene.inferred, *scene.tracked)]
+    assert len(names[0]) >= 5 and all(one == names[0] for one in names)
+    _, values = robot.status("detector", lambda status, values: values["tracked.frames"] == "1")
+    assert int(values["tracked.last_count"]) == len(names[0])
+    assert float(values["tracked.age_ms.p50"]) == pytest.approx(100.0, abs=0.01)
+
+
+@pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
+def test_after_a_cut_there_is_no_ghost(start, robot, separate):
+    scene = Scene(start, robot, separate)
+    for _ in range(3):
+        scene.show()
+    before = scene.settled()["inferred"]
+    nothing = picture(1, 768, 576)
+    for _ in range(6):
+        scene.show(nothing)
+    books = scene.settled()
+    assert books["inferred"] > before, "the gate let the cut pass"
+    scene.heard(books["inferred"], books["gated"])
+    cut_ns = 10**9 + 7 + 4 * STEP_NS
+    old = [one for one in scene.tracked if stamp_of(one) < cut_ns]
+    new = [one for one in scene.tracked if stamp_of(one) >= cut_ns]
+    assert len(old) >= 1 and all(len(one.detections) >= 5 for one in old)
+    assert len(new) >= 3 and all(len(one.detections) == 0 for one in new)
+
+
+class Hold:
+    """A detector that waits within an inference until it is let go on."""
+
+    def __init__(self, detector, monkeypatch) -> None:
+        self.inside, self._go = threading.Event(), threading.Event()
+        detect = detector.detect
+
+        def held(frame):
+            self.inside.set()
+            assert self._go.wait(30)
+            return detect(frame)
+
+        monkeypatch.setattr(detector, "detect", held)
+
+    def let_go(self) -> None:
+        self._go.set()
+
+
+def test_tracked_boxes_wait_for_no_inference(start, robot, monkeypatch):
+    """While the detector is busy, skipped frames are told at once; what it found is put in afterwards."""
+    scene = Scene(start, robot)
+    scene.show()
+    scene.heard(1, 0)
+    hold = Hold(scene.running["detector"]._detector, monkeypatch)
+    scene.audit(True)
+    busy_ns = scene.publish()
+    assert hold.inside.wait(30)
+    waiting_ns = scene.publish()  # It waits in the slot,
+    robot.wait(lambda: scene.running["gate"].hub.ledger.snapshot().stages == {"detector": 2}, "it")
+    newer_ns = scene.publish()  # and is superseded by this one.
+    robot.wait(lambda: scene.running.books["superseded"] == 1, "the older to be superseded")
+    scene.audit(False)
+    skipped = []
+    for n in (1, 2, 3):
+        skipped.append(scene.publish())
+        robot.wait(lambda n=n: scene.running.books["gated"] == n, "the frame to be skipped")
+    robot.wait(lambda: len(scene.tracked) >= 3, "tracked boxes during the inference")
+    assert len(scene.inferred) == 1 and scene.running.books["in_flight"] == 2
+    first = boxes(scene.inferred[0])
+    for message in scene.tracked:
+        assert boxes(message).keys() == first.keys()
+    assert [stamp_of(one) for one in scene.tracked] == skipped
+    hold.let_go()
+    scene.settled()
+    skipped.append(scene.publish())
+    scene.heard(3, 4)
+    assert [stamp_of(one) for one in scene.tracked] == skipped, "none of a superseded frame"
+    assert [stamp_of(one) for one in scene.inferred[1:]] == [busy_ns, newer_ns] and waiting_ns not in skipped
+    assert boxes(scene.tracked[-1]).keys() == first.keys() == boxes(scene.inferred[-1]).keys()
+    _, values = robot.status("detector", lambda status, values: values["tracked.frames"] == "4")
+    # 200, 300 and 400 ms or more after the first look; 400 ms after the third one's frame.
+    assert float(values["tracked.age_ms.p99"]) <= 600.0
+
+
+def test_what_was_superseded_has_no_boxes_and_what_the_gate_did_not_judge_no_motion(start, robot):
+    """Ticks as the stages send them, by hand: each is rare, and known by its stage and fate."""
+    scene = Scene(start, robot)
+    scene.show()
+    at_ns = scene.last_ns
+    shift = np.array([[1, 0, 30], [0, 1, 0], [0, 0, 1]], float)
+    ticks = [
+        ("cascade", "superseded", shift),  # Judged: the next motion goes on from it.
+        ("cascade", "failed", shift),
+        ("gate", "superseded", None),  # Not judged: it has no part in the motion,
+        ("gate", "failed", None),  # nor is it a cut.
+        ("gate", "gated", shift),
+    ]
+    for n, (stage, fate, motion) in enumerate(ticks, 1):
+        scene.tell(at_ns + n, stage, fate, "", motion)
+    scene.heard(1, 1)
+    assert stamp_of(scene.tracked[0]) == at_ns + 5
+    first, now = boxes(scene.inferred[0]), boxes(scene.tracked[0])
+    assert len(now) >= 3
+    for name, box in now.items():
+        if first[name][2] < 768 - 100:
+            assert box[0] == pytest.approx(first[name][0] + 90.0, abs=0.01)
+
+
+def test_who_walks_goes_on_until_the_gate_sees_that_nothing_moves(start, robot):
+    scene = Scene(start, robot)
+    scene.show()
+    scene.audit(True)
+    scene.show(video_frame("vtest.avi", 203).image, 3 * STEP_NS)
+    stays = np.eye(3)
+    for n, reason in enumerate(("rate_limit", "saturated", "still", "compensated"), 1):
+        scene.tell(scene.last_ns + n * STEP_NS, "gate", "gated", reason, stays)
+    scene.heard(2, 4)
+    one, two, *rest = [boxes(message) for message in scene.tracked]
+    walkers = [name for name in two if np.abs(two[name] - one[name]).max() > 1.0]
+    assert len(walkers) >= 2
+    for there in rest:
+        assert there.keys() == two.keys()
+        np.testing.assert_allclose(list(there.values()), list(two.values()), atol=1e-3)
+
+
+def test_frames_that_the_cascade_rejects_are_told_too(start, robot):
+    bundle_or_skip(EFFICIENTNET)
+    cascade = {"model": EFFICIENTNET, "wanted_labels": ["mountain bike"], "score_threshold": 0.99}
+    gate = {"max_blind_ms": 1.0, "max_blind_moving_ms": 1.0}
+    scene = Scene(start, robot, gate=gate, cascade={**cascade, "max_blind_ms": 60000.0})
+    for _ in range(4):
+        scene.show()
+    books = scene.settled()
+    assert (books["inferred"], books["rejected.unwanted"]) == (1, 3)
+    scene.heard(1, 3)
+    for message in scene.tracked:
+        assert boxes(message).keys() == boxes(scene.inferred[0]).keys()
+
+
+def test_a_new_model_starts_new_tracks(start, robot):
+    bundle_or_skip(SSD)
+    scene = Scene(start, robot)
+    for _ in range(2):
+        scene.show()
+    scene.heard(1, 1)
+    for transition in SWAP:
+        assert robot.change_state("detector", transition)
+    scene.inferred, scene.tracked = detections_of(robot), detections_of(robot, "detections_tracked")
+    for _ in range(3):
+        scene.show()
+    books = scene.settled()
+    scene.heard(books["inferred"] - 1, books["gated"] - 1)
+    old = 5
+    names = boxes(scene.inferred[0]).keys()
+    assert len(names) >= old and min(map(int, names)) > len(names), "ids are not given again"
+    assert all(boxes(one).keys() == names for one in scene.tracked)
+
+
+def test_a_clock_that_jumps_starts_new_tracks(start, robot):
+    scene = Scene(start, robot)
+    for _ in range(3):
+        scene.show()
+    scene.heard(1, 2)
+    assert scene.show(step_ns=-2 * STEP_NS)["failed.stamp_backwards"] == 1
+    for _ in range(3):
+        scene.show()
+    books = scene.settled()
+    assert books["inferred"] == 2
+    scene.heard(2, books["gated"])
+    names = boxes(scene.inferred[1]).keys()
+    assert not names & boxes(scene.inferred[0]).keys()
+    assert all(boxes(one).keys() == names for one in scene.tracked[2:])
+
+
+def test_tracking_that_fails_costs_no_frame(start, robot, monkeypatch):
+    scene = Scene(start, robot)
+    line = scene.running["detector"]._tracked._line
+
+    def fail(*args):
+        raise RuntimeError("no tracks today")
+
+    for name in ("inferred", "tracks"):
+        monkeypatch.setattr(line, name, fail)
+    for _ in range(3):
+        scene.show()
+    books = scene.settled()
+    assert (books["inferred"], books["gated"], books["failed"]) == (1, 2, 0)
+    scene.heard(1, 0)
+    assert len(scene.inferred[0].detections) >= 5
+    assert {one.id for one in scene.inferred[0].detections} == {""}
+
+
+def test_the_books_balance_while_it_is_switched_under_load(start, robot):
+    """Frames skipped, passed and superseded from another thread; a topic and a node that come and go."""
+    scene = Scene(start, robot)
+    receive, hub = scene.running.hub.receiver("/image_raw"), scene.running.hub
+    end, sent = threading.Event(), [0]
+    moved = np.roll(scene.street, 40, axis=1)
+
+    def run() -> None:
+        while not end.wait(0.003):
+            sent[0] += 1
+            image = moved if sent[0] % 40 < 10 else scene.street
+            receive(Frame(image, sent[0] * 10**7, "cam", "bgr8", hub.next_seq()), None)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        for wanted in (False, True, False, True):
+            assert robot.set("detector", publish_tracked=wanted).successful
+            robot.turns(0.2)
+            assert law(scene.running.books)
+        for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+            assert robot.change_state("detector", transition)
+        robot.wait(lambda: scene.running.books["gated"] > 20, "skipped frames")
+        before = scene.running["detector"]._tracked._frames
+        robot.wait(lambda: scene.running["detector"]._tracked._frames > before + 5, "tracked boxes again")
+    finally:
+        end.set()
+        thread.join()
+    books = scene.running.settled(sent[0])
+    assert law(books) and books["received"] == sent[0]
+    failed = {reason for reason in books if reason.startswith("failed.")}
+    assert failed <= {"failed.detector_inactive", "failed.deactivated"}
+
+
+def test_in_one_process_cascade_ticks_have_the_gates_too(start, robot):
+    """One line for each frame, as between processes."""
+    scene = Scene(start, robot)
+    ticks = robot.listen(DiagnosticArray, "cascade_ticks")
+    robot.wait(lambda: scene.running["cascade"]._ticks_outlet.listeners, "the cascade to know us")
+    for _ in range(4):
+        scene.show()
+    robot.wait_for(ticks, 4, "ticks")
+    told = [tick_from_message(one) for one in ticks]
+    assert [(one.stage, one.fate) for one in told] == [("cascade", "")] + [("gate", "gated")] * 3
+    assert [one.stamp_ns for one in told] == [10**9 + 7 + n * STEP_NS for n in (1, 2, 3, 4)]
