@@ -43,7 +43,8 @@ class DetectorNode(StageNode):
         self._windows = {name: LatencyWindow() for name in STAGES}
         self._debug_writer = ImageWriter()
         self._encode = best_encoder()
-        self._last_count = 0
+        self._last_count = self._total_count = 0
+        self._top_score: float | None = None
         self._found_topic = self.resolve_topic_name("detections")
         self._model_topic = self.resolve_topic_name("vision_info")
         for topic in (self._found_topic, self._model_topic):
@@ -117,9 +118,12 @@ class DetectorNode(StageNode):
         self._detections.publish(self._encode(found, frame))
         self.rate_out.tick()
         self._last_count = len(found)
+        self._total_count += len(found)
 
     def _measure(self, frame: Frame) -> None:
         if self._detector:
+            top = self._detector.top_score
+            self._top_score = top if self._top_score is None else max(self._top_score, top or 0.0)
             timing = self._detector.timing
             for name in STAGES[:3]:
                 self._windows[name].add(getattr(timing, name))
@@ -144,7 +148,11 @@ class DetectorNode(StageNode):
             **super().status_values(),
             "enabled": self.params["enabled"],
             "last_count": self._last_count,
+            "detections_total": self._total_count,
+            "top_score": self._top_score,
+            "score_threshold": self._detector.thresholds.score_threshold if self._detector else None,
         }
+        self._top_score = None
         for name, window in self._windows.items():
             values.update(latency_values(name, window.percentiles()))
         return {**values, **(self._model.status_values() if self._model else {"model": None})}

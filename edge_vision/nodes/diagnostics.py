@@ -12,11 +12,13 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from edge_vision.core.resources import ProcessMeter
 from edge_vision.core.sensors import Missing
 from edge_vision.nodes import run, specs
-from edge_vision.nodes.base import ERROR, OK, RESULTS, STATUS, WARN, EdgeNode
+from edge_vision.nodes.base import ERROR, OK, RESULTS, STATUS, WARN, EdgeNode, steady_clock
+from edge_vision.nodes.causes import CauseWatch
 from edge_vision.nodes.conversions import status_message, status_values
 from edge_vision.nodes.system import SystemReport
 
 STALE = 3
+LOOK_PERIOD_S = 0.5
 
 
 @dataclass(slots=True)
@@ -39,6 +41,8 @@ class DiagnosticsNode(EdgeNode):
         self._meters: dict[int, ProcessMeter] = {}
         self._watched: list[Any] = []
         self._system = SystemReport(self.sensor_root)
+        self._causes = CauseWatch(self)
+        self._look_timer = self.create_timer(LOOK_PERIOD_S, self._look, clock=steady_clock())
         self._publisher: Any = None
         self._since_s = time.monotonic()
 
@@ -58,20 +62,37 @@ class DiagnosticsNode(EdgeNode):
             self.destroy_publisher(self._publisher)
             self._publisher = None
         self._system.close()
+        self._causes.close()
 
     def reset_stats(self) -> None:
         self._system.reset()
 
     def _take(self, name: str, message: DiagnosticArray) -> None:
         for status in message.status[:1]:
-            self._reports[name] = _Report(status, status_values(status), time.monotonic())
+            values = status_values(status)
+            self._reports[name] = _Report(status, values, time.monotonic())
+            self._causes.note(name, status.message, values)
+
+    def _look(self) -> None:
+        if self._publisher and self._causes.look():
+            self._publish([self._output_status()])
+
+    def _output_status(self) -> DiagnosticStatus:
+        """Whether detections come out, and if not why."""
+        cause = self._causes.cause
+        values = {"cause": cause.name if cause else "none", "since_s": self._causes.since_s if cause else 0.0}
+        level, text = (cause.level, f"{cause.name}: {cause.text}") if cause else (OK, "nothing is in the way")
+        return status_message(self._title("output"), self.camera, level, text, values)
 
     def publish_status(self) -> None:
         super().publish_status()
         if self._publisher:
-            message = DiagnosticArray(status=self._gathered())
-            message.header.stamp = self.get_clock().now().to_msg()
-            self._publisher.publish(message)
+            self._publish(self._gathered())
+
+    def _publish(self, statuses: list[DiagnosticStatus]) -> None:
+        message = DiagnosticArray(status=statuses)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._publisher.publish(message)
 
     def _gathered(self) -> list[DiagnosticStatus]:
         nodes = [self._node_status(name) for name in self.params["watched_nodes"]]
@@ -80,7 +101,7 @@ class DiagnosticsNode(EdgeNode):
         return (
             [status for status in nodes if status]
             + [self._process_status(meter) for meter in self._meters.values()]
-            + [self._system_status()]
+            + [self._system_status(), self._output_status()]
         )
 
     def _system_status(self) -> DiagnosticStatus:
