@@ -45,6 +45,7 @@ class DetectorNode(StageNode):
         self._encode = best_encoder()
         self._last_count = self._total_count = 0
         self._top_score: float | None = None
+        self._score_threshold: float | None = None
         self._found_topic = self.resolve_topic_name("detections")
         self._model_topic = self.resolve_topic_name("vision_info")
         for topic in (self._found_topic, self._model_topic):
@@ -102,6 +103,7 @@ class DetectorNode(StageNode):
         if self.params["max_detections"]:
             given["max_detections"] = self.params["max_detections"]
         self._detector.thresholds = replace(base, **given)
+        self._score_threshold = self._detector.thresholds.score_threshold
 
     def process(self, frame: Frame, tick: Tick | None) -> None:
         if not self.params["enabled"] or self._detector is None:
@@ -150,7 +152,7 @@ class DetectorNode(StageNode):
             "last_count": self._last_count,
             "detections_total": self._total_count,
             "top_score": self._top_score,
-            "score_threshold": self._detector.thresholds.score_threshold if self._detector else None,
+            "score_threshold": self._score_threshold,
         }
         self._top_score = None
         for name, window in self._windows.items():
