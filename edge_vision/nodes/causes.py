@@ -9,7 +9,8 @@ from typing import Any
 
 from sensor_msgs.msg import CameraInfo
 
-from edge_vision.core.causes import Cause, Endpoint, Facts, Intake, Stage, find_cause
+from edge_vision.core.causes import Cause, find_cause
+from edge_vision.core.facts import Endpoint, Facts, Intake, Stage
 from edge_vision.nodes.base import LATEST_IMAGE, OK, EdgeNode
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -17,6 +18,8 @@ IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 FLOW = ("source", "gate", "cascade", "detector")
 # Images are missed for this long before camera_info is looked at.
 LOOK_BESIDE_MS = 800.0
+# A cause that was away for this long is logged again.
+NEWS_S = 60.0
 
 
 class CauseWatch:
@@ -28,6 +31,7 @@ class CauseWatch:
         self._beside: tuple[str, Any] | None = None
         self._beside_count = 0
         self._candidate, self._since_s = "", 0.0
+        self._last_s: dict[str, float] = {}
         self.cause: Cause | None = None
 
     @property
@@ -53,10 +57,16 @@ class CauseWatch:
         before = self.cause.name if self.cause else ""
         self.cause = found if lasting else None
         changed = (self.cause.name if self.cause else "") != before
-        if changed and self.cause:
-            say = self._node.get_logger()
-            (say.info if self.cause.level == OK else say.warning)(f"{self.cause.name}: {self.cause.text}")
+        if self.cause:
+            self._log(self.cause, now_s)
         return changed
+
+    def _log(self, cause: Cause, now_s: float) -> None:
+        """Once while it lasts; what comes and goes is no news, what is no fault is told once for all."""
+        last_s, self._last_s[cause.name] = self._last_s.get(cause.name), now_s
+        if last_s is None or (cause.level != OK and now_s - last_s > NEWS_S):
+            say = self._node.get_logger()
+            (say.info if cause.level == OK else say.warning)(f"{cause.name}: {cause.text}")
 
     def close(self) -> None:
         """Stop listening."""

@@ -51,7 +51,7 @@ class Output:
 
     @property
     def statuses(self):
-        return [one for message in self._heard for one in message.status if one.name == "output"]
+        return [one for message in self._heard for one in message.status if one.name.endswith("output")]
 
     def named(self, cause, send=lambda: None, period_s=0.1):
         """Wait until a cause is named, sending meanwhile: its status."""
@@ -102,6 +102,14 @@ def test_no_publisher_and_the_nearest_names(start, robot, output):
     assert status.level == WARN
     assert "nobody publishes /image_raw, which gate listens to" in status.message
     assert "one of /front/image_raw, /depth" in status.message
+
+
+def test_the_causes_of_a_pipeline_in_a_namespace(start, robot, output, camera):
+    running = start(NODES, {**OPEN, "detector": {"enabled": False}}, ["-r", "__ns:=/front"])
+    status = output.named("no_publisher")
+    assert status.name == "front/output" and "nobody publishes /front/image_raw" in status.message
+    status = output.named("all_rejected", camera(running, topic="/front/image_raw"))
+    assert "ros2 param set /front/detector enabled true" in status.message
 
 
 def test_wrong_type(start, robot, output):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from edge_vision.core import causes
-from edge_vision.core.causes import OK, Endpoint, Facts, Intake, Stage, clash, find_cause, nearest
+from edge_vision.core.causes import OK, find_cause
+from edge_vision.core.facts import Endpoint, Facts, Intake, Stage, clash, nearest
 
 IMAGE = "sensor_msgs/msg/Image"
 OWN = Endpoint("/gate", IMAGE, "best_effort")
