@@ -37,6 +37,7 @@ setup(
         "runtime": RUNTIME,
         "onnxruntime": ["onnxruntime>=1.17"],
         "openvino": ["openvino>=2024.0"],
+        "nvidia": ["nvidia-ml-py>=12.535"],
         "fetch": FETCH,
         "evaluate": EVALUATE,
         "test": TEST + FETCH + RUNTIME,

@@ -9,6 +9,8 @@ cascade    `core/cascade.py`   a light classifier looks first, the detector runs
 detector   `core/detector.py`  preprocess, a session of a backend, a head: boxes in source pixels
 mailbox    `core/mailbox.py`   one newest-wins slot in front of each worker; no queues
 ledger     `core/ledger.py`    received = inferred + gated + rejected + superseded + failed + in_flight
+sensors    `core/sensors/`     what the machine tells: CPU, memory, heat, power, GPU
+causes     `core/causes.py`    why nothing is published, from facts to one sentence
 backends   `backends/`         one file per runtime
 bundles    `bundles/`          a model as one folder: manifest, graphs, labels, hashes
 nodes      `nodes/`            the ROS shells, the only place that imports rclpy

@@ -44,6 +44,7 @@ class Detector:
 
     thresholds: may be replaced by any thread at any time; the next call uses them.
     timing: how long the stages of the last call took.
+    top_score: the highest score of the last call, below the threshold too; None where the head cannot tell.
     """
 
     def __init__(self, input_spec: InputSpec, head: Head, session: Session, thresholds: Thresholds) -> None:
@@ -55,6 +56,7 @@ class Detector:
         self.session = session
         self.thresholds = thresholds
         self.timing = StageTiming()
+        self.top_score: float | None = None
         self._head = head
         self._preprocessor = Preprocessor(input_spec)
 
@@ -72,7 +74,9 @@ class Detector:
         prepared = perf_counter()
         outputs = self.session.run({self.input_spec.name: input_tensor})
         inferred = perf_counter()
-        detections = on_image(self._head.decode(outputs, self.thresholds), transform)
+        boxes = self._head.decode(outputs, self.thresholds)
+        self.top_score = float(boxes.scores[0]) if len(boxes.scores) else self._head.highest_score(outputs)
+        detections = on_image(boxes, transform)
         self.timing = StageTiming.between(started, prepared, inferred, perf_counter())
         return detections
 

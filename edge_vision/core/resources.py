@@ -15,6 +15,7 @@ class ProcessUsage:
     cpu_s: float | None
     rss_mb: float | None
     threads: int | None
+    fds: int | None = None
 
 
 class ProcessMeter:
@@ -36,6 +37,15 @@ class ProcessMeter:
                     times.user + times.system,
                     self._process.memory_info().rss / 1e6,
                     self._process.num_threads(),
+                    self._fds(self._process),
                 )
         except psutil.Error:
             return ProcessUsage(None, None, None, None)
+
+    @staticmethod
+    def _fds(process: psutil.Process) -> int | None:
+        """Open file descriptors, None for another user's process."""
+        try:
+            return process.num_fds()
+        except psutil.AccessDenied:
+            return None

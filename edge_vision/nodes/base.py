@@ -58,9 +58,9 @@ class EdgeNode(LifecycleNode):
         if "enabled" in {param.name for param in self.spec.params}:
             self._services_made.append(self.create_service(SetBool, "~/enable", self._on_enable))
         # System time: reports must come while a simulated clock stands still.
-        self._status_timer = self.create_timer(STATUS_PERIOD_S, self.publish_status, clock=_steady_clock())
+        self._status_timer = self.create_timer(STATUS_PERIOD_S, self.publish_status, clock=steady_clock())
         if self.params["autostart"]:
-            self._retry_timer = self.create_timer(RETRY_PERIOD_S, self.bring_up, clock=_steady_clock())
+            self._retry_timer = self.create_timer(RETRY_PERIOD_S, self.bring_up, clock=steady_clock())
 
     # Hooks.
     def configure(self) -> None:
@@ -173,7 +173,13 @@ class EdgeNode(LifecycleNode):
     def publish_status(self) -> None:
         """Publish `~/status`; the timer calls it once a second, and a node that stops once more."""
         level, text = self._judged()
-        values = {"state": self.state, "pid": os.getpid(), **self.status_values()}
+        values = {
+            "state": self.state,
+            "pid": os.getpid(),
+            "failure": self.failure,
+            "use_sim_time": bool(self.get_parameter("use_sim_time").value),
+            **self.status_values(),
+        }
         status = status_message(self.get_fully_qualified_name().lstrip("/"), self.camera, level, text, values)
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
@@ -226,7 +232,8 @@ class EdgeNode(LifecycleNode):
         return response
 
 
-def _steady_clock() -> Any:
+def steady_clock() -> Any:
+    """A clock that no simulation sets."""
     from rclpy.clock import Clock, ClockType
 
     return Clock(clock_type=ClockType.STEADY_TIME)

@@ -45,7 +45,9 @@ class DetectorNode(StageNode):
         self._debug_writer = ImageWriter()
         self._encode = best_encoder()
         self._tracked = TrackedBoxes(self)
-        self._last_count = 0
+        self._last_count = self._total_count = 0
+        self._top_score: float | None = None
+        self._score_threshold: float | None = None
         self._found_topic = self.resolve_topic_name("detections")
         self._model_topic = self.resolve_topic_name("vision_info")
         for topic in (self._found_topic, self._model_topic):
@@ -121,6 +123,7 @@ class DetectorNode(StageNode):
         if self.params["max_detections"]:
             given["max_detections"] = self.params["max_detections"]
         self._detector.thresholds = replace(base, **given)
+        self._score_threshold = self._detector.thresholds.score_threshold
 
     def _enqueue(self, frame: Frame, tick: Tick | None) -> None:
         self._tracked.judged(frame, tick)
@@ -141,9 +144,12 @@ class DetectorNode(StageNode):
         self._detections.publish(self._encode(found, frame, self._tracked.ids(frame, found)))
         self.rate_out.tick()
         self._last_count = len(found)
+        self._total_count += len(found)
 
     def _measure(self, frame: Frame) -> None:
         if self._detector:
+            top = self._detector.top_score
+            self._top_score = top if self._top_score is None else max(self._top_score, top or 0.0)
             timing = self._detector.timing
             for name in STAGES[:3]:
                 self._windows[name].add(getattr(timing, name))
@@ -169,7 +175,11 @@ class DetectorNode(StageNode):
             "enabled": self.params["enabled"],
             "last_count": self._last_count,
             **self._tracked.status_values(),
+            "detections_total": self._total_count,
+            "top_score": self._top_score,
+            "score_threshold": self._score_threshold,
         }
+        self._top_score = None
         for name, window in self._windows.items():
             values.update(latency_values(name, window.percentiles()))
         return {**values, **(self._model.status_values() if self._model else {"model": None})}

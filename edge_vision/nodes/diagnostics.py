@@ -10,11 +10,15 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from edge_vision.core.resources import ProcessMeter
+from edge_vision.core.sensors import Missing
 from edge_vision.nodes import run, specs
-from edge_vision.nodes.base import ERROR, OK, RESULTS, STATUS, WARN, EdgeNode
+from edge_vision.nodes.base import ERROR, OK, RESULTS, STATUS, WARN, EdgeNode, steady_clock
+from edge_vision.nodes.causes import CauseWatch
 from edge_vision.nodes.conversions import status_message, status_values
+from edge_vision.nodes.system import SystemReport
 
 STALE = 3
+LOOK_PERIOD_S = 0.5
 
 
 @dataclass(slots=True)
@@ -25,15 +29,20 @@ class _Report:
 
 
 class DiagnosticsNode(EdgeNode):
-    """Publishes one status per watched node, one per process, once a second."""
+    """Publishes one status per watched node, one per process and one of the machine, once a second."""
 
     spec = specs.DIAGNOSTICS
+    # Where /proc and /sys lie; tests give another tree.
+    sensor_root = "/"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._reports: dict[str, _Report] = {}
         self._meters: dict[int, ProcessMeter] = {}
         self._watched: list[Any] = []
+        self._system = SystemReport(self.sensor_root)
+        self._causes = CauseWatch(self)
+        self._look_timer = self.create_timer(LOOK_PERIOD_S, self._look, clock=steady_clock())
         self._publisher: Any = None
         self._since_s = time.monotonic()
 
@@ -52,25 +61,57 @@ class DiagnosticsNode(EdgeNode):
         if self._publisher:
             self.destroy_publisher(self._publisher)
             self._publisher = None
+        self._system.close()
+        self._causes.close()
+
+    def reset_stats(self) -> None:
+        self._system.reset()
 
     def _take(self, name: str, message: DiagnosticArray) -> None:
         for status in message.status[:1]:
-            self._reports[name] = _Report(status, status_values(status), time.monotonic())
+            values = status_values(status)
+            self._reports[name] = _Report(status, values, time.monotonic())
+            self._causes.note(name, status.message, values)
+
+    def _look(self) -> None:
+        if self._publisher and self._causes.look():
+            self._publish([self._output_status()])
+
+    def _output_status(self) -> DiagnosticStatus:
+        """Whether detections come out, and if not why."""
+        cause = self._causes.cause
+        values = {"cause": cause.name if cause else "none", "since_s": self._causes.since_s if cause else 0.0}
+        level, text = (cause.level, f"{cause.name}: {cause.text}") if cause else (OK, "nothing is in the way")
+        return status_message(self._title("output"), self.camera, level, text, values)
 
     def publish_status(self) -> None:
         super().publish_status()
         if self._publisher:
-            message = DiagnosticArray(status=self._gathered())
-            message.header.stamp = self.get_clock().now().to_msg()
-            self._publisher.publish(message)
+            self._publish(self._gathered())
+
+    def _publish(self, statuses: list[DiagnosticStatus]) -> None:
+        message = DiagnosticArray(status=statuses)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._publisher.publish(message)
 
     def _gathered(self) -> list[DiagnosticStatus]:
         nodes = [self._node_status(name) for name in self.params["watched_nodes"]]
         pids = {int(report.values["pid"]) for report in self._reports.values() if "pid" in report.values}
         self._meters = {pid: self._meters.get(pid) or ProcessMeter(pid) for pid in sorted(pids)}
-        return [status for status in nodes if status] + [
-            self._process_status(meter) for meter in self._meters.values()
+        return (
+            [status for status in nodes if status]
+            + [self._process_status(meter) for meter in self._meters.values()]
+            + [self._system_status(), self._output_status()]
+        )
+
+    def _system_status(self) -> DiagnosticStatus:
+        inferred = [
+            int(report.values["ledger.inferred"])
+            for report in self._reports.values()
+            if report.values.get("stage") == "detector"
         ]
+        level, text, values = self._system.read(self.params, sum(inferred) if inferred else None)
+        return status_message(self._title("system"), self.camera, level, text, values)
 
     def _title(self, name: str) -> str:
         return f"{self.get_namespace()}/{name}".lstrip("/")
@@ -109,16 +150,19 @@ class DiagnosticsNode(EdgeNode):
         level, text = OK, "running"
         if usage.rss_mb is None:
             text = "not on this machine, or gone"
+        elif usage.fds is not None and usage.fds > self.params["max_fds"]:
+            level, text = WARN, f"{usage.fds} open files, more than max_fds {self.params['max_fds']}: a leak?"
         elif usage.rss_mb > self.params["max_rss_mb"]:
             level, text = (
                 WARN,
                 f"memory {usage.rss_mb:.0f} MB is above max_rss_mb {self.params['max_rss_mb']:.0f}",
             )
+        figures = {
+            name: getattr(usage, name) for name in ("cpu_percent", "cpu_s", "rss_mb", "threads", "fds")
+        }
+        why = Missing(text if usage.rss_mb is None else "not readable for this user")
         values = {
-            "cpu_percent": usage.cpu_percent,
-            "cpu_s": usage.cpu_s,
-            "rss_mb": usage.rss_mb,
-            "threads": usage.threads,
+            **{name: why if value is None else value for name, value in figures.items()},
             "pid": meter.pid,
         }
         return status_message(self._title(f"process {meter.pid}"), self.camera, level, text, values)

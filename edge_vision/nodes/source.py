@@ -163,6 +163,7 @@ class SourceNode(EdgeNode):
     def status_values(self) -> dict[str, Any]:
         return {
             "uri": self.params["uri"],
+            "stamps": self.params["stamps"],
             "situation": self._situation,
             "sent": self._sent,
             "rate_out_hz": self._rate.read_hz(),

@@ -180,7 +180,7 @@ DETECTOR = NodeSpec(
 
 DIAGNOSTICS = NodeSpec(
     "diagnostics",
-    "Gathers what the nodes report, and the process's resources, for /diagnostics.",
+    "Gathers what the nodes report, and what processes and machine have to spare, for /diagnostics.",
     (
         Param(
             "watched_nodes",
@@ -190,6 +190,15 @@ DIAGNOSTICS = NodeSpec(
         ),
         Param("max_age_ms", 1000.0, "Age at output (p95) above which it warns.", "ms", 1.0, 600000.0),
         Param("max_rss_mb", 1024.0, "Memory of a process above which it warns.", "MB", 1.0, 1048576.0),
+        Param("max_fds", 900, "Open files of a process above which it warns.", "files", 1, 10**9),
+        Param(
+            "max_cpu_percent", 97.0, "CPU of all cores, mean of 10 s, above which it warns.", "%", 1.0, 100.0
+        ),
+        Param(
+            "max_memory_percent", 92.0, "Memory of the machine in use above which it warns.", "%", 1.0, 100.0
+        ),
+        Param("max_temperature_c", 90.0, "Hottest sensor above which it warns.", "C", 1.0, 150.0),
+        Param("max_power_w", 0.0, "Power above which it warns; 0 = no limit.", "W", 0.0, 100000.0),
         Param(
             "stale_ms", 3000.0, "A node that reported nothing for this long is STALE.", "ms", 1100.0, 600000.0
         ),

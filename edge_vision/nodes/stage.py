@@ -56,6 +56,9 @@ class StageNode(EdgeNode):
         self._active = False
         self._worker: Worker[Job] | None = None
         self._image_s, self._done_s, self._failed_s, self._failed_text = 0.0, 0.0, float("-inf"), ""
+        # Of the newest image that opened an account here: its stamp, and when it came.
+        self._last_in: tuple[int, float] | None = None
+        self._busy_since_s: float | None = None
         self._subscriptions_made: list[Any] = []
         self._outlets: list[Outlet] = []
         self._image_outlet: Outlet | None = None
@@ -203,6 +206,7 @@ class StageNode(EdgeNode):
 
     def _admit(self, frame: Frame, tick: Tick | None) -> None:
         """Check the stamp of a frame that no stage has seen before."""
+        self._last_in = (frame.stamp_ns, time.monotonic())
         wrong = self._stamps.check(frame.stamp_ns)
         if not wrong:
             self._enqueue(frame, tick)
@@ -259,7 +263,7 @@ class StageNode(EdgeNode):
     # Work.
     def _do(self, job: Job) -> None:
         frame, tick = job
-        started_s = time.monotonic()
+        started_s = self._busy_since_s = time.monotonic()
         try:
             self.process(frame, tick)
             self._done_s = started_s
@@ -270,6 +274,7 @@ class StageNode(EdgeNode):
             self._note_failure(reason, f"frame failed ({reason}): {error}")
             self.settle_if_open(frame, "failed", reason, motion_of(tick))
         self.process_ms.add((time.monotonic() - started_s) * 1e3)
+        self._busy_since_s = None
 
     def _note_failure(self, reason: str, text: str) -> None:
         self._failed_s, self._failed_text = time.monotonic(), text
@@ -339,13 +344,32 @@ class StageNode(EdgeNode):
         now_s = time.monotonic()
         if now_s - self._failed_s < FRESH_S:
             return (WARN if self._done_s > self._failed_s else ERROR), self._failed_text
-        # Behind a gate, silence is what one wants.
-        heads = self.ticks_in is None or self.count_publishers(self.ticks_in) == 0
         silent_s = now_s - self._image_s
-        if self._subscriptions_made and heads and silent_s > FRESH_S:
+        if self._subscriptions_made and self._is_first() and silent_s > FRESH_S:
             topic = self._subscriptions_made[0].topic_name
             return WARN, _SILENCE.format(topic, silent_s, self.count_publishers(topic))
         return super().health()
+
+    def _is_first(self) -> bool:
+        """True where no stage comes before this one. Behind a gate, silence is what one wants."""
+        return self.ticks_in is None or self.count_publishers(self.ticks_in) == 0
+
+    def _intake_values(self) -> dict[str, Any]:
+        """What tells why nothing comes in, or out."""
+        now_s, busy_since_s, last_in = time.monotonic(), self._busy_since_s, self._last_in
+        listens = bool(self._subscriptions_made)
+        age_ms = None
+        if last_in:
+            waited_ns = (now_s - last_in[1]) * 1e9
+            age_ms = (self.get_clock().now().nanoseconds - waited_ns - last_in[0]) / 1e6
+        return {
+            "image_topic": self._subscriptions_made[0].topic_name if listens else "",
+            "first_stage": self._is_first(),
+            "silent_ms": (now_s - self._image_s) * 1e3 if listens else None,
+            "input_age_ms": age_ms,
+            "busy_ms": (now_s - busy_since_s) * 1e3 if busy_since_s else 0.0,
+            "last_failure": self._failed_text,
+        }
 
     def status_values(self) -> dict[str, Any]:
         books = self.hub.ledger.snapshot()
@@ -353,6 +377,7 @@ class StageNode(EdgeNode):
             "stage": self.stage,
             "rate_in_hz": self.rate_in.read_hz(),
             "rate_out_hz": self.rate_out.read_hz(),
+            **self._intake_values(),
             **latency_values("process_ms", self.process_ms.percentiles()),
             **{f"ledger.{key}": value for key, value in books.flat().items()},
             "ledger.balanced": books.balanced,

@@ -6,7 +6,8 @@ import os
 
 import pytest
 from lifecycle_msgs.msg import Transition
-from ros_cases import ALL, DiagnosticArray, DiagnosticsNode, GateNode, Image, image_message, picture
+from ros_cases import ALL, CHAIN, DiagnosticArray, DiagnosticsNode, GateNode, Image, image_message, picture
+from sysfs_cases import plant
 
 
 def diagnostics(robot, fits):
@@ -34,7 +35,15 @@ def test_all_nodes_and_the_process(start, robot):
         camera.publish(image_message(picture(number), stamp_ns))
         running.settled(number)
     found = diagnostics(robot, lambda found: found.get("detector", (0, {}))[1].get("ledger.inferred") == "5")
-    assert list(found) == ["source", "gate", "cascade", "detector", f"process {os.getpid()}"]
+    assert list(found) == [
+        "source",
+        "gate",
+        "cascade",
+        "detector",
+        f"process {os.getpid()}",
+        "system",
+        "output",
+    ]
     status, values = found["detector"]
     assert status.level == b"\x00" and status.hardware_id == "/"
     for figure in ("age_ms", "inference_ms", "preprocess_ms", "postprocess_ms", "process_ms"):
@@ -46,7 +55,8 @@ def test_all_nodes_and_the_process(start, robot):
     assert "rate_in_hz" in values and "rate_out_hz" in values
     _, process = found[f"process {os.getpid()}"]
     assert float(process["rss_mb"]) > 30 and float(process["cpu_s"]) > 0 and int(process["threads"]) > 1
-    assert float(process["cpu_percent"]) >= 0
+    assert float(process["cpu_percent"]) >= 0 and int(process["fds"]) > 3
+    assert float(found["system"][1]["memory.total_mb"]) > 100
 
 
 def test_limits_warn(start, robot):
@@ -58,6 +68,39 @@ def test_limits_warn(start, robot):
     assert found["detector"][0].level == b"\x01" and "max_age_ms" in found["detector"][0].message
     process, _ = found[f"process {os.getpid()}"]
     assert process.level == b"\x01" and "max_rss_mb" in process.message
+
+
+def test_the_machine_with_its_limits_and_the_energy_of_a_frame(start, robot, tmp_path, monkeypatch):
+    monkeypatch.setattr(DiagnosticsNode, "sensor_root", plant(tmp_path, "jetson_orin_nano"))
+    running = start([*CHAIN, DiagnosticsNode], {"gate": {"enabled": False}})
+    values = diagnostics(robot, lambda found: is_number(found.get("system"), "energy_j"))["system"][1]
+    assert values["power_w"] == "5.120" and values["power_source"] == "VDD_IN"
+    assert values["energy_per_inferred_frame_j"].startswith("unavailable: ")
+    camera = robot.publisher(Image, "image_raw")
+    for number in range(1, 6):
+        camera.publish(image_message(picture(number), number))
+        running.settled(number)
+    found = diagnostics(robot, lambda found: is_number(found.get("system"), "energy_per_inferred_frame_j"))
+    assert float(found["system"][1]["energy_per_inferred_frame_j"]) > 0
+    assert found["system"][0].level == b"\x00"
+    assert robot.set("diagnostics", max_temperature_c=40.0).successful
+    found = diagnostics(robot, lambda found: found.get("system") and found["system"][0].level == b"\x01")
+    assert "max_temperature_c" in found["system"][0].message
+
+
+def is_number(entry, key):
+    return entry and not entry[1][key].startswith("unavailable")
+
+
+def test_a_machine_without_sensors_says_so(start, robot, tmp_path, monkeypatch):
+    monkeypatch.setattr(DiagnosticsNode, "sensor_root", plant(tmp_path, "no_sensors"))
+    start([GateNode, DiagnosticsNode])
+    status, values = diagnostics(robot, lambda found: is_number(found.get("system"), "memory.percent"))[
+        "system"
+    ]
+    assert status.level == b"\x00"
+    for key in ("power_w", "energy_j", "temperature_c.max", "throttling", "gpu"):
+        assert values[key].startswith("unavailable: no ")
 
 
 def test_a_node_that_is_not_there_is_stale(start, robot):

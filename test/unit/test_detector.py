@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -96,6 +97,15 @@ def test_boxes_scale_with_the_source(detector, street):
 def test_nothing_there_is_an_empty_result(detector):
     found = detector.detect(Frame(np.full((480, 640, 3), 128, np.uint8), 0, "camera"))
     assert len(found) == 0 and found.xyxy_px.shape == (0, 4) and found.xyxy_px.dtype == np.float32
+
+
+def test_the_top_score_is_told_below_the_threshold_too(detector, street):
+    found = detector.detect(street)
+    highest = detector.top_score
+    assert highest == float(found.scores[0])
+    detector.thresholds = replace(detector.thresholds, score_threshold=min(1.0, highest + 0.001))
+    assert len(detector.detect(street)) == 0
+    assert detector.top_score == pytest.approx(highest, abs=1e-6)
 
 
 def test_thresholds_change_while_another_thread_detects(detector, street):

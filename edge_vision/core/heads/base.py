@@ -39,6 +39,10 @@ class DetectionHead(ABC):
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         """Decode one image's outputs. Raises HeadError where they are not finite or of another shape."""
 
+    def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
+        """The highest score of one image's outputs, whatever the threshold; None where a head cannot tell."""
+        return None
+
 
 class ClassificationHead(ABC):
     """Outputs to class scores. Used by one thread at a time."""

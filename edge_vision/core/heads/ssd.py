@@ -124,6 +124,10 @@ class SsdHead(DetectionHead):
         keep = nms(xyxy, scores, class_ids, thresholds.iou_threshold, thresholds.max_detections)
         return ModelBoxes(xyxy[keep], scores[keep], class_ids[keep])
 
+    def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
+        raw = self._scores.read(outputs)[0, :, self._skip :]
+        return float(self._to_score(raw.max())) if raw.size else None
+
     def _candidates(self, raw: np.ndarray, score_threshold: float) -> tuple[np.ndarray, np.ndarray]:
         np.greater_equal(raw, np.float32(self._to_raw(score_threshold)), out=self._passed)
         self._passed[:, : self._skip] = False

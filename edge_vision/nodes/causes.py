@@ -1,0 +1,159 @@
+"""Gathers the facts for `core/causes.py`: what the nodes report, and who publishes what."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sensor_msgs.msg import CameraInfo
+
+from edge_vision.core.causes import Cause, find_cause
+from edge_vision.core.facts import Endpoint, Facts, Intake, Stage
+from edge_vision.nodes.base import LATEST_IMAGE, OK, EdgeNode
+
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+# The order of the flow; other watched nodes take no part.
+FLOW = ("source", "gate", "cascade", "detector")
+# Images are missed for this long before camera_info is looked at.
+LOOK_BESIDE_MS = 800.0
+# A cause that was away for this long is logged again.
+NEWS_S = 60.0
+
+
+class CauseWatch:
+    """Names why nothing is published. `note` each report, `look` twice a second."""
+
+    def __init__(self, node: EdgeNode) -> None:
+        self._node = node
+        self._reports: dict[str, tuple[Stage, float]] = {}
+        self._beside: tuple[str, Any] | None = None
+        self._beside_count = 0
+        self._candidate, self._since_s = "", 0.0
+        self._last_s: dict[str, float] = {}
+        self.cause: Cause | None = None
+
+    @property
+    def since_s(self) -> float | None:
+        """For how long the cause has been seen."""
+        return time.monotonic() - self._since_s if self.cause else None
+
+    def note(self, name: str, message: str, values: dict[str, str]) -> None:
+        """A node's report."""
+        if name in FLOW:
+            before = self._reports[name][0] if name in self._reports else None
+            added = _added(before.values, values) if before else {}
+            stage = Stage(name, message, values, added, reports=before.reports + 1 if before else 1)
+            self._reports[name] = (stage, time.monotonic())
+
+    def look(self) -> bool:
+        """Look for a cause, and log a new one. True where it has changed."""
+        found = find_cause(self._facts())
+        now_s = time.monotonic()
+        if (found.name if found else "") != self._candidate:
+            self._candidate, self._since_s = found.name if found else "", now_s
+        lasting = found is None or now_s - self._since_s >= found.wait_s
+        before = self.cause.name if self.cause else ""
+        self.cause = found if lasting else None
+        changed = (self.cause.name if self.cause else "") != before
+        if self.cause:
+            self._log(self.cause, now_s)
+        return changed
+
+    def _log(self, cause: Cause, now_s: float) -> None:
+        """Once while it lasts; what comes and goes is no news, what is no fault is told once for all."""
+        last_s, self._last_s[cause.name] = self._last_s.get(cause.name), now_s
+        if last_s is None or (cause.level != OK and now_s - last_s > NEWS_S):
+            say = self._node.get_logger()
+            (say.info if cause.level == OK else say.warning)(f"{cause.name}: {cause.text}")
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._beside:
+            self._node.destroy_subscription(self._beside[1])
+        self._beside, self._beside_count = None, 0
+        self._reports.clear()
+        self.cause, self._candidate = None, ""
+
+    def _facts(self) -> Facts:
+        now_s, limit_s = time.monotonic(), self._node.params["stale_ms"] / 1e3
+        fresh = [self._reports[name] for name in FLOW if name in self._reports]
+        # A node that fell silent is told as STALE: what it last said explains nothing.
+        if any(now_s - arrived_s > limit_s for _, arrived_s in fresh):
+            return Facts(())
+        stages = tuple(self._with_intake(stage) for stage, _ in fresh)
+        sim_time = any(stage.says("use_sim_time") for stage in stages)
+        clocks = self._node.count_publishers("/clock") if sim_time else 1
+        return Facts(stages, clocks, self._node.get_namespace())
+
+    def _with_intake(self, stage: Stage) -> Stage:
+        topic = stage.values.get("image_topic", "")
+        if not topic or stage.values.get("state") != "active":
+            return stage
+        own = [
+            _endpoint(info)
+            for info in self._node.get_subscriptions_info_by_topic(topic)
+            if (info.node_name, info.node_namespace) == (stage.name, self._node.get_namespace())
+        ]
+        if not own:  # Not discovered yet, or gone: nothing can be said.
+            return stage
+        publishers = tuple(_endpoint(info) for info in self._node.get_publishers_info_by_topic(topic))
+        others = () if publishers else self._other_images()
+        beside = self._heard_beside(topic, stage) if publishers and stage.says("first_stage") else None
+        intake = Intake(topic, own[0], publishers, others, beside)
+        return replace(stage, intake=intake)
+
+    def _other_images(self) -> tuple[str, ...]:
+        """Image topics of other nodes than the pipeline's own."""
+        names = [
+            name
+            for name, types in self._node.get_topic_names_and_types()
+            if any(kind in IMAGE_TYPES for kind in types)
+        ]
+        return tuple(name for name in names if self._is_foreign(name))
+
+    def _is_foreign(self, topic: str) -> bool:
+        publishers = self._node.get_publishers_info_by_topic(topic)
+        own = {(name, self._node.get_namespace()) for name in FLOW}
+        return any((info.node_name, info.node_namespace) not in own for info in publishers)
+
+    def _heard_beside(self, topic: str, stage: Stage) -> int | None:
+        """camera_info messages since images are missed; listens to it only while they are."""
+        info = f"{topic.removesuffix('/compressed').rpartition('/')[0]}/camera_info"
+        missed = (stage.figure("silent_ms") or 0.0) >= LOOK_BESIDE_MS and self._node.count_publishers(
+            info
+        ) > 0
+        if self._beside and (not missed or self._beside[0] != info):
+            self._node.destroy_subscription(self._beside[1])
+            self._beside, self._beside_count = None, 0
+        if missed and not self._beside:
+            self._beside = (info, self._node.create_subscription(CameraInfo, info, self._hear, LATEST_IMAGE))
+        return self._beside_count if missed else None
+
+    def _hear(self, message: CameraInfo) -> None:
+        self._beside_count += 1
+
+
+def _added(before: Mapping[str, str], now: dict[str, str]) -> dict[str, int]:
+    """What the counters gained; empty where one ran back, as new books were started or the node anew."""
+    gained = {}
+    for key, text in now.items():
+        if (key.startswith("ledger.") or key == "detections_total") and text.isdigit():
+            gained[key] = int(text) - int(before.get(key, "0"))
+            if gained[key] < 0 and key != "ledger.in_flight":
+                return {}
+    return gained
+
+
+def _endpoint(info: Any) -> Endpoint:
+    qos = info.qos_profile
+    deadline_ns = qos.deadline.nanoseconds
+    return Endpoint(
+        f"{info.node_namespace.rstrip('/')}/{info.node_name}",
+        info.topic_type,
+        qos.reliability.name.lower(),
+        qos.durability.name.lower(),
+        deadline_ns if 0 < deadline_ns < 2**62 else 0,
+        qos.liveliness.name.lower(),
+    )
