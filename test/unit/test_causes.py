@@ -160,7 +160,7 @@ def test_every_cause_is_provoked_with_real_nodes_and_documented() -> None:
     names = set(re.findall(r'Cause\(\s*"(\w+)"', source))
     assert len(names) == 14
     repo = Path(__file__).resolve().parents[2]
-    provoked = (repo / "test" / "nodes" / "test_causes.py").read_text("utf-8")
+    provoked = (repo / "test" / "nodes" / "test_causes_node.py").read_text("utf-8")
     assert {one for one in names if f'"{one}"' not in provoked} == set()
     documented = (repo / "docs" / "diagnostics.md").read_text("utf-8")
     assert {one for one in names if f"`{one}`" not in documented} == set()
