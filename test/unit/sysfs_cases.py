@@ -8,7 +8,7 @@ DATA = Path(__file__).parent / "data" / "sysfs"
 
 
 def plant(folder: Path, name: str) -> Path:
-    """Make the files of a recorded tree below a folder; returns the folder."""
+    """Write the files of a tree, made up after the kernel's documents, below a folder; returns the folder."""
     for line in (DATA / f"{name}.txt").read_text("utf-8").splitlines():
         if not line.startswith("#"):
             path, _, text = line.partition(" = ")

@@ -1,4 +1,4 @@
-"""The machine's figures, from recorded trees: right values, or the reason, and never 0 for unknown."""
+"""The machine's figures, from trees made up after the kernel's documents: right values, or why there are none."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def number(value: Value) -> float | None:
 
 
 class Tree:
-    """The files below a root folder: "/", or a recorded tree in a test."""
+    """The files below a root folder: "/", or a tree that a test writes."""
 
     def __init__(self, root: str | Path = "/") -> None:
         self.root = Path(root)
