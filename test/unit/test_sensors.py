@@ -1,4 +1,4 @@
-"""The machine's figures, from trees made up after the kernel's documents: right values, or why there are none."""
+"""The figures of the machine, from trees made up after the documents of the kernel: values, or why not."""
 
 from __future__ import annotations
 
