@@ -131,7 +131,7 @@ DETECTOR = NodeSpec(
         Param(
             "publish_tracked",
             False,
-            "Publish known objects on skipped frames, moved on to them, on `detections_tracked`.",
+            "Track: give objects ids, and publish those known on skipped frames on `detections_tracked`.",
         ),
         IMAGE_TRANSPORT,
         AUTOSTART,
