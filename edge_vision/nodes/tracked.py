@@ -22,8 +22,8 @@ SKIPPED = ("gated", "rejected")
 
 
 class TrackedBoxes:
-    """Follows the objects of one detector along all judged frames, while `detections_tracked` is offered; else
-    it costs nothing. Any thread may call; nothing here raises but `publish`, which the executor calls. Each
+    """Follows the objects of one detector along all judged frames, while `detections_tracked` is offered:
+    else it costs nothing. Any thread may call; nothing here raises but `publish`, which the executor calls. Each
     skipped frame is published by the thread that tells of it: it waits for no inference.
     """
 
