@@ -22,9 +22,10 @@ SKIPPED = ("gated", "rejected")
 
 
 class TrackedBoxes:
-    """Follows the objects of one detector along all judged frames, while `detections_tracked` is offered:
-    else it costs nothing. Any thread may call; nothing here raises but `publish`, which the executor calls. Each
-    skipped frame is published by the thread that tells of it: it waits for no inference.
+    """Follows the objects of one detector along all judged frames, while `detections_tracked` is offered.
+
+    Any thread may call; nothing here raises but `publish`, which the executor calls. Each skipped frame is
+    published by the thread that tells of it: it waits for no inference.
     """
 
     def __init__(self, node: EdgeNode) -> None:
