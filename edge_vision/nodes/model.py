@@ -43,11 +43,24 @@ def load_model(node: EdgeNode) -> LoadedModel:
     bundle = load_bundle(params["model"])
     request = BackendRequest(params["device"], params["precision"], params["threads"])
     session, report = open_session(bundle, params["backend"], request, params["strict_backend"])
-    actual = report.actual
-    node.get_logger().info(
-        f"{bundle.manifest.name} {bundle.manifest.version} on {actual.backend} {actual.version}, "
-        f"{actual.device} ({actual.provider}), {actual.precision}, {actual.threads or 'untold'} threads"
+    model = LoadedModel(bundle, session, report)
+    _tell(node, model)
+    return model
+
+
+def _tell(node: EdgeNode, model: LoadedModel) -> None:
+    """Log the model with what really runs it, the one that it replaces, and a fallback."""
+    actual, before = model.report.actual, node.last_model
+    node.last_model = f"{model.bundle}"
+    swap = f", instead of {before}" if before not in ("", node.last_model) else ""
+    text = (
+        f"{model.bundle} on {actual.backend} {actual.version}, {actual.device} ({actual.provider}), "
+        f"{actual.precision}, {actual.threads or 'untold'} threads{swap}"
     )
-    if report.fallback_reason:
-        node.get_logger().warning(f"not what was asked for: {report.fallback_reason}")
-    return LoadedModel(bundle, session, report)
+    values = model.status_values()
+    node.journal.say(
+        "info", text, "model_swapped" if swap else "model_loaded", before=before or None, **values
+    )
+    if model.report.fallback_reason:
+        text = f"not what was asked for: {model.report.fallback_reason}"
+        node.journal.say("warning", text, "fallback", **values)

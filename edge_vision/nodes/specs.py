@@ -7,7 +7,7 @@ from __future__ import annotations
 from edge_vision.core.cascade import CascadeConfig
 from edge_vision.nodes.gate_spec import GATE
 from edge_vision.nodes.spec_types import (
-    AUTOSTART,
+    COMMON,
     ENABLE,
     IMAGE_TRANSPORT,
     RESET,
@@ -88,7 +88,7 @@ CASCADE = NodeSpec(
             60000.0,
         ),
         IMAGE_TRANSPORT,
-        AUTOSTART,
+        *COMMON,
     ),
     (
         Topic("gate/image", "sensor_msgs/msg/Image", "in", "What the gate let pass."),
@@ -134,7 +134,7 @@ DETECTOR = NodeSpec(
             "Publish known objects on skipped frames, moved on to them, on `detections_tracked`.",
         ),
         IMAGE_TRANSPORT,
-        AUTOSTART,
+        *COMMON,
     ),
     (
         Topic("image_accepted", "sensor_msgs/msg/Image", "in", "What the cascade accepted, or any camera."),
@@ -202,7 +202,7 @@ DIAGNOSTICS = NodeSpec(
         Param(
             "stale_ms", 3000.0, "A node that reported nothing for this long is STALE.", "ms", 1100.0, 600000.0
         ),
-        AUTOSTART,
+        *COMMON,
     ),
     (
         Topic(
@@ -250,7 +250,7 @@ SOURCE = NodeSpec(
             600000,
             applies="configure",
         ),
-        AUTOSTART,
+        *COMMON,
     ),
     (
         Topic(
