@@ -50,8 +50,7 @@ class LoadedModel(Generic[R]):
     def __str__(self) -> str:
         actual = self.report.actual
         return (
-            f"{self.bundle.manifest.name} {self.bundle.manifest.version} on {actual.backend} "
-            f"{actual.version}, {actual.device} ({actual.provider}), {actual.precision}, "
+            f"{self.bundle} on {actual.backend} {actual.version}, {actual.device} ({actual.provider}), {actual.precision}, "
             f"{actual.threads or 'untold'} threads"
         )
 
@@ -109,14 +108,14 @@ def load_model(
 class ModelKeeper(Generic[R]):
     """Keeps a model serving. `use`, `done` and `failed` are the worker's; the others any thread's.
 
-    make: see `load_model`. tell: severity and one sentence, for the log. changed: another model serves from
-    now on; called by whichever thread made it so.
+    make: see `load_model`. tell: severity, event and one sentence, for the log. changed: another model serves
+    from now on; called by whichever thread made it so.
     """
 
     def __init__(
         self,
         make: Callable[[Bundle, Session], R],
-        tell: Callable[[str, str], None],
+        tell: Callable[[str, str, str], None],
         changed: Callable[[LoadedModel[R]], None],
     ) -> None:
         self._make, self._tell, self._changed = make, tell, changed
@@ -181,7 +180,9 @@ class ModelKeeper(Generic[R]):
         mine = self._slot.done(model)
         if not mine and model in self._hanging:
             self._hanging.remove(model)
-            self._tell("info", f"{model.report.actual.backend}: the run that hung has ended")
+            self._tell(
+                "info", "backend_failed", f"{model.report.actual.backend}: the run that hung has ended"
+            )
         return mine
 
     def failed(self, model: LoadedModel[R], reason: str) -> None:
@@ -247,7 +248,7 @@ class ModelKeeper(Generic[R]):
         self._backoff_s = min(LAST_RETRY_S, 2.0 * self._backoff_s) if again else FIRST_RETRY_S
         self._failed = {**self._failed, name: reason}
         self._failed_s[name] = now_s
-        self._tell("error", f"{name} failed: {reason}")
+        self._tell("error", "backend_failed", f"{name} failed: {reason}")
         return True
 
     def _nothing_works(self) -> str:
@@ -273,7 +274,7 @@ class ModelKeeper(Generic[R]):
         # Loaded anew it may be sound: then there is nothing to go back to.
         self._failed = {other: why for other, why in self._failed.items() if other != name}
         self._serve(model)
-        self._tell("warning", f"serving {model}, {'loaded anew' if again else 'instead'}")
+        self._tell("warning", "fallback", f"serving {model}, {'loaded anew' if again else 'instead'}")
 
     def _load_aside(self, wish: ModelWish, wanted: Callable[[], bool]) -> None:
         """The loader's work: a swap, or what was asked for once more."""
@@ -294,7 +295,8 @@ class ModelKeeper(Generic[R]):
             self._wish, self._failed, self.swap_error = wish, {}, ""
             self._serve(model)
             self._settle_target(wish)
-            self._tell("info", f"{'back on' if again else 'now serving'} {model}")
+            event, text = ("backend_back", "back on") if again else ("model_swapped", "now serving")
+            self._tell("info", event, f"{text} {model}")
 
     def _settle_target(self, wish: ModelWish) -> None:
         self._retrying = False
@@ -305,10 +307,10 @@ class ModelKeeper(Generic[R]):
         if again:
             self._backoff_s = min(LAST_RETRY_S, 2.0 * self._backoff_s)
             self._retry_s = time.monotonic() + self._backoff_s
-            self._tell("warning", f"still not working: {error}; retry in {self._backoff_s:.0f} s")
+            self._tell("warning", "fallback", f"still not working: {error}; retry in {self._backoff_s:.0f} s")
         else:
             self.swap_error = f"{wish.model} on {wish.backend} refused: {error}"
-            self._tell("error", f"{self.swap_error}; {self._last} goes on")
+            self._tell("error", "model_refused", f"{self.swap_error}; {self._last} goes on")
             self.refusals += 1
         self._settle_target(wish)
 

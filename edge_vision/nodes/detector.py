@@ -98,8 +98,8 @@ class DetectorNode(StageNode):
         self._keeper.stop()
 
     # The model.
-    def _tell(self, severity: str, text: str) -> None:
-        getattr(self.get_logger(), severity)(text)
+    def _tell(self, severity: str, event: str, text: str) -> None:
+        self.journal.event(event, text, severity)
 
     def _on_model(self, model: LoadedModel[Detector]) -> None:
         """Another model serves, or the same on another backend. Any thread."""

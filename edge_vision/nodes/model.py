@@ -48,7 +48,13 @@ def load_for(node: EdgeNode, make: Callable[[Bundle, Session], R]) -> LoadedMode
 
 
 def tell_loaded(node: EdgeNode, model: LoadedModel[R]) -> None:
-    """Log what runs; that it is not what was asked for is a warning."""
-    node.get_logger().info(f"{model}" + (f"; auto: {model.report.choice}" if model.report.choice else ""))
+    """Log the model with what really runs it, the one that it replaces, and a fallback."""
+    before, node.last_model = node.last_model, str(model.bundle)
+    swap = f", instead of {before}" if before not in ("", node.last_model) else ""
+    choice = f"; auto: {model.report.choice}" if model.report.choice else ""
+    values = model.status_values()
+    event = "model_swapped" if swap else "model_loaded"
+    node.journal.say("info", f"{model}{swap}{choice}", event, before=before or None, **values)
     if model.report.fallback_reason:
-        node.get_logger().warning(f"not what was asked for: {model.report.fallback_reason}")
+        text = f"not what was asked for: {model.report.fallback_reason}"
+        node.journal.say("warning", text, "fallback", **values)

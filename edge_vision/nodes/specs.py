@@ -8,7 +8,7 @@ from edge_vision.backends import FALLBACK
 from edge_vision.core.cascade import CascadeConfig
 from edge_vision.nodes.gate_spec import GATE
 from edge_vision.nodes.spec_types import (
-    AUTOSTART,
+    COMMON,
     ENABLE,
     IMAGE_TRANSPORT,
     RESET,
@@ -97,7 +97,7 @@ CASCADE = NodeSpec(
             60000.0,
         ),
         IMAGE_TRANSPORT,
-        AUTOSTART,
+        *COMMON,
     ),
     (
         Topic("gate/image", "sensor_msgs/msg/Image", "in", "What the gate let pass."),
@@ -156,7 +156,7 @@ DETECTOR = NodeSpec(
             "Track: give objects ids, and publish those known on skipped frames on `detections_tracked`.",
         ),
         IMAGE_TRANSPORT,
-        AUTOSTART,
+        *COMMON,
     ),
     (
         Topic("image_accepted", "sensor_msgs/msg/Image", "in", "What the cascade accepted, or any camera."),
@@ -224,7 +224,7 @@ DIAGNOSTICS = NodeSpec(
         Param(
             "stale_ms", 3000.0, "A node that reported nothing for this long is STALE.", "ms", 1100.0, 600000.0
         ),
-        AUTOSTART,
+        *COMMON,
     ),
     (
         Topic(
@@ -272,7 +272,7 @@ SOURCE = NodeSpec(
             600000,
             applies="configure",
         ),
-        AUTOSTART,
+        *COMMON,
     ),
     (
         Topic(

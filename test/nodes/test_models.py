@@ -7,7 +7,7 @@ import shutil
 import pytest
 from lifecycle_msgs.msg import Transition
 from model_cases import EFFICIENTNET, SSD, bundle_or_skip
-from ros_cases import CHAIN, CascadeNode, DetectorNode, Image, detections_of, image_message, picture
+from ros_cases import CHAIN, CascadeNode, DetectorNode, Image, image_message, picture
 
 from edge_vision.backends import BACKENDS, available_backends
 from edge_vision.backends.fake import Fault
