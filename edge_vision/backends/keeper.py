@@ -50,8 +50,8 @@ class LoadedModel(Generic[R]):
     def __str__(self) -> str:
         actual = self.report.actual
         return (
-            f"{self.bundle} on {actual.backend} {actual.version}, {actual.device} ({actual.provider}), {actual.precision}, "
-            f"{actual.threads or 'untold'} threads"
+            f"{self.bundle} on {actual.backend} {actual.version}, {actual.device} ({actual.provider}), "
+            f"{actual.precision}, {actual.threads or 'untold'} threads"
         )
 
     def status_values(self) -> dict[str, Any]:
@@ -155,11 +155,12 @@ class ModelKeeper(Generic[R]):
         return model
 
     def stop(self) -> None:
-        """Close what serves, unless a use of it hangs."""
+        """Close what serves; what hangs in a use is closed when that ends, and its job is nobody's."""
         loader, self._loader = self._loader, None
         if loader:
             loader.stop(0.0)
         self._wish = self._target = self._last = None
+        self._slot.abandon(0.0)
         self._slot.replace(None)
 
     # The worker's.
