@@ -132,7 +132,7 @@ class StageNode(EdgeNode):
         """Leave a worker that hangs to itself, and go on with the frame that it hung on, or a newer one."""
         left, self._worker = self._worker, self._new_worker()
         waiting = left.stop(0.0)[:1] if left else []
-        for frame, tick in (job, *(one for one in waiting if one is not job)):
+        for frame, tick in (job, *(one for one in waiting if one[0] is not job[0])):
             self._enqueue(frame, tick)
 
     @property
