@@ -8,6 +8,7 @@ import shutil
 
 import cv2
 import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from model_cases import SSD, bundle_or_skip
 from ros_cases import (
@@ -15,6 +16,7 @@ from ros_cases import (
     AS_SEEN,
     CHAIN,
     DetectorNode,
+    DiagnosticArray,
     DiagnosticsNode,
     GateNode,
     Image,
@@ -192,6 +194,17 @@ def test_a_cause(start, robot, log):
     assert log.one("cause", cause="no_publisher")["level"] == "WARN"
     robot.turns(2.0)
     log.one("cause", cause="no_publisher")
+
+
+def test_messages_of_somebody_else_do_not_fill_the_log(start, robot, log):
+    """Each is wrong in another way."""
+    start([DetectorNode], ros_args=log.ros_args)
+    ticks = robot.publisher(DiagnosticArray, "cascade_ticks", 100)
+    for n in range(2, 40):
+        ticks.publish(DiagnosticArray(status=[DiagnosticStatus()] * n))
+    event = log.one("message")
+    robot.turns(1.0)
+    assert log.one("message") == event and "is no tick" in event["text"]
 
 
 def test_what_was_said_before_the_file_was_known_is_in_it_too(start, log):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,14 @@ def test_a_check_is_one_line_for_grep_and_wrapped_on_a_terminal(monkeypatch) -> 
     assert any("\033[33mWARN" in line for line in wrapped)
     monkeypatch.setenv("NO_COLOR", "1")
     assert not any("\033" in line for line in lines([long], terminal=True))
+
+
+def test_the_json_is_as_documented() -> None:
+    text = (REPO / "docs" / "diagnostics.md").read_text("utf-8").partition("## Doctor")[2]
+    told = document([Check(INSTALLATION, "thing", OK, "so it is")])
+    keys = {*(key for key in told if key != "checks"), *(f"checks[].{key}" for key in told["checks"][0])}
+    assert set(re.findall(r"^\| `([\w.\[\]]+)` \|", text, flags=re.MULTILINE)) == keys
+    assert re.findall(r"^\| (\d) \|", text, flags=re.MULTILINE) == ["0", "1", "2", "3"]
 
 
 # The machine.
