@@ -218,7 +218,7 @@ def test_a_camera_that_sends_nothing_is_not_called_a_loss(start, robot, output):
 
 def test_detector_stuck(start, output, camera, monkeypatch):
     monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.fake:FakeBackend")
-    running = start(NODES, {**OPEN, "detector": {"backend": "fake"}})
+    running = start(NODES, {**OPEN, "detector": {"backend": "fake", "watchdog_ms": 0.0}})
     free = threading.Event()
     monkeypatch.setattr(running["detector"]._model.session, "run", lambda tensors: free.wait(60) and {})
     try:
