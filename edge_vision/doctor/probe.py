@@ -2,7 +2,7 @@
 
     python -m edge_vision.doctor.probe modules NAME...    import modules
     python -m edge_vision.doctor.probe backend NAME       load a runtime, and ask what it sees
-    python -m edge_vision.doctor.probe model NAME         open a bundle as a node does, and run it
+    python -m edge_vision.doctor.probe model NAME BACKEND open a bundle as a node does, and run it
     python -m edge_vision.doctor.probe node [ROS_ARGS]    start a node, and end it
 
 Each finding is a line of JSON behind a mark, as runtimes write on standard output too.
@@ -20,18 +20,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 MARK = "doctor-probe: "
 PATIENCE_S = 60.0
+RUNS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """found: what the process told before it ended. trouble: how it ended, "" where in order."""
+    """found: what the process told before it ended. trouble: how it ended, "" where in order. late: it had to
+    be ended, as it took too long."""
 
     found: tuple[dict[str, Any], ...]
     trouble: str
+    late: bool = False
 
 
 def ask(*arguments: str, timeout_s: float = PATIENCE_S) -> Answer:
@@ -46,7 +50,7 @@ def ask(*arguments: str, timeout_s: float = PATIENCE_S) -> Answer:
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s
         )
     except subprocess.TimeoutExpired as error:
-        return Answer(_findings(error.stdout or b""), f"no answer within {timeout_s:.0f} s")
+        return Answer(_findings(error.stdout or b""), f"no answer within {timeout_s:.0f} s", True)
     return Answer(_findings(done.stdout), _ending(done.returncode, done.stderr))
 
 
@@ -111,25 +115,27 @@ def _backend(name: str) -> None:
     _tell(devices=list(backend.devices()))
 
 
-def _model(name: str) -> None:
-    from edge_vision.backends import open_session
-    from edge_vision.bundles import load_bundle
+def _model(name: str, backend: str) -> None:
+    from edge_vision.backends.keeper import ModelWish, load_model
     from edge_vision.core.detector import Detector
 
-    bundle = load_bundle(name)
-    session, report = open_session(bundle)
-    detector = Detector.from_bundle(bundle, session)
-    detector.warm_up(3)
+    model = load_model(ModelWish(name, backend), Detector.from_bundle)
+    detector, report = model.runner, model.report
+    runs_ms = []
+    for _ in range(RUNS):
+        detector.warm_up(1)
+        runs_ms.append(detector.timing.inference_ms)
     actual = report.actual
     _tell(
-        bundle=str(bundle),
+        bundle=str(model.bundle),
         backend=actual.backend,
         version=actual.version,
         device=actual.device,
         provider=actual.provider,
         precision=actual.precision,
         threads=actual.threads or None,
-        run_ms=round(detector.timing.inference_ms, 3),
+        choice=report.choice,
+        run_ms=round(median(runs_ms[1:]), 3),
         fallback_reason=report.fallback_reason,
     )
 

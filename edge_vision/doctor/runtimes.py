@@ -15,7 +15,7 @@ def look() -> Iterator[Check]:
     checks = [_backend(name) for name in known_backends()]
     yield from checks
     if any(check.values["loads"] for check in checks):
-        yield _model(DETECTOR.param("model").default)
+        yield _model(DETECTOR.param("model").default, DETECTOR.param("backend").default)
     else:
         yield Check(INSTALLATION, "model", ERROR, "no backend works here: pip install onnxruntime")
 
@@ -39,10 +39,16 @@ def _backend(name: str) -> Check:
     return Check(INSTALLATION, label, OK, text, {"loads": True, "devices": devices})
 
 
-def _model(name: str) -> Check:
-    """Opens the detector's default model as the node does with backend `auto`."""
-    answer = ask("model", name)
+def _model(name: str, backend: str) -> Check:
+    """Opens the detector's default model as the node does, which measures the runtimes the first time."""
+    answer = ask("model", name, backend)
     found = answer.found[-1] if answer.found else {}
+    if not found and answer.late:
+        text = (
+            f"{name} was not ready: {answer.trouble}. The first time, runtimes are measured, engines built: "
+            f"python -m edge_vision.backends.choice {name} does that ahead"
+        )
+        return Check(INSTALLATION, "model", WARN, text)
     if "bundle" not in found:
         return Check(INSTALLATION, "model", ERROR, f"{found.get('error') or answer.trouble}", found)
     text = (
@@ -50,6 +56,7 @@ def _model(name: str) -> Check:
         f"({found['provider']}), {found['precision']}, {found['threads'] or 'untold'} threads: "
         f"{found['run_ms']:.1f} ms a run"
     )
+    text += f"; {backend}: {found['choice']}" if found["choice"] else ""
     if found["fallback_reason"]:
         return Check(INSTALLATION, "model", WARN, f"{text}; fallback: {found['fallback_reason']}", found)
     return Check(INSTALLATION, "model", OK, text, found)

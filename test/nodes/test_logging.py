@@ -165,6 +165,19 @@ def test_a_model_is_told_with_what_runs_it_and_so_is_its_successor(start, robot,
     assert len(log.events("model_loaded")) == 1
 
 
+def test_a_model_that_is_swapped_while_it_runs(start, robot, log, tmp_path):
+    folder = tmp_path / "bundles" / "other_model"
+    shutil.copytree(bundle_or_skip(SSD).folder, folder)
+    text = (folder / "bundle.yaml").read_text().replace(f"name: {SSD}", "name: other_model")
+    (folder / "bundle.yaml").write_text(text)
+    start([DetectorNode], ros_args=log.ros_args)
+    assert robot.set("detector", model=str(folder)).successful
+    assert log.one("model_swapped")["model"].startswith("other_model")
+    assert robot.set("detector", model=str(tmp_path / "nothing")).successful
+    event = log.one("model_refused")
+    assert event["level"] == "ERROR" and event["model"].startswith("other_model")
+
+
 def test_a_fallback(start, log):
     start([DetectorNode], {"detector": {"backend": "onnxruntime", "device": "qnn"}}, log.ros_args)
     event = log.one("fallback")
