@@ -6,7 +6,15 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "edge_vision"
-EXECUTABLES = ("source_node", "gate_node", "cascade_node", "detector_node", "diagnostics_node", "pipeline")
+EXECUTABLES = (
+    "source_node",
+    "gate_node",
+    "cascade_node",
+    "detector_node",
+    "diagnostics_node",
+    "pipeline",
+    "doctor",
+)
 RUNTIME = ["numpy>=1.26", "opencv-python-headless>=4.6", "psutil>=5.9", "PyYAML>=6.0"]
 FETCH = ["onnx>=1.16"]
 EVALUATE = ["matplotlib>=3.7"]

@@ -99,7 +99,7 @@ class DetectorNode(StageNode):
 
     # The model.
     def _tell(self, severity: str, event: str, text: str) -> None:
-        self.journal.event(event, text, severity)
+        self.journal.event(event, text, severity, **self._keeper.status_values())
 
     def _on_model(self, model: LoadedModel[Detector]) -> None:
         """Another model serves, or the same on another backend. Any thread."""

@@ -250,7 +250,8 @@ class StageNode(EdgeNode):
         try:
             tick = tick_from_message(message)
         except (ValueError, TypeError, AttributeError) as error:
-            self.log_throttled("error", f"a message on {self.ticks_in} is no tick: {error}")
+            text = f"a message on {self.ticks_in} is no tick: {error}. Who else publishes there?"
+            self.log_throttled("error", text, "no tick")
             return
         seq = self.hub.next_seq()
         tick = tick._replace(seq=seq)
@@ -271,7 +272,7 @@ class StageNode(EdgeNode):
             elif self._ticks_topic:
                 self.hub.tell(self._ticks_topic, tick)
         except Exception as error:  # It must not cost the stage that tells its frame.
-            self.log_throttled("error", f"a tick was not taken up: {error}", "tick")
+            self.log_throttled("error", f"a tick was not taken up: {error}. Please report this", "tick")
 
     # Work.
     def _do(self, job: Job) -> None:
