@@ -12,10 +12,10 @@ ARGS =
 
 # Two ROS programs with one domain see each other: these have domains of their own, whatever the shell has set.
 # `make demo ROS_DOMAIN_ID=5` sets it nevertheless.
-demo: export ROS_DOMAIN_ID = 87
+demo top: export ROS_DOMAIN_ID = 87
 test check examples: export ROS_DOMAIN_ID = 88
 bench-pipeline: export ROS_DOMAIN_ID = 89
-demo test check examples bench-pipeline: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
+demo top test check examples bench-pipeline: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
 
 # The ROS wheels leave this mark in the environment; with it, another Python would not find its libraries.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
@@ -25,7 +25,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate evaluate-gate setup setup-test setup-evaluate lock clean distclean
+.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate evaluate-gate top setup setup-test setup-evaluate setup-top lock clean distclean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -71,6 +71,9 @@ bench-gate: setup  ## Measure the gate; results in out/bench/gate.json
 evaluate-gate: setup-evaluate  ## Judge the gate against an every-frame detector and rivals; results in out/gate/
 	$(VENV_PYTHON) -m edge_vision.evaluate gate $(if $(OUT),--out '$(OUT)') $(ARGS)
 
+top: setup-top  ## Show the pipeline of `make demo` live, in another terminal; ROS_DOMAIN_ID=0 shows yours
+	@$(VENV_PYTHON) -m edge_vision.top $(ARGS)
+
 setup:  ## Make .venv, fetch videos and models (what `make demo` needs)
 	@$(SETUP) demo $(if $(BACKEND),--backend $(BACKEND))
 
@@ -79,6 +82,9 @@ setup-test:
 
 setup-evaluate:
 	@$(SETUP) evaluate
+
+setup-top:
+	@$(SETUP) top
 
 lock:  ## Pin the newest packages that requirements/*.in allow
 	scripts/lock
