@@ -73,7 +73,7 @@ def main() -> int:
     write_json(options.out, result)
     print(
         f"\n{table(rows)}\n\n{result['machine']['cpu']}, {result['machine']['cores']} cores, "
-        f"load {result['machine']['load_1m']} at the start and {result['load_1m_end']} at the end; written to {options.out}"
+        f"load {result['machine']['load_1m']} at the start, {result['load_1m_end']} at the end; {options.out}"
     )
     return int(options.strict and any(row.passed is False for row in rows))
 

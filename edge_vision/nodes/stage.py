@@ -155,6 +155,8 @@ class StageNode(EdgeNode):
     # Intake.
     def accept(self, frame: Frame, tick: Tick | None) -> None:
         """Take a frame by reference from a node of this process. Any thread calls it."""
+        # A node may listen to DDS as well: its source came up in this process only later.
+        self._image_s = time.monotonic()
         if self.ticks_in is None:
             if self._active:
                 self.rate_in.tick()

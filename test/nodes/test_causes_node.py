@@ -170,3 +170,30 @@ def test_a_camera_that_is_there_first_is_found_without_an_alarm(start, robot, ou
     running.end()
     robot.turns(1.0)
     assert [one.message for one in output.statuses if one.level != OK] == []
+
+
+def test_a_source_that_comes_up_late_in_the_same_process_is_no_alarm(start, robot, output):
+    """The gate listens to DDS by then, and gets the images by reference all the same."""
+    source = {"uri": clip_or_skip("vtest.avi"), "loop": True, "autostart": False}
+    running = start(ALL, {"source": source})
+    output.named("node_inactive")
+    robot.turns(3.5)
+    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        assert robot.change_state("source", transition)
+    up = len(output.statuses)
+    robot.status("gate", lambda status, values: int(values["ledger.received"]) > 45)
+    alarms = [one.message for one in output.statuses[up:] if one.level != OK]
+    assert [text for text in alarms if not text.startswith("node_inactive")] == []
+    assert output.statuses[-1].level == OK
+    assert robot.status("gate")[0].level == OK
+    running.end()
+
+
+def test_a_camera_that_takes_its_time_for_the_first_image_is_no_alarm(scene, robot, output):
+    scene.start(NODES)
+    robot.turns(4.0)
+    up = len(output.statuses)
+    send = scene.camera()
+    robot.turns(2.0)
+    robot.wait(lambda: send() or len(output.statuses) > up + 4, "reports")
+    assert [one for one in output.statuses[up:] if "publisher_silent" in one.message] == []
