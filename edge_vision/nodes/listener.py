@@ -20,7 +20,7 @@ class DiagnosticsListener:
     """Hands on each message as plain statuses. Use it as a context: it brings rclpy up, and takes it down.
 
     args: of the command line, as in `--ros-args -r /diagnostics:=/robot/diagnostics`. Raises RuntimeError
-    where rclpy cannot read them.
+    where rclpy cannot read them. node: the node that listens, from `__enter__` on.
     """
 
     def __init__(self, hear: Callable[[Sequence[Status]], None], args: Sequence[str] = ()) -> None:
@@ -30,17 +30,17 @@ class DiagnosticsListener:
     def __enter__(self) -> DiagnosticsListener:
         with eager_discovery():
             rclpy.init(args=self._args, signal_handler_options=SignalHandlerOptions.NO)
-            self._node = Node("edge_vision_top", start_parameter_services=False)
+            self.node = Node("edge_vision_top", start_parameter_services=False)
         self._executor = make_executor()
-        self._executor.add_node(self._node)
-        self._subscription = self._node.create_subscription(
+        self._executor.add_node(self.node)
+        self._subscription = self.node.create_subscription(
             DiagnosticArray, "/diagnostics", self._on_diagnostics, RESULTS
         )
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._executor.shutdown(0)
-        self._node.destroy_node()
+        self.node.destroy_node()
         rclpy.try_shutdown()
 
     def spin(self, duration_s: float) -> None:
@@ -50,12 +50,12 @@ class DiagnosticsListener:
     @property
     def domain(self) -> int:
         """The ROS domain that is listened in."""
-        return int(self._node.context.get_domain_id())
+        return int(self.node.context.get_domain_id())
 
     @property
     def publishers(self) -> list[str]:
         """The nodes that publish the topic, by name."""
-        found = self._node.get_publishers_info_by_topic(self._subscription.topic_name)
+        found = self.node.get_publishers_info_by_topic(self._subscription.topic_name)
         return sorted({f"{one.node_namespace.rstrip('/')}/{one.node_name}" for one in found})
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
