@@ -8,7 +8,7 @@ cpu_percent           of one core: what a pipeline with the diagnostics node tak
 causes                each of the causes is provoked with real nodes, several times; the longest time from the
                       moment when the fault is there and all nodes are up until it is named on /diagnostics.
 false_alarms          the clip played at real time by the executable, from before its start until after its
-                      end: entries of nodes, processes and `output` that are not OK, and what its log warns of.
+                      end: entries of nodes, processes and `output` that are not OK, and warnings in its log.
                       Limits of the machine (`system`) are apart: where others load it, they are true.
 rss_slope_kb_per_min  of the same process, from /proc; Theil and Sen, the first fifth left out.
 agreement             of /diagnostics with what was read from outside meanwhile, as a share of the latter:
