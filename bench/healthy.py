@@ -172,11 +172,11 @@ def _figure(one: Status, key: str) -> float:
 
 def delayed(video: Path, rounds: int) -> dict[str, Any]:
     """Age at output with stamps that lie 300 ms in the past less that with true ones, in turns."""
-    pictures = _pictures(video)
+    pictures = pictures_of(video)
     found = [
-        (_age_ms(pictures, DELAY_MS) - _age_ms(pictures, 0.0))
+        (age_ms(pictures, DELAY_MS) - age_ms(pictures, 0.0))
         if n % 2
-        else -(_age_ms(pictures, 0.0) - _age_ms(pictures, DELAY_MS))
+        else -(age_ms(pictures, 0.0) - age_ms(pictures, DELAY_MS))
         for n in range(rounds)
     ]
     figures = {"delay": (statistics.median(found), DELAY_MS)}
@@ -187,14 +187,14 @@ def delayed(video: Path, rounds: int) -> dict[str, Any]:
     }
 
 
-def _pictures(video: Path, count: int = 30) -> list[np.ndarray]:
+def pictures_of(video: Path, count: int = 30) -> list[np.ndarray]:
     capture = cv2.VideoCapture(str(video))
     pictures = [cv2.resize(capture.read()[1], (640, 480)) for _ in range(count)]
     capture.release()
     return pictures
 
 
-def _age_ms(pictures: list[np.ndarray], delay_ms: float, count: int = 60) -> float:
+def age_ms(pictures: list[np.ndarray], delay_ms: float, count: int = 60) -> float:
     """The p50 of the age at output that the detector tells, of a camera at 10 Hz in another process."""
     from sensor_msgs.msg import Image
 
