@@ -113,7 +113,7 @@ class Stop:
 def _once(options: argparse.Namespace, board: Board, listener: DiagnosticsListener, stop: Stop) -> int:
     from rich.console import Console
 
-    from edge_vision.top.screen import nothing_came, once_lines
+    from edge_vision.top.screen import nothing_came, once_lines, write_svg
 
     end_s = time.monotonic() + options.wait
     whole_s: float | None = None
@@ -135,8 +135,7 @@ def _once(options: argparse.Namespace, board: Board, listener: DiagnosticsListen
     for line in lines:
         console.print(line)
     if options.svg:
-        options.svg.parent.mkdir(parents=True, exist_ok=True)
-        console.save_svg(str(options.svg), title="python -m edge_vision.top")
+        write_svg(console, options.svg)
     return 0
 
 

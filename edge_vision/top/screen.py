@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -68,6 +70,13 @@ def once_lines(board: Board, wanted: str, now_s: float) -> list[RenderableType]:
         if wanted in ("", camera.name):
             lines += [Text(""), Text(f"camera {camera.name}", "bold"), *camera_lines(camera, now_s)]
     return lines[1:]
+
+
+def write_svg(console: Console, path: Path) -> None:
+    """Write what a recording console has printed. The file names no address to fetch a font from."""
+    text = console.export_svg(title="python -m edge_vision.top")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", text, flags=re.DOTALL), "utf-8")
 
 
 class Screen:
