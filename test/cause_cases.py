@@ -188,11 +188,11 @@ def publisher_silent(scene: Scene) -> Send:
 
 
 def detector_stuck(scene: Scene) -> Send:
-    """A runtime that does not come back from the first frame."""
+    """A runtime that does not come back from the first frame, and no watchdog to start it anew."""
     before = BACKENDS.get("fake")
     BACKENDS["fake"] = "edge_vision.backends.fake:FakeBackend"
     scene.at_end(lambda: BACKENDS.pop("fake") if before is None else BACKENDS.update(fake=before))
-    running = scene.start(NODES, {**OPEN, "detector": {"backend": "fake"}})
+    running = scene.start(NODES, {**OPEN, "detector": {"backend": "fake", "watchdog_ms": 0.0}})
     free = threading.Event()
     scene.at_end(free.set)
     running["detector"]._model.session.run = lambda tensors: free.wait(60) and {}

@@ -66,8 +66,8 @@ class CauseWatch:
         """Once while it lasts; what comes and goes is no news, what is no fault is told once for all."""
         last_s, self._last_s[cause.name] = self._last_s.get(cause.name), now_s
         if last_s is None or (cause.level != OK and now_s - last_s > NEWS_S):
-            say = self._node.get_logger()
-            (say.info if cause.level == OK else say.warning)(f"{cause.name}: {cause.text}")
+            level = "info" if cause.level == OK else "warning"
+            self._node.journal.say(level, f"{cause.name}: {cause.text}", "cause", cause=cause.name)
 
     def close(self) -> None:
         """Stop listening."""

@@ -105,7 +105,7 @@ class StageNode(EdgeNode):
         if self.ticks_out:
             self._ticks_outlet = self.outlet(DiagnosticArray, self.ticks_out, TICKS)
         self._stamps.reset()
-        self._worker = Worker(f"edge_vision {self.stage}", self._do) if self.needs_worker() else None
+        self._worker = self._new_worker() if self.needs_worker() else None
         self._active = True
         self._image_s = time.monotonic()
         self._subscribe()
@@ -124,6 +124,16 @@ class StageNode(EdgeNode):
         outlets, self._outlets, self._image_outlet, self._ticks_outlet = self._outlets, [], None, None
         for outlet in outlets:
             outlet.close()
+
+    def _new_worker(self) -> Worker[Job]:
+        return Worker(f"edge_vision {self.stage}", self._do)
+
+    def replace_worker(self, job: Job) -> None:
+        """Leave a worker that hangs to itself, and go on with the frame that it hung on, or a newer one."""
+        left, self._worker = self._worker, self._new_worker()
+        waiting = left.stop(0.0)[:1] if left else []
+        for frame, tick in (job, *(one for one in waiting if one is not job)):
+            self._enqueue(frame, tick)
 
     @property
     def worker_hangs(self) -> bool:
@@ -227,7 +237,10 @@ class StageNode(EdgeNode):
         try:
             superseded = worker.put((frame, tick))
         except MailboxClosed:
-            self.settle(frame, "failed", "deactivated", motion_of(tick))
+            if self._active and self._worker is not worker:  # It was replaced just now.
+                self._enqueue(frame, tick)
+            else:
+                self.settle(frame, "failed", "deactivated", motion_of(tick))
             return
         if superseded:
             self.settle(superseded[0], "superseded", self.stage, motion_of(superseded[1]))
@@ -275,8 +288,9 @@ class StageNode(EdgeNode):
                 reason = f"{self.stage}_error"
             self._note_failure(reason, f"frame failed ({reason}): {error}")
             self.settle_if_open(frame, "failed", reason, motion_of(tick))
-        self.process_ms.add((time.monotonic() - started_s) * 1e3)
-        self._busy_since_s = None
+        if self._busy_since_s == started_s:  # Else it hung, and another worker is busy by now.
+            self.process_ms.add((time.monotonic() - started_s) * 1e3)
+            self._busy_since_s = None
 
     def _note_failure(self, reason: str, text: str) -> None:
         self._failed_s, self._failed_text = time.monotonic(), text
