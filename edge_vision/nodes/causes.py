@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +42,7 @@ class CauseWatch:
         self._reports: dict[str, tuple[Stage, float]] = {}
         self._beside: tuple[str, Any] | None = None
         self._beside_count = 0
+        self._published_s: dict[str, float] = {}
         self._candidate, self._since_s = "", 0.0
         self._last_s: dict[str, float] = {}
         self.cause: Cause | None = None
@@ -85,6 +86,7 @@ class CauseWatch:
             self._node.destroy_subscription(self._beside[1])
         self._beside, self._beside_count = None, 0
         self._reports.clear()
+        self._published_s.clear()
         self.cause, self._candidate = None, ""
 
     def _facts(self) -> Facts:
@@ -112,8 +114,15 @@ class CauseWatch:
         publishers = tuple(endpoint(info) for info in self._node.get_publishers_info_by_topic(topic))
         others = () if publishers else self._other_images()
         beside = self._heard_beside(topic, stage) if publishers and stage.says("first_stage") else None
-        intake = Intake(topic, own[0], publishers, others, beside)
+        intake = Intake(topic, own[0], publishers, others, beside, self._published_ms(topic, publishers))
         return replace(stage, intake=intake)
+
+    def _published_ms(self, topic: str, publishers: Sequence[Endpoint]) -> float:
+        now_s = time.monotonic()
+        if not publishers:
+            self._published_s.pop(topic, None)
+            return 0.0
+        return (now_s - self._published_s.setdefault(topic, now_s)) * 1e3
 
     def _other_images(self) -> tuple[str, ...]:
         """Image topics of other nodes than the pipeline's own."""

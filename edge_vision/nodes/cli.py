@@ -16,6 +16,7 @@ EXECUTABLES = {
     "diagnostics_node": "edge_vision.nodes.diagnostics",
     "pipeline": "edge_vision.nodes.pipeline",
     "doctor": "edge_vision.doctor.app",
+    "top": "edge_vision.top.app",
 }
 
 
@@ -77,6 +78,11 @@ def pipeline() -> int:
 def doctor() -> int:
     """What is right and wrong here."""
     return _start("doctor")
+
+
+def top() -> int:
+    """The terminal view."""
+    return _start("top")
 
 
 def main() -> int:

@@ -56,8 +56,8 @@ class StageNode(EdgeNode):
         self._active = False
         self._worker: Worker[Job] | None = None
         self._image_s, self._done_s, self._failed_s, self._failed_text = 0.0, 0.0, float("-inf"), ""
-        # Of the newest image that opened an account here: its stamp, and when it came.
-        self._last_in: tuple[int, float] | None = None
+        # Of the newest image that opened an account here, when it came: a clock may jump until the report.
+        self._input_age_ms: float | None = None
         self._busy_since_s: float | None = None
         self._subscriptions_made: list[Any] = []
         self._outlets: list[Outlet] = []
@@ -165,6 +165,8 @@ class StageNode(EdgeNode):
     # Intake.
     def accept(self, frame: Frame, tick: Tick | None) -> None:
         """Take a frame by reference from a node of this process. Any thread calls it."""
+        # A node may listen to DDS as well: its source came up in this process only later.
+        self._image_s = time.monotonic()
         if self.ticks_in is None:
             if self._active:
                 self.rate_in.tick()
@@ -216,7 +218,7 @@ class StageNode(EdgeNode):
 
     def _admit(self, frame: Frame, tick: Tick | None) -> None:
         """Check the stamp of a frame that no stage has seen before."""
-        self._last_in = (frame.stamp_ns, time.monotonic())
+        self._input_age_ms = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
         wrong = self._stamps.check(frame.stamp_ns)
         if not wrong:
             self._enqueue(frame, tick)
@@ -371,17 +373,13 @@ class StageNode(EdgeNode):
 
     def _intake_values(self) -> dict[str, Any]:
         """What tells why nothing comes in, or out."""
-        now_s, busy_since_s, last_in = time.monotonic(), self._busy_since_s, self._last_in
+        now_s, busy_since_s = time.monotonic(), self._busy_since_s
         listens = bool(self._subscriptions_made)
-        age_ms = None
-        if last_in:
-            waited_ns = (now_s - last_in[1]) * 1e9
-            age_ms = (self.get_clock().now().nanoseconds - waited_ns - last_in[0]) / 1e6
         return {
             "image_topic": self._subscriptions_made[0].topic_name if listens else "",
             "first_stage": self._is_first(),
             "silent_ms": (now_s - self._image_s) * 1e3 if listens else None,
-            "input_age_ms": age_ms,
+            "input_age_ms": self._input_age_ms,
             "busy_ms": (now_s - busy_since_s) * 1e3 if busy_since_s else 0.0,
             "last_failure": self._failed_text,
         }
