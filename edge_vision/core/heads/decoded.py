@@ -61,8 +61,10 @@ class DecodedHead(DetectionHead):
         """Raises HeadError, also for a class that has no label."""
         boxes, classes = self._boxes.read(outputs)[0], self._classes.read(outputs)[0]
         scores = self._filled(outputs)
-        if not len(boxes) == len(classes) >= len(scores):
-            raise self._boxes.misfit((1, *boxes.shape))
+        if len(classes) != len(boxes):
+            raise self._classes.misfit((1, len(classes)))
+        if len(scores) > len(boxes):
+            raise self._scores.misfit((1, len(scores)))
         passed = at_least(scores, thresholds.score_threshold)
         class_ids = np.rint(classes[passed]).astype(np.int32) - self._first
         self._check(class_ids)
