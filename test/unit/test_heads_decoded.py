@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from head_cases import (
+    ALL_KNOWN,
     INPUT,
-    KNOWN,
     N_LABELS,
     THRESHOLDS,
     Known,
@@ -28,10 +28,6 @@ from edge_vision.core.heads import make_head
 from edge_vision.core.specs import HeadSpec, Thresholds
 from edge_vision.errors import HeadError
 
-# As similar as two can be: a head that suppresses would lose one of them.
-TWIN = Known((41.0, 62.0, 146.0, 301.0), 0.6, 2)
-ALL = (*KNOWN, TWIN)
-
 
 def queries(known: tuple[Known, ...], n: int, seed: int = 3) -> tuple[np.ndarray, dict[int, Known]]:
     """(1, n, 4) relative centres and sizes, and which query holds which object; the others hold noise."""
@@ -45,7 +41,7 @@ def queries(known: tuple[Known, ...], n: int, seed: int = 3) -> tuple[np.ndarray
 
 def test_detr_softmax_with_no_object_last(tmp_path: Path) -> None:
     """Probabilities p become logits ln p: softmax gives p back."""
-    boxes, places = queries(ALL, 100)
+    boxes, places = queries(ALL_KNOWN, 100)
     share = np.full((1, 100, N_LABELS + 1), 0.01)
     share[..., -1] = 1 - 0.01 * N_LABELS
     for place, one in places.items():
@@ -54,11 +50,11 @@ def test_detr_softmax_with_no_object_last(tmp_path: Path) -> None:
     outputs = {"logits": np.log(share).astype(np.float32), "pred_boxes": boxes}
     graph = constant_graph(tmp_path / "detr.onnx", outputs)
     spec = HeadSpec("detr", {"logits": "logits", "boxes": "pred_boxes"}, {"score_activation": "softmax"})
-    assert_found(run_graph(graph, spec), ALL)
+    assert_found(run_graph(graph, spec), ALL_KNOWN)
 
 
 def rtdetr_outputs() -> dict[str, np.ndarray]:
-    boxes, places = queries(ALL, 300)
+    boxes, places = queries(ALL_KNOWN, 300)
     score = np.full((1, 300, N_LABELS), 0.01)
     for place, one in places.items():
         score[0, place, one.class_id] = one.score
@@ -68,9 +64,9 @@ def rtdetr_outputs() -> dict[str, np.ndarray]:
 def test_rtdetr_sigmoid(tmp_path: Path) -> None:
     graph = constant_graph(tmp_path / "rtdetr.onnx", rtdetr_outputs())
     spec = HeadSpec("detr", {"logits": "logits", "boxes": "pred_boxes"})
-    assert_found(run_graph(graph, spec), ALL)
+    assert_found(run_graph(graph, spec), ALL_KNOWN)
     assert_found(
-        run_graph(graph, spec, Thresholds(0.5, 0.5, 2)), tuple(sorted(ALL, key=lambda o: -o.score)[:2])
+        run_graph(graph, spec, Thresholds(0.5, 0.5, 2)), tuple(sorted(ALL_KNOWN, key=lambda o: -o.score)[:2])
     )
 
 
@@ -124,7 +120,7 @@ DECODED = HeadSpec("decoded", {"classes": "labels", "boxes": "boxes", "scores": 
 
 
 def test_rtdetr_as_its_export_decodes_it(tmp_path: Path) -> None:
-    assert_found(run_graph(rtdetr_export(tmp_path / "r.onnx"), DECODED), ALL)
+    assert_found(run_graph(rtdetr_export(tmp_path / "r.onnx"), DECODED), ALL_KNOWN)
 
 
 def tflite_outputs(known: tuple[Known, ...], n: int, first_class: int = 0) -> dict[str, np.ndarray]:
@@ -141,30 +137,30 @@ ROLES = {name: name for name in ("boxes", "classes", "scores", "count")}
 
 
 def test_tflite_detection_stops_at_its_count(tmp_path: Path) -> None:
-    graph = constant_graph(tmp_path / "t.onnx", tflite_outputs(ALL, 20))
-    assert_found(run_graph(graph, HeadSpec("tflite_detection", ROLES)), ALL)
+    graph = constant_graph(tmp_path / "t.onnx", tflite_outputs(ALL_KNOWN, 20))
+    assert_found(run_graph(graph, HeadSpec("tflite_detection", ROLES)), ALL_KNOWN)
 
 
 def test_tf_object_detection_counts_classes_from_one(tmp_path: Path) -> None:
-    graph = constant_graph(tmp_path / "t.onnx", tflite_outputs(ALL, 20, first_class=1))
+    graph = constant_graph(tmp_path / "t.onnx", tflite_outputs(ALL_KNOWN, 20, first_class=1))
     options = {"box_order": "yxyx", "box_unit": "relative", "first_class": 1}
-    assert_found(run_graph(graph, HeadSpec("decoded", ROLES, options)), ALL)
+    assert_found(run_graph(graph, HeadSpec("decoded", ROLES, options)), ALL_KNOWN)
     with pytest.raises(HeadError, match="gives class 4, the bundle has 4 labels, the first for class 0"):
         run_graph(graph, HeadSpec("tflite_detection", ROLES))
 
 
 def test_without_a_count_every_row_counts(tmp_path: Path) -> None:
-    outputs = tflite_outputs(ALL, len(ALL))
+    outputs = tflite_outputs(ALL_KNOWN, len(ALL_KNOWN))
     del outputs["count"]
     roles = {name: name for name in ("boxes", "classes", "scores")}
     graph = constant_graph(tmp_path / "t.onnx", outputs)
-    assert_found(run_graph(graph, HeadSpec("tflite_detection", roles)), ALL)
+    assert_found(run_graph(graph, HeadSpec("tflite_detection", roles)), ALL_KNOWN)
 
 
 def test_a_count_beyond_the_rows_and_below_zero() -> None:
-    outputs = tflite_outputs(ALL, len(ALL))
+    outputs = tflite_outputs(ALL_KNOWN, len(ALL_KNOWN))
     head = make_head(HeadSpec("tflite_detection", ROLES), INPUT, specs_of(**shapes(outputs)), N_LABELS)
-    for count, n in ((1000, len(ALL)), (-3, 0), (0, 0)):
+    for count, n in ((1000, len(ALL_KNOWN)), (-3, 0), (0, 0)):
         outputs["count"][0] = count
         assert len(head.decode(outputs, THRESHOLDS).scores) == n
     assert head.highest_score(outputs) is None
@@ -259,7 +255,7 @@ def test_outputs_of_different_lengths_are_an_error() -> None:
     outputs = {"l": np.zeros((1, 5, 4), np.float32), "b": np.zeros((1, 4, 4), np.float32)}
     with pytest.raises(HeadError, match="logits"):
         make_head(DETR, INPUT, free, N_LABELS).decode(outputs, THRESHOLDS)
-    good = tflite_outputs(ALL, 20)
+    good = tflite_outputs(ALL_KNOWN, 20)
     head = make_head(HeadSpec("tflite_detection", ROLES), INPUT, specs_of(**shapes(good)), N_LABELS)
     head_free = make_head(
         HeadSpec("tflite_detection", ROLES),
@@ -270,7 +266,7 @@ def test_outputs_of_different_lengths_are_an_error() -> None:
     short = {**good, "classes": good["classes"][:, :3]}
     with pytest.raises(HeadError, match=r"classes of shape \[1, n\], output 'classes' has \[1, 3\]"):
         head_free.decode(short, THRESHOLDS)
-    assert len(head.decode(good, THRESHOLDS).scores) == len(ALL)
+    assert len(head.decode(good, THRESHOLDS).scores) == len(ALL_KNOWN)
 
 
 def test_broken_numbers_are_an_error(tmp_path: Path) -> None:
