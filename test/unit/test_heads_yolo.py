@@ -417,3 +417,11 @@ def test_every_threshold_is_safe_and_half_precision_is_read(head: str) -> None:
     found = decoder.decode(outputs, Thresholds(0.3, 0.5, 1000))
     assert found.scores.dtype == found.xyxy_model.dtype == np.float32 and found.class_ids.dtype == np.int32
     assert (np.diff(found.scores) <= 0).all()
+
+
+@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 5))
+def test_the_highest_score_of_rows_is_that_of_all_of_them(seed: int, n: int, n_classes: int) -> None:
+    rows = np.random.default_rng(seed).random((1, n, 5 + n_classes)).astype(np.float32)
+    head = make_head(HeadSpec("yolov5", {"rows": "o"}), SMALL, specs_of(o=rows.shape), n_classes)
+    expected = (rows[0, :, 4:5] * rows[0, :, 5:]).max()
+    assert head.highest_score({"o": rows}) == pytest.approx(float(expected))

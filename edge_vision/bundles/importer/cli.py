@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         draft = make_draft(read_model(arguments.file, arguments.max_mb), options, folder, ask)
         _show(arguments.file, draft)
         bundle_folder = folder / draft.manifest.name
-        trial = try_bundle(write_draft(draft, bundle_folder), image)
+        trial = try_bundle(write_draft(draft, bundle_folder), draft.outputs, image)
         _show_trial(trial, Path(f"{draft.manifest.name}_try.png"))
         if not arguments.yes and not _agreed(ask):
             print("nothing was written")

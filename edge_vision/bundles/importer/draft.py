@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from edge_vision.backends.base import TensorSpec
 from edge_vision.bundles.importer.labels import known_labels, labels_for, numbered
 from edge_vision.bundles.importer.model import SIZE_INPUTS, Model, ModelSource, Picture, find_picture
 from edge_vision.bundles.importer.outputs import Evidence, HeadGuess, recognise, shown
@@ -55,11 +56,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A bundle that is not written yet. graph: the graph file's bytes. unknown: what could not be guessed."""
+    """A bundle that is not written yet.
+
+    graph: the graph file's bytes. outputs: of the graph. unknown: what could not be guessed.
+    """
 
     manifest: Manifest
     labels: tuple[str, ...]
     graph: bytes
+    outputs: tuple[TensorSpec, ...]
     rows: tuple[Row, ...]
     unknown: tuple[Row, ...]
 
@@ -99,7 +104,7 @@ def make_draft(source: ModelSource, options: Options, workspace: Path, ask: Ask 
     (rows if found else unknown).append(labels_row)
     if manifest.licence == NOT_TOLD:
         unknown.append(Row("licence", NOT_TOLD, "", "--set licence=NAME"))
-    return Draft(manifest, labels, graph, tuple(rows), tuple(unknown))
+    return Draft(manifest, labels, graph, probe.outputs, tuple(rows), tuple(unknown))
 
 
 def with_settings(manifest: Manifest, settings: tuple[str, ...]) -> Manifest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from edge_vision.backends import open_session
+from edge_vision.backends.base import TensorSpec
 from edge_vision.bundles.importer.draft import LABELS_FILE, Draft
 from edge_vision.bundles.importer.probe import backends_for
 from edge_vision.bundles.manifest import NAME_PATTERN
@@ -24,6 +25,7 @@ from edge_vision.core.classifier import Classifier
 from edge_vision.core.detector import Detector
 from edge_vision.core.drawing import draw_detections, label_of
 from edge_vision.core.frame import Frame
+from edge_vision.core.heads import make_head
 from edge_vision.errors import BackendError, BundleError, HeadError
 
 _IMPORTING = ".importing-"
@@ -83,16 +85,19 @@ def write_draft(draft: Draft, folder: Path) -> Bundle:
     return bundle
 
 
-def try_bundle(bundle: Bundle, image: np.ndarray | None) -> Trial:
+def try_bundle(bundle: Bundle, outputs: Sequence[TensorSpec], image: np.ndarray | None) -> Trial:
     """Open it as a node would, check its head, and run it: on (h, w, 3) uint8 BGR, or on nothing.
 
-    Raises BundleError where it does not run, or where its head does not fit.
+    outputs: of its graph, which the head is checked against where no backend here reads the graph. Raises
+    BundleError where it does not run, or where its head does not fit.
     """
-    if not backends_for(bundle.manifest.graphs[0].format):
-        return Trial((f"not tried: no backend here reads {bundle.manifest.graphs[0].format}",), None)
+    manifest = bundle.manifest
     try:
+        if not backends_for(manifest.graphs[0].format):
+            make_head(manifest.head, manifest.input, outputs, len(bundle.labels))
+            return Trial((f"not tried: no backend here reads {manifest.graphs[0].format}",), None)
         session, report = open_session(bundle, "auto")
-        runs = Detector if bundle.manifest.task == "detect" else Classifier
+        runs = Detector if manifest.task == "detect" else Classifier
         runner = runs.from_bundle(bundle, session)
         runner.warm_up(1)
         actual = f"{report.actual.backend} {report.actual.version} on {report.actual.device}"

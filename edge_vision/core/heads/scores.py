@@ -37,3 +37,21 @@ def at_least(values: np.ndarray, threshold: float) -> np.ndarray:
     Two orders of magnitude faster than np.nonzero on two dimensions when few reach it.
     """
     return np.flatnonzero(values >= np.float32(threshold))
+
+
+def best_classes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 5 + classes) rows, objectness in column 4 -> (n,) best class of each, (n,) its score."""
+    class_ids = rows[:, 5:].argmax(axis=1)
+    return class_ids, rows[:, 4] * rows[np.arange(len(rows)), 5 + class_ids]
+
+
+def highest_of_rows(rows: np.ndarray) -> float | None:
+    """The highest score of such rows; None for none.
+
+    No score is above its objectness: only rows whose objectness reaches the score of the likeliest are looked
+    at.
+    """
+    if not len(rows):
+        return None
+    _, sure = best_classes(rows[rows[:, 4].argmax()][None])
+    return float(best_classes(rows[at_least(rows[:, 4], float(sure[0]))])[1].max())

@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_vision.core.heads.base import DetectionHead, ModelBoxes, OutputReader, choose, read_options
 from edge_vision.core.heads.geometry import BOX_UNITS, scale_to_px, xyxy_of_centres
-from edge_vision.core.heads.scores import at_least
+from edge_vision.core.heads.scores import at_least, best_classes, highest_of_rows
 from edge_vision.core.specs import HeadSpec, InputSpec, Thresholds
 
 if TYPE_CHECKING:
@@ -39,17 +39,10 @@ class YoloV5Head(DetectionHead):
         """The objectness alone rules out most rows: no score is above it. Raises HeadError."""
         rows = self._rows.read(outputs)[0]
         rows = rows[at_least(rows[:, 4], thresholds.score_threshold)]
-        class_ids, scores = _best_class(rows)
+        class_ids, scores = best_classes(rows)
         passed = at_least(scores, thresholds.score_threshold)
         xyxy = xyxy_of_centres(rows[passed, :4] * self._scale)
         return ModelBoxes.suppressed(xyxy, scores[passed], class_ids[passed], thresholds)
 
     def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
-        rows = self._rows.read(outputs)[0]
-        return float(_best_class(rows)[1].max()) if rows.size else None
-
-
-def _best_class(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) class and (n,) score of each row."""
-    class_ids = rows[:, 5:].argmax(axis=1)
-    return class_ids, rows[:, 4] * rows[np.arange(len(rows)), 5 + class_ids]
+        return highest_of_rows(self._rows.read(outputs)[0])

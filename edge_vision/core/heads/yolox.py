@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_vision.core.heads.base import DetectionHead, ModelBoxes, OutputReader, read_options, sizes_of
 from edge_vision.core.heads.geometry import capped_exp, grid_points, xyxy_of_centres
-from edge_vision.core.heads.scores import at_least
+from edge_vision.core.heads.scores import at_least, best_classes, highest_of_rows
 from edge_vision.core.specs import HeadSpec, InputSpec, Thresholds
 
 if TYPE_CHECKING:
@@ -40,16 +40,14 @@ class YoloxHead(DetectionHead):
         """The objectness alone rules out most cells: no score is above it. Raises HeadError."""
         rows = self._rows.read(outputs)[0]
         likely = at_least(rows[:, 4], thresholds.score_threshold)
-        best = rows[likely, 5:].argmax(axis=1)
-        scores = rows[likely, 4] * rows[likely, 5 + best]
+        best, scores = best_classes(rows[likely])
         passed = at_least(scores, thresholds.score_threshold)
         place = likely[passed]
         xyxy = _boxes(rows[place, :4], self._cells[place])
         return ModelBoxes.suppressed(xyxy, scores[passed], best[passed], thresholds)
 
     def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
-        rows = self._rows.read(outputs)[0]
-        return float((rows[:, 4] * rows[:, 5:].max(axis=1)).max())
+        return highest_of_rows(self._rows.read(outputs)[0])
 
 
 def _boxes(codes: np.ndarray, cells: np.ndarray) -> np.ndarray:
