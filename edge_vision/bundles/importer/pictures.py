@@ -96,7 +96,7 @@ def input_spec(
     picture: Picture, width_px: int, height_px: int, family: Family, model: Model
 ) -> tuple[InputSpec, str]:
     """The input of a bundle, and why its numbers are normalised so."""
-    mean, std, why = family.mean, family.std, f"as {family.label}; not to be seen in the graph"
+    mean, std, why = family.mean, family.std, f"as {family.label}; the graph cannot tell"
     if picture.dtype == "uint8":
         mean, std, why = _ZERO, _ONE, "the input is uint8: pixels go in as they are"
     elif model.first_step:

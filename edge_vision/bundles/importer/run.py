@@ -115,7 +115,7 @@ def _detected(detector: Detector, frame: Frame, labels: tuple[str, ...], actual:
     least = detector.thresholds.score_threshold
     top = "" if detector.top_score is None else f", the highest score {detector.top_score:.2f}"
     lines = [
-        f"{len(found)} objects of score {least:g} or more{top}, in {detector.timing.total_ms:.0f} ms by "
+        f"found {len(found)} of score {least:g} or more{top}, in {detector.timing.total_ms:.0f} ms by "
         f"{actual}"
     ]
     for box, score, class_id in zip(found.xyxy_px[:_TOP], found.scores, found.class_ids, strict=False):
