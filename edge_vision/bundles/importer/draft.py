@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from edge_vision.backends.base import TensorSpec
-from edge_vision.bundles.importer.labels import known_labels, labels_for, numbered
+from edge_vision.bundles.importer.labels import Labels, known_labels, labels_for, numbered
 from edge_vision.bundles.importer.model import SIZE_INPUTS, Model, ModelSource, Picture, find_picture
 from edge_vision.bundles.importer.outputs import Evidence, HeadGuess, recognise, shown
 from edge_vision.bundles.importer.pictures import FAMILIES, FAMILY_OF_HEAD, input_spec
@@ -20,7 +20,7 @@ from edge_vision.bundles.importer.probe import Probe, probe_graph
 from edge_vision.bundles.manifest import GraphSpec, Manifest, dump_manifest, parse_manifest
 from edge_vision.bundles.store import sha256_of
 from edge_vision.core.heads import HEADS
-from edge_vision.core.specs import HeadSpec, InputSpec
+from edge_vision.core.specs import HeadSpec, InputSpec, Thresholds
 from edge_vision.errors import BundleError
 
 LABELS_FILE = "labels.txt"
@@ -78,30 +78,26 @@ def make_draft(source: ModelSource, options: Options, workspace: Path, ask: Ask 
     model = source.model
     _check_task(model)
     picture = find_picture(model)
-    (width, height), size_why = _size(model, picture, options, ask)
-    graph = source.fixed(picture.name, picture.shape(width, height), _constants(model, width, height))
+    size, size_why = _size(model, picture, options, ask)
+    graph = source.fixed(picture.name, picture.shape(*size), _constants(model, *size))
     file = workspace / f"model.{model.format}"
     file.write_bytes(graph)
     probe = probe_graph(file, model.format, model.outputs, model.path)
     known = known_labels(model, options.labels)
-    evidence = Evidence(
-        model.format, width, height, probe.outputs, probe.values, len(known[0]) if known else None
-    )
-    guess = _head(model, evidence, options)
-    given = options.labels is not None
-    found = labels_for(known, guess.n_classes, guess.family, given)
-    if found is None and guess.n_classes is None:
-        found = _ask_labels(model, ask)
-    labels, labels_why = found or (numbered(guess.n_classes or 0), "")
+    n_labels = len(known[0]) if known else None
+    guess = _head(model, Evidence(model.format, *size, probe.outputs, probe.values, n_labels), options)
+    found = _labels(model, guess, known, options, ask)
+    labels = found[0] if found else numbered(guess.n_classes or 0)
     family = FAMILIES[_family(guess, picture)]
-    spec, numbers_why = input_spec(picture, width, height, family, model)
-    manifest = _manifest(model, guess, spec, options, sha256_of(file), file.name)
-    manifest = replace(manifest, thresholds=family.thresholds)
-    manifest = with_settings(manifest, options.settings)
+    spec, numbers_why = input_spec(picture, *size, family, model)
+    graph_spec = GraphSpec(file.name, model.format, model.precision, sha256_of(file))
+    manifest = _manifest(model, guess, spec, options, graph_spec, family.thresholds)
     rows = _rows(model, manifest, guess, probe, size_why, numbers_why, family.label)
     unknown: list[Row] = []
-    labels_row = Row("labels", _few(labels), labels_why, "--labels FILE" if found is None else "--labels")
-    (rows if found else unknown).append(labels_row)
+    if found:
+        rows.append(Row("labels", _few(labels), found[1], "--labels"))
+    else:
+        unknown.append(Row("labels", _few(labels), "", "--labels FILE"))
     if manifest.licence == NOT_TOLD:
         unknown.append(Row("licence", NOT_TOLD, "", "--set licence=NAME"))
     return Draft(manifest, labels, graph, probe.outputs, tuple(rows), tuple(unknown))
@@ -200,17 +196,20 @@ def _head(model: Model, evidence: Evidence, options: Options) -> HeadGuess:
     )
 
 
-def _ask_labels(model: Model, ask: Ask | None) -> tuple[tuple[str, ...], str]:
-    """Labels for a graph that does not tell how many classes it has."""
+def _labels(
+    model: Model, guess: HeadGuess, known: Labels | None, options: Options, ask: Ask | None
+) -> Labels | None:
+    """The labels; None where numbers must do. Raises BundleError where not even these can."""
+    found = labels_for(known, guess.n_classes, guess.family, options.labels is not None)
+    if found or guess.n_classes is not None:
+        return found
     if ask is None:
         raise BundleError(
             f"{model.path}: expected labels, the file tells neither names nor how many there are; give one a "
             f"line: --labels FILE"
         )
     path = Path(ask("file with the labels, one on each line: ").strip()).expanduser()
-    found = known_labels(model, path)
-    assert found is not None
-    return found
+    return known_labels(model, path)
 
 
 def _family(guess: HeadGuess, picture: Picture) -> str:
@@ -219,23 +218,28 @@ def _family(guess: HeadGuess, picture: Picture) -> str:
 
 
 def _manifest(
-    model: Model, guess: HeadGuess, spec: InputSpec, options: Options, sha256: str, file: str
+    model: Model,
+    guess: HeadGuess,
+    spec: InputSpec,
+    options: Options,
+    graph: GraphSpec,
+    thresholds: Thresholds,
 ) -> Manifest:
-    task = "classify" if guess.spec.type == "classifier" else "detect"
     told = " ".join(model.metadata.get("description", "").split())
-    return Manifest(
+    manifest = Manifest(
         name=options.name or name_of(model.path),
         version="1.0.0",
-        task=task,
+        task="classify" if guess.spec.type == "classifier" else "detect",
         description=told[:200] or f"{model.path.name}, {spec.width_px}x{spec.height_px}",
         licence=" ".join(model.metadata.get("license", "").split())[:200] or NOT_TOLD,
         source=f"{model.path.name}, sha256 {model.sha256}",
         input=spec,
         head=guess.spec,
-        thresholds=FAMILIES[guess.family].thresholds,
+        thresholds=thresholds,
         labels_file=LABELS_FILE,
-        graphs=(GraphSpec(file, model.format, model.precision, sha256),),
+        graphs=(graph,),
     )
+    return with_settings(manifest, options.settings)
 
 
 def name_of(path: Path) -> str:

@@ -14,8 +14,11 @@ from edge_vision.errors import BundleError
 
 _MAX_BYTES = 1 << 20
 
+Labels = tuple[tuple[str, ...], str]
+"""The names in the order of the classes, and where they are from."""
 
-def known_labels(model: Model, given: Path | None) -> tuple[tuple[str, ...], str] | None:
+
+def known_labels(model: Model, given: Path | None) -> Labels | None:
     """Labels that need no guess, and where they are from. Raises BundleError for a file that is no list."""
     if given is not None:
         return _from_file(given), f"from {given}"
@@ -31,9 +34,7 @@ def known_labels(model: Model, given: Path | None) -> tuple[tuple[str, ...], str
     return None
 
 
-def labels_for(
-    known: tuple[tuple[str, ...], str] | None, n_classes: int | None, family: str, given: bool
-) -> tuple[tuple[str, ...], str] | None:
+def labels_for(known: Labels | None, n_classes: int | None, family: str, given: bool) -> Labels | None:
     """A label for each class; None where nothing tells. Raises BundleError for another number of them."""
     if known and n_classes in (None, len(known[0])):
         return known

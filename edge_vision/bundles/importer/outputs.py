@@ -18,6 +18,7 @@ from edge_vision.core.specs import HeadSpec
 _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
 _NANODET_STRIDES = (8, 16, 32, 64)
 _NANODET_BINS = 32  # Four sides of eight, its reg_max being 7 in all published configurations.
+_MOST_LOGARITHM = 10.0  # Of a size in cells: e ** 10 cells are more than any picture has.
 _MOST_ROWS = 1000  # No graph that has chosen its objects gives more; no grid of a useful picture has fewer.
 
 
@@ -94,7 +95,6 @@ def _yolov5(evidence: Evidence) -> HeadGuess | None:
         return None
     n, n_classes = int(one.shape[1] or 0), int(one.shape[2] or 0) - 5
     anchors = n % 3 == 0 and evidence.is_grid(n // 3)
-    # Boxes that are decoded have no negative side; YOLOX's logarithms have some on any picture.
     values = evidence.values.get(one.name)
     decoded = bool(evidence.is_grid(n)) and values is not None and _is_boxes_and_scores(values[0])
     if not anchors and not decoded:
@@ -254,7 +254,9 @@ def _in_unit(values: np.ndarray) -> bool:
 
 
 def _is_boxes_and_scores(rows: np.ndarray) -> bool:
-    return bool((rows[:, 2:4] >= 0).all()) and _in_unit(rows[:, 4:])
+    """Whether (n, 5 + c) rows hold decoded boxes: YOLOX's logarithms are below 0 too, and never large."""
+    sizes = rows[:, 2:4]
+    return bool((sizes >= 0).all() and (sizes > _MOST_LOGARITHM).any()) and _in_unit(rows[:, 4:])
 
 
 def _relative(evidence: Evidence, boxes: np.ndarray | None) -> bool:

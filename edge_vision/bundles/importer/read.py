@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edge_vision.bundles.importer.cli import MAX_MB
 from edge_vision.bundles.importer.model import ModelSource
 from edge_vision.bundles.importer.onnx_model import OnnxModel
 from edge_vision.bundles.importer.tflite_model import TfliteModel
 from edge_vision.errors import BundleError
 
-MAX_MB = 2000
 _EXPORT = "export it to ONNX or TFLite with its own tools first"
 # Formats that hold code, or need their own framework to be read.
 _FOREIGN = {

@@ -135,7 +135,7 @@ def _classified(classifier: Classifier, frame: Frame, labels: tuple[str, ...], a
 
 def put_in_place(folder: Path, place: Path, report: Report) -> Bundle:
     """Move the finished folder to its place; what was there goes. Raises BundleError."""
-    old = folder.parent / "old"
+    old = folder.parent / ".old"
     try:
         with store_lock(report) if place.parent == bundles_dir() else nullcontext():
             put(folder, place, old)
