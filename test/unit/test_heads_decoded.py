@@ -70,6 +70,15 @@ def test_rtdetr_sigmoid(tmp_path: Path) -> None:
     )
 
 
+def test_rtdetr_as_ultralytics_exports_it(tmp_path: Path) -> None:
+    """RTDETRDecoder in evaluation: boxes and sigmoids side by side."""
+    outputs = rtdetr_outputs()
+    scores = 1 / (1 + np.exp(-outputs["logits"]))
+    rows = np.concatenate([outputs["pred_boxes"], scores], axis=2).astype(np.float32)
+    graph = constant_graph(tmp_path / "u.onnx", {"output0": rows})
+    assert_found(run_graph(graph, HeadSpec("detr_rows", {"rows": "output0"})), ALL_KNOWN)
+
+
 def rtdetr_export(path: Path, n_top: int = 10) -> Path:
     """RT-DETR's own deployed post-processor in operators: sigmoid, the best ones, boxes in pixels.
 
@@ -196,6 +205,11 @@ ROWS = {"boxes": (1, 20, 4), "classes": (1, 20), "scores": (1, 20), "count": (1,
 @pytest.mark.parametrize(
     "spec, given_shapes, message",
     [
+        (
+            HeadSpec("detr_rows", {"rows": "o"}),
+            {"o": (1, 300, 84)},
+            r"rows of shape \[1, queries, 8\], output 'o' has \[1, 300, 84\]",
+        ),
         (
             DETR,
             {"l": (1, 300, 80), "b": (1, 300, 4)},

@@ -15,8 +15,6 @@ from import_cases import ULTRALYTICS, constants, run_import, save, small_yolov8
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_vision.bundles import load_bundle
-from edge_vision.bundles.importer.read import read_model
-from edge_vision.errors import BundleError
 
 
 def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], file: Path, *arguments: object) -> str:
@@ -41,26 +39,41 @@ def test_random_and_cut_bytes_are_no_model(tmp_path: Path, capsys: pytest.Captur
         assert "expected an ONNX file, got" in refused(tmp_path, capsys, file)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     cut=st.floats(0, 1, exclude_max=True),
     flips=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), max_size=4),
+    open_size=st.booleans(),
 )
-def test_damage_anywhere_gives_our_error_or_a_model(tmp_path: Path, cut: float, flips: list) -> None:
-    """Reading a damaged file raises BundleError, or reads: a changed weight is no damage that shows."""
+def test_damage_anywhere_gives_our_error_or_a_bundle(
+    tmp_path: Path, cut: float, flips: list, open_size: bool
+) -> None:
+    """A changed weight is no damage that shows; all else ends in our own error, never in another one."""
     file = tmp_path / "m.onnx"
-    data = bytearray(small_yolov8(file).read_bytes())
+    sides = ("h", "w") if open_size else (96, 128)
+    data = bytearray(small_yolov8(file, *sides, metadata=ULTRALYTICS).read_bytes())
     for place, value in flips:
         data[int(place * (len(data) - 1))] ^= value
     if not flips:
         data = data[: int(cut * len(data))]
     file.write_bytes(bytes(data))
-    try:
-        source = read_model(file)
-    except BundleError as error:
-        assert "m.onnx" in str(error)
-    else:
-        assert flips and source.model.outputs
+    code = run_import(file, "--out", tmp_path / "out", "--yes", "--force")
+    assert code == 1 or (code == 0 and flips)
+
+
+@pytest.mark.parametrize("where", ["metadata", "input", "location"])
+def test_text_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str], where: str) -> None:
+    file = with_outside_weights(tmp_path / "m.onnx", "weights")
+    if where != "location":
+        file = small_yolov8(tmp_path / "m.onnx", metadata=ULTRALYTICS)
+    word = {"metadata": b"Ultralytics", "input": b"images", "location": b"weights"}[where]
+    file.write_bytes(file.read_bytes().replace(word, b"\xff" + word[1:]))
+    assert "expected an ONNX file with names in UTF-8" in refused(tmp_path, capsys, file)
 
 
 def test_a_model_of_three_gigabytes_is_not_even_opened(

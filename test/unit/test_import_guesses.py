@@ -93,6 +93,10 @@ FAMILIES = {
         {"pred_boxes": shares(1, 300, 4), "logits": logits(1, 300, 4)},
         ("detr", {"score_activation": "sigmoid"}, 4, "rgb"),
     ),
+    "RT-DETR by Ultralytics": (
+        {"output0": shares(1, 300, 10)},
+        ("detr_rows", {}, 6, "rgb"),
+    ),
     "DETR": (
         {"logits": logits(1, 100, 92), "pred_boxes": shares(1, 100, 4)},
         ("detr", {"score_activation": "softmax"}, 91, "rgb"),

@@ -37,12 +37,12 @@ class OnnxModel(ModelSource):
             format="onnx",
             size_bytes=len(self._data),
             sha256=hashlib.sha256(self._data).hexdigest(),
-            producer=f"{self._proto.producer_name} {self._proto.producer_version}".strip(),
+            producer=" ".join(_texts(path, self._proto.producer_name, self._proto.producer_version)).strip(),
             inputs=tuple(_spec(self._onnx, value, path) for value in inputs),
             outputs=tuple(_spec(self._onnx, value, path) for value in graph.output),
             precision=_precision(self._onnx, graph),
             first_step=_first_step(graph, inputs[0].name) if inputs else "",
-            metadata={entry.key: entry.value for entry in self._proto.metadata_props},
+            metadata=_metadata(path, self._proto),
         )
 
     def fixed(self, name: str, shape: tuple[int, ...], constants: Mapping[str, np.ndarray]) -> bytes:
@@ -85,6 +85,18 @@ def _parse(onnx: Any, data: bytes, path: Path) -> Any:
             f"kind"
         )
     return proto
+
+
+def _metadata(path: Path, proto: Any) -> dict[str, str]:
+    pairs = [_texts(path, entry.key, entry.value) for entry in proto.metadata_props]
+    return {pair[0]: pair[1] for pair in pairs}
+
+
+def _texts(path: Path, *values: str | bytes) -> tuple[str, ...]:
+    """Strings of the file. protobuf gives bytes where they are not UTF-8. Raises BundleError."""
+    if not all(isinstance(value, str) for value in values):
+        raise BundleError(f"{path}: expected an ONNX file with names in UTF-8, got others: it is damaged")
+    return tuple(map(str, values))
 
 
 def _tensors(graph: Any, depth: int = 0) -> Iterator[Any]:
@@ -137,7 +149,8 @@ def _take_in_weights(onnx: Any, proto: Any, path: Path, max_bytes: int) -> bool:
 
 def _weight_file(tensor: Any, path: Path) -> Path:
     """The file that holds a tensor's numbers, inside the folder of the model. Raises BundleError."""
-    location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    found = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    (location,) = _texts(path, found)
     folder = path.parent.resolve()
     try:
         file = (folder / location).resolve()
@@ -161,8 +174,9 @@ def _spec(onnx: Any, value: Any, path: Path) -> TensorSpec:
         dtype = str(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
     except Exception:  # KeyError and others, for numbers that this onnx does not know
         dtype = f"type {kind.elem_type}"
+    (name,) = _texts(path, value.name)
     shape = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim)
-    return TensorSpec(value.name, shape, dtype)
+    return TensorSpec(name, shape, dtype)
 
 
 def _precision(onnx: Any, graph: Any) -> str:

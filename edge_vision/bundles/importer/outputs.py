@@ -144,6 +144,18 @@ def _end_to_end(evidence: Evidence) -> HeadGuess | None:
     return HeadGuess("ultralytics", HeadSpec("end_to_end", {"rows": one.name}), None, why)
 
 
+def _detr_rows(evidence: Evidence) -> HeadGuess | None:
+    one = evidence.only(3)
+    if one is None or one.shape[2] <= 6 or int(one.shape[1] or 0) > _MOST_ROWS:  # type: ignore[operator]
+        return None
+    values = evidence.values.get(one.name)
+    n_classes = int(one.shape[2] or 0) - 4
+    if evidence.is_grid(int(one.shape[1] or 0)) or (values is not None and not _in_unit(values[0, :, 4:])):
+        return None
+    why = f"{shown(one.shape)}: few rows of 4 + {n_classes} columns, all scores from 0 to 1"
+    return HeadGuess("rtdetr", HeadSpec("detr_rows", {"rows": one.name}), n_classes, why)
+
+
 def _centernet(evidence: Evidence) -> HeadGuess | None:
     maps = [one for one in evidence.outputs if len(one.shape) == 4 and one.shape[0] == 1]
     pairs = [one for one in maps if one.shape[1] == 2]
@@ -237,6 +249,7 @@ _GUESSERS: tuple[Callable[[Evidence], HeadGuess | None], ...] = (
     _nanodet,
     _yolox,
     _end_to_end,
+    _detr_rows,
     _decoded,
     _centernet,
     _ssd,

@@ -86,6 +86,7 @@ FAMILY_OF_HEAD = {
     "nanodet": "nanodet",
     "centernet": "centernet",
     "detr": "rtdetr",
+    "detr_rows": "rtdetr",
     "decoded": "rtdetr",
     "tflite_detection": "tf",
     "classifier": "classifier",

@@ -10,6 +10,7 @@ from edge_vision.core.heads.centernet import CenterNetHead
 from edge_vision.core.heads.classifier import ClassifierHead
 from edge_vision.core.heads.decoded import DecodedHead
 from edge_vision.core.heads.detr import DetrHead
+from edge_vision.core.heads.detr_rows import DetrRowsHead
 from edge_vision.core.heads.end_to_end import EndToEndHead
 from edge_vision.core.heads.nanodet import NanoDetHead
 from edge_vision.core.heads.ssd import SsdHead
@@ -32,6 +33,7 @@ HEADS: dict[str, Callable[[HeadSpec, InputSpec, Sequence[TensorSpec], int], Head
     "nanodet": NanoDetHead,
     "centernet": CenterNetHead,
     "detr": DetrHead,
+    "detr_rows": DetrRowsHead,
     "decoded": DecodedHead,
     "tflite_detection": TfliteDetectionHead,
     "classifier": ClassifierHead,
