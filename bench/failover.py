@@ -7,8 +7,8 @@ DDS. The backend is ONNX Runtime with a fault that comes on request; the one tha
 takeover_dies_s    from the first run that raises to the first detections of the backend that takes over.
 takeover_hangs_s   from the begin of a run that does not return to the same. watchdog_ms is the default's.
 swap_s             from setting the parameter `model` to the first detections of the other bundle.
-swaps_lost         frames that failed during the swaps, but for one on its way when the pipeline was ended. Every
-                   second swap is to a damaged bundle, which must be refused.
+swaps_lost         frames that failed during the swaps, but for one on its way when the pipeline was ended.
+                   Every second swap is to a damaged bundle, which must be refused.
 swaps_rss_growth   the least memory during the last fifth of the swaps over the least during the second.
 """
 
