@@ -4,10 +4,11 @@ shipped YAML are made from it (the gate's are in `gate_spec.py`). Imports no ROS
 
 from __future__ import annotations
 
+from edge_vision.backends import FALLBACK
 from edge_vision.core.cascade import CascadeConfig
 from edge_vision.nodes.gate_spec import GATE
 from edge_vision.nodes.spec_types import (
-    AUTOSTART,
+    COMMON,
     ENABLE,
     IMAGE_TRANSPORT,
     RESET,
@@ -21,20 +22,20 @@ from edge_vision.nodes.spec_types import (
 __all__ = ["CASCADE", "DETECTOR", "DIAGNOSTICS", "GATE", "NODES", "SOURCE", "NodeSpec", "Param", "Topic"]
 
 _CASCADE = CascadeConfig()
-_BACKENDS = "auto takes the best that is installed"
 
 
-def _model_params(model: str, model_help: str) -> tuple[Param, ...]:
+def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...]:
     return (
-        Param("model", model, model_help, applies="configure"),
+        Param("model", model, model_help, applies=applies),
         Param(
             "backend",
             "auto",
-            f"Runtime: auto, onnxruntime, openvino, or one that another package registers; {_BACKENDS}.",
-            applies="configure",
+            "Runtime: auto (the fastest here, measured once), onnxruntime, openvino, tensorrt, tensorrt_rtx, "
+            "litert, or one that another package registers.",
+            applies=applies,
         ),
-        Param("device", "auto", "Device of the backend: auto, cpu, gpu, npu, cuda, ...", applies="configure"),
-        Param("precision", "auto", "Precision asked for: auto, fp32, fp16, bf16, int8.", applies="configure"),
+        Param("device", "auto", "Device of the backend: auto, cpu, gpu, npu, cuda, ...", applies=applies),
+        Param("precision", "auto", "Precision asked for: auto, fp32, fp16, bf16, int8.", applies=applies),
         Param(
             "threads",
             0,
@@ -42,13 +43,19 @@ def _model_params(model: str, model_help: str) -> tuple[Param, ...]:
             "threads",
             0,
             256,
-            applies="configure",
+            applies=applies,
         ),
         Param(
             "strict_backend",
             False,
-            "Refuse to start on another backend or device than the one asked for.",
-            applies="configure",
+            "Refuse to run on another backend or device than the one asked for.",
+            applies=applies,
+        ),
+        Param(
+            "fallback",
+            list(FALLBACK),
+            "Backends to try in turn where the one asked for cannot run, or fails while it runs.",
+            applies=applies,
         ),
     )
 
@@ -58,7 +65,9 @@ CASCADE = NodeSpec(
     "A light classifier looks first; the detector runs where it is worth it.",
     (
         Param("enabled", _CASCADE.enabled, "Off = every frame is accepted."),
-        *_model_params("", "Classifier bundle, a name or a folder; empty = off, every frame is accepted."),
+        *_model_params(
+            "", "Classifier bundle, a name or a folder; empty = off, every frame is accepted.", "configure"
+        ),
         Param(
             "wanted_labels",
             [],
@@ -88,7 +97,7 @@ CASCADE = NodeSpec(
             60000.0,
         ),
         IMAGE_TRANSPORT,
-        AUTOSTART,
+        *COMMON,
     ),
     (
         Topic("gate/image", "sensor_msgs/msg/Image", "in", "What the gate let pass."),
@@ -113,7 +122,20 @@ DETECTOR = NodeSpec(
     "Runs a model bundle on the backend chosen by parameter, and publishes what it found.",
     (
         Param("enabled", True, "Off = frames are rejected unseen, and counted so."),
-        *_model_params("ssdlite_mobilenet_v2_coco", "Detector bundle, a name or a folder."),
+        *_model_params(
+            "ssdlite_mobilenet_v2_coco",
+            "Detector bundle, a name or a folder. A new one is loaded and checked while the old one serves.",
+            "live",
+        ),
+        Param(
+            "watchdog_ms",
+            1000.0,
+            "A run that takes longer (and five times longer than usual) hangs: another backend takes over. "
+            "0 = wait.",
+            "ms",
+            0.0,
+            600000.0,
+        ),
         Param(
             "score_threshold", -1.0, "Least score of a detection; -1 = the bundle's own.", "0..1", -1.0, 1.0
         ),
@@ -131,10 +153,10 @@ DETECTOR = NodeSpec(
         Param(
             "publish_tracked",
             False,
-            "Publish known objects on skipped frames, moved on to them, on `detections_tracked`.",
+            "Track: give objects ids, and publish those known on skipped frames on `detections_tracked`.",
         ),
         IMAGE_TRANSPORT,
-        AUTOSTART,
+        *COMMON,
     ),
     (
         Topic("image_accepted", "sensor_msgs/msg/Image", "in", "What the cascade accepted, or any camera."),
@@ -202,7 +224,7 @@ DIAGNOSTICS = NodeSpec(
         Param(
             "stale_ms", 3000.0, "A node that reported nothing for this long is STALE.", "ms", 1100.0, 600000.0
         ),
-        AUTOSTART,
+        *COMMON,
     ),
     (
         Topic(
@@ -250,7 +272,7 @@ SOURCE = NodeSpec(
             600000,
             applies="configure",
         ),
-        AUTOSTART,
+        *COMMON,
     ),
     (
         Topic(
