@@ -191,7 +191,7 @@ def test_ultralytics_metadata_tells_names_size_and_licence(tmp_path: Path) -> No
     spec = bundle.manifest.input
     assert (spec.width_px, spec.height_px, spec.resize, spec.std) == (128, 96, "letterbox", (255.0,) * 3)
     assert bundle.manifest.licence.startswith("AGPL-3.0") and "parts.yaml" in bundle.manifest.description
-    session = open_session(bundle)[0]
+    session = open_session(bundle, "onnxruntime")[0]
     assert session.inputs[0].shape == (1, 3, 96, 128), "the graph in the bundle has one size"
     assert session.outputs[0].shape == (1, 7, 12 * 16 + 6 * 8 + 3 * 4)
 
@@ -257,7 +257,7 @@ def test_other_kinds_of_input_run(tmp_path: Path, kind: int, dtype: str) -> None
     assert spec.dtype == dtype
     assert spec.std == ((1.0,) * 3 if dtype == "uint8" else (255.0,) * 3)
     assert bundle.manifest.graphs[0].precision == ("fp16" if dtype == "float16" else "fp32")
-    detector = Detector.from_bundle(bundle, open_session(bundle)[0])
+    detector = Detector.from_bundle(bundle, open_session(bundle, "onnxruntime")[0])
     noise = np.random.default_rng(2).integers(0, 256, (200, 300, 3), dtype=np.uint8)
     detector.detect(Frame(noise, 0, "camera"))
     assert detector.top_score is not None and 0.5 < detector.top_score <= 1
@@ -312,7 +312,7 @@ def test_rtdetrs_second_input_becomes_a_constant(tmp_path: Path, resize: str, he
     assert run_import(tmp_path / "r.onnx", *given, "--out", tmp_path / "out", "--yes") == 0
     bundle = load_bundle(str(tmp_path / "out"))
     assert bundle.manifest.head.type == "decoded"
-    session = open_session(bundle)[0]
+    session = open_session(bundle, "onnxruntime")[0]
     assert [one.name for one in session.inputs] == ["images"]
     frame = Frame(np.zeros((FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8), 0, "camera")
     found = Detector.from_bundle(bundle, session).detect(frame)
@@ -347,7 +347,11 @@ def test_weights_beside_the_file_are_taken_in(tmp_path: Path) -> None:
             "labels.txt",
             "model.onnx",
         ]
-        found.append(Detector.from_bundle(bundle, open_session(bundle)[0]).detect(Frame(noise, 0, "camera")))
+        found.append(
+            Detector.from_bundle(bundle, open_session(bundle, "onnxruntime")[0]).detect(
+                Frame(noise, 0, "camera")
+            )
+        )
     assert len(found[0]) > 0
     np.testing.assert_array_equal(found[0].xyxy_px, found[1].xyxy_px)
 
