@@ -15,8 +15,8 @@ ARGS =
 # `make demo ROS_DOMAIN_ID=5` sets it nevertheless.
 demo top: export ROS_DOMAIN_ID = 87
 test check examples: export ROS_DOMAIN_ID = 88
-bench-pipeline bench-diagnostics soak: export ROS_DOMAIN_ID = 89
-demo top test check examples bench-pipeline bench-diagnostics soak: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
+bench-pipeline bench-diagnostics bench-failover soak: export ROS_DOMAIN_ID = 89
+demo top test check examples bench-pipeline bench-diagnostics bench-failover soak: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
 
 # The ROS wheels leave this mark in the environment; with it, another Python would not find its libraries.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
@@ -72,6 +72,9 @@ bench-gate: setup  ## Measure the gate; results in out/bench/gate.json
 
 bench-diagnostics: setup-test  ## Measure the diagnostics; results in out/bench/diagnostics.json
 	$(VENV_PYTHON) bench/diagnostics.py --minutes $(MINUTES) $(ARGS)
+
+bench-failover: setup-test  ## Measure how fast another backend or model takes over; results in out/bench/failover.json
+	$(VENV_PYTHON) bench/failover.py $(ARGS)
 
 soak: setup  ## Overload for MINUTES=10: age, memory, files; results in out/bench/soak.json
 	$(VENV_PYTHON) bench/soak.py --minutes $(MINUTES) $(ARGS)

@@ -129,7 +129,7 @@ DETECTOR = NodeSpec(
         ),
         Param(
             "watchdog_ms",
-            1000.0,
+            800.0,
             "A run that takes longer (and five times longer than usual) hangs: another backend takes over. "
             "0 = wait.",
             "ms",
