@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 BACKENDS: dict[str, str] = {
     "onnxruntime": "edge_vision.backends.onnxruntime:OnnxRuntimeBackend",
     "openvino": "edge_vision.backends.openvino:OpenVinoBackend",
+    "tensorrt": "edge_vision.backends.tensorrt:TensorRtBackend",
+    "tensorrt_rtx": "edge_vision.backends.tensorrt:TensorRtRtxBackend",
+    "litert": "edge_vision.backends.litert:LiteRtBackend",
 }
 ENTRY_POINT_GROUP = "edge_vision.backends"
 """A package that brings a backend of its own names it, as "module:Class", in this group of entry points."""

@@ -1,0 +1,120 @@
+"""`python -m edge_vision.backends`: what can run here, and engines built ahead of the first start."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edge_vision.backends import BackendRequest, available_backends, make_backend
+from edge_vision.backends.cuda_driver import NO_GPU, CudaDevice, GpuIdentity, unavailable_reason
+from edge_vision.backends.engine_cache import Kept
+from edge_vision.backends.tensorrt import TensorRtBackend
+from edge_vision.bundles.store import load_bundle
+from edge_vision.errors import BackendError, EdgeVisionError
+
+_EXAMPLES = """\
+examples:
+  python -m edge_vision.backends list                                                what can run here, and why not
+  python -m edge_vision.backends build ssdlite_mobilenet_v2_coco --backend tensorrt  before the robot starts
+  python -m edge_vision.backends build ./my_bundle --backend tensorrt --rebuild      after an engine was refused
+
+Engines are kept in $EDGE_VISION_CACHE/engines, by default ~/.cache/edge_vision/engines.
+exit codes: 0 done, 1 it cannot be done, 2 wrong arguments, 130 stopped by Ctrl-C
+"""
+PROGRESS_S = 2.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except EdgeVisionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; nothing half was kept", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m edge_vision.backends",
+        description="What can run here, and engines built ahead of the first start.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="{list,build}")
+    commands.add_parser("list", help="every backend, and why one cannot run here").set_defaults(run=_list)
+    build = commands.add_parser("build", help="build a TensorRT engine and keep it")
+    build.add_argument("bundle", metavar="PATH_OR_NAME", help="a bundle's folder, or a name in the store")
+    build.add_argument("--backend", default="tensorrt", help="tensorrt (default) or tensorrt_rtx")
+    build.add_argument("--precision", default="auto", help="auto (default), fp32, fp16, bf16 or int8")
+    build.add_argument("--device", type=int, default=0, metavar="N", help="number of the GPU, 0 by default")
+    build.add_argument("--cache", type=Path, metavar="FOLDER", help="another folder for the engine")
+    build.add_argument("--rebuild", action="store_true", help="build it even if one is kept, or was refused")
+    build.set_defaults(run=_build)
+    return parser
+
+
+def _list(_arguments: argparse.Namespace) -> int:
+    for name, reason in available_backends().items():
+        print(f"{name}: {'can run here' if reason is None else f'cannot run here: {reason}'}")
+    return 0
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    backend = make_backend(arguments.backend)
+    if not isinstance(backend, TensorRtBackend):
+        raise BackendError(f"expected tensorrt or tensorrt_rtx, which build engines, got {backend.name}")
+    bundle = load_bundle(arguments.bundle)
+    options = {"rebuild": arguments.rebuild, **({"cache_dir": arguments.cache} if arguments.cache else {})}
+    request = BackendRequest(precision=arguments.precision, options=options)
+    has_it = request.precision in {graph.precision for graph in bundle.manifest.graphs}
+    path, _ = bundle.graph_path(backend.graph_formats, request.precision if has_it else "auto")
+    gpu = _gpu(arguments.device)
+    print(f"{bundle}: engine of {backend.name} for GPU {gpu.name}, driver {gpu.driver}", flush=True)
+    kept = _with_progress(lambda: backend.engine(path, request, gpu, lambda line: print(line, flush=True)))
+    print(f"{'built' if kept.built else 'was there already, verified'}: {len(kept.engine) / 1e6:.1f} MB")
+    if kept.note:
+        print(f"warning: {kept.note}", file=sys.stderr)
+    return 1 if kept.note else 0
+
+
+def _gpu(index: int) -> GpuIdentity:
+    """The GPU here; NO_GPU, loudly, where there is none: some builders need none."""
+    reason = unavailable_reason()
+    if reason:
+        print(f"warning: {reason}; an engine that is built here is for no GPU yet", file=sys.stderr)
+        return NO_GPU
+    device = CudaDevice(index)
+    try:
+        return device.identity
+    finally:
+        device.close()
+
+
+def _with_progress(work: Callable[[], Kept]) -> Kept:
+    """Do it, and say every two seconds that it still goes on."""
+    done = threading.Event()
+    started_s = time.monotonic()
+
+    def tell() -> None:
+        while not done.wait(PROGRESS_S):
+            print(f"building, {time.monotonic() - started_s:.0f} s", flush=True)
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        return work()
+    finally:
+        done.set()
+        teller.join()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
