@@ -105,3 +105,24 @@ class Backend(ABC):
     @abstractmethod
     def load(self, graph: Path, request: BackendRequest) -> Session:
         """Load a graph whose hash was verified. Raises BackendUnavailable or BackendError."""
+
+
+def check_tensors(backend: str, specs: tuple[TensorSpec, ...], tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise BackendError unless every input is there in its dtype and shape. Some runtimes convert."""
+    for spec in specs:
+        values = tensors.get(spec.name)
+        if values is None or values.dtype.name != spec.dtype or not _same_shape(values.shape, spec.shape):
+            got = f"none of that name, only {', '.join(tensors)}" if values is None else _described(values)
+            raise BackendError(
+                f"{backend} expects input '{spec.name}' as {list(spec.shape)} {spec.dtype}, got {got}"
+            )
+
+
+def _same_shape(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return shape == expected or (
+        len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected, strict=True))
+    )
+
+
+def _described(values: np.ndarray) -> str:
+    return f"{list(values.shape)} {values.dtype.name}"

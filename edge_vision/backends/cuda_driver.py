@@ -149,7 +149,8 @@ def _library() -> Any:
         ) from error
     if status:
         raise BackendUnavailable(
-            f"the NVIDIA driver does not start (cuInit gave {status}): check nvidia-smi, and the container's --gpus"
+            f"the NVIDIA driver does not start (cuInit gave {status}): check nvidia-smi, and the container's "
+            f"--gpus"
         )
     return library
 

@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from edge_vision.bundles.store import cache_dir
 from edge_vision.errors import BackendError, EngineRefused
@@ -146,7 +147,8 @@ class EngineCache:
     def _refused(self, key: EngineKey, why: str) -> EngineRefused:
         path = self._paths(key)[0]
         return EngineRefused(
-            f"the engine {path} {why}; it was not opened. Build it again: {REMEDY.format(builder=key.builder)}"
+            f"the engine {path} {why}; it was not opened. Build it again: "
+            f"{REMEDY.format(builder=key.builder)}"
         )
 
     def _not_kept(self, error: OSError) -> str:
@@ -157,9 +159,13 @@ class EngineCache:
 
 
 def graph_sha256(graph: Path) -> str:
-    """The sha256 of a graph file, in hex. Raises BackendError."""
+    """The sha256 of a graph file, in hex; of an OpenVINO graph with its weights. Raises BackendError."""
+    weights = graph.with_suffix(".bin")
     try:
-        return hashlib.sha256(graph.read_bytes()).hexdigest()
+        digest = hashlib.sha256(graph.read_bytes())
+        if graph.suffix == ".xml" and weights.is_file():
+            digest.update(weights.read_bytes())
+        return digest.hexdigest()
     except OSError as error:
         raise BackendError(f"cannot read {graph}: {error.strerror}: fetch the bundle again") from error
 
@@ -168,7 +174,7 @@ def _nothing(_line: str) -> None:
     """A report that nobody reads."""
 
 
-def _read_side(path: Path) -> dict[str, dict[str, str]]:
+def _read_side(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         data = file.read(_MAX_SIDE_BYTES + 1)
     if len(data) > _MAX_SIDE_BYTES:
@@ -179,7 +185,7 @@ def _read_side(path: Path) -> dict[str, dict[str, str]]:
     return side
 
 
-def _difference(key: EngineKey, other: dict[str, str]) -> str:
+def _difference(key: EngineKey, other: dict[str, Any]) -> str:
     """The first part of a key that is another, in words; empty where all are the same."""
     for name, value in asdict(key).items():
         if other.get(name) != value:

@@ -167,7 +167,9 @@ def _delegates(request: BackendRequest) -> list[Any] | None:
     try:
         return [load_delegate(library, dict(request.options.get("delegate_options", {})))]
     except (OSError, ValueError, RuntimeError, AttributeError) as error:
-        remedy = "install the Edge TPU runtime (libedgetpu1-std)" if request.device == "edgetpu" else "check it"
+        remedy = (
+            "install the Edge TPU runtime (libedgetpu1-std)" if request.device == "edgetpu" else "check it"
+        )
         raise BackendUnavailable(f"the delegate {library} does not start: {error}: {remedy}") from error
 
 

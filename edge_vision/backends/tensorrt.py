@@ -15,7 +15,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from edge_vision.backends import cuda_driver
-from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
+from edge_vision.backends.base import (
+    Backend,
+    BackendActual,
+    BackendRequest,
+    Session,
+    TensorSpec,
+    check_tensors,
+)
 from edge_vision.backends.cuda_driver import NO_GPU, CudaDevice, CudaMemory, GpuIdentity
 from edge_vision.backends.engine_cache import EngineCache, EngineKey, Kept, Report, graph_sha256
 from edge_vision.backends.onnx_file import check_onnx
@@ -54,8 +61,9 @@ class TensorRtSession(Session):
         if self._device is None:
             raise BackendError("this session was closed: load the graph again")
         self._device.use()
+        check_tensors(self.actual.backend, self.inputs, tensors)
         for spec in self.inputs:
-            self._memory[spec.name].write(_fitting(spec, tensors))
+            self._memory[spec.name].write(np.ascontiguousarray(tensors[spec.name]))
         if not self._context.execute_async_v3(self._device.stream.value):
             raise BackendError(f"tensorrt failed on the graph: {self._logger.told()}")
         for name, values in self._results.items():
@@ -98,7 +106,7 @@ class TensorRtBackend(Backend):
     def load(self, graph: Path, request: BackendRequest) -> Session:
         """See the contract. Raises EngineRefused for a kept engine that is not this graph's, made here."""
         request.check_options(self.name, _OPTIONS)
-        index = _gpu_index(request.device)
+        index = gpu_index(request.device)
         check_onnx(graph)
         reason = self.unavailable_reason()
         if reason:
@@ -164,7 +172,8 @@ class TensorRtRtxBackend(TensorRtBackend):
     module = "tensorrt_rtx"
 
 
-def _gpu_index(device: str) -> int:
+def gpu_index(device: str) -> int:
+    """The number of the GPU that a device names. Raises BackendUnavailable for no GPU."""
     name, _, number = device.partition(":")
     if name not in ("auto", "gpu", "cuda") or (number and not number.isdigit()):
         raise BackendUnavailable(f"tensorrt knows the devices auto, gpu and gpu:NUMBER, got '{device}'")
@@ -180,13 +189,3 @@ def _tensor_spec(module: Any, engine: Any, i: int) -> tuple[TensorSpec, bool]:
 
 def _empty(spec: TensorSpec) -> np.ndarray:
     return np.empty([size or 1 for size in spec.shape], spec.dtype)
-
-
-def _fitting(spec: TensorSpec, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-    values = tensors.get(spec.name)
-    if values is None or values.shape != spec.shape or values.dtype.name != spec.dtype:
-        got = "nothing" if values is None else f"{list(values.shape)} {values.dtype}"
-        raise BackendError(
-            f"tensorrt expects '{spec.name}' as {list(spec.shape)} {spec.dtype}, got {got}"
-        )
-    return np.ascontiguousarray(values)

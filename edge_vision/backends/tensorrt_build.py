@@ -14,7 +14,7 @@ _WORTH_TELLING = ("INTERNAL_ERROR", "ERROR")
 def quiet_logger(module: Any) -> Any:
     """A logger that prints nothing and remembers errors: `told()` gives the last ones and forgets them."""
 
-    class Logger(module.ILogger):  # type: ignore[misc, name-defined]
+    class Logger(module.ILogger):
         def __init__(self) -> None:
             module.ILogger.__init__(self)
             self.errors: list[str] = []
@@ -36,7 +36,7 @@ def built_precision(module: Any, precision: str) -> str:
 
 
 def build_engine(module: Any, graph: Path, precision: str) -> bytes:
-    """The serialized engine of a graph; takes seconds to many minutes. precision: as built_precision gives it.
+    """The serialized engine of a graph; takes seconds to many minutes. precision: of built_precision.
 
     Raises BackendError for a graph that TensorRT cannot take, BackendUnavailable for a precision or a device
     that it has not.
@@ -63,7 +63,9 @@ def _network(module: Any, builder: Any, logger: Any, graph: Path) -> tuple[Any, 
     """The graph as a network, and the parser that read it."""
     flags = module.NetworkDefinitionCreationFlag
     # Older ones need it said that the batch is a dimension as any other; newer ones know nothing else.
-    network = builder.create_network(1 << int(flags.EXPLICIT_BATCH) if hasattr(flags, "EXPLICIT_BATCH") else 0)
+    network = builder.create_network(
+        1 << int(flags.EXPLICIT_BATCH) if hasattr(flags, "EXPLICIT_BATCH") else 0
+    )
     parser = module.OnnxParser(network, logger)
     if not parser.parse(graph.read_bytes()):
         errors = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))

@@ -1,4 +1,4 @@
-"""An SSD from TensorFlow Lite to ONNX, so that every runtime can run it: same input, same outputs, same names.
+"""An SSD from TensorFlow Lite to ONNX, so that every runtime can run it: same input, outputs and names.
 
 Weights that are stored as float16 become float32, as TensorFlow Lite computes with them.
 """
@@ -26,7 +26,7 @@ def convert(tflite: bytes, name: str) -> bytes:
 
 
 class _Converter:
-    """Writes each operation after its inputs, as the file lists them. Maps are NCHW inside, boxes are rows."""
+    """Writes the operations in the file's order. Maps are NCHW inside, boxes are rows."""
 
     def __init__(self, graph: Graph, name: str) -> None:
         self._graph = graph

@@ -215,4 +215,6 @@ _SSD_OIDV4 = Recipe(
     build=_ssd_oidv4,
 )
 
-RECIPES: Mapping[str, Recipe] = {recipe.manifest.name: recipe for recipe in (_SSDLITE, _EFFICIENTNET_LITE0, _SSD_OIDV4)}
+RECIPES: Mapping[str, Recipe] = {
+    recipe.manifest.name: recipe for recipe in (_SSDLITE, _EFFICIENTNET_LITE0, _SSD_OIDV4)
+}

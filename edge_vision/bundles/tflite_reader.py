@@ -115,7 +115,9 @@ def read_tflite(data: bytes) -> Graph:
             ),
         )
     except (struct.error, IndexError, KeyError, ValueError) as error:
-        raise BundleError(f"expected a TensorFlow Lite graph, got one that cannot be read: {error!r}") from None
+        raise BundleError(
+            f"expected a TensorFlow Lite graph, got one that cannot be read: {error!r}"
+        ) from None
 
 
 def _read(data: bytes, form: str, at: int) -> int:
