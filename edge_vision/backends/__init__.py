@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
+from edge_vision.backends.host import usable_cores
 from edge_vision.errors import BackendError, BackendUnavailable
 
 if TYPE_CHECKING:
@@ -166,6 +167,8 @@ def _completed(actual: BackendActual, graph_precision: str, request: BackendRequ
     notes = list(actual.notes)
     if request.threads not in (0, actual.threads):
         notes.append(f"asked for {request.threads} threads, runs on {actual.threads or 'an untold number'}")
+    if request.threads > (cores := usable_cores()):
+        notes.append(f"{request.threads} threads share {cores} physical cores, which is slower than {cores}")
     if request.precision not in ("auto", precision):
         notes.append(f"asked for precision {request.precision}, runs {precision}")
     return replace(actual, precision=precision, notes=tuple(notes))

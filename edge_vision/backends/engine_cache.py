@@ -101,7 +101,7 @@ class EngineCache:
             if other:
                 raise self._refused(key, f"was made for {other}")
             engine = engine_path.read_bytes()
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise self._refused(key, f"cannot be checked ({error})") from error
         if hashlib.sha256(engine).hexdigest() != side["sha256"]:
             raise self._refused(key, "is not the one that was built: it is damaged or was changed")
@@ -109,6 +109,7 @@ class EngineCache:
 
     def put(self, key: EngineKey, engine: bytes) -> None:
         """Keep an engine. Stopped at any moment, it leaves the old pair, none, or the new one."""
+        self._make_folder()
         engine_path, side_path = self._paths(key)
         side = {"key": asdict(key), "sha256": hashlib.sha256(engine).hexdigest(), "bytes": len(engine)}
         # An engine without its side file is none: so the old one ends here, and the new one begins last.
@@ -127,6 +128,9 @@ class EngineCache:
     def _paths(self, key: EngineKey) -> tuple[Path, Path]:
         return self.folder / f"{key.name}.engine", self.folder / f"{key.name}.json"
 
+    def _make_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+
     def _check_folder(self) -> None:
         mode = self.folder.stat().st_mode
         if mode & 0o022:
@@ -135,7 +139,7 @@ class EngineCache:
     @contextlib.contextmanager
     def _lock(self, key: EngineKey, say: Report) -> Iterator[None]:
         """One builder of an engine at a time. The kernel drops the lock when the process ends, in any way."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        self._make_folder()
         with (self.folder / f"{key.name}.lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
+import os
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
+from edge_vision.backends.base import (
+    Backend,
+    BackendActual,
+    BackendRequest,
+    Session,
+    TensorSpec,
+    check_tensors,
+)
 from edge_vision.backends.host import usable_cores
+from edge_vision.backends.onnx_file import MAX_BYTES, too_large
 from edge_vision.errors import BackendError, BackendUnavailable
 
 DELEGATES = {"edgetpu": "libedgetpu.so.1"}
@@ -40,6 +51,7 @@ class LiteRtSession(Session):
         """As in the contract; each call returns new arrays."""
         if self._interpreter is None:
             raise BackendError("this session was closed: load the graph again")
+        check_tensors("litert", tuple(port.expected(tensors) for port in self._inputs), tensors)
         try:
             self._fit(tensors)
             for port in self._inputs:
@@ -49,21 +61,17 @@ class LiteRtSession(Session):
             return {port.spec.name: port.dequantized(get(port.index)) for port in self._outputs}
         except (ValueError, RuntimeError, TypeError) as error:
             raise BackendError(f"litert failed on the graph: {error}") from error
-        except KeyError as error:
-            raise BackendError(f"litert expects an input named {error}, got {', '.join(tensors)}") from error
 
     def close(self) -> None:
         """Free the graph."""
         self._interpreter = None
 
     def _fit(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Give inputs with free dimensions the size that came; LiteRT itself checks all others."""
+        """Give inputs with free dimensions the size that came."""
         resized = False
         for port in self._inputs:
             shape = tensors[port.spec.name].shape
             if None in port.spec.shape and shape != port.size:
-                if len(shape) != len(port.spec.shape):
-                    raise ValueError(f"input '{port.spec.name}' is {port.spec.shape}, got {shape}")
                 self._interpreter.resize_tensor_input(port.index, shape, strict=True)
                 port.size, resized = shape, True
         if resized:
@@ -81,6 +89,12 @@ class _Port:
         signature = details["shape_signature"]
         shape = tuple(None if s < 0 else int(s) for s in (signature if len(signature) else details["shape"]))
         self.spec = TensorSpec(details["name"], shape, "float32" if self._scale else self._dtype.name)
+
+    def expected(self, tensors: Mapping[str, np.ndarray]) -> TensorSpec:
+        """Its spec, in the graph's own integers where they come."""
+        values = tensors.get(self.spec.name)
+        as_it_is = values is not None and values.dtype == self._dtype
+        return replace(self.spec, dtype=self._dtype.name) if as_it_is else self.spec
 
     def quantized(self, values: np.ndarray) -> np.ndarray:
         if not self._scale or values.dtype == self._dtype:
@@ -119,27 +133,36 @@ class LiteRtBackend(Backend):
             raise BackendUnavailable(reason)
         request.check_options(self.name, _OPTIONS)
         _check(graph)
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         delegates = _delegates(request)
         threads = request.threads or usable_cores()
+        # With a delegate, XNNPACK stays out: it would take what the delegate leaves, unseen, even all.
+        kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if delegates else OpResolverType.AUTO
         try:
-            interpreter = Interpreter(str(graph), experimental_delegates=delegates, num_threads=threads)
+            interpreter = Interpreter(
+                str(graph),
+                experimental_delegates=delegates,
+                experimental_op_resolver_type=kernels,
+                num_threads=threads,
+            )
             interpreter.allocate_tensors()
+            return LiteRtSession(interpreter, _actual(interpreter, request, threads))
         except (ValueError, RuntimeError) as error:
             raise BackendError(
                 f"litert cannot load {graph}: {error}; if the file is damaged, fetch the bundle again"
             ) from error
-        return LiteRtSession(interpreter, _actual(interpreter, request, threads))
 
 
 def _check(graph: Path) -> None:
     """Raise BackendError for what is clearly no .tflite; LiteRT checks the rest before it uses it."""
     try:
         with graph.open("rb") as file:
-            start = file.read(8)
+            start, size_bytes = file.read(8), os.fstat(file.fileno()).st_size
     except OSError as error:
         raise BackendError(f"cannot read {graph}: {error.strerror}: fetch the bundle again") from error
+    if size_bytes > MAX_BYTES:
+        raise BackendError(too_large(graph, size_bytes))
     if start[4:] != _IDENTIFIER:
         raise BackendError(f"{graph} is no .tflite file, or is damaged: fetch the bundle again")
 
@@ -165,6 +188,8 @@ def _delegates(request: BackendRequest) -> list[Any] | None:
     from ai_edge_litert.interpreter import load_delegate
 
     try:
+        # First: LiteRT's own loader prints a second error from its clean-up where the library is missing.
+        ctypes.CDLL(library)
         return [load_delegate(library, dict(request.options.get("delegate_options", {})))]
     except (OSError, ValueError, RuntimeError, AttributeError) as error:
         remedy = (

@@ -165,7 +165,13 @@ def _device(wanted: str, available: list[str]) -> str:
 
 
 def _read(core: Any, graph: Path) -> Any:
-    return core.read_model(str(check_onnx(graph) if graph.suffix == ".onnx" else graph))
+    """Read by its own format's reader alone: core.read_model tries all others on a file that one refuses."""
+    if graph.suffix != ".onnx":
+        return core.read_model(str(graph))
+    from openvino.frontend import FrontEndManager
+
+    reader = FrontEndManager().load_by_framework("onnx")
+    return reader.convert(reader.load(str(check_onnx(graph))))
 
 
 def _config(device: str, request: BackendRequest) -> dict[str, Any]:

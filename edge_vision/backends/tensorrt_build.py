@@ -68,9 +68,15 @@ def _network(module: Any, builder: Any, logger: Any, graph: Path) -> tuple[Any, 
     )
     parser = module.OnnxParser(network, logger)
     if not parser.parse(graph.read_bytes()):
-        errors = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
+        errors = "; ".join(_described(parser.get_error(i)) for i in range(parser.num_errors))
         raise BackendError(f"{module.__name__} cannot read {graph}: {errors or logger.told()}")
     return network, parser
+
+
+def _described(error: Any) -> str:
+    """Older versions do not tell the node."""
+    operator = getattr(error, "node_operator", str)()
+    return f"{operator}: {error.desc()}" if operator else str(error.desc())
 
 
 def _set_precision(module: Any, builder: Any, network: Any, config: Any, precision: str) -> None:
