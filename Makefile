@@ -25,7 +25,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate evaluate-gate setup setup-test setup-evaluate lock clean distclean
+.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate bench-backends evaluate-gate setup setup-test setup-bench setup-evaluate lock clean distclean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +68,9 @@ bench-pipeline: setup  ## Measure the pipeline; results in out/bench/pipeline.js
 bench-gate: setup  ## Measure the gate; results in out/bench/gate.json
 	$(VENV_PYTHON) bench/gate.py $(ARGS)
 
+bench-backends: setup-bench  ## Compare the runtimes, and PyTorch; results in out/bench/backends.json
+	$(VENV_PYTHON) bench/backends.py $(ARGS)
+
 evaluate-gate: setup-evaluate  ## Judge the gate against an every-frame detector and rivals; results in out/gate/
 	$(VENV_PYTHON) -m edge_vision.evaluate gate $(if $(OUT),--out '$(OUT)') $(ARGS)
 
@@ -76,6 +79,9 @@ setup:  ## Make .venv, fetch videos and models (what `make demo` needs)
 
 setup-test:
 	@$(SETUP) test
+
+setup-bench:
+	@$(SETUP) bench
 
 setup-evaluate:
 	@$(SETUP) evaluate

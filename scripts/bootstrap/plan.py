@@ -41,6 +41,7 @@ SYSTEM_FIRST = {
 BACKENDS = {"openvino": "OpenVINO", "litert": "LiteRT", "tensorrt": "TensorRT for RTX"}
 """Lock -> title of what a backend needs besides ONNX Runtime."""
 
+PYTORCH_CPU = "https://download.pytorch.org/whl/cpu"
 DEMO_BUNDLES = ("ssdlite_mobilenet_v2_coco", "efficientnet_lite0_imagenet")
 
 Work = Callable[[Step], list[Path] | None]
@@ -60,17 +61,20 @@ class Task:
 
 
 def tasks_for(stage: str, backend: str, machine: Machine) -> list[Task]:
-    """The steps of a stage: "demo" has what runs, "test" also what tests, "evaluate" what draws the plot."""
+    """The steps of a stage: "demo" has what runs, "test" also what tests, "bench" also what it compares with,
+    "evaluate" what draws the plot."""
     tasks = [Task("venv", f"virtual environment for {_kind(machine)}", _venv_key(machine), _venv(machine))]
     tasks.append(_packages("runtime", "packages: runtime", machine))
     if not machine.ros:
         tasks.append(_packages("ros", "packages: ROS 2 from wheels", machine))
         tasks.append(_interfaces(machine))
     for name, title in BACKENDS.items():
-        if stage == "test" or backend in (name, f"{name}_rtx"):
+        if stage == "test" or (stage == "bench" and name != "tensorrt") or backend in (name, f"{name}_rtx"):
             tasks.append(_packages(name, f"packages: {title}", machine))
     if stage == "test":
         tasks.append(_packages("test", "packages: test tools", machine))
+    if stage == "bench":
+        tasks.append(_packages("bench", "packages: PyTorch for comparison", machine, PYTORCH_CPU))
     if stage == "evaluate":
         tasks.append(_packages("evaluate", "packages: plots", machine))
     tasks.append(Task("path", "edge_vision in the environment", key_of(str(REPO)), _link_package))
@@ -78,7 +82,7 @@ def tasks_for(stage: str, backend: str, machine: Machine) -> list[Task]:
         Task("video", "videos", key_of(REPO / "scripts" / "fetch_data.py", str(cache_dir())), _video)
     )
     tasks.append(_bundles("bundles", "model bundles", DEMO_BUNDLES))
-    if stage == "test" or backend == "litert":
+    if stage in ("test", "bench") or backend == "litert":
         tasks.append(_bundles("more-bundles", "model bundles, the others", ()))
     return tasks
 
@@ -170,7 +174,8 @@ def _remove_ours(step: Step) -> None:
     shutil.rmtree(old)
 
 
-def _packages(lock: str, title: str, machine: Machine) -> Task:
+def _packages(lock: str, title: str, machine: Machine, index: str = "") -> Task:
+    """index: where pip looks besides, for packages that the usual registry has not."""
     path = REQUIREMENTS / f"{lock}.lock"
 
     def work(step: Step) -> list[Path]:
@@ -181,7 +186,7 @@ def _packages(lock: str, title: str, machine: Machine) -> Task:
         unfinished = STAMPS / f"{lock}.unfinished"
         again = unfinished.exists()
         unfinished.touch()
-        wheels.install(PYTHON, pins, step, LOG, again=again)
+        wheels.install(PYTHON, pins, step, LOG, again=again, index=index)
         unfinished.unlink()
         return []
 

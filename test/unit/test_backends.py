@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -197,6 +198,24 @@ def test_contract_all_backends_find_the_same_objects(backend, name, threads):
         np.testing.assert_array_equal(found.class_ids, expected.class_ids)
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
         np.testing.assert_allclose(found.xyxy_px, expected.xyxy_px, atol=0.2)
+
+
+def test_contract_a_frame_costs_no_memory_but_its_outputs(backend):
+    """The input tensor is filled in place and handed on as it is: no copy of it, 1 MB, comes or goes."""
+    name = SSD if "onnx" in backend.graph_formats else OIDV4
+    bundle = bundle_for(backend, name)
+    detector = Detector.from_bundle(bundle, open_session(bundle, backend.name, strict=True)[0])
+    frame = video_frame("vtest.avi", 200)
+    detector.detect(frame)
+    tracemalloc.start()
+    try:
+        detector.detect(frame)
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        detector.detect(frame)
+        assert tracemalloc.get_traced_memory()[1] - before < 50_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_contract_all_backends_classify_alike(backend):
