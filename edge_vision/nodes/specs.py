@@ -30,10 +30,16 @@ def _model_params(model: str, model_help: str) -> tuple[Param, ...]:
         Param(
             "backend",
             "auto",
-            f"Runtime: auto, onnxruntime, openvino, or one that another package registers; {_BACKENDS}.",
+            "Runtime: auto, onnxruntime, openvino, tensorrt, tensorrt_rtx, litert, or one that another "
+            f"package registers; {_BACKENDS}.",
             applies="configure",
         ),
-        Param("device", "auto", "Device of the backend: auto, cpu, gpu, npu, cuda, ...", applies="configure"),
+        Param(
+            "device",
+            "auto",
+            "Device of the backend: auto, cpu, gpu, gpu:1, npu, cuda, ...; see docs/backends.md.",
+            applies="configure",
+        ),
         Param("precision", "auto", "Precision asked for: auto, fp32, fp16, bf16, int8.", applies="configure"),
         Param(
             "threads",
