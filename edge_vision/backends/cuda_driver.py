@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +136,8 @@ def unavailable_reason() -> str | None:
     return None
 
 
-@lru_cache(maxsize=1)
 def _library() -> Any:
-    """The driver's library, started. Raises BackendUnavailable; a failure is not kept."""
+    """The driver's library, started. Raises BackendUnavailable."""
     try:
         library = ctypes.CDLL(LIBRARY)
         status = library.cuInit(0)
