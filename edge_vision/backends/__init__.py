@@ -191,7 +191,8 @@ def _reason_for(attempt: _Attempt, backend: str, failures: list[tuple[_Attempt, 
 
 
 def _told(failures: list[tuple[_Attempt, BackendError]]) -> str:
-    return "; ".join(f"{attempt.backend}: {error}" for attempt, error in failures)
+    # The same device may be tried twice, by its name and by "auto".
+    return "; ".join(dict.fromkeys(f"{attempt.backend}: {error}" for attempt, error in failures))
 
 
 def _reason(name: str) -> str | None:
