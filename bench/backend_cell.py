@@ -56,7 +56,7 @@ def main() -> int:
         if command == "end":
             break
         if command == "run":
-            ours, theirs = interleaved_ms(wrapped, bare or wrapped, int(words[0]))
+            ours, theirs = interleaved_ms(wrapped, bare or (lambda: None), int(words[0]))
             answer({"wrapped_ms": ours, "bare_ms": theirs if bare else []})
         elif command == "look":
             answer({"found": look(session, bundle, video) if bundle else None})
