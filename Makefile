@@ -8,14 +8,15 @@ SOURCE =
 BACKEND =
 OUT =
 SECONDS =
+MINUTES = 10
 ARGS =
 
 # Two ROS programs with one domain see each other: these have domains of their own, whatever the shell has set.
 # `make demo ROS_DOMAIN_ID=5` sets it nevertheless.
-demo: export ROS_DOMAIN_ID = 87
+demo top: export ROS_DOMAIN_ID = 87
 test check examples: export ROS_DOMAIN_ID = 88
-bench-pipeline: export ROS_DOMAIN_ID = 89
-demo test check examples bench-pipeline: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
+bench-pipeline bench-diagnostics bench-failover soak: export ROS_DOMAIN_ID = 89
+demo top test check examples bench-pipeline bench-diagnostics bench-failover soak: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
 
 # The ROS wheels leave this mark in the environment; with it, another Python would not find its libraries.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
@@ -25,7 +26,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate bench-backends evaluate-gate setup setup-test setup-bench setup-evaluate lock clean distclean
+.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover soak evaluate-gate top setup setup-test setup-bench setup-evaluate setup-top lock clean distclean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +34,7 @@ help:  ## Show this list
 	@echo "  make demo SOURCE=clip.mp4 BACKEND=openvino SECONDS=20 OUT=out/mine     variables of the demo"
 	@echo "  make test ARGS='-k gate -x'                                            options for pytest"
 	@echo "  make evaluate-gate ARGS='--conditions pan_tilt --quick'                options of the evaluation"
+	@echo "  make soak MINUTES=1                                                    a quick look"
 	@echo "  make demo PYTHON=python3.12                                            another Python"
 
 demo: setup  ## Set up, then run the pipeline on a video; results in out/demo/
@@ -71,8 +73,20 @@ bench-gate: setup  ## Measure the gate; results in out/bench/gate.json
 bench-backends: setup-bench  ## Compare the runtimes, and PyTorch; results in out/bench/backends.json
 	$(VENV_PYTHON) bench/backends.py $(ARGS)
 
+bench-diagnostics: setup-test  ## Measure the diagnostics; results in out/bench/diagnostics.json
+	$(VENV_PYTHON) bench/diagnostics.py --minutes $(MINUTES) $(ARGS)
+
+bench-failover: setup-test  ## Measure how fast another backend or model takes over; results in out/bench/failover.json
+	$(VENV_PYTHON) bench/failover.py $(ARGS)
+
+soak: setup  ## Overload for MINUTES=10: age, memory, files; results in out/bench/soak.json
+	$(VENV_PYTHON) bench/soak.py --minutes $(MINUTES) $(ARGS)
+
 evaluate-gate: setup-evaluate  ## Judge the gate against an every-frame detector and rivals; results in out/gate/
 	$(VENV_PYTHON) -m edge_vision.evaluate gate $(if $(OUT),--out '$(OUT)') $(ARGS)
+
+top: setup-top  ## Show the pipeline of `make demo` live, in another terminal; ROS_DOMAIN_ID=0 shows yours
+	@$(VENV_PYTHON) -m edge_vision.top $(ARGS)
 
 setup:  ## Make .venv, fetch videos and models (what `make demo` needs)
 	@$(SETUP) demo $(if $(BACKEND),--backend $(BACKEND))
@@ -85,6 +99,9 @@ setup-bench:
 
 setup-evaluate:
 	@$(SETUP) evaluate
+
+setup-top:
+	@$(SETUP) top
 
 lock:  ## Pin the newest packages that requirements/*.in allow
 	scripts/lock

@@ -6,10 +6,20 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "edge_vision"
-EXECUTABLES = ("source_node", "gate_node", "cascade_node", "detector_node", "diagnostics_node", "pipeline")
+EXECUTABLES = (
+    "source_node",
+    "gate_node",
+    "cascade_node",
+    "detector_node",
+    "diagnostics_node",
+    "pipeline",
+    "doctor",
+    "top",
+)
 RUNTIME = ["numpy>=1.26", "opencv-python-headless>=4.6", "psutil>=5.9", "PyYAML>=6.0"]
 FETCH = ["onnx>=1.16"]
 EVALUATE = ["matplotlib>=3.7"]
+TOP = ["rich>=13.0"]
 TEST = ["hypothesis", "mypy", "pytest", "pytest-timeout", "ruff", "types-psutil", "types-PyYAML"]
 VERSION = next(
     line.split('"')[1]
@@ -42,7 +52,8 @@ setup(
         "nvidia": ["nvidia-ml-py>=12.535"],
         "fetch": FETCH,
         "evaluate": EVALUATE,
-        "test": TEST + FETCH + RUNTIME,
+        "top": TOP,
+        "test": TEST + FETCH + TOP + RUNTIME,
     },
     entry_points={"console_scripts": [f"{name} = {NAME}.nodes.cli:{name}" for name in EXECUTABLES]},
     zip_safe=False,

@@ -114,13 +114,16 @@ class Running:
     ) -> None:
         if need_model and DetectorNode in kinds and "model" not in (overrides or {}).get("detector", {}):
             bundle_or_skip(SSD)
+        # A named backend: auto takes whichever is faster on the machine that runs the tests.
+        chosen = {"backend": "onnxruntime"} if DetectorNode in kinds else {}
+        overrides = {**(overrides or {}), "detector": {**chosen, **(overrides or {}).get("detector", {})}}
         rclpy.init(args=["test", "--ros-args", *ros_args], domain_id=domain)
         self.hub = Hub()
         self.nodes = {}
         for kind in kinds:
             # With `separate`, each is on its own as in a process of its own; self.hub is the last one's.
             self.hub = Hub() if separate else self.hub
-            self.nodes[kind.spec.name] = kind(self.hub, (overrides or {}).get(kind.spec.name, {}))
+            self.nodes[kind.spec.name] = kind(self.hub, overrides.get(kind.spec.name, {}))
         self.executor = run.make_executor()
         for node in self.nodes.values():
             self.executor.add_node(node)

@@ -6,7 +6,7 @@ A new one is one file and one line here.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
@@ -40,6 +40,7 @@ __all__ = [
     "TensorSpec",
     "available_backends",
     "known_backends",
+    "load_on",
     "make_backend",
     "open_session",
 ]
@@ -50,11 +51,13 @@ class BackendReport:
     """What was asked for, what runs, and why they differ where they do.
 
     requested: backend, device, precision, threads. fallback_reason: None where the request was met.
+    choice: why "auto" took this backend, "" where it was named.
     """
 
     requested: dict[str, str | int]
     actual: BackendActual
     fallback_reason: str | None = None
+    choice: str = ""
 
 
 def known_backends() -> dict[str, str]:
@@ -96,48 +99,74 @@ class _Attempt:
     relaxed: bool
 
 
+FALLBACK = ("onnxruntime", "openvino")
+"""What is tried where the backend that was asked for does not work."""
+
+
 def open_session(
     bundle: Bundle,
     backend: str = "auto",
     request: BackendRequest | None = None,
     strict: bool = False,
-    fallback: Sequence[str] = ("onnxruntime", "openvino"),
+    fallback: Sequence[str] = FALLBACK,
+    failed: Mapping[str, str] | None = None,
 ) -> tuple[Session, BackendReport]:
     """Load a bundle's graph on the backend that was asked for, or on the next best one.
 
-    "auto" takes the first backend of the registry that works. Where the request cannot be met, the device is
-    left to the backend, then those of `fallback` are tried, and the report says why. With strict the request
-    is met or BackendUnavailable is raised. Raises BackendError where nothing can load the graph, BundleError
-    where the graph file is not the one that the bundle names.
+    "auto" takes the fastest that agrees with the others (see `choice`). Where the request cannot be met, the
+    device is left to the backend, then those of `fallback` are tried, and the report says why. With strict
+    the request is met or BackendUnavailable is raised. failed: backends that failed while they ran, and how:
+    they come last. Raises BackendError where nothing can load the graph, BundleError where the graph file is
+    not the one that the bundle names.
     """
-    request = request or BackendRequest()
+    request, failed = request or BackendRequest(), failed or {}
     _check_known([*fallback, backend])
-    failures: list[tuple[_Attempt, BackendError]] = []
-    for attempt in _attempts(backend, request, fallback):
+    names, choice = _chosen(bundle, request) if backend == "auto" else ((backend,), "")
+    failures: list[tuple[str, BackendError]] = [(name, BackendError(text)) for name, text in failed.items()]
+    for attempt in _attempts(names, request, () if strict else fallback, failed):
         if attempt.relaxed and strict:
-            break
+            continue
         try:
             session = _load(bundle, attempt, strict)
         except BackendError as error:
-            failures.append((attempt, error))
+            failures.append((attempt.backend, error))
             continue
-        report = BackendReport(
-            _described(backend, request), session.actual, _reason_for(attempt, backend, failures)
-        )
-        return session, report
+        reason = _reason_for(attempt, backend, failures)
+        return session, BackendReport(_described(backend, request), session.actual, reason, choice)
     kind = BackendUnavailable if all(isinstance(e, BackendUnavailable) for _, e in failures) else BackendError
     raise kind(_told(failures) + ("; strict allows no other backend or device" if strict else ""))
 
 
-def _attempts(backend: str, request: BackendRequest, fallback: Sequence[str]) -> Iterator[_Attempt]:
-    names = [backend] if backend != "auto" else list(known_backends())
-    yield from (_Attempt(name, request, relaxed=False) for name in names)
+def load_on(bundle: Bundle, backend: str, request: BackendRequest) -> Session:
+    """Load a bundle's graph on this backend and no other. Raises BackendError, BundleError."""
+    return _load(bundle, _Attempt(backend, request, relaxed=False), strict=False)
+
+
+def _chosen(bundle: Bundle, request: BackendRequest) -> tuple[tuple[str, ...], str]:
+    """The installed backends that read the bundle, in the order of their merit here, then the others; why."""
+    from edge_vision.backends.choice import choose
+
+    names = list(known_backends())
+    usable = [name for name in names if _reason(name) is None and _reads(name, bundle)]
+    choice = choose(bundle, usable, request)
+    return (*choice.names, *(name for name in names if name not in usable)), choice.reason
+
+
+def _reads(name: str, bundle: Bundle) -> bool:
+    formats = make_backend(name).graph_formats
+    return any(graph.format in formats for graph in bundle.manifest.graphs)
+
+
+def _attempts(
+    names: Sequence[str], request: BackendRequest, fallback: Sequence[str], failed: Mapping[str, str]
+) -> Iterator[_Attempt]:
     # Another backend has other devices and options; threads and precision mean the same to all.
     relaxed = replace(request, device="auto", options={})
-    others = [name for name in fallback if name not in names]
-    yield from (
-        _Attempt(name, relaxed, relaxed=True) for name in ([] if relaxed == request else names) + others
-    )
+    attempts = [_Attempt(name, request, relaxed=False) for name in names]
+    if relaxed != request:
+        attempts += [_Attempt(name, relaxed, relaxed=True) for name in names]
+    attempts += [_Attempt(name, relaxed, relaxed=True) for name in fallback if name not in names]
+    yield from sorted(attempts, key=lambda attempt: attempt.backend in failed)
 
 
 def _load(bundle: Bundle, attempt: _Attempt, strict: bool) -> Session:
@@ -183,16 +212,19 @@ def _described(backend: str, request: BackendRequest) -> dict[str, str | int]:
     }
 
 
-def _reason_for(attempt: _Attempt, backend: str, failures: list[tuple[_Attempt, BackendError]]) -> str | None:
-    """Why this attempt came after others. For "auto", a backend that is not installed is no reason."""
+def _reason_for(attempt: _Attempt, backend: str, failures: list[tuple[str, BackendError]]) -> str | None:
+    """Why this attempt came after others. For "auto", a backend that is not installed is no reason; what was
+    asked for and failed before, but works now, is none either."""
+    if not attempt.relaxed:
+        failures = [(name, error) for name, error in failures if name != attempt.backend]
     if backend == "auto" and not attempt.relaxed:
         failures = [(other, error) for other, error in failures if not isinstance(error, BackendUnavailable)]
     return _told(failures) or None
 
 
-def _told(failures: list[tuple[_Attempt, BackendError]]) -> str:
+def _told(failures: list[tuple[str, BackendError]]) -> str:
     # The same device may be tried twice, by its name and by "auto".
-    return "; ".join(dict.fromkeys(f"{attempt.backend}: {error}" for attempt, error in failures))
+    return "; ".join(dict.fromkeys(f"{name}: {error}" for name, error in failures))
 
 
 def _reason(name: str) -> str | None:

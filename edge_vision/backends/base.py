@@ -102,6 +102,11 @@ class Backend(ABC):
     def unavailable_reason(self) -> str | None:
         """None where it can run here, else one sentence that ends in the remedy. Imports nothing heavy."""
 
+    def devices(self) -> tuple[str, ...]:
+        """What the runtime sees on this machine, in its own words; imports it. Empty where it does not tell.
+        Called where it is available; what the runtime raises goes through."""
+        return ()
+
     @abstractmethod
     def load(self, graph: Path, request: BackendRequest) -> Session:
         """Load a graph whose hash was verified. Raises BackendUnavailable or BackendError."""

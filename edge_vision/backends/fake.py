@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -76,7 +77,10 @@ class ConstantSession(Session):
 
 
 class FakeBackend(Backend):
-    """ONNX Runtime with a Fault, whose fields are the request's options."""
+    """ONNX Runtime with a Fault, whose fields are the request's options; without any, `standing`."""
+
+    standing: ClassVar[Fault] = Fault()
+    """What every session that is loaded does."""
 
     name = "fake"
     graph_formats = ("onnx",)
@@ -89,7 +93,7 @@ class FakeBackend(Backend):
     def load(self, graph: Path, request: BackendRequest) -> Session:
         """Load for real, misbehave later."""
         inner = OnnxRuntimeBackend().load(graph, replace(request, options={}))
-        return FaultySession(inner, Fault(**request.options))
+        return FaultySession(inner, Fault(**request.options) if request.options else self.standing)
 
 
 def _spoil(outputs: dict[str, np.ndarray], fault: Fault) -> dict[str, np.ndarray]:

@@ -87,6 +87,12 @@ class OnnxRuntimeBackend(Backend):
             return f"the package onnxruntime is not installed: {self.install_hint}"
         return None
 
+    def devices(self) -> tuple[str, ...]:
+        """The execution providers that are built in."""
+        import onnxruntime
+
+        return tuple(onnxruntime.get_available_providers())
+
     def load(self, graph: Path, request: BackendRequest) -> Session:
         """See the contract."""
         reason = self.unavailable_reason()

@@ -75,6 +75,13 @@ class OpenVinoBackend(Backend):
             return f"the package openvino is not installed: {self.install_hint} (or 'edge_vision[openvino]')"
         return None
 
+    def devices(self) -> tuple[str, ...]:
+        """The devices that its plugins find, each with its full name."""
+        core = _import_quietly().Core()
+        return tuple(
+            f"{name} ({core.get_property(name, 'FULL_DEVICE_NAME')})" for name in core.available_devices
+        )
+
     def load(self, graph: Path, request: BackendRequest) -> Session:
         """See the contract."""
         reason = self.unavailable_reason()

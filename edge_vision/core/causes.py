@@ -203,7 +203,8 @@ def _gate(facts: Facts) -> Cause | None:
 
 def _silent(facts: Facts) -> Cause | None:
     for stage, intake in _intakes(facts):
-        silent_ms = stage.figure("silent_ms") or 0.0
+        # A camera that has just come up may take its time for the first image.
+        silent_ms = min(stage.figure("silent_ms") or 0.0, intake.published_ms)
         if stage.says("first_stage") and silent_ms >= SILENT_MS:
             text = f"{intake.publishers[0].node} publishes {intake.topic}, but no image came for"
             return Cause(

@@ -75,7 +75,7 @@ def fit_light(reference: np.ndarray, current: np.ndarray, valid: np.ndarray | No
         return NO_CHANGE
     before, after = before[usable].astype(np.float32), after[usable].astype(np.float32)
     change = after - before
-    keep = np.abs(change - np.median(change)) <= max(6.0, 3.0 * _spread(change))
+    keep = np.abs(change - _median(change)) <= max(6.0, 3.0 * _spread(change))
     light = NO_CHANGE
     for _ in range(2):
         if np.count_nonzero(keep) < MIN_FITTED:
@@ -89,14 +89,20 @@ def fit_light(reference: np.ndarray, current: np.ndarray, valid: np.ndarray | No
 def _line(before: np.ndarray, after: np.ndarray) -> Light:
     """The reduced major axis (W. Teissier 1948): both images have noise, and where they are misaligned a
     regression of the one on the other finds too small a gain."""
-    spread = float(before.std())
+    mean, spread = (value.item() for value in cv2.meanStdDev(before))
+    mean_after, spread_after = (value.item() for value in cv2.meanStdDev(after))
     # A picture of one grey fixes the offset only.
-    gain = 1.0 if spread < 5.0 else min(max(float(after.std()) / spread, 0.25), 4.0)
-    return Light(gain, float(after.mean()) - gain * float(before.mean()))
+    gain = 1.0 if spread < 5.0 else min(max(spread_after / spread, 0.25), 4.0)
+    return Light(gain, mean_after - gain * mean)
 
 
 def _spread(values: np.ndarray) -> float:
-    return SIGMA_PER_MAD * float(np.median(np.abs(values - np.median(values))))
+    return SIGMA_PER_MAD * float(_median(np.abs(values - _median(values))))
+
+
+def _median(values: np.ndarray) -> np.floating:
+    """The upper median of (n,) float32, in a tenth of np.median's time."""
+    return np.partition(values, values.size // 2)[values.size // 2]
 
 
 def _sampled(image: np.ndarray, valid: np.ndarray | None) -> np.ndarray:

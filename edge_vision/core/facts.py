@@ -22,13 +22,15 @@ class Endpoint:
 @dataclass(frozen=True, slots=True)
 class Intake:
     """Where a stage takes its images from, over DDS. others: image topics that somebody publishes.
-    beside: camera_info messages that came while no image did, None where there is no such topic."""
+    beside: camera_info messages that came while no image did, None where there is no such topic.
+    published_ms: for how long there has been a publisher."""
 
     topic: str
     own: Endpoint
     publishers: tuple[Endpoint, ...] = ()
     others: tuple[str, ...] = ()
     beside: int | None = None
+    published_ms: float = float("inf")
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,11 @@ class FrameGate:
         self._size_px = (0, 0)
         self._motion: Motion | None = None
 
+    @property
+    def mode(self) -> str:
+        """open, closed, saturated, or disabled."""
+        return self._policy.mode if self.config.enabled else "disabled"
+
     def reset(self, reason: str) -> None:
         """Forget what was seen: the next frame passes for this reason (a clock jump, a new model)."""
         self._estimator.forget()
@@ -150,7 +155,7 @@ class FrameGate:
         """Flat figures: mode, camera, noise, one counter per reason, the audit's estimate."""
         motion = self._motion
         return {
-            "gate.mode": self._policy.mode if self.config.enabled else "disabled",
+            "gate.mode": self.mode,
             "gate.camera": motion.camera if motion else None,
             "gate.noise_grey_levels": motion.noise if motion else None,
             "gate.changed_area": motion.changed_area if motion else None,

@@ -21,6 +21,7 @@ import numpy as np
 from edge_vision.core.comparison import Compared, MotionConfig, Still, compare, counts
 from edge_vision.core.difference import NO_CHANGE, NO_REGIONS, Light, regions_of
 from edge_vision.core.ego_motion import IDENTITY, largest_shift_px
+from edge_vision.core.frame import block_mean
 from edge_vision.core.view import between, chained, moved, overlap
 
 # A picture whose corners move less than this, at luma size, stays as it is: warping would only blur.
@@ -179,7 +180,8 @@ class MotionEstimator:
         """(9, 16) bool: the parts of the picture in which something differs."""
         if self._mask is None:
             return np.zeros(CELLS, bool)
-        return cv2.resize(self._mask, CELLS[::-1], interpolation=cv2.INTER_AREA) > 2
+        # Halved twice first, which takes a third of the time of one step.
+        return cv2.resize(block_mean(self._mask, 4), CELLS[::-1], interpolation=cv2.INTER_AREA) > 2
 
     def settled(self) -> bool:
         """True where nothing has moved between the marked image and the last one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import psutil
@@ -46,6 +47,7 @@ class ProcessMeter:
     def _fds(process: psutil.Process) -> int | None:
         """Open file descriptors, None for another user's process."""
         try:
-            return process.num_fds()
+            # psutil lists a folder, which it opens for that: of this very process it counts itself.
+            return int(process.num_fds()) - (process.pid == os.getpid())
         except psutil.AccessDenied:
             return None

@@ -78,13 +78,6 @@ class TrackLine:
                 self._follow(1)
                 del self._line[0]
 
-    def follow(self, stamp_ns: int) -> None:
-        """Move the tracks on to this frame now, so that what is found next need not wait for it."""
-        with self._lock:
-            at = self._place(stamp_ns)
-            if self._is_at(at, stamp_ns):
-                self._follow(at)
-
     def tracks(self, stamp_ns: int) -> Tracks | None:
         """What is known to be on a judged frame that the detector did not see; None for a frame of which
         nothing was told. Where the camera's motion was unknown and the detector has not looked since, there

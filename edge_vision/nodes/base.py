@@ -15,6 +15,7 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from std_srvs.srv import SetBool, Trigger
 
 from edge_vision.nodes.conversions import status_message
+from edge_vision.nodes.journal import MESSAGE, Journal
 from edge_vision.nodes.link import Hub
 from edge_vision.nodes.parameters import Parameters
 from edge_vision.nodes.specs import NodeSpec
@@ -49,10 +50,14 @@ class EdgeNode(LifecycleNode):
         super().__init__(self.spec.name, parameter_overrides=given, **kwargs)
         self.hub = hub or Hub()
         self.failure = ""
+        # The model that was loaded last, "" for none yet.
+        self.last_model = ""
         self._stopped = False
         self._logged: dict[str, float] = {}
         self._answer_wrong_transitions()
-        self.params = Parameters(self, self.spec, self._is_configured, self.on_params)
+        self.journal = Journal(self)
+        self.params = Parameters(self, self.journal, self.spec, self._is_configured, self.on_params)
+        self._open_journal()
         self._status_publisher = self.create_publisher(DiagnosticArray, "~/status", STATUS)
         self._services_made = [self.create_service(Trigger, "~/reset_stats", self._on_reset_stats)]
         if "enabled" in {param.name for param in self.spec.params}:
@@ -109,26 +114,24 @@ class EdgeNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._was_up = False
-        return self._attempt("configure", self.configure)
+        return self._told(self._attempt("configure", self.configure), "unconfigured", "inactive")
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = self._attempt("activate", self.activate)
         self._was_up = result == TransitionCallbackReturn.SUCCESS
-        if self._was_up:
-            self.get_logger().info("active")
-        else:
+        if not self._was_up:
             # What was begun must not lie about, or the next attempt has it twice.
             reason = self.failure
             self._attempt("deactivate", self.deactivate)
             self.failure = reason
-        return result
+        return self._told(result, "inactive", "active")
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._attempt("deactivate", self.deactivate)
+        return self._told(self._attempt("deactivate", self.deactivate), "active", "inactive")
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop_retrying()
-        return self._attempt("clean up", self.cleanup)
+        return self._told(self._attempt("clean up", self.cleanup), "inactive", "unconfigured")
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop_retrying()
@@ -141,11 +144,19 @@ class EdgeNode(LifecycleNode):
         failure = self.failure
         self._attempt("deactivate", self.deactivate)
         self.failure = self.failure or failure
+        if not self._stopped:
+            self.journal.say("info", "stopped", "lifecycle", after="stopped")
         self._stopped = True
 
     def free(self) -> None:
         """Free the memory, after `stop`."""
         self._attempt("clean up", self.cleanup)
+
+    def _told(self, result: TransitionCallbackReturn, before: str, after: str) -> TransitionCallbackReturn:
+        """Log a transition that was made; one that failed has been logged with its reason."""
+        if result == TransitionCallbackReturn.SUCCESS:
+            self.journal.say("info", f"{after}, was {before}", "lifecycle", before=before, after=after)
+        return result
 
     def _stop_retrying(self) -> None:
         timer = getattr(self, "_retry_timer", None)
@@ -157,18 +168,24 @@ class EdgeNode(LifecycleNode):
             hook()
         except Exception as error:  # Whatever a model or driver raises must end as a message, not a crash.
             self.failure = f"cannot {what}: {error}"
-            self.log_throttled("error", self.failure)
+            self.log_throttled("error", self.failure, event="lifecycle_failed")
             return TransitionCallbackReturn.FAILURE
         self.failure = ""
         return TransitionCallbackReturn.SUCCESS
 
     # Reports.
-    def log_throttled(self, severity: str, text: str, key: str = "") -> None:
+    def _open_journal(self) -> None:
+        trouble = self.journal.open(self.params["json_log"])
+        if trouble:
+            self.params.errors.append(trouble)
+            self.journal.say("error", trouble)
+
+    def log_throttled(self, severity: str, text: str, key: str = "", event: str = MESSAGE) -> None:
         """Log a message unless the same (by key) was logged within the last 10 s."""
         now_s = time.monotonic()
         if now_s - self._logged.get(key or text, float("-inf")) >= REPEAT_LOG_S:
             self._logged[key or text] = now_s
-            getattr(self.get_logger(), severity)(text)
+            self.journal.say(severity, text, event)
 
     def publish_status(self) -> None:
         """Publish `~/status`; the timer calls it once a second, and a node that stops once more."""

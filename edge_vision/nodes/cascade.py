@@ -6,6 +6,9 @@ import time
 from dataclasses import fields
 from typing import Any
 
+from edge_vision.backends import Session
+from edge_vision.backends.keeper import LoadedModel
+from edge_vision.bundles import Bundle
 from edge_vision.core.cascade import Cascade, CascadeConfig, wanted_class_ids
 from edge_vision.core.classifier import Classifier
 from edge_vision.core.frame import Frame
@@ -13,7 +16,7 @@ from edge_vision.core.gate import NO_REGIONS
 from edge_vision.core.tick import Tick
 from edge_vision.nodes import run, specs
 from edge_vision.nodes.base import ERROR
-from edge_vision.nodes.model import LoadedModel, load_model
+from edge_vision.nodes.model import load_for
 from edge_vision.nodes.stage import StageNode, motion_of
 
 
@@ -27,21 +30,23 @@ class CascadeNode(StageNode):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._cascade = Cascade()
-        self._model: LoadedModel | None = None
+        self._model: LoadedModel[Classifier] | None = None
 
     def configure(self) -> None:
         if not self.params["model"]:
             self._cascade = Cascade(config=self._config())
             return
-        model = load_model(self)
-        classifier = Classifier.from_bundle(model.bundle, model.session)
-        classifier.warm_up()
         if not self.params["wanted_labels"]:
             raise ValueError(
                 "the cascade has a model but no wanted_labels: name the labels worth the detector"
             )
-        wanted = wanted_class_ids(model.bundle.labels, self.params["wanted_labels"])
-        self._model, self._cascade = model, Cascade(classifier, wanted, self._config())
+        model = load_for(self, _classifier)
+        try:
+            wanted = wanted_class_ids(model.bundle.labels, self.params["wanted_labels"])
+        except Exception:
+            model.session.close()
+            raise
+        self._model, self._cascade = model, Cascade(model.runner, wanted, self._config())
 
     def cleanup(self) -> None:
         model, self._model = self._model, None
@@ -94,6 +99,12 @@ class CascadeNode(StageNode):
     def status_values(self) -> dict[str, Any]:
         model = self._model.status_values() if self._model else {"model": "off"}
         return {**super().status_values(), "enabled": self.params["enabled"], **model}
+
+
+def _classifier(bundle: Bundle, session: Session) -> Classifier:
+    classifier = Classifier.from_bundle(bundle, session)
+    classifier.warm_up()
+    return classifier
 
 
 def main(args: list[str] | None = None) -> int:

@@ -15,6 +15,8 @@ EXECUTABLES = {
     "detector_node": "edge_vision.nodes.detector",
     "diagnostics_node": "edge_vision.nodes.diagnostics",
     "pipeline": "edge_vision.nodes.pipeline",
+    "doctor": "edge_vision.doctor.app",
+    "top": "edge_vision.top.app",
 }
 
 
@@ -25,7 +27,7 @@ def _start(name: str, args: list[str] | None = None) -> int:
     try:
         module: Any = importlib.import_module(EXECUTABLES[name])
     except ModuleNotFoundError as error:
-        print(f"{name}: {error}. {_remedy(error.name or '')}", file=sys.stderr)
+        print(f"{name}: {error}. {remedy(error.name or '')}", file=sys.stderr)
         return 1
     return int(module.main(args))
 
@@ -34,7 +36,8 @@ def _leave(number: int, frame: Any) -> None:
     os._exit(128 + number)
 
 
-def _remedy(module: str) -> str:
+def remedy(module: str) -> str:
+    """What to install for a module that is missing."""
     if module.startswith(("rclpy", "rcl_interfaces", "lifecycle_msgs")):
         return "Source ROS 2 (`source /opt/ros/jazzy/setup.bash`), or `make setup` and use .venv/bin/python."
     if module.endswith("_msgs"):
@@ -70,6 +73,16 @@ def diagnostics_node() -> int:
 def pipeline() -> int:
     """The whole pipeline."""
     return _start("pipeline")
+
+
+def doctor() -> int:
+    """What is right and wrong here."""
+    return _start("doctor")
+
+
+def top() -> int:
+    """The terminal view."""
+    return _start("top")
 
 
 def main() -> int:

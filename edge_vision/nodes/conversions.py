@@ -7,6 +7,7 @@ Copies are made only where a message must own its bytes.
 from __future__ import annotations
 
 import json
+import math
 from array import array
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -231,7 +232,7 @@ def _motion(text: str | None) -> np.ndarray | None:
 def status_message(
     name: str, hardware_id: str, level: int, text: str, values: dict[str, Any]
 ) -> DiagnosticStatus:
-    """One diagnostic status. A value of None is told as "unavailable", never as 0."""
+    """One diagnostic status. A value of None, or that is no number, is told as "unavailable", never as 0."""
     pairs = [KeyValue(key=key, value=_as_text(value)) for key, value in values.items()]
     return DiagnosticStatus(
         name=name, hardware_id=hardware_id, level=bytes([level]), message=text, values=pairs
@@ -239,7 +240,7 @@ def status_message(
 
 
 def _as_text(value: Any) -> str:
-    if value is None:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "unavailable"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
 
+from edge_vision.backends import Session
+from edge_vision.backends.keeper import LoadedModel, ModelKeeper
+from edge_vision.bundles import Bundle
 from edge_vision.core.detections import Detections
 from edge_vision.core.detector import Detector
 from edge_vision.core.drawing import draw_detections
@@ -15,18 +19,24 @@ from edge_vision.core.frame import Frame
 from edge_vision.core.health import LatencyWindow
 from edge_vision.core.specs import Thresholds
 from edge_vision.core.tick import Tick
+from edge_vision.errors import BackendError, HeadError
 from edge_vision.nodes import run, specs
-from edge_vision.nodes.base import LATCHED, LATEST_IMAGE, RESULTS, WARN, latency_values
+from edge_vision.nodes.base import LATCHED, LATEST_IMAGE, OK, RESULTS, WARN, latency_values, steady_clock
 from edge_vision.nodes.conversions import (
     ImageWriter,
     label_info_message,
     vision_info_message,
 )
 from edge_vision.nodes.fast_detections import best_encoder
-from edge_vision.nodes.model import LoadedModel, load_model
+from edge_vision.nodes.model import MODEL_PARAMS, params_of, tell_loaded, wish_of
 from edge_vision.nodes.stage import StageNode
 from edge_vision.nodes.tracked import TrackedBoxes
 
+# How often a run that hangs, a failed backend's time and a refused model are looked for.
+WATCH_S = 0.2
+HANGS_TIMES_P50 = 5.0
+# Backends that may fail on one frame before it is given up.
+MOST_ATTEMPTS = 3
 STAGES = ("preprocess_ms", "inference_ms", "postprocess_ms", "age_ms")
 
 
@@ -38,9 +48,9 @@ class DetectorNode(StageNode):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._model: LoadedModel | None = None
-        self._detector: Detector | None = None
+        self._keeper: ModelKeeper[Detector] = ModelKeeper(_detector, self._tell, self._on_model)
         self._models_loaded = 0
+        self._watch_timer: Any = None
         self._windows = {name: LatencyWindow() for name in STAGES}
         self._debug_writer = ImageWriter()
         self._encode = best_encoder()
@@ -53,13 +63,17 @@ class DetectorNode(StageNode):
         for topic in (self._found_topic, self._model_topic):
             self.hub.advertise(topic)
 
+    @property
+    def _model(self) -> LoadedModel[Detector] | None:
+        return self._keeper.model
+
+    @property
+    def _detector(self) -> Detector | None:
+        return self._model.runner if self._model else None
+
     def configure(self) -> None:
-        model = load_model(self)
-        detector = Detector.from_bundle(model.bundle, model.session)
-        detector.warm_up()
-        self._model, self._detector = model, detector
-        self._models_loaded += 1
-        self._apply_thresholds()
+        tell_loaded(self, self._keeper.start(wish_of(self)))
+        self._watch_timer = self.create_timer(WATCH_S, self._watch, clock=steady_clock())
 
     def activate(self) -> None:
         self._detections = self.outlet(Detection2DArray, "detections", RESULTS)
@@ -78,28 +92,64 @@ class DetectorNode(StageNode):
         self._tracked.reset()
 
     def cleanup(self) -> None:
-        model, self._model, self._detector = self._model, None, None
-        # A run that hangs still holds the session: better leaked than pulled from under it.
-        if model and not self.worker_hangs:
-            model.session.close()
+        if self._watch_timer:
+            self.destroy_timer(self._watch_timer)
+            self._watch_timer = None
+        self._keeper.stop()
+
+    # The model.
+    def _tell(self, severity: str, event: str, text: str) -> None:
+        self.journal.event(event, text, severity, **self._keeper.status_values())
+
+    def _on_model(self, model: LoadedModel[Detector]) -> None:
+        """Another model serves, or the same on another backend. Any thread."""
+        self._models_loaded += 1
+        self._apply_thresholds(model)
+        self._tracked.reset()
+        if self.state == "active":
+            self._announce()
+            self.hub.tell(self._model_topic)
+
+    def _watch(self) -> None:
+        """Replace a run that hangs, try again what failed, and take back a model that was refused."""
+        self._keeper.poll()
+        limit_ms = self.params["watchdog_ms"]
+        if self._active and limit_ms:
+            usual = self._windows["inference_ms"].percentiles()
+            limit_ms = max(limit_ms, HANGS_TIMES_P50 * usual["p50"] if usual else 0.0)
+            job = self._keeper.give_up(limit_ms / 1e3)
+            if job is not None:
+                self.replace_worker(job)
+        refused, self._keeper.refused = self._keeper.refused, None
+        if refused == wish_of(self):
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """Set the parameters to what serves: one that is set is one that acts."""
+        wish = self._keeper.wish
+        values = params_of(wish) if wish else {}
+        changed = [name for name in values if values[name] != self.params[name]]
+        self.set_parameters_atomically([Parameter(name, value=values[name]) for name in changed])
 
     def _announce(self) -> None:
         """Publish the latched topics: what the class ids mean, and which model says so."""
-        if self._model is None or self._detector is None:
+        model = self._model
+        if model is None:
             return
-        manifest = self._model.bundle.manifest
-        threshold = self._detector.thresholds.score_threshold
-        self._label_info.publish(label_info_message(self._model.bundle.labels, threshold))
+        manifest = model.bundle.manifest
+        threshold = model.runner.thresholds.score_threshold
+        self._label_info.publish(label_info_message(model.bundle.labels, threshold))
         method = f"{manifest.name} {manifest.version}"
-        location = f"sha256:{self._model.bundle.sha256}"
+        location = f"sha256:{model.bundle.sha256}"
         self._vision_info.publish(vision_info_message(method, location, self._models_loaded))
 
     def on_params(self, names: set[str]) -> None:
-        if self._detector and names & {"score_threshold", "iou_threshold", "max_detections"}:
-            self._apply_thresholds()
+        if names & MODEL_PARAMS:
+            self._keeper.change(wish_of(self))
+        if self._model and names & {"score_threshold", "iou_threshold", "max_detections"}:
+            self._apply_thresholds(self._model)
             if self.state == "active":
                 self._announce()
-
         if self.state == "active":
             self._tracked.publish(self.params["publish_tracked"])
         if not self.params["enabled"]:
@@ -112,33 +162,58 @@ class DetectorNode(StageNode):
         if self._active:
             self._tracked.told(tick)
 
-    def _apply_thresholds(self) -> None:
+    def _apply_thresholds(self, model: LoadedModel[Detector]) -> None:
         """The bundle's thresholds, but for those that the user set."""
-        if self._model is None or self._detector is None:
-            return
-        base: Thresholds = self._model.bundle.manifest.thresholds
+        base: Thresholds = model.bundle.manifest.thresholds
         given = {
             name: self.params[name] for name in ("score_threshold", "iou_threshold") if self.params[name] >= 0
         }
         if self.params["max_detections"]:
             given["max_detections"] = self.params["max_detections"]
-        self._detector.thresholds = replace(base, **given)
-        self._score_threshold = self._detector.thresholds.score_threshold
+        model.runner.thresholds = replace(base, **given)
+        self._score_threshold = model.runner.thresholds.score_threshold
 
     def _enqueue(self, frame: Frame, tick: Tick | None) -> None:
         self._tracked.judged(frame, tick)
         super()._enqueue(frame, tick)
 
     def process(self, frame: Frame, tick: Tick | None) -> None:
-        if not self.params["enabled"] or self._detector is None:
+        if not self.params["enabled"]:
             self.settle(frame, "rejected", "disabled")
             return
-        found = self._detector.detect(frame)
+        answer = self._detect(frame, tick)
+        if answer is None:
+            return
+        model, found = answer
         self._publish(frame, found)
         self.settle(frame, "inferred", "")
         self.hub.tell(self._found_topic, frame.stamp_ns, found)
-        self._measure(frame)
-        self._publish_debug(frame, found)
+        self._measure(frame, model.runner)
+        self._publish_debug(frame, found, model)
+
+    def _detect(self, frame: Frame, tick: Tick | None) -> tuple[LoadedModel[Detector], Detections] | None:
+        """What is on a frame, and the model that says so; None where the frame is no longer this thread's.
+
+        A model that fails is replaced, and the next best looks at the same frame.
+        """
+        failed: set[int] = set()
+        while True:
+            model = self._keeper.use((frame, tick))
+            try:
+                found = model.runner.detect(frame)
+            except (BackendError, HeadError) as error:
+                if not self._keeper.done(model):
+                    return None
+                self._keeper.failed(model, str(error))
+                if id(model) in failed or len(failed) >= MOST_ATTEMPTS:
+                    raise
+                failed.add(id(model))
+            except BaseException:
+                if not self._keeper.done(model):
+                    return None
+                raise
+            else:
+                return (model, found) if self._keeper.done(model) else None
 
     def _publish(self, frame: Frame, found: Detections) -> None:
         self._detections.publish(self._encode(found, frame, self._tracked.ids(frame, found)))
@@ -146,28 +221,32 @@ class DetectorNode(StageNode):
         self._last_count = len(found)
         self._total_count += len(found)
 
-    def _measure(self, frame: Frame) -> None:
-        if self._detector:
-            top = self._detector.top_score
-            self._top_score = top if self._top_score is None else max(self._top_score, top or 0.0)
-            timing = self._detector.timing
-            for name in STAGES[:3]:
-                self._windows[name].add(getattr(timing, name))
+    def _measure(self, frame: Frame, detector: Detector) -> None:
+        top = detector.top_score
+        self._top_score = top if self._top_score is None else max(self._top_score, top or 0.0)
+        for name in STAGES[:3]:
+            self._windows[name].add(getattr(detector.timing, name))
         age_ns = self.get_clock().now().nanoseconds - frame.stamp_ns
         self._windows["age_ms"].add(age_ns / 1e6)
 
-    def _publish_debug(self, frame: Frame, found: Detections) -> None:
-        if self._debug.listeners == 0 or self._model is None:
+    def _publish_debug(self, frame: Frame, found: Detections, model: LoadedModel[Detector]) -> None:
+        if self._debug.listeners == 0:
             return
-        picture = draw_detections(frame.bgr().copy(), found, self._model.bundle.labels)
+        picture = draw_detections(frame.bgr().copy(), found, model.bundle.labels)
         self._debug.publish(
             self._debug_writer.message(Frame(picture, frame.stamp_ns, frame.frame_id, "bgr8"))
         )
 
     def health(self) -> tuple[int, str]:
-        if self._model and self._model.report.fallback_reason:
-            return WARN, f"fallback: {self._model.report.fallback_reason}"
-        return super().health()
+        level, text = super().health()
+        if level != OK:
+            return level, text
+        model = self._model
+        if model and model.report.fallback_reason:
+            return WARN, f"fallback: {model.report.fallback_reason}"
+        if self._keeper.swap_error:
+            return WARN, f"model not changed: {self._keeper.swap_error}"
+        return level, text
 
     def status_values(self) -> dict[str, Any]:
         values = {
@@ -182,13 +261,19 @@ class DetectorNode(StageNode):
         self._top_score = None
         for name, window in self._windows.items():
             values.update(latency_values(name, window.percentiles()))
-        return {**values, **(self._model.status_values() if self._model else {"model": None})}
+        return {**values, **self._keeper.status_values()}
 
     def reset_stats(self) -> None:
         super().reset_stats()
         self._tracked.reset_stats()
         for window in self._windows.values():
             window.reset()
+
+
+def _detector(bundle: Bundle, session: Session) -> Detector:
+    detector = Detector.from_bundle(bundle, session)
+    detector.warm_up()
+    return detector
 
 
 def main(args: list[str] | None = None) -> int:

@@ -9,11 +9,12 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
+from edge_vision.core.causes import Cause
 from edge_vision.core.resources import ProcessMeter
 from edge_vision.core.sensors import Missing
 from edge_vision.nodes import run, specs
 from edge_vision.nodes.base import ERROR, OK, RESULTS, STATUS, WARN, EdgeNode, steady_clock
-from edge_vision.nodes.causes import CauseWatch
+from edge_vision.nodes.causes import CauseWatch, told_output
 from edge_vision.nodes.conversions import status_message, status_values
 from edge_vision.nodes.system import SystemReport
 
@@ -41,10 +42,12 @@ class DiagnosticsNode(EdgeNode):
         self._meters: dict[int, ProcessMeter] = {}
         self._watched: list[Any] = []
         self._system = SystemReport(self.sensor_root)
-        self._causes = CauseWatch(self)
+        self._causes = CauseWatch(self, lambda: float(self.params["stale_ms"]), self._on_cause)
         self._look_timer = self.create_timer(LOOK_PERIOD_S, self._look, clock=steady_clock())
         self._publisher: Any = None
         self._since_s = time.monotonic()
+        # Status -> its limits that are passed now.
+        self._passed: dict[str, set[str]] = {}
 
     def activate(self) -> None:
         self._since_s = time.monotonic()
@@ -77,11 +80,13 @@ class DiagnosticsNode(EdgeNode):
         if self._publisher and self._causes.look():
             self._publish([self._output_status()])
 
+    def _on_cause(self, cause: Cause) -> None:
+        level = "info" if cause.level == OK else "warning"
+        self.journal.say(level, f"{cause.name}: {cause.text}", "cause", cause=cause.name)
+
     def _output_status(self) -> DiagnosticStatus:
         """Whether detections come out, and if not why."""
-        cause = self._causes.cause
-        values = {"cause": cause.name if cause else "none", "since_s": self._causes.since_s if cause else 0.0}
-        level, text = (cause.level, f"{cause.name}: {cause.text}") if cause else (OK, "nothing is in the way")
+        level, text, values = told_output(self._causes)
         return status_message(self._title("output"), self.camera, level, text, values)
 
     def publish_status(self) -> None:
@@ -110,8 +115,21 @@ class DiagnosticsNode(EdgeNode):
             for report in self._reports.values()
             if report.values.get("stage") == "detector"
         ]
-        level, text, values = self._system.read(self.params, sum(inferred) if inferred else None)
+        passed, values = self._system.read(self.params, sum(inferred) if inferred else None)
+        self._note("system", passed)
+        level, text = (WARN, "; ".join(passed.values())) if passed else (OK, "within limits")
         return status_message(self._title("system"), self.camera, level, text, values)
+
+    def _note(self, name: str, passed: dict[str, str]) -> None:
+        """Log the limits of a status that are newly passed, with what is said of them, or kept again."""
+        before = self._passed.get(name, set())
+        for limit in sorted(before ^ passed.keys()):
+            values = {"about": f"{name} {limit}", "status": name, "limit": limit}
+            if limit in passed:
+                self.journal.event("limit_passed", f"{name}: {passed[limit]}", "warning", **values)
+            else:
+                self.journal.event("limit_kept", f"{name}: within {limit} again", "info", **values)
+        self._passed[name] = set(passed)
 
     def _title(self, name: str) -> str:
         return f"{self.get_namespace()}/{name}".lstrip("/")
@@ -123,40 +141,41 @@ class DiagnosticsNode(EdgeNode):
         title = self._title(name)
         if silent_s * 1e3 > self.params["stale_ms"]:
             text = f"no report for {silent_s:.0f} s: is the node running?"
+            self._note(name, {"stale_ms": text})
             return status_message(title, self.camera, STALE, text, {})
         if report is None:
             return None
-        level, text = self._judge(report)
+        level, text = self._judge(name, report)
         status = report.status
         status.level, status.message = bytes([level]), text
         return status
 
-    def _judge(self, report: _Report) -> tuple[int, str]:
+    def _judge(self, name: str, report: _Report) -> tuple[int, str]:
         """The node's own level, or worse where a limit of this node is passed."""
         level, text = report.status.level[0], report.status.message
-        if report.values.get("ledger.balanced") == "False":
-            return ERROR, "the books do not balance: please report this"
-        age_ms = _number(report.values.get("age_ms.p95"))
-        if age_ms is not None and age_ms > self.params["max_age_ms"] and level == OK:
-            limit = self.params["max_age_ms"]
-            return (
-                WARN,
-                f"age at output {age_ms:.0f} ms (p95) is above max_age_ms {limit:.0f}: clocks or load?",
+        passed = {}
+        age_ms, limit_ms = _number(report.values.get("age_ms.p95")), self.params["max_age_ms"]
+        if age_ms is not None and age_ms > limit_ms:
+            passed["max_age_ms"] = (
+                f"age at output {age_ms:.0f} ms (p95) is above max_age_ms {limit_ms:.0f}: clocks or load?"
             )
-        return level, text
+        if report.values.get("ledger.balanced") == "False":
+            passed["balanced books"] = "the books do not balance: please report this"
+        self._note(name, passed)
+        if "balanced books" in passed:
+            return ERROR, passed["balanced books"]
+        return (WARN, passed["max_age_ms"]) if passed and level == OK else (level, text)
 
     def _process_status(self, meter: ProcessMeter) -> DiagnosticStatus:
-        usage = meter.read()
-        level, text = OK, "running"
-        if usage.rss_mb is None:
-            text = "not on this machine, or gone"
-        elif usage.fds is not None and usage.fds > self.params["max_fds"]:
-            level, text = WARN, f"{usage.fds} open files, more than max_fds {self.params['max_fds']}: a leak?"
-        elif usage.rss_mb > self.params["max_rss_mb"]:
-            level, text = (
-                WARN,
-                f"memory {usage.rss_mb:.0f} MB is above max_rss_mb {self.params['max_rss_mb']:.0f}",
-            )
+        usage, name, passed = meter.read(), f"process {meter.pid}", {}
+        text = "running" if usage.rss_mb is not None else "not on this machine, or gone"
+        max_fds, max_rss_mb = self.params["max_fds"], self.params["max_rss_mb"]
+        if usage.fds is not None and usage.fds > max_fds:
+            passed["max_fds"] = f"{usage.fds} open files, more than max_fds {max_fds}: a leak?"
+        if usage.rss_mb is not None and usage.rss_mb > max_rss_mb:
+            passed["max_rss_mb"] = f"memory {usage.rss_mb:.0f} MB is above max_rss_mb {max_rss_mb:.0f}"
+        self._note(name, passed)
+        level, text = (WARN, "; ".join(passed.values())) if passed else (OK, text)
         figures = {
             name: getattr(usage, name) for name in ("cpu_percent", "cpu_s", "rss_mb", "threads", "fds")
         }
@@ -165,7 +184,7 @@ class DiagnosticsNode(EdgeNode):
             **{name: why if value is None else value for name, value in figures.items()},
             "pid": meter.pid,
         }
-        return status_message(self._title(f"process {meter.pid}"), self.camera, level, text, values)
+        return status_message(self._title(name), self.camera, level, text, values)
 
 
 def _number(text: str | None) -> float | None:

@@ -42,6 +42,8 @@ class GateNode(StageNode):
         self._judged_stamp_ns: int | None = None
         self._passed_s: float | None = None
         self._last_reason = ""
+        # The gate's mode, and since when.
+        self._mode, self._mode_s = "open", 0.0
         self._audit_opened_s: float | None = None
         self._regions: Outlet | None = None
         self._ego = EgoListener(self)
@@ -51,6 +53,7 @@ class GateNode(StageNode):
     def configure(self) -> None:
         self._gate = FrameGate(self._config())
         self._judged_stamp_ns = self._passed_s = self._audit_opened_s = None
+        self._mode, self._mode_s = "open", time.monotonic()
 
     def activate(self) -> None:
         self._regions = self.outlet(BoundingBox2DArray, "~/regions", RESULTS)
@@ -85,12 +88,13 @@ class GateNode(StageNode):
         try:
             self._gate.inferred(stamp_ns, found)
         except Exception as error:  # It must not cost the detector its frame.
-            self.log_throttled("error", f"the audit failed: {error}", "audit")
+            self.log_throttled("error", f"the audit failed: {error}. Please report this", "audit")
 
     # Work.
     def process(self, frame: Frame, tick: Tick | None) -> None:
         decision = self._decide(frame)
         self._last_reason = decision.reason
+        self._note_mode(decision.reason)
         if decision.passed:
             self._passed_s = time.monotonic()
             self.hand_on(frame, decision.reason, decision.regions, decision.camera_motion)
@@ -99,6 +103,18 @@ class GateNode(StageNode):
         regions = self._regions
         if regions is not None and regions.listeners:
             self._publish_safely(regions, lambda: regions_message(decision.regions, frame))
+
+    def _note_mode(self, reason: str) -> None:
+        """Log a change of the gate's mode."""
+        before, since_s, mode = self._mode, self._mode_s, self._gate.mode
+        if mode == before:
+            return
+        self._mode, self._mode_s = mode, time.monotonic()
+        lasted_s = self._mode_s - since_s
+        text = f"the gate is {mode}, was {before} for {lasted_s:.1f} s; reason: {reason}"
+        self.journal.event(
+            "gate_mode", text, before=before, after=mode, lasted_s=round(lasted_s, 3), reason=reason
+        )
 
     def _decide(self, frame: Frame) -> GateDecision:
         """The gate's decision. A gate that fails must let pass, not blind the detector."""
@@ -113,12 +129,31 @@ class GateNode(StageNode):
             except ImageError:  # It cannot be decoded: the detector could not either.
                 raise
             except Exception as error:
-                self.log_throttled("error", f"gate failed, the frame passes: {error}", "gate_error")
+                self.log_throttled(
+                    "error", f"gate failed, the frame passes: {error}. Please report this", "gate_error"
+                )
                 self._gate.reset("gate_error")
                 self._judged_stamp_ns = None
                 return GateDecision(True, "gate_error", NO_REGIONS)
 
     # Reports.
+    def publish_status(self) -> None:
+        self._note_audit()
+        super().publish_status()
+
+    def _note_audit(self) -> None:
+        """Log that the audit opens the gate, or lets it close again."""
+        judged, was_open = self._gate_status(), self._audit_opened_s is not None
+        if judged["audit.opens"] == was_open:
+            return
+        self._audit_opened_s = None if was_open else time.monotonic()
+        values = {key: value for key, value in judged.items() if key.startswith("audit.")}
+        if was_open:
+            text = "the audit lets the gate close again, and counts anew"
+            self.journal.event("audit_closed", text, **values)
+        else:
+            self.journal.event("audit_opened", self._audit_trouble(), "warning", **values)
+
     def health(self) -> tuple[int, str]:
         level, text = super().health()
         trouble = "" if level else self._audit_trouble() or self._ego.trouble()
@@ -126,13 +161,10 @@ class GateNode(StageNode):
 
     def _audit_trouble(self) -> str:
         """Why the audit holds the gate open; "" where it does not."""
-        judged = self._gate_status()
-        if not judged["audit.opens"]:
-            self._audit_opened_s = None
+        if self._audit_opened_s is None:
             return ""
-        now_s = time.monotonic()
-        self._audit_opened_s = self._audit_opened_s or now_s
-        values = {**judged, "since": now_s - self._audit_opened_s, "limit": self.params["max_miss_rate"]}
+        since_s = time.monotonic() - self._audit_opened_s
+        values = {**self._gate_status(), "since": since_s, "limit": self.params["max_miss_rate"]}
         return _AUDIT_OPEN.format(**{key.replace(".", "_"): value for key, value in values.items()})
 
     def _gate_status(self) -> dict[str, Any]:

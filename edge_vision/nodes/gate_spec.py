@@ -6,7 +6,7 @@ from typing import Any
 
 from edge_vision.core.gate import GateConfig
 from edge_vision.nodes.spec_types import (
-    AUTOSTART,
+    COMMON,
     ENABLE,
     IMAGE_TRANSPORT,
     RESET,
@@ -184,7 +184,7 @@ EGO = (
 GATE = NodeSpec(
     "gate",
     "Lets a frame pass when something new could be seen in it.",
-    (*_POLICY, *_MOTION, *_AUDIT, *EGO, IMAGE_TRANSPORT, AUTOSTART),
+    (*_POLICY, *_MOTION, *_AUDIT, *EGO, IMAGE_TRANSPORT, *COMMON),
     (
         Topic("image_raw", "sensor_msgs/msg/Image", "in", "The camera. Best effort, depth 1."),
         compressed("image_raw"),

@@ -1,53 +1,60 @@
-"""Loads a node's model as its parameters say, and tells what really runs."""
+"""A node's model as its parameters say, and what really runs."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from edge_vision.backends import BackendReport, BackendRequest, Session, open_session
-from edge_vision.bundles import Bundle, load_bundle
+from edge_vision.backends import BackendRequest, Session
+from edge_vision.backends.keeper import LoadedModel, ModelWish, load_model
+from edge_vision.bundles import Bundle
 from edge_vision.nodes.base import EdgeNode
 
-
-class LoadedModel:
-    """A bundle on a backend."""
-
-    def __init__(self, bundle: Bundle, session: Session, report: BackendReport) -> None:
-        self.bundle = bundle
-        self.session = session
-        self.report = report
-
-    def status_values(self) -> dict[str, Any]:
-        """Requested and actual, side by side."""
-        actual = self.report.actual
-        return {
-            "model": f"{self.bundle.manifest.name} {self.bundle.manifest.version}",
-            "model_sha256": self.bundle.sha256,
-            **{f"backend.requested.{key}": value for key, value in self.report.requested.items()},
-            "backend.actual.backend": f"{actual.backend} {actual.version}",
-            "backend.actual.device": actual.device,
-            "backend.actual.provider": actual.provider,
-            "backend.actual.precision": actual.precision,
-            "backend.actual.threads": actual.threads or None,
-            "backend.notes": "; ".join(actual.notes),
-            "backend.fallback_reason": self.report.fallback_reason or "",
-        }
+R = TypeVar("R")
+MODEL_PARAMS = {"model", "backend", "device", "precision", "threads", "strict_backend", "fallback"}
 
 
-def load_model(node: EdgeNode) -> LoadedModel:
-    """The model of a node with the parameters model, backend, device, precision, threads, strict_backend.
-
-    Raises BundleError, BackendError. A fallback is logged as a warning.
-    """
+def wish_of(node: EdgeNode) -> ModelWish:
+    """What a node's parameters ask for. Raises BackendError for a precision that there is not."""
     params = node.params
-    bundle = load_bundle(params["model"])
-    request = BackendRequest(params["device"], params["precision"], params["threads"])
-    session, report = open_session(bundle, params["backend"], request, params["strict_backend"])
-    actual = report.actual
-    node.get_logger().info(
-        f"{bundle.manifest.name} {bundle.manifest.version} on {actual.backend} {actual.version}, "
-        f"{actual.device} ({actual.provider}), {actual.precision}, {actual.threads or 'untold'} threads"
+    return ModelWish(
+        params["model"],
+        params["backend"],
+        BackendRequest(params["device"], params["precision"], params["threads"]),
+        params["strict_backend"],
+        tuple(params["fallback"]),
     )
-    if report.fallback_reason:
-        node.get_logger().warning(f"not what was asked for: {report.fallback_reason}")
-    return LoadedModel(bundle, session, report)
+
+
+def params_of(wish: ModelWish) -> dict[str, Any]:
+    """The parameters that ask for it."""
+    request = wish.request
+    return {
+        "model": wish.model,
+        "backend": wish.backend,
+        "device": request.device,
+        "precision": request.precision,
+        "threads": request.threads,
+        "strict_backend": wish.strict,
+        "fallback": list(wish.fallback),
+    }
+
+
+def load_for(node: EdgeNode, make: Callable[[Bundle, Session], R]) -> LoadedModel[R]:
+    """Load what a node's parameters ask for, and tell. Raises BundleError, BackendError, HeadError."""
+    model = load_model(wish_of(node), make)
+    tell_loaded(node, model)
+    return model
+
+
+def tell_loaded(node: EdgeNode, model: LoadedModel[R]) -> None:
+    """Log the model with what really runs it, the one that it replaces, and a fallback."""
+    before, node.last_model = node.last_model, str(model.bundle)
+    swap = f", instead of {before}" if before not in ("", node.last_model) else ""
+    choice = f"; auto: {model.report.choice}" if model.report.choice else ""
+    values = model.status_values()
+    event = "model_swapped" if swap else "model_loaded"
+    node.journal.say("info", f"{model}{swap}{choice}", event, before=before or None, **values)
+    if model.report.fallback_reason:
+        text = f"not what was asked for: {model.report.fallback_reason}"
+        node.journal.say("warning", text, "fallback", **values)

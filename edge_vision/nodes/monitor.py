@@ -77,7 +77,7 @@ class Monitor:
         self._pictures = pictures
 
     def __enter__(self) -> Monitor:
-        with _eager_discovery():
+        with eager_discovery():
             rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
             self._node = Node("edge_vision_monitor", namespace=self._namespace)
         self._executor = make_executor()
@@ -135,7 +135,7 @@ class Monitor:
 
 
 @contextlib.contextmanager
-def _eager_discovery() -> Iterator[None]:
+def eager_discovery() -> Iterator[None]:
     """Has Fast DDS announce what is created in here for 3 s, unless the user chose a profile.
 
     By default it does so for 0.5 s and then every 3 s. A pipeline that starts after those 0.5 s was seen to

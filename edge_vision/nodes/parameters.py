@@ -11,6 +11,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from edge_vision.nodes.journal import Journal
 from edge_vision.nodes.specs import NodeSpec, Param
 
 _FREE = ("use_sim_time", "qos_overrides.", "start_type_description_service")
@@ -26,11 +27,13 @@ class Parameters:
     def __init__(
         self,
         node: Node,
+        journal: Journal,
         spec: NodeSpec,
         configured: Callable[[], bool],
         on_change: Callable[[set[str]], None],
     ) -> None:
         self._node = node
+        self._journal = journal
         self._spec = spec
         self._configured = configured
         self._on_change = on_change
@@ -54,7 +57,7 @@ class Parameters:
             )
         except (ValueError, ParameterException) as error:
             self.errors.append(f"{error}; running with {param.default!r} instead")
-            self._node.get_logger().error(f"parameter refused: {self.errors[-1]}")
+            self._journal.say("error", f"parameter refused: {self.errors[-1]}")
             if self._node.has_parameter(name):
                 self._node.undeclare_parameter(name)
             self._node.declare_parameter(name, param.default, descriptor, ignore_override=True)
@@ -67,7 +70,7 @@ class Parameters:
             close = difflib.get_close_matches(name, known, 1, 0.75)
             if name not in known and not name.startswith(_FREE) and close:
                 self.errors.append(f"there is no parameter '{name}': did you mean '{close[0]}'?")
-                self._node.get_logger().error(self.errors[-1])
+                self._journal.say("error", self.errors[-1])
 
     def _refuse_bad(self, params: Sequence[Parameter]) -> SetParametersResult:
         try:

@@ -121,7 +121,7 @@ def spin(executor: Any, node: EdgeNode, stop: threading.Event) -> None:
         except ExternalShutdownException:
             return
         except Exception as error:  # An invalid life-cycle request, say, raises out of the executor.
-            node.log_throttled("error", f"a callback failed: {error}")
+            node.log_throttled("error", f"a callback failed: {error}. Please report this")
 
 
 def end(nodes: Sequence[EdgeNode]) -> None:

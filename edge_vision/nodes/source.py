@@ -105,7 +105,7 @@ class SourceNode(EdgeNode):
             raise SourceError(f"source '{uri}' holds no image that OpenCV can read")
         if not self.params["loop"]:
             self._situation = "finished"
-            self.get_logger().info(f"end of {uri} after {shown} frames")
+            self.journal.say("info", f"end of {uri} after {shown} frames", "finished", frames=shown)
         return not self.params["loop"]
 
     def _play(self, capture: Capture, stop: threading.Event) -> int:

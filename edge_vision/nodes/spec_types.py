@@ -111,6 +111,15 @@ AUTOSTART = Param(
     "Configure and activate by itself, and try again every 5 s where that fails.",
     applies="start",
 )
+JSON_LOG = Param(
+    "json_log",
+    "",
+    "File that gets each log line as a JSON object too, for log shippers; stdout = standard output, "
+    "empty = none.",
+    applies="start",
+)
+COMMON = (AUTOSTART, JSON_LOG)
+"""What every node has."""
 IMAGE_TRANSPORT = Param(
     "image_transport",
     "raw",

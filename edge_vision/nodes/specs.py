@@ -4,10 +4,11 @@ shipped YAML are made from it (the gate's are in `gate_spec.py`). Imports no ROS
 
 from __future__ import annotations
 
+from edge_vision.backends import FALLBACK
 from edge_vision.core.cascade import CascadeConfig
 from edge_vision.nodes.gate_spec import GATE
 from edge_vision.nodes.spec_types import (
-    AUTOSTART,
+    COMMON,
     ENABLE,
     IMAGE_TRANSPORT,
     RESET,
@@ -21,26 +22,25 @@ from edge_vision.nodes.spec_types import (
 __all__ = ["CASCADE", "DETECTOR", "DIAGNOSTICS", "GATE", "NODES", "SOURCE", "NodeSpec", "Param", "Topic"]
 
 _CASCADE = CascadeConfig()
-_BACKENDS = "auto takes the best that is installed"
 
 
-def _model_params(model: str, model_help: str) -> tuple[Param, ...]:
+def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...]:
     return (
-        Param("model", model, model_help, applies="configure"),
+        Param("model", model, model_help, applies=applies),
         Param(
             "backend",
             "auto",
-            "Runtime: auto, onnxruntime, openvino, tensorrt, tensorrt_rtx, litert, or one that another "
-            f"package registers; {_BACKENDS}.",
-            applies="configure",
+            "Runtime: auto (the fastest here, measured once), onnxruntime, openvino, tensorrt, tensorrt_rtx, "
+            "litert, or one that another package registers.",
+            applies=applies,
         ),
         Param(
             "device",
             "auto",
             "Device of the backend: auto, cpu, gpu, gpu:1, npu, cuda, ...; see docs/backends.md.",
-            applies="configure",
+            applies=applies,
         ),
-        Param("precision", "auto", "Precision asked for: auto, fp32, fp16, bf16, int8.", applies="configure"),
+        Param("precision", "auto", "Precision asked for: auto, fp32, fp16, bf16, int8.", applies=applies),
         Param(
             "threads",
             0,
@@ -48,13 +48,19 @@ def _model_params(model: str, model_help: str) -> tuple[Param, ...]:
             "threads",
             0,
             256,
-            applies="configure",
+            applies=applies,
         ),
         Param(
             "strict_backend",
             False,
-            "Refuse to start on another backend or device than the one asked for.",
-            applies="configure",
+            "Refuse to run on another backend or device than the one asked for.",
+            applies=applies,
+        ),
+        Param(
+            "fallback",
+            list(FALLBACK),
+            "Backends to try in turn where the one asked for cannot run, or fails while it runs.",
+            applies=applies,
         ),
     )
 
@@ -64,7 +70,9 @@ CASCADE = NodeSpec(
     "A light classifier looks first; the detector runs where it is worth it.",
     (
         Param("enabled", _CASCADE.enabled, "Off = every frame is accepted."),
-        *_model_params("", "Classifier bundle, a name or a folder; empty = off, every frame is accepted."),
+        *_model_params(
+            "", "Classifier bundle, a name or a folder; empty = off, every frame is accepted.", "configure"
+        ),
         Param(
             "wanted_labels",
             [],
@@ -94,7 +102,7 @@ CASCADE = NodeSpec(
             60000.0,
         ),
         IMAGE_TRANSPORT,
-        AUTOSTART,
+        *COMMON,
     ),
     (
         Topic("gate/image", "sensor_msgs/msg/Image", "in", "What the gate let pass."),
@@ -119,7 +127,20 @@ DETECTOR = NodeSpec(
     "Runs a model bundle on the backend chosen by parameter, and publishes what it found.",
     (
         Param("enabled", True, "Off = frames are rejected unseen, and counted so."),
-        *_model_params("ssdlite_mobilenet_v2_coco", "Detector bundle, a name or a folder."),
+        *_model_params(
+            "ssdlite_mobilenet_v2_coco",
+            "Detector bundle, a name or a folder. A new one is loaded and checked while the old one serves.",
+            "live",
+        ),
+        Param(
+            "watchdog_ms",
+            800.0,
+            "A run that takes longer (and five times longer than usual) hangs: another backend takes over. "
+            "0 = wait.",
+            "ms",
+            0.0,
+            600000.0,
+        ),
         Param(
             "score_threshold", -1.0, "Least score of a detection; -1 = the bundle's own.", "0..1", -1.0, 1.0
         ),
@@ -137,10 +158,10 @@ DETECTOR = NodeSpec(
         Param(
             "publish_tracked",
             False,
-            "Publish known objects on skipped frames, moved on to them, on `detections_tracked`.",
+            "Track: give objects ids, and publish those known on skipped frames on `detections_tracked`.",
         ),
         IMAGE_TRANSPORT,
-        AUTOSTART,
+        *COMMON,
     ),
     (
         Topic("image_accepted", "sensor_msgs/msg/Image", "in", "What the cascade accepted, or any camera."),
@@ -208,7 +229,7 @@ DIAGNOSTICS = NodeSpec(
         Param(
             "stale_ms", 3000.0, "A node that reported nothing for this long is STALE.", "ms", 1100.0, 600000.0
         ),
-        AUTOSTART,
+        *COMMON,
     ),
     (
         Topic(
@@ -256,7 +277,7 @@ SOURCE = NodeSpec(
             600000,
             applies="configure",
         ),
-        AUTOSTART,
+        *COMMON,
     ),
     (
         Topic(

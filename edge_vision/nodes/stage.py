@@ -56,8 +56,8 @@ class StageNode(EdgeNode):
         self._active = False
         self._worker: Worker[Job] | None = None
         self._image_s, self._done_s, self._failed_s, self._failed_text = 0.0, 0.0, float("-inf"), ""
-        # Of the newest image that opened an account here: its stamp, and when it came.
-        self._last_in: tuple[int, float] | None = None
+        # Of the newest image that opened an account here, when it came: a clock may jump until the report.
+        self._input_age_ms: float | None = None
         self._busy_since_s: float | None = None
         self._subscriptions_made: list[Any] = []
         self._outlets: list[Outlet] = []
@@ -105,7 +105,7 @@ class StageNode(EdgeNode):
         if self.ticks_out:
             self._ticks_outlet = self.outlet(DiagnosticArray, self.ticks_out, TICKS)
         self._stamps.reset()
-        self._worker = Worker(f"edge_vision {self.stage}", self._do) if self.needs_worker() else None
+        self._worker = self._new_worker() if self.needs_worker() else None
         self._active = True
         self._image_s = time.monotonic()
         self._subscribe()
@@ -124,6 +124,16 @@ class StageNode(EdgeNode):
         outlets, self._outlets, self._image_outlet, self._ticks_outlet = self._outlets, [], None, None
         for outlet in outlets:
             outlet.close()
+
+    def _new_worker(self) -> Worker[Job]:
+        return Worker(f"edge_vision {self.stage}", self._do)
+
+    def replace_worker(self, job: Job) -> None:
+        """Leave a worker that hangs to itself, and go on with the frame that it hung on, or a newer one."""
+        left, self._worker = self._worker, self._new_worker()
+        waiting = left.stop(0.0)[:1] if left else []
+        for frame, tick in (job, *(one for one in waiting if one[0] is not job[0])):
+            self._enqueue(frame, tick)
 
     @property
     def worker_hangs(self) -> bool:
@@ -155,6 +165,8 @@ class StageNode(EdgeNode):
     # Intake.
     def accept(self, frame: Frame, tick: Tick | None) -> None:
         """Take a frame by reference from a node of this process. Any thread calls it."""
+        # A node may listen to DDS as well: its source came up in this process only later.
+        self._image_s = time.monotonic()
         if self.ticks_in is None:
             if self._active:
                 self.rate_in.tick()
@@ -206,7 +218,7 @@ class StageNode(EdgeNode):
 
     def _admit(self, frame: Frame, tick: Tick | None) -> None:
         """Check the stamp of a frame that no stage has seen before."""
-        self._last_in = (frame.stamp_ns, time.monotonic())
+        self._input_age_ms = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
         wrong = self._stamps.check(frame.stamp_ns)
         if not wrong:
             self._enqueue(frame, tick)
@@ -225,7 +237,10 @@ class StageNode(EdgeNode):
         try:
             superseded = worker.put((frame, tick))
         except MailboxClosed:
-            self.settle(frame, "failed", "deactivated", motion_of(tick))
+            if self._active and self._worker is not worker:  # It was replaced just now.
+                self._enqueue(frame, tick)
+            else:
+                self.settle(frame, "failed", "deactivated", motion_of(tick))
             return
         if superseded:
             self.settle(superseded[0], "superseded", self.stage, motion_of(superseded[1]))
@@ -237,7 +252,8 @@ class StageNode(EdgeNode):
         try:
             tick = tick_from_message(message)
         except (ValueError, TypeError, AttributeError) as error:
-            self.log_throttled("error", f"a message on {self.ticks_in} is no tick: {error}")
+            text = f"a message on {self.ticks_in} is no tick: {error}. Who else publishes there?"
+            self.log_throttled("error", text, "no tick")
             return
         seq = self.hub.next_seq()
         tick = tick._replace(seq=seq)
@@ -258,7 +274,7 @@ class StageNode(EdgeNode):
             elif self._ticks_topic:
                 self.hub.tell(self._ticks_topic, tick)
         except Exception as error:  # It must not cost the stage that tells its frame.
-            self.log_throttled("error", f"a tick was not taken up: {error}", "tick")
+            self.log_throttled("error", f"a tick was not taken up: {error}. Please report this", "tick")
 
     # Work.
     def _do(self, job: Job) -> None:
@@ -273,8 +289,9 @@ class StageNode(EdgeNode):
                 reason = f"{self.stage}_error"
             self._note_failure(reason, f"frame failed ({reason}): {error}")
             self.settle_if_open(frame, "failed", reason, motion_of(tick))
-        self.process_ms.add((time.monotonic() - started_s) * 1e3)
-        self._busy_since_s = None
+        if self._busy_since_s == started_s:  # Else it hung, and another worker is busy by now.
+            self.process_ms.add((time.monotonic() - started_s) * 1e3)
+            self._busy_since_s = None
 
     def _note_failure(self, reason: str, text: str) -> None:
         self._failed_s, self._failed_text = time.monotonic(), text
@@ -356,17 +373,13 @@ class StageNode(EdgeNode):
 
     def _intake_values(self) -> dict[str, Any]:
         """What tells why nothing comes in, or out."""
-        now_s, busy_since_s, last_in = time.monotonic(), self._busy_since_s, self._last_in
+        now_s, busy_since_s = time.monotonic(), self._busy_since_s
         listens = bool(self._subscriptions_made)
-        age_ms = None
-        if last_in:
-            waited_ns = (now_s - last_in[1]) * 1e9
-            age_ms = (self.get_clock().now().nanoseconds - waited_ns - last_in[0]) / 1e6
         return {
             "image_topic": self._subscriptions_made[0].topic_name if listens else "",
             "first_stage": self._is_first(),
             "silent_ms": (now_s - self._image_s) * 1e3 if listens else None,
-            "input_age_ms": age_ms,
+            "input_age_ms": self._input_age_ms,
             "busy_ms": (now_s - busy_since_s) * 1e3 if busy_since_s else 0.0,
             "last_failure": self._failed_text,
         }

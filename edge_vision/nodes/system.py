@@ -1,12 +1,12 @@
-"""The machine's figures as one status: its limits, and the energy of an inferred frame."""
+"""The machine's figures: which limits they pass, and the energy of an inferred frame."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from edge_vision.core.sensors import Missing, SystemMeter, Value, number
-from edge_vision.nodes.base import OK, WARN
 
 # Readings that a mean is taken over, one a second.
 WINDOW = 10
@@ -24,18 +24,20 @@ class SystemReport:
         self._cpu: deque[float] = deque(maxlen=WINDOW)
         self._energy: deque[tuple[float, int, str]] = deque(maxlen=WINDOW + 1)
 
-    def read(self, params: _Params, inferred: int | None) -> tuple[int, str, dict[str, Value]]:
-        """Level, sentence and values. inferred: frames inferred so far, None where no detector reports."""
+    def read(self, params: _Params, inferred: int | None) -> tuple[dict[str, str], dict[str, Value]]:
+        """Limits that are passed, each with a sentence, and the values.
+
+        inferred: frames inferred so far, None where no detector reports.
+        """
         values = self._meter.read()
         values["energy_per_inferred_frame_j"] = self._frame_energy(values, inferred)
         cpu = number(values["cpu.percent"])
         if cpu is not None:
             self._cpu.append(cpu)
-        trouble = list(self._over(values, params))
-        throttling = values["throttling"]
+        passed, throttling = dict(self._over(values, params)), values["throttling"]
         if isinstance(throttling, str) and throttling != "no":
-            trouble.append(f"the machine slows itself down: {throttling}. Cool it, or lower the load")
-        return (WARN, "; ".join(trouble), values) if trouble else (OK, "within limits", values)
+            passed["throttling"] = f"the machine slows itself down: {throttling}. Cool it, or lower the load"
+        return passed, values
 
     def reset(self) -> None:
         """Forget the means."""
@@ -46,7 +48,7 @@ class SystemReport:
         """Let go of what is held open."""
         self._meter.close()
 
-    def _over(self, values: dict[str, Value], params: _Params) -> Any:
+    def _over(self, values: dict[str, Value], params: _Params) -> Iterator[tuple[str, str]]:
         full = len(self._cpu) == WINDOW
         figures = (
             ("max_cpu_percent", sum(self._cpu) / WINDOW if full else None, "CPU {:.0f} %, mean of 10 s,"),
@@ -56,7 +58,7 @@ class SystemReport:
         )
         for name, value, words in figures:
             if value is not None and value > params[name]:
-                yield f"{words.format(value)} is above {name} {params[name]:.10g}"
+                yield name, f"{words.format(value)} is above {name} {params[name]:.10g}"
 
     def _frame_energy(self, values: dict[str, Value], inferred: int | None) -> Value:
         """Energy of all that the source feeds, by the frames inferred meanwhile: the last 10 s."""

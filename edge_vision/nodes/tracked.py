@@ -22,9 +22,10 @@ SKIPPED = ("gated", "rejected")
 
 
 class TrackedBoxes:
-    """Follows the objects of one detector along all judged frames. Any thread may call; nothing here raises
-    but `publish`, which the executor calls. Each skipped frame is published by the thread that tells of it:
-    it waits for no inference.
+    """Follows the objects of one detector along all judged frames, while `detections_tracked` is offered.
+
+    Any thread may call; nothing here raises but `publish`, which the executor calls. Each skipped frame is
+    published by the thread that tells of it: it waits for no inference.
     """
 
     def __init__(self, node: EdgeNode) -> None:
@@ -48,35 +49,39 @@ class TrackedBoxes:
             # Forgotten before it is closed: another thread may be about to look at it.
             self._outlet = None
             outlet.close()
+            self.reset()
 
     # What is told of frames.
     def judged(self, frame: Frame, tick: Tick | None) -> None:
         """A frame comes to the detector."""
-        self._line.judged(frame.stamp_ns, tick.camera_motion if tick else None, frame.seq)
+        if self._outlet is not None:
+            self._line.judged(frame.stamp_ns, tick.camera_motion if tick else None, frame.seq)
 
     def told(self, tick: Tick) -> None:
         """A stage before has decided on a frame."""
+        outlet = self._outlet
+        if outlet is None:
+            return
         if tick.reason == "stamp_backwards":
             self.reset(tick.seq)
         if tick.stage == specs.GATE.name and tick.fate in ("superseded", "failed"):
             return  # The gate has not judged it: the next motion is that from the frame before it.
         at_rest = tick.fate == "gated" and tick.reason in AT_REST
         self._line.judged(tick.stamp_ns, tick.camera_motion, tick.seq, at_rest)
-        if tick.fate not in SKIPPED:
-            return
-        outlet = self._outlet
-        if outlet is None:
-            self._line.follow(tick.stamp_ns)
-        elif (tracks := self._line.tracks(tick.stamp_ns)) is not None:
+        if tick.fate in SKIPPED and (tracks := self._line.tracks(tick.stamp_ns)) is not None:
             self._show(outlet, tracks, tick)
 
     def ids(self, frame: Frame, found: Detections) -> np.ndarray | None:
-        """(n,) int64, the ids of what was found on a frame; None where tracking failed."""
+        """(n,) int64, the ids of what was found on a frame; None where nobody tracks, or tracking failed."""
+        if self._outlet is None:
+            return None
         try:
             return self._line.inferred(frame.stamp_ns, found, (frame.width_px, frame.height_px))
         except Exception as error:  # It must not cost the detector its frame.
             self._line.reset()
-            self._node.log_throttled("error", f"tracking failed, all tracks end: {error}", "tracking")
+            self._node.log_throttled(
+                "error", f"tracking failed, all tracks end: {error}. Please report this", "tracking"
+            )
             return None
 
     def _show(self, outlet: Outlet, tracks: Tracks, tick: Tick) -> None:

@@ -62,7 +62,7 @@ class Task:
 
 def tasks_for(stage: str, backend: str, machine: Machine) -> list[Task]:
     """The steps of a stage: "demo" has what runs, "test" also what tests, "bench" also what it compares with,
-    "evaluate" what draws the plot."""
+    "evaluate" what draws the plot, "top" what draws the terminal view."""
     tasks = [Task("venv", f"virtual environment for {_kind(machine)}", _venv_key(machine), _venv(machine))]
     tasks.append(_packages("runtime", "packages: runtime", machine))
     if not machine.ros:
@@ -75,6 +75,8 @@ def tasks_for(stage: str, backend: str, machine: Machine) -> list[Task]:
         tasks.append(_packages("test", "packages: test tools", machine))
     if stage == "bench":
         tasks.append(_packages("bench", "packages: PyTorch for comparison", machine, PYTORCH_CPU))
+    if stage in ("test", "top"):
+        tasks.append(_packages("top", "packages: terminal view", machine))
     if stage == "evaluate":
         tasks.append(_packages("evaluate", "packages: plots", machine))
     tasks.append(Task("path", "edge_vision in the environment", key_of(str(REPO)), _link_package))

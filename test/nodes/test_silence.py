@@ -8,7 +8,7 @@ import pytest
 from ros_cases import CHAIN, SENSOR, DetectorNode, GateNode, Image, SourceNode, image_message, picture
 
 from edge_vision.backends import BACKENDS
-from edge_vision.backends.fake import Fault
+from edge_vision.backends.fake import FakeBackend, Fault
 from edge_vision.nodes import stage
 
 OK, WARN, ERROR = b"\x00", b"\x01", b"\x02"
@@ -41,15 +41,17 @@ def test_a_detector_alone_that_hears_nothing_says_so(start, robot):
 
 def test_a_detector_whose_frames_all_fail_is_an_error_until_they_do_not(start, robot, monkeypatch):
     monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.fake:FakeBackend")
-    running = start(overrides={"detector": {"backend": "fake"}, "gate": {"enabled": False}})
+    alone = {"backend": "fake", "strict_backend": True}
+    running = start(overrides={"detector": alone, "gate": {"enabled": False}})
     session = running["detector"]._model.session
     camera = robot.publisher(Image, "image_raw")
+    monkeypatch.setattr(FakeBackend, "standing", Fault(nan=True, after=2))
     session.fault = Fault(nan=True)
     camera.publish(image_message(picture(1), 1))
     assert running.settled(1)["failed"] == 1
     status, _ = robot.status("detector", lambda status, values: status.level == ERROR)
     assert "not finite" in status.message
-    session.fault = Fault()
+    running["detector"]._model.session.fault = Fault()
     camera.publish(image_message(picture(2), 2))
     assert running.settled(2)["inferred"] == 1
     status, _ = robot.status("detector", lambda status, values: status.level == WARN)

@@ -27,12 +27,18 @@ def bundle_or_skip(name: str) -> Bundle:
         pytest.skip(f"bundle {name} is not there: {error}")
 
 
-def video_frame(name: str, index: int) -> Frame:
-    """One frame of a cached clip."""
+def clip_or_skip(name: str) -> str:
+    """The path of a cached clip."""
     path = cache_dir() / "video" / name
     if not path.exists():
         pytest.skip(f"{path} is not there: the demo's set-up fetches it")
-    capture = cv2.VideoCapture(str(path))
+    return str(path)
+
+
+def video_frame(name: str, index: int) -> Frame:
+    """One frame of a cached clip."""
+    path = clip_or_skip(name)
+    capture = cv2.VideoCapture(path)
     capture.set(cv2.CAP_PROP_POS_FRAMES, index)
     ok, image = capture.read()
     capture.release()

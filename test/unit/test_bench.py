@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ sys.path.insert(0, str(BENCH))
 
 import backends as backends_bench  # noqa: E402
 import common  # noqa: E402
+import outside  # noqa: E402
 
 
 def test_rows_judge_their_target() -> None:
@@ -53,9 +55,48 @@ def test_interleaved_runs_take_turns_in_going_first() -> None:
     assert len(first) == len(second) == 4 and min(first + second) >= 0
 
 
+def test_a_slope_is_not_moved_by_a_jump() -> None:
+    at_s = [float(n) for n in range(100)]
+    steady = [200.0 + n * 0.5 for n in range(100)]
+    assert outside.slope_per_min(at_s, steady) == pytest.approx(30.0)
+    jumped = [value + (500.0 if n in (40, 41, 99) else 0.0) for n, value in enumerate(steady)]
+    assert outside.slope_per_min(at_s, jumped) == pytest.approx(30.0, abs=1.0)
+    assert outside.slope_per_min(at_s, [7.0] * 100) == 0.0
+    assert outside.slope_per_min([0.0, 1.0], [1.0, 2.0]) is None
+
+
+def test_medians_of_bins() -> None:
+    middles, medians = outside.binned_medians([10.0, 11.0, 14.9, 15.1, 26.0], [1.0, 3.0, 2.0, 8.0, 5.0], 5.0)
+    assert middles == [12.5, 17.5, 27.5] and medians == [2.0, 8.0, 5.0]
+    assert outside.binned_medians([], [], 5.0) == ([], [])
+
+
+def test_a_process_read_from_proc() -> None:
+    command = [sys.executable, "-c", "print('up', flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout and child.stdout.readline() == b"up\n"
+        before = outside.read_process(child.pid)
+        assert before.rss_kb > 1000 and before.threads == 1 and before.fds >= 3
+        assert child.stdin
+        child.stdin.write(b"\n")
+    with pytest.raises(OSError):
+        outside.read_process(child.pid)
+    mine = outside.read_process(os.getpid())
+    sum(n * n for n in range(3_000_000))
+    with open(__file__) as _:
+        later = outside.read_process(os.getpid())
+    assert later.cpu_s > mine.cpu_s and later.fds == mine.fds + 1
+
+
 @pytest.mark.parametrize(
     ("script", "figure"),
-    [("pipeline.py", "overhead_ratio"), ("gate.py", "compensated"), ("backends.py", "wrapper")],
+    [
+        ("pipeline.py", "overhead_ratio"),
+        ("gate.py", "compensated"),
+        ("backends.py", "wrapper"),
+        ("soak.py", "load_factor"),
+        ("diagnostics.py", "false_alarms"),
+    ],
 )
 def test_help_shows_examples(script: str, figure: str) -> None:
     done = subprocess.run(
@@ -64,7 +105,7 @@ def test_help_shows_examples(script: str, figure: str) -> None:
     assert done.returncode == 0 and "examples:" in done.stdout and figure in done.stdout
 
 
-@pytest.mark.parametrize("script", ["pipeline.py", "gate.py", "backends.py"])
+@pytest.mark.parametrize("script", ["pipeline.py", "gate.py", "backends.py", "soak.py", "diagnostics.py"])
 def test_a_missing_video_names_the_remedy(tmp_path: Path, script: str) -> None:
     command = [sys.executable, str(BENCH / script), "--video", str(tmp_path / "none.avi")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

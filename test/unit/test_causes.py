@@ -124,6 +124,16 @@ def test_images_lost_or_not_sent_at_all() -> None:
     assert name(facts) == ""
 
 
+def test_a_camera_that_has_just_come_up_may_take_its_time() -> None:
+    """It is silent since the stage listens, but published only now."""
+    facts = with_intake(published_ms=500.0)
+    gate = replace(facts.stages[0], values={**facts.stages[0].values, "silent_ms": "60000.0"})
+    assert name(replace(facts, stages=(gate, facts.stages[1]))) == ""
+    assert gate.intake is not None
+    late = replace(gate, intake=replace(gate.intake, published_ms=3500.0))
+    assert name(replace(facts, stages=(late, facts.stages[1]))) == "publisher_silent"
+
+
 def test_the_path_of_a_namespace() -> None:
     cause = find_cause(replace(chain(gate={"state": "inactive"}), namespace="/front"))
     assert cause is not None and cause.text.endswith("ros2 lifecycle set /front/gate activate")

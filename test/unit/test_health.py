@@ -105,6 +105,17 @@ def test_a_process_is_read():
     assert usage.rss_mb > 10 and usage.cpu_s > 0 and usage.threads >= 1
 
 
+def test_open_files_are_those_of_the_process_and_not_of_the_counting():
+    names = os.listdir("/proc/self/fd")
+    # Listing opens one more.
+    assert ProcessMeter(os.getpid()).read().fds == len(names) - 1
+    command = [sys.executable, "-c", "print('up', flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout.readline() == b"up\n"
+        assert ProcessMeter(child.pid).read().fds == len(os.listdir(f"/proc/{child.pid}/fd"))
+        child.stdin.write(b"\n")
+
+
 def test_a_process_that_is_gone_is_unavailable_and_not_zero():
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     meter = ProcessMeter(process.pid)

@@ -16,7 +16,7 @@ import yaml
 
 import edge_vision
 from edge_vision.nodes import cli
-from edge_vision.nodes.specs import NODES
+from edge_vision.nodes.specs import DIAGNOSTICS, NODES
 
 REPO = Path(__file__).resolve().parents[2]
 MANIFEST = ET.parse(REPO / "package.xml").getroot()
@@ -117,10 +117,19 @@ def test_the_fast_dds_profile_is_the_default_one_and_has_all_its_transports() ->
     assert participant.get("is_default_profile") == "true"
 
 
-@pytest.mark.parametrize("name", ["gate", "robot/detector", "a/b/source", "process 12", "robot/process 12"])
-def test_the_aggregator_sorts_our_statuses(name: str) -> None:
+PARTS = [
+    *next(p.default for p in DIAGNOSTICS.params if p.name == "watched_nodes"),
+    "process 12",
+    "system",
+    "output",
+]
+
+
+@pytest.mark.parametrize("namespace", ["", "robot/", "a/b/"])
+@pytest.mark.parametrize("part", PARTS)
+def test_the_aggregator_sorts_our_statuses(namespace: str, part: str) -> None:
     document = yaml.safe_load((CONFIG / "diagnostic_aggregator.yaml").read_text())
     analyzers = document["/**/analyzers"]["ros__parameters"]["edge_vision"]["analyzers"]
     patterns = [pattern for analyzer in analyzers.values() for pattern in analyzer["regex"]]
     # The aggregator matches the whole name.
-    assert sum(bool(re.fullmatch(pattern, name)) for pattern in patterns) == 1
+    assert sum(bool(re.fullmatch(pattern, namespace + part)) for pattern in patterns) == 1

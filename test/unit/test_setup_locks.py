@@ -13,7 +13,7 @@ sys.path.insert(0, str(REPO / "scripts"))
 from bootstrap.locks import as_text, choose, normalised, read_lock  # noqa: E402
 from bootstrap.places import SetupError  # noqa: E402
 
-LOCKS = ("runtime", "ros", "build", "openvino", "test")
+LOCKS = ("runtime", "ros", "build", "openvino", "test", "top")
 HASH = "--hash=sha256:" + "0" * 64
 
 

@@ -1,0 +1,266 @@
+#!/usr/bin/env python3
+"""Overload for a long time: `make soak MINUTES=10`. Prints a table, and writes out/bench/soak.json.
+
+The pipeline's executable plays a clip with the gate off, at twice the rate that the detector can take while
+it is flooded, which is measured first. Another process, this one, subscribes to `detections`.
+
+age_ms_p99              from the image's stamp to its detections here, through DDS. The one slot before the
+                        detector holds the newest image, so an age is a service time and a wait under one.
+service_ms_p50          the detector's time for a frame by its status, the median of the run. service_ms_p99
+                        likewise: it is far from p50 where other programs take the cores, and so is the age.
+age_slope_ms_per_min    of the medians of 5 s; Theil and Sen, as for the memory. The first 15 s do not count.
+rss_slope_kb_per_min    of the pipeline's VmRSS, read from /proc once a second.
+fd_growth               open files at the end less those at the start.
+load_factor             images that came over images that were inferred: how far it was overloaded in truth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from common import REPO, Row, at_most, table
+from outside import Reading, binned_medians, read_process, slope_per_min
+
+from edge_vision.bundles.store import bundles_dir, cache_dir
+from edge_vision.core.detections import Detections
+from edge_vision.demo.facts import hash_of, machine, versions, write_json
+from edge_vision.demo.live import LiveLine
+from edge_vision.demo.process import PipelineProcess
+from edge_vision.demo.record import Record
+
+MODEL = "ssdlite_mobilenet_v2_coco"
+OVERLOAD = 2.0
+MEASURE_S = 10.0
+# Caches, allocators and the percentiles' windows fill in this time.
+WARM_UP_S = 15.0
+LONGEST_START_S = 30.0
+BIN_S = 5.0
+# What is called no slope: over the whole run a tenth of the age, and less memory than a leak of one small
+# object per frame would take.
+AGE_GROWTH = 0.10
+RSS_KB_PER_MIN = 100.0
+_EXAMPLES = """examples:
+  python bench/soak.py                 ten minutes and a half
+  python bench/soak.py --minutes 1     a quick look
+  python bench/soak.py --strict        exit status 1 where a target is missed"""
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    if not options.video.is_file():
+        print(
+            f"expected a video at {options.video}: run `make setup`, which fetches one, or give --video",
+            file=sys.stderr,
+        )
+        return 1
+    result: dict[str, Any] = {"machine": machine(), "versions": versions(), "minutes": options.minutes}
+    result["hashes"] = _hashes(options.video)
+    result |= soak(options.video, options.minutes)
+    result["load_1m_end"] = round(os.getloadavg()[0], 2)
+    rows = _rows(result)
+    result["targets"] = {row.name: row.passed for row in rows if row.target}
+    write_json(options.out, result)
+    print(
+        f"\n{table(rows)}\n\n{result['machine']['cpu']}, {result['machine']['cores']} cores, "
+        f"load {result['machine']['load_1m']} at the start, {result['load_1m_end']} at the end; {options.out}"
+    )
+    return int(options.strict and any(row.passed is False for row in rows))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=_minutes, default=10.0, help="length (default: %(default)g)")
+    parser.add_argument("--strict", action="store_true", help="fail where a target is missed")
+    parser.add_argument("--video", type=Path, default=cache_dir() / "video" / "vtest.avi")
+    parser.add_argument("--out", type=Path, default=REPO / "out" / "bench" / "soak.json")
+    return parser
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not 0.5 <= value < 1e5:
+        raise argparse.ArgumentTypeError(f"expected minutes from 0.5 on, got {text}")
+    return value
+
+
+def _hashes(video: Path) -> dict[str, str]:
+    bundle = bundles_dir() / MODEL
+    files = {"video": video, "bundle.yaml": bundle / "bundle.yaml", "model.onnx": bundle / "model.onnx"}
+    return {name: hash_of(path) for name, path in files.items()}
+
+
+class Watch(Record):
+    """Keeps ages and statuses with their times, and nothing that grows fast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ages: list[tuple[float, float]] = []
+        self.services: list[tuple[float, float, float]] = []
+        self.books: list[tuple[float, dict[str, int]]] = []
+
+    def on_detections(self, stamp_ns: int, frame_id: str, found: Detections, age_ms: float) -> None:
+        self.ages.append((time.monotonic(), age_ms))
+
+    def on_source(self, stamp_ns: int, index: int) -> None:
+        pass
+
+    def on_status(self, node: str, level: int, text: str, values: dict[str, str]) -> None:
+        super().on_status(node, level, text, values)
+        if node == "detector":
+            now_s = time.monotonic()
+            self.books.append((now_s, self.ledger))
+            if values.get("process_ms.p50", "unavailable") != "unavailable":
+                p50, p99 = (float(values[f"process_ms.{p}"]) for p in ("p50", "p99"))
+                self.services.append((now_s, p50, p99))
+
+    def rate_hz(self, fate: str, since_s: float) -> float:
+        """Frames per second of an account, from the books since then."""
+        books = [entry for entry in self.books if entry[0] >= since_s]
+        if len(books) < 2:
+            raise SystemExit("expected reports of the detector, got none: see the log above")
+        (first_s, first), (last_s, last) = books[0], books[-1]
+        return (last[fate] - first[fate]) / (last_s - first_s)
+
+
+def soak(video: Path, minutes: float) -> dict[str, Any]:
+    """Measure the capacity, idle and flooded, then overload. Raises SystemExit where no detection comes."""
+    fps_hz = float(cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FPS)) or 10.0
+    one_by_one_hz = _capacity_hz(video, 0.0, "one image at a time")
+    flooded_hz = _capacity_hz(video, OVERLOAD * one_by_one_hz / fps_hz, "flooded")
+    rate = OVERLOAD * flooded_hz / fps_hz
+    watch, readings, began_s = _play(video, rate, minutes * 60.0, f"overload at {rate * fps_hz:.0f} Hz")
+    result = {"capacity_hz": flooded_hz, "capacity_one_by_one_hz": one_by_one_hz, "offered_hz": rate * fps_hz}
+    return result | _figures(watch, readings, began_s)
+
+
+def _capacity_hz(video: Path, playback_rate: float, what: str) -> float:
+    watch, _, began_s = _play(video, playback_rate, MEASURE_S, f"capacity, {what}")
+    return watch.rate_hz("inferred", began_s + 2.0)
+
+
+def _play(video: Path, rate: float, seconds: float, what: str) -> tuple[Watch, list[Reading], float]:
+    """Run the pipeline for this long after the first detection: what came, what it cost, when that was."""
+    from edge_vision.nodes.monitor import Monitor
+
+    watch, line = Watch(), LiveLine()
+    readings: list[Reading] = []
+    arguments = ["--source", str(video), "--loop", "--backend", "onnxruntime", "--ros-args"]
+    arguments += ["-p", f"source:playback_rate:={rate:.4f}", "-p", "gate:enabled:=false"]
+    with tempfile.TemporaryDirectory() as folder, Monitor(watch) as monitor:
+        process = PipelineProcess(arguments, Path(folder) / "log")
+        try:
+            while not _over(watch, process, seconds):
+                monitor.spin(1.0)
+                if process.returncode is None:
+                    readings.append(read_process(process.pid))
+                since_s = time.monotonic() - (watch.ages[0][0] if watch.ages else process.started_s)
+                line.show(f"{what}: {since_s:.0f} of {seconds:.0f} s, {len(watch.ages)} detections")
+        finally:
+            process.stop(meanwhile=monitor.spin)
+            monitor.spin(0.3)
+            line.end()
+        if not watch.ages or process.returncode:
+            print("\n".join(process.last_lines()), file=sys.stderr)
+            raise SystemExit(f"expected detections, got {len(watch.ages)}, exit status {process.returncode}")
+    return watch, readings, watch.ages[0][0]
+
+
+def _over(watch: Watch, process: PipelineProcess, seconds: float) -> bool:
+    now_s = time.monotonic()
+    if process.returncode is not None:
+        return True
+    if not watch.ages:
+        return now_s - process.started_s > LONGEST_START_S
+    return now_s - watch.ages[0][0] > seconds
+
+
+def _figures(watch: Watch, readings: list[Reading], began_s: float) -> dict[str, Any]:
+    """What is said of the run, its first seconds left out."""
+    from_s, to_s = began_s + WARM_UP_S, readings[-1].at_s
+    ages = [(at_s, age_ms) for at_s, age_ms in watch.ages if from_s <= at_s <= to_s]
+    kept = [one for one in readings if one.at_s >= from_s]
+    at_s, age_ms = zip(*ages, strict=True)
+    p50, p95, p99 = (float(value) for value in np.percentile(age_ms, (50, 95, 99)))
+    seconds = [one.at_s for one in kept]
+    count = max(1, len(kept) // 10)
+    return {
+        "age_ms_p99": p99,
+        "age_ms_p95": p95,
+        "age_ms_p50": p50,
+        "age_ms_max": max(age_ms),
+        "service_ms_p50": statistics.median(p50 for at_s, p50, _ in watch.services if at_s >= from_s),
+        "service_ms_p99": statistics.median(p99 for at_s, _, p99 in watch.services if at_s >= from_s),
+        "age_slope_ms_per_min": slope_per_min(*binned_medians(at_s, age_ms, BIN_S)),
+        "rss_slope_kb_per_min": slope_per_min(seconds, [one.rss_kb for one in kept]),
+        "rss_kb": [kept[0].rss_kb, kept[-1].rss_kb],
+        "fd_growth": max(one.fds for one in kept[-count:]) - max(one.fds for one in kept[:count]),
+        "fds": kept[-1].fds,
+        "threads": [kept[0].threads, kept[-1].threads],
+        "ledger": watch.ledger,
+        "reasons": watch.reasons,
+        "balanced": _balanced(watch.ledger),
+        "load_factor": watch.rate_hz("received", from_s) / watch.rate_hz("inferred", from_s),
+        "inferred_hz": watch.rate_hz("inferred", from_s),
+        "cpu_percent": 100.0 * (kept[-1].cpu_s - kept[0].cpu_s) / (kept[-1].at_s - kept[0].at_s),
+        "detections_heard": len(watch.ages),
+        "measured_s": to_s - from_s,
+        "by_minute": _by_minute(ages, kept, from_s),
+    }
+
+
+def _balanced(ledger: Mapping[str, int]) -> bool:
+    return ledger["received"] == sum(count for name, count in ledger.items() if name != "received")
+
+
+def _by_minute(
+    ages: list[tuple[float, float]], readings: list[Reading], from_s: float
+) -> list[dict[str, float]]:
+    """For who wants to look: median and p99 of the age, memory, files."""
+    minutes: dict[int, list[float]] = {}
+    for at_s, age_ms in ages:
+        minutes.setdefault(int((at_s - from_s) // 60), []).append(age_ms)
+    rows = []
+    for minute, found in sorted(minutes.items()):
+        here = [one for one in readings if int((one.at_s - from_s) // 60) == minute]
+        p50, p99 = (round(float(value), 1) for value in np.percentile(found, (50, 99)))
+        row: dict[str, float] = {"age_ms_p50": p50, "age_ms_p99": p99}
+        if here:
+            row |= {"rss_kb": here[-1].rss_kb, "fds": here[-1].fds}
+        rows.append(row)
+    return rows
+
+
+def _rows(result: dict[str, Any]) -> list[Row]:
+    service_ms, age_ms = result["service_ms_p50"], result["age_ms_p50"]
+    minutes = result["measured_s"] / 60.0
+    books = ", ".join(f"{name} {count}" for name, count in result["ledger"].items() if count)
+    note = f"p50 {age_ms:.1f}, p95 {result['age_ms_p95']:.1f}, max {result['age_ms_max']:.0f}"
+    age_limit = AGE_GROWTH * age_ms / minutes
+    return [
+        Row("load_factor", result["load_factor"], "x", note=f"{result['offered_hz']:.0f} Hz offered"),
+        Row("capacity_hz", result["capacity_hz"], "Hz", note="flooded, before"),
+        Row("service_ms_p50", service_ms, "ms", note=f"p99 {result['service_ms_p99']:.1f}"),
+        at_most("age_ms_p99", result["age_ms_p99"], round(2 * service_ms, 1), "ms", note),
+        at_most("age_slope_ms_per_min", result["age_slope_ms_per_min"], round(age_limit, 3), "ms/min"),
+        at_most("rss_slope_kb_per_min", result["rss_slope_kb_per_min"], RSS_KB_PER_MIN, "KB/min"),
+        at_most("fd_growth", result["fd_growth"], 0, "files", f"{result['fds']} at the end"),
+        at_most("books out of balance", float(not result["balanced"]), 0, "", books),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

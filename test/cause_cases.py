@@ -1,0 +1,225 @@
+"""How each cause of silence is provoked with real nodes: for the tests, and for `make bench-diagnostics`."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from ros_cases import (
+    AS_SEEN,
+    CHAIN,
+    SENSOR,
+    CompressedImage,
+    DetectorNode,
+    DiagnosticsNode,
+    Image,
+    Robot,
+    Running,
+    image_message,
+    picture,
+    wait_until,
+)
+from sensor_msgs.msg import CameraInfo
+
+from edge_vision.backends import BACKENDS
+from edge_vision.core.tick import Tick
+from edge_vision.nodes.conversions import status_values, tick_message
+
+NODES = (*CHAIN, DiagnosticsNode)
+OPEN: dict[str, dict[str, Any]] = {"gate": {"enabled": False}}
+Send = Callable[[], object]
+
+
+def nothing() -> None:
+    """Where nothing need be sent."""
+
+
+class Output:
+    """What /diagnostics says of the pipeline's output."""
+
+    def __init__(self, robot: Robot) -> None:
+        self._robot = robot
+        self._heard = robot.listen(DiagnosticArray, "/diagnostics", wait=False)
+
+    @property
+    def statuses(self) -> list[Any]:
+        return [one for message in self._heard for one in message.status if one.name.endswith("output")]
+
+    def named(self, cause: str, send: Send = nothing, period_s: float = 0.1) -> Any:
+        """Wait until a cause is named, sending meanwhile: its status."""
+        due_s = 0.0
+
+        def turn() -> None:
+            nonlocal due_s
+            if time.monotonic() >= due_s:
+                due_s = time.monotonic() + period_s
+                send()
+            self._robot.turn()
+
+        def fitting() -> Any:
+            fits = [one for one in self.statuses if status_values(one)["cause"] == cause]
+            return fits[-1] if fits else None
+
+        return wait_until(fitting, f"{cause}, having heard {[s.message for s in self.statuses][-3:]}", turn)
+
+
+class Scene:
+    """A robot, and how to start nodes beside it: start(kinds, overrides, ros_args)."""
+
+    def __init__(self, robot: Robot, start: Callable[..., Running]) -> None:
+        self.robot, self.start = robot, start
+        self._ends: list[Callable[[], None]] = []
+
+    def camera(
+        self,
+        change: bool = True,
+        topic: str = "image_raw",
+        stamp: Callable[[int], int] | None = None,
+        **fields: Any,
+    ) -> Send:
+        """A function that sends one image of a camera that somebody listens to, stamped now or as told."""
+        publisher = self.robot.publisher(Image, topic)
+        numbers = itertools.count(1)
+
+        def send() -> None:
+            n = next(numbers)
+            stamp_ns = stamp(n) if stamp else self.robot.node.get_clock().now().nanoseconds
+            publisher.publish(image_message(picture(n if change else 0), stamp_ns, **fields))
+
+        return send
+
+    def at_end(self, work: Callable[[], None]) -> None:
+        """Undo something, before the nodes end."""
+        self._ends.append(work)
+
+    def close(self) -> None:
+        while self._ends:
+            self._ends.pop()()
+
+
+def no_publisher(scene: Scene) -> Send:
+    scene.robot.node.create_publisher(Image, "front/image_raw", SENSOR)
+    scene.robot.node.create_publisher(Image, "depth", SENSOR)
+    scene.start(NODES)
+    return nothing
+
+
+def wrong_type(scene: Scene) -> Send:
+    scene.robot.node.create_publisher(CompressedImage, "image_raw", SENSOR)
+    scene.start(NODES)
+    return nothing
+
+
+def incompatible_qos(scene: Scene) -> Send:
+    scene.robot.node.create_publisher(Image, "image_raw", SENSOR)
+    override = "gate:qos_overrides./image_raw.subscription.reliability:=reliable"
+    scene.start(NODES, ros_args=["-p", override])
+    return nothing
+
+
+def node_inactive(scene: Scene) -> Send:
+    scene.start(NODES)
+    send = scene.camera()
+    assert scene.robot.change_state("cascade", Transition.TRANSITION_DEACTIVATE)
+    return send
+
+
+def model_not_loaded(scene: Scene) -> Send:
+    scene.start(NODES, {"detector": {"model": "no_such_bundle"}})
+    return nothing
+
+
+def gate_closed(scene: Scene) -> Send:
+    scene.start(NODES, {"gate": AS_SEEN})
+    return scene.camera(change=False)
+
+
+def all_rejected(scene: Scene) -> Send:
+    scene.start(NODES, {**OPEN, "detector": {"enabled": False}})
+    return scene.camera()
+
+
+def zero_stamps(scene: Scene) -> Send:
+    scene.start(NODES, OPEN)
+    return scene.camera(stamp=lambda n: 0)
+
+
+def foreign_stamps(scene: Scene) -> Send:
+    scene.start(NODES, OPEN)
+    return scene.camera(stamp=lambda n: n * 10**8)
+
+
+def sim_time_without_clock(scene: Scene) -> Send:
+    scene.start(NODES, OPEN, ["-p", "use_sim_time:=true"])
+    return scene.camera()
+
+
+def unsupported_encoding(scene: Scene) -> Send:
+    scene.start(NODES, OPEN)
+    return scene.camera(encoding="hologram")
+
+
+def loss_between_nodes(scene: Scene) -> Send:
+    """The ticks of a cascade come, their images do not."""
+    scene.start([DetectorNode, DiagnosticsNode], separate=True)
+    scene.robot.publisher(Image, "image_accepted")
+    ticks = scene.robot.publisher(DiagnosticArray, "cascade_ticks", 10)
+    stamps = itertools.count(10**9, 10**8)
+    return lambda: ticks.publish(tick_message(Tick(next(stamps), "camera", "cascade", "", "motion")))
+
+
+def loss_from_camera(scene: Scene) -> Send:
+    """camera_info comes, which a driver sends with each image; images do not."""
+    scene.start(NODES)
+    scene.robot.publisher(Image, "image_raw")
+    info = scene.robot.node.create_publisher(CameraInfo, "camera_info", SENSOR)
+    return lambda: info.publish(CameraInfo())
+
+
+def publisher_silent(scene: Scene) -> Send:
+    scene.start(NODES)
+    scene.robot.publisher(Image, "image_raw")
+    return nothing
+
+
+def detector_stuck(scene: Scene) -> Send:
+    """A runtime that does not come back from the first frame, and no watchdog to start it anew."""
+    before = BACKENDS.get("fake")
+    BACKENDS["fake"] = "edge_vision.backends.fake:FakeBackend"
+    scene.at_end(lambda: BACKENDS.pop("fake") if before is None else BACKENDS.update(fake=before))
+    running = scene.start(NODES, {**OPEN, "detector": {"backend": "fake", "watchdog_ms": 0.0}})
+    free = threading.Event()
+    scene.at_end(free.set)
+    running["detector"]._model.session.run = lambda tensors: free.wait(60) and {}
+    return scene.camera()
+
+
+def below_threshold(scene: Scene) -> Send:
+    scene.start(NODES, {**OPEN, "detector": {"score_threshold": 0.99}})
+    return scene.camera()
+
+
+# What is provoked -> the name that it must be given.
+PROVOKED: dict[Callable[[Scene], Send], str] = {
+    no_publisher: "no_publisher",
+    wrong_type: "wrong_type",
+    incompatible_qos: "incompatible_qos",
+    node_inactive: "node_inactive",
+    model_not_loaded: "model_not_loaded",
+    gate_closed: "gate_closed",
+    all_rejected: "all_rejected",
+    zero_stamps: "bad_stamps",
+    foreign_stamps: "bad_stamps",
+    sim_time_without_clock: "sim_time_without_clock",
+    unsupported_encoding: "unsupported_encoding",
+    loss_between_nodes: "transport_loss",
+    loss_from_camera: "transport_loss",
+    publisher_silent: "publisher_silent",
+    detector_stuck: "detector_stuck",
+    below_threshold: "below_threshold",
+}

@@ -1,0 +1,92 @@
+"""What real processes say of themselves, against what is seen from outside; and a node that is restarted.
+
+`make bench-diagnostics` measures how well they agree; here only what noise cannot undo is asserted.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from model_cases import SSD, bundle_or_skip
+from ros_cases import DiagnosticArray
+
+from edge_vision.bundles.store import cache_dir
+from edge_vision.nodes.conversions import status_values
+
+BENCH = str(Path(__file__).resolve().parents[2] / "bench")
+
+
+@pytest.fixture
+def healthy(monkeypatch, domain):
+    """bench/healthy.py, which measures in the domain of the test."""
+    monkeypatch.syspath_prepend(BENCH)
+    import healthy
+
+    yield healthy
+    for name in ("healthy", "outside", "common"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def video():
+    path = cache_dir() / "video" / "vtest.avi"
+    if not path.exists():
+        pytest.skip(f"{path} is not there: the demo's set-up fetches it")
+    bundle_or_skip(SSD)
+    return path
+
+
+def test_a_healthy_run_agrees_with_proc_and_with_a_subscriber(healthy, video):
+    found = healthy.watch(video, 0.25)
+    assert found["false_alarms_say"] == [] and found["reports"] >= 8
+    agreement, figures = found["agreement"], found["agreement_figures"]
+    assert abs(agreement["rss"]) < 0.05, figures
+    assert abs(agreement["fds"]) < 0.05, figures
+    # The reports and the reading from outside do not begin and end at the very same moment.
+    assert abs(agreement["cpu"]) < 0.3, figures
+    assert abs(agreement["rate"]) < 0.3, figures
+
+
+def test_a_known_delay_is_in_the_age_at_output(healthy, video):
+    pictures = healthy.pictures_of(video)
+    # No result can be younger than its stamp; and no load makes a median of a minute.
+    assert 5000.0 <= healthy.age_ms(pictures, 5000.0, count=15) < 60_000.0
+    assert 0.0 < healthy.age_ms(pictures, 0.0, count=15) < 5000.0
+
+
+def test_a_node_that_is_restarted(launch, robot):
+    """Stale while it is away; then with new books, under its new process, and with no alarm of its own."""
+    params = ("--ros-args", "-p", "watched_nodes:=[gate]", "-p", "stale_ms:=1500.0")
+    launch("diagnostics_node", *params)
+    gate = launch("gate_node")
+    heard = robot.listen(DiagnosticArray, "/diagnostics")
+
+    def report(fits):
+        def fitting():
+            while heard:
+                found = {one.name: (one, status_values(one)) for one in heard.pop(0).status}
+                if "system" in found and fits(found):
+                    return found
+            return None
+
+        return robot.wait(fitting, "a fitting report")
+
+    def runs_in(pid):
+        return lambda found: found.get("gate", (0, {}))[1].get("pid") == str(pid)
+
+    def processes(found):
+        return [name for name in found if name.startswith("process ")]
+
+    first = report(runs_in(gate.process.pid))
+    assert processes(first) == [f"process {gate.process.pid}"]
+    gate.kill()
+    away = report(lambda found: found["gate"][0].level == b"\x03")
+    assert "is the node running" in away["gate"][0].message and away["output"][1]["cause"] == "none"
+    assert away[f"process {gate.process.pid}"][0].message == "not on this machine, or gone"
+    assert away[f"process {gate.process.pid}"][1]["rss_mb"].startswith("unavailable: not on this machine")
+    again = launch("gate_node")
+    back = report(runs_in(again.process.pid))
+    assert processes(back) == [f"process {again.process.pid}"]
+    assert back["gate"][1]["ledger.received"] == "0" and back["gate"][0].level != b"\x03"

@@ -1,0 +1,259 @@
+"""What the nodes log: a change of state is one line, as text and as JSON, and no line comes with a frame."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import cv2
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from model_cases import SSD, bundle_or_skip
+from ros_cases import (
+    ALL,
+    AS_SEEN,
+    CHAIN,
+    DetectorNode,
+    DiagnosticArray,
+    DiagnosticsNode,
+    GateNode,
+    Image,
+    image_message,
+    picture,
+    wait_until,
+)
+
+from edge_vision.bundles.store import cache_dir
+
+STEP_NS = 10**8
+UNDO = (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
+DO = (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+
+
+class Log:
+    """What the nodes of this process have logged, in both forms."""
+
+    def __init__(self, path, capfd) -> None:
+        self.path, self._capfd, self._text = path, capfd, ""
+        self.ros_args = ["-p", f"json_log:={path}"]
+
+    @property
+    def text(self) -> list[str]:
+        """The lines of rclpy's logger."""
+        self._text += self._capfd.readouterr().err
+        return [line for line in self._text.splitlines() if re.match(r"\[[A-Z]+\] \[[\d.]+\] \[", line)]
+
+    @property
+    def json(self) -> list[dict]:
+        return [json.loads(line) for line in self.path.read_text("utf-8").splitlines()]
+
+    def events(self, kind: str, **fields) -> list[dict]:
+        return [
+            one
+            for one in self.json
+            if one["event"] == kind and all(one.get(key) == value for key, value in fields.items())
+        ]
+
+    def one(self, kind: str, **fields) -> dict:
+        """The event, once it is there: exactly one line in each form, stamped, and saying the same."""
+        wait_until(lambda: self.events(kind, **fields), f"{kind} {fields}, having {self.json}")
+        (event,) = self.events(kind, **fields)
+        node = event["node"].strip("/").replace("/", ".")
+        (line,) = [text for text in self.text if text.endswith(f"[{node}]: {event['text']}")]
+        assert line.startswith(f"[{event['level']}] [")
+        stamp_s = float(re.findall(r"\[([\d.]+)\]", line)[0])
+        assert abs(event["stamp_ns"] / 1e9 - stamp_s) < 30
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", event["time"])
+        return event
+
+
+@pytest.fixture
+def log(tmp_path, capfd):
+    return Log(tmp_path / "log.jsonl", capfd)
+
+
+class Camera:
+    """Sends images 100 ms apart by their stamps, one at a time."""
+
+    def __init__(self, running, robot) -> None:
+        self._running, self._publisher, self._count = running, robot.publisher(Image, "image_raw"), 0
+
+    def show(self, image, times: int = 1) -> None:
+        for _ in range(times):
+            self._count += 1
+            self._publisher.publish(image_message(image, 10**9 + self._count * STEP_NS))
+            self._running.settled(self._count)
+
+
+def test_life_cycle(start, robot, log):
+    running = start([GateNode], ros_args=log.ros_args)
+    assert log.one("lifecycle", after="inactive", before="unconfigured")["node"] == "/gate"
+    log.one("lifecycle", after="active")
+    for transition in UNDO:
+        assert robot.change_state("gate", transition)
+    log.one("lifecycle", before="active", after="inactive")
+    log.one("lifecycle", after="unconfigured")
+    running.end()
+    log.one("lifecycle", after="stopped")
+    assert len(log.json) == len(log.text) == 5
+
+
+def test_a_transition_that_fails_is_one_line_with_its_reason(start, log):
+    start([DetectorNode], {"detector": {"model": "no_such_bundle"}}, log.ros_args, need_model=False)
+    event = log.one("lifecycle_failed")
+    assert event["level"] == "ERROR" and "python -m edge_vision.bundles fetch" in event["text"]
+    assert log.events("lifecycle") == []
+
+
+def test_gate_modes(start, robot, log):
+    gate = {**AS_SEEN, "saturated_after_ms": 1.0, "saturated_area": 0.3, "settle_ms": 1.0}
+    camera = Camera(start([GateNode], {"gate": gate}, log.ros_args), robot)
+    camera.show(picture(1), 5)
+    closed = log.one("gate_mode", after="closed")
+    assert closed["before"] == "open" and closed["lasted_s"] > 0 and closed["held_back"] == 0
+    for seed in range(2, 12):
+        camera.show(picture(seed))
+    log.one("gate_mode", after="saturated")
+    assert robot.set("gate", enabled=False).successful
+    camera.show(picture(1))
+    log.one("gate_mode", after="disabled")
+
+
+def test_modes_that_change_all_the_time_do_not_fill_the_log(start, robot, log):
+    camera = Camera(start([GateNode], {"gate": {**AS_SEEN, "settle_ms": 1.0}}, log.ros_args), robot)
+    for n in range(30):
+        camera.show(picture(n), 3)
+    assert len(log.events("gate_mode")) == 5
+    assert sum("the gate is" in line for line in log.text) == 5
+
+
+def test_an_audit_that_opens_the_gate(start, robot, log):
+    """A gate that is blind to all, in front of people who walk."""
+    path = cache_dir() / "video" / "vtest.avi"
+    if not path.exists():
+        pytest.skip(f"{path} is not there: the demo's set-up fetches it")
+    blind = {"pixel_threshold": 254, "min_changed_area": 1.0, "ego_motion": False, "light_jump": 255.0}
+    audit = {"audit_rate": 1.0, "audit_max_hz": 1000.0, "max_miss_rate": 0.1}
+    running = start(CHAIN, {"gate": {**AS_SEEN, **blind, **audit}}, log.ros_args)
+    camera, clip = Camera(running, robot), cv2.VideoCapture(str(path))
+    for n in range(600):
+        image = clip.read()[1]
+        if n % 15 == 0:
+            camera.show(image)
+    event = log.one("audit_opened")
+    assert event["level"] == "WARN" and event["audit.audited"] >= 20 and "max_miss_rate" in event["text"]
+    assert len(log.events("audit_opened")) == 1
+
+
+def test_a_model_is_told_with_what_runs_it_and_so_is_its_successor(start, robot, log, tmp_path):
+    folder = tmp_path / "bundles" / "other_model"
+    shutil.copytree(bundle_or_skip(SSD).folder, folder)
+    text = (folder / "bundle.yaml").read_text().replace(f"name: {SSD}", "name: other_model")
+    (folder / "bundle.yaml").write_text(text)
+    start([DetectorNode], ros_args=log.ros_args)
+    event = log.one("model_loaded")
+    assert event["model"].startswith(SSD) and event["backend.actual.device"] == "cpu"
+    for transition in UNDO:
+        assert robot.change_state("detector", transition)
+    assert robot.set("detector", model=str(folder)).successful
+    for transition in DO:
+        assert robot.change_state("detector", transition)
+    event = log.one("model_swapped")
+    assert event["before"].startswith(SSD) and event["model"].startswith("other_model")
+    assert len(log.events("model_loaded")) == 1
+
+
+def test_a_model_that_is_swapped_while_it_runs(start, robot, log, tmp_path):
+    folder = tmp_path / "bundles" / "other_model"
+    shutil.copytree(bundle_or_skip(SSD).folder, folder)
+    text = (folder / "bundle.yaml").read_text().replace(f"name: {SSD}", "name: other_model")
+    (folder / "bundle.yaml").write_text(text)
+    start([DetectorNode], ros_args=log.ros_args)
+    assert robot.set("detector", model=str(folder)).successful
+    assert log.one("model_swapped")["model"].startswith("other_model")
+    assert robot.set("detector", model=str(tmp_path / "nothing")).successful
+    event = log.one("model_refused")
+    assert event["level"] == "ERROR" and event["model"].startswith("other_model")
+
+
+def test_a_fallback(start, log):
+    start([DetectorNode], {"detector": {"backend": "onnxruntime", "device": "qnn"}}, log.ros_args)
+    event = log.one("fallback")
+    assert event["level"] == "WARN" and "qnn" in event["text"].lower()
+    assert event["backend.requested.device"] == "qnn" and event["backend.actual.device"] == "cpu"
+
+
+def test_a_limit_is_told_when_it_is_passed_and_when_it_is_kept_again(start, robot, log):
+    start([GateNode, DiagnosticsNode], {"diagnostics": {"max_rss_mb": 1.0}}, log.ros_args)
+    event = log.one("limit_passed", limit="max_rss_mb")
+    assert event["status"].startswith("process ") and "max_rss_mb" in event["text"]
+    robot.turns(3.0)
+    log.one("limit_passed", limit="max_rss_mb")
+    assert robot.set("diagnostics", max_rss_mb=100000.0).successful
+    log.one("limit_kept", limit="max_rss_mb")
+
+
+def test_a_node_that_falls_silent(start, log):
+    settings = {"watched_nodes": ["gate", "ghost"], "stale_ms": 1100.0}
+    start([GateNode, DiagnosticsNode], {"diagnostics": settings}, log.ros_args)
+    event = log.one("limit_passed", status="ghost")
+    assert event["limit"] == "stale_ms" and "is the node running" in event["text"]
+
+
+def test_a_cause(start, robot, log):
+    start([*CHAIN, DiagnosticsNode], ros_args=log.ros_args)
+    assert log.one("cause", cause="no_publisher")["level"] == "WARN"
+    robot.turns(2.0)
+    log.one("cause", cause="no_publisher")
+
+
+def test_messages_of_somebody_else_do_not_fill_the_log(start, robot, log):
+    """Each is wrong in another way."""
+    start([DetectorNode], ros_args=log.ros_args)
+    ticks = robot.publisher(DiagnosticArray, "cascade_ticks", 100)
+    for n in range(2, 40):
+        ticks.publish(DiagnosticArray(status=[DiagnosticStatus()] * n))
+    event = log.one("message")
+    robot.turns(1.0)
+    assert log.one("message") == event and "is no tick" in event["text"]
+
+
+def test_what_was_said_before_the_file_was_known_is_in_it_too(start, log):
+    start([GateNode], {"gate": {"max_blind_ms": -5.0}}, log.ros_args)
+    event = log.one("message")
+    assert (
+        event["level"] == "ERROR" and "parameter refused" in event["text"] and "max_blind_ms" in event["text"]
+    )
+
+
+def test_a_file_that_cannot_be_written_is_told_and_costs_nothing_else(start, robot, tmp_path, capfd):
+    running = start([GateNode], {"gate": {"json_log": str(tmp_path / "no" / "log")}})
+    assert running["gate"].state == "active"
+    status, _ = robot.status("gate")
+    assert status.level == b"\x01" and "json_log: cannot write" in status.message
+    assert capfd.readouterr().err.count("json_log: cannot write") == 1
+
+
+def test_a_healthy_run_logs_its_start_its_modes_and_its_end_alone(start, robot, log):
+    """vtest.avi three times, as fast as it can be taken: what is logged does not grow with the frames."""
+    path = cache_dir() / "video" / "vtest.avi"
+    if not path.exists():
+        pytest.skip(f"{path} is not there: the demo's set-up fetches it")
+    source = {"uri": str(path), "loop": True, "playback_rate": 0.0}
+    # A replay at full speed fills the machine, which is not what these limits are for.
+    limits = {"max_cpu_percent": 100.0, "max_memory_percent": 100.0, "max_age_ms": 60000.0}
+    running = start(ALL, {"source": source, "diagnostics": limits}, log.ros_args)
+
+    def after(frames):
+        robot.wait(lambda: running.books["received"] >= frames, f"{frames} frames")
+        return list(log.json)
+
+    early, late = after(400), after(2400)
+    new = late[len(early) :]
+    assert {one["event"] for one in new} <= {"gate_mode"} and len(new) <= 5, new
+    running.end()
+    # An hour has these, and at most six gate modes more, by its budget: a screen.
+    assert len(log.json) + 6 <= 40 and len(log.text) == len(log.json)
+    assert {one["level"] for one in log.json} == {"INFO"}, [one for one in log.json if one["level"] != "INFO"]

@@ -1,0 +1,334 @@
+"""The terminal view without ROS: what is kept of /diagnostics, and what is drawn of it."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rich", reason="rich is not there: `make setup-test` installs it")
+
+from rich.console import Console
+
+from edge_vision.core.status import Status
+from edge_vision.top import app
+from edge_vision.top.board import SILENT_S, Board
+from edge_vision.top.drawing import camera_lines
+from edge_vision.top.screen import Screen, nothing_came, once_lines
+from edge_vision.top.terminal import Keyboard, named_keys
+
+REPO = Path(__file__).resolve().parents[2]
+BOOKS = {
+    "received": 90,
+    "in_flight": 1,
+    "inferred": 30,
+    "gated": 50,
+    "rejected": 4,
+    "superseded": 3,
+    "failed": 2,
+}
+DETECTOR = {
+    "rate_in_hz": "4.000",
+    "rate_out_hz": "3.900",
+    **{f"process_ms.p{p}": f"2{p}.25" for p in (50, 95, 99)},
+    **{f"age_ms.p{p}": f"{p}.5" for p in (50, 95, 99)},
+    **{f"ledger.{fate}": str(n) for fate, n in BOOKS.items()},
+    "ledger.gated.still": "41",
+    "ledger.gated.tracked": "9",
+    "ledger.failed.transport": "2",
+    "ledger.balanced": "True",
+    "model": "ssd 1.0.0",
+    "model_sha256": "8629debcdd52adfb",
+    "backend.requested.backend": "openvino",
+    "backend.requested.device": "gpu",
+    "backend.requested.precision": "auto",
+    "backend.actual.backend": "onnxruntime 1.32.0",
+    "backend.actual.device": "cpu",
+    "backend.actual.precision": "fp32",
+    "backend.actual.provider": "CPUExecutionProvider",
+    "backend.fallback_reason": "no GPU here",
+}
+GATE = {
+    "rate_in_hz": "10.000",
+    "rate_out_hz": "nan",
+    "gate.mode": "closed",
+    "gate.camera": "standing",
+    "last_reason": "still",
+    "blind_ms": "812.3",
+    "audit.miss_rate": "0.024",
+    "audit.miss_rate_low": "0.008",
+    "audit.miss_rate_high": "0.061",
+    "audit.audited": "125",
+    "audit.missed": "3",
+    "audit.opens": "False",
+}
+PROCESS = {"pid": "77", "cpu_percent": "25.1", "rss_mb": "190.2", "threads": "21", "fds": "31"}
+SYSTEM = {
+    "cpu.percent": "61.2",
+    "cpu.0.percent": "70.0",
+    "cpu.1.percent": "52.0",
+    "memory.used_mb": "2100.0",
+    "memory.total_mb": "8000.0",
+    "swap.percent": "unavailable: no swap",
+    "temperature_c.max": "66.5",
+    "power_w": "5.120",
+    "throttling": "no",
+    "gpu.0.percent": "33.0",
+    "gpu.0.memory_used_mb": "410.0",
+}
+
+
+def statuses(namespace: str = "/", cause: str = "none", **more: Status) -> list[Status]:
+    """What a pipeline reports, in short."""
+
+    def one(part: str, level: int, message: str, values: dict[str, str]) -> Status:
+        return Status(f"{namespace}/{part}".lstrip("/"), namespace, level, message, values)
+
+    text = "nothing is in the way" if cause == "none" else f"{cause}: it is so: do that"
+    return [
+        one("source", 0, "playing", {"rate_out_hz": "10.0"}),
+        one("gate", 0, "running", GATE),
+        one("cascade", 0, "running", {"model": "off", "process_ms.p50": "unavailable"}),
+        one("detector", 1, "fallback: no GPU here", DETECTOR),
+        one("process 77", 0, "running", PROCESS),
+        one("system", 0, "within limits", SYSTEM),
+        one("output", 0 if cause == "none" else 1, text, {"cause": cause, "since_s": "12.4"}),
+    ]
+
+
+def drawn(lines: list, width: int = 80) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False, highlight=False)
+    for line in lines:
+        console.print(line)
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+class Quiet:
+    """A ROS graph without anybody."""
+
+    domain = 5
+    publishers: list[str] = []
+
+
+def board_with(*messages: list[Status], now_s: float = 100.0) -> Board:
+    board = Board()
+    for message in messages:
+        board.note(message, now_s)
+    return board
+
+
+def test_a_camera_in_full_on_a_narrow_terminal() -> None:
+    (camera,) = board_with(statuses()).cameras
+    lines = drawn(list(camera_lines(camera, 100.0)))
+    text = " ".join(" ".join(lines).split())
+    assert max(map(len, lines)) <= 80 and len(lines) <= 22
+    for needle in (
+        "OK nothing is in the way",
+        "gate 10.0 n/a",  # nan is no rate
+        "detector 4.0 3.9 250.2 295.2 299.2 WARN fallback: no GPU here",
+        "age 50.5 95.5 99.5",
+        "received 90 = inferred 30 + gated 50 + rejected 4 + superseded 3 + failed 2 + in flight 1",
+        "gated: still 41, tracked 9; failed: transport 2",
+        "closed, camera standing, last still, 812 ms since a frame passed",
+        "2.4% (95 %: 0.8% to 6.1%), 3 of 125 skipped frames looked at",
+        "ssd 1.0.0 sha256 8629debcdd52",
+        "onnxruntime 1.32.0 cpu fp32 (CPUExecutionProvider), asked for openvino gpu auto",
+        "fallback no GPU here",
+        "process 77 CPU 25 % RSS 190 MB 21 threads 31 files",
+        "CPU 61 % (70 52) memory 2100 of 8000 MB swap n/a",
+        "temperature 66 C power 5.1 W per frame n/a throttling no GPU 33 % 410 MB",
+        "WARN detector: fallback: no GPU here",
+    ):
+        assert needle in text, f"'{needle}' is not in\n" + "\n".join(lines)
+
+
+def test_a_cause_comes_first_with_its_remedy() -> None:
+    (camera,) = board_with(statuses(cause="no_publisher")).cameras
+    assert drawn(list(camera_lines(camera, 100.0)))[0] == "WARN  no_publisher: it is so: do that (for 12 s)"
+
+
+def test_a_pipeline_that_fell_silent_is_called_old() -> None:
+    (camera,) = board_with(statuses()).cameras
+    first = drawn(list(camera_lines(camera, 100.0 + SILENT_S + 1)))[0]
+    assert first.startswith("STALE  nothing from its diagnostics node for 4 s")
+
+
+def test_before_the_first_frame_nothing_is_zero() -> None:
+    nothing = Status("gate", "/", 1, "inactive", {"rate_in_hz": "nan", "gate.mode": "unavailable"})
+    (camera,) = board_with([nothing]).cameras
+    lines = drawn(list(camera_lines(camera, 100.0)))
+    title = next(line for line in lines if line.startswith("stage"))
+    text = "\n".join(line for line in lines if line != title)
+    assert "0" not in text and "n/a" in text
+
+
+def test_a_whole_report_replaces_the_last_one_and_output_alone_does_not() -> None:
+    board = board_with(statuses())
+    cause = statuses(cause="gate_closed")[-1]
+    board.note([cause], 101.0)
+    (camera,) = board.cameras
+    assert len(camera.parts) == 7 and camera.part("output").text("cause") == "gate_closed"
+    restarted = [one for one in statuses() if not one.name.startswith("process")]
+    restarted.append(Status("process 78", "/", 0, "running", {**PROCESS, "pid": "78"}))
+    board.note(restarted, 102.0)
+    assert [one.name for one in board.cameras[0].processes] == ["process 78"]
+
+
+def test_statuses_of_others_are_left_out() -> None:
+    others = [Status("usb_cam: driver", "none"), Status("cpu", ""), Status("front/gate", "/rear")]
+    board = board_with(others)
+    assert board.cameras == [] and board.foreign == 3
+
+
+def test_text_from_outside_does_not_steer_the_terminal() -> None:
+    bad = "\x1b[2J\x1b]0;title\x07\r\nnext"
+    (camera,) = board_with([Status("gate", "/", 1, bad, {"last_reason": bad, "gate.mode": bad})]).cameras
+    text = "\n".join(drawn(list(camera_lines(camera, 100.0)), width=200))
+    assert not set(text) & set("\x1b\x07\r") and "?[2J" in text
+
+
+def test_ten_cameras_in_a_list_and_one_in_full() -> None:
+    names = [f"/robot/camera_{n}" for n in range(10)]
+    board = board_with(*(statuses(name, "all_rejected" if name.endswith("3") else "none") for name in names))
+    console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True, color_system=None)
+    screen = Screen(board, "", Quiet(), console)
+
+    def lines() -> list[str]:
+        return drawn([screen.picture(100.0)])
+
+    assert len(lines()) == 24 and max(map(len, lines())) <= 80
+    assert [line[2:].split()[0] for line in lines()[1:11]] == names
+    assert [line[0] for line in lines()[1:11]] == [">", *" " * 9]
+    assert "WARN all_rejected" in lines()[4]
+    for _ in range(3):
+        screen.press("right")
+    assert lines()[4][0] == ">" and any("all_rejected: it is so" in line for line in lines()[11:])
+    assert "more lines below" in lines()[-1]
+    before = lines()[12]
+    screen.press("down")
+    assert lines()[11] == before
+    for _ in range(100):
+        screen.press("down")
+    assert "WARN detector" in lines()[-2]
+    screen.press("left")
+    assert lines()[3][0] == ">" and lines()[11].startswith("OK")
+
+
+def test_once_shows_all_or_the_one_that_is_wanted() -> None:
+    board = board_with(statuses("/front"), statuses("/rear"))
+    text = "\n".join(drawn(once_lines(board, "", 100.0)))
+    assert "camera /front" in text and "camera /rear" in text
+    text = "\n".join(drawn(once_lines(board, "/rear", 100.0)))
+    assert "camera /front" not in text and "camera /rear" in text
+    assert once_lines(board, "/side", 100.0) == []
+
+
+@pytest.mark.parametrize(
+    ("board", "wanted", "publishers", "needle"),
+    [
+        (Board(), "", [], "nobody publishes /diagnostics on ROS domain 5"),
+        (Board(), "", ["/front/diagnostics"], "/front/diagnostics publishes /diagnostics, but nothing came"),
+        (board_with([Status("cpu", "pc")]), "", ["/pc"], "comes from /pc, but none of it is of edge_vision"),
+        (board_with(statuses("/rear")), "/front", [], "no pipeline in /front, but in /rear"),
+    ],
+)
+def test_where_nothing_comes_it_says_what_to_do(
+    board: Board, wanted: str, publishers: list[str], needle: str
+) -> None:
+    lines = nothing_came(board, wanted, 6.0, 5, publishers)
+    assert needle in lines[0]
+    assert any(word in " ".join(lines) for word in ("ros2 ", "--camera"))
+
+
+def test_the_live_picture_says_it_too() -> None:
+    console = Console(file=io.StringIO(), width=80, height=24)
+    screen = Screen(Board(), "", Quiet(), console)
+    assert "waiting for /diagnostics" in "\n".join(drawn([screen.picture(screen._since_s + 1)]))
+    text = " ".join(" ".join(drawn([screen.picture(screen._since_s + 9)])).split())
+    assert "nobody publishes /diagnostics" in text and "make demo" in text
+
+
+@pytest.mark.parametrize(
+    ("sent", "keys"),
+    [
+        ("q", ["q"]),
+        ("Q", ["q"]),
+        ("\x1b[A\x1b[B", ["up", "down"]),
+        ("\x1bOC\x1b[D", ["right", "left"]),
+        ("\t\x1b[Zjk", ["right", "left", "down", "up"]),
+        ("\x1b[5~x\x1b", ["x", "escape"]),
+        ("\x1b[1;5Aq", ["up", "q"]),
+        ("\x1b[", []),
+    ],
+)
+def test_keys(sent: str, keys: list[str]) -> None:
+    assert list(named_keys(sent)) == keys
+
+
+def test_the_keyboard_leaves_the_terminal_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "r") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        before = termios.tcgetattr(theirs)
+        with pytest.raises(ZeroDivisionError), Keyboard() as keyboard:
+            assert termios.tcgetattr(theirs) != before
+            assert keyboard.pressed() == []
+            os.write(ours, b"q\x1b[A")
+            pressed: list[str] = []
+            while len(pressed) < 2:
+                pressed += keyboard.pressed()
+            assert pressed == ["q", "up"]
+            raise ZeroDivisionError
+        assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+
+
+def test_without_a_terminal_there_are_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("q"))
+    with Keyboard() as keyboard:
+        assert keyboard.pressed() == []
+
+
+def run_top(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edge_vision.top", *arguments],
+        cwd=REPO,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_help_shows_examples_and_keys() -> None:
+    done = run_top("--help")
+    assert done.returncode == 0 and "examples:" in done.stdout and "q quit" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needle"),
+    [
+        ([], "--once prints one picture"),
+        (["--wait", "0", "--once"], "expected seconds above 0, got 0"),
+        (["--svg", "a.svg"], "--svg goes with --once"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_wrong_arguments(arguments: list[str], needle: str) -> None:
+    done = run_top(*arguments)
+    assert done.returncode == 2 and needle in done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_rich_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "rich", None)
+    monkeypatch.setattr(app, "Stop", lambda: None)
+    assert app.main(["--once"]) == 1
+    assert "pip install rich" in capsys.readouterr().err
