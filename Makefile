@@ -26,7 +26,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate bench-diagnostics soak evaluate-gate top setup setup-test setup-evaluate setup-top lock clean distclean
+.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover soak evaluate-gate top setup setup-test setup-bench setup-evaluate setup-top lock clean distclean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +70,9 @@ bench-pipeline: setup  ## Measure the pipeline; results in out/bench/pipeline.js
 bench-gate: setup  ## Measure the gate; results in out/bench/gate.json
 	$(VENV_PYTHON) bench/gate.py $(ARGS)
 
+bench-backends: setup-bench  ## Compare the runtimes, and PyTorch; results in out/bench/backends.json
+	$(VENV_PYTHON) bench/backends.py $(ARGS)
+
 bench-diagnostics: setup-test  ## Measure the diagnostics; results in out/bench/diagnostics.json
 	$(VENV_PYTHON) bench/diagnostics.py --minutes $(MINUTES) $(ARGS)
 
@@ -90,6 +93,9 @@ setup:  ## Make .venv, fetch videos and models (what `make demo` needs)
 
 setup-test:
 	@$(SETUP) test
+
+setup-bench:
+	@$(SETUP) bench
 
 setup-evaluate:
 	@$(SETUP) evaluate
