@@ -6,7 +6,7 @@ it is flooded, which is measured first. Another process, this one, subscribes to
 
 age_ms_p99              from the image's stamp to its detections here, through DDS. The one slot before the
                         detector holds the newest image, so an age is a service time and a wait under one.
-service_ms_p50          the detector's time for a frame, from its status, the median of the run. service_ms_p99
+service_ms_p50          the detector's time for a frame by its status, the median of the run. service_ms_p99
                         likewise: it is far from p50 where other programs take the cores, and so is the age.
 age_slope_ms_per_min    of the medians of 5 s; Theil and Sen, as for the memory. The first 15 s do not count.
 rss_slope_kb_per_min    of the pipeline's VmRSS, read from /proc once a second.
