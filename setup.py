@@ -13,6 +13,7 @@ EXECUTABLES = (
     "detector_node",
     "diagnostics_node",
     "pipeline",
+    "doctor",
     "top",
 )
 RUNTIME = ["numpy>=1.26", "opencv-python-headless>=4.6", "psutil>=5.9", "PyYAML>=6.0"]
@@ -46,6 +47,8 @@ setup(
         "runtime": RUNTIME,
         "onnxruntime": ["onnxruntime>=1.17"],
         "openvino": ["openvino>=2024.0"],
+        "tensorrt": ["tensorrt-rtx-cu13>=1.4"],
+        "litert": ["ai-edge-litert>=1.2"],
         "nvidia": ["nvidia-ml-py>=12.535"],
         "fetch": FETCH,
         "evaluate": EVALUATE,

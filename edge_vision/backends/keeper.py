@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from edge_vision.backends import FALLBACK, BackendReport, BackendRequest, Session, open_session
 from edge_vision.backends.choice import check_agreement
 from edge_vision.bundles.store import Bundle, load_bundle
+from edge_vision.core.memory import give_back
 from edge_vision.core.slot import Slot
 from edge_vision.core.worker import Worker
 from edge_vision.errors import BackendError, EdgeVisionError
@@ -93,6 +94,7 @@ def load_model(
             runner = make(bundle, session)
             if check and wish.backend != "auto":
                 check_agreement(bundle, name, wish.request)
+            give_back()
             return LoadedModel(bundle, session, report, runner)
         except BackendError as error:
             session.close()
@@ -130,7 +132,8 @@ class ModelKeeper(Generic[R]):
         self._hanging: list[LoadedModel[R]] = []
         self._retry_s, self._backoff_s, self._serving_s = 0.0, FIRST_RETRY_S, 0.0
         self._retrying = False
-        self.swap_error, self.refusals = "", 0
+        self.swap_error = ""
+        self.refused: ModelWish | None = None
 
     @property
     def model(self) -> LoadedModel[R] | None:
@@ -208,7 +211,7 @@ class ModelKeeper(Generic[R]):
 
     def change(self, wish: ModelWish) -> None:
         """Load and check something else in the background, and serve it then. Where that fails, what serves
-        goes on, `swap_error` says why, and `refusals` grows."""
+        goes on, `swap_error` says why, and `refused` is the wish."""
         if self._loader and wish != (self._target or self._wish):
             self._target = wish
             self._loader.put(wish)
@@ -312,9 +315,10 @@ class ModelKeeper(Generic[R]):
         else:
             self.swap_error = f"{wish.model} on {wish.backend} refused: {error}"
             self._tell("error", "model_refused", f"{self.swap_error}; {self._last} goes on")
-            self.refusals += 1
+            self.refused = wish
         self._settle_target(wish)
 
 
 def _close(model: LoadedModel[Any]) -> None:
     model.session.close()
+    give_back()

@@ -8,6 +8,7 @@
     schema      the checks that a manifest is built from; every error names the key
     manifest    bundle.yaml <-> Manifest
     store       folders on disk: the cache, load_bundle, list_bundles
+    importer    makes a bundle from a model file of one's own
     fetch       makes the bundles that this package knows (recipes) from registry packages (packages)
     convert_*   foreign weights -> ONNX
 """

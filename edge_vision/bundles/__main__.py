@@ -1,4 +1,4 @@
-"""`python -m edge_vision.bundles`: make, list, check and show model bundles."""
+"""`python -m edge_vision.bundles`: make, import, list, check and show model bundles."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from edge_vision.bundles.fetch import fetch_bundle, find_recipe
+from edge_vision.bundles.importer import cli
 from edge_vision.bundles.manifest import dump_manifest
 from edge_vision.bundles.recipes import RECIPES
 from edge_vision.bundles.store import bundles_dir, list_bundles, load_bundle
@@ -16,6 +17,7 @@ _EXAMPLES = """\
 examples:
   python -m edge_vision.bundles fetch                              make every known bundle
   python -m edge_vision.bundles fetch ssdlite_mobilenet_v2_coco    make one
+  python -m edge_vision.bundles import yolo11n.onnx                your own model; `import --help` has more
   python -m edge_vision.bundles list                               what is in the store, what can be made
   python -m edge_vision.bundles verify ./my_bundle                 check a folder: manifest, files, hashes
   python -m edge_vision.bundles show ssdlite_mobilenet_v2_coco     print a manifest
@@ -41,15 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m edge_vision.bundles",
-        description="Make, list, check and show model bundles.",
+        description="Make, import, list, check and show model bundles.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="{fetch,list,verify,show}")
+    commands = parser.add_subparsers(required=True, metavar="{fetch,import,list,verify,show}")
     fetch = commands.add_parser("fetch", help="make known bundles in the store")
     fetch.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(RECIPES)}")
     fetch.add_argument("--force", action="store_true", help="make them again even if they are there")
     fetch.set_defaults(run=_fetch)
+    cli.add_arguments(commands.add_parser("import", help="make a bundle from a model file of your own"))
     commands.add_parser("list", help="the bundles in the store").set_defaults(run=_list)
     for command, run, text in (
         ("verify", _verify, "check a bundle's manifest, files and hashes"),

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-from edge_vision.bundles.manifest import MANIFEST_FILE, Manifest, dump_manifest
 from edge_vision.bundles.packages import Report, fetch_package
+from edge_vision.bundles.place import BUILDING, put, store_lock, write_folder
 from edge_vision.bundles.recipes import RECIPES, Recipe
 from edge_vision.bundles.schema import nearest
 from edge_vision.bundles.store import Bundle, bundles_dir, cache_dir, load_bundle
 from edge_vision.errors import BundleError
-
-_BUILDING = ".building-"
-"""Prefix of unfinished folders; no bundle's name can start so."""
 
 
 def fetch_bundle(name: str, force: bool = False, report: Report = print) -> Bundle:
@@ -32,7 +25,7 @@ def fetch_bundle(name: str, force: bool = False, report: Report = print) -> Bund
         # Without the lock first: a store that one may only read is enough when the bundle is there.
         present = None if force else _present(recipe, _silent)
         if present is None:
-            with _store_lock(report):
+            with store_lock(report):
                 present = None if force else _present(recipe, report)
                 return present or _make(recipe, report)
     except OSError as error:
@@ -53,22 +46,6 @@ def find_recipe(name: str) -> Recipe:
 
 def _silent(_line: str) -> None:
     """A report that nobody reads."""
-
-
-@contextlib.contextmanager
-def _store_lock(report: Report) -> Iterator[None]:
-    """One fetch at a time for each cache. The kernel drops the lock when the process ends, in any way."""
-    store = bundles_dir()
-    store.mkdir(parents=True, exist_ok=True)
-    with (store / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report("another fetch is running, waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        for unfinished in store.glob(_BUILDING + "*"):
-            shutil.rmtree(unfinished, ignore_errors=True)
-        yield
 
 
 def _present(recipe: Recipe, report: Report) -> Bundle | None:
@@ -94,30 +71,13 @@ def _make(recipe: Recipe, report: Report) -> Bundle:
     packages = [fetch_package(package, cache_dir() / "downloads", report) for package in recipe.packages]
     report(f"{name}: converting")
     manifest, files = recipe.files(*packages)
-    with tempfile.TemporaryDirectory(prefix=_BUILDING, dir=bundles_dir()) as temporary:
+    with tempfile.TemporaryDirectory(prefix=BUILDING, dir=bundles_dir()) as temporary:
         folder = Path(temporary) / name
-        _write(folder, manifest, files)
+        write_folder(folder, manifest, files)
         bundle = load_bundle(f"{folder}{os.sep}")
         for graph in bundle.manifest.graphs:
             bundle.verify(graph)
-        _put(folder, bundles_dir() / name, Path(temporary) / "old")
+        put(folder, bundles_dir() / name, Path(temporary) / "old")
     bundle = load_bundle(name)
     report(f"{bundle}: made in {bundle.folder}")
     return bundle
-
-
-def _write(folder: Path, manifest: Manifest, files: dict[str, bytes]) -> None:
-    folder.mkdir()
-    for file, data in {**files, MANIFEST_FILE: dump_manifest(manifest).encode()}.items():
-        with (folder / file).open("wb") as out:
-            out.write(data)
-            out.flush()
-            # A robot loses power: the name must not be on disk before the bytes are.
-            os.fsync(out.fileno())
-
-
-def _put(new: Path, place: Path, old: Path) -> None:
-    """Move the new folder to its place; what was there goes with the temporary folder."""
-    if place.exists() or place.is_symlink():
-        place.rename(old)
-    new.rename(place)

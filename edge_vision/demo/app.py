@@ -13,9 +13,10 @@ from typing import Any
 
 from edge_vision.bundles.store import cache_dir
 from edge_vision.core.capture import Capture, SourceError, source_kind
+from edge_vision.core.shipped import shipped
 from edge_vision.demo.facts import write_json
 from edge_vision.demo.live import LiveLine, status_line
-from edge_vision.demo.process import PipelineProcess, shipped
+from edge_vision.demo.process import PipelineProcess
 from edge_vision.demo.record import Record
 from edge_vision.demo.summary import last_words, summarise, write_detections
 from edge_vision.demo.video import LiveRecorder, annotate_file
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--source", help=f"video file, device or URL (default: {' or '.join(VIDEOS)} in the cache)"
     )
-    parser.add_argument("--backend", help="auto, onnxruntime, openvino, ... (default: auto)")
+    parser.add_argument("--backend", help="auto, onnxruntime, openvino, litert, ... (default: auto)")
     parser.add_argument("--model", help="detector bundle, a name or a folder")
     parser.add_argument(
         "--out", type=Path, default=Path("out/demo"), help="folder for the results (default: %(default)s)"

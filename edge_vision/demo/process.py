@@ -126,11 +126,3 @@ def _high_water_mb(pid: int) -> float | None:
     except (OSError, ValueError, psutil.Error):
         pass
     return None
-
-
-def shipped(name: str) -> Path | None:
-    """A file of config/: of the checkout, or of the installed package."""
-    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
-    places = [Path(_root()) / "config"]
-    places += [Path(prefix) / "share" / "edge_vision" / "config" for prefix in prefixes if prefix]
-    return next((place / name for place in places if (place / name).is_file()), None)

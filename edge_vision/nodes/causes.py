@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo
 
 from edge_vision.core.causes import Cause, find_cause
 from edge_vision.core.facts import Endpoint, Facts, Intake, Stage
-from edge_vision.nodes.base import LATEST_IMAGE, OK, EdgeNode
+from edge_vision.nodes.base import LATEST_IMAGE, OK
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 # The order of the flow; other watched nodes take no part.
@@ -23,10 +24,21 @@ NEWS_S = 60.0
 
 
 class CauseWatch:
-    """Names why nothing is published. `note` each report, `look` twice a second."""
+    """Names why nothing is published. `note` each report, `look` twice a second.
 
-    def __init__(self, node: EdgeNode) -> None:
-        self._node = node
+    stale_ms: gives the age above which a report counts no more. news: is told a new cause. namespace: of the
+    pipeline, by default the node's own.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        stale_ms: Callable[[], float],
+        news: Callable[[Cause], None],
+        namespace: str | None = None,
+    ) -> None:
+        self._node, self._stale_ms, self._news = node, stale_ms, news
+        self._namespace = node.get_namespace() if namespace is None else namespace
         self._reports: dict[str, tuple[Stage, float]] = {}
         self._beside: tuple[str, Any] | None = None
         self._beside_count = 0
@@ -49,7 +61,7 @@ class CauseWatch:
             self._reports[name] = (stage, time.monotonic())
 
     def look(self) -> bool:
-        """Look for a cause, and log a new one. True where it has changed."""
+        """Look for a cause, and tell a new one. True where it has changed."""
         found = find_cause(self._facts())
         now_s = time.monotonic()
         if (found.name if found else "") != self._candidate:
@@ -59,15 +71,14 @@ class CauseWatch:
         self.cause = found if lasting else None
         changed = (self.cause.name if self.cause else "") != before
         if self.cause:
-            self._log(self.cause, now_s)
+            self._tell(self.cause, now_s)
         return changed
 
-    def _log(self, cause: Cause, now_s: float) -> None:
+    def _tell(self, cause: Cause, now_s: float) -> None:
         """Once while it lasts; what comes and goes is no news, what is no fault is told once for all."""
         last_s, self._last_s[cause.name] = self._last_s.get(cause.name), now_s
         if last_s is None or (cause.level != OK and now_s - last_s > NEWS_S):
-            level = "info" if cause.level == OK else "warning"
-            self._node.journal.say(level, f"{cause.name}: {cause.text}", "cause", cause=cause.name)
+            self._news(cause)
 
     def close(self) -> None:
         """Stop listening."""
@@ -79,7 +90,7 @@ class CauseWatch:
         self.cause, self._candidate = None, ""
 
     def _facts(self) -> Facts:
-        now_s, limit_s = time.monotonic(), self._node.params["stale_ms"] / 1e3
+        now_s, limit_s = time.monotonic(), self._stale_ms() / 1e3
         fresh = [self._reports[name] for name in FLOW if name in self._reports]
         # A node that fell silent is told as STALE: what it last said explains nothing.
         if any(now_s - arrived_s > limit_s for _, arrived_s in fresh):
@@ -87,20 +98,20 @@ class CauseWatch:
         stages = tuple(self._with_intake(stage) for stage, _ in fresh)
         sim_time = any(stage.says("use_sim_time") for stage in stages)
         clocks = self._node.count_publishers("/clock") if sim_time else 1
-        return Facts(stages, clocks, self._node.get_namespace())
+        return Facts(stages, clocks, self._namespace)
 
     def _with_intake(self, stage: Stage) -> Stage:
         topic = stage.values.get("image_topic", "")
         if not topic or stage.values.get("state") != "active":
             return stage
         own = [
-            _endpoint(info)
+            endpoint(info)
             for info in self._node.get_subscriptions_info_by_topic(topic)
-            if (info.node_name, info.node_namespace) == (stage.name, self._node.get_namespace())
+            if (info.node_name, info.node_namespace) == (stage.name, self._namespace)
         ]
         if not own:  # Not discovered yet, or gone: nothing can be said.
             return stage
-        publishers = tuple(_endpoint(info) for info in self._node.get_publishers_info_by_topic(topic))
+        publishers = tuple(endpoint(info) for info in self._node.get_publishers_info_by_topic(topic))
         others = () if publishers else self._other_images()
         beside = self._heard_beside(topic, stage) if publishers and stage.says("first_stage") else None
         intake = Intake(topic, own[0], publishers, others, beside, self._published_ms(topic, publishers))
@@ -124,7 +135,7 @@ class CauseWatch:
 
     def _is_foreign(self, topic: str) -> bool:
         publishers = self._node.get_publishers_info_by_topic(topic)
-        own = {(name, self._node.get_namespace()) for name in FLOW}
+        own = {(name, self._namespace) for name in FLOW}
         return any((info.node_name, info.node_namespace) not in own for info in publishers)
 
     def _heard_beside(self, topic: str, stage: Stage) -> int | None:
@@ -144,6 +155,14 @@ class CauseWatch:
         self._beside_count += 1
 
 
+def told_output(watch: CauseWatch) -> tuple[int, str, dict[str, Any]]:
+    """Level, sentence and values of the `output` status."""
+    cause = watch.cause
+    values = {"cause": cause.name if cause else "none", "since_s": watch.since_s if cause else 0.0}
+    level, text = (cause.level, f"{cause.name}: {cause.text}") if cause else (OK, "nothing is in the way")
+    return level, text, values
+
+
 def _added(before: Mapping[str, str], now: dict[str, str]) -> dict[str, int]:
     """What the counters gained; empty where one ran back, as new books were started or the node anew."""
     gained = {}
@@ -155,7 +174,8 @@ def _added(before: Mapping[str, str], now: dict[str, str]) -> dict[str, int]:
     return gained
 
 
-def _endpoint(info: Any) -> Endpoint:
+def endpoint(info: Any) -> Endpoint:
+    """What rclpy knows of one end of a topic."""
     qos = info.qos_profile
     deadline_ns = qos.deadline.nanoseconds
     return Endpoint(

@@ -15,6 +15,7 @@ EXECUTABLES = {
     "detector_node": "edge_vision.nodes.detector",
     "diagnostics_node": "edge_vision.nodes.diagnostics",
     "pipeline": "edge_vision.nodes.pipeline",
+    "doctor": "edge_vision.doctor.app",
     "top": "edge_vision.top.app",
 }
 
@@ -72,6 +73,11 @@ def diagnostics_node() -> int:
 def pipeline() -> int:
     """The whole pipeline."""
     return _start("pipeline")
+
+
+def doctor() -> int:
+    """What is right and wrong here."""
+    return _start("doctor")
 
 
 def top() -> int:

@@ -33,7 +33,7 @@ from edge_vision.nodes.stage import StageNode
 from edge_vision.nodes.tracked import TrackedBoxes
 
 # How often a run that hangs, a failed backend's time and a refused model are looked for.
-WATCH_S = 0.25
+WATCH_S = 0.2
 HANGS_TIMES_P50 = 5.0
 # Backends that may fail on one frame before it is given up.
 MOST_ATTEMPTS = 3
@@ -49,7 +49,7 @@ class DetectorNode(StageNode):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._keeper: ModelKeeper[Detector] = ModelKeeper(_detector, self._tell, self._on_model)
-        self._refusals = self._models_loaded = 0
+        self._models_loaded = 0
         self._watch_timer: Any = None
         self._windows = {name: LatencyWindow() for name in STAGES}
         self._debug_writer = ImageWriter()
@@ -99,7 +99,7 @@ class DetectorNode(StageNode):
 
     # The model.
     def _tell(self, severity: str, event: str, text: str) -> None:
-        self.journal.event(event, text, severity)
+        self.journal.event(event, text, severity, **self._keeper.status_values())
 
     def _on_model(self, model: LoadedModel[Detector]) -> None:
         """Another model serves, or the same on another backend. Any thread."""
@@ -120,18 +120,16 @@ class DetectorNode(StageNode):
             job = self._keeper.give_up(limit_ms / 1e3)
             if job is not None:
                 self.replace_worker(job)
-        if self._keeper.refusals != self._refusals:
-            self._refusals = self._keeper.refusals
+        refused, self._keeper.refused = self._keeper.refused, None
+        if refused == wish_of(self):
             self._take_back()
 
     def _take_back(self) -> None:
         """Set the parameters to what serves: one that is set is one that acts."""
         wish = self._keeper.wish
-        if wish is None or wish_of(self) == wish:
-            return
-        values = params_of(wish)
+        values = params_of(wish) if wish else {}
         changed = [name for name in values if values[name] != self.params[name]]
-        self.set_parameters([Parameter(name, value=values[name]) for name in changed])
+        self.set_parameters_atomically([Parameter(name, value=values[name]) for name in changed])
 
     def _announce(self) -> None:
         """Publish the latched topics: what the class ids mean, and which model says so."""

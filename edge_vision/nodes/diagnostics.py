@@ -9,11 +9,12 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
+from edge_vision.core.causes import Cause
 from edge_vision.core.resources import ProcessMeter
 from edge_vision.core.sensors import Missing
 from edge_vision.nodes import run, specs
 from edge_vision.nodes.base import ERROR, OK, RESULTS, STATUS, WARN, EdgeNode, steady_clock
-from edge_vision.nodes.causes import CauseWatch
+from edge_vision.nodes.causes import CauseWatch, told_output
 from edge_vision.nodes.conversions import status_message, status_values
 from edge_vision.nodes.system import SystemReport
 
@@ -41,7 +42,7 @@ class DiagnosticsNode(EdgeNode):
         self._meters: dict[int, ProcessMeter] = {}
         self._watched: list[Any] = []
         self._system = SystemReport(self.sensor_root)
-        self._causes = CauseWatch(self)
+        self._causes = CauseWatch(self, lambda: float(self.params["stale_ms"]), self._on_cause)
         self._look_timer = self.create_timer(LOOK_PERIOD_S, self._look, clock=steady_clock())
         self._publisher: Any = None
         self._since_s = time.monotonic()
@@ -79,11 +80,13 @@ class DiagnosticsNode(EdgeNode):
         if self._publisher and self._causes.look():
             self._publish([self._output_status()])
 
+    def _on_cause(self, cause: Cause) -> None:
+        level = "info" if cause.level == OK else "warning"
+        self.journal.say(level, f"{cause.name}: {cause.text}", "cause", cause=cause.name)
+
     def _output_status(self) -> DiagnosticStatus:
         """Whether detections come out, and if not why."""
-        cause = self._causes.cause
-        values = {"cause": cause.name if cause else "none", "since_s": self._causes.since_s if cause else 0.0}
-        level, text = (cause.level, f"{cause.name}: {cause.text}") if cause else (OK, "nothing is in the way")
+        level, text, values = told_output(self._causes)
         return status_message(self._title("output"), self.camera, level, text, values)
 
     def publish_status(self) -> None:

@@ -62,7 +62,8 @@ class DetectorFeedback:
         try:
             stamp_ns, found = stamp_to_ns(message.header.stamp), detections_from_message(message)
         except (EdgeVisionError, ValueError) as error:  # A stamp that is none, a class id that is no number.
-            self._node.log_throttled("error", f"a message on {self._topic} is not understood: {error}")
+            text = f"a message on {self._topic} is not understood: {error}. Who else publishes there?"
+            self._node.log_throttled("error", text, "feedback")
             return
         self._found(stamp_ns, found)
 

@@ -88,7 +88,7 @@ class GateNode(StageNode):
         try:
             self._gate.inferred(stamp_ns, found)
         except Exception as error:  # It must not cost the detector its frame.
-            self.log_throttled("error", f"the audit failed: {error}", "audit")
+            self.log_throttled("error", f"the audit failed: {error}. Please report this", "audit")
 
     # Work.
     def process(self, frame: Frame, tick: Tick | None) -> None:
@@ -129,7 +129,9 @@ class GateNode(StageNode):
             except ImageError:  # It cannot be decoded: the detector could not either.
                 raise
             except Exception as error:
-                self.log_throttled("error", f"gate failed, the frame passes: {error}", "gate_error")
+                self.log_throttled(
+                    "error", f"gate failed, the frame passes: {error}. Please report this", "gate_error"
+                )
                 self._gate.reset("gate_error")
                 self._judged_stamp_ns = None
                 return GateDecision(True, "gate_error", NO_REGIONS)

@@ -132,7 +132,7 @@ class StageNode(EdgeNode):
         """Leave a worker that hangs to itself, and go on with the frame that it hung on, or a newer one."""
         left, self._worker = self._worker, self._new_worker()
         waiting = left.stop(0.0)[:1] if left else []
-        for frame, tick in (job, *(one for one in waiting if one is not job)):
+        for frame, tick in (job, *(one for one in waiting if one[0] is not job[0])):
             self._enqueue(frame, tick)
 
     @property
@@ -252,7 +252,8 @@ class StageNode(EdgeNode):
         try:
             tick = tick_from_message(message)
         except (ValueError, TypeError, AttributeError) as error:
-            self.log_throttled("error", f"a message on {self.ticks_in} is no tick: {error}")
+            text = f"a message on {self.ticks_in} is no tick: {error}. Who else publishes there?"
+            self.log_throttled("error", text, "no tick")
             return
         seq = self.hub.next_seq()
         tick = tick._replace(seq=seq)
@@ -273,7 +274,7 @@ class StageNode(EdgeNode):
             elif self._ticks_topic:
                 self.hub.tell(self._ticks_topic, tick)
         except Exception as error:  # It must not cost the stage that tells its frame.
-            self.log_throttled("error", f"a tick was not taken up: {error}", "tick")
+            self.log_throttled("error", f"a tick was not taken up: {error}. Please report this", "tick")
 
     # Work.
     def _do(self, job: Job) -> None:

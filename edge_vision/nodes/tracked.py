@@ -79,7 +79,9 @@ class TrackedBoxes:
             return self._line.inferred(frame.stamp_ns, found, (frame.width_px, frame.height_px))
         except Exception as error:  # It must not cost the detector its frame.
             self._line.reset()
-            self._node.log_throttled("error", f"tracking failed, all tracks end: {error}", "tracking")
+            self._node.log_throttled(
+                "error", f"tracking failed, all tracks end: {error}. Please report this", "tracking"
+            )
             return None
 
     def _show(self, outlet: Outlet, tracks: Tracks, tick: Tick) -> None:

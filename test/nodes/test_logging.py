@@ -8,6 +8,7 @@ import shutil
 
 import cv2
 import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from model_cases import SSD, bundle_or_skip
 from ros_cases import (
@@ -15,6 +16,7 @@ from ros_cases import (
     AS_SEEN,
     CHAIN,
     DetectorNode,
+    DiagnosticArray,
     DiagnosticsNode,
     GateNode,
     Image,
@@ -163,6 +165,19 @@ def test_a_model_is_told_with_what_runs_it_and_so_is_its_successor(start, robot,
     assert len(log.events("model_loaded")) == 1
 
 
+def test_a_model_that_is_swapped_while_it_runs(start, robot, log, tmp_path):
+    folder = tmp_path / "bundles" / "other_model"
+    shutil.copytree(bundle_or_skip(SSD).folder, folder)
+    text = (folder / "bundle.yaml").read_text().replace(f"name: {SSD}", "name: other_model")
+    (folder / "bundle.yaml").write_text(text)
+    start([DetectorNode], ros_args=log.ros_args)
+    assert robot.set("detector", model=str(folder)).successful
+    assert log.one("model_swapped")["model"].startswith("other_model")
+    assert robot.set("detector", model=str(tmp_path / "nothing")).successful
+    event = log.one("model_refused")
+    assert event["level"] == "ERROR" and event["model"].startswith("other_model")
+
+
 def test_a_fallback(start, log):
     start([DetectorNode], {"detector": {"backend": "onnxruntime", "device": "qnn"}}, log.ros_args)
     event = log.one("fallback")
@@ -192,6 +207,17 @@ def test_a_cause(start, robot, log):
     assert log.one("cause", cause="no_publisher")["level"] == "WARN"
     robot.turns(2.0)
     log.one("cause", cause="no_publisher")
+
+
+def test_messages_of_somebody_else_do_not_fill_the_log(start, robot, log):
+    """Each is wrong in another way."""
+    start([DetectorNode], ros_args=log.ros_args)
+    ticks = robot.publisher(DiagnosticArray, "cascade_ticks", 100)
+    for n in range(2, 40):
+        ticks.publish(DiagnosticArray(status=[DiagnosticStatus()] * n))
+    event = log.one("message")
+    robot.turns(1.0)
+    assert log.one("message") == event and "is no tick" in event["text"]
 
 
 def test_what_was_said_before_the_file_was_known_is_in_it_too(start, log):

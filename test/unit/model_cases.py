@@ -15,6 +15,7 @@ from edge_vision.core.frame import Frame
 from edge_vision.errors import BundleError
 
 SSD = "ssdlite_mobilenet_v2_coco"
+OIDV4 = "ssd_mobilenet_v2_oidv4"
 EFFICIENTNET = "efficientnet_lite0_imagenet"
 
 
@@ -26,12 +27,18 @@ def bundle_or_skip(name: str) -> Bundle:
         pytest.skip(f"bundle {name} is not there: {error}")
 
 
-def video_frame(name: str, index: int) -> Frame:
-    """One frame of a cached clip."""
+def clip_or_skip(name: str) -> str:
+    """The path of a cached clip."""
     path = cache_dir() / "video" / name
     if not path.exists():
         pytest.skip(f"{path} is not there: the demo's set-up fetches it")
-    capture = cv2.VideoCapture(str(path))
+    return str(path)
+
+
+def video_frame(name: str, index: int) -> Frame:
+    """One frame of a cached clip."""
+    path = clip_or_skip(name)
+    capture = cv2.VideoCapture(path)
     capture.set(cv2.CAP_PROP_POS_FRAMES, index)
     ok, image = capture.read()
     capture.release()
@@ -66,6 +73,7 @@ def mean_graph(path: Path, shape: tuple[int, ...] = (1, 3, 8, 8)) -> Path:
 
 __all__ = [
     "EFFICIENTNET",
+    "OIDV4",
     "SSD",
     "bundle_or_skip",
     "mean_graph",

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from edge_vision.core.heads.base import ClassificationHead, DetectionHead, Head, ModelBoxes
+from edge_vision.core.heads.centernet import CenterNetHead
 from edge_vision.core.heads.classifier import ClassifierHead
+from edge_vision.core.heads.decoded import DecodedHead
+from edge_vision.core.heads.detr import DetrHead
+from edge_vision.core.heads.detr_rows import DetrRowsHead
+from edge_vision.core.heads.end_to_end import EndToEndHead
+from edge_vision.core.heads.nanodet import NanoDetHead
 from edge_vision.core.heads.ssd import SsdHead
+from edge_vision.core.heads.tflite_detection import TfliteDetectionHead
+from edge_vision.core.heads.yolov5 import YoloV5Head
+from edge_vision.core.heads.yolov8 import YoloV8Head
+from edge_vision.core.heads.yolox import YoloxHead
 from edge_vision.core.specs import HeadSpec, InputSpec
 from edge_vision.errors import HeadError
 
 if TYPE_CHECKING:
     from edge_vision.backends.base import TensorSpec
 
-HEADS: dict[str, type[SsdHead] | type[ClassifierHead]] = {
+HEADS: dict[str, Callable[[HeadSpec, InputSpec, Sequence[TensorSpec], int], Head]] = {
     "ssd": SsdHead,
+    "yolov5": YoloV5Head,
+    "yolov8": YoloV8Head,
+    "yolox": YoloxHead,
+    "end_to_end": EndToEndHead,
+    "nanodet": NanoDetHead,
+    "centernet": CenterNetHead,
+    "detr": DetrHead,
+    "detr_rows": DetrRowsHead,
+    "decoded": DecodedHead,
+    "tflite_detection": TfliteDetectionHead,
     "classifier": ClassifierHead,
 }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
+from edge_vision.core.nms import nms
 from edge_vision.core.specs import HeadSpec, Thresholds
 from edge_vision.errors import HeadError
 
@@ -28,6 +29,30 @@ class ModelBoxes:
     xyxy_model: np.ndarray
     scores: np.ndarray
     class_ids: np.ndarray
+
+    @staticmethod
+    def suppressed(
+        xyxy_model: np.ndarray, scores: np.ndarray, class_ids: np.ndarray, thresholds: Thresholds
+    ) -> ModelBoxes:
+        """Of candidates in any order, those that `nms` keeps: class by class, best first."""
+        keep = nms(xyxy_model, scores, class_ids, thresholds.iou_threshold, thresholds.max_detections)
+        return _model_boxes(xyxy_model[keep], scores[keep], class_ids[keep])
+
+    @staticmethod
+    def best(
+        xyxy_model: np.ndarray, scores: np.ndarray, class_ids: np.ndarray, thresholds: Thresholds
+    ) -> ModelBoxes:
+        """The best max_detections candidates, for graphs that need no suppression. Ties keep their order."""
+        keep = np.argsort(-scores, kind="stable")[: thresholds.max_detections]
+        return _model_boxes(xyxy_model[keep], scores[keep], class_ids[keep])
+
+
+def _model_boxes(xyxy_model: np.ndarray, scores: np.ndarray, class_ids: np.ndarray) -> ModelBoxes:
+    return ModelBoxes(
+        xyxy_model.astype(np.float32, copy=False),
+        scores.astype(np.float32, copy=False),
+        class_ids.astype(np.int32),
+    )
 
 
 class DetectionHead(ABC):
@@ -57,6 +82,10 @@ class ClassificationHead(ABC):
 Head = DetectionHead | ClassificationHead
 
 
+Shape = tuple[int | str, ...]
+"""A shape that a head expects: numbers, and names of sides that may have any length, as in (1, "n", 4)."""
+
+
 @dataclass(frozen=True, slots=True)
 class OutputReader:
     """Takes one output, and answers for its shape and its numbers."""
@@ -64,12 +93,10 @@ class OutputReader:
     head: str
     role: str
     name: str
-    shape: tuple[int, ...]
+    shape: Shape
 
     @staticmethod
-    def find(
-        spec: HeadSpec, role: str, outputs: Sequence[TensorSpec], shape: tuple[int, ...]
-    ) -> OutputReader:
+    def find(spec: HeadSpec, role: str, outputs: Sequence[TensorSpec], shape: Shape) -> OutputReader:
         """The output that plays a role. Raises HeadError where it is missing or of another shape."""
         name = spec.outputs.get(role)
         if name is None:
@@ -93,7 +120,7 @@ class OutputReader:
         if self.name not in outputs:
             raise HeadError(f"expected output '{self.name}' from the runtime, got {_listed(outputs)}")
         values = outputs[self.name]
-        if values.shape != self.shape:
+        if values.shape != self.shape and not _fits(values.shape, self.shape):
             raise self.misfit(values.shape)
         # One sum tells in most calls: it is finite only where all numbers are (but may overflow).
         if not math.isfinite(float(values.sum())) and not np.isfinite(values).all():
@@ -107,8 +134,8 @@ class OutputReader:
     def misfit(self, shape: Sequence[int | None]) -> HeadError:
         """The error for an output of another shape."""
         return HeadError(
-            f"head '{self.head}' expects {self.role} of shape {list(self.shape)}, output '{self.name}' has "
-            f"{list(shape)}: check input size, labels and head in bundle.yaml against the graph"
+            f"head '{self.head}' expects {self.role} of shape {_shown(self.shape)}, output '{self.name}' has "
+            f"{_shown(shape)}: check input size, labels and head in bundle.yaml against the graph"
         )
 
 
@@ -127,9 +154,40 @@ def choose(spec: HeadSpec, option: str, value: object, known: Mapping[str, objec
     return value
 
 
-def _fits(actual: Sequence[int | None], expected: Sequence[int]) -> bool:
+def sizes_of(spec: HeadSpec, option: str, value: object) -> tuple[int, ...]:
+    """An option that is a list of whole numbers above 0, such as strides. Raises HeadError."""
+    if not isinstance(value, (list, tuple)) or not value:
+        raise HeadError(f"head '{spec.type}': option {option} is a list of whole numbers, got {value!r}")
+    return tuple(whole_of(spec, option, size, 1, 1024) for size in value)
+
+
+def whole_of(spec: HeadSpec, option: str, value: object, low: int, high: int) -> int:
+    """An option that is a whole number in low..high. Raises HeadError."""
+    if type(value) is not int or not low <= value <= high:
+        raise HeadError(
+            f"head '{spec.type}': option {option} is a whole number, {low} to {high}, got {value!r}"
+        )
+    return value
+
+
+def number_of(spec: HeadSpec, option: str, value: object, low: float, high: float) -> float:
+    """An option that is a number in low..high. Raises HeadError."""
+    if type(value) not in (int, float) or not low <= value <= high:  # type: ignore[operator]
+        raise HeadError(
+            f"head '{spec.type}': option {option} is a number, {low:g} to {high:g}, got {value!r}"
+        )
+    return float(value)  # type: ignore[arg-type]
+
+
+def _fits(actual: Sequence[int | None], expected: Shape) -> bool:
     """Whether a graph's shape, whose free dimensions are None, can be the expected one."""
-    return len(actual) == len(expected) and all(a in (None, e) for a, e in zip(actual, expected, strict=True))
+    return len(actual) == len(expected) and all(
+        a is None or isinstance(e, str) or a == e for a, e in zip(actual, expected, strict=True)
+    )
+
+
+def _shown(shape: Sequence[int | str | None]) -> str:
+    return f"[{', '.join(str(side) for side in shape)}]"
 
 
 def _listed(names: object) -> str:

@@ -8,16 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_vision.core.heads.base import ClassificationHead, OutputReader, choose, read_options
+from edge_vision.core.heads.scores import softmax
 from edge_vision.core.specs import HeadSpec, InputSpec
 
 if TYPE_CHECKING:
     from edge_vision.backends.base import TensorSpec
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """(k,) logits -> (k,) probabilities that sum to 1; the maximum is taken off first against overflow."""
-    powers = np.exp(logits - logits.max())
-    return powers / powers.sum()
 
 
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"softmax": softmax, "none": np.copy}

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_vision.core.heads.base import DetectionHead, ModelBoxes, OutputReader, choose, read_options
-from edge_vision.core.nms import nms
+from edge_vision.core.heads.geometry import capped_exp
+from edge_vision.core.heads.scores import ACTIVATIONS
 from edge_vision.core.specs import HeadSpec, InputSpec, Thresholds
 from edge_vision.errors import HeadError
 
@@ -70,23 +71,6 @@ def _anchor_grid(rows: int, columns: int, height_px: int, width_px: int, shapes:
 ANCHOR_LAYOUTS: dict[str, Callable[[int, int], np.ndarray]] = {"ssd_mobilenet_v2": ssd_mobilenet_v2_anchors}
 
 
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)), for any finite float32 without overflow."""
-    return 0.5 * (1.0 + np.tanh(0.5 * logits))
-
-
-def logit(probability: float) -> float:
-    """The inverse of sigmoid; minus and plus infinity for 0 and 1."""
-    if probability <= 0.0:
-        return -math.inf
-    return math.inf if probability >= 1.0 else math.log(probability / (1.0 - probability))
-
-
-# Name -> raw number to score, and score threshold to the same threshold on raw numbers.
-_Activation = tuple[Callable[[np.ndarray], np.ndarray], Callable[[float], float]]
-ACTIVATIONS: dict[str, _Activation] = {"sigmoid": (sigmoid, logit), "none": (lambda raw: raw, float)}
-
-
 class SsdHead(DetectionHead):
     """Roles: boxes (1, anchors, 4) as y, x, h, w codes; scores (1, anchors, classes).
 
@@ -121,8 +105,7 @@ class SsdHead(DetectionHead):
         scores = self._to_score(raw[anchor, column])
         xyxy = self._to_boxes(codes[anchor], self._anchors[anchor])
         class_ids = (column - self._skip).astype(np.int32)
-        keep = nms(xyxy, scores, class_ids, thresholds.iou_threshold, thresholds.max_detections)
-        return ModelBoxes(xyxy[keep], scores[keep], class_ids[keep])
+        return ModelBoxes.suppressed(xyxy, scores, class_ids, thresholds)
 
     def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
         raw = self._scores.read(outputs)[0, :, self._skip :]
@@ -138,8 +121,7 @@ class SsdHead(DetectionHead):
         """(n, 4) codes and anchors -> (n, 4) float32 boxes in pixels of the input tensor."""
         steps = codes * self._per_code
         centre = steps[:, :2] * anchors[:, 2:] + anchors[:, :2]
-        # A code this large is a broken output; the cap keeps its box finite.
-        half = np.exp(np.minimum(steps[:, 2:], 20.0)) * anchors[:, 2:] * np.float32(0.5)
+        half = capped_exp(steps[:, 2:]) * anchors[:, 2:] * np.float32(0.5)
         return np.concatenate((centre - half, centre + half), axis=1)[:, [1, 0, 3, 2]]
 
 

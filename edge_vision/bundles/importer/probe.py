@@ -1,0 +1,57 @@
+"""One run on noise: the shapes and numbers that the outputs really have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_vision.backends import available_backends, make_backend
+from edge_vision.backends.base import BackendRequest, TensorSpec
+from edge_vision.errors import BackendError, BundleError
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """outputs: with the shapes of this run. values: by name; {} where no backend here reads the format.
+
+    backend: who ran it, "" for nobody.
+    """
+
+    outputs: tuple[TensorSpec, ...]
+    values: dict[str, np.ndarray]
+    backend: str
+
+
+def backends_for(file_format: str) -> list[str]:
+    """The installed backends that read a graph format, the preferred one first."""
+    return [
+        name
+        for name, reason in available_backends().items()
+        if reason is None and file_format in make_backend(name).graph_formats
+    ]
+
+
+def probe_graph(path: Path, file_format: str, outputs: tuple[TensorSpec, ...], source: Path) -> Probe:
+    """Run the graph once on the first backend that reads it. Raises BundleError where it cannot be run."""
+    names = backends_for(file_format)
+    if not names:
+        return Probe(outputs, {}, "")
+    try:
+        session = make_backend(names[0]).load(path, BackendRequest())
+        values = session.run({one.name: _noise(one) for one in session.inputs})
+        kept = {name: np.array(value) for name, value in values.items()}
+        session.close()
+    except BackendError as error:
+        text = str(error).replace(str(path), str(source))
+        raise BundleError(f"{source}: expected a graph that runs, got an error: {text}") from None
+    specs = tuple(TensorSpec(name, value.shape, value.dtype.name) for name, value in kept.items())
+    return Probe(specs, kept, f"{names[0]} {session.actual.version}")
+
+
+def _noise(one: TensorSpec) -> np.ndarray:
+    """A picture of nothing: each pixel its own number, 0 to 255, or 0 to 1 for floats."""
+    shape = tuple(size or 1 for size in one.shape)
+    noise = np.random.default_rng(0).random(shape)
+    return (noise * 255).astype(np.uint8) if one.dtype == "uint8" else noise.astype(one.dtype)

@@ -1,0 +1,61 @@
+"""One line of the check list, and what all lines together mean to a script."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from edge_vision import __version__
+
+OK, WARN, ERROR, UNKNOWN = LEVELS = ("OK", "WARN", "ERROR", "UNKNOWN")
+INSTALLATION, RUNNING = "installation", "running"
+FORMAT = 1
+"""Of the JSON document; raised when a key changes its meaning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """part: installation or running. level: UNKNOWN where one could not look. text: one sentence, with the
+    remedy where something is wrong. values: figures behind it, units in their names."""
+
+    part: str
+    name: str
+    level: str
+    text: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def exit_code(checks: Sequence[Check]) -> int:
+    """0 all good, 1 warnings, 2 errors, 3 something could not be looked at."""
+    levels = {check.level for check in checks}
+    return next((code for level, code in ((ERROR, 2), (UNKNOWN, 3), (WARN, 1)) if level in levels), 0)
+
+
+def counts(checks: Sequence[Check]) -> dict[str, int]:
+    """How many checks have each level."""
+    counted = Counter(check.level for check in checks)
+    return {level: counted[level] for level in LEVELS}
+
+
+def document(checks: Sequence[Check]) -> dict[str, Any]:
+    """All as one JSON object; docs/diagnostics.md describes it."""
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "time": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "exit_code": exit_code(checks),
+        "counts": counts(checks),
+        "checks": [
+            {
+                "part": check.part,
+                "name": check.name,
+                "level": check.level,
+                "text": check.text,
+                "values": dict(check.values),
+            }
+            for check in checks
+        ],
+    }

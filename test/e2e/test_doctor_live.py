@@ -1,0 +1,195 @@
+"""The doctor beside real pipelines, each in a process of its own: what it says, and what it exits with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from model_cases import SSD, bundle_or_skip
+from ros_cases import LATCHED, SENSOR, DiagnosticArray, Image
+from vision_msgs.msg import Detection2DArray
+
+from edge_vision.bundles.store import cache_dir
+from edge_vision.nodes.conversions import status_values
+
+ROOT = Path(__file__).parents[2]
+# A machine that tests share is no fault of the pipeline.
+CALM = """\
+/**/diagnostics:
+  ros__parameters:
+    max_cpu_percent: 100.0
+    max_memory_percent: 100.0
+    max_age_ms: 600000.0
+"""
+
+
+def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run it as a user does, in the domain of the test."""
+    return subprocess.run(
+        [sys.executable, "-m", "edge_vision.nodes.cli", "doctor", *arguments],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def looked(*arguments: str):
+    """(exit code, checks by name) of a look at what runs."""
+    done = doctor("--running", "--json", *arguments)
+    assert "Traceback" not in done.stderr, done.stderr
+    document = json.loads(done.stdout)
+    assert document["exit_code"] == done.returncode and document["format"] == 1
+    assert all(check["part"] == "running" for check in document["checks"])
+    return done.returncode, {check["name"]: check for check in document["checks"]}
+
+
+@pytest.fixture
+def pipeline(launch, tmp_path):
+    """Starts a pipeline with the calm limits: pipeline(name, *arguments)."""
+    params = tmp_path / "calm.yaml"
+    params.write_text(CALM)
+
+    def begin(name="pipeline", *arguments):
+        bundle_or_skip(SSD)
+        own = [one for one in arguments if one != "--ros-args"]
+        before = own[: own.index("-p")] if "-p" in own else own
+        return launch(name, *before, "--ros-args", "--params-file", params, *own[len(before) :])
+
+    return begin
+
+
+def told(robot, cause):
+    """The sentence of `output` on /diagnostics, once this cause is named."""
+    heard = robot.listen(DiagnosticArray, "/diagnostics", wait=False)
+
+    def fitting():
+        outputs = [one for message in heard for one in message.status if one.name.endswith("output")]
+        fits = [one.message for one in outputs if status_values(one)["cause"] == cause]
+        return fits[-1] if fits else None
+
+    return robot.wait(fitting, f"the cause {cause}")
+
+
+def test_a_healthy_pipeline(pipeline, robot):
+    clip = cache_dir() / "video" / "vtest.avi"
+    if not clip.exists():
+        pytest.skip(f"{clip} is not there: the demo's set-up fetches it")
+    pipeline("pipeline", "--source", clip, "--loop")
+    told(robot, "none")
+    robot.status("detector", lambda status, values: values.get("ledger.inferred", "0") != "0")
+    code, found = looked()
+    assert code == 0, found
+    assert {"graph", "source", "gate", "cascade", "detector", "system", "output"} <= set(found)
+    assert found["graph"]["values"]["namespaces"] == ["/"]
+    assert found["output"]["values"]["cause"] == "none"
+    assert float(found["detector"]["values"]["age_ms.p95"]) > 0
+    text = doctor("--running")
+    assert text.returncode == 0 and text.stdout.rstrip().endswith("exit code 0")
+    for name in found:  # The process's status has its id in its name, and is the same one.
+        assert f"OK       {name} " in text.stdout, text.stdout
+
+
+CAUSES = {
+    "no_publisher": (1, []),
+    "incompatible_qos": (2, ["-p", "gate:qos_overrides./image_raw.subscription.reliability:=reliable"]),
+    "model_not_loaded": (2, ["-p", "detector:model:=no_such_bundle"]),
+    "sim_time_without_clock": (2, ["-p", "use_sim_time:=true"]),
+}
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_causes(pipeline, robot, cause):
+    code, arguments = CAUSES[cause]
+    if cause != "no_publisher":
+        robot.node.create_publisher(Image, "image_raw", SENSOR)
+    pipeline("pipeline", *arguments)
+    sentence = told(robot, cause)
+    found_code, found = looked()
+    assert found["output"]["text"] == sentence and found_code == code, found
+    text = doctor("--running")
+    assert text.returncode == code and sentence in text.stdout
+    assert "/robot" in text.stdout
+
+
+def test_a_gate_alone_is_looked_at_without_a_diagnostics_node(pipeline, robot):
+    pipeline("gate_node", "-p", "gate:max_rate_hz:=5.0", "-r", "__ns:=/front")
+    robot.status("/front/gate", lambda status, values: values["state"] == "active")
+    code, found = looked("--namespace", "front")
+    assert code == 1
+    assert "ros2 run edge_vision diagnostics_node" in found["front/diagnostics"]["text"]
+    assert "nobody publishes /front/image_raw" in found["front/output"]["text"]
+    assert found["front/gate"]["values"]["state"] == "active"
+    code, found = looked("--namespace", "/rear")
+    assert code == 2 and "but in /front" in found["graph"]["text"]
+
+
+def test_a_listener_that_gets_nothing_is_told(pipeline, robot):
+    robot.node.create_subscription(Detection2DArray, "detections", lambda message: None, LATCHED)
+    pipeline("detector_node")
+    robot.status("detector", lambda status, values: values["state"] == "active")
+    _, found = looked()
+    assert found["detections"]["level"] == "WARN"
+    assert (
+        "/robot gets nothing from /detections: it asks for durability transient_local"
+        in (found["detections"]["text"])
+    )
+
+
+def test_two_pipelines_in_one_namespace(pipeline, robot):
+    for _ in range(2):
+        pipeline("gate_node")
+    robot.wait(
+        lambda: [name for name, _ in robot.node.get_node_names_and_namespaces()].count("gate") == 2,
+        "two gates",
+    )
+    done = doctor("--running")
+    assert done.returncode == 2 and "two nodes are called /gate" in done.stdout
+
+
+def test_nothing_runs_but_others(domain, robot):
+    robot.node.create_publisher(Image, "front/image_raw", SENSOR)
+    code, found = looked("--seconds", "4")
+    assert code == 2 and list(found) == ["graph"]
+    text = found["graph"]["text"]
+    assert f"domain {domain}, discovery range LOCALHOST" in text
+    assert "other nodes: /robot" in text and "image topics: /front/image_raw" in text
+
+
+def test_nothing_runs_at_all(domain):
+    code, found = looked("--seconds", "2")
+    assert code == 2 and "no other node either" in found["graph"]["text"]
+
+
+def test_a_domain_that_there_is_not(monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", "300")
+    code, found = looked("--seconds", "1")
+    assert code == 3 and "0 to 232" in found["graph"]["text"]
+
+
+def test_the_installation_is_good(domain):
+    bundle_or_skip(SSD)
+    done = doctor("--install", "--json")
+    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert [check for check in found.values() if check["level"] in ("ERROR", "UNKNOWN")] == []
+    assert "rclpy" in found["ros"]["values"] and found["domain"]["values"]["domain_id"] == domain
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it(domain, launch, number):
+    doctor = launch("doctor", "--running", "--seconds", "60")
+
+    def listening():
+        return "listening" in doctor.output
+
+    from ros_cases import wait_until
+
+    wait_until(listening, "it to listen")
+    assert doctor.end(number) == 128 + number
+    assert "stopped" in doctor.output

@@ -1,0 +1,148 @@
+"""The doctor on this installation, and on ones that are spoilt: a package away, a model broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from model_cases import SSD, bundle_or_skip
+
+REPO = Path(__file__).resolve().parents[2]
+# Python looks for packages, and does not see some of them.
+BLOCKER = """\
+import importlib.machinery, os
+
+look = importlib.machinery.PathFinder.find_spec
+
+def find_spec(name, path=None, target=None):
+    return None if name.partition(".")[0] in os.environ["BLOCKED"].split(",") else look(name, path, target)
+
+importlib.machinery.PathFinder.find_spec = staticmethod(find_spec)
+"""
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edge_vision.doctor", *arguments],
+        cwd=REPO,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def looked(*arguments: str, **environment: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    """The exit code, and the checks by name."""
+    done = run(*arguments, "--json", **environment)
+    assert "Traceback" not in done.stderr, done.stderr
+    document = json.loads(done.stdout)
+    assert document["exit_code"] == done.returncode
+    return done.returncode, {check["name"]: check for check in document["checks"]}
+
+
+@pytest.fixture
+def without(tmp_path):
+    """An environment in which packages are not there: without("rclpy")."""
+    (tmp_path / "sitecustomize.py").write_text(BLOCKER)
+    return lambda *roots: {"PYTHONPATH": str(tmp_path), "BLOCKED": ",".join(roots)}
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store with a copy of the detector's bundle: (folder of the bundle, environment)."""
+    folder = tmp_path / "cache" / "bundles" / SSD
+    shutil.copytree(bundle_or_skip(SSD).folder, folder)
+    return folder, {"EDGE_VISION_CACHE": str(tmp_path / "cache")}
+
+
+def test_this_installation(store) -> None:
+    """Whether ROS is there or not, the rest is looked at."""
+    folder, environment = store
+    _, found = looked("--install", **environment)
+    assert found["python"]["level"] == "OK" and "numpy" in found["python"]["values"]
+    assert found["cpu"]["values"]["cores_logical"] >= found["cpu"]["values"]["cores_physical"] >= 1
+    assert found["cache"]["values"]["path"] == str(folder.parents[1]) and found["cache"]["values"]["writable"]
+    bundle = found[f"bundle {SSD}"]
+    assert bundle["level"] == "OK" and bundle["values"]["sha256"] == bundle_or_skip(SSD).sha256
+    loaded = [name for name, check in found.items() if check["values"].get("loads")]
+    assert loaded and found["model"]["level"] == "OK" and found["model"]["values"]["run_ms"] > 0
+    if "backend onnxruntime" in loaded:
+        assert "CPUExecutionProvider" in found["backend onnxruntime"]["values"]["devices"]
+    if "backend openvino" in loaded:
+        assert any(one.startswith("CPU") for one in found["backend openvino"]["values"]["devices"])
+
+
+def test_without_ros(without) -> None:
+    code, found = looked("--running", **without("rclpy"))
+    assert code == 3 and list(found) == ["graph"]
+    assert found["graph"]["level"] == "UNKNOWN" and "rclpy is not installed" in found["graph"]["text"]
+    assert "/opt/ros/jazzy/setup.bash" in found["graph"]["text"]
+    done = run("--running", **without("rclpy"))
+    assert done.returncode == 3 and "rclpy is not installed" in done.stdout
+
+
+def test_without_a_package_of_messages(without) -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not there: source ROS 2, or run `make setup`")
+    code, found = looked("--running", **without("vision_msgs"))
+    assert code == 3 and "ros-$ROS_DISTRO-vision-msgs" in found["graph"]["text"]
+
+
+def test_packages_that_are_away_are_named_and_the_rest_is_looked_at(without, store) -> None:
+    """Without rclpy and one runtime: errors, and another runtime takes over where there is one."""
+    _, environment = store
+    code, found = looked("--install", **without("rclpy", "onnxruntime", "psutil"), **environment)
+    assert code == 2
+    assert found["ros"]["level"] == "ERROR" and "rclpy is not installed" in found["ros"]["text"]
+    assert found["python"]["level"] == "ERROR" and "pip install psutil" in found["python"]["text"]
+    assert found["backend onnxruntime"]["values"]["loads"] is False
+    assert "pip install onnxruntime" in found["backend onnxruntime"]["text"]
+    assert {"cpu", "memory", f"bundle {SSD}", "domain"} <= set(found)
+
+
+def test_no_runtime_at_all(without, store) -> None:
+    code, found = looked("--install", **without("onnxruntime", "openvino", "tensorrt"), **store[1])
+    assert code == 2
+    assert found["model"]["level"] == "ERROR" and "pip install onnxruntime" in found["model"]["text"]
+
+
+def test_a_model_that_is_broken_and_one_that_is_not_there(store) -> None:
+    folder, environment = store
+    graph = folder / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"?")
+    code, found = looked("--install", **environment)
+    assert code == 2 and found[f"bundle {SSD}"]["level"] == found["model"]["level"] == "ERROR"
+    assert "expected sha256" in found[f"bundle {SSD}"]["text"] and "expected sha256" in found["model"]["text"]
+    shutil.rmtree(folder)
+    code, found = looked("--install", **environment)
+    assert code == 2
+    assert f"python -m edge_vision.bundles fetch {SSD}" in found[f"bundle {SSD}"]["text"]
+
+
+def test_a_backend_that_does_not_load_is_a_warning(without, store, tmp_path) -> None:
+    """A package of that name whose import fails, as one built for another processor does."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "onnxruntime.py").write_text("import os\nos.abort()\n")
+    environment = {**store[1], "PYTHONPATH": str(tmp_path / "broken")}
+    _, found = looked("--install", **environment)
+    check = found["backend onnxruntime"]
+    assert check["level"] == "WARN" and "it ended the process by SIGABRT" in check["text"]
+    assert check["values"]["loads"] is False
+
+
+def test_wrong_arguments_are_no_verdict_on_the_pipeline() -> None:
+    for arguments in (["--runing"], ["--seconds", "0"], ["--install", "--running"]):
+        done = run(*arguments)
+        assert done.returncode == 3 and "error:" in done.stderr and done.stdout == ""
+
+
+def test_help_has_examples_and_exit_codes() -> None:
+    done = run("--help")
+    assert done.returncode == 0 and "exit codes: 0 all good" in done.stdout
+    assert "ros2 run edge_vision doctor" in done.stdout

@@ -1,0 +1,358 @@
+"""`bundles import` on files that are no good: one clear error each, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from import_cases import ULTRALYTICS, constants, run_import, save, small_yolov8
+from onnx import TensorProto, helper, numpy_helper
+
+from edge_vision.bundles import load_bundle
+
+
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], file: Path, *arguments: object) -> str:
+    """The message; everything in the folder is as it was."""
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    capsys.readouterr()
+    assert run_import(file, "--out", tmp_path / "out", "--yes", *arguments) == 1
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and "Traceback" not in message
+    return message
+
+
+# --- The file ---
+
+
+def test_random_and_cut_bytes_are_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = small_yolov8(tmp_path / "m.onnx").read_bytes()
+    file = tmp_path / "m.onnx"
+    for data in (b"", b"\x00" * 1000, os.urandom(4096), whole[:-1], whole[: len(whole) // 2], whole[:20]):
+        file.write_bytes(data)
+        assert "expected an ONNX file, got" in refused(tmp_path, capsys, file)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    cut=st.floats(0, 1, exclude_max=True),
+    flips=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 255)), max_size=4),
+    open_size=st.booleans(),
+)
+def test_damage_anywhere_gives_our_error_or_a_bundle(
+    tmp_path: Path, cut: float, flips: list, open_size: bool
+) -> None:
+    """A changed weight is no damage that shows; all else ends in our own error, never in another one."""
+    file = tmp_path / "m.onnx"
+    sides = ("h", "w") if open_size else (96, 128)
+    data = bytearray(small_yolov8(file, *sides, metadata=ULTRALYTICS).read_bytes())
+    for place, value in flips:
+        data[int(place * (len(data) - 1))] ^= value
+    if not flips:
+        data = data[: int(cut * len(data))]
+    file.write_bytes(bytes(data))
+    code = run_import(file, "--out", tmp_path / "out", "--yes", "--force")
+    assert code == 1 or (code == 0 and flips)
+
+
+@pytest.mark.parametrize("where", ["metadata", "input", "location"])
+def test_text_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str], where: str) -> None:
+    file = with_outside_weights(tmp_path / "m.onnx", "weights")
+    if where != "location":
+        file = small_yolov8(tmp_path / "m.onnx", metadata=ULTRALYTICS)
+    word = {"metadata": b"Ultralytics", "input": b"images", "location": b"weights"}[where]
+    file.write_bytes(file.read_bytes().replace(word, b"\xff" + word[1:]))
+    assert "expected an ONNX file with names in UTF-8" in refused(tmp_path, capsys, file)
+
+
+def test_a_model_of_three_gigabytes_is_not_even_opened(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A hole in a file takes no room on the disk; read, it would take three gigabytes of memory."""
+    file = tmp_path / "big.onnx"
+    with file.open("wb") as out:
+        out.truncate(3 << 30)
+    assert "expected at most 2000 MB, got 3072 MB; --max-mb sets the limit" in refused(tmp_path, capsys, file)
+    assert "--max-mb: expected 1 to 2047, got 4000" in refused(tmp_path, capsys, file, "--max-mb", 4000)
+    small = small_yolov8(tmp_path / "m.onnx")
+    with small.open("r+b") as out:
+        out.truncate(2 << 20)
+    assert "expected at most 1 MB, got 2 MB" in refused(tmp_path, capsys, small, "--max-mb", 1)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("m.pt", "a PyTorch file, which can hold code"),
+        ("m.engine", "a TensorRT engine"),
+        ("m.txt", "ends in .onnx or .tflite, got '.txt'"),
+        ("absent.onnx", "expected a model file, got nothing there"),
+        ("folder.onnx", "expected a model file, got something else"),
+        ("m.tflite", "expected a TFLite file .*, got b'': it is damaged"),
+    ],
+)
+def test_another_kind_of_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
+) -> None:
+    file = tmp_path / name
+    if name.startswith("folder"):
+        file.mkdir()
+    elif not name.startswith("absent"):
+        file.write_bytes(b"")
+    error = refused(tmp_path, capsys, file)
+    assert re.search(message, error), error
+
+
+# --- Weights in other files ---
+
+
+def with_outside_weights(path: Path, location: str) -> Path:
+    model = onnx.load(str(small_yolov8(path)))
+    tensor = next(weight for weight in model.graph.initializer if weight.name == "w8")
+    size = len(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", str(size))):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(
+    "location", ["../secret", "/etc/passwd", "link", "", "absent", "x/../../secret", "a\0b", "loop", "sub"]
+)
+def test_weights_outside_the_folder_are_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], location: str
+) -> None:
+    folder = tmp_path / "model"
+    (folder / "sub").mkdir(parents=True)
+    (tmp_path / "secret").write_bytes(bytes(100_000))
+    (folder / "link").symlink_to(tmp_path / "secret")
+    (folder / "loop").symlink_to(folder / "loop")
+    file = with_outside_weights(folder / "m.onnx", location)
+    assert "expected the weights 'w8' in a file of its own folder" in refused(tmp_path, capsys, file)
+
+
+def test_weights_that_are_too_short_or_too_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = with_outside_weights(tmp_path / "m.onnx", "weights")
+    (tmp_path / "weights").write_bytes(bytes(10))
+    message = refused(tmp_path, capsys, file)
+    assert "w8" in message or "expected a graph that runs" in message
+    with (tmp_path / "weights").open("wb") as out:
+        out.truncate(3 << 30)
+    assert "expected weights of at most 19" in refused(tmp_path, capsys, file)
+
+
+# --- The graph ---
+
+
+def test_a_weight_that_claims_to_be_huge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = onnx.load(str(small_yolov8(tmp_path / "m.onnx")))
+    weight = next(weight for weight in model.graph.initializer if weight.name == "w8")
+    weight.dims[:] = [1 << 20, 1 << 20, 8, 8]
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    assert "expected a graph that runs, got an error" in refused(tmp_path, capsys, tmp_path / "m.onnx")
+
+
+def test_several_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = {"output0": np.zeros((1, 7, 84), np.float32)}
+    more = {"prompt": (TensorProto.INT64, [1, 16])}
+    graph = constants(tmp_path / "m.onnx", outputs, (1, 3, 64, 64), more_inputs=more)
+    message = refused(tmp_path, capsys, graph)
+    assert (
+        "expected one input, for a picture, got 2: 'images' [1, 3, 64, 64] float32; 'prompt' [1, 16] int64"
+        in message
+    )
+
+
+@pytest.mark.parametrize(
+    "kind, shape, message",
+    [
+        (
+            TensorProto.INT64,
+            [1, 3, 64, 64],
+            "expected a picture as float32, float16, uint8, got 'images' [1, 3, 64, 64] int64",
+        ),
+        (TensorProto.DOUBLE, [1, 3, 64, 64], "got 'images' [1, 3, 64, 64] float64"),
+        (TensorProto.STRING, [1, 3, 64, 64], "expected a picture as float32"),
+        (
+            TensorProto.FLOAT,
+            [1, 128],
+            "expected an input of four dimensions, for a picture, got 'images' [1, 128]",
+        ),
+        (TensorProto.FLOAT, [1, 4, 64, 64], "expected 1 or 3 channels"),
+        (
+            TensorProto.FLOAT,
+            [1, 3, "h", "w"],
+            "expected an input of one size, the graph takes anyxany; give the size",
+        ),
+        (
+            TensorProto.FLOAT,
+            [1, 3, 64, "w"],
+            "the graph takes anyx64; give the size that it was made for: --input-size",
+        ),
+    ],
+)
+def test_an_input_that_takes_no_picture(tmp_path: Path, capsys, kind: int, shape: list, message: str) -> None:
+    value = numpy_helper.from_array(np.zeros((1, 7, 84), np.float32), "value")
+    node = helper.make_node("Identity", ["value"], ["output0"])
+    outputs = {"output0": (TensorProto.FLOAT, [1, 7, 84])}
+    graph = save(tmp_path / "m.onnx", [node], {"images": (kind, shape)}, outputs, [value])
+    assert message in refused(tmp_path, capsys, graph)
+
+
+def test_no_input_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    value = numpy_helper.from_array(np.zeros((1, 7, 84), np.float32), "value")
+    node = helper.make_node("Identity", ["value"], ["output0"])
+    graph = save(tmp_path / "m.onnx", [node], {}, {"output0": (TensorProto.FLOAT, [1, 7, 84])}, [value])
+    assert "expected one input, for a picture, got 0: none" in refused(tmp_path, capsys, graph)
+
+
+def test_a_size_that_the_graph_cannot_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = small_yolov8(tmp_path / "m.onnx", "h", "w")
+    message = refused(tmp_path, capsys, graph, "--input-size", "16x16")
+    assert "expected a graph that runs" in message or "cannot be fixed to an input" in message
+    for text in ("0x10", "640x", "9000", "a", "640x480x3"):
+        assert "expected a size as WIDTHxHEIGHT" in refused(tmp_path, capsys, graph, "--input-size", text)
+
+
+def test_outputs_that_no_head_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = constants(tmp_path / "m.onnx", {"mask": np.zeros((1, 21, 64, 64), np.float32)}, (1, 3, 64, 64))
+    message = refused(tmp_path, capsys, graph)
+    assert "expected outputs that a head reads, got 'mask' [1, 21, 64, 64] float32 at 64x64" in message
+    assert "expected outputs for the head 'yolox', got 'mask'" in refused(
+        tmp_path, capsys, graph, "--head", "yolox"
+    )
+    assert "expected a head out of ssd, yolov5" in refused(tmp_path, capsys, graph, "--head", "yolo")
+
+
+def test_a_head_that_does_not_fit_is_refused_with_both_shapes(tmp_path: Path, capsys) -> None:
+    outputs = {"a": np.zeros((1, 17, 9), np.float32), "b": np.zeros((1, 17, 4), np.float32)}
+    graph = constants(tmp_path / "m.onnx", {**outputs, "c": np.zeros((1, 3, 3), np.float32)}, (1, 3, 64, 64))
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    given = [
+        "--head",
+        "detr",
+        "--set",
+        "head.outputs={logits: a, boxes: b}",
+        "--labels",
+        tmp_path / "names.txt",
+    ]
+    assert "expects logits of shape [1, queries, 2], output 'a' has [1, 17, 9]" in refused(
+        tmp_path, capsys, graph, *given
+    )
+
+
+def test_numbers_that_are_not_finite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = constants(
+        tmp_path / "m.onnx", {"output0": np.full((1, 7, 84), np.nan, np.float32)}, (1, 3, 64, 64)
+    )
+    assert "are not finite" in refused(tmp_path, capsys, graph)
+
+
+@pytest.mark.parametrize("task", ["segment", "pose", "obb"])
+def test_a_task_without_a_head(tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str) -> None:
+    graph = small_yolov8(tmp_path / "m.onnx", metadata={**ULTRALYTICS, "task": task})
+    assert f"detects or classifies, got one for the task '{task}'" in refused(tmp_path, capsys, graph)
+
+
+# --- What is given with it ---
+
+
+def test_labels_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = small_yolov8(tmp_path / "m.onnx", metadata=ULTRALYTICS)
+    labels = tmp_path / "names.txt"
+    labels.write_text("a\nb\n")
+    assert "expected 3 labels, one for each class of the graph, got 2" in refused(
+        tmp_path, capsys, graph, "--labels", labels
+    )
+    labels.write_text("a\n\nb\n")
+    assert "got nothing on line 2" in refused(tmp_path, capsys, graph, "--labels", labels)
+    labels.write_bytes(b"\xff\xfe\xfa")
+    assert "expected a text file" in refused(tmp_path, capsys, graph, "--labels", labels)
+    assert "expected a text file" in refused(tmp_path, capsys, graph, "--labels", tmp_path / "absent")
+    rows = np.zeros((1, 300, 6), np.float32)
+    untold = constants(tmp_path / "e.onnx", {"output0": rows})
+    assert "give one a line: --labels FILE" in refused(tmp_path, capsys, untold)
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("licence", "expected KEY=VALUE"),
+        ("input.colour=bgr", "input.colour: expected one of name, width_px"),
+        ("input.color=blue", "input.color: expected rgb, bgr or gray, got 'blue'"),
+        ("input.mean=[1, 2]", "input.mean: expected a list of 3 numbers"),
+        ("graphs=[]", "expected a key below description, licence"),
+        ("name=other", "expected a key below description, licence"),
+        ("input.name.x=1", "expected a key below"),
+        ("input.mean=[1, 2", "expected a value in YAML, got an error"),
+        ("head.options.box_unit=miles", "one of px, relative, got 'miles'"),
+        ("head.outputs={columns: other}", "reads its columns from output 'other', the graph has output0"),
+    ],
+)
+def test_settings_that_are_wrong(tmp_path: Path, capsys, setting: str, message: str) -> None:
+    graph = small_yolov8(tmp_path / "m.onnx", metadata=ULTRALYTICS)
+    assert message in refused(tmp_path, capsys, graph, "--set", setting)
+
+
+def test_a_picture_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = small_yolov8(tmp_path / "m.onnx", metadata=ULTRALYTICS)
+    (tmp_path / "p.png").write_bytes(b"no picture")
+    for picture in (tmp_path / "p.png", tmp_path / "absent.png", tmp_path):
+        assert "expected a picture or a video" in refused(tmp_path, capsys, graph, "--try", picture)
+
+
+def test_names_and_places(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("EDGE_VISION_CACHE", str(tmp_path / "cache"))
+    graph = small_yolov8(tmp_path / "m.onnx", metadata=ULTRALYTICS)
+    assert "expected a name of 1 to 64" in refused(tmp_path, capsys, graph, "--name", "../x")
+    assert run_import(graph, "--yes", "--name", "ssdlite_mobilenet_v2_coco") == 1
+    assert "the name of a bundle that `fetch` makes" in capsys.readouterr().err
+    assert run_import(graph, "--yes", "--out", tmp_path / "no" / "where") == 1
+    assert "expected a place in a folder that is there" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx"]
+
+
+def test_what_is_there_is_only_replaced_by_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = small_yolov8(tmp_path / "m.onnx", metadata=ULTRALYTICS)
+    assert run_import(graph, "--out", tmp_path / "out", "--yes") == 0
+    first = load_bundle(str(tmp_path / "out"))
+    assert "expected nothing there, got something; --force replaces it" in refused(tmp_path, capsys, graph)
+    # A replacement that fails leaves the old one as it was.
+    refused(tmp_path, capsys, graph, "--force", "--set", "head.options.box_unit=miles")
+    assert load_bundle(str(tmp_path / "out")) == first
+    assert run_import(graph, "--out", tmp_path / "out", "--yes", "--force", "--set", "licence=MIT") == 0
+    assert load_bundle(str(tmp_path / "out")).manifest.licence == "MIT"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "out"]
+
+
+def test_without_yes_and_nobody_to_ask_nothing_is_written(tmp_path: Path, monkeypatch, capsys) -> None:
+    graph = small_yolov8(tmp_path / "m.onnx", metadata=ULTRALYTICS)
+    with open(os.devnull) as nobody:
+        monkeypatch.setattr("sys.stdin", nobody)
+        assert run_import(graph, "--out", tmp_path / "out") == 1
+    assert "nobody is there to ask: --yes writes the bundle" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = small_yolov8(tmp_path / "m.onnx", metadata=ULTRALYTICS)
+    tmp_path.chmod(0o500)
+    try:
+        assert "expected a folder to write to" in refused(tmp_path, capsys, graph)
+    finally:
+        tmp_path.chmod(0o700)

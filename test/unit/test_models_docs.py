@@ -1,0 +1,79 @@
+"""docs/models.md says what is so: heads, options and their defaults, conventions, commands."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from head_cases import INPUT
+
+from edge_vision.bundles.importer import cli
+from edge_vision.bundles.importer.pictures import FAMILIES
+from edge_vision.core.heads import HEADS, make_head
+from edge_vision.core.specs import HeadSpec
+from edge_vision.errors import HeadError
+
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text("utf-8")
+
+
+def table(heading: str) -> list[list[str]]:
+    """The rows of the first table below a heading, without its title."""
+    lines = TEXT.split(f"\n## {heading}\n")[1].split("\n## ")[0].split("\n")
+    rows = [line for line in lines if line.startswith("|")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
+
+
+def test_every_head_has_a_row() -> None:
+    assert [row[0].strip("`") for row in table("Heads")] == list(HEADS)
+
+
+@pytest.mark.parametrize("row", table("Heads"), ids=lambda row: row[0].strip("`"))
+def test_options_and_roles_are_the_heads_own(row: list[str]) -> None:
+    head = row[0].strip("`")
+    told = set(re.findall(r"`(\w+)`", row[3]))
+    with pytest.raises(HeadError, match="knows the options") as error:
+        make_head(HeadSpec(head, {}, {"?": 1}), INPUT, (), 3)
+    known = str(error.value).split("the options ")[1].split(", got")[0]
+    assert ("none" if not told else set(known.split(", "))) == (told or known)
+    with pytest.raises(HeadError, match=r"needs head.outputs") as error:
+        make_head(HeadSpec(head), INPUT, (), 3)
+    asked = re.search(r"outputs\.(\w+)", str(error.value))
+    assert asked is not None and (f"`{asked[1]}` [" in row[2] or row[2] == "as `decoded`")
+
+
+def test_conventions_are_the_codes_own() -> None:
+    rows = table("Pictures")
+    order = (
+        "ultralytics",
+        "yolox",
+        "nanodet",
+        "centernet",
+        "centerface",
+        "rtdetr",
+        "detr",
+        "tf",
+        "classifier",
+        "tf_classifier",
+    )
+    assert set(order) == set(FAMILIES) and len(rows) == len(order)
+    for name, (_, color, mean, std, resize) in zip(order, rows, strict=True):
+        family = FAMILIES[name]
+        assert color == family.color
+        for text, values in ((mean, family.mean), (std, family.std)):
+            told = [float(number) for number in text.split(",")]
+            assert (told * 3 if len(told) == 1 else told) == pytest.approx(list(values)), name
+        assert resize.split(",")[0] == family.resize
+        if "," in resize:
+            assert int(resize.split(",")[1]) == family.pad_value
+
+
+def test_every_command_is_one() -> None:
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    commands = re.findall(r"edge_vision\.bundles import ((?:.*\\\n)*.*)", TEXT)
+    assert len(commands) >= 4
+    for command in commands:
+        parser.parse_args(shlex.split(command.replace("\\\n", " "), comments=True))
