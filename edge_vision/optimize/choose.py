@@ -72,7 +72,7 @@ def _unsound(row: Mapping[str, Any]) -> str:
         )
     if row.get("effective_precision") not in (None, row["precision"]) and row["precision"] == "bf16":
         return f"asked for bf16, runs {row['effective_precision']}"
-    if row["ratio_band"][0] > 1.0:
+    if row["ratio_band"][0] > ALIKE:
         low, high = row["ratio_band"]
         return (
             f"slower than its parent {row['parent']}: {row['ratio_to_parent']:.2f} times its time "

@@ -151,12 +151,10 @@ def _last_line(log: Path) -> str:
 
 def kept_outcome(job: Job, folder: Path) -> Outcome | None:
     """What the very same job came to before; None where it did not run, or not to its end."""
-    stem = folder / "jobs" / job.name
     try:
-        asked = stem.with_name(f"{stem.name}.job").read_text("utf-8")
-        values = json.loads(stem.with_name(f"{stem.name}.outcome").read_text("utf-8"))
-        return Outcome(**values) if asked == job.text else None
-    except (OSError, ValueError, TypeError):
+        kept = json.loads((folder / "jobs" / f"{job.name}.outcome").read_text("utf-8"))
+        return Outcome(**kept["outcome"]) if kept["job"] == job.text else None
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
@@ -165,7 +163,7 @@ def keep(job: Job, outcome: Outcome, folder: Path) -> None:
     place = folder / "jobs" / f"{job.name}.outcome"
     try:
         unfinished = place.with_suffix(".unfinished")
-        unfinished.write_text(json.dumps(asdict(outcome), indent=1), "utf-8")
+        unfinished.write_text(json.dumps({"job": job.text, "outcome": asdict(outcome)}, indent=1), "utf-8")
         os.replace(unfinished, place)
     except OSError as error:
         raise (DiskFull(folder) if error.errno in DISK_FULL else error) from None
