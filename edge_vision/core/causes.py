@@ -17,6 +17,8 @@ FOREIGN_CLOCK_MS = 10_000.0
 TRANSPORT_LOSS = 0.2
 # What was counted over the second between two reports need not be seen for much longer.
 COUNTED_S = 0.4
+# What may be gone with the next report must be in that one too.
+REPORTS_S = 1.2
 FAST_DDS = (
     "large images overflow DDS's default buffers: run all in one process (composition:=true), or start "
     "the SENDER too with FASTRTPS_DEFAULT_PROFILES_FILE and FASTDDS_DEFAULT_PROFILES_FILE set to "
@@ -32,7 +34,7 @@ class Cause:
     name: str
     level: int
     text: str
-    wait_s: float = 1.2
+    wait_s: float = REPORTS_S
 
 
 def find_cause(facts: Facts) -> Cause | None:
@@ -137,8 +139,11 @@ def _encoding(facts: Facts) -> Cause | None:
 
 def _bad_stamps(facts: Facts) -> Cause | None:
     for reason in ("stamp_zero", "stamp_repeated", "stamp_backwards", "bad_stamp"):
-        if facts.barren and facts.added(f"failed.{reason}"):
-            return Cause("bad_stamps", ERROR, _failure(facts, reason), COUNTED_S)
+        refused = facts.added(f"failed.{reason}")
+        if facts.barren and refused:
+            # A clock that jumps back costs one image, which may be the only one of a second.
+            wait_s = COUNTED_S if refused > 1 else REPORTS_S
+            return Cause("bad_stamps", ERROR, _failure(facts, reason), wait_s)
     return None
 
 
@@ -165,7 +170,7 @@ def _transport(facts: Facts) -> Cause | None:
     if lost and lost >= TRANSPORT_LOSS * received:
         text = f"the transport lost {lost} of {max(received, lost)} images between two nodes"
         # While two processes find each other, ticks come before images do.
-        wait_s = COUNTED_S if facts.stages[-1].reports > 5 else 1.2
+        wait_s = COUNTED_S if facts.stages[-1].reports > 5 else REPORTS_S
         return Cause("transport_loss", WARN, f"{text}: {FAST_DDS}", wait_s)
     for stage, intake in _intakes(facts):
         silent_ms = stage.figure("silent_ms") or 0.0

@@ -134,6 +134,15 @@ def test_a_camera_that_has_just_come_up_may_take_its_time() -> None:
     assert name(replace(facts, stages=(late, facts.stages[1]))) == "publisher_silent"
 
 
+@pytest.mark.parametrize(("refused", "at_once"), [(1, False), (2, True), (30, True)])
+def test_one_refused_image_may_be_a_jump_of_the_clock(refused: int, at_once: bool) -> None:
+    added = {**BARREN, "ledger.received": refused, "ledger.failed.stamp_backwards": refused}
+    cause = find_cause(chain(added=added))
+    assert cause is not None and cause.name == "bad_stamps"
+    # A report comes once a second: what must last for longer is in two of them.
+    assert (cause.wait_s < 1.0) is at_once
+
+
 def test_the_path_of_a_namespace() -> None:
     cause = find_cause(replace(chain(gate={"state": "inactive"}), namespace="/front"))
     assert cause is not None and cause.text.endswith("ros2 lifecycle set /front/gate activate")
