@@ -10,6 +10,8 @@ from edge_vision.core.facts import Facts, Intake, Stage, clash, nearest
 OK, WARN, ERROR = 0, 1, 2
 # Longer than the gate's default bound on blindness and a frame of a camera at 10 Hz.
 GATE_CLOSED_MS = 2100.0
+# Where the bound is a longer one, nothing is about to pass: this much and a report's second are under 3 s.
+GATE_CLOSED_LONG_MS = 1800.0
 STUCK_MS, STUCK_TIMES_P99 = 1800.0, 5.0
 SILENT_MS, SILENT_BESIDE_INFO_MS = 3000.0, 1500.0
 # No load makes an image this old on arrival, as one slot holds the newest; a clock that is set wrongly does.
@@ -197,7 +199,10 @@ def _rejected(facts: Facts) -> Cause | None:
 def _gate(facts: Facts) -> Cause | None:
     gate = facts.stage("gate")
     blind_ms = gate.figure("blind_ms") if gate else None
-    if gate is None or blind_ms is None or blind_ms < GATE_CLOSED_MS or not facts.barren:
+    if gate is None or blind_ms is None or not facts.barren:
+        return None
+    bound_ms = gate.figure("max_blind_ms") or 0.0
+    if blind_ms < (GATE_CLOSED_LONG_MS if bound_ms > GATE_CLOSED_MS else GATE_CLOSED_MS):
         return None
     if not facts.added("gated") and not gate.added.get("ledger.gated"):
         return None

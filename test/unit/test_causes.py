@@ -85,6 +85,18 @@ BARREN = {"ledger.received": 10, "ledger.inferred": 0, "detections_total": 0}
         ("all_rejected", chain(added={**BARREN, "ledger.rejected": 10, "ledger.rejected.unwanted": 10})),
         ("gate_closed", chain(gate={"blind_ms": "2500.0"}, added={**BARREN, "ledger.gated": 10})),
         ("", chain(gate={"blind_ms": "1900.0"}, added={**BARREN, "ledger.gated": 10})),
+        (
+            "",
+            chain(
+                gate={"blind_ms": "1900.0", "max_blind_ms": "2000.0"}, added={**BARREN, "ledger.gated": 10}
+            ),
+        ),
+        (
+            "gate_closed",
+            chain(
+                gate={"blind_ms": "1900.0", "max_blind_ms": "9000.0"}, added={**BARREN, "ledger.gated": 10}
+            ),
+        ),
         ("publisher_silent", chain(gate={"silent_ms": "3100.0"})),
         ("", chain(gate={"silent_ms": "3100.0", "first_stage": "False"})),  # behind a gate
         ("below_threshold", chain(added={**HEALTHY, "detections_total": 0})),
