@@ -42,11 +42,11 @@ MODELS = (*BUNDLES, *RANDOM)
 # Times as fast as eager, at least.
 TARGETS = {"mobilenet_v2": 5.0, "yolo_nano": 3.0}
 WRAPPER_RATIO = 1.05
-ROUNDS, QUICK_ROUNDS = 12, 3
+ROUNDS = 12
 ROUND_MS = 150.0
 _EXAMPLES = """examples:
   python bench/backends.py                               about ten minutes
-  python bench/backends.py --quick                       noisier
+  python bench/backends.py --rounds 3                    noisier
   python bench/backends.py --models yolo_nano vit_tiny   some models
   python bench/backends.py --strict                      exit status 1 where a target is missed"""
 
@@ -61,9 +61,9 @@ def main() -> int:
     about = {"machine": machine(), "versions": versions(), "video_sha256": hash_of(options.video)}
     for name in options.models:
         model = prepare(name, options.calibration)
-        measured = measure(model, options.video, QUICK_ROUNDS if options.quick else ROUNDS)
+        measured = measure(model, options.video, options.rounds)
         print(shown(measured), flush=True)
-        rows += [{**row, **about, "quick": options.quick} for row in measured]
+        rows += [{**row, **about, "rounds": options.rounds} for row in measured]
         _write(options.out, rows)
     verdicts = judged(rows)
     print(table(verdicts))
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--video", type=Path, default=videos / "vtest.avi")
     parser.add_argument("--calibration", type=Path, default=videos / "bikes.mp4", help="a video for int8")
     parser.add_argument("--out", type=Path, default=REPO / "out" / "bench" / "backends.json")
-    parser.add_argument("--quick", action="store_true", help="a quarter of the rounds")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of each model, {ROUNDS} by default")
     parser.add_argument("--strict", action="store_true", help="fail where a target is missed")
     return parser
 
