@@ -19,7 +19,7 @@ EXECUTABLES = (
 )
 RUNTIME = ["numpy>=1.26", "opencv-python-headless>=4.6", "psutil>=5.9", "PyYAML>=6.0"]
 FETCH = ["onnx>=1.16"]
-OPTIMIZE = ["onnx>=1.16", "onnxruntime>=1.18"]
+OPTIMIZE = ["onnx>=1.16", "onnxruntime>=1.18", "pycocotools>=2.0.7"]
 EVALUATE = ["matplotlib>=3.7"]
 TOP = ["rich>=13.0"]
 TEST = ["hypothesis", "mypy", "pytest", "pytest-timeout", "ruff", "types-psutil", "types-PyYAML"]

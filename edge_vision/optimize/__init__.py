@@ -10,7 +10,7 @@
     job           that process
     graph         job: makes the graph of a precision and size     graph_edit, quantize, recipes
     sensitivity   job: which layers must stay in fp32
-    measure       job: times a candidate in turns with its parent  worker, agreement
+    measure       job: times a candidate in turns with its parent  worker, agreement, truth
     choose        front, choice under the budgets, why each other candidate lost
     report        report.json; page, plot and pictures make report.html of it
     output        the bundle, its ladder of faster variants, and the parameter file

@@ -38,7 +38,7 @@ exit codes: 0 done, 1 cannot go on, 2 wrong arguments, 3 nothing holds the budge
 """
 
 
-MADE_FIRST = {FILE, "prepared.json", "source", "pictures", "jobs", "found", "graphs", "ranges"}
+MADE_FIRST = {FILE, "prepared.json", "source", "pictures", "jobs", "found", "graphs", "ranges", "truth.json"}
 """What is in a folder before the first row is measured."""
 DEMO_MODEL = "ssdlite_mobilenet_v2_coco"
 
@@ -100,6 +100,9 @@ def _add_run(one: argparse.ArgumentParser) -> None:
         help="clip to judge on, or a folder of pictures or of clips; may be repeated",
     )
     one.add_argument("--calibration", metavar="VIDEO|FOLDER", help="clip for int8's ranges and the search")
+    one.add_argument(
+        "--labels", type=Path, metavar="COCO.json", help="labels of the folder to judge on, for mAP"
+    )
     one.add_argument("--budget-ms", type=float, metavar="MS", help="a frame's time, 95th percentile")
     one.add_argument("--max-rss-mb", type=float, metavar="MB", help="peak memory of the process that runs it")
     one.add_argument(
@@ -129,6 +132,7 @@ def _run(options: argparse.Namespace) -> int:
         model=_absolute(options.model),
         frames=frames,
         calibration=calibration,
+        labels=str(options.labels.expanduser().absolute()) if options.labels else "",
         budget_ms=options.budget_ms,
         max_rss_mb=options.max_rss_mb,
         max_accuracy_loss=options.max_accuracy_loss,

@@ -26,6 +26,8 @@ class Clip:
     path: Path
     sha256: str
     pictures: tuple[np.ndarray, ...]
+    names: tuple[str, ...] = ()
+    """Of the files of a folder."""
 
     @property
     def marks(self) -> frozenset[str]:
@@ -55,7 +57,8 @@ def read_clip(path: Path, count: int) -> Clip:
     """At most count pictures. Raises OptimizeError where there is no clip, or too little in it."""
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES)
-        clip = Clip(path, _sha256(files), tuple(map(_picture, _evenly(files, count))))
+        taken: list[Path] = _evenly(files, count)
+        clip = Clip(path, _sha256(files), tuple(map(_picture, taken)), tuple(file.name for file in taken))
     elif path.is_file():
         clip = Clip(path, _sha256([path]), tuple(_video(path, count)))
     else:

@@ -64,6 +64,8 @@ def candidate(report: Mapping[str, Any], name: str) -> str:
         f"  runs on {row['actual']['backend']} {row['actual']['version']}, {row['actual']['device']}, "
         f"precision {row['effective_precision']}, threads {row['actual']['threads']}",
     ]
+    if row.get("map") is not None:
+        lines.append(f"  against the labels: mAP {row['map']:.3f}, at IoU 0.5 {row['map50']:.3f}")
     if row.get("quantized"):
         lines.append(f"  int8 as it came out: {_listed(row['quantized'])}; {row['graph_why']}")
     if "saturation_db" in row:

@@ -6,6 +6,7 @@ the median over rounds of the ratio of their medians, with the band in which tha
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,8 @@ from edge_vision.core.parity import sqnr_db
 from edge_vision.core.sensors.power import PowerMeter
 from edge_vision.core.sensors.tree import Tree
 from edge_vision.errors import BackendError
-from edge_vision.optimize.agreement import agreement
+from edge_vision.optimize import truth
+from edge_vision.optimize.agreement import agreement, read_detections
 from edge_vision.optimize.worker import Worker
 
 WARM_UP, PER_ROUND, MIN_ROUNDS, MAX_ROUNDS = 3, 5, 8, 40
@@ -30,8 +32,9 @@ TIMED_PICTURES = 4
 
 def run(args: Mapping[str, Any]) -> dict[str, Any]:
     """args: candidate and parent (None for the one that all is compared with), each with bundle, backend,
-    precision, threads; task, measure_s, pictures, found, reference, exact. Raises BackendError, HeadError,
-    BundleError.
+    precision, threads; task, measure_s, pictures, found, reference, exact, truth (None = neither).
+
+    Raises BackendError, HeadError, BundleError.
     """
     common = {"pictures": args["pictures"], "timed": TIMED_PICTURES}
     with ExitStack() as stack:
@@ -43,6 +46,8 @@ def run(args: Mapping[str, Any]) -> dict[str, Any]:
         row.update(timed(worker, parent, args["measure_s"]))
         row["rss_mb"] = round(worker.ask("rss"), 1)
         worker.ask("judge", pictures=args["pictures"], out=args["found"])
+        if args.get("truth"):
+            row.update(_mean_ap(worker, args))
         if args.get("exact"):
             row["saturation_db"] = _saturation_db(worker, Path(args["exact"]))
     found, reference = Path(args["found"]), Path(args["reference"])
@@ -105,6 +110,13 @@ def _spent_j(meter: PowerMeter, before: Mapping[str, Any]) -> float:
     if all(isinstance(value, float) for value in values) and before["power_source"] == after["power_source"]:
         return float(values[1] - values[0])  # type: ignore[operator]
     return 0.0
+
+
+def _mean_ap(worker: Worker, args: Mapping[str, Any]) -> dict[str, float]:
+    """Against labels, over all scores."""
+    found = f"{args['found'].removesuffix('.npz')}.all.npz"
+    worker.ask("judge", pictures=args["pictures"], out=found, score_threshold=truth.SCORE_THRESHOLD)
+    return truth.mean_ap(read_detections(Path(found)), json.loads(Path(args["truth"]).read_text("utf-8")))
 
 
 def _saturation_db(worker: Worker, exact: Path) -> float:

@@ -22,7 +22,7 @@ circle.chosen { fill: none; stroke: #15803d; stroke-width: 2.5 } .small { font-s
 .bar { fill: #93b4d8 } .kept { fill: #c2410c } figure { margin: 8px 0 } figure img { width: 49% }
 .wide { overflow-x: auto } figcaption, .note { color: #555; font-size: 13px }
 """
-_COLUMNS = (
+_COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("p50 ms", "p50_ms", ".2f"),
     ("p95", "p95_ms", ".2f"),
     ("p99", "p99_ms", ".2f"),
@@ -71,14 +71,17 @@ def _plot(report: Mapping[str, Any]) -> str:
 
 
 def _table(report: Mapping[str, Any]) -> str:
-    heads = ["candidate", *(name for name, _, _ in _COLUMNS), "file MB", "why"]
+    columns = _COLUMNS
+    if any(row.get("map") is not None for row in report["rows"]):
+        columns = (*_COLUMNS, ("mAP", "map", ".3f"), ("mAP .5", "map50", ".3f"))
+    heads = ["candidate", *(name for name, _, _ in columns), "file MB", "why"]
     lines = [f"<tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"]
     for row in report["rows"]:
         if row["status"] == "failed":
             text = f"<td>{escape(row['id'])}</td><td colspan={len(heads) - 1}>{escape(row['reason'])}</td>"
             lines.append(f"<tr class=failed>{text}</tr>")
             continue
-        cells = [format(row[key], spec) for _, key, spec in _COLUMNS] + [f"{row['bytes'] / 1e6:.1f}"]
+        cells = [format(row[key], spec) for _, key, spec in columns] + [f"{row['bytes'] / 1e6:.1f}"]
         text = "".join(f"<td>{cell}</td>" for cell in cells)
         why = escape(f"{row['status']}: {row['reason']}")
         lines.append(f"<tr class={row['status']}><td>{escape(row['id'])}</td>{text}<td>{why}</td></tr>")

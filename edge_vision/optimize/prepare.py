@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edge_vision.bundles.store import Bundle
+from edge_vision.optimize import truth
 from edge_vision.optimize.clips import Clip, check_apart, read_clip, store, tiles
 from edge_vision.optimize.errors import DISK_FULL, DiskFull, OptimizeError
 from edge_vision.optimize.settings import Settings
@@ -40,6 +43,7 @@ def _prepare(folder: Path, settings: Settings, say: Callable[[str], None]) -> di
     pictures: dict[str, str] = {}
     clips = _judged(settings)
     judged = [picture for clip in clips for picture in clip.pictures]
+    labelled = _write_truth(folder, settings, bundle, clips) if settings.labels else ""
     pictures["evaluation"] = store(cut(judged), folder / "pictures" / "evaluation")
     if settings.calibration:
         calibration = read_clip(Path(settings.calibration), (1 + TUNING) * settings.pictures)
@@ -55,9 +59,24 @@ def _prepare(folder: Path, settings: Settings, say: Callable[[str], None]) -> di
             f"{', '.join(needs_calibration(settings))}: expected a clip to calibrate on, other than those to "
             f"judge on, got none: --calibration CLIP, or --precisions fp32 fp16"
         )
-    facts = {"clips": {str(clip.path): clip.sha256 for clip in clips}, "pictures": pictures}
+    facts = {
+        "clips": {str(clip.path): clip.sha256 for clip in clips},
+        "pictures": pictures,
+        "truth": labelled,
+    }
     (folder / FILE).write_text(json.dumps(facts, indent=1), "utf-8")
     return facts
+
+
+def _write_truth(folder: Path, settings: Settings, bundle: Bundle, clips: list[Clip]) -> str:
+    """truth.json: the labels of the pictures that were taken. Returns its sha256."""
+    truth.check_installed()
+    if bundle.manifest.task != "detect" or len(clips) != 1 or not clips[0].names:
+        raise OptimizeError("--labels: expected a detector, and one folder of pictures to judge on")
+    labelled = truth.read_truth(Path(settings.labels), clips[0].names, bundle.labels)
+    text = json.dumps(labelled)
+    (folder / "truth.json").write_text(text, "utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def needs_calibration(settings: Settings) -> list[str]:

@@ -20,6 +20,8 @@ def figures(outcome: Outcome, task: str) -> Row:
     found = result.pop("agreement")
     actual = result.pop("actual")
     return {
+        "map": None,
+        "map50": None,
         **result,
         "agreement": round(found["value"], 4),
         "agreement_f1": round(found["value"], 4) if task == "detect" else None,

@@ -22,6 +22,7 @@ class Settings:
     """One study. Empty tuples leave the choice to the study.
 
     frames: clips to judge on, absolute paths. calibration: the clip to calibrate and search on, "" = none.
+    labels: COCO JSON for the pictures of the one folder to judge on, "" = none.
     sizes: input sizes as they were typed. max_accuracy_loss: share of agreement with the fp32 native model.
     pictures: how many of each side. measure_s: spent on timing each candidate, and as much on its parent.
     timeout_s: of one job. exhaustive: measure every cell, search nothing.
@@ -30,6 +31,7 @@ class Settings:
     model: str
     frames: tuple[str, ...]
     calibration: str = ""
+    labels: str = ""
     budget_ms: float | None = None
     max_rss_mb: float | None = None
     max_accuracy_loss: float = 0.01

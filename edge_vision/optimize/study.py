@@ -135,7 +135,9 @@ class Study:
             "found": f"found/{candidate.id}.npz",
             "reference": f"found/{self.baseline.id}.npz",
             "exact": graph.result.get("exact"),
+            "truth": "truth.json" if self._settings.labels else None,
             "hashes": [graph.result["sha256"], self._prepared["pictures"]["evaluation"]],
+            "labels": self._prepared.get("truth", ""),
             "runtime": runtime_version(candidate.backend),
         }
         return Job("measure", candidate.id, asked)

@@ -3,7 +3,8 @@
     load    open the bundle and look at the first picture   -> what really runs
     time    look at pictures, n times                       -> ms of each look, its inference, its CPU
     rss     -> peak memory so far
-    judge   look at all pictures of a folder, write what was found (.npz)
+    judge   look at all pictures of a folder, write what was found (.npz); with a score threshold, from now on
+            with that one
     raw     run the graph on tensors of a .npz, write its outputs
 
 `Worker` is the other end of it.
@@ -17,6 +18,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +132,16 @@ class _Looker:
     def rss(self) -> float:
         return peak_rss_mb()
 
-    def judge(self, pictures: str, out: str) -> int:
+    def judge(self, pictures: str, out: str, score_threshold: float | None = None) -> int:
         import cv2
 
         from edge_vision.core.frame import Frame
 
         files = sorted(Path(pictures).glob("*.png"))
         arrays = {}
+        if self._detector is not None and score_threshold is not None:
+            thresholds = replace(self._detector.thresholds, score_threshold=score_threshold)
+            self._detector.thresholds = thresholds
         for number, file in enumerate(files):
             frame = Frame(cv2.imread(str(file)), 0, "", "bgr8")
             if self._detector is not None:
