@@ -187,7 +187,7 @@ def test_a_candidate_that_hangs_is_recorded_and_the_rest_goes_on(tmp_path: Path)
     until = time.monotonic() + 60
     while not (out / "prepared.json").exists() and time.monotonic() < until:
         time.sleep(0.01)
-    (out / "ranges").mkdir()
+    (out / "ranges").mkdir(exist_ok=True)
     os.mkfifo(out / "ranges" / "64x64.json")
     assert child.wait(300) == 0
     rows = {row["id"]: row for row in read_report(out)["rows"]}
