@@ -205,7 +205,8 @@ def _say(text: str) -> None:
 def _round(cell: Cell, warm_up: bool) -> None:
     if warm_up:
         cell.run(cell.count)
-        cell.count = int(np.clip(ROUND_MS / min(cell.wrapped_ms), 1, 40))
+        # The wrapper's ratio needs pairs; PyTorch, which can take seconds, has none.
+        cell.count = int(np.clip(ROUND_MS / min(cell.wrapped_ms), 3 if cell.bare_ms else 1, 40))
         cell.wrapped_ms, cell.bare_ms = [], []
     else:
         cell.run(cell.count)
