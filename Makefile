@@ -29,7 +29,7 @@ endif
 .PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover soak evaluate-gate optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top lock clean distclean
 
 help:  ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  make demo SOURCE=clip.mp4 BACKEND=openvino SECONDS=20 OUT=out/mine     variables of the demo"
 	@echo "  make test ARGS='-k gate -x'                                            options for pytest"
