@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from model_cases import street_with_and_without_people
+from model_cases import EFFICIENTNET, bundle_or_skip, street_with_and_without_people
 from ros_cases import stamp_of
 from test_tracked import STEP_NS, WAYS, Scene, boxes
 
@@ -150,3 +150,17 @@ def test_who_walks_is_tracked_and_who_rests_is_cached(start, robot):
     assert values["published.tracked.frames"] == "2"
     assert float(values["published.tracked.age_ms.max"]) == pytest.approx(3 * STEP_NS / 1e6)
     assert float(values["published.cached.age_ms.max"]) == pytest.approx(4 * STEP_NS / 1e6)
+
+
+def test_the_cascade_rejects_no_frame_that_the_recheck_asks_for(start, robot):
+    bundle_or_skip(EFFICIENTNET)
+    full, empty = street_with_and_without_people()
+    cascade = {"model": EFFICIENTNET, "wanted_labels": ["mountain bike"], "score_threshold": 0.99}
+    gate = {**BLIND, "recheck_ms": 1.0}
+    scene = Scene(start, robot, gate=gate, cascade={**cascade, "max_blind_ms": 60000.0})
+    scene.show(full)
+    scene.heard(1, 0)
+    left = without(full, empty, alone(full, scene))
+    scene.show(left)
+    assert scene.settled()["inferred"] == 2
+    scene.heard(2, 0)
