@@ -158,9 +158,10 @@ def test_the_cascade_rejects_no_frame_that_the_recheck_asks_for(start, robot):
     cascade = {"model": EFFICIENTNET, "wanted_labels": ["mountain bike"], "score_threshold": 0.99}
     gate = {**BLIND, "recheck_ms": 1.0}
     scene = Scene(start, robot, gate=gate, cascade={**cascade, "max_blind_ms": 60000.0})
-    scene.show(full)
-    scene.heard(1, 0)
+    for _ in range(2):
+        scene.show(full)
+    scene.heard(1, 1)
     left = without(full, empty, alone(full, scene))
     scene.show(left)
     assert scene.settled()["inferred"] == 2
-    scene.heard(2, 0)
+    scene.heard(2, 1)
