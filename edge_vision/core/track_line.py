@@ -15,10 +15,12 @@ import numpy as np
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.difference import NO_REGIONS
+from edge_vision.core.track_filter import is_still
 from edge_vision.core.tracking import Tracker, TrackerConfig, TrackerState, Tracks
 
 MEMORY = 256
 """Frames that are kept: 8 s at 30 Hz, longer than an inference takes. What is found later has no tracks."""
+_ALREADY_THERE = np.eye(3)
 LATEST_NS = 2_000_000_000
 """A frame that is older than the newest by more is not late: the stamps have started anew."""
 
@@ -111,23 +113,43 @@ class TrackLine:
         """
         with self._lock:
             at = self._place(stamp_ns)
-            is_told = self._is_at(at, stamp_ns)
-            if is_told and size_px != self._size_px:
+            if not self._is_at(at, stamp_ns):
+                self._tracker.reset()
+                return self._tracker.update(found, stamp_ns, None).ids
+            if size_px != self._size_px:
                 self._take_size(size_px, at)
                 at = 0
-            if is_told and at > 0:
-                self._follow(at - 1)
-            before = self._line[at - 1].state if is_told and at > 0 else None
-            self._tracker.reset()
-            if before is not None:
-                self._tracker.restore(before)
-            motion = self._line[at].camera_motion if is_told else None
-            ids = self._tracker.update(found, stamp_ns, motion).ids
-            if is_told:
-                moment = self._line[at]
-                moment.state, moment.known, moment.inferred = self._tracker.state(), True, True
-                self._forget_after(at)
+            moment = self._line[at]
+            if moment.inferred or moment.at_rest:  # Told twice, or not as it is: anew from the frame before.
+                moment.state, moment.inferred, moment.at_rest = None, False, False
+            self._follow(at)
+            assert moment.state is not None
+            self._tracker.restore(moment.state)
+            ids = self._tracker.update(found, stamp_ns, _ALREADY_THERE).ids
+            moment.state, moment.known, moment.inferred = self._tracker.state(), True, True
+            self._forget_after(at)
             return ids
+
+    def prepare(self, stamp_ns: int) -> None:
+        """Follow the objects to a judged frame now, as `inferred` will have to if nothing else comes."""
+        with self._lock:
+            at = self._place(stamp_ns)
+            if self._is_at(at, stamp_ns):
+                self._follow(at)
+
+    def motion_between(self, from_ns: int, to_ns: int) -> np.ndarray | None:
+        """(3, 3) float64, moves a point of one judged frame to a later one; None where it is not known."""
+        with self._lock:
+            at, end = self._place(from_ns), self._place(to_ns)
+            if not self._is_at(at, from_ns) or not self._is_at(end, to_ns):
+                return None
+            motion = np.eye(3)
+            for moment in self._line[at + 1 : end + 1]:
+                if moment.camera_motion is None:
+                    return None
+                if not is_still(moment.camera_motion):
+                    motion = moment.camera_motion @ motion
+            return motion
 
     # With the lock held.
     def _place(self, stamp_ns: int) -> int:
@@ -145,6 +167,7 @@ class TrackLine:
         self._size_px = size_px
         self._tracker.resize(*size_px)
         del self._line[:at]
+        self._line[0].state = None
 
     def _forget_after(self, at: int) -> None:
         """What was followed from this moment must be followed anew, up to where the detector looked."""

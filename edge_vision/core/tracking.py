@@ -184,12 +184,13 @@ class Tracker:
         self._stamp_ns = stamp_ns
         if seconds < 0.0:
             self.reset()
-        if len(self._tracks) == 0:
+        still = camera_motion is not None and is_still(camera_motion)
+        if len(self._tracks) == 0 or (seconds == 0.0 and still and not at_rest):
             return
         state = self._tracks.state.copy()
         if at_rest:
             state[SPEED], state[COV], state[SPEED_VAR] = 0.0, 0.0, 0.0
-        if camera_motion is not None and not is_still(camera_motion):
+        if camera_motion is not None and not still:
             follow_camera(state, camera_motion)
         move_on(state, seconds, SPEED_DRIFT_SD + (UNKNOWN_CAMERA_SD if camera_motion is None else 0.0))
         self._tracks = self._alive(TrackSet(state, self._tracks.facts))

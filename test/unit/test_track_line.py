@@ -248,3 +248,38 @@ def test_a_doubt_that_covers_no_object_is_none():
     far = np.array([[0, 0, 50, 50], [395, 295, 405, 305], [np.nan] * 4, [900, 900, 800, 800]], np.float32)
     line.judged(stamp(2), STILL, 2, doubted=far)
     assert len(line.tracks(stamp(2))) == 2
+
+
+def test_a_frame_that_was_prepared_or_is_told_of_twice_gives_the_same():
+    plain, prepared, twice = line_of(6), line_of(6), line_of(6)
+    for n in (0, 2, 4):
+        prepared.prepare(stamp(n))
+        ids = [line.inferred(stamp(n), scene(n), SIZE).tolist() for line in (plain, prepared, twice)]
+        assert ids[0] == ids[1] == ids[2]
+        if n:
+            twice.inferred(stamp(n), scene(n), SIZE)
+    for line in (prepared, twice):
+        np.testing.assert_array_equal(line.tracks(stamp(5)).xyxy_px, plain.tracks(stamp(5)).xyxy_px)
+    prepared.prepare(stamp(99))
+    assert prepared.tracks(stamp(99)) is None
+
+
+def test_what_was_prepared_before_a_late_result_is_followed_anew():
+    plain, prepared = line_of(4), line_of(4)
+    for line in (plain, prepared):
+        line.inferred(stamp(0), scene(0), SIZE)
+    prepared.prepare(stamp(3))
+    for line in (plain, prepared):
+        line.inferred(stamp(1), scene(1), SIZE)
+        line.inferred(stamp(3), scene(3), SIZE)
+    np.testing.assert_array_equal(prepared.tracks(stamp(3)).xyxy_px, plain.tracks(stamp(3)).xyxy_px)
+
+
+def test_the_motion_between_two_frames():
+    line = TrackLine()
+    for n, motion in enumerate([shift(1.0), shift(2.0), STILL, shift(-7.0), None, STILL]):
+        line.judged(stamp(n), motion, n)
+    np.testing.assert_array_equal(line.motion_between(stamp(0), stamp(3)), shift(-5.0))
+    np.testing.assert_array_equal(line.motion_between(stamp(4), stamp(5)), STILL)
+    assert line.motion_between(stamp(0), stamp(4)) is None, "unknown on the way"
+    assert line.motion_between(stamp(0), stamp(9)) is None and line.motion_between(5, stamp(3)) is None
