@@ -13,6 +13,7 @@ from edge_vision.core.cascade import Cascade, CascadeConfig, wanted_class_ids
 from edge_vision.core.classifier import Classifier
 from edge_vision.core.frame import Frame
 from edge_vision.core.gate import NO_REGIONS
+from edge_vision.core.gate_policy import ANYWAY
 from edge_vision.core.tick import Tick
 from edge_vision.nodes import run, specs
 from edge_vision.nodes.base import ERROR
@@ -77,9 +78,9 @@ class CascadeNode(StageNode):
 
     def process(self, frame: Frame, tick: Tick | None) -> None:
         regions, motion = tick.regions if tick else NO_REGIONS, motion_of(tick)
-        if tick and tick.reason == "audit":
-            # The gate asks what it would have missed: the detector must answer.
-            self.hand_on(frame, "audit", regions, motion)
+        if tick and tick.reason in ANYWAY:
+            # The gate asks what it would have missed, or what became of an object: the detector must answer.
+            self.hand_on(frame, tick.reason, regions, motion)
             return
         decision = self._cascade.decide(frame, regions, time.monotonic_ns())
         if decision.reason == "classifier_error":
