@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from edge_vision.backends import FALLBACK
 from edge_vision.core.cascade import CascadeConfig
-from edge_vision.core.looks import LooksConfig
+from edge_vision.core.detector_looks import LooksConfig
 from edge_vision.nodes.gate_spec import GATE
 from edge_vision.nodes.spec_types import (
     COMMON,

@@ -11,8 +11,8 @@ from model_cases import SSD, bundle_or_skip, street_with_and_without_people
 from edge_vision.backends import open_session
 from edge_vision.core.detections import Detections
 from edge_vision.core.detector import Detector
+from edge_vision.core.detector_looks import Look, Looks, LooksConfig, Scene
 from edge_vision.core.frame import Frame
-from edge_vision.core.looks import Look, Looks, LooksConfig, Scene
 
 MS = 1_000_000
 SIZE, MODEL = (1920, 1080), (300, 300)
