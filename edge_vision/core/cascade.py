@@ -137,7 +137,7 @@ class Cascade:
         grid = places.tiles(width_px, height_px, side)
         if whole:
             return grid
-        found = places.looks_at(regions, width_px, height_px, side)
+        found = places.looks_at(regions, width_px, height_px, side, self.config.max_looks)
         if not len(found):
             return found
         more = self._round_robin.take(grid, found, self.config.round_robin)

@@ -36,24 +36,30 @@ def inside(regions: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
     return np.asarray(clipped[(clipped[:, 2:] > clipped[:, :2]).all(axis=1)])
 
 
-def looks_at(regions: np.ndarray, width_px: int, height_px: int, side: int) -> np.ndarray:
+def looks_at(
+    regions: np.ndarray, width_px: int, height_px: int, side: int, limit: int = 10_000
+) -> np.ndarray:
     """(m, 4) float32 looks that cover these regions. A region within a look that is there already adds none.
 
-    Raises ValueError as `inside` does.
+    limit: with more looks than this it goes no further, and some regions are left out. Raises ValueError as
+    `inside` does.
     """
     boxes = inside(regions, width_px, height_px)
     # The large ones first: their looks may hold the small ones.
     boxes = boxes[np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable")]
     found = NO_LOOKS
-    for box in boxes:
-        if not covered(box, found):
-            found = np.concatenate([found, _cover(box, width_px, height_px, side)])
-    return np.unique(found, axis=0) if len(found) else found
+    while len(boxes) and len(found) <= limit:
+        new = _cover(boxes[0], width_px, height_px, side)
+        found = np.unique(np.concatenate([found, new]), axis=0)
+        boxes = boxes[1:][~covered(boxes[1:], new)]
+    return found
 
 
-def covered(box: np.ndarray, looks: np.ndarray) -> bool:
-    """True where one of the looks (n, 4) holds the whole box."""
-    return bool(((looks[:, :2] <= box[:2]) & (looks[:, 2:] >= box[2:])).all(axis=1).any())
+def covered(boxes: np.ndarray, looks: np.ndarray) -> np.ndarray:
+    """(n,) bool, which of the boxes (n, 4) lie within one of the looks (m, 4)."""
+    starts = looks[None, :, :2] <= boxes[:, None, :2]
+    ends = looks[None, :, 2:] >= boxes[:, None, 2:]
+    return np.asarray((starts & ends).all(axis=2).any(axis=1))
 
 
 def _cover(box: np.ndarray, width_px: int, height_px: int, side: int) -> np.ndarray:
@@ -87,6 +93,6 @@ class RoundRobin:
                 break
             tile = grid[self._next % len(grid)]
             self._next = (self._next + 1) % len(grid)
-            if not covered(tile, looks):
+            if not covered(tile[None], looks)[0]:
                 taken.append(tile)
         return np.stack(taken) if taken else NO_LOOKS
