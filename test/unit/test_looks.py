@@ -1,4 +1,4 @@
-"""Where a cascade looks: squares of one size that cover the regions, within the frame, and no more of them."""
+"""Where a cascade looks: squares of one size that cover the regions, in the frame, and no more of them."""
 
 from __future__ import annotations
 
