@@ -15,9 +15,11 @@ EXECUTABLES = (
     "pipeline",
     "doctor",
     "top",
+    "optimize",
 )
 RUNTIME = ["numpy>=1.26", "opencv-python-headless>=4.6", "psutil>=5.9", "PyYAML>=6.0"]
 FETCH = ["onnx>=1.16"]
+OPTIMIZE = ["onnx>=1.16", "onnxruntime>=1.18", "pycocotools>=2.0.7"]
 EVALUATE = ["matplotlib>=3.7"]
 TOP = ["rich>=13.0"]
 TEST = ["hypothesis", "mypy", "pytest", "pytest-timeout", "ruff", "types-psutil", "types-PyYAML"]
@@ -51,6 +53,7 @@ setup(
         "litert": ["ai-edge-litert>=1.2"],
         "nvidia": ["nvidia-ml-py>=12.535"],
         "fetch": FETCH,
+        "optimize": OPTIMIZE,
         "evaluate": EVALUATE,
         "top": TOP,
         "test": TEST + FETCH + TOP + RUNTIME,

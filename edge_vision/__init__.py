@@ -13,6 +13,7 @@ sensors    `core/sensors/`     what the machine tells: CPU, memory, heat, power,
 causes     `core/causes.py`    why nothing is published, from facts to one sentence
 backends   `backends/`         one file per runtime
 bundles    `bundles/`          a model as one folder: manifest, graphs, labels, hashes
+optimize   `optimize/`         from a model to the best bundle for this device, measured
 nodes      `nodes/`            the ROS shells, the only place that imports rclpy
 
 This module imports nothing, so that each part costs only what it needs.

@@ -42,6 +42,9 @@ _NUMPY_OF = {
     "bool": "bool",
 }
 _FATAL_ONLY = 4  # Its own log lines repeat what the exceptions say.
+DISABLED_OPTIMIZERS = ["WeightBiasQuantization"]
+"""It quantizes the weights of a layer between two quantizers, per tensor, even where that was left in fp32
+because int8 hurts it: one depthwise layer of the SSD then takes the outputs from 24 to 15 dB."""
 
 
 class OnnxRuntimeSession(Session):
@@ -124,7 +127,13 @@ def _load_on(device: Device, graph: Path, request: BackendRequest) -> OnnxRuntim
     try:
         # By its path: given bytes, the session keeps a copy of them (18 MB for the SSD).
         # Without its own fallback: it would print, and run on the CPU, now or when a run fails.
-        session = onnxruntime.InferenceSession(str(graph), options, providers=providers, enable_fallback=0)
+        session = onnxruntime.InferenceSession(
+            str(graph),
+            options,
+            providers=providers,
+            enable_fallback=0,
+            disabled_optimizers=DISABLED_OPTIMIZERS,
+        )
     except Exception as error:  # Its exceptions have no common base of their own.
         raise BackendError(f"onnxruntime cannot load {graph} on {device}: {error}") from error
     return OnnxRuntimeSession(session, _actual(session, device, request.precision, onnxruntime.__version__))

@@ -17,6 +17,7 @@ EXECUTABLES = {
     "pipeline": "edge_vision.nodes.pipeline",
     "doctor": "edge_vision.doctor.app",
     "top": "edge_vision.top.app",
+    "optimize": "edge_vision.optimize.app",
 }
 
 
@@ -83,6 +84,11 @@ def doctor() -> int:
 def top() -> int:
     """The terminal view."""
     return _start("top")
+
+
+def optimize() -> int:
+    """The optimizer."""
+    return _start("optimize")
 
 
 def main() -> int:

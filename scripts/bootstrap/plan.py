@@ -77,6 +77,7 @@ def tasks_for(stage: str, backend: str, machine: Machine) -> list[Task]:
             tasks.append(_packages(lock, f"packages: {title}", machine))
     if stage == "test":
         tasks.append(_packages("test", "packages: test tools", machine))
+        tasks.append(_packages("optimize", "packages: COCO's scores", machine))
     if stage == "bench":
         tasks.append(_packages("bench", "packages: PyTorch for comparison", machine, PYTORCH_CPU))
     if stage in ("test", "top"):

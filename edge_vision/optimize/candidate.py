@@ -1,0 +1,89 @@
+"""One cell of the table."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from edge_vision.core.specs import InputSpec
+from edge_vision.optimize.errors import OptimizeError
+
+_STEP_PX = 32
+"""What the strides of most networks divide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """An input size in pixels."""
+
+    width_px: int
+    height_px: int
+
+    def __str__(self) -> str:
+        return f"{self.width_px}x{self.height_px}"
+
+    @property
+    def area(self) -> int:
+        """In pixels."""
+        return self.width_px * self.height_px
+
+    @staticmethod
+    def of(spec: InputSpec) -> Size:
+        """The size that a bundle is made for."""
+        return Size(spec.width_px, spec.height_px)
+
+    @staticmethod
+    def parse(text: str, native: Size) -> Size:
+        """`256` (the longer side; the other keeps the aspect ratio), `320x240` or `native`.
+
+        Raises OptimizeError.
+        """
+        if text == "native":
+            return native
+        match = re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", text)
+        sides = [int(side) for side in match.groups() if side] if match else []
+        if not sides or min(sides) < _STEP_PX:
+            raise OptimizeError(f"sizes: expected native, a side like 256 or 320x240, got {text!r}")
+        if len(sides) == 2:
+            return Size(*sides)
+        return native.scaled(sides[0] / max(native.width_px, native.height_px))
+
+    def scaled(self, factor: float) -> Size:
+        """Larger or smaller, with the same aspect ratio as far as whole strides allow."""
+        if self.width_px == self.height_px:
+            side = round(self.width_px * factor)
+            return Size(side, side)
+        sides = [
+            max(1, round(side * factor / _STEP_PX)) * _STEP_PX for side in (self.width_px, self.height_px)
+        ]
+        return Size(*sides)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A way to run the model. precision: one of settings.PRECISIONS, or int8_default."""
+
+    backend: str
+    precision: str
+    size: Size
+    threads: int
+
+    @property
+    def id(self) -> str:
+        """Its name in reports and files."""
+        return f"{self.backend}-{self.precision}-{self.size}-t{self.threads}"
+
+    @property
+    def graph_precision(self) -> str:
+        """The precision of its graph file: bfloat16 is the runtime's own work on the fp32 one."""
+        return "fp32" if self.precision == "bf16" else self.precision
+
+
+def default_sizes(native: Size, task: str) -> list[Size]:
+    """The native one and smaller ones: a classifier's down to 128, a detector's down to three quarters."""
+    if task == "classify":
+        smaller = [Size.parse(str(side), native) for side in (192, 160, 128)]
+    else:
+        longer = max(native.width_px, native.height_px)
+        smaller = [Size.parse(str(int(longer * f) // _STEP_PX * _STEP_PX), native) for f in (0.87, 0.76)]
+    return [native, *(size for size in smaller if size.area < native.area)]

@@ -1,0 +1,188 @@
+"""Graphs of the optimizer: sizes, half precision, int8 and its recipes, layers that stay, on real graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from model_cases import EFFICIENTNET, SSD, bundle_or_skip, video_frame
+from optimize_cases import tiny_graph
+
+from edge_vision.backends.base import BackendRequest
+from edge_vision.backends.onnxruntime import OnnxRuntimeBackend
+from edge_vision.core.parity import sqnr_db
+from edge_vision.core.preprocess import Preprocessor
+from edge_vision.optimize import graph_edit, quantize
+from edge_vision.optimize.candidate import Candidate, Size, default_sizes
+from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.recipes import LIBRARY_DEFAULT, Recipe, cpu_flags, int8_recipe
+from edge_vision.optimize.sensitivity import bisect
+
+NATIVE = Size(300, 300)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("native", NATIVE), ("256", Size(256, 256)), ("320x240", Size(320, 240))],
+)
+def test_sizes_are_read(text: str, size: Size) -> None:
+    assert Size.parse(text, NATIVE) == size
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "3x", "axb", "16", "100x100x100", "", "99999"])
+def test_a_wrong_size_is_refused(text: str) -> None:
+    with pytest.raises(OptimizeError, match="sizes: expected native, a side like 256"):
+        Size.parse(text, NATIVE)
+
+
+def test_the_aspect_ratio_stays_and_strides_divide() -> None:
+    assert Size.parse("320", Size(640, 480)) == Size(320, 256)
+    assert default_sizes(Size(224, 224), "classify")[-1] == Size(128, 128)
+    assert Candidate("openvino", "bf16", NATIVE, 2).graph_precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("flags", "machine", "reduce"),
+    [
+        ({"avx2"}, "x86_64", True),
+        ({"avx2", "avx512f"}, "x86_64", True),
+        ({"avx2", "avx_vnni"}, "x86_64", False),
+        ({"avx512f", "avx512_vnni"}, "AMD64", False),
+        ({"amx_int8"}, "x86_64", False),
+        (set(), "x86_64", True),
+        ({"asimd"}, "aarch64", False),
+    ],
+)
+def test_the_processor_decides_on_the_range_of_weights(flags: set, machine: str, reduce: bool) -> None:
+    recipe = int8_recipe("onnxruntime", flags, machine)
+    assert recipe.reduce_range is reduce and recipe.per_channel
+    assert ("saturat" in recipe.why) is True
+
+
+def tensors(bundle_name: str, clip: str = "bikes.mp4", frames: tuple[int, ...] = (10, 60, 120, 200)) -> list:
+    preprocessor = Preprocessor(bundle_or_skip(bundle_name).manifest.input)
+    return [preprocessor.prepare(video_frame(clip, i))[0].copy() for i in frames]
+
+
+@pytest.fixture(scope="module")
+def folded():
+    bundle = bundle_or_skip(SSD)
+    model = quantize.folded(bundle.verify(bundle.manifest.graphs[0]))
+    return model, quantize.calibrate(model, tensors(SSD))
+
+
+@pytest.mark.parametrize("reduce", [False, True])
+def test_what_was_asked_for_is_read_back_from_the_quantized_ssd(folded, reduce: bool) -> None:
+    model, ranges = folded
+    made = quantize.quantized(model, ranges, Recipe("int8", "u8", "s8", True, reduce, ""))
+    found = quantize.effective(made)
+    assert found["layers"] == found["layers_quantized"] == found["layers_run_as_int8"] == 88
+    assert found["reduce_range"] is reduce
+    assert found["largest_weight"] <= (64 if reduce else 128)
+    assert found["weights"] == "int8" and found["weights_per_channel"] == 88
+    assert len(made.SerializeToString()) * 3.4 < len(model.SerializeToString())
+
+
+def test_layers_that_are_kept_run_in_fp32_even_between_quantizers(folded, tmp_path: Path) -> None:
+    """ONNX Runtime would quantize them again by itself, per tensor, and 9 dB would be lost."""
+    model, ranges = folded
+    groups = quantize.layers(model)
+    lone = [name for name in groups if "expanded_conv/depthwise" in name]
+    recipe = int8_recipe("onnxruntime", cpu_flags())
+    made = quantize.quantized(model, ranges, recipe, kept=[n for name in lone for n in groups[name]])
+    assert quantize.effective(made)["layers_run_as_int8"] == 87
+    file = tmp_path / "mixed.onnx"
+    file.write_bytes(made.SerializeToString())
+    session = OnnxRuntimeBackend().load(file, BackendRequest(threads=1))
+    image = {"images": tensors(SSD, "vtest.avi", (100,))[0]}
+    names = [output.name for output in session.outputs]
+    exact, fp32 = (
+        dict(zip(names, one.run(names, image), strict=True))
+        for one in (quantize.session(made, exact=True), quantize.session(model))
+    )
+    assert sqnr_db(fp32, exact) - sqnr_db(fp32, session.run(image)) < 1.0
+
+
+def test_the_default_of_the_library_is_worse_than_the_recipe(folded) -> None:
+    model, ranges = folded
+    bundle = bundle_or_skip(SSD)
+    naive = quantize.library_default(bundle.verify(bundle.manifest.graphs[0]), tensors(SSD))
+    ours = quantize.quantized(model, ranges, int8_recipe("onnxruntime", cpu_flags()))
+    image = {"images": tensors(SSD, "vtest.avi", (100,))[0]}
+    names = [output.name for output in model.graph.output]
+    fp32, a, b = (
+        dict(zip(names, quantize.session(one, exact=True).run(names, image), strict=True))
+        for one in (model, naive, ours)
+    )
+    assert sqnr_db(fp32, b) > sqnr_db(fp32, a) + 3.0
+    assert LIBRARY_DEFAULT.library_default and quantize.effective(naive)["weights_per_channel"] == 0
+
+
+def test_a_layer_takes_its_activation_along(tmp_path: Path) -> None:
+    model = onnx.load(tiny_graph(tmp_path / "tiny.onnx"))
+    assert quantize.layers(model) == {"first": ("first", "active"), "last": ("last",)}
+
+
+def test_the_ssd_takes_other_sizes_and_weights_stay() -> None:
+    bundle = bundle_or_skip(SSD)
+    model = graph_edit.load_model(bundle.verify(bundle.manifest.graphs[0]))
+    weights = len(model.graph.initializer)
+    graph_edit.resize(model, "images", "nchw", Size(224, 224))
+    boxes, _ = quantize.session(model).run(None, {"images": np.zeros((1, 3, 224, 224), np.float32)})
+    from edge_vision.core.heads.ssd import ssd_mobilenet_v2_anchors
+
+    assert boxes.shape == (1, len(ssd_mobilenet_v2_anchors(224, 224)), 4)
+    assert len(model.graph.initializer) == weights
+
+
+def test_a_graph_of_one_size_says_so(tmp_path: Path) -> None:
+    model = onnx.load(tiny_graph(tmp_path / "tiny.onnx"))
+    with pytest.raises(OptimizeError, match="expected an input 'pictures'"):
+        graph_edit.resize(model, "pictures", "nchw", Size(32, 32))
+    shape = onnx.numpy_helper.from_array(np.array([1, 8 * 32 * 32], np.int64), "shape")
+    model.graph.initializer.append(shape)
+    model.graph.node[3].CopyFrom(onnx.helper.make_node("Reshape", ["active", "shape"], ["flat"], name="flat"))
+    with pytest.raises(OptimizeError, match="does not take pictures of 96x96"):
+        graph_edit.resize(model, "images", "nchw", Size(96, 96))
+
+
+def test_half_precision_halves_the_file_and_keeps_the_answer() -> None:
+    bundle = bundle_or_skip(EFFICIENTNET)
+    path = bundle.verify(bundle.manifest.graphs[0])
+    model = graph_edit.load_model(path)
+    assert graph_edit.halve_weights(model) > 50
+    assert len(model.SerializeToString()) < 0.55 * path.stat().st_size
+    image = {"images": tensors(EFFICIENTNET)[0]}
+    halved, whole = (quantize.session(one).run(["logits"], image)[0] for one in (model, str(path)))
+    assert halved.argmax() == whole.argmax()
+    assert sqnr_db({"logits": whole}, {"logits": halved}) > 40.0
+
+
+def test_a_graph_with_an_unknown_operator_is_told(tmp_path: Path) -> None:
+    file = tiny_graph(tmp_path / "odd.onnx", op="Sparkle")
+    with pytest.raises(OptimizeError, match=r"onnxruntime cannot load .*Sparkle"):
+        quantize.folded(file)
+
+
+def test_nothing_to_calibrate_on_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OptimizeError, match="expected pictures to calibrate on, got none"):
+        quantize.calibrate(onnx.load(tiny_graph(tmp_path / "tiny.onnx")), [])
+
+
+@pytest.mark.parametrize("needed", [0, 1, 2, 3, 5, 8, 21, 88])
+def test_the_search_finds_the_fewest_layers(needed: int) -> None:
+    tried = []
+
+    def agreement_with(k: int) -> float:
+        tried.append(k)
+        return 1.0 if k >= needed else 0.9
+
+    assert bisect(88, 0.99, agreement_with)[0] == needed
+    assert len(tried) == len(set(tried)) <= 14
+
+
+def test_where_nothing_holds_the_bound_all_layers_stay() -> None:
+    k, tries = bisect(10, 0.99, lambda k: 0.5)
+    assert k == 10 and dict(tries)[10] == 0.5

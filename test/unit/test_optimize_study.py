@@ -1,0 +1,115 @@
+"""The order of a study's work, on a tiny real model, through an engine of the test's own."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+
+import pytest
+from optimize_cases import pictures, tiny_bundle, tiny_graph
+
+from edge_vision.errors import EdgeVisionError
+from edge_vision.optimize import rows
+from edge_vision.optimize.job import KINDS
+from edge_vision.optimize.jobs import Engine, Job, Outcome
+from edge_vision.optimize.settings import Settings
+from edge_vision.optimize.study import Study
+
+pytestmark = pytest.mark.timeout(300)
+
+
+class Here(Engine):
+    """Runs jobs in this process: what an engine has to do is one method. asked: their names, in order."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def run(self, job: Job, folder: Path, timeout_s: float) -> Outcome:
+        self.asked.append(job.name)
+        before = Path.cwd()
+        os.chdir(folder)
+        try:
+            return Outcome("done", result=importlib.import_module(KINDS[job.kind]).run(job.args))
+        except EdgeVisionError as error:
+            return Outcome("failed", str(error))
+        finally:
+            os.chdir(before)
+
+
+def settings(tmp_path: Path, **others: object) -> Settings:
+    model = tiny_bundle(tmp_path / "bundle", tiny_graph(tmp_path / "tiny.onnx"))
+    clips = [str(pictures(tmp_path / name, 30, seed)) for seed, name in enumerate("ab")]
+    values = {"backends": ("onnxruntime",), "threads": (1,), "measure_s": 0.1, "pictures": 10, **others}
+    return Settings(str(model), (clips[0],), clips[1], **values)  # type: ignore[arg-type]
+
+
+def study(tmp_path: Path, asked: Settings, engine: Engine) -> dict:
+    out = tmp_path / "out"
+    out.mkdir(exist_ok=True)
+    asked.write(out)
+    return Study(out, asked, engine, lambda text: None).run()
+
+
+def test_the_search_goes_from_fp32_to_precisions_to_sizes(tmp_path: Path) -> None:
+    engine = Here()
+    report = study(tmp_path, settings(tmp_path, sizes=("native", "96")), engine)
+    measured = [name for name in engine.asked if name.startswith("onnxruntime")]
+    assert measured[:4] == [
+        "onnxruntime-fp32-64x64-t1",
+        "onnxruntime-fp16-64x64-t1",
+        "onnxruntime-int8-64x64-t1",
+        "onnxruntime-int8_default-64x64-t1",
+    ]
+    assert engine.asked.index("sensitivity") > engine.asked.index("onnxruntime-int8-64x64-t1")
+    assert measured[-1].split("-")[2] == "96x96"
+    assert all(row["parent"] == report["baseline"] for row in report["rows"])
+    assert len(engine.asked) == len(set(engine.asked))
+
+
+def test_exhaustive_measures_every_cell(tmp_path: Path) -> None:
+    asked = settings(
+        tmp_path, sizes=("native", "96"), threads=(1, 2), exhaustive=True, precisions=("fp32", "fp16")
+    )
+    report = study(tmp_path, asked, Here())
+    cells = {(row["precision"], row["size"], row["threads"]) for row in report["rows"]}
+    assert cells == {(p, s, t) for p in ("fp32", "fp16") for s in ("64x64", "96x96") for t in (1, 2)}
+    parents = {row["id"]: row["parent"] for row in report["rows"]}
+    assert parents["onnxruntime-fp16-96x96-t2"] == "onnxruntime-fp32-64x64-t2"
+    assert parents["onnxruntime-fp32-64x64-t2"] == "onnxruntime-fp32-64x64-t1"
+
+
+def test_layers_are_ranked_and_those_kept_hold_the_bound(tmp_path: Path) -> None:
+    report = study(tmp_path, settings(tmp_path, precisions=("fp32", "int8", "mixed")), Here())
+    found = report["sensitivity"]
+    assert {layer["name"] for layer in found["layers"]} == {"first", "last"}
+    noise = [layer["sqnr_db"] for layer in found["layers"]]
+    assert noise == sorted(noise) and all(20 < value < 100 for value in noise)
+    assert found["kept"] == [layer["name"] for layer in found["layers"]][: len(found["kept"])]
+    assert ("active" in found["nodes"]) is ("first" in found["kept"])
+    if found["holds"]:
+        tried = {one["kept"]: one["agreement"] for one in found["search"]}
+        assert tried[len(found["kept"])] >= found["bound"] - 1e-3
+
+
+def test_what_was_measured_under_other_clips_is_not_taken(tmp_path: Path) -> None:
+    first = Here()
+    asked = settings(tmp_path, precisions=("fp32",))
+    study(tmp_path, asked, first)
+    again = Here()
+    study(tmp_path, asked, again)
+    assert first.asked and not again.asked
+    (tmp_path / "out" / "prepared.json").unlink()
+    other = Settings(asked.model, (asked.calibration,), asked.frames[0], **_rest(asked))
+    third = Here()
+    study(tmp_path, other, third)
+    assert third.asked == first.asked
+
+
+def _rest(asked: Settings) -> dict:
+    return {n: getattr(asked, n) for n in ("backends", "threads", "measure_s", "pictures", "precisions")}
+
+
+@pytest.mark.parametrize(("load", "told"), [(None, False), (0.4, False), (1.0, False), (7.5, True)])
+def test_a_busy_machine_is_told(load: float | None, told: bool) -> None:
+    assert bool(rows.busy(load, 2)) is told
