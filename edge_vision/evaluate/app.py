@@ -15,6 +15,7 @@ from edge_vision.errors import EdgeVisionError
 from edge_vision.evaluate import plot, pool, report
 from edge_vision.evaluate.condition import QUICK_FRAMES, gate_names
 from edge_vision.evaluate.errors import EvaluateError
+from edge_vision.evaluate.fit import command
 from edge_vision.evaluate.judged import OURS, check_gate
 from edge_vision.evaluate.markdown import markdown
 from edge_vision.evaluate.real_clips import clip_condition, known_clips
@@ -26,6 +27,7 @@ examples:
   python -m edge_vision.evaluate gate --conditions pan_tilt --quick     {QUICK_FRAMES} frames of one condition
   python -m edge_vision.evaluate gate --split tune --jobs 4             what a gate may be tuned on
   python -m edge_vision.evaluate gate --video mine.mp4 --gate my_pkg.my_gate:MyGate
+  python -m edge_vision.evaluate fit-cascade --video mine.mp4           a stage for your own scene; has --help
 
 What the detector finds on each frame is kept in the cache: a second run needs no detector. A gate is any
 class with decide(frame, mono_ns) that returns a bool or an object with `passed`; where it has
@@ -53,11 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m edge_vision.evaluate",
-        description="Judge a frame gate against an every-frame detector and against rivals.",
+        description="Judge a frame gate against an every-frame detector and rivals; fit a cascade's stage.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="{gate,events}")
+    commands = parser.add_subparsers(required=True, metavar="{gate,events,fit-cascade}")
     gate = commands.add_parser("gate", help="delay, recall, F1 and calls of a gate and of its rivals")
     gate.add_argument(
         "--video",
@@ -83,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     events.add_argument("--video", type=Path, required=True, metavar="V")
     events.add_argument("--out", type=Path, default=Path("out/events"), help="default: %(default)s")
     events.set_defaults(run=_events)
+    command.add_parser(commands)
     return parser
 
 
