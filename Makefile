@@ -26,7 +26,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate bench-diagnostics soak evaluate-gate top setup setup-test setup-evaluate setup-top lock clean distclean
+.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate bench-diagnostics soak evaluate-gate evaluate-cascade top setup setup-test setup-evaluate setup-top lock clean distclean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -78,6 +78,9 @@ soak: setup  ## Overload for MINUTES=10: age, memory, files; results in out/benc
 
 evaluate-gate: setup-evaluate  ## Judge the gate against an every-frame detector and rivals; results in out/gate/
 	$(VENV_PYTHON) -m edge_vision.evaluate gate $(if $(OUT),--out '$(OUT)') $(ARGS)
+
+evaluate-cascade: setup-evaluate  ## Judge gate, cascade, detector and tracker together; results in out/cascade/
+	$(VENV_PYTHON) -m edge_vision.evaluate cascade $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 top: setup-top  ## Show the pipeline of `make demo` live, in another terminal; ROS_DOMAIN_ID=0 shows yours
 	@$(VENV_PYTHON) -m edge_vision.top $(ARGS)
