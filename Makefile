@@ -15,8 +15,8 @@ ARGS =
 # `make demo ROS_DOMAIN_ID=5` sets it nevertheless.
 demo top: export ROS_DOMAIN_ID = 87
 test check examples: export ROS_DOMAIN_ID = 88
-bench-pipeline bench-diagnostics soak: export ROS_DOMAIN_ID = 89
-demo top test check examples bench-pipeline bench-diagnostics soak: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
+bench-pipeline bench-diagnostics bench-failover soak: export ROS_DOMAIN_ID = 89
+demo top test check examples bench-pipeline bench-diagnostics bench-failover soak: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
 
 # The ROS wheels leave this mark in the environment; with it, another Python would not find its libraries.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
@@ -26,10 +26,10 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate bench-diagnostics soak evaluate-gate evaluate-cascade top setup setup-test setup-evaluate setup-top lock clean distclean
+.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover soak evaluate-gate evaluate-cascade top setup setup-test setup-bench setup-evaluate setup-top lock clean distclean
 
 help:  ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  make demo SOURCE=clip.mp4 BACKEND=openvino SECONDS=20 OUT=out/mine     variables of the demo"
 	@echo "  make test ARGS='-k gate -x'                                            options for pytest"
@@ -70,8 +70,14 @@ bench-pipeline: setup  ## Measure the pipeline; results in out/bench/pipeline.js
 bench-gate: setup  ## Measure the gate; results in out/bench/gate.json
 	$(VENV_PYTHON) bench/gate.py $(ARGS)
 
+bench-backends: setup-bench  ## Compare the runtimes, and PyTorch; results in out/bench/backends.json
+	$(VENV_PYTHON) bench/backends.py $(ARGS)
+
 bench-diagnostics: setup-test  ## Measure the diagnostics; results in out/bench/diagnostics.json
 	$(VENV_PYTHON) bench/diagnostics.py --minutes $(MINUTES) $(ARGS)
+
+bench-failover: setup-test  ## Measure how fast another backend or model takes over; results in out/bench/failover.json
+	$(VENV_PYTHON) bench/failover.py $(ARGS)
 
 soak: setup  ## Overload for MINUTES=10: age, memory, files; results in out/bench/soak.json
 	$(VENV_PYTHON) bench/soak.py --minutes $(MINUTES) $(ARGS)
@@ -90,6 +96,9 @@ setup:  ## Make .venv, fetch videos and models (what `make demo` needs)
 
 setup-test:
 	@$(SETUP) test
+
+setup-bench:
+	@$(SETUP) bench
 
 setup-evaluate:
 	@$(SETUP) evaluate

@@ -47,6 +47,8 @@ setup(
         "runtime": RUNTIME,
         "onnxruntime": ["onnxruntime>=1.17"],
         "openvino": ["openvino>=2024.0"],
+        "tensorrt": ["tensorrt-rtx-cu13>=1.4"],
+        "litert": ["ai-edge-litert>=1.2"],
         "nvidia": ["nvidia-ml-py>=12.535"],
         "fetch": FETCH,
         "evaluate": EVALUATE,

@@ -5,7 +5,8 @@
     ├── BundleError          a model bundle that is missing, broken or not what it claims to be
     ├── HeadError            a head that does not fit the outputs of the graph
     └── BackendError         a runtime that cannot load or run a graph
-        └── BackendUnavailable   a runtime that is not installed on this machine
+        ├── BackendUnavailable   a runtime that is not installed on this machine
+        └── EngineRefused        a kept engine that is not the one that was built here for this graph
 
 Each message says what was expected, what came, and what to do.
 """
@@ -39,3 +40,7 @@ class BackendError(EdgeVisionError):
 
 class BackendUnavailable(BackendError):
     """A runtime that is not installed, or lacks its hardware. The message names the remedy."""
+
+
+class EngineRefused(BackendError):
+    """A kept engine of another machine, runtime or graph, or a changed one. It was not opened."""

@@ -47,7 +47,7 @@ ARGUMENTS = (
     ("imu_topic", "imu", None, "The gyroscope, for ego_prior: imu in params_file."),
     ("odometry_topic", "odom", None, "The odometry, for ego_prior: odometry in params_file."),
     ("model", "", None, "Detector bundle, a name or a folder; empty = as in params_file."),
-    ("backend", "", None, "auto, onnxruntime, openvino, ...; empty = as in params_file."),
+    ("backend", "", None, "auto, onnxruntime, openvino, litert, ...; empty = as in params_file."),
     (
         "params_file",
         PathJoinSubstitution([CONFIG, "pipeline.yaml"]),

@@ -19,6 +19,7 @@ examples:
   python3 scripts/setup.py demo                       what `make demo` needs
   python3 scripts/setup.py demo --backend openvino    with the OpenVINO backend
   python3 scripts/setup.py test                       what `make test` and `make check` need
+  python3 scripts/setup.py bench                      what `make bench-backends` needs (200 MB more)
   python3 scripts/setup.py evaluate                   what `make evaluate-gate` needs
   python3 scripts/setup.py top                        what `make top` needs
 
@@ -52,7 +53,7 @@ def _arguments() -> argparse.Namespace:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("stage", choices=["demo", "test", "evaluate", "top"])
+    parser.add_argument("stage", choices=["demo", "test", "bench", "evaluate", "top"])
     parser.add_argument("--backend", default="auto", help="a backend that is wanted besides ONNX Runtime")
     return parser.parse_args()
 

@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
+from edge_vision.backends.host import usable_cores
 from edge_vision.errors import BackendError, BackendUnavailable
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 BACKENDS: dict[str, str] = {
     "onnxruntime": "edge_vision.backends.onnxruntime:OnnxRuntimeBackend",
     "openvino": "edge_vision.backends.openvino:OpenVinoBackend",
+    "tensorrt": "edge_vision.backends.tensorrt:TensorRtBackend",
+    "tensorrt_rtx": "edge_vision.backends.tensorrt:TensorRtRtxBackend",
+    "litert": "edge_vision.backends.litert:LiteRtBackend",
 }
 ENTRY_POINT_GROUP = "edge_vision.backends"
 """A package that brings a backend of its own names it, as "module:Class", in this group of entry points."""
@@ -192,6 +196,8 @@ def _completed(actual: BackendActual, graph_precision: str, request: BackendRequ
     notes = list(actual.notes)
     if request.threads not in (0, actual.threads):
         notes.append(f"asked for {request.threads} threads, runs on {actual.threads or 'an untold number'}")
+    if request.threads > (cores := usable_cores()):
+        notes.append(f"{request.threads} threads share {cores} physical cores, which is slower than {cores}")
     if request.precision not in ("auto", precision):
         notes.append(f"asked for precision {request.precision}, runs {precision}")
     return replace(actual, precision=precision, notes=tuple(notes))
@@ -217,7 +223,8 @@ def _reason_for(attempt: _Attempt, backend: str, failures: list[tuple[str, Backe
 
 
 def _told(failures: list[tuple[str, BackendError]]) -> str:
-    return "; ".join(f"{name}: {error}" for name, error in failures)
+    # The same device may be tried twice, by its name and by "auto".
+    return "; ".join(dict.fromkeys(f"{name}: {error}" for name, error in failures))
 
 
 def _reason(name: str) -> str | None:

@@ -6,12 +6,17 @@ A new backend is one file with a `Backend` subclass, and one line in `backends/_
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+
+from edge_vision.errors import BackendError
+
+PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8", "mixed")
+"""What may be asked for; which of them a runtime has on a device, it says itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,21 @@ class BackendRequest:
     precision: str = "auto"
     threads: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises BackendError for what no backend understands."""
+        if self.precision not in PRECISIONS:
+            raise BackendError(f"precision is one of {', '.join(PRECISIONS)}, got '{self.precision}'")
+        if self.threads < 0:
+            raise BackendError(f"threads is 0 (one per physical core) or more, got {self.threads}")
+        if not self.device:
+            raise BackendError("device is the name of a device, or auto, got an empty text")
+
+    def check_options(self, backend: str, known: Iterable[str]) -> None:
+        """Raise BackendError for an option that the backend does not know."""
+        unknown = sorted(set(self.options) - set(known))
+        if unknown:
+            raise BackendError(f"{backend} knows the options {', '.join(known)}, got {', '.join(unknown)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +110,24 @@ class Backend(ABC):
     @abstractmethod
     def load(self, graph: Path, request: BackendRequest) -> Session:
         """Load a graph whose hash was verified. Raises BackendUnavailable or BackendError."""
+
+
+def check_tensors(backend: str, specs: tuple[TensorSpec, ...], tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise BackendError unless every input is there in its dtype and shape. Some runtimes convert."""
+    for spec in specs:
+        values = tensors.get(spec.name)
+        if values is None or values.dtype.name != spec.dtype or not _same_shape(values.shape, spec.shape):
+            got = f"none of that name, only {', '.join(tensors)}" if values is None else _described(values)
+            raise BackendError(
+                f"{backend} expects input '{spec.name}' as {list(spec.shape)} {spec.dtype}, got {got}"
+            )
+
+
+def _same_shape(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return shape == expected or (
+        len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected, strict=True))
+    )
+
+
+def _described(values: np.ndarray) -> str:
+    return f"{list(values.shape)} {values.dtype.name}"

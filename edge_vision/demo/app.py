@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--source", help=f"video file, device or URL (default: {' or '.join(VIDEOS)} in the cache)"
     )
-    parser.add_argument("--backend", help="auto, onnxruntime, openvino, ... (default: auto)")
+    parser.add_argument("--backend", help="auto, onnxruntime, openvino, litert, ... (default: auto)")
     parser.add_argument("--model", help="detector bundle, a name or a folder")
     parser.add_argument(
         "--out", type=Path, default=Path("out/demo"), help="folder for the results (default: %(default)s)"

@@ -14,7 +14,17 @@ import psutil
 from edge_vision import __version__
 from edge_vision.bundles.store import sha256_of
 
-PACKAGES = ("numpy", "opencv-python-headless", "opencv-python", "onnxruntime", "openvino", "psutil", "rclpy")
+PACKAGES = (
+    "numpy",
+    "opencv-python-headless",
+    "opencv-python",
+    "onnxruntime",
+    "openvino",
+    "ai-edge-litert",
+    "torch",
+    "psutil",
+    "rclpy",
+)
 
 
 def machine() -> dict[str, Any]:

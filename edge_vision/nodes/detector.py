@@ -33,7 +33,7 @@ from edge_vision.nodes.stage import StageNode
 from edge_vision.nodes.tracked import TrackedBoxes
 
 # How often a run that hangs, a failed backend's time and a refused model are looked for.
-WATCH_S = 0.25
+WATCH_S = 0.2
 HANGS_TIMES_P50 = 5.0
 # Backends that may fail on one frame before it is given up.
 MOST_ATTEMPTS = 3

@@ -59,7 +59,7 @@ def _parse(kinds: Sequence[type[EdgeNode]], program: str, argv: list[str]) -> di
         parser.add_argument("--loop", action="store_true", default=None, help="start a file again at its end")
     if "detector" in names:
         parser.add_argument("--model", help="detector bundle, a name or a folder")
-        parser.add_argument("--backend", help="auto, onnxruntime, openvino, ...")
+        parser.add_argument("--backend", help="auto, onnxruntime, openvino, litert, ...")
     given = vars(parser.parse_args(argv))
     wanted = {
         "source": {"uri": given.get("source"), "loop": given.get("loop")},

@@ -34,7 +34,12 @@ def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...
             "litert, or one that another package registers.",
             applies=applies,
         ),
-        Param("device", "auto", "Device of the backend: auto, cpu, gpu, npu, cuda, ...", applies=applies),
+        Param(
+            "device",
+            "auto",
+            "Device of the backend: auto, cpu, gpu, gpu:1, npu, cuda, ...; see docs/backends.md.",
+            applies=applies,
+        ),
         Param("precision", "auto", "Precision asked for: auto, fp32, fp16, bf16, int8.", applies=applies),
         Param(
             "threads",
@@ -129,7 +134,7 @@ DETECTOR = NodeSpec(
         ),
         Param(
             "watchdog_ms",
-            1000.0,
+            800.0,
             "A run that takes longer (and five times longer than usual) hangs: another backend takes over. "
             "0 = wait.",
             "ms",

@@ -38,6 +38,12 @@ SYSTEM_FIRST = {
 """With ROS sourced, the system's own come first: ROS's compiled modules and test plug-ins fit those."""
 
 
+BACKENDS = {"openvino": "OpenVINO", "litert": "LiteRT", "tensorrt": "TensorRT for RTX"}
+"""Lock -> title of what a backend needs besides ONNX Runtime."""
+
+PYTORCH_CPU = "https://download.pytorch.org/whl/cpu"
+DEMO_BUNDLES = ("ssdlite_mobilenet_v2_coco", "efficientnet_lite0_imagenet")
+
 Work = Callable[[Step], list[Path] | None]
 
 
@@ -55,17 +61,20 @@ class Task:
 
 
 def tasks_for(stage: str, backend: str, machine: Machine) -> list[Task]:
-    """The steps of a stage: "demo" has what runs, "test" also what tests, "evaluate" what draws the
-    plot, "top" what draws the terminal view."""
+    """The steps of a stage: "demo" has what runs, "test" also what tests, "bench" also what it compares with,
+    "evaluate" what draws the plot, "top" what draws the terminal view."""
     tasks = [Task("venv", f"virtual environment for {_kind(machine)}", _venv_key(machine), _venv(machine))]
     tasks.append(_packages("runtime", "packages: runtime", machine))
     if not machine.ros:
         tasks.append(_packages("ros", "packages: ROS 2 from wheels", machine))
         tasks.append(_interfaces(machine))
-    if stage == "test" or backend == "openvino":
-        tasks.append(_packages("openvino", "packages: OpenVINO", machine))
+    for name, title in BACKENDS.items():
+        if stage == "test" or (stage == "bench" and name != "tensorrt") or backend in (name, f"{name}_rtx"):
+            tasks.append(_packages(name, f"packages: {title}", machine))
     if stage == "test":
         tasks.append(_packages("test", "packages: test tools", machine))
+    if stage == "bench":
+        tasks.append(_packages("bench", "packages: PyTorch for comparison", machine, PYTORCH_CPU))
     if stage in ("test", "top"):
         tasks.append(_packages("top", "packages: terminal view", machine))
     if stage == "evaluate":
@@ -74,7 +83,9 @@ def tasks_for(stage: str, backend: str, machine: Machine) -> list[Task]:
     tasks.append(
         Task("video", "videos", key_of(REPO / "scripts" / "fetch_data.py", str(cache_dir())), _video)
     )
-    tasks.append(Task("bundles", "model bundles", _bundles_key(), _bundles))
+    tasks.append(_bundles("bundles", "model bundles", DEMO_BUNDLES))
+    if stage in ("test", "bench") or backend == "litert":
+        tasks.append(_bundles("more-bundles", "model bundles, the others", ()))
     return tasks
 
 
@@ -165,7 +176,8 @@ def _remove_ours(step: Step) -> None:
     shutil.rmtree(old)
 
 
-def _packages(lock: str, title: str, machine: Machine) -> Task:
+def _packages(lock: str, title: str, machine: Machine, index: str = "") -> Task:
+    """index: where pip looks besides, for packages that the usual registry has not."""
     path = REQUIREMENTS / f"{lock}.lock"
 
     def work(step: Step) -> list[Path]:
@@ -176,7 +188,7 @@ def _packages(lock: str, title: str, machine: Machine) -> Task:
         unfinished = STAMPS / f"{lock}.unfinished"
         again = unfinished.exists()
         unfinished.touch()
-        wheels.install(PYTHON, pins, step, LOG, again=again)
+        wheels.install(PYTHON, pins, step, LOG, again=again, index=index)
         unfinished.unlink()
         return []
 
@@ -241,13 +253,19 @@ def _video(step: Step) -> list[Path] | None:
     return None if left_out and shutil.which("apt-get") else files
 
 
-def _bundles_key() -> str:
-    return key_of(*sorted((REPO / "edge_vision" / "bundles").glob("*.py")), str(cache_dir()))
+def _bundles_key(names: tuple[str, ...]) -> str:
+    return key_of(*names, *sorted((REPO / "edge_vision" / "bundles").glob("*.py")), str(cache_dir()))
 
 
-def _bundles(step: Step) -> list[Path]:
-    argv: list[str | Path] = [PYTHON, "-m", "edge_vision.bundles", "fetch"]
+def _bundles(task: str, title: str, names: tuple[str, ...]) -> Task:
+    """Make these bundles, or all that are known."""
+    return Task(task, title, _bundles_key(names), lambda step: _make_bundles(names, step))
+
+
+def _make_bundles(names: tuple[str, ...], step: Step) -> list[Path]:
+    argv: list[str | Path] = [PYTHON, "-m", "edge_vision.bundles", "fetch", *names]
     run(argv, env=clean_env(), read=lambda line: line.strip() or None, step=step, log=LOG, cwd=REPO)
     manifests = sorted((cache_dir() / "bundles").glob("*/bundle.yaml"))
+    manifests = [manifest for manifest in manifests if not names or manifest.parent.name in names]
     step.say(", ".join(manifest.parent.name for manifest in manifests))
     return sorted(file for manifest in manifests for file in manifest.parent.iterdir() if file.is_file())

@@ -16,20 +16,22 @@ BUILD_TOOLS = ("setuptools", "wheel", "packaging")
 """Installed first: one package of the ROS wheels comes as source, and its build must not fetch anything."""
 
 
-def install(python: Path, pins: Sequence[Pin], step: Step, log: Path, *, again: bool = False) -> None:
+def install(
+    python: Path, pins: Sequence[Pin], step: Step, log: Path, *, again: bool = False, index: str = ""
+) -> None:
     """Install pinned packages into the environment of `python`. Raises SetupError.
 
-    again: write every package anew, because an earlier try was stopped and may have left half of one,
-    which pip takes for installed.
+    index: the address of a registry besides the usual one. again: write every package anew, because an
+    earlier try was stopped and may have left half of one, which pip takes for installed.
     """
     first = [pin for pin in pins if pin.name in BUILD_TOOLS]
     rest = [pin for pin in pins if pin.name not in BUILD_TOOLS]
     for group in (first, rest):
         if group:
-            _install_group(python, group, step, log, again)
+            _install_group(python, group, step, log, again, index)
 
 
-def _install_group(python: Path, pins: Sequence[Pin], step: Step, log: Path, again: bool) -> None:
+def _install_group(python: Path, pins: Sequence[Pin], step: Step, log: Path, again: bool, index: str) -> None:
     """From the cache if it has them all; else fetch what is missing first, and keep what is there."""
     (cache_dir() / "wheels").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="edge-vision-") as folder:
@@ -38,14 +40,15 @@ def _install_group(python: Path, pins: Sequence[Pin], step: Step, log: Path, aga
         try:
             _from_cache(python, requirements, len(pins), step, log, again)
         except SetupError:
-            _fetch(python, requirements, len(pins), step, log)
+            _fetch(python, requirements, len(pins), step, log, index)
             _from_cache(python, requirements, len(pins), step, log, again)
 
 
-def _fetch(python: Path, requirements: Path, count: int, step: Step, log: Path) -> None:
+def _fetch(python: Path, requirements: Path, count: int, step: Step, log: Path, index: str) -> None:
     """With the user's pip configuration (mirrors, certificates); the hashes decide what is taken."""
     argv = [python, "-m", "pip", "download", *_flags(requirements), "--progress-bar", "off"]
     argv += ["--retries", "2", "--dest", cache_dir() / "wheels"]
+    argv += ["--extra-index-url", index] if index else []
     step.say("looking for what is missing")
     try:
         run(argv, env=_pip_env(), read=_counter("fetching", count), step=step, log=log)

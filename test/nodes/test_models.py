@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from lifecycle_msgs.msg import Transition
-from model_cases import EFFICIENTNET, SSD, bundle_or_skip
+from model_cases import EFFICIENTNET, OIDV4, SSD, bundle_or_skip
 from ros_cases import CHAIN, CascadeNode, DetectorNode, Image, image_message, picture
 
 from edge_vision.backends import BACKENDS, available_backends
@@ -111,6 +111,7 @@ def test_a_bundle_of_another_task_is_refused(start, robot):
         ({"backend": "tensorflow"}, "expected a backend out of auto, onnxruntime, openvino"),
         ({"device": "npu", "backend": "onnxruntime", "strict_backend": True}, "npu"),
         ({"precision": "int8", "backend": "onnxruntime", "strict_backend": True}, "int8"),
+        ({"precision": "fp7"}, "fp32, fp16, bf16, int8, mixed, got 'fp7'"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_an_error_in_the_status(start, robot, overrides, needle):
@@ -127,6 +128,32 @@ def test_a_fallback_is_loud_and_works(start, robot):
     assert values["backend.requested.device"] == "npu" and values["backend.actual.device"] == "cpu"
     camera = robot.publisher(Image, "image_raw")
     camera.publish(image_message(picture(1), 1))
+    assert running.settled(1)["inferred"] == 1
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt_rtx"])
+def test_without_a_gpu_onnx_runtime_serves_and_says_why(start, robot, backend):
+    reason = available_backends()[backend]
+    if reason is None:
+        pytest.skip("there is a GPU here")
+    running = start(overrides={"detector": {"backend": backend}})
+    status, values = robot.status("detector")
+    assert status.level == b"\x01" and f"fallback: {backend}: {reason}" in status.message
+    assert values["backend.requested.backend"] == backend
+    assert values["backend.actual.backend"].startswith("onnxruntime ")
+    robot.publisher(Image, "image_raw").publish(image_message(picture(1), 1))
+    assert running.settled(1)["inferred"] == 1
+
+
+def test_litert_runs_a_bundle_that_has_a_graph_for_it(start, robot):
+    bundle_or_skip(OIDV4)
+    reason = available_backends()["litert"]
+    if reason:
+        pytest.skip(reason)
+    running = start(overrides={"detector": {"backend": "litert", "model": OIDV4, "strict_backend": True}})
+    status, values = robot.status("detector")
+    assert status.level == b"\x00" and values["backend.actual.provider"] == "XNNPACK"
+    robot.publisher(Image, "image_raw").publish(image_message(picture(1), 1))
     assert running.settled(1)["inferred"] == 1
 
 

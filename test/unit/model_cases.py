@@ -15,6 +15,7 @@ from edge_vision.core.frame import Frame
 from edge_vision.errors import BundleError
 
 SSD = "ssdlite_mobilenet_v2_coco"
+OIDV4 = "ssd_mobilenet_v2_oidv4"
 EFFICIENTNET = "efficientnet_lite0_imagenet"
 
 
@@ -72,6 +73,7 @@ def mean_graph(path: Path, shape: tuple[int, ...] = (1, 3, 8, 8)) -> Path:
 
 __all__ = [
     "EFFICIENTNET",
+    "OIDV4",
     "SSD",
     "bundle_or_skip",
     "mean_graph",

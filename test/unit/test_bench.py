@@ -12,6 +12,7 @@ import pytest
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
 
+import backends as backends_bench  # noqa: E402
 import common  # noqa: E402
 import outside  # noqa: E402
 
@@ -92,6 +93,7 @@ def test_a_process_read_from_proc() -> None:
     [
         ("pipeline.py", "overhead_ratio"),
         ("gate.py", "compensated"),
+        ("backends.py", "wrapper"),
         ("soak.py", "load_factor"),
         ("diagnostics.py", "false_alarms"),
     ],
@@ -103,8 +105,34 @@ def test_help_shows_examples(script: str, figure: str) -> None:
     assert done.returncode == 0 and "examples:" in done.stdout and figure in done.stdout
 
 
-@pytest.mark.parametrize("script", ["pipeline.py", "gate.py", "soak.py", "diagnostics.py"])
+@pytest.mark.parametrize("script", ["pipeline.py", "gate.py", "backends.py", "soak.py", "diagnostics.py"])
 def test_a_missing_video_names_the_remedy(tmp_path: Path, script: str) -> None:
     command = [sys.executable, str(BENCH / script), "--video", str(tmp_path / "none.avi")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "make setup" in done.stderr
+
+
+def test_agreement_of_boxes_counts_both_sides() -> None:
+    box, other = [0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]
+    one = [[[box], [0.9], [1]]]
+    two = [[[box, other], [0.9, 0.8], [1, 1]]]
+    assert backends_bench.agreement(one, one) == 1.0
+    assert backends_bench.agreement(one, two) == pytest.approx(2 / 3)
+    assert backends_bench.agreement([[[box], [0.9], [2]]], one) == 0.0
+    assert backends_bench.agreement(None, one) is None
+
+
+def test_agreement_of_classes_is_the_share_of_frames() -> None:
+    assert backends_bench.agreement([1, 2, 3, 4], [1, 2, 3, 5]) == 0.75
+
+
+def test_the_best_cell_and_the_worst_wrapper_are_judged() -> None:
+    base = {"model": "yolo_nano", "backend": "a", "precision": "fp32", "threads": 1, "p50_ms": 1.0}
+    rows = [
+        {**base, "ratio_to_eager": 2.0, "wrapper_ratio": 1.2},
+        {**base, "ratio_to_eager": 4.0, "wrapper_ratio": 1.0},
+        {**base, "ratio_to_eager": 1.0, "wrapper_ratio": None},
+    ]
+    best, wrapper = backends_bench.judged(rows)
+    assert (best.value, best.passed) == (4.0, True)
+    assert (wrapper.value, wrapper.passed) == (1.2, False)

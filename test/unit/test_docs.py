@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from edge_vision.backends import BACKENDS
+from edge_vision.backends.litert import DELEGATES
+from edge_vision.backends.onnxruntime_providers import PROVIDERS
 from edge_vision.bundles.manifest import parse_manifest
 from edge_vision.nodes import reference
 from edge_vision.nodes.specs import NODES
@@ -54,6 +57,14 @@ def test_every_link_leads_somewhere(document: Path) -> None:
             assert (document.parent / target.split("#")[0]).exists(), (
                 f"{document.name}: {target} is not there"
             )
+
+
+def test_every_backend_and_its_devices_are_described() -> None:
+    text = (REPO / "docs" / "backends.md").read_text("utf-8")
+    for name in BACKENDS:
+        assert f"| `{name}` |" in text, name
+    for device in (*PROVIDERS, *DELEGATES):
+        assert re.search(rf"[` ,]{device}[`,: ]", text), device
 
 
 def anchors(text: str) -> set[str]:

@@ -127,7 +127,7 @@ def test_yolov5_suppresses_the_copy_and_only_within_the_class(tmp_path: Path) ->
 def test_yolov5_needs_objectness_and_class_together(tmp_path: Path) -> None:
     """0.6 * 0.6 is below 0.5, though each is above."""
     rows = np.zeros((1, 3, 5 + N_LABELS), np.float32)
-    rows[0, :, :4] = [320, 320, 50, 50]
+    rows[0, :, :4] = [[150, 320, 50, 50], [350, 320, 50, 50], [550, 320, 50, 50]]
     rows[0, 0, 4:6] = 0.6, 0.6
     rows[0, 1, 4:6] = 0.9, 0.9
     graph = constant_graph(tmp_path / "v5.onnx", {"o": rows})

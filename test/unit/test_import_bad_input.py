@@ -315,7 +315,8 @@ def test_a_picture_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert "expected a picture or a video" in refused(tmp_path, capsys, graph, "--try", picture)
 
 
-def test_names_and_places(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_and_places(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("EDGE_VISION_CACHE", str(tmp_path / "cache"))
     graph = small_yolov8(tmp_path / "m.onnx", metadata=ULTRALYTICS)
     assert "expected a name of 1 to 64" in refused(tmp_path, capsys, graph, "--name", "../x")
     assert run_import(graph, "--yes", "--name", "ssdlite_mobilenet_v2_coco") == 1

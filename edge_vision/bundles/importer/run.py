@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge_vision.backends import open_session
-from edge_vision.backends.base import TensorSpec
+from edge_vision.backends import load_on
+from edge_vision.backends.base import BackendRequest, Session, TensorSpec
 from edge_vision.bundles.importer.draft import LABELS_FILE, Draft
 from edge_vision.bundles.importer.probe import backends_for
 from edge_vision.bundles.manifest import NAME_PATTERN
@@ -93,21 +93,30 @@ def try_bundle(bundle: Bundle, outputs: Sequence[TensorSpec], image: np.ndarray 
     """
     manifest = bundle.manifest
     try:
-        if not backends_for(manifest.graphs[0].format):
+        names = backends_for(manifest.graphs[0].format)
+        if not names:
             make_head(manifest.head, manifest.input, outputs, len(bundle.labels))
             return Trial((f"not tried: no backend here reads {manifest.graphs[0].format}",), None)
-        session, report = open_session(bundle, "auto")
-        runs = Detector if manifest.task == "detect" else Classifier
-        runner = runs.from_bundle(bundle, session)
-        runner.warm_up(1)
-        actual = f"{report.actual.backend} {report.actual.version} on {report.actual.device}"
-        if image is None:
-            return Trial((f"runs on {actual}; --try PICTURE shows what it finds",), None)
-        frame = Frame(image, 0, "", "bgr8")
-        trial = _detected if isinstance(runner, Detector) else _classified
-        return trial(runner, frame, bundle.labels, actual)  # type: ignore[arg-type]
+        session = load_on(bundle, names[0], BackendRequest())
+        try:
+            return _run(bundle, session, image)
+        finally:
+            session.close()
     except (BackendError, HeadError) as error:
         raise BundleError(f"the bundle does not run as it was guessed: {error}") from None
+
+
+def _run(bundle: Bundle, session: Session, image: np.ndarray | None) -> Trial:
+    runs = Detector if bundle.manifest.task == "detect" else Classifier
+    runner = runs.from_bundle(bundle, session)
+    runner.warm_up(1)
+    actual = f"{session.actual.backend} {session.actual.version} on {session.actual.device}"
+    if image is None:
+        return Trial((f"runs on {actual}; --try PICTURE shows what it finds",), None)
+    frame = Frame(image, 0, "", "bgr8")
+    if isinstance(runner, Detector):
+        return _detected(runner, frame, bundle.labels, actual)
+    return _classified(runner, frame, bundle.labels, actual)
 
 
 def _detected(detector: Detector, frame: Frame, labels: tuple[str, ...], actual: str) -> Trial:

@@ -1,0 +1,124 @@
+"""Builds TensorRT engines from ONNX graphs. The module is an argument: `tensorrt` or `tensorrt_rtx`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edge_vision.errors import BackendError, BackendUnavailable
+
+_FLAG_OF = {"fp16": "FP16", "bf16": "BF16", "int8": "INT8", "mixed": "INT8"}
+_WORTH_TELLING = ("INTERNAL_ERROR", "ERROR")
+
+
+def quiet_logger(module: Any) -> Any:
+    """A logger that prints nothing and remembers errors: `told()` gives the last ones and forgets them."""
+
+    class Logger(module.ILogger):
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity.name in _WORTH_TELLING:
+                self.errors = [*self.errors[-2:], message.strip()]
+
+        def told(self) -> str:
+            text, self.errors = "; ".join(self.errors) or "it says no reason", []
+            return text
+
+    return Logger()
+
+
+def built_precision(module: Any, precision: str) -> str:
+    """The precision that a builder makes of a request: "graph" where it takes it from the graph."""
+    return precision if precision != "auto" and hasattr(module.BuilderFlag, "FP16") else "graph"
+
+
+def build_engine(module: Any, graph: Path, precision: str) -> bytes:
+    """The serialized engine of a graph; takes seconds to many minutes. precision: of built_precision.
+
+    Raises BackendError for a graph that TensorRT cannot take, BackendUnavailable for a precision or a device
+    that it has not.
+    """
+    logger = quiet_logger(module)
+    try:
+        builder = module.Builder(logger)
+    except (TypeError, RuntimeError) as error:
+        raise BackendUnavailable(
+            f"{module.__name__} cannot build here: {logger.told()}; it needs an NVIDIA GPU and its driver"
+        ) from error
+    network, parser = _network(module, builder, logger, graph)
+    config = builder.create_builder_config()
+    _set_precision(module, builder, network, config, precision)
+    _set_batch(builder, network, config, graph)
+    engine = builder.build_serialized_network(network, config)
+    del parser  # Until here it may hold weights of the network.
+    if engine is None:
+        raise BackendError(f"{module.__name__} cannot build an engine of {graph}: {logger.told()}")
+    return bytes(engine)
+
+
+def _network(module: Any, builder: Any, logger: Any, graph: Path) -> tuple[Any, Any]:
+    """The graph as a network, and the parser that read it."""
+    flags = module.NetworkDefinitionCreationFlag
+    # Older ones need it said that the batch is a dimension as any other; newer ones know nothing else.
+    network = builder.create_network(
+        1 << int(flags.EXPLICIT_BATCH) if hasattr(flags, "EXPLICIT_BATCH") else 0
+    )
+    parser = module.OnnxParser(network, logger)
+    if not parser.parse(graph.read_bytes()):
+        errors = "; ".join(_described(parser.get_error(i)) for i in range(parser.num_errors))
+        raise BackendError(f"{module.__name__} cannot read {graph}: {errors or logger.told()}")
+    return network, parser
+
+
+def _described(error: Any) -> str:
+    """Older versions do not tell the node."""
+    operator = getattr(error, "node_operator", str)()
+    return f"{operator}: {error.desc()}" if operator else str(error.desc())
+
+
+def _set_precision(module: Any, builder: Any, network: Any, config: Any, precision: str) -> None:
+    """Allow the precision that was asked for, and no other: by itself, it multiplies fp32 with 10 bits."""
+    flags = module.BuilderFlag
+    if hasattr(flags, "TF32"):
+        config.clear_flag(flags.TF32)
+    if precision in ("graph", "fp32"):
+        return
+    flag = _FLAG_OF[precision]
+    if not hasattr(flags, flag):
+        raise BackendUnavailable(
+            f"{module.__name__} {module.__version__} has no {precision}: use a newer one, or precision auto"
+        )
+    if flag == "INT8" and not _is_quantized(module, network):
+        raise BackendUnavailable(
+            f"{module.__name__} runs int8 where the graph has QuantizeLinear nodes, this one has none: "
+            f"use a bundle with an int8 graph, or precision fp16"
+        )
+    if precision == "fp16" and not getattr(builder, "platform_has_fast_fp16", True):
+        raise BackendUnavailable("this GPU has no fast fp16: use precision auto")
+    config.set_flag(getattr(flags, flag))
+
+
+def _is_quantized(module: Any, network: Any) -> bool:
+    return any(network.get_layer(i).type == module.LayerType.QUANTIZE for i in range(network.num_layers))
+
+
+def _set_batch(builder: Any, network: Any, config: Any, graph: Path) -> None:
+    """A free batch becomes 1. Raises BackendError for other free dimensions."""
+    profile = None
+    for i in range(network.num_inputs):
+        tensor = network.get_input(i)
+        shape = tuple(tensor.shape)
+        if -1 in shape[1:]:
+            raise BackendError(
+                f"{graph}: input '{tensor.name}' has free dimensions {list(shape)}, TensorRT needs its size: "
+                f"export the graph with fixed dimensions"
+            )
+        if -1 in shape:
+            profile = profile or builder.create_optimization_profile()
+            fixed = (1, *shape[1:])
+            profile.set_shape(tensor.name, fixed, fixed, fixed)
+    if profile is not None:
+        config.add_optimization_profile(profile)
