@@ -70,12 +70,7 @@ class CudaDevice:
 
     def call(self, function: str, *arguments: Any) -> None:
         """Call the driver. Raises BackendError with its own words."""
-        status = getattr(self._lib, function)(*arguments)
-        if status:
-            text = ctypes.c_char_p()
-            self._lib.cuGetErrorString(status, ctypes.byref(text))
-            words = (text.value or b"no text").decode()
-            raise BackendError(f"the GPU's driver failed: {function} gave {status} ({words})")
+        _checked(self._lib, function, *arguments)
 
     def _identity(self) -> GpuIdentity:
         name = ctypes.create_string_buffer(_NAME_BYTES)
@@ -120,8 +115,30 @@ class CudaMemory:
             self._pointer = ctypes.c_uint64()
 
 
+def _checked(library: Any, function: str, *arguments: Any) -> None:
+    status = getattr(library, function)(*arguments)
+    if status:
+        text = ctypes.c_char_p()
+        library.cuGetErrorString(status, ctypes.byref(text))
+        words = (text.value or b"no text").decode()
+        raise BackendError(f"the GPU's driver failed: {function} gave {status} ({words})")
+
+
 def _host(values: np.ndarray) -> tuple[ctypes.c_void_p, ctypes.c_size_t]:
     return ctypes.c_void_p(values.ctypes.data), ctypes.c_size_t(values.nbytes)
+
+
+def gpu_names() -> tuple[str, ...]:
+    """The GPUs that the driver sees. Raises BackendError."""
+    library, names = _library(), []
+    count = ctypes.c_int()
+    _checked(library, "cuDeviceGetCount", ctypes.byref(count))
+    for index in range(count.value):
+        device, name = ctypes.c_int(), ctypes.create_string_buffer(_NAME_BYTES)
+        _checked(library, "cuDeviceGet", ctypes.byref(device), index)
+        _checked(library, "cuDeviceGetName", name, _NAME_BYTES, device)
+        names.append(name.value.decode())
+    return tuple(names)
 
 
 def unavailable_reason() -> str | None:

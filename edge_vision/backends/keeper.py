@@ -26,6 +26,8 @@ R = TypeVar("R")
 FIRST_RETRY_S, LAST_RETRY_S = 5.0, 300.0
 # A backend that ran for so long before it failed again starts with the first retry.
 SOUND_S = 60.0
+# For how long one is patient after a run that seemed to hang and came back.
+LATE_MEMORY_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,8 @@ class ModelKeeper(Generic[R]):
         self._last: LoadedModel[R] | None = None
         self._failed: dict[str, str] = {}
         self._failed_s: dict[str, float] = {}
-        self._hanging: list[LoadedModel[R]] = []
+        self._hanging: dict[int, float] = {}
+        self._late_s, self._late_until_s = 0.0, 0.0
         self._retry_s, self._backoff_s, self._serving_s = 0.0, FIRST_RETRY_S, 0.0
         self._retrying = False
         self.swap_error = ""
@@ -182,11 +185,12 @@ class ModelKeeper(Generic[R]):
     def done(self, model: LoadedModel[R]) -> bool:
         """End a use. False where it was given up meanwhile: the job is somebody else's."""
         mine = self._slot.done(model)
-        if not mine and model in self._hanging:
-            self._hanging.remove(model)
-            self._tell(
-                "info", "backend_failed", f"{model.report.actual.backend}: the run that hung has ended"
-            )
+        begun_s = None if mine else self._hanging.pop(id(model), None)
+        if begun_s is not None:
+            now_s, name = time.monotonic(), model.report.actual.backend
+            self._late_s, self._late_until_s = now_s - begun_s, now_s + LATE_MEMORY_S
+            text = f"{name}: the run that hung has ended after {self._late_s:.1f} s"
+            self._tell("info", "backend_failed", text)
         return mine
 
     def failed(self, model: LoadedModel[R], reason: str) -> None:
@@ -199,12 +203,18 @@ class ModelKeeper(Generic[R]):
 
     # Others'.
     def give_up(self, after_s: float) -> Any:
-        """Leave a use that lasts longer than this to itself. Returns its job, or None where there is none."""
+        """Leave a use that lasts longer than this to itself. Returns its job, or None where there is none.
+
+        A run that came back late was no hang: on a machine so busy, others may take twice as long as it did.
+        """
+        now_s = time.monotonic()
+        if now_s < self._late_until_s:
+            after_s = max(after_s, 2.0 * self._late_s)
         left = self._slot.abandon(after_s)
         if left is None:
             return None
         model, job = left
-        self._hanging.append(model)
+        self._hanging[id(model)] = now_s - after_s
         self._note(model, f"a run did not end within {after_s * 1e3:.0f} ms")
         self._retry_s = 0.0  # Nothing serves: the next best at once.
         return job

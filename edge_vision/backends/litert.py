@@ -6,6 +6,7 @@ import ctypes
 import importlib.util
 import os
 from collections.abc import Mapping
+from ctypes.util import find_library
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -125,6 +126,11 @@ class LiteRtBackend(Backend):
                 f"the package ai-edge-litert is not installed: {self.install_hint} (or 'edge_vision[litert]')"
             )
         return None
+
+    def devices(self) -> tuple[str, ...]:
+        """The CPU, and the known delegates whose libraries are installed."""
+        found = [name for name, library in DELEGATES.items() if find_library(library.split(".")[0][3:])]
+        return ("cpu", *found)
 
     def load(self, graph: Path, request: BackendRequest) -> Session:
         """See the contract."""

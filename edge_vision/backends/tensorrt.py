@@ -97,6 +97,10 @@ class TensorRtBackend(Backend):
         """Looks for the package, then for a GPU."""
         return self.package_missing() or cuda_driver.unavailable_reason()
 
+    def devices(self) -> tuple[str, ...]:
+        """The GPUs that the driver sees."""
+        return cuda_driver.gpu_names()
+
     def package_missing(self) -> str | None:
         """Engines can be built where this is None and, for some builders, no GPU is there."""
         if importlib.util.find_spec(self.module) is None:

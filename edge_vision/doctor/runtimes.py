@@ -14,7 +14,7 @@ def look() -> Iterator[Check]:
     """A check per backend of the registry, and one that all of them together can run the detector's model."""
     checks = [_backend(name) for name in known_backends()]
     yield from checks
-    if any(check.values["loads"] for check in checks):
+    if any(check.values["loads"] is not False for check in checks):
         yield _model(DETECTOR.param("model").default, DETECTOR.param("backend").default)
     else:
         yield Check(INSTALLATION, "model", ERROR, "no backend works here: pip install onnxruntime")
@@ -31,12 +31,16 @@ def _backend(name: str) -> Check:
         text = f"installed, but does not load: {found.get('error') or answer.trouble}"
         return Check(INSTALLATION, label, WARN, text, {"loads": False, "devices": []})
     devices = found["devices"]
-    text = f"loads, sees {', '.join(devices)}" if devices else "installed"
+    # One that does not tell has perhaps not even been imported.
+    values = {"loads": True if devices else None, "devices": devices}
+    text = (
+        f"loads, sees {', '.join(devices)}"
+        if devices
+        else "installed, not tried: it does not tell what it sees"
+    )
     if answer.trouble:
-        return Check(
-            INSTALLATION, label, WARN, f"{text}; {answer.trouble}", {"loads": True, "devices": devices}
-        )
-    return Check(INSTALLATION, label, OK, text, {"loads": True, "devices": devices})
+        return Check(INSTALLATION, label, WARN, f"{text}; {answer.trouble}", values)
+    return Check(INSTALLATION, label, OK, text, values)
 
 
 def _model(name: str, backend: str) -> Check:

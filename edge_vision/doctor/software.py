@@ -31,6 +31,7 @@ OPTIONAL = {
     "cv_bridge": "rare image encodings",
     "onnx": "making the known bundles: pip install onnx",
     "pynvml": "figures of NVIDIA GPUs: pip install nvidia-ml-py",
+    "rich": "python -m edge_vision.top: pip install rich",
 }
 
 

@@ -38,8 +38,12 @@ SYSTEM_FIRST = {
 """With ROS sourced, the system's own come first: ROS's compiled modules and test plug-ins fit those."""
 
 
-BACKENDS = {"openvino": "OpenVINO", "litert": "LiteRT", "tensorrt": "TensorRT for RTX"}
-"""Lock -> title of what a backend needs besides ONNX Runtime."""
+RUNTIMES = {
+    "openvino": ("openvino", "OpenVINO"),
+    "litert": ("litert", "LiteRT"),
+    "tensorrt": ("tensorrt_rtx", "TensorRT for RTX"),
+}
+"""Lock -> the backend that needs it, and a title. ONNX Runtime is always there."""
 
 PYTORCH_CPU = "https://download.pytorch.org/whl/cpu"
 DEMO_BUNDLES = ("ssdlite_mobilenet_v2_coco", "efficientnet_lite0_imagenet")
@@ -68,9 +72,9 @@ def tasks_for(stage: str, backend: str, machine: Machine) -> list[Task]:
     if not machine.ros:
         tasks.append(_packages("ros", "packages: ROS 2 from wheels", machine))
         tasks.append(_interfaces(machine))
-    for name, title in BACKENDS.items():
-        if stage == "test" or (stage == "bench" and name != "tensorrt") or backend in (name, f"{name}_rtx"):
-            tasks.append(_packages(name, f"packages: {title}", machine))
+    for lock, (name, title) in RUNTIMES.items():
+        if stage == "test" or (stage == "bench" and lock != "tensorrt") or backend == name:
+            tasks.append(_packages(lock, f"packages: {title}", machine))
     if stage == "test":
         tasks.append(_packages("test", "packages: test tools", machine))
     if stage == "bench":

@@ -71,11 +71,22 @@ def mean_graph(path: Path, shape: tuple[int, ...] = (1, 3, 8, 8)) -> Path:
     return save_graph(path, nodes, {"images": list(shape)}, {"logits": [1, 3]})
 
 
+def external_graph(folder: Path) -> Path:
+    """x + weights, where the weights lie in another file."""
+    (folder / "weights.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    weights = onnx.TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4])
+    weights.data_location = TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value=str(folder / "weights.bin"))
+    nodes = [helper.make_node("Add", ["images", "w"], ["logits"])]
+    return save_graph(folder / "model.onnx", nodes, {"images": [4]}, {"logits": [4]}, (weights,))
+
+
 __all__ = [
     "EFFICIENTNET",
     "OIDV4",
     "SSD",
     "bundle_or_skip",
+    "external_graph",
     "mean_graph",
     "noise_image",
     "onnx",

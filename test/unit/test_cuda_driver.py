@@ -18,7 +18,7 @@ import pytest
 
 from edge_vision.backends import cuda_driver
 from edge_vision.backends.base import BackendActual
-from edge_vision.backends.cuda_driver import CudaDevice, CudaMemory, unavailable_reason
+from edge_vision.backends.cuda_driver import CudaDevice, CudaMemory, gpu_names, unavailable_reason
 from edge_vision.backends.tensorrt import TensorRtSession
 from edge_vision.errors import BackendError, BackendUnavailable
 
@@ -83,7 +83,7 @@ def make_driver(folder: Path, monkeypatch: pytest.MonkeyPatch, gpus: int) -> Any
 
 
 def test_a_gpu_is_named_with_what_an_engine_depends_on(driver: Any) -> None:
-    assert unavailable_reason() is None
+    assert unavailable_reason() is None and gpu_names() == ("Test GPU", "Test GPU")
     device = CudaDevice(1)
     assert device.identity.name == "Test GPU sm_87"
     assert device.identity.driver.endswith("CUDA 12.6")

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from model_cases import SSD, bundle_or_skip
 
+from edge_vision.doctor import runtimes
+from edge_vision.doctor.probe import Answer
+
 REPO = Path(__file__).resolve().parents[2]
 # Python looks for packages, and does not see some of them.
 BLOCKER = """\
@@ -134,6 +137,13 @@ def test_a_backend_that_does_not_load_is_a_warning(without, store, tmp_path) -> 
     check = found["backend onnxruntime"]
     assert check["level"] == "WARN" and "it ended the process by SIGABRT" in check["text"]
     assert check["values"]["loads"] is False
+
+
+def test_a_backend_that_does_not_tell_what_it_sees_is_not_called_loaded(monkeypatch) -> None:
+    monkeypatch.setattr(runtimes, "known_backends", lambda: {"silent": "x"})
+    monkeypatch.setattr(runtimes, "ask", lambda *arguments: Answer(({"devices": []},), ""))
+    check = next(iter(runtimes.look()))
+    assert check.values["loads"] is None and "not tried" in check.text
 
 
 def test_wrong_arguments_are_no_verdict_on_the_pipeline() -> None:

@@ -310,6 +310,15 @@ def test_end_to_end_rows_are_taken_as_they_are(tmp_path: Path) -> None:
     assert_found(run_graph(graph, HeadSpec("end_to_end", {"rows": "output0"})), (*KNOWN, COPY))
 
 
+def test_end_to_end_rows_of_centres_as_rtdetr_has(tmp_path: Path) -> None:
+    rows = np.zeros((1, 300, 6), np.float32)
+    for row, one in zip(rows[0], (*KNOWN, COPY), strict=False):
+        row[:] = [*(centres_of(in_model(one.xyxy)) / 640), one.score, one.class_id]
+    graph = constant_graph(tmp_path / "e.onnx", {"output0": rows})
+    options = {"box_order": "cxcywh", "box_unit": "relative"}
+    assert_found(run_graph(graph, HeadSpec("end_to_end", {"rows": "output0"}, options)), (*KNOWN, COPY))
+
+
 def test_end_to_end_with_a_class_that_has_no_label(tmp_path: Path) -> None:
     rows = np.zeros((1, 3, 6), np.float32)
     rows[0, 0] = [10, 10, 90, 90, 0.9, N_LABELS]

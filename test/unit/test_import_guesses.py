@@ -39,6 +39,12 @@ def joined(*parts: np.ndarray, axis: int = 2) -> np.ndarray:
     return np.concatenate(parts, axis=axis)
 
 
+def corners(n: int) -> np.ndarray:
+    """(1, n, 4) left, top, right, bottom at 640x640."""
+    low = 320 * shares(1, n, 2)
+    return joined(low, low + 320 * shares(1, n, 2))
+
+
 LABELS = tuple(f"thing {i}" for i in range(6))
 
 # The outputs of an export at 640x640 -> head, its options, how many classes, the colour of its pictures.
@@ -77,8 +83,12 @@ FAMILIES = {
         ("yolox", {"strides": [8, 16, 32, 64]}, 36, "bgr"),
     ),
     "YOLOv10": (
-        {"output0": joined(640 * shares(1, 300, 4), shares(1, 300, 1), np.ones((1, 300, 1), np.float32))},
+        {"output0": joined(corners(300), shares(1, 300, 1), np.ones((1, 300, 1), np.float32))},
         ("end_to_end", {}, None, "rgb"),
+    ),
+    "RT-DETR by Ultralytics, finished": (
+        {"output0": joined(shares(1, 300, 5), np.ones((1, 300, 1), np.float32))},
+        ("end_to_end", {"box_order": "cxcywh", "box_unit": "relative"}, None, "rgb"),
     ),
     "NanoDet-Plus": ({"output": joined(shares(1, 8500, 6), logits(1, 8500, 32))}, ("nanodet", {}, 6, "bgr")),
     "CenterNet": (
@@ -272,6 +282,16 @@ def test_a_graph_that_normalises_by_itself_is_seen(tmp_path: Path) -> None:
     graph.write_bytes(model.SerializeToString())
     assert run_import(graph, "--out", tmp_path / "out", "--yes") == 0
     assert load_bundle(str(tmp_path / "out")).manifest.input.std == (1.0, 1.0, 1.0)
+
+
+def test_ultralytics_classifiers_take_shares_of_white(tmp_path: Path) -> None:
+    names = {"names": "{0: 'a', 1: 'b', 2: 'c', 3: 'd', 4: 'e'}", "task": "classify"}
+    outputs = {"output0": np.full((1, 5), 0.2, np.float32)}
+    for metadata, std in ((names, 255.0), ({}, 58.395)):
+        graph = constants(tmp_path / "c.onnx", outputs, (1, 3, 64, 64), metadata)
+        assert run_import(graph, "--out", tmp_path / "out", "--yes", "--force") == 0
+        manifest = load_bundle(str(tmp_path / "out")).manifest
+        assert manifest.task == "classify" and manifest.input.std[0] == std
 
 
 def test_grey_and_channels_last(tmp_path: Path) -> None:

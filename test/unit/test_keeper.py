@@ -143,6 +143,23 @@ def test_a_run_that_hangs_loses_its_job_to_the_next_best(desk):
     desk.wait(lambda: desk.keeper.poll() or desk.backend == "fake", "its return")
 
 
+def test_who_came_back_late_is_given_more_time(desk, monkeypatch):
+    """A machine that is too busy is no dead accelerator."""
+    late = desk.keeper.start(FAKE)
+    desk.keeper.use("frame")
+    time.sleep(0.1)
+    assert desk.keeper.give_up(0.05) == "frame"
+    time.sleep(0.1)
+    assert not desk.keeper.done(late)
+    assert any("has ended after 0." in text for text in desk.events("backend_failed"))
+    model = desk.keeper.use("frame")
+    time.sleep(0.1)
+    assert desk.keeper.give_up(0.05) is None, "it may take twice as long as the late one"
+    time.sleep(0.5)
+    assert desk.keeper.give_up(0.05) == "frame"
+    assert not desk.keeper.done(model)
+
+
 def test_another_model_is_loaded_aside_and_then_serves(desk):
     first = desk.keeper.start(FAKE)
     wish = ModelWish(SSD, "onnxruntime", ONE_THREAD)

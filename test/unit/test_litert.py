@@ -77,6 +77,7 @@ def test_an_integer_graph_without_a_scale_stays_one(tmp_path):
 
 def test_the_cpu_runs_on_xnnpack():
     path = bundle_or_skip(OIDV4).folder / "model.tflite"
+    assert make_backend("litert").devices()[0] == "cpu"
     assert (actual := load(path).actual).provider == "XNNPACK" and actual.device == "cpu"
 
 

@@ -56,6 +56,7 @@ def test_conventions_are_the_codes_own() -> None:
         "detr",
         "tf",
         "classifier",
+        "ultralytics_classifier",
         "tf_classifier",
     )
     assert set(order) == set(FAMILIES) and len(rows) == len(order)

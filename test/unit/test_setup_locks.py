@@ -11,9 +11,11 @@ REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO / "scripts"))
 
 from bootstrap.locks import as_text, choose, normalised, read_lock  # noqa: E402
+from bootstrap.machine import Machine  # noqa: E402
 from bootstrap.places import SetupError  # noqa: E402
+from bootstrap.plan import tasks_for  # noqa: E402
 
-LOCKS = ("runtime", "ros", "build", "openvino", "test", "top")
+LOCKS = ("runtime", "ros", "build", "openvino", "litert", "tensorrt", "test", "bench", "top")
 HASH = "--hash=sha256:" + "0" * 64
 
 
@@ -30,7 +32,7 @@ def test_lock_has_only_pins_with_hashes_and_no_address(name: str) -> None:
 def test_lock_has_what_its_input_asks_for(name: str) -> None:
     lines = (REPO / "requirements" / f"{name}.in").read_text().splitlines()
     wanted = {
-        normalised(line.split("#")[0].split("<")[0].split(">")[0].strip())
+        normalised(line.split("#")[0].split("<")[0].split(">")[0].split("=")[0].strip())
         for line in lines
         if line[:1].isalpha()
     }
@@ -46,9 +48,28 @@ def test_locks_agree_with_each_other() -> None:
     assert [key for key, found in versions.items() if len(found) > 1] == []
 
 
-def test_pytorch_is_in_no_lock() -> None:
-    names = {pin.name for name in LOCKS for pin in read_lock(REPO / "requirements" / f"{name}.lock")}
+def test_pytorch_is_in_the_lock_of_the_benchmark_alone() -> None:
+    others = [name for name in LOCKS if name != "bench"]
+    names = {pin.name for name in others for pin in read_lock(REPO / "requirements" / f"{name}.lock")}
     assert names.isdisjoint({"torch", "torchvision"})
+
+
+@pytest.mark.parametrize(
+    ("stage", "backend", "expected"),
+    [
+        ("demo", "auto", set()),
+        ("demo", "litert", {"litert"}),
+        ("demo", "tensorrt", set()),
+        ("demo", "tensorrt_rtx", {"tensorrt"}),
+        ("test", "auto", {"openvino", "litert", "tensorrt", "test"}),
+        ("bench", "auto", {"openvino", "litert", "bench"}),
+    ],
+)
+def test_each_stage_has_the_runtimes_that_it_needs(stage: str, backend: str, expected: set[str]) -> None:
+    names = {task.name for task in tasks_for(stage, backend, Machine(ros=""))}
+    locks = {"openvino", "litert", "tensorrt", "test", "bench"}
+    assert names & locks == expected
+    assert ("more-bundles" in names) == (stage != "demo" or backend == "litert")
 
 
 def test_read_choose_and_write(tmp_path: Path) -> None:

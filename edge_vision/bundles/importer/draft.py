@@ -88,7 +88,7 @@ def make_draft(source: ModelSource, options: Options, workspace: Path, ask: Ask 
     guess = _head(model, Evidence(model.format, *size, probe.outputs, probe.values, n_labels), options)
     found = _labels(model, guess, known, options, ask)
     labels = found[0] if found else numbered(guess.n_classes or 0)
-    family = FAMILIES[_family(guess, picture)]
+    family = FAMILIES[_family(model, guess, picture)]
     spec, numbers_why = input_spec(picture, *size, family, model)
     graph_spec = GraphSpec(file.name, model.format, model.precision, sha256_of(file))
     manifest = _manifest(model, guess, spec, options, graph_spec, family.thresholds)
@@ -212,9 +212,13 @@ def _labels(
     return known_labels(model, path)
 
 
-def _family(guess: HeadGuess, picture: Picture) -> str:
-    last = guess.family == "classifier" and picture.layout == "nhwc"
-    return "tf_classifier" if last else guess.family
+def _family(model: Model, guess: HeadGuess, picture: Picture) -> str:
+    """The outputs of classifiers are all alike: whose it is, the rest of the file tells."""
+    if guess.family == "classifier" and "names" in model.metadata:
+        return "ultralytics_classifier"
+    if guess.family == "classifier" and picture.layout == "nhwc":
+        return "tf_classifier"
+    return guess.family
 
 
 def _manifest(

@@ -140,8 +140,15 @@ def _end_to_end(evidence: Evidence) -> HeadGuess | None:
     one = evidence.only(3)
     if one is None or one.shape[2] != 6 or int(one.shape[1] or 0) > _MOST_ROWS:
         return None
+    boxes = evidence.values[one.name][0, :, :4] if one.name in evidence.values else None
+    options = {"box_unit": "relative"} if _relative(evidence, boxes) else {}
+    # No right side lies left of its left one: such rows hold centres and sizes, as RT-DETR's do.
+    if boxes is not None and (boxes[:, 2:] < boxes[:, :2]).any():
+        why = f"{shown(one.shape)}: few rows of centre, size, score, class"
+        spec = HeadSpec("end_to_end", {"rows": one.name}, {"box_order": "cxcywh", **options})
+        return HeadGuess("rtdetr", spec, None, why)
     why = f"{shown(one.shape)}: few rows of left, top, right, bottom, score, class"
-    return HeadGuess("ultralytics", HeadSpec("end_to_end", {"rows": one.name}), None, why)
+    return HeadGuess("ultralytics", HeadSpec("end_to_end", {"rows": one.name}, options), None, why)
 
 
 def _detr_rows(evidence: Evidence) -> HeadGuess | None:

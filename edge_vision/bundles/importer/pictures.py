@@ -71,6 +71,9 @@ FAMILIES = {
         116,
         Thresholds(),
     ),
+    "ultralytics_classifier": Family(
+        "Ultralytics' predict", "rgb", _ZERO, (255.0,) * 3, "center_crop", 114, Thresholds()
+    ),
     # TensorFlow's classifiers, which take their channels last.
     "tf_classifier": Family(
         "TensorFlow's MobileNets", "rgb", (127.5,) * 3, (127.5,) * 3, "center_crop", 127, Thresholds()

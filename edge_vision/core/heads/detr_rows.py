@@ -1,4 +1,4 @@
-"""The head of RT-DETR as Ultralytics exports it: boxes and activated scores in one output.
+"""The head of RT-DETR as earlier versions of Ultralytics export it: boxes and activated scores in one output.
 
 Source: github.com/ultralytics/ultralytics, `ultralytics/nn/modules/head.py` (RTDETRDecoder) and
 `ultralytics/models/rtdetr/predict.py` (postprocess: the best class of each query, boxes relative to the
