@@ -11,7 +11,7 @@ import yaml
 
 from edge_vision.bundles import schema
 from edge_vision.bundles.schema import Section
-from edge_vision.core.specs import HeadSpec, InputSpec, Thresholds
+from edge_vision.core.specs import HeadSpec, InputSpec, StageSpec, Thresholds
 from edge_vision.errors import BundleError
 
 MANIFEST_FILE = "bundle.yaml"
@@ -32,6 +32,7 @@ _KEYS = (
     "thresholds",
     "labels",
     "graphs",
+    "stage",
     "figures",
 )
 _FILE = "a file name inside the bundle's folder (letters, digits, '._+-/', no '..', not absolute)"
@@ -49,7 +50,10 @@ class GraphSpec:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """bundle.yaml, checked. `figures` are measured figures, free form, and read by nobody at run time."""
+    """bundle.yaml, checked. `figures` are measured figures, free form, and read by nobody at run time.
+
+    stage: for a classifier that was fitted as a stage of a cascade, else None.
+    """
 
     name: str
     version: str
@@ -63,6 +67,7 @@ class Manifest:
     labels_file: str
     graphs: tuple[GraphSpec, ...]
     figures: Mapping[str, Any] = field(default_factory=dict)
+    stage: StageSpec | None = None
 
 
 def parse_manifest(text: str, folder: Path) -> Manifest:
@@ -87,6 +92,7 @@ def parse_manifest(text: str, folder: Path) -> Manifest:
         labels_file=top.take("labels", schema.relative_file, _FILE),
         graphs=_graphs(top),
         figures=top.take("figures", schema.plain_mapping, "a mapping with text keys", {}),
+        stage=_stage(top),
     )
     for file in (manifest.labels_file, *(graph.file for graph in manifest.graphs)):
         inside(folder, file)
@@ -185,6 +191,35 @@ def _graph(section: Section) -> GraphSpec:
     )
 
 
+def _stage(top: Section) -> StageSpec | None:
+    if top.take("stage", _anything, "a mapping", None) is None:
+        return None
+    section, share = top.section("stage", _names(StageSpec)), (schema.number(0.0, 1.0), "a number, 0 to 1")
+    top.take("task", schema.one_of("classify"), "classify, as it has a stage")
+    stage = StageSpec(
+        wanted=section.take("wanted", _words, "a list of 1 to 100 labels"),
+        reject_below=section.take("reject_below", *share),
+        accept_from=section.take("accept_from", *share),
+        look_share=section.take("look_share", *share, 0.0),
+    )
+    if stage.reject_below > stage.accept_from:
+        raise BundleError(
+            f"{top.where}: stage: expected reject_below up to accept_from, got {stage.reject_below} above "
+            f"{stage.accept_from}: exchange them"
+        )
+    return stage
+
+
+def _anything(value: Any) -> Any:
+    return value
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not 1 <= len(value) <= 100:
+        raise ValueError
+    return tuple(schema.matching(r".+")(word) for word in value)
+
+
 def dump_manifest(manifest: Manifest) -> str:
     """The YAML text that parse_manifest reads back as the same manifest. Same manifest, same bytes."""
     document = {
@@ -204,6 +239,7 @@ def dump_manifest(manifest: Manifest) -> str:
         "thresholds": _plain(manifest.thresholds),
         "labels": manifest.labels_file,
         "graphs": [_plain(graph) for graph in manifest.graphs],
+        **({"stage": _plain(manifest.stage)} if manifest.stage else {}),
         "figures": dict(manifest.figures),
     }
     return yaml.dump(
