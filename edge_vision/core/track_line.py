@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_vision.core.detections import Detections
+from edge_vision.core.difference import NO_REGIONS
 from edge_vision.core.tracking import Tracker, TrackerConfig, TrackerState, Tracks
 
 MEMORY = 256
@@ -25,11 +26,13 @@ LATEST_NS = 2_000_000_000
 @dataclass(slots=True, eq=False)
 class _Moment:
     """One judged frame. state: the tracks on it, None until asked for. known: whether the detector has looked
-    since the camera's motion was last unknown. inferred: the detector looked at this very frame."""
+    since the camera's motion was last unknown. inferred: the detector looked at this very frame.
+    doubted: (n, 4) xyxy_px, where known objects look otherwise."""
 
     stamp_ns: int
     camera_motion: np.ndarray | None
     at_rest: bool
+    doubted: np.ndarray
     state: TrackerState | None = None
     known: bool = False
     inferred: bool = False
@@ -57,12 +60,18 @@ class TrackLine:
             self._from_seq = max(self._from_seq, seq)
 
     def judged(
-        self, stamp_ns: int, camera_motion: np.ndarray | None, seq: int, at_rest: bool = False
+        self,
+        stamp_ns: int,
+        camera_motion: np.ndarray | None,
+        seq: int,
+        at_rest: bool = False,
+        doubted: np.ndarray = NO_REGIONS,
     ) -> None:
         """Tell of a frame that the gate judged, whatever becomes of it.
 
         camera_motion: (3, 3) float64, moves a point of the frame judged before to this one, source pixels;
-        None where it is not known. at_rest: the gate saw that nothing moves by itself.
+        None where it is not known. at_rest: the gate saw that nothing moves by itself. doubted: (n, 4)
+        xyxy_px, where known objects look otherwise: they are not shown until the detector has looked.
         """
         with self._lock:
             if seq < self._from_seq:
@@ -72,7 +81,7 @@ class TrackLine:
             at = self._place(stamp_ns)
             if self._is_at(at, stamp_ns):
                 return
-            self._line.insert(at, _Moment(stamp_ns, camera_motion, at_rest))
+            self._line.insert(at, _Moment(stamp_ns, camera_motion, at_rest, doubted))
             self._forget_after(at)
             if len(self._line) > MEMORY:
                 self._follow(1)
@@ -81,7 +90,7 @@ class TrackLine:
     def tracks(self, stamp_ns: int) -> Tracks | None:
         """What is known to be on a judged frame that the detector did not see; None for a frame of which
         nothing was told. Where the camera's motion was unknown and the detector has not looked since, there
-        may have been a cut: no object is known."""
+        may have been a cut: no object is known. What is doubted is left out."""
         with self._lock:
             at = self._place(stamp_ns)
             if not self._is_at(at, stamp_ns):
@@ -158,5 +167,6 @@ class TrackLine:
             assert before.state is not None
             self._tracker.restore(before.state)
             self._tracker.move(moment.stamp_ns, moment.camera_motion, moment.at_rest)
+            self._tracker.doubt(moment.doubted)
             moment.state = self._tracker.state()
             moment.known = before.known and moment.camera_motion is not None

@@ -18,6 +18,7 @@ from edge_vision.evaluate.cascade_scene import CascadeJob
 from edge_vision.evaluate.chains import ECONOMY
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.picked import add_what, picked
+from edge_vision.evaluate.stages import cascade_of, hashes
 
 EXAMPLES = f"""\
 examples:
@@ -25,6 +26,7 @@ examples:
   python -m edge_vision.evaluate cascade --scenes pan_tilt --quick     {pool.QUICK_FRAMES} frames of two
   python -m edge_vision.evaluate cascade --split tune --jobs 4         what settings may be chosen on
   python -m edge_vision.evaluate cascade --video mine.mp4 --set tracked_interval_ms=100
+  python -m edge_vision.evaluate cascade --split tune --cascade my_stage   with a fitted stage
   python -m edge_vision.evaluate cascade --resume                      go on where Ctrl-C ended it
 
 Chains: every_frame (the detector alone), fixed_interval_tracker, gate, gate_tracking, gate_cascade, full.
@@ -51,6 +53,13 @@ def add_to(commands: Any) -> None:
         metavar="NAME=VALUE",
         dest="changes",
         help="a setting of the gate in the chain 'full'; may be repeated",
+    )
+    parser.add_argument(
+        "--cascade",
+        nargs="+",
+        default=[],
+        metavar="BUNDLE",
+        help="the stages of the cascade, by name or folder (default: no cascade)",
     )
     parser.add_argument("--resume", action="store_true", help="use the scenes that an earlier run finished")
     parser.set_defaults(run=run)
@@ -81,7 +90,8 @@ def _value(name: str, text: str, kind: type) -> float | int | bool:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command. Returns the exit status. Raises EvaluateError."""
-    job = CascadeJob(options.quick, tuple(sorted(settings(options.changes).items())))
+    job = CascadeJob(options.quick, tuple(sorted(settings(options.changes).items())), tuple(options.cascade))
+    cascade_of(job.cascade)  # What is wrong with a stage is said at once.
     asked = picked(options.scenes, options.split, options.video)
     shelf = _Shelf(options.out / "scenes", job)
     started = time.monotonic()
@@ -116,7 +126,7 @@ class _Shelf:
 
     def __init__(self, folder: Path, job: CascadeJob) -> None:
         self._folder = folder
-        digest = hashlib.sha256(repr(job).encode())
+        digest = hashlib.sha256(repr((job, hashes(job.cascade))).encode())
         package = Path(__file__).parent.parent
         for path in sorted([*package.glob("core/**/*.py"), *package.glob("evaluate/*.py")]):
             digest.update(path.read_bytes())
@@ -139,7 +149,7 @@ def _leave(out: Path, job: CascadeJob, scenes: dict[str, Any], complete: bool, s
     if not scenes:
         print("evaluate: stopped before a scene was done; what the detector found is kept", file=sys.stderr)
         return 130
-    told = {"quick": job.quick, "full_settings": dict(job.settings)}
+    told = {"quick": job.quick, "full_settings": dict(job.settings), "cascade": hashes(job.cascade)}
     whole = cascade_report.report(scenes, told, complete, seconds)
     write_json(out / "report.json", whole)
     files = [out / "report.json", out / "table.md"]

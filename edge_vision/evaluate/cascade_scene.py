@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.core.cascade import Cascade
 from edge_vision.core.gate import GateConfig
 from edge_vision.evaluate import rivals
 from edge_vision.evaluate.chains import Chain, ChainRecord
@@ -30,6 +29,7 @@ from edge_vision.evaluate.reference import (
 from edge_vision.evaluate.savings import RIVALS, checks, rival_at_recall
 from edge_vision.evaluate.scenes import Condition
 from edge_vision.evaluate.simulate import Published, with_line, with_tracker, without_tracker
+from edge_vision.evaluate.stages import cascade_of
 
 INTERVALS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30)
 OURS = ("gate", "gate_tracking", "gate_cascade", "full")
@@ -39,10 +39,11 @@ DETECTOR_SAMPLES = 80
 
 @dataclass(frozen=True, slots=True)
 class CascadeJob:
-    """Compares the chains on a scene. settings: the gate's in "full"."""
+    """Compares the chains on a scene. settings: the gate's in "full"; cascade: bundles, its stages."""
 
     quick: bool
     settings: tuple[tuple[str, float | int | bool], ...]
+    cascade: tuple[str, ...] = ()
 
     def n_simulated(self) -> int:
         """One step for each chain, and for each interval of the rivals."""
@@ -68,7 +69,7 @@ class CascadeJob:
             "detector_cpu_s": seen.detector_cpu_s,
             "camera_cpu_s": seen.camera.cpu_s / len(reference),
             "notes": [note] if note else [],
-            "cascade": "off",
+            "cascade": list(self.cascade) or "off",
             "chains": chains,
             "sweep": sweep,
             "checks": checks(kind, chains, sweep),
@@ -88,10 +89,10 @@ def _look(
     condition: Condition, reference: Reference, job: CascadeJob, detector: ReferenceDetector, tick: Tick
 ) -> _Seen:
     """Show every frame to all chains."""
-    cascade = Cascade()
+    cascade = cascade_of(job.cascade)
     chains = {
         "gate": Chain(GateConfig()),
-        "full": Chain(GateConfig(**dict(job.settings)), Cascade()),  # type: ignore[arg-type]
+        "full": Chain(GateConfig(**dict(job.settings)), cascade_of(job.cascade)),  # type: ignore[arg-type]
     }
     if not cascade.passes_through:
         chains["gate_cascade"] = Chain(GateConfig(), cascade)

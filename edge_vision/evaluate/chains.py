@@ -17,6 +17,7 @@ from edge_vision.core.cascade import CascadeDecision
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.gate import FrameGate, GateConfig, GateDecision
+from edge_vision.core.gate_policy import FORCED
 from edge_vision.core.tracking import AT_REST
 from edge_vision.evaluate.judged import SEED
 
@@ -28,7 +29,7 @@ ECONOMY: dict[str, float | int | bool] = {
 """The gate's settings in the chain "full": those of `config/economy.yaml`."""
 
 
-class Stage(Protocol):
+class Judge(Protocol):
     """What is asked of a cascade."""
 
     @property
@@ -63,7 +64,7 @@ class Chain:
     The gate hears what the detector found where the detector ran, at once.
     """
 
-    def __init__(self, config: GateConfig, cascade: Stage | None = None) -> None:
+    def __init__(self, config: GateConfig, cascade: Judge | None = None) -> None:
         self.record = ChainRecord()
         self._gate = FrameGate(config, seed=SEED)
         self._cascade = None if cascade is None or cascade.passes_through else cascade
@@ -85,8 +86,8 @@ class Chain:
         record.reasons[decision.reason] += 1
 
     def _accepts(self, frame: Frame, decision: GateDecision) -> bool:
-        # As the cascade's node does: an audit asks the detector.
-        if self._cascade is None or decision.reason == "audit":
+        # As the cascade's node does.
+        if self._cascade is None or decision.reason in FORCED:
             return True
         record = self.record
         started, cpu = perf_counter(), thread_time()

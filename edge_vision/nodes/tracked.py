@@ -8,6 +8,7 @@ import numpy as np
 from vision_msgs.msg import Detection2DArray
 
 from edge_vision.core.detections import Detections
+from edge_vision.core.difference import NO_REGIONS
 from edge_vision.core.frame import Frame
 from edge_vision.core.health import LatencyWindow
 from edge_vision.core.tick import Tick
@@ -19,6 +20,9 @@ from edge_vision.nodes.fast_detections import best_encoder
 from edge_vision.nodes.outlet import Outlet
 
 SKIPPED = ("gated", "rejected")
+# How a box came to be: the detector saw it on this frame; it is moved on by its speed and the camera's
+# motion; it rests where it was, as nothing moves by itself.
+KINDS = ("inferred", "tracked", "cached")
 
 
 class TrackedBoxes:
@@ -35,6 +39,8 @@ class TrackedBoxes:
         self._outlet: Outlet | None = None
         self._age_ms = LatencyWindow()
         self._frames, self._last_count = 0, 0
+        self._kinds = {kind: _Kind() for kind in KINDS}
+        self._last_kind = ""
 
     def reset(self, seq: int = 0) -> None:
         """End all tracks. Frames with numbers below seq, which are on their way, bring none back."""
@@ -55,7 +61,8 @@ class TrackedBoxes:
     def judged(self, frame: Frame, tick: Tick | None) -> None:
         """A frame comes to the detector."""
         if self._outlet is not None:
-            self._line.judged(frame.stamp_ns, tick.camera_motion if tick else None, frame.seq)
+            motion, doubted = (tick.camera_motion, _doubted(tick)) if tick else (None, NO_REGIONS)
+            self._line.judged(frame.stamp_ns, motion, frame.seq, doubted=doubted)
 
     def told(self, tick: Tick) -> None:
         """A stage before has decided on a frame."""
@@ -67,12 +74,13 @@ class TrackedBoxes:
         if tick.stage == specs.GATE.name and tick.fate in ("superseded", "failed"):
             return  # The gate has not judged it: the next motion is that from the frame before it.
         at_rest = tick.fate == "gated" and tick.reason in AT_REST
-        self._line.judged(tick.stamp_ns, tick.camera_motion, tick.seq, at_rest)
+        self._line.judged(tick.stamp_ns, tick.camera_motion, tick.seq, at_rest, _doubted(tick))
         if tick.fate in SKIPPED and (tracks := self._line.tracks(tick.stamp_ns)) is not None:
-            self._show(outlet, tracks, tick)
+            self._show(outlet, tracks, tick, "cached" if at_rest else "tracked")
 
     def ids(self, frame: Frame, found: Detections) -> np.ndarray | None:
         """(n,) int64, the ids of what was found on a frame; None where nobody tracks, or tracking failed."""
+        self._note("inferred", len(found), np.zeros(0))
         if self._outlet is None:
             return None
         try:
@@ -84,7 +92,7 @@ class TrackedBoxes:
             )
             return None
 
-    def _show(self, outlet: Outlet, tracks: Tracks, tick: Tick) -> None:
+    def _show(self, outlet: Outlet, tracks: Tracks, tick: Tick, kind: str) -> None:
         try:
             outlet.publish(self._encode(tracks.detections(), tick, tracks.ids))
         except Exception as error:  # A closed publisher, or a middleware that fails.
@@ -94,6 +102,11 @@ class TrackedBoxes:
         self._last_count = len(tracks)
         if len(tracks):
             self._age_ms.add(float(tracks.age_ms.max()))
+        self._note(kind, len(tracks), tracks.age_ms)
+
+    def _note(self, kind: str, boxes: int, age_ms: np.ndarray) -> None:
+        self._last_kind = kind
+        self._kinds[kind].add(boxes, age_ms)
 
     # Reports.
     def status_values(self) -> dict[str, Any]:
@@ -102,9 +115,44 @@ class TrackedBoxes:
             "tracked.frames": self._frames,
             "tracked.last_count": self._last_count,
             **latency_values("tracked.age_ms", self._age_ms.percentiles()),
+            "published.last_kind": self._last_kind,
+            **{
+                f"published.{kind}.{key}": value
+                for kind, counts in self._kinds.items()
+                for key, value in counts.values(kind).items()
+            },
         }
 
     def reset_stats(self) -> None:
         """Start new figures. Tracks go on."""
         self._frames = 0
         self._age_ms.reset()
+        self._kinds = {kind: _Kind() for kind in KINDS}
+
+
+class _Kind:
+    """Messages and boxes of one kind, and how long ago the detector saw the oldest box of each message."""
+
+    def __init__(self) -> None:
+        self._frames = self._boxes = 0
+        self._last_age_ms: float | None = None
+        self._max_age_ms: float | None = None
+
+    def add(self, boxes: int, age_ms: np.ndarray) -> None:
+        self._frames += 1
+        self._boxes += boxes
+        if len(age_ms):
+            self._last_age_ms = float(age_ms.max())
+            self._max_age_ms = max(self._max_age_ms or 0.0, self._last_age_ms)
+
+    def values(self, kind: str) -> dict[str, Any]:
+        """Flat figures; what the detector has just seen has no age."""
+        counts: dict[str, Any] = {"frames": self._frames, "boxes": self._boxes}
+        if kind == "inferred":
+            return counts
+        return {**counts, "age_ms.last": self._last_age_ms, "age_ms.max": self._max_age_ms}
+
+
+def _doubted(tick: Tick) -> np.ndarray:
+    """Where the gate saw that known objects look otherwise than when the detector saw them."""
+    return tick.regions if tick.reason == "recheck" else NO_REGIONS

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from evaluate_cases import needs_clips
 from model_cases import SSD, bundle_or_skip
+from stage_cases import RED, color_bundle
 
+from edge_vision.core.gate_policy import SKIPS
 from edge_vision.evaluate import app, plot, pool
 from edge_vision.evaluate.cascade_app import settings
 from edge_vision.evaluate.cascade_report import CHAINS, headline
@@ -35,13 +38,17 @@ FIGURES = {
         (["--set", "sharpness=3"], "got 'sharpness=3'"),
         (["--set", "max_new_view=much"], "max_new_view: expected a number, got 'much'"),
         (["--set", "luma_width_px=1.5"], "luma_width_px: expected a number, got '1.5'"),
+        (["--cascade", "no_such_stage"], "--cascade no_such_stage: "),
+        (["--cascade", "{tmp}/color"], "was not fitted for a cascade"),
         (["--set", "parallax=1"], "parallax: expected true or false, got '1'"),
     ],
 )
 def test_what_cannot_be_compared_is_said_with_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
 ) -> None:
-    assert app.main(["cascade", *arguments, "--out", str(tmp_path / "out")]) == 2
+    color_bundle(tmp_path, stage=None)
+    given = [text.format(tmp=tmp_path) for text in arguments]
+    assert app.main(["cascade", *given, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("evaluate: ")
     assert said in error
@@ -82,9 +89,7 @@ def test_a_small_real_run_and_going_on(tmp_path: Path, capsys: pytest.CaptureFix
     assert tracked["detector_runs"] == gate["detector_runs"] < pool.QUICK_FRAMES
     assert tracked["frame_f1"] >= gate["frame_f1"]
     assert sum(full["reasons"].values()) == full["passed"] + sum(
-        n
-        for reason, n in full["reasons"].items()
-        if reason in ("still", "compensated", "tracked", "saturated")
+        n for reason, n in full["reasons"].items() if reason in SKIPS
     )
     rival = chains["fixed_interval_tracker"]
     assert rival["recall_100ms"] >= full["recall_100ms"]
@@ -100,3 +105,20 @@ def test_a_small_real_run_and_going_on(tmp_path: Path, capsys: pytest.CaptureFix
     # Costs are measured: a second run would not have the same ones.
     assert app.main([*arguments, "--resume"]) == 0
     assert json.loads((tmp_path / "report.json").read_text())["scenes"] == report["scenes"]
+
+
+@needs_clips
+def test_a_stage_that_rejects_saves_runs_and_costs_recall(tmp_path: Path) -> None:
+    bundle_or_skip(SSD)
+    # No look is ever so red.
+    folder = color_bundle(tmp_path, replace(RED, reject_below=0.999, accept_from=1.0)).folder
+    arguments = ["cascade", "--scenes", "static", "--split", "tune", "--quick", "--jobs", "1"]
+    assert app.main([*arguments, "--cascade", str(folder), "--out", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    scene = report["scenes"]["static"]
+    gate, cascade = scene["chains"]["gate"], scene["chains"]["gate_cascade"]
+    assert cascade["detector_runs"] < gate["detector_runs"]
+    assert cascade["cascade_reasons"]["unwanted"] == cascade["passed"] - cascade["detector_runs"] > 0
+    assert cascade["recall_of_passed"] < 1.0 and cascade["recall_100ms"] < gate["recall_100ms"]
+    assert cascade["cascade_ms"] > 0.0
+    assert list(report["cascade"]) == scene["cascade"] == [str(folder)]

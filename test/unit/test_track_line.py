@@ -228,3 +228,23 @@ def test_threads_may_tell_ask_and_put_in_at_once():
     line.inferred(stamp(end), scene(0), SIZE)
     line.judged(stamp(end + 1), STILL, end + 1)
     assert len(line.tracks(stamp(end + 1))) == 2
+
+
+def test_what_is_doubted_is_not_shown_until_the_detector_has_looked():
+    line = line_of(3)
+    ids = line.inferred(stamp(0), scene(0), SIZE)
+    there = np.array([[395, 295, 465, 425]], np.float32)  # The one that stands.
+    line.judged(stamp(3), STILL, 3, doubted=there)
+    line.judged(stamp(4), STILL, 4)
+    assert [line.tracks(stamp(n)).ids.tolist() for n in (2, 4)] == [ids.tolist(), ids[:1].tolist()]
+    # The frame went to the detector: it is there after all.
+    assert line.inferred(stamp(3), scene(3), SIZE).tolist() == ids.tolist()
+    assert line.tracks(stamp(4)).ids.tolist() == ids.tolist()
+
+
+def test_a_doubt_that_covers_no_object_is_none():
+    line = line_of(2)
+    line.inferred(stamp(0), scene(0), SIZE)
+    far = np.array([[0, 0, 50, 50], [395, 295, 405, 305], [np.nan] * 4, [900, 900, 800, 800]], np.float32)
+    line.judged(stamp(2), STILL, 2, doubted=far)
+    assert len(line.tracks(stamp(2))) == 2
