@@ -154,7 +154,7 @@ class TinyViT(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         patches = self.patches(image).flatten(2).transpose(1, 2)
-        tokens = torch.cat((self.token.expand(len(image), -1, -1), patches), 1) + self.places
+        tokens = torch.cat((self.token.expand(image.shape[0], -1, -1), patches), 1) + self.places
         return self.head(self.norm(self.blocks(tokens))[:, 0])
 
 

@@ -15,13 +15,15 @@ _TICKS_HZ = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """at_s: monotonic. cpu_s: user and system, all threads, in steps of 10 ms. rss_kb: VmRSS."""
+    """at_s: monotonic. cpu_s: user and system, all threads, in steps of 10 ms. rss_kb: VmRSS. load_1m: of the
+    machine."""
 
     at_s: float
     cpu_s: float
     rss_kb: int
     threads: int
     fds: int
+    load_1m: float
 
 
 def read_process(pid: int) -> Reading:
@@ -37,6 +39,7 @@ def read_process(pid: int) -> Reading:
         int(status["VmRSS"].split()[0]),
         int(status["Threads"]),
         len(os.listdir(folder / "fd")),
+        round(os.getloadavg()[0], 2),
     )
 
 

@@ -9,7 +9,8 @@ age_ms_p99              from the image's stamp to its detections here, through D
 service_ms_p50          the detector's time for a frame by its status, the median of the run. service_ms_p99
                         likewise: it is far from p50 where other programs take the cores, and so is the age.
 age_slope_ms_per_min    of the medians of 5 s; Theil and Sen, as for the memory. The first 15 s do not count.
-rss_slope_kb_per_min    of the pipeline's VmRSS, read from /proc once a second.
+rss_slope_kb_per_min    of the pipeline's VmRSS, read from /proc once a second, the first fifth left out as
+                        allocators settle; rss_slope_late_kb_per_min that of the second half.
 fd_growth               open files at the end less those at the start.
 load_factor             images that came over images that were inferred: how far it was overloaded in truth.
 """
@@ -195,7 +196,7 @@ def _figures(watch: Watch, readings: list[Reading], began_s: float) -> dict[str,
     kept = [one for one in readings if one.at_s >= from_s]
     at_s, age_ms = zip(*ages, strict=True)
     p50, p95, p99 = (float(value) for value in np.percentile(age_ms, (50, 95, 99)))
-    seconds = [one.at_s for one in kept]
+    settled, late = (kept[round(len(kept) * share) :] for share in (0.2, 0.5))
     count = max(1, len(kept) // 10)
     return {
         "age_ms_p99": p99,
@@ -205,7 +206,8 @@ def _figures(watch: Watch, readings: list[Reading], began_s: float) -> dict[str,
         "service_ms_p50": statistics.median(p50 for at_s, p50, _ in watch.services if at_s >= from_s),
         "service_ms_p99": statistics.median(p99 for at_s, _, p99 in watch.services if at_s >= from_s),
         "age_slope_ms_per_min": slope_per_min(*binned_medians(at_s, age_ms, BIN_S)),
-        "rss_slope_kb_per_min": slope_per_min(seconds, [one.rss_kb for one in kept]),
+        "rss_slope_kb_per_min": _rss_slope(settled),
+        "rss_slope_late_kb_per_min": _rss_slope(late),
         "rss_kb": [kept[0].rss_kb, kept[-1].rss_kb],
         "fd_growth": max(one.fds for one in kept[-count:]) - max(one.fds for one in kept[:count]),
         "fds": kept[-1].fds,
@@ -222,6 +224,10 @@ def _figures(watch: Watch, readings: list[Reading], began_s: float) -> dict[str,
     }
 
 
+def _rss_slope(readings: list[Reading]) -> float | None:
+    return slope_per_min([one.at_s for one in readings], [one.rss_kb for one in readings])
+
+
 def _balanced(ledger: Mapping[str, int]) -> bool:
     return ledger["received"] == sum(count for name, count in ledger.items() if name != "received")
 
@@ -229,7 +235,7 @@ def _balanced(ledger: Mapping[str, int]) -> bool:
 def _by_minute(
     ages: list[tuple[float, float]], readings: list[Reading], from_s: float
 ) -> list[dict[str, float]]:
-    """For who wants to look: median and p99 of the age, memory, files."""
+    """For who wants to look: median and p99 of the age, memory, files, load of the machine."""
     minutes: dict[int, list[float]] = {}
     for at_s, age_ms in ages:
         minutes.setdefault(int((at_s - from_s) // 60), []).append(age_ms)
@@ -239,7 +245,7 @@ def _by_minute(
         p50, p99 = (round(float(value), 1) for value in np.percentile(found, (50, 99)))
         row: dict[str, float] = {"age_ms_p50": p50, "age_ms_p99": p99}
         if here:
-            row |= {"rss_kb": here[-1].rss_kb, "fds": here[-1].fds}
+            row |= {"rss_kb": here[-1].rss_kb, "fds": here[-1].fds, "load_1m": here[-1].load_1m}
         rows.append(row)
     return rows
 
@@ -249,6 +255,8 @@ def _rows(result: dict[str, Any]) -> list[Row]:
     minutes = result["measured_s"] / 60.0
     books = ", ".join(f"{name} {count}" for name, count in result["ledger"].items() if count)
     note = f"p50 {age_ms:.1f}, p95 {result['age_ms_p95']:.1f}, max {result['age_ms_max']:.0f}"
+    first_kb, last_kb = result["rss_kb"]
+    memory = f"{first_kb} to {last_kb} KB; late {result['rss_slope_late_kb_per_min']:.0f}"
     age_limit = AGE_GROWTH * age_ms / minutes
     return [
         Row("load_factor", result["load_factor"], "x", note=f"{result['offered_hz']:.0f} Hz offered"),
@@ -256,7 +264,7 @@ def _rows(result: dict[str, Any]) -> list[Row]:
         Row("service_ms_p50", service_ms, "ms", note=f"p99 {result['service_ms_p99']:.1f}"),
         at_most("age_ms_p99", result["age_ms_p99"], round(2 * service_ms, 1), "ms", note),
         at_most("age_slope_ms_per_min", result["age_slope_ms_per_min"], round(age_limit, 3), "ms/min"),
-        at_most("rss_slope_kb_per_min", result["rss_slope_kb_per_min"], RSS_KB_PER_MIN, "KB/min"),
+        at_most("rss_slope_kb_per_min", result["rss_slope_kb_per_min"], RSS_KB_PER_MIN, "KB/min", memory),
         at_most("fd_growth", result["fd_growth"], 0, "files", f"{result['fds']} at the end"),
         at_most("books out of balance", float(not result["balanced"]), 0, "", books),
     ]

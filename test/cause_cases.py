@@ -33,6 +33,8 @@ from edge_vision.nodes.conversions import status_values, tick_message
 NODES = (*CHAIN, DiagnosticsNode)
 OPEN: dict[str, dict[str, Any]] = {"gate": {"enabled": False}}
 Send = Callable[[], object]
+# Longer than the diagnostics make allowance for a start.
+START_S = 6.0
 
 
 def nothing() -> None:
@@ -165,11 +167,12 @@ def unsupported_encoding(scene: Scene) -> Send:
 
 
 def loss_between_nodes(scene: Scene) -> Send:
-    """The ticks of a cascade come, their images do not."""
+    """The ticks of a cascade come, their images do not; long after the two have found each other."""
     scene.start([DetectorNode, DiagnosticsNode], separate=True)
     scene.robot.publisher(Image, "image_accepted")
     ticks = scene.robot.publisher(DiagnosticArray, "cascade_ticks", 10)
     stamps = itertools.count(10**9, 10**8)
+    scene.robot.turns(START_S)
     return lambda: ticks.publish(tick_message(Tick(next(stamps), "camera", "cascade", "", "motion")))
 
 

@@ -184,7 +184,10 @@ def _read(core: Any, graph: Path) -> Any:
 def _config(device: str, request: BackendRequest) -> dict[str, Any]:
     """Measured: the throughput hint takes 1.4 times as long where one frame is inferred at a time."""
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-    cpu = {
+    cpu: dict[str, Any] = {
+        # Threads that are bound to a core wait where another node of the robot has it: 1.07 to 1.19 times
+        # as long with, on a machine with other work.
+        "ENABLE_CPU_PINNING": False,
         "INFERENCE_NUM_THREADS": request.threads or usable_cores(),
         # Left alone, it takes bfloat16 on processors that have it: faster, but not the scores that the
         # bundle was measured with.

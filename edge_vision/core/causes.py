@@ -10,6 +10,8 @@ from edge_vision.core.facts import Facts, Intake, Stage, clash, nearest
 OK, WARN, ERROR = 0, 1, 2
 # Longer than the gate's default bound on blindness and a frame of a camera at 10 Hz.
 GATE_CLOSED_MS = 2100.0
+# Where the bound is a longer one, nothing is about to pass: this much and a report's second are under 3 s.
+GATE_CLOSED_LONG_MS = 1800.0
 STUCK_MS, STUCK_TIMES_P99 = 1800.0, 5.0
 SILENT_MS, SILENT_BESIDE_INFO_MS = 3000.0, 1500.0
 # No load makes an image this old on arrival, as one slot holds the newest; a clock that is set wrongly does.
@@ -17,6 +19,8 @@ FOREIGN_CLOCK_MS = 10_000.0
 TRANSPORT_LOSS = 0.2
 # What was counted over the second between two reports need not be seen for much longer.
 COUNTED_S = 0.4
+# What may be gone with the next report must be in that one too.
+REPORTS_S = 1.2
 FAST_DDS = (
     "large images overflow DDS's default buffers: run all in one process (composition:=true), or start "
     "the SENDER too with FASTRTPS_DEFAULT_PROFILES_FILE and FASTDDS_DEFAULT_PROFILES_FILE set to "
@@ -32,7 +36,7 @@ class Cause:
     name: str
     level: int
     text: str
-    wait_s: float = 1.2
+    wait_s: float = REPORTS_S
 
 
 def find_cause(facts: Facts) -> Cause | None:
@@ -137,8 +141,11 @@ def _encoding(facts: Facts) -> Cause | None:
 
 def _bad_stamps(facts: Facts) -> Cause | None:
     for reason in ("stamp_zero", "stamp_repeated", "stamp_backwards", "bad_stamp"):
-        if facts.barren and facts.added(f"failed.{reason}"):
-            return Cause("bad_stamps", ERROR, _failure(facts, reason), COUNTED_S)
+        refused = facts.added(f"failed.{reason}")
+        if facts.barren and refused:
+            # A clock that jumps back costs one image, which may be the only one of a second.
+            wait_s = COUNTED_S if refused > 1 else REPORTS_S
+            return Cause("bad_stamps", ERROR, _failure(facts, reason), wait_s)
     return None
 
 
@@ -165,7 +172,7 @@ def _transport(facts: Facts) -> Cause | None:
     if lost and lost >= TRANSPORT_LOSS * received:
         text = f"the transport lost {lost} of {max(received, lost)} images between two nodes"
         # While two processes find each other, ticks come before images do.
-        wait_s = COUNTED_S if facts.stages[-1].reports > 5 else 1.2
+        wait_s = COUNTED_S if facts.stages[-1].reports > 5 else REPORTS_S
         return Cause("transport_loss", WARN, f"{text}: {FAST_DDS}", wait_s)
     for stage, intake in _intakes(facts):
         silent_ms = stage.figure("silent_ms") or 0.0
@@ -192,7 +199,10 @@ def _rejected(facts: Facts) -> Cause | None:
 def _gate(facts: Facts) -> Cause | None:
     gate = facts.stage("gate")
     blind_ms = gate.figure("blind_ms") if gate else None
-    if gate is None or blind_ms is None or blind_ms < GATE_CLOSED_MS or not facts.barren:
+    if gate is None or blind_ms is None or not facts.barren:
+        return None
+    bound_ms = gate.figure("max_blind_ms") or 0.0
+    if blind_ms < (GATE_CLOSED_LONG_MS if bound_ms > GATE_CLOSED_MS else GATE_CLOSED_MS):
         return None
     if not facts.added("gated") and not gate.added.get("ledger.gated"):
         return None

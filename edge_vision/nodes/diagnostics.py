@@ -14,7 +14,7 @@ from edge_vision.core.resources import ProcessMeter
 from edge_vision.core.sensors import Missing
 from edge_vision.nodes import run, specs
 from edge_vision.nodes.base import ERROR, OK, RESULTS, STATUS, WARN, EdgeNode, steady_clock
-from edge_vision.nodes.causes import CauseWatch, told_output
+from edge_vision.nodes.causes import FLOW, CauseWatch, told_output
 from edge_vision.nodes.conversions import status_message, status_values
 from edge_vision.nodes.system import SystemReport
 
@@ -75,6 +75,8 @@ class DiagnosticsNode(EdgeNode):
             values = status_values(status)
             self._reports[name] = _Report(status, values, time.monotonic())
             self._causes.note(name, status.message, values)
+        if name == FLOW[-1]:  # Its books are the whole ones: what they tell need not wait for the timer.
+            self._look()
 
     def _look(self) -> None:
         if self._publisher and self._causes.look():

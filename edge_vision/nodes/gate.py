@@ -178,6 +178,7 @@ class GateNode(StageNode):
             "enabled": self.params["enabled"],
             "last_reason": self._last_reason,
             "blind_ms": blind_ms,
+            "max_blind_ms": self.params["max_blind_ms"],
             **self._gate_status(),
             **self._ego.status_values(),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -56,8 +57,9 @@ class StageNode(EdgeNode):
         self._active = False
         self._worker: Worker[Job] | None = None
         self._image_s, self._done_s, self._failed_s, self._failed_text = 0.0, 0.0, float("-inf"), ""
-        # Of the newest image that opened an account here, when it came: a clock may jump until the report.
-        self._input_age_ms: float | None = None
+        # Of the two newest images that opened an account here, when they came: a clock may jump until the
+        # report, or just before an image that was sent before.
+        self._input_ages_ms: deque[float] = deque(maxlen=2)
         self._busy_since_s: float | None = None
         self._subscriptions_made: list[Any] = []
         self._outlets: list[Outlet] = []
@@ -218,7 +220,7 @@ class StageNode(EdgeNode):
 
     def _admit(self, frame: Frame, tick: Tick | None) -> None:
         """Check the stamp of a frame that no stage has seen before."""
-        self._input_age_ms = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
+        self._input_ages_ms.append((self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6)
         wrong = self._stamps.check(frame.stamp_ns)
         if not wrong:
             self._enqueue(frame, tick)
@@ -379,7 +381,7 @@ class StageNode(EdgeNode):
             "image_topic": self._subscriptions_made[0].topic_name if listens else "",
             "first_stage": self._is_first(),
             "silent_ms": (now_s - self._image_s) * 1e3 if listens else None,
-            "input_age_ms": self._input_age_ms,
+            "input_age_ms": min(tuple(self._input_ages_ms), key=abs, default=None),
             "busy_ms": (now_s - busy_since_s) * 1e3 if busy_since_s else 0.0,
             "last_failure": self._failed_text,
         }

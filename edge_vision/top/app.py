@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Keys wait for this long at most.
 TURN_S = 0.1
+# In which each pipeline reports once, and a little.
+PERIOD_S = 1.2
 _MISSING = """\
 top: package rich is not installed, which draws the picture. Install it:
     pip install rich                  or edge_vision[top]
@@ -82,6 +84,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--camera", default="", metavar="NAMESPACE", help="only this pipeline, as in /front")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="with --once: write the picture there too")
     options = parser.parse_args(argv[:at])
+    options.camera = f"/{options.camera.strip('/')}" if options.camera else ""
     if options.svg and not options.once:
         parser.error("--svg goes with --once")
     if not options.once and not (sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")):
@@ -103,6 +106,9 @@ class Stop:
         self.asked = self.pause = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._ask)
+
+    def take_pauses(self) -> None:
+        """From now on, Ctrl-Z is a wish too."""
         signal.signal(signal.SIGTSTP, self._ask)
 
     def _ask(self, number: int, frame: Any) -> None:
@@ -115,14 +121,16 @@ def _once(options: argparse.Namespace, board: Board, listener: DiagnosticsListen
 
     from edge_vision.top.screen import nothing_came, once_lines, write_svg
 
-    end_s = time.monotonic() + options.wait
-    whole_s: float | None = None
+    began_s = time.monotonic()
+    end_s, whole, told = began_s + options.wait, False, not sys.stderr.isatty()
     while not stop.asked and time.monotonic() < end_s:
         listener.spin(TURN_S)
         # Once a pipeline was heard, the others have one period more.
-        if whole_s is None and any("output" in c.parts and len(c.parts) > 1 for c in board.cameras):
-            whole_s = time.monotonic()
-            end_s = min(end_s, whole_s + 1.2)
+        if not whole and any(len(camera.parts) > 1 for camera in board.cameras):
+            whole, end_s = True, min(end_s, time.monotonic() + PERIOD_S)
+        if not told and not whole and time.monotonic() - began_s > 2.0:
+            told = True
+            print(f"waiting for /diagnostics, {options.wait:g} s at most ...", file=sys.stderr)
     lines = once_lines(board, options.camera, time.monotonic())
     if not lines:
         why = nothing_came(board, options.camera, options.wait, listener.domain, listener.publishers)
@@ -143,6 +151,7 @@ def _live(options: argparse.Namespace, board: Board, listener: DiagnosticsListen
     from edge_vision.top.screen import Screen
     from edge_vision.top.terminal import Keyboard
 
+    stop.take_pauses()
     screen = Screen(board, options.camera, listener)
     while not stop.asked:
         with Keyboard() as keyboard, screen:

@@ -140,6 +140,7 @@ STATUS = {
     "audit.miss_rate_high",
     "audit.opens",
     "blind_ms",
+    "max_blind_ms",
     "last_reason",
     "enabled",
 }

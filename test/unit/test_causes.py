@@ -85,6 +85,18 @@ BARREN = {"ledger.received": 10, "ledger.inferred": 0, "detections_total": 0}
         ("all_rejected", chain(added={**BARREN, "ledger.rejected": 10, "ledger.rejected.unwanted": 10})),
         ("gate_closed", chain(gate={"blind_ms": "2500.0"}, added={**BARREN, "ledger.gated": 10})),
         ("", chain(gate={"blind_ms": "1900.0"}, added={**BARREN, "ledger.gated": 10})),
+        (
+            "",
+            chain(
+                gate={"blind_ms": "1900.0", "max_blind_ms": "2000.0"}, added={**BARREN, "ledger.gated": 10}
+            ),
+        ),
+        (
+            "gate_closed",
+            chain(
+                gate={"blind_ms": "1900.0", "max_blind_ms": "9000.0"}, added={**BARREN, "ledger.gated": 10}
+            ),
+        ),
         ("publisher_silent", chain(gate={"silent_ms": "3100.0"})),
         ("", chain(gate={"silent_ms": "3100.0", "first_stage": "False"})),  # behind a gate
         ("below_threshold", chain(added={**HEALTHY, "detections_total": 0})),
@@ -132,6 +144,15 @@ def test_a_camera_that_has_just_come_up_may_take_its_time() -> None:
     assert gate.intake is not None
     late = replace(gate, intake=replace(gate.intake, published_ms=3500.0))
     assert name(replace(facts, stages=(late, facts.stages[1]))) == "publisher_silent"
+
+
+@pytest.mark.parametrize(("refused", "at_once"), [(1, False), (2, True), (30, True)])
+def test_one_refused_image_may_be_a_jump_of_the_clock(refused: int, at_once: bool) -> None:
+    added = {**BARREN, "ledger.received": refused, "ledger.failed.stamp_backwards": refused}
+    cause = find_cause(chain(added=added))
+    assert cause is not None and cause.name == "bad_stamps"
+    # A report comes once a second: what must last for longer is in two of them.
+    assert (cause.wait_s < 1.0) is at_once
 
 
 def test_the_path_of_a_namespace() -> None:
