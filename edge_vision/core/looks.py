@@ -59,7 +59,8 @@ def covered(boxes: np.ndarray, looks: np.ndarray) -> np.ndarray:
     """(n,) bool, which of the boxes (n, 4) lie within one of the looks (m, 4)."""
     starts = looks[None, :, :2] <= boxes[:, None, :2]
     ends = looks[None, :, 2:] >= boxes[:, None, 2:]
-    return np.asarray((starts & ends).all(axis=2).any(axis=1))
+    within = np.all(starts & ends, axis=2)
+    return np.asarray(np.any(within, axis=1))
 
 
 def _cover(box: np.ndarray, width_px: int, height_px: int, side: int) -> np.ndarray:
