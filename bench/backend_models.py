@@ -99,9 +99,13 @@ def _quantized(graph: Path, spec: InputSpec, video: Path) -> Path:
     if path.exists():
         return path
     print(f"quantizing {graph.name}", flush=True)
+    import logging
+
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    # It warns of each vector that has no channels.
+    logging.getLogger().setLevel(logging.ERROR)
     plain, part = path.with_suffix(".plain"), path.with_suffix(".part")
     # It folds batch norms into convolutions, which would else be quantized apart.
     quant_pre_process(str(graph), str(plain), skip_symbolic_shape=True)

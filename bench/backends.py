@@ -311,6 +311,7 @@ def judged(rows: Sequence[dict[str, Any]]) -> list[Row]:
     worst = max((r for r in rows if r["wrapper_ratio"]), key=lambda r: r["wrapper_ratio"], default=None)
     if worst:
         note = f"{worst['model']}, {worst['backend']} {worst['precision']}, {worst['threads']} threads"
+        note += f", {worst['n']} pairs"
         verdicts.append(at_most("wrapper, worst of all", worst["wrapper_ratio"], WRAPPER_RATIO, "", note))
     return verdicts
 

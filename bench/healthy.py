@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -73,13 +73,13 @@ class Outsider(DiagnosticsListener):
         self._heard.detections_s.append(time.monotonic())
 
 
-def watch(video: Path, minutes: float) -> dict[str, Any]:
-    """Play a clip at real time for this long, from before the start until after the end."""
+def watch(video: Path, minutes: float, more: Sequence[str] = ()) -> dict[str, Any]:
+    """Play a clip at real time for this long, from before the start until after the end. more: arguments."""
     heard, line = Heard(), LiveLine()
     readings: list[Reading] = []
     with tempfile.TemporaryDirectory() as folder, Outsider(heard) as outsider:
         spin_for(outsider, 1.0)
-        arguments = ["--source", str(video), "--loop", "--backend", "onnxruntime"]
+        arguments = ["--source", str(video), "--loop", "--backend", "onnxruntime", *more]
         process = PipelineProcess(arguments, Path(folder) / "log")
         heard.pid = process.pid
         try:
@@ -108,9 +108,9 @@ def _lasted(heard: Heard, started_s: float, seconds: float) -> bool:
 def _alarms(heard: Heard, log: list[str]) -> dict[str, Any]:
     """What was called out although nothing is wrong with the pipeline."""
     alarms = sorted({f"{one.word} {one.name}: {one.message}" for _, one in heard.statuses if one.level})
-    system = [text for text in alarms if " system:" in text]
     warned = [text for text in log if not text.startswith("[INFO]")]
-    false = [text for text in alarms if text not in system] + warned
+    system = [text for text in alarms + warned if " system:" in text]
+    false = [text for text in alarms + warned if text not in system]
     return {
         "false_alarms": len(false),
         "false_alarms_say": false,

@@ -11,7 +11,7 @@ service_ms_p50          the detector's time for a frame by its status, the media
 age_slope_ms_per_min    of the medians of 5 s; Theil and Sen, as for the memory. The first 15 s do not count.
 rss_slope_kb_per_min    of the pipeline's VmRSS, read from /proc once a second, the first fifth left out as
                         allocators settle; rss_slope_late_kb_per_min that of the second half.
-fd_growth               open files at the end less those at the start.
+fd_growth               open files in the last tenth less those in the first, medians.
 load_factor             images that came over images that were inferred: how far it was overloaded in truth.
 """
 
@@ -209,7 +209,11 @@ def _figures(watch: Watch, readings: list[Reading], began_s: float) -> dict[str,
         "rss_slope_kb_per_min": _rss_slope(settled),
         "rss_slope_late_kb_per_min": _rss_slope(late),
         "rss_kb": [kept[0].rss_kb, kept[-1].rss_kb],
-        "fd_growth": max(one.fds for one in kept[-count:]) - max(one.fds for one in kept[:count]),
+        # Medians: the pipeline opens files for a moment to read /proc and /sys.
+        "fd_growth": round(
+            statistics.median(one.fds for one in kept[-count:])
+            - statistics.median(one.fds for one in kept[:count])
+        ),
         "fds": kept[-1].fds,
         "threads": [kept[0].threads, kept[-1].threads],
         "ledger": watch.ledger,

@@ -197,7 +197,7 @@ def _completed(actual: BackendActual, graph_precision: str, request: BackendRequ
     if request.threads not in (0, actual.threads):
         notes.append(f"asked for {request.threads} threads, runs on {actual.threads or 'an untold number'}")
     if request.threads > (cores := usable_cores()):
-        notes.append(f"{request.threads} threads share {cores} physical cores, which is slower than {cores}")
+        notes.append(f"{request.threads} threads share {cores} physical cores, and wait for each other")
     if request.precision not in ("auto", precision):
         notes.append(f"asked for precision {request.precision}, runs {precision}")
     return replace(actual, precision=precision, notes=tuple(notes))

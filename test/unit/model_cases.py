@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -46,6 +47,15 @@ def video_frame(name: str, index: int) -> Frame:
     return Frame(image, 0, "camera")
 
 
+@cache
+def street_with_and_without_people() -> tuple[np.ndarray, np.ndarray]:
+    """Frame 200 of vtest.avi, and what stays on it: each pixel's median over 40 s."""
+    capture = cv2.VideoCapture(clip_or_skip("vtest.avi"))
+    images = [capture.read()[1] for _ in range(401)]
+    capture.release()
+    return images[200], np.median(np.array(images[::16]), axis=0).astype(np.uint8)
+
+
 def noise_image(width_px: int, height_px: int, channels: int = 3, seed: int = 0) -> np.ndarray:
     """Smooth noise: every pixel differs from its neighbours, none alone decides."""
     shape = (height_px, width_px) if channels == 1 else (height_px, width_px, channels)
@@ -65,10 +75,10 @@ def save_graph(path: Path, nodes: list, inputs: dict, outputs: dict, weights: tu
     return path
 
 
-def mean_graph(path: Path, shape: tuple[int, ...] = (1, 3, 8, 8)) -> Path:
-    """images -> logits (1, 3): the mean of every channel."""
+def mean_graph(path: Path, shape: tuple[int | str, ...] = (1, 3, 8, 8)) -> Path:
+    """images -> logits (n, 3): the mean of every channel."""
     nodes = [helper.make_node("ReduceMean", ["images"], ["logits"], axes=[2, 3], keepdims=0)]
-    return save_graph(path, nodes, {"images": list(shape)}, {"logits": [1, 3]})
+    return save_graph(path, nodes, {"images": list(shape)}, {"logits": [shape[0], 3]})
 
 
 def external_graph(folder: Path) -> Path:
@@ -91,5 +101,6 @@ __all__ = [
     "noise_image",
     "onnx",
     "save_graph",
+    "street_with_and_without_people",
     "video_frame",
 ]

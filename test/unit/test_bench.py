@@ -127,7 +127,7 @@ def test_agreement_of_classes_is_the_share_of_frames() -> None:
 
 
 def test_the_best_cell_and_the_worst_wrapper_are_judged() -> None:
-    base = {"model": "yolo_nano", "backend": "a", "precision": "fp32", "threads": 1, "p50_ms": 1.0}
+    base = {"model": "yolo_nano", "backend": "a", "precision": "fp32", "threads": 1, "p50_ms": 1.0, "n": 9}
     rows = [
         {**base, "ratio_to_eager": 2.0, "wrapper_ratio": 1.2},
         {**base, "ratio_to_eager": 4.0, "wrapper_ratio": 1.0},
