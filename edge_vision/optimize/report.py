@@ -31,6 +31,14 @@ def write_text(path: Path, text: str) -> None:
         raise (DiskFull(path.parent) if error.errno in DISK_FULL else error) from None
 
 
+def wall_before(folder: Path) -> float:
+    """Seconds that earlier runs of this study took."""
+    try:
+        return float(json.loads((folder / "report.json").read_text("utf-8"))["wall_s"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
 def read_report(folder: Path) -> dict[str, Any]:
     """report.json of a folder of results. Raises OptimizeError."""
     try:

@@ -18,7 +18,7 @@ from edge_vision.optimize.choose import ALIKE, decide, misses
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.graphs import NAIVE, Graphs
 from edge_vision.optimize.jobs import Engine, Job, Outcome, keep, kept_outcome
-from edge_vision.optimize.report import write_report
+from edge_vision.optimize.report import wall_before, write_report
 from edge_vision.optimize.rows import Row, device, failure, figures, line, runtime_version
 from edge_vision.optimize.settings import BACKENDS, PRECISIONS, Settings
 
@@ -33,7 +33,7 @@ class Study:
 
     def __init__(self, folder: Path, settings: Settings, engine: Engine, say: Say) -> None:
         self._folder, self._settings, self._engine, self._say = folder, settings, engine, say
-        self._started = time.monotonic()
+        self._started = time.monotonic() - wall_before(folder)
         self._prepared = prepare.prepared(folder, settings, say)
         self._bundle = load_bundle(f"{folder / 'source'}{os.sep}")
         self._native = Size.of(self._bundle.manifest.input)

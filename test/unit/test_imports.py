@@ -52,7 +52,7 @@ def test_the_core_needs_numpy_and_opencv_alone(file: Path) -> None:
     assert roots <= CORE_MAY_IMPORT | CORE_EXTRAS.get(file.name, set())
 
 
-@pytest.mark.parametrize("part", ["core", "backends", "bundles"])
+@pytest.mark.parametrize("part", ["core", "backends", "bundles", "optimize"])
 def test_a_lower_part_does_not_import_the_nodes(part: str) -> None:
     for file in (PACKAGE / part).rglob("*.py"):
         assert not {m for m in imported(file) if m.startswith("edge_vision.nodes")}, file.name
