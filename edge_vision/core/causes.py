@@ -192,7 +192,7 @@ def _rejected(facts: Facts) -> Cause | None:
             "all_rejected", WARN, f"all frames are rejected, as the detector is disabled: {remedy}", COUNTED_S
         )
     text = f"the cascade rejects everything, {rejected} frames in the last second"
-    remedy = "see its wanted_labels, and lower its score_threshold or max_blind_ms"
+    remedy = "see its wanted_labels, and lower its score_threshold, reject_threshold or max_blind_ms"
     return Cause("all_rejected", OK, f"{text}: {remedy}", COUNTED_S)
 
 

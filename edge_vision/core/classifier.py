@@ -21,10 +21,15 @@ if TYPE_CHECKING:
     from edge_vision.bundles.store import Bundle
 
 
+MAX_BATCH = 16
+"""Images of one run. On one core EfficientNet-Lite0 at 96x96 takes 2.3 ms alone, 1.5 ms each by four."""
+
+
 class Classifier:
     """Scores frames or parts of them. Called by one thread at a time.
 
-    timing: how long the stages of the last image took.
+    timing: how long the stages of the last run took, of an image or of a batch.
+    takes_batch: the graph leaves the number of images free, so that regions are scored together.
     """
 
     def __init__(self, input_spec: InputSpec, head: Head, session: Session) -> None:
@@ -35,6 +40,7 @@ class Classifier:
         self.input_spec = input_spec
         self.session = session
         self.timing = StageTiming()
+        self.takes_batch = session.inputs[0].shape[0] is None
         self._head = head
         self._preprocessor = Preprocessor(input_spec)
 
@@ -57,13 +63,30 @@ class Classifier:
         return Classification(scores)
 
     def classify_regions(self, frame: Frame, xyxy_px: np.ndarray) -> list[Classification]:
-        """Score parts of a frame, one by one.
+        """Score parts of a frame: together where the graph takes a batch, else one by one.
 
         xyxy_px: (n, 4) in source pixels; a part is clipped to the image and at least one pixel large.
         Raises as `classify` does.
         """
-        source = sliceable(frame)
-        return [self.classify(crop(source, box)) for box in np.asarray(xyxy_px).reshape(-1, 4)]
+        boxes = np.asarray(xyxy_px).reshape(-1, 4)
+        source = sliceable(frame) if len(boxes) else frame
+        if not self.takes_batch:
+            return [self.classify(crop(source, box)) for box in boxes]
+        found: list[Classification] = []
+        for first in range(0, len(boxes), MAX_BATCH):
+            found += self._classify_batch([crop(source, box) for box in boxes[first : first + MAX_BATCH]])
+        return found
+
+    def _classify_batch(self, parts: list[Frame]) -> list[Classification]:
+        started = perf_counter()
+        # The preprocessor's tensor is valid until its next image.
+        batch = np.concatenate([self._preprocessor.prepare(part)[0].copy() for part in parts])
+        prepared = perf_counter()
+        outputs = self.session.run({self.input_spec.name: batch})
+        inferred = perf_counter()
+        scores = self._head.decode_batch(outputs, len(parts))
+        self.timing = StageTiming.between(started, prepared, inferred, perf_counter())
+        return [Classification(row) for row in scores]
 
     def warm_up(self, n: int = 2) -> None:
         """Run on a black image n times: the first runs allocate memory and choose kernels."""

@@ -69,6 +69,11 @@ class FrameGate:
         """open, closed, saturated, or disabled."""
         return self._policy.mode if self.config.enabled else "disabled"
 
+    @property
+    def audit_opens(self) -> bool:
+        """True while too many misses hold the gate open."""
+        return self._audit.opens
+
     def reset(self, reason: str) -> None:
         """Forget what was seen: the next frame passes for this reason (a clock jump, a new model)."""
         self._estimator.forget()

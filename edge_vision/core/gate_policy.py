@@ -41,6 +41,9 @@ PASSES = (
 )
 # Passes of frames that would be skipped: by a random check, or because a known object looks otherwise.
 ANYWAY = ("audit", "recheck")
+# Passes that are no question to a cascade: the gate asks what it would have missed, or what became of an
+# object, or the detector is new.
+FORCED = (*ANYWAY, "audit_open", "model_swap")
 SKIPS = ("still", "compensated", "tracked", "saturated", "rate_limit")
 
 # A camera limited to a third of its rate must give a third, not a quarter: this early counts as in time.

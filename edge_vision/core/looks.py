@@ -1,235 +1,99 @@
-"""How the detector looks at a frame: as a whole, on crops around what is new and what is known, or both.
+"""Where a cascade looks: square looks of one size over the regions of a frame, and tiles over all of it.
 
-A result must mean the same however it came to be: nothing told means nothing there. So crops stand for the
-frame only where they show all that can have changed: every region that the gate gives and every known object,
-before a camera that shows the scene of the last whole look, which is not long ago. Else the whole frame is
-looked at. Where something goes on beyond the crops, there is a look around it as well.
-
-A whole look sees less of small objects than a close one, and would end those that only crops can see; so it
-comes with the crops around them.
+A stage that was fitted on looks of one size must be shown looks of that size, whatever regions the gate
+gives: a small region gets one look around it, a large one is covered by several. So the cost is bounded by
+the frame's size, not by how many regions there are: 500 regions in one place are one look.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from statistics import median
-from time import perf_counter
-
 import numpy as np
 
-from edge_vision.core.budget import CropBudget
-from edge_vision.core.crops import around, detect_on, merged, plan_crops, uncovered
-from edge_vision.core.detections import Detections
-from edge_vision.core.frame import Frame
-from edge_vision.core.track_filter import is_still
-from edge_vision.core.view import overlap
-
-# Share of the picture of the last whole look that the camera must still show.
-MIN_SAME_VIEW = 0.97
-# Crops may cost this much more than the whole frame for "auto" to take them: each is a run of the model. They
-# are compared where one frame had both, because the load of a machine changes from frame to frame.
-AUTO_COST = 1.25
-MEASURED = 15
-MIN_MEASURED = 3
-
-NO_CROPS = np.zeros((0, 4), int)
+MIN_SIDE_PX = 16
+NO_LOOKS = np.zeros((0, 4), np.float32)
 
 
-@dataclass(frozen=True, slots=True)
-class LooksConfig:
-    """Settings, each a parameter of the detector node, described there."""
-
-    roi_mode: str = "full"
-    max_crops: int = 2
-    budget_ms: float = 0.0
-    min_crop_px: int = 0
-    full_look_ms: float = 1000.0
+def side_px(width_px: int, height_px: int, share: float) -> int:
+    """The side of a look: a share of the frame's shorter side, at least 16 px, never more than that side."""
+    shorter_px = min(width_px, height_px)
+    return max(1, min(max(MIN_SIDE_PX, round(share * shorter_px)), shorter_px))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Scene:
-    """What is told of a frame. size_px: its width and height. regions, known: (n, 4) xyxy_px, what is new by
-    the gate (none: it does not say), and the known objects. since_whole: (3, 3), the camera's motion since
-    the last whole look, source pixels; None where it is not known."""
-
-    size_px: tuple[int, int]
-    regions: np.ndarray
-    known: np.ndarray
-    since_whole: np.ndarray | None
+def tiles(width_px: int, height_px: int, side: int) -> np.ndarray:
+    """(n, 4) float32 xyxy_px: as few squares as cover the frame, evenly spread; they overlap a little."""
+    return _cover(np.array([0, 0, width_px, height_px], np.float64), width_px, height_px, side)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Look:
-    """One frame's. crops: (k, 4) int xyxy_px. whole: the whole frame too, or alone. reason: why whole.
-    shape: width by height, and the least width, of a further crop."""
+def inside(regions: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
+    """The regions (n, 4), clipped to the frame; those that lie outside it are left out.
 
-    crops: np.ndarray
-    whole: bool
-    reason: str
-    shape: tuple[float, int] = (1.0, 1)
-
-    @property
-    def runs(self) -> int:
-        """Runs of the model, if nothing goes on beyond the crops."""
-        return len(self.crops) + int(self.whole)
-
-    @property
-    def most_runs(self) -> int:
-        """Runs of the model, if something does: a crop around that, and the whole frame if it is larger."""
-        return self.runs + (0 if self.whole else 2)
+    Raises ValueError for an array that is no (n, 4) or has numbers that are not finite.
+    """
+    boxes = np.asarray(regions, np.float64)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+        raise ValueError(f"expected regions (n, 4) of finite numbers, got shape {boxes.shape}")
+    clipped = np.clip(boxes, 0.0, [width_px, height_px, width_px, height_px])
+    return np.asarray(clipped[(clipped[:, 2:] > clipped[:, :2]).all(axis=1)])
 
 
-class Looks:
-    """Chooses the looks of one detector, and carries them out. One caller at a time, but for `reset`."""
+def looks_at(
+    regions: np.ndarray, width_px: int, height_px: int, side: int, limit: int = 10_000
+) -> np.ndarray:
+    """(m, 4) float32 looks that cover these regions. A region within a look that is there already adds none.
 
-    def __init__(self, config: LooksConfig | None = None) -> None:
-        self._config = config or LooksConfig()
-        self._budget = CropBudget(self._config.max_crops, self._config.budget_ms)
-        self._counts: Counter[str] = Counter()
-        self._reasons: Counter[str] = Counter()
-        self._last = ""
-        # What whole looks and crops took lately.
-        self._whole_ms: deque[float] = deque(maxlen=MEASURED)
-        self._crop_ms: deque[float] = deque(maxlen=MEASURED)
-        # Of frames that had both, a crop's cost in whole looks.
-        self._ratios: deque[float] = deque(maxlen=MEASURED)
-        self.reset()
-
-    @property
-    def config(self) -> LooksConfig:
-        """The settings; replacing them acts on the next frame."""
-        return self._config
-
-    @config.setter
-    def config(self, config: LooksConfig) -> None:
-        self._config = config
-        self._budget.most, self._budget.budget_ms = config.max_crops, config.budget_ms
-
-    def reset(self) -> None:
-        """The next look is at the whole frame: after a cut, with another model or camera."""
-        self._whole_stamp_ns: int | None = None
-        self._whole_ns = 0
-
-    @property
-    def whole_stamp_ns(self) -> int | None:
-        """The stamp of the frame of the last whole look, for `choose`."""
-        return self._whole_stamp_ns
-
-    def choose(self, scene: Scene, model_px: tuple[int, int], ns: int) -> Look:
-        """How to look at a frame with a model of this width and height, at a monotonic time."""
-        config = self._config
-        if config.roi_mode == "full":
-            return Look(NO_CROPS, True, "mode")
-        if len(scene.regions) == 0:
-            return Look(NO_CROPS, True, "no_regions")
-        aspect, least_px = model_px[0] / model_px[1], config.min_crop_px or model_px[0]
-        wanted = np.concatenate((scene.regions, scene.known), dtype=np.float64)
-        most = 1 if config.roi_mode == "auto" else self._budget.limit
-        crops = plan_crops(wanted, scene.size_px, aspect, least_px, most)
-        if crops is None:
-            return Look(NO_CROPS, True, "large")
-        reason = self._stale(scene, ns)
-        if not reason and config.roi_mode == "auto" and not self._pays(len(crops)):
-            return Look(NO_CROPS, True, "cost")
-        return Look(crops, bool(reason), reason, (aspect, least_px))
-
-    def _pays(self, crops: int) -> bool:
-        """True where crops cost no more than the whole frame, as far as was measured."""
-        return len(self._ratios) < MIN_MEASURED or crops * median(self._ratios) <= AUTO_COST
-
-    def _stale(self, scene: Scene, ns: int) -> str:
-        """Why the last whole look says nothing of what is beside the crops; "" where it does."""
-        if self._whole_stamp_ns is None:
-            return "first"
-        if scene.since_whole is None:
-            return "camera_unknown"
-        if _view(scene.since_whole, scene.size_px) < MIN_SAME_VIEW:
-            return "camera_moved"
-        return "due" if ns - self._whole_ns >= self._config.full_look_ms * 1e6 else ""
-
-    def carry_out(
-        self, look: Look, detect: Callable[[Frame], Detections], frame: Frame, max_detections: int, ns: int
-    ) -> Detections:
-        """Look. Raises what detect raises."""
-        started = perf_counter()
-        reason, whole, runs = look.reason, look.whole, len(look.crops)
-        found: list[Detections] = []
-        if runs:
-            found, parts = detect_on(detect, frame, look.crops)
-            if len(parts) and not whole:
-                looks = len(found)
-                parts = self._follow(look, detect, frame, found, parts)
-                runs += len(found) - looks
-                whole, reason = bool(len(parts)), "cut"
-            self._crop_ms.append((perf_counter() - started) * 1e3 / runs)
-        if whole:
-            before = perf_counter()
-            found.append(detect(frame))
-            self._whole_ms.append((perf_counter() - before) * 1e3)
-            self._whole_ns, self._whole_stamp_ns = ns, frame.stamp_ns
-            if runs and self._whole_ms[-1] > 0.0:
-                self._ratios.append(self._crop_ms[-1] / self._whole_ms[-1])
-        if len(look.crops):
-            self._budget.ran(runs + int(whole), (perf_counter() - started) * 1e3)
-        self._note(runs, whole, reason)
-        return found[0] if whole and not runs else merged(found, max_detections)
-
-    def _follow(
-        self,
-        look: Look,
-        detect: Callable[[Frame], Detections],
-        frame: Frame,
-        found: list[Detections],
-        parts: Detections,
-    ) -> Detections:
-        """Look around parts of something that goes on beyond the crops, and add what is there to what was
-        found. Returns what goes on beyond that crop too: then only the whole frame is large enough.
-
-        So what is new there is known as a whole, and is within a crop on the next frame.
-        """
-        crop = plan_crops(around(parts), (frame.width_px, frame.height_px), *look.shape, 1)
-        if crop is None:
-            return parts
-        more, beyond = detect_on(detect, frame, crop)
-        found += more
-        self._counts["followed"] += 1
-        return uncovered(beyond, found)
-
-    def _note(self, crops: int, whole: bool, reason: str) -> None:
-        kind = "both" if whole and crops else "whole" if whole else "crops"
-        self._last = kind
-        self._counts.update({kind: 1, "runs": crops + int(whole), "crop_runs": crops})
-        if whole:
-            self._reasons[reason] += 1
-
-    def status(self) -> dict[str, object]:
-        """Flat figures: frames by how they were looked at, the limit on crops, what a run costs."""
-        return {
-            "roi.last": self._last,
-            "roi.frames_whole": self._counts["whole"],
-            "roi.frames_crops": self._counts["crops"],
-            "roi.frames_both": self._counts["both"],
-            "roi.runs": self._counts["runs"],
-            "roi.crops": self._counts["crop_runs"],
-            "roi.followed": self._counts["followed"],
-            **{f"roi.whole.{reason}": n for reason, n in sorted(self._reasons.items())},
-            "roi.limit": self._budget.limit,
-            "roi.halved": self._budget.halved,
-            "roi.restored": self._budget.restored,
-            "roi.whole_ms": median(self._whole_ms) if self._whole_ms else None,
-            "roi.crop_ms": median(self._crop_ms) if self._crop_ms else None,
-        }
-
-    def reset_stats(self) -> None:
-        """Start new counts; what a run costs stays."""
-        self._counts.clear()
-        self._reasons.clear()
+    limit: with more looks than this it goes no further, and some regions are left out. Raises ValueError as
+    `inside` does.
+    """
+    boxes = inside(regions, width_px, height_px)
+    # The large ones first: their looks may hold the small ones.
+    boxes = boxes[np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable")]
+    found = NO_LOOKS
+    while len(boxes) and len(found) <= limit:
+        new = _cover(boxes[0], width_px, height_px, side)
+        found = np.unique(np.concatenate([found, new]), axis=0)
+        boxes = boxes[1:][~covered(boxes[1:], new)]
+    return found
 
 
-def _view(motion: np.ndarray, size_px: tuple[int, int]) -> float:
-    """Share of the picture that shows what the picture before the motion showed."""
-    if is_still(motion):
-        return 1.0
-    return overlap(motion, (size_px[1], size_px[0])) if np.isfinite(motion).all() else 0.0
+def covered(boxes: np.ndarray, looks: np.ndarray) -> np.ndarray:
+    """(n,) bool, which of the boxes (n, 4) lie within one of the looks (m, 4)."""
+    starts = looks[None, :, :2] <= boxes[:, None, :2]
+    ends = looks[None, :, 2:] >= boxes[:, None, 2:]
+    within = np.all(starts & ends, axis=2)
+    return np.asarray(np.any(within, axis=1))
+
+
+def _cover(box: np.ndarray, width_px: int, height_px: int, side: int) -> np.ndarray:
+    lefts = _starts(box[0], box[2], width_px, side)
+    tops = _starts(box[1], box[3], height_px, side)
+    left, top = (grid.ravel() for grid in np.meshgrid(lefts, tops))
+    return np.stack([left, top, left + side, top + side], axis=1).astype(np.float32)
+
+
+def _starts(first: float, last: float, limit_px: int, side: int) -> np.ndarray:
+    """Where squares begin that cover first..last: one around it, or several from end to end; in the frame."""
+    n = max(1, int(np.ceil((last - first) / side - 1e-6)))
+    if n == 1:
+        starts = np.array([(first + last - side) / 2])
+    else:
+        starts = np.linspace(first, last - side, n)
+    return np.clip(np.round(starts), 0, limit_px - side)
+
+
+class RoundRobin:
+    """Tiles of the frame in turn, so that every part of it is looked at now and then."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def take(self, grid: np.ndarray, looks: np.ndarray, n: int) -> np.ndarray:
+        """The next n tiles of the grid (m, 4) that are not among the looks; fewer where there are none."""
+        taken: list[np.ndarray] = []
+        for _ in range(len(grid)):
+            if len(taken) == n:
+                break
+            tile = grid[self._next % len(grid)]
+            self._next = (self._next + 1) % len(grid)
+            if not covered(tile[None], looks)[0]:
+                taken.append(tile)
+        return np.stack(taken) if taken else NO_LOOKS

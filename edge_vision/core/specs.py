@@ -46,3 +46,18 @@ class Thresholds:
     score_threshold: float = 0.5
     iou_threshold: float = 0.5
     max_detections: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """How a cascade uses a classifier that was fitted as one of its stages.
+
+    wanted: the labels that are worth the detector. reject_below, accept_from: of their summed probability,
+    0..1; a look below the first is rejected, one from the second on is accepted, between them it is unsure.
+    look_share: the side of its square looks as a share of the frame's shorter side; 0 = regions as they are.
+    """
+
+    wanted: tuple[str, ...]
+    reject_below: float
+    accept_from: float
+    look_share: float = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -56,7 +56,9 @@ class EdgeNode(LifecycleNode):
         self._logged: dict[str, float] = {}
         self._answer_wrong_transitions()
         self.journal = Journal(self)
-        self.params = Parameters(self, self.journal, self.spec, self._is_configured, self.on_params)
+        self.params = Parameters(
+            self, self.journal, self.spec, self._is_configured, self.on_params, self.check_params
+        )
         self._open_journal()
         self._status_publisher = self.create_publisher(DiagnosticArray, "~/status", STATUS)
         self._services_made = [self.create_service(Trigger, "~/reset_stats", self._on_reset_stats)]
@@ -79,6 +81,9 @@ class EdgeNode(LifecycleNode):
 
     def cleanup(self) -> None:
         """Free the memory."""
+
+    def check_params(self, values: Mapping[str, Any]) -> None:
+        """Raise ValueError for live parameters that do not go together, before any is changed."""
 
     def on_params(self, names: set[str]) -> None:
         """Live parameters of these names have changed."""

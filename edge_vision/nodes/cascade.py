@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 from edge_vision.backends import Session
-from edge_vision.backends.keeper import LoadedModel
+from edge_vision.backends.keeper import LoadedModel, load_model
 from edge_vision.bundles import Bundle
-from edge_vision.core.cascade import Cascade, CascadeConfig, wanted_class_ids
+from edge_vision.core.cascade import Cascade, CascadeConfig, Stage, stage_of, thresholds_of
 from edge_vision.core.classifier import Classifier
 from edge_vision.core.frame import Frame
 from edge_vision.core.gate import NO_REGIONS
-from edge_vision.core.gate_policy import ANYWAY
+from edge_vision.core.gate_policy import FORCED
 from edge_vision.core.tick import Tick
 from edge_vision.nodes import run, specs
 from edge_vision.nodes.base import ERROR
-from edge_vision.nodes.model import load_for
+from edge_vision.nodes.model import tell_loaded, wish_of
 from edge_vision.nodes.stage import StageNode, motion_of
 
 
@@ -31,32 +32,63 @@ class CascadeNode(StageNode):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._cascade = Cascade()
-        self._model: LoadedModel[Classifier] | None = None
+        self._models: list[LoadedModel[Classifier]] = []
 
     def configure(self) -> None:
-        if not self.params["model"]:
+        names = [self.params["model"], *self.params["next_models"]]
+        if not names[0]:
+            if names[1:]:
+                raise ValueError("next_models needs a model before them: set model to the first of them")
             self._cascade = Cascade(config=self._config())
             return
-        if not self.params["wanted_labels"]:
-            raise ValueError(
-                "the cascade has a model but no wanted_labels: name the labels worth the detector"
-            )
-        model = load_for(self, _classifier)
+        models: list[LoadedModel[Classifier]] = []
         try:
-            wanted = wanted_class_ids(model.bundle.labels, self.params["wanted_labels"])
+            for name in names:
+                models.append(self._load(name))
+            stages = [self._stage(model) for model in models]
         except Exception:
-            model.session.close()
+            for model in models:
+                model.session.close()
             raise
-        self._model, self._cascade = model, Cascade(model.runner, wanted, self._config())
+        self._models, self._cascade = models, Cascade(stages, self._config())
+
+    def _load(self, name: str) -> LoadedModel[Classifier]:
+        model = load_model(replace(wish_of(self), model=name), _classifier)
+        if name != self.params["model"]:
+            self.last_model = ""  # Beside the one before, not instead of it.
+        tell_loaded(self, model)
+        return model
+
+    def _stage(self, model: LoadedModel[Classifier]) -> Stage:
+        params = self.params
+        return stage_of(
+            model.bundle,
+            model.runner,
+            params["wanted_labels"],
+            params["score_threshold"],
+            params["reject_threshold"],
+        )
 
     def cleanup(self) -> None:
-        model, self._model = self._model, None
+        models, self._models = self._models, []
         self._cascade = Cascade()
-        if model and not self.worker_hangs:
+        for model in [] if self.worker_hangs else models:
             model.session.close()
+
+    def check_params(self, values: Mapping[str, Any]) -> None:
+        for model in getattr(self, "_models", []):
+            accept_from, reject_below = _thresholds(model, values)
+            if reject_below > accept_from:
+                raise ValueError(
+                    f"reject_threshold: expected at most score_threshold, {accept_from:g} for "
+                    f"{model.bundle.name}, got {reject_below:g}: set both at once, or the other one first"
+                )
 
     def on_params(self, names: set[str]) -> None:
         self._cascade.config = self._config()
+        for stage, model in zip(self._cascade.stages, self._models, strict=True):
+            accept_from, reject_below = _thresholds(model, {name: self.params[name] for name in _THRESHOLDS})
+            stage.set_thresholds(reject_below, accept_from)
 
     def _config(self) -> CascadeConfig:
         return CascadeConfig(**{field.name: self.params[field.name] for field in fields(CascadeConfig)})
@@ -78,8 +110,7 @@ class CascadeNode(StageNode):
 
     def process(self, frame: Frame, tick: Tick | None) -> None:
         regions, motion = tick.regions if tick else NO_REGIONS, motion_of(tick)
-        if tick and tick.reason in ANYWAY:
-            # The gate asks what it would have missed, or what became of an object: the detector must answer.
+        if tick and tick.reason in FORCED:
             self.hand_on(frame, tick.reason, regions, motion)
             return
         decision = self._cascade.decide(frame, regions, time.monotonic_ns())
@@ -98,8 +129,20 @@ class CascadeNode(StageNode):
         return super().health()
 
     def status_values(self) -> dict[str, Any]:
-        model = self._model.status_values() if self._model else {"model": "off"}
-        return {**super().status_values(), "enabled": self.params["enabled"], **model}
+        model = self._models[0].status_values() if self._models else {"model": "off"}
+        enabled = self.params["enabled"]
+        return {**super().status_values(), "enabled": enabled, **model, **self._cascade.status()}
+
+    def reset_stats(self) -> None:
+        super().reset_stats()
+        self._cascade.reset_stats()
+
+
+_THRESHOLDS = ("score_threshold", "reject_threshold")
+
+
+def _thresholds(model: LoadedModel[Classifier], values: Mapping[str, Any]) -> tuple[float, float]:
+    return thresholds_of(model.bundle.manifest.stage, *(values[name] for name in _THRESHOLDS))
 
 
 def _classifier(bundle: Bundle, session: Session) -> Classifier:

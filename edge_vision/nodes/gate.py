@@ -97,7 +97,9 @@ class GateNode(StageNode):
         self._note_mode(decision.reason)
         if decision.passed:
             self._passed_s = time.monotonic()
-            self.hand_on(frame, decision.reason, decision.regions, decision.camera_motion)
+            # The misses may be the cascade's: it must let pass too, frames that show motion among them.
+            reason = "audit_open" if self._gate.audit_opens else decision.reason
+            self.hand_on(frame, reason, decision.regions, decision.camera_motion)
         else:
             self.settle(frame, "gated", decision.reason, decision.camera_motion)
         regions = self._regions
@@ -192,8 +194,8 @@ class GateNode(StageNode):
 _AUDIT_OPEN = (
     "the audit opened the gate {since:.0f} s ago, all frames pass: {audit_missed} of {audit_audited} skipped "
     "frames that the detector saw anyway held something new ({audit_miss_rate_low:.0%} at least, "
-    "max_miss_rate is {limit:.0%}). Lower pixel_threshold or min_changed_area, or raise luma_width_px; or "
-    "raise max_miss_rate"
+    "max_miss_rate is {limit:.0%}). Lower pixel_threshold or min_changed_area, or raise luma_width_px; with "
+    "a cascade, see whether it rejects too much; or raise max_miss_rate"
 )
 
 

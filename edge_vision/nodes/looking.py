@@ -7,8 +7,8 @@ from dataclasses import astuple, fields
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.detector import Detector, StageTiming
+from edge_vision.core.detector_looks import Looks, LooksConfig
 from edge_vision.core.frame import Frame
-from edge_vision.core.looks import Looks, LooksConfig
 from edge_vision.core.tick import Tick
 from edge_vision.nodes.parameters import Parameters
 from edge_vision.nodes.tracked import TrackedBoxes

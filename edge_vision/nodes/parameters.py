@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -21,7 +21,8 @@ class Parameters:
     """The parameters of one node, by attribute-like access: `params["max_blind_ms"]`.
 
     configured: tells whether the node is configured now, when parameters that apply at configure are
-    locked. on_change: called after live parameters changed, with their names.
+    locked. on_change: called after live parameters changed, with their names. check: raises ValueError for
+    values that do not go together; it is given all, as they would be.
     """
 
     def __init__(
@@ -31,12 +32,14 @@ class Parameters:
         spec: NodeSpec,
         configured: Callable[[], bool],
         on_change: Callable[[set[str]], None],
+        check: Callable[[Mapping[str, Any]], None] = lambda values: None,
     ) -> None:
         self._node = node
         self._journal = journal
         self._spec = spec
         self._configured = configured
         self._on_change = on_change
+        self._check_all = check
         self._values: dict[str, Any] = {}
         self.errors: list[str] = []
         for param in spec.params:
@@ -74,19 +77,22 @@ class Parameters:
 
     def _refuse_bad(self, params: Sequence[Parameter]) -> SetParametersResult:
         try:
+            would_be = dict(self._values)
             for given in params:
                 if given.name in self._values:
-                    self._check(self._spec.param(given.name), given.value)
+                    would_be[given.name] = self._check(self._spec.param(given.name), given.value)
+            self._check_all(would_be)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
-    def _check(self, param: Param, value: Any) -> None:
+    def _check(self, param: Param, value: Any) -> Any:
         checked = param.check(value)
         if param.applies == "configure" and self._configured() and checked != self._values[param.name]:
             raise ValueError(
                 f"{param.name} acts when the node is configured: deactivate and clean up the node first"
             )
+        return checked
 
     def _take(self, params: Sequence[Parameter]) -> None:
         changed = set()

@@ -5,8 +5,8 @@ shipped YAML are made from it (the gate's are in `gate_spec.py`). Imports no ROS
 from __future__ import annotations
 
 from edge_vision.backends import FALLBACK
-from edge_vision.core.cascade import CascadeConfig
-from edge_vision.core.looks import LooksConfig
+from edge_vision.core.cascade import PLAIN_THRESHOLD, CascadeConfig
+from edge_vision.core.detector_looks import LooksConfig
 from edge_vision.nodes.gate_spec import GATE
 from edge_vision.nodes.spec_types import (
     COMMON,
@@ -76,24 +76,58 @@ CASCADE = NodeSpec(
             "", "Classifier bundle, a name or a folder; empty = off, every frame is accepted.", "configure"
         ),
         Param(
+            "next_models",
+            [],
+            "Classifier bundles that look, one after the other, at what those before were unsure about.",
+            applies="configure",
+        ),
+        Param(
             "wanted_labels",
             [],
-            "Words of the classifier's labels that are worth the detector, as in ['dog', 'bicycle'].",
+            "Words of the classifiers' labels that are worth the detector, as in ['dog', 'bicycle']; empty = "
+            "those of the bundles, which must have been fitted for a cascade.",
             applies="configure",
         ),
         Param(
             "score_threshold",
-            _CASCADE.score_threshold,
-            "A frame is accepted when the wanted labels together reach this probability somewhere.",
+            -1.0,
+            "A look is accepted when the wanted labels together reach this probability; -1 = the bundle's "
+            f"own, or {PLAIN_THRESHOLD} where it was not fitted for a cascade.",
             "0..1",
-            0.0,
+            -1.0,
+            1.0,
+        ),
+        Param(
+            "reject_threshold",
+            -1.0,
+            "A look is rejected below this probability; between the two a stage is unsure. -1 = the bundle's "
+            "own, or score_threshold where it was not fitted for a cascade.",
+            "0..1",
+            -1.0,
             1.0,
         ),
         Param(
             "look_at",
             _CASCADE.look_at,
-            "Classify the gate's regions (the whole frame where it gives none), or always the whole frame.",
+            "Look at the gate's regions (the whole frame where it gives none), or always at the whole frame.",
             choices=("regions", "frame"),
+        ),
+        Param(
+            "max_looks",
+            _CASCADE.max_looks,
+            "A frame that would take more looks is accepted instead: the detector is as fast.",
+            "looks",
+            1,
+            1000,
+        ),
+        Param(
+            "round_robin",
+            _CASCADE.round_robin,
+            "Tiles of the rest of the frame that are looked at beside the regions, in turn, by bundles that "
+            "were fitted for a cascade.",
+            "tiles",
+            0,
+            100,
         ),
         Param(
             "max_blind_ms",

@@ -8,10 +8,10 @@ import numpy as np
 from vision_msgs.msg import Detection2DArray
 
 from edge_vision.core.detections import Detections
+from edge_vision.core.detector_looks import Scene
 from edge_vision.core.difference import NO_REGIONS
 from edge_vision.core.frame import Frame
 from edge_vision.core.health import LatencyWindow
-from edge_vision.core.looks import Scene
 from edge_vision.core.tick import Tick
 from edge_vision.core.track_line import TrackLine
 from edge_vision.core.tracking import AT_REST, Tracks

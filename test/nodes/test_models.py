@@ -231,7 +231,7 @@ def test_a_cascade_whose_classifier_fails_accepts(start, robot, monkeypatch):
     monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.fake:FakeBackend")
     cascade = {"model": EFFICIENTNET, "wanted_labels": ["bike"], "backend": "fake", "max_blind_ms": 60000.0}
     running = start(CHAIN, {"cascade": cascade, "gate": {"enabled": False}})
-    running["cascade"]._model.session.fault = Fault(error="boom")
+    running["cascade"]._models[0].session.fault = Fault(error="boom")
     camera = robot.publisher(Image, "image_raw")
     for number in range(1, 4):
         camera.publish(image_message(picture(number), number))

@@ -75,10 +75,10 @@ def save_graph(path: Path, nodes: list, inputs: dict, outputs: dict, weights: tu
     return path
 
 
-def mean_graph(path: Path, shape: tuple[int, ...] = (1, 3, 8, 8)) -> Path:
-    """images -> logits (1, 3): the mean of every channel."""
+def mean_graph(path: Path, shape: tuple[int | str, ...] = (1, 3, 8, 8)) -> Path:
+    """images -> logits (n, 3): the mean of every channel."""
     nodes = [helper.make_node("ReduceMean", ["images"], ["logits"], axes=[2, 3], keepdims=0)]
-    return save_graph(path, nodes, {"images": list(shape)}, {"logits": [1, 3]})
+    return save_graph(path, nodes, {"images": list(shape)}, {"logits": [shape[0], 3]})
 
 
 def external_graph(folder: Path) -> Path:

@@ -9,8 +9,10 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from model_cases import video_frame
 
 from edge_vision.bundles import cache_dir
 from edge_vision.bundles.coco_labels import UNUSED, coco_labels
@@ -23,6 +25,7 @@ from edge_vision.errors import BundleError
 
 DATA = Path(__file__).parent / "data"
 SSD, EFFICIENTNET = "ssdlite_mobilenet_v2_coco", "efficientnet_lite0_imagenet"
+STAGE = "person_vehicle_stage"
 
 
 @cache
@@ -84,7 +87,25 @@ def test_the_ssd_gives_what_the_reference_conversion_gives() -> None:
     np.testing.assert_allclose(outputs["class_logits"].ravel()[::397], golden["class_logits"], atol=1e-3)
 
 
-@pytest.mark.parametrize("name", [SSD, EFFICIENTNET])
+def test_the_fitted_stage_scores_a_walker_and_a_lawn() -> None:
+    """The head goes on the features of the same weights, at its own size and for any number of looks."""
+    manifest, _ = made(STAGE)
+    assert manifest.stage is not None and 0 < manifest.stage.reject_below <= manifest.stage.accept_from
+    assert set(manifest.figures["fitted_on"]).isdisjoint(manifest.figures["held_out"])
+    street = video_frame("vtest.avi", 300).image
+    box = manifest.stage.look_share * street.shape[0]
+    walkers, lawn = street[96:384, 480:768], street[288:, :288]
+    assert walkers.shape[0] == lawn.shape[0] == box
+    found = []
+    for part in (walkers, lawn):
+        small = cv2.cvtColor(cv2.resize(part, (96, 96)), cv2.COLOR_BGR2RGB)
+        logits = run(STAGE, small)["logits"]
+        assert logits.shape == (1, 2) and logits[0, 0] == 0.0
+        found.append(float(logits[0, 1]))
+    assert found[0] > found[1] + 1.0
+
+
+@pytest.mark.parametrize("name", [SSD, EFFICIENTNET, STAGE])
 def test_making_twice_gives_the_same_bytes(name: str) -> None:
     first = made(name)
     made.cache_clear()
@@ -92,7 +113,7 @@ def test_making_twice_gives_the_same_bytes(name: str) -> None:
     assert first[0].graphs[0].sha256 == hashlib.sha256(first[1]["model.onnx"]).hexdigest()
 
 
-@pytest.mark.parametrize(("name", "count"), [(SSD, 90), (EFFICIENTNET, 1000)])
+@pytest.mark.parametrize(("name", "count"), [(SSD, 90), (EFFICIENTNET, 1000), (STAGE, 2)])
 def test_there_is_a_label_for_each_class(name: str, count: int) -> None:
     lines = made(name)[1]["labels.txt"].decode().splitlines()
     assert len(lines) == count

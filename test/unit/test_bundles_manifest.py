@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge_vision.bundles.manifest import GraphSpec, Manifest, dump_manifest, parse_manifest
 from edge_vision.bundles.recipes import RECIPES
-from edge_vision.core.specs import HeadSpec, InputSpec, Thresholds
+from edge_vision.core.specs import HeadSpec, InputSpec, StageSpec, Thresholds
 from edge_vision.errors import BundleError
 
 FOLDER = Path("/nonexistent/bundle")
@@ -71,6 +71,39 @@ def test_optional_keys_have_the_defaults_of_the_specs() -> None:
     assert manifest.head == HeadSpec("a_head_that_nobody_knows")
     assert manifest.thresholds == Thresholds()
     assert manifest.figures == {}
+
+
+STAGE = {"wanted": ["person"], "reject_below": 0.1, "accept_from": 0.4, "look_share": 0.5}
+
+
+def test_a_classifier_may_be_a_stage() -> None:
+    document = {**copy.deepcopy(DOCUMENT), "task": "classify", "stage": STAGE}
+    manifest = parse_manifest(yaml.safe_dump(document), FOLDER)
+    assert manifest.stage == StageSpec(("person",), 0.1, 0.4, 0.5)
+    assert "stage" not in dump_manifest(VALID)
+
+
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        ({"reject_below": 0.5}, "stage: expected reject_below up to accept_from, got 0.5 above 0.4"),
+        ({"reject_below": -0.1}, "stage.reject_below: expected a number, 0 to 1, got -0.1"),
+        ({"accept_from": "much"}, "stage.accept_from: expected a number, 0 to 1"),
+        ({"look_share": 2}, "stage.look_share: expected a number, 0 to 1"),
+        ({"wanted": []}, "stage.wanted: expected a list of 1 to 100 labels"),
+        ({"wanted": "person"}, "stage.wanted: expected a list of 1 to 100 labels"),
+        ({"threshold": 0.5}, "stage.threshold: expected one of wanted"),
+    ],
+)
+def test_a_stage_that_makes_no_sense_is_refused(change: dict[str, Any], words: str) -> None:
+    document = {**copy.deepcopy(DOCUMENT), "task": "classify", "stage": {**STAGE, **change}}
+    assert words in refused(yaml.safe_dump(document))
+
+
+def test_a_detector_is_no_stage() -> None:
+    assert "task: expected classify, as it has a stage" in refused(
+        yaml.safe_dump({**copy.deepcopy(DOCUMENT), "stage": STAGE})
+    )
 
 
 def test_a_gray_input_has_one_mean() -> None:
@@ -275,9 +308,14 @@ MANIFESTS = st.builds(
     ).map(tuple),
     figures=FREE,
 )
+STAGES = st.lists(st.floats(0, 1), min_size=2, max_size=2).map(
+    lambda pair: StageSpec(("person", "a dog"), min(pair), max(pair))
+)
 
 
-@given(MANIFESTS)
+@given(MANIFESTS, st.none() | STAGES)
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_manifest_survives_the_round_trip(manifest: Manifest) -> None:
+def test_any_manifest_survives_the_round_trip(manifest: Manifest, stage: StageSpec | None) -> None:
+    if manifest.task == "classify":
+        manifest = replace(manifest, stage=stage)
     assert parse_manifest(dump_manifest(manifest), FOLDER) == manifest

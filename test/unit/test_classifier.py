@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from model_cases import EFFICIENTNET, bundle_or_skip, mean_graph, noise_image, video_frame
+from stage_cases import color_bundle
 
 from edge_vision.backends import BackendRequest, open_session
 from edge_vision.backends.fake import Fault, FaultySession
@@ -46,6 +47,29 @@ def test_regions_are_scored_each_by_itself(classifier, encoding):
     np.testing.assert_allclose([red, blue], [[1, 0, 0], [0, 0, 1]], atol=1e-6)
     np.testing.assert_allclose(both, [0.5, 0, 0.5], atol=1e-6)
     np.testing.assert_allclose(classifier.classify(halves(encoding)).scores, both)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_graph_that_takes_a_batch_scores_regions_together(tmp_path, backend):
+    pytest.importorskip(backend)
+    bundles = [color_bundle(make(tmp_path / name), batch=batch) for name, batch in (("a", "n"), ("b", 1))]
+    together, alone = (Classifier.from_bundle(one, open_session(one, backend)[0]) for one in bundles)
+    assert together.takes_batch and not alone.takes_batch
+    counted = FaultySession(together.session)
+    together.session = counted
+    frame = Frame(noise_image(90, 70), 0, "camera")
+    corners = np.random.default_rng(2).integers(0, 60, (20, 2))
+    boxes = np.concatenate([corners, corners + 9], axis=1)
+    rows = [[one.scores for one in each.classify_regions(frame, boxes)] for each in (together, alone)]
+    np.testing.assert_allclose(*rows, atol=1e-6)
+    assert counted.runs == 2, "16 and 4"
+    assert together.classify_regions(frame, boxes[:0]) == [] and counted.runs == 2
+    together.session.close()
+
+
+def make(folder):
+    folder.mkdir()
+    return folder
 
 
 def test_yuv_is_converted_before_it_is_cut(classifier):

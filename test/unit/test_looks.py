@@ -1,4 +1,4 @@
-"""When crops stand for the frame, and that what they give is no less than the frame gives."""
+"""Where a cascade looks: squares of one size that cover the regions, in the frame, and no more of them."""
 
 from __future__ import annotations
 
@@ -6,209 +6,76 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_cases import SSD, bundle_or_skip, street_with_and_without_people
 
-from edge_vision.backends import open_session
-from edge_vision.core.detections import Detections
-from edge_vision.core.detector import Detector
-from edge_vision.core.frame import Frame
-from edge_vision.core.looks import Look, Looks, LooksConfig, Scene
+from edge_vision.core.looks import MIN_SIDE_PX, RoundRobin, covered, inside, looks_at, side_px, tiles
 
-MS = 1_000_000
-SIZE, MODEL = (1920, 1080), (300, 300)
-NONE = np.zeros((0, 4), np.float32)
-HERE = np.array([[500, 500, 560, 620]], np.float32)
-FAR = np.array([[1700, 80, 1760, 200]], np.float32)
-STILL = np.eye(3)
-PICTURE = Frame(np.zeros((SIZE[1], SIZE[0], 3), np.uint8), 10**9, "cam")
+SIZES = st.tuples(st.integers(20, 400), st.integers(20, 300))
+NUMBERS = st.floats(-100, 500, width=32)
+BOXES = st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS), max_size=12)
 
 
-def scene(regions=HERE, known=NONE, since=STILL, size=SIZE) -> Scene:
-    return Scene(size, regions, known, since)
+def painted(boxes: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
+    """True for each pixel that one of the boxes covers wholly."""
+    seen = np.zeros((height_px, width_px), bool)
+    for left, top, right, bottom in boxes:
+        seen[int(np.ceil(top)) : int(bottom), int(np.ceil(left)) : int(right)] = True
+    return seen
 
 
-def nothing(frame: Frame) -> Detections:
-    return Detections.empty()
+@given(SIZES, st.floats(0.2, 1.0), BOXES)
+@settings(deadline=None, max_examples=150)
+def test_looks_cover_all_regions_and_lie_in_the_frame(size, share, boxes):
+    width_px, height_px = size
+    side = side_px(width_px, height_px, share)
+    regions = np.array(boxes, np.float32).reshape(-1, 4)
+    looks = looks_at(regions, width_px, height_px, side)
+    assert looks.dtype == np.float32 and looks.shape[1:] == (4,)
+    clipped = inside(regions, width_px, height_px)
+    assert bool(len(looks)) == bool(len(clipped))
+    assert (looks[:, :2] >= 0).all() and (looks[:, 2:] <= [width_px, height_px]).all()
+    assert (looks[:, 2:] - looks[:, :2] == side).all()
+    # A look begins on a whole pixel: half a pixel of a region may stick out.
+    inner = clipped + np.array([1, 1, -1, -1])
+    assert not (painted(inner, width_px, height_px) & ~painted(looks, width_px, height_px)).any()
+    assert len(np.unique(looks, axis=0)) == len(looks)
 
 
-def looks(mode="crops", **config) -> Looks:
-    """Ones that have looked at a whole frame."""
-    one = Looks(LooksConfig(mode, **config))
-    one.carry_out(one.choose(scene(), MODEL, 0), nothing, PICTURE, 100, 0)
-    return one
+@given(SIZES, st.floats(0.2, 1.0))
+@settings(deadline=None, max_examples=50)
+def test_tiles_cover_the_frame(size, share):
+    width_px, height_px = size
+    side = side_px(width_px, height_px, share)
+    grid = tiles(width_px, height_px, side)
+    assert painted(grid, width_px, height_px).all()
+    assert len(grid) == np.ceil(width_px / side) * np.ceil(height_px / side)
 
 
-def shift(x: float) -> np.ndarray:
-    return np.array([[1, 0, x], [0, 1, 0], [0, 0, 1]], float)
+def test_many_regions_in_one_place_are_one_look():
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(100, 200, (500, 2))
+    regions = np.concatenate([corners, corners + 30], axis=1)
+    assert len(looks_at(regions, 640, 480, 240)) <= 4
+    held = regions[covered(regions, np.array([[100, 100, 230, 230]]))]
+    assert len(looks_at(held, 640, 480, 240)) <= 4
 
 
-def test_the_first_look_is_at_the_whole_frame_and_then_at_what_is_new():
-    one = Looks(LooksConfig("crops"))
-    first = one.choose(scene(), MODEL, 0)
-    assert first.whole and first.reason == "first" and len(first.crops) == 1
-    one.carry_out(first, nothing, PICTURE, 100, 0)
-    then = one.choose(scene(), MODEL, 10 * MS)
-    assert not then.whole and then.runs == 1
-    assert (then.crops[0, :2] <= HERE[0, :2]).all() and (then.crops[0, 2:] >= HERE[0, 2:]).all()
-    one.reset()
-    assert one.choose(scene(), MODEL, 20 * MS).reason == "first"
+def test_it_goes_no_further_than_the_limit():
+    grid = tiles(640, 480, 20)
+    assert len(looks_at(grid, 640, 480, 20)) == len(grid) == 32 * 24
+    assert 10 < len(looks_at(grid, 640, 480, 20, limit=10)) < 15
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"),
-    [
-        ("no_regions", scene(NONE, HERE)),  # A refresh, an audit, a detector without a gate.
-        ("camera_unknown", scene(since=None)),
-        ("camera_moved", scene(since=shift(120.0))),
-        ("camera_moved", scene(since=np.full((3, 3), np.nan))),
-        ("large", scene(np.array([[0, 0, 1900, 1000]], np.float32))),
-        ("large", scene(np.array([[np.nan] * 4, [9, 9, 3, 3]], np.float32))),
-        ("large", scene(size=(300, 200))),
-    ],
+    "size,share,side",
+    [((640, 480), 0.5, 240), ((480, 640), 0.5, 240), ((640, 20), 0.5, MIN_SIDE_PX), ((9, 5), 0.5, 5)],
 )
-def test_whatever_crops_would_not_show_is_looked_for_in_the_whole_frame(reason, told):
-    look = looks().choose(told, MODEL, 10 * MS)
-    assert look.whole and look.reason == reason
+def test_the_side_is_a_share_of_the_shorter_side(size, share, side):
+    assert side_px(*size, share) == side
 
 
-def test_a_camera_that_moved_little_shows_the_same_scene():
-    assert not looks().choose(scene(since=shift(40.0)), MODEL, 10 * MS).whole
-
-
-def test_known_objects_are_looked_at_too_and_the_whole_frame_in_time():
-    one = looks(max_crops=4, full_look_ms=500.0)
-    look = one.choose(scene(known=FAR), MODEL, 499 * MS)
-    assert not look.whole and len(look.crops) == 2
-    due = one.choose(scene(known=FAR), MODEL, 500 * MS)
-    assert due.whole and due.reason == "due" and len(due.crops) == 2, "with what only crops can see"
-
-
-@settings(deadline=None)
-@given(
-    st.sampled_from(["full", "crops", "auto"]),
-    st.lists(st.tuples(*[st.floats(-100, 2000)] * 4), max_size=8),
-    st.lists(st.tuples(*[st.floats(-100, 2000)] * 4), max_size=8),
-    st.sampled_from([None, STILL, shift(3.0), shift(900.0)]),
-    st.integers(0, 2000),
-    st.integers(1, 8),
-)
-def test_a_look_shows_all_that_is_told_of(mode, regions, known, since, ms, most):
-    """Within the whole frame, or each box within a crop: nothing that is told of is left out."""
-    rows = [np.array(rows, np.float32).reshape(-1, 4) for rows in (regions, known)]
-    look = looks(mode, max_crops=most).choose(Scene(SIZE, rows[0], rows[1], since), MODEL, ms * MS)
-    assert look.runs >= 1 and len(look.crops) <= (1 if mode == "auto" else most)
-    assert look.whole == bool(look.reason)
-    if look.whole:
-        return
-    for box in np.concatenate(rows):
-        shown = np.clip(box, 0, SIZE * 2)
-        if (shown[2:] > shown[:2]).all():
-            inside = (look.crops[:, :2] <= shown[:2]) & (look.crops[:, 2:] >= shown[2:])
-            assert inside.all(axis=1).any()
-
-
-def one_at(*xyxy_px: float) -> Detections:
-    return Detections(np.array([xyxy_px], np.float32), np.array([0.9], np.float32), np.zeros(1, np.int32))
-
-
-def test_what_goes_on_beyond_a_crop_is_looked_at_as_a_whole_and_known_then():
-    one, sizes = looks(), []
-    look = one.choose(scene(), MODEL, 10 * MS)
-    right = int(look.crops[0, 2])
-
-    def detect(part: Frame) -> Detections:
-        """Somebody stands across the crop's right border."""
-        sizes.append(part.width_px)
-        if len(sizes) == 2:
-            return one_at(150, 150, 190, 250)
-        return one_at(part.width_px - 25, 100, part.width_px, 200)
-
-    found = one.carry_out(look, detect, PICTURE, 100, 10 * MS)
-    assert len(sizes) == 2 and sizes[1] < 960, "one more crop, around it"
-    assert len(found) == 1 and abs(found.xyxy_px[0, 0] - right) < 250
-    assert (one.status()["roi.followed"], one.status()["roi.frames_crops"]) == (1, 1)
-
-
-def test_what_goes_on_beyond_that_crop_too_is_looked_at_in_the_whole_frame():
-    one, sizes = looks(), []
-
-    def detect(part: Frame) -> Detections:
-        sizes.append(part.width_px)
-        return one_at(0, 100, part.width_px, 200)
-
-    look = one.choose(scene(), MODEL, 10 * MS)
-    found = one.carry_out(look, detect, PICTURE, 100, 10 * MS)
-    assert sizes[-1] == SIZE[0] and len(sizes) <= look.most_runs
-    assert found.xyxy_px.tolist() == [[0, 100, 1920, 200]]
-    assert one.status()["roi.whole.cut"] == 1
-
-
-def test_too_little_time_means_fewer_and_larger_crops_and_never_less_to_see():
-    one = looks(max_crops=4)
-    one.config = LooksConfig("crops", max_crops=4, budget_ms=0.001)
-    told = scene(known=np.concatenate((FAR, FAR + 0, [[60, 900, 120, 1000]])).astype(np.float32))
-    counts = []
-    for n in range(5):
-        look = one.choose(told, MODEL, n * MS)
-        counts.append(look.runs)
-        one.carry_out(look, nothing, PICTURE, 100, n * MS)
-    assert counts[0] == 3 and counts[-1] == 1
-    assert one.status()["roi.limit"] == 1 and one.status()["roi.halved"] >= 1
-    assert one.choose(told, MODEL, 9 * MS).reason == "large", "one crop around them all is the frame"
-
-
-def test_auto_takes_one_crop_only_while_it_costs_no_more():
-    one = looks("auto", max_crops=8)
-    assert one.choose(scene(), MODEL, MS).runs == 1
-    assert one.choose(scene(known=FAR), MODEL, MS).reason == "large"
-    one._ratios.extend([1.0, 9.0, 1.1, 0.4, 1.2])
-    assert one.choose(scene(), MODEL, MS).runs == 1, "one slow run says nothing"
-    one._ratios.extend([1.3] * 15)
-    assert one.choose(scene(), MODEL, MS).reason == "cost"
-    due = one.choose(scene(), MODEL, 2000 * MS)
-    assert due.reason == "due" and due.runs == 2, "and is measured anew"
-    one.carry_out(due, nothing, PICTURE, 100, 2000 * MS)
-    assert one._ratios[-1] != 1.3
-
-
-def test_a_run_that_fails_is_the_callers():
-    one = looks()
-
-    def fail(part: Frame) -> Detections:
-        raise RuntimeError("no runtime")
-
-    with pytest.raises(RuntimeError):
-        one.carry_out(one.choose(scene(), MODEL, MS), fail, PICTURE, 100, MS)
-    assert one.choose(scene(), MODEL, 2 * MS).runs == 1
-
-
-def overlapping(found: Detections, truth: np.ndarray) -> int:
-    """How many of the true boxes a found one of class 0 overlaps by half."""
-    a, b = truth[:, None], found.xyxy_px[None, found.class_ids == 0]
-    both = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0).prod(axis=2)
-    union = (a[..., 2:] - a[..., :2]).prod(axis=2) + (b[..., 2:] - b[..., :2]).prod(axis=2) - both
-    return int((both > 0.5 * union).any(axis=1).sum())
-
-
-def test_small_people_in_a_large_picture_are_seen_on_crops_only():
-    """The street is a sixth of a full HD picture; the truth is what is seen on the street alone."""
-    bundle = bundle_or_skip(SSD)
-    session, _ = open_session(bundle, "onnxruntime")
-    detector = Detector.from_bundle(bundle, session)
-    street, _ = street_with_and_without_people()
-    alone = detector.detect(Frame(street, 1, "cam"))
-    truth = alone.xyxy_px[alone.class_ids == 0] + np.array([600, 300, 600, 300], np.float32)
-    picture = np.full((SIZE[1], SIZE[0], 3), 110, np.uint8)
-    picture[300:876, 600:1368] = street
-    frame = Frame(picture, 2, "cam")
-    one = looks(max_crops=4)
-    look = one.choose(scene(truth), MODEL, MS)
-    found = one.carry_out(look, detector.detect, frame, 100, MS)
-    whole = detector.detect(frame)
-    session.close()
-    assert isinstance(look, Look) and len(look.crops)
-    assert overlapping(found, truth) >= 0.7 * len(truth)
-    assert overlapping(whole, truth) <= 0.4 * len(truth)
-    # Inside the picture, and each object once.
-    assert (found.xyxy_px >= 0).all() and (found.xyxy_px <= SIZE * 2).all()
-    assert (np.diff(found.scores) <= 0).all()
+def test_the_round_robin_gives_each_tile_once_a_turn():
+    grid, turn = tiles(640, 480, 240), RoundRobin()
+    taken = [tuple(turn.take(grid, grid[:0], 1)[0]) for _ in range(2 * len(grid))]
+    assert taken[: len(grid)] == taken[len(grid) :] and len(set(taken)) == len(grid)
+    assert len(turn.take(grid, grid, 3)) == 0, "all are looked at already"
+    assert len(turn.take(grid, grid[:-1], 3)) == 1 and len(turn.take(grid, grid[:0], 0)) == 0

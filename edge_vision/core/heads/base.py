@@ -78,6 +78,10 @@ class ClassificationHead(ABC):
     def decode(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """(k,) float32, one score per label. Raises HeadError as DetectionHead.decode does."""
 
+    @abstractmethod
+    def decode_batch(self, outputs: Mapping[str, np.ndarray], n: int) -> np.ndarray:
+        """(n, k) float32, the same of a batch of n images."""
+
 
 Head = DetectionHead | ClassificationHead
 

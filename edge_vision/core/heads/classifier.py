@@ -19,7 +19,9 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"softmax": softmax
 
 
 class ClassifierHead(ClassificationHead):
-    """Role: logits (1, classes). Option: activation, softmax, or none for a graph with its own."""
+    """Role: logits (n, classes), n being 1 or free. Option: activation, softmax, or none for a graph with its
+    own.
+    """
 
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
@@ -27,8 +29,15 @@ class ClassifierHead(ClassificationHead):
         """Raises HeadError where the options or the outputs do not fit."""
         options = read_options(spec, {"activation": "softmax"})
         self._activate = ACTIVATIONS[choose(spec, "activation", options["activation"], ACTIVATIONS)]
-        self._logits = OutputReader.find(spec, "logits", outputs, (1, n_labels))
+        self._logits = OutputReader.find(spec, "logits", outputs, ("n", n_labels))
 
     def decode(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """(k,) float32, the array is the caller's."""
-        return self._activate(self._logits.read(outputs)[0])
+        return self.decode_batch(outputs, 1)[0]
+
+    def decode_batch(self, outputs: Mapping[str, np.ndarray], n: int) -> np.ndarray:
+        """(n, k) float32, the array is the caller's."""
+        logits = self._logits.read(outputs)
+        if len(logits) != n:
+            raise self._logits.misfit(logits.shape)
+        return self._activate(logits)

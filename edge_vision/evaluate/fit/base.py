@@ -1,0 +1,59 @@
+"""The frozen light model: a classifier's graph up to its pooled layer, at a small size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from edge_vision.backends import BackendRequest
+from edge_vision.backends.onnxruntime import OnnxRuntimeBackend
+from edge_vision.bundles.linear_head import cut_features
+from edge_vision.bundles.store import Bundle
+from edge_vision.core.classifier import MAX_BATCH
+from edge_vision.core.frame import Frame
+from edge_vision.core.preprocess import Preprocessor
+from edge_vision.core.specs import InputSpec
+from edge_vision.evaluate.errors import EvaluateError
+
+OUTPUT = "features"
+"""The name of the pooled layer in the bundles that this package makes."""
+
+
+class Base:
+    """Computes features of parts of frames. input_spec: of its graph. graph: the graph, serialised ONNX."""
+
+    def __init__(self, bundle: Bundle, output: str, size_px: int, folder: Path) -> None:
+        """Cut the bundle's ONNX graph, and load it from a file in `folder`. Raises EdgeVisionError."""
+        manifest = bundle.manifest
+        if (
+            manifest.task != "classify"
+            or manifest.input.layout != "nchw"
+            or manifest.input.dtype != "float32"
+        ):
+            raise EvaluateError(
+                f"expected a classifier with float32 input in nchw as --base, got {bundle.name}, a bundle to "
+                f"{manifest.task} with {manifest.input.dtype} in {manifest.input.layout}"
+            )
+        self.bundle = bundle
+        # A look is square, and so is the input: nothing is cut off or filled up.
+        self.input_spec: InputSpec = replace(
+            manifest.input, width_px=size_px, height_px=size_px, resize="stretch"
+        )
+        path, _ = bundle.graph_path(("onnx",))
+        self.graph = cut_features(path.read_bytes(), output, size_px)
+        file = folder / "features.onnx"
+        file.write_bytes(self.graph)
+        self._session = OnnxRuntimeBackend().load(file, BackendRequest(device="cpu", threads=1))
+        self._output = output
+        self._preprocessor = Preprocessor(self.input_spec)
+
+    def features(self, parts: list[Frame]) -> np.ndarray:
+        """(n, k) float32 of n parts. Raises ImageError, BackendError."""
+        rows = [self._run(parts[at : at + MAX_BATCH]) for at in range(0, len(parts), MAX_BATCH)]
+        return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
+
+    def _run(self, parts: list[Frame]) -> np.ndarray:
+        batch = np.concatenate([self._preprocessor.prepare(part)[0].copy() for part in parts])
+        return np.array(self._session.run({self.input_spec.name: batch})[self._output], np.float32)

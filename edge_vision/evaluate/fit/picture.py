@@ -1,0 +1,28 @@
+"""The plot of a fit: what each threshold would keep and reject, and which one was chosen."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+
+def draw(fitted: dict[str, Any], reject_below: float, path: Path) -> None:
+    """Write a PNG. Needs matplotlib, which is imported here: nothing else needs it."""
+    drawing: Any = importlib.import_module("matplotlib.figure")
+    figure = drawing.Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    _, kept, rejected = zip(*fitted["curve"], strict=True)
+    axes.plot(rejected, kept, "o-", ms=2.5, lw=1.2, color="tab:blue", label="each threshold")
+    chosen = [row for row in fitted["curve"] if row[0] <= reject_below]
+    if chosen:
+        axes.plot(chosen[-1][2], chosen[-1][1], "*", ms=15, color="tab:red", mec="black", label="chosen")
+    axes.axhline(fitted["recall"], color="0.5", lw=0.8, ls="--")
+    text = f"recall {fitted['recall']:g}, with {fitted['confidence']:g} confidence"
+    axes.annotate(text, (0.01, fitted["recall"]), fontsize=8, va="bottom")
+    axes.set_xlabel("looks at nothing that are rejected")
+    axes.set_ylabel(f"events that are kept, of {fitted['events']}")
+    axes.set_xlim(0, 1.02)
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower left", frameon=False)
+    figure.savefig(path, dpi=100)

@@ -1,0 +1,227 @@
+"""Fitting a stage: the statistics, the split, the head, what is refused, and one whole fit on a real clip."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from model_cases import EFFICIENTNET, SSD, bundle_or_skip, clip_or_skip
+
+from edge_vision.backends import BackendRequest, open_session
+from edge_vision.bundles.store import load_bundle
+from edge_vision.core.classifier import Classifier
+from edge_vision.core.detections import Detections
+from edge_vision.core.frame import Frame
+from edge_vision.evaluate.app import main
+from edge_vision.evaluate.errors import EvaluateError
+from edge_vision.evaluate.fit import samples, splits, threshold
+from edge_vision.evaluate.fit.head import fit_head
+from edge_vision.evaluate.reference import Reference
+
+# The threshold.
+
+
+@pytest.mark.parametrize(
+    "recall,confidence,n", [(0.98, 0.95, 149), (0.99, 0.95, 299), (0.9, 0.95, 29), (0.9, 0.5, 7)]
+)
+def test_how_many_events_a_claim_needs(recall, confidence, n):
+    assert threshold.events_needed(recall, confidence) == n
+    assert threshold.allowed_misses(n, recall, confidence) == 0
+    with pytest.raises(EvaluateError, match=f"at least {n} events .* got {n - 1}: .* ask for --recall 0"):
+        threshold.allowed_misses(n - 1, recall, confidence)
+    assert threshold.reachable_recall(n, confidence) >= recall > threshold.reachable_recall(n - 1, confidence)
+
+
+def test_what_is_offered_instead_can_be_had():
+    with pytest.raises(EvaluateError) as caught:
+        threshold.allowed_misses(23, 0.98, 0.95)
+    offered = float(str(caught.value).split("--recall ")[1].split()[0])
+    assert threshold.allowed_misses(23, offered, 0.95) == 0
+
+
+@pytest.mark.parametrize("n,recall", [(40, 0.9), (100, 0.9), (300, 0.95)])
+def test_the_stated_recall_is_kept_as_often_as_stated(n, recall):
+    """Scores of a known distribution: the true recall of each fitted threshold is known exactly."""
+    rng = np.random.default_rng(7)
+    true = [1.0 - threshold.reject_below(rng.uniform(size=n), recall, 0.95) for _ in range(3000)]
+    kept = np.mean(np.array(true) >= recall)
+    # 0.95 less three standard errors of 3000 runs.
+    assert kept >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 3000)
+    assert np.mean(true) < 1.0 - 0.2 * (1.0 - recall), "and not by rejecting nothing"
+
+
+def test_accepted_looks_are_nearly_all_wanted():
+    rng = np.random.default_rng(1)
+    labels = (rng.uniform(size=4000) < 0.5).astype(int)
+    scores = np.clip(rng.normal(0.4 + 0.2 * labels, 0.1), 0, 1)
+    at = threshold.accept_from(scores, labels, 0.1)
+    assert labels[scores >= at].mean() == pytest.approx(threshold.PRECISION, abs=0.01)
+    assert threshold.accept_from(scores, labels, 0.9) == 0.9
+    assert threshold.accept_from(scores, np.zeros(4000, int), 0.1) == 1.0
+
+
+# The head.
+
+
+def test_the_head_is_the_minimum_of_its_loss():
+    rng = np.random.default_rng(3)
+    labels = (rng.uniform(size=600) < 0.2).astype(int)
+    features = rng.normal(size=(600, 30)).astype(np.float32)
+    features[:, 4] += 2 * labels
+    head = fit_head(features, labels)
+    assert np.abs(head.weight).argmax() == 4
+    scores = head.scores(features)
+    assert scores[labels == 1].mean() > 0.6 > 0.4 > scores[labels == 0].mean()
+    # At the minimum the errors of the two classes, each counting half, balance out.
+    assert scores[labels == 0].mean() == pytest.approx(1 - scores[labels == 1].mean(), abs=1e-6)
+    again = fit_head(features, labels)
+    assert (again.weight == head.weight).all() and again.bias == head.bias
+
+
+def test_the_head_is_scikit_learns():
+    linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is no part of the set-up")
+    rng = np.random.default_rng(5)
+    labels = (rng.uniform(size=500) < 0.3).astype(int)
+    features = rng.normal(size=(500, 12)) + labels[:, None] * np.linspace(0, 1, 12)
+    head = fit_head(features, labels, ridge=0.2)
+    scaled = (features - features.mean(0)) / (features.std(0) + 0.05)
+    theirs = linear.LogisticRegression(C=1 / (0.2 * 500), class_weight="balanced", tol=1e-10, max_iter=1000)
+    theirs.fit(scaled, labels)
+    np.testing.assert_allclose(head.scores(features), theirs.predict_proba(scaled)[:, 1], atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_looks_of_one_kind_alone_are_refused(value):
+    with pytest.raises(EvaluateError, match="with and without something wanted"):
+        fit_head(np.zeros((5, 3), np.float32), np.full(5, value))
+
+
+# Labels and the split.
+
+
+def test_what_a_look_shows():
+    looks = np.array([[0, 0, 100, 100.0]]).repeat(1, axis=0)
+
+    def label(*boxes):
+        return int(samples.label_of(looks, np.array(boxes, np.float32).reshape(-1, 4))[0])
+
+    assert label() == samples.NOTHING
+    assert label([10, 10, 40, 90]) == samples.WANTED
+    assert label([-500, -500, 500, 500]) == samples.WANTED, "part of a large one"
+    assert label([80, 0, 120, 50]) == samples.WANTED, "half of it"
+    assert label([80, 0, 130, 50]) == samples.UNCLEAR
+    assert label([95, 0, 195, 50]) == samples.NOTHING
+    assert label([95, 0, 195, 50], [10, 10, 40, 90]) == samples.WANTED
+
+
+def passers_by(n_frames: int, every: int, stay: int) -> Reference:
+    """An object comes in every so many frames, walks along its own row and leaves."""
+    found = []
+    for at in range(n_frames):
+        boxes = []
+        for number, first in enumerate(range(5, n_frames, every)):
+            if first <= at < first + stay:
+                x, y = 10 + 4 * (at - first), 40 * (number % 10)
+                boxes.append([x, y, x + 20, y + 30])
+        n = len(boxes)
+        xyxy = np.array(boxes, np.float32).reshape(-1, 4)
+        found.append(Detections(xyxy, np.full(n, 0.9, np.float32), np.zeros(n, np.int32)))
+    stamps = (np.arange(n_frames) + 1) * 10**8
+    return Reference(stamps, found, [{} for _ in range(n_frames)], 0.02, (640, 480))
+
+
+def test_blocks_are_long_and_have_gaps():
+    part = splits.parts(1200, 10.0)
+    borders = np.flatnonzero(part[1:] != part[:-1]) + 1
+    lengths = dict.fromkeys((splits.FIT, splits.CALIBRATE, splits.NEITHER), 0)
+    for start, end in zip([0, *borders], [*borders, 1200], strict=True):
+        lengths[int(part[start])] += 1
+        assert end - start >= (10 if part[start] == splits.NEITHER else 150)
+    assert lengths[splits.NEITHER] == lengths[splits.FIT] + lengths[splits.CALIBRATE] - 1
+    assert (part == splits.CALIBRATE).sum() > 1.7 * (part == splits.FIT).sum()
+    fit, judged = np.flatnonzero(part == splits.FIT), np.flatnonzero(part == splits.CALIBRATE)
+    assert np.abs(fit[:, None] - judged[None]).min() > 10, "no neighbouring frames on both sides"
+
+
+def test_objects_of_the_calibration_are_kept_out_of_the_fit():
+    reference = passers_by(1200, 40, 30)
+    split = splits.split(reference, 10.0)
+    assert len(split.trials) >= 10
+    for trial in split.trials:
+        assert split.part[trial.frame] == splits.CALIBRATE
+        assert (reference.found[trial.frame].xyxy_px == trial.box).all(axis=1).any()
+    firsts = {at: first for first in range(5, 1200, 40) for at in range(first, first + 30)}
+    for at in np.flatnonzero(split.part == splits.FIT):
+        if at in firsts:
+            known = split.part[firsts[at]] == splits.FIT
+            assert len(split.held_out[at]) == (0 if known else 1)
+    again = splits.split(reference, 10.0)
+    assert [one.frame for one in again.trials] == [one.frame for one in split.trials]
+
+
+# The command.
+
+
+def test_a_whole_fit_on_a_real_clip(tmp_path, monkeypatch, capsys):
+    """From video to a bundle that the cascade runs, and the same again."""
+    bundle_or_skip(SSD)
+    bundle_or_skip(EFFICIENTNET)
+    monkeypatch.setattr(samples, "MAX_FRAMES", 60)
+    video, out = clip_or_skip("vtest.avi"), tmp_path / "fit"
+    arguments = ["fit-cascade", "--video", video, "--recall", "0.8", "--size", "32", "--out", str(out)]
+    assert main([*arguments, "--name", "court"]) == 0
+    said = capsys.readouterr().out
+    assert "recall >= 0.8 with 0.95 confidence on" in said
+    bundle = load_bundle(str(out / "court"))
+    stage, figures = bundle.manifest.stage, bundle.manifest.figures
+    assert bundle.labels == ("nothing", "wanted") and stage is not None
+    assert 0 < stage.reject_below <= stage.accept_from <= 1 and stage.look_share == 0.5
+    assert set(figures["fitted_on"]) == {"vtest.avi"} and len(figures["fitted_on"]["vtest.avi"]) == 64
+    assert figures["teacher"]["name"] == SSD and figures["calibration"]["events"] >= 14
+    played = figures["played"]["calibration_blocks"]["vtest.avi"]
+    assert 0 < played["wanted"] <= played["passed"] <= played["frames"] < 795
+    assert json.loads((out / "report.json").read_text()) == figures
+    kept = [row[1] for row in figures["calibration"]["curve"]]
+    assert kept[0] == 1.0 and kept == sorted(kept, reverse=True)
+    frame = Frame(np.zeros((64, 64, 3), np.uint8), 1, "camera")
+    for backend in ("onnxruntime", "openvino"):
+        pytest.importorskip(backend)
+        session, _ = open_session(bundle, backend, BackendRequest(threads=1))
+        classifier = Classifier.from_bundle(bundle, session)
+        assert classifier.takes_batch and classifier.classify(frame).scores.sum() == pytest.approx(1.0)
+        session.close()
+
+
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        (["--recall", "0.999"], "expected at least 2995 events to state a recall of 0.999"),
+        (["--labels", "person,zeppelin"], "got 'zeppelin'"),
+        (["--teacher", EFFICIENTNET], "expected a detector as --teacher"),
+        (["--base", SSD], "expected a classifier with float32 input in nchw as --base"),
+        (["--features", "nowhere"], "expected an output 'nowhere'"),
+        (["--size", "100"], "expected a size that is a multiple of 32 px, got 100"),
+        (["--held-out", "{video}"], "expected other clips to be held out"),
+        (["--video", "/nowhere.mp4"], "expected a video file, got /nowhere.mp4"),
+        (["--video", "scene:nowhere"], "expected a condition out of"),
+        (["--teacher", "no_such_teacher"], "expected the bundle 'no_such_teacher'"),
+    ],
+)
+def test_what_cannot_be_fitted_is_told(arguments, words, tmp_path, capsys):
+    bundle_or_skip(SSD)
+    bundle_or_skip(EFFICIENTNET)
+    video, out = clip_or_skip("carphone_pristine.mp4"), tmp_path / "fit"
+    given = [one.format(video=video) for one in arguments]
+    assert main(["fit-cascade", "--video", video, "--out", str(out), *given]) in (1, 2)
+    assert words in capsys.readouterr().err
+    assert not list(out.glob("*/bundle.yaml"))
+
+
+@pytest.mark.parametrize(
+    "argument", ["--recall=1", "--recall=0", "--labels=,", "--name=A b", "--confidence=x"]
+)
+def test_wrong_arguments_are_usage_errors(argument, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["fit-cascade", "--video", "x.mp4", argument])
+    assert caught.value.code == 2 and "usage:" in capsys.readouterr().err
