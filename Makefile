@@ -26,10 +26,10 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover soak evaluate-gate optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top lock clean distclean
+.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover soak evaluate-gate evaluate-cascade optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top lock clean distclean
 
 help:  ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  make demo SOURCE=clip.mp4 BACKEND=openvino SECONDS=20 OUT=out/mine     variables of the demo"
 	@echo "  make test ARGS='-k gate -x'                                            options for pytest"
@@ -84,6 +84,9 @@ soak: setup  ## Overload for MINUTES=10: age, memory, files; results in out/benc
 
 evaluate-gate: setup-evaluate  ## Judge the gate against an every-frame detector and rivals; results in out/gate/
 	$(VENV_PYTHON) -m edge_vision.evaluate gate $(if $(OUT),--out '$(OUT)') $(ARGS)
+
+evaluate-cascade: setup-evaluate  ## Judge gate, cascade, detector and tracker together; results in out/cascade/
+	$(VENV_PYTHON) -m edge_vision.evaluate cascade $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 optimize-demo: setup-optimize  ## Find the best bundle of the SSD for this device; results in out/optimize/
 	$(VENV_PYTHON) -m edge_vision.optimize demo --out $(if $(OUT),'$(OUT)',out/optimize)

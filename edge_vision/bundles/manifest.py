@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -40,12 +40,23 @@ _FILE = "a file name inside the bundle's folder (letters, digits, '._+-/', no '.
 
 @dataclass(frozen=True, slots=True)
 class GraphSpec:
-    """One graph file. format: a backend's word for it ("onnx", "openvino"); sha256: of the file, in hex."""
+    """One graph file. format: a backend's word for it ("onnx", "openvino"); sha256: of the file, in hex.
+
+    weights, weights_sha256: a second file that the runtime reads beside it, as OpenVINO's .bin; "" for none.
+    """
 
     file: str
     format: str
     precision: str
     sha256: str
+    weights: str = ""
+    weights_sha256: str = ""
+
+    @property
+    def files(self) -> tuple[tuple[str, str], ...]:
+        """Each file with its sha256."""
+        both = ((self.file, self.sha256), (self.weights, self.weights_sha256))
+        return tuple(one for one in both if one[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +105,7 @@ def parse_manifest(text: str, folder: Path) -> Manifest:
         figures=top.take("figures", schema.plain_mapping, "a mapping with text keys", {}),
         stage=_stage(top),
     )
-    for file in (manifest.labels_file, *(graph.file for graph in manifest.graphs)):
+    for file in (manifest.labels_file, *(file for graph in manifest.graphs for file, _ in graph.files)):
         inside(folder, file)
     return manifest
 
@@ -182,12 +193,27 @@ def _graphs(top: Section) -> tuple[GraphSpec, ...]:
     )
 
 
+_HASH = (schema.matching(r"[0-9a-f]{64}"), "64 lower-case hex digits")
+
+
 def _graph(section: Section) -> GraphSpec:
+    file = section.take("file", schema.relative_file, _FILE)
+    form = section.take("format", schema.matching(NAME_PATTERN), "a graph format, such as 'onnx'")
+    weights, weights_sha256 = "", ""
+    if form == "openvino":
+        # The runtime takes the file of that name by itself: it must be a file that is verified.
+        beside = str(PurePosixPath(file).with_suffix(".bin"))
+        weights = section.take(
+            "weights", schema.one_of(beside), f"{beside!r}, which OpenVINO reads beside {file}"
+        )
+        weights_sha256 = section.take("weights_sha256", *_HASH)
     return GraphSpec(
-        file=section.take("file", schema.relative_file, _FILE),
-        format=section.take("format", schema.matching(NAME_PATTERN), "a graph format, such as 'onnx'"),
+        file=file,
+        format=form,
         precision=section.take("precision", schema.one_of(*PRECISIONS), ", ".join(PRECISIONS), "fp32"),
-        sha256=section.take("sha256", schema.matching(r"[0-9a-f]{64}"), "64 lower-case hex digits"),
+        sha256=section.take("sha256", *_HASH),
+        weights=weights,
+        weights_sha256=weights_sha256,
     )
 
 
@@ -238,7 +264,7 @@ def dump_manifest(manifest: Manifest) -> str:
         },
         "thresholds": _plain(manifest.thresholds),
         "labels": manifest.labels_file,
-        "graphs": [_plain(graph) for graph in manifest.graphs],
+        "graphs": [{k: v for k, v in _plain(graph).items() if v} for graph in manifest.graphs],
         **({"stage": _plain(manifest.stage)} if manifest.stage else {}),
         "figures": dict(manifest.figures),
     }

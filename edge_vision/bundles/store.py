@@ -76,15 +76,16 @@ class Bundle:
         )
 
     def verify(self, graph: GraphSpec) -> Path:
-        """The path of a graph file whose sha256 is right. Raises BundleError."""
-        path = _existing(self.folder, graph.file)
-        actual = sha256_of(path)
-        if actual != graph.sha256:
-            raise BundleError(
-                f"{path}: expected sha256 {graph.sha256}, got {actual}; the file is damaged or was changed, "
-                f"make the bundle again{_fetch_hint(self.name)}"
-            )
-        return path
+        """The path of a graph whose files have the sha256 that they should. Raises BundleError."""
+        for file, expected in graph.files:
+            path = _existing(self.folder, file)
+            actual = sha256_of(path)
+            if actual != expected:
+                raise BundleError(
+                    f"{path}: expected sha256 {expected}, got {actual}; the file is damaged or was changed, "
+                    f"make the bundle again{_fetch_hint(self.name)}"
+                )
+        return self.folder / graph.file
 
 
 def load_bundle(name_or_path: str) -> Bundle:
@@ -149,7 +150,8 @@ def _load_folder(folder: Path) -> Bundle:
     text = _read_text(_existing(folder, MANIFEST_FILE), MAX_YAML_BYTES)
     manifest = parse_manifest(text, folder)
     for graph in manifest.graphs:
-        _existing(folder, graph.file)
+        for file, _ in graph.files:
+            _existing(folder, file)
     return Bundle(
         folder=folder,
         manifest=manifest,

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from edge_vision.core.audit import MissAudit
@@ -18,8 +17,11 @@ from edge_vision.core.comparison import MotionConfig
 from edge_vision.core.detections import Detections
 from edge_vision.core.difference import NO_REGIONS
 from edge_vision.core.frame import Frame
-from edge_vision.core.gate_policy import SKIPS, GateConfig, GatePolicy
+from edge_vision.core.gate_policy import ANYWAY, SKIPS, GateConfig, GatePolicy
 from edge_vision.core.motion import Motion, MotionEstimator
+from edge_vision.core.recheck import Recheck
+from edge_vision.core.tracking import AT_REST
+from edge_vision.core.view import moved_boxes
 
 # An object that was told of within this time is no miss for the audit: a detector's score flickers.
 TOLD_MS = 2000.0
@@ -57,6 +59,7 @@ class FrameGate:
         self._results: deque[tuple[int, Detections]] = deque(maxlen=64)
         self._audited: dict[int, np.ndarray] = {}
         self._known = _KnownObjects()
+        self._recheck = Recheck()
         self._counts: Counter[str] = Counter()
         self._size_px = (0, 0)
         self._motion: Motion | None = None
@@ -75,6 +78,7 @@ class FrameGate:
         """Forget what was seen: the next frame passes for this reason (a clock jump, a new model)."""
         self._estimator.forget()
         self._known.clear()
+        self._recheck.forget()
         self._audited.clear()
         self._policy.restart(reason)
 
@@ -96,26 +100,47 @@ class FrameGate:
             if self._size_px != (0, 0):
                 self.reset("size_changed")
             self._size_px = (frame.width_px, frame.height_px)
-        motion, scale = self._look(frame, prior, config)
-        self._take_results(mono_ns, config)
+        luma, scale = self._small(frame, config)
+        motion = self._motion = self._look(luma, scale, prior, config)
+        self._recheck.move(motion.camera_motion)
+        self._take_results(mono_ns, scale, config)
         camera_motion = _in_source_pixels(motion.camera_motion, scale)
         self._known.move(camera_motion)
         eye = _Eye(self._estimator, self._known.boxes(mono_ns, TRACKED_MS) / scale)
         reason = self._policy.update(
             config, motion, eye, frame.stamp_ns, mono_ns, self._audit.is_open(mono_ns)
         )
-        if reason in JUDGED_SKIPS and self._audit.sample(mono_ns):
+        doubted = self._doubted(reason, luma, motion, mono_ns, config)
+        if len(doubted):
+            reason = "recheck"
+        elif reason in JUDGED_SKIPS and self._audit.sample(mono_ns):
             reason = "audit"
-            self._policy.audited(eye, frame.stamp_ns, mono_ns)
             self._audited[frame.stamp_ns] = self._known.boxes(mono_ns, TOLD_MS)
+        if reason in ANYWAY:
+            self._policy.passed_anyway(eye, frame.stamp_ns, mono_ns, reason)
         passed = reason not in SKIPS
+        if passed:
+            self._recheck.passed(frame.stamp_ns, luma, doubted)
         regions = self._estimator.regions(*self._size_px) if passed and motion.changed else NO_REGIONS
+        if len(doubted):
+            regions = (doubted * scale).astype(np.float32)
         return self._counted(GateDecision(passed, reason, regions, camera_motion))
 
-    def _look(self, frame: Frame, prior: np.ndarray | None, config: GateConfig) -> tuple[Motion, float]:
-        """What is new, and the source pixels per luma pixel."""
+    def _doubted(
+        self, reason: str, luma: np.ndarray, motion: Motion, mono_ns: int, config: GateConfig
+    ) -> np.ndarray:
+        """(n, 4) luma pixels: known objects that look otherwise although nothing seems to move."""
+        if reason not in AT_REST or config.recheck_ms <= 0.0:
+            return NO_REGIONS
+        return self._recheck.changed(luma, motion.noise, mono_ns, config.recheck_ms)
+
+    def _small(self, frame: Frame, config: GateConfig) -> tuple[np.ndarray, float]:
+        """The frame's luma, small, and the source pixels per luma pixel."""
         luma = frame.small_gray(min(config.luma_width_px, frame.width_px))
-        scale = frame.width_px // luma.shape[1]
+        return luma, frame.width_px // luma.shape[1]
+
+    def _look(self, luma: np.ndarray, scale: float, prior: np.ndarray | None, config: GateConfig) -> Motion:
+        """What is new."""
         small_prior = None if prior is None else _in_source_pixels(prior, 1.0 / scale)
         settings = MotionConfig(
             config.pixel_threshold,
@@ -124,10 +149,9 @@ class FrameGate:
             config.ego_motion,
             config.parallax,
         )
-        self._motion = self._estimator.observe(luma, settings, small_prior)
-        return self._motion, scale
+        return self._estimator.observe(luma, settings, small_prior)
 
-    def _take_results(self, mono_ns: int, config: GateConfig) -> None:
+    def _take_results(self, mono_ns: int, scale: float, config: GateConfig) -> None:
         audit = self._audit
         audit.rate, audit.max_hz, audit.max_miss_rate = (
             config.audit_rate,
@@ -140,6 +164,7 @@ class FrameGate:
             if known is not None:
                 audit.judge(known, found, mono_ns)
             self._known.add(found.xyxy_px, mono_ns)
+            self._recheck.found(stamp_ns, found.xyxy_px / scale, mono_ns)
         # Audits whose result never came (superseded, failed) say nothing.
         while len(self._audited) > 16:
             del self._audited[next(iter(self._audited))]
@@ -166,6 +191,7 @@ class FrameGate:
             "gate.changed_area": motion.changed_area if motion else None,
             **{f"gate.reason.{reason}": n for reason, n in sorted(self._counts.items())},
             **self._audit.status(),
+            **self._recheck.status(),
         }
 
 
@@ -218,12 +244,8 @@ class _KnownObjects:
 
     def move(self, camera_motion: np.ndarray | None) -> None:
         """Move with the camera; where its motion is unknown they stay, and the audit judges more strictly."""
-        if camera_motion is None or len(self._xyxy_px) == 0:
-            return
-        corners = self._xyxy_px.reshape(-1, 1, 2)
-        self._xyxy_px = np.asarray(cv2.perspectiveTransform(corners, camera_motion), np.float64).reshape(
-            -1, 4
-        )
+        if camera_motion is not None and len(self._xyxy_px):
+            self._xyxy_px = moved_boxes(self._xyxy_px, camera_motion)
 
     def boxes(self, mono_ns: int, within_ms: float) -> np.ndarray:
         """(n, 4) float64 xyxy_px of what was told of within this time."""

@@ -37,7 +37,13 @@ PASSES = (
     "tracked_interval",
     "saturated_interval",
     "audit",
+    "recheck",
 )
+# Passes of frames that would be skipped: by a random check, or because a known object looks otherwise.
+ANYWAY = ("audit", "recheck")
+# Passes that are no question to a cascade: the gate asks what it would have missed, or what became of an
+# object, or the detector is new.
+FORCED = (*ANYWAY, "audit_open", "model_swap")
 SKIPS = ("still", "compensated", "tracked", "saturated", "rate_limit")
 
 # A camera limited to a third of its rate must give a third, not a quarter: this early counts as in time.
@@ -64,6 +70,7 @@ class GateConfig:
     quiet_ms: float = 60.0
     settle_ms: float = 200.0
     tracked_interval_ms: float = 0.0
+    recheck_ms: float = 500.0
     ego_motion: bool = True
     parallax: bool = True
     light_jump: float = 8.0
@@ -133,9 +140,9 @@ class GatePolicy:
             eye.rebase()
         return self._pass(eye, stamp_ns, mono_ns, reason)
 
-    def audited(self, eye: Eye, stamp_ns: int, mono_ns: int) -> None:
-        """A frame that `update` skipped passes as an audit."""
-        self._pass(eye, stamp_ns, mono_ns, "audit")
+    def passed_anyway(self, eye: Eye, stamp_ns: int, mono_ns: int, reason: str) -> None:
+        """A frame that `update` skipped passes for one of ANYWAY."""
+        self._pass(eye, stamp_ns, mono_ns, reason)
 
     def _pass(self, eye: Eye, stamp_ns: int, mono_ns: int, reason: str) -> str:
         self._passed_stamp_ns, self._passed_mono_ns = stamp_ns, mono_ns

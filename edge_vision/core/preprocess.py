@@ -92,7 +92,7 @@ class Preprocessor:
         Returns the tensor, (1, c, h, w) or (1, h, w, c), and the way back. The tensor is valid until the
         next call.
         """
-        image, encoding = _resizable(frame)
+        image, encoding = resizable(frame)
         geometry = self._geometry_for(image.shape[1], image.shape[0])
         canvas = self._canvas_for(image)
         cv2.resize(
@@ -146,7 +146,7 @@ def input_shape(spec: InputSpec) -> tuple[int, int, int, int]:
     return (1, channels_of(spec), spec.height_px, spec.width_px)
 
 
-def _resizable(frame: Frame) -> tuple[np.ndarray, str]:
+def resizable(frame: Frame) -> tuple[np.ndarray, str]:
     """The frame's own pixels where they can be resized as they are, else converted to BGR."""
     if frame.encoding in _CHANNEL_OF or frame.encoding in _MONO:
         return frame.image, frame.encoding

@@ -1,6 +1,13 @@
-"""The Kalman filters of all tracks at once, in one array: see `edge_vision.core.tracking` for the model."""
+"""The Kalman filters of all tracks at once: see `edge_vision.core.tracking` for the model.
+
+One row for each quantity, one column for each track: with the ten objects of a usual picture a step costs
+what numpy takes to be called, so the steps are few and over whole blocks of rows. Each inferred frame of
+vtest.avi costs the tracker 0.10 ms so, each skipped one 0.05 ms; with a structured array 0.23 and 0.10 ms.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,91 +22,115 @@ UNKNOWN_CAMERA_SD = 0.5
 SIZE_SHARE = 0.3
 """A size changes more slowly than a place, by this factor."""
 
-_SHARES = np.array([1.0, 1.0, SIZE_SHARE, SIZE_SHARE])
-TRACK = np.dtype(
-    [
-        ("box", "f8", 4),  # centre x, y, width, height in px
-        ("speed", "f8", 4),  # the same per second
-        (
-            "var",
-            "f8",
-            (3, 4),
-        ),  # of each coordinate: variance, covariance with its speed, the speed's variance
-        ("score", "f4"),
-        ("class_id", "i4"),
-        ("id", "i8"),
-        ("seen_ns", "i8"),
-        ("missed", "i4"),  # inferences in a row that did not find it
-    ]
-)
+# Rows of TrackSet.state: centre x, y, width, height in px; the same per second; of each coordinate its
+# variance, the covariance with its speed, the speed's variance; the score.
+BOX, SPEED, VAR, COV, SPEED_VAR, SCORE = slice(4), slice(4, 8), slice(8, 12), slice(12, 16), slice(16, 20), 20
+ALL_VAR = slice(8, 20)
+STATE_ROWS = 21
+# Rows of TrackSet.facts. MISSED: inferences in a row that did not find it. DOUBTED: 1 where its place has
+# changed its looks since.
+CLASS_ID, ID, SEEN_NS, MISSED, DOUBTED = range(5)
+FACT_ROWS = 5
+
+_SHARES2 = np.array([[1.0], [1.0], [SIZE_SHARE**2], [SIZE_SHARE**2]])
+_FIRST_SPEED_VAR = FIRST_SPEED_SD**2 * _SHARES2
+_TO_CENTRES = np.array([[0.5, 0, 0.5, 0], [0, 0.5, 0, 0.5], [-1, 0, 1, 0], [0, -1, 0, 1]])
+_STILL = np.eye(3).tobytes()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrackSet:
+    """n tracks at one moment: state (21, n) float64, facts (5, n) int64. Nobody writes into it."""
+
+    state: np.ndarray
+    facts: np.ndarray
+
+    def __len__(self) -> int:
+        return int(self.state.shape[1])
+
+    def where(self, which: np.ndarray) -> TrackSet:
+        """Those of a mask (n,) bool or of indices."""
+        at = which.nonzero()[0] if which.dtype == bool else which
+        return TrackSet(self.state.take(at, 1), self.facts.take(at, 1))
+
+
+NO_TRACKS = TrackSet(np.zeros((STATE_ROWS, 0)), np.zeros((FACT_ROWS, 0), np.int64))
 
 
 def centres(xyxy_px: np.ndarray) -> np.ndarray:
-    """(n, 4) float64 centre x, y, width, height; sides of a pixel at least: all have a scale."""
-    xyxy = xyxy_px.astype(np.float64)
-    low, high = xyxy[:, :2], xyxy[:, 2:]
-    return np.concatenate(((low + high) / 2, np.maximum(high - low, 1.0)), axis=1)
+    """(4, n) float64 centre x, y, width, height of (n, 4); sides of a pixel at least: all have a scale."""
+    box = _TO_CENTRES @ xyxy_px.T
+    np.maximum(box[2:], 1.0, out=box[2:])
+    return box
 
 
 def corners(box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Left and top, right and bottom of boxes (n, 4) given by centre and size; (n, 2) each."""
-    half = box[:, 2:] / 2
-    return box[:, :2] - half, box[:, :2] + half
+    """Left and top, right and bottom of boxes (4, n) given by centre and size; (2, n) each."""
+    half = box[2:4] / 2
+    return box[:2] - half, box[:2] + half
 
 
-def area(box: np.ndarray) -> np.ndarray:
-    """(n,) of boxes (n, 4) given by centre and size."""
-    return box[..., 2] * box[..., 3]
+def new_state(measured: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """(21, n) of objects seen for the first time, (4, n) centre and size: standing, as far as is known."""
+    state = np.zeros((STATE_ROWS, measured.shape[1]))
+    side2 = measured[2] * measured[3]
+    state[BOX] = measured
+    state[VAR] = MEASURED_SD**2 * side2
+    np.multiply(_FIRST_SPEED_VAR, side2, out=state[SPEED_VAR])
+    state[SCORE] = scores
+    return state
 
 
-def new_tracks(measured: np.ndarray) -> np.ndarray:
-    """(n,) TRACK of objects seen for the first time, (n, 4) centre and size: standing, as far as is known."""
-    tracks = np.zeros(len(measured), TRACK)
-    side2 = area(measured)[:, None]
-    tracks["box"] = measured
-    tracks["var"][:, 0] = MEASURED_SD**2 * side2
-    tracks["var"][:, 2] = side2 * (FIRST_SPEED_SD * _SHARES) ** 2
-    return tracks
-
-
-def move_on(tracks: np.ndarray, seconds: float, drift_sd: float) -> None:
+def move_on(state: np.ndarray, seconds: float, drift_sd: float) -> None:
     """The filter's prediction, in place."""
-    box, var = tracks["box"], tracks["var"]
-    box += tracks["speed"] * seconds
-    np.maximum(box[:, 2:], 1.0, out=box[:, 2:])
-    noise = area(box)[:, None] * (drift_sd * _SHARES) ** 2
-    var[:, 0] += seconds * (2 * var[:, 1] + seconds * (var[:, 2] + noise * (seconds / 3)))
-    var[:, 1] += seconds * (var[:, 2] + noise * (seconds / 2))
-    var[:, 2] += seconds * noise
+    box = state[BOX]
+    box += state[SPEED] * seconds
+    np.maximum(box[2:], 1.0, out=box[2:])
+    noise = drift_sd**2 * _SHARES2 * (box[2] * box[3])
+    cov, speed_var = state[COV], state[SPEED_VAR]
+    # The integrals of white noise over the time: thirds, halves, whole.
+    state[VAR] += seconds * (2 * cov + seconds * (speed_var + noise * (seconds / 3)))
+    noise *= seconds
+    cov += seconds * (speed_var + noise / 2)
+    speed_var += noise
 
 
-def corrected(tracks: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    """The filter's correction with one measurement (n, 4) for each track. Overwrites the tracks."""
-    box, var = tracks["box"], tracks["var"]
-    total = var[:, 0] + MEASURED_SD**2 * area(measured)[:, None]
-    gain, gain_speed = var[:, 0] / total, var[:, 1] / total
-    error = measured - box
-    box += gain * error
-    tracks["speed"] += gain_speed * error
-    var[:, 2] -= gain_speed * var[:, 1]
-    var[:, :2] *= (1.0 - gain)[:, None]
-    return tracks
+def corrected(state: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """The filter's correction with one measurement (4, n) for each track. Overwrites the state."""
+    var, cov = state[VAR], state[COV]
+    total = var + MEASURED_SD**2 * (measured[2] * measured[3])
+    gain, gain_speed = var / total, cov / total
+    error = measured - state[BOX]
+    state[BOX] += gain * error
+    state[SPEED] += gain_speed * error
+    state[SPEED_VAR] -= gain_speed * cov
+    gain *= -1.0
+    gain += 1.0
+    var *= gain
+    cov *= gain
+    return state
 
 
-def follow_camera(tracks: np.ndarray, motion: np.ndarray) -> None:
+def is_still(motion: np.ndarray) -> bool:
+    """True for a camera that stands: most do, and then nothing is to be computed."""
+    return motion.tobytes() == _STILL
+
+
+def follow_camera(state: np.ndarray, motion: np.ndarray) -> None:
     """Move boxes as the still scene moved, in place. Where that is nowhere, they become NaN, and end.
 
     A box stays upright: it grows by the root of the area's growth at its centre.
     """
-    box, speed = tracks["box"], tracks["speed"]
-    depth = (box[:, :2] @ motion[2, :2] + motion[2, 2])[:, None]
+    at = state[:2]
+    depth = motion[2, :2] @ at + motion[2, 2]
     depth = np.where(depth > 0.0, depth, np.nan)
-    moved = (box[:, :2] @ motion[:2, :2].T + motion[:2, 2]) / depth
+    moved = (motion[:2, :2] @ at + motion[:2, 2:]) / depth
     # The derivative of the projection: what it does to a small step at the centre.
-    slope = (motion[None, :2, :2] - moved[:, :, None] * motion[None, 2:, :2]) / depth[:, :, None]
-    growth = np.abs(slope[:, 0, 0] * slope[:, 1, 1] - slope[:, 0, 1] * slope[:, 1, 0])[:, None]
-    box[:, :2] = moved
-    box[:, 2:] *= np.sqrt(growth)
-    speed[:, :2] = (slope * speed[:, None, :2]).sum(axis=2)
-    speed[:, 2:] *= np.sqrt(growth)
-    tracks["var"] *= growth[:, :, None]
+    slope = (motion[:2, :2, None] - moved[:, None] * motion[2, :2, None]) / depth
+    growth = np.abs(slope[0, 0] * slope[1, 1] - slope[0, 1] * slope[1, 0])
+    side = np.sqrt(growth)
+    state[:2] = moved
+    state[2:4] *= side
+    state[4:6] = (slope * state[4:6]).sum(axis=1)
+    state[6:8] *= side
+    state[ALL_VAR] *= growth

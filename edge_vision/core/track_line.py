@@ -14,10 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_vision.core.detections import Detections
+from edge_vision.core.difference import NO_REGIONS
+from edge_vision.core.track_filter import is_still
 from edge_vision.core.tracking import Tracker, TrackerConfig, TrackerState, Tracks
 
 MEMORY = 256
 """Frames that are kept: 8 s at 30 Hz, longer than an inference takes. What is found later has no tracks."""
+_ALREADY_THERE = np.eye(3)
 LATEST_NS = 2_000_000_000
 """A frame that is older than the newest by more is not late: the stamps have started anew."""
 
@@ -25,11 +28,13 @@ LATEST_NS = 2_000_000_000
 @dataclass(slots=True, eq=False)
 class _Moment:
     """One judged frame. state: the tracks on it, None until asked for. known: whether the detector has looked
-    since the camera's motion was last unknown. inferred: the detector looked at this very frame."""
+    since the camera's motion was last unknown. inferred: the detector looked at this very frame.
+    doubted: (n, 4) xyxy_px, where known objects look otherwise."""
 
     stamp_ns: int
     camera_motion: np.ndarray | None
     at_rest: bool
+    doubted: np.ndarray
     state: TrackerState | None = None
     known: bool = False
     inferred: bool = False
@@ -57,12 +62,18 @@ class TrackLine:
             self._from_seq = max(self._from_seq, seq)
 
     def judged(
-        self, stamp_ns: int, camera_motion: np.ndarray | None, seq: int, at_rest: bool = False
+        self,
+        stamp_ns: int,
+        camera_motion: np.ndarray | None,
+        seq: int,
+        at_rest: bool = False,
+        doubted: np.ndarray = NO_REGIONS,
     ) -> None:
         """Tell of a frame that the gate judged, whatever becomes of it.
 
         camera_motion: (3, 3) float64, moves a point of the frame judged before to this one, source pixels;
-        None where it is not known. at_rest: the gate saw that nothing moves by itself.
+        None where it is not known. at_rest: the gate saw that nothing moves by itself. doubted: (n, 4)
+        xyxy_px, where known objects look otherwise: they are not shown until the detector has looked.
         """
         with self._lock:
             if seq < self._from_seq:
@@ -72,7 +83,7 @@ class TrackLine:
             at = self._place(stamp_ns)
             if self._is_at(at, stamp_ns):
                 return
-            self._line.insert(at, _Moment(stamp_ns, camera_motion, at_rest))
+            self._line.insert(at, _Moment(stamp_ns, camera_motion, at_rest, doubted))
             self._forget_after(at)
             if len(self._line) > MEMORY:
                 self._follow(1)
@@ -81,7 +92,7 @@ class TrackLine:
     def tracks(self, stamp_ns: int) -> Tracks | None:
         """What is known to be on a judged frame that the detector did not see; None for a frame of which
         nothing was told. Where the camera's motion was unknown and the detector has not looked since, there
-        may have been a cut: no object is known."""
+        may have been a cut: no object is known. What is doubted is left out."""
         with self._lock:
             at = self._place(stamp_ns)
             if not self._is_at(at, stamp_ns):
@@ -102,23 +113,43 @@ class TrackLine:
         """
         with self._lock:
             at = self._place(stamp_ns)
-            is_told = self._is_at(at, stamp_ns)
-            if is_told and size_px != self._size_px:
+            if not self._is_at(at, stamp_ns):
+                self._tracker.reset()
+                return self._tracker.update(found, stamp_ns, None).ids
+            if size_px != self._size_px:
                 self._take_size(size_px, at)
                 at = 0
-            if is_told and at > 0:
-                self._follow(at - 1)
-            before = self._line[at - 1].state if is_told and at > 0 else None
-            self._tracker.reset()
-            if before is not None:
-                self._tracker.restore(before)
-            motion = self._line[at].camera_motion if is_told else None
-            ids = self._tracker.update(found, stamp_ns, motion).ids
-            if is_told:
-                moment = self._line[at]
-                moment.state, moment.known, moment.inferred = self._tracker.state(), True, True
-                self._forget_after(at)
+            moment = self._line[at]
+            if moment.inferred or moment.at_rest:  # Told twice, or not as it is: anew from the frame before.
+                moment.state, moment.inferred, moment.at_rest = None, False, False
+            self._follow(at)
+            assert moment.state is not None
+            self._tracker.restore(moment.state)
+            ids = self._tracker.update(found, stamp_ns, _ALREADY_THERE).ids
+            moment.state, moment.known, moment.inferred = self._tracker.state(), True, True
+            self._forget_after(at)
             return ids
+
+    def prepare(self, stamp_ns: int) -> None:
+        """Follow the objects to a judged frame now, as `inferred` will have to if nothing else comes."""
+        with self._lock:
+            at = self._place(stamp_ns)
+            if self._is_at(at, stamp_ns):
+                self._follow(at)
+
+    def motion_between(self, from_ns: int, to_ns: int) -> np.ndarray | None:
+        """(3, 3) float64, moves a point of one judged frame to a later one; None where it is not known."""
+        with self._lock:
+            at, end = self._place(from_ns), self._place(to_ns)
+            if not self._is_at(at, from_ns) or not self._is_at(end, to_ns):
+                return None
+            motion = np.eye(3)
+            for moment in self._line[at + 1 : end + 1]:
+                if moment.camera_motion is None:
+                    return None
+                if not is_still(moment.camera_motion):
+                    motion = moment.camera_motion @ motion
+            return motion
 
     # With the lock held.
     def _place(self, stamp_ns: int) -> int:
@@ -136,6 +167,7 @@ class TrackLine:
         self._size_px = size_px
         self._tracker.resize(*size_px)
         del self._line[:at]
+        self._line[0].state = None
 
     def _forget_after(self, at: int) -> None:
         """What was followed from this moment must be followed anew, up to where the detector looked."""
@@ -158,5 +190,6 @@ class TrackLine:
             assert before.state is not None
             self._tracker.restore(before.state)
             self._tracker.move(moment.stamp_ns, moment.camera_motion, moment.at_rest)
+            self._tracker.doubt(moment.doubted)
             moment.state = self._tracker.state()
             moment.known = before.known and moment.camera_motion is not None

@@ -56,3 +56,11 @@ def chained(step: np.ndarray | None, so_far: np.ndarray | None) -> np.ndarray | 
     if step is IDENTITY:
         return so_far
     return step if so_far is IDENTITY else step @ so_far
+
+
+def moved_boxes(boxes: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    """(n, 4) float64 xyxy of boxes (n, 4) whose two corners a transform moves."""
+    if len(boxes) == 0:
+        return np.zeros((0, 4))
+    corners = boxes.reshape(-1, 1, 2).astype(np.float64)
+    return np.asarray(cv2.perspectiveTransform(corners, transform), np.float64).reshape(-1, 4)

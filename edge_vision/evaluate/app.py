@@ -1,4 +1,4 @@
-"""The command: `python -m edge_vision.evaluate gate`."""
+"""The commands: `python -m edge_vision.evaluate`; that of the chains is in `cascade_app.py`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edge_vision.errors import EdgeVisionError
-from edge_vision.evaluate import plot, pool, report
-from edge_vision.evaluate.condition import QUICK_FRAMES, gate_names
+from edge_vision.evaluate import cascade_app, plot, pool, report
+from edge_vision.evaluate.condition import GateJob, gate_names
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.fit import command
 from edge_vision.evaluate.judged import OURS, check_gate
 from edge_vision.evaluate.markdown import markdown
-from edge_vision.evaluate.real_clips import clip_condition, known_clips
-from edge_vision.evaluate.scenes import SPLITS, Condition, conditions
+from edge_vision.evaluate.picked import add_what, picked
+from edge_vision.evaluate.pool import QUICK_FRAMES
+from edge_vision.evaluate.scenes import Condition
 
 _EXAMPLES = f"""\
 examples:
@@ -55,32 +55,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m edge_vision.evaluate",
-        description="Judge a frame gate against an every-frame detector and rivals; fit a cascade's stage.",
+        description="Judge a gate, or a whole chain, against an every-frame detector; fit a cascade's stage.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="{gate,events,fit-cascade}")
+    commands = parser.add_subparsers(required=True, metavar="{gate,cascade,events,fit-cascade}")
     gate = commands.add_parser("gate", help="delay, recall, F1 and calls of a gate and of its rivals")
-    gate.add_argument(
-        "--video",
-        action="append",
-        type=_path,
-        metavar="V",
-        help="a clip instead of the conditions; may be repeated",
-    )
     gate.add_argument(
         "--gate", action="append", metavar="MODULE:CLASS", help=f"a gate beside {OURS}; may be repeated"
     )
-    gate.add_argument("--conditions", nargs="+", metavar="NAME", help="only these, by name or kind")
-    gate.add_argument("--split", choices=[*SPLITS, "all"], default="all", help="default: %(default)s")
-    gate.add_argument("--quick", action="store_true", help=f"only the first {QUICK_FRAMES} frames of each")
-    gate.add_argument(
-        "--jobs", type=_jobs, default=pool.default_jobs(), help="processes (default: %(default)s)"
-    )
-    gate.add_argument(
-        "--out", type=Path, default=Path("out/gate"), help="folder for the results (default: %(default)s)"
-    )
+    add_what(gate, "--conditions", "out/gate")
     gate.set_defaults(run=_gate)
+    cascade_app.add_to(commands)
     events = commands.add_parser("events", help="pictures of a clip's events, to remove false ones by eye")
     events.add_argument("--video", type=Path, required=True, metavar="V")
     events.add_argument("--out", type=Path, default=Path("out/events"), help="default: %(default)s")
@@ -89,54 +75,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _path(text: str) -> Path:
-    return Path(text).expanduser()
-
-
-def _jobs(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 64:
-        raise argparse.ArgumentTypeError(f"expected 1 to 64 processes, got {text}")
-    return value
-
-
 def chosen(options: argparse.Namespace) -> list[tuple[Condition, str | None]]:
     """The conditions that are asked for, each with its video file. Raises EvaluateError."""
-    videos = options.video if options.video is not None else (known_clips() if options.split == "all" else [])
-    clips = _named_apart([(clip_condition(path), str(path)) for path in videos])
-    built = [(condition, None) for condition in conditions(options.split)]
-    if options.video is not None and not options.conditions:
-        return [*clips]
-    if not options.conditions:
-        return [*built, *clips]
-    found = [*built, *clips]
-    names = {name for condition, _ in found for name in (condition.name, condition.kind)}
-    unknown = [name for name in options.conditions if name not in names]
-    if unknown:
-        known = ", ".join(condition.name for condition, _ in found)
-        raise EvaluateError(f"expected conditions out of {known}, got {', '.join(unknown)}")
-    return [pair for pair in found if {pair[0].name, pair[0].kind} & set(options.conditions)]
-
-
-def _named_apart(clips: list[tuple[Condition, str]]) -> list[tuple[Condition, str | None]]:
-    """Two clips of one name, or one with that of a condition, get numbers."""
-    taken = {condition.name for condition in conditions()}
-    named: list[tuple[Condition, str | None]] = []
-    for condition, video in clips:
-        number, name = 1, condition.name
-        while name in taken:
-            number += 1
-            name = f"{condition.name}_{number}"
-        taken.add(name)
-        named.append((replace(condition, name=name), video))
-    return named
+    return picked(options.conditions, options.split, options.video)
 
 
 def _gate(options: argparse.Namespace) -> int:
     places = tuple(options.gate or ())
     for place in places:
         check_gate(place)
-    picked = chosen(options)
+    asked = chosen(options)
     options.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     results: dict[str, dict[str, Any]] = {}
@@ -150,11 +98,10 @@ def _gate(options: argparse.Namespace) -> int:
         for note in result["notes"]:
             print(f"    {note}", flush=True)
 
-    work = [(c, pool.Task(c.name, video, places, options.quick)) for c, video in picked]
+    job = GateJob(places, options.quick)
+    work = [(c, pool.Task(c.name, video, job)) for c, video in asked]
     complete = pool.run(work, min(options.jobs, len(work)), on_done)
-    ordered = {
-        condition.name: results[condition.name] for condition, _ in picked if condition.name in results
-    }
+    ordered = {condition.name: results[condition.name] for condition, _ in asked if condition.name in results}
     return _leave(options, ordered, complete, time.monotonic() - started)
 
 

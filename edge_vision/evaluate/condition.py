@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -16,14 +16,35 @@ from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.events import Event, clip_entries, clustered, constructed_entries
 from edge_vision.evaluate.judged import OURS, Judge, Record
 from edge_vision.evaluate.metrics import Cost, figures
+from edge_vision.evaluate.pool import frames_of
 from edge_vision.evaluate.real_clips import ClipSource, without_removed
-from edge_vision.evaluate.reference import Reference, ReferenceDetector, TruthBoxes, frame_of, reference_of
+from edge_vision.evaluate.reference import (
+    Reference,
+    ReferenceDetector,
+    Tick,
+    TruthBoxes,
+    frame_of,
+    reference_of,
+)
 from edge_vision.evaluate.scenes import Condition
 from edge_vision.evaluate.simulate import with_tracker, without_tracker
 from edge_vision.evaluate.verdict import verdict
 
-QUICK_FRAMES = 240
-Tick = Callable[[str], None]
+
+@dataclass(frozen=True, slots=True)
+class GateJob:
+    """Judges gates on a condition. places: "module:Class" of those beside ours."""
+
+    places: tuple[str, ...]
+    quick: bool
+
+    def n_simulated(self) -> int:
+        """One step for each method."""
+        return n_methods(self.places)
+
+    def evaluate(self, condition: Condition, detector: ReferenceDetector, tick: Tick) -> dict[str, Any]:
+        """All methods on one condition. Raises EvaluateError."""
+        return evaluate(condition, self.places, self.quick, detector, tick)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,11 +61,6 @@ def gate_names(places: Sequence[str]) -> dict[str, str]:
     return {"gate": OURS, **{place: place for place in places if place != OURS}}
 
 
-def frames_of(condition: Condition, quick: bool) -> int:
-    """How many frames are looked at."""
-    return min(condition.n_frames, QUICK_FRAMES) if quick else condition.n_frames
-
-
 def evaluate(
     condition: Condition, places: Sequence[str], quick: bool, detector: ReferenceDetector, tick: Tick
 ) -> dict[str, Any]:
@@ -54,7 +70,7 @@ def evaluate(
     Raises EvaluateError.
     """
     reference = reference_of(condition, frames_of(condition, quick), detector, tick)
-    events, truth, note = _events(condition, reference)
+    events, truth, note = events_of(condition, reference)
     seen = look(condition, reference, gate_names(places), tick)
     source = condition.make()
     moving = source.moving()[: len(reference)] if isinstance(source, sequence.Sequence) else None
@@ -80,7 +96,8 @@ def evaluate(
     }
 
 
-def _events(condition: Condition, reference: Reference) -> tuple[list[Event], Sequence[TruthBoxes], str]:
+def events_of(condition: Condition, reference: Reference) -> tuple[list[Event], Sequence[TruthBoxes], str]:
+    """The events of a condition, the boxes of its objects on each frame, and a note."""
     if condition.constructed:
         return clustered(constructed_entries(reference), reference.stamps_ns), reference.truth, ""
     entries, truth = clip_entries(reference)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edge_vision.core.detections import Detections
 from edge_vision.evaluate.boxes import SAME_OBJECT_IOU, iou_matrix, tells_of
 from edge_vision.evaluate.reference import Reference, TruthBoxes
 
@@ -74,6 +75,11 @@ class _Track:
     first: int
     class_id: int
     boxes: dict[int, np.ndarray] = field(default_factory=dict)
+    columns: dict[int, int] = field(default_factory=dict)
+
+    def add(self, at: int, found: Detections, column: int) -> None:
+        self.boxes[at] = found.xyxy_px[column]
+        self.columns[at] = column
 
     @property
     def last(self) -> int:
@@ -115,6 +121,16 @@ def clip_entries(reference: Reference) -> tuple[list[Entry], list[TruthBoxes]]:
     return sorted(entries, key=lambda entry: (entry.first, entry.object_id)), truth
 
 
+def track_ids(reference: Reference) -> list[np.ndarray]:
+    """(n,) int64 per frame: of which confirmed track each box of the every-frame detector is, -1 for none."""
+    ids = [np.full(len(found), -1, np.int64) for found in reference.found]
+    for track in _tracks(reference):
+        if track.confirmed():
+            for at, column in track.columns.items():
+                ids[at][column] = track.object_id
+    return ids
+
+
 def _tracks(reference: Reference) -> list[_Track]:
     """Boxes of one class that follow each other by overlap, best overlap first."""
     done: list[_Track] = []
@@ -134,10 +150,10 @@ def _tracks(reference: Reference) -> list[_Track]:
                 if row not in taken and column in free:
                     taken.add(row)
                     free.remove(column)
-                    live[row].boxes[at] = found.xyxy_px[column]
+                    live[row].add(at, found, column)
         for column in sorted(free):
             track = _Track(len(done) + len(live), at, int(found.class_ids[column]))
-            track.boxes[at] = found.xyxy_px[column]
+            track.add(at, found, column)
             live.append(track)
     return done + live
 

@@ -23,12 +23,10 @@ COLORS = {
 }
 
 
-def missing_package() -> str | None:
+def missing_package(command: str = "make evaluate-gate") -> str | None:
     """None where a plot can be drawn, else what to install."""
     if importlib.util.find_spec("matplotlib") is None:
-        return (
-            "no plot: package matplotlib is not installed; pip install matplotlib, or run make evaluate-gate"
-        )
+        return f"no plot: package matplotlib is not installed; pip install matplotlib, or run {command}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Runs conditions in processes of their own, and tells how far they are."""
+"""Runs conditions in processes of their own, and tells how far they are. What is done with one is a Job."""
 
 from __future__ import annotations
 
@@ -13,18 +13,35 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from edge_vision.demo.live import LiveLine
 from edge_vision.errors import EdgeVisionError
-from edge_vision.evaluate.condition import evaluate, frames_of, n_methods
 from edge_vision.evaluate.real_clips import clip_condition
-from edge_vision.evaluate.reference import ReferenceDetector, Stopped
+from edge_vision.evaluate.reference import ReferenceDetector, Stopped, Tick
 from edge_vision.evaluate.scenes import Condition, by_name
 
 PHASES = {"detect": 0.030, "judge": 0.012, "simulate": 0.12}
 """Seconds of a step before any was measured: a frame for the first two, a method for the last."""
 _TOLD_EVERY_S = 0.5
+
+
+QUICK_FRAMES = 240
+
+
+class Job(Protocol):
+    """What is done with each condition. It goes to other processes: plain values and no more."""
+
+    @property
+    def quick(self) -> bool:
+        """Whether only the first QUICK_FRAMES are looked at."""
+
+    def n_simulated(self) -> int:
+        """How many steps "simulate" there are for a condition."""
+
+    def evaluate(self, condition: Condition, detector: ReferenceDetector, tick: Tick) -> dict[str, Any]:
+        """Its part of the report. tick hears "detect" and "judge" for each frame, "simulate" for each
+        simulation; it may raise Stopped. Raises EvaluateError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +50,12 @@ class Task:
 
     name: str
     video: str | None
-    places: tuple[str, ...]
-    quick: bool
+    job: Job
+
+
+def frames_of(condition: Condition, quick: bool) -> int:
+    """How many frames are looked at."""
+    return min(condition.n_frames, QUICK_FRAMES) if quick else condition.n_frames
 
 
 # One worker process's own: how to tell of its steps, and whether to stop.
@@ -79,7 +100,7 @@ def _work(task: Task) -> dict[str, Any] | None:
     condition = by_name(task.name) if task.video is None else clip_condition(Path(task.video))
     steps = _Steps(task)
     try:
-        return evaluate(condition, task.places, task.quick, ReferenceDetector(), steps)
+        return task.job.evaluate(condition, ReferenceDetector(), steps)
     except Stopped:
         return None
     finally:
@@ -96,8 +117,8 @@ class _Progress:
     took_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
 
     def add(self, condition: Condition, task: Task) -> None:
-        n = frames_of(condition, task.quick)
-        self.left[condition.name] = {"detect": n, "judge": n, "simulate": n_methods(task.places)}
+        n = frames_of(condition, task.job.quick)
+        self.left[condition.name] = {"detect": n, "judge": n, "simulate": task.job.n_simulated()}
 
     def step(self, name: str, phase: str, count: int, seconds: float) -> None:
         left = self.left[name]

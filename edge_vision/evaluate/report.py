@@ -99,14 +99,15 @@ def report(
         "complete": complete,
         "quick": quick,
         "conditions": dict(conditions),
-        "hashes": {"model": bundle.sha256, "data": _data_hashes()},
+        "hashes": {"model": bundle.sha256, "data": data_hashes()},
         "machine": machine(),
         "versions": versions(),
         "seconds": round(seconds, 1),
     }
 
 
-def _data_hashes() -> dict[str, str]:
+def data_hashes() -> dict[str, str]:
+    """sha256 of each clip."""
     from edge_vision.bundles.store import cache_dir
     from edge_vision.demo.facts import hash_of
 

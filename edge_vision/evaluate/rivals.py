@@ -1,4 +1,4 @@
-"""The rivals: fixed intervals, OpenCV's MOG2, and a running average.
+"""The rivals: fixed intervals, OpenCV's MOG2, and a running average; and a camera's motion for their tracker.
 
 What the last two see does not hang on what passes: each gives one figure per frame, and passing is decided
 afterwards, with the same bound on blind time as ours. So a threshold can be swept at no cost.
@@ -12,6 +12,7 @@ from time import perf_counter, thread_time
 import cv2
 import numpy as np
 
+from edge_vision.core.ego_motion import IDENTITY, EgoReference, largest_shift_px
 from edge_vision.core.frame import Frame
 
 LUMA_WIDTH_PX = 320
@@ -77,6 +78,40 @@ class Mog2(Rival):
     def _seen(self, frame: Frame) -> float:
         mask = self._model.apply(frame.small_gray(min(LUMA_WIDTH_PX, frame.width_px)))
         return float(np.count_nonzero(mask == 255)) / mask.size
+
+
+class CameraFollower:
+    """The camera's motion from each frame to the next, as a tracker needs it that has no gate beside it.
+
+    By the same corners as our gate, at the same luma size. motions: (3, 3) float64 per frame, source pixels;
+    None where the corners do not tell it, and for the first frame. cpu_s: of all frames.
+    """
+
+    STANDING_PX = 0.25
+
+    def __init__(self) -> None:
+        self.motions: list[np.ndarray | None] = []
+        self.cpu_s = 0.0
+        self._before: EgoReference | None = None
+        self._guess = IDENTITY
+
+    def look(self, frame: Frame) -> None:
+        """Follow the camera to the next frame."""
+        started = thread_time()
+        luma = frame.small_gray(min(LUMA_WIDTH_PX, frame.width_px))
+        self.motions.append(self._motion_to(luma, frame.width_px // luma.shape[1]))
+        self._before = EgoReference(luma)
+        self.cpu_s += thread_time() - started
+
+    def _motion_to(self, luma: np.ndarray, scale: int) -> np.ndarray | None:
+        if self._before is None or self._before.luma.shape != luma.shape:
+            return None
+        found = self._before.motion_to(luma, self._guess, sure=False)
+        if found is None or largest_shift_px(found.transform, luma.shape) < self.STANDING_PX:
+            self._guess = IDENTITY
+            return None if found is None else IDENTITY
+        self._guess = found.transform
+        return np.diag((scale, scale, 1.0)) @ found.transform @ np.diag((1 / scale, 1 / scale, 1.0))
 
 
 @dataclass(frozen=True, slots=True)

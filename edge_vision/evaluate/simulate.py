@@ -9,6 +9,7 @@ from time import thread_time
 import numpy as np
 
 from edge_vision.core.detections import Detections
+from edge_vision.core.track_line import TrackLine
 from edge_vision.core.tracking import Tracker
 from edge_vision.evaluate.reference import Reference
 
@@ -21,12 +22,14 @@ NOTHING = Detections.empty()
 class Published:
     """One entry per frame: whether the detector looked, and the boxes that were published.
 
-    tracker_cpu_s: what the tracker took for all frames.
+    tracker_cpu_s: what the tracker took for all frames. ids: (n,) int64 of a frame's boxes, the same number
+    for the same object; None where nobody tracks.
     """
 
     passed: np.ndarray
     boxes: list[Detections]
     tracker_cpu_s: float = 0.0
+    ids: list[np.ndarray] | None = None
 
 
 def without_tracker(passed: np.ndarray, reference: Reference) -> Published:
@@ -47,14 +50,39 @@ def with_tracker(
     frame; None = not known.
     """
     tracker = Tracker(*reference.size_px)
-    boxes = []
+    boxes, ids = [], []
     started = thread_time()
     for at, (look, stamp_ns) in enumerate(zip(passed.tolist(), reference.stamps_ns.tolist(), strict=True)):
         motion = STANDS if motions is None else motions[at]
         if look:
-            tracker.update(reference.found[at], stamp_ns, motion)
+            tracks = tracker.update(reference.found[at], stamp_ns, motion)
             boxes.append(reference.found[at])
         else:
             rests = at_rest is not None and bool(at_rest[at])
-            boxes.append(tracker.predict(stamp_ns, motion, rests).detections())
-    return Published(passed, boxes, thread_time() - started)
+            tracks = tracker.predict(stamp_ns, motion, rests)
+            boxes.append(tracks.detections())
+        ids.append(tracks.ids)
+    return Published(passed, boxes, thread_time() - started, ids)
+
+
+def with_line(
+    passed: np.ndarray,
+    reference: Reference,
+    motions: Sequence[np.ndarray | None],
+    at_rest: Sequence[bool],
+) -> Published:
+    """As the detector node publishes it: its own `TrackLine`, which shows nothing after a cut."""
+    line = TrackLine()
+    boxes, ids = [], []
+    started = thread_time()
+    for at, (look, stamp_ns) in enumerate(zip(passed.tolist(), reference.stamps_ns.tolist(), strict=True)):
+        line.judged(stamp_ns, motions[at], at, at_rest[at])
+        if look:
+            ids.append(line.inferred(stamp_ns, reference.found[at], reference.size_px))
+            boxes.append(reference.found[at])
+            continue
+        tracks = line.tracks(stamp_ns)
+        assert tracks is not None
+        ids.append(tracks.ids)
+        boxes.append(tracks.detections())
+    return Published(passed, boxes, thread_time() - started, ids)

@@ -87,23 +87,24 @@ def verdict(kind: str, methods: Methods, gate: str, config: GateConfig, period_m
     gap_ms = mine["worst_gap_ms"], config.max_blind_ms + slack_ms
     moving_gap_ms = mine["worst_gap_moving_ms"], config.max_blind_moving_ms + slack_ms
     return {
-        "recall_100ms": _check(mine["recall_100ms"], RECALL, lambda value, limit: value >= limit),
-        "delay_ms_p95": _check(
+        "recall_100ms": check(mine["recall_100ms"], RECALL, lambda value, limit: value >= limit),
+        "delay_ms_p95": check(
             mine["delay_ms_p95"],
             delay[1] * DELAY_SHARE if delay else None,
             lambda value, limit: value <= limit,
         )
         | {"rival": delay},
-        "frame_f1": _check(
+        "frame_f1": check(
             mine["frame_f1"], f1[1] if f1 else None, lambda value, limit: value >= limit - F1_SLACK
         )
         | {"rival": f1},
-        "calls_share": _check(share, MOST_CALLS.get(kind), lambda value, limit: value <= limit),
-        "worst_gap_ms": _check(*gap_ms, lambda value, limit: value <= limit),
-        "worst_gap_moving_ms": _check(*moving_gap_ms, lambda value, limit: value <= limit),
+        "calls_share": check(share, MOST_CALLS.get(kind), lambda value, limit: value <= limit),
+        "worst_gap_ms": check(*gap_ms, lambda value, limit: value <= limit),
+        "worst_gap_moving_ms": check(*moving_gap_ms, lambda value, limit: value <= limit),
     }
 
 
-def _check(value: float | None, limit: float | None, met: Callable[[float, float], bool]) -> dict[str, Any]:
+def check(value: float | None, limit: float | None, met: Callable[[float, float], bool]) -> dict[str, Any]:
+    """A value, its limit, and whether it is met: None where one of them is not known."""
     known = None if value is None or limit is None else bool(met(value, limit))
     return {"value": value, "limit": limit, "met": known}

@@ -14,14 +14,12 @@ from edge_vision.core.cascade import Cascade, CascadeConfig, Stage, stage_of, th
 from edge_vision.core.classifier import Classifier
 from edge_vision.core.frame import Frame
 from edge_vision.core.gate import NO_REGIONS
+from edge_vision.core.gate_policy import FORCED
 from edge_vision.core.tick import Tick
 from edge_vision.nodes import run, specs
 from edge_vision.nodes.base import ERROR
 from edge_vision.nodes.model import tell_loaded, wish_of
 from edge_vision.nodes.stage import StageNode, motion_of
-
-FORCED = ("audit", "audit_open", "model_swap")
-"""Reasons of the gate that are no question: it asks what it would have missed, or the detector is new."""
 
 
 class CascadeNode(StageNode):

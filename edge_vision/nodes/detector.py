@@ -28,6 +28,7 @@ from edge_vision.nodes.conversions import (
     vision_info_message,
 )
 from edge_vision.nodes.fast_detections import best_encoder
+from edge_vision.nodes.looking import Looking
 from edge_vision.nodes.model import MODEL_PARAMS, params_of, tell_loaded, wish_of
 from edge_vision.nodes.stage import StageNode
 from edge_vision.nodes.tracked import TrackedBoxes
@@ -55,6 +56,7 @@ class DetectorNode(StageNode):
         self._debug_writer = ImageWriter()
         self._encode = best_encoder()
         self._tracked = TrackedBoxes(self)
+        self._looking = Looking(self._tracked)
         self._last_count = self._total_count = 0
         self._top_score: float | None = None
         self._score_threshold: float | None = None
@@ -80,7 +82,8 @@ class DetectorNode(StageNode):
         self._label_info = self.outlet(LabelInfo, "label_info", LATCHED)
         self._vision_info = self.outlet(VisionInfo, "vision_info", LATCHED)
         self._debug = self.outlet(Image, "~/debug_image", LATEST_IMAGE)
-        self._tracked.publish(self.params["publish_tracked"])
+        self._looking.configure(self.params)
+        self._tracked.publish(self.params["publish_tracked"], self._looking.follows)
         self._announce()
         super().activate()
         # Last: a gate that hears of it sends a frame at once.
@@ -89,7 +92,7 @@ class DetectorNode(StageNode):
     def deactivate(self) -> None:
         super().deactivate()
         self._tracked.publish(False)
-        self._tracked.reset()
+        self._forget()
 
     def cleanup(self) -> None:
         if self._watch_timer:
@@ -105,7 +108,7 @@ class DetectorNode(StageNode):
         """Another model serves, or the same on another backend. Any thread."""
         self._models_loaded += 1
         self._apply_thresholds(model)
-        self._tracked.reset()
+        self._forget()
         if self.state == "active":
             self._announce()
             self.hub.tell(self._model_topic)
@@ -115,6 +118,7 @@ class DetectorNode(StageNode):
         self._keeper.poll()
         limit_ms = self.params["watchdog_ms"]
         if self._active and limit_ms:
+            limit_ms *= self._looking.runs
             usual = self._windows["inference_ms"].percentiles()
             limit_ms = max(limit_ms, HANGS_TIMES_P50 * usual["p50"] if usual else 0.0)
             job = self._keeper.give_up(limit_ms / 1e3)
@@ -150,13 +154,19 @@ class DetectorNode(StageNode):
             self._apply_thresholds(self._model)
             if self.state == "active":
                 self._announce()
+        self._looking.configure(self.params)
         if self.state == "active":
-            self._tracked.publish(self.params["publish_tracked"])
+            self._tracked.publish(self.params["publish_tracked"], self._looking.follows)
         if not self.params["enabled"]:
-            self._tracked.reset()
+            self._forget()
 
     def on_time_jump(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        """What was seen before says nothing of what comes."""
         self._tracked.reset()
+        self._looking.reset()
 
     def on_tick(self, tick: Tick) -> None:
         if self._active:
@@ -176,6 +186,7 @@ class DetectorNode(StageNode):
     def _enqueue(self, frame: Frame, tick: Tick | None) -> None:
         self._tracked.judged(frame, tick)
         super()._enqueue(frame, tick)
+        self._tracked.prepare(frame)
 
     def process(self, frame: Frame, tick: Tick | None) -> None:
         if not self.params["enabled"]:
@@ -188,7 +199,7 @@ class DetectorNode(StageNode):
         self._publish(frame, found)
         self.settle(frame, "inferred", "")
         self.hub.tell(self._found_topic, frame.stamp_ns, found)
-        self._measure(frame, model.runner)
+        self._measure(frame)
         self._publish_debug(frame, found, model)
 
     def _detect(self, frame: Frame, tick: Tick | None) -> tuple[LoadedModel[Detector], Detections] | None:
@@ -200,7 +211,7 @@ class DetectorNode(StageNode):
         while True:
             model = self._keeper.use((frame, tick))
             try:
-                found = model.runner.detect(frame)
+                found = self._looking.look(model.runner, frame, tick)
             except (BackendError, HeadError) as error:
                 if not self._keeper.done(model):
                     return None
@@ -221,11 +232,11 @@ class DetectorNode(StageNode):
         self._last_count = len(found)
         self._total_count += len(found)
 
-    def _measure(self, frame: Frame, detector: Detector) -> None:
-        top = detector.top_score
+    def _measure(self, frame: Frame) -> None:
+        top = self._looking.top_score
         self._top_score = top if self._top_score is None else max(self._top_score, top or 0.0)
         for name in STAGES[:3]:
-            self._windows[name].add(getattr(detector.timing, name))
+            self._windows[name].add(getattr(self._looking.timing, name))
         age_ns = self.get_clock().now().nanoseconds - frame.stamp_ns
         self._windows["age_ms"].add(age_ns / 1e6)
 
@@ -254,6 +265,7 @@ class DetectorNode(StageNode):
             "enabled": self.params["enabled"],
             "last_count": self._last_count,
             **self._tracked.status_values(),
+            **self._looking.status_values(),
             "detections_total": self._total_count,
             "top_score": self._top_score,
             "score_threshold": self._score_threshold,
@@ -266,6 +278,7 @@ class DetectorNode(StageNode):
     def reset_stats(self) -> None:
         super().reset_stats()
         self._tracked.reset_stats()
+        self._looking.reset_stats()
         for window in self._windows.values():
             window.reset()
 

@@ -67,6 +67,14 @@ _POLICY = (
         60000.0,
     ),
     _setting(
+        "recheck_ms",
+        "While nothing moves, each known object's place is compared at this interval with what the detector "
+        "saw there; where it looks otherwise, a frame passes. 0 = never.",
+        "ms",
+        0.0,
+        60000.0,
+    ),
+    _setting(
         "max_gap_ms",
         "After a pause of the camera of more than this the next frame passes, whatever it shows.",
         "ms",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from edge_vision.backends import FALLBACK
 from edge_vision.core.cascade import PLAIN_THRESHOLD, CascadeConfig
+from edge_vision.core.detector_looks import LooksConfig
 from edge_vision.nodes.gate_spec import GATE
 from edge_vision.nodes.spec_types import (
     COMMON,
@@ -22,6 +23,7 @@ from edge_vision.nodes.spec_types import (
 __all__ = ["CASCADE", "DETECTOR", "DIAGNOSTICS", "GATE", "NODES", "SOURCE", "NodeSpec", "Param", "Topic"]
 
 _CASCADE = CascadeConfig()
+_LOOKS = LooksConfig()
 
 
 def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...]:
@@ -193,6 +195,39 @@ DETECTOR = NodeSpec(
             "publish_tracked",
             False,
             "Track: give objects ids, and publish those known on skipped frames on `detections_tracked`.",
+        ),
+        Param(
+            "roi_mode",
+            _LOOKS.roi_mode,
+            "Look at the whole frame, or more closely at crops around what is new and what is known; auto = "
+            "at one crop where that costs no more.",
+            choices=("full", "crops", "auto"),
+        ),
+        Param(
+            "max_crops",
+            _LOOKS.max_crops,
+            "Most crops of a frame, each one run of the model; fewer crops are larger ones.",
+            "crops",
+            1,
+            32,
+        ),
+        Param(
+            "budget_ms",
+            _LOOKS.budget_ms,
+            "Time for all runs of a frame on crops: beyond it, crops are halved, and restored one at a time. "
+            "0 = none.",
+            "ms",
+            0.0,
+            60000.0,
+        ),
+        Param("min_crop_px", _LOOKS.min_crop_px, "Least width of a crop; 0 = the model's.", "px", 0, 16384),
+        Param(
+            "full_look_ms",
+            _LOOKS.full_look_ms,
+            "With crops, the whole frame is looked at as well this long after the last time.",
+            "ms",
+            0.0,
+            60000.0,
         ),
         IMAGE_TRANSPORT,
         *COMMON,

@@ -8,6 +8,7 @@
     study         the order of the work; each step is a job that was done before or is done now
     jobs          the seam: a job is told in JSON and answered in JSON, here by a process of its own
     job           that process
+    graphs        where each graph lies, and the job that makes it
     graph         job: makes the graph of a precision and size     graph_edit, quantize, recipes
     sensitivity   job: which layers must stay in fp32
     measure       job: times a candidate in turns with its parent  worker, agreement, truth

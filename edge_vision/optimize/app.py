@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="{run,resume,report,explain}")
+    commands = parser.add_subparsers(required=True, metavar="{run,demo,resume,report,explain}")
     _add_run(commands.add_parser("run", help="measure candidates and choose one"))
     one = commands.add_parser("demo", help="the SSD on the public clips that `make setup` fetches")
     one.add_argument(

@@ -37,7 +37,8 @@ def prepared(folder: Path, settings: Settings, say: Callable[[str], None]) -> di
 def _prepare(folder: Path, settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
     say(f"reading {settings.model}")
     bundle = source_bundle(settings.model, folder / "source")
-    shutil.rmtree(folder / "pictures", ignore_errors=True)
+    for name in ("pictures", "ranges"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     say("reading the clips")
     cut = tiles if bundle.manifest.task == "classify" else list
     pictures: dict[str, str] = {}

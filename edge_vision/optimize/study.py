@@ -16,14 +16,13 @@ from edge_vision.optimize import prepare, recipes, rows
 from edge_vision.optimize.candidate import Candidate, Size, default_sizes
 from edge_vision.optimize.choose import decide, misses
 from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.graphs import NAIVE, Graphs
 from edge_vision.optimize.jobs import Engine, Job, Outcome, keep, kept_outcome
 from edge_vision.optimize.report import write_report
 from edge_vision.optimize.rows import Row, device, failure, figures, line, runtime_version
 from edge_vision.optimize.settings import BACKENDS, PRECISIONS, Settings
 
 Say = Callable[[str], None]
-
-DEFAULT_NAIVE = "int8_default"
 
 
 class Study:
@@ -43,6 +42,7 @@ class Study:
         self._backends = self._usable_backends()
         self._sizes = self._wanted_sizes()
         self._threads = list(settings.threads) or sorted({1, usable_cores()})
+        self._graphs = Graphs(self._bundle, self._prepared["pictures"], self._flags, self._job)
         self._rows: dict[str, Row] = {}
         self._notes: list[str] = list(filter(None, [rows.busy(rows.load(), usable_cores())]))
         self._sensitivity: Mapping[str, Any] | None = None
@@ -101,7 +101,7 @@ class Study:
 
     def measure(self, candidate: Candidate) -> Row:
         """The row of a candidate, measured now or before."""
-        graph = self._graph(candidate)
+        graph = self._graphs.made(candidate, self._kept_nodes())
         row: Row = {
             "id": candidate.id,
             "backend": candidate.backend,
@@ -109,7 +109,7 @@ class Study:
             "size": str(candidate.size),
             "threads": candidate.threads,
             "parent": self._parent(candidate).id,
-            "graph": self._graph_folder(candidate),
+            "graph": self._graphs.folder_of(candidate),
         }
         outcome = graph
         if graph.status == "done":
@@ -145,7 +145,7 @@ class Study:
     def _load(self, candidate: Candidate) -> dict[str, Any]:
         precision = "bf16" if candidate.precision == "bf16" else "auto"
         return {
-            "bundle": self._graph_folder(candidate),
+            "bundle": self._graphs.folder_of(candidate),
             "backend": candidate.backend,
             "precision": precision,
             "threads": candidate.threads,
@@ -162,43 +162,7 @@ class Study:
                 return parent
         return self.baseline
 
-    # Graphs.
-    def _graph_folder(self, candidate: Candidate) -> str:
-        if candidate.graph_precision == "fp32" and candidate.size == self._native:
-            return "source"
-        return f"graphs/{candidate.graph_precision}-{candidate.size}"
-
-    def _graph(self, candidate: Candidate) -> Outcome:
-        """The graph of a candidate; runtimes that take the same one share it."""
-        folder = self._graph_folder(candidate)
-        if folder == "source":
-            spec = self._bundle.manifest.graphs[0]
-            size = (self._bundle.folder / spec.file).stat().st_size
-            return Outcome("done", result={"bytes": size, "sha256": spec.sha256})
-        recipe = self._recipe(candidate)
-        args: dict[str, Any] = {
-            "source": "source",
-            "out": folder,
-            "precision": candidate.precision,
-            "size": [candidate.size.width_px, candidate.size.height_px],
-            "recipe": asdict(recipe) if recipe else None,
-            "hashes": [self._bundle.manifest.graphs[0].sha256],
-        }
-        if recipe:
-            args["kept"] = (
-                list((self._sensitivity or {}).get("nodes", ())) if candidate.precision == "mixed" else []
-            )
-            args.update(calibration="pictures/calibration", ranges=f"ranges/{candidate.size}.json")
-            args["hashes"] = [*args["hashes"], self._prepared["pictures"]["calibration"]]
-        return self._job(Job("graph", folder.replace("graphs/", "graph-"), args))
-
-    def _recipe(self, candidate: Candidate) -> recipes.Recipe | None:
-        if candidate.precision == DEFAULT_NAIVE:
-            return recipes.LIBRARY_DEFAULT
-        if candidate.precision in ("int8", "mixed"):
-            return recipes.int8_recipe(candidate.backend, self._flags)
-        return None
-
+    # Layers that stay in fp32.
     def _mixed(self) -> list[str]:
         """["mixed"] where it is wanted and there are layers to keep in fp32: searched once, after int8 was
         measured."""
@@ -219,6 +183,9 @@ class Study:
             self._sensitivity = outcome.result if outcome.status == "done" else {"failure": outcome.reason}
             self._tell_layers(self._sensitivity)
         return ["mixed"] if self._sensitivity.get("kept") else []
+
+    def _kept_nodes(self) -> list[str]:
+        return list((self._sensitivity or {}).get("nodes", ()))
 
     def _share(self) -> float:
         """Of int8's loss that may stay: half, or less where the bound asks for it, with a fifth to spare.
@@ -283,7 +250,7 @@ class Study:
         if backend != "openvino" or not any(flag in self._flags for flag in recipes.BF16_FLAGS):
             wanted = [p for p in wanted if p != "bf16"]
         if "int8" in wanted and backend == "onnxruntime" and size == self._native:
-            wanted.append(DEFAULT_NAIVE)
+            wanted.append(NAIVE)
         return wanted
 
     def _best_threads(self, backend: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -44,6 +45,15 @@ def video_frame(name: str, index: int) -> Frame:
     capture.release()
     assert ok, f"{path} has no frame {index}"
     return Frame(image, 0, "camera")
+
+
+@cache
+def street_with_and_without_people() -> tuple[np.ndarray, np.ndarray]:
+    """Frame 200 of vtest.avi, and what stays on it: each pixel's median over 40 s."""
+    capture = cv2.VideoCapture(clip_or_skip("vtest.avi"))
+    images = [capture.read()[1] for _ in range(401)]
+    capture.release()
+    return images[200], np.median(np.array(images[::16]), axis=0).astype(np.uint8)
 
 
 def noise_image(width_px: int, height_px: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -91,5 +101,6 @@ __all__ = [
     "noise_image",
     "onnx",
     "save_graph",
+    "street_with_and_without_people",
     "video_frame",
 ]

@@ -15,6 +15,7 @@ from edge_vision.bundles.recipes import RECIPES
 from edge_vision.errors import BundleError
 
 GRAPHS = {"model.onnx": b"fp32 graph", "model_int8.onnx": b"int8 graph", "model.xml": b"xml graph"}
+WEIGHTS = b"what model.xml reads"
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +30,10 @@ def manifest(name: str) -> Manifest:
         "model_int8.onnx": ("onnx", "int8"),
         "model.xml": ("openvino", "fp16"),
     }
+    beside = {"model.xml": ("model.bin", hashlib.sha256(WEIGHTS).hexdigest())}
     graphs = [
-        GraphSpec(file, *kinds[file], hashlib.sha256(data).hexdigest()) for file, data in GRAPHS.items()
+        GraphSpec(file, *kinds[file], hashlib.sha256(data).hexdigest(), *beside.get(file, ()))
+        for file, data in GRAPHS.items()
     ]
     return replace(RECIPES["ssdlite_mobilenet_v2_coco"].manifest, name=name, graphs=tuple(graphs))
 
@@ -39,6 +42,7 @@ def write_bundle(folder: Path, name: str | None = None) -> Path:
     folder.mkdir(parents=True)
     for file, data in GRAPHS.items():
         (folder / file).write_bytes(data)
+    (folder / "model.bin").write_bytes(WEIGHTS)
     (folder / "labels.txt").write_text("person\nbicycle\n")
     (folder / "bundle.yaml").write_text(dump_manifest(manifest(name or folder.name)))
     return folder
@@ -208,3 +212,33 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_an_empty_cache_has_no_bundles() -> None:
     assert list_bundles() == []
+
+
+def test_weights_beside_a_graph_are_verified_too(tmp_path: Path) -> None:
+    """OpenVINO reads model.bin because it lies there: who changes it changes the model."""
+    folder = write_bundle(tmp_path / "mine")
+    bundle = load_bundle(str(folder))
+    assert bundle.graph_path(["openvino"])[0] == folder / "model.xml"
+    (folder / "model.bin").write_bytes(WEIGHTS + b"!")
+    with pytest.raises(BundleError, match=r"model\.bin: expected sha256"):
+        bundle.graph_path(["openvino"])
+    assert bundle.graph_path(["onnx"])[0] == folder / "model.onnx"
+    (folder / "model.bin").unlink()
+    assert "model.bin: expected a file" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    "old,new,needle",
+    [
+        ("weights: model.bin, ", "", "weights"),
+        ("weights: model.bin", "weights: other.bin", "'model.bin', which OpenVINO reads beside model.xml"),
+        ("weights_sha256: ", "weights_sha256: x", "64 lower-case hex digits"),
+    ],
+)
+def test_a_graph_of_openvino_names_its_weights(tmp_path: Path, old: str, new: str, needle: str) -> None:
+    folder = write_bundle(tmp_path / "mine")
+    manifest = folder / "bundle.yaml"
+    text = manifest.read_text()
+    assert old in text
+    manifest.write_text(text.replace(old, new))
+    assert needle in refused(folder)

@@ -119,6 +119,7 @@ def test_every_parameter_in_the_readmes_yaml_exists() -> None:
 
 def test_the_picture_is_small() -> None:
     assert (REPO / "docs" / "images" / "annotated.png").stat().st_size < 300_000
+    assert (REPO / "docs" / "images" / "top.svg").stat().st_size < 200_000
 
 
 def test_the_example_in_the_readme_is_the_example() -> None:

@@ -259,7 +259,7 @@ def test_the_audit_keeps_it_open():
 def test_an_audited_frame_counts_as_seen():
     run = closed()
     run.eye.told.clear()
-    run.policy.audited(run.eye, round(run.stamp_ms * MS), round(run.now_ms * MS))
+    run.policy.passed_anyway(run.eye, round(run.stamp_ms * MS), round(run.now_ms * MS), "audit")
     assert run.eye.told == ["seen"]
     reasons = [run.show(QUIET) for _ in range(60)]
     assert "refresh" not in reasons[:59]

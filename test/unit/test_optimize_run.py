@@ -187,7 +187,7 @@ def test_a_candidate_that_hangs_is_recorded_and_the_rest_goes_on(tmp_path: Path)
     until = time.monotonic() + 60
     while not (out / "prepared.json").exists() and time.monotonic() < until:
         time.sleep(0.01)
-    (out / "ranges").mkdir()
+    (out / "ranges").mkdir(exist_ok=True)
     os.mkfifo(out / "ranges" / "64x64.json")
     assert child.wait(300) == 0
     rows = {row["id"]: row for row in read_report(out)["rows"]}
@@ -298,3 +298,29 @@ def test_a_real_classifier_has_a_resolution_ladder(tmp_path: Path) -> None:
     assert rows["128x128"]["relative"] < 0.7
     assert "/**/cascade" in yaml.safe_load((out / "params.yaml").read_text())
     assert np.isclose(rows["128x128"]["bytes"], rows["224x224"]["bytes"], rtol=0.01)
+
+
+def test_an_onnx_file_is_imported(tmp_path: Path) -> None:
+    bundle = bundle_or_skip(SSD)
+    file = tmp_path / "mine.onnx"
+    file.write_bytes((bundle.folder / "model.onnx").read_bytes())
+    clip = clip_or_skip("vtest.avi")
+    more = ["--precisions", "fp32", "--backends", "onnxruntime", "--sizes", "native"]
+    assert main(["run", str(file), "--frames", clip, *more, *QUICK, "--out", str(tmp_path / "out")]) == 0
+    made = load_bundle(str(tmp_path / "out" / "bundle"))
+    assert made.manifest.head.type == "ssd" and made.manifest.name.startswith("mine_")
+    assert read_report(tmp_path / "out")["rows"][0]["of"] > 20
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("net.pt", "can hold code"), ("net.tflite", "quantizes ONNX graphs"), ("x.onnx", "nothing there")],
+)
+def test_a_file_of_another_kind_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, told: str
+) -> None:
+    if name != "x.onnx":
+        (tmp_path / name).write_bytes(b"any")
+    arguments, _ = tiny_study(tmp_path, model=tmp_path / name)
+    assert main(arguments) == 1
+    assert told in capsys.readouterr().err

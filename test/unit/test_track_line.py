@@ -228,3 +228,58 @@ def test_threads_may_tell_ask_and_put_in_at_once():
     line.inferred(stamp(end), scene(0), SIZE)
     line.judged(stamp(end + 1), STILL, end + 1)
     assert len(line.tracks(stamp(end + 1))) == 2
+
+
+def test_what_is_doubted_is_not_shown_until_the_detector_has_looked():
+    line = line_of(3)
+    ids = line.inferred(stamp(0), scene(0), SIZE)
+    there = np.array([[395, 295, 465, 425]], np.float32)  # The one that stands.
+    line.judged(stamp(3), STILL, 3, doubted=there)
+    line.judged(stamp(4), STILL, 4)
+    assert [line.tracks(stamp(n)).ids.tolist() for n in (2, 4)] == [ids.tolist(), ids[:1].tolist()]
+    # The frame went to the detector: it is there after all.
+    assert line.inferred(stamp(3), scene(3), SIZE).tolist() == ids.tolist()
+    assert line.tracks(stamp(4)).ids.tolist() == ids.tolist()
+
+
+def test_a_doubt_that_covers_no_object_is_none():
+    line = line_of(2)
+    line.inferred(stamp(0), scene(0), SIZE)
+    far = np.array([[0, 0, 50, 50], [395, 295, 405, 305], [np.nan] * 4, [900, 900, 800, 800]], np.float32)
+    line.judged(stamp(2), STILL, 2, doubted=far)
+    assert len(line.tracks(stamp(2))) == 2
+
+
+def test_a_frame_that_was_prepared_or_is_told_of_twice_gives_the_same():
+    plain, prepared, twice = line_of(6), line_of(6), line_of(6)
+    for n in (0, 2, 4):
+        prepared.prepare(stamp(n))
+        ids = [line.inferred(stamp(n), scene(n), SIZE).tolist() for line in (plain, prepared, twice)]
+        assert ids[0] == ids[1] == ids[2]
+        if n:
+            twice.inferred(stamp(n), scene(n), SIZE)
+    for line in (prepared, twice):
+        np.testing.assert_array_equal(line.tracks(stamp(5)).xyxy_px, plain.tracks(stamp(5)).xyxy_px)
+    prepared.prepare(stamp(99))
+    assert prepared.tracks(stamp(99)) is None
+
+
+def test_what_was_prepared_before_a_late_result_is_followed_anew():
+    plain, prepared = line_of(4), line_of(4)
+    for line in (plain, prepared):
+        line.inferred(stamp(0), scene(0), SIZE)
+    prepared.prepare(stamp(3))
+    for line in (plain, prepared):
+        line.inferred(stamp(1), scene(1), SIZE)
+        line.inferred(stamp(3), scene(3), SIZE)
+    np.testing.assert_array_equal(prepared.tracks(stamp(3)).xyxy_px, plain.tracks(stamp(3)).xyxy_px)
+
+
+def test_the_motion_between_two_frames():
+    line = TrackLine()
+    for n, motion in enumerate([shift(1.0), shift(2.0), STILL, shift(-7.0), None, STILL]):
+        line.judged(stamp(n), motion, n)
+    np.testing.assert_array_equal(line.motion_between(stamp(0), stamp(3)), shift(-5.0))
+    np.testing.assert_array_equal(line.motion_between(stamp(4), stamp(5)), STILL)
+    assert line.motion_between(stamp(0), stamp(4)) is None, "unknown on the way"
+    assert line.motion_between(stamp(0), stamp(9)) is None and line.motion_between(5, stamp(3)) is None

@@ -1,0 +1,79 @@
+"""Which conditions an evaluation runs on: the arguments that say so, and the conditions that they mean."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from edge_vision.evaluate import pool
+from edge_vision.evaluate.errors import EvaluateError
+from edge_vision.evaluate.real_clips import clip_condition, known_clips
+from edge_vision.evaluate.scenes import SPLITS, Condition, conditions
+
+
+def add_what(parser: argparse.ArgumentParser, names: str, out: str) -> None:
+    """The arguments that all evaluations share. names: the option that lists conditions."""
+    parser.add_argument(
+        "--video",
+        action="append",
+        type=lambda text: Path(text).expanduser(),
+        metavar="V",
+        help=f"a clip instead of the {names[2:]}; may be repeated",
+    )
+    parser.add_argument(names, nargs="+", metavar="NAME", help="only these, by name or kind")
+    parser.add_argument("--split", choices=[*SPLITS, "all"], default="all", help="default: %(default)s")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"only the first {pool.QUICK_FRAMES} frames of each"
+    )
+    parser.add_argument(
+        "--jobs", type=_jobs, default=pool.default_jobs(), help="processes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(out), help="folder for the results (default: %(default)s)"
+    )
+
+
+def _jobs(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 64:
+        raise argparse.ArgumentTypeError(f"expected 1 to 64 processes, got {text}")
+    return value
+
+
+def picked(
+    names: Sequence[str] | None, split: str, videos: Sequence[Path] | None
+) -> list[tuple[Condition, str | None]]:
+    """The conditions of these names or kinds, all where none is given, each with its video file.
+
+    videos: clips in place of the known ones. Raises EvaluateError.
+    """
+    clips = videos if videos is not None else (known_clips() if split == "all" else [])
+    named = _named_apart([(clip_condition(path), str(path)) for path in clips])
+    built = [(condition, None) for condition in conditions(split)]
+    if videos is not None and not names:
+        return [*named]
+    if not names:
+        return [*built, *named]
+    found = [*built, *named]
+    known = {name for condition, _ in found for name in (condition.name, condition.kind)}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        there = ", ".join(condition.name for condition, _ in found)
+        raise EvaluateError(f"expected conditions out of {there}, got {', '.join(unknown)}")
+    return [pair for pair in found if {pair[0].name, pair[0].kind} & set(names)]
+
+
+def _named_apart(clips: list[tuple[Condition, str]]) -> list[tuple[Condition, str | None]]:
+    """Two clips of one name, or one with that of a condition, get numbers."""
+    taken = {condition.name for condition in conditions()}
+    named: list[tuple[Condition, str | None]] = []
+    for condition, video in clips:
+        number, name = 1, condition.name
+        while name in taken:
+            number += 1
+            name = f"{condition.name}_{number}"
+        taken.add(name)
+        named.append((replace(condition, name=name), video))
+    return named

@@ -1,0 +1,60 @@
+"""How the detector node looks at its frames, as its parameters say, and what that took."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import astuple, fields
+
+from edge_vision.core.detections import Detections
+from edge_vision.core.detector import Detector, StageTiming
+from edge_vision.core.detector_looks import Looks, LooksConfig
+from edge_vision.core.frame import Frame
+from edge_vision.core.tick import Tick
+from edge_vision.nodes.parameters import Parameters
+from edge_vision.nodes.tracked import TrackedBoxes
+
+
+class Looking:
+    """The looks of one detector node. Its worker looks; the others may be called by any thread."""
+
+    def __init__(self, tracked: TrackedBoxes) -> None:
+        self._tracked = tracked
+        self._looks = Looks()
+        self.runs = 1
+        """Runs of the model that the frame in work takes at most."""
+        self.timing = StageTiming()
+        """What the last frame took, all its runs together."""
+        self.top_score: float | None = None
+        """The highest score on the last frame, below the threshold too."""
+        self.reset = self._looks.reset
+        self.reset_stats = self._looks.reset_stats
+        self.status_values = self._looks.status
+
+    @property
+    def follows(self) -> bool:
+        """Whether known objects and the camera's motion are needed."""
+        return self._looks.config.roi_mode != "full"
+
+    def configure(self, params: Parameters) -> None:
+        """Take up the parameters."""
+        self._looks.config = LooksConfig(**{field.name: params[field.name] for field in fields(LooksConfig)})
+
+    def look(self, detector: Detector, frame: Frame, tick: Tick | None) -> Detections:
+        """What is on a frame. Raises what `Detector.detect` raises."""
+        now_ns, spec = time.monotonic_ns(), detector.input_spec
+        # What is told of the frame is only asked for where it decides something.
+        scene = self._tracked.scene(frame, tick if self.follows else None, self._looks.whole_stamp_ns)
+        look = self._looks.choose(scene, (spec.width_px, spec.height_px), now_ns)
+        self.runs = look.most_runs
+        timings, tops = [], []
+
+        def detect(part: Frame) -> Detections:
+            found = detector.detect(part)
+            timings.append(astuple(detector.timing))
+            tops.append(detector.top_score)
+            return found
+
+        found = self._looks.carry_out(look, detect, frame, detector.thresholds.max_detections, now_ns)
+        self.timing = StageTiming(*(sum(stage) for stage in zip(*timings, strict=True)))
+        self.top_score = max((top for top in tops if top is not None), default=None)
+        return found

@@ -1,0 +1,65 @@
+"""The graphs of a study: where each lies, and the job that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from edge_vision.bundles.store import Bundle
+from edge_vision.optimize import recipes
+from edge_vision.optimize.candidate import Candidate, Size
+from edge_vision.optimize.jobs import Job, Outcome
+
+NAIVE = "int8_default"
+"""A precision that is only there to be compared with."""
+
+
+class Graphs:
+    """source: the fp32 bundle. pictures: hashes of the study's. flags: of the processor. run: does a job."""
+
+    def __init__(
+        self,
+        source: Bundle,
+        pictures: Mapping[str, str],
+        flags: Collection[str],
+        run: Callable[[Job], Outcome],
+    ) -> None:
+        self._source, self._pictures, self._flags, self._run = source, pictures, flags, run
+
+    def folder_of(self, candidate: Candidate) -> str:
+        """Within the study's folder. Runtimes and thread counts share a graph."""
+        if self._is_source(candidate):
+            return "source"
+        return f"graphs/{candidate.graph_precision}-{candidate.size}"
+
+    def made(self, candidate: Candidate, kept: Sequence[str]) -> Outcome:
+        """bytes, sha256, and for int8 what came out, see `graph`. kept: nodes that mixed leaves in fp32."""
+        graph = self._source.manifest.graphs[0]
+        if self._is_source(candidate):
+            size = (self._source.folder / graph.file).stat().st_size
+            return Outcome("done", result={"bytes": size, "sha256": graph.sha256})
+        folder, recipe = self.folder_of(candidate), self._recipe(candidate)
+        args: dict[str, Any] = {
+            "source": "source",
+            "out": folder,
+            "precision": candidate.graph_precision,
+            "size": [candidate.size.width_px, candidate.size.height_px],
+            "recipe": asdict(recipe) if recipe else None,
+            "hashes": [graph.sha256],
+        }
+        if recipe:
+            args.update(calibration="pictures/calibration", ranges=f"ranges/{candidate.size}.json")
+            args["kept"] = list(kept) if candidate.precision == "mixed" else []
+            args["hashes"] = [graph.sha256, self._pictures["calibration"]]
+        return self._run(Job("graph", folder.replace("graphs/", "graph-"), args))
+
+    def _is_source(self, candidate: Candidate) -> bool:
+        return candidate.graph_precision == "fp32" and candidate.size == Size.of(self._source.manifest.input)
+
+    def _recipe(self, candidate: Candidate) -> recipes.Recipe | None:
+        if candidate.precision == NAIVE:
+            return recipes.LIBRARY_DEFAULT
+        if candidate.precision in ("int8", "mixed"):
+            return recipes.int8_recipe(candidate.backend, self._flags)
+        return None

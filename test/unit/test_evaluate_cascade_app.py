@@ -1,0 +1,125 @@
+"""The command that compares chains: what it refuses, its settings, a small real run, and going on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from evaluate_cases import needs_clips
+from model_cases import SSD, bundle_or_skip
+from stage_cases import RED, color_bundle
+
+from edge_vision.core.gate_policy import SKIPS
+from edge_vision.evaluate import app, plot, pool
+from edge_vision.evaluate.cascade_app import settings
+from edge_vision.evaluate.cascade_report import CHAINS, headline
+from edge_vision.evaluate.chains import ECONOMY
+from edge_vision.evaluate.errors import EvaluateError
+
+FIGURES = {
+    "detector_runs",
+    "cpu_s_per_1000",
+    "recall_100ms",
+    "delay_ms_p50",
+    "delay_ms_p95",
+    "frame_f1",
+    "id_switches",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--video", "nowhere.mp4"], "nowhere.mp4"),
+        (["--scenes", "statik", "--split", "tune"], "got statik"),
+        (["--set", "max_new_view"], "expected NAME=VALUE with a name out of enabled, "),
+        (["--set", "sharpness=3"], "got 'sharpness=3'"),
+        (["--set", "max_new_view=much"], "max_new_view: expected a number, got 'much'"),
+        (["--set", "luma_width_px=1.5"], "luma_width_px: expected a number, got '1.5'"),
+        (["--cascade", "no_such_stage"], "--cascade no_such_stage: "),
+        (["--cascade", "{tmp}/color"], "was not fitted for a cascade"),
+        (["--set", "parallax=1"], "parallax: expected true or false, got '1'"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_with_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    color_bundle(tmp_path, stage=None)
+    given = [text.format(tmp=tmp_path) for text in arguments]
+    assert app.main(["cascade", *given, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("evaluate: ")
+    assert said in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_are_the_economy_settings_and_what_is_changed() -> None:
+    assert settings([]) == ECONOMY
+    changed = settings(["parallax=false", "luma_width_px=213", "max_new_view=0.5"])
+    assert changed == {**ECONOMY, "parallax": False, "luma_width_px": 213, "max_new_view": 0.5}
+    with pytest.raises(EvaluateError):
+        settings(["=3"])
+
+
+def test_no_scene_is_said_so() -> None:
+    assert headline({}) == "nothing was evaluated"
+
+
+@needs_clips
+def test_a_small_real_run_and_going_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle_or_skip(SSD)
+    arguments = ["cascade", "--scenes", "static", "--split", "tune", "--quick", "--jobs", "1"]
+    arguments += ["--out", str(tmp_path)]
+    assert app.main(arguments) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["headline"] in capsys.readouterr().out
+    scene = report["scenes"]["static"]
+    assert scene["frames"] == pool.QUICK_FRAMES and scene["events"] >= 2
+    chains = scene["chains"]
+    assert set(chains) == set(CHAINS)
+    assert all(set(one) >= FIGURES for one in chains.values())
+    every, gate, full = chains["every_frame"], chains["gate"], chains["full"]
+    assert (every["detector_runs"], every["recall_100ms"], every["frame_f1"]) == (pool.QUICK_FRAMES, 1.0, 1.0)
+    assert every["id_switches"] is None and full["id_switches"] is not None
+    assert every["cpu_s_per_1000"] == pytest.approx(scene["detector_cpu_s"] * 1000)
+    # The same gate, and boxes on its skipped frames beside.
+    tracked = chains["gate_tracking"]
+    assert tracked["detector_runs"] == gate["detector_runs"] < pool.QUICK_FRAMES
+    assert tracked["frame_f1"] >= gate["frame_f1"]
+    assert sum(full["reasons"].values()) == full["passed"] + sum(
+        n for reason, n in full["reasons"].items() if reason in SKIPS
+    )
+    rival = chains["fixed_interval_tracker"]
+    assert rival["recall_100ms"] >= full["recall_100ms"]
+    for members in scene["sweep"].values():
+        assert [one["interval_frames"] for one in members][:3] == [1, 2, 3]
+        assert members[0]["frame_f1"] == 1.0
+        runs = [one["detector_runs"] for one in members]
+        assert runs == sorted(runs, reverse=True)
+    assert report["complete"] and report["quick"] and report["full_settings"] == ECONOMY
+    assert (tmp_path / "cascade.png").exists() == (plot.missing_package() is None)
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert table[-1].count(" | ") == table[-3].count(" | ") == len(CHAINS)
+    assert table[2].startswith("| static | ") and len(table) == 3 + 1 + 3
+    # Costs are measured: a second run would not have the same ones.
+    assert app.main([*arguments, "--resume"]) == 0
+    assert json.loads((tmp_path / "report.json").read_text())["scenes"] == report["scenes"]
+
+
+@needs_clips
+def test_a_stage_that_rejects_saves_runs_and_costs_recall(tmp_path: Path) -> None:
+    bundle_or_skip(SSD)
+    # No look is ever so red.
+    folder = color_bundle(tmp_path, replace(RED, reject_below=0.999, accept_from=1.0)).folder
+    arguments = ["cascade", "--scenes", "static", "--split", "tune", "--quick", "--jobs", "1"]
+    assert app.main([*arguments, "--cascade", str(folder), "--out", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    scene = report["scenes"]["static"]
+    gate, cascade = scene["chains"]["gate"], scene["chains"]["gate_cascade"]
+    assert cascade["detector_runs"] < gate["detector_runs"]
+    assert cascade["cascade_reasons"]["unwanted"] == cascade["passed"] - cascade["detector_runs"] > 0
+    assert cascade["recall_of_passed"] < 1.0 and cascade["recall_100ms"] < gate["recall_100ms"]
+    assert cascade["cascade_ms"] > 0.0
+    assert list(report["cascade"]) == scene["cascade"] == [str(folder)]

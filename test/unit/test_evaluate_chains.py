@@ -1,0 +1,242 @@
+"""Chains, ids and savings, on tables whose truth is written by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from evaluate_cases import HERE, NEAR, THERE, Box, boxes, reference
+
+from edge_vision.core.cascade import Cascade, CascadeDecision
+from edge_vision.core.detections import Detections
+from edge_vision.core.frame import Frame
+from edge_vision.core.gate import NO_REGIONS, GateConfig
+from edge_vision.evaluate.chains import ECONOMY, Chain
+from edge_vision.evaluate.events import track_ids
+from edge_vision.evaluate.identity import id_switches
+from edge_vision.evaluate.rivals import CameraFollower
+from edge_vision.evaluate.savings import RIVALS, at_cost, best_at_cost, checks, group_of, rival_at_recall
+from edge_vision.evaluate.simulate import with_line, with_tracker
+from edge_vision.nodes.gate_spec import GATE
+
+PERIOD_NS = 33_333_333
+HALF: Box = (120.0, 100.0, 160.0, 200.0)
+"""IoU 1/3 with HERE, 25/55 with NEAR."""
+
+
+def _switches(*frames: tuple[list[tuple[Box, int]], list[tuple[Box, int]]]) -> int:
+    """Of frames of (published, there), each a list of (box, number)."""
+    shown, there = [frame[0] for frame in frames], [frame[1] for frame in frames]
+
+    def parts(lists: list[list[tuple[Box, int]]]) -> tuple[list[Detections], list[np.ndarray]]:
+        ids = [np.array([number for _, number in one], np.int64) for one in lists]
+        return [boxes(*[box for box, _ in one]) for one in lists], ids
+
+    return id_switches(*parts(shown), *parts(there))
+
+
+@pytest.mark.parametrize(
+    ("published", "expected"),
+    [
+        ([[(HERE, 5)], [(HERE, 5)], [(NEAR, 5)]], 0),
+        ([[(HERE, 5)], [(HERE, 6)], [(HERE, 6)]], 1),
+        ([[(HERE, 5)], [(HERE, 6)], [(HERE, 5)]], 2),
+        ([[(HERE, 5)], [], [(HERE, 5)]], 0),
+        ([[(HERE, 5)], [], [(HERE, 6)]], 1),
+        ([[(HERE, 5)], [(THERE, 6)], [(HERE, 5)]], 0),
+        ([[(HERE, 5)], [(HERE, 6), (NEAR, 5)], [(HERE, 5)]], 0),
+        ([[], [], []], 0),
+    ],
+    ids=["kept", "once", "and back", "gap", "gap and other", "elsewhere", "holds on to its own", "nothing"],
+)
+def test_a_switch_is_another_id_than_the_last_time(
+    published: list[list[tuple[Box, int]]], expected: int
+) -> None:
+    assert _switches(*[(one, [(HERE, 1)]) for one in published]) == expected
+
+
+def test_two_that_swap_their_ids_are_two_switches() -> None:
+    there = [(HERE, 1), (THERE, 2)]
+    assert _switches(([(HERE, 5), (THERE, 6)], there), ([(HERE, 6), (THERE, 5)], there)) == 2
+
+
+def test_boxes_that_are_of_no_confirmed_track_do_not_count() -> None:
+    assert _switches(([(HERE, 5)], [(HERE, -1)]), ([(HERE, 6)], [(HERE, -1)])) == 0
+
+
+def test_another_class_is_another_object() -> None:
+    there, ids = [boxes(HERE)] * 2, [np.array([1])] * 2
+    shown = [boxes(HERE), boxes(HERE, class_id=1)]
+    assert id_switches(shown, [np.array([5]), np.array([6])], there, ids) == 0
+
+
+def test_boxes_of_the_every_frame_detector_know_their_confirmed_track() -> None:
+    table = reference([[HERE, THERE], [NEAR], [HERE], [HERE], [THERE, HERE]])
+    ids = track_ids(table)
+    assert [one.tolist() for one in ids] == [[0, -1], [0], [0], [0], [-1, 0]]
+
+
+def _run_line(passed: list[bool], motions: list[Any], n: int = 6) -> tuple[list[int], list[list[int]]]:
+    table = reference([[HERE]] * n)
+    published = with_line(np.array(passed), table, motions, [False] * n)
+    assert published.ids is not None
+    return [len(one) for one in published.boxes], [one.tolist() for one in published.ids]
+
+
+def test_skipped_frames_show_the_tracks_with_their_ids() -> None:
+    shown, ids = _run_line([True, False, False, True, False, False], [None, *[np.eye(3)] * 5])
+    assert shown == [1] * 6
+    assert ids == [ids[0]] * 6
+
+
+def test_after_a_cut_nothing_is_shown_until_the_detector_has_looked() -> None:
+    motions = [None, np.eye(3), None, np.eye(3), np.eye(3), np.eye(3)]
+    shown, _ = _run_line([True, False, False, False, True, False], motions)
+    assert shown == [1, 1, 0, 0, 1, 1]
+
+
+def test_a_tracker_at_an_interval_gives_ids_too() -> None:
+    published = with_tracker(np.array([True, False, True]), reference([[HERE]] * 3))
+    assert published.ids is not None
+    assert [one.tolist() for one in published.ids] == [[1], [1], [1]]
+
+
+def _texture(seed: int = 1) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 255, (60, 100, 3), np.uint8)
+    return np.asarray(cv2.resize(small, (1000, 600), interpolation=cv2.INTER_CUBIC))
+
+
+def test_the_rival_follows_a_camera_in_source_pixels() -> None:
+    large, follower = _texture(), CameraFollower()
+    for at in range(4):
+        view = np.ascontiguousarray(large[100:460, 100 + 8 * at : 740 + 8 * at])
+        follower.look(Frame(view, at, ""))
+    first, *rest = follower.motions
+    assert first is None
+    expected = np.array([[1, 0, -8], [0, 1, 0], [0, 0, 1.0]])
+    for motion in rest:
+        assert motion == pytest.approx(expected, abs=0.3)
+    assert follower.cpu_s > 0
+
+
+def test_the_rival_knows_a_camera_that_stands_and_says_what_it_cannot_tell() -> None:
+    follower = CameraFollower()
+    view = np.ascontiguousarray(_texture()[:360, :640])
+    for image in (view, view, np.zeros_like(view), np.zeros_like(view)):
+        follower.look(Frame(image, 0, ""))
+    assert follower.motions[1] == pytest.approx(np.eye(3))
+    assert follower.motions[2] is None and follower.motions[3] is None
+
+
+class _Rejects:
+    """Rejects every frame, and notes which it saw."""
+
+    passes_through = False
+
+    def __init__(self) -> None:
+        self.stamps_ns: list[int] = []
+
+    def decide(self, frame: Frame, regions: np.ndarray, mono_ns: int) -> CascadeDecision:
+        self.stamps_ns.append(mono_ns)
+        return CascadeDecision(False, "unwanted", NO_REGIONS)
+
+
+def _show(chain: Chain, n: int) -> None:
+    for at in range(1, n + 1):
+        image = np.zeros((90, 160, 3), np.uint8)
+        image[20:60, 4 * at : 4 * at + 20] = 255
+        chain.look(Frame(image, at * PERIOD_NS, "camera"), boxes(HERE))
+
+
+def test_a_cascade_judges_what_the_gate_passed() -> None:
+    cascade = _Rejects()
+    chain = Chain(GateConfig(), cascade)
+    _show(chain, 8)
+    record = chain.record
+    assert record.passed == [True] * 8
+    assert record.accepted == [False] * 8
+    assert cascade.stamps_ns == [at * PERIOD_NS for at in range(1, 9)]
+    assert record.cascade_reasons == {"unwanted": 8}
+    assert len(record.cascade_ms) == 8 and record.cascade_cpu_s > 0 and record.gate_cpu_s > 0
+
+
+def test_an_audit_goes_past_the_cascade() -> None:
+    chain = Chain(GateConfig(audit_rate=1.0, audit_max_hz=1000.0), _Rejects())
+    image = np.zeros((90, 160, 3), np.uint8)
+    for at in range(1, 30):
+        chain.look(Frame(image, at * PERIOD_NS, "camera"), boxes())
+    audits = chain.record.reasons["audit"]
+    assert audits > 0
+    assert sum(chain.record.accepted) == audits
+
+
+def test_a_cascade_that_is_off_costs_nothing() -> None:
+    chain = Chain(GateConfig(), Cascade())
+    _show(chain, 4)
+    assert chain.record.accepted == chain.record.passed
+    assert chain.record.cascade_cpu_s == 0.0 and not chain.record.cascade_ms
+
+
+def _member(cost: float, recall: float | None, f1: float | None, delay: float = 0.0) -> dict[str, Any]:
+    return {"cpu_s_per_1000": cost, "recall_100ms": recall, "frame_f1": f1, "delay_ms_p95": delay}
+
+
+SWEEP = {
+    RIVALS[0]: [_member(22, 1.0, 1.0), _member(12, 0.9, 0.92, 100.0), _member(7, 0.5, 0.8, 300.0)],
+    RIVALS[1]: [_member(20, 1.0, 1.0), _member(10, 0.8, 0.95, 200.0), _member(5, 0.6, 0.7, 400.0)],
+}
+
+
+def test_a_rival_between_two_intervals_is_on_a_straight_line_and_never_below_its_most_frugal() -> None:
+    assert at_cost(SWEEP[RIVALS[1]], "recall_100ms", 15) == pytest.approx(0.9)
+    assert at_cost(SWEEP[RIVALS[1]], "recall_100ms", 1) == 0.6
+    assert at_cost(SWEEP[RIVALS[1]], "recall_100ms", 99) == 1.0
+    assert at_cost([_member(3, None, None)], "recall_100ms", 3) is None
+    assert best_at_cost(SWEEP, "recall_100ms", 10, max) == 0.8  # the other has 0.74
+    assert best_at_cost(SWEEP, "delay_ms_p95", 12, min) == 100.0
+
+
+@pytest.mark.parametrize(
+    ("recall", "rival", "cost"),
+    [(0.95, RIVALS[1], 20), (0.85, RIVALS[0], 12), (0.75, RIVALS[1], 10), (None, RIVALS[1], 10)],
+)
+def test_the_rival_at_equal_recall_is_the_cheapest_that_is_good_enough(
+    recall: float | None, rival: str, cost: float
+) -> None:
+    found = rival_at_recall("pan_tilt", SWEEP, _member(1, recall, 1.0))
+    assert (found["rival"], found["cpu_s_per_1000"]) == (rival, cost)
+
+
+def test_checks_by_hand() -> None:
+    chains = {"full": _member(8, 1.0, 0.91, 33.0), "every_frame": _member(20, 1.0, 1.0)}
+    said = checks("pan_tilt", chains, SWEEP)
+    assert {name: one["met"] for name, one in said.items()} == {
+        "recall_100ms": True,
+        "frame_f1": True,
+        "times_cheaper": True,
+        "recall_at_equal_cost": True,
+        "delay_at_equal_cost": True,
+        "f1_at_equal_cost": True,
+    }
+    assert said["times_cheaper"]["value"] == pytest.approx(2.5)
+    # 8 is three fifths of the way from 5 to 10.
+    assert said["f1_at_equal_cost"]["limit"] == pytest.approx(0.7 + 0.25 * 3 / 5)
+    quiet = checks("long_quiet", chains, SWEEP)
+    assert quiet["frame_f1"]["met"] is False and quiet["times_cheaper"]["met"] is False
+    assert checks("mine", chains, SWEEP)["times_cheaper"]["met"] is None
+    assert group_of("mine") == "other"
+
+
+def test_the_economy_settings_are_those_of_the_file_that_ships() -> None:
+    path = Path(__file__).resolve().parents[2] / "config" / "economy.yaml"
+    content = yaml.safe_load(path.read_text())
+    assert content["/**/gate"]["ros__parameters"] == ECONOMY
+    assert content["/**/detector"]["ros__parameters"] == {"publish_tracked": True}
+    declared = {param.name for param in GATE.params}
+    assert set(ECONOMY) <= declared
+    GateConfig(**ECONOMY)  # type: ignore[arg-type]
