@@ -162,10 +162,14 @@ def _compared(row: Row, other: Row) -> str:
 
 
 def _ladder(best: Row, front: Sequence[Row]) -> list[Row]:
-    """From the chosen one down: each rung clearly faster than the one above, and less accurate."""
+    """From the chosen one down: each rung clearly faster than the one above, and less accurate. No rung is
+    both slower and less accurate than another: a step down that costs more than it has to is none."""
+    below = [row for row in front if LEAST_AGREEMENT <= row["agreement"] <= best["agreement"]]
     rungs = [best]
-    for row in sorted(front, key=lambda row: -row["relative"]):
-        faster = row["relative"] * STEP < rungs[-1]["relative"]
-        if faster and LEAST_AGREEMENT <= row["agreement"] <= rungs[-1]["agreement"]:
+    for row in sorted(below, key=lambda row: -row["relative"]):
+        outdone = any(
+            other["relative"] < row["relative"] and other["agreement"] >= row["agreement"] for other in below
+        )
+        if row["relative"] * STEP < rungs[-1]["relative"] and not outdone:
             rungs.append(row)
     return rungs

@@ -14,7 +14,7 @@ from edge_vision.backends.host import usable_cores
 from edge_vision.bundles.store import load_bundle
 from edge_vision.optimize import prepare, recipes, rows
 from edge_vision.optimize.candidate import Candidate, Size, default_sizes
-from edge_vision.optimize.choose import decide, misses
+from edge_vision.optimize.choose import ALIKE, decide, misses
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.graphs import NAIVE, Graphs
 from edge_vision.optimize.jobs import Engine, Job, Outcome, keep, kept_outcome
@@ -261,12 +261,18 @@ class Study:
         return min(row["threads"] for row in rows if row["relative"] <= 1.05 * fastest)
 
     def _fastest(self, backend: str) -> str:
-        """The precision that was fastest at the native size and held the accuracy; else the most accurate."""
+        """The precision that was fastest at the native size and held the accuracy, the smallest of those
+        alike; where none held it, the fastest."""
         native = str(self._native)
         rows = [r for r in self._measured() if r["backend"] == backend and r["size"] == native]
         only_accuracy = Settings("", (), max_accuracy_loss=self._settings.max_accuracy_loss)
         good = [r for r in rows if not misses(r, only_accuracy)] or rows
-        return min(good, key=lambda row: row["relative"])["precision"] if good else "fp32"
+        if not good:
+            return "fp32"
+        alike = ALIKE * min(row["relative"] for row in good)
+        return str(
+            min((r for r in good if r["relative"] <= alike), key=lambda row: row["bytes"])["precision"]
+        )
 
     def _measured(self) -> list[Row]:
         return [row for row in self._rows.values() if row["status"] != "failed"]

@@ -97,10 +97,13 @@ def test_the_ladder_steps_down_from_the_chosen_one() -> None:
         row("base", 1.0),
         row("int8", 0.5, 0.995),
         row("same", 0.48, 0.98),  # Not clearly faster.
+        row("light", 0.42, 0.7, rss_mb=90.0),  # On the front for its memory, but small is faster and better.
         row("small", 0.4, 0.9),
+        row("smaller", 0.3, 0.8),
         row("tiny", 0.2, 0.3),  # Loses too much.
     ]
-    assert decide(rows, settings()).ladder == ("int8", "small")
+    decision = decide(rows, settings())
+    assert decision.ladder == ("int8", "small", "smaller") and "light" in decision.front
 
 
 def test_deciding_again_comes_to_the_same() -> None:
