@@ -106,6 +106,20 @@ def test_a_second_stage_looks_where_the_first_was_unsure(start, robot, tmp_path)
     assert scene.running["cascade"].last_model.startswith("color 1.0.0")
 
 
+def test_the_shipped_stage_tells_a_court_with_walkers_from_a_meadow(start, robot, tmp_path):
+    """Both are of clips that it was fitted on: this is about the node, not about how good the stage is."""
+    bundle_or_skip("person_vehicle_stage")
+    scene = Scene(start, robot, tmp_path, model="person_vehicle_stage")
+    meadow, court = video_frame("bigbuckbunny.mp4", 60).image, video_frame("vtest.avi", 300).image
+    scene.show(meadow)
+    assert scene.show(meadow)["rejected.unwanted"] == 1
+    assert scene.show(court)["handed_on.wanted"] == 1
+    lawn = np.array([[20, 420, 60, 460]], np.float32)
+    assert scene.show(court, lawn)["received"] == 4
+    _, values = robot.status("cascade", lambda _, values: values["ledger.received"] == "4")
+    assert values["ledger.balanced"] == "True" and int(values["stage1.reject"]) >= 8
+
+
 # What is refused.
 
 
