@@ -65,8 +65,8 @@ def test_what_cannot_be_done_says_so(folder: Path) -> None:
     assert outcome.status == "failed" and "bundle.yaml" in outcome.reason
 
 
-def test_a_job_that_hangs_is_ended_with_its_children(folder: Path) -> None:
-    # A candidate that never answers: its worker waits for a picture that is a pipe without a writer.
+def hanging_job(folder: Path) -> Job:
+    """A candidate that never answers: its worker waits for a picture that is a pipe without a writer."""
     tiny_bundle(folder / "source", tiny_graph(folder / "tiny.onnx"))
     (folder / "pictures").mkdir()
     os.mkfifo(folder / "pictures" / "000.png")
@@ -81,8 +81,13 @@ def test_a_job_that_hangs_is_ended_with_its_children(folder: Path) -> None:
         "reference": "found.npz",
         "exact": None,
     }
+    return Job("measure", "hanging", args)
+
+
+def test_a_job_that_hangs_is_ended_with_its_children(folder: Path) -> None:
+    told = hanging_job(folder)
     before = set(psutil.Process().children(recursive=True))
-    outcome = LocalEngine().run(Job("measure", "hanging", args), folder, 6.0)
+    outcome = LocalEngine().run(told, folder, 6.0)
     assert outcome.status == "timeout" and "took longer than 6 s" in outcome.reason
     until = time.monotonic() + 10
     while set(psutil.Process().children(recursive=True)) - before and time.monotonic() < until:
@@ -140,7 +145,7 @@ def test_a_job_ends_when_the_study_is_killed(folder: Path) -> None:
 
 def test_a_crash_is_named_by_its_signal(folder: Path) -> None:
     """A real crash: the job's process is killed from outside, as the kernel does when memory runs out."""
-    told = _graph_job(folder, recipe=_recipe(), precision="int8")
+    told = hanging_job(folder)
     killed: list[int] = []
 
     def kill(_: str) -> None:
