@@ -130,14 +130,15 @@ def looks_otherwise(
 
     motion: (3, 3), where a point of before is now. False too where the place is no longer in the picture.
     """
-    left, top, right, bottom = _patch(box, before.shape)
+    patch = left, top, right, bottom = _patch(box, before.shape)
     if right - left < MIN_SIDE_PX or bottom - top < MIN_SIDE_PX:
         return False
-    there = _shown_at((left, top, right, bottom), motion, now)
-    if there is None:
+    there, then = _shown_at(patch, motion, now), _shown_at(patch, IDENTITY, before)
+    if there is None or then is None:
         return False
-    then = cv2.blur(before[top:bottom, left:right], (3, 3))
     there = cv2.blur(there, (3, 3))
+    # Blurred before it is cut out, as the other one is: else the two have other pixels at their borders.
+    then = cv2.blur(then, (3, 3))[SLACK_PX:-SLACK_PX, SLACK_PX:-SLACK_PX]
     correlation = float(cv2.matchTemplate(there, then, cv2.TM_CCOEFF_NORMED).max())
     if correlation >= SAME_CORRELATION:
         return False
