@@ -8,6 +8,7 @@ asked for, are prepared in the background, and happen between two frames.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -132,6 +133,8 @@ class ModelKeeper(Generic[R]):
         self._failed: dict[str, str] = {}
         self._failed_s: dict[str, float] = {}
         self._hanging: dict[int, float] = {}
+        # A run may come back while it is given up.
+        self._giving_up = threading.Lock()
         self._late_s, self._late_until_s = 0.0, 0.0
         self._retry_s, self._backoff_s, self._serving_s = 0.0, FIRST_RETRY_S, 0.0
         self._retrying = False
@@ -184,8 +187,9 @@ class ModelKeeper(Generic[R]):
 
     def done(self, model: LoadedModel[R]) -> bool:
         """End a use. False where it was given up meanwhile: the job is somebody else's."""
-        mine = self._slot.done(model)
-        begun_s = None if mine else self._hanging.pop(id(model), None)
+        with self._giving_up:
+            mine = self._slot.done(model)
+            begun_s = None if mine else self._hanging.pop(id(model), None)
         if begun_s is not None:
             now_s, name = time.monotonic(), model.report.actual.backend
             self._late_s, self._late_until_s = now_s - begun_s, now_s + LATE_MEMORY_S
@@ -210,11 +214,12 @@ class ModelKeeper(Generic[R]):
         now_s = time.monotonic()
         if now_s < self._late_until_s:
             after_s = max(after_s, 2.0 * self._late_s)
-        left = self._slot.abandon(after_s)
-        if left is None:
-            return None
-        model, job = left
-        self._hanging[id(model)] = now_s - after_s
+        with self._giving_up:
+            left = self._slot.abandon(after_s)
+            if left is None:
+                return None
+            model, job = left
+            self._hanging[id(model)] = now_s - after_s
         self._note(model, f"a run did not end within {after_s * 1e3:.0f} ms")
         self._retry_s = 0.0  # Nothing serves: the next best at once.
         return job

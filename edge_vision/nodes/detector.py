@@ -142,10 +142,13 @@ class DetectorNode(StageNode):
             return
         manifest = model.bundle.manifest
         threshold = model.runner.thresholds.score_threshold
-        self._label_info.publish(label_info_message(model.bundle.labels, threshold))
+        self._publish_safely(self._label_info, lambda: label_info_message(model.bundle.labels, threshold))
         method = f"{manifest.name} {manifest.version}"
         location = f"sha256:{model.bundle.sha256}"
-        self._vision_info.publish(vision_info_message(method, location, self._models_loaded))
+        # By any thread: the node may be deactivated just now.
+        self._publish_safely(
+            self._vision_info, lambda: vision_info_message(method, location, self._models_loaded)
+        )
 
     def on_params(self, names: set[str]) -> None:
         if names & MODEL_PARAMS:

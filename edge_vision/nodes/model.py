@@ -15,12 +15,12 @@ MODEL_PARAMS = {"model", "backend", "device", "precision", "threads", "strict_ba
 
 
 def wish_of(node: EdgeNode) -> ModelWish:
-    """What a node's parameters ask for. Raises BackendError for a precision that there is not."""
+    """What a node's parameters ask for. An empty device is left to the backend, as "auto" is."""
     params = node.params
     return ModelWish(
         params["model"],
         params["backend"],
-        BackendRequest(params["device"], params["precision"], params["threads"]),
+        BackendRequest(params["device"] or "auto", params["precision"], params["threads"]),
         params["strict_backend"],
         tuple(params["fallback"]),
     )

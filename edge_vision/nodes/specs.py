@@ -5,6 +5,7 @@ shipped YAML are made from it (the gate's are in `gate_spec.py`). Imports no ROS
 from __future__ import annotations
 
 from edge_vision.backends import FALLBACK
+from edge_vision.backends.base import PRECISIONS
 from edge_vision.core.cascade import PLAIN_THRESHOLD, CascadeConfig
 from edge_vision.core.detector_looks import LooksConfig
 from edge_vision.nodes.gate_spec import GATE
@@ -42,7 +43,7 @@ def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...
             "Device of the backend: auto, cpu, gpu, gpu:1, npu, cuda, ...; see docs/backends.md.",
             applies=applies,
         ),
-        Param("precision", "auto", "Precision asked for: auto, fp32, fp16, bf16, int8.", applies=applies),
+        Param("precision", "auto", "Precision asked for.", choices=PRECISIONS, applies=applies),
         Param(
             "threads",
             0,

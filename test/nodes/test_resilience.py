@@ -316,3 +316,13 @@ def set_model(node, model: str) -> bool:
     from rclpy.parameter import Parameter
 
     return node.set_parameters([Parameter("model", value=model)])[0].successful
+
+
+def test_a_precision_that_there_is_not_is_refused_at_once(start, robot):
+    running = start(overrides=OPEN)
+    answer = robot.set("detector", precision="fp3")
+    assert not answer.successful and "fp32" in answer.reason and "fp3" in answer.reason
+    assert robot.set("detector", device="").successful, "as auto"
+    camera = robot.publisher(Image, "image_raw")
+    camera.publish(image_message(picture(1), 1))
+    assert running.settled(1)["inferred"] == 1
