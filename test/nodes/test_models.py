@@ -111,7 +111,6 @@ def test_a_bundle_of_another_task_is_refused(start, robot):
         ({"backend": "tensorflow"}, "expected a backend out of auto, onnxruntime, openvino"),
         ({"device": "npu", "backend": "onnxruntime", "strict_backend": True}, "npu"),
         ({"precision": "int8", "backend": "onnxruntime", "strict_backend": True}, "int8"),
-        ({"precision": "fp7"}, "fp32, fp16, bf16, int8, mixed, got 'fp7'"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_an_error_in_the_status(start, robot, overrides, needle):
@@ -119,6 +118,14 @@ def test_a_request_that_cannot_be_met_is_an_error_in_the_status(start, robot, ov
     start([DetectorNode], {"detector": overrides})
     status, _ = robot.status("detector")
     assert status.level == b"\x02" and needle in status.message, status.message
+
+
+def test_a_precision_that_there_is_not_is_told_and_the_default_runs(start, robot):
+    start(overrides={"detector": {"precision": "fp7"}, "gate": {"enabled": False}})
+    robot.publisher(Image, "image_raw")
+    needle = "fp32, fp16, bf16, int8, mixed, got 'fp7'; running with 'auto'"
+    status, _ = robot.status("detector", lambda status, values: needle in status.message)
+    assert status.level == b"\x01" and status.message.startswith("parameter refused: precision")
 
 
 def test_a_fallback_is_loud_and_works(start, robot):
