@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge_vision.bundles.schema import nearest
+from edge_vision.optimize.agreement import SURE
 from edge_vision.optimize.errors import OptimizeError
 
 _HEAD = "{:38} {:>7} {:>7} {:>7} {:>6} {:>7} {:>5} {:>6} {:>5}  {}".format(
@@ -64,6 +65,11 @@ def candidate(report: Mapping[str, Any], name: str) -> str:
         f"  runs on {row['actual']['backend']} {row['actual']['version']}, {row['actual']['device']}, "
         f"precision {row['effective_precision']}, threads {row['actual']['threads']}",
     ]
+    if row["agreement_sure"] is not None:
+        lines.append(
+            f"  on the {row['sure_of']} pictures of which the fp32 model is sure (its best class leads by "
+            f"{SURE:g}) it is {row['agreement_sure']:.4f}; what is decided by is all pictures"
+        )
     if row.get("map") is not None:
         lines.append(f"  against the labels: mAP {row['map']:.3f}, at IoU 0.5 {row['map50']:.3f}")
     if row.get("quantized"):

@@ -19,13 +19,15 @@ from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.frame import Frame
 from edge_vision.core.preprocess import Preprocessor
 from edge_vision.core.specs import InputSpec
-from edge_vision.optimize import graph_edit, quantize
+from edge_vision.optimize import fit, graph_edit, quantize
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.clips import stored
 from edge_vision.optimize.recipes import Recipe
 
 GRAPH_FILE = "model.onnx"
 CHECKED_PICTURES = 4
+FITTED_PICTURES = 32
+"""Whose inputs of the layers are looked at: more cost time and change nothing."""
 
 
 def run(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,7 +65,8 @@ def _int8(model: Any, spec: InputSpec, recipe: Recipe, args: Mapping[str, Any]) 
         else:
             folded = quantize.folded(fp32)
             ranges = known_ranges(folded, tensors, Path(args["ranges"]))
-            made = quantize.quantized(folded, ranges, recipe, kept=args["kept"])
+            fits = known_fits(folded, ranges, recipe, tensors, Path(args["ranges"]))
+            made = quantize.quantized(folded, ranges, recipe, kept=args["kept"], fits=fits)
         exact = _exact(
             made, fp32, tensors[:: max(1, len(tensors) // CHECKED_PICTURES)][:CHECKED_PICTURES], out
         )
@@ -97,6 +100,20 @@ def known_ranges(folded: Any, tensors: Sequence[np.ndarray], file: Path) -> dict
         ranges = quantize.calibrate(folded, tensors)
         quantize.write_ranges(ranges, file)
     return ranges
+
+
+def known_fits(
+    folded: Any, ranges: fit.Ranges, recipe: Recipe, tensors: Sequence[np.ndarray], file: Path
+) -> dict[str, fit.Fit]:
+    """The roundings that were found for this size before, beside the file of the ranges, or those now."""
+    place = file.with_suffix(f".{recipe.largest_weight}.npz")
+    fits = fit.read_fits(place)
+    if fits is None:
+        moments = fit.moments(folded, tensors[:: -(-len(tensors) // FITTED_PICTURES)], ranges)
+        plain = quantize.quantized(folded, ranges, recipe)
+        fits = fit.fits(folded, plain, moments, recipe.largest_weight)
+        fit.write_fits(fits, place)
+    return fits
 
 
 def input_tensors(spec: InputSpec, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -1,7 +1,8 @@
 """Post-training quantization to int8 for runtimes that read QDQ graphs: ONNX Runtime and OpenVINO.
 
 Ranges of activations are the smallest and largest values on the calibration pictures; which nodes get
-quantizers is ONNX Runtime's own choice (`onnxruntime.quantization`), less those that are kept out.
+quantizers is ONNX Runtime's own choice (`onnxruntime.quantization`), less those that are kept out; how the
+weights are rounded is `fit`'s.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from edge_vision.backends.onnxruntime import DISABLED_OPTIMIZERS
 from edge_vision.bundles.onnx_writer import import_onnx
+from edge_vision.optimize import fit
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.graph_edit import load_model, op_types, tidy_opsets
 from edge_vision.optimize.recipes import Recipe
@@ -26,8 +28,6 @@ _INT8_OPS = ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInte
 LAYER_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Where the arithmetic is. Their activation belongs to them."""
 _ACTIVATIONS = ("Clip", "Relu", "LeakyRelu", "HardSwish", "Sigmoid")
-
-Ranges = Mapping[str, tuple[float, float]]
 
 
 def session(model: Any, exact: bool = False) -> Any:
@@ -111,9 +111,15 @@ def reader(name: str, tensors: Sequence[np.ndarray]) -> Any:
 
 
 def quantized(
-    model: Any, ranges: Ranges, recipe: Recipe, only: Sequence[str] = (), kept: Sequence[str] = ()
+    model: Any,
+    ranges: fit.Ranges,
+    recipe: Recipe,
+    only: Sequence[str] = (),
+    kept: Sequence[str] = (),
+    fits: Mapping[str, fit.Fit] | None = None,
 ) -> Any:
-    """A QDQ model of a folded one. only: nodes to quantize, empty = all; kept: nodes that stay in fp32."""
+    """A QDQ model of a folded one. only: nodes to quantize, empty = all; kept: nodes that stay in fp32; fits:
+    how weights are rounded, by layer: to nearest where there is none."""
     from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
     from onnxruntime.quantization.registry import QDQRegistry
@@ -135,6 +141,7 @@ def quantized(
     )
     quantizer.quantize_model()
     made = quantizer.model.model
+    fit.put(made, fits or {})
     tidy_opsets(made)
     return made
 
@@ -211,7 +218,7 @@ def _run_as_int8(model: Any) -> int:
     return sum(counts.get(op, 0) for op in _INT8_OPS)
 
 
-def write_ranges(ranges: Ranges, file: Path) -> None:
+def write_ranges(ranges: fit.Ranges, file: Path) -> None:
     """Keep them for the next graph of this size."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({name: list(pair) for name, pair in ranges.items()}), "utf-8")

@@ -31,6 +31,11 @@ class Recipe:
     why: str
     library_default: bool = False
 
+    @property
+    def largest_weight(self) -> int:
+        """The largest integer of a weight, of either sign."""
+        return 64 if self.reduce_range else 127
+
 
 def int8_recipe(backend: str, flags: Collection[str], machine: str = "") -> Recipe:
     """For a backend on a processor with these flags.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -30,6 +31,8 @@ def figures(outcome: Outcome, task: str) -> Row:
         "lost": found["lost"],
         "gained": found["gained"],
         "of": found["of"],
+        "agreement_sure": None if found["sure"] is None else round(found["sure"], 4),
+        "sure_of": found["sure_of"],
         "effective_precision": actual["precision"],
         "actual": actual,
         "status": "measured",
@@ -49,6 +52,20 @@ def line(row: Row) -> str:
     return (
         f"{row['id']:38} p50 {row['p50_ms']:7.2f} ms, {row['ratio_to_parent']:.2f} of its parent's, "
         f"agreement {row['agreement']:.3f}, {row['rss_mb']:.0f} MB, file {row['bytes'] / 1e6:.1f} MB"
+    )
+
+
+def kept_layers(found: Mapping[str, Any]) -> str:
+    """What the search of layers came to, in words: see `sensitivity`."""
+    kept, layers = found["kept"], found["layers"]
+    share = sum(layer["arithmetic"] for layer in layers[: len(kept)])
+    text = f"mixed precision: {len(kept)} of {len(layers)} layers stay in fp32, {share:.0%} of the arithmetic"
+    if found["holds"]:
+        return text
+    nearest = {one["kept"]: one["agreement"] for one in found["search"]}[len(kept)]
+    return (
+        f"{text}: the nearest, {nearest:.3f} on the calibration clip; {found['bound']:.3f} would take more "
+        "layers than are worth it, as fp16 weights agree more and are as fast then"
     )
 
 

@@ -19,7 +19,7 @@ from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.graphs import NAIVE, Graphs
 from edge_vision.optimize.jobs import Engine, Job, Outcome, keep, kept_outcome
 from edge_vision.optimize.report import wall_before, write_report
-from edge_vision.optimize.rows import Row, device, failure, figures, line, runtime_version
+from edge_vision.optimize.rows import Row, device, failure, figures, kept_layers, line, runtime_version
 from edge_vision.optimize.settings import BACKENDS, PRECISIONS, Settings
 
 Say = Callable[[str], None]
@@ -200,9 +200,9 @@ class Study:
         if "failure" in found:
             self._note(f"mixed precision: not searched: {found['failure']}")
         elif not found["kept"]:
-            self._note("mixed precision: int8 loses nothing on the calibration clip: no layer stays in fp32")
+            self._note("mixed precision: no layer helps on the calibration clip: none stays in fp32")
         else:
-            self._note(f"mixed precision: {len(found['kept'])} of {len(found['layers'])} layers stay in fp32")
+            self._note(kept_layers(found))
 
     def _note(self, text: str) -> None:
         self._notes.append(text)

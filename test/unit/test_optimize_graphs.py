@@ -18,7 +18,8 @@ from edge_vision.optimize import graph_edit, quantize
 from edge_vision.optimize.candidate import Candidate, Size, default_sizes
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.recipes import LIBRARY_DEFAULT, Recipe, cpu_flags, int8_recipe
-from edge_vision.optimize.sensitivity import bisect
+from edge_vision.optimize.rows import kept_layers
+from edge_vision.optimize.sensitivity import affordable, bisect
 
 NATIVE = Size(300, 300)
 
@@ -186,3 +187,17 @@ def test_the_search_finds_the_fewest_layers(needed: int) -> None:
 def test_where_nothing_holds_the_bound_all_layers_stay() -> None:
     k, tries = bisect(10, 0.99, lambda k: 0.5)
     assert k == 10 and dict(tries)[10] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "most"), [([0.1, 0.2, 0.2, 0.5], 3), ([0.9, 0.1], 1), ([0.25] * 4, 2), ([0.01] * 100, 50)]
+)
+def test_no_more_than_half_of_the_arithmetic_stays_in_fp32(arithmetic: list[float], most: int) -> None:
+    assert affordable(arithmetic) == most
+
+
+def test_a_bound_that_is_not_reached_is_told_with_the_nearest() -> None:
+    layers = [{"name": str(i), "arithmetic": 0.25} for i in range(4)]
+    found = {"layers": layers, "kept": ["0", "1"], "search": [{"kept": 2, "agreement": 0.97}], "bound": 0.99}
+    assert kept_layers({**found, "holds": True}).endswith("2 of 4 layers stay in fp32, 50% of the arithmetic")
+    assert "the nearest, 0.970 on the calibration clip; 0.990 would" in kept_layers({**found, "holds": False})
