@@ -27,6 +27,10 @@ from edge_vision.optimize.recipes import Recipe
 _INT8_OPS = ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat")
 LAYER_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Where the arithmetic is. Their activation belongs to them."""
+_IN_FP32 = ("LayerNormalization", "Softmax")
+"""Quantizers around these cost accuracy and time, as no runtime here has a faster 8-bit kernel. The same
+holds for the products of two activations in attention. ViT-Ti with them in int8 took 1.25 times as long in
+ONNX Runtime, and its outputs were 5 dB worse."""
 _ACTIVATIONS = ("Clip", "Relu", "LeakyRelu", "HardSwish", "Sigmoid")
 
 
@@ -135,7 +139,7 @@ def quantized(
         kinds[recipe.activations],
         TensorsData(CalibrationMethod.MinMax, data),
         list(only),
-        list(kept),
+        [*kept, *in_fp32(model)],
         list(QDQRegistry),
         {},
     )
@@ -144,6 +148,16 @@ def quantized(
     fit.put(made, fits or {})
     tidy_opsets(made)
     return made
+
+
+def in_fp32(model: Any) -> list[str]:
+    """Nodes that are never quantized."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in _IN_FP32 or (node.op_type == "MatMul" and not constants.intersection(node.input))
+    ]
 
 
 def library_default(file: Path, tensors: Sequence[np.ndarray]) -> Any:
@@ -158,14 +172,16 @@ def library_default(file: Path, tensors: Sequence[np.ndarray]) -> Any:
 
 
 def layers(model: Any) -> dict[str, tuple[str, ...]]:
-    """Layer -> its nodes: each convolution or matrix product with its activation, in the graph's order."""
+    """Layer -> its nodes: each convolution or matrix product that may be quantized, with its activation, in
+    the graph's order."""
+    never = set(in_fp32(model))
     readers: dict[str, list[Any]] = {}
     for node in model.graph.node:
         for tensor in node.input:
             readers.setdefault(tensor, []).append(node)
     found = {}
     for node in model.graph.node:
-        if node.op_type in LAYER_OPS and node.name:
+        if node.op_type in LAYER_OPS and node.name and node.name not in never:
             after = [
                 one for one in readers.get(node.output[0], ()) if one.op_type in _ACTIVATIONS and one.name
             ]
@@ -187,7 +203,11 @@ def effective(model: Any) -> dict[str, Any]:
             continue
         largest, types = max(largest, int(np.abs(values.astype(np.int32)).max())), types | {str(values.dtype)}
         per_channel += int(np.prod(weights[node.input[1]].dims) > 1)
-    names = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    names = {
+        node.output[0]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights
+    }
     computing = [node for node in model.graph.node if node.op_type in LAYER_OPS]
     return {
         "layers": len(computing),

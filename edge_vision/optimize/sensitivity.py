@@ -6,7 +6,7 @@ no more than a share of what int8 loses is found by bisection, as agreement grow
 that, more stay than need to). A share, because one clip is harder than another: what int8 loses on the
 calibration clip says little of what it loses elsewhere, but what helps there helps elsewhere.
 
-Layers that hold more than half of the arithmetic are never kept all: the graph would hardly be faster than
+Layers that hold most of the arithmetic are never kept all: the graph would hardly be faster than
 fp32 or fp16, which agree more. Where the bound asks for it, the nearest is taken, and said to be that.
 
 A clip has few objects, and each crosses the score threshold or does not: one threshold would tell little. So
@@ -46,7 +46,7 @@ LAYER_PICTURES = 6
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(-4, 5))
 """Added to the detector's own."""
 
-MOST_ARITHMETIC = 0.5
+MOST_ARITHMETIC = 0.4
 """Share of the multiplications that may stay in fp32."""
 
 Outputs = dict[str, np.ndarray]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from optimize_cases import pictures, tiny_bundle, tiny_graph
+from optimize_cases import pictures, tiny_bundle, tiny_graph, vit_graph
 
 from edge_vision.errors import EdgeVisionError
 from edge_vision.optimize import rows
@@ -42,6 +43,12 @@ def settings(tmp_path: Path, **others: object) -> Settings:
     clips = [str(pictures(tmp_path / name, 30, seed)) for seed, name in enumerate("ab")]
     values = {"backends": ("onnxruntime",), "threads": (1,), "measure_s": 0.1, "pictures": 10, **others}
     return Settings(str(model), (clips[0],), clips[1], **values)  # type: ignore[arg-type]
+
+
+def vit(tmp_path: Path, **others: object) -> Settings:
+    asked = settings(tmp_path, **others)
+    graph = vit_graph(tmp_path / "vit.onnx")
+    return replace(asked, model=str(tiny_bundle(tmp_path / "vit", graph)))
 
 
 def study(tmp_path: Path, asked: Settings, engine: Engine) -> dict:
@@ -108,6 +115,21 @@ def test_what_was_measured_under_other_clips_is_not_taken(tmp_path: Path) -> Non
 
 def _rest(asked: Settings) -> dict:
     return {n: getattr(asked, n) for n in ("backends", "threads", "measure_s", "pictures", "precisions")}
+
+
+def test_a_transformer_goes_through_both_runtimes(tmp_path: Path) -> None:
+    """Its weights are random: that it runs, and how far int8's outputs are off, is all that is said."""
+    pytest.importorskip("openvino")
+    asked = vit(tmp_path, backends=("onnxruntime", "openvino"), precisions=("fp32", "int8", "mixed"))
+    report = study(tmp_path, replace(asked, sizes=("native",)), Here())
+    rows = {row["id"]: row for row in report["rows"]}
+    for backend in ("onnxruntime", "openvino"):
+        row = rows[f"{backend}-int8-64x64-t1"]
+        assert row["status"] != "failed" and row["quantized"]["layers_quantized"] == 14
+        assert abs(row["saturation_db"]) < 1.0
+    layers = report["sensitivity"]["layers"]
+    assert len(layers) == 14 and all(15 < layer["sqnr_db"] < 100 for layer in layers)
+    assert sum(layer["arithmetic"] for layer in layers) == pytest.approx(1.0, abs=1e-3)
 
 
 @pytest.mark.parametrize(("load", "told"), [(None, False), (0.4, False), (1.0, False), (7.5, True)])
