@@ -106,7 +106,7 @@ def known_fits(
     folded: Any, ranges: fit.Ranges, recipe: Recipe, tensors: Sequence[np.ndarray], file: Path
 ) -> dict[str, fit.Fit]:
     """The roundings that were found for this size before, beside the file of the ranges, or those now."""
-    place = file.with_suffix(f".{recipe.largest_weight}.npz")
+    place = file.with_suffix(f".{recipe.largest_weight}{'s' * recipe.symmetric}.npz")
     fits = fit.read_fits(place)
     if fits is None:
         moments = fit.moments(folded, tensors[:: -(-len(tensors) // FITTED_PICTURES)], ranges)

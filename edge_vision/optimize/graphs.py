@@ -10,6 +10,7 @@ from edge_vision.bundles.store import Bundle
 from edge_vision.optimize import recipes
 from edge_vision.optimize.candidate import Candidate, Size
 from edge_vision.optimize.jobs import Job, Outcome
+from edge_vision.optimize.settings import BUILT
 
 NAIVE = "int8_default"
 """A precision that is only there to be compared with."""
@@ -31,7 +32,9 @@ class Graphs:
         """Within the study's folder. Runtimes and thread counts share a graph."""
         if self._is_source(candidate):
             return "source"
-        return f"graphs/{candidate.graph_precision}-{candidate.size}"
+        # What TensorRT reads is another int8.
+        kind = "tensorrt-" if candidate.backend in BUILT and self._recipe(candidate) else ""
+        return f"graphs/{kind}{candidate.graph_precision}-{candidate.size}"
 
     def made(self, candidate: Candidate, kept: Sequence[str]) -> Outcome:
         """bytes, sha256, and for int8 what came out, see `graph`. kept: nodes that mixed leaves in fp32."""

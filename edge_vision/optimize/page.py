@@ -10,6 +10,7 @@ from typing import Any
 
 from edge_vision.bundles.store import load_bundle
 from edge_vision.optimize import explain, pictures, plot
+from edge_vision.optimize.choose import UNMEASURED
 from edge_vision.optimize.report import write_text
 
 _STYLE = """
@@ -80,7 +81,7 @@ def _table(report: Mapping[str, Any]) -> str:
     heads = ["candidate", *(name for name, _, _ in columns), "file MB", "why"]
     lines = [f"<tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"]
     for row in report["rows"]:
-        if row["status"] == "failed":
+        if row["status"] in UNMEASURED:
             text = f"<td>{escape(row['id'])}</td><td colspan={len(heads) - 1}>{escape(row['reason'])}</td>"
             lines.append(f"<tr class=failed>{text}</tr>")
             continue

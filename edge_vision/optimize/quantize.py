@@ -141,7 +141,7 @@ def quantized(
         list(only),
         [*kept, *in_fp32(model)],
         list(QDQRegistry),
-        {},
+        {"ActivationSymmetric": True, "QuantizeBias": False} if recipe.symmetric else {},
     )
     quantizer.quantize_model()
     made = quantizer.model.model

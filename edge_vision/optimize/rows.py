@@ -10,6 +10,7 @@ from typing import Any
 
 from edge_vision.backends.host import usable_cores
 from edge_vision.optimize import recipes
+from edge_vision.optimize.choose import UNMEASURED
 from edge_vision.optimize.jobs import Outcome
 
 Row = dict[str, Any]
@@ -47,7 +48,7 @@ def failure(outcome: Outcome) -> Row:
 
 def line(row: Row) -> str:
     """One line when it is done."""
-    if row["status"] == "failed":
+    if row["status"] in UNMEASURED:
         return f"{row['id']:38} {row['reason']}"
     return (
         f"{row['id']:38} p50 {row['p50_ms']:7.2f} ms, {row['ratio_to_parent']:.2f} of its parent's, "
@@ -57,6 +58,10 @@ def line(row: Row) -> str:
 
 def kept_layers(found: Mapping[str, Any]) -> str:
     """What the search of layers came to, in words: see `sensitivity`."""
+    if "failure" in found:
+        return f"mixed precision: not searched: {found['failure']}"
+    if not found["kept"]:
+        return "mixed precision: no layer helps on the calibration clip: none stays in fp32"
     kept, layers = found["kept"], found["layers"]
     share = sum(layer["arithmetic"] for layer in layers[: len(kept)])
     text = f"mixed precision: {len(kept)} of {len(layers)} layers stay in fp32, {share:.0%} of the arithmetic"

@@ -13,8 +13,9 @@ from edge_vision.backends import available_backends
 from edge_vision.backends.host import usable_cores
 from edge_vision.bundles.store import load_bundle
 from edge_vision.optimize import prepare, recipes, rows
+from edge_vision.optimize.built import built_rows
 from edge_vision.optimize.candidate import Candidate, Size, default_sizes
-from edge_vision.optimize.choose import ALIKE, decide, misses
+from edge_vision.optimize.choose import ALIKE, UNMEASURED, decide, misses
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.graphs import NAIVE, Graphs
 from edge_vision.optimize.jobs import Engine, Job, Outcome, keep, kept_outcome
@@ -61,6 +62,10 @@ class Study:
             self._every_cell()
         else:
             self._search()
+        args = self._wanted_precisions(), self._native, self._graphs, self._kept_nodes(), self._job
+        for row in built_rows(self._settings.built, *args):
+            self._rows[row["id"]] = row
+            self._say(line(row))
         return self._write(complete=True)
 
     def _every_cell(self) -> None:
@@ -181,7 +186,7 @@ class Study:
             }
             outcome = self._job(Job("sensitivity", "sensitivity", args))
             self._sensitivity = outcome.result if outcome.status == "done" else {"failure": outcome.reason}
-            self._tell_layers(self._sensitivity)
+            self._note(kept_layers(self._sensitivity))
         return ["mixed"] if self._sensitivity.get("kept") else []
 
     def _kept_nodes(self) -> list[str]:
@@ -195,14 +200,6 @@ class Study:
         losses = [1.0 - row["agreement"] for row in self._measured() if row["precision"] == "int8"]
         allowed = 0.8 * self._settings.max_accuracy_loss
         return round(max(0.05, min([0.5, *(allowed / loss for loss in losses if loss > 0)])), 2)
-
-    def _tell_layers(self, found: Mapping[str, Any]) -> None:
-        if "failure" in found:
-            self._note(f"mixed precision: not searched: {found['failure']}")
-        elif not found["kept"]:
-            self._note("mixed precision: no layer helps on the calibration clip: none stays in fp32")
-        else:
-            self._note(kept_layers(found))
 
     def _note(self, text: str) -> None:
         self._notes.append(text)
@@ -221,7 +218,7 @@ class Study:
 
     def _usable_backends(self) -> list[str]:
         available = available_backends()
-        wanted = self._settings.backends or tuple(b for b in BACKENDS if available.get(b, "") is None)
+        wanted = self._settings.measured or tuple(b for b in BACKENDS if available.get(b, "") is None)
         lacking = [f"{name}: {available[name]}" for name in wanted if available.get(name) is not None]
         if lacking or not wanted:
             raise OptimizeError("; ".join(lacking) or "no runtime is installed: pip install onnxruntime")
@@ -275,7 +272,7 @@ class Study:
         )
 
     def _measured(self) -> list[Row]:
-        return [row for row in self._rows.values() if row["status"] != "failed"]
+        return [row for row in self._rows.values() if row["status"] not in UNMEASURED]
 
     def _decide(self) -> Any:
         return decide(list(self._rows.values()), self._settings)

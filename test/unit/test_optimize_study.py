@@ -7,11 +7,15 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 from optimize_cases import pictures, tiny_bundle, tiny_graph, vit_graph
 
+from edge_vision.backends.tensorrt import TensorRtRtxBackend
 from edge_vision.errors import EdgeVisionError
-from edge_vision.optimize import rows
+from edge_vision.optimize import explain, rows
 from edge_vision.optimize.job import KINDS
 from edge_vision.optimize.jobs import Engine, Job, Outcome
 from edge_vision.optimize.settings import Settings
@@ -130,6 +134,39 @@ def test_a_transformer_goes_through_both_runtimes(tmp_path: Path) -> None:
     layers = report["sensitivity"]["layers"]
     assert len(layers) == 14 and all(15 < layer["sqnr_db"] < 100 for layer in layers)
     assert sum(layer["arithmetic"] for layer in layers) == pytest.approx(1.0, abs=1e-3)
+
+
+def with_engines(tmp_path: Path) -> Settings:
+    values = {"backends": ("onnxruntime", "tensorrt_rtx"), "sizes": ("native",)}
+    return settings(tmp_path, precisions=("fp32", "int8"), **values)
+
+
+def test_an_engine_is_built_and_can_not_be_chosen(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    report = study(tmp_path, with_engines(tmp_path), Here())
+    rows = {row["id"]: row for row in report["rows"]}
+    for precision in ("fp32", "int8"):
+        row = rows[f"tensorrt_rtx-{precision}-64x64-t1"]
+        assert row["status"] == "built" and row["reason"].startswith("built, not run: an engine of")
+        assert row["engine_bytes"] > 1000 and "relative" not in row
+    assert report["chosen"].startswith("onnxruntime")
+    assert not any(name.startswith("tensorrt") for name in report["decision"]["front"])
+    graph = onnx.load(tmp_path / "out" / "graphs" / "tensorrt-int8-64x64" / "model.onnx").graph
+    held = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    zeros = [held[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert len(zeros) >= 2 and all(zero.dtype == np.int8 and not zero.any() for zero in zeros)
+    assert held["bias"].dtype == np.float32
+    assert "built: built, not run" in explain.table(report)
+
+
+def test_where_the_builder_is_not_installed_the_row_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TensorRtRtxBackend, "module", "tensorrt_of_nowhere")
+    report = study(tmp_path, with_engines(tmp_path), Here())
+    (row, other) = [row for row in report["rows"] if row["backend"] == "tensorrt_rtx"]
+    assert row["status"] == other["status"] == "failed" and report["chosen"]
+    assert "the package tensorrt_of_nowhere is not installed: pip install" in row["reason"]
 
 
 @pytest.mark.parametrize(("load", "told"), [(None, False), (0.4, False), (1.0, False), (7.5, True)])
