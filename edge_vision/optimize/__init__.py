@@ -5,6 +5,7 @@
     source        the model that was given, as a bundle; the same at other input sizes
     candidate     one cell of the table: backend, precision, input size, threads
     prepare       what comes first: the bundle and the pictures
+    runtimes      which backends are measured
     study         the order of the work; each step is a job that was done before or is done now
     jobs          the seam: a job is told in JSON and answered in JSON, here by a process of its own
     job           that process

@@ -24,7 +24,6 @@ from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.clips import stored
 from edge_vision.optimize.recipes import Recipe
 
-GRAPH_FILE = "model.onnx"
 CHECKED_PICTURES = 4
 FITTED_PICTURES = 32
 """Whose inputs of the layers are looked at: more cost time and change nothing."""
@@ -122,10 +121,13 @@ def input_tensors(spec: InputSpec, pictures: Sequence[np.ndarray]) -> list[np.nd
     return [preprocessor.prepare(Frame(picture, 0, "", "bgr8"))[0].copy() for picture in pictures]
 
 
-def write_variant(source: Bundle, out: Path, data: bytes, spec: InputSpec, precision: str) -> Bundle:
-    """A bundle like the source with another graph and input size. Raises BundleError."""
+def write_variant(
+    source: Bundle, out: Path, data: bytes, spec: InputSpec, precision: str, kind: str = "onnx"
+) -> Bundle:
+    """A bundle like the source with another graph and input size. kind: the graph's format and its file's
+    ending. Raises BundleError."""
     told = {"int8_default": "int8"}.get(precision, precision)
-    graph = GraphSpec(GRAPH_FILE, "onnx", told, hashlib.sha256(data).hexdigest())
+    graph = GraphSpec(f"model.{kind}", kind, told, hashlib.sha256(data).hexdigest())
     stem = re.sub(r"[^a-z0-9_]", "_", f"_{precision}_{Size.of(spec)}")
     manifest = replace(
         source.manifest,
@@ -136,7 +138,7 @@ def write_variant(source: Bundle, out: Path, data: bytes, spec: InputSpec, preci
         labels_file="labels.txt",
     )
     labels = "".join(f"{label}\n" for label in source.labels).encode()
-    files = {GRAPH_FILE: data, "labels.txt": labels}
+    files = {graph.file: data, "labels.txt": labels}
     licence = source.folder / "LICENSE"
     if licence.is_file() and not licence.is_symlink():
         files["LICENSE"] = licence.read_bytes()

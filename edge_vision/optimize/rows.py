@@ -83,7 +83,10 @@ def device(flags: frozenset[str]) -> dict[str, Any]:
         "flags": [flag for flag in known if flag in flags],
         "system": platform.platform(),
         "load": load(),
-        "versions": {name: runtime_version(name) for name in ("onnxruntime", "openvino", "onnx", "numpy")},
+        "versions": {
+            name: runtime_version(name)
+            for name in ("onnxruntime", "openvino", "ai-edge-litert", "onnx", "numpy")
+        },
     }
 
 

@@ -12,7 +12,9 @@ from edge_vision.optimize.errors import OptimizeError
 
 FILE = "settings.json"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "mixed")
-BACKENDS = ("onnxruntime", "openvino")
+BACKENDS = ("onnxruntime", "openvino", "litert")
+READ_ONNX = ("onnxruntime", "openvino")
+"""Those that run what is made here; LiteRT runs the one TFLite graph that a bundle brings."""
 BUILT = ("tensorrt_rtx",)
 """Backends whose engines are built and not run, where they are asked for."""
 MIN_PICTURES = 8

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edge_vision.backends import available_backends
 from edge_vision.backends.host import usable_cores
 from edge_vision.bundles.store import load_bundle
 from edge_vision.optimize import prepare, recipes, rows
@@ -21,7 +20,9 @@ from edge_vision.optimize.graphs import NAIVE, Graphs
 from edge_vision.optimize.jobs import Engine, Job, Outcome, keep, kept_outcome
 from edge_vision.optimize.report import wall_before, write_report
 from edge_vision.optimize.rows import Row, device, failure, figures, kept_layers, line, runtime_version
-from edge_vision.optimize.settings import BACKENDS, PRECISIONS, Settings
+from edge_vision.optimize.runtimes import first_precision, usable_backends
+from edge_vision.optimize.settings import PRECISIONS, READ_ONNX, Settings
+from edge_vision.optimize.source import TFLITE
 
 Say = Callable[[str], None]
 
@@ -37,13 +38,15 @@ class Study:
         self._started = time.monotonic() - wall_before(folder)
         self._prepared = prepare.prepared(folder, settings, say)
         self._bundle = load_bundle(f"{folder / 'source'}{os.sep}")
+        has_tflite = (folder / TFLITE).is_dir()
+        self._tflite = load_bundle(f"{folder / TFLITE}{os.sep}") if has_tflite else None
         self._native = Size.of(self._bundle.manifest.input)
         self._task = self._bundle.manifest.task
         self._flags = recipes.cpu_flags()
-        self._backends = self._usable_backends()
+        self._backends = usable_backends(settings, self._tflite)
         self._sizes = self._wanted_sizes()
         self._threads = list(settings.threads) or sorted({1, usable_cores()})
-        self._graphs = Graphs(self._bundle, self._prepared["pictures"], self._flags, self._job)
+        self._graphs = Graphs(self._bundle, self._tflite, self._prepared["pictures"], self._flags, self._job)
         self._rows: dict[str, Row] = {}
         self._notes: list[str] = list(filter(None, [rows.busy(rows.load(), usable_cores())]))
         self._sensitivity: Mapping[str, Any] | None = None
@@ -56,8 +59,8 @@ class Study:
         if base["status"] == "failed":
             raise OptimizeError(f"the fp32 model does not run on {self.baseline.backend}: {base['reason']}")
         self._write(complete=False)
-        native = self._native
-        self._measure_all(Candidate(b, "fp32", native, t) for b in self._backends for t in self._threads)
+        firsts = [(b, first_precision(b, self._tflite)) for b in self._backends]
+        self._measure_all(Candidate(b, p, self._native, t) for b, p in firsts for t in self._threads)
         if self._settings.exhaustive:
             self._every_cell()
         else:
@@ -72,7 +75,7 @@ class Study:
         for mixed in (False, True):
             cells = [(size, backend) for size in self._sizes for backend in self._backends]
             for size, backend in cells:
-                for precision in self._mixed() if mixed else self._precisions(backend, size):
+                for precision in self._mixed(backend) if mixed else self._precisions(backend, size):
                     self._measure_all(Candidate(backend, precision, size, t) for t in self._threads)
 
     def _search(self) -> None:
@@ -81,9 +84,9 @@ class Study:
         threads = {backend: self._best_threads(backend) for backend in self._backends}
         for mixed in (False, True):
             for backend in self._backends:
-                precisions = self._mixed() if mixed else self._precisions(backend, self._native)
+                precisions = self._mixed(backend) if mixed else self._precisions(backend, self._native)
                 self._measure_all(Candidate(backend, p, self._native, threads[backend]) for p in precisions)
-        for backend in self._backends:
+        for backend in self._read_onnx:
             best = self._fastest(backend)
             for size in self._sizes[1:]:
                 self._measure_all([Candidate(backend, best, size, threads[backend])])
@@ -102,7 +105,11 @@ class Study:
     @property
     def baseline(self) -> Candidate:
         """What all is compared with: the fp32 model as it came."""
-        return Candidate(self._backends[0], "fp32", self._native, self._threads[0])
+        return Candidate(self._read_onnx[0], "fp32", self._native, self._threads[0])
+
+    @property
+    def _read_onnx(self) -> list[str]:
+        return [backend for backend in self._backends if backend in READ_ONNX]
 
     def measure(self, candidate: Candidate) -> Row:
         """The row of a candidate, measured now or before."""
@@ -168,13 +175,13 @@ class Study:
         return self.baseline
 
     # Layers that stay in fp32.
-    def _mixed(self) -> list[str]:
+    def _mixed(self, backend: str) -> list[str]:
         """["mixed"] where it is wanted and there are layers to keep in fp32: searched once, after int8 was
         measured."""
-        if "mixed" not in self._wanted_precisions():
+        if "mixed" not in self._wanted_precisions() or backend not in READ_ONNX:
             return []
         if self._sensitivity is None:
-            recipe = recipes.int8_recipe(self._backends[0], self._flags)
+            recipe = recipes.int8_recipe(self._read_onnx[0], self._flags)
             args = {
                 "source": "source",
                 "recipe": asdict(recipe),
@@ -216,14 +223,6 @@ class Study:
         keep(job, outcome, self._folder)
         return outcome
 
-    def _usable_backends(self) -> list[str]:
-        available = available_backends()
-        wanted = self._settings.measured or tuple(b for b in BACKENDS if available.get(b, "") is None)
-        lacking = [f"{name}: {available[name]}" for name in wanted if available.get(name) is not None]
-        if lacking or not wanted:
-            raise OptimizeError("; ".join(lacking) or "no runtime is installed: pip install onnxruntime")
-        return list(wanted)
-
     def _wanted_sizes(self) -> list[Size]:
         """Native first: it is the parent of the others."""
         if not self._settings.sizes:
@@ -243,6 +242,8 @@ class Study:
 
     def _precisions(self, backend: str, size: Size) -> list[str]:
         """Those that make sense for a runtime here, but for mixed."""
+        if backend not in READ_ONNX:
+            return [first_precision(backend, self._tflite)] if size == self._native else []
         wanted = [p for p in self._wanted_precisions() if p != "mixed"]
         if backend != "openvino" or not any(flag in self._flags for flag in recipes.BF16_FLAGS):
             wanted = [p for p in wanted if p != "bf16"]
