@@ -69,8 +69,8 @@ def kept_layers(found: Mapping[str, Any]) -> str:
         return text
     nearest = {one["kept"]: one["agreement"] for one in found["search"]}[len(kept)]
     return (
-        f"{text}: the nearest, {nearest:.3f} on the calibration clip; {found['bound']:.3f} would take more "
-        "layers than are worth it, as fp16 weights agree more and are as fast then"
+        f"{text}: as many as are worth it, since with more, fp16 weights agree more and are as fast; that is "
+        f"the nearest, {nearest:.3f} on the calibration clip instead of {found['bound']:.3f}"
     )
 
 

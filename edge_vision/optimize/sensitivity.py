@@ -7,7 +7,7 @@ that, more stay than need to). A share, because one clip is harder than another:
 calibration clip says little of what it loses elsewhere, but what helps there helps elsewhere.
 
 Layers that hold most of the arithmetic are never kept all: the graph would hardly be faster than
-fp32 or fp16, which agree more. Where the bound asks for it, the nearest is taken, and said to be that.
+fp32 or fp16, which agree more. Where the bound asks for more, as many stay as may, and that is said.
 
 A clip has few objects, and each crosses the score threshold or does not: one threshold would tell little. So
 a detector's agreement here is the mean over thresholds around its own.
@@ -101,8 +101,6 @@ def run(args: Mapping[str, Any]) -> dict[str, Any]:
     bound = 1.0 - args["share"] * (1.0 - plain)
     most = affordable([float(layer["arithmetic"]) for layer in layers])
     k, tries = bisect(most, bound, lambda k: plain if k == 0 else agreement_with(k))
-    if dict(tries)[k] < bound:
-        k = max(tries, key=lambda one: (one[1], -one[0]))[0]
     kept = order[:k]
     return {
         "layers": layers,
