@@ -41,8 +41,8 @@ class GateDecision:
 
     regions: (n, 4) float32 xyxy_px of what is new. camera_motion: (3, 3) float64, moves a point of the frame
     before to where it is in this one, source pixels; None where it is not known. looked: False where the
-    frame was skipped unseen; then the camera's motion is assumed to be none, and the next frame's is since the
-    last one that was looked at.
+    frame was skipped unseen; the camera's motion is then assumed to be none, and the next frame's is since
+    the last one that was looked at.
     """
 
     passed: bool
