@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
 from edge_vision.backends.host import usable_cores
+from edge_vision.core.patience import Patience, within
 from edge_vision.errors import BackendError, BackendUnavailable
 
 if TYPE_CHECKING:
@@ -182,7 +183,10 @@ def _load(bundle: Bundle, attempt: _Attempt, strict: bool) -> Session:
         )
     has_it = request.precision in {graph.precision for graph in graphs}
     path, graph = bundle.graph_path(backend.graph_formats, request.precision if has_it else "auto")
-    session = backend.load(path, request)
+    try:
+        session = within(backend.load_limit_s, lambda: backend.load(path, request), lambda late: late.close())
+    except Patience as error:
+        raise BackendError(f"{backend.name}: loading hangs, {error}") from None
     session.actual = _completed(session.actual, graph.precision, request)
     if strict and request.precision not in ("auto", session.actual.precision):
         session.close()
