@@ -13,10 +13,11 @@ class Patience(Exception):
     """The work did not end in time."""
 
 
-def within(limit_s: float, work: Callable[[], T], late: Callable[[T], None]) -> T:
+def within(limit_s: float, work: Callable[[], T], late: Callable[[T | None], object]) -> T:
     """What `work` returns or raises, done by a thread of its own.
 
-    Raises Patience after limit_s seconds; what it returns after all goes to `late`, in that thread.
+    Raises Patience after limit_s seconds. What it returns after all goes to `late`, in that thread; None
+    where it raised.
     """
     errand = _Errand(work, late)
     threading.Thread(target=errand.run, name="edge_vision errand", daemon=True).start()
@@ -24,36 +25,33 @@ def within(limit_s: float, work: Callable[[], T], late: Callable[[T], None]) -> 
 
 
 class _Errand(Generic[T]):
-    def __init__(self, work: Callable[[], T], late: Callable[[T], None]) -> None:
+    def __init__(self, work: Callable[[], T], late: Callable[[T | None], object]) -> None:
         self._work, self._late = work, late
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._left = False
-        self._result: list[T] = []
+        self._result: T | None = None
         self._error: BaseException | None = None
 
     def run(self) -> None:
         try:
-            result = self._work()
+            self._result = self._work()
         except BaseException as error:
             self._error = error
-            self._ended.set()
-            return
         with self._lock:
-            left = self._left
-            self._result.append(result)
             self._ended.set()
+            left = self._left
         if left:
-            self._late(result)
+            self._late(self._result)
 
     def wait(self, limit_s: float) -> T:
         try:
             self._ended.wait(limit_s)
         finally:  # A Ctrl-C leaves it as well.
             with self._lock:
-                self._left = not self._result
-        if self._error is not None:
-            raise self._error
+                self._left = not self._ended.is_set()
         if self._left:
             raise Patience(f"no end after {limit_s:g} s")
-        return self._result[0]
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[return-value]

@@ -337,7 +337,7 @@ def test_a_first_run_that_hangs_is_left_and_the_next_best_serves(desk, monkeypat
 
     monkeypatch.setattr(FaultySession, "run", run)
     # Those of other tests may be closed now, too.
-    monkeypatch.setattr(FaultySession, "close", closed.append)
+    monkeypatch.setattr(FaultySession, "close", lambda session: closed.append(session))
     # Long enough for the next best on a busy machine.
     monkeypatch.setattr(keeper, "WARM_UP_LIMIT_S", 3.0)
     desk.keeper.start(FAKE)

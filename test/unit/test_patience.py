@@ -34,15 +34,14 @@ def test_what_hangs_is_left_and_what_it_gives_at_last_is_handed_on():
     assert handed.wait(30) and late == ["a session"]
 
 
-def test_an_error_after_all_is_nobodys():
-    go_on, ended = threading.Event(), threading.Event()
+def test_an_error_after_all_is_told_of_too():
+    go_on, late, handed = threading.Event(), [], threading.Event()
 
     def work():
         go_on.wait(30)
-        ended.set()
         raise OSError("too late")
 
     with pytest.raises(Patience):
-        within(0.01, work, nobody)
+        within(0.01, work, lambda result: (late.append(result), handed.set()))
     go_on.set()
-    assert ended.wait(30)
+    assert handed.wait(30) and late == [None]
