@@ -196,6 +196,11 @@ def _load(bundle: Bundle, attempt: _Attempt, strict: bool) -> Session:
     return session
 
 
+def _close(session: Session | None) -> None:
+    if session is not None:
+        session.close()
+
+
 def _completed(actual: BackendActual, graph_precision: str, request: BackendRequest) -> BackendActual:
     """Fill in what the runtime does not tell from the graph, and note what differs from the request."""
     precision = graph_precision if actual.precision == "unavailable" else actual.precision

@@ -13,7 +13,7 @@ class Patience(Exception):
     """The work did not end in time."""
 
 
-def within(limit_s: float, work: Callable[[], T], late: Callable[[T | None], object]) -> T:
+def within(limit_s: float, work: Callable[[], T], late: Callable[[T | None], None]) -> T:
     """What `work` returns or raises, done by a thread of its own.
 
     Raises Patience after limit_s seconds. What it returns after all goes to `late`, in that thread; None
@@ -25,7 +25,7 @@ def within(limit_s: float, work: Callable[[], T], late: Callable[[T | None], obj
 
 
 class _Errand(Generic[T]):
-    def __init__(self, work: Callable[[], T], late: Callable[[T | None], object]) -> None:
+    def __init__(self, work: Callable[[], T], late: Callable[[T | None], None]) -> None:
         self._work, self._late = work, late
         self._lock = threading.Lock()
         self._ended = threading.Event()
