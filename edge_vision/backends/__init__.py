@@ -183,10 +183,12 @@ def _load(bundle: Bundle, attempt: _Attempt, strict: bool) -> Session:
         )
     has_it = request.precision in {graph.precision for graph in graphs}
     path, graph = bundle.graph_path(backend.graph_formats, request.precision if has_it else "auto")
+
+    def load() -> Session:
+        return backend.load(path, request)
+
     try:
-        session = within(
-            backend.load_limit_s, lambda: backend.load(path, request), lambda late: late and late.close()
-        )
+        session = within(backend.load_limit_s, load, _close)
     except Patience as error:
         raise BackendError(f"{backend.name}: loading hangs, {error}") from None
     session.actual = _completed(session.actual, graph.precision, request)
