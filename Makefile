@@ -26,7 +26,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover soak evaluate-gate evaluate-cascade optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top lock clean distclean
+.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-pipelining soak evaluate-gate evaluate-cascade optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top lock clean distclean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -75,6 +75,9 @@ bench-backends: setup-bench  ## Compare the runtimes, and PyTorch; results in ou
 
 bench-diagnostics: setup-test  ## Measure the diagnostics; results in out/bench/diagnostics.json
 	$(VENV_PYTHON) bench/diagnostics.py --minutes $(MINUTES) $(ARGS)
+
+bench-pipelining: setup  ## Does preparing a frame ahead pay? Results in out/bench/pipelining.json
+	$(VENV_PYTHON) bench/pipelining.py $(ARGS)
 
 bench-failover: setup-test  ## Measure how fast another backend or model takes over; results in out/bench/failover.json
 	$(VENV_PYTHON) bench/failover.py $(ARGS)

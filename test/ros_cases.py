@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -16,7 +18,7 @@ rclpy = pytest.importorskip("rclpy", reason="rclpy is not there: source ROS 2, o
 pytest.importorskip("vision_msgs", reason="vision_msgs is not there: install it, or run `make setup`")
 
 from builtin_interfaces.msg import Time  # noqa: E402
-from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
 from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
 from model_cases import SSD, bundle_or_skip  # noqa: E402
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParametersAtomically  # noqa: E402
@@ -33,13 +35,14 @@ from rclpy.qos import (  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from vision_msgs.msg import Detection2DArray  # noqa: E402
 
-from edge_vision.nodes import run  # noqa: E402
+from edge_vision.nodes import base, run  # noqa: E402
 from edge_vision.nodes.base import EdgeNode  # noqa: E402
 from edge_vision.nodes.cascade import CascadeNode  # noqa: E402
 from edge_vision.nodes.detector import DetectorNode  # noqa: E402
 from edge_vision.nodes.diagnostics import DiagnosticsNode  # noqa: E402
 from edge_vision.nodes.gate import GateNode  # noqa: E402
 from edge_vision.nodes.link import Hub  # noqa: E402
+from edge_vision.nodes.monitor import eager_discovery  # noqa: E402
 from edge_vision.nodes.source import SourceNode  # noqa: E402
 
 CHAIN: tuple[type[EdgeNode], ...] = (GateNode, CascadeNode, DetectorNode)
@@ -50,7 +53,7 @@ LATCHED = QoSProfile(
 )
 SENSOR = qos_profile_sensor_data
 # A liveness limit, not a measurement: generous, because the machine is shared.
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 # For the gate: no frame passes for a time's sake, however fast or slowly a test runs, and none at random.
 AS_SEEN = {
     "max_blind_ms": 60000.0,
@@ -100,6 +103,18 @@ def matched(topic: str) -> bool:
     return all(count() for count in counts)
 
 
+@contextmanager
+def _reporting_often(kinds: Sequence[type[EdgeNode]]) -> Iterator[None]:
+    """Nodes that are built in here report five times a second, and so hardly any test waits for a report.
+
+    Not beside a diagnostics node, which counts on one report a second.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if DiagnosticsNode not in kinds:
+            patch.setattr(base, "STATUS_PERIOD_S", 0.2)
+        yield
+
+
 class Running:
     """Nodes of one process, built, brought up, spun and ended as the executables do it."""
 
@@ -114,16 +129,18 @@ class Running:
     ) -> None:
         if need_model and DetectorNode in kinds and "model" not in (overrides or {}).get("detector", {}):
             bundle_or_skip(SSD)
-        # A named backend: auto takes whichever is faster on the machine that runs the tests.
-        chosen = {"backend": "onnxruntime"} if DetectorNode in kinds else {}
+        # A named backend: auto takes whichever is faster on the machine that runs the tests. No watchdog: on
+        # a machine that others load, a run that takes long is no hang.
+        chosen = {"backend": "onnxruntime", "watchdog_ms": 0.0} if DetectorNode in kinds else {}
         overrides = {**(overrides or {}), "detector": {**chosen, **(overrides or {}).get("detector", {})}}
         rclpy.init(args=["test", "--ros-args", *ros_args], domain_id=domain)
         self.hub = Hub()
         self.nodes = {}
-        for kind in kinds:
-            # With `separate`, each is on its own as in a process of its own; self.hub is the last one's.
-            self.hub = Hub() if separate else self.hub
-            self.nodes[kind.spec.name] = kind(self.hub, overrides.get(kind.spec.name, {}))
+        with _reporting_often(kinds):
+            for kind in kinds:
+                # With `separate`, each is on its own as in a process of its own; self.hub is the last one's.
+                self.hub = Hub() if separate else self.hub
+                self.nodes[kind.spec.name] = kind(self.hub, overrides.get(kind.spec.name, {}))
         self.executor = run.make_executor()
         for node in self.nodes.values():
             self.executor.add_node(node)
@@ -158,7 +175,7 @@ class Running:
         node = next(iter(self.nodes.values()))
 
         def once() -> None:
-            timer.cancel()
+            node.destroy_timer(timer)
             done.append(work())
 
         timer = node.create_timer(0.001, once)
@@ -171,6 +188,7 @@ class Running:
         self.ended = True
         _RUNNING.remove(self)
         self._stop.set()
+        self.executor.wake()
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
         run.end(list(self.nodes.values()))
@@ -183,11 +201,12 @@ class Robot:
 
     def __init__(self, domain: int) -> None:
         self.context = Context()
-        rclpy.init(context=self.context, domain_id=domain)
-        self.node = Node("robot", context=self.context)
+        with eager_discovery():  # A process that starts later finds it at once, and not 3 s later.
+            rclpy.init(context=self.context, domain_id=domain)
+            self.node = Node("robot", context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self._statuses: dict[str, list[DiagnosticArray]] = {}
+        self._statuses: dict[str, deque[tuple[int, DiagnosticStatus]]] = {}
 
     def close(self) -> None:
         self.executor.shutdown(0)
@@ -216,9 +235,13 @@ class Robot:
         heard: list[Any] = []
         subscription = self.node.create_subscription(kind, topic, heard.append, qos)
         if wait:
-            self.wait(subscription.get_publisher_count, f"a publisher of {topic}")
-            self.wait(lambda: matched(subscription.topic_name), f"the publisher of {topic} to know us")
+            self._until_matched(subscription)
         return heard
+
+    def _until_matched(self, subscription: Any) -> None:
+        topic = subscription.topic_name
+        self.wait(subscription.get_publisher_count, f"a publisher of {topic}")
+        self.wait(lambda: matched(topic), f"the publisher of {topic} to know us")
 
     def publisher(self, kind: type, topic: str, qos: Any = SENSOR) -> Any:
         """A publisher that somebody listens to already."""
@@ -240,26 +263,33 @@ class Robot:
         future = client.call_async(request)
         return self.wait(lambda: future.done() and future.result(), f"an answer of {name}")
 
-    def statuses(self, node: str) -> list[DiagnosticArray]:
-        if node not in self._statuses:
-            self._statuses[node] = self.listen(DiagnosticArray, f"{node}/status")
-        return self._statuses[node]
-
     def status(
         self, node: str, fits: Callable[[Any, dict[str, str]], bool] = lambda status, values: True
     ) -> Any:
-        """The next status of a node that fits: (DiagnosticStatus, its values)."""
-        heard = self.statuses(node)
-        heard.clear()
+        """The next status of a node that fits, sent after this call: (DiagnosticStatus, its values)."""
+        since_ns, heard = time.time_ns(), self._statuses_of(node)
 
         def fitting() -> Any:
-            for message in heard:
-                values = {pair.key: pair.value for pair in message.status[0].values}
-                if fits(message.status[0], values):
-                    return message.status[0], values
+            while heard:
+                sent_ns, status = heard.popleft()
+                values = {pair.key: pair.value for pair in status.values}
+                if sent_ns >= since_ns and fits(status, values):
+                    return status, values
             return None
 
         return self.wait(fitting, f"a fitting status of {node}")
+
+    def _statuses_of(self, node: str) -> deque[tuple[int, DiagnosticStatus]]:
+        """What a node has told, with the times at which it did; a queue that grows."""
+        if node not in self._statuses:
+            heard = self._statuses[node] = deque()
+
+            def hear(message: DiagnosticArray, info: dict[str, int]) -> None:
+                heard.append((info["source_timestamp"], message.status[0]))
+
+            subscription = self.node.create_subscription(DiagnosticArray, f"{node}/status", hear, RELIABLE)
+            self._until_matched(subscription)
+        return self._statuses[node]
 
     def change_state(self, node: str, transition: int) -> bool:
         request = ChangeState.Request()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
 from edge_vision.backends.host import usable_cores
+from edge_vision.core.patience import Patience, within
 from edge_vision.errors import BackendError, BackendUnavailable
 
 if TYPE_CHECKING:
@@ -182,12 +183,24 @@ def _load(bundle: Bundle, attempt: _Attempt, strict: bool) -> Session:
         )
     has_it = request.precision in {graph.precision for graph in graphs}
     path, graph = bundle.graph_path(backend.graph_formats, request.precision if has_it else "auto")
-    session = backend.load(path, request)
+
+    def load() -> Session:
+        return backend.load(path, request)
+
+    try:
+        session = within(backend.load_limit_s, load, _close)
+    except Patience as error:
+        raise BackendError(f"{backend.name}: loading hangs, {error}") from None
     session.actual = _completed(session.actual, graph.precision, request)
     if strict and request.precision not in ("auto", session.actual.precision):
         session.close()
         raise BackendUnavailable(f"{backend.name}: {session.actual.notes[-1]}")
     return session
+
+
+def _close(session: Session | None) -> None:
+    if session is not None:
+        session.close()
 
 
 def _completed(actual: BackendActual, graph_precision: str, request: BackendRequest) -> BackendActual:

@@ -97,6 +97,8 @@ class Backend(ABC):
     """Formats that it reads, as in a bundle's `graphs[].format`, the preferred one first."""
     install_hint: ClassVar[str]
     """The command that installs it."""
+    load_limit_s: ClassVar[float] = 120.0
+    """A load that takes longer hangs, and is left to itself."""
 
     @abstractmethod
     def unavailable_reason(self) -> str | None:

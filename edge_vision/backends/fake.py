@@ -6,6 +6,7 @@ wraps one, and only the misbehaviour is made up.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -81,6 +82,8 @@ class FakeBackend(Backend):
 
     standing: ClassVar[Fault] = Fault()
     """What every session that is loaded does."""
+    load_waits_for: ClassVar[threading.Event | None] = None
+    """Where there is one, loading takes until it is set."""
 
     name = "fake"
     graph_formats = ("onnx",)
@@ -92,6 +95,8 @@ class FakeBackend(Backend):
 
     def load(self, graph: Path, request: BackendRequest) -> Session:
         """Load for real, misbehave later."""
+        if self.load_waits_for:
+            self.load_waits_for.wait()
         inner = OnnxRuntimeBackend().load(graph, replace(request, options={}))
         return FaultySession(inner, Fault(**request.options) if request.options else self.standing)
 

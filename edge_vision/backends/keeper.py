@@ -18,12 +18,15 @@ from edge_vision.backends import FALLBACK, BackendReport, BackendRequest, Sessio
 from edge_vision.backends.choice import check_agreement
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.memory import give_back
+from edge_vision.core.patience import Patience, within
 from edge_vision.core.slot import Slot
 from edge_vision.core.worker import Worker
 from edge_vision.errors import BackendError, EdgeVisionError
 
 R = TypeVar("R")
 
+# First runs allocate memory and choose kernels; longer than this they hang.
+WARM_UP_LIMIT_S = 60.0
 FIRST_RETRY_S, LAST_RETRY_S = 5.0, 300.0
 # A backend that ran for so long before it failed again starts with the first retry.
 SOUND_S = 60.0
@@ -40,6 +43,10 @@ class ModelWish:
     request: BackendRequest = field(default_factory=BackendRequest)
     strict: bool = False
     fallback: tuple[str, ...] = FALLBACK
+
+
+class WarmUpHangs(BackendError):
+    """The first runs of a session did not end in time; they were left to themselves."""
 
 
 class LoadedModel(Generic[R]):
@@ -94,13 +101,14 @@ def load_model(
         session, report = open_session(bundle, wish.backend, wish.request, wish.strict, wish.fallback, known)
         name = report.actual.backend
         try:
-            runner = make(bundle, session)
+            runner = _warmed(make, bundle, session)
             if check and wish.backend != "auto":
                 check_agreement(bundle, name, wish.request)
             give_back()
             return LoadedModel(bundle, session, report, runner)
         except BackendError as error:
-            session.close()
+            if not isinstance(error, WarmUpHangs):  # What hangs is closed when it ends.
+                session.close()
             if wish.strict or name in tried:
                 raise
             tried.add(name)
@@ -108,6 +116,13 @@ def load_model(
         except BaseException:
             session.close()
             raise
+
+
+def _warmed(make: Callable[[Bundle, Session], R], bundle: Bundle, session: Session) -> R:
+    try:
+        return within(WARM_UP_LIMIT_S, lambda: make(bundle, session), lambda _: session.close())
+    except Patience as error:
+        raise WarmUpHangs(f"the first run hangs, {error}") from None
 
 
 class ModelKeeper(Generic[R]):

@@ -91,6 +91,7 @@ class TensorRtBackend(Backend):
     name = "tensorrt"
     graph_formats = ("onnx",)
     install_hint = "pip install tensorrt; on a Jetson: sudo apt install python3-libnvinfer"
+    load_limit_s = 3600.0
     module: ClassVar[str] = "tensorrt"
 
     def unavailable_reason(self) -> str | None:

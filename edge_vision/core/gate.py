@@ -16,6 +16,7 @@ from edge_vision.core.audit import MissAudit
 from edge_vision.core.comparison import MotionConfig
 from edge_vision.core.detections import Detections
 from edge_vision.core.difference import NO_REGIONS
+from edge_vision.core.ego_motion import IDENTITY
 from edge_vision.core.frame import Frame
 from edge_vision.core.gate_policy import ANYWAY, SKIPS, GateConfig, GatePolicy
 from edge_vision.core.motion import Motion, MotionEstimator
@@ -39,13 +40,16 @@ class GateDecision:
     """What the gate decided and why.
 
     regions: (n, 4) float32 xyxy_px of what is new. camera_motion: (3, 3) float64, moves a point of the frame
-    before to where it is in this one, source pixels; None where it is not known.
+    before to where it is in this one, source pixels; None where it is not known. looked: False where the
+    frame was skipped unseen; the camera's motion is then assumed to be none, and the next frame's is since
+    the last one that was looked at.
     """
 
     passed: bool
     reason: str
     regions: np.ndarray
     camera_motion: np.ndarray | None = None
+    looked: bool = True
 
 
 class FrameGate:
@@ -89,7 +93,7 @@ class FrameGate:
     def decide(self, frame: Frame, mono_ns: int, prior: np.ndarray | None = None) -> GateDecision:
         """Judge a frame that came at the monotonic time mono_ns.
 
-        prior: (3, 3) camera motion since the frame before from another sensor, source pixels.
+        prior: (3, 3) camera motion since the last frame that was looked at, by another sensor, source pixels.
         Raises ImageError.
         """
         config = self.config
@@ -100,6 +104,11 @@ class FrameGate:
             if self._size_px != (0, 0):
                 self.reset("size_changed")
             self._size_px = (frame.width_px, frame.height_px)
+        waits = self._waits(config, frame.stamp_ns, mono_ns)
+        drawn = waits and self._audit.sample(mono_ns)
+        if waits and not drawn:
+            self._policy.unseen(frame.stamp_ns, mono_ns)
+            return self._counted(GateDecision(False, "saturated", NO_REGIONS, IDENTITY, looked=False))
         luma, scale = self._small(frame, config)
         motion = self._motion = self._look(luma, scale, prior, config)
         self._recheck.move(motion.camera_motion)
@@ -113,7 +122,7 @@ class FrameGate:
         doubted = self._doubted(reason, luma, motion, mono_ns, config)
         if len(doubted):
             reason = "recheck"
-        elif reason in JUDGED_SKIPS and self._audit.sample(mono_ns):
+        elif reason in JUDGED_SKIPS and (drawn or self._audit.sample(mono_ns)):
             reason = "audit"
             self._audited[frame.stamp_ns] = self._known.boxes(mono_ns, TOLD_MS)
         if reason in ANYWAY:
@@ -125,6 +134,11 @@ class FrameGate:
         if len(doubted):
             regions = (doubted * scale).astype(np.float32)
         return self._counted(GateDecision(passed, reason, regions, camera_motion))
+
+    def _waits(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
+        """Whether this frame may be skipped unseen: only where the camera stands, for what comes after it."""
+        stands = self._motion is not None and self._motion.camera == "standing"
+        return stands and self._policy.waits(config, stamp_ns, mono_ns) and not self._audit.is_open(mono_ns)
 
     def _doubted(
         self, reason: str, luma: np.ndarray, motion: Motion, mono_ns: int, config: GateConfig

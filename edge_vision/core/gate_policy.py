@@ -4,7 +4,7 @@
     open       something new is there; every frame passes, or one an interval while all that is new lies
                within objects that the detector has just found
     saturated  something new has been everywhere, or has not ended, for long: frames pass at an interval,
-               and at once when it spreads
+               and at once when it spreads, unless nobody looks between them
 
 It opens on one frame and closes after quiet frames and quiet time. `max_blind_ms` bounds the time between
 two frames that pass by whichever clock says it was longer, whatever the rest decides.
@@ -79,6 +79,7 @@ class GateConfig:
     saturated_after_ms: float = 1000.0
     saturated_open_ms: float = 5000.0
     saturated_interval_ms: float = 60.0
+    saturated_look: bool = True
     max_gap_ms: float = 1000.0
     audit_rate: float = 0.01
     audit_max_hz: float = 1.0
@@ -140,6 +141,18 @@ class GatePolicy:
             eye.rebase()
         return self._pass(eye, stamp_ns, mono_ns, reason)
 
+    def waits(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
+        """Whether a frame may be skipped unseen, between two that pass at the saturated gate's interval."""
+        if self.mode != "saturated" or config.saturated_look or self._must_pass or self._owed:
+            return False
+        blind_ns = self._blind_ns(stamp_ns, mono_ns)
+        bounds_ms = min(config.saturated_interval_ms, config.max_blind_ms)
+        return blind_ns < bounds_ms * 1e6 and not self._jump(config, stamp_ns, mono_ns)
+
+    def unseen(self, stamp_ns: int, mono_ns: int) -> None:
+        """A frame came, and was skipped unseen."""
+        self._last_stamp_ns, self._last_mono_ns = stamp_ns, mono_ns
+
     def passed_anyway(self, eye: Eye, stamp_ns: int, mono_ns: int, reason: str) -> None:
         """A frame that `update` skipped passes for one of ANYWAY."""
         self._pass(eye, stamp_ns, mono_ns, reason)
@@ -162,8 +175,7 @@ class GatePolicy:
     def _bounded(
         self, config: GateConfig, motion: Motion, judged: str, stamp_ns: int, mono_ns: int, audit_opens: bool
     ) -> str:
-        # Blind time is the longer of the two clocks: a stamp that stands still must not blind anybody.
-        blind_ns = max(mono_ns - self._passed_mono_ns, stamp_ns - self._passed_stamp_ns)
+        blind_ns = self._blind_ns(stamp_ns, mono_ns)
         moves = motion.camera != "standing" or motion.new_view > 0.0
         limit_ms = min(config.max_blind_ms, config.max_blind_moving_ms) if moves else config.max_blind_ms
         if blind_ns >= limit_ms * 1e6 and judged in SKIPS:
@@ -176,6 +188,10 @@ class GatePolicy:
             self._owed = "" if judged in SKIPS else judged
             return "rate_limit"
         return "audit_open" if audit_opens and judged in SKIPS else judged
+
+    def _blind_ns(self, stamp_ns: int, mono_ns: int) -> int:
+        # The longer of the two clocks: a stamp that stands still must not blind anybody.
+        return max(mono_ns - self._passed_mono_ns, stamp_ns - self._passed_stamp_ns)
 
     # What was seen.
     def _judge(self, config: GateConfig, motion: Motion, eye: Eye, mono_ns: int) -> str:

@@ -25,6 +25,7 @@ ECONOMY: dict[str, float | int | bool] = {
     "luma_width_px": 200,
     "max_new_view": 0.08,
     "saturated_interval_ms": 105.0,
+    "saturated_look": False,
 }
 """The gate's settings in the chain "full": those of `config/economy.yaml`."""
 

@@ -11,6 +11,7 @@ import itertools
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -146,13 +147,14 @@ PLACES = {"tune": ("court", "houses"), "holdout": ("yard", "garden")}
 PARALLAX_PLACES = {"tune": ("court",), "holdout": ("yard",)}
 
 
-def _seed(name: str, split: str) -> int:
-    return zlib.crc32(f"{name}/{split}/{SEEDS.get(name, (1, 1))[SPLITS.index(split)]}".encode())
+def _seed(name: str, split: str, seed: int | None) -> int:
+    at = SEEDS.get(name, (1, 1))[SPLITS.index(split)] if seed is None else seed
+    return zlib.crc32(f"{name}/{split}/{at}".encode())
 
 
-def build(name: str, split: str, recipe: Recipe) -> Sequence:
-    """The sequence of a condition; the same arguments give the same one."""
-    rng = np.random.default_rng(_seed(name, split))
+def build(name: str, split: str, recipe: Recipe, seed: int | None = None) -> Sequence:
+    """The sequence of a condition; the same arguments give the same one. seed: another one of its kind."""
+    rng = np.random.default_rng(_seed(name, split, seed))
     places = recipe.backgrounds or (PARALLAX_PLACES if recipe.ratio else PLACES)[split]
     shots = []
     # Main conditions show both backgrounds of their split, half of the time each, as two takes.
@@ -166,7 +168,7 @@ def build(name: str, split: str, recipe: Recipe) -> Sequence:
             )
         shots.append(_shot(rng, places[take % len(places)], n, recipe, traffic, split))
     made_light = recipe.light(rng, recipe.n) if recipe.light else light.steady(recipe.n)
-    return Sequence(_numbered(shots), made_light, _seed(name, split) ^ 1)
+    return Sequence(_numbered(shots), made_light, _seed(name, split, seed) ^ 1)
 
 
 def _shot(
@@ -218,8 +220,20 @@ def conditions(split: str = "all") -> list[Condition]:
 
 
 def by_name(name: str) -> Condition:
-    """A constructed condition. Raises EvaluateError where there is none of that name."""
+    """A constructed condition; with @SEED another sequence of its kind, of the same places and walkers.
+
+    Raises EvaluateError where there is none of that name.
+    """
     found = {condition.name: condition for condition in conditions()}
-    if name not in found:
-        raise EvaluateError(f"expected a condition out of {', '.join(found)}, got '{name}'")
-    return found[name]
+    plain, at, seed = name.partition("@")
+    if plain not in found or (at and not (seed.isascii() and seed.isdigit())):
+        raise EvaluateError(
+            f"expected a condition out of {', '.join(found)}, with a number behind an @ for another sequence "
+            f"of its kind, got '{name}'"
+        )
+    condition = found[plain]
+    if not at:
+        return condition
+    recipe = (MAIN | HOLDOUT_ONLY)[condition.kind]
+    make = partial(build, condition.kind, condition.split, recipe, int(seed))
+    return replace(condition, name=f"{plain}@{int(seed)}", make=make)

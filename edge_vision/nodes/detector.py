@@ -200,8 +200,9 @@ class DetectorNode(StageNode):
             return
         model, found = answer
         self._publish(frame, found)
-        self.settle(frame, "inferred", "")
+        # Before the books say so: who reads them there may send the next frame.
         self.hub.tell(self._found_topic, frame.stamp_ns, found)
+        self.settle(frame, "inferred", "")
         self._measure(frame)
         self._publish_debug(frame, found, model)
 

@@ -126,7 +126,8 @@ class GateNode(StageNode):
                     self._gate.reset(self._resets.popleft())
                 prior = self._ego.motion(self._judged_stamp_ns, frame)
                 decision = self._gate.decide(frame, time.monotonic_ns(), prior)
-                self._judged_stamp_ns = frame.stamp_ns
+                if decision.looked:
+                    self._judged_stamp_ns = frame.stamp_ns
                 return decision
             except ImageError:  # It cannot be decoded: the detector could not either.
                 raise

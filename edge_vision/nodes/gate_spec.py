@@ -147,6 +147,11 @@ _MOTION = (
         600000.0,
     ),
     _setting("saturated_interval_ms", "The interval at which frames pass then.", "ms", 1.0, 60000.0),
+    _setting(
+        "saturated_look",
+        "Look at the frames between two of these as well: what spreads passes at once. Off = with a camera "
+        "that stands they cost nothing.",
+    ),
 )
 _AUDIT = (
     _setting(

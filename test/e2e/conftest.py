@@ -47,7 +47,7 @@ class Executable:
         caught = int(status.partition("SigCgt:")[2].split()[0], 16)
         return bool(caught >> (signal.SIGTERM - 1) & 1)
 
-    def end(self, number: int = signal.SIGINT, timeout_s: float = 20.0) -> int:
+    def end(self, number: int = signal.SIGINT, timeout_s: float = 60.0) -> int:
         """Send a signal, wait for the end, and give the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
@@ -56,7 +56,7 @@ class Executable:
     def kill(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(20)
+        self.process.wait(60)
 
     def members(self) -> list[int]:
         """Live processes of its session: its children, should it have left any."""

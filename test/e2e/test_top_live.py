@@ -57,8 +57,9 @@ class Terminal:
 
     @property
     def picture(self) -> str:
-        """The last whole one."""
-        return CONTROLS.sub("", self.output.rpartition(b"\x1b[H")[2].decode())
+        """The last whole one: another one has begun after it."""
+        *_, whole, _ = [b"", b"", *self.output.split(b"\x1b[H")]
+        return CONTROLS.sub("", whole.decode())
 
     def wait(self, happened, what: str) -> None:
         until_s = time.monotonic() + PATIENCE_S

@@ -80,7 +80,7 @@ def interrupted(process: subprocess.Popen[str]) -> str:
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=PATIENCE_S)
-    assert not psutil.wait_procs(children, timeout=5.0)[1], "processes were left behind"
+    assert not psutil.wait_procs(children, timeout=PATIENCE_S)[1], "processes were left behind"
     return output
 
 

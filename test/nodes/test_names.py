@@ -45,7 +45,7 @@ def test_the_diagnostics_find_the_nodes_of_their_namespace(start, robot):
 
     start(ALL, ros_args=["-r", "__ns:=/front"])
     heard = robot.listen(DiagnosticArray, "/diagnostics")
-    robot.wait(lambda: heard and len(heard[-1].status) >= 5, "all statuses")
+    robot.wait(lambda: heard and len(heard[-1].status) == 7, "all statuses")
     names = [status.name for status in heard[-1].status]
     assert names[:4] == ["front/source", "front/gate", "front/cascade", "front/detector"]
     assert {status.hardware_id for status in heard[-1].status} == {"/front"}

@@ -38,17 +38,19 @@ def source(clip, **values):
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, 100.0])
 def test_a_file_is_played_once_under_media_stamps(start, robot, clip, rate):
+    """At rate 0 each frame waits for the one before; at any other one a busy detector supersedes some."""
     running = start(ALL, source(clip, playback_rate=rate, autostart=False))
     answers = detections_of(robot)
     running.in_executor(running["source"].trigger_configure)
     running.in_executor(running["source"].trigger_activate)
     books = running.settled(FRAMES)
     assert books["received"] == FRAMES and books["failed"] == 0
-    if rate < 100:
-        assert books["inferred"] == FRAMES
-        robot.wait(lambda: len(answers) == FRAMES, "the answers")
-        assert [stamp_of(a) for a in answers] == [10**9 + n * 50_000_000 for n in range(FRAMES)]
-        assert {a.header.frame_id for a in answers} == {"camera"}
+    assert books["inferred"] + books["superseded"] == FRAMES and (rate or not books["superseded"])
+    robot.wait(lambda: len(answers) == books["inferred"], "the answers")
+    stamps = [10**9 + n * 50_000_000 for n in range(FRAMES)]
+    found = [stamp_of(a) for a in answers]
+    assert found == (sorted(set(stamps) & set(found)) if books["superseded"] else stamps)
+    assert {a.header.frame_id for a in answers} == {"camera"}
     status, values = robot.status("source", lambda status, values: values["situation"] == "finished")
     assert status.level == b"\x00" and values["sent"] == str(FRAMES)
 
@@ -95,8 +97,11 @@ def test_a_tick_for_each_image(start, robot, clip):
     running = start([SourceNode], source(clip, loop=True, playback_rate=1.0))
     ticks = robot.listen(DiagnosticArray, "source_ticks")
     images = robot.listen(Image, "image_raw", SENSOR)
-    robot.wait(lambda: len(ticks) > 3 and len(images) > 2, "ticks and images")
-    assert {stamp_of(one) for one in images} & {stamp_of(one) for one in ticks}
+
+    def with_tick() -> int:
+        return len({stamp_of(one) for one in images} & {stamp_of(one) for one in ticks})
+
+    robot.wait(lambda: len(ticks) > 3 and with_tick() > 2, "images and their ticks")
     assert running["source"].state == "active"
 
 

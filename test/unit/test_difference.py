@@ -13,6 +13,7 @@ from edge_vision.core.difference import (
     MAX_REGIONS,
     NO_CHANGE,
     Light,
+    _counted_median,
     beyond,
     changed_mask,
     envelope,
@@ -46,6 +47,11 @@ def test_only_what_the_reference_shows_counts_for_the_light():
     valid[:, 200:] = 255
     assert fit_light(before, after, valid).step < 1.5
     assert fit_light(before, after, np.zeros_like(valid)) == NO_CHANGE
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=99))
+def test_the_counted_median_is_the_upper_one(values):
+    assert _counted_median(np.array(values), 51) == sorted(values)[len(values) // 2]
 
 
 @given(

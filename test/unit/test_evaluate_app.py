@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -295,10 +294,8 @@ def test_ctrl_c_leaves_what_is_done(tmp_path: Path) -> None:
         lines.append(line)
         if "long_quiet" in line and "left" in line:
             break
-    started = time.monotonic()
     process.send_signal(signal.SIGINT)
     rest = process.stdout.read()
     assert process.wait() == 130, "".join(lines) + rest
     assert "Traceback" not in rest
     assert "stopped before a condition was done" in rest
-    assert time.monotonic() - started < 60  # a hang, not a speed

@@ -36,6 +36,9 @@ def test_an_unknown_split_or_name_is_refused_with_the_known_ones() -> None:
         conditions("train")
     with pytest.raises(EvaluateError, match=r"static.*got 'statik'"):
         by_name("statik")
+    for wrong in ("static@", "static@x", "static@-1", "@3"):
+        with pytest.raises(EvaluateError, match=f"behind an @.*got '{wrong}'"):
+            by_name(wrong)
 
 
 def _sprite(height: int = 100) -> Sprite:
@@ -181,6 +184,15 @@ def test_the_splits_show_other_pictures() -> None:
     assert len(prints) == len(conditions("all"))
     tune, holdout = (next(by_name(name).frames()).image for name in ("static", "static_holdout"))
     assert np.abs(tune.astype(int) - holdout).mean() > 20
+
+
+@needs_clips
+def test_a_number_gives_another_sequence_of_the_same_kind_and_split() -> None:
+    plain, other, same = (
+        by_name(name) for name in ("pan_tilt_holdout", "pan_tilt_holdout@7", "pan_tilt_holdout@07")
+    )
+    assert (other.name, other.kind, other.split) == ("pan_tilt_holdout@7", plain.kind, "holdout")
+    assert other.make().fingerprint() == same.make().fingerprint() != plain.make().fingerprint()
 
 
 def _sequence(condition: Condition) -> Sequence:

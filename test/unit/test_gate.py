@@ -262,6 +262,52 @@ def test_news_beside_known_objects_pass_at_once():
 
 
 # The books of reasons.
+SATURATED = replace(QUIET_CONFIG, saturated_open_ms=300.0, saturated_interval_ms=99.0, saturated_look=False)
+
+
+def walking(player: Player, at: np.ndarray = AT):
+    """A thing that moves on all the time."""
+    return player.look(at, box=(100 + 4 * (player.frames % 60), 120, 60, 110))
+
+
+def saturated_player(config: GateConfig = SATURATED) -> Player:
+    player = Player(config)
+    for _ in range(40):
+        walking(player)
+    assert player.gate.mode == "saturated"
+    while walking(player).reason != "saturated_interval":
+        pass
+    return player
+
+
+def test_a_saturated_gate_skips_frames_unseen_and_goes_on_where_it_was():
+    player = saturated_player()
+    decisions = [walking(player) for _ in range(9)]
+    assert [one.reason for one in decisions] == ["saturated", "saturated", "saturated_interval"] * 3
+    assert [one.looked for one in decisions] == [False, False, True] * 3
+    assert all(np.array_equal(one.camera_motion, np.eye(3)) for one in decisions)
+    assert len(decisions[2].regions), "the thing, since the frame that was looked at before"
+    for _ in range(20):
+        last = player.look()
+    assert last.reason == "still" and player.gate.mode == "closed"
+
+
+def test_a_camera_that_begins_to_move_unseen_is_seen_on_the_next_look():
+    player = saturated_player()
+    shifts = [walking(player, pose(500 + 2 * step, 420)).camera_motion for step in (1, 2, 3)]
+    assert np.array_equal(shifts[0], np.eye(3)) and np.array_equal(shifts[1], np.eye(3))
+    assert shifts[2][0, 2] == pytest.approx(-6.0, abs=0.5), "the way of all three frames"
+    assert all(walking(player, pose(506 + 2 * step, 420)).looked for step in range(6)), "it moves: all are"
+
+
+def test_the_audit_draws_from_frames_that_are_skipped_unseen():
+    player = saturated_player()
+    player.set(audit_rate=1.0, audit_max_hz=1000.0)
+    while walking(player).reason != "audit":
+        assert player.frames < 1000
+    assert {walking(player).reason for _ in range(12)} == {"audit"}
+
+
 def test_every_decision_has_a_counter_and_the_counters_can_be_reset():
     player = Player()
     reasons = [player.look(box=BOX if 20 < step < 30 else None).reason for step in range(50)]

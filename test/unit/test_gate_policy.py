@@ -216,6 +216,32 @@ def test_motion_goes_on_for_long_then_an_interval_is_kept_and_news_elsewhere_pas
     assert run.show(MOVED) == "saturated"
 
 
+def test_between_two_intervals_nobody_need_look_but_the_bounds_hold():
+    run = saturated()
+    run.config = replace(run.config, saturated_look=False, saturated_interval_ms=150.0, max_blind_ms=400.0)
+
+    def waits(after_ms=PERIOD_MS, stamp_after_ms=PERIOD_MS):
+        at_ms = run.stamp_ms + stamp_after_ms, run.now_ms + after_ms
+        return run.policy.waits(run.config, *(round(ms * MS) for ms in at_ms))
+
+    assert waits() and waits(149, 149)
+    assert not waits(151, 33) and not waits(33, 151), (
+        "the longer of the two clocks is the time without a look"
+    )
+    assert not waits(33, -10) and not waits(33, 2000), "a clock that jumps"
+    run.config = replace(run.config, saturated_interval_ms=900.0)
+    assert waits(300, 300) and not waits(401, 401), "max_blind_ms"
+    run.config = replace(run.config, saturated_look=True)
+    assert not waits()
+
+
+@pytest.mark.parametrize("state", [fresh, opened, closing, closed])
+def test_who_is_not_saturated_looks_at_each_frame(state):
+    run = state()
+    config = replace(run.config, saturated_look=False)
+    assert not run.policy.waits(config, round(run.stamp_ms * MS) + 1, round(run.now_ms * MS) + 1)
+
+
 def test_saturation_by_area_takes_its_time_and_ends_with_quiet():
     run = Run(saturated_after_ms=500.0)
     assert "saturated" not in run.many(FULL, 14)

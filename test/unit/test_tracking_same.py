@@ -18,7 +18,7 @@ from edge_vision.core.detector import Detector
 from edge_vision.core.frame import Frame
 from edge_vision.core.tracking import Tracker
 
-FRAMES = 240
+FRAMES = 120
 PAN = np.array([[1.0, 0.001, 2.5], [-0.001, 1.0, -1.0], [0, 0, 1]])
 ZOOM = np.array([[1.01, 0, -3.0], [0, 1.01, -2.0], [1e-6, 0, 1]])
 
@@ -67,7 +67,7 @@ def test_real_detections_give_the_same_tracks(clip: str, every: int, motion: str
             told = fast.predict(stamp_ns, move, rests)
             assert_same(told, slow.predict(stamp_ns, move, rests))
             shown += len(told)
-    assert every == 1 or shown > 50, "there was something to compare"
+    assert every == 1 or shown > 25, "there was something to compare"
 
 
 BOX = st.tuples(

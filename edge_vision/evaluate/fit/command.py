@@ -52,7 +52,13 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--video", action="append", required=True, metavar="V", help="a file, or scene:NAME; may be repeated")
+    add(
+        "--video",
+        action="append",
+        required=True,
+        metavar="V",
+        help="a file, scene:NAME or scene:NAME@SEED; may be repeated",
+    )
     add("--held-out", action="append", default=[], metavar="V", help="judged on, not fitted on; as --video")
     add("--teacher", default=BUNDLE, metavar="BUNDLE", help="detector (default: %(default)s)")
     add("--base", default="efficientnet_lite0_imagenet", metavar="BUNDLE", help="default: %(default)s")

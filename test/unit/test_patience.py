@@ -1,0 +1,47 @@
+"""Work that may never come back."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from edge_vision.core.patience import Patience, within
+
+
+def nobody(_):
+    raise AssertionError("it was not late")
+
+
+def test_what_ends_in_time_gives_what_it_gives():
+    assert within(30.0, lambda: 7, nobody) == 7
+    assert within(30.0, lambda: None, nobody) is None, "nothing is a result too"
+    with pytest.raises(ZeroDivisionError):
+        within(30.0, lambda: 1 // 0, nobody)
+
+
+def test_what_hangs_is_left_and_what_it_gives_at_last_is_handed_on():
+    go_on, late, handed = threading.Event(), [], threading.Event()
+
+    def work():
+        go_on.wait(30)
+        return "a session"
+
+    with pytest.raises(Patience, match=r"no end after 0\.01 s"):
+        within(0.01, work, lambda result: (late.append(result), handed.set()))
+    assert not late
+    go_on.set()
+    assert handed.wait(30) and late == ["a session"]
+
+
+def test_an_error_after_all_is_told_of_too():
+    go_on, late, handed = threading.Event(), [], threading.Event()
+
+    def work():
+        go_on.wait(30)
+        raise OSError("too late")
+
+    with pytest.raises(Patience):
+        within(0.01, work, lambda result: (late.append(result), handed.set()))
+    go_on.set()
+    assert handed.wait(30) and late == [None]
