@@ -22,7 +22,8 @@ def table(report: Mapping[str, Any]) -> str:
 
 def _line(row: Mapping[str, Any]) -> str:
     if row["status"] in UNMEASURED:
-        return f"{row['id']:38} {row['status']}: {row['reason']}"
+        told = "" if row["status"] == "built" else "failed: "
+        return f"{row['id']:38} {told}{row['reason']}"
     return (
         f"{row['id']:38} {row['p50_ms']:7.2f} {row['p95_ms']:7.2f} {row['p99_ms']:7.2f} "
         f"{row['ratio_to_parent']:6.2f} {row['agreement']:7.3f} {row['rss_mb']:5.0f} "

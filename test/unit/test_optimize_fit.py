@@ -78,7 +78,11 @@ def fitted(model: onnx.ModelProto, tensors: list[np.ndarray], only: int = 0) -> 
     return plain, quantize.quantized(model, ranges, RECIPE, fits=fits), fits
 
 
-def test_the_bias_takes_what_is_left_as_a_mean(tmp_path: Path) -> None:
+@pytest.mark.parametrize("widest", [fit.WIDEST, 8], ids=["fitted", "too wide for that"])
+def test_the_bias_takes_what_is_left_as_a_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, widest: int
+) -> None:
+    monkeypatch.setattr(fit, "WIDEST", widest)
     rng = np.random.default_rng(4)
     weights = (
         numpy_helper.from_array(rng.normal(0, 1, (5, 32)).astype(np.float32), "matrix"),
