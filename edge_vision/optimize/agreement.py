@@ -11,18 +11,25 @@ from edge_vision.core.detections import Detections
 from edge_vision.evaluate.boxes import SAME_BOX_IOU, iou_matrix
 from edge_vision.optimize.errors import OptimizeError
 
+SURE = 0.1
+"""Of the score: how far the best class must lead the second. Below it any rounding may swap the two, and
+which of them is named tells little of the picture."""
+
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
     """value: F1 of boxes (same class, IoU at least 0.5) of a detector, share of equal best classes of a
     classifier. score_shift: mean change of the score of what both found. lost, gained: boxes or pictures.
-    of: boxes of the reference, or pictures."""
+    of: boxes of the reference, or pictures. sure, sure_of: a classifier's value on those pictures alone of
+    which the reference is sure, see SURE, and how many these are; None where there are none."""
 
     value: float
     score_shift: float
     lost: int
     gained: int
     of: int
+    sure: float | None = None
+    sure_of: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,4 +102,7 @@ def of_scores(found: np.ndarray, reference: np.ndarray) -> Agreement:
     rows = np.arange(len(best))
     shift = float((found[rows, best] - reference[rows, best]).mean())
     different = int((~same).sum())
-    return Agreement(float(same.mean()), shift, different, different, len(best))
+    second, first = np.sort(reference, axis=1)[:, -2:].T if reference.shape[1] > 1 else (0.0, reference[:, 0])
+    sure = first - second >= SURE
+    value = float(same[sure].mean()) if sure.any() else None
+    return Agreement(float(same.mean()), shift, different, different, len(best), value, int(sure.sum()))

@@ -20,7 +20,7 @@ from edge_vision.optimize.jobs import LocalEngine
 from edge_vision.optimize.output import write_output
 from edge_vision.optimize.page import write_page
 from edge_vision.optimize.report import read_report
-from edge_vision.optimize.settings import BACKENDS, FILE, PRECISIONS, Settings
+from edge_vision.optimize.settings import BACKENDS, BUILT, FILE, PRECISIONS, Settings
 from edge_vision.optimize.study import Study
 
 _EXAMPLES = """\
@@ -38,7 +38,8 @@ exit codes: 0 done, 1 cannot go on, 2 wrong arguments, 3 nothing holds the budge
 """
 
 
-MADE_FIRST = {FILE, "prepared.json", "source", "pictures", "jobs", "found", "graphs", "ranges", "truth.json"}
+MADE_FIRST = {FILE, "prepared.json", "source", "tflite", "pictures", "jobs", "found", "graphs", "ranges"}
+MADE_FIRST |= {"truth.json"}
 """What is in a folder before the first row is measured."""
 DEMO_MODEL = "ssdlite_mobilenet_v2_coco"
 
@@ -108,7 +109,9 @@ def _add_run(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--max-accuracy-loss", type=float, default=0.01, metavar="SHARE", help="default: %(default)s"
     )
-    one.add_argument("--backends", nargs="+", default=[], metavar="B", help=f"of {', '.join(BACKENDS)}")
+    one.add_argument(
+        "--backends", nargs="+", default=[], metavar="B", help=f"of {', '.join((*BACKENDS, *BUILT))}"
+    )
     one.add_argument("--precisions", nargs="+", default=[], metavar="P", help=f"of {', '.join(PRECISIONS)}")
     one.add_argument("--sizes", nargs="+", default=[], metavar="S", help="native, 256, 320x240, ...")
     one.add_argument("--threads", nargs="+", type=int, default=[], metavar="N")

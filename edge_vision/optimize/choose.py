@@ -22,6 +22,9 @@ STEP = 1.1
 LEAST_AGREEMENT = 0.5
 """A rung that loses more is no help."""
 
+UNMEASURED = ("failed", "built")
+"""Status of a row without figures, which is no candidate."""
+
 Row = dict[str, Any]
 
 
@@ -41,7 +44,7 @@ def decide(rows: Sequence[Row], settings: Settings) -> Decision:
     """Set status and reason of every row that was measured, and choose."""
     sound = []
     for row in rows:
-        if row["status"] == "failed":
+        if row["status"] in UNMEASURED:
             continue
         unsound = _unsound(row)
         row["status"], row["reason"] = ("rejected", unsound) if unsound else ("measured", "")

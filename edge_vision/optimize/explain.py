@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge_vision.bundles.schema import nearest
+from edge_vision.optimize.agreement import SURE
+from edge_vision.optimize.choose import UNMEASURED
 from edge_vision.optimize.errors import OptimizeError
 
 _HEAD = "{:38} {:>7} {:>7} {:>7} {:>6} {:>7} {:>5} {:>6} {:>5}  {}".format(
@@ -19,8 +21,8 @@ def table(report: Mapping[str, Any]) -> str:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    if row["status"] == "failed":
-        return f"{row['id']:38} failed: {row['reason']}"
+    if row["status"] in UNMEASURED:
+        return f"{row['id']:38} {row['status']}: {row['reason']}"
     return (
         f"{row['id']:38} {row['p50_ms']:7.2f} {row['p95_ms']:7.2f} {row['p99_ms']:7.2f} "
         f"{row['ratio_to_parent']:6.2f} {row['agreement']:7.3f} {row['rss_mb']:5.0f} "
@@ -48,7 +50,7 @@ def candidate(report: Mapping[str, Any], name: str) -> str:
         raise OptimizeError(f"expected one of {', '.join(rows)}, got {name!r}{nearest(name, rows)}")
     row = rows[name]
     lines = [f"{name}: {row['status']}", f"  why: {row['reason']}"]
-    if row["status"] == "failed":
+    if row["status"] in UNMEASURED:
         return "\n".join(lines)
     band, ratio = row["p50_band_ms"], row["ratio_band"]
     lines += [
@@ -64,6 +66,11 @@ def candidate(report: Mapping[str, Any], name: str) -> str:
         f"  runs on {row['actual']['backend']} {row['actual']['version']}, {row['actual']['device']}, "
         f"precision {row['effective_precision']}, threads {row['actual']['threads']}",
     ]
+    if row["agreement_sure"] is not None:
+        lines.append(
+            f"  on the {row['sure_of']} pictures of which the fp32 model is sure (its best class leads by "
+            f"{SURE:g}) it is {row['agreement_sure']:.4f}; what is decided by is all pictures"
+        )
     if row.get("map") is not None:
         lines.append(f"  against the labels: mAP {row['map']:.3f}, at IoU 0.5 {row['map50']:.3f}")
     if row.get("quantized"):

@@ -19,13 +19,14 @@ from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.frame import Frame
 from edge_vision.core.preprocess import Preprocessor
 from edge_vision.core.specs import InputSpec
-from edge_vision.optimize import graph_edit, quantize
+from edge_vision.optimize import fit, graph_edit, quantize
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.clips import stored
 from edge_vision.optimize.recipes import Recipe
 
-GRAPH_FILE = "model.onnx"
 CHECKED_PICTURES = 4
+FITTED_PICTURES = 32
+"""Whose inputs of the layers are looked at: more cost time and change nothing."""
 
 
 def run(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,7 +64,8 @@ def _int8(model: Any, spec: InputSpec, recipe: Recipe, args: Mapping[str, Any]) 
         else:
             folded = quantize.folded(fp32)
             ranges = known_ranges(folded, tensors, Path(args["ranges"]))
-            made = quantize.quantized(folded, ranges, recipe, kept=args["kept"])
+            fits = known_fits(folded, ranges, recipe, tensors, Path(args["ranges"]))
+            made = quantize.quantized(folded, ranges, recipe, kept=args["kept"], fits=fits)
         exact = _exact(
             made, fp32, tensors[:: max(1, len(tensors) // CHECKED_PICTURES)][:CHECKED_PICTURES], out
         )
@@ -99,16 +101,33 @@ def known_ranges(folded: Any, tensors: Sequence[np.ndarray], file: Path) -> dict
     return ranges
 
 
+def known_fits(
+    folded: Any, ranges: fit.Ranges, recipe: Recipe, tensors: Sequence[np.ndarray], file: Path
+) -> dict[str, fit.Fit]:
+    """The roundings that were found for this size before, beside the file of the ranges, or those now."""
+    place = file.with_suffix(f".{recipe.largest_weight}{'s' * recipe.symmetric}.npz")
+    fits = fit.read_fits(place)
+    if fits is None:
+        moments = fit.moments(folded, tensors[:: -(-len(tensors) // FITTED_PICTURES)], ranges)
+        plain = quantize.quantized(folded, ranges, recipe)
+        fits = fit.fits(folded, plain, moments, recipe.largest_weight)
+        fit.write_fits(fits, place)
+    return fits
+
+
 def input_tensors(spec: InputSpec, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
     """(1, c, h, w) or (1, h, w, c) each, as the nodes would prepare (h, w, 3) uint8 BGR pictures."""
     preprocessor = Preprocessor(spec)
     return [preprocessor.prepare(Frame(picture, 0, "", "bgr8"))[0].copy() for picture in pictures]
 
 
-def write_variant(source: Bundle, out: Path, data: bytes, spec: InputSpec, precision: str) -> Bundle:
-    """A bundle like the source with another graph and input size. Raises BundleError."""
+def write_variant(
+    source: Bundle, out: Path, data: bytes, spec: InputSpec, precision: str, kind: str = "onnx"
+) -> Bundle:
+    """A bundle like the source with another graph and input size. kind: the graph's format and its file's
+    ending. Raises BundleError."""
     told = {"int8_default": "int8"}.get(precision, precision)
-    graph = GraphSpec(GRAPH_FILE, "onnx", told, hashlib.sha256(data).hexdigest())
+    graph = GraphSpec(f"model.{kind}", kind, told, hashlib.sha256(data).hexdigest())
     stem = re.sub(r"[^a-z0-9_]", "_", f"_{precision}_{Size.of(spec)}")
     manifest = replace(
         source.manifest,
@@ -119,7 +138,7 @@ def write_variant(source: Bundle, out: Path, data: bytes, spec: InputSpec, preci
         labels_file="labels.txt",
     )
     labels = "".join(f"{label}\n" for label in source.labels).encode()
-    files = {GRAPH_FILE: data, "labels.txt": labels}
+    files = {graph.file: data, "labels.txt": labels}
     licence = source.folder / "LICENSE"
     if licence.is_file() and not licence.is_symlink():
         files["LICENSE"] = licence.read_bytes()

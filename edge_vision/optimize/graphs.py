@@ -10,35 +10,43 @@ from edge_vision.bundles.store import Bundle
 from edge_vision.optimize import recipes
 from edge_vision.optimize.candidate import Candidate, Size
 from edge_vision.optimize.jobs import Job, Outcome
+from edge_vision.optimize.settings import BUILT
 
 NAIVE = "int8_default"
 """A precision that is only there to be compared with."""
 
 
 class Graphs:
-    """source: the fp32 bundle. pictures: hashes of the study's. flags: of the processor. run: does a job."""
+    """source: the fp32 bundle. tflite: one with a TFLite graph as it came, or None. pictures: hashes of the
+    study's. flags: of the processor. run: does a job."""
 
     def __init__(
         self,
         source: Bundle,
+        tflite: Bundle | None,
         pictures: Mapping[str, str],
         flags: Collection[str],
         run: Callable[[Job], Outcome],
     ) -> None:
-        self._source, self._pictures, self._flags, self._run = source, pictures, flags, run
+        self._source, self._tflite, self._pictures = source, tflite, pictures
+        self._flags, self._run = flags, run
 
     def folder_of(self, candidate: Candidate) -> str:
         """Within the study's folder. Runtimes and thread counts share a graph."""
-        if self._is_source(candidate):
-            return "source"
-        return f"graphs/{candidate.graph_precision}-{candidate.size}"
+        given = self._given(candidate)
+        if given is not None:
+            return given.folder.name
+        # What TensorRT reads is another int8.
+        kind = "tensorrt-" if candidate.backend in BUILT and self._recipe(candidate) else ""
+        return f"graphs/{kind}{candidate.graph_precision}-{candidate.size}"
 
     def made(self, candidate: Candidate, kept: Sequence[str]) -> Outcome:
         """bytes, sha256, and for int8 what came out, see `graph`. kept: nodes that mixed leaves in fp32."""
-        graph = self._source.manifest.graphs[0]
-        if self._is_source(candidate):
-            size = (self._source.folder / graph.file).stat().st_size
-            return Outcome("done", result={"bytes": size, "sha256": graph.sha256})
+        graph, given = self._source.manifest.graphs[0], self._given(candidate)
+        if given is not None:
+            own = given.manifest.graphs[0]
+            size = (given.folder / own.file).stat().st_size
+            return Outcome("done", result={"bytes": size, "sha256": own.sha256})
         folder, recipe = self.folder_of(candidate), self._recipe(candidate)
         args: dict[str, Any] = {
             "source": "source",
@@ -54,8 +62,12 @@ class Graphs:
             args["hashes"] = [graph.sha256, self._pictures["calibration"]]
         return self._run(Job("graph", folder.replace("graphs/", "graph-"), args))
 
-    def _is_source(self, candidate: Candidate) -> bool:
-        return candidate.graph_precision == "fp32" and candidate.size == Size.of(self._source.manifest.input)
+    def _given(self, candidate: Candidate) -> Bundle | None:
+        """The bundle whose graph it runs as it came, if any."""
+        if candidate.backend == "litert":
+            return self._tflite
+        native = candidate.size == Size.of(self._source.manifest.input)
+        return self._source if native and candidate.graph_precision == "fp32" else None
 
     def _recipe(self, candidate: Candidate) -> recipes.Recipe | None:
         if candidate.precision == NAIVE:

@@ -20,6 +20,7 @@ KINDS = {
     "graph": "edge_vision.optimize.graph",
     "sensitivity": "edge_vision.optimize.sensitivity",
     "measure": "edge_vision.optimize.measure",
+    "build": "edge_vision.optimize.built",
 }
 """Kind -> module with `run(args) -> result`, both JSON. Raises EdgeVisionError for what cannot be done."""
 

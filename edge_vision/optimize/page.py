@@ -10,6 +10,7 @@ from typing import Any
 
 from edge_vision.bundles.store import load_bundle
 from edge_vision.optimize import explain, pictures, plot
+from edge_vision.optimize.choose import UNMEASURED
 from edge_vision.optimize.report import write_text
 
 _STYLE = """
@@ -61,8 +62,9 @@ in the same runtime with as many threads. A time is that of one look at a pictur
 reading the outputs. <i>of parent</i> is the median of the rounds' ratios; <i>of baseline</i> multiplies them
 up to the first row, and is what is decided by, as the machine's speed drifts. <i>agreement</i> is
 with the fp32 model at its native size, not with the truth: F1 of boxes of the same class with IoU 0.5 or more
-for a detector, share of equal best classes for a classifier. RSS is the peak of the process, with Python,
-OpenCV and the runtime in it.</p>"""
+for a detector, share of equal best classes for a classifier; <i>where sure</i> is the same on those
+pictures alone on which the fp32 model's best class leads by 0.1, and decides nothing. RSS is the peak of the
+process, with Python, OpenCV and the runtime in it.</p>"""
 
 
 def _plot(report: Mapping[str, Any]) -> str:
@@ -72,12 +74,14 @@ def _plot(report: Mapping[str, Any]) -> str:
 
 def _table(report: Mapping[str, Any]) -> str:
     columns = _COLUMNS
+    if any(row.get("agreement_sure") is not None for row in report["rows"]):
+        columns = (*columns, ("where sure", "agreement_sure", ".3f"))
     if any(row.get("map") is not None for row in report["rows"]):
-        columns = (*_COLUMNS, ("mAP", "map", ".3f"), ("mAP .5", "map50", ".3f"))
+        columns = (*columns, ("mAP", "map", ".3f"), ("mAP .5", "map50", ".3f"))
     heads = ["candidate", *(name for name, _, _ in columns), "file MB", "why"]
     lines = [f"<tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"]
     for row in report["rows"]:
-        if row["status"] == "failed":
+        if row["status"] in UNMEASURED:
             text = f"<td>{escape(row['id'])}</td><td colspan={len(heads) - 1}>{escape(row['reason'])}</td>"
             lines.append(f"<tr class=failed>{text}</tr>")
             continue

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 _W, _H, _LEFT, _BOTTOM, _TOP, _RIGHT = 760, 380, 62, 46, 16, 16
-COLORS = {"onnxruntime": "#1764ab", "openvino": "#c2410c"}
+COLORS = {"onnxruntime": "#1764ab", "openvino": "#c2410c", "litert": "#4d7c0f"}
 _OTHER = "#555"
 _RADIUS = 6
 

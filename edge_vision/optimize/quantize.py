@@ -1,7 +1,8 @@
 """Post-training quantization to int8 for runtimes that read QDQ graphs: ONNX Runtime and OpenVINO.
 
 Ranges of activations are the smallest and largest values on the calibration pictures; which nodes get
-quantizers is ONNX Runtime's own choice (`onnxruntime.quantization`), less those that are kept out.
+quantizers is ONNX Runtime's own choice (`onnxruntime.quantization`), less those that are kept out; how the
+weights are rounded is `fit`'s.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from edge_vision.backends.onnxruntime import DISABLED_OPTIMIZERS
 from edge_vision.bundles.onnx_writer import import_onnx
+from edge_vision.optimize import fit
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.graph_edit import load_model, op_types, tidy_opsets
 from edge_vision.optimize.recipes import Recipe
@@ -25,9 +27,11 @@ from edge_vision.optimize.recipes import Recipe
 _INT8_OPS = ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat")
 LAYER_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Where the arithmetic is. Their activation belongs to them."""
+_IN_FP32 = ("LayerNormalization", "Softmax")
+"""Quantizers around these cost accuracy and time, as no runtime here has a faster 8-bit kernel. The same
+holds for the products of two activations in attention. ViT-Ti with them in int8 took 1.25 times as long in
+ONNX Runtime, and its outputs were 5 dB worse."""
 _ACTIVATIONS = ("Clip", "Relu", "LeakyRelu", "HardSwish", "Sigmoid")
-
-Ranges = Mapping[str, tuple[float, float]]
 
 
 def session(model: Any, exact: bool = False) -> Any:
@@ -111,9 +115,15 @@ def reader(name: str, tensors: Sequence[np.ndarray]) -> Any:
 
 
 def quantized(
-    model: Any, ranges: Ranges, recipe: Recipe, only: Sequence[str] = (), kept: Sequence[str] = ()
+    model: Any,
+    ranges: fit.Ranges,
+    recipe: Recipe,
+    only: Sequence[str] = (),
+    kept: Sequence[str] = (),
+    fits: Mapping[str, fit.Fit] | None = None,
 ) -> Any:
-    """A QDQ model of a folded one. only: nodes to quantize, empty = all; kept: nodes that stay in fp32."""
+    """A QDQ model of a folded one. only: nodes to quantize, empty = all; kept: nodes that stay in fp32; fits:
+    how weights are rounded, by layer: to nearest where there is none."""
     from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
     from onnxruntime.quantization.registry import QDQRegistry
@@ -129,14 +139,25 @@ def quantized(
         kinds[recipe.activations],
         TensorsData(CalibrationMethod.MinMax, data),
         list(only),
-        list(kept),
+        [*kept, *in_fp32(model)],
         list(QDQRegistry),
-        {},
+        {"ActivationSymmetric": True, "QuantizeBias": False} if recipe.symmetric else {},
     )
     quantizer.quantize_model()
     made = quantizer.model.model
+    fit.put(made, fits or {})
     tidy_opsets(made)
     return made
+
+
+def in_fp32(model: Any) -> list[str]:
+    """Nodes that are never quantized."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in _IN_FP32 or (node.op_type == "MatMul" and not constants.intersection(node.input))
+    ]
 
 
 def library_default(file: Path, tensors: Sequence[np.ndarray]) -> Any:
@@ -151,14 +172,16 @@ def library_default(file: Path, tensors: Sequence[np.ndarray]) -> Any:
 
 
 def layers(model: Any) -> dict[str, tuple[str, ...]]:
-    """Layer -> its nodes: each convolution or matrix product with its activation, in the graph's order."""
+    """Layer -> its nodes: each convolution or matrix product that may be quantized, with its activation, in
+    the graph's order."""
+    never = set(in_fp32(model))
     readers: dict[str, list[Any]] = {}
     for node in model.graph.node:
         for tensor in node.input:
             readers.setdefault(tensor, []).append(node)
     found = {}
     for node in model.graph.node:
-        if node.op_type in LAYER_OPS and node.name:
+        if node.op_type in LAYER_OPS and node.name and node.name not in never:
             after = [
                 one for one in readers.get(node.output[0], ()) if one.op_type in _ACTIVATIONS and one.name
             ]
@@ -180,7 +203,11 @@ def effective(model: Any) -> dict[str, Any]:
             continue
         largest, types = max(largest, int(np.abs(values.astype(np.int32)).max())), types | {str(values.dtype)}
         per_channel += int(np.prod(weights[node.input[1]].dims) > 1)
-    names = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    names = {
+        node.output[0]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights
+    }
     computing = [node for node in model.graph.node if node.op_type in LAYER_OPS]
     return {
         "layers": len(computing),
@@ -211,7 +238,7 @@ def _run_as_int8(model: Any) -> int:
     return sum(counts.get(op, 0) for op in _INT8_OPS)
 
 
-def write_ranges(ranges: Ranges, file: Path) -> None:
+def write_ranges(ranges: fit.Ranges, file: Path) -> None:
     """Keep them for the next graph of this size."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({name: list(pair) for name, pair in ranges.items()}), "utf-8")

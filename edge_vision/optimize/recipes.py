@@ -21,7 +21,8 @@ BF16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """activations, weights: u8 or s8. reduce_range: weights of 7 bits. library_default: nothing is set, which
-    is what one gets who calls `quantize_static` as its signature stands."""
+    is what one gets who calls `quantize_static` as its signature stands. symmetric: s8 activations around 0
+    and biases in fp32, as TensorRT's parser wants it."""
 
     name: str
     activations: str
@@ -30,6 +31,12 @@ class Recipe:
     reduce_range: bool
     why: str
     library_default: bool = False
+    symmetric: bool = False
+
+    @property
+    def largest_weight(self) -> int:
+        """The largest integer of a weight, of either sign."""
+        return 64 if self.reduce_range else 127
 
 
 def int8_recipe(backend: str, flags: Collection[str], machine: str = "") -> Recipe:
@@ -38,6 +45,8 @@ def int8_recipe(backend: str, flags: Collection[str], machine: str = "") -> Reci
     u8 activations and s8 weights are what both runtimes have their fast kernels for on x86: s8 by s8 was
     slower than fp32 in both. OpenVINO reads the same QDQ graph.
     """
+    if backend.startswith("tensorrt"):
+        return Recipe("int8", "s8", "s8", True, False, "TensorRT takes s8 around 0", symmetric=True)
     machine = machine or platform.machine()
     if machine.lower() not in ("x86_64", "amd64", "i686", "x86"):
         return Recipe(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from edge_vision.backends.host import usable_cores
 from edge_vision.optimize import recipes
+from edge_vision.optimize.choose import UNMEASURED
 from edge_vision.optimize.jobs import Outcome
 
 Row = dict[str, Any]
@@ -30,6 +32,8 @@ def figures(outcome: Outcome, task: str) -> Row:
         "lost": found["lost"],
         "gained": found["gained"],
         "of": found["of"],
+        "agreement_sure": None if found["sure"] is None else round(found["sure"], 4),
+        "sure_of": found["sure_of"],
         "effective_precision": actual["precision"],
         "actual": actual,
         "status": "measured",
@@ -44,11 +48,29 @@ def failure(outcome: Outcome) -> Row:
 
 def line(row: Row) -> str:
     """One line when it is done."""
-    if row["status"] == "failed":
+    if row["status"] in UNMEASURED:
         return f"{row['id']:38} {row['reason']}"
     return (
         f"{row['id']:38} p50 {row['p50_ms']:7.2f} ms, {row['ratio_to_parent']:.2f} of its parent's, "
         f"agreement {row['agreement']:.3f}, {row['rss_mb']:.0f} MB, file {row['bytes'] / 1e6:.1f} MB"
+    )
+
+
+def kept_layers(found: Mapping[str, Any]) -> str:
+    """What the search of layers came to, in words: see `sensitivity`."""
+    if "failure" in found:
+        return f"mixed precision: not searched: {found['failure']}"
+    if not found["kept"]:
+        return "mixed precision: no layer helps on the calibration clip: none stays in fp32"
+    kept, layers = found["kept"], found["layers"]
+    share = sum(layer["arithmetic"] for layer in layers[: len(kept)])
+    text = f"mixed precision: {len(kept)} of {len(layers)} layers stay in fp32, {share:.0%} of the arithmetic"
+    if found["holds"]:
+        return text
+    nearest = {one["kept"]: one["agreement"] for one in found["search"]}[len(kept)]
+    return (
+        f"{text}: the nearest, {nearest:.3f} on the calibration clip; {found['bound']:.3f} would take more "
+        "layers than are worth it, as fp16 weights agree more and are as fast then"
     )
 
 
@@ -61,7 +83,10 @@ def device(flags: frozenset[str]) -> dict[str, Any]:
         "flags": [flag for flag in known if flag in flags],
         "system": platform.platform(),
         "load": load(),
-        "versions": {name: runtime_version(name) for name in ("onnxruntime", "openvino", "onnx", "numpy")},
+        "versions": {
+            name: runtime_version(name)
+            for name in ("onnxruntime", "openvino", "ai-edge-litert", "onnx", "numpy")
+        },
     }
 
 

@@ -6,6 +6,9 @@ no more than a share of what int8 loses is found by bisection, as agreement grow
 that, more stay than need to). A share, because one clip is harder than another: what int8 loses on the
 calibration clip says little of what it loses elsewhere, but what helps there helps elsewhere.
 
+Layers that hold most of the arithmetic are never kept all: the graph would hardly be faster than
+fp32 or fp16, which agree more. Where the bound asks for it, the nearest is taken, and said to be that.
+
 A clip has few objects, and each crosses the score threshold or does not: one threshold would tell little. So
 a detector's agreement here is the mean over thresholds around its own.
 
@@ -33,7 +36,8 @@ from edge_vision.optimize import quantize
 from edge_vision.optimize.agreement import of_detections, of_scores
 from edge_vision.optimize.clips import stored
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.graph import input_tensors, known_ranges
+from edge_vision.optimize.graph import input_tensors, known_fits, known_ranges
+from edge_vision.optimize.layer_inputs import multiplications
 from edge_vision.optimize.recipes import Recipe
 
 LAYER_PICTURES = 6
@@ -42,6 +46,9 @@ LAYER_PICTURES = 6
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(-4, 5))
 """Added to the detector's own."""
 
+MOST_ARITHMETIC = 0.4
+"""Share of the multiplications that may stay in fp32."""
+
 Outputs = dict[str, np.ndarray]
 
 
@@ -49,25 +56,28 @@ def run(args: Mapping[str, Any]) -> dict[str, Any]:
     """args: source (folder), recipe, calibration, tuning (folders), ranges (file), share: of int8's loss that
     may stay.
 
-    Returns layers (name, op, sqnr_db, agreement, place in the graph; most sensitive first), search (k and
-    agreement of each try), kept (names of layers), nodes (of those). Raises OptimizeError, BundleError.
+    Returns layers (name, op, sqnr_db, agreement, place in the graph, arithmetic as a share; most sensitive
+    first), search (k and agreement of each try), kept (names of layers), nodes (of those), holds (the bound).
+    Raises OptimizeError, BundleError.
     """
     bundle = load_bundle(f"{args['source']}{os.sep}")
     spec, recipe = bundle.manifest.input, Recipe(**args["recipe"])
     path = bundle.verify(bundle.manifest.graphs[0])
     folded = quantize.folded(path)
-    ranges = known_ranges(
-        folded, input_tensors(spec, stored(Path(args["calibration"]))), Path(args["ranges"])
-    )
+    tensors, file = input_tensors(spec, stored(Path(args["calibration"]))), Path(args["ranges"])
+    ranges = known_ranges(folded, tensors, file)
+    fits = known_fits(folded, ranges, recipe, tensors, file)
     judge = _Judge(bundle, folded, input_tensors(spec, stored(Path(args["tuning"]))))
     groups = quantize.layers(folded)
     if not groups:
         raise OptimizeError("the graph has no convolution or matrix product to quantize")
     ops = {node.name: node.op_type for node in folded.graph.node}
+    counts = multiplications(folded, quantize.LAYER_OPS)
+    total = max(1, sum(counts[name] for name in groups))
     layers = []
     for place, (name, nodes) in enumerate(groups.items()):
         print(f"progress: {place}/{len(groups)} layers", file=sys.stderr, flush=True)
-        alone = quantize.quantized(folded, ranges, recipe, only=nodes)
+        alone = quantize.quantized(folded, ranges, recipe, only=nodes, fits=fits)
         value, noise_db = judge.of(alone, LAYER_PICTURES)
         layers.append(
             {
@@ -76,6 +86,7 @@ def run(args: Mapping[str, Any]) -> dict[str, Any]:
                 "place": place,
                 "sqnr_db": round(noise_db, 2),
                 "agreement": round(value, 4),
+                "arithmetic": round(counts[name] / total, 5),
             }
         )
     layers.sort(key=lambda layer: layer["sqnr_db"])
@@ -84,11 +95,14 @@ def run(args: Mapping[str, Any]) -> dict[str, Any]:
     def agreement_with(k: int) -> float:
         print(f"progress: search, {k} of {len(order)} layers in fp32", file=sys.stderr, flush=True)
         nodes = [node for name in order[:k] for node in groups[name]]
-        return judge.of(quantize.quantized(folded, ranges, recipe, kept=nodes))[0]
+        return judge.of(quantize.quantized(folded, ranges, recipe, kept=nodes, fits=fits))[0]
 
     plain = agreement_with(0)
     bound = 1.0 - args["share"] * (1.0 - plain)
-    k, tries = bisect(len(order), bound, lambda k: plain if k == 0 else agreement_with(k))
+    most = affordable([float(layer["arithmetic"]) for layer in layers])
+    k, tries = bisect(most, bound, lambda k: plain if k == 0 else agreement_with(k))
+    if dict(tries)[k] < bound:
+        k = max(tries, key=lambda one: (one[1], -one[0]))[0]
     kept = order[:k]
     return {
         "layers": layers,
@@ -100,14 +114,16 @@ def run(args: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def affordable(arithmetic: Sequence[float]) -> int:
+    """How many of the first layers hold no more than MOST_ARITHMETIC together, but at least one."""
+    return max(1, int(np.searchsorted(np.cumsum(arithmetic), MOST_ARITHMETIC + 1e-9, side="right")))
+
+
 def bisect(
     n: int, bound: float, agreement_with: Callable[[int], float]
 ) -> tuple[int, list[tuple[int, float]]]:
-    """The least k of 0..n whose agreement holds the bound, and all that was tried in order.
-
-    n: all layers in fp32, which agrees by definition but for what is quantized beside the layers. Where not
-    even that holds, n.
-    """
+    """The least k of 0..n whose agreement holds the bound, and all that was tried in order; n where none
+    does."""
     tries: dict[int, float] = {0: agreement_with(0)}
     if tries[0] >= bound:
         return 0, list(tries.items())

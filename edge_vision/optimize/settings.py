@@ -12,7 +12,11 @@ from edge_vision.optimize.errors import OptimizeError
 
 FILE = "settings.json"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "mixed")
-BACKENDS = ("onnxruntime", "openvino")
+BACKENDS = ("onnxruntime", "openvino", "litert")
+READ_ONNX = ("onnxruntime", "openvino")
+"""Those that run what is made here; LiteRT runs the one TFLite graph that a bundle brings."""
+BUILT = ("tensorrt_rtx",)
+"""Backends whose engines are built and not run, where they are asked for."""
 MIN_PICTURES = 8
 """Fewer tell neither the range of an activation nor a share of lost boxes."""
 
@@ -46,7 +50,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         _known("precisions", self.precisions, PRECISIONS)
-        _known("backends", self.backends, BACKENDS)
+        _known("backends", self.backends, (*BACKENDS, *BUILT))
         for name in ("budget_ms", "max_rss_mb"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -61,6 +65,16 @@ class Settings:
             raise OptimizeError(
                 f"timeout_s, measure_s: expected more than 0, got {self.timeout_s:g}, {self.measure_s:g}"
             )
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The backends asked for that are measured; empty = those that are here."""
+        return tuple(name for name in self.backends if name not in BUILT)
+
+    @property
+    def built(self) -> tuple[str, ...]:
+        """The backends asked for whose engines are built only."""
+        return tuple(name for name in self.backends if name in BUILT)
 
     def write(self, folder: Path) -> None:
         """Keep them in the folder of results."""

@@ -15,10 +15,13 @@ from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.graph import write_variant
 
+TFLITE = "tflite"
+
 
 def source_bundle(model: str, folder: Path) -> Bundle:
     """The fp32 ONNX graph of a bundle (a name or a folder) or of a .onnx file, whose head is guessed, written
-    to a folder that is not there yet, open dimensions fixed. Raises OptimizeError, BundleError."""
+    to a folder that is not there yet, open dimensions fixed. A TFLite graph that the bundle has too goes into
+    the folder TFLITE beside it, as it is. Raises OptimizeError, BundleError."""
     path = Path(model).expanduser()
     if path.suffix in (".onnx", ".tflite", ".pt", ".pth", ".h5", ".pb", ".xml", ".engine"):
         return _imported(path, folder)
@@ -56,5 +59,10 @@ def _copied(bundle: Bundle, folder: Path) -> Bundle:
     if 0 in graph_edit.input_sides(model, spec.name):
         graph_edit.resize(model, spec.name, spec.layout, Size.of(spec))
         data = model.SerializeToString(deterministic=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    for place in (folder, folder.with_name(TFLITE)):
+        shutil.rmtree(place, ignore_errors=True)
+    ready = next((graph for graph in bundle.manifest.graphs if graph.format == "tflite"), None)
+    if ready is not None:
+        made = bundle.verify(ready).read_bytes()
+        write_variant(bundle, folder.with_name(TFLITE), made, spec, ready.precision, "tflite")
     return write_variant(bundle, folder, data, spec, "fp32")

@@ -9,18 +9,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edge_vision.backends import available_backends
 from edge_vision.backends.host import usable_cores
 from edge_vision.bundles.store import load_bundle
 from edge_vision.optimize import prepare, recipes, rows
+from edge_vision.optimize.built import built_rows
 from edge_vision.optimize.candidate import Candidate, Size, default_sizes
-from edge_vision.optimize.choose import ALIKE, decide, misses
+from edge_vision.optimize.choose import ALIKE, UNMEASURED, decide, misses
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.graphs import NAIVE, Graphs
 from edge_vision.optimize.jobs import Engine, Job, Outcome, keep, kept_outcome
 from edge_vision.optimize.report import wall_before, write_report
-from edge_vision.optimize.rows import Row, device, failure, figures, line, runtime_version
-from edge_vision.optimize.settings import BACKENDS, PRECISIONS, Settings
+from edge_vision.optimize.rows import Row, device, failure, figures, kept_layers, line, runtime_version
+from edge_vision.optimize.runtimes import first_precision, usable_backends
+from edge_vision.optimize.settings import PRECISIONS, READ_ONNX, Settings
+from edge_vision.optimize.source import TFLITE
 
 Say = Callable[[str], None]
 
@@ -36,13 +38,15 @@ class Study:
         self._started = time.monotonic() - wall_before(folder)
         self._prepared = prepare.prepared(folder, settings, say)
         self._bundle = load_bundle(f"{folder / 'source'}{os.sep}")
+        has_tflite = (folder / TFLITE).is_dir()
+        self._tflite = load_bundle(f"{folder / TFLITE}{os.sep}") if has_tflite else None
         self._native = Size.of(self._bundle.manifest.input)
         self._task = self._bundle.manifest.task
         self._flags = recipes.cpu_flags()
-        self._backends = self._usable_backends()
+        self._backends = usable_backends(settings, self._tflite)
         self._sizes = self._wanted_sizes()
         self._threads = list(settings.threads) or sorted({1, usable_cores()})
-        self._graphs = Graphs(self._bundle, self._prepared["pictures"], self._flags, self._job)
+        self._graphs = Graphs(self._bundle, self._tflite, self._prepared["pictures"], self._flags, self._job)
         self._rows: dict[str, Row] = {}
         self._notes: list[str] = list(filter(None, [rows.busy(rows.load(), usable_cores())]))
         self._sensitivity: Mapping[str, Any] | None = None
@@ -55,19 +59,23 @@ class Study:
         if base["status"] == "failed":
             raise OptimizeError(f"the fp32 model does not run on {self.baseline.backend}: {base['reason']}")
         self._write(complete=False)
-        native = self._native
-        self._measure_all(Candidate(b, "fp32", native, t) for b in self._backends for t in self._threads)
+        firsts = [(b, first_precision(b, self._tflite)) for b in self._backends]
+        self._measure_all(Candidate(b, p, self._native, t) for b, p in firsts for t in self._threads)
         if self._settings.exhaustive:
             self._every_cell()
         else:
             self._search()
+        args = self._wanted_precisions(), self._native, self._graphs, self._kept_nodes(), self._job
+        for row in built_rows(self._settings.built, *args):
+            self._rows[row["id"]] = row
+            self._say(line(row))
         return self._write(complete=True)
 
     def _every_cell(self) -> None:
         for mixed in (False, True):
             cells = [(size, backend) for size in self._sizes for backend in self._backends]
             for size, backend in cells:
-                for precision in self._mixed() if mixed else self._precisions(backend, size):
+                for precision in self._mixed(backend) if mixed else self._precisions(backend, size):
                     self._measure_all(Candidate(backend, precision, size, t) for t in self._threads)
 
     def _search(self) -> None:
@@ -76,9 +84,9 @@ class Study:
         threads = {backend: self._best_threads(backend) for backend in self._backends}
         for mixed in (False, True):
             for backend in self._backends:
-                precisions = self._mixed() if mixed else self._precisions(backend, self._native)
+                precisions = self._mixed(backend) if mixed else self._precisions(backend, self._native)
                 self._measure_all(Candidate(backend, p, self._native, threads[backend]) for p in precisions)
-        for backend in self._backends:
+        for backend in self._read_onnx:
             best = self._fastest(backend)
             for size in self._sizes[1:]:
                 self._measure_all([Candidate(backend, best, size, threads[backend])])
@@ -97,7 +105,11 @@ class Study:
     @property
     def baseline(self) -> Candidate:
         """What all is compared with: the fp32 model as it came."""
-        return Candidate(self._backends[0], "fp32", self._native, self._threads[0])
+        return Candidate(self._read_onnx[0], "fp32", self._native, self._threads[0])
+
+    @property
+    def _read_onnx(self) -> list[str]:
+        return [backend for backend in self._backends if backend in READ_ONNX]
 
     def measure(self, candidate: Candidate) -> Row:
         """The row of a candidate, measured now or before."""
@@ -163,13 +175,13 @@ class Study:
         return self.baseline
 
     # Layers that stay in fp32.
-    def _mixed(self) -> list[str]:
+    def _mixed(self, backend: str) -> list[str]:
         """["mixed"] where it is wanted and there are layers to keep in fp32: searched once, after int8 was
         measured."""
-        if "mixed" not in self._wanted_precisions():
+        if "mixed" not in self._wanted_precisions() or backend not in READ_ONNX:
             return []
         if self._sensitivity is None:
-            recipe = recipes.int8_recipe(self._backends[0], self._flags)
+            recipe = recipes.int8_recipe(self._read_onnx[0], self._flags)
             args = {
                 "source": "source",
                 "recipe": asdict(recipe),
@@ -181,7 +193,7 @@ class Study:
             }
             outcome = self._job(Job("sensitivity", "sensitivity", args))
             self._sensitivity = outcome.result if outcome.status == "done" else {"failure": outcome.reason}
-            self._tell_layers(self._sensitivity)
+            self._note(kept_layers(self._sensitivity))
         return ["mixed"] if self._sensitivity.get("kept") else []
 
     def _kept_nodes(self) -> list[str]:
@@ -195,14 +207,6 @@ class Study:
         losses = [1.0 - row["agreement"] for row in self._measured() if row["precision"] == "int8"]
         allowed = 0.8 * self._settings.max_accuracy_loss
         return round(max(0.05, min([0.5, *(allowed / loss for loss in losses if loss > 0)])), 2)
-
-    def _tell_layers(self, found: Mapping[str, Any]) -> None:
-        if "failure" in found:
-            self._note(f"mixed precision: not searched: {found['failure']}")
-        elif not found["kept"]:
-            self._note("mixed precision: int8 loses nothing on the calibration clip: no layer stays in fp32")
-        else:
-            self._note(f"mixed precision: {len(found['kept'])} of {len(found['layers'])} layers stay in fp32")
 
     def _note(self, text: str) -> None:
         self._notes.append(text)
@@ -218,14 +222,6 @@ class Study:
         outcome = self._engine.run(job, self._folder, self._settings.timeout_s)
         keep(job, outcome, self._folder)
         return outcome
-
-    def _usable_backends(self) -> list[str]:
-        available = available_backends()
-        wanted = self._settings.backends or tuple(b for b in BACKENDS if available.get(b, "") is None)
-        lacking = [f"{name}: {available[name]}" for name in wanted if available.get(name) is not None]
-        if lacking or not wanted:
-            raise OptimizeError("; ".join(lacking) or "no runtime is installed: pip install onnxruntime")
-        return list(wanted)
 
     def _wanted_sizes(self) -> list[Size]:
         """Native first: it is the parent of the others."""
@@ -246,6 +242,8 @@ class Study:
 
     def _precisions(self, backend: str, size: Size) -> list[str]:
         """Those that make sense for a runtime here, but for mixed."""
+        if backend not in READ_ONNX:
+            return [first_precision(backend, self._tflite)] if size == self._native else []
         wanted = [p for p in self._wanted_precisions() if p != "mixed"]
         if backend != "openvino" or not any(flag in self._flags for flag in recipes.BF16_FLAGS):
             wanted = [p for p in wanted if p != "bf16"]
@@ -275,7 +273,7 @@ class Study:
         )
 
     def _measured(self) -> list[Row]:
-        return [row for row in self._rows.values() if row["status"] != "failed"]
+        return [row for row in self._rows.values() if row["status"] not in UNMEASURED]
 
     def _decide(self) -> Any:
         return decide(list(self._rows.values()), self._settings)

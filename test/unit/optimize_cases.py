@@ -93,3 +93,78 @@ def row(name: str, relative: float, agreement: float = 1.0, **others: Any) -> di
         "reason": "",
         **others,
     }
+
+
+def vit_graph(path: Path, blocks: int = 2, width: int = 32, heads: int = 2, patch_px: int = 16) -> Path:
+    """A vision transformer of random weights (Dosovitskiy et al., 2021), as PyTorch exports one: pictures of
+    SIDE_PX, blocks that are normalised first, CLASSES numbers of the class token."""
+    rng = np.random.default_rng(6)
+    tokens = (SIDE_PX // patch_px) ** 2
+    nodes: list[Any] = []
+    constants: dict[str, np.ndarray] = {}
+
+    def constant(name: str, values: Any) -> str:
+        constants[name] = np.asarray(values)
+        return name
+
+    def add(op: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
+        return name
+
+    def linear(x: str, inside: int, outside: int, name: str) -> str:
+        matrix = rng.normal(0, inside**-0.5, (inside, outside)).astype(np.float32)
+        product = add("MatMul", [x, constant(f"{name}.matrix", matrix)], f"{name}.product")
+        bias = rng.normal(0, 0.1, outside).astype(np.float32)
+        return add("Add", [product, constant(f"{name}.bias", bias)], name)
+
+    def norm(x: str, name: str) -> str:
+        ones = constant(f"{name}.scale", np.ones(width, np.float32))
+        return add("LayerNormalization", [x, ones], name, axis=-1, epsilon=1e-5)
+
+    def parted(x: str, name: str, order: list[int]) -> str:
+        shape = constant(f"{name}.shape", np.array([1, tokens + 1, heads, width // heads], np.int64))
+        return add("Transpose", [add("Reshape", [x, shape], f"{name}.parts")], name, perm=order)
+
+    def block(x: str, name: str) -> str:
+        normal = norm(x, f"{name}.norm")
+        query, key, value = (linear(normal, width, width, f"{name}.{part}") for part in ("q", "k", "v"))
+        turned = parted(key, f"{name}.ks", [0, 2, 3, 1])
+        across = add("MatMul", [parted(query, f"{name}.qs", [0, 2, 1, 3]), turned], f"{name}.across")
+        scale = constant(f"{name}.scale", np.float32((width // heads) ** -0.5))
+        share = add("Softmax", [add("Mul", [across, scale], f"{name}.scaled")], f"{name}.share", axis=-1)
+        mixed = add("MatMul", [share, parted(value, f"{name}.vs", [0, 2, 1, 3])], f"{name}.mixed")
+        back = add("Transpose", [mixed], f"{name}.back", perm=[0, 2, 1, 3])
+        shape = constant(f"{name}.flat", np.array([1, tokens + 1, width], np.int64))
+        seen = linear(add("Reshape", [back, shape], f"{name}.seen"), width, width, f"{name}.mix")
+        middle = add("Add", [x, seen], f"{name}.middle")
+        wide = linear(norm(middle, f"{name}.second"), width, 4 * width, f"{name}.wide")
+        halved = add("Mul", [wide, constant(f"{name}.root", np.float32(0.5**0.5))], f"{name}.halved")
+        one = constant(f"{name}.one", np.float32(1.0))
+        bent = add("Add", [add("Erf", [halved], f"{name}.erf"), one], f"{name}.bent")
+        doubled = add("Mul", [wide, bent], f"{name}.doubled")
+        gelu = add("Mul", [doubled, constant(f"{name}.half", np.float32(0.5))], f"{name}.gelu")
+        return add("Add", [middle, linear(gelu, 4 * width, width, f"{name}.narrow")], f"{name}.out")
+
+    kernel = constant("kernel", rng.normal(0, 0.03, (width, 3, patch_px, patch_px)).astype(np.float32))
+    strides = {"kernel_shape": [patch_px] * 2, "strides": [patch_px] * 2}
+    patches = add("Conv", ["images", kernel], "patches", **strides)
+    flat = add("Reshape", [patches, constant("rows", np.array([1, width, tokens], np.int64))], "flat")
+    first = constant("token", rng.normal(0, 1, (1, 1, width)).astype(np.float32))
+    x = add("Concat", [first, add("Transpose", [flat], "columns", perm=[0, 2, 1])], "joined", axis=1)
+    x = add(
+        "Add",
+        [x, constant("places", rng.normal(0, 0.2, (1, tokens + 1, width)).astype(np.float32))],
+        "placed",
+    )
+    for number in range(blocks):
+        x = block(x, f"block{number}")
+    x = add("Gather", [norm(x, "normal"), constant("at", np.int64(0))], "class", axis=1)
+    head = rng.normal(0, 1, (CLASSES, width)).astype(np.float32)
+    add(
+        "Gemm",
+        [x, constant("head", head), constant("zero", np.zeros(CLASSES, np.float32))],
+        "logits",
+        transB=1,
+    )
+    weights = tuple(numpy_helper.from_array(values, name) for name, values in constants.items())
+    return save_graph(path, nodes, {"images": [1, 3, SIDE_PX, SIDE_PX]}, {"logits": [1, CLASSES]}, weights)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from optimize_cases import row
 
+from edge_vision.optimize.agreement import of_scores
 from edge_vision.optimize.choose import decide
 from edge_vision.optimize.measure import median_band, saturation_db
 from edge_vision.optimize.settings import Settings
@@ -144,3 +145,13 @@ def test_arithmetic_that_saturates_is_seen_and_seven_bits_keep_it_within(bits: i
     rows = [row("base", 1.0), row("int8", 0.4, saturation_db=loss_db)]
     assert (decide(rows, settings()).chosen == "base") is refused
     assert (loss_db > 1.0) is refused
+
+
+def test_pictures_of_which_the_model_is_sure_are_counted_apart() -> None:
+    reference = np.array([[0.5, 0.3, 0.2], [0.34, 0.33, 0.33], [0.1, 0.7, 0.2], [0.41, 0.4, 0.19]])
+    found = np.array([[0.4, 0.35, 0.25], [0.33, 0.34, 0.33], [0.6, 0.2, 0.2], [0.41, 0.4, 0.19]])
+    agreed = of_scores(found, reference)
+    assert (agreed.value, agreed.lost, agreed.of) == (0.5, 2, 4)
+    assert (agreed.sure, agreed.sure_of) == (0.5, 2)
+    unsure = of_scores(found[1::2], reference[1::2])
+    assert unsure.sure is None and unsure.sure_of == 0 and unsure.value == 0.5

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from model_cases import EFFICIENTNET, SSD, bundle_or_skip, video_frame
-from optimize_cases import tiny_graph
+from optimize_cases import SIDE_PX, tiny_graph, vit_graph
 
 from edge_vision.backends.base import BackendRequest
 from edge_vision.backends.onnxruntime import OnnxRuntimeBackend
@@ -18,7 +18,8 @@ from edge_vision.optimize import graph_edit, quantize
 from edge_vision.optimize.candidate import Candidate, Size, default_sizes
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.recipes import LIBRARY_DEFAULT, Recipe, cpu_flags, int8_recipe
-from edge_vision.optimize.sensitivity import bisect
+from edge_vision.optimize.rows import kept_layers
+from edge_vision.optimize.sensitivity import affordable, bisect
 
 NATIVE = Size(300, 300)
 
@@ -125,6 +126,24 @@ def test_a_layer_takes_its_activation_along(tmp_path: Path) -> None:
     assert quantize.layers(model) == {"first": ("first", "active"), "last": ("last",)}
 
 
+def test_a_transformer_keeps_its_normalisations_and_attention_in_fp32(tmp_path: Path) -> None:
+    model = quantize.folded(vit_graph(tmp_path / "vit.onnx"))
+    rng = np.random.default_rng(0)
+    tensors = [rng.normal(0, 1, (1, 3, SIDE_PX, SIDE_PX)).astype(np.float32) for _ in range(12)]
+    ranges = quantize.calibrate(model, tensors)
+    made = quantize.quantized(model, ranges, int8_recipe("onnxruntime", cpu_flags()))
+    products = [node for node in model.graph.node if node.op_type in quantize.LAYER_OPS]
+    attention = [node for node in products if node.op_type == "MatMul"]
+    # Of each block: q, k, v, two of attention, three after it. Besides: patches and head.
+    assert len(attention) == 4 and len(products) == 2 * 8 + 2
+    assert set(quantize.layers(model)) == {node.name for node in products} - {n.name for n in attention}
+    found = quantize.effective(made)
+    assert found["layers_quantized"] == 14 <= found["layers_run_as_int8"]
+    dequantized = {n.output[0] for n in made.graph.node if n.op_type == "DequantizeLinear"}
+    softmax = [node for node in made.graph.node if node.op_type == "Softmax"]
+    assert len(softmax) == 2 and not any(node.input[0] in dequantized for node in softmax)
+
+
 def test_the_ssd_takes_other_sizes_and_weights_stay() -> None:
     bundle = bundle_or_skip(SSD)
     model = graph_edit.load_model(bundle.verify(bundle.manifest.graphs[0]))
@@ -186,3 +205,17 @@ def test_the_search_finds_the_fewest_layers(needed: int) -> None:
 def test_where_nothing_holds_the_bound_all_layers_stay() -> None:
     k, tries = bisect(10, 0.99, lambda k: 0.5)
     assert k == 10 and dict(tries)[10] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "most"), [([0.1, 0.1, 0.2, 0.6], 3), ([0.9, 0.1], 1), ([0.25] * 4, 1), ([0.01] * 100, 40)]
+)
+def test_only_a_share_of_the_arithmetic_stays_in_fp32(arithmetic: list[float], most: int) -> None:
+    assert affordable(arithmetic) == most
+
+
+def test_a_bound_that_is_not_reached_is_told_with_the_nearest() -> None:
+    layers = [{"name": str(i), "arithmetic": 0.25} for i in range(4)]
+    found = {"layers": layers, "kept": ["0", "1"], "search": [{"kept": 2, "agreement": 0.97}], "bound": 0.99}
+    assert kept_layers({**found, "holds": True}).endswith("2 of 4 layers stay in fp32, 50% of the arithmetic")
+    assert "the nearest, 0.970 on the calibration clip; 0.990 would" in kept_layers({**found, "holds": False})

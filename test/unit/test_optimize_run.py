@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from model_cases import EFFICIENTNET, SSD, bundle_or_skip, clip_or_skip
+from model_cases import EFFICIENTNET, OIDV4, SSD, bundle_or_skip, clip_or_skip
 from optimize_cases import pictures, tiny_bundle, tiny_graph
 
 from edge_vision.backends import open_session
@@ -304,6 +304,29 @@ def test_a_real_classifier_has_a_resolution_ladder(tmp_path: Path) -> None:
     assert rows["128x128"]["relative"] < 0.7
     assert "/**/cascade" in yaml.safe_load((out / "params.yaml").read_text())
     assert np.isclose(rows["128x128"]["bytes"], rows["224x224"]["bytes"], rtol=0.01)
+
+
+def test_a_tflite_graph_is_measured_beside_the_onnx_one(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    bundle_or_skip(OIDV4)
+    more = ["--precisions", "fp32", "--sizes", "native", "--backends", "litert", "onnxruntime"]
+    out = tmp_path / "out"
+    assert main(["run", OIDV4, "--frames", clip_or_skip("bikes.mp4"), *more, *QUICK, "--out", str(out)]) == 0
+    report = read_report(out)
+    rows = {row["id"]: row for row in report["rows"]}
+    assert report["baseline"] == "onnxruntime-fp32-300x300-t1"
+    row = rows["litert-fp32-300x300-t1"]
+    assert row["actual"]["backend"] == "litert" and row["agreement_f1"] > 0.9 and row["of"] > 5
+    assert row["bytes"] < 0.6 * rows[report["baseline"]]["bytes"]
+    made = load_bundle(str(out / "bundle"))
+    assert made.manifest.graphs[0].format == ("tflite" if report["chosen"] == row["id"] else "onnx")
+
+
+def test_litert_without_a_tflite_graph_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, _ = tiny_study(tmp_path)
+    arguments[arguments.index("onnxruntime")] = "litert"
+    assert main(arguments) == 1
+    assert "litert: the bundle has no TFLite graph" in capsys.readouterr().err
 
 
 def test_an_onnx_file_is_imported(tmp_path: Path) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
-from optimize_cases import pictures, tiny_bundle, tiny_graph
+from onnx import numpy_helper
+from optimize_cases import pictures, tiny_bundle, tiny_graph, vit_graph
 
+from edge_vision.backends.tensorrt import TensorRtRtxBackend
 from edge_vision.errors import EdgeVisionError
-from edge_vision.optimize import rows
+from edge_vision.optimize import explain, rows
 from edge_vision.optimize.job import KINDS
 from edge_vision.optimize.jobs import Engine, Job, Outcome
 from edge_vision.optimize.settings import Settings
@@ -42,6 +47,12 @@ def settings(tmp_path: Path, **others: object) -> Settings:
     clips = [str(pictures(tmp_path / name, 30, seed)) for seed, name in enumerate("ab")]
     values = {"backends": ("onnxruntime",), "threads": (1,), "measure_s": 0.1, "pictures": 10, **others}
     return Settings(str(model), (clips[0],), clips[1], **values)  # type: ignore[arg-type]
+
+
+def vit(tmp_path: Path, **others: object) -> Settings:
+    asked = settings(tmp_path, **others)
+    graph = vit_graph(tmp_path / "vit.onnx")
+    return replace(asked, model=str(tiny_bundle(tmp_path / "vit", graph)))
 
 
 def study(tmp_path: Path, asked: Settings, engine: Engine) -> dict:
@@ -108,6 +119,54 @@ def test_what_was_measured_under_other_clips_is_not_taken(tmp_path: Path) -> Non
 
 def _rest(asked: Settings) -> dict:
     return {n: getattr(asked, n) for n in ("backends", "threads", "measure_s", "pictures", "precisions")}
+
+
+def test_a_transformer_goes_through_both_runtimes(tmp_path: Path) -> None:
+    """Its weights are random: that it runs, and how far int8's outputs are off, is all that is said."""
+    pytest.importorskip("openvino")
+    asked = vit(tmp_path, backends=("onnxruntime", "openvino"), precisions=("fp32", "int8", "mixed"))
+    report = study(tmp_path, replace(asked, sizes=("native",)), Here())
+    rows = {row["id"]: row for row in report["rows"]}
+    for backend in ("onnxruntime", "openvino"):
+        row = rows[f"{backend}-int8-64x64-t1"]
+        assert row["status"] != "failed" and row["quantized"]["layers_quantized"] == 14
+        assert abs(row["saturation_db"]) < 1.0
+    layers = report["sensitivity"]["layers"]
+    assert len(layers) == 14 and all(15 < layer["sqnr_db"] < 100 for layer in layers)
+    assert sum(layer["arithmetic"] for layer in layers) == pytest.approx(1.0, abs=1e-3)
+
+
+def with_engines(tmp_path: Path) -> Settings:
+    values = {"backends": ("onnxruntime", "tensorrt_rtx"), "sizes": ("native",)}
+    return settings(tmp_path, precisions=("fp32", "int8"), **values)
+
+
+def test_an_engine_is_built_and_can_not_be_chosen(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    report = study(tmp_path, with_engines(tmp_path), Here())
+    rows = {row["id"]: row for row in report["rows"]}
+    for precision in ("fp32", "int8"):
+        row = rows[f"tensorrt_rtx-{precision}-64x64-t1"]
+        assert row["status"] == "built" and row["reason"].startswith("built, not run: an engine of")
+        assert row["engine_bytes"] > 1000 and "relative" not in row
+    assert report["chosen"].startswith("onnxruntime")
+    assert not any(name.startswith("tensorrt") for name in report["decision"]["front"])
+    graph = onnx.load(tmp_path / "out" / "graphs" / "tensorrt-int8-64x64" / "model.onnx").graph
+    held = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    zeros = [held[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert len(zeros) >= 2 and all(zero.dtype == np.int8 and not zero.any() for zero in zeros)
+    assert held["bias"].dtype == np.float32
+    assert "built: built, not run" in explain.table(report)
+
+
+def test_where_the_builder_is_not_installed_the_row_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TensorRtRtxBackend, "module", "tensorrt_of_nowhere")
+    report = study(tmp_path, with_engines(tmp_path), Here())
+    (row, other) = [row for row in report["rows"] if row["backend"] == "tensorrt_rtx"]
+    assert row["status"] == other["status"] == "failed" and report["chosen"]
+    assert "the package tensorrt_of_nowhere is not installed: pip install" in row["reason"]
 
 
 @pytest.mark.parametrize(("load", "told"), [(None, False), (0.4, False), (1.0, False), (7.5, True)])
