@@ -14,9 +14,9 @@ ARGS =
 # Two ROS programs with one domain see each other: these have domains of their own, whatever the shell has set.
 # `make demo ROS_DOMAIN_ID=5` sets it nevertheless.
 demo top: export ROS_DOMAIN_ID = 87
-test check examples: export ROS_DOMAIN_ID = 88
+test test-unit test-nodes check examples: export ROS_DOMAIN_ID = 88
 bench-pipeline bench-diagnostics bench-failover soak: export ROS_DOMAIN_ID = 89
-demo top test check examples bench-pipeline bench-diagnostics bench-failover soak: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
+demo top test test-unit test-nodes check examples bench-pipeline bench-diagnostics bench-failover soak: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
 
 # The ROS wheels leave this mark in the environment; with it, another Python would not find its libraries.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
@@ -26,13 +26,14 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types examples docs bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-pipelining soak evaluate-gate evaluate-cascade optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-pipelining soak evaluate-gate evaluate-cascade optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top lock clean distclean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  make demo SOURCE=clip.mp4 BACKEND=openvino SECONDS=20 OUT=out/mine     variables of the demo"
 	@echo "  make test ARGS='-k gate -x'                                            options for pytest"
+	@echo "  make -j2 -O test-unit test-nodes                                       both halves at once"
 	@echo "  make evaluate-gate ARGS='--conditions pan_tilt --quick'                options of the evaluation"
 	@echo "  make soak MINUTES=1                                                    a quick look"
 	@echo "  make demo PYTHON=python3.12                                            another Python"
@@ -43,6 +44,13 @@ demo: setup  ## Set up, then run the pipeline on a video; results in out/demo/
 
 test: setup-test  ## Set up, then run the tests
 	$(VENV_PYTHON) -m pytest -rs $(ARGS)
+
+# Tests of nodes mostly wait, and unit tests compute.
+test-unit: setup-test
+	$(VENV_PYTHON) -m pytest -rs test/unit $(ARGS)
+
+test-nodes: setup-test
+	$(VENV_PYTHON) -m pytest -rs test/nodes test/e2e test/launch $(ARGS)
 
 check: setup-test  ## Format, lint, types, tests and examples: all that must be good before a commit
 	scripts/check

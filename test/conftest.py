@@ -6,6 +6,7 @@ import fcntl
 import gc
 import os
 import random
+import signal
 import socket
 import sys
 import tempfile
@@ -16,6 +17,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "unit"))
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+# A script that runs the tests in the background has them ignore Ctrl-C, and so all that they start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What `make demo`, `make test` and `make bench-pipeline` set.
 MAKE_DOMAINS = (87, 88, 89)

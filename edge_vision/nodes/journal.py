@@ -18,6 +18,8 @@ class Journal:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        # Asked for now: a run that hung may come back, and tell, when the node is gone.
+        self._name = node.get_fully_qualified_name()
         self._budget = LineBudget()
         self._lines: JsonLines | None = None
         # What was said before it was known where to.
@@ -45,7 +47,7 @@ class Journal:
             return
         fields = {
             "level": _LEVELS[level],
-            "node": self._node.get_fully_qualified_name(),
+            "node": self._name,
             "event": event,
             "text": text,
             # The node's clock, which stamps images too: a simulated one, with use_sim_time.

@@ -162,7 +162,8 @@ def test_a_newer_frame_goes_before_the_one_that_hangs(start, robot, fake, monkey
     running = start(overrides={"detector": {**fake, "watchdog_ms": WATCHDOG_MS}, **OPEN})
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_raw")
-    hang = Hang(running["detector"]._model.session, monkeypatch)
+    session = running["detector"]._model.session
+    hang = Hang(session, monkeypatch)
     camera.publish(image_message(picture(1), 1))
     assert hang.inside.wait(30)
     receive, hub = running.hub.receiver("/image_raw"), running.hub
@@ -171,7 +172,9 @@ def test_a_newer_frame_goes_before_the_one_that_hangs(start, robot, fake, monkey
     assert (books["inferred"], books["superseded"]) == (1, 1)
     robot.wait_for(answers, 1, "answers")
     assert answers[0].header.stamp.nanosec == 2
+    running.end()
     hang.go_on.set()
+    wait_until(lambda: session.closed, "the late run to end, though the node is gone")
 
 
 def test_without_a_watchdog_it_waits(start, robot, fake, monkeypatch):
