@@ -89,8 +89,12 @@ class Scene:
         from ros_cases import ALL, Robot, Running
         from vision_msgs.msg import Detection2DArray
 
+        from edge_vision.nodes.specs import DETECTOR
+
         self.robot = Robot(options.domain)
         source = {"uri": str(options.video), "loop": True}
+        # The tests switch it off.
+        detector = {"watchdog_ms": DETECTOR.param("watchdog_ms").default, **detector}
         self.running = Running(options.domain, ALL, {"source": source, "detector": detector})
         self.came_s: list[float] = []
         self.robot.node.create_subscription(
