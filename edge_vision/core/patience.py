@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -14,14 +16,41 @@ class Patience(Exception):
 
 
 def within(limit_s: float, work: Callable[[], T], late: Callable[[T | None], None]) -> T:
-    """What `work` returns or raises, done by a thread of its own.
+    """What `work` returns or raises, done by another thread.
 
     Raises Patience after limit_s seconds. What it returns after all goes to `late`, in that thread; None
     where it raised.
     """
     errand = _Errand(work, late)
-    threading.Thread(target=errand.run, name="edge_vision errand", daemon=True).start()
+    try:
+        hand = _IDLE.pop()
+    except IndexError:
+        hand = _Hand()
+    hand.errands.put(errand)
     return errand.wait(limit_s)
+
+
+class _Hand(threading.Thread):
+    """Does one errand after the other: memory that each new thread takes from the system, glibc does not give
+    back with it."""
+
+    def __init__(self) -> None:
+        super().__init__(name="edge_vision errand", daemon=True)
+        self.errands: SimpleQueue[_Errand[Any]] = SimpleQueue()
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            errand = self.errands.get()
+            errand.do()
+            # First: who is told of the end may have the next errand at once.
+            _IDLE.append(self)
+            errand.end()
+            # Nothing of it may live on until the next one.
+            del errand
+
+
+_IDLE: deque[_Hand] = deque()
 
 
 class _Errand(Generic[T]):
@@ -33,11 +62,13 @@ class _Errand(Generic[T]):
         self._result: T | None = None
         self._error: BaseException | None = None
 
-    def run(self) -> None:
+    def do(self) -> None:
         try:
             self._result = self._work()
         except BaseException as error:
             self._error = error
+
+    def end(self) -> None:
         with self._lock:
             self._ended.set()
             left = self._left

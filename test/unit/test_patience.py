@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
 import pytest
 
@@ -45,3 +46,13 @@ def test_an_error_after_all_is_told_of_too():
         within(0.01, work, lambda result: (late.append(result), handed.set()))
     go_on.set()
     assert handed.wait(30) and late == [None]
+
+
+def test_one_thread_does_one_errand_after_the_other_and_keeps_nothing():
+    threads = [within(30.0, threading.current_thread, nobody) for _ in range(20)]
+    assert len(set(threads)) == 1 and threads[0] is not threading.current_thread()
+    thing = within(30.0, lambda: {1}.union(), nobody)
+    left, gone = weakref.ref(thing), threading.Event()
+    weakref.finalize(thing, gone.set)
+    del thing
+    assert gone.wait(30) and left() is None
