@@ -73,6 +73,7 @@ class _Errand(Generic[T]):
             self._ended.set()
             left = self._left
         if left:
+            self._error = None
             self._late(self._result)
 
     def wait(self, limit_s: float) -> T:
@@ -83,6 +84,12 @@ class _Errand(Generic[T]):
                 self._left = not self._ended.is_set()
         if self._left:
             raise Patience(f"no end after {limit_s:g} s")
-        if self._error is not None:
-            raise self._error
+        # An error knows the frames that it went through, and so this errand: kept here, the two would keep
+        # each other, and a session, until the garbage collector comes.
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
         return self._result  # type: ignore[return-value]

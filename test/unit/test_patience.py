@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import threading
+import time
 import weakref
 
 import pytest
@@ -56,3 +59,23 @@ def test_one_thread_does_one_errand_after_the_other_and_keeps_nothing():
     weakref.finalize(thing, gone.set)
     del thing
     assert gone.wait(30) and left() is None
+
+
+def test_an_error_keeps_nothing_alive():
+    thing = {1}.union()
+    gone = weakref.ref(thing)
+
+    def work(held=thing):
+        assert held is None
+
+    gc.disable()
+    try:
+        with contextlib.suppress(AssertionError):
+            within(30.0, work, nobody)
+        del thing, work
+        until_s = time.monotonic() + 30
+        while gone() is not None and time.monotonic() < until_s:
+            time.sleep(0.01)  # The other thread lets go a moment later.
+        assert gone() is None
+    finally:
+        gc.enable()
