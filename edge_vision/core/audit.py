@@ -13,6 +13,7 @@ from threading import Lock
 
 import numpy as np
 
+from edge_vision.core.boxes import best_iou
 from edge_vision.core.detections import Detections
 from edge_vision.core.intervals import wilson_interval
 
@@ -95,7 +96,7 @@ class MissAudit:
         known_xyxy_px: (n, 4) float32, the boxes that consumers were told of, moved to this frame. A miss is
         an audited frame with at least one found object that overlaps none of them, whatever their classes.
         """
-        missed = bool((_best_iou(found.xyxy_px, known_xyxy_px) < MATCH_IOU).any())
+        missed = bool((best_iou(found.xyxy_px, known_xyxy_px) < MATCH_IOU).any())
         with self._lock:
             if len(self._judged) == self._judged.maxlen:
                 self._missed -= self._judged[0]
@@ -155,15 +156,3 @@ class _SkipRate:
         self._count += 1
         # A camera that became faster is not waited for until the second is over.
         return max(UNSEEN_RATE_HZ if self._peak_hz is None else self._peak_hz, float(self._count))
-
-
-def _best_iou(xyxy_px: np.ndarray, others_px: np.ndarray) -> np.ndarray:
-    """(n,) of each box, its greatest intersection over union with another one; 0 where there is none."""
-    if len(others_px) == 0:
-        return np.zeros(len(xyxy_px))
-    a, b = xyxy_px[:, None].astype(np.float64), others_px[None].astype(np.float64)
-    sides = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0.0)
-    both = sides.prod(axis=2)
-    union = (a[..., 2:] - a[..., :2]).prod(axis=2) + (b[..., 2:] - b[..., :2]).prod(axis=2) - both
-    # A box without area overlaps nothing.
-    return np.divide(both, union, out=np.zeros_like(both), where=union > 0.0).max(axis=1)

@@ -31,6 +31,14 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def split(self, score: float) -> tuple[Detections, Detections]:
+        """Those that reach a score, and the others."""
+        n = int(np.count_nonzero(self.scores >= np.float32(score)))
+        xyxy_px, scores, class_ids = self.xyxy_px, self.scores, self.class_ids
+        return Detections(xyxy_px[:n], scores[:n], class_ids[:n]), Detections(
+            xyxy_px[n:], scores[n:], class_ids[n:]
+        )
+
     @staticmethod
     def empty() -> Detections:
         """Looked, and nothing was there."""

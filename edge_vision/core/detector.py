@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,9 @@ from edge_vision.errors import BundleError, HeadError
 if TYPE_CHECKING:
     from edge_vision.backends.base import Session
     from edge_vision.bundles.store import Bundle
+
+HINT_SHARE = 0.5
+"""What scores this share of the threshold may be an object on the next frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class Detector:
     thresholds: may be replaced by any thread at any time; the next call uses them.
     timing: how long the stages of the last call took.
     top_score: the highest score of the last call, below the threshold too; None where the head cannot tell.
+    with_hints: may be replaced as thresholds are. Whether to keep what scored less than the threshold.
+    hints: that of the last call, down to HINT_SHARE of the threshold; None without with_hints.
     """
 
     def __init__(self, input_spec: InputSpec, head: Head, session: Session, thresholds: Thresholds) -> None:
@@ -57,6 +62,8 @@ class Detector:
         self.thresholds = thresholds
         self.timing = StageTiming()
         self.top_score: float | None = None
+        self.with_hints = False
+        self.hints: Detections | None = None
         self._head = head
         self._preprocessor = Preprocessor(input_spec)
 
@@ -74,9 +81,12 @@ class Detector:
         prepared = perf_counter()
         outputs = self.session.run({self.input_spec.name: input_tensor})
         inferred = perf_counter()
-        boxes = self._head.decode(outputs, self.thresholds)
+        thresholds, with_hints = self.thresholds, self.with_hints
+        boxes = self._head.decode(outputs, _lowered(thresholds) if with_hints else thresholds)
         self.top_score = float(boxes.scores[0]) if len(boxes.scores) else self._head.highest_score(outputs)
-        detections = on_image(boxes, transform)
+        detections, self.hints = on_image(boxes, transform), None
+        if with_hints:
+            detections, self.hints = detections.split(thresholds.score_threshold)
         self.timing = StageTiming.between(started, prepared, inferred, perf_counter())
         return detections
 
@@ -84,6 +94,10 @@ class Detector:
         """Run on a black image n times: the first runs allocate memory and choose kernels."""
         for _ in range(n):
             self.detect(black_frame(self.input_spec))
+
+
+def _lowered(thresholds: Thresholds) -> Thresholds:
+    return replace(thresholds, score_threshold=HINT_SHARE * thresholds.score_threshold)
 
 
 def on_image(found: ModelBoxes, transform: Transform) -> Detections:

@@ -20,7 +20,9 @@ from edge_vision.core.ego_motion import IDENTITY
 from edge_vision.core.frame import Frame
 from edge_vision.core.gate_policy import ANYWAY, SKIPS, GateConfig, GatePolicy
 from edge_vision.core.motion import Motion, MotionEstimator
+from edge_vision.core.pace import Pace
 from edge_vision.core.recheck import Recheck
+from edge_vision.core.rest import Rest
 from edge_vision.core.tracking import AT_REST
 from edge_vision.core.view import moved_boxes
 
@@ -40,9 +42,8 @@ class GateDecision:
     """What the gate decided and why.
 
     regions: (n, 4) float32 xyxy_px of what is new. camera_motion: (3, 3) float64, moves a point of the frame
-    before to where it is in this one, source pixels; None where it is not known. looked: False where the
-    frame was skipped unseen; the camera's motion is then assumed to be none, and the next frame's is since
-    the last one that was looked at.
+    before to where it is in this one, source pixels; None where it is not known. looked: False where nobody
+    looked at the frame; the camera's motion is then assumed to be none, which leaves it to the tracks.
     """
 
     passed: bool
@@ -60,12 +61,14 @@ class FrameGate:
         self._estimator = MotionEstimator()
         self._policy = GatePolicy()
         self._audit = MissAudit(seed=seed)
-        self._results: deque[tuple[int, Detections]] = deque(maxlen=64)
+        self._results: deque[tuple[int, Detections, Detections | None]] = deque(maxlen=64)
         self._audited: dict[int, np.ndarray] = {}
         self._known = _KnownObjects()
         self._recheck = Recheck()
+        self._pace = Pace()
+        self._rest = Rest()
         self._counts: Counter[str] = Counter()
-        self._size_px = (0, 0)
+        self._size_px, self._scale = (0, 0), 1.0
         self._motion: Motion | None = None
 
     @property
@@ -84,11 +87,15 @@ class FrameGate:
         self._known.clear()
         self._recheck.forget()
         self._audited.clear()
+        self._rest.end()
         self._policy.restart(reason)
 
-    def inferred(self, stamp_ns: int, found: Detections) -> None:
-        """Take what the detector found on a frame that passed. Any thread, any time later."""
-        self._results.append((stamp_ns, found))
+    def inferred(self, stamp_ns: int, found: Detections, hints: Detections | None = None) -> None:
+        """Take what the detector found on a frame that passed. Any thread, any time later.
+
+        hints: what scored a little less than its threshold; None where that is not known.
+        """
+        self._results.append((stamp_ns, found, hints))
 
     def decide(self, frame: Frame, mono_ns: int, prior: np.ndarray | None = None) -> GateDecision:
         """Judge a frame that came at the monotonic time mono_ns.
@@ -104,25 +111,26 @@ class FrameGate:
             if self._size_px != (0, 0):
                 self.reset("size_changed")
             self._size_px = (frame.width_px, frame.height_px)
-        waits = self._waits(config, frame.stamp_ns, mono_ns)
-        drawn = waits and self._audit.sample(mono_ns)
-        if waits and not drawn:
-            self._policy.unseen(frame.stamp_ns, mono_ns)
-            return self._counted(GateDecision(False, "saturated", NO_REGIONS, IDENTITY, looked=False))
+        self._take_results(mono_ns, config)
+        due = self._is_due(config, frame.stamp_ns, mono_ns)
+        if self._rests(config, frame.stamp_ns, mono_ns):
+            return self._counted(self._unjudged(frame, mono_ns, due))
         luma, scale = self._small(frame, config)
         motion = self._motion = self._look(luma, scale, prior, config)
-        self._recheck.move(motion.camera_motion)
-        self._take_results(mono_ns, scale, config)
-        camera_motion = _in_source_pixels(motion.camera_motion, scale)
+        # After a rest it is that of the whole rest, and not that since the frame before.
+        step = IDENTITY if self._rest.woke() else motion.camera_motion
+        self._recheck.move(step)
+        camera_motion = _in_source_pixels(step, scale)
         self._known.move(camera_motion)
         eye = _Eye(self._estimator, self._known.boxes(mono_ns, TRACKED_MS) / scale)
+        was_saturated = self._policy.mode == "saturated"
         reason = self._policy.update(
-            config, motion, eye, frame.stamp_ns, mono_ns, self._audit.is_open(mono_ns)
+            config, motion, eye, frame.stamp_ns, mono_ns, self._audit.is_open(mono_ns), due
         )
         doubted = self._doubted(reason, luma, motion, mono_ns, config)
         if len(doubted):
             reason = "recheck"
-        elif reason in JUDGED_SKIPS and (drawn or self._audit.sample(mono_ns)):
+        elif reason in JUDGED_SKIPS and self._audit.sample(mono_ns):
             reason = "audit"
             self._audited[frame.stamp_ns] = self._known.boxes(mono_ns, TOLD_MS)
         if reason in ANYWAY:
@@ -130,15 +138,71 @@ class FrameGate:
         passed = reason not in SKIPS
         if passed:
             self._recheck.passed(frame.stamp_ns, luma, doubted)
+        self._note_saturation(was_saturated, frame.stamp_ns if passed else None, mono_ns)
         regions = self._estimator.regions(*self._size_px) if passed and motion.changed else NO_REGIONS
         if len(doubted):
             regions = (doubted * scale).astype(np.float32)
         return self._counted(GateDecision(passed, reason, regions, camera_motion))
 
-    def _waits(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
-        """Whether this frame may be skipped unseen: only where the camera stands, for what comes after it."""
-        stands = self._motion is not None and self._motion.camera == "standing"
-        return stands and self._policy.waits(config, stamp_ns, mono_ns) and not self._audit.is_open(mono_ns)
+    # While something new is always there.
+    def _is_due(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
+        """Whether a frame is to pass, as far as the interval goes."""
+        if self._policy.mode != "saturated":
+            return True
+        # Whether the camera moves is not known during a rest.
+        interval_ms = min(config.saturated_interval_ms, config.max_blind_ms, config.max_blind_moving_ms)
+        since_ms = self._policy.since_ms(stamp_ns, mono_ns)
+        due = self._pace.due(since_ms, interval_ms, config.saturated_min_f1, config.saturated_stretch)
+        return due and not self._policy.too_soon(config, stamp_ns, mono_ns)
+
+    def _rests(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
+        """Whether nobody looks at this frame to judge it."""
+        disturbed = config.saturated_look or self._audit.is_open(mono_ns)
+        if self._rest.on and (disturbed or self._policy.must_look(config, stamp_ns, mono_ns)):
+            self._rest.end()
+            self._estimator.forget()
+        elif self._rest.on and self._rest.is_over(mono_ns) and self._stands():
+            self._rest.wake(compares=True)
+        return self._rest.on
+
+    def _stands(self) -> bool:
+        """Whether the camera stood when it was last asked: then the old anchor still is the scene."""
+        return self._motion is not None and self._motion.camera == "standing"
+
+    def _unjudged(self, frame: Frame, mono_ns: int, due: bool) -> GateDecision:
+        """What becomes of a frame during a rest.
+
+        With a camera that moves, the last one of it is what the next is compared with.
+        """
+        reason = "saturated_interval" if due else "saturated"
+        if not due and self._audit.sample(mono_ns):
+            reason = "audit"
+            self._audited[frame.stamp_ns] = self._known.boxes(mono_ns, TOLD_MS)
+        passed = reason not in SKIPS
+        if passed:
+            self._pace.passed(frame.stamp_ns)
+        self._policy.unseen(frame.stamp_ns, mono_ns, passed)
+        looks = passed and self._rest.is_over(mono_ns)
+        if looks:
+            self._rest.wake()
+            self._estimator.begin(self._small(frame, self.config)[0])
+            self._estimator.seen()
+        return GateDecision(passed, reason, NO_REGIONS, IDENTITY, looked=looks)
+
+    def _note_saturation(self, was: bool, passed_stamp_ns: int | None, mono_ns: int) -> None:
+        """A frame was judged. passed_stamp_ns: its stamp, if it passed."""
+        motion, is_saturated = self._motion, self._policy.mode == "saturated"
+        if not is_saturated:
+            self._rest.end()
+            return
+        if not was:
+            self._pace.restart(self._size_px)
+        if passed_stamp_ns is not None:
+            self._pace.passed(passed_stamp_ns)
+        busy = motion is not None and (motion.changed or motion.camera == "unknown")
+        if busy and not self.config.saturated_look:
+            self._rest.begin(mono_ns)
+            self._recheck.forget()
 
     def _doubted(
         self, reason: str, luma: np.ndarray, motion: Motion, mono_ns: int, config: GateConfig
@@ -151,7 +215,8 @@ class FrameGate:
     def _small(self, frame: Frame, config: GateConfig) -> tuple[np.ndarray, float]:
         """The frame's luma, small, and the source pixels per luma pixel."""
         luma = frame.small_gray(min(config.luma_width_px, frame.width_px))
-        return luma, frame.width_px // luma.shape[1]
+        self._scale = float(frame.width_px // luma.shape[1])
+        return luma, self._scale
 
     def _look(self, luma: np.ndarray, scale: float, prior: np.ndarray | None, config: GateConfig) -> Motion:
         """What is new."""
@@ -165,7 +230,7 @@ class FrameGate:
         )
         return self._estimator.observe(luma, settings, small_prior)
 
-    def _take_results(self, mono_ns: int, scale: float, config: GateConfig) -> None:
+    def _take_results(self, mono_ns: int, config: GateConfig) -> None:
         audit = self._audit
         audit.rate, audit.max_hz, audit.max_miss_rate = (
             config.audit_rate,
@@ -173,12 +238,15 @@ class FrameGate:
             config.max_miss_rate,
         )
         while self._results:
-            stamp_ns, found = self._results.popleft()
+            stamp_ns, found, hints = self._results.popleft()
             known = self._audited.pop(stamp_ns, None)
             if known is not None:
                 audit.judge(known, found, mono_ns)
             self._known.add(found.xyxy_px, mono_ns)
-            self._recheck.found(stamp_ns, found.xyxy_px / scale, mono_ns)
+            self._recheck.found(stamp_ns, found.xyxy_px / self._scale, mono_ns)
+            self._policy.in_view(config, len(found), mono_ns)
+            if self._policy.mode == "saturated" and (config.saturated_min_f1 or config.saturated_stretch):
+                self._pace.found(stamp_ns, found, hints, config.saturated_min_f1)
         # Audits whose result never came (superseded, failed) say nothing.
         while len(self._audited) > 16:
             del self._audited[next(iter(self._audited))]
@@ -206,6 +274,8 @@ class FrameGate:
             **{f"gate.reason.{reason}": n for reason, n in sorted(self._counts.items())},
             **self._audit.status(),
             **self._recheck.status(),
+            "gate.rests": self._rest.on,
+            **self._pace.status(),
         }
 
 

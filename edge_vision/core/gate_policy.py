@@ -3,8 +3,8 @@
     closed     nothing new was seen for a while; frames are skipped
     open       something new is there; every frame passes, or one an interval while all that is new lies
                within objects that the detector has just found
-    saturated  something new has been everywhere, or has not ended, for long: frames pass at an interval,
-               and at once when it spreads, unless nobody looks between them
+    saturated  something new has been everywhere, or has not ended, for long, or a crowd is in view: frames
+               pass at an interval, and at once when it spreads, unless nobody looks
 
 It opens on one frame and closes after quiet frames and quiet time. `max_blind_ms` bounds the time between
 two frames that pass by whichever clock says it was longer, whatever the rest decides.
@@ -79,7 +79,10 @@ class GateConfig:
     saturated_after_ms: float = 1000.0
     saturated_open_ms: float = 5000.0
     saturated_interval_ms: float = 60.0
+    saturated_objects: int = 0
     saturated_look: bool = True
+    saturated_stretch: int = 0
+    saturated_min_f1: float = 0.0
     max_gap_ms: float = 1000.0
     audit_rate: float = 0.01
     audit_max_hz: float = 1.0
@@ -118,11 +121,22 @@ class GatePolicy:
         self._opened_ns, self._marked_ns = 0, 0
         self._full_since_ns: int | None = None
         self._moved_ns: np.ndarray | None = None
+        self._crowd_since_ns: int | None = None
 
     def update(
-        self, config: GateConfig, motion: Motion, eye: Eye, stamp_ns: int, mono_ns: int, audit_opens: bool
+        self,
+        config: GateConfig,
+        motion: Motion,
+        eye: Eye,
+        stamp_ns: int,
+        mono_ns: int,
+        audit_opens: bool,
+        due: bool,
     ) -> str:
-        """The reason to pass or skip a frame that came at mono_ns with this stamp."""
+        """The reason to pass or skip a frame that came at mono_ns with this stamp.
+
+        due: whether it is time for a frame to pass, should the gate be saturated.
+        """
         jump = self._jump(config, stamp_ns, mono_ns)
         if jump and not self._must_pass:
             self.restart(jump)
@@ -133,7 +147,7 @@ class GatePolicy:
             self._quiet_since_ns = mono_ns
             eye.rebase()
             return self._pass(eye, stamp_ns, mono_ns, reason)
-        judged = self._judge(config, motion, eye, mono_ns)
+        judged = self._judge(config, motion, eye, mono_ns, due)
         reason = self._bounded(config, motion, judged, stamp_ns, mono_ns, audit_opens)
         if reason in SKIPS:
             return reason
@@ -141,17 +155,32 @@ class GatePolicy:
             eye.rebase()
         return self._pass(eye, stamp_ns, mono_ns, reason)
 
-    def waits(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
-        """Whether a frame may be skipped unseen, between two that pass at the saturated gate's interval."""
-        if self.mode != "saturated" or config.saturated_look or self._must_pass or self._owed:
-            return False
-        blind_ns = self._blind_ns(stamp_ns, mono_ns)
-        bounds_ms = min(config.saturated_interval_ms, config.max_blind_ms)
-        return blind_ns < bounds_ms * 1e6 and not self._jump(config, stamp_ns, mono_ns)
+    def in_view(self, config: GateConfig, objects: int, mono_ns: int) -> None:
+        """So many objects were found on the last frame that the detector has looked at."""
+        if config.saturated_objects == 0 or objects < config.saturated_objects:
+            self._crowd_since_ns = None
+        elif self._crowd_since_ns is None:
+            self._crowd_since_ns = mono_ns
 
-    def unseen(self, stamp_ns: int, mono_ns: int) -> None:
-        """A frame came, and was skipped unseen."""
+    def since_ms(self, stamp_ns: int, mono_ns: int) -> float:
+        """The time since the last frame that passed, by whichever clock says it was longer."""
+        return self._blind_ns(stamp_ns, mono_ns) * 1e-6
+
+    def must_look(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
+        """Whether a saturated gate has to look at a frame after all: something else has come up."""
+        owes = bool(self._must_pass or self._owed)
+        return self.mode != "saturated" or owes or bool(self._jump(config, stamp_ns, mono_ns))
+
+    def too_soon(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
+        """Whether a frame comes too soon after the last one that passed for the user's limit on the rate."""
+        limit_hz = config.max_rate_hz
+        return limit_hz > 0.0 and self._blind_ns(stamp_ns, mono_ns) < RATE_SLACK * 1e9 / limit_hz
+
+    def unseen(self, stamp_ns: int, mono_ns: int, passes: bool) -> None:
+        """A frame came, and was not looked at."""
         self._last_stamp_ns, self._last_mono_ns = stamp_ns, mono_ns
+        if passes:
+            self._passed_stamp_ns, self._passed_mono_ns = stamp_ns, mono_ns
 
     def passed_anyway(self, eye: Eye, stamp_ns: int, mono_ns: int, reason: str) -> None:
         """A frame that `update` skipped passes for one of ANYWAY."""
@@ -182,8 +211,7 @@ class GatePolicy:
             return "refresh"
         if judged in SKIPS and self._owed:
             judged = self._owed
-        too_soon = config.max_rate_hz > 0.0 and blind_ns < RATE_SLACK * 1e9 / config.max_rate_hz
-        if too_soon and blind_ns < limit_ms * 1e6:
+        if self.too_soon(config, stamp_ns, mono_ns) and blind_ns < limit_ms * 1e6:
             # What was seen once, and would not be seen again in the next frame, is owed.
             self._owed = "" if judged in SKIPS else judged
             return "rate_limit"
@@ -194,7 +222,7 @@ class GatePolicy:
         return max(mono_ns - self._passed_mono_ns, stamp_ns - self._passed_stamp_ns)
 
     # What was seen.
-    def _judge(self, config: GateConfig, motion: Motion, eye: Eye, mono_ns: int) -> str:
+    def _judge(self, config: GateConfig, motion: Motion, eye: Eye, mono_ns: int, due: bool) -> str:
         unknown = motion.camera == "unknown"
         if unknown:
             eye.rebase()
@@ -204,7 +232,7 @@ class GatePolicy:
             eye.rebase()
             return "light"
         if motion.changed or unknown:
-            return self._busy(config, motion, eye, mono_ns)
+            return self._busy(config, motion, eye, mono_ns, due)
         self._full_since_ns = None
         if self.mode != "closed":
             return self._quieter(config, motion, eye, mono_ns)
@@ -212,7 +240,7 @@ class GatePolicy:
             return "viewpoint"
         return "still" if motion.camera == "standing" else "compensated"
 
-    def _busy(self, config: GateConfig, motion: Motion, eye: Eye, mono_ns: int) -> str:
+    def _busy(self, config: GateConfig, motion: Motion, eye: Eye, mono_ns: int, due: bool) -> str:
         if self.mode == "closed":
             self._open(eye, mono_ns)
         self._quiet_frames = 0
@@ -226,13 +254,13 @@ class GatePolicy:
                 eye.fall_back()
             eye.mark()
             self._marked_ns = mono_ns
-        spread = self._spreads(eye, mono_ns)
+        spread = config.saturated_look and self._spreads(eye, mono_ns)
         self._saturate(config, motion, mono_ns)
         since_ms = (mono_ns - self._passed_mono_ns) / 1e6
         if config.tracked_interval_ms > 0.0 and motion.camera != "unknown" and eye.all_known():
             return "tracked_interval" if since_ms >= config.tracked_interval_ms else "tracked"
         if self.mode == "saturated" and not spread:
-            return "saturated_interval" if since_ms >= config.saturated_interval_ms else "saturated"
+            return "saturated_interval" if due else "saturated"
         return "ego_unreliable" if motion.camera == "unknown" else "motion"
 
     def _saturate(self, config: GateConfig, motion: Motion, mono_ns: int) -> None:
@@ -243,7 +271,11 @@ class GatePolicy:
         full = self._full_since_ns is not None and (
             mono_ns - self._full_since_ns >= config.saturated_after_ms * 1e6
         )
-        if full or mono_ns - self._opened_ns >= config.saturated_open_ms * 1e6:
+        long = mono_ns - self._opened_ns >= config.saturated_open_ms * 1e6
+        crowded = self._crowd_since_ns is not None and (
+            mono_ns - self._crowd_since_ns >= config.saturated_after_ms * 1e6
+        )
+        if full or long or crowded:
             self.mode = "saturated"
 
     def _spreads(self, eye: Eye, mono_ns: int) -> bool:

@@ -95,6 +95,13 @@ class MotionEstimator:
         self._proven_frames, self._proven_area = 0, 0.0
         self._mask: np.ndarray | None = None
 
+    def begin(self, luma: np.ndarray) -> None:
+        """Make an image the anchor without judging it: the ones before are of too long ago."""
+        self._now = Still(luma, cv2.blur(luma, (3, 3)))
+        self._mask = self._earlier = self._from_earlier = self._from_seen = None
+        self._unasked = self._proven_frames = 0
+        self.rebase()
+
     def observe(self, luma: np.ndarray, config: MotionConfig, prior: np.ndarray | None = None) -> Motion:
         """Judge an image, (h, w) uint8. prior: (3, 3), camera motion since the image before, luma pixels."""
         self._now, self._config = Still(luma, cv2.blur(luma, (3, 3))), config

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from edge_vision.core.boxes import best_iou
 from edge_vision.core.ego_motion import IDENTITY
 from edge_vision.core.view import moved_boxes
 
@@ -94,7 +95,7 @@ class Recheck:
         self._boxes = boxes[np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
         self._looked_ns = mono_ns
         if len(self._seen.doubted):
-            there = _any_like(self._seen.doubted, self._boxes)
+            there = best_iou(self._seen.doubted, self._boxes) > STILL_THERE_IOU
             self.confirmed += int(np.count_nonzero(there))
             self._patience = min(MAX_PATIENCE, 2 * self._patience) if there.all() else 1
 
@@ -173,13 +174,3 @@ def _shown_at(patch: tuple[int, int, int, int], motion: np.ndarray, now: np.ndar
     size = (right - left + 2 * SLACK_PX, bottom - top + 2 * SLACK_PX)
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpPerspective(now, back, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
-
-
-def _any_like(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(n,) bool: boxes (n, 4) that overlap one of the others, (m, 4), as the same object would."""
-    a, b = boxes[:, None], others[None]
-    sides = np.maximum(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0.0)
-    both = sides.prod(axis=2)
-    union = (a[..., 2:] - a[..., :2]).prod(axis=2) + (b[..., 2:] - b[..., :2]).prod(axis=2) - both
-    like: np.ndarray = (both > STILL_THERE_IOU * union).any(axis=1)
-    return like

@@ -100,12 +100,13 @@ def _look(
     every = max(1, len(reference) // DETECTOR_SAMPLES)
     cpu_s = []
     shown = 0
-    for scene, found in zip(islice(condition.frames(), len(reference)), reference.found, strict=False):
+    frames = islice(condition.frames(), len(reference))
+    for scene, found, hints in zip(frames, reference.found, reference.hints, strict=False):
         for chain in chains.values():
-            chain.look(frame_of(scene), found)
+            chain.look(frame_of(scene), found, hints)
         camera.look(frame_of(scene))
         if shown % every == 0:
-            cpu_s.append(detector.detect(scene)[1])
+            cpu_s.append(detector.detect(scene)[2])
         shown += 1
         tick("judge")
     if shown != len(reference):

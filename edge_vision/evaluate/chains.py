@@ -23,9 +23,12 @@ from edge_vision.evaluate.judged import SEED
 
 ECONOMY: dict[str, float | int | bool] = {
     "luma_width_px": 200,
-    "max_new_view": 0.08,
+    "max_new_view": 0.075,
+    "saturated_objects": 3,
     "saturated_interval_ms": 105.0,
     "saturated_look": False,
+    "saturated_stretch": 1,
+    "saturated_min_f1": 0.9,
 }
 """The gate's settings in the chain "full": those of `config/economy.yaml`."""
 
@@ -70,8 +73,8 @@ class Chain:
         self._gate = FrameGate(config, seed=SEED)
         self._cascade = None if cascade is None or cascade.passes_through else cascade
 
-    def look(self, frame: Frame, found: Detections) -> None:
-        """Judge a frame on which the detector would find this."""
+    def look(self, frame: Frame, found: Detections, hints: Detections) -> None:
+        """Judge a frame on which the detector would find this, and give less to the hints."""
         record = self.record
         started, cpu = perf_counter(), thread_time()
         decision = self._gate.decide(frame, frame.stamp_ns)
@@ -79,7 +82,7 @@ class Chain:
         record.gate_cpu_s += thread_time() - cpu
         accepted = decision.passed and self._accepts(frame, decision)
         if accepted:
-            self._gate.inferred(frame.stamp_ns, found)
+            self._gate.inferred(frame.stamp_ns, found, hints)
         record.passed.append(decision.passed)
         record.accepted.append(accepted)
         record.motions.append(decision.camera_motion)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from edge_vision.core.boxes import tells_of
 from edge_vision.core.gate import GateConfig
 from edge_vision.evaluate import rivals, sequence
-from edge_vision.evaluate.boxes import tells_of
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.events import Event, clip_entries, clustered, constructed_entries
 from edge_vision.evaluate.judged import OURS, Judge, Record

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edge_vision.core.boxes import SAME_OBJECT_IOU, iou_matrix, tells_of
 from edge_vision.core.detections import Detections
-from edge_vision.evaluate.boxes import SAME_OBJECT_IOU, iou_matrix, tells_of
 from edge_vision.evaluate.reference import Reference, TruthBoxes
 
 CLUSTER_MS = 200.0

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edge_vision.core.boxes import SAME_BOX_IOU, iou_matrix
 from edge_vision.core.detections import Detections
-from edge_vision.evaluate.boxes import SAME_BOX_IOU, iou_matrix
 
 
 def id_switches(

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from edge_vision.core.boxes import tells_of, true_positives
 from edge_vision.core.intervals import clopper_pearson_lower
-from edge_vision.evaluate.boxes import tells_of, true_positives
 from edge_vision.evaluate.events import Entry, Event
 from edge_vision.evaluate.reference import Reference, TruthBoxes
 from edge_vision.evaluate.simulate import Published

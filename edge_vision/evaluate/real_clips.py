@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from edge_vision.bundles.store import cache_dir, sha256_of
+from edge_vision.core.boxes import SAME_BOX_IOU, iou_matrix
 from edge_vision.core.capture import Capture, SourceError
-from edge_vision.evaluate.boxes import SAME_BOX_IOU, iou_matrix
 from edge_vision.evaluate.clips import read_clip
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.events import Entry

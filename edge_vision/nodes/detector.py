@@ -28,6 +28,7 @@ from edge_vision.nodes.conversions import (
     vision_info_message,
 )
 from edge_vision.nodes.fast_detections import best_encoder
+from edge_vision.nodes.hints import HintsOutlet
 from edge_vision.nodes.looking import Looking
 from edge_vision.nodes.model import MODEL_PARAMS, params_of, tell_loaded, wish_of
 from edge_vision.nodes.stage import StageNode
@@ -57,6 +58,7 @@ class DetectorNode(StageNode):
         self._encode = best_encoder()
         self._tracked = TrackedBoxes(self)
         self._looking = Looking(self._tracked)
+        self._hints = HintsOutlet(self)
         self._last_count = self._total_count = 0
         self._top_score: float | None = None
         self._score_threshold: float | None = None
@@ -84,6 +86,7 @@ class DetectorNode(StageNode):
         self._debug = self.outlet(Image, "~/debug_image", LATEST_IMAGE)
         self._looking.configure(self.params)
         self._tracked.publish(self.params["publish_tracked"], self._looking.follows)
+        self._hints.offer(self.params["publish_hints"])
         self._announce()
         super().activate()
         # Last: a gate that hears of it sends a frame at once.
@@ -92,6 +95,7 @@ class DetectorNode(StageNode):
     def deactivate(self) -> None:
         super().deactivate()
         self._tracked.publish(False)
+        self._hints.offer(False)
         self._forget()
 
     def cleanup(self) -> None:
@@ -153,13 +157,14 @@ class DetectorNode(StageNode):
     def on_params(self, names: set[str]) -> None:
         if names & MODEL_PARAMS:
             self._keeper.change(wish_of(self))
-        if self._model and names & {"score_threshold", "iou_threshold", "max_detections"}:
+        if self._model and names & {"score_threshold", "iou_threshold", "max_detections", "publish_hints"}:
             self._apply_thresholds(self._model)
             if self.state == "active":
                 self._announce()
         self._looking.configure(self.params)
         if self.state == "active":
             self._tracked.publish(self.params["publish_tracked"], self._looking.follows)
+            self._hints.offer(self.params["publish_hints"])
         if not self.params["enabled"]:
             self._forget()
 
@@ -184,6 +189,7 @@ class DetectorNode(StageNode):
         if self.params["max_detections"]:
             given["max_detections"] = self.params["max_detections"]
         model.runner.thresholds = replace(base, **given)
+        model.runner.with_hints = self.params["publish_hints"]
         self._score_threshold = model.runner.thresholds.score_threshold
 
     def _enqueue(self, frame: Frame, tick: Tick | None) -> None:
@@ -199,9 +205,11 @@ class DetectorNode(StageNode):
         if answer is None:
             return
         model, found = answer
+        # Before what was found, which the gate takes together with them.
+        self._hints.publish(frame, self._looking.hints)
         self._publish(frame, found)
         # Before the books say so: who reads them there may send the next frame.
-        self.hub.tell(self._found_topic, frame.stamp_ns, found)
+        self.hub.tell(self._found_topic, frame.stamp_ns, found, self._looking.hints)
         self.settle(frame, "inferred", "")
         self._measure(frame)
         self._publish_debug(frame, found, model)

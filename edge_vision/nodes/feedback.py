@@ -13,22 +13,32 @@ from edge_vision.errors import EdgeVisionError
 from edge_vision.nodes.base import LATCHED, RESULTS, EdgeNode
 from edge_vision.nodes.conversions import detections_from_message, stamp_to_ns
 
+MOST_HINTS = 16
+"""Frames whose hints came, and whose detections did not."""
+
 
 class DetectorFeedback:
-    """Tells what was found on which stamp, and when a detector begins anew: with another model, or again.
+    """Tells what was found on which stamp, with its hints (None: not known), and when a detector begins anew:
+    with another model, or again.
 
     Construct it with the node. found and begun may be called by any thread; they must be quick and not raise.
     """
 
     def __init__(
-        self, node: EdgeNode, found: Callable[[int, Detections], None], begun: Callable[[], None]
+        self,
+        node: EdgeNode,
+        found: Callable[[int, Detections, Detections | None], None],
+        begun: Callable[[], None],
     ) -> None:
         self._node = node
         self._found, self._begun = found, begun
         self._subscriptions: list[Any] = []
         self._model: tuple[str, str, int] | None = None
         self._detectors_seen, self._told_of_detectors = 0, True
+        # By stamp, until what was found on it comes; the detector publishes them first.
+        self._hints: dict[int, Detections] = {}
         self._topic = node.resolve_topic_name("detections")
+        self._hints_topic = node.resolve_topic_name("detection_hints")
         node.hub.listen(self._topic, found)
         node.hub.listen(node.resolve_topic_name("vision_info"), begun)
 
@@ -43,7 +53,10 @@ class DetectorFeedback:
         if self._node.hub.has_sender(self._topic):
             return
         subscribe = self._node.create_subscription
-        self._subscriptions = [subscribe(Detection2DArray, "detections", self._on_detections, RESULTS)]
+        self._subscriptions = [
+            subscribe(Detection2DArray, "detection_hints", self._on_hints, RESULTS),
+            subscribe(Detection2DArray, "detections", self._on_detections, RESULTS),
+        ]
         try:
             events = SubscriptionEventCallbacks(matched=self._on_matched)
             infos = subscribe(VisionInfo, "vision_info", self._on_info, LATCHED, event_callbacks=events)
@@ -59,13 +72,26 @@ class DetectorFeedback:
             self._node.destroy_subscription(subscription)
 
     def _on_detections(self, message: Detection2DArray) -> None:
+        told = self._understood(message, self._topic)
+        if told is not None:
+            stamp_ns, found = told
+            self._found(stamp_ns, found, self._hints.pop(stamp_ns, None))
+
+    def _on_hints(self, message: Detection2DArray) -> None:
+        told = self._understood(message, self._hints_topic)
+        if told is not None:
+            stamp_ns, hints = told
+            self._hints[stamp_ns] = hints
+            while len(self._hints) > MOST_HINTS:
+                del self._hints[next(iter(self._hints))]
+
+    def _understood(self, message: Detection2DArray, topic: str) -> tuple[int, Detections] | None:
         try:
-            stamp_ns, found = stamp_to_ns(message.header.stamp), detections_from_message(message)
+            return stamp_to_ns(message.header.stamp), detections_from_message(message)
         except (EdgeVisionError, ValueError) as error:  # A stamp that is none, a class id that is no number.
-            text = f"a message on {self._topic} is not understood: {error}. Who else publishes there?"
+            text = f"a message on {topic} is not understood: {error}. Who else publishes there?"
             self._node.log_throttled("error", text, "feedback")
-            return
-        self._found(stamp_ns, found)
+            return None
 
     def _on_matched(self, info: Any) -> None:
         # Not current_count: one that left and one that came may be told in one event.

@@ -84,9 +84,9 @@ class GateNode(StageNode):
         if self._judged_stamp_ns is not None:
             self._resets.append("model_swap")
 
-    def _on_found(self, stamp_ns: int, found: Detections) -> None:
+    def _on_found(self, stamp_ns: int, found: Detections, hints: Detections | None) -> None:
         try:
-            self._gate.inferred(stamp_ns, found)
+            self._gate.inferred(stamp_ns, found, hints)
         except Exception as error:  # It must not cost the detector its frame.
             self.log_throttled("error", f"the audit failed: {error}. Please report this", "audit")
 

@@ -146,11 +146,35 @@ _MOTION = (
         0.0,
         600000.0,
     ),
+    _setting(
+        "saturated_objects",
+        "When something moves and so many objects have been in view for saturated_after_ms, it is saturated "
+        "too; 0 = never for this.",
+        "objects",
+        0,
+        1000,
+    ),
     _setting("saturated_interval_ms", "The interval at which frames pass then.", "ms", 1.0, 60000.0),
     _setting(
         "saturated_look",
-        "Look at the frames between two of these as well: what spreads passes at once. Off = with a camera "
-        "that stands they cost nothing.",
+        "Look at all frames then: what spreads passes at once. Off = the gate rests, for 0.5 to 4 s at a "
+        "time, and costs next to nothing.",
+    ),
+    _setting(
+        "saturated_stretch",
+        "So many frames more between two where the detector's last look gave no hint of something that comes "
+        "in; needs the detector's publish_hints.",
+        "frames",
+        0,
+        10,
+    ),
+    _setting(
+        "saturated_min_f1",
+        "Frames pass more often than at the interval where the frame F1 of detections and tracks, estimated "
+        "from how well tracks foretell what the detector finds, is below this; 0 = never for this.",
+        "0..1",
+        0.0,
+        1.0,
     ),
 )
 _AUDIT = (
@@ -206,6 +230,12 @@ GATE = NodeSpec(
             "vision_msgs/msg/Detection2DArray",
             "in",
             "What the detector found, for the audit. Only while the detector is in another process.",
+        ),
+        Topic(
+            "detection_hints",
+            "vision_msgs/msg/Detection2DArray",
+            "in",
+            "What scored less, for saturated_stretch. Only while the detector is in another process.",
         ),
         Topic(
             "vision_info",

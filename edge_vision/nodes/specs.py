@@ -198,6 +198,12 @@ DETECTOR = NodeSpec(
             "Track: give objects ids, and publish those known on skipped frames on `detections_tracked`.",
         ),
         Param(
+            "publish_hints",
+            False,
+            "Tell the gate, and publish on `detection_hints`, what scored less than score_threshold but half "
+            "of it at least: see the gate's saturated_stretch.",
+        ),
+        Param(
             "roi_mode",
             _LOOKS.roi_mode,
             "Look at the whole frame, or more closely at crops around what is new and what is known; auto = "
@@ -254,6 +260,14 @@ DETECTOR = NodeSpec(
             "out",
             "Per gated or rejected frame: where known objects should be now. With publish_tracked.",
             (("publish_tracked", (True,)),),
+        ),
+        Topic(
+            "detection_hints",
+            "vision_msgs/msg/Detection2DArray",
+            "out",
+            "Per inferred frame: what scored half of the threshold at least, but not the threshold. With "
+            "publish_hints.",
+            (("publish_hints", (True,)),),
         ),
         Topic(
             "label_info",

@@ -33,9 +33,7 @@ def heard_by(running, monkeypatch) -> list:
     heard = []
     gate = running["gate"]._gate
     inferred = gate.inferred
-    monkeypatch.setattr(
-        gate, "inferred", lambda stamp_ns, found: heard.append((stamp_ns, found)) or inferred(stamp_ns, found)
-    )
+    monkeypatch.setattr(gate, "inferred", lambda *told: heard.append(told) or inferred(*told))
     return heard
 
 
@@ -61,8 +59,9 @@ def test_the_gate_hears_what_was_found_on_each_inferred_frame(start, robot, monk
         camera.publish(image_message(image, number * 10**8 + 7, "cam"))
         running.settled(number)
     robot.wait(lambda: len(answers) == 2 and len(heard) == 2, f"two answers and {heard}")
-    assert [stamp_ns for stamp_ns, _ in heard] == [10**8 + 7, 3 * 10**8 + 7] == list(map(stamp_of, answers))
-    for (_, found), answer in zip(heard, answers, strict=True):
+    assert [told[0] for told in heard] == [10**8 + 7, 3 * 10**8 + 7] == list(map(stamp_of, answers))
+    for (_, found, hints), answer in zip(heard, answers, strict=True):
+        assert hints is None, "nobody asked for them"
         published = detections_from_message(answer)
         assert found.xyxy_px == pytest.approx(published.xyxy_px, abs=1e-3)
         assert found.class_ids.tolist() == published.class_ids.tolist()
@@ -70,6 +69,53 @@ def test_the_gate_hears_what_was_found_on_each_inferred_frame(start, robot, monk
     assert running.books["gated.still"] == 1
     subscribed = robot.node.count_subscribers("vision_info")
     assert subscribed == (1 if separate else 0), "by reference, no DDS"
+
+
+@pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
+def test_hints_come_with_what_was_found(start, robot, monkeypatch, separate):
+    running = started(start, robot, separate, enabled=False)
+    heard = heard_by(running, monkeypatch)
+    camera = robot.publisher(Image, "image_raw")
+    street = video_frame("vtest.avi", 200).image
+
+    def show(number: int) -> None:
+        camera.publish(image_message(street, number * 10**8, "cam"))
+        running.settled(number)
+        robot.wait(lambda: len(heard) == number, "the gate to be told")
+
+    show(1)
+    assert heard[0][2] is None and not robot.node.count_publishers("detection_hints")
+    assert robot.set("detector", publish_hints=True).successful
+    published, listeners = robot.listen(Detection2DArray, "detection_hints"), 2 if separate else 1
+    robot.wait(lambda: running["detector"]._hints._outlet.listeners == listeners, "all to know the topic")
+    for number in (2, 3):
+        show(number)
+        _, found, hints = heard[number - 1]
+        assert len(hints) >= 1 and all(0.25 <= score < 0.5 for score in hints.scores.tolist())
+        assert found.xyxy_px == pytest.approx(heard[0][1].xyxy_px), (
+            "what is found is the same with and without"
+        )
+    robot.wait(lambda: len(published) == 2, "them on the topic")
+    assert [stamp_of(one) for one in published] == [2 * 10**8, 3 * 10**8]
+    assert detections_from_message(published[1]).xyxy_px == pytest.approx(heard[2][2].xyxy_px, abs=1e-3)
+    assert robot.set("detector", publish_hints=False).successful
+    show(4)
+    assert heard[3][2] is None
+    robot.wait(lambda: not robot.node.count_publishers("detection_hints"), "the topic to go")
+
+
+def test_hints_without_detections_are_not_kept_for_ever(start, robot):
+    """A detector whose results are lost, or somebody else who publishes."""
+    running = start([GateNode], {"gate": AS_SEEN})
+    publisher = robot.publisher(Detection2DArray, "detection_hints", RELIABLE)
+    robot.wait(lambda: publisher.get_subscription_count(), "the gate to listen")
+    feedback = running["gate"]._feedback
+    for number in range(1, 41):
+        message = Detection2DArray()
+        message.header.stamp.sec = number
+        publisher.publish(message)
+        robot.wait(lambda: number * 10**9 in feedback._hints, "the gate to hear")  # noqa: B023
+    assert len(feedback._hints) == 16
 
 
 @pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
@@ -246,7 +292,7 @@ def test_foreign_detections_harm_nothing(start, robot, monkeypatch):
     unknown.header.stamp.sec = 77
     results.publish(unknown)
     robot.wait(lambda: heard, "the message that can be read")
-    assert [stamp_ns for stamp_ns, _ in heard] == [77 * 10**9]
+    assert [told[0] for told in heard] == [77 * 10**9]
     camera = robot.publisher(Image, "image_raw")
     quiet_scene(running, robot, camera, 10**9)
     assert running.books["failed"] == 0
@@ -263,7 +309,7 @@ def test_an_audit_that_fails_costs_the_detector_nothing(start, robot, monkeypatc
     bundle_or_skip(SSD)
     running = start()
 
-    def fail(stamp_ns, found):
+    def fail(stamp_ns, found, hints):
         raise RuntimeError("no audit today")
 
     monkeypatch.setattr(running["gate"]._gate, "inferred", fail)

@@ -262,7 +262,7 @@ def test_results_that_are_wrong_do_not_shut_the_gate(scene, robot):
     """Boxes of no number from a model gone mad: the gate may fail over them, never the frame."""
     scene.show()
     nonsense = Detections(np.full((2, 4), np.nan, np.float32), np.ones(2, np.float32), np.zeros(2, np.int32))
-    scene.running["gate"]._on_found(scene.last_ns, nonsense)
+    scene.running["gate"]._on_found(scene.last_ns, nonsense, None)
     for _ in range(4):
         scene.show()
     assert scene.running.books["failed"] == 0 and scene.running.settled(5)["received"] == 5
@@ -280,7 +280,7 @@ def test_an_audit_that_finds_misses_opens_the_gate_and_says_so(scene, robot):
         # Far from where it was before, so that it is not one that was told of.
         corner = 10.0 + 60.0 * (number % 8)
         box = np.array([[corner, 40.0 * (number // 8), corner + 30, 40.0 * (number // 8) + 30]], np.float32)
-        gate._on_found(scene.last_ns, Detections(box, np.ones(1, np.float32), np.zeros(1, np.int32)))
+        gate._on_found(scene.last_ns, Detections(box, np.ones(1, np.float32), np.zeros(1, np.int32)), None)
     assert reasons.count("audit") >= 10 and reasons[-1] == "audit_open", reasons
     assert scene.show() == "audit_open"
     status, values = robot.status("gate", lambda status, values: status.level == b"\x01")

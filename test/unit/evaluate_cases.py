@@ -36,7 +36,8 @@ def reference(found: Sequence[Sequence[Box]], truth: Sequence[dict[int, Box]] | 
     """A reference at 30 Hz with these boxes, and this truth, on each frame."""
     stamps_ns = np.arange(1, len(found) + 1, dtype=np.int64) * PERIOD_NS
     known = [{i: np.array(box, np.float32) for i, box in one.items()} for one in truth or [{}] * len(found)]
-    return Reference(stamps_ns, [boxes(*one) for one in found], known, 0.02, (640, 360))
+    told = [boxes(*one) for one in found]
+    return Reference(stamps_ns, told, [boxes()] * len(found), known, 0.02, (640, 360))
 
 
 class Alternating:

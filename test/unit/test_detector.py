@@ -99,6 +99,22 @@ def test_nothing_there_is_an_empty_result(detector):
     assert len(found) == 0 and found.xyxy_px.shape == (0, 4) and found.xyxy_px.dtype == np.float32
 
 
+def test_hints_are_what_scored_less_and_change_nothing_else(detector, street):
+    found = detector.detect(street)
+    assert detector.hints is None
+    detector.with_hints = True
+    again, hints = detector.detect(street), detector.hints
+    for part in ("xyxy_px", "scores", "class_ids"):
+        np.testing.assert_array_equal(getattr(again, part), getattr(found, part))
+    threshold = detector.thresholds.score_threshold
+    assert len(hints) >= 3 and hints.scores.max() < threshold and hints.scores.min() >= threshold / 2
+    detector.thresholds = replace(detector.thresholds, score_threshold=threshold / 2)
+    assert len(detector.detect(street)) == len(found) + len(hints), "all that scores as much is among them"
+    detector.with_hints = False
+    detector.detect(street)
+    assert detector.hints is None
+
+
 def test_the_top_score_is_told_below_the_threshold_too(detector, street):
     found = detector.detect(street)
     highest = detector.top_score

@@ -155,15 +155,16 @@ class _Dots:
 
 
 class _CountingDetector:
-    """Finds as many boxes as the number of its call modulo 3, and counts."""
+    """Finds as many boxes as the number of its call modulo 3, has a hint on each second one, and counts."""
 
     def __init__(self) -> None:
         self.bundle = bundle_or_skip(SSD)
         self.calls = 0
 
-    def detect(self, frame: SceneFrame) -> tuple[Detections, float]:
+    def detect(self, frame: SceneFrame) -> tuple[Detections, Detections, float]:
         self.calls += 1
-        return boxes(*[evaluate_cases.HERE] * (self.calls % 3)), 0.01 * self.calls
+        hints = boxes(*[evaluate_cases.THERE] * (self.calls % 2))
+        return boxes(*[evaluate_cases.HERE] * (self.calls % 3)), hints, 0.01 * self.calls
 
 
 def _dots(n: int) -> Condition:
@@ -186,6 +187,8 @@ def test_the_reference_is_kept_and_gone_on_with(tmp_path: Path, monkeypatch: pyt
     assert detector.calls == 9
     assert [len(found) for found in whole.found] == [1, 2, 0, 1, 2, 0, 1, 2, 0]
     assert [len(found) for found in again.found] == [1, 2, 0, 1, 2, 0, 1]
+    assert [len(hints) for hints in whole.hints] == [1, 0, 1, 0, 1, 0, 1, 0, 1]
+    assert whole.hints[0].xyxy_px.tolist() == [list(evaluate_cases.THERE)]
     assert again.size_px == (64, 48)
     assert [list(truth) for truth in again.truth] == [[0], [1], [0], [1], [0], [1], [0]]
     assert again.truth[0][0].tolist() == [1, 2, 30, 40]

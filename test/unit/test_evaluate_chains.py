@@ -150,7 +150,7 @@ def _show(chain: Chain, n: int) -> None:
     for at in range(1, n + 1):
         image = np.zeros((90, 160, 3), np.uint8)
         image[20:60, 4 * at : 4 * at + 20] = 255
-        chain.look(Frame(image, at * PERIOD_NS, "camera"), boxes(HERE))
+        chain.look(Frame(image, at * PERIOD_NS, "camera"), boxes(HERE), boxes())
 
 
 def test_a_cascade_judges_what_the_gate_passed() -> None:
@@ -169,7 +169,7 @@ def test_an_audit_goes_past_the_cascade() -> None:
     chain = Chain(GateConfig(audit_rate=1.0, audit_max_hz=1000.0), _Rejects())
     image = np.zeros((90, 160, 3), np.uint8)
     for at in range(1, 30):
-        chain.look(Frame(image, at * PERIOD_NS, "camera"), boxes())
+        chain.look(Frame(image, at * PERIOD_NS, "camera"), boxes(), boxes())
     audits = chain.record.reasons["audit"]
     assert audits > 0
     assert sum(chain.record.accepted) == audits
@@ -236,7 +236,7 @@ def test_the_economy_settings_are_those_of_the_file_that_ships() -> None:
     path = Path(__file__).resolve().parents[2] / "config" / "economy.yaml"
     content = yaml.safe_load(path.read_text())
     assert content["/**/gate"]["ros__parameters"] == ECONOMY
-    assert content["/**/detector"]["ros__parameters"] == {"publish_tracked": True}
+    assert content["/**/detector"]["ros__parameters"] == {"publish_tracked": True, "publish_hints": True}
     declared = {param.name for param in GATE.params}
     assert set(ECONOMY) <= declared
     GateConfig(**ECONOMY)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from evaluate_cases import HERE, NEAR, PERIOD_NS, THERE, Box, boxes, reference
 
-from edge_vision.evaluate.boxes import iou_matrix, tells_of, true_positives
+from edge_vision.core.boxes import iou_matrix, tells_of, true_positives
 from edge_vision.evaluate.events import Entry, Event, clip_entries, clustered, constructed_entries
 from edge_vision.evaluate.metrics import (
     Cost,

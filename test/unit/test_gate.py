@@ -266,8 +266,8 @@ SATURATED = replace(QUIET_CONFIG, saturated_open_ms=300.0, saturated_interval_ms
 
 
 def walking(player: Player, at: np.ndarray = AT):
-    """A thing that moves on all the time."""
-    return player.look(at, box=(100 + 4 * (player.frames % 60), 120, 60, 110))
+    """A thing that moves all the time, and is nowhere again before long."""
+    return player.look(at, box=(100 + 4 * (7 * player.frames % 83), 120, 60, 110))
 
 
 def saturated_player(config: GateConfig = SATURATED) -> Player:
@@ -275,29 +275,87 @@ def saturated_player(config: GateConfig = SATURATED) -> Player:
     for _ in range(40):
         walking(player)
     assert player.gate.mode == "saturated"
-    while walking(player).reason != "saturated_interval":
-        pass
+    while not (walking(player).reason == "saturated_interval" and player.gate.status()["gate.rests"]):
+        assert player.frames < 1000
     return player
 
 
-def test_a_saturated_gate_skips_frames_unseen_and_goes_on_where_it_was():
+def test_a_saturated_gate_rests_and_looks_now_and_then():
     player = saturated_player()
-    decisions = [walking(player) for _ in range(9)]
-    assert [one.reason for one in decisions] == ["saturated", "saturated", "saturated_interval"] * 3
-    assert [one.looked for one in decisions] == [False, False, True] * 3
+    decisions = [walking(player) for _ in range(300)]
+    assert {one.reason for one in decisions} == {"saturated", "saturated_interval"}
+    passed = [one.passed for one in decisions]
+    assert passed == [False, False, True] * 100, "the interval holds, whoever looks"
+    looked = np.flatnonzero([one.looked for one in decisions])
+    assert 3 <= len(looked) <= 8 and np.diff(looked).max() <= 122, "one frame each 1 to 4 s"
     assert all(np.array_equal(one.camera_motion, np.eye(3)) for one in decisions)
-    assert len(decisions[2].regions), "the thing, since the frame that was looked at before"
-    for _ in range(20):
+
+
+def test_it_wakes_when_all_is_quiet():
+    player = saturated_player()
+    for _ in range(150):
         last = player.look()
     assert last.reason == "still" and player.gate.mode == "closed"
+    assert not player.gate.status()["gate.rests"]
+    assert player.look(box=BOX).reason == "motion", "and sees what comes then"
 
 
-def test_a_camera_that_begins_to_move_unseen_is_seen_on_the_next_look():
+def test_a_camera_that_moves_rests_too_and_its_tracks_go_by_their_own_speeds():
+    player = Player(SATURATED)
+    decisions = [walking(player, pose(300 + 2 * step, 420)) for step in range(200)]
+    assert player.gate.mode == "saturated"
+    unseen = [one for one in decisions if not one.looked]
+    assert len(unseen) > 100 and all(np.array_equal(one.camera_motion, np.eye(3)) for one in unseen)
+    decisions = decisions[60:]
+    judged = [one for one in decisions if one.looked and not np.array_equal(one.camera_motion, np.eye(3))]
+    assert judged, "woken, it tells the camera's motion again"
+    assert all(one.camera_motion[0, 2] == pytest.approx(-2.0, abs=0.5) for one in judged)
+
+
+@pytest.mark.parametrize("what", ["size", "reset", "gap", "look"])
+def test_what_else_comes_up_ends_a_rest(what):
     player = saturated_player()
-    shifts = [walking(player, pose(500 + 2 * step, 420)).camera_motion for step in (1, 2, 3)]
-    assert np.array_equal(shifts[0], np.eye(3)) and np.array_equal(shifts[1], np.eye(3))
-    assert shifts[2][0, 2] == pytest.approx(-6.0, abs=0.5), "the way of all three frames"
-    assert all(walking(player, pose(506 + 2 * step, 420)).looked for step in range(6)), "it moves: all are"
+    if what == "size":
+        decision = player.show(np.full((240, 320, 3), 90, np.uint8))
+        assert decision.reason == "size_changed"
+    elif what == "reset":
+        player.gate.reset("model_swap")
+        decision = walking(player)
+        assert decision.reason == "model_swap"
+    elif what == "gap":
+        player.frames += 90
+        decision = walking(player)
+        assert decision.reason == "stream_gap"
+    else:
+        player.set(saturated_look=True)
+        decision = walking(player)
+    assert decision.looked and not player.gate.status()["gate.rests"]
+
+
+def test_a_limit_on_the_rate_holds_during_a_rest():
+    player = saturated_player()
+    player.set(max_rate_hz=5.0)
+    assert [walking(player).passed for _ in range(12)].count(True) == 2
+
+
+def test_results_set_the_pace_of_a_resting_gate():
+    player = saturated_player(replace(SATURATED, saturated_min_f1=0.9, saturated_stretch=1))
+    random = np.random.default_rng(1)
+    nothing = boxes()
+
+    def play(steady: bool, n: int) -> list[bool]:
+        passed = []
+        for _ in range(n):
+            decision = walking(player)
+            passed.append(decision.passed)
+            if decision.passed:
+                left = 100.0 if steady else float(random.uniform(0, 500))
+                player.gate.inferred(player.stamp_ns, boxes((left, 100, left + 40, 200)), nothing)
+        return passed
+
+    assert sum(play(True, 60)[-24:]) == 6, "one frame more than the interval of three: it knows of no hint"
+    assert sum(play(False, 120)[-20:]) == 20, "what tracks cannot foretell is looked at on every frame"
+    assert player.gate.status()["pace.frames"] == 1
 
 
 def test_the_audit_draws_from_frames_that_are_skipped_unseen():

@@ -66,7 +66,8 @@ class Run:
         self.now_ms += after_ms
         self.stamp_ms += after_ms if stamp_after_ms is None else stamp_after_ms
         stamp_ns, mono_ns = round(self.stamp_ms * MS), round(self.now_ms * MS)
-        return self.policy.update(self.config, motion, self.eye, stamp_ns, mono_ns, audit_opens)
+        due = self.policy.since_ms(stamp_ns, mono_ns) >= self.config.saturated_interval_ms
+        return self.policy.update(self.config, motion, self.eye, stamp_ns, mono_ns, audit_opens, due)
 
     def many(self, motion: Motion, n: int) -> list[str]:
         return [self.show(motion) for _ in range(n)]
@@ -216,30 +217,54 @@ def test_motion_goes_on_for_long_then_an_interval_is_kept_and_news_elsewhere_pas
     assert run.show(MOVED) == "saturated"
 
 
-def test_between_two_intervals_nobody_need_look_but_the_bounds_hold():
+def test_who_need_not_look_must_where_something_else_comes_up():
     run = saturated()
-    run.config = replace(run.config, saturated_look=False, saturated_interval_ms=150.0, max_blind_ms=400.0)
 
-    def waits(after_ms=PERIOD_MS, stamp_after_ms=PERIOD_MS):
+    def must_look(after_ms=PERIOD_MS, stamp_after_ms=PERIOD_MS):
         at_ms = run.stamp_ms + stamp_after_ms, run.now_ms + after_ms
-        return run.policy.waits(run.config, *(round(ms * MS) for ms in at_ms))
+        return run.policy.must_look(run.config, *(round(ms * MS) for ms in at_ms))
 
-    assert waits() and waits(149, 149)
-    assert not waits(151, 33) and not waits(33, 151), (
-        "the longer of the two clocks is the time without a look"
-    )
-    assert not waits(33, -10) and not waits(33, 2000), "a clock that jumps"
-    run.config = replace(run.config, saturated_interval_ms=900.0)
-    assert waits(300, 300) and not waits(401, 401), "max_blind_ms"
-    run.config = replace(run.config, saturated_look=True)
-    assert not waits()
+    assert not must_look() and not must_look(900, 900)
+    assert must_look(33, -10) and must_look(33, 2000) and must_look(2000, 2000), "a clock that jumps, a gap"
+    run.policy.restart("model_swap")
+    assert must_look()
 
 
 @pytest.mark.parametrize("state", [fresh, opened, closing, closed])
 def test_who_is_not_saturated_looks_at_each_frame(state):
     run = state()
-    config = replace(run.config, saturated_look=False)
-    assert not run.policy.waits(config, round(run.stamp_ms * MS) + 1, round(run.now_ms * MS) + 1)
+    assert run.policy.must_look(run.config, round(run.stamp_ms * MS) + 1, round(run.now_ms * MS) + 1)
+
+
+def test_frames_that_nobody_looked_at_count_for_the_clocks_and_those_that_passed_for_the_blind_time():
+    run = saturated()
+    for passes, since_ms in ((False, 43.0), (True, 10.0)):
+        run.policy.unseen(round((run.stamp_ms + 33) * MS), round((run.now_ms + 33) * MS), passes)
+        later_ms = (run.stamp_ms + 43) * MS, (run.now_ms + 43) * MS
+        assert run.policy.since_ms(*map(round, later_ms)) == pytest.approx(since_ms)
+    run.config = replace(run.config, max_rate_hz=10.0)
+    assert run.policy.too_soon(run.config, *map(round, later_ms))
+
+
+def test_a_crowd_in_view_saturates_while_something_moves():
+    run = Run(saturated_objects=3, saturated_open_ms=60000.0)
+
+    def show(objects: int, n: int, motion: Motion = MOVED) -> list[str]:
+        reasons = []
+        for _ in range(n):
+            run.policy.in_view(run.config, objects, round(run.now_ms * MS))
+            reasons.append(run.show(motion))
+        return reasons
+
+    assert show(2, 60)[1:] == ["motion"] * 59
+    assert show(3, 25) == ["motion"] * 25, "not yet"
+    show(2, 1)
+    assert show(3, 25) == ["motion"] * 25, "anew"
+    assert "saturated" in show(3, 20)
+    assert show(3, 6, QUIET)[-1] == "still", "a crowd that stands still is no reason to look"
+    run.config = replace(run.config, saturated_objects=0)
+    show(9, 1)
+    assert show(9, 60)[1:] == ["motion"] * 59
 
 
 def test_saturation_by_area_takes_its_time_and_ends_with_quiet():

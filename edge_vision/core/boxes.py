@@ -21,6 +21,13 @@ def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(both / np.maximum(area_a[:, None] + area_b[None] - both, 1e-9))
 
 
+def best_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(n,) of each box of a its greatest intersection over union with one of b; 0 where there is none."""
+    if len(b) == 0:
+        return np.zeros(len(a))
+    return np.asarray(iou_matrix(a, b).max(axis=1))
+
+
 def tells_of(found: Detections, box: np.ndarray) -> bool:
     """True where one of the boxes is on the object whose box (4,) this is, whatever class it was given."""
     return len(found) > 0 and bool(iou_matrix(found.xyxy_px, box[None]).max() >= SAME_OBJECT_IOU)
