@@ -39,6 +39,7 @@ WATCH_S = 0.2
 HANGS_TIMES_P50 = 5.0
 # Backends that may fail on one frame before it is given up.
 MOST_ATTEMPTS = 3
+THRESHOLDS = {"score_threshold", "iou_threshold", "max_detections"}
 STAGES = ("preprocess_ms", "inference_ms", "postprocess_ms", "age_ms")
 
 
@@ -157,10 +158,11 @@ class DetectorNode(StageNode):
     def on_params(self, names: set[str]) -> None:
         if names & MODEL_PARAMS:
             self._keeper.change(wish_of(self))
-        if self._model and names & {"score_threshold", "iou_threshold", "max_detections", "publish_hints"}:
+        if self._model and names & {*THRESHOLDS, "publish_hints"}:
             self._apply_thresholds(self._model)
-            if self.state == "active":
+            if self.state == "active" and names & THRESHOLDS:
                 self._announce()
+                self.hub.tell(self._model_topic)
         self._looking.configure(self.params)
         if self.state == "active":
             self._tracked.publish(self.params["publish_tracked"], self._looking.follows)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from vision_msgs.msg import Detection2DArray, VisionInfo
 
 from edge_vision.core.detections import Detections
@@ -18,8 +17,8 @@ MOST_HINTS = 16
 
 
 class DetectorFeedback:
-    """Tells what was found on which stamp, with its hints (None: not known), and when a detector begins anew:
-    with another model, or again.
+    """Tells what was found on which stamp, with its hints (None: not known), and when a detector begins, or
+    begins to see otherwise: another model, other thresholds.
 
     Construct it with the node. found and begun may be called by any thread; they must be quick and not raise.
     """
@@ -33,8 +32,8 @@ class DetectorFeedback:
         self._node = node
         self._found, self._begun = found, begun
         self._subscriptions: list[Any] = []
-        self._model: tuple[str, str, int] | None = None
-        self._detectors_seen, self._told_of_detectors = 0, True
+        self.model_known = False
+        """True once a detector of another process has said which model it runs."""
         # By stamp, until what was found on it comes; the detector publishes them first.
         self._hints: dict[int, Detections] = {}
         self._topic = node.resolve_topic_name("detections")
@@ -42,28 +41,16 @@ class DetectorFeedback:
         node.hub.listen(self._topic, found)
         node.hub.listen(node.resolve_topic_name("vision_info"), begun)
 
-    @property
-    def model_known(self) -> bool:
-        """True once a detector of another process has said which model it runs."""
-        return self._model is not None
-
     def subscribe(self) -> None:
         """Listen on DDS, unless the detector is in this process."""
-        self._detectors_seen = 0
         if self._node.hub.has_sender(self._topic):
             return
         subscribe = self._node.create_subscription
         self._subscriptions = [
             subscribe(Detection2DArray, "detection_hints", self._on_hints, RESULTS),
             subscribe(Detection2DArray, "detections", self._on_detections, RESULTS),
+            subscribe(VisionInfo, "vision_info", self._on_info, LATCHED),
         ]
-        try:
-            events = SubscriptionEventCallbacks(matched=self._on_matched)
-            infos = subscribe(VisionInfo, "vision_info", self._on_info, LATCHED, event_callbacks=events)
-        except UnsupportedEventTypeError:  # Some middlewares have no such event: the model must do.
-            self._told_of_detectors = False
-            infos = subscribe(VisionInfo, "vision_info", self._on_info, LATCHED)
-        self._subscriptions.append(infos)
 
     def close(self) -> None:
         """Stop listening on DDS."""
@@ -93,15 +80,8 @@ class DetectorFeedback:
             self._node.log_throttled("error", text, "feedback")
             return None
 
-    def _on_matched(self, info: Any) -> None:
-        # Not current_count: one that left and one that came may be told in one event.
-        came, self._detectors_seen = info.total_count > self._detectors_seen, info.total_count
-        if came:
-            self._begun()
-
     def _on_info(self, message: VisionInfo) -> None:
-        model = (message.method, message.database_location, message.database_version)
-        before, self._model = self._model, model
-        # The first model comes with its detector, which was told of already.
-        if model != before and (before is not None or not self._told_of_detectors):
-            self._begun()
+        # A detector says this when it begins, the same as before after a restart, and when it sees otherwise:
+        # with another model, with other thresholds.
+        self.model_known = True
+        self._begun()
