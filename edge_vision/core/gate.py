@@ -138,7 +138,7 @@ class FrameGate:
         passed = reason not in SKIPS
         if passed:
             self._recheck.passed(frame.stamp_ns, luma, doubted)
-        self._note_saturation(was_saturated, frame.stamp_ns if passed else None, mono_ns)
+        self._note_rest(was_saturated, motion, frame.stamp_ns if passed else None, mono_ns)
         regions = self._estimator.regions(*self._size_px) if passed and motion.changed else NO_REGIONS
         if len(doubted):
             regions = (doubted * scale).astype(np.float32)
@@ -146,24 +146,30 @@ class FrameGate:
 
     # While something new is always there.
     def _is_due(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
-        """Whether a frame is to pass, as far as the interval goes."""
+        """Whether a frame is to pass, as far as a saturated gate's interval goes."""
         if self._policy.mode != "saturated":
             return True
         # Whether the camera moves is not known during a rest.
         interval_ms = min(config.saturated_interval_ms, config.max_blind_ms, config.max_blind_moving_ms)
         since_ms = self._policy.since_ms(stamp_ns, mono_ns)
-        due = self._pace.due(since_ms, interval_ms, config.saturated_min_f1, config.saturated_stretch)
-        return due and not self._policy.too_soon(config, stamp_ns, mono_ns)
+        return self._pace.due(since_ms, interval_ms, config.saturated_min_f1, config.saturated_stretch)
 
     def _rests(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
         """Whether nobody looks at this frame to judge it."""
-        disturbed = config.saturated_look or self._audit.is_open(mono_ns)
-        if self._rest.on and (disturbed or self._policy.must_look(config, stamp_ns, mono_ns)):
+        if not self._rest.on:
+            return False
+        disturbed = self._audit.is_open(mono_ns) or self._policy.must_look(config, stamp_ns, mono_ns)
+        if disturbed or not self._may_rest(config):
             self._rest.end()
             self._estimator.forget()
-        elif self._rest.on and self._rest.is_over(mono_ns) and self._stands():
+        elif self._rest.is_over(mono_ns) and self._stands():
             self._rest.wake(compares=True)
         return self._rest.on
+
+    def _may_rest(self, config: GateConfig) -> bool:
+        if self._policy.mode == "saturated":
+            return not config.saturated_look
+        return self._policy.saving < config.min_saving
 
     def _stands(self) -> bool:
         """Whether the camera stood when it was last asked: then the old anchor still is the scene."""
@@ -174,12 +180,18 @@ class FrameGate:
 
         With a camera that moves, the last one of it is what the next is compared with.
         """
-        reason = "saturated_interval" if due else "saturated"
-        if not due and self._audit.sample(mono_ns):
+        saturated = self._policy.mode == "saturated"
+        if self._policy.too_soon(self.config, frame.stamp_ns, mono_ns):
+            reason = "rate_limit"
+        elif due:
+            reason = "saturated_interval" if saturated else "resting"
+        elif self._audit.sample(mono_ns):
             reason = "audit"
             self._audited[frame.stamp_ns] = self._known.boxes(mono_ns, TOLD_MS)
+        else:
+            reason = "saturated"
         passed = reason not in SKIPS
-        if passed:
+        if passed and saturated:
             self._pace.passed(frame.stamp_ns)
         self._policy.unseen(frame.stamp_ns, mono_ns, passed)
         looks = passed and self._rest.is_over(mono_ns)
@@ -189,20 +201,22 @@ class FrameGate:
             self._estimator.seen()
         return GateDecision(passed, reason, NO_REGIONS, IDENTITY, looked=looks)
 
-    def _note_saturation(self, was: bool, passed_stamp_ns: int | None, mono_ns: int) -> None:
-        """A frame was judged. passed_stamp_ns: its stamp, if it passed."""
-        motion, is_saturated = self._motion, self._policy.mode == "saturated"
-        if not is_saturated:
-            self._rest.end()
-            return
-        if not was:
+    def _note_rest(
+        self, was_saturated: bool, motion: Motion, passed_stamp_ns: int | None, mono_ns: int
+    ) -> None:
+        """A frame was judged, perhaps the last one for a while. passed_stamp_ns: its stamp, if it passed."""
+        saturated = self._policy.mode == "saturated"
+        if saturated and not was_saturated:
             self._pace.restart(self._size_px)
-        if passed_stamp_ns is not None:
+        if saturated and passed_stamp_ns is not None:
             self._pace.passed(passed_stamp_ns)
-        busy = motion is not None and (motion.changed or motion.camera == "unknown")
-        if busy and not self.config.saturated_look:
-            self._rest.begin(mono_ns)
+        busy = motion.changed or motion.camera == "unknown"
+        # A look at a camera that stands costs too little to be spared where all frames pass.
+        if busy and self._may_rest(self.config) and (saturated or motion.camera != "standing"):
+            self._rest.begin(mono_ns, grows=saturated)
             self._recheck.forget()
+        elif not saturated:
+            self._rest.end()
 
     def _doubted(
         self, reason: str, luma: np.ndarray, motion: Motion, mono_ns: int, config: GateConfig

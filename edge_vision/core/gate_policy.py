@@ -12,6 +12,7 @@ two frames that pass by whichever clock says it was longer, whatever the rest de
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -34,6 +35,7 @@ PASSES = (
     "motion",
     "viewpoint",
     "closing",
+    "resting",
     "tracked_interval",
     "saturated_interval",
     "audit",
@@ -52,6 +54,10 @@ RATE_SLACK = 0.98
 MIN_ANCHOR_VIEW = 0.75
 # Motion counts as new to a part of the picture that was without for this long.
 SPREAD_MS = 1500.0
+# What share of the frames could be skipped is averaged over about so long; before that, half is assumed.
+SAVING_MS = 1000.0
+UNKNOWN_SAVING = 0.5
+MOST_PERIOD_MS = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,7 @@ class GateConfig:
     parallax: bool = True
     light_jump: float = 8.0
     max_new_view: float = 0.03
+    min_saving: float = 0.0
     saturated_area: float = 0.3
     saturated_after_ms: float = 1000.0
     saturated_open_ms: float = 5000.0
@@ -104,7 +111,10 @@ class Eye(Protocol):
 
 
 class GatePolicy:
-    """One camera's state. `update` gives the reason; those in SKIPS skip."""
+    """One camera's state. `update` gives the reason; those in SKIPS skip.
+
+    saving: about which share of the frames could be skipped lately, of those that were judged.
+    """
 
     def __init__(self) -> None:
         self.mode: Literal["open", "closed", "saturated"] = "open"
@@ -122,6 +132,7 @@ class GatePolicy:
         self._full_since_ns: int | None = None
         self._moved_ns: np.ndarray | None = None
         self._crowd_since_ns: int | None = None
+        self.saving, self._judged_ns = UNKNOWN_SAVING, 0
 
     def update(
         self,
@@ -149,6 +160,7 @@ class GatePolicy:
             return self._pass(eye, stamp_ns, mono_ns, reason)
         judged = self._judge(config, motion, eye, mono_ns, due)
         reason = self._bounded(config, motion, judged, stamp_ns, mono_ns, audit_opens)
+        self._note_saving(reason in SKIPS, mono_ns)
         if reason in SKIPS:
             return reason
         if self.mode == "closed":
@@ -167,9 +179,8 @@ class GatePolicy:
         return self._blind_ns(stamp_ns, mono_ns) * 1e-6
 
     def must_look(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
-        """Whether a saturated gate has to look at a frame after all: something else has come up."""
-        owes = bool(self._must_pass or self._owed)
-        return self.mode != "saturated" or owes or bool(self._jump(config, stamp_ns, mono_ns))
+        """Whether a gate that rests has to look at a frame after all: something else has come up."""
+        return bool(self._must_pass or self._owed or self._jump(config, stamp_ns, mono_ns))
 
     def too_soon(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
         """Whether a frame comes too soon after the last one that passed for the user's limit on the rate."""
@@ -277,6 +288,12 @@ class GatePolicy:
         )
         if full or long or crowded:
             self.mode = "saturated"
+
+    def _note_saving(self, skipped: bool, mono_ns: int) -> None:
+        # A rest, in which nothing is judged, counts as one frame.
+        since_ms = min((mono_ns - self._judged_ns) * 1e-6, MOST_PERIOD_MS)
+        self._judged_ns = mono_ns
+        self.saving += (float(skipped) - self.saving) * (1.0 - math.exp(-since_ms / SAVING_MS))
 
     def _spreads(self, eye: Eye, mono_ns: int) -> bool:
         """True where something differs in a part of the picture that was quiet, as were its neighbours."""

@@ -1,11 +1,11 @@
-"""When a saturated gate looks at nothing: it would only find what it found before."""
+"""When a gate looks at nothing: it would only find what it found before."""
 
 from __future__ import annotations
 
-FIRST_MS = 500.0
+FIRST_MS = 400.0
 MOST_MS = 4000.0
-"""A rest is twice as long as the one before, up to this: so long may it take until it is seen that all is
-quiet again. Nothing is missed meanwhile, as frames go on to pass."""
+"""A rest that grows is twice as long as the one before, up to this: so long may it take until it is seen that
+all is quiet again. Nothing is missed meanwhile, as frames go on to pass."""
 
 
 class Rest:
@@ -15,11 +15,12 @@ class Rest:
         self._ms = FIRST_MS
         self.end()
 
-    def begin(self, mono_ns: int) -> None:
-        """Rest, as something new was there."""
+    def begin(self, mono_ns: int, grows: bool) -> None:
+        """Rest, as something new was there. grows: longer than the last time."""
         self.on = True
         self._until_ns = mono_ns + round(self._ms * 1e6)
-        self._ms = min(2.0 * self._ms, MOST_MS)
+        if grows:
+            self._ms = min(2.0 * self._ms, MOST_MS)
 
     def is_over(self, mono_ns: int) -> bool:
         """Whether it is time to look again."""

@@ -24,6 +24,7 @@ from edge_vision.evaluate.judged import SEED
 ECONOMY: dict[str, float | int | bool] = {
     "luma_width_px": 200,
     "max_new_view": 0.075,
+    "min_saving": 0.15,
     "saturated_objects": 3,
     "saturated_interval_ms": 105.0,
     "saturated_look": False,

@@ -125,6 +125,14 @@ _MOTION = (
         1.0,
     ),
     _setting(
+        "min_saving",
+        "With a camera that moves: where less than this share of the frames of the last second or so could "
+        "be skipped, the gate rests, for 0.4 s at a time: all pass, and nobody looks. 0 = never.",
+        "0..1",
+        0.0,
+        1.0,
+    ),
+    _setting(
         "light_jump",
         "When the whole picture gets brighter or darker by more than this, one frame passes.",
         "grey levels",
@@ -157,7 +165,7 @@ _MOTION = (
     _setting("saturated_interval_ms", "The interval at which frames pass then.", "ms", 1.0, 60000.0),
     _setting(
         "saturated_look",
-        "Look at all frames then: what spreads passes at once. Off = the gate rests, for 0.5 to 4 s at a "
+        "Look at all frames then: what spreads passes at once. Off = the gate rests, for 0.4 to 4 s at a "
         "time, and costs next to nothing.",
     ),
     _setting(

@@ -358,6 +358,25 @@ def test_results_set_the_pace_of_a_resting_gate():
     assert player.gate.status()["pace.frames"] == 1
 
 
+def test_where_next_to_nothing_can_be_skipped_before_a_moving_camera_the_gate_rests_and_all_pass():
+    player = Player(QUIET_CONFIG, min_saving=0.15)
+    decisions = [walking(player, pose(300 + 2 * step, 420)) for step in range(120)]
+    assert all(one.passed for one in decisions[2:])
+    resting = [one for one in decisions if one.reason == "resting"]
+    assert 50 < len(resting) < 80 and sum(one.looked for one in resting) in range(3, 8), "one of each rest"
+    assert all(np.array_equal(one.camera_motion, np.eye(3)) for one in resting)
+    player.set(min_saving=0.0)
+    assert walking(player, pose(542, 420)).looked
+    player.set(min_saving=0.15)
+    reasons = [player.look(pose(544 + 2 * step, 420)).reason for step in range(60)]
+    assert reasons.count("compensated") > 20, "it sees that all is quiet again"
+
+
+def test_before_a_camera_that_stands_a_look_is_cheap_and_never_spared():
+    player = Player(QUIET_CONFIG, min_saving=0.4)
+    assert {walking(player).reason for _ in range(60)} == {"first", "motion"}
+
+
 def test_the_audit_draws_from_frames_that_are_skipped_unseen():
     player = saturated_player()
     player.set(audit_rate=1.0, audit_max_hz=1000.0)

@@ -230,10 +230,17 @@ def test_who_need_not_look_must_where_something_else_comes_up():
     assert must_look()
 
 
-@pytest.mark.parametrize("state", [fresh, opened, closing, closed])
-def test_who_is_not_saturated_looks_at_each_frame(state):
-    run = state()
-    assert run.policy.must_look(run.config, round(run.stamp_ms * MS) + 1, round(run.now_ms * MS) + 1)
+def test_what_could_be_skipped_lately():
+    run = Run()
+    assert run.policy.saving == 0.5, "nobody knows yet"
+    run.many(MOVED, 90)
+    assert run.policy.saving < 0.05
+    run.show(QUIET, after_ms=900)
+    assert run.policy.saving < 0.1, "one frame, however long after the one before"
+    run.many(QUIET, 90)
+    assert run.policy.saving > 0.9
+    run.policy.restart("clock_jump")
+    assert run.policy.saving == 0.5
 
 
 def test_frames_that_nobody_looked_at_count_for_the_clocks_and_those_that_passed_for_the_blind_time():
