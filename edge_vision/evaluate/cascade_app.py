@@ -25,6 +25,7 @@ examples:
   python -m edge_vision.evaluate cascade                               everything, half an hour and more
   python -m edge_vision.evaluate cascade --scenes pan_tilt --quick     {pool.QUICK_FRAMES} frames of two
   python -m edge_vision.evaluate cascade --split tune --jobs 4         what settings may be chosen on
+  python -m edge_vision.evaluate cascade --scenes pan_tilt@777         a sequence that nobody has looked at
   python -m edge_vision.evaluate cascade --video mine.mp4 --set tracked_interval_ms=100
   python -m edge_vision.evaluate cascade --split tune --cascade my_stage   with a fitted stage
   python -m edge_vision.evaluate cascade --resume                      go on where Ctrl-C ended it

@@ -10,7 +10,7 @@ from pathlib import Path
 from edge_vision.evaluate import pool
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.real_clips import clip_condition, known_clips
-from edge_vision.evaluate.scenes import SPLITS, Condition, conditions
+from edge_vision.evaluate.scenes import SPLITS, Condition, by_name, conditions
 
 
 def add_what(parser: argparse.ArgumentParser, names: str, out: str) -> None:
@@ -22,7 +22,9 @@ def add_what(parser: argparse.ArgumentParser, names: str, out: str) -> None:
         metavar="V",
         help=f"a clip instead of the {names[2:]}; may be repeated",
     )
-    parser.add_argument(names, nargs="+", metavar="NAME", help="only these, by name or kind")
+    parser.add_argument(
+        names, nargs="+", metavar="NAME", help="only these, by name or kind; NAME@SEED: another sequence"
+    )
     parser.add_argument("--split", choices=[*SPLITS, "all"], default="all", help="default: %(default)s")
     parser.add_argument(
         "--quick", action="store_true", help=f"only the first {pool.QUICK_FRAMES} frames of each"
@@ -56,13 +58,18 @@ def picked(
         return [*named]
     if not names:
         return [*built, *named]
-    found = [*built, *named]
+    more: list[tuple[Condition, str | None]] = [(by_name(name), None) for name in names if "@" in name]
+    found = [*built, *named, *more]
     known = {name for condition, _ in found for name in (condition.name, condition.kind)}
     unknown = [name for name in names if name not in known]
     if unknown:
         there = ", ".join(condition.name for condition, _ in found)
-        raise EvaluateError(f"expected conditions out of {there}, got {', '.join(unknown)}")
-    return [pair for pair in found if {pair[0].name, pair[0].kind} & set(names)]
+        raise EvaluateError(
+            f"expected conditions out of {there}, or one of them with a number behind an @, "
+            f"got {', '.join(unknown)}"
+        )
+    plain = [pair for pair in [*built, *named] if {pair[0].name, pair[0].kind} & set(names)]
+    return [*plain, *more]
 
 
 def _named_apart(clips: list[tuple[Condition, str]]) -> list[tuple[Condition, str | None]]:

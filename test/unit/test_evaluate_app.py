@@ -25,6 +25,7 @@ from edge_vision.evaluate import reference as reference_module
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.events import Entry
 from edge_vision.evaluate.judged import OURS, Judge, Record, check_gate
+from edge_vision.evaluate.picked import picked
 from edge_vision.evaluate.real_clips import clip_condition, without_removed
 from edge_vision.evaluate.reference import Stopped, reference_of
 from edge_vision.evaluate.scenes import Condition, SceneFrame
@@ -204,6 +205,14 @@ def test_a_damaged_reference_is_made_anew(tmp_path: Path, monkeypatch: pytest.Mo
     file.write_bytes(file.read_bytes()[:100])
     assert len(reference_of(_dots(3), 3, detector, lambda phase: None)) == 3
     assert detector.calls == 6
+
+
+def test_another_sequence_of_a_kind_is_picked_by_its_seed() -> None:
+    names = [condition.name for condition, _ in picked(["pan_tilt@7", "static"], "all", [])]
+    assert names == ["static", "static_holdout", "pan_tilt@7"]
+    for wrong in ("nothing@7", "pan_tilt@", "pan_tilt@x"):
+        with pytest.raises(EvaluateError, match="with a number behind an @"):
+            picked([wrong], "all", [])
 
 
 def test_a_source_without_frames_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,71 @@
+"""A street with walkers in every frame, with config/economy.yaml: what is told, and what it rests on."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+from ros_cases import stamp_of
+from test_tracked import WAYS, Scene
+
+from edge_vision.bundles.store import cache_dir
+from edge_vision.core.capture import Capture
+
+ECONOMY = yaml.safe_load((Path(__file__).parents[2] / "config" / "economy.yaml").read_text())
+# Nothing at random, and nothing by the time that the machine takes.
+GATE = {
+    **ECONOMY["/**/gate"]["ros__parameters"],
+    "audit_rate": 0.0,
+    "saturated_after_ms": 1.0,
+    "max_gap_ms": 60000.0,
+}
+FRAMES = 90
+
+
+@pytest.fixture
+def walkers() -> list:
+    """The first frames of vtest.avi, 10 a second."""
+    path = cache_dir() / "video" / "vtest.avi"
+    if not path.exists():
+        pytest.skip(f"{path} is not there: the demo's set-up fetches it")
+    capture = Capture(str(path))
+    return [capture.read() for _ in range(FRAMES)]
+
+
+@pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
+def test_a_busy_street_is_told_of_on_every_frame_and_looked_at_on_half_of_them(
+    start, robot, separate, walkers
+):
+    """Stamps decide, 100 ms apart; the clip is shown as fast as it is worked off."""
+    scene = Scene(start, robot, separate, gate=GATE)
+    assert robot.set("detector", publish_hints=True).successful
+    if separate:
+        hints = scene.running["detector"]._hints
+        robot.wait(lambda: hints._outlet.listeners, "the detector to know that the gate wants hints")
+    for image in walkers:
+        books = scene.show(image)
+    assert (books["received"], books["gated"]) == (FRAMES, books["gated.saturated"])
+    assert 0.4 * FRAMES <= books["inferred"] <= 0.62 * FRAMES
+    scene.heard(books["inferred"], books["gated"])
+    stamps = sorted(map(stamp_of, [*scene.inferred, *scene.tracked]))
+    assert stamps == [10**9 + 7 + (number + 1) * 10**8 for number in range(FRAMES)], "each frame once"
+    assert min(len(one.detections) for one in [*scene.inferred, *scene.tracked][-30:]) >= 3
+    looks = sorted(map(stamp_of, scene.inferred))
+    gaps = {(late - early) // 10**8 for early, late in pairwise(looks)}
+    assert gaps == {1, 2, 3}, "3 only where the gate was told that nothing is hinted"
+    _, values = robot.status("gate", lambda status, values: values["gate.mode"] == "saturated")
+    assert values["gate.rests"] == "True" and float(values["pace.frame_f1"]) > 0.85
+    assert float(values["pace.agreement"]) > 0.6 and int(values["pace.frames"]) >= 2
+
+
+@pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
+def test_without_hints_no_interval_is_stretched(start, robot, separate, walkers):
+    scene = Scene(start, robot, separate, gate=GATE)
+    for image in walkers[:60]:
+        books = scene.show(image)
+    robot.wait(lambda: len(scene.inferred) >= books["inferred"], "all answers")
+    looks = sorted(map(stamp_of, scene.inferred))
+    gaps = {(late - early) // 10**8 for early, late in pairwise(looks)}
+    assert gaps == {1, 2}
