@@ -19,17 +19,13 @@ from edge_vision.core.difference import NO_REGIONS
 from edge_vision.core.ego_motion import IDENTITY
 from edge_vision.core.frame import Frame
 from edge_vision.core.gate_policy import ANYWAY, SKIPS, GateConfig, GatePolicy
+from edge_vision.core.known_objects import TOLD_MS, TRACKED_MS, KnownObjects
 from edge_vision.core.motion import Motion, MotionEstimator
 from edge_vision.core.pace import Pace
 from edge_vision.core.recheck import Recheck
 from edge_vision.core.rest import Rest
 from edge_vision.core.tracking import AT_REST
-from edge_vision.core.view import moved_boxes
 
-# An object that was told of within this time is no miss for the audit: a detector's score flickers.
-TOLD_MS = 2000.0
-# Motion within an object found so lately is that object's; some results late, and one that missed it.
-TRACKED_MS = 300.0
 # An object's motion spills over its box by shadows, by what the box cuts off, and by the way it has gone.
 SPILL_SHARE = 0.2
 SPILL_PX = 5.0
@@ -63,7 +59,7 @@ class FrameGate:
         self._audit = MissAudit(seed=seed)
         self._results: deque[tuple[int, Detections, Detections | None]] = deque(maxlen=64)
         self._audited: dict[int, np.ndarray] = {}
-        self._known = _KnownObjects()
+        self._known = KnownObjects()
         self._recheck = Recheck()
         self._pace = Pace()
         self._rest = Rest()
@@ -323,28 +319,3 @@ def _in_source_pixels(transform: np.ndarray | None, scale: float) -> np.ndarray 
     out[:2, 2] *= scale
     out[2, :2] /= scale
     return out
-
-
-class _KnownObjects:
-    """Boxes that consumers were told of lately, where they would be now had they not moved themselves."""
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        self._xyxy_px = np.zeros((0, 4), np.float64)
-        self._told_ns = np.zeros(0, np.int64)
-
-    def add(self, xyxy_px: np.ndarray, mono_ns: int) -> None:
-        recent = mono_ns - self._told_ns < TOLD_MS * 1e6
-        self._xyxy_px = np.concatenate([self._xyxy_px[recent], xyxy_px])
-        self._told_ns = np.concatenate([self._told_ns[recent], np.full(len(xyxy_px), mono_ns)])
-
-    def move(self, camera_motion: np.ndarray | None) -> None:
-        """Move with the camera; where its motion is unknown they stay, and the audit judges more strictly."""
-        if camera_motion is not None and len(self._xyxy_px):
-            self._xyxy_px = moved_boxes(self._xyxy_px, camera_motion)
-
-    def boxes(self, mono_ns: int, within_ms: float) -> np.ndarray:
-        """(n, 4) float64 xyxy_px of what was told of within this time."""
-        return self._xyxy_px[mono_ns - self._told_ns < within_ms * 1e6]
