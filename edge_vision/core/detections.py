@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+MOST_PX = 1e6
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
@@ -38,6 +40,12 @@ class Detections:
         return Detections(xyxy_px[:n], scores[:n], class_ids[:n]), Detections(
             xyxy_px[n:], scores[n:], class_ids[n:]
         )
+
+    def sane(self) -> Detections:
+        """Those whose boxes are numbers within MOST_PX and have an area: others may send anything."""
+        box = self.xyxy_px
+        good = (np.abs(box) <= MOST_PX).all(axis=1) & (box[:, 2:] > box[:, :2]).all(axis=1)
+        return self if good.all() else Detections(box[good], self.scores[good], self.class_ids[good])
 
     @staticmethod
     def empty() -> Detections:

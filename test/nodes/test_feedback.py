@@ -20,7 +20,7 @@ from ros_cases import (
     picture,
     stamp_of,
 )
-from vision_msgs.msg import Detection2D, Detection2DArray, VisionInfo
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose, VisionInfo
 
 from edge_vision.nodes.conversions import detections_from_message, tick_from_message
 
@@ -267,9 +267,22 @@ def test_foreign_detections_harm_nothing(start, robot, monkeypatch):
     results.publish(broken)
     unknown = Detection2DArray()
     unknown.header.stamp.sec = 77
+    for center_px, size_px in (
+        (40.0, 20.0),
+        (float("nan"), 20.0),
+        (40.0, float("inf")),
+        (1e30, 9.0),
+        (40.0, 0.0),
+    ):
+        box = Detection2D(results=[ObjectHypothesisWithPose()])
+        box.results[0].hypothesis.class_id = "0"
+        box.bbox.center.position.x = box.bbox.center.position.y = center_px
+        box.bbox.size_x = box.bbox.size_y = size_px
+        unknown.detections.append(box)
     results.publish(unknown)
     robot.wait(lambda: heard, "the message that can be read")
     assert [told[0] for told in heard] == [77 * 10**9]
+    assert heard[0][1].xyxy_px.tolist() == [[30.0, 30.0, 50.0, 50.0]], "the box that is one"
     camera = robot.publisher(Image, "image_raw")
     quiet_scene(running, robot, camera, 10**9)
     assert running.books["failed"] == 0
