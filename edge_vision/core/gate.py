@@ -24,13 +24,13 @@ from edge_vision.core.motion import Motion, MotionEstimator
 from edge_vision.core.pace import Pace
 from edge_vision.core.recheck import Recheck
 from edge_vision.core.rest import Rest
-from edge_vision.core.tracking import AT_REST
 
 # An object's motion spills over its box by shadows, by what the box cuts off, and by the way it has gone.
 SPILL_SHARE = 0.2
 SPILL_PX = 5.0
 # Frames that were skipped because of what was seen; a rate limit is the user's own.
 JUDGED_SKIPS = ("still", "compensated", "tracked", "saturated")
+NOTHING_NEW = ("still", "compensated")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -218,7 +218,7 @@ class FrameGate:
         self, reason: str, luma: np.ndarray, motion: Motion, mono_ns: int, config: GateConfig
     ) -> np.ndarray:
         """(n, 4) luma pixels: known objects that look otherwise although nothing seems to move."""
-        if reason not in AT_REST or config.recheck_ms <= 0.0:
+        if reason not in NOTHING_NEW or config.recheck_ms <= 0.0:
             return NO_REGIONS
         return self._recheck.changed(luma, motion.noise, mono_ns, config.recheck_ms)
 

@@ -67,8 +67,11 @@ MIN_DOUBTED = 0.5
 """Share of a box that must lie in a region for what is said of that to be said of it."""
 FEW_MATCHES = 0.6
 """Where a smaller share finds its like, all may have moved alike."""
-AT_REST = ("still", "compensated")
-"""The gate's reasons to skip a frame that say: nothing moves by itself."""
+AT_REST = ("still",)
+"""The gate's reasons to skip a frame that say for sure: nothing moves by itself. With a camera that moves,
+`compensated` is less sure: a small thing that walks may differ too little from what moves with the camera. To
+let objects rest on that too took a constructed sequence with cuts from frame F1 0.89 to 0.83 (with the gate's
+defaults 0.975 to 0.963), and made at most 0.005 of difference either way on ten others."""
 _INSIDE = np.array([[1.0, 0, -0.5, 0], [0, 1.0, 0, -0.5], [-1.0, 0, -0.5, 0], [0, -1.0, 0, -0.5]])
 REMEMBERED = 1
 """For so many further inferences what is no longer shown keeps its id and speed, should it come back."""

@@ -295,6 +295,19 @@ def test_what_was_superseded_has_no_boxes_and_what_the_gate_did_not_judge_no_mot
             assert box[0] == pytest.approx(first[name][0] + 90.0, abs=0.01)
 
 
+def test_who_walks_goes_on_where_the_camera_moves_too(start, robot):
+    """There the gate is less sure that nothing moves."""
+    scene = Scene(start, robot)
+    scene.show()
+    scene.audit(True)
+    scene.show(video_frame("vtest.avi", 203).image, 3 * STEP_NS)
+    for n in (1, 2):
+        scene.tell(scene.last_ns + n * STEP_NS, "gate", "gated", "compensated", np.eye(3))
+    scene.heard(2, 2)
+    one, two = [boxes(message) for message in scene.tracked]
+    assert sum(np.abs(two[name] - one[name]).max() > 1.0 for name in two) >= 2
+
+
 def test_who_walks_goes_on_until_the_gate_sees_that_nothing_moves(start, robot):
     scene = Scene(start, robot)
     scene.show()
