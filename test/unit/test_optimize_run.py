@@ -196,10 +196,14 @@ def test_a_candidate_that_hangs_is_recorded_and_the_rest_goes_on(
     monkeypatch.setattr(app, "LocalEngine", Impatient)
     arguments, out = tiny_study(tmp_path, "--precisions", "fp32", "int8", "--sizes", "native")
     assert main(arguments) == 0
-    rows = {row["id"]: row for row in read_report(out)["rows"]}
+    report = read_report(out)
+    rows = {row["id"]: row for row in report["rows"]}
     assert rows["onnxruntime-int8-64x64-t1"]["status"] == "failed"
     assert "timeout: took longer than 3 s" in rows["onnxruntime-int8-64x64-t1"]["reason"]
-    assert rows["onnxruntime-fp32-64x64-t1"]["status"] == "chosen"
+    # Which of the others is the faster one is a matter of the moment.
+    others = ["onnxruntime-fp32-64x64-t1", "onnxruntime-int8_default-64x64-t1"]
+    assert report["chosen"] in others and rows[report["chosen"]]["status"] == "chosen"
+    assert {rows[name]["status"] for name in others} <= {"chosen", "rejected"}
 
 
 @pytest.mark.parametrize(
