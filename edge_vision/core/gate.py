@@ -145,10 +145,12 @@ class FrameGate:
         """Whether a frame is to pass, as far as a saturated gate's interval goes."""
         if self._policy.mode != "saturated":
             return True
-        # Whether the camera moves is not known during a rest.
-        interval_ms = min(config.saturated_interval_ms, config.max_blind_ms, config.max_blind_moving_ms)
         since_ms = self._policy.since_ms(stamp_ns, mono_ns)
-        return self._pace.due(since_ms, interval_ms, config.saturated_min_f1, config.saturated_stretch)
+        due = self._pace.due(
+            since_ms, config.saturated_interval_ms, config.saturated_min_f1, config.saturated_stretch
+        )
+        # The policy keeps this bound on the frames that it sees.
+        return due or (self._rest.on and since_ms >= _blind_limit_ms(config))
 
     def _rests(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
         """Whether nobody looks at this frame to judge it."""
@@ -177,7 +179,9 @@ class FrameGate:
         With a camera that moves, the last one of it is what the next is compared with.
         """
         saturated = self._policy.mode == "saturated"
-        if self._policy.too_soon(self.config, frame.stamp_ns, mono_ns):
+        since_ms = self._policy.since_ms(frame.stamp_ns, mono_ns)
+        too_soon = self._policy.too_soon(self.config, frame.stamp_ns, mono_ns)
+        if too_soon and since_ms < _blind_limit_ms(self.config):
             reason = "rate_limit"
         elif due:
             reason = "saturated_interval" if saturated else "resting"
@@ -309,6 +313,11 @@ class _Eye:
         low, high = self._known_px[:, :2], self._known_px[:, 2:]
         spill = SPILL_SHARE * (high - low) + SPILL_PX
         return not self._estimator.changed_beside(np.concatenate([low - spill, high + spill], axis=1))
+
+
+def _blind_limit_ms(config: GateConfig) -> float:
+    """The longest time without a look while nobody knows whether the camera moves."""
+    return min(config.max_blind_ms, config.max_blind_moving_ms)
 
 
 def _in_source_pixels(transform: np.ndarray | None, scale: float) -> np.ndarray | None:

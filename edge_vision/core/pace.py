@@ -145,5 +145,5 @@ class Pace:
 
 def _lost(frames: int, measured: int) -> float:
     """What is lost on so many frames, the first of which is looked at, in units of what was after `measured`
-    frames: most is lost on the first ones, where a detector finds what it did not find before."""
+    frames: as if it were lost evenly from look to look."""
     return sum(k / measured for k in range(frames))

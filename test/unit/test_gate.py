@@ -338,6 +338,35 @@ def test_a_limit_on_the_rate_holds_during_a_rest():
     assert [walking(player).passed for _ in range(12)].count(True) == 2
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_rate_hz": 0.1},
+        {"saturated_interval_ms": 60000.0, "saturated_stretch": 10},
+        {"saturated_interval_ms": 490.0, "saturated_stretch": 10},
+    ],
+    ids=["rate", "interval", "stretch"],
+)
+def test_no_rest_makes_the_detector_blind_for_longer_than_the_bounds(changes):
+    player = saturated_player(replace(SATURATED, saturated_min_f1=0.0))
+    player.set(**changes)
+    passed = []
+    for _ in range(120):
+        decision = walking(player)
+        passed.append(decision.passed)
+        if decision.passed:
+            player.gate.inferred(player.stamp_ns, boxes(BOX), boxes())
+    gaps = np.diff(np.flatnonzero(passed))
+    assert len(gaps) >= 5 and gaps.max() * PERIOD_MS <= QUIET_CONFIG.max_blind_moving_ms + PERIOD_MS
+
+
+def test_a_long_interval_holds_before_a_camera_that_stands_and_is_looked_at():
+    player = Player(replace(SATURATED, saturated_look=True, saturated_interval_ms=900.0))
+    passed = [walking(player).passed for _ in range(150)][40:]
+    gaps = np.diff(np.flatnonzero(passed))
+    assert gaps.max() * PERIOD_MS >= 890.0
+
+
 def test_results_set_the_pace_of_a_resting_gate():
     player = saturated_player(replace(SATURATED, saturated_min_f1=0.9, saturated_stretch=1))
     random = np.random.default_rng(1)
