@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def found_again(reference: Reference) -> list[tuple[float, float, float, int]]:
-    """(lowest score, highest score, share, boxes), of hints that are on nothing found, and of what is found."""
+    """(lowest and highest score, share, boxes), of hints that are on nothing found, and of what is found."""
     scores, again = [], []
     for at in range(len(reference) - 1):
         found, hints, later = reference.found[at], reference.hints[at], reference.found[at + 1]
