@@ -26,8 +26,8 @@ import numpy as np
 from common import REPO, Row, at_most, median_ratio, spread, table
 
 from edge_vision.bundles.store import cache_dir
-from edge_vision.core.compressed import compressed_frame
-from edge_vision.core.frame import Frame, decode_compressed
+from edge_vision.core.compressed import compressed_frame, decode_compressed
+from edge_vision.core.frame import Frame
 from edge_vision.core.gate import FrameGate
 from edge_vision.demo.facts import hash_of, machine, versions, write_json
 

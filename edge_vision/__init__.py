@@ -16,7 +16,13 @@ bundles    `bundles/`          a model as one folder: manifest, graphs, labels, 
 optimize   `optimize/`         from a model to the best bundle for this device, measured
 nodes      `nodes/`            the ROS shells, the only place that imports rclpy
 
-This module imports nothing, so that each part costs only what it needs.
+This module imports no other, so that each part costs only what it needs. It limits what OpenCV decodes, which
+reads these limits when it is first imported: a second wall behind `core/frame.py: check_size`.
 """
+
+import os as _os
+
+for _limit, _most in (("PIXELS", 16384 * 16384), ("WIDTH", 16384), ("HEIGHT", 16384)):
+    _os.environ.setdefault(f"OPENCV_IO_MAX_IMAGE_{_limit}", str(_most))
 
 __version__ = "0.1.0"

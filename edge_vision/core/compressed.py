@@ -1,126 +1,189 @@
-"""JPEG frames that are decoded when somebody wants their pixels, and at a small size where that is enough.
+"""Compressed images: their size is read from the header at once, their pixels are decoded when first read.
 
-A gate that skips a frame then never pays for all of it: 1920x1080 at quality 90 (360 KB) takes 3.4 ms in
+A gate that skips a frame then never pays for all of it, and no image is decoded where it is received.
+A plain JPEG is decoded at a small size where that is enough: 1920x1080 at quality 90 (360 KB) takes 3.4 ms in
 place of 6.2 ms on one thread. Most of that is reading the Huffman code of all coefficients, which no reduced
-size spares: an eighth in place of a quarter takes 2.9 ms. A frame that passes pays both. Only what is certain
-is read from the header; anything else is left to OpenCV, by a full decode at once.
+size spares: an eighth in place of a quarter takes 2.9 ms. A frame that passes pays both.
+
+Exif orientation is ignored in all decodes: image_transport ignores it too, and camera_info describes the
+pixels as the sensor delivered them.
 """
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from edge_vision.core.frame import MAX_SIDE_PX, Frame, block_mean, decode_compressed
+from edge_vision.core.frame import MAX_PIXELS, Frame, block_mean, check_size
+from edge_vision.core.image_headers import ImageHeader, read_header, unsupported
 from edge_vision.errors import ImageError
 
-# Baseline and extended Huffman. A progressive file is decoded at once: its small sizes cost nearly as much.
-_READ_HERE = (0xC0, 0xC1)
-# Tables, application data and comments may stand before the frame header (ITU-T T.81, B.2.4).
-_MAY_PRECEDE = frozenset((0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)))
-_EXIF = 0xE1
-_MAX_SEGMENTS = 64
+_COLOR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+# Of a mosaic: one channel, 8 or 16 bits. Implies that orientation is ignored.
+_AS_STORED = cv2.IMREAD_UNCHANGED
 _REDUCED = {
     1: cv2.IMREAD_GRAYSCALE,
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
+_BAYER = re.compile(r"bayer_(rggb|bggr|gbrg|grbg)(?:8|16)")
 
 
-class Jpeg:
-    """A JPEG file in memory whose header was understood. Any thread may use it."""
+class CompressedPicture:
+    """A compressed image in memory whose header was read. Any thread may use it.
 
-    __slots__ = ("_declared", "_image", "_lock", "_raw", "height_px", "width_px")
+    encoding: what the decoded channels are, a key of ENCODINGS: bgr8, rgb8 or bayer_*.
+    """
 
-    def __init__(self, raw: np.ndarray, width_px: int, height_px: int, declared: str = "") -> None:
-        """raw: (n,) uint8, the file. width_px, height_px: as `jpeg_size` reads them."""
-        self.width_px, self.height_px = width_px, height_px
-        self._raw, self._declared = raw, declared
+    __slots__ = ("_declared", "_header", "_image", "_lock", "_raw", "encoding", "height_px", "width_px")
+
+    def __init__(self, data: Any, declared: str = "", max_pixels: float = MAX_PIXELS) -> None:
+        """data: any buffer with the file. declared: its format as in sensor_msgs/CompressedImage.
+
+        Raises ImageError with reason zero_size, too_large, unsupported_encoding or corrupt_image.
+        """
+        self._raw, self._declared = np.frombuffer(data, np.uint8), declared[:80]
+        if self._raw.size == 0:
+            raise ImageError("zero_size", "expected a compressed image, got 0 bytes: check the camera driver")
+        if "compresseddepth" in declared.lower():
+            raise unsupported(f"the depth image '{self._declared}'")
+        self._header = _checked_header(self._raw, max_pixels)
+        self.width_px, self.height_px = self._header.width_px, self._header.height_px
+        self.encoding = _decoded_encoding(declared, self._header)
         self._lock = Lock()
         self._image: np.ndarray | None = None
 
-    def bgr(self) -> np.ndarray:
-        """(h, w, 3) uint8, decoded at the first call. Raises ImageError(corrupt_image)."""
+    @property
+    def reduces(self) -> bool:
+        """Whether `gray` saves time and gives the luma: a plain JPEG that is no mosaic."""
+        return self._header.plain_jpeg and self.encoding == "bgr8"
+
+    def image(self) -> np.ndarray:
+        """(h, w, 3) uint8, or (h, w) uint8 or uint16 of a mosaic; decoded at the first call.
+
+        Raises ImageError(corrupt_image).
+        """
         with self._lock:
             if self._image is None:
-                image = decode_compressed(self._raw, self._declared)
-                self._check_size(image, 1)
+                mosaic = self.encoding.startswith("bayer")
+                image = self._decoded(_AS_STORED if mosaic else _COLOR, 1)
+                dtype = np.uint16 if self.encoding.endswith("16") else np.uint8
+                if image.dtype != dtype or image.ndim != (2 if mosaic else 3):
+                    raise self._corrupt(f"decode to {image.shape} {image.dtype}, not {self.encoding}")
                 self._image = image
             return self._image
 
     def gray(self, reduction: int) -> np.ndarray:
         """The luma at 1/1, 1/2, 1/4 or 1/8, (ceil(h/reduction), ceil(w/reduction)) uint8; nothing is kept.
 
-        libjpeg leaves out the high frequencies of each block of 8 pixels, so nothing aliases.
-        Raises ImageError(corrupt_image).
+        Only where it `reduces`. libjpeg leaves out the high frequencies of each block of 8 pixels, so nothing
+        aliases. Raises ImageError(corrupt_image).
         """
+        return self._decoded(_REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION, reduction)
+
+    def _decoded(self, flags: int, reduction: int) -> np.ndarray:
         try:
-            gray = cv2.imdecode(self._raw, _REDUCED[reduction])
+            image = cv2.imdecode(self._raw, flags)
         except cv2.error as error:
             raise self._corrupt(f"cannot be decoded: {error.err}") from error
-        if gray is None:
-            raise self._corrupt("are no image that OpenCV can decode")
-        self._check_size(gray, reduction)
-        return gray
-
-    def _check_size(self, image: np.ndarray, reduction: int) -> None:
+        if image is None:
+            raise self._corrupt(f"are a damaged {self._header.kind}, or one that OpenCV cannot decode")
         expected = -(-self.height_px // reduction), -(-self.width_px // reduction)
         if image.shape[:2] != expected:
             raise self._corrupt(
                 f"decode to {image.shape[1]}x{image.shape[0]}, not {expected[1]}x{expected[0]}"
             )
+        return image
 
     def _corrupt(self, what: str) -> ImageError:
         return ImageError("corrupt_image", f"{self._raw.size} bytes of '{self._declared}' {what}")
 
 
+def _checked_header(raw: np.ndarray, max_pixels: float) -> ImageHeader:
+    header = read_header(raw)
+    check_size(header.width_px, header.height_px, max_pixels)
+    block_width_px, block_height_px = header.block_px
+    check_size(max(header.width_px, block_width_px), max(header.height_px, block_height_px), max_pixels)
+    return header
+
+
+class _Declared(NamedTuple):
+    """What image_transport says of an image: "SOURCE; CODEC compressed TARGET", as in
+    "rgb8; jpeg compressed bgr8"."""
+
+    source: str
+    target: str
+
+
+def _parse_declared(declared: str) -> _Declared:
+    source, _, rest = declared.partition(";")
+    return _Declared(source.strip(), rest.partition("compressed")[2].strip())
+
+
+def _decoded_encoding(declared: str, header: ImageHeader) -> str:
+    """What the channels are that OpenCV decodes. Raises ImageError(unsupported_encoding).
+
+    A Bayer camera's mosaic is compressed as if it were grey. With the target rgb*, the sender encoded red in
+    the channel that OpenCV decodes as blue.
+    """
+    source, target = _parse_declared(declared)
+    if source.startswith("bayer_") and header.channels == 1:
+        pattern = _BAYER.fullmatch(source)
+        if pattern is None:
+            raise unsupported(f"the encoding '{source[:80]}'")
+        return f"bayer_{pattern[1]}{16 if header.bits > 8 else 8}"
+    return "rgb8" if target.startswith("rgb") and header.channels >= 3 else "bgr8"
+
+
 class CompressedFrame(Frame):
-    """A frame that came as JPEG. All as in Frame, but `image` is decoded when it is first read.
+    """A frame that came compressed. All as in Frame, but `image` is decoded when it is first read.
 
     Reading it, and what is made of it, may raise ImageError(corrupt_image).
     """
 
     __slots__ = ("_source",)
-    _source: np.ndarray | Jpeg
+    _source: np.ndarray | CompressedPicture
 
     def __init__(
         self,
-        image: np.ndarray | Jpeg,
+        image: np.ndarray | CompressedPicture,
         stamp_ns: int,
         frame_id: str,
         encoding: str = "bgr8",
         seq: int = 0,
         origin: Any = None,
     ) -> None:
-        """image: the JPEG; an array, as `dataclasses.replace` gives it, makes this an ordinary frame."""
+        """image: the picture; an array, as `dataclasses.replace` gives it, makes this an ordinary frame."""
         given = (("_source", image), ("stamp_ns", stamp_ns), ("frame_id", frame_id), ("encoding", encoding))
         for name, value in (*given, ("seq", seq), ("origin", origin)):
             object.__setattr__(self, name, value)
 
     @property
     def image(self) -> np.ndarray:
-        """(h, w, 3) uint8, blue first."""
-        return self._source.bgr() if isinstance(self._source, Jpeg) else self._source
+        """As in Frame, by `encoding`."""
+        return self._source.image() if isinstance(self._source, CompressedPicture) else self._source
 
     @property
     def width_px(self) -> int:
-        return self._source.width_px if isinstance(self._source, Jpeg) else super().width_px
+        return self._source.width_px if isinstance(self._source, CompressedPicture) else super().width_px
 
     @property
     def height_px(self) -> int:
-        return self._source.height_px if isinstance(self._source, Jpeg) else super().height_px
+        return self._source.height_px if isinstance(self._source, CompressedPicture) else super().height_px
 
     def small_gray(self, width_px: int) -> np.ndarray:
-        """As `Frame.small_gray`, of the same size, from a decode at reduced size.
+        """As `Frame.small_gray`, of the same size; of a plain JPEG from a decode at reduced size.
 
         Also where the full picture is there: two ways to the same size differ by some grey levels, which
         would look like motion.
         """
-        if not isinstance(self._source, Jpeg):
+        if not isinstance(self._source, CompressedPicture) or not self._source.reduces:
             return super().small_gray(width_px)
         block = max(1, self.width_px // width_px)
         reduction = max(size for size in _REDUCED if size <= block)
@@ -142,49 +205,34 @@ class CompressedFrame(Frame):
 
 
 def compressed_frame(
-    data: Any, declared: str, stamp_ns: int, frame_id: str, seq: int = 0, origin: Any = None
+    data: Any,
+    declared: str,
+    stamp_ns: int,
+    frame_id: str,
+    seq: int = 0,
+    origin: Any = None,
+    max_pixels: float = MAX_PIXELS,
 ) -> Frame:
-    """The frame of a compressed image: a JPEG later, everything else now.
+    """The frame of a compressed image, which is decoded later. Parameters and errors: `CompressedPicture`."""
+    picture = CompressedPicture(data, declared, max_pixels)
+    return CompressedFrame(picture, stamp_ns, frame_id, picture.encoding, seq, origin)
 
-    data: any buffer with the file. declared: its format as the sender names it, for messages.
-    Raises ImageError with reason corrupt_image or zero_size.
+
+def decode_compressed(data: Any, declared: str = "", max_pixels: float = MAX_PIXELS) -> np.ndarray:
+    """Decode a compressed image to (h, w, 3) uint8 BGR. Parameters and errors: `CompressedPicture`."""
+    return compressed_frame(data, declared, 0, "", max_pixels=max_pixels).bgr()
+
+
+def read_image_file(path: Path, max_pixels: float = MAX_PIXELS) -> np.ndarray:
+    """The image in a file as (h, w, 3) uint8 BGR, turned upright as its Exif orientation says.
+
+    Unlike the images of a camera, a user's photographs are judged by how they look. Raises OSError, and
+    ImageError with reason zero_size, too_large, unsupported_encoding or corrupt_image.
     """
-    raw = np.frombuffer(data, np.uint8)
-    size = jpeg_size(raw)
-    if size is None:
-        return Frame(decode_compressed(raw, declared), stamp_ns, frame_id, "bgr8", seq, origin)
-    return CompressedFrame(Jpeg(raw, *size, declared), stamp_ns, frame_id, "bgr8", seq, origin)
-
-
-def jpeg_size(raw: np.ndarray) -> tuple[int, int] | None:
-    """Width and height in the header of a plain JPEG, (n,) uint8; None where anything in it is unusual.
-
-    Unusual is what OpenCV might read in another way: Exif data (which may turn the picture), more than 8
-    bits, CMYK, progressive, lossless or arithmetic coding, a height that comes later, a broken header.
-    """
-    data = raw.data
-    if bytes(data[:2]) != b"\xff\xd8":
-        return None
-    at = 2
-    for _ in range(_MAX_SEGMENTS):
-        head = bytes(data[at : at + 10])
-        if len(head) < 10 or head[0] != 0xFF:
-            return None
-        marker, length = head[1], int.from_bytes(head[2:4], "big")
-        if marker in _READ_HERE:
-            return _frame_size(bytes(data[at + 2 : at + 2 + length]), length)
-        if marker not in _MAY_PRECEDE or length < 2 or (marker == _EXIF and head[4:8] == b"Exif"):
-            return None
-        at += 2 + length
-    return None
-
-
-def _frame_size(segment: bytes, length: int) -> tuple[int, int] | None:
-    """Width and height of a frame header (ITU-T T.81, B.2.2): length, 8 bits, height, width, components."""
-    if len(segment) < 8 or len(segment) != length or segment[2] != 8:
-        return None
-    height_px, width_px = int.from_bytes(segment[3:5], "big"), int.from_bytes(segment[5:7], "big")
-    components = segment[7]
-    if components not in (1, 3) or length != 8 + 3 * components:
-        return None
-    return (width_px, height_px) if 0 < width_px <= MAX_SIDE_PX and 0 < height_px <= MAX_SIDE_PX else None
+    if path.stat().st_size == 0:
+        raise ImageError("zero_size", "expected an image, got an empty file")
+    _checked_header(np.memmap(path, np.uint8, "r"), max_pixels)
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ImageError("corrupt_image", "expected an image that OpenCV reads, got a damaged one")
+    return image

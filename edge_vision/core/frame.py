@@ -15,6 +15,8 @@ import numpy as np
 from edge_vision.errors import ImageError
 
 MAX_SIDE_PX = 16384
+MAX_PIXELS = 50_000_000
+"""Pixels of the largest image that is taken unless a caller says otherwise: 8688 x 5792, 150 MB as BGR."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,13 +194,20 @@ def _to_8_bit(image: np.ndarray) -> np.ndarray:
 
 
 def view_image(
-    data: Any, width_px: int, height_px: int, step_bytes: int, encoding: str, is_bigendian: bool = False
+    data: Any,
+    width_px: int,
+    height_px: int,
+    step_bytes: int,
+    encoding: str,
+    is_bigendian: bool = False,
+    max_pixels: float = MAX_PIXELS,
 ) -> np.ndarray:
     """Read the bytes of an image message as an array, without a copy where the layout allows.
 
     data: any buffer. Returns an array as `Frame.image` wants it, uint8 or native-endian uint16.
-    Raises ImageError with reason zero_size, unsupported_encoding, bad_step or truncated.
+    Raises ImageError with reason zero_size, too_large, unsupported_encoding, bad_size, bad_step or truncated.
     """
+    check_size(width_px, height_px, max_pixels)
     spec = _checked_encoding(width_px, height_px, encoding)
     itemsize = np.dtype(spec.dtype).itemsize
     row_bytes = width_px * spec.channels * itemsize
@@ -217,13 +226,23 @@ def view_image(
     return image if native else image.astype(np.uint16)
 
 
-def _checked_encoding(width_px: int, height_px: int, encoding: str) -> Encoding:
+def check_size(width_px: int, height_px: int, max_pixels: float = MAX_PIXELS) -> None:
+    """Raise ImageError with reason zero_size or too_large unless an image of this size may be taken."""
     if width_px < 1 or height_px < 1:
         raise ImageError(
             "zero_size", f"expected an image with pixels, got {width_px}x{height_px}: check the camera driver"
         )
     if width_px > MAX_SIDE_PX or height_px > MAX_SIDE_PX:
         raise ImageError("too_large", f"expected at most {MAX_SIDE_PX} px a side, got {width_px}x{height_px}")
+    if width_px * height_px > max_pixels:
+        raise ImageError(
+            "too_large",
+            f"expected at most {max_pixels / 1e6:g} megapixels, got {width_px}x{height_px}: publish smaller "
+            f"images, or raise max_image_megapixels",
+        )
+
+
+def _checked_encoding(width_px: int, height_px: int, encoding: str) -> Encoding:
     if encoding not in ENCODINGS:
         raise ImageError(
             "unsupported_encoding",
@@ -248,24 +267,3 @@ def _check_layout(row_bytes: int, step_bytes: int, rows: int, have_bytes: int, w
         raise ImageError(
             "truncated", f"expected {need} bytes for {what} with step {step_bytes}, got {have_bytes}"
         )
-
-
-def decode_compressed(data: Any, declared: str = "") -> np.ndarray:
-    """Decode a JPEG, PNG or other compressed image to (h, w, 3) uint8 BGR.
-
-    Raises ImageError with reason corrupt_image, or zero_size when nothing came.
-    """
-    raw = np.frombuffer(data, np.uint8)
-    if raw.size == 0:
-        raise ImageError("zero_size", "expected a compressed image, got 0 bytes: check the camera driver")
-    try:
-        image = cv2.imdecode(raw, cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise ImageError(
-            "corrupt_image", f"{raw.size} bytes of '{declared}' cannot be decoded: {error.err}"
-        ) from error
-    if image is None:
-        raise ImageError(
-            "corrupt_image", f"{raw.size} bytes of '{declared}' are no image that OpenCV can decode"
-        )
-    return image

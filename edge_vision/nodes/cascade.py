@@ -94,7 +94,8 @@ class CascadeNode(StageNode):
         return CascadeConfig(**{field.name: self.params[field.name] for field in fields(CascadeConfig)})
 
     def needs_worker(self) -> bool:
-        return not self._cascade.passes_through
+        # Whoever subscribes to what it passes on makes it decode.
+        return not self._cascade.passes_through or self.params["image_transport"] == "compressed"
 
     def accept(self, frame: Frame, tick: Tick | None) -> None:
         """As for every stage; but where nothing is to be decided, the frame goes on at once."""

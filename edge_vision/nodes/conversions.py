@@ -31,7 +31,7 @@ from vision_msgs.msg import (
 
 from edge_vision.core.compressed import compressed_frame
 from edge_vision.core.detections import Detections
-from edge_vision.core.frame import ENCODINGS, Frame, view_image
+from edge_vision.core.frame import ENCODINGS, MAX_PIXELS, Frame, check_size, view_image
 from edge_vision.core.ledger import FATES
 from edge_vision.core.tick import Tick
 from edge_vision.errors import ImageError
@@ -52,21 +52,22 @@ def header_of(stamp_ns: int, frame_id: str) -> Header:
     return Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=frame_id)
 
 
-def frame_from_message(message: Image | CompressedImage, seq: int) -> Frame:
+def frame_from_message(message: Image | CompressedImage, seq: int, max_pixels: float = MAX_PIXELS) -> Frame:
     """The frame of an image message, as a view of its bytes. Raises ImageError with the reason.
 
-    A JPEG is decoded when its pixels are first read, which may then raise ImageError(corrupt_image).
+    A compressed image is decoded when its pixels are first read, which may then raise
+    ImageError(corrupt_image).
     """
     stamp_ns = stamp_to_ns(message.header.stamp)
     frame_id = message.header.frame_id
     if isinstance(message, CompressedImage):
-        return compressed_frame(message.data, message.format, stamp_ns, frame_id, seq, message)
+        return compressed_frame(message.data, message.format, stamp_ns, frame_id, seq, message, max_pixels)
     if message.encoding in ENCODINGS:
         encoding = message.encoding
-        image = view_image(
-            message.data, message.width, message.height, message.step, encoding, bool(message.is_bigendian)
-        )
+        size = message.width, message.height, message.step
+        image = view_image(message.data, *size, encoding, bool(message.is_bigendian), max_pixels)
     else:
+        check_size(message.width, message.height, max_pixels)
         image, encoding = _with_cv_bridge(message), "bgr8"
     return Frame(image, stamp_ns, frame_id, encoding, seq, message)
 

@@ -203,6 +203,8 @@ class DetectorNode(StageNode):
         if not self.params["enabled"]:
             self.settle(frame, "rejected", "disabled")
             return
+        # Decoded before the watchdog starts, to which a large image would look like a backend that hangs.
+        _ = frame.image
         answer = self._detect(frame, tick)
         if answer is None:
             return

@@ -25,6 +25,9 @@ from edge_vision.nodes.stage import StageNode
 
 _SETTINGS = {field.name for field in fields(GateConfig)} & {param.name for param in specs.GATE.params}
 
+# How long the executor waits for the worker, which decodes while it holds the gate's lock.
+LOCK_TIMEOUT_S = 0.02
+
 
 class GateNode(StageNode):
     """The first stage: opens every frame's account, and passes or gates the frame."""
@@ -37,6 +40,8 @@ class GateNode(StageNode):
         self._gate = FrameGate()
         # The worker decides while the executor asks for the status.
         self._gate_lock = threading.Lock()
+        self._last_status: dict[str, Any] = self._gate.status()
+        self._reset_stats_due = False
         # Taken up by the worker, which alone resets the gate.
         self._resets: deque[str] = deque()
         self._judged_stamp_ns: int | None = None
@@ -121,6 +126,9 @@ class GateNode(StageNode):
     def _decide(self, frame: Frame) -> GateDecision:
         """The gate's decision. A gate that fails must let pass, not blind the detector."""
         with self._gate_lock:
+            if self._reset_stats_due:
+                self._reset_stats_due = False
+                self._gate.reset_stats()
             try:
                 while self._resets:
                     self._gate.reset(self._resets.popleft())
@@ -171,8 +179,13 @@ class GateNode(StageNode):
         return _AUDIT_OPEN.format(**{key.replace(".", "_"): value for key, value in values.items()})
 
     def _gate_status(self) -> dict[str, Any]:
-        with self._gate_lock:
-            return self._gate.status()
+        """The gate's figures; the last ones while it decodes a large image, for which no status may wait."""
+        if self._gate_lock.acquire(timeout=LOCK_TIMEOUT_S):
+            try:
+                self._last_status = self._gate.status()
+            finally:
+                self._gate_lock.release()
+        return self._last_status
 
     def status_values(self) -> dict[str, Any]:
         blind_ms = None if self._passed_s is None else (time.monotonic() - self._passed_s) * 1e3
@@ -188,8 +201,13 @@ class GateNode(StageNode):
 
     def reset_stats(self) -> None:
         super().reset_stats()
-        with self._gate_lock:
-            self._gate.reset_stats()
+        if self._gate_lock.acquire(timeout=LOCK_TIMEOUT_S):
+            try:
+                self._gate.reset_stats()
+            finally:
+                self._gate_lock.release()
+        else:
+            self._reset_stats_due = True
 
 
 _AUDIT_OPEN = (

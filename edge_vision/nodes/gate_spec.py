@@ -8,7 +8,7 @@ from edge_vision.core.gate import GateConfig
 from edge_vision.nodes.spec_types import (
     COMMON,
     ENABLE,
-    IMAGE_TRANSPORT,
+    IMAGES,
     RESET,
     STATUS,
     NodeSpec,
@@ -229,7 +229,7 @@ EGO = (
 GATE = NodeSpec(
     "gate",
     "Lets a frame pass when something new could be seen in it.",
-    (*_POLICY, *_MOTION, *_AUDIT, *EGO, IMAGE_TRANSPORT, *COMMON),
+    (*_POLICY, *_MOTION, *_AUDIT, *EGO, *IMAGES, *COMMON),
     (
         Topic("image_raw", "sensor_msgs/msg/Image", "in", "The camera. Best effort, depth 1."),
         compressed("image_raw"),

@@ -9,7 +9,7 @@ from edge_vision.core.detector_looks import LooksConfig
 from edge_vision.nodes.spec_types import (
     COMMON,
     ENABLE,
-    IMAGE_TRANSPORT,
+    IMAGES,
     RESET,
     STATUS,
     NodeSpec,
@@ -133,7 +133,7 @@ CASCADE = NodeSpec(
             1.0,
             60000.0,
         ),
-        IMAGE_TRANSPORT,
+        *IMAGES,
         *COMMON,
     ),
     (
@@ -231,7 +231,7 @@ DETECTOR = NodeSpec(
             0.0,
             60000.0,
         ),
-        IMAGE_TRANSPORT,
+        *IMAGES,
         *COMMON,
     ),
     (

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edge_vision.core.frame import MAX_PIXELS
+
 
 @dataclass(frozen=True, slots=True)
 class Param:
@@ -127,6 +129,16 @@ IMAGE_TRANSPORT = Param(
     choices=("raw", "compressed"),
     applies="configure",
 )
+MAX_IMAGE_MEGAPIXELS = Param(
+    "max_image_megapixels",
+    MAX_PIXELS / 1e6,
+    "Refuses larger images as `too_large`, compressed ones before they are decoded. 1 MP = 10^6 pixels.",
+    "MP",
+    0.0001,
+    268.0,
+)
+IMAGES = (IMAGE_TRANSPORT, MAX_IMAGE_MEGAPIXELS)
+"""What every node has that takes images."""
 ENABLE = ("~/enable", "std_srvs/srv/SetBool", "The same as setting `enabled`.")
 RESET = ("~/reset_stats", "std_srvs/srv/Trigger", "Start new books and new latency figures.")
 STATUS = Topic(

@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
-from edge_vision.core.frame import Frame
+from edge_vision.core.frame import Frame, check_size
 from edge_vision.core.gate import NO_REGIONS
 from edge_vision.core.health import LatencyWindow, Monotonic, RateMeter
 from edge_vision.core.mailbox import MailboxClosed
@@ -90,7 +90,8 @@ class StageNode(EdgeNode):
         raise NotImplementedError
 
     def needs_worker(self) -> bool:
-        """False for a stage that only passes frames through: it then runs in its caller's thread."""
+        """False for a stage that only passes frames through: it then runs in its caller's thread, which must
+        not be the executor's where frames have yet to be decoded."""
         return True
 
     def on_time_jump(self) -> None:
@@ -187,9 +188,9 @@ class StageNode(EdgeNode):
         self._image_s = time.monotonic()
         seq, tick = self._open_account(message)
         try:
-            frame = frame_from_message(message, seq)
+            frame = frame_from_message(message, seq, self._max_pixels)
         except ImageError as error:
-            self._refuse(message, seq, error)
+            self._refuse(_blank(message, seq), error)
             return
         if tick is None:
             self._admit(frame, None)
@@ -209,17 +210,21 @@ class StageNode(EdgeNode):
         self.hub.ledger.receive(seq, self.stage)
         return seq, None
 
-    def _refuse(self, message: Image | CompressedImage, seq: int, error: ImageError) -> None:
+    @property
+    def _max_pixels(self) -> float:
+        return float(self.params["max_image_megapixels"]) * 1e6
+
+    def _refuse(self, frame: Frame, error: ImageError) -> None:
         self._note_failure(error.reason, f"image refused ({error.reason}): {error}")
-        try:
-            stamp_ns = stamp_to_ns(message.header.stamp)
-        except ImageError:
-            stamp_ns = 0
-        blank = Frame(_NO_IMAGE, stamp_ns, message.header.frame_id, "mono8", seq)
-        self.settle(blank, "failed", error.reason)
+        self.settle(frame, "failed", error.reason)
 
     def _admit(self, frame: Frame, tick: Tick | None) -> None:
-        """Check the stamp of a frame that no stage has seen before."""
+        """Check the size and the stamp of a frame that no stage has seen before."""
+        try:
+            check_size(frame.width_px, frame.height_px, self._max_pixels)
+        except ImageError as error:
+            self._refuse(frame, error)
+            return
         self._input_ages_ms.append((self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6)
         wrong = self._stamps.check(frame.stamp_ns)
         if not wrong:
@@ -400,6 +405,15 @@ class StageNode(EdgeNode):
 
     def reset_stats(self) -> None:
         self.process_ms.reset()
+
+
+def _blank(message: Image | CompressedImage, seq: int) -> Frame:
+    """What stands for an image that cannot be used."""
+    try:
+        stamp_ns = stamp_to_ns(message.header.stamp)
+    except ImageError:
+        stamp_ns = 0
+    return Frame(_NO_IMAGE, stamp_ns, message.header.frame_id, "mono8", seq)
 
 
 def motion_of(tick: Tick | None) -> Motion:

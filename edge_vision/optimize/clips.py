@@ -10,6 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edge_vision.core.compressed import read_image_file
+from edge_vision.errors import ImageError
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.settings import MIN_PICTURES
 
@@ -121,10 +123,10 @@ def stored(folder: Path) -> list[np.ndarray]:
 
 
 def _picture(file: Path) -> np.ndarray:
-    picture = cv2.imread(str(file), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise OptimizeError(f"{file}: expected a picture that OpenCV reads, got a damaged one")
-    return np.asarray(picture)
+    try:
+        return read_image_file(file)
+    except ImageError as error:
+        raise OptimizeError(f"{file}: {error}") from None
 
 
 def _video(path: Path, count: int) -> list[np.ndarray]:

@@ -1,7 +1,8 @@
-"""JPEG frames: the same pixels as a full decode, later; and whatever is odd in a file is decoded at once."""
+"""Compressed frames: the same pixels as a full decode, later, and no image decoded that claims too many."""
 
 from __future__ import annotations
 
+import io
 import threading
 from array import array
 from dataclasses import replace
@@ -9,15 +10,17 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from model_cases import noise_image
+from PIL import Image
 
 from edge_vision.core import compressed
-from edge_vision.core.compressed import CompressedFrame, compressed_frame, jpeg_size
-from edge_vision.core.frame import Frame, decode_compressed
+from edge_vision.core.compressed import CompressedFrame, compressed_frame, decode_compressed, read_image_file
+from edge_vision.core.frame import Frame
 from edge_vision.errors import ImageError
 
+COLOR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 SCENE = cv2.GaussianBlur(noise_image(203, 117), (0, 0), 2)
 
 
@@ -93,10 +96,10 @@ def test_it_is_decoded_once_and_by_one_thread(decodes):
         thread.start()
     for thread in threads:
         thread.join()
-    assert decodes.flags == [cv2.IMREAD_COLOR]
+    assert decodes.flags == [COLOR]
     assert all(image is images[0] for image in images)
     lazy.rgb()
-    assert decodes.flags == [cv2.IMREAD_COLOR]
+    assert decodes.flags == [COLOR]
 
 
 SIZES = [(203, 117), (1920, 1080), (640, 480), (64, 8), (17, 200), (8, 8), (1, 1)]
@@ -114,7 +117,7 @@ def test_the_small_picture_is_that_of_a_raw_frame(decodes, size, block):
     width_px = size[0] // block
     data = jpeg(scene, cv2.IMWRITE_JPEG_QUALITY, 95)
     small = frame(data).small_gray(width_px)
-    assert cv2.IMREAD_COLOR not in decodes.flags
+    assert COLOR not in decodes.flags
     raw = Frame(decode_compressed(data), 5, "camera").small_gray(width_px)
     assert small.shape == raw.shape and small.dtype == raw.dtype
     if raw.size >= 100:
@@ -127,8 +130,9 @@ def test_the_reduction_is_the_greatest_that_leaves_enough(decodes):
     lazy = frame(jpeg(cv2.resize(SCENE, (1920, 1080))))
     for width_px in (1920, 960, 640, 480, 320, 240, 100):
         lazy.small_gray(width_px)
-    two, four, eight = (getattr(cv2, f"IMREAD_REDUCED_GRAYSCALE_{n}") for n in (2, 4, 8))
-    assert decodes.flags == [cv2.IMREAD_GRAYSCALE, two, two, four, four, eight, eight]
+    ignore = cv2.IMREAD_IGNORE_ORIENTATION
+    two, four, eight = (getattr(cv2, f"IMREAD_REDUCED_GRAYSCALE_{n}") | ignore for n in (2, 4, 8))
+    assert decodes.flags == [cv2.IMREAD_GRAYSCALE | ignore, two, two, four, four, eight, eight]
 
 
 def test_a_small_picture_does_not_depend_on_who_looked_before():
@@ -186,58 +190,92 @@ def as_if(at_sof: int, value: int, data: bytes = PLAIN) -> bytes:
     return data[:at] + bytes([value]) + data[at + 1 :]
 
 
-AT_ONCE = {
+NEVER_REDUCED = {
     "progressive": jpeg(SCENE, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
     "png": cv2.imencode(".png", SCENE)[1].tobytes(),
     "bmp": cv2.imencode(".bmp", SCENE)[1].tobytes(),
     "webp": cv2.imencode(".webp", SCENE)[1].tobytes(),
-    **{f"exif orientation {i}": with_segment(PLAIN, 0xE1, exif(i)) for i in range(1, 9)},
+    "tiff of 16 bits": cv2.imencode(".tiff", SCENE.astype(np.uint16) * 257)[1].tobytes(),
 }
 
 
-@pytest.mark.parametrize("name", AT_ONCE)
-def test_other_files_are_decoded_at_once(name):
-    now = frame(AT_ONCE[name])
-    assert type(now) is Frame
-    np.testing.assert_array_equal(now.image, decode_compressed(AT_ONCE[name]))
-    assert (now.stamp_ns, now.frame_id, now.encoding) == (5, "camera", "bgr8")
+@pytest.mark.parametrize("name", NEVER_REDUCED)
+def test_other_formats_are_decoded_later_and_once(decodes, name):
+    later = frame(NEVER_REDUCED[name])
+    assert (later.width_px, later.height_px, decodes.flags) == (203, 117, [])
+    assert later.small_gray(50).shape == (29, 50)
+    np.testing.assert_allclose(later.bgr().astype(int), SCENE, atol=0 if name != "progressive" else 40)
+    assert decodes.flags == [COLOR]
 
 
-def test_exif_turns_the_picture_as_it_always_did():
-    """Were orientation read by the full decode only, the gate would see the picture lying on its side."""
-    assert frame(AT_ONCE["exif orientation 6"]).image.shape == (203, 117, 3)
-    assert frame(AT_ONCE["exif orientation 1"]).image.shape == (117, 203, 3)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_ignored_in_all_decodes(orientation):
+    """As in image_transport: camera_info describes the pixels as they were sent."""
+    turned = frame(with_segment(PLAIN, 0xE1, exif(orientation)))
+    np.testing.assert_array_equal(turned.image, decode_compressed(PLAIN))
+    np.testing.assert_array_equal(turned.small_gray(50), frame(PLAIN).small_gray(50))
 
 
-ODD = {
-    "12 bits": as_if(4, 12),
-    "lossless": as_if(1, 0xC3),
-    "arithmetic": as_if(1, 0xC9),
-    "hierarchical": as_if(1, 0xC5),
-    "height comes later": as_if(5, 0, as_if(6, 0)),
-    "no width": as_if(7, 0, as_if(8, 0)),
-    "too wide": as_if(7, 0xFF),
-    "four components": as_if(9, 4),
-    "two components": as_if(9, 2),
-    "wrong length of the frame header": as_if(3, 30),
-    "a segment of no length": PLAIN[:2] + b"\xff\xe0\0\0" + PLAIN[2:],
-    "a segment past the end": PLAIN[:2] + b"\xff\xe0\xff\xff" + PLAIN[2:60],
-    "no segment": PLAIN[:2] + b"\0" + PLAIN[2:],
-    "scan before frame": PLAIN[:2] + b"\xff\xda\0\x08" + PLAIN[2:],
-    "two starts": b"\xff\xd8" + PLAIN,
-    "many comments": with_segment(PLAIN[:2] + b"\xff\xfe\0\x02" * 70 + PLAIN[2:], 0xFE, b""),
-}
+def test_cmyk_is_converted():
+    data = io.BytesIO()
+    Image.fromarray(SCENE[..., ::-1].copy()).convert("CMYK").save(data, "JPEG", quality=95)
+    np.testing.assert_allclose(frame(data.getvalue()).bgr().astype(int), SCENE, atol=40)
 
 
-@pytest.mark.parametrize("name", ODD)
-def test_an_odd_header_is_left_to_opencv(name):
-    assert jpeg_size(np.frombuffer(ODD[name], np.uint8)) is None
+# The colour, blue first, that each pixel of this scene has, and where the pattern's letters are.
+FLAT = {"b": 40, "g": 60, "r": 210}
 
 
-@pytest.mark.parametrize("length", range(0, 700, 7))
-def test_a_header_cut_anywhere_is_no_header(length):
-    sos = PLAIN.index(b"\xff\xc0") + 19
-    assert (jpeg_size(np.frombuffer(PLAIN[:length], np.uint8)) is None) == (length < sos)
+def mosaic(pattern: str, dtype: type) -> np.ndarray:
+    tile = np.array([FLAT[letter] for letter in pattern], dtype).reshape(2, 2)
+    return np.tile(tile * (257 if dtype is np.uint16 else 1), (60, 80)).astype(dtype)
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+@pytest.mark.parametrize(("codec", "bits"), [("jpeg", 8), ("png", 8), ("png", 16), ("tiff", 16)])
+def test_a_compressed_mosaic_is_read_in_colour(decodes, pattern, codec, bits):
+    image = mosaic(pattern, np.uint16 if bits == 16 else np.uint8)
+    data = cv2.imencode(f".{codec}", image)[1].tobytes()
+    one = compressed_frame(data, f"bayer_{pattern}{bits}; {codec} compressed ", 5, "camera")
+    assert one.encoding == f"bayer_{pattern}{bits}" and one.image.shape == (120, 160)
+    np.testing.assert_allclose(one.bgr()[60, 80], list(FLAT.values()), atol=3)
+    np.testing.assert_array_equal(one.small_gray(40), Frame(one.image, 0, "", one.encoding).small_gray(40))
+    assert decodes.flags == [cv2.IMREAD_UNCHANGED]
+
+
+def test_a_mosaic_of_16_bits_that_was_sent_as_jpeg_has_8():
+    data = jpeg(mosaic("rggb", np.uint8))
+    one = compressed_frame(data, "bayer_rggb16; jpeg compressed ", 5, "camera")
+    assert one.encoding == "bayer_rggb8"
+    np.testing.assert_allclose(one.bgr()[60, 80], list(FLAT.values()), atol=3)
+
+
+@pytest.mark.parametrize(
+    ("declared", "first"),
+    [
+        ("rgb8; jpeg compressed rgb8", "r"),
+        ("rgb8; jpeg compressed bgr8", "b"),
+        ("bgr8; jpeg compressed bgr8", "b"),
+        ("bayer_rggb8; jpeg compressed bgr8", "b"),
+        ("rgb8; jpeg compressed ", "b"),
+        ("jpeg", "b"),
+        ("", "b"),
+    ],
+)
+def test_the_declared_target_says_which_channel_is_red(declared, first):
+    decoded = np.full((48, 64, 3), (FLAT["b"], FLAT["g"], FLAT["r"]), np.uint8)
+    sent = decoded[..., ::-1].copy() if first == "r" else decoded
+    one = compressed_frame(jpeg(sent), declared, 5, "camera")
+    np.testing.assert_allclose(one.bgr()[20, 20], list(FLAT.values()), atol=3)
+    np.testing.assert_allclose(one.rgb()[20, 20], list(FLAT.values())[::-1], atol=3)
+    np.testing.assert_allclose(one.small_gray(16), Frame(decoded, 0, "").small_gray(16), atol=2)
+
+
+@pytest.mark.parametrize("declared", ["16UC1; compressedDepth png", "32FC1; compressedDepth", "bayer_xyzw8;"])
+def test_what_is_no_picture_is_refused_by_name(declared):
+    with pytest.raises(ImageError, match=declared.partition(";")[0]) as caught:
+        compressed_frame(jpeg(GRAY), declared, 5, "camera")
+    assert caught.value.reason == "unsupported_encoding"
 
 
 @pytest.mark.parametrize(
@@ -292,24 +330,44 @@ def test_an_error_of_opencv_has_a_reason(monkeypatch):
         assert outcome(read) == "corrupt_image"
 
 
-@given(st.lists(st.tuples(st.integers(0, len(PLAIN) - 1), st.integers(0, 255)), min_size=1, max_size=8))
-@example([(PLAIN.index(b"\xff\xc0") + 6, 118)])
-def test_a_damaged_file_gives_pixels_of_its_size_or_an_image_error(changes):
-    data = bytearray(PLAIN)
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "bmp", "tiff", "ppm"])
+def test_an_image_above_the_limit_is_refused_before_it_is_decoded(decodes, kind):
+    data = cv2.imencode(f".{kind}", SCENE)[1].tobytes()
+    assert compressed_frame(data, kind, 5, "camera", max_pixels=203 * 117).bgr().shape == SCENE.shape
+    decodes.flags.clear()
+    with pytest.raises(ImageError, match="max_image_megapixels") as caught:
+        compressed_frame(data, kind, 5, "camera", max_pixels=203 * 117 - 1)
+    assert caught.value.reason == "too_large" and decodes.flags == []
+
+
+def test_a_file_of_the_user_is_checked_and_turned_upright(tmp_path):
+    file = tmp_path / "photo.jpg"
+    file.write_bytes(with_segment(PLAIN, 0xE1, exif(6)))
+    assert read_image_file(file).shape == (203, 117, 3)
+    for data, reason in ((PLAIN, "too_large"), (b"", "zero_size"), (b"GIF89a", "unsupported_encoding")):
+        file.write_bytes(data)
+        with pytest.raises(ImageError) as caught:
+            read_image_file(file, max_pixels=1000)
+        assert caught.value.reason == reason
+
+
+@settings(max_examples=300)
+@given(
+    st.sampled_from([PLAIN, *NEVER_REDUCED.values()]),
+    st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=8),
+    st.booleans(),
+)
+@example(PLAIN, [(PLAIN.index(b"\xff\xc0") + 6, 118)], False)
+def test_a_damaged_file_gives_pixels_of_its_size_or_an_image_error(whole, changes, in_header):
+    data = bytearray(whole)
     for at, value in changes:
-        data[at] = value
+        data[at % (64 if in_header else len(data))] = value
     try:
-        one = frame(bytes(data))
+        one = compressed_frame(bytes(data), "", 5, "camera", max_pixels=1e6)
         size = one.height_px, one.width_px
+        assert size[0] * size[1] <= 1e6
         small = one.small_gray(max(1, one.width_px // 4))
         assert small.shape == (max(1, size[0] // 4), size[1] // 4) or size[1] < 4
         assert one.image.shape == (*size, 3)
     except ImageError as error:
-        assert error.reason in ("corrupt_image", "zero_size")
-
-
-@given(st.binary(max_size=200), st.booleans())
-def test_any_bytes_are_read_without_another_error(data, as_jpeg):
-    raw = np.frombuffer(b"\xff\xd8" + data if as_jpeg else data, np.uint8)
-    size = jpeg_size(raw)
-    assert size is None or min(size) > 0
+        assert error.reason in ("corrupt_image", "zero_size", "too_large", "unsupported_encoding")

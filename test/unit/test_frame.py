@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from model_cases import noise_image
 
-from edge_vision.core.frame import ENCODINGS, MAX_SIDE_PX, Frame, decode_compressed, view_image
+from edge_vision.core.compressed import decode_compressed
+from edge_vision.core.frame import ENCODINGS, MAX_SIDE_PX, Frame, view_image
 from edge_vision.errors import ImageError
 
 WIDTH, HEIGHT = 46, 34

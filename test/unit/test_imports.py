@@ -58,8 +58,23 @@ def test_a_lower_part_does_not_import_the_nodes(part: str) -> None:
         assert not {m for m in imported(file) if m.startswith("edge_vision.nodes")}, file.name
 
 
-def test_the_package_itself_imports_nothing() -> None:
-    assert set(imported(PACKAGE / "__init__.py")) <= {"__future__"}
+def test_the_package_itself_imports_nothing_that_costs() -> None:
+    assert set(imported(PACKAGE / "__init__.py")) <= {"__future__", "os"}
+
+
+def test_opencv_refuses_what_no_limit_of_ours_would_let_through() -> None:
+    """A header that claims 20000x20000: OpenCV's own limits were set before it was imported."""
+    code = (
+        "import edge_vision.nodes.reference, cv2, numpy\n"
+        "try:\n"
+        "    cv2.imdecode(numpy.frombuffer(b'P5 20000 20000 255 ', numpy.uint8), cv2.IMREAD_GRAYSCALE)\n"
+        "except cv2.error as error:\n"
+        "    assert 'CV_IO_MAX_IMAGE' in str(error), error\n"
+        "else:\n"
+        "    raise SystemExit('it was allocated')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_must_work_without_ros_loads_none_of_it() -> None:

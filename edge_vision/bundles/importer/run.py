@@ -22,11 +22,12 @@ from edge_vision.bundles.place import put, store_lock, write_folder
 from edge_vision.bundles.recipes import RECIPES
 from edge_vision.bundles.store import Bundle, bundles_dir, load_bundle
 from edge_vision.core.classifier import Classifier
+from edge_vision.core.compressed import read_image_file
 from edge_vision.core.detector import Detector
 from edge_vision.core.drawing import draw_detections, label_of
 from edge_vision.core.frame import Frame
 from edge_vision.core.heads import make_head
-from edge_vision.errors import BackendError, BundleError, HeadError
+from edge_vision.errors import BackendError, BundleError, HeadError, ImageError
 
 _IMPORTING = ".importing-"
 _TOP = 10
@@ -155,11 +156,16 @@ def put_in_place(folder: Path, place: Path, report: Report) -> Bundle:
 
 def read_picture(path: Path) -> np.ndarray:
     """(h, w, 3) uint8 BGR of an image file, or the first frame of a video. Raises BundleError."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
-    if image is None and path.is_file():
-        capture = cv2.VideoCapture(str(path))
-        _, image = capture.read()
-        capture.release()
+    if not path.is_file():
+        raise BundleError(f"{path}: expected a picture or a video that OpenCV reads, got none")
+    try:
+        return read_image_file(path)
+    except ImageError as error:
+        if error.reason == "too_large":
+            raise BundleError(f"{path}: {error}") from None
+    capture = cv2.VideoCapture(str(path))
+    _, image = capture.read()
+    capture.release()
     if image is None:
         raise BundleError(f"{path}: expected a picture or a video that OpenCV reads, got none")
     return np.asarray(image)

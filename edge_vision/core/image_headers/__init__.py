@@ -1,0 +1,128 @@
+"""Size, channels and depth of a compressed image, from its header alone.
+
+A few damaged bytes make a header claim gigabytes, and OpenCV allocates what the header claims. So a header is
+read here first. A format that OpenCV decodes, but whose header is not read here, is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from edge_vision.core.image_headers.base import ImageHeader, corrupt, unsupported
+from edge_vision.core.image_headers.jpeg import jpeg_header
+from edge_vision.core.image_headers.pnm import pam_header, pnm_header
+from edge_vision.core.image_headers.tiff import tiff_header
+from edge_vision.errors import ImageError
+
+__all__ = ["ImageHeader", "read_header", "unsupported"]
+
+# By PNG colour type: grey, RGB, palette, grey with alpha, RGBA.
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
+_PNG_DEPTHS = (1, 2, 4, 8, 16)
+_MAX_PNG_CHUNKS = 65536
+
+
+def read_header(raw: np.ndarray) -> ImageHeader:
+    """The header of a compressed image, (n,) uint8. Its width and height may be 0.
+
+    Raises ImageError: corrupt_image where it is none, unsupported_encoding where it is not decoded here.
+    """
+    start = bytes(raw[:16])
+    for signature, parse in _PARSERS.items():
+        if start.startswith(signature):
+            return parse(raw.data)
+    if start[:1] == b"P" and start[1:2] in b"123456" and start[2:3].isspace():
+        return pnm_header(raw.data)
+    for signature, name in _REFUSED.items():
+        if start.startswith(signature):
+            raise unsupported(name)
+    if start[4:8] == b"ftyp":
+        raise unsupported("AVIF, HEIF or a video")
+    raise ImageError(
+        "corrupt_image",
+        f"expected JPEG, PNG, WebP, BMP, TIFF or PNM, got {raw.size} bytes of no known format",
+    )
+
+
+def _png(data: memoryview) -> ImageHeader:
+    head = bytes(data[8:33])
+    if len(head) < 25 or head[:8] != b"\0\0\0\x0dIHDR":
+        raise corrupt("PNG", "no IHDR chunk at its start")
+    width_px, height_px = int.from_bytes(head[8:12], "big"), int.from_bytes(head[12:16], "big")
+    bits, kind = head[16], head[17]
+    if kind not in _PNG_CHANNELS or bits not in _PNG_DEPTHS:
+        raise corrupt("PNG", f"colour type {kind} with {bits} bits")
+    _check_png_chunks(data)
+    return ImageHeader("PNG", width_px, height_px, _PNG_CHANNELS[kind], bits)
+
+
+def _check_png_chunks(data: memoryview) -> None:
+    """Raise ImageError where a chunk is longer than the file: OpenCV allocates what a chunk claims."""
+    at = 8
+    for _ in range(_MAX_PNG_CHUNKS):
+        if at >= len(data) or bytes(data[at + 4 : at + 8]) == b"IEND":
+            return
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+        if at > len(data):
+            raise ImageError(
+                "corrupt_image", f"expected a whole PNG, got {len(data)} bytes: a chunk is cut off"
+            )
+    raise corrupt("PNG", f"more than {_MAX_PNG_CHUNKS} chunks")
+
+
+def _webp(data: memoryview) -> ImageHeader:
+    head = bytes(data[8:30])
+    kind, body = head[4:8], head[12:]
+    if head[:4] != b"WEBP" or len(body) < 10:
+        raise corrupt("WebP", "no WEBP chunk in a RIFF file")
+    if kind == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
+        width_px, height_px = (int.from_bytes(body[at : at + 2], "little") & 0x3FFF for at in (6, 8))
+        return ImageHeader("WebP", width_px, height_px, 3, 8)
+    if kind == b"VP8L" and body[0] == 0x2F:
+        packed = int.from_bytes(body[1:5], "little")
+        return ImageHeader("WebP", (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1, 4, 8)
+    if kind == b"VP8X":
+        width_px, height_px = (int.from_bytes(body[at : at + 3], "little") + 1 for at in (4, 7))
+        return ImageHeader("WebP", width_px, height_px, 4, 8)
+    raise corrupt("WebP", f"a first chunk {kind!r} without a key frame")
+
+
+def _bmp(data: memoryview) -> ImageHeader:
+    head = bytes(data[14:30])
+    size = int.from_bytes(head[:4], "little")
+    if len(head) == 16 and size == 12:
+        width_px, height_px, bits = (int.from_bytes(head[at : at + 2], "little") for at in (4, 6, 10))
+    elif len(head) == 16 and size >= 36:
+        width_px, height_px = (int.from_bytes(head[at : at + 4], "little", signed=True) for at in (4, 8))
+        bits = int.from_bytes(head[14:16], "little")
+    else:
+        raise corrupt("BMP", f"an information header of {size} bytes")
+    # Rows of a negative height are stored from the top.
+    return ImageHeader("BMP", max(0, width_px), abs(height_px), 1 if bits <= 8 else max(3, bits // 8), 8)
+
+
+_PARSERS: dict[bytes, Callable[[memoryview], ImageHeader]] = {
+    b"\xff\xd8\xff": jpeg_header,
+    b"\x89PNG\r\n\x1a\n": _png,
+    b"RIFF": _webp,
+    b"BM": _bmp,
+    b"II*\0": tiff_header,
+    b"MM\0*": tiff_header,
+    b"II+\0": tiff_header,
+    b"MM\0+": tiff_header,
+    b"P7\n": pam_header,
+}
+_REFUSED = {
+    b"GIF8": "GIF",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"#?R": "Radiance HDR",
+    b"v/1\x01": "OpenEXR",
+    b"\x59\xa6\x6a\x95": "Sun raster",
+    b"Pf": "PFM",
+    b"PF": "PFM",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+}

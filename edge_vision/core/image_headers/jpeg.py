@@ -1,0 +1,58 @@
+"""Size and coding of a JPEG (ITU-T T.81, annex B), found as libjpeg finds them."""
+
+from __future__ import annotations
+
+import re
+
+from edge_vision.core.image_headers.base import ImageHeader, corrupt
+
+# Start of frame: all but 0xC4 (Huffman tables), 0xC8 (reserved) and 0xCC (arithmetic conditioning).
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_BASELINE, _EXTENDED = 0xC0, 0xC1
+# Markers without a segment: TEM and RST0 to RST7.
+_STANDALONE = frozenset((0x01, *range(0xD0, 0xD8)))
+# No frame header may follow: start of image, end of image, start of scan.
+_TOO_LATE = frozenset((0xD8, 0xD9, 0xDA))
+# An embedded profile or preview is split into up to 255 segments; hostile files have millions.
+_MAX_SEGMENTS = 1024
+# libjpeg skips other bytes between segments, and 0xFF fill bytes; this far here.
+_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
+_SEARCH_BYTES = 65536
+
+
+def jpeg_header(data: memoryview) -> ImageHeader:
+    """The frame header of a JPEG. Raises ImageError(corrupt_image)."""
+    at = 2
+    for _ in range(_MAX_SEGMENTS):
+        at, marker = _next_marker(data, at)
+        if marker in _START_OF_FRAME:
+            return _frame_header(bytes(data[at : at + 8]), marker)
+        if marker in _TOO_LATE:
+            break
+        if marker not in _STANDALONE:
+            length = int.from_bytes(data[at : at + 2], "big")
+            if length < 2:
+                raise corrupt("JPEG", "a segment without a length")
+            at += length
+    raise corrupt("JPEG", "no start of frame before the first scan")
+
+
+def _next_marker(data: memoryview, at: int) -> tuple[int, int]:
+    """Where the segment after the next marker starts, and the marker; skips what stands before it."""
+    found = _MARKER.search(bytes(data[at : at + 2])) or _MARKER.search(bytes(data[at : at + _SEARCH_BYTES]))
+    if found is None:
+        raise corrupt("JPEG", "no start of frame")
+    return at + found.end(), found[0][1]
+
+
+def _frame_header(segment: bytes, marker: int) -> ImageHeader:
+    """segment: length (2 bytes), bits, height (2), width (2), components."""
+    if len(segment) < 8:
+        raise corrupt("JPEG", "an end within the start of frame")
+    bits, channels = segment[2], segment[7]
+    height_px, width_px = int.from_bytes(segment[3:5], "big"), int.from_bytes(segment[5:7], "big")
+    length = int.from_bytes(segment[:2], "big")
+    if length != 8 + 3 * channels:
+        raise corrupt("JPEG", f"a start of frame of {length} bytes for {channels} components")
+    plain = marker in (_BASELINE, _EXTENDED) and bits == 8 and channels in (1, 3)
+    return ImageHeader("JPEG", width_px, height_px, channels, bits, plain)
