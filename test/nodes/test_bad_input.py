@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from array import array
 
+import cv2
 import numpy as np
 import pytest
 from ros_cases import (
     ALL,
     AS_SEEN,
+    SENSOR,
+    CascadeNode,
     CompressedImage,
+    DetectorNode,
+    GateNode,
     Image,
     detections_of,
     image_message,
@@ -17,6 +23,9 @@ from ros_cases import (
     picture,
     stamp_of,
 )
+from std_srvs.srv import Trigger
+
+from edge_vision.core.frame import Frame
 
 GOOD = picture(0)
 
@@ -102,8 +111,6 @@ def test_bad_images_are_counted_and_the_pipeline_goes_on(start, robot):
 @pytest.mark.parametrize("name", ["truncated", "unknown encoding", "stamp of 0"])
 def test_the_detector_alone_counts_them_too(start, robot, name):
     """Without a gate the detector is the first to see an image."""
-    from ros_cases import DetectorNode
-
     running = start([DetectorNode])
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_accepted")
@@ -119,12 +126,28 @@ def jpeg(data: bytes):
     return make
 
 
+def claims_30000(data: bytes) -> bytes:
+    """The file with another size in its header: decoded, it would take 2.7 GB."""
+    at = data.index(b"\xff\xc0") + 5
+    return data[:at] + b"\x75\x30\x75\x30" + data[at + 4 :]
+
+
+def depth_message(stamp_ns: int) -> CompressedImage:
+    message = jpeg_message(GOOD, stamp_ns)
+    message.format = "16UC1; compressedDepth png"
+    return message
+
+
 JPEG = bytes(jpeg_message(picture(0, 640, 480), 1).data)
 BAD_JPEGS = {
     "empty": (jpeg(b""), "zero_size"),
     "no jpeg": (jpeg(b"hello" * 100), "corrupt_image"),
     "head cut off": (jpeg(JPEG[2:]), "corrupt_image"),
     "only the head": (jpeg(JPEG[:100]), "corrupt_image"),
+    "a header of 30000x30000": (jpeg(claims_30000(JPEG)), "too_large"),
+    "a netpbm of 30000x30000": (jpeg(b"P6 30000 30000 255 "), "too_large"),
+    "a gif": (jpeg(b"GIF89a" + bytes(100)), "unsupported_encoding"),
+    "a depth image": (depth_message, "unsupported_encoding"),
     "stamp of 0": (lambda now_ns: jpeg_message(GOOD, 0), "stamp_zero"),
 }
 
@@ -134,6 +157,57 @@ def test_bad_jpegs_are_counted_and_the_pipeline_goes_on(start, robot):
     answers = detections_of(robot)
     camera = robot.publisher(CompressedImage, "image_raw/compressed")
     play(robot, running, camera, answers, good_jpeg, BAD_JPEGS)
+    robot.status("gate", lambda _, values: values.get("ledger.failed.too_large") == "2")
+
+
+STAGES = {
+    "gate": (GateNode, "image_raw", ".jpg"),
+    "cascade": (CascadeNode, "gate/image", ".png"),
+    "detector": (DetectorNode, "image_accepted", ".png"),
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_node_reports_and_serves_while_it_decodes(start, robot, monkeypatch, name):
+    """The decode is held up here until the node has reported and answered."""
+    kind, topic, suffix = STAGES[name]
+    real, begun, released = cv2.imdecode, threading.Event(), threading.Event()
+
+    def decode(*args):
+        begun.set()
+        released.wait()
+        return real(*args)
+
+    running = start([kind], {name: {"image_transport": "compressed"}})
+    if name != "detector":
+        robot.listen(Image, {"gate": "gate/image", "cascade": "image_accepted"}[name], SENSOR)
+        robot.wait(lambda: running[name]._image_outlet.listeners, "the node to know us")
+    camera = robot.publisher(CompressedImage, f"{topic}/compressed")
+    message = jpeg_message(GOOD, STEP_NS)
+    message.data = array("B", cv2.imencode(suffix, GOOD)[1].tobytes())
+    monkeypatch.setattr(cv2, "imdecode", decode)
+    try:
+        camera.publish(message)
+        robot.wait(begun.is_set, "the decode to begin")
+        for _ in range(2):
+            robot.status(name, lambda _, values: values["ledger.in_flight"] == "1")
+        assert robot.call(Trigger, f"{name}/reset_stats", Trigger.Request()).success
+    finally:
+        released.set()
+    assert running.settled(1)["failed"] == 0
+
+
+def test_the_largest_image_is_a_parameter_of_all_transports(start, robot):
+    running = start([GateNode], {"gate": {"max_image_megapixels": 0.003}})
+    camera = robot.publisher(Image, "image_raw")
+    camera.publish(good_image(STEP_NS))
+    assert running.settled(1)["failed.too_large"] == 1
+    frame = Frame(GOOD, 2 * STEP_NS, "camera", "bgr8", running.hub.next_seq())
+    running["gate"].accept(frame, None)
+    assert running.settled(2)["failed.too_large"] == 2
+    assert robot.set("gate", max_image_megapixels=1.0).successful
+    camera.publish(good_image(3 * STEP_NS))
+    assert running.settled(3)["failed"] == 2
 
 
 def test_a_jpeg_that_lost_its_end_fails_or_is_looked_at_but_stops_nothing(start, robot):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
+
+import cv2
 import numpy as np
 import pytest
 from model_cases import SSD, bundle_or_skip, video_frame
@@ -255,3 +258,21 @@ def test_compressed_frames_pass_the_stages_as_raw_ones(start, robot):
     shown = robot.wait(lambda: gated, "the image")[0]
     assert (shown.encoding, shown.width, shown.height, shown.step) == ("bgr8", 64, 48, 192)
     assert (shown.header.stamp.nanosec, shown.header.frame_id) == (5, "cam")
+
+
+def test_a_compressed_bayer_image_is_handed_on_as_a_bayer_image(start, robot):
+    """As on the raw topic: image_transport compresses the mosaic as if it were grey."""
+    running = start([GateNode], {"gate": {"image_transport": "compressed"}})
+    from sensor_msgs.msg import CompressedImage
+
+    gated = robot.listen(Image, "gate/image", SENSOR)
+    robot.wait(lambda: running["gate"]._image_outlet.listeners, "the gate to know us")
+    camera = robot.publisher(CompressedImage, "image_raw/compressed")
+    mosaic = picture(1)[:, :, 0].copy()
+    message = jpeg_message(mosaic, 5)
+    message.format = "bayer_rggb8; png compressed "
+    message.data = array("B", cv2.imencode(".png", mosaic)[1].tobytes())
+    camera.publish(message)
+    shown = robot.wait(lambda: gated, "the image")[0]
+    assert (shown.encoding, shown.width, shown.height, shown.step) == ("bayer_rggb8", 64, 48, 64)
+    assert bytes(shown.data) == mosaic.tobytes()

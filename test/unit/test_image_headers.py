@@ -175,6 +175,8 @@ REFUSED = {
     "PFM": b"PF\n4 4\n-1\n",
     "AVIF": b"\0\0\0\x20ftypavif" + bytes(20),
     "JPEG XL": b"\xff\x0a" + bytes(20),
+    "animated PNG": PNG[:33] + b"\0\0\0\x08acTL" + bytes(12) + PNG[33:],
+    "animated WebP": patched(EXTENDED_WEBP, 20, b"\2"),
     "32 bits": tiff((258, 3, 1, 32 << 16)),
 }
 

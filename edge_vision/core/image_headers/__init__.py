@@ -21,6 +21,8 @@ __all__ = ["ImageHeader", "read_header", "unsupported"]
 # By PNG colour type: grey, RGB, palette, grey with alpha, RGBA.
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 _PNG_DEPTHS = (1, 2, 4, 8, 16)
+_PNG_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
+_WEBP_ANIMATION = 0x02
 _MAX_PNG_CHUNKS = 65536
 
 
@@ -59,11 +61,17 @@ def _png(data: memoryview) -> ImageHeader:
 
 
 def _check_png_chunks(data: memoryview) -> None:
-    """Raise ImageError where a chunk is longer than the file: OpenCV allocates what a chunk claims."""
+    """Raise ImageError where a chunk is longer than the file, or belongs to an animation.
+
+    OpenCV 4.11 allocates what a chunk claims, and ends the process on a damaged animation.
+    """
     at = 8
     for _ in range(_MAX_PNG_CHUNKS):
-        if at >= len(data) or bytes(data[at + 4 : at + 8]) == b"IEND":
+        kind = bytes(data[at + 4 : at + 8])
+        if at >= len(data) or kind == b"IEND":
             return
+        if kind in _PNG_ANIMATION:
+            raise unsupported("an animated PNG")
         at += 12 + int.from_bytes(data[at : at + 4], "big")
         if at > len(data):
             raise ImageError(
@@ -84,6 +92,8 @@ def _webp(data: memoryview) -> ImageHeader:
         packed = int.from_bytes(body[1:5], "little")
         return ImageHeader("WebP", (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1, 4, 8)
     if kind == b"VP8X":
+        if body[0] & _WEBP_ANIMATION:
+            raise unsupported("an animated WebP")
         width_px, height_px = (int.from_bytes(body[at : at + 3], "little") + 1 for at in (4, 7))
         return ImageHeader("WebP", width_px, height_px, 4, 8)
     raise corrupt("WebP", f"a first chunk {kind!r} without a key frame")
