@@ -15,6 +15,8 @@ from import_cases import ULTRALYTICS, constants, run_import, save, small_yolov8
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_vision.bundles import load_bundle
+from edge_vision.bundles.importer.run import read_picture
+from edge_vision.errors import BundleError
 
 
 def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], file: Path, *arguments: object) -> str:
@@ -313,6 +315,13 @@ def test_a_picture_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "p.png").write_bytes(b"no picture")
     for picture in (tmp_path / "p.png", tmp_path / "absent.png", tmp_path):
         assert "expected a picture or a video" in refused(tmp_path, capsys, graph, "--try", picture)
+
+
+def test_a_picture_that_claims_gigabytes_is_not_decoded(tmp_path: Path) -> None:
+    picture = tmp_path / "picture.ppm"
+    picture.write_bytes(b"P6 16000 16000 255 ")
+    with pytest.raises(BundleError, match="expected at most 50 megapixels, got 16000x16000"):
+        read_picture(picture)
 
 
 def test_names_and_places(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,6 +64,14 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
         read_clip(folder, 9)
 
 
+def test_a_picture_that_claims_gigabytes_is_not_decoded(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "pictures", 8)
+    data = (folder / "004.png").read_bytes()
+    (folder / "004.png").write_bytes(data[:16] + b"\0\0\x3f\xff" * 2 + data[24:])
+    with pytest.raises(OptimizeError, match=r"004\.png.*expected at most 50 megapixels, got 16383x16383"):
+        read_clip(folder, 8)
+
+
 def test_one_clip_never_calibrates_and_judges(tmp_path: Path) -> None:
     one, two = (read_clip(pictures(tmp_path / name, 9, seed), 9) for seed, name in enumerate("ab"))
     check_apart(one, [two])
