@@ -16,7 +16,16 @@ bundles    `bundles/`          a model as one folder: manifest, graphs, labels, 
 optimize   `optimize/`         from a model to the best bundle for this device, measured
 nodes      `nodes/`            the ROS shells, the only place that imports rclpy
 
-This module imports nothing, so that each part costs only what it needs.
+This module imports nothing but the standard library, so that each part costs only what it needs. It turns the
+telemetry of ONNX Runtime and OpenVINO off before either is imported, as both send usage data by default.
 """
+
+import os
+import sys
+
+# ONNX Runtime reads it when it is imported; ORT_DISABLE_TELEMETRY=0 in the environment takes precedence.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# OpenVINO has no switch but a file in the home folder. Without this package it uses a stub of its own.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __version__ = "0.1.0"
