@@ -16,13 +16,19 @@ bundles    `bundles/`          a model as one folder: manifest, graphs, labels, 
 optimize   `optimize/`         from a model to the best bundle for this device, measured
 nodes      `nodes/`            the ROS shells, the only place that imports rclpy
 
-This module imports no other, so that each part costs only what it needs. It limits what OpenCV decodes, which
-reads these limits when it is first imported: a second wall behind `core/frame.py: check_size`.
+This module imports nothing but the standard library, so that each part costs only what it needs. It sets what must
+be set before a library is imported for the first time: OpenCV's limits on decoding (a second wall behind
+`core/frame.py: check_size`) and the opt-out of the telemetry that ONNX Runtime and OpenVINO send by default.
 """
 
-import os as _os
+import os
+import sys
 
 for _limit, _most in (("PIXELS", 16384 * 16384), ("WIDTH", 16384), ("HEIGHT", 16384)):
-    _os.environ.setdefault(f"OPENCV_IO_MAX_IMAGE_{_limit}", str(_most))
+    os.environ.setdefault(f"OPENCV_IO_MAX_IMAGE_{_limit}", str(_most))
+# ONNX Runtime reads it when it is imported; ORT_DISABLE_TELEMETRY=0 in the environment takes precedence.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# OpenVINO has no switch but a file in the home folder. Without this package it uses a stub of its own.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __version__ = "0.1.0"

@@ -4,6 +4,7 @@
     ├── ImageError           an image that cannot be read as what it claims to be
     ├── BundleError          a model bundle that is missing, broken or not what it claims to be
     ├── HeadError            a head that does not fit the outputs of the graph
+    ├── OutputError          an output folder that holds what edge_vision did not write
     └── BackendError         a runtime that cannot load or run a graph
         ├── BackendUnavailable   a runtime that is not installed on this machine
         └── EngineRefused        a kept engine that is not the one that was built here for this graph
@@ -32,6 +33,10 @@ class BundleError(EdgeVisionError):
 
 class HeadError(EdgeVisionError):
     """A head that does not fit the graph's outputs."""
+
+
+class OutputError(EdgeVisionError):
+    """An output folder whose contents are not the command's own."""
 
 
 class BackendError(EdgeVisionError):

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+import edge_vision  # noqa: F401  Turns the telemetry of runtimes off before a test imports one.
+
 sys.path.insert(0, str(Path(__file__).parent / "unit"))
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 # A script that runs the tests in the background has them ignore Ctrl-C, and so all that they start.

@@ -16,7 +16,6 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_vision.backends.base import BackendRequest, Session
+from edge_vision.backends.engine_cache import write_file
 from edge_vision.core.parity import sample_picture, sqnr_db
 from edge_vision.core.preprocess import Preprocessor
 from edge_vision.errors import BackendError, EdgeVisionError
@@ -256,9 +256,13 @@ def _read(file: Path, names: Sequence[str]) -> list[Measured]:
     try:
         rows = [Measured(**row) for row in json.loads(file.read_text("utf-8"))]
         sound = sorted(row.backend for row in rows) == sorted(names) and all(
-            isinstance(row.failure, str) and row.p50_ms + row.sqnr_db < float("inf") for row in rows
+            isinstance(row.failure, str)
+            and 0 <= row.p50_ms < float("inf")
+            and (row.p50_ms > 0 or row.failure)
+            and row.sqnr_db < float("inf")
+            for row in rows
         )
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return []
     return rows if sound else []
 
@@ -267,9 +271,7 @@ def _write(file: Path, rows: Sequence[Measured]) -> str:
     """Keep it, whole or not at all. Returns "" or what went wrong."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as out:
-            json.dump([asdict(row) for row in rows], out)
-        os.replace(out.name, file)
+        write_file(file, json.dumps([asdict(row) for row in rows]).encode())
     except OSError as error:
         return f", and will be again: {file.parent}: {error.strerror}"
     return ""

@@ -114,8 +114,8 @@ class EngineCache:
         side = {"key": asdict(key), "sha256": hashlib.sha256(engine).hexdigest(), "bytes": len(engine)}
         # An engine without its side file is none: so the old one ends here, and the new one begins last.
         side_path.unlink(missing_ok=True)
-        _write(engine_path, engine)
-        _write(side_path, json.dumps(side, indent=1).encode())
+        write_file(engine_path, engine)
+        write_file(side_path, json.dumps(side, indent=1).encode())
 
     def _build(self, key: EngineKey, build: Callable[[], bytes]) -> Kept:
         engine = build()
@@ -197,7 +197,7 @@ def _difference(key: EngineKey, other: dict[str, Any]) -> str:
     return ""
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
     """The whole file or none. The name must not be on disk before the bytes are: a robot loses power."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".writing-", delete=False) as file:
         try:

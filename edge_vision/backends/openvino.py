@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,7 +76,9 @@ class OpenVinoBackend(Backend):
 
     def devices(self) -> tuple[str, ...]:
         """The devices that its plugins find, each with its full name."""
-        core = _import_quietly().Core()
+        import openvino
+
+        core = openvino.Core()
         return tuple(
             f"{name} ({core.get_property(name, 'FULL_DEVICE_NAME')})" for name in core.available_devices
         )
@@ -87,8 +88,9 @@ class OpenVinoBackend(Backend):
         reason = self.unavailable_reason()
         if reason:
             raise BackendUnavailable(reason)
-        openvino = _import_quietly()
         request.check_options(self.name, _OPTIONS)
+        import openvino
+
         core = openvino.Core()
         device = _device(request.device, core.available_devices)
         try:
@@ -145,14 +147,6 @@ def _driver(core: Any, device: str) -> str:
         except RuntimeError:
             continue
     return "none"
-
-
-def _import_quietly() -> Any:
-    """Import it with its usage statistics off: nothing here talks to a network."""
-    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
-    import openvino
-
-    return openvino
 
 
 def _device(wanted: str, available: list[str]) -> str:

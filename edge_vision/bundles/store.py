@@ -147,7 +147,7 @@ def _load_folder(folder: Path) -> Bundle:
             f"expected the name of a bundle or its folder, got {str(folder)!r}, which is neither; "
             "`python -m edge_vision.bundles list` shows the names"
         )
-    text = _read_text(_existing(folder, MANIFEST_FILE), MAX_YAML_BYTES)
+    text = _manifest_text(folder)
     manifest = parse_manifest(text, folder)
     for graph in manifest.graphs:
         for file, _ in graph.files:
@@ -158,6 +158,15 @@ def _load_folder(folder: Path) -> Bundle:
         labels=_labels(_existing(folder, manifest.labels_file)),
         sha256=hashlib.sha256(text.encode()).hexdigest(),
     )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest in a folder; the files that it names may be missing. Raises BundleError."""
+    return parse_manifest(_manifest_text(folder), folder)
+
+
+def _manifest_text(folder: Path) -> str:
+    return _read_text(_existing(folder, MANIFEST_FILE), MAX_YAML_BYTES)
 
 
 def _existing(folder: Path, file: str) -> Path:

@@ -21,7 +21,9 @@ from edge_vision.demo.record import Record
 from edge_vision.demo.summary import last_words, summarise, write_detections
 from edge_vision.demo.video import LiveRecorder, annotate_file
 from edge_vision.errors import EdgeVisionError
+from edge_vision.output_folder import claim
 
+RESULTS = ("pipeline.log", "detections.jsonl", "summary.json", "annotated.*")
 VIDEOS = ("vtest.avi", "bikes.mp4")
 LIVE_SECONDS = 30.0
 LONGEST_START_S = 60.0
@@ -105,7 +107,7 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
     source = options.source or _default_source()
     live = not source_kind(source).ends
     _check_source(source)
-    options.out.mkdir(parents=True, exist_ok=True)
+    claim(options.out, "demo", RESULTS, () if live else (source,))
     _own_domain()
     if live:
         _large_images()

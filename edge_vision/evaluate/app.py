@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_vision.errors import EdgeVisionError
+from edge_vision.errors import EdgeVisionError, OutputError
 from edge_vision.evaluate import cascade_app, plot, pool, report
 from edge_vision.evaluate.condition import GateJob, gate_names
 from edge_vision.evaluate.errors import EvaluateError
@@ -20,6 +20,7 @@ from edge_vision.evaluate.markdown import markdown
 from edge_vision.evaluate.picked import add_what, picked
 from edge_vision.evaluate.pool import QUICK_FRAMES
 from edge_vision.evaluate.scenes import Condition
+from edge_vision.output_folder import claim
 
 _EXAMPLES = f"""\
 examples:
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         return int(options.run(options))
-    except EvaluateError as error:
+    except (EvaluateError, OutputError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
     except EdgeVisionError as error:
@@ -85,7 +86,8 @@ def _gate(options: argparse.Namespace) -> int:
     for place in places:
         check_gate(place)
     asked = chosen(options)
-    options.out.mkdir(parents=True, exist_ok=True)
+    videos = [video for _, video in asked if video]
+    claim(options.out, "evaluate-gate", ("report.json", "table.md", "gate.png"), videos)
     started = time.monotonic()
     results: dict[str, dict[str, Any]] = {}
     gates = list(gate_names(places))
@@ -134,6 +136,7 @@ def _leave(options: argparse.Namespace, results: dict[str, Any], complete: bool,
 def _events(options: argparse.Namespace) -> int:
     from edge_vision.evaluate.sheets import write_sheets
 
+    claim(options.out, "evaluate-events", ("entries.json", "sheet_*.png"), [options.video])
     for line in write_sheets(options.video, options.out):
         print(line)
     return 0

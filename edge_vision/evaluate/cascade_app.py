@@ -19,6 +19,7 @@ from edge_vision.evaluate.chains import ECONOMY
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.picked import add_what, picked
 from edge_vision.evaluate.stages import cascade_of, hashes
+from edge_vision.output_folder import claim
 
 EXAMPLES = f"""\
 examples:
@@ -94,6 +95,8 @@ def run(options: argparse.Namespace) -> int:
     job = CascadeJob(options.quick, tuple(sorted(settings(options.changes).items())), tuple(options.cascade))
     cascade_of(job.cascade)  # What is wrong with a stage is said at once.
     asked = picked(options.scenes, options.split, options.video)
+    videos = [video for _, video in asked if video]
+    claim(options.out, "evaluate-cascade", ("report.json", "table.md", "cascade.png", "scenes"), videos)
     shelf = _Shelf(options.out / "scenes", job)
     started = time.monotonic()
     print(cascade_report.COLUMNS, flush=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edge_vision.evaluate.plot import figure_of
 from edge_vision.evaluate.savings import RIVALS, at_cost
 
 PAIRS_PER_ROW = 3
@@ -21,10 +21,9 @@ MARKS = {
 
 
 def draw(scenes: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Write a picture. Needs matplotlib, which is imported here: nothing else needs it."""
-    drawing: Any = importlib.import_module("matplotlib.figure")
+    """Write a picture. Needs matplotlib."""
     rows = -(-len(scenes) // PAIRS_PER_ROW)
-    figure = drawing.Figure(figsize=(7.2 * PAIRS_PER_ROW, 2.7 * rows + 0.8), layout="constrained")
+    figure = figure_of(7.2 * PAIRS_PER_ROW, 2.7 * rows + 0.8)
     axes = figure.subplots(rows, 2 * PAIRS_PER_ROW, squeeze=False)
     for at, (name, scene) in enumerate(scenes.items()):
         row, pair = divmod(at, PAIRS_PER_ROW)

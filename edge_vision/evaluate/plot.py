@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edge_vision.bundles.store import cache_dir
 from edge_vision.evaluate.verdict import family_curve
 
 PAIRS_PER_ROW = 3
@@ -30,11 +32,17 @@ def missing_package(command: str = "make evaluate-gate") -> str | None:
     return None
 
 
-def draw(conditions: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Write a PNG. Needs matplotlib, which is imported here: nothing else needs it."""
+def figure_of(width_in: float, height_in: float) -> Any:
+    """A matplotlib figure. The import is here, as nothing else needs it; its font index goes to the cache."""
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))
     drawing: Any = importlib.import_module("matplotlib.figure")
+    return drawing.Figure(figsize=(width_in, height_in), layout="constrained")
+
+
+def draw(conditions: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Write a PNG. Needs matplotlib."""
     rows = -(-len(conditions) // PAIRS_PER_ROW)
-    figure = drawing.Figure(figsize=(7.6 * PAIRS_PER_ROW, 3.0 * rows + 0.8), layout="constrained")
+    figure = figure_of(7.6 * PAIRS_PER_ROW, 3.0 * rows + 0.8)
     axes = figure.subplots(rows, 2 * PAIRS_PER_ROW, squeeze=False)
     for at, (name, condition) in enumerate(conditions.items()):
         row, pair = divmod(at, PAIRS_PER_ROW)

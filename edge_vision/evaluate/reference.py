@@ -172,9 +172,12 @@ class _Book:
             truth_ids=_stacked(ids, (0,)),
             truth_px=_stacked([box[None] for boxes in self.truth for box in boxes.values()], (0, 4)),
         )
-        with beside.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        os.replace(beside, path)
+        try:
+            with beside.open("wb") as file:
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
 
     @classmethod
     def read(cls, path: Path) -> _Book | None:

@@ -24,10 +24,9 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 def write_sheets(video: Path, out: Path) -> Iterator[str]:
     """Write one cell per entry, half a second before it and its first frame, and say what was written.
 
-    The entries are listed in entries.json, in the form of data/removed_events.json, to copy false ones there.
-    Raises EvaluateError.
+    out: a folder that exists. The entries are listed in entries.json, as in data/removed_events.json,
+    so that false ones can be copied there. Raises EvaluateError.
     """
-    out.mkdir(parents=True, exist_ok=True)
     condition = clip_condition(video)
     detector = ReferenceDetector()
     reference = reference_of(condition, condition.n_frames, detector, lambda phase: None)

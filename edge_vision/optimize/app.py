@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from edge_vision.optimize.page import write_page
 from edge_vision.optimize.report import read_report
 from edge_vision.optimize.settings import BACKENDS, BUILT, FILE, PRECISIONS, Settings
 from edge_vision.optimize.study import Study
+from edge_vision.output_folder import claim, marker_of, remove, require
 
 _EXAMPLES = """\
 examples:
@@ -41,6 +41,7 @@ exit codes: 0 done, 1 cannot go on, 2 wrong arguments, 3 nothing holds the budge
 MADE_FIRST = {FILE, "prepared.json", "source", "tflite", "pictures", "jobs", "found", "graphs", "ranges"}
 MADE_FIRST |= {"truth.json"}
 """What is in a folder before the first row is measured."""
+COMMAND = "optimize"
 DEMO_MODEL = "ssdlite_mobilenet_v2_coco"
 
 
@@ -149,33 +150,34 @@ def _run(options: argparse.Namespace) -> int:
         exhaustive=options.exhaustive,
     )
     out = options.out.absolute()
-    _make_room(out)
+    _make_room(out, settings)
     settings.write(out)
     return _study(out, settings)
 
 
-def _make_room(out: Path) -> None:
-    """A folder that is there, without what a run left that measured nothing. Raises OptimizeError."""
-    left = {file.name for file in out.iterdir()} if out.is_dir() else set()
+def _make_room(out: Path, settings: Settings) -> None:
+    """A folder of ours, without what a run left that measured nothing. Raises OptimizeError, OutputError."""
+    given = (settings.model, *settings.frames, settings.calibration, settings.labels)
+    # A model without a folder in its name is in the store.
+    claim(out, COMMAND, inputs=[path for path in given if Path(path).is_absolute()])
+    left = {file.name for file in out.iterdir()} - {marker_of(out, COMMAND).name}
     if (out / FILE).is_file() and (out / "report.json").is_file():
         raise OptimizeError(
             f"{out}: expected a new folder, got one with results; `optimize resume {out}` goes on"
         )
-    if (out.exists() and not out.is_dir()) or left - MADE_FIRST:
-        raise OptimizeError(f"{out}: expected a new or empty folder, got something else; choose another")
+    if left - MADE_FIRST:
+        raise OptimizeError(
+            f"{out}: expected a new or empty folder, got one with {min(left - MADE_FIRST)}; choose another"
+        )
     for name in left:
-        if (out / name).is_dir():
-            shutil.rmtree(out / name)
-        else:
-            (out / name).unlink()
-    out.mkdir(parents=True, exist_ok=True)
+        remove(out / name)
 
 
 def _demo(options: argparse.Namespace) -> int:
     """Goes on where it was stopped."""
     out = options.out.absolute()
     if (out / FILE).is_file():
-        return _study(out, Settings.read(out))
+        return _resumed(out)
     calibration, judged = (cache_dir() / "video" / name for name in ("bikes.mp4", "vtest.avi"))
     if not judged.is_file():
         raise OptimizeError(f"{judged}: expected the clip there, got nothing: python scripts/fetch_data.py")
@@ -190,7 +192,11 @@ def _absolute(model: str) -> str:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    folder = options.folder.absolute()
+    return _resumed(options.folder.absolute())
+
+
+def _resumed(folder: Path) -> int:
+    require(folder, COMMAND)
     return _study(folder, Settings.read(folder))
 
 
@@ -223,6 +229,7 @@ def _leave(folder: Path, report: dict[str, Any]) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    require(options.folder, COMMAND)
     return _leave(options.folder, read_report(options.folder))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,6 +16,7 @@ from edge_vision.bundles.place import put, write_folder
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.optimize.errors import DISK_FULL, DiskFull
 from edge_vision.optimize.report import write_text
+from edge_vision.output_folder import remove
 
 _NODE = {"detect": "detector", "classify": "cascade"}
 _TOLD = (
@@ -42,10 +42,8 @@ def write_output(folder: Path, report: Mapping[str, Any]) -> list[Path]:
 
 
 def _write(folder: Path, report: Mapping[str, Any]) -> list[Path]:
-    for name in ("bundle", "ladder"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("ladder.yaml", "params.yaml"):
-        (folder / name).unlink(missing_ok=True)
+    for name in ("bundle", "ladder", "ladder.yaml", "params.yaml"):
+        remove(folder / name)
     rows = {row["id"]: row for row in report["rows"]}
     rungs = [rows[name] for name in report["decision"]["ladder"]]
     if not rungs:

@@ -6,6 +6,7 @@ import gzip
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,15 +25,14 @@ def download(package: str, folder: Path, report: Report) -> Path:
         return _download(package, folder, [], report)
     except SetupError:
         report(f"{package}: not with the system's package lists, fetching lists of our own")
-    own = cache_dir() / "apt"
-    for part in ("lists/partial", "archives/partial"):
-        (own / part).mkdir(parents=True, exist_ok=True)
-    options = [f"Dir::State::Lists={own / 'lists'}", f"Dir::Cache={own}", "Acquire::Languages=none"]
-    try:
+    # A new folder, as the cache's place is the user's choice, and may have a folder `apt` of another program.
+    with tempfile.TemporaryDirectory(prefix=".apt-", dir=cache_dir()) as temporary:
+        own = Path(temporary)
+        for part in ("lists/partial", "archives/partial"):
+            (own / part).mkdir(parents=True)
+        options = [f"Dir::State::Lists={own / 'lists'}", f"Dir::Cache={own}", "Acquire::Languages=none"]
         run_client(["apt-get", *_options(options), "update"], own, "package lists", report)
         return _download(package, folder, options, report)
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
 
 
 def _download(package: str, folder: Path, options: list[str], report: Report) -> Path:

@@ -40,11 +40,13 @@ def unpack(archive: Path, venv: Path) -> bool:
     """Put the built package into an environment; False, and the archive is gone, when it is damaged."""
     try:
         with tarfile.open(archive) as file:
-            for member in file:
-                # Our own file, but the cache may have been copied from elsewhere.
-                if ".." in Path(member.name).parts or member.name.split("/")[0] not in FOLDERS:
+            members = file.getmembers()
+            for member in members:
+                # Our own file, but the cache may have been copied from elsewhere. A link could lead anywhere.
+                outside = ".." in Path(member.name).parts or member.name.split("/")[0] not in FOLDERS
+                if outside or not (member.isfile() or member.isdir()):
                     raise tarfile.TarError(f"unexpected member {member.name}")
-                file.extract(member, venv)
+            file.extractall(venv, members)
         return True
     except (tarfile.TarError, EOFError, OSError):
         archive.unlink(missing_ok=True)

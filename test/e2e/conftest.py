@@ -21,12 +21,14 @@ ROOT = Path(__file__).parents[2]
 class Executable:
     """One of the package's executables in a process of its own."""
 
+    COMMAND = (sys.executable, "-m", "edge_vision.nodes.cli")
+
     def __init__(self, folder: Path, name: str, *arguments: str, env: dict[str, str] | None = None) -> None:
         self.name = name
         self._log = folder / f"{name}_{os.urandom(4).hex()}.log"
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edge_vision.nodes.cli", name, *arguments],
+                [*self.COMMAND, name, *arguments],
                 cwd=ROOT,
                 env={**os.environ, **(env or {})},
                 stdout=log,

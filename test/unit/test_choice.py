@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 
 import pytest
@@ -109,7 +110,12 @@ def test_what_was_measured_for_something_else_does_not_count(bundle, two, monkey
         '[{"backend": 1, "y": 2}]',
         "\x00\xff",
         '[{"backend": "onnxruntime", "p50_ms": "fast"}, {"backend": "openvino"}]',
+        '[{"backend": "onnxruntime", "p50_ms": 2.0}, {"backend": "openvino", "p50_ms": -1.0}]',
+        '[{"backend": "onnxruntime", "p50_ms": 2.0}, {"backend": "openvino", "p50_ms": 0.0}]',
+        '[{"backend": "onnxruntime", "p50_ms": 2.0}, {"backend": "openvino", "p50_ms": NaN}]',
+        "[" * 100_000,
     ],
+    ids=range(12),
 )
 def test_a_damaged_memory_is_measured_anew(bundle, two, monkeypatch, text):
     good = rows(("onnxruntime", 2.0, 100.0), ("openvino", 1.0, 90.0))
@@ -127,6 +133,27 @@ def test_no_room_for_the_memory_is_said_and_no_harm(bundle, two, monkeypatch):
     (bundle.folder.parent.parent / "choice").write_text("a file where the folder should be")
     found = choose(bundle, two, REQUEST)
     assert found.names == ("openvino", "onnxruntime") and "will be again" in found.reason
+
+
+def test_a_full_disk_leaves_no_file(bundle, two, monkeypatch):
+    good = rows(("onnxruntime", 2.0, 100.0), ("openvino", 1.0, 90.0))
+    monkeypatch.setattr(choice, "_measured_apart", lambda *args: good)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        found = choose(bundle, two, REQUEST)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert found.names == ("openvino", "onnxruntime") and "will be again" in found.reason
+    assert list((bundle.folder.parent.parent / "choice").iterdir()) == []
+
+
+def test_an_output_that_cannot_be_compared_is_kept(bundle, two, monkeypatch):
+    calls = []
+    bad = rows(("onnxruntime", 2.0, 100.0), ("openvino", 1.0, float("-inf")))
+    monkeypatch.setattr(choice, "_measured_apart", lambda *args: calls.append(args) or bad)
+    assert choose(bundle, two, REQUEST).names == choose(bundle, two, REQUEST).names == two
+    assert len(calls) == 1
 
 
 def test_a_measuring_process_that_fails_leaves_the_order(bundle, two, monkeypatch):

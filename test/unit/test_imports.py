@@ -58,10 +58,6 @@ def test_a_lower_part_does_not_import_the_nodes(part: str) -> None:
         assert not {m for m in imported(file) if m.startswith("edge_vision.nodes")}, file.name
 
 
-def test_the_package_itself_imports_nothing_that_costs() -> None:
-    assert set(imported(PACKAGE / "__init__.py")) <= {"__future__", "os"}
-
-
 def test_opencv_refuses_what_no_limit_of_ours_would_let_through() -> None:
     """A header that claims 20000x20000: OpenCV's own limits were set before it was imported."""
     code = (
@@ -75,6 +71,41 @@ def test_opencv_refuses_what_no_limit_of_ours_would_let_through() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_package_itself_imports_the_standard_library_alone() -> None:
+    assert set(imported(PACKAGE / "__init__.py")) <= {"os", "sys"}
+
+
+SCRIPTS = [file for folder in ("bench", "examples", "scripts") for file in (REPO / folder).rglob("*.py")]
+
+
+@pytest.mark.parametrize("file", SCRIPTS, ids=lambda file: str(file.relative_to(REPO)))
+def test_a_script_imports_a_runtime_only_after_edge_vision(file: Path) -> None:
+    runtimes = {module.partition(".")[0] for module in imported(file)} & {"onnxruntime", "openvino"}
+    body = ast.parse(file.read_text("utf-8")).body
+    at_top = [ast.unparse(node) for node in body if isinstance(node, (ast.ImportFrom, ast.Import))]
+    assert not runtimes or any("edge_vision" in line for line in at_top), f"{file}: import edge_vision"
+    assert not any(name in line for line in at_top for name in runtimes), f"{file}: import it in a function"
+
+
+@pytest.mark.parametrize("module", ["onnxruntime", "openvino", "ai_edge_litert.interpreter", "matplotlib"])
+def test_a_library_writes_nothing_into_the_home_folder(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The telemetry of two of them starts, and makes its files, with the import."""
+    pytest.importorskip(module)
+    for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "home"))
+    monkeypatch.setenv("EDGE_VISION_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "home").mkdir()
+    code = f"import edge_vision, {module}"
+    if module == "matplotlib":
+        code = "from edge_vision.evaluate.plot import figure_of; figure_of(1, 1).savefig('/dev/null')"
+    subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True)
+    assert list((tmp_path / "home").iterdir()) == []
 
 
 def test_what_must_work_without_ros_loads_none_of_it() -> None:

@@ -83,6 +83,22 @@ def test_damaged_archive_is_thrown_away(tmp_path: Path) -> None:
     assert not archive.exists()
 
 
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_archive_with_a_link_is_refused_before_a_file_is_written(tmp_path: Path, kind: bytes) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "file").write_text("x")
+    archive = tmp_path / "a.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(tmp_path / "file", arcname="lib/first")
+        link = tarfile.TarInfo("lib/link")
+        link.type, link.linkname = kind, "lib/first" if kind == tarfile.LNKTYPE else str(tmp_path / "outside")
+        file.addfile(link)
+        file.add(tmp_path / "file", arcname="lib/link/file")
+    assert not interfaces.unpack(archive, tmp_path / "venv")
+    assert not archive.exists() and not (tmp_path / "venv").exists()
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
 def test_archive_with_a_path_that_leaves_the_environment_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     archive = tmp_path / "a.tar.gz"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ sys.path.insert(0, str(REPO / "scripts"))
 
 import fetch_data  # noqa: E402
 
-from bootstrap import machine, places, progress  # noqa: E402
+from bootstrap import apt, machine, places, progress  # noqa: E402
 from bootstrap.places import SetupError  # noqa: E402
 from bootstrap.stamps import Stamps, key_of  # noqa: E402
 from edge_vision.bundles import store  # noqa: E402
@@ -175,3 +176,19 @@ def test_make_shows_its_targets() -> None:
         "lock",
     ):
         assert f"make {target} " in done.stdout
+
+
+def test_apt_leaves_a_folder_of_its_name_in_the_cache_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache may be /var/cache. apt gets no sources here, and so no network."""
+    if not shutil.which("apt-get"):
+        pytest.skip("no apt-get on this system")
+    (tmp_path / "cache" / "apt").mkdir(parents=True)
+    (tmp_path / "cache" / "apt" / "file").write_text("of the system")
+    (tmp_path / "apt.conf").write_text('Dir::Etc { SourceList "/dev/null"; SourceParts "/dev/null"; };')
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    monkeypatch.setenv("EDGE_VISION_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(SetupError):
+        apt.download("no-package-has-this-name", tmp_path, print)
+    assert [path.name for path in (tmp_path / "cache").rglob("*")] == ["apt", "file"]

@@ -21,6 +21,7 @@ from edge_vision.bundles.importer.run import (
     write_draft,
 )
 from edge_vision.errors import BundleError
+from edge_vision.output_folder import check_inputs
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -36,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     image = read_picture(arguments.picture) if arguments.picture else None
     place = place_for(arguments.out, options.name or name_of(arguments.file), arguments.force)
+    check_inputs(place, [arguments.file, *([options.labels] if options.labels else [])])
     ask = _question if sys.stdin.isatty() and not arguments.yes else None
     print(f"reading {arguments.file}, and running it once", flush=True)
     with workspace(place.parent) as folder:

@@ -18,7 +18,7 @@ from edge_vision.backends.base import BackendRequest, Session, TensorSpec
 from edge_vision.bundles.importer.draft import LABELS_FILE, Draft
 from edge_vision.bundles.importer.probe import backends_for
 from edge_vision.bundles.manifest import NAME_PATTERN
-from edge_vision.bundles.place import put, store_lock, write_folder
+from edge_vision.bundles.place import check_replaceable, put, store_lock, write_folder
 from edge_vision.bundles.recipes import RECIPES
 from edge_vision.bundles.store import Bundle, bundles_dir, load_bundle
 from edge_vision.core.classifier import Classifier
@@ -63,6 +63,7 @@ def place_for(out: Path | None, name: str, force: bool) -> Path:
         raise BundleError(
             f"{place}: expected nothing there, got something; --force replaces it, --out names another"
         )
+    check_replaceable(place)
     return place
 
 

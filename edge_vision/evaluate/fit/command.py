@@ -13,6 +13,7 @@ from typing import Any
 
 from edge_vision.backends import BackendRequest, open_session
 from edge_vision.bundles.manifest import NAME_PATTERN
+from edge_vision.bundles.place import check_replaceable
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.cascade import Stage, stage_of
 from edge_vision.core.classifier import Classifier
@@ -25,6 +26,7 @@ from edge_vision.evaluate.fit.samples import Samples
 from edge_vision.evaluate.fit.teacher import Teacher
 from edge_vision.evaluate.fit.write import write_bundle, write_head
 from edge_vision.evaluate.reference import BUNDLE
+from edge_vision.output_folder import check_inputs, claim
 
 _EXAMPLES = """\
 examples:
@@ -107,7 +109,9 @@ def _name(text: str) -> str:
 def fit_cascade(options: argparse.Namespace) -> int:
     """Run it. Raises EdgeVisionError; a Ctrl-C leaves what the teacher found in the cache."""
     _check_videos(options.video, options.held_out)
-    options.out.mkdir(parents=True, exist_ok=True)
+    claim(options.out, "fit-cascade", ("report.json", "curve.png"), (*options.video, *options.held_out))
+    check_replaceable(options.out / options.name)
+    check_inputs(options.out / options.name, (options.base, options.teacher))
     wish = run.Wish(options.recall, options.confidence, options.look_share)
     teacher = Teacher(options.teacher, options.labels)
     line = run.progress()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
+from edge_vision.evaluate.plot import figure_of
+
 
 def draw(fitted: dict[str, Any], reject_below: float, path: Path) -> None:
-    """Write a PNG. Needs matplotlib, which is imported here: nothing else needs it."""
-    drawing: Any = importlib.import_module("matplotlib.figure")
-    figure = drawing.Figure(figsize=(6.4, 4.0), layout="constrained")
+    """Write a PNG. Needs matplotlib."""
+    figure = figure_of(6.4, 4.0)
     axes = figure.subplots()
     _, kept, rejected = zip(*fitted["curve"], strict=True)
     axes.plot(rejected, kept, "o-", ms=2.5, lw=1.2, color="tab:blue", label="each threshold")

@@ -1,0 +1,104 @@
+"""Output folders: a command cleans and overwrites only what it made itself.
+
+A folder that a command created, or in which it found nothing of its names, carries the command's marker file.
+The contents of a folder without the marker are the user's and stay.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from pathlib import Path
+
+from edge_vision.errors import OutputError
+
+_MARKER_TEXT = (
+    "The command that this file is named after may replace the results that it wrote in this folder.\n"
+)
+
+
+def marker_of(folder: Path, command: str) -> Path:
+    """The file that says that the command made the results in the folder."""
+    return folder / f".edge_vision-{command}"
+
+
+def claim(
+    folder: Path, command: str, names: Iterable[str] = ("*",), inputs: Iterable[str | Path] = ()
+) -> None:
+    """Create the folder if it is missing, and mark it as the command's. Nothing else in it is changed.
+
+    names: patterns of the entries that the command writes or removes. inputs: see `check_inputs`. Raises
+    OutputError where such an entry exists without the marker, or is an input.
+    """
+    names, marker = tuple(names), marker_of(folder, command)
+    if not folder.is_dir() and os.path.lexists(folder):
+        raise OutputError(
+            f"{folder}: expected a folder for the results, got a file; choose another with --out"
+        )
+    check_inputs(folder, inputs, names)
+    if marker.is_file():
+        return
+    others = _matching(folder, names)
+    if others:
+        raise OutputError(
+            f"{folder}: expected a new folder or one that `{command}` made, got one with "
+            f"{', '.join(others[:3])} and without {marker.name}; choose another with --out"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        marker.write_text(_MARKER_TEXT, "utf-8")
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: expected a folder to write to, got: {error.strerror}; choose another with --out"
+        ) from None
+
+
+def require(folder: Path, command: str) -> None:
+    """Raise OutputError where the command did not make the folder."""
+    marker = marker_of(folder, command)
+    if not marker.is_file():
+        raise OutputError(
+            f"{folder}: expected a folder that `{command}` made, got one without {marker.name}; "
+            f"choose another folder"
+        )
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link (not what it leads to) or a whole folder; nothing is there afterwards."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def check_inputs(folder: Path, inputs: Iterable[str | Path], names: Iterable[str] = ("*",)) -> None:
+    """Raise OutputError where an input is the folder, or lies in an entry of it that has one of the names.
+
+    inputs: files and folders; what does not exist, such as a URL, is ignored.
+    """
+    patterns = tuple(names)
+    for source in inputs:
+        path = Path(os.path.expanduser(source))
+        if not os.path.exists(path):
+            continue
+        # A link in the folder would be removed, and so would what a link outside leads to.
+        pairs = ((path.absolute(), folder.absolute()), (path.resolve(), folder.resolve()))
+        if any(_hits(one, output, patterns) for one, output in pairs):
+            raise OutputError(
+                f"{source}: expected an input outside the output folder, got one in {folder} that the "
+                f"results would replace; choose another with --out"
+            )
+
+
+def _hits(path: Path, folder: Path, patterns: tuple[str, ...]) -> bool:
+    if not path.is_relative_to(folder):
+        return False
+    entry = path.relative_to(folder).parts[:1]
+    return not entry or any(fnmatch(entry[0], pattern) for pattern in patterns)
+
+
+def _matching(folder: Path, names: tuple[str, ...]) -> list[str]:
+    there = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    return [name for name in there if any(fnmatch(name, pattern) for pattern in names)]
