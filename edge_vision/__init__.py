@@ -16,8 +16,8 @@ bundles    `bundles/`          a model as one folder: manifest, graphs, labels, 
 optimize   `optimize/`         from a model to the best bundle for this device, measured
 nodes      `nodes/`            the ROS shells, the only place that imports rclpy
 
-This module imports nothing but the standard library, so that each part costs only what it needs. It sets what must
-be set before a library is imported for the first time: OpenCV's limits on decoding (a second wall behind
+This module imports nothing but the standard library, so that each part costs only what it needs. It sets what
+libraries read when they are first imported: OpenCV's limits on decoding (a second wall behind
 `core/frame.py: check_size`) and the opt-out of the telemetry that ONNX Runtime and OpenVINO send by default.
 """
 
