@@ -19,6 +19,7 @@ from edge_vision.backends.choice import check_agreement
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.memory import give_back
 from edge_vision.core.patience import Patience, within
+from edge_vision.core.running_clock import running_s
 from edge_vision.core.slot import Slot
 from edge_vision.core.worker import Worker
 from edge_vision.errors import BackendError, EdgeVisionError
@@ -206,7 +207,7 @@ class ModelKeeper(Generic[R]):
             mine = self._slot.done(model)
             begun_s = None if mine else self._hanging.pop(id(model), None)
         if begun_s is not None:
-            now_s, name = time.monotonic(), model.report.actual.backend
+            now_s, name = running_s(), model.report.actual.backend
             self._late_s, self._late_until_s = now_s - begun_s, now_s + LATE_MEMORY_S
             text = f"{name}: the run that hung has ended after {self._late_s:.1f} s"
             self._tell("info", "backend_failed", text)
@@ -226,7 +227,7 @@ class ModelKeeper(Generic[R]):
 
         A run that came back late was no hang: on a machine so busy, others may take twice as long as it did.
         """
-        now_s = time.monotonic()
+        now_s = running_s()
         if now_s < self._late_until_s:
             after_s = max(after_s, 2.0 * self._late_s)
         with self._giving_up:
@@ -241,7 +242,9 @@ class ModelKeeper(Generic[R]):
 
     def change(self, wish: ModelWish) -> None:
         """Load and check something else in the background, and serve it then. Where that fails, what serves
-        goes on, `swap_error` says why, and `refused` is the wish."""
+        goes on, `swap_error` says why, and `refused` is the wish. What serves already clears `swap_error`."""
+        if self._target is None and wish == self._wish:
+            self.swap_error = ""
         if self._loader and wish != (self._target or self._wish):
             self._target = wish
             self._loader.put(wish)

@@ -21,6 +21,8 @@ from edge_vision.bundles.schema import MAX_YAML_BYTES, nearest
 from edge_vision.errors import BundleError
 
 MAX_LABELS_BYTES = 1 << 20
+# More than any published classifier has. label_info carries them all, in one message.
+MAX_LABELS = 30_000
 
 
 def cache_dir() -> Path:
@@ -194,6 +196,10 @@ def _read_text(path: Path, limit_bytes: int) -> str:
 
 def _labels(path: Path) -> tuple[str, ...]:
     lines = _read_text(path, MAX_LABELS_BYTES).removeprefix("\ufeff").removesuffix("\n").split("\n")
+    if len(lines) > MAX_LABELS:
+        raise BundleError(
+            f"{path}: expected at most {MAX_LABELS} labels, got {len(lines)}: leave out unused classes"
+        )
     labels = tuple(line.strip() for line in lines)
     for number, label in enumerate(labels, start=1):
         if not label:

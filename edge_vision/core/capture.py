@@ -12,6 +12,8 @@ import numpy as np
 from edge_vision.errors import EdgeVisionError
 
 DEFAULT_FPS_HZ = 30.0
+# A file whose last images cannot be decoded, or whose container counts them otherwise, is no cut-off one.
+SPARED_FRAMES, SPARED_SHARE = 2, 0.01
 
 
 class SourceError(EdgeVisionError):
@@ -57,6 +59,7 @@ class Capture:
             raise SourceError(_CANNOT_OPEN[self.kind.name].format(uri))
         self.fps_hz = _sane_fps(self._capture.get(cv2.CAP_PROP_FPS))
         self.frames = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)) if self.kind.ends else 0
+        self._read, self._at_ms = 0, 0.0
 
     def _check_there(self) -> None:
         target = self.kind.target
@@ -68,7 +71,23 @@ class Capture:
     def read(self) -> np.ndarray | None:
         """The next image, (h, w, 3) uint8 BGR, an array of its own; None at the end or when it is lost."""
         ok, image = self._capture.read()
-        return image if ok else None
+        if not ok:
+            return None
+        self._read, self._at_ms = self._read + 1, self._capture.get(cv2.CAP_PROP_POS_MSEC)
+        return image
+
+    @property
+    def cut_short(self) -> str:
+        """That a file ended before its container says it does; "" where it did not.
+
+        Without a count in the container there is an estimate, from a rate that may be wrong. So the time of
+        the last image must fall short of the end as well.
+        """
+        spared = max(SPARED_FRAMES, SPARED_SHARE * self.frames)
+        if self._read + spared >= self.frames or self._at_ms / 1e3 * self.fps_hz + 1 + spared >= self.frames:
+            return ""
+        text = f"source '{self._uri}' ended after {self._read} of {self.frames} images"
+        return f"{text}: the file is truncated or damaged, copy or encode it again"
 
     def close(self) -> None:
         """Let go of the file, device or connection."""

@@ -36,7 +36,9 @@ class Intake:
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A node of the chain as it last reported. values: of its status. added: what its books and counters have
-    gained from the report before the last to the last; empty before there are two. reports: how many came."""
+    gained from the report before the last to the last; empty before there are two. reports: how many came.
+    level: of the report. silent_s: since it came. process: of a silent node on this machine, "ended" or
+    "stopped"."""
 
     name: str
     message: str = ""
@@ -44,6 +46,9 @@ class Stage:
     added: Mapping[str, int] = field(default_factory=dict)
     intake: Intake | None = None
     reports: int = 1
+    level: int = 0
+    silent_s: float = 0.0
+    process: str = ""
 
     def figure(self, key: str) -> float | None:
         """A value as a number, None where there is none."""
@@ -59,16 +64,44 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Stages in the order of the flow, the source first. namespace: of the pipeline, as "/front" or "/"."""
+    """Stages that report, in the order of the flow, the source first. namespace: of the pipeline, as "/front"
+    or "/". silent: stages whose last report is too old to count. missing: expected nodes that never reported.
+    barren_s: for how long nothing was inferred. unexplained_s: the same, since a cause was last found. Both
+    are None without a detector."""
 
     stages: tuple[Stage, ...]
     clock_publishers: int = 1
     namespace: str = "/"
+    silent: tuple[Stage, ...] = ()
+    missing: tuple[str, ...] = ()
+    barren_s: float | None = None
+    unexplained_s: float | None = None
 
     @property
     def books(self) -> Mapping[str, int]:
         """What the books of the last stage have gained: they are the whole ones."""
         return self.stages[-1].added if self.stages else {}
+
+    @property
+    def intakes(self) -> Sequence[tuple[Stage, Intake]]:
+        """The stages that take images over DDS, each with where from."""
+        return [(stage, stage.intake) for stage in self.stages if stage.intake]
+
+    @property
+    def ending(self) -> bool:
+        """True while a node says that its process is about to end. That of a finalized one lives on."""
+        return any(
+            stage.message == "stopped" and stage.values.get("state") != "finalized" for stage in self.stages
+        )
+
+    @property
+    def flowing(self) -> bool:
+        """True where frames have reached the end of the chain since the report before: all nodes work."""
+        return bool(self.stages) and self.stages[-1].name == "detector" and self.added("received") > 0
+
+    def lacks(self, name: str) -> bool:
+        """True where a node that is expected has never reported."""
+        return name in self.missing
 
     def stage(self, name: str) -> Stage | None:
         """The stage of this name, if it reports."""

@@ -19,6 +19,21 @@ class ProcessUsage:
     fds: int | None = None
 
 
+def process_state(pid: int) -> str:
+    """ "ended", "stopped" (by a signal or a debugger), "running", or "" where it cannot be read."""
+    try:
+        status = psutil.Process(pid).status()
+    except psutil.NoSuchProcess:
+        return "ended"
+    except psutil.Error:
+        return ""
+    stopped = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    return "stopped" if status in stopped else "ended" if status in _DEAD else "running"
+
+
+_DEAD = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+
+
 class ProcessMeter:
     """Reads one process of this machine, by its id."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
+
+from edge_vision.core.running_clock import running_s
 
 T = TypeVar("T")
 J = TypeVar("J")
@@ -37,7 +38,7 @@ class Slot(Generic[T, J]):
         with self._lock:
             if self._current is None:
                 return None
-            self._use = _Use(self._current, job, time.monotonic())
+            self._use = _Use(self._current, job, running_s())
             return self._current
 
     def done(self, value: T) -> bool:
@@ -64,7 +65,7 @@ class Slot(Generic[T, J]):
         now. Nothing serves then. None where no use lasts so long."""
         with self._lock:
             use = self._use
-            if use is None or time.monotonic() - use.since_s < after_s:
+            if use is None or running_s() - use.since_s < after_s:
                 return None
             self._use = None
             if self._current is use.value:

@@ -215,6 +215,11 @@ class EdgeNode(LifecycleNode):
     def _judged(self) -> tuple[int, str]:
         if self.failure:
             return ERROR, self.failure
+        if self.state == "finalized":
+            return (
+                ERROR,
+                "finalized: shut down by its life cycle and cannot be activated again; restart its process",
+            )
         if self._stopped:
             return OK, "stopped"
         if self.state != "active":

@@ -132,7 +132,9 @@ class CascadeNode(StageNode):
     def status_values(self) -> dict[str, Any]:
         model = self._models[0].status_values() if self._models else {"model": "off"}
         enabled = self.params["enabled"]
-        return {**super().status_values(), "enabled": enabled, **model, **self._cascade.status()}
+        bound_ms = self.params["max_blind_ms"] if self._models and enabled else 0.0
+        own = {"enabled": enabled, "max_blind_ms": bound_ms}
+        return {**super().status_values(), **own, **model, **self._cascade.status()}
 
     def reset_stats(self) -> None:
         super().reset_stats()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +11,8 @@ from sensor_msgs.msg import CameraInfo
 
 from edge_vision.core.causes import Cause, find_cause
 from edge_vision.core.facts import Endpoint, Facts, Intake, Stage
+from edge_vision.core.resources import process_state
+from edge_vision.core.running_clock import running_s
 from edge_vision.nodes.base import LATEST_IMAGE, OK
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -19,6 +20,9 @@ IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 FLOW = ("source", "gate", "cascade", "detector")
 # Images are missed for this long before camera_info is looked at.
 LOOK_BESIDE_MS = 800.0
+# A node reports once a second. One that is silent for longer than this is a cause, whatever `stale_ms` is: with
+# the period of the search it is named within 3 s.
+NODE_SILENT_MS = 2300.0
 # A cause that was away for this long is logged again.
 NEWS_S = 60.0
 
@@ -26,8 +30,9 @@ NEWS_S = 60.0
 class CauseWatch:
     """Names why nothing is published. `note` each report, `look` twice a second.
 
-    stale_ms: gives the age above which a report counts no more. news: is told a new cause. namespace: of the
-    pipeline, by default the node's own.
+    stale_ms: gives the age above which a report counts no more, where that is below NODE_SILENT_MS. news: is
+    called with a new cause. namespace: of the pipeline, by default the node's own. expected: names of nodes
+    that have to report.
     """
 
     def __init__(
@@ -36,34 +41,50 @@ class CauseWatch:
         stale_ms: Callable[[], float],
         news: Callable[[Cause], None],
         namespace: str | None = None,
+        expected: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._node, self._stale_ms, self._news = node, stale_ms, news
         self._namespace = node.get_namespace() if namespace is None else namespace
+        self._expected = expected
         self._reports: dict[str, tuple[Stage, float]] = {}
+        self._here: set[int] = set()
         self._beside: tuple[str, Any] | None = None
         self._beside_count = 0
         self._published_s: dict[str, float] = {}
         self._candidate, self._since_s = "", 0.0
         self._last_s: dict[str, float] = {}
+        self._begun_s = self._inferred_s = self._explained_s = running_s()
         self.cause: Cause | None = None
+
+    def begin(self) -> None:
+        """Count from now: what was not heard before was not listened for."""
+        self._begun_s = self._inferred_s = self._explained_s = running_s()
 
     @property
     def since_s(self) -> float | None:
         """For how long the cause has been seen."""
-        return time.monotonic() - self._since_s if self.cause else None
+        return running_s() - self._since_s if self.cause else None
 
-    def note(self, name: str, message: str, values: dict[str, str]) -> None:
+    def note(self, name: str, message: str, values: dict[str, str], level: int = OK) -> None:
         """A node's report."""
-        if name in FLOW:
-            before = self._reports[name][0] if name in self._reports else None
-            added = _added(before.values, values) if before else {}
-            stage = Stage(name, message, values, added, reports=before.reports + 1 if before else 1)
-            self._reports[name] = (stage, time.monotonic())
+        if name not in FLOW:
+            return
+        before = self._reports[name][0] if name in self._reports else None
+        added = _added(before.values, values) if before else {}
+        reports = before.reports + 1 if before else 1
+        self._reports[name] = (Stage(name, message, values, added, None, reports, level), running_s())
+        pid = _pid(values)
+        if pid and pid not in self._here and process_state(pid) == "running":
+            self._here.add(pid)
+        if before is None or added.get("ledger.inferred"):
+            self._inferred_s = running_s()
 
     def look(self) -> bool:
         """Look for a cause, and tell a new one. True where it has changed."""
         found = find_cause(self._facts())
-        now_s = time.monotonic()
+        now_s = running_s()
+        if found and found.name != "nothing_published":
+            self._explained_s = now_s
         if (found.name if found else "") != self._candidate:
             self._candidate, self._since_s = found.name if found else "", now_s
         lasting = found is None or now_s - self._since_s >= found.wait_s
@@ -86,19 +107,29 @@ class CauseWatch:
             self._node.destroy_subscription(self._beside[1])
         self._beside, self._beside_count = None, 0
         self._reports.clear()
+        self._here.clear()
         self._published_s.clear()
         self.cause, self._candidate = None, ""
 
     def _facts(self) -> Facts:
-        now_s, limit_s = time.monotonic(), self._stale_ms() / 1e3
-        fresh = [self._reports[name] for name in FLOW if name in self._reports]
-        # A node that fell silent is told as STALE: what it last said explains nothing.
-        if any(now_s - arrived_s > limit_s for _, arrived_s in fresh):
-            return Facts(())
-        stages = tuple(self._with_intake(stage) for stage, _ in fresh)
+        now_s, limit_s = running_s(), min(self._stale_ms(), NODE_SILENT_MS) / 1e3
+        heard = [self._reports[name] for name in FLOW if name in self._reports]
+        stages = tuple(self._with_intake(stage) for stage, at_s in heard if now_s - at_s <= limit_s)
+        silent = tuple(self._silent(stage, now_s - at_s) for stage, at_s in heard if now_s - at_s > limit_s)
+        late = now_s - self._begun_s > limit_s
+        missing = tuple(
+            name for name in FLOW if late and name in self._expected() and name not in self._reports
+        )
         sim_time = any(stage.says("use_sim_time") for stage in stages)
         clocks = self._node.count_publishers("/clock") if sim_time else 1
-        return Facts(stages, clocks, self._namespace)
+        barren_s = now_s - self._inferred_s if any(stage.name == FLOW[-1] for stage in stages) else None
+        unexplained_s = None if barren_s is None else min(barren_s, now_s - self._explained_s)
+        return Facts(stages, clocks, self._namespace, silent, missing, barren_s, unexplained_s)
+
+    def _silent(self, stage: Stage, silent_s: float) -> Stage:
+        """A stage that does not report, with what became of its process where that ran on this machine."""
+        pid = _pid(stage.values)
+        return replace(stage, silent_s=silent_s, process=process_state(pid) if pid in self._here else "")
 
     def _with_intake(self, stage: Stage) -> Stage:
         topic = stage.values.get("image_topic", "")
@@ -118,7 +149,7 @@ class CauseWatch:
         return replace(stage, intake=intake)
 
     def _published_ms(self, topic: str, publishers: Sequence[Endpoint]) -> float:
-        now_s = time.monotonic()
+        now_s = running_s()
         if not publishers:
             self._published_s.pop(topic, None)
             return 0.0
@@ -161,6 +192,12 @@ def told_output(watch: CauseWatch) -> tuple[int, str, dict[str, Any]]:
     values = {"cause": cause.name if cause else "none", "since_s": watch.since_s if cause else 0.0}
     level, text = (cause.level, f"{cause.name}: {cause.text}") if cause else (OK, "nothing is in the way")
     return level, text, values
+
+
+def _pid(values: Mapping[str, str]) -> int:
+    """The process of a report, 0 where it names none."""
+    text = values.get("pid", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
 def _added(before: Mapping[str, str], now: dict[str, str]) -> dict[str, int]:

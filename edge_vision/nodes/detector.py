@@ -53,6 +53,7 @@ class DetectorNode(StageNode):
         super().__init__(*args, **kwargs)
         self._keeper: ModelKeeper[Detector] = ModelKeeper(_detector, self._tell, self._on_model)
         self._models_loaded = 0
+        self._taking_back = False
         self._watch_timer: Any = None
         self._windows = {name: LatencyWindow() for name in STAGES}
         self._debug_writer = ImageWriter()
@@ -138,7 +139,11 @@ class DetectorNode(StageNode):
         wish = self._keeper.wish
         values = params_of(wish) if wish else {}
         changed = [name for name in values if values[name] != self.params[name]]
-        self.set_parameters_atomically([Parameter(name, value=values[name]) for name in changed])
+        self._taking_back = True  # Only a user's own value says that the refusal has been read.
+        try:
+            self.set_parameters_atomically([Parameter(name, value=values[name]) for name in changed])
+        finally:
+            self._taking_back = False
 
     def _announce(self) -> None:
         """Publish the latched topics: what the class ids mean, and which model says so."""
@@ -156,7 +161,7 @@ class DetectorNode(StageNode):
         )
 
     def on_params(self, names: set[str]) -> None:
-        if names & MODEL_PARAMS:
+        if names & MODEL_PARAMS and not self._taking_back:
             self._keeper.change(wish_of(self))
         if self._model and names & {*THRESHOLDS, "publish_hints"}:
             self._apply_thresholds(self._model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,6 +10,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from edge_vision.core.causes import Cause
 from edge_vision.core.resources import ProcessMeter
+from edge_vision.core.running_clock import running_s
 from edge_vision.core.sensors import Missing
 from edge_vision.nodes import run, specs
 from edge_vision.nodes.base import ERROR, OK, RESULTS, STATUS, WARN, EdgeNode, steady_clock
@@ -42,15 +42,21 @@ class DiagnosticsNode(EdgeNode):
         self._meters: dict[int, ProcessMeter] = {}
         self._watched: list[Any] = []
         self._system = SystemReport(self.sensor_root)
-        self._causes = CauseWatch(self, lambda: float(self.params["stale_ms"]), self._on_cause)
+        self._causes = CauseWatch(
+            self,
+            lambda: float(self.params["stale_ms"]),
+            self._on_cause,
+            expected=lambda: tuple(self.params["watched_nodes"]),
+        )
         self._look_timer = self.create_timer(LOOK_PERIOD_S, self._look, clock=steady_clock())
         self._publisher: Any = None
-        self._since_s = time.monotonic()
+        self._since_s = running_s()
         # Status -> its limits that are passed now.
         self._passed: dict[str, set[str]] = {}
 
     def activate(self) -> None:
-        self._since_s = time.monotonic()
+        self._since_s = running_s()
+        self._causes.begin()
         self._publisher = self.create_publisher(DiagnosticArray, "/diagnostics", RESULTS)
         self._watched = [
             self.create_subscription(DiagnosticArray, f"{name}/status", partial(self._take, name), STATUS)
@@ -61,6 +67,8 @@ class DiagnosticsNode(EdgeNode):
         for subscription in self._watched:
             self.destroy_subscription(subscription)
         self._watched = []
+        # Old by the time this node listens again.
+        self._reports.clear()
         if self._publisher:
             self.destroy_publisher(self._publisher)
             self._publisher = None
@@ -73,8 +81,8 @@ class DiagnosticsNode(EdgeNode):
     def _take(self, name: str, message: DiagnosticArray) -> None:
         for status in message.status[:1]:
             values = status_values(status)
-            self._reports[name] = _Report(status, values, time.monotonic())
-            self._causes.note(name, status.message, values)
+            self._reports[name] = _Report(status, values, running_s())
+            self._causes.note(name, status.message, values, status.level[0])
         if name == FLOW[-1]:  # Its books are the whole ones: what they tell need not wait for the timer.
             self._look()
 
@@ -138,7 +146,7 @@ class DiagnosticsNode(EdgeNode):
 
     def _node_status(self, name: str) -> DiagnosticStatus | None:
         report = self._reports.get(name)
-        now_s = time.monotonic()
+        now_s = running_s()
         silent_s = now_s - (report.arrived_s if report else self._since_s)
         title = self._title(name)
         if silent_s * 1e3 > self.params["stale_ms"]:

@@ -117,7 +117,7 @@ class _Listener:
     def _on_report(self, namespace: str, name: str, watch: CauseWatch, message: DiagnosticArray) -> None:
         for one in message.status[:1]:
             self._reports[namespace][name] = _plain(one)
-            watch.note(name, one.message, status_values(one))
+            watch.note(name, one.message, status_values(one), one.level[0])
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         statuses = [_plain(one) for one in message.status]

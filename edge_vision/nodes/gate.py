@@ -47,8 +47,9 @@ class GateNode(StageNode):
         self._judged_stamp_ns: int | None = None
         self._passed_s: float | None = None
         self._last_reason = ""
-        # The gate's mode, and since when.
-        self._mode, self._mode_s = "open", 0.0
+        # The gate's mode, and since when; None before the first frame.
+        self._mode_s: float | None
+        self._mode, self._mode_s = "open", None
         self._audit_opened_s: float | None = None
         self._regions: Outlet | None = None
         self._ego = EgoListener(self)
@@ -58,12 +59,13 @@ class GateNode(StageNode):
     def configure(self) -> None:
         self._gate = FrameGate(self._config())
         self._judged_stamp_ns = self._passed_s = self._audit_opened_s = None
-        self._mode, self._mode_s = "open", time.monotonic()
+        self._mode = "open"
 
     def activate(self) -> None:
         self._regions = self.outlet(BoundingBox2DArray, "~/regions", RESULTS)
         self._feedback.subscribe()
         self._ego.start()
+        self._mode_s = None
         super().activate()
 
     def deactivate(self) -> None:
@@ -113,11 +115,13 @@ class GateNode(StageNode):
 
     def _note_mode(self, reason: str) -> None:
         """Log a change of the gate's mode."""
-        before, since_s, mode = self._mode, self._mode_s, self._gate.mode
+        now_s, before, mode = time.monotonic(), self._mode, self._gate.mode
+        since_s = now_s if self._mode_s is None else self._mode_s
         if mode == before:
+            self._mode_s = since_s
             return
-        self._mode, self._mode_s = mode, time.monotonic()
-        lasted_s = self._mode_s - since_s
+        self._mode, self._mode_s = mode, now_s
+        lasted_s = now_s - since_s
         text = f"the gate is {mode}, was {before} for {lasted_s:.1f} s; reason: {reason}"
         self.journal.event(
             "gate_mode", text, before=before, after=mode, lasted_s=round(lasted_s, 3), reason=reason

@@ -119,10 +119,10 @@ def _descriptor(param: Param) -> ParameterDescriptor:
     )
     if param.low is None or param.high is None:
         return descriptor
+    low = param.low if param.special is None else min(param.low, param.special)
+    high = param.high if param.special is None else max(param.high, param.special)
     if isinstance(param.default, float):
-        descriptor.floating_point_range = [
-            FloatingPointRange(from_value=float(param.low), to_value=float(param.high))
-        ]
+        descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
     else:
-        descriptor.integer_range = [IntegerRange(from_value=int(param.low), to_value=int(param.high), step=1)]
+        descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
     return descriptor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -12,6 +11,7 @@ from sensor_msgs.msg import Image
 from edge_vision.core.capture import Capture, SourceError
 from edge_vision.core.frame import Frame
 from edge_vision.core.health import RateMeter
+from edge_vision.core.running_clock import running_s
 from edge_vision.core.tick import Tick
 from edge_vision.nodes import run, specs
 from edge_vision.nodes.base import LATEST_IMAGE, OK, TICKS, WARN, EdgeNode
@@ -21,6 +21,8 @@ from edge_vision.nodes.outlet import Outlet
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 10.0
 MEDIA_START_NS = 1_000_000_000
 JOIN_TIMEOUT_S = 1.0
+# Without an image for longer than this, the status says what the source waits for.
+STALLED_S = 1.8
 
 
 class SourceNode(EdgeNode):
@@ -32,12 +34,17 @@ class SourceNode(EdgeNode):
         super().__init__(*args, **kwargs)
         self._topic = self.resolve_topic_name("image_raw")
         self._stop = threading.Event()
+        # Set where a wait has to end or to be reckoned again.
+        self._changed = threading.Event()
         self._player: threading.Thread | None = None
         self._writer = ImageWriter()
         self._rate = RateMeter()
         self._sent = 0
         self._situation = "idle"
         self._trouble = ""
+        self._moved_s = running_s()  # The last image or change of the situation.
+        self._next_s: float | None = None  # When the next image of a file is due.
+        self._awaits_pipeline = False
 
     def configure(self) -> None:
         self.hub.advertise(self._topic, bool(self.params["uri"]))
@@ -51,6 +58,7 @@ class SourceNode(EdgeNode):
         self._images = Outlet(self, Image, "image_raw", LATEST_IMAGE)
         self._ticks = Outlet(self, DiagnosticArray, "source_ticks", TICKS)
         self._stop = threading.Event()
+        self._moved_s, self._trouble = running_s(), ""
         self._player = threading.Thread(
             target=self._run, args=(self._stop,), name="edge_vision source", daemon=True
         )
@@ -58,6 +66,7 @@ class SourceNode(EdgeNode):
 
     def deactivate(self) -> None:
         self._stop.set()
+        self._changed.set()
         player, self._player = self._player, None
         if player is None:
             return
@@ -66,7 +75,15 @@ class SourceNode(EdgeNode):
         self._images.close()
         self._ticks.close()
 
+    def on_params(self, names: set[str]) -> None:
+        self._changed.set()
+
     # The player's thread.
+    def _enter(self, stop: threading.Event, situation: str) -> None:
+        """Note what is done now, unless this thread was given up meanwhile."""
+        if not stop.is_set():
+            self._situation, self._moved_s = situation, running_s()
+
     def _run(self, stop: threading.Event) -> None:
         backoff_s = FIRST_BACKOFF_S
         while not stop.is_set():
@@ -75,6 +92,8 @@ class SourceNode(EdgeNode):
                 if self._play_once(stop):
                     return
             except Exception as error:  # A driver can fail in any way; the node tries again and says why.
+                if stop.is_set():
+                    return
                 self._trouble = str(error)
                 if not isinstance(error, SourceError):
                     self._trouble = f"source failed: {error}"
@@ -82,7 +101,7 @@ class SourceNode(EdgeNode):
                 backoff_s = FIRST_BACKOFF_S
             if not self._trouble:
                 continue
-            self._situation = "waiting"
+            self._enter(stop, "waiting")
             self.log_throttled("error", f"{self._trouble}; trying again with back-off", "lost")
             stop.wait(backoff_s)
             backoff_s = min(backoff_s * 2, LAST_BACKOFF_S)
@@ -90,10 +109,10 @@ class SourceNode(EdgeNode):
     def _play_once(self, stop: threading.Event) -> bool:
         """Play to the end. True when there is nothing more to do."""
         uri = self.params["uri"]
-        self._situation = "opening"
+        self._enter(stop, "opening")
         capture = Capture(uri, self.params["open_timeout_ms"])
         try:
-            self._situation = "playing"
+            self._enter(stop, "playing")
             shown = self._play(capture, stop)
         finally:
             capture.close()
@@ -103,18 +122,21 @@ class SourceNode(EdgeNode):
             raise SourceError(f"source '{uri}' was lost")
         if shown == 0:
             raise SourceError(f"source '{uri}' holds no image that OpenCV can read")
+        self._trouble = capture.cut_short
+        if self._trouble:
+            self.log_throttled("error", self._trouble, "cut short")
         if not self.params["loop"]:
-            self._situation = "finished"
+            self._enter(stop, "finished")
             self.journal.say("info", f"end of {uri} after {shown} frames", "finished", frames=shown)
         return not self.params["loop"]
 
     def _play(self, capture: Capture, stop: threading.Event) -> int:
         """Send images until the end, a loss or the stop; returns how many."""
-        shown, due_s = 0, time.monotonic()
+        shown, due_s = 0, 0.0
         while not stop.is_set():
             # Before reading: decoding right after a hand-off would compete with the frame's next stage.
             if capture.kind.ends:
-                due_s = self._pace(due_s, capture.fps_hz, stop)
+                due_s = self._pace(due_s if shown else None, capture.fps_hz, stop)
             image = capture.read()
             if image is None:
                 break
@@ -123,18 +145,28 @@ class SourceNode(EdgeNode):
             shown += 1
         return shown
 
-    def _pace(self, due_s: float, fps_hz: float, stop: threading.Event) -> float:
-        """Wait until an image of a file is due; returns when the next one is."""
-        rate = self.params["playback_rate"]
-        if rate == 0:
-            while not stop.is_set() and not self.hub.ledger.wait_idle(0.1):
-                pass
-            return time.monotonic()
-        now_s = time.monotonic()
-        if due_s > now_s:
-            stop.wait(due_s - now_s)
-        # A machine that falls behind goes on from now: a burst of late images helps nobody.
-        return max(due_s, now_s - 1.0) + 1.0 / (fps_hz * rate)
+    def _pace(self, last_s: float | None, fps_hz: float, stop: threading.Event) -> float:
+        """Wait until an image of a file is due, 1 / (fps_hz * playback_rate) after the last one; returns when
+        it was. A change of playback_rate and the stop act at once."""
+        try:
+            while True:
+                self._changed.clear()
+                rate, now_s = self.params["playback_rate"], running_s()
+                if stop.is_set():
+                    return now_s
+                if rate == 0:
+                    self._awaits_pipeline, self._next_s = True, None
+                    if self.hub.ledger.wait_idle(0.1):
+                        return running_s()
+                    continue
+                due_s = now_s if last_s is None else last_s + 1.0 / (fps_hz * rate)
+                if due_s <= now_s:
+                    # A machine that falls behind goes on from now: a burst of late images helps nobody.
+                    return max(due_s, now_s - 1.0)
+                self._awaits_pipeline, self._next_s = False, due_s
+                self._changed.wait(due_s - now_s)
+        finally:
+            self._awaits_pipeline, self._next_s = False, None
 
     def _send(self, image: Any, fps_hz: float) -> None:
         if self.params["stamps"] == "media":
@@ -145,6 +177,7 @@ class SourceNode(EdgeNode):
         if self._ticks.listeners:
             self._ticks.publish(tick_message(Tick(stamp_ns, frame.frame_id, "source", "", str(self._sent))))
         self._sent += 1
+        self._moved_s = running_s()
         self._rate.tick()
         if self.hub.outside_listeners(self._images.listeners, self._topic):
             self._images.publish(self._writer.message(frame))
@@ -156,15 +189,32 @@ class SourceNode(EdgeNode):
     def health(self) -> tuple[int, str]:
         if not self.params["uri"]:
             return OK, "idle: no uri, images are expected from elsewhere"
-        if self._trouble:
-            return WARN, f"{self._situation}: {self._trouble}"
-        return OK, self._situation
+        trouble = self._trouble or self._stalled()
+        return (WARN, f"{self._situation}: {trouble}") if trouble else (OK, self._situation)
+
+    def _stalled(self) -> str:
+        """Why no image has come for a while; "" where one has, or where the pipeline is waited for."""
+        still_s, uri, next_s = running_s() - self._moved_s, self.params["uri"], self._next_s
+        if still_s < STALLED_S or self._awaits_pipeline:
+            return ""
+        if self._situation == "opening":
+            return (
+                f"{uri} has not answered for {still_s:.0f} s: check the address, the network and the camera"
+                "; a pipe needs a process that writes to it"
+            )
+        if self._situation == "playing" and next_s is not None:
+            rate = self.params["playback_rate"]
+            wait_s = max(0.0, next_s - running_s())
+            return f"the next image of {uri} is due in {wait_s:.0f} s: raise playback_rate, now {rate:g}"
+        return f"no image from {uri} for {still_s:.0f} s" if self._situation == "playing" else ""
 
     def status_values(self) -> dict[str, Any]:
         return {
             "uri": self.params["uri"],
             "stamps": self.params["stamps"],
             "situation": self._situation,
+            "trouble": self._trouble or self._stalled(),
+            "asleep": self._next_s is not None,
             "sent": self._sent,
             "rate_out_hz": self._rate.read_hz(),
         }

@@ -14,7 +14,8 @@ class Param:
     """One parameter of a node.
 
     applies: "live" (acts at once), "configure" (refused while the node is configured, acts when it is
-    configured next) or "start" (read-only). An int is taken where a float is expected.
+    configured next) or "start" (read-only). An int is taken where a float is expected. special: a value
+    outside low..high that is allowed too.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Param:
     high: float | None = None
     choices: tuple[str, ...] = ()
     applies: str = "live"
+    special: float | None = None
 
     @property
     def type_name(self) -> str:
@@ -42,7 +44,8 @@ class Param:
             return ""
         low = "" if self.low is None else f"{self.low:.10g}"
         high = "" if self.high is None else f"{self.high:.10g}"
-        return f"{low}..{high}"
+        special = "" if self.special is None else f"{self.special:.10g} or "
+        return f"{special}{low}..{high}"
 
     def check(self, value: Any) -> Any:
         """The value, its type put right. Raises ValueError that names what was expected and what came."""
@@ -52,7 +55,7 @@ class Param:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             low = float("-inf") if self.low is None else self.low
             high = float("inf") if self.high is None else self.high
-            if not low <= value <= high:
+            if not low <= value <= high and value != self.special:
                 raise ValueError(
                     f"{self.name}: expected {self.constraints} {self.unit}".rstrip() + f", got {value}"
                 )

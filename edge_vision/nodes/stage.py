@@ -17,6 +17,7 @@ from edge_vision.core.frame import Frame, check_size
 from edge_vision.core.gate import NO_REGIONS
 from edge_vision.core.health import LatencyWindow, Monotonic, RateMeter
 from edge_vision.core.mailbox import MailboxClosed
+from edge_vision.core.running_clock import running_s
 from edge_vision.core.tick import Tick
 from edge_vision.core.tick_join import TickJoin
 from edge_vision.core.worker import Worker
@@ -110,7 +111,7 @@ class StageNode(EdgeNode):
         self._stamps.reset()
         self._worker = self._new_worker() if self.needs_worker() else None
         self._active = True
-        self._image_s = time.monotonic()
+        self._image_s = running_s()
         self._subscribe()
 
     def deactivate(self) -> None:
@@ -169,7 +170,7 @@ class StageNode(EdgeNode):
     def accept(self, frame: Frame, tick: Tick | None) -> None:
         """Take a frame by reference from a node of this process. Any thread calls it."""
         # A node may listen to DDS as well: its source came up in this process only later.
-        self._image_s = time.monotonic()
+        self._image_s = running_s()
         if self.ticks_in is None:
             if self._active:
                 self.rate_in.tick()
@@ -185,7 +186,7 @@ class StageNode(EdgeNode):
         if not self._active or self.hub.has_sender(self._in_topic):
             return
         self.rate_in.tick()
-        self._image_s = time.monotonic()
+        self._image_s = running_s()
         seq, tick = self._open_account(message)
         try:
             frame = frame_from_message(message, seq, self._max_pixels)
@@ -230,10 +231,20 @@ class StageNode(EdgeNode):
         if not wrong:
             self._enqueue(frame, tick)
             return
-        self._note_failure(wrong, _STAMP_HELP[wrong].format(frame.stamp_ns / 1e9))
+        self._note_failure(wrong, self._stamp_trouble(wrong, frame.stamp_ns))
         if wrong == "stamp_backwards":
             self.on_time_jump()
         self.settle(frame, "failed", wrong)
+
+    def _stamp_trouble(self, wrong: str, stamp_ns: int) -> str:
+        """What is wrong with a stamp, and why, as far as this node can know."""
+        listens = self._subscriptions_made
+        publishers = self.count_publishers(listens[0].topic_name) if listens else 0
+        if wrong == "stamp_zero" and self.get_clock().now().nanoseconds == 0:
+            wrong = "no_clock"
+        elif wrong != "stamp_zero" and publishers > 1:
+            return _SEVERAL.format(stamp_ns / 1e9, publishers, listens[0].topic_name)
+        return _STAMP_HELP[wrong].format(stamp_ns / 1e9)
 
     def _enqueue(self, frame: Frame, tick: Tick | None) -> None:
         worker = self._worker
@@ -286,7 +297,7 @@ class StageNode(EdgeNode):
     # Work.
     def _do(self, job: Job) -> None:
         frame, tick = job
-        started_s = self._busy_since_s = time.monotonic()
+        started_s = self._busy_since_s = running_s()
         try:
             self.process(frame, tick)
             self._done_s = started_s
@@ -297,11 +308,11 @@ class StageNode(EdgeNode):
             self._note_failure(reason, f"frame failed ({reason}): {error}")
             self.settle_if_open(frame, "failed", reason, motion_of(tick))
         if self._busy_since_s == started_s:  # Else it hung, and another worker is busy by now.
-            self.process_ms.add((time.monotonic() - started_s) * 1e3)
+            self.process_ms.add((running_s() - started_s) * 1e3)
             self._busy_since_s = None
 
     def _note_failure(self, reason: str, text: str) -> None:
-        self._failed_s, self._failed_text = time.monotonic(), text
+        self._failed_s, self._failed_text = running_s(), text
         self.log_throttled("error", text, reason)
 
     # Ends.
@@ -365,7 +376,7 @@ class StageNode(EdgeNode):
         super().publish_status()
 
     def health(self) -> tuple[int, str]:
-        now_s = time.monotonic()
+        now_s = running_s()
         if now_s - self._failed_s < FRESH_S:
             return (WARN if self._done_s > self._failed_s else ERROR), self._failed_text
         silent_s = now_s - self._image_s
@@ -380,7 +391,7 @@ class StageNode(EdgeNode):
 
     def _intake_values(self) -> dict[str, Any]:
         """What tells why nothing comes in, or out."""
-        now_s, busy_since_s = time.monotonic(), self._busy_since_s
+        now_s, busy_since_s = running_s(), self._busy_since_s
         listens = bool(self._subscriptions_made)
         return {
             "image_topic": self._subscriptions_made[0].topic_name if listens else "",
@@ -426,7 +437,12 @@ _SILENCE = (
     "is its QoS compatible?"
 )
 _NO_IMAGE = np.zeros((1, 1), np.uint8)
+_SEVERAL = (
+    "frame refused: its stamp {:.3f} s does not lie after the last one's, and there are {} publishers on {}: "
+    "give each camera a topic of its own"
+)
 _STAMP_HELP = {
+    "no_clock": "frame refused: its stamp is {:.3f} s; use_sim_time is set and no time has come on /clock",
     "stamp_zero": "frame refused: its stamp is {:.3f} s; the camera driver must stamp its images",
     "stamp_backwards": "frame refused: its stamp {:.3f} s lies before the last one's; the clock jumped, or a "
     "bag started anew. The next frame starts a new time line",

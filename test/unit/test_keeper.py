@@ -150,7 +150,8 @@ def test_who_came_back_late_is_given_more_time(desk, monkeypatch):
     now_s = 1000.0
     clock = SimpleNamespace(monotonic=lambda: now_s)
     for module in (keeper, slot):
-        monkeypatch.setattr(module, "time", clock)
+        monkeypatch.setattr(module, "running_s", clock.monotonic)
+    monkeypatch.setattr(keeper, "time", clock)
     late = desk.keeper.start(FAKE)
     desk.keeper.use("frame")
     now_s += 2.0

@@ -1,13 +1,12 @@
-"""Why is nothing published? From plain facts to one cause, in one sentence with the remedy."""
+"""Causes that the frames show: what the accounting gained, and how long a stage has had none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from edge_vision.core.causes.base import COUNTED_S, ERROR, OK, REPORTS_S, WARN, Cause, Rules
+from edge_vision.core.facts import Facts
+from edge_vision.core.ledger import FATES
 
-from edge_vision.core.facts import Facts, Intake, Stage, clash, nearest
-
-OK, WARN, ERROR = 0, 1, 2
+RULES = Rules()
 # Longer than the gate's default bound on blindness and a frame of a camera at 10 Hz.
 GATE_CLOSED_MS = 2100.0
 # Where the bound is a longer one, nothing is about to pass: this much and a report's second are under 3 s.
@@ -17,10 +16,10 @@ SILENT_MS, SILENT_BESIDE_INFO_MS = 3000.0, 1500.0
 # No load makes an image this old on arrival, as one slot holds the newest; a clock that is set wrongly does.
 FOREIGN_CLOCK_MS = 10_000.0
 TRANSPORT_LOSS = 0.2
-# What was counted over the second between two reports need not be seen for much longer.
-COUNTED_S = 0.4
-# What may be gone with the next report must be in that one too.
-REPORTS_S = 1.2
+# What reports, a slow run and a loaded machine may add to the bound on how long the detector is blind.
+SLACK_MS = 3000.0
+# One frame that failed is no cause where the next one is inferred.
+FAILING_MS = 1800.0
 FAST_DDS = (
     "large images overflow DDS's default buffers: run all in one process (composition:=true), or start "
     "the SENDER too with FASTRTPS_DEFAULT_PROFILES_FILE and FASTDDS_DEFAULT_PROFILES_FILE set to "
@@ -28,97 +27,7 @@ FAST_DDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """name: a word. level: OK where a setting may want it so. text: what is wrong, and what to do. wait_s: it
-    must be seen for this long, as what is only on its way up or down is none."""
-
-    name: str
-    level: int
-    text: str
-    wait_s: float = REPORTS_S
-
-
-def find_cause(facts: Facts) -> Cause | None:
-    """The first cause that fits, the ones that explain others first. None where all is well, or ending."""
-    if any(stage.message == "stopped" for stage in facts.stages):
-        return None
-    return next((cause for rule in _RULES if (cause := rule(facts))), None)
-
-
-def _sim_time(facts: Facts) -> Cause | None:
-    waiting = [stage.name for stage in facts.stages if stage.says("use_sim_time")]
-    if not waiting or facts.clock_publishers:
-        return None
-    return Cause(
-        "sim_time_without_clock",
-        ERROR,
-        f"use_sim_time is set on {', '.join(waiting)}, and nobody publishes /clock: start the simulator, "
-        "play the bag with --clock, or set use_sim_time to false",
-    )
-
-
-def _model(facts: Facts) -> Cause | None:
-    for stage in facts.stages:
-        failure = stage.values.get("failure", "")
-        if stage.values.get("model") == "unavailable" and failure.startswith("cannot configure"):
-            return Cause("model_not_loaded", ERROR, f"{stage.name} has no model: {failure}")
-    return None
-
-
-def _inactive(facts: Facts) -> Cause | None:
-    for stage in facts.stages:
-        state = stage.values.get("state", "active")
-        if state == "active":
-            continue
-        step = "configure" if state == "unconfigured" else "activate"
-        failure = stage.values.get("failure", "")
-        because = f" ({failure})" if failure else ""
-        remedy = f"ros2 lifecycle set {facts.path(stage.name)} {step}"
-        return Cause("node_inactive", WARN, f"{stage.name} is {state}{because}: {remedy}")
-    return None
-
-
-def _no_publisher(facts: Facts) -> Cause | None:
-    for stage, intake in _intakes(facts):
-        if intake.publishers:
-            continue
-        near = nearest(intake.topic, intake.others)
-        remedy = f"remap the topic to one of {', '.join(near)}" if near else "start the camera's driver"
-        text = f"nobody publishes {intake.topic}, which {stage.name} listens to: {remedy}"
-        return Cause("no_publisher", WARN, text)
-    return None
-
-
-def _wrong_type(facts: Facts) -> Cause | None:
-    for stage, intake in _intakes(facts):
-        types = {publisher.type for publisher in intake.publishers}
-        if not types or intake.own.type in types:
-            continue
-        text = f"{intake.topic} has type {', '.join(sorted(types))}, {stage.name} takes {intake.own.type}: "
-        images = {"sensor_msgs/msg/Image": "raw", "sensor_msgs/msg/CompressedImage": "compressed"}
-        transport = next((images[kind] for kind in types if kind in images), None)
-        remedy = f"set image_transport to {transport}" if transport else "remap it to a topic of images"
-        return Cause("wrong_type", ERROR, text + remedy)
-    return None
-
-
-def _qos(facts: Facts) -> Cause | None:
-    for stage, intake in _intakes(facts):
-        fitting = [one for one in intake.publishers if one.type == intake.own.type]
-        clashes = [clash(one, intake.own) for one in fitting]
-        if not clashes or not all(clashes):
-            continue
-        policy, offered, asked = clashes[0] or ("", "", "")
-        text = (
-            f"incompatible QoS on {intake.topic}: {fitting[0].node} offers {policy} {offered}, {stage.name} "
-            f"asks for {asked}: set qos_overrides.{intake.topic}.subscription.{policy} to {offered} "
-            f"on {stage.name}"
-        )
-        return Cause("incompatible_qos", ERROR, text)
-    return None
-
-
+@RULES.add
 def _stuck(facts: Facts) -> Cause | None:
     stage = facts.stage("detector")
     busy_ms = stage.figure("busy_ms") if stage else None
@@ -133,12 +42,29 @@ def _stuck(facts: Facts) -> Cause | None:
     return Cause("detector_stuck", ERROR, f"{text}: {remedy}", 0.0)
 
 
+@RULES.add
 def _encoding(facts: Facts) -> Cause | None:
     if not facts.barren or not facts.added("failed.unsupported_encoding"):
         return None
     return Cause("unsupported_encoding", ERROR, _failure(facts, "unsupported_encoding"), COUNTED_S)
 
 
+@RULES.add
+def _several_publishers(facts: Facts) -> Cause | None:
+    for stage, intake in facts.intakes:
+        nodes = [one.node for one in intake.publishers if one.type == intake.own.type]
+        # A node that was killed stays in the graph for some 20 s beside the one that replaces it.
+        mixed = facts.added("failed.stamp_backwards") + facts.added("failed.stamp_repeated")
+        if len(nodes) > 1 and (len(set(nodes)) > 1 or mixed):
+            text = (
+                f"{len(nodes)} publishers on {intake.topic} ({', '.join(sorted(set(nodes)))}): {stage.name} "
+            )
+            remedy = "takes their images for those of one camera: give each camera a topic of its own"
+            return Cause("several_publishers", WARN, text + remedy)
+    return None
+
+
+@RULES.add
 def _bad_stamps(facts: Facts) -> Cause | None:
     for reason in ("stamp_zero", "stamp_repeated", "stamp_backwards", "bad_stamp"):
         refused = facts.added(f"failed.{reason}")
@@ -149,6 +75,70 @@ def _bad_stamps(facts: Facts) -> Cause | None:
     return None
 
 
+@RULES.add
+def _transport(facts: Facts) -> Cause | None:
+    lost, received = facts.added("failed.transport"), facts.added("received")
+    if lost and lost >= TRANSPORT_LOSS * received:
+        text = f"the transport lost {lost} of {max(received, lost)} images between two nodes"
+        # While two processes find each other, ticks come before images do.
+        wait_s = COUNTED_S if facts.stages[-1].reports > 5 else REPORTS_S
+        return Cause("transport_loss", WARN, f"{text}: {FAST_DDS}", wait_s)
+    for stage, intake in facts.intakes:
+        silent_ms = stage.figure("silent_ms") or 0.0
+        if intake.beside and intake.beside >= 2 and silent_ms >= SILENT_BESIDE_INFO_MS:
+            text = f"no image on {intake.topic} for {silent_ms / 1e3:.0f} s while its camera_info arrives"
+            return Cause("transport_loss", WARN, f"{text}: {FAST_DDS}", 0.0)
+    return None
+
+
+@RULES.add
+def _rejected(facts: Facts) -> Cause | None:
+    rejected = facts.added("rejected")
+    if not facts.barren or not rejected:
+        return None
+    if facts.added("rejected.disabled"):
+        remedy = f"ros2 param set {facts.path('detector')} enabled true"
+        return Cause(
+            "all_rejected", WARN, f"all frames are rejected, as the detector is disabled: {remedy}", COUNTED_S
+        )
+    text = f"the cascade rejects everything, {rejected} frames in the last second"
+    remedy = "see its wanted_labels, and lower its score_threshold, reject_threshold or max_blind_ms"
+    return Cause("all_rejected", OK, f"{text}: {remedy}", COUNTED_S)
+
+
+@RULES.add
+def _gate(facts: Facts) -> Cause | None:
+    gate = facts.stage("gate")
+    blind_ms = gate.figure("blind_ms") if gate else None
+    if gate is None or blind_ms is None or not facts.barren:
+        return None
+    bound_ms = gate.figure("max_blind_ms") or 0.0
+    if blind_ms < (GATE_CLOSED_LONG_MS if bound_ms > GATE_CLOSED_MS else GATE_CLOSED_MS):
+        return None
+    if not facts.added("gated") and not gate.added.get("ledger.gated"):
+        return None
+    text = f"the gate has been closed for {blind_ms / 1e3:.1f} s, reason: {gate.values.get('last_reason')}"
+    remedy = "lower max_blind_ms to look more often, or set enabled to false to see all frames"
+    broken = 0.0 < bound_ms + SLACK_MS < blind_ms
+    return Cause("gate_closed", WARN if broken else OK, f"{text}: {remedy}", 0.0)
+
+
+@RULES.add
+def _silent(facts: Facts) -> Cause | None:
+    for stage, intake in facts.intakes:
+        # A camera that has just come up may take its time for the first image.
+        silent_ms = min(stage.figure("silent_ms") or 0.0, intake.published_ms)
+        if stage.says("first_stage") and silent_ms >= SILENT_MS:
+            text = f"{intake.publishers[0].node} publishes {intake.topic}, but no image came for"
+            return Cause(
+                "publisher_silent",
+                WARN,
+                f"{text} {silent_ms / 1e3:.0f} s: is it paused or stuck? If not, {FAST_DDS}",
+            )
+    return None
+
+
+@RULES.add
 def _foreign_clock(facts: Facts) -> Cause | None:
     """Detections are published all the same, but whoever looks the stamp up, as in tf, finds nothing."""
     source = facts.stage("source")
@@ -167,64 +157,7 @@ def _foreign_clock(facts: Facts) -> Cause | None:
     return None
 
 
-def _transport(facts: Facts) -> Cause | None:
-    lost, received = facts.added("failed.transport"), facts.added("received")
-    if lost and lost >= TRANSPORT_LOSS * received:
-        text = f"the transport lost {lost} of {max(received, lost)} images between two nodes"
-        # While two processes find each other, ticks come before images do.
-        wait_s = COUNTED_S if facts.stages[-1].reports > 5 else REPORTS_S
-        return Cause("transport_loss", WARN, f"{text}: {FAST_DDS}", wait_s)
-    for stage, intake in _intakes(facts):
-        silent_ms = stage.figure("silent_ms") or 0.0
-        if intake.beside and intake.beside >= 2 and silent_ms >= SILENT_BESIDE_INFO_MS:
-            text = f"no image on {intake.topic} for {silent_ms / 1e3:.0f} s while its camera_info arrives"
-            return Cause("transport_loss", WARN, f"{text}: {FAST_DDS}", 0.0)
-    return None
-
-
-def _rejected(facts: Facts) -> Cause | None:
-    rejected = facts.added("rejected")
-    if not facts.barren or not rejected:
-        return None
-    if facts.added("rejected.disabled"):
-        remedy = f"ros2 param set {facts.path('detector')} enabled true"
-        return Cause(
-            "all_rejected", WARN, f"all frames are rejected, as the detector is disabled: {remedy}", COUNTED_S
-        )
-    text = f"the cascade rejects everything, {rejected} frames in the last second"
-    remedy = "see its wanted_labels, and lower its score_threshold, reject_threshold or max_blind_ms"
-    return Cause("all_rejected", OK, f"{text}: {remedy}", COUNTED_S)
-
-
-def _gate(facts: Facts) -> Cause | None:
-    gate = facts.stage("gate")
-    blind_ms = gate.figure("blind_ms") if gate else None
-    if gate is None or blind_ms is None or not facts.barren:
-        return None
-    bound_ms = gate.figure("max_blind_ms") or 0.0
-    if blind_ms < (GATE_CLOSED_LONG_MS if bound_ms > GATE_CLOSED_MS else GATE_CLOSED_MS):
-        return None
-    if not facts.added("gated") and not gate.added.get("ledger.gated"):
-        return None
-    text = f"the gate has been closed for {blind_ms / 1e3:.1f} s, reason: {gate.values.get('last_reason')}"
-    remedy = "lower max_blind_ms to look more often, or set enabled to false to see all frames"
-    return Cause("gate_closed", OK, f"{text}: {remedy}", 0.0)
-
-
-def _silent(facts: Facts) -> Cause | None:
-    for stage, intake in _intakes(facts):
-        # A camera that has just come up may take its time for the first image.
-        silent_ms = min(stage.figure("silent_ms") or 0.0, intake.published_ms)
-        if stage.says("first_stage") and silent_ms >= SILENT_MS:
-            text = f"{intake.publishers[0].node} publishes {intake.topic}, but no image came for"
-            return Cause(
-                "publisher_silent",
-                WARN,
-                f"{text} {silent_ms / 1e3:.0f} s: is it paused or stuck? If not, {FAST_DDS}",
-            )
-    return None
-
-
+@RULES.add
 def _below_threshold(facts: Facts) -> Cause | None:
     detector = facts.stage("detector")
     if detector is None or facts.added("inferred") < 2 or detector.added.get("detections_total"):
@@ -238,27 +171,28 @@ def _below_threshold(facts: Facts) -> Cause | None:
     return Cause("below_threshold", OK, f"{text}: {remedy}", COUNTED_S)
 
 
-_RULES: tuple[Callable[[Facts], Cause | None], ...] = (
-    _sim_time,
-    _model,
-    _inactive,
-    _no_publisher,
-    _wrong_type,
-    _qos,
-    _stuck,
-    _encoding,
-    _bad_stamps,
-    _transport,
-    _rejected,
-    _gate,
-    _silent,
-    _foreign_clock,
-    _below_threshold,
-)
+@RULES.add
+def _failing_node(facts: Facts) -> Cause | None:
+    """A node that calls itself faulty, in a way that no other rule knows."""
+    failing = next((stage for stage in facts.stages if stage.level == ERROR), None)
+    if failing is None or facts.barren_s is None or facts.barren_s * 1e3 < FAILING_MS:
+        return None
+    return Cause("node_error", ERROR, f"{failing.name}: {failing.message}")
 
 
-def _intakes(facts: Facts) -> Sequence[tuple[Stage, Intake]]:
-    return [(stage, stage.intake) for stage in facts.stages if stage.intake]
+@RULES.add
+def _nothing_published(facts: Facts) -> Cause | None:
+    """The safety net: no detections for longer than the chain may hold frames back, and no known reason."""
+    bounds_ms = [stage.figure("max_blind_ms") or 0.0 for stage in facts.stages]
+    if facts.unexplained_s is None or facts.unexplained_s * 1e3 < sum(bounds_ms) + SLACK_MS:
+        return None
+    counts = ", ".join(f"{facts.added(fate)} {fate}" for fate in ("received", *FATES[:-1]))
+    text = (
+        f"nothing was published for {facts.unexplained_s:.0f} s, where gate and cascade may hold frames back "
+    )
+    text += f"for {sum(bounds_ms) / 1e3:.1f} s, and no known cause fits (frames of the last second: {counts})"
+    remedy = "see the status of each node, and run `python -m edge_vision.doctor`"
+    return Cause("nothing_published", WARN, f"{text}: {remedy}", 0.0)
 
 
 def _failure(facts: Facts, reason: str) -> str:
