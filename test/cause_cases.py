@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from ros_cases import (
@@ -17,9 +19,12 @@ from ros_cases import (
     CompressedImage,
     DetectorNode,
     DiagnosticsNode,
+    GateNode,
     Image,
+    Node,
     Robot,
     Running,
+    SourceNode,
     image_message,
     picture,
     wait_until,
@@ -95,6 +100,23 @@ class Scene:
 
         return send
 
+    def clip(self, frames: int = 20) -> str:
+        """The path of a clip of 10 Hz that lives until the end."""
+        folder = tempfile.TemporaryDirectory()
+        self.at_end(folder.cleanup)
+        path = f"{folder.name}/clip.avi"
+        writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (64, 48))
+        for number in range(frames):
+            writer.write(picture(number))
+        writer.release()
+        return path
+
+    def other_node(self, name: str) -> Node:
+        """A node of somebody else that lives until the end."""
+        node = Node(name, context=self.robot.context)
+        self.at_end(node.destroy_node)
+        return node
+
     def at_end(self, work: Callable[[], None]) -> None:
         """Undo something, before the nodes end."""
         self._ends.append(work)
@@ -133,6 +155,58 @@ def node_inactive(scene: Scene) -> Send:
 
 def model_not_loaded(scene: Scene) -> Send:
     scene.start(NODES, {"detector": {"model": "no_such_bundle"}})
+    return nothing
+
+
+def node_finalized(scene: Scene) -> Send:
+    """A life-cycle manager has shut a node down; its process lives on."""
+    scene.start(NODES)
+    send = scene.camera()
+    assert scene.robot.change_state("detector", Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    return send
+
+
+def node_missing(scene: Scene) -> Send:
+    scene.start([GateNode, DetectorNode, DiagnosticsNode])
+    return scene.camera()
+
+
+def node_error(scene: Scene) -> Send:
+    """A runtime that fails on each frame, in a way of its own."""
+    running = scene.start(NODES, {**OPEN, "detector": {"strict_backend": True, "fallback": []}})
+
+    def fail(tensors: object) -> object:
+        raise RuntimeError("it is broken")
+
+    running["detector"]._model.session.run = fail
+    return scene.camera()
+
+
+def source_missing_file(scene: Scene) -> Send:
+    scene.start([SourceNode, *NODES], {"source": {"uri": "/no/such.avi"}})
+    return nothing
+
+
+def source_asleep(scene: Scene) -> Send:
+    scene.start([SourceNode, *NODES], {"source": {"uri": scene.clip(), "playback_rate": 0.01}})
+    return nothing
+
+
+def source_finished(scene: Scene) -> Send:
+    scene.start([SourceNode, *NODES], {"source": {"uri": scene.clip(), "playback_rate": 0.0}})
+    return nothing
+
+
+def several_publishers(scene: Scene) -> Send:
+    scene.start(NODES)
+    rear = scene.other_node("rear").create_publisher(Image, "image_raw", SENSOR)
+    scene.robot.rematch(rear)
+    return scene.camera()
+
+
+def nothing_published(scene: Scene) -> Send:
+    """What would explain it is not watched."""
+    scene.start(NODES, {"diagnostics": {"watched_nodes": ["detector"]}})
     return nothing
 
 
@@ -214,6 +288,14 @@ PROVOKED: dict[Callable[[Scene], Send], str] = {
     incompatible_qos: "incompatible_qos",
     node_inactive: "node_inactive",
     model_not_loaded: "model_not_loaded",
+    node_finalized: "node_finalized",
+    node_missing: "node_missing",
+    node_error: "node_error",
+    source_missing_file: "source_unavailable",
+    source_asleep: "source_asleep",
+    source_finished: "source_finished",
+    several_publishers: "several_publishers",
+    nothing_published: "nothing_published",
     gate_closed: "gate_closed",
     all_rejected: "all_rejected",
     zero_stamps: "bad_stamps",

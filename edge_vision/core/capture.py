@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import select
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from edge_vision.errors import EdgeVisionError
 DEFAULT_FPS_HZ = 30.0
 # A file whose last images cannot be decoded, or whose container counts them otherwise, is no cut-off one.
 SPARED_FRAMES, SPARED_SHARE = 2, 0.01
+PIPE_POLL_S = 0.1
 
 
 class SourceError(EdgeVisionError):
@@ -49,16 +54,21 @@ def source_kind(uri: str) -> SourceKind:
 class Capture:
     """An open source. One thread uses it."""
 
-    def __init__(self, uri: str, open_timeout_ms: int = 5000) -> None:
-        """Raises SourceError with what to do."""
+    def __init__(
+        self, uri: str, open_timeout_ms: int = 5000, cancelled: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Raises SourceError with what to do. cancelled: ends the wait for a pipe's writer."""
         self.kind = source_kind(uri)
         self._uri = uri
         self._check_there()
-        self._capture = _open(self.kind, open_timeout_ms)
+        self._pipe = self._open_pipe(cancelled)
+        self._capture = _open(self.kind, open_timeout_ms, self._pipe)
         if not self._capture.isOpened():
+            self.close()
             raise SourceError(_CANNOT_OPEN[self.kind.name].format(uri))
         self.fps_hz = _sane_fps(self._capture.get(cv2.CAP_PROP_FPS))
-        self.frames = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)) if self.kind.ends else 0
+        counted = self.kind.ends and self._pipe is None
+        self.frames = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)) if counted else 0
         self._read, self._at_ms = 0, 0.0
 
     def _check_there(self) -> None:
@@ -67,6 +77,26 @@ class Capture:
             raise SourceError(f"source '{self._uri}' does not exist: check the path or connect the device")
         if self.kind.ends and Path(str(target)).is_dir():
             raise SourceError(f"source '{self._uri}' is a folder: give a video file")
+
+    def _open_pipe(self, cancelled: Callable[[], bool]) -> int | None:
+        """The descriptor of a pipe (FIFO) once there is something to read; None for what is no pipe.
+
+        OpenCV would wait for the writer itself, and meanwhile keep everybody else from opening a video.
+        """
+        if not self.kind.ends or not Path(str(self.kind.target)).is_fifo():
+            return None
+        pipe = os.open(str(self.kind.target), os.O_RDONLY | os.O_NONBLOCK)
+        poll = select.poll()
+        poll.register(pipe, select.POLLIN)
+        while not cancelled():
+            events = [event for _, event in poll.poll(PIPE_POLL_S * 1e3)]
+            if any(event & select.POLLIN for event in events):
+                os.set_blocking(pipe, True)
+                return pipe
+            if events:  # A writer left without a word.
+                time.sleep(PIPE_POLL_S)
+        os.close(pipe)
+        raise SourceError(f"source '{self._uri}' is a pipe, and nothing was written to it")
 
     def read(self) -> np.ndarray | None:
         """The next image, (h, w, 3) uint8 BGR, an array of its own; None at the end or when it is lost."""
@@ -92,6 +122,9 @@ class Capture:
     def close(self) -> None:
         """Let go of the file, device or connection."""
         self._capture.release()
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
 
 
 _CANNOT_OPEN = {
@@ -101,7 +134,7 @@ _CANNOT_OPEN = {
 }
 
 
-def _open(kind: SourceKind, open_timeout_ms: int) -> cv2.VideoCapture:
+def _open(kind: SourceKind, open_timeout_ms: int, pipe: int | None = None) -> cv2.VideoCapture:
     if kind.name == "device":
         return cv2.VideoCapture(kind.target, cv2.CAP_V4L2)
     # One decoding thread: more cost memory and cores that the model needs.
@@ -113,6 +146,8 @@ def _open(kind: SourceKind, open_timeout_ms: int) -> cv2.VideoCapture:
             cv2.CAP_PROP_READ_TIMEOUT_MSEC,
             open_timeout_ms,
         ]
+    if pipe is not None:
+        return cv2.VideoCapture(f"pipe:{pipe}", cv2.CAP_FFMPEG, options)
     capture = cv2.VideoCapture(kind.target, cv2.CAP_FFMPEG, options)
     # OpenCV builds without FFmpeg read files through other libraries, without these options.
     return capture if capture.isOpened() or kind.name == "stream" else cv2.VideoCapture(kind.target)

@@ -97,7 +97,8 @@ class Facts:
     @property
     def flowing(self) -> bool:
         """True where frames have reached the end of the chain since the report before: all nodes work."""
-        return bool(self.stages) and self.stages[-1].name == "detector" and self.added("received") > 0
+        reached = self.added("received") > 0 and not self.added("handed_on")
+        return bool(self.stages) and self.stages[-1].name == "detector" and reached
 
     def lacks(self, name: str) -> bool:
         """True where a node that is expected has never reported."""

@@ -20,8 +20,8 @@ IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 FLOW = ("source", "gate", "cascade", "detector")
 # Images are missed for this long before camera_info is looked at.
 LOOK_BESIDE_MS = 800.0
-# A node reports once a second. One that is silent for longer than this is a cause, whatever `stale_ms` is: with
-# the period of the search it is named within 3 s.
+# A node reports once a second. One that is silent for longer than this is a cause, even where `stale_ms` is
+# more: with the period of the search it is named within 3 s.
 NODE_SILENT_MS = 2300.0
 # A cause that was away for this long is logged again.
 NEWS_S = 60.0

@@ -110,7 +110,7 @@ class SourceNode(EdgeNode):
         """Play to the end. True when there is nothing more to do."""
         uri = self.params["uri"]
         self._enter(stop, "opening")
-        capture = Capture(uri, self.params["open_timeout_ms"])
+        capture = Capture(uri, self.params["open_timeout_ms"], stop.is_set)
         try:
             self._enter(stop, "playing")
             shown = self._play(capture, stop)

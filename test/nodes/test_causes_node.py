@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import os
 
 import cause_cases as cases
 import pytest
 from cause_cases import NODES, OPEN, Output, Scene
 from lifecycle_msgs.msg import Transition
-from ros_cases import ALL, CHAIN, SENSOR, DiagnosticsNode, GateNode, Image, image_message, picture
+from ros_cases import (
+    ALL,
+    CHAIN,
+    SENSOR,
+    DiagnosticArray,
+    DiagnosticsNode,
+    GateNode,
+    Image,
+    SourceNode,
+    image_message,
+    picture,
+)
 
 from edge_vision.bundles.store import cache_dir
 from edge_vision.nodes.conversions import status_values
@@ -72,6 +84,79 @@ def test_node_inactive(scene, robot, output):
 
 def said(output, heard, before):
     return [one for one in output.statuses[heard:] if status_values(one)["cause"] != before]
+
+
+def test_node_finalized(scene, robot, output):
+    status = output.named("node_finalized", cases.node_finalized(scene))
+    assert status.level == ERROR and "detector is finalized" in status.message
+    status, values = robot.status("detector")
+    assert status.level == ERROR and "finalized" in status.message and values["state"] == "finalized"
+
+
+def test_node_missing(scene, output):
+    status = output.named("node_missing", cases.node_missing(scene))
+    assert status.level == ERROR and "cascade is not running" in status.message
+
+
+def test_node_error(scene, output):
+    status = output.named("node_error", cases.node_error(scene))
+    assert status.level == ERROR and "it is broken" in status.message
+
+
+def test_a_source_whose_file_does_not_exist(scene, output):
+    status = output.named("source_unavailable", cases.source_missing_file(scene))
+    assert status.level == WARN and "/no/such.avi" in status.message and "does not exist" in status.message
+
+
+def test_a_source_that_sleeps_until_its_rate_is_raised(scene, robot, output):
+    status = output.named("source_asleep", cases.source_asleep(scene))
+    assert status.level == WARN and "playback_rate" in status.message
+    assert robot.status("source")[0].level == WARN
+    assert robot.set("source", playback_rate=1.0).successful
+    robot.status("source", lambda status, values: int(values["sent"]) > 2)
+
+
+def test_a_source_at_its_end(scene, output):
+    status = output.named("source_finished", cases.source_finished(scene))
+    assert status.level == OK and "set loop" in status.message
+
+
+def test_a_pipe_that_nobody_writes_to(scene, robot, output, tmp_path):
+    """It keeps no other source from being opened, and can be left."""
+    os.mkfifo(tmp_path / "pipe.avi")
+    scene.start([SourceNode, *NODES], {"source": {"uri": str(tmp_path / "pipe.avi")}})
+    status = output.named("source_unavailable")
+    assert "has not answered" in status.message and "pipe.avi" in status.message
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+        assert robot.change_state("source", transition)
+    assert robot.set("source", uri=scene.clip(), loop=True).successful
+    for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        assert robot.change_state("source", transition)
+    robot.status("source", lambda status, values: int(values["sent"]) > 0)
+
+
+def test_two_cameras_on_one_topic(scene, output):
+    status = output.named("several_publishers", cases.several_publishers(scene))
+    assert status.level == WARN and "(/rear, /robot)" in status.message and "/image_raw" in status.message
+
+
+def test_silence_that_nothing_explains(scene, output):
+    status = output.named("nothing_published", cases.nothing_published(scene))
+    assert status.level == WARN and "no known cause fits" in status.message
+
+
+def test_diagnostics_that_are_activated_again_know_no_old_reports(scene, robot, output):
+    scene.start(NODES)
+    output.named("no_publisher")
+    statuses = robot.listen(DiagnosticArray, "/diagnostics")
+    assert robot.change_state("diagnostics", Transition.TRANSITION_DEACTIVATE)
+    robot.turns(4.0)
+    statuses.clear()
+    assert robot.change_state("diagnostics", Transition.TRANSITION_ACTIVATE)
+    output.named("no_publisher")
+    robot.wait(lambda: len(statuses) >= 2, "reports")
+    texts = [one.message for message in statuses for one in message.status]
+    assert not [text for text in texts if "no report" in text and " 0 s" not in text]
 
 
 def test_model_not_loaded(scene, output):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_vision.core import causes
-from edge_vision.core.causes import OK, find_cause
+from edge_vision.core.causes import ERROR, OK, WARN, find_cause
 from edge_vision.core.facts import Endpoint, Facts, Intake, Stage, clash, nearest
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -53,6 +53,11 @@ def test_one_that_stops_has_none() -> None:
     assert name(facts) == "no_publisher"
     stopped = replace(facts.stages[0], message="stopped")
     assert find_cause(replace(facts, stages=(stopped, facts.stages[1]))) is None
+    ended = replace(stopped, silent_s=3.0)
+    cause = find_cause(replace(facts, stages=facts.stages[1:], silent=(ended,), missing=()))
+    assert cause is None, "frames come all the same"
+    cause = find_cause(replace(chain(added={}), silent=(ended,)))
+    assert cause is not None and cause.name == "node_silent" and "has ended; start it again" in cause.text
 
 
 BARREN = {"ledger.received": 10, "ledger.inferred": 0, "detections_total": 0}
@@ -105,6 +110,80 @@ BARREN = {"ledger.received": 10, "ledger.inferred": 0, "detections_total": 0}
 )
 def test_causes(expected: str, facts: Facts) -> None:
     assert name(facts) == expected
+
+
+def source(**values: str) -> Facts:
+    """A pipeline to which no frame comes, with a source of its own."""
+    facts = chain(added={})
+    given = {"state": "active", "uri": "clip.avi", "situation": "playing", "trouble": "", **values}
+    return replace(facts, stages=(Stage("source", "playing", given), *facts.stages))
+
+
+SILENT = Stage("cascade", "running", {"pid": "7"}, silent_s=2.5)
+FAILING = replace(chain(added=BARREN).stages[1], level=ERROR, message="it is broken")
+
+
+@pytest.mark.parametrize(
+    "expected,facts",
+    [
+        (("node_missing", ERROR, "cascade, detector are not running"), {"missing": ("cascade", "detector")}),
+        (None, {"missing": ("source",)}),
+        (("node_silent", ERROR, "cascade has not reported for 2 s"), {"silent": (SILENT,)}),
+        (("node_silent", ERROR, "process 7 has ended"), {"silent": (replace(SILENT, process="ended"),)}),
+        (("node_silent", ERROR, "kill -CONT"), {"silent": (replace(SILENT, process="stopped"),)}),
+        (
+            ("node_finalized", ERROR, "cascade is finalized"),
+            {"stages": (Stage("cascade", "stopped", {"state": "finalized"}),)},
+        ),
+        (
+            ("source_unavailable", WARN, "no file"),
+            {"stages": source(situation="waiting", trouble="no file").stages},
+        ),
+        (("source_asleep", WARN, "in 60 s"), {"stages": source(trouble="in 60 s", asleep="True").stages}),
+        (
+            ("source_finished", OK, "clip.avi has been played"),
+            {"stages": source(situation="finished").stages},
+        ),
+        (
+            ("source_finished", WARN, "truncated"),
+            {"stages": source(situation="finished", trouble="truncated").stages},
+        ),
+        (("node_error", ERROR, "detector: it is broken"), {"stages": (FAILING,), "barren_s": 2.0}),
+        (None, {"stages": (FAILING,), "barren_s": 0.5}),
+        (("nothing_published", WARN, "no known cause fits"), {"unexplained_s": 3.5}),
+        (None, {"unexplained_s": 2.5}),
+        (None, {"unexplained_s": 4.5, "stages": chain(gate={"max_blind_ms": "2000.0"}, added={}).stages}),
+    ],
+)
+def test_causes_of_silence(expected: tuple[str, int, str] | None, facts: dict) -> None:
+    cause = find_cause(replace(chain(added={}), **facts))
+    if expected is None:
+        assert cause is None
+    else:
+        assert cause is not None and (cause.name, cause.level) == expected[:2] and expected[2] in cause.text
+
+
+def test_a_node_that_is_away_is_no_cause_while_frames_flow() -> None:
+    assert find_cause(replace(chain(), silent=(SILENT,), missing=("cascade",))) is None
+
+
+def test_a_gate_that_breaks_its_bound_is_an_alarm() -> None:
+    closed = {**BARREN, "ledger.gated": 10}
+    for blind_ms, level in (("4900.0", OK), ("5100.0", WARN)):
+        cause = find_cause(chain(gate={"blind_ms": blind_ms, "max_blind_ms": "2000.0"}, added=closed))
+        assert cause is not None and (cause.name, cause.level) == ("gate_closed", level)
+
+
+def test_two_cameras_on_one_topic() -> None:
+    jumps = {**HEALTHY, "ledger.failed.stamp_backwards": 3}
+    both = with_intake(publishers=(CAMERA, replace(CAMERA, node="/rear")))
+    cause = find_cause(both)
+    assert cause is not None and cause.name == "several_publishers" and "(/camera, /rear)" in cause.text
+    # A driver that was killed and started again has two for a while.
+    again = with_intake(publishers=(CAMERA, CAMERA))
+    assert find_cause(again) is None
+    stages = tuple(replace(stage, added=jumps) for stage in again.stages)
+    assert name(replace(again, stages=stages)) == "several_publishers"
 
 
 def test_what_explains_others_comes_first() -> None:
@@ -187,11 +266,11 @@ def test_clash(offered: dict, asked: dict, policy: str | None) -> None:
 
 
 def test_every_cause_is_provoked_with_real_nodes_and_documented() -> None:
-    source = Path(causes.__file__).read_text("utf-8")
-    names = set(re.findall(r'Cause\(\s*"(\w+)"', source))
-    assert len(names) == 14
+    source = "".join(path.read_text("utf-8") for path in Path(causes.__file__).parent.glob("*.py"))
+    names = set(re.findall(r'(?:Cause\(\s*|name = )"(\w+)"', source)) | {"source_unavailable"}
     repo = Path(__file__).resolve().parents[2]
-    provoked = (repo / "test" / "nodes" / "test_causes_node.py").read_text("utf-8")
+    tests = ("nodes/test_causes_node.py", "e2e/test_silent_nodes.py")
+    provoked = "".join((repo / "test" / one).read_text("utf-8") for one in tests)
     assert {one for one in names if f'"{one}"' not in provoked} == set()
     documented = (repo / "docs" / "diagnostics.md").read_text("utf-8")
     assert {one for one in names if f"`{one}`" not in documented} == set()

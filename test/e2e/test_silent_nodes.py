@@ -1,0 +1,40 @@
+"""Nodes in processes of their own that are stopped or killed: `output` names them."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from cause_cases import Output
+from model_cases import SSD, bundle_or_skip
+
+from edge_vision.bundles.store import cache_dir
+
+
+def test_a_stopped_and_a_killed_process_are_named(launch, robot):
+    clip = cache_dir() / "video" / "vtest.avi"
+    if not clip.exists():
+        pytest.skip(f"{clip} is not there: the demo's set-up fetches it")
+    bundle_or_skip(SSD)
+    output = Output(robot)
+    launch("diagnostics_node")
+    detector = launch("detector_node", "--backend", "onnxruntime")
+    launch("cascade_node")
+    gate = launch("gate_node")
+    source = launch("source_node", "--source", clip, "--loop")
+    robot.status("detector", lambda status, values: int(values["ledger.inferred"]) > 5)
+    output.named("none")
+    gate.process.send_signal(signal.SIGSTOP)
+    status = output.named("node_silent")
+    assert status.level == b"\x02" and "gate has not reported" in status.message
+    assert f"process {gate.process.pid} is stopped by a signal" in status.message
+    gate.process.send_signal(signal.SIGCONT)
+    inferred = int(robot.status("detector")[1]["ledger.inferred"])
+    robot.status("detector", lambda status, values: int(values["ledger.inferred"]) > inferred)
+    heard = len(output.statuses)
+    detector.kill()
+    robot.wait(
+        lambda: any("detector" in one.message for one in output.statuses[heard:]), "the detector's end"
+    )
+    assert f"process {detector.process.pid} has ended" in output.statuses[-1].message
+    assert source.end() == 0
