@@ -189,8 +189,8 @@ def causes(options: argparse.Namespace) -> dict[str, Any]:
     longest: dict[str, float] = {}
     for work, cause in PROVOKED.items():
         longest[cause] = max(longest.get(cause, 0.0), *runs[work.__name__])
-    # Not one of the thirteen: a camera that stands still is no fault before some seconds have passed.
-    beside = {"publisher_silent": longest.pop("publisher_silent")}
+    # A camera that stands still is no fault before some seconds have passed, nor is unexplained silence.
+    beside = {name: longest.pop(name) for name in ("publisher_silent", "nothing_published")}
     return {"causes": longest, "causes_beside": beside, "causes_runs": runs, "causes_say": says}
 
 

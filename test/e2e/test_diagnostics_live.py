@@ -84,8 +84,10 @@ def test_a_node_that_is_restarted(launch, robot):
     first = report(runs_in(gate.process.pid))
     assert processes(first) == [f"process {gate.process.pid}"]
     gate.kill()
-    away = report(lambda found: found["gate"][0].level == b"\x03")
-    assert "is the node running" in away["gate"][0].message and away["output"][1]["cause"] == "none"
+    away = report(
+        lambda found: found["gate"][0].level == b"\x03" and found["output"][1]["cause"] == "node_silent"
+    )
+    assert "is the node running" in away["gate"][0].message and "has ended" in away["output"][0].message
     assert away[f"process {gate.process.pid}"][0].message == "not on this machine, or gone"
     assert away[f"process {gate.process.pid}"][1]["rss_mb"].startswith("unavailable: not on this machine")
     again = launch("gate_node")

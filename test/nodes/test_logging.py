@@ -110,9 +110,14 @@ def test_a_transition_that_fails_is_one_line_with_its_reason(start, log):
 def test_gate_modes(start, robot, log):
     gate = {**AS_SEEN, "saturated_after_ms": 1.0, "saturated_area": 0.3, "settle_ms": 1.0}
     camera = Camera(start([GateNode], {"gate": gate}, log.ros_args), robot)
+    configured_ns = next(one["stamp_ns"] for one in log.events("lifecycle") if one["after"] == "inactive")
+    robot.turns(1.0)
+    sent_ns = robot.node.get_clock().now().nanoseconds
     camera.show(picture(1), 5)
     closed = log.one("gate_mode", after="closed")
     assert closed["before"] == "open" and closed["lasted_s"] > 0 and closed["held_back"] == 0
+    # Of the frames, not of the time before them.
+    assert closed["lasted_s"] * 1e9 < closed["stamp_ns"] - sent_ns + 1e8 < closed["stamp_ns"] - configured_ns
     for seed in range(2, 12):
         camera.show(picture(seed))
     log.one("gate_mode", after="saturated")

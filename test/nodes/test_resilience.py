@@ -281,6 +281,9 @@ def test_what_cannot_serve_is_refused_and_taken_back(start, robot, models, wrong
         assert robot.get("detector", name) == value, "a parameter that is set is one that acts"
     camera.publish(image_message(picture(1), 1))
     assert running.settled(1)["inferred"] == 1
+    assert robot.status("detector")[1]["swap.error"], "what the node takes back is still to be read"
+    assert robot.set("detector", **old).successful
+    robot.status("detector", lambda status, values: not values["swap.error"] and status.level == b"\x00")
 
 
 def test_another_backend_and_threads_by_their_parameters(start, robot, fake):

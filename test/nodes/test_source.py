@@ -55,6 +55,24 @@ def test_a_file_is_played_once_under_media_stamps(start, robot, clip, rate):
     assert status.level == b"\x00" and values["sent"] == str(FRAMES)
 
 
+def test_a_file_that_is_cut_off_is_a_warning(start, robot, clip):
+    data = clip.read_bytes()
+    third = [at for at in range(len(data)) if data.startswith(b"00dc", at)][2]
+    clip.write_bytes(data[:third])
+    start([SourceNode], source(clip, playback_rate=1.0))
+    status, values = robot.status("source", lambda status, values: values["situation"] == "finished")
+    assert status.level == b"\x01" and "truncated" in status.message and values["trouble"]
+
+
+@pytest.mark.parametrize("rate", [5e-324, 0.001, 1e6, float("nan")])
+def test_a_rate_beyond_the_range_is_refused(start, robot, clip, rate):
+    start([SourceNode], source(clip, loop=True))
+    answer = robot.set("source", playback_rate=rate)
+    # Above the range and for nan, ROS itself refuses.
+    needle = "0 or 0.01..1000" if rate < 1 else "playback_rate out of range"
+    assert not answer.successful and needle in answer.reason
+
+
 def test_a_loop_goes_on_in_time(start, robot, clip):
     running = start((SourceNode, *CHAIN), source(clip, loop=True, playback_rate=0.0))
     answers = detections_of(robot)

@@ -146,6 +146,7 @@ def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
         (b"", "got nothing on line 1"),
         (b"caf\xe9\n", "expected UTF-8 text, got another byte at 3"),
         (b"x" * ((1 << 20) + 1), "expected at most 1048576 bytes"),
+        (b"a\n" * 30_001, "expected at most 30000 labels, got 30001"),
     ],
 )
 def test_wrong_labels_are_refused(tmp_path: Path, data: bytes, words: str) -> None:

@@ -99,6 +99,14 @@ def test_a_truncated_file_gives_what_is_left(clip):
     while capture.read() is not None:
         count += 1
     assert count in (1, 2)
+    assert f"ended after {count} of 5 images: the file is truncated" in capture.cut_short
+
+
+def test_a_whole_file_is_not_called_cut_short(clip):
+    capture = Capture(str(clip))
+    while capture.read() is not None:
+        pass
+    assert capture.frames == 5 and capture.cut_short == ""
 
 
 def test_the_demo_clip():

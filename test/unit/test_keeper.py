@@ -196,6 +196,8 @@ def test_what_cannot_serve_is_refused_and_the_old_one_goes_on(desk, wish):
     assert desk.keeper.model is first and not first.session.closed and desk.keeper.wish == FAKE
     assert f"{wish.model} on {wish.backend} refused: " in desk.keeper.swap_error
     assert desk.events("model_refused")[0].endswith("goes on")
+    desk.keeper.change(FAKE)
+    assert desk.keeper.swap_error == "", "what serves is asked for"
     desk.keeper.change(ModelWish(SSD, "onnxruntime", ONE_THREAD))
     desk.wait(lambda: desk.backend == "onnxruntime", "a good one")
     assert desk.keeper.swap_error == ""
