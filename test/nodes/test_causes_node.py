@@ -146,7 +146,7 @@ def test_silence_that_nothing_explains(scene, output):
 
 
 def test_diagnostics_that_are_activated_again_know_no_old_reports(scene, robot, output):
-    scene.start(NODES)
+    scene.start((DiagnosticsNode, *CHAIN))  # It reports first, before it has heard the others again.
     output.named("no_publisher")
     statuses = robot.listen(DiagnosticArray, "/diagnostics")
     assert robot.change_state("diagnostics", Transition.TRANSITION_DEACTIVATE)
