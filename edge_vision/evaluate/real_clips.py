@@ -22,7 +22,21 @@ from edge_vision.evaluate.reference import TruthBoxes
 from edge_vision.evaluate.scenes import Condition
 from edge_vision.evaluate.sequence import Truth
 
-CLIPS = ("vtest.avi", "bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")
+CLIPS = (
+    "vtest.avi",
+    "bikes.mp4",
+    "bigbuckbunny.mp4",
+    "carphone_pristine.mp4",
+    "tvshow_van_cuts.mp4",
+    "segway_crowd_pan.mp4",
+    "segway_rider.mp4",
+    "soccer_juggling.avi",
+    "basketball.mp4",
+    "opossum_snow.mp4",
+    "sports2d_park.mp4",
+    "coin_pen.mov",
+    "tree_wind.avi",
+)
 REMOVED = Path(__file__).parent / "data" / "removed_events.json"
 _FRAMES_OFF = 2
 

@@ -1,8 +1,9 @@
-"""A file out of a Debian package, without root: apt gets state and cache folders of its own."""
+"""Debian packages and their sources, without root: apt gets state and cache folders of its own."""
 
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 import subprocess
 import tarfile
@@ -25,14 +26,57 @@ def download(package: str, folder: Path, report: Report) -> Path:
         return _download(package, folder, [], report)
     except SetupError:
         report(f"{package}: not with the system's package lists, fetching lists of our own")
+    with _own_lists([], report) as options:
+        return _download(package, folder, options, report)
+
+
+def download_source(package: str, archive: str, folder: Path, report: Report) -> Path:
+    """The upstream tarball of a source package, in `folder`. archive: a pattern of its name.
+
+    Systems rarely list source packages, so their lists are fetched from the archives that the system uses.
+    Raises SetupError.
+    """
+    if not shutil.which("apt-get"):
+        raise SetupError(f"the source package {package} needs apt-get, which is not on this system")
+    parts = folder / "sources"
+    _write_source_lists(Path("/etc/apt"), parts)
+    with _own_lists(["Dir::Etc::SourceList=/dev/null", f"Dir::Etc::SourceParts={parts}"], report) as options:
+        argv = ["apt-get", *_options(options), "source", "--download-only", "--tar-only", package]
+        run_client(argv, folder, package, report)
+    found = sorted(folder.glob(archive))
+    if not found:
+        raise SetupError(f"expected {archive} from apt-get source {package}, got no such file")
+    return found[0]
+
+
+def _write_source_lists(etc: Path, parts: Path) -> None:
+    """The system's Debian and Ubuntu archives, with their source packages in place of the binary ones."""
+    parts.mkdir()
+    for file in [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*"))]:
+        if not file.is_file() or file.suffix not in (".list", ".sources"):
+            continue
+        text = file.read_text()
+        if file.suffix == ".list":
+            lines = [line for line in text.splitlines() if re.match(r"deb\s.*(debian|ubuntu)", line)]
+            text = "".join(f"deb-src{line[3:]}\n" for line in lines)
+        else:
+            stanzas = [one for one in re.split(r"\n\s*\n", text) if re.search("debian|ubuntu", one)]
+            text = re.sub(r"(?m)^Types:.*$", "Types: deb-src", "\n\n".join(stanzas) + "\n")
+        (parts / file.name).write_text(text)
+
+
+@contextmanager
+def _own_lists(more: list[str], report: Report) -> Iterator[list[str]]:
+    """Options for apt with fresh lists of our own, which are deleted afterwards. Raises SetupError."""
     # A new folder, as the cache's place is the user's choice, and may have a folder `apt` of another program.
     with tempfile.TemporaryDirectory(prefix=".apt-", dir=cache_dir()) as temporary:
         own = Path(temporary)
         for part in ("lists/partial", "archives/partial"):
             (own / part).mkdir(parents=True)
         options = [f"Dir::State::Lists={own / 'lists'}", f"Dir::Cache={own}", "Acquire::Languages=none"]
+        options += more
         run_client(["apt-get", *_options(options), "update"], own, "package lists", report)
-        return _download(package, folder, options, report)
+        yield options
 
 
 def _download(package: str, folder: Path, options: list[str], report: Report) -> Path:
@@ -65,7 +109,8 @@ def open_file(deb: Path, file: str) -> Iterator[IO[bytes]]:
 def _find(archive: tarfile.TarFile, file: str, deb: Path) -> IO[bytes]:
     for member in archive:
         name = Path(member.name).name
-        source = archive.extractfile(member) if name in (file, file + ".gz") else None
+        wanted = member.isreg() and name in (file, file + ".gz")
+        source = archive.extractfile(member) if wanted else None
         if source is not None:
             # Debian compresses large files of documentation.
             return gzip.GzipFile(fileobj=source) if name.endswith(".gz") else source  # type: ignore[return-value]

@@ -85,9 +85,9 @@ def tasks_for(stage: str, backend: str, machine: Machine) -> list[Task]:
     if stage == "evaluate":
         tasks.append(_packages("evaluate", "packages: plots", machine))
     tasks.append(Task("path", "edge_vision in the environment", key_of(str(REPO)), _link_package))
-    tasks.append(
-        Task("video", "videos", key_of(REPO / "scripts" / "fetch_data.py", str(cache_dir())), _video)
-    )
+    tasks.append(_videos("video", "videos"))
+    if stage == "evaluate":
+        tasks.append(_videos("clips", "clips to evaluate on", "--evaluate"))
     tasks.append(_bundles("bundles", "model bundles", DEMO_BUNDLES))
     if stage in ("test", "bench") or backend == "litert":
         tasks.append(_bundles("more-bundles", "model bundles, the others", ()))
@@ -242,7 +242,14 @@ def _link_package(step: Step) -> list[Path]:
     return []
 
 
-def _video(step: Step) -> list[Path] | None:
+def _videos(task: str, title: str, *options: str) -> Task:
+    """Fetch the videos that fetch_data.py means by these options."""
+    scripts = REPO / "scripts"
+    key = key_of(scripts / "fetch_data.py", scripts / "bootstrap" / "clips.py", str(cache_dir()))
+    return Task(task, title, key, lambda step: _fetch_videos(options, step))
+
+
+def _fetch_videos(options: tuple[str, ...], step: Step) -> list[Path] | None:
     left_out: list[str] = []
 
     def read(line: str) -> str | None:
@@ -250,8 +257,9 @@ def _video(step: Step) -> list[Path] | None:
             left_out.append(line.strip())
         return line.strip() or None
 
-    argv = [PYTHON, REPO / "scripts" / "fetch_data.py"]
-    run(argv, env=clean_env(), read=read, step=step, log=LOG)
+    run(
+        [PYTHON, REPO / "scripts" / "fetch_data.py", *options], env=clean_env(), read=read, step=step, log=LOG
+    )
     files = sorted(file for file in (cache_dir() / "video").iterdir() if not file.name.startswith("."))
     step.say("; ".join([", ".join(file.name for file in files), *left_out]))
     # Where apt is, it may succeed another time; where it is not, nothing will change.
