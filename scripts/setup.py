@@ -20,7 +20,7 @@ examples:
   python3 scripts/setup.py demo --backend openvino    with the OpenVINO backend
   python3 scripts/setup.py test                       what `make test` and `make check` need
   python3 scripts/setup.py bench                      what `make bench-backends` needs (200 MB more)
-  python3 scripts/setup.py evaluate                   what `make evaluate-gate` needs
+  python3 scripts/setup.py evaluate                   what `make evaluate-gate` needs (200 MB of downloads)
   python3 scripts/setup.py top                        what `make top` needs
 
 Run it again at any time: it does what is missing and says so when that is nothing. Downloads are kept in

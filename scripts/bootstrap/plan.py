@@ -66,7 +66,7 @@ class Task:
 
 def tasks_for(stage: str, backend: str, machine: Machine) -> list[Task]:
     """The steps of a stage: "demo" has what runs, "test" also what tests, "bench" also what it compares with,
-    "evaluate" what draws the plot, "top" what draws the terminal view."""
+    "evaluate" what draws the plot and more clips, "top" what draws the terminal view."""
     tasks = [Task("venv", f"virtual environment for {_kind(machine)}", _venv_key(machine), _venv(machine))]
     tasks.append(_packages("runtime", "packages: runtime", machine))
     if not machine.ros:
