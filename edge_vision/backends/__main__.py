@@ -16,6 +16,7 @@ from edge_vision.backends.cuda_driver import NO_GPU, CudaDevice, GpuIdentity, un
 from edge_vision.backends.openvino import OpenVinoBackend
 from edge_vision.backends.tensorrt import TensorRtBackend, gpu_index
 from edge_vision.bundles.store import Bundle, load_bundle
+from edge_vision.core.printable import one_error, printable_output
 from edge_vision.errors import BackendError, EdgeVisionError
 
 _EXAMPLES = """\
@@ -32,13 +33,14 @@ PROGRESS_S = 2.0
 _Result = TypeVar("_Result")
 
 
+@printable_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give the exit code."""
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
     except EdgeVisionError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped; nothing half was kept", file=sys.stderr)

@@ -30,6 +30,7 @@ from edge_vision.backends.base import BackendRequest, Session
 from edge_vision.backends.engine_cache import write_file
 from edge_vision.core.parity import sample_picture, sqnr_db
 from edge_vision.core.preprocess import Preprocessor
+from edge_vision.core.printable import one_error, printable, printable_output
 from edge_vision.errors import BackendError, EdgeVisionError
 
 if TYPE_CHECKING:
@@ -196,6 +197,7 @@ def _measured_apart(bundle: Bundle, names: Sequence[str], request: BackendReques
     return [Measured(**row) for row in json.loads(lines[-1])]
 
 
+@printable_output(stdout=False)
 def main(args: Sequence[str] | None = None) -> int:
     """Measure, and print."""
     from edge_vision.backends import available_backends, load_on
@@ -208,12 +210,12 @@ def main(args: Sequence[str] | None = None) -> int:
         names = options.names or [name for name, reason in available_backends().items() if reason is None]
         rows = measure(names, lambda name: load_on(bundle, name, request), bundle)
     except EdgeVisionError as error:
-        print(error, file=sys.stderr)
+        print(one_error(error), file=sys.stderr)
         return 1
     if options.json:
         print(json.dumps([asdict(row) for row in rows]))
     else:
-        print("\n".join(map(str, rows)))
+        print("\n".join(printable(str(row)) for row in rows))
         print(f"auto takes {_ranked(rows, '').names[0]}" if rows else "no runtime is installed")
     return 0
 

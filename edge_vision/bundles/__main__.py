@@ -11,6 +11,7 @@ from edge_vision.bundles.importer import cli
 from edge_vision.bundles.manifest import dump_manifest
 from edge_vision.bundles.recipes import RECIPES
 from edge_vision.bundles.store import bundles_dir, list_bundles, load_bundle
+from edge_vision.core.printable import one_error, printable, printable_output
 from edge_vision.errors import EdgeVisionError
 
 _EXAMPLES = """\
@@ -27,13 +28,14 @@ exit codes: 0 done, 1 a bundle is missing, broken or cannot be made, 2 wrong arg
 """
 
 
+@printable_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give the exit code."""
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
     except EdgeVisionError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped; run the same command again to go on", file=sys.stderr)
@@ -79,7 +81,7 @@ def _list(arguments: argparse.Namespace) -> int:
     for name in sorted({*RECIPES, *list_bundles()}):
         try:
             bundle = load_bundle(name)
-            print(f"  {bundle}  {bundle.manifest.task}  {bundle.manifest.description}")
+            print(printable(f"  {bundle}  {bundle.manifest.task}  {bundle.manifest.description}"))
         except EdgeVisionError as error:
             absent = not (bundles_dir() / name).is_dir()
             broken += not absent

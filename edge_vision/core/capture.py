@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import select
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import cv2
 import numpy as np
 
+from edge_vision.core.redaction import redact_url
 from edge_vision.errors import EdgeVisionError
 
 DEFAULT_FPS_HZ = 30.0
 # A file whose last images cannot be decoded, or whose container counts them otherwise, is no cut-off one.
 SPARED_FRAMES, SPARED_SHARE = 2, 0.01
 PIPE_POLL_S = 0.1
+_FFMPEG_QUIET = "-8"
 
 
 class SourceError(EdgeVisionError):
@@ -39,16 +43,35 @@ class SourceKind:
 
 
 def source_kind(uri: str) -> SourceKind:
-    """file, device or stream. A bare number is a V4L2 device, file:// a path."""
-    if uri.isdigit():
+    """file, device or stream. A bare number is a V4L2 device. Raises SourceError for another host's file."""
+    if uri.isascii() and uri.isdigit():
         return SourceKind("device", int(uri))
     if uri.startswith("/dev/"):
         return SourceKind("device", uri)
-    if uri.startswith("file://"):
-        return SourceKind("file", uri[len("file://") :])
-    if "://" in uri:
+    if "://" in uri and not _FILE_URI.match(uri):
         return SourceKind("stream", uri)
-    return SourceKind("file", str(Path(uri).expanduser()))
+    return SourceKind("file", str(video_path(uri)))
+
+
+_FILE_URI = re.compile(r"file://", re.IGNORECASE)
+
+
+def video_path(text: str) -> Path:
+    """The absolute path of a video file, given as a path, or percent-encoded as file:///path.
+
+    Absolute, because FFmpeg takes what precedes a colon in `14:05:09.mp4` for a protocol. Raises SourceError.
+    """
+    if "://" in text and not _FILE_URI.match(text) and not os.path.exists(text):
+        raise SourceError(f"expected a video file, got the address '{redact_url(text)}': record it first")
+    if not _FILE_URI.match(text):
+        return Path(os.path.expanduser(text)).absolute()
+    host, slash, path = text[len("file://") :].partition("/")
+    if host.lower() not in ("", "localhost") or not slash:
+        raise SourceError(
+            f"expected file:///path/to/video.mp4 on this machine, got '{redact_url(text)}': "
+            "give three slashes and an absolute path, or a plain path without file://"
+        )
+    return Path(os.fsdecode(unquote_to_bytes(f"/{path}")))
 
 
 class Capture:
@@ -59,13 +82,13 @@ class Capture:
     ) -> None:
         """Raises SourceError with what to do. cancelled: ends the wait for a pipe's writer."""
         self.kind = source_kind(uri)
-        self._uri = uri
+        self._shown = redact_url(uri)
         self._check_there()
         self._pipe = self._open_pipe(cancelled)
         self._capture = _open(self.kind, open_timeout_ms, self._pipe)
         if not self._capture.isOpened():
             self.close()
-            raise SourceError(_CANNOT_OPEN[self.kind.name].format(uri))
+            raise SourceError(_CANNOT_OPEN[self.kind.name].format(self._shown))
         self.fps_hz = _sane_fps(self._capture.get(cv2.CAP_PROP_FPS))
         counted = self.kind.ends and self._pipe is None
         self.frames = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)) if counted else 0
@@ -74,9 +97,9 @@ class Capture:
     def _check_there(self) -> None:
         target = self.kind.target
         if isinstance(target, str) and self.kind.name != "stream" and not Path(target).exists():
-            raise SourceError(f"source '{self._uri}' does not exist: check the path or connect the device")
+            raise SourceError(f"source '{self._shown}' does not exist: check the path or connect the device")
         if self.kind.ends and Path(str(target)).is_dir():
-            raise SourceError(f"source '{self._uri}' is a folder: give a video file")
+            raise SourceError(f"source '{self._shown}' is a folder: give a video file")
 
     def _open_pipe(self, cancelled: Callable[[], bool]) -> int | None:
         """The descriptor of a pipe (FIFO) once there is something to read; None for what is no pipe.
@@ -96,7 +119,7 @@ class Capture:
             if events:  # A writer left without a word.
                 time.sleep(PIPE_POLL_S)
         os.close(pipe)
-        raise SourceError(f"source '{self._uri}' is a pipe, and nothing was written to it")
+        raise SourceError(f"source '{self._shown}' is a pipe, and nothing was written to it")
 
     def read(self) -> np.ndarray | None:
         """The next image, (h, w, 3) uint8 BGR, an array of its own; None at the end or when it is lost."""
@@ -116,7 +139,7 @@ class Capture:
         spared = max(SPARED_FRAMES, SPARED_SHARE * self.frames)
         if self._read + spared >= self.frames or self._at_ms / 1e3 * self.fps_hz + 1 + spared >= self.frames:
             return ""
-        text = f"source '{self._uri}' ended after {self._read} of {self.frames} images"
+        text = f"source '{self._shown}' ended after {self._read} of {self.frames} images"
         return f"{text}: the file is truncated or damaged, copy or encode it again"
 
     def close(self) -> None:
@@ -140,6 +163,9 @@ def _open(kind: SourceKind, open_timeout_ms: int, pipe: int | None = None) -> cv
     # One decoding thread: more cost memory and cores that the model needs.
     options = [cv2.CAP_PROP_N_THREADS, 1]
     if kind.name == "stream":
+        if redact_url(str(kind.target)) != kind.target:
+            # FFmpeg writes whole addresses to standard error, such as those of an HLS playlist's segments.
+            os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _FFMPEG_QUIET)
         options += [
             cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
             open_timeout_ms,

@@ -7,6 +7,9 @@ import os
 from collections.abc import Mapping
 from datetime import datetime, timezone
 
+from edge_vision.core.printable import printable
+from edge_vision.core.redaction import redact_text, redact_values
+
 STDOUT = "stdout"
 
 
@@ -42,8 +45,9 @@ class JsonLines:
     def write(self, time_ns: int, fields: Mapping[str, object]) -> None:
         """Write a line: time, as ISO 8601 in UTC of time_ns since 1970, and the fields. Raises OSError."""
         at = datetime.fromtimestamp(time_ns // 1000 / 1e6, timezone.utc)
-        line = {"time": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), **fields}
-        self._put(json.dumps(line, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n")
+        line = {"time": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), **redact_values(fields)}
+        text = json.dumps(line, ensure_ascii=False, default=lambda value: redact_text(str(value)))
+        self._put(printable(text).encode() + b"\n")
 
     def _put(self, line: bytes) -> None:
         """One write, so that lines of several writers do not mix."""

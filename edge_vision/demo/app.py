@@ -13,6 +13,8 @@ from typing import Any
 
 from edge_vision.bundles.store import cache_dir
 from edge_vision.core.capture import Capture, SourceError, source_kind
+from edge_vision.core.printable import one_error, printable_output
+from edge_vision.core.redaction import redact_url
 from edge_vision.core.shipped import shipped
 from edge_vision.demo.facts import write_json
 from edge_vision.demo.live import LiveLine, status_line
@@ -40,6 +42,7 @@ class DemoError(EdgeVisionError):
     """A demo that showed nothing."""
 
 
+@printable_output()
 def main(argv: list[str] | None = None) -> int:
     """Run the demo. Returns the exit status: 0 where detections came."""
     options = _parser().parse_args(argv)
@@ -47,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run(options, stop)
     except EdgeVisionError as error:
-        print(f"\ndemo: {error}", file=sys.stderr)
+        print(f"\ndemo: {one_error(error)}", file=sys.stderr)
         return 130 if stop.asked else 1
 
 
@@ -107,11 +110,14 @@ def run(options: argparse.Namespace, stop: Stop) -> int:
     source = options.source or _default_source()
     live = not source_kind(source).ends
     _check_source(source)
-    claim(options.out, "demo", RESULTS, () if live else (source,))
+    claim(options.out, "demo", RESULTS, () if live else (str(source_kind(source).target),))
     _own_domain()
     if live:
         _large_images()
-    print(f"source {source}; log in {options.out / 'pipeline.log'}; Ctrl-C ends it in order", flush=True)
+    print(
+        f"source {redact_url(source)}; log in {options.out / 'pipeline.log'}; Ctrl-C ends it in order",
+        flush=True,
+    )
     record = Record()
     recorder = LiveRecorder(options.out, not options.no_video) if live else None
     if recorder:
@@ -135,7 +141,7 @@ def _check_source(source: str) -> None:
         return
     with contextlib.closing(Capture(source)) as capture:
         if capture.read() is None:
-            raise SourceError(f"source '{source}' holds no image that OpenCV can read")
+            raise SourceError(f"source '{redact_url(source)}' holds no image that OpenCV can read")
 
 
 def _own_domain() -> None:

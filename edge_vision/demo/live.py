@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TextIO
 
+from edge_vision.core.printable import printable, raw_stream
 from edge_vision.core.resources import ProcessUsage
 from edge_vision.demo.record import AGE_WINDOW, Record
 
@@ -45,9 +46,10 @@ def _or_unknown(value: float | None) -> str:
 class LiveLine:
     """Writes lines to a stream, not more often than can be read."""
 
-    def __init__(self, stream: TextIO = sys.stdout) -> None:
-        self._stream = stream
-        self._tty = stream.isatty()
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """stream: standard output by default."""
+        self._stream = raw_stream(stream or sys.stdout)
+        self._tty = self._stream.isatty()
         self._next_s = 0.0
         self._open = False
 
@@ -56,6 +58,7 @@ class LiveLine:
         if time.monotonic() < self._next_s:
             return
         self._next_s = time.monotonic() + PERIOD_S[self._tty]
+        text = printable(text)
         if self._tty:
             width = shutil.get_terminal_size((100, 24)).columns - 1
             self._stream.write("\r" + text[:width].ljust(width))

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_vision.core.capture import source_kind
 from edge_vision.core.drawing import label_of
+from edge_vision.core.printable import printable
+from edge_vision.core.redaction import redact_url
 from edge_vision.demo.facts import hash_of, machine, versions
 from edge_vision.demo.process import PipelineProcess
 from edge_vision.demo.record import Record
@@ -34,10 +37,10 @@ def write_detections(record: Record, path: Path) -> None:
 def summarise(record: Record, process: PipelineProcess, source: str, complete: bool) -> dict[str, Any]:
     """summary.json: what was asked for, what came out, what it cost. A figure that is not known is null."""
     status = record.statuses.get("detector", {})
-    first_s = record.first_detection_s
+    first_s, kind = record.first_detection_s, source_kind(source)
     return {
         "complete": complete,
-        "source": source,
+        "source": redact_url(source),
         "ledger": record.ledger,
         "reasons": record.reasons,
         "detections": sum(len(one.found) for one in record.seen),
@@ -53,10 +56,10 @@ def summarise(record: Record, process: PipelineProcess, source: str, complete: b
         "fallback_reason": status.get("backend.fallback_reason", ""),
         "model": status.get("model"),
         "model_sha256": status.get("model_sha256"),
-        "video_sha256": hash_of(source),
+        "video_sha256": hash_of(str(kind.target)) if kind.ends else "unavailable",
         "versions": versions(),
         "machine": machine(),
-        "command": process.command[1:],
+        "command": [redact_url(one) for one in process.command[1:]],
     }
 
 
@@ -88,7 +91,9 @@ def last_words(summary: dict[str, Any], files: Sequence[Path]) -> str:
     skipped = "".join(
         f", {books[fate]} {fate}" for fate in ("gated", "rejected", "superseded", "failed") if books[fate]
     )
-    labels = ", ".join(f"{n} {label}" for label, n in list(summary["labels"].items())[:5]) or "nothing"
+    labels = (
+        ", ".join(f"{n} {printable(label)}" for label, n in list(summary["labels"].items())[:5]) or "nothing"
+    )
     lines = [
         f"{books['received']} frames came in: {books['inferred']} inferred{skipped}, "
         f"{books['in_flight']} still in flight.",

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
+from edge_vision.core.printable import printable_lines, printable_output
 from edge_vision.doctor.check import ERROR, INSTALLATION, UNKNOWN, Check, document, exit_code
 from edge_vision.doctor.text import lines
 
@@ -38,6 +39,7 @@ class _Stopped(Exception):
         self.number = number
 
 
+@printable_output(stdout=False)
 def main(args: Sequence[str] | None = None) -> int:
     """Look, print, and give the exit code."""
     try:
@@ -49,7 +51,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print("doctor: stopped", file=sys.stderr)
         return 128 + stopped.number
     if options.json:
-        print(json.dumps(document(checks), indent=2, ensure_ascii=False))
+        print(printable_lines(json.dumps(document(checks), indent=2, ensure_ascii=False)))
     else:
         for line in lines(checks, sys.stdout.isatty()):
             print(line)

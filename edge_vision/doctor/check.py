@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from edge_vision import __version__
+from edge_vision.core.redaction import redact_text, redact_values
 
 OK, WARN, ERROR, UNKNOWN = LEVELS = ("OK", "WARN", "ERROR", "UNKNOWN")
 INSTALLATION, RUNNING = "installation", "running"
@@ -51,10 +52,10 @@ def document(checks: Sequence[Check]) -> dict[str, Any]:
         "checks": [
             {
                 "part": check.part,
-                "name": check.name,
+                "name": redact_text(check.name),
                 "level": check.level,
-                "text": check.text,
-                "values": dict(check.values),
+                "text": redact_text(check.text),
+                "values": redact_values(check.values),
             }
             for check in checks
         ],

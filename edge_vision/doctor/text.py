@@ -6,9 +6,12 @@ import os
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from edge_vision import __version__
+from edge_vision.core.printable import printable
+from edge_vision.core.redaction import redact_text
 from edge_vision.doctor.check import ERROR, OK, UNKNOWN, WARN, Check, counts, exit_code
 
 _COLOURS = {OK: "32", WARN: "33", ERROR: "31", UNKNOWN: "35"}
@@ -31,11 +34,20 @@ def lines(checks: Sequence[Check], terminal: bool = False) -> Iterator[str]:
     yield f"edge_vision doctor {__version__}"
     for part, group in groupby(checks, lambda check: check.part):
         yield f"\n{part}"
-        members = list(group)
+        members = [_printable(check) for check in group]
         name_width = max(len(check.name) for check in members)
         for check in members:
             yield from _entry(check, name_width, width, colour)
     yield f"\n{_sum(checks)}"
+
+
+def _shown(text: str) -> str:
+    return printable(redact_text(text))
+
+
+def _printable(check: Check) -> Check:
+    """Without secrets of addresses, its control characters escaped."""
+    return replace(check, name=_shown(check.name), text=_shown(check.text))
 
 
 def _entry(check: Check, name_width: int, width: int, colour: bool) -> Iterator[str]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_vision.core.printable import one_error, printable, printable_output
 from edge_vision.errors import EdgeVisionError, OutputError
 from edge_vision.evaluate import cascade_app, plot, pool, report
 from edge_vision.evaluate.condition import GateJob, gate_names
@@ -17,7 +18,7 @@ from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.fit import command
 from edge_vision.evaluate.judged import OURS, check_gate
 from edge_vision.evaluate.markdown import markdown
-from edge_vision.evaluate.picked import add_what, picked
+from edge_vision.evaluate.picked import add_what, picked, video_argument
 from edge_vision.evaluate.pool import QUICK_FRAMES
 from edge_vision.evaluate.scenes import Condition
 from edge_vision.output_folder import claim
@@ -37,16 +38,17 @@ exit codes: 0 done, 1 the detector failed, 2 wrong arguments, no video or no gat
 """
 
 
+@printable_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit status."""
     options = _parser().parse_args(argv)
     try:
         return int(options.run(options))
     except (EvaluateError, OutputError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
+        print(f"evaluate: {one_error(error)}", file=sys.stderr)
         return 2
     except EdgeVisionError as error:
-        print(f"evaluate: {error}", file=sys.stderr)
+        print(f"evaluate: {one_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nevaluate: stopped before anything was done", file=sys.stderr)
@@ -69,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     gate.set_defaults(run=_gate)
     cascade_app.add_to(commands)
     events = commands.add_parser("events", help="pictures of a clip's events, to remove false ones by eye")
-    events.add_argument("--video", type=Path, required=True, metavar="V")
+    events.add_argument("--video", type=video_argument, required=True, metavar="V")
     events.add_argument("--out", type=Path, default=Path("out/events"), help="default: %(default)s")
     events.set_defaults(run=_events)
     command.add_parser(commands)
@@ -96,7 +98,7 @@ def _gate(options: argparse.Namespace) -> int:
     def on_done(name: str, result: dict[str, Any]) -> None:
         results[name] = result
         for gate in gates:
-            print(report.table_line(name, result, gate), flush=True)
+            print(printable(report.table_line(name, result, gate)), flush=True)
         for note in result["notes"]:
             print(f"    {note}", flush=True)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_vision.core.gate import GateConfig
+from edge_vision.core.printable import printable
 from edge_vision.demo.facts import write_json
 from edge_vision.evaluate import cascade_plot, cascade_report, plot, pool
 from edge_vision.evaluate.cascade_scene import CascadeJob
@@ -104,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
 
     def on_done(name: str, scene: dict[str, Any]) -> None:
         results[name] = scene
-        print(cascade_report.screen_line(name, scene), flush=True)
+        print(printable(cascade_report.screen_line(name, scene)), flush=True)
         for note in scene["notes"]:
             print(f"    {note}", flush=True)
 

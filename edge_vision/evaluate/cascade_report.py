@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from edge_vision.bundles.store import load_bundle
+from edge_vision.core.printable import printable
 from edge_vision.demo.facts import machine, versions
 from edge_vision.evaluate.reference import BUNDLE
 from edge_vision.evaluate.report import data_hashes
@@ -120,8 +121,8 @@ def report(
 def markdown(scenes: Mapping[str, Scene]) -> str:
     """The whole chain on each scene, bold where it missed a target; then all chains: CPU seconds per 1000
     frames, share of frames that the detector saw, recall within 100 ms, frame F1."""
-    rows = "".join(_row(name, scene) for name, scene in scenes.items())
-    chains = "".join(_chains_row(name, scene) for name, scene in scenes.items())
+    rows = "".join(_row(printable(name), scene) for name, scene in scenes.items())
+    chains = "".join(_chains_row(printable(name), scene) for name, scene in scenes.items())
     return f"{HEAD}{rows}\n{CHAINS_HEAD}{chains}"
 
 

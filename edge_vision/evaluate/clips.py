@@ -25,7 +25,8 @@ def clip_path(name: str) -> Path:
 
 def read_clip(path: Path) -> Iterator[np.ndarray]:
     """The frames of a video, (h, w, 3) uint8 BGR. Raises EvaluateError where it cannot be opened."""
-    capture = cv2.VideoCapture(str(path))
+    # Absolute: FFmpeg takes what precedes a colon in a file name for a protocol.
+    capture = cv2.VideoCapture(str(path.absolute()))
     try:
         if not capture.isOpened():
             raise EvaluateError(f"expected a video that OpenCV can open, got {path}")

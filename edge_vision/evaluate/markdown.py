@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edge_vision.core.printable import printable
+
 HEAD = (
     "| condition | events | recall in 100 ms (95 % lower) | delay p95 (best rival) | frame F1 (best rival) "
     "| calls | worst gap | gate p50, p95 | CPU, every frame = 1 |\n"
@@ -25,7 +27,7 @@ def _row(name: str, condition: Mapping[str, Any], gate: str) -> str:
 
     every = condition["methods"]["every_frame"]["cpu_s_per_1000"]
     cells = [
-        f"{name}{'' if condition['constructed'] else ' (clip)'}",
+        f"{printable(name)}{'' if condition['constructed'] else ' (clip)'}",
         str(condition["events"]),
         cell("recall_100ms", f"{_share(mine['recall_100ms'])} ({_share(mine['recall_100ms_lower95'])})"),
         cell("delay_ms_p95", f"{_ms(mine['delay_ms_p95'])} ({_rival(verdict['delay_ms_p95'], _ms)})"),

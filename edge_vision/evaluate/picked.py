@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from edge_vision.core.capture import SourceError, video_path
 from edge_vision.evaluate import pool
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.real_clips import clip_condition, known_clips
@@ -18,7 +19,7 @@ def add_what(parser: argparse.ArgumentParser, names: str, out: str) -> None:
     parser.add_argument(
         "--video",
         action="append",
-        type=lambda text: Path(text).expanduser(),
+        type=video_argument,
         metavar="V",
         help=f"a clip instead of the {names[2:]}; may be repeated",
     )
@@ -35,6 +36,14 @@ def add_what(parser: argparse.ArgumentParser, names: str, out: str) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path(out), help="folder for the results (default: %(default)s)"
     )
+
+
+def video_argument(text: str) -> Path:
+    """A video's path, absolute, as argparse takes it."""
+    try:
+        return video_path(text)
+    except SourceError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _jobs(text: str) -> int:

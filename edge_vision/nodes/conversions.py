@@ -33,6 +33,8 @@ from edge_vision.core.compressed import compressed_frame
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import ENCODINGS, MAX_PIXELS, Frame, check_size, view_image
 from edge_vision.core.ledger import FATES
+from edge_vision.core.printable import printable
+from edge_vision.core.redaction import redact_text
 from edge_vision.core.tick import Tick
 from edge_vision.errors import ImageError
 
@@ -233,17 +235,18 @@ def _motion(text: str | None) -> np.ndarray | None:
 def status_message(
     name: str, hardware_id: str, level: int, text: str, values: dict[str, Any]
 ) -> DiagnosticStatus:
-    """One diagnostic status. A value of None, or that is no number, is told as "unavailable", never as 0."""
-    pairs = [KeyValue(key=key, value=_as_text(value)) for key, value in values.items()]
+    """One diagnostic status, without secrets and control characters; None and NaN become "unavailable"."""
+    pairs = [KeyValue(key=printable(key), value=_as_text(value)) for key, value in values.items()]
+    message = printable(redact_text(" ".join(text.split())))
     return DiagnosticStatus(
-        name=name, hardware_id=hardware_id, level=bytes([level]), message=text, values=pairs
+        name=name, hardware_id=hardware_id, level=bytes([level]), message=message, values=pairs
     )
 
 
 def _as_text(value: Any) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "unavailable"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else printable(redact_text(str(value)))
 
 
 def status_values(status: DiagnosticStatus) -> dict[str, str]:

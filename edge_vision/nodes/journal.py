@@ -8,6 +8,8 @@ from typing import Any
 from rclpy.node import Node
 
 from edge_vision.core.log_lines import JsonLines, LineBudget
+from edge_vision.core.printable import printable
+from edge_vision.core.redaction import redact_text
 
 MESSAGE = "message"
 _LEVELS = {"debug": "DEBUG", "info": "INFO", "warning": "WARN", "error": "ERROR"}
@@ -41,7 +43,7 @@ class Journal:
 
     def say(self, level: str, text: str, event: str = MESSAGE, **values: Any) -> None:
         """Log one line. level: debug, info, warning or error. values: more fields of the JSON line."""
-        text = " ".join(text.split())
+        text = printable(redact_text(" ".join(text.split())))
         self._log(level, text)
         if level == "debug":
             return

@@ -11,6 +11,8 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from edge_vision.core.printable import printable
+from edge_vision.core.redaction import redact_text
 from edge_vision.nodes.journal import Journal
 from edge_vision.nodes.specs import NodeSpec, Param
 
@@ -83,7 +85,7 @@ class Parameters:
                     would_be[given.name] = self._check(self._spec.param(given.name), given.value)
             self._check_all(would_be)
         except ValueError as error:
-            return SetParametersResult(successful=False, reason=str(error))
+            return SetParametersResult(successful=False, reason=printable(redact_text(str(error))))
         return SetParametersResult(successful=True)
 
     def _check(self, param: Param, value: Any) -> Any:

@@ -16,6 +16,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
+from edge_vision.core.printable import one_error, printable_output
 from edge_vision.nodes.base import EdgeNode
 from edge_vision.nodes.link import Hub
 
@@ -25,6 +26,7 @@ LONGEST_END_S = 1.8
 OUT_OF_TIME = "the end took longer than"
 
 
+@printable_output()
 def main(kinds: Sequence[type[EdgeNode]], program: str, args: list[str] | None = None) -> int:
     """Run these nodes until SIGINT or SIGTERM. Returns the exit status."""
     argv = list(sys.argv if args is None else [program, *args])
@@ -35,7 +37,7 @@ def main(kinds: Sequence[type[EdgeNode]], program: str, args: list[str] | None =
         options = _parse(kinds, program, remove_ros_args(argv)[1:])
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # A parameter file that is not there or no YAML, a malformed remapping.
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {one_error(error)}", file=sys.stderr)
         return 2
     try:
         run(kinds, options, stop)

@@ -11,6 +11,7 @@ from sensor_msgs.msg import Image
 from edge_vision.core.capture import Capture, SourceError
 from edge_vision.core.frame import Frame
 from edge_vision.core.health import RateMeter
+from edge_vision.core.redaction import redact_error, redact_url
 from edge_vision.core.running_clock import running_s
 from edge_vision.core.tick import Tick
 from edge_vision.nodes import run, specs
@@ -94,9 +95,9 @@ class SourceNode(EdgeNode):
             except Exception as error:  # A driver can fail in any way; the node tries again and says why.
                 if stop.is_set():
                     return
-                self._trouble = str(error)
+                self._trouble = redact_error(error, self.params["uri"])
                 if not isinstance(error, SourceError):
-                    self._trouble = f"source failed: {error}"
+                    self._trouble = f"source failed: {self._trouble}"
             if self._sent > started_with:
                 backoff_s = FIRST_BACKOFF_S
             if not self._trouble:
@@ -108,9 +109,9 @@ class SourceNode(EdgeNode):
 
     def _play_once(self, stop: threading.Event) -> bool:
         """Play to the end. True when there is nothing more to do."""
-        uri = self.params["uri"]
+        shown_uri = redact_url(self.params["uri"])
         self._enter(stop, "opening")
-        capture = Capture(uri, self.params["open_timeout_ms"], stop.is_set)
+        capture = Capture(self.params["uri"], self.params["open_timeout_ms"], stop.is_set)
         try:
             self._enter(stop, "playing")
             shown = self._play(capture, stop)
@@ -119,15 +120,15 @@ class SourceNode(EdgeNode):
         if stop.is_set():
             return True
         if not capture.kind.ends:
-            raise SourceError(f"source '{uri}' was lost")
+            raise SourceError(f"source '{shown_uri}' was lost")
         if shown == 0:
-            raise SourceError(f"source '{uri}' holds no image that OpenCV can read")
+            raise SourceError(f"source '{shown_uri}' holds no image that OpenCV can read")
         self._trouble = capture.cut_short
         if self._trouble:
             self.log_throttled("error", self._trouble, "cut short")
         if not self.params["loop"]:
             self._enter(stop, "finished")
-            self.journal.say("info", f"end of {uri} after {shown} frames", "finished", frames=shown)
+            self.journal.say("info", f"end of {shown_uri} after {shown} frames", "finished", frames=shown)
         return not self.params["loop"]
 
     def _play(self, capture: Capture, stop: threading.Event) -> int:
@@ -194,7 +195,7 @@ class SourceNode(EdgeNode):
 
     def _stalled(self) -> str:
         """Why no image has come for a while; "" where one has, or where the pipeline is waited for."""
-        still_s, uri, next_s = running_s() - self._moved_s, self.params["uri"], self._next_s
+        still_s, uri, next_s = running_s() - self._moved_s, redact_url(self.params["uri"]), self._next_s
         if still_s < STALLED_S or self._awaits_pipeline:
             return ""
         if self._situation == "opening":
@@ -210,7 +211,7 @@ class SourceNode(EdgeNode):
 
     def status_values(self) -> dict[str, Any]:
         return {
-            "uri": self.params["uri"],
+            "uri": redact_url(self.params["uri"]),
             "stamps": self.params["stamps"],
             "situation": self._situation,
             "trouble": self._trouble or self._stalled(),

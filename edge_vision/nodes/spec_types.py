@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_vision.core.frame import MAX_PIXELS
+from edge_vision.core.redaction import redact_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +15,9 @@ class Param:
     """One parameter of a node.
 
     applies: "live" (acts at once), "configure" (refused while the node is configured, acts when it is
-    configured next) or "start" (read-only). An int is taken where a float is expected. special: a value
-    outside low..high that is allowed too.
+    configured next) or "start" (read-only). An int is taken where a float is expected, and as its digits
+    where free text is: ROS reads `uri:=0` on a command line as a number. special: a value outside low..high
+    that is allowed too.
     """
 
     name: str
@@ -63,8 +65,10 @@ class Param:
 
     def _typed(self, value: Any) -> Any:
         if isinstance(self.default, (list, tuple)):
-            if isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
-                return list(value)
+            if isinstance(value, (list, tuple)) and all(isinstance(v, str) or _is_int(v) for v in value):
+                return [str(v) for v in value]
+        elif isinstance(self.default, str) and not self.choices and _is_int(value):
+            return str(value)
         elif (
             isinstance(self.default, float)
             and isinstance(value, (int, float))
@@ -73,7 +77,12 @@ class Param:
             return float(value)
         elif type(value) is type(self.default):
             return value
-        raise ValueError(f"{self.name}: expected {self.type_name}, got {type(value).__name__} '{value}'")
+        shown = redact_text(str(value))
+        raise ValueError(f"{self.name}: expected {self.type_name}, got {type(value).__name__} '{shown}'")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)

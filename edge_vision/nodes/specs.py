@@ -54,7 +54,8 @@ SOURCE = NodeSpec(
         Param(
             "uri",
             "",
-            "A file, a device (/dev/video0, or 0), an rtsp:// or http:// URL; empty = idle.",
+            "A file, a device (/dev/video0, or 0), an rtsp:// or http:// URL; empty = idle. Logs and status "
+            "mask user info and query values; whoever may read parameters can read them.",
             applies="configure",
         ),
         Param(

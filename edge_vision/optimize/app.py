@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_vision.bundles.store import cache_dir
+from edge_vision.core.printable import one_error, printable_output
 from edge_vision.demo.live import LiveLine
 from edge_vision.errors import EdgeVisionError
 from edge_vision.optimize import explain
@@ -45,6 +46,7 @@ COMMAND = "optimize"
 DEMO_MODEL = "ssdlite_mobilenet_v2_coco"
 
 
+@printable_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit status."""
     options = _parser().parse_args(argv)
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except EdgeVisionError as error:
-        print(f"optimize: {error}", file=sys.stderr)
+        print(f"optimize: {one_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         place = getattr(options, "out", None) or getattr(options, "folder", None)

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edge_vision.core.capture import video_path
 from edge_vision.core.compressed import read_image_file
 from edge_vision.errors import ImageError
 from edge_vision.optimize.errors import OptimizeError
@@ -42,9 +43,9 @@ def clips_of(calibration: str | None, given: Sequence[str]) -> tuple[str, tuple[
 
     A folder of videos stands for them; of several, the first calibrates where no other does.
     """
-    clips = [str(clip.absolute()) for path in given for clip in _clips_in(Path(path).expanduser())]
+    clips = [str(clip) for path in given for clip in _clips_in(video_path(path))]
     if calibration:
-        return str(Path(calibration).expanduser().absolute()), tuple(clips)
+        return str(video_path(calibration)), tuple(clips)
     return (clips[0], tuple(clips[1:])) if len(clips) > 1 else ("", tuple(clips))
 
 
@@ -133,7 +134,7 @@ def _video(path: Path, count: int) -> list[np.ndarray]:
     """Read from the start to the end: seeking lands on other frames, by codec and build."""
     total = _length(path)
     wanted = set(_evenly(range(total), count))
-    capture, pictures = cv2.VideoCapture(str(path)), []
+    capture, pictures = cv2.VideoCapture(str(path.absolute())), []
     try:
         for number in range(total):
             if not capture.grab():
@@ -149,7 +150,7 @@ def _video(path: Path, count: int) -> list[np.ndarray]:
 
 def _length(path: Path) -> int:
     """Frames of a video; counted where its header does not tell."""
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(str(path.absolute()))
     try:
         told = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if told > 0:

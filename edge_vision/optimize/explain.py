@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edge_vision.bundles.schema import nearest
+from edge_vision.core.printable import printable
 from edge_vision.optimize.agreement import SURE
 from edge_vision.optimize.choose import UNMEASURED
 from edge_vision.optimize.errors import OptimizeError
@@ -17,7 +18,7 @@ _HEAD = "{:38} {:>7} {:>7} {:>7} {:>6} {:>7} {:>5} {:>6} {:>5}  {}".format(
 
 def table(report: Mapping[str, Any]) -> str:
     """One line per row: times in ms, ratio to the parent's time, memory and file in MB, cold start in s."""
-    return "\n".join([_HEAD, *(_line(row) for row in report["rows"])])
+    return "\n".join([_HEAD, *(printable(_line(row)) for row in report["rows"])])
 
 
 def _line(row: Mapping[str, Any]) -> str:

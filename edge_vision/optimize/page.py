@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_vision.bundles.store import load_bundle
+from edge_vision.core.printable import printable_lines
 from edge_vision.optimize import explain, pictures, plot
 from edge_vision.optimize.choose import UNMEASURED
 from edge_vision.optimize.report import write_text
@@ -53,7 +54,7 @@ def write_page(folder: Path, report: Mapping[str, Any]) -> Path:
     ]
     head = f"<!doctype html><html lang=en><meta charset=utf-8><title>optimize</title><style>{_STYLE}</style>"
     path = folder / "report.html"
-    write_text(path, head + "\n".join(parts) + "</html>\n")
+    write_text(path, printable_lines(head + "\n".join(parts) + "</html>\n"))
     return path
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_vision.core.printable import one_error, printable_output
 from edge_vision.top.board import Board
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ keys: q quit; left, right (or Tab) another camera; up, down scroll.
 exit codes: 0 a picture was shown, 1 nothing came (--once), 2 wrong arguments or no terminal."""
 
 
+@printable_output(stdout=False)
 def main(args: Sequence[str] | None = None) -> int:
     """Run the view. Returns the exit status."""
     argv = list(sys.argv[1:] if args is None else args)
@@ -59,7 +61,7 @@ def main(args: Sequence[str] | None = None) -> int:
         with listener:
             return (_once if options.once else _live)(options, board, listener, stop)
     except RuntimeError as error:  # A malformed remapping.
-        print(f"top: {error}", file=sys.stderr)
+        print(f"top: {one_error(error)}", file=sys.stderr)
         return 2
 
 

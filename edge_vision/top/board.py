@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from edge_vision.core.printable import printable
 from edge_vision.core.status import Status
 
 # A diagnostics node reports once a second.
@@ -65,12 +66,12 @@ class Board:
         """Take one message. What is not of a pipeline is counted as foreign, and left out."""
         self.messages += 1
         ours: dict[str, dict[str, Status]] = {}
-        for status in statuses:
+        for status in map(_printable, statuses):
             part = status.part
             if part is None:
                 self.foreign += 1
             else:
-                ours.setdefault(status.hardware_id, {})[part] = _printable(status)
+                ours.setdefault(status.hardware_id, {})[part] = status
         for name, parts in ours.items():
             camera = self._cameras.setdefault(name, Camera(name))
             # A whole report replaces the one before: a process that ended is in it no more.
@@ -84,10 +85,11 @@ class Board:
 
 
 def _printable(status: Status) -> Status:
-    """Without control characters: text from the network must not steer the terminal."""
-    values = {_clean(key): _clean(value) for key, value in status.values.items()}
-    return replace(status, name=_clean(status.name), message=_clean(status.message), values=values)
-
-
-def _clean(text: str) -> str:
-    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
+    """With control characters escaped: text from the network must not steer the terminal."""
+    return replace(
+        status,
+        name=printable(status.name),
+        hardware_id=printable(status.hardware_id),
+        message=printable(status.message),
+        values={printable(key): printable(value) for key, value in status.values.items()},
+    )

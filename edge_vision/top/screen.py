@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.segment import Segment, Segments
 from rich.text import Text
 
+from edge_vision.core.printable import printable
 from edge_vision.top.board import Board
 from edge_vision.top.drawing import camera_lines, camera_row
 
@@ -160,4 +161,4 @@ class Screen:
         if waited_s < PATIENCE_S:
             return [Text("waiting for /diagnostics ...")]
         why = nothing_came(self._board, self._wanted, waited_s, self._graph.domain, self._graph.publishers)
-        return [Text(line) for line in why]
+        return [Text(printable(line)) for line in why]

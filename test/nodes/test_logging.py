@@ -11,6 +11,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from model_cases import SSD, bundle_or_skip
+from rcl_interfaces.msg import Log as RosLog
 from ros_cases import (
     ALL,
     AS_SEEN,
@@ -20,6 +21,7 @@ from ros_cases import (
     DiagnosticsNode,
     GateNode,
     Image,
+    SourceNode,
     image_message,
     picture,
     wait_until,
@@ -239,6 +241,23 @@ def test_a_file_that_cannot_be_written_is_told_and_costs_nothing_else(start, rob
     status, _ = robot.status("gate")
     assert status.level == b"\x01" and "json_log: cannot write" in status.message
     assert capfd.readouterr().err.count("json_log: cannot write") == 1
+
+
+def test_a_camera_address_shows_no_secret_anywhere(start, robot, log):
+    """Its password has every character that ends an address for one parser or another."""
+    password = "to/p@s?e#c%40\x1b[31m t"
+    uri = f"rtsp://user:{password}@127.0.0.1:9/live?token=k3y"
+    rosout = robot.listen(RosLog, "/rosout")
+    start([SourceNode, DiagnosticsNode], {"source": {"uri": uri, "open_timeout_ms": 300}}, log.ros_args)
+    diagnostics = robot.listen(DiagnosticArray, "/diagnostics")
+    status, _ = robot.status("source", lambda status, values: values["situation"] == "waiting")
+    robot.wait(lambda: any(one.name == "source" for message in diagnostics for one in message.status), "it")
+    robot.wait(lambda: any("***" in one.msg for one in rosout), "the error on /rosout")
+    wait_until(lambda: any("***" in one["text"] for one in log.json), "the error in the JSON log")
+    shown = "\n".join([str(status), *map(str, diagnostics), *map(str, rosout), *log.text, str(log.json)])
+    assert "rtsp://***@127.0.0.1:9/live?token=***" in shown
+    assert not any(part in shown for part in (password, "to/p", "k3y", "\x1b", "x1b", "user"))
+    assert robot.get("source", "uri") == uri, "the parameter keeps its value"
 
 
 def test_a_healthy_run_logs_its_start_its_modes_and_its_end_alone(start, robot, log):

@@ -18,7 +18,7 @@ BAD_STARTS = [
     (GateNode, "image_transport", "theora", "one of raw, compressed, got 'theora'"),
     (GateNode, "autostart", 3, "BOOL"),
     (GateNode, "max_rate_hz", float("nan"), "nan"),
-    (SourceNode, "uri", 5, "string"),
+    (SourceNode, "uri", 5.5, "string"),
     (SourceNode, "stamps", "now", "one of clock, media"),
 ]
 
@@ -34,6 +34,15 @@ def test_a_bad_start_value_gives_way_to_the_default_and_is_told(start, robot, ki
     assert status.level == b"\x01" and "parameter refused" in status.message, status
     assert name in status.message and needle in status.message
     assert running[node].state == "active"
+
+
+def test_digits_on_the_command_line_are_taken_as_text(start, robot):
+    """ROS reads them as an integer; /dev/video987 is a device that no machine has."""
+    ros_args = ["-p", "uri:=987", "-p", "frame_id:=7", "-p", "open_timeout_ms:=300"]
+    running = start([SourceNode], ros_args=ros_args)
+    assert running["source"].params["uri"] == "987" and running["source"].params["frame_id"] == "7"
+    status, _ = robot.status("source", lambda status, values: values["situation"] == "waiting")
+    assert "device '987' cannot be opened" in status.message and "refused" not in status.message
 
 
 def test_bad_values_from_a_parameter_file(start, robot, tmp_path):

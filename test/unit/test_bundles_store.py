@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_vision.bundles import cache_dir, dump_manifest, list_bundles, load_bundle
+from edge_vision.bundles.__main__ import main
 from edge_vision.bundles.manifest import GraphSpec, Manifest
 from edge_vision.bundles.recipes import RECIPES
 from edge_vision.errors import BundleError
@@ -100,6 +101,16 @@ def test_a_missing_file_is_named(tmp_path: Path, file: str) -> None:
     assert f"{folder / file}: expected a file, got nothing there" in refused(folder)
     (folder / file).mkdir()
     assert f"{folder / file}: expected a file, got something else" in refused(folder)
+
+
+def test_a_description_does_not_steer_the_terminal(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_bundle(cache / "bundles" / "mine")
+    shown = replace(manifest("mine"), description="good \x1b[2J\u202e\n  other  detector")
+    (folder / "bundle.yaml").write_text(dump_manifest(shown))
+    assert main(["list"]) == 0 and main(["show", "mine"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "\u202e" not in out and "\n  other" not in out
+    assert r"good \u001b[2J\u202e\n  other" in out
 
 
 @pytest.mark.parametrize("file", ["labels.txt", "model.onnx", "bundle.yaml"])

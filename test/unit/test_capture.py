@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import http.server
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
+from edge_vision.bundles.importer.run import read_picture
 from edge_vision.bundles.store import cache_dir
 from edge_vision.core.capture import DEFAULT_FPS_HZ, Capture, SourceError, SourceKind, source_kind
+from edge_vision.evaluate import clips as evaluate_clips
+from edge_vision.optimize import clips as optimize_clips
 
 
 @pytest.mark.parametrize(
@@ -16,9 +26,13 @@ from edge_vision.core.capture import DEFAULT_FPS_HZ, Capture, SourceError, Sourc
         ("0", SourceKind("device", 0)),
         ("12", SourceKind("device", 12)),
         ("/dev/video0", SourceKind("device", "/dev/video0")),
-        ("clip.avi", SourceKind("file", "clip.avi")),
+        ("clip.avi", SourceKind("file", str(Path.cwd() / "clip.avi"))),
+        ("14:05:09.mp4", SourceKind("file", str(Path.cwd() / "14:05:09.mp4"))),
+        ("/a/front%20door.mp4", SourceKind("file", "/a/front%20door.mp4")),
+        ("²", SourceKind("file", str(Path.cwd() / "²"))),
         ("/a/clip.avi", SourceKind("file", "/a/clip.avi")),
         ("file:///a/clip.avi", SourceKind("file", "/a/clip.avi")),
+        ("FILE://LocalHost/a/front%20door%2526.mp4", SourceKind("file", "/a/front door%26.mp4")),
         ("rtsp://cam/1", SourceKind("stream", "rtsp://cam/1")),
         ("http://cam/mjpeg", SourceKind("stream", "http://cam/mjpeg")),
     ],
@@ -40,7 +54,7 @@ def clip(tmp_path):
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_a_file_is_read_to_its_end(clip, scheme):
-    capture = Capture(f"{scheme}{clip}")
+    capture = Capture(f"{scheme}{clip}".replace(" ", "%20" if scheme else " "))
     assert (capture.fps_hz, capture.frames, capture.kind.ends) == (20.0, 5, True)
     images = []
     while (image := capture.read()) is not None:
@@ -51,6 +65,53 @@ def test_a_file_is_read_to_its_end(clip, scheme):
     assert capture.read() is None
     capture.close()
     assert capture.read() is None
+
+
+@pytest.mark.parametrize("name", ["14:05:09.avi", "front%20door.avi", "a:b@c?d=e#f.avi"])
+def test_a_relative_file_name_that_resembles_an_address_is_played(clip, monkeypatch, name):
+    shutil.copy(clip, clip.with_name(name))
+    monkeypatch.chdir(clip.parent)
+    assert Capture(name).read() is not None
+    assert Capture((clip.parent / name).as_uri()).read() is not None
+    assert next(evaluate_clips.read_clip(Path(name))) is not None
+    assert len(optimize_clips._video(Path(name), 3)) == 3
+    assert read_picture(Path(name)) is not None
+
+
+def test_a_file_of_another_host_is_refused():
+    with pytest.raises(SourceError, match=r"file:///path.*'file://\*\*\*@nas/a.mp4'.*plain path") as caught:
+        Capture("file://me:secret@nas/a.mp4")
+    assert "secret" not in str(caught.value)
+
+
+class _Playlist(http.server.BaseHTTPRequestHandler):
+    """An HLS playlist whose only segment is missing: FFmpeg names the segment's whole address."""
+
+    def do_GET(self):
+        found = self.path.startswith("/a.m3u8")
+        text = b"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nsegment.ts\n#EXT-X-ENDLIST\n" if found else b""
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Type", "application/vnd.apple.mpegurl")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_neither_the_error_nor_ffmpeg_shows_a_password():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Playlist)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    uri = f"http://user:pass%2Fword@127.0.0.1:{server.server_port}/a.m3u8?token=tell"
+    code = "import sys\nfrom edge_vision.core.capture import Capture\nCapture(sys.argv[1])"
+    try:
+        # In a process of its own: FFmpeg writes past Python, and its log level is one of the process.
+        done = subprocess.run([sys.executable, "-c", code, uri], capture_output=True, text=True, timeout=60)
+    finally:
+        server.shutdown()
+    assert done.returncode == 1 and "stream 'http://***@127.0.0.1:" in done.stderr
+    assert "pass%2Fword" not in done.stderr and "tell" not in done.stderr
 
 
 def test_the_home_folder(clip, monkeypatch):

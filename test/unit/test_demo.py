@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from edge_vision.core.capture import Capture, SourceError
 from edge_vision.core.detections import Detections
+from edge_vision.core.printable import printable_output
 from edge_vision.core.resources import ProcessUsage
 from edge_vision.demo import app, process
 from edge_vision.demo.facts import hash_of, machine, versions, write_json
@@ -221,6 +223,24 @@ def test_detections_file(tmp_path: Path) -> None:
     }
 
 
+def test_the_live_line_shows_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    with printable_output():
+        LiveLine().end("loading \x1b[2Ja\rb\nc")
+    assert capsys.readouterr().out == "loading \\u001b[2Ja\\rb\\nc\n"
+
+
+def test_the_results_of_a_stream_show_no_secret(tmp_path: Path) -> None:
+    uri = "rtsp://user:pa@ss@camera/1?token=tell"
+    with contextlib.ExitStack() as stack:
+        child = PipelineProcess(["--help", "--source", uri], tmp_path / "log")
+        stack.callback(child.stop)
+        summary = summarise(played(), child, uri, True)
+    labels = {**summary, "labels": {"a\nResults: \x1b": 1}, "first_detection_s": 1.0}
+    assert "a\\nResults: \\u001b" in last_words(labels, [])
+    assert summary["source"] == "rtsp://***@camera/1?token=***" == summary["command"][-1]
+    assert "pa@ss" not in json.dumps(summary) and "tell" not in json.dumps(summary)
+
+
 def test_summary_and_last_words(child: PipelineProcess, clip: Path) -> None:
     child.measure()
     summary = json.loads(json.dumps(summarise(played(), child, str(clip), True)))
@@ -233,6 +253,7 @@ def test_summary_and_last_words(child: PipelineProcess, clip: Path) -> None:
     assert summary["video_sha256"] == hash_of(clip) and len(summary["video_sha256"]) == 64
     assert summary["labels"] == {"person": 2, "car": 1}
     assert summary["rss_peak_mb"] > 0
+    assert summarise(played(), child, clip.as_uri(), True)["video_sha256"] == hash_of(clip)
     text = last_words({**summary, "first_detection_s": 1.0}, [clip])
     assert "5 frames came in: 3 inferred, 2 gated, 0 still in flight" in text and "make demo SOURCE=" in text
 

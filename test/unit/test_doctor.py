@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from sysfs_cases import plant, write
 
+from edge_vision.core.printable import printable_lines
 from edge_vision.core.status import Status
 from edge_vision.doctor import dds, machine
 from edge_vision.doctor.check import ERROR, INSTALLATION, OK, UNKNOWN, WARN, Check, document, exit_code
@@ -54,6 +56,16 @@ def test_a_check_is_one_line_for_grep_and_wrapped_on_a_terminal(monkeypatch) -> 
     assert any("\033[33mWARN" in line for line in wrapped)
     monkeypatch.setenv("NO_COLOR", "1")
     assert not any("\033" in line for line in lines([long], terminal=True))
+
+
+def test_neither_text_nor_json_shows_secrets_or_control_characters() -> None:
+    bad = "rtsp://user:secret@camera/1 \x1b[31m\x9b2J\u202e"
+    found = [Check(INSTALLATION, bad, OK, bad, {"uri": bad, "lines": [bad]})]
+    text = "\n".join(lines(found))
+    document_text = printable_lines(json.dumps(document(found), ensure_ascii=False, indent=1))
+    for shown in (text, document_text):
+        assert "secret" not in shown and not set(shown) & set("\x1b\x9b\u202e") and r"\u001b[31m" in shown
+    assert json.loads(document_text)["checks"][0]["values"]["lines"] == [bad.replace("user:secret", "***")]
 
 
 def test_the_json_is_as_documented() -> None:

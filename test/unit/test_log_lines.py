@@ -48,6 +48,18 @@ def test_one_object_per_line_with_its_time(tmp_path: Path) -> None:
     assert second == {"time": "2023-11-14T22:13:21.000000Z", "path": "/x", "none": None}
 
 
+def test_neither_secrets_nor_control_characters_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    uri = "rtsp://user:secret@camera/1?token=secret"
+    JsonLines(str(path)).write(
+        0, {"text": f"lost {uri}", "more": [{"uri": uri}], "bad": "\x1b\x7f\x9b\u202e"}
+    )
+    text = path.read_text("utf-8")
+    assert "secret" not in text and text.rstrip("\n").isprintable()
+    (line,) = read(path)
+    assert line["bad"] == "\x1b\x7f\x9b\u202e" and line["more"] == [{"uri": "rtsp://***@camera/1?token=***"}]
+
+
 def test_a_file_that_is_rotated_away_is_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     lines = JsonLines(str(path))

@@ -11,6 +11,7 @@ import pytest
 from model_cases import clip_or_skip
 from optimize_cases import pictures
 
+from edge_vision.core.capture import SourceError
 from edge_vision.optimize.clips import check_apart, clips_of, read_clip, store, stored, tiles
 from edge_vision.optimize.errors import OptimizeError
 
@@ -47,6 +48,16 @@ def test_pictures_are_taken_evenly_over_a_real_clip() -> None:
 def test_too_little_to_calibrate_on_is_refused(tmp_path: Path, frames: list, told: str) -> None:
     with pytest.raises(OptimizeError, match=told):
         read_clip(video(tmp_path / "clip.avi", frames), 16)
+
+
+def test_addresses_of_clips(tmp_path: Path) -> None:
+    """file:// is percent-encoded; a stream is refused without showing its password."""
+    assert clips_of("~/c.mp4", [(tmp_path / "front door.mp4").as_uri()]) == (
+        str(Path("~/c.mp4").expanduser()),
+        (str(tmp_path / "front door.mp4"),),
+    )
+    with pytest.raises(SourceError, match=r"got the address 'rtsp://\*\*\*@camera/1': record it"):
+        clips_of(None, ["rtsp://user:secret@camera/1"])
 
 
 @pytest.mark.parametrize("name", ["nothing.mp4", "text.mp4", "folder"])

@@ -19,7 +19,7 @@ from rich.console import Console
 from edge_vision.core.status import Status
 from edge_vision.top import app
 from edge_vision.top.board import SILENT_S, Board
-from edge_vision.top.drawing import camera_lines
+from edge_vision.top.drawing import camera_lines, camera_row
 from edge_vision.top.screen import Screen, nothing_came, once_lines
 from edge_vision.top.terminal import Keyboard, named_keys
 
@@ -188,9 +188,11 @@ def test_statuses_of_others_are_left_out() -> None:
 
 def test_text_from_outside_does_not_steer_the_terminal() -> None:
     bad = "\x1b[2J\x1b]0;title\x07\r\nnext"
-    (camera,) = board_with([Status("gate", "/", 1, bad, {"last_reason": bad, "gate.mode": bad})]).cameras
+    values = {"last_reason": bad, "gate.mode": bad}
+    (camera,) = board_with([Status(f"{bad}/gate", f"/{bad}", 1, bad, values)]).cameras
     text = "\n".join(drawn(list(camera_lines(camera, 100.0)), width=200))
-    assert not set(text) & set("\x1b\x07\r") and "?[2J" in text
+    text += camera_row(camera, 100.0, True).plain
+    assert not set(text) & set("\x1b\x07\r") and text.count(r"\u001b[2J") > 2
 
 
 def test_ten_cameras_in_a_list_and_one_in_full() -> None:

@@ -20,6 +20,7 @@ from edge_vision.bundles.importer.run import (
     workspace,
     write_draft,
 )
+from edge_vision.core.printable import printable
 from edge_vision.errors import BundleError
 from edge_vision.output_folder import check_inputs
 
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _question(text: str) -> str:
     try:
-        return input(text)
+        return input(printable(text))
     except EOFError:
         raise BundleError("expected an answer, got the end of the input; nothing was written") from None
 
@@ -76,7 +77,8 @@ def _show(file: Path, draft: Draft) -> None:
 
 
 def _table(titles: Sequence[str], rows: Sequence[Row]) -> None:
-    cells = [titles, *((row.what, row.value, row.option, row.why) for row in rows)]
+    texts = [titles, *((row.what, row.value, row.option, row.why) for row in rows)]
+    cells = [[printable(text) for text in line] for line in texts]
     # A long cell must not push the others out of sight: it only makes its own line longer.
     widths = [min(max(len(line[i]) for line in cells), limit) for i, limit in enumerate((12, 54, 24, 80))]
     for line in cells:
@@ -84,7 +86,7 @@ def _table(titles: Sequence[str], rows: Sequence[Row]) -> None:
 
 
 def _show_trial(trial: Trial, path: Path) -> None:
-    print("\n".join(trial.lines))
+    print("\n".join(map(printable, trial.lines)))
     if trial.picture is not None:
         if not cv2.imwrite(str(path), trial.picture):
             raise BundleError(f"{path}: expected a file that can be written, got none")

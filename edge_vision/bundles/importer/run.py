@@ -164,7 +164,7 @@ def read_picture(path: Path) -> np.ndarray:
     except ImageError as error:
         if error.reason == "too_large":
             raise BundleError(f"{path}: {error}") from None
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(str(path.absolute()))
     _, image = capture.read()
     capture.release()
     if image is None:

@@ -15,8 +15,10 @@ from edge_vision.backends import BackendRequest, open_session
 from edge_vision.bundles.manifest import NAME_PATTERN
 from edge_vision.bundles.place import check_replaceable
 from edge_vision.bundles.store import Bundle, load_bundle
+from edge_vision.core.capture import video_path
 from edge_vision.core.cascade import Stage, stage_of
 from edge_vision.core.classifier import Classifier
+from edge_vision.core.printable import printable
 from edge_vision.demo.live import LiveLine
 from edge_vision.evaluate import plot
 from edge_vision.evaluate.errors import EvaluateError
@@ -109,7 +111,8 @@ def _name(text: str) -> str:
 def fit_cascade(options: argparse.Namespace) -> int:
     """Run it. Raises EdgeVisionError; a Ctrl-C leaves what the teacher found in the cache."""
     _check_videos(options.video, options.held_out)
-    claim(options.out, "fit-cascade", ("report.json", "curve.png"), (*options.video, *options.held_out))
+    inputs = map(_identity, (*options.video, *options.held_out))
+    claim(options.out, "fit-cascade", ("report.json", "curve.png"), inputs)
     check_replaceable(options.out / options.name)
     check_inputs(options.out / options.name, (options.base, options.teacher))
     wish = run.Wish(options.recall, options.confidence, options.look_share)
@@ -138,13 +141,18 @@ def fit_cascade(options: argparse.Namespace) -> int:
 
 
 def _check_videos(videos: list[str], held_out: list[str]) -> None:
-    both = {os.path.realpath(video) for video in videos} & {os.path.realpath(video) for video in held_out}
+    both = {_identity(video) for video in videos} & {_identity(video) for video in held_out}
     if both:
         raise EvaluateError(
             f"expected other clips to be held out, got {both.pop()} among those to fit on: leave it out"
         )
     if len({os.path.basename(video) for video in (*videos, *held_out)}) < len(videos) + len(held_out):
         raise EvaluateError("expected videos of different file names, as the figures are named by them")
+
+
+def _identity(video: str) -> str:
+    """The file behind a path or file:// address; a scene as it is."""
+    return video if video.startswith(run.SCENE) else os.path.realpath(video_path(video))
 
 
 def _played(
@@ -183,7 +191,7 @@ def _leave(out: Path, bundle: Bundle, fitted: run.Fitted, figures: dict[str, Any
     )
     for kind in ("calibration_blocks", "held_out"):
         for name, one in figures["played"][kind].items():
-            print(_line(f"{name}, {kind.replace('_', ' ')}", one))
+            print(printable(_line(f"{name}, {kind.replace('_', ' ')}", one)))
     report = out / "report.json"
     report.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n")
     files = [bundle.folder, report]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edge_vision.bundles.store import Bundle, sha256_of
+from edge_vision.core.capture import video_path
 from edge_vision.core.cascade import Stage
 from edge_vision.core.specs import StageSpec
 from edge_vision.demo.live import LiveLine
@@ -67,7 +68,7 @@ SCENE = "scene:"
 def clip_of(video: str, teacher: Teacher, line: LiveLine) -> Clip:
     """Have the teacher look at every frame, or take what it found from the cache. Raises EdgeVisionError."""
     scene = video.startswith(SCENE)
-    path = Path(video).expanduser()
+    path = Path(video) if scene else video_path(video)
     condition = by_name(video.removeprefix(SCENE)) if scene else clip_condition(path)
     name = condition.name if scene else path.name
     sha256 = condition.make().fingerprint() if scene else sha256_of(path)
