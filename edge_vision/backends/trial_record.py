@@ -1,0 +1,68 @@
+"""Which graphs have loaded and run on this device before: one file of hashes in the cache.
+
+It can only be wrong in one way that matters, a hash too many, and who can write to the cache can do more than
+that. All else that is wrong with the file costs another trial.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+import threading
+from pathlib import Path
+
+from edge_vision.bundles.store import cache_dir
+
+MAX_KEYS = 500
+_MAX_BYTES = MAX_KEYS * 65
+_LOCK = threading.Lock()
+_HERE: set[str] = set()
+"""What passed in this process: where the file cannot be written, a process tries a graph once."""
+
+
+def record_file() -> Path:
+    """Where the hashes are kept, one a line, the newest last."""
+    return cache_dir() / "trials"
+
+
+def passed(key: str) -> bool:
+    """Whether a trial with this key, 64 hex digits, was passed."""
+    return key in _HERE or key in _read(record_file())
+
+
+def add(key: str) -> None:
+    """Record a trial that was passed. The file is replaced as a whole; a full disk loses the record."""
+    file = record_file()
+    with _LOCK:
+        _HERE.add(key)
+        keys = [*(kept for kept in _read(file) if kept != key), key][-MAX_KEYS:]
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _replace(file, "".join(f"{kept}\n" for kept in keys))
+
+
+def _read(file: Path) -> list[str]:
+    """The hashes; none where the file is not one that `add` wrote."""
+    try:
+        if not file.is_file():  # A FIFO would never end.
+            return []
+        with file.open("rb") as opened:
+            data = opened.read(_MAX_BYTES + 1)
+    except OSError:
+        return []
+    lines = data.decode("latin-1").split("\n")
+    sound = len(data) <= _MAX_BYTES and all(re.fullmatch("[0-9a-f]{64}", line) for line in lines[:-1])
+    return lines[:-1] if sound and not lines[-1] else []
+
+
+def _replace(file: Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=".trials-", delete=False) as out:
+        try:
+            out.write(text)
+            out.flush()
+            os.replace(out.name, file)
+        except BaseException:
+            Path(out.name).unlink(missing_ok=True)
+            raise
