@@ -193,9 +193,16 @@ def _measured_apart(bundle: Bundle, names: Sequence[str], request: BackendReques
     arguments += ["--device", request.device, "--precision", request.precision]
     arguments += ["--threads", str(request.threads), "--names", *names]
     command = python_command("edge_vision.backends.choice", *arguments)
-    settings = {"stdin": subprocess.DEVNULL, "env": child_environment(), "timeout": TIME_LIMIT_S}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", **settings)
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=child_environment(),
+            timeout=TIME_LIMIT_S,
+        )
     except subprocess.TimeoutExpired:
         raise _Ended(f"the measuring process did not end within {TIME_LIMIT_S:.0f} s") from None
     except OSError as error:

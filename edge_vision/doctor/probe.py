@@ -40,9 +40,14 @@ class Answer:
 def ask(*arguments: str, timeout_s: float = PATIENCE_S) -> Answer:
     """Run a probe and wait for it."""
     command = python_command("edge_vision.doctor.probe", *arguments)
-    settings = {"env": child_environment(), "stdin": subprocess.DEVNULL, "timeout": timeout_s}
     try:
-        done = subprocess.run(command, capture_output=True, **settings)
+        done = subprocess.run(
+            command,
+            env=child_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout_s,
+        )
     except subprocess.TimeoutExpired as error:
         return Answer(_findings(error.stdout or b""), f"no answer within {timeout_s:.0f} s", True)
     return Answer(_findings(done.stdout), _ending(done.returncode, done.stderr))
