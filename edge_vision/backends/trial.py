@@ -78,6 +78,8 @@ def try_graph(
     key = _key(sha256 or sha256_of(graph), place, request, options)
     if trial_record.passed(key):
         return
+    if (reason := trial_record.refused(key)) is not None:
+        raise GraphRefused(reason)
     order = {
         "kind": "graph",
         "backend": place,
@@ -86,7 +88,12 @@ def try_graph(
         "shapes": dict(shapes or {}),
     }
     limits = _Limits(backend.load_limit_s, RUN_LIMIT_S, _memory_limit(graph))
-    if _answer(order, limits, f"expected a graph that loads and runs on {backend.name}").get("ran"):
+    try:
+        answer = _answer(order, limits, f"expected a graph that loads and runs on {backend.name}")
+    except GraphRefused as error:
+        trial_record.refuse(key, str(error))
+        raise
+    if answer.get("ran"):
         trial_record.add(key)
 
 

@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 from edge_vision.bundles.store import cache_dir
@@ -20,6 +21,10 @@ _MAX_BYTES = MAX_KEYS * 65
 _LOCK = threading.Lock()
 _HERE: set[str] = set()
 """What passed in this process: where the file cannot be written, a process tries a graph once."""
+
+REFUSAL_S = 60.0
+"""For this long a refused graph is not tried again: one load may ask for it several times."""
+_REFUSED: dict[str, tuple[float, str]] = {}
 
 
 def record_file() -> Path:
@@ -41,6 +46,21 @@ def add(key: str) -> None:
         with contextlib.suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
             _replace(file, "".join(f"{kept}\n" for kept in keys))
+
+
+def refuse(key: str, reason: str) -> None:
+    """Remember a refusal, in this process and for a while."""
+    now_s = time.monotonic()
+    with _LOCK:
+        for old in [one for one, (at_s, _) in _REFUSED.items() if now_s - at_s > REFUSAL_S]:
+            del _REFUSED[old]
+        _REFUSED[key] = now_s, reason
+
+
+def refused(key: str) -> str | None:
+    """The reason of a refusal a short while ago, None where there was none."""
+    at_s, reason = _REFUSED.get(key, (float("-inf"), ""))
+    return reason if time.monotonic() - at_s <= REFUSAL_S else None
 
 
 def _read(file: Path) -> list[str]:

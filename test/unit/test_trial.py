@@ -31,6 +31,7 @@ def graph(tmp_path, monkeypatch):
     install_harmful_backends(tmp_path / "site", monkeypatch)
     monkeypatch.setenv("EDGE_VISION_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(trial_record, "_HERE", set())
+    monkeypatch.setattr(trial_record, "_REFUSED", {})
     return mean_graph(tmp_path / "model.onnx")
 
 
@@ -144,6 +145,16 @@ def test_a_record_that_cannot_be_written_costs_only_the_record(graph, monkeypatc
     try_graph(make_backend("harmless"), graph, REQUEST)
     monkeypatch.setattr(trial.subprocess, "Popen", lambda *a, **k: pytest.fail("tried again"))
     try_graph(make_backend("harmless"), graph, REQUEST)
+
+
+def test_a_refused_graph_is_not_tried_again_at_once(graph, monkeypatch):
+    with pytest.raises(GraphRefused) as first:
+        try_graph(make_backend("aborts"), graph, REQUEST)
+    monkeypatch.setattr(trial.subprocess, "Popen", lambda *a, **k: pytest.fail("tried again"))
+    with pytest.raises(GraphRefused) as second:
+        try_graph(make_backend("aborts"), graph, REQUEST)
+    assert str(first.value) == str(second.value)
+    monkeypatch.undo()
 
 
 def test_an_error_of_the_runtime_is_passed_on_as_it_is(graph):
