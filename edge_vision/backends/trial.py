@@ -38,7 +38,7 @@ from edge_vision.errors import BackendError, EdgeVisionError, GraphRefused
 FORMAT = 1
 RUN_LIMIT_S = 30.0
 READ_LIMIT_S = 120.0
-MEMORY_LIMIT_BYTES = 4 << 30
+MEMORY_LIMIT_BYTES = 8 << 30
 """Of the child, for a small graph; what the file has is added eight times."""
 _SHARE_OF_AVAILABLE = 0.8
 _POLL_MS = 50
@@ -73,7 +73,7 @@ def try_graph(
     which are 1 where they are not given. Raises GraphRefused for a graph that kills the process or exceeds a
     limit, and what the backend raises for one that it cannot load; not for a run that fails in order.
     """
-    place = f"{type(backend).__module__}:{type(backend).__qualname__}"
+    place = _place(backend)
     options = {name: value for name, value in request.options.items() if name != "rebuild"}
     key = _key(sha256 or sha256_of(graph), place, request, options)
     if trial_record.passed(key):
@@ -84,7 +84,7 @@ def try_graph(
         "kind": "graph",
         "backend": place,
         "graph": str(graph),
-        "request": [request.device, request.precision, request.threads, dict(request.options)],
+        "request": _plain(request),
         "shapes": dict(shapes or {}),
     }
     limits = _Limits(backend.load_limit_s, RUN_LIMIT_S, _memory_limit(graph))
@@ -95,6 +95,24 @@ def try_graph(
         raise
     if answer.get("ran"):
         trial_record.add(key)
+
+
+def build_engine(
+    backend: Backend, graph: Path, request: BackendRequest, gpu: tuple[str, ...]
+) -> dict[str, Any]:
+    """Have a child process build and keep the engine of a graph. Returns bytes, built and note, see `Kept`.
+
+    Raises what `TensorRtBackend.engine` raises, and GraphRefused.
+    """
+    order = {
+        "kind": "engine",
+        "backend": _place(backend),
+        "graph": str(graph),
+        "request": _plain(request),
+        "gpu": gpu,
+    }
+    limits = _Limits(backend.load_limit_s, RUN_LIMIT_S, _memory_limit(graph))
+    return _answer(order, limits, f"expected a graph that {backend.name} can build an engine of")
 
 
 def try_reading(path: Path) -> None:
@@ -108,6 +126,15 @@ def try_reading(path: Path) -> None:
         raise
     except EdgeVisionError:
         return
+
+
+def _place(backend: Backend) -> str:
+    return f"{type(backend).__module__}:{type(backend).__qualname__}"
+
+
+def _plain(request: BackendRequest) -> list[Any]:
+    """The arguments of an equal request."""
+    return [request.device, request.precision, request.threads, dict(request.options)]
 
 
 def _key(sha256: str, place: str, request: BackendRequest, options: Mapping[str, Any]) -> str:

@@ -38,13 +38,25 @@ def _limit(order: Mapping[str, Any]) -> None:
 
 
 def _graph(order: Mapping[str, Any], answer: _Answer) -> None:
+    backend, request = _backend_and_request(order)
+    session = backend.load(Path(order["graph"]), request)
+    answer(loaded=True)
+    answer(done=True, ran=_ran(session, order["shapes"]))
+
+
+def _backend_and_request(order: Mapping[str, Any]) -> tuple[Any, Any]:
     from edge_vision.backends.base import BackendRequest
 
     module, _, name = order["backend"].partition(":")
-    backend = getattr(importlib.import_module(module), name)()
-    session = backend.load(Path(order["graph"]), BackendRequest(*order["request"]))
-    answer(loaded=True)
-    answer(done=True, ran=_ran(session, order["shapes"]))
+    return getattr(importlib.import_module(module), name)(), BackendRequest(*order["request"])
+
+
+def _engine(order: Mapping[str, Any], answer: _Answer) -> None:
+    from edge_vision.backends.cuda_driver import GpuIdentity
+
+    backend, request = _backend_and_request(order)
+    kept = backend.engine(Path(order["graph"]), request, GpuIdentity(*order["gpu"]))
+    answer(done=True, bytes=len(kept.engine), built=kept.built, note=kept.note)
 
 
 def _ran(session: Any, shapes: Mapping[str, list[int]]) -> bool:
@@ -74,7 +86,7 @@ def _file(order: Mapping[str, Any], answer: _Answer) -> None:
     answer(done=True)
 
 
-_KINDS = {"graph": _graph, "file": _file}
+_KINDS = {"graph": _graph, "engine": _engine, "file": _file}
 
 
 def main() -> int:
