@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_vision.bundles import cache_dir, dump_manifest, list_bundles, load_bundle
+from edge_vision.bundles import cache_dir, dump_manifest, list_bundles, load_bundle, store
 from edge_vision.bundles.manifest import GraphSpec, Manifest
 from edge_vision.bundles.recipes import RECIPES
 from edge_vision.errors import BundleError
@@ -243,3 +243,18 @@ def test_a_graph_of_openvino_names_its_weights(tmp_path: Path, old: str, new: st
     assert old in text
     manifest.write_text(text.replace(old, new))
     assert needle in refused(folder)
+
+
+def test_a_file_of_20_gb_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sparse file takes no room, and claims any size."""
+    bundle = load_bundle(str(write_bundle(tmp_path / "mine")))
+    hashed: list[Path] = []
+    real = store.sha256_of
+    monkeypatch.setattr(store, "sha256_of", lambda path: hashed.append(path) or real(path))
+    for graph, file in ((bundle.manifest.graphs[0], "model.onnx"), (bundle.manifest.graphs[2], "model.bin")):
+        os.truncate(tmp_path / "mine" / file, 20 * 10**9)
+        with pytest.raises(BundleError, match=rf"{file}: expected at most 2.1 GB, got 20.0 GB"):
+            bundle.verify(graph)
+    assert [path.name for path in hashed] == ["model.xml"], "which is sound"

@@ -17,10 +17,13 @@ from edge_vision.backends import BackendRequest, make_backend, open_session, tri
 from edge_vision.backends.choice import check_agreement, choose
 from edge_vision.backends.keeper import ModelKeeper, ModelWish
 from edge_vision.backends.plugins import imported_plugins
-from edge_vision.backends.trial import try_graph, try_reading
+from edge_vision.backends.trial import try_graph
+from edge_vision.bundles.__main__ import main
+from edge_vision.bundles.importer import probe as importer_probe
 from edge_vision.bundles.store import cache_dir, load_bundle
 from edge_vision.core.detector import Detector
 from edge_vision.errors import BackendError, GraphRefused
+from edge_vision.optimize.source import source_bundle
 
 REQUEST = BackendRequest()
 
@@ -207,13 +210,31 @@ def test_open_session_skips_what_auto_has_just_refused(bundle, monkeypatch):
         open_session(bundle, "auto", BackendRequest(threads=1), fallback=())
 
 
-def test_a_file_that_the_importer_cannot_survive_is_refused(graph, tmp_path):
-    """A package `onnx` that dies stands for a parser that the file kills."""
+@pytest.fixture
+def deadly_onnx(graph, tmp_path):
+    """Children have a package `onnx` that dies: it stands for a parser that the file kills."""
     broken = tmp_path / "site" / "onnx"
     broken.mkdir()
     (broken / "__init__.py").write_text("import os\nos.abort()\n")
+    return graph
+
+
+def test_the_importer_reports_a_file_that_kills_its_parser(deadly_onnx, tmp_path, capsys):
+    assert main(["import", str(deadly_onnx), "--out", str(tmp_path / "out"), "--yes"]) == 1
+    told = capsys.readouterr().err
+    assert "error: " in told and "model.onnx: expected a model file" in told and "SIGABRT" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_optimizer_reports_a_file_that_kills_its_parser(bundle, deadly_onnx, tmp_path):
     with pytest.raises(GraphRefused, match=r"model\.onnx: expected a model file .* was killed by SIGABRT"):
-        try_reading(graph)
+        source_bundle(SSD, tmp_path / "source")
+
+
+def test_the_importer_tries_the_graph_on_the_next_backend(bundle, monkeypatch):
+    monkeypatch.setattr(importer_probe, "backends_for", lambda kind: ["segfaults", "onnxruntime"])
+    found = importer_probe.probe_graph(bundle.folder / "model.onnx", "onnx", (), bundle.folder)
+    assert found.backend.startswith("onnxruntime ") and found.values
 
 
 def test_the_child_ends_with_its_parent(graph):
