@@ -7,7 +7,7 @@ import platform
 import sys
 from pathlib import Path
 
-_RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "litert", "nvidia", "cuda", "qnn")
+_RUNTIMES = ("onnx", "openvino", "tensorrt", "litert", "nvidia", "cuda", "qnn")
 
 
 def runtime_packages() -> list[str]:

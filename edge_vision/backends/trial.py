@@ -116,8 +116,12 @@ def build_engine(
 
 
 def try_reading(path: Path) -> None:
-    """Have a child process read a model file as the importer does. Raises GraphRefused where that kills the
-    process or exceeds a limit, and nothing for a file that is refused in order."""
+    """Have a child process read a model file as the importer does, unless that went well before. Raises
+    GraphRefused where that kills the process or exceeds a limit, and nothing for a file that is refused in
+    order."""
+    key = _key(sha256_of(path), path.suffix, BackendRequest(), {})
+    if trial_record.passed(key):
+        return
     limits = _Limits(READ_LIMIT_S, RUN_LIMIT_S, _memory_limit(path))
     order = {"kind": "file", "graph": str(path.absolute())}
     try:
@@ -126,6 +130,7 @@ def try_reading(path: Path) -> None:
         raise
     except EdgeVisionError:
         return
+    trial_record.add(key)
 
 
 def _place(backend: Backend) -> str:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 class _StrictLoader(yaml.SafeLoader):
     """safe_load that refuses duplicate keys, and aliases (a few lines of them expand to gigabytes).
 
-    Whole numbers are decimal, of at most 19 digits, and no number is in base 60: PyYAML takes time that is
+    Whole numbers are decimal, of at most 100 digits, and no number is in base 60: PyYAML takes time that is
     quadratic in the length of those.
     """
 
@@ -51,7 +51,7 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_INT = r"[-+]?(?:0|[1-9][0-9]{0,18})"
+_INT = r"[-+]?(?:0|[1-9][0-9]{0,99})"
 _FLOAT = r"""(?:[-+]?[0-9]{1,40}\.[0-9]{0,40}|\.[0-9]{1,40})(?:[eE][-+][0-9]{1,4})?
     |[-+]?\.(?:inf|Inf|INF)
     |\.(?:nan|NaN|NAN)"""

@@ -232,7 +232,7 @@ def test_no_file_name_leaves_the_folder(path: str, file: Any) -> None:
         ("a: !!timestamp x", "expected plain YAML"),
         ("[" * 100_000, "expected plain YAML"),
         ("a: \x00", "expected plain YAML"),
-        ("# " + "x" * (1 << 20), "expected at most 1048576 bytes of YAML"),
+        ("# " + "x" * (1 << 20), "expected at most 131072 bytes of YAML"),
         ("1: 2", "got the unknown key 1"),
     ],
 )
@@ -323,7 +323,7 @@ def test_any_manifest_survives_the_round_trip(manifest: Manifest, stage: StageSp
 
 
 @pytest.mark.parametrize(
-    "number", ["1:30", "1:30.5", "0x1f", "0b11", "017", "1_000", "1" * 20, "1." + "1" * 50]
+    "number", ["1:30", "1:30.5", "0x1f", "0b11", "017", "1_000", "1" * 101, "1." + "1" * 50]
 )
 def test_a_number_is_decimal_and_short(number: str) -> None:
     """PyYAML takes time that is quadratic in the length of a number in base 60: 1 MB takes minutes."""
@@ -331,7 +331,7 @@ def test_a_number_is_decimal_and_short(number: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", ["0", "-7", "+12", "9" * 19, "1.5", "-1.0e-06", ".5", "1.0e+300", ".inf", "-.inf"]
+    "number", ["0", "-7", "+12", "9" * 100, "1.5", "-1.0e-06", ".5", "1.0e+300", ".inf", "-.inf"]
 )
 def test_a_decimal_number_is_a_number(number: str) -> None:
     assert load_yaml(f"a: {number}", "x") == yaml.safe_load(f"a: {number}") != {"a": number}

@@ -167,7 +167,7 @@ def test_labels_may_end_lines_as_other_systems_do(tmp_path: Path, data: bytes) -
 def test_a_manifest_that_is_too_large_or_no_text_is_refused(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "mine")
     (folder / "bundle.yaml").write_bytes(b"#" * ((1 << 20) + 1))
-    assert "expected at most 1048576 bytes" in refused(folder)
+    assert "expected at most 131072 bytes" in refused(folder)
     (folder / "bundle.yaml").write_bytes(b"\xff\xfe\x00")
     assert "expected UTF-8 text" in refused(folder)
 
