@@ -7,13 +7,12 @@ that. All else that is wrong with the file costs another trial.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import tempfile
 import threading
 import time
 from pathlib import Path
 
+from edge_vision.backends.engine_cache import write_file
 from edge_vision.bundles.store import cache_dir
 
 MAX_KEYS = 500
@@ -45,7 +44,7 @@ def add(key: str) -> None:
         keys = [*(kept for kept in _read(file) if kept != key), key][-MAX_KEYS:]
         with contextlib.suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
-            _replace(file, "".join(f"{kept}\n" for kept in keys))
+            write_file(file, "".join(f"{kept}\n" for kept in keys).encode())
 
 
 def refuse(key: str, reason: str) -> None:
@@ -75,14 +74,3 @@ def _read(file: Path) -> list[str]:
     lines = data.decode("latin-1").split("\n")
     sound = len(data) <= _MAX_BYTES and all(re.fullmatch("[0-9a-f]{64}", line) for line in lines[:-1])
     return lines[:-1] if sound and not lines[-1] else []
-
-
-def _replace(file: Path, text: str) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=".trials-", delete=False) as out:
-        try:
-            out.write(text)
-            out.flush()
-            os.replace(out.name, file)
-        except BaseException:
-            Path(out.name).unlink(missing_ok=True)
-            raise
