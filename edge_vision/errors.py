@@ -7,6 +7,7 @@
     ├── OutputError          an output folder that holds what edge_vision did not write
     └── BackendError         a runtime that cannot load or run a graph
         ├── BackendUnavailable   a runtime that is not installed on this machine
+        ├── GraphRefused         a graph that crashed, hung or outgrew the process that tried it first
         └── EngineRefused        a kept engine that is not the one that was built here for this graph
 
 Each message says what was expected, what came, and what to do.
@@ -45,6 +46,10 @@ class BackendError(EdgeVisionError):
 
 class BackendUnavailable(BackendError):
     """A runtime that is not installed, or lacks its hardware. The message names the remedy."""
+
+
+class GraphRefused(BackendError):
+    """A graph that ended its trial process, or exceeded its limits. This process did not open it."""
 
 
 class EngineRefused(BackendError):

@@ -8,15 +8,18 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
+from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Choice, Session, TensorSpec
 from edge_vision.backends.host import usable_cores
+from edge_vision.backends.plugins import ENTRY_POINT_GROUP, note_import, plugins
+from edge_vision.backends.trial import try_graph
 from edge_vision.core.patience import Patience, within
 from edge_vision.errors import BackendError, BackendUnavailable
 
 if TYPE_CHECKING:
+    from edge_vision.bundles.manifest import GraphSpec
     from edge_vision.bundles.store import Bundle
 
 # Name -> "module:Class", in the order in which "auto" tries them. Imported when used.
@@ -27,8 +30,6 @@ BACKENDS: dict[str, str] = {
     "tensorrt_rtx": "edge_vision.backends.tensorrt:TensorRtRtxBackend",
     "litert": "edge_vision.backends.litert:LiteRtBackend",
 }
-ENTRY_POINT_GROUP = "edge_vision.backends"
-"""A package that brings a backend of its own names it, as "module:Class", in this group of entry points."""
 
 __all__ = [
     "BACKENDS",
@@ -63,7 +64,7 @@ class BackendReport:
 
 def known_backends() -> dict[str, str]:
     """Name -> "module:Class" of every backend, this package's own first and not to be replaced."""
-    others = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+    others = {name: point.value for name, point in plugins().items()}
     return {**BACKENDS, **{name: value for name, value in others.items() if name not in BACKENDS}}
 
 
@@ -81,6 +82,8 @@ def make_backend(name: str) -> Backend:
     module, _, attribute = place.partition(":")
     try:
         backend: Backend = getattr(importlib.import_module(module), attribute)()
+        if name not in BACKENDS:
+            note_import(name)
     except Exception as error:  # A third party's module may fail in any way.
         raise BackendError(f"backend '{name}' cannot be imported from {place}: {error}") from error
     return backend
@@ -122,10 +125,11 @@ def open_session(
     """
     request, failed = request or BackendRequest(), failed or {}
     _check_known([*fallback, backend])
-    names, choice = _chosen(bundle, request) if backend == "auto" else ((backend,), "")
-    failures: list[tuple[str, BackendError]] = [(name, BackendError(text)) for name, text in failed.items()]
-    for attempt in _attempts(names, request, () if strict else fallback, failed):
-        if attempt.relaxed and strict:
+    choice = _chosen(bundle, request) if backend == "auto" else Choice((backend,), "")
+    known = [*failed.items(), *choice.refused.items()]
+    failures: list[tuple[str, BackendError]] = [(name, BackendError(text)) for name, text in known]
+    for attempt in _attempts(choice.names, request, () if strict else fallback, failed):
+        if (attempt.relaxed and strict) or (attempt.backend in choice.refused and attempt.request == request):
             continue
         try:
             session = _load(bundle, attempt, strict)
@@ -133,24 +137,27 @@ def open_session(
             failures.append((attempt.backend, error))
             continue
         reason = _reason_for(attempt, backend, failures)
-        return session, BackendReport(_described(backend, request), session.actual, reason, choice)
+        return session, BackendReport(_described(backend, request), session.actual, reason, choice.reason)
     kind = BackendUnavailable if all(isinstance(e, BackendUnavailable) for _, e in failures) else BackendError
     raise kind(_told(failures) + ("; strict allows no other backend or device" if strict else ""))
 
 
-def load_on(bundle: Bundle, backend: str, request: BackendRequest) -> Session:
-    """Load a bundle's graph on this backend and no other. Raises BackendError, BundleError."""
-    return _load(bundle, _Attempt(backend, request, relaxed=False), strict=False)
+def load_on(bundle: Bundle, backend: str, request: BackendRequest, trial: bool = True) -> Session:
+    """Load a bundle's graph on this backend and no other. Raises BackendError, BundleError.
+
+    trial: see `backends.trial`; False for a process that exists for this one graph.
+    """
+    return _load(bundle, _Attempt(backend, request, relaxed=False), strict=False, trial=trial)
 
 
-def _chosen(bundle: Bundle, request: BackendRequest) -> tuple[tuple[str, ...], str]:
+def _chosen(bundle: Bundle, request: BackendRequest) -> Choice:
     """The installed backends that read the bundle, in the order of their merit here, then the others; why."""
     from edge_vision.backends.choice import choose
 
     names = list(known_backends())
     usable = [name for name in names if _reason(name) is None and _reads(name, bundle)]
     choice = choose(bundle, usable, request)
-    return (*choice.names, *(name for name in names if name not in usable)), choice.reason
+    return replace(choice, names=(*choice.names, *(name for name in names if name not in usable)))
 
 
 def _reads(name: str, bundle: Bundle) -> bool:
@@ -170,7 +177,7 @@ def _attempts(
     yield from sorted(attempts, key=lambda attempt: attempt.backend in failed)
 
 
-def _load(bundle: Bundle, attempt: _Attempt, strict: bool) -> Session:
+def _load(bundle: Bundle, attempt: _Attempt, strict: bool, trial: bool = True) -> Session:
     backend, request = make_backend(attempt.backend), attempt.request
     reason = backend.unavailable_reason()
     if reason:
@@ -183,12 +190,11 @@ def _load(bundle: Bundle, attempt: _Attempt, strict: bool) -> Session:
         )
     has_it = request.precision in {graph.precision for graph in graphs}
     path, graph = bundle.graph_path(backend.graph_formats, request.precision if has_it else "auto")
-
-    def load() -> Session:
-        return backend.load(path, request)
+    if trial:
+        _try(bundle, backend, path, graph, request)
 
     try:
-        session = within(backend.load_limit_s, load, _close)
+        session = within(backend.load_limit_s, lambda: backend.load(path, request), _close)
     except Patience as error:
         raise BackendError(f"{backend.name}: loading hangs, {error}") from None
     session.actual = _completed(session.actual, graph.precision, request)
@@ -196,6 +202,13 @@ def _load(bundle: Bundle, attempt: _Attempt, strict: bool) -> Session:
         session.close()
         raise BackendUnavailable(f"{backend.name}: {session.actual.notes[-1]}")
     return session
+
+
+def _try(bundle: Bundle, backend: Backend, path: Path, graph: GraphSpec, request: BackendRequest) -> None:
+    from edge_vision.core.preprocess import input_shape
+
+    spec = bundle.manifest.input
+    try_graph(backend, path, request, graph.sha256 + graph.weights_sha256, {spec.name: input_shape(spec)})
 
 
 def _close(session: Session | None) -> None:

@@ -14,7 +14,9 @@ from typing import TypeVar
 from edge_vision.backends import BackendRequest, available_backends, make_backend
 from edge_vision.backends.cuda_driver import NO_GPU, CudaDevice, GpuIdentity, unavailable_reason
 from edge_vision.backends.openvino import OpenVinoBackend
+from edge_vision.backends.plugins import imported_plugins
 from edge_vision.backends.tensorrt import TensorRtBackend, gpu_index
+from edge_vision.backends.trial import build_engine, try_graph
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.printable import one_error, printable_output
 from edge_vision.errors import BackendError, EdgeVisionError
@@ -72,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
 def _list(_arguments: argparse.Namespace) -> int:
     for name, reason in available_backends().items():
         print(f"{name}: {'can run here' if reason is None else f'cannot run here: {reason}'}")
+    for plugin in imported_plugins():
+        print(plugin)
     return 0
 
 
@@ -89,7 +93,9 @@ def _build(arguments: argparse.Namespace) -> int:
             f"expected tensorrt, tensorrt_rtx or openvino, which keep engines, got {backend.name}"
         )
     print(f"{bundle}: openvino for {request.device}", flush=True)
-    session = _with_progress(lambda: backend.load(path, replace(request, options={**options, "cache": True})))
+    request = replace(request, options={**options, "cache": True})
+    _with_progress(lambda: try_graph(backend, path, request))
+    session = _with_progress(lambda: backend.load(path, request))
     print(f"ready on {session.actual.provider}, {session.actual.precision}")
     return _told(session.actual.notes)
 
@@ -97,9 +103,9 @@ def _build(arguments: argparse.Namespace) -> int:
 def _build_engine(backend: TensorRtBackend, bundle: Bundle, path: Path, request: BackendRequest) -> int:
     gpu = _gpu(gpu_index(request.device))
     print(f"{bundle}: engine of {backend.name} for GPU {gpu.name}, driver {gpu.driver}", flush=True)
-    kept = _with_progress(lambda: backend.engine(path, request, gpu, lambda line: print(line, flush=True)))
-    print(f"{'built' if kept.built else 'was there already, verified'}: {len(kept.engine) / 1e6:.1f} MB")
-    return _told((kept.note,) if kept.note else ())
+    kept = _with_progress(lambda: build_engine(backend, path, request, (gpu.name, gpu.driver)))
+    print(f"{'built' if kept['built'] else 'was there already, verified'}: {kept['bytes'] / 1e6:.1f} MB")
+    return _told((kept["note"],) if kept["note"] else ())
 
 
 def _told(notes: Sequence[str]) -> int:

@@ -70,6 +70,18 @@ class BackendActual:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Backends in the order in which they should be tried, and why.
+
+    refused: those that failed a moment ago with the same request, and how: they are not tried again.
+    """
+
+    names: tuple[str, ...]
+    reason: str
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
 class Session(ABC):
     """One graph, loaded and ready. Used by one thread at a time."""
 

@@ -18,16 +18,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import distributions
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_vision.backends.base import BackendRequest, Session
+from edge_vision.backends.base import BackendRequest, Choice, Session
 from edge_vision.backends.engine_cache import write_file
+from edge_vision.backends.identity import driver as _driver
+from edge_vision.backends.identity import processor as _processor
+from edge_vision.backends.identity import runtime_packages as _runtimes
+from edge_vision.child_process import child_environment, ending, python_command
 from edge_vision.core.parity import sample_picture, sqnr_db
 from edge_vision.core.preprocess import Preprocessor
 from edge_vision.core.printable import one_error, printable, printable_output
@@ -46,7 +49,6 @@ CLEARLY = 0.95
 WARM_UP, MIN_ROUNDS, MAX_ROUNDS, MEASURE_S = 3, 5, 30, 3.0
 # An engine may have to be built first.
 TIME_LIMIT_S = 900.0
-_RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "litert", "nvidia", "cuda", "qnn")
 _EXAMPLES = """examples:
   python -m edge_vision.backends.choice ssdlite_mobilenet_v2_coco
   python -m edge_vision.backends.choice ./my_bundle --threads 1"""
@@ -71,14 +73,6 @@ class Measured:
         return f"{self.backend} {self.p50_ms:.1f} ms ({self.sqnr_db:.0f} dB{disagrees})"
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Runtimes in the order in which they should be tried, and why."""
-
-    names: tuple[str, ...]
-    reason: str
-
-
 def choose(bundle: Bundle, names: Sequence[str], request: BackendRequest) -> Choice:
     """The order of these runtimes, which are all installed, for a bundle on this device.
 
@@ -93,9 +87,14 @@ def choose(bundle: Bundle, names: Sequence[str], request: BackendRequest) -> Cho
         return _ranked(kept, "measured before")
     try:
         rows = _measured_apart(bundle, names, request)
+        when = "measured now" + _write(file, rows)
+    except _Ended as error:
+        rows = _each_apart(bundle, names, request)
+        when = f"each was measured alone, as {error}"
     except EdgeVisionError as error:
         return Choice(tuple(names), f"not measured: {error}")
-    return _ranked(rows, "measured now" + _write(file, rows))
+    ranked = _ranked(rows, when)
+    return replace(ranked, refused={row.backend: row.failure for row in rows if row.failure})
 
 
 def check_agreement(bundle: Bundle, name: str, request: BackendRequest) -> None:
@@ -111,7 +110,12 @@ def check_agreement(bundle: Bundle, name: str, request: BackendRequest) -> None:
     file = _file(bundle, names, request)
     rows = _read(file, names)
     if not rows:
-        rows = _measured_apart(bundle, names, request)
+        try:
+            rows = _measured_apart(bundle, names, request)
+        except _Ended:
+            # Whichever of the two it was: where this one stays alive, there is no reference.
+            _measured_apart(bundle, [name], request)
+            return
         _write(file, rows)
     found = {row.backend: row for row in rows}
     if not found[REFERENCE].failure and not found[name].failure and found[name].sqnr_db < MIN_SQNR_DB:
@@ -180,21 +184,51 @@ def _ranked(rows: Sequence[Measured], when: str) -> Choice:
 
 
 # In a process of its own.
+class _Ended(BackendError):
+    """The measuring process was killed by a signal, or had to be ended."""
+
+
 def _measured_apart(bundle: Bundle, names: Sequence[str], request: BackendRequest) -> list[Measured]:
-    command = [sys.executable, "-m", "edge_vision.backends.choice", str(bundle.folder), "--json"]
-    command += ["--device", request.device, "--precision", request.precision]
-    command += ["--threads", str(request.threads), "--names", *names]
+    """Raises _Ended, or BackendError where the process itself reports an error."""
+    arguments = [f"{bundle.folder.absolute()}{os.sep}", "--json"]
+    arguments += ["--device", request.device, "--precision", request.precision]
+    arguments += ["--threads", str(request.threads), "--names", *names]
+    command = python_command("edge_vision.backends.choice", *arguments)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise BackendError(f"the measuring process: {error}") from None
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=child_environment(),
+            timeout=TIME_LIMIT_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise _Ended(f"the measuring process did not end within {TIME_LIMIT_S:.0f} s") from None
+    except OSError as error:
+        raise BackendError(f"the measuring process cannot be started: {error}") from None
+    if done.returncode < 0:
+        raise _Ended(f"the measuring process {ending(done.returncode)}")
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
-        told = done.stderr.strip().splitlines()
+        output = done.stderr.strip().splitlines()
         raise BackendError(
-            f"the measuring process ended with {done.returncode}: {told[-1] if told else 'no word'}"
+            f"the measuring process {ending(done.returncode)}: {output[-1] if output else 'no output'}"
         )
     return [Measured(**row) for row in json.loads(lines[-1])]
+
+
+def _each_apart(bundle: Bundle, names: Sequence[str], request: BackendRequest) -> list[Measured]:
+    """Each in a process of its own, where one of them ended the process that they shared. Their outputs are
+    not compared, and the result is not kept."""
+    rows: list[Measured] = []
+    for name in names:
+        try:
+            rows += _measured_apart(bundle, [name], request)
+        except BackendError as error:
+            rows.append(Measured(name, failure=str(error)))
+    return rows
 
 
 @printable_output(stdout=False)
@@ -279,34 +313,8 @@ def _write(file: Path, rows: Sequence[Measured]) -> str:
     return ""
 
 
-def _runtimes() -> list[str]:
-    found = {f"{item.metadata['Name']} {item.version}".lower() for item in distributions()}
-    return sorted(line for line in found if any(word in line for word in _RUNTIMES))
-
-
-def _processor() -> str:
-    """The lines of /proc/cpuinfo that name a processor and what it can."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return platform.processor()
-    words = ("model name", "flags", "features", "cpu part", "cpu implementer")
-    return "\n".join(sorted({line for line in lines if line.lower().startswith(words)}))
-
-
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _driver() -> str:
-    """NVIDIA's driver, a Jetson's release; "" where there is neither."""
-    told = ""
-    for file in ("/proc/driver/nvidia/version", "/etc/nv_tegra_release"):
-        try:
-            told += Path(file).read_text("utf-8", "replace")
-        except OSError:
-            continue
-    return told
 
 
 if __name__ == "__main__":

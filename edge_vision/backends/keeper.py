@@ -111,12 +111,17 @@ def load_model(
             if not isinstance(error, WarmUpHangs):  # What hangs is closed when it ends.
                 session.close()
             if wish.strict or name in tried:
-                raise
+                raise _with_reason(error, report.fallback_reason) from None
             tried.add(name)
             known[name] = str(error)
         except BaseException:
             session.close()
             raise
+
+
+def _with_reason(error: BackendError, fallback_reason: str | None) -> BackendError:
+    """The error of a fallback, after what the backend that was asked for failed with."""
+    return type(error)(f"{fallback_reason}; {error}") if fallback_reason else error
 
 
 def _warmed(make: Callable[[Bundle, Session], R], bundle: Bundle, session: Session) -> R:

@@ -6,7 +6,6 @@ A file is fetched once and kept in the cache's downloads folder; with it there, 
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_vision.bundles.store import sha256_of
+from edge_vision.child_process import child_environment, python_command
 from edge_vision.errors import BundleError
 
 Report = Callable[[str], None]
@@ -116,16 +116,7 @@ def _pip(package: Package) -> list[str]:
         )
     # Binary only: building a source package would run its code.
     flags = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet"]
-    return [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        *flags,
-        "--dest",
-        ".",
-        f"{package.name}=={package.version}",
-    ]
+    return python_command("pip", "download", *flags, "--dest", ".", f"{package.name}=={package.version}")
 
 
 def _npm(folder: Path, report: Report) -> list[str]:
@@ -149,7 +140,7 @@ def _run(argv: Sequence[str], folder: Path, what: str, report: Report) -> str:
     process = subprocess.Popen(
         argv,
         cwd=folder,
-        env={**_CLIENT_SETTINGS, **os.environ},
+        env={**_CLIENT_SETTINGS, **child_environment()},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -15,13 +15,23 @@ from yaml.constructor import ConstructorError
 
 from edge_vision.errors import BundleError
 
-MAX_YAML_BYTES = 1 << 20
+MAX_YAML_BYTES = 1 << 17
+"""PyYAML reads 50 to 100 kB a second."""
 REQUIRED: Any = object()
 T = TypeVar("T")
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """safe_load that refuses duplicate keys, and aliases (a few lines of them expand to gigabytes)."""
+    """safe_load that refuses duplicate keys, and aliases (a few lines of them expand to gigabytes).
+
+    Whole numbers are decimal, of at most 100 digits, and no number is in base 60: PyYAML takes time that is
+    quadratic in the length of those.
+    """
+
+    yaml_implicit_resolvers = {
+        first: [pair for pair in pairs if pair[0] not in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -39,6 +49,16 @@ class _StrictLoader(yaml.SafeLoader):
                 raise ConstructorError(None, None, text, key_node.start_mark)
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
+
+
+_INT = r"[-+]?(?:0|[1-9][0-9]{0,99})"
+_FLOAT = r"""(?:[-+]?[0-9]{1,40}\.[0-9]{0,40}|\.[0-9]{1,40})(?:[eE][-+][0-9]{1,4})?
+    |[-+]?\.(?:inf|Inf|INF)
+    |\.(?:nan|NaN|NAN)"""
+for _tag, _number in (("int", _INT), ("float", _FLOAT)):
+    # PyYAML matches from the start only. All of these texts are numbers for its dumper too.
+    _whole = re.compile(rf"(?:{_number})\Z", re.VERBOSE)
+    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _whole, list("-+0123456789."))
 
 
 def load_yaml(text: str, where: str) -> Any:

@@ -23,6 +23,8 @@ from edge_vision.errors import BundleError
 MAX_LABELS_BYTES = 1 << 20
 # More than any published classifier has. label_info carries them all, in one message.
 MAX_LABELS = 30_000
+MAX_GRAPH_BYTES = 2**31 - 1
+"""Of one file: ONNX and TensorFlow Lite count no further."""
 
 
 def cache_dir() -> Path:
@@ -81,6 +83,7 @@ class Bundle:
         """The path of a graph whose files have the sha256 that they should. Raises BundleError."""
         for file, expected in graph.files:
             path = _existing(self.folder, file)
+            _check_size(path)
             actual = sha256_of(path)
             if actual != expected:
                 raise BundleError(
@@ -169,6 +172,16 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _manifest_text(folder: Path) -> str:
     return _read_text(_existing(folder, MANIFEST_FILE), MAX_YAML_BYTES)
+
+
+def _check_size(path: Path) -> None:
+    """Before it is hashed: a sparse file can claim any size. Raises BundleError."""
+    size_bytes = path.stat().st_size
+    if size_bytes > MAX_GRAPH_BYTES:
+        raise BundleError(
+            f"{path}: expected at most {MAX_GRAPH_BYTES / 1e9:.1f} GB, got {size_bytes / 1e9:.1f} GB; "
+            f"make the bundle again, from a smaller model"
+        )
 
 
 def _existing(folder: Path, file: str) -> Path:

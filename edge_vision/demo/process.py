@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from edge_vision.child_process import child_environment, python_command
 from edge_vision.core.resources import ProcessMeter, ProcessUsage
 
 STOP_S = 4.0
@@ -24,11 +24,8 @@ class PipelineProcess:
     """The executable `pipeline` with these arguments. log: the file that takes what it writes."""
 
     def __init__(self, arguments: Sequence[str], log: Path) -> None:
-        self.command = [sys.executable, "-m", "edge_vision.nodes.cli", "pipeline", *arguments]
+        self.command = python_command("edge_vision.nodes.cli", "pipeline", *arguments)
         self._log = log
-        environment = {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (_root(), os.environ.get("PYTHONPATH", ""))))
-        environment["PYTHONUNBUFFERED"] = "1"
         self.started_s = time.monotonic()
         with log.open("wb") as file:
             # A session of its own: a Ctrl-C reaches the demo alone, which then ends the pipeline in order.
@@ -37,7 +34,7 @@ class PipelineProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env={**child_environment(), "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,
                 preexec_fn=_dies_with_parent(),
             )
@@ -98,11 +95,6 @@ class PipelineProcess:
             return self._log.read_text(errors="replace").splitlines()[-count:]
         except OSError:
             return []
-
-
-def _root() -> str:
-    """The folder that edge_vision is imported from, so that the child imports the same one."""
-    return str(Path(__file__).resolve().parents[2])
 
 
 def _dies_with_parent() -> Callable[[], None] | None:

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from statistics import median
 from typing import Any
+
+from edge_vision.child_process import child_environment, ending, python_command
 
 MARK = "doctor-probe: "
 PATIENCE_S = 60.0
@@ -40,14 +39,14 @@ class Answer:
 
 def ask(*arguments: str, timeout_s: float = PATIENCE_S) -> Answer:
     """Run a probe and wait for it."""
-    # The ROS wheels leave this mark; with it, the child would not set its library path.
-    environment = {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
-    root = str(Path(__file__).resolve().parents[2])
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH", ""))))
-    command = [sys.executable, "-m", "edge_vision.doctor.probe", *arguments]
+    command = python_command("edge_vision.doctor.probe", *arguments)
     try:
         done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s
+            command,
+            env=child_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout_s,
         )
     except subprocess.TimeoutExpired as error:
         return Answer(_findings(error.stdout or b""), f"no answer within {timeout_s:.0f} s", True)
@@ -63,13 +62,9 @@ def _ending(returncode: int, stderr: bytes) -> str:
     if returncode == 0:
         return ""
     if returncode < 0:
-        try:
-            name = signal.Signals(-returncode).name
-        except ValueError:
-            name = str(-returncode)
-        return f"it ended the process by {name}"
+        return f"its process {ending(returncode)}"
     said = stderr.decode("utf-8", "replace").strip().splitlines()
-    return f"it ended the process with status {returncode}: {said[-1] if said else 'without a word'}"
+    return f"its process {ending(returncode)}: {said[-1] if said else 'no output'}"
 
 
 # The child.

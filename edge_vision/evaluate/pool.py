@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from edge_vision.child_process import safe_spawn
 from edge_vision.demo.live import LiveLine
 from edge_vision.errors import EdgeVisionError
 from edge_vision.evaluate.real_clips import clip_condition
@@ -161,7 +162,8 @@ def run(
 ) -> bool:
     """Evaluate all; on_done hears each as it ends. False where Ctrl-C came first. Raises EdgeVisionError."""
     context = multiprocessing.get_context("spawn")
-    told, stop = context.Queue(), context.Event()
+    with safe_spawn():
+        told, stop = context.Queue(), context.Event()
     progress = _Progress(jobs)
     for condition, task in work:
         progress.add(condition, task)
@@ -194,7 +196,8 @@ def _submitted(
     ours = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         longest_first = sorted(work, key=lambda pair: -pair[0].n_frames)
-        return {pool.submit(_work, task): task.name for _, task in longest_first}
+        with safe_spawn():
+            return {pool.submit(_work, task): task.name for _, task in longest_first}
     finally:
         signal.signal(signal.SIGINT, ours)
 

@@ -52,6 +52,7 @@ class EdgeNode(LifecycleNode):
         self.failure = ""
         # The model that was loaded last, "" for none yet.
         self.last_model = ""
+        self.logged_plugins: set[str] = set()
         self._stopped = False
         self._logged: dict[str, float] = {}
         self._answer_wrong_transitions()

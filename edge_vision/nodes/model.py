@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from edge_vision.backends import BackendRequest, Session
 from edge_vision.backends.keeper import LoadedModel, ModelWish, load_model
+from edge_vision.backends.plugins import imported_plugins
 from edge_vision.bundles import Bundle
 from edge_vision.nodes.base import EdgeNode
 
@@ -52,6 +53,10 @@ def tell_loaded(node: EdgeNode, model: LoadedModel[R]) -> None:
     before, node.last_model = node.last_model, str(model.bundle)
     swap = f", instead of {before}" if before not in ("", node.last_model) else ""
     choice = f"; auto: {model.report.choice}" if model.report.choice else ""
+    for plugin in imported_plugins():
+        if plugin not in node.logged_plugins:
+            node.logged_plugins.add(plugin)
+            node.journal.say("info", f"{plugin} runs in this process", "plugin_loaded")
     values = model.status_values()
     event = "model_swapped" if swap else "model_loaded"
     node.journal.say("info", f"{model}{swap}{choice}", event, before=before or None, **values)

@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from edge_vision.child_process import child_environment, ending, python_command
 from edge_vision.optimize.errors import DISK_FULL, DiskFull
 
 EXIT_DISK_FULL = 28
@@ -90,20 +90,20 @@ class LocalEngine(Engine):
             raise DiskFull(folder)
         if code == 0 and answer.is_file():
             return Outcome(**json.loads(answer.read_text("utf-8")))
-        return Outcome("crashed", f"{_ending(code)}: {_last_line(log)}")
+        return Outcome("crashed", f"its process {ending(code)}: {_last_line(log)}")
 
 
 def _run(paths: tuple[Path, Path], folder: Path, log: Any, timeout_s: float, tell: Callable[[], None]) -> int:
     """The exit code. The job's group of processes is gone afterwards; so it is where we are killed, as the
     job ends when its standard input does. Raises TimeoutExpired."""
-    command = [sys.executable, "-m", "edge_vision.optimize.job", *map(str, paths)]
+    command = python_command("edge_vision.optimize.job", *map(str, paths))
     child = subprocess.Popen(
         command,
         cwd=folder,
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env=environment(),
+        env=child_environment(),
         start_new_session=True,
     )
     until_s = time.monotonic() + timeout_s
@@ -129,24 +129,9 @@ def _progress(name: str, log: Path) -> str:
     return f"{name}: {told[-1].removeprefix(PROGRESS).strip()}" if told else f"{name} ..."
 
 
-def environment() -> dict[str, str]:
-    """For a Python child that is to import this very package, whatever its working folder."""
-    # The ROS wheels' mark: a child that inherits it would not find their libraries.
-    kept = {key: value for key, value in os.environ.items() if key != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
-    root = str(Path(__file__).resolve().parents[2])
-    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH", ""))))}
-
-
-def _ending(code: int) -> str:
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            return f"ended by {signal.Signals(-code).name}"
-    return f"ended with {code}"
-
-
 def _last_line(log: Path) -> str:
     lines = log.read_text("utf-8", "replace").strip().splitlines()
-    return re.sub(r"\s+", " ", lines[-1])[:300] if lines else "no word"
+    return re.sub(r"\s+", " ", lines[-1])[:300] if lines else "no output"
 
 
 def kept_outcome(job: Job, folder: Path) -> Outcome | None:

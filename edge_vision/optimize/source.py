@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from edge_vision.backends.trial import try_reading
 from edge_vision.bundles.importer.draft import Options, make_draft
 from edge_vision.bundles.importer.read import read_model
 from edge_vision.bundles.importer.run import workspace, write_draft
@@ -54,6 +55,7 @@ def _copied(bundle: Bundle, folder: Path) -> Bundle:
         )
     path = bundle.verify(graphs[0])
     spec = bundle.manifest.input
+    try_reading(path)
     model = graph_edit.load_model(path)
     data = path.read_bytes()
     if 0 in graph_edit.input_sides(model, spec.name):

@@ -22,8 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edge_vision.child_process import child_environment, ending, python_command
 from edge_vision.errors import BackendError, EdgeVisionError
-from edge_vision.optimize.jobs import environment
 
 
 class Worker:
@@ -34,10 +34,10 @@ class Worker:
         self._name = name
         started = time.monotonic()
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "edge_vision.optimize.worker"],
+            python_command("edge_vision.optimize.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment(),
+            env=child_environment(),
         )
         try:
             self.actual = self.ask("load", **load)
@@ -56,9 +56,7 @@ class Worker:
         except BrokenPipeError:
             line = b""
         if not line:
-            raise BackendError(
-                f"{self._name}: its process ended while it was to {order} (exit {self._exit()})"
-            )
+            raise BackendError(f"{self._name}: its process {ending(self._exit())} while it was to {order}")
         answer = json.loads(line)
         if "error" in answer:
             raise BackendError(answer["error"])
@@ -103,7 +101,8 @@ class _Looker:
         cv2.setNumThreads(1)
         opened = load_bundle(f"{bundle}{os.sep}")
         request = BackendRequest(precision=precision, threads=threads)
-        self._session = load_on(opened, backend, request)
+        # Without a trial: this process is one.
+        self._session = load_on(opened, backend, request, trial=False)
         self._detector = self._classifier = None
         if opened.manifest.task == "detect":
             self._detector = Detector.from_bundle(opened, self._session)

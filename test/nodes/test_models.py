@@ -8,6 +8,7 @@ import pytest
 from lifecycle_msgs.msg import Transition
 from model_cases import EFFICIENTNET, OIDV4, SSD, bundle_or_skip
 from ros_cases import CHAIN, CascadeNode, DetectorNode, Image, image_message, picture
+from trial_cases import install_harmful_backends
 
 from edge_vision.backends import BACKENDS, available_backends
 from edge_vision.backends.fake import Fault
@@ -205,6 +206,24 @@ def test_the_memory_is_freed_at_cleanup(start, robot, monkeypatch):
     assert not session.closed
     assert robot.change_state("detector", Transition.TRANSITION_CLEANUP)
     assert session.closed and running["detector"]._model is None
+
+
+@pytest.mark.parametrize(("backend", "signal"), [("aborts", "SIGABRT"), ("segfaults", "SIGSEGV")])
+def test_a_model_that_kills_its_runtime_is_refused(start, robot, store, monkeypatch, backend, signal):
+    install_harmful_backends(store.parent.parent / "site", monkeypatch)
+    running = start([DetectorNode], {"detector": {"backend": "onnxruntime"}})
+    serving = running["detector"]._model
+    assert robot.set("detector", backend=backend, strict_backend=True).successful
+    status, values = robot.status("detector", lambda status, values: values["swap.error"])
+    assert f"was killed by {signal}" in values["swap.error"] and status.level == b"\x01"
+    assert running["detector"]._model is serving and values["state"] == "active"
+
+
+def test_a_backend_of_another_package_is_named_in_the_log(start, robot, store, monkeypatch, capfd):
+    install_harmful_backends(store.parent.parent / "site", monkeypatch)
+    running = start([DetectorNode], {"detector": {"backend": "harmless"}})
+    assert running["detector"]._model.report.actual.backend == "onnxruntime"
+    assert "plug-in harmless (harmful_backends:Harmless) of harmful 1.0" in capfd.readouterr().err
 
 
 # The cascade's model.

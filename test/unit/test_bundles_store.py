@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_vision.bundles import cache_dir, dump_manifest, list_bundles, load_bundle
+from edge_vision.bundles import cache_dir, dump_manifest, list_bundles, load_bundle, store
 from edge_vision.bundles.__main__ import main
 from edge_vision.bundles.manifest import GraphSpec, Manifest
 from edge_vision.bundles.recipes import RECIPES
@@ -178,7 +178,7 @@ def test_labels_may_end_lines_as_other_systems_do(tmp_path: Path, data: bytes) -
 def test_a_manifest_that_is_too_large_or_no_text_is_refused(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "mine")
     (folder / "bundle.yaml").write_bytes(b"#" * ((1 << 20) + 1))
-    assert "expected at most 1048576 bytes" in refused(folder)
+    assert "expected at most 131072 bytes" in refused(folder)
     (folder / "bundle.yaml").write_bytes(b"\xff\xfe\x00")
     assert "expected UTF-8 text" in refused(folder)
 
@@ -254,3 +254,18 @@ def test_a_graph_of_openvino_names_its_weights(tmp_path: Path, old: str, new: st
     assert old in text
     manifest.write_text(text.replace(old, new))
     assert needle in refused(folder)
+
+
+def test_a_file_of_20_gb_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sparse file takes no room, and claims any size."""
+    bundle = load_bundle(str(write_bundle(tmp_path / "mine")))
+    hashed: list[Path] = []
+    real = store.sha256_of
+    monkeypatch.setattr(store, "sha256_of", lambda path: hashed.append(path) or real(path))
+    for graph, file in ((bundle.manifest.graphs[0], "model.onnx"), (bundle.manifest.graphs[2], "model.bin")):
+        os.truncate(tmp_path / "mine" / file, 20 * 10**9)
+        with pytest.raises(BundleError, match=rf"{file}: expected at most 2.1 GB, got 20.0 GB"):
+            bundle.verify(graph)
+    assert [path.name for path in hashed] == ["model.xml"], "which is sound"

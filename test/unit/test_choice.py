@@ -159,7 +159,7 @@ def test_an_output_that_cannot_be_compared_is_kept(bundle, two, monkeypatch):
 def test_a_measuring_process_that_fails_leaves_the_order(bundle, two, monkeypatch):
     monkeypatch.setattr(choice.sys, "executable", "/bin/false")
     found = choose(bundle, two, REQUEST)
-    assert found.names == two and "not measured: the measuring process ended with 1" in found.reason
+    assert found.names == two and "not measured: the measuring process exited with status 1" in found.reason
     assert not (bundle.folder.parent.parent / "choice").exists(), "not kept"
 
 

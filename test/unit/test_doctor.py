@@ -298,7 +298,7 @@ def test_an_import_that_ends_the_process_is_named(tmp_path, monkeypatch) -> None
     (tmp_path / "fragile.py").write_text("import os\nos.abort()\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     answer = ask("modules", "json", "fragile", "csv")
-    assert answer.trouble == "it ended the process by SIGABRT"
+    assert answer.trouble == "its process was killed by SIGABRT"
     assert [one["module"] for one in answer.found] == ["json", "json", "fragile"]
 
 

@@ -135,7 +135,7 @@ def test_a_backend_that_does_not_load_is_a_warning(without, store, tmp_path) -> 
     environment = {**store[1], "PYTHONPATH": str(tmp_path / "broken")}
     _, found = looked("--install", **environment)
     check = found["backend onnxruntime"]
-    assert check["level"] == "WARN" and "it ended the process by SIGABRT" in check["text"]
+    assert check["level"] == "WARN" and "its process was killed by SIGABRT" in check["text"]
     assert check["values"]["loads"] is False
 
 

@@ -300,7 +300,7 @@ def test_labels_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("graphs=[]", "expected a key below description, licence"),
         ("name=other", "expected a key below description, licence"),
         ("input.name.x=1", "expected a key below"),
-        ("input.mean=[1, 2", "expected a value in YAML, got an error"),
+        ("input.mean=[1, 2", "expected plain YAML, got an error"),
         ("head.options.box_unit=miles", "one of px, relative, got 'miles'"),
         ("head.outputs={columns: other}", "reads its columns from output 'other', the graph has output0"),
     ],

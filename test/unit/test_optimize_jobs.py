@@ -15,8 +15,9 @@ import psutil
 import pytest
 from optimize_cases import pictures, tiny_bundle, tiny_graph
 
+from edge_vision.child_process import child_environment
 from edge_vision.optimize.errors import DiskFull
-from edge_vision.optimize.jobs import Job, LocalEngine, Outcome, environment, keep, kept_outcome
+from edge_vision.optimize.jobs import Job, LocalEngine, Outcome, keep, kept_outcome
 
 
 @pytest.fixture
@@ -136,7 +137,9 @@ def test_a_result_that_cannot_be_kept_is_told(folder: Path) -> None:
 def test_a_job_ends_when_the_study_is_killed(folder: Path) -> None:
     command = [sys.executable, "-m", "edge_vision.optimize.job", str(folder / "job"), str(folder / "answer")]
     (folder / "job").write_text(json.dumps({"kind": "measure", "name": "x", "args": {}}))
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment(), stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        command, stdin=subprocess.PIPE, env=child_environment(), stderr=subprocess.DEVNULL
+    )
     assert child.stdin is not None
     child.stdin.close()
     assert child.wait(60) != 0
@@ -155,4 +158,8 @@ def test_a_crash_is_named_by_its_signal(folder: Path) -> None:
                 child.send_signal(signal.SIGKILL)
 
     outcome = LocalEngine(kill).run(told, folder, 120)
-    assert killed and outcome.status == "crashed" and outcome.reason.startswith("ended by SIGKILL")
+    assert (
+        killed
+        and outcome.status == "crashed"
+        and outcome.reason.startswith("its process was killed by SIGKILL")
+    )

@@ -18,10 +18,11 @@ from optimize_cases import pictures, tiny_bundle, tiny_graph
 
 from edge_vision.backends import open_session
 from edge_vision.bundles.store import load_bundle
+from edge_vision.child_process import child_environment
 from edge_vision.core.detector import Detector
 from edge_vision.optimize import app
 from edge_vision.optimize.app import main
-from edge_vision.optimize.jobs import Job, LocalEngine, Outcome, environment
+from edge_vision.optimize.jobs import Job, LocalEngine, Outcome
 from edge_vision.optimize.report import read_report
 
 QUICK = ["--measure-s", "0.2", "--pictures", "8", "--threads", "1"]
@@ -143,7 +144,7 @@ def test_a_second_run_measures_nothing_again(ssd_study: Path) -> None:
 def test_after_a_ctrl_c_it_goes_on(tmp_path: Path) -> None:
     arguments, out = tiny_study(tmp_path, "--sizes", "native", "96")
     command = [sys.executable, "-m", "edge_vision.optimize", *arguments]
-    child = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(command, env=child_environment(), stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
     while not list(out.glob("jobs/*fp16*.job")) and time.monotonic() < until and child.poll() is None:
         time.sleep(0.02)

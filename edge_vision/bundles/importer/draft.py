@@ -12,12 +12,13 @@ import numpy as np
 import yaml
 
 from edge_vision.backends.base import TensorSpec
+from edge_vision.bundles import schema
 from edge_vision.bundles.importer.labels import Labels, known_labels, labels_for, numbered
 from edge_vision.bundles.importer.model import SIZE_INPUTS, Model, ModelSource, Picture, find_picture
 from edge_vision.bundles.importer.outputs import Evidence, HeadGuess, recognise, shown
 from edge_vision.bundles.importer.pictures import FAMILIES, FAMILY_OF_HEAD, input_spec
 from edge_vision.bundles.importer.probe import Probe, probe_graph
-from edge_vision.bundles.manifest import GraphSpec, Manifest, dump_manifest, parse_manifest
+from edge_vision.bundles.manifest import MANIFEST_FILE, GraphSpec, Manifest, dump_manifest, parse_manifest
 from edge_vision.bundles.store import sha256_of
 from edge_vision.core.heads import HEADS
 from edge_vision.core.specs import HeadSpec, InputSpec, Thresholds
@@ -105,7 +106,7 @@ def make_draft(source: ModelSource, options: Options, workspace: Path, ask: Ask 
 
 def with_settings(manifest: Manifest, settings: tuple[str, ...]) -> Manifest:
     """The manifest with KEY=VALUE settings, as in input.resize=letterbox. Raises BundleError."""
-    document: dict[str, Any] = yaml.safe_load(dump_manifest(manifest))
+    document: dict[str, Any] = schema.load_yaml(dump_manifest(manifest), MANIFEST_FILE)
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
@@ -123,10 +124,7 @@ def _put(document: dict[str, Any], key: str, text: str) -> None:
         raise BundleError(
             f"--set {key}: expected a key below {', '.join(_SETTABLE)} of bundle.yaml, got '{key}'"
         )
-    try:
-        section[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BundleError(f"--set {key}: expected a value in YAML, got an error: {error}") from None
+    section[last] = schema.load_yaml(text, f"--set {key}")
 
 
 def _check_task(model: Model) -> None:

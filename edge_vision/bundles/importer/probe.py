@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from edge_vision.backends import available_backends, make_backend
 from edge_vision.backends.base import BackendRequest, TensorSpec
-from edge_vision.errors import BackendError, BundleError
+from edge_vision.backends.trial import try_graph
+from edge_vision.errors import BackendError, BundleError, GraphRefused
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +45,29 @@ def probe_graph(path: Path, file_format: str, outputs: tuple[TensorSpec, ...], s
     if not names:
         return Probe(outputs, {}, "")
     try:
-        session = make_backend(names[0]).load(path, BackendRequest())
-        values = session.run({one.name: _noise(one) for one in session.inputs})
-        kept = {name: np.array(value) for name, value in values.items()}
-        session.close()
+        return first_that_stands(names, lambda name: _probed(path, name))
     except BackendError as error:
         text = str(error).replace(str(path), str(source))
         raise BundleError(f"{source}: expected a graph that runs, got an error: {text}") from None
+
+
+def first_that_stands(names: Sequence[str], work: Callable[[str], T]) -> T:
+    """What `work` returns for the first backend that the graph does not kill. Raises what it raises."""
+    for name in names[:-1]:
+        with suppress(GraphRefused):
+            return work(name)
+    return work(names[-1])
+
+
+def _probed(path: Path, name: str) -> Probe:
+    backend = make_backend(name)
+    try_graph(backend, path, BackendRequest())
+    session = backend.load(path, BackendRequest())
+    values = session.run({one.name: _noise(one) for one in session.inputs})
+    kept = {name: np.array(value) for name, value in values.items()}
+    session.close()
     specs = tuple(TensorSpec(name, value.shape, value.dtype.name) for name, value in kept.items())
-    return Probe(specs, kept, f"{names[0]} {session.actual.version}")
+    return Probe(specs, kept, f"{name} {session.actual.version}")
 
 
 def _noise(one: TensorSpec) -> np.ndarray:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edge_vision.backends.trial import try_reading
 from edge_vision.bundles.importer.cli import MAX_MB
 from edge_vision.bundles.importer.model import ModelSource
 from edge_vision.bundles.importer.onnx_model import OnnxModel
 from edge_vision.bundles.importer.tflite_model import TfliteModel
-from edge_vision.errors import BundleError
+from edge_vision.bundles.onnx_writer import import_onnx
+from edge_vision.errors import BundleError, GraphRefused
 
 _EXPORT = "export it to ONNX or TFLite with its own tools first"
 # Formats that hold code, or need their own framework to be read.
@@ -33,11 +35,23 @@ def read_model(path: Path, max_mb: int = MAX_MB) -> ModelSource:
         raise BundleError(f"{path}: expected a file that ends in .onnx or .tflite, got '{suffix}'")
     try:
         _check_size(path, max_mb)
+        try_reading(path)
         return OnnxModel(path, max_mb << 20) if suffix == ".onnx" else TfliteModel(path)
+    except GraphRefused as error:
+        raise BundleError(str(error)) from None
     except OSError as error:
         raise BundleError(
             f"{path}: expected a file that can be read, got: {error.strerror or error}"
         ) from None
+
+
+def parse_natively(path: Path) -> None:
+    """Hand a model file to the native code that an import hands it to. Raises BundleError, or anything."""
+    if path.suffix.lower() == ".onnx":
+        onnx = import_onnx()
+        onnx.shape_inference.infer_shapes(onnx.load(str(path), load_external_data=False))
+    else:
+        TfliteModel(path)
 
 
 def _check_size(path: Path, max_mb: int) -> None:

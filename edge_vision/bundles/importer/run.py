@@ -16,7 +16,7 @@ import numpy as np
 from edge_vision.backends import load_on
 from edge_vision.backends.base import BackendRequest, Session, TensorSpec
 from edge_vision.bundles.importer.draft import LABELS_FILE, Draft
-from edge_vision.bundles.importer.probe import backends_for
+from edge_vision.bundles.importer.probe import backends_for, first_that_stands
 from edge_vision.bundles.manifest import NAME_PATTERN
 from edge_vision.bundles.place import check_replaceable, put, store_lock, write_folder
 from edge_vision.bundles.recipes import RECIPES
@@ -99,7 +99,7 @@ def try_bundle(bundle: Bundle, outputs: Sequence[TensorSpec], image: np.ndarray 
         if not names:
             make_head(manifest.head, manifest.input, outputs, len(bundle.labels))
             return Trial((f"not tried: no backend here reads {manifest.graphs[0].format}",), None)
-        session = load_on(bundle, names[0], BackendRequest())
+        session = first_that_stands(names, lambda name: load_on(bundle, name, BackendRequest()))
         try:
             return _run(bundle, session, image)
         finally:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edge_vision.backends import BackendRequest
 from edge_vision.backends.onnxruntime import OnnxRuntimeBackend
+from edge_vision.backends.trial import try_graph
 from edge_vision.bundles.linear_head import cut_features
 from edge_vision.bundles.store import Bundle
 from edge_vision.core.classifier import MAX_BATCH
@@ -45,7 +46,9 @@ class Base:
         self.graph = cut_features(path.read_bytes(), output, size_px)
         file = folder / "features.onnx"
         file.write_bytes(self.graph)
-        self._session = OnnxRuntimeBackend().load(file, BackendRequest(device="cpu", threads=1))
+        backend, request = OnnxRuntimeBackend(), BackendRequest(device="cpu", threads=1)
+        try_graph(backend, file, request)
+        self._session = backend.load(file, request)
         self._output = output
         self._preprocessor = Preprocessor(self.input_spec)
 

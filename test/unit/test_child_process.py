@@ -1,0 +1,143 @@
+"""Children import this package, and nothing that lies in the working folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy
+import pytest
+from model_cases import SSD, bundle_or_skip
+
+from edge_vision import child_process
+from edge_vision.backends import BackendRequest, choice
+from edge_vision.backends.trial import try_graph
+from edge_vision.bundles import packages
+from edge_vision.child_process import child_environment, ending, python_command
+from edge_vision.demo.process import PipelineProcess
+from edge_vision.doctor import probe
+from edge_vision.errors import BackendError
+from edge_vision.evaluate import pool
+from edge_vision.evaluate.scenes import by_name, conditions
+from edge_vision.optimize.jobs import Job, LocalEngine
+from edge_vision.optimize.worker import Worker
+
+ROOT = Path(child_process.__file__).parents[1]
+
+
+WORK = {"bundle": "/nowhere", "threads": 1, "timed": 1}
+
+
+class WhereIsNumpy:
+    """A job of the evaluation: which numpy a worker has."""
+
+    quick = True
+
+    def n_simulated(self):
+        return 0
+
+    def evaluate(self, condition, detector, tick):
+        return {"numpy": numpy.__file__}
+
+
+@pytest.fixture
+def trap(tmp_path, monkeypatch):
+    """A working folder whose numpy.py writes a file when it is executed; the file."""
+    sprung = tmp_path / "sprung"
+    code = f"open({str(sprung)!r}, 'w').close()\nraise SystemExit(9)\n"
+    for name in ("numpy", "cv2", "yaml", "psutil"):
+        (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    # As `python -m` leaves it.
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep)
+    return sprung
+
+
+def test_the_choice_of_a_runtime(trap):
+    bundle = bundle_or_skip(SSD)
+    rows = choice._measured_apart(bundle, ["onnxruntime"], BackendRequest(threads=1))
+    assert [(row.backend, row.failure) for row in rows] == [("onnxruntime", "")] and not trap.exists()
+
+
+def test_a_trial(trap, monkeypatch, tmp_path):
+    from edge_vision.backends.onnxruntime import OnnxRuntimeBackend
+
+    bundle = bundle_or_skip(SSD)
+    monkeypatch.setenv("EDGE_VISION_CACHE", str(tmp_path / "cache"))
+    try_graph(OnnxRuntimeBackend(), bundle.folder / "model.onnx", BackendRequest())
+    assert not trap.exists()
+
+
+def test_the_doctor(trap):
+    answer = probe.ask("modules", "numpy", "cv2")
+    assert [one.get("version") for one in answer.found][1::2] and not answer.trouble and not trap.exists()
+
+
+def test_the_optimizer(trap, tmp_path):
+    (tmp_path / "jobs").mkdir()
+    outcome = LocalEngine().run(Job("measure", "x", {}), tmp_path, 120.0)
+    assert outcome.status == "crashed" and "KeyError" in outcome.reason and not trap.exists()
+    with pytest.raises(BackendError, match="/nowhere"):
+        Worker("x", {**dict.fromkeys(("backend", "precision", "pictures"), "x"), **WORK})
+    assert not trap.exists()
+
+
+def test_the_workers_of_the_evaluation(trap):
+    bundle_or_skip(SSD)
+    found = []
+    name = conditions()[0].name
+    work = [(by_name(name), pool.Task(name, None, WhereIsNumpy()))]
+    assert pool.run(work, 1, lambda name, result: found.append(result))
+    assert found == [{"numpy": numpy.__file__}] and not trap.exists()
+    assert sys.path[0] == str(trap.parent), "and this process keeps its own path"
+
+
+def test_the_demo(trap, tmp_path):
+    process = PipelineProcess(["--help"], tmp_path / "log")
+    process._child.wait(60)
+    assert "--source" in (tmp_path / "log").read_text() and not trap.exists()
+
+
+def test_pip(trap):
+    start = python_command("pip", "download")
+    assert packages._pip(packages.NODEJS)[: len(start)] == start
+    done = subprocess.run(python_command("pip", "--version"), env=child_environment(), capture_output=True)
+    assert done.stdout.startswith(b"pip ") and not trap.exists()
+
+
+def test_a_python_without_safe_path(trap, monkeypatch):
+    """Python 3.10 knows neither the option nor the variable."""
+    old = SimpleNamespace(version_info=(3, 10), executable=sys.executable)
+    monkeypatch.setattr(child_process, "sys", old)
+    command = python_command("edge_vision.doctor.probe", "modules", "numpy")
+    monkeypatch.undo()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=trap.parent, env=environment, capture_output=True, text=True)
+    assert "-P" not in command and '"version"' in done.stdout and not trap.exists(), done.stderr
+
+
+def test_the_environment_of_a_child(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("_ROS_WHEELS_BOOTSTRAP_COMPLETE", "1")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(("", "plugins", "/opt/plugins")))
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    environment = child_environment()
+    assert "_ROS_WHEELS_BOOTSTRAP_COMPLETE" not in environment
+    assert environment["PYTHONSAFEPATH"] == environment["ORT_DISABLE_TELEMETRY"] == "1"
+    expected = [str(ROOT), str(tmp_path / "plugins"), "/opt/plugins"]
+    assert environment["PYTHONPATH"].split(os.pathsep) == expected
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    assert child_environment()["ORT_DISABLE_TELEMETRY"] == "0", "the user's own setting counts"
+
+
+def test_how_a_child_ended():
+    assert [ending(code) for code in (3, -6, -99)] == [
+        "exited with status 3",
+        "was killed by SIGABRT",
+        "was killed by signal 99",
+    ]
