@@ -13,7 +13,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import needed_modules
 import pytest
+import run_cache
 
 import edge_vision  # noqa: F401  Turns the telemetry of runtimes off before a test imports one.
 
@@ -25,6 +27,27 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 # What `make demo`, `make test` and `make bench-pipeline` set.
 MAKE_DOMAINS = (87, 88, 89)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    run_cache.set_up(config)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that changed the user's models or clips."""
+    if run_cache.changed_by_run(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for file in run_cache.changed_by_run(config):
+        terminalreporter.write_line(f"ERROR the tests changed a file of the user's cache: {file}", red=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    if needed_modules.missing(module_path):
+        return needed_modules.Unavailable.from_parent(parent, path=module_path)
+    return None
 
 
 @pytest.fixture

@@ -20,8 +20,6 @@ from ros_cases import PATIENCE_S
 
 from edge_vision.bundles.store import cache_dir
 
-pytest.importorskip("rich", reason="rich is not there: `make setup-test` installs it")
-
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "edge_vision.top"]
 CONTROLS = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b\[|\r")
