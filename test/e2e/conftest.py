@@ -85,10 +85,12 @@ def robot(domain: int) -> Iterator[Robot]:
 
 @pytest.fixture
 def launch(domain: int, tmp_path: Path) -> Iterator[Callable[..., Executable]]:
-    """Starts executables: launch(name, *arguments)."""
+    """Starts executables: launch(name, *arguments). A detector runs on a named backend."""
     started: list[Executable] = []
 
     def begin(name: str, *arguments: Any, **kwargs: Any) -> Executable:
+        if name in ("pipeline", "detector_node") and "--backend" not in arguments:
+            arguments = ("--backend", "onnxruntime", *arguments)
         started.append(Executable(tmp_path, name, *map(str, arguments), **kwargs))
         return started[-1]
 
