@@ -77,6 +77,41 @@ def test_the_camera_moves_a_point_and_its_speed_alike() -> None:
         )
     growth = state[2] * state[3] / (filters()[2] * filters()[3])
     assert state[VAR] / variance == pytest.approx(np.tile(growth, (4, 1)))
+    assert state[SPEED][2:] / filters()[SPEED][2:] == pytest.approx(np.tile(np.sqrt(growth), (2, 1)))
+
+
+def pairs_one_by_one(boxes: np.ndarray, var: np.ndarray, measured: np.ndarray) -> list[tuple[int, int]]:
+    """Greedy pairs, the largest IoU less squared distance in standard deviations first."""
+    found = []
+    for i, j in np.ndindex(boxes.shape[1], measured.shape[1]):
+        one, other = boxes[:, i], measured[:, j]
+        far = ((one[:2] - other[:2]) ** 2 / (var[:2, i] + MEASURED_SD**2 * other[2] * other[3])).sum()
+        low = np.maximum(one[:2] - one[2:] / 2, other[:2] - other[2:] / 2)
+        high = np.minimum(one[:2] + one[2:] / 2, other[:2] + other[2:] / 2)
+        both = np.prod(np.maximum(high - low, 0.0))
+        iou = both / (one[2] * one[3] + other[2] * other[3] - both)
+        of_a_size = (np.maximum(one[2:] / other[2:], other[2:] / one[2:]) < association.MAX_SIZE_RATIO).all()
+        if of_a_size and (far < association.GATE or iou > association.SURE_IOU):
+            found.append((iou - far / association.GATE, i, j))
+    taken: list[tuple[int, int]] = []
+    for _, i, j in sorted(found, reverse=True):
+        if all(i != a and j != b for a, b in taken):
+            taken.append((i, j))
+    return taken
+
+
+@pytest.mark.parametrize("spread_px", [40, 150, 600])
+def test_the_most_alike_are_matched_first(spread_px: int) -> None:
+    rng = np.random.default_rng(spread_px)
+    for _ in range(30):
+        boxes, measured = (
+            np.concatenate((rng.uniform(0, spread_px, (2, 12)), rng.uniform(12, 40, (2, 12)))) for _ in "ab"
+        )
+        state = new_state(boxes, np.ones(12))
+        move_on(state, rng.uniform(0, 0.5), DRIFT_SD)
+        tracks = TrackSet(state, np.zeros((FACT_ROWS, 12), np.int64))
+        found = association.matched(tracks, measured, np.zeros(12, np.int32))
+        assert list(zip(*found, strict=True)) == pairs_one_by_one(boxes, state[VAR], measured)
 
 
 PLACE = st.tuples(st.floats(0, 640), st.floats(0, 480), st.floats(5, 90), st.floats(5, 90), st.integers(0, 2))
