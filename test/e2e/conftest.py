@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from ros_cases import Robot
+    pass
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,15 +72,6 @@ class Executable:
                 if int(session) == self.process.pid and state != "Z":
                     found.append(int(entry.name))
         return found
-
-
-@pytest.fixture
-def robot(domain: int) -> Iterator[Robot]:
-    from ros_cases import Robot
-
-    robot = Robot(domain)
-    yield robot
-    robot.close()
 
 
 @pytest.fixture
