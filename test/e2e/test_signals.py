@@ -64,7 +64,8 @@ def test_twice_in_a_row(launch, robot, video):
     robot.status("detector", lambda status, values: values["state"] == "active")
     pipeline.process.send_signal(signal.SIGINT)
     time.sleep(0.01)
-    assert pipeline.end(signal.SIGINT, END_S) in (0, 130), pipeline.output
+    # Killed by it: the first one had been obeyed, and Python, at its end, catches the second no more.
+    assert pipeline.end(signal.SIGINT, END_S) in (0, 130, -signal.SIGINT), pipeline.output
 
 
 def test_while_it_waits_for_a_stream(launch, robot):

@@ -268,7 +268,7 @@ def test_a_healthy_run_logs_its_start_its_modes_and_its_end_alone(start, robot, 
         robot.wait(lambda: running.books["received"] >= frames, f"{frames} frames")
         return list(log.json)
 
-    early, late = after(200), after(1200)
+    early, late = after(100), after(500)
     new = late[len(early) :]
     assert {one["event"] for one in new} <= {"gate_mode"} and len(new) <= 5, new
     running.end()
