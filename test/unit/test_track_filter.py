@@ -100,15 +100,17 @@ def pairs_one_by_one(boxes: np.ndarray, var: np.ndarray, measured: np.ndarray) -
     return taken
 
 
+@pytest.mark.parametrize("few", [0, 10**9], ids=["a crowd", "a few"])
 @pytest.mark.parametrize("spread_px", [40, 150, 600])
-def test_the_most_alike_are_matched_first(spread_px: int) -> None:
+def test_the_most_alike_are_matched_first(spread_px: int, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(association, "FEW_PAIRS", few)
     rng = np.random.default_rng(spread_px)
     for _ in range(30):
         boxes, measured = (
             np.concatenate((rng.uniform(0, spread_px, (2, 12)), rng.uniform(12, 40, (2, 12)))) for _ in "ab"
         )
         state = new_state(boxes, np.ones(12))
-        move_on(state, rng.uniform(0, 0.5), DRIFT_SD)
+        move_on(state, rng.uniform(0, 2), DRIFT_SD)
         tracks = TrackSet(state, np.zeros((FACT_ROWS, 12), np.int64))
         found = association.matched(tracks, measured, np.zeros(12, np.int32))
         assert list(zip(*found, strict=True)) == pairs_one_by_one(boxes, state[VAR], measured)
@@ -136,3 +138,27 @@ def test_a_crowd_is_matched_as_a_few_are(known: list, seen: list, seconds: float
     rows, columns = found[0]
     assert len(set(rows.tolist())) == len(rows) and len(set(columns.tolist())) == len(columns)
     assert (facts[CLASS_ID, rows] == class_ids[columns]).all()
+
+
+SIZES = np.array([[40.0, 40.0], [80.0, 80.0]])
+
+
+@pytest.mark.parametrize(
+    ("step_px", "growth", "agree"),
+    [
+        ((150.0, 150.0), 1.0, True),
+        ((150.0, 230.0), 1.0, False),
+        ((150.0, 150.0), 1.5, False),
+        ((150.0, 150.0), 0.7, False),
+    ],
+    ids=["alike", "apart", "one larger", "one smaller"],
+)
+def test_a_common_shift_needs_two_of_a_size_that_go_alike(step_px: tuple, growth: float, agree: bool) -> None:
+    before = np.concatenate((np.array([[100.0, 400.0], [100.0, 300.0]]), SIZES))
+    after = before + np.array([step_px, (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)])
+    after[2:, 1] *= growth
+    tracks = TrackSet(new_state(before, np.ones(2)), np.zeros((FACT_ROWS, 2), np.int64))
+    shift = association.common_shift(tracks, after, np.zeros(2, np.int32))
+    assert (shift is not None) is agree
+    if shift is not None:
+        assert shift.ravel().tolist() == [150.0, 0.0]

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_vision.core.detections import Detections
+from edge_vision.core.track_filter import COV, SPEED, SPEED_VAR, VAR
 from edge_vision.core.tracking import Tracker, TrackerConfig, Tracks
 
 MS = 1_000_000
@@ -146,6 +147,29 @@ def test_a_new_object_moves_with_all_others(others):
     moved = one.predict(700 * MS, STILL)
     truth = STANDING[others][0] - 30
     assert centres(moved)[moved.ids.tolist().index(others + 1), 0] == pytest.approx(truth, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("speeds", "inherited"), [((-60, -66), -63), ((10, -10, 25), 0)], ids=["nearly alike", "apart"]
+)
+def test_a_new_object_takes_the_middle_speed_of_those_that_agree(speeds, inherited):
+    """Speeds in px per 200 ms."""
+    one = tracker()
+    for i in range(5):
+        boxes = [(300 + speed * i, 60 + 120 * n, 60, 60) for n, speed in enumerate(speeds)]
+        one.update(found(*boxes, *[(500, 430, 60, 60)][: i == 4]), i * 200 * MS, STILL)
+    moved = one.predict(1000 * MS, STILL)
+    at = int(moved.ids.argmax())
+    assert centres(moved)[at, 0] == pytest.approx(500 + inherited, abs=1)
+
+
+def test_what_is_seen_at_rest_has_no_speed_and_no_doubt_about_it():
+    one = tracker()
+    for i in range(3):
+        one.update(found((100 + 20 * i, 200, 40, 80)), i * 200 * MS, STILL)
+    one.predict(400 * MS, STILL, at_rest=True)
+    state = one.state().tracks.state
+    assert not any(state[rows].any() for rows in (SPEED, COV, SPEED_VAR)) and state[VAR].all()
 
 
 def test_a_new_object_stands_where_others_go_their_own_ways():
