@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 SETUP := $(PYTHON) scripts/setup.py
+PYTEST = $(VENV_PYTHON) -m pytest -rs -n $(WORKERS) --dist loadfile
 
 SOURCE =
 BACKEND =
@@ -10,6 +11,8 @@ OUT =
 SECONDS =
 MINUTES = 10
 ARGS =
+# Test processes at a time (0 = all tests in one): `auto` is one more than there are processors, at most 8.
+WORKERS = auto
 
 # Two ROS programs with one domain see each other: these have domains of their own, whatever the shell has set.
 # `make demo ROS_DOMAIN_ID=5` sets it nevertheless.
@@ -33,7 +36,7 @@ help:  ## Show this list
 	@echo
 	@echo "  make demo SOURCE=clip.mp4 BACKEND=openvino SECONDS=20 OUT=out/mine     variables of the demo"
 	@echo "  make test ARGS='-k gate -x'                                            options for pytest"
-	@echo "  make -j2 -O test-unit test-nodes                                       both halves at once"
+	@echo "  make test WORKERS=0                                                    tests one after the other, in one process"
 	@echo "  make evaluate-gate ARGS='--conditions pan_tilt --quick'                options of the evaluation"
 	@echo "  make soak MINUTES=1                                                    a quick look"
 	@echo "  make demo PYTHON=python3.12                                            another Python"
@@ -43,14 +46,14 @@ demo: setup  ## Set up, then run the pipeline on a video; results in out/demo/
 		$(if $(OUT),--out '$(OUT)') $(if $(SECONDS),--seconds $(SECONDS))
 
 test: setup-test  ## Set up, then run the tests
-	$(VENV_PYTHON) -m pytest -rs $(ARGS)
+	$(PYTEST) $(ARGS)
 
 # Tests of nodes mostly wait, and unit tests compute.
 test-unit: setup-test
-	$(VENV_PYTHON) -m pytest -rs test/unit $(ARGS)
+	$(PYTEST) test/unit $(ARGS)
 
 test-nodes: setup-test
-	$(VENV_PYTHON) -m pytest -rs test/nodes test/e2e test/launch $(ARGS)
+	$(PYTEST) test/nodes test/e2e test/launch $(ARGS)
 
 check: setup-test  ## Format, lint, types, tests and examples: all that must be good before a commit
 	scripts/check

@@ -22,7 +22,16 @@ FETCH = ["onnx>=1.16"]
 OPTIMIZE = ["onnx>=1.16", "onnxruntime>=1.18", "pycocotools>=2.0.7"]
 EVALUATE = ["matplotlib>=3.7"]
 TOP = ["rich>=13.0"]
-TEST = ["hypothesis", "mypy", "pytest", "pytest-timeout", "ruff", "types-psutil", "types-PyYAML"]
+TEST = [
+    "hypothesis",
+    "mypy",
+    "pytest",
+    "pytest-timeout",
+    "pytest-xdist",
+    "ruff",
+    "types-psutil",
+    "types-PyYAML",
+]
 VERSION = next(
     line.split('"')[1]
     for line in Path(NAME, "__init__.py").read_text().splitlines()

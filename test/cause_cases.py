@@ -75,7 +75,7 @@ class Output:
         return wait_until(fitting, f"{cause}, having heard {[s.message for s in self.statuses][-3:]}", turn)
 
 
-class Scene:
+class CauseScene:
     """A robot, and how to start nodes beside it: start(kinds, overrides, ros_args)."""
 
     def __init__(self, robot: Robot, start: Callable[..., Running]) -> None:
@@ -126,39 +126,39 @@ class Scene:
             self._ends.pop()()
 
 
-def no_publisher(scene: Scene) -> Send:
+def no_publisher(scene: CauseScene) -> Send:
     scene.robot.node.create_publisher(Image, "front/image_raw", SENSOR)
     scene.robot.node.create_publisher(Image, "depth", SENSOR)
     scene.start(NODES)
     return nothing
 
 
-def wrong_type(scene: Scene) -> Send:
+def wrong_type(scene: CauseScene) -> Send:
     scene.robot.node.create_publisher(CompressedImage, "image_raw", SENSOR)
     scene.start(NODES)
     return nothing
 
 
-def incompatible_qos(scene: Scene) -> Send:
+def incompatible_qos(scene: CauseScene) -> Send:
     scene.robot.node.create_publisher(Image, "image_raw", SENSOR)
     override = "gate:qos_overrides./image_raw.subscription.reliability:=reliable"
     scene.start(NODES, ros_args=["-p", override])
     return nothing
 
 
-def node_inactive(scene: Scene) -> Send:
+def node_inactive(scene: CauseScene) -> Send:
     scene.start(NODES)
     send = scene.camera()
     assert scene.robot.change_state("cascade", Transition.TRANSITION_DEACTIVATE)
     return send
 
 
-def model_not_loaded(scene: Scene) -> Send:
+def model_not_loaded(scene: CauseScene) -> Send:
     scene.start(NODES, {"detector": {"model": "no_such_bundle"}})
     return nothing
 
 
-def node_finalized(scene: Scene) -> Send:
+def node_finalized(scene: CauseScene) -> Send:
     """A life-cycle manager has shut a node down; its process lives on."""
     scene.start(NODES)
     send = scene.camera()
@@ -166,12 +166,12 @@ def node_finalized(scene: Scene) -> Send:
     return send
 
 
-def node_missing(scene: Scene) -> Send:
+def node_missing(scene: CauseScene) -> Send:
     scene.start([GateNode, DetectorNode, DiagnosticsNode])
     return scene.camera()
 
 
-def node_error(scene: Scene) -> Send:
+def node_error(scene: CauseScene) -> Send:
     """A runtime that fails on each frame, in a way of its own."""
     running = scene.start(NODES, {**OPEN, "detector": {"strict_backend": True, "fallback": []}})
 
@@ -182,65 +182,65 @@ def node_error(scene: Scene) -> Send:
     return scene.camera()
 
 
-def source_missing_file(scene: Scene) -> Send:
+def source_missing_file(scene: CauseScene) -> Send:
     scene.start([SourceNode, *NODES], {"source": {"uri": "/no/such.avi"}})
     return nothing
 
 
-def source_asleep(scene: Scene) -> Send:
+def source_asleep(scene: CauseScene) -> Send:
     scene.start([SourceNode, *NODES], {"source": {"uri": scene.clip(), "playback_rate": 0.01}})
     return nothing
 
 
-def source_finished(scene: Scene) -> Send:
+def source_finished(scene: CauseScene) -> Send:
     scene.start([SourceNode, *NODES], {"source": {"uri": scene.clip(), "playback_rate": 0.0}})
     return nothing
 
 
-def several_publishers(scene: Scene) -> Send:
+def several_publishers(scene: CauseScene) -> Send:
     scene.start(NODES)
     rear = scene.other_node("rear").create_publisher(Image, "image_raw", SENSOR)
     scene.robot.rematch(rear)
     return scene.camera()
 
 
-def nothing_published(scene: Scene) -> Send:
+def nothing_published(scene: CauseScene) -> Send:
     """What would explain it is not watched."""
     scene.start(NODES, {"diagnostics": {"watched_nodes": ["detector"]}})
     return nothing
 
 
-def gate_closed(scene: Scene) -> Send:
+def gate_closed(scene: CauseScene) -> Send:
     scene.start(NODES, {"gate": AS_SEEN})
     return scene.camera(change=False)
 
 
-def all_rejected(scene: Scene) -> Send:
+def all_rejected(scene: CauseScene) -> Send:
     scene.start(NODES, {**OPEN, "detector": {"enabled": False}})
     return scene.camera()
 
 
-def zero_stamps(scene: Scene) -> Send:
+def zero_stamps(scene: CauseScene) -> Send:
     scene.start(NODES, OPEN)
     return scene.camera(stamp=lambda n: 0)
 
 
-def foreign_stamps(scene: Scene) -> Send:
+def foreign_stamps(scene: CauseScene) -> Send:
     scene.start(NODES, OPEN)
     return scene.camera(stamp=lambda n: n * 10**8)
 
 
-def sim_time_without_clock(scene: Scene) -> Send:
+def sim_time_without_clock(scene: CauseScene) -> Send:
     scene.start(NODES, OPEN, ["-p", "use_sim_time:=true"])
     return scene.camera()
 
 
-def unsupported_encoding(scene: Scene) -> Send:
+def unsupported_encoding(scene: CauseScene) -> Send:
     scene.start(NODES, OPEN)
     return scene.camera(encoding="hologram")
 
 
-def loss_between_nodes(scene: Scene) -> Send:
+def loss_between_nodes(scene: CauseScene) -> Send:
     """The ticks of a cascade come, their images do not; long after the two have found each other."""
     scene.start([DetectorNode, DiagnosticsNode], separate=True)
     scene.robot.publisher(Image, "image_accepted")
@@ -250,7 +250,7 @@ def loss_between_nodes(scene: Scene) -> Send:
     return lambda: ticks.publish(tick_message(Tick(next(stamps), "camera", "cascade", "", "motion")))
 
 
-def loss_from_camera(scene: Scene) -> Send:
+def loss_from_camera(scene: CauseScene) -> Send:
     """camera_info comes, which a driver sends with each image; images do not."""
     scene.start(NODES)
     scene.robot.publisher(Image, "image_raw")
@@ -258,13 +258,13 @@ def loss_from_camera(scene: Scene) -> Send:
     return lambda: info.publish(CameraInfo())
 
 
-def publisher_silent(scene: Scene) -> Send:
+def publisher_silent(scene: CauseScene) -> Send:
     scene.start(NODES)
     scene.robot.publisher(Image, "image_raw")
     return nothing
 
 
-def detector_stuck(scene: Scene) -> Send:
+def detector_stuck(scene: CauseScene) -> Send:
     """A runtime that does not come back from the first frame, and no watchdog to start it anew."""
     before = BACKENDS.get("fake")
     BACKENDS["fake"] = "edge_vision.backends.fake:FakeBackend"
@@ -276,13 +276,13 @@ def detector_stuck(scene: Scene) -> Send:
     return scene.camera()
 
 
-def below_threshold(scene: Scene) -> Send:
+def below_threshold(scene: CauseScene) -> Send:
     scene.start(NODES, {**OPEN, "detector": {"score_threshold": 0.99}})
     return scene.camera()
 
 
 # What is provoked -> the name that it must be given.
-PROVOKED: dict[Callable[[Scene], Send], str] = {
+PROVOKED: dict[Callable[[CauseScene], Send], str] = {
     no_publisher: "no_publisher",
     wrong_type: "wrong_type",
     incompatible_qos: "incompatible_qos",

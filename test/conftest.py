@@ -12,10 +12,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
+import needed_modules
 import pytest
+import run_cache
 
 import edge_vision  # noqa: F401  Turns the telemetry of runtimes off before a test imports one.
+
+if TYPE_CHECKING:
+    from ros_cases import Robot
 
 sys.path.insert(0, str(Path(__file__).parent / "unit"))
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
@@ -27,6 +33,45 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 MAKE_DOMAINS = (87, 88, 89)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    run_cache.set_up(config)
+    # For what starts ROS without the fixture `domain`: no two workers of pytest-xdist hear each other.
+    domain = _free_domain()
+    config.add_cleanup(domain.close)
+    os.environ["ROS_DOMAIN_ID"] = _number_of(domain)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that changed the user's models or clips."""
+    if run_cache.changed_by_run(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for file in run_cache.changed_by_run(config):
+        terminalreporter.write_line(f"ERROR the tests changed a file of the user's cache: {file}", red=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    if needed_modules.missing(module_path):
+        return needed_modules.Unavailable.from_parent(parent, path=module_path)
+    return None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    from parallel_runs import workers
+
+    return workers()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from parallel_runs import FileScheduling
+
+    return FileScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 @pytest.fixture
 def domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A ROS domain that no other test on this machine uses now: a lock on a file says so.
@@ -36,12 +81,24 @@ def domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """
     gc.collect()
     with _free_domain() as file:
-        number = int(Path(file.name).name.rpartition("_")[2])
-        monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
-        yield number
+        monkeypatch.setenv("ROS_DOMAIN_ID", _number_of(file))
+        yield int(_number_of(file))
 
 
-def _free_domain():
+@pytest.fixture
+def robot(domain: int) -> Iterator[Robot]:
+    from ros_cases import Robot
+
+    robot = Robot(domain)
+    yield robot
+    robot.close()
+
+
+def _number_of(domain: TextIO) -> str:
+    return Path(domain.name).name.rpartition("_")[2]
+
+
+def _free_domain() -> TextIO:
     """Above 101 the ports of a domain lie among those that Linux hands out; the low ones are people's own."""
     numbers = [number for number in range(20, 100) if number not in MAKE_DOMAINS]
     random.shuffle(numbers)

@@ -13,37 +13,34 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-
-rclpy = pytest.importorskip("rclpy", reason="rclpy is not there: source ROS 2, or run `make setup`")
-pytest.importorskip("vision_msgs", reason="vision_msgs is not there: install it, or run `make setup`")
-
-from builtin_interfaces.msg import Time  # noqa: E402
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
-from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
-from model_cases import SSD, bundle_or_skip  # noqa: E402
-from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParametersAtomically  # noqa: E402
-from rclpy.context import Context  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.node import Node  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from rclpy.qos import (  # noqa: E402
+import rclpy
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.srv import ChangeState, GetState
+from model_cases import SSD, bundle_or_skip
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParametersAtomically
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import (
     QoSDurabilityPolicy,
     QoSProfile,
     QoSReliabilityPolicy,
     qos_profile_sensor_data,
 )
-from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
-from vision_msgs.msg import Detection2DArray  # noqa: E402
+from sensor_msgs.msg import CompressedImage, Image
+from vision_msgs.msg import Detection2DArray
 
-from edge_vision.nodes import base, run  # noqa: E402
-from edge_vision.nodes.base import EdgeNode  # noqa: E402
-from edge_vision.nodes.cascade import CascadeNode  # noqa: E402
-from edge_vision.nodes.detector import DetectorNode  # noqa: E402
-from edge_vision.nodes.diagnostics import DiagnosticsNode  # noqa: E402
-from edge_vision.nodes.gate import GateNode  # noqa: E402
-from edge_vision.nodes.link import Hub  # noqa: E402
-from edge_vision.nodes.monitor import eager_discovery  # noqa: E402
-from edge_vision.nodes.source import SourceNode  # noqa: E402
+from edge_vision.nodes import base, run
+from edge_vision.nodes.base import EdgeNode
+from edge_vision.nodes.cascade import CascadeNode
+from edge_vision.nodes.detector import DetectorNode
+from edge_vision.nodes.diagnostics import DiagnosticsNode
+from edge_vision.nodes.gate import GateNode
+from edge_vision.nodes.link import Hub
+from edge_vision.nodes.monitor import eager_discovery
+from edge_vision.nodes.source import SourceNode
 
 CHAIN: tuple[type[EdgeNode], ...] = (GateNode, CascadeNode, DetectorNode)
 ALL: tuple[type[EdgeNode], ...] = (SourceNode, *CHAIN, DiagnosticsNode)
@@ -131,8 +128,12 @@ class Running:
             bundle_or_skip(SSD)
         # A named backend: auto takes whichever is faster on the machine that runs the tests. No watchdog: on
         # a machine that others load, a run that takes long is no hang.
-        chosen = {"backend": "onnxruntime", "watchdog_ms": 0.0} if DetectorNode in kinds else {}
-        overrides = {**(overrides or {}), "detector": {**chosen, **(overrides or {}).get("detector", {})}}
+        chosen = {
+            "cascade": {"backend": "onnxruntime"},
+            "detector": {"backend": "onnxruntime", "watchdog_ms": 0.0},
+        }
+        given = overrides or {}
+        overrides = {**given, **{name: {**chosen[name], **given.get(name, {})} for name in chosen}}
         rclpy.init(args=["test", "--ros-args", *ros_args], domain_id=domain)
         self.hub = Hub()
         self.nodes = {}

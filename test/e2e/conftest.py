@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from ros_cases import Robot
+    pass
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,20 +75,13 @@ class Executable:
 
 
 @pytest.fixture
-def robot(domain: int) -> Iterator[Robot]:
-    from ros_cases import Robot
-
-    robot = Robot(domain)
-    yield robot
-    robot.close()
-
-
-@pytest.fixture
 def launch(domain: int, tmp_path: Path) -> Iterator[Callable[..., Executable]]:
-    """Starts executables: launch(name, *arguments)."""
+    """Starts executables: launch(name, *arguments). A detector runs on a named backend."""
     started: list[Executable] = []
 
     def begin(name: str, *arguments: Any, **kwargs: Any) -> Executable:
+        if name in ("pipeline", "detector_node") and "--backend" not in arguments:
+            arguments = ("--backend", "onnxruntime", *arguments)
         started.append(Executable(tmp_path, name, *map(str, arguments), **kwargs))
         return started[-1]
 

@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from model_cases import SSD, bundle_or_skip
+from model_cases import SSD, bundle_or_skip, clip_or_skip
 from ros_cases import DiagnosticArray
 
-from edge_vision.bundles.store import cache_dir
 from edge_vision.nodes.conversions import status_values
 
 BENCH = str(Path(__file__).resolve().parents[2] / "bench")
@@ -31,9 +30,7 @@ def healthy(monkeypatch, domain):
 
 @pytest.fixture
 def video():
-    path = cache_dir() / "video" / "vtest.avi"
-    if not path.exists():
-        pytest.skip(f"{path} is not there: the demo's set-up fetches it")
+    path = clip_or_skip("vtest.avi")
     bundle_or_skip(SSD)
     return path
 

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_cases import SSD, bundle_or_skip
+from model_cases import SSD, bundle_or_skip, clip_or_skip
 from ros_cases import LATCHED, SENSOR, DiagnosticArray, Image
 from vision_msgs.msg import Detection2DArray
 
-from edge_vision.bundles.store import cache_dir
 from edge_vision.nodes.conversions import status_values
 
 ROOT = Path(__file__).parents[2]
@@ -98,9 +97,7 @@ def told(robot, cause):
 
 
 def test_a_healthy_pipeline(pipeline, robot):
-    clip = cache_dir() / "video" / "vtest.avi"
-    if not clip.exists():
-        pytest.skip(f"{clip} is not there: the demo's set-up fetches it")
+    clip = clip_or_skip("vtest.avi")
     pipeline("pipeline", "--source", clip, "--loop")
     told(robot, "none")
     robot.status("detector", lambda status, values: values.get("ledger.inferred", "0") != "0")

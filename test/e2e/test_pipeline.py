@@ -7,11 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from model_cases import SSD, bundle_or_skip
+from model_cases import SSD, bundle_or_skip, clip_or_skip
 from ros_cases import FATES, LATCHED, Robot, detections_of, law, stamp_of
 
 from edge_vision.backends import open_session
-from edge_vision.bundles.store import cache_dir
 from edge_vision.core.capture import Capture
 from edge_vision.core.detections import Detections
 from edge_vision.core.detector import Detector
@@ -54,11 +53,9 @@ PARAMS = """\
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
     """The first frames of vtest.avi, each shown, the last ten held: there the gate has something to skip."""
-    source = cache_dir() / "video" / "vtest.avi"
-    if not source.exists():
-        pytest.skip(f"{source} is not there: the demo's set-up fetches it")
+    source = clip_or_skip("vtest.avi")
     path = tmp_path_factory.mktemp("clip") / "street.avi"
-    capture = Capture(str(source))
+    capture = Capture(source)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (768, 576))
     images = [capture.read() for _ in range(FRAMES - 10)]
     for image in images + 10 * images[-1:]:

@@ -6,10 +6,9 @@ import signal
 import time
 
 import pytest
-from model_cases import SSD, bundle_or_skip
+from model_cases import SSD, bundle_or_skip, clip_or_skip
 from ros_cases import DiagnosticArray, detections_of, wait_until
 
-from edge_vision.bundles.store import cache_dir
 from edge_vision.nodes.conversions import status_values
 from edge_vision.nodes.run import OUT_OF_TIME
 
@@ -21,9 +20,7 @@ SANE = {signal.SIGINT: (0, 130), signal.SIGTERM: (0, 143)}
 
 @pytest.fixture
 def video():
-    path = cache_dir() / "video" / "vtest.avi"
-    if not path.exists():
-        pytest.skip(f"{path} is not there: the demo's set-up fetches it")
+    path = clip_or_skip("vtest.avi")
     bundle_or_skip(SSD)
     return path
 
@@ -67,7 +64,8 @@ def test_twice_in_a_row(launch, robot, video):
     robot.status("detector", lambda status, values: values["state"] == "active")
     pipeline.process.send_signal(signal.SIGINT)
     time.sleep(0.01)
-    assert pipeline.end(signal.SIGINT, END_S) in (0, 130), pipeline.output
+    # Killed by it: the first one had been obeyed, and Python, at its end, catches the second no more.
+    assert pipeline.end(signal.SIGINT, END_S) in (0, 130, -signal.SIGINT), pipeline.output
 
 
 def test_while_it_waits_for_a_stream(launch, robot):

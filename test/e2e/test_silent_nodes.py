@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import signal
 
-import pytest
 from cause_cases import Output
-from model_cases import SSD, bundle_or_skip
-
-from edge_vision.bundles.store import cache_dir
+from model_cases import SSD, bundle_or_skip, clip_or_skip
 
 
 def test_a_stopped_and_a_killed_process_are_named(launch, robot):
-    clip = cache_dir() / "video" / "vtest.avi"
-    if not clip.exists():
-        pytest.skip(f"{clip} is not there: the demo's set-up fetches it")
+    clip = clip_or_skip("vtest.avi")
     bundle_or_skip(SSD)
     output = Output(robot)
     launch("diagnostics_node")

@@ -16,11 +16,8 @@ import time
 from pathlib import Path
 
 import pytest
+from model_cases import clip_or_skip
 from ros_cases import PATIENCE_S
-
-from edge_vision.bundles.store import cache_dir
-
-pytest.importorskip("rich", reason="rich is not there: `make setup-test` installs it")
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "edge_vision.top"]
@@ -30,9 +27,7 @@ ALT_SCREEN, MAIN_SCREEN = b"\x1b[?1049h", b"\x1b[?1049l"
 
 @pytest.fixture
 def pipeline(launch):
-    video = cache_dir() / "video" / "vtest.avi"
-    if not video.exists():
-        pytest.skip(f"{video} is not there: the demo's set-up fetches it")
+    video = clip_or_skip("vtest.avi")
     return launch("pipeline", "--source", video, "--loop")
 
 

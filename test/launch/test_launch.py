@@ -16,29 +16,31 @@ from pathlib import Path
 
 import psutil
 import pytest
+import rclpy
+from ament_index_python import PackageNotFoundError, get_package_share_directory
+from rclpy.context import Context
+from vision_msgs.msg import Detection2DArray
 
-pytest.importorskip("launch_ros", reason="launch_ros is not installed: source ROS 2 to run these tests")
-ament = pytest.importorskip("ament_index_python", reason="ament_index_python is not installed")
-if not shutil.which("ros2"):
-    pytest.skip("the command ros2 is not installed: source ROS 2 to run these tests", allow_module_level=True)
-try:
-    ament.get_package_share_directory("edge_vision")
-except ament.PackageNotFoundError:
-    pytest.skip(
-        "edge_vision is not installed: colcon build, source install/setup.bash", allow_module_level=True
-    )
-
-import rclpy  # noqa: E402
-from rclpy.context import Context  # noqa: E402
-from vision_msgs.msg import Detection2DArray  # noqa: E402
-
-from edge_vision.bundles.store import bundles_dir, cache_dir  # noqa: E402
+from edge_vision.bundles.store import bundles_dir, cache_dir
 
 CLIP = cache_dir() / "video" / "vtest.avi"
 MODEL = bundles_dir() / "ssdlite_mobilenet_v2_coco"
-pytestmark = pytest.mark.skipif(
-    not (CLIP.exists() and MODEL.exists()), reason=f"{CLIP} or {MODEL} is not there: run `make setup`"
-)
+
+
+def _lacking() -> str:
+    """What these tests need and this machine lacks, or ""."""
+    if not shutil.which("ros2"):
+        return "the command ros2 is not installed: source ROS 2"
+    if not (CLIP.exists() and MODEL.exists()):
+        return f"{CLIP} or {MODEL} is not there: run `make setup`"
+    try:
+        get_package_share_directory("edge_vision")
+    except PackageNotFoundError:
+        return "edge_vision is not installed: colcon build, source install/setup.bash"
+    return ""
+
+
+pytestmark = pytest.mark.skipif(bool(_lacking()), reason=_lacking())
 # Liveness, not speed: how long anything may take on a loaded machine.
 PATIENCE_S = 60.0
 
@@ -97,7 +99,7 @@ def test_with_a_source_alone_detections_flow(composition: str, namespace: str, d
 
 
 def test_a_user_s_profile_stays(domain: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    share = Path(ament.get_package_share_directory("edge_vision"))
+    share = Path(get_package_share_directory("edge_vision"))
     own = tmp_path / "own.xml"
     own.write_bytes((share / "config" / "fastdds.xml").read_bytes())
     monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", str(own))

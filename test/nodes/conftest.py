@@ -12,15 +12,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def robot(domain: int) -> Iterator[Robot]:
-    from ros_cases import Robot
-
-    robot = Robot(domain)
-    yield robot
-    robot.close()
-
-
-@pytest.fixture
 def start(domain: int, robot: Robot) -> Iterator[Callable[..., Running]]:
     """Starts nodes: start(kinds, overrides, ros_args). In the end the books must balance, none in flight.
 

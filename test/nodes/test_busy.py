@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from model_cases import clip_or_skip
 from ros_cases import stamp_of
-from test_tracked import WAYS, Scene
+from scene_cases import WAYS, TrackedScene
 
-from edge_vision.bundles.store import cache_dir
 from edge_vision.core.capture import Capture
 
 ECONOMY = yaml.safe_load((Path(__file__).parents[2] / "config" / "economy.yaml").read_text())
@@ -27,19 +27,31 @@ FRAMES = 90
 @pytest.fixture
 def walkers() -> list:
     """The first frames of vtest.avi, 10 a second."""
-    path = cache_dir() / "video" / "vtest.avi"
-    if not path.exists():
-        pytest.skip(f"{path} is not there: the demo's set-up fetches it")
-    capture = Capture(str(path))
+    path = clip_or_skip("vtest.avi")
+    capture = Capture(path)
     return [capture.read() for _ in range(FRAMES)]
+
+
+@pytest.fixture
+def busy(start, robot, monkeypatch):
+    """Starts the scene with a gate whose clock are the stamps: it rests for as many frames on any machine."""
+
+    def begin(separate: bool) -> TrackedScene:
+        scene = TrackedScene(start, robot, separate, gate=GATE)
+        gate = scene.running["gate"]._gate
+        decide = gate.decide
+        monkeypatch.setattr(gate, "decide", lambda frame, _, prior=None: decide(frame, frame.stamp_ns, prior))
+        return scene
+
+    return begin
 
 
 @pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
 def test_a_busy_street_is_told_of_on_every_frame_and_looked_at_on_half_of_them(
-    start, robot, separate, walkers
+    busy, robot, separate, walkers
 ):
     """Stamps decide, 100 ms apart; the clip is shown as fast as it is worked off."""
-    scene = Scene(start, robot, separate, gate=GATE)
+    scene = busy(separate)
     assert robot.set("detector", publish_hints=True).successful
     if separate:
         hints = scene.running["detector"]._hints
@@ -61,8 +73,8 @@ def test_a_busy_street_is_told_of_on_every_frame_and_looked_at_on_half_of_them(
 
 
 @pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
-def test_without_hints_no_interval_is_stretched(start, robot, separate, walkers):
-    scene = Scene(start, robot, separate, gate=GATE)
+def test_without_hints_no_interval_is_stretched(busy, robot, separate, walkers):
+    scene = busy(separate)
     for image in walkers[:60]:
         books = scene.show(image)
     robot.wait(lambda: len(scene.inferred) >= books["inferred"], "all answers")

@@ -28,7 +28,7 @@ def painted(name: str, box: tuple[int, int, int, int] = (0, 0, WIDTH_PX, HEIGHT_
     return image
 
 
-class Scene:
+class CascadeScene:
     """A cascade alone, with the ends of the gate before it."""
 
     def __init__(self, start, robot, folder, **params):
@@ -47,7 +47,7 @@ class Scene:
 
 @pytest.fixture
 def scene(start, robot, tmp_path):
-    one = Scene(start, robot, tmp_path, round_robin=0)
+    one = CascadeScene(start, robot, tmp_path, round_robin=0)
     assert one.show(painted("green"))["handed_on.refresh"] == 1
     return one
 
@@ -97,7 +97,7 @@ def test_what_the_gate_must_know_is_not_judged(scene, reason):
 def test_a_second_stage_looks_where_the_first_was_unsure(start, robot, tmp_path):
     (tmp_path / "second").mkdir()
     strict = color_bundle(tmp_path / "second", StageSpec(("red",), 0.5, 0.5, 0.5))
-    scene = Scene(start, robot, tmp_path, next_models=[str(strict.folder)])
+    scene = CascadeScene(start, robot, tmp_path, next_models=[str(strict.folder)])
     scene.show(painted("green"))
     assert scene.show(painted("dull"))["rejected.unwanted"] == 1
     assert scene.show(painted("green"))["rejected.unwanted"] == 2
@@ -109,7 +109,7 @@ def test_a_second_stage_looks_where_the_first_was_unsure(start, robot, tmp_path)
 def test_the_shipped_stage_tells_a_court_with_walkers_from_a_meadow(start, robot, tmp_path):
     """Both are of clips that it was fitted on: this is about the node, not about how good the stage is."""
     bundle_or_skip("person_vehicle_stage")
-    scene = Scene(start, robot, tmp_path, model="person_vehicle_stage")
+    scene = CascadeScene(start, robot, tmp_path, model="person_vehicle_stage")
     meadow, court = video_frame("bigbuckbunny.mp4", 60).image, video_frame("vtest.avi", 300).image
     scene.show(meadow)
     assert scene.show(meadow)["rejected.unwanted"] == 1

@@ -7,8 +7,9 @@ import os
 
 import cause_cases as cases
 import pytest
-from cause_cases import NODES, OPEN, Output, Scene
+from cause_cases import NODES, OPEN, CauseScene, Output
 from lifecycle_msgs.msg import Transition
+from model_cases import clip_or_skip
 from ros_cases import (
     ALL,
     CHAIN,
@@ -22,17 +23,9 @@ from ros_cases import (
     picture,
 )
 
-from edge_vision.bundles.store import cache_dir
 from edge_vision.nodes.conversions import status_values
 
 OK, WARN, ERROR = b"\x00", b"\x01", b"\x02"
-
-
-def clip_or_skip(name):
-    path = cache_dir() / "video" / name
-    if not path.exists():
-        pytest.skip(f"{path} is not there: the demo's set-up fetches it")
-    return str(path)
 
 
 @pytest.fixture
@@ -42,7 +35,7 @@ def output(robot):
 
 @pytest.fixture
 def scene(robot, start):
-    scene = Scene(robot, start)
+    scene = CauseScene(robot, start)
     yield scene
     scene.close()
 

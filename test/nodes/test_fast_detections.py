@@ -6,15 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from edge_vision.core.detections import Detections
-from edge_vision.core.frame import Frame
-
-pytest.importorskip("rclpy", reason="needs ROS 2")
-
 from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection2DArray
 
+from edge_vision.core.detections import Detections
+from edge_vision.core.frame import Frame
 from edge_vision.nodes.conversions import detections_message
 from edge_vision.nodes.fast_detections import best_encoder, encode_detections
 

@@ -16,16 +16,13 @@ from ros_cases import (
     Image,
     detections_of,
     image_message,
-    matched,
     picture,
     stamp_of,
 )
+from scene_cases import WAYS, wait_for_stages
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose, VisionInfo
 
 from edge_vision.nodes.conversions import detections_from_message, tick_from_message
-
-INNER = ("/gate/image", "/gate_ticks", "/image_accepted", "/cascade_ticks", "/detections", "/vision_info")
-WAYS = {"one process": False, "separate processes": True}
 
 
 def heard_by(running, monkeypatch) -> list:
@@ -41,10 +38,7 @@ def started(start, robot, separate, **gate):
     """The chain, once all its parts know each other."""
     running = start(CHAIN, {"gate": {**AS_SEEN, **gate}}, separate=separate)
     if separate:
-        robot.wait(lambda: all(matched(topic) for topic in INNER), "the stages to find each other")
-        robot.wait(lambda: running["gate"]._image_outlet.listeners, "the gate to know the cascade")
-        robot.wait(lambda: running["cascade"]._image_outlet.listeners, "the cascade to know the detector")
-        robot.wait(lambda: running["gate"]._feedback.model_known, "the gate to know the model")
+        wait_for_stages(robot, running)
     return running
 
 

@@ -6,7 +6,6 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from model_cases import video_frame
 from ros_cases import (
     ALL,
     AS_SEEN,
@@ -16,33 +15,24 @@ from ros_cases import (
     GateNode,
     Image,
     image_message,
-    law,
     picture,
     stamp_of,
 )
+from scene_cases import STEP_NS, StreetScene
 from vision_msgs.msg import BoundingBox2DArray
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.gate import GateConfig
 from edge_vision.nodes.conversions import tick_from_message
 
-STEP_NS = 10**8
 
-
-class Scene:
-    """A camera in front of a street, one image every 100 ms of its stamps."""
-
-    def __init__(self, running, robot) -> None:
-        self.running, self.camera, self.count = running, robot.publisher(Image, "image_raw"), 0
-        self.street = video_frame("vtest.avi", 200).image
+class GateScene(StreetScene):
+    """The street before a gate alone."""
 
     def show(self, image: np.ndarray | None = None, step_ns: int = STEP_NS) -> str:
         """Publish one image and wait for its end; gives the gate's reason."""
-        self.count += 1
-        self.last_ns = getattr(self, "last_ns", 10**9) + step_ns
-        self.camera.publish(image_message(self.street if image is None else image, self.last_ns, "cam"))
-        books = self.running.settled(self.count)
-        assert law(books)
+        self.publish(image, step_ns)
+        self.settled()
         return self.running["gate"]._last_reason
 
     def with_thing(self, size_px: int = 80, at_px: int = 100, contrast: int = 120) -> np.ndarray:
@@ -53,7 +43,7 @@ class Scene:
 
 @pytest.fixture
 def scene(start, robot):
-    return Scene(start([GateNode], {"gate": AS_SEEN}), robot)
+    return GateScene(start([GateNode], {"gate": AS_SEEN}), robot)
 
 
 def other_value(param):
@@ -188,7 +178,7 @@ def test_regions_are_told_per_judged_frame_in_source_pixels(scene, robot):
     reasons = [scene.show() for _ in range(3)] + [scene.show(scene.with_thing())]
     assert reasons == ["first", "still", "still", "motion"]
     robot.wait(lambda: len(heard) == 4 and len(ticks) == 4, "the regions")
-    assert [stamp_of(one) for one in heard] == [10**9 + STEP_NS * n for n in (1, 2, 3, 4)]
+    assert [stamp_of(one) for one in heard] == [10**9 + 7 + STEP_NS * n for n in (1, 2, 3, 4)]
     assert {one.header.frame_id for one in heard} == {"cam"}
     assert [len(one.boxes) for one in heard[:3]] == [0, 0, 0]
     (found,) = regions_of(heard[3])
@@ -223,7 +213,7 @@ def test_the_ticks_carry_the_cameras_motion(start, robot):
     ticks = {name: robot.listen(DiagnosticArray, f"{name}_ticks") for name in ("gate", "cascade")}
     robot.wait(lambda: running["gate"]._ticks_outlet.listeners >= 2, "the gate to know us")
     robot.wait(lambda: running["cascade"]._ticks_outlet.listeners >= 2, "the cascade to know us")
-    scene = Scene(running, robot)
+    scene = GateScene(running, robot)
     full, shift_px = scene.street, 8
     for number in range(6):
         left = number * shift_px

@@ -10,7 +10,7 @@ import cv2
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from model_cases import SSD, bundle_or_skip
+from model_cases import SSD, bundle_or_skip, clip_or_skip
 from rcl_interfaces.msg import Log as RosLog
 from ros_cases import (
     ALL,
@@ -26,8 +26,6 @@ from ros_cases import (
     picture,
     wait_until,
 )
-
-from edge_vision.bundles.store import cache_dir
 
 STEP_NS = 10**8
 UNDO = (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
@@ -138,13 +136,11 @@ def test_modes_that_change_all_the_time_do_not_fill_the_log(start, robot, log):
 
 def test_an_audit_that_opens_the_gate(start, robot, log):
     """A gate that is blind to all, in front of people who walk."""
-    path = cache_dir() / "video" / "vtest.avi"
-    if not path.exists():
-        pytest.skip(f"{path} is not there: the demo's set-up fetches it")
+    path = clip_or_skip("vtest.avi")
     blind = {"pixel_threshold": 254, "min_changed_area": 1.0, "ego_motion": False, "light_jump": 255.0}
     audit = {"audit_rate": 1.0, "audit_max_hz": 1000.0, "max_miss_rate": 0.1}
     running = start(CHAIN, {"gate": {**AS_SEEN, **blind, **audit}}, log.ros_args)
-    camera, clip = Camera(running, robot), cv2.VideoCapture(str(path))
+    camera, clip = Camera(running, robot), cv2.VideoCapture(path)
     for n in range(600):
         image = clip.read()[1]
         if n % 15 == 0:
@@ -262,10 +258,8 @@ def test_a_camera_address_shows_no_secret_anywhere(start, robot, log):
 
 def test_a_healthy_run_logs_its_start_its_modes_and_its_end_alone(start, robot, log):
     """vtest.avi as fast as it can be taken, and again: what is logged does not grow with the frames."""
-    path = cache_dir() / "video" / "vtest.avi"
-    if not path.exists():
-        pytest.skip(f"{path} is not there: the demo's set-up fetches it")
-    source = {"uri": str(path), "loop": True, "playback_rate": 0.0}
+    path = clip_or_skip("vtest.avi")
+    source = {"uri": path, "loop": True, "playback_rate": 0.0}
     # A replay at full speed fills the machine, which is not what these limits are for.
     limits = {"max_cpu_percent": 100.0, "max_memory_percent": 100.0, "max_age_ms": 60000.0}
     running = start(ALL, {"source": source, "diagnostics": limits}, log.ros_args)
@@ -274,7 +268,7 @@ def test_a_healthy_run_logs_its_start_its_modes_and_its_end_alone(start, robot, 
         robot.wait(lambda: running.books["received"] >= frames, f"{frames} frames")
         return list(log.json)
 
-    early, late = after(200), after(1200)
+    early, late = after(100), after(500)
     new = late[len(early) :]
     assert {one["event"] for one in new} <= {"gate_mode"} and len(new) <= 5, new
     running.end()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from model_cases import street_with_and_without_people
 from ros_cases import stamp_of
-from test_tracked import STEP_NS, WAYS, Scene, boxes
+from scene_cases import STEP_NS, WAYS, TrackedScene, boxes_by_id
 
 from edge_vision.nodes.conversions import detections_from_message
 
@@ -37,17 +37,17 @@ def values_of(robot, fits=lambda values: True) -> dict[str, str]:
     return robot.status("detector", lambda status, values: fits(values))[1]
 
 
-def chain(start, robot, separate=False, gate=(), **detector) -> Scene:
-    scene = Scene(start, robot, separate, publish=False, gate=gate)
+def chain(start, robot, separate=False, gate=(), **detector) -> TrackedScene:
+    scene = TrackedScene(start, robot, separate, publish=False, gate=gate)
     assert robot.set("detector", **{**CROPS, **detector}).successful
     return scene
 
 
-def after(scene: Scene, stamp_ns: int) -> list:
+def after(scene: TrackedScene, stamp_ns: int) -> list:
     return [one for one in scene.inferred if stamp_of(one) >= stamp_ns]
 
 
-def people_come(scene: Scene, frames: int = 4) -> list:
+def people_come(scene: TrackedScene, frames: int = 4) -> list:
     """An empty street, then people: gives the messages of the frames with people."""
     full, empty = street_with_and_without_people()
     for _ in range(2):
@@ -74,7 +74,7 @@ def test_on_crops_it_sees_small_people_where_the_whole_frame_shows_none(start, r
 
 
 def test_the_whole_frame_is_what_it_looks_at_by_default(start, robot):
-    scene = Scene(start, robot, publish=False)
+    scene = TrackedScene(start, robot, publish=False)
     messages = people_come(scene)
     assert messages and max(seen(one, PEOPLE) for one in messages) <= 1, "the pair to the test above"
     values = values_of(robot, lambda values: int(values["roi.frames_whole"]) >= 2)
@@ -146,7 +146,7 @@ def test_it_is_switched_while_it_runs_and_bad_values_are_refused(start, robot):
 def test_with_ids_too_each_object_keeps_its_own(start, robot):
     scene = chain(start, robot, publish_tracked=True)
     messages = people_come(scene, 5)
-    named = [boxes(one) for one in messages]
+    named = [boxes_by_id(one) for one in messages]
     stay = set.intersection(*[set(one) for one in named])
     assert len(named) >= 2 and len(stay) >= 3, "who stands in every frame has one id"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from model_cases import EFFICIENTNET, bundle_or_skip, street_with_and_without_people
 from ros_cases import stamp_of
-from test_tracked import STEP_NS, WAYS, Scene, boxes
+from scene_cases import STEP_NS, WAYS, TrackedScene, boxes_by_id
 
 from edge_vision.core.tick import Tick
 
@@ -27,15 +27,15 @@ def without(image: np.ndarray, empty: np.ndarray, box: np.ndarray) -> np.ndarray
     return out
 
 
-def told_of(scene: Scene, place: np.ndarray, since_ns: int, topic: list) -> list[bool]:
+def told_of(scene: TrackedScene, place: np.ndarray, since_ns: int, topic: list) -> list[bool]:
     """Whether each message since then has a box there."""
     late = [one for one in topic if stamp_of(one) >= since_ns]
-    return [any(overlaps(box, place) for box in boxes(one).values()) for one in late]
+    return [any(overlaps(box, place) for box in boxes_by_id(one).values()) for one in late]
 
 
-def alone(image: np.ndarray, scene: Scene) -> np.ndarray:
+def alone(image: np.ndarray, scene: TrackedScene) -> np.ndarray:
     """Somebody whose box overlaps no other."""
-    rows = list(boxes(scene.inferred[0]).values())
+    rows = list(boxes_by_id(scene.inferred[0]).values())
     free = [row for row in rows if sum(overlaps(row, other) for other in rows) == 1 and row[3] < 280]
     people = [row for row in free if row[3] - row[1] > 1.5 * (row[2] - row[0]) and row[0] > 20]
     assert people, rows
@@ -46,7 +46,7 @@ def alone(image: np.ndarray, scene: Scene) -> np.ndarray:
 def test_who_leaves_a_closed_gate_is_no_ghost(start, robot, separate):
     """Nothing else moves, and what changes is below the gate's least area."""
     full, empty = street_with_and_without_people()
-    scene = Scene(start, robot, separate, gate={**BLIND, "recheck_ms": 1.0})
+    scene = TrackedScene(start, robot, separate, gate={**BLIND, "recheck_ms": 1.0})
     for _ in range(3):
         scene.show(full)
     scene.heard(1, 2)
@@ -61,7 +61,7 @@ def test_who_leaves_a_closed_gate_is_no_ghost(start, robot, separate):
     scene.heard(2, books["gated"])
     assert told_of(scene, place, left_ns, scene.inferred) == [False]
     assert told_of(scene, place, left_ns, scene.tracked) == [False] * 4
-    assert len(boxes(scene.tracked[-1])) >= 3, "the others stay"
+    assert len(boxes_by_id(scene.tracked[-1])) >= 3, "the others stay"
     _, values = robot.status("gate", lambda status, values: values["recheck.doubted"] == "1")
     assert values["gate.reason.recheck"] == "1"
 
@@ -69,7 +69,7 @@ def test_who_leaves_a_closed_gate_is_no_ghost(start, robot, separate):
 def test_without_the_recheck_it_would_be_a_ghost(start, robot):
     """The same with recheck_ms 0: what the test before it proves is not a matter of course."""
     full, empty = street_with_and_without_people()
-    scene = Scene(start, robot, gate={**BLIND, "recheck_ms": 0.0})
+    scene = TrackedScene(start, robot, gate={**BLIND, "recheck_ms": 0.0})
     scene.show(full)
     scene.heard(1, 0)
     place = alone(full, scene)
@@ -82,7 +82,7 @@ def test_without_the_recheck_it_would_be_a_ghost(start, robot):
 
 def test_what_is_doubted_is_not_told_of_while_the_detector_is_busy_with_it(start, robot):
     full, _ = street_with_and_without_people()
-    scene = Scene(start, robot, gate={"recheck_ms": 0.0})
+    scene = TrackedScene(start, robot, gate={"recheck_ms": 0.0})
     for _ in range(2):
         scene.show(full)
     scene.heard(1, 1)
@@ -94,7 +94,7 @@ def test_what_is_doubted_is_not_told_of_while_the_detector_is_busy_with_it(start
     detector.on_tick(Tick(at_ns + 1, "cam", "gate", "", "recheck", place[None], seq, stays))
     scene.tell(at_ns + 2, "gate", "gated", "still", stays)
     scene.heard(1, 2)
-    before, after = boxes(scene.tracked[0]), boxes(scene.tracked[1])
+    before, after = boxes_by_id(scene.tracked[0]), boxes_by_id(scene.tracked[1])
     assert len(after) == len(before) - 1
     assert told_of(scene, place, at_ns + 2, scene.tracked) == [False]
 
@@ -102,14 +102,14 @@ def test_what_is_doubted_is_not_told_of_while_the_detector_is_busy_with_it(start
 @pytest.mark.parametrize("gain", [0.97, 1.03])
 def test_a_change_of_light_ends_nothing(start, robot, gain):
     full, _ = street_with_and_without_people()
-    scene = Scene(start, robot, gate={"recheck_ms": 1.0, "light_jump": 255.0, "min_changed_area": 0.9})
+    scene = TrackedScene(start, robot, gate={"recheck_ms": 1.0, "light_jump": 255.0, "min_changed_area": 0.9})
     for n in range(8):
         scene.show(np.clip(full * gain**n, 0, 255).astype(np.uint8))
     books = scene.settled()
     assert books["inferred"] == 1
     scene.heard(1, 7)
-    first = boxes(scene.inferred[0])
-    assert all(boxes(one).keys() == first.keys() for one in scene.tracked)
+    first = boxes_by_id(scene.inferred[0])
+    assert all(boxes_by_id(one).keys() == first.keys() for one in scene.tracked)
     _, values = robot.status("gate", lambda status, values: int(values["recheck.looks"]) >= 5 * len(first))
     assert values["recheck.doubted"] == "0"
     _, values = robot.status("detector", lambda status, values: True)
@@ -122,7 +122,7 @@ def test_a_change_of_light_ends_nothing(start, robot, gain):
 
 def test_a_parked_car_that_leaves_is_gone_with_the_gates_own_eye(start, robot):
     full, _ = street_with_and_without_people()
-    scene = Scene(start, robot, gate={"settle_ms": 1.0})  # Closed again as soon as it may.
+    scene = TrackedScene(start, robot, gate={"settle_ms": 1.0})  # Closed again as soon as it may.
     for _ in range(2):
         scene.show(full)
     scene.heard(1, 1)
@@ -141,7 +141,7 @@ def test_a_parked_car_that_leaves_is_gone_with_the_gates_own_eye(start, robot):
 
 def test_who_walks_is_tracked_and_who_rests_is_cached(start, robot):
     full, _ = street_with_and_without_people()
-    scene = Scene(start, robot)
+    scene = TrackedScene(start, robot)
     scene.show(full)
     for n, reason in enumerate(("rate_limit", "still", "saturated", "compensated"), 1):
         scene.tell(scene.last_ns + n * STEP_NS, "gate", "gated", reason, np.eye(3))
@@ -157,7 +157,7 @@ def test_the_cascade_rejects_no_frame_that_the_recheck_asks_for(start, robot):
     full, empty = street_with_and_without_people()
     cascade = {"model": EFFICIENTNET, "wanted_labels": ["mountain bike"], "score_threshold": 0.99}
     gate = {**BLIND, "recheck_ms": 1.0}
-    scene = Scene(start, robot, gate=gate, cascade={**cascade, "max_blind_ms": 60000.0})
+    scene = TrackedScene(start, robot, gate=gate, cascade={**cascade, "max_blind_ms": 60000.0})
     for _ in range(2):
         scene.show(full)
     scene.heard(1, 1)

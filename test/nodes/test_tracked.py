@@ -10,27 +10,19 @@ from lifecycle_msgs.msg import Transition
 from model_cases import EFFICIENTNET, SSD, bundle_or_skip, video_frame
 from rclpy.qos import QoSReliabilityPolicy
 from ros_cases import (
-    AS_SEEN,
-    CHAIN,
     DetectorNode,
     DiagnosticArray,
-    Image,
     detections_of,
-    image_message,
     law,
-    matched,
     picture,
     stamp_of,
 )
+from scene_cases import STEP_NS, WAYS, TrackedScene, boxes_by_id
 from std_srvs.srv import Trigger
 
 from edge_vision.core.frame import Frame
-from edge_vision.core.tick import Tick
-from edge_vision.nodes.conversions import detections_from_message, detections_message, tick_from_message
+from edge_vision.nodes.conversions import detections_message, tick_from_message
 
-STEP_NS = 10**8
-INNER = ("/gate/image", "/gate_ticks", "/image_accepted", "/cascade_ticks", "/detections", "/vision_info")
-WAYS = {"one process": False, "separate processes": True}
 SWAP = (
     Transition.TRANSITION_DEACTIVATE,
     Transition.TRANSITION_CLEANUP,
@@ -39,72 +31,10 @@ SWAP = (
 )
 
 
-class Scene:
-    """The chain in front of a street with people, and a robot that hears inferred and tracked boxes."""
-
-    def __init__(self, start, robot, separate=False, publish=True, gate=(), **overrides) -> None:
-        overrides["gate"] = {**AS_SEEN, **dict(gate)}
-        overrides["detector"] = {"publish_tracked": publish}
-        self.robot, self.running = robot, start(CHAIN, overrides, separate=separate)
-        if separate:
-            robot.wait(lambda: all(matched(topic) for topic in INNER), "the stages to find each other")
-            for name in ("gate", "cascade"):
-                node = self.running[name]
-                robot.wait(lambda node=node: node._image_outlet.listeners, f"{name} to know the next stage")
-                robot.wait(lambda node=node: node._ticks_outlet.listeners, f"{name}'s ticks to be heard")
-            robot.wait(lambda: self.running["gate"]._feedback.model_known, "the gate to know the model")
-        self.inferred = detections_of(robot)
-        self.tracked = detections_of(robot, "detections_tracked") if publish else []
-        self.camera = robot.publisher(Image, "image_raw")
-        self.street = video_frame("vtest.avi", 200).image
-        self.count, self.last_ns = 0, 10**9 + 7
-
-    def publish(self, image: np.ndarray | None = None, step_ns: int = STEP_NS) -> int:
-        self.count += 1
-        self.last_ns += step_ns
-        self.camera.publish(image_message(self.street if image is None else image, self.last_ns, "cam"))
-        return self.last_ns
-
-    def show(self, image: np.ndarray | None = None, step_ns: int = STEP_NS) -> dict[str, int]:
-        """Publish one image, and wait for its end; gives the books."""
-        self.publish(image, step_ns)
-        return self.settled()
-
-    def tell(self, stamp_ns: int, stage: str, fate: str, reason: str, motion: np.ndarray | None) -> None:
-        """A tick to the detector, as the stages in its process send them."""
-        seq = self.running.hub.next_seq()
-        tick = Tick(stamp_ns, "cam", stage, fate, reason, seq=seq, camera_motion=motion)
-        self.running["detector"].on_tick(tick)
-
-    def settled(self) -> dict[str, int]:
-        books = self.running.settled(self.count)
-        assert law(books)
-        return books
-
-    def heard(self, inferred: int, tracked: int) -> None:
-        self.robot.wait(lambda: len(self.inferred) >= inferred, f"{inferred} answers, {len(self.inferred)}")
-        self.robot.wait(lambda: len(self.tracked) >= tracked, f"{tracked} tracked, {len(self.tracked)}")
-        self.robot.turns(0.2)
-        assert (len(self.inferred), len(self.tracked)) == (inferred, tracked)
-
-    def audit(self, on: bool) -> None:
-        """Have every skipped frame inferred, or none."""
-        rate = 1.0 if on else 0.0
-        assert self.robot.set("gate", audit_rate=rate, audit_max_hz=1000.0).successful
-
-
-def boxes(message) -> dict[str, np.ndarray]:
-    """xyxy_px by id."""
-    found = detections_from_message(message)
-    named = {one.id: row for one, row in zip(message.detections, found.xyxy_px, strict=True)}
-    assert len(named) == len(message.detections), "an id stands for one object"
-    return named
-
-
 @pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
 def test_skipped_frames_show_the_objects_where_the_camera_moved_them(start, robot, separate):
     """A pan over a still street by whole pixels: each box must go with it, under its own frame's header."""
-    scene = Scene(start, robot, separate)
+    scene = TrackedScene(start, robot, separate)
     shift_px, width_px = 2, 640
     lefts = [n * shift_px for n in range(14)]
     stamps = []
@@ -120,13 +50,13 @@ def test_skipped_frames_show_the_objects_where_the_camera_moved_them(start, robo
     compared = 0
     for at, stamp_ns in enumerate(stamps):
         if stamp_ns in answers:
-            looked, last = at, boxes(answers[stamp_ns])
+            looked, last = at, boxes_by_id(answers[stamp_ns])
             continue
         message = shown[stamp_ns]
         assert message.header.frame_id == "cam"
         assert all(one.header == message.header for one in message.detections)
         moved_px = lefts[at] - lefts[looked]
-        now = boxes(message)
+        now = boxes_by_id(message)
         assert set(now) <= set(last)
         for name, box in now.items():
             # Away from the borders, where boxes are cut.
@@ -139,7 +69,7 @@ def test_skipped_frames_show_the_objects_where_the_camera_moved_them(start, robo
 
 
 def test_off_by_default_and_then_nothing_is_tracked(start, robot):
-    scene = Scene(start, robot, publish=False)
+    scene = TrackedScene(start, robot, publish=False)
     assert DetectorNode.spec.param("publish_tracked").default is False
     for _ in range(3):
         scene.show()
@@ -157,7 +87,7 @@ def test_off_by_default_and_then_nothing_is_tracked(start, robot):
 
 
 def test_it_can_be_switched_on_and_off_while_it_runs(start, robot):
-    scene = Scene(start, robot, publish=False)
+    scene = TrackedScene(start, robot, publish=False)
     scene.show()
     assert robot.set("detector", publish_tracked=True).successful
     (offered,) = robot.wait(
@@ -173,7 +103,7 @@ def test_it_can_be_switched_on_and_off_while_it_runs(start, robot):
     scene.audit(False)
     scene.show()
     scene.heard(2, 2)
-    assert boxes(scene.tracked[1]).keys() == boxes(scene.inferred[1]).keys()
+    assert boxes_by_id(scene.tracked[1]).keys() == boxes_by_id(scene.inferred[1]).keys()
     assert robot.set("detector", publish_tracked=False).successful
     robot.wait(lambda: not robot.node.count_publishers("detections_tracked"), "the topic to go")
     scene.show()
@@ -182,7 +112,7 @@ def test_it_can_be_switched_on_and_off_while_it_runs(start, robot):
 
 
 def test_an_object_keeps_its_id_over_inferences_and_through_reset_stats(start, robot):
-    scene = Scene(start, robot)
+    scene = TrackedScene(start, robot)
     scene.show()
     robot.call(Trigger, "detector/reset_stats", Trigger.Request())
     scene.count = 0
@@ -191,7 +121,7 @@ def test_an_object_keeps_its_id_over_inferences_and_through_reset_stats(start, r
     for _ in range(3):
         scene.show()
     scene.heard(4, 1)
-    names = [boxes(one).keys() for one in (*scene.inferred, *scene.tracked)]
+    names = [boxes_by_id(one).keys() for one in (*scene.inferred, *scene.tracked)]
     assert len(names[0]) >= 5 and all(one == names[0] for one in names)
     _, values = robot.status("detector", lambda status, values: values["tracked.frames"] == "1")
     assert int(values["tracked.last_count"]) == len(names[0])
@@ -200,7 +130,7 @@ def test_an_object_keeps_its_id_over_inferences_and_through_reset_stats(start, r
 
 @pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
 def test_after_a_cut_there_is_no_ghost(start, robot, separate):
-    scene = Scene(start, robot, separate)
+    scene = TrackedScene(start, robot, separate)
     for _ in range(3):
         scene.show()
     before = scene.settled()["inferred"]
@@ -237,7 +167,7 @@ class Hold:
 
 def test_tracked_boxes_wait_for_no_inference(start, robot, monkeypatch):
     """While the detector is busy, skipped frames are told at once; what it found is put in afterwards."""
-    scene = Scene(start, robot)
+    scene = TrackedScene(start, robot)
     scene.show()
     scene.heard(1, 0)
     hold = Hold(scene.running["detector"]._detector, monkeypatch)
@@ -255,9 +185,9 @@ def test_tracked_boxes_wait_for_no_inference(start, robot, monkeypatch):
         robot.wait(lambda n=n: scene.running.books["gated"] == n, "the frame to be skipped")
     robot.wait(lambda: len(scene.tracked) >= 3, "tracked boxes during the inference")
     assert len(scene.inferred) == 1 and scene.running.books["in_flight"] == 2
-    first = boxes(scene.inferred[0])
+    first = boxes_by_id(scene.inferred[0])
     for message in scene.tracked:
-        assert boxes(message).keys() == first.keys()
+        assert boxes_by_id(message).keys() == first.keys()
     assert [stamp_of(one) for one in scene.tracked] == skipped
     hold.let_go()
     scene.settled()
@@ -265,7 +195,7 @@ def test_tracked_boxes_wait_for_no_inference(start, robot, monkeypatch):
     scene.heard(3, 4)
     assert [stamp_of(one) for one in scene.tracked] == skipped, "none of a superseded frame"
     assert [stamp_of(one) for one in scene.inferred[1:]] == [busy_ns, newer_ns] and waiting_ns not in skipped
-    assert boxes(scene.tracked[-1]).keys() == first.keys() == boxes(scene.inferred[-1]).keys()
+    assert boxes_by_id(scene.tracked[-1]).keys() == first.keys() == boxes_by_id(scene.inferred[-1]).keys()
     _, values = robot.status("detector", lambda status, values: values["tracked.frames"] == "4")
     # 200, 300 and 400 ms or more after the first look; 400 ms after the third one's frame.
     assert float(values["tracked.age_ms.p99"]) <= 600.0
@@ -273,7 +203,7 @@ def test_tracked_boxes_wait_for_no_inference(start, robot, monkeypatch):
 
 def test_what_was_superseded_has_no_boxes_and_what_the_gate_did_not_judge_no_motion(start, robot):
     """Ticks as the stages send them, by hand: each is rare, and known by its stage and fate."""
-    scene = Scene(start, robot)
+    scene = TrackedScene(start, robot)
     scene.show()
     at_ns = scene.last_ns
     shift = np.array([[1, 0, 30], [0, 1, 0], [0, 0, 1]], float)
@@ -288,7 +218,7 @@ def test_what_was_superseded_has_no_boxes_and_what_the_gate_did_not_judge_no_mot
         scene.tell(at_ns + n, stage, fate, "", motion)
     scene.heard(1, 1)
     assert stamp_of(scene.tracked[0]) == at_ns + 5
-    first, now = boxes(scene.inferred[0]), boxes(scene.tracked[0])
+    first, now = boxes_by_id(scene.inferred[0]), boxes_by_id(scene.tracked[0])
     assert len(now) >= 3
     for name, box in now.items():
         if first[name][2] < 768 - 100:
@@ -297,19 +227,19 @@ def test_what_was_superseded_has_no_boxes_and_what_the_gate_did_not_judge_no_mot
 
 def test_who_walks_goes_on_where_the_camera_moves_too(start, robot):
     """There the gate is less sure that nothing moves."""
-    scene = Scene(start, robot)
+    scene = TrackedScene(start, robot)
     scene.show()
     scene.audit(True)
     scene.show(video_frame("vtest.avi", 203).image, 3 * STEP_NS)
     for n in (1, 2):
         scene.tell(scene.last_ns + n * STEP_NS, "gate", "gated", "compensated", np.eye(3))
     scene.heard(2, 2)
-    one, two = [boxes(message) for message in scene.tracked]
+    one, two = [boxes_by_id(message) for message in scene.tracked]
     assert sum(np.abs(two[name] - one[name]).max() > 1.0 for name in two) >= 2
 
 
 def test_who_walks_goes_on_until_the_gate_sees_that_nothing_moves(start, robot):
-    scene = Scene(start, robot)
+    scene = TrackedScene(start, robot)
     scene.show()
     scene.audit(True)
     scene.show(video_frame("vtest.avi", 203).image, 3 * STEP_NS)
@@ -317,7 +247,7 @@ def test_who_walks_goes_on_until_the_gate_sees_that_nothing_moves(start, robot):
     for n, reason in enumerate(("rate_limit", "saturated", "still", "compensated"), 1):
         scene.tell(scene.last_ns + n * STEP_NS, "gate", "gated", reason, stays)
     scene.heard(2, 4)
-    one, two, *rest = [boxes(message) for message in scene.tracked]
+    one, two, *rest = [boxes_by_id(message) for message in scene.tracked]
     walkers = [name for name in two if np.abs(two[name] - one[name]).max() > 1.0]
     assert len(walkers) >= 2
     for there in rest:
@@ -329,19 +259,19 @@ def test_frames_that_the_cascade_rejects_are_told_too(start, robot):
     bundle_or_skip(EFFICIENTNET)
     cascade = {"model": EFFICIENTNET, "wanted_labels": ["mountain bike"], "score_threshold": 0.99}
     gate = {"max_blind_ms": 1.0, "max_blind_moving_ms": 1.0}
-    scene = Scene(start, robot, gate=gate, cascade={**cascade, "max_blind_ms": 60000.0})
+    scene = TrackedScene(start, robot, gate=gate, cascade={**cascade, "max_blind_ms": 60000.0})
     for _ in range(4):
         scene.show()
     books = scene.settled()
     assert (books["inferred"], books["rejected.unwanted"]) == (1, 3)
     scene.heard(1, 3)
     for message in scene.tracked:
-        assert boxes(message).keys() == boxes(scene.inferred[0]).keys()
+        assert boxes_by_id(message).keys() == boxes_by_id(scene.inferred[0]).keys()
 
 
 def test_a_new_model_starts_new_tracks(start, robot):
     bundle_or_skip(SSD)
-    scene = Scene(start, robot)
+    scene = TrackedScene(start, robot)
     for _ in range(2):
         scene.show()
     scene.heard(1, 1)
@@ -353,13 +283,13 @@ def test_a_new_model_starts_new_tracks(start, robot):
     books = scene.settled()
     scene.heard(books["inferred"] - 1, books["gated"] - 1)
     old = 5
-    names = boxes(scene.inferred[0]).keys()
+    names = boxes_by_id(scene.inferred[0]).keys()
     assert len(names) >= old and min(map(int, names)) > len(names), "ids are not given again"
-    assert all(boxes(one).keys() == names for one in scene.tracked)
+    assert all(boxes_by_id(one).keys() == names for one in scene.tracked)
 
 
 def test_a_clock_that_jumps_starts_new_tracks(start, robot):
-    scene = Scene(start, robot)
+    scene = TrackedScene(start, robot)
     for _ in range(3):
         scene.show()
     scene.heard(1, 2)
@@ -369,13 +299,13 @@ def test_a_clock_that_jumps_starts_new_tracks(start, robot):
     books = scene.settled()
     assert books["inferred"] == 2
     scene.heard(2, books["gated"])
-    names = boxes(scene.inferred[1]).keys()
-    assert not names & boxes(scene.inferred[0]).keys()
-    assert all(boxes(one).keys() == names for one in scene.tracked[2:])
+    names = boxes_by_id(scene.inferred[1]).keys()
+    assert not names & boxes_by_id(scene.inferred[0]).keys()
+    assert all(boxes_by_id(one).keys() == names for one in scene.tracked[2:])
 
 
 def test_tracking_that_fails_costs_no_frame(start, robot, monkeypatch):
-    scene = Scene(start, robot)
+    scene = TrackedScene(start, robot)
     line = scene.running["detector"]._tracked._line
 
     def fail(*args):
@@ -394,7 +324,7 @@ def test_tracking_that_fails_costs_no_frame(start, robot, monkeypatch):
 
 def test_the_books_balance_while_it_is_switched_under_load(start, robot):
     """Frames skipped, passed and superseded from another thread; a topic and a node that come and go."""
-    scene = Scene(start, robot)
+    scene = TrackedScene(start, robot)
     receive, hub = scene.running.hub.receiver("/image_raw"), scene.running.hub
     end, sent = threading.Event(), [0]
     moved = np.roll(scene.street, 40, axis=1)
@@ -428,7 +358,7 @@ def test_the_books_balance_while_it_is_switched_under_load(start, robot):
 
 def test_in_one_process_cascade_ticks_have_the_gates_too(start, robot):
     """One line for each frame, as between processes."""
-    scene = Scene(start, robot)
+    scene = TrackedScene(start, robot)
     ticks = robot.listen(DiagnosticArray, "cascade_ticks")
     robot.wait(lambda: scene.running["cascade"]._ticks_outlet.listeners, "the cascade to know us")
     for _ in range(4):

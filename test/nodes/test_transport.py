@@ -13,10 +13,10 @@ from ros_cases import (
     Image,
     detections_of,
     image_message,
-    matched,
     picture,
     stamp_of,
 )
+from scene_cases import wait_for_stages
 from std_msgs.msg import Header
 
 from edge_vision.core.gate import NO_REGIONS
@@ -24,15 +24,10 @@ from edge_vision.core.tick import Tick
 from edge_vision.core.tick_join import TickJoin
 from edge_vision.nodes.conversions import tick_message
 
-INNER = ("/gate/image", "/gate_ticks", "/image_accepted", "/cascade_ticks")
-
 
 def test_the_books_of_the_last_stage_are_those_of_the_whole_chain(start, robot):
     running = start(CHAIN, {"gate": AS_SEEN}, separate=True)
-    robot.wait(lambda: all(matched(topic) for topic in INNER), "the stages to find each other")
-    robot.wait(lambda: running["gate"]._feedback.model_known, "the gate to know the model")
-    robot.wait(lambda: running["gate"]._image_outlet.listeners, "the gate to know the cascade")
-    robot.wait(lambda: running["cascade"]._image_outlet.listeners, "the cascade to know the detector")
+    wait_for_stages(robot, running)
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_raw")
     street = video_frame("vtest.avi", 200).image

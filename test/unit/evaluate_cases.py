@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from box_cases import Box, boxes
 
 from edge_vision.bundles.store import cache_dir
-from edge_vision.core.detections import Detections
 from edge_vision.evaluate.reference import Reference
 
 PERIOD_NS = 33_333_333
@@ -18,18 +18,10 @@ NEAR = (105.0, 100.0, 145.0, 200.0)
 """IoU with HERE: 35 of 45 columns."""
 THERE = (400.0, 100.0, 440.0, 200.0)
 
-Box = tuple[float, float, float, float]
 _CLIPS = [cache_dir() / "video" / name for name in ("vtest.avi", "bikes.mp4", "bigbuckbunny.mp4")]
 needs_clips = pytest.mark.skipif(
     not all(clip.is_file() for clip in _CLIPS), reason="the clips are not there: make test fetches them"
 )
-
-
-def boxes(*xyxy: Box, class_id: int = 0) -> Detections:
-    """Detections of one class."""
-    n = len(xyxy)
-    array = np.array(xyxy, np.float32).reshape(n, 4)
-    return Detections(array, np.full(n, 0.9, np.float32), np.full(n, class_id, np.int32))
 
 
 def reference(found: Sequence[Sequence[Box]], truth: Sequence[dict[int, Box]] | None = None) -> Reference:

@@ -36,6 +36,20 @@ def clip_or_skip(name: str) -> str:
     return str(path)
 
 
+def thinned_clip(name: str, every: int, path: Path) -> Path:
+    """A cached clip with every n-th frame alone, at its own speed, in a new AVI file."""
+    capture = cv2.VideoCapture(clip_or_skip(name))
+    size = tuple(int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    rate_hz = capture.get(cv2.CAP_PROP_FPS) / every
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), rate_hz, size)
+    for at in range(int(capture.get(cv2.CAP_PROP_FRAME_COUNT))):
+        if capture.grab() and at % every == 0:
+            writer.write(capture.retrieve()[1])
+    writer.release()
+    capture.release()
+    return path
+
+
 def video_frame(name: str, index: int) -> Frame:
     """One frame of a cached clip."""
     path = clip_or_skip(name)
@@ -102,5 +116,6 @@ __all__ = [
     "onnx",
     "save_graph",
     "street_with_and_without_people",
+    "thinned_clip",
     "video_frame",
 ]

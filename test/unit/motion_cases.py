@@ -44,8 +44,9 @@ def picture(
         texture = cv2.resize(background()[380:480, 500:560], (width, height)).astype(np.float32)
         visible = (255.0 - texture)[max(0, -top) : bottom - top, max(0, -left) : right - left]
         image[max(0, top) : bottom, max(0, left) : right] = visible
-    image = image * gain + offset + np.random.default_rng(seed).normal(0.0, noise, image.shape)
-    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+    noisy = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
+    noisy *= noise
+    return cv2.addWeighted(image, gain, noisy, 1.0, offset, dtype=cv2.CV_8U)
 
 
 def luma(image: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from box_cases import boxes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,13 +14,6 @@ from edge_vision.core.intervals import clopper_pearson_interval
 
 S = 1_000_000_000
 NOTHING = np.zeros((0, 4), np.float32)
-
-
-def boxes(*xyxy: tuple[float, float, float, float]) -> Detections:
-    n = len(xyxy)
-    return Detections(
-        np.array(xyxy, np.float32).reshape(n, 4), np.full(n, 0.9, np.float32), np.arange(n, dtype=np.int32)
-    )
 
 
 SOMETHING = boxes((10, 10, 50, 50))

@@ -80,11 +80,20 @@ def test_ordinary_weights_pass(tmp_path):
 # The choice.
 
 
-def test_auto_takes_the_first_that_is_installed(bundle):
+def test_auto_takes_an_installed_backend_and_reports_why(bundle):
+    """Which of them is the fastest depends on the machine."""
     session, report = open_session(bundle)
     assert report.requested == {"backend": "auto", "device": "auto", "precision": "auto", "threads": 0}
-    assert report.actual is session.actual and report.actual.backend == "onnxruntime"
-    assert report.fallback_reason is None and report.actual.precision == "fp32"
+    assert report.actual is session.actual and report.fallback_reason is None
+    assert available_backends()[report.actual.backend] is None
+    assert report.choice.startswith(report.actual.backend)
+
+
+def test_auto_without_a_second_backend_runs_fp32_on_onnx_runtime(bundle, monkeypatch):
+    monkeypatch.setattr("edge_vision.backends.BACKENDS", {"onnxruntime": BACKENDS["onnxruntime"]})
+    _, report = open_session(bundle, fallback=())
+    assert (report.actual.backend, report.actual.precision) == ("onnxruntime", "fp32")
+    assert report.choice == "onnxruntime is the only one installed"
 
 
 def test_an_unknown_backend_lists_the_known_ones(bundle):
@@ -136,7 +145,7 @@ def test_a_graph_of_another_hash_reaches_no_runtime(bundle, tmp_path):
     with (tmp_path / "model.onnx").open("r+b") as file:
         file.write(b"\x08\x07")
     with pytest.raises(BundleError, match="sha256"):
-        open_session(load_bundle(str(tmp_path)))
+        open_session(load_bundle(str(tmp_path)), "onnxruntime")
 
 
 def test_openvino_on_request_runs_another_precision(bundle):

@@ -12,9 +12,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from model_cases import clip_or_skip
 
 from edge_vision.bundles.importer.run import read_picture
-from edge_vision.bundles.store import cache_dir
 from edge_vision.core.capture import DEFAULT_FPS_HZ, Capture, SourceError, SourceKind, source_kind
 from edge_vision.evaluate import clips as evaluate_clips
 from edge_vision.optimize import clips as optimize_clips
@@ -171,9 +171,7 @@ def test_a_whole_file_is_not_called_cut_short(clip):
 
 
 def test_the_demo_clip():
-    path = cache_dir() / "video" / "vtest.avi"
-    if not path.exists():
-        pytest.skip(f"{path} is not there: the demo's set-up fetches it")
-    capture = Capture(str(path))
+    path = clip_or_skip("vtest.avi")
+    capture = Capture(path)
     assert (capture.fps_hz, capture.frames) == (10.0, 795)
     assert capture.read().shape == (576, 768, 3)

@@ -112,7 +112,7 @@ def test_scores_that_are_not_finite_are_an_error(session):
 
 def test_the_real_model_sees_a_street():
     bundle = bundle_or_skip(EFFICIENTNET)
-    session, _ = open_session(bundle)
+    session, _ = open_session(bundle, "onnxruntime")
     classifier = Classifier.from_bundle(bundle, session)
     scores = classifier.classify(Frame(noise_image(64, 64), 0, "camera")).scores
     assert scores.shape == (len(bundle.labels),) and scores.sum() == pytest.approx(1, abs=1e-5)

@@ -54,7 +54,7 @@ class Clock:
         return self.now_s
 
 
-def boxes(*class_ids: int) -> Detections:
+def row_of(*class_ids: int) -> Detections:
     xyxy = np.array([[10 + 30 * i, 20, 35 + 30 * i, 60] for i in range(len(class_ids))], np.float32).reshape(
         -1, 4
     )
@@ -68,7 +68,7 @@ def played(clock: Clock | None = None) -> Record:
     record.on_labels(LABELS)
     for index in range(5):
         record.on_source(1_000 + index, index)
-    for index, found in ((0, boxes(0)), (2, boxes(0, 2)), (3, boxes())):
+    for index, found in ((0, row_of(0)), (2, row_of(0, 2)), (3, row_of())):
         clock.now_s += 0.1
         record.on_detections(1_000 + index, "camera", found, 10.0 + index)
     record.on_status("detector", 0, "running", STATUS)
@@ -108,7 +108,7 @@ def test_detections_find_their_frames_by_stamp() -> None:
 
 def test_a_detection_without_a_source_tick_belongs_to_no_frame() -> None:
     record = played()
-    record.on_detections(9_999, "camera", boxes(1), 5.0)
+    record.on_detections(9_999, "camera", row_of(1), 5.0)
     assert sorted(record.by_frame()) == [0, 2, 3]
 
 
@@ -286,7 +286,7 @@ def test_without_video_there_is_the_sheet_alone(clip: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("count", [0, 1, 9, 100])
 def test_the_sheet_shows_at_most_nine_frames_spread_over_the_run(count: int) -> None:
-    found = {index: boxes(*([0] * (index % 3))) for index in range(count)}
+    found = {index: row_of(*([0] * (index % 3))) for index in range(count)}
     chosen = sorted(chosen_frames(found))
     assert len(chosen) == min(9, count)
     if count == 100:

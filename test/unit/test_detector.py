@@ -196,7 +196,7 @@ def test_a_head_for_another_task_is_refused(tmp_path):
 
 def test_a_bundle_for_another_task_is_refused():
     bundle = bundle_or_skip(EFFICIENTNET)
-    session, _ = open_session(bundle)
+    session, _ = open_session(bundle, "onnxruntime")
     with pytest.raises(HeadError, match="task 'detect'"):
         Detector.from_bundle(bundle, session)
 

@@ -20,7 +20,14 @@ from edge_vision.nodes.specs import NODES
 
 REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "README.md").read_text("utf-8")
-DOCUMENTS = sorted([*REPO.glob("*.md"), *(REPO / "docs").rglob("*.md")])
+FOLDERS_WITH_DOCUMENTS = ("docs", "interfaces")
+FOLDERS_WITH_MESSAGES = ("edge_vision", "scripts", "bench", "launch")
+DOCUMENTS = sorted(
+    [*REPO.glob("*.md"), *(f for one in FOLDERS_WITH_DOCUMENTS for f in (REPO / one).rglob("*.md"))]
+)
+SOURCES = sorted(file for one in FOLDERS_WITH_MESSAGES for file in (REPO / one).rglob("*.py"))
+TARGETS = set(re.findall(r"^([a-z-]+):(?!=)", (REPO / "Makefile").read_text(), flags=re.MULTILINE))
+FOLDERS = "bench|config|docs|edge_vision|examples|interfaces|launch|requirements|scripts|test"
 
 
 def test_tables_and_shipped_parameters_are_as_in_the_code() -> None:
@@ -47,16 +54,58 @@ def test_the_command_checks_this_tree() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def broken_links(document: Path, text: str) -> list[str]:
+    """Links of a document to files and headings that are not there; those to other hosts are not tried."""
+    prose, found = without_blocks(text), []
+    targets = re.findall(r"\]\(([^)\s]+)[^)]*\)", prose)
+    targets += re.findall(r"^\[[^\]]+\]: (\S+)", prose, flags=re.MULTILINE)
+    for target in (target for target in targets if not re.match(r"[a-z]+:", target)):
+        name, _, anchor = target.partition("#")
+        file = (document.parent / name).resolve() if name else document
+        if name.startswith("/") or not file.is_relative_to(REPO) or not file.exists():
+            found.append(target)
+            continue
+        there = text if file == document else file.read_text("utf-8") if anchor else ""
+        if anchor and anchor not in anchors(there):
+            found.append(target)
+    return found
+
+
+def without_blocks(text: str) -> str:
+    return re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a document's headings, as code hosts make them: a repeated one gets a number."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", without_blocks(text), flags=re.MULTILINE):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        name = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+        numbered = (f"{name}-{n}" if n else name for n in range(len(found) + 1))
+        found.add(next(one for one in numbered if one not in found))
+    return found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(REPO).as_posix())
 def test_every_link_leads_somewhere(document: Path) -> None:
-    text = re.sub(r"```.*?```", "", document.read_text("utf-8"), flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in anchors(text), f"{document.name}: no heading for {target}"
-        elif "://" not in target:
-            assert (document.parent / target.split("#")[0]).exists(), (
-                f"{document.name}: {target} is not there"
-            )
+    assert broken_links(document, document.read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "broken"),
+    [
+        ("[a](docs/gate.md) [b](docs/gate.md#results) [c](https://nowhere.invalid/x#y)", []),
+        ("# A `b` c\n# A b c\n[a](#a-b-c) [b](#a-b-c-1) [c](#a-b-c-2)", ["#a-b-c-2"]),
+        ("[a](docs/gait.md)\n![b](docs/images/none.png)", ["docs/gait.md", "docs/images/none.png"]),
+        ("[a](docs/gate.md#no-such-heading)", ["docs/gate.md#no-such-heading"]),
+        ("[a][1]\n\n[1]: docs/gait.md", ["docs/gait.md"]),
+        ("[a](/etc/passwd) [b](../somewhere)", ["/etc/passwd", "../somewhere"]),
+        ('[a](docs/gait.md "a title")', ["docs/gait.md"]),
+        ("```bash\n# make\n```\n[a](#make)", ["#make"]),
+    ],
+)
+def test_a_broken_link_is_found(text: str, broken: list[str]) -> None:
+    assert broken_links(REPO / "README.md", text) == broken
 
 
 def test_every_backend_and_its_devices_are_described() -> None:
@@ -67,16 +116,41 @@ def test_every_backend_and_its_devices_are_described() -> None:
         assert re.search(rf"[` ,]{device}[`,: ]", text), device
 
 
-def anchors(text: str) -> set[str]:
-    """The anchors of a document's headings, as code hosts make them."""
-    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+def dead_targets(text: str) -> list[str]:
+    """Targets of `make` that a document or a message names in code and the Makefile lacks."""
+    lines = re.findall(r"(?:^|`|\$ |&& )make((?: [^\s`#]+)+)", text, flags=re.MULTILINE)
+    words = [word.rstrip(".,;:)\"'") for line in lines for word in line.split()]
+    named = [word for word in words if re.fullmatch(r"[a-z][a-z-]*", word)]
+    return sorted({word for word in named if word not in TARGETS})
 
 
-def test_every_make_target_exists() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (REPO / "Makefile").read_text(), flags=re.MULTILINE))
-    named = {name for text in DOCUMENTS for name in re.findall(r"`?make ([a-z-]+)", text.read_text("utf-8"))}
-    assert {name for name in named if name in targets or f"`make {name}" in README} <= targets
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(REPO).as_posix())
+def test_every_make_target_in_a_document_exists(document: Path) -> None:
+    text = document.read_text("utf-8")
+    blocks = re.findall(r"^ *```.*?^ *```", text, flags=re.DOTALL | re.MULTILINE)
+    spans = re.findall(r"`[^`]+`", without_blocks(text))
+    assert dead_targets("\n".join([*blocks, *spans])) == []
+
+
+def test_every_make_target_in_a_message_exists() -> None:
+    spans = {file: re.findall(r"`make [^`]+`", file.read_text("utf-8")) for file in SOURCES}
+    named = {str(file): dead_targets("\n".join(found)) for file, found in spans.items() if found}
+    assert len(named) > 5 and {file: dead for file, dead in named.items() if dead} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "dead"),
+    [
+        ("`make test`, `make demo SOURCE=clip.mp4` and `make -j2 -O test-unit test-nodes`", []),
+        ("make demo    # what is shown\nmake help", []),
+        ("`make tests`", ["tests"]),
+        ("make demos   # plays a clip", ["demos"]),
+        ("cd edge_vision && make setup-everything", ["setup-everything"]),
+        ("`make -j2 test-unit test-node`", ["test-node"]),
+    ],
+)
+def test_a_dead_target_is_found(text: str, dead: list[str]) -> None:
+    assert dead_targets(text) == dead
 
 
 def test_every_launch_argument_is_in_the_readme() -> None:
@@ -93,11 +167,10 @@ def test_every_launch_argument_is_in_the_readme() -> None:
         assert f"`{name}`" in README, f"launch argument {name} is not in README.md"
 
 
-def test_every_file_that_the_readme_names_in_code_exists() -> None:
-    for name in re.findall(
-        r"`((?:config|examples|docs|launch|bench|edge_vision|interfaces|scripts)/[\w./]+)`", README
-    ):
-        assert (REPO / name).exists(), f"{name} is not there"
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(REPO).as_posix())
+def test_every_file_that_a_document_names_in_code_exists(document: Path) -> None:
+    names = re.findall(rf"`((?:{FOLDERS})/[\w./-]+)`", document.read_text("utf-8"))
+    assert [name for name in names if not (REPO / name).exists()] == []
 
 
 def test_the_bundle_in_the_readme_is_a_bundle(tmp_path: Path) -> None:

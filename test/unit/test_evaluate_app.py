@@ -14,7 +14,8 @@ import cv2
 import evaluate_cases
 import numpy as np
 import pytest
-from evaluate_cases import boxes, needs_clips
+from box_cases import boxes
+from evaluate_cases import needs_clips
 from model_cases import SSD, bundle_or_skip
 
 from edge_vision.bundles.store import cache_dir, sha256_of

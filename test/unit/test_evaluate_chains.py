@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from evaluate_cases import HERE, NEAR, THERE, Box, boxes, reference
+from box_cases import Box, boxes
+from evaluate_cases import HERE, NEAR, THERE, reference
 
 from edge_vision.core.cascade import Cascade, CascadeDecision
 from edge_vision.core.detections import Detections

@@ -6,7 +6,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from evaluate_cases import HERE, NEAR, PERIOD_NS, THERE, Box, boxes, reference
+from box_cases import Box, boxes
+from evaluate_cases import HERE, NEAR, PERIOD_NS, THERE, reference
 
 from edge_vision.core.boxes import iou_matrix, tells_of, true_positives
 from edge_vision.evaluate.events import Entry, Event, clip_entries, clustered, constructed_entries

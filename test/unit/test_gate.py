@@ -8,12 +8,12 @@ from dataclasses import fields, replace
 import cv2
 import numpy as np
 import pytest
+from box_cases import boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_cases import video_frame
 from motion_cases import picture, pose
 
-from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.gate import FrameGate, GateConfig
 from edge_vision.core.gate_policy import PASSES, SKIPS
@@ -23,11 +23,6 @@ PERIOD_MS = 1000 / 30
 AT = pose(500, 420)
 BOX = (240, 120, 60, 110)
 QUIET_CONFIG = GateConfig(audit_rate=0.0)
-
-
-def boxes(*xyxy: tuple[float, float, float, float]) -> Detections:
-    n = len(xyxy)
-    return Detections(np.array(xyxy, np.float32).reshape(n, 4), np.ones(n, np.float32), np.zeros(n, np.int32))
 
 
 class Player:

@@ -18,7 +18,6 @@ from edge_vision.optimize.app import main
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.report import read_report
 
-pytest.importorskip("pycocotools", reason="pip install pycocotools")
 LABELS = ("bolt", "nut")
 NAMES = ("a.png", "b.png")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from box_cases import boxes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,12 +16,6 @@ SIZE_PX = (640, 480)
 NOBODY = Detections.empty()
 WALKER = (100.0, 100.0, 140.0, 200.0)
 OTHER = (400.0, 100.0, 440.0, 200.0)
-
-
-def boxes(*xyxy: tuple[float, ...], class_id: int = 0, score: float = 0.9) -> Detections:
-    n = len(xyxy)
-    array = np.array(xyxy, np.float32).reshape(n, 4)
-    return Detections(array, np.full(n, score, np.float32), np.full(n, class_id, np.int32))
 
 
 class Play:

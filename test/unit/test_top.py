@@ -11,9 +11,6 @@ import termios
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("rich", reason="rich is not there: `make setup-test` installs it")
-
 from rich.console import Console
 
 from edge_vision.core.status import Status

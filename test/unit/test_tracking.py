@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_vision.core.detections import Detections
+from edge_vision.core.track_filter import COV, SPEED, SPEED_VAR, VAR
 from edge_vision.core.tracking import Tracker, TrackerConfig, Tracks
 
 MS = 1_000_000
@@ -137,13 +138,38 @@ def test_a_camera_motion_that_nobody_tells_is_found_in_the_boxes(told):
     assert centres(moved)[:, 0] == pytest.approx(truth, abs=4)
 
 
-def test_a_new_object_moves_with_all_others():
+@pytest.mark.parametrize("others", [2, 3])
+def test_a_new_object_moves_with_all_others(others):
     one = tracker()
     for i in range(4):
-        boxes = [(x - 60 * i + 180, y, w, h) for x, y, w, h in STANDING[: 3 if i < 3 else 4]]
+        boxes = [(x - 60 * i + 180, y, w, h) for x, y, w, h in STANDING[: others + (i == 3)]]
         one.update(found(*boxes), i * 200 * MS, STILL)
     moved = one.predict(700 * MS, STILL)
-    assert centres(moved)[moved.ids.tolist().index(4), 0] == pytest.approx(440 - 30, abs=2)
+    truth = STANDING[others][0] - 30
+    assert centres(moved)[moved.ids.tolist().index(others + 1), 0] == pytest.approx(truth, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("speeds", "inherited"), [((-60, -66), -63), ((10, -10, 25), 0)], ids=["nearly alike", "apart"]
+)
+def test_a_new_object_takes_the_middle_speed_of_those_that_agree(speeds, inherited):
+    """Speeds in px per 200 ms."""
+    one = tracker()
+    for i in range(5):
+        boxes = [(300 + speed * i, 60 + 120 * n, 60, 60) for n, speed in enumerate(speeds)]
+        one.update(found(*boxes, *[(500, 430, 60, 60)][: i == 4]), i * 200 * MS, STILL)
+    moved = one.predict(1000 * MS, STILL)
+    at = int(moved.ids.argmax())
+    assert centres(moved)[at, 0] == pytest.approx(500 + inherited, abs=1)
+
+
+def test_what_is_seen_at_rest_has_no_speed_and_no_doubt_about_it():
+    one = tracker()
+    for i in range(3):
+        one.update(found((100 + 20 * i, 200, 40, 80)), i * 200 * MS, STILL)
+    one.predict(400 * MS, STILL, at_rest=True)
+    state = one.state().tracks.state
+    assert not any(state[rows].any() for rows in (SPEED, COV, SPEED_VAR)) and state[VAR].all()
 
 
 def test_a_new_object_stands_where_others_go_their_own_ways():
@@ -235,18 +261,21 @@ def test_max_missed_shows_a_missed_object_for_one_more():
     assert len(one.predict(233 * MS, STILL)) == 0
 
 
-def test_a_box_that_leaves_the_picture_ends_and_stays_within_until_then():
-    one = tracker()
+@pytest.mark.parametrize("x, y", [(1, 0), (-1, 0), (0, 1), (0, -1)], ids=["right", "left", "down", "up"])
+def test_a_box_that_leaves_the_picture_ends_and_stays_within_until_then(x, y):
+    one, middle = tracker(), np.array([WIDTH / 2, HEIGHT / 2])
     for i in range(4):
-        one.update(found((500 + 20 * i, 200, 40, 80)), i * 100 * MS, STILL)
+        # At first 140 px, at last 80 px from the edge; 40 px long in its direction, and 80 px across.
+        at = middle + (middle - 140 + 20 * i) * [x, y]
+        one.update(found((*at, 40 + 40 * abs(y), 40 + 40 * abs(x))), i * 100 * MS, STILL)
     counts = []
     for i in range(1, 20):
         told = one.predict((300 + 33 * i) * MS, STILL)
         counts.append(len(told))
         assert (told.xyxy_px[:, [0, 1]] >= 0).all()
         assert (told.xyxy_px <= [WIDTH, HEIGHT, WIDTH, HEIGHT]).all()
-    # Its centre is at 560 and moves by 6.6 px: 70 % of it are outside when the centre is at 648.
-    assert counts.index(0) == pytest.approx((648 - 560) / 6.6, abs=1.5)
+    # Its centre moves by 6.6 px: 70 % of it are outside when that is 8 px beyond the edge.
+    assert counts.index(0) == pytest.approx((80 + 8) / 6.6, abs=1.5)
     assert not any(counts[counts.index(0) :])
 
 
@@ -335,6 +364,9 @@ def test_whatever_comes_the_promises_hold(steps):
         told = one.update(seen, stamp_ns, motion) if inferred else one.predict(stamp_ns, motion)
         assert len(set(told.ids.tolist())) == len(told)
         assert np.isfinite(told.xyxy_px).all()
+        columns = told.xyxy_px, told.scores, told.class_ids, told.ids, told.age_ms
+        assert [column.dtype for column in columns] == ["f4", "f4", "i4", "i8", "f4"]
+        assert all(column.flags.c_contiguous for column in columns)
         if inferred:
             np.testing.assert_array_equal(told.xyxy_px, seen.xyxy_px)
             assert all(i in seen_ids or i > last for i in told.ids.tolist())
@@ -344,3 +376,4 @@ def test_whatever_comes_the_promises_hold(steps):
             assert set(told.ids.tolist()) <= seen_ids
             assert (told.age_ms >= 0).all()
             assert (told.xyxy_px[:, 2:] > told.xyxy_px[:, :2]).all()
+            assert (told.xyxy_px >= 0).all() and (told.xyxy_px <= [WIDTH, HEIGHT, WIDTH, HEIGHT]).all()

@@ -1,0 +1,62 @@
+"""What a test file imports at its top and not every machine has: a file that lacks it is one skipped test.
+
+A skip that is raised while a module is imported is no substitute: plug-ins that import test modules by
+themselves, such as that of launch_testing, take it for the end of the whole collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROS = {
+    "rclpy": "source ROS 2, or run `make setup`",
+    "vision_msgs": "install ros-$ROS_DISTRO-vision-msgs, or run `make setup`",
+}
+LAUNCH = dict.fromkeys(("ament_index_python", "launch_ros"), "source ROS 2")
+RICH = {"rich": "run `make setup-test`"}
+NEEDED: dict[str, dict[str, str]] = {
+    "nodes": ROS,
+    "e2e": ROS,
+    "e2e/test_top_live.py": RICH,
+    "launch": {**ROS, **LAUNCH},
+    "unit/test_optimize_truth.py": {"pycocotools": "run `make setup-test`"},
+    "unit/test_top.py": RICH,
+}
+"""File or folder below test/ -> module -> how to get it."""
+
+
+def missing(file: Path) -> str:
+    """Why a test file cannot be imported here and what to do, or "" where it can."""
+    path = file.relative_to(HERE)
+    for place in (path, *path.parents):
+        for module, remedy in NEEDED.get(place.as_posix(), {}).items():
+            if not _installed(module):
+                return f"the module {module} is not installed: {remedy}"
+    return ""
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # It is being imported, or is blocked.
+        return False
+
+
+class Unavailable(pytest.File):
+    """Stands for a test file that cannot be imported here."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        yield Skipped.from_parent(self, name="requirements")
+
+
+class Skipped(pytest.Item):
+    def runtest(self) -> None:
+        pytest.skip(missing(self.path))
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, self.name

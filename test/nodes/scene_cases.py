@@ -1,0 +1,110 @@
+"""What the tests of several nodes share: a street before the chain, and the two ways to run it."""
+
+from __future__ import annotations
+
+import numpy as np
+from model_cases import video_frame
+from ros_cases import (
+    AS_SEEN,
+    CHAIN,
+    Detection2DArray,
+    Image,
+    Robot,
+    Running,
+    detections_of,
+    image_message,
+    law,
+    matched,
+)
+
+from edge_vision.core.tick import Tick
+from edge_vision.nodes.conversions import detections_from_message
+
+STEP_NS = 10**8
+WAYS = {"one process": False, "separate processes": True}
+"""Nodes that hand images on by reference, and nodes that know each other by DDS alone."""
+INNER_TOPICS = (
+    "/gate/image",
+    "/gate_ticks",
+    "/image_accepted",
+    "/cascade_ticks",
+    "/detections",
+    "/vision_info",
+)
+
+
+def wait_for_stages(robot: Robot, running: Running) -> None:
+    """Wait until separate stages have found each other: what is sent before is lost."""
+    robot.wait(lambda: all(matched(topic) for topic in INNER_TOPICS), "the stages to find each other")
+    for name in ("gate", "cascade"):
+        node = running[name]
+        robot.wait(lambda node=node: node._image_outlet.listeners, f"{name} to know the next stage")
+        robot.wait(lambda node=node: node._ticks_outlet.listeners, f"{name}'s ticks to be heard")
+    robot.wait(lambda: running["gate"]._feedback.model_known, "the gate to know the model")
+
+
+class StreetScene:
+    """A camera in front of a street with people, one image every 100 ms of its stamps."""
+
+    def __init__(self, running: Running, robot: Robot) -> None:
+        self.running, self.robot = running, robot
+        self.camera = robot.publisher(Image, "image_raw")
+        self.street = video_frame("vtest.avi", 200).image
+        self.count, self.last_ns = 0, 10**9 + 7
+
+    def publish(self, image: np.ndarray | None = None, step_ns: int = STEP_NS) -> int:
+        """Publish one image; gives its stamp."""
+        self.count += 1
+        self.last_ns += step_ns
+        self.camera.publish(image_message(self.street if image is None else image, self.last_ns, "cam"))
+        return self.last_ns
+
+    def settled(self) -> dict[str, int]:
+        """The books once all images have ended."""
+        books = self.running.settled(self.count)
+        assert law(books)
+        return books
+
+
+class TrackedScene(StreetScene):
+    """The chain in front of a street with people, and a robot that hears inferred and tracked boxes."""
+
+    def __init__(self, start, robot, separate=False, publish=True, gate=(), **overrides) -> None:
+        overrides["gate"] = {**AS_SEEN, **dict(gate)}
+        overrides["detector"] = {"publish_tracked": publish}
+        self.robot, self.running = robot, start(CHAIN, overrides, separate=separate)
+        if separate:
+            wait_for_stages(robot, self.running)
+        self.inferred = detections_of(robot)
+        self.tracked = detections_of(robot, "detections_tracked") if publish else []
+        super().__init__(self.running, robot)
+
+    def show(self, image: np.ndarray | None = None, step_ns: int = STEP_NS) -> dict[str, int]:
+        """Publish one image, and wait for its end; gives the books."""
+        self.publish(image, step_ns)
+        return self.settled()
+
+    def tell(self, stamp_ns: int, stage: str, fate: str, reason: str, motion: np.ndarray | None) -> None:
+        """A tick to the detector, as the stages in its process send them."""
+        seq = self.running.hub.next_seq()
+        tick = Tick(stamp_ns, "cam", stage, fate, reason, seq=seq, camera_motion=motion)
+        self.running["detector"].on_tick(tick)
+
+    def heard(self, inferred: int, tracked: int) -> None:
+        self.robot.wait(lambda: len(self.inferred) >= inferred, f"{inferred} answers, {len(self.inferred)}")
+        self.robot.wait(lambda: len(self.tracked) >= tracked, f"{tracked} tracked, {len(self.tracked)}")
+        self.robot.turns(0.2)
+        assert (len(self.inferred), len(self.tracked)) == (inferred, tracked)
+
+    def audit(self, on: bool) -> None:
+        """Have every skipped frame inferred, or none."""
+        rate = 1.0 if on else 0.0
+        assert self.robot.set("gate", audit_rate=rate, audit_max_hz=1000.0).successful
+
+
+def boxes_by_id(message: Detection2DArray) -> dict[str, np.ndarray]:
+    """xyxy_px by id."""
+    found = detections_from_message(message)
+    named = {one.id: row for one, row in zip(message.detections, found.xyxy_px, strict=True)}
+    assert len(named) == len(message.detections), "an id stands for one object"
+    return named

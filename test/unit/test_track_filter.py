@@ -1,0 +1,164 @@
+"""The filter of the tracks against the textbook's matrices, and the association against itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_vision.core import association
+from edge_vision.core.track_filter import (
+    BOX,
+    CLASS_ID,
+    COV,
+    FACT_ROWS,
+    MEASURED_SD,
+    SIZE_SHARE,
+    SPEED,
+    SPEED_VAR,
+    VAR,
+    TrackSet,
+    corrected,
+    follow_camera,
+    move_on,
+    new_state,
+)
+
+SECONDS, DRIFT_SD = 0.4, 0.3
+BOXES = np.array([[100.0, 300.0, 500.0], [80.0, 200.0, 90.0], [40.0, 60.0, 30.0], [80.0, 20.0, 33.0]])
+
+
+def filters() -> np.ndarray:
+    """Three tracks that were seen twice, and so have a speed and every covariance."""
+    state = new_state(BOXES, np.full(3, 0.9))
+    move_on(state, 0.2, DRIFT_SD)
+    return corrected(state, BOXES + np.array([[5.0], [-3.0], [1.0], [2.0]]))
+
+
+def covariance(state: np.ndarray, row: int, track: int) -> np.ndarray:
+    var, cov, speed_var = state[VAR][row, track], state[COV][row, track], state[SPEED_VAR][row, track]
+    return np.array([[var, cov], [cov, speed_var]])
+
+
+@pytest.mark.parametrize("row", range(4), ids=["x", "y", "width", "height"])
+def test_prediction_and_correction_are_those_of_kalman(row: int) -> None:
+    """x = F x, P = F P F' + Q; then K = P H' / (H P H' + R), x += K (z - H x), P -= K H P."""
+    before, after = filters(), filters()
+    move_on(after, SECONDS, DRIFT_SD)
+    seen = after[BOX] + np.array([[4.0], [6.0], [-2.0], [1.0]])
+    both = corrected(after.copy(), seen)
+    step = np.array([[1.0, SECONDS], [0.0, 1.0]])
+    for track in range(3):
+        share = 1.0 if row < 2 else SIZE_SHARE
+        power = (DRIFT_SD * share) ** 2 * after[BOX][2, track] * after[BOX][3, track]
+        noise = power * np.array([[SECONDS**3 / 3, SECONDS**2 / 2], [SECONDS**2 / 2, SECONDS]])
+        mean = step @ [before[BOX][row, track], before[SPEED][row, track]]
+        spread = step @ covariance(before, row, track) @ step.T + noise
+        assert [after[BOX][row, track], after[SPEED][row, track]] == pytest.approx(mean)
+        assert covariance(after, row, track) == pytest.approx(spread)
+        gain = spread[:, 0] / (spread[0, 0] + MEASURED_SD**2 * seen[2, track] * seen[3, track])
+        mean = mean + gain * (seen[row, track] - mean[0])
+        assert [both[BOX][row, track], both[SPEED][row, track]] == pytest.approx(mean)
+        assert covariance(both, row, track) == pytest.approx(spread - np.outer(gain, spread[0]))
+
+
+def test_the_camera_moves_a_point_and_its_speed_alike() -> None:
+    """Where an object would be a moment later moves to where the moved object is a moment later."""
+    motion = np.array([[1.02, 0.01, 3], [-0.01, 0.99, -2], [2e-5, -3e-5, 1]])
+    state, moment_s = filters(), 1e-4
+    later = state[:2] + moment_s * state[SPEED][:2]
+    variance = state[VAR].copy()
+    follow_camera(state, motion)
+    for track in range(3):
+        at = motion @ [*later[:, track], 1.0]
+        assert state[:2, track] + moment_s * state[SPEED][:2, track] == pytest.approx(
+            at[:2] / at[2], abs=1e-5
+        )
+    growth = state[2] * state[3] / (filters()[2] * filters()[3])
+    assert state[VAR] / variance == pytest.approx(np.tile(growth, (4, 1)))
+    assert state[SPEED][2:] / filters()[SPEED][2:] == pytest.approx(np.tile(np.sqrt(growth), (2, 1)))
+
+
+def pairs_one_by_one(boxes: np.ndarray, var: np.ndarray, measured: np.ndarray) -> list[tuple[int, int]]:
+    """Greedy pairs, the largest IoU less squared distance in standard deviations first."""
+    found = []
+    for i, j in np.ndindex(boxes.shape[1], measured.shape[1]):
+        one, other = boxes[:, i], measured[:, j]
+        far = ((one[:2] - other[:2]) ** 2 / (var[:2, i] + MEASURED_SD**2 * other[2] * other[3])).sum()
+        low = np.maximum(one[:2] - one[2:] / 2, other[:2] - other[2:] / 2)
+        high = np.minimum(one[:2] + one[2:] / 2, other[:2] + other[2:] / 2)
+        both = np.prod(np.maximum(high - low, 0.0))
+        iou = both / (one[2] * one[3] + other[2] * other[3] - both)
+        of_a_size = (np.maximum(one[2:] / other[2:], other[2:] / one[2:]) < association.MAX_SIZE_RATIO).all()
+        if of_a_size and (far < association.GATE or iou > association.SURE_IOU):
+            found.append((iou - far / association.GATE, i, j))
+    taken: list[tuple[int, int]] = []
+    for _, i, j in sorted(found, reverse=True):
+        if all(i != a and j != b for a, b in taken):
+            taken.append((i, j))
+    return taken
+
+
+@pytest.mark.parametrize("few", [0, 10**9], ids=["a crowd", "a few"])
+@pytest.mark.parametrize("spread_px", [40, 150, 600])
+def test_the_most_alike_are_matched_first(spread_px: int, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(association, "FEW_PAIRS", few)
+    rng = np.random.default_rng(spread_px)
+    for _ in range(30):
+        boxes, measured = (
+            np.concatenate((rng.uniform(0, spread_px, (2, 12)), rng.uniform(12, 40, (2, 12)))) for _ in "ab"
+        )
+        state = new_state(boxes, np.ones(12))
+        move_on(state, rng.uniform(0, 2), DRIFT_SD)
+        tracks = TrackSet(state, np.zeros((FACT_ROWS, 12), np.int64))
+        found = association.matched(tracks, measured, np.zeros(12, np.int32))
+        assert list(zip(*found, strict=True)) == pairs_one_by_one(boxes, state[VAR], measured)
+
+
+PLACE = st.tuples(st.floats(0, 640), st.floats(0, 480), st.floats(5, 90), st.floats(5, 90), st.integers(0, 2))
+
+
+@settings(deadline=None)
+@given(st.lists(PLACE, max_size=25), st.lists(PLACE, max_size=25), st.floats(0.05, 2.0))
+def test_a_crowd_is_matched_as_a_few_are(known: list, seen: list, seconds: float) -> None:
+    """Above some number of pairs, most are ruled out by a rough test first: that must lose none."""
+    boxes, measured = (np.array([one[:4] for one in places]).reshape(-1, 4).T for places in (known, seen))
+    state = new_state(boxes, np.ones(len(known)))
+    move_on(state, seconds, DRIFT_SD)
+    facts = np.zeros((FACT_ROWS, len(known)), np.int64)
+    facts[CLASS_ID] = [one[4] for one in known]
+    class_ids = np.array([one[4] for one in seen], np.int32)
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        for few in (0, 10**9):
+            patch.setattr(association, "FEW_PAIRS", few)
+            found.append(association.matched(TrackSet(state, facts), measured, class_ids))
+    np.testing.assert_array_equal(found[0], found[1])
+    rows, columns = found[0]
+    assert len(set(rows.tolist())) == len(rows) and len(set(columns.tolist())) == len(columns)
+    assert (facts[CLASS_ID, rows] == class_ids[columns]).all()
+
+
+SIZES = np.array([[40.0, 40.0], [80.0, 80.0]])
+
+
+@pytest.mark.parametrize(
+    ("step_px", "growth", "agree"),
+    [
+        ((150.0, 150.0), 1.0, True),
+        ((150.0, 230.0), 1.0, False),
+        ((150.0, 150.0), 1.5, False),
+        ((150.0, 150.0), 0.7, False),
+    ],
+    ids=["alike", "apart", "one larger", "one smaller"],
+)
+def test_a_common_shift_needs_two_of_a_size_that_go_alike(step_px: tuple, growth: float, agree: bool) -> None:
+    before = np.concatenate((np.array([[100.0, 400.0], [100.0, 300.0]]), SIZES))
+    after = before + np.array([step_px, (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)])
+    after[2:, 1] *= growth
+    tracks = TrackSet(new_state(before, np.ones(2)), np.zeros((FACT_ROWS, 2), np.int64))
+    shift = association.common_shift(tracks, after, np.zeros(2, np.int32))
+    assert (shift is not None) is agree
+    if shift is not None:
+        assert shift.ravel().tolist() == [150.0, 0.0]
