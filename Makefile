@@ -42,7 +42,7 @@ help:  ## Show this list
 	@echo "  make demo PYTHON=python3.12                                            another Python"
 
 demo: setup  ## Set up, then run the pipeline on a video; results in out/demo/
-	$(VENV_PYTHON) -m edge_vision.demo $(if $(SOURCE),--source '$(SOURCE)') $(if $(BACKEND),--backend $(BACKEND)) \
+	$(VENV_PYTHON) -m edge_vision demo $(if $(SOURCE),--source '$(SOURCE)') $(if $(BACKEND),--backend $(BACKEND)) \
 		$(if $(OUT),--out '$(OUT)') $(if $(SECONDS),--seconds $(SECONDS))
 
 test: setup-test  ## Set up, then run the tests
@@ -73,7 +73,7 @@ examples: setup-test  ## Run every example
 	$(VENV_PYTHON) examples/check.py
 
 docs: setup  ## Write the tables of the README anew from the code
-	$(VENV_PYTHON) -m edge_vision.nodes.reference --write
+	$(VENV_PYTHON) -m edge_vision.nodes.interface.reference --write
 
 bench-pipeline: setup  ## Measure the pipeline; results in out/bench/pipeline.json
 	$(VENV_PYTHON) bench/pipeline.py $(ARGS)
@@ -100,16 +100,16 @@ soak: setup  ## Overload for MINUTES=10: age, memory, files; results in out/benc
 	$(VENV_PYTHON) bench/soak.py --minutes $(MINUTES) $(ARGS)
 
 evaluate-gate: setup-evaluate  ## Judge the gate against an every-frame detector and rivals; results in out/gate/
-	$(VENV_PYTHON) -m edge_vision.evaluate gate $(if $(OUT),--out '$(OUT)') $(ARGS)
+	$(VENV_PYTHON) -m edge_vision evaluate gate $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 evaluate-cascade: setup-evaluate  ## Judge gate, cascade, detector and tracker together; results in out/cascade/
-	$(VENV_PYTHON) -m edge_vision.evaluate cascade $(if $(OUT),--out '$(OUT)') $(ARGS)
+	$(VENV_PYTHON) -m edge_vision evaluate cascade $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 optimize-demo: setup-optimize  ## Find the best bundle of the SSD for this device; results in out/optimize/
-	$(VENV_PYTHON) -m edge_vision.optimize demo --out $(if $(OUT),'$(OUT)',out/optimize)
+	$(VENV_PYTHON) -m edge_vision optimize demo --out $(if $(OUT),'$(OUT)',out/optimize)
 
 top: setup-top  ## Show the pipeline of `make demo` live, in another terminal; ROS_DOMAIN_ID=0 shows yours
-	@$(VENV_PYTHON) -m edge_vision.top $(ARGS)
+	@$(VENV_PYTHON) -m edge_vision top $(ARGS)
 
 setup:  ## Make .venv, fetch videos and models (what `make demo` needs)
 	@$(SETUP) demo $(if $(BACKEND),--backend $(BACKEND))

@@ -24,8 +24,8 @@ from common import interleaved_ms
 
 from edge_vision.backends.base import BackendRequest, Session
 from edge_vision.bundles.store import Bundle, load_bundle
+from edge_vision.core.model_spec import InputSpec
 from edge_vision.core.preprocess import Preprocessor
-from edge_vision.core.specs import InputSpec
 
 LOOK_FRAMES = 33
 
@@ -107,8 +107,8 @@ def bare_run(session: Session, feed: Mapping[str, np.ndarray]) -> Callable[[], o
 
 def look(session: Session, bundle: Bundle, video: Path) -> list[Any]:
     """Per frame: boxes with classes for a detector, the best class for a classifier."""
-    from edge_vision.core.classifier import Classifier
-    from edge_vision.core.detector import Detector
+    from edge_vision.detect.classifier import Classifier
+    from edge_vision.detect.detector import Detector
 
     shown = frames(video, LOOK_FRAMES)
     if bundle.manifest.task == "classify":

@@ -15,8 +15,8 @@ from common import REPO
 
 from edge_vision.bundles.store import Bundle, load_bundle, sha256_of
 from edge_vision.core.frame import Frame
+from edge_vision.core.model_spec import InputSpec
 from edge_vision.core.preprocess import Preprocessor
-from edge_vision.core.specs import InputSpec
 
 FOLDER = REPO / "out" / "bench" / "models"
 CALIBRATION_FRAMES = 32

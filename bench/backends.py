@@ -34,9 +34,9 @@ from common import REPO, Row, at_least, at_most, median_ratio, table
 from edge_vision.backends import available_backends
 from edge_vision.backends.host import usable_cores
 from edge_vision.bundles.store import cache_dir
-from edge_vision.core.boxes import true_positives
 from edge_vision.core.detections import Detections
-from edge_vision.demo.facts import hash_of, machine, versions
+from edge_vision.core.geometry.boxes import true_positives
+from edge_vision.diagnostics.provenance import hash_of, machine, versions
 
 MODELS = (*BUNDLES, *RANDOM)
 # Times as fast as eager, at least.

@@ -22,8 +22,8 @@ import rclpy
 from rclpy.signals import SignalHandlerOptions
 
 from edge_vision.nodes import run
-from edge_vision.nodes.diagnostics import DiagnosticsNode
-from edge_vision.nodes.link import Hub
+from edge_vision.nodes.diagnostics_node import DiagnosticsNode
+from edge_vision.nodes.intra_process import IntraProcess
 from edge_vision.nodes.pipeline import PIPELINE
 
 
@@ -62,7 +62,7 @@ def main() -> int:
     kinds = [kind for kind in PIPELINE if kind is not DiagnosticsNode]
     if not options.no_diagnostics:
         kinds.append(Counted)
-    hub, executor = Hub(), run.make_executor()
+    hub, executor = IntraProcess(), run.make_executor()
     given = {
         "source": {"uri": str(options.video), "loop": True, "autostart": False},
         "gate": {"enabled": False},  # Each image is inferred: both do the same work.

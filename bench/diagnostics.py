@@ -31,7 +31,7 @@ from typing import Any
 from common import REPO, Row, at_most, table
 
 from edge_vision.bundles.store import bundles_dir, cache_dir
-from edge_vision.demo.facts import hash_of, machine, versions, write_json
+from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json
 
 MODEL = "ssdlite_mobilenet_v2_coco"
 CPU_PERCENT, CAUSE_S, AGREEMENT = 1.0, 3.0, 0.05
@@ -95,7 +95,7 @@ def _environment() -> dict[str, str]:
 
 def cost(options: argparse.Namespace) -> dict[str, Any]:
     """a pipeline with and one without diagnostics, in turns"""
-    from edge_vision.nodes.listener import DiagnosticsListener
+    from edge_vision.nodes.diagnostics_listener import DiagnosticsListener
 
     pairs, seconds = (2, 10.0) if options.quick else (8, 16.0)
     both = {name: _Player(name, options.video) for name in ("with", "without")}

@@ -33,7 +33,7 @@ sys.path[:0] = [str(REPO / "test"), str(REPO / "test" / "unit")]
 from edge_vision.backends import BACKENDS  # noqa: E402
 from edge_vision.backends.fake import FakeBackend, Fault  # noqa: E402
 from edge_vision.bundles.store import bundles_dir, cache_dir  # noqa: E402
-from edge_vision.demo.facts import hash_of, machine, versions, write_json  # noqa: E402
+from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json  # noqa: E402
 
 MODEL = "ssdlite_mobilenet_v2_coco"
 TAKEOVER_S, GROWTH = 2.0, 1.02
@@ -89,7 +89,7 @@ class Scene:
         from ros_cases import ALL, Robot, Running
         from vision_msgs.msg import Detection2DArray
 
-        from edge_vision.nodes.specs import DETECTOR
+        from edge_vision.nodes.interface.specs import DETECTOR
 
         self.robot = Robot(options.domain)
         source = {"uri": str(options.video), "loop": True}

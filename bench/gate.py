@@ -28,8 +28,8 @@ from common import REPO, Row, at_most, median_ratio, spread, table
 from edge_vision.bundles.store import cache_dir
 from edge_vision.core.compressed import compressed_frame, decode_compressed
 from edge_vision.core.frame import Frame
-from edge_vision.core.gate import FrameGate
-from edge_vision.demo.facts import hash_of, machine, versions, write_json
+from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json
+from edge_vision.gate.frame_gate import FrameGate
 
 SIZE, JPEG_SIZE = (1280, 720), (1920, 1080)
 NOISE_SD = 3.0

@@ -17,13 +17,13 @@ import numpy as np
 from outside import Reading, read_process, slope_per_min
 from vision_msgs.msg import Detection2DArray
 
+from edge_vision.cli.demo.process import PipelineProcess
+from edge_vision.core.diagnostic_status import Status
 from edge_vision.core.frame import Frame
-from edge_vision.core.status import Status
-from edge_vision.demo.live import LiveLine
-from edge_vision.demo.process import PipelineProcess
-from edge_vision.nodes.base import LATEST_IMAGE, RESULTS, steady_clock
-from edge_vision.nodes.conversions import ImageWriter
-from edge_vision.nodes.listener import DiagnosticsListener
+from edge_vision.core.progress import ProgressLine
+from edge_vision.nodes.base_node import LATEST_IMAGE, RESULTS, steady_clock
+from edge_vision.nodes.diagnostics_listener import DiagnosticsListener
+from edge_vision.nodes.interface.conversions import ImageWriter
 
 DELAY_MS = 300.0
 LONGEST_START_S = 60.0
@@ -75,7 +75,7 @@ class Outsider(DiagnosticsListener):
 
 def watch(video: Path, minutes: float, more: Sequence[str] = ()) -> dict[str, Any]:
     """Play a clip at real time for this long, from before the start until after the end. more: arguments."""
-    heard, line = Heard(), LiveLine()
+    heard, line = Heard(), ProgressLine()
     readings: list[Reading] = []
     with tempfile.TemporaryDirectory() as folder, Outsider(heard) as outsider:
         spin_for(outsider, 1.0)

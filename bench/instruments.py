@@ -13,13 +13,13 @@ import numpy as np
 from edge_vision.backends.base import Session
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.core.tick import Tick
-from edge_vision.nodes.base import EdgeNode
-from edge_vision.nodes.cascade import CascadeNode
-from edge_vision.nodes.detector import DetectorNode
-from edge_vision.nodes.diagnostics import DiagnosticsNode
-from edge_vision.nodes.gate import GateNode
-from edge_vision.nodes.source import SourceNode
+from edge_vision.core.frame_event import FrameEvent
+from edge_vision.nodes.base_node import BaseNode
+from edge_vision.nodes.cascade_node import CascadeNode
+from edge_vision.nodes.detector_node import DetectorNode
+from edge_vision.nodes.diagnostics_node import DiagnosticsNode
+from edge_vision.nodes.gate_node import GateNode
+from edge_vision.nodes.source_node import SourceNode
 
 LONGEST_START_S = 30.0
 
@@ -30,11 +30,11 @@ MARKS: dict[int, dict[str, float]] = defaultdict(dict)
 class TimedGate(GateNode):
     """Marks intake, gate_start and gate_end."""
 
-    def accept(self, frame: Frame, tick: Tick | None) -> None:
+    def accept(self, frame: Frame, tick: FrameEvent | None) -> None:
         MARKS[frame.seq]["intake"] = time.perf_counter()
         super().accept(frame, tick)
 
-    def process(self, frame: Frame, tick: Tick | None) -> None:
+    def process(self, frame: Frame, tick: FrameEvent | None) -> None:
         MARKS[frame.seq]["gate_start"] = time.perf_counter()
         super().process(frame, tick)
 
@@ -51,7 +51,7 @@ class TimedDetector(DetectorNode):
         if self._detector:
             self._detector.session = CpuTimedSession(self._detector.session)
 
-    def process(self, frame: Frame, tick: Tick | None) -> None:
+    def process(self, frame: Frame, tick: FrameEvent | None) -> None:
         MARKS[frame.seq]["detector_start"] = time.perf_counter()
         super().process(frame, tick)
         MARKS[frame.seq]["detector_end"] = time.perf_counter()
@@ -70,7 +70,7 @@ class TimedDetector(DetectorNode):
 class IdleDetector(DetectorNode):
     """Has the frame, and does nothing with it: for the hop alone."""
 
-    def process(self, frame: Frame, tick: Tick | None) -> None:
+    def process(self, frame: Frame, tick: FrameEvent | None) -> None:
         MARKS[frame.seq]["detector_start"] = time.perf_counter()
         self.settle(frame, "inferred", "")
 
@@ -104,7 +104,7 @@ class Run:
     ) -> None:
         self._pictures, self._fps_hz, self._count = pictures, fps_hz, count
         self._detector = detector
-        self._nodes: list[EdgeNode] = []
+        self._nodes: list[BaseNode] = []
         self.marks: list[dict[str, float]] = []
         self.cpu_ms = 0.0
         self.failure = ""
@@ -122,8 +122,8 @@ class Run:
         if self.failure:
             raise RuntimeError(self.failure)
 
-    def _keep(self, kind: type[EdgeNode]) -> Any:
-        def make(hub: Any, overrides: dict[str, Any]) -> EdgeNode:
+    def _keep(self, kind: type[BaseNode]) -> Any:
+        def make(hub: Any, overrides: dict[str, Any]) -> BaseNode:
             self._nodes.append(kind(hub, overrides))
             return self._nodes[-1]
 

@@ -28,11 +28,11 @@ from common import REPO, Row, spread, table
 
 from edge_vision.backends import BackendRequest, open_session
 from edge_vision.bundles.store import cache_dir, load_bundle
-from edge_vision.core.capture import Capture
 from edge_vision.core.frame import Frame
-from edge_vision.core.heads import make_head
 from edge_vision.core.preprocess import Preprocessor
-from edge_vision.demo.facts import hash_of, machine, versions, write_json
+from edge_vision.detect.heads import make_head
+from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json
+from edge_vision.source.capture import Capture
 
 BUNDLE = "ssdlite_mobilenet_v2_coco"
 CAMERAS_HZ = (30.0, 200.0)

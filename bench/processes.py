@@ -59,11 +59,11 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _one_start(video: Path, seconds: float) -> dict[str, Any]:
-    from edge_vision.demo.process import PipelineProcess
-    from edge_vision.demo.record import Record
+    from edge_vision.cli.demo.process import PipelineProcess
+    from edge_vision.cli.demo.record import RunRecord
     from edge_vision.nodes.monitor import Monitor
 
-    record = Record()
+    record = RunRecord()
     with tempfile.TemporaryDirectory() as folder, Monitor(record) as monitor:
         monitor.spin(0.5)
         log = Path(folder) / "log"
@@ -155,8 +155,8 @@ def _listen(seconds: float) -> tuple[set[int], dict[int, float], Counter[str]]:
     import rclpy
     from diagnostic_msgs.msg import DiagnosticArray
 
-    from edge_vision.nodes.base import TICKS
-    from edge_vision.nodes.conversions import tick_from_message
+    from edge_vision.nodes.base_node import TICKS
+    from edge_vision.nodes.interface.conversions import tick_from_message
     from edge_vision.nodes.run import make_executor
 
     sent: set[int] = set()

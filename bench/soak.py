@@ -33,11 +33,11 @@ from common import REPO, Row, at_most, table
 from outside import Reading, binned_medians, read_process, slope_per_min
 
 from edge_vision.bundles.store import bundles_dir, cache_dir
+from edge_vision.cli.demo.process import PipelineProcess
+from edge_vision.cli.demo.record import RunRecord
 from edge_vision.core.detections import Detections
-from edge_vision.demo.facts import hash_of, machine, versions, write_json
-from edge_vision.demo.live import LiveLine
-from edge_vision.demo.process import PipelineProcess
-from edge_vision.demo.record import Record
+from edge_vision.core.progress import ProgressLine
+from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json
 
 MODEL = "ssdlite_mobilenet_v2_coco"
 OVERLOAD = 2.0
@@ -104,7 +104,7 @@ def _hashes(video: Path) -> dict[str, str]:
     return {name: hash_of(path) for name, path in files.items()}
 
 
-class Watch(Record):
+class Watch(RunRecord):
     """Keeps ages and statuses with their times, and nothing that grows fast."""
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ def _play(video: Path, rate: float, seconds: float, what: str) -> tuple[Watch, l
     """Run the pipeline for this long after the first detection: what came, what it cost, when that was."""
     from edge_vision.nodes.monitor import Monitor
 
-    watch, line = Watch(), LiveLine()
+    watch, line = Watch(), ProgressLine()
     readings: list[Reading] = []
     arguments = ["--source", str(video), "--loop", "--backend", "onnxruntime", "--ros-args"]
     arguments += ["-p", f"source:playback_rate:={rate:.4f}", "-p", "gate:enabled:=false"]

@@ -40,10 +40,10 @@ def measure(video: Path, model: str, count: int) -> dict[str, Any]:
     """
     from edge_vision.backends import BackendRequest, open_session
     from edge_vision.bundles import load_bundle
-    from edge_vision.core.detector import Detector, on_image
     from edge_vision.core.frame import Frame
-    from edge_vision.core.heads import make_head
     from edge_vision.core.preprocess import Preprocessor
+    from edge_vision.detect.detector import Detector, on_image
+    from edge_vision.detect.heads import make_head
 
     bundle = load_bundle(model)
     session, _ = open_session(bundle, "onnxruntime", BackendRequest())

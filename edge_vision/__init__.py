@@ -4,13 +4,13 @@
                            |          |           |
                            +----------+-----------+--> ledger --> diagnostics --> /diagnostics
 
-gate       `core/gate.py`      lets a frame pass when something new could be seen in it
-cascade    `core/cascade.py`   a light classifier looks first, the detector runs where it is worth it
-detector   `core/detector.py`  preprocess, a session of a backend, a head: boxes in source pixels
-mailbox    `core/mailbox.py`   one newest-wins slot in front of each worker; no queues
+gate       `gate/frame_gate.py`      lets a frame pass when something new could be seen in it
+cascade    `cascade/cascade.py`   a light classifier looks first, the detector runs where it is worth it
+detector   `detect/detector.py`  preprocess, a session of a backend, a head: boxes in source pixels
+mailbox    `core/concurrency/mailbox.py`   one newest-wins slot in front of each worker; no queues
 ledger     `core/ledger.py`    received = inferred + gated + rejected + superseded + failed + in_flight
 sensors    `core/sensors/`     what the machine tells: CPU, memory, heat, power, GPU
-causes     `core/causes.py`    why nothing is published, from facts to one sentence
+causes     `diagnostics/causes.py`    why nothing is published, from facts to one sentence
 backends   `backends/`         one file per runtime
 bundles    `bundles/`          a model as one folder: manifest, graphs, labels, hashes
 optimize   `optimize/`         from a model to the best bundle for this device, measured

@@ -12,11 +12,11 @@ import numpy as np
 
 from edge_vision.backends import BackendRequest, open_session
 from edge_vision.bundles import load_bundle
-from edge_vision.core.cascade import stage_of
-from edge_vision.core.classifier import Classifier
+from edge_vision.cascade.cascade import stage_of
+from edge_vision.cascade.tiling import looks_at, side_px, tiles
 from edge_vision.core.frame import Frame
-from edge_vision.core.gate import FrameGate, GateConfig
-from edge_vision.core.looks import looks_at, side_px, tiles
+from edge_vision.detect.classifier import Classifier
+from edge_vision.gate.frame_gate import FrameGate, GateConfig
 
 COLORS = {"accept": (0, 220, 0), "reject": (60, 60, 255), "unsure": (255, 160, 0)}
 
@@ -32,7 +32,7 @@ options = parser.parse_args()
 bundle = load_bundle(options.bundle)
 if bundle.manifest.stage is None or not bundle.manifest.stage.look_share:
     raise SystemExit(
-        f"{bundle} is no stage with looks: fit one with python -m edge_vision.evaluate fit-cascade"
+        f"{bundle} is no stage with looks: fit one with python -m edge_vision evaluate fit-cascade"
     )
 session, _ = open_session(bundle, "onnxruntime", BackendRequest(threads=1))
 stage = stage_of(bundle, Classifier.from_bundle(bundle, session))

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from edge_vision.core.frame import Frame
-from edge_vision.core.gate import FrameGate, GateConfig
+from edge_vision.gate.frame_gate import FrameGate, GateConfig
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("video")

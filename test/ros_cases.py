@@ -32,18 +32,18 @@ from rclpy.qos import (
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
-from edge_vision.nodes import base, run
-from edge_vision.nodes.base import EdgeNode
-from edge_vision.nodes.cascade import CascadeNode
-from edge_vision.nodes.detector import DetectorNode
-from edge_vision.nodes.diagnostics import DiagnosticsNode
-from edge_vision.nodes.gate import GateNode
-from edge_vision.nodes.link import Hub
+from edge_vision.nodes import base_node, run
+from edge_vision.nodes.base_node import BaseNode
+from edge_vision.nodes.cascade_node import CascadeNode
+from edge_vision.nodes.detector_node import DetectorNode
+from edge_vision.nodes.diagnostics_node import DiagnosticsNode
+from edge_vision.nodes.gate_node import GateNode
+from edge_vision.nodes.intra_process import IntraProcess
 from edge_vision.nodes.monitor import eager_discovery
-from edge_vision.nodes.source import SourceNode
+from edge_vision.nodes.source_node import SourceNode
 
-CHAIN: tuple[type[EdgeNode], ...] = (GateNode, CascadeNode, DetectorNode)
-ALL: tuple[type[EdgeNode], ...] = (SourceNode, *CHAIN, DiagnosticsNode)
+CHAIN: tuple[type[BaseNode], ...] = (GateNode, CascadeNode, DetectorNode)
+ALL: tuple[type[BaseNode], ...] = (SourceNode, *CHAIN, DiagnosticsNode)
 RELIABLE = QoSProfile(depth=1000, reliability=QoSReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
     depth=1, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
@@ -101,14 +101,14 @@ def matched(topic: str) -> bool:
 
 
 @contextmanager
-def _reporting_often(kinds: Sequence[type[EdgeNode]]) -> Iterator[None]:
+def _reporting_often(kinds: Sequence[type[BaseNode]]) -> Iterator[None]:
     """Nodes that are built in here report five times a second, and so hardly any test waits for a report.
 
     Not beside a diagnostics node, which counts on one report a second.
     """
     with pytest.MonkeyPatch.context() as patch:
         if DiagnosticsNode not in kinds:
-            patch.setattr(base, "STATUS_PERIOD_S", 0.2)
+            patch.setattr(base_node, "STATUS_PERIOD_S", 0.2)
         yield
 
 
@@ -118,7 +118,7 @@ class Running:
     def __init__(
         self,
         domain: int,
-        kinds: Sequence[type[EdgeNode]] = CHAIN,
+        kinds: Sequence[type[BaseNode]] = CHAIN,
         overrides: dict[str, dict[str, Any]] | None = None,
         ros_args: Sequence[str] = (),
         separate: bool = False,
@@ -135,12 +135,12 @@ class Running:
         given = overrides or {}
         overrides = {**given, **{name: {**chosen[name], **given.get(name, {})} for name in chosen}}
         rclpy.init(args=["test", "--ros-args", *ros_args], domain_id=domain)
-        self.hub = Hub()
+        self.hub = IntraProcess()
         self.nodes = {}
         with _reporting_often(kinds):
             for kind in kinds:
                 # With `separate`, each is on its own as in a process of its own; self.hub is the last one's.
-                self.hub = Hub() if separate else self.hub
+                self.hub = IntraProcess() if separate else self.hub
                 self.nodes[kind.spec.name] = kind(self.hub, overrides.get(kind.spec.name, {}))
         self.executor = run.make_executor()
         for node in self.nodes.values():

@@ -71,7 +71,7 @@ class BackendActual:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class AutoSelection:
     """Backends in the order in which they should be tried, and why.
 
     refused: those that failed a moment ago with the same request, and how: they are not tried again.

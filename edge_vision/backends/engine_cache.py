@@ -26,7 +26,7 @@ from edge_vision.bundles.store import cache_dir
 from edge_vision.errors import BackendError, EngineRefused
 
 Report = Callable[[str], None]
-REMEDY = "python -m edge_vision.backends build BUNDLE --backend {builder} --rebuild"
+REMEDY = "python -m edge_vision backends build BUNDLE --backend {builder} --rebuild"
 _MAX_SIDE_BYTES = 1 << 16
 
 
@@ -55,7 +55,7 @@ class EngineKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedEngine:
     """engine: verified, or just built. note: why it is not kept, else empty. built: by this call."""
 
     engine: bytes
@@ -71,7 +71,7 @@ class EngineCache:
 
     def get(
         self, key: EngineKey, build: Callable[[], bytes], rebuild: bool = False, report: Report | None = None
-    ) -> Kept:
+    ) -> CachedEngine:
         """The kept engine, else one that `build` makes and that is kept from now on.
 
         One process builds while others that want the same engine wait for it. A disk that cannot be written
@@ -80,13 +80,13 @@ class EngineCache:
         """
         say = report or _nothing
         if not rebuild and (found := self.find(key)) is not None:
-            return Kept(found, built=False)
+            return CachedEngine(found, built=False)
         with contextlib.ExitStack() as stack:
             # Where the lock cannot be made, neither can the engine be kept, and the note will say so.
             with contextlib.suppress(OSError):
                 stack.enter_context(self._lock(key, say))
             if not rebuild and (found := self.find(key)) is not None:
-                return Kept(found, built=False)
+                return CachedEngine(found, built=False)
             return self._build(key, build)
 
     def find(self, key: EngineKey) -> bytes | None:
@@ -117,13 +117,13 @@ class EngineCache:
         write_file(engine_path, engine)
         write_file(side_path, json.dumps(side, indent=1).encode())
 
-    def _build(self, key: EngineKey, build: Callable[[], bytes]) -> Kept:
+    def _build(self, key: EngineKey, build: Callable[[], bytes]) -> CachedEngine:
         engine = build()
         try:
             self.put(key, engine)
         except OSError as error:
-            return Kept(engine, built=True, note=self._not_kept(error))
-        return Kept(engine, built=True)
+            return CachedEngine(engine, built=True, note=self._not_kept(error))
+        return CachedEngine(engine, built=True)
 
     def _paths(self, key: EngineKey) -> tuple[Path, Path]:
         return self.folder / f"{key.name}.engine", self.folder / f"{key.name}.json"

@@ -21,12 +21,7 @@ from edge_vision.backends.base import (
 )
 from edge_vision.backends.host import usable_cores
 from edge_vision.backends.onnx_file import check_onnx
-from edge_vision.backends.onnxruntime_providers import (
-    Device,
-    choose_device,
-    precision_told,
-    provider_chain,
-)
+from edge_vision.backends.onnxruntime_providers import Device, choose_device, precision_told, provider_chain
 from edge_vision.errors import BackendError, BackendUnavailable
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from edge_vision.backends.base import (
     check_tensors,
 )
 from edge_vision.backends.cuda_driver import NO_GPU, CudaDevice, CudaMemory, GpuIdentity
-from edge_vision.backends.engine_cache import EngineCache, EngineKey, Kept, Report, graph_sha256
+from edge_vision.backends.engine_cache import CachedEngine, EngineCache, EngineKey, Report, graph_sha256
 from edge_vision.backends.onnx_file import check_onnx
 from edge_vision.backends.tensorrt_build import build_engine, built_precision, quiet_logger
 from edge_vision.errors import BackendError, BackendUnavailable
@@ -130,7 +130,7 @@ class TensorRtBackend(Backend):
         request: BackendRequest,
         gpu: GpuIdentity = NO_GPU,
         report: Report | None = None,
-    ) -> Kept:
+    ) -> CachedEngine:
         """The engine for a graph on a GPU, from the cache or built now; it is not opened.
 
         Raises BackendError, BackendUnavailable, EngineRefused.
@@ -155,7 +155,7 @@ class TensorRtBackend(Backend):
                 f"the package {self.module} cannot be imported: {error}: {self.install_hint}"
             ) from error
 
-    def _actual(self, request: BackendRequest, device: CudaDevice, kept: Kept) -> BackendActual:
+    def _actual(self, request: BackendRequest, device: CudaDevice, kept: CachedEngine) -> BackendActual:
         module = self._import()
         precision = built_precision(module, request.precision)
         return BackendActual(

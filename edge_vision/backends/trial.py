@@ -32,7 +32,7 @@ from edge_vision.backends.host import usable_cores
 from edge_vision.backends.identity import driver, processor, runtime_packages
 from edge_vision.backends.plugins import plugin_package
 from edge_vision.bundles.store import sha256_of
-from edge_vision.child_process import child_environment, ending, python_command
+from edge_vision.core.child_process import child_environment, ending, python_command
 from edge_vision.errors import BackendError, EdgeVisionError, GraphRefused
 
 FORMAT = 1
@@ -115,15 +115,17 @@ def build_engine(
     return _answer(order, limits, f"expected a graph that {backend.name} can build an engine of")
 
 
-def try_reading(path: Path) -> None:
-    """Have a child process read a model file as the importer does, unless that went well before. Raises
-    GraphRefused where that kills the process or exceeds a limit, and nothing for a file that is refused in
-    order."""
+def try_reading(path: Path, reader: str) -> None:
+    """Have a child process call `reader`, "module:function", with a model file, unless that went well before.
+
+    Raises GraphRefused where that kills the process or exceeds a limit, and nothing for a file that the
+    reader refuses with an error.
+    """
     key = _key(sha256_of(path), path.suffix, BackendRequest(), {})
     if trial_record.passed(key):
         return
     limits = _Limits(READ_LIMIT_S, RUN_LIMIT_S, _memory_limit(path))
-    order = {"kind": "file", "graph": str(path.absolute())}
+    order = {"kind": "file", "graph": str(path.absolute()), "reader": reader}
     try:
         _answer(order, limits, f"{path}: expected a model file that can be read")
     except GraphRefused:

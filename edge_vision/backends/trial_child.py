@@ -80,9 +80,8 @@ def _tensor(spec: Any, shapes: Mapping[str, list[int]], values: Callable[..., An
 
 
 def _file(order: Mapping[str, Any], answer: _Answer) -> None:
-    from edge_vision.bundles.importer.read import parse_natively
-
-    parse_natively(Path(order["graph"]))
+    module, _, name = order["reader"].partition(":")
+    getattr(importlib.import_module(module), name)(Path(order["graph"]))
     answer(done=True)
 
 

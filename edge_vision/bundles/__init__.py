@@ -3,7 +3,7 @@
     load_bundle("ssdlite_mobilenet_v2_coco")   a bundle of the store, by name
     load_bundle("/path/to/bundle")             a bundle anywhere, by folder
 
-`python -m edge_vision.bundles --help` makes, lists, checks and shows bundles.
+`python -m edge_vision models --help` makes, lists, checks and shows bundles.
 
     schema      the checks that a manifest is built from; every error names the key
     manifest    bundle.yaml <-> Manifest

@@ -11,7 +11,7 @@ import yaml
 
 from edge_vision.bundles import schema
 from edge_vision.bundles.schema import Section
-from edge_vision.core.specs import HeadSpec, InputSpec, StageSpec, Thresholds
+from edge_vision.core.model_spec import HeadSpec, InputSpec, StageSpec, Thresholds
 from edge_vision.errors import BundleError
 
 MANIFEST_FILE = "bundle.yaml"
@@ -161,7 +161,7 @@ def _input(section: Section) -> InputSpec:
 
 
 def _head(section: Section) -> HeadSpec:
-    """Which heads there are, and what options each takes, is for `core/heads.py` to say."""
+    """Which heads there are, and what options each takes, is for `detect/heads.py` to say."""
     return HeadSpec(
         type=section.take("type", schema.matching(NAME_PATTERN), "the name of a head, such as 'ssd'"),
         outputs=section.take("outputs", schema.text_mapping, "a mapping of role to output name", {}),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_vision.bundles.known import FETCHABLE
 from edge_vision.bundles.manifest import (
     MANIFEST_FILE,
     NAME_PATTERN,
@@ -150,7 +151,7 @@ def _load_folder(folder: Path) -> Bundle:
     if not folder.is_dir() or folder == Path():
         raise BundleError(
             f"expected the name of a bundle or its folder, got {str(folder)!r}, which is neither; "
-            "`python -m edge_vision.bundles list` shows the names"
+            "`python -m edge_vision models list` shows the names"
         )
     text = _manifest_text(folder)
     manifest = parse_manifest(text, folder)
@@ -221,21 +222,17 @@ def _labels(path: Path) -> tuple[str, ...]:
 
 
 def _fetch_hint(name: str) -> str:
-    from edge_vision.bundles.recipes import RECIPES
-
-    return f": python -m edge_vision.bundles fetch {name}" if name in RECIPES else ""
+    return f": python -m edge_vision models fetch {name}" if name in FETCHABLE else ""
 
 
 def _missing(name: str, folder: Path) -> str:
-    from edge_vision.bundles.recipes import RECIPES
-
     text = f"expected the bundle {name!r} at {folder}, got nothing there; "
-    if name in RECIPES:
-        return text + f"make it with: python -m edge_vision.bundles fetch {name}"
+    if name in FETCHABLE:
+        return text + f"make it with: python -m edge_vision models fetch {name}"
     if Path(name).is_dir():
         return text + f"for the folder of that name here, write ./{name}"
-    known = sorted({*RECIPES, *list_bundles()})
+    known = sorted({*FETCHABLE, *list_bundles()})
     return (
         text + f"known: {', '.join(known)}{nearest(name, known)} "
-        "(`python -m edge_vision.bundles fetch NAME` makes one)"
+        "(`python -m edge_vision models fetch NAME` makes one)"
     )

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from edge_vision.core.frame import Frame
-from edge_vision.core.specs import InputSpec
+from edge_vision.core.model_spec import InputSpec
 from edge_vision.errors import BundleError
 
 # Encodings whose pixels can be resized as they are: the place of each colour among the channels.

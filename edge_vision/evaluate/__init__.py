@@ -1,4 +1,4 @@
-"""Judges a frame gate against an every-frame detector: `python -m edge_vision.evaluate gate --help`.
+"""Judges a frame gate against an every-frame detector: `python -m edge_vision evaluate gate --help`.
 
     scenes --frames, truth--> reference --what every frame shows--> events
        |                          |                                    |
@@ -11,7 +11,7 @@ methods     `judged.py`      our gate, and the rivals
 simulate    `simulate.py`    what a subscriber gets: inferred or tracked boxes, per frame
 metrics     `metrics.py`     delay, recall, F1, calls, per condition and never pooled
 
-`python -m edge_vision.evaluate cascade` compares whole chains on the same scenes:
+`python -m edge_vision evaluate cascade` compares whole chains on the same scenes:
 
 chains      `chains.py`      a gate and a cascade behind it, and what they cost
 identity    `identity.py`    whether published ids stay with their objects

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.core.boxes import tells_of, true_positives
-from edge_vision.core.intervals import clopper_pearson_lower
-from edge_vision.evaluate.events import Entry, Event
-from edge_vision.evaluate.reference import Reference, TruthBoxes
-from edge_vision.evaluate.simulate import Published
+from edge_vision.core.confidence_intervals import clopper_pearson_lower
+from edge_vision.core.geometry.boxes import tells_of, true_positives
+from edge_vision.evaluate.chains.simulate import Published
+from edge_vision.evaluate.reference.detector import Reference, TruthBoxes
+from edge_vision.evaluate.reference.events import Entry, Event
 
 SOON_MS, LATER_MS = 100.0, 300.0
 _ROUNDING_MS = 0.001

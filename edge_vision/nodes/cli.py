@@ -9,15 +9,15 @@ import sys
 from typing import Any
 
 EXECUTABLES = {
-    "source_node": "edge_vision.nodes.source",
-    "gate_node": "edge_vision.nodes.gate",
-    "cascade_node": "edge_vision.nodes.cascade",
-    "detector_node": "edge_vision.nodes.detector",
-    "diagnostics_node": "edge_vision.nodes.diagnostics",
+    "source_node": "edge_vision.nodes.source_node",
+    "gate_node": "edge_vision.nodes.gate_node",
+    "cascade_node": "edge_vision.nodes.cascade_node",
+    "detector_node": "edge_vision.nodes.detector_node",
+    "diagnostics_node": "edge_vision.nodes.diagnostics_node",
     "pipeline": "edge_vision.nodes.pipeline",
-    "doctor": "edge_vision.doctor.app",
-    "top": "edge_vision.top.app",
-    "optimize": "edge_vision.optimize.app",
+    "doctor": "edge_vision.cli.doctor.command",
+    "top": "edge_vision.cli.top.command",
+    "optimize": "edge_vision.optimize.command",
 }
 
 

@@ -20,8 +20,8 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from edge_vision.core.detections import Detections
 from edge_vision.errors import ImageError
-from edge_vision.nodes.base import LATCHED, LATEST_IMAGE, RESULTS, STATUS, TICKS
-from edge_vision.nodes.conversions import (
+from edge_vision.nodes.base_node import LATCHED, LATEST_IMAGE, RESULTS, STATUS, TICKS
+from edge_vision.nodes.interface.conversions import (
     detections_from_message,
     frame_from_message,
     status_values,

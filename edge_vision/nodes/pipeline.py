@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from edge_vision.nodes import run
-from edge_vision.nodes.cascade import CascadeNode
-from edge_vision.nodes.detector import DetectorNode
-from edge_vision.nodes.diagnostics import DiagnosticsNode
-from edge_vision.nodes.gate import GateNode
-from edge_vision.nodes.source import SourceNode
+from edge_vision.nodes.cascade_node import CascadeNode
+from edge_vision.nodes.detector_node import DetectorNode
+from edge_vision.nodes.diagnostics_node import DiagnosticsNode
+from edge_vision.nodes.gate_node import GateNode
+from edge_vision.nodes.source_node import SourceNode
 
 # In the order of the flow.
 PIPELINE = (SourceNode, GateNode, CascadeNode, DetectorNode, DiagnosticsNode)

@@ -17,8 +17,8 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from edge_vision.core.printable import one_error, printable_output
-from edge_vision.nodes.base import EdgeNode
-from edge_vision.nodes.link import Hub
+from edge_vision.nodes.base_node import BaseNode
+from edge_vision.nodes.intra_process import IntraProcess
 
 # Short enough to notice a signal, long enough to cost nothing: an idle process wakes four times a second.
 SPIN_S = 0.25
@@ -27,7 +27,7 @@ OUT_OF_TIME = "the end took longer than"
 
 
 @printable_output()
-def main(kinds: Sequence[type[EdgeNode]], program: str, args: list[str] | None = None) -> int:
+def main(kinds: Sequence[type[BaseNode]], program: str, args: list[str] | None = None) -> int:
     """Run these nodes until SIGINT or SIGTERM. Returns the exit status."""
     argv = list(sys.argv if args is None else [program, *args])
     stop = _stop_on_signals()
@@ -46,7 +46,7 @@ def main(kinds: Sequence[type[EdgeNode]], program: str, args: list[str] | None =
     return 0
 
 
-def _parse(kinds: Sequence[type[EdgeNode]], program: str, argv: list[str]) -> dict[str, dict[str, Any]]:
+def _parse(kinds: Sequence[type[BaseNode]], program: str, argv: list[str]) -> dict[str, dict[str, Any]]:
     """Parameter overrides by node from the few options that users type most."""
     names = {kind.spec.name for kind in kinds}
     parser = argparse.ArgumentParser(
@@ -79,10 +79,10 @@ _EXAMPLES = """examples:
 All settings are ROS parameters: --ros-args -p name:=value, or a --params-file."""
 
 
-def run(kinds: Sequence[type[EdgeNode]], overrides: dict[str, dict[str, Any]], stop: threading.Event) -> None:
+def run(kinds: Sequence[type[BaseNode]], overrides: dict[str, dict[str, Any]], stop: threading.Event) -> None:
     """Build the nodes, bring them up from the end of the chain to its start, spin, and end in order."""
-    hub = Hub()
-    nodes: list[EdgeNode] = []
+    hub = IntraProcess()
+    nodes: list[BaseNode] = []
     executor = make_executor()
     try:
         for kind in kinds:
@@ -105,7 +105,7 @@ def make_executor() -> Any:
         return SingleThreadedExecutor()
 
 
-def bring_up(nodes: Sequence[EdgeNode], stop: threading.Event) -> None:
+def bring_up(nodes: Sequence[BaseNode], stop: threading.Event) -> None:
     """All are configured before any is active, and takers are active before senders."""
     wanted = [node for node in reversed(nodes) if node.params["autostart"]]
     for node in wanted:
@@ -116,7 +116,7 @@ def bring_up(nodes: Sequence[EdgeNode], stop: threading.Event) -> None:
             node.bring_up()
 
 
-def spin(executor: Any, node: EdgeNode, stop: threading.Event) -> None:
+def spin(executor: Any, node: BaseNode, stop: threading.Event) -> None:
     """Run callbacks until the stop. A callback that raises is logged, and does not end the process."""
     while not stop.is_set():
         try:
@@ -127,7 +127,7 @@ def spin(executor: Any, node: EdgeNode, stop: threading.Event) -> None:
             node.log_throttled("error", f"a callback failed: {error}. Please report this")
 
 
-def end(nodes: Sequence[EdgeNode]) -> None:
+def end(nodes: Sequence[BaseNode]) -> None:
     """Stop the nodes from the start of the chain to its end, with a last status from each."""
     for node in nodes:
         node.stop()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_vision.core.boxes import SAME_BOX_IOU, iou_matrix
 from edge_vision.core.detections import Detections
+from edge_vision.core.geometry.boxes import SAME_BOX_IOU, iou_matrix
 from edge_vision.optimize.errors import OptimizeError
 
 SURE = 0.1

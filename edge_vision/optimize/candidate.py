@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from edge_vision.core.specs import InputSpec
+from edge_vision.core.model_spec import InputSpec
 from edge_vision.optimize.errors import OptimizeError
 
 _STEP_PX = 32

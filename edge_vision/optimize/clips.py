@@ -10,11 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge_vision.core.capture import video_path
 from edge_vision.core.compressed import read_image_file
 from edge_vision.errors import ImageError
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.settings import MIN_PICTURES
+from edge_vision.source.capture import video_path
 
 _PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.core.parity import sqnr_db
-from edge_vision.core.sensors.power import PowerMeter
-from edge_vision.core.sensors.tree import Tree
+from edge_vision.backends.parity import sqnr_db
+from edge_vision.diagnostics.sensors.power import PowerMeter
+from edge_vision.diagnostics.sensors.tree import Tree
 from edge_vision.errors import BackendError
-from edge_vision.optimize import truth
+from edge_vision.optimize import reference
 from edge_vision.optimize.agreement import agreement, read_detections
-from edge_vision.optimize.worker import Worker
+from edge_vision.optimize.worker import WorkerProcess
 
 WARM_UP, PER_ROUND, MIN_ROUNDS, MAX_ROUNDS = 3, 5, 8, 40
 TIMED_PICTURES = 4
@@ -40,8 +40,8 @@ def run(args: Mapping[str, Any]) -> dict[str, Any]:
     with ExitStack() as stack:
         parent = None
         if args["parent"]:
-            parent = stack.enter_context(Worker("the parent", {**args["parent"], **common}))
-        worker = stack.enter_context(Worker("the candidate", {**args["candidate"], **common}))
+            parent = stack.enter_context(WorkerProcess("the parent", {**args["parent"], **common}))
+        worker = stack.enter_context(WorkerProcess("the candidate", {**args["candidate"], **common}))
         row = {"actual": worker.actual, "cold_start_s": round(worker.cold_start_s, 3)}
         row.update(timed(worker, parent, args["measure_s"]))
         row["rss_mb"] = round(worker.ask("rss"), 1)
@@ -55,7 +55,7 @@ def run(args: Mapping[str, Any]) -> dict[str, Any]:
     return row
 
 
-def timed(worker: Worker, parent: Worker | None, measure_s: float) -> dict[str, Any]:
+def timed(worker: WorkerProcess, parent: WorkerProcess | None, measure_s: float) -> dict[str, Any]:
     """Percentiles of a look at a picture, of its inference, the ratio to the parent, and energy."""
     for one in filter(None, (parent, worker)):
         one.ask("time", n=WARM_UP)
@@ -112,14 +112,14 @@ def _spent_j(meter: PowerMeter, before: Mapping[str, Any]) -> float:
     return 0.0
 
 
-def _mean_ap(worker: Worker, args: Mapping[str, Any]) -> dict[str, float]:
+def _mean_ap(worker: WorkerProcess, args: Mapping[str, Any]) -> dict[str, float]:
     """Against labels, over all scores."""
     found = f"{args['found'].removesuffix('.npz')}.all.npz"
-    worker.ask("judge", pictures=args["pictures"], out=found, score_threshold=truth.SCORE_THRESHOLD)
-    return truth.mean_ap(read_detections(Path(found)), json.loads(Path(args["truth"]).read_text("utf-8")))
+    worker.ask("judge", pictures=args["pictures"], out=found, score_threshold=reference.SCORE_THRESHOLD)
+    return reference.mean_ap(read_detections(Path(found)), json.loads(Path(args["truth"]).read_text("utf-8")))
 
 
-def _saturation_db(worker: Worker, exact: Path) -> float:
+def _saturation_db(worker: WorkerProcess, exact: Path) -> float:
     """How much worse than exact arithmetic the runtime's own is, in dB, on the same tensors: see `graph`."""
     out = exact.with_name("outputs.npz")
     worker.ask("raw", tensors=str(exact.with_name("tensors.npz")), out=str(out))

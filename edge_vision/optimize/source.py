@@ -6,15 +6,15 @@ import shutil
 from pathlib import Path
 
 from edge_vision.backends.trial import try_reading
-from edge_vision.bundles.importer.draft import Options, make_draft
-from edge_vision.bundles.importer.read import read_model
-from edge_vision.bundles.importer.run import workspace, write_draft
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.errors import BundleError
-from edge_vision.optimize import graph_edit
+from edge_vision.importer.draft import Options, make_draft
+from edge_vision.importer.read import READER, read_model
+from edge_vision.importer.run import workspace, write_draft
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.graph import write_variant
+from edge_vision.optimize.quantization import graph_edit
+from edge_vision.optimize.quantization.variant import write_variant
 
 TFLITE = "tflite"
 
@@ -39,7 +39,7 @@ def _imported(path: Path, folder: Path) -> Bundle:
             draft = make_draft(read_model(path), Options(), temporary)
         except BundleError as error:
             raise OptimizeError(
-                f"{error}; `python -m edge_vision.bundles import {path}` makes a bundle with your own answers"
+                f"{error}; `python -m edge_vision models import {path}` makes a bundle with your own answers"
             ) from None
         return _copied(write_draft(draft, temporary / draft.manifest.name), folder)
 
@@ -55,7 +55,7 @@ def _copied(bundle: Bundle, folder: Path) -> Bundle:
         )
     path = bundle.verify(graphs[0])
     spec = bundle.manifest.input
-    try_reading(path)
+    try_reading(path, READER)
     model = graph_edit.load_model(path)
     data = path.read_bytes()
     if 0 in graph_edit.input_sides(model, spec.name):

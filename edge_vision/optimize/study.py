@@ -11,18 +11,19 @@ from typing import Any
 
 from edge_vision.backends.host import usable_cores
 from edge_vision.bundles.store import load_bundle
-from edge_vision.optimize import prepare, recipes, rows
-from edge_vision.optimize.built import built_rows
+from edge_vision.optimize import dataset, results
+from edge_vision.optimize.build_only import built_rows
 from edge_vision.optimize.candidate import Candidate, Size, default_sizes
-from edge_vision.optimize.choose import ALIKE, UNMEASURED, decide, misses
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.graphs import NAIVE, Graphs
-from edge_vision.optimize.jobs import Engine, Job, Outcome, keep, kept_outcome
-from edge_vision.optimize.report import wall_before, write_report
-from edge_vision.optimize.rows import Row, device, failure, figures, kept_layers, line, runtime_version
+from edge_vision.optimize.pareto import ALIKE, UNMEASURED, decide, misses
+from edge_vision.optimize.quantization import int8_recipe
+from edge_vision.optimize.quantization.variants import NAIVE, Graphs
+from edge_vision.optimize.report.report_file import wall_before, write_report
+from edge_vision.optimize.results import Row, device, failure, figures, kept_layers, line, runtime_version
 from edge_vision.optimize.runtimes import first_precision, usable_backends
 from edge_vision.optimize.settings import PRECISIONS, READ_ONNX, Settings
 from edge_vision.optimize.source import TFLITE
+from edge_vision.optimize.trial import Trial, TrialExecutor, TrialOutcome, keep, kept_outcome
 
 Say = Callable[[str], None]
 
@@ -33,22 +34,22 @@ class Study:
     say: takes a line for people. Raises OptimizeError, BundleError where the work cannot begin.
     """
 
-    def __init__(self, folder: Path, settings: Settings, engine: Engine, say: Say) -> None:
+    def __init__(self, folder: Path, settings: Settings, engine: TrialExecutor, say: Say) -> None:
         self._folder, self._settings, self._engine, self._say = folder, settings, engine, say
         self._started = time.monotonic() - wall_before(folder)
-        self._prepared = prepare.prepared(folder, settings, say)
+        self._prepared = dataset.prepared(folder, settings, say)
         self._bundle = load_bundle(f"{folder / 'source'}{os.sep}")
         has_tflite = (folder / TFLITE).is_dir()
         self._tflite = load_bundle(f"{folder / TFLITE}{os.sep}") if has_tflite else None
         self._native = Size.of(self._bundle.manifest.input)
         self._task = self._bundle.manifest.task
-        self._flags = recipes.cpu_flags()
+        self._flags = int8_recipe.cpu_flags()
         self._backends = usable_backends(settings, self._tflite)
         self._sizes = self._wanted_sizes()
         self._threads = list(settings.threads) or sorted({1, usable_cores()})
         self._graphs = Graphs(self._bundle, self._tflite, self._prepared["pictures"], self._flags, self._job)
         self._rows: dict[str, Row] = {}
-        self._notes: list[str] = list(filter(None, [rows.busy(rows.load(), usable_cores())]))
+        self._notes: list[str] = list(filter(None, [results.busy(results.load(), usable_cores())]))
         self._sensitivity: Mapping[str, Any] | None = None
 
     # The work.
@@ -136,7 +137,7 @@ class Study:
         self._say(line(row))
         return row
 
-    def _measure_job(self, candidate: Candidate, graph: Outcome) -> Job:
+    def _measure_job(self, candidate: Candidate, graph: TrialOutcome) -> Trial:
         parent = self._parent(candidate)
         asked: dict[str, Any] = {
             "candidate": self._load(candidate),
@@ -152,7 +153,7 @@ class Study:
             "labels": self._prepared.get("truth", ""),
             "runtime": runtime_version(candidate.backend),
         }
-        return Job("measure", candidate.id, asked)
+        return Trial("measure", candidate.id, asked)
 
     def _load(self, candidate: Candidate) -> dict[str, Any]:
         precision = "bf16" if candidate.precision == "bf16" else "auto"
@@ -181,7 +182,7 @@ class Study:
         if "mixed" not in self._wanted_precisions() or backend not in READ_ONNX:
             return []
         if self._sensitivity is None:
-            recipe = recipes.int8_recipe(self._read_onnx[0], self._flags)
+            recipe = int8_recipe.int8_recipe(self._read_onnx[0], self._flags)
             args = {
                 "source": "source",
                 "recipe": asdict(recipe),
@@ -191,7 +192,7 @@ class Study:
                 "share": self._share(),
                 "hashes": [self._bundle.manifest.graphs[0].sha256, *self._prepared["pictures"].values()],
             }
-            outcome = self._job(Job("sensitivity", "sensitivity", args))
+            outcome = self._job(Trial("sensitivity", "sensitivity", args))
             self._sensitivity = outcome.result if outcome.status == "done" else {"failure": outcome.reason}
             self._note(kept_layers(self._sensitivity))
         return ["mixed"] if self._sensitivity.get("kept") else []
@@ -213,7 +214,7 @@ class Study:
         self._say(text)
 
     # Jobs and choices.
-    def _job(self, job: Job) -> Outcome:
+    def _job(self, job: Trial) -> TrialOutcome:
         known = kept_outcome(job, self._folder)
         if known is not None:
             return known
@@ -245,7 +246,7 @@ class Study:
         if backend not in READ_ONNX:
             return [first_precision(backend, self._tflite)] if size == self._native else []
         wanted = [p for p in self._wanted_precisions() if p != "mixed"]
-        if backend != "openvino" or not any(flag in self._flags for flag in recipes.BF16_FLAGS):
+        if backend != "openvino" or not any(flag in self._flags for flag in int8_recipe.BF16_FLAGS):
             wanted = [p for p in wanted if p != "bf16"]
         if "int8" in wanted and backend == "onnxruntime" and size == self._native:
             wanted.append(NAIVE)

@@ -7,7 +7,7 @@
             with that one
     raw     run the graph on tensors of a .npz, write its outputs
 
-`Worker` is the other end of it.
+`WorkerProcess` is the other end of it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge_vision.child_process import child_environment, ending, python_command
+from edge_vision.core.child_process import child_environment, ending, python_command
 from edge_vision.errors import BackendError, EdgeVisionError
 
 
-class Worker:
+class WorkerProcess:
     """A worker process and what it answers. cold_start_s: from its start to the first result."""
 
     def __init__(self, name: str, load: dict[str, Any]) -> None:
@@ -76,7 +76,7 @@ class Worker:
             if pipe is not None:
                 pipe.close()
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> WorkerProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -94,9 +94,9 @@ class _Looker:
         from edge_vision.backends import load_on
         from edge_vision.backends.base import BackendRequest
         from edge_vision.bundles.store import load_bundle
-        from edge_vision.core.classifier import Classifier
-        from edge_vision.core.detector import Detector
         from edge_vision.core.frame import Frame
+        from edge_vision.detect.classifier import Classifier
+        from edge_vision.detect.detector import Detector
 
         cv2.setNumThreads(1)
         opened = load_bundle(f"{bundle}{os.sep}")

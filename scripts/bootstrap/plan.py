@@ -276,7 +276,7 @@ def _bundles(task: str, title: str, names: tuple[str, ...]) -> Task:
 
 
 def _make_bundles(names: tuple[str, ...], step: Step) -> list[Path]:
-    argv: list[str | Path] = [PYTHON, "-m", "edge_vision.bundles", "fetch", *names]
+    argv: list[str | Path] = [PYTHON, "-m", "edge_vision", "models", "fetch", *names]
     run(argv, env=clean_env(), read=lambda line: line.strip() or None, step=step, log=LOG, cwd=REPO)
     manifests = sorted((cache_dir() / "bundles").glob("*/bundle.yaml"))
     manifests = [manifest for manifest in manifests if not names or manifest.parent.name in names]

@@ -11,10 +11,10 @@ from model_cases import SSD, bundle_or_skip, clip_or_skip
 from ros_cases import FATES, LATCHED, Robot, detections_of, law, stamp_of
 
 from edge_vision.backends import open_session
-from edge_vision.core.capture import Capture
 from edge_vision.core.detections import Detections
-from edge_vision.core.detector import Detector
 from edge_vision.core.frame import Frame
+from edge_vision.detect.detector import Detector
+from edge_vision.source.capture import Capture
 
 FRAMES = 30
 PERIOD_NS = 100_000_000
@@ -121,7 +121,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def assert_true(answers: list, truth: dict[int, Detections]) -> None:
     """Every answer has a frame's exact header and that frame's boxes."""
-    from edge_vision.nodes.conversions import detections_from_message
+    from edge_vision.nodes.interface.conversions import detections_from_message
 
     stamps = [stamp_of(answer) for answer in answers]
     assert stamps == sorted(set(stamps)) and set(stamps) <= set(truth)

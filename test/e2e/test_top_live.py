@@ -20,7 +20,7 @@ from model_cases import clip_or_skip
 from ros_cases import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "edge_vision.top"]
+COMMAND = [sys.executable, "-m", "edge_vision", "top"]
 CONTROLS = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b\[|\r")
 ALT_SCREEN, MAIN_SCREEN = b"\x1b[?1049h", b"\x1b[?1049l"
 

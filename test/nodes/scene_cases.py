@@ -17,8 +17,8 @@ from ros_cases import (
     matched,
 )
 
-from edge_vision.core.tick import Tick
-from edge_vision.nodes.conversions import detections_from_message
+from edge_vision.core.frame_event import FrameEvent
+from edge_vision.nodes.interface.conversions import detections_from_message
 
 STEP_NS = 10**8
 WAYS = {"one process": False, "separate processes": True}
@@ -87,7 +87,7 @@ class TrackedScene(StreetScene):
     def tell(self, stamp_ns: int, stage: str, fate: str, reason: str, motion: np.ndarray | None) -> None:
         """A tick to the detector, as the stages in its process send them."""
         seq = self.running.hub.next_seq()
-        tick = Tick(stamp_ns, "cam", stage, fate, reason, seq=seq, camera_motion=motion)
+        tick = FrameEvent(stamp_ns, "cam", stage, fate, reason, seq=seq, camera_motion=motion)
         self.running["detector"].on_tick(tick)
 
     def heard(self, inferred: int, tracked: int) -> None:

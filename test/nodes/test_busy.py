@@ -11,7 +11,7 @@ from model_cases import clip_or_skip
 from ros_cases import stamp_of
 from scene_cases import WAYS, TrackedScene
 
-from edge_vision.core.capture import Capture
+from edge_vision.source.capture import Capture
 
 ECONOMY = yaml.safe_load((Path(__file__).parents[2] / "config" / "economy.yaml").read_text())
 # Nothing at random, and nothing by the time that the machine takes.

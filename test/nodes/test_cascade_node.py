@@ -8,10 +8,10 @@ from model_cases import SSD, bundle_or_skip, video_frame
 from ros_cases import AS_SEEN, CHAIN, CascadeNode, DiagnosticArray, Image, image_message
 from stage_cases import LABELS, RED, color_bundle
 
-from edge_vision.core.gate import NO_REGIONS
-from edge_vision.core.specs import StageSpec
-from edge_vision.core.tick import Tick
-from edge_vision.nodes.conversions import tick_message
+from edge_vision.core.frame_event import FrameEvent
+from edge_vision.core.geometry.boxes import NO_REGIONS
+from edge_vision.core.model_spec import StageSpec
+from edge_vision.nodes.interface.conversions import tick_message
 
 NEVER_BLIND = {"max_blind_ms": 60000.0}
 ONE_BACKEND = {"backend": "onnxruntime"}
@@ -40,7 +40,7 @@ class CascadeScene:
     def show(self, image: np.ndarray, regions: np.ndarray = NO_REGIONS, reason: str = "motion"):
         """Pass one frame through; the books afterwards."""
         self.n += 1
-        self._ticks.publish(tick_message(Tick(self.n, "camera", "gate", "", reason, regions)))
+        self._ticks.publish(tick_message(FrameEvent(self.n, "camera", "gate", "", reason, regions)))
         self._images.publish(image_message(image, self.n))
         return self.running.settled(self.n)
 

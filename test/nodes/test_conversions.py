@@ -9,16 +9,21 @@ import pytest
 from ros_cases import DiagnosticArray
 
 from edge_vision.core.frame import Frame
-from edge_vision.core.tick import Tick
-from edge_vision.nodes.conversions import regions_message, stamp_to_ns, tick_from_message, tick_message
-from edge_vision.nodes.link import Hub
+from edge_vision.core.frame_event import FrameEvent
+from edge_vision.nodes.interface.conversions import (
+    regions_message,
+    stamp_to_ns,
+    tick_from_message,
+    tick_message,
+)
+from edge_vision.nodes.intra_process import IntraProcess
 
 REGIONS = np.array([[1.5, 2.25, 30.0, 40.125], [0, 0, 7, 9]], np.float32)
 MOTION = np.array([[1.0 + 1e-13, -0.25, 3.3], [np.pi, 0.1, -1e-9], [1e-7, -2e-8, 1.0]])
 STAMP_NS = 1_700_000_000_123_456_789
 
 
-def there_and_back(tick: Tick) -> Tick:
+def there_and_back(tick: FrameEvent) -> FrameEvent:
     from rclpy.serialization import deserialize_message, serialize_message
 
     return tick_from_message(deserialize_message(serialize_message(tick_message(tick)), DiagnosticArray))
@@ -27,7 +32,7 @@ def there_and_back(tick: Tick) -> Tick:
 @pytest.mark.parametrize("motion", [MOTION, None], ids=["known", "unknown"])
 @pytest.mark.parametrize("fate", ["", "gated"])
 def test_a_tick_comes_back_bit_for_bit(fate, motion):
-    sent = Tick(STAMP_NS, "kamera ä", "gate", fate, "still", REGIONS, 77, motion)
+    sent = FrameEvent(STAMP_NS, "kamera ä", "gate", fate, "still", REGIONS, 77, motion)
     found = there_and_back(sent)
     assert found[:5] == sent[:5]
     assert found.seq == 0, "which is of one process"
@@ -40,7 +45,7 @@ def test_a_tick_comes_back_bit_for_bit(fate, motion):
 
 
 def test_an_unknown_motion_takes_no_room():
-    keys = [pair.key for pair in tick_message(Tick(STAMP_NS, "", "gate", "", "still")).status[0].values]
+    keys = [pair.key for pair in tick_message(FrameEvent(STAMP_NS, "", "gate", "", "still")).status[0].values]
     assert keys == ["fate", "regions"]
 
 
@@ -48,7 +53,7 @@ def test_an_unknown_motion_takes_no_room():
     "text", ["[1, 2, 3]", "[]", "null", "{}", '"far"', "[[1, 2], [3]]", json.dumps([float("nan")] * 9), "[1"]
 )
 def test_a_motion_that_is_none_makes_no_tick(text):
-    message = tick_message(Tick(STAMP_NS, "", "gate", "", "still", camera_motion=MOTION))
+    message = tick_message(FrameEvent(STAMP_NS, "", "gate", "", "still", camera_motion=MOTION))
     message.status[0].values[2].value = text
     with pytest.raises((ValueError, TypeError)):
         tick_from_message(message)
@@ -67,7 +72,7 @@ def test_regions_as_boxes_under_the_frames_header(regions):
 
 
 def test_what_is_told_in_a_process_reaches_each_listener_of_that_topic_only():
-    hub, heard = Hub(), []
+    hub, heard = IntraProcess(), []
     hub.tell("/found", 1)
     hub.listen("/found", lambda *what: heard.append(("a", *what)))
     hub.listen("/found", lambda *what: heard.append(("b", *what)))

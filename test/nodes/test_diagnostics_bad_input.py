@@ -16,18 +16,18 @@ from ros_cases import (
     DiagnosticArray,
     DiagnosticsNode,
     GateNode,
-    Hub,
     Image,
+    IntraProcess,
     image_message,
     picture,
     run,
 )
 from rosgraph_msgs.msg import Clock
 
-from edge_vision.core.status import Status
-from edge_vision.nodes.causes import _added
-from edge_vision.nodes.conversions import status_message, status_values
-from edge_vision.top.board import Board
+from edge_vision.cli.top.board import Board
+from edge_vision.core.diagnostic_status import Status
+from edge_vision.nodes.interface.conversions import status_message, status_values
+from edge_vision.nodes.snapshot import _added
 
 OK = b"\x00"
 JUMP_S, HALF_A_JUMP_MS = 1000.0, 500_000.0
@@ -110,7 +110,7 @@ def ten(domain, robot):
     rclpy.init(args=["test"], domain_id=domain)
     executor, stop, nodes = run.make_executor(), threading.Event(), []
     for name in CAMERAS:
-        hub = Hub()
+        hub = IntraProcess()
         nodes.append(GateNode(hub, {}, namespace=name))
         nodes.append(DiagnosticsNode(hub, {"watched_nodes": ["gate"]}, namespace=name))
     for node in nodes:

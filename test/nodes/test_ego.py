@@ -9,7 +9,7 @@ from nav_msgs.msg import Odometry
 from ros_cases import SENSOR, GateNode, Image, image_message, picture
 from sensor_msgs.msg import CameraInfo, Imu
 
-from edge_vision.nodes import ego
+from edge_vision.nodes import ego_listener
 
 START_NS = 1_700_000_000_000_000_000
 MS = 10**6
@@ -202,7 +202,7 @@ def test_after_a_jump_of_the_clock_both_go_on(start, robot, monkeypatch):
 
 
 def test_a_prior_that_is_asked_for_and_does_not_come_is_told(start, robot, monkeypatch):
-    monkeypatch.setattr(ego, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(ego_listener, "PATIENCE_S", 0.2)
     setup = Robots(start, robot, monkeypatch, "imu", ego_focal_px=FOCAL)
     for number in range(1, 40):
         setup.show(100 * number)
@@ -234,12 +234,12 @@ def test_the_calibration_of_cut_and_binned_pictures(case):
     if "roi" in given:
         roi = message.roi
         roi.x_offset, roi.y_offset, roi.width, roi.height = given["roi"]
-    matrix, width_px, height_px = ego.calibration_of(message)
+    matrix, width_px, height_px = ego_listener.calibration_of(message)
     assert (width_px, height_px) == size
     assert (matrix[0, 0], matrix[1, 1]) == pytest.approx((focal_px, focal_px))
     assert (matrix[0, 2], matrix[1, 2]) == pytest.approx(middle)
 
 
 def test_a_calibration_that_is_none_is_no_calibration():
-    assert ego.calibration_of(CameraInfo()) is None
-    assert ego.calibration_of(CameraInfo(width=640, height=480, binning_x=2, binning_y=1)) is None
+    assert ego_listener.calibration_of(CameraInfo()) is None
+    assert ego_listener.calibration_of(CameraInfo(width=640, height=480, binning_x=2, binning_y=1)) is None

@@ -11,8 +11,8 @@ from vision_msgs.msg import Detection2DArray
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.nodes.conversions import detections_message
-from edge_vision.nodes.fast_detections import best_encoder, encode_detections
+from edge_vision.nodes.interface.cdr import best_encoder, encode_detections
+from edge_vision.nodes.interface.conversions import detections_message
 
 NUMBERS = st.floats(-1e4, 1e4, width=32)
 
@@ -55,5 +55,5 @@ def test_the_fast_way_is_taken_with_this_middleware() -> None:
 
 def test_another_layout_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A middleware that does not read the bytes as we mean them gets messages."""
-    monkeypatch.setattr("edge_vision.nodes.fast_detections._text", lambda text: b"\2\0\0\0x\0")
+    monkeypatch.setattr("edge_vision.nodes.interface.cdr._text", lambda text: b"\2\0\0\0x\0")
     assert best_encoder() is detections_message

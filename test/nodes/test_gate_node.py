@@ -22,8 +22,8 @@ from scene_cases import STEP_NS, StreetScene
 from vision_msgs.msg import BoundingBox2DArray
 
 from edge_vision.core.detections import Detections
-from edge_vision.core.gate import GateConfig
-from edge_vision.nodes.conversions import tick_from_message
+from edge_vision.gate.frame_gate import GateConfig
+from edge_vision.nodes.interface.conversions import tick_from_message
 
 
 class GateScene(StreetScene):
@@ -190,7 +190,7 @@ def test_regions_are_told_per_judged_frame_in_source_pixels(scene, robot):
 
 
 def test_regions_cost_nothing_while_nobody_listens(scene, robot, monkeypatch):
-    import edge_vision.nodes.gate as gate
+    import edge_vision.nodes.gate_node as gate
 
     def fail(regions, frame):
         raise AssertionError("nobody listens")

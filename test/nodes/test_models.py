@@ -38,7 +38,7 @@ def flip_a_byte(path) -> None:
 
 BREAKAGES = {
     # what is done to the bundle, and what the message must say
-    "missing bundle": (shutil.rmtree, ["python -m edge_vision.bundles fetch " + SSD]),
+    "missing bundle": (shutil.rmtree, ["python -m edge_vision models fetch " + SSD]),
     "missing graph": (lambda f: (f / "model.onnx").unlink(), ["model.onnx", "bundles fetch " + SSD]),
     "missing labels": (lambda f: (f / "labels.txt").unlink(), ["labels.txt", "bundles fetch " + SSD]),
     "missing manifest": (lambda f: (f / "bundle.yaml").unlink(), ["bundle.yaml", "bundles fetch " + SSD]),
@@ -85,9 +85,9 @@ def test_a_broken_bundle_is_told_and_its_repair_is_noticed(start, robot, store, 
 
 
 def test_the_timer_tries_again_by_itself(start, robot, store, monkeypatch):
-    from edge_vision.nodes import base
+    from edge_vision.nodes import base_node
 
-    monkeypatch.setattr(base, "RETRY_PERIOD_S", 0.2)
+    monkeypatch.setattr(base_node, "RETRY_PERIOD_S", 0.2)
     away = store.with_name("away")
     store.rename(away)
     running = start([DetectorNode], need_model=False)

@@ -63,10 +63,10 @@ def test_a_detector_that_takes_the_camera_directly(start, robot):
 
 def test_two_cameras_in_one_process_keep_two_books(start, robot):
     """Two hubs, as two pipelines of one process have."""
-    from edge_vision.nodes.link import Hub
+    from edge_vision.nodes.intra_process import IntraProcess
 
     running = start([GateNode], ros_args=["-r", "__ns:=/left"])
-    other = Hub()
+    other = IntraProcess()
     assert other.ledger is not running.hub.ledger
     with pytest.raises(ValueError, match="remap one of them"):
         GateNode(running.hub)

@@ -11,7 +11,7 @@ from model_cases import SSD, bundle_or_skip
 from ros_cases import DetectorNode
 
 from edge_vision.bundles.store import Bundle
-from edge_vision.optimize.output import write_output
+from edge_vision.optimize.report.output import write_output
 
 
 def report_of(bundle: Bundle) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 from lifecycle_msgs.msg import Transition
 from ros_cases import ALL, CHAIN, DetectorNode, GateNode, Image, SourceNode, image_message, picture
 
-from edge_vision.nodes.specs import NODES
+from edge_vision.nodes.interface.specs import NODES
 
 BAD_STARTS = [
     # node, parameter, bad value, what the message must say

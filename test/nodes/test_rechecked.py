@@ -8,7 +8,7 @@ from model_cases import EFFICIENTNET, bundle_or_skip, street_with_and_without_pe
 from ros_cases import stamp_of
 from scene_cases import STEP_NS, WAYS, TrackedScene, boxes_by_id
 
-from edge_vision.core.tick import Tick
+from edge_vision.core.frame_event import FrameEvent
 
 # Less than a tenth of the picture is nothing to this gate: who leaves is unseen by it.
 BLIND = {"min_changed_area": 0.1}
@@ -91,7 +91,7 @@ def test_what_is_doubted_is_not_told_of_while_the_detector_is_busy_with_it(start
     seq = scene.running.hub.next_seq()
     # As the gate tells it, of a frame that the detector never gets: it was superseded.
     stays = np.eye(3)
-    detector.on_tick(Tick(at_ns + 1, "cam", "gate", "", "recheck", place[None], seq, stays))
+    detector.on_tick(FrameEvent(at_ns + 1, "cam", "gate", "", "recheck", place[None], seq, stays))
     scene.tell(at_ns + 2, "gate", "gated", "still", stays)
     scene.heard(1, 2)
     before, after = boxes_by_id(scene.tracked[0]), boxes_by_id(scene.tracked[1])

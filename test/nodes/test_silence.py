@@ -9,7 +9,7 @@ from ros_cases import CHAIN, SENSOR, DetectorNode, GateNode, Image, SourceNode, 
 
 from edge_vision.backends import BACKENDS
 from edge_vision.backends.fake import FakeBackend, Fault
-from edge_vision.nodes import stage
+from edge_vision.nodes import stage_node
 
 OK, WARN, ERROR = b"\x00", b"\x01", b"\x02"
 
@@ -25,7 +25,7 @@ def test_a_topic_that_nobody_publishes_is_named(start, robot):
 
 def test_silence_behind_a_gate_is_no_alarm(start, robot, monkeypatch):
     """The detector of another process hears nothing while the gate is shut: the gate is there, though."""
-    monkeypatch.setattr(stage, "FRESH_S", 0.5)
+    monkeypatch.setattr(stage_node, "FRESH_S", 0.5)
     start(CHAIN, separate=True)
     robot.status("gate", lambda status, values: status.level == WARN)
     for name in ("cascade", "detector"):
@@ -48,7 +48,9 @@ def test_a_detector_whose_frames_all_fail_is_an_error_until_they_do_not(start, r
     running = start(overrides={"detector": alone, "gate": {"enabled": False}})
     session = running["detector"]._model.session
     camera = robot.publisher(Image, "image_raw")
-    monkeypatch.setattr(stage, "FRESH_S", 60.0)  # However long the test takes up to the last line but one.
+    monkeypatch.setattr(
+        stage_node, "FRESH_S", 60.0
+    )  # However long the test takes up to the last line but one.
     monkeypatch.setattr(FakeBackend, "standing", Fault(nan=True, after=2))
     session.fault = Fault(nan=True)
     camera.publish(image_message(picture(1), 1))
@@ -60,13 +62,13 @@ def test_a_detector_whose_frames_all_fail_is_an_error_until_they_do_not(start, r
     assert running.settled(2)["inferred"] == 1
     status, _ = robot.status("detector", lambda status, values: status.level == WARN)
     assert "not finite" in status.message
-    monkeypatch.setattr(stage, "FRESH_S", 0.1)
+    monkeypatch.setattr(stage_node, "FRESH_S", 0.1)
     robot.status("detector", lambda status, values: status.level == OK)
 
 
 def test_a_runtime_that_hangs_costs_its_frame_and_nothing_else(start, robot, monkeypatch):
     monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.fake:FakeBackend")
-    monkeypatch.setattr(stage, "JOIN_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(stage_node, "JOIN_TIMEOUT_S", 0.2)
     running = start(overrides={"detector": {"backend": "fake"}, "gate": {"enabled": False}})
     session = running["detector"]._model.session
     hanging, free = threading.Event(), threading.Event()
@@ -123,4 +125,4 @@ def test_a_gate_whose_source_goes_idle_listens_to_the_camera(start, robot, tmp_p
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Silence is told after 2 s here."""
-    monkeypatch.setattr(stage, "FRESH_S", 2.0)
+    monkeypatch.setattr(stage_node, "FRESH_S", 2.0)

@@ -25,8 +25,8 @@ from ros_cases import (
 )
 from vision_msgs.msg import LabelInfo, VisionInfo
 
-from edge_vision.nodes.conversions import tick_from_message
-from edge_vision.nodes.specs import NODES, NodeSpec
+from edge_vision.nodes.interface.conversions import tick_from_message
+from edge_vision.nodes.interface.specs import NODES, NodeSpec
 
 
 def topics_of(spec: NodeSpec, transport: str = "raw", **given) -> list[tuple[str, str, str]]:
@@ -170,7 +170,7 @@ def test_a_new_threshold_is_latched_anew(start, robot):
 
 
 def test_the_debug_image_is_made_only_while_somebody_looks(start, robot, monkeypatch):
-    import edge_vision.nodes.detector as detector
+    import edge_vision.nodes.detector_node as detector
 
     drawn = []
     draw = detector.draw_detections

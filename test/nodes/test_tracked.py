@@ -21,7 +21,7 @@ from scene_cases import STEP_NS, WAYS, TrackedScene, boxes_by_id
 from std_srvs.srv import Trigger
 
 from edge_vision.core.frame import Frame
-from edge_vision.nodes.conversions import detections_message, tick_from_message
+from edge_vision.nodes.interface.conversions import detections_message, tick_from_message
 
 SWAP = (
     Transition.TRANSITION_DEACTIVATE,

@@ -19,10 +19,10 @@ from ros_cases import (
 from scene_cases import wait_for_stages
 from std_msgs.msg import Header
 
-from edge_vision.core.gate import NO_REGIONS
-from edge_vision.core.tick import Tick
-from edge_vision.core.tick_join import TickJoin
-from edge_vision.nodes.conversions import tick_message
+from edge_vision.core.frame_event import FrameEvent
+from edge_vision.core.frame_event_join import FrameEventJoin
+from edge_vision.core.geometry.boxes import NO_REGIONS
+from edge_vision.nodes.interface.conversions import tick_message
 
 
 def test_the_books_of_the_last_stage_are_those_of_the_whole_chain(start, robot):
@@ -54,7 +54,7 @@ def test_the_books_of_the_last_stage_are_those_of_the_whole_chain(start, robot):
 
 
 def tick(stamp_ns: int, fate: str = "", reason: str = "motion", frame_id: str = "camera") -> DiagnosticArray:
-    return tick_message(Tick(stamp_ns, frame_id, "gate", fate, reason, NO_REGIONS))
+    return tick_message(FrameEvent(stamp_ns, frame_id, "gate", fate, reason, NO_REGIONS))
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def detector(start, robot):
 @pytest.fixture
 def patient(detector):
     """The same, where a tick waits for its image however long the test takes."""
-    detector[0]["detector"]._join = TickJoin(patience_ns=60 * 10**9)
+    detector[0]["detector"]._join = FrameEventJoin(patience_ns=60 * 10**9)
     return detector
 
 

@@ -10,7 +10,7 @@ import pytest
 from box_cases import Box, boxes
 
 from edge_vision.bundles.store import cache_dir
-from edge_vision.evaluate.reference import Reference
+from edge_vision.evaluate.reference.detector import Reference
 
 PERIOD_NS = 33_333_333
 HERE = (100.0, 100.0, 140.0, 200.0)

@@ -12,10 +12,10 @@ from onnx import helper, numpy_helper
 from edge_vision.backends.base import BackendRequest, TensorSpec
 from edge_vision.backends.onnxruntime import OnnxRuntimeBackend
 from edge_vision.core.detections import Detections
-from edge_vision.core.detector import Detector
 from edge_vision.core.frame import Frame
-from edge_vision.core.heads import make_head
-from edge_vision.core.specs import HeadSpec, InputSpec, Thresholds
+from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
+from edge_vision.detect.detector import Detector
+from edge_vision.detect.heads import make_head
 
 FRAME_WIDTH, FRAME_HEIGHT = 800, 450
 INPUT = InputSpec("images", 640, 640, resize="letterbox")

@@ -11,9 +11,9 @@ import numpy as np
 from model_cases import save_graph
 from onnx import helper, numpy_helper
 
+from edge_vision.bundles.atomic_write import write_folder
 from edge_vision.bundles.manifest import GraphSpec, Manifest
-from edge_vision.bundles.place import write_folder
-from edge_vision.core.specs import HeadSpec, InputSpec, Thresholds
+from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 
 SIDE_PX = 64
 CLASSES = 4

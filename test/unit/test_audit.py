@@ -8,9 +8,9 @@ from box_cases import boxes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_vision.core.audit import MissAudit
+from edge_vision.core.confidence_intervals import clopper_pearson_interval
 from edge_vision.core.detections import Detections
-from edge_vision.core.intervals import clopper_pearson_interval
+from edge_vision.gate.audit import MissAudit
 
 S = 1_000_000_000
 NOTHING = np.zeros((0, 4), np.float32)

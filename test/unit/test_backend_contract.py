@@ -22,8 +22,8 @@ from edge_vision.backends import (
 from edge_vision.backends.base import Backend
 from edge_vision.backends.host import usable_cores
 from edge_vision.bundles.store import Bundle
-from edge_vision.core.classifier import Classifier
-from edge_vision.core.detector import Detector
+from edge_vision.detect.classifier import Classifier
+from edge_vision.detect.detector import Detector
 from edge_vision.errors import BackendError, BackendUnavailable
 
 CPU_FP32 = BackendRequest(device="cpu", precision="fp32")

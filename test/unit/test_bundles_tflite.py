@@ -12,12 +12,12 @@ from model_cases import OIDV4, bundle_or_skip, video_frame
 from tflite_cases import mean_tflite
 
 from edge_vision.backends import BackendRequest, available_backends, make_backend, open_session
-from edge_vision.bundles.convert_tflite_ssd import convert
-from edge_vision.bundles.recipes import RECIPES
-from edge_vision.bundles.tflite_reader import read_tflite
-from edge_vision.core.detector import Detector
 from edge_vision.core.preprocess import Preprocessor
+from edge_vision.detect.detector import Detector
 from edge_vision.errors import BundleError
+from edge_vision.model_zoo.convert_tflite_ssd import convert
+from edge_vision.model_zoo.recipes import RECIPES
+from edge_vision.model_zoo.tflite_reader import read_tflite
 
 
 @pytest.fixture

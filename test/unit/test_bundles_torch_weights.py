@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_vision.bundles.torch_weights import read_tensors
 from edge_vision.errors import BundleError
+from edge_vision.model_zoo.torch_weights import read_tensors
 
 VALUES = np.arange(12, dtype=np.float32)
 
@@ -99,7 +99,7 @@ HOSTILE = [
     name("collections", "OrderedDict.__init__") + b")R",
     name("collections", "defaultdict") + b")R",
     name("numpy", "load") + plain(("{marker}",)) + b"R",
-    name("edge_vision.bundles.torch_weights", "io.open") + plain(("{marker}", "w")) + b"R",
+    name("edge_vision.model_zoo.torch_weights", "io.open") + plain(("{marker}", "w")) + b"R",
     b"\x8c\x02os\x8c\x06system\x93" + plain(("touch {marker}",)) + b"R",
     b"(ios\nsystem\n",
     b"\x82\x01",

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from model_cases import clip_or_skip
 
-from edge_vision.bundles.importer.run import read_picture
-from edge_vision.core.capture import DEFAULT_FPS_HZ, Capture, SourceError, SourceKind, source_kind
-from edge_vision.evaluate import clips as evaluate_clips
+from edge_vision.evaluate.sequences import source_clips as evaluate_clips
+from edge_vision.importer.run import read_picture
 from edge_vision.optimize import clips as optimize_clips
+from edge_vision.source.capture import DEFAULT_FPS_HZ, Capture, SourceError, SourceKind, source_kind
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_neither_the_error_nor_ffmpeg_shows_a_password():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Playlist)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     uri = f"http://user:pass%2Fword@127.0.0.1:{server.server_port}/a.m3u8?token=tell"
-    code = "import sys\nfrom edge_vision.core.capture import Capture\nCapture(sys.argv[1])"
+    code = "import sys\nfrom edge_vision.source.capture import Capture\nCapture(sys.argv[1])"
     try:
         # In a process of its own: FFmpeg writes past Python, and its log level is one of the process.
         done = subprocess.run([sys.executable, "-c", code, uri], capture_output=True, text=True, timeout=60)

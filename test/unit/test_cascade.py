@@ -8,11 +8,11 @@ from model_cases import EFFICIENTNET, bundle_or_skip, video_frame
 from stage_cases import color_bundle
 
 from edge_vision.backends import open_session
-from edge_vision.core.cascade import Cascade, CascadeConfig, Stage, stage_of, wanted_class_ids
-from edge_vision.core.classifier import Classifier
+from edge_vision.cascade.cascade import Cascade, CascadeConfig, CascadeStage, stage_of, wanted_class_ids
 from edge_vision.core.detections import Classification
 from edge_vision.core.frame import Frame
-from edge_vision.core.gate import NO_REGIONS
+from edge_vision.core.geometry.boxes import NO_REGIONS
+from edge_vision.detect.classifier import Classifier
 
 FRAME = Frame(np.zeros((40, 60, 3), np.uint8), 1, "camera")
 REGIONS = np.array([[0, 0, 20, 20], [30, 10, 60, 40]], np.float32)
@@ -39,12 +39,12 @@ class Scores:
         return [Classification(np.array(row, np.float32)) for row in self.rows[:n]]
 
 
-def stage(classifier: Scores, accept=0.2, reject=None, share=0.0, wanted=(1, 2)) -> Stage:
+def stage(classifier: Scores, accept=0.2, reject=None, share=0.0, wanted=(1, 2)) -> CascadeStage:
     """Without reject, it is never unsure."""
-    return Stage("a stage", classifier, wanted, accept if reject is None else reject, accept, share)
+    return CascadeStage("a stage", classifier, wanted, accept if reject is None else reject, accept, share)
 
 
-def warmed(*stages: Stage, **config) -> Cascade:
+def warmed(*stages: CascadeStage, **config) -> Cascade:
     """A cascade that accepted a frame at 0 ms."""
     cascade = Cascade(stages, CascadeConfig(**config))
     assert cascade.decide(FRAME, REGIONS, 0).reason == "refresh"
@@ -235,7 +235,7 @@ def test_thresholds_that_cross_or_leave_the_range_are_refused(reject, accept):
 
 def test_a_stage_that_wants_nothing_is_refused():
     with pytest.raises(ValueError, match="wanted"):
-        Stage("a stage", Scores(), [], 0.2, 0.2)
+        CascadeStage("a stage", Scores(), [], 0.2, 0.2)
 
 
 # Regions that are odd, and stages that look at squares of one size.
@@ -348,7 +348,7 @@ def test_the_real_classifier_tells_a_bicycle_from_a_wall():
     bundle = bundle_or_skip(EFFICIENTNET)
     session, _ = open_session(bundle, "onnxruntime")
     wanted = wanted_class_ids(bundle.labels, ["bicycle", "bike", "moped", "motor scooter"])
-    real = Stage(bundle.name, Classifier.from_bundle(bundle, session), wanted, 0.2, 0.2)
+    real = CascadeStage(bundle.name, Classifier.from_bundle(bundle, session), wanted, 0.2, 0.2)
     cascade = Cascade([real], CascadeConfig(max_blind_ms=60000.0))
     frame = video_frame("bikes.mp4", 100)
     cascade.decide(frame, NO_REGIONS, 0)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_vision.core import causes
-from edge_vision.core.causes import ERROR, OK, WARN, find_cause
-from edge_vision.core.facts import Endpoint, Facts, Intake, Stage, clash, nearest
+from edge_vision.diagnostics import causes
+from edge_vision.diagnostics.causes import ERROR, OK, WARN, find_cause
+from edge_vision.diagnostics.snapshot import Endpoint, Intake, NodeReport, PipelineSnapshot, clash, nearest
 
 IMAGE = "sensor_msgs/msg/Image"
 OWN = Endpoint("/gate", IMAGE, "best_effort")
@@ -18,24 +18,29 @@ CAMERA = Endpoint("/camera", IMAGE)
 HEALTHY = {"ledger.received": 10, "ledger.inferred": 5, "ledger.gated": 5, "detections_total": 7}
 
 
-def chain(gate: dict | None = None, detector: dict | None = None, added: dict | None = None) -> Facts:
+def chain(
+    gate: dict | None = None, detector: dict | None = None, added: dict | None = None
+) -> PipelineSnapshot:
     """A healthy pipeline but for what is given."""
     values = {"state": "active", "use_sim_time": "False", "failure": ""}
     intake = Intake("/image_raw", OWN, (CAMERA,))
     first = {**values, "first_stage": "True", "silent_ms": "50.0", "input_age_ms": "5.0", **(gate or {})}
     last = {**values, "model": "m 1", "top_score": "0.3", "score_threshold": "0.4", **(detector or {})}
     books = HEALTHY if added is None else added
-    return Facts(
-        (Stage("gate", "running", first, books, intake), Stage("detector", "running", last, books, reports=9))
+    return PipelineSnapshot(
+        (
+            NodeReport("gate", "running", first, books, intake),
+            NodeReport("detector", "running", last, books, reports=9),
+        )
     )
 
 
-def name(facts: Facts) -> str:
+def name(facts: PipelineSnapshot) -> str:
     cause = find_cause(facts)
     return cause.name if cause else ""
 
 
-def with_intake(**fields: object) -> Facts:
+def with_intake(**fields: object) -> PipelineSnapshot:
     facts = chain()
     gate, detector = facts.stages
     assert gate.intake is not None
@@ -44,7 +49,7 @@ def with_intake(**fields: object) -> Facts:
 
 def test_a_healthy_pipeline_has_none() -> None:
     assert find_cause(chain()) is None
-    assert find_cause(Facts(())) is None
+    assert find_cause(PipelineSnapshot(())) is None
     assert find_cause(chain(added={})) is None  # the first report: nothing counted yet
 
 
@@ -108,18 +113,18 @@ BARREN = {"ledger.received": 10, "ledger.inferred": 0, "detections_total": 0}
         ("", chain(detector={"top_score": "unavailable"}, added={**HEALTHY, "detections_total": 0})),
     ],
 )
-def test_causes(expected: str, facts: Facts) -> None:
+def test_causes(expected: str, facts: PipelineSnapshot) -> None:
     assert name(facts) == expected
 
 
-def source(**values: str) -> Facts:
+def source(**values: str) -> PipelineSnapshot:
     """A pipeline to which no frame comes, with a source of its own."""
     facts = chain(added={})
     given = {"state": "active", "uri": "clip.avi", "situation": "playing", "trouble": "", **values}
-    return replace(facts, stages=(Stage("source", "playing", given), *facts.stages))
+    return replace(facts, stages=(NodeReport("source", "playing", given), *facts.stages))
 
 
-SILENT = Stage("cascade", "running", {"pid": "7"}, silent_s=2.5)
+SILENT = NodeReport("cascade", "running", {"pid": "7"}, silent_s=2.5)
 FAILING = replace(chain(added=BARREN).stages[1], level=ERROR, message="it is broken")
 
 
@@ -133,7 +138,7 @@ FAILING = replace(chain(added=BARREN).stages[1], level=ERROR, message="it is bro
         (("node_silent", ERROR, "kill -CONT"), {"silent": (replace(SILENT, process="stopped"),)}),
         (
             ("node_finalized", ERROR, "cascade is finalized"),
-            {"stages": (Stage("cascade", "stopped", {"state": "finalized"}),)},
+            {"stages": (NodeReport("cascade", "stopped", {"state": "finalized"}),)},
         ),
         (
             ("source_unavailable", WARN, "no file"),
@@ -204,7 +209,7 @@ def test_a_setting_that_wants_silence_is_no_alarm() -> None:
 def test_media_stamps_are_what_the_user_asked_for() -> None:
     facts = chain(gate={"input_age_ms": "1e12"})
     assert name(facts) == "bad_stamps"
-    source = Stage("source", "playing", {"state": "active", "stamps": "media", "uri": "clip.avi"})
+    source = NodeReport("source", "playing", {"state": "active", "stamps": "media", "uri": "clip.avi"})
     assert name(replace(facts, stages=(source, *facts.stages))) == ""
 
 

@@ -12,18 +12,18 @@ import numpy
 import pytest
 from model_cases import SSD, bundle_or_skip
 
-from edge_vision import child_process
-from edge_vision.backends import BackendRequest, choice
+from edge_vision.backends import BackendRequest, auto_select
 from edge_vision.backends.trial import try_graph
-from edge_vision.bundles import packages
-from edge_vision.child_process import child_environment, ending, python_command
-from edge_vision.demo.process import PipelineProcess
-from edge_vision.doctor import probe
+from edge_vision.cli.demo.process import PipelineProcess
+from edge_vision.cli.doctor import probe
+from edge_vision.core import child_process
+from edge_vision.core.child_process import child_environment, ending, python_command
 from edge_vision.errors import BackendError
-from edge_vision.evaluate import pool
-from edge_vision.evaluate.scenes import by_name, conditions
-from edge_vision.optimize.jobs import Job, LocalEngine
-from edge_vision.optimize.worker import Worker
+from edge_vision.evaluate import process_pool
+from edge_vision.evaluate.conditions import by_name, conditions
+from edge_vision.model_zoo import packages
+from edge_vision.optimize.trial import LocalExecutor, Trial
+from edge_vision.optimize.worker import WorkerProcess
 
 ROOT = Path(child_process.__file__).parents[1]
 
@@ -60,7 +60,7 @@ def trap(tmp_path, monkeypatch):
 
 def test_the_choice_of_a_runtime(trap):
     bundle = bundle_or_skip(SSD)
-    rows = choice._measured_apart(bundle, ["onnxruntime"], BackendRequest(threads=1))
+    rows = auto_select._measured_apart(bundle, ["onnxruntime"], BackendRequest(threads=1))
     assert [(row.backend, row.failure) for row in rows] == [("onnxruntime", "")] and not trap.exists()
 
 
@@ -80,10 +80,10 @@ def test_the_doctor(trap):
 
 def test_the_optimizer(trap, tmp_path):
     (tmp_path / "jobs").mkdir()
-    outcome = LocalEngine().run(Job("measure", "x", {}), tmp_path, 120.0)
+    outcome = LocalExecutor().run(Trial("measure", "x", {}), tmp_path, 120.0)
     assert outcome.status == "crashed" and "KeyError" in outcome.reason and not trap.exists()
     with pytest.raises(BackendError, match="/nowhere"):
-        Worker("x", {**dict.fromkeys(("backend", "precision", "pictures"), "x"), **WORK})
+        WorkerProcess("x", {**dict.fromkeys(("backend", "precision", "pictures"), "x"), **WORK})
     assert not trap.exists()
 
 
@@ -91,8 +91,8 @@ def test_the_workers_of_the_evaluation(trap):
     bundle_or_skip(SSD)
     found = []
     name = conditions()[0].name
-    work = [(by_name(name), pool.Task(name, None, WhereIsNumpy()))]
-    assert pool.run(work, 1, lambda name, result: found.append(result))
+    work = [(by_name(name), process_pool.Task(name, None, WhereIsNumpy()))]
+    assert process_pool.run(work, 1, lambda name, result: found.append(result))
     assert found == [{"numpy": numpy.__file__}] and not trap.exists()
     assert sys.path[0] == str(trap.parent), "and this process keeps its own path"
 
@@ -114,7 +114,7 @@ def test_a_python_without_safe_path(trap, monkeypatch):
     """Python 3.10 knows neither the option nor the variable."""
     old = SimpleNamespace(version_info=(3, 10), executable=sys.executable)
     monkeypatch.setattr(child_process, "sys", old)
-    command = python_command("edge_vision.doctor.probe", "modules", "numpy")
+    command = python_command("edge_vision.cli.doctor.probe", "modules", "numpy")
     monkeypatch.undo()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=trap.parent, env=environment, capture_output=True, text=True)

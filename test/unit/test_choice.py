@@ -9,8 +9,8 @@ import shutil
 import pytest
 from model_cases import SSD, bundle_or_skip
 
-from edge_vision.backends import BackendRequest, available_backends, choice, load_on, open_session
-from edge_vision.backends.choice import Measured, check_agreement, choose, main, measure
+from edge_vision.backends import BackendRequest, auto_select, available_backends, load_on, open_session
+from edge_vision.backends.auto_select import BackendTiming, check_agreement, choose, main, measure
 from edge_vision.backends.fake import Fault, FaultySession
 from edge_vision.bundles import load_bundle
 from edge_vision.errors import BackendError
@@ -39,7 +39,7 @@ def two():
 
 
 def rows(*figures):
-    return [Measured(*one) for one in figures]
+    return [BackendTiming(*one) for one in figures]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def rows(*figures):
     ids=["faster", "within noise", "disagrees", "three", "one failed", "all failed"],
 )
 def test_the_fastest_that_agrees_comes_first(measured, order):
-    ranked = choice._ranked(rows(*measured), "now")
+    ranked = auto_select._ranked(rows(*measured), "now")
     assert "".join(ranked.names) == order
     assert ranked.reason.startswith(order[0]) and ranked.reason.endswith("; now")
 
@@ -69,7 +69,7 @@ def test_a_single_one_needs_no_measuring(bundle):
 def test_runtimes_are_measured_once_and_then_known(bundle, two, monkeypatch):
     first = choose(bundle, two, REQUEST)
     assert sorted(first.names) == sorted(two) and first.reason.endswith("measured now")
-    monkeypatch.setattr(choice, "_measured_apart", lambda *args: pytest.fail("measured again"))
+    monkeypatch.setattr(auto_select, "_measured_apart", lambda *args: pytest.fail("measured again"))
     second = choose(bundle, two, REQUEST)
     assert second.names == first.names and second.reason.endswith("measured before")
     monkeypatch.undo()
@@ -83,14 +83,14 @@ def test_what_was_measured_for_something_else_does_not_count(bundle, two, monkey
         calls.append(args)
         return rows(("onnxruntime", 2.0, 100.0), ("openvino", 1.0, 90.0))
 
-    monkeypatch.setattr(choice, "_measured_apart", fake_measuring)
+    monkeypatch.setattr(auto_select, "_measured_apart", fake_measuring)
     choose(bundle, two, REQUEST)
     choose(bundle, two, REQUEST)
     assert len(calls) == 1
     if other == "another runtime":
-        monkeypatch.setattr(choice, "_runtimes", lambda: ["onnxruntime 99"])
+        monkeypatch.setattr(auto_select, "_runtimes", lambda: ["onnxruntime 99"])
     if other == "another driver":
-        monkeypatch.setattr(choice, "_driver", lambda: "NVRM version: 999")
+        monkeypatch.setattr(auto_select, "_driver", lambda: "NVRM version: 999")
     if other == "another bundle":
         manifest = bundle.folder / "bundle.yaml"
         manifest.write_text(manifest.read_text() + "\n")
@@ -119,7 +119,7 @@ def test_what_was_measured_for_something_else_does_not_count(bundle, two, monkey
 )
 def test_a_damaged_memory_is_measured_anew(bundle, two, monkeypatch, text):
     good = rows(("onnxruntime", 2.0, 100.0), ("openvino", 1.0, 90.0))
-    monkeypatch.setattr(choice, "_measured_apart", lambda *args: good)
+    monkeypatch.setattr(auto_select, "_measured_apart", lambda *args: good)
     choose(bundle, two, REQUEST)
     (file,) = (bundle.folder.parent.parent / "choice").iterdir()
     file.write_text(text, "latin-1")
@@ -129,7 +129,7 @@ def test_a_damaged_memory_is_measured_anew(bundle, two, monkeypatch, text):
 
 def test_no_room_for_the_memory_is_said_and_no_harm(bundle, two, monkeypatch):
     good = rows(("onnxruntime", 2.0, 100.0), ("openvino", 1.0, 90.0))
-    monkeypatch.setattr(choice, "_measured_apart", lambda *args: good)
+    monkeypatch.setattr(auto_select, "_measured_apart", lambda *args: good)
     (bundle.folder.parent.parent / "choice").write_text("a file where the folder should be")
     found = choose(bundle, two, REQUEST)
     assert found.names == ("openvino", "onnxruntime") and "will be again" in found.reason
@@ -137,7 +137,7 @@ def test_no_room_for_the_memory_is_said_and_no_harm(bundle, two, monkeypatch):
 
 def test_a_full_disk_leaves_no_file(bundle, two, monkeypatch):
     good = rows(("onnxruntime", 2.0, 100.0), ("openvino", 1.0, 90.0))
-    monkeypatch.setattr(choice, "_measured_apart", lambda *args: good)
+    monkeypatch.setattr(auto_select, "_measured_apart", lambda *args: good)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
     try:
@@ -151,13 +151,13 @@ def test_a_full_disk_leaves_no_file(bundle, two, monkeypatch):
 def test_an_output_that_cannot_be_compared_is_kept(bundle, two, monkeypatch):
     calls = []
     bad = rows(("onnxruntime", 2.0, 100.0), ("openvino", 1.0, float("-inf")))
-    monkeypatch.setattr(choice, "_measured_apart", lambda *args: calls.append(args) or bad)
+    monkeypatch.setattr(auto_select, "_measured_apart", lambda *args: calls.append(args) or bad)
     assert choose(bundle, two, REQUEST).names == choose(bundle, two, REQUEST).names == two
     assert len(calls) == 1
 
 
 def test_a_measuring_process_that_fails_leaves_the_order(bundle, two, monkeypatch):
-    monkeypatch.setattr(choice.sys, "executable", "/bin/false")
+    monkeypatch.setattr(auto_select.sys, "executable", "/bin/false")
     found = choose(bundle, two, REQUEST)
     assert found.names == two and "not measured: the measuring process exited with status 1" in found.reason
     assert not (bundle.folder.parent.parent / "choice").exists(), "not kept"
@@ -180,14 +180,14 @@ def test_a_runtime_that_fails_or_disagrees_is_told(bundle):
     found = {row.backend: row for row in measure(["good", "broken", "wrong"], load, bundle)}
     assert found["broken"].failure == "no such device"
     assert found["wrong"].sqnr_db == float("-inf") and not found["wrong"].failure
-    assert choice._ranked(list(found.values()), "").names[0] == "good"
+    assert auto_select._ranked(list(found.values()), "").names[0] == "good"
 
 
 def test_agreement_is_checked_against_the_reference(bundle, two, monkeypatch):
     check_agreement(bundle, "openvino", REQUEST)
     check_agreement(bundle, "onnxruntime", REQUEST)
     bad = rows(("onnxruntime", 2.0, 100.0), ("openvino", 1.0, 1.6))
-    monkeypatch.setattr(choice, "_measured_apart", lambda *args: bad)
+    monkeypatch.setattr(auto_select, "_measured_apart", lambda *args: bad)
     with pytest.raises(BackendError, match=r"openvino computes something else .* 1\.6 dB, expected 15"):
         check_agreement(bundle, "openvino", BackendRequest(threads=2))
 

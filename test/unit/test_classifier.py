@@ -10,10 +10,10 @@ from stage_cases import color_bundle
 from edge_vision.backends import BackendRequest, open_session
 from edge_vision.backends.fake import Fault, FaultySession
 from edge_vision.backends.onnxruntime import OnnxRuntimeBackend
-from edge_vision.core.classifier import Classifier
 from edge_vision.core.frame import Frame
-from edge_vision.core.heads import make_head
-from edge_vision.core.specs import HeadSpec, InputSpec
+from edge_vision.core.model_spec import HeadSpec, InputSpec
+from edge_vision.detect.classifier import Classifier
+from edge_vision.detect.heads import make_head
 from edge_vision.errors import HeadError
 
 SPEC = InputSpec("images", 8, 8, std=(255.0,) * 3)

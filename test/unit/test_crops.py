@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from model_cases import SSD, bundle_or_skip, video_frame
 
 from edge_vision.backends import open_session
-from edge_vision.core.crops import MAX_SHARE, detect_on, merged, plan_crops
 from edge_vision.core.detections import Detections
-from edge_vision.core.detector import Detector
 from edge_vision.core.frame import Frame
+from edge_vision.detect.crops import MAX_SHARE, detect_on, merged, plan_crops
+from edge_vision.detect.detector import Detector
 
 SIZE = (1920, 1080)
 BOX = st.tuples(st.floats(-300, 2200), st.floats(-300, 1400), st.floats(-20, 400), st.floats(-20, 400))

@@ -14,17 +14,18 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_vision.core.capture import Capture, SourceError
+from edge_vision.cli.demo import command, process
+from edge_vision.cli.demo.live import status_line
+from edge_vision.cli.demo.process import PipelineProcess
+from edge_vision.cli.demo.record import RunRecord
+from edge_vision.cli.demo.summary import last_words, summarise, write_detections
+from edge_vision.cli.demo.video import LiveRecorder, annotate_file, chosen_frames, write_sheet
 from edge_vision.core.detections import Detections
 from edge_vision.core.printable import printable_output
-from edge_vision.core.resources import ProcessUsage
-from edge_vision.demo import app, process
-from edge_vision.demo.facts import hash_of, machine, versions, write_json
-from edge_vision.demo.live import LiveLine, status_line
-from edge_vision.demo.process import PipelineProcess
-from edge_vision.demo.record import Record
-from edge_vision.demo.summary import last_words, summarise, write_detections
-from edge_vision.demo.video import LiveRecorder, annotate_file, chosen_frames, write_sheet
+from edge_vision.core.progress import ProgressLine
+from edge_vision.diagnostics.process_usage import ProcessUsage
+from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json
+from edge_vision.source.capture import Capture, SourceError
 
 LABELS = ("person", "bicycle", "car")
 USAGE = ProcessUsage(12.4, 3.0, 200.2, 7)
@@ -61,10 +62,10 @@ def row_of(*class_ids: int) -> Detections:
     return Detections(xyxy, np.full(len(class_ids), 0.75, np.float32), np.array(class_ids, np.int32))
 
 
-def played(clock: Clock | None = None) -> Record:
+def played(clock: Clock | None = None) -> RunRecord:
     """Five frames at 10 Hz, of which 0, 2 and 3 were inferred."""
     clock = clock or Clock()
-    record = Record(clock)
+    record = RunRecord(clock)
     record.on_labels(LABELS)
     for index in range(5):
         record.on_source(1_000 + index, index)
@@ -156,14 +157,14 @@ def test_rates_and_ages() -> None:
 
 
 def test_an_empty_record_has_no_figures() -> None:
-    record = Record()
+    record = RunRecord()
     assert record.age_ms() is None and record.fps_hz() == 0.0 and not record.played_out
     assert set(record.ledger.values()) == {0}
 
 
 def test_errors_are_kept_with_their_time() -> None:
     clock = Clock()
-    record = Record(clock)
+    record = RunRecord(clock)
     record.on_status("detector", 2, "cannot configure: no bundle", {})
     clock.now_s += 7
     record.on_status("detector", 1, "unconfigured", {})
@@ -179,7 +180,7 @@ def test_status_line() -> None:
 
 
 def test_status_line_says_what_it_waits_for() -> None:
-    record = Record()
+    record = RunRecord()
     assert status_line(record, USAGE) == "starting: loading"
     record.on_status("source", 1, "opening", {})
     assert status_line(record, USAGE) == "starting: source opening"
@@ -187,7 +188,7 @@ def test_status_line_says_what_it_waits_for() -> None:
 
 def test_the_live_line_is_plain_lines_without_a_terminal() -> None:
     stream = io.StringIO()
-    line = LiveLine(stream)
+    line = ProgressLine(stream)
     for text in ("one", "two"):
         line.show(text)
     line.end("last")
@@ -200,7 +201,7 @@ def test_the_live_line_rewrites_itself_on_a_terminal() -> None:
             return True
 
     stream = Terminal()
-    line = LiveLine(stream)
+    line = ProgressLine(stream)
     line.show("one")
     line.end("two")
     written = stream.getvalue()
@@ -225,7 +226,7 @@ def test_detections_file(tmp_path: Path) -> None:
 
 def test_the_live_line_shows_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     with printable_output():
-        LiveLine().end("loading \x1b[2Ja\rb\nc")
+        ProgressLine().end("loading \x1b[2Ja\rb\nc")
     assert capsys.readouterr().out == "loading \\u001b[2Ja\\rb\\nc\n"
 
 
@@ -339,11 +340,11 @@ def test_a_source_without_images_is_refused_at_once(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(SourceError, match=message):
-        app._check_source(str(path))
+        command._check_source(str(path))
 
 
 def test_main_tells_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert app.main(["--source", str(tmp_path / "none.avi"), "--out", str(tmp_path / "out")]) == 1
+    assert command.main(["--source", str(tmp_path / "none.avi"), "--out", str(tmp_path / "out")]) == 1
     assert "does not exist" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -351,7 +352,7 @@ def test_main_tells_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("seconds", ["0", "-3", "nan", "soon"])
 def test_bad_seconds_are_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
-        app.main(["--seconds", seconds])
+        command.main(["--seconds", seconds])
     assert raised.value.code == 2 and "seconds" in capsys.readouterr().err
 
 
@@ -359,7 +360,7 @@ def test_without_a_cache_the_remedy_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("EDGE_VISION_CACHE", str(tmp_path))
-    assert app.main(["--out", str(tmp_path / "out")]) == 1
+    assert command.main(["--out", str(tmp_path / "out")]) == 1
     assert "make demo" in capsys.readouterr().err
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from edge_vision.core.boxes import best_iou
 from edge_vision.core.detections import MOST_PX, Detections
+from edge_vision.core.geometry.boxes import best_iou
 
 
 def detections(xyxy_px: np.ndarray, scores: list[float] | None = None) -> Detections:

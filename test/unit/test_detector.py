@@ -15,10 +15,10 @@ from edge_vision.backends import BackendRequest, TensorSpec, open_session
 from edge_vision.backends.fake import ConstantSession, Fault, FaultySession
 from edge_vision.backends.onnxruntime import OnnxRuntimeBackend
 from edge_vision.core.detections import Detections
-from edge_vision.core.detector import Detector
 from edge_vision.core.frame import Frame
-from edge_vision.core.heads import make_head
-from edge_vision.core.specs import HeadSpec, InputSpec, Thresholds
+from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
+from edge_vision.detect.detector import Detector
+from edge_vision.detect.heads import make_head
 from edge_vision.errors import BackendError, BundleError, HeadError
 
 # Where people and cars are on frame 200 of vtest.avi, read off the picture by eye: a point in each.

@@ -10,9 +10,9 @@ from model_cases import SSD, bundle_or_skip, street_with_and_without_people
 
 from edge_vision.backends import open_session
 from edge_vision.core.detections import Detections
-from edge_vision.core.detector import Detector
-from edge_vision.core.detector_looks import Look, Looks, LooksConfig, Scene
 from edge_vision.core.frame import Frame
+from edge_vision.detect.detector import Detector
+from edge_vision.detect.roi_planner import RoiConfig, RoiInput, RoiPlan, RoiPlanner
 
 MS = 1_000_000
 SIZE, MODEL = (1920, 1080), (300, 300)
@@ -23,17 +23,17 @@ STILL = np.eye(3)
 PICTURE = Frame(np.zeros((SIZE[1], SIZE[0], 3), np.uint8), 10**9, "cam")
 
 
-def scene(regions=HERE, known=NONE, since=STILL, size=SIZE) -> Scene:
-    return Scene(size, regions, known, since)
+def scene(regions=HERE, known=NONE, since=STILL, size=SIZE) -> RoiInput:
+    return RoiInput(size, regions, known, since)
 
 
 def nothing(frame: Frame) -> Detections:
     return Detections.empty()
 
 
-def looks(mode="crops", **config) -> Looks:
+def looks(mode="crops", **config) -> RoiPlanner:
     """Ones that have looked at a whole frame."""
-    one = Looks(LooksConfig(mode, **config))
+    one = RoiPlanner(RoiConfig(mode, **config))
     one.carry_out(one.choose(scene(), MODEL, 0), nothing, PICTURE, 100, 0)
     return one
 
@@ -43,7 +43,7 @@ def shift(x: float) -> np.ndarray:
 
 
 def test_the_first_look_is_at_the_whole_frame_and_then_at_what_is_new():
-    one = Looks(LooksConfig("crops"))
+    one = RoiPlanner(RoiConfig("crops"))
     first = one.choose(scene(), MODEL, 0)
     assert first.whole and first.reason == "first" and len(first.crops) == 1
     one.carry_out(first, nothing, PICTURE, 100, 0)
@@ -95,7 +95,7 @@ def test_known_objects_are_looked_at_too_and_the_whole_frame_in_time():
 def test_a_look_shows_all_that_is_told_of(mode, regions, known, since, ms, most):
     """Within the whole frame, or each box within a crop: nothing that is told of is left out."""
     rows = [np.array(rows, np.float32).reshape(-1, 4) for rows in (regions, known)]
-    look = looks(mode, max_crops=most).choose(Scene(SIZE, rows[0], rows[1], since), MODEL, ms * MS)
+    look = looks(mode, max_crops=most).choose(RoiInput(SIZE, rows[0], rows[1], since), MODEL, ms * MS)
     assert look.runs >= 1 and len(look.crops) <= (1 if mode == "auto" else most)
     assert look.whole == bool(look.reason)
     if look.whole:
@@ -145,7 +145,7 @@ def test_what_goes_on_beyond_that_crop_too_is_looked_at_in_the_whole_frame():
 
 def test_too_little_time_means_fewer_and_larger_crops_and_never_less_to_see():
     one = looks(max_crops=4)
-    one.config = LooksConfig("crops", max_crops=4, budget_ms=0.001)
+    one.config = RoiConfig("crops", max_crops=4, budget_ms=0.001)
     told = scene(known=np.concatenate((FAR, FAR + 0, [[60, 900, 120, 1000]])).astype(np.float32))
     counts = []
     for n in range(5):
@@ -206,7 +206,7 @@ def test_small_people_in_a_large_picture_are_seen_on_crops_only():
     found = one.carry_out(look, detector.detect, frame, 100, MS)
     whole = detector.detect(frame)
     session.close()
-    assert isinstance(look, Look) and len(look.crops)
+    assert isinstance(look, RoiPlan) and len(look.crops)
     assert overlapping(found, truth) >= 0.7 * len(truth)
     assert overlapping(whole, truth) <= 0.4 * len(truth)
     # Inside the picture, and each object once.

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from motion_cases import luma, picture, pose
 
-from edge_vision.core.difference import (
+from edge_vision.gate.motion.image_diff import (
     MAX_REGIONS,
     NO_CHANGE,
-    Light,
+    LightFit,
     _counted_median,
     beyond,
     changed_mask,
@@ -58,7 +58,7 @@ def test_the_counted_median_is_the_upper_one(values):
     st.floats(0.3, 3.0), st.floats(-60, 60), st.floats(0.3, 3.0), st.floats(-60, 60), st.floats(0.0, 255.0)
 )
 def test_light_relative_to_another_is_what_lies_between(gain, offset, other_gain, other_offset, grey):
-    now, then = Light(gain, offset), Light(other_gain, other_offset)
+    now, then = LightFit(gain, offset), LightFit(other_gain, other_offset)
     between = now.relative_to(then)
     was = then.gain * grey + then.offset
     assert between.gain * was + between.offset == pytest.approx(gain * grey + offset, abs=1e-6)
@@ -66,7 +66,7 @@ def test_light_relative_to_another_is_what_lies_between(gain, offset, other_gain
 
 def test_light_can_be_taken_out_again():
     image = luma(picture(AT))
-    light = Light(0.8, 12.0)
+    light = LightFit(0.8, 12.0)
     assert np.abs(light.undone(light.applied(image)).astype(int) - image).max() <= 1
     assert NO_CHANGE.applied(image) is image
 

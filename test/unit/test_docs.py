@@ -15,8 +15,8 @@ from edge_vision.backends import BACKENDS
 from edge_vision.backends.litert import DELEGATES
 from edge_vision.backends.onnxruntime_providers import PROVIDERS
 from edge_vision.bundles.manifest import parse_manifest
-from edge_vision.nodes import reference
-from edge_vision.nodes.specs import NODES
+from edge_vision.nodes.interface import reference
+from edge_vision.nodes.interface.specs import NODES
 
 REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "README.md").read_text("utf-8")
@@ -31,7 +31,7 @@ FOLDERS = "bench|config|docs|edge_vision|examples|interfaces|launch|requirements
 
 
 def test_tables_and_shipped_parameters_are_as_in_the_code() -> None:
-    assert reference.stale(REPO) == "", "run: python -m edge_vision.nodes.reference --write"
+    assert reference.stale(REPO) == "", "run: python -m edge_vision.nodes.interface.reference --write"
 
 
 def test_the_check_fails_with_a_diff_when_something_is_stale(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_readme_without_a_section_is_refused() -> None:
 
 
 def test_the_command_checks_this_tree() -> None:
-    command = [sys.executable, "-m", "edge_vision.nodes.reference", "--check"]
+    command = [sys.executable, "-m", "edge_vision.nodes.interface.reference", "--check"]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from sysfs_cases import plant, write
 
+from edge_vision.cli.doctor import dds, machine
+from edge_vision.cli.doctor.check import ERROR, INSTALLATION, OK, UNKNOWN, WARN, Check, document, exit_code
+from edge_vision.cli.doctor.probe import ask
+from edge_vision.cli.doctor.running import checks
+from edge_vision.cli.doctor.text import lines
+from edge_vision.core.diagnostic_status import Status
 from edge_vision.core.printable import printable_lines
-from edge_vision.core.status import Status
-from edge_vision.doctor import dds, machine
-from edge_vision.doctor.check import ERROR, INSTALLATION, OK, UNKNOWN, WARN, Check, document, exit_code
-from edge_vision.doctor.probe import ask
-from edge_vision.doctor.running import Pipeline, Seen, checks
-from edge_vision.doctor.text import lines
+from edge_vision.diagnostics.system_view import Pipeline, SystemView
 
 REPO = Path(__file__).resolve().parents[2]
 PROFILE = str(REPO / "config" / "fastdds.xml")
@@ -217,8 +218,8 @@ def test_socket_buffers(tmp_path) -> None:
 
 
 # What runs.
-def seen(*pipelines: Pipeline, **more) -> Seen:
-    return Seen(5, "LOCALHOST", "rmw_fastrtps_cpp", 5.0, pipelines, **more)
+def seen(*pipelines: Pipeline, **more) -> SystemView:
+    return SystemView(5, "LOCALHOST", "rmw_fastrtps_cpp", 5.0, pipelines, **more)
 
 
 def status(name: str, level: int = 0, text: str = "running", **values: str) -> Status:

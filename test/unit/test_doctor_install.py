@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from model_cases import SSD, bundle_or_skip
 
-from edge_vision.doctor import runtimes
-from edge_vision.doctor.probe import Answer
+from edge_vision.cli.doctor import runtimes
+from edge_vision.cli.doctor.probe import ProbeResult
 
 REPO = Path(__file__).resolve().parents[2]
 # Python looks for packages, and does not see some of them.
@@ -32,7 +32,7 @@ importlib.machinery.PathFinder.find_spec = staticmethod(find_spec)
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "edge_vision.doctor", *arguments],
+        [sys.executable, "-m", "edge_vision", "doctor", *arguments],
         cwd=REPO,
         env={**os.environ, **environment},
         capture_output=True,
@@ -125,7 +125,7 @@ def test_a_model_that_is_broken_and_one_that_is_not_there(store) -> None:
     shutil.rmtree(folder)
     code, found = looked("--install", **environment)
     assert code == 2
-    assert f"python -m edge_vision.bundles fetch {SSD}" in found[f"bundle {SSD}"]["text"]
+    assert f"python -m edge_vision models fetch {SSD}" in found[f"bundle {SSD}"]["text"]
 
 
 def test_a_backend_that_does_not_load_is_a_warning(without, store, tmp_path) -> None:
@@ -141,7 +141,7 @@ def test_a_backend_that_does_not_load_is_a_warning(without, store, tmp_path) -> 
 
 def test_a_backend_that_does_not_tell_what_it_sees_is_not_called_loaded(monkeypatch) -> None:
     monkeypatch.setattr(runtimes, "known_backends", lambda: {"silent": "x"})
-    monkeypatch.setattr(runtimes, "ask", lambda *arguments: Answer(({"devices": []},), ""))
+    monkeypatch.setattr(runtimes, "ask", lambda *arguments: ProbeResult(({"devices": []},), ""))
     check = next(iter(runtimes.look()))
     assert check.values["loads"] is None and "not tried" in check.text
 

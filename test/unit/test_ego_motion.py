@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from motion_cases import HEIGHT_PX, WIDTH_PX, luma, luma_motion, picture, pose
 
-from edge_vision.core.ego_motion import IDENTITY, EgoReference, largest_shift_px
+from edge_vision.core.geometry.homography import IDENTITY
+from edge_vision.gate.motion.ego_motion import EgoReference, largest_shift_px
 
 START = pose(500, 420)
 SHAPE = (HEIGHT_PX // 2, WIDTH_PX // 2)

@@ -58,7 +58,7 @@ def test_another_graph_device_precision_or_setting_has_its_own_engine(cache, fie
 def test_a_stale_engine_is_refused_with_the_remedy(cache, field, value):
     cache.get(KEY, lambda: ENGINE)
     remedy = (
-        r"it was not opened. Build it again: python -m edge_vision.backends build BUNDLE --backend tensorrt"
+        r"it was not opened. Build it again: python -m edge_vision backends build BUNDLE --backend tensorrt"
     )
     with pytest.raises(EngineRefused, match=rf"was made for {field} '{getattr(KEY, field)}'.*{remedy}"):
         cache.get(replace(KEY, **{field: value}), never)

@@ -21,16 +21,18 @@ from model_cases import SSD, bundle_or_skip
 from edge_vision.bundles.store import cache_dir, sha256_of
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.evaluate import app, plot, real_clips
-from edge_vision.evaluate import reference as reference_module
+from edge_vision.evaluate import command
+from edge_vision.evaluate.conditions import Condition, SceneFrame
 from edge_vision.evaluate.errors import EvaluateError
-from edge_vision.evaluate.events import Entry
-from edge_vision.evaluate.judged import OURS, Judge, Record, check_gate
-from edge_vision.evaluate.picked import picked
-from edge_vision.evaluate.real_clips import clip_condition, without_removed
-from edge_vision.evaluate.reference import Stopped, reference_of
-from edge_vision.evaluate.scenes import Condition, SceneFrame
-from edge_vision.evaluate.sequence import Truth
+from edge_vision.evaluate.gate import plot
+from edge_vision.evaluate.gate.gate_runner import OURS, GateRecord, GateRunner, check_gate
+from edge_vision.evaluate.reference import clips
+from edge_vision.evaluate.reference import detector as reference_module
+from edge_vision.evaluate.reference.clips import clip_condition, without_removed
+from edge_vision.evaluate.reference.detector import Stopped, reference_of
+from edge_vision.evaluate.reference.events import Entry
+from edge_vision.evaluate.selection import picked
+from edge_vision.evaluate.sequences.sequence import Truth
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -68,7 +70,7 @@ def test_what_cannot_be_evaluated_is_said_with_status_2(
     if not (tmp_path / "empty.avi").exists():
         (tmp_path / "empty.avi").touch()
     given = [text.format(tmp=tmp_path) for text in arguments]
-    assert app.main(["gate", *given, "--out", str(tmp_path / "out")]) == 2
+    assert command.main(["gate", *given, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("evaluate: ")
     assert said in error
@@ -78,13 +80,13 @@ def test_what_cannot_be_evaluated_is_said_with_status_2(
 @pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--split", "train"], ["--frames", "3"]])
 def test_wrong_arguments_end_with_status_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        app.main(["gate", *arguments])
+        command.main(["gate", *arguments])
     assert caught.value.code == 2
 
 
 def _chosen(*arguments: str) -> list[str]:
-    options = app._parser().parse_args(["gate", *arguments])
-    return [condition.name for condition, _ in app.chosen(options)]
+    options = command._parser().parse_args(["gate", *arguments])
+    return [condition.name for condition, _ in command.chosen(options)]
 
 
 def test_conditions_are_chosen_by_name_kind_split_and_video(tmp_path: Path) -> None:
@@ -98,9 +100,9 @@ def test_conditions_are_chosen_by_name_kind_split_and_video(tmp_path: Path) -> N
     assert _chosen("--video", clip, "--conditions", "static", "clip") == ["static", "static_holdout", "clip"]
 
 
-def _judged(name: str, n: int) -> Record:
-    record = Record()
-    judge = Judge(f"evaluate_cases:{name}", record)
+def _judged(name: str, n: int) -> GateRecord:
+    record = GateRecord()
+    judge = GateRunner(f"evaluate_cases:{name}", record)
     for at in range(n):
         judge.look(Frame(np.zeros((48, 64, 3), np.uint8), at + 1, ""), boxes())
     return record
@@ -133,8 +135,8 @@ def test_our_gate_is_told_what_was_found_on_what_it_passed(monkeypatch: pytest.M
             told.append((stamp_ns, len(found)))
 
     monkeypatch.setattr(evaluate_cases, "Alternating", Telling)
-    record = Record()
-    judge = Judge("evaluate_cases:Alternating", record)
+    record = GateRecord()
+    judge = GateRunner("evaluate_cases:Alternating", record)
     for at in range(4):
         frame = Frame(np.zeros((48, 64, 3), np.uint8), at + 1, "")
         judge.look(frame, boxes(*[evaluate_cases.HERE] * at))
@@ -243,7 +245,7 @@ def test_entries_that_an_eye_found_false_are_left_out(
     removed = [{"frame": 11, "box": list(evaluate_cases.NEAR), "label": "person", "why": "a shadow"}]
     listed = {"how": "by eye", "clips": {sha256_of(clip): {"clip": "clip.avi", "removed": removed}}}
     (tmp_path / "removed.json").write_text(json.dumps(listed))
-    monkeypatch.setattr(real_clips, "REMOVED", tmp_path / "removed.json")
+    monkeypatch.setattr(clips, "REMOVED", tmp_path / "removed.json")
     kept, note = without_removed(clip, entries, truth)
     # One frame off and almost the same box: it is that one. The third came four frames later.
     assert kept == [entries[1], entries[2]]
@@ -251,7 +253,7 @@ def test_entries_that_an_eye_found_false_are_left_out(
 
 
 def test_the_list_of_false_entries_says_how_and_why() -> None:
-    listed = json.loads(real_clips.REMOVED.read_text())
+    listed = json.loads(clips.REMOVED.read_text())
     assert len(listed["how"]) > 100
     for sha256, clip in listed["clips"].items():
         path = cache_dir() / "video" / clip["clip"]
@@ -270,19 +272,19 @@ def test_a_small_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     bundle_or_skip(SSD)
     out = tmp_path / "gate"
     arguments = ["gate", "--conditions", "static", "--split", "tune", "--quick", "--jobs", "1"]
-    status = app.main([*arguments, "--gate", "evaluate_cases:RaisesLater", "--out", str(out)])
+    status = command.main([*arguments, "--gate", "evaluate_cases:RaisesLater", "--out", str(out)])
     assert status == 0
     report = json.loads((out / "report.json").read_text())
     condition = report["conditions"]["static"]
     assert condition["constructed"] is True
-    assert condition["frames"] == app.QUICK_FRAMES
+    assert condition["frames"] == command.QUICK_FRAMES
     assert condition["events"] >= 2
     methods = condition["methods"]
     every = methods["every_frame"]
     assert (every["recall_100ms"], every["delay_ms_max"], every["frame_f1"]) == (1.0, 0.0, 1.0)
     assert methods["fixed_tracker_5"]["calls_share"] == pytest.approx(0.2)
     assert methods["fixed_tracker_5"]["frame_f1"] > methods["fixed_5"]["frame_f1"]
-    assert sum(methods["gate"]["reasons"].values()) == app.QUICK_FRAMES
+    assert sum(methods["gate"]["reasons"].values()) == command.QUICK_FRAMES
     assert methods["evaluate_cases:RaisesLater"]["calls_share"] == pytest.approx(0.5, abs=0.01)
     assert "ZeroDivisionError" in "".join(condition["notes"])
     assert {"gate", "evaluate_cases:RaisesLater"} == set(condition["verdict"])
@@ -297,7 +299,7 @@ def test_a_small_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_ctrl_c_leaves_what_is_done(tmp_path: Path) -> None:
     bundle_or_skip(SSD)
     arguments = ["gate", "--conditions", "static", "long_quiet", "--split", "tune", "--jobs", "1"]
-    command = [sys.executable, "-u", "-m", "edge_vision.evaluate", *arguments, "--out", str(tmp_path)]
+    command = [sys.executable, "-u", "-m", "edge_vision", "evaluate", *arguments, "--out", str(tmp_path)]
     process = subprocess.Popen(
         command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )

@@ -11,12 +11,13 @@ from evaluate_cases import needs_clips
 from model_cases import SSD, bundle_or_skip
 from stage_cases import RED, color_bundle
 
-from edge_vision.core.gate_policy import SKIPS
-from edge_vision.evaluate import app, plot, pool
-from edge_vision.evaluate.cascade_app import settings
-from edge_vision.evaluate.cascade_report import CHAINS, headline
-from edge_vision.evaluate.chains import ECONOMY
+from edge_vision.evaluate import command, process_pool
+from edge_vision.evaluate.chains.cascade_command import settings
+from edge_vision.evaluate.chains.chain import ECONOMY
+from edge_vision.evaluate.chains.report import CHAINS, headline
 from edge_vision.evaluate.errors import EvaluateError
+from edge_vision.evaluate.gate import plot
+from edge_vision.gate.policy import SKIPS
 
 FIGURES = {
     "detector_runs",
@@ -48,7 +49,7 @@ def test_what_cannot_be_compared_is_said_with_status_2(
 ) -> None:
     color_bundle(tmp_path, stage=None)
     given = [text.format(tmp=tmp_path) for text in arguments]
-    assert app.main(["cascade", *given, "--out", str(tmp_path / "out")]) == 2
+    assert command.main(["cascade", *given, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("evaluate: ")
     assert said in error
@@ -72,21 +73,25 @@ def test_a_small_real_run_and_going_on(tmp_path: Path, capsys: pytest.CaptureFix
     bundle_or_skip(SSD)
     arguments = ["cascade", "--scenes", "static", "--split", "tune", "--quick", "--jobs", "1"]
     arguments += ["--out", str(tmp_path)]
-    assert app.main(arguments) == 0
+    assert command.main(arguments) == 0
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["headline"] in capsys.readouterr().out
     scene = report["scenes"]["static"]
-    assert scene["frames"] == pool.QUICK_FRAMES and scene["events"] >= 2
+    assert scene["frames"] == process_pool.QUICK_FRAMES and scene["events"] >= 2
     chains = scene["chains"]
     assert set(chains) == set(CHAINS)
     assert all(set(one) >= FIGURES for one in chains.values())
     every, gate, full = chains["every_frame"], chains["gate"], chains["full"]
-    assert (every["detector_runs"], every["recall_100ms"], every["frame_f1"]) == (pool.QUICK_FRAMES, 1.0, 1.0)
+    assert (every["detector_runs"], every["recall_100ms"], every["frame_f1"]) == (
+        process_pool.QUICK_FRAMES,
+        1.0,
+        1.0,
+    )
     assert every["id_switches"] is None and full["id_switches"] is not None
     assert every["cpu_s_per_1000"] == pytest.approx(scene["detector_cpu_s"] * 1000)
     # The same gate, and boxes on its skipped frames beside.
     tracked = chains["gate_tracking"]
-    assert tracked["detector_runs"] == gate["detector_runs"] < pool.QUICK_FRAMES
+    assert tracked["detector_runs"] == gate["detector_runs"] < process_pool.QUICK_FRAMES
     assert tracked["frame_f1"] >= gate["frame_f1"]
     assert sum(full["reasons"].values()) == full["passed"] + sum(
         n for reason, n in full["reasons"].items() if reason in SKIPS
@@ -104,7 +109,7 @@ def test_a_small_real_run_and_going_on(tmp_path: Path, capsys: pytest.CaptureFix
     assert table[-1].count(" | ") == table[-3].count(" | ") == len(CHAINS)
     assert table[2].startswith("| static | ") and len(table) == 3 + 1 + 3
     # Costs are measured: a second run would not have the same ones.
-    assert app.main([*arguments, "--resume"]) == 0
+    assert command.main([*arguments, "--resume"]) == 0
     assert json.loads((tmp_path / "report.json").read_text())["scenes"] == report["scenes"]
 
 
@@ -114,7 +119,7 @@ def test_a_stage_that_rejects_saves_runs_and_costs_recall(tmp_path: Path) -> Non
     # No look is ever so red.
     folder = color_bundle(tmp_path, replace(RED, reject_below=0.999, accept_from=1.0)).folder
     arguments = ["cascade", "--scenes", "static", "--split", "tune", "--quick", "--jobs", "1"]
-    assert app.main([*arguments, "--cascade", str(folder), "--out", str(tmp_path / "out")]) == 0
+    assert command.main([*arguments, "--cascade", str(folder), "--out", str(tmp_path / "out")]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     scene = report["scenes"]["static"]
     gate, cascade = scene["chains"]["gate"], scene["chains"]["gate_cascade"]

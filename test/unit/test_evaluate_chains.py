@@ -12,17 +12,25 @@ import yaml
 from box_cases import Box, boxes
 from evaluate_cases import HERE, NEAR, THERE, reference
 
-from edge_vision.core.cascade import Cascade, CascadeDecision
+from edge_vision.cascade.cascade import Cascade, CascadeDecision
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.core.gate import NO_REGIONS, GateConfig
-from edge_vision.evaluate.chains import ECONOMY, Chain
-from edge_vision.evaluate.events import track_ids
-from edge_vision.evaluate.identity import id_switches
-from edge_vision.evaluate.rivals import CameraFollower
-from edge_vision.evaluate.savings import RIVALS, at_cost, best_at_cost, checks, group_of, rival_at_recall
-from edge_vision.evaluate.simulate import with_line, with_tracker
-from edge_vision.nodes.gate_spec import GATE
+from edge_vision.core.geometry.boxes import NO_REGIONS
+from edge_vision.evaluate.baselines import CameraFollower
+from edge_vision.evaluate.chains.chain import ECONOMY, Chain
+from edge_vision.evaluate.chains.id_switches import id_switches
+from edge_vision.evaluate.chains.savings import (
+    RIVALS,
+    at_cost,
+    best_at_cost,
+    checks,
+    group_of,
+    rival_at_recall,
+)
+from edge_vision.evaluate.chains.simulate import with_line, with_tracker
+from edge_vision.evaluate.reference.events import track_ids
+from edge_vision.gate.frame_gate import GateConfig
+from edge_vision.nodes.interface.gate import GATE
 
 PERIOD_NS = 33_333_333
 HALF: Box = (120.0, 100.0, 160.0, 200.0)

@@ -9,8 +9,8 @@ import pytest
 from box_cases import Box, boxes
 from evaluate_cases import HERE, NEAR, PERIOD_NS, THERE, reference
 
-from edge_vision.core.boxes import iou_matrix, tells_of, true_positives
-from edge_vision.evaluate.events import Entry, Event, clip_entries, clustered, constructed_entries
+from edge_vision.core.geometry.boxes import iou_matrix, tells_of, true_positives
+from edge_vision.evaluate.chains.simulate import Published, with_tracker, without_tracker
 from edge_vision.evaluate.metrics import (
     Cost,
     Delay,
@@ -20,7 +20,7 @@ from edge_vision.evaluate.metrics import (
     worst_gap_moving_ms,
     worst_gap_ms,
 )
-from edge_vision.evaluate.simulate import Published, with_tracker, without_tracker
+from edge_vision.evaluate.reference.events import Entry, Event, clip_entries, clustered, constructed_entries
 
 
 def test_iou_of_boxes_computed_by_hand() -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from evaluate_cases import needs_clips
 
-from edge_vision.evaluate import actors, camera, compose, light
-from edge_vision.evaluate.cutouts import Sprite, cutout
+from edge_vision.evaluate.conditions import HOLDOUT_ONLY, MAIN, Condition, by_name, conditions
 from edge_vision.evaluate.errors import EvaluateError
-from edge_vision.evaluate.scenes import HOLDOUT_ONLY, MAIN, Condition, by_name, conditions
-from edge_vision.evaluate.sequence import Sequence, Shot
+from edge_vision.evaluate.sequences import actors, camera, compose, light
+from edge_vision.evaluate.sequences.cutouts import Sprite, cutout
+from edge_vision.evaluate.sequences.sequence import Sequence, Shot
 
 WANTED = {
     "static", "long_quiet", "pan_tilt", "drive_zoom", "parallax_1_5", "parallax_3", "light_steps",

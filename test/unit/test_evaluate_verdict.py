@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_vision.core.gate import GateConfig
-from edge_vision.evaluate.report import COLUMNS, headline, table_line
-from edge_vision.evaluate.rivals import (
+from edge_vision.evaluate.baselines import (
     AVERAGE_VARIANTS,
     INTERVALS,
     MOG2_AREAS,
@@ -18,7 +16,9 @@ from edge_vision.evaluate.rivals import (
     bounded,
     every,
 )
-from edge_vision.evaluate.verdict import FAMILIES, at_calls, best_rival, family_curve, verdict
+from edge_vision.evaluate.gate.report import COLUMNS, headline, table_line
+from edge_vision.evaluate.gate.verdict import FAMILIES, at_calls, best_rival, family_curve, verdict
+from edge_vision.gate.frame_gate import GateConfig
 
 MS = 1_000_000
 CONFIG = GateConfig(max_blind_ms=500.0, max_blind_moving_ms=200.0)

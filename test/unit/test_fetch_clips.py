@@ -22,15 +22,15 @@ import fetch_data  # noqa: E402
 from bootstrap import apt, archives  # noqa: E402
 from bootstrap.clips import EVALUATION_CLIPS, TORCHVISION, VIDEOS, Source, Video  # noqa: E402
 from bootstrap.places import SetupError  # noqa: E402
-from edge_vision.evaluate import real_clips  # noqa: E402
+from edge_vision.evaluate.reference import clips as reference_clips  # noqa: E402
 
 CONTENT = b"frames of a clip"
 
 
 def test_every_clip_has_a_whole_recipe_and_a_row_in_the_evaluation_and_the_document() -> None:
     known = [*VIDEOS.values(), *EVALUATION_CLIPS.values()]
-    assert {video.file for video in known} == set(real_clips.CLIPS)
-    assert len({video.sha256 for video in known}) == len(known) == len(real_clips.CLIPS)
+    assert {video.file for video in known} == set(reference_clips.CLIPS)
+    assert len({video.sha256 for video in known}) == len(known) == len(reference_clips.CLIPS)
     table = (REPO / "docs" / "clips.md").read_text()
     for name, video in {**VIDEOS, **EVALUATION_CLIPS}.items():
         assert Path(video.file).stem == name

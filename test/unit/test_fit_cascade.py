@@ -10,14 +10,14 @@ from model_cases import EFFICIENTNET, SSD, bundle_or_skip, clip_or_skip, thinned
 
 from edge_vision.backends import BackendRequest, open_session
 from edge_vision.bundles.store import load_bundle
-from edge_vision.core.classifier import Classifier
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.evaluate.app import main
+from edge_vision.detect.classifier import Classifier
+from edge_vision.evaluate.command import main
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.fit import samples, splits, threshold
 from edge_vision.evaluate.fit.head import fit_head
-from edge_vision.evaluate.reference import Reference
+from edge_vision.evaluate.reference.detector import Reference
 
 # The threshold.
 

@@ -15,8 +15,8 @@ from model_cases import video_frame
 from motion_cases import picture, pose
 
 from edge_vision.core.frame import Frame
-from edge_vision.core.gate import FrameGate, GateConfig
-from edge_vision.core.gate_policy import PASSES, SKIPS
+from edge_vision.gate.frame_gate import FrameGate, GateConfig
+from edge_vision.gate.policy import PASSES, SKIPS
 
 MS = 1_000_000
 PERIOD_MS = 1000 / 30

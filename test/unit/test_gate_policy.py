@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_vision.core.gate_policy import PASSES, SKIPS, GateConfig, GatePolicy
-from edge_vision.core.motion import CELLS, UNKNOWN, Motion
+from edge_vision.gate.motion.estimator import CELLS, UNKNOWN, Motion
+from edge_vision.gate.policy import PASSES, SKIPS, GateConfig, GatePolicy
 
 MS = 1_000_000
 PERIOD_MS = 33

@@ -9,9 +9,9 @@ import pytest
 from test_nms import naive
 
 from edge_vision.backends.base import TensorSpec
-from edge_vision.core.heads import HEADS, make_head
-from edge_vision.core.heads.ssd import ssd_mobilenet_v2_anchors
-from edge_vision.core.specs import HeadSpec, InputSpec, Thresholds
+from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
+from edge_vision.detect.heads import HEADS, make_head
+from edge_vision.detect.heads.ssd import ssd_mobilenet_v2_anchors
 from edge_vision.errors import HeadError
 
 INPUT = InputSpec("images", 300, 300)

@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_vision.backends.base import TensorSpec
-from edge_vision.core.heads import make_head
-from edge_vision.core.specs import HeadSpec, Thresholds
+from edge_vision.core.model_spec import HeadSpec, Thresholds
+from edge_vision.detect.heads import make_head
 from edge_vision.errors import HeadError
 
 

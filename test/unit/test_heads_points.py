@@ -23,8 +23,8 @@ from head_cases import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_vision.core.heads import make_head
-from edge_vision.core.specs import HeadSpec, InputSpec, Thresholds
+from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
+from edge_vision.detect.heads import make_head
 from edge_vision.errors import HeadError
 
 COPY = Known((44.0, 70.0, 149.0, 310.0), 0.61, 2)

@@ -28,8 +28,8 @@ from hypothesis import strategies as st
 from model_cases import save_graph
 from onnx import helper, numpy_helper
 
-from edge_vision.core.heads import make_head
-from edge_vision.core.specs import HeadSpec, InputSpec, Thresholds
+from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
+from edge_vision.detect.heads import make_head
 from edge_vision.errors import HeadError
 
 STRIDES = (8, 16, 32)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_vision.core.health import LatencyWindow, Monotonic, RateMeter
-from edge_vision.core.resources import ProcessMeter
+from edge_vision.core.latency import ElapsedClock, LatencyWindow, RateMeter
+from edge_vision.diagnostics.process_usage import ProcessMeter
 
 
 def test_nothing_measured_is_none_and_not_zero():
@@ -78,12 +78,12 @@ def test_a_rate_is_read_anew_each_time():
     ],
 )
 def test_stamps(stamps, verdicts):
-    check = Monotonic()
+    check = ElapsedClock()
     assert [check.check(stamp) for stamp in stamps] == verdicts
 
 
 def test_stamps_after_a_reset():
-    check = Monotonic()
+    check = ElapsedClock()
     check.check(9)
     check.reset()
     assert check.check(3) == ""
@@ -91,7 +91,7 @@ def test_stamps_after_a_reset():
 
 @given(st.lists(st.integers(-3, 10**10), max_size=30))
 def test_what_is_let_through_grows_within_each_time_line(stamps):
-    check, last = Monotonic(), None
+    check, last = ElapsedClock(), None
     for stamp in stamps:
         verdict = check.check(stamp)
         if verdict == "":

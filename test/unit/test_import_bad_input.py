@@ -15,8 +15,8 @@ from import_cases import ULTRALYTICS, constants, run_import, save, small_yolov8
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_vision.bundles import load_bundle
-from edge_vision.bundles.importer.run import read_picture
 from edge_vision.errors import BundleError
+from edge_vision.importer.run import read_picture
 
 
 def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], file: Path, *arguments: object) -> str:

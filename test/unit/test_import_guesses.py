@@ -20,9 +20,9 @@ from test_heads_decoded import rtdetr_export
 from edge_vision.backends import open_session
 from edge_vision.backends.base import TensorSpec
 from edge_vision.bundles import load_bundle
-from edge_vision.bundles.importer.outputs import Evidence, recognise
-from edge_vision.core.detector import Detector
 from edge_vision.core.frame import Frame
+from edge_vision.detect.detector import Detector
+from edge_vision.importer.outputs import HeadEvidence, recognise
 
 RNG = np.random.default_rng(5)
 
@@ -166,7 +166,7 @@ def test_most_families_are_known_without_a_run(family: str) -> None:
     """Where no backend reads the format, shapes and names alone are there. NanoDet is then not told apart."""
     outputs, (head, _, _, _) = FAMILIES[family]
     specs = tuple(onnx_spec(name, value) for name, value in outputs.items())
-    guess = recognise(Evidence("onnx", 640, 640, specs))
+    guess = recognise(HeadEvidence("onnx", 640, 640, specs))
     expected = "yolox" if head == "nanodet" else head
     assert guess is not None and guess.spec.type == expected
 
@@ -185,7 +185,7 @@ def test_tflite_detection_is_known_by_its_converters_names(names) -> None:
     shapes = ((1, 10, 4), (1, 10), (1, 10), (1,))
     specs = tuple(TensorSpec(name, shape, "float32") for name, shape in zip(names, shapes, strict=True))
     for order in (specs, specs[::-1]):
-        guess = recognise(Evidence("tflite", 300, 300, order))
+        guess = recognise(HeadEvidence("tflite", 300, 300, order))
         assert guess is not None and guess.spec.type == "tflite_detection"
         assert guess.spec.outputs == dict(zip(("boxes", "classes", "scores", "count"), names, strict=True))
 

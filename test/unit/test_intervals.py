@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_vision.core.intervals import (
+from edge_vision.core.confidence_intervals import (
     at_least_probability,
     clopper_pearson_interval,
     clopper_pearson_lower,

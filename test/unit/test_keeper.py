@@ -10,16 +10,16 @@ from types import SimpleNamespace
 import pytest
 from model_cases import SSD, bundle_or_skip, video_frame
 
-from edge_vision.backends import BACKENDS, BackendRequest, keeper
+from edge_vision.backends import BACKENDS, BackendRequest, model_manager
 from edge_vision.backends.fake import FakeBackend, Fault, FaultySession
-from edge_vision.backends.keeper import ModelKeeper, ModelWish, load_model
-from edge_vision.core import slot
-from edge_vision.core.detector import Detector
+from edge_vision.backends.model_manager import ModelManager, ModelRequest, load_model
+from edge_vision.core.concurrency import lease
+from edge_vision.detect.detector import Detector
 from edge_vision.errors import BackendError, BundleError, HeadError
 
 ONE_THREAD = BackendRequest(threads=1)
-FAKE = ModelWish(SSD, "fake", ONE_THREAD)
-ALONE = ModelWish(SSD, "fake", ONE_THREAD, strict=True)
+FAKE = ModelRequest(SSD, "fake", ONE_THREAD)
+ALONE = ModelRequest(SSD, "fake", ONE_THREAD, strict=True)
 
 
 def make(bundle, session):
@@ -33,7 +33,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.told, self.served = [], []
-        self.keeper = ModelKeeper(make, lambda *line: self.told.append(line), self.served.append)
+        self.keeper = ModelManager(make, lambda *line: self.told.append(line), self.served.append)
 
     def events(self, name: str) -> list[str]:
         return [text for _, event, text in self.told if event == name]
@@ -73,7 +73,7 @@ def test_what_fails_is_replaced_by_the_next_best(desk):
 
 
 def test_it_goes_back_to_what_was_asked_for_when_that_works_again(desk, monkeypatch):
-    monkeypatch.setattr(keeper, "FIRST_RETRY_S", 0.05)
+    monkeypatch.setattr(model_manager, "FIRST_RETRY_S", 0.05)
     desk.keeper.start(FAKE)
     desk.keeper.failed(desk.keeper.model, "lost")
     assert desk.backend == "onnxruntime"
@@ -91,7 +91,7 @@ def test_it_goes_back_to_what_was_asked_for_when_that_works_again(desk, monkeypa
 def test_attempts_come_less_and_less_often(desk, monkeypatch):
     desk.keeper.start(FAKE)
     desk.keeper.failed(desk.keeper.model, "lost")
-    assert desk.keeper._backoff_s == keeper.FIRST_RETRY_S
+    assert desk.keeper._backoff_s == model_manager.FIRST_RETRY_S
     waits = []
     monkeypatch.setattr(FakeBackend, "standing", Fault(error="still lost"))
     for _ in range(9):
@@ -116,8 +116,8 @@ def test_where_nothing_works_it_says_so_and_does_not_try_at_each_frame(desk, mon
     desk.keeper.start(ALONE)
     monkeypatch.setattr(FakeBackend, "standing", Fault(error="dead"))
     loads = []
-    real = keeper.load_model
-    monkeypatch.setattr(keeper, "load_model", lambda *a, **k: loads.append(1) or real(*a, **k))
+    real = model_manager.load_model
+    monkeypatch.setattr(model_manager, "load_model", lambda *a, **k: loads.append(1) or real(*a, **k))
     assert desk.keeper.use("frame") and desk.keeper.give_up(0.0) == "frame"
     with pytest.raises(BackendError, match="no backend works: dead"):
         desk.keeper.use("frame")
@@ -149,9 +149,9 @@ def test_who_came_back_late_is_given_more_time(desk, monkeypatch):
     """A machine that is too busy is no dead accelerator."""
     now_s = 1000.0
     clock = SimpleNamespace(monotonic=lambda: now_s)
-    for module in (keeper, slot):
+    for module in (model_manager, lease):
         monkeypatch.setattr(module, "running_s", clock.monotonic)
-    monkeypatch.setattr(keeper, "time", clock)
+    monkeypatch.setattr(model_manager, "time", clock)
     late = desk.keeper.start(FAKE)
     desk.keeper.use("frame")
     now_s += 2.0
@@ -169,7 +169,7 @@ def test_who_came_back_late_is_given_more_time(desk, monkeypatch):
 
 def test_another_model_is_loaded_aside_and_then_serves(desk):
     first = desk.keeper.start(FAKE)
-    wish = ModelWish(SSD, "onnxruntime", ONE_THREAD)
+    wish = ModelRequest(SSD, "onnxruntime", ONE_THREAD)
     in_use = desk.keeper.use("frame")
     desk.keeper.change(wish)
     desk.wait(lambda: desk.backend == "onnxruntime", "the swap")
@@ -182,10 +182,10 @@ def test_another_model_is_loaded_aside_and_then_serves(desk):
 @pytest.mark.parametrize(
     "wish",
     [
-        ModelWish("no_such_model"),
-        ModelWish(SSD, "tensorflow"),
-        ModelWish(SSD, "onnxruntime", BackendRequest(device="npu"), strict=True),
-        ModelWish("efficientnet_lite0_imagenet"),
+        ModelRequest("no_such_model"),
+        ModelRequest(SSD, "tensorflow"),
+        ModelRequest(SSD, "onnxruntime", BackendRequest(device="npu"), strict=True),
+        ModelRequest("efficientnet_lite0_imagenet"),
     ],
     ids=["missing", "unknown backend", "no such device", "another task"],
 )
@@ -198,13 +198,13 @@ def test_what_cannot_serve_is_refused_and_the_old_one_goes_on(desk, wish):
     assert desk.events("model_refused")[0].endswith("goes on")
     desk.keeper.change(FAKE)
     assert desk.keeper.swap_error == "", "what serves is asked for"
-    desk.keeper.change(ModelWish(SSD, "onnxruntime", ONE_THREAD))
+    desk.keeper.change(ModelRequest(SSD, "onnxruntime", ONE_THREAD))
     desk.wait(lambda: desk.backend == "onnxruntime", "a good one")
     assert desk.keeper.swap_error == ""
 
 
 def test_a_backend_that_computes_nonsense_is_refused(desk, monkeypatch):
-    desk.keeper.start(ModelWish(SSD, "onnxruntime", ONE_THREAD))
+    desk.keeper.start(ModelRequest(SSD, "onnxruntime", ONE_THREAD))
     monkeypatch.setattr(FakeBackend, "standing", Fault(nan=True))
     desk.keeper.change(FAKE)
     desk.wait(lambda: desk.keeper.refused, "the refusal")
@@ -215,9 +215,9 @@ def test_a_backend_that_disagrees_is_refused(desk, monkeypatch):
     def disagrees(bundle, name, request):
         raise BackendError(f"{name} computes something else: 1.6 dB")
 
-    monkeypatch.setattr(keeper, "check_agreement", disagrees)
-    desk.keeper.start(ModelWish(SSD, "onnxruntime", ONE_THREAD))
-    desk.keeper.change(ModelWish(SSD, "fake", ONE_THREAD, strict=True))
+    monkeypatch.setattr(model_manager, "check_agreement", disagrees)
+    desk.keeper.start(ModelRequest(SSD, "onnxruntime", ONE_THREAD))
+    desk.keeper.change(ModelRequest(SSD, "fake", ONE_THREAD, strict=True))
     desk.wait(lambda: desk.keeper.refused, "the refusal")
     assert "1.6 dB" in desk.keeper.swap_error
 
@@ -225,7 +225,7 @@ def test_a_backend_that_disagrees_is_refused(desk, monkeypatch):
 def test_the_last_of_several_wishes_counts(desk):
     desk.keeper.start(FAKE)
     for threads in (1, 2, 1, 2):
-        desk.keeper.change(ModelWish(SSD, "onnxruntime", BackendRequest(threads=threads)))
+        desk.keeper.change(ModelRequest(SSD, "onnxruntime", BackendRequest(threads=threads)))
     desk.wait(lambda: not desk.keeper.status_values()["swap.loading"], "the last one")
     assert desk.keeper.model.report.actual.threads == 2
 
@@ -233,7 +233,7 @@ def test_the_last_of_several_wishes_counts(desk):
 def test_a_model_that_fails_during_a_swap_ends_with_the_new_one(desk):
     """Both threads load: what is wished last must serve in the end."""
     desk.keeper.start(FAKE)
-    wish = ModelWish(SSD, "onnxruntime", BackendRequest(threads=2))
+    wish = ModelRequest(SSD, "onnxruntime", BackendRequest(threads=2))
     model = desk.keeper.model
     desk.keeper.change(wish)
     desk.keeper.failed(model, "lost")
@@ -245,7 +245,7 @@ def test_a_model_that_fails_during_a_swap_ends_with_the_new_one(desk):
 def test_stop_closes_what_serves_and_what_is_still_being_loaded(desk, monkeypatch):
     first = desk.keeper.start(FAKE)
     inside, go, made = threading.Event(), threading.Event(), []
-    real = keeper.load_model
+    real = model_manager.load_model
 
     def slowly(*args, **kwargs):
         inside.set()
@@ -253,8 +253,8 @@ def test_stop_closes_what_serves_and_what_is_still_being_loaded(desk, monkeypatc
         made.append(real(*args, **kwargs))
         return made[-1]
 
-    monkeypatch.setattr(keeper, "load_model", slowly)
-    desk.keeper.change(ModelWish(SSD, "fake", BackendRequest(threads=2)))
+    monkeypatch.setattr(model_manager, "load_model", slowly)
+    desk.keeper.change(ModelRequest(SSD, "fake", BackendRequest(threads=2)))
     assert inside.wait(30)
     desk.keeper.stop()
     assert first.session.closed and desk.keeper.model is None
@@ -276,8 +276,8 @@ def test_a_backend_that_loads_but_cannot_run_is_passed_over(desk, monkeypatch):
 
 def test_a_head_that_does_not_fit_closes_the_session(desk, monkeypatch, tmp_path):
     opened = []
-    real = keeper.open_session
-    monkeypatch.setattr(keeper, "open_session", lambda *a: opened.append(real(*a)) or opened[-1])
+    real = model_manager.open_session
+    monkeypatch.setattr(model_manager, "open_session", lambda *a: opened.append(real(*a)) or opened[-1])
 
     def unfit(bundle, session):
         raise HeadError("expected [1, 4, n]")
@@ -290,14 +290,14 @@ def test_a_head_that_does_not_fit_closes_the_session(desk, monkeypatch, tmp_path
 def test_a_bundle_that_was_changed_while_it_served_is_not_loaded_anew(monkeypatch, tmp_path, desk):
     folder = tmp_path / "mine"
     shutil.copytree(bundle_or_skip(SSD).folder, folder)
-    model = desk.keeper.start(ModelWish(str(folder), "fake", ONE_THREAD))
+    model = desk.keeper.start(ModelRequest(str(folder), "fake", ONE_THREAD))
     graph = folder / "model.onnx"
     graph.write_bytes(graph.read_bytes()[:-1])
     with pytest.raises(BackendError, match=r"no backend works: .*sha256"):
         desk.keeper.failed(model, "lost")
     assert desk.keeper.model is model
     with pytest.raises(BundleError):
-        load_model(ModelWish(str(folder)), make)
+        load_model(ModelRequest(str(folder)), make)
 
 
 def test_the_next_best_finds_the_same(desk):
@@ -348,7 +348,7 @@ def test_a_first_run_that_hangs_is_left_and_the_next_best_serves(desk, monkeypat
     # Those of other tests may be closed now, too.
     monkeypatch.setattr(FaultySession, "close", lambda session: closed.append(session))
     # Long enough for the next best on a busy machine.
-    monkeypatch.setattr(keeper, "WARM_UP_LIMIT_S", 3.0)
+    monkeypatch.setattr(model_manager, "WARM_UP_LIMIT_S", 3.0)
     desk.keeper.start(FAKE)
     assert desk.backend == "onnxruntime" and hung[0] not in closed, "a session in use is not closed"
     assert "the first run hangs, no end after 3 s" in desk.keeper.model.report.fallback_reason

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_vision.core.log_lines import JsonLines, LineBudget
+from edge_vision.core.log_output import JsonLog, LogRateLimit
 
 
 def test_an_hour_of_flapping_fits_on_a_screen_and_nothing_is_uncounted() -> None:
-    budget = LineBudget()
+    budget = LogRateLimit()
     told = [budget.admit("gate_mode", n * 0.1) for n in range(36_000)]
     lines = [held for held in told if held is not None]
     assert lines[:5] == [0] * 5 and 5 < len(lines) <= 11
@@ -23,12 +23,12 @@ def test_an_hour_of_flapping_fits_on_a_screen_and_nothing_is_uncounted() -> None
 
 
 def test_what_is_rare_is_never_held_back() -> None:
-    budget = LineBudget()
+    budget = LogRateLimit()
     assert [budget.admit("limit", n * 600.0) for n in range(50)] == [0] * 50
 
 
 def test_kinds_do_not_take_from_each_other() -> None:
-    budget = LineBudget(burst=1)
+    budget = LogRateLimit(burst=1)
     assert budget.admit("a", 0.0) == 0 and budget.admit("a", 1.0) is None
     assert budget.admit("b", 1.0) == 0
 
@@ -39,7 +39,7 @@ def read(path: Path) -> list[dict[str, object]]:
 
 def test_one_object_per_line_with_its_time(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    lines = JsonLines(str(path))
+    lines = JsonLog(str(path))
     lines.write(1_700_000_000_123_456_789, {"text": 'two\nlines, "quotes", größe \ud800', "n": 1})
     lines.write(1_700_000_001_000_000_000, {"path": Path("/x"), "none": None})
     first, second = read(path)
@@ -51,9 +51,7 @@ def test_one_object_per_line_with_its_time(tmp_path: Path) -> None:
 def test_neither_secrets_nor_control_characters_are_written(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     uri = "rtsp://user:secret@camera/1?token=secret"
-    JsonLines(str(path)).write(
-        0, {"text": f"lost {uri}", "more": [{"uri": uri}], "bad": "\x1b\x7f\x9b\u202e"}
-    )
+    JsonLog(str(path)).write(0, {"text": f"lost {uri}", "more": [{"uri": uri}], "bad": "\x1b\x7f\x9b\u202e"})
     text = path.read_text("utf-8")
     assert "secret" not in text and text.rstrip("\n").isprintable()
     (line,) = read(path)
@@ -62,7 +60,7 @@ def test_neither_secrets_nor_control_characters_are_written(tmp_path: Path) -> N
 
 def test_a_file_that_is_rotated_away_is_made_anew(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    lines = JsonLines(str(path))
+    lines = JsonLog(str(path))
     lines.write(0, {"n": 1})
     path.rename(tmp_path / "log.jsonl.1")
     lines.write(0, {"n": 2})
@@ -72,7 +70,7 @@ def test_a_file_that_is_rotated_away_is_made_anew(tmp_path: Path) -> None:
 def test_writers_of_several_processes_do_not_mix_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     code = (
-        "import sys\nfrom edge_vision.core.log_lines import JsonLines\n"
+        "import sys\nfrom edge_vision.core.log_output import JsonLines\n"
         "lines = JsonLines(sys.argv[1])\n"
         "for n in range(200): lines.write(n, {'who': sys.argv[2], 'n': n, 'long': 'x' * 2000})\n"
     )
@@ -83,15 +81,15 @@ def test_writers_of_several_processes_do_not_mix_their_lines(tmp_path: Path) -> 
 
 
 def test_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
-    JsonLines("stdout").write(0, {"n": 1})
+    JsonLog("stdout").write(0, {"n": 1})
     assert json.loads(capfd.readouterr().out) == {"time": "1970-01-01T00:00:00.000000Z", "n": 1}
 
 
 def test_a_place_that_cannot_be_written_to_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
-        JsonLines(str(tmp_path / "no" / "log"))
+        JsonLog(str(tmp_path / "no" / "log"))
     with pytest.raises(OSError, match="Is a directory"):
-        JsonLines(str(tmp_path))
+        JsonLog(str(tmp_path))
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="No such device"):  # Nobody reads it: to wait would hang the node.
-        JsonLines(str(tmp_path / "pipe"))
+        JsonLog(str(tmp_path / "pipe"))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_vision.core.looks import MIN_SIDE_PX, RoundRobin, covered, inside, looks_at, side_px, tiles
+from edge_vision.cascade.tiling import MIN_SIDE_PX, RoundRobin, covered, inside, looks_at, side_px, tiles
 
 SIZES = st.tuples(st.integers(20, 400), st.integers(20, 300))
 NUMBERS = st.floats(-100, 500, width=32)

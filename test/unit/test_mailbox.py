@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from edge_vision.core.mailbox import Mailbox, MailboxClosed
+from edge_vision.core.concurrency.mailbox import Mailbox, MailboxClosed
 
 
 def test_the_newest_wins_and_the_older_comes_back():

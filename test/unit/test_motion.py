@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from motion_cases import background, luma, luma_motion, picture, pose
 
-from edge_vision.core.comparison import MotionConfig
-from edge_vision.core.ego_motion import largest_shift_px
-from edge_vision.core.motion import CELLS, Motion, MotionEstimator
+from edge_vision.gate.motion.comparison import MotionConfig
+from edge_vision.gate.motion.ego_motion import largest_shift_px
+from edge_vision.gate.motion.estimator import CELLS, Motion, MotionEstimator
 
 CONFIG = MotionConfig()
 SHAPE = (180, 320)

@@ -7,8 +7,8 @@ import pytest
 from optimize_cases import row
 
 from edge_vision.optimize.agreement import of_scores
-from edge_vision.optimize.choose import decide
 from edge_vision.optimize.measure import median_band, saturation_db
+from edge_vision.optimize.pareto import decide
 from edge_vision.optimize.settings import Settings
 
 

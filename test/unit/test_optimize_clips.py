@@ -11,9 +11,9 @@ import pytest
 from model_cases import clip_or_skip
 from optimize_cases import pictures
 
-from edge_vision.core.capture import SourceError
 from edge_vision.optimize.clips import check_apart, clips_of, read_clip, store, stored, tiles
 from edge_vision.optimize.errors import OptimizeError
+from edge_vision.source.capture import SourceError
 
 
 def video(path: Path, frames: list[np.ndarray]) -> Path:

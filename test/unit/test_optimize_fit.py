@@ -11,13 +11,13 @@ from model_cases import EFFICIENTNET, bundle_or_skip, save_graph, video_frame
 from onnx import helper, numpy_helper
 from optimize_cases import SIDE_PX, tiny_graph
 
-from edge_vision.core.parity import sqnr_db
+from edge_vision.backends.parity import sqnr_db
 from edge_vision.core.preprocess import Preprocessor
-from edge_vision.optimize import fit, quantize
-from edge_vision.optimize.layer_inputs import inputs_of, multiplications, weights_of
-from edge_vision.optimize.recipes import Recipe
+from edge_vision.optimize.quantization import gptq, graph_session, ptq
+from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
+from edge_vision.optimize.quantization.layer_inputs import inputs_of, multiplications, weights_of
 
-RECIPE = Recipe("int8", "u8", "s8", True, False, "")
+RECIPE = Int8Recipe("int8", "u8", "s8", True, False, "")
 
 
 def loss(rows: np.ndarray, ints: np.ndarray, second: np.ndarray) -> float:
@@ -29,7 +29,7 @@ def loss(rows: np.ndarray, ints: np.ndarray, second: np.ndarray) -> float:
 def test_inputs_that_have_nothing_to_do_with_each_other_round_to_nearest() -> None:
     rows = np.random.default_rng(0).normal(0, 40, (3, 5, 9))
     second = np.broadcast_to(np.eye(9), (3, 9, 9))
-    assert np.array_equal(fit.rounded(rows, second, 127), np.clip(np.rint(rows), -127, 127))
+    assert np.array_equal(gptq.rounded(rows, second, 127), np.clip(np.rint(rows), -127, 127))
 
 
 @pytest.mark.parametrize(("groups", "k"), [(16, 9), (1, 300)], ids=["depthwise", "wide, in blocks"])
@@ -41,14 +41,14 @@ def test_inputs_that_go_together_take_over_each_others_errors(groups: int, k: in
     )
     second = np.matmul(inputs.transpose(0, 2, 1), inputs) / 2000
     rows = rng.uniform(-largest, largest, (groups, 8, k))
-    ints = fit.rounded(rows, second, largest)
+    ints = gptq.rounded(rows, second, largest)
     assert np.array_equal(ints, np.rint(ints)) and np.abs(ints).max() <= largest
     assert loss(rows, ints, second) < 0.3 * loss(rows, np.rint(rows), second)
 
 
 def test_inputs_that_never_change_do_no_harm() -> None:
     rows = np.random.default_rng(2).normal(0, 40, (2, 3, 9))
-    assert np.array_equal(fit.rounded(rows, np.zeros((2, 9, 9)), 127), np.rint(rows))
+    assert np.array_equal(gptq.rounded(rows, np.zeros((2, 9, 9)), 127), np.rint(rows))
 
 
 def test_layers_are_rows_of_weights_times_samples_of_their_inputs(tmp_path: Path) -> None:
@@ -59,30 +59,30 @@ def test_layers_are_rows_of_weights_times_samples_of_their_inputs(tmp_path: Path
     assert set(layers) == {"first", "last"} and layers["last"].rows.shape == (4, 8)
     model.graph.output.append(helper.make_empty_tensor_value_info("map"))
     image = np.random.default_rng(3).normal(0, 1, (1, 3, SIDE_PX, SIDE_PX)).astype(np.float32)
-    wanted = quantize.session(model).run(["map"], {"images": image})[0]
+    wanted = graph_session.session(model).run(["map"], {"images": image})[0]
     samples = inputs_of(image, layers["first"], np.random.default_rng(0), 10**6)
     made = (layers["first"].rows @ samples[0].T).reshape(wanted.shape)
     assert np.allclose(made, wanted, atol=1e-4)
     assert inputs_of(image, layers["first"], np.random.default_rng(0), 50).shape == (1, 50, 27)
-    counts = multiplications(model, quantize.LAYER_OPS)
+    counts = multiplications(model, ptq.LAYER_OPS)
     assert counts == {"first": 27 * 8 * 32 * 32, "last": 8 * 4}
 
 
 def fitted(model: onnx.ModelProto, tensors: list[np.ndarray], only: int = 0) -> tuple:
     """The model in int8, rounded to nearest and fitted. only: the first layers, 0 = all."""
-    ranges = quantize.calibrate(model, tensors)
-    plain = quantize.quantized(model, ranges, RECIPE)
-    moments = fit.moments(model, tensors, ranges)
+    ranges = ptq.calibrate(model, tensors)
+    plain = ptq.quantized(model, ranges, RECIPE)
+    moments = gptq.moments(model, tensors, ranges)
     kept = {name: moments[name] for name in list(moments)[: only or None]}
-    fits = fit.fits(model, plain, kept, RECIPE.largest_weight)
-    return plain, quantize.quantized(model, ranges, RECIPE, fits=fits), fits
+    fits = gptq.fits(model, plain, kept, RECIPE.largest_weight)
+    return plain, ptq.quantized(model, ranges, RECIPE, fits=fits), fits
 
 
-@pytest.mark.parametrize("widest", [fit.WIDEST, 8], ids=["fitted", "too wide for that"])
+@pytest.mark.parametrize("widest", [gptq.WIDEST, 8], ids=["fitted", "too wide for that"])
 def test_the_bias_takes_what_is_left_as_a_mean(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, widest: int
 ) -> None:
-    monkeypatch.setattr(fit, "WIDEST", widest)
+    monkeypatch.setattr(gptq, "WIDEST", widest)
     rng = np.random.default_rng(4)
     weights = (
         numpy_helper.from_array(rng.normal(0, 1, (5, 32)).astype(np.float32), "matrix"),
@@ -96,7 +96,7 @@ def test_the_bias_takes_what_is_left_as_a_mean(
     plain, made, _ = fitted(model, tensors)
     outputs = [
         np.array([session.run(None, {"images": one})[0] for one in tensors])
-        for session in (quantize.session(one, exact=True) for one in (model, plain, made))
+        for session in (graph_session.session(one, exact=True) for one in (model, plain, made))
     ]
     before, after = (np.abs((one - outputs[0]).mean(0)).max() for one in outputs[1:])
     assert after < 0.3 * before
@@ -124,16 +124,16 @@ def test_products_without_a_bias_and_with_weights_the_other_way_round(tmp_path: 
 
 
 def test_fits_are_kept_for_the_next_graph(tmp_path: Path) -> None:
-    found = {"a/b": fit.Fit(np.ones((2, 3), np.int8), np.zeros(2, np.float32))}
-    fit.write_fits(found, tmp_path / "new" / "64x64.127.npz")
-    again = fit.read_fits(tmp_path / "new" / "64x64.127.npz")
+    found = {"a/b": gptq.Fit(np.ones((2, 3), np.int8), np.zeros(2, np.float32))}
+    gptq.write_fits(found, tmp_path / "new" / "64x64.127.npz")
+    again = gptq.read_fits(tmp_path / "new" / "64x64.127.npz")
     assert again is not None and np.array_equal(again["a/b"].ints, found["a/b"].ints)
-    assert fit.read_fits(tmp_path / "none.npz") is None
+    assert gptq.read_fits(tmp_path / "none.npz") is None
 
 
 def test_the_real_classifier_gains_what_its_first_depthwise_kernels_lost() -> None:
     bundle = bundle_or_skip(EFFICIENTNET)
-    model = quantize.folded(bundle.verify(bundle.manifest.graphs[0]))
+    model = graph_session.folded(bundle.verify(bundle.manifest.graphs[0]))
     preprocessor = Preprocessor(bundle.manifest.input)
 
     def of(clip: str, *frames: int) -> list[np.ndarray]:
@@ -141,7 +141,7 @@ def test_the_real_classifier_gains_what_its_first_depthwise_kernels_lost() -> No
 
     plain, made, _ = fitted(model, of("bikes.mp4", *range(10, 250, 30)), only=6)
     judged = of("vtest.avi", 50, 100, 200, 300) + of("carphone_pristine.mp4", 5, 50)
-    sessions = [quantize.session(one, exact=True) for one in (model, plain, made)]
+    sessions = [graph_session.session(one, exact=True) for one in (model, plain, made)]
     wanted, before, after = (
         np.concatenate([session.run(["logits"], {"images": one})[0] for one in judged])
         for session in sessions

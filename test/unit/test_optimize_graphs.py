@@ -12,14 +12,14 @@ from optimize_cases import SIDE_PX, tiny_graph, vit_graph
 
 from edge_vision.backends.base import BackendRequest
 from edge_vision.backends.onnxruntime import OnnxRuntimeBackend
-from edge_vision.core.parity import sqnr_db
+from edge_vision.backends.parity import sqnr_db
 from edge_vision.core.preprocess import Preprocessor
-from edge_vision.optimize import graph_edit, quantize
 from edge_vision.optimize.candidate import Candidate, Size, default_sizes
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.recipes import LIBRARY_DEFAULT, Recipe, cpu_flags, int8_recipe
-from edge_vision.optimize.rows import kept_layers
-from edge_vision.optimize.sensitivity import affordable, bisect
+from edge_vision.optimize.quantization import graph_edit, graph_session, ptq
+from edge_vision.optimize.quantization.int8_recipe import LIBRARY_DEFAULT, Int8Recipe, cpu_flags, int8_recipe
+from edge_vision.optimize.quantization.sensitivity import affordable, bisect
+from edge_vision.optimize.results import kept_layers
 
 NATIVE = Size(300, 300)
 
@@ -70,15 +70,15 @@ def tensors(bundle_name: str, clip: str = "bikes.mp4", frames: tuple[int, ...] =
 @pytest.fixture(scope="module")
 def folded():
     bundle = bundle_or_skip(SSD)
-    model = quantize.folded(bundle.verify(bundle.manifest.graphs[0]))
-    return model, quantize.calibrate(model, tensors(SSD))
+    model = graph_session.folded(bundle.verify(bundle.manifest.graphs[0]))
+    return model, ptq.calibrate(model, tensors(SSD))
 
 
 @pytest.mark.parametrize("reduce", [False, True])
 def test_what_was_asked_for_is_read_back_from_the_quantized_ssd(folded, reduce: bool) -> None:
     model, ranges = folded
-    made = quantize.quantized(model, ranges, Recipe("int8", "u8", "s8", True, reduce, ""))
-    found = quantize.effective(made)
+    made = ptq.quantized(model, ranges, Int8Recipe("int8", "u8", "s8", True, reduce, ""))
+    found = ptq.effective(made)
     assert found["layers"] == found["layers_quantized"] == found["layers_run_as_int8"] == 88
     assert found["reduce_range"] is reduce
     assert found["largest_weight"] <= (64 if reduce else 128)
@@ -89,11 +89,11 @@ def test_what_was_asked_for_is_read_back_from_the_quantized_ssd(folded, reduce: 
 def test_layers_that_are_kept_run_in_fp32_even_between_quantizers(folded, tmp_path: Path) -> None:
     """ONNX Runtime would quantize them again by itself, per tensor, and 9 dB would be lost."""
     model, ranges = folded
-    groups = quantize.layers(model)
+    groups = ptq.layers(model)
     lone = [name for name in groups if "expanded_conv/depthwise" in name]
     recipe = int8_recipe("onnxruntime", cpu_flags())
-    made = quantize.quantized(model, ranges, recipe, kept=[n for name in lone for n in groups[name]])
-    assert quantize.effective(made)["layers_run_as_int8"] == 87
+    made = ptq.quantized(model, ranges, recipe, kept=[n for name in lone for n in groups[name]])
+    assert ptq.effective(made)["layers_run_as_int8"] == 87
     file = tmp_path / "mixed.onnx"
     file.write_bytes(made.SerializeToString())
     session = OnnxRuntimeBackend().load(file, BackendRequest(threads=1))
@@ -101,7 +101,7 @@ def test_layers_that_are_kept_run_in_fp32_even_between_quantizers(folded, tmp_pa
     names = [output.name for output in session.outputs]
     exact, fp32 = (
         dict(zip(names, one.run(names, image), strict=True))
-        for one in (quantize.session(made, exact=True), quantize.session(model))
+        for one in (graph_session.session(made, exact=True), graph_session.session(model))
     )
     assert sqnr_db(fp32, exact) - sqnr_db(fp32, session.run(image)) < 1.0
 
@@ -109,35 +109,35 @@ def test_layers_that_are_kept_run_in_fp32_even_between_quantizers(folded, tmp_pa
 def test_the_default_of_the_library_is_worse_than_the_recipe(folded) -> None:
     model, ranges = folded
     bundle = bundle_or_skip(SSD)
-    naive = quantize.library_default(bundle.verify(bundle.manifest.graphs[0]), tensors(SSD))
-    ours = quantize.quantized(model, ranges, int8_recipe("onnxruntime", cpu_flags()))
+    naive = ptq.library_default(bundle.verify(bundle.manifest.graphs[0]), tensors(SSD))
+    ours = ptq.quantized(model, ranges, int8_recipe("onnxruntime", cpu_flags()))
     image = {"images": tensors(SSD, "vtest.avi", (100,))[0]}
     names = [output.name for output in model.graph.output]
     fp32, a, b = (
-        dict(zip(names, quantize.session(one, exact=True).run(names, image), strict=True))
+        dict(zip(names, graph_session.session(one, exact=True).run(names, image), strict=True))
         for one in (model, naive, ours)
     )
     assert sqnr_db(fp32, b) > sqnr_db(fp32, a) + 3.0
-    assert LIBRARY_DEFAULT.library_default and quantize.effective(naive)["weights_per_channel"] == 0
+    assert LIBRARY_DEFAULT.library_default and ptq.effective(naive)["weights_per_channel"] == 0
 
 
 def test_a_layer_takes_its_activation_along(tmp_path: Path) -> None:
     model = onnx.load(tiny_graph(tmp_path / "tiny.onnx"))
-    assert quantize.layers(model) == {"first": ("first", "active"), "last": ("last",)}
+    assert ptq.layers(model) == {"first": ("first", "active"), "last": ("last",)}
 
 
 def test_a_transformer_keeps_its_normalisations_and_attention_in_fp32(tmp_path: Path) -> None:
-    model = quantize.folded(vit_graph(tmp_path / "vit.onnx"))
+    model = graph_session.folded(vit_graph(tmp_path / "vit.onnx"))
     rng = np.random.default_rng(0)
     tensors = [rng.normal(0, 1, (1, 3, SIDE_PX, SIDE_PX)).astype(np.float32) for _ in range(12)]
-    ranges = quantize.calibrate(model, tensors)
-    made = quantize.quantized(model, ranges, int8_recipe("onnxruntime", cpu_flags()))
-    products = [node for node in model.graph.node if node.op_type in quantize.LAYER_OPS]
+    ranges = ptq.calibrate(model, tensors)
+    made = ptq.quantized(model, ranges, int8_recipe("onnxruntime", cpu_flags()))
+    products = [node for node in model.graph.node if node.op_type in ptq.LAYER_OPS]
     attention = [node for node in products if node.op_type == "MatMul"]
     # Of each block: q, k, v, two of attention, three after it. Besides: patches and head.
     assert len(attention) == 4 and len(products) == 2 * 8 + 2
-    assert set(quantize.layers(model)) == {node.name for node in products} - {n.name for n in attention}
-    found = quantize.effective(made)
+    assert set(ptq.layers(model)) == {node.name for node in products} - {n.name for n in attention}
+    found = ptq.effective(made)
     assert found["layers_quantized"] == 14 <= found["layers_run_as_int8"]
     dequantized = {n.output[0] for n in made.graph.node if n.op_type == "DequantizeLinear"}
     softmax = [node for node in made.graph.node if node.op_type == "Softmax"]
@@ -149,8 +149,8 @@ def test_the_ssd_takes_other_sizes_and_weights_stay() -> None:
     model = graph_edit.load_model(bundle.verify(bundle.manifest.graphs[0]))
     weights = len(model.graph.initializer)
     graph_edit.resize(model, "images", "nchw", Size(224, 224))
-    boxes, _ = quantize.session(model).run(None, {"images": np.zeros((1, 3, 224, 224), np.float32)})
-    from edge_vision.core.heads.ssd import ssd_mobilenet_v2_anchors
+    boxes, _ = graph_session.session(model).run(None, {"images": np.zeros((1, 3, 224, 224), np.float32)})
+    from edge_vision.detect.heads.ssd import ssd_mobilenet_v2_anchors
 
     assert boxes.shape == (1, len(ssd_mobilenet_v2_anchors(224, 224)), 4)
     assert len(model.graph.initializer) == weights
@@ -174,7 +174,7 @@ def test_half_precision_halves_the_file_and_keeps_the_answer() -> None:
     assert graph_edit.halve_weights(model) > 50
     assert len(model.SerializeToString()) < 0.55 * path.stat().st_size
     image = {"images": tensors(EFFICIENTNET)[0]}
-    halved, whole = (quantize.session(one).run(["logits"], image)[0] for one in (model, str(path)))
+    halved, whole = (graph_session.session(one).run(["logits"], image)[0] for one in (model, str(path)))
     assert halved.argmax() == whole.argmax()
     assert sqnr_db({"logits": whole}, {"logits": halved}) > 40.0
 
@@ -182,12 +182,12 @@ def test_half_precision_halves_the_file_and_keeps_the_answer() -> None:
 def test_a_graph_with_an_unknown_operator_is_told(tmp_path: Path) -> None:
     file = tiny_graph(tmp_path / "odd.onnx", op="Sparkle")
     with pytest.raises(OptimizeError, match=r"onnxruntime cannot load .*Sparkle"):
-        quantize.folded(file)
+        graph_session.folded(file)
 
 
 def test_nothing_to_calibrate_on_is_told(tmp_path: Path) -> None:
     with pytest.raises(OptimizeError, match="expected pictures to calibrate on, got none"):
-        quantize.calibrate(onnx.load(tiny_graph(tmp_path / "tiny.onnx")), [])
+        ptq.calibrate(onnx.load(tiny_graph(tmp_path / "tiny.onnx")), [])
 
 
 @pytest.mark.parametrize("needed", [0, 1, 2, 3, 5, 8, 21, 88])

@@ -15,9 +15,9 @@ import psutil
 import pytest
 from optimize_cases import pictures, tiny_bundle, tiny_graph
 
-from edge_vision.child_process import child_environment
+from edge_vision.core.child_process import child_environment
 from edge_vision.optimize.errors import DiskFull
-from edge_vision.optimize.jobs import Job, LocalEngine, Outcome, keep, kept_outcome
+from edge_vision.optimize.trial import LocalExecutor, Trial, TrialOutcome, keep, kept_outcome
 
 
 @pytest.fixture
@@ -28,11 +28,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_an_error_that_nobody_foresaw_is_a_crash_with_its_last_line(folder: Path) -> None:
-    outcome = LocalEngine().run(Job("graph", "x", {}), folder, 60)
+    outcome = LocalExecutor().run(Trial("graph", "x", {}), folder, 60)
     assert outcome.status == "crashed" and "KeyError" in outcome.reason
 
 
-def _graph_job(folder: Path, **others: Any) -> Job:
+def _graph_job(folder: Path, **others: Any) -> Trial:
     if not (folder / "source").exists():
         tiny_bundle(folder / "source", tiny_graph(folder / "tiny.onnx"))
         pictures(folder / "calibration", 8)
@@ -46,11 +46,11 @@ def _graph_job(folder: Path, **others: Any) -> Job:
         "calibration": "calibration",
         "ranges": "ranges/r.json",
     }
-    return Job("graph", "graph-made", {**args, **others})
+    return Trial("graph", "graph-made", {**args, **others})
 
 
 def test_a_real_job_is_done_and_its_answer_kept(folder: Path) -> None:
-    engine, told = LocalEngine(), _graph_job(folder)
+    engine, told = LocalExecutor(), _graph_job(folder)
     outcome = engine.run(told, folder, 120)
     assert outcome.status == "done", outcome
     assert outcome.result["bytes"] == (folder / "graphs/made/model.onnx").stat().st_size
@@ -62,11 +62,11 @@ def test_a_real_job_is_done_and_its_answer_kept(folder: Path) -> None:
 
 def test_what_cannot_be_done_says_so(folder: Path) -> None:
     told = _graph_job(folder, source="calibration")
-    outcome = LocalEngine().run(told, folder, 120)
+    outcome = LocalExecutor().run(told, folder, 120)
     assert outcome.status == "failed" and "bundle.yaml" in outcome.reason
 
 
-def hanging_job(folder: Path) -> Job:
+def hanging_job(folder: Path) -> Trial:
     """A candidate that never answers: its worker waits for a picture that is a pipe without a writer."""
     tiny_bundle(folder / "source", tiny_graph(folder / "tiny.onnx"))
     (folder / "pictures").mkdir()
@@ -82,13 +82,13 @@ def hanging_job(folder: Path) -> Job:
         "reference": "found.npz",
         "exact": None,
     }
-    return Job("measure", "hanging", args)
+    return Trial("measure", "hanging", args)
 
 
 def test_a_job_that_hangs_is_ended_with_its_children(folder: Path) -> None:
     told = hanging_job(folder)
     before = set(psutil.Process().children(recursive=True))
-    outcome = LocalEngine().run(told, folder, 6.0)
+    outcome = LocalExecutor().run(told, folder, 6.0)
     assert outcome.status == "timeout" and "took longer than 6 s" in outcome.reason
     until = time.monotonic() + 60
     while set(psutil.Process().children(recursive=True)) - before and time.monotonic() < until:
@@ -104,7 +104,7 @@ def test_a_disk_without_room_is_told_and_nothing_is_kept_of_the_job(folder: Path
     (folder / "jobs" / "graph-made.log").symlink_to("/dev/null")
     (folder / "jobs" / "graph-made.job").symlink_to("/dev/full")
     with pytest.raises(DiskFull, match="no room left on the disk"):
-        LocalEngine().run(told, folder, 120)
+        LocalExecutor().run(told, folder, 120)
     assert not (folder / "jobs" / "graph-made.outcome").exists()
 
 
@@ -113,7 +113,7 @@ def test_a_job_without_room_for_its_results_is_told(folder: Path) -> None:
     (folder / "graphs").mkdir()
     (folder / "graphs" / "made.fp32.onnx").symlink_to("/dev/full")
     with pytest.raises(DiskFull, match="optimize resume"):
-        LocalEngine().run(told, folder, 120)
+        LocalExecutor().run(told, folder, 120)
 
 
 def _recipe() -> dict[str, Any]:
@@ -131,11 +131,17 @@ def test_a_result_that_cannot_be_kept_is_told(folder: Path) -> None:
     told = _graph_job(folder)
     (folder / "jobs" / "graph-made.unfinished").symlink_to("/dev/full")
     with pytest.raises(DiskFull):
-        keep(told, Outcome("done", result={"text": "x" * 100_000}), folder)
+        keep(told, TrialOutcome("done", result={"text": "x" * 100_000}), folder)
 
 
 def test_a_job_ends_when_the_study_is_killed(folder: Path) -> None:
-    command = [sys.executable, "-m", "edge_vision.optimize.job", str(folder / "job"), str(folder / "answer")]
+    command = [
+        sys.executable,
+        "-m",
+        "edge_vision.optimize.trial_process",
+        str(folder / "job"),
+        str(folder / "answer"),
+    ]
     (folder / "job").write_text(json.dumps({"kind": "measure", "name": "x", "args": {}}))
     child = subprocess.Popen(
         command, stdin=subprocess.PIPE, env=child_environment(), stderr=subprocess.DEVNULL
@@ -153,11 +159,11 @@ def test_a_crash_is_named_by_its_signal(folder: Path) -> None:
 
     def kill(_: str) -> None:
         for child in psutil.Process().children():
-            if "edge_vision.optimize.job" in " ".join(child.cmdline()) and not killed:
+            if "edge_vision.optimize.trial_process" in " ".join(child.cmdline()) and not killed:
                 killed.append(child.pid)
                 child.send_signal(signal.SIGKILL)
 
-    outcome = LocalEngine(kill).run(told, folder, 120)
+    outcome = LocalExecutor(kill).run(told, folder, 120)
     assert (
         killed
         and outcome.status == "crashed"

@@ -18,12 +18,12 @@ from optimize_cases import pictures, tiny_bundle, tiny_graph
 
 from edge_vision.backends import open_session
 from edge_vision.bundles.store import load_bundle
-from edge_vision.child_process import child_environment
-from edge_vision.core.detector import Detector
-from edge_vision.optimize import app
-from edge_vision.optimize.app import main
-from edge_vision.optimize.jobs import Job, LocalEngine, Outcome
-from edge_vision.optimize.report import read_report
+from edge_vision.core.child_process import child_environment
+from edge_vision.detect.detector import Detector
+from edge_vision.optimize import command
+from edge_vision.optimize.command import main
+from edge_vision.optimize.report.report_file import read_report
+from edge_vision.optimize.trial import LocalExecutor, Trial, TrialOutcome
 
 QUICK = ["--measure-s", "0.2", "--pictures", "8", "--threads", "1"]
 pytestmark = pytest.mark.timeout(600)
@@ -143,7 +143,7 @@ def test_a_second_run_measures_nothing_again(ssd_study: Path) -> None:
 
 def test_after_a_ctrl_c_it_goes_on(tmp_path: Path) -> None:
     arguments, out = tiny_study(tmp_path, "--sizes", "native", "96")
-    command = [sys.executable, "-m", "edge_vision.optimize", *arguments]
+    command = [sys.executable, "-m", "edge_vision", "optimize", *arguments]
     child = subprocess.Popen(command, env=child_environment(), stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
     while not list(out.glob("jobs/*fp16*.job")) and time.monotonic() < until and child.poll() is None:
@@ -178,10 +178,10 @@ def test_a_budget_that_nobody_meets_tells_the_nearest(
     assert report["chosen"] is None and "the budget is 0.0001 ms" in report["decision"]["misses"][0]
 
 
-class Impatient(LocalEngine):
+class Impatient(LocalExecutor):
     """Gives a job that reads int8's ranges three seconds, and a pipe that nobody fills in their place."""
 
-    def run(self, job: Job, folder: Path, timeout_s: float) -> Outcome:
+    def run(self, job: Trial, folder: Path, timeout_s: float) -> TrialOutcome:
         ranges = "ranges/64x64.json"
         if ranges not in job.text:
             return super().run(job, folder, timeout_s)
@@ -194,7 +194,7 @@ class Impatient(LocalEngine):
 def test_a_candidate_that_hangs_is_recorded_and_the_rest_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "LocalEngine", Impatient)
+    monkeypatch.setattr(command, "LocalExecutor", Impatient)
     arguments, out = tiny_study(tmp_path, "--precisions", "fp32", "int8", "--sizes", "native")
     assert main(arguments) == 0
     report = read_report(out)
@@ -282,8 +282,8 @@ def test_the_same_clip_on_both_sides_is_refused(tmp_path: Path, capsys: pytest.C
 
 
 def test_a_folder_of_something_else_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in (["resume", str(tmp_path)], ["report", str(tmp_path)], ["explain", str(tmp_path), "x"]):
-        assert main(command) == 1
+    for words in (["resume", str(tmp_path)], ["report", str(tmp_path)], ["explain", str(tmp_path), "x"]):
+        assert main(words) == 1
         assert f"{tmp_path}: expected a folder" in capsys.readouterr().err
 
 

@@ -16,29 +16,30 @@ from optimize_cases import pictures, tiny_bundle, tiny_graph, vit_graph
 
 from edge_vision.backends.tensorrt import TensorRtRtxBackend
 from edge_vision.errors import EdgeVisionError
-from edge_vision.optimize import explain, rows
-from edge_vision.optimize.job import KINDS
-from edge_vision.optimize.jobs import Engine, Job, Outcome
+from edge_vision.optimize import results
+from edge_vision.optimize.report import explain
 from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.study import Study
+from edge_vision.optimize.trial import Trial, TrialExecutor, TrialOutcome
+from edge_vision.optimize.trial_process import KINDS
 
 pytestmark = pytest.mark.timeout(300)
 
 
-class Here(Engine):
+class Here(TrialExecutor):
     """Runs jobs in this process: what an engine has to do is one method. asked: their names, in order."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def run(self, job: Job, folder: Path, timeout_s: float) -> Outcome:
+    def run(self, job: Trial, folder: Path, timeout_s: float) -> TrialOutcome:
         self.asked.append(job.name)
         before = Path.cwd()
         os.chdir(folder)
         try:
-            return Outcome("done", result=importlib.import_module(KINDS[job.kind]).run(job.args))
+            return TrialOutcome("done", result=importlib.import_module(KINDS[job.kind]).run(job.args))
         except EdgeVisionError as error:
-            return Outcome("failed", str(error))
+            return TrialOutcome("failed", str(error))
         finally:
             os.chdir(before)
 
@@ -56,7 +57,7 @@ def vit(tmp_path: Path, **others: object) -> Settings:
     return replace(asked, model=str(tiny_bundle(tmp_path / "vit", graph)))
 
 
-def study(tmp_path: Path, asked: Settings, engine: Engine) -> dict:
+def study(tmp_path: Path, asked: Settings, engine: TrialExecutor) -> dict:
     out = tmp_path / "out"
     out.mkdir(exist_ok=True)
     asked.write(out)
@@ -172,4 +173,4 @@ def test_where_the_builder_is_not_installed_the_row_names_it(
 
 @pytest.mark.parametrize(("load", "told"), [(None, False), (0.4, False), (1.0, False), (7.5, True)])
 def test_a_busy_machine_is_told(load: float | None, told: bool) -> None:
-    assert bool(rows.busy(load, 2)) is told
+    assert bool(results.busy(load, 2)) is told

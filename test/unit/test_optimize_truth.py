@@ -12,11 +12,11 @@ from model_cases import SSD, bundle_or_skip, clip_or_skip, video_frame
 
 from edge_vision.backends import open_session
 from edge_vision.core.detections import Detections
-from edge_vision.core.detector import Detector
-from edge_vision.optimize import truth
-from edge_vision.optimize.app import main
+from edge_vision.detect.detector import Detector
+from edge_vision.optimize import reference
+from edge_vision.optimize.command import main
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.report import read_report
+from edge_vision.optimize.report.report_file import read_report
 
 LABELS = ("bolt", "nut")
 NAMES = ("a.png", "b.png")
@@ -46,7 +46,7 @@ def found(*rows: tuple) -> Detections:
 
 
 def test_categories_are_found_by_name_and_pictures_by_file(tmp_path: Path) -> None:
-    read = truth.read_truth(written(tmp_path, document()), NAMES, LABELS)
+    read = reference.read_truth(written(tmp_path, document()), NAMES, LABELS)
     told = [(one["image_id"], one["category_id"], one["area"]) for one in read["annotations"]]
     assert told == [(0, 1, 600.0), (1, 0, 2500.0)]
 
@@ -68,8 +68,8 @@ NUT, BOLT = (10, 10, 30, 40, 0.9, 1), (0, 0, 50, 50, 0.8, 0)
     ids=["all", "one class", "nothing", "wrong class", "loose box"],
 )
 def test_scores_that_are_known_by_hand(tmp_path: Path, rows: tuple, score: dict) -> None:
-    read = truth.read_truth(written(tmp_path, document()), NAMES, LABELS)
-    assert truth.mean_ap([found(*one) for one in rows], read) == pytest.approx(score, abs=0.01)
+    read = reference.read_truth(written(tmp_path, document()), NAMES, LABELS)
+    assert reference.mean_ap([found(*one) for one in rows], read) == pytest.approx(score, abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -85,15 +85,15 @@ def test_scores_that_are_known_by_hand(tmp_path: Path, rows: tuple, score: dict)
 )
 def test_labels_that_do_not_fit_are_told(tmp_path: Path, change: dict, told: str) -> None:
     with pytest.raises(OptimizeError, match=told):
-        truth.read_truth(written(tmp_path, document(**change)), NAMES, LABELS)
+        reference.read_truth(written(tmp_path, document(**change)), NAMES, LABELS)
 
 
 def test_a_file_that_is_no_json_is_told(tmp_path: Path) -> None:
     (tmp_path / "labels.json").write_text("nothing")
     with pytest.raises(OptimizeError, match="expected COCO's JSON"):
-        truth.read_truth(tmp_path / "labels.json", NAMES, LABELS)
+        reference.read_truth(tmp_path / "labels.json", NAMES, LABELS)
     with pytest.raises(OptimizeError, match="No such file"):
-        truth.read_truth(tmp_path / "none.json", NAMES, LABELS)
+        reference.read_truth(tmp_path / "none.json", NAMES, LABELS)
 
 
 @pytest.mark.timeout(300)

@@ -9,13 +9,13 @@ from import_cases import run_import, small_yolov8
 from model_cases import clip_or_skip
 from optimize_cases import pictures, tiny_bundle, tiny_graph
 
-from edge_vision.bundles.place import put
+from edge_vision.bundles.atomic_write import put
 from edge_vision.bundles.store import load_bundle
-from edge_vision.demo.app import main as demo
+from edge_vision.cli.demo.command import main as demo
+from edge_vision.core.output_folder import claim, marker_of, remove
 from edge_vision.errors import BundleError, OutputError
-from edge_vision.evaluate.app import main as evaluate
-from edge_vision.optimize.app import main as optimize
-from edge_vision.output_folder import claim, marker_of, remove
+from edge_vision.evaluate.command import main as evaluate
+from edge_vision.optimize.command import main as optimize
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_vision.core.detections import Detections
-from edge_vision.core.pace import Pace
+from edge_vision.gate.adaptive_interval import AdaptiveInterval
 
 PERIOD_NS = 100_000_000
 SIZE_PX = (640, 480)
@@ -22,7 +22,7 @@ class Play:
     """A camera at 10 Hz. found, hints: what the detector would find and nearly find on each frame."""
 
     def __init__(self, interval_ms=105.0, min_f1=0.0, stretch=0) -> None:
-        self.pace = Pace()
+        self.pace = AdaptiveInterval()
         self.pace.restart(SIZE_PX)
         self.settings = (interval_ms, min_f1, stretch)
         self.at, self.passed_at = 0, 0
@@ -102,7 +102,7 @@ def test_a_class_that_was_told_of_once_hints_from_then_on():
 
 
 def test_a_result_that_has_not_come_hints_at_anything():
-    pace = Pace()
+    pace = AdaptiveInterval()
     pace.restart(SIZE_PX)
     pace.passed(PERIOD_NS)
     pace.found(PERIOD_NS, boxes(WALKER), NOBODY, 0.0)

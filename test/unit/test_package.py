@@ -16,7 +16,7 @@ import yaml
 
 import edge_vision
 from edge_vision.nodes import cli
-from edge_vision.nodes.specs import DIAGNOSTICS, NODES
+from edge_vision.nodes.interface.specs import DIAGNOSTICS, NODES
 
 REPO = Path(__file__).resolve().parents[2]
 MANIFEST = ET.parse(REPO / "package.xml").getroot()

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from edge_vision.nodes.specs import NODES, Param
+from edge_vision.nodes.interface.specs import NODES, Param
 
 FLOAT = Param("rate", 1.0, "A rate.", "Hz", 0.0, 10.0)
 INT = Param("count", 3, "A count.", "", 1, 5)

@@ -10,7 +10,7 @@ import weakref
 
 import pytest
 
-from edge_vision.core.patience import Patience, within
+from edge_vision.core.concurrency.timeout import WorkTimeout, within
 
 
 def nobody(_):
@@ -31,7 +31,7 @@ def test_what_hangs_is_left_and_what_it_gives_at_last_is_handed_on():
         go_on.wait(30)
         return "a session"
 
-    with pytest.raises(Patience, match=r"no end after 0\.01 s"):
+    with pytest.raises(WorkTimeout, match=r"no end after 0\.01 s"):
         within(0.01, work, lambda result: (late.append(result), handed.set()))
     assert not late
     go_on.set()
@@ -45,7 +45,7 @@ def test_an_error_after_all_is_told_of_too():
         go_on.wait(30)
         raise OSError("too late")
 
-    with pytest.raises(Patience):
+    with pytest.raises(WorkTimeout):
         within(0.01, work, lambda result: (late.append(result), handed.set()))
     go_on.set()
     assert handed.wait(30) and late == [None]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from model_cases import noise_image
 
 from edge_vision.core.frame import Frame
+from edge_vision.core.model_spec import InputSpec
 from edge_vision.core.preprocess import Preprocessor, input_shape
-from edge_vision.core.specs import InputSpec
 from edge_vision.errors import BundleError
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

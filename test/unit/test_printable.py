@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edge_vision.bundles.__main__ import main
 from edge_vision.core.printable import one_error, printable, printable_lines, printable_output
-from edge_vision.optimize import explain
+from edge_vision.optimize.report import explain
 
 BAD = "\x1b[31m\x9b2J\x7f\u202e\u2028\r"
 STEERING = set("\x00\x07\x08\x1b\x7f\x9b\r\u061c\u200e\u200f\u2028\u202e\u2066\u2069")

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_cases import street_with_and_without_people
 
-from edge_vision.core.ego_motion import IDENTITY
 from edge_vision.core.frame import Frame
-from edge_vision.core.recheck import MAX_PATIENCE, MAX_WAITING, Recheck, looks_otherwise
+from edge_vision.core.geometry.homography import IDENTITY
+from edge_vision.gate.appearance_check import MAX_PATIENCE, MAX_WAITING, AppearanceCheck, looks_otherwise
 
 MS = 1_000_000
 NONE = np.zeros((0, 4))
@@ -39,8 +39,8 @@ def shift(x: float, y: float) -> np.ndarray:
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
 
 
-def known(luma: np.ndarray, boxes: np.ndarray) -> Recheck:
-    one = Recheck()
+def known(luma: np.ndarray, boxes: np.ndarray) -> AppearanceCheck:
+    one = AppearanceCheck()
     one.passed(1, luma, NONE)
     one.found(1, boxes, 0)
     return one
@@ -91,7 +91,7 @@ def test_the_interval_and_the_order():
 
 def test_results_that_come_late_belong_to_their_own_frame():
     full, empty = lumas()
-    one = Recheck()
+    one = AppearanceCheck()
     one.passed(1, full, NONE)
     one.move(shift(-6, 0))
     one.passed(2, full, NONE)  # Superseded: no result.
@@ -148,7 +148,7 @@ def test_bad_boxes_and_motions_raise_nothing(motion):
     full, empty = lumas()
     rng = np.random.default_rng(0)
     many = rng.uniform(-100, 500, (500, 4))
-    one = Recheck()
+    one = AppearanceCheck()
     one.passed(1, full, NONE)
     one.move(motion)
     one.found(1, np.concatenate([np.array(BAD), many, WALKERS]), 0)
@@ -159,7 +159,7 @@ def test_bad_boxes_and_motions_raise_nothing(motion):
 
 
 def test_the_memory_has_a_limit():
-    one, luma = Recheck(), np.zeros((48, 64), np.uint8)
+    one, luma = AppearanceCheck(), np.zeros((48, 64), np.uint8)
     for n in range(10 * MAX_WAITING):
         one.passed(n, luma, NONE)
     assert len(one._waiting) == MAX_WAITING

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from edge_vision.core.rest import FIRST_MS, MOST_MS, Rest
+from edge_vision.gate.back_off import FIRST_MS, MOST_MS, BackOff
 
 MS = 1_000_000
 
 
 def test_rests_grow_to_a_limit_and_start_anew():
-    rest, at_ms, lengths = Rest(), 0.0, []
+    rest, at_ms, lengths = BackOff(), 0.0, []
     for _ in range(6):
         rest.begin(round(at_ms * MS), grows=True)
         assert rest.on
@@ -25,14 +25,14 @@ def test_rests_grow_to_a_limit_and_start_anew():
 
 
 def test_a_rest_that_does_not_grow_stays_as_long():
-    rest = Rest()
+    rest = BackOff()
     for _ in range(3):
         rest.begin(0, grows=False)
         assert not rest.is_over(round(FIRST_MS * MS) - 1) and rest.is_over(round(FIRST_MS * MS))
 
 
 def test_only_the_first_look_after_it_compares_with_what_was_before():
-    rest = Rest()
+    rest = BackOff()
     assert not rest.woke(), "there was none"
     rest.begin(0, grows=True)
     rest.wake(compares=True)

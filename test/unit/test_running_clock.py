@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_vision.core import slot
+from edge_vision.core.concurrency import lease
 from edge_vision.core.running_clock import RunningClock
 
 
@@ -24,8 +24,8 @@ def test_it_runs_and_leaves_out_the_time_of_a_stopped_process() -> None:
 def test_a_process_that_was_stopped_is_no_run_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 100.0
     clock = RunningClock(lambda: now_s)
-    monkeypatch.setattr(slot, "running_s", clock.now_s)
-    held: slot.Slot[str, str] = slot.Slot(lambda value: None)
+    monkeypatch.setattr(lease, "running_s", clock.now_s)
+    held: lease.Lease[str, str] = lease.Lease(lambda value: None)
     held.replace("model")
     assert held.take("frame") == "model"
     now_s += 10.0  # SIGSTOP and SIGCONT.

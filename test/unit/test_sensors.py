@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from sysfs_cases import plant, write
 
-from edge_vision.core.sensors import Missing, SystemMeter
-from edge_vision.core.sensors.gpu import GpuMeter
-from edge_vision.core.sensors.tree import Tree
+from edge_vision.diagnostics.sensors import SystemMeter, Unavailable
+from edge_vision.diagnostics.sensors.gpu import GpuMeter
+from edge_vision.diagnostics.sensors.tree import Tree
 
 RAPL = "sys/class/powercap/intel-rapl:0/energy_uj"
 STAT = "cpu  {0} 0 0 {1}\ncpu0 {0} 0 0 {1}"
 
 
 def why(value: object) -> str:
-    assert isinstance(value, Missing), f"expected no figure, got {value!r}"
+    assert isinstance(value, Unavailable), f"expected no figure, got {value!r}"
     return value.why
 
 
@@ -159,7 +159,7 @@ def test_everything_may_vanish_and_come_back(tmp_path: Path, tree: str) -> None:
     meter.read(0.0)
     shutil.move(root, tmp_path / "away")
     values = meter.read(1.0)
-    assert values and all(isinstance(value, Missing) for value in values.values())
+    assert values and all(isinstance(value, Unavailable) for value in values.values())
     shutil.move(tmp_path / "away", root)
     meter.read(2.0)
     assert meter.read(3.0)["memory.percent"] > 0  # type: ignore[operator]

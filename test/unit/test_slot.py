@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from edge_vision.core.slot import Slot
+from edge_vision.core.concurrency.lease import Lease
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def closed():
 
 @pytest.fixture
 def slot(closed):
-    return Slot(closed.append)
+    return Lease(closed.append)
 
 
 def test_an_empty_one_serves_nothing(slot):
@@ -75,7 +75,7 @@ def test_each_value_is_closed_once_and_never_in_use():
             wrong.append(value)
         closed.append(value)
 
-    slot: Slot[int, None] = Slot(close)
+    slot: Lease[int, None] = Lease(close)
     slot.replace(0)
     end = threading.Event()
 

@@ -16,7 +16,7 @@ from edge_vision.backends.cuda_driver import NO_GPU, CudaDevice, GpuIdentity
 from edge_vision.backends.tensorrt import TensorRtBackend
 from edge_vision.backends.tensorrt_build import built_precision
 from edge_vision.bundles.store import Bundle
-from edge_vision.core.detector import Detector
+from edge_vision.detect.detector import Detector
 from edge_vision.errors import BackendError, BackendUnavailable, EngineRefused
 
 
@@ -166,7 +166,7 @@ def test_without_a_gpu_another_backend_serves_and_says_why(bundle, backend, no_g
 
 def test_the_command_builds_and_tells(backend, bundle, tmp_path):
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "edge_vision.backends", *arguments]
+        argv = [sys.executable, "-m", "edge_vision", "backends", *arguments]
         return subprocess.run(argv, capture_output=True, text=True, timeout=100)
 
     build = ["build", str(bundle.folder), "--backend", "tensorrt_rtx", "--cache", str(tmp_path)]

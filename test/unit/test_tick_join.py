@@ -8,31 +8,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_vision.core.tick import Tick
-from edge_vision.core.tick_join import Joined, TickJoin
+from edge_vision.core.frame_event import FrameEvent
+from edge_vision.core.frame_event_join import FrameEventJoin, JoinedFrame
 
 
-def tick(stamp_ns: int, frame_id: str = "camera") -> Tick:
-    return Tick(stamp_ns, frame_id, "gate", "", "motion")
+def tick(stamp_ns: int, frame_id: str = "camera") -> FrameEvent:
+    return FrameEvent(stamp_ns, frame_id, "gate", "", "motion")
 
 
 def test_tick_then_image():
-    join = TickJoin()
+    join = FrameEventJoin()
     first = tick(5)
     assert join.tick(first, 1, 0)
-    assert join.image(5, "camera") == Joined(1, first, ())
+    assert join.image(5, "camera") == JoinedFrame(1, first, ())
     assert join.close() == []
 
 
 def test_image_then_tick():
-    join = TickJoin()
-    assert join.image(5, "camera") == Joined(None, None, ())
+    join = FrameEventJoin()
+    assert join.image(5, "camera") == JoinedFrame(None, None, ())
     assert not join.tick(tick(5), 1, 0)
     assert join.close() == []
 
 
 def test_an_image_gives_up_on_those_before_it():
-    join = TickJoin()
+    join = FrameEventJoin()
     for seq in (1, 2, 3, 4):
         join.tick(tick(seq * 10), seq, 0)
     assert join.image(30, "camera").lost == (1, 2)
@@ -41,14 +41,14 @@ def test_an_image_gives_up_on_those_before_it():
 
 
 def test_the_frame_id_belongs_to_the_key():
-    join = TickJoin()
+    join = FrameEventJoin()
     join.tick(tick(5, "left"), 1, 0)
     assert join.image(5, "right").seq is None
     assert join.image(5, "left").seq == 1
 
 
 def test_patience_ends():
-    join = TickJoin(patience_ns=100)
+    join = FrameEventJoin(patience_ns=100)
     join.tick(tick(1), 1, 0)
     join.tick(tick(2), 2, 50)
     assert join.expire(99) == []
@@ -59,7 +59,7 @@ def test_patience_ends():
 
 
 def test_a_tick_sent_twice_opens_no_second_account():
-    join = TickJoin()
+    join = FrameEventJoin()
     assert join.tick(tick(1), 1, 0)
     assert not join.tick(tick(1), 2, 0)
     assert join.close() == [1]
@@ -69,7 +69,7 @@ class Books:
     """A caller that keeps the books as StageNode does, and refuses to settle an account twice."""
 
     def __init__(self, patience_ns: int = 1000) -> None:
-        self.join = TickJoin(patience_ns)
+        self.join = FrameEventJoin(patience_ns)
         self.open: set[int] = set()
         self.ends: dict[int, str] = {}
         self.seq = 0
@@ -163,7 +163,7 @@ def test_what_a_transport_loses_is_what_is_counted_as_lost(sent):
 
 @pytest.mark.parametrize("many", [10, 1000])
 def test_images_without_any_tick_do_not_fill_the_memory(many):
-    join = TickJoin(memory=64)
+    join = FrameEventJoin(memory=64)
     for stamp in range(many):
         join.image(stamp, "camera")
     assert len(join._seen_early) <= 64

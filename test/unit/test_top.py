@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from edge_vision.core.status import Status
-from edge_vision.top import app
-from edge_vision.top.board import SILENT_S, Board
-from edge_vision.top.drawing import camera_lines, camera_row
-from edge_vision.top.screen import Screen, nothing_came, once_lines
-from edge_vision.top.terminal import Keyboard, named_keys
+from edge_vision.cli.top import command
+from edge_vision.cli.top.board import SILENT_S, Board
+from edge_vision.cli.top.drawing import camera_lines, camera_row
+from edge_vision.cli.top.screen import Screen, nothing_came, once_lines
+from edge_vision.cli.top.terminal import Keyboard, named_keys
+from edge_vision.core.diagnostic_status import Status
 
 REPO = Path(__file__).resolve().parents[2]
 BOOKS = {
@@ -296,7 +296,7 @@ def test_without_a_terminal_there_are_no_keys(monkeypatch: pytest.MonkeyPatch) -
 
 def run_top(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "edge_vision.top", *arguments],
+        [sys.executable, "-m", "edge_vision", "top", *arguments],
         cwd=REPO,
         env={**os.environ, **env},
         capture_output=True,
@@ -328,6 +328,6 @@ def test_without_rich_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "rich", None)
-    monkeypatch.setattr(app, "Stop", lambda: None)
-    assert app.main(["--once"]) == 1
+    monkeypatch.setattr(command, "Stop", lambda: None)
+    assert command.main(["--once"]) == 1
     assert "pip install rich" in capsys.readouterr().err

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_vision.core import association
-from edge_vision.core.track_filter import (
+from edge_vision.tracking import association
+from edge_vision.tracking.kalman import (
     BOX,
     CLASS_ID,
     COV,

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_vision.core.detections import Detections
-from edge_vision.core.track_line import LATEST_NS, MEMORY, TrackLine
-from edge_vision.core.tracking import Tracker
+from edge_vision.tracking.tracker import Tracker
+from edge_vision.tracking.tracking_history import LATEST_NS, MEMORY, TrackingHistory
 
 STEP_NS = 50_000_000
 SIZE = (640, 480)
@@ -37,8 +37,8 @@ def scene(n: int) -> Detections:
     return found((100 + 3 * n, 100, 140 + 3 * n, 180), (400, 300, 460, 420))
 
 
-def line_of(n: int, motion: np.ndarray | None = STILL) -> TrackLine:
-    line = TrackLine()
+def line_of(n: int, motion: np.ndarray | None = STILL) -> TrackingHistory:
+    line = TrackingHistory()
     for at in range(n):
         line.judged(stamp(at), motion, at)
     return line
@@ -63,7 +63,7 @@ def test_late_and_out_of_order_is_as_in_order(data: st.DataObject) -> None:
     looked = {0, *data.draw(st.sets(st.integers(0, frames - 1), max_size=6))}
     motions = [shift(x) for x in data.draw(st.lists(st.floats(-5, 5), min_size=frames, max_size=frames))]
     rests = data.draw(st.lists(st.booleans(), min_size=frames, max_size=frames))
-    line, waiting = TrackLine(), sorted(looked)
+    line, waiting = TrackingHistory(), sorted(looked)
     order = data.draw(st.permutations(range(frames)))
     told: set[int] = set()
     for n in order:
@@ -101,7 +101,7 @@ def test_while_an_inference_runs_frames_show_what_was_known_before_it():
 
 
 def test_the_cameras_motion_moves_what_stands():
-    line = TrackLine()
+    line = TrackingHistory()
     for n in range(5):
         line.judged(stamp(n), shift(-7.0), n)
     line.inferred(stamp(0), found((300, 100, 340, 180)), SIZE)
@@ -149,7 +149,7 @@ def test_after_an_unknown_motion_nothing_is_shown_until_the_detector_has_looked(
 
 def test_a_frame_that_is_told_late_does_not_undo_a_look():
     """A transport may bring it after the detector has looked at a later one."""
-    line = TrackLine()
+    line = TrackingHistory()
     for n in (0, 2, 3):
         line.judged(stamp(n), STILL, n)
     for n in (0, 2):
@@ -182,7 +182,7 @@ def test_stamps_that_start_anew_are_another_time():
 
 def test_the_memory_has_a_limit_and_tracks_live_beyond_it():
     """Objects that stand are known to the end of their certainty, however many frames pass."""
-    line, step_ns = TrackLine(), 1_000_000
+    line, step_ns = TrackingHistory(), 1_000_000
     line.judged(10**9, STILL, 0)
     line.inferred(10**9, scene(0), SIZE)
     last = 3 * MEMORY
@@ -198,7 +198,7 @@ def test_the_memory_has_a_limit_and_tracks_live_beyond_it():
 
 
 def test_threads_may_tell_ask_and_put_in_at_once():
-    line, errors, end = TrackLine(), [], 600
+    line, errors, end = TrackingHistory(), [], 600
 
     def guarded(work) -> threading.Thread:
         def run() -> None:
@@ -276,7 +276,7 @@ def test_what_was_prepared_before_a_late_result_is_followed_anew():
 
 
 def test_the_motion_between_two_frames():
-    line = TrackLine()
+    line = TrackingHistory()
     for n, motion in enumerate([shift(1.0), shift(2.0), STILL, shift(-7.0), None, STILL]):
         line.judged(stamp(n), motion, n)
     np.testing.assert_array_equal(line.motion_between(stamp(0), stamp(3)), shift(-5.0))

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_vision.core.detections import Detections
-from edge_vision.core.track_filter import COV, SPEED, SPEED_VAR, VAR
-from edge_vision.core.tracking import Tracker, TrackerConfig, Tracks
+from edge_vision.tracking.kalman import COV, SPEED, SPEED_VAR, VAR
+from edge_vision.tracking.tracker import Tracker, TrackerConfig, Tracks
 
 MS = 1_000_000
 WIDTH, HEIGHT = 640, 480

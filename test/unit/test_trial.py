@@ -14,15 +14,15 @@ from onnx import TensorProto, helper
 from trial_cases import install_harmful_backends
 
 from edge_vision.backends import BackendRequest, make_backend, open_session, trial, trial_record
-from edge_vision.backends.choice import check_agreement, choose
-from edge_vision.backends.keeper import ModelKeeper, ModelWish
+from edge_vision.backends.auto_select import check_agreement, choose
+from edge_vision.backends.model_manager import ModelManager, ModelRequest
 from edge_vision.backends.plugins import imported_plugins
 from edge_vision.backends.trial import try_graph
 from edge_vision.bundles.__main__ import main
-from edge_vision.bundles.importer import probe as importer_probe
 from edge_vision.bundles.store import cache_dir, load_bundle
-from edge_vision.core.detector import Detector
+from edge_vision.detect.detector import Detector
 from edge_vision.errors import BackendError, GraphRefused
+from edge_vision.importer import probe as importer_probe
 from edge_vision.optimize.source import source_bundle
 
 REQUEST = BackendRequest()
@@ -177,10 +177,10 @@ def test_a_refused_backend_is_replaced_by_the_next(bundle):
 
 def test_the_old_model_goes_on_when_the_new_one_is_refused(bundle):
     told = []
-    keeper = ModelKeeper(Detector.from_bundle, lambda *line: told.append(line), lambda model: None)
-    first = keeper.start(ModelWish(SSD, "onnxruntime", BackendRequest(threads=1)))
+    keeper = ModelManager(Detector.from_bundle, lambda *line: told.append(line), lambda model: None)
+    first = keeper.start(ModelRequest(SSD, "onnxruntime", BackendRequest(threads=1)))
     try:
-        keeper._load_aside(ModelWish(SSD, "segfaults", strict=True), lambda: True)
+        keeper._load_aside(ModelRequest(SSD, "segfaults", strict=True), lambda: True)
         assert keeper.model is first and "was killed by SIGSEGV" in keeper.swap_error
         assert [event for _, event, _ in told] == ["model_refused"]
     finally:

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from edge_vision.core.mailbox import MailboxClosed
-from edge_vision.core.worker import Worker
+from edge_vision.core.concurrency.mailbox import MailboxClosed
+from edge_vision.core.concurrency.worker import Worker
 
 
 def test_it_works_on_the_newest_and_gives_the_rest_back():

@@ -12,17 +12,17 @@ from edge_vision.backends.onnxruntime import OnnxRuntimeBackend
 from edge_vision.backends.trial import try_graph
 from edge_vision.bundles.linear_head import cut_features
 from edge_vision.bundles.store import Bundle
-from edge_vision.core.classifier import MAX_BATCH
 from edge_vision.core.frame import Frame
+from edge_vision.core.model_spec import InputSpec
 from edge_vision.core.preprocess import Preprocessor
-from edge_vision.core.specs import InputSpec
+from edge_vision.detect.classifier import MAX_BATCH
 from edge_vision.evaluate.errors import EvaluateError
 
 OUTPUT = "features"
 """The name of the pooled layer in the bundles that this package makes."""
 
 
-class Base:
+class FrozenFeatures:
     """Computes features of parts of frames. input_spec: of its graph. graph: the graph, serialised ONNX."""
 
     def __init__(self, bundle: Bundle, output: str, size_px: int, folder: Path) -> None:

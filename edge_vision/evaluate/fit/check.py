@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.core.cascade import Cascade, CascadeConfig, Stage
+from edge_vision.cascade.cascade import Cascade, CascadeConfig, CascadeStage
 from edge_vision.core.detections import Detections
-from edge_vision.core.gate import FrameGate
+from edge_vision.evaluate.conditions import Condition
 from edge_vision.evaluate.fit.samples import shared
-from edge_vision.evaluate.judged import SEED
-from edge_vision.evaluate.reference import Reference, frame_of
-from edge_vision.evaluate.scenes import Condition
+from edge_vision.evaluate.gate.gate_runner import SEED
+from edge_vision.evaluate.reference.detector import Reference, frame_of
+from edge_vision.gate.frame_gate import FrameGate
 
 
 def play(
     condition: Condition,
     wanted: Reference,
-    stage: Stage,
+    stage: CascadeStage,
     told: Callable[[int], None],
     part: np.ndarray | None = None,
     config: CascadeConfig | None = None,

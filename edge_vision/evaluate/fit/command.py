@@ -1,4 +1,4 @@
-"""The command: `python -m edge_vision.evaluate fit-cascade`."""
+"""The command: `python -m edge_vision evaluate fit-cascade`."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from pathlib import Path
 from typing import Any
 
 from edge_vision.backends import BackendRequest, open_session
+from edge_vision.bundles.atomic_write import check_replaceable
 from edge_vision.bundles.manifest import NAME_PATTERN
-from edge_vision.bundles.place import check_replaceable
 from edge_vision.bundles.store import Bundle, load_bundle
-from edge_vision.core.capture import video_path
-from edge_vision.core.cascade import Stage, stage_of
-from edge_vision.core.classifier import Classifier
+from edge_vision.cascade.cascade import CascadeStage, stage_of
+from edge_vision.core.output_folder import check_inputs, claim
 from edge_vision.core.printable import printable
-from edge_vision.demo.live import LiveLine
-from edge_vision.evaluate import plot
+from edge_vision.core.progress import ProgressLine
+from edge_vision.detect.classifier import Classifier
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.fit import picture, run
-from edge_vision.evaluate.fit.base import OUTPUT, Base
+from edge_vision.evaluate.fit.base import OUTPUT, FrozenFeatures
 from edge_vision.evaluate.fit.samples import Samples
 from edge_vision.evaluate.fit.teacher import Teacher
 from edge_vision.evaluate.fit.write import write_bundle, write_head
-from edge_vision.evaluate.reference import BUNDLE
-from edge_vision.output_folder import check_inputs, claim
+from edge_vision.evaluate.gate import plot
+from edge_vision.evaluate.reference.detector import BUNDLE
+from edge_vision.source.capture import video_path
 
 _EXAMPLES = """\
 examples:
-  python -m edge_vision.evaluate fit-cascade --video monday.mp4 --video tuesday.mp4 --out out/fit
-  python -m edge_vision.evaluate fit-cascade --video yard.mp4 --labels person --recall 0.95 --out out/fit
-  python -m edge_vision.evaluate fit-cascade --video yard.mp4 --held-out street.mp4 --name yard --out out/fit
-  python -m edge_vision.evaluate fit-cascade --video scene:pan_tilt --held-out scene:pan_tilt_holdout \\
+  python -m edge_vision evaluate fit-cascade --video monday.mp4 --video tuesday.mp4 --out out/fit
+  python -m edge_vision evaluate fit-cascade --video yard.mp4 --labels person --recall 0.95 --out out/fit
+  python -m edge_vision evaluate fit-cascade --video yard.mp4 --held-out street.mp4 --name yard --out out/fit
+  python -m edge_vision evaluate fit-cascade --video scene:pan_tilt --held-out scene:pan_tilt_holdout \\
       --recall 0.9                                  on constructed scenes of the gate's evaluation
   ros2 launch edge_vision pipeline.launch.py ...   with cascade model: out/fit/person_vehicle_stage
 
@@ -115,11 +115,11 @@ def fit_cascade(options: argparse.Namespace) -> int:
     claim(options.out, "fit-cascade", ("report.json", "curve.png"), inputs)
     check_replaceable(options.out / options.name)
     check_inputs(options.out / options.name, (options.base, options.teacher))
-    wish = run.Wish(options.recall, options.confidence, options.look_share)
+    wish = run.FitRequest(options.recall, options.confidence, options.look_share)
     teacher = Teacher(options.teacher, options.labels)
     line = run.progress()
     with tempfile.TemporaryDirectory() as temporary:
-        base = Base(load_bundle(options.base), options.features, options.size, Path(temporary))
+        base = FrozenFeatures(load_bundle(options.base), options.features, options.size, Path(temporary))
         clips = [run.clip_of(path, teacher, line) for path in options.video]
         run.check_enough(clips, wish)
         held_out = [run.clip_of(path, teacher, line) for path in options.held_out]
@@ -156,7 +156,7 @@ def _identity(video: str) -> str:
 
 
 def _played(
-    bundle: Bundle, clips: list[run.Clip], held_out: list[run.Clip], line: LiveLine
+    bundle: Bundle, clips: list[run.FitClip], held_out: list[run.FitClip], line: ProgressLine
 ) -> dict[str, Any]:
     """The finished bundle as the cascade runs it, on one thread."""
     session, report = open_session(bundle, "onnxruntime", BackendRequest(threads=1), strict=True)
@@ -164,7 +164,7 @@ def _played(
         classifier = Classifier.from_bundle(bundle, session)
         classifier.warm_up()
 
-        def stage() -> Stage:
+        def stage() -> CascadeStage:
             return stage_of(bundle, classifier)
 
         figures = {
@@ -178,7 +178,7 @@ def _played(
     return figures
 
 
-def _leave(out: Path, bundle: Bundle, fitted: run.Fitted, figures: dict[str, Any]) -> None:
+def _leave(out: Path, bundle: Bundle, fitted: run.FittedStage, figures: dict[str, Any]) -> None:
     """Tell what there is, and where."""
     stage, found = bundle.manifest.stage, fitted.figures
     assert stage is not None

@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 
 from edge_vision.bundles.store import Bundle, sha256_of
-from edge_vision.core.capture import video_path
-from edge_vision.core.cascade import Stage
-from edge_vision.core.specs import StageSpec
-from edge_vision.demo.live import LiveLine
+from edge_vision.cascade.cascade import CascadeStage
+from edge_vision.core.model_spec import StageSpec
+from edge_vision.core.progress import ProgressLine
+from edge_vision.evaluate.conditions import Condition, by_name
 from edge_vision.evaluate.fit import threshold
-from edge_vision.evaluate.fit.base import Base
+from edge_vision.evaluate.fit.base import FrozenFeatures
 from edge_vision.evaluate.fit.check import play
 from edge_vision.evaluate.fit.head import LinearHead, fit_head
 from edge_vision.evaluate.fit.samples import NOTHING, UNCLEAR, WANTED, Sampler, Samples
 from edge_vision.evaluate.fit.splits import CALIBRATE, FIT, split
 from edge_vision.evaluate.fit.teacher import Teacher
-from edge_vision.evaluate.real_clips import clip_condition
-from edge_vision.evaluate.reference import Reference, reference_of
-from edge_vision.evaluate.scenes import Condition, by_name
+from edge_vision.evaluate.reference.clips import clip_condition
+from edge_vision.evaluate.reference.detector import Reference, reference_of
+from edge_vision.source.capture import video_path
 
 MAX_LOOKS = 8000
 """Of the fit; more are thinned at random: they tell little new, and cost seconds a step."""
@@ -34,7 +34,7 @@ WANTED_LABEL, NOTHING_LABEL = "wanted", "nothing"
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class FitRequest:
     """What to fit. recall, confidence: 0..1, of the looks at wanted objects that must not be rejected."""
 
     recall: float
@@ -43,7 +43,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Clip:
+class FitClip:
     """A video or scene with the teacher's wanted boxes. sha256: of the file, or of what makes the scene."""
 
     name: str
@@ -53,7 +53,7 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fitted:
+class FittedStage:
     """A head, how a cascade is to use it, and what was measured."""
 
     head: LinearHead
@@ -65,7 +65,7 @@ SCENE = "scene:"
 """Before the name of a constructed scene of the gate's evaluation, in place of a video."""
 
 
-def clip_of(video: str, teacher: Teacher, line: LiveLine) -> Clip:
+def clip_of(video: str, teacher: Teacher, line: ProgressLine) -> FitClip:
     """Have the teacher look at every frame, or take what it found from the cache. Raises EdgeVisionError."""
     scene = video.startswith(SCENE)
     path = Path(video) if scene else video_path(video)
@@ -80,23 +80,23 @@ def clip_of(video: str, teacher: Teacher, line: LiveLine) -> Clip:
         line.progress(f"{name}: teacher", done, condition.n_frames)
 
     reference = reference_of(condition, condition.n_frames, teacher, tick)
-    return Clip(name, sha256, condition, teacher.wanted(reference))
+    return FitClip(name, sha256, condition, teacher.wanted(reference))
 
 
-def check_enough(clips: list[Clip], wish: Wish) -> None:
+def check_enough(clips: list[FitClip], wish: FitRequest) -> None:
     """Raise EvaluateError where there are too few events to state the confidence."""
     n = sum(len(split(clip.wanted, clip.condition.fps_hz).trials) for clip in clips)
     threshold.allowed_misses(n, wish.recall, wish.confidence)
 
 
-def samples_of(clip: Clip, base: Base, look_share: float, line: LiveLine) -> Samples:
+def samples_of(clip: FitClip, base: FrozenFeatures, look_share: float, line: ProgressLine) -> Samples:
     """The looks of a clip. Raises EdgeVisionError."""
     parted = split(clip.wanted, clip.condition.fps_hz)
     sampler = Sampler(clip.wanted, parted, look_share, base.features)
     return sampler.take(clip.condition, _told(line, f"{clip.name}: looks", len(clip.wanted)))
 
 
-def fit(samples: Samples, wish: Wish) -> Fitted:
+def fit(samples: Samples, wish: FitRequest) -> FittedStage:
     """Fit the head, then its thresholds. Raises EvaluateError where the video does not say enough."""
     rows = np.flatnonzero((samples.part == FIT) & (samples.labels != UNCLEAR))
     rows = np.random.default_rng(SEED).permutation(rows)[:MAX_LOOKS]
@@ -112,7 +112,7 @@ def fit(samples: Samples, wish: Wish) -> Fitted:
         look_share=wish.look_share,
     )
     n = len(events)
-    return Fitted(
+    return FittedStage(
         head,
         stage,
         {
@@ -147,7 +147,7 @@ def curve(events: np.ndarray, nothing: np.ndarray) -> list[list[float]]:
     ]
 
 
-def checked(clips: list[Clip], stage: Stage, line: LiveLine, held_out: bool) -> dict[str, Any]:
+def checked(clips: list[FitClip], stage: CascadeStage, line: ProgressLine, held_out: bool) -> dict[str, Any]:
     """Figures of the finished cascade on clips: on the calibration's blocks, or on whole clips held out."""
     found = {}
     for clip in clips:
@@ -157,7 +157,9 @@ def checked(clips: list[Clip], stage: Stage, line: LiveLine, held_out: bool) -> 
     return found
 
 
-def provenance(base: Bundle, teacher: Bundle, clips: list[Clip], held_out: list[Clip]) -> dict[str, Any]:
+def provenance(
+    base: Bundle, teacher: Bundle, clips: list[FitClip], held_out: list[FitClip]
+) -> dict[str, Any]:
     """What went in, with hashes."""
     return {
         "base": {"name": base.name, "version": base.version, "sha256": base.sha256},
@@ -167,12 +169,12 @@ def provenance(base: Bundle, teacher: Bundle, clips: list[Clip], held_out: list[
     }
 
 
-def progress() -> LiveLine:
+def progress() -> ProgressLine:
     """Where progress is shown: standard error."""
-    return LiveLine(sys.stderr)
+    return ProgressLine(sys.stderr)
 
 
-def _told(line: LiveLine, what: str, total: int) -> Callable[[int], None]:
+def _told(line: ProgressLine, what: str, total: int) -> Callable[[int], None]:
     return lambda done: line.progress(what, done, total)
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_vision.core import looks as places
-from edge_vision.core.classifier import crop, sliceable
+from edge_vision.cascade import tiling as places
 from edge_vision.core.frame import Frame
-from edge_vision.core.gate import FrameGate
+from edge_vision.detect.classifier import crop, sliceable
+from edge_vision.evaluate.conditions import Condition
 from edge_vision.evaluate.fit.splits import CALIBRATE, NEITHER, Split
-from edge_vision.evaluate.judged import SEED
-from edge_vision.evaluate.reference import Reference, frame_of
-from edge_vision.evaluate.scenes import Condition
+from edge_vision.evaluate.gate.gate_runner import SEED
+from edge_vision.evaluate.reference.detector import Reference, frame_of
+from edge_vision.gate.frame_gate import FrameGate
 
 WANTED, NOTHING, UNCLEAR = 1, 0, -1
 MIN_OVERLAP = 0.5

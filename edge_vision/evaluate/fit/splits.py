@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_vision.evaluate.events import Event, clip_entries, clustered
-from edge_vision.evaluate.reference import Reference, TruthBoxes
+from edge_vision.evaluate.reference.detector import Reference, TruthBoxes
+from edge_vision.evaluate.reference.events import Event, clip_entries, clustered
 
 FIT, CALIBRATE, NEITHER = 0, 1, -1
 BLOCK_S = 30.0
@@ -23,7 +23,7 @@ SEED = 11
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trial:
+class EventCrop:
     """One event's look: the frame and the box (4,) of an object that came in."""
 
     frame: int
@@ -38,7 +38,7 @@ class Split:
     """
 
     part: np.ndarray
-    trials: list[Trial]
+    trials: list[EventCrop]
     held_out: list[np.ndarray]
 
 
@@ -76,7 +76,7 @@ def _trial(
     truth: list[TruthBoxes],
     part: np.ndarray,
     rng: np.random.Generator,
-) -> Trial | None:
+) -> EventCrop | None:
     """A random frame of a random object of the event, of those in its block on which the teacher saw it."""
     entry = event.entries[int(rng.integers(len(event.entries)))]
     frames = []
@@ -89,4 +89,4 @@ def _trial(
     if not frames:
         return None
     at = frames[int(rng.integers(len(frames)))]
-    return Trial(at, truth[at][entry.object_id])
+    return EventCrop(at, truth[at][entry.object_id])

@@ -11,7 +11,7 @@ from edge_vision.bundles.schema import nearest
 from edge_vision.bundles.store import load_bundle
 from edge_vision.core.detections import Detections
 from edge_vision.evaluate.errors import EvaluateError
-from edge_vision.evaluate.reference import Reference, ReferenceDetector
+from edge_vision.evaluate.reference.detector import Reference, ReferenceDetector
 
 
 class Teacher(ReferenceDetector):

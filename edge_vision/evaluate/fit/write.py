@@ -12,19 +12,24 @@ from typing import Any
 
 import numpy as np
 
+from edge_vision.bundles.atomic_write import put, write_folder
 from edge_vision.bundles.linear_head import LOGITS, with_linear_head
 from edge_vision.bundles.manifest import GraphSpec, Manifest
-from edge_vision.bundles.place import put, write_folder
 from edge_vision.bundles.store import Bundle, load_bundle
-from edge_vision.core.specs import HeadSpec, Thresholds
-from edge_vision.evaluate.fit.base import Base
-from edge_vision.evaluate.fit.run import NOTHING_LABEL, WANTED_LABEL, Fitted
+from edge_vision.core.model_spec import HeadSpec, Thresholds
+from edge_vision.evaluate.fit.base import FrozenFeatures
+from edge_vision.evaluate.fit.run import NOTHING_LABEL, WANTED_LABEL, FittedStage
 
 GRAPH_FILE, LABELS_FILE, LICENCE_FILE = "model.onnx", "labels.txt", "LICENSE"
 
 
 def write_bundle(
-    folder: Path, name: str, base: Base, fitted: Fitted, labels: list[str], figures: dict[str, Any]
+    folder: Path,
+    name: str,
+    base: FrozenFeatures,
+    fitted: FittedStage,
+    labels: list[str],
+    figures: dict[str, Any],
 ) -> Bundle:
     """Write the bundle to folder/name, in place of one that is there, and open it. Raises BundleError."""
     graph = with_linear_head(base.graph, fitted.head.weight.astype("float32"), fitted.head.bias)
@@ -40,8 +45,8 @@ def write_bundle(
     return load_bundle(f"{folder / name}{os.sep}")
 
 
-def write_head(folder: Path, name: str, fitted: Fitted, figures: dict[str, Any]) -> None:
-    """Write what a recipe of `bundles/recipes.py` needs: name.npz, the weights, and name.json, the rest."""
+def write_head(folder: Path, name: str, fitted: FittedStage, figures: dict[str, Any]) -> None:
+    """Write what a recipe of `model_zoo/recipes.py` needs: name.npz, the weights, and name.json, the rest."""
     folder.mkdir(parents=True, exist_ok=True)
     head, stage = fitted.head, asdict(fitted.stage)
     np.savez(folder / f"{name}.npz", weight=head.weight.astype(np.float32), bias=np.float32(head.bias))
@@ -50,7 +55,12 @@ def write_head(folder: Path, name: str, fitted: Fitted, figures: dict[str, Any])
 
 
 def manifest_of(
-    name: str, base: Base, fitted: Fitted, labels: list[str], graph: bytes, figures: dict[str, Any]
+    name: str,
+    base: FrozenFeatures,
+    fitted: FittedStage,
+    labels: list[str],
+    graph: bytes,
+    figures: dict[str, Any],
 ) -> Manifest:
     """The manifest of a fitted stage."""
     before = base.bundle.manifest
@@ -60,7 +70,7 @@ def manifest_of(
         task="classify",
         description=f"Stage of a cascade: does a look show {', '.join(labels)}? On {before.name}",
         licence=before.licence,
-        source=f"{before.source}; head fitted by `python -m edge_vision.evaluate fit-cascade`",
+        source=f"{before.source}; head fitted by `python -m edge_vision evaluate fit-cascade`",
         input=base.input_spec,
         head=HeadSpec(type="classifier", outputs={"logits": LOGITS}, options={"activation": "softmax"}),
         thresholds=Thresholds(),

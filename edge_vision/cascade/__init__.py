@@ -1,0 +1,1 @@
+"""The cascade: light classifiers that decide which frames and regions the detector sees."""

@@ -1,0 +1,1 @@
+"""The command `edge-vision`: one file or folder for each subcommand."""

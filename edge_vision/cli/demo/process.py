@@ -1,0 +1,120 @@
+"""The pipeline as a child process: started as a user would, ended in order, never left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import psutil
+
+from edge_vision.core.child_process import child_environment, python_command
+from edge_vision.diagnostics.process_usage import ProcessMeter, ProcessUsage
+
+STOP_S = 4.0
+_PR_SET_PDEATHSIG = 1
+
+
+class PipelineProcess:
+    """The executable `pipeline` with these arguments. log: the file that takes what it writes."""
+
+    def __init__(self, arguments: Sequence[str], log: Path) -> None:
+        self.command = python_command("edge_vision.nodes.cli", "pipeline", *arguments)
+        self._log = log
+        self.started_s = time.monotonic()
+        with log.open("wb") as file:
+            # A session of its own: a Ctrl-C reaches the demo alone, which then ends the pipeline in order.
+            self._child = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**child_environment(), "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+                preexec_fn=_dies_with_parent(),
+            )
+        self._meter = ProcessMeter(self._child.pid)
+        self._peak_mb: float | None = None
+        self._steady_mb: list[float] = []
+        self._last = ProcessUsage(None, None, None, None)
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs."""
+        return self._child.poll()
+
+    def measure(self) -> ProcessUsage:
+        """What it costs now; the last reading where it has ended."""
+        usage = self._meter.read()
+        if usage.rss_mb is None:
+            return self._last
+        self._last = usage
+        self._steady_mb.append(usage.rss_mb)
+        self._peak_mb = max(self._peak_mb or 0.0, usage.rss_mb, _high_water_mb(self.pid) or 0.0)
+        return usage
+
+    @property
+    def usage(self) -> ProcessUsage:
+        """The last reading."""
+        return self._last
+
+    @property
+    def peak_mb(self) -> float | None:
+        """Most memory that it ever had, in MB, from the kernel where it tells."""
+        return self._peak_mb
+
+    @property
+    def steady_mb(self) -> float | None:
+        """The median of the second half of the readings."""
+        half = sorted(self._steady_mb[len(self._steady_mb) // 2 :])
+        return half[len(half) // 2] if half else None
+
+    def stop(self, meanwhile: Callable[[float], None] = time.sleep) -> None:
+        """Ask it to end, wait, and end it where it does not. meanwhile(s) is called while waiting."""
+        for number, patience_s in ((signal.SIGINT, STOP_S), (signal.SIGKILL, STOP_S)):
+            if self.returncode is not None:
+                return
+            with contextlib.suppress(ProcessLookupError):
+                self._child.send_signal(number)
+            end_s = time.monotonic() + patience_s
+            while self.returncode is None and time.monotonic() < end_s:
+                meanwhile(0.05)
+
+    def last_lines(self, count: int = 15) -> list[str]:
+        """The end of its log."""
+        try:
+            return self._log.read_text(errors="replace").splitlines()[-count:]
+        except OSError:
+            return []
+
+
+def _dies_with_parent() -> Callable[[], None] | None:
+    """Has the kernel end the child when the demo itself is killed. Linux only."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+    return ask
+
+
+def _high_water_mb(pid: int) -> float | None:
+    """The most resident memory that a process ever had, in MB."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    except (OSError, ValueError, psutil.Error):
+        pass
+    return None

@@ -1,0 +1,108 @@
+"""`python -m edge_vision models`: make, import, list, check and show model bundles."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from edge_vision.bundles.manifest import dump_manifest
+from edge_vision.bundles.store import bundles_dir, list_bundles, load_bundle
+from edge_vision.core.printable import one_error, printable, printable_output
+from edge_vision.errors import EdgeVisionError
+from edge_vision.importer import cli
+from edge_vision.model_zoo.fetch import fetch_bundle, find_recipe
+from edge_vision.model_zoo.recipes import RECIPES
+
+_EXAMPLES = """\
+examples:
+  python -m edge_vision models fetch                              make every known bundle
+  python -m edge_vision models fetch ssdlite_mobilenet_v2_coco    make one
+  python -m edge_vision models import yolo11n.onnx                your own model; `import --help` has more
+  python -m edge_vision models list                               what is in the store, what can be made
+  python -m edge_vision models verify ./my_bundle                 check a folder: manifest, files, hashes
+  python -m edge_vision models show ssdlite_mobilenet_v2_coco     print a manifest
+
+The store is $EDGE_VISION_CACHE/bundles, by default ~/.cache/edge_vision/bundles.
+exit codes: 0 done, 1 a bundle is missing, broken or cannot be made, 2 wrong arguments, 130 stopped by Ctrl-C
+"""
+
+
+@printable_output()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except EdgeVisionError as error:
+        print(f"error: {one_error(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m edge_vision models",
+        description="Make, import, list, check and show model bundles.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="{fetch,import,list,verify,show}")
+    fetch = commands.add_parser("fetch", help="make known bundles in the store")
+    fetch.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(RECIPES)}")
+    fetch.add_argument("--force", action="store_true", help="make them again even if they are there")
+    fetch.set_defaults(run=_fetch)
+    cli.add_arguments(commands.add_parser("import", help="make a bundle from a model file of your own"))
+    commands.add_parser("list", help="the bundles in the store").set_defaults(run=_list)
+    for command, run, text in (
+        ("verify", _verify, "check a bundle's manifest, files and hashes"),
+        ("show", _show, "print a bundle's manifest and hash"),
+    ):
+        sub = commands.add_parser(command, help=text)
+        sub.add_argument("bundle", metavar="PATH_OR_NAME", help="a bundle's folder, or a name in the store")
+        sub.set_defaults(run=run)
+    return parser
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    recipes = [
+        find_recipe(name) for name in arguments.names or RECIPES
+    ]  # a wrong name stops it before the work
+    for recipe in recipes:
+        fetch_bundle(recipe.manifest.name, force=arguments.force, report=lambda line: print(line, flush=True))
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    print(f"store: {bundles_dir()}")
+    broken = 0
+    for name in sorted({*RECIPES, *list_bundles()}):
+        try:
+            bundle = load_bundle(name)
+            print(printable(f"  {bundle}  {bundle.manifest.task}  {bundle.manifest.description}"))
+        except EdgeVisionError as error:
+            absent = not (bundles_dir() / name).is_dir()
+            broken += not absent
+            print(
+                f"  {name}: "
+                + (f"not made yet: python -m edge_vision models fetch {name}" if absent else f"{error}")
+            )
+    return 1 if broken else 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    bundle = load_bundle(arguments.bundle)
+    for graph in bundle.manifest.graphs:
+        bundle.verify(graph)
+        print(f"{graph.file}: {graph.format} {graph.precision}, sha256 {graph.sha256}, as the manifest says")
+    print(f"{bundle}: good, {len(bundle.labels)} labels, in {bundle.folder}")
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    bundle = load_bundle(arguments.bundle)
+    print(f"# {bundle.folder}\n# sha256 {bundle.sha256}, {len(bundle.labels)} labels")
+    print(dump_manifest(bundle.manifest), end="")
+    return 0

@@ -1,0 +1,210 @@
+"""Cameras as lines of text for a terminal. Words say all that colours say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from edge_vision.cli.top.board import SILENT_S, Camera
+from edge_vision.core.diagnostic_status import Status
+
+STYLES = {"OK": "green", "WARN": "yellow", "ERROR": "bold red", "STALE": "magenta"}
+FATES = ("inferred", "gated", "rejected", "superseded", "failed", "in_flight")
+UNKNOWN = "n/a"
+# Of the fixed columns of the stages' table, with their padding.
+_LABEL = 11
+
+
+def camera_lines(camera: Camera, now_s: float) -> Iterator[Text | Table]:
+    """All that is known of a camera, from the answer to the details."""
+    yield from _answer(camera, now_s)
+    yield _stages(camera)
+    detector, gate = camera.part("detector"), camera.part("gate")
+    books = detector if "ledger.received" in detector.values else gate
+    rows = [("books", _books(books)), ("reasons", _reasons(books)), ("gate", _gate(gate))]
+    rows.append(("miss rate", _miss_rate(gate)))
+    for stage in ("detector", "cascade"):
+        rows += _model(stage, camera.part(stage))
+    rows += [("process", _process(one)) for one in camera.processes]
+    if "system" in camera.parts:
+        rows += _system(camera.part("system"))
+    yield _labelled(rows)
+    for name, one in camera.troubles:
+        yield Text(f"{one.word} {name}: {one.message}", STYLES.get(one.word, ""))
+
+
+def camera_row(camera: Camera, now_s: float, chosen: bool) -> Text:
+    """A camera among others, in one line."""
+    detector, output = camera.part("detector"), camera.part("output")
+    first = camera.part("gate") if "gate" in camera.parts else detector
+    mark = Text("> " if chosen else "  ")
+    rates = f"{_hz(first, 'rate_in_hz')} > {_hz(detector, 'rate_out_hz')} Hz"
+    text = f"{camera.name:<14} {rates}  age p95 {_ms(detector, 'age_ms.p95')} ms  "
+    silent_s = now_s - camera.heard_s
+    if silent_s > SILENT_S:
+        return mark + Text(text) + Text(f"silent for {silent_s:.0f} s", STYLES["STALE"])
+    word = Status("", level=camera.level).word
+    cause = output.text("cause")
+    return mark + Text(text) + Text(f"{word} {'' if cause in ('', 'none') else cause}", STYLES.get(word, ""))
+
+
+def _answer(camera: Camera, now_s: float) -> Iterator[Text]:
+    """Whether detections come out, and if not why and what to do."""
+    silent_s, output = now_s - camera.heard_s, camera.part("output")
+    if silent_s > SILENT_S:
+        text = f"STALE  nothing from its diagnostics node for {silent_s:.0f} s: has the pipeline ended?"
+        yield Text(text + " What is below is old.", STYLES["STALE"])
+    elif "output" in camera.parts:
+        since_s = output.figure("since_s") or 0.0
+        since = f" (for {since_s:.0f} s)" if since_s >= 1 else ""
+        yield Text(f"{output.word}  {output.message}{since}", STYLES.get(output.word, ""))
+
+
+def _stages(camera: Camera) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", expand=True)
+    table.add_column("stage", width=_LABEL - 1, no_wrap=True)
+    for title in ("Hz in", "out", "p50 ms", "p95", "p99"):
+        table.add_column(title, justify="right", width=max(6, len(title)), no_wrap=True)
+    table.add_column("state", ratio=1, no_wrap=True, overflow="ellipsis")
+    for name, one in camera.nodes:
+        figures = [_hz(one, "rate_in_hz"), _hz(one, "rate_out_hz"), *_percentiles(one, "process_ms")]
+        state = Text(f"{one.word} {one.message}", STYLES.get(one.word, ""))
+        table.add_row(name, *figures, state)
+    table.add_row(
+        "age", "", "", *_percentiles(camera.part("detector"), "age_ms"), "from the stamp to the output"
+    )
+    return table
+
+
+def _books(one: Status) -> str:
+    counts = {fate: one.text(f"ledger.{fate}") or UNKNOWN for fate in ("received", *FATES)}
+    law = " + ".join(f"{fate.replace('_', ' ')} {counts[fate]}" for fate in FATES)
+    wrong = " DOES NOT BALANCE" if one.text("ledger.balanced") == "False" else ""
+    return f"received {counts['received']} = {law}{wrong}"
+
+
+def _reasons(one: Status) -> str:
+    """Why frames were skipped or lost, by fate."""
+    parts = []
+    for fate in FATES:
+        start = f"ledger.{fate}."
+        counts = [f"{key[len(start) :]} {n}" for key, n in one.values.items() if key.startswith(start)]
+        if counts:
+            parts.append(f"{fate}: {', '.join(counts)}")
+    return "; ".join(parts) or "none"
+
+
+def _gate(one: Status) -> str:
+    if not one.text("gate.mode"):
+        return UNKNOWN
+    blind = f"{_number(one, 'blind_ms')} ms since a frame passed"
+    off = "" if one.text("enabled") != "False" else "off, "
+    mode, camera = one.text("gate.mode"), one.text("gate.camera")
+    return f"{off}{mode}, camera {camera}, last {one.text('last_reason')}, {blind}"
+
+
+def _miss_rate(one: Status) -> str:
+    """The audit's estimate: which share of the skipped frames held something new."""
+    rate, low, high = (one.figure(f"audit.miss_rate{end}") for end in ("", "_low", "_high"))
+    if rate is None or low is None or high is None:
+        return f"{UNKNOWN}: no skipped frame was looked at yet"
+    seen = f"{one.text('audit.missed')} of {one.text('audit.audited')} skipped frames looked at"
+    opens = ", the audit holds the gate open" if one.text("audit.opens") == "True" else ""
+    return f"{rate:.1%} (95 %: {low:.1%} to {high:.1%}), {seen}{opens}"
+
+
+def _model(stage: str, one: Status) -> Iterator[tuple[str, str]]:
+    """Model and backend of a stage, asked for and actual; nothing for a cascade that is off."""
+    model = one.text("model")
+    if stage == "cascade" and model in ("", "off"):
+        return
+    sha256 = one.text("model_sha256")
+    yield ("model" if stage == "detector" else stage), f"{model or UNKNOWN}  sha256 {sha256[:12] or UNKNOWN}"
+    asked, actual = (
+        {key[len(start) :]: value for key, value in one.values.items() if key.startswith(start)}
+        for start in ("backend.requested.", "backend.actual.")
+    )
+    if actual:
+        runs = " ".join(actual.get(name, "?") for name in ("backend", "device", "precision"))
+        wanted = " ".join(asked.get(name, "?") for name in ("backend", "device", "precision"))
+        yield "backend", f"{runs} ({actual.get('provider', '?')}), asked for {wanted}"
+        yield "fallback", one.text("backend.fallback_reason") or "none"
+
+
+def _process(one: Status) -> str:
+    pid = one.text("pid") or one.part
+    if one.figure("rss_mb") is None:
+        return f"{pid}  {one.message}"
+    figures = [
+        f"CPU {_number(one, 'cpu_percent')} %",
+        f"RSS {_number(one, 'rss_mb')} MB",
+        f"{_number(one, 'threads')} threads",
+        f"{_number(one, 'fds')} files",
+    ]
+    return f"{pid}  {'  '.join(figures)}"
+
+
+def _system(one: Status) -> Iterator[tuple[str, str]]:
+    cores = [key for key in one.values if re.fullmatch(r"cpu\.\d+\.percent", key)]
+    each = " ".join(_number(one, key) for key in cores)
+    memory = f"memory {_number(one, 'memory.used_mb')} of {_number(one, 'memory.total_mb')} MB"
+    swap = f"swap {_number(one, 'swap.percent')} %" if one.text("swap.percent") else f"swap {UNKNOWN}"
+    yield "system", f"CPU {_number(one, 'cpu.percent')} % ({each})  {memory}  {swap}"
+    figures = [
+        ("temperature", _with_unit(one, "temperature_c.max", "C")),
+        ("power", _with_unit(one, "power_w", "W", 1)),
+        ("per frame", _with_unit(one, "energy_per_inferred_frame_j", "J", 2)),
+        ("throttling", one.text("throttling") or UNKNOWN),
+        ("GPU", ", ".join(_gpus(one)) or UNKNOWN),
+    ]
+    yield "", "  ".join(f"{name} {value}" for name, value in figures)
+
+
+def _gpus(one: Status) -> Iterator[str]:
+    for key in one.values:
+        if key.startswith("gpu.") and key.endswith(".percent"):
+            start = key[: -len("percent")]
+            yield f"{_number(one, key)} % {_with_unit(one, start + 'memory_used_mb', 'MB')}"
+
+
+def _labelled(rows: Iterable[tuple[str, str]]) -> Table:
+    """Labels at the left, what does not fit into a line goes on below itself."""
+    table = Table.grid(padding=(0, 1, 0, 0), pad_edge=False, expand=True)
+    table.add_column(width=_LABEL - 1, no_wrap=True)
+    table.add_column(ratio=1, overflow="fold")
+    for label, text in rows:
+        table.add_row(label, Text(text))
+    return table
+
+
+def _percentiles(one: Status, name: str) -> Sequence[str]:
+    return [_ms(one, f"{name}.{p}") for p in ("p50", "p95", "p99")]
+
+
+def _hz(one: Status, key: str) -> str:
+    return _fixed(one, key, 5, 1)
+
+
+def _ms(one: Status, key: str) -> str:
+    value = one.figure(key)
+    return _fixed(one, key, 6, 1 if value is None or abs(value) < 1000 else 0)
+
+
+def _fixed(one: Status, key: str, width: int, digits: int) -> str:
+    value = one.figure(key)
+    if value is None:
+        return f"{UNKNOWN if key in one.values else '':>{width}}"
+    return f"{value:{width}.{digits}f}"
+
+
+def _number(one: Status, key: str) -> str:
+    value = one.figure(key)
+    return UNKNOWN if value is None else f"{value:.0f}"
+
+
+def _with_unit(one: Status, key: str, unit: str, digits: int = 0) -> str:
+    value = one.figure(key)
+    return UNKNOWN if value is None else f"{value:.{digits}f} {unit}"

@@ -1,0 +1,80 @@
+"""Arguments and environment of every Python process that this package starts.
+
+A child imports this very package, and nothing from its working folder: a `numpy.py` there is not executed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import site
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[2]
+"""The folder that this package is imported from."""
+_ROS_WHEELS_MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
+"""Set by the ROS wheels: a child that inherits it would not set its library path."""
+_WITHOUT_SAFE_PATH = (
+    "import sys; sys.path[:1] = []; import runpy; sys.argv[:] = sys.argv[1:]; "
+    "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
+"""For Python 3.10, which has neither -P nor PYTHONSAFEPATH: the first entry is the working folder."""
+
+
+def python_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module as `python -m` does, without the working folder on sys.path."""
+    if sys.version_info >= (3, 11):
+        return [sys.executable, "-P", "-m", module, *arguments]
+    return [sys.executable, "-c", _WITHOUT_SAFE_PATH, module, *arguments]
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of a child process, whatever its working folder."""
+    kept = {name: value for name, value in os.environ.items() if name != _ROS_WHEELS_MARK}
+    kept.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    paths = [*_own_path(), *_absolute(kept.pop("PYTHONPATH", ""))]
+    return {**kept, "PYTHONSAFEPATH": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
+
+
+def ending(returncode: int) -> str:
+    """How a child process ended: "was killed by SIGABRT", "exited with status 3"."""
+    if returncode >= 0:
+        return f"exited with status {returncode}"
+    try:
+        return f"was killed by {signal.Signals(-returncode).name}"
+    except ValueError:
+        return f"was killed by signal {-returncode}"
+
+
+@contextlib.contextmanager
+def safe_spawn() -> Iterator[None]:
+    """While multiprocessing starts processes: they inherit this environment, and `sys.path` without the
+    working folder."""
+    environment, path = dict(os.environ), list(sys.path)
+    try:
+        os.environ.clear()
+        os.environ.update(child_environment())
+        sys.path[:] = [*_own_path(), *(entry for entry in path if entry and not _is_working_folder(entry))]
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.path[:] = path
+
+
+def _own_path() -> list[str]:
+    """The folder of this package, where it is not one that every Python process searches anyway."""
+    standard = {*site.getsitepackages(), site.getusersitepackages()}
+    return [] if str(_ROOT) in {os.path.realpath(entry) for entry in standard} else [str(_ROOT)]
+
+
+def _absolute(pythonpath: str) -> list[str]:
+    """Its entries as seen from here. An empty one would be the child's working folder."""
+    return [os.path.abspath(entry) for entry in pythonpath.split(os.pathsep) if entry]
+
+
+def _is_working_folder(entry: str) -> bool:
+    return os.path.realpath(entry) == os.path.realpath(os.getcwd())

@@ -1,0 +1,1 @@
+"""Boxes, homographies and non-maximum suppression."""

@@ -1,0 +1,81 @@
+"""Latencies and rates as figures that a human can act on."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+
+PERCENTILES = (50, 95, 99)
+
+
+class LatencyWindow:
+    """The last `size` durations of one stage, in ms. Any thread adds, any thread reads."""
+
+    def __init__(self, size: int = 512) -> None:
+        self._values = np.zeros(size, np.float64)
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def add(self, value_ms: float) -> None:
+        """Note one duration."""
+        with self._lock:
+            self._values[self._count % len(self._values)] = value_ms
+            self._count += 1
+
+    def percentiles(self) -> dict[str, float] | None:
+        """{"p50": ms, "p95": ms, "p99": ms}, or None where nothing was measured yet."""
+        with self._lock:
+            if self._count == 0:
+                return None
+            values = self._values[: self._count].copy()
+        return {
+            f"p{p}": float(v) for p, v in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True)
+        }
+
+    def reset(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._count = 0
+
+
+class RateMeter:
+    """Events per second between two readings."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._read_count = 0
+        self._read_s = time.monotonic()
+
+    def tick(self) -> None:
+        """Note one event."""
+        self._count += 1
+
+    def read_hz(self) -> float:
+        """Rate since the last reading, in Hz."""
+        now_s = time.monotonic()
+        elapsed_s = now_s - self._read_s
+        count, self._read_count, self._read_s = self._count - self._read_count, self._count, now_s
+        return count / elapsed_s if elapsed_s > 0 else 0.0
+
+
+class ElapsedClock:
+    """A check that stamps grow. `check` names what is wrong with a stamp, "" where nothing is."""
+
+    def __init__(self) -> None:
+        self._last_ns: int | None = None
+
+    def check(self, stamp_ns: int) -> str:
+        """One of "", stamp_zero, stamp_backwards, stamp_repeated. A new time line is taken up at once:
+        after a jump only the one frame is refused."""
+        if stamp_ns <= 0:
+            return "stamp_zero"
+        last_ns, self._last_ns = self._last_ns, stamp_ns
+        if last_ns is None or stamp_ns > last_ns:
+            return ""
+        return "stamp_repeated" if stamp_ns == last_ns else "stamp_backwards"
+
+    def reset(self) -> None:
+        """Forget the last stamp."""
+        self._last_ns = None

@@ -1,0 +1,54 @@
+"""A progress line: rewritten in place on a terminal, repeated every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import TextIO
+
+from edge_vision.core.printable import printable, raw_stream
+
+PERIOD_S = {True: 0.25, False: 5.0}
+
+
+class ProgressLine:
+    """Writes lines to a stream, not more often than can be read."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """stream: standard output by default."""
+        self._stream = raw_stream(stream or sys.stdout)
+        self._tty = self._stream.isatty()
+        self._next_s = 0.0
+        self._open = False
+
+    def show(self, text: str) -> None:
+        """Show it, if it is time to."""
+        if time.monotonic() < self._next_s:
+            return
+        self._next_s = time.monotonic() + PERIOD_S[self._tty]
+        text = printable(text)
+        if self._tty:
+            width = shutil.get_terminal_size((100, 24)).columns - 1
+            self._stream.write("\r" + text[:width].ljust(width))
+            self._open = True
+        else:
+            self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """A bar for a long step of known length."""
+        if done >= total:
+            self._next_s = 0.0
+        filled = 30 * done // max(1, total)
+        self.show(f"{what} [{'#' * filled}{'.' * (30 - filled)}] {done}/{total}")
+
+    def end(self, text: str = "") -> None:
+        """Leave the line; the next output starts on a new one."""
+        if text:
+            self._next_s = 0.0
+            self.show(text)
+        if self._open:
+            self._stream.write("\n")
+            self._stream.flush()
+        self._open, self._next_s = False, 0.0

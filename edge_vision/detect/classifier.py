@@ -1,0 +1,114 @@
+"""A classifier: pre-processing, a session, a head, and a score for every class."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge_vision.core.detections import Classification
+from edge_vision.core.frame import ENCODINGS, Frame
+from edge_vision.core.model_spec import InputSpec
+from edge_vision.core.preprocess import Preprocessor
+from edge_vision.detect.detector import StageTiming, black_frame, check_input
+from edge_vision.detect.heads import ClassificationHead, Head, make_head
+from edge_vision.errors import HeadError
+
+if TYPE_CHECKING:
+    from edge_vision.backends.base import Session
+    from edge_vision.bundles.store import Bundle
+
+
+MAX_BATCH = 16
+"""Images of one run. On one core EfficientNet-Lite0 at 96x96 takes 2.3 ms alone, 1.5 ms each by four."""
+
+
+class Classifier:
+    """Scores frames or parts of them. Called by one thread at a time.
+
+    timing: how long the stages of the last run took, of an image or of a batch.
+    takes_batch: the graph leaves the number of images free, so that regions are scored together.
+    """
+
+    def __init__(self, input_spec: InputSpec, head: Head, session: Session) -> None:
+        """Raises BundleError where the graph takes another input, HeadError for a head of another task."""
+        check_input(input_spec, session)
+        if not isinstance(head, ClassificationHead):
+            raise HeadError(f"a classifier needs a head for task 'classify', got one for '{head.task}'")
+        self.input_spec = input_spec
+        self.session = session
+        self.timing = StageTiming()
+        self.takes_batch = session.inputs[0].shape[0] is None
+        self._head = head
+        self._preprocessor = Preprocessor(input_spec)
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle, session: Session) -> Classifier:
+        """A classifier as its bundle describes it. Raises BundleError, HeadError."""
+        manifest = bundle.manifest
+        head = make_head(manifest.head, manifest.input, session.outputs, len(bundle.labels))
+        return cls(manifest.input, head, session)
+
+    def classify(self, frame: Frame) -> Classification:
+        """Score one frame. Raises ImageError, BackendError, HeadError."""
+        started = perf_counter()
+        input_tensor, _ = self._preprocessor.prepare(frame)
+        prepared = perf_counter()
+        outputs = self.session.run({self.input_spec.name: input_tensor})
+        inferred = perf_counter()
+        scores = self._head.decode(outputs)
+        self.timing = StageTiming.between(started, prepared, inferred, perf_counter())
+        return Classification(scores)
+
+    def classify_regions(self, frame: Frame, xyxy_px: np.ndarray) -> list[Classification]:
+        """Score parts of a frame: together where the graph takes a batch, else one by one.
+
+        xyxy_px: (n, 4) in source pixels; a part is clipped to the image and at least one pixel large.
+        Raises as `classify` does.
+        """
+        boxes = np.asarray(xyxy_px).reshape(-1, 4)
+        source = sliceable(frame) if len(boxes) else frame
+        if not self.takes_batch:
+            return [self.classify(crop(source, box)) for box in boxes]
+        found: list[Classification] = []
+        for first in range(0, len(boxes), MAX_BATCH):
+            found += self._classify_batch([crop(source, box) for box in boxes[first : first + MAX_BATCH]])
+        return found
+
+    def _classify_batch(self, parts: list[Frame]) -> list[Classification]:
+        started = perf_counter()
+        # The preprocessor's tensor is valid until its next image.
+        batch = np.concatenate([self._preprocessor.prepare(part)[0].copy() for part in parts])
+        prepared = perf_counter()
+        outputs = self.session.run({self.input_spec.name: batch})
+        inferred = perf_counter()
+        scores = self._head.decode_batch(outputs, len(parts))
+        self.timing = StageTiming.between(started, prepared, inferred, perf_counter())
+        return [Classification(row) for row in scores]
+
+    def warm_up(self, n: int = 2) -> None:
+        """Run on a black image n times: the first runs allocate memory and choose kernels."""
+        for _ in range(n):
+            self.classify(black_frame(self.input_spec))
+
+
+def sliceable(frame: Frame) -> Frame:
+    """The frame with one whole pixel per element, so that a slice of it is a picture."""
+    encoding = ENCODINGS[frame.encoding]
+    if encoding.rows == 1.0 and encoding.plane is None and not encoding.bayer:
+        return frame
+    return replace(frame, image=frame.bgr(), encoding="bgr8", origin=None)
+
+
+def crop(frame: Frame, xyxy_px: np.ndarray) -> Frame:
+    """A part of a sliceable frame, as a view: the whole pixels that the box touches."""
+    left, right = _span(xyxy_px[0], xyxy_px[2], frame.width_px)
+    top, bottom = _span(xyxy_px[1], xyxy_px[3], frame.height_px)
+    return replace(frame, image=frame.image[top:bottom, left:right], origin=None)
+
+
+def _span(first: float, last: float, limit: int) -> tuple[int, int]:
+    start = min(max(int(np.floor(first)), 0), limit - 1)
+    return start, min(max(int(np.ceil(last)), start + 1), limit)

@@ -1,0 +1,49 @@
+"""Heads: how the outputs of a graph become boxes or classes. A new one is one file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from edge_vision.core.model_spec import HeadSpec, InputSpec
+from edge_vision.detect.heads.base import ClassificationHead, DetectionHead, Head, ModelBoxes
+from edge_vision.detect.heads.centernet import CenterNetHead
+from edge_vision.detect.heads.classifier import ClassifierHead
+from edge_vision.detect.heads.decoded import DecodedHead
+from edge_vision.detect.heads.detr import DetrHead
+from edge_vision.detect.heads.detr_rows import DetrRowsHead
+from edge_vision.detect.heads.end_to_end import EndToEndHead
+from edge_vision.detect.heads.nanodet import NanoDetHead
+from edge_vision.detect.heads.ssd import SsdHead
+from edge_vision.detect.heads.tflite_detection import TfliteDetectionHead
+from edge_vision.detect.heads.yolov5 import YoloV5Head
+from edge_vision.detect.heads.yolov8 import YoloV8Head
+from edge_vision.detect.heads.yolox import YoloxHead
+from edge_vision.errors import HeadError
+
+if TYPE_CHECKING:
+    from edge_vision.backends.base import TensorSpec
+
+HEADS: dict[str, Callable[[HeadSpec, InputSpec, Sequence[TensorSpec], int], Head]] = {
+    "ssd": SsdHead,
+    "yolov5": YoloV5Head,
+    "yolov8": YoloV8Head,
+    "yolox": YoloxHead,
+    "end_to_end": EndToEndHead,
+    "nanodet": NanoDetHead,
+    "centernet": CenterNetHead,
+    "detr": DetrHead,
+    "detr_rows": DetrRowsHead,
+    "decoded": DecodedHead,
+    "tflite_detection": TfliteDetectionHead,
+    "classifier": ClassifierHead,
+}
+
+__all__ = ["HEADS", "ClassificationHead", "DetectionHead", "Head", "ModelBoxes", "make_head"]
+
+
+def make_head(spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int) -> Head:
+    """The head that a bundle names, checked against the graph's outputs. Raises HeadError."""
+    if spec.type not in HEADS:
+        raise HeadError(f"head.type is one of {', '.join(HEADS)}, got '{spec.type}'")
+    return HEADS[spec.type](spec, input_spec, outputs, n_labels)

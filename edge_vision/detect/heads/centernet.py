@@ -1,0 +1,103 @@
+"""The heads of CenterNet and CenterFace: an object is a peak in a heatmap of its class.
+
+Sources of the method: Zhou et al., "Objects as Points" (arXiv 1904.07850) and
+github.com/xingyizhou/CenterNet, `src/lib/models/decode.py` (ctdet_decode); Xu et al., "CenterFace: Joint Face
+Detection and Alignment Using Face as Point" (arXiv 1911.03599) and github.com/Star-Clouds/CenterFace,
+`centerface.py` (decode).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
+from edge_vision.detect.heads.base import (
+    DetectionHead,
+    ModelBoxes,
+    OutputReader,
+    choose,
+    read_options,
+    whole_of,
+)
+from edge_vision.detect.heads.geometry import capped_exp, xyxy_of_centres
+from edge_vision.detect.heads.scores import ACTIVATIONS, at_least
+
+if TYPE_CHECKING:
+    from edge_vision.backends.base import TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """x: the channel of sizes and offsets that is for x, the other is for y. log_sizes: sizes are logarithms.
+
+    middle: what is added to a cell's number, in cells. peaks: only the highest of 3 x 3 cells counts, and
+    nothing is suppressed afterwards; without, NMS makes one of neighbouring cells.
+    """
+
+    x: int
+    log_sizes: bool
+    middle: float
+    peaks: bool
+
+
+VARIANTS = {"centernet": _Variant(0, False, 0.0, True), "centerface": _Variant(1, True, 0.5, False)}
+
+
+class CenterNetHead(DetectionHead):
+    """Roles: heatmap (1, classes, h, w); sizes (1, 2, h, w) and offsets (1, 2, h, w), in cells.
+
+    Options: variant, centernet (channels x, y; peaks) or centerface (channels y, x; logarithms of the sizes;
+    NMS); stride, pixels of the input tensor per cell; score_activation of the heatmap, none or sigmoid.
+    """
+
+    def __init__(
+        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
+    ) -> None:
+        """Raises HeadError where the options or the outputs do not fit."""
+        options = read_options(spec, {"variant": "centernet", "stride": 4, "score_activation": "none"})
+        self._variant = VARIANTS[choose(spec, "variant", options["variant"], VARIANTS)]
+        self._stride = whole_of(spec, "stride", options["stride"], 1, 1024)
+        activation = choose(spec, "score_activation", options["score_activation"], ACTIVATIONS)
+        self._to_score, self._to_raw = ACTIVATIONS[activation]
+        cells = (-(-input_spec.height_px // self._stride), -(-input_spec.width_px // self._stride))
+        self._heatmap = OutputReader.find(spec, "heatmap", outputs, (1, n_labels, *cells))
+        self._sizes = OutputReader.find(spec, "sizes", outputs, (1, 2, *cells))
+        self._offsets = OutputReader.find(spec, "offsets", outputs, (1, 2, *cells))
+
+    def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
+        """Only cells that reach the threshold are looked at further. Raises HeadError."""
+        heatmap = self._heatmap.read(outputs)[0]
+        sizes, offsets = self._sizes.read(outputs)[0], self._offsets.read(outputs)[0]
+        at = at_least(heatmap, self._to_raw(thresholds.score_threshold))
+        class_ids, y, x = np.unravel_index(at, heatmap.shape)
+        if self._variant.peaks:
+            top = _is_peak(heatmap, class_ids, y, x)
+            class_ids, y, x = class_ids[top], y[top], x[top]
+        scores = self._to_score(heatmap[class_ids, y, x])
+        finish = ModelBoxes.best if self._variant.peaks else ModelBoxes.suppressed
+        return finish(self._boxes(sizes[:, y, x], offsets[:, y, x], y, x), scores, class_ids, thresholds)
+
+    def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
+        return float(self._to_score(self._heatmap.read(outputs).max()))
+
+    def _boxes(self, sizes: np.ndarray, offsets: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """(2, n) sizes and offsets, (n,) rows and columns -> (n, 4) boxes in pixels of the input tensor."""
+        order = [self._variant.x, 1 - self._variant.x]
+        extents = capped_exp(sizes) if self._variant.log_sizes else sizes
+        centres = np.stack((x, y), axis=1) + offsets[order].T + np.float32(self._variant.middle)
+        return xyxy_of_centres(np.concatenate((centres, extents[order].T), axis=1) * self._stride)
+
+
+def _is_peak(heatmap: np.ndarray, class_ids: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """(n,) bool: no cell around has more. Beyond the rim, the rim's own cells stand in."""
+    own = heatmap[class_ids, y, x]
+    peak = np.ones(len(own), bool)
+    for dy in (-1, 0, 1):
+        rows = np.clip(y + dy, 0, heatmap.shape[1] - 1)
+        for dx in (-1, 0, 1):
+            peak &= heatmap[class_ids, rows, np.clip(x + dx, 0, heatmap.shape[2] - 1)] <= own
+    return peak

@@ -1,0 +1,62 @@
+"""The head of graphs that choose their objects: YOLOv10, YOLO26, RT-DETR, and exports with nms=True.
+
+Source: github.com/ultralytics/ultralytics, `ultralytics/nn/modules/head.py` (Detect.postprocess, whose rows
+are left, top, right, bottom, score, class; RTDETRDecoder.postprocess, whose boxes are centre and size,
+relative) and `ultralytics/engine/exporter.py` (NMSModel).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
+from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choose, read_options
+from edge_vision.detect.heads.geometry import BOX_UNITS, scale_to_px, xyxy_of_centres
+from edge_vision.detect.heads.scores import at_least
+from edge_vision.errors import HeadError
+
+if TYPE_CHECKING:
+    from edge_vision.backends.base import TensorSpec
+
+BOX_ORDERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "xyxy": lambda boxes: boxes,
+    "cxcywh": xyxy_of_centres,
+}
+
+
+class EndToEndHead(DetectionHead):
+    """Role: rows (1, n, 6), each a box, score, class; unused rows have score 0.
+
+    Options: box_order, xyxy (corners) or cxcywh (centre and size); box_unit, px (of the input tensor) or
+    relative (0 to 1). iou_threshold does nothing.
+    """
+
+    def __init__(
+        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
+    ) -> None:
+        """Raises HeadError where the options or the outputs do not fit."""
+        options = read_options(spec, {"box_order": "xyxy", "box_unit": "px"})
+        self._corners = BOX_ORDERS[choose(spec, "box_order", options["box_order"], BOX_ORDERS)]
+        self._scale = scale_to_px(choose(spec, "box_unit", options["box_unit"], BOX_UNITS), input_spec)
+        self._rows = OutputReader.find(spec, "rows", outputs, (1, "n", 6))
+        self._n_labels = n_labels
+
+    def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
+        """Raises HeadError, also for a class that has no label."""
+        rows = self._rows.read(outputs)[0]
+        rows = rows[at_least(rows[:, 4], thresholds.score_threshold)]
+        class_ids = np.rint(rows[:, 5]).astype(np.int32)
+        if len(class_ids) and not 0 <= class_ids.min() <= class_ids.max() < self._n_labels:
+            raise HeadError(
+                f"output '{self._rows.name}' gives classes from {class_ids.min()} to {class_ids.max()}, the "
+                f"bundle has {self._n_labels} labels: correct the labels"
+            )
+        xyxy = self._corners(rows[:, :4]) * self._scale
+        return ModelBoxes.best(xyxy, rows[:, 4], class_ids, thresholds)
+
+    def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
+        scores = self._rows.read(outputs)[0, :, 4]
+        return float(scores.max()) if scores.size else None

@@ -1,0 +1,50 @@
+"""The head of YOLOv8, YOLOv9, YOLO11 and YOLO12: no objectness, one column per place.
+
+Source: github.com/ultralytics/ultralytics, `ultralytics/nn/modules/head.py` (Detect, which decodes distances
+and distributions within the graph) and `ultralytics/utils/ops.py` (non_max_suppression with one class per
+place).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
+from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choose, read_options
+from edge_vision.detect.heads.geometry import BOX_UNITS, scale_to_px, xyxy_of_centres
+from edge_vision.detect.heads.scores import at_least
+
+if TYPE_CHECKING:
+    from edge_vision.backends.base import TensorSpec
+
+
+class YoloV8Head(DetectionHead):
+    """Role: columns (1, 4 + classes, n), each centre x, centre y, width, height, class scores.
+
+    The scores are activated by the graph. Option: box_unit, px (of the input tensor) or relative (0 to 1, as
+    TFLite exports have).
+    """
+
+    def __init__(
+        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
+    ) -> None:
+        """Raises HeadError where the options or the outputs do not fit."""
+        options = read_options(spec, {"box_unit": "px"})
+        self._scale = scale_to_px(choose(spec, "box_unit", options["box_unit"], BOX_UNITS), input_spec)
+        self._columns = OutputReader.find(spec, "columns", outputs, (1, 4 + n_labels, "n"))
+
+    def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
+        """Each place is of its best class; which that is, is only asked where it passes. Raises HeadError."""
+        columns = self._columns.read(outputs)[0]
+        best = columns[4:].max(axis=0)
+        passed = at_least(best, thresholds.score_threshold)
+        class_ids = columns[4:, passed].argmax(axis=0)
+        xyxy = xyxy_of_centres(columns[:4, passed].T * self._scale)
+        return ModelBoxes.suppressed(xyxy, best[passed], class_ids, thresholds)
+
+    def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
+        scores = self._columns.read(outputs)[0, 4:]
+        return float(scores.max()) if scores.size else None

@@ -1,0 +1,1 @@
+"""Why nothing is published, and what the machine and the process cost."""

@@ -1,0 +1,38 @@
+"""Memory and swap. Source: /proc/meminfo, proc(5)."""
+
+from __future__ import annotations
+
+from edge_vision.diagnostics.sensors.tree import Tree, Unavailable, Value
+
+
+def read_memory(tree: Tree) -> dict[str, Value]:
+    """memory.used_mb, memory.total_mb, memory.percent; the same of swap. 1 MB = 1e6 bytes."""
+    text = tree.text("proc/meminfo")
+    kib = {} if isinstance(text, Unavailable) else _kib(text)
+    why = text if isinstance(text, Unavailable) else Unavailable("/proc/meminfo lacks the line")
+    swap = _share(kib, "SwapTotal", "SwapFree", why)
+    if kib.get("SwapTotal") == 0:
+        swap = (Unavailable("no swap"), Unavailable("no swap"), Unavailable("no swap"))
+    memory = _share(kib, "MemTotal", "MemAvailable", why)
+    names = ("used_mb", "total_mb", "percent")
+    return {
+        **{f"memory.{name}": value for name, value in zip(names, memory, strict=True)},
+        **{f"swap.{name}": value for name, value in zip(names, swap, strict=True)},
+    }
+
+
+def _share(kib: dict[str, float], total: str, free: str, why: Unavailable) -> tuple[Value, Value, Value]:
+    if not kib.get(total) or free not in kib:
+        return why, why, why
+    used_kib = kib[total] - kib[free]
+    return used_kib * 1.024e-3, kib[total] * 1.024e-3, 100.0 * used_kib / kib[total]
+
+
+def _kib(text: str) -> dict[str, float]:
+    kib = {}
+    for line in text.splitlines():
+        name, _, rest = line.partition(":")
+        first = rest.split()[:1]
+        if first and first[0].isdigit():
+            kib[name] = float(first[0])
+    return kib

@@ -1,0 +1,40 @@
+"""All figures of the machine in one reading."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from edge_vision.diagnostics.sensors.cpu import CpuMeter
+from edge_vision.diagnostics.sensors.gpu import GpuMeter
+from edge_vision.diagnostics.sensors.memory import read_memory
+from edge_vision.diagnostics.sensors.power import PowerMeter
+from edge_vision.diagnostics.sensors.thermal import ThrottleMeter, read_temperatures
+from edge_vision.diagnostics.sensors.tree import Tree, Value
+
+
+class SystemMeter:
+    """Reads the machine whose /proc and /sys lie below `root`. Sensors may come and go between readings."""
+
+    def __init__(self, root: str | Path = "/", nvml: str = "pynvml") -> None:
+        self._tree = Tree(root)
+        self._cpu = CpuMeter(self._tree)
+        self._throttle = ThrottleMeter(self._tree)
+        self._power = PowerMeter(self._tree)
+        self._gpu = GpuMeter(self._tree, nvml)
+
+    def read(self, mono_s: float | None = None) -> dict[str, Value]:
+        """Flat keys, units in their names; docs/diagnostics.md lists them. mono_s: monotonic clock, now."""
+        now_s = time.monotonic() if mono_s is None else mono_s
+        return {
+            **self._cpu.read(),
+            **read_memory(self._tree),
+            **read_temperatures(self._tree),
+            **self._throttle.read(),
+            **self._power.read(now_s),
+            **self._gpu.read(),
+        }
+
+    def close(self) -> None:
+        """Let go of what is held open."""
+        self._gpu.close()

@@ -1,0 +1,188 @@
+"""The rivals: fixed intervals, OpenCV's MOG2, and a running average; and a camera's motion for their tracker.
+
+What the last two see does not hang on what passes: each gives one figure per frame, and passing is decided
+afterwards, with the same bound on blind time as ours. So a threshold can be swept at no cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from time import perf_counter, thread_time
+
+import cv2
+import numpy as np
+
+from edge_vision.core.frame import Frame
+from edge_vision.core.geometry.homography import IDENTITY
+from edge_vision.gate.motion.ego_motion import EgoReference, largest_shift_px
+
+LUMA_WIDTH_PX = 320
+_AROUND = np.ones((3, 3), np.uint8)
+INTERVALS = range(2, 31)
+MOG2_AREAS = (1, 4, 16, 64)
+"""MOG2 passes a frame from our own min_changed_area on; these multiples of it give its curve."""
+
+
+def every(n: int, frames: int) -> np.ndarray:
+    """(frames,) bool: the first, and every n-th after it."""
+    return np.arange(frames) % n == 0
+
+
+def bounded(moved: np.ndarray, stamps_ns: np.ndarray, max_blind_ms: float) -> np.ndarray:
+    """(n,) bool: the first frame, those that moved, and one wherever nothing passed for so long."""
+    passed = moved.copy()
+    last_ns = -(10**18)
+    for at, stamp_ns in enumerate(stamps_ns.tolist()):
+        if passed[at] or stamp_ns - last_ns >= max_blind_ms * 1e6:
+            passed[at] = True
+            last_ns = stamp_ns
+    return passed
+
+
+@dataclass(slots=True, eq=False)
+class Watch:
+    """What a rival saw, one entry per frame. seen: a share of the picture, or 1.0 for motion."""
+
+    seen: list[float] = field(default_factory=list)
+    ms: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
+
+
+class Baseline:
+    """Looks at each frame, whatever passes."""
+
+    def __init__(self) -> None:
+        self.watch = Watch()
+
+    def look(self, frame: Frame) -> None:
+        """Judge a frame."""
+        started, cpu = perf_counter(), thread_time()
+        seen = self._seen(frame)
+        self.watch.ms.append((perf_counter() - started) * 1e3)
+        self.watch.cpu_s.append(thread_time() - cpu)
+        self.watch.seen.append(seen)
+
+    def _seen(self, frame: Frame) -> float:
+        raise NotImplementedError
+
+
+class Mog2(Baseline):
+    """OpenCV's MOG2 with its defaults, on the same luma as our gate; shadows are no foreground.
+
+    Z. Zivkovic (2004), "Improved adaptive Gaussian mixture model for background subtraction".
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._model = cv2.createBackgroundSubtractorMOG2()
+
+    def _seen(self, frame: Frame) -> float:
+        mask = self._model.apply(frame.small_gray(min(LUMA_WIDTH_PX, frame.width_px)))
+        return float(np.count_nonzero(mask == 255)) / mask.size
+
+
+class CameraFollower:
+    """The camera's motion from each frame to the next, as a tracker needs it that has no gate beside it.
+
+    By the same corners as our gate, at the same luma size. motions: (3, 3) float64 per frame, source pixels;
+    None where the corners do not tell it, and for the first frame. cpu_s: of all frames.
+    """
+
+    STANDING_PX = 0.25
+
+    def __init__(self) -> None:
+        self.motions: list[np.ndarray | None] = []
+        self.cpu_s = 0.0
+        self._before: EgoReference | None = None
+        self._guess = IDENTITY
+
+    def look(self, frame: Frame) -> None:
+        """Follow the camera to the next frame."""
+        started = thread_time()
+        luma = frame.small_gray(min(LUMA_WIDTH_PX, frame.width_px))
+        self.motions.append(self._motion_to(luma, frame.width_px // luma.shape[1]))
+        self._before = EgoReference(luma)
+        self.cpu_s += thread_time() - started
+
+    def _motion_to(self, luma: np.ndarray, scale: int) -> np.ndarray | None:
+        if self._before is None or self._before.luma.shape != luma.shape:
+            return None
+        found = self._before.motion_to(luma, self._guess, sure=False)
+        if found is None or largest_shift_px(found.transform, luma.shape) < self.STANDING_PX:
+            self._guess = IDENTITY
+            return None if found is None else IDENTITY
+        self._guess = found.transform
+        return np.diag((scale, scale, 1.0)) @ found.transform @ np.diag((1 / scale, 1 / scale, 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class AverageVariant:
+    """What the published defaults leave open.
+
+    open_while_calibrating: whether frames count as motion then. starts_calibrating: or trusts picture 1.
+    calm_frames: so many frames in a row must be calm, less than 5 % of the picture, to end it; 0: it takes
+    the picture at hand as the new average and is done.
+    """
+
+    open_while_calibrating: bool
+    starts_calibrating: bool
+    calm_frames: int
+
+
+AVERAGE_VARIANTS = {
+    "running_average_a": AverageVariant(True, False, 0),
+    "running_average_b": AverageVariant(False, True, 1),
+    "running_average_c": AverageVariant(False, True, 30),
+}
+
+
+class RunningAverage(Baseline):
+    """A gate that compares with a running average of the pictures, with the defaults that Frigate publishes.
+
+    Height 100, difference 30, contours of 10 px, alpha 0.01, calibration anew above 80 %. The start and the
+    end of the calibration are not published: the variants are ours, and nothing is claimed about Frigate.
+    """
+
+    HEIGHT_PX = 100
+    DIFFERENCE = 30
+    CONTOUR_PX = 10
+    ALPHA = 0.01
+    CALIBRATION_ALPHA = 0.2
+    RECALIBRATE = 0.8
+    CALM = 0.05
+
+    def __init__(self, variant: AverageVariant) -> None:
+        super().__init__()
+        self._variant = variant
+        self._calibrating = variant.starts_calibrating
+        self._calm = 0
+        self._average: np.ndarray | None = None
+
+    def _seen(self, frame: Frame) -> float:
+        gray = frame.gray()
+        size = (max(1, round(gray.shape[1] * self.HEIGHT_PX / gray.shape[0])), self.HEIGHT_PX)
+        small = cv2.resize(gray, size, interpolation=cv2.INTER_LINEAR)
+        if self._average is None:
+            self._average = small.astype(np.float32)
+        delta = cv2.absdiff(small, cv2.convertScaleAbs(self._average))
+        mask = cv2.dilate(cv2.threshold(delta, self.DIFFERENCE, 255, cv2.THRESH_BINARY)[1], _AROUND)
+        share = float(np.count_nonzero(mask)) / mask.size
+        contours = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
+        moved = any(cv2.contourArea(contour) > self.CONTOUR_PX for contour in contours)
+        calibrating = self._calibrate(share, small)
+        alpha = self.CALIBRATION_ALPHA if calibrating else self.ALPHA
+        cv2.accumulateWeighted(small, self._average, alpha)
+        return float(self._variant.open_while_calibrating if calibrating else moved)
+
+    def _calibrate(self, share: float, small: np.ndarray) -> bool:
+        """Whether this frame falls into a calibration."""
+        if share > self.RECALIBRATE:
+            if self._variant.calm_frames == 0:
+                self._average = small.astype(np.float32)
+                return True
+            self._calibrating, self._calm = True, 0
+        if not self._calibrating:
+            return False
+        self._calm = self._calm + 1 if share < self.CALM else 0
+        self._calibrating = self._calm < self._variant.calm_frames
+        return True

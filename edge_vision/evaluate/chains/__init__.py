@@ -1,0 +1,1 @@
+"""Gate, cascade, detector and tracker measured together against baselines."""

@@ -1,0 +1,103 @@
+"""The chains that are compared: gate, cascade and tracker about one detector, each with what it costs.
+
+What a gate or a cascade costs is measured on every frame that it sees, in the CPU time of its thread; the
+detector's cost is measured between them in the same run. The detector's results come from the reference.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from time import perf_counter, thread_time
+from typing import Protocol
+
+import numpy as np
+
+from edge_vision.cascade.cascade import CascadeDecision
+from edge_vision.core.detections import Detections
+from edge_vision.core.frame import Frame
+from edge_vision.evaluate.gate.gate_runner import SEED
+from edge_vision.gate.frame_gate import FrameGate, GateConfig, GateDecision
+from edge_vision.gate.policy import FORCED
+from edge_vision.tracking.tracker import AT_REST
+
+ECONOMY: dict[str, float | int | bool] = {
+    "luma_width_px": 200,
+    "max_new_view": 0.075,
+    "min_saving": 0.15,
+    "saturated_objects": 3,
+    "saturated_interval_ms": 105.0,
+    "saturated_look": False,
+    "saturated_stretch": 1,
+    "saturated_min_f1": 0.9,
+}
+"""The gate's settings in the chain "full": those of `config/economy.yaml`."""
+
+
+class CascadeProtocol(Protocol):
+    """What is asked of a cascade."""
+
+    @property
+    def passes_through(self) -> bool: ...
+
+    def decide(self, frame: Frame, regions: np.ndarray, mono_ns: int) -> CascadeDecision: ...
+
+
+@dataclass(slots=True, eq=False)
+class ChainRecord:
+    """One entry per frame. passed: by the gate; accepted: by the cascade too, so that the detector runs.
+
+    motions, at_rest: as in `judged.Record`. gate_ms: wall time of each decision of the gate, cascade_ms of
+    the cascade where it looked. gate_cpu_s, cascade_cpu_s: of all frames.
+    """
+
+    passed: list[bool] = field(default_factory=list)
+    accepted: list[bool] = field(default_factory=list)
+    motions: list[np.ndarray | None] = field(default_factory=list)
+    at_rest: list[bool] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+    cascade_reasons: Counter[str] = field(default_factory=Counter)
+    gate_ms: list[float] = field(default_factory=list)
+    cascade_ms: list[float] = field(default_factory=list)
+    gate_cpu_s: float = 0.0
+    cascade_cpu_s: float = 0.0
+
+
+class Chain:
+    """A gate, and a cascade behind it, that are shown one frame after another.
+
+    The gate hears what the detector found where the detector ran, at once.
+    """
+
+    def __init__(self, config: GateConfig, cascade: CascadeProtocol | None = None) -> None:
+        self.record = ChainRecord()
+        self._gate = FrameGate(config, seed=SEED)
+        self._cascade = None if cascade is None or cascade.passes_through else cascade
+
+    def look(self, frame: Frame, found: Detections, hints: Detections) -> None:
+        """Judge a frame on which the detector would find this, and give less to the hints."""
+        record = self.record
+        started, cpu = perf_counter(), thread_time()
+        decision = self._gate.decide(frame, frame.stamp_ns)
+        record.gate_ms.append((perf_counter() - started) * 1e3)
+        record.gate_cpu_s += thread_time() - cpu
+        accepted = decision.passed and self._accepts(frame, decision)
+        if accepted:
+            self._gate.inferred(frame.stamp_ns, found, hints)
+        record.passed.append(decision.passed)
+        record.accepted.append(accepted)
+        record.motions.append(decision.camera_motion)
+        record.at_rest.append(decision.reason in AT_REST)
+        record.reasons[decision.reason] += 1
+
+    def _accepts(self, frame: Frame, decision: GateDecision) -> bool:
+        # As the cascade's node does.
+        if self._cascade is None or decision.reason in FORCED:
+            return True
+        record = self.record
+        started, cpu = perf_counter(), thread_time()
+        answer = self._cascade.decide(frame, decision.regions, frame.stamp_ns)
+        record.cascade_ms.append((perf_counter() - started) * 1e3)
+        record.cascade_cpu_s += thread_time() - cpu
+        record.cascade_reasons[answer.reason] += 1
+        return answer.accepted

@@ -1,0 +1,39 @@
+"""The cascade of an evaluation, from bundles that were fitted as stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edge_vision.backends import open_session
+from edge_vision.backends.base import BackendRequest
+from edge_vision.bundles.store import load_bundle
+from edge_vision.cascade.cascade import Cascade, CascadeStage, stage_of
+from edge_vision.detect.classifier import Classifier
+from edge_vision.errors import EdgeVisionError
+from edge_vision.evaluate.errors import EvaluateError
+from edge_vision.evaluate.reference.detector import BACKEND
+
+
+def cascade_of(bundles: Sequence[str]) -> Cascade:
+    """A cascade of these stages, in this order, on one thread; off where there is none.
+
+    bundles: names or folders. Raises EvaluateError where one is not there or was not fitted as a stage.
+    """
+    return Cascade([_stage(name) for name in bundles])
+
+
+def _stage(name: str) -> CascadeStage:
+    try:
+        bundle = load_bundle(name)
+        session, _ = open_session(bundle, BACKEND, BackendRequest(threads=1), strict=True)
+        classifier = Classifier.from_bundle(bundle, session)
+        stage = stage_of(bundle, classifier)
+    except (EdgeVisionError, ValueError) as error:
+        raise EvaluateError(f"--cascade {name}: {error}") from None
+    classifier.warm_up()
+    return stage
+
+
+def hashes(bundles: Sequence[str]) -> dict[str, str]:
+    """The hash of each stage's bundle. Raises BundleError."""
+    return {name: load_bundle(name).sha256 for name in bundles}

@@ -1,0 +1,1 @@
+"""The gate alone measured against fixed intervals and other motion gates."""

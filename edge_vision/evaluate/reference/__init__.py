@@ -1,0 +1,1 @@
+"""The reference: what the every-frame detector finds on a clip, and the events in it."""

@@ -1,0 +1,83 @@
+"""Contact sheets of a clip's events, for the eye that decides which are false."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edge_vision.bundles.store import sha256_of
+from edge_vision.core.detections import Detections
+from edge_vision.evaluate.reference.clips import clip_condition
+from edge_vision.evaluate.reference.detector import ReferenceDetector, reference_of
+from edge_vision.evaluate.reference.events import Entry, clip_entries
+from edge_vision.evaluate.sequences.source_clips import read_clip
+
+CELL_PX = 190
+COLUMNS, ROWS = 4, 7
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def write_sheets(video: Path, out: Path) -> Iterator[str]:
+    """Write one cell per entry, half a second before it and its first frame, and say what was written.
+
+    out: a folder that exists. The entries are listed in entries.json, as in data/removed_events.json,
+    so that false ones can be copied there. Raises EvaluateError.
+    """
+    condition = clip_condition(video)
+    detector = ReferenceDetector()
+    reference = reference_of(condition, condition.n_frames, detector, lambda phase: None)
+    entries, truth = clip_entries(reference)
+    before = max(1, round(condition.fps_hz / 2))
+    wanted = {at for entry in entries for at in (entry.first, max(0, entry.first - before))}
+    frames = {at: image for at, image in enumerate(read_clip(video)) if at in wanted}
+    labels = detector.bundle.labels
+    found, cells = [], []
+    for number, entry in enumerate(entries):
+        box = truth[entry.first][entry.object_id]
+        label = _label(entry, box, reference.found, labels)
+        found.append({"frame": entry.first, "box": [round(float(v), 1) for v in box], "label": label})
+        cells.append(
+            _cell(
+                frames[max(0, entry.first - before)],
+                frames[entry.first],
+                box,
+                f"{number} f{entry.first} {label}",
+            )
+        )
+    (out / "entries.json").write_text(
+        json.dumps({"sha256": sha256_of(video), "entries": found}, indent=1) + "\n"
+    )
+    yield f"{len(entries)} entries in {out / 'entries.json'}"
+    for sheet, start in enumerate(range(0, len(cells), COLUMNS * ROWS)):
+        path = out / f"sheet_{sheet}.png"
+        cv2.imwrite(str(path), _grid(cells[start : start + COLUMNS * ROWS]))
+        yield str(path)
+
+
+def _label(entry: Entry, box: np.ndarray, found: list[Detections], labels: tuple[str, ...]) -> str:
+    at = found[entry.first]
+    return labels[int(at.class_ids[int(np.abs(at.xyxy_px - box).sum(axis=1).argmin())])]
+
+
+def _cell(before: np.ndarray, image: np.ndarray, box: np.ndarray, text: str) -> np.ndarray:
+    """The surroundings of the box, before and at its first frame, side by side."""
+    shown = image.copy()
+    left, top, right, bottom = (round(float(value)) for value in box)
+    cv2.rectangle(shown, (left, top), (right, bottom), (0, 255, 255), 1)
+    half = round(max(90, 1.2 * (right - left), 0.9 * (bottom - top)))
+    middle = ((left + right) / 2, (top + bottom) / 2)
+    pair = [cv2.getRectSubPix(one, (2 * half, 2 * half), middle) for one in (before, shown)]
+    cell = np.hstack([cv2.resize(one, (CELL_PX, CELL_PX), interpolation=cv2.INTER_LINEAR) for one in pair])
+    cv2.putText(cell, text, (4, 12), _FONT, 0.42, (0, 0, 255), 1, cv2.LINE_AA)
+    return cell
+
+
+def _grid(cells: list[np.ndarray]) -> np.ndarray:
+    blank = np.zeros_like(cells[0])
+    padded = cells + [blank] * (-len(cells) % COLUMNS)
+    rows = [np.hstack(padded[at : at + COLUMNS]) for at in range(0, len(padded), COLUMNS)]
+    return np.vstack(rows)

@@ -1,0 +1,1 @@
+"""Sequences constructed from real frames, with exact ground truth."""

@@ -1,0 +1,1 @@
+"""The frame gate: which frames are inferred, and why."""

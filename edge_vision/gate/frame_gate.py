@@ -1,0 +1,330 @@
+"""The frame gate: lets a frame pass when something new could be seen in it.
+
+    frame -> luma -> MotionEstimator (what is new?) -> GatePolicy (pass, and why?) -> MissAudit (right?)
+
+Whatever it is not sure about passes. The policy is a state machine on plain values, with time injected.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_vision.core.detections import Detections
+from edge_vision.core.frame import Frame
+from edge_vision.core.geometry.boxes import NO_REGIONS
+from edge_vision.core.geometry.homography import IDENTITY
+from edge_vision.gate.adaptive_interval import AdaptiveInterval
+from edge_vision.gate.appearance_check import AppearanceCheck
+from edge_vision.gate.audit import MissAudit
+from edge_vision.gate.back_off import BackOff
+from edge_vision.gate.motion.comparison import MotionConfig
+from edge_vision.gate.motion.estimator import Motion, MotionEstimator
+from edge_vision.gate.policy import ANYWAY, SKIPS, GateConfig, GatePolicy
+from edge_vision.gate.recent_objects import TOLD_MS, TRACKED_MS, RecentObjects
+
+# An object's motion spills over its box by shadows, by what the box cuts off, and by the way it has gone.
+SPILL_SHARE = 0.2
+SPILL_PX = 5.0
+# Frames that were skipped because of what was seen; a rate limit is the user's own.
+JUDGED_SKIPS = ("still", "compensated", "tracked", "saturated")
+NOTHING_NEW = ("still", "compensated")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GateDecision:
+    """What the gate decided and why.
+
+    regions: (n, 4) float32 xyxy_px of what is new. camera_motion: (3, 3) float64, moves a point of the frame
+    before to where it is in this one, source pixels; None where it is not known. looked: False where nobody
+    looked at the frame; the camera's motion is then assumed to be none, which leaves it to the tracks.
+    """
+
+    passed: bool
+    reason: str
+    regions: np.ndarray
+    camera_motion: np.ndarray | None = None
+    looked: bool = True
+
+
+class FrameGate:
+    """Decides frame by frame. One caller at a time, but for `inferred`; `gate_policy` lists the reasons."""
+
+    def __init__(self, config: GateConfig | None = None, seed: int | None = None) -> None:
+        self.config = config or GateConfig()
+        self._estimator = MotionEstimator()
+        self._policy = GatePolicy()
+        self._audit = MissAudit(seed=seed)
+        self._results: deque[tuple[int, Detections, Detections | None]] = deque(maxlen=64)
+        self._audited: dict[int, np.ndarray] = {}
+        self._known = RecentObjects()
+        self._recheck = AppearanceCheck()
+        self._pace = AdaptiveInterval()
+        self._rest = BackOff()
+        self._counts: Counter[str] = Counter()
+        self._size_px, self._scale = (0, 0), 1.0
+        self._motion: Motion | None = None
+
+    @property
+    def mode(self) -> str:
+        """open, closed, saturated, or disabled."""
+        return self._policy.mode if self.config.enabled else "disabled"
+
+    @property
+    def audit_opens(self) -> bool:
+        """True while too many misses hold the gate open."""
+        return self._audit.opens
+
+    def reset(self, reason: str) -> None:
+        """Forget what was seen: the next frame passes for this reason (a clock jump, a new model)."""
+        self._estimator.forget()
+        self._known.clear()
+        self._recheck.forget()
+        self._audited.clear()
+        self._rest.end()
+        self._policy.restart(reason)
+
+    def inferred(self, stamp_ns: int, found: Detections, hints: Detections | None = None) -> None:
+        """Take what the detector found on a frame that passed. Any thread, any time later.
+
+        hints: what scored a little less than its threshold; None where that is not known.
+        """
+        self._results.append((stamp_ns, found, hints))
+
+    def decide(self, frame: Frame, mono_ns: int, prior: np.ndarray | None = None) -> GateDecision:
+        """Judge a frame that came at the monotonic time mono_ns.
+
+        prior: (3, 3) camera motion since the last frame that was looked at, by another sensor, source pixels.
+        Raises ImageError.
+        """
+        config = self.config
+        if not config.enabled:
+            self.reset("first")
+            return self._counted(GateDecision(True, "disabled", NO_REGIONS))
+        if (frame.width_px, frame.height_px) != self._size_px:
+            if self._size_px != (0, 0):
+                self.reset("size_changed")
+            self._size_px = (frame.width_px, frame.height_px)
+        self._take_results(mono_ns, config)
+        due = self._is_due(config, frame.stamp_ns, mono_ns)
+        if self._rests(config, frame.stamp_ns, mono_ns):
+            return self._counted(self._unjudged(frame, mono_ns, due))
+        luma, scale = self._small(frame, config)
+        motion = self._motion = self._look(luma, scale, prior, config)
+        # After a rest it is that of the whole rest, and not that since the frame before.
+        step = IDENTITY if self._rest.woke() else motion.camera_motion
+        self._recheck.move(step)
+        camera_motion = _in_source_pixels(step, scale)
+        self._known.move(camera_motion)
+        eye = _Eye(self._estimator, self._known.boxes(mono_ns, TRACKED_MS) / scale)
+        was_saturated = self._policy.mode == "saturated"
+        reason = self._policy.update(
+            config, motion, eye, frame.stamp_ns, mono_ns, self._audit.is_open(mono_ns), due
+        )
+        doubted = self._doubted(reason, luma, motion, mono_ns, config)
+        if len(doubted):
+            reason = "recheck"
+        elif reason in JUDGED_SKIPS and self._audit.sample(mono_ns):
+            reason = "audit"
+            self._audited[frame.stamp_ns] = self._known.boxes(mono_ns, TOLD_MS)
+        if reason in ANYWAY:
+            self._policy.passed_anyway(eye, frame.stamp_ns, mono_ns, reason)
+        passed = reason not in SKIPS
+        if passed:
+            self._recheck.passed(frame.stamp_ns, luma, doubted)
+        self._note_rest(was_saturated, motion, frame.stamp_ns if passed else None, mono_ns)
+        regions = self._estimator.regions(*self._size_px) if passed and motion.changed else NO_REGIONS
+        if len(doubted):
+            regions = (doubted * scale).astype(np.float32)
+        return self._counted(GateDecision(passed, reason, regions, camera_motion))
+
+    # While something new is always there.
+    def _is_due(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
+        """Whether a frame is to pass, as far as a saturated gate's interval goes."""
+        if self._policy.mode != "saturated":
+            return True
+        since_ms = self._policy.since_ms(stamp_ns, mono_ns)
+        due = self._pace.due(
+            since_ms, config.saturated_interval_ms, config.saturated_min_f1, config.saturated_stretch
+        )
+        # The policy keeps this bound on the frames that it sees.
+        return due or (self._rest.on and since_ms >= _blind_limit_ms(config))
+
+    def _rests(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
+        """Whether nobody looks at this frame to judge it."""
+        if not self._rest.on:
+            return False
+        disturbed = self._audit.is_open(mono_ns) or self._policy.must_look(config, stamp_ns, mono_ns)
+        if disturbed or not self._may_rest(config):
+            self._rest.end()
+            self._estimator.forget()
+        elif self._rest.is_over(mono_ns) and self._stands():
+            self._rest.wake(compares=True)
+        return self._rest.on
+
+    def _may_rest(self, config: GateConfig) -> bool:
+        if self._policy.mode == "saturated":
+            return not config.saturated_look
+        return self._policy.saving < config.min_saving
+
+    def _stands(self) -> bool:
+        """Whether the camera stood when it was last asked: then the old anchor still is the scene."""
+        return self._motion is not None and self._motion.camera == "standing"
+
+    def _unjudged(self, frame: Frame, mono_ns: int, due: bool) -> GateDecision:
+        """What becomes of a frame during a rest.
+
+        With a camera that moves, the last one of it is what the next is compared with.
+        """
+        saturated = self._policy.mode == "saturated"
+        since_ms = self._policy.since_ms(frame.stamp_ns, mono_ns)
+        too_soon = self._policy.too_soon(self.config, frame.stamp_ns, mono_ns)
+        if too_soon and since_ms < _blind_limit_ms(self.config):
+            reason = "rate_limit"
+        elif due:
+            reason = "saturated_interval" if saturated else "resting"
+        elif self._audit.sample(mono_ns):
+            reason = "audit"
+            self._audited[frame.stamp_ns] = self._known.boxes(mono_ns, TOLD_MS)
+        else:
+            reason = "saturated"
+        passed = reason not in SKIPS
+        if passed and saturated:
+            self._pace.passed(frame.stamp_ns)
+        self._policy.unseen(frame.stamp_ns, mono_ns, passed)
+        looks = passed and self._rest.is_over(mono_ns)
+        if looks:
+            self._rest.wake()
+            self._estimator.begin(self._small(frame, self.config)[0])
+            self._estimator.seen()
+        return GateDecision(passed, reason, NO_REGIONS, IDENTITY, looked=looks)
+
+    def _note_rest(
+        self, was_saturated: bool, motion: Motion, passed_stamp_ns: int | None, mono_ns: int
+    ) -> None:
+        """A frame was judged, perhaps the last one for a while. passed_stamp_ns: its stamp, if it passed."""
+        saturated = self._policy.mode == "saturated"
+        if saturated and not was_saturated:
+            self._pace.restart(self._size_px)
+        if saturated and passed_stamp_ns is not None:
+            self._pace.passed(passed_stamp_ns)
+        busy = motion.changed or motion.camera == "unknown"
+        # A look at a camera that stands costs too little to be spared where all frames pass.
+        if busy and self._may_rest(self.config) and (saturated or motion.camera != "standing"):
+            self._rest.begin(mono_ns, grows=saturated)
+            self._recheck.forget()
+        elif not saturated:
+            self._rest.end()
+
+    def _doubted(
+        self, reason: str, luma: np.ndarray, motion: Motion, mono_ns: int, config: GateConfig
+    ) -> np.ndarray:
+        """(n, 4) luma pixels: known objects that look otherwise although nothing seems to move."""
+        if reason not in NOTHING_NEW or config.recheck_ms <= 0.0:
+            return NO_REGIONS
+        return self._recheck.changed(luma, motion.noise, mono_ns, config.recheck_ms)
+
+    def _small(self, frame: Frame, config: GateConfig) -> tuple[np.ndarray, float]:
+        """The frame's luma, small, and the source pixels per luma pixel."""
+        luma = frame.small_gray(min(config.luma_width_px, frame.width_px))
+        self._scale = float(frame.width_px // luma.shape[1])
+        return luma, self._scale
+
+    def _look(self, luma: np.ndarray, scale: float, prior: np.ndarray | None, config: GateConfig) -> Motion:
+        """What is new."""
+        small_prior = None if prior is None else _in_source_pixels(prior, 1.0 / scale)
+        settings = MotionConfig(
+            config.pixel_threshold,
+            config.noise_factor,
+            config.min_changed_area,
+            config.ego_motion,
+            config.parallax,
+        )
+        return self._estimator.observe(luma, settings, small_prior)
+
+    def _take_results(self, mono_ns: int, config: GateConfig) -> None:
+        audit = self._audit
+        audit.rate, audit.max_hz, audit.max_miss_rate = (
+            config.audit_rate,
+            config.audit_max_hz,
+            config.max_miss_rate,
+        )
+        while self._results:
+            stamp_ns, found, hints = self._results.popleft()
+            known = self._audited.pop(stamp_ns, None)
+            if known is not None:
+                audit.judge(known, found, mono_ns)
+            self._known.add(found.xyxy_px, mono_ns)
+            self._recheck.found(stamp_ns, found.xyxy_px / self._scale, mono_ns)
+            self._policy.in_view(config, len(found), mono_ns)
+            if self._policy.mode == "saturated" and (config.saturated_min_f1 or config.saturated_stretch):
+                self._pace.found(stamp_ns, found, hints, config.saturated_min_f1)
+        # Audits whose result never came (superseded, failed) say nothing.
+        while len(self._audited) > 16:
+            del self._audited[next(iter(self._audited))]
+
+    def _counted(self, decision: GateDecision) -> GateDecision:
+        self._counts[decision.reason] += 1
+        return decision
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """What the last frame was compared with, at luma size; see `MotionEstimator.pictures`."""
+        return self._estimator.pictures()
+
+    def reset_stats(self) -> None:
+        """Forget the counters; the audit's estimate stays, being of the gate and not of an hour."""
+        self._counts.clear()
+
+    def status(self) -> dict[str, object]:
+        """Flat figures: mode, camera, noise, one counter per reason, the audit's estimate."""
+        motion = self._motion
+        return {
+            "gate.mode": self.mode,
+            "gate.camera": motion.camera if motion else None,
+            "gate.noise_grey_levels": motion.noise if motion else None,
+            "gate.changed_area": motion.changed_area if motion else None,
+            **{f"gate.reason.{reason}": n for reason, n in sorted(self._counts.items())},
+            **self._audit.status(),
+            **self._recheck.status(),
+            "gate.rests": self._rest.on,
+            **self._pace.status(),
+        }
+
+
+class _Eye:
+    """The motion estimator with the objects that the detector has just found, (n, 4) xyxy in luma pixels."""
+
+    def __init__(self, estimator: MotionEstimator, known_px: np.ndarray) -> None:
+        self._known_px = known_px
+        self.rebase, self.seen, self.mark = estimator.rebase, estimator.seen, estimator.mark
+        self.fall_back, self.settled, self.cells = estimator.fall_back, estimator.settled, estimator.cells
+        self._estimator = estimator
+
+    @property
+    def anchor_view(self) -> float:
+        return self._estimator.anchor_view
+
+    def all_known(self) -> bool:
+        """True where all that differs lies within these objects."""
+        if len(self._known_px) == 0:
+            return False
+        low, high = self._known_px[:, :2], self._known_px[:, 2:]
+        spill = SPILL_SHARE * (high - low) + SPILL_PX
+        return not self._estimator.changed_beside(np.concatenate([low - spill, high + spill], axis=1))
+
+
+def _blind_limit_ms(config: GateConfig) -> float:
+    """The longest time without a look while nobody knows whether the camera moves."""
+    return min(config.max_blind_ms, config.max_blind_moving_ms)
+
+
+def _in_source_pixels(transform: np.ndarray | None, scale: float) -> np.ndarray | None:
+    """A transform between luma images as one between source images that are `scale` times as large."""
+    if transform is None or scale == 1.0:
+        return transform
+    out = transform.copy()
+    out[:2, 2] *= scale
+    out[2, :2] /= scale
+    return out

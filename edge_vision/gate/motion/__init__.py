@@ -1,0 +1,1 @@
+"""What changed between two images of a moving camera."""

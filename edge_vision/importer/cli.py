@@ -1,0 +1,69 @@
+"""The arguments of `python -m edge_vision models import`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from edge_vision.detect.heads import HEADS
+from edge_vision.importer.model import MAX_MB
+
+_EXAMPLES = """\
+examples:
+  python -m edge_vision models import yolo11n.onnx --try street.jpg
+  python -m edge_vision models import yolox_s.onnx --labels classes.txt --name forklifts --yes
+  python -m edge_vision models import centerface.onnx --input-size 640x480 --out ./faces
+  python -m edge_vision models import mine.onnx --set input.color=bgr --set 'input.mean=[104, 117, 123]'
+  python -m edge_vision models import odd.onnx --head detr --set 'head.outputs={logits: a, boxes: b}' \\
+      --labels classes.txt
+
+Nothing in the file is run but its graph, by an installed backend. docs/models.md has what each head reads.
+exit codes: 0 written, 1 not written and why, 2 wrong arguments, 130 stopped by Ctrl-C
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the command."""
+    parser.description = (
+        "Make a bundle from a model file: guess how it is fed and read, show it, try it, write it."
+    )
+    parser.epilog = _EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("file", metavar="MODEL", type=Path, help="a .onnx or .tflite file")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="the bundle's folder (default: NAME in the store)"
+    )
+    parser.add_argument("--name", help="the bundle's name: a-z, 0-9, _ (default: from the file's)")
+    parser.add_argument("--head", help=f"how the outputs are read: {', '.join(HEADS)}")
+    parser.add_argument("--labels", metavar="FILE", type=Path, help="names of the classes, one on each line")
+    parser.add_argument(
+        "--input-size", metavar="WxH", help="pixels, for a graph that takes any size or another"
+    )
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="settings",
+        help="any key of bundle.yaml, as in input.resize=letterbox; may be given again",
+    )
+    parser.add_argument(
+        "--try",
+        metavar="PICTURE",
+        type=Path,
+        dest="picture",
+        help="show what it finds; writes NAME_try.png here",
+    )
+    parser.add_argument("--yes", action="store_true", help="write it without asking")
+    parser.add_argument("--force", action="store_true", help="replace what is at the bundle's place")
+    parser.add_argument(
+        "--max-mb", metavar="MB", type=int, default=MAX_MB, help=f"largest file to read (default {MAX_MB})"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # Imported when used: the other commands need neither OpenCV nor a runtime.
+    from edge_vision.importer.command import run
+
+    return run(arguments)

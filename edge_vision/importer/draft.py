@@ -1,0 +1,296 @@
+"""All guesses together: a manifest, and a table of what was guessed and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from edge_vision.backends.base import TensorSpec
+from edge_vision.bundles import schema
+from edge_vision.bundles.manifest import MANIFEST_FILE, GraphSpec, Manifest, dump_manifest, parse_manifest
+from edge_vision.bundles.store import sha256_of
+from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
+from edge_vision.detect.heads import HEADS
+from edge_vision.errors import BundleError
+from edge_vision.importer.labels import Labels, known_labels, labels_for, numbered
+from edge_vision.importer.model import SIZE_INPUTS, Model, ModelSource, Picture, find_picture
+from edge_vision.importer.outputs import HeadEvidence, HeadGuess, recognise, shown
+from edge_vision.importer.pictures import FAMILIES, FAMILY_OF_HEAD, input_spec
+from edge_vision.importer.probe import Probe, probe_graph
+
+LABELS_FILE = "labels.txt"
+NOT_TOLD = "not told"
+# Exports of graphs that take any size were made with a picture of a few pixels.
+_TINY_PX = 64
+_TASKS = ("detect", "classify")
+_SETTABLE = ("description", "licence", "source", "version", "input", "head", "thresholds", "figures")
+
+Ask = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user gave. size: width and height in pixels. settings: KEY=VALUE of the manifest."""
+
+    head: str | None = None
+    labels: Path | None = None
+    size: tuple[int, int] | None = None
+    name: str | None = None
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: what, its value, why it is so, how to change it."""
+
+    what: str
+    value: str
+    why: str
+    option: str
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A bundle that is not written yet.
+
+    graph: the graph file's bytes. outputs: of the graph. unknown: what could not be guessed.
+    """
+
+    manifest: Manifest
+    labels: tuple[str, ...]
+    graph: bytes
+    outputs: tuple[TensorSpec, ...]
+    rows: tuple[Row, ...]
+    unknown: tuple[Row, ...]
+
+
+def make_draft(source: ModelSource, options: Options, workspace: Path, ask: Ask | None = None) -> Draft:
+    """Guess everything that was not given.
+
+    workspace: an empty folder, which the graph is run from. ask: puts a question to the user; None where
+    nobody is there. Raises BundleError where something is missing that cannot be guessed.
+    """
+    model = source.model
+    _check_task(model)
+    picture = find_picture(model)
+    size, size_why = _size(model, picture, options, ask)
+    graph = source.fixed(picture.name, picture.shape(*size), _constants(model, *size))
+    file = workspace / f"model.{model.format}"
+    file.write_bytes(graph)
+    probe = probe_graph(file, model.format, model.outputs, model.path)
+    known = known_labels(model, options.labels)
+    n_labels = len(known[0]) if known else None
+    guess = _head(model, HeadEvidence(model.format, *size, probe.outputs, probe.values, n_labels), options)
+    found = _labels(model, guess, known, options, ask)
+    labels = found[0] if found else numbered(guess.n_classes or 0)
+    family = FAMILIES[_family(model, guess, picture)]
+    spec, numbers_why = input_spec(picture, *size, family, model)
+    graph_spec = GraphSpec(file.name, model.format, model.precision, sha256_of(file))
+    manifest = _manifest(model, guess, spec, options, graph_spec, family.thresholds)
+    rows = _rows(model, manifest, guess, probe, size_why, numbers_why, family.label)
+    unknown: list[Row] = []
+    if found:
+        rows.append(Row("labels", _few(labels), found[1], "--labels"))
+    else:
+        unknown.append(Row("labels", _few(labels), "", "--labels FILE"))
+    if manifest.licence == NOT_TOLD:
+        unknown.append(Row("licence", NOT_TOLD, "", "--set licence=NAME"))
+    return Draft(manifest, labels, graph, probe.outputs, tuple(rows), tuple(unknown))
+
+
+def with_settings(manifest: Manifest, settings: tuple[str, ...]) -> Manifest:
+    """The manifest with KEY=VALUE settings, as in input.resize=letterbox. Raises BundleError."""
+    document: dict[str, Any] = schema.load_yaml(dump_manifest(manifest), MANIFEST_FILE)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise BundleError(f"--set {setting}: expected KEY=VALUE, as in input.resize=letterbox")
+        _put(document, key, text)
+    return parse_manifest(yaml.safe_dump(document, sort_keys=False), Path())
+
+
+def _put(document: dict[str, Any], key: str, text: str) -> None:
+    *path, last = key.split(".")
+    section: Any = document
+    for part in path:
+        section = section.get(part) if isinstance(section, dict) else None
+    if (path or [last])[0] not in _SETTABLE or not isinstance(section, dict):
+        raise BundleError(
+            f"--set {key}: expected a key below {', '.join(_SETTABLE)} of bundle.yaml, got '{key}'"
+        )
+    section[last] = schema.load_yaml(text, f"--set {key}")
+
+
+def _check_task(model: Model) -> None:
+    """Ultralytics tells the task; a model for another one has outputs that look like a detector's."""
+    task = model.metadata.get("task", "detect")
+    if "names" in model.metadata and task not in _TASKS:
+        raise BundleError(
+            f"{model.path}: expected a model that detects or classifies, got one for the task '{task:.40}'; "
+            f"edge_vision has no head for it"
+        )
+
+
+def _size(model: Model, picture: Picture, options: Options, ask: Ask | None) -> tuple[tuple[int, int], str]:
+    """Width and height in pixels, and why."""
+    if options.size:
+        return options.size, "as given"
+    if picture.width_px and picture.height_px:
+        small = max(picture.width_px, picture.height_px) < _TINY_PX
+        hint = ", and very small: is it the one to run at?" if small else ""
+        return (picture.width_px, picture.height_px), f"the graph's own{hint}"
+    numbers = re.fullmatch(r"\[?(\d{1,4}),? *(\d{1,4})?\]?", model.metadata.get("imgsz", ""))
+    if numbers:
+        height = int(numbers[1])
+        return (int(numbers[2] or height), height), "imgsz in the file's metadata"
+    told = f"{picture.width_px or 'any'}x{picture.height_px or 'any'}"
+    if ask is None:
+        raise BundleError(
+            f"{model.path}: expected an input of one size, the graph takes {told}; give the size that it was "
+            f"made for: --input-size 640x640"
+        )
+    answer = ask(f"the graph takes pictures of {told}; size that it was made for, as 640x640: ")
+    return parse_size(answer), "as answered"
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "640x480" or "640" -> width and height in pixels. Raises BundleError."""
+    numbers = re.fullmatch(r"\s*(\d{1,4})(?:\s*x\s*(\d{1,4}))?\s*", text)
+    width, height = (int(numbers[1]), int(numbers[2] or numbers[1])) if numbers else (0, 0)
+    if not (1 <= width <= 8192 and 1 <= height <= 8192):
+        raise BundleError(f"expected a size as WIDTHxHEIGHT in pixels, 1 to 8192, got {text!r:.40}")
+    return width, height
+
+
+def _constants(model: Model, width: int, height: int) -> dict[str, np.ndarray]:
+    return {
+        one.name: np.array([SIZE_INPUTS[one.name](width, height)])
+        for one in model.inputs
+        if one.name in SIZE_INPUTS
+    }
+
+
+def _head(model: Model, evidence: HeadEvidence, options: Options) -> HeadGuess:
+    if options.head and options.head not in HEADS:
+        raise BundleError(f"expected a head out of {', '.join(HEADS)}, got '{options.head}'")
+    if options.head and any(setting.startswith("head.outputs") for setting in options.settings):
+        # The head itself checks what it is given, when the bundle is tried.
+        return HeadGuess(FAMILY_OF_HEAD[options.head], HeadSpec(options.head), None, "as given")
+    guess = recognise(evidence, options.head)
+    if guess:
+        return guess
+    told = "; ".join(f"'{one.name}' {shown(one.shape)} {one.dtype}" for one in evidence.outputs)
+    wanted = f"outputs for the head '{options.head}'" if options.head else "outputs that a head reads"
+    raise BundleError(
+        f"{model.path}: expected {wanted}, got {told} at {evidence.width_px}x{evidence.height_px}; "
+        f"docs/models.md has what each head reads. Where one fits: --head NAME --set "
+        f"'head.outputs={{ROLE: OUTPUT}}' --labels FILE"
+    )
+
+
+def _labels(
+    model: Model, guess: HeadGuess, known: Labels | None, options: Options, ask: Ask | None
+) -> Labels | None:
+    """The labels; None where numbers must do. Raises BundleError where not even these can."""
+    found = labels_for(known, guess.n_classes, guess.family, options.labels is not None)
+    if found or guess.n_classes is not None:
+        return found
+    if ask is None:
+        raise BundleError(
+            f"{model.path}: expected labels, the file tells neither names nor how many there are; give one a "
+            f"line: --labels FILE"
+        )
+    path = Path(ask("file with the labels, one on each line: ").strip()).expanduser()
+    return known_labels(model, path)
+
+
+def _family(model: Model, guess: HeadGuess, picture: Picture) -> str:
+    """The outputs of classifiers are all alike: whose it is, the rest of the file tells."""
+    if guess.family == "classifier" and "names" in model.metadata:
+        return "ultralytics_classifier"
+    if guess.family == "classifier" and picture.layout == "nhwc":
+        return "tf_classifier"
+    return guess.family
+
+
+def _manifest(
+    model: Model,
+    guess: HeadGuess,
+    spec: InputSpec,
+    options: Options,
+    graph: GraphSpec,
+    thresholds: Thresholds,
+) -> Manifest:
+    told = " ".join(model.metadata.get("description", "").split())
+    manifest = Manifest(
+        name=options.name or name_of(model.path),
+        version="1.0.0",
+        task="classify" if guess.spec.type == "classifier" else "detect",
+        description=told[:200] or f"{model.path.name}, {spec.width_px}x{spec.height_px}",
+        licence=" ".join(model.metadata.get("license", "").split())[:200] or NOT_TOLD,
+        source=f"{model.path.name}, sha256 {model.sha256}",
+        input=spec,
+        head=guess.spec,
+        thresholds=thresholds,
+        labels_file=LABELS_FILE,
+        graphs=(graph,),
+    )
+    return with_settings(manifest, options.settings)
+
+
+def name_of(path: Path) -> str:
+    """A bundle's name from a file's."""
+    return re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_")[:64] or "model"
+
+
+def _rows(
+    model: Model,
+    manifest: Manifest,
+    guess: HeadGuess,
+    probe: Probe,
+    size_why: str,
+    numbers_why: str,
+    label: str,
+) -> list[Row]:
+    spec = manifest.input
+    ran = (
+        f"run once on noise by {probe.backend}"
+        if probe.backend
+        else f"not run: no backend here reads {model.format}"
+    )
+    made_by = f", made by {model.producer}" if model.producer else ""
+    numbers = f"mean {_numbers(spec.mean)}, std {_numbers(spec.std)}"
+    return [
+        Row("model", f"{model.format} {model.precision}, {model.size_bytes / 1e6:.1f} MB{made_by}", ran, ""),
+        Row("name", manifest.name, "", "--name"),
+        Row("head", manifest.head.type, guess.why, "--head"),
+        Row("options", _numbers(manifest.head.options) or "none", "", "--set head.options.KEY="),
+        Row("size", f"{spec.width_px}x{spec.height_px}", size_why, "--input-size"),
+        Row("input", f"{spec.name}, {spec.layout}, {spec.dtype}", "the graph's own", ""),
+        Row("color", spec.color, f"as {label}", "--set input.color="),
+        Row("numbers", numbers, numbers_why, "--set input.mean=, .std="),
+        Row("resize", spec.resize, f"as {label}", "--set input.resize="),
+        Row(
+            "thresholds",
+            f"score {manifest.thresholds.score_threshold:g}, iou {manifest.thresholds.iou_threshold:g}",
+            f"as {label}",
+            "--set thresholds.KEY=",
+        ),
+    ]
+
+
+def _numbers(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(f'{number:g}' for number in value)}]"
+    return ", ".join(f"{key}: {one}" for key, one in value.items())
+
+
+def _few(labels: tuple[str, ...]) -> str:
+    names = labels if len(labels) <= 4 else (*labels[:2], "...", labels[-1])
+    return f"{len(labels)}: {', '.join(names)}"

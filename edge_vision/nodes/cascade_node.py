@@ -1,0 +1,160 @@
+"""The cascade node: a light classifier first, the detector where it is worth it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from edge_vision.backends import Session
+from edge_vision.backends.model_manager import LoadedModel, load_model
+from edge_vision.bundles import Bundle
+from edge_vision.cascade.cascade import Cascade, CascadeConfig, CascadeStage, stage_of, thresholds_of
+from edge_vision.core.frame import Frame
+from edge_vision.core.frame_event import FrameEvent
+from edge_vision.core.geometry.boxes import NO_REGIONS
+from edge_vision.detect.classifier import Classifier
+from edge_vision.gate.policy import FORCED
+from edge_vision.nodes import run
+from edge_vision.nodes.base_node import ERROR
+from edge_vision.nodes.interface import specs
+from edge_vision.nodes.model_loading import tell_loaded, wish_of
+from edge_vision.nodes.stage_node import StageNode, motion_of
+
+
+class CascadeNode(StageNode):
+    """The middle stage: accepts or rejects what the gate let pass."""
+
+    spec = specs.CASCADE
+    image_in, ticks_in = "gate/image", "gate_ticks"
+    image_out, ticks_out = "image_accepted", "cascade_ticks"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._cascade = Cascade()
+        self._models: list[LoadedModel[Classifier]] = []
+
+    def configure(self) -> None:
+        names = [self.params["model"], *self.params["next_models"]]
+        if not names[0]:
+            if names[1:]:
+                raise ValueError("next_models needs a model before them: set model to the first of them")
+            self._cascade = Cascade(config=self._config())
+            return
+        models: list[LoadedModel[Classifier]] = []
+        try:
+            for name in names:
+                models.append(self._load(name))
+            stages = [self._stage(model) for model in models]
+        except Exception:
+            for model in models:
+                model.session.close()
+            raise
+        self._models, self._cascade = models, Cascade(stages, self._config())
+
+    def _load(self, name: str) -> LoadedModel[Classifier]:
+        model = load_model(replace(wish_of(self), model=name), _classifier)
+        if name != self.params["model"]:
+            self.last_model = ""  # Beside the one before, not instead of it.
+        tell_loaded(self, model)
+        return model
+
+    def _stage(self, model: LoadedModel[Classifier]) -> CascadeStage:
+        params = self.params
+        return stage_of(
+            model.bundle,
+            model.runner,
+            params["wanted_labels"],
+            params["score_threshold"],
+            params["reject_threshold"],
+        )
+
+    def cleanup(self) -> None:
+        models, self._models = self._models, []
+        self._cascade = Cascade()
+        for model in [] if self.worker_hangs else models:
+            model.session.close()
+
+    def check_params(self, values: Mapping[str, Any]) -> None:
+        for model in getattr(self, "_models", []):
+            accept_from, reject_below = _thresholds(model, values)
+            if reject_below > accept_from:
+                raise ValueError(
+                    f"reject_threshold: expected at most score_threshold, {accept_from:g} for "
+                    f"{model.bundle.name}, got {reject_below:g}: set both at once, or the other one first"
+                )
+
+    def on_params(self, names: set[str]) -> None:
+        self._cascade.config = self._config()
+        for stage, model in zip(self._cascade.stages, self._models, strict=True):
+            accept_from, reject_below = _thresholds(model, {name: self.params[name] for name in _THRESHOLDS})
+            stage.set_thresholds(reject_below, accept_from)
+
+    def _config(self) -> CascadeConfig:
+        return CascadeConfig(**{field.name: self.params[field.name] for field in fields(CascadeConfig)})
+
+    def needs_worker(self) -> bool:
+        # Whoever subscribes to what it passes on makes it decode.
+        return not self._cascade.passes_through or self.params["image_transport"] == "compressed"
+
+    def accept(self, frame: Frame, tick: FrameEvent | None) -> None:
+        """As for every stage; but where nothing is to be decided, the frame goes on at once."""
+        receive = self.hub.receiver(self._out_topic)
+        if receive is None or not self._active or not self._cascade.passes_through:
+            super().accept(frame, tick)
+            return
+        self.rate_in.tick()
+        self.rate_out.tick()
+        receive(frame, tick)
+        regions = tick.regions if tick else NO_REGIONS
+        self._show_outside(frame, self._tick(frame, "", "off", regions, motion_of(tick)))
+
+    def process(self, frame: Frame, tick: FrameEvent | None) -> None:
+        regions, motion = tick.regions if tick else NO_REGIONS, motion_of(tick)
+        if tick and tick.reason in FORCED:
+            self.hand_on(frame, tick.reason, regions, motion)
+            return
+        decision = self._cascade.decide(frame, regions, time.monotonic_ns())
+        if decision.reason == "classifier_error":
+            self.log_throttled(
+                "error", f"classifier failed, frames are accepted: {self._cascade.last_error}", "classifier"
+            )
+        if decision.accepted:
+            self.hand_on(frame, decision.reason, decision.regions, motion)
+        else:
+            self.settle(frame, "rejected", decision.reason, motion)
+
+    def health(self) -> tuple[int, str]:
+        if self._cascade.last_error:
+            return ERROR, f"classifier failed: {self._cascade.last_error}"
+        return super().health()
+
+    def status_values(self) -> dict[str, Any]:
+        model = self._models[0].status_values() if self._models else {"model": "off"}
+        enabled = self.params["enabled"]
+        bound_ms = self.params["max_blind_ms"] if self._models and enabled else 0.0
+        own = {"enabled": enabled, "max_blind_ms": bound_ms}
+        return {**super().status_values(), **own, **model, **self._cascade.status()}
+
+    def reset_stats(self) -> None:
+        super().reset_stats()
+        self._cascade.reset_stats()
+
+
+_THRESHOLDS = ("score_threshold", "reject_threshold")
+
+
+def _thresholds(model: LoadedModel[Classifier], values: Mapping[str, Any]) -> tuple[float, float]:
+    return thresholds_of(model.bundle.manifest.stage, *(values[name] for name in _THRESHOLDS))
+
+
+def _classifier(bundle: Bundle, session: Session) -> Classifier:
+    classifier = Classifier.from_bundle(bundle, session)
+    classifier.warm_up()
+    return classifier
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the cascade alone."""
+    return run.main([CascadeNode], "cascade_node", args)

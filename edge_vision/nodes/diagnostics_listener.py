@@ -1,0 +1,67 @@
+"""Listens to /diagnostics, and to nothing else, as any node can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from edge_vision.core.diagnostic_status import Status
+from edge_vision.nodes.base_node import RESULTS
+from edge_vision.nodes.interface.conversions import status_values
+from edge_vision.nodes.monitor import eager_discovery
+from edge_vision.nodes.run import make_executor
+
+
+class DiagnosticsListener:
+    """Hands on each message as plain statuses. Use it as a context: it brings rclpy up, and takes it down.
+
+    args: of the command line, as in `--ros-args -r /diagnostics:=/robot/diagnostics`. Raises RuntimeError
+    where rclpy cannot read them. node: the node that listens, from `__enter__` on.
+    """
+
+    def __init__(self, hear: Callable[[Sequence[Status]], None], args: Sequence[str] = ()) -> None:
+        self._hear = hear
+        self._args = list(args)
+
+    def __enter__(self) -> DiagnosticsListener:
+        with eager_discovery():
+            rclpy.init(args=self._args, signal_handler_options=SignalHandlerOptions.NO)
+            self.node = Node("edge_vision_top", start_parameter_services=False)
+        self._executor = make_executor()
+        self._executor.add_node(self.node)
+        self._subscription = self.node.create_subscription(
+            DiagnosticArray, "/diagnostics", self._on_diagnostics, RESULTS
+        )
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._executor.shutdown(0)
+        self.node.destroy_node()
+        rclpy.try_shutdown()
+
+    def spin(self, duration_s: float) -> None:
+        """Take what comes for this long, or until the first thing came."""
+        self._executor.spin_once(timeout_sec=duration_s)
+
+    @property
+    def domain(self) -> int:
+        """The ROS domain that is listened in."""
+        return int(self.node.context.get_domain_id())
+
+    @property
+    def publishers(self) -> list[str]:
+        """The nodes that publish the topic, by name."""
+        found = self.node.get_publishers_info_by_topic(self._subscription.topic_name)
+        return sorted({f"{one.node_namespace.rstrip('/')}/{one.node_name}" for one in found})
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self._hear(
+            [
+                Status(one.name, one.hardware_id, one.level[0], one.message, status_values(one))
+                for one in message.status
+            ]
+        )

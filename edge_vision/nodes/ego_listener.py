@@ -1,0 +1,155 @@
+"""The gate's prior of its camera's motion: listens to IMU or odometry, and to the camera's calibration.
+
+Everything must be stamped by one clock: the samples that fit a frame are found by their stamps.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from nav_msgs.msg import Odometry
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Imu
+
+from edge_vision.core.frame import Frame
+from edge_vision.errors import ImageError
+from edge_vision.gate.motion.ego_prior import (
+    IMU_GAP_NS,
+    ODOMETRY_GAP_NS,
+    EgoPrior,
+    OrientationHistory,
+    mounting_rotation,
+    scaled_camera_matrix,
+)
+from edge_vision.nodes.base_node import BaseNode
+from edge_vision.nodes.interface.conversions import stamp_to_ns
+from edge_vision.nodes.interface.gate import EGO
+
+# Sensor data: best effort. Deep, because a burst of samples waits while an image is taken in.
+SAMPLES = QoSProfile(depth=100, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+SETTINGS = frozenset(param.name for param in EGO)
+# Frames without a prior are told after this long.
+PATIENCE_S = 3.0
+
+
+class EgoListener:
+    """Subscribes as the node's parameters `ego_*` say. One thread asks for the motion; the executor adds."""
+
+    def __init__(self, node: BaseNode) -> None:
+        self._node = node
+        self._subscriptions: list[Any] = []
+        self._prior: EgoPrior | None = None
+        self._taken = self._left_out = self._given = 0
+        self._no_rate = False
+        self._last_good_s = self._last_asked_s = time.monotonic()
+
+    def start(self) -> None:
+        """Listen as the parameters say now, having forgotten all from before."""
+        self.stop()
+        params = self._node.params
+        kind = params["ego_prior"]
+        if kind == "none":
+            return
+        history = OrientationHistory(IMU_GAP_NS if kind == "imu" else ODOMETRY_GAP_NS)
+        mounting = mounting_rotation(*(params[f"ego_{angle}_deg"] for angle in ("roll", "pitch", "yaw")))
+        self._prior = EgoPrior(history, mounting, params["ego_focal_px"])
+        self._last_good_s = self._last_asked_s = time.monotonic()
+        subscribe = self._node.create_subscription
+        if kind == "imu":
+            self._subscriptions = [subscribe(Imu, "imu", self._on_imu, SAMPLES)]
+        else:
+            self._subscriptions = [subscribe(Odometry, "odom", self._on_odometry, SAMPLES)]
+        if params["ego_focal_px"] == 0:
+            self._subscriptions.append(subscribe(CameraInfo, "camera_info", self._on_camera_info, SAMPLES))
+
+    def stop(self) -> None:
+        """Listen to nothing."""
+        self._prior = None
+        subscriptions, self._subscriptions = self._subscriptions, []
+        for subscription in subscriptions:
+            self._node.destroy_subscription(subscription)
+
+    def motion(self, from_ns: int | None, frame: Frame) -> np.ndarray | None:
+        """The camera's motion since a stamp, (3, 3) in source pixels; None where it is not known."""
+        prior = self._prior
+        if prior is None or from_ns is None:
+            return None
+        self._last_asked_s = time.monotonic()
+        motion = prior.motion(from_ns, frame.stamp_ns, frame.width_px, frame.height_px)
+        if motion is not None:
+            self._given += 1
+            self._last_good_s = self._last_asked_s
+        return motion
+
+    # Callbacks.
+    def _on_imu(self, message: Imu) -> None:
+        # So says sensor_msgs/Imu of a sensor without gyroscope.
+        self._no_rate = bool(message.angular_velocity_covariance[0] == -1.0)
+        rate = message.angular_velocity
+        self._add("add_rate", message.header.stamp, () if self._no_rate else (rate.x, rate.y, rate.z))
+
+    def _on_odometry(self, message: Odometry) -> None:
+        q = message.pose.pose.orientation
+        self._add("add_orientation", message.header.stamp, (q.x, q.y, q.z, q.w))
+
+    def _add(self, how: str, stamp: Any, values: tuple[float, ...]) -> None:
+        prior = self._prior
+        if prior is None:
+            return
+        try:
+            taken = getattr(prior.history, how)(stamp_to_ns(stamp), values)
+        except ImageError:  # A stamp that is none.
+            taken = False
+        self._taken += taken
+        self._left_out += not taken
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        prior, found = self._prior, calibration_of(message)
+        if prior is not None and found is not None:
+            prior.calibrate(*found)
+
+    # Reports.
+    def trouble(self) -> str:
+        """Why frames get no prior though one is asked for; "" where they do."""
+        prior = self._prior
+        silent_s = self._last_asked_s - self._last_good_s
+        if prior is None or silent_s < PATIENCE_S:
+            return ""
+        topic = self._subscriptions[0].topic_name
+        publishers = self._node.count_publishers(topic)
+        why = "the IMU says that it has no gyroscope" if self._no_rate else prior.missing
+        return (
+            f"no ego prior for {silent_s:.0f} s: {why} ({topic}: {publishers} publishers, {self._taken} "
+            f"samples taken, {self._left_out} left out). The gate goes on without"
+        )
+
+    def status_values(self) -> dict[str, Any]:
+        """What the prior has been worth. Empty where none is asked for."""
+        prior = self._prior
+        if prior is None:
+            return {}
+        return {
+            "ego_prior.frames": self._given,
+            "ego_prior.missing": prior.missing,
+            "ego_prior.samples": self._taken,
+            "ego_prior.left_out": self._left_out,
+        }
+
+
+def calibration_of(message: CameraInfo) -> tuple[np.ndarray, int, int] | None:
+    """(camera matrix, width_px, height_px) of the images that a CameraInfo describes: cut out, then binned.
+
+    None where the two binnings differ.
+    """
+    matrix = np.array(message.k, np.float64).reshape(3, 3)
+    roi = message.roi
+    width_px, height_px = roi.width or message.width, roi.height or message.height
+    matrix[0, 2] -= roi.x_offset
+    matrix[1, 2] -= roi.y_offset
+    small_px = width_px // max(1, message.binning_x), height_px // max(1, message.binning_y)
+    if min(small_px) < 1:
+        return None
+    binned = scaled_camera_matrix(matrix, width_px, height_px, *small_px)
+    return None if binned is None else (binned, *small_px)

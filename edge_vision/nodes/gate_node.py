@@ -1,0 +1,229 @@
+"""The gate node: drops frames in which nothing new can be seen."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import fields
+from typing import Any
+
+from vision_msgs.msg import BoundingBox2DArray
+
+from edge_vision.core.detections import Detections
+from edge_vision.core.frame import Frame
+from edge_vision.core.frame_event import FrameEvent
+from edge_vision.core.geometry.boxes import NO_REGIONS
+from edge_vision.errors import ImageError
+from edge_vision.gate.frame_gate import FrameGate, GateConfig, GateDecision
+from edge_vision.nodes import run
+from edge_vision.nodes.base_node import RESULTS, WARN
+from edge_vision.nodes.detection_feedback import DetectionFeedback
+from edge_vision.nodes.ego_listener import SETTINGS, EgoListener
+from edge_vision.nodes.interface import specs
+from edge_vision.nodes.interface.conversions import regions_message
+from edge_vision.nodes.lazy_publisher import LazyPublisher
+from edge_vision.nodes.stage_node import StageNode
+
+_SETTINGS = {field.name for field in fields(GateConfig)} & {param.name for param in specs.GATE.params}
+
+# How long the executor waits for the worker, which decodes while it holds the gate's lock.
+LOCK_TIMEOUT_S = 0.02
+
+
+class GateNode(StageNode):
+    """The first stage: opens every frame's account, and passes or gates the frame."""
+
+    spec = specs.GATE
+    image_in, image_out, ticks_out = "image_raw", "gate/image", "gate_ticks"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._gate = FrameGate()
+        # The worker decides while the executor asks for the status.
+        self._gate_lock = threading.Lock()
+        self._last_status: dict[str, Any] = self._gate.status()
+        self._reset_stats_due = False
+        # Taken up by the worker, which alone resets the gate.
+        self._resets: deque[str] = deque()
+        self._judged_stamp_ns: int | None = None
+        self._passed_s: float | None = None
+        self._last_reason = ""
+        # The gate's mode, and since when; None before the first frame.
+        self._mode_s: float | None
+        self._mode, self._mode_s = "open", None
+        self._audit_opened_s: float | None = None
+        self._regions: LazyPublisher | None = None
+        self._ego = EgoListener(self)
+        self._feedback = DetectionFeedback(self, self._on_found, self._on_detector_begun)
+
+    # Life cycle.
+    def configure(self) -> None:
+        self._gate = FrameGate(self._config())
+        self._judged_stamp_ns = self._passed_s = self._audit_opened_s = None
+        self._mode = "open"
+
+    def activate(self) -> None:
+        self._regions = self.outlet(BoundingBox2DArray, "~/regions", RESULTS)
+        self._feedback.subscribe()
+        self._ego.start()
+        self._mode_s = None
+        super().activate()
+
+    def deactivate(self) -> None:
+        super().deactivate()
+        self._regions = None
+        self._feedback.close()
+        self._ego.stop()
+
+    def on_params(self, names: set[str]) -> None:
+        self._gate.config = self._config()
+        if self._active and names & SETTINGS:
+            self._ego.start()
+
+    def _config(self) -> GateConfig:
+        return GateConfig(**{name: self.params[name] for name in _SETTINGS})
+
+    # What others tell. Any thread.
+    def on_time_jump(self) -> None:
+        self._resets.append("clock_jump")
+
+    def _on_detector_begun(self) -> None:
+        """What passed before, this detector has not seen."""
+        if self._judged_stamp_ns is not None:
+            self._resets.append("model_swap")
+
+    def _on_found(self, stamp_ns: int, found: Detections, hints: Detections | None) -> None:
+        try:
+            self._gate.inferred(stamp_ns, found, hints)
+        except Exception as error:  # It must not cost the detector its frame.
+            self.log_throttled("error", f"the audit failed: {error}. Please report this", "audit")
+
+    # Work.
+    def process(self, frame: Frame, tick: FrameEvent | None) -> None:
+        decision = self._decide(frame)
+        self._last_reason = decision.reason
+        self._note_mode(decision.reason)
+        if decision.passed:
+            self._passed_s = time.monotonic()
+            # The misses may be the cascade's: it must let pass too, frames that show motion among them.
+            reason = "audit_open" if self._gate.audit_opens else decision.reason
+            self.hand_on(frame, reason, decision.regions, decision.camera_motion)
+        else:
+            self.settle(frame, "gated", decision.reason, decision.camera_motion)
+        regions = self._regions
+        if regions is not None and regions.listeners:
+            self._publish_safely(regions, lambda: regions_message(decision.regions, frame))
+
+    def _note_mode(self, reason: str) -> None:
+        """Log a change of the gate's mode."""
+        now_s, before, mode = time.monotonic(), self._mode, self._gate.mode
+        since_s = now_s if self._mode_s is None else self._mode_s
+        if mode == before:
+            self._mode_s = since_s
+            return
+        self._mode, self._mode_s = mode, now_s
+        lasted_s = now_s - since_s
+        text = f"the gate is {mode}, was {before} for {lasted_s:.1f} s; reason: {reason}"
+        self.journal.event(
+            "gate_mode", text, before=before, after=mode, lasted_s=round(lasted_s, 3), reason=reason
+        )
+
+    def _decide(self, frame: Frame) -> GateDecision:
+        """The gate's decision. A gate that fails must let pass, not blind the detector."""
+        with self._gate_lock:
+            if self._reset_stats_due:
+                self._reset_stats_due = False
+                self._gate.reset_stats()
+            try:
+                while self._resets:
+                    self._gate.reset(self._resets.popleft())
+                prior = self._ego.motion(self._judged_stamp_ns, frame)
+                decision = self._gate.decide(frame, time.monotonic_ns(), prior)
+                if decision.looked:
+                    self._judged_stamp_ns = frame.stamp_ns
+                return decision
+            except ImageError:  # It cannot be decoded: the detector could not either.
+                raise
+            except Exception as error:
+                self.log_throttled(
+                    "error", f"gate failed, the frame passes: {error}. Please report this", "gate_error"
+                )
+                self._gate.reset("gate_error")
+                self._judged_stamp_ns = None
+                return GateDecision(True, "gate_error", NO_REGIONS)
+
+    # Reports.
+    def publish_status(self) -> None:
+        self._note_audit()
+        super().publish_status()
+
+    def _note_audit(self) -> None:
+        """Log that the audit opens the gate, or lets it close again."""
+        judged, was_open = self._gate_status(), self._audit_opened_s is not None
+        if judged["audit.opens"] == was_open:
+            return
+        self._audit_opened_s = None if was_open else time.monotonic()
+        values = {key: value for key, value in judged.items() if key.startswith("audit.")}
+        if was_open:
+            text = "the audit lets the gate close again, and counts anew"
+            self.journal.event("audit_closed", text, **values)
+        else:
+            self.journal.event("audit_opened", self._audit_trouble(), "warning", **values)
+
+    def health(self) -> tuple[int, str]:
+        level, text = super().health()
+        trouble = "" if level else self._audit_trouble() or self._ego.trouble()
+        return (WARN, trouble) if trouble else (level, text)
+
+    def _audit_trouble(self) -> str:
+        """Why the audit holds the gate open; "" where it does not."""
+        if self._audit_opened_s is None:
+            return ""
+        since_s = time.monotonic() - self._audit_opened_s
+        values = {**self._gate_status(), "since": since_s, "limit": self.params["max_miss_rate"]}
+        return _AUDIT_OPEN.format(**{key.replace(".", "_"): value for key, value in values.items()})
+
+    def _gate_status(self) -> dict[str, Any]:
+        """The gate's figures; the last ones while it decodes a large image, for which no status may wait."""
+        if self._gate_lock.acquire(timeout=LOCK_TIMEOUT_S):
+            try:
+                self._last_status = self._gate.status()
+            finally:
+                self._gate_lock.release()
+        return self._last_status
+
+    def status_values(self) -> dict[str, Any]:
+        blind_ms = None if self._passed_s is None else (time.monotonic() - self._passed_s) * 1e3
+        return {
+            **super().status_values(),
+            "enabled": self.params["enabled"],
+            "last_reason": self._last_reason,
+            "blind_ms": blind_ms,
+            "max_blind_ms": self.params["max_blind_ms"],
+            **self._gate_status(),
+            **self._ego.status_values(),
+        }
+
+    def reset_stats(self) -> None:
+        super().reset_stats()
+        if self._gate_lock.acquire(timeout=LOCK_TIMEOUT_S):
+            try:
+                self._gate.reset_stats()
+            finally:
+                self._gate_lock.release()
+        else:
+            self._reset_stats_due = True
+
+
+_AUDIT_OPEN = (
+    "the audit opened the gate {since:.0f} s ago, all frames pass: {audit_missed} of {audit_audited} skipped "
+    "frames that the detector saw anyway held something new ({audit_miss_rate_low:.0%} at least, "
+    "max_miss_rate is {limit:.0%}). Lower pixel_threshold or min_changed_area, or raise luma_width_px; with "
+    "a cascade, see whether it rejects too much; or raise max_miss_rate"
+)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the gate alone."""
+    return run.main([GateNode], "gate_node", args)

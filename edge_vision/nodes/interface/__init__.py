@@ -1,0 +1,1 @@
+"""Parameters, topics and services of every node, and the conversion to and from messages."""

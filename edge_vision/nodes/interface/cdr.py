@@ -1,0 +1,71 @@
+"""Detection2DArray written as bytes in one go, for the hot path.
+
+rclpy converts a message field by field, 36 numbers of covariance for each box: 0.4 ms for five boxes right
+after an inference; the bytes are ready in a fifth of that. The layout is plain CDR (OMG DDS-XTypes
+1.3, 7.4.1, little endian). It is used only where this middleware reads it as the same message.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from rclpy.serialization import deserialize_message, serialize_message
+from vision_msgs.msg import Detection2DArray
+
+from edge_vision.core.detections import Detections
+from edge_vision.core.frame import Frame
+from edge_vision.nodes.interface.conversions import NS_PER_S, Headed, detections_message, rows_of
+
+_START = b"\x00\x01\x00\x00"
+_STAMP_AND_LENGTH = struct.Struct("<iII")
+_COUNT = struct.Struct("<I")
+_ONE_RESULT = struct.Struct("<II")
+_SCORE = struct.Struct("<d")
+_BOX = struct.Struct("<5d")
+# No position, no rotation (x, y, z, w), no covariance.
+_POSE = struct.pack("<7d", 0, 0, 0, 0, 0, 0, 1) + bytes(36 * 8)
+
+
+def encode_detections(found: Detections, of: Headed, ids: np.ndarray | None = None) -> bytes:
+    """The bytes of `conversions.detections_message(found, of, ids)`."""
+    frame_id = of.frame_id.encode()
+    sec, nanosec = divmod(of.stamp_ns, NS_PER_S)
+    header = _STAMP_AND_LENGTH.pack(sec, nanosec, len(frame_id) + 1) + frame_id + b"\0"
+    header += bytes(-len(header) % 4)
+    out = bytearray(_START + header + _COUNT.pack(len(found)))
+    for (left, top, right, bottom), score, class_id, track in rows_of(found, ids):
+        name = str(class_id).encode()
+        out += bytes(-len(out) % 4) + header + _ONE_RESULT.pack(1, len(name) + 1) + name + b"\0"
+        # Offsets count from behind the four bytes of the start.
+        out += bytes((4 - len(out)) % 8) + _SCORE.pack(score) + _POSE
+        out += _BOX.pack((left + right) / 2, (top + bottom) / 2, 0.0, right - left, bottom - top)
+        out += _text(track)
+    return bytes(out)
+
+
+def _text(text: str) -> bytes:
+    """An ASCII string, where a number may stand."""
+    return _COUNT.pack(len(text) + 1) + text.encode() + b"\0"
+
+
+def best_encoder() -> Callable[[Detections, Headed, np.ndarray | None], Any]:
+    """`encode_detections` where this middleware reads it as the same message, tried on samples, else
+    `conversions.detections_message`. Both give what `Publisher.publish` takes."""
+    same = all(_same(count, frame_id) for count, frame_id in ((0, ""), (1, "cam"), (3, "camera")))
+    return encode_detections if same else detections_message
+
+
+def _same(count: int, frame_id: str) -> bool:
+    steps = np.arange(count, dtype=np.float32)
+    boxes = np.stack([steps, steps + 1.5, steps + 20, steps + 30.25], axis=1).reshape(count, 4)
+    found = Detections(boxes, steps / 7, (steps * 45).astype(np.int32))
+    frame = Frame(np.zeros((1, 1, 3), np.uint8), 1_700_000_000_123_456_789, frame_id)
+    ids = np.arange(count) * 999 if frame_id else None
+    message, raw = detections_message(found, frame, ids), encode_detections(found, frame, ids)
+    # Not byte by byte: what stands between two aligned fields is left to chance by some middlewares.
+    if len(serialize_message(message)) != len(raw):
+        return False
+    return bool(deserialize_message(raw, Detection2DArray) == message)

@@ -1,0 +1,285 @@
+"""Every parameter, topic and service of the nodes that run a model: cascade and detector. Imports no ROS."""
+
+from __future__ import annotations
+
+from edge_vision.backends import FALLBACK
+from edge_vision.backends.base import PRECISIONS
+from edge_vision.cascade.cascade import PLAIN_THRESHOLD, CascadeConfig
+from edge_vision.detect.roi_planner import RoiConfig
+from edge_vision.nodes.interface.types import (
+    COMMON,
+    ENABLE,
+    IMAGES,
+    RESET,
+    STATUS,
+    NodeSpec,
+    Param,
+    Topic,
+    compressed,
+)
+
+_CASCADE = CascadeConfig()
+_LOOKS = RoiConfig()
+
+
+def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...]:
+    return (
+        Param("model", model, model_help, applies=applies),
+        Param(
+            "backend",
+            "auto",
+            "Runtime: auto (the fastest here, measured once), onnxruntime, openvino, tensorrt, tensorrt_rtx, "
+            "litert, or one that another package registers.",
+            applies=applies,
+        ),
+        Param(
+            "device",
+            "auto",
+            "Device of the backend: auto, cpu, gpu, gpu:1, npu, cuda, ...; see docs/backends.md.",
+            applies=applies,
+        ),
+        Param("precision", "auto", "Precision asked for.", choices=PRECISIONS, applies=applies),
+        Param(
+            "threads",
+            0,
+            "CPU threads of the backend; 0 = one per physical core.",
+            "threads",
+            0,
+            256,
+            applies=applies,
+        ),
+        Param(
+            "strict_backend",
+            False,
+            "Refuse to run on another backend or device than the one asked for.",
+            applies=applies,
+        ),
+        Param(
+            "fallback",
+            list(FALLBACK),
+            "Backends to try in turn where the one asked for cannot run, or fails while it runs.",
+            applies=applies,
+        ),
+    )
+
+
+CASCADE = NodeSpec(
+    "cascade",
+    "A light classifier looks first; the detector runs where it is worth it.",
+    (
+        Param("enabled", _CASCADE.enabled, "Off = every frame is accepted."),
+        *_model_params(
+            "", "Classifier bundle, a name or a folder; empty = off, every frame is accepted.", "configure"
+        ),
+        Param(
+            "next_models",
+            [],
+            "Classifier bundles that look, one after the other, at what those before were unsure about.",
+            applies="configure",
+        ),
+        Param(
+            "wanted_labels",
+            [],
+            "Words of the classifiers' labels that are worth the detector, as in ['dog', 'bicycle']; empty = "
+            "those of the bundles, which must have been fitted for a cascade.",
+            applies="configure",
+        ),
+        Param(
+            "score_threshold",
+            -1.0,
+            "A look is accepted when the wanted labels together reach this probability; -1 = the bundle's "
+            f"own, or {PLAIN_THRESHOLD} where it was not fitted for a cascade.",
+            "0..1",
+            -1.0,
+            1.0,
+        ),
+        Param(
+            "reject_threshold",
+            -1.0,
+            "A look is rejected below this probability; between the two a stage is unsure. -1 = the bundle's "
+            "own, or score_threshold where it was not fitted for a cascade.",
+            "0..1",
+            -1.0,
+            1.0,
+        ),
+        Param(
+            "look_at",
+            _CASCADE.look_at,
+            "Look at the gate's regions (the whole frame where it gives none), or always at the whole frame.",
+            choices=("regions", "frame"),
+        ),
+        Param(
+            "max_looks",
+            _CASCADE.max_looks,
+            "A frame that would take more looks is accepted instead: the detector is as fast.",
+            "looks",
+            1,
+            1000,
+        ),
+        Param(
+            "round_robin",
+            _CASCADE.round_robin,
+            "Tiles of the rest of the frame that are looked at beside the regions, in turn, by bundles that "
+            "were fitted for a cascade.",
+            "tiles",
+            0,
+            100,
+        ),
+        Param(
+            "max_blind_ms",
+            _CASCADE.max_blind_ms,
+            "A frame is accepted at the latest this long after the last one that was.",
+            "ms",
+            1.0,
+            60000.0,
+        ),
+        *IMAGES,
+        *COMMON,
+    ),
+    (
+        Topic("gate/image", "sensor_msgs/msg/Image", "in", "What the gate let pass."),
+        compressed("gate/image"),
+        Topic("gate_ticks", "diagnostic_msgs/msg/DiagnosticArray", "in", "The gate's ticks."),
+        Topic(
+            "image_accepted", "sensor_msgs/msg/Image", "out", "The frames that were accepted, as they came."
+        ),
+        Topic(
+            "cascade_ticks",
+            "diagnostic_msgs/msg/DiagnosticArray",
+            "out",
+            "One tick per frame, the gate's included.",
+        ),
+        STATUS,
+    ),
+    (ENABLE, RESET),
+)
+
+DETECTOR = NodeSpec(
+    "detector",
+    "Runs a model bundle on the backend chosen by parameter, and publishes what it found.",
+    (
+        Param("enabled", True, "Off = frames are rejected unseen, and counted so."),
+        *_model_params(
+            "ssdlite_mobilenet_v2_coco",
+            "Detector bundle, a name or a folder. A new one is loaded and checked while the old one serves.",
+            "live",
+        ),
+        Param(
+            "watchdog_ms",
+            800.0,
+            "A run that takes longer (and five times longer than usual) hangs: another backend takes over. "
+            "0 = wait.",
+            "ms",
+            0.0,
+            600000.0,
+        ),
+        Param(
+            "score_threshold", -1.0, "Least score of a detection; -1 = the bundle's own.", "0..1", -1.0, 1.0
+        ),
+        Param(
+            "iou_threshold",
+            -1.0,
+            "Overlap above which the lower score goes; -1 = the bundle's own.",
+            "0..1",
+            -1.0,
+            1.0,
+        ),
+        Param(
+            "max_detections", 0, "Most detections per frame; 0 = the bundle's own.", "detections", 0, 10000
+        ),
+        Param(
+            "publish_tracked",
+            False,
+            "Track: give objects ids, and publish those known on skipped frames on `detections_tracked`.",
+        ),
+        Param(
+            "publish_hints",
+            False,
+            "Tell the gate, and publish on `detection_hints`, what scored less than score_threshold but half "
+            "of it at least: see the gate's saturated_stretch.",
+        ),
+        Param(
+            "roi_mode",
+            _LOOKS.roi_mode,
+            "Look at the whole frame, or more closely at crops around what is new and what is known; auto = "
+            "at one crop where that costs no more.",
+            choices=("full", "crops", "auto"),
+        ),
+        Param(
+            "max_crops",
+            _LOOKS.max_crops,
+            "Most crops of a frame, each one run of the model; fewer crops are larger ones.",
+            "crops",
+            1,
+            32,
+        ),
+        Param(
+            "budget_ms",
+            _LOOKS.budget_ms,
+            "Time for all runs of a frame on crops: beyond it, crops are halved, and restored one at a time. "
+            "0 = none.",
+            "ms",
+            0.0,
+            60000.0,
+        ),
+        Param("min_crop_px", _LOOKS.min_crop_px, "Least width of a crop; 0 = the model's.", "px", 0, 16384),
+        Param(
+            "full_look_ms",
+            _LOOKS.full_look_ms,
+            "With crops, the whole frame is looked at as well this long after the last time.",
+            "ms",
+            0.0,
+            60000.0,
+        ),
+        *IMAGES,
+        *COMMON,
+    ),
+    (
+        Topic("image_accepted", "sensor_msgs/msg/Image", "in", "What the cascade accepted, or any camera."),
+        compressed("image_accepted"),
+        Topic(
+            "cascade_ticks",
+            "diagnostic_msgs/msg/DiagnosticArray",
+            "in",
+            "The ticks, which keep the books and move the tracks.",
+        ),
+        Topic(
+            "detections",
+            "vision_msgs/msg/Detection2DArray",
+            "out",
+            "Per inferred frame; empty = looked, nothing there.",
+        ),
+        Topic(
+            "detections_tracked",
+            "vision_msgs/msg/Detection2DArray",
+            "out",
+            "Per gated or rejected frame: where known objects should be now. With publish_tracked.",
+            (("publish_tracked", (True,)),),
+        ),
+        Topic(
+            "detection_hints",
+            "vision_msgs/msg/Detection2DArray",
+            "out",
+            "Per inferred frame: what scored half of the threshold at least, but not the threshold. With "
+            "publish_hints.",
+            (("publish_hints", (True,)),),
+        ),
+        Topic(
+            "label_info",
+            "vision_msgs/msg/LabelInfo",
+            "out",
+            "Latched: the names of the class ids, and the threshold.",
+        ),
+        Topic(
+            "vision_info", "vision_msgs/msg/VisionInfo", "out", "Latched: the model, its version and hash."
+        ),
+        Topic(
+            "~/debug_image",
+            "sensor_msgs/msg/Image",
+            "out",
+            "The boxes drawn in, only while somebody subscribes.",
+        ),
+        STATUS,
+    ),
+    (ENABLE, RESET),
+)

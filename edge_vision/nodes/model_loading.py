@@ -1,0 +1,65 @@
+"""A node's model as its parameters say, and what really runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from edge_vision.backends import BackendRequest, Session
+from edge_vision.backends.model_manager import LoadedModel, ModelRequest, load_model
+from edge_vision.backends.plugins import imported_plugins
+from edge_vision.bundles import Bundle
+from edge_vision.nodes.base_node import BaseNode
+
+R = TypeVar("R")
+MODEL_PARAMS = {"model", "backend", "device", "precision", "threads", "strict_backend", "fallback"}
+
+
+def wish_of(node: BaseNode) -> ModelRequest:
+    """What a node's parameters ask for. An empty device is left to the backend, as "auto" is."""
+    params = node.params
+    return ModelRequest(
+        params["model"],
+        params["backend"],
+        BackendRequest(params["device"] or "auto", params["precision"], params["threads"]),
+        params["strict_backend"],
+        tuple(params["fallback"]),
+    )
+
+
+def params_of(wish: ModelRequest) -> dict[str, Any]:
+    """The parameters that ask for it."""
+    request = wish.request
+    return {
+        "model": wish.model,
+        "backend": wish.backend,
+        "device": request.device,
+        "precision": request.precision,
+        "threads": request.threads,
+        "strict_backend": wish.strict,
+        "fallback": list(wish.fallback),
+    }
+
+
+def load_for(node: BaseNode, make: Callable[[Bundle, Session], R]) -> LoadedModel[R]:
+    """Load what a node's parameters ask for, and tell. Raises BundleError, BackendError, HeadError."""
+    model = load_model(wish_of(node), make)
+    tell_loaded(node, model)
+    return model
+
+
+def tell_loaded(node: BaseNode, model: LoadedModel[R]) -> None:
+    """Log the model with what really runs it, the one that it replaces, and a fallback."""
+    before, node.last_model = node.last_model, str(model.bundle)
+    swap = f", instead of {before}" if before not in ("", node.last_model) else ""
+    choice = f"; auto: {model.report.choice}" if model.report.choice else ""
+    for plugin in imported_plugins():
+        if plugin not in node.logged_plugins:
+            node.logged_plugins.add(plugin)
+            node.journal.say("info", f"{plugin} runs in this process", "plugin_loaded")
+    values = model.status_values()
+    event = "model_swapped" if swap else "model_loaded"
+    node.journal.say("info", f"{model}{swap}{choice}", event, before=before or None, **values)
+    if model.report.fallback_reason:
+        text = f"not what was asked for: {model.report.fallback_reason}"
+        node.journal.say("warning", text, "fallback", **values)

@@ -1,0 +1,90 @@
+"""What a node says: one line each, by rclpy's logger, and as JSON lines too where a file is given."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rclpy.node import Node
+
+from edge_vision.core.log_output import JsonLog, LogRateLimit
+from edge_vision.core.printable import printable
+from edge_vision.core.redaction import redact_text
+
+MESSAGE = "message"
+_LEVELS = {"debug": "DEBUG", "info": "INFO", "warning": "WARN", "error": "ERROR"}
+
+
+class StructuredLog:
+    """The log of one node. Any thread may write."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        # Asked for now: a run that hung may come back, and tell, when the node is gone.
+        self._name = node.get_fully_qualified_name()
+        self._budget = LogRateLimit()
+        self._lines: JsonLog | None = None
+        # What was said before it was known where to.
+        self._early: list[tuple[int, dict[str, Any]]] | None = []
+
+    def open(self, path: str) -> str:
+        """Write JSON lines to this file too, "" = to none. Returns why it cannot, "" where it can."""
+        early, self._early = self._early or [], None
+        if not path:
+            return ""
+        try:
+            self._lines = JsonLog(path)
+            for time_ns, fields in early:
+                self._lines.write(time_ns, fields)
+        except OSError as error:
+            self._lines = None
+            return f"json_log: cannot write to {path}: {error.strerror}. Give a file, or 'stdout'"
+        return ""
+
+    def say(self, level: str, text: str, event: str = MESSAGE, **values: Any) -> None:
+        """Log one line. level: debug, info, warning or error. values: more fields of the JSON line."""
+        text = printable(redact_text(" ".join(text.split())))
+        self._log(level, text)
+        if level == "debug":
+            return
+        fields = {
+            "level": _LEVELS[level],
+            "node": self._name,
+            "event": event,
+            "text": text,
+            # The node's clock, which stamps images too: a simulated one, with use_sim_time.
+            "stamp_ns": self._node.get_clock().now().nanoseconds,
+            **values,
+        }
+        if self._early is not None:
+            self._early.append((time.time_ns(), fields))
+        elif self._lines:
+            self._write(self._lines, fields)
+
+    def event(self, event: str, text: str, level: str = "info", about: str = "", **values: Any) -> None:
+        """Log a change of state that may come often: what is too much of one kind is held back and counted.
+        about: what it happened to, where a node has several such."""
+        held = self._budget.admit(f"{event} {about}", time.monotonic())
+        if held is None:
+            self.say("debug", text)
+        else:
+            more = f" ({held} more changes since the last line)" if held else ""
+            self.say(level, text + more, event, held_back=held, **values)
+
+    def _log(self, level: str, text: str) -> None:
+        """By rclpy's logger, which insists on a line of code of its own for each severity."""
+        logger = self._node.get_logger()
+        if level == "debug":
+            logger.debug(text)
+        elif level == "info":
+            logger.info(text)
+        elif level == "warning":
+            logger.warning(text)
+        else:
+            logger.error(text)
+
+    def _write(self, lines: JsonLog, fields: dict[str, Any]) -> None:
+        try:
+            lines.write(time.time_ns(), fields)
+        except OSError as error:  # A full disk must not stop the pipeline; it is told each time it is tried.
+            self._node.get_logger().error(f"json_log: line lost: {error.strerror}")

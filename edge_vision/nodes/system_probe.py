@@ -1,0 +1,203 @@
+"""Listens to what runs, for the doctor: the graph, /diagnostics, and each node's own report."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from edge_vision.core.diagnostic_status import Status
+from edge_vision.diagnostics.snapshot import clash
+from edge_vision.diagnostics.system_view import Pipeline, SystemView, discovery_range
+from edge_vision.nodes.base_node import RESULTS, STATUS
+from edge_vision.nodes.interface.conversions import status_message, status_values
+from edge_vision.nodes.interface.specs import DIAGNOSTICS, NODES
+from edge_vision.nodes.monitor import eager_discovery
+from edge_vision.nodes.run import make_executor
+from edge_vision.nodes.snapshot import IMAGE_TYPES, SnapshotWatch, endpoint, told_output
+
+ARRAY = "diagnostic_msgs/msg/DiagnosticArray"
+DETECTIONS = "vision_msgs/msg/Detection2DArray"
+LOOK_PERIOD_S = 0.5
+OURS = tuple(spec.name for spec in NODES)
+
+
+def look(seconds: float, ros_args: Sequence[str] = ()) -> SystemView:
+    """Listen for this long. ros_args: from `--ros-args` on. Raises whatever keeps rclpy from starting."""
+    with _own_node(ros_args) as node:
+        executor = make_executor()
+        try:
+            executor.add_node(node)
+            listener = _Listener(node)
+            end_s = time.monotonic() + seconds
+            while (left_s := end_s - time.monotonic()) > 0:
+                executor.spin_once(timeout_sec=min(left_s, LOOK_PERIOD_S))
+                listener.turn()
+            return listener.seen(seconds)
+        finally:
+            executor.shutdown(0)
+
+
+def try_out(ros_args: Sequence[str] = ()) -> None:
+    """Start a node and end it. What is wrong raises, or ends the process."""
+    with _own_node(ros_args):
+        pass
+
+
+@contextlib.contextmanager
+def _own_node(ros_args: Sequence[str]) -> Iterator[Node]:
+    """rclpy up, with a node whose name no other doctor has."""
+    name = f"edge_vision_doctor_{os.getpid()}"
+    try:
+        with eager_discovery():
+            rclpy.init(args=["doctor", *ros_args], signal_handler_options=SignalHandlerOptions.NO)
+            node = Node(name, start_parameter_services=False, enable_rosout=False)
+        try:
+            yield node
+        finally:
+            node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+
+
+class _Listener:
+    """Follows each node of ours from when it is found."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._due_s = 0.0
+        self._reports: dict[str, dict[str, Status]] = {}
+        self._told: dict[str, dict[str, Status]] = {}
+        self._foreign: dict[str, Status] = {}
+        self._watches: dict[str, SnapshotWatch] = {}
+        self._listening = [
+            node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, RESULTS)
+        ]
+
+    def turn(self) -> None:
+        """Look at the graph twice a second."""
+        if time.monotonic() < self._due_s:
+            return
+        self._due_s = time.monotonic() + LOOK_PERIOD_S
+        for namespace, name in self._nodes():
+            watch = self._watches.get(namespace) or self._watch(namespace)
+            if name not in self._reports[namespace]:
+                self._reports[namespace][name] = _SILENT
+                hear = partial(self._on_report, namespace, name, watch)
+                topic = f"{namespace.rstrip('/')}/{name}/status"
+                self._listening.append(self._node.create_subscription(DiagnosticArray, topic, hear, STATUS))
+        for watch in self._watches.values():
+            watch.look()
+
+    def _watch(self, namespace: str) -> SnapshotWatch:
+        stale_ms = DIAGNOSTICS.param("stale_ms").default
+        watch = SnapshotWatch(self._node, lambda: float(stale_ms), lambda cause: None, namespace)
+        self._watches[namespace], self._reports[namespace] = watch, {}
+        return watch
+
+    def _nodes(self) -> list[tuple[str, str]]:
+        """(namespace, name) of each node of ours, again for each further one of the same name."""
+        topics = {topic for topic, types in self._node.get_topic_names_and_types() if ARRAY in types}
+        found = self._node.get_node_names_and_namespaces()
+        return sorted(
+            (namespace, name)
+            for name, namespace in found
+            if name in OURS and f"{namespace.rstrip('/')}/{name}/status" in topics
+        )
+
+    def _on_report(self, namespace: str, name: str, watch: SnapshotWatch, message: DiagnosticArray) -> None:
+        for one in message.status[:1]:
+            self._reports[namespace][name] = _plain(one)
+            watch.note(name, one.message, status_values(one), one.level[0])
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        statuses = [_plain(one) for one in message.status]
+        ours = {one.part: one for one in statuses if one.part}
+        self._foreign.update({one.name: one for one in statuses if not one.part})
+        if not ours:
+            return
+        told = self._told.setdefault(next(iter(ours.values())).hardware_id, {})
+        if len(ours) > 1:  # All there is; `output` alone comes in between, when it changes.
+            told.clear()
+        told.update(ours)
+
+    # What it comes to.
+    def seen(self, seconds: float) -> SystemView:
+        """All that was heard, and the graph as it is now."""
+        nodes = self._nodes()
+        others = [
+            f"{namespace.rstrip('/')}/{name}"
+            for name, namespace in self._node.get_node_names_and_namespaces()
+            if (namespace, name) not in nodes and name != self._node.get_name()
+        ]
+        namespaces = sorted({namespace for namespace, _ in nodes} | set(self._told))
+        return SystemView(
+            domain_id=int(self._node.context.get_domain_id()),
+            discovery_range=discovery_range(os.environ),
+            rmw=str(rclpy.get_rmw_implementation_identifier()),
+            seconds=seconds,
+            pipelines=tuple(self._pipeline(one, nodes) for one in namespaces),
+            # Hidden ones are tools, as the daemon of ros2cli.
+            others=tuple(sorted({one for one in others if "/_" not in one})),
+            images=tuple(self._images(nodes)),
+            foreign=tuple(self._foreign.values()),
+        )
+
+    def _pipeline(self, namespace: str, nodes: Sequence[tuple[str, str]]) -> Pipeline:
+        names = Counter(name for place, name in nodes if place == namespace)
+        heard = self._reports.get(namespace, {})
+        watch = self._watches.get(namespace)
+        return Pipeline(
+            namespace,
+            nodes=tuple(name for name in OURS if name in names),
+            twice=tuple(name for name, count in names.items() if count > 1),
+            reports={name: status for name, status in heard.items() if status is not _SILENT},
+            told=self._told.get(namespace, {}),
+            cause=_plain(status_message("output", namespace, *told_output(watch))) if watch else None,
+            unfit=tuple(self._unfit(f"{namespace.rstrip('/')}/detections")),
+        )
+
+    def _images(self, nodes: Sequence[tuple[str, str]]) -> list[str]:
+        """Topics with images that somebody else publishes."""
+        return [
+            topic
+            for topic, types in self._node.get_topic_names_and_types()
+            if any(kind in IMAGE_TYPES for kind in types)
+            and any(
+                (one.node_namespace, one.node_name) not in nodes
+                for one in self._node.get_publishers_info_by_topic(topic)
+            )
+        ]
+
+    def _unfit(self, topic: str) -> list[str]:
+        """Listeners that get nothing for their type or their QoS, a sentence each."""
+        offered = [endpoint(info) for info in self._node.get_publishers_info_by_topic(topic)]
+        found = []
+        for info in self._node.get_subscriptions_info_by_topic(topic) if offered else ():
+            asked = endpoint(info)
+            differing = clash(offered[0], asked)
+            if asked.type != DETECTIONS:
+                found.append(f"{asked.node} listens to {topic} as {asked.type}, which is {DETECTIONS}")
+            elif differing:
+                policy, has, wants = differing
+                text = (
+                    f"{asked.node} gets nothing from {topic}: it asks for {policy} {wants}, offered is {has}"
+                )
+                found.append(f"{text}: change the {policy} of its subscription")
+        return found
+
+
+_SILENT = Status("")
+"""Stands for a node that has not reported yet."""
+
+
+def _plain(status: DiagnosticStatus) -> Status:
+    return Status(status.name, status.hardware_id, status.level[0], status.message, status_values(status))

@@ -1,0 +1,1 @@
+"""Post-training quantization: ranges, weight rounding, sensitivity, mixed precision."""

@@ -1,0 +1,1 @@
+"""What a study leaves behind: report.json, report.html, the chosen bundle."""

@@ -1,0 +1,1 @@
+"""Video files, devices and streams as a camera."""

@@ -1,0 +1,1 @@
+"""Known objects between inferences."""
