@@ -25,6 +25,7 @@ TOP = ["rich>=13.0"]
 TEST = [
     "hypothesis",
     "mypy",
+    "pillow",
     "pytest",
     "pytest-timeout",
     "pytest-xdist",

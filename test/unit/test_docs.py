@@ -27,7 +27,7 @@ DOCUMENTS = sorted(
 )
 SOURCES = sorted(file for one in FOLDERS_WITH_MESSAGES for file in (REPO / one).rglob("*.py"))
 TARGETS = set(re.findall(r"^([a-z-]+):(?!=)", (REPO / "Makefile").read_text(), flags=re.MULTILINE))
-FOLDERS = "bench|config|docs|edge_vision|examples|interfaces|launch|requirements|scripts|test"
+FOLDERS = "bench|config|docs|edge_vision|examples|interfaces|launch|scripts"
 
 
 def test_tables_and_shipped_parameters_are_as_in_the_code() -> None:
