@@ -1,8 +1,8 @@
 """The seam for trials: a job is told in JSON, is independent of all others, and is answered in JSON.
 
 `LocalExecutor` runs a trial in a process of this machine. An executor for a cluster has to copy the study's
-folder there, run `python -m edge_vision.optimize.trial_process TRIAL.json ANSWER.json` in it, and copy back what
-the trial wrote.
+folder there, run `python -m edge_vision.optimize.trial_process TRIAL.json ANSWER.json` in it, and copy back
+what the trial wrote.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The process of one trial: `python -m edge_vision.optimize.trial_process TRIAL ANSWER` in the study's folder."""
+"""The process of one trial: `python -m edge_vision.optimize.trial_process TRIAL ANSWER`, run in its folder."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_vision.bundles.__main__ import main
+from edge_vision.cli.models import main
 
 NAMES = "{0: 'bolt', 1: 'nut', 2: 'wing nut'}"
 ULTRALYTICS = {

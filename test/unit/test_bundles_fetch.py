@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from edge_vision.bundles import cache_dir, load_bundle
-from edge_vision.bundles.__main__ import main
+from edge_vision.cli.models import main
 from edge_vision.errors import BundleError
 from edge_vision.model_zoo.fetch import fetch_bundle
 from edge_vision.model_zoo.packages import Package, fetch_package

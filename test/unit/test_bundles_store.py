@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edge_vision.bundles import cache_dir, dump_manifest, list_bundles, load_bundle, store
-from edge_vision.bundles.__main__ import main
 from edge_vision.bundles.manifest import GraphSpec, Manifest
+from edge_vision.cli.models import main
 from edge_vision.errors import BundleError
 from edge_vision.model_zoo.recipes import RECIPES
 

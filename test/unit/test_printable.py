@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_vision.bundles.__main__ import main
+from edge_vision.cli.models import main
 from edge_vision.core.printable import one_error, printable, printable_lines, printable_output
 from edge_vision.optimize.report import explain
 

@@ -18,8 +18,8 @@ from edge_vision.backends.auto_select import check_agreement, choose
 from edge_vision.backends.model_manager import ModelManager, ModelRequest
 from edge_vision.backends.plugins import imported_plugins
 from edge_vision.backends.trial import try_graph
-from edge_vision.bundles.__main__ import main
 from edge_vision.bundles.store import cache_dir, load_bundle
+from edge_vision.cli.models import main
 from edge_vision.detect.detector import Detector
 from edge_vision.errors import BackendError, GraphRefused
 from edge_vision.importer import probe as importer_probe

@@ -135,8 +135,9 @@ class _Shelf:
         self._folder = folder
         digest = hashlib.sha256(repr((job, hashes(job.cascade))).encode())
         package = Path(__file__).parents[2]
-        for path in sorted([*package.glob("core/**/*.py"), *package.glob("evaluate/*.py")]):
-            digest.update(path.read_bytes())
+        for room in ("core", "tracking", "detect", "gate", "cascade", "evaluate"):
+            for path in sorted((package / room).rglob("*.py")):
+                digest.update(path.read_bytes())
         self._mark = digest.hexdigest()
 
     def read(self, name: str) -> dict[str, Any] | None:

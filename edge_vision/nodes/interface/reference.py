@@ -1,7 +1,7 @@
 """Writes what users read about the nodes from `specs.py`: the tables of README.md, and config/pipeline.yaml.
 
     python -m edge_vision.nodes.interface.reference --write    write both
-    python -m edge_vision.nodes.interface.reference --check    show what is stale as a diff, exit with 1 if anything is
+    python -m edge_vision.nodes.interface.reference --check    show what is stale as a diff, exit 1 if any
 
 Imports no ROS. Works in a source tree: an installed package has no README to write.
 """
