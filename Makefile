@@ -29,7 +29,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-pipelining bench-hints soak evaluate-gate evaluate-cascade optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-pipelining bench-low-score soak evaluate-gate evaluate-cascade optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top lock clean distclean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -90,8 +90,8 @@ bench-diagnostics: setup-test  ## Measure the diagnostics; results in out/bench/
 bench-pipelining: setup  ## Does preparing a frame ahead pay? Results in out/bench/pipelining.json
 	$(VENV_PYTHON) bench/pipelining.py $(ARGS)
 
-bench-hints: setup-evaluate  ## What do scores below the threshold say of the next frame? Results in out/bench/hints.json
-	$(VENV_PYTHON) bench/hints.py $(ARGS)
+bench-low-score: setup-evaluate  ## What do scores below the threshold say of the next frame? Results in out/bench/low_score.json
+	$(VENV_PYTHON) bench/low_score.py $(ARGS)
 
 bench-failover: setup-test  ## Measure how fast another backend or model takes over; results in out/bench/failover.json
 	$(VENV_PYTHON) bench/failover.py $(ARGS)

@@ -174,8 +174,8 @@ def _listen(seconds: float) -> tuple[set[int], dict[int, float], Counter[str]]:
     def on_sent(message: DiagnosticArray) -> None:
         sent.add(tick_from_message(message).stamp_ns)
 
-    node.create_subscription(DiagnosticArray, "source_ticks", on_sent, TICKS)
-    node.create_subscription(DiagnosticArray, "gate_ticks", on_arrived, TICKS)
+    node.create_subscription(DiagnosticArray, "source_events", on_sent, TICKS)
+    node.create_subscription(DiagnosticArray, "gate_events", on_arrived, TICKS)
     executor = make_executor()
     executor.add_node(node)
     end_s = time.monotonic() + LONGEST_START_S

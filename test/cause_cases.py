@@ -244,7 +244,7 @@ def loss_between_nodes(scene: CauseScene) -> Send:
     """The ticks of a cascade come, their images do not; long after the two have found each other."""
     scene.start([DetectorNode, DiagnosticsNode], separate=True)
     scene.robot.publisher(Image, "image_accepted")
-    ticks = scene.robot.publisher(DiagnosticArray, "cascade_ticks", 10)
+    ticks = scene.robot.publisher(DiagnosticArray, "cascade_events", 10)
     stamps = itertools.count(10**9, 10**8)
     scene.robot.turns(START_S)
     return lambda: ticks.publish(tick_message(FrameEvent(next(stamps), "camera", "cascade", "", "motion")))

@@ -49,8 +49,8 @@ def open_session(
 ) -> tuple[Session, BackendReport]:
     """Load a bundle's graph on the backend that was asked for, or on the next best one.
 
-    "auto" takes the fastest that agrees with the others (see `auto_select`). Where the request cannot be
-    met, the device is left to the backend, then those of `fallback` are tried, and the report says why. With strict
+    "auto" takes the fastest that agrees with the others (see `auto_select`). Where a request cannot be met,
+    the device is left to the backend, then those of `fallback` are tried, and the report says why. With strict
     the request is met or BackendUnavailable is raised. failed: backends that failed while they ran, and how:
     they come last. Raises BackendError where nothing can load the graph, BundleError where the graph file is
     not the one that the bundle names.

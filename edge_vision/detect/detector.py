@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edge_vision.backends.base import Session
     from edge_vision.bundles.store import Bundle
 
-HINT_SHARE = 0.5
+LOW_SCORE_SHARE = 0.5
 """What scores this share of the threshold may be an object on the next frame."""
 
 
@@ -48,8 +48,8 @@ class Detector:
     thresholds: may be replaced by any thread at any time; the next call uses them.
     timing: how long the stages of the last call took.
     top_score: the highest score of the last call, below the threshold too; None where the head cannot tell.
-    with_hints: may be replaced as thresholds are. Whether to keep what scored less than the threshold.
-    hints: that of the last call, down to HINT_SHARE of the threshold; None without with_hints.
+    with_low_score: may be replaced as thresholds are. Whether to keep what scored less than the threshold.
+    low_score: that of the last call, down to LOW_SCORE_SHARE of the threshold; None without with_low_score.
     """
 
     def __init__(self, input_spec: InputSpec, head: Head, session: Session, thresholds: Thresholds) -> None:
@@ -62,8 +62,8 @@ class Detector:
         self.thresholds = thresholds
         self.timing = StageTiming()
         self.top_score: float | None = None
-        self.with_hints = False
-        self.hints: Detections | None = None
+        self.with_low_score = False
+        self.low_score: Detections | None = None
         self._head = head
         self._preprocessor = Preprocessor(input_spec)
 
@@ -81,12 +81,12 @@ class Detector:
         prepared = perf_counter()
         outputs = self.session.run({self.input_spec.name: input_tensor})
         inferred = perf_counter()
-        thresholds, with_hints = self.thresholds, self.with_hints
-        boxes = self._head.decode(outputs, _lowered(thresholds) if with_hints else thresholds)
+        thresholds, with_low_score = self.thresholds, self.with_low_score
+        boxes = self._head.decode(outputs, _lowered(thresholds) if with_low_score else thresholds)
         self.top_score = float(boxes.scores[0]) if len(boxes.scores) else self._head.highest_score(outputs)
-        detections, self.hints = on_image(boxes, transform), None
-        if with_hints:
-            detections, self.hints = detections.split(thresholds.score_threshold)
+        detections, self.low_score = on_image(boxes, transform), None
+        if with_low_score:
+            detections, self.low_score = detections.split(thresholds.score_threshold)
         self.timing = StageTiming.between(started, prepared, inferred, perf_counter())
         return detections
 
@@ -97,7 +97,7 @@ class Detector:
 
 
 def _lowered(thresholds: Thresholds) -> Thresholds:
-    return replace(thresholds, score_threshold=HINT_SHARE * thresholds.score_threshold)
+    return replace(thresholds, score_threshold=LOW_SCORE_SHARE * thresholds.score_threshold)
 
 
 def on_image(found: ModelBoxes, transform: Transform) -> Detections:

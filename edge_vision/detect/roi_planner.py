@@ -45,7 +45,7 @@ class RoiConfig:
     max_crops: int = 2
     budget_ms: float = 0.0
     min_crop_px: int = 0
-    full_look_ms: float = 1000.0
+    full_frame_interval_ms: float = 1000.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +147,7 @@ class RoiPlanner:
             return "camera_unknown"
         if _view(scene.since_whole, scene.size_px) < MIN_SAME_VIEW:
             return "camera_moved"
-        return "due" if ns - self._whole_ns >= self._config.full_look_ms * 1e6 else ""
+        return "due" if ns - self._whole_ns >= self._config.full_frame_interval_ms * 1e6 else ""
 
     def carry_out(
         self, look: RoiPlan, detect: Callable[[Frame], Detections], frame: Frame, max_detections: int, ns: int

@@ -10,7 +10,7 @@ A fixed interval loses what it loses. Here each result sets the time of the next
   come one frame later.
 
 Measured on vtest.avi (10 frames a second, 31 entries, SSDLite): of the 14 entries that a look at every third
-frame may miss, 10 had a hint of half the threshold on the frame before, at their place (`make bench-hints`).
+frame may miss, 10 had a hint of half the threshold on the frame before, at their place (`make bench-low-score`).
 With `config/economy.yaml` the detector looks at 51 % of the frames without a stretch, frame F1 0.956, and at
 47 % with one, 0.952; no entry is late (`make evaluate-cascade`).
 """
@@ -52,7 +52,7 @@ class AdaptiveInterval:
         # Frames that passed and wait for their result: stamp, and frames since the one before.
         self._passed: deque[tuple[int, int]] = deque(maxlen=16)
         self._since, self._stretched = 0, 0
-        self._hinted = True
+        self._predicted_by_low_score = True
         self._classes: set[int] = set()
         # Boxes, and those of them that were foretold, at the results and estimated for all frames.
         self._boxes = self._foretold = self._all_boxes = self._all_foretold = 0.0
@@ -78,7 +78,7 @@ class AdaptiveInterval:
             return True
         if since_ms < interval_ms:
             return False
-        if self._stretched < stretch and not self._hinted:
+        if self._stretched < stretch and not self._predicted_by_low_score:
             self._stretched += 1
             return False
         return True
@@ -87,10 +87,10 @@ class AdaptiveInterval:
         """The detector looks at this frame."""
         self._passed.append((stamp_ns, self._since))
         self._since = self._stretched = 0
-        self._hinted = True
+        self._predicted_by_low_score = True
 
-    def found(self, stamp_ns: int, found: Detections, hints: Detections | None, min_f1: float) -> None:
-        """What the detector found on a frame that passed. hints: what scored less; None where not known."""
+    def found(self, stamp_ns: int, found: Detections, low_score: Detections | None, min_f1: float) -> None:
+        """What the detector found on a frame that passed. low_score: what scored less; None where not known."""
         while self._passed and self._passed[0][0] < stamp_ns:
             self._passed.popleft()
         if not self._passed or self._passed[0][0] != stamp_ns:
@@ -98,17 +98,21 @@ class AdaptiveInterval:
         _, frames = self._passed.popleft()
         self._classes.update(found.class_ids.tolist())
         if not self._passed:
-            self._hinted = hints is None or self._is_hinted(found, hints)
+            self._predicted_by_low_score = low_score is None or self._is_predicted_by_low_score(
+                found, low_score
+            )
         if self._told_ns is not None and stamp_ns > self._told_ns:
             self._compare(stamp_ns, found, frames, min_f1)
         self._tracker.update(found, stamp_ns, _STANDS)
         self._told_ns = stamp_ns
 
-    def _is_hinted(self, found: Detections, hints: Detections) -> bool:
+    def _is_predicted_by_low_score(self, found: Detections, low_score: Detections) -> bool:
         """Whether something that may become an object is beside what was found. Of a class that was never
         told of here, it mostly never will be: some lamp looks a little like a kite all day."""
-        usual = [class_id in self._classes for class_id in hints.class_ids.tolist()]
-        return any(usual) and bool((best_iou(hints.xyxy_px[usual], found.xyxy_px) < SAME_OBJECT_IOU).any())
+        usual = [class_id in self._classes for class_id in low_score.class_ids.tolist()]
+        return any(usual) and bool(
+            (best_iou(low_score.xyxy_px[usual], found.xyxy_px) < SAME_OBJECT_IOU).any()
+        )
 
     def _compare(self, stamp_ns: int, found: Detections, frames: int, min_f1: float) -> None:
         assert self._told_ns is not None
@@ -137,9 +141,9 @@ class AdaptiveInterval:
     def status(self) -> dict[str, object]:
         """Flat figures, None where nothing was in view."""
         return {
-            "pace.frames": self.frames,
-            "pace.agreement": self.agreement,
-            "pace.frame_f1": self.frame_f1,
+            "adaptive_interval.frames": self.frames,
+            "adaptive_interval.agreement": self.agreement,
+            "adaptive_interval.frame_f1": self.frame_f1,
         }
 
 

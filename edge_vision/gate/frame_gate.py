@@ -86,12 +86,12 @@ class FrameGate:
         self._rest.end()
         self._policy.restart(reason)
 
-    def inferred(self, stamp_ns: int, found: Detections, hints: Detections | None = None) -> None:
+    def inferred(self, stamp_ns: int, found: Detections, low_score: Detections | None = None) -> None:
         """Take what the detector found on a frame that passed. Any thread, any time later.
 
-        hints: what scored a little less than its threshold; None where that is not known.
+        low_score: what scored a little less than its threshold; None where that is not known.
         """
-        self._results.append((stamp_ns, found, hints))
+        self._results.append((stamp_ns, found, low_score))
 
     def decide(self, frame: Frame, mono_ns: int, prior: np.ndarray | None = None) -> GateDecision:
         """Judge a frame that came at the monotonic time mono_ns.
@@ -125,7 +125,7 @@ class FrameGate:
         )
         doubted = self._doubted(reason, luma, motion, mono_ns, config)
         if len(doubted):
-            reason = "recheck"
+            reason = "appearance_check"
         elif reason in JUDGED_SKIPS and self._audit.sample(mono_ns):
             reason = "audit"
             self._audited[frame.stamp_ns] = self._known.boxes(mono_ns, TOLD_MS)
@@ -184,7 +184,7 @@ class FrameGate:
         if too_soon and since_ms < _blind_limit_ms(self.config):
             reason = "rate_limit"
         elif due:
-            reason = "saturated_interval" if saturated else "resting"
+            reason = "saturated_interval" if saturated else "back_off"
         elif self._audit.sample(mono_ns):
             reason = "audit"
             self._audited[frame.stamp_ns] = self._known.boxes(mono_ns, TOLD_MS)
@@ -222,9 +222,9 @@ class FrameGate:
         self, reason: str, luma: np.ndarray, motion: Motion, mono_ns: int, config: GateConfig
     ) -> np.ndarray:
         """(n, 4) luma pixels: known objects that look otherwise although nothing seems to move."""
-        if reason not in NOTHING_NEW or config.recheck_ms <= 0.0:
+        if reason not in NOTHING_NEW or config.appearance_check_ms <= 0.0:
             return NO_REGIONS
-        return self._recheck.changed(luma, motion.noise, mono_ns, config.recheck_ms)
+        return self._recheck.changed(luma, motion.noise, mono_ns, config.appearance_check_ms)
 
     def _small(self, frame: Frame, config: GateConfig) -> tuple[np.ndarray, float]:
         """The frame's luma, small, and the source pixels per luma pixel."""
@@ -252,7 +252,7 @@ class FrameGate:
             config.max_miss_rate,
         )
         while self._results:
-            stamp_ns, found, hints = self._results.popleft()
+            stamp_ns, found, low_score = self._results.popleft()
             known = self._audited.pop(stamp_ns, None)
             if known is not None:
                 audit.judge(known, found, mono_ns)
@@ -260,7 +260,7 @@ class FrameGate:
             self._recheck.found(stamp_ns, found.xyxy_px / self._scale, mono_ns)
             self._policy.in_view(config, len(found), mono_ns)
             if self._policy.mode == "saturated" and (config.saturated_min_f1 or config.saturated_stretch):
-                self._pace.found(stamp_ns, found, hints, config.saturated_min_f1)
+                self._pace.found(stamp_ns, found, low_score, config.saturated_min_f1)
         # Audits whose result never came (superseded, failed) say nothing.
         while len(self._audited) > 16:
             del self._audited[next(iter(self._audited))]
@@ -288,7 +288,7 @@ class FrameGate:
             **{f"gate.reason.{reason}": n for reason, n in sorted(self._counts.items())},
             **self._audit.status(),
             **self._recheck.status(),
-            "gate.rests": self._rest.on,
+            "gate.back_off": self._rest.on,
             **self._pace.status(),
         }
 

@@ -35,14 +35,14 @@ PASSES = (
     "motion",
     "viewpoint",
     "closing",
-    "resting",
+    "back_off",
     "tracked_interval",
     "saturated_interval",
     "audit",
-    "recheck",
+    "appearance_check",
 )
 # Passes of frames that would be skipped: by a random check, or because a known object looks otherwise.
-ANYWAY = ("audit", "recheck")
+ANYWAY = ("audit", "appearance_check")
 # Passes that are no question to a cascade: the gate asks what it would have missed, or what became of an
 # object, or the detector is new.
 FORCED = (*ANYWAY, "audit_open", "model_swap")
@@ -76,7 +76,7 @@ class GateConfig:
     quiet_ms: float = 60.0
     settle_ms: float = 200.0
     tracked_interval_ms: float = 0.0
-    recheck_ms: float = 500.0
+    appearance_check_ms: float = 500.0
     ego_motion: bool = True
     parallax: bool = True
     light_jump: float = 8.0

@@ -27,8 +27,8 @@ class CascadeNode(StageNode):
     """The middle stage: accepts or rejects what the gate let pass."""
 
     spec = specs.CASCADE
-    image_in, ticks_in = "gate/image", "gate_ticks"
-    image_out, ticks_out = "image_accepted", "cascade_ticks"
+    image_in, events_in = "gate/image", "gate_events"
+    image_out, events_out = "image_accepted", "cascade_events"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

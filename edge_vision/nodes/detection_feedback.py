@@ -13,11 +13,11 @@ from edge_vision.nodes.base_node import LATCHED, RESULTS, BaseNode
 from edge_vision.nodes.interface.conversions import detections_from_message, stamp_to_ns
 
 MOST_HINTS = 16
-"""Frames whose hints came, and whose detections did not."""
+"""Frames whose low-score detections came, and whose detections did not."""
 
 
 class DetectionFeedback:
-    """Tells what was found on which stamp, with its hints (None: not known), and when a detector begins, or
+    """Tells what was found on which stamp, with its low-score detections (None: not known), and when a detector begins, or
     begins to see otherwise: another model, other thresholds.
 
     Construct it with the node. found and begun may be called by any thread; they must be quick and not raise.
@@ -35,9 +35,9 @@ class DetectionFeedback:
         self.model_known = False
         """True once a detector of another process has said which model it runs."""
         # By stamp, until what was found on it comes; the detector publishes them first.
-        self._hints: dict[int, Detections] = {}
+        self._low_score: dict[int, Detections] = {}
         self._topic = node.resolve_topic_name("detections")
-        self._hints_topic = node.resolve_topic_name("detection_hints")
+        self._hints_topic = node.resolve_topic_name("detections_low_score")
         node.hub.listen(self._topic, found)
         node.hub.listen(node.resolve_topic_name("vision_info"), begun)
 
@@ -47,7 +47,7 @@ class DetectionFeedback:
             return
         subscribe = self._node.create_subscription
         self._subscriptions = [
-            subscribe(Detection2DArray, "detection_hints", self._on_hints, RESULTS),
+            subscribe(Detection2DArray, "detections_low_score", self._on_hints, RESULTS),
             subscribe(Detection2DArray, "detections", self._on_detections, RESULTS),
             subscribe(VisionInfo, "vision_info", self._on_info, LATCHED),
         ]
@@ -62,15 +62,15 @@ class DetectionFeedback:
         told = self._understood(message, self._topic)
         if told is not None:
             stamp_ns, found = told
-            self._found(stamp_ns, found, self._hints.pop(stamp_ns, None))
+            self._found(stamp_ns, found, self._low_score.pop(stamp_ns, None))
 
     def _on_hints(self, message: Detection2DArray) -> None:
         told = self._understood(message, self._hints_topic)
         if told is not None:
-            stamp_ns, hints = told
-            self._hints[stamp_ns] = hints
-            while len(self._hints) > MOST_HINTS:
-                del self._hints[next(iter(self._hints))]
+            stamp_ns, low_score = told
+            self._low_score[stamp_ns] = low_score
+            while len(self._low_score) > MOST_HINTS:
+                del self._low_score[next(iter(self._low_score))]
 
     def _understood(self, message: Detection2DArray, topic: str) -> tuple[int, Detections] | None:
         try:

@@ -44,7 +44,7 @@ class DetectorNode(StageNode):
     """The last stage: the only one that publishes `detections`."""
 
     spec = specs.DETECTOR
-    image_in, ticks_in = "image_accepted", "cascade_ticks"
+    image_in, events_in = "image_accepted", "cascade_events"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -57,7 +57,7 @@ class DetectorNode(StageNode):
         self._encode = best_encoder()
         self._tracked = TrackPublisher(self)
         self._looking = RoiStage(self._tracked)
-        self._hints = LowScorePublisher(self)
+        self._low_score = LowScorePublisher(self)
         self._last_count = self._total_count = 0
         self._top_score: float | None = None
         self._score_threshold: float | None = None
@@ -85,7 +85,7 @@ class DetectorNode(StageNode):
         self._debug = self.outlet(Image, "~/debug_image", LATEST_IMAGE)
         self._looking.configure(self.params)
         self._tracked.publish(self.params["publish_tracked"], self._looking.follows)
-        self._hints.offer(self.params["publish_hints"])
+        self._low_score.offer(self.params["publish_low_score"])
         self._announce()
         super().activate()
         # Last: a gate that hears of it sends a frame at once.
@@ -94,7 +94,7 @@ class DetectorNode(StageNode):
     def deactivate(self) -> None:
         super().deactivate()
         self._tracked.publish(False)
-        self._hints.offer(False)
+        self._low_score.offer(False)
         self._forget()
 
     def cleanup(self) -> None:
@@ -160,7 +160,7 @@ class DetectorNode(StageNode):
     def on_params(self, names: set[str]) -> None:
         if names & MODEL_PARAMS and not self._taking_back:
             self._keeper.change(wish_of(self))
-        if self._model and names & {*THRESHOLDS, "publish_hints"}:
+        if self._model and names & {*THRESHOLDS, "publish_low_score"}:
             self._apply_thresholds(self._model)
             if self.state == "active" and names & THRESHOLDS:
                 self._announce()
@@ -168,7 +168,7 @@ class DetectorNode(StageNode):
         self._looking.configure(self.params)
         if self.state == "active":
             self._tracked.publish(self.params["publish_tracked"], self._looking.follows)
-            self._hints.offer(self.params["publish_hints"])
+            self._low_score.offer(self.params["publish_low_score"])
         if not self.params["enabled"]:
             self._forget()
 
@@ -193,7 +193,7 @@ class DetectorNode(StageNode):
         if self.params["max_detections"]:
             given["max_detections"] = self.params["max_detections"]
         model.runner.thresholds = replace(base, **given)
-        model.runner.with_hints = self.params["publish_hints"]
+        model.runner.with_low_score = self.params["publish_low_score"]
         self._score_threshold = model.runner.thresholds.score_threshold
 
     def _enqueue(self, frame: Frame, tick: FrameEvent | None) -> None:
@@ -212,10 +212,10 @@ class DetectorNode(StageNode):
             return
         model, found = answer
         # Before what was found, which the gate takes together with them.
-        self._hints.publish(frame, self._looking.hints)
+        self._low_score.publish(frame, self._looking.low_score)
         self._publish(frame, found)
         # Before the books say so: who reads them there may send the next frame.
-        self.hub.tell(self._found_topic, frame.stamp_ns, found, self._looking.hints)
+        self.hub.tell(self._found_topic, frame.stamp_ns, found, self._looking.low_score)
         self.settle(frame, "inferred", "")
         self._measure(frame)
         self._publish_debug(frame, found, model)

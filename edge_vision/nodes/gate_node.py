@@ -35,7 +35,7 @@ class GateNode(StageNode):
     """The first stage: opens every frame's account, and passes or gates the frame."""
 
     spec = specs.GATE
-    image_in, image_out, ticks_out = "image_raw", "gate/image", "gate_ticks"
+    image_in, image_out, events_out = "image_raw", "gate/image", "gate_events"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -93,9 +93,9 @@ class GateNode(StageNode):
         if self._judged_stamp_ns is not None:
             self._resets.append("model_swap")
 
-    def _on_found(self, stamp_ns: int, found: Detections, hints: Detections | None) -> None:
+    def _on_found(self, stamp_ns: int, found: Detections, low_score: Detections | None) -> None:
         try:
-            self._gate.inferred(stamp_ns, found, hints)
+            self._gate.inferred(stamp_ns, found, low_score)
         except Exception as error:  # It must not cost the detector its frame.
             self.log_throttled("error", f"the audit failed: {error}. Please report this", "audit")
 

@@ -12,7 +12,7 @@ from edge_vision.nodes.lazy_publisher import LazyPublisher
 
 
 class LowScorePublisher:
-    """`detection_hints`, while it is offered. `publish` may be called by any thread, and does not raise."""
+    """`detections_low_score`, while it is offered. `publish` may be called by any thread, and does not raise."""
 
     def __init__(self, node: BaseNode) -> None:
         self._node = node
@@ -23,18 +23,18 @@ class LowScorePublisher:
         """Offer the topic, or withdraw it."""
         outlet = self._outlet
         if wanted and outlet is None:
-            self._outlet = LazyPublisher(self._node, Detection2DArray, "detection_hints", RESULTS)
+            self._outlet = LazyPublisher(self._node, Detection2DArray, "detections_low_score", RESULTS)
         elif outlet is not None and not wanted:
             # Forgotten before it is closed: another thread may be about to look at it.
             self._outlet = None
             outlet.close()
 
-    def publish(self, frame: Frame, hints: Detections | None) -> None:
+    def publish(self, frame: Frame, low_score: Detections | None) -> None:
         """Tell of a frame, where somebody listens. None: nothing is known of it."""
         outlet = self._outlet
-        if outlet is None or hints is None or not outlet.listeners:
+        if outlet is None or low_score is None or not outlet.listeners:
             return
         try:
-            outlet.publish(self._encode(hints, frame, None))
+            outlet.publish(self._encode(low_score, frame, None))
         except Exception as error:  # A closed publisher, or a middleware that fails.
             self._node.log_throttled("error", f"cannot publish: {error}", "publish")

@@ -85,7 +85,7 @@ class Monitor:
         listen = self._node.create_subscription
         listen(Detection2DArray, "detections", self._on_detections, RESULTS)
         listen(LabelInfo, "label_info", self._on_labels, LATCHED)
-        listen(DiagnosticArray, "source_ticks", self._on_source, TICKS)
+        listen(DiagnosticArray, "source_events", self._on_source, TICKS)
         listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, RESULTS)
         for name in NODES:
             listen(DiagnosticArray, f"{name}/status", partial(self._on_status, name), STATUS)

@@ -26,8 +26,8 @@ class RoiStage:
         """What the last frame took, all its runs together."""
         self.top_score: float | None = None
         """The highest score on the last frame, below the threshold too."""
-        self.hints: Detections | None = None
-        """The detector's hints on the last frame; None where it did not look at the whole of it at once."""
+        self.low_score: Detections | None = None
+        """The detector's low-score detections on the last frame; None where it did not look at the whole of it at once."""
         self.reset = self._looks.reset
         self.reset_stats = self._looks.reset_stats
         self.status_values = self._looks.status
@@ -58,6 +58,6 @@ class RoiStage:
 
         found = self._looks.carry_out(look, detect, frame, detector.thresholds.max_detections, now_ns)
         self.timing = StageTiming(*(sum(stage) for stage in zip(*timings, strict=True)))
-        self.hints = detector.hints if len(timings) == 1 and look.whole else None
+        self.low_score = detector.low_score if len(timings) == 1 and look.whole else None
         self.top_score = max((top for top in tops if top is not None), default=None)
         return found

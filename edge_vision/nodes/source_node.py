@@ -58,7 +58,7 @@ class SourceNode(BaseNode):
         if not self.params["uri"]:
             return
         self._images = LazyPublisher(self, Image, "image_raw", LATEST_IMAGE)
-        self._ticks = LazyPublisher(self, DiagnosticArray, "source_ticks", TICKS)
+        self._ticks = LazyPublisher(self, DiagnosticArray, "source_events", TICKS)
         self._stop = threading.Event()
         self._moved_s, self._trouble = running_s(), ""
         self._player = threading.Thread(

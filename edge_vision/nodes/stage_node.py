@@ -44,14 +44,14 @@ FRESH_S = 3.0
 class StageNode(BaseNode):
     """One stage of the chain. Subclasses give the topics and `process`.
 
-    The first stage of the chain (no ticks_in) opens each frame's account; every stage settles it or hands
+    The first stage of the chain (no events_in) opens each frame's account; every stage settles it or hands
     the frame on. An unforeseen error settles it as failed, so the books balance whatever happens.
     """
 
     image_in: str
-    ticks_in: str | None = None
+    events_in: str | None = None
     image_out: str | None = None
-    ticks_out: str | None = None
+    events_out: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -73,10 +73,10 @@ class StageNode(BaseNode):
         self.process_ms = LatencyWindow()
         self._in_topic = self.resolve_topic_name(self.image_in)
         self._out_topic = self.resolve_topic_name(self.image_out) if self.image_out else ""
-        self._ticks_topic = self.resolve_topic_name(self.ticks_out) if self.ticks_out else ""
+        self._ticks_topic = self.resolve_topic_name(self.events_out) if self.events_out else ""
         self.hub.connect(self._in_topic, self.accept)
-        if self.ticks_in:
-            self.hub.listen(self.resolve_topic_name(self.ticks_in), self._hear)
+        if self.events_in:
+            self.hub.listen(self.resolve_topic_name(self.events_in), self._hear)
         if self._out_topic:
             self.hub.advertise(self._out_topic)
 
@@ -106,8 +106,8 @@ class StageNode(BaseNode):
     def activate(self) -> None:
         if self.image_out:
             self._image_outlet = self.outlet(Image, self.image_out, LATEST_IMAGE)
-        if self.ticks_out:
-            self._ticks_outlet = self.outlet(DiagnosticArray, self.ticks_out, TICKS)
+        if self.events_out:
+            self._ticks_outlet = self.outlet(DiagnosticArray, self.events_out, TICKS)
         self._stamps.reset()
         self._worker = self._new_worker() if self.needs_worker() else None
         self._active = True
@@ -162,8 +162,8 @@ class StageNode(BaseNode):
             )
         ]
         self.hub.subscribed(self._in_topic, int(raw))
-        if self.ticks_in:
-            ticks = self.create_subscription(DiagnosticArray, self.ticks_in, self._on_tick, TICKS)
+        if self.events_in:
+            ticks = self.create_subscription(DiagnosticArray, self.events_in, self._on_tick, TICKS)
             self._subscriptions_made.append(ticks)
 
     # Intake.
@@ -171,7 +171,7 @@ class StageNode(BaseNode):
         """Take a frame by reference from a node of this process. Any thread calls it."""
         # A node may listen to DDS as well: its source came up in this process only later.
         self._image_s = running_s()
-        if self.ticks_in is None:
+        if self.events_in is None:
             if self._active:
                 self.rate_in.tick()
                 self.hub.ledger.receive(frame.seq, self.stage)
@@ -200,7 +200,7 @@ class StageNode(BaseNode):
 
     def _open_account(self, message: Image | CompressedImage) -> tuple[int, FrameEvent | None]:
         """The account of an image that came over a transport, and its tick where it had one."""
-        if self.ticks_in:
+        if self.events_in:
             stamp = message.header.stamp
             joined = self._join.image(stamp.sec * 1_000_000_000 + stamp.nanosec, message.header.frame_id)
             for lost in joined.lost:
@@ -270,7 +270,7 @@ class StageNode(BaseNode):
         try:
             tick = tick_from_message(message)
         except (ValueError, TypeError, AttributeError) as error:
-            text = f"a message on {self.ticks_in} is no tick: {error}. Who else publishes there?"
+            text = f"a message on {self.events_in} is no tick: {error}. Who else publishes there?"
             self.log_throttled("error", text, "no tick")
             return
         seq = self.hub.next_seq()
@@ -389,7 +389,7 @@ class StageNode(BaseNode):
 
     def _is_first(self) -> bool:
         """True where no stage comes before this one. Behind a gate, silence is what one wants."""
-        return self.ticks_in is None or self.count_publishers(self.ticks_in) == 0
+        return self.events_in is None or self.count_publishers(self.events_in) == 0
 
     def _intake_values(self) -> dict[str, Any]:
         """What tells why nothing comes in, or out."""

@@ -184,4 +184,4 @@ class _Kind:
 
 def _doubted(tick: FrameEvent) -> np.ndarray:
     """Where the gate saw that known objects look otherwise than when the detector saw them."""
-    return tick.regions if tick.reason == "recheck" else NO_REGIONS
+    return tick.regions if tick.reason == "appearance_check" else NO_REGIONS

@@ -1,4 +1,4 @@
-"""The process of one trial: `python -m edge_vision.optimize.trial_process TRIAL ANSWER`, run in its folder."""
+"""One trial in a process of its own: `python -m edge_vision.optimize.trial_process TRIAL ANSWER`."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ WAYS = {"one process": False, "separate processes": True}
 """Nodes that hand images on by reference, and nodes that know each other by DDS alone."""
 INNER_TOPICS = (
     "/gate/image",
-    "/gate_ticks",
+    "/gate_events",
     "/image_accepted",
-    "/cascade_ticks",
+    "/cascade_events",
     "/detections",
     "/vision_info",
 )

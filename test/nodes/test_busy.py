@@ -52,10 +52,10 @@ def test_a_busy_street_is_told_of_on_every_frame_and_looked_at_on_half_of_them(
 ):
     """Stamps decide, 100 ms apart; the clip is shown as fast as it is worked off."""
     scene = busy(separate)
-    assert robot.set("detector", publish_hints=True).successful
+    assert robot.set("detector", publish_low_score=True).successful
     if separate:
-        hints = scene.running["detector"]._hints
-        robot.wait(lambda: hints._outlet.listeners, "the detector to know that the gate wants hints")
+        low_score = scene.running["detector"]._low_score
+        robot.wait(lambda: low_score._outlet.listeners, "the detector to know that the gate wants low_score")
     for image in walkers:
         books = scene.show(image)
     assert (books["received"], books["gated"]) == (FRAMES, books["gated.saturated"])
@@ -68,8 +68,8 @@ def test_a_busy_street_is_told_of_on_every_frame_and_looked_at_on_half_of_them(
     gaps = {(late - early) // 10**8 for early, late in pairwise(looks)}
     assert gaps == {1, 2, 3}, "3 only where the gate was told that nothing is hinted"
     _, values = robot.status("gate", lambda status, values: values["gate.mode"] == "saturated")
-    assert values["gate.rests"] == "True" and float(values["pace.frame_f1"]) > 0.85
-    assert float(values["pace.agreement"]) > 0.6 and int(values["pace.frames"]) >= 2
+    assert values["gate.back_off"] == "True" and float(values["adaptive_interval.frame_f1"]) > 0.85
+    assert float(values["adaptive_interval.agreement"]) > 0.6 and int(values["adaptive_interval.frames"]) >= 2
 
 
 @pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)

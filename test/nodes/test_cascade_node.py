@@ -34,7 +34,7 @@ class CascadeScene:
     def __init__(self, start, robot, folder, **params):
         params = {"model": str(color_bundle(folder).folder), **ONE_BACKEND, **NEVER_BLIND, **params}
         self.running, self.robot, self.n = start([CascadeNode], {"cascade": params}), robot, 0
-        self._ticks = robot.publisher(DiagnosticArray, "gate_ticks", 100)
+        self._ticks = robot.publisher(DiagnosticArray, "gate_events", 100)
         self._images = robot.publisher(Image, "gate/image")
 
     def show(self, image: np.ndarray, regions: np.ndarray = NO_REGIONS, reason: str = "motion"):

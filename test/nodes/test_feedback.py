@@ -54,8 +54,8 @@ def test_the_gate_hears_what_was_found_on_each_inferred_frame(start, robot, monk
         running.settled(number)
     robot.wait(lambda: len(answers) == 2 and len(heard) == 2, f"two answers and {heard}")
     assert [told[0] for told in heard] == [10**8 + 7, 3 * 10**8 + 7] == list(map(stamp_of, answers))
-    for (_, found, hints), answer in zip(heard, answers, strict=True):
-        assert hints is None, "nobody asked for them"
+    for (_, found, low_score), answer in zip(heard, answers, strict=True):
+        assert low_score is None, "nobody asked for them"
         published = detections_from_message(answer)
         assert found.xyxy_px == pytest.approx(published.xyxy_px, abs=1e-3)
         assert found.class_ids.tolist() == published.class_ids.tolist()
@@ -78,45 +78,45 @@ def test_hints_come_with_what_was_found(start, robot, monkeypatch, separate):
         robot.wait(lambda: len(heard) == number, "the gate to be told")
 
     show(1)
-    assert heard[0][2] is None and not robot.node.count_publishers("detection_hints")
-    assert robot.set("detector", publish_hints=True).successful
-    published, listeners = robot.listen(Detection2DArray, "detection_hints"), 2 if separate else 1
-    robot.wait(lambda: running["detector"]._hints._outlet.listeners == listeners, "all to know the topic")
+    assert heard[0][2] is None and not robot.node.count_publishers("detections_low_score")
+    assert robot.set("detector", publish_low_score=True).successful
+    published, listeners = robot.listen(Detection2DArray, "detections_low_score"), 2 if separate else 1
+    robot.wait(lambda: running["detector"]._low_score._outlet.listeners == listeners, "all to know the topic")
     for number in (2, 3):
         show(number)
-        _, found, hints = heard[number - 1]
-        assert len(hints) >= 1 and all(0.25 <= score < 0.5 for score in hints.scores.tolist())
+        _, found, low_score = heard[number - 1]
+        assert len(low_score) >= 1 and all(0.25 <= score < 0.5 for score in low_score.scores.tolist())
         assert found.xyxy_px == pytest.approx(heard[0][1].xyxy_px), (
             "what is found is the same with and without"
         )
     robot.wait(lambda: len(published) == 2, "them on the topic")
     assert [stamp_of(one) for one in published] == [2 * 10**8, 3 * 10**8]
     assert detections_from_message(published[1]).xyxy_px == pytest.approx(heard[2][2].xyxy_px, abs=1e-3)
-    assert robot.set("detector", publish_hints=False).successful
+    assert robot.set("detector", publish_low_score=False).successful
     show(4)
     assert heard[3][2] is None
-    robot.wait(lambda: not robot.node.count_publishers("detection_hints"), "the topic to go")
+    robot.wait(lambda: not robot.node.count_publishers("detections_low_score"), "the topic to go")
 
 
 def test_hints_without_detections_are_not_kept_for_ever(start, robot):
     """A detector whose results are lost, or somebody else who publishes."""
     running = start([GateNode], {"gate": AS_SEEN})
-    publisher = robot.publisher(Detection2DArray, "detection_hints", RELIABLE)
+    publisher = robot.publisher(Detection2DArray, "detections_low_score", RELIABLE)
     robot.wait(lambda: publisher.get_subscription_count(), "the gate to listen")
     feedback = running["gate"]._feedback
     for number in range(1, 41):
         message = Detection2DArray()
         message.header.stamp.sec = number
         publisher.publish(message)
-        robot.wait(lambda: number * 10**9 in feedback._hints, "the gate to hear")  # noqa: B023
-    assert len(feedback._hints) == 16
+        robot.wait(lambda: number * 10**9 in feedback._low_score, "the gate to hear")  # noqa: B023
+    assert len(feedback._low_score) == 16
 
 
 @pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
 def test_an_audited_frame_is_inferred_and_booked_like_any_other(start, robot, separate):
     """The rate is set live; what would have been skipped goes through the whole chain."""
     running = started(start, robot, separate)
-    ticks = robot.listen(DiagnosticArray, "gate_ticks")
+    ticks = robot.listen(DiagnosticArray, "gate_events")
     robot.wait(lambda: running["gate"]._ticks_outlet.listeners >= (2 if separate else 1), "the listeners")
     camera = robot.publisher(Image, "image_raw")
     street = video_frame("vtest.avi", 200).image
@@ -293,7 +293,7 @@ def test_an_audit_that_fails_costs_the_detector_nothing(start, robot, monkeypatc
     bundle_or_skip(SSD)
     running = start()
 
-    def fail(stamp_ns, found, hints):
+    def fail(stamp_ns, found, low_score):
         raise RuntimeError("no audit today")
 
     monkeypatch.setattr(running["gate"]._gate, "inferred", fail)

@@ -171,7 +171,7 @@ def regions_of(message: BoundingBox2DArray) -> list[tuple[float, float, float, f
 
 
 def test_regions_are_told_per_judged_frame_in_source_pixels(scene, robot):
-    ticks = robot.listen(DiagnosticArray, "gate_ticks")
+    ticks = robot.listen(DiagnosticArray, "gate_events")
     heard = robot.listen(BoundingBox2DArray, "gate/regions", RELIABLE)
     gate = scene.running["gate"]
     robot.wait(lambda: gate._regions.listeners and gate._ticks_outlet.listeners, "the gate to know us")

@@ -215,7 +215,7 @@ def test_a_cause(start, robot, log):
 def test_messages_of_somebody_else_do_not_fill_the_log(start, robot, log):
     """Each is wrong in another way."""
     start([DetectorNode], ros_args=log.ros_args)
-    ticks = robot.publisher(DiagnosticArray, "cascade_ticks", 100)
+    ticks = robot.publisher(DiagnosticArray, "cascade_events", 100)
     for n in range(2, 40):
         ticks.publish(DiagnosticArray(status=[DiagnosticStatus()] * n))
     event = log.one("message")

@@ -15,7 +15,7 @@ from edge_vision.nodes.interface.conversions import detections_from_message
 # Where the street is in the large picture.
 LEFT, TOP = 600, 300
 PEOPLE = np.array([[218, 196, 250, 267], [617, 265, 648, 371], [81, 156, 111, 216], [487, 144, 513, 211]])
-CROPS = {"roi_mode": "crops", "max_crops": 4, "full_look_ms": 60000.0}
+CROPS = {"roi_mode": "crops", "max_crops": 4, "full_frame_interval_ms": 60000.0}
 
 
 def large(street: np.ndarray, left: int = LEFT) -> np.ndarray:
@@ -129,7 +129,12 @@ def test_it_is_switched_while_it_runs_and_bad_values_are_refused(start, robot):
     scene = chain(start, robot)
     people_come(scene)
     values_of(robot, lambda values: int(values["roi.crops"]) >= 1)
-    for bad in ({"roi_mode": "half"}, {"max_crops": 0}, {"budget_ms": -1.0}, {"full_look_ms": float("nan")}):
+    for bad in (
+        {"roi_mode": "half"},
+        {"max_crops": 0},
+        {"budget_ms": -1.0},
+        {"full_frame_interval_ms": float("nan")},
+    ):
         answer = robot.set("detector", **bad)
         assert not answer.successful and next(iter(bad)) in answer.reason
     assert robot.set("detector", roi_mode="full").successful

@@ -46,7 +46,7 @@ def alone(image: np.ndarray, scene: TrackedScene) -> np.ndarray:
 def test_who_leaves_a_closed_gate_is_no_ghost(start, robot, separate):
     """Nothing else moves, and what changes is below the gate's least area."""
     full, empty = street_with_and_without_people()
-    scene = TrackedScene(start, robot, separate, gate={**BLIND, "recheck_ms": 1.0})
+    scene = TrackedScene(start, robot, separate, gate={**BLIND, "appearance_check_ms": 1.0})
     for _ in range(3):
         scene.show(full)
     scene.heard(1, 2)
@@ -63,13 +63,13 @@ def test_who_leaves_a_closed_gate_is_no_ghost(start, robot, separate):
     assert told_of(scene, place, left_ns, scene.tracked) == [False] * 4
     assert len(boxes_by_id(scene.tracked[-1])) >= 3, "the others stay"
     _, values = robot.status("gate", lambda status, values: values["recheck.doubted"] == "1")
-    assert values["gate.reason.recheck"] == "1"
+    assert values["gate.reason.appearance_check"] == "1"
 
 
 def test_without_the_recheck_it_would_be_a_ghost(start, robot):
-    """The same with recheck_ms 0: what the test before it proves is not a matter of course."""
+    """The same with appearance_check_ms 0: what the test before it proves is not a matter of course."""
     full, empty = street_with_and_without_people()
-    scene = TrackedScene(start, robot, gate={**BLIND, "recheck_ms": 0.0})
+    scene = TrackedScene(start, robot, gate={**BLIND, "appearance_check_ms": 0.0})
     scene.show(full)
     scene.heard(1, 0)
     place = alone(full, scene)
@@ -82,7 +82,7 @@ def test_without_the_recheck_it_would_be_a_ghost(start, robot):
 
 def test_what_is_doubted_is_not_told_of_while_the_detector_is_busy_with_it(start, robot):
     full, _ = street_with_and_without_people()
-    scene = TrackedScene(start, robot, gate={"recheck_ms": 0.0})
+    scene = TrackedScene(start, robot, gate={"appearance_check_ms": 0.0})
     for _ in range(2):
         scene.show(full)
     scene.heard(1, 1)
@@ -91,7 +91,7 @@ def test_what_is_doubted_is_not_told_of_while_the_detector_is_busy_with_it(start
     seq = scene.running.hub.next_seq()
     # As the gate tells it, of a frame that the detector never gets: it was superseded.
     stays = np.eye(3)
-    detector.on_tick(FrameEvent(at_ns + 1, "cam", "gate", "", "recheck", place[None], seq, stays))
+    detector.on_tick(FrameEvent(at_ns + 1, "cam", "gate", "", "appearance_check", place[None], seq, stays))
     scene.tell(at_ns + 2, "gate", "gated", "still", stays)
     scene.heard(1, 2)
     before, after = boxes_by_id(scene.tracked[0]), boxes_by_id(scene.tracked[1])
@@ -102,7 +102,9 @@ def test_what_is_doubted_is_not_told_of_while_the_detector_is_busy_with_it(start
 @pytest.mark.parametrize("gain", [0.97, 1.03])
 def test_a_change_of_light_ends_nothing(start, robot, gain):
     full, _ = street_with_and_without_people()
-    scene = TrackedScene(start, robot, gate={"recheck_ms": 1.0, "light_jump": 255.0, "min_changed_area": 0.9})
+    scene = TrackedScene(
+        start, robot, gate={"appearance_check_ms": 1.0, "light_jump": 255.0, "min_changed_area": 0.9}
+    )
     for n in range(8):
         scene.show(np.clip(full * gain**n, 0, 255).astype(np.uint8))
     books = scene.settled()
@@ -156,7 +158,7 @@ def test_the_cascade_rejects_no_frame_that_the_recheck_asks_for(start, robot):
     bundle_or_skip(EFFICIENTNET)
     full, empty = street_with_and_without_people()
     cascade = {"model": EFFICIENTNET, "wanted_labels": ["mountain bike"], "score_threshold": 0.99}
-    gate = {**BLIND, "recheck_ms": 1.0}
+    gate = {**BLIND, "appearance_check_ms": 1.0}
     scene = TrackedScene(start, robot, gate=gate, cascade={**cascade, "max_blind_ms": 60000.0})
     for _ in range(2):
         scene.show(full)

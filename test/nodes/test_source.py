@@ -113,7 +113,7 @@ def test_images_go_to_dds_only_when_somebody_listens(start, robot, clip, monkeyp
 
 def test_a_tick_for_each_image(start, robot, clip):
     running = start([SourceNode], source(clip, loop=True, playback_rate=1.0))
-    ticks = robot.listen(DiagnosticArray, "source_ticks")
+    ticks = robot.listen(DiagnosticArray, "source_events")
     images = robot.listen(Image, "image_raw", SENSOR)
 
     def with_tick() -> int:

@@ -110,8 +110,8 @@ QOS = {
     "/vision_info": (RELIABLE, TRANSIENT),
     "/gate/image": (BEST_EFFORT, VOLATILE),
     "/image_accepted": (BEST_EFFORT, VOLATILE),
-    "/gate_ticks": (RELIABLE, VOLATILE),
-    "/cascade_ticks": (RELIABLE, VOLATILE),
+    "/gate_events": (RELIABLE, VOLATILE),
+    "/cascade_events": (RELIABLE, VOLATILE),
     "/gate/regions": (RELIABLE, VOLATILE),
     "/detector/debug_image": (BEST_EFFORT, VOLATILE),
     "/detector/status": (RELIABLE, VOLATILE),
@@ -213,7 +213,7 @@ def test_the_boxes_can_be_drawn_into_every_encoding(start, robot):
 
 def test_every_frame_leaves_a_tick(start, robot):
     running = start(CHAIN, {"gate": AS_SEEN})
-    ticks = robot.listen(DiagnosticArray, "gate_ticks")
+    ticks = robot.listen(DiagnosticArray, "gate_events")
     robot.wait(lambda: running["gate"]._ticks_outlet.listeners, "the gate to know us")
     camera = robot.publisher(Image, "image_raw")
     moved = picture(1)

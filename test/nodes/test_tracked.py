@@ -359,7 +359,7 @@ def test_the_books_balance_while_it_is_switched_under_load(start, robot):
 def test_in_one_process_cascade_ticks_have_the_gates_too(start, robot):
     """One line for each frame, as between processes."""
     scene = TrackedScene(start, robot)
-    ticks = robot.listen(DiagnosticArray, "cascade_ticks")
+    ticks = robot.listen(DiagnosticArray, "cascade_events")
     robot.wait(lambda: scene.running["cascade"]._ticks_outlet.listeners, "the cascade to know us")
     for _ in range(4):
         scene.show()

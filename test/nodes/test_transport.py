@@ -61,7 +61,7 @@ def tick(stamp_ns: int, fate: str = "", reason: str = "motion", frame_id: str = 
 def detector(start, robot):
     """The detector alone, with the ends of the stage before it: (running, ticks, images)."""
     running = start([DetectorNode])
-    ticks = robot.publisher(DiagnosticArray, "cascade_ticks", 100)
+    ticks = robot.publisher(DiagnosticArray, "cascade_events", 100)
     return running, ticks, robot.publisher(Image, "image_accepted")
 
 

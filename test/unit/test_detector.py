@@ -101,18 +101,22 @@ def test_nothing_there_is_an_empty_result(detector):
 
 def test_hints_are_what_scored_less_and_change_nothing_else(detector, street):
     found = detector.detect(street)
-    assert detector.hints is None
-    detector.with_hints = True
-    again, hints = detector.detect(street), detector.hints
+    assert detector.low_score is None
+    detector.with_low_score = True
+    again, low_score = detector.detect(street), detector.low_score
     for part in ("xyxy_px", "scores", "class_ids"):
         np.testing.assert_array_equal(getattr(again, part), getattr(found, part))
     threshold = detector.thresholds.score_threshold
-    assert len(hints) >= 3 and hints.scores.max() < threshold and hints.scores.min() >= threshold / 2
+    assert (
+        len(low_score) >= 3 and low_score.scores.max() < threshold and low_score.scores.min() >= threshold / 2
+    )
     detector.thresholds = replace(detector.thresholds, score_threshold=threshold / 2)
-    assert len(detector.detect(street)) == len(found) + len(hints), "all that scores as much is among them"
-    detector.with_hints = False
+    assert len(detector.detect(street)) == len(found) + len(low_score), (
+        "all that scores as much is among them"
+    )
+    detector.with_low_score = False
     detector.detect(street)
-    assert detector.hints is None
+    assert detector.low_score is None
 
 
 def test_the_top_score_is_told_below_the_threshold_too(detector, street):

@@ -76,7 +76,7 @@ def test_a_camera_that_moved_little_shows_the_same_scene():
 
 
 def test_known_objects_are_looked_at_too_and_the_whole_frame_in_time():
-    one = looks(max_crops=4, full_look_ms=500.0)
+    one = looks(max_crops=4, full_frame_interval_ms=500.0)
     look = one.choose(scene(known=FAR), MODEL, 499 * MS)
     assert not look.whole and len(look.crops) == 2
     due = one.choose(scene(known=FAR), MODEL, 500 * MS)

@@ -167,8 +167,8 @@ class _CountingDetector:
 
     def detect(self, frame: SceneFrame) -> tuple[Detections, Detections, float]:
         self.calls += 1
-        hints = boxes(*[evaluate_cases.THERE] * (self.calls % 2))
-        return boxes(*[evaluate_cases.HERE] * (self.calls % 3)), hints, 0.01 * self.calls
+        low_score = boxes(*[evaluate_cases.THERE] * (self.calls % 2))
+        return boxes(*[evaluate_cases.HERE] * (self.calls % 3)), low_score, 0.01 * self.calls
 
 
 def _dots(n: int) -> Condition:
@@ -191,8 +191,8 @@ def test_the_reference_is_kept_and_gone_on_with(tmp_path: Path, monkeypatch: pyt
     assert detector.calls == 9
     assert [len(found) for found in whole.found] == [1, 2, 0, 1, 2, 0, 1, 2, 0]
     assert [len(found) for found in again.found] == [1, 2, 0, 1, 2, 0, 1]
-    assert [len(hints) for hints in whole.hints] == [1, 0, 1, 0, 1, 0, 1, 0, 1]
-    assert whole.hints[0].xyxy_px.tolist() == [list(evaluate_cases.THERE)]
+    assert [len(low_score) for low_score in whole.low_score] == [1, 0, 1, 0, 1, 0, 1, 0, 1]
+    assert whole.low_score[0].xyxy_px.tolist() == [list(evaluate_cases.THERE)]
     assert again.size_px == (64, 48)
     assert [list(truth) for truth in again.truth] == [[0], [1], [0], [1], [0], [1], [0]]
     assert again.truth[0][0].tolist() == [1, 2, 30, 40]

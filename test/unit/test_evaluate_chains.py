@@ -245,7 +245,7 @@ def test_the_economy_settings_are_those_of_the_file_that_ships() -> None:
     path = Path(__file__).resolve().parents[2] / "config" / "economy.yaml"
     content = yaml.safe_load(path.read_text())
     assert content["/**/gate"]["ros__parameters"] == ECONOMY
-    assert content["/**/detector"]["ros__parameters"] == {"publish_tracked": True, "publish_hints": True}
+    assert content["/**/detector"]["ros__parameters"] == {"publish_tracked": True, "publish_low_score": True}
     declared = {param.name for param in GATE.params}
     assert set(ECONOMY) <= declared
     GateConfig(**ECONOMY)  # type: ignore[arg-type]

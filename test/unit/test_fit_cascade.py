@@ -128,8 +128,8 @@ def passers_by(n_frames: int, every: int, stay: int) -> Reference:
         xyxy = np.array(boxes, np.float32).reshape(-1, 4)
         found.append(Detections(xyxy, np.full(n, 0.9, np.float32), np.zeros(n, np.int32)))
     stamps = (np.arange(n_frames) + 1) * 10**8
-    hints = [Detections.empty()] * n_frames
-    return Reference(stamps, found, hints, [{} for _ in range(n_frames)], 0.02, (640, 480))
+    low_score = [Detections.empty()] * n_frames
+    return Reference(stamps, found, low_score, [{} for _ in range(n_frames)], 0.02, (640, 480))
 
 
 def test_blocks_are_long_and_have_gaps():

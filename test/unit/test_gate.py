@@ -270,7 +270,7 @@ def saturated_player(config: GateConfig = SATURATED) -> Player:
     for _ in range(40):
         walking(player)
     assert player.gate.mode == "saturated"
-    while not (walking(player).reason == "saturated_interval" and player.gate.status()["gate.rests"]):
+    while not (walking(player).reason == "saturated_interval" and player.gate.status()["gate.back_off"]):
         assert player.frames < 1000
     return player
 
@@ -291,7 +291,7 @@ def test_it_wakes_when_all_is_quiet():
     for _ in range(150):
         last = player.look()
     assert last.reason == "still" and player.gate.mode == "closed"
-    assert not player.gate.status()["gate.rests"]
+    assert not player.gate.status()["gate.back_off"]
     assert player.look(box=BOX).reason == "motion", "and sees what comes then"
 
 
@@ -324,7 +324,7 @@ def test_what_else_comes_up_ends_a_rest(what):
     else:
         player.set(saturated_look=True)
         decision = walking(player)
-    assert decision.looked and not player.gate.status()["gate.rests"]
+    assert decision.looked and not player.gate.status()["gate.back_off"]
 
 
 def test_a_limit_on_the_rate_holds_during_a_rest():
@@ -379,14 +379,14 @@ def test_results_set_the_pace_of_a_resting_gate():
 
     assert sum(play(True, 60)[-24:]) == 6, "one frame more than the interval of three: it knows of no hint"
     assert sum(play(False, 120)[-20:]) == 20, "what tracks cannot foretell is looked at on every frame"
-    assert player.gate.status()["pace.frames"] == 1
+    assert player.gate.status()["adaptive_interval.frames"] == 1
 
 
 def test_where_next_to_nothing_can_be_skipped_before_a_moving_camera_the_gate_rests_and_all_pass():
     player = Player(QUIET_CONFIG, min_saving=0.15)
     decisions = [walking(player, pose(300 + 2 * step, 420)) for step in range(120)]
     assert all(one.passed for one in decisions[2:])
-    resting = [one for one in decisions if one.reason == "resting"]
+    resting = [one for one in decisions if one.reason == "back_off"]
     assert 50 < len(resting) < 80 and sum(one.looked for one in resting) in range(3, 8), "one of each rest"
     assert all(np.array_equal(one.camera_motion, np.eye(3)) for one in resting)
     player.set(min_saving=0.0)

@@ -1,4 +1,4 @@
-"""The interval between looks: what tracks foretell, and what hints say."""
+"""The interval between looks: what tracks foretell, and what low-score detections say."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OTHER = (400.0, 100.0, 440.0, 200.0)
 
 
 class Play:
-    """A camera at 10 Hz. found, hints: what the detector would find and nearly find on each frame."""
+    """A camera at 10 Hz. found, low_score: what the detector would find and nearly find on each frame."""
 
     def __init__(self, interval_ms=105.0, min_f1=0.0, stretch=0) -> None:
         self.pace = AdaptiveInterval()
@@ -28,14 +28,14 @@ class Play:
         self.at, self.passed_at = 0, 0
         self.passed: list[bool] = []
 
-    def show(self, found: Detections, hints: Detections | None = NOBODY) -> bool:
+    def show(self, found: Detections, low_score: Detections | None = NOBODY) -> bool:
         self.at += 1
         interval_ms, min_f1, stretch = self.settings
         due = self.pace.due((self.at - self.passed_at) * 100.0, interval_ms, min_f1, stretch)
         if due:
             self.passed_at = self.at
             self.pace.passed(self.at * PERIOD_NS)
-            self.pace.found(self.at * PERIOD_NS, found, hints, min_f1)
+            self.pace.found(self.at * PERIOD_NS, found, low_score, min_f1)
         self.passed.append(due)
         return due
 
@@ -70,7 +70,7 @@ def test_where_nothing_is_hinted_it_is_one_frame_more():
 
 
 @pytest.mark.parametrize(
-    ("hints", "gap"),
+    ("low_score", "gap"),
     [
         (boxes(OTHER, score=0.3), 2),
         (None, 2),
@@ -80,16 +80,16 @@ def test_where_nothing_is_hinted_it_is_one_frame_more():
     ],
     ids=[
         "somebody nearly seen",
-        "nobody tells hints",
+        "nobody tells low_score",
         "none",
         "of a class never told of",
         "on one who is known",
     ],
 )
-def test_what_is_a_hint(hints: Detections | None, gap: int):
+def test_what_is_a_hint(low_score: Detections | None, gap: int):
     play = Play(stretch=1)
     for _ in range(20):
-        play.show(boxes(walk(3)), hints)
+        play.show(boxes(walk(3)), low_score)
     assert set(play.gaps[1:]) == {gap}
 
 
@@ -150,7 +150,11 @@ def test_where_nobody_is_in_view_the_users_interval_holds():
     for _ in range(80):
         play.show(NOBODY)
     assert play.gaps[-2:] == [5, 5]
-    assert play.pace.status() == {"pace.frames": 6, "pace.agreement": None, "pace.frame_f1": None}
+    assert play.pace.status() == {
+        "adaptive_interval.frames": 6,
+        "adaptive_interval.agreement": None,
+        "adaptive_interval.frame_f1": None,
+    }
 
 
 def test_what_is_estimated_is_what_is_published():
@@ -170,12 +174,12 @@ def test_what_is_estimated_is_what_is_published():
 
 @given(
     found=st.lists(st.booleans(), min_size=1, max_size=40),
-    hints=st.lists(st.sampled_from([None, NOBODY, boxes(OTHER, score=0.3)]), min_size=1, max_size=5),
+    low_score=st.lists(st.sampled_from([None, NOBODY, boxes(OTHER, score=0.3)]), min_size=1, max_size=5),
     min_f1=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
     stretch=st.integers(0, 3),
 )
-def test_no_gap_is_longer_than_the_interval_and_the_stretch(found, hints, min_f1, stretch):
+def test_no_gap_is_longer_than_the_interval_and_the_stretch(found, low_score, min_f1, stretch):
     play = Play(interval_ms=205.0, min_f1=min_f1, stretch=stretch)
     for at, there in enumerate(found):
-        play.show(boxes(walk(at)) if there else NOBODY, hints[at % len(hints)])
+        play.show(boxes(walk(at)) if there else NOBODY, low_score[at % len(low_score)])
     assert max(play.gaps, default=0) <= 3 + stretch

@@ -74,8 +74,8 @@ class Chain:
         self._gate = FrameGate(config, seed=SEED)
         self._cascade = None if cascade is None or cascade.passes_through else cascade
 
-    def look(self, frame: Frame, found: Detections, hints: Detections) -> None:
-        """Judge a frame on which the detector would find this, and give less to the hints."""
+    def look(self, frame: Frame, found: Detections, low_score: Detections) -> None:
+        """Judge a frame on which the detector would find this, and give less to the low_score."""
         record = self.record
         started, cpu = perf_counter(), thread_time()
         decision = self._gate.decide(frame, frame.stamp_ns)
@@ -83,7 +83,7 @@ class Chain:
         record.gate_cpu_s += thread_time() - cpu
         accepted = decision.passed and self._accepts(frame, decision)
         if accepted:
-            self._gate.inferred(frame.stamp_ns, found, hints)
+            self._gate.inferred(frame.stamp_ns, found, low_score)
         record.passed.append(decision.passed)
         record.accepted.append(accepted)
         record.motions.append(decision.camera_motion)

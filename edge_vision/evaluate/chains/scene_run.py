@@ -101,9 +101,9 @@ def _look(
     cpu_s = []
     shown = 0
     frames = islice(condition.frames(), len(reference))
-    for scene, found, hints in zip(frames, reference.found, reference.hints, strict=False):
+    for scene, found, low_score in zip(frames, reference.found, reference.low_score, strict=False):
         for chain in chains.values():
-            chain.look(frame_of(scene), found, hints)
+            chain.look(frame_of(scene), found, low_score)
         camera.look(frame_of(scene))
         if shown % every == 0:
             cpu_s.append(detector.detect(scene)[2])

@@ -25,7 +25,7 @@ from edge_vision.backends.base import BackendRequest
 from edge_vision.bundles.store import Bundle, cache_dir, load_bundle
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.detect.detector import HINT_SHARE, Detector
+from edge_vision.detect.detector import LOW_SCORE_SHARE, Detector
 from edge_vision.evaluate.conditions import Condition, SceneFrame
 from edge_vision.evaluate.errors import EvaluateError
 
@@ -44,7 +44,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """One entry per frame. found: what the detector found; hints: what scored a little less, see `Detector`.
+    """One entry per frame. found: what the detector found; low_score: what scored a little less, see `Detector`.
     truth: object_id -> visible box (4,).
 
     truth is empty for a real clip. detector_cpu_s: CPU seconds of one call, the median.
@@ -52,7 +52,7 @@ class Reference:
 
     stamps_ns: np.ndarray
     found: list[Detections]
-    hints: list[Detections]
+    low_score: list[Detections]
     truth: list[TruthBoxes]
     detector_cpu_s: float
     size_px: tuple[int, int]
@@ -75,13 +75,13 @@ class ReferenceDetector:
         if self._detector is None:
             session, _ = open_session(self.bundle, BACKEND, BackendRequest(threads=1), strict=True)
             self._detector = Detector.from_bundle(self.bundle, session)
-            self._detector.with_hints = True
+            self._detector.with_low_score = True
             self._detector.warm_up()
         started = thread_time()
         found = self._detector.detect(frame_of(frame))
         cpu_s = thread_time() - started
-        assert self._detector.hints is not None
-        return found, self._detector.hints, cpu_s
+        assert self._detector.low_score is not None
+        return found, self._detector.low_score, cpu_s
 
 
 def frame_of(scene: SceneFrame) -> Frame:
@@ -128,7 +128,14 @@ def _go_on(
 def _key(condition: Condition, bundle: Bundle) -> str:
     import onnxruntime
 
-    versions = (FORMAT, HINT_SHARE, __version__, cv2.__version__, np.__version__, onnxruntime.__version__)
+    versions = (
+        FORMAT,
+        LOW_SCORE_SHARE,
+        __version__,
+        cv2.__version__,
+        np.__version__,
+        onnxruntime.__version__,
+    )
     parts = (condition.make().fingerprint(), condition.fps_hz, bundle.sha256, BACKEND, versions)
     return f"{condition.name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 
@@ -139,7 +146,7 @@ class _Book:
     def __init__(self) -> None:
         self.stamps_ns: list[int] = []
         self.found: list[Detections] = []
-        self.hints: list[Detections] = []
+        self.low_score: list[Detections] = []
         self.truth: list[TruthBoxes] = []
         self.cpu_s: list[float] = []
         self.size_px = (0, 0)
@@ -148,10 +155,10 @@ class _Book:
     def __len__(self) -> int:
         return len(self.found)
 
-    def add(self, scene: SceneFrame, found: Detections, hints: Detections, cpu_s: float) -> None:
+    def add(self, scene: SceneFrame, found: Detections, low_score: Detections, cpu_s: float) -> None:
         self.stamps_ns.append(scene.stamp_ns)
         self.found.append(found)
-        self.hints.append(hints)
+        self.low_score.append(low_score)
         self.truth.append({i: np.array(box, np.float32) for i, box, _ in scene.truth})
         self.cpu_s.append(cpu_s)
         self.size_px = (scene.image.shape[1], scene.image.shape[0])
@@ -159,7 +166,7 @@ class _Book:
     def first(self, n: int) -> Reference:
         stamps_ns = np.array(self.stamps_ns[:n], np.int64)
         cpu_s = float(np.median(self.cpu_s))
-        return Reference(stamps_ns, self.found[:n], self.hints[:n], self.truth[:n], cpu_s, self.size_px)
+        return Reference(stamps_ns, self.found[:n], self.low_score[:n], self.truth[:n], cpu_s, self.size_px)
 
     def write(self, path: Path) -> None:
         """Written beside and renamed: a file is whole or not there."""
@@ -172,7 +179,7 @@ class _Book:
             size_px=np.array(self.size_px),
             complete=np.array(self.complete),
             **_packed("found", self.found),
-            **_packed("hints", self.hints),
+            **_packed("low_score", self.low_score),
             truth_counts=np.array([len(boxes) for boxes in self.truth], np.int64),
             truth_ids=_stacked(ids, (0,)),
             truth_px=_stacked([box[None] for boxes in self.truth for box in boxes.values()], (0, 4)),
@@ -200,7 +207,7 @@ class _Book:
         book.stamps_ns, book.cpu_s = data["stamps_ns"].tolist(), data["cpu_s"].tolist()
         book.size_px = (int(data["size_px"][0]), int(data["size_px"][1]))
         book.complete = bool(data["complete"])
-        book.found, book.hints = _unpacked("found", data), _unpacked("hints", data)
+        book.found, book.low_score = _unpacked("found", data), _unpacked("low_score", data)
         cuts = np.cumsum(data["truth_counts"])[:-1]
         pairs = zip(np.split(data["truth_ids"], cuts), np.split(data["truth_px"], cuts), strict=True)
         book.truth = [dict(zip(ids.tolist(), boxes, strict=True)) for ids, boxes in pairs]

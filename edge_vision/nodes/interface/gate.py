@@ -67,7 +67,7 @@ _POLICY = (
         60000.0,
     ),
     _setting(
-        "recheck_ms",
+        "appearance_check_ms",
         "While nothing moves, each known object's place is compared at this interval with what the detector "
         "saw there; where it looks otherwise, a frame passes. 0 = never.",
         "ms",
@@ -171,7 +171,7 @@ _MOTION = (
     _setting(
         "saturated_stretch",
         "So many frames more between two where the detector's last look gave no hint of something that comes "
-        "in; needs the detector's publish_hints.",
+        "in; needs the detector's publish_low_score.",
         "frames",
         0,
         10,
@@ -240,7 +240,7 @@ GATE = NodeSpec(
             "What the detector found, for the audit. Only while the detector is in another process.",
         ),
         Topic(
-            "detection_hints",
+            "detections_low_score",
             "vision_msgs/msg/Detection2DArray",
             "in",
             "What scored less, for saturated_stretch. Only while the detector is in another process.",
@@ -274,7 +274,7 @@ GATE = NodeSpec(
         ),
         Topic("gate/image", "sensor_msgs/msg/Image", "out", "The frames that passed, as they came."),
         Topic(
-            "gate_ticks",
+            "gate_events",
             "diagnostic_msgs/msg/DiagnosticArray",
             "out",
             "One tick per frame: decision, reason, regions, camera motion.",

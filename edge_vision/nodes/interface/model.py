@@ -139,12 +139,12 @@ CASCADE = NodeSpec(
     (
         Topic("gate/image", "sensor_msgs/msg/Image", "in", "What the gate let pass."),
         compressed("gate/image"),
-        Topic("gate_ticks", "diagnostic_msgs/msg/DiagnosticArray", "in", "The gate's ticks."),
+        Topic("gate_events", "diagnostic_msgs/msg/DiagnosticArray", "in", "The gate's ticks."),
         Topic(
             "image_accepted", "sensor_msgs/msg/Image", "out", "The frames that were accepted, as they came."
         ),
         Topic(
-            "cascade_ticks",
+            "cascade_events",
             "diagnostic_msgs/msg/DiagnosticArray",
             "out",
             "One tick per frame, the gate's included.",
@@ -193,9 +193,9 @@ DETECTOR = NodeSpec(
             "Track: give objects ids, and publish those known on skipped frames on `detections_tracked`.",
         ),
         Param(
-            "publish_hints",
+            "publish_low_score",
             False,
-            "Tell the gate, and publish on `detection_hints`, what scored less than score_threshold but half "
+            "Tell the gate, and publish on `detections_low_score`, what scored less than score_threshold but half "
             "of it at least: see the gate's saturated_stretch.",
         ),
         Param(
@@ -224,8 +224,8 @@ DETECTOR = NodeSpec(
         ),
         Param("min_crop_px", _LOOKS.min_crop_px, "Least width of a crop; 0 = the model's.", "px", 0, 16384),
         Param(
-            "full_look_ms",
-            _LOOKS.full_look_ms,
+            "full_frame_interval_ms",
+            _LOOKS.full_frame_interval_ms,
             "With crops, the whole frame is looked at as well this long after the last time.",
             "ms",
             0.0,
@@ -238,7 +238,7 @@ DETECTOR = NodeSpec(
         Topic("image_accepted", "sensor_msgs/msg/Image", "in", "What the cascade accepted, or any camera."),
         compressed("image_accepted"),
         Topic(
-            "cascade_ticks",
+            "cascade_events",
             "diagnostic_msgs/msg/DiagnosticArray",
             "in",
             "The ticks, which keep the books and move the tracks.",
@@ -257,12 +257,12 @@ DETECTOR = NodeSpec(
             (("publish_tracked", (True,)),),
         ),
         Topic(
-            "detection_hints",
+            "detections_low_score",
             "vision_msgs/msg/Detection2DArray",
             "out",
             "Per inferred frame: what scored half of the threshold at least, but not the threshold. With "
-            "publish_hints.",
-            (("publish_hints", (True,)),),
+            "publish_low_score.",
+            (("publish_low_score", (True,)),),
         ),
         Topic(
             "label_info",

@@ -95,7 +95,7 @@ SOURCE = NodeSpec(
             "The images. Published only if somebody outside subscribes.",
         ),
         Topic(
-            "source_ticks",
+            "source_events",
             "diagnostic_msgs/msg/DiagnosticArray",
             "out",
             "One tick per image: its header. Costs little to subscribe to.",

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""What a detector's scores say of the next frame. `make bench-hints`. Prints a table, and writes
-out/bench/hints.json.
+"""What a detector's scores say of the next frame. `make bench-low-score`. Prints a table, and writes
+out/bench/low_score.json.
 
 found again     of what scored so, the share that is found on the next frame (same class, IoU 0.5)
 at risk         entries that a look at every third frame tells of late, for one of its three ways to begin
 hinted          of these, all of whose objects had a hint on the frame before, at their place (IoU 0.3)
 without a hint  frames without one, of a class that is found in this clip and on nothing that is found
-decoding        what hints cost the detector on a frame
+decoding        what low-score detections cost the detector on a frame
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ TIMED = 60
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--video", type=Path, default=cache_dir() / "video" / "vtest.avi")
-    parser.add_argument("--out", type=Path, default=REPO / "out" / "bench" / "hints.json")
+    parser.add_argument("--out", type=Path, default=REPO / "out" / "bench" / "low_score.json")
     options = parser.parse_args()
     condition, detector = clip_condition(options.video), ReferenceDetector()
     print("the detector looks at each frame that is not in the cache ...", file=sys.stderr)
     reference = reference_of(condition, condition.n_frames, detector, lambda phase: None)
     again = found_again(reference)
     risky, hinted = at_risk(condition, reference)
-    unhinted = 1.0 - np.mean([_hints(reference, at) for at in range(len(reference))])
+    unhinted = 1.0 - np.mean([_low_score(reference, at) for at in range(len(reference))])
     plain_ms, with_ms = decoding_ms(condition, detector)
     rows = [
         Row(f"found again, score {low:g} to {high:g}", share, "", note=f"of {n}")
@@ -55,8 +55,8 @@ def main() -> int:
         Row("entries at risk", risky, ""),
         Row("of these hinted", hinted, ""),
         Row("frames without a hint", float(unhinted), ""),
-        Row("decoding without hints", plain_ms, "ms"),
-        Row("decoding with hints", with_ms, "ms"),
+        Row("decoding without low_score", plain_ms, "ms"),
+        Row("decoding with low_score", with_ms, "ms"),
     ]
     print(table(rows))
     result: dict[str, Any] = {"machine": machine(), "versions": versions(), "found_again": again}
@@ -69,12 +69,12 @@ def main() -> int:
 
 
 def found_again(reference: Reference) -> list[tuple[float, float, float, int]]:
-    """(lowest and highest score, share, boxes), of hints that are on nothing found, and of what is found."""
+    """(lowest and highest score, share, boxes), of low-score detections that are on nothing found, and of what is found."""
     scores, again = [], []
     for at in range(len(reference) - 1):
-        found, hints, later = reference.found[at], reference.hints[at], reference.found[at + 1]
-        beside = best_iou(hints.xyxy_px, found.xyxy_px) <= SAME_BOX_IOU
-        for one, use in ((found, np.ones(len(found), bool)), (hints, beside)):
+        found, low_score, later = reference.found[at], reference.low_score[at], reference.found[at + 1]
+        beside = best_iou(low_score.xyxy_px, found.xyxy_px) <= SAME_BOX_IOU
+        for one, use in ((found, np.ones(len(found), bool)), (low_score, beside)):
             same = iou_matrix(one.xyxy_px, later.xyxy_px) >= SAME_BOX_IOU
             same &= one.class_ids[:, None] == later.class_ids
             scores += one.scores[use].tolist()
@@ -104,32 +104,32 @@ def at_risk(condition: Any, reference: Reference) -> tuple[int, int]:
     hinted = 0
     for number in late:
         places = [(entry.first - 1, truth[entry.first][entry.object_id]) for entry in events[number].entries]
-        hinted += all(_is_near(reference.hints[at], box) for at, box in places)
+        hinted += all(_is_near(reference.low_score[at], box) for at, box in places)
     return len(late), hinted
 
 
-def _is_near(hints: Detections, box: np.ndarray) -> bool:
-    return bool((best_iou(hints.xyxy_px, box[None]) >= SAME_OBJECT_IOU).any())
+def _is_near(low_score: Detections, box: np.ndarray) -> bool:
+    return bool((best_iou(low_score.xyxy_px, box[None]) >= SAME_OBJECT_IOU).any())
 
 
-def _hints(reference: Reference, at: int) -> bool:
+def _low_score(reference: Reference, at: int) -> bool:
     usual = {class_id for found in reference.found for class_id in found.class_ids.tolist()}
-    found, hints = reference.found[at], reference.hints[at]
-    known = np.array([class_id in usual for class_id in hints.class_ids.tolist()], bool)
-    return bool((best_iou(hints.xyxy_px[known], found.xyxy_px) < SAME_OBJECT_IOU).any())
+    found, low_score = reference.found[at], reference.low_score[at]
+    known = np.array([class_id in usual for class_id in low_score.class_ids.tolist()], bool)
+    return bool((best_iou(low_score.xyxy_px[known], found.xyxy_px) < SAME_OBJECT_IOU).any())
 
 
 def decoding_ms(condition: Any, detector: ReferenceDetector) -> tuple[float, float]:
-    """Median time of decoding, without and with hints, in turns."""
+    """Median time of decoding, without and with low_score, in turns."""
     scenes = list(islice(condition.frames(), TIMED))
     detector.detect(scenes[0])
     looker = detector._detector
     assert looker is not None
     times: dict[bool, list[float]] = {False: [], True: []}
     for scene in scenes * 3:
-        for looker.with_hints in (False, True):
+        for looker.with_low_score in (False, True):
             looker.detect(frame_of(scene))
-            times[looker.with_hints].append(looker.timing.postprocess_ms)
+            times[looker.with_low_score].append(looker.timing.postprocess_ms)
     return float(np.median(times[False])), float(np.median(times[True]))
 
 
