@@ -29,7 +29,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-pipelining bench-low-score soak evaluate-gate evaluate-cascade optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-pipelining bench-low-score soak evaluate-gate evaluate-cascade optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top lock clean distclean
 
 help:  ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -72,7 +72,7 @@ types: setup-test  ## Check the types
 examples: setup-test  ## Run every example
 	$(VENV_PYTHON) examples/check.py
 
-docs: setup  ## Write the tables of the README anew from the code
+reference: setup  ## Generate docs/parameters.md, docs/topics.md and config/pipeline.yaml from the code
 	$(VENV_PYTHON) -m edge_vision.nodes.interface.reference --write
 
 bench-pipeline: setup  ## Measure the pipeline; results in out/bench/pipeline.json

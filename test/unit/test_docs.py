@@ -34,18 +34,20 @@ def test_tables_and_shipped_parameters_are_as_in_the_code() -> None:
     assert reference.stale(REPO) == "", "run: python -m edge_vision.nodes.interface.reference --write"
 
 
-def test_the_check_fails_with_a_diff_when_something_is_stale(tmp_path: Path) -> None:
+def test_the_check_shows_a_diff_of_a_stale_file(tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "pipeline.yaml").write_text(
         reference.pipeline_yaml().replace("pixel_threshold: 10", "pixel_threshold: 11")
     )
-    (tmp_path / "README.md").write_text(README)
+    (tmp_path / "docs").mkdir()
+    for name in reference.DOCUMENTS:
+        (tmp_path / name).write_text((REPO / name).read_text("utf-8"))
     assert "-    pixel_threshold: 11\n+    pixel_threshold: 10\n" in reference.stale(tmp_path)
 
 
-def test_a_readme_without_a_section_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected one each of the sections .*, got none"):
-        reference.filled("# no tables")
+def test_a_document_without_its_sections_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected the sections topics, services, got none"):
+        reference.with_sections("# no tables", ["topics", "services"])
 
 
 def test_the_command_checks_this_tree() -> None:
