@@ -108,7 +108,7 @@ class Scene:
     def end(self) -> dict[str, int]:
         self.running.end()
         self.robot.close()
-        return self.running.books
+        return self.running.ledger
 
 
 def takeover_s(options: argparse.Namespace, how: str) -> float:
@@ -153,7 +153,7 @@ def swapping(options: argparse.Namespace, swaps: int) -> dict[str, Any]:
             for number in range(swaps):
                 if number % 2:
                     _set_model(scene, damaged)
-                    scene.wait(lambda: str(damaged) in scene.detector._keeper.swap_error, "the refusal")
+                    scene.wait(lambda: str(damaged) in scene.detector._manager.swap_error, "the refusal")
                 else:
                     good = (second, first)[number // 2 % 2]
                     begun_s = time.monotonic()

@@ -62,7 +62,7 @@ def read_pictures(video: Path, size: tuple[int, int]) -> list[np.ndarray]:
 
 
 def hop(pictures: list[np.ndarray], fps_hz: float, count: int) -> dict[str, Any]:
-    """From `hand_on` in the gate's thread to `process` in the detector's, which waits idle; and the same from
+    """From `forward` in the gate's thread to `process` in the detector's, which waits idle; and the same from
     the camera's thread to the gate's. The detector drops the frame, so that only the hop is seen."""
     from instruments import IdleDetector, Run
 

@@ -38,9 +38,9 @@ class TimedGate(GateNode):
         MARKS[frame.seq]["gate_start"] = time.perf_counter()
         super().process(frame, tick)
 
-    def hand_on(self, frame: Frame, *args: Any, **kwargs: Any) -> None:
+    def forward(self, frame: Frame, *args: Any, **kwargs: Any) -> None:
         MARKS[frame.seq]["gate_end"] = time.perf_counter()
-        super().hand_on(frame, *args, **kwargs)
+        super().forward(frame, *args, **kwargs)
 
 
 class TimedDetector(DetectorNode):

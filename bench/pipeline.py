@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the pipeline: `make bench-pipeline`. Prints a table, and writes out/bench/pipeline.json.
 
-in_process_hop_ms       from `hand_on` in the gate's thread to `process` in the detector's, through the
+in_process_hop_ms       from `forward` in the gate's thread to `process` in the detector's, through the
                         cascade that is off, by reference; the real nodes in one process, the detector idle.
 separate_1080p_arrived  share of 1920x1080 bgr8 images at 10 fps that arrive from source_node in gate_node,
                         two processes with config/fastdds.xml.
@@ -15,8 +15,8 @@ overhead_cpu_ratio      CPU time: (all threads of the process - those of the run
 wrapper_ratio           `Detector.detect` over the bare runtime plus the same pre- and post-processing.
 rss_mb                  the most memory that the composed pipeline with ONNX Runtime ever had (VmHWM).
 first_detection_s       from the process's start to the first detection in another process; warm disk.
-                        That other one announces itself for 3 s (nodes/monitor.py); with Fast DDS's own 0.5 s
-                        the two find each other 3 s late at times.
+                        The receiving process announces itself for 3 s (nodes/discovery.py), as Fast DDS's
+                        default of 0.5 s sometimes delays discovery by 3 s.
 """
 
 from __future__ import annotations

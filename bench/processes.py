@@ -61,10 +61,10 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
 def _one_start(video: Path, seconds: float) -> dict[str, Any]:
     from edge_vision.cli.demo.process import PipelineProcess
     from edge_vision.cli.demo.record import RunRecord
-    from edge_vision.nodes.monitor import Monitor
+    from edge_vision.nodes.pipeline_monitor import PipelineMonitor
 
     record = RunRecord()
-    with tempfile.TemporaryDirectory() as folder, Monitor(record) as monitor:
+    with tempfile.TemporaryDirectory() as folder, PipelineMonitor(record) as monitor:
         monitor.spin(0.5)
         log = Path(folder) / "log"
         process = PipelineProcess(["--source", str(video), "--loop", "--backend", "onnxruntime"], log)
@@ -155,8 +155,8 @@ def _listen(seconds: float) -> tuple[set[int], dict[int, float], Counter[str]]:
     import rclpy
     from diagnostic_msgs.msg import DiagnosticArray
 
-    from edge_vision.nodes.base_node import TICKS
-    from edge_vision.nodes.interface.conversions import tick_from_message
+    from edge_vision.nodes.base_node import FRAME_EVENTS
+    from edge_vision.nodes.interface.conversions import frame_event_from_message
     from edge_vision.nodes.run import make_executor
 
     sent: set[int] = set()
@@ -166,16 +166,16 @@ def _listen(seconds: float) -> tuple[set[int], dict[int, float], Counter[str]]:
     node = rclpy.create_node("bench_ticks")
 
     def on_arrived(message: DiagnosticArray) -> None:
-        tick = tick_from_message(message)
+        tick = frame_event_from_message(message)
         stamp_ns = tick.stamp_ns
         decisions[tick.reason] += 1
         arrived[stamp_ns] = (node.get_clock().now().nanoseconds - stamp_ns) / 1e6
 
     def on_sent(message: DiagnosticArray) -> None:
-        sent.add(tick_from_message(message).stamp_ns)
+        sent.add(frame_event_from_message(message).stamp_ns)
 
-    node.create_subscription(DiagnosticArray, "source_events", on_sent, TICKS)
-    node.create_subscription(DiagnosticArray, "gate_events", on_arrived, TICKS)
+    node.create_subscription(DiagnosticArray, "source_events", on_sent, FRAME_EVENTS)
+    node.create_subscription(DiagnosticArray, "gate_events", on_arrived, FRAME_EVENTS)
     executor = make_executor()
     executor.add_node(node)
     end_s = time.monotonic() + LONGEST_START_S

@@ -155,13 +155,13 @@ def _capacity_hz(video: Path, playback_rate: float, what: str) -> float:
 
 def _play(video: Path, rate: float, seconds: float, what: str) -> tuple[Watch, list[Reading], float]:
     """Run the pipeline for this long after the first detection: what came, what it cost, when that was."""
-    from edge_vision.nodes.monitor import Monitor
+    from edge_vision.nodes.pipeline_monitor import PipelineMonitor
 
     watch, line = Watch(), ProgressLine()
     readings: list[Reading] = []
     arguments = ["--source", str(video), "--loop", "--backend", "onnxruntime", "--ros-args"]
     arguments += ["-p", f"source:playback_rate:={rate:.4f}", "-p", "gate:enabled:=false"]
-    with tempfile.TemporaryDirectory() as folder, Monitor(watch) as monitor:
+    with tempfile.TemporaryDirectory() as folder, PipelineMonitor(watch) as monitor:
         process = PipelineProcess(arguments, Path(folder) / "log")
         try:
             while not _over(watch, process, seconds):

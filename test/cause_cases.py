@@ -13,8 +13,8 @@ import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from ros_cases import (
-    AS_SEEN,
     CHAIN,
+    NO_TIMED_PASSES,
     SENSOR,
     CompressedImage,
     DetectorNode,
@@ -33,7 +33,7 @@ from sensor_msgs.msg import CameraInfo
 
 from edge_vision.backends import BACKENDS
 from edge_vision.core.frame_event import FrameEvent
-from edge_vision.nodes.interface.conversions import status_values, tick_message
+from edge_vision.nodes.interface.conversions import frame_event_message, status_values
 
 NODES = (*CHAIN, DiagnosticsNode)
 OPEN: dict[str, dict[str, Any]] = {"gate": {"enabled": False}}
@@ -211,7 +211,7 @@ def nothing_published(scene: CauseScene) -> Send:
 
 
 def gate_closed(scene: CauseScene) -> Send:
-    scene.start(NODES, {"gate": AS_SEEN})
+    scene.start(NODES, {"gate": NO_TIMED_PASSES})
     return scene.camera(change=False)
 
 
@@ -247,7 +247,9 @@ def loss_between_nodes(scene: CauseScene) -> Send:
     ticks = scene.robot.publisher(DiagnosticArray, "cascade_events", 10)
     stamps = itertools.count(10**9, 10**8)
     scene.robot.turns(START_S)
-    return lambda: ticks.publish(tick_message(FrameEvent(next(stamps), "camera", "cascade", "", "motion")))
+    return lambda: ticks.publish(
+        frame_event_message(FrameEvent(next(stamps), "camera", "cascade", "", "motion"))
+    )
 
 
 def loss_from_camera(scene: CauseScene) -> Send:

@@ -37,9 +37,9 @@ from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.cascade_node import CascadeNode
 from edge_vision.nodes.detector_node import DetectorNode
 from edge_vision.nodes.diagnostics_node import DiagnosticsNode
+from edge_vision.nodes.discovery import eager_discovery
 from edge_vision.nodes.gate_node import GateNode
 from edge_vision.nodes.intra_process import IntraProcess
-from edge_vision.nodes.monitor import eager_discovery
 from edge_vision.nodes.source_node import SourceNode
 
 CHAIN: tuple[type[BaseNode], ...] = (GateNode, CascadeNode, DetectorNode)
@@ -50,9 +50,9 @@ LATCHED = QoSProfile(
 )
 SENSOR = qos_profile_sensor_data
 # A liveness limit, not a measurement: generous, because the machine is shared.
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 # For the gate: no frame passes for a time's sake, however fast or slowly a test runs, and none at random.
-AS_SEEN = {
+NO_TIMED_PASSES = {
     "max_blind_ms": 60000.0,
     "max_blind_moving_ms": 60000.0,
     "max_gap_ms": 600000.0,
@@ -67,16 +67,16 @@ def wait_until(
     happened: Callable[[], Any], what: str, turn: Callable[[], None] = lambda: time.sleep(0.01)
 ) -> Any:
     """Turn until it happened; returns what it gave. Fails naming `what`."""
-    until_s = time.monotonic() + PATIENCE_S
+    until_s = time.monotonic() + TIMEOUT_S
     while time.monotonic() < until_s:
         result = happened()
         if result:
             return result
         turn()
-    pytest.fail(f"waited {PATIENCE_S:.0f} s for {what}")
+    pytest.fail(f"waited {TIMEOUT_S:.0f} s for {what}")
 
 
-def law(flat: dict[str, int]) -> bool:
+def adds_up(flat: dict[str, int]) -> bool:
     """The sum of design.md; a process that does not end the chain hands frames on."""
     return flat["received"] == sum(flat[name] for name in (*FATES, "in_flight")) + flat.get("handed_on", 0)
 
@@ -157,18 +157,18 @@ class Running:
         return self.nodes[name]
 
     @property
-    def books(self) -> dict[str, int]:
+    def ledger(self) -> dict[str, int]:
         return self.hub.ledger.snapshot().flat()
 
     def settled(self, n: int) -> dict[str, int]:
         """The books once n frames have come and ended."""
 
         def done() -> dict[str, int] | None:
-            books = self.books
-            assert law(books)
+            books = self.ledger
+            assert adds_up(books)
             return books if books["received"] >= n and not books["in_flight"] else None
 
-        return wait_until(done, f"{n} frames to come and end; books {self.books}")
+        return wait_until(done, f"{n} frames to come and end; books {self.ledger}")
 
     def in_executor(self, work: Callable[[], Any]) -> Any:
         """Run something in the executor's thread, as a service call would."""
@@ -190,7 +190,7 @@ class Running:
         _RUNNING.remove(self)
         self._stop.set()
         self.executor.wake()
-        self._thread.join(PATIENCE_S)
+        self._thread.join(TIMEOUT_S)
         assert not self._thread.is_alive()
         run.end(list(self.nodes.values()))
         self.executor.shutdown(0)

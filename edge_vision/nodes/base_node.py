@@ -23,7 +23,7 @@ from edge_vision.nodes.structured_log import MESSAGE, StructuredLog
 OK, WARN, ERROR = 0, 1, 2
 LATEST_IMAGE = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 RESULTS = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
-TICKS = QoSProfile(depth=200, reliability=QoSReliabilityPolicy.RELIABLE)
+FRAME_EVENTS = QoSProfile(depth=200, reliability=QoSReliabilityPolicy.RELIABLE)
 STATUS = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
     depth=1, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
@@ -56,11 +56,11 @@ class BaseNode(LifecycleNode):
         self._stopped = False
         self._logged: dict[str, float] = {}
         self._answer_wrong_transitions()
-        self.journal = StructuredLog(self)
+        self.structured_log = StructuredLog(self)
         self.params = Parameters(
-            self, self.journal, self.spec, self._is_configured, self.on_params, self.check_params
+            self, self.structured_log, self.spec, self._is_configured, self.on_params, self.check_params
         )
-        self._open_journal()
+        self._open_structured_log()
         self._status_publisher = self.create_publisher(DiagnosticArray, "~/status", STATUS)
         self._services_made = [self.create_service(Trigger, "~/reset_stats", self._on_reset_stats)]
         if "enabled" in {param.name for param in self.spec.params}:
@@ -151,7 +151,7 @@ class BaseNode(LifecycleNode):
         self._attempt("deactivate", self.deactivate)
         self.failure = self.failure or failure
         if not self._stopped:
-            self.journal.say("info", "stopped", "lifecycle", after="stopped")
+            self.structured_log.log("info", "stopped", "lifecycle", after="stopped")
         self._stopped = True
 
     def free(self) -> None:
@@ -161,7 +161,7 @@ class BaseNode(LifecycleNode):
     def _told(self, result: TransitionCallbackReturn, before: str, after: str) -> TransitionCallbackReturn:
         """Log a transition that was made; one that failed has been logged with its reason."""
         if result == TransitionCallbackReturn.SUCCESS:
-            self.journal.say("info", f"{after}, was {before}", "lifecycle", before=before, after=after)
+            self.structured_log.log("info", f"{after}, was {before}", "lifecycle", before=before, after=after)
         return result
 
     def _stop_retrying(self) -> None:
@@ -180,18 +180,18 @@ class BaseNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     # Reports.
-    def _open_journal(self) -> None:
-        trouble = self.journal.open(self.params["json_log"])
+    def _open_structured_log(self) -> None:
+        trouble = self.structured_log.open(self.params["json_log"])
         if trouble:
             self.params.errors.append(trouble)
-            self.journal.say("error", trouble)
+            self.structured_log.log("error", trouble)
 
     def log_throttled(self, severity: str, text: str, key: str = "", event: str = MESSAGE) -> None:
         """Log a message unless the same (by key) was logged within the last 10 s."""
         now_s = time.monotonic()
         if now_s - self._logged.get(key or text, float("-inf")) >= REPEAT_LOG_S:
             self._logged[key or text] = now_s
-            self.journal.say(severity, text, event)
+            self.structured_log.log(severity, text, event)
 
     def publish_status(self) -> None:
         """Publish `~/status`; the timer calls it once a second, and a node that stops once more."""

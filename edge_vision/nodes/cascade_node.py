@@ -19,8 +19,8 @@ from edge_vision.gate.policy import FORCED
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import ERROR
 from edge_vision.nodes.interface import specs
-from edge_vision.nodes.model_loading import tell_loaded, wish_of
-from edge_vision.nodes.stage_node import StageNode, motion_of
+from edge_vision.nodes.model_loading import log_loaded_model, model_request
+from edge_vision.nodes.stage_node import StageNode, camera_motion_of
 
 
 class CascadeNode(StageNode):
@@ -54,10 +54,10 @@ class CascadeNode(StageNode):
         self._models, self._cascade = models, Cascade(stages, self._config())
 
     def _load(self, name: str) -> LoadedModel[Classifier]:
-        model = load_model(replace(wish_of(self), model=name), _classifier)
+        model = load_model(replace(model_request(self), model=name), _classifier)
         if name != self.params["model"]:
             self.last_model = ""  # Beside the one before, not instead of it.
-        tell_loaded(self, model)
+        log_loaded_model(self, model)
         return model
 
     def _stage(self, model: LoadedModel[Classifier]) -> CascadeStage:
@@ -108,12 +108,12 @@ class CascadeNode(StageNode):
         self.rate_out.tick()
         receive(frame, tick)
         regions = tick.regions if tick else NO_REGIONS
-        self._show_outside(frame, self._tick(frame, "", "off", regions, motion_of(tick)))
+        self._show_outside(frame, self._tick(frame, "", "off", regions, camera_motion_of(tick)))
 
     def process(self, frame: Frame, tick: FrameEvent | None) -> None:
-        regions, motion = tick.regions if tick else NO_REGIONS, motion_of(tick)
+        regions, motion = tick.regions if tick else NO_REGIONS, camera_motion_of(tick)
         if tick and tick.reason in FORCED:
-            self.hand_on(frame, tick.reason, regions, motion)
+            self.forward(frame, tick.reason, regions, motion)
             return
         decision = self._cascade.decide(frame, regions, time.monotonic_ns())
         if decision.reason == "classifier_error":
@@ -121,7 +121,7 @@ class CascadeNode(StageNode):
                 "error", f"classifier failed, frames are accepted: {self._cascade.last_error}", "classifier"
             )
         if decision.accepted:
-            self.hand_on(frame, decision.reason, decision.regions, motion)
+            self.forward(frame, decision.reason, decision.regions, motion)
         else:
             self.settle(frame, "rejected", decision.reason, motion)
 

@@ -38,8 +38,8 @@ class DetectionFeedback:
         self._low_score: dict[int, Detections] = {}
         self._topic = node.resolve_topic_name("detections")
         self._hints_topic = node.resolve_topic_name("detections_low_score")
-        node.hub.listen(self._topic, found)
-        node.hub.listen(node.resolve_topic_name("vision_info"), begun)
+        node.hub.subscribe(self._topic, found)
+        node.hub.subscribe(node.resolve_topic_name("vision_info"), begun)
 
     def subscribe(self) -> None:
         """Listen on DDS, unless the detector is in this process."""

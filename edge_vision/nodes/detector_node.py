@@ -26,8 +26,8 @@ from edge_vision.nodes.interface import specs
 from edge_vision.nodes.interface.cdr import best_encoder
 from edge_vision.nodes.interface.conversions import ImageWriter, label_info_message, vision_info_message
 from edge_vision.nodes.low_score_publisher import LowScorePublisher
-from edge_vision.nodes.model_loading import MODEL_PARAMS, params_of, tell_loaded, wish_of
-from edge_vision.nodes.roi import RoiStage
+from edge_vision.nodes.model_loading import MODEL_PARAMS, log_loaded_model, model_request, request_parameters
+from edge_vision.nodes.roi_detection import RoiDetection
 from edge_vision.nodes.stage_node import StageNode
 from edge_vision.nodes.track_publisher import TrackPublisher
 
@@ -48,7 +48,7 @@ class DetectorNode(StageNode):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._keeper: ModelManager[Detector] = ModelManager(_detector, self._tell, self._on_model)
+        self._manager: ModelManager[Detector] = ModelManager(_detector, self._tell, self._on_model)
         self._models_loaded = 0
         self._taking_back = False
         self._watch_timer: Any = None
@@ -56,7 +56,7 @@ class DetectorNode(StageNode):
         self._debug_writer = ImageWriter()
         self._encode = best_encoder()
         self._tracked = TrackPublisher(self)
-        self._looking = RoiStage(self._tracked)
+        self._looking = RoiDetection(self._tracked)
         self._low_score = LowScorePublisher(self)
         self._last_count = self._total_count = 0
         self._top_score: float | None = None
@@ -68,28 +68,28 @@ class DetectorNode(StageNode):
 
     @property
     def _model(self) -> LoadedModel[Detector] | None:
-        return self._keeper.model
+        return self._manager.model
 
     @property
     def _detector(self) -> Detector | None:
         return self._model.runner if self._model else None
 
     def configure(self) -> None:
-        tell_loaded(self, self._keeper.start(wish_of(self)))
+        log_loaded_model(self, self._manager.start(model_request(self)))
         self._watch_timer = self.create_timer(WATCH_S, self._watch, clock=steady_clock())
 
     def activate(self) -> None:
-        self._detections = self.outlet(Detection2DArray, "detections", RESULTS)
-        self._label_info = self.outlet(LabelInfo, "label_info", LATCHED)
-        self._vision_info = self.outlet(VisionInfo, "vision_info", LATCHED)
-        self._debug = self.outlet(Image, "~/debug_image", LATEST_IMAGE)
+        self._detections = self.open_publisher(Detection2DArray, "detections", RESULTS)
+        self._label_info = self.open_publisher(LabelInfo, "label_info", LATCHED)
+        self._vision_info = self.open_publisher(VisionInfo, "vision_info", LATCHED)
+        self._debug = self.open_publisher(Image, "~/debug_image", LATEST_IMAGE)
         self._looking.configure(self.params)
         self._tracked.publish(self.params["publish_tracked"], self._looking.follows)
         self._low_score.offer(self.params["publish_low_score"])
         self._announce()
         super().activate()
         # Last: a gate that hears of it sends a frame at once.
-        self.hub.tell(self._model_topic)
+        self.hub.notify(self._model_topic)
 
     def deactivate(self) -> None:
         super().deactivate()
@@ -101,11 +101,11 @@ class DetectorNode(StageNode):
         if self._watch_timer:
             self.destroy_timer(self._watch_timer)
             self._watch_timer = None
-        self._keeper.stop()
+        self._manager.stop()
 
     # The model.
     def _tell(self, severity: str, event: str, text: str) -> None:
-        self.journal.event(event, text, severity, **self._keeper.status_values())
+        self.structured_log.event(event, text, severity, **self._manager.status_values())
 
     def _on_model(self, model: LoadedModel[Detector]) -> None:
         """Another model serves, or the same on another backend. Any thread."""
@@ -114,27 +114,27 @@ class DetectorNode(StageNode):
         self._forget()
         if self.state == "active":
             self._announce()
-            self.hub.tell(self._model_topic)
+            self.hub.notify(self._model_topic)
 
     def _watch(self) -> None:
         """Replace a run that hangs, try again what failed, and take back a model that was refused."""
-        self._keeper.poll()
+        self._manager.poll()
         limit_ms = self.params["watchdog_ms"]
         if self._active and limit_ms:
             limit_ms *= self._looking.runs
             usual = self._windows["inference_ms"].percentiles()
             limit_ms = max(limit_ms, HANGS_TIMES_P50 * usual["p50"] if usual else 0.0)
-            job = self._keeper.give_up(limit_ms / 1e3)
+            job = self._manager.give_up(limit_ms / 1e3)
             if job is not None:
                 self.replace_worker(job)
-        refused, self._keeper.refused = self._keeper.refused, None
-        if refused == wish_of(self):
+        refused, self._manager.refused = self._manager.refused, None
+        if refused == model_request(self):
             self._take_back()
 
     def _take_back(self) -> None:
         """Set the parameters to what serves: one that is set is one that acts."""
-        wish = self._keeper.wish
-        values = params_of(wish) if wish else {}
+        wish = self._manager.wish
+        values = request_parameters(wish) if wish else {}
         changed = [name for name in values if values[name] != self.params[name]]
         self._taking_back = True  # Only a user's own value says that the refusal has been read.
         try:
@@ -149,22 +149,22 @@ class DetectorNode(StageNode):
             return
         manifest = model.bundle.manifest
         threshold = model.runner.thresholds.score_threshold
-        self._publish_safely(self._label_info, lambda: label_info_message(model.bundle.labels, threshold))
+        self.publish_safely(self._label_info, lambda: label_info_message(model.bundle.labels, threshold))
         method = f"{manifest.name} {manifest.version}"
         location = f"sha256:{model.bundle.sha256}"
         # By any thread: the node may be deactivated just now.
-        self._publish_safely(
+        self.publish_safely(
             self._vision_info, lambda: vision_info_message(method, location, self._models_loaded)
         )
 
     def on_params(self, names: set[str]) -> None:
         if names & MODEL_PARAMS and not self._taking_back:
-            self._keeper.change(wish_of(self))
+            self._manager.change(model_request(self))
         if self._model and names & {*THRESHOLDS, "publish_low_score"}:
             self._apply_thresholds(self._model)
             if self.state == "active" and names & THRESHOLDS:
                 self._announce()
-                self.hub.tell(self._model_topic)
+                self.hub.notify(self._model_topic)
         self._looking.configure(self.params)
         if self.state == "active":
             self._tracked.publish(self.params["publish_tracked"], self._looking.follows)
@@ -180,7 +180,7 @@ class DetectorNode(StageNode):
         self._tracked.reset()
         self._looking.reset()
 
-    def on_tick(self, tick: FrameEvent) -> None:
+    def on_frame_event(self, tick: FrameEvent) -> None:
         if self._active:
             self._tracked.told(tick)
 
@@ -215,7 +215,7 @@ class DetectorNode(StageNode):
         self._low_score.publish(frame, self._looking.low_score)
         self._publish(frame, found)
         # Before the books say so: who reads them there may send the next frame.
-        self.hub.tell(self._found_topic, frame.stamp_ns, found, self._looking.low_score)
+        self.hub.notify(self._found_topic, frame.stamp_ns, found, self._looking.low_score)
         self.settle(frame, "inferred", "")
         self._measure(frame)
         self._publish_debug(frame, found, model)
@@ -229,22 +229,22 @@ class DetectorNode(StageNode):
         """
         failed: set[int] = set()
         while True:
-            model = self._keeper.use((frame, tick))
+            model = self._manager.use((frame, tick))
             try:
                 found = self._looking.look(model.runner, frame, tick)
             except (BackendError, HeadError) as error:
-                if not self._keeper.done(model):
+                if not self._manager.done(model):
                     return None
-                self._keeper.failed(model, str(error))
+                self._manager.failed(model, str(error))
                 if id(model) in failed or len(failed) >= MOST_ATTEMPTS:
                     raise
                 failed.add(id(model))
             except BaseException:
-                if not self._keeper.done(model):
+                if not self._manager.done(model):
                     return None
                 raise
             else:
-                return (model, found) if self._keeper.done(model) else None
+                return (model, found) if self._manager.done(model) else None
 
     def _publish(self, frame: Frame, found: Detections) -> None:
         self._detections.publish(self._encode(found, frame, self._tracked.ids(frame, found)))
@@ -261,7 +261,7 @@ class DetectorNode(StageNode):
         self._windows["age_ms"].add(age_ns / 1e6)
 
     def _publish_debug(self, frame: Frame, found: Detections, model: LoadedModel[Detector]) -> None:
-        if self._debug.listeners == 0:
+        if self._debug.subscription_count == 0:
             return
         picture = draw_detections(frame.bgr().copy(), found, model.bundle.labels)
         self._debug.publish(
@@ -275,8 +275,8 @@ class DetectorNode(StageNode):
         model = self._model
         if model and model.report.fallback_reason:
             return WARN, f"fallback: {model.report.fallback_reason}"
-        if self._keeper.swap_error:
-            return WARN, f"model not changed: {self._keeper.swap_error}"
+        if self._manager.swap_error:
+            return WARN, f"model not changed: {self._manager.swap_error}"
         return level, text
 
     def status_values(self) -> dict[str, Any]:
@@ -293,7 +293,7 @@ class DetectorNode(StageNode):
         self._top_score = None
         for name, window in self._windows.items():
             values.update(latency_values(name, window.percentiles()))
-        return {**values, **self._keeper.status_values()}
+        return {**values, **self._manager.status_values()}
 
     def reset_stats(self) -> None:
         super().reset_stats()

@@ -11,8 +11,8 @@ from rclpy.signals import SignalHandlerOptions
 
 from edge_vision.core.diagnostic_status import Status
 from edge_vision.nodes.base_node import RESULTS
+from edge_vision.nodes.discovery import eager_discovery
 from edge_vision.nodes.interface.conversions import status_values
-from edge_vision.nodes.monitor import eager_discovery
 from edge_vision.nodes.run import make_executor
 
 

@@ -14,9 +14,9 @@ from edge_vision.diagnostics.process_usage import ProcessMeter
 from edge_vision.diagnostics.sensors import Unavailable
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import ERROR, OK, RESULTS, STATUS, WARN, BaseNode, steady_clock
+from edge_vision.nodes.cause_monitor import FLOW, CauseMonitor, output_status
 from edge_vision.nodes.interface import specs
 from edge_vision.nodes.interface.conversions import status_message, status_values
-from edge_vision.nodes.snapshot import FLOW, SnapshotWatch, told_output
 from edge_vision.nodes.system_report import SystemReport
 
 STALE = 3
@@ -43,7 +43,7 @@ class DiagnosticsNode(BaseNode):
         self._meters: dict[int, ProcessMeter] = {}
         self._watched: list[Any] = []
         self._system = SystemReport(self.sensor_root)
-        self._causes = SnapshotWatch(
+        self._causes = CauseMonitor(
             self,
             lambda: float(self.params["stale_ms"]),
             self._on_cause,
@@ -93,11 +93,11 @@ class DiagnosticsNode(BaseNode):
 
     def _on_cause(self, cause: Cause) -> None:
         level = "info" if cause.level == OK else "warning"
-        self.journal.say(level, f"{cause.name}: {cause.text}", "cause", cause=cause.name)
+        self.structured_log.log(level, f"{cause.name}: {cause.text}", "cause", cause=cause.name)
 
     def _output_status(self) -> DiagnosticStatus:
         """Whether detections come out, and if not why."""
-        level, text, values = told_output(self._causes)
+        level, text, values = output_status(self._causes)
         return status_message(self._title("output"), self.camera, level, text, values)
 
     def publish_status(self) -> None:
@@ -137,9 +137,9 @@ class DiagnosticsNode(BaseNode):
         for limit in sorted(before ^ passed.keys()):
             values = {"about": f"{name} {limit}", "status": name, "limit": limit}
             if limit in passed:
-                self.journal.event("limit_passed", f"{name}: {passed[limit]}", "warning", **values)
+                self.structured_log.event("limit_passed", f"{name}: {passed[limit]}", "warning", **values)
             else:
-                self.journal.event("limit_kept", f"{name}: within {limit} again", "info", **values)
+                self.structured_log.event("limit_kept", f"{name}: within {limit} again", "info", **values)
         self._passed[name] = set(passed)
 
     def _title(self, name: str) -> str:

@@ -64,7 +64,7 @@ class GateNode(StageNode):
         self._mode = "open"
 
     def activate(self) -> None:
-        self._regions = self.outlet(BoundingBox2DArray, "~/regions", RESULTS)
+        self._regions = self.open_publisher(BoundingBox2DArray, "~/regions", RESULTS)
         self._feedback.subscribe()
         self._ego.start()
         self._mode_s = None
@@ -108,12 +108,12 @@ class GateNode(StageNode):
             self._passed_s = time.monotonic()
             # The misses may be the cascade's: it must let pass too, frames that show motion among them.
             reason = "audit_open" if self._gate.audit_opens else decision.reason
-            self.hand_on(frame, reason, decision.regions, decision.camera_motion)
+            self.forward(frame, reason, decision.regions, decision.camera_motion)
         else:
             self.settle(frame, "gated", decision.reason, decision.camera_motion)
         regions = self._regions
-        if regions is not None and regions.listeners:
-            self._publish_safely(regions, lambda: regions_message(decision.regions, frame))
+        if regions is not None and regions.subscription_count:
+            self.publish_safely(regions, lambda: regions_message(decision.regions, frame))
 
     def _note_mode(self, reason: str) -> None:
         """Log a change of the gate's mode."""
@@ -125,7 +125,7 @@ class GateNode(StageNode):
         self._mode, self._mode_s = mode, now_s
         lasted_s = now_s - since_s
         text = f"the gate is {mode}, was {before} for {lasted_s:.1f} s; reason: {reason}"
-        self.journal.event(
+        self.structured_log.event(
             "gate_mode", text, before=before, after=mode, lasted_s=round(lasted_s, 3), reason=reason
         )
 
@@ -167,9 +167,9 @@ class GateNode(StageNode):
         values = {key: value for key, value in judged.items() if key.startswith("audit.")}
         if was_open:
             text = "the audit lets the gate close again, and counts anew"
-            self.journal.event("audit_closed", text, **values)
+            self.structured_log.event("audit_closed", text, **values)
         else:
-            self.journal.event("audit_opened", self._audit_trouble(), "warning", **values)
+            self.structured_log.event("audit_opened", self._audit_trouble(), "warning", **values)
 
     def health(self) -> tuple[int, str]:
         level, text = super().health()

@@ -35,7 +35,7 @@ class IntraProcess:
         """A number for the next frame, unique in this process."""
         return next(self._seq)
 
-    def connect(self, topic: str, receive: Receiver) -> None:
+    def register_receiver(self, topic: str, receive: Receiver) -> None:
         """Take this topic's frames by reference. receive may be called from any thread."""
         if topic in self._receivers:
             raise ValueError(f"two nodes of this process take '{topic}': remap one of them")
@@ -53,20 +53,20 @@ class IntraProcess:
         """True where a node of this process sends this topic."""
         return topic in self._senders
 
-    def subscribed(self, topic: str, count: int) -> None:
+    def set_dds_subscriptions(self, topic: str, count: int) -> None:
         """Note how many DDS subscriptions to this topic the node that takes it has."""
         self._own_subscriptions[topic] = count
 
-    def outside_listeners(self, listeners: int, topic: str) -> bool:
+    def has_outside_subscribers(self, listeners: int, topic: str) -> bool:
         """True where of so many DDS listeners one does not get the frames by reference anyway."""
         return listeners > (self._own_subscriptions[topic] if topic in self._receivers else 0)
 
-    def listen(self, topic: str, hear: Listener) -> None:
+    def subscribe(self, topic: str, hear: Listener) -> None:
         """Hear by reference what a node of this process tells under this topic. Any thread may call hear,
         which must be quick and must not raise."""
         self._listeners[topic] = (*self._listeners.get(topic, ()), hear)
 
-    def tell(self, topic: str, *what: Any) -> None:
+    def notify(self, topic: str, *what: Any) -> None:
         """Tell a result to whoever listens in this process: what it found, which model runs."""
         for hear in self._listeners.get(topic, ()):
             hear(*what)

@@ -31,7 +31,7 @@ class LazyPublisher:
         self._publisher = node.create_publisher(kind, topic, copy.copy(qos), qos_overriding_options=options)
 
     @property
-    def listeners(self) -> int:
+    def subscription_count(self) -> int:
         """How many subscriptions are matched, or were a moment ago."""
         now_s = time.monotonic()
         if now_s >= self._due_s:

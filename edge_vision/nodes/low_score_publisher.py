@@ -32,7 +32,7 @@ class LowScorePublisher:
     def publish(self, frame: Frame, low_score: Detections | None) -> None:
         """Tell of a frame, where somebody listens. None: nothing is known of it."""
         outlet = self._outlet
-        if outlet is None or low_score is None or not outlet.listeners:
+        if outlet is None or low_score is None or not outlet.subscription_count:
             return
         try:
             outlet.publish(self._encode(low_score, frame, None))

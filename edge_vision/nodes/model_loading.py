@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
-from edge_vision.backends import BackendRequest, Session
-from edge_vision.backends.model_manager import LoadedModel, ModelRequest, load_model
+from edge_vision.backends import BackendRequest
+from edge_vision.backends.model_manager import LoadedModel, ModelRequest
 from edge_vision.backends.plugins import imported_plugins
-from edge_vision.bundles import Bundle
 from edge_vision.nodes.base_node import BaseNode
 
 R = TypeVar("R")
 MODEL_PARAMS = {"model", "backend", "device", "precision", "threads", "strict_backend", "fallback"}
 
 
-def wish_of(node: BaseNode) -> ModelRequest:
+def model_request(node: BaseNode) -> ModelRequest:
     """What a node's parameters ask for. An empty device is left to the backend, as "auto" is."""
     params = node.params
     return ModelRequest(
@@ -27,7 +25,7 @@ def wish_of(node: BaseNode) -> ModelRequest:
     )
 
 
-def params_of(wish: ModelRequest) -> dict[str, Any]:
+def request_parameters(wish: ModelRequest) -> dict[str, Any]:
     """The parameters that ask for it."""
     request = wish.request
     return {
@@ -41,14 +39,7 @@ def params_of(wish: ModelRequest) -> dict[str, Any]:
     }
 
 
-def load_for(node: BaseNode, make: Callable[[Bundle, Session], R]) -> LoadedModel[R]:
-    """Load what a node's parameters ask for, and tell. Raises BundleError, BackendError, HeadError."""
-    model = load_model(wish_of(node), make)
-    tell_loaded(node, model)
-    return model
-
-
-def tell_loaded(node: BaseNode, model: LoadedModel[R]) -> None:
+def log_loaded_model(node: BaseNode, model: LoadedModel[R]) -> None:
     """Log the model with what really runs it, the one that it replaces, and a fallback."""
     before, node.last_model = node.last_model, str(model.bundle)
     swap = f", instead of {before}" if before not in ("", node.last_model) else ""
@@ -56,10 +47,10 @@ def tell_loaded(node: BaseNode, model: LoadedModel[R]) -> None:
     for plugin in imported_plugins():
         if plugin not in node.logged_plugins:
             node.logged_plugins.add(plugin)
-            node.journal.say("info", f"{plugin} runs in this process", "plugin_loaded")
+            node.structured_log.log("info", f"{plugin} runs in this process", "plugin_loaded")
     values = model.status_values()
     event = "model_swapped" if swap else "model_loaded"
-    node.journal.say("info", f"{model}{swap}{choice}", event, before=before or None, **values)
+    node.structured_log.log("info", f"{model}{swap}{choice}", event, before=before or None, **values)
     if model.report.fallback_reason:
         text = f"not what was asked for: {model.report.fallback_reason}"
-        node.journal.say("warning", text, "fallback", **values)
+        node.structured_log.log("warning", text, "fallback", **values)

@@ -14,9 +14,9 @@ from edge_vision.core.latency import RateMeter
 from edge_vision.core.redaction import redact_error, redact_url
 from edge_vision.core.running_clock import running_s
 from edge_vision.nodes import run
-from edge_vision.nodes.base_node import LATEST_IMAGE, OK, TICKS, WARN, BaseNode
+from edge_vision.nodes.base_node import FRAME_EVENTS, LATEST_IMAGE, OK, WARN, BaseNode
 from edge_vision.nodes.interface import specs
-from edge_vision.nodes.interface.conversions import ImageWriter, tick_message
+from edge_vision.nodes.interface.conversions import ImageWriter, frame_event_message
 from edge_vision.nodes.lazy_publisher import LazyPublisher
 from edge_vision.source.capture import Capture, SourceError
 
@@ -58,7 +58,7 @@ class SourceNode(BaseNode):
         if not self.params["uri"]:
             return
         self._images = LazyPublisher(self, Image, "image_raw", LATEST_IMAGE)
-        self._ticks = LazyPublisher(self, DiagnosticArray, "source_events", TICKS)
+        self._ticks = LazyPublisher(self, DiagnosticArray, "source_events", FRAME_EVENTS)
         self._stop = threading.Event()
         self._moved_s, self._trouble = running_s(), ""
         self._player = threading.Thread(
@@ -129,7 +129,9 @@ class SourceNode(BaseNode):
             self.log_throttled("error", self._trouble, "cut short")
         if not self.params["loop"]:
             self._enter(stop, "finished")
-            self.journal.say("info", f"end of {shown_uri} after {shown} frames", "finished", frames=shown)
+            self.structured_log.log(
+                "info", f"end of {shown_uri} after {shown} frames", "finished", frames=shown
+            )
         return not self.params["loop"]
 
     def _play(self, capture: Capture, stop: threading.Event) -> int:
@@ -176,14 +178,14 @@ class SourceNode(BaseNode):
         else:
             stamp_ns = self.get_clock().now().nanoseconds
         frame = Frame(image, stamp_ns, self.params["frame_id"], "bgr8", self.hub.next_seq())
-        if self._ticks.listeners:
+        if self._ticks.subscription_count:
             self._ticks.publish(
-                tick_message(FrameEvent(stamp_ns, frame.frame_id, "source", "", str(self._sent)))
+                frame_event_message(FrameEvent(stamp_ns, frame.frame_id, "source", "", str(self._sent)))
             )
         self._sent += 1
         self._moved_s = running_s()
         self._rate.tick()
-        if self.hub.outside_listeners(self._images.listeners, self._topic):
+        if self.hub.has_outside_subscribers(self._images.subscription_count, self._topic):
             self._images.publish(self._writer.message(frame))
         receive = self.hub.receiver(self._topic)
         if receive:

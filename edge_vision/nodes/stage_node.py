@@ -22,13 +22,13 @@ from edge_vision.core.geometry.boxes import NO_REGIONS
 from edge_vision.core.latency import ElapsedClock, LatencyWindow, RateMeter
 from edge_vision.core.running_clock import running_s
 from edge_vision.errors import EdgeVisionError, ImageError
-from edge_vision.nodes.base_node import ERROR, LATEST_IMAGE, TICKS, WARN, BaseNode, latency_values
+from edge_vision.nodes.base_node import ERROR, FRAME_EVENTS, LATEST_IMAGE, WARN, BaseNode, latency_values
 from edge_vision.nodes.interface.conversions import (
     ImageWriter,
+    frame_event_from_message,
+    frame_event_message,
     frame_from_message,
     stamp_to_ns,
-    tick_from_message,
-    tick_message,
 )
 from edge_vision.nodes.lazy_publisher import LazyPublisher
 
@@ -64,8 +64,8 @@ class StageNode(BaseNode):
         self._busy_since_s: float | None = None
         self._subscriptions_made: list[Any] = []
         self._outlets: list[LazyPublisher] = []
-        self._image_outlet: LazyPublisher | None = None
-        self._ticks_outlet: LazyPublisher | None = None
+        self._image_publisher: LazyPublisher | None = None
+        self._event_publisher: LazyPublisher | None = None
         self._writer = ImageWriter()
         self._join = FrameEventJoin()
         self._stamps = ElapsedClock()
@@ -74,9 +74,9 @@ class StageNode(BaseNode):
         self._in_topic = self.resolve_topic_name(self.image_in)
         self._out_topic = self.resolve_topic_name(self.image_out) if self.image_out else ""
         self._ticks_topic = self.resolve_topic_name(self.events_out) if self.events_out else ""
-        self.hub.connect(self._in_topic, self.accept)
+        self.hub.register_receiver(self._in_topic, self.accept)
         if self.events_in:
-            self.hub.listen(self.resolve_topic_name(self.events_in), self._hear)
+            self.hub.subscribe(self.resolve_topic_name(self.events_in), self._hear)
         if self._out_topic:
             self.hub.advertise(self._out_topic)
 
@@ -98,16 +98,16 @@ class StageNode(BaseNode):
     def on_time_jump(self) -> None:
         """The stamps have started anew: forget what was learnt from the frames before."""
 
-    def on_tick(self, tick: FrameEvent) -> None:
+    def on_frame_event(self, tick: FrameEvent) -> None:
         """A stage before has decided on a frame. Any thread calls it, also while inactive; it must be quick.
         A frame without a fate is told so and comes, in either order; the same may be told twice."""
 
     # Life cycle.
     def activate(self) -> None:
         if self.image_out:
-            self._image_outlet = self.outlet(Image, self.image_out, LATEST_IMAGE)
+            self._image_publisher = self.open_publisher(Image, self.image_out, LATEST_IMAGE)
         if self.events_out:
-            self._ticks_outlet = self.outlet(DiagnosticArray, self.events_out, TICKS)
+            self._event_publisher = self.open_publisher(DiagnosticArray, self.events_out, FRAME_EVENTS)
         self._stamps.reset()
         self._worker = self._new_worker() if self.needs_worker() else None
         self._active = True
@@ -118,14 +118,14 @@ class StageNode(BaseNode):
         self._active = False
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
-        self.hub.subscribed(self._in_topic, 0)
+        self.hub.set_dds_subscriptions(self._in_topic, 0)
         self._subscriptions_made = []
         for frame, tick in self._worker.stop(JOIN_TIMEOUT_S) if self._worker else []:
-            self.settle_if_open(frame, "failed", "deactivated", motion_of(tick))
+            self.settle_if_open(frame, "failed", "deactivated", camera_motion_of(tick))
         for seq in self._join.close():
             self.hub.ledger.settle(seq, "failed", "transport")
         # Forgotten before they are closed: another thread may be about to look at them.
-        outlets, self._outlets, self._image_outlet, self._ticks_outlet = self._outlets, [], None, None
+        outlets, self._outlets, self._image_publisher, self._event_publisher = self._outlets, [], None, None
         for outlet in outlets:
             outlet.close()
 
@@ -144,7 +144,7 @@ class StageNode(BaseNode):
         """True where the worker did not come back from its work when the node was deactivated."""
         return not self._active and self._worker is not None and self._worker.alive
 
-    def outlet(self, kind: type, topic: str, qos: Any) -> LazyPublisher:
+    def open_publisher(self, kind: type, topic: str, qos: Any) -> LazyPublisher:
         """A publisher that lives until the node is deactivated."""
         self._outlets.append(LazyPublisher(self, kind, topic, qos))
         return self._outlets[-1]
@@ -161,9 +161,9 @@ class StageNode(BaseNode):
                 kind, topic, self._on_image, copy.copy(LATEST_IMAGE), qos_overriding_options=options
             )
         ]
-        self.hub.subscribed(self._in_topic, int(raw))
+        self.hub.set_dds_subscriptions(self._in_topic, int(raw))
         if self.events_in:
-            ticks = self.create_subscription(DiagnosticArray, self.events_in, self._on_tick, TICKS)
+            ticks = self.create_subscription(DiagnosticArray, self.events_in, self._on_tick, FRAME_EVENTS)
             self._subscriptions_made.append(ticks)
 
     # Intake.
@@ -177,7 +177,7 @@ class StageNode(BaseNode):
                 self.hub.ledger.receive(frame.seq, self.stage)
                 self._admit(frame, None)
         elif not self._active:
-            self.settle(frame, "failed", f"{self.stage}_inactive", motion_of(tick))
+            self.settle(frame, "failed", f"{self.stage}_inactive", camera_motion_of(tick))
         else:
             self.rate_in.tick()
             self._enqueue(frame, tick)
@@ -258,17 +258,17 @@ class StageNode(BaseNode):
             if self._active and self._worker is not worker:  # It was replaced just now.
                 self._enqueue(frame, tick)
             else:
-                self.settle(frame, "failed", "deactivated", motion_of(tick))
+                self.settle(frame, "failed", "deactivated", camera_motion_of(tick))
             return
         if superseded:
-            self.settle(superseded[0], "superseded", self.stage, motion_of(superseded[1]))
+            self.settle(superseded[0], "superseded", self.stage, camera_motion_of(superseded[1]))
 
     def _on_tick(self, message: DiagnosticArray) -> None:
         """Keep the books of the stages before, which run in other processes."""
         if not self._active:
             return
         try:
-            tick = tick_from_message(message)
+            tick = frame_event_from_message(message)
         except (ValueError, TypeError, AttributeError) as error:
             text = f"a message on {self.events_in} is no tick: {error}. Who else publishes there?"
             self.log_throttled("error", text, "no tick")
@@ -286,11 +286,11 @@ class StageNode(BaseNode):
         """Pass the tick of a stage before on to those after this one; that of a frame which comes here too
         only within this process, as on DDS this stage's own one says that it has come."""
         try:
-            self.on_tick(tick)
+            self.on_frame_event(tick)
             if tick.fate:
                 self._emit(tick)
             elif self._ticks_topic:
-                self.hub.tell(self._ticks_topic, tick)
+                self.hub.notify(self._ticks_topic, tick)
         except Exception as error:  # It must not cost the stage that tells its frame.
             self.log_throttled("error", f"a tick was not taken up: {error}. Please report this", "tick")
 
@@ -306,7 +306,7 @@ class StageNode(BaseNode):
             if not isinstance(error, EdgeVisionError):
                 reason = f"{self.stage}_error"
             self._note_failure(reason, f"frame failed ({reason}): {error}")
-            self.settle_if_open(frame, "failed", reason, motion_of(tick))
+            self.settle_if_open(frame, "failed", reason, camera_motion_of(tick))
         if self._busy_since_s == started_s:  # Else it hung, and another worker is busy by now.
             self.process_ms.add((running_s() - started_s) * 1e3)
             self._busy_since_s = None
@@ -331,7 +331,7 @@ class StageNode(BaseNode):
             frame.stamp_ns, frame.frame_id, self.stage, fate, reason, regions, frame.seq, motion
         )
 
-    def hand_on(
+    def forward(
         self, frame: Frame, reason: str, regions: np.ndarray = NO_REGIONS, motion: Motion = None
     ) -> None:
         """Give the frame to the next stage: by reference in this process, else over DDS."""
@@ -350,19 +350,21 @@ class StageNode(BaseNode):
     def _show_outside(self, frame: Frame, tick: FrameEvent) -> None:
         """Publish the tick and the image where somebody outside this process listens."""
         self._emit(tick)
-        outlet = self._image_outlet
-        if outlet is not None and self.hub.outside_listeners(outlet.listeners, self._out_topic):
-            self._publish_safely(outlet, lambda: self._writer.message(frame))
+        outlet = self._image_publisher
+        if outlet is not None and self.hub.has_outside_subscribers(
+            outlet.subscription_count, self._out_topic
+        ):
+            self.publish_safely(outlet, lambda: self._writer.message(frame))
 
     def _emit(self, tick: FrameEvent) -> None:
         """Tell the stages after this one, in this process and outside."""
         if self._ticks_topic:
-            self.hub.tell(self._ticks_topic, tick)
-        outlet = self._ticks_outlet
-        if outlet is not None and outlet.listeners:
-            self._publish_safely(outlet, lambda: tick_message(tick))
+            self.hub.notify(self._ticks_topic, tick)
+        outlet = self._event_publisher
+        if outlet is not None and outlet.subscription_count:
+            self.publish_safely(outlet, lambda: frame_event_message(tick))
 
-    def _publish_safely(self, outlet: LazyPublisher, message: Callable[[], Any]) -> None:
+    def publish_safely(self, outlet: LazyPublisher, message: Callable[[], Any]) -> None:
         """What goes wrong for those outside must not touch the frame, which others hold by now."""
         try:
             outlet.publish(message())
@@ -429,7 +431,7 @@ def _blank(message: Image | CompressedImage, seq: int) -> Frame:
     return Frame(_NO_IMAGE, stamp_ns, message.header.frame_id, "mono8", seq)
 
 
-def motion_of(tick: FrameEvent | None) -> Motion:
+def camera_motion_of(tick: FrameEvent | None) -> Motion:
     """The camera's motion that came with a frame."""
     return tick.camera_motion if tick else None
 

@@ -41,7 +41,7 @@ class StructuredLog:
             return f"json_log: cannot write to {path}: {error.strerror}. Give a file, or 'stdout'"
         return ""
 
-    def say(self, level: str, text: str, event: str = MESSAGE, **values: Any) -> None:
+    def log(self, level: str, text: str, event: str = MESSAGE, **values: Any) -> None:
         """Log one line. level: debug, info, warning or error. values: more fields of the JSON line."""
         text = printable(redact_text(" ".join(text.split())))
         self._log(level, text)
@@ -66,10 +66,10 @@ class StructuredLog:
         about: what it happened to, where a node has several such."""
         held = self._budget.admit(f"{event} {about}", time.monotonic())
         if held is None:
-            self.say("debug", text)
+            self.log("debug", text)
         else:
             more = f" ({held} more changes since the last line)" if held else ""
-            self.say(level, text + more, event, held_back=held, **values)
+            self.log(level, text + more, event, held_back=held, **values)
 
     def _log(self, level: str, text: str) -> None:
         """By rclpy's logger, which insists on a line of code of its own for each severity."""

@@ -18,11 +18,11 @@ from edge_vision.core.diagnostic_status import Status
 from edge_vision.diagnostics.snapshot import clash
 from edge_vision.diagnostics.system_view import Pipeline, SystemView, discovery_range
 from edge_vision.nodes.base_node import RESULTS, STATUS
+from edge_vision.nodes.cause_monitor import IMAGE_TYPES, CauseMonitor, endpoint, output_status
+from edge_vision.nodes.discovery import eager_discovery
 from edge_vision.nodes.interface.conversions import status_message, status_values
 from edge_vision.nodes.interface.specs import DIAGNOSTICS, NODES
-from edge_vision.nodes.monitor import eager_discovery
 from edge_vision.nodes.run import make_executor
-from edge_vision.nodes.snapshot import IMAGE_TYPES, SnapshotWatch, endpoint, told_output
 
 ARRAY = "diagnostic_msgs/msg/DiagnosticArray"
 DETECTIONS = "vision_msgs/msg/Detection2DArray"
@@ -30,7 +30,7 @@ LOOK_PERIOD_S = 0.5
 OURS = tuple(spec.name for spec in NODES)
 
 
-def look(seconds: float, ros_args: Sequence[str] = ()) -> SystemView:
+def observe_system(seconds: float, ros_args: Sequence[str] = ()) -> SystemView:
     """Listen for this long. ros_args: from `--ros-args` on. Raises whatever keeps rclpy from starting."""
     with _own_node(ros_args) as node:
         executor = make_executor()
@@ -46,7 +46,7 @@ def look(seconds: float, ros_args: Sequence[str] = ()) -> SystemView:
             executor.shutdown(0)
 
 
-def try_out(ros_args: Sequence[str] = ()) -> None:
+def check_node_starts(ros_args: Sequence[str] = ()) -> None:
     """Start a node and end it. What is wrong raises, or ends the process."""
     with _own_node(ros_args):
         pass
@@ -77,7 +77,7 @@ class _Listener:
         self._reports: dict[str, dict[str, Status]] = {}
         self._told: dict[str, dict[str, Status]] = {}
         self._foreign: dict[str, Status] = {}
-        self._watches: dict[str, SnapshotWatch] = {}
+        self._watches: dict[str, CauseMonitor] = {}
         self._listening = [
             node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, RESULTS)
         ]
@@ -97,9 +97,9 @@ class _Listener:
         for watch in self._watches.values():
             watch.look()
 
-    def _watch(self, namespace: str) -> SnapshotWatch:
+    def _watch(self, namespace: str) -> CauseMonitor:
         stale_ms = DIAGNOSTICS.param("stale_ms").default
-        watch = SnapshotWatch(self._node, lambda: float(stale_ms), lambda cause: None, namespace)
+        watch = CauseMonitor(self._node, lambda: float(stale_ms), lambda cause: None, namespace)
         self._watches[namespace], self._reports[namespace] = watch, {}
         return watch
 
@@ -113,7 +113,7 @@ class _Listener:
             if name in OURS and f"{namespace.rstrip('/')}/{name}/status" in topics
         )
 
-    def _on_report(self, namespace: str, name: str, watch: SnapshotWatch, message: DiagnosticArray) -> None:
+    def _on_report(self, namespace: str, name: str, watch: CauseMonitor, message: DiagnosticArray) -> None:
         for one in message.status[:1]:
             self._reports[namespace][name] = _plain(one)
             watch.note(name, one.message, status_values(one), one.level[0])
@@ -161,7 +161,7 @@ class _Listener:
             twice=tuple(name for name, count in names.items() if count > 1),
             reports={name: status for name, status in heard.items() if status is not _SILENT},
             told=self._told.get(namespace, {}),
-            cause=_plain(status_message("output", namespace, *told_output(watch))) if watch else None,
+            cause=_plain(status_message("output", namespace, *output_status(watch))) if watch else None,
             unfit=tuple(self._unfit(f"{namespace.rstrip('/')}/detections")),
         )
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from model_cases import SSD, bundle_or_skip, clip_or_skip
-from ros_cases import FATES, LATCHED, Robot, detections_of, law, stamp_of
+from ros_cases import FATES, LATCHED, Robot, adds_up, detections_of, stamp_of
 
 from edge_vision.backends import open_session
 from edge_vision.core.detections import Detections
@@ -108,7 +108,7 @@ def play(robot: Robot, answers: list) -> dict[str, int]:
     while values["ledger.received"] != before:  # Between processes some may be on their way.
         before, values = values["ledger.received"], robot.status("detector", at_rest)[1]
     books = {key[7:]: int(n) for key, n in values.items() if key.startswith("ledger.") and n.isdigit()}
-    assert law(books)
+    assert adds_up(books)
     robot.wait(lambda: len(answers) >= books["inferred"], "all answers")
     return books
 

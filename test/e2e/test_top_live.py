@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from model_cases import clip_or_skip
-from ros_cases import PATIENCE_S
+from ros_cases import TIMEOUT_S
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "edge_vision", "top"]
@@ -57,7 +57,7 @@ class Terminal:
         return CONTROLS.sub("", whole.decode())
 
     def wait(self, happened, what: str) -> None:
-        until_s = time.monotonic() + PATIENCE_S
+        until_s = time.monotonic() + TIMEOUT_S
         while not happened():
             assert time.monotonic() < until_s, f"waited for {what}, having\n{self.picture}"
             self.read()

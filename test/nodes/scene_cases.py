@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from model_cases import video_frame
 from ros_cases import (
-    AS_SEEN,
     CHAIN,
+    NO_TIMED_PASSES,
     Detection2DArray,
     Image,
     Robot,
     Running,
+    adds_up,
     detections_of,
     image_message,
-    law,
     matched,
 )
 
@@ -38,8 +38,10 @@ def wait_for_stages(robot: Robot, running: Running) -> None:
     robot.wait(lambda: all(matched(topic) for topic in INNER_TOPICS), "the stages to find each other")
     for name in ("gate", "cascade"):
         node = running[name]
-        robot.wait(lambda node=node: node._image_outlet.listeners, f"{name} to know the next stage")
-        robot.wait(lambda node=node: node._ticks_outlet.listeners, f"{name}'s ticks to be heard")
+        robot.wait(
+            lambda node=node: node._image_publisher.subscription_count, f"{name} to know the next stage"
+        )
+        robot.wait(lambda node=node: node._event_publisher.subscription_count, f"{name}'s ticks to be heard")
     robot.wait(lambda: running["gate"]._feedback.model_known, "the gate to know the model")
 
 
@@ -62,7 +64,7 @@ class StreetScene:
     def settled(self) -> dict[str, int]:
         """The books once all images have ended."""
         books = self.running.settled(self.count)
-        assert law(books)
+        assert adds_up(books)
         return books
 
 
@@ -70,7 +72,7 @@ class TrackedScene(StreetScene):
     """The chain in front of a street with people, and a robot that hears inferred and tracked boxes."""
 
     def __init__(self, start, robot, separate=False, publish=True, gate=(), **overrides) -> None:
-        overrides["gate"] = {**AS_SEEN, **dict(gate)}
+        overrides["gate"] = {**NO_TIMED_PASSES, **dict(gate)}
         overrides["detector"] = {"publish_tracked": publish}
         self.robot, self.running = robot, start(CHAIN, overrides, separate=separate)
         if separate:
@@ -88,7 +90,7 @@ class TrackedScene(StreetScene):
         """A tick to the detector, as the stages in its process send them."""
         seq = self.running.hub.next_seq()
         tick = FrameEvent(stamp_ns, "cam", stage, fate, reason, seq=seq, camera_motion=motion)
-        self.running["detector"].on_tick(tick)
+        self.running["detector"].on_frame_event(tick)
 
     def heard(self, inferred: int, tracked: int) -> None:
         self.robot.wait(lambda: len(self.inferred) >= inferred, f"{inferred} answers, {len(self.inferred)}")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ros_cases import (
     ALL,
-    AS_SEEN,
+    NO_TIMED_PASSES,
     SENSOR,
     CascadeNode,
     CompressedImage,
@@ -87,7 +87,7 @@ def play(robot, running, camera, answers, make_good, cases, first_ns=10**12):
         camera.publish(make(now_ns + 1))
         running.settled(2 * number)
         reasons[reason] = reasons.get(reason, 0) + 1
-        books = running.books
+        books = running.ledger
         assert books["failed"] == number, f"{name}: {books}"
         assert books.get(f"failed.{reason}") == reasons[reason], f"{name}: {books}"
         now_ns += STEP_NS
@@ -96,7 +96,7 @@ def play(robot, running, camera, answers, make_good, cases, first_ns=10**12):
         robot.wait_for(answers, number + 1, f"answers, the last after '{name}'")
         running.settled(2 * number + 1)
     assert [stamp_of(answer) for answer in answers] == expected_good
-    books = running.books
+    books = running.ledger
     assert books["failed"] == len(cases) and books["inferred"] == len(cases) + 1
     assert {k[7:]: n for k, n in books.items() if k.startswith("failed.")} == reasons
 
@@ -181,7 +181,7 @@ def test_a_node_reports_and_serves_while_it_decodes(start, robot, monkeypatch, n
     running = start([kind], {name: {"image_transport": "compressed"}})
     if name != "detector":
         robot.listen(Image, {"gate": "gate/image", "cascade": "image_accepted"}[name], SENSOR)
-        robot.wait(lambda: running[name]._image_outlet.listeners, "the node to know us")
+        robot.wait(lambda: running[name]._image_publisher.subscription_count, "the node to know us")
     camera = robot.publisher(CompressedImage, f"{topic}/compressed")
     message = jpeg_message(GOOD, STEP_NS)
     message.data = array("B", cv2.imencode(suffix, GOOD)[1].tobytes())
@@ -258,16 +258,16 @@ def test_odd_but_good_images_are_all_inferred(start, robot):
         books = running.settled(number)
         assert books["inferred"] == number, f"{name}: {books}"
     robot.wait(lambda: len(answers) == len(ODD_BUT_GOOD), "all answers")
-    assert running.books["failed"] == 0
+    assert running.ledger["failed"] == 0
 
 
 def test_after_a_jump_back_the_new_time_line_goes_on(start, robot):
     """A bag that starts anew loses one frame, and the gate forgets what it knew."""
-    running = start(overrides={"gate": AS_SEEN})
+    running = start(overrides={"gate": NO_TIMED_PASSES})
     camera = robot.publisher(Image, "image_raw")
     for number, stamp_s in enumerate([100, 101, 5, 6, 7], 1):
         camera.publish(image_message(GOOD, stamp_s * 10**9))
         running.settled(number)
-    books = running.books
+    books = running.ledger
     assert books["failed.stamp_backwards"] == 1 and books["inferred"] == 2
     assert books["gated.still"] == 2

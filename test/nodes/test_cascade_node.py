@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from model_cases import SSD, bundle_or_skip, video_frame
-from ros_cases import AS_SEEN, CHAIN, CascadeNode, DiagnosticArray, Image, image_message
+from ros_cases import CHAIN, NO_TIMED_PASSES, CascadeNode, DiagnosticArray, Image, image_message
 from stage_cases import LABELS, RED, color_bundle
 
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.geometry.boxes import NO_REGIONS
 from edge_vision.core.model_spec import StageSpec
-from edge_vision.nodes.interface.conversions import tick_message
+from edge_vision.nodes.interface.conversions import frame_event_message
 
 NEVER_BLIND = {"max_blind_ms": 60000.0}
 ONE_BACKEND = {"backend": "onnxruntime"}
@@ -40,7 +40,7 @@ class CascadeScene:
     def show(self, image: np.ndarray, regions: np.ndarray = NO_REGIONS, reason: str = "motion"):
         """Pass one frame through; the books afterwards."""
         self.n += 1
-        self._ticks.publish(tick_message(FrameEvent(self.n, "camera", "gate", "", reason, regions)))
+        self._ticks.publish(frame_event_message(FrameEvent(self.n, "camera", "gate", "", reason, regions)))
         self._images.publish(image_message(image, self.n))
         return self.running.settled(self.n)
 
@@ -183,7 +183,7 @@ def test_the_audit_notices_a_cascade_that_always_rejects(start, robot, tmp_path)
     """
     bundle_or_skip(SSD)
     blind = {"model": str(color_bundle(tmp_path).folder), "score_threshold": 1.0, "reject_threshold": 1.0}
-    gate = {**AS_SEEN, "audit_rate": 1.0, "audit_max_hz": 1000.0}
+    gate = {**NO_TIMED_PASSES, "audit_rate": 1.0, "audit_max_hz": 1000.0}
     running = start(CHAIN, {"cascade": {**blind, **ONE_BACKEND, **NEVER_BLIND}, "gate": gate})
     camera = robot.publisher(Image, "image_raw")
     number = 0

@@ -11,10 +11,10 @@ from ros_cases import DiagnosticArray
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.nodes.interface.conversions import (
+    frame_event_from_message,
+    frame_event_message,
     regions_message,
     stamp_to_ns,
-    tick_from_message,
-    tick_message,
 )
 from edge_vision.nodes.intra_process import IntraProcess
 
@@ -26,7 +26,9 @@ STAMP_NS = 1_700_000_000_123_456_789
 def there_and_back(tick: FrameEvent) -> FrameEvent:
     from rclpy.serialization import deserialize_message, serialize_message
 
-    return tick_from_message(deserialize_message(serialize_message(tick_message(tick)), DiagnosticArray))
+    return frame_event_from_message(
+        deserialize_message(serialize_message(frame_event_message(tick)), DiagnosticArray)
+    )
 
 
 @pytest.mark.parametrize("motion", [MOTION, None], ids=["known", "unknown"])
@@ -45,7 +47,10 @@ def test_a_tick_comes_back_bit_for_bit(fate, motion):
 
 
 def test_an_unknown_motion_takes_no_room():
-    keys = [pair.key for pair in tick_message(FrameEvent(STAMP_NS, "", "gate", "", "still")).status[0].values]
+    keys = [
+        pair.key
+        for pair in frame_event_message(FrameEvent(STAMP_NS, "", "gate", "", "still")).status[0].values
+    ]
     assert keys == ["fate", "regions"]
 
 
@@ -53,10 +58,10 @@ def test_an_unknown_motion_takes_no_room():
     "text", ["[1, 2, 3]", "[]", "null", "{}", '"far"', "[[1, 2], [3]]", json.dumps([float("nan")] * 9), "[1"]
 )
 def test_a_motion_that_is_none_makes_no_tick(text):
-    message = tick_message(FrameEvent(STAMP_NS, "", "gate", "", "still", camera_motion=MOTION))
+    message = frame_event_message(FrameEvent(STAMP_NS, "", "gate", "", "still", camera_motion=MOTION))
     message.status[0].values[2].value = text
     with pytest.raises((ValueError, TypeError)):
-        tick_from_message(message)
+        frame_event_from_message(message)
 
 
 @pytest.mark.parametrize("regions", [REGIONS, REGIONS[:0]], ids=["two", "none"])
@@ -73,11 +78,11 @@ def test_regions_as_boxes_under_the_frames_header(regions):
 
 def test_what_is_told_in_a_process_reaches_each_listener_of_that_topic_only():
     hub, heard = IntraProcess(), []
-    hub.tell("/found", 1)
-    hub.listen("/found", lambda *what: heard.append(("a", *what)))
-    hub.listen("/found", lambda *what: heard.append(("b", *what)))
-    hub.listen("/other", lambda *what: heard.append(("c", *what)))
-    hub.tell("/found", 2, "two")
+    hub.notify("/found", 1)
+    hub.subscribe("/found", lambda *what: heard.append(("a", *what)))
+    hub.subscribe("/found", lambda *what: heard.append(("b", *what)))
+    hub.subscribe("/other", lambda *what: heard.append(("c", *what)))
+    hub.notify("/found", 2, "two")
     assert heard == [("a", 2, "two"), ("b", 2, "two")]
-    hub.tell("/nobody")
+    hub.notify("/nobody")
     assert len(heard) == 2

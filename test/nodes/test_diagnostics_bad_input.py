@@ -26,8 +26,8 @@ from rosgraph_msgs.msg import Clock
 
 from edge_vision.cli.top.board import Board
 from edge_vision.core.diagnostic_status import Status
+from edge_vision.nodes.cause_monitor import _added
 from edge_vision.nodes.interface.conversions import status_message, status_values
-from edge_vision.nodes.snapshot import _added
 
 OK = b"\x00"
 JUMP_S, HALF_A_JUMP_MS = 1000.0, 500_000.0
@@ -68,7 +68,7 @@ def test_sim_time_that_jumps_back_is_no_alarm(start, robot):
     simulator.jump(-JUMP_S)
     simulator.play(1.5, camera=False)
     simulator.play(3.0)
-    books = running.books
+    books = running.ledger
     assert books["failed.stamp_backwards"] == books["failed"] == 1 and books["inferred"] > 10
     # Reports go by a clock that no simulator sets.
     robot.wait(lambda: len(output.statuses) >= 6, "six reports")

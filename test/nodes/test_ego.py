@@ -185,7 +185,7 @@ def test_bad_samples_are_left_out_and_the_gate_goes_on(start, robot, monkeypatch
     setup.turn(65, 120)
     setup.show(10)
     assert_turned(setup.show(110), 0.1)
-    assert setup.running.books["failed"] == 0
+    assert setup.running.ledger["failed"] == 0
 
 
 def test_after_a_jump_of_the_clock_both_go_on(start, robot, monkeypatch):
@@ -196,20 +196,20 @@ def test_after_a_jump_of_the_clock_both_go_on(start, robot, monkeypatch):
     assert_turned(setup.show(5060), 0.05)
     setup.turn(0, 100)
     setup.show(10)
-    assert setup.running.books["failed.stamp_backwards"] == 1
+    assert setup.running.ledger["failed.stamp_backwards"] == 1
     assert setup.show(20) is None, "between two time lines lies nothing"
     assert_turned(setup.show(70), 0.05)
 
 
 def test_a_prior_that_is_asked_for_and_does_not_come_is_told(start, robot, monkeypatch):
-    monkeypatch.setattr(ego_listener, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(ego_listener, "TIMEOUT_S", 0.2)
     setup = Robots(start, robot, monkeypatch, "imu", ego_focal_px=FOCAL)
     for number in range(1, 40):
         setup.show(100 * number)
         robot.turns(0.02)
     status, _ = robot.status("gate", lambda status, values: status.level == b"\x01")
     assert "no ego prior" in status.message and "/imu: 1 publishers, 0 samples taken" in status.message
-    assert setup.running.books["failed"] == 0
+    assert setup.running.ledger["failed"] == 0
 
 
 CALIBRATIONS = {

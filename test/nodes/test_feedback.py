@@ -6,9 +6,9 @@ import pytest
 from lifecycle_msgs.msg import Transition
 from model_cases import SSD, bundle_or_skip, video_frame
 from ros_cases import (
-    AS_SEEN,
     CHAIN,
     LATCHED,
+    NO_TIMED_PASSES,
     RELIABLE,
     DetectorNode,
     DiagnosticArray,
@@ -22,7 +22,7 @@ from ros_cases import (
 from scene_cases import WAYS, wait_for_stages
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose, VisionInfo
 
-from edge_vision.nodes.interface.conversions import detections_from_message, tick_from_message
+from edge_vision.nodes.interface.conversions import detections_from_message, frame_event_from_message
 
 
 def heard_by(running, monkeypatch) -> list:
@@ -36,7 +36,7 @@ def heard_by(running, monkeypatch) -> list:
 
 def started(start, robot, separate, **gate):
     """The chain, once all its parts know each other."""
-    running = start(CHAIN, {"gate": {**AS_SEEN, **gate}}, separate=separate)
+    running = start(CHAIN, {"gate": {**NO_TIMED_PASSES, **gate}}, separate=separate)
     if separate:
         wait_for_stages(robot, running)
     return running
@@ -60,7 +60,7 @@ def test_the_gate_hears_what_was_found_on_each_inferred_frame(start, robot, monk
         assert found.xyxy_px == pytest.approx(published.xyxy_px, abs=1e-3)
         assert found.class_ids.tolist() == published.class_ids.tolist()
     assert len(heard[0][1]) >= 5 and len(heard[1][1]) == 0
-    assert running.books["gated.still"] == 1
+    assert running.ledger["gated.still"] == 1
     subscribed = robot.node.count_subscribers("vision_info")
     assert subscribed == (1 if separate else 0), "by reference, no DDS"
 
@@ -81,7 +81,10 @@ def test_hints_come_with_what_was_found(start, robot, monkeypatch, separate):
     assert heard[0][2] is None and not robot.node.count_publishers("detections_low_score")
     assert robot.set("detector", publish_low_score=True).successful
     published, listeners = robot.listen(Detection2DArray, "detections_low_score"), 2 if separate else 1
-    robot.wait(lambda: running["detector"]._low_score._outlet.listeners == listeners, "all to know the topic")
+    robot.wait(
+        lambda: running["detector"]._low_score._outlet.subscription_count == listeners,
+        "all to know the topic",
+    )
     for number in (2, 3):
         show(number)
         _, found, low_score = heard[number - 1]
@@ -100,7 +103,7 @@ def test_hints_come_with_what_was_found(start, robot, monkeypatch, separate):
 
 def test_hints_without_detections_are_not_kept_for_ever(start, robot):
     """A detector whose results are lost, or somebody else who publishes."""
-    running = start([GateNode], {"gate": AS_SEEN})
+    running = start([GateNode], {"gate": NO_TIMED_PASSES})
     publisher = robot.publisher(Detection2DArray, "detections_low_score", RELIABLE)
     robot.wait(lambda: publisher.get_subscription_count(), "the gate to listen")
     feedback = running["gate"]._feedback
@@ -117,7 +120,9 @@ def test_an_audited_frame_is_inferred_and_booked_like_any_other(start, robot, se
     """The rate is set live; what would have been skipped goes through the whole chain."""
     running = started(start, robot, separate)
     ticks = robot.listen(DiagnosticArray, "gate_events")
-    robot.wait(lambda: running["gate"]._ticks_outlet.listeners >= (2 if separate else 1), "the listeners")
+    robot.wait(
+        lambda: running["gate"]._event_publisher.subscription_count >= (2 if separate else 1), "the listeners"
+    )
     camera = robot.publisher(Image, "image_raw")
     street = video_frame("vtest.avi", 200).image
     number = 0
@@ -130,14 +135,14 @@ def test_an_audited_frame_is_inferred_and_booked_like_any_other(start, robot, se
             running.settled(number)
 
     show(6)
-    skipped = running.books["gated"]
+    skipped = running.ledger["gated"]
     assert skipped == 5
     assert robot.set("gate", audit_rate=1.0, audit_max_hz=1000.0).successful
     show(4)
-    books = running.books
+    books = running.ledger
     assert (books["gated"], books["inferred"]) == (skipped, number - skipped)
     robot.wait(lambda: len(ticks) == number, "the ticks")
-    assert [tick_from_message(one).reason for one in ticks[-4:]] == ["audit"] * 4
+    assert [frame_event_from_message(one).reason for one in ticks[-4:]] == ["audit"] * 4
     show(1)  # The gate takes the results up when it judges the next frame.
     _, values = robot.status("gate", lambda status, values: values["gate.reason.audit"] == "5")
     assert int(values["audit.audited"]) >= 4 and values["audit.missed"] == "0"
@@ -149,13 +154,13 @@ def test_the_cascade_does_not_reject_an_audit(start, robot):
 
     bundle_or_skip(EFFICIENTNET)
     cascade = {"model": EFFICIENTNET, "wanted_labels": ["mountain bike"], "score_threshold": 0.99}
-    gate = {**AS_SEEN, "audit_rate": 1.0, "audit_max_hz": 1000.0}
+    gate = {**NO_TIMED_PASSES, "audit_rate": 1.0, "audit_max_hz": 1000.0}
     running = start(CHAIN, {"cascade": {**cascade, "max_blind_ms": 60000.0}, "gate": gate})
     camera = robot.publisher(Image, "image_raw")
     for number in range(1, 7):
         camera.publish(image_message(picture(number > 4), number * 10**8))
         running.settled(number)
-    books = running.books
+    books = running.ledger
     # The first frame is accepted, as the cascade was blind until then; four are audits; the news is unwanted.
     assert (books["inferred"], books["rejected.unwanted"]) == (5, 1) and books["received"] == 6
 
@@ -165,7 +170,7 @@ def test_the_cascade_does_not_reject_an_audit(start, robot):
 
 def passed_as(running, robot, camera, stamp_ns: int) -> str:
     """The reason with which the gate lets one more picture of the same scene pass, or skips it."""
-    books = running.books
+    books = running.ledger
     camera.publish(image_message(picture(1), stamp_ns))
     running.settled(books["received"] + 1)
     return running["gate"]._last_reason
@@ -195,7 +200,9 @@ def test_after_a_model_swap_a_frame_passes(start, robot, separate):
     if separate:
         robot.wait(lambda: running["gate"]._resets, "the gate to hear of it")
         robot.turns(0.3)
-        robot.wait(lambda: running["cascade"]._image_outlet.listeners, "the cascade to know the detector")
+        robot.wait(
+            lambda: running["cascade"]._image_publisher.subscription_count, "the cascade to know the detector"
+        )
     assert passed_as(running, robot, camera, next_ns) == "model_swap"
     next_ns = quiet_scene(running, robot, camera, next_ns)
     assert robot.set("detector", score_threshold=0.3).successful
@@ -213,7 +220,7 @@ INFO = VisionInfo(method="other 1.0", database_location="sha256:1", database_ver
 @pytest.fixture
 def alone(start, robot):
     """The gate in a process of its own, shut, and a foreign detector's ends: (running, camera, infos)."""
-    running = start([GateNode], {"gate": AS_SEEN})
+    running = start([GateNode], {"gate": NO_TIMED_PASSES})
     camera = robot.publisher(Image, "image_raw")
     next_ns = quiet_scene(running, robot, camera, 10**9)
     infos = robot.publisher(VisionInfo, "vision_info", LATCHED)
@@ -251,7 +258,7 @@ def test_a_detector_that_was_restarted_with_the_same_model_sees_a_frame_at_once(
 
 def test_foreign_detections_harm_nothing(start, robot, monkeypatch):
     """Unknown stamps, class names where numbers are expected, no hypothesis at all, a stamp that is none."""
-    running = start([GateNode], {"gate": AS_SEEN})
+    running = start([GateNode], {"gate": NO_TIMED_PASSES})
     heard = heard_by(running, monkeypatch)
     results = robot.publisher(Detection2DArray, "detections", RELIABLE)
     named = Detection2DArray(detections=[Detection2D()])
@@ -279,11 +286,11 @@ def test_foreign_detections_harm_nothing(start, robot, monkeypatch):
     assert heard[0][1].xyxy_px.tolist() == [[30.0, 30.0, 50.0, 50.0]], "the box that is one"
     camera = robot.publisher(Image, "image_raw")
     quiet_scene(running, robot, camera, 10**9)
-    assert running.books["failed"] == 0
+    assert running.ledger["failed"] == 0
 
 
 def test_results_come_by_the_name_they_are_remapped_to(start, robot, monkeypatch):
-    running = start([GateNode], {"gate": AS_SEEN}, ros_args=["-r", "detections:=/yolo/found"])
+    running = start([GateNode], {"gate": NO_TIMED_PASSES}, ros_args=["-r", "detections:=/yolo/found"])
     heard = heard_by(running, monkeypatch)
     robot.publisher(Detection2DArray, "/yolo/found", RELIABLE).publish(Detection2DArray())
     robot.wait(lambda: heard, "the message")
@@ -301,7 +308,7 @@ def test_an_audit_that_fails_costs_the_detector_nothing(start, robot, monkeypatc
     camera = robot.publisher(Image, "image_raw")
     camera.publish(image_message(picture(1), 1))
     robot.wait(lambda: answers, "the answer")
-    assert running.settled(1)["inferred"] == 1 and running.books["failed"] == 0
+    assert running.settled(1)["inferred"] == 1 and running.ledger["failed"] == 0
 
 
 def test_a_detector_alone_tells_nobody(start, robot):

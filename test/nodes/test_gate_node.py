@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from ros_cases import (
     ALL,
-    AS_SEEN,
     CHAIN,
+    NO_TIMED_PASSES,
     RELIABLE,
     DiagnosticArray,
     GateNode,
@@ -23,7 +23,7 @@ from vision_msgs.msg import BoundingBox2DArray
 
 from edge_vision.core.detections import Detections
 from edge_vision.gate.frame_gate import GateConfig
-from edge_vision.nodes.interface.conversions import tick_from_message
+from edge_vision.nodes.interface.conversions import frame_event_from_message
 
 
 class GateScene(StreetScene):
@@ -43,7 +43,7 @@ class GateScene(StreetScene):
 
 @pytest.fixture
 def scene(start, robot):
-    return GateScene(start([GateNode], {"gate": AS_SEEN}), robot)
+    return GateScene(start([GateNode], {"gate": NO_TIMED_PASSES}), robot)
 
 
 def other_value(param):
@@ -108,7 +108,7 @@ def test_settings_act_on_the_next_frame(scene, robot):
 def test_the_books_and_the_counters_say_the_same(scene, robot):
     for number in range(12):
         scene.show(scene.with_thing() if number in (5, 6) else None)
-    books = scene.running.books
+    books = scene.running.ledger
     _, values = robot.status("gate", lambda status, values: values["ledger.received"] == "12")
     counted = {key[12:]: int(n) for key, n in values.items() if key.startswith("gate.reason.")}
     assert sum(counted.values()) == 12
@@ -174,7 +174,10 @@ def test_regions_are_told_per_judged_frame_in_source_pixels(scene, robot):
     ticks = robot.listen(DiagnosticArray, "gate_events")
     heard = robot.listen(BoundingBox2DArray, "gate/regions", RELIABLE)
     gate = scene.running["gate"]
-    robot.wait(lambda: gate._regions.listeners and gate._ticks_outlet.listeners, "the gate to know us")
+    robot.wait(
+        lambda: gate._regions.subscription_count and gate._event_publisher.subscription_count,
+        "the gate to know us",
+    )
     reasons = [scene.show() for _ in range(3)] + [scene.show(scene.with_thing())]
     assert reasons == ["first", "still", "still", "motion"]
     robot.wait(lambda: len(heard) == 4 and len(ticks) == 4, "the regions")
@@ -186,7 +189,7 @@ def test_regions_are_told_per_judged_frame_in_source_pixels(scene, robot):
     assert (
         60 <= found[0] <= 100 and 60 <= found[1] <= 100 and 180 <= found[2] <= 220 and 180 <= found[3] <= 220
     )
-    assert found == pytest.approx(tick_from_message(ticks[3]).regions[0], abs=1e-3)
+    assert found == pytest.approx(frame_event_from_message(ticks[3]).regions[0], abs=1e-3)
 
 
 def test_regions_cost_nothing_while_nobody_listens(scene, robot, monkeypatch):
@@ -198,7 +201,7 @@ def test_regions_cost_nothing_while_nobody_listens(scene, robot, monkeypatch):
     monkeypatch.setattr(gate, "regions_message", fail)
     scene.show()
     assert scene.show(scene.with_thing()) == "motion"
-    assert scene.running.books["failed"] == 0
+    assert scene.running.ledger["failed"] == 0
 
 
 # The camera's motion.
@@ -206,13 +209,15 @@ def test_regions_cost_nothing_while_nobody_listens(scene, robot, monkeypatch):
 
 def test_the_ticks_carry_the_cameras_motion(start, robot):
     """A pan by whole pixels: the nine numbers say where the street went, through gate and cascade."""
-    running = start(CHAIN, {"gate": AS_SEEN}, separate=True)
-    robot.wait(lambda: running["gate"]._image_outlet.listeners, "the gate to know the cascade")
-    robot.wait(lambda: running["cascade"]._image_outlet.listeners, "the cascade to know the detector")
-    robot.wait(lambda: running["gate"]._ticks_outlet.listeners, "the cascade to take ticks")
-    ticks = {name: robot.listen(DiagnosticArray, f"{name}_ticks") for name in ("gate", "cascade")}
-    robot.wait(lambda: running["gate"]._ticks_outlet.listeners >= 2, "the gate to know us")
-    robot.wait(lambda: running["cascade"]._ticks_outlet.listeners >= 2, "the cascade to know us")
+    running = start(CHAIN, {"gate": NO_TIMED_PASSES}, separate=True)
+    robot.wait(lambda: running["gate"]._image_publisher.subscription_count, "the gate to know the cascade")
+    robot.wait(
+        lambda: running["cascade"]._image_publisher.subscription_count, "the cascade to know the detector"
+    )
+    robot.wait(lambda: running["gate"]._event_publisher.subscription_count, "the cascade to take ticks")
+    ticks = {name: robot.listen(DiagnosticArray, f"{name}_events") for name in ("gate", "cascade")}
+    robot.wait(lambda: running["gate"]._event_publisher.subscription_count >= 2, "the gate to know us")
+    robot.wait(lambda: running["cascade"]._event_publisher.subscription_count >= 2, "the cascade to know us")
     scene = GateScene(running, robot)
     full, shift_px = scene.street, 8
     for number in range(6):
@@ -220,7 +225,7 @@ def test_the_ticks_carry_the_cameras_motion(start, robot):
         scene.show(np.ascontiguousarray(full[:, left : left + 640]))
     robot.wait(lambda: all(len(heard) == 6 for heard in ticks.values()), "the ticks")
     for heard in ticks.values():
-        found = [tick_from_message(one).camera_motion for one in heard]
+        found = [frame_event_from_message(one).camera_motion for one in heard]
         assert found[0] is None, "nothing to compare the first with"
         known = [motion for motion in found[1:] if motion is not None]
         assert len(known) >= 3
@@ -244,7 +249,7 @@ def test_a_gate_that_raises_lets_pass_and_is_itself_again(scene, robot, monkeypa
     assert [scene.show() for _ in range(2)] == ["gate_error", "gate_error"]
     monkeypatch.setattr(gate, "decide", decide)
     assert [scene.show() for _ in range(2)] == ["gate_error", "still"], "the frame after sees nothing old"
-    books = scene.running.books
+    books = scene.running.ledger
     assert (books["handed_on"], books["failed"]) == (4, 0)
 
 
@@ -255,7 +260,7 @@ def test_results_that_are_wrong_do_not_shut_the_gate(scene, robot):
     scene.running["gate"]._on_found(scene.last_ns, nonsense, None)
     for _ in range(4):
         scene.show()
-    assert scene.running.books["failed"] == 0 and scene.running.settled(5)["received"] == 5
+    assert scene.running.ledger["failed"] == 0 and scene.running.settled(5)["received"] == 5
 
 
 def test_an_audit_that_finds_misses_opens_the_gate_and_says_so(scene, robot):

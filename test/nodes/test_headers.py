@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from model_cases import SSD, bundle_or_skip, video_frame
 from ros_cases import (
-    AS_SEEN,
+    NO_TIMED_PASSES,
     SENSOR,
     CompressedImage,
     Image,
@@ -72,7 +72,7 @@ def test_the_boxes_are_those_of_the_core_under_the_images_header(start, robot, t
 
 
 def test_a_skipped_frame_is_not_answered(start, robot):
-    running = start(overrides={"gate": AS_SEEN})
+    running = start(overrides={"gate": NO_TIMED_PASSES})
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_raw")
     for number in range(5):
@@ -80,7 +80,7 @@ def test_a_skipped_frame_is_not_answered(start, robot):
         running.settled(number + 1)
     robot.turns(0.2)
     assert [stamp_of(answer) for answer in answers] == [10**9]
-    assert (running.books["gated.still"], running.books["inferred"]) == (4, 1)
+    assert (running.ledger["gated.still"], running.ledger["inferred"]) == (4, 1)
 
 
 def test_images_between_the_stages_come_as_they_came_and_only_when_asked_for(start, robot):
@@ -91,7 +91,10 @@ def test_images_between_the_stages_come_as_they_came_and_only_when_asked_for(sta
     running.settled(1)
     gated = robot.listen(Image, "gate/image", SENSOR)
     accepted = robot.listen(Image, "image_accepted", SENSOR)
-    robot.wait(lambda: all(running[n]._image_outlet.listeners for n in ("gate", "cascade")), "the discovery")
+    robot.wait(
+        lambda: all(running[n]._image_publisher.subscription_count for n in ("gate", "cascade")),
+        "the discovery",
+    )
     camera.publish(second)
     robot.wait(lambda: gated and accepted, "the images between")
     assert gated == [second] and accepted == [second]

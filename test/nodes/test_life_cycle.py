@@ -13,9 +13,9 @@ from ros_cases import (
     FATES,
     DiagnosticArray,
     Image,
+    adds_up,
     detections_of,
     image_message,
-    law,
     matched,
     picture,
     wait_until,
@@ -130,10 +130,10 @@ def test_deactivated_and_activated_under_load(start, robot, load, node):
     camera = load(running)
     for _ in range(4):
         assert robot.change_state(node, T.TRANSITION_DEACTIVATE)
-        assert law(running.books)
+        assert adds_up(running.ledger)
         assert robot.change_state(node, T.TRANSITION_ACTIVATE)
-        before = running.books["inferred"]
-        robot.wait(lambda before=before: running.books["inferred"] > before, "inference to go on")
+        before = running.ledger["inferred"]
+        robot.wait(lambda before=before: running.ledger["inferred"] > before, "inference to go on")
     camera.stop()
     books = running.settled(1)
     assert not books.get("failed.detector_error", 0) and not books.get("failed.gate_error", 0)
@@ -149,7 +149,7 @@ def test_overload_supersedes_and_the_law_holds_at_every_moment(start, robot, loa
         nonlocal worst
         for _ in range(200):
             books = running.hub.ledger.snapshot()
-            assert books.balanced and law(books.flat())
+            assert books.balanced and adds_up(books.flat())
             worst = max(worst, books.in_flight)
         return len(statuses) >= 10 and books.fates.get("inferred", 0) >= 20
 
@@ -183,11 +183,11 @@ def test_the_age_of_what_comes_out_stays_flat_under_overload(start, robot, load)
 def test_the_end_under_load_leaves_nothing_in_flight(start, load):
     running = start()
     camera = load(running)
-    wait_until(lambda: running.books["inferred"] >= 5, "results")
+    wait_until(lambda: running.ledger["inferred"] >= 5, "results")
     running.end()
     camera.stop()
-    books = running.books
-    assert law(books) and books["in_flight"] == 0 and books["inferred"] >= 5
+    books = running.ledger
+    assert adds_up(books) and books["in_flight"] == 0 and books["inferred"] >= 5
     assert {key for key in books if key.startswith("failed.")} <= {
         "failed.deactivated",
         "failed.cascade_inactive",
@@ -205,9 +205,9 @@ def test_the_enable_service(start, robot, node, fate):
     for number in (1, 2):
         camera.publish(image_message(picture(node == "detector" and number), number))
         running.settled(number)
-    assert running.books[fate] == 2
+    assert running.ledger[fate] == 2
     if node == "detector":
-        assert running.books["rejected.disabled"] == 2
+        assert running.ledger["rejected.disabled"] == 2
     answer = robot.call(SetBool, f"{node}/enable", SetBool.Request(data=True))
     assert answer.success and robot.get(node, "enabled") is True
     camera.publish(image_message(picture(7), 3))
@@ -222,7 +222,7 @@ def test_the_reset_service_starts_new_books(start, robot):
     camera.publish(image_message(picture(1), 1))
     running.settled(1)
     assert robot.call(Trigger, "detector/reset_stats", Trigger.Request()).success
-    assert running.books["received"] == 0
+    assert running.ledger["received"] == 0
     _, values = robot.status("detector")
     assert values["ledger.received"] == "0" and values["age_ms.p50"] == "unavailable"
     camera.publish(image_message(picture(2), 2))

@@ -14,8 +14,8 @@ from model_cases import SSD, bundle_or_skip, clip_or_skip
 from rcl_interfaces.msg import Log as RosLog
 from ros_cases import (
     ALL,
-    AS_SEEN,
     CHAIN,
+    NO_TIMED_PASSES,
     DetectorNode,
     DiagnosticArray,
     DiagnosticsNode,
@@ -108,7 +108,7 @@ def test_a_transition_that_fails_is_one_line_with_its_reason(start, log):
 
 
 def test_gate_modes(start, robot, log):
-    gate = {**AS_SEEN, "saturated_after_ms": 1.0, "saturated_area": 0.3, "settle_ms": 1.0}
+    gate = {**NO_TIMED_PASSES, "saturated_after_ms": 1.0, "saturated_area": 0.3, "settle_ms": 1.0}
     camera = Camera(start([GateNode], {"gate": gate}, log.ros_args), robot)
     configured_ns = next(one["stamp_ns"] for one in log.events("lifecycle") if one["after"] == "inactive")
     robot.turns(1.0)
@@ -127,7 +127,7 @@ def test_gate_modes(start, robot, log):
 
 
 def test_modes_that_change_all_the_time_do_not_fill_the_log(start, robot, log):
-    camera = Camera(start([GateNode], {"gate": {**AS_SEEN, "settle_ms": 1.0}}, log.ros_args), robot)
+    camera = Camera(start([GateNode], {"gate": {**NO_TIMED_PASSES, "settle_ms": 1.0}}, log.ros_args), robot)
     for n in range(30):
         camera.show(picture(n), 3)
     assert len(log.events("gate_mode")) == 5
@@ -139,7 +139,7 @@ def test_an_audit_that_opens_the_gate(start, robot, log):
     path = clip_or_skip("vtest.avi")
     blind = {"pixel_threshold": 254, "min_changed_area": 1.0, "ego_motion": False, "light_jump": 255.0}
     audit = {"audit_rate": 1.0, "audit_max_hz": 1000.0, "max_miss_rate": 0.1}
-    running = start(CHAIN, {"gate": {**AS_SEEN, **blind, **audit}}, log.ros_args)
+    running = start(CHAIN, {"gate": {**NO_TIMED_PASSES, **blind, **audit}}, log.ros_args)
     camera, clip = Camera(running, robot), cv2.VideoCapture(path)
     for n in range(600):
         image = clip.read()[1]
@@ -265,7 +265,7 @@ def test_a_healthy_run_logs_its_start_its_modes_and_its_end_alone(start, robot, 
     running = start(ALL, {"source": source, "diagnostics": limits}, log.ros_args)
 
     def after(frames):
-        robot.wait(lambda: running.books["received"] >= frames, f"{frames} frames")
+        robot.wait(lambda: running.ledger["received"] >= frames, f"{frames} frames")
         return list(log.json)
 
     early, late = after(100), after(500)

@@ -194,7 +194,7 @@ def test_a_slow_detector_supersedes_and_its_end_loses_no_account(start, monkeypa
     for number in range(1, 21):
         receive(Frame(picture(number), number, "cam", "bgr8", running.hub.next_seq()), None)
     running.end()
-    books = running.books
+    books = running.ledger
     assert books["received"] == 20 and books["in_flight"] == 0 and books["superseded"] >= 15
 
 
@@ -238,7 +238,7 @@ def test_the_cascade_rejects_what_is_not_wanted(start, robot):
     for number in range(1, 4):
         camera.publish(image_message(picture(number), number))
         running.settled(number)
-    books = running.books
+    books = running.ledger
     assert (books["inferred"], books["rejected"], books["rejected.unwanted"]) == (1, 2, 2)
 
 
@@ -262,7 +262,7 @@ def test_a_cascade_whose_classifier_fails_accepts(start, robot, monkeypatch):
     for number in range(1, 4):
         camera.publish(image_message(picture(number), number))
         running.settled(number)
-    assert running.books["inferred"] == 3
+    assert running.ledger["inferred"] == 3
     status, _ = robot.status("cascade")
     assert status.level == b"\x02" and "boom" in status.message
 

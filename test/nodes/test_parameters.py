@@ -135,7 +135,7 @@ def test_a_live_threshold_acts_on_the_next_frame(start, robot, threshold):
     camera.publish(image_message(frame, 10**11))
     robot.wait(lambda: len(answers) == 3, "an answer")
     assert len(answers[2].detections) == before
-    assert running.books["failed"] == 0
+    assert running.ledger["failed"] == 0
 
 
 def test_the_gate_switched_off_passes_all(start, robot):
@@ -144,7 +144,7 @@ def test_the_gate_switched_off_passes_all(start, robot):
     for number in range(1, 4):
         camera.publish(image_message(picture(1), number))
         running.settled(number)
-    assert running.books["inferred"] == 3
+    assert running.ledger["inferred"] == 3
 
 
 def test_every_parameter_has_its_descriptor(start, robot):

@@ -91,7 +91,9 @@ def test_what_is_doubted_is_not_told_of_while_the_detector_is_busy_with_it(start
     seq = scene.running.hub.next_seq()
     # As the gate tells it, of a frame that the detector never gets: it was superseded.
     stays = np.eye(3)
-    detector.on_tick(FrameEvent(at_ns + 1, "cam", "gate", "", "appearance_check", place[None], seq, stays))
+    detector.on_frame_event(
+        FrameEvent(at_ns + 1, "cam", "gate", "", "appearance_check", place[None], seq, stays)
+    )
     scene.tell(at_ns + 2, "gate", "gated", "still", stays)
     scene.heard(1, 2)
     before, after = boxes_by_id(scene.tracked[0]), boxes_by_id(scene.tracked[1])

@@ -14,9 +14,9 @@ from ros_cases import (
     ALL,
     LATCHED,
     Image,
+    adds_up,
     detections_of,
     image_message,
-    law,
     picture,
     wait_until,
 )
@@ -88,7 +88,7 @@ def test_a_backend_that_fails_loses_no_frame(start, robot, fake, monkeypatch, ca
         session.fault = FAULTS[case] if number == 2 else Fault()
         camera.publish(image_message(street, number))
         running.settled(number)
-    assert running.books["inferred"] == 4
+    assert running.ledger["inferred"] == 4
     robot.wait_for(answers, 4, "answers")
     assert [one.header.stamp.nanosec for one in answers] == [1, 2, 3, 4]
     first = [(one.bbox.center.position.x, one.bbox.size_x) for one in answers[0].detections]
@@ -127,11 +127,11 @@ def test_where_no_other_may_run_frames_fail_until_it_works_again(start, robot, f
     for number in (1, 2):
         camera.publish(image_message(picture(number), number))
         running.settled(number)
-    assert running.books["failed.BackendError"] == 2
+    assert running.ledger["failed.BackendError"] == 2
     status, _ = robot.status("detector", lambda status, values: status.level == b"\x02")
     assert "the accelerator is gone" in status.message
     monkeypatch.setattr(FakeBackend, "standing", Fault())
-    robot.wait(lambda: not running["detector"]._keeper.status_values()["backend.failed"], "its return")
+    robot.wait(lambda: not running["detector"]._manager.status_values()["backend.failed"], "its return")
     camera.publish(image_message(picture(3), 3))
     assert running.settled(3)["inferred"] == 1
 
@@ -155,7 +155,7 @@ def test_a_backend_that_hangs_loses_no_frame(start, robot, fake, monkeypatch):
     hang.go_on.set()
     wait_until(lambda: hung.session.closed, "the late run to end and its session to be closed")
     robot.turns(0.3)
-    assert len(answers) == 2 and law(running.books) and running.books["inferred"] == 2
+    assert len(answers) == 2 and adds_up(running.ledger) and running.ledger["inferred"] == 2
 
 
 def test_a_newer_frame_goes_before_the_one_that_hangs(start, robot, fake, monkeypatch):
@@ -184,7 +184,7 @@ def test_without_a_watchdog_it_waits(start, robot, fake, monkeypatch):
     camera.publish(image_message(picture(1), 1))
     assert hang.inside.wait(30)
     robot.turns(1.0)
-    assert running.books["in_flight"] == 1
+    assert running.ledger["in_flight"] == 1
     hang.go_on.set()
     assert running.settled(1)["inferred"] == 1
 
@@ -210,8 +210,8 @@ def test_in_the_middle_of_a_video_the_next_best_takes_over(start, robot, fake, m
     if how == "hangs":
         hang.go_on.set()
     running["source"].deactivate()
-    books = wait_until(lambda: running.books["in_flight"] == 0 and running.books, "the books to close")
-    assert law(books) and books["failed"] == 0
+    books = wait_until(lambda: running.ledger["in_flight"] == 0 and running.ledger, "the books to close")
+    assert adds_up(books) and books["failed"] == 0
 
 
 def test_a_model_is_changed_by_its_parameter(start, robot, models):
@@ -239,19 +239,19 @@ def test_the_gate_hears_of_a_new_model(start, robot, models):
     def still_until(done):
         """The same picture again and again. The gate hears of results and of models a moment later."""
         for _ in range(50):
-            number = running.books["received"] + 1
+            number = running.ledger["received"] + 1
             camera.publish(image_message(picture(1), number * 10**8))
             running.settled(number)
             if done():
                 return
-        raise AssertionError(f"50 still frames: {running.books}, {gate._gate.status()}")
+        raise AssertionError(f"50 still frames: {running.ledger}, {gate._gate.status()}")
 
-    still_until(lambda: running.books["gated"] >= 3)
+    still_until(lambda: running.ledger["gated"] >= 3)
     assert robot.set("detector", model=models["second"]).successful
     robot.wait(lambda: running["detector"]._model.bundle.version == "2.0.0", "the swap")
-    inferred = running.books["inferred"]
+    inferred = running.ledger["inferred"]
     still_until(lambda: gate._gate.status().get("gate.reason.model_swap"))
-    assert running.books["inferred"] > inferred, "a still frame, but the model has not seen it"
+    assert running.ledger["inferred"] > inferred, "a still frame, but the model has not seen it"
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_forty_swaps_of_which_every_second_fails_lose_no_frame_and_keep_no_model
             good = ("second", "first")[number % 2]
             version = ("2.0.0", "1.0.0")[number % 2]
             running.in_executor(lambda: set_model(node, models["damaged"]))
-            wait_until(lambda: "damaged" in node._keeper.swap_error, "the refusal")
+            wait_until(lambda: "damaged" in node._manager.swap_error, "the refusal")
             running.in_executor(lambda good=good: set_model(node, models[good]))
             wait_until(lambda v=version: node._model and node._model.bundle.version == v, "the swap")
             served.append(weakref.ref(node._model))

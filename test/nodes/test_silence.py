@@ -83,7 +83,7 @@ def test_a_runtime_that_hangs_costs_its_frame_and_nothing_else(start, robot, mon
     camera.publish(image_message(picture(1), 1))
     assert hanging.wait(30)
     running.end()
-    books = running.books
+    books = running.ledger
     assert (books["in_flight"], books["failed.deactivated"]) == (0, 1), books
     assert not session.closed
     free.set()
@@ -97,8 +97,8 @@ def test_an_error_outside_does_not_touch_the_frame(start, robot, monkeypatch):
     def fail(message):
         raise RuntimeError("the middleware is gone")
 
-    monkeypatch.setattr(running["gate"]._image_outlet, "publish", fail)
-    robot.wait(lambda: running["gate"]._image_outlet.listeners, "the listener")
+    monkeypatch.setattr(running["gate"]._image_publisher, "publish", fail)
+    robot.wait(lambda: running["gate"]._image_publisher.subscription_count, "the listener")
     camera = robot.publisher(Image, "image_raw")
     camera.publish(image_message(picture(1), 1))
     books = running.settled(1)

@@ -78,7 +78,7 @@ def test_a_loop_goes_on_in_time(start, robot, clip):
     answers = detections_of(robot)
     robot.wait(lambda: len(answers) > 3 * FRAMES, "three rounds")
     stamps = [stamp_of(a) for a in answers]
-    assert stamps == sorted(set(stamps)) and running.books["failed"] == 0
+    assert stamps == sorted(set(stamps)) and running.ledger["failed"] == 0
 
 
 def test_clock_stamps(start, robot, clip):
@@ -100,7 +100,7 @@ def test_images_go_to_dds_only_when_somebody_listens(start, robot, clip, monkeyp
     monkeypatch.setattr(
         running["source"]._writer, "message", lambda frame: sent.append(frame) or message(frame)
     )
-    robot.wait(lambda: running.books["inferred"] > 5, "some frames")
+    robot.wait(lambda: running.ledger["inferred"] > 5, "some frames")
     assert not sent
     images = robot.listen(Image, "image_raw", SENSOR)
     robot.wait(lambda: len(images) > 2, "images")
@@ -142,7 +142,7 @@ def test_a_source_that_is_not_there_is_told_and_taken_when_it_comes(start, robot
     shutil.copy(spare, clip.with_name("new.avi"))
     clip.with_name("new.avi").replace(clip)
     robot.status("source", lambda status, values: values["situation"] == "finished")
-    assert running.books["received"] == FRAMES
+    assert running.ledger["received"] == FRAMES
 
 
 def test_a_stream_that_does_not_answer_is_told(start, robot):

@@ -11,9 +11,9 @@ from model_cases import SSD, bundle_or_skip, video_frame
 from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
 from ros_cases import (
     ALL,
-    AS_SEEN,
     CHAIN,
     LATCHED,
+    NO_TIMED_PASSES,
     SENSOR,
     DiagnosticArray,
     GateNode,
@@ -25,7 +25,7 @@ from ros_cases import (
 )
 from vision_msgs.msg import LabelInfo, VisionInfo
 
-from edge_vision.nodes.interface.conversions import tick_from_message
+from edge_vision.nodes.interface.conversions import frame_event_from_message
 from edge_vision.nodes.interface.specs import NODES, NodeSpec
 
 
@@ -183,7 +183,7 @@ def test_the_debug_image_is_made_only_while_somebody_looks(start, robot, monkeyp
     robot.wait(lambda: len(answers) == 1, "an answer")
     assert not drawn
     looker = robot.node.create_subscription(Image, "detector/debug_image", answers.append, SENSOR)
-    robot.wait(lambda: running["detector"]._debug.listeners, "the detector to know us")
+    robot.wait(lambda: running["detector"]._debug.subscription_count, "the detector to know us")
     robot.wait(looker.get_publisher_count, "us to know the detector")
     camera.publish(image_message(image, 10**10, "left"))
     robot.wait(lambda: len(answers) == 3, "the picture and the answer")
@@ -193,7 +193,7 @@ def test_the_debug_image_is_made_only_while_somebody_looks(start, robot, monkeyp
     pixels = np.frombuffer(shown.data, np.uint8).reshape(image.shape)
     assert 0.001 < (pixels != image).any(axis=2).mean() < 0.3, "boxes, drawn into the picture"
     robot.node.destroy_subscription(looker)
-    robot.wait(lambda: not running["detector"]._debug.listeners, "the detector to know that we left")
+    robot.wait(lambda: not running["detector"]._debug.subscription_count, "the detector to know that we left")
     camera.publish(image_message(image, 10**11))
     running.settled(3)
     assert len(drawn) == 1
@@ -202,7 +202,7 @@ def test_the_debug_image_is_made_only_while_somebody_looks(start, robot, monkeyp
 def test_the_boxes_can_be_drawn_into_every_encoding(start, robot):
     running = start()
     shown = robot.listen(Image, "detector/debug_image", SENSOR)
-    robot.wait(lambda: running["detector"]._debug.listeners, "the detector to know us")
+    robot.wait(lambda: running["detector"]._debug.subscription_count, "the detector to know us")
     camera = robot.publisher(Image, "image_raw")
     for number, encoding in enumerate(["mono8", "rgb8", "bayer_rggb8"], 1):
         image = picture(number) if encoding == "rgb8" else picture(number)[:, :, 0].copy()
@@ -212,9 +212,9 @@ def test_the_boxes_can_be_drawn_into_every_encoding(start, robot):
 
 
 def test_every_frame_leaves_a_tick(start, robot):
-    running = start(CHAIN, {"gate": AS_SEEN})
+    running = start(CHAIN, {"gate": NO_TIMED_PASSES})
     ticks = robot.listen(DiagnosticArray, "gate_events")
-    robot.wait(lambda: running["gate"]._ticks_outlet.listeners, "the gate to know us")
+    robot.wait(lambda: running["gate"]._event_publisher.subscription_count, "the gate to know us")
     camera = robot.publisher(Image, "image_raw")
     moved = picture(1)
     moved[10:30, 10:30] = 255 - moved[10:30, 10:30]
@@ -225,7 +225,7 @@ def test_every_frame_leaves_a_tick(start, robot):
     camera.publish(image_message(picture(1), 30, "cam", encoding="nonsense"))
     running.settled(4)
     robot.wait(lambda: len(ticks) == 4, "the ticks")
-    found = [tick_from_message(one) for one in ticks]
+    found = [frame_event_from_message(one) for one in ticks]
     assert [(t.fate, t.reason) for t in found] == [
         ("", "first"),
         ("gated", "still"),
@@ -252,7 +252,7 @@ def test_compressed_frames_pass_the_stages_as_raw_ones(start, robot):
     from sensor_msgs.msg import CompressedImage
 
     gated = robot.listen(Image, "gate/image", SENSOR)
-    robot.wait(lambda: running["gate"]._image_outlet.listeners, "the gate to know us")
+    robot.wait(lambda: running["gate"]._image_publisher.subscription_count, "the gate to know us")
     camera = robot.publisher(CompressedImage, "image_raw/compressed")
     camera.publish(jpeg_message(picture(1), 5, "cam"))
     shown = robot.wait(lambda: gated, "the image")[0]
@@ -266,7 +266,7 @@ def test_a_compressed_bayer_image_is_handed_on_as_a_bayer_image(start, robot):
     from sensor_msgs.msg import CompressedImage
 
     gated = robot.listen(Image, "gate/image", SENSOR)
-    robot.wait(lambda: running["gate"]._image_outlet.listeners, "the gate to know us")
+    robot.wait(lambda: running["gate"]._image_publisher.subscription_count, "the gate to know us")
     camera = robot.publisher(CompressedImage, "image_raw/compressed")
     mosaic = picture(1)[:, :, 0].copy()
     message = jpeg_message(mosaic, 5)

@@ -12,8 +12,8 @@ from rclpy.qos import QoSReliabilityPolicy
 from ros_cases import (
     DetectorNode,
     DiagnosticArray,
+    adds_up,
     detections_of,
-    law,
     picture,
     stamp_of,
 )
@@ -21,7 +21,7 @@ from scene_cases import STEP_NS, WAYS, TrackedScene, boxes_by_id
 from std_srvs.srv import Trigger
 
 from edge_vision.core.frame import Frame
-from edge_vision.nodes.interface.conversions import detections_message, tick_from_message
+from edge_vision.nodes.interface.conversions import detections_message, frame_event_from_message
 
 SWAP = (
     Transition.TRANSITION_DEACTIVATE,
@@ -177,14 +177,14 @@ def test_tracked_boxes_wait_for_no_inference(start, robot, monkeypatch):
     waiting_ns = scene.publish()  # It waits in the slot,
     robot.wait(lambda: scene.running["gate"].hub.ledger.snapshot().stages == {"detector": 2}, "it")
     newer_ns = scene.publish()  # and is superseded by this one.
-    robot.wait(lambda: scene.running.books["superseded"] == 1, "the older to be superseded")
+    robot.wait(lambda: scene.running.ledger["superseded"] == 1, "the older to be superseded")
     scene.audit(False)
     skipped = []
     for n in (1, 2, 3):
         skipped.append(scene.publish())
-        robot.wait(lambda n=n: scene.running.books["gated"] == n, "the frame to be skipped")
+        robot.wait(lambda n=n: scene.running.ledger["gated"] == n, "the frame to be skipped")
     robot.wait(lambda: len(scene.tracked) >= 3, "tracked boxes during the inference")
-    assert len(scene.inferred) == 1 and scene.running.books["in_flight"] == 2
+    assert len(scene.inferred) == 1 and scene.running.ledger["in_flight"] == 2
     first = boxes_by_id(scene.inferred[0])
     for message in scene.tracked:
         assert boxes_by_id(message).keys() == first.keys()
@@ -341,17 +341,17 @@ def test_the_books_balance_while_it_is_switched_under_load(start, robot):
         for wanted in (False, True, False, True):
             assert robot.set("detector", publish_tracked=wanted).successful
             robot.turns(0.2)
-            assert law(scene.running.books)
+            assert adds_up(scene.running.ledger)
         for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
             assert robot.change_state("detector", transition)
-        robot.wait(lambda: scene.running.books["gated"] > 20, "skipped frames")
+        robot.wait(lambda: scene.running.ledger["gated"] > 20, "skipped frames")
         before = scene.running["detector"]._tracked._frames
         robot.wait(lambda: scene.running["detector"]._tracked._frames > before + 5, "tracked boxes again")
     finally:
         end.set()
         thread.join()
     books = scene.running.settled(sent[0])
-    assert law(books) and books["received"] == sent[0]
+    assert adds_up(books) and books["received"] == sent[0]
     failed = {reason for reason in books if reason.startswith("failed.")}
     assert failed <= {"failed.detector_inactive", "failed.deactivated"}
 
@@ -360,10 +360,10 @@ def test_in_one_process_cascade_ticks_have_the_gates_too(start, robot):
     """One line for each frame, as between processes."""
     scene = TrackedScene(start, robot)
     ticks = robot.listen(DiagnosticArray, "cascade_events")
-    robot.wait(lambda: scene.running["cascade"]._ticks_outlet.listeners, "the cascade to know us")
+    robot.wait(lambda: scene.running["cascade"]._event_publisher.subscription_count, "the cascade to know us")
     for _ in range(4):
         scene.show()
     robot.wait_for(ticks, 4, "ticks")
-    told = [tick_from_message(one) for one in ticks]
+    told = [frame_event_from_message(one) for one in ticks]
     assert [(one.stage, one.fate) for one in told] == [("cascade", "")] + [("gate", "gated")] * 3
     assert [one.stamp_ns for one in told] == [10**9 + 7 + n * STEP_NS for n in (1, 2, 3, 4)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from model_cases import video_frame
 from ros_cases import (
-    AS_SEEN,
     CHAIN,
     FATES,
+    NO_TIMED_PASSES,
     DetectorNode,
     DiagnosticArray,
     Image,
@@ -22,11 +22,11 @@ from std_msgs.msg import Header
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.frame_event_join import FrameEventJoin
 from edge_vision.core.geometry.boxes import NO_REGIONS
-from edge_vision.nodes.interface.conversions import tick_message
+from edge_vision.nodes.interface.conversions import frame_event_message
 
 
 def test_the_books_of_the_last_stage_are_those_of_the_whole_chain(start, robot):
-    running = start(CHAIN, {"gate": AS_SEEN}, separate=True)
+    running = start(CHAIN, {"gate": NO_TIMED_PASSES}, separate=True)
     wait_for_stages(robot, running)
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_raw")
@@ -54,7 +54,7 @@ def test_the_books_of_the_last_stage_are_those_of_the_whole_chain(start, robot):
 
 
 def tick(stamp_ns: int, fate: str = "", reason: str = "motion", frame_id: str = "camera") -> DiagnosticArray:
-    return tick_message(FrameEvent(stamp_ns, frame_id, "gate", fate, reason, NO_REGIONS))
+    return frame_event_message(FrameEvent(stamp_ns, frame_id, "gate", fate, reason, NO_REGIONS))
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ def test_an_image_that_a_transport_lost_is_counted(patient, robot):
     running, ticks, images = patient
     for number in (1, 2, 3):
         ticks.publish(tick(number))
-    robot.wait(lambda: running.books["received"] == 3, "the ticks")
-    assert running.books["in_flight"] == 3
+    robot.wait(lambda: running.ledger["received"] == 3, "the ticks")
+    assert running.ledger["in_flight"] == 3
     images.publish(image_message(picture(3), 3))
     books = running.settled(3)
     assert (books["failed.transport"], books["inferred"]) == (2, 1)
@@ -102,9 +102,9 @@ def test_an_image_before_its_tick_is_counted_once(detector, robot):
 def test_what_is_waited_for_is_counted_when_the_node_stops(patient, robot):
     running, ticks, _ = patient
     ticks.publish(tick(1))
-    robot.wait(lambda: running.books["in_flight"] == 1, "the tick")
+    robot.wait(lambda: running.ledger["in_flight"] == 1, "the tick")
     running.end()
-    assert running.books["failed.transport"] == 1 and running.books["in_flight"] == 0
+    assert running.ledger["failed.transport"] == 1 and running.ledger["in_flight"] == 0
 
 
 NONSENSE = {
@@ -124,6 +124,6 @@ def test_nonsense_on_the_ticks_topic_harms_nothing(detector, robot, case):
     ticks.publish(NONSENSE[case])
     ticks.publish(tick(10))
     images.publish(image_message(picture(1), 10))
-    robot.wait(lambda: running.books["inferred"] == 1, f"the good image; {running.books}")
-    robot.wait(lambda: running.books["in_flight"] == 0, "the books to close")
+    robot.wait(lambda: running.ledger["inferred"] == 1, f"the good image; {running.ledger}")
+    robot.wait(lambda: running.ledger["in_flight"] == 0, "the books to close")
     assert running.hub.ledger.snapshot().balanced

@@ -175,10 +175,10 @@ def _watch(
     stop: StopRequest,
 ) -> tuple[PipelineProcess, bool]:
     """Start the pipeline and listen until it is through. Returns whether nothing cut it short."""
-    from edge_vision.nodes.monitor import Monitor
+    from edge_vision.nodes.pipeline_monitor import PipelineMonitor
 
     line = ProgressLine()
-    with Monitor(record, pictures=pictures) as monitor:
+    with PipelineMonitor(record, debug_images=pictures) as monitor:
         monitor.spin(SETTLE_S)
         process = PipelineProcess(arguments, out / "pipeline.log")
         try:

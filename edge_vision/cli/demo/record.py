@@ -28,7 +28,7 @@ class ReceivedDetections:
 
 
 class RunRecord:
-    """A watcher (see nodes/monitor.py) that remembers. monotonic_s: the clock, an argument for the tests."""
+    """A PipelineObserver that records every call. monotonic_s: the clock; tests pass their own."""
 
     def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = monotonic_s
@@ -46,7 +46,7 @@ class RunRecord:
         self._arrivals: deque[float] = deque()
 
     def on_detections(self, stamp_ns: int, frame_id: str, found: Detections, age_ms: float) -> None:
-        """See Watcher."""
+        """See PipelineObserver."""
         now_s = self._now_s()
         if self.first_detection_s is None:
             self.first_detection_s = now_s
@@ -54,17 +54,17 @@ class RunRecord:
         self.seen.append(ReceivedDetections(stamp_ns, frame_id, found, age_ms))
 
     def on_labels(self, labels: tuple[str, ...]) -> None:
-        """See Watcher."""
+        """See PipelineObserver."""
         self.labels = labels
 
     def on_source(self, stamp_ns: int, index: int) -> None:
-        """See Watcher."""
+        """See PipelineObserver."""
         if self.first_frame_s is None:
             self.first_frame_s = self._now_s()
         self.index_of[stamp_ns] = index
 
     def on_status(self, node: str, level: int, text: str, values: dict[str, str]) -> None:
-        """See Watcher. A node that has let go of its model says "unavailable": what it had said stays."""
+        """See PipelineObserver. A value that becomes "unavailable" (the model was freed) keeps its last figure."""
         known = {key: value for key, value in values.items() if value != "unavailable"}
         self.texts[node] = text
         if level >= ERROR:
@@ -73,11 +73,11 @@ class RunRecord:
         self.statuses[node] = {**values, **self.statuses.get(node, {}), **known}
 
     def on_diagnostics(self, levels: dict[str, tuple[int, str]]) -> None:
-        """See Watcher."""
+        """See PipelineObserver."""
         self.levels = levels
 
-    def on_picture(self, stamp_ns: int, picture: np.ndarray) -> None:
-        """See Watcher."""
+    def on_debug_image(self, stamp_ns: int, picture: np.ndarray) -> None:
+        """See PipelineObserver."""
         if self.on_each_picture:
             self.on_each_picture(stamp_ns, picture)
 

@@ -137,9 +137,9 @@ def _running(seconds: float, namespace: str | None, ros_args: list[str]) -> Iter
         return
     _progress(f"listening for {seconds:g} s")
     try:
-        from edge_vision.nodes.system_probe import look
+        from edge_vision.nodes.system_probe import observe_system
 
-        yield from checks(look(seconds, ros_args), namespace)
+        yield from checks(observe_system(seconds, ros_args), namespace)
     except _Stopped:
         raise
     except Exception as error:  # A domain that there is not, a middleware that does not start.

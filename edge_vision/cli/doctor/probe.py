@@ -136,7 +136,7 @@ def _model(name: str, backend: str) -> None:
 
 
 def _node(*ros_args: str) -> None:
-    importlib.import_module("edge_vision.nodes.system_probe").try_out(ros_args)
+    importlib.import_module("edge_vision.nodes.system_probe").check_node_starts(ros_args)
 
 
 _PROBES: dict[str, Callable[..., None]] = {

@@ -189,7 +189,7 @@ def vision_info_message(method: str, location: str, version: int) -> VisionInfo:
     return VisionInfo(method=method, database_location=location, database_version=version)
 
 
-def tick_message(tick: FrameEvent) -> DiagnosticArray:
+def frame_event_message(tick: FrameEvent) -> DiagnosticArray:
     """A tick under its frame's header."""
     values = [
         KeyValue(key="fate", value=tick.fate),
@@ -201,8 +201,8 @@ def tick_message(tick: FrameEvent) -> DiagnosticArray:
     return DiagnosticArray(header=header_of(tick.stamp_ns, tick.frame_id), status=[status])
 
 
-def tick_from_message(message: DiagnosticArray) -> FrameEvent:
-    """The inverse of `tick_message`. Raises ValueError on a message that is no tick."""
+def frame_event_from_message(message: DiagnosticArray) -> FrameEvent:
+    """The inverse of `frame_event_message`. Raises ValueError on a message that is no tick."""
     if len(message.status) != 1:
         raise ValueError(f"expected one status in a tick, got {len(message.status)}")
     status = message.status[0]

@@ -30,14 +30,14 @@ class Parameters:
     def __init__(
         self,
         node: Node,
-        journal: StructuredLog,
+        structured_log: StructuredLog,
         spec: NodeSpec,
         configured: Callable[[], bool],
         on_change: Callable[[set[str]], None],
         check: Callable[[Mapping[str, Any]], None] = lambda values: None,
     ) -> None:
         self._node = node
-        self._journal = journal
+        self._structured_log = structured_log
         self._spec = spec
         self._configured = configured
         self._on_change = on_change
@@ -62,7 +62,7 @@ class Parameters:
             )
         except (ValueError, ParameterException) as error:
             self.errors.append(f"{error}; running with {param.default!r} instead")
-            self._journal.say("error", f"parameter refused: {self.errors[-1]}")
+            self._structured_log.log("error", f"parameter refused: {self.errors[-1]}")
             if self._node.has_parameter(name):
                 self._node.undeclare_parameter(name)
             self._node.declare_parameter(name, param.default, descriptor, ignore_override=True)
@@ -75,7 +75,7 @@ class Parameters:
             close = difflib.get_close_matches(name, known, 1, 0.75)
             if name not in known and not name.startswith(_FREE) and close:
                 self.errors.append(f"there is no parameter '{name}': did you mean '{close[0]}'?")
-                self._journal.say("error", self.errors[-1])
+                self._structured_log.log("error", self.errors[-1])
 
     def _refuse_bad(self, params: Sequence[Parameter]) -> SetParametersResult:
         try:

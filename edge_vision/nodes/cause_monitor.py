@@ -27,7 +27,7 @@ NODE_SILENT_MS = 2300.0
 NEWS_S = 60.0
 
 
-class SnapshotWatch:
+class CauseMonitor:
     """Names why nothing is published. `note` each report, `look` twice a second.
 
     stale_ms: gives the age above which a report counts no more, where that is below NODE_SILENT_MS. news: is
@@ -186,7 +186,7 @@ class SnapshotWatch:
         self._beside_count += 1
 
 
-def told_output(watch: SnapshotWatch) -> tuple[int, str, dict[str, Any]]:
+def output_status(watch: CauseMonitor) -> tuple[int, str, dict[str, Any]]:
     """Level, sentence and values of the `output` status."""
     cause = watch.cause
     values = {"cause": cause.name if cause else "none", "since_s": watch.since_s if cause else 0.0}

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,31 +17,21 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from edge_vision.core.detections import Detections
 from edge_vision.errors import ImageError
-from edge_vision.nodes.base_node import LATCHED, LATEST_IMAGE, RESULTS, STATUS, TICKS
+from edge_vision.nodes.base_node import FRAME_EVENTS, LATCHED, LATEST_IMAGE, RESULTS, STATUS
+from edge_vision.nodes.discovery import eager_discovery
 from edge_vision.nodes.interface.conversions import (
     detections_from_message,
+    frame_event_from_message,
     frame_from_message,
     status_values,
-    tick_from_message,
 )
 from edge_vision.nodes.run import make_executor
-
-_PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
-<dds xmlns="http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles"><profiles>
-  <participant profile_name="edge_vision_monitor" is_default_profile="true"><rtps><builtin><discovery_config>
-    <initialAnnouncements>
-      <count>30</count><period><sec>0</sec><nanosec>100000000</nanosec></period>
-    </initialAnnouncements>
-  </discovery_config></builtin></rtps></participant>
-</profiles></dds>
-"""
-_PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 NODES = ("source", "gate", "cascade", "detector")
 
 
-class Watcher(Protocol):
-    """Who is told. All calls come from `Monitor.spin`."""
+class PipelineObserver(Protocol):
+    """Who is told. All calls come from `PipelineMonitor.spin`."""
 
     def on_detections(self, stamp_ns: int, frame_id: str, found: Detections, age_ms: float) -> None:
         """A Detection2DArray came. age_ms: from the image's stamp until now, by the system's clock."""
@@ -61,22 +48,22 @@ class Watcher(Protocol):
     def on_diagnostics(self, levels: dict[str, tuple[int, str]]) -> None:
         """/diagnostics came: level and sentence of each part."""
 
-    def on_picture(self, stamp_ns: int, picture: np.ndarray) -> None:
+    def on_debug_image(self, stamp_ns: int, picture: np.ndarray) -> None:
         """A debug image came, (h, w, 3) uint8 BGR."""
 
 
-class Monitor:
+class PipelineMonitor:
     """A node that listens. Use it as a context: it brings rclpy up, and takes it down again.
 
-    pictures: also take the detector's `~/debug_image`, which the pipeline then has to draw.
+    debug_images: also take the detector's `~/debug_image`, which the pipeline then has to draw.
     """
 
-    def __init__(self, watcher: Watcher, namespace: str = "", pictures: bool = False) -> None:
+    def __init__(self, watcher: PipelineObserver, namespace: str = "", debug_images: bool = False) -> None:
         self._watcher = watcher
         self._namespace = namespace
-        self._pictures = pictures
+        self._debug_images = debug_images
 
-    def __enter__(self) -> Monitor:
+    def __enter__(self) -> PipelineMonitor:
         with eager_discovery():
             rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
             self._node = Node("edge_vision_monitor", namespace=self._namespace)
@@ -85,11 +72,11 @@ class Monitor:
         listen = self._node.create_subscription
         listen(Detection2DArray, "detections", self._on_detections, RESULTS)
         listen(LabelInfo, "label_info", self._on_labels, LATCHED)
-        listen(DiagnosticArray, "source_events", self._on_source, TICKS)
+        listen(DiagnosticArray, "source_events", self._on_source, FRAME_EVENTS)
         listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, RESULTS)
         for name in NODES:
             listen(DiagnosticArray, f"{name}/status", partial(self._on_status, name), STATUS)
-        if self._pictures:
+        if self._debug_images:
             listen(Image, "detector/debug_image", self._on_picture, LATEST_IMAGE)
         return self
 
@@ -115,7 +102,7 @@ class Monitor:
         self._watcher.on_labels(tuple(names.get(i, str(i)) for i in range(max(names, default=-1) + 1)))
 
     def _on_source(self, message: DiagnosticArray) -> None:
-        tick = tick_from_message(message)
+        tick = frame_event_from_message(message)
         if tick.reason.isdigit():
             self._watcher.on_source(tick.stamp_ns, int(tick.reason))
 
@@ -131,28 +118,7 @@ class Monitor:
             picture = frame_from_message(message, 0).bgr()
         except ImageError:
             return
-        self._watcher.on_picture(_stamp_ns(message), picture)
-
-
-@contextlib.contextmanager
-def eager_discovery() -> Iterator[None]:
-    """Has Fast DDS announce what is created in here for 3 s, unless the user chose a profile.
-
-    By default it does so for 0.5 s and then every 3 s. A pipeline that starts after those 0.5 s was seen to
-    find its listener only 3 s later, in a third of the starts.
-    """
-    if any(name in os.environ for name in _PROFILE_VARIABLES):
-        yield
-        return
-    with tempfile.NamedTemporaryFile("w", suffix=".xml") as file:
-        file.write(_PROFILE)
-        file.flush()
-        os.environ.update(dict.fromkeys(_PROFILE_VARIABLES, file.name))
-        try:
-            yield
-        finally:
-            for name in _PROFILE_VARIABLES:
-                del os.environ[name]
+        self._watcher.on_debug_image(_stamp_ns(message), picture)
 
 
 def _levels(statuses: Sequence[Any]) -> dict[str, tuple[int, str]]:

@@ -14,7 +14,7 @@ from edge_vision.nodes.interface.parameters import Parameters
 from edge_vision.nodes.track_publisher import TrackPublisher
 
 
-class RoiStage:
+class RoiDetection:
     """The looks of one detector node. Its worker looks; the others may be called by any thread."""
 
     def __init__(self, tracked: TrackPublisher) -> None:
