@@ -124,7 +124,7 @@ setup-evaluate:
 	@$(SETUP) evaluate
 
 setup-optimize:
-	@$(SETUP) demo --backend openvino
+	@$(SETUP) optimize
 
 setup-top:
 	@$(SETUP) top

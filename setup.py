@@ -19,7 +19,7 @@ EXECUTABLES = (
 )
 RUNTIME = ["numpy>=1.26", "opencv-python-headless>=4.6", "psutil>=5.9", "PyYAML>=6.0"]
 FETCH = ["onnx>=1.16"]
-OPTIMIZE = ["onnx>=1.16", "onnxruntime>=1.18", "pycocotools>=2.0.7"]
+OPTIMIZE = ["jinja2>=3.1", "matplotlib>=3.7", "onnx>=1.16", "onnxruntime>=1.18", "pycocotools>=2.0.7"]
 EVALUATE = ["matplotlib>=3.7"]
 TOP = ["rich>=13.0"]
 TEST = [
@@ -46,7 +46,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={"": ["data/*"]},
+    package_data={"": ["data/*", "templates/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

@@ -21,6 +21,7 @@ examples:
   python3 scripts/setup.py test                       what `make test` and `make check` need
   python3 scripts/setup.py bench                      what `make bench-backends` needs (200 MB more)
   python3 scripts/setup.py evaluate                   what `make evaluate-gate` needs (200 MB of downloads)
+  python3 scripts/setup.py optimize                   what `make optimize-demo` needs
   python3 scripts/setup.py top                        what `make top` needs
 
 Run it again at any time: it does what is missing and says so when that is nothing. Downloads are kept in
@@ -53,7 +54,7 @@ def _arguments() -> argparse.Namespace:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("stage", choices=["demo", "test", "bench", "evaluate", "top"])
+    parser.add_argument("stage", choices=["demo", "test", "bench", "evaluate", "optimize", "top"])
     parser.add_argument("--backend", default="auto", help="a backend that is wanted besides ONNX Runtime")
     return parser.parse_args()
 

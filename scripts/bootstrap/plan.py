@@ -66,18 +66,21 @@ class Task:
 
 def tasks_for(stage: str, backend: str, machine: Machine) -> list[Task]:
     """The steps of a stage: "demo" has what runs, "test" also what tests, "bench" also what it compares with,
-    "evaluate" what draws the plot and more clips, "top" what draws the terminal view."""
+    "evaluate" what draws the plot and more clips, "optimize" the optimizer's report and OpenVINO, "top" what
+    draws the terminal view."""
     tasks = [Task("venv", f"virtual environment for {_kind(machine)}", _venv_key(machine), _venv(machine))]
     tasks.append(_packages("runtime", "packages: runtime", machine))
     if not machine.ros:
         tasks.append(_packages("ros", "packages: ROS 2 from wheels", machine))
         tasks.append(_interfaces(machine))
+    runtimes = {"test": set(RUNTIMES), "bench": {"openvino", "litert"}, "optimize": {"openvino"}}
     for lock, (name, title) in RUNTIMES.items():
-        if stage == "test" or (stage == "bench" and lock != "tensorrt") or backend == name:
+        if backend == name or lock in runtimes.get(stage, ()):
             tasks.append(_packages(lock, f"packages: {title}", machine))
     if stage == "test":
         tasks.append(_packages("test", "packages: test tools", machine))
-        tasks.append(_packages("optimize", "packages: COCO's scores", machine))
+    if stage in ("test", "optimize"):
+        tasks.append(_packages("optimize", "packages: report and scores of the optimizer", machine))
     if stage == "bench":
         tasks.append(_packages("bench", "packages: PyTorch for comparison", machine, PYTORCH_CPU))
     if stage in ("test", "top"):
