@@ -18,7 +18,7 @@ from outside import Reading, read_process, slope_per_min
 from vision_msgs.msg import Detection2DArray
 
 from edge_vision.cli.demo.process import PipelineProcess
-from edge_vision.core.diagnostic_status import Status
+from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.core.frame import Frame
 from edge_vision.core.progress import ProgressLine
 from edge_vision.nodes.base_node import LATEST_IMAGE, RESULTS, steady_clock
@@ -36,8 +36,8 @@ class Heard:
     """What came, with its times (monotonic). pairs: a report of the process, and /proc at that moment."""
 
     pid: int = 0
-    statuses: list[tuple[float, Status]] = field(default_factory=list)
-    pairs: list[tuple[Status, Reading]] = field(default_factory=list)
+    statuses: list[tuple[float, StatusEntry]] = field(default_factory=list)
+    pairs: list[tuple[StatusEntry, Reading]] = field(default_factory=list)
     detections_s: list[float] = field(default_factory=list)
     reports: int = 0
 
@@ -46,14 +46,14 @@ class Heard:
         now_s = time.monotonic()
         self.reports += 1
         for one in told:
-            if one.part == f"process {self.pid}" and one.figure("rss_mb") is not None:
+            if one.local_name == f"process {self.pid}" and one.number("rss_mb") is not None:
                 self.pairs.append((one, read_process(self.pid)))
-            if one.level or one.part == "detector":
+            if one.level or one.local_name == "detector":
                 self.statuses.append((now_s, one))
 
     def detector(self, key: str, since_s: float) -> list[tuple[float, float]]:
         """(time, figure) of the detector's reports from then on."""
-        found = [(at_s, one.figure(key)) for at_s, one in self.statuses if one.part == "detector"]
+        found = [(at_s, one.number(key)) for at_s, one in self.statuses if one.local_name == "detector"]
         return [(at_s, value) for at_s, value in found if at_s >= since_s and value is not None]
 
 
@@ -107,7 +107,7 @@ def _lasted(heard: Heard, started_s: float, seconds: float) -> bool:
 
 def _alarms(heard: Heard, log: list[str]) -> dict[str, Any]:
     """What was called out although nothing is wrong with the pipeline."""
-    alarms = sorted({f"{one.word} {one.name}: {one.message}" for _, one in heard.statuses if one.level})
+    alarms = sorted({f"{one.level_name} {one.name}: {one.message}" for _, one in heard.statuses if one.level})
     warned = [text for text in log if not text.startswith("[INFO]")]
     system = [text for text in alarms + warned if " system:" in text]
     false = [text for text in alarms + warned if text not in system]
@@ -163,8 +163,8 @@ def shares(figures: Mapping[str, Any]) -> dict[str, float]:
     return {name: (told - outside) / outside for name, (told, outside) in figures.items()}
 
 
-def _figure(one: Status, key: str) -> float:
-    value = one.figure(key)
+def _figure(one: StatusEntry, key: str) -> float:
+    value = one.number(key)
     if value is None:
         raise SystemExit(f"expected a figure {key} of {one.name}, got '{one.values.get(key)}'")
     return value

@@ -7,7 +7,7 @@ import cv2
 
 from edge_vision.backends import open_session
 from edge_vision.bundles import load_bundle
-from edge_vision.core.drawing import draw_detections, label_of
+from edge_vision.core.detection_overlay import draw_detections, label_of
 from edge_vision.core.frame import Frame
 from edge_vision.detect.detector import Detector
 

@@ -31,9 +31,9 @@ from edge_vision.backends.identity import driver as _driver
 from edge_vision.backends.identity import processor as _processor
 from edge_vision.backends.identity import runtime_packages as _runtimes
 from edge_vision.backends.parity import sample_picture, sqnr_db
-from edge_vision.core.child_process import child_environment, ending, python_command
+from edge_vision.core.child_process import child_environment, describe_exit, python_command
 from edge_vision.core.preprocess import Preprocessor
-from edge_vision.core.printable import one_error, printable, printable_output
+from edge_vision.core.printable import printable, printable_error, printable_output
 from edge_vision.errors import BackendError, EdgeVisionError
 
 if TYPE_CHECKING:
@@ -211,12 +211,12 @@ def _measured_apart(bundle: Bundle, names: Sequence[str], request: BackendReques
     except OSError as error:
         raise BackendError(f"the measuring process cannot be started: {error}") from None
     if done.returncode < 0:
-        raise _Ended(f"the measuring process {ending(done.returncode)}")
+        raise _Ended(f"the measuring process {describe_exit(done.returncode)}")
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         output = done.stderr.strip().splitlines()
         raise BackendError(
-            f"the measuring process {ending(done.returncode)}: {output[-1] if output else 'no output'}"
+            f"the measuring process {describe_exit(done.returncode)}: {output[-1] if output else 'no output'}"
         )
     return [BackendTiming(**row) for row in json.loads(lines[-1])]
 
@@ -247,7 +247,7 @@ def main(args: Sequence[str] | None = None) -> int:
         names = options.names or [name for name, reason in available_backends().items() if reason is None]
         rows = measure(names, lambda name: load_on(bundle, name, request), bundle)
     except EdgeVisionError as error:
-        print(one_error(error), file=sys.stderr)
+        print(printable_error(error), file=sys.stderr)
         return 1
     if options.json:
         print(json.dumps([asdict(row) for row in rows]))

@@ -11,7 +11,7 @@ from edge_vision.backends.registry import make_backend
 from edge_vision.backends.trial import try_graph
 from edge_vision.bundles.manifest import GraphSpec
 from edge_vision.bundles.store import Bundle
-from edge_vision.core.concurrency.timeout import WorkTimeout, within
+from edge_vision.core.concurrency.timeout import WorkTimeout, run_with_timeout
 from edge_vision.core.preprocess import input_shape
 from edge_vision.errors import BackendError, BackendUnavailable
 
@@ -40,7 +40,7 @@ def load_on(
         _try(bundle, backend, path, graph, request)
 
     try:
-        session = within(backend.load_limit_s, lambda: backend.load(path, request), _close)
+        session = run_with_timeout(backend.load_limit_s, lambda: backend.load(path, request), _close)
     except WorkTimeout as error:
         raise BackendError(f"{backend.name}: loading hangs, {error}") from None
     session.actual = _completed(session.actual, graph.precision, request)

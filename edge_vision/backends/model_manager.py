@@ -18,9 +18,9 @@ from edge_vision.backends import FALLBACK, BackendReport, BackendRequest, Sessio
 from edge_vision.backends.auto_select import check_agreement
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.concurrency.lease import Lease
-from edge_vision.core.concurrency.timeout import WorkTimeout, within
+from edge_vision.core.concurrency.timeout import WorkTimeout, run_with_timeout
 from edge_vision.core.concurrency.worker import Worker
-from edge_vision.core.heap import give_back
+from edge_vision.core.malloc_trim import trim_heap
 from edge_vision.core.running_clock import running_s
 from edge_vision.errors import BackendError, EdgeVisionError
 
@@ -105,7 +105,7 @@ def load_model(
             runner = _warmed(make, bundle, session)
             if check and wish.backend != "auto":
                 check_agreement(bundle, name, wish.request)
-            give_back()
+            trim_heap()
             return LoadedModel(bundle, session, report, runner)
         except BackendError as error:
             if not isinstance(error, WarmUpTimeout):  # What hangs is closed when it ends.
@@ -126,7 +126,7 @@ def _with_reason(error: BackendError, fallback_reason: str | None) -> BackendErr
 
 def _warmed(make: Callable[[Bundle, Session], R], bundle: Bundle, session: Session) -> R:
     try:
-        return within(WARM_UP_LIMIT_S, lambda: make(bundle, session), lambda _: session.close())
+        return run_with_timeout(WARM_UP_LIMIT_S, lambda: make(bundle, session), lambda _: session.close())
     except WorkTimeout as error:
         raise WarmUpTimeout(f"the first run hangs, {error}") from None
 
@@ -145,7 +145,7 @@ class ModelManager(Generic[R]):
         changed: Callable[[LoadedModel[R]], None],
     ) -> None:
         self._make, self._tell, self._changed = make, tell, changed
-        self._slot: Lease[LoadedModel[R], Any] = Lease(_close)
+        self._lease: Lease[LoadedModel[R], Any] = Lease(_close)
         self._loader: Worker[ModelRequest] | None = None
         # What should serve, and what is to be loaded in its place.
         self._wish: ModelRequest | None = None
@@ -165,7 +165,7 @@ class ModelManager(Generic[R]):
     @property
     def model(self) -> LoadedModel[R] | None:
         """What serves."""
-        return self._slot.current
+        return self._lease.current
 
     @property
     def wish(self) -> ModelRequest | None:
@@ -190,18 +190,18 @@ class ModelManager(Generic[R]):
         if loader:
             loader.stop(0.0)
         self._wish = self._target = self._last = None
-        self._slot.abandon(0.0)
-        self._slot.replace(None)
+        self._lease.revoke(0.0)
+        self._lease.replace(None)
 
     # The worker's.
     def use(self, job: Any) -> LoadedModel[R]:
         """Begin a use; where nothing serves, load the next best. Raises BackendError where nothing works."""
-        model = self._slot.take(job)
+        model = self._lease.acquire(job)
         if model is None:
             if time.monotonic() < self._retry_s:
                 raise BackendError(self._nothing_works())
             self._load_next()
-            model = self._slot.take(job)
+            model = self._lease.acquire(job)
         if model is None:
             raise BackendError("no model is loaded")
         return model
@@ -209,7 +209,7 @@ class ModelManager(Generic[R]):
     def done(self, model: LoadedModel[R]) -> bool:
         """End a use. False where it was given up meanwhile: the job is somebody else's."""
         with self._giving_up:
-            mine = self._slot.done(model)
+            mine = self._lease.release(model)
             begun_s = None if mine else self._hanging.pop(id(model), None)
         if begun_s is not None:
             now_s, name = running_s(), model.report.actual.backend
@@ -221,9 +221,9 @@ class ModelManager(Generic[R]):
     def failed(self, model: LoadedModel[R], reason: str) -> None:
         """What was used has failed: have the next best serve. Raises BackendError where nothing else works;
         what failed then goes on serving, and is loaded anew at times."""
-        if self._slot.current is model and not self._note(model, reason):
+        if self._lease.current is model and not self._note(model, reason):
             raise BackendError(f"{reason}; {self._nothing_works()}")
-        if self._slot.current is model:
+        if self._lease.current is model:
             self._load_next()
 
     # Others'.
@@ -236,7 +236,7 @@ class ModelManager(Generic[R]):
         if now_s < self._late_until_s:
             after_s = max(after_s, 2.0 * self._late_s)
         with self._giving_up:
-            left = self._slot.abandon(after_s)
+            left = self._lease.revoke(after_s)
             if left is None:
                 return None
             model, job = left
@@ -264,7 +264,7 @@ class ModelManager(Generic[R]):
 
     def status_values(self) -> dict[str, Any]:
         """What serves, and what becomes of what does not."""
-        model = self._slot.current or self._last
+        model = self._lease.current or self._last
         return {
             **(model.status_values() if model else {"model": None}),
             "backend.failed": "; ".join(f"{name}: {why}" for name, why in list(self._failed.items())),
@@ -276,7 +276,7 @@ class ModelManager(Generic[R]):
     def _serve(self, model: LoadedModel[R]) -> None:
         self._serving_s = time.monotonic()
         self._last = model
-        self._slot.replace(model)
+        self._lease.replace(model)
         self._changed(model)
 
     def _note(self, model: LoadedModel[R], reason: str) -> bool:
@@ -359,4 +359,4 @@ class ModelManager(Generic[R]):
 
 def _close(model: LoadedModel[Any]) -> None:
     model.session.close()
-    give_back()
+    trim_heap()

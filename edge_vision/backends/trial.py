@@ -32,7 +32,7 @@ from edge_vision.backends.host import usable_cores
 from edge_vision.backends.identity import driver, processor, runtime_packages
 from edge_vision.backends.plugins import plugin_package
 from edge_vision.bundles.store import sha256_of
-from edge_vision.core.child_process import child_environment, ending, python_command
+from edge_vision.core.child_process import child_environment, describe_exit, python_command
 from edge_vision.errors import BackendError, EdgeVisionError, GraphRefused
 
 FORMAT = 1
@@ -200,7 +200,7 @@ def _answer(order: Mapping[str, Any], limits: _Limits, expected: str) -> dict[st
         raise _error(str(last.get("kind")), str(last["error"]))
     if "done" not in last:
         doing = "running" if answers else "loading"
-        how = f"{ending(child.returncode)} while {doing} it"
+        how = f"{describe_exit(child.returncode)} while {doing} it"
         raise GraphRefused(f"{expected}, got one whose trial process {how}; {_REMEDY}")
     return last
 

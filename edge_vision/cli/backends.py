@@ -18,7 +18,7 @@ from edge_vision.backends.plugins import imported_plugins
 from edge_vision.backends.tensorrt import TensorRtBackend, gpu_index
 from edge_vision.backends.trial import build_engine, try_graph
 from edge_vision.bundles.store import Bundle, load_bundle
-from edge_vision.core.printable import one_error, printable_output
+from edge_vision.core.printable import printable_error, printable_output
 from edge_vision.errors import BackendError, EdgeVisionError
 
 _EXAMPLES = """\
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except EdgeVisionError as error:
-        print(f"error: {one_error(error)}", file=sys.stderr)
+        print(f"error: {printable_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped; nothing half was kept", file=sys.stderr)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from edge_vision.bundles.manifest import dump_manifest
 from edge_vision.bundles.store import bundles_dir, list_bundles, load_bundle
-from edge_vision.core.printable import one_error, printable, printable_output
+from edge_vision.core.printable import printable, printable_error, printable_output
 from edge_vision.errors import EdgeVisionError
 from edge_vision.importer import cli
 from edge_vision.model_zoo.fetch import fetch_bundle, find_recipe
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except EdgeVisionError as error:
-        print(f"error: {one_error(error)}", file=sys.stderr)
+        print(f"error: {printable_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped; run the same command again to go on", file=sys.stderr)

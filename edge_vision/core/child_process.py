@@ -39,7 +39,7 @@ def child_environment() -> dict[str, str]:
     return {**kept, "PYTHONSAFEPATH": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
 
 
-def ending(returncode: int) -> str:
+def describe_exit(returncode: int) -> str:
     """How a child process ended: "was killed by SIGABRT", "exited with status 3"."""
     if returncode >= 0:
         return f"exited with status {returncode}"

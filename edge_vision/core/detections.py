@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MOST_PX = 1e6
+MAX_COORDINATE_PX = 1e6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,10 +41,10 @@ class Detections:
             xyxy_px[n:], scores[n:], class_ids[n:]
         )
 
-    def sane(self) -> Detections:
-        """Those whose boxes are numbers within MOST_PX and have an area: others may send anything."""
+    def valid(self) -> Detections:
+        """The detections whose boxes are finite, within MAX_COORDINATE_PX, and not empty."""
         box = self.xyxy_px
-        good = (np.abs(box) <= MOST_PX).all(axis=1) & (box[:, 2:] > box[:, :2]).all(axis=1)
+        good = (np.abs(box) <= MAX_COORDINATE_PX).all(axis=1) & (box[:, 2:] > box[:, :2]).all(axis=1)
         return self if good.all() else Detections(box[good], self.scores[good], self.class_ids[good])
 
     @staticmethod

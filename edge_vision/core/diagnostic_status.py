@@ -10,7 +10,7 @@ LEVELS = ("OK", "WARN", "ERROR", "STALE")
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class StatusEntry:
     """name: with the namespace, "front/gate". hardware_id: our nodes give the namespace, "/front". level:
     0 OK, 1 warning, 2 error, 3 stale."""
 
@@ -21,17 +21,17 @@ class Status:
     values: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def word(self) -> str:
+    def level_name(self) -> str:
         """The level as a word."""
         return LEVELS[self.level] if 0 <= self.level < len(LEVELS) else f"level {self.level}"
 
     @property
-    def part(self) -> str | None:
+    def local_name(self) -> str | None:
         """The name within its pipeline, "gate" or "process 12"; None where it is none of ours."""
         namespace, _, part = f"/{self.name}".rpartition("/")
         return part if part and (namespace or "/") == self.hardware_id else None
 
-    def figure(self, key: str) -> float | None:
+    def number(self, key: str) -> float | None:
         """A value as a number; None where there is none, as in "unavailable" or "nan"."""
         try:
             value = float(self.values[key])

@@ -20,19 +20,19 @@ class JoinedFrame:
     images will not come."""
 
     seq: int | None
-    tick: FrameEvent | None
+    event: FrameEvent | None
     lost: tuple[int, ...]
 
 
 class FrameEventJoin:
     """Pure: accounts are numbers given by the caller, time is an argument. One caller at a time."""
 
-    def __init__(self, patience_ns: int = 1_000_000_000, memory: int = 64) -> None:
-        self._patience_ns = patience_ns
+    def __init__(self, timeout_ns: int = 1_000_000_000, memory: int = 64) -> None:
+        self._timeout_ns = timeout_ns
         self._waiting: OrderedDict[Key, tuple[int, FrameEvent, int]] = OrderedDict()
         self._seen_early: deque[Key] = deque(maxlen=memory)
 
-    def tick(self, tick: FrameEvent, seq: int, mono_ns: int) -> bool:
+    def add_event(self, tick: FrameEvent, seq: int, mono_ns: int) -> bool:
         """Note that an image is on its way, under the account seq.
 
         False where the image came first and has an account already: open none.
@@ -46,7 +46,7 @@ class FrameEventJoin:
         self._waiting[key] = (seq, tick, mono_ns)
         return True
 
-    def image(self, stamp_ns: int, frame_id: str) -> JoinedFrame:
+    def add_image(self, stamp_ns: int, frame_id: str) -> JoinedFrame:
         """Take the tick of an image that arrived, and give up on those before it."""
         key = (stamp_ns, frame_id)
         if key not in self._waiting:
@@ -64,7 +64,7 @@ class FrameEventJoin:
         lost = []
         while self._waiting:
             key, (seq, _, since_ns) = next(iter(self._waiting.items()))
-            if mono_ns - since_ns < self._patience_ns:
+            if mono_ns - since_ns < self._timeout_ns:
                 break
             del self._waiting[key]
             lost.append(seq)

@@ -48,7 +48,7 @@ class RateMeter:
         self._read_count = 0
         self._read_s = time.monotonic()
 
-    def tick(self) -> None:
+    def count(self) -> None:
         """Note one event."""
         self._count += 1
 
@@ -58,24 +58,3 @@ class RateMeter:
         elapsed_s = now_s - self._read_s
         count, self._read_count, self._read_s = self._count - self._read_count, self._count, now_s
         return count / elapsed_s if elapsed_s > 0 else 0.0
-
-
-class ElapsedClock:
-    """A check that stamps grow. `check` names what is wrong with a stamp, "" where nothing is."""
-
-    def __init__(self) -> None:
-        self._last_ns: int | None = None
-
-    def check(self, stamp_ns: int) -> str:
-        """One of "", stamp_zero, stamp_backwards, stamp_repeated. A new time line is taken up at once:
-        after a jump only the one frame is refused."""
-        if stamp_ns <= 0:
-            return "stamp_zero"
-        last_ns, self._last_ns = self._last_ns, stamp_ns
-        if last_ns is None or stamp_ns > last_ns:
-            return ""
-        return "stamp_repeated" if stamp_ns == last_ns else "stamp_backwards"
-
-    def reset(self) -> None:
-        """Forget the last stamp."""
-        self._last_ns = None

@@ -19,12 +19,12 @@ _MARKER_TEXT = (
 )
 
 
-def marker_of(folder: Path, command: str) -> Path:
+def marker_path(folder: Path, command: str) -> Path:
     """The file that says that the command made the results in the folder."""
     return folder / f".edge_vision-{command}"
 
 
-def claim(
+def claim_folder(
     folder: Path, command: str, names: Iterable[str] = ("*",), inputs: Iterable[str | Path] = ()
 ) -> None:
     """Create the folder if it is missing, and mark it as the command's. Nothing else in it is changed.
@@ -32,7 +32,7 @@ def claim(
     names: patterns of the entries that the command writes or removes. inputs: see `check_inputs`. Raises
     OutputError where such an entry exists without the marker, or is an input.
     """
-    names, marker = tuple(names), marker_of(folder, command)
+    names, marker = tuple(names), marker_path(folder, command)
     if not folder.is_dir() and os.path.lexists(folder):
         raise OutputError(
             f"{folder}: expected a folder for the results, got a file; choose another with --out"
@@ -55,9 +55,9 @@ def claim(
         ) from None
 
 
-def require(folder: Path, command: str) -> None:
+def require_marker(folder: Path, command: str) -> None:
     """Raise OutputError where the command did not make the folder."""
-    marker = marker_of(folder, command)
+    marker = marker_path(folder, command)
     if not marker.is_file():
         raise OutputError(
             f"{folder}: expected a folder that `{command}` made, got one without {marker.name}; "
@@ -65,7 +65,7 @@ def require(folder: Path, command: str) -> None:
         )
 
 
-def remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Remove a file, a link (not what it leads to) or a whole folder; nothing is there afterwards."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

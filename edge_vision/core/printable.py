@@ -27,7 +27,7 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def one_error(error: object) -> str:
+def printable_error(error: object) -> str:
     """An error's message for standard error, masked; its further lines are indented, so that none of them
     passes for a message of its own."""
     return printable_lines(redact_text(str(error))).replace("\n", "\n  ")

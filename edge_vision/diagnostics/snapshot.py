@@ -50,7 +50,7 @@ class NodeReport:
     silent_s: float = 0.0
     process: str = ""
 
-    def figure(self, key: str) -> float | None:
+    def number(self, key: str) -> float | None:
         """A value as a number, None where there is none."""
         try:
             return float(self.values[key])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from edge_vision.core.diagnostic_status import Status
+from edge_vision.core.diagnostic_status import StatusEntry
 
 
 @dataclass(slots=True)
@@ -20,9 +20,9 @@ class Pipeline:
     namespace: str
     nodes: tuple[str, ...] = ()
     twice: tuple[str, ...] = ()
-    reports: dict[str, Status] = field(default_factory=dict)
-    told: dict[str, Status] = field(default_factory=dict)
-    cause: Status | None = None
+    reports: dict[str, StatusEntry] = field(default_factory=dict)
+    told: dict[str, StatusEntry] = field(default_factory=dict)
+    cause: StatusEntry | None = None
     unfit: tuple[str, ...] = ()
 
     def title(self, part: str) -> str:
@@ -42,7 +42,7 @@ class SystemView:
     pipelines: tuple[Pipeline, ...] = ()
     others: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
-    foreign: tuple[Status, ...] = ()
+    foreign: tuple[StatusEntry, ...] = ()
 
     @property
     def place(self) -> str:

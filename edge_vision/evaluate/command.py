@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_vision.core.output_folder import claim
-from edge_vision.core.printable import one_error, printable, printable_output
+from edge_vision.core.output_folder import claim_folder
+from edge_vision.core.printable import printable, printable_error, printable_output
 from edge_vision.errors import EdgeVisionError, OutputError
 from edge_vision.evaluate import process_pool
 from edge_vision.evaluate.chains import cascade_command
@@ -47,10 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except (EvaluateError, OutputError) as error:
-        print(f"evaluate: {one_error(error)}", file=sys.stderr)
+        print(f"evaluate: {printable_error(error)}", file=sys.stderr)
         return 2
     except EdgeVisionError as error:
-        print(f"evaluate: {one_error(error)}", file=sys.stderr)
+        print(f"evaluate: {printable_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nevaluate: stopped before anything was done", file=sys.stderr)
@@ -91,7 +91,7 @@ def _gate(options: argparse.Namespace) -> int:
         check_gate(place)
     asked = chosen(options)
     videos = [video for _, video in asked if video]
-    claim(options.out, "evaluate-gate", ("report.json", "table.md", "gate.png"), videos)
+    claim_folder(options.out, "evaluate-gate", ("report.json", "table.md", "gate.png"), videos)
     started = time.monotonic()
     results: dict[str, dict[str, Any]] = {}
     gates = list(gate_names(places))
@@ -140,7 +140,7 @@ def _leave(options: argparse.Namespace, results: dict[str, Any], complete: bool,
 def _events(options: argparse.Namespace) -> int:
     from edge_vision.evaluate.reference.contact_sheets import write_sheets
 
-    claim(options.out, "evaluate-events", ("entries.json", "sheet_*.png"), [options.video])
+    claim_folder(options.out, "evaluate-events", ("entries.json", "sheet_*.png"), [options.video])
     for line in write_sheets(options.video, options.out):
         print(line)
     return 0

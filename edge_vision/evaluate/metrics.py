@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edge_vision.core.confidence_intervals import clopper_pearson_lower
-from edge_vision.core.geometry.boxes import tells_of, true_positives
+from edge_vision.core.geometry.boxes import overlaps_object, true_positives
 from edge_vision.evaluate.chains.simulate import Published
 from edge_vision.evaluate.reference.detector import Reference, TruthBoxes
 from edge_vision.evaluate.reference.events import Entry, Event
@@ -53,7 +53,7 @@ def _entry_delay(
 ) -> Delay:
     for at in range(entry.first, entry.last + 1):
         box = truth[at].get(entry.object_id)
-        if box is not None and tells_of(boxes[at], box):
+        if box is not None and overlaps_object(boxes[at], box):
             return Delay(float(stamps_ns[at] - stamps_ns[entry.first]) * 1e-6, False)
     return Delay(float(stamps_ns[entry.last] - stamps_ns[entry.first]) * 1e-6, True)
 

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from edge_vision.core.geometry.boxes import best_iou
-from edge_vision.core.geometry.homography import IDENTITY, moved_boxes
+from edge_vision.core.geometry.homography import IDENTITY, transform_boxes
 
 SAME_CORRELATION = 0.7
 # What correlates less must also differ by this much more than noise, in grey levels: a patch of one grey with
@@ -111,7 +111,7 @@ class AppearanceCheck:
         differs = [looks_otherwise(seen.luma, luma, seen.motion, box, noise) for box in self._boxes]
         boxes = self._boxes[np.array(differs, bool)] if differs else self._boxes
         self.doubts += len(boxes)
-        return boxes if seen.motion is IDENTITY else moved_boxes(boxes, seen.motion)
+        return boxes if seen.motion is IDENTITY else transform_boxes(boxes, seen.motion)
 
     def status(self) -> dict[str, object]:
         """recheck.looks: objects compared; .doubted: those that looked otherwise; .confirmed: those of them
@@ -162,7 +162,7 @@ def _shown_at(patch: tuple[int, int, int, int], motion: np.ndarray, now: np.ndar
     left, top, right, bottom = patch
     height, width = now.shape
     if motion is not IDENTITY:
-        corners = moved_boxes(np.array([[left, top, right, bottom]], np.float64), motion)[0]
+        corners = transform_boxes(np.array([[left, top, right, bottom]], np.float64), motion)[0]
         if not np.isfinite(corners).all():
             return None
         low, high = np.maximum(corners[:2], 0.0), np.minimum(corners[2:], [width, height])

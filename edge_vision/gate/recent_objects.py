@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edge_vision.core.geometry.homography import moved_boxes
+from edge_vision.core.geometry.homography import transform_boxes
 
 TOLD_MS = 2000.0
 """An object that was told of within this time is no miss for the audit: a detector's score flickers."""
@@ -30,7 +30,7 @@ class RecentObjects:
     def move(self, camera_motion: np.ndarray | None) -> None:
         """Move with the camera; where its motion is unknown they stay, and the audit judges more strictly."""
         if camera_motion is not None and len(self._xyxy_px):
-            self._xyxy_px = moved_boxes(self._xyxy_px, camera_motion)
+            self._xyxy_px = transform_boxes(self._xyxy_px, camera_motion)
 
     def boxes(self, mono_ns: int, within_ms: float) -> np.ndarray:
         """(n, 4) float64 xyxy_px of what was told of within this time."""

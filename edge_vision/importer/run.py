@@ -20,7 +20,7 @@ from edge_vision.bundles.known import FETCHABLE
 from edge_vision.bundles.manifest import NAME_PATTERN
 from edge_vision.bundles.store import Bundle, bundles_dir, load_bundle
 from edge_vision.core.compressed import read_image_file
-from edge_vision.core.drawing import draw_detections, label_of
+from edge_vision.core.detection_overlay import draw_detections, label_of
 from edge_vision.core.frame import Frame
 from edge_vision.detect.classifier import Classifier
 from edge_vision.detect.detector import Detector

@@ -104,8 +104,8 @@ class CascadeNode(StageNode):
         if receive is None or not self._active or not self._cascade.passes_through:
             super().accept(frame, tick)
             return
-        self.rate_in.tick()
-        self.rate_out.tick()
+        self.rate_in.count()
+        self.rate_out.count()
         receive(frame, tick)
         regions = tick.regions if tick else NO_REGIONS
         self._show_outside(frame, self._tick(frame, "", "off", regions, camera_motion_of(tick)))

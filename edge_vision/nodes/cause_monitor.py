@@ -172,7 +172,7 @@ class CauseMonitor:
     def _heard_beside(self, topic: str, stage: NodeReport) -> int | None:
         """camera_info messages since images are missed; listens to it only while they are."""
         info = f"{topic.removesuffix('/compressed').rpartition('/')[0]}/camera_info"
-        missed = (stage.figure("silent_ms") or 0.0) >= LOOK_BESIDE_MS and self._node.count_publishers(
+        missed = (stage.number("silent_ms") or 0.0) >= LOOK_BESIDE_MS and self._node.count_publishers(
             info
         ) > 0
         if self._beside and (not missed or self._beside[0] != info):

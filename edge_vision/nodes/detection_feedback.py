@@ -74,7 +74,7 @@ class DetectionFeedback:
 
     def _understood(self, message: Detection2DArray, topic: str) -> tuple[int, Detections] | None:
         try:
-            return stamp_to_ns(message.header.stamp), detections_from_message(message).sane()
+            return stamp_to_ns(message.header.stamp), detections_from_message(message).valid()
         except (EdgeVisionError, ValueError) as error:  # A stamp that is none, a class id that is no number.
             text = f"a message on {topic} is not understood: {error}. Who else publishes there?"
             self._node.log_throttled("error", text, "feedback")

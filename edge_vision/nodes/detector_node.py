@@ -12,8 +12,8 @@ from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
 from edge_vision.backends import Session
 from edge_vision.backends.model_manager import LoadedModel, ModelManager
 from edge_vision.bundles import Bundle
+from edge_vision.core.detection_overlay import draw_detections
 from edge_vision.core.detections import Detections
-from edge_vision.core.drawing import draw_detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.latency import LatencyWindow
@@ -248,7 +248,7 @@ class DetectorNode(StageNode):
 
     def _publish(self, frame: Frame, found: Detections) -> None:
         self._detections.publish(self._encode(found, frame, self._tracked.ids(frame, found)))
-        self.rate_out.tick()
+        self.rate_out.count()
         self._last_count = len(found)
         self._total_count += len(found)
 

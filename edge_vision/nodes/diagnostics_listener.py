@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from edge_vision.core.diagnostic_status import Status
+from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.nodes.base_node import RESULTS
 from edge_vision.nodes.discovery import eager_discovery
 from edge_vision.nodes.interface.conversions import status_values
@@ -23,7 +23,7 @@ class DiagnosticsListener:
     where rclpy cannot read them. node: the node that listens, from `__enter__` on.
     """
 
-    def __init__(self, hear: Callable[[Sequence[Status]], None], args: Sequence[str] = ()) -> None:
+    def __init__(self, hear: Callable[[Sequence[StatusEntry]], None], args: Sequence[str] = ()) -> None:
         self._hear = hear
         self._args = list(args)
 
@@ -61,7 +61,7 @@ class DiagnosticsListener:
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self._hear(
             [
-                Status(one.name, one.hardware_id, one.level[0], one.message, status_values(one))
+                StatusEntry(one.name, one.hardware_id, one.level[0], one.message, status_values(one))
                 for one in message.status
             ]
         )

@@ -16,7 +16,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
-from edge_vision.core.printable import one_error, printable_output
+from edge_vision.core.printable import printable_error, printable_output
 from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.intra_process import IntraProcess
 
@@ -37,7 +37,7 @@ def main(kinds: Sequence[type[BaseNode]], program: str, args: list[str] | None =
         options = _parse(kinds, program, remove_ros_args(argv)[1:])
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # A parameter file that is not there or no YAML, a malformed remapping.
-        print(f"{program}: {one_error(error)}", file=sys.stderr)
+        print(f"{program}: {printable_error(error)}", file=sys.stderr)
         return 2
     try:
         run(kinds, options, stop)

@@ -120,11 +120,11 @@ class SourceNode(BaseNode):
             capture.close()
         if stop.is_set():
             return True
-        if not capture.kind.ends:
+        if not capture.kind.is_file:
             raise SourceError(f"source '{shown_uri}' was lost")
         if shown == 0:
             raise SourceError(f"source '{shown_uri}' holds no image that OpenCV can read")
-        self._trouble = capture.cut_short
+        self._trouble = capture.truncation
         if self._trouble:
             self.log_throttled("error", self._trouble, "cut short")
         if not self.params["loop"]:
@@ -139,7 +139,7 @@ class SourceNode(BaseNode):
         shown, due_s = 0, 0.0
         while not stop.is_set():
             # Before reading: decoding right after a hand-off would compete with the frame's next stage.
-            if capture.kind.ends:
+            if capture.kind.is_file:
                 due_s = self._pace(due_s if shown else None, capture.fps_hz, stop)
             image = capture.read()
             if image is None:
@@ -184,7 +184,7 @@ class SourceNode(BaseNode):
             )
         self._sent += 1
         self._moved_s = running_s()
-        self._rate.tick()
+        self._rate.count()
         if self.hub.has_outside_subscribers(self._images.subscription_count, self._topic):
             self._images.publish(self._writer.message(frame))
         receive = self.hub.receiver(self._topic)

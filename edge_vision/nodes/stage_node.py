@@ -19,8 +19,9 @@ from edge_vision.core.frame import Frame, check_size
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.frame_event_join import FrameEventJoin
 from edge_vision.core.geometry.boxes import NO_REGIONS
-from edge_vision.core.latency import ElapsedClock, LatencyWindow, RateMeter
+from edge_vision.core.latency import LatencyWindow, RateMeter
 from edge_vision.core.running_clock import running_s
+from edge_vision.core.stamp_check import StampCheck
 from edge_vision.errors import EdgeVisionError, ImageError
 from edge_vision.nodes.base_node import ERROR, FRAME_EVENTS, LATEST_IMAGE, WARN, BaseNode, latency_values
 from edge_vision.nodes.interface.conversions import (
@@ -68,7 +69,7 @@ class StageNode(BaseNode):
         self._event_publisher: LazyPublisher | None = None
         self._writer = ImageWriter()
         self._join = FrameEventJoin()
-        self._stamps = ElapsedClock()
+        self._stamps = StampCheck()
         self.rate_in, self.rate_out = RateMeter(), RateMeter()
         self.process_ms = LatencyWindow()
         self._in_topic = self.resolve_topic_name(self.image_in)
@@ -173,19 +174,19 @@ class StageNode(BaseNode):
         self._image_s = running_s()
         if self.events_in is None:
             if self._active:
-                self.rate_in.tick()
+                self.rate_in.count()
                 self.hub.ledger.receive(frame.seq, self.stage)
                 self._admit(frame, None)
         elif not self._active:
             self.settle(frame, "failed", f"{self.stage}_inactive", camera_motion_of(tick))
         else:
-            self.rate_in.tick()
+            self.rate_in.count()
             self._enqueue(frame, tick)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         if not self._active or self.hub.has_sender(self._in_topic):
             return
-        self.rate_in.tick()
+        self.rate_in.count()
         self._image_s = running_s()
         seq, tick = self._open_account(message)
         try:
@@ -202,11 +203,11 @@ class StageNode(BaseNode):
         """The account of an image that came over a transport, and its tick where it had one."""
         if self.events_in:
             stamp = message.header.stamp
-            joined = self._join.image(stamp.sec * 1_000_000_000 + stamp.nanosec, message.header.frame_id)
+            joined = self._join.add_image(stamp.sec * 1_000_000_000 + stamp.nanosec, message.header.frame_id)
             for lost in joined.lost:
                 self.hub.ledger.settle(lost, "failed", "transport")
             if joined.seq is not None:
-                return joined.seq, joined.tick
+                return joined.seq, joined.event
         seq = self.hub.next_seq()
         self.hub.ledger.receive(seq, self.stage)
         return seq, None
@@ -278,7 +279,7 @@ class StageNode(BaseNode):
         if tick.fate:
             self.hub.ledger.receive(seq, tick.stage)
             self.hub.ledger.settle(seq, tick.fate, tick.reason)
-        elif self._join.tick(tick, seq, time.monotonic_ns()):
+        elif self._join.add_event(tick, seq, time.monotonic_ns()):
             self.hub.ledger.receive(seq, "transport")
         self._hear(tick)
 
@@ -336,7 +337,7 @@ class StageNode(BaseNode):
     ) -> None:
         """Give the frame to the next stage: by reference in this process, else over DDS."""
         tick = self._tick(frame, "", reason, regions, motion)
-        self.rate_out.tick()
+        self.rate_out.count()
         receive = self.hub.receiver(self._out_topic)
         if receive is None:
             # The tick first: it announces the image to the next stage, which misses it if it is lost.

@@ -7,7 +7,8 @@ from typing import Any
 
 from rclpy.node import Node
 
-from edge_vision.core.log_output import JsonLog, LogRateLimit
+from edge_vision.core.json_log import JsonLog
+from edge_vision.core.log_rate_limit import LogRateLimit
 from edge_vision.core.printable import printable
 from edge_vision.core.redaction import redact_text
 

@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from edge_vision.core.diagnostic_status import Status
+from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.diagnostics.snapshot import clash
 from edge_vision.diagnostics.system_view import Pipeline, SystemView, discovery_range
 from edge_vision.nodes.base_node import RESULTS, STATUS
@@ -74,9 +74,9 @@ class _Listener:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._due_s = 0.0
-        self._reports: dict[str, dict[str, Status]] = {}
-        self._told: dict[str, dict[str, Status]] = {}
-        self._foreign: dict[str, Status] = {}
+        self._reports: dict[str, dict[str, StatusEntry]] = {}
+        self._told: dict[str, dict[str, StatusEntry]] = {}
+        self._foreign: dict[str, StatusEntry] = {}
         self._watches: dict[str, CauseMonitor] = {}
         self._listening = [
             node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, RESULTS)
@@ -120,8 +120,8 @@ class _Listener:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         statuses = [_plain(one) for one in message.status]
-        ours = {one.part: one for one in statuses if one.part}
-        self._foreign.update({one.name: one for one in statuses if not one.part})
+        ours = {one.local_name: one for one in statuses if one.local_name}
+        self._foreign.update({one.name: one for one in statuses if not one.local_name})
         if not ours:
             return
         told = self._told.setdefault(next(iter(ours.values())).hardware_id, {})
@@ -195,9 +195,11 @@ class _Listener:
         return found
 
 
-_SILENT = Status("")
+_SILENT = StatusEntry("")
 """Stands for a node that has not reported yet."""
 
 
-def _plain(status: DiagnosticStatus) -> Status:
-    return Status(status.name, status.hardware_id, status.level[0], status.message, status_values(status))
+def _plain(status: DiagnosticStatus) -> StatusEntry:
+    return StatusEntry(
+        status.name, status.hardware_id, status.level[0], status.message, status_values(status)
+    )

@@ -17,7 +17,7 @@ from edge_vision.nodes.base_node import RESULTS, BaseNode, latency_values
 from edge_vision.nodes.interface import specs
 from edge_vision.nodes.interface.cdr import best_encoder
 from edge_vision.nodes.lazy_publisher import LazyPublisher
-from edge_vision.tracking.tracker import AT_REST, Tracks
+from edge_vision.tracking.tracker import STATIC_SCENE_REASONS, Tracks
 from edge_vision.tracking.tracking_history import TrackingHistory
 
 SKIPPED = ("gated", "rejected")
@@ -65,14 +65,14 @@ class TrackPublisher:
         """A frame comes to the detector."""
         if self._follows:
             motion, doubted = (tick.camera_motion, _doubted(tick)) if tick else (None, NO_REGIONS)
-            self._line.judged(frame.stamp_ns, motion, frame.seq, doubted=doubted)
+            self._line.add_frame(frame.stamp_ns, motion, frame.seq, changed_px=doubted)
 
     def prepare(self, frame: Frame) -> None:
         """The detector has a frame now: follow the objects to it meanwhile. It spares the time after the
         inference, when what was found waits for its ids."""
         if self._follows:
             try:
-                self._line.prepare(frame.stamp_ns)
+                self._line.advance_to(frame.stamp_ns)
             except Exception as error:  # It must not cost the stage before its frame.
                 self._node.log_throttled("error", f"tracking failed: {error}. Please report this", "tracking")
 
@@ -84,12 +84,12 @@ class TrackPublisher:
             self.reset(tick.seq)
         if tick.stage == specs.GATE.name and tick.fate in ("superseded", "failed"):
             return  # The gate has not judged it: the next motion is that from the frame before it.
-        at_rest = tick.fate == "gated" and tick.reason in AT_REST
-        self._line.judged(tick.stamp_ns, tick.camera_motion, tick.seq, at_rest, _doubted(tick))
+        at_rest = tick.fate == "gated" and tick.reason in STATIC_SCENE_REASONS
+        self._line.add_frame(tick.stamp_ns, tick.camera_motion, tick.seq, at_rest, _doubted(tick))
         outlet = self._outlet
         if outlet is None:
             return
-        if tick.fate in SKIPPED and (tracks := self._line.tracks(tick.stamp_ns)) is not None:
+        if tick.fate in SKIPPED and (tracks := self._line.tracks_at(tick.stamp_ns)) is not None:
             self._show(outlet, tracks, tick, "cached" if at_rest else "tracked")
 
     def ids(self, frame: Frame, found: Detections) -> np.ndarray | None:
@@ -98,7 +98,7 @@ class TrackPublisher:
         if not self._follows:
             return None
         try:
-            ids = self._line.inferred(frame.stamp_ns, found, (frame.width_px, frame.height_px))
+            ids = self._line.add_detections(frame.stamp_ns, found, (frame.width_px, frame.height_px))
             return ids if self._outlet is not None else None
         except Exception as error:  # It must not cost the detector its frame.
             self._line.reset()
@@ -114,7 +114,7 @@ class TrackPublisher:
         if tick is None or not self._follows:
             return RoiInput(size_px, NO_REGIONS, NO_REGIONS, None)
         try:
-            tracks = line.tracks(frame.stamp_ns)
+            tracks = line.tracks_at(frame.stamp_ns)
             since = None if whole_stamp_ns is None else line.motion_between(whole_stamp_ns, frame.stamp_ns)
         except Exception as error:  # It must not cost the detector its frame: a whole look needs none of it.
             self._node.log_throttled("error", f"tracking failed: {error}. Please report this", "tracking")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_vision.bundles.store import cache_dir
-from edge_vision.core.output_folder import claim, marker_of, remove, require
-from edge_vision.core.printable import one_error, printable_output
+from edge_vision.core.output_folder import claim_folder, marker_path, remove_path, require_marker
+from edge_vision.core.printable import printable_error, printable_output
 from edge_vision.core.progress import ProgressLine
 from edge_vision.errors import EdgeVisionError
 from edge_vision.optimize.clips import clips_of
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except EdgeVisionError as error:
-        print(f"optimize: {one_error(error)}", file=sys.stderr)
+        print(f"optimize: {printable_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         place = getattr(options, "out", None) or getattr(options, "folder", None)
@@ -161,8 +161,8 @@ def _make_room(out: Path, settings: Settings) -> None:
     """A folder of ours, without what a run left that measured nothing. Raises OptimizeError, OutputError."""
     given = (settings.model, *settings.frames, settings.calibration, settings.labels)
     # A model without a folder in its name is in the store.
-    claim(out, COMMAND, inputs=[path for path in given if Path(path).is_absolute()])
-    left = {file.name for file in out.iterdir()} - {marker_of(out, COMMAND).name}
+    claim_folder(out, COMMAND, inputs=[path for path in given if Path(path).is_absolute()])
+    left = {file.name for file in out.iterdir()} - {marker_path(out, COMMAND).name}
     if (out / FILE).is_file() and (out / "report.json").is_file():
         raise OptimizeError(
             f"{out}: expected a new folder, got one with results; `optimize resume {out}` goes on"
@@ -172,7 +172,7 @@ def _make_room(out: Path, settings: Settings) -> None:
             f"{out}: expected a new or empty folder, got one with {min(left - MADE_FIRST)}; choose another"
         )
     for name in left:
-        remove(out / name)
+        remove_path(out / name)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -198,7 +198,7 @@ def _resume(options: argparse.Namespace) -> int:
 
 
 def _resumed(folder: Path) -> int:
-    require(folder, COMMAND)
+    require_marker(folder, COMMAND)
     return _study(folder, Settings.read(folder))
 
 
@@ -231,7 +231,7 @@ def _leave(folder: Path, report: dict[str, Any]) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    require(options.folder, COMMAND)
+    require_marker(options.folder, COMMAND)
     return _leave(options.folder, read_report(options.folder))
 
 

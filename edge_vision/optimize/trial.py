@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from edge_vision.core.child_process import child_environment, ending, python_command
+from edge_vision.core.child_process import child_environment, describe_exit, python_command
 from edge_vision.optimize.errors import DISK_FULL, DiskFull
 
 EXIT_DISK_FULL = 28
@@ -91,7 +91,7 @@ class LocalExecutor(TrialExecutor):
             raise DiskFull(folder)
         if code == 0 and answer.is_file():
             return TrialOutcome(**json.loads(answer.read_text("utf-8")))
-        return TrialOutcome("crashed", f"its process {ending(code)}: {_last_line(log)}")
+        return TrialOutcome("crashed", f"its process {describe_exit(code)}: {_last_line(log)}")
 
 
 def _run(paths: tuple[Path, Path], folder: Path, log: Any, timeout_s: float, tell: Callable[[], None]) -> int:

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge_vision.core.child_process import child_environment, ending, python_command
+from edge_vision.core.child_process import child_environment, describe_exit, python_command
 from edge_vision.errors import BackendError, EdgeVisionError
 
 
@@ -56,7 +56,9 @@ class WorkerProcess:
         except BrokenPipeError:
             line = b""
         if not line:
-            raise BackendError(f"{self._name}: its process {ending(self._exit())} while it was to {order}")
+            raise BackendError(
+                f"{self._name}: its process {describe_exit(self._exit())} while it was to {order}"
+            )
         answer = json.loads(line)
         if "error" in answer:
             raise BackendError(answer["error"])

@@ -37,7 +37,7 @@ class SourceKind:
     target: str | int
 
     @property
-    def ends(self) -> bool:
+    def is_file(self) -> bool:
         """True for a file: its end is no loss."""
         return self.name == "file"
 
@@ -90,7 +90,7 @@ class Capture:
             self.close()
             raise SourceError(_CANNOT_OPEN[self.kind.name].format(self._shown))
         self.fps_hz = _sane_fps(self._capture.get(cv2.CAP_PROP_FPS))
-        counted = self.kind.ends and self._pipe is None
+        counted = self.kind.is_file and self._pipe is None
         self.frames = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)) if counted else 0
         self._read, self._at_ms = 0, 0.0
 
@@ -98,7 +98,7 @@ class Capture:
         target = self.kind.target
         if isinstance(target, str) and self.kind.name != "stream" and not Path(target).exists():
             raise SourceError(f"source '{self._shown}' does not exist: check the path or connect the device")
-        if self.kind.ends and Path(str(target)).is_dir():
+        if self.kind.is_file and Path(str(target)).is_dir():
             raise SourceError(f"source '{self._shown}' is a folder: give a video file")
 
     def _open_pipe(self, cancelled: Callable[[], bool]) -> int | None:
@@ -106,7 +106,7 @@ class Capture:
 
         OpenCV would wait for the writer itself, and meanwhile keep everybody else from opening a video.
         """
-        if not self.kind.ends or not Path(str(self.kind.target)).is_fifo():
+        if not self.kind.is_file or not Path(str(self.kind.target)).is_fifo():
             return None
         pipe = os.open(str(self.kind.target), os.O_RDONLY | os.O_NONBLOCK)
         poll = select.poll()
@@ -130,7 +130,7 @@ class Capture:
         return image
 
     @property
-    def cut_short(self) -> str:
+    def truncation(self) -> str:
         """That a file ended before its container says it does; "" where it did not.
 
         Without a count in the container there is an estimate, from a rate that may be wrong. So the time of

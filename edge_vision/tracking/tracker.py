@@ -67,7 +67,7 @@ MIN_DOUBTED = 0.5
 """Share of a box that must lie in a region for what is said of that to be said of it."""
 FEW_MATCHES = 0.6
 """Where a smaller share finds its like, all may have moved alike."""
-AT_REST = ("still",)
+STATIC_SCENE_REASONS = ("still",)
 """The gate's reasons to skip a frame that say for sure: nothing moves by itself. With a camera that moves,
 `compensated` is less sure: a small thing that walks may differ too little from what moves with the camera. To
 let objects rest on that too took a constructed sequence with cuts from frame F1 0.89 to 0.83 (with the gate's

@@ -61,13 +61,13 @@ class TrackingHistory:
             self._tracker.reset()
             self._from_seq = max(self._from_seq, seq)
 
-    def judged(
+    def add_frame(
         self,
         stamp_ns: int,
         camera_motion: np.ndarray | None,
         seq: int,
         at_rest: bool = False,
-        doubted: np.ndarray = NO_REGIONS,
+        changed_px: np.ndarray = NO_REGIONS,
     ) -> None:
         """Tell of a frame that the gate judged, whatever becomes of it.
 
@@ -83,13 +83,13 @@ class TrackingHistory:
             at = self._place(stamp_ns)
             if self._is_at(at, stamp_ns):
                 return
-            self._line.insert(at, _Moment(stamp_ns, camera_motion, at_rest, doubted))
+            self._line.insert(at, _Moment(stamp_ns, camera_motion, at_rest, changed_px))
             self._forget_after(at)
             if len(self._line) > MEMORY:
                 self._follow(1)
                 del self._line[0]
 
-    def tracks(self, stamp_ns: int) -> Tracks | None:
+    def tracks_at(self, stamp_ns: int) -> Tracks | None:
         """What is known to be on a judged frame that the detector did not see; None for a frame of which
         nothing was told. Where the camera's motion was unknown and the detector has not looked since, there
         may have been a cut: no object is known. What is doubted is left out."""
@@ -105,7 +105,7 @@ class TrackingHistory:
                 self._tracker.restore(moment.state)
             return self._tracker.shown()
 
-    def inferred(self, stamp_ns: int, found: Detections, size_px: tuple[int, int]) -> np.ndarray:
+    def add_detections(self, stamp_ns: int, found: Detections, size_px: tuple[int, int]) -> np.ndarray:
         """Put in what the detector found on a frame of this width and height.
 
         Returns (n,) int64, the ids of what was found, in its order. Ids that no other frame will have, where
@@ -130,7 +130,7 @@ class TrackingHistory:
             self._forget_after(at)
             return ids
 
-    def prepare(self, stamp_ns: int) -> None:
+    def advance_to(self, stamp_ns: int) -> None:
         """Follow the objects to a judged frame now, as `inferred` will have to if nothing else comes."""
         with self._lock:
             at = self._place(stamp_ns)

@@ -25,7 +25,7 @@ from ros_cases import (
 from rosgraph_msgs.msg import Clock
 
 from edge_vision.cli.top.board import Board
-from edge_vision.core.diagnostic_status import Status
+from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.nodes.cause_monitor import _added
 from edge_vision.nodes.interface.conversions import status_message, status_values
 
@@ -98,7 +98,7 @@ def test_what_counters_gained(before, now, added):
 def test_a_figure_that_is_none_is_unavailable(value):
     message = status_message("gate", "/", 0, "running", {"rate_in_hz": value, "sent": 0})
     assert status_values(message) == {"rate_in_hz": "unavailable", "sent": "0"}
-    assert Status("gate", "/", 0, "", status_values(message)).figure("rate_in_hz") is None
+    assert StatusEntry("gate", "/", 0, "", status_values(message)).number("rate_in_hz") is None
 
 
 CAMERAS = [f"/robot/camera_{n}" for n in range(10)]
@@ -145,13 +145,13 @@ def test_ten_cameras(ten, robot):
         camera.publish(image_message(picture(next(numbers)), time.time_ns()))
         while heard:
             told = [
-                Status(one.name, one.hardware_id, one.level[0], one.message, status_values(one))
+                StatusEntry(one.name, one.hardware_id, one.level[0], one.message, status_values(one))
                 for one in heard.pop(0).status
             ]
             board.note(told, time.monotonic())
         cameras = {one.name: one for one in board.cameras}
         causes = [one.part("output").text("cause") for name, one in cameras.items() if name != CAMERAS[3]]
-        sees = CAMERAS[3] in cameras and (cameras[CAMERAS[3]].part("gate").figure("ledger.received") or 0) > 3
+        sees = CAMERAS[3] in cameras and (cameras[CAMERAS[3]].part("gate").number("ledger.received") or 0) > 3
         return len(cameras) == 10 and sees and set(causes) == {"no_publisher"}
 
     robot.wait(whole, "the reports of all ten")
@@ -164,4 +164,4 @@ def test_ten_cameras(ten, robot):
         if one.name != CAMERAS[3]:
             # The sole camera there is, is suggested to all others.
             assert f"{one.name}/image_raw" in text and f"remap the topic to one of {CAMERAS[3]}" in text
-            assert one.part("gate").figure("ledger.received") == 0
+            assert one.part("gate").number("ledger.received") == 0

@@ -68,7 +68,7 @@ def detector(start, robot):
 @pytest.fixture
 def patient(detector):
     """The same, where a tick waits for its image however long the test takes."""
-    detector[0]["detector"]._join = FrameEventJoin(patience_ns=60 * 10**9)
+    detector[0]["detector"]._join = FrameEventJoin(timeout_ns=60 * 10**9)
     return detector
 
 

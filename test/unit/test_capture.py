@@ -55,7 +55,7 @@ def clip(tmp_path):
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_a_file_is_read_to_its_end(clip, scheme):
     capture = Capture(f"{scheme}{clip}".replace(" ", "%20" if scheme else " "))
-    assert (capture.fps_hz, capture.frames, capture.kind.ends) == (20.0, 5, True)
+    assert (capture.fps_hz, capture.frames, capture.kind.is_file) == (20.0, 5, True)
     images = []
     while (image := capture.read()) is not None:
         images.append(image)
@@ -160,14 +160,14 @@ def test_a_truncated_file_gives_what_is_left(clip):
     while capture.read() is not None:
         count += 1
     assert count in (1, 2)
-    assert f"ended after {count} of 5 images: the file is truncated" in capture.cut_short
+    assert f"ended after {count} of 5 images: the file is truncated" in capture.truncation
 
 
 def test_a_whole_file_is_not_called_cut_short(clip):
     capture = Capture(str(clip))
     while capture.read() is not None:
         pass
-    assert capture.frames == 5 and capture.cut_short == ""
+    assert capture.frames == 5 and capture.truncation == ""
 
 
 def test_the_demo_clip():

@@ -17,7 +17,7 @@ from edge_vision.backends.trial import try_graph
 from edge_vision.cli.demo.process import PipelineProcess
 from edge_vision.cli.doctor import probe
 from edge_vision.core import child_process
-from edge_vision.core.child_process import child_environment, ending, python_command
+from edge_vision.core.child_process import child_environment, describe_exit, python_command
 from edge_vision.errors import BackendError
 from edge_vision.evaluate import process_pool
 from edge_vision.evaluate.conditions import by_name, conditions
@@ -136,7 +136,7 @@ def test_the_environment_of_a_child(monkeypatch, tmp_path):
 
 
 def test_how_a_child_ended():
-    assert [ending(code) for code in (3, -6, -99)] == [
+    assert [describe_exit(code) for code in (3, -6, -99)] == [
         "exited with status 3",
         "was killed by SIGABRT",
         "was killed by signal 99",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from edge_vision.core.detections import MOST_PX, Detections
+from edge_vision.core.detections import MAX_COORDINATE_PX, Detections
 from edge_vision.core.geometry.boxes import best_iou
 
 
@@ -32,15 +32,15 @@ def test_split_parts_at_a_score():
 
 @given(npst.arrays(np.float32, st.tuples(st.integers(0, 8), st.just(4)), elements=st.floats(width=32)))
 def test_sane_boxes_can_be_computed_with(xyxy_px):
-    sane = detections(xyxy_px).sane()
+    sane = detections(xyxy_px).valid()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         overlap = best_iou(sane.xyxy_px, sane.xyxy_px)
-    assert np.isfinite(overlap).all() and np.abs(sane.xyxy_px).max(initial=0.0) <= MOST_PX
+    assert np.isfinite(overlap).all() and np.abs(sane.xyxy_px).max(initial=0.0) <= MAX_COORDINATE_PX
     assert set(sane.class_ids.tolist()) <= set(range(len(xyxy_px)))
 
 
 def test_what_is_sane_stays_as_it_is():
     found = detections(np.array([[0.0, 0.0, 5.0, 5.0], [-3.0, 2.0, 700.0, 9.0]]))
-    assert found.sane() is found
-    assert len(Detections.empty().sane()) == 0
+    assert found.valid() is found
+    assert len(Detections.empty().valid()) == 0

@@ -15,7 +15,7 @@ from edge_vision.cli.doctor.check import ERROR, INSTALLATION, OK, UNKNOWN, WARN,
 from edge_vision.cli.doctor.probe import ask
 from edge_vision.cli.doctor.running import checks
 from edge_vision.cli.doctor.text import lines
-from edge_vision.core.diagnostic_status import Status
+from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.core.printable import printable_lines
 from edge_vision.diagnostics.system_view import Pipeline, SystemView
 
@@ -222,8 +222,8 @@ def seen(*pipelines: Pipeline, **more) -> SystemView:
     return SystemView(5, "LOCALHOST", "rmw_fastrtps_cpp", 5.0, pipelines, **more)
 
 
-def status(name: str, level: int = 0, text: str = "running", **values: str) -> Status:
-    return Status(name, "/", level, text, values)
+def status(name: str, level: int = 0, text: str = "running", **values: str) -> StatusEntry:
+    return StatusEntry(name, "/", level, text, values)
 
 
 WELL = Pipeline(

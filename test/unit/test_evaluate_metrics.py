@@ -9,7 +9,7 @@ import pytest
 from box_cases import Box, boxes
 from evaluate_cases import HERE, NEAR, PERIOD_NS, THERE, reference
 
-from edge_vision.core.geometry.boxes import iou_matrix, tells_of, true_positives
+from edge_vision.core.geometry.boxes import iou_matrix, overlaps_object, true_positives
 from edge_vision.evaluate.chains.simulate import Published, with_tracker, without_tracker
 from edge_vision.evaluate.metrics import (
     Cost,
@@ -32,9 +32,9 @@ def test_iou_of_boxes_computed_by_hand() -> None:
 
 def test_a_box_tells_of_an_object_from_iou_0_3_on_whatever_its_class() -> None:
     target = np.array((0.0, 0.0, 10.0, 10.0), np.float32)
-    assert tells_of(boxes((0, 0, 10, 3.1), class_id=7), target)
-    assert not tells_of(boxes((0, 0, 10, 2.9)), target)
-    assert not tells_of(boxes(), target)
+    assert overlaps_object(boxes((0, 0, 10, 3.1), class_id=7), target)
+    assert not overlaps_object(boxes((0, 0, 10, 2.9)), target)
+    assert not overlaps_object(boxes(), target)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from optimize_cases import pictures, tiny_bundle, tiny_graph
 from edge_vision.bundles.atomic_write import put
 from edge_vision.bundles.store import load_bundle
 from edge_vision.cli.demo.command import main as demo
-from edge_vision.core.output_folder import claim, marker_of, remove
+from edge_vision.core.output_folder import claim_folder, marker_path, remove_path
 from edge_vision.errors import BundleError, OutputError
 from edge_vision.evaluate.command import main as evaluate
 from edge_vision.optimize.command import main as optimize
@@ -84,7 +84,7 @@ def test_the_optimizer_takes_its_own_folder_again_but_not_one_with_an_input(
         assert optimize(["run", "no_such_model", "--frames", str(clip), *run]) == 1
         assert "no_such_model" in capsys.readouterr().err
     for inner in (out / "pictures", out / "source"):
-        remove(inner)
+        remove_path(inner)
     clip.rename(out / "pictures")
     model.rename(out / "source")
     for name, frames in (
@@ -99,7 +99,7 @@ def test_the_optimizer_takes_its_own_folder_again_but_not_one_with_an_input(
 
 def test_a_demo_does_not_draw_over_its_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    claim(out, "demo")
+    claim_folder(out, "demo")
     clip = out / "annotated.mp4"
     clip.write_bytes(Path(clip_or_skip("bikes.mp4")).read_bytes())
     before = content(out)
@@ -110,11 +110,11 @@ def test_a_demo_does_not_draw_over_its_source(tmp_path: Path, capsys: pytest.Cap
 
 def test_a_marker_is_of_one_command_alone(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_text("mine")
-    claim(tmp_path, "demo", ["summary.json"])
-    claim(tmp_path, "demo", ["summary.json"])
+    claim_folder(tmp_path, "demo", ["summary.json"])
+    claim_folder(tmp_path, "demo", ["summary.json"])
     with pytest.raises(OutputError, match=r"holiday\.jpg"):
-        claim(tmp_path, "optimize")
-    assert not marker_of(tmp_path, "optimize").exists()
+        claim_folder(tmp_path, "optimize")
+    assert not marker_path(tmp_path, "optimize").exists()
 
 
 @pytest.mark.parametrize("place", ["file", "dangling", "file/below"])
@@ -122,14 +122,14 @@ def test_a_place_that_is_no_folder_is_refused(tmp_path: Path, place: str) -> Non
     (tmp_path / "file").write_text("mine")
     (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
     with pytest.raises(OutputError, match="expected a folder"):
-        claim(tmp_path / place, "demo")
+        claim_folder(tmp_path / place, "demo")
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_link_is_removed_and_not_what_it_leads_to(mine: Path, tmp_path: Path) -> None:
     before = content(mine)
     (tmp_path / "link").symlink_to(mine)
-    remove(tmp_path / "link")
+    remove_path(tmp_path / "link")
     assert not (tmp_path / "link").is_symlink() and content(mine) == before
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_vision.cli.models import main
-from edge_vision.core.printable import one_error, printable, printable_lines, printable_output
+from edge_vision.core.printable import printable, printable_error, printable_lines, printable_output
 from edge_vision.optimize.report import explain
 
 BAD = "\x1b[31m\x9b2J\x7f\u202e\u2028\r"
@@ -36,7 +36,7 @@ def test_an_escaped_json_document_has_the_same_content(values: dict[str, str]) -
 
 
 def test_an_error_masks_and_indents_its_further_lines() -> None:
-    assert one_error(OSError(f"rtsp://u:p@h/1 {BAD}\nerror: x")) == (
+    assert printable_error(OSError(f"rtsp://u:p@h/1 {BAD}\nerror: x")) == (
         "rtsp://***@h/1 \\u001b[31m\\u009b2J\\u007f\\u202e\\u2028\\r\n  error: x"
     )
 

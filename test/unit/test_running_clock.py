@@ -27,8 +27,8 @@ def test_a_process_that_was_stopped_is_no_run_that_hangs(monkeypatch: pytest.Mon
     monkeypatch.setattr(lease, "running_s", clock.now_s)
     held: lease.Lease[str, str] = lease.Lease(lambda value: None)
     held.replace("model")
-    assert held.take("frame") == "model"
+    assert held.acquire("frame") == "model"
     now_s += 10.0  # SIGSTOP and SIGCONT.
-    assert held.abandon(1.0) is None
+    assert held.revoke(1.0) is None
     now_s += 2.0  # Now it does hang.
-    assert held.abandon(1.0) == ("model", "frame")
+    assert held.revoke(1.0) == ("model", "frame")

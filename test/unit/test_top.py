@@ -18,7 +18,7 @@ from edge_vision.cli.top.board import SILENT_S, Board
 from edge_vision.cli.top.drawing import camera_lines, camera_row
 from edge_vision.cli.top.screen import Screen, nothing_came, once_lines
 from edge_vision.cli.top.terminal import Keyboard, named_keys
-from edge_vision.core.diagnostic_status import Status
+from edge_vision.core.diagnostic_status import StatusEntry
 
 REPO = Path(__file__).resolve().parents[2]
 BOOKS = {
@@ -81,11 +81,11 @@ SYSTEM = {
 }
 
 
-def statuses(namespace: str = "/", cause: str = "none", **more: Status) -> list[Status]:
+def statuses(namespace: str = "/", cause: str = "none", **more: StatusEntry) -> list[StatusEntry]:
     """What a pipeline reports, in short."""
 
-    def one(part: str, level: int, message: str, values: dict[str, str]) -> Status:
-        return Status(f"{namespace}/{part}".lstrip("/"), namespace, level, message, values)
+    def one(part: str, level: int, message: str, values: dict[str, str]) -> StatusEntry:
+        return StatusEntry(f"{namespace}/{part}".lstrip("/"), namespace, level, message, values)
 
     text = "nothing is in the way" if cause == "none" else f"{cause}: it is so: do that"
     return [
@@ -113,7 +113,7 @@ class Quiet:
     publishers: list[str] = []
 
 
-def board_with(*messages: list[Status], now_s: float = 100.0) -> Board:
+def board_with(*messages: list[StatusEntry], now_s: float = 100.0) -> Board:
     board = Board()
     for message in messages:
         board.note(message, now_s)
@@ -157,7 +157,7 @@ def test_a_pipeline_that_fell_silent_is_called_old() -> None:
 
 
 def test_before_the_first_frame_nothing_is_zero() -> None:
-    nothing = Status("gate", "/", 1, "inactive", {"rate_in_hz": "nan", "gate.mode": "unavailable"})
+    nothing = StatusEntry("gate", "/", 1, "inactive", {"rate_in_hz": "nan", "gate.mode": "unavailable"})
     (camera,) = board_with([nothing]).cameras
     lines = drawn(list(camera_lines(camera, 100.0)))
     title = next(line for line in lines if line.startswith("stage"))
@@ -172,13 +172,17 @@ def test_a_whole_report_replaces_the_last_one_and_output_alone_does_not() -> Non
     (camera,) = board.cameras
     assert len(camera.parts) == 7 and camera.part("output").text("cause") == "gate_closed"
     restarted = [one for one in statuses() if not one.name.startswith("process")]
-    restarted.append(Status("process 78", "/", 0, "running", {**PROCESS, "pid": "78"}))
+    restarted.append(StatusEntry("process 78", "/", 0, "running", {**PROCESS, "pid": "78"}))
     board.note(restarted, 102.0)
     assert [one.name for one in board.cameras[0].processes] == ["process 78"]
 
 
 def test_statuses_of_others_are_left_out() -> None:
-    others = [Status("usb_cam: driver", "none"), Status("cpu", ""), Status("front/gate", "/rear")]
+    others = [
+        StatusEntry("usb_cam: driver", "none"),
+        StatusEntry("cpu", ""),
+        StatusEntry("front/gate", "/rear"),
+    ]
     board = board_with(others)
     assert board.cameras == [] and board.foreign == 3
 
@@ -186,7 +190,7 @@ def test_statuses_of_others_are_left_out() -> None:
 def test_text_from_outside_does_not_steer_the_terminal() -> None:
     bad = "\x1b[2J\x1b]0;title\x07\r\nnext"
     values = {"last_reason": bad, "gate.mode": bad}
-    (camera,) = board_with([Status(f"{bad}/gate", f"/{bad}", 1, bad, values)]).cameras
+    (camera,) = board_with([StatusEntry(f"{bad}/gate", f"/{bad}", 1, bad, values)]).cameras
     text = "\n".join(drawn(list(camera_lines(camera, 100.0)), width=200))
     text += camera_row(camera, 100.0, True).plain
     assert not set(text) & set("\x1b\x07\r") and text.count(r"\u001b[2J") > 2
@@ -233,7 +237,12 @@ def test_once_shows_all_or_the_one_that_is_wanted() -> None:
     [
         (Board(), "", [], "nobody publishes /diagnostics on ROS domain 5"),
         (Board(), "", ["/front/diagnostics"], "/front/diagnostics publishes /diagnostics, but nothing came"),
-        (board_with([Status("cpu", "pc")]), "", ["/pc"], "comes from /pc, but none of it is of edge_vision"),
+        (
+            board_with([StatusEntry("cpu", "pc")]),
+            "",
+            ["/pc"],
+            "comes from /pc, but none of it is of edge_vision",
+        ),
         (board_with(statuses("/rear")), "/front", [], "no pipeline in /front, but in /rear"),
     ],
 )

@@ -17,9 +17,9 @@ from edge_vision.cli.demo.process import PipelineProcess
 from edge_vision.cli.demo.record import RunRecord
 from edge_vision.cli.demo.summary import last_words, summarise, write_detections
 from edge_vision.cli.demo.video import LiveRecorder, annotate_file
-from edge_vision.core.output_folder import claim
-from edge_vision.core.package_share import shipped
-from edge_vision.core.printable import one_error, printable_output
+from edge_vision.core.config_files import config_file
+from edge_vision.core.output_folder import claim_folder
+from edge_vision.core.printable import printable_error, printable_output
 from edge_vision.core.progress import ProgressLine
 from edge_vision.core.redaction import redact_url
 from edge_vision.diagnostics.provenance import write_json
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run(options, stop)
     except EdgeVisionError as error:
-        print(f"\ndemo: {one_error(error)}", file=sys.stderr)
+        print(f"\ndemo: {printable_error(error)}", file=sys.stderr)
         return 130 if stop.asked else 1
 
 
@@ -109,9 +109,9 @@ class StopRequest:
 def run(options: argparse.Namespace, stop: StopRequest) -> int:
     """The whole demo. Raises EdgeVisionError with what to do where nothing came of it."""
     source = options.source or _default_source()
-    live = not source_kind(source).ends
+    live = not source_kind(source).is_file
     _check_source(source)
-    claim(options.out, "demo", RESULTS, () if live else (str(source_kind(source).target),))
+    claim_folder(options.out, "demo", RESULTS, () if live else (str(source_kind(source).target),))
     _own_domain()
     if live:
         _large_images()
@@ -138,7 +138,7 @@ def _default_source() -> str:
 
 def _check_source(source: str) -> None:
     """Raise SourceError at once for a file without images; a camera may come later."""
-    if not source_kind(source).ends:
+    if not source_kind(source).is_file:
         return
     with contextlib.closing(Capture(source)) as capture:
         if capture.read() is None:
@@ -153,7 +153,7 @@ def _own_domain() -> None:
 
 def _large_images() -> None:
     """The debug images of a camera cross between two processes: with Fast DDS's defaults they get lost."""
-    profile = shipped("fastdds.xml")
+    profile = config_file("fastdds.xml")
     for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
         if profile:
             os.environ.setdefault(name, str(profile))
@@ -162,7 +162,7 @@ def _large_images() -> None:
 def _arguments(options: argparse.Namespace, source: str) -> list[str]:
     given = [("--source", source), ("--model", options.model), ("--backend", options.backend)]
     arguments = [text for name, value in given if value for text in (name, str(value))]
-    params = shipped("pipeline.yaml")
+    params = config_file("pipeline.yaml")
     return [*arguments, "--ros-args", "--params-file", str(params)] if params else arguments
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from edge_vision.cli.demo.process import PipelineProcess
 from edge_vision.cli.demo.record import RunRecord
-from edge_vision.core.drawing import label_of
+from edge_vision.core.detection_overlay import label_of
 from edge_vision.core.printable import printable
 from edge_vision.core.redaction import redact_url
 from edge_vision.diagnostics.provenance import hash_of, machine, versions
@@ -56,7 +56,7 @@ def summarise(record: RunRecord, process: PipelineProcess, source: str, complete
         "fallback_reason": status.get("backend.fallback_reason", ""),
         "model": status.get("model"),
         "model_sha256": status.get("model_sha256"),
-        "video_sha256": hash_of(str(kind.target)) if kind.ends else "unavailable",
+        "video_sha256": hash_of(str(kind.target)) if kind.is_file else "unavailable",
         "versions": versions(),
         "machine": machine(),
         "command": [redact_url(one) for one in process.command[1:]],

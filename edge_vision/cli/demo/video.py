@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edge_vision.core.detection_overlay import draw_detections
 from edge_vision.core.detections import Detections
-from edge_vision.core.drawing import draw_detections
 from edge_vision.errors import EdgeVisionError
 from edge_vision.source.capture import Capture
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from edge_vision.cli.doctor.check import ERROR, INSTALLATION, OK, UNKNOWN, WARN, Check
-from edge_vision.core.package_share import shipped
+from edge_vision.core.config_files import config_file
 from edge_vision.diagnostics.sensors import Tree, Unavailable
 from edge_vision.diagnostics.system_view import discovery_range
 
@@ -123,7 +123,7 @@ def _parsed(path: Path) -> ET.Element:
 
 def _segment_bytes(given: Mapping[str, str]) -> int | None:
     """Shared memory that each process takes with the profile: the one that is set, else the shipped one."""
-    path = next(iter(_profiles(given).values()), None) or shipped("fastdds.xml")
+    path = next(iter(_profiles(given).values()), None) or config_file("fastdds.xml")
     if path is None:
         return None
     try:

@@ -20,7 +20,7 @@ from importlib import metadata
 from statistics import median
 from typing import Any
 
-from edge_vision.core.child_process import child_environment, ending, python_command
+from edge_vision.core.child_process import child_environment, describe_exit, python_command
 
 MARK = "doctor-probe: "
 PATIENCE_S = 60.0
@@ -62,9 +62,9 @@ def _ending(returncode: int, stderr: bytes) -> str:
     if returncode == 0:
         return ""
     if returncode < 0:
-        return f"its process {ending(returncode)}"
+        return f"its process {describe_exit(returncode)}"
     said = stderr.decode("utf-8", "replace").strip().splitlines()
-    return f"its process {ending(returncode)}: {said[-1] if said else 'no output'}"
+    return f"its process {describe_exit(returncode)}: {said[-1] if said else 'no output'}"
 
 
 # The child.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from edge_vision.cli.doctor.check import ERROR, OK, RUNNING, UNKNOWN, WARN, Check
-from edge_vision.core.diagnostic_status import Status
+from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.diagnostics.system_view import Pipeline, SystemView
 
 _LEVELS = (OK, WARN, ERROR, ERROR)
@@ -72,7 +72,7 @@ def _pipeline(pipeline: Pipeline, seconds: float) -> Iterator[Check]:
     own = {name: pipeline.reports.get(name) for name in pipeline.nodes if name != "diagnostics"}
     if pipeline.told:
         # Reports of nodes that are not watched, and what /diagnostics says of those that are.
-        statuses: dict[str, Status | None] = {**own, **pipeline.told}
+        statuses: dict[str, StatusEntry | None] = {**own, **pipeline.told}
     else:
         yield _no_diagnostics(pipeline)
         statuses = {**own, "output": pipeline.cause}
@@ -99,15 +99,15 @@ def _no_diagnostics(pipeline: Pipeline) -> Check:
     return Check(RUNNING, name, WARN, f"{text}. What follows the doctor has seen itself")
 
 
-def _check(name: str, status: Status) -> Check:
+def _check(name: str, status: StatusEntry) -> Check:
     level = _LEVELS[status.level] if 0 <= status.level < len(_LEVELS) else ERROR
     return Check(RUNNING, name, level, status.message, dict(status.values))
 
 
-def _foreign(statuses: Sequence[Status]) -> Check:
+def _foreign(statuses: Sequence[StatusEntry]) -> Check:
     """What others say of themselves is told, and is no judgement on ours."""
-    bad = [f"{one.name} ({one.word}: {one.message})" for one in statuses if one.level]
+    bad = [f"{one.name} ({one.level_name}: {one.message})" for one in statuses if one.level]
     text = f"{len(statuses)} statuses of other nodes on /diagnostics"
     text += f", not OK: {_some(bad)}" if bad else ", all OK"
-    values = {one.name: {"level": one.word, "text": one.message} for one in statuses}
+    values = {one.name: {"level": one.level_name, "text": one.message} for one in statuses}
     return Check(RUNNING, "others", OK, text, values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from edge_vision.core.diagnostic_status import Status
+from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.core.printable import printable
 
 # A diagnostics node reports once a second.
@@ -19,27 +19,27 @@ class Camera:
     """One pipeline, named by its namespace. heard_s: when it last reported, monotonic."""
 
     name: str
-    parts: dict[str, Status] = field(default_factory=dict)
+    parts: dict[str, StatusEntry] = field(default_factory=dict)
     heard_s: float = 0.0
 
-    def part(self, name: str) -> Status:
+    def part(self, name: str) -> StatusEntry:
         """The status of a part, an empty one where it does not report."""
-        return self.parts.get(name) or Status(name)
+        return self.parts.get(name) or StatusEntry(name)
 
     @property
-    def nodes(self) -> list[tuple[str, Status]]:
+    def nodes(self) -> list[tuple[str, StatusEntry]]:
         """The watched nodes: those of the flow in its order, others after them."""
         names = [name for name in self.parts if name not in ("system", "output") and "process " not in name]
         flow = [name for name in STAGES if name in names]
         return [(name, self.parts[name]) for name in (*flow, *(n for n in names if n not in STAGES))]
 
     @property
-    def processes(self) -> list[Status]:
+    def processes(self) -> list[StatusEntry]:
         """One status a process."""
         return [status for name, status in self.parts.items() if name.startswith("process ")]
 
     @property
-    def troubles(self) -> list[tuple[str, Status]]:
+    def troubles(self) -> list[tuple[str, StatusEntry]]:
         """All that is not OK but `output`, the worst first."""
         found = [(name, one) for name, one in self.parts.items() if one.level and name != "output"]
         return sorted(found, key=lambda item: -item[1].level)
@@ -62,12 +62,12 @@ class Board:
         self.foreign = 0
         self.messages = 0
 
-    def note(self, statuses: Sequence[Status], now_s: float) -> None:
+    def note(self, statuses: Sequence[StatusEntry], now_s: float) -> None:
         """Take one message. What is not of a pipeline is counted as foreign, and left out."""
         self.messages += 1
-        ours: dict[str, dict[str, Status]] = {}
+        ours: dict[str, dict[str, StatusEntry]] = {}
         for status in map(_printable, statuses):
-            part = status.part
+            part = status.local_name
             if part is None:
                 self.foreign += 1
             else:
@@ -84,7 +84,7 @@ class Board:
         return [self._cameras[name] for name in sorted(self._cameras)]
 
 
-def _printable(status: Status) -> Status:
+def _printable(status: StatusEntry) -> StatusEntry:
     """With control characters escaped: text from the network must not steer the terminal."""
     return replace(
         status,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_vision.cli.top.board import Board
-from edge_vision.core.printable import one_error, printable_output
+from edge_vision.core.printable import printable_error, printable_output
 
 if TYPE_CHECKING:
     from edge_vision.nodes.diagnostics_listener import DiagnosticsListener
@@ -61,7 +61,7 @@ def main(args: Sequence[str] | None = None) -> int:
         with listener:
             return (_once if options.once else _live)(options, board, listener, stop)
     except RuntimeError as error:  # A malformed remapping.
-        print(f"top: {one_error(error)}", file=sys.stderr)
+        print(f"top: {printable_error(error)}", file=sys.stderr)
         return 2
 
 

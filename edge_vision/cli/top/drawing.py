@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edge_vision.cli.top.board import SILENT_S, Camera
-from edge_vision.core.diagnostic_status import Status
+from edge_vision.core.diagnostic_status import StatusEntry
 
 STYLES = {"OK": "green", "WARN": "yellow", "ERROR": "bold red", "STALE": "magenta"}
 FATES = ("inferred", "gated", "rejected", "superseded", "failed", "in_flight")
@@ -33,7 +33,7 @@ def camera_lines(camera: Camera, now_s: float) -> Iterator[Text | Table]:
         rows += _system(camera.part("system"))
     yield _labelled(rows)
     for name, one in camera.troubles:
-        yield Text(f"{one.word} {name}: {one.message}", STYLES.get(one.word, ""))
+        yield Text(f"{one.level_name} {name}: {one.message}", STYLES.get(one.level_name, ""))
 
 
 def camera_row(camera: Camera, now_s: float, chosen: bool) -> Text:
@@ -46,7 +46,7 @@ def camera_row(camera: Camera, now_s: float, chosen: bool) -> Text:
     silent_s = now_s - camera.heard_s
     if silent_s > SILENT_S:
         return mark + Text(text) + Text(f"silent for {silent_s:.0f} s", STYLES["STALE"])
-    word = Status("", level=camera.level).word
+    word = StatusEntry("", level=camera.level).level_name
     cause = output.text("cause")
     return mark + Text(text) + Text(f"{word} {'' if cause in ('', 'none') else cause}", STYLES.get(word, ""))
 
@@ -58,9 +58,9 @@ def _answer(camera: Camera, now_s: float) -> Iterator[Text]:
         text = f"STALE  nothing from its diagnostics node for {silent_s:.0f} s: has the pipeline ended?"
         yield Text(text + " What is below is old.", STYLES["STALE"])
     elif "output" in camera.parts:
-        since_s = output.figure("since_s") or 0.0
+        since_s = output.number("since_s") or 0.0
         since = f" (for {since_s:.0f} s)" if since_s >= 1 else ""
-        yield Text(f"{output.word}  {output.message}{since}", STYLES.get(output.word, ""))
+        yield Text(f"{output.level_name}  {output.message}{since}", STYLES.get(output.level_name, ""))
 
 
 def _stages(camera: Camera) -> Table:
@@ -71,7 +71,7 @@ def _stages(camera: Camera) -> Table:
     table.add_column("state", ratio=1, no_wrap=True, overflow="ellipsis")
     for name, one in camera.nodes:
         figures = [_hz(one, "rate_in_hz"), _hz(one, "rate_out_hz"), *_percentiles(one, "process_ms")]
-        state = Text(f"{one.word} {one.message}", STYLES.get(one.word, ""))
+        state = Text(f"{one.level_name} {one.message}", STYLES.get(one.level_name, ""))
         table.add_row(name, *figures, state)
     table.add_row(
         "age", "", "", *_percentiles(camera.part("detector"), "age_ms"), "from the stamp to the output"
@@ -79,14 +79,14 @@ def _stages(camera: Camera) -> Table:
     return table
 
 
-def _books(one: Status) -> str:
+def _books(one: StatusEntry) -> str:
     counts = {fate: one.text(f"ledger.{fate}") or UNKNOWN for fate in ("received", *FATES)}
     law = " + ".join(f"{fate.replace('_', ' ')} {counts[fate]}" for fate in FATES)
     wrong = " DOES NOT BALANCE" if one.text("ledger.balanced") == "False" else ""
     return f"received {counts['received']} = {law}{wrong}"
 
 
-def _reasons(one: Status) -> str:
+def _reasons(one: StatusEntry) -> str:
     """Why frames were skipped or lost, by fate."""
     parts = []
     for fate in FATES:
@@ -97,7 +97,7 @@ def _reasons(one: Status) -> str:
     return "; ".join(parts) or "none"
 
 
-def _gate(one: Status) -> str:
+def _gate(one: StatusEntry) -> str:
     if not one.text("gate.mode"):
         return UNKNOWN
     blind = f"{_number(one, 'blind_ms')} ms since a frame passed"
@@ -106,9 +106,9 @@ def _gate(one: Status) -> str:
     return f"{off}{mode}, camera {camera}, last {one.text('last_reason')}, {blind}"
 
 
-def _miss_rate(one: Status) -> str:
+def _miss_rate(one: StatusEntry) -> str:
     """The audit's estimate: which share of the skipped frames held something new."""
-    rate, low, high = (one.figure(f"audit.miss_rate{end}") for end in ("", "_low", "_high"))
+    rate, low, high = (one.number(f"audit.miss_rate{end}") for end in ("", "_low", "_high"))
     if rate is None or low is None or high is None:
         return f"{UNKNOWN}: no skipped frame was looked at yet"
     seen = f"{one.text('audit.missed')} of {one.text('audit.audited')} skipped frames looked at"
@@ -116,7 +116,7 @@ def _miss_rate(one: Status) -> str:
     return f"{rate:.1%} (95 %: {low:.1%} to {high:.1%}), {seen}{opens}"
 
 
-def _model(stage: str, one: Status) -> Iterator[tuple[str, str]]:
+def _model(stage: str, one: StatusEntry) -> Iterator[tuple[str, str]]:
     """Model and backend of a stage, asked for and actual; nothing for a cascade that is off."""
     model = one.text("model")
     if stage == "cascade" and model in ("", "off"):
@@ -134,9 +134,9 @@ def _model(stage: str, one: Status) -> Iterator[tuple[str, str]]:
         yield "fallback", one.text("backend.fallback_reason") or "none"
 
 
-def _process(one: Status) -> str:
-    pid = one.text("pid") or one.part
-    if one.figure("rss_mb") is None:
+def _process(one: StatusEntry) -> str:
+    pid = one.text("pid") or one.local_name
+    if one.number("rss_mb") is None:
         return f"{pid}  {one.message}"
     figures = [
         f"CPU {_number(one, 'cpu_percent')} %",
@@ -147,7 +147,7 @@ def _process(one: Status) -> str:
     return f"{pid}  {'  '.join(figures)}"
 
 
-def _system(one: Status) -> Iterator[tuple[str, str]]:
+def _system(one: StatusEntry) -> Iterator[tuple[str, str]]:
     cores = [key for key in one.values if re.fullmatch(r"cpu\.\d+\.percent", key)]
     each = " ".join(_number(one, key) for key in cores)
     memory = f"memory {_number(one, 'memory.used_mb')} of {_number(one, 'memory.total_mb')} MB"
@@ -163,7 +163,7 @@ def _system(one: Status) -> Iterator[tuple[str, str]]:
     yield "", "  ".join(f"{name} {value}" for name, value in figures)
 
 
-def _gpus(one: Status) -> Iterator[str]:
+def _gpus(one: StatusEntry) -> Iterator[str]:
     for key in one.values:
         if key.startswith("gpu.") and key.endswith(".percent"):
             start = key[: -len("percent")]
@@ -180,31 +180,31 @@ def _labelled(rows: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def _percentiles(one: Status, name: str) -> Sequence[str]:
+def _percentiles(one: StatusEntry, name: str) -> Sequence[str]:
     return [_ms(one, f"{name}.{p}") for p in ("p50", "p95", "p99")]
 
 
-def _hz(one: Status, key: str) -> str:
+def _hz(one: StatusEntry, key: str) -> str:
     return _fixed(one, key, 5, 1)
 
 
-def _ms(one: Status, key: str) -> str:
-    value = one.figure(key)
+def _ms(one: StatusEntry, key: str) -> str:
+    value = one.number(key)
     return _fixed(one, key, 6, 1 if value is None or abs(value) < 1000 else 0)
 
 
-def _fixed(one: Status, key: str, width: int, digits: int) -> str:
-    value = one.figure(key)
+def _fixed(one: StatusEntry, key: str, width: int, digits: int) -> str:
+    value = one.number(key)
     if value is None:
         return f"{UNKNOWN if key in one.values else '':>{width}}"
     return f"{value:{width}.{digits}f}"
 
 
-def _number(one: Status, key: str) -> str:
-    value = one.figure(key)
+def _number(one: StatusEntry, key: str) -> str:
+    value = one.number(key)
     return UNKNOWN if value is None else f"{value:.0f}"
 
 
-def _with_unit(one: Status, key: str, unit: str, digits: int = 0) -> str:
-    value = one.figure(key)
+def _with_unit(one: StatusEntry, key: str, unit: str, digits: int = 0) -> str:
+    value = one.number(key)
     return UNKNOWN if value is None else f"{value:.{digits}f} {unit}"

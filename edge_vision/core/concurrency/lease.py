@@ -33,7 +33,7 @@ class Lease(Generic[T, J]):
         """What serves; None where nothing does."""
         return self._current
 
-    def take(self, job: J) -> T | None:
+    def acquire(self, job: J) -> T | None:
         """Begin a use for a job; None where nothing serves. End it with `done`."""
         with self._lock:
             if self._current is None:
@@ -41,7 +41,7 @@ class Lease(Generic[T, J]):
             self._use = _Use(self._current, job, running_s())
             return self._current
 
-    def done(self, value: T) -> bool:
+    def release(self, value: T) -> bool:
         """End the use. False where it was abandoned meanwhile: the job is somebody else's by now."""
         with self._lock:
             mine = self._use is not None and self._use.value is value
@@ -60,7 +60,7 @@ class Lease(Generic[T, J]):
         if old is not None and old is not new and not in_use:
             self._close(old)
 
-    def abandon(self, after_s: float) -> tuple[T, J] | None:
+    def revoke(self, after_s: float) -> tuple[T, J] | None:
         """Give up a use that lasts longer than that: returns what hangs, and the job, which is the caller's
         now. Nothing serves then. None where no use lasts so long."""
         with self._lock:

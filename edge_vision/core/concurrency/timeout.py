@@ -15,7 +15,7 @@ class WorkTimeout(Exception):
     """The work did not end in time."""
 
 
-def within(limit_s: float, work: Callable[[], T], late: Callable[[T | None], None]) -> T:
+def run_with_timeout(limit_s: float, work: Callable[[], T], late: Callable[[T | None], None]) -> T:
     """What `work` returns or raises, done by another thread.
 
     Raises Patience after limit_s seconds. What it returns after all goes to `late`, in that thread; None

@@ -29,7 +29,7 @@ def best_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(iou_matrix(a, b).max(axis=1))
 
 
-def tells_of(found: Detections, box: np.ndarray) -> bool:
+def overlaps_object(found: Detections, box: np.ndarray) -> bool:
     """True where one of the boxes is on the object whose box (4,) this is, whatever class it was given."""
     return len(found) > 0 and bool(iou_matrix(found.xyxy_px, box[None]).max() >= SAME_OBJECT_IOU)
 

@@ -10,7 +10,7 @@ IDENTITY = np.eye(3)
 MARGIN_PX = 2
 
 
-def moved(image: np.ndarray, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+def warp(image: np.ndarray, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """The image moved by a transform, and (h, w) uint8 that is 0 where it shows nothing; None = nowhere."""
     if transform is IDENTITY:
         return image, None
@@ -40,7 +40,7 @@ def overlap(transform: np.ndarray, shape: tuple[int, ...]) -> float:
     return float(min(1.0, area / (width * height)))
 
 
-def between(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+def relative_motion(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """The camera's motion between two images, from the anchor's place in each."""
     if before is IDENTITY:
         return after
@@ -48,7 +48,7 @@ def between(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return step / step[2, 2]
 
 
-def chained(step: np.ndarray | None, so_far: np.ndarray | None) -> np.ndarray | None:
+def compose(step: np.ndarray | None, so_far: np.ndarray | None) -> np.ndarray | None:
     """A way so far, and one step more; None where one of the two is lost."""
     if step is None or so_far is None:
         return None
@@ -57,7 +57,7 @@ def chained(step: np.ndarray | None, so_far: np.ndarray | None) -> np.ndarray | 
     return step if so_far is IDENTITY else step @ so_far
 
 
-def moved_boxes(boxes: np.ndarray, transform: np.ndarray) -> np.ndarray:
+def transform_boxes(boxes: np.ndarray, transform: np.ndarray) -> np.ndarray:
     """(n, 4) float64 xyxy of boxes (n, 4) whose two corners a transform moves."""
     if len(boxes) == 0:
         return np.zeros((0, 4))

@@ -30,10 +30,10 @@ FAST_DDS = (
 @RULES.add
 def _stuck(facts: PipelineSnapshot) -> Cause | None:
     stage = facts.stage("detector")
-    busy_ms = stage.figure("busy_ms") if stage else None
+    busy_ms = stage.number("busy_ms") if stage else None
     if stage is None or busy_ms is None:
         return None
-    usual_ms = stage.figure("process_ms.p99")
+    usual_ms = stage.number("process_ms.p99")
     if busy_ms < max(STUCK_MS, STUCK_TIMES_P99 * (usual_ms or 0.0)):
         return None
     usual = f", where {usual_ms:.0f} ms is usual" if usual_ms else ""
@@ -84,7 +84,7 @@ def _transport(facts: PipelineSnapshot) -> Cause | None:
         wait_s = COUNTED_S if facts.stages[-1].reports > 5 else REPORTS_S
         return Cause("transport_loss", WARN, f"{text}: {FAST_DDS}", wait_s)
     for stage, intake in facts.intakes:
-        silent_ms = stage.figure("silent_ms") or 0.0
+        silent_ms = stage.number("silent_ms") or 0.0
         if intake.beside and intake.beside >= 2 and silent_ms >= SILENT_BESIDE_INFO_MS:
             text = f"no image on {intake.topic} for {silent_ms / 1e3:.0f} s while its camera_info arrives"
             return Cause("transport_loss", WARN, f"{text}: {FAST_DDS}", 0.0)
@@ -109,10 +109,10 @@ def _rejected(facts: PipelineSnapshot) -> Cause | None:
 @RULES.add
 def _gate(facts: PipelineSnapshot) -> Cause | None:
     gate = facts.stage("gate")
-    blind_ms = gate.figure("blind_ms") if gate else None
+    blind_ms = gate.number("blind_ms") if gate else None
     if gate is None or blind_ms is None or not facts.barren:
         return None
-    bound_ms = gate.figure("max_blind_ms") or 0.0
+    bound_ms = gate.number("max_blind_ms") or 0.0
     if blind_ms < (GATE_CLOSED_LONG_MS if bound_ms > GATE_CLOSED_MS else GATE_CLOSED_MS):
         return None
     if not facts.added("gated") and not gate.added.get("ledger.gated"):
@@ -127,7 +127,7 @@ def _gate(facts: PipelineSnapshot) -> Cause | None:
 def _silent(facts: PipelineSnapshot) -> Cause | None:
     for stage, intake in facts.intakes:
         # A camera that has just come up may take its time for the first image.
-        silent_ms = min(stage.figure("silent_ms") or 0.0, intake.published_ms)
+        silent_ms = min(stage.number("silent_ms") or 0.0, intake.published_ms)
         if stage.says("first_stage") and silent_ms >= SILENT_MS:
             text = f"{intake.publishers[0].node} publishes {intake.topic}, but no image came for"
             return Cause(
@@ -145,7 +145,7 @@ def _foreign_clock(facts: PipelineSnapshot) -> Cause | None:
     if source and source.values.get("stamps") == "media" and source.values.get("uri"):
         return None
     for stage in facts.stages:
-        age_ms = stage.figure("input_age_ms")
+        age_ms = stage.number("input_age_ms")
         if age_ms is None or abs(age_ms) < FOREIGN_CLOCK_MS or not stage.added.get("ledger.received"):
             continue
         side = "behind" if age_ms > 0 else "ahead of"
@@ -162,7 +162,7 @@ def _below_threshold(facts: PipelineSnapshot) -> Cause | None:
     detector = facts.stage("detector")
     if detector is None or facts.added("inferred") < 2 or detector.added.get("detections_total"):
         return None
-    highest, threshold = detector.figure("top_score"), detector.figure("score_threshold")
+    highest, threshold = detector.number("top_score"), detector.number("score_threshold")
     if highest is None or threshold is None:
         return None
     scores = f"the highest score is {highest:.2f}, the threshold {threshold:.2f}"
@@ -183,7 +183,7 @@ def _failing_node(facts: PipelineSnapshot) -> Cause | None:
 @RULES.add
 def _nothing_published(facts: PipelineSnapshot) -> Cause | None:
     """The safety net: no detections for longer than the chain may hold frames back, and no known reason."""
-    bounds_ms = [stage.figure("max_blind_ms") or 0.0 for stage in facts.stages]
+    bounds_ms = [stage.number("max_blind_ms") or 0.0 for stage in facts.stages]
     if facts.unexplained_s is None or facts.unexplained_s * 1e3 < sum(bounds_ms) + SLACK_MS:
         return None
     counts = ", ".join(f"{facts.added(fate)} {fate}" for fate in ("received", *FATES[:-1]))

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from edge_vision.core.output_folder import claim
+from edge_vision.core.output_folder import claim_folder
 from edge_vision.core.printable import printable
 from edge_vision.diagnostics.provenance import write_json
 from edge_vision.evaluate import process_pool
@@ -99,7 +99,9 @@ def run(options: argparse.Namespace) -> int:
     cascade_of(job.cascade)  # What is wrong with a stage is said at once.
     asked = picked(options.scenes, options.split, options.video)
     videos = [video for _, video in asked if video]
-    claim(options.out, "evaluate-cascade", ("report.json", "table.md", "cascade.png", "scenes"), videos)
+    claim_folder(
+        options.out, "evaluate-cascade", ("report.json", "table.md", "cascade.png", "scenes"), videos
+    )
     shelf = _Shelf(options.out / "scenes", job)
     started = time.monotonic()
     print(report.COLUMNS, flush=True)

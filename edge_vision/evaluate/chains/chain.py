@@ -19,7 +19,7 @@ from edge_vision.core.frame import Frame
 from edge_vision.evaluate.gate.gate_runner import SEED
 from edge_vision.gate.frame_gate import FrameGate, GateConfig, GateDecision
 from edge_vision.gate.policy import FORCED
-from edge_vision.tracking.tracker import AT_REST
+from edge_vision.tracking.tracker import STATIC_SCENE_REASONS
 
 ECONOMY: dict[str, float | int | bool] = {
     "luma_width_px": 200,
@@ -87,7 +87,7 @@ class Chain:
         record.passed.append(decision.passed)
         record.accepted.append(accepted)
         record.motions.append(decision.camera_motion)
-        record.at_rest.append(decision.reason in AT_REST)
+        record.at_rest.append(decision.reason in STATIC_SCENE_REASONS)
         record.reasons[decision.reason] += 1
 
     def _accepts(self, frame: Frame, decision: GateDecision) -> bool:

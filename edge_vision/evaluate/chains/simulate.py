@@ -76,12 +76,12 @@ def with_line(
     boxes, ids = [], []
     started = thread_time()
     for at, (look, stamp_ns) in enumerate(zip(passed.tolist(), reference.stamps_ns.tolist(), strict=True)):
-        line.judged(stamp_ns, motions[at], at, at_rest[at])
+        line.add_frame(stamp_ns, motions[at], at, at_rest[at])
         if look:
-            ids.append(line.inferred(stamp_ns, reference.found[at], reference.size_px))
+            ids.append(line.add_detections(stamp_ns, reference.found[at], reference.size_px))
             boxes.append(reference.found[at])
             continue
-        tracks = line.tracks(stamp_ns)
+        tracks = line.tracks_at(stamp_ns)
         assert tracks is not None
         ids.append(tracks.ids)
         boxes.append(tracks.detections())

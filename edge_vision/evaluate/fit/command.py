@@ -16,7 +16,7 @@ from edge_vision.bundles.atomic_write import check_replaceable
 from edge_vision.bundles.manifest import NAME_PATTERN
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.cascade.cascade import CascadeStage, stage_of
-from edge_vision.core.output_folder import check_inputs, claim
+from edge_vision.core.output_folder import check_inputs, claim_folder
 from edge_vision.core.printable import printable
 from edge_vision.core.progress import ProgressLine
 from edge_vision.detect.classifier import Classifier
@@ -112,7 +112,7 @@ def fit_cascade(options: argparse.Namespace) -> int:
     """Run it. Raises EdgeVisionError; a Ctrl-C leaves what the teacher found in the cache."""
     _check_videos(options.video, options.held_out)
     inputs = map(_identity, (*options.video, *options.held_out))
-    claim(options.out, "fit-cascade", ("report.json", "curve.png"), inputs)
+    claim_folder(options.out, "fit-cascade", ("report.json", "curve.png"), inputs)
     check_replaceable(options.out / options.name)
     check_inputs(options.out / options.name, (options.base, options.teacher))
     wish = run.FitRequest(options.recall, options.confidence, options.look_share)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.core.geometry.boxes import tells_of
+from edge_vision.core.geometry.boxes import overlaps_object
 from edge_vision.evaluate import baselines
 from edge_vision.evaluate.chains.simulate import with_tracker, without_tracker
 from edge_vision.evaluate.conditions import Condition
@@ -204,7 +204,7 @@ def _gate_notes(seen: ConditionRecord) -> list[str]:
 def _seen_share(reference: Reference, truth: Sequence[TruthBoxes]) -> float:
     """The share of frames on which the every-frame detector sees one of the objects."""
     pairs = zip(reference.found, truth, strict=True)
-    return _share([any(tells_of(found, box) for box in boxes.values()) for found, boxes in pairs])
+    return _share([any(overlaps_object(found, box) for box in boxes.values()) for found, boxes in pairs])
 
 
 def _share(flags: Sequence[bool]) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.evaluate.errors import EvaluateError
-from edge_vision.tracking.tracker import AT_REST
+from edge_vision.tracking.tracker import STATIC_SCENE_REASONS
 
 OURS = "edge_vision.gate.frame_gate:FrameGate"
 SEED = 3
@@ -104,7 +104,7 @@ class GateRunner:
         record.motions.append(self._motion(answer))
         reason = str(getattr(answer, "reason", "passed" if passed else "skipped"))
         record.reasons[reason] += 1
-        record.at_rest.append(reason in AT_REST)
+        record.at_rest.append(reason in STATIC_SCENE_REASONS)
 
     def _note(self, error: Exception) -> None:
         self.record.errors += 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edge_vision.core.detections import Detections
-from edge_vision.core.geometry.boxes import SAME_OBJECT_IOU, iou_matrix, tells_of
+from edge_vision.core.geometry.boxes import SAME_OBJECT_IOU, iou_matrix, overlaps_object
 from edge_vision.evaluate.reference.detector import Reference, TruthBoxes
 
 CLUSTER_MS = 200.0
@@ -52,7 +52,7 @@ def constructed_entries(reference: Reference) -> list[Entry]:
     for at, boxes in enumerate(reference.truth):
         for object_id, box in boxes.items():
             last[object_id] = at
-            if object_id not in first and tells_of(reference.found[at], box):
+            if object_id not in first and overlaps_object(reference.found[at], box):
                 first[object_id] = at
     entries = [Entry(object_id, at, last[object_id]) for object_id, at in first.items()]
     return sorted(entries, key=lambda entry: (entry.first, entry.object_id))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edge_vision.core.geometry.homography import moved
+from edge_vision.core.geometry.homography import warp
 from edge_vision.gate.motion.ego_motion import EgoReference
 from edge_vision.gate.motion.image_diff import (
     NO_CHANGE,
@@ -74,7 +74,7 @@ def compare(
     noise: in grey levels, as far as it is known, 0.0 = not yet. opened: thin lines do not count.
     """
     light = NO_CHANGE
-    reference, valid = moved(earlier.smooth, transform)
+    reference, valid = warp(earlier.smooth, transform)
     difference = cv2.absdiff(now.smooth, reference)
     sigma = noise_sigma(difference, valid)
     if sigma > NO_LIGHT_SIGMA:

@@ -20,7 +20,7 @@ import numpy as np
 
 from edge_vision.core.frame import block_mean
 from edge_vision.core.geometry.boxes import NO_REGIONS
-from edge_vision.core.geometry.homography import IDENTITY, between, chained, moved, overlap
+from edge_vision.core.geometry.homography import IDENTITY, compose, overlap, relative_motion, warp
 from edge_vision.gate.motion.comparison import ComparisonResult, MotionConfig, ReferenceImage, compare, counts
 from edge_vision.gate.motion.ego_motion import largest_shift_px
 from edge_vision.gate.motion.image_diff import NO_CHANGE, LightFit, regions_of
@@ -118,9 +118,9 @@ class MotionEstimator:
             motion = self._standing(self._anchor, self._now, config)
         else:
             motion = self._moving(self._anchor, self._now, config, guess, self._light, sure=True)
-        step = between(was, self._from_anchor) if motion.camera != "unknown" else None
-        self._from_earlier = chained(step, self._from_earlier)
-        self._from_seen = chained(step, self._from_seen)
+        step = relative_motion(was, self._from_anchor) if motion.camera != "unknown" else None
+        self._from_earlier = compose(step, self._from_earlier)
+        self._from_seen = compose(step, self._from_seen)
         return Motion(
             motion.camera,
             step,
@@ -161,7 +161,7 @@ class MotionEstimator:
         """
         if self._now is None or self._anchor is None:
             return {}
-        anchor, valid = moved(self._anchor.smooth, self._from_anchor)
+        anchor, valid = warp(self._anchor.smooth, self._from_anchor)
         difference = cv2.absdiff(self._now.smooth, self._light.applied(anchor))
         if valid is not None:
             difference = cv2.bitwise_and(difference, valid)

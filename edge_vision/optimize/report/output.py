@@ -14,7 +14,7 @@ import yaml
 
 from edge_vision.bundles.atomic_write import put, write_folder
 from edge_vision.bundles.store import Bundle, load_bundle
-from edge_vision.core.output_folder import remove
+from edge_vision.core.output_folder import remove_path
 from edge_vision.optimize.errors import DISK_FULL, DiskFull
 from edge_vision.optimize.report.report_file import write_text
 
@@ -43,7 +43,7 @@ def write_output(folder: Path, report: Mapping[str, Any]) -> list[Path]:
 
 def _write(folder: Path, report: Mapping[str, Any]) -> list[Path]:
     for name in ("bundle", "ladder", "ladder.yaml", "params.yaml"):
-        remove(folder / name)
+        remove_path(folder / name)
     rows = {row["id"]: row for row in report["rows"]}
     rungs = [rows[name] for name in report["decision"]["ladder"]]
     if not rungs:

@@ -10,8 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edge_vision.core.detection_overlay import label_of
 from edge_vision.core.detections import Detections
-from edge_vision.core.drawing import label_of
 from edge_vision.optimize.agreement import paired, read_detections, read_scores
 
 _WIDTH_PX = 460

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-def shipped(name: str) -> Path | None:
+def config_file(name: str) -> Path | None:
     """A file of config/: of the checkout, or of the installed package."""
     prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     places = [Path(__file__).resolve().parents[2] / "config"]

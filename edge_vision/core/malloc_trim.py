@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Have the C library return what was freed: after a model was loaded or closed it keeps half as much
     again for itself, and more with each one. Takes some ms. Nothing where there is no `malloc_trim`."""
     with contextlib.suppress(OSError, AttributeError, TypeError):

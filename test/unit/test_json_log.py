@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_vision.core.log_output import JsonLog, LogRateLimit
+from edge_vision.core.json_log import JsonLog
+from edge_vision.core.log_rate_limit import LogRateLimit
 
 
 def test_an_hour_of_flapping_fits_on_a_screen_and_nothing_is_uncounted() -> None:
@@ -70,8 +71,8 @@ def test_a_file_that_is_rotated_away_is_made_anew(tmp_path: Path) -> None:
 def test_writers_of_several_processes_do_not_mix_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     code = (
-        "import sys\nfrom edge_vision.core.log_output import JsonLines\n"
-        "lines = JsonLines(sys.argv[1])\n"
+        "import sys\nfrom edge_vision.core.json_log import JsonLog\n"
+        "lines = JsonLog(sys.argv[1])\n"
         "for n in range(200): lines.write(n, {'who': sys.argv[2], 'n': n, 'long': 'x' * 2000})\n"
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, str(path), who]) for who in "abc"]

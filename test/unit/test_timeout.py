@@ -10,7 +10,7 @@ import weakref
 
 import pytest
 
-from edge_vision.core.concurrency.timeout import WorkTimeout, within
+from edge_vision.core.concurrency.timeout import WorkTimeout, run_with_timeout
 
 
 def nobody(_):
@@ -18,10 +18,10 @@ def nobody(_):
 
 
 def test_what_ends_in_time_gives_what_it_gives():
-    assert within(30.0, lambda: 7, nobody) == 7
-    assert within(30.0, lambda: None, nobody) is None, "nothing is a result too"
+    assert run_with_timeout(30.0, lambda: 7, nobody) == 7
+    assert run_with_timeout(30.0, lambda: None, nobody) is None, "nothing is a result too"
     with pytest.raises(ZeroDivisionError):
-        within(30.0, lambda: 1 // 0, nobody)
+        run_with_timeout(30.0, lambda: 1 // 0, nobody)
 
 
 def test_what_hangs_is_left_and_what_it_gives_at_last_is_handed_on():
@@ -32,7 +32,7 @@ def test_what_hangs_is_left_and_what_it_gives_at_last_is_handed_on():
         return "a session"
 
     with pytest.raises(WorkTimeout, match=r"no end after 0\.01 s"):
-        within(0.01, work, lambda result: (late.append(result), handed.set()))
+        run_with_timeout(0.01, work, lambda result: (late.append(result), handed.set()))
     assert not late
     go_on.set()
     assert handed.wait(30) and late == ["a session"]
@@ -46,15 +46,15 @@ def test_an_error_after_all_is_told_of_too():
         raise OSError("too late")
 
     with pytest.raises(WorkTimeout):
-        within(0.01, work, lambda result: (late.append(result), handed.set()))
+        run_with_timeout(0.01, work, lambda result: (late.append(result), handed.set()))
     go_on.set()
     assert handed.wait(30) and late == [None]
 
 
 def test_one_thread_does_one_errand_after_the_other_and_keeps_nothing():
-    threads = [within(30.0, threading.current_thread, nobody) for _ in range(20)]
+    threads = [run_with_timeout(30.0, threading.current_thread, nobody) for _ in range(20)]
     assert len(set(threads)) == 1 and threads[0] is not threading.current_thread()
-    thing = within(30.0, lambda: {1}.union(), nobody)
+    thing = run_with_timeout(30.0, lambda: {1}.union(), nobody)
     left, gone = weakref.ref(thing), threading.Event()
     weakref.finalize(thing, gone.set)
     del thing
@@ -71,7 +71,7 @@ def test_an_error_keeps_nothing_alive():
     gc.disable()
     try:
         with contextlib.suppress(AssertionError):
-            within(30.0, work, nobody)
+            run_with_timeout(30.0, work, nobody)
         del thing, work
         until_s = time.monotonic() + 30
         while gone() is not None and time.monotonic() < until_s:

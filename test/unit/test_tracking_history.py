@@ -40,7 +40,7 @@ def scene(n: int) -> Detections:
 def line_of(n: int, motion: np.ndarray | None = STILL) -> TrackingHistory:
     line = TrackingHistory()
     for at in range(n):
-        line.judged(stamp(at), motion, at)
+        line.add_frame(stamp(at), motion, at)
     return line
 
 
@@ -67,18 +67,18 @@ def test_late_and_out_of_order_is_as_in_order(data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(frames)))
     told: set[int] = set()
     for n in order:
-        line.judged(stamp(n), motions[n], n, rests[n])
+        line.add_frame(stamp(n), motions[n], n, rests[n])
         told.add(n)
         if data.draw(st.booleans()):
-            assert line.tracks(stamp(n)) is not None
+            assert line.tracks_at(stamp(n)) is not None
         # What is found on a frame comes when the frame and those before it are known, or later.
         while waiting and told.issuperset(range(waiting[0] + 1)) and data.draw(st.booleans()):
-            line.inferred(stamp(waiting[0]), scene(waiting[0]), SIZE)
+            line.add_detections(stamp(waiting[0]), scene(waiting[0]), SIZE)
             waiting.pop(0)
     for n in waiting:
-        line.inferred(stamp(n), scene(n), SIZE)
+        line.add_detections(stamp(n), scene(n), SIZE)
     for n, (xyxy_px, ids, age_ms) in told_in_order(frames, looked, motions, rests).items():
-        tracks = line.tracks(stamp(n))
+        tracks = line.tracks_at(stamp(n))
         assert tracks is not None
         np.testing.assert_array_equal(tracks.xyxy_px, xyxy_px)
         np.testing.assert_array_equal(tracks.ids, ids)
@@ -87,12 +87,12 @@ def test_late_and_out_of_order_is_as_in_order(data: st.DataObject) -> None:
 
 def test_while_an_inference_runs_frames_show_what_was_known_before_it():
     line = line_of(6)
-    line.inferred(stamp(0), scene(0), SIZE)
+    line.add_detections(stamp(0), scene(0), SIZE)
     # Frame 2 is with the detector; 3, 4 and 5 are skipped meanwhile.
-    before = [line.tracks(stamp(n)) for n in (3, 4, 5)]
+    before = [line.tracks_at(stamp(n)) for n in (3, 4, 5)]
     assert [one.age_ms.tolist() for one in before] == [[150, 150], [200, 200], [250, 250]]
-    ids = line.inferred(stamp(2), scene(2), SIZE)
-    after = line.tracks(stamp(5))
+    ids = line.add_detections(stamp(2), scene(2), SIZE)
+    after = line.tracks_at(stamp(5))
     assert after.age_ms.tolist() == [150, 150]
     assert sorted(ids.tolist()) == sorted(after.ids.tolist()) == sorted(before[0].ids.tolist())
     # It has been seen to walk by now: frame 5 shows it further on than frame 2 did, as far as the truth.
@@ -103,98 +103,98 @@ def test_while_an_inference_runs_frames_show_what_was_known_before_it():
 def test_the_cameras_motion_moves_what_stands():
     line = TrackingHistory()
     for n in range(5):
-        line.judged(stamp(n), shift(-7.0), n)
-    line.inferred(stamp(0), found((300, 100, 340, 180)), SIZE)
-    tracks = line.tracks(stamp(4))
+        line.add_frame(stamp(n), shift(-7.0), n)
+    line.add_detections(stamp(0), found((300, 100, 340, 180)), SIZE)
+    tracks = line.tracks_at(stamp(4))
     assert tracks.xyxy_px.tolist() == [[300 - 28, 100, 340 - 28, 180]]
 
 
 def test_before_the_first_inference_and_after_a_reset_nothing_is_known():
     line = line_of(3)
-    assert len(line.tracks(stamp(2))) == 0
-    first = line.inferred(stamp(1), scene(1), SIZE)
-    assert len(line.tracks(stamp(2))) == 2
+    assert len(line.tracks_at(stamp(2))) == 0
+    first = line.add_detections(stamp(1), scene(1), SIZE)
+    assert len(line.tracks_at(stamp(2))) == 2
     line.reset()
-    assert line.tracks(stamp(2)) is None
-    line.judged(stamp(3), STILL, 3)
-    assert len(line.tracks(stamp(3))) == 0
-    again = line.inferred(stamp(3), scene(3), SIZE)
+    assert line.tracks_at(stamp(2)) is None
+    line.add_frame(stamp(3), STILL, 3)
+    assert len(line.tracks_at(stamp(3))) == 0
+    again = line.add_detections(stamp(3), scene(3), SIZE)
     assert not set(first.tolist()) & set(again.tolist()), "an id is never given twice"
 
 
 def test_an_inference_from_before_a_reset_brings_nothing_back():
     line = line_of(4)
     line.reset(seq=10)
-    line.judged(stamp(2), STILL, 2)  # It was on its way.
-    assert line.tracks(stamp(2)) is None
-    assert len(line.inferred(stamp(2), scene(2), SIZE)) == 2, "it has ids all the same"
-    line.judged(stamp(5), STILL, 11)
-    assert len(line.tracks(stamp(5))) == 0
+    line.add_frame(stamp(2), STILL, 2)  # It was on its way.
+    assert line.tracks_at(stamp(2)) is None
+    assert len(line.add_detections(stamp(2), scene(2), SIZE)) == 2, "it has ids all the same"
+    line.add_frame(stamp(5), STILL, 11)
+    assert len(line.tracks_at(stamp(5))) == 0
 
 
 def test_after_an_unknown_motion_nothing_is_shown_until_the_detector_has_looked():
     """It may have been a cut."""
     line = line_of(2)
-    ids = line.inferred(stamp(0), scene(0), SIZE)
-    line.judged(stamp(2), None, 2)
-    line.judged(stamp(3), STILL, 3)
-    assert [len(line.tracks(stamp(n))) for n in (1, 2, 3)] == [2, 0, 0]
-    assert line.inferred(stamp(2), scene(0), SIZE).tolist() == ids.tolist(), "it was none"
-    assert len(line.tracks(stamp(3))) == 2
-    line.judged(stamp(4), None, 4)
-    line.judged(stamp(5), STILL, 5)
-    line.inferred(stamp(4), found(), SIZE)
-    assert len(line.tracks(stamp(5))) == 0, "it was one"
+    ids = line.add_detections(stamp(0), scene(0), SIZE)
+    line.add_frame(stamp(2), None, 2)
+    line.add_frame(stamp(3), STILL, 3)
+    assert [len(line.tracks_at(stamp(n))) for n in (1, 2, 3)] == [2, 0, 0]
+    assert line.add_detections(stamp(2), scene(0), SIZE).tolist() == ids.tolist(), "it was none"
+    assert len(line.tracks_at(stamp(3))) == 2
+    line.add_frame(stamp(4), None, 4)
+    line.add_frame(stamp(5), STILL, 5)
+    line.add_detections(stamp(4), found(), SIZE)
+    assert len(line.tracks_at(stamp(5))) == 0, "it was one"
 
 
 def test_a_frame_that_is_told_late_does_not_undo_a_look():
     """A transport may bring it after the detector has looked at a later one."""
     line = TrackingHistory()
     for n in (0, 2, 3):
-        line.judged(stamp(n), STILL, n)
+        line.add_frame(stamp(n), STILL, n)
     for n in (0, 2):
-        line.inferred(stamp(n), scene(n), SIZE)
-    before = line.tracks(stamp(3))
-    line.judged(stamp(1), shift(50.0), 4)
-    after = line.tracks(stamp(3))
+        line.add_detections(stamp(n), scene(n), SIZE)
+    before = line.tracks_at(stamp(3))
+    line.add_frame(stamp(1), shift(50.0), 4)
+    after = line.tracks_at(stamp(3))
     np.testing.assert_array_equal(after.xyxy_px, before.xyxy_px)
     np.testing.assert_array_equal(after.age_ms, [50, 50])
-    assert line.tracks(stamp(1)).xyxy_px[:, 0] == pytest.approx([150, 450])
+    assert line.tracks_at(stamp(1)).xyxy_px[:, 0] == pytest.approx([150, 450])
 
 
 def test_another_size_of_picture_ends_all_tracks():
     line = line_of(4)
-    ids = line.inferred(stamp(0), scene(0), SIZE)
-    other = line.inferred(stamp(2), scene(0), (320, 240))
+    ids = line.add_detections(stamp(0), scene(0), SIZE)
+    other = line.add_detections(stamp(2), scene(0), (320, 240))
     assert not set(ids.tolist()) & set(other.tolist())
-    right = line.tracks(stamp(3)).xyxy_px[:, 2]
+    right = line.tracks_at(stamp(3)).xyxy_px[:, 2]
     assert right.max() <= 320.0
 
 
 def test_stamps_that_start_anew_are_another_time():
     line = line_of(50)
-    line.inferred(stamp(49), scene(0), SIZE)
+    line.add_detections(stamp(49), scene(0), SIZE)
     anew = stamp(49) - LATEST_NS - 1
-    line.judged(anew, STILL, 50)
-    line.judged(anew + STEP_NS, STILL, 51)
-    assert len(line.tracks(anew + STEP_NS)) == 0 and line.tracks(stamp(49)) is None
+    line.add_frame(anew, STILL, 50)
+    line.add_frame(anew + STEP_NS, STILL, 51)
+    assert len(line.tracks_at(anew + STEP_NS)) == 0 and line.tracks_at(stamp(49)) is None
 
 
 def test_the_memory_has_a_limit_and_tracks_live_beyond_it():
     """Objects that stand are known to the end of their certainty, however many frames pass."""
     line, step_ns = TrackingHistory(), 1_000_000
-    line.judged(10**9, STILL, 0)
-    line.inferred(10**9, scene(0), SIZE)
+    line.add_frame(10**9, STILL, 0)
+    line.add_detections(10**9, scene(0), SIZE)
     last = 3 * MEMORY
     for n in range(1, last + 1):
-        line.judged(10**9 + n * step_ns, STILL, n)
+        line.add_frame(10**9 + n * step_ns, STILL, n)
     assert len(line._line) == MEMORY
-    tracks = line.tracks(10**9 + last * step_ns)
+    tracks = line.tracks_at(10**9 + last * step_ns)
     assert tracks.age_ms == pytest.approx([last, last])
-    assert line.tracks(10**9) is None
+    assert line.tracks_at(10**9) is None
     # An inference that took longer than that: ids, and no harm.
-    assert len(line.inferred(10**9 + 1, scene(0), SIZE)) == 2
-    assert line.tracks(10**9 + last * step_ns).ids.tolist() == tracks.ids.tolist()
+    assert len(line.add_detections(10**9 + 1, scene(0), SIZE)) == 2
+    assert line.tracks_at(10**9 + last * step_ns).ids.tolist() == tracks.ids.tolist()
 
 
 def test_threads_may_tell_ask_and_put_in_at_once():
@@ -211,12 +211,12 @@ def test_threads_may_tell_ask_and_put_in_at_once():
 
     def tell() -> None:
         for n in range(end):
-            line.judged(stamp(n), STILL, n)
-            line.tracks(stamp(n))
+            line.add_frame(stamp(n), STILL, n)
+            line.tracks_at(stamp(n))
 
     def look() -> None:
         for n in range(0, end, 7):
-            line.inferred(stamp(n), scene(0), SIZE)
+            line.add_detections(stamp(n), scene(0), SIZE)
 
     threads = [guarded(tell), guarded(look), guarded(tell)]
     for thread in threads:
@@ -224,61 +224,61 @@ def test_threads_may_tell_ask_and_put_in_at_once():
     for thread in threads:
         thread.join()
     assert not errors
-    line.judged(stamp(end), STILL, end)
-    line.inferred(stamp(end), scene(0), SIZE)
-    line.judged(stamp(end + 1), STILL, end + 1)
-    assert len(line.tracks(stamp(end + 1))) == 2
+    line.add_frame(stamp(end), STILL, end)
+    line.add_detections(stamp(end), scene(0), SIZE)
+    line.add_frame(stamp(end + 1), STILL, end + 1)
+    assert len(line.tracks_at(stamp(end + 1))) == 2
 
 
 def test_what_is_doubted_is_not_shown_until_the_detector_has_looked():
     line = line_of(3)
-    ids = line.inferred(stamp(0), scene(0), SIZE)
+    ids = line.add_detections(stamp(0), scene(0), SIZE)
     there = np.array([[395, 295, 465, 425]], np.float32)  # The one that stands.
-    line.judged(stamp(3), STILL, 3, doubted=there)
-    line.judged(stamp(4), STILL, 4)
-    assert [line.tracks(stamp(n)).ids.tolist() for n in (2, 4)] == [ids.tolist(), ids[:1].tolist()]
+    line.add_frame(stamp(3), STILL, 3, changed_px=there)
+    line.add_frame(stamp(4), STILL, 4)
+    assert [line.tracks_at(stamp(n)).ids.tolist() for n in (2, 4)] == [ids.tolist(), ids[:1].tolist()]
     # The frame went to the detector: it is there after all.
-    assert line.inferred(stamp(3), scene(3), SIZE).tolist() == ids.tolist()
-    assert line.tracks(stamp(4)).ids.tolist() == ids.tolist()
+    assert line.add_detections(stamp(3), scene(3), SIZE).tolist() == ids.tolist()
+    assert line.tracks_at(stamp(4)).ids.tolist() == ids.tolist()
 
 
 def test_a_doubt_that_covers_no_object_is_none():
     line = line_of(2)
-    line.inferred(stamp(0), scene(0), SIZE)
+    line.add_detections(stamp(0), scene(0), SIZE)
     far = np.array([[0, 0, 50, 50], [395, 295, 405, 305], [np.nan] * 4, [900, 900, 800, 800]], np.float32)
-    line.judged(stamp(2), STILL, 2, doubted=far)
-    assert len(line.tracks(stamp(2))) == 2
+    line.add_frame(stamp(2), STILL, 2, changed_px=far)
+    assert len(line.tracks_at(stamp(2))) == 2
 
 
 def test_a_frame_that_was_prepared_or_is_told_of_twice_gives_the_same():
     plain, prepared, twice = line_of(6), line_of(6), line_of(6)
     for n in (0, 2, 4):
-        prepared.prepare(stamp(n))
-        ids = [line.inferred(stamp(n), scene(n), SIZE).tolist() for line in (plain, prepared, twice)]
+        prepared.advance_to(stamp(n))
+        ids = [line.add_detections(stamp(n), scene(n), SIZE).tolist() for line in (plain, prepared, twice)]
         assert ids[0] == ids[1] == ids[2]
         if n:
-            twice.inferred(stamp(n), scene(n), SIZE)
+            twice.add_detections(stamp(n), scene(n), SIZE)
     for line in (prepared, twice):
-        np.testing.assert_array_equal(line.tracks(stamp(5)).xyxy_px, plain.tracks(stamp(5)).xyxy_px)
-    prepared.prepare(stamp(99))
-    assert prepared.tracks(stamp(99)) is None
+        np.testing.assert_array_equal(line.tracks_at(stamp(5)).xyxy_px, plain.tracks_at(stamp(5)).xyxy_px)
+    prepared.advance_to(stamp(99))
+    assert prepared.tracks_at(stamp(99)) is None
 
 
 def test_what_was_prepared_before_a_late_result_is_followed_anew():
     plain, prepared = line_of(4), line_of(4)
     for line in (plain, prepared):
-        line.inferred(stamp(0), scene(0), SIZE)
-    prepared.prepare(stamp(3))
+        line.add_detections(stamp(0), scene(0), SIZE)
+    prepared.advance_to(stamp(3))
     for line in (plain, prepared):
-        line.inferred(stamp(1), scene(1), SIZE)
-        line.inferred(stamp(3), scene(3), SIZE)
-    np.testing.assert_array_equal(prepared.tracks(stamp(3)).xyxy_px, plain.tracks(stamp(3)).xyxy_px)
+        line.add_detections(stamp(1), scene(1), SIZE)
+        line.add_detections(stamp(3), scene(3), SIZE)
+    np.testing.assert_array_equal(prepared.tracks_at(stamp(3)).xyxy_px, plain.tracks(stamp(3)).xyxy_px)
 
 
 def test_the_motion_between_two_frames():
     line = TrackingHistory()
     for n, motion in enumerate([shift(1.0), shift(2.0), STILL, shift(-7.0), None, STILL]):
-        line.judged(stamp(n), motion, n)
+        line.add_frame(stamp(n), motion, n)
     np.testing.assert_array_equal(line.motion_between(stamp(0), stamp(3)), shift(-5.0))
     np.testing.assert_array_equal(line.motion_between(stamp(4), stamp(5)), STILL)
     assert line.motion_between(stamp(0), stamp(4)) is None, "unknown on the way"

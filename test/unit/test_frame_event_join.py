@@ -19,57 +19,57 @@ def tick(stamp_ns: int, frame_id: str = "camera") -> FrameEvent:
 def test_tick_then_image():
     join = FrameEventJoin()
     first = tick(5)
-    assert join.tick(first, 1, 0)
-    assert join.image(5, "camera") == JoinedFrame(1, first, ())
+    assert join.add_event(first, 1, 0)
+    assert join.add_image(5, "camera") == JoinedFrame(1, first, ())
     assert join.close() == []
 
 
 def test_image_then_tick():
     join = FrameEventJoin()
-    assert join.image(5, "camera") == JoinedFrame(None, None, ())
-    assert not join.tick(tick(5), 1, 0)
+    assert join.add_image(5, "camera") == JoinedFrame(None, None, ())
+    assert not join.add_event(tick(5), 1, 0)
     assert join.close() == []
 
 
 def test_an_image_gives_up_on_those_before_it():
     join = FrameEventJoin()
     for seq in (1, 2, 3, 4):
-        join.tick(tick(seq * 10), seq, 0)
-    assert join.image(30, "camera").lost == (1, 2)
-    assert join.image(40, "camera").lost == ()
-    assert join.image(10, "camera").seq is None
+        join.add_event(tick(seq * 10), seq, 0)
+    assert join.add_image(30, "camera").lost == (1, 2)
+    assert join.add_image(40, "camera").lost == ()
+    assert join.add_image(10, "camera").seq is None
 
 
 def test_the_frame_id_belongs_to_the_key():
     join = FrameEventJoin()
-    join.tick(tick(5, "left"), 1, 0)
-    assert join.image(5, "right").seq is None
-    assert join.image(5, "left").seq == 1
+    join.add_event(tick(5, "left"), 1, 0)
+    assert join.add_image(5, "right").seq is None
+    assert join.add_image(5, "left").seq == 1
 
 
 def test_patience_ends():
-    join = FrameEventJoin(patience_ns=100)
-    join.tick(tick(1), 1, 0)
-    join.tick(tick(2), 2, 50)
+    join = FrameEventJoin(timeout_ns=100)
+    join.add_event(tick(1), 1, 0)
+    join.add_event(tick(2), 2, 50)
     assert join.expire(99) == []
     assert join.expire(100) == [1]
     assert join.expire(149) == []
     assert join.expire(1000) == [2]
-    assert join.image(1, "camera").seq is None
+    assert join.add_image(1, "camera").seq is None
 
 
 def test_a_tick_sent_twice_opens_no_second_account():
     join = FrameEventJoin()
-    assert join.tick(tick(1), 1, 0)
-    assert not join.tick(tick(1), 2, 0)
+    assert join.add_event(tick(1), 1, 0)
+    assert not join.add_event(tick(1), 2, 0)
     assert join.close() == [1]
 
 
 class Books:
     """A caller that keeps the books as StageNode does, and refuses to settle an account twice."""
 
-    def __init__(self, patience_ns: int = 1000) -> None:
-        self.join = FrameEventJoin(patience_ns)
+    def __init__(self, timeout_ns: int = 1000) -> None:
+        self.join = FrameEventJoin(timeout_ns)
         self.open: set[int] = set()
         self.ends: dict[int, str] = {}
         self.seq = 0
@@ -84,11 +84,11 @@ class Books:
 
     def tick(self, key: tuple[int, str], now_ns: int) -> None:
         seq = self._next()
-        if self.join.tick(tick(*key), seq, now_ns):
+        if self.join.add_event(tick(*key), seq, now_ns):
             self.open.add(seq)
 
     def image(self, key: tuple[int, str]) -> None:
-        joined = self.join.image(*key)
+        joined = self.join.add_image(*key)
         for lost in joined.lost:
             self._settle(lost, "lost")
         if joined.seq is None:
@@ -165,5 +165,5 @@ def test_what_a_transport_loses_is_what_is_counted_as_lost(sent):
 def test_images_without_any_tick_do_not_fill_the_memory(many):
     join = FrameEventJoin(memory=64)
     for stamp in range(many):
-        join.image(stamp, "camera")
+        join.add_image(stamp, "camera")
     assert len(join._seen_early) <= 64

@@ -20,8 +20,8 @@ def slot(closed):
 
 
 def test_an_empty_one_serves_nothing(slot):
-    assert slot.current is None and slot.take("job") is None
-    assert slot.abandon(0.0) is None
+    assert slot.current is None and slot.acquire("job") is None
+    assert slot.revoke(0.0) is None
 
 
 def test_what_is_replaced_is_closed_at_once_where_nobody_uses_it(slot, closed):
@@ -32,12 +32,12 @@ def test_what_is_replaced_is_closed_at_once_where_nobody_uses_it(slot, closed):
 
 def test_what_is_replaced_in_use_is_closed_when_the_use_ends(slot, closed):
     slot.replace("a")
-    assert slot.take(1) == "a"
+    assert slot.acquire(1) == "a"
     slot.replace("b")
     assert closed == []
-    assert slot.done("a")
+    assert slot.release("a")
     assert closed == ["a"]
-    assert slot.take(2) == "b"
+    assert slot.acquire(2) == "b"
 
 
 def test_the_same_one_again_is_not_closed(slot, closed):
@@ -48,22 +48,22 @@ def test_the_same_one_again_is_not_closed(slot, closed):
 
 def test_a_use_that_lasts_can_be_given_up_with_its_job(slot, closed):
     slot.replace("a")
-    slot.take("frame")
-    assert slot.abandon(60.0) is None, "it has not lasted so long"
-    assert slot.abandon(0.0) == ("a", "frame")
+    slot.acquire("frame")
+    assert slot.revoke(60.0) is None, "it has not lasted so long"
+    assert slot.revoke(0.0) == ("a", "frame")
     assert slot.current is None and closed == []
     slot.replace("b")
-    assert slot.take("frame") == "b", "somebody else's job now"
-    assert not slot.done("a"), "it comes back at last, and has lost its job"
+    assert slot.acquire("frame") == "b", "somebody else's job now"
+    assert not slot.release("a"), "it comes back at last, and has lost its job"
     assert closed == ["a"]
-    assert slot.done("b") and slot.current == "b"
+    assert slot.release("b") and slot.current == "b"
 
 
 def test_a_use_that_has_ended_cannot_be_given_up(slot):
     slot.replace("a")
-    slot.take("frame")
-    assert slot.done("a")
-    assert slot.abandon(0.0) is None and slot.current == "a"
+    slot.acquire("frame")
+    assert slot.release("a")
+    assert slot.revoke(0.0) is None and slot.current == "a"
 
 
 def test_each_value_is_closed_once_and_never_in_use():
@@ -81,12 +81,12 @@ def test_each_value_is_closed_once_and_never_in_use():
 
     def use() -> None:
         while not end.is_set():
-            value = slot.take(None)
+            value = slot.acquire(None)
             using[0] = value
             if value in closed:
                 wrong.append(value)
             using[0] = None
-            slot.done(value)
+            slot.release(value)
 
     thread = threading.Thread(target=use)
     thread.start()
