@@ -25,7 +25,7 @@ from edge_vision.model_zoo import packages
 from edge_vision.optimize.trial import LocalExecutor, Trial
 from edge_vision.optimize.worker import WorkerProcess
 
-ROOT = Path(child_process.__file__).parents[1]
+ROOT = Path(child_process.__file__).parents[2]
 
 
 WORK = {"bundle": "/nowhere", "threads": 1, "timed": 1}

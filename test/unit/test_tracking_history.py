@@ -272,7 +272,7 @@ def test_what_was_prepared_before_a_late_result_is_followed_anew():
     for line in (plain, prepared):
         line.add_detections(stamp(1), scene(1), SIZE)
         line.add_detections(stamp(3), scene(3), SIZE)
-    np.testing.assert_array_equal(prepared.tracks_at(stamp(3)).xyxy_px, plain.tracks(stamp(3)).xyxy_px)
+    np.testing.assert_array_equal(prepared.tracks_at(stamp(3)).xyxy_px, plain.tracks_at(stamp(3)).xyxy_px)
 
 
 def test_the_motion_between_two_frames():
