@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from time import thread_time
+from typing import IO
 
 import cv2
 import numpy as np
@@ -44,10 +45,10 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """One entry per frame. found: what the detector found; low_score: what scored a little less, see `Detector`.
-    truth: object_id -> visible box (4,).
+    """What the detector found on each frame of a condition, one entry per frame.
 
-    truth is empty for a real clip. detector_cpu_s: CPU seconds of one call, the median.
+    low_score: detections below the threshold, see `Detector`. truth: object_id -> visible box (4,); empty for
+    a real clip. detector_cpu_s: median CPU seconds of one inference.
     """
 
     stamps_ns: np.ndarray
@@ -95,7 +96,7 @@ def reference_of(condition: Condition, n: int, detector: ReferenceDetector, tick
     tick is told "detect" for each frame that the detector looks at; it may raise Stopped. Raises
     EvaluateError where the source has no frame.
     """
-    path = cache_dir() / "evaluate" / f"{_key(condition, detector.bundle)}.npz"
+    path = cache_path(condition, detector.bundle)
     book = _Book.read(path) or _Book()
     if len(book) < n and not book.complete:
         try:
@@ -125,7 +126,8 @@ def _go_on(
     book.complete = len(book) < n
 
 
-def _key(condition: Condition, bundle: Bundle) -> str:
+def cache_path(condition: Condition, bundle: Bundle) -> Path:
+    """The file of a condition's reference; its name changes with everything that the reference depends on."""
     import onnxruntime
 
     versions = (
@@ -137,7 +139,20 @@ def _key(condition: Condition, bundle: Bundle) -> str:
         onnxruntime.__version__,
     )
     parts = (condition.make().fingerprint(), condition.fps_hz, bundle.sha256, BACKEND, versions)
-    return f"{condition.name}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
+    key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    return cache_dir() / "evaluate" / f"{condition.name}-{key}.npz"
+
+
+def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write to a temporary file in the same folder, then rename it: the file is complete or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with unfinished.open("wb") as file:
+            write(file)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 class _Book:
@@ -169,9 +184,6 @@ class _Book:
         return Reference(stamps_ns, self.found[:n], self.low_score[:n], self.truth[:n], cpu_s, self.size_px)
 
     def write(self, path: Path) -> None:
-        """Written beside and renamed: a file is whole or not there."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(f".{os.getpid()}.tmp")
         ids = [np.array(list(boxes), np.int32) for boxes in self.truth]
         arrays = dict(
             stamps_ns=np.array(self.stamps_ns, np.int64),
@@ -184,12 +196,7 @@ class _Book:
             truth_ids=_stacked(ids, (0,)),
             truth_px=_stacked([box[None] for boxes in self.truth for box in boxes.values()], (0, 4)),
         )
-        try:
-            with beside.open("wb") as file:
-                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        replace_file(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
     @classmethod
     def read(cls, path: Path) -> _Book | None:
