@@ -21,9 +21,10 @@ from edge_vision.cli.demo.process import PipelineProcess
 from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.core.frame import Frame
 from edge_vision.core.progress import ProgressLine
-from edge_vision.nodes.base_node import LATEST_IMAGE, RESULTS, steady_clock
+from edge_vision.nodes.base_node import steady_clock
 from edge_vision.nodes.diagnostics_listener import DiagnosticsListener
-from edge_vision.nodes.interface.conversions import ImageWriter
+from edge_vision.nodes.interface.image_messages import ImageWriter
+from edge_vision.nodes.qos import LATEST_IMAGE, RESULTS
 
 DELAY_MS = 300.0
 LONGEST_START_S = 60.0

@@ -155,8 +155,8 @@ def _listen(seconds: float) -> tuple[set[int], dict[int, float], Counter[str]]:
     import rclpy
     from diagnostic_msgs.msg import DiagnosticArray
 
-    from edge_vision.nodes.base_node import FRAME_EVENTS
-    from edge_vision.nodes.interface.conversions import frame_event_from_message
+    from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
+    from edge_vision.nodes.qos import FRAME_EVENTS
     from edge_vision.nodes.run import make_executor
 
     sent: set[int] = set()

@@ -9,7 +9,7 @@ import common  # noqa: F401  (the path of this repository)
 import rclpy
 from vision_msgs.msg import Detection2DArray
 
-from edge_vision.nodes.base_node import RESULTS
+from edge_vision.nodes.qos import RESULTS
 from edge_vision.nodes.run import make_executor
 
 

@@ -33,7 +33,8 @@ from sensor_msgs.msg import CameraInfo
 
 from edge_vision.backends import BACKENDS
 from edge_vision.core.frame_event import FrameEvent
-from edge_vision.nodes.interface.conversions import frame_event_message, status_values
+from edge_vision.nodes.interface.frame_event_messages import frame_event_message
+from edge_vision.nodes.interface.status_messages import status_values
 
 NODES = (*CHAIN, DiagnosticsNode)
 OPEN: dict[str, dict[str, Any]] = {"gate": {"enabled": False}}

@@ -11,24 +11,16 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from std_srvs.srv import SetBool, Trigger
 
-from edge_vision.nodes.interface.conversions import status_message
 from edge_vision.nodes.interface.parameters import Parameters
 from edge_vision.nodes.interface.specs import NodeSpec
+from edge_vision.nodes.interface.status_messages import status_message
 from edge_vision.nodes.intra_process import IntraProcess
+from edge_vision.nodes.qos import STATUS
 from edge_vision.nodes.structured_log import MESSAGE, StructuredLog
 
 OK, WARN, ERROR = 0, 1, 2
-LATEST_IMAGE = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
-RESULTS = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
-FRAME_EVENTS = QoSProfile(depth=200, reliability=QoSReliabilityPolicy.RELIABLE)
-STATUS = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE)
-LATCHED = QoSProfile(
-    depth=1, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
-)
-
 STATUS_PERIOD_S = 1.0
 RETRY_PERIOD_S = 5.0
 REPEAT_LOG_S = 10.0

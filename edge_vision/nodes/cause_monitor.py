@@ -13,7 +13,8 @@ from edge_vision.core.running_clock import running_s
 from edge_vision.diagnostics.causes import Cause, find_cause
 from edge_vision.diagnostics.process_usage import process_state
 from edge_vision.diagnostics.snapshot import Endpoint, Intake, NodeReport, PipelineSnapshot
-from edge_vision.nodes.base_node import LATEST_IMAGE, OK
+from edge_vision.nodes.base_node import OK
+from edge_vision.nodes.qos import LATEST_IMAGE
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 # The order of the flow; other watched nodes take no part.

@@ -9,8 +9,10 @@ from vision_msgs.msg import Detection2DArray, VisionInfo
 
 from edge_vision.core.detections import Detections
 from edge_vision.errors import EdgeVisionError
-from edge_vision.nodes.base_node import LATCHED, RESULTS, BaseNode
-from edge_vision.nodes.interface.conversions import detections_from_message, stamp_to_ns
+from edge_vision.nodes.base_node import BaseNode
+from edge_vision.nodes.interface.detection_messages import detections_from_message
+from edge_vision.nodes.interface.headers import stamp_to_ns
+from edge_vision.nodes.qos import LATCHED, RESULTS
 
 MOST_HINTS = 16
 """Frames whose low-score detections came, and whose detections did not."""

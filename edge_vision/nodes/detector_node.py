@@ -21,12 +21,14 @@ from edge_vision.core.model_spec import Thresholds
 from edge_vision.detect.detector import Detector
 from edge_vision.errors import BackendError, HeadError
 from edge_vision.nodes import run
-from edge_vision.nodes.base_node import LATCHED, LATEST_IMAGE, OK, RESULTS, WARN, latency_values, steady_clock
+from edge_vision.nodes.base_node import OK, WARN, latency_values, steady_clock
 from edge_vision.nodes.interface import specs
 from edge_vision.nodes.interface.cdr import best_encoder
-from edge_vision.nodes.interface.conversions import ImageWriter, label_info_message, vision_info_message
+from edge_vision.nodes.interface.detection_messages import label_info_message, vision_info_message
+from edge_vision.nodes.interface.image_messages import ImageWriter
 from edge_vision.nodes.low_score_publisher import LowScorePublisher
 from edge_vision.nodes.model_loading import MODEL_PARAMS, log_loaded_model, model_request, request_parameters
+from edge_vision.nodes.qos import LATCHED, LATEST_IMAGE, RESULTS
 from edge_vision.nodes.roi_detection import RoiDetection
 from edge_vision.nodes.stage_node import StageNode
 from edge_vision.nodes.track_publisher import TrackPublisher

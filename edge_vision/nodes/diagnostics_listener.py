@@ -10,9 +10,9 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from edge_vision.core.diagnostic_status import StatusEntry
-from edge_vision.nodes.base_node import RESULTS
 from edge_vision.nodes.discovery import eager_discovery
-from edge_vision.nodes.interface.conversions import status_values
+from edge_vision.nodes.interface.status_messages import status_values
+from edge_vision.nodes.qos import RESULTS
 from edge_vision.nodes.run import make_executor
 
 

@@ -13,10 +13,11 @@ from edge_vision.diagnostics.causes import Cause
 from edge_vision.diagnostics.process_usage import ProcessMeter
 from edge_vision.diagnostics.sensors import Unavailable
 from edge_vision.nodes import run
-from edge_vision.nodes.base_node import ERROR, OK, RESULTS, STATUS, WARN, BaseNode, steady_clock
+from edge_vision.nodes.base_node import ERROR, OK, WARN, BaseNode, steady_clock
 from edge_vision.nodes.cause_monitor import FLOW, CauseMonitor, output_status
 from edge_vision.nodes.interface import specs
-from edge_vision.nodes.interface.conversions import status_message, status_values
+from edge_vision.nodes.interface.status_messages import status_message, status_values
+from edge_vision.nodes.qos import RESULTS, STATUS
 from edge_vision.nodes.system_report import SystemReport
 
 STALE = 3

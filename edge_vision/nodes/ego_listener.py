@@ -24,8 +24,8 @@ from edge_vision.gate.motion.ego_prior import (
     scaled_camera_matrix,
 )
 from edge_vision.nodes.base_node import BaseNode
-from edge_vision.nodes.interface.conversions import stamp_to_ns
 from edge_vision.nodes.interface.gate import EGO
+from edge_vision.nodes.interface.headers import stamp_to_ns
 
 # Sensor data: best effort. Deep, because a burst of samples waits while an image is taken in.
 SAMPLES = QoSProfile(depth=100, reliability=QoSReliabilityPolicy.BEST_EFFORT)

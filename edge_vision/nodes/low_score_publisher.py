@@ -6,9 +6,10 @@ from vision_msgs.msg import Detection2DArray
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.nodes.base_node import RESULTS, BaseNode
+from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.interface.cdr import best_encoder
 from edge_vision.nodes.lazy_publisher import LazyPublisher
+from edge_vision.nodes.qos import RESULTS
 
 
 class LowScorePublisher:

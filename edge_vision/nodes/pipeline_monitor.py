@@ -17,14 +17,12 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from edge_vision.core.detections import Detections
 from edge_vision.errors import ImageError
-from edge_vision.nodes.base_node import FRAME_EVENTS, LATCHED, LATEST_IMAGE, RESULTS, STATUS
 from edge_vision.nodes.discovery import eager_discovery
-from edge_vision.nodes.interface.conversions import (
-    detections_from_message,
-    frame_event_from_message,
-    frame_from_message,
-    status_values,
-)
+from edge_vision.nodes.interface.detection_messages import detections_from_message
+from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
+from edge_vision.nodes.interface.image_messages import frame_from_message
+from edge_vision.nodes.interface.status_messages import status_values
+from edge_vision.nodes.qos import FRAME_EVENTS, LATCHED, LATEST_IMAGE, RESULTS, STATUS
 from edge_vision.nodes.run import make_executor
 
 NODES = ("source", "gate", "cascade", "detector")

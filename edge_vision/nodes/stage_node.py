@@ -23,15 +23,12 @@ from edge_vision.core.latency import LatencyWindow, RateMeter
 from edge_vision.core.running_clock import running_s
 from edge_vision.core.stamp_check import StampCheck
 from edge_vision.errors import EdgeVisionError, ImageError
-from edge_vision.nodes.base_node import ERROR, FRAME_EVENTS, LATEST_IMAGE, WARN, BaseNode, latency_values
-from edge_vision.nodes.interface.conversions import (
-    ImageWriter,
-    frame_event_from_message,
-    frame_event_message,
-    frame_from_message,
-    stamp_to_ns,
-)
+from edge_vision.nodes.base_node import ERROR, WARN, BaseNode, latency_values
+from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message, frame_event_message
+from edge_vision.nodes.interface.headers import stamp_to_ns
+from edge_vision.nodes.interface.image_messages import ImageWriter, frame_from_message
 from edge_vision.nodes.lazy_publisher import LazyPublisher
+from edge_vision.nodes.qos import FRAME_EVENTS, LATEST_IMAGE
 
 Job = tuple[Frame, FrameEvent | None]
 # A tick's camera_motion: (3, 3), or None where it is not known.

@@ -17,11 +17,11 @@ from rclpy.signals import SignalHandlerOptions
 from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.diagnostics.snapshot import clash
 from edge_vision.diagnostics.system_view import Pipeline, SystemView, discovery_range
-from edge_vision.nodes.base_node import RESULTS, STATUS
 from edge_vision.nodes.cause_monitor import IMAGE_TYPES, CauseMonitor, endpoint, output_status
 from edge_vision.nodes.discovery import eager_discovery
-from edge_vision.nodes.interface.conversions import status_message, status_values
 from edge_vision.nodes.interface.specs import DIAGNOSTICS, NODES
+from edge_vision.nodes.interface.status_messages import status_message, status_values
+from edge_vision.nodes.qos import RESULTS, STATUS
 from edge_vision.nodes.run import make_executor
 
 ARRAY = "diagnostic_msgs/msg/DiagnosticArray"

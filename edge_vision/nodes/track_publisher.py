@@ -13,10 +13,11 @@ from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.geometry.boxes import NO_REGIONS
 from edge_vision.core.latency import LatencyWindow
 from edge_vision.detect.roi_planner import RoiInput
-from edge_vision.nodes.base_node import RESULTS, BaseNode, latency_values
+from edge_vision.nodes.base_node import BaseNode, latency_values
 from edge_vision.nodes.interface import specs
 from edge_vision.nodes.interface.cdr import best_encoder
 from edge_vision.nodes.lazy_publisher import LazyPublisher
+from edge_vision.nodes.qos import RESULTS
 from edge_vision.tracking.tracker import STATIC_SCENE_REASONS, Tracks
 from edge_vision.tracking.tracking_history import TrackingHistory
 

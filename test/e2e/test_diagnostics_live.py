@@ -12,7 +12,7 @@ import pytest
 from model_cases import SSD, bundle_or_skip, clip_or_skip
 from ros_cases import DiagnosticArray
 
-from edge_vision.nodes.interface.conversions import status_values
+from edge_vision.nodes.interface.status_messages import status_values
 
 BENCH = str(Path(__file__).resolve().parents[2] / "bench")
 

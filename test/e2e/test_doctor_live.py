@@ -15,7 +15,7 @@ from model_cases import SSD, bundle_or_skip, clip_or_skip
 from ros_cases import LATCHED, SENSOR, DiagnosticArray, Image
 from vision_msgs.msg import Detection2DArray
 
-from edge_vision.nodes.interface.conversions import status_values
+from edge_vision.nodes.interface.status_messages import status_values
 
 ROOT = Path(__file__).parents[2]
 # Longer than by default: on a loaded machine, nodes take their time to find each other.

@@ -121,7 +121,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def assert_true(answers: list, truth: dict[int, Detections]) -> None:
     """Every answer has a frame's exact header and that frame's boxes."""
-    from edge_vision.nodes.interface.conversions import detections_from_message
+    from edge_vision.nodes.interface.detection_messages import detections_from_message
 
     stamps = [stamp_of(answer) for answer in answers]
     assert stamps == sorted(set(stamps)) and set(stamps) <= set(truth)

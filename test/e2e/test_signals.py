@@ -9,7 +9,7 @@ import pytest
 from model_cases import SSD, bundle_or_skip, clip_or_skip
 from ros_cases import DiagnosticArray, detections_of, wait_until
 
-from edge_vision.nodes.interface.conversions import status_values
+from edge_vision.nodes.interface.status_messages import status_values
 from edge_vision.nodes.run import OUT_OF_TIME
 
 # The promise is two seconds; the test only tells an end from no end, on a machine that others load too.

@@ -18,7 +18,7 @@ from ros_cases import (
 )
 
 from edge_vision.core.frame_event import FrameEvent
-from edge_vision.nodes.interface.conversions import detections_from_message
+from edge_vision.nodes.interface.detection_messages import detections_from_message
 
 STEP_NS = 10**8
 WAYS = {"one process": False, "separate processes": True}

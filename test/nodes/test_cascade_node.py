@@ -11,7 +11,7 @@ from stage_cases import LABELS, RED, color_bundle
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.geometry.boxes import NO_REGIONS
 from edge_vision.core.model_spec import StageSpec
-from edge_vision.nodes.interface.conversions import frame_event_message
+from edge_vision.nodes.interface.frame_event_messages import frame_event_message
 
 NEVER_BLIND = {"max_blind_ms": 60000.0}
 ONE_BACKEND = {"backend": "onnxruntime"}

@@ -23,7 +23,7 @@ from ros_cases import (
     picture,
 )
 
-from edge_vision.nodes.interface.conversions import status_values
+from edge_vision.nodes.interface.status_messages import status_values
 
 OK, WARN, ERROR = b"\x00", b"\x01", b"\x02"
 

@@ -27,7 +27,7 @@ from rosgraph_msgs.msg import Clock
 from edge_vision.cli.top.board import Board
 from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.nodes.cause_monitor import _added
-from edge_vision.nodes.interface.conversions import status_message, status_values
+from edge_vision.nodes.interface.status_messages import status_message, status_values
 
 OK = b"\x00"
 JUMP_S, HALF_A_JUMP_MS = 1000.0, 500_000.0

@@ -8,8 +8,8 @@ from pathlib import Path
 from ros_cases import ALL, DiagnosticArray, DiagnosticsNode, Image, image_message, picture
 from sysfs_cases import plant
 
-from edge_vision.nodes.interface.conversions import status_values
 from edge_vision.nodes.interface.specs import DIAGNOSTICS
+from edge_vision.nodes.interface.status_messages import status_values
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "diagnostics.md").read_text("utf-8")
 STAGES = ("gate", "cascade", "detector")

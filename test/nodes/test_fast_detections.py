@@ -12,7 +12,7 @@ from vision_msgs.msg import Detection2DArray
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.nodes.interface.cdr import best_encoder, encode_detections
-from edge_vision.nodes.interface.conversions import detections_message
+from edge_vision.nodes.interface.detection_messages import detections_message
 
 NUMBERS = st.floats(-1e4, 1e4, width=32)
 

@@ -22,7 +22,8 @@ from ros_cases import (
 from scene_cases import WAYS, wait_for_stages
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose, VisionInfo
 
-from edge_vision.nodes.interface.conversions import detections_from_message, frame_event_from_message
+from edge_vision.nodes.interface.detection_messages import detections_from_message
+from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
 
 
 def heard_by(running, monkeypatch) -> list:

@@ -23,7 +23,7 @@ from vision_msgs.msg import BoundingBox2DArray
 
 from edge_vision.core.detections import Detections
 from edge_vision.gate.frame_gate import GateConfig
-from edge_vision.nodes.interface.conversions import frame_event_from_message
+from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
 
 
 class GateScene(StreetScene):

@@ -18,7 +18,7 @@ from ros_cases import (
 
 from edge_vision.backends import open_session
 from edge_vision.detect.detector import Detector
-from edge_vision.nodes.interface.conversions import detections_from_message
+from edge_vision.nodes.interface.detection_messages import detections_from_message
 
 ODD = [
     (1, "camera"),

@@ -10,7 +10,7 @@ from model_cases import street_with_and_without_people
 from ros_cases import stamp_of
 from scene_cases import STEP_NS, WAYS, TrackedScene, boxes_by_id
 
-from edge_vision.nodes.interface.conversions import detections_from_message
+from edge_vision.nodes.interface.detection_messages import detections_from_message
 
 # Where the street is in the large picture.
 LEFT, TOP = 600, 300

@@ -25,7 +25,7 @@ from ros_cases import (
 )
 from vision_msgs.msg import LabelInfo, VisionInfo
 
-from edge_vision.nodes.interface.conversions import frame_event_from_message
+from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
 from edge_vision.nodes.interface.specs import NODES, NodeSpec
 
 

@@ -21,7 +21,8 @@ from scene_cases import STEP_NS, WAYS, TrackedScene, boxes_by_id
 from std_srvs.srv import Trigger
 
 from edge_vision.core.frame import Frame
-from edge_vision.nodes.interface.conversions import detections_message, frame_event_from_message
+from edge_vision.nodes.interface.detection_messages import detections_message
+from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
 
 SWAP = (
     Transition.TRANSITION_DEACTIVATE,

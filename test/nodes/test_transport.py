@@ -22,7 +22,7 @@ from std_msgs.msg import Header
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.frame_event_join import FrameEventJoin
 from edge_vision.core.geometry.boxes import NO_REGIONS
-from edge_vision.nodes.interface.conversions import frame_event_message
+from edge_vision.nodes.interface.frame_event_messages import frame_event_message
 
 
 def test_the_books_of_the_last_stage_are_those_of_the_whole_chain(start, robot):

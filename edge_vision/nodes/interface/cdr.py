@@ -17,7 +17,8 @@ from vision_msgs.msg import Detection2DArray
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.nodes.interface.conversions import NS_PER_S, Headed, detections_message, rows_of
+from edge_vision.nodes.interface.detection_messages import detections_message, rows_of
+from edge_vision.nodes.interface.headers import NS_PER_S, Headed
 
 _START = b"\x00\x01\x00\x00"
 _STAMP_AND_LENGTH = struct.Struct("<iII")
@@ -30,7 +31,7 @@ _POSE = struct.pack("<7d", 0, 0, 0, 0, 0, 0, 1) + bytes(36 * 8)
 
 
 def encode_detections(found: Detections, of: Headed, ids: np.ndarray | None = None) -> bytes:
-    """The bytes of `conversions.detections_message(found, of, ids)`."""
+    """The bytes of `detections_message(found, of, ids)`."""
     frame_id = of.frame_id.encode()
     sec, nanosec = divmod(of.stamp_ns, NS_PER_S)
     header = _STAMP_AND_LENGTH.pack(sec, nanosec, len(frame_id) + 1) + frame_id + b"\0"
@@ -53,7 +54,7 @@ def _text(text: str) -> bytes:
 
 def best_encoder() -> Callable[[Detections, Headed, np.ndarray | None], Any]:
     """`encode_detections` where this middleware reads it as the same message, tried on samples, else
-    `conversions.detections_message`. Both give what `Publisher.publish` takes."""
+    `detections_message`. Both give what `Publisher.publish` takes."""
     same = all(_same(count, frame_id) for count, frame_id in ((0, ""), (1, "cam"), (3, "camera")))
     return encode_detections if same else detections_message
 

@@ -1,0 +1,82 @@
+"""Conversions between detection messages and detections, and the messages that describe a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from std_msgs.msg import Header
+from vision_msgs.msg import (
+    BoundingBox2D,
+    BoundingBox2DArray,
+    Detection2D,
+    Detection2DArray,
+    LabelInfo,
+    ObjectHypothesis,
+    ObjectHypothesisWithPose,
+    VisionClass,
+    VisionInfo,
+)
+
+from edge_vision.core.detections import Detections
+from edge_vision.core.frame import Frame
+from edge_vision.nodes.interface.headers import Headed, header_of
+
+
+def detections_message(found: Detections, of: Headed, ids: np.ndarray | None = None) -> Detection2DArray:
+    """Detections of a frame, in its pixels, under its header. class_id is the number of label_info.
+    ids: (n,) of the tracks, None where there are none."""
+    header = header_of(of.stamp_ns, of.frame_id)
+    return Detection2DArray(
+        header=header, detections=[_detection(header, *row) for row in rows_of(found, ids)]
+    )
+
+
+def rows_of(found: Detections, ids: np.ndarray | None) -> Iterator[tuple[list[float], float, int, str]]:
+    """xyxy_px, score, class_id and id of each detection; the id is empty where ids is None."""
+    names = [""] * len(found) if ids is None else [str(number) for number in ids.tolist()]
+    return zip(found.xyxy_px.tolist(), found.scores.tolist(), found.class_ids.tolist(), names, strict=True)
+
+
+def _detection(header: Header, xyxy_px: list[float], score: float, class_id: int, track: str) -> Detection2D:
+    hypothesis = ObjectHypothesisWithPose(hypothesis=ObjectHypothesis(class_id=str(class_id), score=score))
+    return Detection2D(header=header, bbox=_box(xyxy_px), results=[hypothesis], id=track)
+
+
+def _box(xyxy_px: list[float]) -> BoundingBox2D:
+    left, top, right, bottom = xyxy_px
+    box = BoundingBox2D(size_x=right - left, size_y=bottom - top)
+    box.center.position.x, box.center.position.y = (left + right) / 2, (top + bottom) / 2
+    return box
+
+
+def regions_message(regions: np.ndarray, frame: Frame) -> BoundingBox2DArray:
+    """Regions of a frame, (n, 4) xyxy_px, in its pixels, under its header."""
+    boxes = [_box(row) for row in regions.tolist()]
+    return BoundingBox2DArray(header=header_of(frame.stamp_ns, frame.frame_id), boxes=boxes)
+
+
+def detections_from_message(message: Detection2DArray) -> Detections:
+    """The inverse of `detections_message`: the best hypothesis of each detection."""
+    if not message.detections:
+        return Detections.empty()
+    rows, scores, class_ids = [], [], []
+    for one in message.detections:
+        x, y = one.bbox.center.position.x, one.bbox.center.position.y
+        half_w, half_h = one.bbox.size_x / 2, one.bbox.size_y / 2
+        best = max(one.results, key=lambda result: result.hypothesis.score).hypothesis
+        rows.append((x - half_w, y - half_h, x + half_w, y + half_h))
+        scores.append(best.score)
+        class_ids.append(int(best.class_id))
+    return Detections(np.array(rows, np.float32), np.array(scores, np.float32), np.array(class_ids, np.int32))
+
+
+def label_info_message(labels: tuple[str, ...], score_threshold: float) -> LabelInfo:
+    """The names of the class ids. Its header is empty: it belongs to no image."""
+    classes = [VisionClass(class_id=i, class_name=name) for i, name in enumerate(labels)]
+    return LabelInfo(class_map=classes, threshold=float(score_threshold))
+
+
+def vision_info_message(method: str, location: str, version: int) -> VisionInfo:
+    """The model that is running. version counts the models that this node has loaded."""
+    return VisionInfo(method=method, database_location=location, database_version=version)

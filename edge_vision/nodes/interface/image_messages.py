@@ -1,0 +1,79 @@
+"""Conversions between image messages and frames. A copy is made only where a message must own its bytes."""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+
+from edge_vision.core.compressed import compressed_frame
+from edge_vision.core.frame import ENCODINGS, MAX_PIXELS, Frame, check_size, view_image
+from edge_vision.errors import ImageError
+from edge_vision.nodes.interface.headers import header_of, stamp_to_ns
+
+
+def frame_from_message(message: Image | CompressedImage, seq: int, max_pixels: float = MAX_PIXELS) -> Frame:
+    """The frame of an image message, as a view of its bytes. Raises ImageError with the reason.
+
+    A compressed image is decoded when its pixels are first read, which may then raise
+    ImageError(corrupt_image).
+    """
+    stamp_ns = stamp_to_ns(message.header.stamp)
+    frame_id = message.header.frame_id
+    if isinstance(message, CompressedImage):
+        return compressed_frame(message.data, message.format, stamp_ns, frame_id, seq, message, max_pixels)
+    if message.encoding in ENCODINGS:
+        encoding = message.encoding
+        size = message.width, message.height, message.step
+        image = view_image(message.data, *size, encoding, bool(message.is_bigendian), max_pixels)
+    else:
+        check_size(message.width, message.height, max_pixels)
+        image, encoding = _with_cv_bridge(message), "bgr8"
+    return Frame(image, stamp_ns, frame_id, encoding, seq, message)
+
+
+def _with_cv_bridge(message: Image) -> np.ndarray:
+    """(h, w, 3) uint8 BGR of a rare encoding, by the system's cv_bridge where there is one."""
+    try:
+        from cv_bridge import CvBridge
+
+        return CvBridge().imgmsg_to_cv2(message, "bgr8")
+    except ImportError:
+        reason = "and the system has no cv_bridge for others"
+    except Exception as error:  # cv_bridge and its C++ part raise many kinds, all of them about this image.
+        reason = f"and cv_bridge cannot convert it: {error}"
+    raise ImageError(
+        "unsupported_encoding",
+        f"encoding '{message.encoding}' is not read here, {reason}. Publish one of {', '.join(ENCODINGS)}",
+    )
+
+
+class ImageWriter:
+    """Turns frames into Image messages, reusing one message: publish it before the next call."""
+
+    def __init__(self) -> None:
+        self._message = Image()
+        self._bytes = np.zeros(0, np.uint8)
+
+    def message(self, frame: Frame) -> Image:
+        """The frame's own message where it came in one, else the reused one, filled."""
+        if isinstance(frame.origin, Image):
+            return frame.origin
+        image = frame.image
+        self._reserve(image.nbytes)
+        np.copyto(self._bytes.view(image.dtype).reshape(image.shape), image)
+        message = self._message
+        message.header = header_of(frame.stamp_ns, frame.frame_id)
+        message.height, message.width = frame.height_px, frame.width_px
+        message.encoding = frame.encoding
+        message.step = image.nbytes // image.shape[0]
+        message.is_bigendian = 0
+        return message
+
+    def _reserve(self, nbytes: int) -> None:
+        """Have the message own nbytes. Only an array('B') goes in without a check of every byte."""
+        if self._bytes.nbytes != nbytes:
+            self._message.data = array("B", bytes(nbytes))
+            # Some releases of rclpy take the array as it is, others a copy: write where the message reads.
+            self._bytes = np.frombuffer(self._message.data, np.uint8)
