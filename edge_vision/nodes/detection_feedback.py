@@ -19,8 +19,7 @@ MOST_HINTS = 16
 
 
 class DetectionFeedback:
-    """Tells what was found on which stamp, with its low-score detections (None: not known), and when a detector begins, or
-    begins to see otherwise: another model, other thresholds.
+    """Delivers the detector's results by stamp, and reports when a detector starts or changes model or thresholds.
 
     Construct it with the node. found and begun may be called by any thread; they must be quick and not raise.
     """

@@ -13,7 +13,7 @@ from edge_vision.nodes.qos import RESULTS
 
 
 class LowScorePublisher:
-    """`detections_low_score`, while it is offered. `publish` may be called by any thread, and does not raise."""
+    """Publishes `detections_low_score` while it is enabled. `publish` is thread-safe and does not raise."""
 
     def __init__(self, node: BaseNode) -> None:
         self._node = node

@@ -27,7 +27,7 @@ class RoiDetection:
         self.top_score: float | None = None
         """The highest score on the last frame, below the threshold too."""
         self.low_score: Detections | None = None
-        """The detector's low-score detections on the last frame; None where it did not look at the whole of it at once."""
+        """Low-score detections of the last frame; None unless it was inferred whole, in one inference."""
         self.reset = self._looks.reset
         self.reset_stats = self._looks.reset_stats
         self.status_values = self._looks.status

@@ -195,8 +195,8 @@ DETECTOR = NodeSpec(
         Param(
             "publish_low_score",
             False,
-            "Tell the gate, and publish on `detections_low_score`, what scored less than score_threshold but half "
-            "of it at least: see the gate's saturated_stretch.",
+            "Publish detections that score between half of score_threshold and score_threshold on "
+            "`detections_low_score`, and pass them to the gate; see the gate's saturated_stretch.",
         ),
         Param(
             "roi_mode",
