@@ -19,7 +19,7 @@ MOST_HINTS = 16
 
 
 class DetectionFeedback:
-    """Delivers the detector's results by stamp, and reports when a detector starts or changes model or thresholds.
+    """Delivers the detector's results by stamp, and reports new detectors, models and thresholds.
 
     Construct it with the node. found and begun may be called by any thread; they must be quick and not raise.
     """
