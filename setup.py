@@ -1,11 +1,15 @@
 """Installs the package, for colcon and for pip."""
 
+import sys
 from glob import glob
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 NAME = "edge_vision"
+# What `ros2 run edge_vision NAME` offers. colcon and Debian packages call `setup.py install` or `develop`,
+# which install scripts into lib/edge_vision (setup.cfg). pip builds a wheel, whose scripts go into bin/ and onto
+# the PATH, where names such as `top` would hide other programs: a wheel has `edge-vision` alone.
 EXECUTABLES = (
     "source_node",
     "gate_node",
@@ -33,6 +37,9 @@ TEST = [
     "types-psutil",
     "types-PyYAML",
 ]
+SCRIPTS = [f"edge-vision = {NAME}.cli.main:main"]
+if {"install", "develop"} & set(sys.argv):
+    SCRIPTS += [f"{name} = {NAME}.nodes.cli:{name}" for name in EXECUTABLES]
 VERSION = next(
     line.split('"')[1]
     for line in Path(NAME, "__init__.py").read_text().splitlines()
@@ -68,6 +75,6 @@ setup(
         "top": TOP,
         "test": TEST + FETCH + TOP + RUNTIME,
     },
-    entry_points={"console_scripts": [f"{name} = {NAME}.nodes.cli:{name}" for name in EXECUTABLES]},
+    entry_points={"console_scripts": SCRIPTS},
     zip_safe=False,
 )

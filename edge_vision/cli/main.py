@@ -1,6 +1,6 @@
-"""`python -m edge_vision COMMAND`: one command for all tools.
+"""`edge-vision COMMAND`, or `python -m edge_vision COMMAND`: one command for all tools.
 
-Imports nothing heavy before Ctrl-C can end the process without a traceback.
+Imports only the standard library before Ctrl-C can end the process without a traceback.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from edge_vision import __version__
 class Command(NamedTuple):
     module: str
     summary: str
+    subcommands: tuple[str, ...] = ()
 
 
 COMMANDS = {
@@ -25,53 +26,82 @@ COMMANDS = {
         "edge_vision.cli.demo.command", "run the pipeline on a video and write the results as files"
     ),
     "run": Command("edge_vision.nodes.pipeline", "run the pipeline without a launch file"),
-    "models": Command("edge_vision.cli.models", "fetch, import, list and verify model bundles"),
-    "backends": Command(
-        "edge_vision.cli.backends", "list the runtimes of this device, build engines in advance"
+    "models": Command(
+        "edge_vision.cli.models",
+        "fetch, import, list and verify model bundles",
+        ("fetch", "import", "list", "verify", "show"),
     ),
-    "optimize": Command("edge_vision.optimize.command", "find the best bundle of a model for this device"),
+    "backends": Command(
+        "edge_vision.cli.backends",
+        "list the runtimes of this device, build engines in advance",
+        ("list", "build"),
+    ),
+    "optimize": Command(
+        "edge_vision.optimize.command",
+        "find the best bundle of a model for this device",
+        ("run", "demo", "resume", "report", "explain"),
+    ),
     "evaluate": Command(
-        "edge_vision.evaluate.command", "measure the gate and the cascade on clips, fit a cascade stage"
+        "edge_vision.evaluate.command",
+        "measure the gate and the cascade on clips, fit a cascade stage",
+        ("gate", "cascade", "events", "fit-cascade"),
     ),
     "doctor": Command("edge_vision.cli.doctor.command", "check the installation and the running system"),
     "top": Command("edge_vision.cli.top.command", "show running pipelines in the terminal"),
+    "completion": Command("edge_vision.cli.completion", "print the shell completion", ("bash",)),
 }
+_HELP = ("-h", "--help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 2 for an unknown command."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words in ([], ["-h"], ["--help"]):
-        print(usage())
-        return 0 if words else 2
-    if words == ["--version"]:
+    """Run one command. Returns its exit code: 1 for a missing package, 2 for wrong arguments."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in _HELP:
+        print(usage(), file=sys.stdout if arguments else sys.stderr)
+        return 0 if arguments else 2
+    if arguments == ["--version"]:
         print(f"edge_vision {__version__}")
         return 0
-    name, *rest = words
+    name, *rest = arguments
     if name not in COMMANDS:
         print(f"error: expected a command ({', '.join(COMMANDS)}), got {name!r}", file=sys.stderr)
         return 2
-    # While a command still imports there is nothing to clean up: a signal ends the process at once.
+    # There is nothing to clean up while modules are imported: a signal ends the process at once.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _exit_now)
-    module: Any = importlib.import_module(COMMANDS[name].module)
-    return int(module.main(rest))
+    return _run(name, rest)
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    try:
+        command: Any = importlib.import_module(COMMANDS[name].module)
+        return int(command.main(arguments))
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("edge_vision"):
+            raise
+        from edge_vision.cli.missing import missing_package
+
+        print(f"{name}: {missing_package(error)}", file=sys.stderr)
+        return 1
 
 
 def usage() -> str:
     """The text of `--help`."""
     rows = "\n".join(f"  {name:<10} {command.summary}" for name, command in COMMANDS.items())
     return f"""\
-usage: python -m edge_vision COMMAND [arguments]
+usage: edge-vision COMMAND [arguments]        (python -m edge_vision COMMAND in a checkout)
 
 commands:
 {rows}
 
 examples:
-  python -m edge_vision demo --source clip.mp4
-  python -m edge_vision models import yolo11n.onnx
+  edge-vision demo --source clip.mp4
+  edge-vision models import yolo11n.onnx
+  edge-vision completion bash > ~/.local/share/bash-completion/completions/edge-vision
 
-`python -m edge_vision COMMAND --help` describes a command."""
+`edge-vision COMMAND --help` describes a command, with examples and its exit codes.
+exit codes of all commands: 0 done, 1 failed, 2 wrong arguments, 130 and 143 stopped by SIGINT and SIGTERM.
+`doctor` and `optimize` have more: see their --help."""
 
 
 def _exit_now(number: int, frame: Any) -> None:

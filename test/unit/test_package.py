@@ -1,10 +1,13 @@
-"""The package's own papers agree with its code and with each other."""
+"""setup.py, package.xml, config/ and the installed files agree with the code and with each other."""
 
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -37,9 +40,10 @@ exec(compile(open("setup.py").read(), "setup.py", "exec"), {"__name__": "__main_
 """
 
 
-def setup_arguments() -> dict[str, Any]:
-    """What setup.py gives to setuptools. In a process of its own: setuptools wants to be imported first."""
-    done = subprocess.run([sys.executable, "-c", _SPY], cwd=REPO, capture_output=True, text=True, check=True)
+def setup_arguments(*argv: str) -> dict[str, Any]:
+    """What `setup.py ARGV` passes to setuptools. In a child process: setuptools must be imported first."""
+    command = [sys.executable, "-c", _SPY, *argv]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True)
     line = next(line for line in done.stdout.splitlines() if line.startswith("SETUP "))
     given: dict[str, Any] = json.loads(line.removeprefix("SETUP "))
     return given
@@ -65,16 +69,52 @@ def test_every_import_of_the_nodes_is_a_dependency() -> None:
     assert wanted <= named
 
 
-def test_the_executables_are_those_of_the_cli() -> None:
-    scripts = setup_arguments()["entry_points"]["console_scripts"]
-    assert {script.split(" = ")[0] for script in scripts} == set(cli.EXECUTABLES)
-    for script in scripts:
-        name, target = script.split(" = ")
-        assert target == f"edge_vision.nodes.cli:{name}"
-        assert callable(getattr(cli, name))
+@pytest.mark.parametrize("command", ["install", "develop"])
+def test_every_executable_is_a_script_for_ros2_run(command: str) -> None:
+    scripts = setup_arguments(command)["entry_points"]["console_scripts"]
+    targets = dict(script.split(" = ") for script in scripts)
+    assert targets.pop("edge-vision") == "edge_vision.cli.main:main"
+    assert targets == {name: f"edge_vision.nodes.cli:{name}" for name in cli.EXECUTABLES}
+    assert all(callable(getattr(cli, name)) for name in targets)
 
 
-def test_what_is_installed_to_share_is_there() -> None:
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A copy of what an installation needs: builds leave files beside setup.py."""
+    for folder in ("config", "launch", "resource", "edge_vision"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPO / folder, tmp_path / "source" / folder, ignore=ignored)
+    for file in ("setup.py", "setup.cfg", "pyproject.toml", "package.xml", "LICENSE"):
+        shutil.copy(REPO / file, tmp_path / "source" / file)
+    return tmp_path / "source"
+
+
+def run_python(folder: Path, *arguments: str | Path) -> None:
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_pip_puts_only_edge_vision_on_the_path(source: Path, tmp_path: Path) -> None:
+    if not all(importlib.util.find_spec(name) for name in ("pip", "setuptools", "wheel")):
+        pytest.skip("pip, setuptools or wheel is not installed: nothing to build a wheel with")
+    prefix = tmp_path / "prefix"
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--prefix", prefix)
+    run_python(source, "-m", "pip", "install", *options, source)
+    assert [file.name for file in (prefix / "bin").iterdir()] == ["edge-vision"]
+
+
+def test_colcon_puts_every_executable_into_lib(source: Path, tmp_path: Path) -> None:
+    """The command line of colcon's build task for Python packages."""
+    prefix = tmp_path / "install"
+    build = ("build", "--build-base", tmp_path / "build")
+    install = ("install", "--prefix", prefix, "--record", tmp_path / "install.log")
+    run_python(source, "setup.py", *build, *install, "--single-version-externally-managed")
+    executables = [file for file in (prefix / "lib" / "edge_vision").iterdir() if os.access(file, os.X_OK)]
+    assert {file.name for file in executables} == {"edge-vision", *cli.EXECUTABLES}
+    assert not (prefix / "bin").exists()
+
+
+def test_files_installed_to_share_exist() -> None:
     files = dict(setup_arguments()["data_files"])
     assert files["share/ament_index/resource_index/packages"] == ["resource/edge_vision"]
     assert files["share/edge_vision"] == ["package.xml"]
@@ -83,7 +123,7 @@ def test_what_is_installed_to_share_is_there() -> None:
     assert all((REPO / file).is_file() for group in files.values() for file in group)
 
 
-def test_ros_finds_the_executables_in_lib() -> None:
+def test_scripts_are_installed_where_ros2_run_finds_them() -> None:
     assert "install_scripts=$base/lib/edge_vision" in (REPO / "setup.cfg").read_text()
 
 
@@ -97,7 +137,7 @@ def test_colcon_builds_only_this_package() -> None:
     assert all((REPO / folder.relative_to(REPO).parts[0] / "COLCON_IGNORE").exists() for folder in others)
 
 
-def test_pipeline_yaml_holds_every_parameter_at_its_default() -> None:
+def test_pipeline_yaml_has_every_parameter_at_its_default() -> None:
     """An empty list has no type in ROS, and so stands there as a comment."""
     document = yaml.safe_load((CONFIG / "pipeline.yaml").read_text())
     for node in NODES:

@@ -36,7 +36,10 @@ _EXAMPLES = """examples:
   python -m edge_vision demo                                  people on a street, 80 s
   python -m edge_vision demo --seconds 15 --backend openvino
   python -m edge_vision demo --source clip.mp4 --out out/clip
-  python -m edge_vision demo --source /dev/video0             a camera, for 30 s"""
+  python -m edge_vision demo --source /dev/video0             a camera, for 30 s
+
+exit codes: 0 detections were received, 1 none were or the source cannot be read, 2 wrong arguments,
+130 stopped before the first detection"""
 
 
 class DemoError(EdgeVisionError):

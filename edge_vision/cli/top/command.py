@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_vision.cli.missing import missing_package
 from edge_vision.cli.top.board import Board
 from edge_vision.core.printable import printable_error, printable_output
 
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
 TURN_S = 0.1
 # In which each pipeline reports once, and a little.
 PERIOD_S = 1.2
-_MISSING = """\
-top: package rich is not installed, which draws the picture. Install it:
-    pip install rich                  or edge_vision[top]
-    sudo apt install python3-rich     beside ROS
-    make top                          from a checkout"""
 _EXAMPLES = """examples:
   python -m edge_vision top                        live; q ends it
   python -m edge_vision top --once                 one picture of all cameras, for scripts
@@ -45,15 +41,10 @@ def main(args: Sequence[str] | None = None) -> int:
     options, ros_args = _parse(argv)
     try:
         import rich  # noqa: F401
-    except ModuleNotFoundError:
-        print(_MISSING, file=sys.stderr)
-        return 1
-    try:
+
         from edge_vision.nodes.diagnostics_listener import DiagnosticsListener
     except ModuleNotFoundError as error:
-        from edge_vision.nodes.cli import remedy
-
-        print(f"top: {error}. {remedy(error.name or '')}", file=sys.stderr)
+        print(f"top: {missing_package(error)}", file=sys.stderr)
         return 1
     board = Board()
     try:

@@ -1,0 +1,91 @@
+"""The command `edge-vision`: help, exit codes, shell completion and messages for missing packages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_vision.cli.completion import bash_script
+from edge_vision.cli.main import COMMANDS
+
+REPO = Path(__file__).resolve().parents[2]
+NEEDS_ROS = ("run",)
+
+
+def edge_vision(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edge_vision", *arguments],
+        cwd=REPO,
+        env={**os.environ, "COLUMNS": "120", **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def test_help_lists_every_command() -> None:
+    done = edge_vision("--help")
+    assert done.returncode == 0 and all(f"  {name} " in done.stdout for name in COMMANDS)
+    assert "exit codes" in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_has_examples_exit_codes_and_its_subcommands(command: str) -> None:
+    if command in NEEDS_ROS:
+        pytest.importorskip("rclpy", reason="rclpy is not installed: source ROS 2, or run `make setup`")
+    done = edge_vision(command, "--help")
+    assert done.returncode == 0, done.stderr
+    _, _, end = done.stdout.partition("examples:\n")
+    examples = [line for line in end.partition("\n\n")[0].splitlines() if line.startswith("  ")]
+    assert len(examples) >= 2
+    assert "exit codes:" in end
+    subcommands = COMMANDS[command].subcommands
+    assert not subcommands or f"{{{','.join(subcommands)}}}" in done.stdout
+
+
+@pytest.mark.parametrize(("arguments", "code"), [((), 2), (("no-such-command",), 2), (("--version",), 0)])
+def test_exit_codes(arguments: tuple[str, ...], code: int) -> None:
+    assert edge_vision(*arguments).returncode == code
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (["edge-vision", "do"], ["doctor"]),
+        (["edge-vision", "models", "i"], ["import"]),
+        (["edge-vision", "evaluate", "fit"], ["fit-cascade"]),
+        (["edge-vision", "demo", ""], []),
+    ],
+)
+def test_bash_completes_commands_and_subcommands(typed: list[str], offered: list[str]) -> None:
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("bash is not installed")
+    words = f"COMP_WORDS=({' '.join(repr(one) for one in typed)}); COMP_CWORD={len(typed) - 1}"
+    script = f'{bash_script()}\n{words}\n_edge_vision\nprintf "%s\\n" "${{COMPREPLY[@]}}"'
+    done = subprocess.run([bash, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == offered
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module", "distribution"),
+    [
+        (("demo",), "cv2", "opencv-python-headless"),
+        (("top", "--once"), "rich", "rich"),
+        (("models", "list"), "yaml", "PyYAML"),
+    ],
+)
+def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
+    tmp_path: Path, arguments: tuple[str, ...], module: str, distribution: str
+) -> None:
+    blocker = f"raise ModuleNotFoundError(\"No module named '{module}'\", name='{module}')"
+    (tmp_path / f"{module}.py").write_text(blocker)
+    done = edge_vision(*arguments, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    message = f"{arguments[0]}: package {module} is not installed. Install it: pip install {distribution}\n"
+    assert done.stderr == message
