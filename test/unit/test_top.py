@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from edge_vision.cli.top import command
 from edge_vision.cli.top.board import SILENT_S, Board
 from edge_vision.cli.top.drawing import camera_lines, camera_row
 from edge_vision.cli.top.screen import Screen, nothing_came, once_lines
@@ -331,12 +330,3 @@ def test_help_shows_examples_and_keys() -> None:
 def test_wrong_arguments(arguments: list[str], needle: str) -> None:
     done = run_top(*arguments)
     assert done.returncode == 2 and needle in done.stderr and "Traceback" not in done.stderr
-
-
-def test_without_rich_it_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "rich", None)
-    monkeypatch.setattr(command, "Stop", lambda: None)
-    assert command.main(["--once"]) == 1
-    assert "pip install rich" in capsys.readouterr().err

@@ -64,7 +64,7 @@ class RunRecord:
         self.index_of[stamp_ns] = index
 
     def on_status(self, node: str, level: int, text: str, values: dict[str, str]) -> None:
-        """See PipelineObserver. A value that becomes "unavailable" (the model was freed) keeps its last figure."""
+        """See PipelineObserver. A value that becomes "unavailable" keeps its last figure."""
         known = {key: value for key, value in values.items() if value != "unavailable"}
         self.texts[node] = text
         if level >= ERROR:
