@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 
 NAME = "edge_vision"
 # What `ros2 run edge_vision NAME` offers. colcon and Debian packages call `setup.py install` or `develop`,
-# which install scripts into lib/edge_vision (setup.cfg). pip builds a wheel, whose scripts go into bin/ on the
+# which install scripts into lib/edge_vision. pip builds a wheel, whose scripts go into bin/ on the
 # PATH, where names such as `top` would hide other programs: a wheel has `edge-vision` alone.
 EXECUTABLES = (
     "source_node",
