@@ -27,6 +27,8 @@ DOCUMENTS = sorted(
 )
 SOURCES = sorted(file for one in FOLDERS_WITH_MESSAGES for file in (REPO / one).rglob("*.py"))
 TARGETS = set(re.findall(r"^([a-z-]+):(?!=)", (REPO / "Makefile").read_text(), flags=re.MULTILINE))
+PAGES = sorted(page for page in (REPO / "docs").glob("*.md") if page.stem != "index")
+LONG_PAGES = {"backends", "cascade_evaluation", "diagnostics", "gate", "optimizer", "parameters"}
 FOLDERS = "bench|config|docs|edge_vision|examples|interfaces|launch|scripts"
 
 
@@ -155,7 +157,7 @@ def test_a_dead_target_is_found(text: str, dead: list[str]) -> None:
     assert dead_targets(text) == dead
 
 
-def test_every_launch_argument_is_in_the_readme() -> None:
+def test_every_launch_argument_is_documented() -> None:
     tree = ast.parse((REPO / "launch" / "pipeline.launch.py").read_text())
     arguments = next(
         node.value
@@ -163,10 +165,11 @@ def test_every_launch_argument_is_in_the_readme() -> None:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ARGUMENTS"
     )
     assert isinstance(arguments, ast.Tuple)
+    documented = (REPO / "docs" / "quickstart.md").read_text("utf-8")
     for entry in arguments.elts:
         assert isinstance(entry, ast.Tuple)
         name = ast.literal_eval(entry.elts[0])
-        assert f"`{name}`" in README, f"launch argument {name} is not in README.md"
+        assert f"`{name}`" in documented, f"launch argument {name} is not in docs/quickstart.md"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(REPO).as_posix())
@@ -175,27 +178,47 @@ def test_every_file_that_a_document_names_in_code_exists(document: Path) -> None
     assert [name for name in names if not (REPO / name).exists()] == []
 
 
-def test_the_bundle_in_the_readme_is_a_bundle(tmp_path: Path) -> None:
-    """As a reader would copy it; only the hash is left for the reader to fill in."""
-    block = re.search(r"```yaml\n(format: 1 .*?)```", README, flags=re.DOTALL)
+def test_the_documented_bundle_is_valid(tmp_path: Path) -> None:
+    """As a reader would copy it, with the hash filled in."""
+    document = (REPO / "docs" / "bundles.md").read_text("utf-8")
+    block = re.search(r"```yaml\n(format: 1 .*?)```", document, flags=re.DOTALL)
     assert block is not None
     manifest = parse_manifest(block[1].replace("<sha256sum model.onnx>", "a" * 64), tmp_path)
     assert manifest.task == "detect"
 
 
-def test_every_parameter_in_the_readmes_yaml_exists() -> None:
+def test_every_parameter_in_a_documented_parameter_file_exists() -> None:
     nodes = {node.name: {param.name for param in node.params} for node in NODES}
-    blocks = re.findall(r"```yaml\n(/\*\*.*?)```", README, flags=re.DOTALL)
-    assert blocks
+    texts = [document.read_text("utf-8") for document in DOCUMENTS]
+    blocks = [
+        block for text in texts for block in re.findall(r"```yaml\n(/\*\*.*?)```", text, flags=re.DOTALL)
+    ]
+    assert len(blocks) > 2
     for block in blocks:
         for pattern, content in yaml.safe_load(block).items():
             assert set(content["ros__parameters"]) <= nodes[pattern.rpartition("/")[2]]
 
 
-def test_the_picture_is_small() -> None:
+def test_images_of_the_documents_are_small() -> None:
     assert (REPO / "docs" / "images" / "annotated.png").stat().st_size < 300_000
     assert (REPO / "docs" / "images" / "top.svg").stat().st_size < 200_000
 
 
 def test_the_example_in_the_readme_is_the_example() -> None:
     assert (REPO / "examples" / "subscriber.py").read_text().strip() in README
+
+
+def test_readme_and_changelog_stay_short() -> None:
+    assert len(README.encode()) <= 9 * 1024
+    assert len((REPO / "CHANGELOG.md").read_bytes()) <= 12 * 1024
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_index_lists_every_page(page: Path) -> None:
+    assert f"]({page.name})" in (REPO / "docs" / "index.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_stays_short(page: Path) -> None:
+    if page.stem not in LONG_PAGES:
+        assert len(page.read_bytes()) <= 15 * 1024

@@ -30,7 +30,7 @@ YAML_HEAD = """\
 # In brackets: when a change acts (live = at once, configure = when the node is configured next, start = when
 # it starts), and what is allowed.
 """
-ACTS = {"live": "at once", "configure": "configure", "start": "start"}
+ACTS = {"live": "", "configure": "configure", "start": "start"}
 PARAMETER_HEAD = ("parameter", "type", "default", "range", "takes effect", "description")
 
 
