@@ -1,20 +1,26 @@
-"""The layout of the package: which room may import which, and that each public class name is unique."""
+"""The layout of the package: which room may import which, unique class names, short functions."""
 
 from __future__ import annotations
 
-import ast
+import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
+from source_tree import (
+    FILES,
+    MODULES,
+    PACKAGE,
+    REPO,
+    functions,
+    imported,
+    is_ros,
+    own_imports,
+    public_classes,
+    room_of,
+)
 
-REPO = Path(__file__).resolve().parents[2]
-PACKAGE = REPO / "edge_vision"
-FILES = sorted(PACKAGE.rglob("*.py"))
-# From the ground up: a room imports only rooms that stand before it in this list.
+# From the ground up: a room imports only rooms before it in this list.
 ROOMS = (
     "errors",
     "core",
@@ -34,65 +40,32 @@ ROOMS = (
     "cli",
 )
 CORE_MAY_IMPORT = {"numpy", "cv2", "edge_vision"}
-ROS_PACKAGES = {"rclpy", "rosidl_runtime_py", "ament_index_python", "cv_bridge", "launch", "launch_ros"}
 RUNTIME_ROOMS = ROOMS[: ROOMS.index("nodes") + 1]
 MAX_RUNTIME_LINES = 20_000
+MAX_FUNCTION_LINES = 60
+MAX_MEDIAN_LINES = 8
 
 
-def module_of(file: Path) -> str:
-    """The module's name below the package, "" for the package itself."""
-    parts = file.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+def test_every_folder_and_file_of_the_package_is_a_known_room() -> None:
+    assert {room_of(module) for module in MODULES} - {"", "__main__"} == set(ROOMS)
 
 
-MODULES = {module_of(file): file for file in FILES}
+def test_a_room_imports_only_rooms_below_it() -> None:
+    order = {room: number for number, room in enumerate(ROOMS)}
+    upward = [
+        f"{module} imports {other}"
+        for module, file in MODULES.items()
+        # An entry point belongs to the CLI, in whichever room it is.
+        for room in ("cli" if file.name == "__main__.py" else room_of(module),)
+        for other in own_imports(file)
+        if not module or order[room_of(other)] > order[room]
+    ]
+    assert upward == [], (
+        "the order of the rooms, from the ground up, is that of ROOMS; the package imports none"
+    )
 
 
-def imported(file: Path) -> Iterator[str]:
-    """The full names of all modules that a file imports, at its top or inside a function."""
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}: relative import; write the full name"
-            module = node.module or ""
-            below = module.removeprefix("edge_vision").lstrip(".")
-            for alias in node.names:
-                inner = f"{below}.{alias.name}".lstrip(".")
-                ours = module.split(".")[0] == "edge_vision" and inner in MODULES
-                yield f"edge_vision.{inner}" if ours else module
-
-
-def own_imports(file: Path) -> set[str]:
-    """The modules of this package that a file imports, as keys of MODULES, without the package itself."""
-    names = (name.removeprefix("edge_vision.") for name in imported(file) if name.startswith("edge_vision."))
-    return {name for name in names if name in MODULES}
-
-
-def is_ros(module: str) -> bool:
-    root = module.split(".")[0]
-    return root.endswith(("_msgs", "_srvs", "_interfaces")) or root in ROS_PACKAGES
-
-
-def test_every_folder_and_file_is_a_room_with_a_place() -> None:
-    assert {module.split(".")[0] for module in MODULES} - {"", "__main__"} == set(ROOMS)
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_a_room_imports_only_rooms_below_it(file: Path) -> None:
-    room = module_of(file).split(".")[0]
-    if file.name == "__main__.py":
-        room = "cli"  # An entry point, wherever it stands.
-    if room == "":
-        assert not own_imports(file), (
-            "the package itself imports nothing, so that each part costs only itself"
-        )
-        return
-    upward = {name for name in own_imports(file) if ROOMS.index(name.split(".")[0]) > ROOMS.index(room)}
-    assert not upward, f"{file.name} imports {sorted(upward)}, which stand above {room}"
-
-
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_there_is_no_import_cycle() -> None:
     graph = {name: own_imports(file) - {name} for name, file in MODULES.items()}
     done: set[str] = set()
 
@@ -107,10 +80,9 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         visit(name, ())
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_only_nodes_import_ros(file: Path) -> None:
-    ros = {module for module in imported(file) if is_ros(module)}
-    assert not ros or file.relative_to(PACKAGE).parts[0] == "nodes", f"{file.name} imports {sorted(ros)}"
+def test_only_nodes_import_ros() -> None:
+    importing = {module for module, file in MODULES.items() if any(map(is_ros, imported(file)))}
+    assert {room_of(module) for module in importing} == {"nodes"}
 
 
 def test_the_core_needs_numpy_and_opencv_alone() -> None:
@@ -120,21 +92,22 @@ def test_the_core_needs_numpy_and_opencv_alone() -> None:
 
 
 def test_public_class_names_are_unique() -> None:
-    places: dict[str, list[str]] = defaultdict(list)
-    for name, file in MODULES.items():
-        for node in ast.parse(file.read_text("utf-8")).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places[node.name].append(name)
-    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+    modules_by_name: dict[str, list[str]] = defaultdict(list)
+    for module, file in MODULES.items():
+        for name in public_classes(file):
+            modules_by_name[name].append(module)
+    assert {name: modules for name, modules in modules_by_name.items() if len(modules) > 1} == {}
+
+
+def test_functions_are_short() -> None:
+    found = [function for file in FILES for function in functions(file)]
+    assert statistics.median(function.lines for function in found) <= MAX_MEDIAN_LINES
+    assert [function for function in found if function.lines > MAX_FUNCTION_LINES] == []
 
 
 def test_the_runtime_stays_small() -> None:
-    lines = sum(
-        len(file.read_text("utf-8").splitlines())
-        for name, file in MODULES.items()
-        if name.split(".")[0] in RUNTIME_ROOMS
-    )
-    assert lines <= MAX_RUNTIME_LINES
+    runtime = [file for module, file in MODULES.items() if room_of(module) in RUNTIME_ROOMS]
+    assert sum(len(file.read_text("utf-8").splitlines()) for file in runtime) <= MAX_RUNTIME_LINES
 
 
 def test_modules_that_must_work_without_ros_load_none_of_it() -> None:
