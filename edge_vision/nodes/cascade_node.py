@@ -95,25 +95,25 @@ class CascadeNode(StageNode):
         return CascadeConfig(**{field.name: self.params[field.name] for field in fields(CascadeConfig)})
 
     def needs_worker(self) -> bool:
-        # Whoever subscribes to what it passes on makes it decode.
+        # A compressed frame that is passed through is decoded if the image topic has a subscriber.
         return not self._cascade.passes_through or self.params["image_transport"] == "compressed"
 
-    def accept(self, frame: Frame, tick: FrameEvent | None) -> None:
-        """As for every stage; but where nothing is to be decided, the frame goes on at once."""
-        receive = self.hub.receiver(self._out_topic)
+    def accept(self, frame: Frame, event: FrameEvent | None) -> None:
+        """As for every stage, but a cascade that is off passes the frame on at once."""
+        receive = self.output.receiver
         if receive is None or not self._active or not self._cascade.passes_through:
-            super().accept(frame, tick)
+            super().accept(frame, event)
             return
-        self.rate_in.count()
-        self.rate_out.count()
-        receive(frame, tick)
-        regions = tick.regions if tick else NO_REGIONS
-        self._show_outside(frame, self._tick(frame, "", "off", regions, camera_motion_of(tick)))
+        self.stats.record_arrival()
+        self.stats.rate_out.count()
+        receive(frame, event)
+        regions = event.regions if event else NO_REGIONS
+        self.output.publish(frame, self.event(frame, "", "off", regions, camera_motion_of(event)))
 
-    def process(self, frame: Frame, tick: FrameEvent | None) -> None:
-        regions, motion = tick.regions if tick else NO_REGIONS, camera_motion_of(tick)
-        if tick and tick.reason in FORCED:
-            self.forward(frame, tick.reason, regions, motion)
+    def process(self, frame: Frame, event: FrameEvent | None) -> None:
+        regions, motion = event.regions if event else NO_REGIONS, camera_motion_of(event)
+        if event and event.reason in FORCED:
+            self.forward(frame, event.reason, regions, motion)
             return
         decision = self._cascade.decide(frame, regions, time.monotonic_ns())
         if decision.reason == "classifier_error":

@@ -151,13 +151,11 @@ class DetectorNode(StageNode):
             return
         manifest = model.bundle.manifest
         threshold = model.runner.thresholds.score_threshold
-        self.publish_safely(self._label_info, lambda: label_info_message(model.bundle.labels, threshold))
+        self._label_info.try_publish(lambda: label_info_message(model.bundle.labels, threshold))
         method = f"{manifest.name} {manifest.version}"
         location = f"sha256:{model.bundle.sha256}"
         # By any thread: the node may be deactivated just now.
-        self.publish_safely(
-            self._vision_info, lambda: vision_info_message(method, location, self._models_loaded)
-        )
+        self._vision_info.try_publish(lambda: vision_info_message(method, location, self._models_loaded))
 
     def on_params(self, names: set[str]) -> None:
         if names & MODEL_PARAMS and not self._taking_back:
@@ -250,7 +248,7 @@ class DetectorNode(StageNode):
 
     def _publish(self, frame: Frame, found: Detections) -> None:
         self._detections.publish(self._encode(found, frame, self._tracked.ids(frame, found)))
-        self.rate_out.count()
+        self.stats.rate_out.count()
         self._last_count = len(found)
         self._total_count += len(found)
 

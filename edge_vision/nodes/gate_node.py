@@ -101,7 +101,7 @@ class GateNode(StageNode):
             self.log_throttled("error", f"the audit failed: {error}. Please report this", "audit")
 
     # Work.
-    def process(self, frame: Frame, tick: FrameEvent | None) -> None:
+    def process(self, frame: Frame, event: FrameEvent | None) -> None:
         decision = self._decide(frame)
         self._last_reason = decision.reason
         self._note_mode(decision.reason)
@@ -114,7 +114,7 @@ class GateNode(StageNode):
             self.settle(frame, "gated", decision.reason, decision.camera_motion)
         regions = self._regions
         if regions is not None and regions.subscription_count:
-            self.publish_safely(regions, lambda: regions_message(decision.regions, frame))
+            regions.try_publish(lambda: regions_message(decision.regions, frame))
 
     def _note_mode(self, reason: str) -> None:
         """Log a change of the gate's mode."""

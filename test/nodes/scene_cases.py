@@ -38,10 +38,8 @@ def wait_for_stages(robot: Robot, running: Running) -> None:
     robot.wait(lambda: all(matched(topic) for topic in INNER_TOPICS), "the stages to find each other")
     for name in ("gate", "cascade"):
         node = running[name]
-        robot.wait(
-            lambda node=node: node._image_publisher.subscription_count, f"{name} to know the next stage"
-        )
-        robot.wait(lambda node=node: node._event_publisher.subscription_count, f"{name}'s ticks to be heard")
+        robot.wait(lambda node=node: node.output.images.subscription_count, f"{name} to know the next stage")
+        robot.wait(lambda node=node: node.output.events.subscription_count, f"{name}'s ticks to be heard")
     robot.wait(lambda: running["gate"]._feedback.model_known, "the gate to know the model")
 
 

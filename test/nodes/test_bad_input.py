@@ -181,7 +181,7 @@ def test_a_node_reports_and_serves_while_it_decodes(start, robot, monkeypatch, n
     running = start([kind], {name: {"image_transport": "compressed"}})
     if name != "detector":
         robot.listen(Image, {"gate": "gate/image", "cascade": "image_accepted"}[name], SENSOR)
-        robot.wait(lambda: running[name]._image_publisher.subscription_count, "the node to know us")
+        robot.wait(lambda: running[name].output.images.subscription_count, "the node to know us")
     camera = robot.publisher(CompressedImage, f"{topic}/compressed")
     message = jpeg_message(GOOD, STEP_NS)
     message.data = array("B", cv2.imencode(suffix, GOOD)[1].tobytes())

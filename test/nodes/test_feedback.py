@@ -122,7 +122,7 @@ def test_an_audited_frame_is_inferred_and_booked_like_any_other(start, robot, se
     running = started(start, robot, separate)
     ticks = robot.listen(DiagnosticArray, "gate_events")
     robot.wait(
-        lambda: running["gate"]._event_publisher.subscription_count >= (2 if separate else 1), "the listeners"
+        lambda: running["gate"].output.events.subscription_count >= (2 if separate else 1), "the listeners"
     )
     camera = robot.publisher(Image, "image_raw")
     street = video_frame("vtest.avi", 200).image
@@ -202,7 +202,7 @@ def test_after_a_model_swap_a_frame_passes(start, robot, separate):
         robot.wait(lambda: running["gate"]._resets, "the gate to hear of it")
         robot.turns(0.3)
         robot.wait(
-            lambda: running["cascade"]._image_publisher.subscription_count, "the cascade to know the detector"
+            lambda: running["cascade"].output.images.subscription_count, "the cascade to know the detector"
         )
     assert passed_as(running, robot, camera, next_ns) == "model_swap"
     next_ns = quiet_scene(running, robot, camera, next_ns)

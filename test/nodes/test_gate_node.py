@@ -175,7 +175,7 @@ def test_regions_are_told_per_judged_frame_in_source_pixels(scene, robot):
     heard = robot.listen(BoundingBox2DArray, "gate/regions", RELIABLE)
     gate = scene.running["gate"]
     robot.wait(
-        lambda: gate._regions.subscription_count and gate._event_publisher.subscription_count,
+        lambda: gate._regions.subscription_count and gate.output.events.subscription_count,
         "the gate to know us",
     )
     reasons = [scene.show() for _ in range(3)] + [scene.show(scene.with_thing())]
@@ -210,14 +210,14 @@ def test_regions_cost_nothing_while_nobody_listens(scene, robot, monkeypatch):
 def test_the_ticks_carry_the_cameras_motion(start, robot):
     """A pan by whole pixels: the nine numbers say where the street went, through gate and cascade."""
     running = start(CHAIN, {"gate": NO_TIMED_PASSES}, separate=True)
-    robot.wait(lambda: running["gate"]._image_publisher.subscription_count, "the gate to know the cascade")
+    robot.wait(lambda: running["gate"].output.images.subscription_count, "the gate to know the cascade")
     robot.wait(
-        lambda: running["cascade"]._image_publisher.subscription_count, "the cascade to know the detector"
+        lambda: running["cascade"].output.images.subscription_count, "the cascade to know the detector"
     )
-    robot.wait(lambda: running["gate"]._event_publisher.subscription_count, "the cascade to take ticks")
+    robot.wait(lambda: running["gate"].output.events.subscription_count, "the cascade to take ticks")
     ticks = {name: robot.listen(DiagnosticArray, f"{name}_events") for name in ("gate", "cascade")}
-    robot.wait(lambda: running["gate"]._event_publisher.subscription_count >= 2, "the gate to know us")
-    robot.wait(lambda: running["cascade"]._event_publisher.subscription_count >= 2, "the cascade to know us")
+    robot.wait(lambda: running["gate"].output.events.subscription_count >= 2, "the gate to know us")
+    robot.wait(lambda: running["cascade"].output.events.subscription_count >= 2, "the cascade to know us")
     scene = GateScene(running, robot)
     full, shift_px = scene.street, 8
     for number in range(6):

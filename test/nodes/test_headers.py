@@ -92,7 +92,7 @@ def test_images_between_the_stages_come_as_they_came_and_only_when_asked_for(sta
     gated = robot.listen(Image, "gate/image", SENSOR)
     accepted = robot.listen(Image, "image_accepted", SENSOR)
     robot.wait(
-        lambda: all(running[n]._image_publisher.subscription_count for n in ("gate", "cascade")),
+        lambda: all(running[n].output.images.subscription_count for n in ("gate", "cascade")),
         "the discovery",
     )
     camera.publish(second)

@@ -23,6 +23,7 @@ from ros_cases import (
 from std_srvs.srv import SetBool, Trigger
 
 from edge_vision.core.frame import Frame
+from edge_vision.nodes.frame_input import FrameInput
 
 
 class Load:
@@ -36,7 +37,7 @@ class Load:
         self._thread.start()
 
     def _run(self) -> None:
-        receive = self._running.hub.receiver(self._running["gate"]._in_topic)
+        receive = self._running.hub.receiver("/image_raw")
         pictures = [picture(seed, 160, 120) for seed in range(8)]
         for number in itertools.count(1):
             if self._stop.wait(self._pause_s):
@@ -241,21 +242,19 @@ def test_without_autostart_nothing_starts_by_itself(start, robot):
 
 
 def test_an_activation_that_fails_leaves_nothing_behind(start, robot, monkeypatch):
-    from ros_cases import GateNode
-
-    subscribe = GateNode._subscribe
+    subscribe = FrameInput.subscribe
 
     def fail(node):
         raise RuntimeError("no subscription today")
 
-    monkeypatch.setattr(GateNode, "_subscribe", fail)
+    monkeypatch.setattr(FrameInput, "subscribe", fail)
     running = start()
     gate = running["gate"]
     assert gate.state == "inactive" and not gate._active and not gate.worker_hangs
     status, _ = robot.status("gate")
     assert status.level == b"\x02" and "cannot activate: no subscription today" in status.message
     assert "/gate/image" not in [publisher.topic_name for publisher in gate.publishers]
-    monkeypatch.setattr(GateNode, "_subscribe", subscribe)
+    monkeypatch.setattr(FrameInput, "subscribe", subscribe)
     assert running.in_executor(gate.bring_up)
     camera = robot.publisher(Image, "image_raw")
     camera.publish(image_message(picture(1), 1))

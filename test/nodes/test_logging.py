@@ -220,7 +220,7 @@ def test_messages_of_somebody_else_do_not_fill_the_log(start, robot, log):
         ticks.publish(DiagnosticArray(status=[DiagnosticStatus()] * n))
     event = log.one("message")
     robot.turns(1.0)
-    assert log.one("message") == event and "is no tick" in event["text"]
+    assert log.one("message") == event and "invalid frame event" in event["text"]
 
 
 def test_what_was_said_before_the_file_was_known_is_in_it_too(start, log):

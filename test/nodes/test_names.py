@@ -37,7 +37,7 @@ def test_the_chain_stays_in_process(start, robot, case):
     books = running.settled(1)
     assert books["inferred"] == 1 and "handed_on" not in books
     # The inner stages have no DDS subscription at all.
-    assert not running["cascade"]._subscriptions_made and not running["detector"]._subscriptions_made
+    assert not running["cascade"].input.topic and not running["detector"].input.topic
 
 
 def test_the_diagnostics_find_the_nodes_of_their_namespace(start, robot):

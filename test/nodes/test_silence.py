@@ -9,7 +9,7 @@ from ros_cases import CHAIN, SENSOR, DetectorNode, GateNode, Image, SourceNode, 
 
 from edge_vision.backends import BACKENDS
 from edge_vision.backends.fake import FakeBackend, Fault
-from edge_vision.nodes import stage_node
+from edge_vision.nodes import stage_node, stage_stats
 
 OK, WARN, ERROR = b"\x00", b"\x01", b"\x02"
 
@@ -25,7 +25,7 @@ def test_a_topic_that_nobody_publishes_is_named(start, robot):
 
 def test_silence_behind_a_gate_is_no_alarm(start, robot, monkeypatch):
     """The detector of another process hears nothing while the gate is shut: the gate is there, though."""
-    monkeypatch.setattr(stage_node, "FRESH_S", 0.5)
+    monkeypatch.setattr(stage_stats, "RECENT_S", 0.5)
     start(CHAIN, separate=True)
     robot.status("gate", lambda status, values: status.level == WARN)
     for name in ("cascade", "detector"):
@@ -49,7 +49,7 @@ def test_a_detector_whose_frames_all_fail_is_an_error_until_they_do_not(start, r
     session = running["detector"]._model.session
     camera = robot.publisher(Image, "image_raw")
     monkeypatch.setattr(
-        stage_node, "FRESH_S", 60.0
+        stage_stats, "RECENT_S", 60.0
     )  # However long the test takes up to the last line but one.
     monkeypatch.setattr(FakeBackend, "standing", Fault(nan=True, after=2))
     session.fault = Fault(nan=True)
@@ -62,7 +62,7 @@ def test_a_detector_whose_frames_all_fail_is_an_error_until_they_do_not(start, r
     assert running.settled(2)["inferred"] == 1
     status, _ = robot.status("detector", lambda status, values: status.level == WARN)
     assert "not finite" in status.message
-    monkeypatch.setattr(stage_node, "FRESH_S", 0.1)
+    monkeypatch.setattr(stage_stats, "RECENT_S", 0.1)
     robot.status("detector", lambda status, values: status.level == OK)
 
 
@@ -97,8 +97,8 @@ def test_an_error_outside_does_not_touch_the_frame(start, robot, monkeypatch):
     def fail(message):
         raise RuntimeError("the middleware is gone")
 
-    monkeypatch.setattr(running["gate"]._image_publisher, "publish", fail)
-    robot.wait(lambda: running["gate"]._image_publisher.subscription_count, "the listener")
+    monkeypatch.setattr(running["gate"].output.images, "publish", fail)
+    robot.wait(lambda: running["gate"].output.images.subscription_count, "the listener")
     camera = robot.publisher(Image, "image_raw")
     camera.publish(image_message(picture(1), 1))
     books = running.settled(1)
@@ -107,7 +107,7 @@ def test_an_error_outside_does_not_touch_the_frame(start, robot, monkeypatch):
 
 def test_a_gate_whose_source_goes_idle_listens_to_the_camera(start, robot, tmp_path):
     running = start([SourceNode, *CHAIN], {"source": {"uri": str(tmp_path / "none.avi")}})
-    assert not running["gate"]._subscriptions_made
+    assert not running["gate"].input.topic
 
     def idle() -> bool:
         running["source"].trigger_deactivate()
@@ -125,4 +125,4 @@ def test_a_gate_whose_source_goes_idle_listens_to_the_camera(start, robot, tmp_p
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Silence is told after 2 s here."""
-    monkeypatch.setattr(stage_node, "FRESH_S", 2.0)
+    monkeypatch.setattr(stage_stats, "RECENT_S", 2.0)

@@ -214,7 +214,7 @@ def test_the_boxes_can_be_drawn_into_every_encoding(start, robot):
 def test_every_frame_leaves_a_tick(start, robot):
     running = start(CHAIN, {"gate": NO_TIMED_PASSES})
     ticks = robot.listen(DiagnosticArray, "gate_events")
-    robot.wait(lambda: running["gate"]._event_publisher.subscription_count, "the gate to know us")
+    robot.wait(lambda: running["gate"].output.events.subscription_count, "the gate to know us")
     camera = robot.publisher(Image, "image_raw")
     moved = picture(1)
     moved[10:30, 10:30] = 255 - moved[10:30, 10:30]
@@ -252,7 +252,7 @@ def test_compressed_frames_pass_the_stages_as_raw_ones(start, robot):
     from sensor_msgs.msg import CompressedImage
 
     gated = robot.listen(Image, "gate/image", SENSOR)
-    robot.wait(lambda: running["gate"]._image_publisher.subscription_count, "the gate to know us")
+    robot.wait(lambda: running["gate"].output.images.subscription_count, "the gate to know us")
     camera = robot.publisher(CompressedImage, "image_raw/compressed")
     camera.publish(jpeg_message(picture(1), 5, "cam"))
     shown = robot.wait(lambda: gated, "the image")[0]
@@ -266,7 +266,7 @@ def test_a_compressed_bayer_image_is_handed_on_as_a_bayer_image(start, robot):
     from sensor_msgs.msg import CompressedImage
 
     gated = robot.listen(Image, "gate/image", SENSOR)
-    robot.wait(lambda: running["gate"]._image_publisher.subscription_count, "the gate to know us")
+    robot.wait(lambda: running["gate"].output.images.subscription_count, "the gate to know us")
     camera = robot.publisher(CompressedImage, "image_raw/compressed")
     mosaic = picture(1)[:, :, 0].copy()
     message = jpeg_message(mosaic, 5)

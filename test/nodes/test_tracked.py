@@ -361,7 +361,7 @@ def test_in_one_process_cascade_ticks_have_the_gates_too(start, robot):
     """One line for each frame, as between processes."""
     scene = TrackedScene(start, robot)
     ticks = robot.listen(DiagnosticArray, "cascade_events")
-    robot.wait(lambda: scene.running["cascade"]._event_publisher.subscription_count, "the cascade to know us")
+    robot.wait(lambda: scene.running["cascade"].output.events.subscription_count, "the cascade to know us")
     for _ in range(4):
         scene.show()
     robot.wait_for(ticks, 4, "ticks")
