@@ -12,7 +12,7 @@ from sensor_msgs.msg import CameraInfo
 from edge_vision.core.running_clock import running_s
 from edge_vision.diagnostics.causes import Cause, find_cause
 from edge_vision.diagnostics.process_usage import process_state
-from edge_vision.diagnostics.snapshot import Endpoint, Intake, NodeReport, PipelineSnapshot
+from edge_vision.diagnostics.snapshot import Endpoint, ImageInput, NodeReport, PipelineSnapshot
 from edge_vision.nodes.base_node import OK
 from edge_vision.nodes.qos import LATEST_IMAGE
 
@@ -72,7 +72,7 @@ class CauseMonitor:
             return
         before = self._reports[name][0] if name in self._reports else None
         added = _added(before.values, values) if before else {}
-        reports = before.reports + 1 if before else 1
+        reports = before.report_count + 1 if before else 1
         self._reports[name] = (NodeReport(name, message, values, added, None, reports, level), running_s())
         pid = _pid(values)
         if pid and pid not in self._here and process_state(pid) == "running":
@@ -115,24 +115,28 @@ class CauseMonitor:
     def _facts(self) -> PipelineSnapshot:
         now_s, limit_s = running_s(), min(self._stale_ms(), NODE_SILENT_MS) / 1e3
         heard = [self._reports[name] for name in FLOW if name in self._reports]
-        stages = tuple(self._with_intake(stage) for stage, at_s in heard if now_s - at_s <= limit_s)
+        stages = tuple(self._with_image_input(stage) for stage, at_s in heard if now_s - at_s <= limit_s)
         silent = tuple(self._silent(stage, now_s - at_s) for stage, at_s in heard if now_s - at_s > limit_s)
         late = now_s - self._begun_s > limit_s
         missing = tuple(
             name for name in FLOW if late and name in self._expected() and name not in self._reports
         )
-        sim_time = any(stage.says("use_sim_time") for stage in stages)
+        sim_time = any(stage.flag("use_sim_time") for stage in stages)
         clocks = self._node.count_publishers("/clock") if sim_time else 1
-        barren_s = now_s - self._inferred_s if any(stage.name == FLOW[-1] for stage in stages) else None
-        unexplained_s = None if barren_s is None else min(barren_s, now_s - self._explained_s)
-        return PipelineSnapshot(stages, clocks, self._namespace, silent, missing, barren_s, unexplained_s)
+        no_inference_s = now_s - self._inferred_s if any(stage.name == FLOW[-1] for stage in stages) else None
+        unexplained_s = None if no_inference_s is None else min(no_inference_s, now_s - self._explained_s)
+        return PipelineSnapshot(
+            stages, clocks, self._namespace, silent, missing, no_inference_s, unexplained_s
+        )
 
     def _silent(self, stage: NodeReport, silent_s: float) -> NodeReport:
         """A stage that does not report, with what became of its process where that ran on this machine."""
         pid = _pid(stage.values)
-        return replace(stage, silent_s=silent_s, process=process_state(pid) if pid in self._here else "")
+        return replace(
+            stage, silent_s=silent_s, process_state=process_state(pid) if pid in self._here else ""
+        )
 
-    def _with_intake(self, stage: NodeReport) -> NodeReport:
+    def _with_image_input(self, stage: NodeReport) -> NodeReport:
         topic = stage.values.get("image_topic", "")
         if not topic or stage.values.get("state") != "active":
             return stage
@@ -145,9 +149,9 @@ class CauseMonitor:
             return stage
         publishers = tuple(endpoint(info) for info in self._node.get_publishers_info_by_topic(topic))
         others = () if publishers else self._other_images()
-        beside = self._heard_beside(topic, stage) if publishers and stage.says("first_stage") else None
-        intake = Intake(topic, own[0], publishers, others, beside, self._published_ms(topic, publishers))
-        return replace(stage, intake=intake)
+        beside = self._heard_beside(topic, stage) if publishers and stage.flag("first_stage") else None
+        images = ImageInput(topic, own[0], publishers, others, beside, self._published_ms(topic, publishers))
+        return replace(stage, image_input=images)
 
     def _published_ms(self, topic: str, publishers: Sequence[Endpoint]) -> float:
         now_s = running_s()

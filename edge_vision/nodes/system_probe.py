@@ -15,7 +15,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from edge_vision.core.diagnostic_status import StatusEntry
-from edge_vision.diagnostics.snapshot import clash
+from edge_vision.diagnostics.snapshot import qos_mismatch
 from edge_vision.diagnostics.system_view import Pipeline, SystemView, discovery_range
 from edge_vision.nodes.cause_monitor import IMAGE_TYPES, CauseMonitor, endpoint, output_status
 from edge_vision.nodes.discovery import eager_discovery
@@ -183,15 +183,15 @@ class _Listener:
         found = []
         for info in self._node.get_subscriptions_info_by_topic(topic) if offered else ():
             asked = endpoint(info)
-            differing = clash(offered[0], asked)
+            differing = qos_mismatch(offered[0], asked)
             if asked.type != DETECTIONS:
-                found.append(f"{asked.node} listens to {topic} as {asked.type}, which is {DETECTIONS}")
+                found.append(f"{asked.node} subscribes to {topic} as {asked.type}, which is {DETECTIONS}")
             elif differing:
                 policy, has, wants = differing
-                text = (
-                    f"{asked.node} gets nothing from {topic}: it asks for {policy} {wants}, offered is {has}"
+                found.append(
+                    f"{asked.node} receives nothing from {topic}: it requests {policy} {wants}, offered is "
+                    f"{has}: change the {policy} of its subscription"
                 )
-                found.append(f"{text}: change the {policy} of its subscription")
         return found
 
 

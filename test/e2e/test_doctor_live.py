@@ -143,7 +143,7 @@ def test_a_gate_alone_is_looked_at_without_a_diagnostics_node(pipeline, robot):
     code, found = read(at_front)
     assert code == 1
     assert "ros2 run edge_vision diagnostics_node" in found["front/diagnostics"]["text"]
-    assert "nobody publishes /front/image_raw" in found["front/output"]["text"]
+    assert "/front/image_raw, which has no publisher" in found["front/output"]["text"]
     assert found["front/gate"]["values"]["state"] == "active"
     code, found = read(at_rear)
     assert code == 2 and "but in /front" in found["graph"]["text"]
@@ -156,7 +156,7 @@ def test_a_listener_that_gets_nothing_is_told(pipeline, robot):
     _, found = looked()
     assert found["detections"]["level"] == "WARN"
     assert (
-        "/robot gets nothing from /detections: it asks for durability transient_local"
+        "/robot receives nothing from /detections: it requests durability transient_local"
         in (found["detections"]["text"])
     )
 

@@ -257,7 +257,7 @@ def test_a_node_that_nobody_watches_tells_of_itself() -> None:
 
 
 def test_without_diagnostics_the_doctor_looks_itself() -> None:
-    cause = status("output", 1, "no_publisher: nobody publishes /image_raw", cause="no_publisher")
+    cause = status("output", 1, "no_publisher: gate subscribes to /image_raw", cause="no_publisher")
     pipeline = Pipeline("/front", ("gate", "cascade"), reports={"gate": status("gate")}, cause=cause)
     found = list(checks(seen(pipeline)))
     missing = named(found, "front/diagnostics")

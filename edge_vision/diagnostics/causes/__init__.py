@@ -1,23 +1,42 @@
-"""Why is nothing published? From plain facts to one cause, in one sentence with the remedy.
+"""Why is nothing published? Derives one cause, in one sentence with the remedy, from a PipelineSnapshot.
 
-A cause is one rule, a function under `@RULES.add`, in the module of its subject. Within a module the first
-rule that fits wins, and what explains other faults stands before them.
+A cause is one entry: a rule under `@CAUSES.add(...)` in the module of its subject. The first match wins, so a
+cause that explains others comes before them. Other packages add theirs to CUSTOM_CAUSES: docs/extending.md.
 """
 
 from __future__ import annotations
 
-from edge_vision.diagnostics.causes import frames, nodes, sources, topics
-from edge_vision.diagnostics.causes.base import COUNTED_S, ERROR, OK, WARN, Cause
+from collections.abc import Iterator
+
+from edge_vision.diagnostics.causes import frames, nodes, outcome, sources, topics
+from edge_vision.diagnostics.causes.base import ERROR, OK, WARN, Cause, CauseEntry, CauseList, Match
 from edge_vision.diagnostics.snapshot import PipelineSnapshot
 
-__all__ = ["COUNTED_S", "ERROR", "OK", "WARN", "Cause", "find_cause"]
+__all__ = [
+    "CUSTOM_CAUSES",
+    "ERROR",
+    "OK",
+    "WARN",
+    "Cause",
+    "CauseEntry",
+    "Match",
+    "cause_entries",
+    "find_cause",
+]
 
-# A dead node explains a silent source, a silent source an empty topic, and that one what the frames show.
-_MODULES = (nodes, sources, topics, frames)
+CUSTOM_CAUSES = CauseList()
+"""Causes of other packages, tried before those of `outcome`, which match where nothing else does."""
 
 
-def find_cause(facts: PipelineSnapshot) -> Cause | None:
-    """The first cause that fits. None where frames flow, or the pipeline is about to end."""
-    if facts.ending:
+def cause_entries() -> Iterator[CauseEntry]:
+    """All entries in the order in which they are tried."""
+    # A dead node explains a silent source, a silent source an unpublished topic, and that the counted frames.
+    for causes in (nodes.CAUSES, sources.CAUSES, topics.CAUSES, frames.CAUSES, CUSTOM_CAUSES, outcome.CAUSES):
+        yield from causes
+
+
+def find_cause(snapshot: PipelineSnapshot) -> Cause | None:
+    """The first cause that matches; None if frames flow or the pipeline is shutting down."""
+    if snapshot.shutting_down:
         return None
-    return next((cause for one in _MODULES for rule in one.RULES if (cause := rule(facts))), None)
+    return next((cause for entry in cause_entries() if (cause := entry.find(snapshot))), None)

@@ -1,23 +1,24 @@
-"""What a cause is, and the list of rules that a module fills."""
+"""An entry of the table of causes, and the ordered list that a module fills."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from edge_vision.diagnostics.snapshot import PipelineSnapshot
 
 OK, WARN, ERROR = 0, 1, 2
-# What was counted over the second between two reports need not be seen for much longer.
+# Counters already cover the second between two reports: little more confirmation is needed.
 COUNTED_S = 0.4
-# What may be gone with the next report must be in that one too.
+# A state that may have changed by the next report must be in that report too.
 REPORTS_S = 1.2
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """name: a word. level: OK where a setting may want it so. text: what is wrong, and what to do. wait_s: it
-    must be seen for this long, as what is only on its way up or down is none."""
+    """Why nothing is published. level: OK where a setting may intend it. text: the problem and the remedy.
+    wait_s: how long the cause must persist before it is reported, so that start-up and shutdown are not."""
 
     name: str
     level: int
@@ -25,19 +26,55 @@ class Cause:
     wait_s: float = REPORTS_S
 
 
-Rule = Callable[[PipelineSnapshot], Cause | None]
+class Match(NamedTuple):
+    """What a rule has found: one sentence with the remedy. wait_s: None for the entry's own."""
+
+    text: str
+    wait_s: float | None = None
 
 
-class Rules:
-    """Rules in the order in which they are added."""
+Rule = Callable[[PipelineSnapshot], Match | None]
+
+
+@dataclass(frozen=True, slots=True)
+class CauseEntry:
+    """One row of the table in docs/diagnostics.md, and the rule behind it.
+
+    symptom, remedy: one line of Markdown each. Several entries may share a name.
+    """
+
+    name: str
+    level: int
+    symptom: str
+    remedy: str
+    rule: Rule
+    wait_s: float = REPORTS_S
+
+    def find(self, snapshot: PipelineSnapshot) -> Cause | None:
+        """The cause, if the rule matches."""
+        match = self.rule(snapshot)
+        if match is None:
+            return None
+        wait_s = self.wait_s if match.wait_s is None else match.wait_s
+        return Cause(self.name, self.level, match.text, wait_s)
+
+
+class CauseList:
+    """Entries in the order in which they are tried."""
 
     def __init__(self) -> None:
-        self._rules: list[Rule] = []
+        self._entries: list[CauseEntry] = []
 
-    def add(self, rule: Rule) -> Rule:
-        """Add a rule; a decorator."""
-        self._rules.append(rule)
-        return rule
+    def add(
+        self, name: str, level: int, *, symptom: str, remedy: str, wait_s: float = REPORTS_S
+    ) -> Callable[[Rule], Rule]:
+        """Decorator: append an entry with the decorated rule."""
 
-    def __iter__(self) -> Iterator[Rule]:
-        return iter(self._rules)
+        def decorate(rule: Rule) -> Rule:
+            self._entries.append(CauseEntry(name, level, symptom, remedy, rule, wait_s))
+            return rule
+
+        return decorate
+
+    def __iter__(self) -> Iterator[CauseEntry]:
+        return iter(self._entries)

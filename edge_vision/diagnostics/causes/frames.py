@@ -1,201 +1,246 @@
-"""Causes that the frames show: what the accounting gained, and how long a stage has had none."""
+"""Causes in the frames: refused, lost, rejected or gated ones, and inputs on which none arrive."""
 
 from __future__ import annotations
 
-from edge_vision.core.ledger import FATES
-from edge_vision.diagnostics.causes.base import COUNTED_S, ERROR, OK, REPORTS_S, WARN, Cause, Rules
-from edge_vision.diagnostics.snapshot import PipelineSnapshot
+from edge_vision.diagnostics.causes.base import COUNTED_S, ERROR, OK, REPORTS_S, WARN, CauseList, Match
+from edge_vision.diagnostics.snapshot import NodeReport, PipelineSnapshot
 
-RULES = Rules()
-# Longer than the gate's default bound on blindness and a frame of a camera at 10 Hz.
+CAUSES = CauseList()
+# Longer than the gate's default max_blind_ms plus one frame at 10 Hz.
 GATE_CLOSED_MS = 2100.0
-# Where the bound is a longer one, nothing is about to pass: this much and a report's second are under 3 s.
+# With a larger max_blind_ms no frame is about to pass: together with one report this stays below 3 s.
 GATE_CLOSED_LONG_MS = 1800.0
+# Reports, a slow inference and a loaded machine may delay the frame that max_blind_ms enforces.
+GATE_SLACK_MS = 3000.0
 STUCK_MS, STUCK_TIMES_P99 = 1800.0, 5.0
 SILENT_MS, SILENT_BESIDE_INFO_MS = 3000.0, 1500.0
-# No load makes an image this old on arrival, as one slot holds the newest; a clock that is set wrongly does.
+# Load does not make an image this old on arrival, as the mailbox keeps the newest; a wrong clock does.
 FOREIGN_CLOCK_MS = 10_000.0
 TRANSPORT_LOSS = 0.2
-# What reports, a slow run and a loaded machine may add to the bound on how long the detector is blind.
-SLACK_MS = 3000.0
-# One frame that failed is no cause where the next one is inferred.
-FAILING_MS = 1800.0
 FAST_DDS = (
     "large images overflow DDS's default buffers: run all in one process (composition:=true), or start "
     "the SENDER too with FASTRTPS_DEFAULT_PROFILES_FILE and FASTDDS_DEFAULT_PROFILES_FILE set to "
     "config/fastdds.xml"
 )
+_PROFILE = (
+    "All in one process, or the Fast DDS profile for the sender: [large images](deployment.md#large-images)."
+)
 
 
-@RULES.add
-def _stuck(facts: PipelineSnapshot) -> Cause | None:
-    stage = facts.stage("detector")
-    busy_ms = stage.number("busy_ms") if stage else None
-    if stage is None or busy_ms is None:
+@CAUSES.add(
+    "detector_stuck",
+    ERROR,
+    symptom="An inference has been running for over 1.8 s and for 5 times its p99.",
+    remedy="Check the device's driver; restart the node.",
+    wait_s=0.0,
+)
+def _stuck(snapshot: PipelineSnapshot) -> Match | None:
+    detector = snapshot.stage("detector")
+    busy_ms = detector.number("busy_ms") if detector else None
+    if detector is None or busy_ms is None:
         return None
-    usual_ms = stage.number("process_ms.p99")
-    if busy_ms < max(STUCK_MS, STUCK_TIMES_P99 * (usual_ms or 0.0)):
+    p99_ms = detector.number("process_ms.p99") or 0.0
+    if busy_ms < max(STUCK_MS, STUCK_TIMES_P99 * p99_ms):
         return None
-    usual = f", where {usual_ms:.0f} ms is usual" if usual_ms else ""
-    text = f"the detector has been on one frame for {busy_ms / 1e3:.1f} s{usual}: the runtime hangs"
-    remedy = "look at the device's driver and at `system`; restart the node if it stays so"
-    return Cause("detector_stuck", ERROR, f"{text}: {remedy}", 0.0)
+    usual = f" (usually {p99_ms:.0f} ms)" if p99_ms else ""
+    return Match(
+        f"the detector has been processing one frame for {busy_ms / 1e3:.1f} s{usual}: the runtime hangs: "
+        "check the device's driver and `system`; restart the node if this persists"
+    )
 
 
-@RULES.add
-def _encoding(facts: PipelineSnapshot) -> Cause | None:
-    if not facts.barren or not facts.added("failed.unsupported_encoding"):
+@CAUSES.add(
+    "unsupported_encoding",
+    ERROR,
+    symptom="All images are refused because of their encoding.",
+    remedy="Publish one of the encodings in the message, or install cv_bridge.",
+    wait_s=COUNTED_S,
+)
+def _unsupported_encoding(snapshot: PipelineSnapshot) -> Match | None:
+    if not snapshot.nothing_inferred or not snapshot.increment("failed.unsupported_encoding"):
         return None
-    return Cause("unsupported_encoding", ERROR, _failure(facts, "unsupported_encoding"), COUNTED_S)
+    return Match(_last_failure(snapshot, "unsupported_encoding"))
 
 
-@RULES.add
-def _several_publishers(facts: PipelineSnapshot) -> Cause | None:
-    for stage, intake in facts.intakes:
-        nodes = [one.node for one in intake.publishers if one.type == intake.own.type]
-        # A node that was killed stays in the graph for some 20 s beside the one that replaces it.
-        mixed = facts.added("failed.stamp_backwards") + facts.added("failed.stamp_repeated")
+@CAUSES.add(
+    "several_publishers",
+    WARN,
+    symptom="Several nodes publish on the image topic.",
+    remedy="Use one topic per camera.",
+)
+def _several_publishers(snapshot: PipelineSnapshot) -> Match | None:
+    for stage, images in snapshot.image_inputs:
+        nodes = [one.node for one in images.publishers if one.type == images.subscription.type]
+        # A killed node stays in the graph for some 20 s beside the one that replaces it.
+        mixed = snapshot.increment("failed.stamp_backwards") + snapshot.increment("failed.stamp_repeated")
         if len(nodes) > 1 and (len(set(nodes)) > 1 or mixed):
-            text = (
-                f"{len(nodes)} publishers on {intake.topic} ({', '.join(sorted(set(nodes)))}): {stage.name} "
+            return Match(
+                f"{len(nodes)} publishers on {images.topic} ({', '.join(sorted(set(nodes)))}), whose images "
+                f"{stage.name} cannot tell apart: use one topic per camera"
             )
-            remedy = "takes their images for those of one camera: give each camera a topic of its own"
-            return Cause("several_publishers", WARN, text + remedy)
     return None
 
 
-@RULES.add
-def _bad_stamps(facts: PipelineSnapshot) -> Cause | None:
+@CAUSES.add(
+    "bad_stamps",
+    ERROR,
+    symptom="All images are refused because of their stamps: zero, repeated, or running backwards.",
+    remedy="The driver must stamp its images.",
+)
+def _bad_stamps(snapshot: PipelineSnapshot) -> Match | None:
     for reason in ("stamp_zero", "stamp_repeated", "stamp_backwards", "bad_stamp"):
-        refused = facts.added(f"failed.{reason}")
-        if facts.barren and refused:
+        refused = snapshot.increment(f"failed.{reason}")
+        if snapshot.nothing_inferred and refused:
             # A clock that jumps back costs one image, which may be the only one of a second.
-            wait_s = COUNTED_S if refused > 1 else REPORTS_S
-            return Cause("bad_stamps", ERROR, _failure(facts, reason), wait_s)
+            return Match(_last_failure(snapshot, reason), COUNTED_S if refused > 1 else REPORTS_S)
     return None
 
 
-@RULES.add
-def _transport(facts: PipelineSnapshot) -> Cause | None:
-    lost, received = facts.added("failed.transport"), facts.added("received")
-    if lost and lost >= TRANSPORT_LOSS * received:
-        text = f"the transport lost {lost} of {max(received, lost)} images between two nodes"
-        # While two processes find each other, ticks come before images do.
-        wait_s = COUNTED_S if facts.stages[-1].reports > 5 else REPORTS_S
-        return Cause("transport_loss", WARN, f"{text}: {FAST_DDS}", wait_s)
-    for stage, intake in facts.intakes:
-        silent_ms = stage.number("silent_ms") or 0.0
-        if intake.beside and intake.beside >= 2 and silent_ms >= SILENT_BESIDE_INFO_MS:
-            text = f"no image on {intake.topic} for {silent_ms / 1e3:.0f} s while its camera_info arrives"
-            return Cause("transport_loss", WARN, f"{text}: {FAST_DDS}", 0.0)
-    return None
-
-
-@RULES.add
-def _rejected(facts: PipelineSnapshot) -> Cause | None:
-    rejected = facts.added("rejected")
-    if not facts.barren or not rejected:
+@CAUSES.add(
+    "transport_loss",
+    WARN,
+    symptom="A fifth of the images between two nodes is lost.",
+    remedy=_PROFILE,
+)
+def _lost_between_nodes(snapshot: PipelineSnapshot) -> Match | None:
+    lost, received = snapshot.increment("failed.transport"), snapshot.increment("received")
+    if not lost or lost < TRANSPORT_LOSS * received:
         return None
-    if facts.added("rejected.disabled"):
-        remedy = f"ros2 param set {facts.path('detector')} enabled true"
-        return Cause(
-            "all_rejected", WARN, f"all frames are rejected, as the detector is disabled: {remedy}", COUNTED_S
-        )
-    text = f"the cascade rejects everything, {rejected} frames in the last second"
-    remedy = "see its wanted_labels, and lower its score_threshold, reject_threshold or max_blind_ms"
-    return Cause("all_rejected", OK, f"{text}: {remedy}", COUNTED_S)
+    text = f"the transport lost {lost} of {max(received, lost)} images between two nodes: {FAST_DDS}"
+    # While two processes discover each other, frame events arrive before images do.
+    return Match(text, COUNTED_S if snapshot.stages[-1].report_count > 5 else REPORTS_S)
 
 
-@RULES.add
-def _gate(facts: PipelineSnapshot) -> Cause | None:
-    gate = facts.stage("gate")
+@CAUSES.add(
+    "transport_loss",
+    WARN,
+    symptom="`camera_info` arrives and the images do not.",
+    remedy=_PROFILE,
+    wait_s=0.0,
+)
+def _lost_from_camera(snapshot: PipelineSnapshot) -> Match | None:
+    for stage, images in snapshot.image_inputs:
+        silent_ms = stage.number("silent_ms") or 0.0
+        if (images.camera_info_count or 0) >= 2 and silent_ms >= SILENT_BESIDE_INFO_MS:
+            text = f"no image on {images.topic} for {silent_ms / 1e3:.0f} s while its camera_info arrives"
+            return Match(f"{text}: {FAST_DDS}")
+    return None
+
+
+@CAUSES.add(
+    "all_rejected",
+    WARN,
+    symptom="The detector is disabled.",
+    remedy="`ros2 param set /detector enabled true`",
+    wait_s=COUNTED_S,
+)
+def _detector_disabled(snapshot: PipelineSnapshot) -> Match | None:
+    if not snapshot.nothing_inferred or not snapshot.increment("rejected.disabled"):
+        return None
+    command = f"ros2 param set {snapshot.node_path('detector')} enabled true"
+    return Match(f"all frames are rejected because the detector is disabled: {command}")
+
+
+@CAUSES.add(
+    "all_rejected",
+    OK,
+    symptom="The cascade rejects all frames.",
+    remedy="Its `wanted_labels`, `score_threshold`, `reject_threshold` and `max_blind_ms`.",
+    wait_s=COUNTED_S,
+)
+def _cascade_rejects(snapshot: PipelineSnapshot) -> Match | None:
+    rejected = snapshot.increment("rejected")
+    if not snapshot.nothing_inferred or not rejected:
+        return None
+    return Match(
+        f"the cascade rejects all frames, {rejected} in the last second: check its wanted_labels, and lower "
+        "its score_threshold, reject_threshold or max_blind_ms"
+    )
+
+
+@CAUSES.add(
+    "gate_closed",
+    WARN,
+    symptom="No frame has passed the gate for 3 s longer than its `max_blind_ms`.",
+    remedy="Please report it. Meanwhile, set `enabled` to false.",
+    wait_s=0.0,
+)
+def _gate_exceeds_bound(snapshot: PipelineSnapshot) -> Match | None:
+    gate = snapshot.stage("gate")
+    bound_ms = (gate.number("max_blind_ms") or 0.0) if gate else 0.0
+    exceeded = gate is not None and (gate.number("blind_ms") or 0.0) > bound_ms + GATE_SLACK_MS
+    return _gate_closed(snapshot) if exceeded else None
+
+
+@CAUSES.add(
+    "gate_closed",
+    OK,
+    symptom="No frame has passed the gate for 2.1 s, or for 1.8 s if `max_blind_ms` is larger; the message "
+    "states the reason.",
+    remedy="Lower `max_blind_ms`, or set `enabled` to false.",
+    wait_s=0.0,
+)
+def _gate_closed(snapshot: PipelineSnapshot) -> Match | None:
+    gate = snapshot.stage("gate")
     blind_ms = gate.number("blind_ms") if gate else None
-    if gate is None or blind_ms is None or not facts.barren:
+    if gate is None or blind_ms is None or not snapshot.nothing_inferred:
         return None
     bound_ms = gate.number("max_blind_ms") or 0.0
     if blind_ms < (GATE_CLOSED_LONG_MS if bound_ms > GATE_CLOSED_MS else GATE_CLOSED_MS):
         return None
-    if not facts.added("gated") and not gate.added.get("ledger.gated"):
+    if not snapshot.increment("gated") and not gate.increments.get("ledger.gated"):
         return None
-    text = f"the gate has been closed for {blind_ms / 1e3:.1f} s, reason: {gate.values.get('last_reason')}"
-    remedy = "lower max_blind_ms to look more often, or set enabled to false to see all frames"
-    broken = 0.0 < bound_ms + SLACK_MS < blind_ms
-    return Cause("gate_closed", WARN if broken else OK, f"{text}: {remedy}", 0.0)
+    return Match(
+        f"the gate has been closed for {blind_ms / 1e3:.1f} s, reason: {gate.values.get('last_reason')}: "
+        "lower max_blind_ms to infer more often, or set enabled to false to infer all frames"
+    )
 
 
-@RULES.add
-def _silent(facts: PipelineSnapshot) -> Cause | None:
-    for stage, intake in facts.intakes:
-        # A camera that has just come up may take its time for the first image.
-        silent_ms = min(stage.number("silent_ms") or 0.0, intake.published_ms)
-        if stage.says("first_stage") and silent_ms >= SILENT_MS:
-            text = f"{intake.publishers[0].node} publishes {intake.topic}, but no image came for"
-            return Cause(
-                "publisher_silent",
-                WARN,
-                f"{text} {silent_ms / 1e3:.0f} s: is it paused or stuck? If not, {FAST_DDS}",
-            )
+@CAUSES.add(
+    "publisher_silent",
+    WARN,
+    symptom="The camera's driver is running and no image has arrived for 3 s.",
+    remedy="Check whether it is paused or stuck.",
+)
+def _publisher_silent(snapshot: PipelineSnapshot) -> Match | None:
+    for stage, images in snapshot.image_inputs:
+        # A camera that has just started may need some time for its first image.
+        silent_ms = min(stage.number("silent_ms") or 0.0, images.published_ms)
+        if stage.flag("first_stage") and silent_ms >= SILENT_MS:
+            publisher = images.publishers[0].node
+            text = f"{publisher} publishes {images.topic}, but no image arrived for {silent_ms / 1e3:.0f} s"
+            return Match(f"{text}: check whether it is paused or stuck. If not, {FAST_DDS}")
     return None
 
 
-@RULES.add
-def _foreign_clock(facts: PipelineSnapshot) -> Cause | None:
-    """Detections are published all the same, but whoever looks the stamp up, as in tf, finds nothing."""
-    source = facts.stage("source")
-    if source and source.values.get("stamps") == "media" and source.values.get("uri"):
+@CAUSES.add(
+    "bad_stamps",
+    WARN,
+    symptom="Stamps differ from the node's clock by over 10 s. Detections are published, but tf has no "
+    "transform for them.",
+    remedy="Synchronise the clocks by NTP or PTP; `use_sim_time` for bags.",
+    wait_s=COUNTED_S,
+)
+def _foreign_clock(snapshot: PipelineSnapshot) -> Match | None:
+    if _stamps_by_media_time(snapshot.stage("source")):
         return None
-    for stage in facts.stages:
+    for stage in snapshot.stages:
         age_ms = stage.number("input_age_ms")
-        if age_ms is None or abs(age_ms) < FOREIGN_CLOCK_MS or not stage.added.get("ledger.received"):
+        if age_ms is None or abs(age_ms) < FOREIGN_CLOCK_MS or not stage.increments.get("ledger.received"):
             continue
         side = "behind" if age_ms > 0 else "ahead of"
-        text = (
-            f"the images' stamps lie {abs(age_ms) / 1e3:.0f} s {side} {stage.name}'s clock: set the clocks "
-            "by NTP or PTP; for a bag or simulator, set use_sim_time on all nodes, and play with --clock"
+        return Match(
+            f"the images' stamps are {abs(age_ms) / 1e3:.0f} s {side} {stage.name}'s clock: synchronise "
+            "them by NTP or PTP; for a bag or simulator, set use_sim_time on all nodes and play with --clock"
         )
-        return Cause("bad_stamps", WARN, text, COUNTED_S)
     return None
 
 
-@RULES.add
-def _below_threshold(facts: PipelineSnapshot) -> Cause | None:
-    detector = facts.stage("detector")
-    if detector is None or facts.added("inferred") < 2 or detector.added.get("detections_total"):
-        return None
-    highest, threshold = detector.number("top_score"), detector.number("score_threshold")
-    if highest is None or threshold is None:
-        return None
-    scores = f"the highest score is {highest:.2f}, the threshold {threshold:.2f}"
-    text = f"the detector looks and finds nothing: {scores}"
-    remedy = "lower score_threshold if something is there"
-    return Cause("below_threshold", OK, f"{text}: {remedy}", COUNTED_S)
+def _stamps_by_media_time(source: NodeReport | None) -> bool:
+    return source is not None and source.values.get("stamps") == "media" and bool(source.values.get("uri"))
 
 
-@RULES.add
-def _failing_node(facts: PipelineSnapshot) -> Cause | None:
-    """A node that calls itself faulty, in a way that no other rule knows."""
-    failing = next((stage for stage in facts.stages if stage.level == ERROR), None)
-    if failing is None or facts.barren_s is None or facts.barren_s * 1e3 < FAILING_MS:
-        return None
-    return Cause("node_error", ERROR, f"{failing.name}: {failing.message}")
-
-
-@RULES.add
-def _nothing_published(facts: PipelineSnapshot) -> Cause | None:
-    """The safety net: no detections for longer than the chain may hold frames back, and no known reason."""
-    bounds_ms = [stage.number("max_blind_ms") or 0.0 for stage in facts.stages]
-    if facts.unexplained_s is None or facts.unexplained_s * 1e3 < sum(bounds_ms) + SLACK_MS:
-        return None
-    counts = ", ".join(f"{facts.added(fate)} {fate}" for fate in ("received", *FATES[:-1]))
-    text = (
-        f"nothing was published for {facts.unexplained_s:.0f} s, where gate and cascade may hold frames back "
-    )
-    text += f"for {sum(bounds_ms) / 1e3:.1f} s, and no known cause fits (frames of the last second: {counts})"
-    remedy = "see the status of each node, and run `python -m edge_vision doctor`"
-    return Cause("nothing_published", WARN, f"{text}: {remedy}", 0.0)
-
-
-def _failure(facts: PipelineSnapshot, reason: str) -> str:
-    """What the stage that refused the images said of them."""
-    told = [stage.values.get("last_failure", "") for stage in facts.stages]
-    return next((text for text in told if text), f"all frames fail: {reason}")
+def _last_failure(snapshot: PipelineSnapshot, reason: str) -> str:
+    """The message of the stage that refused the images."""
+    failures = [stage.values.get("last_failure", "") for stage in snapshot.stages]
+    return next((text for text in failures if text), f"all frames fail: {reason}")

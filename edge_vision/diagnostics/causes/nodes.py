@@ -1,85 +1,113 @@
-"""Causes that lie with a node: missing, silent, finalized, inactive, or without a clock or a model."""
+"""Causes in a node: missing, silent, finalized, inactive, or without a clock or a model."""
 
 from __future__ import annotations
 
-from edge_vision.diagnostics.causes.base import ERROR, WARN, Cause, Rules
+from edge_vision.diagnostics.causes.base import ERROR, WARN, CauseList, Match
 from edge_vision.diagnostics.snapshot import NodeReport, PipelineSnapshot
 
-RULES = Rules()
+CAUSES = CauseList()
 
 
-@RULES.add
-def _missing(facts: PipelineSnapshot) -> Cause | None:
-    # A source is optional: without one, the topic of the images has no publisher.
-    missing = [name for name in facts.missing if name != "source"]
-    if not missing or facts.flowing:
+@CAUSES.add(
+    "node_missing",
+    ERROR,
+    symptom="A node in `watched_nodes` has never reported. A source may be absent.",
+    remedy="Start the node, or remove it from `watched_nodes`.",
+    wait_s=0.0,
+)
+def _missing(snapshot: PipelineSnapshot) -> Match | None:
+    # A source is optional: without one, the image topic has no publisher.
+    missing = [name for name in snapshot.missing if name != "source"]
+    if not missing or snapshot.frames_reach_detector:
         return None
-    names, verb = ", ".join(missing), "is" if len(missing) == 1 else "are"
-    remedy = f"start {'it' if len(missing) == 1 else 'them'}, or leave the name out of watched_nodes"
-    return Cause("node_missing", ERROR, f"{names} {verb} not running in {facts.namespace}: {remedy}", 0.0)
+    verb, it = ("is", "it") if len(missing) == 1 else ("are", "them")
+    text = f"{', '.join(missing)} {verb} not running in {snapshot.namespace}"
+    return Match(f"{text}: start {it}, or remove {it} from watched_nodes")
 
 
-@RULES.add
-def _silent(facts: PipelineSnapshot) -> Cause | None:
-    if facts.flowing or not facts.silent:
+@CAUSES.add(
+    "node_silent",
+    ERROR,
+    symptom="A node has not reported for 2.3 s and no frames reach the detector: its process was killed or "
+    "stopped, or hangs.",
+    remedy="Restart or continue its process.",
+    wait_s=0.0,
+)
+def _silent(snapshot: PipelineSnapshot) -> Match | None:
+    if snapshot.frames_reach_detector or not snapshot.silent:
         return None
-    stage = facts.silent[0]
-    text = f"{stage.name} has not reported for {stage.silent_s:.0f} s"
-    return Cause("node_silent", ERROR, f"{text}: {_fate_of(stage)}", 0.0)
+    stage = snapshot.silent[0]
+    return Match(f"{stage.name} has not reported for {stage.silent_s:.0f} s: {_process_advice(stage)}")
 
 
-def _fate_of(stage: NodeReport) -> str:
-    """What became of a silent node, as far as this machine shows, and what to do."""
+def _process_advice(stage: NodeReport) -> str:
+    """The state of a silent node's process, as far as it is known, and what to do."""
     process = f"its process {stage.values.get('pid', '')}".rstrip()
-    if stage.message == "stopped" or stage.process == "ended":
+    if stage.message == "stopped" or stage.process_state == "ended":
         return f"{process} has ended; start it again"
-    if stage.process == "stopped":
+    if stage.process_state == "stopped":
         return f"{process} is stopped by a signal; continue it with `kill -CONT`"
     return f"{process} hangs, has ended, or is cut off from the network; restart it"
 
 
-@RULES.add
-def _finalized(facts: PipelineSnapshot) -> Cause | None:
-    for stage in facts.stages:
+@CAUSES.add(
+    "node_finalized",
+    ERROR,
+    symptom="A life-cycle transition has shut a node down, which is final; its process keeps running.",
+    remedy="Restart its process.",
+)
+def _finalized(snapshot: PipelineSnapshot) -> Match | None:
+    for stage in snapshot.stages:
         if stage.values.get("state") == "finalized":
-            text = f"{stage.name} is finalized and cannot be activated again: restart its process"
-            return Cause("node_finalized", ERROR, text)
+            return Match(f"{stage.name} is finalized and cannot be activated again: restart its process")
     return None
 
 
-@RULES.add
-def _sim_time(facts: PipelineSnapshot) -> Cause | None:
-    waiting = [stage.name for stage in facts.stages if stage.says("use_sim_time")]
-    if not waiting or facts.clock_publishers:
+@CAUSES.add(
+    "sim_time_without_clock",
+    ERROR,
+    symptom="A node has `use_sim_time`, and `/clock` has no publisher.",
+    remedy="Start the simulator, play the bag with `--clock`, or set `use_sim_time` to false.",
+)
+def _sim_time(snapshot: PipelineSnapshot) -> Match | None:
+    waiting = [stage.name for stage in snapshot.stages if stage.flag("use_sim_time")]
+    if not waiting or snapshot.clock_publishers:
         return None
-    return Cause(
-        "sim_time_without_clock",
-        ERROR,
-        f"use_sim_time is set on {', '.join(waiting)}, and nobody publishes /clock: start the simulator, "
-        "play the bag with --clock, or set use_sim_time to false",
+    return Match(
+        f"use_sim_time is set on {', '.join(waiting)}, and /clock has no publisher: start the simulator, "
+        "play the bag with --clock, or set use_sim_time to false"
     )
 
 
-@RULES.add
-def _model(facts: PipelineSnapshot) -> Cause | None:
-    for stage in facts.stages:
+@CAUSES.add(
+    "model_not_loaded",
+    ERROR,
+    symptom="The detector or cascade could not load its bundle or open its backend.",
+    remedy="As stated in the message. The node retries every 5 s.",
+)
+def _model(snapshot: PipelineSnapshot) -> Match | None:
+    for stage in snapshot.stages:
         failure = stage.values.get("failure", "")
         if stage.values.get("model") == "unavailable" and failure.startswith("cannot configure"):
-            return Cause("model_not_loaded", ERROR, f"{stage.name} has no model: {failure}")
+            return Match(f"{stage.name} has no model: {failure}")
     return None
 
 
-@RULES.add
-def _inactive(facts: PipelineSnapshot) -> Cause | None:
-    for stage in facts.stages:
+@CAUSES.add(
+    "node_inactive",
+    WARN,
+    symptom="A stage is unconfigured or inactive.",
+    remedy="`ros2 lifecycle set`, as stated in the message.",
+)
+def _inactive(snapshot: PipelineSnapshot) -> Match | None:
+    for stage in snapshot.stages:
         state = stage.values.get("state", "active")
         if state == "active":
             continue
         failure = stage.values.get("failure", "")
-        because = f" ({failure})" if failure else ""
+        reason = f" ({failure})" if failure else ""
         step = {"unconfigured": "configure", "inactive": "activate"}.get(state)
-        remedy = (
-            f"ros2 lifecycle set {facts.path(stage.name)} {step}" if step else "restart it if it stays so"
-        )
-        return Cause("node_inactive", WARN, f"{stage.name} is {state}{because}: {remedy}")
+        path = snapshot.node_path(stage.name)
+        remedy = f"ros2 lifecycle set {path} {step}" if step else "restart it if the state persists"
+        return Match(f"{stage.name} is {state}{reason}: {remedy}")
     return None

@@ -1,28 +1,74 @@
-"""Causes that lie with the pipeline's own source: it cannot be opened, stalls, waits, or is at its end."""
+"""Causes in the pipeline's own source: it cannot be opened, stalls, waits, or has reached its end."""
 
 from __future__ import annotations
 
-from edge_vision.diagnostics.causes.base import COUNTED_S, OK, WARN, Cause, Rules
-from edge_vision.diagnostics.snapshot import PipelineSnapshot
+from edge_vision.diagnostics.causes.base import COUNTED_S, OK, WARN, CauseList, Match
+from edge_vision.diagnostics.snapshot import NodeReport, PipelineSnapshot
 
-RULES = Rules()
-
-
-@RULES.add
-def _finished(facts: PipelineSnapshot) -> Cause | None:
-    source = facts.stage("source")
-    if source is None or facts.flowing or source.values.get("situation") != "finished":
-        return None
-    trouble = source.values.get("trouble", "")
-    text = trouble or f"{source.values.get('uri')} has been played to its end: set loop to repeat it"
-    return Cause("source_finished", WARN if trouble else OK, text, COUNTED_S)
+CAUSES = CauseList()
 
 
-@RULES.add
-def _trouble(facts: PipelineSnapshot) -> Cause | None:
-    source = facts.stage("source")
+@CAUSES.add(
+    "source_finished",
+    WARN,
+    symptom="The source has played its file, which ended before the length that its container states.",
+    remedy="Copy or encode the file again.",
+    wait_s=COUNTED_S,
+)
+def _truncated(snapshot: PipelineSnapshot) -> Match | None:
+    source = _finished_source(snapshot)
     trouble = source.values.get("trouble", "") if source else ""
-    if source is None or facts.flowing or not trouble:
+    return Match(trouble) if trouble else None
+
+
+@CAUSES.add(
+    "source_finished",
+    OK,
+    symptom="The source has played its file to the end.",
+    remedy="Set `loop` to repeat it.",
+    wait_s=COUNTED_S,
+)
+def _finished(snapshot: PipelineSnapshot) -> Match | None:
+    source = _finished_source(snapshot)
+    if source is None:
         return None
-    name = "source_asleep" if source.says("asleep") else "source_unavailable"
-    return Cause(name, WARN, trouble, COUNTED_S)
+    return Match(f"{source.values.get('uri')} has been played to its end: set loop to repeat it")
+
+
+@CAUSES.add(
+    "source_asleep",
+    WARN,
+    symptom="The next image of the file is not due yet.",
+    remedy="Raise `playback_rate`.",
+    wait_s=COUNTED_S,
+)
+def _asleep(snapshot: PipelineSnapshot) -> Match | None:
+    source = _stalled_source(snapshot)
+    return Match(source.values["trouble"]) if source and source.flag("asleep") else None
+
+
+@CAUSES.add(
+    "source_unavailable",
+    WARN,
+    symptom="The source cannot open its `uri`, has lost it, or has received no image for 1.8 s.",
+    remedy="As stated in the message. The source retries with back-off.",
+    wait_s=COUNTED_S,
+)
+def _unavailable(snapshot: PipelineSnapshot) -> Match | None:
+    source = _stalled_source(snapshot)
+    return Match(source.values["trouble"]) if source else None
+
+
+def _finished_source(snapshot: PipelineSnapshot) -> NodeReport | None:
+    source = snapshot.stage("source")
+    if source is None or snapshot.frames_reach_detector or source.values.get("situation") != "finished":
+        return None
+    return source
+
+
+def _stalled_source(snapshot: PipelineSnapshot) -> NodeReport | None:
+    """The source, if it reports a trouble and no frames reach the detector."""
+    source = snapshot.stage("source")
+    if source is None or snapshot.frames_reach_detector or not source.values.get("trouble"):
+        return None
+    return source

@@ -1,56 +1,66 @@
-"""Causes that lie with the topic of the images: no publisher, another type, another QoS."""
+"""Causes in the image topic: no publisher, another type, an incompatible QoS."""
 
 from __future__ import annotations
 
-from edge_vision.diagnostics.causes.base import ERROR, WARN, Cause, Rules
-from edge_vision.diagnostics.snapshot import PipelineSnapshot, clash, nearest
+from edge_vision.diagnostics.causes.base import ERROR, WARN, CauseList, Match
+from edge_vision.diagnostics.snapshot import PipelineSnapshot, qos_mismatch, similar_names
 
-RULES = Rules()
+CAUSES = CauseList()
+_TRANSPORTS = {"sensor_msgs/msg/Image": "raw", "sensor_msgs/msg/CompressedImage": "compressed"}
 
 
-@RULES.add
-def _no_publisher(facts: PipelineSnapshot) -> Cause | None:
-    for stage, intake in facts.intakes:
-        if intake.publishers:
+@CAUSES.add(
+    "no_publisher",
+    WARN,
+    symptom="The image topic has no publisher.",
+    remedy="Remap it: the message lists the published image topics, the most similar name first.",
+)
+def _no_publisher(snapshot: PipelineSnapshot) -> Match | None:
+    for stage, images in snapshot.image_inputs:
+        if images.publishers:
             continue
-        near = nearest(intake.topic, intake.others)
-        driver = (
-            "start the source node, or a camera's driver"
-            if facts.lacks("source")
-            else "start the camera's driver"
-        )
-        remedy = f"remap the topic to one of {', '.join(near)}" if near else driver
-        text = f"nobody publishes {intake.topic}, which {stage.name} listens to: {remedy}"
-        return Cause("no_publisher", WARN, text)
+        similar = similar_names(images.topic, images.other_topics)
+        has_source = "source" not in snapshot.missing
+        driver = "start the camera's driver" if has_source else "start the source node, or a camera's driver"
+        remedy = f"remap the topic to one of {', '.join(similar)}" if similar else driver
+        return Match(f"{stage.name} subscribes to {images.topic}, which has no publisher: {remedy}")
     return None
 
 
-@RULES.add
-def _wrong_type(facts: PipelineSnapshot) -> Cause | None:
-    for stage, intake in facts.intakes:
-        types = {publisher.type for publisher in intake.publishers}
-        if not types or intake.own.type in types:
+@CAUSES.add(
+    "wrong_type",
+    ERROR,
+    symptom="The image topic has another message type.",
+    remedy="Set `image_transport`, or remap the topic.",
+)
+def _wrong_type(snapshot: PipelineSnapshot) -> Match | None:
+    for stage, images in snapshot.image_inputs:
+        types = {publisher.type for publisher in images.publishers}
+        if not types or images.subscription.type in types:
             continue
-        text = f"{intake.topic} has type {', '.join(sorted(types))}, {stage.name} takes {intake.own.type}: "
-        images = {"sensor_msgs/msg/Image": "raw", "sensor_msgs/msg/CompressedImage": "compressed"}
-        transport = next((images[kind] for kind in types if kind in images), None)
-        remedy = f"set image_transport to {transport}" if transport else "remap it to a topic of images"
-        return Cause("wrong_type", ERROR, text + remedy)
+        text = f"{images.topic} has type {', '.join(sorted(types))}, {stage.name} expects "
+        transport = next((_TRANSPORTS[kind] for kind in types if kind in _TRANSPORTS), None)
+        remedy = f"set image_transport to {transport}" if transport else "remap it to an image topic"
+        return Match(f"{text}{images.subscription.type}: {remedy}")
     return None
 
 
-@RULES.add
-def _qos(facts: PipelineSnapshot) -> Cause | None:
-    for stage, intake in facts.intakes:
-        fitting = [one for one in intake.publishers if one.type == intake.own.type]
-        clashes = [clash(one, intake.own) for one in fitting]
-        if not clashes or not all(clashes):
+@CAUSES.add(
+    "incompatible_qos",
+    ERROR,
+    symptom="No publisher offers the QoS that the subscription requests; the message names the policy.",
+    remedy="Set the `qos_overrides` parameter that the message names.",
+)
+def _incompatible_qos(snapshot: PipelineSnapshot) -> Match | None:
+    for stage, images in snapshot.image_inputs:
+        publishers = [one for one in images.publishers if one.type == images.subscription.type]
+        mismatches = [qos_mismatch(one, images.subscription) for one in publishers]
+        if not mismatches or not all(mismatches):
             continue
-        policy, offered, asked = clashes[0] or ("", "", "")
-        text = (
-            f"incompatible QoS on {intake.topic}: {fitting[0].node} offers {policy} {offered}, {stage.name} "
-            f"asks for {asked}: set qos_overrides.{intake.topic}.subscription.{policy} to {offered} "
-            f"on {stage.name}"
+        policy, offered, requested = mismatches[0] or ("", "", "")
+        return Match(
+            f"incompatible QoS on {images.topic}: {publishers[0].node} offers {policy} {offered}, "
+            f"{stage.name} requests {requested}: set qos_overrides.{images.topic}.subscription.{policy} "
+            f"to {offered} on {stage.name}"
         )
-        return Cause("incompatible_qos", ERROR, text)
     return None

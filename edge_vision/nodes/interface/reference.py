@@ -1,4 +1,4 @@
-"""Generates the tables of docs/parameters.md and docs/topics.md, and config/pipeline.yaml, from the specs.
+"""Generates config/pipeline.yaml and the tables of docs/parameters.md, topics.md and diagnostics.md.
 
     python -m edge_vision.nodes.interface.reference --write    write the files
     python -m edge_vision.nodes.interface.reference --check    print a diff of stale files; exit status 1
@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from edge_vision.core.diagnostic_status import LEVELS
+from edge_vision.diagnostics.causes import cause_entries
 from edge_vision.nodes.interface.specs import NODES, NodeSpec, Param
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -121,6 +123,14 @@ def service_table() -> str:
     return _table(("service", "type", "nodes", "effect"), rows)
 
 
+def cause_table() -> str:
+    """The causes of silence in the order in which they are tried."""
+    rows = [
+        (f"`{entry.name}`", LEVELS[entry.level], entry.symptom, entry.remedy) for entry in cause_entries()
+    ]
+    return _table(("cause", "level", "symptom", "remedy"), rows)
+
+
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
     return "".join("| " + " | ".join(_cell(cell) for cell in line) + " |\n" for line in lines)
@@ -134,8 +144,13 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "topics": topic_table,
     "parameters": parameter_tables,
     "services": service_table,
+    "causes": cause_table,
 }
-DOCUMENTS = {"docs/parameters.md": ["parameters"], "docs/topics.md": ["topics", "services"]}
+DOCUMENTS = {
+    "docs/parameters.md": ["parameters"],
+    "docs/topics.md": ["topics", "services"],
+    "docs/diagnostics.md": ["causes"],
+}
 """Document -> the sections that it must contain, in this order."""
 _SECTION = re.compile(r"(<!-- reference: (\w+) -->\n).*?(<!-- end of reference -->)", re.DOTALL)
 
