@@ -1,142 +1,266 @@
-"""The audit of skipped frames: a random sample goes to the detector anyway, and tells what was missed.
+"""The audit: a random sample of the frames that the gate would skip is inferred anyway, to measure misses.
 
-A gate that is only judged by what it lets pass looks perfect whatever it skips. Here every frame that is
-about to be skipped has the same chance to be looked at, so the share of misses among those is an estimate of
-the share among all, with an interval that says how far to trust it.
+    would be skipped -> sampled -> detected, unknown to consumers -> confirmed by later results -> miss
+                                                                  -> not confirmed              -> flicker
+
+The miss rate is the share of such frames with a miss, as a confidence sequence: valid at all times at once,
+so that the gate may be opened and closed by it.
 """
 
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
+from dataclasses import dataclass, field
 from threading import Lock
 
 import numpy as np
 
-from edge_vision.core.confidence_intervals import wilson_interval
+from edge_vision.core.confidence_intervals import anytime_exceeds, anytime_interval
 from edge_vision.core.detections import Detections
-from edge_vision.core.geometry.boxes import best_iou
+from edge_vision.core.geometry.boxes import best_iou, iou_matrix
+from edge_vision.core.geometry.homography import transform_boxes
 
 MATCH_IOU = 0.3
-"""What overlaps a known object this much was known. Below the usual 0.5: known boxes are of some time ago."""
-UNSEEN_RATE_HZ = 100.0
-"""How many frames a second are assumed to be skipped in the first second, when nobody has counted yet."""
+"""Boxes that overlap this much are one object. Below the usual 0.5, as known boxes may be seconds old."""
+CONFIRM_RESULTS = 3
+CONFIRM_MS = 500.0
+"""A detection is confirmed by one of the next results: as many as this, or the first after this time."""
+CONFIRM_SCORE_MARGIN = 0.2
+"""A detection whose score exceeds the threshold by this needs no confirmation."""
+UNNOTICED_MS = 1000.0
+"""How long a closed gate would leave an object unnoticed: half of the default max_blind_ms."""
+EPOCH_FRAMES = 400
+UNMEASURED_RATE_HZ = 100.0
+"""Assumed rate of skipped frames during the first second."""
 PEAK_HALF_LIFE_S = 60.0
 
 
 class MissAudit:
-    """Draws the sample, keeps the estimate, and says when the gate must open. Any thread may call it.
+    """Draws the sample, estimates the miss rate, and opens the gate while it is too high. Thread-safe.
 
-    rate, max_hz, max_miss_rate: may be replaced at any time; the next call uses them.
+    rate: share of the skipped frames to sample, 0..1. max_hz: mean samples per second, at most.
+    max_miss_rate: the gate is open while the lower confidence bound exceeds it. All may be set at any time.
+
+    The estimate forgets in epochs: each confidence sequence ends after EPOCH_FRAMES, and the next one has
+    then run for half as many. The older one is reported; either can open the gate, so that a change is
+    noticed early.
     """
 
     def __init__(
-        self,
-        rate: float = 0.01,
-        max_hz: float = 1.0,
-        max_miss_rate: float = 0.2,
-        seed: int | None = None,
-        window: int = 500,
-        min_audits: int = 20,
-        hold_s: float = 300.0,
+        self, rate: float = 0.01, max_hz: float = 1.0, max_miss_rate: float = 0.2, seed: int | None = None
     ) -> None:
-        """Settings of the sample, the estimate and the opening.
-
-        rate: share of the skipped frames to audit, 0..1. max_hz: at most so many audits a second, on average.
-        max_miss_rate: the gate opens when the lower end of the interval is above it, for hold_s seconds.
-        window: how many audits the estimate looks back. min_audits: how many it takes to open. An interval
-        that is looked at after each audit excludes the truth at some time in far more than 5 % of all runs,
-        mostly at the start: one miss of one has 0.21 as its lower end. With 20, a gate at half of
-        max_miss_rate opened in at most 0.8 % of simulated runs of 1500 audits, and one at twice it in all,
-        after 20 to 42 audits.
-        """
         self.rate, self.max_hz, self.max_miss_rate = rate, max_hz, max_miss_rate
-        self._random = random.Random(seed)
         self._lock = Lock()
         self._skips = _SkipRate()
-        self._judged: deque[bool] = deque(maxlen=window)
-        self._missed = 0
+        self._sample = _StratifiedSample(random.Random(seed))
         self._sampled = 0
-        self._min_audits = min_audits
-        self._hold_ns = round(hold_s * 1e9)
-        self._opened_ns: int | None = None
+        self._least_score = 1.0
+        self._pending: deque[_AuditedFrame] = deque()
+        self._unnoticed = _Unnoticed()
+        self._epochs: deque[_Epoch] = deque([_Epoch()], maxlen=2)
 
     @property
-    def opens(self) -> bool:
-        """Whether the gate must stay open, as of the last call of `is_open` or `judge`."""
-        return self._opened_ns is not None
-
-    def is_open(self, mono_ns: int) -> bool:
-        """Whether the gate must stay open now. After the hold time the estimate starts anew: another try."""
+    def is_open(self) -> bool:
+        """Whether every frame must be inferred: the miss rate exceeds max_miss_rate, at 95 % confidence."""
         with self._lock:
-            if self._opened_ns is not None and mono_ns - self._opened_ns >= self._hold_ns:
-                self._opened_ns = None
-                self._judged.clear()
-                self._missed = 0
-            return self._opened_ns is not None
+            return self._is_open()
+
+    def _is_open(self) -> bool:
+        return any(anytime_exceeds(one.missed, one.audited, self.max_miss_rate) for one in self._epochs)
 
     def sample(self, mono_ns: int) -> bool:
-        """Whether this frame, which is about to be skipped, is to be audited. Call it for every such frame,
-        once.
+        """Whether to infer this frame, which would be skipped. Call it once for each such frame.
 
-        The budget lowers the probability of every frame. To cut off instead, with no audit for a while after
-        one, would look at the first frames of each quiet stretch and leave out the last ones, where misses
-        are.
+        max_hz lowers the probability of every frame. A cut-off after each sample would favour the first
+        frames of each quiet stretch over the last ones, where misses are.
         """
         with self._lock:
-            share = min(self.rate, self.max_hz / self._skips.peak_hz(mono_ns))
-            drawn = self._random.random() < share
+            drawn = self._sample.draw(min(self.rate, self.max_hz / self._skips.peak_hz(mono_ns)))
             self._sampled += drawn
             return drawn
 
-    def judge(self, known_xyxy_px: np.ndarray, found: Detections, mono_ns: int) -> bool:
-        """Tell what the detector found on an audited frame. Returns whether the gate would have missed
-        something.
-
-        known_xyxy_px: (n, 4) float32, the boxes that consumers were told of, moved to this frame. A miss is
-        an audited frame with at least one found object that overlaps none of them, whatever their classes.
-        """
-        missed = bool((best_iou(found.xyxy_px, known_xyxy_px) < MATCH_IOU).any())
+    def move(self, camera_motion: np.ndarray | None) -> None:
+        """Move unconfirmed detections with the camera, (3, 3) source pixels; None = unknown, they stay."""
         with self._lock:
-            if len(self._judged) == self._judged.maxlen:
-                self._missed -= self._judged[0]
-            self._judged.append(missed)
-            self._missed += missed
-            if self._opened_ns is None and self._is_too_bad():
-                self._opened_ns = mono_ns
-        return missed
+            if camera_motion is not None:
+                for one in self._pending:
+                    one.xyxy_px = transform_boxes(one.xyxy_px, camera_motion)
 
-    def _is_too_bad(self) -> bool:
-        n = len(self._judged)
-        return n >= self._min_audits and wilson_interval(self._missed, n)[0] > self.max_miss_rate
+    def observe(self, found: Detections, mono_ns: int, known_xyxy_px: np.ndarray | None = None) -> None:
+        """Take the result of an inference. Call it for each, in the order of the frames.
+
+        known_xyxy_px: (n, 4) boxes published lately, moved to this frame, where the gate would have skipped
+        it: it was sampled, or inferred because `is_open`. None where the gate passed the frame by itself.
+        """
+        with self._lock:
+            for one in self._pending:
+                one.confirm(found, mono_ns)
+            self._least_score = min(self._least_score, float(found.scores.min(initial=1.0)))
+            if known_xyxy_px is None:
+                self._unnoticed.clear()
+            else:
+                self._pending.append(self._audited(found, mono_ns, known_xyxy_px))
+            # In order: frames without a candidate must not overtake those that wait for confirmation.
+            while self._pending and self._pending[0].settled:
+                self._record(self._pending.popleft())
+
+    def _audited(self, found: Detections, mono_ns: int, known_xyxy_px: np.ndarray) -> _AuditedFrame:
+        new = best_iou(found.xyxy_px, known_xyxy_px) < MATCH_IOU
+        if self._is_open():
+            # Consumers know what the open gate has shown, but the closed gate would have skipped it.
+            new |= self._unnoticed.contains(found.xyxy_px, mono_ns)
+        self._unnoticed.update(found.xyxy_px[new], mono_ns)
+        # The lowest published score stands for the detector's threshold, which the gate does not know.
+        sure = found.scores >= self._least_score + CONFIRM_SCORE_MARGIN
+        return _AuditedFrame(
+            mono_ns,
+            known_classes=frozenset(found.class_ids[~new].tolist()),
+            missed_classes=set(found.class_ids[new & sure].tolist()),
+            xyxy_px=found.xyxy_px[new & ~sure],
+            class_ids=found.class_ids[new & ~sure],
+        )
+
+    def _record(self, frame: _AuditedFrame) -> None:
+        for epoch in self._epochs:
+            epoch.add(frame)
+        if self._epochs[-1].audited == EPOCH_FRAMES // 2:
+            self._epochs.append(_Epoch())
+            self._least_score = 1.0
 
     def status(self) -> dict[str, object]:
-        """The estimate: the share of audited frames with a miss and its 95 % Wilson interval, None where
-        unknown.
+        """The miss rate with its anytime-valid 95 % interval, None before the first audited frame.
 
-        audit.sampled counts draws since the start; those that were never judged (superseded, failed) are not
-        in audit.audited, which counts those of the window.
+        audit.sampled counts draws since the start, superseded and failed frames included. audit.audited,
+        .missed and .flicker (only unconfirmed detections) are frames of the current epoch; audit.pending wait
+        for confirmation. audit.class_N.*: of the frames on which the detector found class N, the share on
+        which the gate would have missed one; for classes with a miss.
         """
         with self._lock:
-            n, missed, sampled, opens = len(self._judged), self._missed, self._sampled, self.opens
-        low, high = wilson_interval(missed, n) if n else (None, None)
-        return {
-            "audit.sampled": sampled,
-            "audit.audited": n,
-            "audit.missed": missed,
-            "audit.miss_rate": missed / n if n else None,
-            "audit.miss_rate_low": low,
-            "audit.miss_rate_high": high,
-            "audit.opens": opens,
-        }
+            epoch, sampled, pending = self._epochs[0], self._sampled, len(self._pending)
+            status: dict[str, object] = {
+                "audit.sampled": sampled,
+                "audit.pending": pending,
+                "audit.audited": epoch.audited,
+                "audit.missed": epoch.missed,
+                "audit.flicker": epoch.flicker,
+                "audit.open": self._is_open(),
+                **_miss_rate("audit.", epoch.missed, epoch.audited),
+            }
+            for class_id, missed in sorted(epoch.missed_by_class.items()):
+                status |= _miss_rate(f"audit.class_{class_id}.", missed, epoch.audited_by_class[class_id])
+            return status
+
+
+def _miss_rate(prefix: str, missed: int, audited: int) -> dict[str, float | None]:
+    low, high = anytime_interval(missed, audited) if audited else (None, None)
+    return {
+        f"{prefix}miss_rate": missed / audited if audited else None,
+        f"{prefix}miss_rate_low": low,
+        f"{prefix}miss_rate_high": high,
+    }
+
+
+@dataclass(slots=True, eq=False)
+class _AuditedFrame:
+    """A frame that the gate would have skipped. xyxy_px, class_ids: new detections to be confirmed."""
+
+    mono_ns: int
+    known_classes: frozenset[int]
+    missed_classes: set[int]
+    xyxy_px: np.ndarray
+    class_ids: np.ndarray
+    settled: bool = field(init=False)
+    flicker: bool = False
+    _results: int = 0
+
+    def __post_init__(self) -> None:
+        self.settled = len(self.class_ids) == 0
+
+    def confirm(self, found: Detections, mono_ns: int) -> None:
+        """Compare the unconfirmed detections with those of a later result."""
+        if self.settled:
+            return
+        self._results += 1
+        confirmed = np.zeros(len(self.class_ids), bool)
+        for class_id in np.unique(self.class_ids):
+            of_class = self.class_ids == class_id
+            later = found.xyxy_px[found.class_ids == class_id]
+            confirmed[of_class] = best_iou(self.xyxy_px[of_class], later) >= MATCH_IOU
+        self.missed_classes.update(self.class_ids[confirmed].tolist())
+        self.xyxy_px, self.class_ids = self.xyxy_px[~confirmed], self.class_ids[~confirmed]
+        is_last = self._results >= CONFIRM_RESULTS or mono_ns - self.mono_ns >= CONFIRM_MS * 1e6
+        self.settled = is_last or len(self.class_ids) == 0
+        self.flicker = self.settled and not self.missed_classes
+
+
+class _Epoch:
+    """Counts of audited frames, in all and by class."""
+
+    def __init__(self) -> None:
+        self.audited = self.missed = self.flicker = 0
+        self.audited_by_class: Counter[int] = Counter()
+        self.missed_by_class: Counter[int] = Counter()
+
+    def add(self, frame: _AuditedFrame) -> None:
+        self.audited += 1
+        self.missed += bool(frame.missed_classes)
+        self.flicker += frame.flicker
+        self.audited_by_class.update(frame.known_classes | frame.missed_classes)
+        self.missed_by_class.update(frame.missed_classes)
+
+
+class _Unnoticed:
+    """Objects that were first detected on frames that the gate would have skipped, for UNNOTICED_MS."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self._xyxy_px, self._since_ns = np.zeros((0, 4)), np.zeros(0, np.int64)
+
+    def contains(self, xyxy_px: np.ndarray, mono_ns: int) -> np.ndarray:
+        """(n,) bool: which of the boxes (n, 4) are objects that are still unnoticed."""
+        recent = mono_ns - self._since_ns < UNNOTICED_MS * 1e6
+        return best_iou(xyxy_px, self._xyxy_px[recent]) >= MATCH_IOU
+
+    def update(self, xyxy_px: np.ndarray, mono_ns: int) -> None:
+        """Replace the objects by those of the newest result; one that was there keeps its time."""
+        since_ns = np.full(len(xyxy_px), mono_ns, np.int64)
+        if len(xyxy_px) and len(self._xyxy_px):
+            iou = iou_matrix(xyxy_px, self._xyxy_px)
+            same = iou.max(axis=1) >= MATCH_IOU
+            since_ns[same] = self._since_ns[iou.argmax(axis=1)[same]]
+        self._xyxy_px, self._since_ns = xyxy_px, since_ns
+
+
+class _StratifiedSample:
+    """Draws one random frame of each block of 1 / share frames: every seed spreads the sample evenly."""
+
+    def __init__(self, generator: random.Random) -> None:
+        self._random = generator
+        self._frames_left = self._frames_until_draw = 0
+        self._fraction = 0.0
+
+    def draw(self, share: float) -> bool:
+        """Whether the next frame is in the sample. share: 0..1."""
+        if share <= 0.0:
+            return False
+        # A block that is far too long for a share that has grown since is abandoned.
+        if self._frames_left == 0 or self._frames_left > 2.0 / share:
+            length = 1.0 / share + self._fraction
+            self._frames_left, self._fraction = int(length), length % 1.0
+            self._frames_until_draw = self._random.randrange(self._frames_left)
+        drawn = self._frames_until_draw == 0
+        self._frames_until_draw -= 1
+        self._frames_left -= 1
+        return drawn
 
 
 class _SkipRate:
-    """How many frames a second are skipped where the camera shows nothing new: the most in any recent second.
+    """Skipped frames per second: the recent maximum, which is the camera's rate in quiet times.
 
-    Not the rate of now. That is low in busy times, and a sample at that rate would look more often at the
-    skipped frames of busy times than at others. The most is the camera's frame rate, as soon as it was quiet
-    for a second.
+    The current rate is lower in busy times. A sample at that rate would contain too many of their frames.
     """
 
     def __init__(self) -> None:
@@ -145,14 +269,14 @@ class _SkipRate:
         self._count = 0
 
     def peak_hz(self, mono_ns: int) -> float:
-        """Count a skipped frame. Returns skipped frames per second."""
+        """Count a skipped frame and return the maximum rate."""
         if self._since_ns is None:
             self._since_ns = mono_ns
         elapsed_s = (mono_ns - self._since_ns) * 1e-9
         if elapsed_s >= 1.0:
-            faded = (self._peak_hz or 0.0) * 0.5 ** (elapsed_s / PEAK_HALF_LIFE_S)
-            self._peak_hz = max(self._count / elapsed_s, faded)
+            decayed = (self._peak_hz or 0.0) * 0.5 ** (elapsed_s / PEAK_HALF_LIFE_S)
+            self._peak_hz = max(self._count / elapsed_s, decayed)
             self._since_ns, self._count = mono_ns, 0
         self._count += 1
-        # A camera that became faster is not waited for until the second is over.
-        return max(UNSEEN_RATE_HZ if self._peak_hz is None else self._peak_hz, float(self._count))
+        # The running count covers a camera that has just become faster.
+        return max(UNMEASURED_RATE_HZ if self._peak_hz is None else self._peak_hz, float(self._count))

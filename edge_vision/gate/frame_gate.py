@@ -31,6 +31,8 @@ SPILL_PX = 5.0
 # Frames that were skipped because of what was seen; a rate limit is the user's own.
 JUDGED_SKIPS = ("still", "compensated", "tracked", "saturated")
 NOTHING_NEW = ("still", "compensated")
+# Frames that would be skipped, and are inferred to measure misses.
+AUDITED = ("audit", "audit_open")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +77,7 @@ class FrameGate:
     @property
     def audit_opens(self) -> bool:
         """True while too many misses hold the gate open."""
-        return self._audit.opens
+        return self._audit.is_open
 
     def reset(self, reason: str) -> None:
         """Forget what was seen: the next frame passes for this reason (a clock jump, a new model)."""
@@ -118,16 +120,16 @@ class FrameGate:
         self._recheck.move(step)
         camera_motion = _in_source_pixels(step, scale)
         self._known.move(camera_motion)
+        self._audit.move(camera_motion)
         eye = _Eye(self._estimator, self._known.boxes(mono_ns, TRACKED_MS) / scale)
         was_saturated = self._policy.mode == "saturated"
-        reason = self._policy.update(
-            config, motion, eye, frame.stamp_ns, mono_ns, self._audit.is_open(mono_ns), due
-        )
+        reason = self._policy.update(config, motion, eye, frame.stamp_ns, mono_ns, self._audit.is_open, due)
         doubted = self._doubted(reason, luma, motion, mono_ns, config)
         if len(doubted):
             reason = "appearance_check"
         elif reason in JUDGED_SKIPS and self._audit.sample(mono_ns):
             reason = "audit"
+        if reason in AUDITED:
             self._audited[frame.stamp_ns] = self._known.boxes(mono_ns, TOLD_MS)
         if reason in ANYWAY:
             self._policy.passed_anyway(eye, frame.stamp_ns, mono_ns, reason)
@@ -156,7 +158,7 @@ class FrameGate:
         """Whether nobody looks at this frame to judge it."""
         if not self._rest.on:
             return False
-        disturbed = self._audit.is_open(mono_ns) or self._policy.must_look(config, stamp_ns, mono_ns)
+        disturbed = self._audit.is_open or self._policy.must_look(config, stamp_ns, mono_ns)
         if disturbed or not self._may_rest(config):
             self._rest.end()
             self._estimator.forget()
@@ -253,9 +255,7 @@ class FrameGate:
         )
         while self._results:
             stamp_ns, found, low_score = self._results.popleft()
-            known = self._audited.pop(stamp_ns, None)
-            if known is not None:
-                audit.judge(known, found, mono_ns)
+            audit.observe(found, mono_ns, self._audited.pop(stamp_ns, None))
             self._known.add(found.xyxy_px, mono_ns)
             self._recheck.found(stamp_ns, found.xyxy_px / self._scale, mono_ns)
             self._policy.in_view(config, len(found), mono_ns)

@@ -162,12 +162,12 @@ class GateNode(StageNode):
     def _note_audit(self) -> None:
         """Log that the audit opens the gate, or lets it close again."""
         judged, was_open = self._gate_status(), self._audit_opened_s is not None
-        if judged["audit.opens"] == was_open:
+        if judged["audit.open"] == was_open:
             return
         self._audit_opened_s = None if was_open else time.monotonic()
         values = {key: value for key, value in judged.items() if key.startswith("audit.")}
         if was_open:
-            text = "the audit lets the gate close again, and counts anew"
+            text = "the audit closes the gate again: the miss rate no longer exceeds max_miss_rate"
             self.structured_log.event("audit_closed", text, **values)
         else:
             self.structured_log.event("audit_opened", self._audit_trouble(), "warning", **values)
@@ -218,10 +218,10 @@ class GateNode(StageNode):
 
 
 _AUDIT_OPEN = (
-    "the audit opened the gate {since:.0f} s ago, all frames pass: {audit_missed} of {audit_audited} skipped "
-    "frames that the detector saw anyway held something new ({audit_miss_rate_low:.0%} at least, "
+    "the audit opened the gate {since:.0f} s ago, all frames pass: {audit_missed} of {audit_audited} audited "
+    "frames showed a confirmed object that the gate would have missed ({audit_miss_rate_low:.0%} at least, "
     "max_miss_rate is {limit:.0%}). Lower pixel_threshold or min_changed_area, or raise luma_width_px; with "
-    "a cascade, see whether it rejects too much; or raise max_miss_rate"
+    "a cascade, check whether it rejects too much; or raise max_miss_rate"
 )
 
 

@@ -198,10 +198,10 @@ def test_the_audit_notices_a_cascade_that_always_rejects(start, robot, tmp_path)
         street = video_frame("vtest.avi", 12 * at).image
         for _ in range(2):  # New, and so passed and rejected; then still, and so audited.
             books = show(street[:, ::-1] if at % 2 else street)
-        if running["gate"]._gate.status()["audit.opens"]:
+        if running["gate"]._gate.status()["audit.open"]:
             break
     assert books.get("rejected.unwanted", 0) > 10, "the cascade rejects what the gate lets pass"
-    status, values = robot.status("gate", lambda _, values: values["audit.opens"] == "True")
+    status, values = robot.status("gate", lambda _, values: values["audit.open"] == "True")
     assert status.level == b"\x01" and "the audit opened the gate" in status.message
     assert float(values["audit.miss_rate_low"]) > 0.2
     before = books["inferred"]

@@ -128,7 +128,7 @@ STATUS = {
     "audit.miss_rate",
     "audit.miss_rate_low",
     "audit.miss_rate_high",
-    "audit.opens",
+    "audit.open",
     "blind_ms",
     "max_blind_ms",
     "last_reason",
@@ -280,6 +280,6 @@ def test_an_audit_that_finds_misses_opens_the_gate_and_says_so(scene, robot):
     assert scene.show() == "audit_open"
     status, values = robot.status("gate", lambda status, values: status.level == b"\x01")
     assert "the audit opened the gate" in status.message and "max_miss_rate is 30%" in status.message
-    assert "pixel_threshold" in status.message and values["audit.opens"] == "True"
+    assert "pixel_threshold" in status.message and values["audit.open"] == "True"
     assert int(values["audit.missed"]) >= 10
     assert float(values["audit.miss_rate_low"]) > 0.3

@@ -172,18 +172,20 @@ def test_the_audit_looks_at_its_share_of_skipped_frames():
     assert reasons["audit"] + reasons["still"] >= 290
 
 
-def test_an_audit_that_finds_what_nobody_was_told_of_is_a_miss():
+def test_an_audited_frame_with_an_unknown_object_is_a_miss_once_the_next_result_confirms_it():
     player = Player(audit_rate=1.0, audit_max_hz=1000.0)
     player.look()
-    player.gate.inferred(player.stamp_ns, boxes((100, 100, 200, 200)))
-    for _ in range(4):
-        player.look()
+    for _ in range(5):
         player.gate.inferred(player.stamp_ns, boxes((100, 100, 200, 200)))
+        player.look()
     assert player.look().reason == "audit"
     player.gate.inferred(player.stamp_ns, boxes((104, 100, 204, 200)))
     player.look()
     assert player.gate.status()["audit.missed"] == 0
     assert player.gate.status()["audit.audited"] >= 1
+    player.gate.inferred(player.stamp_ns, boxes((400, 100, 500, 200)))
+    player.look()
+    assert player.gate.status()["audit.missed"] == 0
     player.gate.inferred(player.stamp_ns, boxes((400, 100, 500, 200)))
     player.look()
     assert player.gate.status()["audit.missed"] == 1
@@ -202,19 +204,24 @@ def test_known_objects_move_with_the_camera_for_the_audit():
     assert (status["audit.audited"], status["audit.missed"]) == (1, 0)
 
 
-def test_too_many_misses_open_the_gate_and_it_says_so():
+def test_too_many_misses_open_the_gate_until_there_are_few():
     player = Player(audit_rate=1.0, audit_max_hz=1000.0, max_miss_rate=0.2)
     for step in range(60):
         player.look()
-        # Each time in another place, where nobody was told of anything.
-        left = (step % 6) * 100
-        player.gate.inferred(
-            player.stamp_ns, boxes((left, (step // 6) * 34, left + 30, (step // 6) * 34 + 30))
-        )
+        # Another object on each frame, which stays in view for one frame more.
+        shown = [((at % 6) * 100, (at // 6) * 34) for at in (step, step + 1)]
+        found = boxes(*((left, top, left + 30, top + 30) for left, top in shown))
+        player.gate.inferred(player.stamp_ns, found)
     player.set(audit_rate=0.0)
     assert {player.look().reason for _ in range(5)} == {"audit_open"}
     status = player.gate.status()
-    assert status["audit.opens"] is True and status["audit.miss_rate_low"] > 0.2
+    assert status["audit.open"] is True and status["audit.miss_rate_low"] > 0.2
+    for _ in range(400):
+        if not player.gate.audit_opens:
+            break
+        player.gate.inferred(player.stamp_ns, boxes())
+        player.look()
+    assert not player.gate.audit_opens and player.look().reason == "still"
 
 
 def test_results_of_unknown_frames_are_no_audits():

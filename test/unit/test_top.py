@@ -62,7 +62,7 @@ GATE = {
     "audit.miss_rate_high": "0.061",
     "audit.audited": "125",
     "audit.missed": "3",
-    "audit.opens": "False",
+    "audit.open": "False",
 }
 PROCESS = {"pid": "77", "cpu_percent": "25.1", "rss_mb": "190.2", "threads": "21", "fds": "31"}
 SYSTEM = {
@@ -132,7 +132,7 @@ def test_a_camera_in_full_on_a_narrow_terminal() -> None:
         "received 90 = inferred 30 + gated 50 + rejected 4 + superseded 3 + failed 2 + in flight 1",
         "gated: still 41, tracked 9; failed: transport 2",
         "closed, camera standing, last still, 812 ms since a frame passed",
-        "2.4% (95 %: 0.8% to 6.1%), 3 of 125 skipped frames looked at",
+        "2.4% (95 %: 0.8% to 6.1%), 3 of 125 audited frames",
         "ssd 1.0.0 sha256 8629debcdd52",
         "onnxruntime 1.32.0 cpu fp32 (CPUExecutionProvider), asked for openvino gpu auto",
         "fallback no GPU here",

@@ -107,12 +107,12 @@ def _gate(one: StatusEntry) -> str:
 
 
 def _miss_rate(one: StatusEntry) -> str:
-    """The audit's estimate: which share of the skipped frames held something new."""
+    """The audit's estimate: the share of skipped frames with an object that was missed."""
     rate, low, high = (one.number(f"audit.miss_rate{end}") for end in ("", "_low", "_high"))
     if rate is None or low is None or high is None:
-        return f"{UNKNOWN}: no skipped frame was looked at yet"
-    seen = f"{one.text('audit.missed')} of {one.text('audit.audited')} skipped frames looked at"
-    opens = ", the audit holds the gate open" if one.text("audit.opens") == "True" else ""
+        return f"{UNKNOWN}: no skipped frame was audited yet"
+    seen = f"{one.text('audit.missed')} of {one.text('audit.audited')} audited frames"
+    opens = ", the audit holds the gate open" if one.text("audit.open") == "True" else ""
     return f"{rate:.1%} (95 %: {low:.1%} to {high:.1%}), {seen}{opens}"
 
 

@@ -188,16 +188,16 @@ _MOTION = (
 _AUDIT = (
     _setting(
         "audit_rate",
-        "Share of the skipped frames that the detector sees anyway, drawn at random; 0 = no audit.",
+        "Share of the skipped frames, drawn at random, that are inferred anyway; 0 = no audit.",
         "0..1",
         0.0,
         1.0,
     ),
-    _setting("audit_max_hz", "Most of these per second.", "Hz", 0.0, 1000.0),
+    _setting("audit_max_hz", "Maximum mean rate of audited frames.", "Hz", 0.0, 1000.0),
     _setting(
         "max_miss_rate",
-        "When the audit shows that more than this share of the skipped frames held something new, the gate "
-        "opens; 1 = never.",
+        "The gate passes every frame while the audit shows, with 95 % confidence, that it misses objects on "
+        "more than this share of the skipped frames; 1 = never.",
         "0..1",
         0.0,
         1.0,
