@@ -6,7 +6,14 @@ from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Se
 from edge_vision.backends.loading import load_on
 from edge_vision.backends.opening import FALLBACK, BackendReport, open_session
 from edge_vision.backends.plugins import ENTRY_POINT_GROUP
-from edge_vision.backends.registry import BACKENDS, available_backends, known_backends, make_backend
+from edge_vision.backends.registry import (
+    BACKENDS,
+    available_backends,
+    backends_with,
+    known_backends,
+    make_backend,
+    runtime_versions,
+)
 
 __all__ = [
     "BACKENDS",
@@ -19,8 +26,10 @@ __all__ = [
     "Session",
     "TensorSpec",
     "available_backends",
+    "backends_with",
     "known_backends",
     "load_on",
     "make_backend",
     "open_session",
+    "runtime_versions",
 ]

@@ -29,8 +29,8 @@ from edge_vision.backends.base import AutoSelection, BackendRequest, Session
 from edge_vision.backends.engine_cache import write_file
 from edge_vision.backends.identity import driver as _driver
 from edge_vision.backends.identity import processor as _processor
-from edge_vision.backends.identity import runtime_packages as _runtimes
 from edge_vision.backends.parity import sample_picture, sqnr_db
+from edge_vision.backends.registry import REFERENCE, runtime_versions
 from edge_vision.core.child_process import child_environment, describe_exit, python_command
 from edge_vision.core.preprocess import Preprocessor
 from edge_vision.core.printable import printable, printable_error, printable_output
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from edge_vision.bundles.store import Bundle
 
 FORMAT = 1
-REFERENCE = "onnxruntime"
 # Least signal to noise of a runtime's outputs against the reference's. fp16 and bf16 have 30 to 60 dB, an
 # int8 graph that saturates has 2.
 MIN_SQNR_DB = 15.0
@@ -284,7 +283,7 @@ def _file(bundle: Bundle, names: Sequence[str], request: BackendRequest) -> Path
         "names": list(names),
         "request": [request.device, request.precision, request.threads],
         "device": [platform.machine(), _processor(), _cores(), _driver()],
-        "runtimes": _runtimes(),
+        "runtimes": runtime_versions(names),
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     return cache_dir() / "choice" / f"{key[:32]}.json"

@@ -1,6 +1,7 @@
-"""The whole contract of a backend: one runtime that can run a graph.
+"""The contract of a backend: one runtime that runs a graph.
 
-A new backend is one file with a `Backend` subclass, and one line in `backends/__init__.py`.
+A new backend is one file with a `Backend` subclass and one line in `registry.py`, or an entry point of
+another package (docs/extending.md). Every list of backends is derived from the class attributes.
 """
 
 from __future__ import annotations
@@ -105,20 +106,35 @@ class Backend(ABC):
     """A runtime. Importing its module must not import the runtime itself."""
 
     name: ClassVar[str]
-    graph_formats: ClassVar[tuple[str, ...]]
-    """Formats that it reads, as in a bundle's `graphs[].format`, the preferred one first."""
+    title: ClassVar[str]
+    """The runtime's own name, for people."""
+    formats: ClassVar[tuple[str, ...]]
+    """Graph formats that it reads, as in a bundle's `graphs[].format`, the preferred one first."""
     install_hint: ClassVar[str]
     """The command that installs it."""
+    distributions: ClassVar[tuple[str, ...]] = ()
+    """PyPI packages of the runtime. Packages whose names begin with one of these count too: "onnxruntime"
+    covers onnxruntime-gpu. Cached measurements are valid for one set of their versions."""
+    can_optimize: ClassVar[bool] = True
+    """Whether the optimizer measures it on this machine."""
+    builds_engines: ClassVar[bool] = False
+    """Whether `backends build` can compile a graph for it ahead of the first start."""
+    builds_without_device: ClassVar[bool] = False
+    """Whether it builds engines on a machine that lacks the device."""
+    computes_in: ClassVar[tuple[str, ...]] = ()
+    """Precisions in which it can run an fp32 graph on a CPU that supports them."""
     load_limit_s: ClassVar[float] = 120.0
-    """A load that takes longer hangs, and is left to itself."""
+    """A load that takes longer is considered hung and abandoned."""
 
     @abstractmethod
     def unavailable_reason(self) -> str | None:
-        """None where it can run here, else one sentence that ends in the remedy. Imports nothing heavy."""
+        """None if it can run here, else one sentence that ends with the remedy. Imports no runtime."""
 
     def devices(self) -> tuple[str, ...]:
-        """What the runtime sees on this machine, in its own words; imports it. Empty where it does not tell.
-        Called where it is available; what the runtime raises goes through."""
+        """The devices that the runtime reports on this machine; imports it. Empty if it reports none.
+
+        Called only if the backend is available. Exceptions of the runtime propagate.
+        """
         return ()
 
     @abstractmethod

@@ -86,7 +86,8 @@ class FakeBackend(Backend):
     """Where there is one, loading takes until it is set."""
 
     name = "fake"
-    graph_formats = ("onnx",)
+    title = "Fake"
+    formats = ("onnx",)
     install_hint = "nothing to install"
 
     def unavailable_reason(self) -> str | None:

@@ -1,44 +1,51 @@
-"""What tells this device from others: results that hold on one need not hold on another."""
+"""What distinguishes this device from others: a result measured on one is not valid on another."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-_RUNTIMES = ("onnx", "openvino", "tensorrt", "litert", "nvidia", "cuda", "qnn")
+# Libraries that several runtimes load.
+_SHARED_LIBRARIES = ("nvidia", "cuda")
 
 
-def runtime_packages() -> list[str]:
-    """The installed packages that hold runtimes, with their versions, as their metadata folders are named.
+def installed_packages(prefixes: Iterable[str]) -> dict[str, str]:
+    """Installed package -> version, for names that begin with a prefix, and GPU libraries.
 
-    importlib.metadata reads every package's metadata for this, which takes 70 ms.
+    Reads the names of metadata folders only: importlib.metadata reads every file, which takes 70 ms.
     """
-    found: set[str] = set()
+    wanted = tuple(map(_normalized, (*prefixes, *_SHARED_LIBRARIES)))
+    found: dict[str, str] = {}
     for folder in filter(None, sys.path):
         try:
-            names = os.listdir(folder)
+            entries = os.listdir(folder)
         except OSError:
             continue
-        found.update(
-            name.lower().rpartition(".")[0] for name in names if name.endswith((".dist-info", ".egg-info"))
-        )
-    return sorted(name for name in found if any(word in name for word in _RUNTIMES))
+        for entry in entries:
+            stem, dot, kind = entry.rpartition(".")
+            name, _, version = stem.partition("-")
+            if dot and kind in ("dist-info", "egg-info") and _normalized(name).startswith(wanted):
+                # The first folder on the path is the one that is imported.
+                found.setdefault(_normalized(name), version)
+    return dict(sorted(found.items()))
 
 
 def processor() -> str:
-    """The lines of /proc/cpuinfo that name a processor and what it can."""
+    """The lines of /proc/cpuinfo that name the processor and its instruction sets."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:
         return platform.processor()
-    words = ("model name", "flags", "features", "cpu part", "cpu implementer")
-    return "\n".join(sorted({line for line in lines if line.lower().startswith(words)}))
+    keys = ("model name", "flags", "features", "cpu part", "cpu implementer")
+    return "\n".join(sorted({line for line in lines if line.lower().startswith(keys)}))
 
 
 def driver() -> str:
-    """NVIDIA's driver, a Jetson's release; "" where there is neither."""
+    """The NVIDIA driver's or a Jetson's release; "" if there is neither."""
     versions = ""
     for file in ("/proc/driver/nvidia/version", "/etc/nv_tegra_release"):
         try:
@@ -46,3 +53,8 @@ def driver() -> str:
         except OSError:
             continue
     return versions
+
+
+def _normalized(name: str) -> str:
+    """A package name as PyPI compares it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()

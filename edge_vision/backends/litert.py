@@ -116,7 +116,9 @@ class LiteRtBackend(Backend):
     """
 
     name = "litert"
-    graph_formats = ("tflite",)
+    title = "LiteRT"
+    distributions = ("ai-edge-litert",)
+    formats = ("tflite",)
     install_hint = "pip install ai-edge-litert"
 
     def unavailable_reason(self) -> str | None:

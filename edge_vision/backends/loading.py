@@ -28,14 +28,14 @@ def load_on(
     reason = backend.unavailable_reason()
     if reason:
         raise BackendUnavailable(reason)
-    graphs = [graph for graph in bundle.manifest.graphs if graph.format in backend.graph_formats]
+    graphs = [graph for graph in bundle.manifest.graphs if graph.format in backend.formats]
     if not graphs:
         raise BackendUnavailable(
-            f"{backend.name} reads {', '.join(backend.graph_formats)}; bundle {bundle.manifest.name} has "
+            f"{backend.name} reads {', '.join(backend.formats)}; bundle {bundle.manifest.name} has "
             f"{', '.join(graph.format for graph in bundle.manifest.graphs)}"
         )
     has_it = request.precision in {graph.precision for graph in graphs}
-    path, graph = bundle.graph_path(backend.graph_formats, request.precision if has_it else "auto")
+    path, graph = bundle.graph_path(backend.formats, request.precision if has_it else "auto")
     if trial:
         _try(bundle, backend, path, graph, request)
 

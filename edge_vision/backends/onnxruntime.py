@@ -76,7 +76,9 @@ class OnnxRuntimeBackend(Backend):
     """
 
     name = "onnxruntime"
-    graph_formats = ("onnx",)
+    title = "ONNX Runtime"
+    distributions = ("onnxruntime",)
+    formats = ("onnx",)
     install_hint = "pip install onnxruntime"
 
     def unavailable_reason(self) -> str | None:

@@ -83,7 +83,7 @@ def _chosen(bundle: Bundle, request: BackendRequest) -> AutoSelection:
 
 
 def _reads(name: str, bundle: Bundle) -> bool:
-    formats = make_backend(name).graph_formats
+    formats = make_backend(name).formats
     return any(graph.format in formats for graph in bundle.manifest.graphs)
 
 

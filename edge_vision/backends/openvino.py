@@ -65,7 +65,11 @@ class OpenVinoBackend(Backend):
     """
 
     name = "openvino"
-    graph_formats = ("openvino", "onnx")
+    title = "OpenVINO"
+    distributions = ("openvino",)
+    builds_engines = True
+    computes_in = ("bf16",)
+    formats = ("openvino", "onnx")
     install_hint = "pip install openvino"
 
     def unavailable_reason(self) -> str | None:

@@ -1,11 +1,11 @@
-"""Backends of other packages, registered by entry points."""
+"""Backends of other packages, registered as entry points."""
 
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
 
 ENTRY_POINT_GROUP = "edge_vision.backends"
-"""A package that brings a backend of its own names it, as "module:Class", in this group of entry points."""
+"""A package registers its backends in this group, each as `name = "module:Class"`."""
 
 _IMPORTED: dict[str, str] = {}
 
@@ -15,15 +15,21 @@ def plugins() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 
-def plugin_package(place: str) -> str:
-    """Name and version of the package that registers "module:Class", "" where none does."""
-    if place.startswith("edge_vision."):
+def plugin_package(path: str) -> str:
+    """Name and version of the package that registers "module:Class", "" if none does."""
+    if path.startswith("edge_vision."):
         return ""
-    return next((_package(point) for point in plugins().values() if point.value == place), "")
+    return next((_package(point) for point in plugins().values() if point.value == path), "")
+
+
+def plugin_distribution(name: str) -> list[str]:
+    """The name of the package that registers this backend, [] for one of edge_vision's own."""
+    point = plugins().get(name)
+    return [point.dist.name] if point and point.dist else []
 
 
 def note_import(name: str) -> None:
-    """Remember that the code of a plug-in runs in this process; nothing where `name` is no plug-in."""
+    """Record that the code of a plug-in runs in this process. Does nothing if `name` is no plug-in."""
     if name not in _IMPORTED and (point := plugins().get(name)) is not None:
         _IMPORTED[name] = f"backend plug-in {name} ({point.value}) of {_package(point)}"
 

@@ -1,15 +1,16 @@
-"""The backends by name, this package's own and those of plug-ins. A new one is one file and one line here."""
+"""The backends by name: this package's own and those of plug-ins. Every list of them derives from here."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from edge_vision.backends.base import Backend
-from edge_vision.backends.plugins import note_import, plugins
+from edge_vision.backends.identity import installed_packages
+from edge_vision.backends.plugins import note_import, plugin_distribution, plugins
 from edge_vision.errors import BackendError
 
-# Name -> "module:Class", in the order in which "auto" tries them. Imported when used.
+# Name -> "module:Class", in the order in which "auto" prefers them. Imported when used.
 BACKENDS: dict[str, str] = {
     "onnxruntime": "edge_vision.backends.onnxruntime:OnnxRuntimeBackend",
     "openvino": "edge_vision.backends.openvino:OpenVinoBackend",
@@ -18,14 +19,18 @@ BACKENDS: dict[str, str] = {
     "litert": "edge_vision.backends.litert:LiteRtBackend",
 }
 
+REFERENCE = "onnxruntime"
+"""The backend whose outputs in fp32 on the CPU the others are compared with."""
+
 
 def known_backends() -> dict[str, str]:
-    """Name -> "module:Class" of every backend, this package's own first and not to be replaced."""
+    """Name -> "module:Class" of every backend. A plug-in cannot replace one of this package's own."""
     others = {name: point.value for name, point in plugins().items()}
     return {**BACKENDS, **{name: value for name, value in others.items() if name not in BACKENDS}}
 
 
 def check_known(names: Sequence[str]) -> None:
+    """Raise BackendError for a name that is neither "auto" nor a known backend."""
     known = known_backends()
     for name in names:
         if name not in known and name != "auto":
@@ -33,27 +38,51 @@ def check_known(names: Sequence[str]) -> None:
 
 
 def make_backend(name: str) -> Backend:
-    """The backend of that name, installed or not. Raises BackendError for an unknown or broken one."""
+    """The backend of that name, installed or not. Raises BackendError if unknown or not importable."""
     check_known([name])
-    place = known_backends().get(name, "")
-    module, _, attribute = place.partition(":")
+    path = known_backends().get(name, "")
+    module, _, attribute = path.partition(":")
     try:
         backend: Backend = getattr(importlib.import_module(module), attribute)()
         if name not in BACKENDS:
             note_import(name)
-    except Exception as error:  # A third party's module may fail in any way.
-        raise BackendError(f"backend '{name}' cannot be imported from {place}: {error}") from error
+    except Exception as error:  # A third party's module may raise anything.
+        raise BackendError(f"backend '{name}' cannot be imported from {path}: {error}") from error
     return backend
 
 
+def backends_with(condition: Callable[[Backend], bool]) -> tuple[str, ...]:
+    """Names of the backends that satisfy a condition, installed or not, if they can be imported."""
+    return tuple(name for name, backend in _importable().items() if condition(backend))
+
+
 def available_backends() -> dict[str, str | None]:
-    """Name -> None where it can run here, else why not and what to do."""
+    """Name -> None if it can run here, else the reason and the remedy."""
     return {name: unavailable_reason(name) for name in known_backends()}
 
 
 def unavailable_reason(name: str) -> str | None:
-    """None where a backend can run here, else why not and what to do."""
+    """None if a backend can run here, else the reason and the remedy."""
     try:
         return make_backend(name).unavailable_reason()
     except BackendError as error:
         return str(error)
+
+
+def runtime_versions(names: Sequence[str] | None = None) -> dict[str, str]:
+    """Installed package -> version, of these backends' runtimes and plug-ins; by default of all backends."""
+    prefixes: list[str] = []
+    for name, backend in _importable(names).items():
+        prefixes += backend.distributions
+        prefixes += plugin_distribution(name)
+    return installed_packages(prefixes)
+
+
+def _importable(names: Sequence[str] | None = None) -> dict[str, Backend]:
+    found: dict[str, Backend] = {}
+    for name in known_backends() if names is None else names:
+        try:
+            found[name] = make_backend(name)
+        except BackendError:
+            continue
+    return found

@@ -89,7 +89,11 @@ class TensorRtBackend(Backend):
     """
 
     name = "tensorrt"
-    graph_formats = ("onnx",)
+    title = "TensorRT"
+    distributions: ClassVar[tuple[str, ...]] = ("tensorrt",)
+    can_optimize = False
+    builds_engines = True
+    formats = ("onnx",)
     install_hint = "pip install tensorrt; on a Jetson: sudo apt install python3-libnvinfer"
     load_limit_s = 3600.0
     module: ClassVar[str] = "tensorrt"
@@ -173,6 +177,9 @@ class TensorRtRtxBackend(TensorRtBackend):
     """TensorRT for RTX. It builds engines without a GPU too, and always in the precision of the graph."""
 
     name = "tensorrt_rtx"
+    title = "TensorRT for RTX"
+    distributions = ("tensorrt-rtx",)
+    builds_without_device = True
     install_hint = "pip install tensorrt-rtx-cu13 (or 'edge_vision[tensorrt]')"
     module = "tensorrt_rtx"
 

@@ -29,7 +29,7 @@ from edge_vision import __version__, errors
 from edge_vision.backends import trial_record
 from edge_vision.backends.base import Backend, BackendRequest
 from edge_vision.backends.host import usable_cores
-from edge_vision.backends.identity import driver, processor, runtime_packages
+from edge_vision.backends.identity import driver, installed_packages, processor
 from edge_vision.backends.plugins import plugin_package
 from edge_vision.bundles.store import sha256_of
 from edge_vision.core.child_process import child_environment, describe_exit, python_command
@@ -75,7 +75,7 @@ def try_graph(
     """
     place = _place(backend)
     options = {name: value for name, value in request.options.items() if name != "rebuild"}
-    key = _key(sha256 or sha256_of(graph), place, request, options)
+    key = _key(sha256 or sha256_of(graph), place, backend.distributions, request, options)
     if trial_record.passed(key):
         return
     if (reason := trial_record.refused(key)) is not None:
@@ -115,13 +115,13 @@ def build_engine(
     return _answer(order, limits, f"expected a graph that {backend.name} can build an engine of")
 
 
-def try_reading(path: Path, reader: str) -> None:
+def try_reading(path: Path, reader: str, packages: tuple[str, ...]) -> None:
     """Have a child process call `reader`, "module:function", with a model file, unless that went well before.
 
     Raises GraphRefused where that kills the process or exceeds a limit, and nothing for a file that the
     reader refuses with an error.
     """
-    key = _key(sha256_of(path), path.suffix, BackendRequest(), {})
+    key = _key(sha256_of(path), path.suffix, packages, BackendRequest(), {})
     if trial_record.passed(key):
         return
     limits = _Limits(READ_LIMIT_S, RUN_LIMIT_S, _memory_limit(path))
@@ -144,11 +144,13 @@ def _plain(request: BackendRequest) -> list[Any]:
     return [request.device, request.precision, request.threads, dict(request.options)]
 
 
-def _key(sha256: str, place: str, request: BackendRequest, options: Mapping[str, Any]) -> str:
+def _key(
+    sha256: str, place: str, packages: tuple[str, ...], request: BackendRequest, options: Mapping[str, Any]
+) -> str:
     facts = {
         "format": [FORMAT, __version__],
         "graph": sha256,
-        "backend": [place, plugin_package(place), runtime_packages()],
+        "backend": [place, plugin_package(place), installed_packages(packages)],
         "device": [platform.machine(), processor(), driver()],
         "request": [request.device, request.precision, options],
     }

@@ -85,7 +85,7 @@ def _build(arguments: argparse.Namespace) -> int:
     backend = make_backend(arguments.backend)
     bundle = load_bundle(arguments.bundle)
     has_it = request.precision in {graph.precision for graph in bundle.manifest.graphs}
-    path, _ = bundle.graph_path(backend.graph_formats, request.precision if has_it else "auto")
+    path, _ = bundle.graph_path(backend.formats, request.precision if has_it else "auto")
     if isinstance(backend, TensorRtBackend):
         return _build_engine(backend, bundle, path, request)
     if not isinstance(backend, OpenVinoBackend):

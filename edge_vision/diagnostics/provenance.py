@@ -12,15 +12,13 @@ from typing import Any
 import psutil
 
 from edge_vision import __version__
+from edge_vision.backends import runtime_versions
 from edge_vision.bundles.store import sha256_of
 
 PACKAGES = (
     "numpy",
     "opencv-python-headless",
     "opencv-python",
-    "onnxruntime",
-    "openvino",
-    "ai-edge-litert",
     "torch",
     "psutil",
     "rclpy",
@@ -61,7 +59,7 @@ def versions() -> dict[str, str]:
                 found[name] = metadata.version(spelling)
             except metadata.PackageNotFoundError:
                 continue
-    return found
+    return {**found, **runtime_versions()}
 
 
 def hash_of(path: Path | str) -> str:

@@ -35,7 +35,7 @@ def backends_for(file_format: str) -> list[str]:
     return [
         name
         for name, reason in available_backends().items()
-        if reason is None and file_format in make_backend(name).graph_formats
+        if reason is None and file_format in make_backend(name).formats
     ]
 
 

@@ -13,6 +13,8 @@ from edge_vision.importer.tflite_model import TfliteModel
 
 READER = "edge_vision.importer.read:parse_natively"
 """What a child process tries on a model file, see `backends.trial.try_reading`."""
+READER_PACKAGES = ("onnx", "ai-edge-litert")
+"""The packages that it parses with."""
 _EXPORT = "export it to ONNX or TFLite with its own tools first"
 # Formats that hold code, or need their own framework to be read.
 _FOREIGN = {
@@ -36,7 +38,7 @@ def read_model(path: Path, max_mb: int = MAX_MB) -> ModelSource:
         raise BundleError(f"{path}: expected a file that ends in .onnx or .tflite, got '{suffix}'")
     try:
         _check_size(path, max_mb)
-        try_reading(path, READER)
+        try_reading(path, READER, READER_PACKAGES)
         return OnnxModel(path, max_mb << 20) if suffix == ".onnx" else TfliteModel(path)
     except GraphRefused as error:
         raise BundleError(str(error)) from None

@@ -16,6 +16,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
+from edge_vision.backends import known_backends
 from edge_vision.core.printable import printable_error, printable_output
 from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.intra_process import IntraProcess
@@ -62,7 +63,7 @@ def _parse(kinds: Sequence[type[BaseNode]], program: str, argv: list[str]) -> di
         parser.add_argument("--loop", action="store_true", default=None, help="start a file again at its end")
     if "detector" in names:
         parser.add_argument("--model", help="detector bundle, a name or a folder")
-        parser.add_argument("--backend", help="auto, onnxruntime, openvino, litert, ...")
+        parser.add_argument("--backend", help=f"auto, {', '.join(known_backends())}")
     given = vars(parser.parse_args(argv))
     wanted = {
         "source": {"uri": given.get("source"), "loop": given.get("loop")},

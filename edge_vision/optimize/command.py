@@ -20,7 +20,7 @@ from edge_vision.optimize.report import explain
 from edge_vision.optimize.report.output import write_output
 from edge_vision.optimize.report.page import write_page
 from edge_vision.optimize.report.report_file import read_report
-from edge_vision.optimize.settings import BACKENDS, BUILT, FILE, PRECISIONS, Settings
+from edge_vision.optimize.settings import FILE, PRECISIONS, Settings, build_only_backends, measurable_backends
 from edge_vision.optimize.study import Study
 from edge_vision.optimize.trial import LocalExecutor
 
@@ -113,7 +113,11 @@ def _add_run(one: argparse.ArgumentParser) -> None:
         "--max-accuracy-loss", type=float, default=0.01, metavar="SHARE", help="default: %(default)s"
     )
     one.add_argument(
-        "--backends", nargs="+", default=[], metavar="B", help=f"of {', '.join((*BACKENDS, *BUILT))}"
+        "--backends",
+        nargs="+",
+        default=[],
+        metavar="B",
+        help=f"of {', '.join((*measurable_backends(), *build_only_backends()))}",
     )
     one.add_argument("--precisions", nargs="+", default=[], metavar="P", help=f"of {', '.join(PRECISIONS)}")
     one.add_argument("--sizes", nargs="+", default=[], metavar="S", help="native, 256, 320x240, ...")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from edge_vision.backends import runtime_versions
 from edge_vision.backends.host import usable_cores
 from edge_vision.optimize.pareto import UNMEASURED
 from edge_vision.optimize.quantization import int8_recipe
@@ -83,10 +84,7 @@ def device(flags: frozenset[str]) -> dict[str, Any]:
         "flags": [flag for flag in known if flag in flags],
         "system": platform.platform(),
         "load": load(),
-        "versions": {
-            name: runtime_version(name)
-            for name in ("onnxruntime", "openvino", "ai-edge-litert", "onnx", "numpy")
-        },
+        "versions": {**runtime_versions(), **{name: runtime_version(name) for name in ("onnx", "numpy")}},
     }
 
 

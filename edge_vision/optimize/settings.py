@@ -8,17 +8,28 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from edge_vision.backends import backends_with
 from edge_vision.optimize.errors import OptimizeError
 
 FILE = "settings.json"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "mixed")
-BACKENDS = ("onnxruntime", "openvino", "litert")
-READ_ONNX = ("onnxruntime", "openvino")
-"""Those that run what is made here; LiteRT runs the one TFLite graph that a bundle brings."""
-BUILT = ("tensorrt_rtx",)
-"""Backends whose engines are built and not run, where they are asked for."""
 MIN_PICTURES = 8
 """Fewer tell neither the range of an activation nor a share of lost boxes."""
+
+
+def measurable_backends() -> tuple[str, ...]:
+    """Backends that the optimizer can measure, those of other packages included."""
+    return backends_with(lambda backend: backend.can_optimize)
+
+
+def onnx_backends() -> tuple[str, ...]:
+    """Measurable backends that run the graphs made here; the others run a graph that the bundle brings."""
+    return backends_with(lambda backend: backend.can_optimize and "onnx" in backend.formats)
+
+
+def build_only_backends() -> tuple[str, ...]:
+    """Backends whose engines are built on request but not run."""
+    return backends_with(lambda backend: not backend.can_optimize and backend.builds_without_device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +61,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         _known("precisions", self.precisions, PRECISIONS)
-        _known("backends", self.backends, (*BACKENDS, *BUILT))
+        _known("backends", self.backends, (*measurable_backends(), *build_only_backends()))
         for name in ("budget_ms", "max_rss_mb"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -69,12 +80,12 @@ class Settings:
     @property
     def measured(self) -> tuple[str, ...]:
         """The backends asked for that are measured; empty = those that are here."""
-        return tuple(name for name in self.backends if name not in BUILT)
+        return tuple(name for name in self.backends if name not in build_only_backends())
 
     @property
     def built(self) -> tuple[str, ...]:
         """The backends asked for whose engines are built only."""
-        return tuple(name for name in self.backends if name in BUILT)
+        return tuple(name for name in self.backends if name in build_only_backends())
 
     def write(self, folder: Path) -> None:
         """Keep them in the folder of results."""

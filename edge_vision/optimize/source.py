@@ -9,7 +9,7 @@ from edge_vision.backends.trial import try_reading
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.errors import BundleError
 from edge_vision.importer.draft import Options, make_draft
-from edge_vision.importer.read import READER, read_model
+from edge_vision.importer.read import READER, READER_PACKAGES, read_model
 from edge_vision.importer.run import workspace, write_draft
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import OptimizeError
@@ -55,7 +55,7 @@ def _copied(bundle: Bundle, folder: Path) -> Bundle:
         )
     path = bundle.verify(graphs[0])
     spec = bundle.manifest.input
-    try_reading(path, READER)
+    try_reading(path, READER, READER_PACKAGES)
     model = graph_edit.load_model(path)
     data = path.read_bytes()
     if 0 in graph_edit.input_sides(model, spec.name):

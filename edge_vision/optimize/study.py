@@ -9,7 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edge_vision.backends import make_backend
 from edge_vision.backends.host import usable_cores
+from edge_vision.backends.registry import REFERENCE
 from edge_vision.bundles.store import load_bundle
 from edge_vision.optimize import dataset, results
 from edge_vision.optimize.build_only import built_rows
@@ -21,7 +23,7 @@ from edge_vision.optimize.quantization.variants import NAIVE, Graphs
 from edge_vision.optimize.report.report_file import wall_before, write_report
 from edge_vision.optimize.results import Row, device, failure, figures, kept_layers, line, runtime_version
 from edge_vision.optimize.runtimes import first_precision, usable_backends
-from edge_vision.optimize.settings import PRECISIONS, READ_ONNX, Settings
+from edge_vision.optimize.settings import PRECISIONS, Settings, onnx_backends
 from edge_vision.optimize.source import TFLITE
 from edge_vision.optimize.trial import Trial, TrialExecutor, TrialOutcome, keep, kept_outcome
 
@@ -110,7 +112,7 @@ class Study:
 
     @property
     def _read_onnx(self) -> list[str]:
-        return [backend for backend in self._backends if backend in READ_ONNX]
+        return [backend for backend in self._backends if backend in onnx_backends()]
 
     def measure(self, candidate: Candidate) -> Row:
         """The row of a candidate, measured now or before."""
@@ -179,7 +181,7 @@ class Study:
     def _mixed(self, backend: str) -> list[str]:
         """["mixed"] where it is wanted and there are layers to keep in fp32: searched once, after int8 was
         measured."""
-        if "mixed" not in self._wanted_precisions() or backend not in READ_ONNX:
+        if "mixed" not in self._wanted_precisions() or backend not in onnx_backends():
             return []
         if self._sensitivity is None:
             recipe = int8_recipe.int8_recipe(self._read_onnx[0], self._flags)
@@ -243,12 +245,14 @@ class Study:
 
     def _precisions(self, backend: str, size: Size) -> list[str]:
         """Those that make sense for a runtime here, but for mixed."""
-        if backend not in READ_ONNX:
+        if backend not in onnx_backends():
             return [first_precision(backend, self._tflite)] if size == self._native else []
         wanted = [p for p in self._wanted_precisions() if p != "mixed"]
-        if backend != "openvino" or not any(flag in self._flags for flag in int8_recipe.BF16_FLAGS):
+        if "bf16" not in make_backend(backend).computes_in or not any(
+            flag in self._flags for flag in int8_recipe.BF16_FLAGS
+        ):
             wanted = [p for p in wanted if p != "bf16"]
-        if "int8" in wanted and backend == "onnxruntime" and size == self._native:
+        if "int8" in wanted and backend == REFERENCE and size == self._native:
             wanted.append(NAIVE)
         return wanted
 

@@ -40,7 +40,7 @@ def backend(request) -> Backend:
 
 def mean_for(backend: Backend, folder, shape=(1, 3, 8, 8)):
     """images -> logits, in a format that the backend reads."""
-    if "onnx" in backend.graph_formats:
+    if "onnx" in backend.formats:
         return mean_graph(folder / "model.onnx", shape)
     return mean_tflite(folder / "model.tflite", shape)
 
@@ -103,7 +103,7 @@ def test_a_closed_session_says_so(backend, graph):
 
 @pytest.mark.parametrize("content", [b"", b"this is no graph" * 50, b"\x08\x08"])
 def test_a_broken_file_is_a_backend_error(backend, tmp_path, content):
-    path = tmp_path / f"model.{backend.graph_formats[-1]}"
+    path = tmp_path / f"model.{backend.formats[-1]}"
     path.write_bytes(content)
     with pytest.raises(BackendError, match=rf"{path.name}(.|\n)*fetch the bundle again"):
         backend.load(path, BackendRequest())
@@ -116,13 +116,13 @@ def test_a_file_cut_short_is_a_backend_error(backend, graph):
 
 
 def test_a_missing_file_is_a_backend_error(backend, tmp_path):
-    path = tmp_path / f"absent.{backend.graph_formats[-1]}"
+    path = tmp_path / f"absent.{backend.formats[-1]}"
     with pytest.raises(BackendError, match=rf"{path.name}: No such file"):
         backend.load(path, BackendRequest())
 
 
 def test_a_file_of_3_gb_is_a_backend_error(backend, tmp_path):
-    path = tmp_path / f"model.{backend.graph_formats[-1]}"
+    path = tmp_path / f"model.{backend.formats[-1]}"
     with path.open("wb") as file:
         file.truncate(3 << 30)  # It takes no room on the disk.
     with pytest.raises(BackendError, match=r"3\.2 GB"):
@@ -140,7 +140,7 @@ def test_an_unknown_option_is_refused(backend, graph):
 
 
 def test_weights_in_other_files_are_refused(backend, tmp_path):
-    if "onnx" not in backend.graph_formats:
+    if "onnx" not in backend.formats:
         pytest.skip(f"{backend.name} reads no ONNX")
     path = external_graph(tmp_path)
     with pytest.raises(BackendError, match="keeps weights in other files"):
@@ -166,7 +166,7 @@ def test_all_backends_find_the_same_objects(backend, name, threads):
 
 def test_a_frame_costs_no_memory_but_its_outputs(backend):
     """The input tensor is filled in place and handed on as it is: no copy of it, 1 MB, comes or goes."""
-    name = SSD if "onnx" in backend.graph_formats else OIDV4
+    name = SSD if "onnx" in backend.formats else OIDV4
     bundle = bundle_for(backend, name)
     detector = Detector.from_bundle(bundle, open_session(bundle, backend.name, strict=True)[0])
     frame = video_frame("vtest.avi", 200)
@@ -208,8 +208,6 @@ def test_more_threads_than_cores_are_told(backend):
 def bundle_for(backend: Backend, name: str) -> Bundle:
     bundle = bundle_or_skip(name)
     formats = [graph.format for graph in bundle.manifest.graphs]
-    if not set(formats) & set(backend.graph_formats):
-        pytest.skip(
-            f"{backend.name} reads {', '.join(backend.graph_formats)}, {name} is {', '.join(formats)}"
-        )
+    if not set(formats) & set(backend.formats):
+        pytest.skip(f"{backend.name} reads {', '.join(backend.formats)}, {name} is {', '.join(formats)}")
     return bundle

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,7 +46,8 @@ def ghost(monkeypatch):
 
 class GhostBackend(Backend):  # Registered, but not installed.
     name = "ghost"
-    graph_formats = ("onnx",)
+    title = "Ghost"
+    formats = ("onnx",)
     install_hint = "pip install ghost"
 
     def unavailable_reason(self):
@@ -90,7 +93,7 @@ def test_auto_takes_an_installed_backend_and_reports_why(bundle):
 
 
 def test_auto_without_a_second_backend_runs_fp32_on_onnx_runtime(bundle, monkeypatch):
-    monkeypatch.setattr("edge_vision.backends.BACKENDS", {"onnxruntime": BACKENDS["onnxruntime"]})
+    monkeypatch.setattr("edge_vision.backends.registry.BACKENDS", {"onnxruntime": BACKENDS["onnxruntime"]})
     _, report = open_session(bundle, fallback=())
     assert (report.actual.backend, report.actual.precision) == ("onnxruntime", "fp32")
     assert report.choice == "onnxruntime is the only one installed"
@@ -157,32 +160,63 @@ def test_openvino_on_request_runs_another_precision(bundle):
     assert met != bool(report.actual.notes), report
 
 
-def test_a_third_party_backend_comes_by_entry_point(tmp_path):
-    info = tmp_path / "ghost-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ghost\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(
+_THIRD_PARTY = """
+from edge_vision.backends import available_backends, backends_with, make_backend, runtime_versions
+from edge_vision.cli.doctor.probe import ask
+from edge_vision.diagnostics.provenance import versions
+from edge_vision.importer.probe import backends_for
+from edge_vision.nodes.interface.specs import DETECTOR
+from edge_vision.optimize.runtimes import usable_backends
+from edge_vision.optimize.settings import Settings
+
+found = available_backends()
+assert list(found)[:2] == ["onnxruntime", "openvino"] and "nowhere" in found["broken"], found
+assert make_backend("ghost").name == "ghost"
+assert "ghost" in backends_with(lambda backend: backend.can_optimize)
+assert "ghost" in backends_for("onnx")
+both = ("onnxruntime", "ghost")
+assert usable_backends(Settings("m", ("clip",), backends=both), None) == list(both)
+assert "ghost" in DETECTOR.param("backend").description
+assert runtime_versions(["ghost"])["ghost-plugin"] == "1.5", runtime_versions(["ghost"])
+assert runtime_versions(["ghost"])["ghostlib-cu13"] == "7.0"
+assert "ghost-plugin" not in runtime_versions(["onnxruntime"])
+assert versions()["ghostlib-cu13"] == "7.0"
+assert ask("backend", "ghost").found[-1]["devices"]
+"""
+
+
+def test_a_third_party_backend_is_in_every_list_of_backends(tmp_path):
+    for name, version in (("ghost_plugin", "1.5"), ("ghostlib_cu13", "7.0")):
+        info = tmp_path / f"{name}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (tmp_path / "ghost_plugin-1.5.dist-info" / "entry_points.txt").write_text(
         "[edge_vision.backends]\nghost = ghost_module:Ghost\nbroken = nowhere:X\n"
     )
     (tmp_path / "ghost_module.py").write_text(
         "from edge_vision.backends.onnxruntime import OnnxRuntimeBackend\n"
-        "class Ghost(OnnxRuntimeBackend):\n    name = 'ghost'\n"
+        "class Ghost(OnnxRuntimeBackend):\n"
+        "    name, title, distributions = 'ghost', 'Ghost', ('ghostlib',)\n"
     )
-    code = (
-        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, *{sys.path!r}]\n"
-        "from edge_vision.backends import available_backends, make_backend\n"
-        "found = available_backends()\n"
-        "assert list(found)[:2] == ['onnxruntime', 'openvino'], found\n"
-        "assert make_backend('ghost').name == 'ghost' and 'nowhere' in found['broken'], found\n"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    done = subprocess.run(
+        [sys.executable, "-c", _THIRD_PARTY], env=environment, capture_output=True, text=True
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert done.returncode == 0, done.stderr
 
 
-def test_looking_for_backends_imports_no_runtime():
+def test_every_backend_of_the_package_describes_itself():
+    backends = {name: make_backend(name) for name in BACKENDS}
+    assert {name: backend.name for name, backend in backends.items()} == {name: name for name in BACKENDS}
+    for backend in backends.values():
+        assert backend.title and backend.formats and backend.distributions and backend.install_hint
+
+
+def test_listing_backends_imports_no_runtime():
     code = (
         f"import sys; sys.path[:0] = {sys.path!r}\n"
         "from edge_vision.backends import available_backends; available_backends()\n"
-        "heavy = {'onnxruntime', 'openvino', 'onnx', 'cv2', 'ai_edge_litert', 'tensorrt', 'tensorrt_rtx'}\n"
+        "heavy = {'onnxruntime', 'openvino', 'onnx', 'ai_edge_litert', 'tensorrt', 'tensorrt_rtx'}\n"
         "assert not heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -204,3 +238,10 @@ def test_the_fake_takes_its_fault_from_the_request(bundle, monkeypatch):
     assert report.actual.backend == "fake" and "misbehaves on request" in report.actual.notes
     with pytest.raises(BackendError, match="gone"):
         session.run({"images": np.zeros((1, 3, 300, 300), np.float32)})
+
+
+def test_the_extras_of_setup_py_install_each_runtime():
+    text = (Path(__file__).parents[2] / "setup.py").read_text()
+    extras = text[text.index("extras_require") : text.index("entry_points")]
+    for backend in map(make_backend, BACKENDS):
+        assert any(f'["{package}' in extras for package in backend.distributions), backend.name

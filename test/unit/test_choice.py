@@ -88,7 +88,7 @@ def test_what_was_measured_for_something_else_does_not_count(bundle, two, monkey
     choose(bundle, two, REQUEST)
     assert len(calls) == 1
     if other == "another runtime":
-        monkeypatch.setattr(auto_select, "_runtimes", lambda: ["onnxruntime 99"])
+        monkeypatch.setattr(auto_select, "runtime_versions", lambda names: {"onnxruntime": "99"})
     if other == "another driver":
         monkeypatch.setattr(auto_select, "_driver", lambda: "NVRM version: 999")
     if other == "another bundle":

@@ -331,7 +331,7 @@ def test_litert_without_a_tflite_graph_is_refused(tmp_path: Path, capsys: pytest
     arguments, _ = tiny_study(tmp_path)
     arguments[arguments.index("onnxruntime")] = "litert"
     assert main(arguments) == 1
-    assert "litert: the bundle has no TFLite graph" in capsys.readouterr().err
+    assert "litert: the bundle has no tflite graph" in capsys.readouterr().err
 
 
 def test_an_onnx_file_is_imported(tmp_path: Path) -> None:

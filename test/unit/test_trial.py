@@ -119,7 +119,7 @@ def test_a_trial_says_nothing_about_another_case(graph, monkeypatch, other):
     if other == "option":
         request = BackendRequest(options={"memory_arena": False})
     if other == "runtime":
-        monkeypatch.setattr(trial, "runtime_packages", lambda: ["onnxruntime-99.0"])
+        monkeypatch.setattr(trial, "installed_packages", lambda names: {"onnxruntime": "99.0"})
     try_graph(backend, graph, request)
     assert len(trial_record.record_file().read_text().splitlines()) == 2
 
@@ -205,7 +205,7 @@ def test_open_session_skips_what_auto_has_just_refused(bundle, monkeypatch):
     """Where there is nothing else, nothing loads the graph here: this process would die of it."""
     names = ("aborts_later", "aborts")
     there = {name: f"harmful_backends:{name.title().replace('_', '')}" for name in names}
-    monkeypatch.setattr("edge_vision.backends.known_backends", lambda: there)
+    monkeypatch.setattr("edge_vision.backends.opening.known_backends", lambda: there)
     with pytest.raises(BackendError, match=r"aborts_later: the measuring process was killed by SIGABRT"):
         open_session(bundle, "auto", BackendRequest(threads=1), fallback=())
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from edge_vision.backends import known_backends
 from edge_vision.bundles.store import cache_dir
 from edge_vision.cli.demo.live import status_line
 from edge_vision.cli.demo.process import PipelineProcess
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--source", help=f"video file, device or URL (default: {' or '.join(VIDEOS)} in the cache)"
     )
-    parser.add_argument("--backend", help="auto, onnxruntime, openvino, litert, ... (default: auto)")
+    parser.add_argument("--backend", help=f"auto (default), {', '.join(known_backends())}")
     parser.add_argument("--model", help="detector bundle, a name or a folder")
     parser.add_argument(
         "--out", type=Path, default=Path("out/demo"), help="folder for the results (default: %(default)s)"

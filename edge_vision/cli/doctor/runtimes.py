@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edge_vision.backends import known_backends
+from edge_vision.backends import known_backends, make_backend
+from edge_vision.backends.registry import REFERENCE
 from edge_vision.cli.doctor.check import ERROR, INSTALLATION, OK, WARN, Check
 from edge_vision.cli.doctor.probe import ask
 from edge_vision.nodes.interface.specs import DETECTOR
@@ -17,7 +18,9 @@ def look() -> Iterator[Check]:
     if any(check.values["loads"] is not False for check in checks):
         yield _model(DETECTOR.param("model").default, DETECTOR.param("backend").default)
     else:
-        yield Check(INSTALLATION, "model", ERROR, "no backend works here: pip install onnxruntime")
+        yield Check(
+            INSTALLATION, "model", ERROR, f"no backend works here: {make_backend(REFERENCE).install_hint}"
+        )
 
 
 def _backend(name: str) -> Check:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_vision.backends import FALLBACK
+from edge_vision.backends import FALLBACK, known_backends
 from edge_vision.backends.base import PRECISIONS
 from edge_vision.cascade.cascade import PLAIN_THRESHOLD, CascadeConfig
 from edge_vision.detect.roi_planner import RoiConfig
@@ -28,8 +28,8 @@ def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...
         Param(
             "backend",
             "auto",
-            "Runtime: auto (the fastest here, measured once), onnxruntime, openvino, tensorrt, tensorrt_rtx, "
-            "litert, or one that another package registers.",
+            f"Runtime: auto (the fastest here, measured once), {', '.join(known_backends())}, or one that "
+            "another package registers.",
             applies=applies,
         ),
         Param(

@@ -9,7 +9,7 @@ from typing import Any
 from edge_vision.bundles.store import Bundle
 from edge_vision.optimize.candidate import Candidate, Size
 from edge_vision.optimize.quantization import int8_recipe
-from edge_vision.optimize.settings import BUILT
+from edge_vision.optimize.settings import build_only_backends, onnx_backends
 from edge_vision.optimize.trial import Trial, TrialOutcome
 
 NAIVE = "int8_default"
@@ -37,7 +37,7 @@ class Graphs:
         if given is not None:
             return given.folder.name
         # What TensorRT reads is another int8.
-        kind = "tensorrt-" if candidate.backend in BUILT and self._recipe(candidate) else ""
+        kind = "tensorrt-" if candidate.backend in build_only_backends() and self._recipe(candidate) else ""
         return f"graphs/{kind}{candidate.graph_precision}-{candidate.size}"
 
     def made(self, candidate: Candidate, kept: Sequence[str]) -> TrialOutcome:
@@ -64,7 +64,7 @@ class Graphs:
 
     def _given(self, candidate: Candidate) -> Bundle | None:
         """The bundle whose graph it runs as it came, if any."""
-        if candidate.backend == "litert":
+        if candidate.backend not in onnx_backends() and candidate.backend not in build_only_backends():
             return self._tflite
         native = candidate.size == Size.of(self._source.manifest.input)
         return self._source if native and candidate.graph_precision == "fp32" else None
