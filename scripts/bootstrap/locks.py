@@ -1,4 +1,4 @@
-"""The pinned packages in requirements/*.lock: read, choose, write out for pip."""
+"""The pinned packages in requirements/*.lock: read, select, format for pip."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootstrap.places import SetupError
+from bootstrap.paths import SetupError
 
 _FIRST_LINE = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)")
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\b")
@@ -15,7 +15,7 @@ _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\b")
 
 @dataclass(frozen=True)
 class Pin:
-    """One package of a lock: its name (normalised), version, and text with marker and hashes."""
+    """One package of a lock: normalised name, version, and the text with marker and hashes."""
 
     name: str
     version: str
@@ -29,15 +29,14 @@ def read_lock(path: Path) -> tuple[Pin, ...]:
         match = _FIRST_LINE.match(block)
         if match is None or not _HASH.search(block):
             raise SetupError(
-                f"{path}: expected NAME==VERSION and a sha256, got {block.splitlines()[0]!r}; "
-                "make it again: make lock"
+                f"{path}: expected NAME==VERSION and a sha256, got {block.splitlines()[0]!r}; run `make lock`"
             )
         pins.append(Pin(normalised(match[1]), match[2], block))
     return tuple(pins)
 
 
 def _blocks(text: str) -> Iterable[str]:
-    """Logical lines: a line that ends in a backslash goes on in the next one."""
+    """Logical lines: a backslash at the end continues a line."""
     block: list[str] = []
     for line in text.splitlines():
         if not block and (not line.strip() or line.lstrip().startswith("#")):
@@ -51,7 +50,7 @@ def _blocks(text: str) -> Iterable[str]:
 
 
 def normalised(name: str) -> str:
-    """The name of a package as registries compare it."""
+    """A package name in the form that registries compare."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

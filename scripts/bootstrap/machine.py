@@ -1,4 +1,4 @@
-"""What this machine is: its Python, ROS 2 or none, and the system tools that are missing."""
+"""This machine: its Python, ROS 2 or none, and missing system tools."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootstrap.places import SetupError
+from bootstrap.paths import SetupError
 
 OLDEST = (3, 10)
 NEWEST_OF_WHEELS = (3, 13)
-"""The ROS wheels on the registry end here."""
+"""The newest Python that the registry has ROS wheels for."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """ros: the sourced ROS distribution, or "" where rclpy comes from wheels."""
+    """ros: the sourced ROS distribution, or "" if rclpy comes from wheels."""
 
     ros: str
 
     @property
     def tag(self) -> str:
-        """Names what a compiled file depends on."""
+        """Python ABI and processor, on which compiled files depend."""
         return f"{sys.implementation.cache_tag}-{platform.machine()}"
 
 
-def look() -> Machine:
-    """Find out which of the two kinds this machine is. Raises SetupError when it is neither."""
+def detect() -> Machine:
+    """This machine, with ROS or with wheels. Raises SetupError if neither is possible."""
     if sys.version_info[:2] < OLDEST:
         raise SetupError(
             f"expected Python {_dotted(OLDEST)} or newer, got {platform.python_version()} "
-            f"({sys.executable}); name another one: make ... PYTHON=python3.12"
+            f"({sys.executable}); use another one: make ... PYTHON=python3.12"
         )
     if os.environ.get("AMENT_PREFIX_PATH"):
         _require_rclpy()
@@ -47,7 +47,7 @@ def look() -> Machine:
 
 
 def system_python_with_ros() -> str | None:
-    """The system's Python if ROS is sourced for it and not for the one that runs; None else."""
+    """The system's Python if ROS is sourced for it but not for this Python, otherwise None."""
     system = "/usr/bin/python3"
     if not os.environ.get("AMENT_PREFIX_PATH") or has_rclpy() or not os.path.exists(system):
         return None
@@ -55,7 +55,7 @@ def system_python_with_ros() -> str | None:
 
 
 def has_rclpy() -> bool:
-    """True when rclpy is importable and compiled for the Python that runs."""
+    """True if rclpy is importable and compiled for this Python."""
     spec = importlib.util.find_spec("rclpy")
     if spec is None or not spec.submodule_search_locations:
         return False
@@ -68,8 +68,8 @@ def _require_rclpy() -> None:
     if not has_rclpy():
         raise SetupError(
             f"ROS is sourced (AMENT_PREFIX_PATH is set), but {sys.executable} cannot import its rclpy; "
-            "name the Python that your ROS was built for, as in `make ... PYTHON=/usr/bin/python3`, "
-            "or start from a shell without ROS, and the wheels are used"
+            "use the Python that your ROS was built for, as in `make ... PYTHON=/usr/bin/python3`, "
+            "or a shell without ROS to use the wheels"
         )
 
 
@@ -85,25 +85,25 @@ def _require_vision_msgs() -> None:
 def _require_wheels() -> None:
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         raise SetupError(
-            f"no ROS 2 is sourced, and for {platform.system()} {platform.machine()} there are no ROS wheels "
+            f"ROS 2 is not sourced, and there are no ROS wheels for {platform.system()} {platform.machine()} "
             "(only for Linux x86_64); install ROS 2 Jazzy or newer and source it first:\n"
             "    source /opt/ros/jazzy/setup.bash"
         )
     if platform.libc_ver()[0] != "glibc":
         raise SetupError(
-            "no ROS 2 is sourced, and the ROS wheels need glibc (Debian, Ubuntu, Fedora, ...), "
-            "which this system lacks; source ROS 2 first, or use another system"
+            "ROS 2 is not sourced, and the ROS wheels need glibc (Debian, Ubuntu, Fedora, ...), "
+            "which this system lacks; source ROS 2, or use another system"
         )
     if sys.version_info[:2] > NEWEST_OF_WHEELS:
         raise SetupError(
-            f"no ROS 2 is sourced, and the ROS wheels are for Python {_dotted(OLDEST)} to "
+            f"ROS 2 is not sourced, and the ROS wheels are for Python {_dotted(OLDEST)} to "
             f"{_dotted(NEWEST_OF_WHEELS)}, got {platform.python_version()}; "
-            f"name another Python (make ... PYTHON=python{_dotted(NEWEST_OF_WHEELS)}) or source ROS 2"
+            f"use another Python (make ... PYTHON=python{_dotted(NEWEST_OF_WHEELS)}) or source ROS 2"
         )
 
 
 def require_tools(*, compiler: bool) -> None:
-    """Raises SetupError with the one line that installs all that is missing."""
+    """Raises SetupError with one line that installs all missing tools."""
     python = f"python{sys.version_info.major}.{sys.version_info.minor}"
     missing = []
     if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:

@@ -1,4 +1,4 @@
-"""The steps of each stage, in order. Each has a key; a step whose stamp has that key is not done again."""
+"""The steps of each stage, in order. A step runs again only if its key differs from that of its stamp."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from bootstrap import interfaces, wheels
 from bootstrap.locks import Pin, choose, read_lock
 from bootstrap.machine import Machine, require_tools
-from bootstrap.places import REPO, REQUIREMENTS, VENV, SetupError, cache_dir, clean_env
+from bootstrap.paths import REPO, REQUIREMENTS, VENV, SetupError, cache_dir, clean_env
 from bootstrap.progress import Step, run
 from bootstrap.stamps import Stamps, key_of
 
@@ -35,17 +35,44 @@ SYSTEM_FIRST = {
     "pluggy": "pluggy",
     "iniconfig": "iniconfig",
 }
-"""With ROS sourced, the system's own come first: ROS's compiled modules and test plug-ins fit those."""
+"""With ROS sourced, the system's packages are used: ROS's compiled modules and test plug-ins match them."""
 
-
-RUNTIMES = {
-    "openvino": ("openvino", "OpenVINO"),
-    "litert": ("litert", "LiteRT"),
-    "tensorrt": ("tensorrt_rtx", "TensorRT for RTX"),
-}
-"""Lock -> the backend that needs it, and a title. ONNX Runtime is always there."""
 
 PYTORCH_CPU = "https://download.pytorch.org/whl/cpu"
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Packages that only some stages install, or a backend needs. index: URL of an additional registry."""
+
+    title: str
+    stages: tuple[str, ...]
+    backend: str = ""
+    index: str = ""
+
+
+EXTRAS = {
+    "openvino": Extra("OpenVINO", ("test", "bench", "optimize"), "openvino"),
+    "litert": Extra("LiteRT", ("test", "bench"), "litert"),
+    "tensorrt": Extra("TensorRT for RTX", ("test",), "tensorrt_rtx"),
+    "test": Extra("test tools", ("test",)),
+    "optimize": Extra("report and scores of the optimizer", ("test", "optimize")),
+    "bench": Extra("PyTorch for comparison", ("bench",), index=PYTORCH_CPU),
+    "top": Extra("terminal view", ("test", "top")),
+    "evaluate": Extra("plots", ("evaluate",)),
+    "docs": Extra("documentation", ("docs",)),
+}
+"""Lock file -> when it is installed."""
+STAGES = {
+    "demo": "`make demo`",
+    "test": "`make test` and `make check`",
+    "bench": "`make bench-backends` (200 MB more)",
+    "evaluate": "`make evaluate-gate` (200 MB of downloads)",
+    "optimize": "`make optimize-demo`",
+    "top": "`make top`",
+    "docs": "`make docs`",
+}
+"""Stage -> the commands that need it. Each includes what the pipeline needs to run."""
 DEMO_BUNDLES = ("ssdlite_mobilenet_v2_coco", "efficientnet_lite0_imagenet")
 
 Work = Callable[[Step], list[Path] | None]
@@ -53,9 +80,9 @@ Work = Callable[[Step], list[Path] | None]
 
 @dataclass(frozen=True)
 class Task:
-    """One step: done again when its key changes.
+    """One step, which runs again if its key changes.
 
-    `work` gives the files that it left outside .venv, or None when something is left for the next run.
+    `work` returns the files that it created outside .venv, or None to run again next time.
     """
 
     name: str
@@ -65,40 +92,27 @@ class Task:
 
 
 def tasks_for(stage: str, backend: str, machine: Machine) -> list[Task]:
-    """The steps of a stage: "demo" has what runs, "test" also what tests, "bench" also what it compares with,
-    "evaluate" what draws the plot and more clips, "optimize" the optimizer's report and OpenVINO, "top" what
-    draws the terminal view."""
+    """The steps of a stage, in order. backend: also install the packages of this backend."""
     tasks = [Task("venv", f"virtual environment for {_kind(machine)}", _venv_key(machine), _venv(machine))]
-    tasks.append(_packages("runtime", "packages: runtime", machine))
+    tasks.append(_packages("runtime", "runtime", machine))
     if not machine.ros:
-        tasks.append(_packages("ros", "packages: ROS 2 from wheels", machine))
+        tasks.append(_packages("ros", "ROS 2 from wheels", machine))
         tasks.append(_interfaces(machine))
-    runtimes = {"test": set(RUNTIMES), "bench": {"openvino", "litert"}, "optimize": {"openvino"}}
-    for lock, (name, title) in RUNTIMES.items():
-        if backend == name or lock in runtimes.get(stage, ()):
-            tasks.append(_packages(lock, f"packages: {title}", machine))
-    if stage == "test":
-        tasks.append(_packages("test", "packages: test tools", machine))
-    if stage in ("test", "optimize"):
-        tasks.append(_packages("optimize", "packages: report and scores of the optimizer", machine))
-    if stage == "bench":
-        tasks.append(_packages("bench", "packages: PyTorch for comparison", machine, PYTORCH_CPU))
-    if stage in ("test", "top"):
-        tasks.append(_packages("top", "packages: terminal view", machine))
-    if stage == "evaluate":
-        tasks.append(_packages("evaluate", "packages: plots", machine))
+    for lock, extra in EXTRAS.items():
+        if stage in extra.stages or backend == extra.backend:
+            tasks.append(_packages(lock, extra.title, machine, extra.index))
     tasks.append(Task("path", "edge_vision in the environment", key_of(str(REPO)), _link_package))
     tasks.append(_videos("video", "videos"))
     if stage == "evaluate":
-        tasks.append(_videos("clips", "clips to evaluate on", "--evaluate"))
+        tasks.append(_videos("clips", "clips of the evaluation", "--evaluate"))
     tasks.append(_bundles("bundles", "model bundles", DEMO_BUNDLES))
     if stage in ("test", "bench") or backend == "litert":
-        tasks.append(_bundles("more-bundles", "model bundles, the others", ()))
+        tasks.append(_bundles("more-bundles", "further model bundles", ()))
     return tasks
 
 
 def carry_out(tasks: list[Task], machine: Machine) -> None:
-    """Do what is not done. Raises SetupError; what was finished before stays finished."""
+    """Run the steps that are not done. Raises SetupError; steps done so far remain done."""
     stamps = Stamps(STAMPS)
     started = time.monotonic()
     if not _missing(tasks, stamps):
@@ -129,13 +143,13 @@ def _needs_compiler(missing: list[Task], machine: Machine) -> bool:
 
 @contextlib.contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """Two set-ups with one cache would write the same files; the kernel drops the lock however we end."""
+    """Two set-ups with one cache would write the same files. The kernel releases the lock at exit."""
     cache_dir().mkdir(parents=True, exist_ok=True)
     with (cache_dir() / "setup.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("another set-up is running, waiting for it", flush=True)
+            print("waiting for another set-up to end", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -146,7 +160,7 @@ def _kind(machine: Machine) -> str:
 
 
 def _venv_key(machine: Machine) -> str:
-    """A virtual environment holds absolute paths, so it belongs to one folder and one Python."""
+    """A virtual environment contains absolute paths, so it belongs to one folder and one Python."""
     return key_of(str(VENV), machine.ros, machine.tag, sys.version, os.path.realpath(sys.executable))
 
 
@@ -155,7 +169,7 @@ def _venv(machine: Machine) -> Callable[[Step], list[Path]]:
         for old in REPO.glob(OLD_VENV + "*"):
             shutil.rmtree(old)
         if VENV.exists():
-            _remove_ours(step)
+            _remove_old_venv(step)
         STAMPS.mkdir(parents=True)
         options = ["--system-site-packages"] if machine.ros else []
         run(
@@ -170,29 +184,28 @@ def _venv(machine: Machine) -> Callable[[Step], list[Path]]:
     return work
 
 
-def _remove_ours(step: Step) -> None:
-    """The stamps' folder is made before anything else, so its absence says that somebody else made .venv."""
+def _remove_old_venv(step: Step) -> None:
+    """Remove .venv. Raises SetupError if the folder of stamps is missing: then another tool created it."""
     if not STAMPS.is_dir():
         raise SetupError(
-            f"{VENV} is there, but this set-up did not make it; move it away and run again:\n"
+            f"{VENV} exists, but was not created by this set-up; move it away and run again:\n"
             f"    mv {VENV} {VENV}.old"
         )
-    step.say("removing the one for another Python, ROS or folder")
-    # Renamed first: a removal that is stopped half way must not leave something that looks whole.
+    step.show("removing the one of another Python, ROS or folder")
+    # Renamed first: an interrupted removal must not leave a .venv that looks complete.
     old = REPO / f"{OLD_VENV}{os.getpid()}"
     os.rename(VENV, old)
     shutil.rmtree(old)
 
 
 def _packages(lock: str, title: str, machine: Machine, index: str = "") -> Task:
-    """index: where pip looks besides, for packages that the usual registry has not."""
     path = REQUIREMENTS / f"{lock}.lock"
 
     def work(step: Step) -> list[Path]:
         pins = read_lock(path)
         if machine.ros:
-            pins = _without_systems(pins)
-        # Stays when we are stopped half way.
+            pins = _without_system_packages(pins)
+        # Remains if the installation is interrupted.
         unfinished = STAMPS / f"{lock}.unfinished"
         again = unfinished.exists()
         unfinished.touch()
@@ -200,17 +213,19 @@ def _packages(lock: str, title: str, machine: Machine, index: str = "") -> Task:
         unfinished.unlink()
         return []
 
-    return Task(lock, title, key_of(path, *([str(sorted(SYSTEM_FIRST))] if machine.ros else [])), work)
+    return Task(
+        lock, f"packages: {title}", key_of(path, *([str(sorted(SYSTEM_FIRST))] if machine.ros else [])), work
+    )
 
 
-def _without_systems(pins: tuple[Pin, ...]) -> tuple[Pin, ...]:
-    """Leave out what the sourced ROS or the system brings, as the environment's own Python sees it."""
+def _without_system_packages(pins: tuple[Pin, ...]) -> tuple[Pin, ...]:
+    """The pins without the packages that the sourced ROS or the system provides to the environment."""
     code = (
         "import importlib.util as u, json, sys\n"
-        "def there(name):\n"
+        "def provided(name):\n"
         "    spec = u.find_spec(name)\n"
         "    return spec is not None and not (spec.origin or '').startswith(sys.prefix)\n"
-        "print(json.dumps([name for name in sys.argv[1:] if there(name)]))"
+        "print(json.dumps([name for name in sys.argv[1:] if provided(name)]))"
     )
     argv: list[str | Path] = [PYTHON, "-c", code, *SYSTEM_FIRST.values()]
     found = json.loads(
@@ -226,13 +241,13 @@ def _interfaces(machine: Machine) -> Task:
     def work(step: Step) -> list[Path]:
         archive = interfaces.archive_of(key, machine.tag)
         if archive.exists() and interfaces.unpack(archive, VENV):
-            step.say("from the cache")
+            step.show("from the cache")
             return []
         pins = {pin.text: pin for lock in locks for pin in read_lock(lock)}
         interfaces.build(archive, tuple(pins.values()), step, LOG)
         if not interfaces.unpack(archive, VENV):
-            raise SetupError(f"{archive}: expected the messages that were just built, got a damaged file")
-        step.say("built")
+            raise SetupError(f"{archive}: expected the newly built messages, got a damaged file")
+        step.show("built")
         return []
 
     return Task("interfaces", "messages: vision_msgs", key, work)
@@ -241,12 +256,12 @@ def _interfaces(machine: Machine) -> Task:
 def _link_package(step: Step) -> list[Path]:
     site = next(VENV.glob("lib/python*/site-packages"))
     (site / "edge_vision_repository.pth").write_text(f"{REPO}\n")
-    step.say(str(REPO))
+    step.show(str(REPO))
     return []
 
 
 def _videos(task: str, title: str, *options: str) -> Task:
-    """Fetch the videos that fetch_data.py means by these options."""
+    """Download the videos that fetch_data.py selects with these options."""
     scripts = REPO / "scripts"
     key = key_of(scripts / "fetch_data.py", scripts / "bootstrap" / "clips.py", str(cache_dir()))
     return Task(task, title, key, lambda step: _fetch_videos(options, step))
@@ -264,17 +279,20 @@ def _fetch_videos(options: tuple[str, ...], step: Step) -> list[Path] | None:
         [PYTHON, REPO / "scripts" / "fetch_data.py", *options], env=clean_env(), read=read, step=step, log=LOG
     )
     files = sorted(file for file in (cache_dir() / "video").iterdir() if not file.name.startswith("."))
-    step.say("; ".join([", ".join(file.name for file in files), *left_out]))
-    # Where apt is, it may succeed another time; where it is not, nothing will change.
+    step.show("; ".join([", ".join(file.name for file in files), *left_out]))
+    # With apt, a later run may succeed.
     return None if left_out and shutil.which("apt-get") else files
 
 
 def _bundles_key(names: tuple[str, ...]) -> str:
-    return key_of(*names, *sorted((REPO / "edge_vision" / "bundles").glob("*.py")), str(cache_dir()))
+    sources = [
+        file for room in ("bundles", "model_zoo") for file in (REPO / "edge_vision" / room).glob("*.py")
+    ]
+    return key_of(*names, *sorted(sources), str(cache_dir()))
 
 
 def _bundles(task: str, title: str, names: tuple[str, ...]) -> Task:
-    """Make these bundles, or all that are known."""
+    """Build these bundles, () for all known ones."""
     return Task(task, title, _bundles_key(names), lambda step: _make_bundles(names, step))
 
 
@@ -283,5 +301,5 @@ def _make_bundles(names: tuple[str, ...], step: Step) -> list[Path]:
     run(argv, env=clean_env(), read=lambda line: line.strip() or None, step=step, log=LOG, cwd=REPO)
     manifests = sorted((cache_dir() / "bundles").glob("*/bundle.yaml"))
     manifests = [manifest for manifest in manifests if not names or manifest.parent.name in names]
-    step.say(", ".join(manifest.parent.name for manifest in manifests))
+    step.show(", ".join(manifest.parent.name for manifest in manifests))
     return sorted(file for manifest in manifests for file in manifest.parent.iterdir() if file.is_file())

@@ -1,4 +1,4 @@
-"""One line for each step, with the seconds it took; live on a terminal, now and then in a log."""
+"""One line per step with its duration: updated live on a terminal, every 10 s in a log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bootstrap.places import SetupError, clean_env
+from bootstrap.paths import SetupError, clean_env
 
 LOG_EVERY_S = 10.0
 REDRAW_S = 0.5
@@ -22,18 +22,18 @@ CLIENT_REPORT_EVERY_S = 2.0
 
 Report = Callable[[str], None]
 ReadLine = Callable[[str], str | None]
-"""Takes a line of a program's output and gives what to show for it, or None to leave the display as it is."""
+"""Maps a line of a program's output to the text to display, or to None to keep the current one."""
 
 
 class Step:
-    """A running step. Use as a context; `say` changes the detail that stands behind the title."""
+    """A running step, used as a context manager. `show` sets the detail after the title."""
 
     def __init__(self, title: str) -> None:
         self._title = title
         self._detail = ""
         self._live = sys.stdout.isatty()
         self._started = time.monotonic()
-        self._over = threading.Event()
+        self._ended = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
 
     def __enter__(self) -> Step:
@@ -42,7 +42,7 @@ class Step:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._over.set()
+        self._ended.set()
         self._ticker.join()
         if kind is not None:
             self._detail = "stopped" if kind is KeyboardInterrupt else "failed"
@@ -52,11 +52,11 @@ class Step:
     def elapsed_s(self) -> float:
         return time.monotonic() - self._started
 
-    def say(self, detail: str) -> None:
+    def show(self, detail: str) -> None:
         self._detail = detail
 
     def _tick(self) -> None:
-        while not self._over.wait(REDRAW_S if self._live else LOG_EVERY_S):
+        while not self._ended.wait(REDRAW_S if self._live else LOG_EVERY_S):
             self._show()
 
     def _show(self, end: str = "") -> None:
@@ -84,7 +84,7 @@ def run(
     log: Path,
     cwd: Path | None = None,
 ) -> None:
-    """Run a program, show what `read` makes of its lines, keep all of them in `log`. Raises SetupError."""
+    """Run a program, display `read(line)` for its output, append the output to `log`. Raises SetupError."""
     last: deque[str] = deque(maxlen=LAST_LINES)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
@@ -106,19 +106,19 @@ def run(
                     last.append("    " + line.rstrip())
                 detail = read(line)
                 if detail is not None:
-                    step.say(detail)
+                    step.show(detail)
         finally:
             _end(process)
     if process.returncode != 0:
         raise SetupError(
-            f"{Path(argv[0]).name} ended with code {process.returncode}; its last lines:\n"
+            f"{Path(argv[0]).name} exited with status {process.returncode}; its last lines:\n"
             + "\n".join(last)
-            + f"\nall of them: {log}"
+            + f"\ncomplete output: {log}"
         )
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Wait for it; after Ctrl-C or an error of ours it may not outlive us."""
+    """Wait for the process. After Ctrl-C or an exception, terminate it."""
     if sys.exc_info()[0] is not None:
         process.terminate()
     try:
@@ -129,8 +129,8 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def run_client(argv: list[str], folder: Path, what: str, report: Report) -> None:
-    """Run a registry's client, and say how far it is. Raises SetupError with its last lines."""
-    with _watch(lambda: report(f"{what}: {_size_mb(folder):.0f} MB")):
+    """Run a registry's client and report the size of its download. Raises SetupError with its last lines."""
+    with _called_periodically(lambda: report(f"{what}: {_size_mb(folder):.0f} MB")):
         done = subprocess.run(
             argv,
             cwd=folder,
@@ -143,24 +143,24 @@ def run_client(argv: list[str], folder: Path, what: str, report: Report) -> None
         )
     if done.returncode != 0:
         last = " / ".join(done.stdout.strip().splitlines()[-3:])
-        raise SetupError(f"{what}: {Path(argv[0]).name} ended with code {done.returncode}: {last}")
+        raise SetupError(f"{what}: {Path(argv[0]).name} exited with status {done.returncode}: {last}")
 
 
 @contextmanager
-def _watch(tell: Callable[[], None]) -> Iterator[None]:
-    """Call `tell` every few seconds, from the time that the first ones have passed."""
-    over = threading.Event()
+def _called_periodically(function: Callable[[], None]) -> Iterator[None]:
+    """Call a function every CLIENT_REPORT_EVERY_S in the background."""
+    ended = threading.Event()
 
     def watch() -> None:
-        while not over.wait(CLIENT_REPORT_EVERY_S):
-            tell()
+        while not ended.wait(CLIENT_REPORT_EVERY_S):
+            function()
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        ended.set()
         thread.join()
 
 
@@ -169,6 +169,6 @@ def _size_mb(folder: Path) -> float:
     for file in folder.rglob("*"):
         try:
             total += file.stat().st_size
-        except OSError:  # renamed or deleted meanwhile
+        except OSError:  # Renamed or deleted in the meantime.
             continue
     return total / 1e6

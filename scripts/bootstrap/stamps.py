@@ -1,7 +1,7 @@
-"""Which step of the set-up is done, and with which inputs.
+"""Which steps of the set-up are done, and with which inputs.
 
-A stamp is written last, so a step that was stopped half way has none and is done again. It holds the
-hash of the step's inputs, and the sizes and times of the files that the step left outside .venv.
+A stamp is written last, so an interrupted step has none and runs again. It contains the hash of the step's
+inputs, and sizes and times of the files that the step created outside .venv.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def key_of(*parts: str | Path) -> str:
-    """The hash of texts, files, and folders (names and contents, without byte code)."""
+    """The hash of strings, files and folders (names and contents, without byte code)."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, str):
@@ -39,7 +39,7 @@ class Stamps:
         self._folder = folder
 
     def is_done(self, step: str, key: str) -> bool:
-        """True when the step was done with this key, and what it left outside is as it was."""
+        """True if the step was done with this key and its files outside .venv are unchanged."""
         try:
             stamp = json.loads((self._folder / step).read_text())
         except (OSError, ValueError):
@@ -51,7 +51,7 @@ class Stamps:
         )
 
     def key(self, step: str) -> str:
-        """The key that the step was done with; empty when it was not."""
+        """The key of the last run of the step; "" without one."""
         try:
             return str(json.loads((self._folder / step).read_text())["key"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -61,7 +61,7 @@ class Stamps:
         (self._folder / step).unlink(missing_ok=True)
 
     def write(self, step: str, key: str, files: Iterable[Path] = ()) -> None:
-        """Say that the step is done; all of it or nothing reaches the disk."""
+        """Record a step as done, atomically."""
         stamp = {"key": key, "files": {str(file): _state(file) for file in files}}
         self._folder.mkdir(parents=True, exist_ok=True)
         unfinished = self._folder / f".{step}.{os.getpid()}"
@@ -70,7 +70,7 @@ class Stamps:
 
 
 def _state(file: Path) -> list[int]:
-    """Size and time; cheap, so that a set-up with nothing to do stays under a second. [] for no file."""
+    """Size and modification time, [] for a missing file. Hashes would delay a set-up with nothing to do."""
     try:
         status = file.stat()
     except OSError:

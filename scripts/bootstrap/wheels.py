@@ -1,4 +1,4 @@
-"""Packages: fetched once into the cache, installed from there; pip checks the sha256 of every file."""
+"""Packages: downloaded once into the cache, installed from there. pip verifies the sha256 of every file."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bootstrap.locks import Pin, as_text
-from bootstrap.places import SetupError, cache_dir, clean_env
+from bootstrap.paths import SetupError, cache_dir, clean_env
 from bootstrap.progress import ReadLine, Step, run
 
 BUILD_TOOLS = ("setuptools", "wheel", "packaging")
-"""Installed first: one package of the ROS wheels comes as source, and its build must not fetch anything."""
+"""Installed first: one ROS package is a source distribution, and its build must not download anything."""
 
 
 def install(
@@ -21,8 +21,8 @@ def install(
 ) -> None:
     """Install pinned packages into the environment of `python`. Raises SetupError.
 
-    index: the address of a registry besides the usual one. again: write every package anew, because an
-    earlier try was stopped and may have left half of one, which pip takes for installed.
+    index: URL of an additional registry. again: reinstall every package, because an interrupted installation
+    may have left one incomplete, which pip takes for installed.
     """
     first = [pin for pin in pins if pin.name in BUILD_TOOLS]
     rest = [pin for pin in pins if pin.name not in BUILD_TOOLS]
@@ -32,7 +32,7 @@ def install(
 
 
 def _install_group(python: Path, pins: Sequence[Pin], step: Step, log: Path, again: bool, index: str) -> None:
-    """From the cache if it has them all; else fetch what is missing first, and keep what is there."""
+    """Install from the cache; if packages are missing there, download them first."""
     (cache_dir() / "wheels").mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="edge-vision-") as folder:
         requirements = Path(folder) / "requirements.txt"
@@ -45,23 +45,23 @@ def _install_group(python: Path, pins: Sequence[Pin], step: Step, log: Path, aga
 
 
 def _fetch(python: Path, requirements: Path, count: int, step: Step, log: Path, index: str) -> None:
-    """With the user's pip configuration (mirrors, certificates); the hashes decide what is taken."""
+    """Uses the user's pip configuration (mirrors, certificates); the hashes decide what is accepted."""
     argv = [python, "-m", "pip", "download", *_flags(requirements), "--progress-bar", "off"]
     argv += ["--retries", "2", "--dest", cache_dir() / "wheels"]
     argv += ["--extra-index-url", index] if index else []
-    step.say("looking for what is missing")
+    step.show("searching for missing packages")
     try:
-        run(argv, env=_pip_env(), read=_counter("fetching", count), step=step, log=log)
+        run(argv, env=_pip_env(), read=_counter("downloading", count), step=step, log=log)
     except SetupError as error:
         raise SetupError(
-            f"the packages could not be fetched: {error}\n"
-            "is there a network? Without one, copy the cache folder of a machine that is set up: "
+            f"packages could not be downloaded: {error}\n"
+            "Check the network. Without one, copy the cache folder of a machine that is set up: "
             f"{cache_dir()}"
         ) from None
 
 
 def _from_cache(python: Path, requirements: Path, count: int, step: Step, log: Path, again: bool) -> None:
-    """Without a network, and without any configuration of pip."""
+    """Uses neither the network nor the user's pip configuration."""
     argv = [python, "-m", "pip", "--isolated", "install", *_flags(requirements), "--no-index"]
     argv += ["--find-links", cache_dir() / "wheels", "--no-warn-script-location"]
     argv += ["--ignore-installed"] if again else []
@@ -69,13 +69,13 @@ def _from_cache(python: Path, requirements: Path, count: int, step: Step, log: P
 
 
 def _flags(requirements: Path) -> list[str | os.PathLike[str]]:
-    # No dependencies: the lock has them all. No isolation: it would fetch build tools without a hash.
+    # The lock includes all dependencies. Build isolation would download build tools without a hash.
     flags: list[str | os.PathLike[str]] = ["--require-hashes", "--no-deps", "--no-build-isolation"]
     return [*flags, "--disable-pip-version-check", "--no-input", "-r", requirements]
 
 
 def _pip_env() -> dict[str, str]:
-    """Without PYTHONPATH, so that a sourced ROS does not count as installed in the environment."""
+    """Without PYTHONPATH: packages of a sourced ROS must not count as installed in the environment."""
     env = clean_env()
     for name in ("PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_REQUIRE_VIRTUALENV"):
         env.pop(name, None)

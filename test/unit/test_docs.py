@@ -218,8 +218,9 @@ def test_readme_and_changelog_stay_short() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_index_lists_every_page(page: Path) -> None:
+def test_index_and_site_list_every_page(page: Path) -> None:
     assert f"]({page.name})" in (REPO / "docs" / "index.md").read_text("utf-8")
+    assert f": {page.name}\n" in (REPO / "mkdocs.yml").read_text("utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

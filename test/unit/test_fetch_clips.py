@@ -21,7 +21,7 @@ import fetch_data  # noqa: E402
 
 from bootstrap import apt, archives  # noqa: E402
 from bootstrap.clips import EVALUATION_CLIPS, TORCHVISION, VIDEOS, Source, Video  # noqa: E402
-from bootstrap.places import SetupError  # noqa: E402
+from bootstrap.paths import SetupError  # noqa: E402
 from edge_vision.evaluate.reference import clips as reference_clips  # noqa: E402
 
 CONTENT = b"frames of a clip"
@@ -89,7 +89,10 @@ def test_a_member_that_escapes_is_a_link_or_is_missing_is_refused(
 def test_a_damaged_archive_is_refused(tmp_path: Path, name: str) -> None:
     archive = (wheel if name == "a.whl" else tarball)(tmp_path / name, "top/a.mp4")
     archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
-    with pytest.raises(SetupError, match="can be read"), archives.open_member(archive, "a.mp4") as source:
+    with (
+        pytest.raises(SetupError, match="readable archive"),
+        archives.open_member(archive, "a.mp4") as source,
+    ):
         source.read()
 
 
@@ -119,7 +122,7 @@ def test_a_clip_that_cannot_be_fetched_is_named_and_the_others_go_on(
     fetch_data.fetch(["gone", "good"])
     assert clips["good"].is_there()
     assert not clips["gone"].path.exists()
-    assert "gone.mp4: left out, the evaluation has no row for it (" in capsys.readouterr().out
+    assert "gone.mp4: left out, the evaluation omits its row (" in capsys.readouterr().out
     with pytest.raises(SetupError, match=r"expected data/gone\.mp4"):
         fetch_data.fetch(["gone"])
 
@@ -139,7 +142,7 @@ def test_a_damaged_clip_is_fetched_again_and_a_good_one_needs_no_network(
     monkeypatch.setattr(fetch_data, "fetch_from", unreachable)
     capsys.readouterr()
     fetch_data.fetch(["good"])
-    assert capsys.readouterr().out == "good.mp4: already there\n"
+    assert capsys.readouterr().out == "good.mp4: present\n"
 
 
 def test_a_registry_that_is_not_there_costs_its_clips_only(

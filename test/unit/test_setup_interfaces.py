@@ -59,7 +59,7 @@ def test_cmake_files_of_the_wheels_name_this_python(tmp_path: Path) -> None:
     file.write_text(
         f'DIRS "${{P}}/include;{root}/include/python3.11;{root}/lib/py/site-packages/numpy/_core/include"'
     )
-    interfaces.name_this_python(tmp_path)
+    interfaces.replace_python_paths(tmp_path)
     text = file.read_text()
     assert "/opt/python/" not in text
     assert f"{tmp_path}/lib/python3.12/site-packages/numpy/_core/include" in text

@@ -16,8 +16,8 @@ sys.path.insert(0, str(REPO / "scripts"))
 
 import fetch_data  # noqa: E402
 
-from bootstrap import apt, machine, places, progress  # noqa: E402
-from bootstrap.places import SetupError  # noqa: E402
+from bootstrap import apt, machine, paths, progress  # noqa: E402
+from bootstrap.paths import SetupError  # noqa: E402
 from bootstrap.stamps import Stamps, key_of  # noqa: E402
 from edge_vision.bundles import store  # noqa: E402
 
@@ -73,13 +73,13 @@ def test_the_set_up_and_the_package_use_one_cache(
         monkeypatch.delenv(name, raising=False)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    assert places.cache_dir() == store.cache_dir()
+    assert paths.cache_dir() == store.cache_dir()
 
 
-def test_children_do_not_inherit_the_mark_of_the_ros_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_children_do_not_inherit_the_marker_of_the_ros_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_ROS_WHEELS_BOOTSTRAP_COMPLETE", "1")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/other/.venv/lib:/opt/ros/jazzy/lib")
-    env = places.clean_env()
+    env = paths.clean_env()
     assert "_ROS_WHEELS_BOOTSTRAP_COMPLETE" not in env
     assert env["LD_LIBRARY_PATH"] == "/opt/ros/jazzy/lib"
 
@@ -92,24 +92,24 @@ def test_run_shows_progress_and_keeps_a_log(tmp_path: Path, capfd: pytest.Captur
     assert "[1/1] step: [3/7] compiling, " in capfd.readouterr().out
 
 
-def test_run_reports_the_last_lines_of_what_failed(tmp_path: Path) -> None:
+def test_run_reports_the_last_lines_of_a_failed_program(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", "import sys; print('no space left'); sys.exit(3)"]
-    with pytest.raises(SetupError, match=r"code 3(.|\n)*no space left"), progress.Step("step") as step:
+    with pytest.raises(SetupError, match=r"status 3(.|\n)*no space left"), progress.Step("step") as step:
         progress.run(argv, env=os.environ, read=str.strip, step=step, log=tmp_path / "log")
 
 
 def _set_up(**env: str) -> subprocess.CompletedProcess[str]:
-    """Run the set-up where it must stop before it touches anything."""
+    """Run the set-up in an environment in which it must stop before it changes anything."""
     clean = {
         k: v
-        for k, v in places.clean_env().items()
+        for k, v in paths.clean_env().items()
         if k not in ("AMENT_PREFIX_PATH", "ROS_DISTRO", "PYTHONPATH")
     }
     argv = [sys.executable, "scripts/setup.py", "demo"]
     return subprocess.run(argv, cwd=REPO, env={**clean, **env}, capture_output=True, text=True)
 
 
-def test_sourced_ros_that_this_python_cannot_use_is_named(tmp_path: Path) -> None:
+def test_sourced_ros_of_another_python_is_reported(tmp_path: Path) -> None:
     if machine.has_rclpy() and "PYTHONPATH" not in os.environ and sys.prefix == sys.base_prefix:
         pytest.skip("this Python has rclpy of its own")
     done = _set_up(AMENT_PREFIX_PATH=str(tmp_path), ROS_DISTRO="jazzy")
@@ -128,11 +128,11 @@ def test_missing_vision_msgs_gives_the_apt_line(tmp_path: Path) -> None:
     assert "sudo apt install ros-jazzy-vision-msgs" in done.stderr
 
 
-def test_another_processor_without_ros_is_told_to_source_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_processor_needs_sourced_ros(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine.platform, "machine", lambda: "aarch64")
     monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
     with pytest.raises(SetupError, match=r"source /opt/ros/jazzy/setup\.bash"):
-        machine.look()
+        machine.detect()
 
 
 def test_missing_tools_give_one_apt_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -141,27 +141,27 @@ def test_missing_tools_give_one_apt_line(monkeypatch: pytest.MonkeyPatch, tmp_pa
         machine.require_tools(compiler=True)
 
 
-def test_a_wrong_video_never_gets_to_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_video_with_another_hash_is_not_stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EDGE_VISION_CACHE", str(tmp_path))
     video = fetch_data.VIDEOS["bikes"]
     with pytest.raises(SetupError, match="expected sha256"):
-        fetch_data.put(video, io.BytesIO(b"not this one"))
+        fetch_data.store(video, io.BytesIO(b"not this one"))
     assert list(video.path.parent.iterdir()) == []
     video.path.write_bytes(b"half")
     assert not video.is_there()
 
 
-def test_print_names_the_command_that_fetches(tmp_path: Path) -> None:
+def test_print_of_a_missing_video_names_the_command_that_downloads_it(tmp_path: Path) -> None:
     argv = [sys.executable, "scripts/fetch_data.py", "--print", "vtest"]
-    env = {**places.clean_env(), "EDGE_VISION_CACHE": str(tmp_path)}
+    env = {**paths.clean_env(), "EDGE_VISION_CACHE": str(tmp_path)}
     done = subprocess.run(argv, cwd=REPO, env=env, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stdout == ""
     assert "scripts/fetch_data.py vtest" in done.stderr
 
 
-def test_make_shows_its_targets() -> None:
-    done = subprocess.run(["make"], cwd=REPO, capture_output=True, text=True, env=places.clean_env())
+def test_make_lists_its_targets() -> None:
+    done = subprocess.run(["make"], cwd=REPO, capture_output=True, text=True, env=paths.clean_env())
     assert done.returncode == 0
     for target in (
         "demo",
@@ -172,6 +172,7 @@ def test_make_shows_its_targets() -> None:
         "types",
         "examples",
         "docs",
+        "reference",
         "bench-pipeline",
         "lock",
     ):

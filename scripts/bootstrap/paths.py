@@ -1,4 +1,4 @@
-"""Where things are: the repository, its environment, the cache, and the error that ends a set-up."""
+"""Paths of the repository, its environment and the cache, and the error that ends a set-up."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ REQUIREMENTS = REPO / "requirements"
 
 
 class SetupError(Exception):
-    """A set-up that cannot go on. The message says what was expected, what came, and what to do."""
+    """The set-up cannot continue. The message has what was expected, what was found, and what to do."""
 
 
 def cache_dir() -> Path:
-    """$EDGE_VISION_CACHE, else edge_vision below $XDG_CACHE_HOME or ~/.cache; the store of bundles agrees."""
+    """$EDGE_VISION_CACHE, or edge_vision below $XDG_CACHE_HOME or ~/.cache, as in `bundles/store.py`."""
     own = os.environ.get("EDGE_VISION_CACHE")
     if own:
         return Path(own).expanduser().absolute()
@@ -24,10 +24,10 @@ def cache_dir() -> Path:
 
 
 def clean_env() -> dict[str, str]:
-    """This process's environment without what would mislead another Python.
+    """The environment for a child process with another Python.
 
-    The ROS wheels start Python a second time and mark that in the environment. A child that inherits the
-    mark but not the library path cannot load rclpy, and a path into another .venv loads the wrong one.
+    The ROS wheels restart Python and set a marker variable. A child that inherits the marker without the
+    library path cannot load rclpy; a library path into another .venv loads the wrong one.
     """
     env = dict(os.environ)
     env.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
