@@ -23,7 +23,7 @@ from ros_cases import (
 from std_srvs.srv import SetBool, Trigger
 
 from edge_vision.core.frame import Frame
-from edge_vision.nodes.frame_input import FrameInput
+from edge_vision.nodes.intra_process import IntraProcess
 
 
 class Load:
@@ -242,19 +242,21 @@ def test_without_autostart_nothing_starts_by_itself(start, robot):
 
 
 def test_an_activation_that_fails_leaves_nothing_behind(start, robot, monkeypatch):
-    subscribe = FrameInput.subscribe
+    has_sender = IntraProcess.has_sender
 
-    def fail(node):
-        raise RuntimeError("no subscription today")
+    def fail(hub, topic):
+        if topic == "/image_raw":
+            raise RuntimeError("no subscription today")
+        return has_sender(hub, topic)
 
-    monkeypatch.setattr(FrameInput, "subscribe", fail)
+    monkeypatch.setattr(IntraProcess, "has_sender", fail)
     running = start()
     gate = running["gate"]
     assert gate.state == "inactive" and not gate._active and not gate.worker_hangs
     status, _ = robot.status("gate")
     assert status.level == b"\x02" and "cannot activate: no subscription today" in status.message
     assert "/gate/image" not in [publisher.topic_name for publisher in gate.publishers]
-    monkeypatch.setattr(FrameInput, "subscribe", subscribe)
+    monkeypatch.setattr(IntraProcess, "has_sender", has_sender)
     assert running.in_executor(gate.bring_up)
     camera = robot.publisher(Image, "image_raw")
     camera.publish(image_message(picture(1), 1))
