@@ -146,6 +146,7 @@ class Running:
         for node in self.nodes.values():
             self.executor.add_node(node)
         self._stop = threading.Event()
+        run.warn_of_unmatched_sections(list(self.nodes.values()), ros_args)
         run.bring_up(list(self.nodes.values()), self._stop)
         spinning = (self.executor, next(iter(self.nodes.values())), self._stop)
         self._thread = threading.Thread(target=run.spin, args=spinning, daemon=True)

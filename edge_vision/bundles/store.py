@@ -99,16 +99,33 @@ def load_bundle(name_or_path: str) -> Bundle:
 
     A plain word is a name; a folder here is written `./folder`. Raises BundleError.
     """
+    folder = bundle_folder(name_or_path)
     try:
-        if re.fullmatch(NAME_PATTERN, name_or_path):
-            return _load_name(name_or_path)
-        return _load_folder(Path(name_or_path).expanduser())
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # no permission, a name too long or with a NUL, no home
-        raise BundleError(f"expected a bundle at {name_or_path!r:.200}, got an error: {error}") from None
+        bundle = _load_folder(folder)
+    except (OSError, ValueError, RuntimeError) as error:  # No permission.
+        raise _unreadable(name_or_path, error) from None
+    if re.fullmatch(NAME_PATTERN, name_or_path) and bundle.name != name_or_path:
+        raise BundleError(
+            f"{folder / MANIFEST_FILE}: name: expected {name_or_path!r}, the folder's name, got "
+            f"{bundle.name!r}; rename the folder"
+        )
+    return bundle
+
+
+def bundle_folder(name_or_path: str) -> Path:
+    """The folder of a bundle, given by its name in the store or its path. Raises BundleError if there is none.
+
+    The contents of the folder are not checked.
+    """
+    try:
+        named = re.fullmatch(NAME_PATTERN, name_or_path)
+        folder = bundles_dir() / name_or_path if named else Path(name_or_path).expanduser()
+        exists = folder.is_dir() and folder != Path()
+    except (OSError, ValueError, RuntimeError) as error:  # A name too long or with a NUL, no home directory.
+        raise _unreadable(name_or_path, error) from None
+    if not exists:
+        raise BundleError(_missing(name_or_path, folder) if named else _not_a_bundle(name_or_path))
+    return folder
 
 
 def list_bundles() -> list[str]:
@@ -134,25 +151,7 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _load_name(name: str) -> Bundle:
-    folder = bundles_dir() / name
-    if not folder.is_dir():
-        raise BundleError(_missing(name, folder))
-    bundle = _load_folder(folder)
-    if bundle.name != name:
-        raise BundleError(
-            f"{folder / MANIFEST_FILE}: name: expected {name!r}, the folder's name, got {bundle.name!r}; "
-            "rename the folder"
-        )
-    return bundle
-
-
 def _load_folder(folder: Path) -> Bundle:
-    if not folder.is_dir() or folder == Path():
-        raise BundleError(
-            f"expected the name of a bundle or its folder, got {str(folder)!r}, which is neither; "
-            "`python -m edge_vision models list` shows the names"
-        )
     text = _manifest_text(folder)
     manifest = parse_manifest(text, folder)
     for graph in manifest.graphs:
@@ -223,6 +222,17 @@ def _labels(path: Path) -> tuple[str, ...]:
 
 def _fetch_hint(name: str) -> str:
     return f": python -m edge_vision models fetch {name}" if name in FETCHABLE else ""
+
+
+def _unreadable(name_or_path: str, error: Exception) -> BundleError:
+    return BundleError(f"expected a bundle at {name_or_path!r:.200}, got an error: {error}")
+
+
+def _not_a_bundle(name_or_path: str) -> str:
+    return (
+        f"expected the name of a bundle or its folder, got {name_or_path!r}, which is neither; "
+        "`python -m edge_vision models list` shows the names"
+    )
 
 
 def _missing(name: str, folder: Path) -> str:

@@ -75,8 +75,9 @@ class BaseNode(LifecycleNode):
     def cleanup(self) -> None:
         """Free the memory."""
 
-    def check_params(self, values: Mapping[str, Any]) -> None:
-        """Raise ValueError for live parameters that do not go together, before any is changed."""
+    def check_params(self, values: Mapping[str, Any], changed: set[str]) -> None:
+        """Raise ValueError, which names the parameter, to refuse new values. changed: the names of those
+        that differ from the present ones."""
 
     def on_params(self, names: set[str]) -> None:
         """Live parameters of these names have changed."""

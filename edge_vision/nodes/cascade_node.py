@@ -19,7 +19,7 @@ from edge_vision.gate.policy import FORCED
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import ERROR
 from edge_vision.nodes.interface import specs
-from edge_vision.nodes.model_loading import log_loaded_model, model_request
+from edge_vision.nodes.model_loading import check_model_params, log_loaded_model, model_request
 from edge_vision.nodes.stage_node import StageNode, camera_motion_of
 
 
@@ -76,7 +76,9 @@ class CascadeNode(StageNode):
         for model in [] if self.worker_hangs else models:
             model.session.close()
 
-    def check_params(self, values: Mapping[str, Any]) -> None:
+    def check_params(self, values: Mapping[str, Any], changed: set[str]) -> None:
+        # An empty model switches the cascade off.
+        check_model_params(values, changed if values["model"] else changed - {"model"})
         for model in getattr(self, "_models", []):
             accept_from, reject_below = _thresholds(model, values)
             if reject_below > accept_from:

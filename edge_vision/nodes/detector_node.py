@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +28,13 @@ from edge_vision.nodes.interface.cdr import best_encoder
 from edge_vision.nodes.interface.detection_messages import label_info_message, vision_info_message
 from edge_vision.nodes.interface.image_messages import ImageWriter
 from edge_vision.nodes.low_score_publisher import LowScorePublisher
-from edge_vision.nodes.model_loading import MODEL_PARAMS, log_loaded_model, model_request, request_parameters
+from edge_vision.nodes.model_loading import (
+    MODEL_PARAMS,
+    check_model_params,
+    log_loaded_model,
+    model_request,
+    request_parameters,
+)
 from edge_vision.nodes.qos import LATCHED, LATEST_IMAGE, RESULTS
 from edge_vision.nodes.roi_detection import RoiDetection
 from edge_vision.nodes.stage_node import StageNode
@@ -156,6 +163,10 @@ class DetectorNode(StageNode):
         location = f"sha256:{model.bundle.sha256}"
         # By any thread: the node may be deactivated just now.
         self._vision_info.try_publish(lambda: vision_info_message(method, location, self._models_loaded))
+
+    def check_params(self, values: Mapping[str, Any], changed: set[str]) -> None:
+        if not self._taking_back:
+            check_model_params(values, changed)
 
     def on_params(self, names: set[str]) -> None:
         if names & MODEL_PARAMS and not self._taking_back:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from edge_vision.backends import BackendRequest
 from edge_vision.backends.model_manager import LoadedModel, ModelRequest
 from edge_vision.backends.plugins import imported_plugins
+from edge_vision.backends.registry import check_known
+from edge_vision.bundles.store import bundle_folder
+from edge_vision.errors import EdgeVisionError
 from edge_vision.nodes.base_node import BaseNode
 
 R = TypeVar("R")
@@ -23,6 +27,24 @@ def model_request(node: BaseNode) -> ModelRequest:
         params["strict_backend"],
         tuple(params["fallback"]),
     )
+
+
+def check_model_params(values: Mapping[str, Any], changed: set[str]) -> None:
+    """Refuse new values that cannot work: a bundle that does not exist, or an unknown backend.
+
+    values, changed: as in `BaseNode.check_params`. Raises ValueError, which names the parameter.
+    """
+    checks: dict[str, Callable[[], object]] = {
+        "model": lambda: bundle_folder(values["model"]),
+        "next_models": lambda: [bundle_folder(name) for name in values["next_models"]],
+        "backend": lambda: check_known([values["backend"]]),
+        "fallback": lambda: check_known(values["fallback"]),
+    }
+    for name in checks.keys() & changed:
+        try:
+            checks[name]()
+        except EdgeVisionError as error:
+            raise ValueError(f"{name}: {error}") from None
 
 
 def request_parameters(wish: ModelRequest) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from edge_vision.backends import known_backends
 from edge_vision.core.printable import printable_error, printable_output
 from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.intra_process import IntraProcess
+from edge_vision.nodes.parameter_files import unmatched_sections
 
 # Short enough to notice a signal, long enough to cost nothing: an idle process wakes four times a second.
 SPIN_S = 0.25
@@ -41,7 +42,7 @@ def main(kinds: Sequence[type[BaseNode]], program: str, args: list[str] | None =
         print(f"{program}: {printable_error(error)}", file=sys.stderr)
         return 2
     try:
-        run(kinds, options, stop)
+        run(kinds, options, stop, argv)
     finally:
         rclpy.try_shutdown()
     return 0
@@ -82,8 +83,13 @@ All settings are ROS parameters: --ros-args -p name:=value, or a --params-file.
 exit codes: 0 stopped in order, 2 wrong arguments, 130 and 143 stopped by a signal before the nodes were up"""
 
 
-def run(kinds: Sequence[type[BaseNode]], overrides: dict[str, dict[str, Any]], stop: threading.Event) -> None:
-    """Build the nodes, bring them up from the end of the chain to its start, spin, and end in order."""
+def run(
+    kinds: Sequence[type[BaseNode]],
+    overrides: dict[str, dict[str, Any]],
+    stop: threading.Event,
+    ros_args: Sequence[str] = (),
+) -> None:
+    """Create the nodes, bring them up from the last stage to the first, spin, and shut them down in order."""
     hub = IntraProcess()
     nodes: list[BaseNode] = []
     executor = make_executor()
@@ -91,11 +97,18 @@ def run(kinds: Sequence[type[BaseNode]], overrides: dict[str, dict[str, Any]], s
         for kind in kinds:
             nodes.append(kind(hub, overrides.get(kind.spec.name, {})))
             executor.add_node(nodes[-1])
+        warn_of_unmatched_sections(nodes, ros_args)
         bring_up(nodes, stop)
         spin(executor, nodes[0], stop)
     finally:
         end(nodes)
         executor.shutdown(0)
+
+
+def warn_of_unmatched_sections(nodes: Sequence[BaseNode], ros_args: Sequence[str]) -> None:
+    """Log the sections of the given parameter files that match no node."""
+    for warning in unmatched_sections(ros_args, [node.get_fully_qualified_name() for node in nodes]):
+        nodes[0].structured_log.log("warning", warning, "parameters")
 
 
 def make_executor() -> Any:

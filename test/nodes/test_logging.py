@@ -176,9 +176,20 @@ def test_a_model_that_is_swapped_while_it_runs(start, robot, log, tmp_path):
     start([DetectorNode], ros_args=log.ros_args)
     assert robot.set("detector", model=str(folder)).successful
     assert log.one("model_swapped")["model"].startswith("other_model")
-    assert robot.set("detector", model=str(tmp_path / "nothing")).successful
+    (tmp_path / "incomplete").mkdir()
+    assert robot.set("detector", model=str(tmp_path / "incomplete")).successful
     event = log.one("model_refused")
     assert event["level"] == "ERROR" and event["model"].startswith("other_model")
+
+
+def test_a_section_of_the_parameter_file_without_a_node_is_a_warning(start, log, tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("/**/gatte:\n  ros__parameters:\n    max_blind_ms: 300.0\n")
+    start([GateNode], ros_args=[*log.ros_args, "--params-file", str(file)])
+    event = log.one("parameters")
+    assert (
+        event["level"] == "WARN" and "'/**/gatte' matches no node, did you mean '/**/gate'?" in event["text"]
+    )
 
 
 def test_a_fallback(start, log):

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 from lifecycle_msgs.msg import Transition
-from ros_cases import ALL, CHAIN, DetectorNode, GateNode, Image, SourceNode, image_message, picture
+from ros_cases import (
+    ALL,
+    CHAIN,
+    CascadeNode,
+    DetectorNode,
+    GateNode,
+    Image,
+    SourceNode,
+    image_message,
+    picture,
+)
 
 from edge_vision.nodes.interface.specs import NODES
 
@@ -59,13 +69,50 @@ def test_bad_values_from_a_parameter_file(start, robot, tmp_path):
     assert "'pixel_treshold': did you mean 'pixel_threshold'?" in status.message
 
 
-def test_a_live_set_acts_and_an_int_is_a_double(start, robot):
-    running = start([GateNode])
+def test_a_live_set_takes_effect_and_an_integer_stays_a_double(start, robot):
+    running = start([GateNode], {"gate": {"max_blind_moving_ms": 300}})
     assert robot.set("gate", max_blind_ms=250).successful
     assert running["gate"].params["max_blind_ms"] == 250.0
+    for name, value in (("max_blind_ms", 250.0), ("max_blind_moving_ms", 300.0)):
+        assert isinstance(robot.get("gate", name), float) and robot.get("gate", name) == value
     assert robot.set("gate", max_blind_ms=251.5, enabled=False).successful
     assert running["gate"]._gate.config.max_blind_ms == 251.5
     assert running["gate"]._gate.config.enabled is False
+
+
+def test_parameters_keep_their_declared_type(start, robot):
+    start([SourceNode, CascadeNode], {"source": {"autostart": False}, "cascade": {"autostart": False}})
+    assert robot.set("source", uri=0).successful and robot.get("source", "uri") == "0"
+    assert robot.set("cascade", wanted_labels=["dog"]).successful
+    assert robot.set("cascade", wanted_labels=[]).successful and robot.get("cascade", "wanted_labels") == []
+
+
+UNUSABLE_MODELS = [
+    ("model", "nonsense", "model: expected the bundle 'nonsense' at "),
+    ("model", "./nonsense", "model: expected the name of a bundle or its folder, got './nonsense'"),
+    ("model", "", "model: expected the name of a bundle or its folder, got ''"),
+    ("backend", "tensorflow", "backend: expected a backend out of auto, "),
+    ("fallback", ["onnxruntime", "cafe"], "fallback: expected a backend out of auto, "),
+    ("precision", "fp3", "precision: expected one of "),
+]
+
+
+@pytest.mark.parametrize("name,value,reason", UNUSABLE_MODELS)
+def test_a_model_that_cannot_exist_is_refused_with_the_name_of_its_parameter(
+    start, robot, name, value, reason
+):
+    start([DetectorNode], {"detector": {"autostart": False}}, need_model=False)
+    before = robot.get("detector", name)
+    result = robot.set("detector", **{name: value})
+    assert not result.successful and result.reason.startswith(reason), result.reason
+    assert robot.get("detector", name) == before
+
+
+def test_an_empty_cascade_model_switches_it_off_and_an_unknown_one_is_refused(start, robot):
+    start([CascadeNode], {"cascade": {"autostart": False}})
+    assert "model: expected" in robot.set("cascade", model="nonsense").reason
+    assert "next_models: expected" in robot.set("cascade", next_models=["nonsense"]).reason
+    assert robot.set("cascade", model="").successful
 
 
 REFUSED = [
@@ -83,11 +130,11 @@ REFUSED = [
 @pytest.mark.parametrize("values,needle", REFUSED)
 def test_a_bad_live_set_is_refused_whole_with_the_reason(start, robot, values, needle):
     running = start([GateNode])
-    before = dict(running["gate"].params._values)
+    before = running["gate"].params.values()
     result = robot.set("gate", **values)
     assert not result.successful
     assert needle in result.reason and result.reason
-    assert running["gate"].params._values == before
+    assert running["gate"].params.values() == before
     for name in values:
         assert robot.get("gate", name) == before[name]
     assert running["gate"]._gate.config.max_rate_hz == 0.0
@@ -108,8 +155,6 @@ def test_what_acts_at_configure_can_be_set_once_cleaned_up(start, robot):
 
 
 def test_a_list_parameter(start, robot):
-    from ros_cases import CascadeNode
-
     running = start([CascadeNode], {"cascade": {"wanted_labels": ["dog", "bike"]}})
     assert running["cascade"].params["wanted_labels"] == ["dog", "bike"]
     assert not robot.set("cascade", wanted_labels=[1, 2]).successful

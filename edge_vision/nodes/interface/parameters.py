@@ -1,4 +1,4 @@
-"""Declares a node's parameters from its spec, and keeps them checked: a bad value is refused whole."""
+"""Declares a node's parameters from its spec and checks every change: an invalid set is refused whole."""
 
 from __future__ import annotations
 
@@ -16,15 +16,28 @@ from edge_vision.core.redaction import redact_text
 from edge_vision.nodes.interface.specs import NodeSpec, Param
 from edge_vision.nodes.structured_log import StructuredLog
 
-_FREE = ("use_sim_time", "qos_overrides.", "start_type_description_service")
+_BUILT_IN = ("use_sim_time", "qos_overrides.", "start_type_description_service")
+_TYPES = {
+    "bool": Parameter.Type.BOOL,
+    "int": Parameter.Type.INTEGER,
+    "double": Parameter.Type.DOUBLE,
+    "string": Parameter.Type.STRING,
+    "string[]": Parameter.Type.STRING_ARRAY,
+}
+_TAKES_EFFECT = {
+    "live": "",
+    "configure": " Takes effect when the node is configured.",
+    "start": " Takes effect at start.",
+}
 
 
 class Parameters:
-    """The parameters of one node, by attribute-like access: `params["max_blind_ms"]`.
+    """The parameters of one node: `params["max_blind_ms"]`.
 
-    configured: tells whether the node is configured now, when parameters that apply at configure are
-    locked. on_change: called after live parameters changed, with their names. check: raises ValueError for
-    values that do not go together; it is given all, as they would be.
+    is_configured: whether the node is configured, which locks the parameters that apply at configure.
+    on_change: called with the names of live parameters after a change. check: called with all values as they
+    would be and the names of those that would change; raises ValueError for values that are not allowed.
+    errors: what was wrong with the values given at start.
     """
 
     def __init__(
@@ -32,91 +45,110 @@ class Parameters:
         node: Node,
         structured_log: StructuredLog,
         spec: NodeSpec,
-        configured: Callable[[], bool],
+        is_configured: Callable[[], bool],
         on_change: Callable[[set[str]], None],
-        check: Callable[[Mapping[str, Any]], None] = lambda values: None,
+        check: Callable[[Mapping[str, Any], set[str]], None] = lambda values, changed: None,
     ) -> None:
         self._node = node
         self._structured_log = structured_log
         self._spec = spec
-        self._configured = configured
+        self._is_configured = is_configured
         self._on_change = on_change
         self._check_all = check
         self._values: dict[str, Any] = {}
         self.errors: list[str] = []
         for param in spec.params:
-            self._declare(param)
-        self._warn_unknown()
-        node.add_on_set_parameters_callback(self._refuse_bad)
-        node.add_post_set_parameters_callback(self._take)
+            self._values[param.name] = self._declare(param)
+        self._report_unknown()
+        node.add_pre_set_parameters_callback(self._with_declared_types)
+        node.add_on_set_parameters_callback(self._validate)
+        node.add_post_set_parameters_callback(self._apply)
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
 
-    def _declare(self, param: Param) -> None:
-        """Declare one; a bad start value is replaced by the default, loudly, so that the node still runs."""
+    def values(self) -> dict[str, Any]:
+        """All parameters by name."""
+        return dict(self._values)
+
+    def _declare(self, param: Param) -> Any:
+        """Declare a parameter and return its value. An invalid start value is reported and replaced by the
+        default, so that the node still runs."""
         name, descriptor = param.name, _descriptor(param)
         try:
-            self._values[name] = param.check(
-                self._node.declare_parameter(name, param.default, descriptor).value
-            )
+            given = self._node.declare_parameter(name, param.default, descriptor).value
+            value = param.check(given)
+            if type(value) is type(given):
+                return value
         except (ValueError, ParameterException) as error:
-            self.errors.append(f"{error}; running with {param.default!r} instead")
-            self._structured_log.log("error", f"parameter refused: {self.errors[-1]}")
-            if self._node.has_parameter(name):
-                self._node.undeclare_parameter(name)
-            self._node.declare_parameter(name, param.default, descriptor, ignore_override=True)
-            self._values[name] = param.default
+            value = param.default
+            self._report(f"{error}; running with {param.default!r} instead", "parameter refused: ")
+        # Declared again, as an override of another type, such as 500 for 500.0, would change the type.
+        if self._node.has_parameter(name):
+            self._node.undeclare_parameter(name)
+        self._node.declare_parameter(name, value, descriptor, ignore_override=True)
+        return value
 
-    def _warn_unknown(self) -> None:
-        """Name parameters that were given but do not exist: ROS drops them without a word."""
+    def _report_unknown(self) -> None:
+        """Report given parameters that do not exist but resemble one: ROS ignores them silently."""
         known = [param.name for param in self._spec.params]
         for name in getattr(self._node, "_parameter_overrides", {}):
             close = difflib.get_close_matches(name, known, 1, 0.75)
-            if name not in known and not name.startswith(_FREE) and close:
-                self.errors.append(f"there is no parameter '{name}': did you mean '{close[0]}'?")
-                self._structured_log.log("error", self.errors[-1])
+            if name not in known and not name.startswith(_BUILT_IN) and close:
+                self._report(f"there is no parameter '{name}': did you mean '{close[0]}'?")
 
-    def _refuse_bad(self, params: Sequence[Parameter]) -> SetParametersResult:
+    def _report(self, error: str, prefix: str = "") -> None:
+        self.errors.append(error)
+        self._structured_log.log("error", prefix + error)
+
+    def _with_declared_types(self, params: list[Parameter]) -> list[Parameter]:
+        """The parameters with values of the declared types: 500 becomes 500.0 for a double."""
+        return [self._with_declared_type(given) for given in params]
+
+    def _with_declared_type(self, given: Parameter) -> Parameter:
+        if given.name not in self._values:
+            return given
+        param = self._spec.param(given.name)
         try:
-            would_be = dict(self._values)
+            return Parameter(given.name, _TYPES[param.type_name], param.check(given.value))
+        except ValueError:  # Refused by `_validate`, with the reason.
+            return given
+
+    def _validate(self, params: Sequence[Parameter]) -> SetParametersResult:
+        try:
+            values = dict(self._values)
             for given in params:
-                if given.name in self._values:
-                    would_be[given.name] = self._check(self._spec.param(given.name), given.value)
-            self._check_all(would_be)
+                if given.name in values:
+                    values[given.name] = self._spec.param(given.name).check(given.value)
+            changed = {name for name, value in values.items() if value != self._values[name]}
+            self._check_lock(changed)
+            self._check_all(values, changed)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=printable(redact_text(str(error))))
         return SetParametersResult(successful=True)
 
-    def _check(self, param: Param, value: Any) -> Any:
-        checked = param.check(value)
-        if param.applies == "configure" and self._configured() and checked != self._values[param.name]:
-            raise ValueError(
-                f"{param.name} acts when the node is configured: deactivate and clean up the node first"
-            )
-        return checked
+    def _check_lock(self, changed: set[str]) -> None:
+        for name in sorted(changed):
+            if self._spec.param(name).applies == "configure" and self._is_configured():
+                raise ValueError(
+                    f"{name} takes effect when the node is configured: deactivate and clean up the node first"
+                )
 
-    def _take(self, params: Sequence[Parameter]) -> None:
-        changed = set()
-        for given in params:
-            if given.name in self._values:
-                self._values[given.name] = self._spec.param(given.name).check(given.value)
-                changed.add(given.name)
-        if changed:
-            self._on_change(changed)
+    def _apply(self, params: Sequence[Parameter]) -> None:
+        names = {given.name for given in params} & self._values.keys()
+        self._values.update({given.name: given.value for given in params if given.name in names})
+        if names:
+            self._on_change(names)
 
 
 def _descriptor(param: Param) -> ParameterDescriptor:
     unit = f" [{param.unit}]" if param.unit else ""
-    when = {"live": "", "configure": " Acts when the node is configured.", "start": " Acts at start."}[
-        param.applies
-    ]
     descriptor = ParameterDescriptor(
-        description=f"{param.description}{unit}{when}",
+        description=f"{param.description}{unit}{_TAKES_EFFECT[param.applies]}",
         additional_constraints=f"{param.type_name}; {param.constraints}".rstrip("; "),
         read_only=param.applies == "start",
-        # ROS would refuse 500 where 500.0 is meant, has no type for an empty list, and does not name the
-        # parameter that it refuses; our own check does.
+        # With static typing, ROS refuses a wrong type without naming the parameter, and has no type for an
+        # empty list. `Parameters` converts and checks the types instead.
         dynamic_typing=param.applies != "start",
     )
     if param.low is None or param.high is None:

@@ -1,0 +1,59 @@
+"""Finds the sections of parameter files that match no node, which ROS ignores silently."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PARAMETERS_KEY = "ros__parameters"
+
+
+def unmatched_sections(ros_args: Sequence[str], nodes: Sequence[str]) -> list[str]:
+    """A warning for each section of a `--params-file` that was probably meant for a node but matches none.
+
+    That is a section whose node name resembles the node's, or one in another namespace if no section of that
+    name matches the node. ros_args: the command line. nodes: fully qualified names of this process's nodes.
+    """
+    files = [value for flag, value in pairwise(ros_args) if flag == "--params-file"]
+    sections = [(file, section) for file in files for section in _sections_of(file)]
+    unmatched = [one for one in sections if not any(_matches(one[1], node) for node in nodes)]
+    matched = {_name(one) for _, one in sections if any(_matches(one, node) for node in nodes)}
+    warnings = []
+    for file, section in unmatched:
+        close = difflib.get_close_matches(_name(section), [_name(node) for node in nodes], 1, 0.75)
+        if close and not (close[0] == _name(section) and close[0] in matched):
+            warnings.append(f"{file}: section '{section}' matches no node, did you mean '/**/{close[0]}'?")
+    return warnings
+
+
+def _sections_of(file: str) -> list[str]:
+    try:
+        return list(_sections(yaml.safe_load(Path(file).read_text("utf-8"))))
+    except (OSError, ValueError, yaml.YAMLError):  # rclpy reports what it cannot read.
+        return []
+
+
+def _sections(content: Any, prefix: str = "") -> Iterator[str]:
+    """The node names of a parsed parameter file, which may be nested by namespace."""
+    for key, value in content.items() if isinstance(content, dict) else ():
+        name = f"{prefix}/{str(key).strip('/')}"
+        if isinstance(value, dict) and PARAMETERS_KEY in value:
+            yield name
+        else:
+            yield from _sections(value, name)
+
+
+def _matches(section: str, node: str) -> bool:
+    """Whether a section applies to a node: `*` stands for one token, `**` for any number of them."""
+    pattern = re.escape(section).replace(r"/\*\*", r"(/\w+)*").replace(r"/\*", r"/\w+")
+    return re.fullmatch(pattern, node) is not None
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]

@@ -1,0 +1,49 @@
+"""Sections of parameter files that match no node are reported with the nearest name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_vision.nodes.parameter_files import unmatched_sections
+
+NODES = ["/gate", "/detector"]
+VALUES = "{ros__parameters: {enabled: false}}"
+
+
+def warnings_for(folder: Path, text: str, nodes: list[str]) -> list[str]:
+    file = folder / "params.yaml"
+    file.write_text(text)
+    return unmatched_sections(["gate_node", "--ros-args", "--params-file", str(file)], nodes)
+
+
+@pytest.mark.parametrize(
+    "section",
+    ["gate", "/gate", "/**/gate", "/**", "/*", "**/gate", "/*/gate", "/camera_driver", "/front/gate"],
+)
+def test_a_section_that_matches_or_is_for_another_program_is_accepted(tmp_path: Path, section: str) -> None:
+    text = f"{section}: {VALUES}\n/front/gate: {VALUES}\n"
+    assert warnings_for(tmp_path, text, ["/gate", "/front/gate", "/a/gate"]) == []
+
+
+@pytest.mark.parametrize("section", ["/**/detecter", "detectr", "/front/detector", "/**/Detector"])
+def test_a_section_without_a_node_is_reported_with_the_nearest_name(tmp_path: Path, section: str) -> None:
+    (warning,) = warnings_for(tmp_path, f"{section}: {VALUES}\n/**: {VALUES}\n", NODES)
+    assert f"section '/{section.strip('/')}' matches no node, did you mean '/**/detector'?" in warning
+
+
+def test_sections_nested_by_namespace_are_read(tmp_path: Path) -> None:
+    nested = f"/front:\n  gate: {VALUES}\n  detecter: {VALUES}\n"
+    (warning,) = warnings_for(tmp_path, nested, ["/front/gate", "/front/detector"])
+    assert "'/front/detecter'" in warning
+
+
+def test_sections_of_several_pipelines_in_one_file_are_accepted(tmp_path: Path) -> None:
+    text = f"/front/gate: {VALUES}\n/rear/gate: {VALUES}\n"
+    assert warnings_for(tmp_path, text, ["/front/gate"]) == []
+
+
+@pytest.mark.parametrize("text", ["", "- 1", ": : :", "gate: 5"])
+def test_a_file_that_is_no_parameter_file_is_left_to_ros(tmp_path: Path, text: str) -> None:
+    assert warnings_for(tmp_path, text, NODES) == []
