@@ -115,7 +115,7 @@ def look(session: Session, bundle: Bundle, video: Path) -> list[Any]:
         classifier = Classifier.from_bundle(bundle, session)
         return [int(classifier.classify(frame).scores.argmax()) for frame in shown]
     detector = Detector.from_bundle(bundle, session)
-    found = [detector.detect(frame) for frame in shown]
+    found = [detector.detect(frame).detections for frame in shown]
     return [[*map(np.ndarray.tolist, (one.xyxy_px, one.scores, one.class_ids))] for one in found]
 
 

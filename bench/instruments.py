@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edge_vision.backends.base import Session
-from edge_vision.core.detections import Detections
+from edge_vision.core.detections import DetectionResult, Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.nodes.base_node import BaseNode
@@ -61,9 +61,12 @@ class TimedDetector(DetectorNode):
         marks["detect_end"] = time.perf_counter()
         super()._publish(frame, found)
         marks["published"] = time.perf_counter()
+
+    def _measure(self, frame: Frame, result: DetectionResult) -> None:
+        super()._measure(frame, result)
+        marks = MARKS[frame.seq]
+        marks["detect_ms"], marks["inference_ms"] = result.timing.total_ms, result.timing.inference_ms
         if self._detector:
-            timing = self._detector.timing
-            marks["detect_ms"], marks["inference_ms"] = timing.total_ms, timing.inference_ms
             marks["inference_cpu_ms"] = self._detector.session.cpu_ms  # type: ignore[attr-defined]
 
 

@@ -127,9 +127,9 @@ def decoding_ms(condition: Any, detector: ReferenceDetector) -> tuple[float, flo
     assert looker is not None
     times: dict[bool, list[float]] = {False: [], True: []}
     for scene in scenes * 3:
-        for looker.with_low_score in (False, True):
-            looker.detect(frame_of(scene))
-            times[looker.with_low_score].append(looker.timing.postprocess_ms)
+        for with_low_score in (False, True):
+            result = looker.detect(frame_of(scene), with_low_score)
+            times[with_low_score].append(result.timing.postprocess_ms)
     return float(np.median(times[False])), float(np.median(times[True]))
 
 

@@ -42,7 +42,7 @@ def measure(video: Path, model: str, count: int) -> dict[str, Any]:
     from edge_vision.bundles import load_bundle
     from edge_vision.core.frame import Frame
     from edge_vision.core.preprocess import Preprocessor
-    from edge_vision.detect.detector import Detector, on_image
+    from edge_vision.detect.detector import Detector, to_source_pixels
     from edge_vision.detect.heads import make_head
 
     bundle = load_bundle(model)
@@ -61,12 +61,12 @@ def measure(video: Path, model: str, count: int) -> dict[str, Any]:
         tensor, transform = preprocessor.prepare(next(theirs))
         values = runtime.run(names, {manifest.input.name: tensor})
         outputs = dict(zip(names, values, strict=True))
-        return on_image(head.decode(outputs, manifest.thresholds), transform)  # type: ignore[call-arg, arg-type]
+        return to_source_pixels(head.decode(outputs, manifest.thresholds), transform)  # type: ignore[call-arg, arg-type]
 
     def wrapped() -> object:
-        found = detector.detect(next(ours))
-        inference.append(detector.timing.inference_ms)
-        return found
+        result = detector.detect(next(ours))
+        inference.append(result.timing.inference_ms)
+        return result
 
     interleaved_ms(wrapped, bare, 10)
     inference.clear()

@@ -26,7 +26,7 @@ if not read:
 
 bundle = load_bundle(options.model)
 session, report = open_session(bundle, "auto")
-found = Detector.from_bundle(bundle, session).detect(Frame(image, 1, "camera", "bgr8"))
+found = Detector.from_bundle(bundle, session).detect(Frame(image, 1, "camera", "bgr8")).detections
 for (left, top, right, bottom), score, class_id in zip(
     found.xyxy_px, found.scores, found.class_ids, strict=True
 ):

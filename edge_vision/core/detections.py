@@ -1,4 +1,4 @@
-"""What a detector or a classifier found on one frame."""
+"""Results of detectors and classifiers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_COORDINATE_PX = 1e6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """Objects on one frame, best score first.
+    """Objects on one frame, sorted by descending score.
 
     xyxy_px: (n, 4) float32, left, top, right, bottom in pixels of the source image.
     scores: (n,) float32 in 0..1.
@@ -33,33 +33,78 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def split(self, score: float) -> tuple[Detections, Detections]:
-        """Those that reach a score, and the others."""
-        n = int(np.count_nonzero(self.scores >= np.float32(score)))
-        xyxy_px, scores, class_ids = self.xyxy_px, self.scores, self.class_ids
-        return Detections(xyxy_px[:n], scores[:n], class_ids[:n]), Detections(
-            xyxy_px[n:], scores[n:], class_ids[n:]
-        )
+    def select(self, which: np.ndarray | slice) -> Detections:
+        """The subset given by a mask, indices or a slice."""
+        return Detections(self.xyxy_px[which], self.scores[which], self.class_ids[which])
+
+    def split(self, score_threshold: float) -> tuple[Detections, Detections]:
+        """The detections that reach the threshold, and those below it."""
+        n = int(np.count_nonzero(self.scores >= np.float32(score_threshold)))
+        return self.select(slice(n)), self.select(slice(n, None))
 
     def valid(self) -> Detections:
         """The detections whose boxes are finite, within MAX_COORDINATE_PX, and not empty."""
         box = self.xyxy_px
-        good = (np.abs(box) <= MAX_COORDINATE_PX).all(axis=1) & (box[:, 2:] > box[:, :2]).all(axis=1)
-        return self if good.all() else Detections(box[good], self.scores[good], self.class_ids[good])
+        valid = (np.abs(box) <= MAX_COORDINATE_PX).all(axis=1) & (box[:, 2:] > box[:, :2]).all(axis=1)
+        return self if valid.all() else self.select(valid)
 
     @staticmethod
     def empty() -> Detections:
-        """Looked, and nothing was there."""
+        """No objects."""
         return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+
+
+@dataclass(frozen=True, slots=True)
+class StageTiming:
+    """Duration of each stage of one inference, or the sum over several."""
+
+    preprocess_ms: float = 0.0
+    inference_ms: float = 0.0
+    postprocess_ms: float = 0.0
+
+    @property
+    def total_ms(self) -> float:
+        """Sum of the stages."""
+        return self.preprocess_ms + self.inference_ms + self.postprocess_ms
+
+    def __add__(self, other: StageTiming) -> StageTiming:
+        return StageTiming(
+            self.preprocess_ms + other.preprocess_ms,
+            self.inference_ms + other.inference_ms,
+            self.postprocess_ms + other.postprocess_ms,
+        )
+
+    @staticmethod
+    def between(started: float, prepared: float, inferred: float, ended: float) -> StageTiming:
+        """From four readings of perf_counter, in seconds."""
+        return StageTiming((prepared - started) * 1e3, (inferred - prepared) * 1e3, (ended - inferred) * 1e3)
+
+
+NO_TIMING = StageTiming()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DetectionResult:
+    """Result of one detection pass, or of all passes on one frame.
+
+    top_score: the highest score, even if below the threshold; None if the head does not report it.
+    low_score: detections below the threshold; None if not requested, or not available.
+    """
+
+    detections: Detections
+    timing: StageTiming = NO_TIMING
+    top_score: float | None = None
+    low_score: Detections | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classification:
-    """The probabilities of all classes for one image: scores (k,) float32 that sum to 1."""
+    """Probabilities of all classes for one image: scores (k,) float32, sum 1. timing: of its whole batch."""
 
     scores: np.ndarray
+    timing: StageTiming = NO_TIMING
 
     def top(self, n: int = 5) -> list[tuple[int, float]]:
-        """The n best (class_id, score), best first."""
+        """The n most probable classes as (class_id, score), in descending order."""
         order = np.argsort(self.scores)[::-1][:n]
         return [(int(i), float(self.scores[i])) for i in order]

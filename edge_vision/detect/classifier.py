@@ -1,4 +1,4 @@
-"""A classifier: pre-processing, a session, a head, and a score for every class."""
+"""Image classifier: preprocessing, inference session, head, a score for each class."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_vision.core.detections import Classification
+from edge_vision.core.detections import Classification, StageTiming
 from edge_vision.core.frame import ENCODINGS, Frame
 from edge_vision.core.model_spec import InputSpec
 from edge_vision.core.preprocess import Preprocessor
-from edge_vision.detect.detector import StageTiming, black_frame, check_input
+from edge_vision.detect.detector import black_frame, check_input
 from edge_vision.detect.heads import ClassificationHead, Head, make_head
 from edge_vision.errors import HeadError
 
@@ -22,55 +22,52 @@ if TYPE_CHECKING:
 
 
 MAX_BATCH = 16
-"""Images of one run. On one core EfficientNet-Lite0 at 96x96 takes 2.3 ms alone, 1.5 ms each by four."""
+"""On one core, EfficientNet-Lite0 at 96x96 takes 2.3 ms per image, in a batch of four 1.5 ms."""
 
 
 class Classifier:
-    """Scores frames or parts of them. Called by one thread at a time.
+    """Classifies frames or regions of them. Called by one thread at a time.
 
-    timing: how long the stages of the last run took, of an image or of a batch.
-    takes_batch: the graph leaves the number of images free, so that regions are scored together.
+    supports_batches: the graph has a dynamic batch size, so regions are classified together.
     """
 
     def __init__(self, input_spec: InputSpec, head: Head, session: Session) -> None:
-        """Raises BundleError where the graph takes another input, HeadError for a head of another task."""
+        """Raises BundleError if the graph takes another input, HeadError for a head of another task."""
         check_input(input_spec, session)
         if not isinstance(head, ClassificationHead):
             raise HeadError(f"a classifier needs a head for task 'classify', got one for '{head.task}'")
         self.input_spec = input_spec
         self.session = session
-        self.timing = StageTiming()
-        self.takes_batch = session.inputs[0].shape[0] is None
+        self.supports_batches = session.inputs[0].shape[0] is None
         self._head = head
         self._preprocessor = Preprocessor(input_spec)
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, session: Session) -> Classifier:
-        """A classifier as its bundle describes it. Raises BundleError, HeadError."""
+        """The classifier that a bundle describes. Raises BundleError, HeadError."""
         manifest = bundle.manifest
         head = make_head(manifest.head, manifest.input, session.outputs, len(bundle.labels))
         return cls(manifest.input, head, session)
 
     def classify(self, frame: Frame) -> Classification:
-        """Score one frame. Raises ImageError, BackendError, HeadError."""
+        """Classify one frame. Raises ImageError, BackendError, HeadError."""
         started = perf_counter()
         input_tensor, _ = self._preprocessor.prepare(frame)
         prepared = perf_counter()
         outputs = self.session.run({self.input_spec.name: input_tensor})
         inferred = perf_counter()
         scores = self._head.decode(outputs)
-        self.timing = StageTiming.between(started, prepared, inferred, perf_counter())
-        return Classification(scores)
+        return Classification(scores, StageTiming.between(started, prepared, inferred, perf_counter()))
 
     def classify_regions(self, frame: Frame, xyxy_px: np.ndarray) -> list[Classification]:
-        """Score parts of a frame: together where the graph takes a batch, else one by one.
+        """Classify regions of a frame: in batches if the graph supports them, one by one if not.
 
-        xyxy_px: (n, 4) in source pixels; a part is clipped to the image and at least one pixel large.
-        Raises as `classify` does.
+        xyxy_px: (n, 4) in source pixels; a region is clipped to the image and at least one pixel large.
+        Raises as `classify`.
         """
         boxes = np.asarray(xyxy_px).reshape(-1, 4)
         source = sliceable(frame) if len(boxes) else frame
-        if not self.takes_batch:
+        if not self.supports_batches:
             return [self.classify(crop(source, box)) for box in boxes]
         found: list[Classification] = []
         for first in range(0, len(boxes), MAX_BATCH):
@@ -79,23 +76,23 @@ class Classifier:
 
     def _classify_batch(self, parts: list[Frame]) -> list[Classification]:
         started = perf_counter()
-        # The preprocessor's tensor is valid until its next image.
+        # The preprocessor reuses its tensor for the next image.
         batch = np.concatenate([self._preprocessor.prepare(part)[0].copy() for part in parts])
         prepared = perf_counter()
         outputs = self.session.run({self.input_spec.name: batch})
         inferred = perf_counter()
         scores = self._head.decode_batch(outputs, len(parts))
-        self.timing = StageTiming.between(started, prepared, inferred, perf_counter())
-        return [Classification(row) for row in scores]
+        timing = StageTiming.between(started, prepared, inferred, perf_counter())
+        return [Classification(row, timing) for row in scores]
 
     def warm_up(self, n: int = 2) -> None:
-        """Run on a black image n times: the first runs allocate memory and choose kernels."""
+        """Run n times on a black image: the first runs allocate memory and select kernels."""
         for _ in range(n):
             self.classify(black_frame(self.input_spec))
 
 
 def sliceable(frame: Frame) -> Frame:
-    """The frame with one whole pixel per element, so that a slice of it is a picture."""
+    """The frame, converted if necessary so that slices of its array are images."""
     encoding = ENCODINGS[frame.encoding]
     if encoding.rows == 1.0 and encoding.plane is None and not encoding.bayer:
         return frame
@@ -103,7 +100,7 @@ def sliceable(frame: Frame) -> Frame:
 
 
 def crop(frame: Frame, xyxy_px: np.ndarray) -> Frame:
-    """A part of a sliceable frame, as a view: the whole pixels that the box touches."""
+    """A view of a sliceable frame: all pixels that the box touches."""
     left, right = _span(xyxy_px[0], xyxy_px[2], frame.width_px)
     top, bottom = _span(xyxy_px[1], xyxy_px[3], frame.height_px)
     return replace(frame, image=frame.image[top:bottom, left:right], origin=None)

@@ -1,14 +1,14 @@
-"""A detector: pre-processing, a session, a head, and the boxes in source pixels."""
+"""Object detector: preprocessing, inference session, head, boxes in source pixels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_vision.core.detections import Detections
+from edge_vision.core.detections import DetectionResult, Detections, StageTiming
 from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import InputSpec, Thresholds
 from edge_vision.core.preprocess import Preprocessor, Transform, input_shape
@@ -20,78 +20,54 @@ if TYPE_CHECKING:
     from edge_vision.bundles.store import Bundle
 
 LOW_SCORE_SHARE = 0.5
-"""What scores this share of the threshold may be an object on the next frame."""
-
-
-@dataclass(frozen=True, slots=True)
-class StageTiming:
-    """How long the stages of one call took."""
-
-    preprocess_ms: float = 0.0
-    inference_ms: float = 0.0
-    postprocess_ms: float = 0.0
-
-    @property
-    def total_ms(self) -> float:
-        """All stages together."""
-        return self.preprocess_ms + self.inference_ms + self.postprocess_ms
-
-    @staticmethod
-    def between(started: float, prepared: float, inferred: float, ended: float) -> StageTiming:
-        """From four readings of perf_counter, in seconds."""
-        return StageTiming((prepared - started) * 1e3, (inferred - prepared) * 1e3, (ended - inferred) * 1e3)
+"""Low-score detections reach at least this share of the score threshold (ByteTrack, Y. Zhang et al. 2022)."""
 
 
 class Detector:
-    """Finds objects on frames. `detect` is called by one thread at a time.
+    """Detects objects on frames. `detect` is called by one thread at a time.
 
-    thresholds: may be replaced by any thread at any time; the next call uses them.
-    timing: how long the stages of the last call took.
-    top_score: the highest score of the last call, below the threshold too; None where the head cannot tell.
-    with_low_score: may be replaced as thresholds are. Whether to keep what scored less than the threshold.
-    low_score: that of the last call, down to LOW_SCORE_SHARE of the threshold; None without with_low_score.
+    thresholds: any thread may replace them at any time; the next call uses the new ones.
     """
 
     def __init__(self, input_spec: InputSpec, head: Head, session: Session, thresholds: Thresholds) -> None:
-        """Raises BundleError where the graph takes another input, HeadError for a head of another task."""
+        """Raises BundleError if the graph takes another input, HeadError for a head of another task."""
         check_input(input_spec, session)
         if not isinstance(head, DetectionHead):
             raise HeadError(f"a detector needs a head for task 'detect', got one for '{head.task}'")
         self.input_spec = input_spec
         self.session = session
         self.thresholds = thresholds
-        self.timing = StageTiming()
-        self.top_score: float | None = None
-        self.with_low_score = False
-        self.low_score: Detections | None = None
         self._head = head
         self._preprocessor = Preprocessor(input_spec)
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, session: Session) -> Detector:
-        """A detector as its bundle describes it. Raises BundleError, HeadError."""
+        """The detector that a bundle describes. Raises BundleError, HeadError."""
         manifest = bundle.manifest
         head = make_head(manifest.head, manifest.input, session.outputs, len(bundle.labels))
         return cls(manifest.input, head, session, manifest.thresholds)
 
-    def detect(self, frame: Frame) -> Detections:
-        """Look at one frame. Raises ImageError, BackendError, HeadError."""
+    def detect(self, frame: Frame, with_low_score: bool = False) -> DetectionResult:
+        """Run one detection pass. Raises ImageError, BackendError, HeadError.
+
+        with_low_score: also return the detections down to LOW_SCORE_SHARE of the score threshold.
+        """
         started = perf_counter()
         input_tensor, transform = self._preprocessor.prepare(frame)
         prepared = perf_counter()
         outputs = self.session.run({self.input_spec.name: input_tensor})
         inferred = perf_counter()
-        thresholds, with_low_score = self.thresholds, self.with_low_score
+        thresholds = self.thresholds
         boxes = self._head.decode(outputs, _lowered(thresholds) if with_low_score else thresholds)
-        self.top_score = float(boxes.scores[0]) if len(boxes.scores) else self._head.highest_score(outputs)
-        detections, self.low_score = on_image(boxes, transform), None
+        top_score = float(boxes.scores[0]) if len(boxes.scores) else self._head.highest_score(outputs)
+        detections, low_score = to_source_pixels(boxes, transform), None
         if with_low_score:
-            detections, self.low_score = detections.split(thresholds.score_threshold)
-        self.timing = StageTiming.between(started, prepared, inferred, perf_counter())
-        return detections
+            detections, low_score = detections.split(thresholds.score_threshold)
+        timing = StageTiming.between(started, prepared, inferred, perf_counter())
+        return DetectionResult(detections, timing, top_score, low_score)
 
     def warm_up(self, n: int = 2) -> None:
-        """Run on a black image n times: the first runs allocate memory and choose kernels."""
+        """Run n times on a black image: the first runs allocate memory and select kernels."""
         for _ in range(n):
             self.detect(black_frame(self.input_spec))
 
@@ -100,22 +76,21 @@ def _lowered(thresholds: Thresholds) -> Thresholds:
     return replace(thresholds, score_threshold=LOW_SCORE_SHARE * thresholds.score_threshold)
 
 
-def on_image(found: ModelBoxes, transform: Transform) -> Detections:
-    """Boxes in source pixels, clipped to the image; what lies outside it is left out."""
+def to_source_pixels(found: ModelBoxes, transform: Transform) -> Detections:
+    """Boxes in source pixels, clipped to the image; boxes outside it are dropped."""
     xyxy_px = transform.to_source(found.xyxy_model)
-    inside = (xyxy_px[:, 2:] > xyxy_px[:, :2]).all(axis=1)
-    if inside.all():
-        return Detections(xyxy_px, found.scores, found.class_ids)
-    return Detections(xyxy_px[inside], found.scores[inside], found.class_ids[inside])
+    inside = np.asarray((xyxy_px[:, 2:] > xyxy_px[:, :2]).all(axis=1))
+    detections = Detections(xyxy_px, found.scores, found.class_ids)
+    return detections if inside.all() else detections.select(inside)
 
 
 def black_frame(spec: InputSpec) -> Frame:
-    """A frame of the model's own size with nothing on it."""
+    """A black frame of the model's input size."""
     return Frame(np.zeros((spec.height_px, spec.width_px, 3), np.uint8), 0, "", "bgr8")
 
 
 def check_input(spec: InputSpec, session: Session) -> None:
-    """Raise BundleError unless the graph takes one input, as the bundle describes it."""
+    """Raise BundleError unless the graph takes exactly the input that the bundle describes."""
     expected = (spec.name, input_shape(spec), spec.dtype)
     found = [(tensor.name, tensor.shape, tensor.dtype) for tensor in session.inputs]
     if len(found) == 1:

@@ -1,45 +1,45 @@
-"""How the detector looks at a frame: as a whole, on crops around what is new and what is known, or both.
+"""Chooses the detection passes for a frame: the whole frame, crops around regions of interest, or both.
 
-A result must mean the same however it came to be: nothing told means nothing there. So crops stand for the
-frame only where they show all that can have changed: every region that the gate gives and every known object,
-before a camera that shows the scene of the last whole look, which is not long ago. Else the whole frame is
-looked at. Where something goes on beyond the crops, there is a look around it as well.
+An empty result must always mean that the scene is empty. Crops therefore replace the whole frame only if they
+cover everything that can have changed: all regions from the gate and all known objects, while the camera
+still shows the scene of the last full-frame pass and that pass is recent. An object that extends beyond the
+crops gets one more crop.
 
-A whole look sees less of small objects than a close one, and would end those that only crops can see; so it
-comes with the crops around them.
+A full-frame pass misses small objects that a crop shows, and would end their tracks. It is therefore combined
+with the crops around them.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 
 import numpy as np
 
-from edge_vision.core.detections import Detections
+from edge_vision.core.detections import NO_TIMING, DetectionResult, Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.geometry.homography import overlap
 from edge_vision.detect.crop_budget import CropBudget
-from edge_vision.detect.crops import around, detect_on, merged, plan_crops, uncovered
-from edge_vision.tracking.kalman import is_still
+from edge_vision.detect.crops import detect_on_crops, enclosing_boxes, merge_detections, plan_crops, uncovered
+from edge_vision.tracking.kalman import is_identity
 
-# Share of the picture of the last whole look that the camera must still show.
-MIN_SAME_VIEW = 0.97
-# Crops may cost this much more than the whole frame for "auto" to take them: each is a run of the model. They
-# are compared where one frame had both, because the load of a machine changes from frame to frame.
+MIN_VIEW_OVERLAP = 0.97
+"""Share of the view of the last full-frame pass that must still be visible."""
 AUTO_COST = 1.25
-MEASURED = 15
-MIN_MEASURED = 3
+"""Highest cost of the crops, in full-frame passes, at which "auto" uses them. The ratio is measured on frames
+that had both, because the machine's load changes from frame to frame."""
+COST_WINDOW = 15
+MIN_COST_SAMPLES = 3
 
 NO_CROPS = np.zeros((0, 4), int)
 
 
 @dataclass(frozen=True, slots=True)
 class RoiConfig:
-    """Settings, each a parameter of the detector node, described there."""
+    """Settings; each is a parameter of the detector node and documented there."""
 
     roi_mode: str = "full"
     max_crops: int = 2
@@ -50,9 +50,12 @@ class RoiConfig:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RoiInput:
-    """What is told of a frame. size_px: its width and height. regions, known: (n, 4) xyxy_px, what is new by
-    the gate (none: it does not say), and the known objects. since_whole: (3, 3), the camera's motion since
-    the last whole look, source pixels; None where it is not known."""
+    """What is known about a frame before inference.
+
+    size_px: width and height. regions: (n, 4) xyxy_px that the gate reports as changed; none if it reports no
+    regions. known: (n, 4) xyxy_px, the known objects. since_whole: (3, 3), the camera's motion since the last
+    full-frame pass in source pixels; None if unknown.
+    """
 
     size_px: tuple[int, int]
     regions: np.ndarray
@@ -62,27 +65,34 @@ class RoiInput:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RoiPlan:
-    """One frame's. crops: (k, 4) int xyxy_px. whole: the whole frame too, or alone. reason: why whole.
-    shape: width by height, and the least width, of a further crop."""
+    """Detection passes for one frame.
+
+    crops: (k, 4) int xyxy_px. reason: why the whole frame is inferred, "" if it is not. shape: aspect ratio
+    and minimum width of an additional crop.
+    """
 
     crops: np.ndarray
-    whole: bool
     reason: str
     shape: tuple[float, int] = (1.0, 1)
 
     @property
+    def whole(self) -> bool:
+        """Whether the whole frame is inferred."""
+        return bool(self.reason)
+
+    @property
     def runs(self) -> int:
-        """Runs of the model, if nothing goes on beyond the crops."""
+        """Number of inferences, unless an object extends beyond the crops."""
         return len(self.crops) + int(self.whole)
 
     @property
-    def most_runs(self) -> int:
-        """Runs of the model, if something does: a crop around that, and the whole frame if it is larger."""
+    def max_runs(self) -> int:
+        """Highest number of inferences: an additional crop, and the whole frame if that does not suffice."""
         return self.runs + (0 if self.whole else 2)
 
 
 class RoiPlanner:
-    """Chooses the looks of one detector, and carries them out. One caller at a time, but for `reset`."""
+    """Plans and runs the detection passes of one detector. One caller at a time, except for `reset`."""
 
     def __init__(self, config: RoiConfig | None = None) -> None:
         self._config = config or RoiConfig()
@@ -90,122 +100,143 @@ class RoiPlanner:
         self._counts: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
         self._last = ""
-        # What whole looks and crops took lately.
-        self._whole_ms: deque[float] = deque(maxlen=MEASURED)
-        self._crop_ms: deque[float] = deque(maxlen=MEASURED)
-        # Of frames that had both, a crop's cost in whole looks.
-        self._ratios: deque[float] = deque(maxlen=MEASURED)
+        self._whole_ms: deque[float] = deque(maxlen=COST_WINDOW)
+        self._crop_ms: deque[float] = deque(maxlen=COST_WINDOW)
+        # Cost of a crop, in full-frame passes, on frames that had both.
+        self._ratios: deque[float] = deque(maxlen=COST_WINDOW)
         self.reset()
 
     @property
     def config(self) -> RoiConfig:
-        """The settings; replacing them acts on the next frame."""
+        """The settings; a new value takes effect on the next frame."""
         return self._config
 
     @config.setter
     def config(self, config: RoiConfig) -> None:
         self._config = config
-        self._budget.most, self._budget.budget_ms = config.max_crops, config.budget_ms
+        self._budget.max_crops, self._budget.budget_ms = config.max_crops, config.budget_ms
 
     def reset(self) -> None:
-        """The next look is at the whole frame: after a cut, with another model or camera."""
+        """Infer the whole next frame: after a cut, or with another model or camera."""
         self._whole_stamp_ns: int | None = None
         self._whole_ns = 0
 
     @property
     def whole_stamp_ns(self) -> int | None:
-        """The stamp of the frame of the last whole look, for `choose`."""
+        """Stamp of the frame of the last full-frame pass; None if there was none since `reset`."""
         return self._whole_stamp_ns
 
-    def choose(self, scene: RoiInput, model_px: tuple[int, int], ns: int) -> RoiPlan:
-        """How to look at a frame with a model of this width and height, at a monotonic time."""
+    def plan(self, scene: RoiInput, model_px: tuple[int, int], mono_ns: int) -> RoiPlan:
+        """The detection passes for a frame. model_px: the model's input width and height."""
         config = self._config
         if config.roi_mode == "full":
-            return RoiPlan(NO_CROPS, True, "mode")
+            return RoiPlan(NO_CROPS, "mode")
         if len(scene.regions) == 0:
-            return RoiPlan(NO_CROPS, True, "no_regions")
-        aspect, least_px = model_px[0] / model_px[1], config.min_crop_px or model_px[0]
+            return RoiPlan(NO_CROPS, "no_regions")
+        aspect, min_width_px = model_px[0] / model_px[1], config.min_crop_px or model_px[0]
         wanted = np.concatenate((scene.regions, scene.known), dtype=np.float64)
-        most = 1 if config.roi_mode == "auto" else self._budget.limit
-        crops = plan_crops(wanted, scene.size_px, aspect, least_px, most)
+        max_crops = 1 if config.roi_mode == "auto" else self._budget.limit
+        crops = plan_crops(wanted, scene.size_px, aspect, min_width_px, max_crops)
         if crops is None:
-            return RoiPlan(NO_CROPS, True, "large")
-        reason = self._stale(scene, ns)
-        if not reason and config.roi_mode == "auto" and not self._pays(len(crops)):
-            return RoiPlan(NO_CROPS, True, "cost")
-        return RoiPlan(crops, bool(reason), reason, (aspect, least_px))
+            return RoiPlan(NO_CROPS, "large")
+        reason = self._full_frame_reason(scene, mono_ns)
+        if not reason and config.roi_mode == "auto" and not self._pays_off(len(crops)):
+            return RoiPlan(NO_CROPS, "cost")
+        return RoiPlan(crops, reason, (aspect, min_width_px))
 
-    def _pays(self, crops: int) -> bool:
-        """True where crops cost no more than the whole frame, as far as was measured."""
-        return len(self._ratios) < MIN_MEASURED or crops * median(self._ratios) <= AUTO_COST
+    def _pays_off(self, crops: int) -> bool:
+        """False if the crops were measured to cost more than the whole frame."""
+        return len(self._ratios) < MIN_COST_SAMPLES or crops * median(self._ratios) <= AUTO_COST
 
-    def _stale(self, scene: RoiInput, ns: int) -> str:
-        """Why the last whole look says nothing of what is beside the crops; "" where it does."""
+    def _full_frame_reason(self, scene: RoiInput, mono_ns: int) -> str:
+        """Why the last full-frame pass is no longer valid outside the crops; "" if it is."""
         if self._whole_stamp_ns is None:
             return "first"
         if scene.since_whole is None:
             return "camera_unknown"
-        if _view(scene.since_whole, scene.size_px) < MIN_SAME_VIEW:
+        if _view_overlap(scene.since_whole, scene.size_px) < MIN_VIEW_OVERLAP:
             return "camera_moved"
-        return "due" if ns - self._whole_ns >= self._config.full_frame_interval_ms * 1e6 else ""
+        return "due" if mono_ns - self._whole_ns >= self._config.full_frame_interval_ms * 1e6 else ""
 
-    def carry_out(
-        self, look: RoiPlan, detect: Callable[[Frame], Detections], frame: Frame, max_detections: int, ns: int
-    ) -> Detections:
-        """RoiPlan. Raises what detect raises."""
+    def run(
+        self,
+        plan: RoiPlan,
+        detect: Callable[[Frame], DetectionResult],
+        frame: Frame,
+        max_detections: int,
+        mono_ns: int,
+    ) -> DetectionResult:
+        """Run the passes of a plan and merge their results. Raises what `detect` raises.
+
+        The timing is the sum over all passes. Low-score detections are only available for a full-frame pass
+        without crops.
+        """
+        passes: list[DetectionResult] = []
+
+        def run_pass(part: Frame) -> Detections:
+            passes.append(detect(part))
+            return passes[-1].detections
+
         started = perf_counter()
-        reason, whole, runs = look.reason, look.whole, len(look.crops)
-        found: list[Detections] = []
-        if runs:
-            found, parts = detect_on(detect, frame, look.crops)
-            if len(parts) and not whole:
-                looks = len(found)
-                parts = self._follow(look, detect, frame, found, parts)
-                runs += len(found) - looks
-                whole, reason = bool(len(parts)), "cut"
-            self._crop_ms.append((perf_counter() - started) * 1e3 / runs)
-        if whole:
-            before = perf_counter()
-            found.append(detect(frame))
-            self._whole_ms.append((perf_counter() - before) * 1e3)
-            self._whole_ns, self._whole_stamp_ns = ns, frame.stamp_ns
+        found, runs, reason = self._run_crops(plan, run_pass, frame)
+        if reason:
+            found.append(self._run_whole(run_pass, frame, mono_ns))
             if runs and self._whole_ms[-1] > 0.0:
                 self._ratios.append(self._crop_ms[-1] / self._whole_ms[-1])
-        if len(look.crops):
-            self._budget.ran(runs + int(whole), (perf_counter() - started) * 1e3)
-        self._note(runs, whole, reason)
-        return found[0] if whole and not runs else merged(found, max_detections)
+        if runs:
+            self._budget.add(runs + bool(reason), (perf_counter() - started) * 1e3)
+        self._count(runs, reason)
+        return _merged(found, passes, max_detections)
 
-    def _follow(
+    def _run_crops(
+        self, plan: RoiPlan, detect: Callable[[Frame], Detections], frame: Frame
+    ) -> tuple[list[Detections], int, str]:
+        """Results per crop, the number of inferences, and why the whole frame is inferred ("" if not)."""
+        if not len(plan.crops):
+            return [], 0, plan.reason
+        started, reason = perf_counter(), plan.reason
+        found, cut = detect_on_crops(detect, frame, plan.crops)
+        if len(cut) and not plan.whole:
+            more, cut = self._extend(plan, detect, frame, found, cut)
+            found += more
+            reason = "cut" if len(cut) else ""
+        self._crop_ms.append((perf_counter() - started) * 1e3 / len(found))
+        return found, len(found), reason
+
+    def _extend(
         self,
-        look: RoiPlan,
+        plan: RoiPlan,
         detect: Callable[[Frame], Detections],
         frame: Frame,
         found: list[Detections],
-        parts: Detections,
-    ) -> Detections:
-        """Look around parts of something that goes on beyond the crops, and add what is there to what was
-        found. Returns what goes on beyond that crop too: then only the whole frame is large enough.
+        cut: Detections,
+    ) -> tuple[list[Detections], Detections]:
+        """Infer one more crop around objects that the crops cut.
 
-        So what is new there is known as a whole, and is within a crop on the next frame.
+        Returns its results, and what it cuts too: only the whole frame is large enough for that.
         """
-        crop = plan_crops(around(parts), (frame.width_px, frame.height_px), *look.shape, 1)
+        crop = plan_crops(enclosing_boxes(cut), (frame.width_px, frame.height_px), *plan.shape, 1)
         if crop is None:
-            return parts
-        more, beyond = detect_on(detect, frame, crop)
-        found += more
+            return [], cut
+        more, beyond = detect_on_crops(detect, frame, crop)
         self._counts["followed"] += 1
-        return uncovered(beyond, found)
+        return more, uncovered(beyond, [*found, *more])
 
-    def _note(self, crops: int, whole: bool, reason: str) -> None:
-        kind = "both" if whole and crops else "whole" if whole else "crops"
-        self._last = kind
-        self._counts.update({kind: 1, "runs": crops + int(whole), "crop_runs": crops})
-        if whole:
+    def _run_whole(self, detect: Callable[[Frame], Detections], frame: Frame, mono_ns: int) -> Detections:
+        started = perf_counter()
+        detections = detect(frame)
+        self._whole_ms.append((perf_counter() - started) * 1e3)
+        self._whole_ns, self._whole_stamp_ns = mono_ns, frame.stamp_ns
+        return detections
+
+    def _count(self, crops: int, reason: str) -> None:
+        self._last = ("both" if crops else "whole") if reason else "crops"
+        self._counts.update({self._last: 1, "runs": crops + bool(reason), "crop_runs": crops})
+        if reason:
             self._reasons[reason] += 1
 
     def status(self) -> dict[str, object]:
-        """Flat figures: frames by how they were looked at, the limit on crops, what a run costs."""
+        """Counts of frames by kind of pass, the limit on crops, and the cost of a pass, as flat keys."""
         return {
             "roi.last": self._last,
             "roi.frames_whole": self._counts["whole"],
@@ -223,13 +254,28 @@ class RoiPlanner:
         }
 
     def reset_stats(self) -> None:
-        """Start new counts; what a run costs stays."""
+        """Reset the counts; the measured cost of a pass stays."""
         self._counts.clear()
         self._reasons.clear()
 
 
-def _view(motion: np.ndarray, size_px: tuple[int, int]) -> float:
-    """Share of the picture that shows what the picture before the motion showed."""
-    if is_still(motion):
+def _merged(
+    found: list[Detections], passes: Sequence[DetectionResult], max_detections: int
+) -> DetectionResult:
+    """The result of a frame from the detections of its crops, and the results of all passes."""
+    scores = [one.top_score for one in passes if one.top_score is not None]
+    timing = sum((one.timing for one in passes), NO_TIMING)
+    only = len(found) == 1 and found[0] is passes[0].detections
+    return DetectionResult(
+        found[0] if only else merge_detections(found, max_detections),
+        timing,
+        max(scores, default=None),
+        passes[0].low_score if only else None,
+    )
+
+
+def _view_overlap(motion: np.ndarray, size_px: tuple[int, int]) -> float:
+    """Share of the image that still shows what was visible before the camera moved."""
+    if is_identity(motion):
         return 1.0
     return overlap(motion, (size_px[1], size_px[0])) if np.isfinite(motion).all() else 0.0

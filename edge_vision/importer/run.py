@@ -122,12 +122,12 @@ def _run(bundle: Bundle, session: Session, image: np.ndarray | None) -> TrialInf
 
 
 def _detected(detector: Detector, frame: Frame, labels: tuple[str, ...], actual: str) -> TrialInference:
-    found = detector.detect(frame)
+    result = detector.detect(frame)
+    found = result.detections
     least = detector.thresholds.score_threshold
-    top = "" if detector.top_score is None else f", the highest score {detector.top_score:.2f}"
+    top = "" if result.top_score is None else f", the highest score {result.top_score:.2f}"
     lines = [
-        f"found {len(found)} of score {least:g} or more{top}, in {detector.timing.total_ms:.0f} ms by "
-        f"{actual}"
+        f"found {len(found)} of score {least:g} or more{top}, in {result.timing.total_ms:.0f} ms by {actual}"
     ]
     for box, score, class_id in zip(found.xyxy_px[:_TOP], found.scores, found.class_ids, strict=False):
         corners = "{:.0f},{:.0f} to {:.0f},{:.0f} px".format(*box)
@@ -138,8 +138,9 @@ def _detected(detector: Detector, frame: Frame, labels: tuple[str, ...], actual:
 
 
 def _classified(classifier: Classifier, frame: Frame, labels: tuple[str, ...], actual: str) -> TrialInference:
-    scores = classifier.classify(frame).scores
-    lines = [f"classified in {classifier.timing.total_ms:.0f} ms by {actual}"]
+    result = classifier.classify(frame)
+    scores = result.scores
+    lines = [f"classified in {result.timing.total_ms:.0f} ms by {actual}"]
     lines += [f"  {label_of(labels, int(one))} {scores[one]:.2f}" for one in np.argsort(-scores)[:5]]
     return TrialInference(tuple(lines), None)
 

@@ -14,7 +14,7 @@ from edge_vision.backends import Session
 from edge_vision.backends.model_manager import LoadedModel, ModelManager
 from edge_vision.bundles import Bundle
 from edge_vision.core.detection_overlay import draw_detections
-from edge_vision.core.detections import Detections
+from edge_vision.core.detections import DetectionResult, Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.latency import LatencyWindow
@@ -93,7 +93,7 @@ class DetectorNode(StageNode):
         self._vision_info = self.open_publisher(VisionInfo, "vision_info", LATCHED)
         self._debug = self.open_publisher(Image, "~/debug_image", LATEST_IMAGE)
         self._looking.configure(self.params)
-        self._tracked.publish(self.params["publish_tracked"], self._looking.follows)
+        self._tracked.publish(self.params["publish_tracked"], self._looking.needs_tracks)
         self._low_score.offer(self.params["publish_low_score"])
         self._announce()
         super().activate()
@@ -130,7 +130,7 @@ class DetectorNode(StageNode):
         self._manager.poll()
         limit_ms = self.params["watchdog_ms"]
         if self._active and limit_ms:
-            limit_ms *= self._looking.runs
+            limit_ms *= self._looking.max_runs
             usual = self._windows["inference_ms"].percentiles()
             limit_ms = max(limit_ms, HANGS_TIMES_P50 * usual["p50"] if usual else 0.0)
             job = self._manager.give_up(limit_ms / 1e3)
@@ -178,7 +178,7 @@ class DetectorNode(StageNode):
                 self.hub.notify(self._model_topic)
         self._looking.configure(self.params)
         if self.state == "active":
-            self._tracked.publish(self.params["publish_tracked"], self._looking.follows)
+            self._tracked.publish(self.params["publish_tracked"], self._looking.needs_tracks)
             self._low_score.offer(self.params["publish_low_score"])
         if not self.params["enabled"]:
             self._forget()
@@ -204,7 +204,6 @@ class DetectorNode(StageNode):
         if self.params["max_detections"]:
             given["max_detections"] = self.params["max_detections"]
         model.runner.thresholds = replace(base, **given)
-        model.runner.with_low_score = self.params["publish_low_score"]
         self._score_threshold = model.runner.thresholds.score_threshold
 
     def _enqueue(self, frame: Frame, tick: FrameEvent | None) -> None:
@@ -221,19 +220,20 @@ class DetectorNode(StageNode):
         answer = self._detect(frame, tick)
         if answer is None:
             return
-        model, found = answer
-        # Before what was found, which the gate takes together with them.
-        self._low_score.publish(frame, self._looking.low_score)
+        model, result = answer
+        found, low_score = result.detections, result.low_score
+        # Before the detections: the gate processes both together when the latter arrive.
+        self._low_score.publish(frame, low_score)
         self._publish(frame, found)
         # Before the books say so: who reads them there may send the next frame.
-        self.hub.notify(self._found_topic, frame.stamp_ns, found, self._looking.low_score)
+        self.hub.notify(self._found_topic, frame.stamp_ns, found, low_score)
         self.settle(frame, "inferred", "")
-        self._measure(frame)
+        self._measure(frame, result)
         self._publish_debug(frame, found, model)
 
     def _detect(
         self, frame: Frame, tick: FrameEvent | None
-    ) -> tuple[LoadedModel[Detector], Detections] | None:
+    ) -> tuple[LoadedModel[Detector], DetectionResult] | None:
         """What is on a frame, and the model that says so; None where the frame is no longer this thread's.
 
         A model that fails is replaced, and the next best looks at the same frame.
@@ -242,7 +242,7 @@ class DetectorNode(StageNode):
         while True:
             model = self._manager.use((frame, tick))
             try:
-                found = self._looking.look(model.runner, frame, tick)
+                result = self._looking.detect(model.runner, frame, tick)
             except (BackendError, HeadError) as error:
                 if not self._manager.done(model):
                     return None
@@ -255,7 +255,7 @@ class DetectorNode(StageNode):
                     return None
                 raise
             else:
-                return (model, found) if self._manager.done(model) else None
+                return (model, result) if self._manager.done(model) else None
 
     def _publish(self, frame: Frame, found: Detections) -> None:
         self._detections.publish(self._encode(found, frame, self._tracked.ids(frame, found)))
@@ -263,11 +263,11 @@ class DetectorNode(StageNode):
         self._last_count = len(found)
         self._total_count += len(found)
 
-    def _measure(self, frame: Frame) -> None:
-        top = self._looking.top_score
+    def _measure(self, frame: Frame, result: DetectionResult) -> None:
+        top = result.top_score
         self._top_score = top if self._top_score is None else max(self._top_score, top or 0.0)
         for name in STAGES[:3]:
-            self._windows[name].add(getattr(self._looking.timing, name))
+            self._windows[name].add(getattr(result.timing, name))
         age_ns = self.get_clock().now().nanoseconds - frame.stamp_ns
         self._windows["age_ms"].add(age_ns / 1e6)
 

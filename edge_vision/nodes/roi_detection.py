@@ -1,63 +1,54 @@
-"""How the detector node looks at its frames, as its parameters say, and what that took."""
+"""Runs the detection passes that the detector node's parameters ask for."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import astuple, fields
+from dataclasses import fields
 
-from edge_vision.core.detections import Detections
+from edge_vision.core.detections import DetectionResult
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
-from edge_vision.detect.detector import Detector, StageTiming
+from edge_vision.detect.detector import Detector
 from edge_vision.detect.roi_planner import RoiConfig, RoiPlanner
 from edge_vision.nodes.interface.parameters import Parameters
 from edge_vision.nodes.track_publisher import TrackPublisher
 
 
 class RoiDetection:
-    """The looks of one detector node. Its worker looks; the others may be called by any thread."""
+    """The detection passes of one detector node. Its worker calls `detect`; the others are thread-safe."""
 
     def __init__(self, tracked: TrackPublisher) -> None:
         self._tracked = tracked
-        self._looks = RoiPlanner()
-        self.runs = 1
-        """Runs of the model that the frame in work takes at most."""
-        self.timing = StageTiming()
-        """What the last frame took, all its runs together."""
-        self.top_score: float | None = None
-        """The highest score on the last frame, below the threshold too."""
-        self.low_score: Detections | None = None
-        """Low-score detections of the last frame; None unless it was inferred whole, in one inference."""
-        self.reset = self._looks.reset
-        self.reset_stats = self._looks.reset_stats
-        self.status_values = self._looks.status
+        self._planner = RoiPlanner()
+        self._with_low_score = False
+        self.max_runs = 1
+        """Highest number of inferences of the frame in work."""
+        self.reset = self._planner.reset
+        self.reset_stats = self._planner.reset_stats
+        self.status_values = self._planner.status
 
     @property
-    def follows(self) -> bool:
+    def needs_tracks(self) -> bool:
         """Whether known objects and the camera's motion are needed."""
-        return self._looks.config.roi_mode != "full"
+        return self._planner.config.roi_mode != "full"
 
     def configure(self, params: Parameters) -> None:
-        """Take up the parameters."""
-        self._looks.config = RoiConfig(**{field.name: params[field.name] for field in fields(RoiConfig)})
+        """Apply the parameters from the next frame on."""
+        self._planner.config = RoiConfig(**{field.name: params[field.name] for field in fields(RoiConfig)})
+        self._with_low_score = params["publish_low_score"]
 
-    def look(self, detector: Detector, frame: Frame, tick: FrameEvent | None) -> Detections:
-        """What is on a frame. Raises what `Detector.detect` raises."""
-        now_ns, spec = time.monotonic_ns(), detector.input_spec
-        # What is told of the frame is only asked for where it decides something.
-        scene = self._tracked.scene(frame, tick if self.follows else None, self._looks.whole_stamp_ns)
-        look = self._looks.choose(scene, (spec.width_px, spec.height_px), now_ns)
-        self.runs = look.most_runs
-        timings, tops = [], []
-
-        def detect(part: Frame) -> Detections:
-            found = detector.detect(part)
-            timings.append(astuple(detector.timing))
-            tops.append(detector.top_score)
-            return found
-
-        found = self._looks.carry_out(look, detect, frame, detector.thresholds.max_detections, now_ns)
-        self.timing = StageTiming(*(sum(stage) for stage in zip(*timings, strict=True)))
-        self.low_score = detector.low_score if len(timings) == 1 and look.whole else None
-        self.top_score = max((top for top in tops if top is not None), default=None)
-        return found
+    def detect(self, detector: Detector, frame: Frame, tick: FrameEvent | None) -> DetectionResult:
+        """Detect objects on a frame, in as many passes as it needs. Raises as `Detector.detect`."""
+        mono_ns, spec = time.monotonic_ns(), detector.input_spec
+        with_low_score = self._with_low_score
+        # The scene costs time to compute, so it is only requested where the plan depends on it.
+        scene = self._tracked.scene(frame, tick if self.needs_tracks else None, self._planner.whole_stamp_ns)
+        plan = self._planner.plan(scene, (spec.width_px, spec.height_px), mono_ns)
+        self.max_runs = plan.max_runs
+        return self._planner.run(
+            plan,
+            lambda part: detector.detect(part, with_low_score),
+            frame,
+            detector.thresholds.max_detections,
+            mono_ns,
+        )

@@ -125,9 +125,9 @@ class _Looker:
             frame = self._timed[self._at % len(self._timed)]
             self._at += 1
             started, spent = time.perf_counter(), time.process_time()
-            runner = self._look(frame)
+            timing = self._look(frame)
             look_ms, cpu_ms = (time.perf_counter() - started) * 1e3, (time.process_time() - spent) * 1e3
-            times.append((look_ms, runner.timing.inference_ms, cpu_ms))
+            times.append((look_ms, timing.inference_ms, cpu_ms))
         return times
 
     def rss(self) -> float:
@@ -146,7 +146,7 @@ class _Looker:
         for number, file in enumerate(files):
             frame = Frame(cv2.imread(str(file)), 0, "", "bgr8")
             if self._detector is not None:
-                found = self._detector.detect(frame)
+                found = self._detector.detect(frame).detections
                 arrays.update(
                     {
                         f"{number}.boxes": found.xyxy_px,
@@ -173,11 +173,9 @@ class _Looker:
 
     def _look(self, frame: Any) -> Any:
         if self._detector is not None:
-            self._detector.detect(frame)
-            return self._detector
+            return self._detector.detect(frame).timing
         assert self._classifier is not None
-        self._classifier.classify(frame)
-        return self._classifier
+        return self._classifier.classify(frame).timing
 
 
 def _write_arrays(file: str, arrays: dict[str, Any]) -> None:

@@ -111,7 +111,7 @@ def corrected(state: np.ndarray, measured: np.ndarray) -> np.ndarray:
     return state
 
 
-def is_still(motion: np.ndarray) -> bool:
+def is_identity(motion: np.ndarray) -> bool:
     """True for a camera that stands: most do, and then nothing is to be computed."""
     return motion.tobytes() == _STILL
 

@@ -56,7 +56,7 @@ from edge_vision.tracking.kalman import (
     corners,
     corrected,
     follow_camera,
-    is_still,
+    is_identity,
     move_on,
     new_state,
 )
@@ -187,7 +187,7 @@ class Tracker:
         self._stamp_ns = stamp_ns
         if seconds < 0.0:
             self.reset()
-        still = camera_motion is not None and is_still(camera_motion)
+        still = camera_motion is not None and is_identity(camera_motion)
         if len(self._tracks) == 0 or (seconds == 0.0 and still and not at_rest):
             return
         state = self._tracks.state.copy()

@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.geometry.boxes import NO_REGIONS
-from edge_vision.tracking.kalman import is_still
+from edge_vision.tracking.kalman import is_identity
 from edge_vision.tracking.tracker import Tracker, TrackerConfig, TrackerState, Tracks
 
 MEMORY = 256
@@ -147,7 +147,7 @@ class TrackingHistory:
             for moment in self._line[at + 1 : end + 1]:
                 if moment.camera_motion is None:
                     return None
-                if not is_still(moment.camera_motion):
+                if not is_identity(moment.camera_motion):
                     motion = moment.camera_motion @ motion
             return motion
 

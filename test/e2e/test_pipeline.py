@@ -75,7 +75,7 @@ def truth(clip) -> dict[int, Detections]:
     )
     capture, found = Capture(str(clip)), {}
     while (image := capture.read()) is not None:
-        found[10**9 + len(found) * PERIOD_NS] = detector.detect(Frame(image, 1, ""))
+        found[10**9 + len(found) * PERIOD_NS] = detector.detect(Frame(image, 1, "")).detections
     session.close()
     assert len(found) == FRAMES and sum(map(len, found.values())) > 2 * FRAMES
     return found

@@ -63,7 +63,7 @@ def test_the_boxes_are_those_of_the_core_under_the_images_header(start, robot, t
     if transport == "raw":
         bundle = bundle_or_skip(SSD)
         session, _ = open_session(bundle, "onnxruntime")
-        expected = Detector.from_bundle(bundle, session).detect(frame)
+        expected = Detector.from_bundle(bundle, session).detect(frame).detections
         session.close()
         found = detections_from_message(answer)
         assert found.xyxy_px == pytest.approx(expected.xyxy_px, abs=1e-3)

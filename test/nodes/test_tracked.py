@@ -79,7 +79,7 @@ def test_off_by_default_and_then_nothing_is_tracked(start, robot):
     assert robot.node.count_publishers("detections_tracked") == 0
     detector = scene.running["detector"]._detector
     frame = Frame(scene.street, stamp_of(scene.inferred[0]), "cam")
-    expected = detections_message(detector.detect(frame), frame)
+    expected = detections_message(detector.detect(frame).detections, frame)
     answer = scene.inferred[0]
     assert len(answer.detections) >= 5
     assert {one.id for one in answer.detections} == {""}
@@ -155,10 +155,10 @@ class Hold:
         self.inside, self._go = threading.Event(), threading.Event()
         detect = detector.detect
 
-        def held(frame):
+        def held(frame, with_low_score):
             self.inside.set()
             assert self._go.wait(30)
-            return detect(frame)
+            return detect(frame, with_low_score)
 
         monkeypatch.setattr(detector, "detect", held)
 

@@ -77,7 +77,7 @@ def run_graph(
     session = OnnxRuntimeBackend().load(graph, BackendRequest())
     head = make_head(spec, input_spec, session.outputs, n_labels)
     frame = Frame(np.zeros((FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8), 0, "camera")
-    return Detector(input_spec, head, session, thresholds).detect(frame)
+    return Detector(input_spec, head, session, thresholds).detect(frame).detections
 
 
 def assert_found(found: Detections, known: tuple[Known, ...] = KNOWN, atol_px: float = 0.05) -> None:

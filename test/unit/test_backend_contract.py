@@ -157,7 +157,7 @@ def test_all_backends_find_the_same_objects(backend, name, threads):
     assert report.fallback_reason is None and report.actual.precision == "fp32"
     for index in (100, 200, 500):
         frame = video_frame("vtest.avi", index)
-        expected, found = reference.detect(frame), detector.detect(frame)
+        expected, found = reference.detect(frame).detections, detector.detect(frame).detections
         assert len(expected) >= 3
         np.testing.assert_array_equal(found.class_ids, expected.class_ids)
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)

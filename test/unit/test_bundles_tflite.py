@@ -61,7 +61,7 @@ def test_people_are_where_they_are_seen_by_eye(bundle):
     )
     detector = Detector.from_bundle(bundle, open_session(bundle, "onnxruntime")[0])
     detector.thresholds = dataclasses.replace(detector.thresholds, score_threshold=0.3)
-    found = detector.detect(video_frame("vtest.avi", 200))
+    found = detector.detect(video_frame("vtest.avi", 200)).detections
     people = found.xyxy_px[found.class_ids == bundle.labels.index("Person")]
     for walker in walkers:
         assert max(iou(walker, box) for box in people) > 0.6

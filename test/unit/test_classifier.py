@@ -54,7 +54,7 @@ def test_a_graph_that_takes_a_batch_scores_regions_together(tmp_path, backend):
     pytest.importorskip(backend)
     bundles = [color_bundle(make(tmp_path / name), batch=batch) for name, batch in (("a", "n"), ("b", 1))]
     together, alone = (Classifier.from_bundle(one, open_session(one, backend)[0]) for one in bundles)
-    assert together.takes_batch and not alone.takes_batch
+    assert together.supports_batches and not alone.takes_batch
     counted = FaultySession(together.session)
     together.session = counted
     frame = Frame(noise_image(90, 70), 0, "camera")
@@ -99,9 +99,8 @@ def test_results_are_kept_apart(classifier):
     np.testing.assert_array_equal(first.scores, [0, 0, 0])
 
 
-def test_timing_is_told(classifier):
-    classifier.warm_up(1)
-    assert classifier.timing.total_ms > 0
+def test_the_result_has_the_timing_of_the_run(classifier):
+    assert classifier.classify(halves("bgr8")).timing.total_ms > 0
 
 
 def test_scores_that_are_not_finite_are_an_error(session):

@@ -190,7 +190,7 @@ def test_a_whole_fit_on_a_real_clip(tmp_path, monkeypatch, capsys):
         pytest.importorskip(backend)
         session, _ = open_session(bundle, backend, BackendRequest(threads=1))
         classifier = Classifier.from_bundle(bundle, session)
-        assert classifier.takes_batch and classifier.classify(frame).scores.sum() == pytest.approx(1.0)
+        assert classifier.supports_batches and classifier.classify(frame).scores.sum() == pytest.approx(1.0)
         session.close()
 
 

@@ -269,8 +269,8 @@ def test_other_kinds_of_input_run(tmp_path: Path, kind: int, dtype: str) -> None
     assert bundle.manifest.graphs[0].precision == ("fp16" if dtype == "float16" else "fp32")
     detector = Detector.from_bundle(bundle, open_session(bundle, "onnxruntime")[0])
     noise = np.random.default_rng(2).integers(0, 256, (200, 300, 3), dtype=np.uint8)
-    detector.detect(Frame(noise, 0, "camera"))
-    assert detector.top_score is not None and 0.5 < detector.top_score <= 1
+    result = detector.detect(Frame(noise, 0, "camera"))
+    assert result.top_score is not None and 0.5 < result.top_score <= 1
 
 
 def test_a_graph_that_normalises_by_itself_is_seen(tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_rtdetrs_second_input_becomes_a_constant(tmp_path: Path, resize: str, he
     session = open_session(bundle, "onnxruntime")[0]
     assert [one.name for one in session.inputs] == ["images"]
     frame = Frame(np.zeros((FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8), 0, "camera")
-    found = Detector.from_bundle(bundle, session).detect(frame)
+    found = Detector.from_bundle(bundle, session).detect(frame).detections
     if resize == "letterbox":
         assert_found(found, ALL_KNOWN)
         return
@@ -368,9 +368,9 @@ def test_weights_beside_the_file_are_taken_in(tmp_path: Path) -> None:
             "model.onnx",
         ]
         found.append(
-            Detector.from_bundle(bundle, open_session(bundle, "onnxruntime")[0]).detect(
-                Frame(noise, 0, "camera")
-            )
+            Detector.from_bundle(bundle, open_session(bundle, "onnxruntime")[0])
+            .detect(Frame(noise, 0, "camera"))
+            .detections
         )
     assert len(found[0]) > 0
     np.testing.assert_array_equal(found[0].xyxy_px, found[1].xyxy_px)

@@ -81,7 +81,10 @@ def test_the_ssd_alone_finds_what_its_own_bundle_finds(
     made = load_bundle(str(out))
     assert made.labels == own.labels
     assert (out / "model.onnx").read_bytes() == (own.folder / "model.onnx").read_bytes()
-    expected, found = detector_of(own.folder).detect(frame), detector_of(out).detect(frame)
+    expected, found = (
+        detector_of(own.folder).detect(frame).detections,
+        detector_of(out).detect(frame).detections,
+    )
     assert len(expected) >= 5
     for field in ("xyxy_px", "scores", "class_ids"):
         np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
@@ -170,12 +173,12 @@ def test_centerface_is_imported_at_another_size_and_finds_the_driver(
     detector = detector_of(out)
     for index in (0, 40, 80):
         frame = video_frame("carphone_pristine.mp4", index)
-        found, expected = detector.detect(frame), reference_faces(centerface, frame.image)
+        found, expected = detector.detect(frame).detections, reference_faces(centerface, frame.image)
         assert len(found) == len(expected) == 1
         np.testing.assert_allclose(found.xyxy_px, [face[:4] for face in expected], atol=0.05)
         np.testing.assert_allclose(found.scores, [face[4] for face in expected], atol=1e-3)
     # The first frame, by eye: the face from forehead to chin and ear to ear.
-    first = detector.detect(video_frame("carphone_pristine.mp4", 0)).xyxy_px[0]
+    first = detector.detect(video_frame("carphone_pristine.mp4", 0)).detections.xyxy_px[0]
     assert overlap([*first], [66.0, 32.0, 112.0, 102.0]) > 0.7
 
 
@@ -186,10 +189,10 @@ def test_centerface_in_a_wide_picture_is_found_through_the_letterbox(
     assert run_import(centerface, "--input-size", f"{WIDTH}x{HEIGHT}", "--out", tmp_path / "f", "--yes") == 0
     detector = detector_of(tmp_path / "f")
     frame = video_frame("carphone_pristine.mp4", 0)
-    alone = detector.detect(frame).xyxy_px[0]
+    alone = detector.detect(frame).detections.xyxy_px[0]
     wide = np.full((144, 400, 3), 90, np.uint8)
     wide[:, 200:376] = frame.image
-    found = detector.detect(Frame(wide, 0, "camera"))
+    found = detector.detect(Frame(wide, 0, "camera")).detections
     assert len(found) == 1
     moved = alone + np.array([200, 0, 200, 0])
     assert overlap([*found.xyxy_px[0]], [*moved]) > 0.8
@@ -237,7 +240,7 @@ def test_a_real_tflite_file_is_imported_as_its_bundle(tmp_path: Path) -> None:
         session = open_session(bundle, "litert")[0]
         detector = Detector.from_bundle(bundle, session)
         detector.thresholds = Thresholds(0.3, 0.6, 100)
-        found.append(detector.detect(frame))
+        found.append(detector.detect(frame).detections)
     assert len(found[0]) > 0
     np.testing.assert_array_equal(found[0].xyxy_px, found[1].xyxy_px)
 

@@ -302,9 +302,9 @@ def test_a_bundle_that_was_changed_while_it_served_is_not_loaded_anew(monkeypatc
 
 def test_the_next_best_finds_the_same(desk):
     frame = video_frame("vtest.avi", 200)
-    before = desk.keeper.start(FAKE).runner.detect(frame)
+    before = desk.keeper.start(FAKE).runner.detect(frame).detections
     desk.keeper.failed(desk.keeper.model, "lost")
-    after = desk.keeper.model.runner.detect(frame)
+    after = desk.keeper.model.runner.detect(frame).detections
     assert len(before) >= 5
     assert after.xyxy_px == pytest.approx(before.xyxy_px, abs=1e-3)
 

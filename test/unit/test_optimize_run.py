@@ -97,7 +97,7 @@ def test_the_bundle_is_verified_and_finds_what_the_row_says(ssd_study: Path) -> 
 
     judged = read_detections(ssd_study / "found" / f"{report['chosen']}.npz")
     for picture, wanted in zip(stored(ssd_study / "pictures" / "evaluation"), judged, strict=True):
-        assert len(detector.detect(Frame(picture, 0, "", "bgr8"))) == len(wanted)
+        assert len(detector.detect(Frame(picture, 0, "", "bgr8")).detections) == len(wanted)
 
 
 def test_the_ladder_and_the_parameters_name_what_is_there(ssd_study: Path) -> None:

@@ -110,7 +110,7 @@ def test_the_real_ssd_against_labels(tmp_path: Path, capsys: pytest.CaptureFixtu
         frame = video_frame("vtest.avi", 50 + 70 * number)
         cv2.imwrite(str(folder / f"{number}.png"), frame.image)
         labels["images"].append({"id": number, "file_name": f"{number}.png"})
-        boxes = detector.detect(frame)
+        boxes = detector.detect(frame).detections
         for (left, top, right, bottom), class_id in zip(boxes.xyxy_px, boxes.class_ids, strict=True):
             box = [float(v) for v in (left, top, right - left, bottom - top)]
             labels["annotations"].append({"image_id": number, "category_id": int(class_id), "bbox": box})

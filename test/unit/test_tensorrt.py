@@ -157,7 +157,7 @@ def test_without_a_gpu_another_backend_serves_and_says_why(bundle, backend, no_g
     session, report = open_session(bundle, "tensorrt_rtx")
     assert report.actual.backend == "onnxruntime"
     assert "tensorrt_rtx: there is no NVIDIA GPU driver here" in report.fallback_reason
-    assert len(Detector.from_bundle(bundle, session).detect(video_frame("vtest.avi", 200))) >= 7
+    assert len(Detector.from_bundle(bundle, session).detect(video_frame("vtest.avi", 200)).detections) >= 7
     with pytest.raises(BackendUnavailable, match="NVIDIA GPU driver"):
         open_session(bundle, "tensorrt_rtx", strict=True)
     with pytest.raises(BackendUnavailable, match="NVIDIA GPU driver"):

@@ -76,13 +76,12 @@ class ReferenceDetector:
         if self._detector is None:
             session, _ = open_session(self.bundle, BACKEND, BackendRequest(threads=1), strict=True)
             self._detector = Detector.from_bundle(self.bundle, session)
-            self._detector.with_low_score = True
             self._detector.warm_up()
         started = thread_time()
-        found = self._detector.detect(frame_of(frame))
+        result = self._detector.detect(frame_of(frame), with_low_score=True)
         cpu_s = thread_time() - started
-        assert self._detector.low_score is not None
-        return found, self._detector.low_score, cpu_s
+        assert result.low_score is not None
+        return result.detections, result.low_score, cpu_s
 
 
 def frame_of(scene: SceneFrame) -> Frame:

@@ -17,7 +17,7 @@ def test_its_bounds_hold_whatever_comes(most, budget_ms, runs):
     one = CropBudget(most, budget_ms)
     for count, total_ms in runs:
         before = one.limit
-        one.ran(count, total_ms)
+        one.add(count, total_ms)
         after = one.limit
         assert 1 <= after <= most
         assert after <= before + 1, "restored one at a time"
@@ -32,7 +32,7 @@ def test_it_settles_at_the_most_that_fits(most, each_ms, budget_ms):
     one = CropBudget(most, budget_ms)
     seen = []
     for _ in range(40 * RESTORE_AFTER):
-        one.ran(one.limit, one.limit * each_ms)
+        one.add(one.limit, one.limit * each_ms)
         seen.append(one.limit)
     fits = int(budget_ms / each_ms)
     # Rounding of the running mean may cost the last one where it fits exactly.
@@ -42,15 +42,15 @@ def test_it_settles_at_the_most_that_fits(most, each_ms, budget_ms):
 
 def test_it_recovers_one_by_one():
     one = CropBudget(8, 100.0)
-    one.ran(8, 400.0)
-    one.ran(4, 200.0)
-    one.ran(2, 200.0)
+    one.add(8, 400.0)
+    one.add(4, 200.0)
+    one.add(2, 200.0)
     assert (one.limit, one.halved) == (1, 3)
-    one.ran(1, 500.0)
+    one.add(1, 500.0)
     assert (one.limit, one.halved) == (1, 3), "one is the floor"
     limits = []
     for _ in range(60 * RESTORE_AFTER):
-        one.ran(one.limit, one.limit * 10.0)
+        one.add(one.limit, one.limit * 10.0)
         limits.append(one.limit)
     assert sorted(limits) == limits and limits[-1] == 8
     assert all(b - a <= 1 for a, b in pairwise(limits))
@@ -59,18 +59,18 @@ def test_it_recovers_one_by_one():
 
 def test_no_budget_is_no_limit_and_settings_act_at_once():
     one = CropBudget(4, 0.0)
-    one.ran(4, 1e6)
+    one.add(4, 1e6)
     assert one.limit == 4
     one.budget_ms = 10.0
-    one.ran(4, 1e6)
+    one.add(4, 1e6)
     assert one.limit == 2
-    one.most = 1
+    one.max_crops = 1
     assert one.limit == 1
-    one.budget_ms, one.most = 0.0, 6
+    one.budget_ms, one.max_crops = 0.0, 6
     assert one.limit == 6
 
 
 def test_half_of_what_was_used():
     one = CropBudget(16, 100.0)
-    one.ran(4, 120.0)
+    one.add(4, 120.0)
     assert one.limit == 2
