@@ -54,7 +54,7 @@ def test_a_graph_that_takes_a_batch_scores_regions_together(tmp_path, backend):
     pytest.importorskip(backend)
     bundles = [color_bundle(make(tmp_path / name), batch=batch) for name, batch in (("a", "n"), ("b", 1))]
     together, alone = (Classifier.from_bundle(one, open_session(one, backend)[0]) for one in bundles)
-    assert together.supports_batches and not alone.takes_batch
+    assert together.supports_batches and not alone.supports_batches
     counted = FaultySession(together.session)
     together.session = counted
     frame = Frame(noise_image(90, 70), 0, "camera")
