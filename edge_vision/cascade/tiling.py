@@ -1,8 +1,8 @@
-"""Where a cascade looks: square looks of one size over the regions of a frame, and tiles over all of it.
+"""Square crops of one size that cover the regions of a frame, and tiles that cover all of it.
 
-A stage that was fitted on looks of one size must be shown looks of that size, whatever regions the gate
-gives: a small region gets one look around it, a large one is covered by several. So the cost is bounded by
-the frame's size, not by how many regions there are: 500 regions in one place are one look.
+A stage that was fitted on crops of one size needs crops of that size, whatever regions the gate gives: one
+crop around a small region, several over a large one. So the cost is bounded by the frame's size and not by
+the number of regions: 500 regions close together are one crop.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from __future__ import annotations
 import numpy as np
 
 MIN_SIDE_PX = 16
-NO_LOOKS = np.zeros((0, 4), np.float32)
+NO_CROPS = np.zeros((0, 4), np.float32)
 
 
-def side_px(width_px: int, height_px: int, share: float) -> int:
-    """The side of a look: a share of the frame's shorter side, at least 16 px, never more than that side."""
+def crop_side_px(width_px: int, height_px: int, share: float) -> int:
+    """A share of the frame's shorter side, at least 16 px, but never more than that side."""
     shorter_px = min(width_px, height_px)
     return max(1, min(max(MIN_SIDE_PX, round(share * shorter_px)), shorter_px))
 
 
-def tiles(width_px: int, height_px: int, side: int) -> np.ndarray:
-    """(n, 4) float32 xyxy_px: as few squares as cover the frame, evenly spread; they overlap a little."""
-    return _cover(np.array([0, 0, width_px, height_px], np.float64), width_px, height_px, side)
+def tiles(width_px: int, height_px: int, side_px: int) -> np.ndarray:
+    """(n, 4) float32 xyxy_px: the fewest squares that cover the frame, evenly spaced."""
+    return _cover(np.array([0, 0, width_px, height_px], np.float64), width_px, height_px, side_px)
 
 
-def inside(regions: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
-    """The regions (n, 4), clipped to the frame; those that lie outside it are left out.
+def clip_regions(regions: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
+    """The regions (n, 4), clipped to the frame, without those outside it.
 
-    Raises ValueError for an array that is no (n, 4) or has numbers that are not finite.
+    Raises ValueError if the array is not (n, 4) or not finite.
     """
     boxes = np.asarray(regions, np.float64)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
@@ -36,64 +36,59 @@ def inside(regions: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
     return np.asarray(clipped[(clipped[:, 2:] > clipped[:, :2]).all(axis=1)])
 
 
-def looks_at(
-    regions: np.ndarray, width_px: int, height_px: int, side: int, limit: int = 10_000
+def covering_crops(
+    regions: np.ndarray, width_px: int, height_px: int, side_px: int, limit: int = 10_000
 ) -> np.ndarray:
-    """(m, 4) float32 looks that cover these regions. A region within a look that is there already adds none.
+    """(m, 4) float32 xyxy_px: crops that cover the regions. A region within a crop adds none.
 
-    limit: with more looks than this it goes no further, and some regions are left out. Raises ValueError as
-    `inside` does.
+    limit: it stops after the region that exceeds this number of crops. Raises ValueError as `clip_regions`.
     """
-    boxes = inside(regions, width_px, height_px)
-    # The large ones first: their looks may hold the small ones.
+    boxes = clip_regions(regions, width_px, height_px)
+    # Largest first: their crops may contain small regions.
     boxes = boxes[np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable")]
-    found = NO_LOOKS
-    while len(boxes) and len(found) <= limit:
-        new = _cover(boxes[0], width_px, height_px, side)
-        found = np.unique(np.concatenate([found, new]), axis=0)
-        boxes = boxes[1:][~covered(boxes[1:], new)]
-    return found
+    crops = NO_CROPS
+    while len(boxes) and len(crops) <= limit:
+        new = _cover(boxes[0], width_px, height_px, side_px)
+        crops = np.unique(np.concatenate([crops, new]), axis=0)
+        boxes = boxes[1:][~is_covered(boxes[1:], new)]
+    return crops
 
 
-def covered(boxes: np.ndarray, looks: np.ndarray) -> np.ndarray:
-    """(n,) bool, which of the boxes (n, 4) lie within one of the looks (m, 4)."""
-    starts = looks[None, :, :2] <= boxes[:, None, :2]
-    ends = looks[None, :, 2:] >= boxes[:, None, 2:]
-    within = np.all(starts & ends, axis=2)
-    return np.asarray(np.any(within, axis=1))
+def is_covered(boxes: np.ndarray, crops: np.ndarray) -> np.ndarray:
+    """(n,) bool: which of the boxes (n, 4) lie within one of the crops (m, 4)."""
+    starts = crops[None, :, :2] <= boxes[:, None, :2]
+    ends = crops[None, :, 2:] >= boxes[:, None, 2:]
+    return np.asarray(np.any(np.all(starts & ends, axis=2), axis=1))
 
 
-def _cover(box: np.ndarray, width_px: int, height_px: int, side: int) -> np.ndarray:
-    lefts = _starts(box[0], box[2], width_px, side)
-    tops = _starts(box[1], box[3], height_px, side)
+def _cover(box: np.ndarray, width_px: int, height_px: int, side_px: int) -> np.ndarray:
+    lefts = _starts(box[0], box[2], width_px, side_px)
+    tops = _starts(box[1], box[3], height_px, side_px)
     left, top = (grid.ravel() for grid in np.meshgrid(lefts, tops))
-    return np.stack([left, top, left + side, top + side], axis=1).astype(np.float32)
+    return np.stack([left, top, left + side_px, top + side_px], axis=1).astype(np.float32)
 
 
-def _starts(first: float, last: float, limit_px: int, side: int) -> np.ndarray:
-    """Where squares begin that cover first..last: one around it, or several from end to end; in the frame."""
-    n = max(1, int(np.ceil((last - first) / side - 1e-6)))
-    if n == 1:
-        starts = np.array([(first + last - side) / 2])
-    else:
-        starts = np.linspace(first, last - side, n)
-    return np.clip(np.round(starts), 0, limit_px - side)
+def _starts(first: float, last: float, limit_px: int, side_px: int) -> np.ndarray:
+    """Left or top edges of the squares that cover first..last: one centred, or several evenly spaced."""
+    n = max(1, int(np.ceil((last - first) / side_px - 1e-6)))
+    starts = np.array([(first + last - side_px) / 2]) if n == 1 else np.linspace(first, last - side_px, n)
+    return np.clip(np.round(starts), 0, limit_px - side_px)
 
 
 class RoundRobin:
-    """Tiles of the frame in turn, so that every part of it is looked at now and then."""
+    """Takes tiles of the frame in turn, so that each of them is classified at intervals."""
 
     def __init__(self) -> None:
         self._next = 0
 
-    def take(self, grid: np.ndarray, looks: np.ndarray, n: int) -> np.ndarray:
-        """The next n tiles of the grid (m, 4) that are not among the looks; fewer where there are none."""
+    def take(self, grid: np.ndarray, crops: np.ndarray, n: int) -> np.ndarray:
+        """The next n tiles of the grid (m, 4) that lie in none of the crops; fewer if there are fewer."""
         taken: list[np.ndarray] = []
         for _ in range(len(grid)):
             if len(taken) == n:
                 break
             tile = grid[self._next % len(grid)]
             self._next = (self._next + 1) % len(grid)
-            if not covered(tile[None], looks)[0]:
+            if not is_covered(tile[None], crops)[0]:
                 taken.append(tile)
-        return np.stack(taken) if taken else NO_LOOKS
+        return np.stack(taken) if taken else NO_CROPS

@@ -10,7 +10,8 @@ from typing import Any
 from edge_vision.backends import Session
 from edge_vision.backends.model_manager import LoadedModel, load_model
 from edge_vision.bundles import Bundle
-from edge_vision.cascade.cascade import Cascade, CascadeConfig, CascadeStage, stage_of, thresholds_of
+from edge_vision.cascade.cascade import Cascade, CascadeConfig
+from edge_vision.cascade.stages import CascadeStage, effective_thresholds, stage_from_bundle
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.geometry.boxes import NO_REGIONS
@@ -62,7 +63,7 @@ class CascadeNode(StageNode):
 
     def _stage(self, model: LoadedModel[Classifier]) -> CascadeStage:
         params = self.params
-        return stage_of(
+        return stage_from_bundle(
             model.bundle,
             model.runner,
             params["wanted_labels"],
@@ -148,7 +149,7 @@ _THRESHOLDS = ("score_threshold", "reject_threshold")
 
 
 def _thresholds(model: LoadedModel[Classifier], values: Mapping[str, Any]) -> tuple[float, float]:
-    return thresholds_of(model.bundle.manifest.stage, *(values[name] for name in _THRESHOLDS))
+    return effective_thresholds(model.bundle.manifest.stage, *(values[name] for name in _THRESHOLDS))
 
 
 def _classifier(bundle: Bundle, session: Session) -> Classifier:

@@ -61,7 +61,7 @@ def test_looks_are_judged_where_the_regions_are(scene):
     assert scene.show(painted("green"), right)["rejected.unwanted"] == 2
     _, values = scene.robot.status("cascade", lambda _, values: values["stage1.reject"] == "2")
     assert (values["stage1"], values["stage1.accept"], values["stage1.unsure"]) == ("color", "1", "1")
-    assert float(values["stage1.look_ms.p50"]) > 0 and values["cascade.reason.unwanted"] == "2"
+    assert float(values["stage1.crop_ms.p50"]) > 0 and values["cascade.reason.unwanted"] == "2"
     assert values["ledger.balanced"] == "True"
 
 

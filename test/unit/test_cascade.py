@@ -1,4 +1,4 @@
-"""The cascade: what it accepts, what it rejects, and that it fails open."""
+"""The cascade: which frames it accepts and rejects, and that it fails open."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from model_cases import EFFICIENTNET, bundle_or_skip, video_frame
 from stage_cases import color_bundle
 
 from edge_vision.backends import open_session
-from edge_vision.cascade.cascade import Cascade, CascadeConfig, CascadeStage, stage_of, wanted_class_ids
+from edge_vision.cascade.cascade import Cascade, CascadeConfig
+from edge_vision.cascade.stages import CascadeStage, stage_from_bundle, wanted_class_ids
 from edge_vision.core.detections import Classification
 from edge_vision.core.frame import Frame
 from edge_vision.core.geometry.boxes import NO_REGIONS
@@ -21,7 +22,7 @@ SOON, LATE = 10 * MS, 5000 * MS
 
 
 class Scores:
-    """A classifier that gives these scores: one row for the frame, or one for each region."""
+    """A classifier that returns these scores: one row for the frame, or one for each region."""
 
     def __init__(self, *rows: list[float], error: Exception | None = None) -> None:
         self.rows, self.error, self.calls = rows, error, []
@@ -40,18 +41,18 @@ class Scores:
 
 
 def stage(classifier: Scores, accept=0.2, reject=None, share=0.0, wanted=(1, 2)) -> CascadeStage:
-    """Without reject, it is never unsure."""
+    """A stage that is never unsure unless `reject` is given."""
     return CascadeStage("a stage", classifier, wanted, accept if reject is None else reject, accept, share)
 
 
 def warmed(*stages: CascadeStage, **config) -> Cascade:
-    """A cascade that accepted a frame at 0 ms."""
+    """A cascade that has accepted a frame at 0 ms."""
     cascade = Cascade(stages, CascadeConfig(**config))
     assert cascade.decide(FRAME, REGIONS, 0).reason == "refresh"
     return cascade
 
 
-def test_without_a_classifier_all_pass():
+def test_without_a_stage_every_frame_is_accepted():
     cascade = Cascade()
     assert cascade.passes_through
     decision = cascade.decide(FRAME, REGIONS, 0)
@@ -59,7 +60,7 @@ def test_without_a_classifier_all_pass():
     assert decision.regions is REGIONS
 
 
-def test_disabled_all_pass_unseen():
+def test_a_disabled_cascade_accepts_without_classifying():
     scores = Scores([1.0, 0.0, 0.0])
     cascade = Cascade([stage(scores)], CascadeConfig(enabled=False))
     assert cascade.decide(FRAME, REGIONS, SOON).reason == "disabled"
@@ -70,29 +71,29 @@ def test_disabled_all_pass_unseen():
     "row,reason",
     [([0.9, 0.05, 0.05], "unwanted"), ([0.7, 0.15, 0.15], "wanted"), ([0.75, 0.125, 0.125], "wanted")],
 )
-def test_the_wanted_classes_count_together_and_reaching_is_enough(row, reason):
+def test_the_summed_probability_of_the_wanted_classes_decides(row, reason):
     decision = warmed(stage(Scores(row, row), 0.25)).decide(FRAME, NO_REGIONS, SOON)
     assert (decision.reason, decision.accepted) == (reason, reason == "wanted")
     assert decision.score == pytest.approx(sum(row[1:]))
 
 
-def test_one_good_region_is_enough():
+def test_one_accepted_region_accepts_the_frame():
     cascade = warmed(stage(Scores([1.0, 0.0, 0.0], [0.1, 0.9, 0.0]), 0.5))
     decision = cascade.decide(FRAME, REGIONS, SOON)
     assert (decision.reason, decision.score) == ("wanted", pytest.approx(0.9))
 
 
-def test_what_it_looks_at():
+def test_it_classifies_regions_or_the_whole_frame():
     scores = Scores([1.0, 0.0, 0.0], [1.0, 0.0, 0.0])
     cascade = warmed(stage(scores))
     cascade.decide(FRAME, REGIONS, SOON)
     cascade.decide(FRAME, NO_REGIONS, SOON)
-    cascade.config = CascadeConfig(look_at="frame")
+    cascade.config = CascadeConfig(classifier_input="frame")
     cascade.decide(FRAME, REGIONS, SOON)
     assert scores.calls == ["regions", "frame", "frame"]
 
 
-def test_never_blind_for_longer_than_allowed():
+def test_max_blind_ms_bounds_the_time_between_accepted_frames():
     cascade = warmed(stage(Scores([1.0, 0.0, 0.0])), max_blind_ms=200.0)
     accepted = [at for at in range(33, 3000, 33) if cascade.decide(FRAME, NO_REGIONS, at * MS).accepted]
     gaps = np.diff([0, *accepted])
@@ -116,7 +117,7 @@ NAN = float("nan")
     ],
     ids=["error", "memory", "nan", "nan in the last", "nan in the first", "-inf", "none", "too few"],
 )
-def test_it_fails_open(scores):
+def test_a_classifier_that_fails_accepts_the_frame(scores):
     cascade = warmed(stage(scores))
     decision = cascade.decide(FRAME, REGIONS, SOON)
     assert (decision.accepted, decision.reason) == (True, "classifier_error")
@@ -124,7 +125,7 @@ def test_it_fails_open(scores):
     assert decision.regions is REGIONS
 
 
-def test_a_classifier_that_recovers_is_no_longer_told_as_failing():
+def test_a_classifier_that_recovers_clears_the_error():
     scores = Scores([1.0, 0.0, 0.0], error=RuntimeError("boom"))
     cascade = warmed(stage(scores))
     assert cascade.decide(FRAME, NO_REGIONS, SOON).reason == "classifier_error"
@@ -158,14 +159,14 @@ LABELS = [
         ([], []),
     ],
 )
-def test_wanted_labels(wanted, ids):
+def test_terms_select_labels_by_whole_words(wanted, ids):
     assert wanted_class_ids(LABELS, wanted) == ids
 
 
-@pytest.mark.parametrize("word", ["zebra", "do", "ca", "", " ", ",", "dogs"])
-def test_a_word_that_fits_no_label_is_named(word):
-    with pytest.raises(ValueError, match=f"'{word}'"):
-        wanted_class_ids(LABELS, ["cat", word])
+@pytest.mark.parametrize("term", ["zebra", "do", "ca", "", " ", ",", "dogs"])
+def test_a_term_that_no_label_contains_is_named(term):
+    with pytest.raises(ValueError, match=f"'{term}'"):
+        wanted_class_ids(LABELS, ["cat", term])
 
 
 # Several stages.
@@ -173,15 +174,15 @@ def test_a_word_that_fits_no_label_is_named(word):
 NO, MAYBE, YES = [0.9, 0.1, 0.0], [0.5, 0.5, 0.0], [0.1, 0.9, 0.0]
 
 
-def judged(*rows_of_stages, regions=REGIONS, **config):
-    """What a cascade of stages that are unsure from 0.3 to 0.7 says, and its stages."""
+def decided(*rows_of_stages, regions=REGIONS, **config):
+    """The decision of a cascade of stages that are unsure from 0.3 to 0.7, its classifiers, and itself."""
     scores = [Scores(*rows) for rows in rows_of_stages]
     cascade = warmed(*(stage(one, 0.7, 0.3) for one in scores), **config)
     return cascade.decide(FRAME, regions, SOON), scores, cascade
 
 
 @pytest.mark.parametrize(
-    "first,second,reason,number,looks",
+    "first,second,reason,number,crops",
     [
         ([NO, NO], [], "unwanted", 1, 2),
         ([NO, YES], [], "wanted", 1, 2),
@@ -192,32 +193,32 @@ def judged(*rows_of_stages, regions=REGIONS, **config):
         ([MAYBE, MAYBE], [NO, MAYBE], "unsure", 2, 4),
     ],
 )
-def test_what_a_stage_is_unsure_of_goes_to_the_next(first, second, reason, number, looks):
-    decision, scores, cascade = judged(first, second)
-    assert (decision.reason, decision.stage, decision.n_looks) == (reason, number, looks)
+def test_crops_that_a_stage_is_unsure_about_go_to_the_next(first, second, reason, number, crops):
+    decision, scores, cascade = decided(first, second)
+    assert (decision.reason, decision.stage, decision.n_crops) == (reason, number, crops)
     assert decision.accepted == (reason != "unwanted")
-    assert scores[1].calls == (["regions"] if second else []), "the second looks only where it must"
+    assert scores[1].calls == (["regions"] if second else []), "the second runs only if needed"
     counts = [one.counts for one in cascade.stages]
-    assert [sum(one.values()) for one in counts] == [2, looks - 2]
+    assert [sum(one.values()) for one in counts] == [2, crops - 2]
 
 
-def test_a_stage_that_saw_the_whole_frame_leaves_it_to_the_next():
-    decision, scores, _ = judged([MAYBE], [NO], regions=NO_REGIONS)
+def test_a_stage_unsure_about_the_whole_frame_passes_it_on():
+    decision, scores, _ = decided([MAYBE], [NO], regions=NO_REGIONS)
     assert decision.reason == "unwanted" and [one.calls for one in scores] == [["frame"], ["frame"]]
 
 
-def test_a_later_stage_that_fails_accepts():
+def test_a_later_stage_that_fails_accepts_the_frame():
     scores = Scores(error=RuntimeError("boom"))
     cascade = warmed(stage(Scores(MAYBE, MAYBE), 0.7, 0.3), stage(scores, 0.7, 0.3))
     assert cascade.decide(FRAME, REGIONS, SOON).reason == "classifier_error"
 
 
-def test_status_tells_verdicts_times_and_reasons():
-    decision, _, cascade = judged([NO, MAYBE], [NO])
+def test_status_has_verdicts_times_and_reasons():
+    decision, _, cascade = decided([NO, MAYBE], [NO])
     values = cascade.status()
     assert not decision.accepted and values["cascade.reason.unwanted"] == 1
     assert [values[f"stage1.{verdict}"] for verdict in ("accept", "reject", "unsure")] == [0, 1, 1]
-    assert values["stage2.reject"] == 1 and values["stage1.look_ms.p50"] > 0
+    assert values["stage2.reject"] == 1 and values["stage1.crop_ms.p50"] > 0
     assert (values["stage1.reject_below"], values["stage1.accept_from"]) == (0.3, 0.7)
     cascade.reset_stats()
     assert cascade.status()["stage1.reject"] == 0 and "cascade.reason.unwanted" not in cascade.status()
@@ -233,25 +234,25 @@ def test_thresholds_that_cross_or_leave_the_range_are_refused(reject, accept):
     assert (kept.status()["reject_below"], kept.status()["accept_from"]) == (0.4, 0.5)
 
 
-def test_a_stage_that_wants_nothing_is_refused():
+def test_a_stage_without_wanted_labels_is_refused():
     with pytest.raises(ValueError, match="wanted"):
         CascadeStage("a stage", Scores(), [], 0.2, 0.2)
 
 
-# Regions that are odd, and stages that look at squares of one size.
+# Unusual regions, and stages with crops of one size.
 
 
-class Everywhere:
-    """Gives every look the same score, and keeps where it looked."""
+class ConstantScore:
+    """Gives every crop the same score, and records the crops."""
 
     def __init__(self, wanted: float) -> None:
-        self.row, self.looks = np.array([1.0 - wanted, wanted, 0.0], np.float32), []
+        self.row, self.crops = np.array([1.0 - wanted, wanted, 0.0], np.float32), []
 
     def classify(self, frame: Frame) -> Classification:
-        raise AssertionError("a stage with looks never takes the frame as a whole")
+        raise AssertionError("a stage with crops never classifies the whole frame")
 
     def classify_regions(self, frame: Frame, xyxy_px: np.ndarray) -> list[Classification]:
-        self.looks.append(xyxy_px)
+        self.crops.append(xyxy_px)
         return [Classification(self.row)] * len(xyxy_px)
 
 
@@ -259,20 +260,20 @@ VGA = Frame(np.zeros((480, 640, 3), np.uint8), 1, "camera")
 OUTSIDE = np.array([[700, 10, 800, 90], [-50, -50, -1, -1]], np.float32)
 
 
-def look_at(regions, wanted=0.1, **config):
-    eye = Everywhere(wanted)
-    return warmed(stage(eye, share=0.5), **config).decide(VGA, regions, SOON), eye
+def classified(regions, wanted=0.1, **config):
+    classifier = ConstantScore(wanted)
+    return warmed(stage(classifier, share=0.5), **config).decide(VGA, regions, SOON), classifier
 
 
-def test_five_hundred_regions_are_a_few_looks_or_accepted():
+def test_five_hundred_regions_need_few_crops_or_are_accepted():
     rng = np.random.default_rng(4)
     corners = rng.uniform(0, 1, (500, 2)) * [600, 440]
     everywhere = np.concatenate([corners, corners + 20], axis=1).astype(np.float32)
-    decision, eye = look_at(everywhere)
-    assert (decision.reason, eye.looks, decision.accepted) == ("crowded", [], True)
+    decision, classifier = classified(everywhere)
+    assert (decision.reason, classifier.crops, decision.accepted) == ("crowded", [], True)
     in_a_corner = everywhere * 0.2
-    decision, eye = look_at(in_a_corner, round_robin=0)
-    assert decision.reason == "unwanted" and decision.n_looks == len(eye.looks[0]) <= 4
+    decision, classifier = classified(in_a_corner, round_robin=0)
+    assert decision.reason == "unwanted" and decision.n_crops == len(classifier.crops[0]) <= 4
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
@@ -281,43 +282,43 @@ def test_five_hundred_regions_are_a_few_looks_or_accepted():
     [OUTSIDE, np.full((1, 4), np.nan, np.float32), np.zeros((2, 3), np.float32), np.array([[9, 9, 9, 9.0]])],
     ids=["outside", "nan", "of another shape", "without area"],
 )
-def test_regions_that_cannot_be_looked_at_accept(regions, share):
-    cascade = warmed(stage(Everywhere(0.0), share=share))
+def test_regions_that_cannot_be_classified_accept_the_frame(regions, share):
+    cascade = warmed(stage(ConstantScore(0.0), share=share))
     decision = cascade.decide(VGA, regions, SOON)
     assert (decision.accepted, decision.reason) == (True, "classifier_error")
     assert cascade.last_error is not None
 
 
-def test_regions_partly_outside_are_looked_at_inside():
-    decision, eye = look_at(np.array([[-40, -40, 60, 60], [600, 400, 900, 900.0]]), round_robin=0)
+def test_regions_partly_outside_are_clipped():
+    decision, classifier = classified(np.array([[-40, -40, 60, 60], [600, 400, 900, 900.0]]), round_robin=0)
     assert decision.reason == "unwanted"
-    np.testing.assert_array_equal(eye.looks[0], [[0, 0, 240, 240], [400, 240, 640, 480]])
+    np.testing.assert_array_equal(classifier.crops[0], [[0, 0, 240, 240], [400, 240, 640, 480]])
 
 
 def test_without_regions_tiles_cover_the_frame():
-    decision, _ = look_at(NO_REGIONS)
-    assert decision.reason == "unwanted" and decision.n_looks == 6
-    assert look_at(NO_REGIONS, max_looks=5)[0].reason == "crowded"
-    assert look_at(REGIONS, look_at="frame")[0].n_looks == 6
+    decision, _ = classified(NO_REGIONS)
+    assert decision.reason == "unwanted" and decision.n_crops == 6
+    assert classified(NO_REGIONS, max_crops=5)[0].reason == "crowded"
+    assert classified(REGIONS, classifier_input="frame")[0].n_crops == 6
 
 
-def test_the_rest_of_the_frame_is_looked_at_in_turn():
-    eye = Everywhere(0.1)
-    cascade = warmed(stage(eye, share=0.5))
+def test_the_round_robin_covers_the_rest_of_the_frame():
+    classifier = ConstantScore(0.1)
+    cascade = warmed(stage(classifier, share=0.5))
     region = np.array([[10, 10, 50, 50.0]])
     for _ in range(12):
-        assert cascade.decide(VGA, region, SOON).n_looks == 2
+        assert cascade.decide(VGA, region, SOON).n_crops == 2
     seen = np.zeros((480, 640), bool)
-    for left, top, right, bottom in np.concatenate(eye.looks).astype(int):
+    for left, top, right, bottom in np.concatenate(classifier.crops).astype(int):
         seen[top:bottom, left:right] = True
     assert seen.all()
 
 
-# What a bundle says, and what is asked for.
+# Settings of the bundle and of the parameters.
 
 
 @pytest.mark.parametrize(
-    "asked,ids,reject,accept",
+    "parameters,ids,reject,accept",
     [
         ({}, [0], 0.3, 0.6),
         ({"wanted_labels": ["blue", "green"]}, [1, 2], 0.3, 0.6),
@@ -325,26 +326,26 @@ def test_the_rest_of_the_frame_is_looked_at_in_turn():
         ({"score_threshold": 0.9, "reject_threshold": 0.0}, [0], 0.0, 0.9),
     ],
 )
-def test_a_stage_is_as_its_bundle_says_unless_asked(tmp_path, asked, ids, reject, accept):
-    made = stage_of(color_bundle(tmp_path), Scores(), **asked)
-    assert (made.name, made.look_share, made._wanted_ids.tolist()) == ("color", 0.5, ids)
+def test_parameters_override_the_settings_of_the_bundle(tmp_path, parameters, ids, reject, accept):
+    made = stage_from_bundle(color_bundle(tmp_path), Scores(), **parameters)
+    assert (made.name, made.crop_share, made._wanted_ids.tolist()) == ("color", 0.5, ids)
     assert (made.status()["reject_below"], made.status()["accept_from"]) == (reject, accept)
 
 
-def test_a_plain_classifier_needs_labels_and_is_never_unsure(tmp_path):
+def test_an_unfitted_classifier_needs_labels_and_is_never_unsure(tmp_path):
     bundle = color_bundle(tmp_path, stage=None)
     with pytest.raises(ValueError, match="color was not fitted for a cascade and there are no wanted_labels"):
-        stage_of(bundle, Scores())
-    made = stage_of(bundle, Scores(), ["red"])
-    assert (made.status()["reject_below"], made.status()["accept_from"], made.look_share) == (0.2, 0.2, 0.0)
+        stage_from_bundle(bundle, Scores())
+    made = stage_from_bundle(bundle, Scores(), ["red"])
+    assert (made.status()["reject_below"], made.status()["accept_from"], made.crop_share) == (0.2, 0.2, 0.0)
 
 
-def test_thresholds_that_cross_the_bundles_own_are_refused(tmp_path):
+def test_a_threshold_that_crosses_the_one_of_the_bundle_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"0\.3 and 0\.1"):
-        stage_of(color_bundle(tmp_path), Scores(), score_threshold=0.1)
+        stage_from_bundle(color_bundle(tmp_path), Scores(), score_threshold=0.1)
 
 
-def test_the_real_classifier_tells_a_bicycle_from_a_wall():
+def test_a_real_classifier_rejects_a_wall_and_scores_a_street():
     bundle = bundle_or_skip(EFFICIENTNET)
     session, _ = open_session(bundle, "onnxruntime")
     wanted = wanted_class_ids(bundle.labels, ["bicycle", "bike", "moped", "motor scooter"])

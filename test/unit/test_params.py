@@ -11,7 +11,7 @@ from edge_vision.nodes.interface.specs import NODES, Param
 FLOAT = Param("rate", 1.0, "A rate.", "Hz", 0.0, 10.0)
 INT = Param("count", 3, "A count.", "", 1, 5)
 BOOL = Param("enabled", True, "On or off.")
-TEXT = Param("look_at", "regions", "Where.", choices=("regions", "frame"))
+TEXT = Param("classifier_input", "regions", "Where.", choices=("regions", "frame"))
 FREE_TEXT = Param("uri", "", "Any text.")
 LIST = Param("labels", [], "Words.")
 OPEN = Param("anything", 0.0, "No bounds.")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from edge_vision.backends import open_session
 from edge_vision.backends.base import BackendRequest
 from edge_vision.bundles.store import load_bundle
-from edge_vision.cascade.cascade import Cascade, CascadeStage, stage_of
+from edge_vision.cascade.cascade import Cascade
+from edge_vision.cascade.stages import CascadeStage, stage_from_bundle
 from edge_vision.detect.classifier import Classifier
 from edge_vision.errors import EdgeVisionError
 from edge_vision.evaluate.errors import EvaluateError
@@ -27,7 +28,7 @@ def _stage(name: str) -> CascadeStage:
         bundle = load_bundle(name)
         session, _ = open_session(bundle, BACKEND, BackendRequest(threads=1), strict=True)
         classifier = Classifier.from_bundle(bundle, session)
-        stage = stage_of(bundle, classifier)
+        stage = stage_from_bundle(bundle, classifier)
     except (EdgeVisionError, ValueError) as error:
         raise EvaluateError(f"--cascade {name}: {error}") from None
     classifier.warm_up()

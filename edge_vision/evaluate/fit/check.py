@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.cascade.cascade import Cascade, CascadeConfig, CascadeStage
+from edge_vision.cascade.cascade import Cascade, CascadeConfig
+from edge_vision.cascade.stages import CascadeStage
 from edge_vision.core.detections import Detections
 from edge_vision.evaluate.conditions import Condition
 from edge_vision.evaluate.fit.samples import shared
@@ -44,9 +45,9 @@ def play(
             continue
         started_s = thread_time()
         judged = cascade.decide(frame, decision.regions, frame.stamp_ns)
-        if judged.n_looks:
+        if judged.n_crops:
             cpu_s += thread_time() - started_s
-        looks += judged.n_looks
+        looks += judged.n_crops
         if judged.accepted:
             gate.inferred(frame.stamp_ns, found)
         if part is None or part[at]:

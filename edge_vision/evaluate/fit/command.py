@@ -15,7 +15,7 @@ from edge_vision.backends import BackendRequest, open_session
 from edge_vision.bundles.atomic_write import check_replaceable
 from edge_vision.bundles.manifest import NAME_PATTERN
 from edge_vision.bundles.store import Bundle, load_bundle
-from edge_vision.cascade.cascade import CascadeStage, stage_of
+from edge_vision.cascade.stages import CascadeStage, stage_from_bundle
 from edge_vision.core.output_folder import check_inputs, claim_folder
 from edge_vision.core.printable import printable
 from edge_vision.core.progress import ProgressLine
@@ -165,7 +165,7 @@ def _played(
         classifier.warm_up()
 
         def stage() -> CascadeStage:
-            return stage_of(bundle, classifier)
+            return stage_from_bundle(bundle, classifier)
 
         figures = {
             "calibration_blocks": run.checked(clips, stage(), line, held_out=False),

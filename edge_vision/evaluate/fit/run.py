@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edge_vision.bundles.store import Bundle, sha256_of
-from edge_vision.cascade.cascade import CascadeStage
+from edge_vision.cascade.stages import CascadeStage
 from edge_vision.core.model_spec import StageSpec
 from edge_vision.core.progress import ProgressLine
 from edge_vision.evaluate.conditions import Condition, by_name

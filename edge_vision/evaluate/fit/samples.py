@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_vision.cascade import tiling as places
+from edge_vision.cascade import tiling
 from edge_vision.core.frame import Frame
 from edge_vision.detect.classifier import crop, sliceable
 from edge_vision.evaluate.conditions import Condition
@@ -109,17 +109,17 @@ class Sampler:
             self._rows.append((self._see(frame, looks), label_of(looks, boxes), part))
 
     def _looks(self, frame: Frame, regions: np.ndarray, boxes: np.ndarray) -> Iterator[np.ndarray]:
-        side = places.side_px(frame.width_px, frame.height_px, self._share)
+        side = tiling.crop_side_px(frame.width_px, frame.height_px, self._share)
         yield self._some(self._looks_at(regions, frame), REGION_LOOKS)
-        yield self._some(places.tiles(frame.width_px, frame.height_px, side), TILE_LOOKS)
+        yield self._some(tiling.tiles(frame.width_px, frame.height_px, side), TILE_LOOKS)
         shaken = boxes + self._rng.uniform(-JITTER, JITTER, boxes.shape) * np.tile(
             boxes[:, 2:] - boxes[:, :2], 2
         )
         yield self._some(self._looks_at(shaken, frame), BOX_LOOKS)
 
     def _looks_at(self, regions: np.ndarray, frame: Frame) -> np.ndarray:
-        side = places.side_px(frame.width_px, frame.height_px, self._share)
-        return places.looks_at(regions, frame.width_px, frame.height_px, side)
+        side = tiling.crop_side_px(frame.width_px, frame.height_px, self._share)
+        return tiling.covering_crops(regions, frame.width_px, frame.height_px, side)
 
     def _some(self, looks: np.ndarray, n: int) -> np.ndarray:
         return looks[self._rng.permutation(len(looks))[:n]]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from edge_vision.backends import FALLBACK, known_backends
 from edge_vision.backends.base import PRECISIONS
-from edge_vision.cascade.cascade import PLAIN_THRESHOLD, CascadeConfig
+from edge_vision.cascade.cascade import CascadeConfig
+from edge_vision.cascade.stages import DEFAULT_THRESHOLD
 from edge_vision.detect.roi_planner import RoiConfig
 from edge_vision.nodes.interface.types import (
     COMMON,
@@ -65,7 +66,7 @@ def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...
 
 CASCADE = NodeSpec(
     "cascade",
-    "A light classifier looks first; the detector runs where it is worth it.",
+    "Light classifiers decide which of the passed frames the detector runs on.",
     (
         Param("enabled", _CASCADE.enabled, "Off = every frame is accepted."),
         *_model_params(
@@ -74,21 +75,22 @@ CASCADE = NodeSpec(
         Param(
             "next_models",
             [],
-            "Classifier bundles that look, one after the other, at what those before were unsure about.",
+            "Classifier bundles of the further stages, in order; each classifies what the one before was "
+            "unsure about.",
             applies="configure",
         ),
         Param(
             "wanted_labels",
             [],
-            "Words of the classifiers' labels that are worth the detector, as in ['dog', 'bicycle']; empty = "
-            "those of the bundles, which must have been fitted for a cascade.",
+            "Terms in the classifiers' labels that are worth the detector, as in ['dog', 'bicycle']; empty = "
+            "the labels of the bundles, which must then have been fitted for a cascade.",
             applies="configure",
         ),
         Param(
             "score_threshold",
             -1.0,
-            "A look is accepted when the wanted labels together reach this probability; -1 = the bundle's "
-            f"own, or {PLAIN_THRESHOLD} where it was not fitted for a cascade.",
+            "A crop is accepted if the summed probability of the wanted labels reaches this; -1 = the "
+            f"bundle's threshold, or {DEFAULT_THRESHOLD} if it was not fitted for a cascade.",
             "0..1",
             -1.0,
             1.0,
@@ -96,31 +98,31 @@ CASCADE = NodeSpec(
         Param(
             "reject_threshold",
             -1.0,
-            "A look is rejected below this probability; between the two a stage is unsure. -1 = the bundle's "
-            "own, or score_threshold where it was not fitted for a cascade.",
+            "A crop is rejected below this probability; between the two thresholds a stage is unsure. -1 = "
+            "the bundle's threshold, or score_threshold if it was not fitted for a cascade.",
             "0..1",
             -1.0,
             1.0,
         ),
         Param(
-            "look_at",
-            _CASCADE.look_at,
-            "Look at the gate's regions (the whole frame where it gives none), or always at the whole frame.",
+            "classifier_input",
+            _CASCADE.classifier_input,
+            "Classify the gate's regions (the whole frame if there are none), or always the whole frame.",
             choices=("regions", "frame"),
         ),
         Param(
-            "max_looks",
-            _CASCADE.max_looks,
-            "A frame that would take more looks is accepted instead: the detector is as fast.",
-            "looks",
+            "max_crops",
+            _CASCADE.max_crops,
+            "A frame that needs more crops than this is accepted without classifying them.",
+            "crops",
             1,
             1000,
         ),
         Param(
             "round_robin",
             _CASCADE.round_robin,
-            "Tiles of the rest of the frame that are looked at beside the regions, in turn, by bundles that "
-            "were fitted for a cascade.",
+            "Tiles outside the regions that are classified per frame, in turn, by bundles that were fitted "
+            "for a cascade.",
             "tiles",
             0,
             100,
@@ -128,7 +130,7 @@ CASCADE = NodeSpec(
         Param(
             "max_blind_ms",
             _CASCADE.max_blind_ms,
-            "A frame is accepted at the latest this long after the last one that was.",
+            "Longest time between two accepted frames, as far as frames arrive.",
             "ms",
             1.0,
             60000.0,
