@@ -7,7 +7,7 @@ import os
 from xdist.scheduler import LoadFileScheduling
 
 MOST_WORKERS = 8
-MEASURING = ("test_bench.py", "test_choice.py", "test_optimize_run.py", "test_optimize_study.py")
+MEASURING = ("test_bench.py", "test_auto_select.py", "test_optimize_run.py", "test_optimize_study.py")
 """Files with tests that measure runtimes: two at a time would measure each other."""
 
 

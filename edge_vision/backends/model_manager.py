@@ -79,7 +79,7 @@ class LoadedModel(Generic[R]):
             "backend.actual.precision": actual.precision,
             "backend.actual.threads": actual.threads or None,
             "backend.notes": "; ".join(actual.notes),
-            "backend.choice": self.report.choice,
+            "backend.selection_reason": self.report.selection_reason,
             "backend.fallback_reason": self.report.fallback_reason or "",
         }
 

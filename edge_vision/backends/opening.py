@@ -1,4 +1,4 @@
-"""Opens a bundle on the backend that was asked for, or on the next best one, and reports which and why."""
+"""Opens a bundle on the requested backend or on the next best one, and reports which one and why."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from edge_vision.bundles.store import Bundle
 from edge_vision.errors import BackendError, BackendUnavailable
 
 FALLBACK = ("onnxruntime", "openvino")
-"""What is tried where the backend that was asked for does not work."""
+"""Tried in this order if the requested backend does not work."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackendReport:
-    """What was asked for, what runs, and why they differ where they do.
+    """What was requested, what runs, and why they differ.
 
-    requested: backend, device, precision, threads. fallback_reason: None where the request was met.
-    choice: why "auto" took this backend, "" where it was named.
+    requested: backend, device, precision, threads. fallback_reason: None if the request was met.
+    selection_reason: why "auto" selected this backend, "" if the request named one.
     """
 
     requested: dict[str, str | int]
     actual: BackendActual
     fallback_reason: str | None = None
-    choice: str = ""
+    selection_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """One thing to try. relaxed: it is less than, or other than, what was asked for."""
+    """One backend with one request. relaxed: this differs from what was requested."""
 
     backend: str
     request: BackendRequest
@@ -47,21 +47,22 @@ def open_session(
     fallback: Sequence[str] = FALLBACK,
     failed: Mapping[str, str] | None = None,
 ) -> tuple[Session, BackendReport]:
-    """Load a bundle's graph on the backend that was asked for, or on the next best one.
+    """Load a bundle's graph on the requested backend, or on the next best one.
 
-    "auto" takes the fastest that agrees with the others (see `auto_select`). Where a request cannot be met,
-    the device is left to the backend, then those of `fallback` are tried, and the report says why. With strict
-    the request is met or BackendUnavailable is raised. failed: backends that failed while they ran, and how:
-    they come last. Raises BackendError where nothing can load the graph, BundleError where the graph file is
-    not the one that the bundle names.
+    "auto" selects the fastest that agrees with the reference (see `auto_select`). If the request cannot be
+    met, the backend chooses the device, then those of `fallback` are tried. strict: meet the request or raise
+    BackendUnavailable. failed: backends that failed while they ran, and how; they are tried last. Raises
+    BackendError if no backend loads the graph, BundleError if the graph file does not match the manifest.
     """
     request, failed = request or BackendRequest(), failed or {}
     check_known([*fallback, backend])
-    choice = _chosen(bundle, request) if backend == "auto" else AutoSelection((backend,), "")
-    known = [*failed.items(), *choice.refused.items()]
+    selection = _auto_selection(bundle, request) if backend == "auto" else AutoSelection((backend,), "")
+    known = [*failed.items(), *selection.refused.items()]
     failures: list[tuple[str, BackendError]] = [(name, BackendError(text)) for name, text in known]
-    for attempt in _attempts(choice.names, request, () if strict else fallback, failed):
-        if (attempt.relaxed and strict) or (attempt.backend in choice.refused and attempt.request == request):
+    for attempt in _attempts(selection.names, request, () if strict else fallback, failed):
+        if (attempt.relaxed and strict) or (
+            attempt.backend in selection.refused and attempt.request == request
+        ):
             continue
         try:
             session = load_on(bundle, attempt.backend, attempt.request, strict)
@@ -69,17 +70,17 @@ def open_session(
             failures.append((attempt.backend, error))
             continue
         reason = _reason_for(attempt, backend, failures)
-        return session, BackendReport(_described(backend, request), session.actual, reason, choice.reason)
+        return session, BackendReport(_as_dict(backend, request), session.actual, reason, selection.reason)
     kind = BackendUnavailable if all(isinstance(e, BackendUnavailable) for _, e in failures) else BackendError
-    raise kind(_told(failures) + ("; strict allows no other backend or device" if strict else ""))
+    raise kind(_joined(failures) + ("; strict allows no other backend or device" if strict else ""))
 
 
-def _chosen(bundle: Bundle, request: BackendRequest) -> AutoSelection:
-    """The installed backends that read the bundle, in the order of their merit here, then the others; why."""
+def _auto_selection(bundle: Bundle, request: BackendRequest) -> AutoSelection:
+    """The installed backends that read the bundle, the best first, then the other backends."""
     names = list(known_backends())
     usable = [name for name in names if unavailable_reason(name) is None and _reads(name, bundle)]
-    choice = choose(bundle, usable, request)
-    return replace(choice, names=(*choice.names, *(name for name in names if name not in usable)))
+    selection = choose(bundle, usable, request)
+    return replace(selection, names=(*selection.names, *(name for name in names if name not in usable)))
 
 
 def _reads(name: str, bundle: Bundle) -> bool:
@@ -99,7 +100,7 @@ def _attempts(
     yield from sorted(attempts, key=lambda attempt: attempt.backend in failed)
 
 
-def _described(backend: str, request: BackendRequest) -> dict[str, str | int]:
+def _as_dict(backend: str, request: BackendRequest) -> dict[str, str | int]:
     return {
         "backend": backend,
         "device": request.device,
@@ -109,15 +110,17 @@ def _described(backend: str, request: BackendRequest) -> dict[str, str | int]:
 
 
 def _reason_for(attempt: _Attempt, backend: str, failures: list[tuple[str, BackendError]]) -> str | None:
-    """Why this attempt came after others. For "auto", a backend that is not installed is no reason; what was
-    asked for and failed before, but works now, is none either."""
+    """Why this attempt came after others, None if the request was met.
+
+    For "auto", a backend that is not installed is no reason; nor is an earlier failure of the same backend.
+    """
     if not attempt.relaxed:
         failures = [(name, error) for name, error in failures if name != attempt.backend]
     if backend == "auto" and not attempt.relaxed:
         failures = [(other, error) for other, error in failures if not isinstance(error, BackendUnavailable)]
-    return _told(failures) or None
+    return _joined(failures) or None
 
 
-def _told(failures: list[tuple[str, BackendError]]) -> str:
+def _joined(failures: list[tuple[str, BackendError]]) -> str:
     # The same device may be tried twice, by its name and by "auto".
     return "; ".join(dict.fromkeys(f"{name}: {error}" for name, error in failures))

@@ -33,7 +33,7 @@ def _one(reference: np.ndarray, output: np.ndarray | None) -> float:
     return min(SAME_DB, 10.0 * float(np.log10(signal / noise))) if signal else float("-inf")
 
 
-def sample_picture(width_px: int, height_px: int) -> Frame:
+def sample_image(width_px: int, height_px: int) -> Frame:
     """A picture of coarse and fine structure, always the same: for runtimes that no camera has fed yet."""
     rng = np.random.default_rng(0)
     image = np.zeros((height_px, width_px, 3), np.float32)

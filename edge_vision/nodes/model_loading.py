@@ -65,7 +65,7 @@ def log_loaded_model(node: BaseNode, model: LoadedModel[R]) -> None:
     """Log the model with what really runs it, the one that it replaces, and a fallback."""
     before, node.last_model = node.last_model, str(model.bundle)
     swap = f", instead of {before}" if before not in ("", node.last_model) else ""
-    choice = f"; auto: {model.report.choice}" if model.report.choice else ""
+    choice = f"; auto: {model.report.selection_reason}" if model.report.selection_reason else ""
     for plugin in imported_plugins():
         if plugin not in node.logged_plugins:
             node.logged_plugins.add(plugin)

@@ -62,7 +62,7 @@ def test_no_request_and_no_stray_file(folders: Path, backend: str) -> None:
     assert backend == "auto" or f" on {backend} " in done.stdout, done.stdout
     assert record.read_text() == ""
     made = files(folders) - before - {"record"}
-    documented = ("home/.ros/log/", "cache/choice/", "cache/trials")
+    documented = ("home/.ros/log/", "cache/auto_select/", "cache/trials")
     assert [name for name in sorted(made) if not name.startswith(documented)] == []
 
 

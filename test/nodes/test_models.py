@@ -172,7 +172,7 @@ def test_requested_and_actual_are_told(start, robot):
     assert values["backend.requested.backend"] == "auto" and values["backend.requested.threads"] == "1"
     taken = values["backend.actual.backend"].split(" ")[0]
     assert taken in available_backends() and values["backend.actual.threads"] == "1"
-    assert values["backend.choice"].startswith(taken), "why"
+    assert values["backend.selection_reason"].startswith(taken), "why"
     assert values["model"].startswith(SSD) and len(values["model_sha256"]) == 64
 
 

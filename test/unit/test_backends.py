@@ -89,14 +89,14 @@ def test_auto_takes_an_installed_backend_and_reports_why(bundle):
     assert report.requested == {"backend": "auto", "device": "auto", "precision": "auto", "threads": 0}
     assert report.actual is session.actual and report.fallback_reason is None
     assert available_backends()[report.actual.backend] is None
-    assert report.choice.startswith(report.actual.backend)
+    assert report.selection_reason.startswith(report.actual.backend)
 
 
 def test_auto_without_a_second_backend_runs_fp32_on_onnx_runtime(bundle, monkeypatch):
     monkeypatch.setattr("edge_vision.backends.registry.BACKENDS", {"onnxruntime": BACKENDS["onnxruntime"]})
     _, report = open_session(bundle, fallback=())
     assert (report.actual.backend, report.actual.precision) == ("onnxruntime", "fp32")
-    assert report.choice == "onnxruntime is the only one installed"
+    assert report.selection_reason == "onnxruntime is the only one installed"
 
 
 def test_an_unknown_backend_lists_the_known_ones(bundle):

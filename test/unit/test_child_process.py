@@ -58,9 +58,9 @@ def trap(tmp_path, monkeypatch):
     return sprung
 
 
-def test_the_choice_of_a_runtime(trap):
+def test_auto_select(trap):
     bundle = bundle_or_skip(SSD)
-    rows = auto_select._measured_apart(bundle, ["onnxruntime"], BackendRequest(threads=1))
+    rows = auto_select.measure_in_child(bundle, ["onnxruntime"], BackendRequest(threads=1)).rows
     assert [(row.backend, row.failure) for row in rows] == [("onnxruntime", "")] and not trap.exists()
 
 

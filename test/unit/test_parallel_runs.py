@@ -68,6 +68,6 @@ def test_tests_that_measure_run_in_one_process() -> None:
 
     choice, study, gate, pace = (
         scope_of(f"test/unit/test_{name}.py::test_it[1::2]")
-        for name in ("choice", "optimize_study", "gate", "pace")
+        for name in ("auto_select", "optimize_study", "gate", "pace")
     )
     assert choice == study != gate != pace

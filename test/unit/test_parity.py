@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_vision.backends.parity import SAME_DB, sample_picture, sqnr_db
+from edge_vision.backends.parity import SAME_DB, sample_image, sqnr_db
 
 
 def test_the_same_is_the_same():
@@ -42,7 +42,7 @@ def test_something_where_nothing_should_be_does_not_agree():
     assert sqnr_db({"a": np.zeros(2)}, {"a": np.ones(2)}) == float("-inf")
 
 
-def test_the_sample_picture_is_always_the_same_and_uses_all_greys():
-    first, second = sample_picture(64, 48), sample_picture(64, 48)
+def test_the_sample_image_is_always_the_same_and_uses_all_greys():
+    first, second = sample_image(64, 48), sample_image(64, 48)
     assert (first.image == second.image).all() and first.image.shape == (48, 64, 3)
     assert first.image.min() == 0 and first.image.max() == 255 and first.image.std() > 20

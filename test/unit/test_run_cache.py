@@ -29,7 +29,7 @@ def test_a_measurement_is_kept_apart_from_the_users(tmp_path: Path) -> None:
     before = state_of(tmp_path)
     done = run_tests(tmp_path, f"test/unit/test_backends.py::{MEASURES}")
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout
-    assert state_of(tmp_path) == before and not (tmp_path / "choice").exists()
+    assert state_of(tmp_path) == before and not (tmp_path / "auto_select").exists()
 
 
 def test_a_run_that_changes_a_shared_file_fails(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def _model(name: str, backend: str) -> None:
         provider=actual.provider,
         precision=actual.precision,
         threads=actual.threads or None,
-        choice=report.choice,
+        selection_reason=report.selection_reason,
         run_ms=round(median(runs_ms[1:]), 3),
         fallback_reason=report.fallback_reason,
     )

@@ -63,7 +63,7 @@ def _model(name: str, backend: str) -> Check:
         f"({found['provider']}), {found['precision']}, {found['threads'] or 'untold'} threads: "
         f"{found['run_ms']:.1f} ms a run"
     )
-    text += f"; {backend}: {found['choice']}" if found["choice"] else ""
+    text += f"; {backend}: {found['choice']}" if found["selection_reason"] else ""
     if found["fallback_reason"]:
         return Check(INSTALLATION, "model", WARN, f"{text}; fallback: {found['fallback_reason']}", found)
     return Check(INSTALLATION, "model", OK, text, found)
