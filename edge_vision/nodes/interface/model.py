@@ -1,4 +1,4 @@
-"""Every parameter, topic and service of the nodes that run a model: cascade and detector. Imports no ROS."""
+"""Parameters, topics and services of the nodes that run a model: cascade and detector. Imports no ROS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edge_vision.nodes.interface.types import (
 )
 
 _CASCADE = CascadeConfig()
-_LOOKS = RoiConfig()
+_ROI = RoiConfig()
 
 
 def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...]:
@@ -29,21 +29,21 @@ def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...
         Param(
             "backend",
             "auto",
-            f"Runtime: auto (the fastest here, measured once), {', '.join(known_backends())}, or one that "
-            "another package registers.",
+            f"Selects the runtime: auto (the fastest, measured once), {', '.join(known_backends())}, or one "
+            "that another package registers.",
             applies=applies,
         ),
         Param(
             "device",
             "auto",
-            "Device of the backend: auto, cpu, gpu, gpu:1, npu, cuda, ...; see docs/backends.md.",
+            "Selects the backend's device: auto, cpu, gpu, gpu:1, npu, cuda, ...; see docs/backends.md.",
             applies=applies,
         ),
-        Param("precision", "auto", "Precision asked for.", choices=PRECISIONS, applies=applies),
+        Param("precision", "auto", "Selects the precision.", choices=PRECISIONS, applies=applies),
         Param(
             "threads",
             0,
-            "CPU threads of the backend; 0 = one per physical core.",
+            "Sets the number of CPU threads of the backend; 0 = one per physical core.",
             "threads",
             0,
             256,
@@ -52,13 +52,13 @@ def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...
         Param(
             "strict_backend",
             False,
-            "Refuse to run on another backend or device than the one asked for.",
+            "Refuses to run on another backend or device than the requested one.",
             applies=applies,
         ),
         Param(
             "fallback",
             list(FALLBACK),
-            "Backends to try in turn where the one asked for cannot run, or fails while it runs.",
+            "Tries these backends in order if the requested one cannot run, or fails while running.",
             applies=applies,
         ),
     )
@@ -66,31 +66,32 @@ def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...
 
 CASCADE = NodeSpec(
     "cascade",
-    "Light classifiers decide which of the passed frames the detector runs on.",
+    "Classifies frames with a small model, and forwards those that are worth a detector run.",
     (
-        Param("enabled", _CASCADE.enabled, "Off = every frame is accepted."),
+        Param("enabled", _CASCADE.enabled, "Enables the cascade; if false, every frame is accepted."),
         *_model_params(
-            "", "Classifier bundle, a name or a folder; empty = off, every frame is accepted.", "configure"
+            "",
+            "Selects the classifier bundle, by name or folder; empty = off, every frame is accepted.",
+            "configure",
         ),
         Param(
             "next_models",
             [],
-            "Classifier bundles of the further stages, in order; each classifies what the one before was "
-            "unsure about.",
+            "Adds classifier bundles, each of which classifies what the previous ones were unsure about.",
             applies="configure",
         ),
         Param(
             "wanted_labels",
             [],
-            "Terms in the classifiers' labels that are worth the detector, as in ['dog', 'bicycle']; empty = "
-            "the labels of the bundles, which must then have been fitted for a cascade.",
+            "Selects the labels that are worth a detector run, by words in them, as in ['dog', 'bicycle']; "
+            "empty = those of the bundles, which must be fitted for a cascade.",
             applies="configure",
         ),
         Param(
             "score_threshold",
             -1.0,
-            "A crop is accepted if the summed probability of the wanted labels reaches this; -1 = the "
-            f"bundle's threshold, or {DEFAULT_THRESHOLD} if it was not fitted for a cascade.",
+            "Accepts a crop when the probabilities of the wanted labels sum to at least this; -1 = the "
+            f"bundle's threshold, or {DEFAULT_THRESHOLD} if it is not fitted for a cascade.",
             "0..1",
             -1.0,
             1.0,
@@ -98,8 +99,8 @@ CASCADE = NodeSpec(
         Param(
             "reject_threshold",
             -1.0,
-            "A crop is rejected below this probability; between the two thresholds a stage is unsure. -1 = "
-            "the bundle's threshold, or score_threshold if it was not fitted for a cascade.",
+            "Rejects a crop below this probability; between the two thresholds a stage is unsure. -1 = the "
+            "bundle's threshold, or score_threshold if it is not fitted for a cascade.",
             "0..1",
             -1.0,
             1.0,
@@ -107,13 +108,14 @@ CASCADE = NodeSpec(
         Param(
             "classifier_input",
             _CASCADE.classifier_input,
-            "Classify the gate's regions (the whole frame if there are none), or always the whole frame.",
+            "Selects what is classified: the gate's regions (the whole frame if there are none), or the "
+            "frame.",
             choices=("regions", "frame"),
         ),
         Param(
             "max_crops",
             _CASCADE.max_crops,
-            "A frame that needs more crops than this is accepted without classifying them.",
+            "Accepts a frame that would need more crops, as the detector would be as fast.",
             "crops",
             1,
             1000,
@@ -121,8 +123,8 @@ CASCADE = NodeSpec(
         Param(
             "round_robin",
             _CASCADE.round_robin,
-            "Tiles outside the regions that are classified per frame, in turn, by bundles that were fitted "
-            "for a cascade.",
+            "Classifies this many tiles outside the regions, in turn, with bundles that are fitted for a "
+            "cascade.",
             "tiles",
             0,
             100,
@@ -130,7 +132,7 @@ CASCADE = NodeSpec(
         Param(
             "max_blind_ms",
             _CASCADE.max_blind_ms,
-            "Longest time between two accepted frames, as far as frames arrive.",
+            "Accepts a frame at the latest this long after the previous accepted one.",
             "ms",
             1.0,
             60000.0,
@@ -139,17 +141,15 @@ CASCADE = NodeSpec(
         *COMMON,
     ),
     (
-        Topic("gate/image", "sensor_msgs/msg/Image", "in", "What the gate let pass."),
+        Topic("gate/image", "sensor_msgs/msg/Image", "in", "Frames that passed the gate."),
         compressed("gate/image"),
-        Topic("gate_events", "diagnostic_msgs/msg/DiagnosticArray", "in", "The gate's ticks."),
-        Topic(
-            "image_accepted", "sensor_msgs/msg/Image", "out", "The frames that were accepted, as they came."
-        ),
+        Topic("gate_events", "diagnostic_msgs/msg/DiagnosticArray", "in", "The gate's frame events."),
+        Topic("image_accepted", "sensor_msgs/msg/Image", "out", "Accepted frames, unchanged."),
         Topic(
             "cascade_events",
             "diagnostic_msgs/msg/DiagnosticArray",
             "out",
-            "One tick per frame, the gate's included.",
+            "One frame event per frame, including those of the gate.",
         ),
         STATUS,
     ),
@@ -158,77 +158,96 @@ CASCADE = NodeSpec(
 
 DETECTOR = NodeSpec(
     "detector",
-    "Runs a model bundle on the backend chosen by parameter, and publishes what it found.",
+    "Runs a model bundle on the selected backend, and publishes the detections.",
     (
-        Param("enabled", True, "Off = frames are rejected unseen, and counted so."),
+        Param("enabled", True, "Enables inference; if false, frames are rejected as `disabled`."),
         *_model_params(
             "ssdlite_mobilenet_v2_coco",
-            "Detector bundle, a name or a folder. A new one is loaded and checked while the old one serves.",
+            "Selects the detector bundle, by name or folder. A new one is loaded and checked while the old "
+            "one runs.",
             "live",
         ),
         Param(
             "watchdog_ms",
             800.0,
-            "A run that takes longer (and five times longer than usual) hangs: another backend takes over. "
-            "0 = wait.",
+            "Switches to another backend when an inference takes longer than this, and longer than five "
+            "times the median; 0 = never.",
             "ms",
             0.0,
             600000.0,
         ),
         Param(
-            "score_threshold", -1.0, "Least score of a detection; -1 = the bundle's own.", "0..1", -1.0, 1.0
-        ),
-        Param(
-            "iou_threshold",
+            "score_threshold",
             -1.0,
-            "Overlap above which the lower score goes; -1 = the bundle's own.",
+            "Sets the minimum score of a detection; -1 = the bundle's threshold.",
             "0..1",
             -1.0,
             1.0,
         ),
         Param(
-            "max_detections", 0, "Most detections per frame; 0 = the bundle's own.", "detections", 0, 10000
+            "iou_threshold",
+            -1.0,
+            "Sets the IoU above which NMS drops the lower score; -1 = the bundle's threshold.",
+            "0..1",
+            -1.0,
+            1.0,
+        ),
+        Param(
+            "max_detections",
+            0,
+            "Limits the detections per frame; 0 = the bundle's limit.",
+            "detections",
+            0,
+            10000,
         ),
         Param(
             "publish_tracked",
             False,
-            "Track: give objects ids, and publish those known on skipped frames on `detections_tracked`.",
+            "Tracks objects: sets their ids, and publishes predicted boxes of skipped frames on "
+            "`detections_tracked`.",
         ),
         Param(
             "publish_low_score",
             False,
-            "Publish detections that score between half of score_threshold and score_threshold on "
-            "`detections_low_score`, and pass them to the gate; see the gate's saturated_stretch.",
+            "Publishes detections that score between half of score_threshold and score_threshold on "
+            "`detections_low_score`, and passes them to the gate; see the gate's saturated_stretch.",
         ),
         Param(
             "roi_mode",
-            _LOOKS.roi_mode,
-            "Look at the whole frame, or more closely at crops around what is new and what is known; auto = "
-            "at one crop where that costs no more.",
+            _ROI.roi_mode,
+            "Selects what is inferred: the whole frame, or crops around changed regions and known objects; "
+            "auto = one crop where that costs no more.",
             choices=("full", "crops", "auto"),
         ),
         Param(
             "max_crops",
-            _LOOKS.max_crops,
-            "Most crops of a frame, each one run of the model; fewer crops are larger ones.",
+            _ROI.max_crops,
+            "Limits the crops per frame, each of which is one inference; fewer crops are larger.",
             "crops",
             1,
             32,
         ),
         Param(
             "budget_ms",
-            _LOOKS.budget_ms,
-            "Time for all runs of a frame on crops: beyond it, crops are halved, and restored one at a time. "
-            "0 = none.",
+            _ROI.budget_ms,
+            "Limits the time for all crops of a frame: above it, max_crops is halved, then restored one by "
+            "one. 0 = no limit.",
             "ms",
             0.0,
             60000.0,
         ),
-        Param("min_crop_px", _LOOKS.min_crop_px, "Least width of a crop; 0 = the model's.", "px", 0, 16384),
+        Param(
+            "min_crop_px",
+            _ROI.min_crop_px,
+            "Sets the minimum width of a crop; 0 = the model's input width.",
+            "px",
+            0,
+            16384,
+        ),
         Param(
             "full_frame_interval_ms",
-            _LOOKS.full_frame_interval_ms,
-            "With crops, the whole frame is looked at as well this long after the last time.",
+            _ROI.full_frame_interval_ms,
+            "Infers the whole frame in addition to crops after this long.",
             "ms",
             0.0,
             60000.0,
@@ -237,32 +256,34 @@ DETECTOR = NodeSpec(
         *COMMON,
     ),
     (
-        Topic("image_accepted", "sensor_msgs/msg/Image", "in", "What the cascade accepted, or any camera."),
+        Topic(
+            "image_accepted", "sensor_msgs/msg/Image", "in", "Frames accepted by the cascade, or any camera."
+        ),
         compressed("image_accepted"),
         Topic(
             "cascade_events",
             "diagnostic_msgs/msg/DiagnosticArray",
             "in",
-            "The ticks, which keep the books and move the tracks.",
+            "Frame events for the frame accounting and the tracks.",
         ),
         Topic(
             "detections",
             "vision_msgs/msg/Detection2DArray",
             "out",
-            "Per inferred frame; empty = looked, nothing there.",
+            "Per inferred frame; empty = no object.",
         ),
         Topic(
             "detections_tracked",
             "vision_msgs/msg/Detection2DArray",
             "out",
-            "Per gated or rejected frame: where known objects should be now. With publish_tracked.",
+            "Per gated or rejected frame: predicted boxes of known objects. With publish_tracked.",
             (("publish_tracked", (True,)),),
         ),
         Topic(
             "detections_low_score",
             "vision_msgs/msg/Detection2DArray",
             "out",
-            "Per inferred frame: what scored half of the threshold at least, but not the threshold. With "
+            "Per inferred frame: detections between half of the threshold and the threshold. With "
             "publish_low_score.",
             (("publish_low_score", (True,)),),
         ),
@@ -270,16 +291,19 @@ DETECTOR = NodeSpec(
             "label_info",
             "vision_msgs/msg/LabelInfo",
             "out",
-            "Latched: the names of the class ids, and the threshold.",
+            "Latched: class names and the threshold.",
         ),
         Topic(
-            "vision_info", "vision_msgs/msg/VisionInfo", "out", "Latched: the model, its version and hash."
+            "vision_info",
+            "vision_msgs/msg/VisionInfo",
+            "out",
+            "Latched: name, version and hash of the model.",
         ),
         Topic(
             "~/debug_image",
             "sensor_msgs/msg/Image",
             "out",
-            "The boxes drawn in, only while somebody subscribes.",
+            "The image with its boxes, only while it has a subscriber.",
         ),
         STATUS,
     ),

@@ -1,4 +1,4 @@
-"""What a parameter, a topic and a node are to a user; and those that several nodes have. Imports no ROS."""
+"""Specifications of parameters, topics and nodes, and the parameters that nodes share. Imports no ROS."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from edge_vision.core.redaction import redact_text
 class Param:
     """One parameter of a node.
 
-    applies: "live" (acts at once), "configure" (refused while the node is configured, acts when it is
-    configured next) or "start" (read-only). An int is taken where a float is expected, and as its digits
-    where free text is: ROS reads `uri:=0` on a command line as a number. special: a value outside low..high
-    that is allowed too.
+    applies: when a change takes effect: "live" (at once), "configure" (refused while the node is configured)
+    or "start" (read-only). An int is accepted for a float, and for free text: `uri:=0` is parsed
+    as a number. special: an allowed value outside low..high.
     """
 
     name: str
@@ -32,14 +31,14 @@ class Param:
 
     @property
     def type_name(self) -> str:
-        """The type as ROS users know it."""
+        """The name of its ROS type."""
         if isinstance(self.default, (list, tuple)):
             return "string[]"
         return {bool: "bool", int: "int", float: "double", str: "string"}[type(self.default)]
 
     @property
     def constraints(self) -> str:
-        """What is allowed, in words; "" where everything of the type is."""
+        """The allowed values as text; "" if all of the type are."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
         if self.low is None and self.high is None:
@@ -50,7 +49,7 @@ class Param:
         return f"{special}{low}..{high}"
 
     def check(self, value: Any) -> Any:
-        """The value, its type put right. Raises ValueError that names what was expected and what came."""
+        """The value, converted to the type. Raises ValueError with the expected and the given value."""
         value = self._typed(value)
         if self.choices and value not in self.choices:
             raise ValueError(f"{self.name}: expected {self.constraints}, got '{value}'")
@@ -89,8 +88,8 @@ def _is_int(value: Any) -> bool:
 class Topic:
     """One topic of a node. direction: "in" or "out".
 
-    only_with: the parameters, each with the values with which the node has this topic, as in
-    (("ego_prior", ("imu",)),); empty = always.
+    only_with: parameters and the values at which the topic exists, as in (("ego_prior", ("imu",)),); empty =
+    always.
     """
 
     name: str
@@ -100,13 +99,13 @@ class Topic:
     only_with: tuple[tuple[str, tuple[object, ...]], ...] = ()
 
     def exists(self, values: Mapping[str, object]) -> bool:
-        """True where a node with these parameters has it."""
+        """Whether a node with these parameters has the topic."""
         return all(values.get(name) in wanted for name, wanted in self.only_with)
 
 
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
-    """All that a user sees of a node."""
+    """The interface of a node."""
 
     name: str
     summary: str
@@ -122,47 +121,50 @@ class NodeSpec:
 AUTOSTART = Param(
     "autostart",
     True,
-    "Configure and activate by itself, and try again every 5 s where that fails.",
+    "Configures and activates the node at start, retrying every 5 s.",
     applies="start",
 )
 JSON_LOG = Param(
     "json_log",
     "",
-    "File that gets each log line as a JSON object too, for log shippers; stdout = standard output, "
-    "empty = none.",
+    "Writes each log line as a JSON object to this file, for log shippers; stdout = standard output, empty = "
+    "none.",
     applies="start",
 )
 COMMON = (AUTOSTART, JSON_LOG)
-"""What every node has."""
+"""Parameters of every node."""
 IMAGE_TRANSPORT = Param(
     "image_transport",
     "raw",
-    "Subscribe to the raw image, or to JPEG/PNG on `<topic>/compressed`.",
+    "Subscribes to raw images, or to JPEG/PNG on `<topic>/compressed`.",
     choices=("raw", "compressed"),
     applies="configure",
 )
 MAX_IMAGE_MEGAPIXELS = Param(
     "max_image_megapixels",
     MAX_PIXELS / 1e6,
-    "Refuses larger images as `too_large`, compressed ones before they are decoded. 1 MP = 10^6 pixels.",
+    "Refuses larger images as `too_large`, compressed ones before decoding. 1 MP = 10^6 pixels.",
     "MP",
     0.0001,
     268.0,
 )
 IMAGES = (IMAGE_TRANSPORT, MAX_IMAGE_MEGAPIXELS)
-"""What every node has that takes images."""
-ENABLE = ("~/enable", "std_srvs/srv/SetBool", "The same as setting `enabled`.")
-RESET = ("~/reset_stats", "std_srvs/srv/Trigger", "Start new books and new latency figures.")
+"""Parameters of every node that subscribes to images."""
+ENABLE = ("~/enable", "std_srvs/srv/SetBool", "Sets the parameter `enabled`.")
+RESET = ("~/reset_stats", "std_srvs/srv/Trigger", "Resets the frame counts and latencies.")
 STATUS = Topic(
-    "~/status", "diagnostic_msgs/msg/DiagnosticArray", "out", "State, books, rates and latencies, at 1 Hz."
+    "~/status",
+    "diagnostic_msgs/msg/DiagnosticArray",
+    "out",
+    "State, frame accounting, rates and latencies, at 1 Hz.",
 )
 
 
 def compressed(topic: str) -> Topic:
-    """What a node takes instead of the raw images of a topic."""
+    """The compressed counterpart of an image topic."""
     return Topic(
         f"{topic}/compressed",
         "sensor_msgs/msg/CompressedImage",
         "in",
-        "Instead, with image_transport: compressed.",
+        "Replaces the raw topic with image_transport: compressed.",
     )
