@@ -15,8 +15,8 @@ class Param:
     """One parameter of a node.
 
     applies: when a change takes effect: "live" (at once), "configure" (refused while the node is configured)
-    or "start" (read-only). An int is accepted for a float, and for free text: `uri:=0` is parsed
-    as a number. special: an allowed value outside low..high.
+    or "start" (read-only). An int is accepted for a float, and for free text: ROS parses `uri:=0` as a
+    number. special: an allowed value outside low..high.
     """
 
     name: str
