@@ -1,16 +1,15 @@
-"""Whether known objects still look as they did when the detector last saw them.
+"""Whether known objects still look as they did when the detector last found them.
 
-The gate asks whether anything new is in the picture, and has a least area for it. A small thing that goes
-while nothing else moves may stay below that, and would be told of until the next inference. So each known
-object has its own, closer look at an interval: the place where it must be now, against the place where it was
-found, by the normalised correlation of the two patches (J. P. Lewis 1995), which no gain and no offset of
-light changes.
+The gate needs a minimum area of change. A small object that leaves while nothing else moves may stay below
+it, and its track would be published until the next inference. So each known object is compared at an
+interval: the patch where it was found with the patch where it must be now, by the normalised
+cross-correlation (J. P. Lewis 1995), which is invariant to gain and offset of the light.
 
-What looks otherwise is only doubted: a shadow or a flickering sign does it too. The detector decides.
+A changed appearance is a suspicion, as shadows and flickering signs cause it too. The detector decides.
 
-Measured on vtest.avi at luma size, boxes of the detector: parked cars 1 to 15 s later 0.75 to 1.0 (99 % above
-0.95), under gains of 0.5 to 1.5 and offsets of 30 grey levels as well (99 % above 0.93); walkers against the
-empty place 95 % below 0.63.
+Measured on vtest.avi at luma size with the detector's boxes: parked cars 1 to 15 s later correlate by 0.75 to
+1.0 (99 % above 0.95), under gains of 0.5 to 1.5 and offsets of 30 grey levels too (99 % above 0.93); walkers
+with the empty background by less than 0.63 (95 %).
 """
 
 from __future__ import annotations
@@ -25,130 +24,133 @@ from edge_vision.core.geometry.boxes import best_iou
 from edge_vision.core.geometry.homography import IDENTITY, transform_boxes
 
 SAME_CORRELATION = 0.7
-# What correlates less must also differ by this much more than noise, in grey levels: a patch of one grey with
-# nothing on it correlates with nothing.
+# A lower correlation counts only with a difference above the noise, in grey levels: uniform patches correlate
+# with nothing.
 NOISE_FACTOR = 3.0
 MIN_DIFFERENCE = 4.0
-# The border of an object tells most, so a patch is larger than its box by this share on each side,
+# The outline of an object is its best feature, so the patch exceeds the box by this share on each side.
 MARGIN_SHARE = 0.15
-# and alignment may be wrong by so many luma pixels.
+# Tolerated misalignment in luma pixels.
 SLACK_PX = 2
 MIN_SIDE_PX = 6
-# Share of a patch that must be in the picture.
+# Share of a patch that must be within the image.
 MIN_VISIBLE = 0.9
-# Frames that are with the detector, or superseded on the way.
-MAX_WAITING = 16
-STILL_THERE_IOU = 0.4
-# An interval grows by doubling, to so many times, while the detector sees what was doubted.
-MAX_PATIENCE = 16
+# Frames without a result yet, superseded ones included.
+MAX_PENDING = 16
+STILL_PRESENT_IOU = 0.4
+# The interval doubles up to this factor while the detector still finds the suspected objects.
+MAX_INTERVAL_FACTOR = 16
 
 
 @dataclass(slots=True, eq=False)
-class _Seen:
-    """A frame that went to the detector. motion: (3, 3), where a point of it is now; luma pixels."""
+class _PassedFrame:
+    """A frame that went to the detector. motion: (3, 3), from it to the current frame, luma pixels."""
 
     stamp_ns: int
     luma: np.ndarray
     motion: np.ndarray
-    doubted: np.ndarray
+    suspected: np.ndarray
 
 
 class AppearanceCheck:
-    """The looks of the objects of one camera. One caller at a time; all images have one size, or `forget`.
+    """The appearance of the objects of one camera. One caller at a time; after a new image size, `forget`.
 
-    Times are monotonic. Boxes are in luma pixels.
+    Times are monotonic. Boxes are (n, 4) xyxy in luma pixels.
     """
 
     def __init__(self) -> None:
-        self.looks = self.doubts = self.confirmed = 0
+        self._compared = self._changed = self._still_present = 0
         self.forget()
 
     def forget(self) -> None:
-        """Nothing is known: after a cut, and where the camera's motion is not known."""
-        self._waiting: deque[_Seen] = deque(maxlen=MAX_WAITING)
-        self._seen: _Seen | None = None
+        """Clear the known objects: after a cut, and when the camera's motion is unknown."""
+        self._pending: deque[_PassedFrame] = deque(maxlen=MAX_PENDING)
+        self._reference: _PassedFrame | None = None
         self._boxes = np.zeros((0, 4))
-        self._looked_ns = 0
-        self._patience = 1
+        self._checked_ns = 0
+        self._interval_factor = 1
 
     def move(self, camera_motion: np.ndarray | None) -> None:
-        """A frame is judged. camera_motion: (3, 3), of the frame before to this one, luma pixels."""
+        """Take the camera's motion since the previous frame, (3, 3) in luma pixels; None = unknown."""
         if camera_motion is None:
             self.forget()
         elif camera_motion is not IDENTITY:
-            for one in (*self._waiting, self._seen):
-                if one is not None:
-                    one.motion = camera_motion @ one.motion
+            for frame in (*self._pending, self._reference):
+                if frame is not None:
+                    frame.motion = camera_motion @ frame.motion
 
-    def passed(self, stamp_ns: int, luma: np.ndarray, doubted: np.ndarray) -> None:
-        """The frame goes to the detector. doubted: what `changed` has just given, else (0, 4)."""
-        self._waiting.append(_Seen(stamp_ns, luma, IDENTITY, doubted))
+    def passed(self, stamp_ns: int, luma: np.ndarray, suspected: np.ndarray) -> None:
+        """Keep a frame that goes to the detector. suspected: what `changed` returned for it, or (0, 4)."""
+        self._pending.append(_PassedFrame(stamp_ns, luma, IDENTITY, suspected))
 
     def found(self, stamp_ns: int, boxes: np.ndarray, mono_ns: int) -> None:
-        """The detector found these (n, 4) on a frame that passed. From now on they are what is known."""
-        while self._waiting and self._waiting[0].stamp_ns < stamp_ns:
-            self._waiting.popleft()
-        if not self._waiting or self._waiting[0].stamp_ns != stamp_ns:
+        """Replace the known objects by those that the detector found on a passed frame."""
+        while self._pending and self._pending[0].stamp_ns < stamp_ns:
+            self._pending.popleft()
+        if not self._pending or self._pending[0].stamp_ns != stamp_ns:
             return
-        self._seen = self._waiting.popleft()
+        self._reference = self._pending.popleft()
         self._boxes = boxes[np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
-        self._looked_ns = mono_ns
-        if len(self._seen.doubted):
-            there = best_iou(self._seen.doubted, self._boxes) > STILL_THERE_IOU
-            self.confirmed += int(np.count_nonzero(there))
-            self._patience = min(MAX_PATIENCE, 2 * self._patience) if there.all() else 1
+        self._checked_ns = mono_ns
+        if len(self._reference.suspected):
+            present = best_iou(self._reference.suspected, self._boxes) > STILL_PRESENT_IOU
+            self._still_present += int(np.count_nonzero(present))
+            self._interval_factor = (
+                min(MAX_INTERVAL_FACTOR, 2 * self._interval_factor) if present.all() else 1
+            )
 
     def changed(self, luma: np.ndarray, noise: float, mono_ns: int, interval_ms: float) -> np.ndarray:
-        """(n, 4) where known objects are now that look otherwise. None, before the interval has passed.
+        """The current boxes of known objects whose appearance has changed; none before the interval is over.
 
-        noise: the camera's, in grey levels.
+        noise: standard deviation in grey levels.
         """
-        seen = self._seen
-        if seen is None or mono_ns - self._looked_ns < self._patience * interval_ms * 1e6:
+        reference = self._reference
+        if reference is None or mono_ns - self._checked_ns < self._interval_factor * interval_ms * 1e6:
             return self._boxes[:0]
-        self._looked_ns = mono_ns
-        self.looks += len(self._boxes)
-        differs = [looks_otherwise(seen.luma, luma, seen.motion, box, noise) for box in self._boxes]
-        boxes = self._boxes[np.array(differs, bool)] if differs else self._boxes
-        self.doubts += len(boxes)
-        return boxes if seen.motion is IDENTITY else transform_boxes(boxes, seen.motion)
+        self._checked_ns = mono_ns
+        self._compared += len(self._boxes)
+        differs = [
+            appearance_changed(reference.luma, luma, reference.motion, box, noise) for box in self._boxes
+        ]
+        boxes = self._boxes[np.array(differs, bool)]
+        self._changed += len(boxes)
+        return boxes if reference.motion is IDENTITY else transform_boxes(boxes, reference.motion)
 
     def status(self) -> dict[str, object]:
-        """recheck.looks: objects compared; .doubted: those that looked otherwise; .confirmed: those of them
-        that the detector still found."""
+        """Objects compared, those that had changed, and those of them that the detector still found."""
         return {
-            "recheck.looks": self.looks,
-            "recheck.doubted": self.doubts,
-            "recheck.confirmed": self.confirmed,
+            "appearance_check.compared": self._compared,
+            "appearance_check.changed": self._changed,
+            "appearance_check.still_present": self._still_present,
         }
 
 
-def looks_otherwise(
+def appearance_changed(
     before: np.ndarray, now: np.ndarray, motion: np.ndarray, box: np.ndarray, noise: float
 ) -> bool:
-    """Whether what was in a box, (4,) xyxy, looks otherwise in a later image; (h, w) uint8 both.
+    """Whether the content of a box, (4,) xyxy, differs between two images, (h, w) uint8.
 
-    motion: (3, 3), where a point of before is now. False too where the place is no longer in the picture.
+    motion: (3, 3), from before to now. False if the patch is too small or has left the image.
     """
     patch = left, top, right, bottom = _patch(box, before.shape)
     if right - left < MIN_SIDE_PX or bottom - top < MIN_SIDE_PX:
         return False
-    there, then = _shown_at(patch, motion, now), _shown_at(patch, IDENTITY, before)
-    if there is None or then is None:
+    candidate, template = _warped_patch(patch, motion, now), _warped_patch(patch, IDENTITY, before)
+    if candidate is None or template is None:
         return False
-    there = cv2.blur(there, (3, 3))
-    # Blurred before it is cut out, as the other one is: else the two have other pixels at their borders.
-    then = cv2.blur(then, (3, 3))[SLACK_PX:-SLACK_PX, SLACK_PX:-SLACK_PX]
-    correlation = float(cv2.matchTemplate(there, then, cv2.TM_CCOEFF_NORMED).max())
+    candidate = cv2.blur(candidate, (3, 3))
+    # Blurred before the slack is cut off, so that both have the same pixels at their borders.
+    template = cv2.blur(template, (3, 3))[SLACK_PX:-SLACK_PX, SLACK_PX:-SLACK_PX]
+    correlation = float(cv2.matchTemplate(candidate, template, cv2.TM_CCOEFF_NORMED).max())
     if correlation >= SAME_CORRELATION:
         return False
-    contrast = max(float(then.std()), float(there.std()))
+    contrast = max(float(template.std()), float(candidate.std()))
     difference = contrast * np.sqrt(1.0 - max(0.0, correlation) ** 2)
     return bool(difference > max(MIN_DIFFERENCE, NOISE_FACTOR * noise))
 
 
 def _patch(box: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """The pixels around a box, within the image; empty where there are none."""
+    """The box with its margin, in whole pixels within the image; empty outside it."""
     low, high = box[:2], box[2:]
     margin = np.maximum(MARGIN_SHARE * (high - low), (MIN_SIDE_PX - (high - low)) / 2)
     size = np.array([shape[1], shape[0]], np.float64)
@@ -156,20 +158,21 @@ def _patch(box: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int, int]
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
-def _shown_at(patch: tuple[int, int, int, int], motion: np.ndarray, now: np.ndarray) -> np.ndarray | None:
-    """What is now where a patch of the image before has gone to, with the slack around it; None where too
-    little of it is in the picture. The picture's last pixels stand for those beyond its border."""
+def _warped_patch(
+    patch: tuple[int, int, int, int], motion: np.ndarray, image: np.ndarray
+) -> np.ndarray | None:
+    """The pixels to which a patch has moved, with the slack; None if too few are within the image."""
     left, top, right, bottom = patch
-    height, width = now.shape
+    height, width = image.shape
     if motion is not IDENTITY:
         corners = transform_boxes(np.array([[left, top, right, bottom]], np.float64), motion)[0]
         if not np.isfinite(corners).all():
             return None
         low, high = np.maximum(corners[:2], 0.0), np.minimum(corners[2:], [width, height])
-        inside = np.prod(np.maximum(high - low, 0.0))
-        if inside < MIN_VISIBLE * np.prod(corners[2:] - corners[:2]):
+        visible = np.prod(np.maximum(high - low, 0.0))
+        if visible < MIN_VISIBLE * np.prod(corners[2:] - corners[:2]):
             return None
-    back = motion @ np.array([[1, 0, left - SLACK_PX], [0, 1, top - SLACK_PX], [0, 0, 1]], np.float64)
+    inverse = motion @ np.array([[1, 0, left - SLACK_PX], [0, 1, top - SLACK_PX], [0, 0, 1]], np.float64)
     size = (right - left + 2 * SLACK_PX, bottom - top + 2 * SLACK_PX)
-    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpPerspective(now, back, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpPerspective(image, inverse, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)

@@ -95,7 +95,7 @@ def test_a_light_step_is_seen_once(gain):
     assert {player.look(gain=gain).reason for _ in range(10)} == {"still"}
 
 
-def test_a_stopped_thing_becomes_part_of_the_scene_and_is_rechecked():
+def test_a_stopped_object_becomes_background_and_is_refreshed():
     player = Player(max_blind_ms=700.0)
     player.until_closed()
     reasons = [player.look(box=BOX).reason for _ in range(60)]

@@ -62,11 +62,11 @@ def test_who_leaves_a_closed_gate_is_no_ghost(start, robot, separate):
     assert told_of(scene, place, left_ns, scene.inferred) == [False]
     assert told_of(scene, place, left_ns, scene.tracked) == [False] * 4
     assert len(boxes_by_id(scene.tracked[-1])) >= 3, "the others stay"
-    _, values = robot.status("gate", lambda status, values: values["recheck.doubted"] == "1")
+    _, values = robot.status("gate", lambda status, values: values["appearance_check.changed"] == "1")
     assert values["gate.reason.appearance_check"] == "1"
 
 
-def test_without_the_recheck_it_would_be_a_ghost(start, robot):
+def test_without_the_appearance_check_it_would_be_a_ghost(start, robot):
     """The same with appearance_check_ms 0: what the test before it proves is not a matter of course."""
     full, empty = street_with_and_without_people()
     scene = TrackedScene(start, robot, gate={**BLIND, "appearance_check_ms": 0.0})
@@ -114,8 +114,10 @@ def test_a_change_of_light_ends_nothing(start, robot, gain):
     scene.heard(1, 7)
     first = boxes_by_id(scene.inferred[0])
     assert all(boxes_by_id(one).keys() == first.keys() for one in scene.tracked)
-    _, values = robot.status("gate", lambda status, values: int(values["recheck.looks"]) >= 5 * len(first))
-    assert values["recheck.doubted"] == "0"
+    _, values = robot.status(
+        "gate", lambda status, values: int(values["appearance_check.compared"]) >= 5 * len(first)
+    )
+    assert values["appearance_check.changed"] == "0"
     _, values = robot.status("detector", lambda status, values: True)
     assert values["published.last_kind"] == "cached"
     assert (values["published.inferred.frames"], values["published.cached.frames"]) == ("1", "7")
@@ -156,7 +158,7 @@ def test_who_walks_is_tracked_and_who_rests_is_cached(start, robot):
     assert float(values["published.cached.age_ms.max"]) == pytest.approx(2 * STEP_NS / 1e6)
 
 
-def test_the_cascade_rejects_no_frame_that_the_recheck_asks_for(start, robot):
+def test_the_cascade_accepts_frames_of_the_appearance_check(start, robot):
     bundle_or_skip(EFFICIENTNET)
     full, empty = street_with_and_without_people()
     cascade = {"model": EFFICIENTNET, "wanted_labels": ["mountain bike"], "score_threshold": 0.99}
