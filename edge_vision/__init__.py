@@ -4,21 +4,22 @@
                            |          |           |
                            +----------+-----------+--> ledger --> diagnostics --> /diagnostics
 
-gate       `gate/frame_gate.py`      lets a frame pass when something new could be seen in it
-cascade    `cascade/cascade.py`   a light classifier looks first, the detector runs where it is worth it
-detector   `detect/detector.py`  preprocess, a session of a backend, a head: boxes in source pixels
-mailbox    `core/concurrency/mailbox.py`   one newest-wins slot in front of each worker; no queues
-ledger     `core/ledger.py`    received = inferred + gated + rejected + superseded + failed + in_flight
-sensors    `core/sensors/`     what the machine tells: CPU, memory, heat, power, GPU
-causes     `diagnostics/causes.py`    why nothing is published, from facts to one sentence
-backends   `backends/`         one file per runtime
-bundles    `bundles/`          a model as one folder: manifest, graphs, labels, hashes
-optimize   `optimize/`         from a model to the best bundle for this device, measured
-nodes      `nodes/`            the ROS shells, the only place that imports rclpy
+core         frame, detections, ledger, geometry, concurrency (a newest-wins mailbox in front of each worker)
+bundles      a model as one folder: manifest, graphs, labels, hashes
+backends     one file per runtime
+tracking     known objects between inferences
+detect       preprocessing, a backend's session, a head: boxes in source pixels
+source       files, devices and streams
+gate         passes a frame if something new is visible
+cascade      light classifiers in front of the detector
+diagnostics  sensors, and why nothing is published
+nodes        the ROS nodes; the only place that imports rclpy
+importer, model_zoo, optimize, evaluate, cli    offline tools and commands
 
-This module imports nothing but the standard library, so that each part costs only what it needs. It sets what
-libraries read when they are first imported: OpenCV's limits on decoding (a second wall behind
-`core/frame.py: check_size`) and the opt-out of the telemetry that ONNX Runtime and OpenVINO send by default.
+The order is that of the imports, see docs/architecture.md. This module imports the standard library only, so
+that each part costs only what it needs. It sets variables that libraries read during their import: OpenCV's
+limits on decoding (in addition to `core/frame.py: check_size`), and the opt-out of the telemetry that ONNX
+Runtime and OpenVINO send by default.
 """
 
 import os
@@ -26,9 +27,9 @@ import sys
 
 for _limit, _most in (("PIXELS", 16384 * 16384), ("WIDTH", 16384), ("HEIGHT", 16384)):
     os.environ.setdefault(f"OPENCV_IO_MAX_IMAGE_{_limit}", str(_most))
-# ONNX Runtime reads it when it is imported; ORT_DISABLE_TELEMETRY=0 in the environment takes precedence.
+# Read during the import of ONNX Runtime. ORT_DISABLE_TELEMETRY=0 in the environment takes precedence.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-# OpenVINO has no switch but a file in the home folder. Without this package it uses a stub of its own.
+# OpenVINO's only switch is a file in the home folder. Without this package it uses a stub.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 __version__ = "0.1.0"

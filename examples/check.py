@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Runs every example as its reader would: beside a pipeline that plays a real clip.
+"""Runs every example as a reader would, with a pipeline that plays a real clip.
 
-Exit status 1 where one fails.
+Exit status 1 if one fails.
 
 python examples/check.py                 all of them
 python examples/check.py subscriber.py   one of them
@@ -31,19 +31,19 @@ CLIPS = ("vtest.avi", "bikes.mp4")
 
 @dataclass(frozen=True)
 class Case:
-    """How an example is run. {clip} and {out} in its arguments are filled in.
+    """How to run an example. {clip} and {out} in its arguments are replaced.
 
-    expected: a pattern of a line that it must print.
-    beside: needs a pipeline, and runs until it is stopped, which must end it with status 0 as well.
+    expected: pattern of a line that it must print. needs_pipeline: it also runs until SIGINT, which must end
+    it with status 0.
     """
 
     expected: str
     arguments: tuple[str, ...] = ()
-    beside: bool = False
+    needs_pipeline: bool = False
 
 
 CASES = {
-    "subscriber.py": Case(r"[a-z]+ 0\.\d\d at x=\d+ y=\d+", beside=True),
+    "subscriber.py": Case(r"[a-z]+ 0\.\d\d at x=\d+ y=\d+", needs_pipeline=True),
     "gate_picture.py": Case(
         r".*: motion, [1-9]\d* regions; so far .+", ("{clip}", "{out}/gate.png", "--frame", "30")
     ),
@@ -69,23 +69,23 @@ def main() -> int:
         return 1
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    troubles = {name: trouble(name, clip) for name in wanted}
-    for name, text in troubles.items():
+    failures = {name: failure(name, clip) for name in wanted}
+    for name, text in failures.items():
         print(f"{'FAILED' if text else 'ok    '} {name}{': ' + text if text else ''}")
-    return 1 if any(troubles.values()) else 0
+    return 1 if any(failures.values()) else 0
 
 
-def trouble(name: str, clip: Path) -> str:
-    """What is wrong with an example; "" where nothing is."""
+def failure(name: str, clip: Path) -> str:
+    """Why an example fails; "" if it does not."""
     if name not in CASES:
-        return f"expected a case for it in {Path(__file__).name}, got none: say there what it must print"
+        return f"expected an entry in CASES of {Path(__file__).name}, got none: add what it must print"
     case = CASES[name]
     with tempfile.TemporaryDirectory() as out:
         arguments = [part.format(clip=clip, out=out) for part in case.arguments]
         command = [sys.executable, str(HERE / name), *arguments]
-        if not case.beside:
-            return _verdict(command, case)
-        # From its start again and again: the example may need longer than the clip to be found.
+        if not case.needs_pipeline:
+            return _failure_of(command, case)
+        # In a loop: discovery may take longer than the clip.
         pipeline = [
             sys.executable,
             "-m",
@@ -96,14 +96,14 @@ def trouble(name: str, clip: Path) -> str:
             "--loop",
         ]
         with _running(pipeline):
-            return _verdict(command, case)
+            return _failure_of(command, case)
 
 
-def _verdict(command: list[str], case: Case) -> str:
+def _failure_of(command: list[str], case: Case) -> str:
     lines: list[str] = []
     with _running(command, stdout=subprocess.PIPE) as process, _limit(process):
         found = _read_until(process, re.compile(case.expected), lines)
-        if case.beside:
+        if case.needs_pipeline:
             process.send_signal(signal.SIGINT)
         for line in process.stdout or ():
             lines.append(line)
@@ -124,7 +124,7 @@ def _read_until(process: subprocess.Popen[str], pattern: re.Pattern[str], lines:
 
 @contextmanager
 def _limit(process: subprocess.Popen[str]) -> Iterator[None]:
-    """End the process after LIMIT_S: that closes its output, and so ends whoever reads it."""
+    """Kill the process after LIMIT_S, which closes its output and ends the reader."""
     timer = threading.Timer(LIMIT_S, process.kill)
     timer.start()
     try:
@@ -136,7 +136,7 @@ def _limit(process: subprocess.Popen[str]) -> Iterator[None]:
 
 @contextmanager
 def _running(command: list[str], stdout: int | None = None) -> Iterator[subprocess.Popen[str]]:
-    """A process that is gone afterwards, whatever happens."""
+    """A process that has ended when the context exits."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(command, env=environment, stdout=stdout, text=True)
     try:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The detector without ROS: draws what it finds in one picture, or in one frame of a video."""
+"""Runs the detector without ROS on an image, or on one frame of a video, and draws the detections."""
 
 import argparse
 
@@ -13,8 +13,8 @@ from edge_vision.detect.detector import Detector
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("picture", help="an image or video file")
-parser.add_argument("out", help="where the picture with the boxes goes, .png or .jpg")
-parser.add_argument("--frame", type=int, default=0, help="which frame of a video (default: the first)")
+parser.add_argument("out", help="output image with boxes, .png or .jpg")
+parser.add_argument("--frame", type=int, default=0, help="frame of a video (default: the first)")
 parser.add_argument("--model", default="ssdlite_mobilenet_v2_coco")
 options = parser.parse_args()
 

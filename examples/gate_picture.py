@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the gate sees, without ROS: plays a clip, and draws a frame with what it was compared with."""
+"""Plays a clip through the gate, without ROS, and draws one frame with the gate's intermediate images."""
 
 import argparse
 from collections import Counter
@@ -12,11 +12,11 @@ from edge_vision.gate.frame_gate import FrameGate, GateConfig
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("video")
-parser.add_argument("out", help="where the picture goes, .png or .jpg")
+parser.add_argument("out", help="output image, .png or .jpg")
 parser.add_argument(
-    "--frame", type=int, default=100, help="which frame is drawn; the gate sees all before it"
+    "--frame", type=int, default=100, help="frame to draw; the gate analyses all frames before it"
 )
-parser.add_argument("--pan", type=float, default=0.0, help="pretend that the camera pans, in px per frame")
+parser.add_argument("--pan", type=float, default=0.0, help="simulate a panning camera, in px per frame")
 options = parser.parse_args()
 
 capture = cv2.VideoCapture(options.video)
@@ -28,10 +28,10 @@ for index in range(options.frame + 1):
     if not read:
         raise SystemExit(f"{options.video} has no frame {index}")
     if options.pan:
-        # Three quarters of the width, moved to and fro: a camera that pans over what was filmed.
+        # Three quarters of the width, moved back and forth: a camera that pans over the clip.
         width = image.shape[1] * 3 // 4 // 2 * 2
-        way = image.shape[1] - width
-        left = abs((index * options.pan + way) % (2 * way) - way)
+        travel = image.shape[1] - width
+        left = abs((index * options.pan + travel) % (2 * travel) - travel)
         matrix = np.array([[1, 0, -left], [0, 1, 0]], np.float32)
         image = cv2.warpAffine(image, matrix, (width, image.shape[0]))
     stamp_ns = round((index + 1) * 1e9 / fps_hz)
@@ -47,7 +47,7 @@ names = (
     "luma",
     "anchor, aligned",
     "difference x 4",
-    "what is new",
+    "new",
 )
 height = 240
 for n, (cell, name) in enumerate(zip(cells, names, strict=True)):

@@ -1,4 +1,4 @@
-"""How each cause of silence is provoked with real nodes: for the tests, and for `make bench-diagnostics`."""
+"""Provokes each cause of missing output with real nodes, for the tests and `make bench-diagnostics`."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ from edge_vision.nodes.interface.status_messages import status_values
 NODES = (*CHAIN, DiagnosticsNode)
 OPEN: dict[str, dict[str, Any]] = {"gate": {"enabled": False}}
 Send = Callable[[], object]
-# Longer than the diagnostics make allowance for a start.
+# Longer than the grace period of the diagnostics after a start.
 START_S = 6.0
 
 
 def nothing() -> None:
-    """Where nothing need be sent."""
+    """Send nothing."""
 
 
 class Output:
-    """What /diagnostics says of the pipeline's output."""
+    """The `output` statuses in /diagnostics."""
 
     def __init__(self, robot: Robot) -> None:
         self._robot = robot
@@ -59,7 +59,7 @@ class Output:
         return [one for message in self._heard for one in message.status if one.name.endswith("output")]
 
     def named(self, cause: str, send: Send = nothing, period_s: float = 0.1) -> Any:
-        """Wait until a cause is named, sending meanwhile: its status."""
+        """The status with this cause, waiting for it while calling `send` periodically."""
         due_s = 0.0
 
         def turn() -> None:
@@ -73,11 +73,11 @@ class Output:
             fits = [one for one in self.statuses if status_values(one)["cause"] == cause]
             return fits[-1] if fits else None
 
-        return wait_until(fitting, f"{cause}, having heard {[s.message for s in self.statuses][-3:]}", turn)
+        return wait_until(fitting, f"{cause}, received {[s.message for s in self.statuses][-3:]}", turn)
 
 
 class CauseScene:
-    """A robot, and how to start nodes beside it: start(kinds, overrides, ros_args)."""
+    """A node outside the pipeline, and a function that starts nodes: start(kinds, overrides, ros_args)."""
 
     def __init__(self, robot: Robot, start: Callable[..., Running]) -> None:
         self.robot, self.start = robot, start
@@ -90,7 +90,7 @@ class CauseScene:
         stamp: Callable[[int], int] | None = None,
         **fields: Any,
     ) -> Send:
-        """A function that sends one image of a camera that somebody listens to, stamped now or as told."""
+        """A function that publishes one image of a matched camera. stamp: of image n, in ns; None = now."""
         publisher = self.robot.publisher(Image, topic)
         numbers = itertools.count(1)
 
@@ -102,7 +102,7 @@ class CauseScene:
         return send
 
     def clip(self, frames: int = 20) -> str:
-        """The path of a clip of 10 Hz that lives until the end."""
+        """The path of a clip at 10 Hz, deleted at the end."""
         folder = tempfile.TemporaryDirectory()
         self.at_end(folder.cleanup)
         path = f"{folder.name}/clip.avi"
@@ -113,13 +113,13 @@ class CauseScene:
         return path
 
     def other_node(self, name: str) -> Node:
-        """A node of somebody else that lives until the end."""
+        """A node of another program, destroyed at the end."""
         node = Node(name, context=self.robot.context)
         self.at_end(node.destroy_node)
         return node
 
     def at_end(self, work: Callable[[], None]) -> None:
-        """Undo something, before the nodes end."""
+        """Register a clean-up, called before the nodes end."""
         self._ends.append(work)
 
     def close(self) -> None:
@@ -160,7 +160,7 @@ def model_not_loaded(scene: CauseScene) -> Send:
 
 
 def node_finalized(scene: CauseScene) -> Send:
-    """A life-cycle manager has shut a node down; its process lives on."""
+    """A lifecycle manager has shut a node down; its process still runs."""
     scene.start(NODES)
     send = scene.camera()
     assert scene.robot.change_state("detector", Transition.TRANSITION_ACTIVE_SHUTDOWN)
@@ -173,7 +173,7 @@ def node_missing(scene: CauseScene) -> Send:
 
 
 def node_error(scene: CauseScene) -> Send:
-    """A runtime that fails on each frame, in a way of its own."""
+    """A runtime that fails on every frame."""
     running = scene.start(NODES, {**OPEN, "detector": {"strict_backend": True, "fallback": []}})
 
     def fail(tensors: object) -> object:
@@ -206,7 +206,7 @@ def several_publishers(scene: CauseScene) -> Send:
 
 
 def nothing_published(scene: CauseScene) -> Send:
-    """What would explain it is not watched."""
+    """The nodes that would explain it are not watched."""
     scene.start(NODES, {"diagnostics": {"watched_nodes": ["detector"]}})
     return nothing
 
@@ -242,19 +242,19 @@ def unsupported_encoding(scene: CauseScene) -> Send:
 
 
 def loss_between_nodes(scene: CauseScene) -> Send:
-    """The ticks of a cascade come, their images do not; long after the two have found each other."""
+    """Frame events of a cascade arrive without their images, long after discovery."""
     scene.start([DetectorNode, DiagnosticsNode], separate=True)
     scene.robot.publisher(Image, "image_accepted")
-    ticks = scene.robot.publisher(DiagnosticArray, "cascade_events", 10)
+    events = scene.robot.publisher(DiagnosticArray, "cascade_events", 10)
     stamps = itertools.count(10**9, 10**8)
     scene.robot.turns(START_S)
-    return lambda: ticks.publish(
+    return lambda: events.publish(
         frame_event_message(FrameEvent(next(stamps), "camera", "cascade", "", "motion"))
     )
 
 
 def loss_from_camera(scene: CauseScene) -> Send:
-    """camera_info comes, which a driver sends with each image; images do not."""
+    """camera_info, which drivers send with each image, arrives without images."""
     scene.start(NODES)
     scene.robot.publisher(Image, "image_raw")
     info = scene.robot.node.create_publisher(CameraInfo, "camera_info", SENSOR)
@@ -268,7 +268,7 @@ def publisher_silent(scene: CauseScene) -> Send:
 
 
 def detector_stuck(scene: CauseScene) -> Send:
-    """A runtime that does not come back from the first frame, and no watchdog to start it anew."""
+    """A runtime that never returns from the first frame, without a watchdog."""
     before = BACKENDS.get("fake")
     BACKENDS["fake"] = "edge_vision.backends.fake:FakeBackend"
     scene.at_end(lambda: BACKENDS.pop("fake") if before is None else BACKENDS.update(fake=before))
@@ -284,7 +284,7 @@ def below_threshold(scene: CauseScene) -> Send:
     return scene.camera()
 
 
-# What is provoked -> the name that it must be given.
+# Situation -> the cause that must be reported.
 PROVOKED: dict[Callable[[CauseScene], Send], str] = {
     no_publisher: "no_publisher",
     wrong_type: "wrong_type",

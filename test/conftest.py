@@ -1,4 +1,4 @@
-"""What all tests share. Tests that need ROS, a model or a clip say so and skip where it is not there."""
+"""Shared by all tests: a cache and a ROS domain per process, and collection without ROS installed."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).parent / "unit"))
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-# A script that runs the tests in the background has them ignore Ctrl-C, and so all that they start.
+# A background job of a shell script ignores SIGINT, and so would all processes that the tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What `make demo`, `make test` and `make bench-pipeline` set.
+# Set by `make demo`, `make test` and `make bench-pipeline`.
 MAKE_DOMAINS = (87, 88, 89)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     run_cache.set_up(config)
-    # For what starts ROS without the fixture `domain`: no two workers of pytest-xdist hear each other.
+    # For ROS without the fixture `domain`: workers of pytest-xdist must not communicate.
     domain = _free_domain()
     config.add_cleanup(domain.close)
-    os.environ["ROS_DOMAIN_ID"] = _number_of(domain)
+    os.environ["ROS_DOMAIN_ID"] = _domain_id(domain)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -74,15 +74,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture
 def domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A ROS domain that no other test on this machine uses now: a lock on a file says so.
+    """A ROS domain that no other test on this machine uses, reserved by a file lock.
 
-    Nodes and their callbacks refer to each other in circles, so participants of earlier tests live on
-    until Python collects them, and take the few ports of a domain that participants look for others on.
+    Reference cycles keep participants of earlier tests alive until garbage collection, and with them the few
+    ports on which a domain discovers participants.
     """
     gc.collect()
     with _free_domain() as file:
-        monkeypatch.setenv("ROS_DOMAIN_ID", _number_of(file))
-        yield int(_number_of(file))
+        monkeypatch.setenv("ROS_DOMAIN_ID", _domain_id(file))
+        yield int(_domain_id(file))
 
 
 @pytest.fixture
@@ -94,12 +94,12 @@ def robot(domain: int) -> Iterator[Robot]:
     robot.close()
 
 
-def _number_of(domain: TextIO) -> str:
-    return Path(domain.name).name.rpartition("_")[2]
+def _domain_id(lock: TextIO) -> str:
+    return Path(lock.name).name.rpartition("_")[2]
 
 
 def _free_domain() -> TextIO:
-    """Above 101 the ports of a domain lie among those that Linux hands out; the low ones are people's own."""
+    """Lock an unused domain. Above 101 its ports overlap Linux's ephemeral ones; users choose low numbers."""
     numbers = [number for number in range(20, 100) if number not in MAKE_DOMAINS]
     random.shuffle(numbers)
     for number in numbers:
@@ -109,14 +109,14 @@ def _free_domain() -> TextIO:
         except OSError:
             file.close()
             continue
-        if _nobody_there(number):
+        if _is_unused(number):
             return file
         file.close()
-    raise RuntimeError("no free ROS domain: do other tests hang?")
+    raise RuntimeError("no free ROS domain from 20 to 99: end other test runs that hang")
 
 
-def _nobody_there(domain: int) -> bool:
-    """False where a participant of this domain holds its port: somebody uses it without a lock."""
+def _is_unused(domain: int) -> bool:
+    """False if a participant of this domain, without our lock, has bound its port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind(("0.0.0.0", 7400 + 250 * domain + 10))

@@ -1,7 +1,7 @@
-"""What a test file imports at its top and not every machine has: a file that lacks it is one skipped test.
+"""Modules that some test files import and not every machine has. Without one, the file is one skipped test.
 
-A skip that is raised while a module is imported is no substitute: plug-ins that import test modules by
-themselves, such as that of launch_testing, take it for the end of the whole collection.
+A skip raised during the import is no substitute: plug-ins that import test modules, such as launch_testing's,
+take it for the end of the whole collection.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ NEEDED: dict[str, dict[str, str]] = {
     "unit/test_optimize_truth.py": {"pycocotools": "run `make setup-test`"},
     "unit/test_top.py": RICH,
 }
-"""File or folder below test/ -> module -> how to get it."""
+"""File or folder below test/ -> module -> how to install it."""
 
 
 def missing(file: Path) -> str:
-    """Why a test file cannot be imported here and what to do, or "" where it can."""
+    """Why a test file cannot be imported and the remedy; "" if it can."""
     path = file.relative_to(HERE)
-    for place in (path, *path.parents):
-        for module, remedy in NEEDED.get(place.as_posix(), {}).items():
+    for known in (path, *path.parents):
+        for module, remedy in NEEDED.get(known.as_posix(), {}).items():
             if not _installed(module):
                 return f"the module {module} is not installed: {remedy}"
     return ""
@@ -43,12 +43,12 @@ def missing(file: Path) -> str:
 def _installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ValueError:  # It is being imported, or is blocked.
+    except ValueError:  # Being imported, or blocked.
         return False
 
 
 class Unavailable(pytest.File):
-    """Stands for a test file that cannot be imported here."""
+    """Replaces a test file that cannot be imported."""
 
     def collect(self) -> Iterator[pytest.Item]:
         yield Skipped.from_parent(self, name="requirements")

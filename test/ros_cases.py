@@ -1,4 +1,4 @@
-"""What the tests with real ROS share: a pipeline in this process, a robot's node that talks to it, images."""
+"""Shared by tests with real ROS: a pipeline in this process, a node outside of it, images."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ LATCHED = QoSProfile(
     depth=1, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
 )
 SENSOR = qos_profile_sensor_data
-# A liveness limit, not a measurement: generous, because the machine is shared.
+# A liveness limit, not a measurement: generous for machines under load.
 TIMEOUT_S = 60.0
-# For the gate: no frame passes for a time's sake, however fast or slowly a test runs, and none at random.
+# Parameters of the gate: no frame passes because of elapsed time or the random audit.
 NO_TIMED_PASSES = {
     "max_blind_ms": 60000.0,
     "max_blind_moving_ms": 60000.0,
@@ -66,7 +66,7 @@ FATES = ("inferred", "gated", "rejected", "superseded", "failed")
 def wait_until(
     happened: Callable[[], Any], what: str, turn: Callable[[], None] = lambda: time.sleep(0.01)
 ) -> Any:
-    """Turn until it happened; returns what it gave. Fails naming `what`."""
+    """Call `turn` until `happened` returns a true value, and return it. Fails with `what` after TIMEOUT_S."""
     until_s = time.monotonic() + TIMEOUT_S
     while time.monotonic() < until_s:
         result = happened()
@@ -77,7 +77,7 @@ def wait_until(
 
 
 def adds_up(flat: dict[str, int]) -> bool:
-    """The sum of design.md; a process that does not end the chain hands frames on."""
+    """True if the frame accounting adds up; a process before the end of the chain hands frames on."""
     return flat["received"] == sum(flat[name] for name in (*FATES, "in_flight")) + flat.get("handed_on", 0)
 
 
@@ -85,9 +85,9 @@ _RUNNING: list[Running] = []
 
 
 def matched(topic: str) -> bool:
-    """True once the ends of a topic that lie in this process know the other side.
+    """True once the endpoints of a topic in this process have discovered the other side.
 
-    Discovery is not symmetric: what a side sends before the other one knows it is lost for good.
+    Discovery is not symmetric: messages sent before the other side knows the publisher are lost.
     """
     ends = [
         end
@@ -102,9 +102,9 @@ def matched(topic: str) -> bool:
 
 @contextmanager
 def _reporting_often(kinds: Sequence[type[BaseNode]]) -> Iterator[None]:
-    """Nodes that are built in here report five times a second, and so hardly any test waits for a report.
+    """Nodes built in this context report five times per second, so that tests hardly wait for a report.
 
-    Not beside a diagnostics node, which counts on one report a second.
+    Not with a diagnostics node, which expects one report per second.
     """
     with pytest.MonkeyPatch.context() as patch:
         if DiagnosticsNode not in kinds:
@@ -113,7 +113,7 @@ def _reporting_often(kinds: Sequence[type[BaseNode]]) -> Iterator[None]:
 
 
 class Running:
-    """Nodes of one process, built, brought up, spun and ended as the executables do it."""
+    """Nodes of one process: built, brought up, spun and ended as in the executables."""
 
     def __init__(
         self,
@@ -126,8 +126,8 @@ class Running:
     ) -> None:
         if need_model and DetectorNode in kinds and "model" not in (overrides or {}).get("detector", {}):
             bundle_or_skip(SSD)
-        # A named backend: auto takes whichever is faster on the machine that runs the tests. No watchdog: on
-        # a machine that others load, a run that takes long is no hang.
+        # A fixed backend: auto depends on the machine. No watchdog: on a loaded machine a slow inference is
+        # not a hang.
         chosen = {
             "cascade": {"backend": "onnxruntime"},
             "detector": {"backend": "onnxruntime", "watchdog_ms": 0.0},
@@ -139,7 +139,7 @@ class Running:
         self.nodes = {}
         with _reporting_often(kinds):
             for kind in kinds:
-                # With `separate`, each is on its own as in a process of its own; self.hub is the last one's.
+                # With `separate`, each node is isolated as in a process of its own; self.hub is the last's.
                 self.hub = IntraProcess() if separate else self.hub
                 self.nodes[kind.spec.name] = kind(self.hub, overrides.get(kind.spec.name, {}))
         self.executor = run.make_executor()
@@ -162,17 +162,17 @@ class Running:
         return self.hub.ledger.snapshot().flat()
 
     def settled(self, n: int) -> dict[str, int]:
-        """The books once n frames have come and ended."""
+        """The ledger once n frames were received and none is in flight."""
 
         def done() -> dict[str, int] | None:
-            books = self.ledger
-            assert adds_up(books)
-            return books if books["received"] >= n and not books["in_flight"] else None
+            counts = self.ledger
+            assert adds_up(counts)
+            return counts if counts["received"] >= n and not counts["in_flight"] else None
 
-        return wait_until(done, f"{n} frames to come and end; books {self.ledger}")
+        return wait_until(done, f"{n} frames to end; ledger {self.ledger}")
 
     def in_executor(self, work: Callable[[], Any]) -> Any:
-        """Run something in the executor's thread, as a service call would."""
+        """Run a function in the executor's thread, as a service call would, and return its result."""
         done: list[Any] = []
         node = next(iter(self.nodes.values()))
 
@@ -199,11 +199,11 @@ class Running:
 
 
 class Robot:
-    """A node of somebody else, in a context of its own: all that it knows came over DDS."""
+    """A node outside the pipeline, in a separate context: it receives everything over DDS."""
 
     def __init__(self, domain: int) -> None:
         self.context = Context()
-        with eager_discovery():  # A process that starts later finds it at once, and not 3 s later.
+        with eager_discovery():  # Later processes discover it at once instead of after 3 s.
             rclpy.init(context=self.context, domain_id=domain)
             self.node = Node("robot", context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
@@ -222,7 +222,7 @@ class Robot:
         return wait_until(happened, what, self.turn)
 
     def wait_for(self, heard: list[Any], n: int, what: str = "messages") -> list[Any]:
-        """Wait until exactly n messages were heard; more fail at once."""
+        """Wait for n messages. Fails if there are more."""
         self.wait(lambda: len(heard) >= n, f"{n} {what}, having {len(heard)}")
         assert len(heard) == n
         return heard
@@ -233,7 +233,7 @@ class Robot:
             self.turn()
 
     def listen(self, kind: type, topic: str, qos: Any = RELIABLE, wait: bool = True) -> list[Any]:
-        """The messages of a topic, in a list that grows."""
+        """The list to which the messages of a topic are appended. wait: for a publisher."""
         heard: list[Any] = []
         subscription = self.node.create_subscription(kind, topic, heard.append, qos)
         if wait:
@@ -243,23 +243,24 @@ class Robot:
     def _until_matched(self, subscription: Any) -> None:
         topic = subscription.topic_name
         self.wait(subscription.get_publisher_count, f"a publisher of {topic}")
-        self.wait(lambda: matched(topic), f"the publisher of {topic} to know us")
+        self.wait(lambda: matched(topic), f"the publisher of {topic} to discover the subscription")
 
     def publisher(self, kind: type, topic: str, qos: Any = SENSOR) -> Any:
-        """A publisher that somebody listens to already."""
+        """A publisher that is already matched with a subscription."""
         publisher = self.node.create_publisher(kind, topic, qos)
         self.rematch(publisher)
         return publisher
 
     def rematch(self, publisher: Any) -> None:
-        """Wait until somebody listens to a publisher."""
+        """Wait until a publisher is matched with a subscription."""
         self.wait(publisher.get_subscription_count, f"a subscriber to {publisher.topic_name}")
         self.wait(
-            lambda: matched(publisher.topic_name), f"the subscriber to {publisher.topic_name} to know us"
+            lambda: matched(publisher.topic_name),
+            f"the subscriber of {publisher.topic_name} to discover the publisher",
         )
 
     def call(self, kind: type, name: str, request: Any) -> Any:
-        """Call a service and wait for the answer."""
+        """Call a service and return its response."""
         client = self.node.create_client(kind, name)
         self.wait(client.service_is_ready, f"service {name}")
         future = client.call_async(request)
@@ -268,7 +269,7 @@ class Robot:
     def status(
         self, node: str, fits: Callable[[Any, dict[str, str]], bool] = lambda status, values: True
     ) -> Any:
-        """The next status of a node that fits, sent after this call: (DiagnosticStatus, its values)."""
+        """The next status of a node for which `fits` is true, sent after this call, and its values."""
         since_ns, heard = time.time_ns(), self._statuses_of(node)
 
         def fitting() -> Any:
@@ -282,7 +283,7 @@ class Robot:
         return self.wait(fitting, f"a fitting status of {node}")
 
     def _statuses_of(self, node: str) -> deque[tuple[int, DiagnosticStatus]]:
-        """What a node has told, with the times at which it did; a queue that grows."""
+        """The queue to which the statuses of a node are appended, with their source timestamps in ns."""
         if node not in self._statuses:
             heard = self._statuses[node] = deque()
 
@@ -302,7 +303,7 @@ class Robot:
         return str(self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label)
 
     def set(self, node: str, **values: Any) -> Any:
-        """Set parameters in one go: SetParametersResult."""
+        """Set parameters atomically: the SetParametersResult."""
         request = SetParametersAtomically.Request(
             parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
         )
@@ -318,14 +319,14 @@ class Robot:
 
 
 def picture(seed: int = 0, width_px: int = 64, height_px: int = 48) -> np.ndarray:
-    """A picture that differs from every other seed's."""
+    """A random image, a different one for each seed."""
     return np.random.default_rng(seed).integers(0, 256, (height_px, width_px, 3), dtype=np.uint8)
 
 
 def image_message(
     image: np.ndarray, stamp_ns: int, frame_id: str = "camera", encoding: str = "bgr8", **fields: Any
 ) -> Image:
-    """An Image message; fields replace what the image would give."""
+    """An Image message. fields: override values derived from the image."""
     sec, nanosec = divmod(stamp_ns, 10**9)
     message = Image(height=image.shape[0], width=image.shape[1], encoding=encoding)
     message.header.stamp, message.header.frame_id = Time(sec=sec, nanosec=nanosec), frame_id

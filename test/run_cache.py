@@ -1,4 +1,4 @@
-"""The cache of one test run: the models and clips of the user's cache behind links, all else of its own."""
+"""The cache of one test run: links to the user's models and clips, everything else separate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from edge_vision.bundles.store import cache_dir
 
 SHARED = ("bundles", "downloads", "video")
-"""Folders whose entries a run reads through links. What it writes beside them stays in its own cache."""
+"""Folders whose entries a run reads through links. New entries stay in its own cache."""
 
 _USER = pytest.StashKey[tuple[Path, "State"]]()
 
@@ -20,18 +20,18 @@ State = dict[str, tuple[int, int]]
 
 
 def set_up(config: pytest.Config) -> None:
-    """Give this process, and every process that it starts, an empty cache with links to the shared parts."""
+    """Give this process and its children a new cache with links to the shared folders."""
     user = cache_dir()
     config.stash[_USER] = (user, state_of(user, SHARED))
     own = tempfile.TemporaryDirectory(prefix="edge_vision_test_cache_")
     config.add_cleanup(own.cleanup)
     link_shared(user, Path(own.name))
-    # Inherited by child processes, and by the workers of pytest-xdist, which link to the same originals.
+    # Child processes and workers of pytest-xdist inherit it, and link to the same originals.
     os.environ["EDGE_VISION_CACHE"] = own.name
 
 
 def link_shared(source: Path, target: Path) -> None:
-    """Link each entry of the shared folders. What is added or replaced beside them stays in the target."""
+    """Link each entry of the shared folders, so that new entries do not change the source."""
     for name in SHARED:
         (target / name).mkdir(parents=True)
         for entry in (source / name).glob("[!.]*"):
