@@ -79,7 +79,7 @@ def _run(name: str, arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("edge_vision"):
             raise
-        from edge_vision.cli.missing import missing_package
+        from edge_vision.core.missing_package import missing_package
 
         print(f"{name}: {missing_package(error)}", file=sys.stderr)
         return 1

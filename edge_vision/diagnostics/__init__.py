@@ -1,1 +1,1 @@
-"""Why nothing is published, and what the machine and the process cost."""
+"""Why nothing is published, and the load of the machine and of the processes."""

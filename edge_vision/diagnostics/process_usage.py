@@ -1,4 +1,4 @@
-"""What a process costs: CPU and memory, through psutil."""
+"""CPU, memory and open files of a process, through psutil."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psutil
 
 @dataclass(frozen=True, slots=True)
 class ProcessUsage:
-    """cpu_percent of one core since the last reading; None where it cannot be read."""
+    """cpu_percent: of one core, since the last reading. None for what cannot be read."""
 
     cpu_percent: float | None
     cpu_s: float | None
@@ -20,7 +20,7 @@ class ProcessUsage:
 
 
 def process_state(pid: int) -> str:
-    """ "ended", "stopped" (by a signal or a debugger), "running", or "" where it cannot be read."""
+    """ "ended", "stopped" (by a signal or a debugger), "running", or "" if it cannot be read."""
     try:
         status = psutil.Process(pid).status()
     except psutil.NoSuchProcess:
@@ -42,7 +42,7 @@ class ProcessMeter:
         self._process: psutil.Process | None = None
 
     def read(self) -> ProcessUsage:
-        """The process's usage now, all None where there is no such process here."""
+        """The present usage, all None without such a process."""
         try:
             if self._process is None:
                 self._process = psutil.Process(self.pid)
@@ -62,7 +62,7 @@ class ProcessMeter:
     def _fds(process: psutil.Process) -> int | None:
         """Open file descriptors, None for another user's process."""
         try:
-            # psutil lists a folder, which it opens for that: of this very process it counts itself.
+            # psutil opens a folder to list the files, and counts that too in its own process.
             return int(process.num_fds()) - (process.pid == os.getpid())
         except psutil.AccessDenied:
             return None

@@ -1,4 +1,4 @@
-"""What a result was made with: the machine, the versions, the hashes."""
+"""Provenance of a result: the machine, the versions, the hashes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PACKAGES = (
 
 
 def machine() -> dict[str, Any]:
-    """System, processor, memory, Python. A load_1m above the number of cores: others were busy too."""
+    """System, processor, memory and load. load_1m above `cores` means that other processes were running."""
     return {
         "system": f"{platform.system()} {platform.release()}",
         "arch": platform.machine(),
@@ -47,7 +47,7 @@ def _cpu_model() -> str:
 
 
 def versions() -> dict[str, str]:
-    """edge_vision, Python, the ROS distribution, and those packages that are installed."""
+    """The versions of edge_vision, Python, ROS and the installed packages."""
     found = {
         "edge_vision": __version__,
         "python": platform.python_version(),
@@ -63,12 +63,12 @@ def versions() -> dict[str, str]:
 
 
 def hash_of(path: Path | str) -> str:
-    """sha256 of a file, "unavailable" for what is none."""
+    """sha256 of a file, "unavailable" for anything else."""
     return sha256_of(Path(path)) if Path(path).is_file() else "unavailable"
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a result whole or not at all."""
+    """Write a result atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(content, indent=2) + "\n")

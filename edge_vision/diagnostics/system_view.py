@@ -1,4 +1,4 @@
-"""What is running, as seen from outside: plain values, gathered by `nodes/system_probe.py`."""
+"""All pipelines that are running, as seen from outside: the records that `nodes/system_probe.py` fills."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from edge_vision.core.diagnostic_status import StatusEntry
 
 @dataclass(slots=True)
 class Pipeline:
-    """One namespace with nodes of ours, as "/front" or "/".
+    """The nodes of this package in one namespace, "/front" or "/".
 
-    nodes: in the graph, by name. twice: those of which there are several. reports: their own `~/status`, by
-    name. told: what /diagnostics says, by the name within the pipeline ("gate", "process 12", "output").
-    cause: `output` as the doctor itself sees it. unfit: listeners to detections that get none, and why.
+    nodes: names in the graph. duplicates: names that several nodes have. reports: their `~/status`, by name.
+    diagnostics: their entries on /diagnostics, by local name ("gate", "process 12", "output"). output: the
+    same entry as derived without the diagnostics node. unmatched: why subscriptions to `detections` receive
+    nothing, a sentence each.
     """
 
     namespace: str
     nodes: tuple[str, ...] = ()
-    twice: tuple[str, ...] = ()
+    duplicates: tuple[str, ...] = ()
     reports: dict[str, StatusEntry] = field(default_factory=dict)
-    told: dict[str, StatusEntry] = field(default_factory=dict)
-    cause: StatusEntry | None = None
-    unfit: tuple[str, ...] = ()
+    diagnostics: dict[str, StatusEntry] = field(default_factory=dict)
+    output: StatusEntry | None = None
+    unmatched: tuple[str, ...] = ()
 
-    def title(self, part: str) -> str:
+    def full_name(self, part: str) -> str:
         """The part's name with the namespace, as on /diagnostics."""
         return f"{self.namespace}/{part}".lstrip("/")
 
 
 @dataclass(slots=True)
 class SystemView:
-    """What was seen. others: nodes of others. images: topics with images that somebody else publishes.
-    foreign: statuses of others on /diagnostics."""
+    """image_topics: published by other nodes. other_statuses: entries of other nodes on /diagnostics."""
 
     domain_id: int
     discovery_range: str
     rmw: str
-    seconds: float
+    duration_s: float
     pipelines: tuple[Pipeline, ...] = ()
-    others: tuple[str, ...] = ()
-    images: tuple[str, ...] = ()
-    foreign: tuple[StatusEntry, ...] = ()
+    other_nodes: tuple[str, ...] = ()
+    image_topics: tuple[str, ...] = ()
+    other_statuses: tuple[StatusEntry, ...] = ()
 
     @property
-    def place(self) -> str:
-        """Where was looked, in words."""
+    def scope(self) -> str:
+        """Where nodes were searched for, as text."""
         return f"domain {self.domain_id}, discovery range {self.discovery_range}, {self.rmw}"
 
 
-def discovery_range(given: Mapping[str, str]) -> str:
-    """How far nodes look for others, as ROS 2 reads it from the environment."""
-    if given.get("ROS_LOCALHOST_ONLY") == "1":
+def discovery_range(environment: Mapping[str, str]) -> str:
+    """The range of automatic discovery, as ROS 2 derives it from environment variables."""
+    if environment.get("ROS_LOCALHOST_ONLY") == "1":
         return "LOCALHOST"
-    return given.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "") or "SUBNET"
+    return environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "") or "SUBNET"

@@ -8,6 +8,8 @@ import signal
 import sys
 from typing import Any
 
+from edge_vision.core.missing_package import missing_package
+
 EXECUTABLES = {
     "source_node": "edge_vision.nodes.source_node",
     "gate_node": "edge_vision.nodes.gate_node",
@@ -28,22 +30,13 @@ def _start(name: str, args: list[str] | None = None) -> int:
     try:
         module: Any = importlib.import_module(EXECUTABLES[name])
     except ModuleNotFoundError as error:
-        print(f"{name}: {error}. {remedy(error.name or '')}", file=sys.stderr)
+        print(f"{name}: {missing_package(error)}", file=sys.stderr)
         return 1
     return int(module.main(args))
 
 
 def _leave(number: int, frame: Any) -> None:
     os._exit(128 + number)
-
-
-def remedy(module: str) -> str:
-    """What to install for a module that is missing."""
-    if module.startswith(("rclpy", "rcl_interfaces", "lifecycle_msgs")):
-        return "Source ROS 2 (`source /opt/ros/jazzy/setup.bash`), or `make setup` and use .venv/bin/python."
-    if module.endswith("_msgs"):
-        return f"Install it: sudo apt install ros-$ROS_DISTRO-{module.replace('_', '-')}"
-    return "Install what package.xml lists: rosdep install --from-paths . --ignore-src"
 
 
 def source_node() -> int:

@@ -143,12 +143,12 @@ class _Listener:
             domain_id=int(self._node.context.get_domain_id()),
             discovery_range=discovery_range(os.environ),
             rmw=str(rclpy.get_rmw_implementation_identifier()),
-            seconds=seconds,
+            duration_s=seconds,
             pipelines=tuple(self._pipeline(one, nodes) for one in namespaces),
             # Hidden ones are tools, as the daemon of ros2cli.
-            others=tuple(sorted({one for one in others if "/_" not in one})),
-            images=tuple(self._images(nodes)),
-            foreign=tuple(self._foreign.values()),
+            other_nodes=tuple(sorted({one for one in others if "/_" not in one})),
+            image_topics=tuple(self._images(nodes)),
+            other_statuses=tuple(self._foreign.values()),
         )
 
     def _pipeline(self, namespace: str, nodes: Sequence[tuple[str, str]]) -> Pipeline:
@@ -158,11 +158,11 @@ class _Listener:
         return Pipeline(
             namespace,
             nodes=tuple(name for name in OURS if name in names),
-            twice=tuple(name for name, count in names.items() if count > 1),
+            duplicates=tuple(name for name, count in names.items() if count > 1),
             reports={name: status for name, status in heard.items() if status is not _SILENT},
-            told=self._told.get(namespace, {}),
-            cause=_plain(status_message("output", namespace, *output_status(watch))) if watch else None,
-            unfit=tuple(self._unfit(f"{namespace.rstrip('/')}/detections")),
+            diagnostics=self._told.get(namespace, {}),
+            output=_plain(status_message("output", namespace, *output_status(watch))) if watch else None,
+            unmatched=tuple(self._unfit(f"{namespace.rstrip('/')}/detections")),
         )
 
     def _images(self, nodes: Sequence[tuple[str, str]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The doctor beside real pipelines, each in a process of its own: what it says, and what it exits with."""
+"""The doctor beside real pipelines, each in a process of its own: its checks and its exit code."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from vision_msgs.msg import Detection2DArray
 from edge_vision.nodes.interface.status_messages import status_values
 
 ROOT = Path(__file__).parents[2]
-# Longer than by default: on a loaded machine, nodes take their time to find each other.
+# Longer than the default: on a loaded machine, discovery takes longer.
 AS_TEXT = ("--running", "--seconds", "8")
-LOOK = (*AS_TEXT, "--json")
-# A machine that tests share is no fault of the pipeline.
+AS_JSON = (*AS_TEXT, "--json")
+# The load of a shared test machine is not a fault of the pipeline.
 CALM = """\
 /**/diagnostics:
   ros__parameters:
@@ -32,7 +32,7 @@ CALM = """\
 
 
 def doctors(*commands: Sequence[str]) -> list[subprocess.CompletedProcess[str]]:
-    """Run it as a user does, in the domain of the test: with these arguments, all at the same time."""
+    """Run the doctor with each of these arguments, all at the same time, in the domain of the test."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "edge_vision.nodes.cli", "doctor", *arguments],
@@ -56,7 +56,7 @@ def doctors(*commands: Sequence[str]) -> list[subprocess.CompletedProcess[str]]:
 
 
 def read(done: subprocess.CompletedProcess[str]) -> tuple[int, dict[str, dict[str, Any]]]:
-    """(exit code, checks by name) of a look at what runs, with --json."""
+    """(exit code, checks by name) of a run with --json."""
     assert "Traceback" not in done.stderr, done.stderr
     document = json.loads(done.stdout)
     assert document["exit_code"] == done.returncode and document["format"] == 1
@@ -64,8 +64,8 @@ def read(done: subprocess.CompletedProcess[str]) -> tuple[int, dict[str, dict[st
     return done.returncode, {check["name"]: check for check in document["checks"]}
 
 
-def looked(*arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
-    (done,) = doctors((*LOOK, *arguments))
+def checked(*arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    (done,) = doctors((*AS_JSON, *arguments))
     return read(done)
 
 
@@ -84,8 +84,8 @@ def pipeline(launch, tmp_path):
     return begin
 
 
-def told(robot, cause):
-    """The sentence of `output` on /diagnostics, once this cause is named."""
+def output_text(robot, cause):
+    """The message of `output` on /diagnostics, once this cause is named."""
     heard = robot.listen(DiagnosticArray, "/diagnostics", wait=False)
 
     def fitting():
@@ -99,9 +99,9 @@ def told(robot, cause):
 def test_a_healthy_pipeline(pipeline, robot):
     clip = clip_or_skip("vtest.avi")
     pipeline("pipeline", "--source", clip, "--loop")
-    told(robot, "none")
+    output_text(robot, "none")
     robot.status("detector", lambda status, values: values.get("ledger.inferred", "0") != "0")
-    as_json, text = doctors(LOOK, AS_TEXT)
+    as_json, text = doctors(AS_JSON, AS_TEXT)
     code, found = read(as_json)
     assert code == 0, found
     assert {"graph", "source", "gate", "cascade", "detector", "system", "output"} <= set(found)
@@ -121,25 +121,25 @@ CAUSES = {
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_causes(pipeline, robot, cause):
+def test_the_cause_is_the_one_on_diagnostics(pipeline, robot, cause):
     code, arguments = CAUSES[cause]
     if cause != "no_publisher":
         robot.node.create_publisher(Image, "image_raw", SENSOR)
     pipeline("pipeline", *arguments)
-    sentence = told(robot, cause)
-    as_json, text = doctors(LOOK, AS_TEXT)
+    sentence = output_text(robot, cause)
+    as_json, text = doctors(AS_JSON, AS_TEXT)
     found_code, found = read(as_json)
     assert found["output"]["text"] == sentence and found_code == code, found
     assert text.returncode == code and sentence in text.stdout
     assert "/robot" in text.stdout
 
 
-def test_a_gate_alone_is_looked_at_without_a_diagnostics_node(pipeline, robot):
+def test_a_gate_is_checked_without_a_diagnostics_node(pipeline, robot):
     pipeline("gate_node", "-p", "gate:max_rate_hz:=5.0", "-r", "__ns:=/front")
     robot.status("/front/gate", lambda status, values: values["state"] == "active")
-    # It finds the cause by itself, which takes it some reports more.
-    look = (*LOOK, "--seconds", "12", "--namespace")
-    at_front, at_rear = doctors((*look, "front"), (*look, "/rear"))
+    # Without the diagnostics node, the cause needs some more reports.
+    arguments = (*AS_JSON, "--seconds", "12", "--namespace")
+    at_front, at_rear = doctors((*arguments, "front"), (*arguments, "/rear"))
     code, found = read(at_front)
     assert code == 1
     assert "ros2 run edge_vision diagnostics_node" in found["front/diagnostics"]["text"]
@@ -149,11 +149,11 @@ def test_a_gate_alone_is_looked_at_without_a_diagnostics_node(pipeline, robot):
     assert code == 2 and "but in /front" in found["graph"]["text"]
 
 
-def test_a_listener_that_gets_nothing_is_told(pipeline, robot):
+def test_a_listener_that_gets_nothing_is_output_text(pipeline, robot):
     robot.node.create_subscription(Detection2DArray, "detections", lambda message: None, LATCHED)
     pipeline("detector_node")
     robot.status("detector", lambda status, values: values["state"] == "active")
-    _, found = looked()
+    _, found = checked()
     assert found["detections"]["level"] == "WARN"
     assert (
         "/robot receives nothing from /detections: it requests durability transient_local"
@@ -169,12 +169,12 @@ def test_two_pipelines_in_one_namespace(pipeline, robot):
         "two gates",
     )
     (done,) = doctors(AS_TEXT)
-    assert done.returncode == 2 and "two nodes are called /gate" in done.stdout
+    assert done.returncode == 2 and "two nodes are named /gate" in done.stdout
 
 
-def test_nothing_runs_but_others(domain, robot):
+def test_only_other_nodes_run(domain, robot):
     robot.node.create_publisher(Image, "front/image_raw", SENSOR)
-    code, found = looked("--seconds", "4")
+    code, found = checked("--seconds", "4")
     assert code == 2 and list(found) == ["graph"]
     text = found["graph"]["text"]
     assert f"domain {domain}, discovery range LOCALHOST" in text
@@ -182,17 +182,17 @@ def test_nothing_runs_but_others(domain, robot):
 
 
 def test_nothing_runs_at_all(domain):
-    code, found = looked("--seconds", "2")
+    code, found = checked("--seconds", "2")
     assert code == 2 and "no other node either" in found["graph"]["text"]
 
 
-def test_a_domain_that_there_is_not(monkeypatch):
+def test_an_invalid_domain_is_unknown(monkeypatch):
     monkeypatch.setenv("ROS_DOMAIN_ID", "300")
-    code, found = looked("--seconds", "1")
+    code, found = checked("--seconds", "1")
     assert code == 3 and "0 to 232" in found["graph"]["text"]
 
 
-def test_the_installation_is_good(domain):
+def test_the_installation_has_no_errors(domain):
     bundle_or_skip(SSD)
     (done,) = doctors(["--install", "--json"])
     found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
@@ -204,11 +204,11 @@ def test_the_installation_is_good(domain):
 def test_a_signal_ends_it(domain, launch, number):
     doctor = launch("doctor", "--running", "--seconds", "60")
 
-    def listening():
-        return "listening" in doctor.output
+    def observing():
+        return "observing" in doctor.output
 
     from ros_cases import wait_until
 
-    wait_until(listening, "it to listen")
+    wait_until(observing, "it to observe")
     assert doctor.end(number) == 128 + number
     assert "stopped" in doctor.output

@@ -87,5 +87,5 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
     (tmp_path / f"{module}.py").write_text(blocker)
     done = edge_vision(*arguments, PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
-    message = f"{arguments[0]}: package {module} is not installed. Install it: pip install {distribution}\n"
+    message = f"{arguments[0]}: package {module} is not installed: pip install {distribution}\n"
     assert done.stderr == message

@@ -1,4 +1,4 @@
-"""The doctor on this installation, and on ones that are spoilt: a package away, a model broken."""
+"""The doctor on this installation, and on damaged ones: a missing package, a broken model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edge_vision.cli.doctor import runtimes
 from edge_vision.cli.doctor.probe import ProbeResult
 
 REPO = Path(__file__).resolve().parents[2]
-# Python looks for packages, and does not see some of them.
+# Hides some packages from the import system.
 BLOCKER = """\
 import importlib.machinery, os
 
@@ -41,7 +41,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def looked(*arguments: str, **environment: str) -> tuple[int, dict[str, dict[str, Any]]]:
+def checked(*arguments: str, **environment: str) -> tuple[int, dict[str, dict[str, Any]]]:
     """The exit code, and the checks by name."""
     done = run(*arguments, "--json", **environment)
     assert "Traceback" not in done.stderr, done.stderr
@@ -52,7 +52,7 @@ def looked(*arguments: str, **environment: str) -> tuple[int, dict[str, dict[str
 
 @pytest.fixture
 def without(tmp_path):
-    """An environment in which packages are not there: without("rclpy")."""
+    """Environment variables that hide packages: without("rclpy")."""
     (tmp_path / "sitecustomize.py").write_text(BLOCKER)
     return lambda *roots: {"PYTHONPATH": str(tmp_path), "BLOCKED": ",".join(roots)}
 
@@ -65,10 +65,10 @@ def store(tmp_path):
     return folder, {"EDGE_VISION_CACHE": str(tmp_path / "cache")}
 
 
-def test_this_installation(store) -> None:
-    """Whether ROS is there or not, the rest is looked at."""
+def test_this_installation_is_checked(store) -> None:
+    """With and without ROS."""
     folder, environment = store
-    _, found = looked("--install", **environment)
+    _, found = checked("--install", **environment)
     assert found["python"]["level"] == "OK" and "numpy" in found["python"]["values"]
     assert found["cpu"]["values"]["cores_logical"] >= found["cpu"]["values"]["cores_physical"] >= 1
     assert found["cache"]["values"]["path"] == str(folder.parents[1]) and found["cache"]["values"]["writable"]
@@ -83,7 +83,7 @@ def test_this_installation(store) -> None:
 
 
 def test_without_ros(without) -> None:
-    code, found = looked("--running", **without("rclpy"))
+    code, found = checked("--running", **without("rclpy"))
     assert code == 3 and list(found) == ["graph"]
     assert found["graph"]["level"] == "UNKNOWN" and "rclpy is not installed" in found["graph"]["text"]
     assert "/opt/ros/jazzy/setup.bash" in found["graph"]["text"]
@@ -92,15 +92,15 @@ def test_without_ros(without) -> None:
 
 
 def test_without_a_package_of_messages(without) -> None:
-    pytest.importorskip("rclpy", reason="rclpy is not there: source ROS 2, or run `make setup`")
-    code, found = looked("--running", **without("vision_msgs"))
+    pytest.importorskip("rclpy", reason="rclpy is not installed: source ROS 2, or run `make setup`")
+    code, found = checked("--running", **without("vision_msgs"))
     assert code == 3 and "ros-$ROS_DISTRO-vision-msgs" in found["graph"]["text"]
 
 
-def test_packages_that_are_away_are_named_and_the_rest_is_looked_at(without, store) -> None:
+def test_missing_packages_are_named_and_the_rest_is_checked(without, store) -> None:
     """Without rclpy and one runtime: errors, and another runtime takes over where there is one."""
     _, environment = store
-    code, found = looked("--install", **without("rclpy", "onnxruntime", "psutil"), **environment)
+    code, found = checked("--install", **without("rclpy", "onnxruntime", "psutil"), **environment)
     assert code == 2
     assert found["ros"]["level"] == "ERROR" and "rclpy is not installed" in found["ros"]["text"]
     assert found["python"]["level"] == "ERROR" and "pip install psutil" in found["python"]["text"]
@@ -110,20 +110,20 @@ def test_packages_that_are_away_are_named_and_the_rest_is_looked_at(without, sto
 
 
 def test_no_runtime_at_all(without, store) -> None:
-    code, found = looked("--install", **without("onnxruntime", "openvino", "tensorrt"), **store[1])
+    code, found = checked("--install", **without("onnxruntime", "openvino", "tensorrt"), **store[1])
     assert code == 2
     assert found["model"]["level"] == "ERROR" and "pip install onnxruntime" in found["model"]["text"]
 
 
-def test_a_model_that_is_broken_and_one_that_is_not_there(store) -> None:
+def test_a_broken_model_and_a_missing_one(store) -> None:
     folder, environment = store
     graph = folder / "model.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"?")
-    code, found = looked("--install", **environment)
+    code, found = checked("--install", **environment)
     assert code == 2 and found[f"bundle {SSD}"]["level"] == found["model"]["level"] == "ERROR"
     assert "expected sha256" in found[f"bundle {SSD}"]["text"] and "expected sha256" in found["model"]["text"]
     shutil.rmtree(folder)
-    code, found = looked("--install", **environment)
+    code, found = checked("--install", **environment)
     assert code == 2
     assert f"python -m edge_vision models fetch {SSD}" in found[f"bundle {SSD}"]["text"]
 
@@ -133,20 +133,20 @@ def test_a_backend_that_does_not_load_is_a_warning(without, store, tmp_path) -> 
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "onnxruntime.py").write_text("import os\nos.abort()\n")
     environment = {**store[1], "PYTHONPATH": str(tmp_path / "broken")}
-    _, found = looked("--install", **environment)
+    _, found = checked("--install", **environment)
     check = found["backend onnxruntime"]
     assert check["level"] == "WARN" and "its process was killed by SIGABRT" in check["text"]
     assert check["values"]["loads"] is False
 
 
-def test_a_backend_that_does_not_tell_what_it_sees_is_not_called_loaded(monkeypatch) -> None:
+def test_a_backend_that_lists_no_device_is_not_reported_as_loaded(monkeypatch) -> None:
     monkeypatch.setattr(runtimes, "known_backends", lambda: {"silent": "x"})
-    monkeypatch.setattr(runtimes, "ask", lambda *arguments: ProbeResult(({"devices": []},), ""))
-    check = next(iter(runtimes.look()))
-    assert check.values["loads"] is None and "not tried" in check.text
+    monkeypatch.setattr(runtimes, "run_probe", lambda *arguments: ProbeResult(({"devices": []},), ""))
+    check = next(iter(runtimes.checks()))
+    assert check.values["loads"] is None and "not tested" in check.text
 
 
-def test_wrong_arguments_are_no_verdict_on_the_pipeline() -> None:
+def test_wrong_arguments_exit_with_3() -> None:
     for arguments in (["--runing"], ["--seconds", "0"], ["--install", "--running"]):
         done = run(*arguments)
         assert done.returncode == 3 and "error:" in done.stderr and done.stdout == ""
@@ -154,5 +154,5 @@ def test_wrong_arguments_are_no_verdict_on_the_pipeline() -> None:
 
 def test_help_has_examples_and_exit_codes() -> None:
     done = run("--help")
-    assert done.returncode == 0 and "exit codes: 0 all good" in done.stdout
+    assert done.returncode == 0 and "exit codes: 0 all OK" in done.stdout
     assert "ros2 run edge_vision doctor" in done.stdout

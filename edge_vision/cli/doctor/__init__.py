@@ -1,8 +1,8 @@
-"""Doctor: a check list of a running system and of the installation, for people and for scripts.
+"""Doctor: checks of the running system and of the installation, for people and for scripts.
 
     python -m edge_vision doctor             both
-    python -m edge_vision doctor --running   what runs: /diagnostics, and the graph
+    python -m edge_vision doctor --running   the nodes: /diagnostics and the ROS graph
     python -m edge_vision doctor --install   packages, backends, models, machine, DDS
 
-Imports no ROS; what listens to it is `nodes/system_probe.py`. What may crash has a process of its own.
+Imports no ROS: `nodes/system_probe.py` observes the graph. Whatever may crash runs in a child process.
 """

@@ -1,4 +1,4 @@
-"""One line of the check list, and what all lines together mean to a script."""
+"""One check, and the exit code and JSON document of all of them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """part: installation or running. level: UNKNOWN where one could not look. text: one sentence, with the
-    remedy where something is wrong. values: figures behind it, units in their names."""
+    """part: installation or running. level: UNKNOWN if the check could not run. text: one sentence, with the
+    remedy if something is wrong. values: the figures behind it, with units in their names."""
 
     part: str
     name: str
@@ -30,19 +30,19 @@ class Check:
 
 
 def exit_code(checks: Sequence[Check]) -> int:
-    """0 all good, 1 warnings, 2 errors, 3 something could not be looked at."""
+    """0 all OK, 1 warnings, 2 errors, 3 a check could not run."""
     levels = {check.level for check in checks}
     return next((code for level, code in ((ERROR, 2), (UNKNOWN, 3), (WARN, 1)) if level in levels), 0)
 
 
 def counts(checks: Sequence[Check]) -> dict[str, int]:
-    """How many checks have each level."""
+    """The number of checks by level."""
     counted = Counter(check.level for check in checks)
     return {level: counted[level] for level in LEVELS}
 
 
 def document(checks: Sequence[Check]) -> dict[str, Any]:
-    """All as one JSON object; docs/diagnostics.md describes it."""
+    """All checks as one JSON object; docs/diagnostics.md describes it."""
     return {
         "format": FORMAT,
         "version": __version__,

@@ -1,4 +1,4 @@
-"""How ROS talks: middleware, domain, discovery, the profile for large images and the memory that it takes."""
+"""Checks of DDS: middleware, domain, discovery, the profile for large images and its shared memory."""
 
 from __future__ import annotations
 
@@ -17,82 +17,84 @@ DEFAULT_RMW = "rmw_fastrtps_cpp"
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
 HIGHEST_DOMAIN = 232
-# Others share their ports with those that Linux hands out to programs: docs.ros.org, The ROS_DOMAIN_ID.
+# The ports of other domains overlap the ephemeral ports of Linux: docs.ros.org, The ROS_DOMAIN_ID.
 SAFE_DOMAINS = (*range(102), *range(215, 233))
 NODES = 5
 LARGEST_PROFILE_BYTES = 1 << 20
 
 
-def look(environment: Mapping[str, str] | None = None, root: str | Path = "/") -> Iterator[Check]:
-    """Checks of the settings in the environment, and of the kernel's below root."""
-    given = os.environ if environment is None else environment
-    yield domain(given)
-    yield _discovery(given)
-    yield _profile(given)
-    segment_bytes = _segment_bytes(given)
-    yield _shared_memory(segment_bytes, bool(_profiles(given)), Path(root) / "dev" / "shm")
+def checks(environment: Mapping[str, str] | None = None, root: str | Path = "/") -> Iterator[Check]:
+    """Checks of environment variables, and of the kernel's settings below root."""
+    environment = os.environ if environment is None else environment
+    yield domain(environment)
+    yield _discovery(environment)
+    yield _profile(environment)
+    segment_bytes = _segment_bytes(environment)
+    yield _shared_memory(segment_bytes, bool(_profiles(environment)), Path(root) / "dev" / "shm")
     yield _socket_buffers(Tree(root))
 
 
-def domain(given: Mapping[str, str]) -> Check:
-    """ROS_DOMAIN_ID in an environment."""
-    text = given.get("ROS_DOMAIN_ID", "") or "0"
+def domain(environment: Mapping[str, str]) -> Check:
+    """The check of ROS_DOMAIN_ID."""
+    text = environment.get("ROS_DOMAIN_ID", "") or "0"
     if not text.isdigit() or int(text) > HIGHEST_DOMAIN:
         wrong = f"ROS_DOMAIN_ID is '{text}': expected a whole number from 0 to {HIGHEST_DOMAIN}"
         return Check(INSTALLATION, "domain", ERROR, wrong, {"domain_id": text})
     values = {"domain_id": int(text)}
     if int(text) not in SAFE_DOMAINS:
-        risk = f"ROS_DOMAIN_ID {text} uses ports that Linux may give to others: take 0 to 101"
+        risk = f"ROS_DOMAIN_ID {text} uses ports that Linux may assign to other programs: use 0 to 101"
         return Check(INSTALLATION, "domain", WARN, risk, values)
-    where = "ROS_DOMAIN_ID" if given.get("ROS_DOMAIN_ID") else "the default"
+    where = "ROS_DOMAIN_ID" if environment.get("ROS_DOMAIN_ID") else "the default"
     return Check(INSTALLATION, "domain", OK, f"{text} ({where})", values)
 
 
-def _discovery(given: Mapping[str, str]) -> Check:
-    reach, peers = discovery_range(given), given.get("ROS_STATIC_PEERS", "")
-    rmw = given.get("RMW_IMPLEMENTATION", "") or DEFAULT_RMW
-    server = given.get("ROS_DISCOVERY_SERVER", "")
+def _discovery(environment: Mapping[str, str]) -> Check:
+    reach, peers = discovery_range(environment), environment.get("ROS_STATIC_PEERS", "")
+    rmw = environment.get("RMW_IMPLEMENTATION", "") or DEFAULT_RMW
+    server = environment.get("ROS_DISCOVERY_SERVER", "")
     values = {"range": reach, "static_peers": peers, "discovery_server": server, "rmw": rmw}
     text = f"{reach}, {rmw}"
     text += f", static peers {peers}" if peers else ""
     text += f", discovery server {server}" if server else ""
     if reach not in RANGES:
         wrong = (
-            f"ROS_AUTOMATIC_DISCOVERY_RANGE is '{reach}', which ROS takes for LOCALHOST: expected one of "
+            f"ROS_AUTOMATIC_DISCOVERY_RANGE is '{reach}', which ROS treats as LOCALHOST: expected one of "
             f"{', '.join(RANGES)}"
         )
         return Check(INSTALLATION, "discovery", ERROR, wrong, values)
-    if given.get("ROS_LOCALHOST_ONLY") == "1" and (given.get("ROS_AUTOMATIC_DISCOVERY_RANGE") or peers):
+    if environment.get("ROS_LOCALHOST_ONLY") == "1" and (
+        environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") or peers
+    ):
         text += (
-            "; ROS_LOCALHOST_ONLY=1 overrules ROS_AUTOMATIC_DISCOVERY_RANGE and ROS_STATIC_PEERS, and is "
+            "; ROS_LOCALHOST_ONLY=1 overrides ROS_AUTOMATIC_DISCOVERY_RANGE and ROS_STATIC_PEERS, and is "
             "deprecated: unset it"
         )
         return Check(INSTALLATION, "discovery", WARN, text, values)
     if reach == "OFF" and not server:
-        text += ": processes do not find each other, static peers neither; set it to LOCALHOST or SUBNET"
+        text += ": processes do not find each other, not even static peers; set it to LOCALHOST or SUBNET"
         return Check(INSTALLATION, "discovery", WARN, text, values)
     return Check(INSTALLATION, "discovery", OK, text, values)
 
 
-def _profiles(given: Mapping[str, str]) -> dict[str, str]:
-    return {name: given[name] for name in PROFILE_VARIABLES if given.get(name)}
+def _profiles(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: environment[name] for name in PROFILE_VARIABLES if environment.get(name)}
 
 
-def _profile(given: Mapping[str, str]) -> Check:
-    set_here = _profiles(given)
+def _profile(environment: Mapping[str, str]) -> Check:
+    set_here = _profiles(environment)
     values = dict(set_here)
     if not set_here:
         text = (
-            "none. Needed only for large images between processes: config/fastdds.xml, which the launch file "
-            "sets for our nodes, and which the SENDER of the images needs too"
+            "none. Only large images between processes need one: config/fastdds.xml, which the launch file "
+            "sets for the nodes, and which the SENDER of the images needs too"
         )
         return Check(INSTALLATION, "dds profile", OK, text, values)
     for name, path in set_here.items():
         trouble = _trouble(path)
         if trouble:
             return Check(INSTALLATION, "dds profile", ERROR, f"{name} is {path}: {trouble}", values)
-    if not (given.get("RMW_IMPLEMENTATION", "") or DEFAULT_RMW).startswith("rmw_fastrtps"):
-        text = f"{next(iter(set_here))} is set, but {given['RMW_IMPLEMENTATION']} does not read it"
+    if not (environment.get("RMW_IMPLEMENTATION", "") or DEFAULT_RMW).startswith("rmw_fastrtps"):
+        text = f"{next(iter(set_here))} is set, but {environment['RMW_IMPLEMENTATION']} does not read it"
         return Check(INSTALLATION, "dds profile", WARN, text, values)
     if len(set_here) < len(PROFILE_VARIABLES) or len(set(set_here.values())) > 1:
         text = (
@@ -103,13 +105,13 @@ def _profile(given: Mapping[str, str]) -> Check:
 
 
 def _trouble(path: str) -> str:
-    """Why a profile cannot be used, "" where it can be read. Fast DDS itself only prints an error."""
+    """Why a profile cannot be used, "" if it can. Fast DDS itself only prints an error."""
     try:
         _parsed(Path(path))
     except OSError as error:
-        return f"{error.strerror}; nodes go on with Fast DDS's defaults"
+        return f"{error.strerror}; nodes use Fast DDS's defaults"
     except (ET.ParseError, ValueError) as error:
-        return f"no XML ({error}); nodes go on with Fast DDS's defaults"
+        return f"not XML ({error}); nodes use Fast DDS's defaults"
     return ""
 
 
@@ -121,9 +123,9 @@ def _parsed(path: Path) -> ET.Element:
     return ET.fromstring(text)
 
 
-def _segment_bytes(given: Mapping[str, str]) -> int | None:
-    """Shared memory that each process takes with the profile: the one that is set, else the shipped one."""
-    path = next(iter(_profiles(given).values()), None) or config_file("fastdds.xml")
+def _segment_bytes(environment: Mapping[str, str]) -> int | None:
+    """Shared memory per process of the profile that is set, or of the shipped one."""
+    path = next(iter(_profiles(environment).values()), None) or config_file("fastdds.xml")
     if path is None:
         return None
     try:
@@ -141,7 +143,7 @@ def _shared_memory(segment_bytes: int | None, in_use: bool, folder: Path) -> Che
     try:
         status = os.statvfs(folder)
     except OSError as error:
-        text = f"{folder}: {error.strerror}. Without it images go over UDP"
+        text = f"{folder}: {error.strerror}. Without it images are sent over UDP"
         return Check(INSTALLATION, "shared memory", WARN if in_use else OK, text)
     total_mb, free_mb = status.f_blocks * status.f_frsize / 1e6, status.f_bavail * status.f_frsize / 1e6
     values = {"total_mb": round(total_mb, 1), "free_mb": round(free_mb, 1)}
@@ -150,10 +152,10 @@ def _shared_memory(segment_bytes: int | None, in_use: bool, folder: Path) -> Che
         return Check(INSTALLATION, "shared memory", OK, text, values)
     wanted_mb = NODES * segment_bytes / 1e6
     values["profile_mb_per_process"] = round(segment_bytes / 1e6, 1)
-    text += f"; the profile takes {segment_bytes / 1e6:.0f} MB for each process"
+    text += f"; the profile takes {segment_bytes / 1e6:.0f} MB per process"
     if free_mb >= wanted_mb:
         return Check(INSTALLATION, "shared memory", OK, text, values)
-    text += f", too much for {NODES}: in a container, docker run --shm-size=512m"
+    text += f", too much for {NODES} processes: in a container, docker run --shm-size=512m"
     return Check(INSTALLATION, "shared memory", WARN if in_use else OK, text, values)
 
 
@@ -164,5 +166,5 @@ def _socket_buffers(tree: Tree) -> Check:
     values = {"rmem_max_bytes": int(most)}
     text = f"net.core.rmem_max {most:.0f} bytes"
     if most < 4 << 20:
-        text += ". Raw images from another machine want 4194304: sudo sysctl -w net.core.rmem_max=4194304"
+        text += ". Raw images from another machine need 4194304: sudo sysctl -w net.core.rmem_max=4194304"
     return Check(INSTALLATION, "socket buffers", OK, text, values)

@@ -1,4 +1,4 @@
-"""The machine: processor, memory, sensors."""
+"""Checks of the machine: processor, memory, sensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge_vision.cli.doctor.check import INSTALLATION, OK, UNKNOWN, WARN, Check
 from edge_vision.diagnostics.sensors import SystemMeter, Tree, Unavailable, Value, number
 from edge_vision.diagnostics.sensors.memory import read_memory
 
-# Name in /proc/cpuinfo -> what people call it. Sources: arch/x86/include/asm/cpufeatures.h and
+# Flag in /proc/cpuinfo -> common name. Sources: arch/x86/include/asm/cpufeatures.h and
 # Documentation/arch/arm64/elf_hwcaps.rst of Linux.
 X86 = {
     "sse4_2": "SSE4.2",
@@ -34,12 +34,12 @@ ARM = {
     "bf16": "BF16",
     "sve": "SVE",
 }
-# The whole pipeline in one process takes about 240 MB, its start some more.
+# The whole pipeline in one process takes about 240 MB, and more while it starts.
 LEAST_MEMORY_MB = 400.0
 SECOND_READING_S = 0.2
 
 
-def look(root: str | Path = "/", architecture: str = "") -> Iterator[Check]:
+def checks(root: str | Path = "/", architecture: str = "") -> Iterator[Check]:
     """Checks of the machine whose /proc and /sys lie below root."""
     tree = Tree(root)
     yield _cpu(tree, architecture or platform.machine())
@@ -52,12 +52,12 @@ def _cpu(tree: Tree, architecture: str) -> Check:
     if isinstance(info, Unavailable):
         return Check(INSTALLATION, "cpu", UNKNOWN, str(info))
     fields = dict(line.partition(":")[::2] for line in info.splitlines() if ":" in line)
-    told = {key.strip().lower(): value.strip() for key, value in fields.items()}
-    flags = (told.get("flags") or told.get("features") or "").split()
+    info_by_key = {key.strip().lower(): value.strip() for key, value in fields.items()}
+    flags = (info_by_key.get("flags") or info_by_key.get("features") or "").split()
     known = ARM if architecture.startswith(("arm", "aarch64")) else X86
     have = list(dict.fromkeys(name for flag, name in known.items() if flag in flags))
     physical, logical, usable = *_cores(tree), usable_cores()
-    name = told.get("model name") or told.get("model") or architecture
+    name = info_by_key.get("model name") or info_by_key.get("model") or architecture
     values = {
         "name": name,
         "architecture": architecture,
@@ -67,7 +67,7 @@ def _cpu(tree: Tree, architecture: str) -> Check:
         "instructions": have,
     }
     text = (
-        f"{name}, {physical} cores, {logical} threads, {usable} cores for us; {', '.join(have) or 'none of '}"
+        f"{name}, {physical} cores, {logical} threads, {usable} cores usable; {', '.join(have) or 'none of '}"
     )
     text += "" if have else ", ".join(dict.fromkeys(known.values()))
     if known is X86 and "avx2" not in flags:
@@ -95,16 +95,16 @@ def _memory(tree: Tree) -> Check:
     text = f"{free_mb:.0f} of {total_mb:.0f} MB free"
     text += f", {limit_mb} MB for this container" if limit_mb and limit_mb < total_mb else ""
     if min(free_mb, limit_mb or free_mb) < LEAST_MEMORY_MB:
-        text += f": the pipeline wants {LEAST_MEMORY_MB:.0f} MB to start and 240 MB to run"
+        text += f": the pipeline needs {LEAST_MEMORY_MB:.0f} MB to start and 240 MB to run"
         return Check(INSTALLATION, "memory", WARN, text, figures)
     return Check(INSTALLATION, "memory", OK, text, figures)
 
 
 def _container_mb(tree: Tree) -> int | None:
-    """Memory that this process's control group allows, None where there is no limit."""
+    """The memory limit of this process's control group, None if there is none."""
     for path in ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes"):
         limit = tree.number(path)
-        if isinstance(limit, float) and limit < 1 << 60:  # v1 says "no limit" by a huge number.
+        if isinstance(limit, float) and limit < 1 << 60:  # v1 has a huge number for "no limit".
             return round(limit / 1e6)
     return None
 
@@ -123,7 +123,7 @@ def _sensors(root: str | Path) -> Iterator[Check]:
     throttling = values["throttling"]
     level = WARN if isinstance(throttling, str) and throttling != "no" else OK
     text = (
-        f"the machine slows itself down: {throttling}. Cool it, or lower the load"
+        f"the machine is throttled: {throttling}. Improve its cooling or reduce the load"
         if level == WARN
         else str(throttling)
     )
@@ -131,7 +131,7 @@ def _sensors(root: str | Path) -> Iterator[Check]:
 
 
 def _sensor(name: str, prefix: str, unit: str, values: dict[str, Value], main: str) -> Check:
-    """One kind of sensor: its figures, or why there are none. A machine may lack any of them."""
+    """One kind of sensor: its figures, or why there are none. All sensors are optional."""
     parts = {key: value for key, value in values.items() if key.split(".")[0] == prefix}
     figures = {key: value if number(value) is not None else str(value) for key, value in parts.items()}
     readable = [

@@ -1,11 +1,11 @@
-"""Tries in a process of its own what may crash or hang: an import, a runtime, a model.
+"""Runs in a child process what may crash or hang: an import, a runtime, a model.
 
     python -m edge_vision.cli.doctor.probe modules NAME...    import modules
-    python -m edge_vision.cli.doctor.probe backend NAME       load a runtime, and ask what it sees
+    python -m edge_vision.cli.doctor.probe backend NAME       load a runtime and list its devices
     python -m edge_vision.cli.doctor.probe model NAME BACKEND open a bundle as a node does, and run it
-    python -m edge_vision.cli.doctor.probe node [ROS_ARGS]    start a node, and end it
+    python -m edge_vision.cli.doctor.probe node [ROS_ARGS]    start a node and stop it
 
-Each finding is a line of JSON behind a mark, as runtimes write on standard output too.
+Each finding is a line of JSON behind a mark, as runtimes write to standard output too.
 """
 
 from __future__ import annotations
@@ -23,22 +23,26 @@ from typing import Any
 from edge_vision.core.child_process import child_environment, describe_exit, python_command
 
 MARK = "doctor-probe: "
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 RUNS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """found: what the process told before it ended. trouble: how it ended, "" where in order. late: it had to
-    be ended, as it took too long."""
+    """findings: reported by the process before it ended. failure: how it ended, "" if in order."""
 
-    found: tuple[dict[str, Any], ...]
-    trouble: str
-    late: bool = False
+    findings: tuple[dict[str, Any], ...]
+    failure: str
+    timed_out: bool = False
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The last finding, empty without any."""
+        return self.findings[-1] if self.findings else {}
 
 
-def ask(*arguments: str, timeout_s: float = PATIENCE_S) -> ProbeResult:
-    """Run a probe and wait for it."""
+def run_probe(*arguments: str, timeout_s: float = TIMEOUT_S) -> ProbeResult:
+    """Run a probe and wait for its result."""
     command = python_command("edge_vision.cli.doctor.probe", *arguments)
     try:
         done = subprocess.run(
@@ -50,7 +54,7 @@ def ask(*arguments: str, timeout_s: float = PATIENCE_S) -> ProbeResult:
         )
     except subprocess.TimeoutExpired as error:
         return ProbeResult(_findings(error.stdout or b""), f"no answer within {timeout_s:.0f} s", True)
-    return ProbeResult(_findings(done.stdout), _ending(done.returncode, done.stderr))
+    return ProbeResult(_findings(done.stdout), _failure(done.returncode, done.stderr))
 
 
 def _findings(output: bytes) -> tuple[dict[str, Any], ...]:
@@ -58,35 +62,35 @@ def _findings(output: bytes) -> tuple[dict[str, Any], ...]:
     return tuple(json.loads(line.removeprefix(MARK)) for line in lines if line.startswith(MARK))
 
 
-def _ending(returncode: int, stderr: bytes) -> str:
+def _failure(returncode: int, stderr: bytes) -> str:
     if returncode == 0:
         return ""
     if returncode < 0:
         return f"its process {describe_exit(returncode)}"
-    said = stderr.decode("utf-8", "replace").strip().splitlines()
-    return f"its process {describe_exit(returncode)}: {said[-1] if said else 'no output'}"
+    lines = stderr.decode("utf-8", "replace").strip().splitlines()
+    return f"its process {describe_exit(returncode)}: {lines[-1] if lines else 'no output'}"
 
 
 # The child.
-def _tell(**finding: Any) -> None:
+def _report(**finding: Any) -> None:
     print(MARK + json.dumps(finding, default=str), flush=True)
 
 
 def _modules(*names: str) -> None:
     for name in names:
-        # First: where the import ends the process, its name is known.
-        _tell(module=name, trying=True)
+        # Before the import: if that ends the process, the parent knows the name.
+        _report(module=name, importing=True)
         try:
             module = importlib.import_module(name)
         except Exception as error:  # A package can fail in any way while it is imported.
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
-            _tell(module=name, error=f"{type(error).__name__}: {error}", missing=missing)
+            _report(module=name, error=f"{type(error).__name__}: {error}", missing=missing)
             continue
-        _tell(module=name, version=_version(name, module))
+        _report(module=name, version=_version(name, module))
 
 
 def _version(name: str, module: Any) -> str:
-    """The version that the module or its package gives, "" where none does."""
+    """The version of the module or its distribution, "" if neither has one."""
     version = getattr(module, "__version__", None)
     if isinstance(version, str):
         return version
@@ -105,9 +109,9 @@ def _backend(name: str) -> None:
     backend = make_backend(name)
     reason = backend.unavailable_reason()
     if reason:
-        _tell(unavailable=reason)
+        _report(unavailable=reason)
         return
-    _tell(devices=list(backend.devices()))
+    _report(devices=list(backend.devices()))
 
 
 def _model(name: str, backend: str) -> None:
@@ -120,7 +124,7 @@ def _model(name: str, backend: str) -> None:
     for _ in range(RUNS):
         runs_ms.append(detector.detect(black_frame(detector.input_spec)).timing.inference_ms)
     actual = report.actual
-    _tell(
+    _report(
         bundle=str(model.bundle),
         backend=actual.backend,
         version=actual.version,
@@ -147,11 +151,11 @@ _PROBES: dict[str, Callable[..., None]] = {
 
 
 def main() -> int:
-    """The child's work."""
+    """Run the probe that the command line names; an exception becomes a finding."""
     try:
         _PROBES[sys.argv[1]](*sys.argv[2:])
-    except Exception as error:  # Whatever it is, the doctor tells it in a sentence.
-        _tell(error=f"{error}" or type(error).__name__)
+    except Exception as error:
+        _report(error=f"{error}" or type(error).__name__)
     return 0
 
 

@@ -1,21 +1,22 @@
-"""Backends: which are installed, whether they load, what they see, and what `auto` runs the detector on."""
+"""Checks of the backends: whether they load, their devices, and the one that runs the detector's model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from edge_vision.backends import known_backends, make_backend
 from edge_vision.backends.registry import REFERENCE
 from edge_vision.cli.doctor.check import ERROR, INSTALLATION, OK, WARN, Check
-from edge_vision.cli.doctor.probe import ask
+from edge_vision.cli.doctor.probe import run_probe
 from edge_vision.nodes.interface.specs import DETECTOR
 
 
-def look() -> Iterator[Check]:
-    """A check per backend of the registry, and one that all of them together can run the detector's model."""
-    checks = [_backend(name) for name in known_backends()]
-    yield from checks
-    if any(check.values["loads"] is not False for check in checks):
+def checks() -> Iterator[Check]:
+    """A check per known backend, then one of the detector's default model."""
+    backends = [_backend(name) for name in known_backends()]
+    yield from backends
+    if any(check.values["loads"] is not False for check in backends):
         yield _model(DETECTOR.param("model").default, DETECTOR.param("backend").default)
     else:
         yield Check(
@@ -24,46 +25,46 @@ def look() -> Iterator[Check]:
 
 
 def _backend(name: str) -> Check:
-    answer = ask("backend", name)
-    found = answer.found[-1] if answer.found else {}
-    label = f"backend {name}"
-    if "unavailable" in found:
-        # One that nobody asked for is no fault.
-        return Check(INSTALLATION, label, OK, found["unavailable"], {"loads": False, "devices": []})
-    if "devices" not in found:
-        text = f"installed, but does not load: {found.get('error') or answer.trouble}"
+    result = run_probe("backend", name)
+    label, finding = f"backend {name}", result.last
+    if "unavailable" in finding:
+        # A backend that is not installed is not a fault.
+        return Check(INSTALLATION, label, OK, finding["unavailable"], {"loads": False, "devices": []})
+    if "devices" not in finding:
+        text = f"installed, but does not load: {finding.get('error') or result.failure}"
         return Check(INSTALLATION, label, WARN, text, {"loads": False, "devices": []})
-    devices = found["devices"]
-    # One that does not tell has perhaps not even been imported.
+    devices = finding["devices"]
+    # A backend that lists no device may not have imported its runtime.
     values = {"loads": True if devices else None, "devices": devices}
-    text = (
-        f"loads, sees {', '.join(devices)}"
-        if devices
-        else "installed, not tried: it does not tell what it sees"
-    )
-    if answer.trouble:
-        return Check(INSTALLATION, label, WARN, f"{text}; {answer.trouble}", values)
+    text = f"loads, devices: {', '.join(devices)}" if devices else "installed, not tested: it lists no device"
+    if result.failure:
+        return Check(INSTALLATION, label, WARN, f"{text}; {result.failure}", values)
     return Check(INSTALLATION, label, OK, text, values)
 
 
 def _model(name: str, backend: str) -> Check:
-    """Opens the detector's default model as the node does, which measures the runtimes the first time."""
-    answer = ask("model", name, backend)
-    found = answer.found[-1] if answer.found else {}
-    if not found and answer.late:
+    """Opens the model as the node does, which measures the runtimes on the first start."""
+    result = run_probe("model", name, backend)
+    finding = result.last
+    if not finding and result.timed_out:
         text = (
-            f"{name} was not ready: {answer.trouble}. The first time, runtimes are measured, engines built: "
-            f"python -m edge_vision.backends.auto_select {name} does that ahead"
+            f"{name} was not ready: {result.failure}. The first start measures runtimes and builds engines: "
+            f"python -m edge_vision.backends.auto_select {name} does so in advance"
         )
         return Check(INSTALLATION, "model", WARN, text)
-    if "bundle" not in found:
-        return Check(INSTALLATION, "model", ERROR, f"{found.get('error') or answer.trouble}", found)
-    text = (
-        f"{found['bundle']} on {found['backend']} {found['version']}, {found['device']} "
-        f"({found['provider']}), {found['precision']}, {found['threads'] or 'untold'} threads: "
-        f"{found['run_ms']:.1f} ms a run"
+    if "bundle" not in finding:
+        return Check(INSTALLATION, "model", ERROR, f"{finding.get('error') or result.failure}", finding)
+    text = _model_text(finding, backend)
+    if finding["fallback_reason"]:
+        return Check(INSTALLATION, "model", WARN, f"{text}; fallback: {finding['fallback_reason']}", finding)
+    return Check(INSTALLATION, "model", OK, text, finding)
+
+
+def _model_text(finding: Mapping[str, Any], backend: str) -> str:
+    threads = f"{finding['threads']} threads" if finding["threads"] else "threads not reported"
+    reason = f"; {backend}: {finding['selection_reason']}" if finding["selection_reason"] else ""
+    return (
+        f"{finding['bundle']} on {finding['backend']} {finding['version']}, {finding['device']} "
+        f"({finding['provider']}), {finding['precision']}, {threads}: {finding['run_ms']:.1f} ms per "
+        f"inference{reason}"
     )
-    text += f"; {backend}: {found['choice']}" if found["selection_reason"] else ""
-    if found["fallback_reason"]:
-        return Check(INSTALLATION, "model", WARN, f"{text}; fallback: {found['fallback_reason']}", found)
-    return Check(INSTALLATION, "model", OK, text, found)

@@ -1,4 +1,4 @@
-"""Packages: Python's and ROS's, required and optional."""
+"""Checks of Python and ROS packages, required and optional."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from functools import cache
 
 from edge_vision import __version__
 from edge_vision.cli.doctor.check import ERROR, INSTALLATION, OK, Check
-from edge_vision.cli.doctor.probe import ask
-from edge_vision.nodes.cli import remedy
+from edge_vision.cli.doctor.probe import run_probe
+from edge_vision.core.missing_package import PYPI_NAMES, install_command
 
-PYTHON = {"numpy": "numpy", "cv2": "opencv-python-headless", "psutil": "psutil", "yaml": "PyYAML"}
+PYTHON = ("numpy", "cv2", "psutil", "yaml")
 ROS = (
     "rclpy",
     "builtin_interfaces.msg",
@@ -25,82 +25,90 @@ ROS = (
     "std_srvs.srv",
     "vision_msgs.msg",
 )
-# What goes without, and for what one would want it.
+# Package -> what needs it.
 OPTIONAL = {
-    "launch_ros": "`ros2 launch`; without it: `ros2 run`, or python -m edge_vision.nodes.cli",
+    "launch_ros": "`ros2 launch`; `ros2 run` and python -m edge_vision.nodes.cli work without it",
     "cv_bridge": "rare image encodings",
-    "onnx": "making the known bundles: pip install onnx",
-    "pynvml": "figures of NVIDIA GPUs: pip install nvidia-ml-py",
-    "rich": "python -m edge_vision top: pip install rich",
+    "onnx": "`edge-vision models fetch` and `import`",
+    "pynvml": "figures of NVIDIA GPUs",
+    "rich": "`edge-vision top`",
 }
 
 
-def look() -> Iterator[Check]:
-    """What is installed, and what is missing."""
-    versions, failures = _imported(tuple(PYTHON))
-    told = [f"edge_vision {__version__}", f"Python {platform.python_version()}", *_words(versions)]
-    yield _check("python", told, {**versions, "python": platform.python_version()}, failures)
+def checks() -> Iterator[Check]:
+    """The installed versions, and what is missing."""
+    versions, failures = _imported(PYTHON)
+    versions = {"edge_vision": __version__, "python": platform.python_version(), **versions}
+    yield _check("python", _names(versions), versions, failures)
     versions, failures = _imported(ROS)
-    told = [_distribution(bool(failures)), *_words(versions)]
-    yield _check("ros", told, {**versions, "distribution": _distribution(bool(failures))}, failures)
-    versions, failures = _imported(tuple(OPTIONAL))
-    lacking = [f"{name} (for {OPTIONAL[name]})" for name in OPTIONAL if name not in versions]
-    text = ", ".join(_words(versions)) + ("; " if versions and lacking else "")
-    text += f"not there: {'; '.join(lacking)}" if lacking else ""
-    yield Check(INSTALLATION, "optional", OK, text, versions)
+    distribution = _distribution(bool(failures))
+    names = [distribution, *_names(versions)]
+    yield _check("ros", names, {**versions, "distribution": distribution}, failures)
+    versions, _ = _imported(tuple(OPTIONAL))
+    yield Check(INSTALLATION, "optional", OK, _optional(versions), versions)
 
 
-def _check(name: str, told: Sequence[str], versions: dict[str, str], failures: dict[str, str]) -> Check:
+def _optional(versions: dict[str, str]) -> str:
+    missing = [_optional_package(name, use) for name, use in OPTIONAL.items() if name not in versions]
+    parts = [", ".join(_names(versions))] if versions else []
+    return "; ".join(parts + ([f"not installed: {'; '.join(missing)}"] if missing else []))
+
+
+def _optional_package(name: str, use: str) -> str:
+    install = f": {install_command(name)}" if name in PYPI_NAMES else ""
+    return f"{name} (for {use}{install})"
+
+
+def _check(name: str, names: Sequence[str], versions: dict[str, str], failures: dict[str, str]) -> Check:
     if not failures:
-        return Check(INSTALLATION, name, OK, ", ".join(told), versions)
+        return Check(INSTALLATION, name, OK, ", ".join(names), versions)
     return Check(INSTALLATION, name, ERROR, "; ".join(failures.values()), versions)
 
 
 def ros_failures() -> list[str]:
-    """What nodes lack here, a sentence each."""
+    """The ROS packages that nodes need and that cannot be imported, a sentence each."""
     return list(_imported(ROS)[1].values())
 
 
 def node_failures(ros_args: Sequence[str] = ()) -> list[str]:
-    """Why a node cannot start here, a sentence; empty where it can."""
-    answer = ask("node", *ros_args)
-    told = [str(one["error"]) for one in answer.found if "error" in one] or [answer.trouble]
-    return [f"a node cannot start: {text}" for text in told if text]
+    """Why a node cannot start here, a sentence each; empty if it can."""
+    result = run_probe("node", *ros_args)
+    errors = [str(one["error"]) for one in result.findings if "error" in one] or [result.failure]
+    return [f"a node cannot start: {text}" for text in errors if text]
 
 
 @cache
 def _imported(modules: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
-    """Versions of those that can be imported, "" where unknown; of the others what is wrong."""
-    answer = ask("modules", *modules)
-    versions, failures, trying = {}, {}, ""
-    for one in answer.found:
-        trying, root = str(one["module"]), str(one["module"]).partition(".")[0]
-        if "version" in one:
-            versions[root] = one["version"]
-        elif "error" in one:
-            failures[root] = _failure(root, one["error"], one["missing"])
-    if answer.trouble:
-        failures[trying] = f"the import of {trying or ', '.join(modules)} failed: {answer.trouble}"
-        if "RMW implementation identifier" in answer.trouble:
-            failures[trying] += "; install the middleware that RMW_IMPLEMENTATION names, or unset it"
+    """(versions, failures) by package: "" for an unknown version, a sentence for a failed import."""
+    result = run_probe("modules", *modules)
+    versions, failures, last = {}, {}, ""
+    for finding in result.findings:
+        last = str(finding["module"])
+        package = last.partition(".")[0]
+        if "version" in finding:
+            versions[package] = finding["version"]
+        elif "error" in finding:
+            failures[package] = _import_failure(package, finding["error"], finding["missing"])
+    if result.failure:
+        failures[last] = f"the import of {last or ', '.join(modules)} failed: {result.failure}"
+        if "RMW implementation identifier" in result.failure:
+            failures[last] += "; install the middleware that RMW_IMPLEMENTATION names, or unset it"
     return versions, failures
 
 
-def _failure(root: str, error: str, missing: str | None) -> str:
+def _import_failure(package: str, error: str, missing: str | None) -> str:
     if missing is None:
-        return f"{root} is there and cannot be imported: {error}"
-    lacking = missing.partition(".")[0]
-    because = "" if lacking == root else f", which {root} needs,"
-    how = f"pip install {PYTHON[lacking]}" if lacking in PYTHON else remedy(missing)
-    return f"{lacking}{because} is not installed: {how}"
+        return f"{package} is installed but cannot be imported: {error}"
+    name = missing.partition(".")[0]
+    needed_by = "" if name == package else f", which {package} needs,"
+    return f"{name}{needed_by} is not installed: {install_command(name)}"
 
 
-def _words(versions: dict[str, str]) -> list[str]:
+def _names(versions: dict[str, str]) -> list[str]:
     return [f"{name} {version}".strip() for name, version in versions.items()]
 
 
 def _distribution(failed: bool) -> str:
-    """Where ROS comes from."""
     name = os.environ.get("ROS_DISTRO")
     if name:
         return f"ROS 2 {name}"

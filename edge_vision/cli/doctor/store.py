@@ -1,4 +1,4 @@
-"""The cache, and the bundles in its store."""
+"""Checks of the cache and of the bundles in its store."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from edge_vision.cli.doctor.check import ERROR, INSTALLATION, OK, WARN, Check
 from edge_vision.errors import EdgeVisionError
 from edge_vision.nodes.interface.specs import DETECTOR
 
-# The two known bundles take 40 MB, their making the packages too.
+# The two known bundles take 40 MB, and fetching them downloads their sources.
 LOW_DISK_MB = 200.0
 
 
-def look() -> Iterator[Check]:
-    """The cache, then each bundle that is there or can be made."""
+def checks() -> Iterator[Check]:
+    """The cache, then each bundle that is installed or can be fetched."""
     yield _cache(cache_dir())
     for name in sorted({*FETCHABLE, *list_bundles()}):
         yield _bundle(name)
 
 
 def _cache(folder: Path) -> Check:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    writable = os.access(there, os.W_OK | os.X_OK)
-    free_mb = shutil.disk_usage(there).free / 1e6
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    writable = os.access(existing, os.W_OK | os.X_OK)
+    free_mb = shutil.disk_usage(existing).free / 1e6
     size_mb = _size_bytes(folder) / 1e6
     values = {
         "path": str(folder),
@@ -37,13 +37,13 @@ def _cache(folder: Path) -> Check:
     }
     text = f"{folder}: {size_mb:.0f} MB, {'writable' if writable else 'read-only'}, {free_mb:.0f} MB free"
     if not folder.exists():
-        text = f"{folder}: not there yet, " + ("can be made" if writable else "and cannot be made here")
+        text = f"{folder}: does not exist yet, " + ("can be created" if writable else "cannot be created")
     if not writable:
         return Check(
-            INSTALLATION, "cache", OK, f"{text}; enough while the bundles are there, see below", values
+            INSTALLATION, "cache", OK, f"{text}; sufficient while the bundles below are installed", values
         )
     if free_mb < LOW_DISK_MB:
-        return Check(INSTALLATION, "cache", WARN, f"{text}: make room before models are fetched", values)
+        return Check(INSTALLATION, "cache", WARN, f"{text}: free some space before you fetch models", values)
     return Check(INSTALLATION, "cache", OK, text, values)
 
 
@@ -53,7 +53,7 @@ def _size_bytes(folder: Path) -> int:
         for name in files:
             try:
                 total += os.lstat(os.path.join(where, name)).st_size
-            except OSError:  # It was removed meanwhile.
+            except OSError:  # Removed in the meantime.
                 continue
     return total
 
@@ -63,7 +63,7 @@ def _bundle(name: str) -> Check:
     label = f"bundle {name}"
     is_default = name == DETECTOR.param("model").default
     if not (bundles_dir() / name).is_dir():
-        text = f"not made yet: python -m edge_vision models fetch {name}"
+        text = f"not fetched yet: python -m edge_vision models fetch {name}"
         if is_default:
             return Check(INSTALLATION, label, ERROR, f"the detector's default model is {text}")
         return Check(INSTALLATION, label, OK, text)
@@ -74,6 +74,6 @@ def _bundle(name: str) -> Check:
     except EdgeVisionError as error:
         return Check(INSTALLATION, label, ERROR, str(error))
     graphs = [f"{graph.format} {graph.precision}" for graph in bundle.manifest.graphs]
-    text = f"{bundle.version}, {bundle.manifest.task}, {', '.join(graphs)}: as its hashes say"
+    text = f"{bundle.version}, {bundle.manifest.task}, {', '.join(graphs)}: hashes match"
     values = {"version": bundle.version, "sha256": bundle.sha256, "graphs": graphs}
     return Check(INSTALLATION, label, OK, text, values)

@@ -1,4 +1,4 @@
-"""The check list as a person reads it."""
+"""The checks as text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FIGURES = (
 
 
 def lines(checks: Sequence[Check], terminal: bool = False) -> Iterator[str]:
-    """The list, grouped by part. terminal: wrapped and coloured; else each check is one line, for grep."""
+    """All checks, grouped by part. terminal: wrapped and coloured; otherwise one line per check, for grep."""
     width = max(_NARROWEST, shutil.get_terminal_size().columns) if terminal else 0
     colour = terminal and not os.environ.get("NO_COLOR")
     yield f"edge_vision doctor {__version__}"
@@ -38,7 +38,7 @@ def lines(checks: Sequence[Check], terminal: bool = False) -> Iterator[str]:
         name_width = max(len(check.name) for check in members)
         for check in members:
             yield from _entry(check, name_width, width, colour)
-    yield f"\n{_sum(checks)}"
+    yield f"\n{_summary(checks)}"
 
 
 def _shown(text: str) -> str:
@@ -46,7 +46,7 @@ def _shown(text: str) -> str:
 
 
 def _printable(check: Check) -> Check:
-    """Without secrets of addresses, its control characters escaped."""
+    """The check with secrets of addresses masked and control characters escaped."""
     return replace(check, name=_shown(check.name), text=_shown(check.text))
 
 
@@ -62,23 +62,23 @@ def _entry(check: Check, name_width: int, width: int, colour: bool) -> Iterator[
 
 
 def _figures(values: Mapping[str, object]) -> str:
-    """Some figures of a status of /diagnostics, whose values are texts."""
-    told = []
-    for key, words in _FIGURES:
+    """The main figures of a status on /diagnostics, whose values are strings."""
+    figures = []
+    for key, template in _FIGURES:
         try:
-            told.append(words.format(float(str(values[key]))))
+            figures.append(template.format(float(str(values[key]))))
         except (KeyError, ValueError):
             continue
-    return f" [{', '.join(told)}]" if told else ""
+    return f" [{', '.join(figures)}]" if figures else ""
 
 
-def _sum(checks: Sequence[Check]) -> str:
+def _summary(checks: Sequence[Check]) -> str:
     number, code = counts(checks), exit_code(checks)
-    words = [
+    parts = [
         f"{number[OK]} OK",
         f"{number[WARN]} warning{'s' * (number[WARN] != 1)}",
         f"{number[ERROR]} error{'s' * (number[ERROR] != 1)}",
     ]
     if number[UNKNOWN]:
-        words.append(f"{number[UNKNOWN]} not looked at")
-    return f"{', '.join(words)}: exit code {code}"
+        parts.append(f"{number[UNKNOWN]} not checked")
+    return f"{', '.join(parts)}: exit code {code}"

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_vision.cli.missing import missing_package
 from edge_vision.cli.top.board import Board
+from edge_vision.core.missing_package import missing_package
 from edge_vision.core.printable import printable_error, printable_output
 
 if TYPE_CHECKING:

@@ -38,17 +38,18 @@ Rule = Callable[[PipelineSnapshot], Match | None]
 
 @dataclass(frozen=True, slots=True)
 class CauseEntry:
-    """One row of the table in docs/diagnostics.md, and the rule behind it.
-
-    symptom, remedy: one line of Markdown each. Several entries may share a name.
-    """
+    """One row of the table in docs/diagnostics.md, and the rule behind it. Several may share a name."""
 
     name: str
     level: int
-    symptom: str
     remedy: str
     rule: Rule
-    wait_s: float = REPORTS_S
+    wait_s: float
+
+    @property
+    def symptom(self) -> str:
+        """The documentation of the rule as one line of Markdown."""
+        return " ".join((self.rule.__doc__ or "").split())
 
     def find(self, snapshot: PipelineSnapshot) -> Cause | None:
         """The cause, if the rule matches."""
@@ -65,13 +66,14 @@ class CauseList:
     def __init__(self) -> None:
         self._entries: list[CauseEntry] = []
 
-    def add(
-        self, name: str, level: int, *, symptom: str, remedy: str, wait_s: float = REPORTS_S
-    ) -> Callable[[Rule], Rule]:
-        """Decorator: append an entry with the decorated rule."""
+    def add(self, name: str, level: int, remedy: str, wait_s: float = REPORTS_S) -> Callable[[Rule], Rule]:
+        """Decorator: append an entry with the decorated rule, whose docstring is the symptom.
+
+        remedy: one line of Markdown for the table. The rule's message names the remedy in full.
+        """
 
         def decorate(rule: Rule) -> Rule:
-            self._entries.append(CauseEntry(name, level, symptom, remedy, rule, wait_s))
+            self._entries.append(CauseEntry(name, level, remedy, rule, wait_s))
             return rule
 
         return decorate

@@ -27,14 +27,9 @@ _PROFILE = (
 )
 
 
-@CAUSES.add(
-    "detector_stuck",
-    ERROR,
-    symptom="An inference has been running for over 1.8 s and for 5 times its p99.",
-    remedy="Check the device's driver; restart the node.",
-    wait_s=0.0,
-)
+@CAUSES.add("detector_stuck", ERROR, "Check the device's driver; restart the node.", wait_s=0.0)
 def _stuck(snapshot: PipelineSnapshot) -> Match | None:
+    """An inference has been running for over 1.8 s and for 5 times its p99."""
     detector = snapshot.stage("detector")
     busy_ms = detector.number("busy_ms") if detector else None
     if detector is None or busy_ms is None:
@@ -52,23 +47,19 @@ def _stuck(snapshot: PipelineSnapshot) -> Match | None:
 @CAUSES.add(
     "unsupported_encoding",
     ERROR,
-    symptom="All images are refused because of their encoding.",
-    remedy="Publish one of the encodings in the message, or install cv_bridge.",
+    "Publish one of the encodings in the message, or install cv_bridge.",
     wait_s=COUNTED_S,
 )
 def _unsupported_encoding(snapshot: PipelineSnapshot) -> Match | None:
+    """All images are refused because of their encoding."""
     if not snapshot.nothing_inferred or not snapshot.increment("failed.unsupported_encoding"):
         return None
     return Match(_last_failure(snapshot, "unsupported_encoding"))
 
 
-@CAUSES.add(
-    "several_publishers",
-    WARN,
-    symptom="Several nodes publish on the image topic.",
-    remedy="Use one topic per camera.",
-)
+@CAUSES.add("several_publishers", WARN, "Use one topic per camera.")
 def _several_publishers(snapshot: PipelineSnapshot) -> Match | None:
+    """Several nodes publish on the image topic."""
     for stage, images in snapshot.image_inputs:
         nodes = [one.node for one in images.publishers if one.type == images.subscription.type]
         # A killed node stays in the graph for some 20 s beside the one that replaces it.
@@ -81,13 +72,9 @@ def _several_publishers(snapshot: PipelineSnapshot) -> Match | None:
     return None
 
 
-@CAUSES.add(
-    "bad_stamps",
-    ERROR,
-    symptom="All images are refused because of their stamps: zero, repeated, or running backwards.",
-    remedy="The driver must stamp its images.",
-)
+@CAUSES.add("bad_stamps", ERROR, "The driver must stamp its images.")
 def _bad_stamps(snapshot: PipelineSnapshot) -> Match | None:
+    """All images are refused because of their stamps: zero, repeated, or running backwards."""
     for reason in ("stamp_zero", "stamp_repeated", "stamp_backwards", "bad_stamp"):
         refused = snapshot.increment(f"failed.{reason}")
         if snapshot.nothing_inferred and refused:
@@ -96,13 +83,9 @@ def _bad_stamps(snapshot: PipelineSnapshot) -> Match | None:
     return None
 
 
-@CAUSES.add(
-    "transport_loss",
-    WARN,
-    symptom="A fifth of the images between two nodes is lost.",
-    remedy=_PROFILE,
-)
+@CAUSES.add("transport_loss", WARN, _PROFILE)
 def _lost_between_nodes(snapshot: PipelineSnapshot) -> Match | None:
+    """A fifth of the images between two nodes is lost."""
     lost, received = snapshot.increment("failed.transport"), snapshot.increment("received")
     if not lost or lost < TRANSPORT_LOSS * received:
         return None
@@ -111,14 +94,9 @@ def _lost_between_nodes(snapshot: PipelineSnapshot) -> Match | None:
     return Match(text, COUNTED_S if snapshot.stages[-1].report_count > 5 else REPORTS_S)
 
 
-@CAUSES.add(
-    "transport_loss",
-    WARN,
-    symptom="`camera_info` arrives and the images do not.",
-    remedy=_PROFILE,
-    wait_s=0.0,
-)
+@CAUSES.add("transport_loss", WARN, _PROFILE, wait_s=0.0)
 def _lost_from_camera(snapshot: PipelineSnapshot) -> Match | None:
+    """`camera_info` arrives and the images do not."""
     for stage, images in snapshot.image_inputs:
         silent_ms = stage.number("silent_ms") or 0.0
         if (images.camera_info_count or 0) >= 2 and silent_ms >= SILENT_BESIDE_INFO_MS:
@@ -127,14 +105,9 @@ def _lost_from_camera(snapshot: PipelineSnapshot) -> Match | None:
     return None
 
 
-@CAUSES.add(
-    "all_rejected",
-    WARN,
-    symptom="The detector is disabled.",
-    remedy="`ros2 param set /detector enabled true`",
-    wait_s=COUNTED_S,
-)
+@CAUSES.add("all_rejected", WARN, "`ros2 param set /detector enabled true`", wait_s=COUNTED_S)
 def _detector_disabled(snapshot: PipelineSnapshot) -> Match | None:
+    """The detector is disabled."""
     if not snapshot.nothing_inferred or not snapshot.increment("rejected.disabled"):
         return None
     command = f"ros2 param set {snapshot.node_path('detector')} enabled true"
@@ -144,11 +117,11 @@ def _detector_disabled(snapshot: PipelineSnapshot) -> Match | None:
 @CAUSES.add(
     "all_rejected",
     OK,
-    symptom="The cascade rejects all frames.",
-    remedy="Its `wanted_labels`, `score_threshold`, `reject_threshold` and `max_blind_ms`.",
+    "Its `wanted_labels`, `score_threshold`, `reject_threshold` and `max_blind_ms`.",
     wait_s=COUNTED_S,
 )
 def _cascade_rejects(snapshot: PipelineSnapshot) -> Match | None:
+    """The cascade rejects all frames."""
     rejected = snapshot.increment("rejected")
     if not snapshot.nothing_inferred or not rejected:
         return None
@@ -158,29 +131,19 @@ def _cascade_rejects(snapshot: PipelineSnapshot) -> Match | None:
     )
 
 
-@CAUSES.add(
-    "gate_closed",
-    WARN,
-    symptom="No frame has passed the gate for 3 s longer than its `max_blind_ms`.",
-    remedy="Please report it. Meanwhile, set `enabled` to false.",
-    wait_s=0.0,
-)
+@CAUSES.add("gate_closed", WARN, "Please report it. Meanwhile, set `enabled` to false.", wait_s=0.0)
 def _gate_exceeds_bound(snapshot: PipelineSnapshot) -> Match | None:
+    """No frame has passed the gate for 3 s longer than its `max_blind_ms`."""
     gate = snapshot.stage("gate")
     bound_ms = (gate.number("max_blind_ms") or 0.0) if gate else 0.0
     exceeded = gate is not None and (gate.number("blind_ms") or 0.0) > bound_ms + GATE_SLACK_MS
     return _gate_closed(snapshot) if exceeded else None
 
 
-@CAUSES.add(
-    "gate_closed",
-    OK,
-    symptom="No frame has passed the gate for 2.1 s, or for 1.8 s if `max_blind_ms` is larger; the message "
-    "states the reason.",
-    remedy="Lower `max_blind_ms`, or set `enabled` to false.",
-    wait_s=0.0,
-)
+@CAUSES.add("gate_closed", OK, "Lower `max_blind_ms`, or set `enabled` to false.", wait_s=0.0)
 def _gate_closed(snapshot: PipelineSnapshot) -> Match | None:
+    """No frame has passed the gate for 2.1 s, or for 1.8 s if `max_blind_ms` is larger; the message states
+    the reason."""
     gate = snapshot.stage("gate")
     blind_ms = gate.number("blind_ms") if gate else None
     if gate is None or blind_ms is None or not snapshot.nothing_inferred:
@@ -196,13 +159,9 @@ def _gate_closed(snapshot: PipelineSnapshot) -> Match | None:
     )
 
 
-@CAUSES.add(
-    "publisher_silent",
-    WARN,
-    symptom="The camera's driver is running and no image has arrived for 3 s.",
-    remedy="Check whether it is paused or stuck.",
-)
+@CAUSES.add("publisher_silent", WARN, "Check whether it is paused or stuck.")
 def _publisher_silent(snapshot: PipelineSnapshot) -> Match | None:
+    """The camera's driver is running and no image has arrived for 3 s."""
     for stage, images in snapshot.image_inputs:
         # A camera that has just started may need some time for its first image.
         silent_ms = min(stage.number("silent_ms") or 0.0, images.published_ms)
@@ -214,14 +173,11 @@ def _publisher_silent(snapshot: PipelineSnapshot) -> Match | None:
 
 
 @CAUSES.add(
-    "bad_stamps",
-    WARN,
-    symptom="Stamps differ from the node's clock by over 10 s. Detections are published, but tf has no "
-    "transform for them.",
-    remedy="Synchronise the clocks by NTP or PTP; `use_sim_time` for bags.",
-    wait_s=COUNTED_S,
+    "bad_stamps", WARN, "Synchronise the clocks by NTP or PTP; `use_sim_time` for bags.", wait_s=COUNTED_S
 )
 def _foreign_clock(snapshot: PipelineSnapshot) -> Match | None:
+    """Stamps differ from the node's clock by over 10 s. Detections are published, but tf has no transform for
+    them."""
     if _stamps_by_media_time(snapshot.stage("source")):
         return None
     for stage in snapshot.stages:

@@ -8,14 +8,9 @@ from edge_vision.diagnostics.snapshot import NodeReport, PipelineSnapshot
 CAUSES = CauseList()
 
 
-@CAUSES.add(
-    "node_missing",
-    ERROR,
-    symptom="A node in `watched_nodes` has never reported. A source may be absent.",
-    remedy="Start the node, or remove it from `watched_nodes`.",
-    wait_s=0.0,
-)
+@CAUSES.add("node_missing", ERROR, "Start the node, or remove it from `watched_nodes`.", wait_s=0.0)
 def _missing(snapshot: PipelineSnapshot) -> Match | None:
+    """A node in `watched_nodes` has never reported. A source may be absent."""
     # A source is optional: without one, the image topic has no publisher.
     missing = [name for name in snapshot.missing if name != "source"]
     if not missing or snapshot.frames_reach_detector:
@@ -25,15 +20,10 @@ def _missing(snapshot: PipelineSnapshot) -> Match | None:
     return Match(f"{text}: start {it}, or remove {it} from watched_nodes")
 
 
-@CAUSES.add(
-    "node_silent",
-    ERROR,
-    symptom="A node has not reported for 2.3 s and no frames reach the detector: its process was killed or "
-    "stopped, or hangs.",
-    remedy="Restart or continue its process.",
-    wait_s=0.0,
-)
+@CAUSES.add("node_silent", ERROR, "Restart or continue its process.", wait_s=0.0)
 def _silent(snapshot: PipelineSnapshot) -> Match | None:
+    """A node has not reported for 2.3 s and no frames reach the detector: its process was killed or stopped,
+    or hangs."""
     if snapshot.frames_reach_detector or not snapshot.silent:
         return None
     stage = snapshot.silent[0]
@@ -50,13 +40,9 @@ def _process_advice(stage: NodeReport) -> str:
     return f"{process} hangs, has ended, or is cut off from the network; restart it"
 
 
-@CAUSES.add(
-    "node_finalized",
-    ERROR,
-    symptom="A life-cycle transition has shut a node down, which is final; its process keeps running.",
-    remedy="Restart its process.",
-)
+@CAUSES.add("node_finalized", ERROR, "Restart its process.")
 def _finalized(snapshot: PipelineSnapshot) -> Match | None:
+    """A life-cycle transition has shut a node down, which is final; its process keeps running."""
     for stage in snapshot.stages:
         if stage.values.get("state") == "finalized":
             return Match(f"{stage.name} is finalized and cannot be activated again: restart its process")
@@ -66,10 +52,10 @@ def _finalized(snapshot: PipelineSnapshot) -> Match | None:
 @CAUSES.add(
     "sim_time_without_clock",
     ERROR,
-    symptom="A node has `use_sim_time`, and `/clock` has no publisher.",
-    remedy="Start the simulator, play the bag with `--clock`, or set `use_sim_time` to false.",
+    "Start the simulator, play the bag with `--clock`, or set `use_sim_time` to false.",
 )
 def _sim_time(snapshot: PipelineSnapshot) -> Match | None:
+    """A node has `use_sim_time`, and `/clock` has no publisher."""
     waiting = [stage.name for stage in snapshot.stages if stage.flag("use_sim_time")]
     if not waiting or snapshot.clock_publishers:
         return None
@@ -79,13 +65,9 @@ def _sim_time(snapshot: PipelineSnapshot) -> Match | None:
     )
 
 
-@CAUSES.add(
-    "model_not_loaded",
-    ERROR,
-    symptom="The detector or cascade could not load its bundle or open its backend.",
-    remedy="As stated in the message. The node retries every 5 s.",
-)
+@CAUSES.add("model_not_loaded", ERROR, "As stated in the message. The node retries every 5 s.")
 def _model(snapshot: PipelineSnapshot) -> Match | None:
+    """The detector or cascade could not load its bundle or open its backend."""
     for stage in snapshot.stages:
         failure = stage.values.get("failure", "")
         if stage.values.get("model") == "unavailable" and failure.startswith("cannot configure"):
@@ -93,13 +75,9 @@ def _model(snapshot: PipelineSnapshot) -> Match | None:
     return None
 
 
-@CAUSES.add(
-    "node_inactive",
-    WARN,
-    symptom="A stage is unconfigured or inactive.",
-    remedy="`ros2 lifecycle set`, as stated in the message.",
-)
+@CAUSES.add("node_inactive", WARN, "`ros2 lifecycle set`, as stated in the message.")
 def _inactive(snapshot: PipelineSnapshot) -> Match | None:
+    """A stage is unconfigured or inactive."""
     for stage in snapshot.stages:
         state = stage.values.get("state", "active")
         if state == "active":

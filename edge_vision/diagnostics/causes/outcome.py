@@ -13,14 +13,9 @@ FAILING_S = 1.8
 SLACK_S = 3.0
 
 
-@CAUSES.add(
-    "below_threshold",
-    OK,
-    symptom="Frames are inferred and no object is detected; the message states the highest score.",
-    remedy="Lower `score_threshold` if there are objects.",
-    wait_s=COUNTED_S,
-)
+@CAUSES.add("below_threshold", OK, "Lower `score_threshold` if there are objects.", wait_s=COUNTED_S)
 def _below_threshold(snapshot: PipelineSnapshot) -> Match | None:
+    """Frames are inferred and no object is detected; the message states the highest score."""
     detector = snapshot.stage("detector")
     if detector is None or snapshot.increment("inferred") < 2 or detector.increments.get("detections_total"):
         return None
@@ -33,13 +28,9 @@ def _below_threshold(snapshot: PipelineSnapshot) -> Match | None:
     )
 
 
-@CAUSES.add(
-    "node_error",
-    ERROR,
-    symptom="A node reports an error that no other rule covers, and no frame was inferred for 1.8 s.",
-    remedy="As stated in the node's message.",
-)
+@CAUSES.add("node_error", ERROR, "As stated in the node's message.")
 def _node_error(snapshot: PipelineSnapshot) -> Match | None:
+    """A node reports an error that no other rule covers, and no frame was inferred for 1.8 s."""
     failing = next((stage for stage in snapshot.stages if stage.level == ERROR), None)
     if failing is None or snapshot.no_inference_s is None or snapshot.no_inference_s < FAILING_S:
         return None
@@ -49,12 +40,12 @@ def _node_error(snapshot: PipelineSnapshot) -> Match | None:
 @CAUSES.add(
     "nothing_published",
     WARN,
-    symptom="None of the above, and no frame was inferred for 3 s longer than `max_blind_ms` of gate and "
-    "cascade together.",
-    remedy="See the status of each node, and run `python -m edge_vision doctor`.",
+    "See the status of each node, and run `python -m edge_vision doctor`.",
     wait_s=0.0,
 )
 def _nothing_published(snapshot: PipelineSnapshot) -> Match | None:
+    """None of the above, and no frame was inferred for 3 s longer than `max_blind_ms` of gate and cascade
+    together."""
     bound_s = sum(stage.number("max_blind_ms") or 0.0 for stage in snapshot.stages) / 1e3
     if snapshot.unexplained_s is None or snapshot.unexplained_s < bound_s + SLACK_S:
         return None

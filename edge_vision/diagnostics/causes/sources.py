@@ -8,41 +8,26 @@ from edge_vision.diagnostics.snapshot import NodeReport, PipelineSnapshot
 CAUSES = CauseList()
 
 
-@CAUSES.add(
-    "source_finished",
-    WARN,
-    symptom="The source has played its file, which ended before the length that its container states.",
-    remedy="Copy or encode the file again.",
-    wait_s=COUNTED_S,
-)
+@CAUSES.add("source_finished", WARN, "Copy or encode the file again.", wait_s=COUNTED_S)
 def _truncated(snapshot: PipelineSnapshot) -> Match | None:
+    """The source has played its file, which ended before the length that its container states."""
     source = _finished_source(snapshot)
     trouble = source.values.get("trouble", "") if source else ""
     return Match(trouble) if trouble else None
 
 
-@CAUSES.add(
-    "source_finished",
-    OK,
-    symptom="The source has played its file to the end.",
-    remedy="Set `loop` to repeat it.",
-    wait_s=COUNTED_S,
-)
+@CAUSES.add("source_finished", OK, "Set `loop` to repeat it.", wait_s=COUNTED_S)
 def _finished(snapshot: PipelineSnapshot) -> Match | None:
+    """The source has played its file to the end."""
     source = _finished_source(snapshot)
     if source is None:
         return None
     return Match(f"{source.values.get('uri')} has been played to its end: set loop to repeat it")
 
 
-@CAUSES.add(
-    "source_asleep",
-    WARN,
-    symptom="The next image of the file is not due yet.",
-    remedy="Raise `playback_rate`.",
-    wait_s=COUNTED_S,
-)
+@CAUSES.add("source_asleep", WARN, "Raise `playback_rate`.", wait_s=COUNTED_S)
 def _asleep(snapshot: PipelineSnapshot) -> Match | None:
+    """The next image of the file is not due yet."""
     source = _stalled_source(snapshot)
     return Match(source.values["trouble"]) if source and source.flag("asleep") else None
 
@@ -50,11 +35,11 @@ def _asleep(snapshot: PipelineSnapshot) -> Match | None:
 @CAUSES.add(
     "source_unavailable",
     WARN,
-    symptom="The source cannot open its `uri`, has lost it, or has received no image for 1.8 s.",
-    remedy="As stated in the message. The source retries with back-off.",
+    "As stated in the message. The source retries with back-off.",
     wait_s=COUNTED_S,
 )
 def _unavailable(snapshot: PipelineSnapshot) -> Match | None:
+    """The source cannot open its `uri`, has lost it, or has received no image for 1.8 s."""
     source = _stalled_source(snapshot)
     return Match(source.values["trouble"]) if source else None
 

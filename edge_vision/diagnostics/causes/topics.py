@@ -12,10 +12,10 @@ _TRANSPORTS = {"sensor_msgs/msg/Image": "raw", "sensor_msgs/msg/CompressedImage"
 @CAUSES.add(
     "no_publisher",
     WARN,
-    symptom="The image topic has no publisher.",
-    remedy="Remap it: the message lists the published image topics, the most similar name first.",
+    "Remap it: the message lists the published image topics, the most similar name first.",
 )
 def _no_publisher(snapshot: PipelineSnapshot) -> Match | None:
+    """The image topic has no publisher."""
     for stage, images in snapshot.image_inputs:
         if images.publishers:
             continue
@@ -27,13 +27,9 @@ def _no_publisher(snapshot: PipelineSnapshot) -> Match | None:
     return None
 
 
-@CAUSES.add(
-    "wrong_type",
-    ERROR,
-    symptom="The image topic has another message type.",
-    remedy="Set `image_transport`, or remap the topic.",
-)
+@CAUSES.add("wrong_type", ERROR, "Set `image_transport`, or remap the topic.")
 def _wrong_type(snapshot: PipelineSnapshot) -> Match | None:
+    """The image topic has another message type."""
     for stage, images in snapshot.image_inputs:
         types = {publisher.type for publisher in images.publishers}
         if not types or images.subscription.type in types:
@@ -45,13 +41,9 @@ def _wrong_type(snapshot: PipelineSnapshot) -> Match | None:
     return None
 
 
-@CAUSES.add(
-    "incompatible_qos",
-    ERROR,
-    symptom="No publisher offers the QoS that the subscription requests; the message names the policy.",
-    remedy="Set the `qos_overrides` parameter that the message names.",
-)
+@CAUSES.add("incompatible_qos", ERROR, "Set the `qos_overrides` parameter that the message names.")
 def _incompatible_qos(snapshot: PipelineSnapshot) -> Match | None:
+    """No publisher offers the QoS that the subscription requests; the message names the policy."""
     for stage, images in snapshot.image_inputs:
         publishers = [one for one in images.publishers if one.type == images.subscription.type]
         mismatches = [qos_mismatch(one, images.subscription) for one in publishers]

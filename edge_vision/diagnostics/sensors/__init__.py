@@ -1,4 +1,4 @@
-"""What the machine tells of itself: /proc, /sys, NVML. Every figure is there, or says why it is not."""
+"""Figures of the machine from /proc, /sys and NVML. A figure that cannot be read states the reason."""
 
 from edge_vision.diagnostics.sensors.system import SystemMeter
 from edge_vision.diagnostics.sensors.tree import Tree, Unavailable, Value, number

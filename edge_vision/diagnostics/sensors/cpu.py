@@ -34,14 +34,14 @@ class CpuMeter:
         if name not in self._last:
             return Unavailable("needs a second reading")
         busy, total = (a - b for a, b in zip(now[name], self._last[name], strict=True))
-        # A core that went offline and came back may count anew; the kernel's iowait may run backwards.
+        # Counters may restart after a core was offline; the kernel's iowait may run backwards.
         if total <= 0 or busy < 0:
             return Unavailable("the counters did not move" if total == 0 else "the counters jumped back")
         return min(100.0, 100.0 * busy / total)
 
 
 def _ticks(text: str) -> dict[str, tuple[float, float]]:
-    """{"cpu" or "cpuN": (busy, total)} in ticks. Lines that are cut or malformed are left out."""
+    """{"cpu" or "cpuN": (busy, total)} in ticks. Truncated and malformed lines are left out."""
     ticks: dict[str, tuple[float, float]] = {}
     for line in text.splitlines():
         name, *fields = line.split()[:9] or [""]

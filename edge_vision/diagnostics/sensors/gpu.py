@@ -21,30 +21,30 @@ _AMD = "sys/class/drm/card[0-9]*/device/gpu_busy_percent"
 
 
 class GpuMeter:
-    """Every GPU of the machine as gpu.N. nvml: the module's name, imported when first needed."""
+    """Reads every GPU of the machine, as gpu.N. nvml: the name of the module, imported when first needed."""
 
     def __init__(self, tree: Tree, nvml: str = "pynvml") -> None:
         self._tree = tree
         self._name = nvml
         self._nvml: Any = None
-        self._why = ""
+        self._reason = ""
 
     def read(self) -> dict[str, Value]:
-        """gpu.N.percent, gpu.N.memory_used_mb, .memory_total_mb, .temperature_c, .power_w; what is not
-        there is missing with the reason. `gpu` alone where no GPU can be read."""
+        """gpu.N.percent, .memory_used_mb, .memory_total_mb, .temperature_c and .power_w; only `gpu`, with the
+        reason, if no GPU can be read."""
         values = self._sysfs()
-        values.update(self._cards(len({key.split(".")[1] for key in values})))
-        return values or {"gpu": Unavailable(self._why or "no GPU that can be read")}
+        values.update(self._nvml_gpus(len({key.split(".")[1] for key in values})))
+        return values or {"gpu": Unavailable(self._reason or "no GPU that can be read")}
 
     def close(self) -> None:
-        """Let go of NVML."""
-        nvml, self._nvml, self._why = self._nvml, None, ""
+        """Shut NVML down."""
+        nvml, self._nvml, self._reason = self._nvml, None, ""
         if nvml:
             nvml.nvmlShutdown()
 
     def _sysfs(self) -> dict[str, Value]:
         values: dict[str, Value] = {}
-        for n, path in enumerate(self._unlike(self._tree.find(*_JETSON))):
+        for n, path in enumerate(self._distinct(self._tree.find(*_JETSON))):
             permille = self._tree.number(path)
             values[f"gpu.{n}.percent"] = permille if isinstance(permille, Unavailable) else permille / 10
             shared = Unavailable("a Jetson's GPU shares the system's memory, see memory.*")
@@ -60,11 +60,11 @@ class GpuMeter:
                 values[f"gpu.{n}.{key}"] = size if isinstance(size, Unavailable) else size / 1e6
         return values
 
-    def _unlike(self, paths: list[str]) -> list[str]:
-        """Each file once: a Jetson's gpu.0 is a link to the device."""
+    def _distinct(self, paths: list[str]) -> list[str]:
+        """Each file once: gpu.0 of a Jetson is a link to the device."""
         return list({os.path.realpath(self._tree.root / path): path for path in paths}.values())
 
-    def _cards(self, first: int) -> dict[str, Value]:
+    def _nvml_gpus(self, first: int) -> dict[str, Value]:
         nvml = self._open()
         if nvml is None:
             return {}
@@ -72,20 +72,20 @@ class GpuMeter:
             count = nvml.nvmlDeviceGetCount()
             values: dict[str, Value] = {}
             for n in range(count):
-                values.update(self._card(nvml, n, f"gpu.{first + n}"))
+                values.update(self._nvml_gpu(nvml, n, f"gpu.{first + n}"))
             return values
-        except Exception as error:  # The driver was reloaded, or the card is lost: opened anew next time.
+        except Exception as error:  # The driver was reloaded, or the GPU is lost: reopened next time.
             self.close()
             return {f"gpu.{first}.percent": Unavailable(f"NVML: {error}")}
 
-    def _card(self, nvml: Any, n: int, key: str) -> dict[str, Value]:
-        card = nvml.nvmlDeviceGetHandleByIndex(n)
+    def _nvml_gpu(self, nvml: Any, n: int, key: str) -> dict[str, Value]:
+        device = nvml.nvmlDeviceGetHandleByIndex(n)
         readers: dict[str, Callable[[], float]] = {
-            "percent": lambda: float(nvml.nvmlDeviceGetUtilizationRates(card).gpu),
-            "memory_used_mb": lambda: nvml.nvmlDeviceGetMemoryInfo(card).used / 1e6,
-            "memory_total_mb": lambda: nvml.nvmlDeviceGetMemoryInfo(card).total / 1e6,
-            "temperature_c": lambda: float(nvml.nvmlDeviceGetTemperature(card, nvml.NVML_TEMPERATURE_GPU)),
-            "power_w": lambda: nvml.nvmlDeviceGetPowerUsage(card) / 1e3,
+            "percent": lambda: float(nvml.nvmlDeviceGetUtilizationRates(device).gpu),
+            "memory_used_mb": lambda: nvml.nvmlDeviceGetMemoryInfo(device).used / 1e6,
+            "memory_total_mb": lambda: nvml.nvmlDeviceGetMemoryInfo(device).total / 1e6,
+            "temperature_c": lambda: float(nvml.nvmlDeviceGetTemperature(device, nvml.NVML_TEMPERATURE_GPU)),
+            "power_w": lambda: nvml.nvmlDeviceGetPowerUsage(device) / 1e3,
         }
         values: dict[str, Value] = {}
         for name, reader in readers.items():
@@ -96,7 +96,7 @@ class GpuMeter:
         return values
 
     def _open(self) -> Any:
-        """NVML, or None. Without an NVIDIA driver the binding is not even imported."""
+        """NVML, or None. The Python binding is not imported without an NVIDIA driver."""
         if self._nvml:
             return self._nvml
         if isinstance(self._tree.text("proc/driver/nvidia/version"), Unavailable):
@@ -105,10 +105,12 @@ class GpuMeter:
             nvml = importlib.import_module(self._name)
             nvml.nvmlInit()
         except ImportError:
-            self._why = "an NVIDIA driver is there, NVML's binding is not: pip install nvidia-ml-py"
+            self._reason = (
+                "an NVIDIA driver is installed, package nvidia-ml-py is not: pip install nvidia-ml-py"
+            )
             return None
-        except Exception as error:  # NVMLError, whose class comes with the module.
-            self._why = f"NVML: {error}"
+        except Exception as error:  # NVMLError, a class of the imported module.
+            self._reason = f"NVML: {error}"
             return None
         self._nvml = nvml
         return nvml

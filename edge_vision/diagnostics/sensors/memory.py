@@ -9,11 +9,11 @@ def read_memory(tree: Tree) -> dict[str, Value]:
     """memory.used_mb, memory.total_mb, memory.percent; the same of swap. 1 MB = 1e6 bytes."""
     text = tree.text("proc/meminfo")
     kib = {} if isinstance(text, Unavailable) else _kib(text)
-    why = text if isinstance(text, Unavailable) else Unavailable("/proc/meminfo lacks the line")
-    swap = _share(kib, "SwapTotal", "SwapFree", why)
+    reason = text if isinstance(text, Unavailable) else Unavailable("/proc/meminfo has no such line")
+    swap = _share(kib, "SwapTotal", "SwapFree", reason)
     if kib.get("SwapTotal") == 0:
         swap = (Unavailable("no swap"), Unavailable("no swap"), Unavailable("no swap"))
-    memory = _share(kib, "MemTotal", "MemAvailable", why)
+    memory = _share(kib, "MemTotal", "MemAvailable", reason)
     names = ("used_mb", "total_mb", "percent")
     return {
         **{f"memory.{name}": value for name, value in zip(names, memory, strict=True)},
@@ -21,9 +21,9 @@ def read_memory(tree: Tree) -> dict[str, Value]:
     }
 
 
-def _share(kib: dict[str, float], total: str, free: str, why: Unavailable) -> tuple[Value, Value, Value]:
+def _share(kib: dict[str, float], total: str, free: str, reason: Unavailable) -> tuple[Value, Value, Value]:
     if not kib.get(total) or free not in kib:
-        return why, why, why
+        return reason, reason, reason
     used_kib = kib[total] - kib[free]
     return used_kib * 1.024e-3, kib[total] * 1.024e-3, 100.0 * used_kib / kib[total]
 
@@ -31,8 +31,8 @@ def _share(kib: dict[str, float], total: str, free: str, why: Unavailable) -> tu
 def _kib(text: str) -> dict[str, float]:
     kib = {}
     for line in text.splitlines():
-        name, _, rest = line.partition(":")
-        first = rest.split()[:1]
+        name, _, value = line.partition(":")
+        first = value.split()[:1]
         if first and first[0].isdigit():
             kib[name] = float(first[0])
     return kib

@@ -14,10 +14,10 @@ _RAPL = "sys/class/powercap/intel-rapl:[0-9]*"
 
 
 class PowerMeter:
-    """Power now and energy since its source was first known.
+    """Current power, and energy since the first reading.
 
-    power_w is of the widest source there is: a board's input rail, the battery while it discharges, else
-    the CPU packages by RAPL. power_source says which, so that nobody takes the CPU for the robot.
+    power_w is that of the most complete source: a board's input rail, the battery while it discharges, or
+    the CPU packages (RAPL), as power_source states.
     """
 
     def __init__(self, tree: Tree) -> None:
@@ -32,9 +32,9 @@ class PowerMeter:
         elapsed_s = None if self._last_s is None else mono_s - self._last_s
         self._last_s = mono_s
         packages, rails, battery = self._rapl(elapsed_s), self._rails(), self._battery()
-        power_w, source = _widest(packages, rails, battery)
+        power_w, source = _most_complete(packages, rails, battery)
         if isinstance(power_w, float):
-            if source != self._source:  # Joules of the board and of the CPU alone do not add up.
+            if source != self._source:  # Energy of the board and of the CPU alone must not be added.
                 self._source, self._energy_j = source, 0.0
             elif elapsed_s and elapsed_s > 0:
                 self._energy_j += power_w * elapsed_s
@@ -46,7 +46,7 @@ class PowerMeter:
         """Mean power of each CPU package since the last reading."""
         values: dict[str, Value] = {}
         for path in self._tree.find(_RAPL):
-            if path.count(":") > 1:  # A part of a package, which counts it already.
+            if path.count(":") > 1:  # A part of a package, which includes it.
                 continue
             name, now_uj = self._tree.text(f"{path}/name"), self._tree.number(f"{path}/energy_uj")
             if isinstance(name, Unavailable):
@@ -62,7 +62,7 @@ class PowerMeter:
         if last_uj is None or not elapsed_s or elapsed_s <= 0:
             return Unavailable("needs a second reading")
         spent_uj = now_uj - last_uj
-        if spent_uj < 0:  # It wraps at this range, after minutes to hours.
+        if spent_uj < 0:  # The counter wraps at this range, after minutes to hours.
             range_uj = self._tree.number(f"{path}/max_energy_range_uj")
             if isinstance(range_uj, Unavailable) or spent_uj + range_uj < 0:
                 return Unavailable("the counter jumped back")
@@ -70,7 +70,7 @@ class PowerMeter:
         return spent_uj / 1e6 / elapsed_s
 
     def _rails(self) -> dict[str, Value]:
-        """Power of each rail: power in uW where the chip gives it, else volts (mV) times current (mA)."""
+        """Power of each rail: in uW if the chip reports it, otherwise voltage (mV) times current (mA)."""
         values: dict[str, Value] = {}
         for path in self._tree.find(
             "sys/class/hwmon/hwmon*/power*_input", "sys/class/hwmon/hwmon*/power*_average"
@@ -83,7 +83,7 @@ class PowerMeter:
             name = self._rail(stem)
             milli_v, milli_a = self._tree.number(f"{stem}_input"), self._tree.number(path)
             if name in values or isinstance(milli_v, Unavailable):
-                continue  # No volts beside it: a charger's current, no rail's.
+                continue  # Without a voltage it is the current of a charger, not of a rail.
             values[name] = milli_a if isinstance(milli_a, Unavailable) else milli_v * milli_a / 1e6
         return values
 
@@ -96,7 +96,7 @@ class PowerMeter:
         return f"{folder.rpartition('/')[2] if isinstance(chip, Unavailable) else chip}.{channel}"
 
     def _battery(self) -> dict[str, Value]:
-        """Power that the battery gives; missing, with the reason, while it charges."""
+        """Power drawn from the battery; unavailable while it charges."""
         values: dict[str, Value] = {}
         for path in self._tree.find("sys/class/power_supply/*"):
             if self._tree.text(f"{path}/type") != "Battery":
@@ -117,10 +117,10 @@ class PowerMeter:
         return values
 
 
-def _widest(
+def _most_complete(
     packages: dict[str, Value], rails: dict[str, Value], battery: dict[str, Value]
 ) -> tuple[Value, str]:
-    """Power in W of the source that counts most of the machine, and its name."""
+    """Power in W of the source that covers most of the machine, and its name."""
     for name in _INPUT_RAILS:
         if isinstance(rails.get(name), float):
             return rails[name], name
@@ -139,5 +139,5 @@ def _widest(
     if missing:
         return missing[0], ""
     if rails:
-        return Unavailable("no rail is known to feed the whole board; see power_w.NAME"), ""
+        return Unavailable("no known rail feeds the whole board; see power_w.NAME"), ""
     return Unavailable("no RAPL, no power rail on hwmon, no battery"), ""

@@ -1,4 +1,4 @@
-"""All figures of the machine in one reading."""
+"""All sensors of the machine in one reading."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge_vision.diagnostics.sensors.tree import Tree, Value
 
 
 class SystemMeter:
-    """Reads the machine whose /proc and /sys lie below `root`. Sensors may come and go between readings."""
+    """Reads the machine whose /proc and /sys are below `root`. Sensors may appear and vanish meanwhile."""
 
     def __init__(self, root: str | Path = "/", nvml: str = "pynvml") -> None:
         self._tree = Tree(root)
@@ -24,7 +24,7 @@ class SystemMeter:
         self._gpu = GpuMeter(self._tree, nvml)
 
     def read(self, mono_s: float | None = None) -> dict[str, Value]:
-        """Flat keys, units in their names; docs/diagnostics.md lists them. mono_s: monotonic clock, now."""
+        """All figures; docs/diagnostics.md lists the keys. mono_s: monotonic clock, default now."""
         now_s = time.monotonic() if mono_s is None else mono_s
         return {
             **self._cpu.read(),
@@ -36,5 +36,5 @@ class SystemMeter:
         }
 
     def close(self) -> None:
-        """Let go of what is held open."""
+        """Release open resources."""
         self._gpu.close()

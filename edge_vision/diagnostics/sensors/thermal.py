@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from edge_vision.diagnostics.sensors.tree import Tree, Unavailable, Value
 
-# Outside of this a sensor is off or broken: a Jetson's unused zone says -256.
+# Outside this range a sensor is off or broken: an unused zone of a Jetson reports -256.
 PLAUSIBLE_C = (-50.0, 150.0)
 _PI = "sys/devices/platform/soc/soc:firmware/get_throttled"
 _PI_BITS = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
@@ -14,7 +14,7 @@ _COUNTERS = "sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count"
 
 
 def read_temperatures(tree: Tree) -> dict[str, Value]:
-    """temperature_c.max, and temperature_c.NAME of each sensor: the thermal zones, else those of hwmon."""
+    """temperature_c.max, and temperature_c.NAME of each thermal zone, or of each hwmon sensor without any."""
     values: dict[str, Value] = {}
     for path in tree.find("sys/class/thermal/thermal_zone*"):
         _add(values, tree.text(f"{path}/type"), tree.number(f"{path}/temp"))
@@ -25,12 +25,12 @@ def read_temperatures(tree: Tree) -> dict[str, Value]:
                 label = tree.text(f"{path.rpartition('/')[0]}/name")
             _add(values, label, tree.number(path))
     known = [value for value in values.values() if isinstance(value, float)]
-    why = "no thermal zone and no hwmon sensor" if not values else "no sensor gives a temperature"
-    return {"temperature_c.max": max(known) if known else Unavailable(why), **values}
+    reason = "no sensor reports a temperature" if values else "no thermal zone and no hwmon sensor"
+    return {"temperature_c.max": max(known) if known else Unavailable(reason), **values}
 
 
 def _add(values: dict[str, Value], name: str | Unavailable, milli_c: float | Unavailable) -> None:
-    """Under the sensor's name; a second one of the same name gets a number."""
+    """Add under the sensor's name; further sensors of that name get a number."""
     base = key = "temperature_c." + ("sensor" if isinstance(name, Unavailable) else name.replace(" ", "_"))
     n = 1
     while key in values:
@@ -39,43 +39,43 @@ def _add(values: dict[str, Value], name: str | Unavailable, milli_c: float | Una
     if isinstance(milli_c, Unavailable):
         values[key] = milli_c
     elif not PLAUSIBLE_C[0] <= milli_c / 1e3 <= PLAUSIBLE_C[1]:
-        values[key] = Unavailable(f"the sensor says {milli_c / 1e3:.0f} C")
+        values[key] = Unavailable(f"implausible: {milli_c / 1e3:.0f} C")
     else:
         values[key] = milli_c / 1e3
 
 
 class ThrottleMeter:
-    """Whether the machine slowed itself down since the last reading."""
+    """Whether the machine was throttled since the last reading."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._last: dict[str, float] = {}
 
     def read(self) -> dict[str, Value]:
-        """throttling: "no", or what throttles."""
-        told = [self._counters(), self._cooling(), self._pi()]
-        known = [text for text in told if text is not None]
+        """throttling: "no", or what is active."""
+        sources = [self._counters(), self._cooling(), self._pi()]
+        known = [text for text in sources if text is not None]
         if not known:
             return {"throttling": Unavailable("no throttle counter, no cooling device of the CPU or GPU")}
         return {"throttling": "; ".join(text for text in known if text) or "no"}
 
     def _counters(self) -> str | None:
-        """Intel's counters of the events, "" where none moved, None where there are none."""
+        """Cores whose event counter rose (Intel), "" if none did; None without counters."""
         now = {path: self._tree.number(path) for path in self._tree.find(_COUNTERS)}
         counts = {path: count for path, count in now.items() if not isinstance(count, Unavailable)}
-        moved = [path for path, count in counts.items() if count > self._last.get(path, count)]
+        rose = [path for path, count in counts.items() if count > self._last.get(path, count)]
         self._last = counts
         if not counts:
             return None
-        cores = sorted({int(path.split("/")[4][3:]) for path in moved})
-        return f"heat throttles core {', '.join(map(str, cores))}" if cores else ""
+        cores = sorted({int(path.split("/")[4][3:]) for path in rose})
+        return f"thermal throttling of core {', '.join(map(str, cores))}" if cores else ""
 
     def _cooling(self) -> str | None:
-        """Passive cooling of CPU and GPU, as a Jetson and other ARM boards have it. A fan does not count."""
+        """Active steps of passive cooling of CPU and GPU (Jetson and other ARM boards). Fans do not count."""
         found, active = False, []
         for path in self._tree.find("sys/class/thermal/cooling_device*"):
             kind, state = self._tree.text(f"{path}/type"), self._tree.number(f"{path}/cur_state")
-            # An x86's "Processor" idles on request of many; its counters tell of heat.
+            # "Processor" of x86 idles for many reasons; thermal events are in its counters.
             if isinstance(kind, Unavailable) or isinstance(state, Unavailable) or not _is_passive(kind):
                 continue
             found = True
@@ -90,8 +90,8 @@ class ThrottleMeter:
             bits = int(text, 16)
         except ValueError:
             return None
-        return ", ".join(word for bit, word in _PI_BITS.items() if bits >> bit & 1)
+        return ", ".join(name for bit, name in _PI_BITS.items() if bits >> bit & 1)
 
 
 def _is_passive(kind: str) -> bool:
-    return any(word in kind.lower() for word in ("cpufreq", "devfreq", "throttle", "cpu-alert", "gpu-alert"))
+    return any(name in kind.lower() for name in ("cpufreq", "devfreq", "throttle", "cpu-alert", "gpu-alert"))
