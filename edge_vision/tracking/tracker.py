@@ -1,27 +1,26 @@
-"""Known objects between inferences: boxes that move on as they were seen to move.
+"""Multi-object tracker that predicts boxes between inferences.
 
-Each object is a constant-velocity Kalman filter (R. E. Kalman 1960) on the centre and the size of its box, as
-in SORT (A. Bewley et al. 2016), with white noise for its acceleration; each coordinate on its own, so that
-every step is a few lines over arrays of all tracks. The camera's motion is taken out first, as in BoT-SORT
-(N. Aharon et al. 2022): a velocity is then the object's own, against the scene.
+Each track is a constant-velocity Kalman filter (R. E. Kalman 1960) on the centre and the size of its box, as
+in SORT (A. Bewley et al. 2016), with white acceleration noise. The coordinates are independent, so each step
+is a few array operations over all tracks. The camera's motion is compensated first, as in BoT-SORT (N. Aharon
+et al. 2022), so a velocity is relative to the scene.
 
-Where nobody tells the camera's motion, boxes that are all wrong alike tell it: they are tried again where the
-common shift takes them, and objects that are new start with the common speed.
+If the camera's motion is unknown, it is estimated from a common displacement of the boxes: matching is
+repeated with the displaced boxes, and new objects start with the common speed.
 
-A track ends when it is too uncertain where it is, when it has left the picture, or when the detector has
-looked and did not see it.
+A track ends when its position is too uncertain, when it has left the image, or when an inference misses it.
 
-What was measured: frame F1 (same class, IoU 0.5) of "every N-th frame inferred, tracks between" against
-SSDLite on every frame. vtest.avi (10 frames a second), N = 2, 4, 6, 8, 10, 15, 20, 30:
+Measured: frame F1 (same class, IoU 0.5) of "every N-th frame inferred, tracks between" against SSDLite on
+every frame. vtest.avi (10 frames per second), N = 2, 4, 6, 8, 10, 15, 20, 30:
     last boxes held  .947 .799 .696 .625 .582 .515 .470 .426
     these tracks     .958 .871 .797 .727 .670 .556 .491 .441
-bikes.mp4 (25 frames a second, cuts, few and flickering detections), N = 2, 3, 5, 7, 10:
+bikes.mp4 (25 frames per second, cuts, few and unstable detections), N = 2, 3, 5, 7, 10:
     last boxes held  .870 .784 .668 .603 .498
     these tracks     .870 .784 .668 .608 .493
-To show a missed object until the next inference costs F1 everywhere (N = 3: vtest .915 to .887, bikes .784 to
-.720): hence max_missed = 0. Optimal assignment gave what greedy gives (within .003 either way), a decaying
-velocity lost up to .04, and halving or doubling any noise cost at most .01: they are not tuned to a clip.
-vtest.avi through a window of 480 pixels that pans by 100 (200) pixels a second, N = 2, 3, 5:
+Predicting a missed object until the next inference lowers F1 on both (N = 3: vtest .915 to .887, bikes .784
+to .720): hence max_missed = 0. Optimal assignment differed from greedy by at most .003, a decaying velocity
+lost up to .04, and halving or doubling any noise cost at most .01, so the noise is not tuned to a clip.
+vtest.avi through a window of 480 pixels that pans by 100 (200) pixels per second, N = 2, 3, 5:
     last boxes held                      .741 .570 .402 (.601 .429 .291)
     these tracks without common shift    .787 .636 .449 (.607 .444 .293)
     these tracks                         .880 .758 .554 (.833 .636 .344)
@@ -35,14 +34,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_vision.core.detections import Detections
-from edge_vision.tracking.association import common_shift, matched
+from edge_vision.tracking.association import common_shift, match
 from edge_vision.tracking.kalman import (
     BOX,
     CLASS_ID,
     COV,
-    DOUBTED,
-    FACT_ROWS,
+    HIDDEN,
     ID,
+    INFO_ROWS,
     MISSED,
     NO_TRACKS,
     SCORE,
@@ -52,38 +51,39 @@ from edge_vision.tracking.kalman import (
     SPEED_VAR,
     UNKNOWN_CAMERA_SD,
     TrackSet,
-    centres,
+    compensate_camera,
     corners,
-    corrected,
-    follow_camera,
+    correct,
+    initial_state,
     is_identity,
-    move_on,
-    new_state,
+    predict,
+    to_centre_size,
 )
 
 MIN_VISIBLE = 0.3
-"""Share of a box that must be within the picture."""
-MIN_DOUBTED = 0.5
-"""Share of a box that must lie in a region for what is said of that to be said of it."""
-FEW_MATCHES = 0.6
-"""Where a smaller share finds its like, all may have moved alike."""
+"""Share of a box that must be within the image."""
+MIN_HIDDEN = 0.5
+"""Share of a box that must lie in a changed region for the track to be hidden."""
+MIN_MATCHED = 0.6
+"""If a smaller share of the objects is matched, the camera may have moved."""
 STATIC_SCENE_REASONS = ("still",)
-"""The gate's reasons to skip a frame that say for sure: nothing moves by itself. With a camera that moves,
-`compensated` is less sure: a small thing that walks may differ too little from what moves with the camera. To
-let objects rest on that too took a constructed sequence with cuts from frame F1 0.89 to 0.83 (with the gate's
-defaults 0.975 to 0.963), and made at most 0.005 of difference either way on ten others."""
-_INSIDE = np.array([[1.0, 0, -0.5, 0], [0, 1.0, 0, -0.5], [-1.0, 0, -0.5, 0], [0, -1.0, 0, -0.5]])
-REMEMBERED = 1
-"""For so many further inferences what is no longer shown keeps its id and speed, should it come back."""
+"""The gate's reasons to skip a frame on which certainly no object moves. `compensated`, for a moving camera,
+is less certain: a small moving object may differ too little from the background. Including it lowered frame
+F1 of a constructed sequence with cuts from 0.89 to 0.83 (from 0.975 to 0.963 with the gate's defaults), and
+changed ten
+others by at most 0.005."""
+_EDGE_DISTANCES = np.array([[1.0, 0, -0.5, 0], [0, 1.0, 0, -0.5], [-1.0, 0, -0.5, 0], [0, -1.0, 0, -0.5]])
+REMEMBERED_INFERENCES = 1
+"""A hidden track keeps its id and speed for this many more inferences, in case the object reappears."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrackerConfig:
-    """When a track is shown, and when it ends.
+    """When a track is visible, and when it ends.
 
-    max_missed: how many inferences in a row may miss an object that skipped frames still show.
-    max_uncertainty: a track ends where the standard deviation of its centre passes so many widths or heights.
-    For an object that was seen once, that is about as many seconds.
+    max_missed: consecutive inferences that may miss an object before it is hidden. max_uncertainty: a track
+    ends when the standard deviation of its centre exceeds this many widths or heights; for an object detected
+    once that takes about as many seconds.
     """
 
     max_missed: int = 0
@@ -92,11 +92,11 @@ class TrackerConfig:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tracks:
-    """Where known objects are on one frame, best score first.
+    """Known objects on one frame, sorted by descending score.
 
-    xyxy_px: (n, 4) float32 in source pixels, within the picture. scores: (n,) float32, class_ids: (n,) int32,
-    as last detected. ids: (n,) int64, the same number for the same object, never given twice.
-    age_ms: (n,) float32 since the detector last saw it, 0 where it saw it on this frame.
+    xyxy_px: (n, 4) float32 in source pixels, clipped to the image. scores: (n,) float32, class_ids: (n,)
+    int32, as last detected. ids: (n,) int64, one per object, never reused. age_ms: (n,) float32, time since
+    the last detection, 0 on its own frame.
     """
 
     xyxy_px: np.ndarray
@@ -109,13 +109,13 @@ class Tracks:
         return len(self.ids)
 
     def detections(self) -> Detections:
-        """The same boxes without ids and ages."""
+        """The boxes without ids and ages."""
         return Detections(self.xyxy_px, self.scores, self.class_ids)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrackerState:
-    """All that a tracker knows at one moment: the tracks, and the stamps of the last calls."""
+    """Snapshot of a tracker: its tracks, and the stamps of the last frame and the last inference."""
 
     tracks: TrackSet
     stamp_ns: int
@@ -123,12 +123,11 @@ class TrackerState:
 
 
 class Tracker:
-    """Gives every frame of one camera its boxes. One call of `update` or `predict` for each, in order.
+    """Tracks the objects of one camera. Call `update` or `predict` once per frame, in order.
 
-    camera_motion: (3, 3) float64, moves a point of the previous call's frame to this one, in source pixels;
-    None where it is not known, which makes tracks uncertain sooner. np.eye(3) for a camera that stands, or to
-    leave its motion to the speeds of the tracks.
-    A stamp before that of the previous call is another time: all tracks end.
+    camera_motion: (3, 3) float64, maps a point of the previous call's frame to this one, in source pixels;
+    None if unknown, which makes tracks uncertain sooner. np.eye(3) for a static camera, or to leave its
+    motion to the speeds of the tracks. If a stamp is before that of the previous call, all tracks end.
     """
 
     def __init__(self, width_px: int, height_px: int, config: TrackerConfig | None = None) -> None:
@@ -139,68 +138,67 @@ class Tracker:
         self._next_id = 1
 
     def reset(self) -> None:
-        """Forget all objects: after a cut, or with another camera. Ids are not given again."""
+        """End all tracks: after a cut, or with another camera. Ids are not reused."""
         self._tracks = NO_TRACKS
 
     def resize(self, width_px: int, height_px: int) -> None:
-        """Go on with pictures of another size. All tracks end."""
+        """Continue with another image size. All tracks end."""
         self._corner_px = np.array([[width_px], [height_px]], np.float64)
         self._edges = np.array([[0.0], [0.0], [width_px], [height_px]])
         self.reset()
 
     def state(self) -> TrackerState:
-        """What is known now, to come back to with `restore`."""
+        """A snapshot for `restore`."""
         return TrackerState(self._tracks, self._stamp_ns, self._inferred_ns)
 
     def restore(self, state: TrackerState) -> None:
-        """Go on from a state. Ids that were given since are not given again."""
+        """Return to a snapshot. Ids assigned since are not reused."""
         self._tracks, self._stamp_ns, self._inferred_ns = state.tracks, state.stamp_ns, state.inferred_ns
 
     def update(self, found: Detections, stamp_ns: int, camera_motion: np.ndarray | None) -> Tracks:
-        """Tell what the detector found on this frame. Returns just that, in its order, with ids."""
-        self.move(stamp_ns, camera_motion)
-        measured = centres(found.xyxy_px)
+        """Apply the detections of this frame. Returns them as tracks, in the same order."""
+        self.advance(stamp_ns, camera_motion)
+        measured = to_centre_size(found.xyxy_px)
         old, at = self._match(measured, found.class_ids, stamp_ns)
         known = self._tracks
-        state = new_state(measured, found.scores)
+        state = initial_state(measured, found.scores)
         if len(at):
-            state[:SCORE, at] = corrected(known.state[:SCORE].take(old, 1), measured.take(at, 1))
-            _start_like(state, at)
-        facts = np.zeros((FACT_ROWS, len(found)), np.int64)
-        facts[CLASS_ID], facts[SEEN_NS] = found.class_ids, stamp_ns
-        facts[ID] = self._ids(len(found), known.facts[ID].take(old).tolist(), at.tolist())
-        self._tracks = self._with_missed(TrackSet(state, facts), old)
+            state[:SCORE, at] = correct(known.state[:SCORE].take(old, 1), measured.take(at, 1))
+            _set_common_speed(state, at)
+        info = np.zeros((INFO_ROWS, len(found)), np.int64)
+        info[CLASS_ID], info[SEEN_NS] = found.class_ids, stamp_ns
+        info[ID] = self._ids(len(found), known.info[ID].take(old).tolist(), at.tolist())
+        self._tracks = self._with_missed(TrackSet(state, info), old)
         age_ms = np.zeros(len(found), np.float32)
-        return Tracks(found.xyxy_px, found.scores, found.class_ids, facts[ID], age_ms)
+        return Tracks(found.xyxy_px, found.scores, found.class_ids, info[ID], age_ms)
 
-    def predict(self, stamp_ns: int, camera_motion: np.ndarray | None, at_rest: bool = False) -> Tracks:
-        """All live tracks, moved on to a frame that the detector does not see.
+    def predict(self, stamp_ns: int, camera_motion: np.ndarray | None, static: bool = False) -> Tracks:
+        """All visible tracks, predicted for a frame without inference.
 
-        at_rest: the gate saw that nothing moves by itself on this frame: what walked has stopped.
+        static: the gate found that nothing moves except the camera, so all speeds are zero.
         """
-        self.move(stamp_ns, camera_motion, at_rest)
-        return self.shown()
+        self.advance(stamp_ns, camera_motion, static)
+        return self.visible_tracks()
 
-    def move(self, stamp_ns: int, camera_motion: np.ndarray | None, at_rest: bool = False) -> None:
-        """As `predict`, without a look at the tracks."""
+    def advance(self, stamp_ns: int, camera_motion: np.ndarray | None, static: bool = False) -> None:
+        """As `predict`, without a result."""
         seconds = (stamp_ns - self._stamp_ns) * 1e-9
         self._stamp_ns = stamp_ns
         if seconds < 0.0:
             self.reset()
-        still = camera_motion is not None and is_identity(camera_motion)
-        if len(self._tracks) == 0 or (seconds == 0.0 and still and not at_rest):
+        same_view = camera_motion is not None and is_identity(camera_motion)
+        if len(self._tracks) == 0 or (seconds == 0.0 and same_view and not static):
             return
         state = self._tracks.state.copy()
-        if at_rest:
+        if static:
             state[SPEED], state[COV], state[SPEED_VAR] = 0.0, 0.0, 0.0
-        if camera_motion is not None and not still:
-            follow_camera(state, camera_motion)
-        move_on(state, seconds, SPEED_DRIFT_SD + (UNKNOWN_CAMERA_SD if camera_motion is None else 0.0))
-        self._tracks = self._alive(TrackSet(state, self._tracks.facts))
+        if camera_motion is not None and not same_view:
+            compensate_camera(state, camera_motion)
+        predict(state, seconds, SPEED_DRIFT_SD + (UNKNOWN_CAMERA_SD if camera_motion is None else 0.0))
+        self._tracks = self._alive(TrackSet(state, self._tracks.info))
 
-    def doubt(self, regions_px: np.ndarray) -> None:
-        """Objects whose place, one of these (n, 4) xyxy_px, looks otherwise than when they were last seen:
-        they are not shown until the detector has looked."""
+    def hide(self, regions_px: np.ndarray) -> None:
+        """Hide tracks in regions (n, 4) xyxy_px whose appearance changed, until the next inference."""
         if len(self._tracks) == 0 or len(regions_px) == 0:
             return
         low, high = corners(self._tracks.state[BOX])
@@ -208,37 +206,32 @@ class Tracker:
         sides = np.maximum(
             np.minimum(regions[2:], high[:, None]) - np.maximum(regions[:2], low[:, None]), 0.0
         )
-        covered = (sides[0] * sides[1]).max(axis=0) > MIN_DOUBTED * np.prod(high - low, axis=0)
+        covered = (sides[0] * sides[1]).max(axis=0) > MIN_HIDDEN * np.prod(high - low, axis=0)
         if covered.any():
-            facts = self._tracks.facts.copy()
-            facts[DOUBTED] |= covered
-            self._tracks = TrackSet(self._tracks.state, facts)
+            info = self._tracks.info.copy()
+            info[HIDDEN] |= covered
+            self._tracks = TrackSet(self._tracks.state, info)
 
-    def shown(self) -> Tracks:
-        """All live tracks that are not doubted, where they were when last told of a frame."""
-        facts = self._tracks.facts
-        shown = self._tracks.where((facts[MISSED] <= self.config.max_missed) & (facts[DOUBTED] == 0))
-        shown = shown.where(np.argsort(-shown.state[SCORE], kind="stable"))
-        state, facts = shown.state, shown.facts
+    def visible_tracks(self) -> Tracks:
+        """All tracks that are not hidden, on the last frame."""
+        info = self._tracks.info
+        tracks = self._tracks.select((info[MISSED] <= self.config.max_missed) & (info[HIDDEN] == 0))
+        tracks = tracks.select(np.argsort(-tracks.state[SCORE], kind="stable"))
+        state, info = tracks.state, tracks.info
         low, high = corners(state[BOX])
         xyxy = np.concatenate((np.maximum(low, 0.0), np.minimum(high, self._corner_px)), dtype=np.float32)
-        age_ms = ((self._stamp_ns - facts[SEEN_NS]) * 1e-6).astype(np.float32)
-        scores, class_ids = state[SCORE].astype(np.float32), facts[CLASS_ID].astype(np.int32)
-        return Tracks(np.ascontiguousarray(xyxy.T), scores, class_ids, facts[ID], age_ms)
-
-    def doubted(self) -> int:
-        """How many objects are known that are not shown, because their place has changed its looks."""
-        facts = self._tracks.facts
-        return int(np.count_nonzero((facts[MISSED] <= self.config.max_missed) & (facts[DOUBTED] != 0)))
+        age_ms = ((self._stamp_ns - info[SEEN_NS]) * 1e-6).astype(np.float32)
+        scores, class_ids = state[SCORE].astype(np.float32), info[CLASS_ID].astype(np.int32)
+        return Tracks(np.ascontiguousarray(xyxy.T), scores, class_ids, info[ID], age_ms)
 
     def _match(
         self, measured: np.ndarray, class_ids: np.ndarray, stamp_ns: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `matched`. Where most find nothing, they are tried again where a common shift takes them."""
-        old, at = matched(self._tracks, measured, class_ids)
+        """As `match`; repeated with a common shift of all tracks if too few are matched."""
+        old, at = match(self._tracks, measured, class_ids)
         seconds = (stamp_ns - self._inferred_ns) * 1e-9
         self._inferred_ns = stamp_ns
-        if len(at) >= FEW_MATCHES * min(len(self._tracks), len(class_ids)) or seconds <= 0.0:
+        if len(at) >= MIN_MATCHED * min(len(self._tracks), len(class_ids)) or seconds <= 0.0:
             return old, at
         shift = common_shift(self._tracks, measured, class_ids)
         if shift is None:
@@ -246,28 +239,28 @@ class Tracker:
         state = self._tracks.state.copy()
         state[:2] += shift
         state[4:6] += shift / seconds
-        shifted = TrackSet(state, self._tracks.facts)
-        again = matched(shifted, measured, class_ids)
+        shifted = TrackSet(state, self._tracks.info)
+        again = match(shifted, measured, class_ids)
         if len(again[0]) <= len(old):
             return old, at
         self._tracks = shifted
         return again
 
     def _alive(self, tracks: TrackSet) -> TrackSet:
-        """Those that are sure enough where they are, and within the picture."""
+        """The tracks that are certain enough and within the image."""
         box = tracks.state[BOX]
         limit = self.config.max_uncertainty * box[2:]
         slack = limit * limit - tracks.state[8:10]
-        # Most are within the picture as a whole, and only the others need the exact test.
-        if _least(slack) >= 0.0 and _least(_INSIDE @ box + self._edges) >= 0.0:
+        # Usually all boxes are completely within the image, which is faster to test.
+        if _minimum(slack) >= 0.0 and _minimum(_EDGE_DISTANCES @ box + self._edges) >= 0.0:
             return tracks
         low, high = corners(box)
         sides = np.maximum(np.minimum(high, self._corner_px) - np.maximum(low, 0.0), 0.0)
         visible = sides[0] * sides[1] > MIN_VISIBLE * (box[2] * box[3])
-        return tracks.where((slack[0] >= 0.0) & (slack[1] >= 0.0) & visible)
+        return tracks.select((slack[0] >= 0.0) & (slack[1] >= 0.0) & visible)
 
     def _ids(self, count: int, known: list[int], at: list[int]) -> list[int]:
-        """The known ids where known, and next ones."""
+        """The ids of the matched tracks, and new ids for the other detections."""
         ids = dict(zip(at, known, strict=True))
         out = []
         for i in range(count):
@@ -279,22 +272,22 @@ class Tracker:
         return out
 
     def _with_missed(self, seen: TrackSet, found: np.ndarray) -> TrackSet:
-        """Also the tracks that the detector did not find and that are not forgotten yet."""
+        """The detected tracks, and the missed ones that are still remembered."""
         if len(found) == len(self._tracks):
             return seen
-        at, most = set(found.tolist()), self.config.max_missed + REMEMBERED
-        before = self._tracks.facts[MISSED].tolist()
-        lost = [i for i, missed in enumerate(before) if i not in at and missed < most]
+        at, limit = set(found.tolist()), self.config.max_missed + REMEMBERED_INFERENCES
+        before = self._tracks.info[MISSED].tolist()
+        lost = [i for i, missed in enumerate(before) if i not in at and missed < limit]
         if not lost:
             return seen
-        left = self._tracks.where(np.array(lost))
-        left.facts[MISSED] += 1
+        left = self._tracks.select(np.array(lost))
+        left.info[MISSED] += 1
         state = np.concatenate((seen.state, left.state), axis=1)
-        return TrackSet(state, np.concatenate((seen.facts, left.facts), axis=1))
+        return TrackSet(state, np.concatenate((seen.info, left.info), axis=1))
 
 
-def _start_like(state: np.ndarray, known: np.ndarray) -> None:
-    """Start new tracks with the speed of the known ones where those agree: so the camera moves."""
+def _set_common_speed(state: np.ndarray, known: np.ndarray) -> None:
+    """Start new tracks with the common speed of the known ones, if it is due to the camera."""
     if not 2 <= len(known) < state.shape[1]:
         return
     speeds = state[4:6].take(known, 1)
@@ -306,13 +299,13 @@ def _start_like(state: np.ndarray, known: np.ndarray) -> None:
 
 
 def _median(values: np.ndarray) -> np.ndarray:
-    """Along the last axis, which stays: as np.median, in an eighth of its time."""
+    """np.median along the last axis, with keepdims, in an eighth of its time."""
     values, middle = np.sort(values), values.shape[-1] // 2
     if values.shape[-1] % 2:
         return values[..., middle : middle + 1]
     return (values[..., middle - 1 : middle] + values[..., middle : middle + 1]) / 2
 
 
-def _least(values: np.ndarray) -> float:
-    """As `values.min()`, in half of its time; NaN where there is one."""
+def _minimum(values: np.ndarray) -> float:
+    """`values.min()` in half of its time; NaN if any value is NaN."""
     return float(np.minimum.reduce(values.ravel()))

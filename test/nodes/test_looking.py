@@ -79,7 +79,7 @@ def test_the_whole_frame_is_what_it_looks_at_by_default(start, robot):
     assert messages and max(seen(one, PEOPLE) for one in messages) <= 1, "the pair to the test above"
     values = values_of(robot, lambda values: int(values["roi.frames_whole"]) >= 2)
     assert (values["roi.frames_crops"], values["roi.frames_both"]) == ("0", "0")
-    assert not scene.running["detector"]._tracked._line._line, "no work for it"
+    assert not scene.running["detector"]._tracked._line, "no tracks are requested"
 
 
 def test_who_is_known_beside_the_region_stays_in_the_message(start, robot):
@@ -145,7 +145,7 @@ def test_it_is_switched_while_it_runs_and_bad_values_are_refused(start, robot):
     scene.settled()
     values = values_of(robot, lambda values: values["roi.last"] == "whole")
     assert int(values["roi.crops"]) == before
-    assert not scene.running["detector"]._tracked._line._line, "nobody follows any more"
+    assert not scene.running["detector"]._tracked._line, "no tracks are requested any more"
 
 
 def test_with_ids_too_each_object_keeps_its_own(start, robot):

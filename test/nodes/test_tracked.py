@@ -84,7 +84,7 @@ def test_off_by_default_and_then_nothing_is_tracked(start, robot):
     assert len(answer.detections) >= 5
     assert {one.id for one in answer.detections} == {""}
     assert answer == expected
-    assert not scene.running["detector"]._tracked._line._line, "no work for it"
+    assert not scene.running["detector"]._tracked._line, "no tracks are requested"
 
 
 def test_it_can_be_switched_on_and_off_while_it_runs(start, robot):

@@ -1,4 +1,4 @@
-"""The filter of the tracks against the textbook's matrices, and the association against itself."""
+"""The vectorised Kalman filter against its matrix form, and the association against a plain loop."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from edge_vision.tracking.kalman import (
     BOX,
     CLASS_ID,
     COV,
-    FACT_ROWS,
+    INFO_ROWS,
     MEASURED_SD,
     SIZE_SHARE,
     SPEED,
     SPEED_VAR,
     VAR,
     TrackSet,
-    corrected,
-    follow_camera,
-    move_on,
-    new_state,
+    compensate_camera,
+    correct,
+    initial_state,
+    predict,
 )
 
 SECONDS, DRIFT_SD = 0.4, 0.3
@@ -30,10 +30,10 @@ BOXES = np.array([[100.0, 300.0, 500.0], [80.0, 200.0, 90.0], [40.0, 60.0, 30.0]
 
 
 def filters() -> np.ndarray:
-    """Three tracks that were seen twice, and so have a speed and every covariance."""
-    state = new_state(BOXES, np.full(3, 0.9))
-    move_on(state, 0.2, DRIFT_SD)
-    return corrected(state, BOXES + np.array([[5.0], [-3.0], [1.0], [2.0]]))
+    """Three tracks with two detections each, so that speeds and all covariances are set."""
+    state = initial_state(BOXES, np.full(3, 0.9))
+    predict(state, 0.2, DRIFT_SD)
+    return correct(state, BOXES + np.array([[5.0], [-3.0], [1.0], [2.0]]))
 
 
 def covariance(state: np.ndarray, row: int, track: int) -> np.ndarray:
@@ -42,12 +42,12 @@ def covariance(state: np.ndarray, row: int, track: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("row", range(4), ids=["x", "y", "width", "height"])
-def test_prediction_and_correction_are_those_of_kalman(row: int) -> None:
+def test_prediction_and_correction_match_the_matrix_form(row: int) -> None:
     """x = F x, P = F P F' + Q; then K = P H' / (H P H' + R), x += K (z - H x), P -= K H P."""
     before, after = filters(), filters()
-    move_on(after, SECONDS, DRIFT_SD)
+    predict(after, SECONDS, DRIFT_SD)
     seen = after[BOX] + np.array([[4.0], [6.0], [-2.0], [1.0]])
-    both = corrected(after.copy(), seen)
+    both = correct(after.copy(), seen)
     step = np.array([[1.0, SECONDS], [0.0, 1.0]])
     for track in range(3):
         share = 1.0 if row < 2 else SIZE_SHARE
@@ -63,13 +63,13 @@ def test_prediction_and_correction_are_those_of_kalman(row: int) -> None:
         assert covariance(both, row, track) == pytest.approx(spread - np.outer(gain, spread[0]))
 
 
-def test_the_camera_moves_a_point_and_its_speed_alike() -> None:
-    """Where an object would be a moment later moves to where the moved object is a moment later."""
+def test_camera_compensation_transforms_positions_and_speeds_consistently() -> None:
+    """Predicting and then compensating equals compensating and then predicting."""
     motion = np.array([[1.02, 0.01, 3], [-0.01, 0.99, -2], [2e-5, -3e-5, 1]])
     state, moment_s = filters(), 1e-4
     later = state[:2] + moment_s * state[SPEED][:2]
     variance = state[VAR].copy()
-    follow_camera(state, motion)
+    compensate_camera(state, motion)
     for track in range(3):
         at = motion @ [*later[:, track], 1.0]
         assert state[:2, track] + moment_s * state[SPEED][:2, track] == pytest.approx(
@@ -91,8 +91,8 @@ def pairs_one_by_one(boxes: np.ndarray, var: np.ndarray, measured: np.ndarray) -
         both = np.prod(np.maximum(high - low, 0.0))
         iou = both / (one[2] * one[3] + other[2] * other[3] - both)
         of_a_size = (np.maximum(one[2:] / other[2:], other[2:] / one[2:]) < association.MAX_SIZE_RATIO).all()
-        if of_a_size and (far < association.GATE or iou > association.SURE_IOU):
-            found.append((iou - far / association.GATE, i, j))
+        if of_a_size and (far < association.CHI2_GATE or iou > association.MIN_IOU):
+            found.append((iou - far / association.CHI2_GATE, i, j))
     taken: list[tuple[int, int]] = []
     for _, i, j in sorted(found, reverse=True):
         if all(i != a and j != b for a, b in taken):
@@ -102,17 +102,19 @@ def pairs_one_by_one(boxes: np.ndarray, var: np.ndarray, measured: np.ndarray) -
 
 @pytest.mark.parametrize("few", [0, 10**9], ids=["a crowd", "a few"])
 @pytest.mark.parametrize("spread_px", [40, 150, 600])
-def test_the_most_alike_are_matched_first(spread_px: int, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(association, "FEW_PAIRS", few)
+def test_the_most_similar_pairs_are_matched_first(
+    spread_px: int, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(association, "MAX_DENSE_PAIRS", few)
     rng = np.random.default_rng(spread_px)
     for _ in range(30):
         boxes, measured = (
             np.concatenate((rng.uniform(0, spread_px, (2, 12)), rng.uniform(12, 40, (2, 12)))) for _ in "ab"
         )
-        state = new_state(boxes, np.ones(12))
-        move_on(state, rng.uniform(0, 2), DRIFT_SD)
-        tracks = TrackSet(state, np.zeros((FACT_ROWS, 12), np.int64))
-        found = association.matched(tracks, measured, np.zeros(12, np.int32))
+        state = initial_state(boxes, np.ones(12))
+        predict(state, rng.uniform(0, 2), DRIFT_SD)
+        tracks = TrackSet(state, np.zeros((INFO_ROWS, 12), np.int64))
+        found = association.match(tracks, measured, np.zeros(12, np.int32))
         assert list(zip(*found, strict=True)) == pairs_one_by_one(boxes, state[VAR], measured)
 
 
@@ -121,19 +123,19 @@ PLACE = st.tuples(st.floats(0, 640), st.floats(0, 480), st.floats(5, 90), st.flo
 
 @settings(deadline=None)
 @given(st.lists(PLACE, max_size=25), st.lists(PLACE, max_size=25), st.floats(0.05, 2.0))
-def test_a_crowd_is_matched_as_a_few_are(known: list, seen: list, seconds: float) -> None:
-    """Above some number of pairs, most are ruled out by a rough test first: that must lose none."""
+def test_the_coarse_test_loses_no_match(known: list, seen: list, seconds: float) -> None:
+    """Above MAX_DENSE_PAIRS a coarse test selects the pairs to compare."""
     boxes, measured = (np.array([one[:4] for one in places]).reshape(-1, 4).T for places in (known, seen))
-    state = new_state(boxes, np.ones(len(known)))
-    move_on(state, seconds, DRIFT_SD)
-    facts = np.zeros((FACT_ROWS, len(known)), np.int64)
+    state = initial_state(boxes, np.ones(len(known)))
+    predict(state, seconds, DRIFT_SD)
+    facts = np.zeros((INFO_ROWS, len(known)), np.int64)
     facts[CLASS_ID] = [one[4] for one in known]
     class_ids = np.array([one[4] for one in seen], np.int32)
     found = []
     with pytest.MonkeyPatch.context() as patch:
         for few in (0, 10**9):
-            patch.setattr(association, "FEW_PAIRS", few)
-            found.append(association.matched(TrackSet(state, facts), measured, class_ids))
+            patch.setattr(association, "MAX_DENSE_PAIRS", few)
+            found.append(association.match(TrackSet(state, facts), measured, class_ids))
     np.testing.assert_array_equal(found[0], found[1])
     rows, columns = found[0]
     assert len(set(rows.tolist())) == len(rows) and len(set(columns.tolist())) == len(columns)
@@ -153,11 +155,13 @@ SIZES = np.array([[40.0, 40.0], [80.0, 80.0]])
     ],
     ids=["alike", "apart", "one larger", "one smaller"],
 )
-def test_a_common_shift_needs_two_of_a_size_that_go_alike(step_px: tuple, growth: float, agree: bool) -> None:
+def test_a_common_shift_needs_two_equally_displaced_objects(
+    step_px: tuple, growth: float, agree: bool
+) -> None:
     before = np.concatenate((np.array([[100.0, 400.0], [100.0, 300.0]]), SIZES))
     after = before + np.array([step_px, (0.0, 0.0), (0.0, 0.0), (0.0, 0.0)])
     after[2:, 1] *= growth
-    tracks = TrackSet(new_state(before, np.ones(2)), np.zeros((FACT_ROWS, 2), np.int64))
+    tracks = TrackSet(initial_state(before, np.ones(2)), np.zeros((INFO_ROWS, 2), np.int64))
     shift = association.common_shift(tracks, after, np.zeros(2, np.int32))
     assert (shift is not None) is agree
     if shift is not None:

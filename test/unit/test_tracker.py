@@ -1,4 +1,4 @@
-"""The tracker on objects whose true places are known."""
+"""The tracker on objects with known ground truth."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def tracker(**config) -> Tracker:
     return Tracker(WIDTH, HEIGHT, TrackerConfig(**config))
 
 
-def test_a_constant_velocity_is_learned_and_kept():
+def test_a_constant_velocity_is_estimated_and_predicted():
     one = tracker()
     for i in range(5):
         one.update(found((100 + 20 * i, 200 - 4 * i, 40, 80)), i * 200 * MS, STILL)
@@ -50,15 +50,15 @@ def test_a_constant_velocity_is_learned_and_kept():
         assert moved.age_ms == pytest.approx([33 * i])
 
 
-def test_what_the_gate_saw_at_rest_stays_where_it_is_in_the_scene():
+def test_objects_of_a_static_scene_keep_their_position_in_it():
     one = tracker()
     for i in range(5):
         one.update(found((100 + 20 * i, 200, 40, 80)), i * 200 * MS, STILL)
     assert centres(one.predict(833 * MS, STILL))[0, 0] > 182
-    stopped = centres(one.predict(866 * MS, STILL, at_rest=True))
+    stopped = centres(one.predict(866 * MS, STILL, static=True))
     for i in range(1, 20):
-        assert centres(one.predict((866 + 33 * i) * MS, STILL, at_rest=True)) == pytest.approx(stopped)
-    panned = one.predict(1600 * MS, shift(-7, 2), at_rest=True)
+        assert centres(one.predict((866 + 33 * i) * MS, STILL, static=True)) == pytest.approx(stopped)
+    panned = one.predict(1600 * MS, shift(-7, 2), static=True)
     assert centres(panned) == pytest.approx(stopped + np.array([-7, 2]), abs=0.01)
 
 
@@ -68,14 +68,14 @@ def test_an_inferred_frame_publishes_the_detections_themselves():
     for i in range(10):
         boxes = [(100 * k + rng.normal(0, 2), 100, 40, 80) for k in range(1, 6)]
         seen = found(*boxes, scores=rng.uniform(0.5, 1, 5))
-        told = one.update(seen, i * 100 * MS, STILL)
-        np.testing.assert_array_equal(told.xyxy_px, seen.xyxy_px)
-        np.testing.assert_array_equal(told.scores, seen.scores)
-        np.testing.assert_array_equal(told.ids, [1, 2, 3, 4, 5])
-        np.testing.assert_array_equal(told.age_ms, 0)
+        tracks = one.update(seen, i * 100 * MS, STILL)
+        np.testing.assert_array_equal(tracks.xyxy_px, seen.xyxy_px)
+        np.testing.assert_array_equal(tracks.scores, seen.scores)
+        np.testing.assert_array_equal(tracks.ids, [1, 2, 3, 4, 5])
+        np.testing.assert_array_equal(tracks.age_ms, 0)
 
 
-def test_a_new_object_is_shown_on_the_next_skipped_frame():
+def test_a_new_object_is_predicted_on_the_next_frame():
     one = tracker()
     one.update(found(), 0, STILL)
     one.update(found((100, 100, 40, 40), class_id=7, scores=[0.8]), 33 * MS, STILL)
@@ -86,8 +86,8 @@ def test_a_new_object_is_shown_on_the_next_skipped_frame():
 
 
 @pytest.mark.parametrize("zoom", [1.0, 1.01])
-def test_still_objects_move_with_a_panning_camera(zoom):
-    """A camera that pans, and one that also zooms and rolls: what stands in the scene stays on its place."""
+def test_static_objects_move_with_a_panning_camera(zoom):
+    """With a panning, zooming and rolling camera a static object keeps its position in the scene."""
     turn = cv2.getRotationMatrix2D((320, 240), 0.5 if zoom != 1 else 0.0, zoom)
     motion = np.vstack((turn, [0, 0, 1])) @ shift(3.3, -1.2)
     places = np.array([[200, 200, 40, 80], [360, 300, 60, 30]], np.float64)
@@ -99,12 +99,14 @@ def test_still_objects_move_with_a_panning_camera(zoom):
             places[:, 2:] *= zoom
         seen = i % 10 == 0
         stamp_ns = i * 33 * MS
-        told = one.update(found(*places), stamp_ns, motion) if seen else one.predict(stamp_ns, motion)
+        tracks = one.update(found(*places), stamp_ns, motion) if seen else one.predict(stamp_ns, motion)
         inside = (places[:, 0] + places[:, 2] < WIDTH) & (places[:, 1] > places[:, 3])
         assert inside.all()
-        order = np.argsort(told.ids)
-        assert centres(told)[order] == pytest.approx(places[:, :2], abs=0.01)
-        assert (told.xyxy_px[:, 2:] - told.xyxy_px[:, :2])[order] == pytest.approx(places[:, 2:], rel=1e-3)
+        order = np.argsort(tracks.ids)
+        assert centres(tracks)[order] == pytest.approx(places[:, :2], abs=0.01)
+        assert (tracks.xyxy_px[:, 2:] - tracks.xyxy_px[:, :2])[order] == pytest.approx(
+            places[:, 2:], rel=1e-3
+        )
 
 
 def test_an_object_keeps_its_own_velocity_while_the_camera_pans():
@@ -114,32 +116,32 @@ def test_an_object_keeps_its_own_velocity_while_the_camera_pans():
         x += 0 if i == 0 else 2.0 + 5.0  # The camera's pan, and its own.
         seen = found((x, 200, 60, 60))
         motion = shift(2.0, 0) if i else STILL
-        told = one.update(seen, i * 33 * MS, motion) if i % 4 == 0 else one.predict(i * 33 * MS, motion)
+        tracks = one.update(seen, i * 33 * MS, motion) if i % 4 == 0 else one.predict(i * 33 * MS, motion)
         if i > 20:
-            assert centres(told)[0, 0] == pytest.approx(x, abs=2.0)
+            assert centres(tracks)[0, 0] == pytest.approx(x, abs=2.0)
     # The camera stops at once, the object does not.
-    told = one.predict(40 * 33 * MS, STILL)
-    assert centres(told)[0, 0] == pytest.approx(x + 5.0, abs=2.0)
+    tracks = one.predict(40 * 33 * MS, STILL)
+    assert centres(tracks)[0, 0] == pytest.approx(x + 5.0, abs=2.0)
 
 
 STANDING = [(60, 100, 40, 80), (190, 220, 44, 84), (320, 90, 60, 30), (440, 330, 30, 60), (560, 200, 50, 50)]
 
 
-@pytest.mark.parametrize("told", [STILL, None])
-def test_a_camera_motion_that_nobody_tells_is_found_in_the_boxes(told):
-    """A pan of three widths between two inferences: no box is within reach of its object."""
+@pytest.mark.parametrize("motion", [STILL, None])
+def test_an_unknown_camera_motion_is_estimated_from_the_boxes(motion):
+    """A pan of three widths between two inferences: no detection is within the gate of its track."""
     one = Tracker(1200, HEIGHT)
     for i in range(4):
         seen = found(*((x - 120 * i + 400, y, w, h) for x, y, w, h in STANDING))
-        assert one.update(seen, i * 200 * MS, told).ids.tolist() == [1, 2, 3, 4, 5]
-    moved = one.predict(700 * MS, told)
-    truth = [STANDING[number - 1][0] - 120 * 3.5 + 400 for number in moved.ids]
-    assert len(truth) == 5
-    assert centres(moved)[:, 0] == pytest.approx(truth, abs=4)
+        assert one.update(seen, i * 200 * MS, motion).ids.tolist() == [1, 2, 3, 4, 5]
+    moved = one.predict(700 * MS, motion)
+    expected = [STANDING[number - 1][0] - 120 * 3.5 + 400 for number in moved.ids]
+    assert len(expected) == 5
+    assert centres(moved)[:, 0] == pytest.approx(expected, abs=4)
 
 
 @pytest.mark.parametrize("others", [2, 3])
-def test_a_new_object_moves_with_all_others(others):
+def test_a_new_object_starts_with_the_common_speed(others):
     one = tracker()
     for i in range(4):
         boxes = [(x - 60 * i + 180, y, w, h) for x, y, w, h in STANDING[: others + (i == 3)]]
@@ -152,7 +154,7 @@ def test_a_new_object_moves_with_all_others(others):
 @pytest.mark.parametrize(
     ("speeds", "inherited"), [((-60, -66), -63), ((10, -10, 25), 0)], ids=["nearly alike", "apart"]
 )
-def test_a_new_object_takes_the_middle_speed_of_those_that_agree(speeds, inherited):
+def test_a_new_object_starts_with_the_median_speed_if_speeds_agree(speeds, inherited):
     """Speeds in px per 200 ms."""
     one = tracker()
     for i in range(5):
@@ -163,16 +165,16 @@ def test_a_new_object_takes_the_middle_speed_of_those_that_agree(speeds, inherit
     assert centres(moved)[at, 0] == pytest.approx(500 + inherited, abs=1)
 
 
-def test_what_is_seen_at_rest_has_no_speed_and_no_doubt_about_it():
+def test_static_objects_have_no_speed_and_no_speed_variance():
     one = tracker()
     for i in range(3):
         one.update(found((100 + 20 * i, 200, 40, 80)), i * 200 * MS, STILL)
-    one.predict(400 * MS, STILL, at_rest=True)
+    one.predict(400 * MS, STILL, static=True)
     state = one.state().tracks.state
     assert not any(state[rows].any() for rows in (SPEED, COV, SPEED_VAR)) and state[VAR].all()
 
 
-def test_a_new_object_stands_where_others_go_their_own_ways():
+def test_a_new_object_has_no_speed_if_the_others_disagree():
     one = tracker()
     for i in range(4):
         boxes = [(200 - 20 * i, 100, 40, 40), (300 + 20 * i, 200, 40, 40), (300, 300, 40, 40)][: 2 + (i == 3)]
@@ -181,15 +183,15 @@ def test_a_new_object_stands_where_others_go_their_own_ways():
     assert centres(moved)[moved.ids.tolist().index(3)] == pytest.approx([300, 300])
 
 
-def test_other_objects_do_not_inherit_ids():
-    """What is found elsewhere in other sizes, or in no common direction, is new."""
+def test_new_objects_do_not_inherit_ids():
+    """Detections of other sizes, or without a common displacement, are new objects."""
     one = tracker()
     one.update(found((100, 100, 40, 40), (300, 100, 40, 40), (500, 300, 40, 40)), 0, STILL)
     seen = found((200, 300, 80, 80), (400, 400, 40, 40), (100, 250, 20, 20))
     assert one.update(seen, 200 * MS, STILL).ids.tolist() == [4, 5, 6]
 
 
-def test_a_homography_moves_boxes_as_it_moves_points():
+def test_a_homography_moves_box_centres_like_points():
     motion = np.array([[1.02, 0.01, 3], [-0.01, 0.99, -2], [2e-5, -3e-5, 1]])
     one = tracker()
     one.update(found((200, 200, 20, 20)), 0, STILL)
@@ -203,13 +205,13 @@ def test_a_homography_moves_boxes_as_it_moves_points():
 
 
 @pytest.mark.parametrize("bad", [np.zeros((3, 3)), np.full((3, 3), np.nan), np.diag([1.0, 1.0, -1.0])])
-def test_a_motion_to_nowhere_leaves_no_box(bad):
+def test_an_invalid_motion_ends_all_tracks(bad):
     one = tracker()
     one.update(found((200, 200, 20, 20)), 0, STILL)
     assert len(one.predict(33 * MS, bad)) == 0
 
 
-def test_after_a_cut_nothing_of_before_is_shown():
+def test_no_track_survives_a_cut():
     one = tracker()
     first = one.update(found((100, 100, 40, 40), (300, 300, 40, 40)), 0, STILL)
     one.reset()
@@ -218,20 +220,20 @@ def test_after_a_cut_nothing_of_before_is_shown():
     assert not set(again.ids.tolist()) & set(first.ids.tolist())
 
 
-def test_two_that_cross_keep_their_ids():
+def test_crossing_objects_keep_their_ids():
     one = tracker()
     for i in range(41):
         boxes = (100 + 10 * i, 200, 40, 80), (500 - 10 * i, 214, 40, 80)
         # They swap places in the list, as scores do.
         seen = found(*(boxes if i % 2 else boxes[::-1]))
-        told = one.update(seen, i * 100 * MS, STILL)
-        ids = told.ids.tolist() if i % 2 else told.ids.tolist()[::-1]
+        tracks = one.update(seen, i * 100 * MS, STILL)
+        ids = tracks.ids.tolist() if i % 2 else tracks.ids.tolist()[::-1]
         if i == 0:
             first = ids
         assert ids == first
 
 
-def test_a_lost_track_is_shown_no_more_and_comes_back_with_its_id():
+def test_a_missed_track_is_hidden_and_recovers_its_id():
     one = tracker()
     for i in range(5):
         one.update(found((100 + 20 * i, 200, 40, 80)), i * 200 * MS, STILL)
@@ -243,7 +245,7 @@ def test_a_lost_track_is_shown_no_more_and_comes_back_with_its_id():
     assert centres(one.predict(1400 * MS, STILL)) == pytest.approx(np.array([[240, 200]]), abs=1.5)
 
 
-def test_a_track_lost_for_long_is_another_object():
+def test_a_track_missed_twice_gets_a_new_id():
     one = tracker()
     for i in range(5):
         one.update(found((300, 200, 40, 80)), i * 100 * MS, STILL)
@@ -252,17 +254,17 @@ def test_a_track_lost_for_long_is_another_object():
     assert one.update(found((300, 200, 40, 80)), 900 * MS, STILL).ids.tolist() == [2]
 
 
-def test_max_missed_shows_a_missed_object_for_one_more():
+def test_max_missed_keeps_a_missed_object_visible():
     one = tracker(max_missed=1)
     one.update(found((300, 200, 40, 80)), 0, STILL)
-    assert len(one.update(found(), 100 * MS, STILL)) == 0  # The frame that was looked at shows what was seen.
+    assert len(one.update(found(), 100 * MS, STILL)) == 0
     assert len(one.predict(133 * MS, STILL)) == 1
     one.update(found(), 200 * MS, STILL)
     assert len(one.predict(233 * MS, STILL)) == 0
 
 
 @pytest.mark.parametrize("x, y", [(1, 0), (-1, 0), (0, 1), (0, -1)], ids=["right", "left", "down", "up"])
-def test_a_box_that_leaves_the_picture_ends_and_stays_within_until_then(x, y):
+def test_a_box_is_clipped_to_the_image_and_ends_when_it_leaves(x, y):
     one, middle = tracker(), np.array([WIDTH / 2, HEIGHT / 2])
     for i in range(4):
         # At first 140 px, at last 80 px from the edge; 40 px long in its direction, and 80 px across.
@@ -270,10 +272,10 @@ def test_a_box_that_leaves_the_picture_ends_and_stays_within_until_then(x, y):
         one.update(found((*at, 40 + 40 * abs(y), 40 + 40 * abs(x))), i * 100 * MS, STILL)
     counts = []
     for i in range(1, 20):
-        told = one.predict((300 + 33 * i) * MS, STILL)
-        counts.append(len(told))
-        assert (told.xyxy_px[:, [0, 1]] >= 0).all()
-        assert (told.xyxy_px <= [WIDTH, HEIGHT, WIDTH, HEIGHT]).all()
+        tracks = one.predict((300 + 33 * i) * MS, STILL)
+        counts.append(len(tracks))
+        assert (tracks.xyxy_px[:, [0, 1]] >= 0).all()
+        assert (tracks.xyxy_px <= [WIDTH, HEIGHT, WIDTH, HEIGHT]).all()
     # Its centre moves by 6.6 px: 70 % of it are outside when that is 8 px beyond the edge.
     assert counts.index(0) == pytest.approx((80 + 8) / 6.6, abs=1.5)
     assert not any(counts[counts.index(0) :])
@@ -311,7 +313,7 @@ def test_classes_are_not_mixed():
     assert one.update(found((300, 200, 40, 80), class_id=2), 100 * MS, STILL).ids.tolist() == [2]
 
 
-def test_nothing_and_very_much():
+def test_no_detections_and_very_many():
     one = tracker()
     for i in range(3):
         assert len(one.update(Detections.empty(), 2 * i * MS, None)) == 0
@@ -319,31 +321,31 @@ def test_nothing_and_very_much():
     grid = [(20 + 30 * (i % 20), 10 + 18 * (i // 20), 24, 14) for i in range(500)]
     for i in range(5):
         moved = [(x + 2 * i, y, w, h) for x, y, w, h in grid]
-        told = one.update(found(*moved), (100 + 100 * i) * MS, STILL)
-        np.testing.assert_array_equal(told.ids, np.arange(1, 501))
+        tracks = one.update(found(*moved), (100 + 100 * i) * MS, STILL)
+        np.testing.assert_array_equal(tracks.ids, np.arange(1, 501))
     order = np.argsort(one.predict(550 * MS, STILL).ids)
-    told = one.predict(550 * MS, STILL)
-    assert centres(told)[order][:, 0] == pytest.approx([x + 9 for x, *_ in grid], abs=0.5)
+    tracks = one.predict(550 * MS, STILL)
+    assert centres(tracks)[order][:, 0] == pytest.approx([x + 9 for x, *_ in grid], abs=0.5)
 
 
-def test_skipped_frames_list_the_best_score_first():
+def test_tracks_are_sorted_by_descending_score():
     one = tracker()
     one.update(found((100, 100, 40, 40), (300, 100, 40, 40), scores=[0.6, 0.9]), 0, STILL)
-    told = one.predict(33 * MS, STILL)
-    assert told.scores.tolist() == pytest.approx([0.9, 0.6])
-    assert told.ids.tolist() == [2, 1]
-    assert len(told.detections()) == len(told) == 2
+    tracks = one.predict(33 * MS, STILL)
+    assert tracks.scores.tolist() == pytest.approx([0.9, 0.6])
+    assert tracks.ids.tolist() == [2, 1]
+    assert len(tracks.detections()) == len(tracks) == 2
 
 
 def test_results_do_not_change_later():
     one = tracker()
-    told = one.update(found((100, 100, 40, 40)), 0, STILL)
+    tracks = one.update(found((100, 100, 40, 40)), 0, STILL)
     skipped = one.predict(33 * MS, shift(5, 0))
     before = skipped.xyxy_px.copy()
     one.predict(66 * MS, shift(5, 0))
     one.update(found((120, 100, 40, 40)), 99 * MS, shift(5, 0))
     np.testing.assert_array_equal(skipped.xyxy_px, before)
-    assert told.ids.tolist() == [1]
+    assert tracks.ids.tolist() == [1]
 
 
 BOX = st.tuples(
@@ -355,25 +357,25 @@ STEP = st.tuples(
 
 
 @given(st.lists(STEP, max_size=15))
-def test_whatever_comes_the_promises_hold(steps):
+def test_invariants_for_arbitrary_input(steps):
     one, stamp_ns, seen_ids, last = tracker(), 0, set(), 0
     for inferred, boxes, ms, pan in steps:
         stamp_ns += ms * MS
         motion = None if pan is None else shift(pan, 0)
         seen = found(*(box[:4] for box in boxes), scores=[box[4] for box in boxes])
-        told = one.update(seen, stamp_ns, motion) if inferred else one.predict(stamp_ns, motion)
-        assert len(set(told.ids.tolist())) == len(told)
-        assert np.isfinite(told.xyxy_px).all()
-        columns = told.xyxy_px, told.scores, told.class_ids, told.ids, told.age_ms
+        tracks = one.update(seen, stamp_ns, motion) if inferred else one.predict(stamp_ns, motion)
+        assert len(set(tracks.ids.tolist())) == len(tracks)
+        assert np.isfinite(tracks.xyxy_px).all()
+        columns = tracks.xyxy_px, tracks.scores, tracks.class_ids, tracks.ids, tracks.age_ms
         assert [column.dtype for column in columns] == ["f4", "f4", "i4", "i8", "f4"]
         assert all(column.flags.c_contiguous for column in columns)
         if inferred:
-            np.testing.assert_array_equal(told.xyxy_px, seen.xyxy_px)
-            assert all(i in seen_ids or i > last for i in told.ids.tolist())
-            seen_ids |= set(told.ids.tolist())
-            last = max([last, *told.ids.tolist()])
+            np.testing.assert_array_equal(tracks.xyxy_px, seen.xyxy_px)
+            assert all(i in seen_ids or i > last for i in tracks.ids.tolist())
+            seen_ids |= set(tracks.ids.tolist())
+            last = max([last, *tracks.ids.tolist()])
         else:
-            assert set(told.ids.tolist()) <= seen_ids
-            assert (told.age_ms >= 0).all()
-            assert (told.xyxy_px[:, 2:] > told.xyxy_px[:, :2]).all()
-            assert (told.xyxy_px >= 0).all() and (told.xyxy_px <= [WIDTH, HEIGHT, WIDTH, HEIGHT]).all()
+            assert set(tracks.ids.tolist()) <= seen_ids
+            assert (tracks.age_ms >= 0).all()
+            assert (tracks.xyxy_px[:, 2:] > tracks.xyxy_px[:, :2]).all()
+            assert (tracks.xyxy_px >= 0).all() and (tracks.xyxy_px <= [WIDTH, HEIGHT, WIDTH, HEIGHT]).all()
