@@ -50,13 +50,14 @@ CASES = {
     "cascade_picture.py": Case(
         r".*: [1-9]\d* looks at \d+ regions, side \d+ px, .+", ("{clip}", "{out}/looks.png", "--frame", "30")
     ),
+    "extending/cause.py": Case(r"lens_covered: .+: uncover the lens"),
     "detect_image.py": Case(r".*: [1-9]\d* objects, by .+", ("{clip}", "{out}/found.png", "--frame", "100")),
 }
 
 
 def main() -> int:
     wanted = sys.argv[1:] or sorted(
-        path.name for path in HERE.glob("*.py") if path.name != Path(__file__).name
+        path.relative_to(HERE).as_posix() for path in HERE.rglob("*.py") if path != Path(__file__).resolve()
     )
     clip = next(
         (cache_dir() / "video" / name for name in CLIPS if (cache_dir() / "video" / name).exists()), None
