@@ -1,362 +1,226 @@
-"""A model that keeps serving: the one that was asked for, the next best while that one fails, another one
-once that is loaded and checked.
+"""Keeps a model serving: the requested one, the next best while that fails, another one once it is loaded.
 
-One worker uses the model. What fails in its hands is replaced at once, in the worker's own thread, so that
-the frame which it failed on is not lost; what hangs is left to itself. A swap, and the return to what was
-asked for, are prepared in the background, and happen between two frames.
+One worker runs the model. If a run fails, the next best model is loaded in the worker's own thread, so that
+the frame is not lost; a run that hangs is abandoned. A swap, and the return to the requested backend, are
+prepared in the background and happen between two frames.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from edge_vision.backends import FALLBACK, BackendReport, BackendRequest, Session, open_session
-from edge_vision.backends.auto_select import check_agreement
-from edge_vision.bundles.store import Bundle, load_bundle
+from edge_vision.backends.base import Session
+from edge_vision.backends.failure_history import FailureHistory, HungRuns
+from edge_vision.backends.loaded_model import LoadedModel, ModelRequest, load_model
+from edge_vision.bundles.store import Bundle
 from edge_vision.core.concurrency.lease import Lease
-from edge_vision.core.concurrency.timeout import WorkTimeout, run_with_timeout
 from edge_vision.core.concurrency.worker import Worker
-from edge_vision.core.malloc_trim import trim_heap
-from edge_vision.core.running_clock import running_s
 from edge_vision.errors import BackendError, EdgeVisionError
 
 R = TypeVar("R")
 
-# First runs allocate memory and choose kernels; longer than this they hang.
-WARM_UP_LIMIT_S = 60.0
-FIRST_RETRY_S, LAST_RETRY_S = 5.0, 300.0
-# A backend that ran for so long before it failed again starts with the first retry.
-SOUND_S = 60.0
-# For how long one is patient after a run that seemed to hang and came back.
-LATE_MEMORY_S = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRequest:
-    """What should run. fallback: backends to try in turn where that one does not work."""
-
-    model: str
-    backend: str = "auto"
-    request: BackendRequest = field(default_factory=BackendRequest)
-    strict: bool = False
-    fallback: tuple[str, ...] = FALLBACK
-
-
-class WarmUpTimeout(BackendError):
-    """The first runs of a session did not end in time; they were left to themselves."""
-
-
-class LoadedModel(Generic[R]):
-    """A bundle on a backend, and what uses it: a detector, a classifier."""
-
-    def __init__(self, bundle: Bundle, session: Session, report: BackendReport, runner: R) -> None:
-        self.bundle = bundle
-        self.session = session
-        self.report = report
-        self.runner = runner
-
-    def __str__(self) -> str:
-        actual = self.report.actual
-        return (
-            f"{self.bundle} on {actual.backend} {actual.version}, {actual.device} ({actual.provider}), "
-            f"{actual.precision}, {actual.threads or 'untold'} threads"
-        )
-
-    def status_values(self) -> dict[str, Any]:
-        """Requested and actual, side by side."""
-        actual = self.report.actual
-        return {
-            "model": f"{self.bundle.manifest.name} {self.bundle.manifest.version}",
-            "model_sha256": self.bundle.sha256,
-            **{f"backend.requested.{key}": value for key, value in self.report.requested.items()},
-            "backend.actual.backend": f"{actual.backend} {actual.version}",
-            "backend.actual.device": actual.device,
-            "backend.actual.provider": actual.provider,
-            "backend.actual.precision": actual.precision,
-            "backend.actual.threads": actual.threads or None,
-            "backend.notes": "; ".join(actual.notes),
-            "backend.selection_reason": self.report.selection_reason,
-            "backend.fallback_reason": self.report.fallback_reason or "",
-        }
-
-
-def load_model(
-    wish: ModelRequest,
-    make: Callable[[Bundle, Session], R],
-    failed: Mapping[str, str] | None = None,
-    check: bool = False,
-) -> LoadedModel[R]:
-    """Load a bundle, and make and warm up what uses it. A backend that loads but cannot run is passed over.
-
-    make: gives what uses the session, warmed up. failed: backends that failed while they ran, and how.
-    check: also that the backend computes what the reference does, which takes a second or two the first time.
-    Raises BundleError, BackendError, HeadError.
-    """
-    bundle = load_bundle(wish.model)
-    known, tried = dict(failed or {}), set[str]()
-    while True:
-        session, report = open_session(bundle, wish.backend, wish.request, wish.strict, wish.fallback, known)
-        name = report.actual.backend
-        try:
-            runner = _warmed(make, bundle, session)
-            if check and wish.backend != "auto":
-                check_agreement(bundle, name, wish.request)
-            trim_heap()
-            return LoadedModel(bundle, session, report, runner)
-        except BackendError as error:
-            if not isinstance(error, WarmUpTimeout):  # What hangs is closed when it ends.
-                session.close()
-            if wish.strict or name in tried:
-                raise _with_reason(error, report.fallback_reason) from None
-            tried.add(name)
-            known[name] = str(error)
-        except BaseException:
-            session.close()
-            raise
-
-
-def _with_reason(error: BackendError, fallback_reason: str | None) -> BackendError:
-    """The error of a fallback, after what the backend that was asked for failed with."""
-    return type(error)(f"{fallback_reason}; {error}") if fallback_reason else error
-
-
-def _warmed(make: Callable[[Bundle, Session], R], bundle: Bundle, session: Session) -> R:
-    try:
-        return run_with_timeout(WARM_UP_LIMIT_S, lambda: make(bundle, session), lambda _: session.close())
-    except WorkTimeout as error:
-        raise WarmUpTimeout(f"the first run hangs, {error}") from None
-
 
 class ModelManager(Generic[R]):
-    """Keeps a model serving. `use`, `done` and `failed` are the worker's; the others any thread's.
+    """The worker calls `acquire`, `release` and `report_failure`; any thread may call the other methods.
 
-    make: see `load_model`. tell: severity, event and one sentence, for the log. changed: another model serves
-    from now on; called by whichever thread made it so.
+    make: see `load_model`. log: takes severity, event and one sentence. on_model: called with each model that
+    begins to serve, by the thread that loaded it.
     """
 
     def __init__(
         self,
         make: Callable[[Bundle, Session], R],
-        tell: Callable[[str, str, str], None],
-        changed: Callable[[LoadedModel[R]], None],
+        log: Callable[[str, str, str], None],
+        on_model: Callable[[LoadedModel[R]], None],
     ) -> None:
-        self._make, self._tell, self._changed = make, tell, changed
-        self._lease: Lease[LoadedModel[R], Any] = Lease(_close)
+        self._make, self._log, self._on_model = make, log, on_model
+        self._lease: Lease[LoadedModel[R], Any] = Lease(LoadedModel.close)
         self._loader: Worker[ModelRequest] | None = None
-        # What should serve, and what is to be loaded in its place.
-        self._wish: ModelRequest | None = None
-        self._target: ModelRequest | None = None
+        self._request: ModelRequest | None = None
+        self._pending: ModelRequest | None = None
         self._last: LoadedModel[R] | None = None
-        self._failed: dict[str, str] = {}
-        self._failed_s: dict[str, float] = {}
-        self._hanging: dict[int, float] = {}
-        # A run may come back while it is given up.
-        self._giving_up = threading.Lock()
-        self._late_s, self._late_until_s = 0.0, 0.0
-        self._retry_s, self._backoff_s, self._serving_s = 0.0, FIRST_RETRY_S, 0.0
+        self._failures, self._hung = FailureHistory(), HungRuns()
+        # A run may return while it is revoked.
+        self._revoking = threading.Lock()
         self._retrying = False
         self.swap_error = ""
         self.refused: ModelRequest | None = None
 
     @property
     def model(self) -> LoadedModel[R] | None:
-        """What serves."""
+        """The model that serves."""
         return self._lease.current
 
     @property
-    def wish(self) -> ModelRequest | None:
+    def request(self) -> ModelRequest | None:
         """What should serve."""
-        return self._wish
+        return self._request
 
-    def start(self, wish: ModelRequest) -> LoadedModel[R]:
-        """Load what is wished, or the next best. Raises BundleError, BackendError, HeadError."""
-        model = load_model(wish, self._make)
-        self._wish, self._target, self.swap_error = wish, None, ""
-        self._failed, self._failed_s, self._backoff_s = {}, {}, FIRST_RETRY_S
+    def start(self, request: ModelRequest) -> LoadedModel[R]:
+        """Load the requested model, or the next best. Raises BundleError, BackendError, HeadError."""
+        model = load_model(request, self._make)
+        self._request, self._pending, self.swap_error = request, None, ""
+        self._failures = FailureHistory()
         self._serve(model)
         loader: Worker[ModelRequest] = Worker(
-            "edge_vision loader", lambda wish: self._load_aside(wish, lambda: self._loader is loader)
+            "edge_vision loader",
+            lambda wanted: self._load_in_background(wanted, lambda: self._loader is loader),
         )
         self._loader = loader
         return model
 
     def stop(self) -> None:
-        """Close what serves; what hangs in a use is closed when that ends, and its job is nobody's."""
+        """Close the model; one that hangs in a run is closed when the run ends."""
         loader, self._loader = self._loader, None
         if loader:
             loader.stop(0.0)
-        self._wish = self._target = self._last = None
+        self._request = self._pending = self._last = None
         self._lease.revoke(0.0)
         self._lease.replace(None)
 
-    # The worker's.
-    def use(self, job: Any) -> LoadedModel[R]:
-        """Begin a use; where nothing serves, load the next best. Raises BackendError where nothing works."""
+    def acquire(self, job: Any) -> LoadedModel[R]:
+        """Begin a run. Loads the next best model if none serves. Raises BackendError if none works."""
         model = self._lease.acquire(job)
         if model is None:
-            if time.monotonic() < self._retry_s:
-                raise BackendError(self._nothing_works())
+            if not self._failures.retry_due:
+                raise BackendError(self._failures.no_backend_works)
             self._load_next()
             model = self._lease.acquire(job)
         if model is None:
             raise BackendError("no model is loaded")
         return model
 
-    def done(self, model: LoadedModel[R]) -> bool:
-        """End a use. False where it was given up meanwhile: the job is somebody else's."""
-        with self._giving_up:
+    def release(self, model: LoadedModel[R]) -> bool:
+        """End a run. False if it was revoked meanwhile: its job belongs to another worker."""
+        with self._revoking:
             mine = self._lease.release(model)
-            begun_s = None if mine else self._hanging.pop(id(model), None)
-        if begun_s is not None:
-            now_s, name = running_s(), model.report.actual.backend
-            self._late_s, self._late_until_s = now_s - begun_s, now_s + LATE_MEMORY_S
-            text = f"{name}: the run that hung has ended after {self._late_s:.1f} s"
-            self._tell("info", "backend_failed", text)
+            late_s = None if mine else self._hung.end(id(model))
+        if late_s is not None:
+            text = f"{model.report.actual.backend}: the run that hung has ended after {late_s:.1f} s"
+            self._log("info", "backend_failed", text)
         return mine
 
-    def failed(self, model: LoadedModel[R], reason: str) -> None:
-        """What was used has failed: have the next best serve. Raises BackendError where nothing else works;
-        what failed then goes on serving, and is loaded anew at times."""
-        if self._lease.current is model and not self._note(model, reason):
-            raise BackendError(f"{reason}; {self._nothing_works()}")
+    def report_failure(self, model: LoadedModel[R], reason: str) -> None:
+        """A run failed: serve the next best model.
+
+        Raises BackendError if no other works; the failed model goes on serving and is reloaded at intervals.
+        """
+        if self._lease.current is model and not self._record_failure(model, reason):
+            raise BackendError(f"{reason}; {self._failures.no_backend_works}")
         if self._lease.current is model:
             self._load_next()
 
-    # Others'.
-    def give_up(self, after_s: float) -> Any:
-        """Leave a use that lasts longer than this to itself. Returns its job, or None where there is none.
-
-        A run that came back late was no hang: on a machine so busy, others may take twice as long as it did.
-        """
-        now_s = running_s()
-        if now_s < self._late_until_s:
-            after_s = max(after_s, 2.0 * self._late_s)
-        with self._giving_up:
-            left = self._lease.revoke(after_s)
-            if left is None:
+    def revoke(self, after_s: float) -> Any:
+        """Abandon a run that takes longer than this. Returns its job, None if no run takes that long."""
+        after_s = self._hung.limit_s(after_s)
+        with self._revoking:
+            revoked = self._lease.revoke(after_s)
+            if revoked is None:
                 return None
-            model, job = left
-            self._hanging[id(model)] = now_s - after_s
-        self._note(model, f"a run did not end within {after_s * 1e3:.0f} ms")
-        self._retry_s = 0.0  # Nothing serves: the next best at once.
+            model, job = revoked
+            self._hung.add(id(model), after_s)
+        self._record_failure(model, f"a run did not end within {after_s * 1e3:.0f} ms")
+        self._failures.retry_now()
         return job
 
-    def change(self, wish: ModelRequest) -> None:
-        """Load and check something else in the background, and serve it then. Where that fails, what serves
-        goes on, `swap_error` says why, and `refused` is the wish. What serves already clears `swap_error`."""
-        if self._target is None and wish == self._wish:
-            self.swap_error = ""
-        if self._loader and wish != (self._target or self._wish):
-            self._target = wish
-            self._loader.put(wish)
+    def swap(self, request: ModelRequest) -> None:
+        """Load and check another model in the background, then serve it.
 
-    def poll(self) -> None:
-        """Try what failed again, where it is time. Call it now and then."""
-        wish, loader = self._wish, self._loader
-        idle = self._target is None and not self._retrying and not self._hanging
-        if wish and loader and idle and self._failed and time.monotonic() >= self._retry_s:
+        If that fails, the current one goes on, `swap_error` says why, and `refused` is the request. A request
+        for the current one clears `swap_error`.
+        """
+        if self._pending is None and request == self._request:
+            self.swap_error = ""
+        if self._loader and request != (self._pending or self._request):
+            self._pending = request
+            self._loader.put(request)
+
+    def retry_if_due(self) -> None:
+        """Load the requested model again in the background if its backend failed and the back-off is over."""
+        request, loader = self._request, self._loader
+        idle = self._pending is None and not self._retrying and not self._hung
+        if request and loader and idle and self._failures.reasons and self._failures.retry_due:
             self._retrying = True
-            loader.put(wish)
+            loader.put(request)
 
     def status_values(self) -> dict[str, Any]:
-        """What serves, and what becomes of what does not."""
+        """The model that serves, failed backends, and the state of a swap."""
         model = self._lease.current or self._last
         return {
             **(model.status_values() if model else {"model": None}),
-            "backend.failed": "; ".join(f"{name}: {why}" for name, why in list(self._failed.items())),
-            "swap.loading": self._target is not None,
+            "backend.failed": str(self._failures),
+            "swap.loading": self._pending is not None,
             "swap.error": self.swap_error,
         }
 
-    # How.
     def _serve(self, model: LoadedModel[R]) -> None:
-        self._serving_s = time.monotonic()
+        self._failures.serving_began()
         self._last = model
         self._lease.replace(model)
-        self._changed(model)
+        self._on_model(model)
 
-    def _note(self, model: LoadedModel[R], reason: str) -> bool:
-        """Write a failure down. False where this backend failed so lately that loading it, or another one
-        that failed too, would be in vain."""
-        now_s, name = time.monotonic(), model.report.actual.backend
-        lately = name in self._failed_s and now_s - self._failed_s[name] < self._backoff_s
-        if lately:
-            return False
-        again = name in self._failed_s and now_s - self._serving_s < SOUND_S
-        self._backoff_s = min(LAST_RETRY_S, 2.0 * self._backoff_s) if again else FIRST_RETRY_S
-        self._failed = {**self._failed, name: reason}
-        self._failed_s[name] = now_s
-        self._tell("error", "backend_failed", f"{name} failed: {reason}")
-        return True
-
-    def _nothing_works(self) -> str:
-        wait_s = max(0.0, self._retry_s - time.monotonic())
-        return f"no other backend works, the next attempt is in {wait_s:.0f} s"
+    def _record_failure(self, model: LoadedModel[R], reason: str) -> bool:
+        name = model.report.actual.backend
+        recorded = self._failures.record(name, reason)
+        if recorded:
+            self._log("error", "backend_failed", f"{name} failed: {reason}")
+        return recorded
 
     def _load_next(self) -> None:
-        """Serve the next best. Raises BackendError where nothing works."""
-        wish = self._wish
-        if wish is None:
+        """Serve the next best model. Raises BackendError if none works."""
+        request = self._request
+        if request is None:
             raise BackendError("no model is loaded")
         try:
-            model = load_model(wish, self._make, self._failed)
+            model = load_model(request, self._make, self._failures.reasons)
         except EdgeVisionError as error:
-            self._retry_s = time.monotonic() + self._backoff_s
+            self._failures.schedule_retry()
             raise BackendError(f"no backend works: {error}") from None
-        if wish is not self._wish:  # Swapped meanwhile, or stopped.
+        if request is not self._request:  # Swapped or stopped meanwhile.
             model.session.close()
             return
-        self._retry_s = time.monotonic() + self._backoff_s
-        name = model.report.actual.backend
-        again = name in self._failed
-        # Loaded anew it may be sound: then there is nothing to go back to.
-        self._failed = {other: why for other, why in self._failed.items() if other != name}
+        self._failures.schedule_retry()
+        # A reloaded backend may work again: then there is nothing to return to.
+        reloaded = self._failures.forget(model.report.actual.backend)
         self._serve(model)
-        self._tell("warning", "fallback", f"serving {model}, {'loaded anew' if again else 'instead'}")
+        self._log("warning", "fallback", f"serving {model}, {'loaded again' if reloaded else 'instead'}")
 
-    def _load_aside(self, wish: ModelRequest, wanted: Callable[[], bool]) -> None:
-        """The loader's work: a swap, or what was asked for once more."""
-        again = wish == self._wish
+    def _load_in_background(self, request: ModelRequest, is_current: Callable[[], bool]) -> None:
+        """A swap, or another attempt at the requested model. is_current: False after `stop`."""
+        retry = request == self._request
         try:
-            model = load_model(wish, self._make, check=not again)
-        except Exception as error:  # A model file and a driver may raise anything; what serves goes on.
-            if wanted():
-                self._not_loaded(wish, str(error), again)
+            model = load_model(request, self._make, check=not retry)
+        except Exception as error:  # A model file and a driver may raise anything; the current model goes on.
+            if is_current():
+                self._report_not_loaded(request, str(error), retry)
             return
-        last = self._last
-        if again and last and model.report.fallback_reason:
+        if retry and self._last and model.report.fallback_reason:
             model.session.close()
-            self._not_loaded(wish, model.report.fallback_reason, again)
-        elif not wanted():  # Stopped meanwhile.
+            self._report_not_loaded(request, model.report.fallback_reason, retry)
+        elif not is_current():
             model.session.close()
         else:
-            self._wish, self._failed, self.swap_error = wish, {}, ""
+            self._request, self.swap_error = request, ""
+            self._failures.clear()
             self._serve(model)
-            self._settle_target(wish)
-            event, text = ("backend_back", "back on") if again else ("model_swapped", "now serving")
-            self._tell("info", event, f"{text} {model}")
+            self._finish(request)
+            event, text = ("backend_back", "back on") if retry else ("model_swapped", "now serving")
+            self._log("info", event, f"{text} {model}")
 
-    def _settle_target(self, wish: ModelRequest) -> None:
-        self._retrying = False
-        if self._target == wish:
-            self._target = None
-
-    def _not_loaded(self, wish: ModelRequest, error: str, again: bool) -> None:
-        if again:
-            self._backoff_s = min(LAST_RETRY_S, 2.0 * self._backoff_s)
-            self._retry_s = time.monotonic() + self._backoff_s
-            self._tell("warning", "fallback", f"still not working: {error}; retry in {self._backoff_s:.0f} s")
+    def _report_not_loaded(self, request: ModelRequest, error: str, retry: bool) -> None:
+        if retry:
+            self._failures.schedule_retry(longer=True)
+            backoff_s = self._failures.backoff_s
+            self._log("warning", "fallback", f"still not working: {error}; retry in {backoff_s:.0f} s")
         else:
-            self.swap_error = f"{wish.model} on {wish.backend} refused: {error}"
-            self._tell("error", "model_refused", f"{self.swap_error}; {self._last} goes on")
-            self.refused = wish
-        self._settle_target(wish)
+            self.swap_error = f"{request.model} on {request.backend} refused: {error}"
+            self._log("error", "model_refused", f"{self.swap_error}; {self._last} goes on")
+            self.refused = request
+        self._finish(request)
 
-
-def _close(model: LoadedModel[Any]) -> None:
-    model.session.close()
-    trim_heap()
+    def _finish(self, request: ModelRequest) -> None:
+        self._retrying = False
+        if self._pending == request:
+            self._pending = None

@@ -11,7 +11,8 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
 
 from edge_vision.backends import Session
-from edge_vision.backends.model_manager import LoadedModel, ModelManager
+from edge_vision.backends.loaded_model import LoadedModel
+from edge_vision.backends.model_manager import ModelManager
 from edge_vision.bundles import Bundle
 from edge_vision.core.detection_overlay import draw_detections
 from edge_vision.core.detections import DetectionResult, Detections
@@ -127,13 +128,13 @@ class DetectorNode(StageNode):
 
     def _watch(self) -> None:
         """Replace a run that hangs, try again what failed, and take back a model that was refused."""
-        self._manager.poll()
+        self._manager.retry_if_due()
         limit_ms = self.params["watchdog_ms"]
         if self._active and limit_ms:
             limit_ms *= self._looking.max_runs
             usual = self._windows["inference_ms"].percentiles()
             limit_ms = max(limit_ms, HANGS_TIMES_P50 * usual["p50"] if usual else 0.0)
-            job = self._manager.give_up(limit_ms / 1e3)
+            job = self._manager.revoke(limit_ms / 1e3)
             if job is not None:
                 self.replace_worker(job)
         refused, self._manager.refused = self._manager.refused, None
@@ -142,7 +143,7 @@ class DetectorNode(StageNode):
 
     def _take_back(self) -> None:
         """Set the parameters to what serves: one that is set is one that acts."""
-        wish = self._manager.wish
+        wish = self._manager.request
         values = request_parameters(wish) if wish else {}
         changed = [name for name in values if values[name] != self.params[name]]
         self._taking_back = True  # Only a user's own value says that the refusal has been read.
@@ -170,7 +171,7 @@ class DetectorNode(StageNode):
 
     def on_params(self, names: set[str]) -> None:
         if names & MODEL_PARAMS and not self._taking_back:
-            self._manager.change(model_request(self))
+            self._manager.swap(model_request(self))
         if self._model and names & {*THRESHOLDS, "publish_low_score"}:
             self._apply_thresholds(self._model)
             if self.state == "active" and names & THRESHOLDS:
@@ -240,22 +241,22 @@ class DetectorNode(StageNode):
         """
         failed: set[int] = set()
         while True:
-            model = self._manager.use((frame, tick))
+            model = self._manager.acquire((frame, tick))
             try:
                 result = self._looking.detect(model.runner, frame, tick)
             except (BackendError, HeadError) as error:
-                if not self._manager.done(model):
+                if not self._manager.release(model):
                     return None
-                self._manager.failed(model, str(error))
+                self._manager.report_failure(model, str(error))
                 if id(model) in failed or len(failed) >= MOST_ATTEMPTS:
                     raise
                 failed.add(id(model))
             except BaseException:
-                if not self._manager.done(model):
+                if not self._manager.release(model):
                     return None
                 raise
             else:
-                return (model, result) if self._manager.done(model) else None
+                return (model, result) if self._manager.release(model) else None
 
     def _publish(self, frame: Frame, found: Detections) -> None:
         self._detections.publish(self._encode(found, frame, self._tracked.ids(frame, found)))

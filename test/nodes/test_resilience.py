@@ -22,7 +22,7 @@ from ros_cases import (
 )
 from vision_msgs.msg import LabelInfo, VisionInfo
 
-from edge_vision.backends import BACKENDS, model_manager
+from edge_vision.backends import BACKENDS, failure_history
 from edge_vision.backends.fake import FakeBackend, Fault
 from edge_vision.core.frame import Frame
 
@@ -104,7 +104,7 @@ def test_a_backend_that_fails_loses_no_frame(start, robot, fake, monkeypatch, ca
 
 
 def test_it_returns_to_what_was_asked_for(start, robot, fake, monkeypatch):
-    monkeypatch.setattr(model_manager, "FIRST_RETRY_S", 0.1)
+    monkeypatch.setattr(failure_history, "FIRST_RETRY_S", 0.1)
     running = start(overrides={"detector": fake, **OPEN})
     camera = robot.publisher(Image, "image_raw")
     running["detector"]._model.session.fault = FAULTS["error"]
@@ -119,7 +119,7 @@ def test_it_returns_to_what_was_asked_for(start, robot, fake, monkeypatch):
 
 
 def test_where_no_other_may_run_frames_fail_until_it_works_again(start, robot, fake, monkeypatch):
-    monkeypatch.setattr(model_manager, "FIRST_RETRY_S", 0.1)
+    monkeypatch.setattr(failure_history, "FIRST_RETRY_S", 0.1)
     running = start(overrides={"detector": {**fake, "strict_backend": True}, **OPEN})
     camera = robot.publisher(Image, "image_raw")
     monkeypatch.setattr(FakeBackend, "standing", FAULTS["error"])

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from trial_cases import install_harmful_backends
 
 from edge_vision.backends import BackendRequest, make_backend, open_session, trial, trial_record
 from edge_vision.backends.auto_select import check_agreement, choose
-from edge_vision.backends.model_manager import ModelManager, ModelRequest
+from edge_vision.backends.loaded_model import ModelRequest
+from edge_vision.backends.model_manager import ModelManager
 from edge_vision.backends.plugins import imported_plugins
 from edge_vision.backends.trial import try_graph
 from edge_vision.bundles.store import cache_dir, load_bundle
@@ -177,14 +179,16 @@ def test_a_refused_backend_is_replaced_by_the_next(bundle):
 
 def test_the_old_model_goes_on_when_the_new_one_is_refused(bundle):
     told = []
-    keeper = ModelManager(Detector.from_bundle, lambda *line: told.append(line), lambda model: None)
-    first = keeper.start(ModelRequest(SSD, "onnxruntime", BackendRequest(threads=1)))
+    manager = ModelManager(Detector.from_bundle, lambda *line: told.append(line), lambda model: None)
+    first = manager.start(ModelRequest(SSD, "onnxruntime", BackendRequest(threads=1)))
     try:
-        keeper._load_aside(ModelRequest(SSD, "segfaults", strict=True), lambda: True)
-        assert keeper.model is first and "was killed by SIGSEGV" in keeper.swap_error
+        manager.swap(ModelRequest(SSD, "segfaults", strict=True))
+        while not manager.refused:
+            time.sleep(0.01)
+        assert manager.model is first and "was killed by SIGSEGV" in manager.swap_error
         assert [event for _, event, _ in told] == ["model_refused"]
     finally:
-        keeper.stop()
+        manager.stop()
 
 
 def test_auto_does_not_load_what_ended_the_measuring_process(bundle):

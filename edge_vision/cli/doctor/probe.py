@@ -115,7 +115,7 @@ def _backend(name: str) -> None:
 
 
 def _model(name: str, backend: str) -> None:
-    from edge_vision.backends.model_manager import ModelRequest, load_model
+    from edge_vision.backends.loaded_model import ModelRequest, load_model
     from edge_vision.detect.detector import Detector, black_frame
 
     model = load_model(ModelRequest(name, backend), Detector.from_bundle)
