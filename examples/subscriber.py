@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Prints the detections of a running pipeline. Start it in the same namespace."""
 
+from contextlib import suppress
+
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
@@ -26,7 +28,5 @@ node = rclpy.create_node("subscriber")
 latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 node.create_subscription(LabelInfo, "label_info", on_labels, latched)
 node.create_subscription(Detection2DArray, "detections", on_detections, 5)
-try:
+with suppress(KeyboardInterrupt, ExternalShutdownException):
     rclpy.spin(node)
-except (KeyboardInterrupt, ExternalShutdownException):
-    rclpy.try_shutdown()
