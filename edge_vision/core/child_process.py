@@ -1,6 +1,6 @@
-"""Arguments and environment of every Python process that this package starts.
+"""Command line and environment of Python child processes.
 
-A child imports this very package, and nothing from its working folder: a `numpy.py` there is not executed.
+A child imports the same installation of this package, and no module from its working folder.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[2]
-"""The folder that this package is imported from."""
+"""The folder from which this package is imported."""
 _ROS_WHEELS_MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
-"""Set by the ROS wheels: a child that inherits it would not set its library path."""
+"""Set by the ROS wheels: a child that inherits it does not set its library path."""
 _WITHOUT_SAFE_PATH = (
     "import sys; sys.path[:1] = []; import runpy; sys.argv[:] = sys.argv[1:]; "
     "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
 )
-"""For Python 3.10, which has neither -P nor PYTHONSAFEPATH: the first entry is the working folder."""
+"""For Python 3.10, which lacks -P and PYTHONSAFEPATH: removes the working folder from sys.path."""
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module as `python -m` does, without the working folder on sys.path."""
+    """As `python -m module`, without the working folder on sys.path."""
     if sys.version_info >= (3, 11):
         return [sys.executable, "-P", "-m", module, *arguments]
     return [sys.executable, "-c", _WITHOUT_SAFE_PATH, module, *arguments]
 
 
 def child_environment() -> dict[str, str]:
-    """The environment of a child process, whatever its working folder."""
+    """The environment of a child process in any working folder."""
     kept = {name: value for name, value in os.environ.items() if name != _ROS_WHEELS_MARK}
     kept.setdefault("ORT_DISABLE_TELEMETRY", "1")
     paths = [*_own_path(), *_absolute(kept.pop("PYTHONPATH", ""))]
@@ -40,7 +40,7 @@ def child_environment() -> dict[str, str]:
 
 
 def describe_exit(returncode: int) -> str:
-    """How a child process ended: "was killed by SIGABRT", "exited with status 3"."""
+    """Description of a return code: "was killed by SIGABRT", "exited with status 3"."""
     if returncode >= 0:
         return f"exited with status {returncode}"
     try:
@@ -51,7 +51,7 @@ def describe_exit(returncode: int) -> str:
 
 @contextlib.contextmanager
 def safe_spawn() -> Iterator[None]:
-    """While multiprocessing starts processes: they inherit this environment, and `sys.path` without the
+    """Context in which multiprocessing starts children with `child_environment` and a `sys.path` without the
     working folder."""
     environment, path = dict(os.environ), list(sys.path)
     try:
@@ -66,13 +66,13 @@ def safe_spawn() -> Iterator[None]:
 
 
 def _own_path() -> list[str]:
-    """The folder of this package, where it is not one that every Python process searches anyway."""
+    """The folder of this package, unless it is a standard site folder."""
     standard = {*site.getsitepackages(), site.getusersitepackages()}
     return [] if str(_ROOT) in {os.path.realpath(entry) for entry in standard} else [str(_ROOT)]
 
 
 def _absolute(pythonpath: str) -> list[str]:
-    """Its entries as seen from here. An empty one would be the child's working folder."""
+    """Its entries as absolute paths. An empty one would mean the child's working folder."""
     return [os.path.abspath(entry) for entry in pythonpath.split(os.pathsep) if entry]
 
 

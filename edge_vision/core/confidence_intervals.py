@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-# Bisection halves [0, 1] this often: below it neighbouring doubles are reached.
+# Bisection steps on [0, 1] to double precision.
 _HALVINGS = 60
 _LOG_PI = math.log(math.pi)
 

@@ -1,4 +1,4 @@
-"""Where the files of config/ are."""
+"""Locates the files of config/."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def config_file(name: str) -> Path | None:
-    """A file of config/: of the checkout, or of the installed package."""
+    """A file of config/, in the checkout or the installed package; None if there is none."""
     prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
-    places = [Path(__file__).resolve().parents[2] / "config"]
-    places += [Path(prefix) / "share" / "edge_vision" / "config" for prefix in prefixes if prefix]
-    return next((place / name for place in places if (place / name).is_file()), None)
+    folders = [Path(__file__).resolve().parents[2] / "config"]
+    folders += [Path(prefix) / "share" / "edge_vision" / "config" for prefix in prefixes if prefix]
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)

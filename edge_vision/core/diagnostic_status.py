@@ -1,4 +1,4 @@
-"""One entry of /diagnostics in plain terms, as whoever reads it needs it."""
+"""Entry of /diagnostics, without ROS types."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ LEVELS = ("OK", "WARN", "ERROR", "STALE")
 
 @dataclass(frozen=True, slots=True)
 class StatusEntry:
-    """name: with the namespace, "front/gate". hardware_id: our nodes give the namespace, "/front". level:
-    0 OK, 1 warning, 2 error, 3 stale."""
+    """One status. name: with namespace, "front/gate". hardware_id: nodes of edge_vision report their
+    namespace,
+    "/front". level: 0 OK, 1 warning, 2 error, 3 stale."""
 
     name: str
     hardware_id: str = "/"
@@ -22,17 +23,17 @@ class StatusEntry:
 
     @property
     def level_name(self) -> str:
-        """The level as a word."""
+        """The level's name, such as "WARN"."""
         return LEVELS[self.level] if 0 <= self.level < len(LEVELS) else f"level {self.level}"
 
     @property
     def local_name(self) -> str | None:
-        """The name within its pipeline, "gate" or "process 12"; None where it is none of ours."""
+        """The name without namespace, "gate" or "process 12"; None for a status from other software."""
         namespace, _, part = f"/{self.name}".rpartition("/")
         return part if part and (namespace or "/") == self.hardware_id else None
 
     def number(self, key: str) -> float | None:
-        """A value as a number; None where there is none, as in "unavailable" or "nan"."""
+        """A value as a number; None if missing, or not a finite number, such as "unavailable"."""
         try:
             value = float(self.values[key])
         except (KeyError, ValueError):
@@ -40,6 +41,6 @@ class StatusEntry:
         return value if math.isfinite(value) else None
 
     def text(self, key: str) -> str:
-        """A value as it came, "" where it is missing or unavailable."""
+        """A value as published; "" if missing or unavailable."""
         value = self.values.get(key, "")
         return "" if value.startswith("unavailable") else value

@@ -1,4 +1,4 @@
-"""The small mark that every frame leaves on its way, seen or skipped."""
+"""Per-frame record of what each stage decided."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from edge_vision.core.geometry.boxes import NO_REGIONS
 
 
 class FrameEvent(NamedTuple):
-    """What one stage decided on one frame.
+    """Decision of one stage on one frame.
 
-    stamp_ns, frame_id: the frame's header. fate: how the frame ended, one of `ledger.FATES`, or "" where
-    it goes on. regions: (n, 4) float32 xyxy_px, where to look. seq: the frame's, within one process.
-    camera_motion: (3, 3) float64, where a point of the frame that the gate judged before lies in this one,
-    source pixels; None = not known. To follow a point over skipped frames, multiply the motions of all frames
-    that the gate judged; one that it did not (superseded or failed there) has no part in it.
+    stamp_ns, frame_id: the frame's header. fate: one of `ledger.FATES`, or "" if the frame continues to the
+    next stage. regions: (n, 4) float32 xyxy_px, regions of interest. seq: the frame's, within one process.
+    camera_motion: (3, 3) float64, maps a point of the frame that the gate analysed before to this one, source
+    pixels; None if unknown. Frames that the gate did not analyse (superseded or failed there) have no motion
+    of their own: skip them when chaining motions.
     """
 
     stamp_ns: int

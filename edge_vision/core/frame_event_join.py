@@ -1,7 +1,7 @@
-"""Brings the ticks and the images of one transport together again, and tells what was lost on the way.
+"""Joins frame events with their images, and detects lost images.
 
-Ticks are sent reliably and before their images; images may be lost, but those that arrive arrive in order.
-So a tick whose image has not come when a later one's has is lost, and so is one that waited too long.
+Events are sent reliably and before their images. Images may be lost, but arrive in order. An image is
+therefore lost if a later one arrives first, or after a timeout.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ Key = tuple[int, str]
 
 @dataclass(frozen=True, slots=True)
 class JoinedFrame:
-    """What an image's arrival means. seq: its account, None where it has none yet. lost: accounts whose
-    images will not come."""
+    """Result of an image's arrival. seq: its sequence number, None if its event has not arrived. lost:
+    sequence
+    numbers of lost images."""
 
     seq: int | None
     event: FrameEvent | None
@@ -25,42 +26,39 @@ class JoinedFrame:
 
 
 class FrameEventJoin:
-    """Pure: accounts are numbers given by the caller, time is an argument. One caller at a time."""
+    """One caller at a time, which provides the sequence numbers and the time."""
 
     def __init__(self, timeout_ns: int = 1_000_000_000, memory: int = 64) -> None:
         self._timeout_ns = timeout_ns
         self._waiting: OrderedDict[Key, tuple[int, FrameEvent, int]] = OrderedDict()
-        self._seen_early: deque[Key] = deque(maxlen=memory)
+        self._early_images: deque[Key] = deque(maxlen=memory)
 
-    def add_event(self, tick: FrameEvent, seq: int, mono_ns: int) -> bool:
-        """Note that an image is on its way, under the account seq.
-
-        False where the image came first and has an account already: open none.
-        """
-        key = (tick.stamp_ns, tick.frame_id)
-        if key in self._seen_early:
-            self._seen_early.remove(key)
+    def add_event(self, event: FrameEvent, seq: int, mono_ns: int) -> bool:
+        """Expect the image of an event, under a sequence number. False if the image has already arrived."""
+        key = (event.stamp_ns, event.frame_id)
+        if key in self._early_images:
+            self._early_images.remove(key)
             return False
         if key in self._waiting:
             return False
-        self._waiting[key] = (seq, tick, mono_ns)
+        self._waiting[key] = (seq, event, mono_ns)
         return True
 
     def add_image(self, stamp_ns: int, frame_id: str) -> JoinedFrame:
-        """Take the tick of an image that arrived, and give up on those before it."""
+        """Match an image with its event. The images of earlier events are lost."""
         key = (stamp_ns, frame_id)
         if key not in self._waiting:
-            self._seen_early.append(key)
+            self._early_images.append(key)
             return JoinedFrame(None, None, ())
         lost: list[int] = []
         while True:
-            first, (seq, tick, _) = self._waiting.popitem(last=False)
+            first, (seq, event, _) = self._waiting.popitem(last=False)
             if first == key:
-                return JoinedFrame(seq, tick, tuple(lost))
+                return JoinedFrame(seq, event, tuple(lost))
             lost.append(seq)
 
     def expire(self, mono_ns: int) -> list[int]:
-        """Accounts whose images have been missing for too long."""
+        """Sequence numbers of images that did not arrive in time."""
         lost = []
         while self._waiting:
             key, (seq, _, since_ns) = next(iter(self._waiting.items()))
@@ -71,7 +69,7 @@ class FrameEventJoin:
         return lost
 
     def close(self) -> list[int]:
-        """All accounts that still wait; afterwards none do."""
+        """Stop waiting: sequence numbers of all missing images."""
         left = [seq for seq, _, _ in self._waiting.values()]
         self._waiting.clear()
         return left

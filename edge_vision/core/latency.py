@@ -1,4 +1,4 @@
-"""Latencies and rates as figures that a human can act on."""
+"""Latency percentiles and rates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PERCENTILES = (50, 95, 99)
 
 
 class LatencyWindow:
-    """The last `size` durations of one stage, in ms. Any thread adds, any thread reads."""
+    """The last `size` durations of one stage, in ms. Thread-safe."""
 
     def __init__(self, size: int = 512) -> None:
         self._values = np.zeros(size, np.float64)
@@ -19,13 +19,13 @@ class LatencyWindow:
         self._lock = threading.Lock()
 
     def add(self, value_ms: float) -> None:
-        """Note one duration."""
+        """Record a duration."""
         with self._lock:
             self._values[self._count % len(self._values)] = value_ms
             self._count += 1
 
     def percentiles(self) -> dict[str, float] | None:
-        """{"p50": ms, "p95": ms, "p99": ms}, or None where nothing was measured yet."""
+        """{"p50": ms, "p95": ms, "p99": ms}; None if there is no measurement yet."""
         with self._lock:
             if self._count == 0:
                 return None
@@ -35,7 +35,7 @@ class LatencyWindow:
         }
 
     def reset(self) -> None:
-        """Forget all."""
+        """Discard all durations."""
         with self._lock:
             self._count = 0
 
@@ -49,7 +49,7 @@ class RateMeter:
         self._read_s = time.monotonic()
 
     def count(self) -> None:
-        """Note one event."""
+        """Count an event."""
         self._count += 1
 
     def read_hz(self) -> float:

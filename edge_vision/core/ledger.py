@@ -1,12 +1,11 @@
-"""The books: what became of every frame that came in.
+"""Frame accounting: the fate of every received frame.
 
-    received = inferred + gated + rejected + superseded + failed + in_flight
+At any time received = inferred + gated + rejected + superseded + failed + in_flight. `in_flight` counts the
+open frames and is not computed as a difference, so an accounting error is visible. `settle` raises if a frame
+is settled twice.
 
-holds at every moment. `in_flight` is the set of open accounts, not a difference, so the sum can be wrong
-only if the code is, and `settle` refuses to close an account twice.
-
-A process that hands frames to another process closes its own account as `handed_on`; the process that
-ends the chain then keeps the whole book, from the ticks.
+A process that passes a frame to another process settles it as `handed_on`. The last process of the pipeline
+reconstructs the accounting of all stages from the frame events.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ FATES = ("inferred", "gated", "rejected", "superseded", "failed", "handed_on")
 
 
 class LedgerError(Exception):
-    """An account opened or closed twice: a bug in the caller, never bad input."""
+    """A frame was received or settled twice: a bug in the caller, not bad input."""
 
 
 @dataclass(frozen=True)
 class LedgerSnapshot:
-    """The books at one moment. `reasons` counts each fate by reason, `stages` the open accounts by stage."""
+    """All counts at one time. reasons: frames per fate and reason. stages: open frames per stage."""
 
     received: int = 0
     fates: Mapping[str, int] = field(default_factory=dict)
@@ -41,7 +40,7 @@ class LedgerSnapshot:
         return self.received == sum(self.fates.values()) + self.in_flight
 
     def flat(self) -> dict[str, int]:
-        """One number a key, for status messages: received, in_flight, every fate, `fate.reason`."""
+        """The counts as flat keys for status messages: received, in_flight, each fate, `fate.reason`."""
         out = {"received": self.received, "in_flight": self.in_flight}
         out.update({fate: self.fates.get(fate, 0) for fate in FATES[:-1]})
         if self.fates.get("handed_on"):
@@ -52,7 +51,7 @@ class LedgerSnapshot:
 
 
 class Ledger:
-    """Thread-safe books of one camera. Accounts are keyed by `Frame.seq`."""
+    """Frame accounting of one camera. Thread-safe. Frames are identified by `Frame.seq`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -63,7 +62,7 @@ class Ledger:
         self._open: dict[int, str] = {}
 
     def receive(self, seq: int, stage: str) -> None:
-        """Open an account for a frame that came in at a stage."""
+        """Record a frame that a stage received."""
         with self._lock:
             if seq in self._open:
                 raise LedgerError(f"frame {seq} was received twice")
@@ -71,21 +70,21 @@ class Ledger:
             self._open[seq] = stage
 
     def advance(self, seq: int, stage: str) -> None:
-        """Note that an open account is now with another stage."""
+        """Record that an open frame reached another stage."""
         with self._lock:
             if seq not in self._open:
-                raise LedgerError(f"frame {seq} has no open account at {stage}")
+                raise LedgerError(f"frame {seq} is not open at {stage}")
             self._open[seq] = stage
 
     def settle(self, seq: int, fate: str, reason: str = "") -> None:
-        """Close an account for good."""
+        """Record the fate of an open frame."""
         if fate not in FATES:
-            raise LedgerError(f"'{fate}' is no fate: expected one of {', '.join(FATES)}")
+            raise LedgerError(f"expected one of the fates {', '.join(FATES)}, got '{fate}'")
         if not self.settle_if_open(seq, fate, reason):
-            raise LedgerError(f"frame {seq} has no open account to settle as {fate}")
+            raise LedgerError(f"frame {seq} is not open and cannot be settled as {fate}")
 
     def settle_if_open(self, seq: int, fate: str, reason: str = "") -> bool:
-        """As `settle`, where another thread may be closing the account as well: False if it has."""
+        """As `settle`, but returns False if another thread has settled the frame."""
         with self._lock:
             if self._open.pop(seq, None) is None:
                 return False
@@ -97,7 +96,7 @@ class Ledger:
             return True
 
     def snapshot(self) -> LedgerSnapshot:
-        """All figures of one moment."""
+        """A consistent copy of all counts."""
         with self._lock:
             reasons = {fate: dict(counts) for fate, counts in self._reasons.items()}
             return LedgerSnapshot(
@@ -105,12 +104,12 @@ class Ledger:
             )
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until no account is open. False after the time-out."""
+        """Wait until no frame is open. False after the timeout."""
         with self._lock:
             return self._idle.wait_for(lambda: not self._open, timeout_s)
 
     def reset(self) -> None:
-        """Start new books. Frames that are in flight stay, as received."""
+        """Reset the counts. Frames in flight stay counted as received."""
         with self._lock:
             self._received = len(self._open)
             self._fates.clear()

@@ -1,4 +1,4 @@
-"""Memory that nobody uses any more goes back to the system."""
+"""Returns freed memory to the operating system."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import ctypes
 
 
 def trim_heap() -> None:
-    """Have the C library return what was freed: after a model was loaded or closed it keeps half as much
-    again for itself, and more with each one. Takes some ms. Nothing where there is no `malloc_trim`."""
+    """Call glibc's `malloc_trim`; no effect elsewhere. Takes some ms.
+
+    After a model is loaded or closed, glibc retains half of its size again, and more with each model.
+    """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

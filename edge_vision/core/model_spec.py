@@ -1,4 +1,4 @@
-"""What a bundle's manifest tells the core about a model: its input, its head, its thresholds."""
+"""Model description in a bundle's manifest: input, head, thresholds, cascade stage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """How a source image becomes the input tensor.
+    """Preprocessing of a source image to the input tensor.
 
     Each channel is `(value - mean) / std`, on 0..255, in the order of `color`.
     """
@@ -29,7 +29,7 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:
-    """How the outputs become boxes or classes: a head of `detect/heads/`, the outputs it reads, its options.
+    """Decoding of the outputs: a head of `detect/heads/`, the outputs that it reads, its options.
 
     outputs maps the head's role names to the graph's output names.
     """
@@ -41,7 +41,7 @@ class HeadSpec:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What is kept. score_threshold and iou_threshold in 0..1."""
+    """Filters of detections. score_threshold and iou_threshold in 0..1."""
 
     score_threshold: float = 0.5
     iou_threshold: float = 0.5
@@ -50,11 +50,12 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class StageSpec:
-    """How a cascade uses a classifier that was fitted as one of its stages.
+    """Use of a classifier as a stage of a cascade.
 
-    wanted: the labels that are worth the detector. reject_below, accept_from: of their summed probability,
-    0..1; a look below the first is rejected, one from the second on is accepted, between them it is unsure.
-    look_share: the side of its square looks as a share of the frame's shorter side; 0 = regions as they are.
+    wanted: the labels of interest. reject_below, accept_from: thresholds on their summed probability, 0..1; a
+    crop below the first is rejected, one at or above the second is accepted, between them it is undecided.
+    look_share: side of a square crop as a share of the frame's shorter side; 0 = regions are classified as
+    they are.
     """
 
     wanted: tuple[str, ...]

@@ -1,7 +1,7 @@
-"""Output folders: a command cleans and overwrites only what it made itself.
+"""Output folders: a command deletes and overwrites only its own results.
 
-A folder that a command created, or in which it found nothing of its names, carries the command's marker file.
-The contents of a folder without the marker are the user's and stay.
+A marker file identifies the command that owns the results in a folder. Without it, existing files belong to
+the user and are kept.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _MARKER_TEXT = (
 
 
 def marker_path(folder: Path, command: str) -> Path:
-    """The file that says that the command made the results in the folder."""
+    """The marker file of a command in a folder."""
     return folder / f".edge_vision-{command}"
 
 
 def claim_folder(
     folder: Path, command: str, names: Iterable[str] = ("*",), inputs: Iterable[str | Path] = ()
 ) -> None:
-    """Create the folder if it is missing, and mark it as the command's. Nothing else in it is changed.
+    """Create the folder if missing, and add the command's marker. Other files are not changed.
 
     names: patterns of the entries that the command writes or removes. inputs: see `check_inputs`. Raises
-    OutputError where such an entry exists without the marker, or is an input.
+    OutputError if such an entry exists without the marker, or is an input.
     """
     names, marker = tuple(names), marker_path(folder, command)
     if not folder.is_dir() and os.path.lexists(folder):
@@ -56,7 +56,7 @@ def claim_folder(
 
 
 def require_marker(folder: Path, command: str) -> None:
-    """Raise OutputError where the command did not make the folder."""
+    """Raise OutputError if the folder lacks the command's marker."""
     marker = marker_path(folder, command)
     if not marker.is_file():
         raise OutputError(
@@ -66,7 +66,7 @@ def require_marker(folder: Path, command: str) -> None:
 
 
 def remove_path(path: Path) -> None:
-    """Remove a file, a link (not what it leads to) or a whole folder; nothing is there afterwards."""
+    """Remove a file, a link (not its target) or a folder tree, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -74,16 +74,16 @@ def remove_path(path: Path) -> None:
 
 
 def check_inputs(folder: Path, inputs: Iterable[str | Path], names: Iterable[str] = ("*",)) -> None:
-    """Raise OutputError where an input is the folder, or lies in an entry of it that has one of the names.
+    """Raise OutputError if an input is the folder, or lies in an entry of it that matches one of the names.
 
-    inputs: files and folders; what does not exist, such as a URL, is ignored.
+    inputs: files and folders; a path that does not exist, such as a URL, is ignored.
     """
     patterns = tuple(names)
     for source in inputs:
         path = Path(os.path.expanduser(source))
         if not os.path.exists(path):
             continue
-        # A link in the folder would be removed, and so would what a link outside leads to.
+        # Both a link inside the folder and the target of a link outside it would be replaced.
         pairs = ((path.absolute(), folder.absolute()), (path.resolve(), folder.resolve()))
         if any(_hits(one, output, patterns) for one, output in pairs):
             raise OutputError(

@@ -1,4 +1,4 @@
-"""Text from outside on a terminal or in a log: control characters are shown, not obeyed."""
+"""Escapes control characters of untrusted text for terminals and logs."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def printable(text: str) -> str:
-    r"""One line: control, format and bidirectional characters as \u001b and the like, the rest unchanged.
+    r"""One line with control, format and bidirectional characters escaped as in JSON, such as \u001b.
 
-    The escapes are those of JSON: a JSON document remains one with the same content.
+    A JSON document stays valid, with the same content.
     """
     return text if text.isprintable() else "".join(map(_shown, text))
 
 
 def printable_lines(text: str) -> str:
-    """The same for a text of several lines, which it keeps."""
+    """As `printable`, but keeps line breaks."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def printable_error(error: object) -> str:
-    """An error's message for standard error, masked; its further lines are indented, so that none of them
-    passes for a message of its own."""
+    """An error's message for standard error, without secrets. Further lines are indented, so that they cannot
+    imitate another message."""
     return printable_lines(redact_text(str(error))).replace("\n", "\n  ")
 
 
@@ -45,7 +45,7 @@ def _utf16(char: str) -> Iterator[int]:
 
 
 class PrintableStream(io.TextIOBase):
-    """Writes to `raw` what can be printed safely, without secrets of addresses. Lines stay lines."""
+    """Writes to `raw` with control characters escaped and secrets of addresses masked. Keeps line breaks."""
 
     def __init__(self, raw: TextIO) -> None:
         self.raw = raw
@@ -68,15 +68,15 @@ class PrintableStream(io.TextIOBase):
 
 
 def raw_stream(stream: TextIO) -> TextIO:
-    """The stream that control characters of our own, such as colours, can be written to."""
+    """The underlying stream, for control characters of this package, such as colours."""
     return stream.raw if isinstance(stream, PrintableStream) else stream
 
 
 @contextlib.contextmanager
 def printable_output(stdout: bool = True) -> Iterator[None]:
-    """Have all that this process prints go through PrintableStream. For a whole command, as a decorator.
+    """Send all output of this process through PrintableStream. Use as a decorator of a whole command.
 
-    stdout: False for a command that escapes its standard output itself.
+    stdout: False if the command escapes its standard output itself.
     """
     before = sys.stdout, sys.stderr
     if stdout:

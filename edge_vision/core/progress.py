@@ -1,4 +1,4 @@
-"""A progress line: rewritten in place on a terminal, repeated every few seconds elsewhere."""
+"""Progress line: rewritten in place on a terminal, otherwise printed every few seconds."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ PERIOD_S = {True: 0.25, False: 5.0}
 
 
 class ProgressLine:
-    """Writes lines to a stream, not more often than can be read."""
+    """Writes progress to a stream at a limited rate."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        """stream: standard output by default."""
+        """stream: default standard output."""
         self._stream = raw_stream(stream or sys.stdout)
         self._tty = self._stream.isatty()
         self._next_s = 0.0
         self._open = False
 
     def show(self, text: str) -> None:
-        """Show it, if it is time to."""
+        """Show the text, unless the last one was shown too recently."""
         if time.monotonic() < self._next_s:
             return
         self._next_s = time.monotonic() + PERIOD_S[self._tty]
@@ -37,14 +37,14 @@ class ProgressLine:
         self._stream.flush()
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """A bar for a long step of known length."""
+        """Show a progress bar."""
         if done >= total:
             self._next_s = 0.0
         filled = 30 * done // max(1, total)
         self.show(f"{what} [{'#' * filled}{'.' * (30 - filled)}] {done}/{total}")
 
     def end(self, text: str = "") -> None:
-        """Leave the line; the next output starts on a new one."""
+        """Finish the line, with an optional last text."""
         if text:
             self._next_s = 0.0
             self.show(text)

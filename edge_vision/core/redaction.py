@@ -1,4 +1,4 @@
-"""Masks the secrets of addresses: user info, query values and what a camera's path gives as name=value."""
+"""Masks secrets in addresses: user info, query values, and name=value pairs in paths."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ MASK = "***"
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _IN_TEXT = re.compile(rf"({_SCHEME.pattern})(\S+)")
-# Quotes, brackets and full stops behind an address belong to the sentence.
+# Quotes, brackets and punctuation after an address belong to the sentence.
 _CLOSING = re.compile(r"[]'\"`)}>,.;:!]*\Z")
 # The properties that carry credentials in a GStreamer pipeline.
 _PROPERTY = re.compile(r"\b((?:user|proxy)-(?:id|pw)\s*=\s*)(?:\"[^\"]*\"|'[^']*'|\S+)")
-# An authority without '@' is host or host:port; anything else is user info whose host is missing.
+# An authority without '@' is host or host:port; anything else is user info without a host.
 _HOST = re.compile(r"(?:\[[^]]*\]|[^:]*)(?::\d*)?\Z")
 
 
 def redact_url(uri: str) -> str:
-    """The address without its secrets; a path, a device or a masked address comes back unchanged.
+    """The address without secrets; a path, a device or a masked address is unchanged.
 
-    All of `uri` is one address: its user info ends at the last '@', whatever a password contains.
+    The whole text is one address: its user info ends at the last '@', because a password may contain one.
     """
     found = _SCHEME.search(uri)
     if found:
@@ -32,12 +32,12 @@ def redact_url(uri: str) -> str:
 
 
 def redact_text(text: str) -> str:
-    """The text with the secrets of each address in it masked. An address ends at white space."""
+    """The text with the secrets of its addresses masked. An address ends at white space."""
     return _IN_TEXT.sub(_in_sentence, _properties(text)) if "=" in text or "://" in text else text
 
 
 def redact_values(value: Any) -> Any:
-    """The same for the texts within mappings, lists and tuples; other values stay as they are."""
+    """As `redact_text`, for all texts in mappings, lists and tuples."""
     if isinstance(value, str):
         return redact_text(value)
     if isinstance(value, Mapping):
@@ -46,7 +46,7 @@ def redact_values(value: Any) -> Any:
 
 
 def redact_error(error: object, uri: str) -> str:
-    """The message of another library's error about the source `uri`, without its secrets."""
+    """Message of a library's error about the source `uri`, without its secrets."""
     return redact_text(str(error).replace(uri, redact_url(uri)) if uri else str(error))
 
 
@@ -57,7 +57,7 @@ def _in_sentence(found: re.Match[str]) -> str:
 
 
 def _masked(rest: str) -> str:
-    """What follows the scheme, masked."""
+    """The address after its scheme, masked."""
     at = rest.rfind("@")
     if at >= 0:
         return f"{MASK}@{_masked_tail(rest[at + 1 :])}"
@@ -67,15 +67,15 @@ def _masked(rest: str) -> str:
 
 
 def _masked_tail(tail: str) -> str:
-    """Host, path, query and fragment; of the latter two only the names of the parameters remain."""
-    path, mark, query = _parted(tail)
+    """Host, path, query and fragment; of the query only parameter names remain."""
+    path, mark, query = _split_tail(tail)
     path = re.sub(r"=[^/&;]+", f"={MASK}", path)
     if mark == "#":
         return f"{path}#{MASK}"
     return path + mark + "&".join(map(_masked_pair, query.split("&")))
 
 
-def _parted(tail: str) -> tuple[str, str, str]:
+def _split_tail(tail: str) -> tuple[str, str, str]:
     mark = re.search(r"[?#]", tail)
     return (tail[: mark.start()], mark[0], tail[mark.end() :]) if mark else (tail, "", "")
 

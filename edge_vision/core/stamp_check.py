@@ -4,14 +4,16 @@ from __future__ import annotations
 
 
 class StampCheck:
-    """A check that stamps grow. `check` names what is wrong with a stamp, "" where nothing is."""
+    """Compares each stamp with the previous one."""
 
     def __init__(self) -> None:
         self._last_ns: int | None = None
 
     def check(self, stamp_ns: int) -> str:
-        """One of "", stamp_zero, stamp_backwards, stamp_repeated. A new time line is taken up at once:
-        after a jump only the one frame is refused."""
+        """The fault of a stamp: stamp_zero, stamp_backwards or stamp_repeated; "" if it increased.
+
+        After a jump back only the first frame is rejected: the next one is compared with it.
+        """
         if stamp_ns <= 0:
             return "stamp_zero"
         last_ns, self._last_ns = self._last_ns, stamp_ns
@@ -20,5 +22,5 @@ class StampCheck:
         return "stamp_repeated" if stamp_ns == last_ns else "stamp_backwards"
 
     def reset(self) -> None:
-        """Forget the last stamp."""
+        """Accept any stamp next."""
         self._last_ns = None

@@ -166,4 +166,4 @@ def test_images_without_any_tick_do_not_fill_the_memory(many):
     join = FrameEventJoin(memory=64)
     for stamp in range(many):
         join.add_image(stamp, "camera")
-    assert len(join._seen_early) <= 64
+    assert len(join._early_images) <= 64

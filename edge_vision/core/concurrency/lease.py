@@ -1,4 +1,4 @@
-"""Who serves now: one of several things that may be replaced between two uses, or left to itself in one."""
+"""Lease of a shared resource that may be replaced, or abandoned while it hangs, at any time."""
 
 from __future__ import annotations
 
@@ -12,62 +12,67 @@ T = TypeVar("T")
 J = TypeVar("J")
 
 
-class _Use(NamedTuple, Generic[T, J]):
-    value: T
+class _Holder(NamedTuple, Generic[T, J]):
+    resource: T
     job: J
     since_s: float
 
 
 class Lease(Generic[T, J]):
-    """Hands what it holds to one user at a time. Any thread may replace it: what was replaced is closed as
-    soon as nobody uses it, and what hangs in a use is never closed under its user."""
+    """Lends a resource to one holder at a time. Any thread may replace it.
+
+    A replaced resource is closed once it is released. One that hangs in use is never closed by another
+    thread.
+    """
 
     def __init__(self, close: Callable[[T], None]) -> None:
         self._close = close
         self._lock = threading.Lock()
         self._current: T | None = None
-        self._use: _Use[T, J] | None = None
+        self._holder: _Holder[T, J] | None = None
 
     @property
     def current(self) -> T | None:
-        """What serves; None where nothing does."""
+        """The resource, or None if there is none."""
         return self._current
 
     def acquire(self, job: J) -> T | None:
-        """Begin a use for a job; None where nothing serves. End it with `done`."""
+        """Borrow the resource for a job, until `release`; None if there is none."""
         with self._lock:
             if self._current is None:
                 return None
-            self._use = _Use(self._current, job, running_s())
+            self._holder = _Holder(self._current, job, running_s())
             return self._current
 
-    def release(self, value: T) -> bool:
-        """End the use. False where it was abandoned meanwhile: the job is somebody else's by now."""
+    def release(self, resource: T) -> bool:
+        """Return the resource. False if the lease was revoked: the job belongs to another holder."""
         with self._lock:
-            mine = self._use is not None and self._use.value is value
-            if mine:
-                self._use = None
-            unwanted = value is not self._current
-        if unwanted:
-            self._close(value)
-        return mine
+            valid = self._holder is not None and self._holder.resource is resource
+            if valid:
+                self._holder = None
+            replaced = resource is not self._current
+        if replaced:
+            self._close(resource)
+        return valid
 
     def replace(self, new: T | None) -> None:
-        """Serve another one, or nothing, from the next use on."""
+        """Lend another resource, or none, from the next `acquire` on."""
         with self._lock:
             old, self._current = self._current, new
-            in_use = self._use is not None and self._use.value is old
+            in_use = self._holder is not None and self._holder.resource is old
         if old is not None and old is not new and not in_use:
             self._close(old)
 
     def revoke(self, after_s: float) -> tuple[T, J] | None:
-        """Give up a use that lasts longer than that: returns what hangs, and the job, which is the caller's
-        now. Nothing serves then. None where no use lasts so long."""
+        """Revoke a lease that is older than this: returns the resource that hangs, and its job.
+
+        There is no resource afterwards. None if no lease is that old.
+        """
         with self._lock:
-            use = self._use
-            if use is None or running_s() - use.since_s < after_s:
+            holder = self._holder
+            if holder is None or running_s() - holder.since_s < after_s:
                 return None
-            self._use = None
-            if self._current is use.value:
+            self._holder = None
+            if self._current is holder.resource:
                 self._current = None
-            return use.value, use.job
+            return holder.resource, holder.job

@@ -1,7 +1,7 @@
-"""A slot for one item between two threads: the newest wins.
+"""Newest-wins mailbox between threads.
 
-There is no queue: under overload the older item is handed back to whoever put the newer one, so that it
-can be counted as superseded, and the age of what comes out stays flat.
+It replaces a queue: under overload `put` returns the older item to be counted as superseded, and the age of
+the items taken stays constant.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ T = TypeVar("T")
 
 
 class MailboxClosed(Exception):
-    """Raised by `put` after `close`: nobody will take the item."""
+    """Raised by `put` after `close`."""
 
 
 class Mailbox(Generic[T]):
-    """One slot, newest wins. Any number of threads may put, one takes.
+    """Holds at most one item. Any number of threads may put, one takes.
 
-    The taker sleeps on a bare lock that whoever fills the empty slot releases: half the wake-up of a
-    `threading.Condition`, which is written in Python.
+    `take` waits on a bare lock, which wakes up in half the time of a `threading.Condition`.
     """
 
     def __init__(self) -> None:
@@ -31,7 +30,7 @@ class Mailbox(Generic[T]):
         self._filled.acquire()
 
     def put(self, item: T) -> T | None:
-        """Leave the item and return the one that it supersedes, if any. Never blocks on the taker."""
+        """Store the item and return the one that it supersedes, if any. Never waits for the consumer."""
         with self._slot:
             if self._closed:
                 raise MailboxClosed
@@ -41,7 +40,7 @@ class Mailbox(Generic[T]):
             return superseded
 
     def take(self, timeout_s: float | None = None) -> T | None:
-        """Wait for an item and take it. None after the time-out, or once closed."""
+        """Wait for an item and remove it. None after the timeout, or once closed."""
         if not self._closed and not self._filled.acquire(timeout=-1 if timeout_s is None else timeout_s):
             return None
         with self._slot:
@@ -49,7 +48,7 @@ class Mailbox(Generic[T]):
             return item
 
     def close(self) -> T | None:
-        """Wake the taker for good and return what was left in the slot."""
+        """Wake the consumer, reject further items, and return the remaining one."""
         with self._slot:
             left, self._item = self._item, None
             if not self._closed and left is None:

@@ -1,4 +1,4 @@
-"""Work of a library that may never come back: waited for so long, then left to itself."""
+"""Runs blocking library calls with a timeout, in pooled daemon threads."""
 
 from __future__ import annotations
 
@@ -12,80 +12,79 @@ T = TypeVar("T")
 
 
 class WorkTimeout(Exception):
-    """The work did not end in time."""
+    """The call did not return in time."""
 
 
 def run_with_timeout(limit_s: float, work: Callable[[], T], late: Callable[[T | None], None]) -> T:
-    """What `work` returns or raises, done by another thread.
+    """What `work` returns or raises, run in another thread.
 
-    Raises Patience after limit_s seconds. What it returns after all goes to `late`, in that thread; None
-    where it raised.
+    Raises WorkTimeout after limit_s seconds. The thread is not interrupted: when the call returns after all,
+    its result is passed to `late` in that thread, or None if it raised.
     """
-    errand = _Errand(work, late)
+    call = _Call(work, late)
     try:
-        hand = _IDLE.pop()
+        thread = _IDLE.pop()
     except IndexError:
-        hand = _Hand()
-    hand.errands.put(errand)
-    return errand.wait(limit_s)
+        thread = _PooledThread()
+    thread.calls.put(call)
+    return call.wait(limit_s)
 
 
-class _Hand(threading.Thread):
-    """Does one errand after the other: memory that each new thread takes from the system, glibc does not give
-    back with it."""
+class _PooledThread(threading.Thread):
+    """Runs one call after the other. Reused, because glibc does not return a thread's memory when it ends."""
 
     def __init__(self) -> None:
-        super().__init__(name="edge_vision errand", daemon=True)
-        self.errands: SimpleQueue[_Errand[Any]] = SimpleQueue()
+        super().__init__(name="edge_vision timeout", daemon=True)
+        self.calls: SimpleQueue[_Call[Any]] = SimpleQueue()
         self.start()
 
     def run(self) -> None:
         while True:
-            errand = self.errands.get()
-            errand.do()
-            # First: who is told of the end may have the next errand at once.
+            call = self.calls.get()
+            call.run()
+            # Before `finish`: the caller that it wakes may need a thread at once.
             _IDLE.append(self)
-            errand.end()
-            # Nothing of it may live on until the next one.
-            del errand
+            call.finish()
+            # Do not keep the result alive until the next call.
+            del call
 
 
-_IDLE: deque[_Hand] = deque()
+_IDLE: deque[_PooledThread] = deque()
 
 
-class _Errand(Generic[T]):
+class _Call(Generic[T]):
     def __init__(self, work: Callable[[], T], late: Callable[[T | None], None]) -> None:
         self._work, self._late = work, late
         self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._left = False
+        self._finished = threading.Event()
+        self._abandoned = False
         self._result: T | None = None
         self._error: BaseException | None = None
 
-    def do(self) -> None:
+    def run(self) -> None:
         try:
             self._result = self._work()
         except BaseException as error:
             self._error = error
 
-    def end(self) -> None:
+    def finish(self) -> None:
         with self._lock:
-            self._ended.set()
-            left = self._left
-        if left:
+            self._finished.set()
+            abandoned = self._abandoned
+        if abandoned:
             self._error = None
             self._late(self._result)
 
     def wait(self, limit_s: float) -> T:
         try:
-            self._ended.wait(limit_s)
-        finally:  # A Ctrl-C leaves it as well.
+            self._finished.wait(limit_s)
+        finally:  # Also after Ctrl-C.
             with self._lock:
-                self._left = not self._ended.is_set()
-        if self._left:
+                self._abandoned = not self._finished.is_set()
+        if self._abandoned:
             raise WorkTimeout(f"no end after {limit_s:g} s")
-        # An error knows the frames that it went through, and so this errand: kept here, the two would keep
-        # each other, and a session, until the garbage collector comes.
+        # An error references the frames of its traceback, and so this call. Without `del` the cycle would
+        # keep a session alive until the next garbage collection.
         error, self._error = self._error, None
         if error is not None:
             try:

@@ -1,4 +1,4 @@
-"""A thread that works on what is put into its mailbox, the newest first and only."""
+"""Worker thread that processes the newest item of its mailbox."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Worker(Generic[T]):
-    """Runs `work` on one item after the other. `work` must not raise."""
+    """Calls `work` with one item after the other. `work` must not raise."""
 
     def __init__(self, name: str, work: Callable[[T], None]) -> None:
         self._mailbox: Mailbox[T] = Mailbox()
@@ -22,12 +22,13 @@ class Worker(Generic[T]):
         self._thread.start()
 
     def put(self, item: T) -> T | None:
-        """Leave an item and return the one that it supersedes. Raises MailboxClosed after `stop`."""
+        """Submit an item and return the one that it supersedes. Raises MailboxClosed after `stop`."""
         return self._mailbox.put(item)
 
     def stop(self, timeout_s: float) -> list[T]:
-        """End the thread and return what it will not finish: the item that waited, and the one that it was
-        still working on after the time-out."""
+        """Stop the thread and return the items that it does not finish: the waiting one, and the current one
+        if it
+        is still in work after the timeout."""
         left = [self._mailbox.close()]
         self._thread.join(timeout_s)
         if self.alive:
@@ -36,7 +37,7 @@ class Worker(Generic[T]):
 
     @property
     def alive(self) -> bool:
-        """True while the thread runs; after `stop`, that it hangs in its work."""
+        """True while the thread runs; after `stop`, if it hangs in `work`."""
         return self._thread.is_alive()
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""How much boxes overlap, and which of two sets belong together."""
+"""Overlap and matching of boxes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from edge_vision.core.detections import Detections
 
 NO_REGIONS = np.zeros((0, 4), np.float32)
 SAME_OBJECT_IOU = 0.3
-"""A box that overlaps an object this much tells of it: a consumer then knows that something is there."""
+"""A box with this IoU counts as a detection of an object: it informs a consumer of its presence."""
 SAME_BOX_IOU = 0.5
-"""Two boxes that overlap this much and have one class are one detection, as in COCO's first threshold."""
+"""Two boxes of one class with this IoU are the same detection, as in COCO's first threshold."""
 
 
 def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -23,19 +23,19 @@ def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def best_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(n,) of each box of a its greatest intersection over union with one of b; 0 where there is none."""
+    """(n,) for each box of a, the highest IoU with a box of b; 0 if b is empty."""
     if len(b) == 0:
         return np.zeros(len(a))
     return np.asarray(iou_matrix(a, b).max(axis=1))
 
 
 def overlaps_object(found: Detections, box: np.ndarray) -> bool:
-    """True where one of the boxes is on the object whose box (4,) this is, whatever class it was given."""
+    """Whether a detection of any class overlaps an object's box (4,) by SAME_OBJECT_IOU."""
     return len(found) > 0 and bool(iou_matrix(found.xyxy_px, box[None]).max() >= SAME_OBJECT_IOU)
 
 
 def true_positives(published: Detections, reference: Detections) -> int:
-    """How many boxes are the same in both: same class, IoU at least 0.5, each used once, best pair first."""
+    """Number of one-to-one matches: same class, IoU at least SAME_BOX_IOU, greedy by IoU."""
     if not len(published) or not len(reference):
         return 0
     iou = iou_matrix(published.xyxy_px, reference.xyxy_px)

@@ -1,4 +1,4 @@
-"""Where one picture's scene lies in another, and how much of it: geometry on (3, 3) transforms."""
+"""Homographies: (3, 3) float64, map points of one image to another."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import cv2
 import numpy as np
 
 IDENTITY = np.eye(3)
-# The edge of what a moved picture shows is interpolated with nothing.
+# Pixels at the border of a warped image are interpolated with pixels outside it.
 MARGIN_PX = 2
 
 
 def warp(image: np.ndarray, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """The image moved by a transform, and (h, w) uint8 that is 0 where it shows nothing; None = nowhere."""
+    """The warped image, and a mask (h, w) uint8 that is 0 outside it; None if it is valid everywhere."""
     if transform is IDENTITY:
         return image, None
     height, width = image.shape
-    if transform[2, 0] == 0.0 == transform[2, 1]:  # An affine warp takes half the time.
-        there = cv2.warpAffine(image, transform[:2], (width, height), borderMode=cv2.BORDER_REPLICATE)
+    if transform[2, 0] == 0.0 == transform[2, 1]:  # An affine warp takes half of the time.
+        warped = cv2.warpAffine(image, transform[:2], (width, height), borderMode=cv2.BORDER_REPLICATE)
     else:
-        there = cv2.warpPerspective(image, transform, (width, height), borderMode=cv2.BORDER_REPLICATE)
-    return there, _shown(transform, (height, width))
+        warped = cv2.warpPerspective(image, transform, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    return warped, _inside_mask(transform, (height, width))
 
 
-def _shown(transform: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """(h, w) uint8, 255 where the moved picture shows something, less a margin."""
+def _inside_mask(transform: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(h, w) uint8, 255 inside the warped image without MARGIN_PX."""
     low, right, bottom = MARGIN_PX, shape[1] - 1 - MARGIN_PX, shape[0] - 1 - MARGIN_PX
     corners = np.array([[[low, low]], [[right, low]], [[right, bottom]], [[low, bottom]]], np.float64)
     mask = np.zeros(shape, np.uint8)
@@ -32,16 +32,16 @@ def _shown(transform: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def overlap(transform: np.ndarray, shape: tuple[int, ...]) -> float:
-    """Share of the picture that the moved picture covers."""
+    """Share of the image that the warped image covers."""
     height, width = shape[:2]
     frame = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    there = cv2.perspectiveTransform(frame[:, None].astype(np.float64), transform)[:, 0].astype(np.float32)
-    area, _ = cv2.intersectConvexConvex(frame, there)
+    warped = cv2.perspectiveTransform(frame[:, None].astype(np.float64), transform)[:, 0].astype(np.float32)
+    area, _ = cv2.intersectConvexConvex(frame, warped)
     return float(min(1.0, area / (width * height)))
 
 
 def relative_motion(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """The camera's motion between two images, from the anchor's place in each."""
+    """The motion between two images, given the motion of an anchor image to each."""
     if before is IDENTITY:
         return after
     step = after @ np.linalg.inv(before)
@@ -49,7 +49,7 @@ def relative_motion(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def compose(step: np.ndarray | None, so_far: np.ndarray | None) -> np.ndarray | None:
-    """A way so far, and one step more; None where one of the two is lost."""
+    """A motion followed by one more step; None if either is unknown."""
     if step is None or so_far is None:
         return None
     if step is IDENTITY:
@@ -58,7 +58,7 @@ def compose(step: np.ndarray | None, so_far: np.ndarray | None) -> np.ndarray | 
 
 
 def transform_boxes(boxes: np.ndarray, transform: np.ndarray) -> np.ndarray:
-    """(n, 4) float64 xyxy of boxes (n, 4) whose two corners a transform moves."""
+    """(n, 4) float64 xyxy: boxes (n, 4) with both corners transformed."""
     if len(boxes) == 0:
         return np.zeros((0, 4))
     corners = boxes.reshape(-1, 1, 2).astype(np.float64)
