@@ -1,4 +1,4 @@
-"""Pictures whose motion is known exactly: a real background, seen by a camera that is moved by numbers."""
+"""Images with an exactly known camera motion: a real background, warped by a given pose."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ WIDTH_PX, HEIGHT_PX = 640, 360
 
 @lru_cache(maxsize=1)
 def background() -> np.ndarray:
-    """A real picture, larger than what the camera sees of it, (864, 1152, 3) uint8."""
+    """A real image, larger than the field of view, (864, 1152, 3) uint8."""
     return cv2.resize(video_frame("vtest.avi", 0).image, (1152, 864), interpolation=cv2.INTER_CUBIC)
 
 
 def pose(x: float, y: float, zoom: float = 1.0, turn: float = 0.0) -> np.ndarray:
-    """(3, 3) background pixels to picture pixels of a camera that looks at x, y, turned by `turn` rad."""
+    """(3, 3) background to image pixels for a camera centred on x, y, rolled by `turn` rad."""
     cos, sin = zoom * np.cos(turn), zoom * np.sin(turn)
     rotation = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
     to_centre = np.array([[1.0, 0.0, -x], [0.0, 1.0, -y], [0.0, 0.0, 1.0]])
@@ -34,9 +34,10 @@ def picture(
     offset: float = 0.0,
     box: tuple[int, int, int, int] | None = None,
 ) -> np.ndarray:
-    """What the camera at a pose shows, (360, 640, 3) uint8, with fresh noise; box: left, top, width, height
-    of a
-    thing with a texture of its own, in picture pixels."""
+    """The image at a pose, (360, 640, 3) uint8, with new noise.
+
+    box: left, top, width, height of a textured object, image pixels.
+    """
     image = cv2.warpPerspective(background(), at, (WIDTH_PX, HEIGHT_PX)).astype(np.float32)
     if box:
         left, top, width, height = box
@@ -56,7 +57,7 @@ def luma(image: np.ndarray) -> np.ndarray:
 
 
 def luma_motion(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """(3, 3) the exact motion between two poses, in pixels of `luma`, whose centres lie at 2 x + 0.5."""
+    """(3, 3) the exact motion between two poses, in pixels of `luma`, whose centres are at 2 x + 0.5."""
     half = np.array([[2.0, 0.0, 0.5], [0.0, 2.0, 0.5], [0.0, 0.0, 1.0]])
     step = np.linalg.inv(half) @ after @ np.linalg.inv(before) @ half
     return step / step[2, 2]

@@ -1,4 +1,4 @@
-"""Camera motion against exact truth: a real picture moved by known numbers."""
+"""Camera motion against the exact one: a real image warped by known poses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHAPE = (HEIGHT_PX // 2, WIDTH_PX // 2)
 
 
 def worst_px(found: np.ndarray, true: np.ndarray) -> float:
-    """How far the found motion is from the true one where it is worst, in luma pixels."""
+    """The largest error of a motion within the image, in luma pixels."""
     return largest_shift_px(np.linalg.inv(true) @ found, SHAPE)
 
 
@@ -32,13 +32,13 @@ def worst_px(found: np.ndarray, true: np.ndarray) -> float:
     ],
     ids=["none", "sub-pixel", "pan", "zoom in", "zoom out", "roll", "all"],
 )
-def test_motion_is_found_to_a_quarter_pixel(to):
+def test_motion_is_accurate_to_a_quarter_pixel(to):
     found = EgoReference(luma(picture(START, 1))).motion_to(luma(picture(to, 2)), IDENTITY, sure=False)
     assert found is not None and found.inliers >= 10
     assert worst_px(found.transform, luma_motion(START, to)) < 0.25
 
 
-def test_a_perspective_is_found_where_the_corners_support_it():
+def test_a_homography_is_fitted_if_the_corners_support_it():
     tilt = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.2e-4, 0.5e-4, 1.0]])
     to = tilt @ START
     found = EgoReference(luma(picture(START, 1))).motion_to(luma(picture(to, 2)), IDENTITY, sure=False)
@@ -49,7 +49,7 @@ def test_a_perspective_is_found_where_the_corners_support_it():
     assert np.abs(off).max() < 0.4
 
 
-def test_a_guess_helps_over_a_long_way():
+def test_a_guess_helps_with_a_large_motion():
     to = pose(500 + 90, 420)
     reference, now = EgoReference(luma(picture(START, 1))), luma(picture(to, 2))
     true = luma_motion(START, to)
@@ -58,7 +58,7 @@ def test_a_guess_helps_over_a_long_way():
     assert found is not None and worst_px(found.transform, true) < 0.25
 
 
-def test_a_thing_that_moves_by_itself_does_not_pull():
+def test_a_moving_object_is_an_outlier():
     before = picture(START, 1, box=(200, 100, 150, 150))
     after = picture(pose(506, 420), 2, box=(230, 110, 150, 150))
     found = EgoReference(luma(before)).motion_to(luma(after), IDENTITY, sure=False)
@@ -71,7 +71,7 @@ def test_a_thing_that_moves_by_itself_does_not_pull():
     [np.full(SHAPE, 90, np.uint8), np.random.default_rng(3).integers(0, 256, SHAPE, dtype=np.uint8)],
     ids=["blank", "noise"],
 )
-def test_what_cannot_be_told_is_not_guessed(after):
+def test_an_image_without_common_corners_gives_none(after):
     assert EgoReference(luma(picture(START, 1))).motion_to(after, IDENTITY, sure=False) is None
 
 
@@ -80,13 +80,13 @@ def test_another_scene_is_not_aligned():
     assert EgoReference(luma(picture(pose(330, 190), 1))).motion_to(other, IDENTITY, sure=False) is None
 
 
-def test_a_picture_without_corners_gives_none():
+def test_a_reference_without_corners_gives_none():
     blank = EgoReference(np.full(SHAPE, 90, np.uint8))
     assert len(blank.corners) == 0
     assert blank.motion_to(luma(picture(START)), IDENTITY, sure=False) is None
 
 
-def test_corners_bunched_in_one_place_are_not_trusted():
+def test_concentrated_corners_are_not_trusted():
     def patch(x: int) -> np.ndarray:
         image = np.full(SHAPE, 90, np.uint8)
         image[20:60, x : x + 40] = luma(picture(START))[100:140, 100:140]
@@ -95,7 +95,7 @@ def test_corners_bunched_in_one_place_are_not_trusted():
     assert EgoReference(patch(30)).motion_to(patch(33), IDENTITY, sure=False) is None
 
 
-def test_largest_shift():
+def test_largest_shift_is_that_of_an_image_corner():
     assert largest_shift_px(IDENTITY, SHAPE) == 0.0
     assert largest_shift_px(np.array([[1, 0, 3.0], [0, 1, 4.0], [0, 0, 1]]), SHAPE) == pytest.approx(5.0)
     assert largest_shift_px(np.diag([1.1, 1.1, 1.0]), SHAPE) == pytest.approx(0.1 * np.hypot(320, 180))

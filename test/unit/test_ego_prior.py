@@ -1,4 +1,4 @@
-"""The prior of the camera's motion, against points that were projected with a known rotation."""
+"""The prior of the camera's motion, against points projected with a known rotation."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def quaternion(axis, angle_rad: float) -> list[float]:
 def project(points: np.ndarray, orientation: np.ndarray, mounting: np.ndarray) -> np.ndarray:
     """(n, 2) pixels of points (n, 3) of the world, seen by the camera on a body at the world's origin."""
     in_camera = points @ orientation @ mounting
-    assert (in_camera[:, 2] > 0).all(), "the test's points are in front of the camera"
+    assert (in_camera[:, 2] > 0).all(), "the points are in front of the camera"
     k = camera_matrix(FOCAL, WIDTH, HEIGHT)
     return in_camera[:, :2] / in_camera[:, 2:] * [k[0, 0], k[1, 1]] + k[:2, 2]
 
@@ -54,7 +54,7 @@ def moved(points_px: np.ndarray, motion: np.ndarray) -> np.ndarray:
 
 
 def world_points(mounting: np.ndarray = AHEAD) -> np.ndarray:
-    """Points ahead of the camera, near and far: depth must not matter."""
+    """Points in front of the camera, near and far: depth must not matter."""
     rng = np.random.default_rng(0)
     in_camera = np.column_stack([rng.uniform(-0.3, 0.3, (50, 2)), np.ones(50)]) * rng.uniform(
         0.5, 80, (50, 1)
@@ -96,12 +96,12 @@ def test_points_move_as_projected(axis, angles, source):
     points = world_points(mounting) @ before.T
     seen_before, seen_after = project(points, before, mounting), project(points, after, mounting)
     assert np.abs(seen_after - seen_before).max() > 5.0
-    # Between two samples the rate counts as even: an error of 1.5 rad/s2 * (5 ms)2, 0.02 px here.
+    # Between two samples the rate is interpolated: an error of 1.5 rad/s2 * (5 ms)2, 0.02 px here.
     assert np.abs(moved(seen_before, motion) - seen_after).max() < 0.05
 
 
-def test_turning_left_moves_the_picture_right():
-    """In words, so that two wrong signs do not hide each other: yaw is positive to the left (REP 103)."""
+def test_a_turn_to_the_left_moves_the_image_to_the_right():
+    """Yaw is positive to the left (REP 103): two wrong signs must not cancel."""
     history = OrientationHistory(IMU_GAP_NS)
     for step in range(21):
         history.add_rate(START_NS + step * 5 * MS, (0.0, 0.0, 0.5))
@@ -121,7 +121,7 @@ def test_tumbling_is_integrated_in_the_right_order():
             history.add_rate(START_NS + 100 * MS + 1, (0.0, 0.0, quarter))
         else:
             history.add_rate(stamp_ns, (0.0, quarter, 0.0) if step < 20 else (0.0, 0.0, quarter))
-    back = history.turn(START_NS, START_NS + 200 * MS + 1).T
+    back = history.rotation(START_NS, START_NS + 200 * MS + 1).T
     expected = turn_about((0, 1, 0), np.pi / 2) @ turn_about((0, 0, 1), np.pi / 2)
     assert back == pytest.approx(expected, abs=1e-6)
 
@@ -148,93 +148,98 @@ END_NS = START_NS + 200 * MS
         (END_NS + JUMP_NS, END_NS + JUMP_NS + 1, False),
     ],
 )
-def test_only_the_time_that_the_samples_cover_is_known(from_ns, to_ns, known):
-    turn = filled().turn(from_ns, to_ns)
-    assert (turn is not None) == known
+def test_the_rotation_is_known_within_the_samples(from_ns, to_ns, known):
+    rotation = filled().rotation(from_ns, to_ns)
+    assert (rotation is not None) == known
     if known:
         angle = -(to_ns - from_ns) / 1e9
-        assert turn == pytest.approx(turn_about((0, 0, 1), angle), abs=1e-9), "held on after the last sample"
+        assert rotation == pytest.approx(turn_about((0, 0, 1), angle), abs=1e-9), (
+            "extrapolated after the last sample"
+        )
 
 
-def test_nothing_is_known_of_no_or_one_sample():
+def test_fewer_than_two_samples_give_no_rotation():
     history = OrientationHistory(IMU_GAP_NS)
-    assert history.turn(START_NS, START_NS) is None
+    assert history.rotation(START_NS, START_NS) is None
     history.add_rate(START_NS, (0, 0, 0))
-    assert history.turn(START_NS, START_NS) is None
+    assert history.rotation(START_NS, START_NS) is None
 
 
 BAD_RATES = [(np.nan, 0, 0), (0, np.inf, 0), (0, 0), (0, 0, 0, 0)]
 BAD_QUATERNIONS = [(0, 0, 0, 0), (np.nan, 0, 0, 1), (0, 0, 0, -np.inf), (0, 0, 1)]
 
 
-def test_what_is_no_number_is_left_out():
+def test_samples_that_are_not_finite_are_rejected():
     history = filled()
     for rate in BAD_RATES:
         assert not history.add_rate(END_NS + 1, rate)
     for xyzw in BAD_QUATERNIONS:
         assert not history.add_orientation(END_NS + 1, xyzw)
     assert len(history) == 41
-    assert history.turn(START_NS, END_NS) == pytest.approx(turn_about((0, 0, 1), -0.2), abs=1e-9)
+    assert history.rotation(START_NS, END_NS) == pytest.approx(turn_about((0, 0, 1), -0.2), abs=1e-9)
 
 
-def test_a_quaternion_need_not_be_of_length_one():
+def test_quaternions_are_normalised():
     history = OrientationHistory(ODOMETRY_GAP_NS)
     for step in range(3):
         xyzw = np.array(quaternion((0, 0, 1), 0.1 * step)) * (1 + step) * (-1) ** step
         assert history.add_orientation(START_NS + step * 50 * MS, xyzw)
-    assert history.turn(START_NS, START_NS + 100 * MS) == pytest.approx(turn_about((0, 0, 1), -0.2))
+    assert history.rotation(START_NS, START_NS + 100 * MS) == pytest.approx(turn_about((0, 0, 1), -0.2))
 
 
 @pytest.mark.parametrize("stamp_ns", [END_NS, END_NS - 1, END_NS - JUMP_NS, 0, -5])
-def test_repeated_late_and_unstamped_samples_are_left_out(stamp_ns):
+def test_repeated_late_and_unstamped_samples_are_rejected(stamp_ns):
     history = filled()
     assert not history.add_rate(stamp_ns, (9.0, 9.0, 9.0))
-    assert history.turn(START_NS, END_NS) == pytest.approx(turn_about((0, 0, 1), -0.2), abs=1e-9)
+    assert history.rotation(START_NS, END_NS) == pytest.approx(turn_about((0, 0, 1), -0.2), abs=1e-9)
 
 
 @pytest.mark.parametrize(
     "stamp_ns", [END_NS + IMU_GAP_NS + 1, END_NS + 3600 * 10**9, END_NS - JUMP_NS - 1, 1]
 )
-def test_a_gap_or_a_jump_starts_anew(stamp_ns):
+def test_a_gap_or_a_jump_clears_the_history(stamp_ns):
     history = filled()
     assert history.add_rate(stamp_ns, (0.0, 0.0, 2.0))
-    assert len(history) == 1 and history.turn(START_NS, END_NS) is None
+    assert len(history) == 1 and history.rotation(START_NS, END_NS) is None
     assert history.add_rate(stamp_ns + 5 * MS, (0.0, 0.0, 2.0))
-    assert history.turn(stamp_ns, stamp_ns + 5 * MS) == pytest.approx(turn_about((0, 0, 1), -0.01), abs=1e-9)
-    assert history.turn(END_NS, stamp_ns) is None
+    assert history.rotation(stamp_ns, stamp_ns + 5 * MS) == pytest.approx(
+        turn_about((0, 0, 1), -0.01), abs=1e-9
+    )
+    assert history.rotation(END_NS, stamp_ns) is None
 
 
-def test_one_wrong_stamp_far_ahead_does_not_blind_for_good():
+def test_the_history_recovers_from_one_wrong_stamp_far_ahead():
     history = filled()
     assert history.add_rate(END_NS + 10**15, (0, 0, 0))
     for step in range(1, 4):
         assert history.add_rate(END_NS + step * 5 * MS, (0.0, 0.0, 1.0))
-    assert history.turn(END_NS + 5 * MS, END_NS + 15 * MS) is not None
+    assert history.rotation(END_NS + 5 * MS, END_NS + 15 * MS) is not None
 
 
-def test_the_ring_forgets_the_oldest():
+def test_the_oldest_samples_are_dropped():
     history = OrientationHistory(IMU_GAP_NS, size=8)
     for step in range(20):
         history.add_rate(START_NS + step * MS, (0, 0, 1.0))
     assert len(history) == 8
-    assert history.turn(START_NS + 11 * MS, START_NS + 19 * MS) is None
-    assert history.turn(START_NS + 12 * MS, START_NS + 19 * MS) is not None
+    assert history.rotation(START_NS + 11 * MS, START_NS + 19 * MS) is None
+    assert history.rotation(START_NS + 12 * MS, START_NS + 19 * MS) is not None
     history.clear()
-    assert len(history) == 0 and history.turn(START_NS + 12 * MS, START_NS + 19 * MS) is None
+    assert len(history) == 0 and history.rotation(START_NS + 12 * MS, START_NS + 19 * MS) is None
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(-50, 400), max_size=40), st.integers(-50, 500), st.integers(-50, 500))
-def test_whatever_order_samples_come_in_a_turn_is_a_rotation_or_unknown(steps_ms, from_ms, to_ms):
+def test_samples_in_any_order_give_a_proper_rotation_or_none(steps_ms, from_ms, to_ms):
     history = OrientationHistory(IMU_GAP_NS)
     for step in steps_ms:
         history.add_rate(START_NS + step * MS, (0.1 * step, 1.0, -0.5))
-    turn = history.turn(START_NS + from_ms * MS, START_NS + to_ms * MS)
-    if turn is not None:
-        assert turn @ turn.T == pytest.approx(np.eye(3), abs=1e-9) and np.linalg.det(turn) > 0
+    rotation = history.rotation(START_NS + from_ms * MS, START_NS + to_ms * MS)
+    if rotation is not None:
+        assert rotation @ rotation.T == pytest.approx(np.eye(3), abs=1e-9)
+        assert np.linalg.det(rotation) > 0
 
 
-def test_one_thread_adds_while_another_asks():
+def test_one_thread_adds_while_another_reads():
     history = OrientationHistory(IMU_GAP_NS, size=64)
     failed: list[BaseException] = []
 
@@ -252,17 +257,18 @@ def test_one_thread_adds_while_another_asks():
         with_samples = len(history) > 1
         for step in range(0, 5000, 100):
             known += (
-                with_samples and history.turn(START_NS + step * MS, START_NS + (step + 5) * MS) is not None
+                with_samples
+                and history.rotation(START_NS + step * MS, START_NS + (step + 5) * MS) is not None
             )
     thread.join()
     assert not failed
-    assert history.turn(START_NS + 4990 * MS, START_NS + 4999 * MS) is not None
+    assert history.rotation(START_NS + 4990 * MS, START_NS + 4999 * MS) is not None
 
 
 # The camera.
 
 
-def test_without_a_focal_length_nothing_is_known_and_why_is_told():
+def test_a_missing_focal_length_is_reported():
     prior = EgoPrior(filled(), AHEAD)
     assert prior.motion(START_NS, END_NS, WIDTH, HEIGHT) is None and "ego_focal_px" in prior.missing
     prior.calibrate(camera_matrix(FOCAL, WIDTH, HEIGHT), WIDTH, HEIGHT)
@@ -288,7 +294,7 @@ def test_an_uncalibrated_camera_info_is_ignored(matrix, size):
     assert prior.motion(START_NS, END_NS, WIDTH, HEIGHT) is None
 
 
-def test_the_parameter_wins_over_the_calibration():
+def test_the_parameter_overrides_the_calibration():
     prior = EgoPrior(filled(), AHEAD, FOCAL)
     prior.calibrate(camera_matrix(100.0, WIDTH, HEIGHT), WIDTH, HEIGHT)
     expected = EgoPrior(filled(), AHEAD, FOCAL).motion(START_NS, END_NS, WIDTH, HEIGHT)
@@ -296,25 +302,25 @@ def test_the_parameter_wins_over_the_calibration():
 
 
 def test_a_calibration_of_another_size_is_scaled():
-    """A scene point lies at the same share of the picture; pixels are squares about whole numbers."""
+    """A scene point keeps its relative position; pixel centres are at integers."""
     full = np.array([[910.0, 0, 655.0], [0, 905.0, 351.0], [0, 0, 1]])
     half = scaled_camera_matrix(full, WIDTH, HEIGHT, WIDTH // 2, HEIGHT // 2)
     ray = np.array([0.21, -0.13, 1.0])
     in_full, in_half = full @ ray, half @ ray
     assert (in_half[:2] + 0.5) * 2 == pytest.approx(in_full[:2] + 0.5)
-    assert scaled_camera_matrix(full, WIDTH, HEIGHT, 640, 480) is None, "a crop is not known"
+    assert scaled_camera_matrix(full, WIDTH, HEIGHT, 640, 480) is None, "another aspect ratio"
 
 
-def test_a_turn_too_far_is_not_known():
+def test_a_rotation_without_overlap_gives_none():
     matrix = camera_matrix(FOCAL, WIDTH, HEIGHT)
     assert rotation_homography(turn_about((0, 1, 0), 1.0), matrix) is not None
     assert rotation_homography(turn_about((0, 1, 0), 1.5), matrix) is None
     assert rotation_homography(turn_about((0, 1, 0), 3.0), matrix) is None
-    assert rotation_homography(turn_about((0, 0, 1), 3.0), matrix) is not None, "rolling, it sees the same"
+    assert rotation_homography(turn_about((0, 0, 1), 3.0), matrix) is not None, "a roll keeps the view"
 
 
 def test_the_mounting_is_that_of_a_urdf():
-    """z of the optical frame is x (ahead) of the body, x is -y (right), y is -z (down)."""
+    """z of the optical frame is x (forward) of the body, x is -y (right), y is -z (down)."""
     assert pytest.approx(np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]]), abs=1e-12) == AHEAD
     assert mounting_rotation(0, 0, 90) @ [1, 0, 0] == pytest.approx([0, 1, 0])
     assert mounting_rotation(90, 0, 90) @ [0, 1, 0] == pytest.approx([0, 0, 1]), "x first, then z"

@@ -1,1 +1,1 @@
-"""What changed between two images of a moving camera."""
+"""The change between two images of a moving camera."""

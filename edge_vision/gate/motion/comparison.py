@@ -1,6 +1,6 @@
-"""What differs between an image and an earlier one, moved to where its scene is now: one comparison.
+"""Compares an image with an earlier one that is aligned with it.
 
-earlier image -> moved -> under today's light -> difference -> threshold by the noise -> parallax -> mask
+earlier image -> aligned -> relighted -> difference -> threshold by the noise -> parallax removed -> mask
 """
 
 from __future__ import annotations
@@ -12,27 +12,21 @@ import numpy as np
 
 from edge_vision.core.geometry.homography import warp
 from edge_vision.gate.motion.ego_motion import EgoReference
-from edge_vision.gate.motion.image_diff import (
-    NO_CHANGE,
-    NO_LIGHT_SIGMA,
-    LightFit,
-    beyond,
-    changed_mask,
-    envelope,
-    fit_light,
-    noise_sigma,
-)
+from edge_vision.gate.motion.image_diff import beyond, changed_mask, envelope, noise_sigma
+from edge_vision.gate.motion.light import NO_CHANGE, LightFit, fit_light
 from edge_vision.gate.motion.parallax import without_parallax
 
-# Grey levels of noise, at luma size, that are believed of the very first difference.
+# Largest noise in grey levels, at luma size, that is accepted from the first difference.
 FIRST_NOISE = 6.0
+# Below this standard deviation of the difference the light has not changed.
+SAME_LIGHT_SIGMA = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class MotionConfig:
-    """pixel_threshold: grey levels, at least; noise_factor: threshold in standard deviations of the noise;
-    min_changed_area: share of the picture; ego_motion: align the anchor with the camera's motion; parallax:
-    take near things that the camera's travel displaces for known."""
+    """pixel_threshold: minimum in grey levels; noise_factor: threshold in standard deviations of the noise;
+    min_changed_area: share of the image; ego_motion: align the anchor with the camera's motion; parallax:
+    ignore near objects that the camera's translation displaces."""
 
     pixel_threshold: float = 10.0
     noise_factor: float = 6.0
@@ -42,18 +36,18 @@ class MotionConfig:
 
 
 class ReferenceImage:
-    """A luma image to compare with, sharp for the corners and smoothed for the differences."""
+    """A luma image to compare with: sharp for the corners, smoothed for the difference."""
 
-    def __init__(self, luma: np.ndarray, smooth: np.ndarray) -> None:
+    def __init__(self, luma: np.ndarray) -> None:
         self.ego = EgoReference(luma)
-        self.smooth = smooth
+        self.smooth = cv2.blur(luma, (3, 3))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ComparisonResult:
-    """The light between two images, the mask of what else differs, and the noise in grey levels.
+    """The light between two images, the mask of other changes, and the noise in grey levels.
 
-    mask: (h, w) uint8, 255 = differs.
+    mask: (h, w) uint8, 255 = changed.
     """
 
     light: LightFit
@@ -69,36 +63,36 @@ def compare(
     config: MotionConfig,
     opened: bool = True,
 ) -> ComparisonResult:
-    """What differs in an image from an earlier one, moved by a transform, (3, 3).
+    """The change from an earlier image, aligned by a transform, (3, 3).
 
-    noise: in grey levels, as far as it is known, 0.0 = not yet. opened: thin lines do not count.
+    noise: standard deviation in grey levels, 0.0 = unknown. opened: ignore thin lines.
     """
     light = NO_CHANGE
     reference, valid = warp(earlier.smooth, transform)
     difference = cv2.absdiff(now.smooth, reference)
     sigma = noise_sigma(difference, valid)
-    if sigma > NO_LIGHT_SIGMA:
+    if sigma > SAME_LIGHT_SIGMA:
         light = fit_light(reference, now.smooth, valid)
-        lit = light.applied(reference)
-        if lit is not reference:
-            reference, difference = lit, cv2.absdiff(now.smooth, lit)
+        relighted = light.applied(reference)
+        if relighted is not reference:
+            reference, difference = relighted, cv2.absdiff(now.smooth, relighted)
             sigma = noise_sigma(difference, valid)
     threshold = _threshold(sigma, noise, config)
     if valid is None:
         return ComparisonResult(light, changed_mask(difference, threshold, opened), sigma)
     low, high = envelope(reference)
     mask = cv2.bitwise_and(changed_mask(beyond(low, high, now.smooth), threshold, opened), valid)
-    if config.parallax and counts(mask, config):
+    if config.parallax and is_significant(mask, config):
         mask = without_parallax(mask, now.smooth, low, high, valid, transform, threshold)
     return ComparisonResult(light, mask, sigma)
 
 
 def _threshold(sigma: float, noise: float, config: MotionConfig) -> float:
-    # A misaligned picture looks noisy all over: the threshold follows such a jump in steps only.
+    # A misaligned image appears noisy everywhere: the threshold follows such a jump slowly.
     trusted = min(sigma, FIRST_NOISE if noise == 0.0 else 1.5 * noise + 0.5)
     return max(config.pixel_threshold, config.noise_factor * max(noise, trusted))
 
 
-def counts(mask: np.ndarray, config: MotionConfig) -> bool:
-    """True where so much has changed that it counts."""
+def is_significant(mask: np.ndarray, config: MotionConfig) -> bool:
+    """True if the changed area reaches min_changed_area."""
     return cv2.countNonZero(mask) >= max(1.0, config.min_changed_area * mask.size)

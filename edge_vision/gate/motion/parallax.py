@@ -1,10 +1,10 @@
-"""Tells what is new from what only stands nearer to the camera than the rest of the scene.
+"""Removes changes that parallax explains: objects nearer to the camera than the rest of the scene.
 
-A camera that travels moves near things further than far ones, so one transform for the whole picture
-leaves them displaced: along the line on which the scene moves there (the epipolar line: Hartley and
-Zisserman, "Multiple View Geometry", 2nd ed., chapter 9), by some multiple of that movement. A changed patch
-that the anchor shows a little further along this line is therefore known, and so is the background that it
-uncovers where that looks like what is beside it. What came into the picture is nowhere on that line.
+A camera in translation displaces near objects further than far ones, so that one transform for the whole
+image leaves them misaligned: along the epipolar line (Hartley and Zisserman, "Multiple View Geometry", 2nd
+ed., chapter 9), by a multiple of the local motion. A changed patch that matches the anchor further along this
+line is therefore known, and so is uncovered background that resembles its neighbourhood. An object that has
+entered is not on that line.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_vision.gate.motion.image_diff import beyond
 
-# Nearer things move up to this many times the scene's own movement further; things behind it lag.
+# Near objects move further by up to this multiple of the local motion; objects behind the scene lag.
 AHEAD = 2.5
 BEHIND = 1.0
 LONGEST_PX = 60
@@ -24,9 +24,9 @@ PATCH_PX = 5
 # The mean of a patch may be off by this share of the threshold of a pixel.
 PATCH_SHARE = 0.6
 MIN_SHIFT_PX = 0.5
-# Along the edges of near things patches hold both layers, and fit neither: seams of this width are left out.
+# At the edges of near objects a patch contains both layers and matches neither: such seams are opened away.
 _SEAM = np.ones((5, 5), np.uint8)
-# More blobs than this are looked at as one.
+# More blobs than this are searched as one.
 MAX_BLOBS = 12
 
 
@@ -39,24 +39,24 @@ def without_parallax(
     transform: np.ndarray,
     threshold: float,
 ) -> np.ndarray:
-    """The mask without the blobs' pixels that the anchor shows further along the camera's path.
+    """The mask without the pixels that match the anchor further along the epipolar line.
 
-    mask: (h, w) uint8, where current differs. low, high: (h, w) uint8, envelope of the anchor as the camera's
-    motion moved it. valid: 0 where the anchor shows nothing. transform: (3, 3), anchor to current.
+    mask: (h, w) uint8, 255 = changed. low, high: (h, w) uint8, envelope of the aligned anchor. valid: 0 where
+    the anchor shows nothing. transform: (3, 3), anchor to current. threshold: grey levels.
     """
     out = mask.copy()
-    back = np.linalg.inv(transform)
+    to_anchor = np.linalg.inv(transform)
     for x, y, width, height in _blobs(mask):
-        shift = _shift_at(back, x + width / 2, y + height / 2)
+        shift = _local_motion(to_anchor, x + width / 2, y + height / 2)
         if np.hypot(*shift) >= MIN_SHIFT_PX:
-            off = _least_off((x, y, width, height), current, low, high, valid, shift)
-            unknown = cv2.threshold(off, PATCH_SHARE * threshold, 255, cv2.THRESH_BINARY)[1]
+            residual = _smallest_residual((x, y, width, height), current, low, high, valid, shift)
+            unknown = cv2.threshold(residual, PATCH_SHARE * threshold, 255, cv2.THRESH_BINARY)[1]
             out[y : y + height, x : x + width] &= unknown
     return cv2.morphologyEx(out, cv2.MORPH_OPEN, _SEAM)
 
 
 def _blobs(mask: np.ndarray) -> list[tuple[int, int, int, int]]:
-    """Boxes that hold the mask, those near each other as one."""
+    """Boxes (x, y, width, height) around the mask; blobs near each other share one."""
     joined = cv2.dilate(mask, np.ones((9, 9), np.uint8))
     contours = cv2.findContours(joined, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
     if len(contours) > MAX_BLOBS:
@@ -65,13 +65,13 @@ def _blobs(mask: np.ndarray) -> list[tuple[int, int, int, int]]:
     return [(box[0], box[1], box[2], box[3]) for box in boxes]
 
 
-def _shift_at(back: np.ndarray, x: float, y: float) -> np.ndarray:
-    """(2,) by how much the scene at x, y has moved; back: current to anchor."""
-    at = np.array([[[x, y]]], np.float64)
-    return np.asarray(at - cv2.perspectiveTransform(at, back))[0, 0]
+def _local_motion(to_anchor: np.ndarray, x: float, y: float) -> np.ndarray:
+    """(2,) motion of the scene at a point of the current image, in pixels."""
+    point = np.array([[[x, y]]], np.float64)
+    return np.asarray(point - cv2.perspectiveTransform(point, to_anchor))[0, 0]
 
 
-def _least_off(
+def _smallest_residual(
     box: tuple[int, int, int, int],
     current: np.ndarray,
     low: np.ndarray,
@@ -79,7 +79,7 @@ def _least_off(
     valid: np.ndarray,
     shift: np.ndarray,
 ) -> np.ndarray:
-    """(height, width) uint8 of the box: how far each patch is from the best patch on the shift's line."""
+    """(height, width) uint8: for each patch of the box, the distance to its best match along the shift."""
     x, y, width, height = box
     now = current[y : y + height, x : x + width]
     rows, columns = current.shape
@@ -91,14 +91,14 @@ def _least_off(
             continue
         here = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
         there = (slice(y0, y1), slice(x0, x1))
-        off = beyond(low[there], high[there], now[here])
-        off = cv2.max(off, cv2.bitwise_not(valid[there]))
-        best[here] = cv2.min(best[here], cv2.blur(off, (PATCH_PX, PATCH_PX)))
+        residual = beyond(low[there], high[there], now[here])
+        residual = cv2.max(residual, cv2.bitwise_not(valid[there]))
+        best[here] = cv2.min(best[here], cv2.blur(residual, (PATCH_PX, PATCH_PX)))
     return best
 
 
 def _offsets(shift: np.ndarray) -> list[tuple[int, int]]:
-    """Whole-pixel steps from the aligned place to where nearer and further things would have come from."""
+    """Whole-pixel offsets from the aligned position to those of nearer and farther objects."""
     length = float(np.hypot(*shift))
     ahead, behind = min(LONGEST_PX, AHEAD * length + 1), min(LONGEST_PX, BEHIND * length + 1)
     steps = np.arange(-behind, ahead + STEP_PX, STEP_PX)
