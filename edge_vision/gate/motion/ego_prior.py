@@ -184,7 +184,7 @@ def scaled_camera_matrix(
 def mounting_rotation(roll_deg: float, pitch_deg: float, yaw_deg: float) -> np.ndarray:
     """(3, 3): maps directions from the optical frame to the body frame.
 
-    """The camera matrix for another image size; None if the aspect ratio differs."""
+    Angles as in a URDF: about the body's fixed x, then y, then z. (-90, 0, -90) is a camera facing forward
     on a body with x forward and z up (REP 103).
     """
     roll, pitch, yaw = np.radians([roll_deg, pitch_deg, yaw_deg])
