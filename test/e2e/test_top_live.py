@@ -52,7 +52,7 @@ class Terminal:
 
     @property
     def picture(self) -> str:
-        """The last whole one: another one has begun after it."""
+        """The last complete picture: another one has begun after it."""
         *_, whole, _ = [b"", b"", *self.output.split(b"\x1b[H")]
         return CONTROLS.sub("", whole.decode())
 
@@ -81,11 +81,11 @@ def terminal(domain):
 
 
 @pytest.mark.parametrize("how", ["q", "SIGINT", "SIGTERM"])
-def test_a_live_picture_and_its_end(pipeline, terminal, how):
+def test_the_live_picture_and_its_exit(pipeline, terminal, how):
     terminal.wait(lambda: "CPUExecutionProvider" in terminal.picture, "the detector's backend")
     lines = terminal.picture.splitlines()
     assert len(lines) == 24 and max(map(len, lines)) <= 80
-    for word in ("source", "gate", "cascade", "detector", "age", "books", "miss rate", "process", "system"):
+    for word in ("source", "gate", "cascade", "detector", "age", "ledger", "miss rate", "process", "system"):
         assert any(line.startswith(word) for line in lines), word
     # No colour where NO_COLOR is set.
     assert not re.search(rb"\x1b\[[0-9;]*3[0-7]m", terminal.output)
@@ -102,12 +102,12 @@ def test_a_live_picture_and_its_end(pipeline, terminal, how):
     assert b"Traceback" not in terminal.output
 
 
-def test_it_waits_for_a_pipeline_and_says_what_to_do(terminal):
-    terminal.wait(lambda: "nobody publishes /diagnostics" in terminal.picture, "the advice")
+def test_it_waits_for_a_pipeline_and_shows_advice(terminal):
+    terminal.wait(lambda: "/diagnostics has no publisher" in terminal.picture, "the advice")
     assert "ROS_DOMAIN_ID" in terminal.picture
 
 
-def test_ctrl_z_gives_the_terminal_back_and_fg_takes_it_again(pipeline, terminal):
+def test_ctrl_z_restores_the_terminal_and_fg_redraws(pipeline, terminal):
     terminal.wait(lambda: "detector" in terminal.picture, "a picture")
     terminal.process.send_signal(signal.SIGTSTP)
     stopped = lambda: state_of(terminal.process.pid) == "T"  # noqa: E731
@@ -132,7 +132,7 @@ def test_one_picture_for_a_script(pipeline, robot, tmp_path):
     env = {**os.environ, "COLUMNS": "80"}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stderr
-    assert "camera /" in done.stdout and "CPUExecutionProvider" in done.stdout
+    assert "pipeline /" in done.stdout and "CPUExecutionProvider" in done.stdout
     assert "\x1b" not in done.stdout and max(map(len, done.stdout.splitlines())) <= 80
     drawn = svg.read_text()
     assert drawn.startswith("<svg") and "CPUExecutionProvider" in drawn
@@ -140,14 +140,14 @@ def test_one_picture_for_a_script(pipeline, robot, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [[], ["--ros-args", "-r", "/diagnostics:=/elsewhere"]])
-def test_a_script_is_told_that_nothing_came(domain, arguments):
+def test_once_exits_with_1_if_nothing_is_received(domain, arguments):
     command = [*COMMAND, "--once", "--wait", "1", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90)
     assert done.returncode == 1 and done.stdout == ""
-    assert f"nobody publishes /diagnostics on ROS domain {domain}" in done.stderr
+    assert f"/diagnostics has no publisher on ROS domain {domain}" in done.stderr
 
 
-def test_a_malformed_remapping_is_told_in_a_line(domain):
+def test_a_malformed_remapping_is_one_line(domain):
     command = [*COMMAND, "--once", "--ros-args", "-r", "a b:=c"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90)
     assert done.returncode == 2 and "a b:=c" in done.stderr and "Traceback" not in done.stderr

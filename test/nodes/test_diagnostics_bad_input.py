@@ -148,20 +148,20 @@ def test_ten_cameras(ten, robot):
                 StatusEntry(one.name, one.hardware_id, one.level[0], one.message, status_values(one))
                 for one in heard.pop(0).status
             ]
-            board.note(told, time.monotonic())
-        cameras = {one.name: one for one in board.cameras}
+            board.update(told, time.monotonic())
+        cameras = {one.namespace: one for one in board.pipelines}
         causes = [one.part("output").text("cause") for name, one in cameras.items() if name != CAMERAS[3]]
         sees = CAMERAS[3] in cameras and (cameras[CAMERAS[3]].part("gate").number("ledger.received") or 0) > 3
         return len(cameras) == 10 and sees and set(causes) == {"no_publisher"}
 
     robot.wait(whole, "the reports of all ten")
-    assert board.foreign == 0
-    for one in board.cameras:
+    assert board.other_statuses == 0
+    for one in board.pipelines:
         process = next(part for part in one.parts if part.startswith("process "))
         assert list(one.parts) == ["gate", process, "system", "output"]
         assert [status.name for status in one.parts.values() if groups_of(status.name) != 1] == []
         text = one.part("output").message
-        if one.name != CAMERAS[3]:
+        if one.namespace != CAMERAS[3]:
             # The sole camera there is, is suggested to all others.
-            assert f"{one.name}/image_raw" in text and f"remap the topic to one of {CAMERAS[3]}" in text
+            assert f"{one.namespace}/image_raw" in text and f"remap the topic to one of {CAMERAS[3]}" in text
             assert one.part("gate").number("ledger.received") == 0

@@ -1,4 +1,4 @@
-"""The terminal view without ROS: what is kept of /diagnostics, and what is drawn of it."""
+"""The terminal view without ROS: the statuses that are kept, and the text that is drawn."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 from rich.console import Console
 
 from edge_vision.cli.top.board import SILENT_S, Board
-from edge_vision.cli.top.drawing import camera_lines, camera_row
-from edge_vision.cli.top.screen import Screen, nothing_came, once_lines
+from edge_vision.cli.top.drawing import pipeline_lines, pipeline_row
+from edge_vision.cli.top.screen import Screen, advice, once_lines
 from edge_vision.cli.top.terminal import Keyboard, named_keys
 from edge_vision.core.diagnostic_status import StatusEntry
 
 REPO = Path(__file__).resolve().parents[2]
-BOOKS = {
+LEDGER = {
     "received": 90,
     "in_flight": 1,
     "inferred": 30,
@@ -34,7 +34,7 @@ DETECTOR = {
     "rate_out_hz": "3.900",
     **{f"process_ms.p{p}": f"2{p}.25" for p in (50, 95, 99)},
     **{f"age_ms.p{p}": f"{p}.5" for p in (50, 95, 99)},
-    **{f"ledger.{fate}": str(n) for fate, n in BOOKS.items()},
+    **{f"ledger.{fate}": str(n) for fate, n in LEDGER.items()},
     "ledger.gated.still": "41",
     "ledger.gated.tracked": "9",
     "ledger.failed.transport": "2",
@@ -81,12 +81,12 @@ SYSTEM = {
 
 
 def statuses(namespace: str = "/", cause: str = "none", **more: StatusEntry) -> list[StatusEntry]:
-    """What a pipeline reports, in short."""
+    """A short report of a pipeline."""
 
     def one(part: str, level: int, message: str, values: dict[str, str]) -> StatusEntry:
         return StatusEntry(f"{namespace}/{part}".lstrip("/"), namespace, level, message, values)
 
-    text = "nothing is in the way" if cause == "none" else f"{cause}: it is so: do that"
+    text = "nothing is in the way" if cause == "none" else f"{cause}: as it is: do that"
     return [
         one("source", 0, "playing", {"rate_out_hz": "10.0"}),
         one("gate", 0, "running", GATE),
@@ -106,7 +106,7 @@ def drawn(lines: list, width: int = 80) -> list[str]:
 
 
 class Quiet:
-    """A ROS graph without anybody."""
+    """A ROS graph without publishers."""
 
     domain = 5
     publishers: list[str] = []
@@ -115,13 +115,13 @@ class Quiet:
 def board_with(*messages: list[StatusEntry], now_s: float = 100.0) -> Board:
     board = Board()
     for message in messages:
-        board.note(message, now_s)
+        board.update(message, now_s)
     return board
 
 
-def test_a_camera_in_full_on_a_narrow_terminal() -> None:
-    (camera,) = board_with(statuses()).cameras
-    lines = drawn(list(camera_lines(camera, 100.0)))
+def test_a_pipeline_in_full_on_a_narrow_terminal() -> None:
+    (pipeline,) = board_with(statuses()).pipelines
+    lines = drawn(list(pipeline_lines(pipeline, 100.0)))
     text = " ".join(" ".join(lines).split())
     assert max(map(len, lines)) <= 80 and len(lines) <= 22
     for needle in (
@@ -134,7 +134,7 @@ def test_a_camera_in_full_on_a_narrow_terminal() -> None:
         "closed, camera standing, last still, 812 ms since a frame passed",
         "2.4% (95 %: 0.8% to 6.1%), 3 of 125 audited frames",
         "ssd 1.0.0 sha256 8629debcdd52",
-        "onnxruntime 1.32.0 cpu fp32 (CPUExecutionProvider), asked for openvino gpu auto",
+        "onnxruntime 1.32.0 cpu fp32 (CPUExecutionProvider), requested openvino gpu auto",
         "fallback no GPU here",
         "process 77 CPU 25 % RSS 190 MB 21 threads 31 files",
         "CPU 61 % (70 52) memory 2100 of 8000 MB swap n/a",
@@ -145,57 +145,59 @@ def test_a_camera_in_full_on_a_narrow_terminal() -> None:
 
 
 def test_a_cause_comes_first_with_its_remedy() -> None:
-    (camera,) = board_with(statuses(cause="no_publisher")).cameras
-    assert drawn(list(camera_lines(camera, 100.0)))[0] == "WARN  no_publisher: it is so: do that (for 12 s)"
+    (pipeline,) = board_with(statuses(cause="no_publisher")).pipelines
+    assert (
+        drawn(list(pipeline_lines(pipeline, 100.0)))[0] == "WARN  no_publisher: as it is: do that (for 12 s)"
+    )
 
 
-def test_a_pipeline_that_fell_silent_is_called_old() -> None:
-    (camera,) = board_with(statuses()).cameras
-    first = drawn(list(camera_lines(camera, 100.0 + SILENT_S + 1)))[0]
-    assert first.startswith("STALE  nothing from its diagnostics node for 4 s")
+def test_a_silent_pipeline_is_stale() -> None:
+    (pipeline,) = board_with(statuses()).pipelines
+    first = drawn(list(pipeline_lines(pipeline, 100.0 + SILENT_S + 1)))[0]
+    assert first.startswith("STALE  no report for 4 s")
 
 
-def test_before_the_first_frame_nothing_is_zero() -> None:
+def test_figures_before_the_first_frame_are_not_zero() -> None:
     nothing = StatusEntry("gate", "/", 1, "inactive", {"rate_in_hz": "nan", "gate.mode": "unavailable"})
-    (camera,) = board_with([nothing]).cameras
-    lines = drawn(list(camera_lines(camera, 100.0)))
+    (pipeline,) = board_with([nothing]).pipelines
+    lines = drawn(list(pipeline_lines(pipeline, 100.0)))
     title = next(line for line in lines if line.startswith("stage"))
     text = "\n".join(line for line in lines if line != title)
     assert "0" not in text and "n/a" in text
 
 
-def test_a_whole_report_replaces_the_last_one_and_output_alone_does_not() -> None:
+def test_a_full_report_replaces_the_last_one_and_output_alone_does_not() -> None:
     board = board_with(statuses())
     cause = statuses(cause="gate_closed")[-1]
-    board.note([cause], 101.0)
-    (camera,) = board.cameras
-    assert len(camera.parts) == 7 and camera.part("output").text("cause") == "gate_closed"
+    board.update([cause], 101.0)
+    (pipeline,) = board.pipelines
+    assert len(pipeline.parts) == 7 and pipeline.part("output").text("cause") == "gate_closed"
     restarted = [one for one in statuses() if not one.name.startswith("process")]
     restarted.append(StatusEntry("process 78", "/", 0, "running", {**PROCESS, "pid": "78"}))
-    board.note(restarted, 102.0)
-    assert [one.name for one in board.cameras[0].processes] == ["process 78"]
+    board.update(restarted, 102.0)
+    assert [one.name for one in board.pipelines[0].processes] == ["process 78"]
 
 
-def test_statuses_of_others_are_left_out() -> None:
+def test_statuses_of_other_nodes_are_only_counted() -> None:
     others = [
         StatusEntry("usb_cam: driver", "none"),
         StatusEntry("cpu", ""),
         StatusEntry("front/gate", "/rear"),
     ]
     board = board_with(others)
-    assert board.cameras == [] and board.foreign == 3
+    assert board.pipelines == [] and board.other_statuses == 3
 
 
-def test_text_from_outside_does_not_steer_the_terminal() -> None:
+def test_text_from_the_network_does_not_control_the_terminal() -> None:
     bad = "\x1b[2J\x1b]0;title\x07\r\nnext"
     values = {"last_reason": bad, "gate.mode": bad}
-    (camera,) = board_with([StatusEntry(f"{bad}/gate", f"/{bad}", 1, bad, values)]).cameras
-    text = "\n".join(drawn(list(camera_lines(camera, 100.0)), width=200))
-    text += camera_row(camera, 100.0, True).plain
+    (pipeline,) = board_with([StatusEntry(f"{bad}/gate", f"/{bad}", 1, bad, values)]).pipelines
+    text = "\n".join(drawn(list(pipeline_lines(pipeline, 100.0)), width=200))
+    text += pipeline_row(pipeline, 100.0, True).plain
     assert not set(text) & set("\x1b\x07\r") and text.count(r"\u001b[2J") > 2
 
 
-def test_ten_cameras_in_a_list_and_one_in_full() -> None:
+def test_ten_pipelines_in_a_list_and_one_in_full() -> None:
     names = [f"/robot/camera_{n}" for n in range(10)]
     board = board_with(*(statuses(name, "all_rejected" if name.endswith("3") else "none") for name in names))
     console = Console(file=io.StringIO(), width=80, height=24, force_terminal=True, color_system=None)
@@ -210,7 +212,7 @@ def test_ten_cameras_in_a_list_and_one_in_full() -> None:
     assert "WARN all_rejected" in lines()[4]
     for _ in range(3):
         screen.press("right")
-    assert lines()[4][0] == ">" and any("all_rejected: it is so" in line for line in lines()[11:])
+    assert lines()[4][0] == ">" and any("all_rejected: as it is" in line for line in lines()[11:])
     assert "more lines below" in lines()[-1]
     before = lines()[12]
     screen.press("down")
@@ -222,43 +224,48 @@ def test_ten_cameras_in_a_list_and_one_in_full() -> None:
     assert lines()[3][0] == ">" and lines()[11].startswith("OK")
 
 
-def test_once_shows_all_or_the_one_that_is_wanted() -> None:
+def test_once_shows_all_pipelines_or_the_one_in_a_namespace() -> None:
     board = board_with(statuses("/front"), statuses("/rear"))
     text = "\n".join(drawn(once_lines(board, "", 100.0)))
-    assert "camera /front" in text and "camera /rear" in text
+    assert "pipeline /front" in text and "pipeline /rear" in text
     text = "\n".join(drawn(once_lines(board, "/rear", 100.0)))
-    assert "camera /front" not in text and "camera /rear" in text
+    assert "pipeline /front" not in text and "pipeline /rear" in text
     assert once_lines(board, "/side", 100.0) == []
 
 
 @pytest.mark.parametrize(
-    ("board", "wanted", "publishers", "needle"),
+    ("board", "namespace", "publishers", "needle"),
     [
-        (Board(), "", [], "nobody publishes /diagnostics on ROS domain 5"),
-        (Board(), "", ["/front/diagnostics"], "/front/diagnostics publishes /diagnostics, but nothing came"),
+        (Board(), "", [], "/diagnostics has no publisher on ROS domain 5"),
+        (
+            Board(),
+            "",
+            ["/front/diagnostics"],
+            "/front/diagnostics publishes /diagnostics, but nothing was received",
+        ),
         (
             board_with([StatusEntry("cpu", "pc")]),
             "",
             ["/pc"],
-            "comes from /pc, but none of it is of edge_vision",
+            "is published by /pc, but not by edge_vision",
         ),
         (board_with(statuses("/rear")), "/front", [], "no pipeline in /front, but in /rear"),
     ],
 )
-def test_where_nothing_comes_it_says_what_to_do(
-    board: Board, wanted: str, publishers: list[str], needle: str
+def test_advice_if_nothing_is_received(
+    board: Board, namespace: str, publishers: list[str], needle: str
 ) -> None:
-    lines = nothing_came(board, wanted, 6.0, 5, publishers)
+    lines = advice(board, namespace, 6.0, 5, publishers)
     assert needle in lines[0]
-    assert any(word in " ".join(lines) for word in ("ros2 ", "--camera"))
+    assert any(word in " ".join(lines) for word in ("ros2 ", "--namespace"))
 
 
-def test_the_live_picture_says_it_too() -> None:
+def test_the_live_picture_shows_the_advice() -> None:
     console = Console(file=io.StringIO(), width=80, height=24)
     screen = Screen(Board(), "", Quiet(), console)
     assert "waiting for /diagnostics" in "\n".join(drawn([screen.picture(screen._since_s + 1)]))
     text = " ".join(" ".join(drawn([screen.picture(screen._since_s + 9)])).split())
-    assert "nobody publishes /diagnostics" in text and "make demo" in text
+    assert "/diagnostics has no publisher" in text and "make demo" in text
 
 
 @pytest.mark.parametrize(
@@ -274,11 +281,11 @@ def test_the_live_picture_says_it_too() -> None:
         ("\x1b[", []),
     ],
 )
-def test_keys(sent: str, keys: list[str]) -> None:
+def test_keys_of_terminal_input(sent: str, keys: list[str]) -> None:
     assert list(named_keys(sent)) == keys
 
 
-def test_the_keyboard_leaves_the_terminal_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_keyboard_restores_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = pty.openpty()
     with os.fdopen(theirs, "r") as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
@@ -323,7 +330,7 @@ def test_help_shows_examples_and_keys() -> None:
     [
         ([], "--once prints one picture"),
         (["--wait", "0", "--once"], "expected seconds above 0, got 0"),
-        (["--svg", "a.svg"], "--svg goes with --once"),
+        (["--svg", "a.svg"], "--svg needs --once"),
         (["--nonsense"], "--nonsense"),
     ],
 )

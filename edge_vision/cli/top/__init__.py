@@ -1,7 +1,8 @@
 """The terminal view of running pipelines, from /diagnostics alone: `python -m edge_vision top`.
 
-board     what came, sorted by camera
-drawing   a camera as lines of text
-terminal  keys, and the screen as it was before
-app       from the command line to the last picture
+command   `cli/top/command.py`    command line, one printed picture or the live loop
+board     `cli/top/board.py`      the last statuses, grouped by pipeline
+drawing   `cli/top/drawing.py`    a pipeline as lines of text
+screen    `cli/top/screen.py`     the live picture: selection and scrolling
+terminal  `cli/top/terminal.py`   keyboard input
 """

@@ -1,4 +1,4 @@
-"""What /diagnostics said last, sorted by camera. Knows no ROS and no terminal."""
+"""The last statuses on /diagnostics, grouped by pipeline. Imports neither ROS nor a terminal library."""
 
 from __future__ import annotations
 
@@ -8,84 +8,85 @@ from dataclasses import dataclass, field, replace
 from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.core.printable import printable
 
-# A diagnostics node reports once a second.
+# A diagnostics node publishes once a second.
 SILENT_S = 3.5
 STAGES = ("source", "gate", "cascade", "detector")
-_WHOLE = 2
+_MIN_PARTS_OF_FULL_REPORT = 2
 
 
 @dataclass(slots=True)
-class Camera:
-    """One pipeline, named by its namespace. heard_s: when it last reported, monotonic."""
+class PipelineStatus:
+    """The statuses of one pipeline, by local name. received_s: monotonic time of the last report."""
 
-    name: str
+    namespace: str
     parts: dict[str, StatusEntry] = field(default_factory=dict)
-    heard_s: float = 0.0
+    received_s: float = 0.0
 
     def part(self, name: str) -> StatusEntry:
-        """The status of a part, an empty one where it does not report."""
+        """The status of a part, an empty one if it does not report."""
         return self.parts.get(name) or StatusEntry(name)
 
     @property
     def nodes(self) -> list[tuple[str, StatusEntry]]:
-        """The watched nodes: those of the flow in its order, others after them."""
+        """The watched nodes: the stages in the order of the flow, then all others."""
         names = [name for name in self.parts if name not in ("system", "output") and "process " not in name]
         flow = [name for name in STAGES if name in names]
         return [(name, self.parts[name]) for name in (*flow, *(n for n in names if n not in STAGES))]
 
     @property
     def processes(self) -> list[StatusEntry]:
-        """One status a process."""
+        """The statuses of the processes."""
         return [status for name, status in self.parts.items() if name.startswith("process ")]
 
     @property
-    def troubles(self) -> list[tuple[str, StatusEntry]]:
-        """All that is not OK but `output`, the worst first."""
-        found = [(name, one) for name, one in self.parts.items() if one.level and name != "output"]
-        return sorted(found, key=lambda item: -item[1].level)
+    def problems(self) -> list[tuple[str, StatusEntry]]:
+        """All statuses that are not OK except `output`, the worst first."""
+        problems = [(name, one) for name, one in self.parts.items() if one.level and name != "output"]
+        return sorted(problems, key=lambda item: -item[1].level)
 
     @property
     def level(self) -> int:
-        """The worst of all levels; an error is worse than a node that fell silent."""
-        return max((one.level for one in self.parts.values()), key=_badness, default=0)
+        """The worst level; an error is worse than a stale status."""
+        return max((one.level for one in self.parts.values()), key=_severity, default=0)
 
 
-def _badness(level: int) -> int:
+def _severity(level: int) -> int:
     return {0: 0, 1: 1, 3: 2, 2: 3}.get(level, 3)
 
 
 class Board:
-    """All cameras that were heard of. `note` each message of /diagnostics."""
+    """All pipelines that have reported. Call `update` with each message of /diagnostics."""
 
     def __init__(self) -> None:
-        self._cameras: dict[str, Camera] = {}
-        self.foreign = 0
-        self.messages = 0
+        self._pipelines: dict[str, PipelineStatus] = {}
+        self.other_statuses = 0
+        self.message_count = 0
 
-    def note(self, statuses: Sequence[StatusEntry], now_s: float) -> None:
-        """Take one message. What is not of a pipeline is counted as foreign, and left out."""
-        self.messages += 1
-        ours: dict[str, dict[str, StatusEntry]] = {}
+    def update(self, statuses: Sequence[StatusEntry], now_s: float) -> None:
+        """Merge one message. Statuses of other nodes are only counted."""
+        self.message_count += 1
+        by_namespace: dict[str, dict[str, StatusEntry]] = {}
         for status in map(_printable, statuses):
             part = status.local_name
             if part is None:
-                self.foreign += 1
+                self.other_statuses += 1
             else:
-                ours.setdefault(status.hardware_id, {})[part] = status
-        for name, parts in ours.items():
-            camera = self._cameras.setdefault(name, Camera(name))
-            # A whole report replaces the one before: a process that ended is in it no more.
-            camera.parts = parts if len(parts) >= _WHOLE else {**camera.parts, **parts}
-            camera.heard_s = now_s
+                by_namespace.setdefault(status.hardware_id, {})[part] = status
+        for namespace, parts in by_namespace.items():
+            pipeline = self._pipelines.setdefault(namespace, PipelineStatus(namespace))
+            # A full report replaces the previous one, which may list a process that has ended since.
+            is_full = len(parts) >= _MIN_PARTS_OF_FULL_REPORT
+            pipeline.parts = parts if is_full else {**pipeline.parts, **parts}
+            pipeline.received_s = now_s
 
     @property
-    def cameras(self) -> list[Camera]:
-        """By name."""
-        return [self._cameras[name] for name in sorted(self._cameras)]
+    def pipelines(self) -> list[PipelineStatus]:
+        """Sorted by namespace."""
+        return [self._pipelines[name] for name in sorted(self._pipelines)]
 
 
 def _printable(status: StatusEntry) -> StatusEntry:
-    """With control characters escaped: text from the network must not steer the terminal."""
+    """The status with control characters escaped: text from the network must not control the terminal."""
     return replace(
         status,
         name=printable(status.name),

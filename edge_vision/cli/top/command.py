@@ -1,4 +1,4 @@
-"""The terminal view from its command line to its last picture."""
+"""`edge-vision top`: command line, one printed picture or the live view."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from edge_vision.core.printable import printable_error, printable_output
 if TYPE_CHECKING:
     from edge_vision.nodes.diagnostics_listener import DiagnosticsListener
 
-# Keys wait for this long at most.
+# Longest delay of a key.
 TURN_S = 0.1
-# In which each pipeline reports once, and a little.
+# Every pipeline reports within this period.
 PERIOD_S = 1.2
 _EXAMPLES = """examples:
-  python -m edge_vision top                        live; q ends it
-  python -m edge_vision top --once                 one picture of all cameras, for scripts
-  python -m edge_vision top --camera /front        the pipeline in this namespace
-  python -m edge_vision top --once --svg top.svg   the picture as a file too
-  ROS_DOMAIN_ID=87 python -m edge_vision top       what `make demo` runs
+  python -m edge_vision top                        live; q quits
+  python -m edge_vision top --once                 print all pipelines once, for scripts
+  python -m edge_vision top --namespace /front     the pipeline in this namespace
+  python -m edge_vision top --once --svg top.svg   write the picture to a file as well
+  ROS_DOMAIN_ID=87 python -m edge_vision top       the pipeline of `make demo`
 
-keys: q quit; left, right (or Tab) another camera; up, down scroll.
-exit codes: 0 a picture was shown, 1 nothing came (--once), 2 wrong arguments or no terminal."""
+keys: q quit; left, right (or Tab) another pipeline; up, down scroll.
+exit codes: 0 a picture was shown, 1 nothing was received (--once) or a package is missing, 2 wrong arguments
+or no terminal, 130 stopped by a signal before the first picture (--once)"""
 
 
 @printable_output(stdout=False)
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the view. Returns the exit status."""
+    """Run the view. Returns the exit code."""
     argv = list(sys.argv[1:] if args is None else args)
-    stop = TerminalSignals()
+    signals = TerminalSignals()
     options, ros_args = _parse(argv)
     try:
         import rich  # noqa: F401
@@ -48,40 +49,46 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     board = Board()
     try:
-        listener = DiagnosticsListener(lambda told: board.note(told, time.monotonic()), ["top", *ros_args])
+        listener = DiagnosticsListener(
+            lambda statuses: board.update(statuses, time.monotonic()), ["top", *ros_args]
+        )
         with listener:
-            return (_once if options.once else _live)(options, board, listener, stop)
+            return (_once if options.once else _live)(options, board, listener, signals)
     except RuntimeError as error:  # A malformed remapping.
         print(f"top: {printable_error(error)}", file=sys.stderr)
         return 2
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Our options, and from `--ros-args` on what ROS reads."""
+    """The options of the view, and the arguments from `--ros-args` on."""
     at = argv.index("--ros-args") if "--ros-args" in argv else len(argv)
     parser = argparse.ArgumentParser(
         prog="python -m edge_vision top",
-        description="Shows running pipelines live, from /diagnostics alone: rates, latencies, ages, the "
-        "books with reasons, gate, backend, model, processes, the machine, and why nothing is published.",
+        description="Show running pipelines live, from /diagnostics alone: rates, latencies, ages, the frame "
+        "accounting, gate, backend, model, processes, machine, and why nothing is published.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--once", action="store_true", help="print one picture and end")
+    parser.add_argument("--once", action="store_true", help="print one picture and exit")
     parser.add_argument(
         "--wait",
         type=_seconds,
         default=6.0,
         metavar="S",
-        help="with --once: longest wait in s (default: %(default)g)",
+        help="with --once: wait this long at most, in s (default: %(default)g)",
     )
-    parser.add_argument("--camera", default="", metavar="NAMESPACE", help="only this pipeline, as in /front")
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="with --once: write the picture there too")
+    parser.add_argument(
+        "--namespace", default="", help="show only the pipeline in this namespace, e.g. /front"
+    )
+    parser.add_argument(
+        "--svg", type=Path, metavar="FILE", help="with --once: write the picture to this file as well"
+    )
     options = parser.parse_args(argv[:at])
-    options.camera = f"/{options.camera.strip('/')}" if options.camera else ""
+    options.namespace = f"/{options.namespace.strip('/')}" if options.namespace else ""
     if options.svg and not options.once:
-        parser.error("--svg goes with --once")
+        parser.error("--svg needs --once")
     if not options.once and not (sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")):
-        parser.error("the output is no terminal that can be drawn on: --once prints one picture")
+        parser.error("the output is not a terminal: --once prints one picture")
     return options, argv[at:]
 
 
@@ -93,47 +100,35 @@ def _seconds(text: str) -> float:
 
 
 class TerminalSignals:
-    """Turns SIGINT and SIGTERM into a wish, and Ctrl-Z into another one; the terminal is put right first."""
+    """Records SIGINT, SIGTERM, SIGHUP and Ctrl-Z, so that the terminal is restored before they act."""
 
     def __init__(self) -> None:
-        self.asked = self.pause = False
+        self.stop_requested = self.pause_requested = False
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._record)
 
-    def take_pauses(self) -> None:
-        """From now on, Ctrl-Z is a wish too."""
-        signal.signal(signal.SIGTSTP, self._ask)
+    def handle_pauses(self) -> None:
+        """Record Ctrl-Z from now on."""
+        signal.signal(signal.SIGTSTP, self._record)
 
-    def _ask(self, number: int, frame: Any) -> None:
-        self.pause = number == signal.SIGTSTP
-        self.asked = self.asked or not self.pause
+    def _record(self, number: int, frame: Any) -> None:
+        self.pause_requested = number == signal.SIGTSTP
+        self.stop_requested = self.stop_requested or not self.pause_requested
 
 
 def _once(
-    options: argparse.Namespace, board: Board, listener: DiagnosticsListener, stop: TerminalSignals
+    options: argparse.Namespace, board: Board, listener: DiagnosticsListener, signals: TerminalSignals
 ) -> int:
     from rich.console import Console
 
-    from edge_vision.cli.top.screen import nothing_came, once_lines, write_svg
+    from edge_vision.cli.top.screen import advice, once_lines, write_svg
 
-    began_s = time.monotonic()
-    end_s, whole, told = began_s + options.wait, False, not sys.stderr.isatty()
-    while not stop.asked and time.monotonic() < end_s:
-        listener.spin(TURN_S)
-        # Once a pipeline was heard, the others have one period more.
-        if not whole and any(len(camera.parts) > 1 for camera in board.cameras):
-            whole, end_s = True, min(end_s, time.monotonic() + PERIOD_S)
-        if not told and not whole and time.monotonic() - began_s > 2.0:
-            told = True
-            print(f"waiting for /diagnostics, {options.wait:g} s at most ...", file=sys.stderr)
-    lines = once_lines(board, options.camera, time.monotonic())
+    _receive(board, listener, signals, options.wait)
+    lines = once_lines(board, options.namespace, time.monotonic())
     if not lines:
-        why = nothing_came(board, options.camera, options.wait, listener.domain, listener.publishers)
-        print(
-            "\n".join(f"top: {line}" if i == 0 else f"  {line}" for i, line in enumerate(why)),
-            file=sys.stderr,
-        )
-        return 130 if stop.asked else 1
+        first, *more = advice(board, options.namespace, options.wait, listener.domain, listener.publishers)
+        print("\n  ".join([f"top: {first}", *more]), file=sys.stderr)
+        return 130 if signals.stop_requested else 1
     console = Console(record=bool(options.svg), highlight=False)
     for line in lines:
         console.print(line)
@@ -142,23 +137,36 @@ def _once(
     return 0
 
 
+def _receive(board: Board, listener: DiagnosticsListener, signals: TerminalSignals, wait_s: float) -> None:
+    """Wait for the first full report, then one more period for those of other pipelines."""
+    start_s = time.monotonic()
+    end_s, received, announced = start_s + wait_s, False, not sys.stderr.isatty()
+    while not signals.stop_requested and time.monotonic() < end_s:
+        listener.spin(TURN_S)
+        if not received and any(len(one.parts) > 1 for one in board.pipelines):
+            received, end_s = True, min(end_s, time.monotonic() + PERIOD_S)
+        if not announced and not received and time.monotonic() - start_s > 2.0:
+            announced = True
+            print(f"waiting for /diagnostics, {wait_s:g} s at most ...", file=sys.stderr)
+
+
 def _live(
-    options: argparse.Namespace, board: Board, listener: DiagnosticsListener, stop: TerminalSignals
+    options: argparse.Namespace, board: Board, listener: DiagnosticsListener, signals: TerminalSignals
 ) -> int:
     from edge_vision.cli.top.screen import Screen
     from edge_vision.cli.top.terminal import Keyboard
 
-    stop.take_pauses()
-    screen = Screen(board, options.camera, listener)
-    while not stop.asked:
+    signals.handle_pauses()
+    screen = Screen(board, options.namespace, listener)
+    while not signals.stop_requested:
         with Keyboard() as keyboard, screen:
-            while not (stop.asked or stop.pause):
+            while not (signals.stop_requested or signals.pause_requested):
                 listener.spin(TURN_S)
                 for key in keyboard.pressed():
-                    stop.asked = stop.asked or key == "q"
+                    signals.stop_requested = signals.stop_requested or key == "q"
                     screen.press(key)
                 screen.draw()
-        if stop.pause and not stop.asked:
-            stop.pause = False
+        if signals.pause_requested and not signals.stop_requested:
+            signals.pause_requested = False
             os.kill(os.getpid(), signal.SIGSTOP)
     return 0

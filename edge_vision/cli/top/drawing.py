@@ -1,4 +1,4 @@
-"""Cameras as lines of text for a terminal. Words say all that colours say."""
+"""Pipelines as lines of text. Colours repeat what the text states."""
 
 from __future__ import annotations
 
@@ -8,86 +8,88 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from edge_vision.cli.top.board import SILENT_S, Camera
+from edge_vision.cli.top.board import SILENT_S, PipelineStatus
 from edge_vision.core.diagnostic_status import StatusEntry
 
 STYLES = {"OK": "green", "WARN": "yellow", "ERROR": "bold red", "STALE": "magenta"}
 FATES = ("inferred", "gated", "rejected", "superseded", "failed", "in_flight")
 UNKNOWN = "n/a"
-# Of the fixed columns of the stages' table, with their padding.
+# Width of the first column, with its padding.
 _LABEL = 11
 
 
-def camera_lines(camera: Camera, now_s: float) -> Iterator[Text | Table]:
-    """All that is known of a camera, from the answer to the details."""
-    yield from _answer(camera, now_s)
-    yield _stages(camera)
-    detector, gate = camera.part("detector"), camera.part("gate")
-    books = detector if "ledger.received" in detector.values else gate
-    rows = [("books", _books(books)), ("reasons", _reasons(books)), ("gate", _gate(gate))]
+def pipeline_lines(pipeline: PipelineStatus, now_s: float) -> Iterator[Text | Table]:
+    """All statuses of a pipeline, the cause first."""
+    yield from _output(pipeline, now_s)
+    yield _stages(pipeline)
+    detector, gate = pipeline.part("detector"), pipeline.part("gate")
+    last = detector if "ledger.received" in detector.values else gate
+    rows = [("ledger", _ledger(last)), ("reasons", _reasons(last)), ("gate", _gate(gate))]
     rows.append(("miss rate", _miss_rate(gate)))
     for stage in ("detector", "cascade"):
-        rows += _model(stage, camera.part(stage))
-    rows += [("process", _process(one)) for one in camera.processes]
-    if "system" in camera.parts:
-        rows += _system(camera.part("system"))
+        rows += _model(stage, pipeline.part(stage))
+    rows += [("process", _process(one)) for one in pipeline.processes]
+    if "system" in pipeline.parts:
+        rows += _system(pipeline.part("system"))
     yield _labelled(rows)
-    for name, one in camera.troubles:
+    for name, one in pipeline.problems:
         yield Text(f"{one.level_name} {name}: {one.message}", STYLES.get(one.level_name, ""))
 
 
-def camera_row(camera: Camera, now_s: float, chosen: bool) -> Text:
-    """A camera among others, in one line."""
-    detector, output = camera.part("detector"), camera.part("output")
-    first = camera.part("gate") if "gate" in camera.parts else detector
-    mark = Text("> " if chosen else "  ")
+def pipeline_row(pipeline: PipelineStatus, now_s: float, selected: bool) -> Text:
+    """A pipeline in one line of the list."""
+    detector, output = pipeline.part("detector"), pipeline.part("output")
+    first = pipeline.part("gate") if "gate" in pipeline.parts else detector
+    marker = Text("> " if selected else "  ")
     rates = f"{_hz(first, 'rate_in_hz')} > {_hz(detector, 'rate_out_hz')} Hz"
-    text = f"{camera.name:<14} {rates}  age p95 {_ms(detector, 'age_ms.p95')} ms  "
-    silent_s = now_s - camera.heard_s
+    text = f"{pipeline.namespace:<14} {rates}  age p95 {_ms(detector, 'age_ms.p95')} ms  "
+    silent_s = now_s - pipeline.received_s
     if silent_s > SILENT_S:
-        return mark + Text(text) + Text(f"silent for {silent_s:.0f} s", STYLES["STALE"])
-    word = StatusEntry("", level=camera.level).level_name
+        return marker + Text(text) + Text(f"silent for {silent_s:.0f} s", STYLES["STALE"])
+    level = StatusEntry("", level=pipeline.level).level_name
     cause = output.text("cause")
-    return mark + Text(text) + Text(f"{word} {'' if cause in ('', 'none') else cause}", STYLES.get(word, ""))
+    return (
+        marker + Text(text) + Text(f"{level} {'' if cause in ('', 'none') else cause}", STYLES.get(level, ""))
+    )
 
 
-def _answer(camera: Camera, now_s: float) -> Iterator[Text]:
-    """Whether detections come out, and if not why and what to do."""
-    silent_s, output = now_s - camera.heard_s, camera.part("output")
+def _output(pipeline: PipelineStatus, now_s: float) -> Iterator[Text]:
+    """Whether detections are published; if not, the cause and its remedy."""
+    silent_s, output = now_s - pipeline.received_s, pipeline.part("output")
     if silent_s > SILENT_S:
-        text = f"STALE  nothing from its diagnostics node for {silent_s:.0f} s: has the pipeline ended?"
-        yield Text(text + " What is below is old.", STYLES["STALE"])
-    elif "output" in camera.parts:
+        text = f"STALE  no report for {silent_s:.0f} s: has the pipeline ended?"
+        yield Text(text + " The figures below are old.", STYLES["STALE"])
+    elif "output" in pipeline.parts:
         since_s = output.number("since_s") or 0.0
         since = f" (for {since_s:.0f} s)" if since_s >= 1 else ""
         yield Text(f"{output.level_name}  {output.message}{since}", STYLES.get(output.level_name, ""))
 
 
-def _stages(camera: Camera) -> Table:
+def _stages(pipeline: PipelineStatus) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold", expand=True)
     table.add_column("stage", width=_LABEL - 1, no_wrap=True)
     for title in ("Hz in", "out", "p50 ms", "p95", "p99"):
         table.add_column(title, justify="right", width=max(6, len(title)), no_wrap=True)
     table.add_column("state", ratio=1, no_wrap=True, overflow="ellipsis")
-    for name, one in camera.nodes:
+    for name, one in pipeline.nodes:
         figures = [_hz(one, "rate_in_hz"), _hz(one, "rate_out_hz"), *_percentiles(one, "process_ms")]
         state = Text(f"{one.level_name} {one.message}", STYLES.get(one.level_name, ""))
         table.add_row(name, *figures, state)
     table.add_row(
-        "age", "", "", *_percentiles(camera.part("detector"), "age_ms"), "from the stamp to the output"
+        "age", "", "", *_percentiles(pipeline.part("detector"), "age_ms"), "from the stamp to the output"
     )
     return table
 
 
-def _books(one: StatusEntry) -> str:
+def _ledger(one: StatusEntry) -> str:
     counts = {fate: one.text(f"ledger.{fate}") or UNKNOWN for fate in ("received", *FATES)}
-    law = " + ".join(f"{fate.replace('_', ' ')} {counts[fate]}" for fate in FATES)
+    sum_of_fates = " + ".join(f"{fate.replace('_', ' ')} {counts[fate]}" for fate in FATES)
     wrong = " DOES NOT BALANCE" if one.text("ledger.balanced") == "False" else ""
-    return f"received {counts['received']} = {law}{wrong}"
+    return f"received {counts['received']} = {sum_of_fates}{wrong}"
 
 
 def _reasons(one: StatusEntry) -> str:
-    """Why frames were skipped or lost, by fate."""
+    """Frames by fate and reason."""
     parts = []
     for fate in FATES:
         start = f"ledger.{fate}."
@@ -117,20 +119,20 @@ def _miss_rate(one: StatusEntry) -> str:
 
 
 def _model(stage: str, one: StatusEntry) -> Iterator[tuple[str, str]]:
-    """Model and backend of a stage, asked for and actual; nothing for a cascade that is off."""
+    """Model and backend of a stage, requested and actual; nothing for a cascade that is off."""
     model = one.text("model")
     if stage == "cascade" and model in ("", "off"):
         return
     sha256 = one.text("model_sha256")
     yield ("model" if stage == "detector" else stage), f"{model or UNKNOWN}  sha256 {sha256[:12] or UNKNOWN}"
-    asked, actual = (
+    requested, actual = (
         {key[len(start) :]: value for key, value in one.values.items() if key.startswith(start)}
         for start in ("backend.requested.", "backend.actual.")
     )
     if actual:
         runs = " ".join(actual.get(name, "?") for name in ("backend", "device", "precision"))
-        wanted = " ".join(asked.get(name, "?") for name in ("backend", "device", "precision"))
-        yield "backend", f"{runs} ({actual.get('provider', '?')}), asked for {wanted}"
+        request = " ".join(requested.get(name, "?") for name in ("backend", "device", "precision"))
+        yield "backend", f"{runs} ({actual.get('provider', '?')}), requested {request}"
         yield "fallback", one.text("backend.fallback_reason") or "none"
 
 
@@ -171,7 +173,7 @@ def _gpus(one: StatusEntry) -> Iterator[str]:
 
 
 def _labelled(rows: Iterable[tuple[str, str]]) -> Table:
-    """Labels at the left, what does not fit into a line goes on below itself."""
+    """A grid of labels and texts; long texts wrap in their column."""
     table = Table.grid(padding=(0, 1, 0, 0), pad_edge=False, expand=True)
     table.add_column(width=_LABEL - 1, no_wrap=True)
     table.add_column(ratio=1, overflow="fold")

@@ -1,4 +1,4 @@
-"""What fits on the screen: the list of cameras, one of them in full, and what to do where nothing comes."""
+"""The screen: the list of pipelines, the selected one in full, and advice if nothing is received."""
 
 from __future__ import annotations
 
@@ -15,78 +15,80 @@ from rich.segment import Segment, Segments
 from rich.text import Text
 
 from edge_vision.cli.top.board import Board
-from edge_vision.cli.top.drawing import camera_lines, camera_row
+from edge_vision.cli.top.drawing import pipeline_lines, pipeline_row
 from edge_vision.core.printable import printable
 
 REDRAW_S = 1.0
-# A pipeline that is up is heard within a second; discovery may take three.
-PATIENCE_S = 4.0
-KEYS = "q quit  left/right camera  up/down scroll"
+# A running pipeline reports within a second; discovery may take three.
+DISCOVERY_S = 4.0
+KEYS = "q quit  left/right pipeline  up/down scroll"
 
 
 class RosGraph(Protocol):
-    """What is known of ROS: nodes/diagnostics_listener.py."""
+    """Implemented by nodes/diagnostics_listener.py."""
 
     @property
     def domain(self) -> int:
-        """The ROS domain that is listened in."""
+        """The ROS domain."""
 
     @property
     def publishers(self) -> list[str]:
         """The nodes that publish /diagnostics."""
 
 
-def nothing_came(
-    board: Board, wanted: str, waited_s: float, domain: int, publishers: Sequence[str]
+def advice(
+    board: Board, namespace: str, waited_s: float, domain: int, publishers: Sequence[str]
 ) -> list[str]:
-    """Why there may be nothing to see, and what to do; lines."""
-    names = [camera.name for camera in board.cameras]
-    if wanted and names:
-        return [f"no pipeline in {wanted}, but in {', '.join(names)}: --camera takes one of these"]
-    reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
-    listening = f"on ROS domain {domain}, discovery range {reach}"
-    who = ", ".join(publishers) or "a node"
-    if board.messages:
+    """Why there is nothing to show, and what to do, as lines."""
+    namespaces = [one.namespace for one in board.pipelines]
+    if namespace and namespaces:
         return [
-            f"/diagnostics comes from {who}, but none of it is of edge_vision, {listening}",
+            f"no pipeline in {namespace}, but in {', '.join(namespaces)}: set --namespace to one of these"
+        ]
+    reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
+    scope = f"on ROS domain {domain}, discovery range {reach}"
+    publisher = ", ".join(publishers) or "a node"
+    if board.message_count:
+        return [
+            f"/diagnostics is published by {publisher}, but not by edge_vision, {scope}",
             "Is its diagnostics node running and active?  ros2 lifecycle get /diagnostics",
         ]
     if publishers:
         return [
-            f"{who} publishes /diagnostics, but nothing came for {waited_s:.0f} s, {listening}",
+            f"{publisher} publishes /diagnostics, but nothing was received for {waited_s:.0f} s, {scope}",
             "Is it active?  ros2 lifecycle get /diagnostics",
         ]
     return [
-        f"nobody publishes /diagnostics {listening} (looked for {waited_s:.0f} s)",
+        f"/diagnostics has no publisher {scope} (waited for {waited_s:.0f} s)",
         "Is a pipeline running?    ros2 launch edge_vision pipeline.launch.py, or make demo",
-        "In the same domain?       ROS_DOMAIN_ID must be the pipeline's; make demo has 87",
+        "In the same domain?       ROS_DOMAIN_ID must be the pipeline's; make demo uses 87",
         "On another machine?       ROS_AUTOMATIC_DISCOVERY_RANGE must not be LOCALHOST on either",
     ]
 
 
-def once_lines(board: Board, wanted: str, now_s: float) -> list[RenderableType]:
-    """All cameras in full, or the one that is wanted."""
+def once_lines(board: Board, namespace: str, now_s: float) -> list[RenderableType]:
+    """All pipelines in full, or only the one in this namespace."""
     lines: list[RenderableType] = []
-    for camera in board.cameras:
-        if wanted in ("", camera.name):
-            lines += [Text(""), Text(f"camera {camera.name}", "bold"), *camera_lines(camera, now_s)]
+    for one in board.pipelines:
+        if namespace in ("", one.namespace):
+            lines += [Text(""), Text(f"pipeline {one.namespace}", "bold"), *pipeline_lines(one, now_s)]
     return lines[1:]
 
 
 def write_svg(console: Console, path: Path) -> None:
-    """Write what a recording console has printed. The file names no address to fetch a font from."""
+    """Write the output of a recording console, without the address of a web font."""
     text = console.export_svg(title="python -m edge_vision top")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", text, flags=re.DOTALL), "utf-8")
 
 
 class Screen:
-    """The live picture on the whole terminal. Use it as a context, as often as one likes."""
+    """The live picture on the whole terminal: a context manager that can be entered repeatedly."""
 
-    def __init__(self, board: Board, wanted: str, graph: RosGraph, console: Console | None = None) -> None:
-        self._board, self._wanted, self._graph = board, wanted, graph
+    def __init__(self, board: Board, namespace: str, graph: RosGraph, console: Console | None = None) -> None:
+        self._board, self._namespace, self._graph = board, namespace, graph
         self._console = console or Console(highlight=False)
-        self._chosen = wanted
+        self._selected = namespace
         self._scroll = 0
         self._since_s = time.monotonic()
         self._drawn: tuple[object, ...] = ()
@@ -105,60 +107,60 @@ class Screen:
 
     def press(self, key: str) -> None:
         """Act on a key."""
-        names = [camera.name for camera in self._board.cameras]
+        names = [one.namespace for one in self._board.pipelines]
         if key in ("up", "down"):
             self._scroll = max(0, self._scroll + (1 if key == "down" else -1))
         elif key in ("left", "right") and names:
             step = 1 if key == "right" else -1
-            at = names.index(self._chosen) + step if self._chosen in names else 0
-            self._chosen, self._scroll = names[at % len(names)], 0
+            at = names.index(self._selected) + step if self._selected in names else 0
+            self._selected, self._scroll = names[at % len(names)], 0
         self._drawn = ()
 
     def draw(self) -> None:
-        """Draw anew where something came, or the last picture is a second old."""
-        state = (self._board.messages, int(time.monotonic() / REDRAW_S), self._console.size)
+        """Redraw after a message, or if the last picture is a second old."""
+        state = (self._board.message_count, int(time.monotonic() / REDRAW_S), self._console.size)
         if self._live and state != self._drawn:
             self._drawn = state
             self._live.update(self.picture(time.monotonic()), refresh=True)
 
     def picture(self, now_s: float) -> RenderableType:
-        """As many lines as the terminal has: the cameras, and the chosen one from where it is scrolled to."""
+        """As many lines as the terminal has: the list of pipelines, and the selected one as scrolled."""
         width, height = self._console.size
         head = self._head(now_s)
         options = self._console.options.update(width=width, height=None)
         body = self._console.render_lines(Group(*self._body(now_s)), options, pad=False)
-        room = max(1, height - len(head) - 1)
-        self._scroll = min(self._scroll, max(0, len(body) - room))
-        shown = body[self._scroll : self._scroll + room]
+        body_height = max(1, height - len(head) - 1)
+        self._scroll = min(self._scroll, max(0, len(body) - body_height))
+        shown = body[self._scroll : self._scroll + body_height]
         segments = [segment for line in shown for segment in (*line, Segment.line())]
         below = len(body) - self._scroll - len(shown)
         more = f"  ({below} more lines below)" if below else ""
-        blank = [Text("")] * (room - len(shown))
+        blank = [Text("")] * (body_height - len(shown))
         return Group(*head, Segments(segments), *blank, Text((KEYS + more)[: width - 1], "reverse"))
 
     def _head(self, now_s: float) -> list[RenderableType]:
-        cameras = self._board.cameras
-        names = [camera.name for camera in cameras]
-        if self._chosen not in names and not self._wanted and names:
-            self._chosen = names[0]
+        pipelines = self._board.pipelines
+        names = [one.namespace for one in pipelines]
+        if self._selected not in names and not self._namespace and names:
+            self._selected = names[0]
         clock = time.strftime("%H:%M:%S")
         title = f"edge_vision top  {clock}  ROS domain {self._graph.domain}"
-        if len(cameras) == 1:
-            title += f"  camera {names[0]}"
+        if len(pipelines) == 1:
+            title += f"  pipeline {names[0]}"
         lines: list[RenderableType] = [Text(title, "bold", no_wrap=True)]
-        if len(cameras) > 1:
-            rows = [camera_row(camera, now_s, camera.name == self._chosen) for camera in cameras]
+        if len(pipelines) > 1:
+            rows = [pipeline_row(one, now_s, one.namespace == self._selected) for one in pipelines]
             for row in rows:
                 row.no_wrap, row.overflow = True, "ellipsis"
             lines += rows
         return lines
 
     def _body(self, now_s: float) -> list[RenderableType]:
-        chosen = [camera for camera in self._board.cameras if camera.name == self._chosen]
-        if chosen:
-            return list(camera_lines(chosen[0], now_s))
+        selected = [one for one in self._board.pipelines if one.namespace == self._selected]
+        if selected:
+            return list(pipeline_lines(selected[0], now_s))
         waited_s = now_s - self._since_s
-        if waited_s < PATIENCE_S:
+        if waited_s < DISCOVERY_S:
             return [Text("waiting for /diagnostics ...")]
-        why = nothing_came(self._board, self._wanted, waited_s, self._graph.domain, self._graph.publishers)
-        return [Text(printable(line)) for line in why]
+        lines = advice(self._board, self._namespace, waited_s, self._graph.domain, self._graph.publishers)
+        return [Text(printable(line)) for line in lines]
