@@ -60,7 +60,7 @@ setup(
         (f"share/{NAME}/launch", sorted(glob("launch/*.launch.py"))),
         (f"share/{NAME}/config", sorted(glob("config/*"))),
     ],
-    # ROS brings the rest by package.xml, under names that pip does not know; without ROS, ask for `runtime`.
+    # With ROS, package.xml lists the rest, under names unknown to pip. Without ROS, use the extra `runtime`.
     install_requires=["setuptools"],
     extras_require={
         "runtime": RUNTIME,

@@ -1,7 +1,7 @@
 """Starts the pipeline: `ros2 launch edge_vision pipeline.launch.py --show-args` lists the arguments.
 
-All in one process (composition:=true), where images are handed on by reference, or one process per node.
-Either way the nodes read the same parameter file, and bring themselves up.
+All nodes run in one process (composition:=true) that passes images by reference, or in one process each. In
+both cases they read the same parameter file, and configure and activate themselves.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ ARGUMENTS = (
         "camera_info_topic",
         "camera_info",
         None,
-        "Its calibration; read with an ego_prior in params_file only.",
+        "Calibration of the camera; used only with an ego_prior in params_file.",
     ),
-    ("imu_topic", "imu", None, "The gyroscope, for ego_prior: imu in params_file."),
-    ("odometry_topic", "odom", None, "The odometry, for ego_prior: odometry in params_file."),
+    ("imu_topic", "imu", None, "Gyroscope, for ego_prior: imu in params_file."),
+    ("odometry_topic", "odom", None, "Odometry, for ego_prior: odometry in params_file."),
     ("model", "", None, "Detector bundle, a name or a folder; empty = as in params_file."),
     ("backend", "", None, "auto, onnxruntime, openvino, litert, ...; empty = as in params_file."),
     (
@@ -60,12 +60,12 @@ ARGUMENTS = (
         "autostart",
         "true",
         BOOL,
-        "Configure and activate the nodes; false = leave it to `ros2 lifecycle set`.",
+        "Configure and activate the nodes; false = use `ros2 lifecycle set`.",
     ),
-    ("log_level", "info", ["debug", "info", "warn", "error", "fatal"], "Least severity that is logged."),
+    ("log_level", "info", ["debug", "info", "warn", "error", "fatal"], "Lowest severity that is logged."),
 )
 # Without a profile Fast DDS loses most images that we send to other processes, ~/debug_image included.
-# Jazzy's Fast DDS reads the first, newer ones the second. What the user has set stays.
+# Jazzy's Fast DDS reads the first variable, newer ones the second. Values set by the user are kept.
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 
@@ -76,7 +76,7 @@ def generate_launch_description() -> LaunchDescription:
     with_source = AndSubstitution(separate, NotEqualsSubstitution(source, ""))
     without_source = AndSubstitution(separate, EqualsSubstitution(source, ""))
     from_source, with_model = ["--source=", source], _options("model", "backend")
-    # Nobody need be told that a source which was not wanted does not report.
+    # Without a source in this launch, its missing reports are no fault.
     watched = {"watched_nodes": ["gate", "cascade", "detector"]}
     return LaunchDescription(
         [
@@ -96,12 +96,12 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _options(*names: str) -> list[list[object]]:
-    """Command line options of the executables; to those an empty value means "not given"."""
+    """Command line options of the executables, which ignore empty values."""
     return [[f"--{name}=", LaunchConfiguration(name)] for name in names]
 
 
 def _node(executable: str, condition: Substitution, overrides: dict | None = None, **kwargs: object) -> Node:
-    """A process, where the condition holds. It gets no name: that would go to every node of the process."""
+    """A process, if the condition is true. Without a name, which would apply to every node of the process."""
     image_topic = LaunchConfiguration("image_topic")
     sensors = {"camera_info": "camera_info_topic", "imu": "imu_topic", "odom": "odometry_topic"}
     log_level = LaunchConfiguration("log_level")
@@ -117,7 +117,7 @@ def _node(executable: str, condition: Substitution, overrides: dict | None = Non
             ("image_raw/compressed", [image_topic, "/compressed"]),
             *((name, LaunchConfiguration(argument)) for name, argument in sensors.items()),
         ],
-        # Not in `parameters`: there a file that does not exist is only a warning, and the defaults run.
+        # In `parameters`, a missing file would only be a warning, and the defaults would be used.
         ros_arguments=["--params-file", LaunchConfiguration("params_file"), "--log-level", log_level],
         additional_env={name: EnvironmentVariable(name, default_value=profile) for name in PROFILE_VARIABLES},
         output="screen",

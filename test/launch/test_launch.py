@@ -42,7 +42,7 @@ def _lacking() -> str:
 
 pytestmark = pytest.mark.skipif(bool(_lacking()), reason=_lacking())
 # Liveness, not speed: how long anything may take on a loaded machine.
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def launched(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def detections(topic: str, domain: int, count: int) -> list[Detection2DArray]:
-    """The first messages of a topic that hold an object. Fewer when the patience ends."""
+    """The first messages of a topic that contain an object; fewer after the timeout."""
     context = Context()
     rclpy.init(context=context, domain_id=domain)
     node = rclpy.create_node("listener", context=context)
@@ -69,7 +69,7 @@ def detections(topic: str, domain: int, count: int) -> list[Detection2DArray]:
     node.create_subscription(Detection2DArray, topic, lambda m: found.append(m) if m.detections else None, 5)
     executor = rclpy.executors.SingleThreadedExecutor(context=context)
     executor.add_node(node)
-    until_s = time.monotonic() + PATIENCE_S
+    until_s = time.monotonic() + TIMEOUT_S
     while len(found) < count and time.monotonic() < until_s:
         executor.spin_once(timeout_sec=0.2)
     node.destroy_node()
@@ -81,8 +81,8 @@ def interrupted(process: subprocess.Popen[str]) -> str:
     """Ctrl-C as from a terminal: to all processes at once. Returns the output; nothing may be left."""
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=PATIENCE_S)
-    assert not psutil.wait_procs(children, timeout=PATIENCE_S)[1], "processes were left behind"
+    output, _ = process.communicate(timeout=TIMEOUT_S)
+    assert not psutil.wait_procs(children, timeout=TIMEOUT_S)[1], "processes were left behind"
     return output
 
 
@@ -98,7 +98,7 @@ def test_with_a_source_alone_detections_flow(composition: str, namespace: str, d
     assert output.count("process started") == (1 if composition == "true" else 5)
 
 
-def test_a_user_s_profile_stays(domain: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_of_the_user_is_kept(domain: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     share = Path(get_package_share_directory("edge_vision"))
     own = tmp_path / "own.xml"
     own.write_bytes((share / "config" / "fastdds.xml").read_bytes())
@@ -106,7 +106,7 @@ def test_a_user_s_profile_stays(domain: int, tmp_path: Path, monkeypatch: pytest
     with launched("composition:=false", "autostart:=false") as process:
         nodes = wait_for_children(process, 4)
         environments = [child.environ() for child in nodes]
-        # `ros2 launch` forgets a process that it started within the same few ms as it is told to end.
+        # `ros2 launch` does not end a process that it starts in the same few ms as it is interrupted.
         wait_for_signal_handlers(nodes)
         interrupted(process)
     assert {e["FASTRTPS_DEFAULT_PROFILES_FILE"] for e in environments} == {str(own)}
@@ -116,11 +116,11 @@ def test_a_user_s_profile_stays(domain: int, tmp_path: Path, monkeypatch: pytest
 
 
 def wait_for_signal_handlers(nodes: list[psutil.Process]) -> None:
-    """Until the programs' own code runs: Python itself does not catch SIGTERM."""
-    until_s = time.monotonic() + PATIENCE_S
+    """Wait until the programs handle SIGTERM, which Python itself does not."""
+    until_s = time.monotonic() + TIMEOUT_S
     for node in nodes:
         while not int(_caught_signals(node.pid), 16) >> (signal.SIGTERM - 1) & 1:
-            assert time.monotonic() < until_s, f"{node} never came to take signals"
+            assert time.monotonic() < until_s, f"{node} installed no signal handler"
             time.sleep(0.05)
 
 
@@ -130,7 +130,7 @@ def _caught_signals(pid: int) -> str:
 
 def wait_for_children(process: subprocess.Popen[str], count: int) -> list[psutil.Process]:
     """The node processes. Without a source there is no source_node."""
-    until_s = time.monotonic() + PATIENCE_S
+    until_s = time.monotonic() + TIMEOUT_S
     nodes: list[psutil.Process] = []
     while len(nodes) < count and time.monotonic() < until_s:
         time.sleep(0.2)
@@ -141,21 +141,21 @@ def wait_for_children(process: subprocess.Popen[str], count: int) -> list[psutil
 
 
 @pytest.mark.parametrize(
-    ("argument", "told"),
+    ("argument", "message"),
     [
         ("composition:=maybe", 'provided value "maybe" is not valid'),
         ("log_level:=loud", 'provided value "loud" is not valid'),
         ("params_file:=/not/there.yaml", "/not/there.yaml"),
     ],
 )
-def test_a_bad_argument_is_told(argument: str, told: str, domain: int) -> None:
+def test_an_invalid_argument_is_reported(argument: str, message: str, domain: int) -> None:
     with launched(argument) as process:
-        output, _ = process.communicate(timeout=PATIENCE_S)
-    assert told in output
+        output, _ = process.communicate(timeout=TIMEOUT_S)
+    assert message in output
 
 
 def test_every_argument_has_a_description() -> None:
     command = ["ros2", "launch", "edge_vision", "pipeline.launch.py", "--show-args"]
-    output = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S).stdout
+    output = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S).stdout
     assert output.count("(default:") == 12
     assert "no description given" not in output

@@ -45,7 +45,7 @@ def test_no_file_skips_on_import() -> None:
 
 
 def test_the_plugins_of_launch_testing_are_off(pytestconfig: pytest.Config) -> None:
-    """They import each test file to look for launch tests, and come with ROS."""
+    """They come with ROS, and import each test file to search for launch tests."""
     assert pytestconfig.pluginmanager.is_blocked("launch_testing")
     assert pytestconfig.pluginmanager.is_blocked("launch_ros")
 

@@ -1,4 +1,4 @@
-"""What the documents say is so: tables as in the code, links, commands and names that exist."""
+"""Documents agree with the code: generated tables, links, commands, names, and their size."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_a_document_without_its_sections_is_refused() -> None:
         reference.with_sections("# no tables", ["topics", "services"])
 
 
-def test_the_command_checks_this_tree() -> None:
+def test_check_passes_on_this_tree() -> None:
     command = [sys.executable, "-m", "edge_vision.nodes.interface.reference", "--check"]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def broken_links(document: Path, text: str) -> list[str]:
-    """Links of a document to files and headings that are not there; those to other hosts are not tried."""
+    """Links of a document to missing files and headings. Links to other hosts are not checked."""
     prose, found = without_blocks(text), []
     targets = re.findall(r"\]\(([^)\s]+)[^)]*\)", prose)
     targets += re.findall(r"^\[[^\]]+\]: (\S+)", prose, flags=re.MULTILINE)
@@ -80,7 +80,7 @@ def without_blocks(text: str) -> str:
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors of a document's headings, as code hosts make them: a repeated one gets a number."""
+    """The anchors of a document's headings, as code hosts generate them: repeated ones get a number."""
     found: set[str] = set()
     for heading in re.findall(r"^#+ (.+)$", without_blocks(text), flags=re.MULTILINE):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
@@ -91,7 +91,7 @@ def anchors(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(REPO).as_posix())
-def test_every_link_leads_somewhere(document: Path) -> None:
+def test_every_link_has_a_target(document: Path) -> None:
     assert broken_links(document, document.read_text("utf-8")) == []
 
 
@@ -121,7 +121,7 @@ def test_every_backend_and_its_devices_are_described() -> None:
 
 
 def dead_targets(text: str) -> list[str]:
-    """Targets of `make` that a document or a message names in code and the Makefile lacks."""
+    """Targets of `make` in the code of a document or message that the Makefile lacks."""
     unquoted = re.sub(r"'[^'\n]*'", "''", text)  # ARGS='-k gate' names no target.
     lines = re.findall(r"(?:^|`|\$ |&& )make((?: [^\s`#]+)+)", unquoted, flags=re.MULTILINE)
     words = [word.rstrip(".,;:)\"'") for line in lines for word in line.split()]
@@ -147,7 +147,7 @@ def test_every_make_target_in_a_message_exists() -> None:
     ("text", "dead"),
     [
         ("`make test`, `make demo SOURCE=clip.mp4` and `make -j2 -O test-unit test-nodes`", []),
-        ("make demo    # what is shown\nmake help", []),
+        ("make demo    # a comment\nmake help", []),
         ("make test ARGS='-k gate -x'", []),
         ("`make tests`", ["tests"]),
         ("make demos   # plays a clip", ["demos"]),
@@ -175,7 +175,7 @@ def test_every_launch_argument_is_documented() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(REPO).as_posix())
-def test_every_file_that_a_document_names_in_code_exists(document: Path) -> None:
+def test_every_path_in_a_document_exists(document: Path) -> None:
     names = re.findall(rf"`((?:{FOLDERS})/[\w./-]+)`", document.read_text("utf-8"))
     assert [name for name in names if not (REPO / name).exists()] == []
 

@@ -24,7 +24,7 @@ from edge_vision.nodes.interface.specs import DIAGNOSTICS, NODES
 REPO = Path(__file__).resolve().parents[2]
 MANIFEST = ET.parse(REPO / "package.xml").getroot()
 CONFIG = REPO / "config"
-# rosdep's name for a package of Python where it is another than the import's.
+# Import name -> rosdep key, where they differ.
 ROSDEP = {
     "cv2": "python3-opencv",
     "yaml": "python3-yaml",
@@ -138,7 +138,7 @@ def test_colcon_builds_only_this_package() -> None:
 
 
 def test_pipeline_yaml_has_every_parameter_at_its_default() -> None:
-    """An empty list has no type in ROS, and so stands there as a comment."""
+    """Except empty lists, which have no type in ROS and are comments."""
     document = yaml.safe_load((CONFIG / "pipeline.yaml").read_text())
     for node in NODES:
         values = document[f"/**/{node.name}"]["ros__parameters"]
@@ -146,7 +146,7 @@ def test_pipeline_yaml_has_every_parameter_at_its_default() -> None:
     assert set(document) == {f"/**/{node.name}" for node in NODES}
 
 
-def test_the_fast_dds_profile_is_the_default_one_and_has_all_its_transports() -> None:
+def test_the_fast_dds_profile_is_the_default_and_uses_every_transport_that_it_defines() -> None:
     space = {"d": "http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles"}
     root = ET.parse(CONFIG / "fastdds.xml").getroot()
     defined = {e.text for e in root.findall(".//d:transport_descriptor/d:transport_id", space)}
