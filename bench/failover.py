@@ -116,7 +116,7 @@ def takeover_s(options: argparse.Namespace, how: str) -> float:
     scene, go_on, begun_s = Scene(options, {"backend": "fake"}), threading.Event(), []
     try:
         scene.wait(lambda: len(scene.came_s) >= BEFORE, "the first detections")
-        session = scene.detector._model.session
+        session = scene.detector.model.current.session
         FakeBackend.standing = Fault(error="gone")
         run = session.run
 
@@ -131,7 +131,7 @@ def takeover_s(options: argparse.Namespace, how: str) -> float:
         session.run = fault
         scene.wait(lambda: begun_s, "the fault")
         scene.wait(lambda: any(came > begun_s[0] + 1e-3 for came in scene.came_s), "the takeover")
-        served = scene.detector._model.report.actual.backend
+        served = scene.detector.model.current.report.actual.backend
         if served != "onnxruntime":
             raise SystemExit(f"expected onnxruntime to take over, {served} serves")
         return next(came for came in scene.came_s if came > begun_s[0] + 1e-3) - begun_s[0]
@@ -153,12 +153,14 @@ def swapping(options: argparse.Namespace, swaps: int) -> dict[str, Any]:
             for number in range(swaps):
                 if number % 2:
                     _set_model(scene, damaged)
-                    scene.wait(lambda: str(damaged) in scene.detector._manager.swap_error, "the refusal")
+                    scene.wait(lambda: str(damaged) in scene.detector.model.manager.swap_error, "the refusal")
                 else:
                     good = (second, first)[number // 2 % 2]
                     begun_s = time.monotonic()
                     _set_model(scene, good)
-                    scene.wait(lambda good=good: scene.detector._model.bundle.folder == good, "the swap")
+                    scene.wait(
+                        lambda good=good: scene.detector.model.current.bundle.folder == good, "the swap"
+                    )
                     at_s = time.monotonic()
                     scene.wait(lambda at_s=at_s: scene.came_s[-1] > at_s, "detections of the new model")
                     swap_s.append(scene.came_s[-1] - begun_s)

@@ -30,13 +30,13 @@ MARKS: dict[int, dict[str, float]] = defaultdict(dict)
 class TimedGate(GateNode):
     """Marks intake, gate_start and gate_end."""
 
-    def accept(self, frame: Frame, tick: FrameEvent | None) -> None:
+    def accept(self, frame: Frame, event: FrameEvent | None) -> None:
         MARKS[frame.seq]["intake"] = time.perf_counter()
-        super().accept(frame, tick)
+        super().accept(frame, event)
 
-    def process(self, frame: Frame, tick: FrameEvent | None) -> None:
+    def process(self, frame: Frame, event: FrameEvent | None) -> None:
         MARKS[frame.seq]["gate_start"] = time.perf_counter()
-        super().process(frame, tick)
+        super().process(frame, event)
 
     def forward(self, frame: Frame, *args: Any, **kwargs: Any) -> None:
         MARKS[frame.seq]["gate_end"] = time.perf_counter()
@@ -48,12 +48,12 @@ class TimedDetector(DetectorNode):
 
     def configure(self) -> None:
         super().configure()
-        if self._detector:
-            self._detector.session = CpuTimedSession(self._detector.session)
+        if model := self.model.current:
+            model.runner.session = CpuTimedSession(model.runner.session)
 
-    def process(self, frame: Frame, tick: FrameEvent | None) -> None:
+    def process(self, frame: Frame, event: FrameEvent | None) -> None:
         MARKS[frame.seq]["detector_start"] = time.perf_counter()
-        super().process(frame, tick)
+        super().process(frame, event)
         MARKS[frame.seq]["detector_end"] = time.perf_counter()
 
     def _publish(self, frame: Frame, found: Detections) -> None:
@@ -66,14 +66,14 @@ class TimedDetector(DetectorNode):
         super()._measure(frame, result)
         marks = MARKS[frame.seq]
         marks["detect_ms"], marks["inference_ms"] = result.timing.total_ms, result.timing.inference_ms
-        if self._detector:
-            marks["inference_cpu_ms"] = self._detector.session.cpu_ms  # type: ignore[attr-defined]
+        if model := self.model.current:
+            marks["inference_cpu_ms"] = model.runner.session.cpu_ms  # type: ignore[attr-defined]
 
 
 class IdleDetector(DetectorNode):
     """Has the frame, and does nothing with it: for the hop alone."""
 
-    def process(self, frame: Frame, tick: FrameEvent | None) -> None:
+    def process(self, frame: Frame, event: FrameEvent | None) -> None:
         MARKS[frame.seq]["detector_start"] = time.perf_counter()
         self.settle(frame, "inferred", "")
 

@@ -179,7 +179,7 @@ def node_error(scene: CauseScene) -> Send:
     def fail(tensors: object) -> object:
         raise RuntimeError("it is broken")
 
-    running["detector"]._model.session.run = fail
+    running["detector"].model.current.session.run = fail
     return scene.camera()
 
 
@@ -275,7 +275,7 @@ def detector_stuck(scene: CauseScene) -> Send:
     running = scene.start(NODES, {**OPEN, "detector": {"backend": "fake", "watchdog_ms": 0.0}})
     free = threading.Event()
     scene.at_end(free.set)
-    running["detector"]._model.session.run = lambda tensors: free.wait(60) and {}
+    running["detector"].model.current.session.run = lambda tensors: free.wait(60) and {}
     return scene.camera()
 
 

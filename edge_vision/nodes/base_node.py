@@ -1,4 +1,4 @@
-"""What every node has: parameters, life cycle, services and a status once a second."""
+"""The base of every node: parameters, life cycle, services, and a status once a second."""
 
 from __future__ import annotations
 
@@ -27,10 +27,8 @@ REPEAT_LOG_S = 10.0
 
 
 class BaseNode(LifecycleNode):
-    """A lifecycle node. Subclasses give `spec` and override the four hooks; a hook that raises fails the
-    transition with its message, and leaves the node as it was.
-
-    configure: load, verify, warm up. activate: subscribe, start. deactivate: stop. cleanup: free.
+    """A lifecycle node. Subclasses define `spec` and override the hooks configure, activate, deactivate and
+    cleanup; an exception in one fails the transition with its message, and leaves the state unchanged.
     """
 
     spec: NodeSpec
@@ -42,12 +40,11 @@ class BaseNode(LifecycleNode):
         super().__init__(self.spec.name, parameter_overrides=given, **kwargs)
         self.hub = hub or IntraProcess()
         self.failure = ""
-        # The model that was loaded last, "" for none yet.
         self.last_model = ""
         self.logged_plugins: set[str] = set()
         self._stopped = False
-        self._logged: dict[str, float] = {}
-        self._answer_wrong_transitions()
+        self._logged_s: dict[str, float] = {}
+        self._refuse_impossible_transitions()
         self.structured_log = StructuredLog(self)
         self.params = Parameters(
             self, self.structured_log, self.spec, self._is_configured, self.on_params, self.check_params
@@ -57,14 +54,14 @@ class BaseNode(LifecycleNode):
         self._services_made = [self.create_service(Trigger, "~/reset_stats", self._on_reset_stats)]
         if "enabled" in {param.name for param in self.spec.params}:
             self._services_made.append(self.create_service(SetBool, "~/enable", self._on_enable))
-        # System time: reports must come while a simulated clock stands still.
+        # Steady time: the status is published while a simulated clock stands still.
         self._status_timer = self.create_timer(STATUS_PERIOD_S, self.publish_status, clock=steady_clock())
         if self.params["autostart"]:
             self._retry_timer = self.create_timer(RETRY_PERIOD_S, self.bring_up, clock=steady_clock())
 
     # Hooks.
     def configure(self) -> None:
-        """Load, verify, warm up."""
+        """Load, verify and warm up."""
 
     def activate(self) -> None:
         """Subscribe and start."""
@@ -80,17 +77,17 @@ class BaseNode(LifecycleNode):
         that differ from the present ones."""
 
     def on_params(self, names: set[str]) -> None:
-        """Live parameters of these names have changed."""
+        """Apply live parameters of these names, which have changed."""
 
     def reset_stats(self) -> None:
-        """Forget all figures."""
+        """Reset counts and latencies."""
 
     def status_values(self) -> dict[str, Any]:
-        """What this node adds to its status."""
+        """Values that this node adds to its status."""
         return {}
 
     def health(self) -> tuple[int, str]:
-        """Level and one sentence, while active."""
+        """Level and text of the status while active."""
         return OK, "running"
 
     # Life cycle.
@@ -103,34 +100,34 @@ class BaseNode(LifecycleNode):
         return self.state in ("inactive", "active")
 
     def bring_up(self) -> bool:
-        """Configure and activate from wherever it stands. Does not touch a node that was shut down."""
+        """Configure and activate as far as possible. A node that was shut down is left alone."""
         if self.state == "unconfigured":
             self.trigger_configure()
-        # A user who deactivates a node wants it so: only a node that was never up is brought up.
+        # A node that was active before has been deactivated on purpose.
         if self.state == "inactive" and not getattr(self, "_was_up", False):
             self.trigger_activate()
         return self.state == "active"
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._was_up = False
-        return self._told(self._attempt("configure", self.configure), "unconfigured", "inactive")
+        return self._log_transition(self._attempt("configure", self.configure), "unconfigured", "inactive")
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = self._attempt("activate", self.activate)
         self._was_up = result == TransitionCallbackReturn.SUCCESS
         if not self._was_up:
-            # What was begun must not lie about, or the next attempt has it twice.
+            # Undone, or the next attempt would create everything twice.
             reason = self.failure
             self._attempt("deactivate", self.deactivate)
             self.failure = reason
-        return self._told(result, "inactive", "active")
+        return self._log_transition(result, "inactive", "active")
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._told(self._attempt("deactivate", self.deactivate), "active", "inactive")
+        return self._log_transition(self._attempt("deactivate", self.deactivate), "active", "inactive")
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop_retrying()
-        return self._told(self._attempt("clean up", self.cleanup), "inactive", "unconfigured")
+        return self._log_transition(self._attempt("clean up", self.cleanup), "inactive", "unconfigured")
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop_retrying()
@@ -139,7 +136,7 @@ class BaseNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def stop(self) -> None:
-        """Stop, from whatever state, before the process ends. Keeps what failed before as the last word."""
+        """Stop in any state, before the process ends. An earlier failure stays in the last status."""
         failure = self.failure
         self._attempt("deactivate", self.deactivate)
         self.failure = self.failure or failure
@@ -151,8 +148,10 @@ class BaseNode(LifecycleNode):
         """Free the memory, after `stop`."""
         self._attempt("clean up", self.cleanup)
 
-    def _told(self, result: TransitionCallbackReturn, before: str, after: str) -> TransitionCallbackReturn:
-        """Log a transition that was made; one that failed has been logged with its reason."""
+    def _log_transition(
+        self, result: TransitionCallbackReturn, before: str, after: str
+    ) -> TransitionCallbackReturn:
+        """Log a successful transition, and return its result; a failed one is already logged."""
         if result == TransitionCallbackReturn.SUCCESS:
             self.structured_log.log("info", f"{after}, was {before}", "lifecycle", before=before, after=after)
         return result
@@ -165,7 +164,7 @@ class BaseNode(LifecycleNode):
     def _attempt(self, what: str, hook: Callable[[], None]) -> TransitionCallbackReturn:
         try:
             hook()
-        except Exception as error:  # Whatever a model or driver raises must end as a message, not a crash.
+        except Exception as error:  # A model or driver may raise anything; it must not crash the process.
             self.failure = f"cannot {what}: {error}"
             self.log_throttled("error", self.failure, event="lifecycle_failed")
             return TransitionCallbackReturn.FAILURE
@@ -174,21 +173,21 @@ class BaseNode(LifecycleNode):
 
     # Reports.
     def _open_structured_log(self) -> None:
-        trouble = self.structured_log.open(self.params["json_log"])
-        if trouble:
-            self.params.errors.append(trouble)
-            self.structured_log.log("error", trouble)
+        error = self.structured_log.open(self.params["json_log"])
+        if error:
+            self.params.errors.append(error)
+            self.structured_log.log("error", error)
 
     def log_throttled(self, severity: str, text: str, key: str = "", event: str = MESSAGE) -> None:
-        """Log a message unless the same (by key) was logged within the last 10 s."""
+        """Log a message unless one with the same key (the text by default) was logged in the last 10 s."""
         now_s = time.monotonic()
-        if now_s - self._logged.get(key or text, float("-inf")) >= REPEAT_LOG_S:
-            self._logged[key or text] = now_s
+        if now_s - self._logged_s.get(key or text, float("-inf")) >= REPEAT_LOG_S:
+            self._logged_s[key or text] = now_s
             self.structured_log.log(severity, text, event)
 
     def publish_status(self) -> None:
-        """Publish `~/status`; the timer calls it once a second, and a node that stops once more."""
-        level, text = self._judged()
+        """Publish `~/status`: once a second, and when the node stops."""
+        level, text = self._overall_health()
         values = {
             "state": self.state,
             "pid": os.getpid(),
@@ -203,29 +202,29 @@ class BaseNode(LifecycleNode):
 
     @property
     def camera(self) -> str:
-        """What the books are kept for: the namespace of the pipeline."""
+        """The camera that this pipeline serves: its namespace."""
         return self.get_namespace()
 
-    def _judged(self) -> tuple[int, str]:
+    def _overall_health(self) -> tuple[int, str]:
         if self.failure:
             return ERROR, self.failure
         if self.state == "finalized":
             return (
                 ERROR,
-                "finalized: shut down by its life cycle and cannot be activated again; restart its process",
+                "finalized: the node was shut down and cannot be activated again; restart its process",
             )
         if self._stopped:
             return OK, "stopped"
         if self.state != "active":
-            return WARN, f"{self.state}: nothing is processed"
+            return WARN, f"{self.state}: no frames are processed"
         level, text = self.health()
         if self.params.errors and level == OK:
             return WARN, "parameter refused: " + "; ".join(self.params.errors)
         return level, text
 
     # Services.
-    def _answer_wrong_transitions(self) -> None:
-        """Have a transition that is not possible now refused: rclpy raises, and leaves the caller waiting."""
+    def _refuse_impossible_transitions(self) -> None:
+        """Answer requests for impossible transitions: rclpy raises instead, and leaves the caller waiting."""
         change_state = self._service_change_state.callback
 
         def answer(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
@@ -233,7 +232,7 @@ class BaseNode(LifecycleNode):
                 return change_state(request, response)
             except RuntimeError as error:  # rclpy's RCLError
                 self.log_throttled(
-                    "error", f"transition {request.transition.id} refused, being {self.state}: {error}"
+                    "error", f"transition {request.transition.id} refused in state {self.state}: {error}"
                 )
                 response.success = False
                 return response
@@ -249,17 +248,17 @@ class BaseNode(LifecycleNode):
     def _on_reset_stats(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self.hub.ledger.reset()
         self.reset_stats()
-        response.success, response.message = True, "books and figures start anew"
+        response.success, response.message = True, "frame counts and latencies reset"
         return response
 
 
 def steady_clock() -> Any:
-    """A clock that no simulation sets."""
+    """A clock that use_sim_time does not affect."""
     from rclpy.clock import Clock, ClockType
 
     return Clock(clock_type=ClockType.STEADY_TIME)
 
 
 def latency_values(name: str, percentiles: dict[str, float] | None) -> dict[str, float | None]:
-    """`name.p50` and so on, in ms; None where nothing was measured."""
+    """`name.p50`, `.p95` and `.p99` in ms; None if nothing was measured."""
     return {f"{name}.{key}": (percentiles or {}).get(key) for key in ("p50", "p95", "p99")}

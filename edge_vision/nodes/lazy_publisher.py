@@ -60,3 +60,21 @@ class LazyPublisher:
     def close(self) -> None:
         """Destroy the publisher."""
         self._node.destroy_publisher(self._publisher)
+
+
+class OptionalPublisher:
+    """A publisher that exists only while it is enabled."""
+
+    def __init__(self, node: BaseNode, kind: type, topic: str, qos: Any) -> None:
+        self._create = lambda: LazyPublisher(node, kind, topic, qos)
+        self.current: LazyPublisher | None = None
+
+    def enable(self, enabled: bool) -> None:
+        """Create or close the publisher."""
+        current = self.current
+        if enabled and current is None:
+            self.current = self._create()
+        elif current is not None and not enabled:
+            # No longer referenced before it is closed: another thread may be about to publish.
+            self.current = None
+            current.close()

@@ -1,4 +1,4 @@
-"""A node's model as its parameters say, and what really runs."""
+"""The model that a node's parameters request, and the log of what was loaded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODEL_PARAMS = {"model", "backend", "device", "precision", "threads", "strict_ba
 
 
 def model_request(node: BaseNode) -> ModelRequest:
-    """What a node's parameters ask for. An empty device is left to the backend, as "auto" is."""
+    """The request in a node's parameters. An empty device means "auto"."""
     params = node.params
     return ModelRequest(
         params["model"],
@@ -47,24 +47,24 @@ def check_model_params(values: Mapping[str, Any], changed: set[str]) -> None:
             raise ValueError(f"{name}: {error}") from None
 
 
-def request_parameters(wish: ModelRequest) -> dict[str, Any]:
-    """The parameters that ask for it."""
-    request = wish.request
+def request_parameters(request: ModelRequest) -> dict[str, Any]:
+    """The parameters that make this request: the inverse of `model_request`."""
+    backend = request.request
     return {
-        "model": wish.model,
-        "backend": wish.backend,
-        "device": request.device,
-        "precision": request.precision,
-        "threads": request.threads,
-        "strict_backend": wish.strict,
-        "fallback": list(wish.fallback),
+        "model": request.model,
+        "backend": request.backend,
+        "device": backend.device,
+        "precision": backend.precision,
+        "threads": backend.threads,
+        "strict_backend": request.strict,
+        "fallback": list(request.fallback),
     }
 
 
 def log_loaded_model(node: BaseNode, model: LoadedModel[R]) -> None:
-    """Log the model with what really runs it, the one that it replaces, and a fallback."""
+    """Log a loaded model with its backend, the model that it replaces, and the reason of a fallback."""
     before, node.last_model = node.last_model, str(model.bundle)
-    swap = f", instead of {before}" if before not in ("", node.last_model) else ""
+    swap = f", replaces {before}" if before not in ("", node.last_model) else ""
     choice = f"; auto: {model.report.selection_reason}" if model.report.selection_reason else ""
     for plugin in imported_plugins():
         if plugin not in node.logged_plugins:
@@ -74,5 +74,5 @@ def log_loaded_model(node: BaseNode, model: LoadedModel[R]) -> None:
     event = "model_swapped" if swap else "model_loaded"
     node.structured_log.log("info", f"{model}{swap}{choice}", event, before=before or None, **values)
     if model.report.fallback_reason:
-        text = f"not what was asked for: {model.report.fallback_reason}"
+        text = f"not the requested backend: {model.report.fallback_reason}"
         node.structured_log.log("warning", text, "fallback", **values)

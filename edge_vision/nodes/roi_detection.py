@@ -17,8 +17,8 @@ from edge_vision.nodes.track_publisher import TrackPublisher
 class RoiDetection:
     """The detection passes of one detector node. Its worker calls `detect`; the others are thread-safe."""
 
-    def __init__(self, tracked: TrackPublisher) -> None:
-        self._tracked = tracked
+    def __init__(self, tracks: TrackPublisher) -> None:
+        self._tracks = tracks
         self._planner = RoiPlanner()
         self._with_low_score = False
         self.max_runs = 1
@@ -37,12 +37,13 @@ class RoiDetection:
         self._planner.config = RoiConfig(**{field.name: params[field.name] for field in fields(RoiConfig)})
         self._with_low_score = params["publish_low_score"]
 
-    def detect(self, detector: Detector, frame: Frame, tick: FrameEvent | None) -> DetectionResult:
+    def detect(self, detector: Detector, frame: Frame, event: FrameEvent | None) -> DetectionResult:
         """Detect objects on a frame, in as many passes as it needs. Raises as `Detector.detect`."""
         mono_ns, spec = time.monotonic_ns(), detector.input_spec
         with_low_score = self._with_low_score
         # The scene costs time to compute, so it is only requested where the plan depends on it.
-        scene = self._tracked.scene(frame, tick if self.needs_tracks else None, self._planner.whole_stamp_ns)
+        known = event if self.needs_tracks else None
+        scene = self._tracks.roi_input(frame, known, self._planner.whole_stamp_ns)
         plan = self._planner.plan(scene, (spec.width_px, spec.height_px), mono_ns)
         self.max_runs = plan.max_runs
         return self._planner.run(

@@ -1,4 +1,4 @@
-"""What a node says: one line each, by rclpy's logger, and as JSON lines too where a file is given."""
+"""The log of a node: rclpy's logger, and JSON lines if a file is given."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class StructuredLog:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        # Asked for now: a run that hung may come back, and tell, when the node is gone.
+        # Read now: an inference that hung may log after the node was destroyed.
         self._name = node.get_fully_qualified_name()
         self._budget = LogRateLimit()
         self._lines: JsonLog | None = None
-        # What was said before it was known where to.
+        # Lines logged before `open`.
         self._early: list[tuple[int, dict[str, Any]]] | None = []
 
     def open(self, path: str) -> str:
-        """Write JSON lines to this file too, "" = to none. Returns why it cannot, "" where it can."""
+        """Write JSON lines to this file, "" = to none. Returns why it is not possible, or ""."""
         early, self._early = self._early or [], None
         if not path:
             return ""
@@ -39,11 +39,11 @@ class StructuredLog:
                 self._lines.write(time_ns, fields)
         except OSError as error:
             self._lines = None
-            return f"json_log: cannot write to {path}: {error.strerror}. Give a file, or 'stdout'"
+            return f"json_log: cannot write to {path}: {error.strerror}. Set a writable file, or 'stdout'"
         return ""
 
     def log(self, level: str, text: str, event: str = MESSAGE, **values: Any) -> None:
-        """Log one line. level: debug, info, warning or error. values: more fields of the JSON line."""
+        """Log one line. level: debug, info, warning or error. values: additional fields of the JSON line."""
         text = printable(redact_text(" ".join(text.split())))
         self._log(level, text)
         if level == "debug":
@@ -53,7 +53,7 @@ class StructuredLog:
             "node": self._name,
             "event": event,
             "text": text,
-            # The node's clock, which stamps images too: a simulated one, with use_sim_time.
+            # The node's clock: simulated with use_sim_time.
             "stamp_ns": self._node.get_clock().now().nanoseconds,
             **values,
         }
@@ -63,8 +63,7 @@ class StructuredLog:
             self._write(self._lines, fields)
 
     def event(self, event: str, text: str, level: str = "info", about: str = "", **values: Any) -> None:
-        """Log a change of state that may come often: what is too much of one kind is held back and counted.
-        about: what it happened to, where a node has several such."""
+        """Log a change of state, rate-limited per event and `about`: suppressed lines are counted."""
         held = self._budget.admit(f"{event} {about}", time.monotonic())
         if held is None:
             self.log("debug", text)
@@ -73,7 +72,7 @@ class StructuredLog:
             self.log(level, text + more, event, held_back=held, **values)
 
     def _log(self, level: str, text: str) -> None:
-        """By rclpy's logger, which insists on a line of code of its own for each severity."""
+        """Log with rclpy, which requires a separate source line per severity."""
         logger = self._node.get_logger()
         if level == "debug":
             logger.debug(text)
@@ -87,5 +86,5 @@ class StructuredLog:
     def _write(self, lines: JsonLog, fields: dict[str, Any]) -> None:
         try:
             lines.write(time.time_ns(), fields)
-        except OSError as error:  # A full disk must not stop the pipeline; it is told each time it is tried.
+        except OSError as error:  # A full disk must not stop the pipeline.
             self._node.get_logger().error(f"json_log: line lost: {error.strerror}")

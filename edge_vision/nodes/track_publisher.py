@@ -1,7 +1,8 @@
-"""What the detector node knows of objects between its inferences: their ids, and `detections_tracked`."""
+"""Tracks objects between inferences: their ids, and predicted boxes on `detections_tracked`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,173 +17,176 @@ from edge_vision.detect.roi_planner import RoiInput
 from edge_vision.nodes.base_node import BaseNode, latency_values
 from edge_vision.nodes.interface import specs
 from edge_vision.nodes.interface.cdr import best_encoder
-from edge_vision.nodes.lazy_publisher import LazyPublisher
+from edge_vision.nodes.lazy_publisher import OptionalPublisher
 from edge_vision.nodes.qos import RESULTS
-from edge_vision.tracking.tracker import STATIC_SCENE_REASONS, Tracks
+from edge_vision.tracking.tracker import STATIC_SCENE_REASONS
 from edge_vision.tracking.tracking_history import TrackingHistory
 
 SKIPPED = ("gated", "rejected")
-# How a box came to be: the detector saw it on this frame; it is moved on by its speed and the camera's
-# motion; it rests where it was, as nothing moves by itself.
 KINDS = ("inferred", "tracked", "cached")
+"""Kinds of published boxes: detected on this frame; predicted from the object's velocity and the camera's
+motion; unchanged, because nothing in the scene moves by itself."""
 
 
 class TrackPublisher:
-    """Follows the objects of one detector along all judged frames, while somebody wants to know them.
+    """Tracks the objects of one detector on every frame that the gate analysed.
 
-    Any thread may call; nothing here raises but `publish`, which the executor calls. Each skipped frame is
-    published by the thread that tells of it: it waits for no inference.
+    Any thread may call, except that only the executor calls `configure`; nothing but `configure` raises. The
+    thread that delivers the event of a skipped frame publishes its boxes, and waits for no inference.
     """
 
     def __init__(self, node: BaseNode) -> None:
         self._node = node
-        self._line = TrackingHistory()
+        self.history = TrackingHistory()
         self._encode = best_encoder()
-        self._outlet: LazyPublisher | None = None
-        self._follows = False
-        self._age_ms = LatencyWindow()
-        self._frames, self._last_count = 0, 0
-        self._kinds = {kind: _Kind() for kind in KINDS}
-        self._last_kind = ""
+        self._output = OptionalPublisher(node, Detection2DArray, "detections_tracked", RESULTS)
+        self._enabled = False
+        self._stats = TrackStats()
+        self.status_values, self.reset_stats = self._stats.values, self._stats.reset
 
     def reset(self, seq: int = 0) -> None:
-        """End all tracks. Frames with numbers below seq, which are on their way, bring none back."""
-        self._line.reset(seq)
+        """End all tracks. Frames with numbers below seq, which are still on their way, restore none."""
+        self.history.reset(seq)
 
-    def publish(self, wanted: bool, follow: bool = False) -> None:
-        """Offer `detections_tracked`, or withdraw it. follow: know the objects, published or not."""
-        outlet, self._follows = self._outlet, wanted or follow
-        if wanted and outlet is None:
-            self._outlet = LazyPublisher(self._node, Detection2DArray, "detections_tracked", RESULTS)
-        elif outlet is not None and not wanted:
-            # Forgotten before it is closed: another thread may be about to look at it.
-            self._outlet = None
-            outlet.close()
-        if not self._follows:
+    def configure(self, publish: bool, track: bool) -> None:
+        """publish: offer `detections_tracked`. track: track objects even if they are not published."""
+        self._enabled = publish or track
+        self._output.enable(publish)
+        if not self._enabled:
             self.reset()
 
-    # What is told of frames.
-    def judged(self, frame: Frame, tick: FrameEvent | None) -> None:
-        """A frame comes to the detector."""
-        if self._follows:
-            motion, doubted = (tick.camera_motion, _doubted(tick)) if tick else (None, NO_REGIONS)
-            self._line.add_frame(frame.stamp_ns, motion, frame.seq, changed_px=doubted)
+    # Input.
+    def add_frame(self, frame: Frame, event: FrameEvent | None) -> None:
+        """A frame has reached the detector."""
+        if self._enabled:
+            motion, changed = (event.camera_motion, _changed_regions(event)) if event else (None, NO_REGIONS)
+            self.history.add_frame(frame.stamp_ns, motion, frame.seq, changed_px=changed)
 
-    def prepare(self, frame: Frame) -> None:
-        """The detector has a frame now: follow the objects to it meanwhile. It spares the time after the
-        inference, when what was found waits for its ids."""
-        if self._follows:
+    def advance_to(self, frame: Frame) -> None:
+        """Predict the tracks on a frame during its inference, which saves the time after it."""
+        if self._enabled:
             try:
-                self._line.advance_to(frame.stamp_ns)
-            except Exception as error:  # It must not cost the stage before its frame.
-                self._node.log_throttled("error", f"tracking failed: {error}. Please report this", "tracking")
+                self.history.advance_to(frame.stamp_ns)
+            except Exception as error:  # It must not fail the frame of the previous stage.
+                self._log_failure(error)
 
-    def told(self, tick: FrameEvent) -> None:
-        """A stage before has decided on a frame."""
-        if not self._follows:
+    def add_event(self, event: FrameEvent) -> None:
+        """A previous stage has decided on a frame."""
+        if not self._enabled:
             return
-        if tick.reason == "stamp_backwards":
-            self.reset(tick.seq)
-        if tick.stage == specs.GATE.name and tick.fate in ("superseded", "failed"):
-            return  # The gate has not judged it: the next motion is that from the frame before it.
-        at_rest = tick.fate == "gated" and tick.reason in STATIC_SCENE_REASONS
-        self._line.add_frame(tick.stamp_ns, tick.camera_motion, tick.seq, at_rest, _doubted(tick))
-        outlet = self._outlet
-        if outlet is None:
-            return
-        if tick.fate in SKIPPED and (tracks := self._line.tracks_at(tick.stamp_ns)) is not None:
-            self._show(outlet, tracks, tick, "cached" if at_rest else "tracked")
+        if event.reason == "stamp_backwards":
+            self.reset(event.seq)
+        if event.stage == specs.GATE.name and event.fate in ("superseded", "failed"):
+            return  # The gate has not analysed it: the next camera motion starts at the frame before it.
+        static = event.fate == "gated" and event.reason in STATIC_SCENE_REASONS
+        changed = _changed_regions(event)
+        self.history.add_frame(event.stamp_ns, event.camera_motion, event.seq, static, changed)
+        if self._output.current is not None and event.fate in SKIPPED:
+            self._publish(event, "cached" if static else "tracked")
 
-    def ids(self, frame: Frame, found: Detections) -> np.ndarray | None:
-        """(n,) int64, the ids of what was found on a frame; None where nobody tracks, or tracking failed."""
-        self._note("inferred", len(found), np.zeros(0))
-        if not self._follows:
+    # Results.
+    def assign_ids(self, frame: Frame, found: Detections) -> np.ndarray | None:
+        """(n,) int64, the track ids of a frame's detections; None if they are not published."""
+        self._stats.count("inferred", len(found), np.zeros(0))
+        if not self._enabled:
             return None
         try:
-            ids = self._line.add_detections(frame.stamp_ns, found, (frame.width_px, frame.height_px))
-            return ids if self._outlet is not None else None
-        except Exception as error:  # It must not cost the detector its frame.
-            self._line.reset()
-            self._node.log_throttled(
-                "error", f"tracking failed, all tracks end: {error}. Please report this", "tracking"
-            )
+            ids = self.history.add_detections(frame.stamp_ns, found, (frame.width_px, frame.height_px))
+            return None if self._output.current is None else ids
+        except Exception as error:  # It must not fail the detector's frame.
+            self.history.reset()
+            self._log_failure(error, ", all tracks end")
             return None
 
-    def scene(self, frame: Frame, tick: FrameEvent | None, whole_stamp_ns: int | None) -> RoiInput:
-        """What is told of a frame that the detector is about to look at. whole_stamp_ns: the stamp of the
-        last frame that it looked at as a whole."""
-        size_px, line = (frame.width_px, frame.height_px), self._line
-        if tick is None or not self._follows:
-            return RoiInput(size_px, NO_REGIONS, NO_REGIONS, None)
+    def roi_input(self, frame: Frame, event: FrameEvent | None, whole_stamp_ns: int | None) -> RoiInput:
+        """What is known about a frame before its inference. whole_stamp_ns: the stamp of the last frame that
+        was inferred as a whole."""
+        unknown = RoiInput((frame.width_px, frame.height_px), NO_REGIONS, NO_REGIONS, None)
+        if event is None or not self._enabled:
+            return unknown
         try:
-            tracks = line.tracks_at(frame.stamp_ns)
-            since = None if whole_stamp_ns is None else line.motion_between(whole_stamp_ns, frame.stamp_ns)
-        except Exception as error:  # It must not cost the detector its frame: a whole look needs none of it.
-            self._node.log_throttled("error", f"tracking failed: {error}. Please report this", "tracking")
-            return RoiInput(size_px, NO_REGIONS, NO_REGIONS, None)
-        return RoiInput(size_px, tick.regions, tracks.xyxy_px if tracks else NO_REGIONS, since)
+            tracks, since = self.history.tracks_at(frame.stamp_ns), None
+            if whole_stamp_ns is not None:
+                since = self.history.motion_between(whole_stamp_ns, frame.stamp_ns)
+        except Exception as error:  # The whole frame can be inferred without tracks.
+            self._log_failure(error)
+            return unknown
+        return replace(
+            unknown,
+            regions=event.regions,
+            known=tracks.xyxy_px if tracks else NO_REGIONS,
+            since_whole=since,
+        )
 
-    def _show(self, outlet: LazyPublisher, tracks: Tracks, tick: FrameEvent, kind: str) -> None:
-        try:
-            outlet.publish(self._encode(tracks.detections(), tick, tracks.ids))
-        except Exception as error:  # A closed publisher, or a middleware that fails.
-            self._node.log_throttled("error", f"cannot publish: {error}", "publish")
+    def _publish(self, event: FrameEvent, kind: str) -> None:
+        output, tracks = self._output.current, self.history.tracks_at(event.stamp_ns)
+        if output is None or tracks is None:
             return
-        self._frames += 1
-        self._last_count = len(tracks)
-        if len(tracks):
-            self._age_ms.add(float(tracks.age_ms.max()))
-        self._note(kind, len(tracks), tracks.age_ms)
+        if output.try_publish(lambda: self._encode(tracks.detections(), event, tracks.ids)):
+            self._stats.count(kind, len(tracks), tracks.age_ms)
 
-    def _note(self, kind: str, boxes: int, age_ms: np.ndarray) -> None:
+    def _log_failure(self, error: Exception, consequence: str = "") -> None:
+        text = f"tracking failed{consequence}: {error}. Please report this"
+        self._node.log_throttled("error", text, "tracking")
+
+
+class TrackStats:
+    """Counts of the published boxes by kind, and the ages of predicted ones."""
+
+    def __init__(self) -> None:
+        self._age_ms = LatencyWindow()
+        self._last_count, self._last_kind = 0, ""
+        self._kinds = {kind: _Counts() for kind in KINDS}
+
+    def count(self, kind: str, boxes: int, age_ms: np.ndarray) -> None:
+        """A message was published. age_ms: (boxes,), the time since each object was detected; empty for
+        detections."""
         self._last_kind = kind
-        self._kinds[kind].add(boxes, age_ms)
+        self._kinds[kind].add(boxes, float(age_ms.max()) if len(age_ms) else None)
+        if kind == "inferred":
+            return
+        self._last_count = boxes
+        if len(age_ms):
+            self._age_ms.add(float(age_ms.max()))
 
-    # Reports.
-    def status_values(self) -> dict[str, Any]:
-        """Frames with tracked boxes, and how old what they show is."""
-        return {
-            "tracked.frames": self._frames,
+    def values(self) -> dict[str, Any]:
+        """Status values."""
+        values = {
+            "tracked.frames": sum(self._kinds[kind].frames for kind in KINDS[1:]),
             "tracked.last_count": self._last_count,
             **latency_values("tracked.age_ms", self._age_ms.percentiles()),
             "published.last_kind": self._last_kind,
-            **{
-                f"published.{kind}.{key}": value
-                for kind, counts in self._kinds.items()
-                for key, value in counts.values(kind).items()
-            },
         }
+        for kind, counts in self._kinds.items():
+            values |= {f"published.{kind}.frames": counts.frames, f"published.{kind}.boxes": counts.boxes}
+            if kind != "inferred":
+                values[f"published.{kind}.age_ms.last"] = counts.last_age_ms
+                values[f"published.{kind}.age_ms.max"] = counts.max_age_ms
+        return values
 
-    def reset_stats(self) -> None:
-        """Start new figures. Tracks go on."""
-        self._frames = 0
+    def reset(self) -> None:
+        """Forget the counts and ages."""
         self._age_ms.reset()
-        self._kinds = {kind: _Kind() for kind in KINDS}
+        self._kinds = {kind: _Counts() for kind in KINDS}
 
 
-class _Kind:
-    """Messages and boxes of one kind, and how long ago the detector saw the oldest box of each message."""
+@dataclass(slots=True)
+class _Counts:
+    """Messages and boxes of one kind, and the age of the oldest box of a message."""
 
-    def __init__(self) -> None:
-        self._frames = self._boxes = 0
-        self._last_age_ms: float | None = None
-        self._max_age_ms: float | None = None
+    frames: int = 0
+    boxes: int = 0
+    last_age_ms: float | None = None
+    max_age_ms: float | None = None
 
-    def add(self, boxes: int, age_ms: np.ndarray) -> None:
-        self._frames += 1
-        self._boxes += boxes
-        if len(age_ms):
-            self._last_age_ms = float(age_ms.max())
-            self._max_age_ms = max(self._max_age_ms or 0.0, self._last_age_ms)
-
-    def values(self, kind: str) -> dict[str, Any]:
-        """Flat figures; what the detector has just seen has no age."""
-        counts: dict[str, Any] = {"frames": self._frames, "boxes": self._boxes}
-        if kind == "inferred":
-            return counts
-        return {**counts, "age_ms.last": self._last_age_ms, "age_ms.max": self._max_age_ms}
+    def add(self, boxes: int, age_ms: float | None) -> None:
+        self.frames += 1
+        self.boxes += boxes
+        if age_ms is not None:
+            self.last_age_ms = age_ms
+            self.max_age_ms = max(self.max_age_ms or 0.0, age_ms)
 
 
-def _doubted(tick: FrameEvent) -> np.ndarray:
-    """Where the gate saw that known objects look otherwise than when the detector saw them."""
-    return tick.regions if tick.reason == "appearance_check" else NO_REGIONS
+def _changed_regions(event: FrameEvent) -> np.ndarray:
+    """(n, 4) xyxy_px, where the appearance of known objects has changed."""
+    return event.regions if event.reason == "appearance_check" else NO_REGIONS

@@ -54,9 +54,9 @@ def test_a_busy_street_is_told_of_on_every_frame_and_looked_at_on_half_of_them(
     scene = busy(separate)
     assert robot.set("detector", publish_low_score=True).successful
     if separate:
-        low_score = scene.running["detector"]._low_score
+        low_score = scene.running["detector"].detections.low_score
         robot.wait(
-            lambda: low_score._outlet.subscription_count, "the detector to know that the gate wants low_score"
+            lambda: low_score.current.subscription_count, "the detector to know that the gate wants low_score"
         )
     for image in walkers:
         books = scene.show(image)

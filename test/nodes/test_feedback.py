@@ -83,7 +83,7 @@ def test_hints_come_with_what_was_found(start, robot, monkeypatch, separate):
     assert robot.set("detector", publish_low_score=True).successful
     published, listeners = robot.listen(Detection2DArray, "detections_low_score"), 2 if separate else 1
     robot.wait(
-        lambda: running["detector"]._low_score._outlet.subscription_count == listeners,
+        lambda: running["detector"].detections.low_score.current.subscription_count == listeners,
         "all to know the topic",
     )
     for number in (2, 3):

@@ -79,7 +79,7 @@ def test_the_whole_frame_is_what_it_looks_at_by_default(start, robot):
     assert messages and max(seen(one, PEOPLE) for one in messages) <= 1, "the pair to the test above"
     values = values_of(robot, lambda values: int(values["roi.frames_whole"]) >= 2)
     assert (values["roi.frames_crops"], values["roi.frames_both"]) == ("0", "0")
-    assert not scene.running["detector"]._tracked._line, "no tracks are requested"
+    assert not scene.running["detector"].tracks.history, "no work for it"
 
 
 def test_who_is_known_beside_the_region_stays_in_the_message(start, robot):
@@ -138,14 +138,14 @@ def test_it_is_switched_while_it_runs_and_bad_values_are_refused(start, robot):
         answer = robot.set("detector", **bad)
         assert not answer.successful and next(iter(bad)) in answer.reason
     assert robot.set("detector", roi_mode="full").successful
-    before = scene.running["detector"]._looking.status_values()["roi.crops"]
+    before = scene.running["detector"].roi.status_values()["roi.crops"]
     # Whichever of the two is the gate's scene by now, the other one is new.
     for street in street_with_and_without_people():
         scene.show(large(street))
     scene.settled()
     values = values_of(robot, lambda values: values["roi.last"] == "whole")
     assert int(values["roi.crops"]) == before
-    assert not scene.running["detector"]._tracked._line, "no tracks are requested any more"
+    assert not scene.running["detector"].tracks.history, "nobody follows any more"
 
 
 def test_with_ids_too_each_object_keeps_its_own(start, robot):
@@ -162,8 +162,8 @@ def test_tracking_that_fails_means_whole_looks_and_costs_no_frame(start, robot, 
     def fail(*args):
         raise RuntimeError("no tracks today")
 
-    for name in ("inferred", "tracks", "prepare", "motion_between"):
-        monkeypatch.setattr(scene.running["detector"]._tracked._line, name, fail)
+    for name in ("add_detections", "tracks_at", "advance_to", "motion_between"):
+        monkeypatch.setattr(scene.running["detector"].tracks.history, name, fail)
     people_come(scene)
     books = scene.settled()
     assert books["inferred"] >= 3 and books["failed"] == 0

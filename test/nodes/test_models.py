@@ -39,9 +39,9 @@ def flip_a_byte(path) -> None:
 BREAKAGES = {
     # what is done to the bundle, and what the message must say
     "missing bundle": (shutil.rmtree, ["python -m edge_vision models fetch " + SSD]),
-    "missing graph": (lambda f: (f / "model.onnx").unlink(), ["model.onnx", "bundles fetch " + SSD]),
-    "missing labels": (lambda f: (f / "labels.txt").unlink(), ["labels.txt", "bundles fetch " + SSD]),
-    "missing manifest": (lambda f: (f / "bundle.yaml").unlink(), ["bundle.yaml", "bundles fetch " + SSD]),
+    "missing graph": (lambda f: (f / "model.onnx").unlink(), ["model.onnx", "models fetch " + SSD]),
+    "missing labels": (lambda f: (f / "labels.txt").unlink(), ["labels.txt", "models fetch " + SSD]),
+    "missing manifest": (lambda f: (f / "bundle.yaml").unlink(), ["bundle.yaml", "models fetch " + SSD]),
     "wrong hash": (lambda f: flip_a_byte(f / "model.onnx"), ["sha256", "model.onnx"]),
     "unknown head": (lambda f: edit(f, "type: ssd", "type: detr9"), ["detr9", "ssd"]),
     "unknown key": (lambda f: edit(f, "version:", "verzion: 1.0.0\nversion:"), ["verzion"]),
@@ -179,7 +179,7 @@ def test_requested_and_actual_are_told(start, robot):
 def test_any_other_error_of_the_detector_is_counted_too(start, robot, monkeypatch):
     running = start(overrides={"gate": {"enabled": False}})
     camera = robot.publisher(Image, "image_raw")
-    monkeypatch.setattr(running["detector"]._model, "runner", object())
+    monkeypatch.setattr(running["detector"].model.current, "runner", object())
     camera.publish(image_message(picture(1), 1))
     assert running.settled(1)["failed.detector_error"] == 1
 
@@ -189,7 +189,7 @@ def test_a_slow_detector_supersedes_and_its_end_loses_no_account(start, monkeypa
     from edge_vision.core.frame import Frame
 
     running = start(overrides={"detector": {"backend": "fake"}, "gate": {"enabled": False}})
-    running["detector"]._model.session.fault = Fault(sleep_ms=300.0)
+    running["detector"].model.current.session.fault = Fault(sleep_ms=300.0)
     receive = running.hub.receiver("/image_raw")
     for number in range(1, 21):
         receive(Frame(picture(number), number, "cam", "bgr8", running.hub.next_seq()), None)
@@ -201,28 +201,28 @@ def test_a_slow_detector_supersedes_and_its_end_loses_no_account(start, monkeypa
 def test_the_memory_is_freed_at_cleanup(start, robot, monkeypatch):
     monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.fake:FakeBackend")
     running = start([DetectorNode], {"detector": {"backend": "fake"}})
-    session = running["detector"]._model.session
+    session = running["detector"].model.current.session
     assert robot.change_state("detector", Transition.TRANSITION_DEACTIVATE)
     assert not session.closed
     assert robot.change_state("detector", Transition.TRANSITION_CLEANUP)
-    assert session.closed and running["detector"]._model is None
+    assert session.closed and running["detector"].model.current is None
 
 
 @pytest.mark.parametrize(("backend", "signal"), [("aborts", "SIGABRT"), ("segfaults", "SIGSEGV")])
 def test_a_model_that_kills_its_runtime_is_refused(start, robot, store, monkeypatch, backend, signal):
     install_harmful_backends(store.parent.parent / "site", monkeypatch)
     running = start([DetectorNode], {"detector": {"backend": "onnxruntime"}})
-    serving = running["detector"]._model
+    serving = running["detector"].model.current
     assert robot.set("detector", backend=backend, strict_backend=True).successful
     status, values = robot.status("detector", lambda status, values: values["swap.error"])
     assert f"was killed by {signal}" in values["swap.error"] and status.level == b"\x01"
-    assert running["detector"]._model is serving and values["state"] == "active"
+    assert running["detector"].model.current is serving and values["state"] == "active"
 
 
 def test_a_backend_of_another_package_is_named_in_the_log(start, robot, store, monkeypatch, capfd):
     install_harmful_backends(store.parent.parent / "site", monkeypatch)
     running = start([DetectorNode], {"detector": {"backend": "harmless"}})
-    assert running["detector"]._model.report.actual.backend == "onnxruntime"
+    assert running["detector"].model.current.report.actual.backend == "onnxruntime"
     assert "plug-in harmless (harmful_backends:Harmless) of harmful 1.0" in capfd.readouterr().err
 
 

@@ -83,7 +83,7 @@ def test_a_backend_that_fails_loses_no_frame(start, robot, fake, monkeypatch, ca
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_raw")
     street = video_frame("vtest.avi", STREET).image
-    session = running["detector"]._model.session
+    session = running["detector"].model.current.session
     for number in (1, 2, 3, 4):
         session.fault = FAULTS[case] if number == 2 else Fault()
         camera.publish(image_message(street, number))
@@ -107,7 +107,7 @@ def test_it_returns_to_what_was_asked_for(start, robot, fake, monkeypatch):
     monkeypatch.setattr(failure_history, "FIRST_RETRY_S", 0.1)
     running = start(overrides={"detector": fake, **OPEN})
     camera = robot.publisher(Image, "image_raw")
-    running["detector"]._model.session.fault = FAULTS["error"]
+    running["detector"].model.current.session.fault = FAULTS["error"]
     camera.publish(image_message(picture(1), 1))
     assert running.settled(1)["inferred"] == 1
     status, values = robot.status(
@@ -123,7 +123,7 @@ def test_where_no_other_may_run_frames_fail_until_it_works_again(start, robot, f
     running = start(overrides={"detector": {**fake, "strict_backend": True}, **OPEN})
     camera = robot.publisher(Image, "image_raw")
     monkeypatch.setattr(FakeBackend, "standing", FAULTS["error"])
-    running["detector"]._model.session.fault = FAULTS["error"]
+    running["detector"].model.current.session.fault = FAULTS["error"]
     for number in (1, 2):
         camera.publish(image_message(picture(number), number))
         running.settled(number)
@@ -131,7 +131,7 @@ def test_where_no_other_may_run_frames_fail_until_it_works_again(start, robot, f
     status, _ = robot.status("detector", lambda status, values: status.level == b"\x02")
     assert "the accelerator is gone" in status.message
     monkeypatch.setattr(FakeBackend, "standing", Fault())
-    robot.wait(lambda: not running["detector"]._manager.status_values()["backend.failed"], "its return")
+    robot.wait(lambda: not running["detector"].model.manager.status_values()["backend.failed"], "its return")
     camera.publish(image_message(picture(3), 3))
     assert running.settled(3)["inferred"] == 1
 
@@ -141,7 +141,7 @@ def test_a_backend_that_hangs_loses_no_frame(start, robot, fake, monkeypatch):
     running = start(overrides={"detector": {**fake, "watchdog_ms": WATCHDOG_MS}, **OPEN})
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_raw")
-    hung = running["detector"]._model
+    hung = running["detector"].model.current
     hang = Hang(hung.session, monkeypatch)
     camera.publish(image_message(picture(1), 1))
     assert hang.inside.wait(30)
@@ -162,7 +162,7 @@ def test_a_newer_frame_goes_before_the_one_that_hangs(start, robot, fake, monkey
     running = start(overrides={"detector": {**fake, "watchdog_ms": WATCHDOG_MS}, **OPEN})
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_raw")
-    session = running["detector"]._model.session
+    session = running["detector"].model.current.session
     hang = Hang(session, monkeypatch)
     camera.publish(image_message(picture(1), 1))
     assert hang.inside.wait(30)
@@ -180,7 +180,7 @@ def test_a_newer_frame_goes_before_the_one_that_hangs(start, robot, fake, monkey
 def test_without_a_watchdog_it_waits(start, robot, fake, monkeypatch):
     running = start(overrides={"detector": {**fake, "watchdog_ms": 0.0}, **OPEN})
     camera = robot.publisher(Image, "image_raw")
-    hang = Hang(running["detector"]._model.session, monkeypatch)
+    hang = Hang(running["detector"].model.current.session, monkeypatch)
     camera.publish(image_message(picture(1), 1))
     assert hang.inside.wait(30)
     robot.turns(1.0)
@@ -196,7 +196,7 @@ def test_in_the_middle_of_a_video_the_next_best_takes_over(start, robot, fake, m
     running = start(ALL, {"source": source, "detector": {**fake, "watchdog_ms": WATCHDOG_MS}})
     answers = detections_of(robot)
     robot.wait(lambda: len(answers) >= 10, "the first answers")
-    session = running["detector"]._model.session
+    session = running["detector"].model.current.session
     monkeypatch.setattr(FakeBackend, "standing", FAULTS["error"])
     if how == "dies":
         session.fault = FAULTS["error"]
@@ -205,7 +205,7 @@ def test_in_the_middle_of_a_video_the_next_best_takes_over(start, robot, fake, m
         assert hang.inside.wait(30)
     before = len(answers)
     robot.wait(lambda: len(answers) >= before + 10, "answers of the next best")
-    assert running["detector"]._model.report.actual.backend == "onnxruntime"
+    assert running["detector"].model.current.report.actual.backend == "onnxruntime"
     assert sum(len(one.detections) for one in answers[-10:]) >= 10
     if how == "hangs":
         hang.go_on.set()
@@ -248,7 +248,7 @@ def test_the_gate_hears_of_a_new_model(start, robot, models):
 
     still_until(lambda: running.ledger["gated"] >= 3)
     assert robot.set("detector", model=models["second"]).successful
-    robot.wait(lambda: running["detector"]._model.bundle.version == "2.0.0", "the swap")
+    robot.wait(lambda: running["detector"].model.current.bundle.version == "2.0.0", "the swap")
     inferred = running.ledger["inferred"]
     still_until(lambda: gate._gate.status().get("gate.reason.model_swap"))
     assert running.ledger["inferred"] > inferred, "a still frame, but the model has not seen it"
@@ -287,7 +287,7 @@ def test_what_cannot_serve_is_refused_and_taken_back(start, robot, models, wrong
 def test_another_backend_and_threads_by_their_parameters(start, robot, fake):
     running = start(overrides={"detector": {"threads": 2}, **OPEN})
     assert robot.set("detector", backend="fake", threads=1).successful
-    robot.wait(lambda: running["detector"]._model.report.actual.backend == "fake", "the other backend")
+    robot.wait(lambda: running["detector"].model.current.report.actual.backend == "fake", "the other backend")
     _, values = robot.status("detector", lambda status, values: values["swap.loading"] == "False")
     assert values["backend.actual.threads"] == "1"
 
@@ -312,10 +312,12 @@ def test_forty_swaps_of_which_every_second_fails_lose_no_frame_and_keep_no_model
             good = ("second", "first")[number % 2]
             version = ("2.0.0", "1.0.0")[number % 2]
             running.in_executor(lambda: set_model(node, models["damaged"]))
-            wait_until(lambda: "damaged" in node._manager.swap_error, "the refusal")
+            wait_until(lambda: "damaged" in node.model.manager.swap_error, "the refusal")
             running.in_executor(lambda good=good: set_model(node, models[good]))
-            wait_until(lambda v=version: node._model and node._model.bundle.version == v, "the swap")
-            served.append(weakref.ref(node._model))
+            wait_until(
+                lambda v=version: node.model.current and node.model.current.bundle.version == v, "the swap"
+            )
+            served.append(weakref.ref(node.model.current))
             rss.append(process.memory_info().rss)
     finally:
         end.set()

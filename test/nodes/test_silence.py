@@ -46,7 +46,7 @@ def test_a_detector_whose_frames_all_fail_is_an_error_until_they_do_not(start, r
     monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.fake:FakeBackend")
     alone = {"backend": "fake", "strict_backend": True}
     running = start(overrides={"detector": alone, "gate": {"enabled": False}})
-    session = running["detector"]._model.session
+    session = running["detector"].model.current.session
     camera = robot.publisher(Image, "image_raw")
     monkeypatch.setattr(
         stage_stats, "RECENT_S", 60.0
@@ -57,7 +57,7 @@ def test_a_detector_whose_frames_all_fail_is_an_error_until_they_do_not(start, r
     assert running.settled(1)["failed"] == 1
     status, _ = robot.status("detector", lambda status, values: status.level == ERROR)
     assert "not finite" in status.message
-    running["detector"]._model.session.fault = Fault()
+    running["detector"].model.current.session.fault = Fault()
     camera.publish(image_message(picture(2), 2))
     assert running.settled(2)["inferred"] == 1
     status, _ = robot.status("detector", lambda status, values: status.level == WARN)
@@ -70,7 +70,7 @@ def test_a_runtime_that_hangs_costs_its_frame_and_nothing_else(start, robot, mon
     monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.fake:FakeBackend")
     monkeypatch.setattr(stage_node, "JOIN_TIMEOUT_S", 0.2)
     running = start(overrides={"detector": {"backend": "fake"}, "gate": {"enabled": False}})
-    session = running["detector"]._model.session
+    session = running["detector"].model.current.session
     hanging, free = threading.Event(), threading.Event()
 
     def hang(tensors):

@@ -170,11 +170,12 @@ def test_a_new_threshold_is_latched_anew(start, robot):
 
 
 def test_the_debug_image_is_made_only_while_somebody_looks(start, robot, monkeypatch):
-    import edge_vision.nodes.detector_node as detector
+
+    from edge_vision.nodes import detection_output
 
     drawn = []
-    draw = detector.draw_detections
-    monkeypatch.setattr(detector, "draw_detections", lambda *args: drawn.append(1) or draw(*args))
+    draw = detection_output.draw_detections
+    monkeypatch.setattr(detection_output, "draw_detections", lambda *args: drawn.append(1) or draw(*args))
     running = start()
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_raw")
@@ -183,7 +184,9 @@ def test_the_debug_image_is_made_only_while_somebody_looks(start, robot, monkeyp
     robot.wait(lambda: len(answers) == 1, "an answer")
     assert not drawn
     looker = robot.node.create_subscription(Image, "detector/debug_image", answers.append, SENSOR)
-    robot.wait(lambda: running["detector"]._debug.subscription_count, "the detector to know us")
+    robot.wait(
+        lambda: running["detector"].detections.debug_image.subscription_count, "the detector to know us"
+    )
     robot.wait(looker.get_publisher_count, "us to know the detector")
     camera.publish(image_message(image, 10**10, "left"))
     robot.wait(lambda: len(answers) == 3, "the picture and the answer")
@@ -193,7 +196,10 @@ def test_the_debug_image_is_made_only_while_somebody_looks(start, robot, monkeyp
     pixels = np.frombuffer(shown.data, np.uint8).reshape(image.shape)
     assert 0.001 < (pixels != image).any(axis=2).mean() < 0.3, "boxes, drawn into the picture"
     robot.node.destroy_subscription(looker)
-    robot.wait(lambda: not running["detector"]._debug.subscription_count, "the detector to know that we left")
+    robot.wait(
+        lambda: not running["detector"].detections.debug_image.subscription_count,
+        "the detector to know that we left",
+    )
     camera.publish(image_message(image, 10**11))
     running.settled(3)
     assert len(drawn) == 1
@@ -202,7 +208,9 @@ def test_the_debug_image_is_made_only_while_somebody_looks(start, robot, monkeyp
 def test_the_boxes_can_be_drawn_into_every_encoding(start, robot):
     running = start()
     shown = robot.listen(Image, "detector/debug_image", SENSOR)
-    robot.wait(lambda: running["detector"]._debug.subscription_count, "the detector to know us")
+    robot.wait(
+        lambda: running["detector"].detections.debug_image.subscription_count, "the detector to know us"
+    )
     camera = robot.publisher(Image, "image_raw")
     for number, encoding in enumerate(["mono8", "rgb8", "bayer_rggb8"], 1):
         image = picture(number) if encoding == "rgb8" else picture(number)[:, :, 0].copy()

@@ -77,14 +77,14 @@ def test_off_by_default_and_then_nothing_is_tracked(start, robot):
     assert scene.settled()["gated"] == 2
     scene.heard(1, 0)
     assert robot.node.count_publishers("detections_tracked") == 0
-    detector = scene.running["detector"]._detector
+    detector = scene.running["detector"].model.current.runner
     frame = Frame(scene.street, stamp_of(scene.inferred[0]), "cam")
     expected = detections_message(detector.detect(frame).detections, frame)
     answer = scene.inferred[0]
     assert len(answer.detections) >= 5
     assert {one.id for one in answer.detections} == {""}
     assert answer == expected
-    assert not scene.running["detector"]._tracked._line, "no tracks are requested"
+    assert not scene.running["detector"].tracks.history, "no work for it"
 
 
 def test_it_can_be_switched_on_and_off_while_it_runs(start, robot):
@@ -171,7 +171,7 @@ def test_tracked_boxes_wait_for_no_inference(start, robot, monkeypatch):
     scene = TrackedScene(start, robot)
     scene.show()
     scene.heard(1, 0)
-    hold = Hold(scene.running["detector"]._detector, monkeypatch)
+    hold = Hold(scene.running["detector"].model.current.runner, monkeypatch)
     scene.audit(True)
     busy_ns = scene.publish()
     assert hold.inside.wait(30)
@@ -307,12 +307,12 @@ def test_a_clock_that_jumps_starts_new_tracks(start, robot):
 
 def test_tracking_that_fails_costs_no_frame(start, robot, monkeypatch):
     scene = TrackedScene(start, robot)
-    line = scene.running["detector"]._tracked._line
+    line = scene.running["detector"].tracks.history
 
     def fail(*args):
         raise RuntimeError("no tracks today")
 
-    for name in ("inferred", "tracks"):
+    for name in ("add_detections", "tracks_at"):
         monkeypatch.setattr(line, name, fail)
     for _ in range(3):
         scene.show()
@@ -346,8 +346,11 @@ def test_the_books_balance_while_it_is_switched_under_load(start, robot):
         for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
             assert robot.change_state("detector", transition)
         robot.wait(lambda: scene.running.ledger["gated"] > 20, "skipped frames")
-        before = scene.running["detector"]._tracked._frames
-        robot.wait(lambda: scene.running["detector"]._tracked._frames > before + 5, "tracked boxes again")
+        before = scene.running["detector"].tracks.status_values()["tracked.frames"]
+        robot.wait(
+            lambda: scene.running["detector"].tracks.status_values()["tracked.frames"] > before + 5,
+            "tracked boxes again",
+        )
     finally:
         end.set()
         thread.join()

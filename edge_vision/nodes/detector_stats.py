@@ -1,0 +1,52 @@
+"""Latencies and counts of the detector node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge_vision.core.detections import DetectionResult
+from edge_vision.core.latency import LatencyWindow
+from edge_vision.nodes.base_node import latency_values
+
+LATENCIES = ("preprocess_ms", "inference_ms", "postprocess_ms", "age_ms")
+
+
+class DetectorStats:
+    """The worker records; the executor reads."""
+
+    def __init__(self) -> None:
+        self._windows = {name: LatencyWindow() for name in LATENCIES}
+        self._last_count = self._total = 0
+        self._top_score: float | None = None
+
+    def record(self, result: DetectionResult, age_ms: float) -> None:
+        """The result of a frame, of this age when it was published."""
+        top = result.top_score
+        self._top_score = top if self._top_score is None else max(self._top_score, top or 0.0)
+        for name in LATENCIES[:3]:
+            self._windows[name].add(getattr(result.timing, name))
+        self._windows["age_ms"].add(age_ms)
+
+    def count(self, detections: int) -> None:
+        """A frame with this many detections was published."""
+        self._last_count = detections
+        self._total += detections
+
+    @property
+    def median_inference_ms(self) -> float | None:
+        """None before the first inference."""
+        percentiles = self._windows["inference_ms"].percentiles()
+        return percentiles["p50"] if percentiles else None
+
+    def values(self) -> dict[str, Any]:
+        """Status values. top_score: the highest since the previous call."""
+        top_score, self._top_score = self._top_score, None
+        values = {"last_count": self._last_count, "detections_total": self._total, "top_score": top_score}
+        for name, window in self._windows.items():
+            values.update(latency_values(name, window.percentiles()))
+        return values
+
+    def reset(self) -> None:
+        """Forget the latencies."""
+        for window in self._windows.values():
+            window.reset()
