@@ -1,4 +1,4 @@
-"""The demo's record, pictures and files, without ROS."""
+"""The demo's record, images and files, without ROS."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from edge_vision.cli.demo import command, process
 from edge_vision.cli.demo.live import status_line
 from edge_vision.cli.demo.process import PipelineProcess
 from edge_vision.cli.demo.record import RunRecord
-from edge_vision.cli.demo.summary import last_words, summarise, write_detections
-from edge_vision.cli.demo.video import LiveRecorder, annotate_file, chosen_frames, write_sheet
+from edge_vision.cli.demo.summary import report_text, summarise, write_detections
+from edge_vision.cli.demo.video import LiveRecorder, annotate_file, contact_frames, write_sheet
 from edge_vision.core.detections import Detections
 from edge_vision.core.printable import printable_output
 from edge_vision.core.progress import ProgressLine
@@ -46,7 +46,7 @@ STATUS = {
 
 
 class Clock:
-    """A clock that the test turns."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -55,21 +55,21 @@ class Clock:
         return self.now_s
 
 
-def row_of(*class_ids: int) -> Detections:
+def objects_of(*class_ids: int) -> Detections:
     xyxy = np.array([[10 + 30 * i, 20, 35 + 30 * i, 60] for i in range(len(class_ids))], np.float32).reshape(
         -1, 4
     )
     return Detections(xyxy, np.full(len(class_ids), 0.75, np.float32), np.array(class_ids, np.int32))
 
 
-def played(clock: Clock | None = None) -> RunRecord:
+def record_of_a_clip(clock: Clock | None = None) -> RunRecord:
     """Five frames at 10 Hz, of which 0, 2 and 3 were inferred."""
     clock = clock or Clock()
     record = RunRecord(clock)
     record.on_labels(LABELS)
     for index in range(5):
         record.on_source(1_000 + index, index)
-    for index, found in ((0, row_of(0)), (2, row_of(0, 2)), (3, row_of())):
+    for index, found in ((0, objects_of(0)), (2, objects_of(0, 2)), (3, objects_of())):
         clock.now_s += 0.1
         record.on_detections(1_000 + index, "camera", found, 10.0 + index)
     record.on_status("detector", 0, "running", STATUS)
@@ -89,7 +89,7 @@ def clip(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PipelineProcess]:
-    """A PipelineProcess whose executable is a Python that sleeps: tested is how a child is kept."""
+    """A PipelineProcess whose executable is a Python that sleeps."""
     script = "import time\nprint('up', flush=True)\ntime.sleep(60)"
     real = process.subprocess.Popen
     monkeypatch.setattr(
@@ -102,27 +102,27 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PipelineP
     started.stop()
 
 
-def test_detections_find_their_frames_by_stamp() -> None:
-    found = played().by_frame()
+def test_detections_are_assigned_to_frames_by_stamp() -> None:
+    found = record_of_a_clip().by_frame()
     assert {index: found[index].class_ids.tolist() for index in found} == {0: [0], 2: [0, 2], 3: []}
 
 
-def test_a_detection_without_a_source_tick_belongs_to_no_frame() -> None:
-    record = played()
-    record.on_detections(9_999, "camera", row_of(1), 5.0)
+def test_a_detection_without_a_source_event_belongs_to_no_frame() -> None:
+    record = record_of_a_clip()
+    record.on_detections(9_999, "camera", objects_of(1), 5.0)
     assert sorted(record.by_frame()) == [0, 2, 3]
 
 
-def test_the_books_are_read_from_the_status() -> None:
-    record = played()
+def test_the_frame_accounting_is_read_from_the_status() -> None:
+    record = record_of_a_clip()
     assert record.ledger == {
         "received": 5, "inferred": 3, "gated": 2, "rejected": 0, "superseded": 0, "failed": 0, "in_flight": 0,
     }  # fmt: skip
     assert record.reasons == {"gated.still": 2}
 
 
-def test_what_a_node_had_said_outlives_its_model() -> None:
-    record = played()
+def test_values_that_become_unavailable_keep_their_last_figure() -> None:
+    record = record_of_a_clip()
     record.on_status("detector", 1, "unconfigured", {"model": "unavailable", "ledger.received": "6"})
     assert record.statuses["detector"]["model"] == "ssd 1.0.0"
     assert record.ledger["received"] == 6
@@ -137,18 +137,18 @@ def test_what_a_node_had_said_outlives_its_model() -> None:
         ({"situation": "finished", "sent": "5"}, {"ledger.in_flight": "1"}, False),
     ],
 )
-def test_played_out_only_when_every_frame_is_in_the_books(
+def test_finished_only_if_every_frame_is_accounted_for(
     source: dict[str, str], detector: dict[str, str], over: bool
 ) -> None:
-    record = played()
+    record = record_of_a_clip()
     record.on_status("source", 0, "", source)
     record.on_status("detector", 0, "", {**STATUS, **detector})
-    assert record.played_out is over
+    assert record.finished is over
 
 
-def test_rates_and_ages() -> None:
+def test_rates_and_ages_of_a_record() -> None:
     clock = Clock()
-    record = played(clock)
+    record = record_of_a_clip(clock)
     assert record.age_ms() == pytest.approx({"p50": 12.0, "p95": 12.9, "p99": 12.98})
     assert record.age_ms(last=1) == pytest.approx({"p50": 13.0, "p95": 13.0, "p99": 13.0})
     assert record.fps_hz() == pytest.approx(3 / 0.5)
@@ -158,35 +158,35 @@ def test_rates_and_ages() -> None:
 
 def test_an_empty_record_has_no_figures() -> None:
     record = RunRecord()
-    assert record.age_ms() is None and record.fps_hz() == 0.0 and not record.played_out
+    assert record.age_ms() is None and record.fps_hz() == 0.0 and not record.finished
     assert set(record.ledger.values()) == {0}
 
 
-def test_errors_are_kept_with_their_time() -> None:
+def test_errors_are_kept_with_their_duration() -> None:
     clock = Clock()
     record = RunRecord(clock)
     record.on_status("detector", 2, "cannot configure: no bundle", {})
     clock.now_s += 7
     record.on_status("detector", 1, "unconfigured", {})
-    assert record.in_error_for_s() == 7
+    assert record.error_duration_s() == 7
     assert record.errors == {"detector": "cannot configure: no bundle"}
 
 
-def test_status_line() -> None:
-    line = status_line(played(), USAGE)
+def test_status_line_with_and_without_usage() -> None:
+    line = status_line(record_of_a_clip(), USAGE)
     assert line == "frames 5  inferred 3  gated 2  6.0 fps  age p95 13 ms  CPU 12 %  RSS 200 MB"
-    unknown = status_line(played(), ProcessUsage(None, None, None, None))
+    unknown = status_line(record_of_a_clip(), ProcessUsage(None, None, None, None))
     assert "CPU unavailable" in unknown and "RSS unavailable" in unknown
 
 
-def test_status_line_says_what_it_waits_for() -> None:
+def test_status_line_while_the_pipeline_starts() -> None:
     record = RunRecord()
     assert status_line(record, USAGE) == "starting: loading"
     record.on_status("source", 1, "opening", {})
     assert status_line(record, USAGE) == "starting: source opening"
 
 
-def test_the_live_line_is_plain_lines_without_a_terminal() -> None:
+def test_the_progress_line_is_plain_lines_without_a_terminal() -> None:
     stream = io.StringIO()
     line = ProgressLine(stream)
     for text in ("one", "two"):
@@ -195,7 +195,7 @@ def test_the_live_line_is_plain_lines_without_a_terminal() -> None:
     assert stream.getvalue() == "one\nlast\n"
 
 
-def test_the_live_line_rewrites_itself_on_a_terminal() -> None:
+def test_the_progress_line_rewrites_itself_on_a_terminal() -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -209,8 +209,8 @@ def test_the_live_line_rewrites_itself_on_a_terminal() -> None:
     assert written.count("\n") == 1
 
 
-def test_detections_file(tmp_path: Path) -> None:
-    write_detections(played(), tmp_path / "d.jsonl")
+def test_detections_are_written_one_line_per_frame(tmp_path: Path) -> None:
+    write_detections(record_of_a_clip(), tmp_path / "d.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "d.jsonl").read_text().splitlines()]
     assert [line["frame_index"] for line in lines] == [0, 2, 3]
     assert lines[1] == {
@@ -224,7 +224,7 @@ def test_detections_file(tmp_path: Path) -> None:
     }
 
 
-def test_the_live_line_shows_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_progress_line_shows_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     with printable_output():
         ProgressLine().end("loading \x1b[2Ja\rb\nc")
     assert capsys.readouterr().out == "loading \\u001b[2Ja\\rb\\nc\n"
@@ -235,18 +235,18 @@ def test_the_results_of_a_stream_show_no_secret(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         child = PipelineProcess(["--help", "--source", uri], tmp_path / "log")
         stack.callback(child.stop)
-        summary = summarise(played(), child, uri, True)
+        summary = summarise(record_of_a_clip(), child, uri, True)
     labels = {**summary, "labels": {"a\nResults: \x1b": 1}, "first_detection_s": 1.0}
-    assert "a\\nResults: \\u001b" in last_words(labels, [])
+    assert "a\\nResults: \\u001b" in report_text(labels, [])
     assert summary["source"] == "rtsp://***@camera/1?token=***" == summary["command"][-1]
     assert "pa@ss" not in json.dumps(summary) and "tell" not in json.dumps(summary)
 
 
-def test_summary_and_last_words(child: PipelineProcess, clip: Path) -> None:
+def test_summary_and_report_text(child: PipelineProcess, clip: Path) -> None:
     child.measure()
-    summary = json.loads(json.dumps(summarise(played(), child, str(clip), True)))
-    books = summary["ledger"]
-    assert books["received"] == sum(books[k] for k in books if k != "received")
+    summary = json.loads(json.dumps(summarise(record_of_a_clip(), child, str(clip), True)))
+    ledger = summary["ledger"]
+    assert ledger["received"] == sum(ledger[k] for k in ledger if k != "received")
     assert summary["backend"] == {
         "requested": {"backend": "auto"},
         "actual": {"backend": "onnxruntime 1.0", "device": "cpu"},
@@ -254,51 +254,60 @@ def test_summary_and_last_words(child: PipelineProcess, clip: Path) -> None:
     assert summary["video_sha256"] == hash_of(clip) and len(summary["video_sha256"]) == 64
     assert summary["labels"] == {"person": 2, "car": 1}
     assert summary["rss_peak_mb"] > 0
-    assert summarise(played(), child, clip.as_uri(), True)["video_sha256"] == hash_of(clip)
-    text = last_words({**summary, "first_detection_s": 1.0}, [clip])
-    assert "5 frames came in: 3 inferred, 2 gated, 0 still in flight" in text and "make demo SOURCE=" in text
+    assert summarise(record_of_a_clip(), child, clip.as_uri(), True)["video_sha256"] == hash_of(clip)
+    text = report_text({**summary, "first_detection_s": 1.0}, [clip])
+    assert "5 frames received: 3 inferred, 2 gated, 0 in flight" in text and "make demo SOURCE=" in text
 
 
-def test_annotated_files(clip: Path, tmp_path: Path) -> None:
+def test_the_annotated_files_show_the_detections(clip: Path, tmp_path: Path) -> None:
     done: list[int] = []
     files = annotate_file(
-        str(clip), played().by_frame(), LABELS, tmp_path, True, lambda n, total: done.append(n) or True
+        str(clip),
+        record_of_a_clip().by_frame(),
+        LABELS,
+        tmp_path,
+        True,
+        lambda n, total: done.append(n) or True,
     )
     assert [file.name for file in files] == ["annotated.mp4", "annotated.png"]
     capture = cv2.VideoCapture(str(files[0]))
-    pictures = [capture.read()[1] for _ in range(4)]
+    images = [capture.read()[1] for _ in range(4)]
     assert capture.read()[0] is False and done == [1, 2, 3, 4]
-    # The box of frame 2 is drawn on it, and dimmer nowhere: on the uniform picture it is what differs.
-    assert np.ptp(pictures[2][20:60, 10:65].astype(int)) > 100
+    # Only the box of frame 2 differs from the uniform image.
+    assert np.ptp(images[2][20:60, 10:65].astype(int)) > 100
     sheet = cv2.imread(str(files[1]))
     assert sheet.shape[1] == 3 * 512
 
 
 def test_the_drawing_can_be_stopped(clip: Path, tmp_path: Path) -> None:
-    files = annotate_file(str(clip), played().by_frame(), LABELS, tmp_path, True, lambda n, total: n < 2)
+    files = annotate_file(
+        str(clip), record_of_a_clip().by_frame(), LABELS, tmp_path, True, lambda n, total: n < 2
+    )
     with_all = cv2.VideoCapture(str(files[0]))
     assert with_all.get(cv2.CAP_PROP_FRAME_COUNT) == 2
 
 
-def test_without_video_there_is_the_sheet_alone(clip: Path, tmp_path: Path) -> None:
-    files = annotate_file(str(clip), played().by_frame(), LABELS, tmp_path, False, lambda n, total: True)
+def test_no_video_writes_only_the_contact_sheet(clip: Path, tmp_path: Path) -> None:
+    files = annotate_file(
+        str(clip), record_of_a_clip().by_frame(), LABELS, tmp_path, False, lambda n, total: True
+    )
     assert [file.name for file in files] == ["annotated.png"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 9, 100])
-def test_the_sheet_shows_at_most_nine_frames_spread_over_the_run(count: int) -> None:
-    found = {index: row_of(*([0] * (index % 3))) for index in range(count)}
-    chosen = sorted(chosen_frames(found))
-    assert len(chosen) == min(9, count)
+def test_the_contact_sheet_has_at_most_nine_frames_spread_over_the_run(count: int) -> None:
+    found = {index: objects_of(*([0] * (index % 3))) for index in range(count)}
+    frames = sorted(contact_frames(found))
+    assert len(frames) == min(9, count)
     if count == 100:
-        assert chosen[0] < 12 and chosen[-1] >= 89 and all(len(found[index]) == 2 for index in chosen)
+        assert frames[0] < 12 and frames[-1] >= 89 and all(len(found[index]) == 2 for index in frames)
 
 
-def test_no_cells_no_sheet(tmp_path: Path) -> None:
+def test_no_contact_sheet_without_cells(tmp_path: Path) -> None:
     assert write_sheet([], tmp_path / "sheet.png") == []
 
 
-def test_a_camera_is_recorded_as_it_comes(tmp_path: Path) -> None:
+def test_a_camera_is_recorded_at_its_own_rate(tmp_path: Path) -> None:
     recorder = LiveRecorder(tmp_path, True)
     for index in range(40):
         recorder.add(1 + index * 50_000_000, np.full((120, 160, 3), index, np.uint8))
@@ -308,7 +317,7 @@ def test_a_camera_is_recorded_as_it_comes(tmp_path: Path) -> None:
     assert cv2.imread(str(sheet)).shape[1] == 3 * 512
 
 
-def test_a_camera_that_shows_nothing_leaves_no_files(tmp_path: Path) -> None:
+def test_a_camera_without_images_leaves_no_files(tmp_path: Path) -> None:
     assert LiveRecorder(tmp_path, True).close() == []
 
 
@@ -323,7 +332,7 @@ def test_the_child_is_stopped_and_its_log_kept(child: PipelineProcess) -> None:
     assert child.measure() == child.usage
 
 
-def test_the_child_gets_no_mark_of_the_ros_wheels(child: PipelineProcess) -> None:
+def test_the_child_does_not_inherit_the_mark_of_the_ros_wheels(child: PipelineProcess) -> None:
     environment = Path(f"/proc/{child.pid}/environ")
     if environment.exists():
         assert b"_ROS_WHEELS_BOOTSTRAP_COMPLETE" not in environment.read_bytes()
@@ -340,10 +349,12 @@ def test_a_source_without_images_is_refused_at_once(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(SourceError, match=message):
-        command._check_source(str(path))
+        command.check_source(str(path))
 
 
-def test_main_tells_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_source_is_an_error_before_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command.main(["--source", str(tmp_path / "none.avi"), "--out", str(tmp_path / "out")]) == 1
     assert "does not exist" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -364,7 +375,7 @@ def test_without_a_cache_the_remedy_is_named(
     assert "make demo" in capsys.readouterr().err
 
 
-def test_facts(tmp_path: Path) -> None:
+def test_provenance_and_atomic_results(tmp_path: Path) -> None:
     assert {"cpu", "cores", "ram_mb", "load_1m"} <= machine().keys()
     assert versions()["edge_vision"] and "numpy" in versions()
     assert hash_of(tmp_path) == "unavailable"

@@ -1,11 +1,11 @@
-"""The demo: the real pipeline on a video, watched from outside, with its results as files.
+"""The demo: the real pipeline on a video, observed from outside, with its results as files.
 
     python -m edge_vision demo --source clip.mp4 --backend openvino
 
-process   `cli/demo/process.py`   the pipeline's own executable as a child, without orphans
-record    `cli/demo/record.py`    what came in: detections, ages, books
-live      `cli/demo/live.py`      the line that shows it while it runs
-video     `cli/demo/video.py`     annotated.mp4 and annotated.png, made after the run
-app       `cli/demo/command.py`       from the command line to the last words
-summary   `cli/demo/summary.py`   summary.json, detections.jsonl, and the last words
+command   `cli/demo/command.py`   command line, run, results
+process   `cli/demo/process.py`   the pipeline as a child process
+record    `cli/demo/record.py`    what was received: detections, ages, frame accounting
+live      `cli/demo/live.py`      the progress line
+video     `cli/demo/video.py`     annotated.mp4 and annotated.png
+summary   `cli/demo/summary.py`   summary.json, detections.jsonl, and the text at the end
 """

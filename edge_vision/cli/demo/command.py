@@ -1,4 +1,4 @@
-"""The demo from its command line to its last words."""
+"""`edge-vision demo`: command line, run, results."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edge_vision.backends import known_backends
 from edge_vision.bundles.store import cache_dir
 from edge_vision.cli.demo.live import status_line
 from edge_vision.cli.demo.process import PipelineProcess
 from edge_vision.cli.demo.record import RunRecord
-from edge_vision.cli.demo.summary import last_words, summarise, write_detections
+from edge_vision.cli.demo.summary import report_text, summarise, write_detections
 from edge_vision.cli.demo.video import LiveRecorder, annotate_file
 from edge_vision.core.config_files import config_file
 from edge_vision.core.output_folder import claim_folder
@@ -30,11 +30,11 @@ from edge_vision.source.capture import Capture, SourceError, source_kind
 RESULTS = ("pipeline.log", "detections.jsonl", "summary.json", "annotated.*")
 VIDEOS = ("vtest.avi", "bikes.mp4")
 LIVE_SECONDS = 30.0
-LONGEST_START_S = 60.0
-LONGEST_ERROR_S = 8.0  # Nodes try again every 5 s: once more, then the demo gives up.
+MAX_START_S = 60.0
+MAX_ERROR_S = 8.0  # Nodes retry every 5 s: the demo gives up after one retry.
 SETTLE_S = 0.3
 _EXAMPLES = """examples:
-  python -m edge_vision demo                                  people on a street, 80 s
+  python -m edge_vision demo                                  a street with people, 80 s
   python -m edge_vision demo --seconds 15 --backend openvino
   python -m edge_vision demo --source clip.mp4 --out out/clip
   python -m edge_vision demo --source /dev/video0             a camera, for 30 s
@@ -44,25 +44,25 @@ exit codes: 0 detections were received, 1 none were or the source cannot be read
 
 
 class DemoError(EdgeVisionError):
-    """A demo that showed nothing."""
+    """The demo received no detection."""
 
 
 @printable_output()
 def main(argv: list[str] | None = None) -> int:
-    """Run the demo. Returns the exit status: 0 where detections came."""
+    """Run the demo. Returns the exit code: 0 if detections were received."""
     options = _parser().parse_args(argv)
     stop = StopRequest()
     try:
         return run(options, stop)
     except EdgeVisionError as error:
         print(f"\ndemo: {printable_error(error)}", file=sys.stderr)
-        return 130 if stop.asked else 1
+        return 130 if stop.requested else 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m edge_vision demo",
-        description="Runs the real pipeline on a video and leaves its results as files.",
+        description="Run the pipeline on a video and write the results as files.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -93,43 +93,50 @@ def _positive(text: str) -> float:
 
 
 class StopRequest:
-    """Turns Ctrl-C and SIGTERM into a wish, which each step grants at its next pause. A third one insists."""
+    """Counts Ctrl-C and SIGTERM; each step stops at its next check. The third one exits at once."""
 
     def __init__(self) -> None:
         self.count = 0
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._record)
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         return self.count > 0
 
-    def _ask(self, number: int, frame: Any) -> None:
+    def _record(self, number: int, frame: Any) -> None:
         self.count += 1
-        if self.count > 2:  # The pipeline dies with this process.
+        if self.count > 2:  # The pipeline ends with this process.
             os._exit(128 + number)
 
 
 def run(options: argparse.Namespace, stop: StopRequest) -> int:
-    """The whole demo. Raises EdgeVisionError with what to do where nothing came of it."""
+    """The whole demo. Raises EdgeVisionError with the remedy if nothing was received."""
     source = options.source or _default_source()
     live = not source_kind(source).is_file
-    _check_source(source)
+    check_source(source)
     claim_folder(options.out, "demo", RESULTS, () if live else (str(source_kind(source).target),))
-    _own_domain()
+    _isolate_domain()
     if live:
-        _large_images()
-    print(
-        f"source {redact_url(source)}; log in {options.out / 'pipeline.log'}; Ctrl-C ends it in order",
-        flush=True,
-    )
+        _use_large_image_profile()
+    log = options.out / "pipeline.log"
+    print(f"source {redact_url(source)}; log in {log}; Ctrl-C stops the demo", flush=True)
     record = RunRecord()
     recorder = LiveRecorder(options.out, not options.no_video) if live else None
     if recorder:
-        record.on_each_picture = recorder.add
+        record.on_image = recorder.add
     limit_s = options.seconds or (LIVE_SECONDS if live else None)
-    process, complete = _watch(record, _arguments(options, source), options.out, limit_s, live, stop)
-    return _finish(options, source, record, recorder, process, complete, stop)
+    child = _observe(record, _pipeline_arguments(options, source), log, limit_s, stop)
+    summary = summarise(record, child.process, source, child.complete and bool(record.detections))
+    results = [options.out / "detections.jsonl", options.out / "summary.json"]
+    write_detections(record, results[0])
+    write_json(results[1], summary)
+    if not record.detections:
+        reason = "stopped before the first detection" if stop.requested else _failure(record, child.process)
+        raise DemoError(reason)
+    images = recorder.close() if recorder else _annotate(options, source, record, stop)
+    print("\n" + report_text(summary, [*images, *results]), flush=True)
+    return 0
 
 
 def _default_source() -> str:
@@ -137,119 +144,99 @@ def _default_source() -> str:
     for name in VIDEOS:
         if (folder / name).is_file():
             return str(folder / name)
-    raise DemoError(f"no video in {folder}: run `make demo`, which fetches one, or give --source FILE")
+    raise DemoError(f"no video in {folder}: run `make demo`, which fetches one, or pass --source FILE")
 
 
-def _check_source(source: str) -> None:
-    """Raise SourceError at once for a file without images; a camera may come later."""
+def check_source(source: str) -> None:
+    """Raises SourceError for a file without images. A camera may become available later."""
     if not source_kind(source).is_file:
         return
     with contextlib.closing(Capture(source)) as capture:
         if capture.read() is None:
-            raise SourceError(f"source '{redact_url(source)}' holds no image that OpenCV can read")
+            raise SourceError(f"source '{redact_url(source)}' contains no image that OpenCV can read")
 
 
-def _own_domain() -> None:
-    """Two demos side by side must not see each other, nor a robot on the same network the demo."""
+def _isolate_domain() -> None:
+    """Keep demos that run side by side, and robots on the same network, apart."""
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 
-def _large_images() -> None:
-    """The debug images of a camera cross between two processes: with Fast DDS's defaults they get lost."""
+def _use_large_image_profile() -> None:
+    """A camera's debug images cross between two processes and exceed Fast DDS's default buffers."""
     profile = config_file("fastdds.xml")
     for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
         if profile:
             os.environ.setdefault(name, str(profile))
 
 
-def _arguments(options: argparse.Namespace, source: str) -> list[str]:
+def _pipeline_arguments(options: argparse.Namespace, source: str) -> list[str]:
     given = [("--source", source), ("--model", options.model), ("--backend", options.backend)]
     arguments = [text for name, value in given if value for text in (name, str(value))]
     params = config_file("pipeline.yaml")
     return [*arguments, "--ros-args", "--params-file", str(params)] if params else arguments
 
 
-def _watch(
-    record: RunRecord,
-    arguments: list[str],
-    out: Path,
-    limit_s: float | None,
-    pictures: bool,
-    stop: StopRequest,
-) -> tuple[PipelineProcess, bool]:
-    """Start the pipeline and listen until it is through. Returns whether nothing cut it short."""
+class _Run(NamedTuple):
+    """complete: the run was neither stopped nor did the pipeline end by itself."""
+
+    process: PipelineProcess
+    complete: bool
+
+
+def _observe(
+    record: RunRecord, arguments: list[str], log: Path, limit_s: float | None, stop: StopRequest
+) -> _Run:
+    """Run the pipeline until the file ends, the limit is reached or the demo is stopped."""
     from edge_vision.nodes.pipeline_monitor import PipelineMonitor
 
     line = ProgressLine()
-    with PipelineMonitor(record, debug_images=pictures) as monitor:
+    with PipelineMonitor(record, debug_images=record.on_image is not None) as monitor:
         monitor.spin(SETTLE_S)
-        process = PipelineProcess(arguments, out / "pipeline.log")
+        process = PipelineProcess(arguments, log)
         try:
-            while not (stop.asked or _over(record, process, limit_s)):
+            while not (stop.requested or _is_over(record, process, limit_s)):
                 monitor.spin(0.25)
                 line.show(status_line(record, process.measure()))
-            complete = not stop.asked and process.returncode is None
+            complete = not stop.requested and process.returncode is None
         finally:
-            # Its last status, with the final books, comes while it ends.
+            # The last status, with the final frame accounting, arrives while the pipeline shuts down.
             process.stop(meanwhile=monitor.spin)
             monitor.spin(SETTLE_S)
             line.end(status_line(record, process.usage))
-    return process, complete
+    return _Run(process, complete)
 
 
-def _over(record: RunRecord, process: PipelineProcess, limit_s: float | None) -> bool:
-    if process.returncode is not None or record.played_out:
+def _is_over(record: RunRecord, process: PipelineProcess, limit_s: float | None) -> bool:
+    if process.returncode is not None or record.finished:
         return True
     now_s = time.monotonic()
-    if not record.seen and record.in_error_for_s() > LONGEST_ERROR_S:
+    if not record.detections and record.error_duration_s() > MAX_ERROR_S:
         return True
-    began_s = record.first_detection_s or record.first_frame_s
-    if began_s is None:
-        return now_s - process.started_s > LONGEST_START_S
-    return limit_s is not None and now_s - began_s >= limit_s
-
-
-def _finish(
-    options: argparse.Namespace,
-    source: str,
-    record: RunRecord,
-    recorder: LiveRecorder | None,
-    process: PipelineProcess,
-    complete: bool,
-    stop: StopRequest,
-) -> int:
-    """Write the results. Raises DemoError where there are none."""
-    summary = summarise(record, process, source, complete and bool(record.seen))
-    write_detections(record, options.out / "detections.jsonl")
-    write_json(options.out / "summary.json", summary)
-    if not record.seen:
-        raise DemoError(
-            "stopped before the first detection" if stop.asked else _nothing_came(record, process)
-        )
-    pictures = recorder.close() if recorder else _annotate(options, source, record, stop)
-    files = [*pictures, options.out / "detections.jsonl", options.out / "summary.json"]
-    print("\n" + last_words(summary, files), flush=True)
-    return 0
+    start_s = record.first_detection_s or record.first_frame_s
+    if start_s is None:
+        return now_s - process.started_s > MAX_START_S
+    return limit_s is not None and now_s - start_s >= limit_s
 
 
 def _annotate(options: argparse.Namespace, source: str, record: RunRecord, stop: StopRequest) -> list[Path]:
-    line, before = ProgressLine(), stop.count
+    line, count_before = ProgressLine(), stop.count
 
     def show(done: int, total: int) -> bool:
         line.progress("drawing", done, total)
-        return stop.count == before
+        return stop.count == count_before
 
     files = annotate_file(source, record.by_frame(), record.labels, options.out, not options.no_video, show)
     line.end()
-    if stop.count != before:
-        print("demo: the drawing was stopped; what it had drawn is there", file=sys.stderr)
+    if stop.count != count_before:
+        print("demo: the drawing was stopped; the frames drawn so far are kept", file=sys.stderr)
     return files
 
 
-def _nothing_came(record: RunRecord, process: PipelineProcess) -> str:
+def _failure(record: RunRecord, process: PipelineProcess) -> str:
+    """Why no detection was received: the reports of the nodes and the end of the log."""
     ended = process.returncode not in (0, None) or not record.statuses
-    why = f"the pipeline ended with status {process.returncode}" if ended else "no detection came"
-    said = [f"  {node}: {text}" for node, text in (record.errors or record.texts).items()]
+    reason = f"the pipeline exited with status {process.returncode}" if ended else "no detection was received"
+    reports = [f"  {node}: {text}" for node, text in (record.errors or record.texts).items()]
     log = [f"  {text}" for text in process.last_lines()]
-    return "\n".join([f"{why}. The nodes said:", *(said or ["  nothing"]), "The end of its log:", *log])
+    return "\n".join([f"{reason}. Reports of the nodes:", *(reports or ["  none"]), "End of the log:", *log])

@@ -1,4 +1,4 @@
-"""The live line of a running pipeline: its figures as text."""
+"""The progress line of a running pipeline."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from edge_vision.diagnostics.process_usage import ProcessUsage
 
 
 def status_line(record: RunRecord, usage: ProcessUsage) -> str:
-    """Frames, gated, fps, p95 age, CPU, RSS."""
+    """Frame accounting, detections per second, p95 age, CPU and RSS."""
     ledger, age = record.ledger, record.age_ms(last=AGE_WINDOW)
-    if not record.seen:
-        return f"starting: {_waiting_for(record)}"
-    lost = {fate: ledger[fate] for fate in ("rejected", "superseded", "failed") if ledger[fate]}
+    if not record.detections:
+        return f"starting: {_startup_state(record)}"
+    others = {fate: ledger[fate] for fate in ("rejected", "superseded", "failed") if ledger[fate]}
     parts = [
         f"frames {ledger['received']}",
         f"inferred {ledger['inferred']}",
         f"gated {ledger['gated']}",
-        *(f"{fate} {count}" for fate, count in lost.items()),
+        *(f"{fate} {count}" for fate, count in others.items()),
         f"{record.fps_hz():.1f} fps",
         f"age p95 {age['p95']:.0f} ms" if age else "",
-        f"CPU {_or_unknown(usage.cpu_percent)} %",
-        f"RSS {_or_unknown(usage.rss_mb)} MB",
+        f"CPU {_number(usage.cpu_percent)} %",
+        f"RSS {_number(usage.rss_mb)} MB",
     ]
     return "  ".join(part for part in parts if part)
 
 
-def _waiting_for(record: RunRecord) -> str:
+def _startup_state(record: RunRecord) -> str:
     if not record.statuses:
         return "loading"
     return ", ".join(f"{node} {text}" for node, text in record.texts.items())
 
 
-def _or_unknown(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return "unavailable" if value is None else f"{value:.0f}"

@@ -1,4 +1,4 @@
-"""The pipeline as a child process: started as a user would, ended in order, never left behind."""
+"""The pipeline as a child process that ends with its parent."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _PR_SET_PDEATHSIG = 1
 
 
 class PipelineProcess:
-    """The executable `pipeline` with these arguments. log: the file that takes what it writes."""
+    """The executable `pipeline` with these arguments. log: the file for its output."""
 
     def __init__(self, arguments: Sequence[str], log: Path) -> None:
         self.command = python_command("edge_vision.nodes.cli", "pipeline", *arguments)
         self._log = log
         self.started_s = time.monotonic()
         with log.open("wb") as file:
-            # A session of its own: a Ctrl-C reaches the demo alone, which then ends the pipeline in order.
+            # A session of its own: Ctrl-C reaches only the demo, which then stops the pipeline.
             self._child = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -36,7 +36,7 @@ class PipelineProcess:
                 stderr=subprocess.STDOUT,
                 env={**child_environment(), "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,
-                preexec_fn=_dies_with_parent(),
+                preexec_fn=_end_with_parent(),
             )
         self._meter = ProcessMeter(self._child.pid)
         self._peak_mb: float | None = None
@@ -49,11 +49,11 @@ class PipelineProcess:
 
     @property
     def returncode(self) -> int | None:
-        """None while it runs."""
+        """The exit code, None while the process runs."""
         return self._child.poll()
 
     def measure(self) -> ProcessUsage:
-        """What it costs now; the last reading where it has ended."""
+        """The present usage; the last reading if the process has ended."""
         usage = self._meter.read()
         if usage.rss_mb is None:
             return self._last
@@ -69,48 +69,48 @@ class PipelineProcess:
 
     @property
     def peak_mb(self) -> float | None:
-        """Most memory that it ever had, in MB, from the kernel where it tells."""
+        """The peak of its resident memory in MB."""
         return self._peak_mb
 
     @property
     def steady_mb(self) -> float | None:
-        """The median of the second half of the readings."""
+        """The median resident memory of the second half of the readings, in MB."""
         half = sorted(self._steady_mb[len(self._steady_mb) // 2 :])
         return half[len(half) // 2] if half else None
 
     def stop(self, meanwhile: Callable[[float], None] = time.sleep) -> None:
-        """Ask it to end, wait, and end it where it does not. meanwhile(s) is called while waiting."""
-        for number, patience_s in ((signal.SIGINT, STOP_S), (signal.SIGKILL, STOP_S)):
+        """Send SIGINT, and SIGKILL if the process does not end. meanwhile(s) is called while waiting."""
+        for number in (signal.SIGINT, signal.SIGKILL):
             if self.returncode is not None:
                 return
             with contextlib.suppress(ProcessLookupError):
                 self._child.send_signal(number)
-            end_s = time.monotonic() + patience_s
+            end_s = time.monotonic() + STOP_S
             while self.returncode is None and time.monotonic() < end_s:
                 meanwhile(0.05)
 
     def last_lines(self, count: int = 15) -> list[str]:
-        """The end of its log."""
+        """The last lines of its log."""
         try:
             return self._log.read_text(errors="replace").splitlines()[-count:]
         except OSError:
             return []
 
 
-def _dies_with_parent() -> Callable[[], None] | None:
-    """Has the kernel end the child when the demo itself is killed. Linux only."""
+def _end_with_parent() -> Callable[[], None] | None:
+    """For preexec_fn: the kernel ends the child when the parent is killed. Linux only."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
-    def ask() -> None:
+    def set_signal() -> None:
         prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
-    return ask
+    return set_signal
 
 
 def _high_water_mb(pid: int) -> float | None:
-    """The most resident memory that a process ever had, in MB."""
+    """The peak of a process's resident memory in MB, None if it cannot be read."""
     try:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -1,4 +1,4 @@
-"""The results of a run: for programs (summary.json, detections.jsonl) and for people."""
+"""The results of a run as files (summary.json, detections.jsonl) and as text."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from edge_vision.source.capture import source_kind
 
 
 def write_detections(record: RunRecord, path: Path) -> None:
-    """One line of JSON per inferred frame, in the order in which they came; boxes in source pixels."""
+    """One line of JSON per inferred frame, in the order of arrival; boxes in source pixels."""
     with path.open("w") as file:
-        for one in record.seen:
-            found = one.found
+        for one in record.detections:
+            objects = one.objects
             line = {
                 "stamp_ns": one.stamp_ns,
                 "frame_id": one.frame_id,
                 "frame_index": record.index_of.get(one.stamp_ns),
-                "boxes_xyxy_px": [[round(v, 2) for v in box] for box in found.xyxy_px.tolist()],
-                "labels": [label_of(record.labels, i) for i in found.class_ids.tolist()],
-                "class_ids": found.class_ids.tolist(),
-                "scores": [round(score, 4) for score in found.scores.tolist()],
+                "boxes_xyxy_px": [[round(v, 2) for v in box] for box in objects.xyxy_px.tolist()],
+                "labels": [label_of(record.labels, i) for i in objects.class_ids.tolist()],
+                "class_ids": objects.class_ids.tolist(),
+                "scores": [round(score, 4) for score in objects.scores.tolist()],
             }
             file.write(json.dumps(line) + "\n")
 
 
 def summarise(record: RunRecord, process: PipelineProcess, source: str, complete: bool) -> dict[str, Any]:
-    """summary.json: what was asked for, what came out, what it cost. A figure that is not known is null."""
+    """summary.json: the request, the results, their cost. An unknown figure is null."""
     status = record.statuses.get("detector", {})
     first_s, kind = record.first_detection_s, source_kind(source)
     return {
@@ -43,8 +43,8 @@ def summarise(record: RunRecord, process: PipelineProcess, source: str, complete
         "source": redact_url(source),
         "ledger": record.ledger,
         "reasons": record.reasons,
-        "detections": sum(len(one.found) for one in record.seen),
-        "labels": dict(found_labels(record).most_common()),
+        "detections": sum(len(one.objects) for one in record.detections),
+        "labels": dict(label_counts(record).most_common()),
         "age_ms": record.age_ms(),
         "inference_ms": _percentiles(status, "inference_ms"),
         "fps": average_fps(record),
@@ -63,14 +63,16 @@ def summarise(record: RunRecord, process: PipelineProcess, source: str, complete
     }
 
 
-def found_labels(record: RunRecord) -> Counter[str]:
-    """How often each label was found."""
-    return Counter(label_of(record.labels, i) for one in record.seen for i in one.found.class_ids.tolist())
+def label_counts(record: RunRecord) -> Counter[str]:
+    """The number of detections by label."""
+    return Counter(
+        label_of(record.labels, i) for one in record.detections for i in one.objects.class_ids.tolist()
+    )
 
 
 def average_fps(record: RunRecord) -> float | None:
-    """Inferred frames per second of the images' own time."""
-    stamps = [one.stamp_ns for one in record.seen]
+    """Inferred frames per second of media time."""
+    stamps = [one.stamp_ns for one in record.detections]
     span_s = (max(stamps) - min(stamps)) / 1e9 if len(stamps) > 1 else 0.0
     return (len(stamps) - 1) / span_s if span_s else None
 
@@ -85,31 +87,31 @@ def _part(status: dict[str, str], which: str) -> dict[str, str]:
     return {key[len(start) :]: value for key, value in status.items() if key.startswith(start)}
 
 
-def last_words(summary: dict[str, Any], files: Sequence[Path]) -> str:
-    """What came out, in words, and what to try next."""
-    books, age, actual = summary["ledger"], summary["age_ms"], summary["backend"]["actual"]
+def report_text(summary: dict[str, Any], files: Sequence[Path]) -> str:
+    """The results and the next steps as text."""
+    ledger, age, actual = summary["ledger"], summary["age_ms"], summary["backend"]["actual"]
     skipped = "".join(
-        f", {books[fate]} {fate}" for fate in ("gated", "rejected", "superseded", "failed") if books[fate]
+        f", {ledger[fate]} {fate}" for fate in ("gated", "rejected", "superseded", "failed") if ledger[fate]
     )
     labels = (
         ", ".join(f"{n} {printable(label)}" for label, n in list(summary["labels"].items())[:5]) or "nothing"
     )
     lines = [
-        f"{books['received']} frames came in: {books['inferred']} inferred{skipped}, "
-        f"{books['in_flight']} still in flight.",
-        f"Found: {labels}.",
+        f"{ledger['received']} frames received: {ledger['inferred']} inferred{skipped}, "
+        f"{ledger['in_flight']} in flight.",
+        f"Detected: {labels}.",
         f"{summary['model']} on {actual.get('backend', 'unknown')}, {actual.get('device', 'unknown')}"
-        f" (asked for: {summary['backend']['requested'].get('backend', 'unknown')}).",
+        f" (requested: {summary['backend']['requested'].get('backend', 'unknown')}).",
         f"Age of the detections: p50 {age['p50']:.0f} ms, p95 {age['p95']:.0f} ms, p99 {age['p99']:.0f} ms.",
         f"First detection {summary['first_detection_s']:.1f} s after the start; memory peak "
-        f"{_or_unknown(summary['rss_peak_mb'])} MB; CPU {_or_unknown(summary['cpu_s'])} s.",
+        f"{_number(summary['rss_peak_mb'])} MB; CPU {_number(summary['cpu_s'])} s.",
     ]
     if summary["fallback_reason"]:
-        lines.insert(3, f"Not what was asked for: {summary['fallback_reason']}")
+        lines.insert(3, f"Fallback: {summary['fallback_reason']}")
     return "\n".join([*lines, "", "Results:", *(f"  {file}" for file in files), "", *_next_steps(summary)])
 
 
-def _or_unknown(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return "unavailable" if value is None else f"{value:.0f}"
 
 
@@ -120,7 +122,7 @@ def _next_steps(summary: dict[str, Any]) -> list[str]:
     note = "" if installed or other != "BACKEND=openvino" else "     (make installs it)"
     return [
         "Next:",
-        "  make demo SOURCE=clip.mp4     your own video; or a camera: SOURCE=/dev/video0, rtsp://...",
+        "  make demo SOURCE=clip.mp4     your own video, or a camera: SOURCE=/dev/video0, rtsp://...",
         f"  make demo {other}{note}     the same on another runtime",
-        "  python -m edge_vision.nodes.cli pipeline --help     the pipeline itself; see README.md",
+        "  python -m edge_vision.nodes.cli pipeline --help     the pipeline without the demo; see README.md",
     ]

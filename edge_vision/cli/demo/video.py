@@ -1,4 +1,4 @@
-"""The pictures of a run: an annotated video, and a contact sheet that shows it at a glance."""
+"""The images of a run: an annotated video and a contact sheet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CELL_WIDTH_PX = 512
 _DIM = 0.45
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
-# Frames done and in all -> whether to go on.
+# (frames done, all frames) -> whether to continue.
 Progress = Callable[[int, int], bool]
 
 
@@ -29,27 +29,27 @@ class VideoError(EdgeVisionError):
 
 
 class VideoFile:
-    """annotated.mp4, or what else OpenCV can write here. The file opens with the first picture."""
+    """annotated.mp4, or another format that OpenCV can write here. The first image opens the file."""
 
     def __init__(self, path: Path, fps_hz: float) -> None:
         self.path = path
         self._fps_hz = fps_hz
         self._writer: cv2.VideoWriter | None = None
 
-    def add(self, picture: np.ndarray) -> None:
-        """Append a (h, w, 3) uint8 BGR picture; all have the size of the first. Raises VideoError."""
+    def add(self, image: np.ndarray) -> None:
+        """Append an (h, w, 3) uint8 BGR image; all have the size of the first. Raises VideoError."""
         if self._writer is None:
-            self._writer = self._opened(picture)
-        self._writer.write(picture)
+            self._writer = self._open(image)
+        self._writer.write(image)
 
-    def _opened(self, picture: np.ndarray) -> cv2.VideoWriter:
-        size = (picture.shape[1], picture.shape[0])
+    def _open(self, image: np.ndarray) -> cv2.VideoWriter:
+        size = (image.shape[1], image.shape[0])
         for suffix, code in ((".mp4", "mp4v"), (".mp4", "avc1"), (".avi", "MJPG")):
             self.path = self.path.with_suffix(suffix)
             writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*code), self._fps_hz, size)
             if writer.isOpened():
                 return writer
-        raise VideoError(f"this OpenCV writes neither mp4 nor avi to {self.path.parent}: run with --no-video")
+        raise VideoError(f"OpenCV can write neither mp4 nor avi to {self.path.parent}: run with --no-video")
 
     def close(self) -> None:
         """Finish the file."""
@@ -65,22 +65,22 @@ def annotate_file(
     with_video: bool,
     progress: Progress,
 ) -> list[Path]:
-    """Play the file again and draw what the pipeline found on it. Returns what was written.
+    """Read the file again and draw the detections on it. Returns the paths of the files written.
 
-    A frame that the detector did not see shows the last boxes, dimmed. Raises SourceError, VideoError.
+    A skipped frame shows the last boxes, dimmed. Raises SourceError, VideoError.
     """
     last = max(found, default=-1)
-    wanted = chosen_frames(found)
+    wanted = contact_frames(found)
     cells: list[np.ndarray] = []
     written: list[Path] = []
     with contextlib.closing(Capture(source)) as capture:
         video = VideoFile(out / "annotated.mp4", capture.fps_hz) if with_video else None
         try:
-            for index, picture in annotated(_pictures(capture, last + 1), found, labels):
+            for index, image in annotated(_images(capture, last + 1), found, labels):
                 if video:
-                    video.add(picture)
+                    video.add(image)
                 if index in wanted:
-                    cells.append(_titled(_fitted(picture), f"{index / capture.fps_hz:.1f} s, frame {index}"))
+                    cells.append(_with_title(_cell(image), f"{index / capture.fps_hz:.1f} s, frame {index}"))
                 if not progress(index + 1, last + 1):
                     break
         finally:
@@ -91,55 +91,55 @@ def annotate_file(
     return written + write_sheet(cells, out / "annotated.png")
 
 
-def _pictures(capture: Capture, count: int) -> Iterator[np.ndarray]:
+def _images(capture: Capture, count: int) -> Iterator[np.ndarray]:
     for _ in range(count):
-        picture = capture.read()
-        if picture is None:
+        image = capture.read()
+        if image is None:
             return
-        yield picture
+        yield image
 
 
 def annotated(
-    pictures: Iterator[np.ndarray], found: Mapping[int, Detections], labels: Sequence[str]
+    images: Iterator[np.ndarray], found: Mapping[int, Detections], labels: Sequence[str]
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Number and picture, each with its own boxes, or with the last ones dimmed and a mark."""
+    """Frame number and image, with its own boxes, or with the last ones dimmed and a mark."""
     last = Detections.empty()
-    for index, picture in enumerate(pictures):
+    for index, image in enumerate(images):
         if index in found:
             last = found[index]
-            yield index, draw_detections(picture, last, labels)
+            yield index, draw_detections(image, last, labels)
         else:
-            yield index, skipped(picture, last, labels)
+            yield index, skipped(image, last, labels)
 
 
-def skipped(picture: np.ndarray, last: Detections, labels: Sequence[str]) -> np.ndarray:
-    """A picture that the detector did not see, with the last boxes faintly in it."""
-    drawn = draw_detections(picture.copy(), last, labels)
-    mixed = cv2.addWeighted(drawn, _DIM, picture, 1 - _DIM, 0)
-    return _titled(mixed, "skipped")
+def skipped(image: np.ndarray, last: Detections, labels: Sequence[str]) -> np.ndarray:
+    """The image of a skipped frame, with the last boxes dimmed."""
+    drawn = draw_detections(image.copy(), last, labels)
+    mixed = cv2.addWeighted(drawn, _DIM, image, 1 - _DIM, 0)
+    return _with_title(mixed, "skipped")
 
 
-def chosen_frames(found: Mapping[int, Detections], count: int = CELLS) -> set[int]:
-    """Frames for the contact sheet: the run in equal parts, of each the frame with the most to see."""
+def contact_frames(found: Mapping[int, Detections], count: int = CELLS) -> set[int]:
+    """Frames for the contact sheet: of each of `count` equal parts, the one with the most detections."""
     numbers = sorted(found)
     parts = [part for part in np.array_split(numbers, count) if len(part)]
     return {int(max(part.tolist(), key=lambda number: len(found[number]))) for part in parts}
 
 
-def _fitted(picture: np.ndarray) -> np.ndarray:
-    height = round(picture.shape[0] * CELL_WIDTH_PX / picture.shape[1])
-    return cv2.resize(picture, (CELL_WIDTH_PX, height), interpolation=cv2.INTER_AREA)
+def _cell(image: np.ndarray) -> np.ndarray:
+    height = round(image.shape[0] * CELL_WIDTH_PX / image.shape[1])
+    return cv2.resize(image, (CELL_WIDTH_PX, height), interpolation=cv2.INTER_AREA)
 
 
-def _titled(picture: np.ndarray, text: str) -> np.ndarray:
+def _with_title(image: np.ndarray, text: str) -> np.ndarray:
     (width, height), _ = cv2.getTextSize(text, _FONT, 0.6, 1)
-    cv2.rectangle(picture, (0, 0), (width + 12, height + 12), (0, 0, 0), -1)
-    cv2.putText(picture, text, (6, height + 5), _FONT, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
-    return picture
+    cv2.rectangle(image, (0, 0), (width + 12, height + 12), (0, 0, 0), -1)
+    cv2.putText(image, text, (6, height + 5), _FONT, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
+    return image
 
 
 def write_sheet(cells: Sequence[np.ndarray], path: Path) -> list[Path]:
-    """A grid of pictures of one width. Returns the path, or nothing where there is no picture."""
+    """Write a grid of images of one width. Returns its path, or nothing without images."""
     if not cells:
         return []
     height = max(cell.shape[0] for cell in cells)
@@ -149,7 +149,7 @@ def write_sheet(cells: Sequence[np.ndarray], path: Path) -> list[Path]:
         row += [np.zeros_like(row[0])] * (min(COLUMNS, len(cells)) - len(row))
         rows.append(np.hstack(row))
     if not cv2.imwrite(str(path), np.vstack(rows)):
-        raise VideoError(f"cannot write {path}: is there room, may it be written?")
+        raise VideoError(f"cannot write {path}: check the free space and the permissions of the folder")
     return [path]
 
 
@@ -158,7 +158,7 @@ def _padded(cell: np.ndarray, height: int) -> np.ndarray:
 
 
 class LiveRecorder:
-    """The same from a camera, which cannot be played again: keeps the debug images as they come."""
+    """Annotated video and contact sheet of a camera, from its debug images as they arrive."""
 
     def __init__(self, out: Path, with_video: bool) -> None:
         self._out = out
@@ -170,41 +170,41 @@ class LiveRecorder:
         self._count = 0
         self._stride = 1
 
-    def add(self, stamp_ns: int, picture: np.ndarray) -> None:
-        """Take one debug image."""
+    def add(self, stamp_ns: int, image: np.ndarray) -> None:
+        """Add one debug image."""
         self._first_ns = self._first_ns or stamp_ns
         if self._count % self._stride == 0:
             seconds = (stamp_ns - self._first_ns) / 1e9
-            self._cells.append(_titled(_fitted(picture), f"{seconds:.1f} s"))
+            self._cells.append(_with_title(_cell(image), f"{seconds:.1f} s"))
             self._thin_out()
         self._count += 1
         if self._with_video:
-            self._film(stamp_ns, picture)
+            self._add_to_video(stamp_ns, image)
 
     def _thin_out(self) -> None:
-        """However long it lasts, the sheet's frames stay few and evenly spread."""
+        """Keep the cells few and evenly spaced, however long the run."""
         if len(self._cells) > 2 * CELLS:
             self._cells, self._stride = self._cells[::2], self._stride * 2
 
-    def _film(self, stamp_ns: int, picture: np.ndarray) -> None:
+    def _add_to_video(self, stamp_ns: int, image: np.ndarray) -> None:
         if self._video:
-            self._video.add(picture)
+            self._video.add(image)
             return
-        self._start.append((stamp_ns, picture.copy()))
+        self._start.append((stamp_ns, image.copy()))
         if len(self._start) >= 10:
             self._open_video()
 
     def _open_video(self) -> None:
-        """The frame rate is known after a few pictures only."""
+        """Open the file with a frame rate from the first images."""
         span_s = (self._start[-1][0] - self._start[0][0]) / 1e9
         fps_hz = (len(self._start) - 1) / span_s if span_s > 0 else 10.0
         self._video = VideoFile(self._out / "annotated.mp4", max(1.0, min(60.0, fps_hz)))
-        for _, picture in self._start:
-            self._video.add(picture)
+        for _, image in self._start:
+            self._video.add(image)
         self._start = []
 
     def close(self) -> list[Path]:
-        """Finish. Returns what was written."""
+        """Finish. Returns the paths of the files written."""
         if self._start:
             self._open_video()
         if self._video:
