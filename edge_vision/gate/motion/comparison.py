@@ -47,12 +47,15 @@ class ReferenceImage:
 class ComparisonResult:
     """The light between two images, the mask of other changes, and the noise in grey levels.
 
-    mask: (h, w) uint8, 255 = changed.
+    mask: (h, w) uint8, 255 = changed. changed_area: its share of the image. changed: it reaches
+    min_changed_area.
     """
 
     light: LightFit
     mask: np.ndarray
     sigma: float
+    changed_area: float
+    changed: bool
 
 
 def compare(
@@ -79,12 +82,12 @@ def compare(
             sigma = noise_sigma(difference, valid)
     threshold = _threshold(sigma, noise, config)
     if valid is None:
-        return ComparisonResult(light, changed_mask(difference, threshold, opened), sigma)
+        return _result(light, changed_mask(difference, threshold, opened), sigma, config)
     low, high = envelope(reference)
     mask = cv2.bitwise_and(changed_mask(beyond(low, high, now.smooth), threshold, opened), valid)
     if config.parallax and is_significant(mask, config):
         mask = without_parallax(mask, now.smooth, low, high, valid, transform, threshold)
-    return ComparisonResult(light, mask, sigma)
+    return _result(light, mask, sigma, config)
 
 
 def _threshold(sigma: float, noise: float, config: MotionConfig) -> float:
@@ -93,6 +96,15 @@ def _threshold(sigma: float, noise: float, config: MotionConfig) -> float:
     return max(config.pixel_threshold, config.noise_factor * max(noise, trusted))
 
 
+def _result(light: LightFit, mask: np.ndarray, sigma: float, config: MotionConfig) -> ComparisonResult:
+    changed_px = cv2.countNonZero(mask)
+    return ComparisonResult(light, mask, sigma, changed_px / mask.size, _suffices(changed_px, mask, config))
+
+
 def is_significant(mask: np.ndarray, config: MotionConfig) -> bool:
     """True if the changed area reaches min_changed_area."""
-    return cv2.countNonZero(mask) >= max(1.0, config.min_changed_area * mask.size)
+    return _suffices(cv2.countNonZero(mask), mask, config)
+
+
+def _suffices(changed_px: int, mask: np.ndarray, config: MotionConfig) -> bool:
+    return changed_px >= max(1.0, config.min_changed_area * mask.size)

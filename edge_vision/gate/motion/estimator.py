@@ -28,7 +28,7 @@ from edge_vision.gate.motion.comparison import (
     is_significant,
 )
 from edge_vision.gate.motion.ego_motion import largest_shift_px
-from edge_vision.gate.motion.image_diff import changed_share, mask_regions
+from edge_vision.gate.motion.image_diff import mask_regions
 from edge_vision.gate.motion.light import NO_CHANGE, LightFit
 from edge_vision.gate.motion.standing_camera import StandingCheck
 
@@ -131,18 +131,18 @@ class MotionEstimator:
         self._from_inferred = compose(step, self._from_inferred)
         if aligned.compared is None:
             return Motion("unknown", None, True, 1.0, self._new_view(now), 0.0, self._noise)
-        changed_area, light_step = self._take(aligned.compared)
-        changed, new_view = self._mask is not None, self._new_view(now)
-        return Motion(aligned.camera, step, changed, changed_area, new_view, light_step, self._noise)
+        light_step, compared = self._take(aligned.compared), aligned.compared
+        changed, area, new_view = compared.changed, compared.changed_area, self._new_view(now)
+        return Motion(aligned.camera, step, changed, area, new_view, light_step, self._noise)
 
-    def _take(self, compared: ComparisonResult) -> tuple[float, float]:
-        """Update light, noise and mask. Returns the changed share of the image, and the light step."""
+    def _take(self, compared: ComparisonResult) -> float:
+        """Update light, noise and mask. Returns the light step."""
         light_step = compared.light.relative_to(self._light).step
         self._light = compared.light
         sigma = compared.sigma
         self._noise = NOISE_MEMORY * self._noise + (1 - NOISE_MEMORY) * sigma if self._noise else sigma
-        self._mask = compared.mask if is_significant(compared.mask, self._config) else None
-        return changed_share(compared.mask), light_step
+        self._mask = compared.mask if compared.changed else None
+        return light_step
 
     def _new_view(self, now: ReferenceImage) -> float:
         """Share of the current image that was outside the last inferred one."""
@@ -181,11 +181,9 @@ class MotionEstimator:
         """Whether the corners must decide if the camera or an object has moved."""
         if self._misfits(compared):
             return True
-        if not is_significant(compared.mask, self._config):
+        if not compared.changed or not self._standing.change_needs_corners(compared.changed_area):
             return False
-        area = changed_share(compared.mask)
-        needs_corners = self._standing.change_needs_corners(area)
-        return needs_corners and (area >= LOCAL_AREA or anchor.ego.has_corners)
+        return compared.changed_area >= LOCAL_AREA or anchor.ego.has_corners
 
     def _align_by_corners(
         self, anchor: ReferenceImage, now: ReferenceImage, expected: np.ndarray, light: LightFit, sure: bool
@@ -200,7 +198,7 @@ class MotionEstimator:
         transform = IDENTITY if stands else found.transform
         compared = compare(now, anchor, self._noise, transform, self._config)
         if stands:
-            self._standing.verified(changed_share(compared.mask))
+            self._standing.verified(compared.changed_area)
         if self._misfits(compared):
             return _NOT_ALIGNED
         return _Aligned("standing" if stands else "moving", transform, compared)
@@ -240,7 +238,7 @@ class MotionEstimator:
         compared = compare(
             self._now, self._marked, self._noise, self._from_marked, self._config, opened=False
         )
-        return not is_significant(compared.mask, self._config)
+        return not compared.changed
 
     @property
     def anchor_view(self) -> float:

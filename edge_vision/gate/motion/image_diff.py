@@ -51,11 +51,6 @@ def changed_mask(difference: np.ndarray, threshold: float, opened: bool = True) 
     return cv2.morphologyEx(mask, cv2.MORPH_OPEN, _NEIGHBOURS) if opened else mask
 
 
-def changed_share(mask: np.ndarray) -> float:
-    """Share of the pixels of a mask that are set."""
-    return cv2.countNonZero(mask) / mask.size
-
-
 def mask_regions(mask: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
     """Boxes of the blobs of a mask in source pixels, (n, 4) float32 xyxy_px.
 
