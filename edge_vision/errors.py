@@ -1,27 +1,27 @@
-"""Every error that edge_vision raises on purpose.
+"""Exceptions of edge_vision.
 
     EdgeVisionError
-    ├── ImageError           an image that cannot be read as what it claims to be
-    ├── BundleError          a model bundle that is missing, broken or not what it claims to be
-    ├── HeadError            a head that does not fit the outputs of the graph
-    ├── OutputError          an output folder that holds what edge_vision did not write
-    └── BackendError         a runtime that cannot load or run a graph
-        ├── BackendUnavailable   a runtime that is not installed on this machine
-        ├── GraphRefused         a graph that crashed, hung or outgrew the process that tried it first
-        └── EngineRefused        a kept engine that is not the one that was built here for this graph
+    ├── ImageError
+    ├── BundleError
+    ├── HeadError
+    ├── OutputError
+    └── BackendError
+        ├── BackendUnavailable
+        ├── GraphRefused
+        └── EngineRefused
 
-Each message says what was expected, what came, and what to do.
+A message is one sentence: expected, got, remedy.
 """
 
 from __future__ import annotations
 
 
 class EdgeVisionError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base class of all errors that edge_vision raises."""
 
 
 class ImageError(EdgeVisionError):
-    """An image that cannot be read. `reason` is the short word that the ledger counts it under."""
+    """An invalid or unsupported image. reason: the key that counts it in the frame accounting."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -29,15 +29,15 @@ class ImageError(EdgeVisionError):
 
 
 class BundleError(EdgeVisionError):
-    """A model bundle that is missing, broken, or not what its manifest says."""
+    """A model bundle that is missing, damaged, or does not match its manifest."""
 
 
 class HeadError(EdgeVisionError):
-    """A head that does not fit the graph's outputs."""
+    """A head that does not match the graph's outputs."""
 
 
 class OutputError(EdgeVisionError):
-    """An output folder whose contents are not the command's own."""
+    """An output folder with files that the command did not write."""
 
 
 class BackendError(EdgeVisionError):
@@ -45,12 +45,12 @@ class BackendError(EdgeVisionError):
 
 
 class BackendUnavailable(BackendError):
-    """A runtime that is not installed, or lacks its hardware. The message names the remedy."""
+    """A runtime that is not installed, or lacks its hardware."""
 
 
 class GraphRefused(BackendError):
-    """A graph that ended its trial process, or exceeded its limits. This process did not open it."""
+    """A graph that crashed its trial process or exceeded its limits, so that this process did not load it."""
 
 
 class EngineRefused(BackendError):
-    """A kept engine of another machine, runtime or graph, or a changed one. It was not opened."""
+    """A cached engine that was modified, or belongs to another machine, runtime or graph."""

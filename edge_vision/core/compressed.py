@@ -1,12 +1,11 @@
-"""Compressed images: their size is read from the header at once, their pixels are decoded when first read.
+"""Compressed images with lazy decoding: the header is parsed on receipt, pixels are decoded on first access.
 
-A gate that skips a frame then never pays for all of it, and no image is decoded where it is received.
-A plain JPEG is decoded at a small size where that is enough: 1920x1080 at quality 90 (360 KB) takes 3.4 ms in
-place of 6.2 ms on one thread. Most of that is reading the Huffman code of all coefficients, which no reduced
-size spares: an eighth in place of a quarter takes 2.9 ms. A frame that passes pays both.
+The gate decodes a plain JPEG at reduced size: 3.4 ms in place of 6.2 ms for 1920x1080 at quality 90 (360 KB)
+on one thread. Most of that is Huffman decoding, which a smaller size does not save: an eighth in place of a
+quarter takes 2.9 ms. A frame that passes the gate is decoded twice.
 
-Exif orientation is ignored in all decodes: image_transport ignores it too, and camera_info describes the
-pixels as the sensor delivered them.
+Exif orientation is ignored, as in image_transport: camera_info describes the pixels as the sensor delivers
+them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from edge_vision.core.image_headers import ImageHeader, read_header, unsupported
 from edge_vision.errors import ImageError
 
 _COLOR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-# Of a mosaic: one channel, 8 or 16 bits. Implies that orientation is ignored.
+# For a mosaic: one channel, 8 or 16 bits. Implies that orientation is ignored.
 _AS_STORED = cv2.IMREAD_UNCHANGED
 _REDUCED = {
     1: cv2.IMREAD_GRAYSCALE,
@@ -36,9 +35,9 @@ _BAYER = re.compile(r"bayer_(rggb|bggr|gbrg|grbg)(?:8|16)")
 
 
 class CompressedPicture:
-    """A compressed image in memory whose header was read. Any thread may use it.
+    """A compressed image in memory with a parsed header. Thread-safe.
 
-    encoding: what the decoded channels are, a key of ENCODINGS: bgr8, rgb8 or bayer_*.
+    encoding: of the decoded image, a key of ENCODINGS: bgr8, rgb8 or bayer_*.
     """
 
     __slots__ = ("_declared", "_header", "_image", "_lock", "_raw", "encoding", "height_px", "width_px")
@@ -60,12 +59,12 @@ class CompressedPicture:
         self._image: np.ndarray | None = None
 
     @property
-    def reduces(self) -> bool:
-        """Whether `gray` saves time and gives the luma: a plain JPEG that is no mosaic."""
+    def supports_reduction(self) -> bool:
+        """Whether `gray` is available: for a plain JPEG that is not a mosaic."""
         return self._header.plain_jpeg and self.encoding == "bgr8"
 
     def image(self) -> np.ndarray:
-        """(h, w, 3) uint8, or (h, w) uint8 or uint16 of a mosaic; decoded at the first call.
+        """(h, w, 3) uint8, or (h, w) uint8 or uint16 for a mosaic; decoded on the first call.
 
         Raises ImageError(corrupt_image).
         """
@@ -80,10 +79,10 @@ class CompressedPicture:
             return self._image
 
     def gray(self, reduction: int) -> np.ndarray:
-        """The luma at 1/1, 1/2, 1/4 or 1/8, (ceil(h/reduction), ceil(w/reduction)) uint8; nothing is kept.
+        """The luma at 1/1, 1/2, 1/4 or 1/8, (ceil(h/reduction), ceil(w/reduction)) uint8; not cached.
 
-        Only where it `reduces`. libjpeg leaves out the high frequencies of each block of 8 pixels, so nothing
-        aliases. Raises ImageError(corrupt_image).
+        Requires `supports_reduction`. libjpeg drops the high frequencies of each block, so there is no
+        aliasing. Raises ImageError(corrupt_image).
         """
         return self._decoded(_REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION, reduction)
 
@@ -93,7 +92,7 @@ class CompressedPicture:
         except cv2.error as error:
             raise self._corrupt(f"cannot be decoded: {error.err}") from error
         if image is None:
-            raise self._corrupt(f"are a damaged {self._header.kind}, or one that OpenCV cannot decode")
+            raise self._corrupt(f"are a damaged or unsupported {self._header.kind}")
         expected = -(-self.height_px // reduction), -(-self.width_px // reduction)
         if image.shape[:2] != expected:
             raise self._corrupt(
@@ -114,23 +113,21 @@ def _checked_header(raw: np.ndarray, max_pixels: float) -> ImageHeader:
 
 
 class _Declared(NamedTuple):
-    """What image_transport says of an image: "SOURCE; CODEC compressed TARGET", as in
-    "rgb8; jpeg compressed bgr8"."""
+    """Format of image_transport: "SOURCE; CODEC compressed TARGET", "rgb8; jpeg compressed bgr8"."""
 
     source: str
     target: str
 
 
 def _parse_declared(declared: str) -> _Declared:
-    source, _, rest = declared.partition(";")
-    return _Declared(source.strip(), rest.partition("compressed")[2].strip())
+    source, _, codec = declared.partition(";")
+    return _Declared(source.strip(), codec.partition("compressed")[2].strip())
 
 
 def _decoded_encoding(declared: str, header: ImageHeader) -> str:
-    """What the channels are that OpenCV decodes. Raises ImageError(unsupported_encoding).
+    """The encoding of the image that OpenCV decodes. Raises ImageError(unsupported_encoding).
 
-    A Bayer camera's mosaic is compressed as if it were grey. With the target rgb*, the sender encoded red in
-    the channel that OpenCV decodes as blue.
+    A Bayer mosaic is compressed as a grey image. With the target rgb*, the sender swapped red and blue.
     """
     source, target = _parse_declared(declared)
     if source.startswith("bayer_") and header.channels == 1:
@@ -142,9 +139,9 @@ def _decoded_encoding(declared: str, header: ImageHeader) -> str:
 
 
 class CompressedFrame(Frame):
-    """A frame that came compressed. All as in Frame, but `image` is decoded when it is first read.
+    """A Frame whose `image` is decoded on first access.
 
-    Reading it, and what is made of it, may raise ImageError(corrupt_image).
+    Access to the image, or a conversion, may raise ImageError(corrupt_image).
     """
 
     __slots__ = ("_source",)
@@ -159,14 +156,14 @@ class CompressedFrame(Frame):
         seq: int = 0,
         origin: Any = None,
     ) -> None:
-        """image: the picture; an array, as `dataclasses.replace` gives it, makes this an ordinary frame."""
+        """image: an array, as passed by `dataclasses.replace`, makes this an ordinary frame."""
         given = (("_source", image), ("stamp_ns", stamp_ns), ("frame_id", frame_id), ("encoding", encoding))
         for name, value in (*given, ("seq", seq), ("origin", origin)):
             object.__setattr__(self, name, value)
 
     @property
     def image(self) -> np.ndarray:
-        """As in Frame, by `encoding`."""
+        """As in Frame."""
         return self._source.image() if isinstance(self._source, CompressedPicture) else self._source
 
     @property
@@ -178,12 +175,12 @@ class CompressedFrame(Frame):
         return self._source.height_px if isinstance(self._source, CompressedPicture) else super().height_px
 
     def small_gray(self, width_px: int) -> np.ndarray:
-        """As `Frame.small_gray`, of the same size; of a plain JPEG from a decode at reduced size.
+        """As `Frame.small_gray`, of the same size; a plain JPEG is decoded at reduced size.
 
-        Also where the full picture is there: two ways to the same size differ by some grey levels, which
-        would look like motion.
+        Also if the full image is decoded already: the two results differ by some grey levels, which would be
+        detected as motion.
         """
-        if not isinstance(self._source, CompressedPicture) or not self._source.reduces:
+        if not isinstance(self._source, CompressedPicture) or not self._source.supports_reduction:
             return super().small_gray(width_px)
         block = max(1, self.width_px // width_px)
         reduction = max(size for size in _REDUCED if size <= block)
@@ -191,11 +188,11 @@ class CompressedFrame(Frame):
         rows, columns = max(1, self.height_px // block), self.width_px // block
         if block % reduction == 0:
             return block_mean(gray, block // reduction)[:rows, :columns]
-        # Whole blocks of the source, which need not be whole pixels here.
+        # Complete blocks of the source, which may be fractions of pixels here.
         gray = gray[: round(rows * block / reduction), : round(columns * block / reduction)]
-        # Below twice the size, linear interpolation looks at every pixel, in a fifth of the time.
-        way = cv2.INTER_LINEAR if block < 2 * reduction else cv2.INTER_AREA
-        return cv2.resize(gray, (columns, rows), interpolation=way)
+        # Below a ratio of 2, linear interpolation uses every pixel, in a fifth of the time.
+        method = cv2.INTER_LINEAR if block < 2 * reduction else cv2.INTER_AREA
+        return cv2.resize(gray, (columns, rows), interpolation=method)
 
     def __repr__(self) -> str:
         size = f"{self.width_px}x{self.height_px}"
@@ -213,7 +210,7 @@ def compressed_frame(
     origin: Any = None,
     max_pixels: float = MAX_PIXELS,
 ) -> Frame:
-    """The frame of a compressed image, which is decoded later. Parameters and errors: `CompressedPicture`."""
+    """The frame of a compressed image. Parameters and errors: `CompressedPicture`."""
     picture = CompressedPicture(data, declared, max_pixels)
     return CompressedFrame(picture, stamp_ns, frame_id, picture.encoding, seq, origin)
 
@@ -224,15 +221,14 @@ def decode_compressed(data: Any, declared: str = "", max_pixels: float = MAX_PIX
 
 
 def read_image_file(path: Path, max_pixels: float = MAX_PIXELS) -> np.ndarray:
-    """The image in a file as (h, w, 3) uint8 BGR, turned upright as its Exif orientation says.
+    """The image in a file as (h, w, 3) uint8 BGR, with its Exif orientation applied, unlike camera images.
 
-    Unlike the images of a camera, a user's photographs are judged by how they look. Raises OSError, and
-    ImageError with reason zero_size, too_large, unsupported_encoding or corrupt_image.
+    Raises OSError, and ImageError with reason zero_size, too_large, unsupported_encoding or corrupt_image.
     """
     if path.stat().st_size == 0:
         raise ImageError("zero_size", "expected an image, got an empty file")
     _checked_header(np.memmap(path, np.uint8, "r"), max_pixels)
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
-        raise ImageError("corrupt_image", "expected an image that OpenCV reads, got a damaged one")
+        raise ImageError("corrupt_image", "expected an image that OpenCV can decode, got a damaged one")
     return image

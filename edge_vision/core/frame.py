@@ -1,7 +1,7 @@
-"""One camera image with its header, and the encodings that it may come in.
+"""Camera image with its header, and the supported encodings.
 
-Encodings are named as in ROS's sensor_msgs/image_encodings. An image is read as a view of the bytes that
-came: no copy where the memory layout allows it.
+Encodings are named as in sensor_msgs/image_encodings. An image is a view of the received bytes if their
+layout allows.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from edge_vision.errors import ImageError
 
 MAX_SIDE_PX = 16384
 MAX_PIXELS = 50_000_000
-"""Pixels of the largest image that is taken unless a caller says otherwise: 8688 x 5792, 150 MB as BGR."""
+"""Default limit on the size of an image: 8688 x 5792, 150 MB as BGR."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How the bytes of an image are to be read.
+    """Memory layout of an encoding.
 
-    rows: stored rows per image row, 1.5 for planar YUV 4:2:0. to_bgr: an OpenCV conversion code, None
-    where the image is BGR already. plane: index of the luma channel of interleaved YUV 4:2:2.
+    rows: stored rows per image row, 1.5 for planar YUV 4:2:0. to_bgr: an OpenCV conversion code, None for
+    BGR. plane: index of the luma channel of interleaved YUV 4:2:2.
     """
 
     dtype: str
@@ -73,11 +73,11 @@ ENCODINGS: dict[str, Encoding] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One image and the header that it came with. Nobody writes to a frame's image.
+    """An image and its header. The image must not be modified.
 
-    image: as its encoding says, (h, w) or (h, w, channels), uint8 or uint16; (h * 3/2, w) for nv12, nv21.
+    image: by encoding, (h, w) or (h, w, channels), uint8 or uint16; (h * 3/2, w) for nv12, nv21.
     stamp_ns, frame_id: the source image's header, bit-exact. seq: unique within this process.
-    origin: the message that the image is a view of, kept so that it can be handed on as it is.
+    origin: the message that the image is a view of, for republishing without a copy.
     """
 
     image: np.ndarray
@@ -96,19 +96,19 @@ class Frame:
         return int(self.image.shape[0] / ENCODINGS[self.encoding].rows)
 
     def bgr(self) -> np.ndarray:
-        """The image as (h, w, 3) uint8, blue first. The image itself where it is that already."""
+        """The image as (h, w, 3) uint8 BGR; not a copy if it is BGR already."""
         spec = ENCODINGS[self.encoding]
         image = _to_8_bit(self.image)
         return image if spec.to_bgr is None else cv2.cvtColor(image, spec.to_bgr)
 
     def rgb(self) -> np.ndarray:
-        """The image as (h, w, 3) uint8, red first."""
+        """The image as (h, w, 3) uint8 RGB."""
         if self.encoding == "rgb8":
             return self.image
         return cv2.cvtColor(self.bgr(), cv2.COLOR_BGR2RGB)
 
     def gray(self) -> np.ndarray:
-        """The luma as (h, w) uint8: YUV's own plane where there is one."""
+        """The luma as (h, w) uint8; the Y plane for YUV."""
         spec = ENCODINGS[self.encoding]
         if spec.plane is not None:
             return self.image[:, :, spec.plane]
@@ -120,21 +120,20 @@ class Frame:
         return image if spec.channels == 1 else cv2.cvtColor(image, _GRAY_CODES[self.encoding])
 
     def small_gray(self, width_px: int) -> np.ndarray:
-        """The luma at a small size, (h', w') uint8 with w' from width_px to below twice that, for motion.
+        """The luma for motion detection, (h', w') uint8 with width_px <= w' < 2 * width_px.
 
-        Each pixel is the mean of a whole block of pixels (what is left over at the right and lower edge,
-        less than a block, is not looked at): a ratio that is no whole number takes four times as long.
-        An even block is halved first: OpenCV is fastest at that, and of colour a quarter is left to convert.
-        Of 8-bit colour in blocks of 4, 8, ... every other row is left out: reading the picture is what costs.
-        That aliases little, unlike one linear step of a quarter (measured, see `_every_other_row`).
-        A Bayer mosaic is averaged as it is, which mixes its colours into a grey.
+        Each pixel is the mean of a block of pixels; incomplete blocks at the right and lower border are
+        ignored. A non-integer ratio would take four times as long. Even blocks are halved first, which is
+        fastest in OpenCV and leaves a quarter of the pixels to convert. 8-bit colour in blocks of 4, 8, ...
+        skips every other row, because memory access dominates; see `_every_other_row` for its aliasing. A
+        Bayer mosaic is averaged over its colours.
         """
         block = max(1, self.width_px // width_px)
         spec = ENCODINGS[self.encoding]
         if spec.bayer:
             return block_mean(_to_8_bit(self.image), block)
         if spec.plane is not None:
-            # The plane out of its neighbours in one pass: OpenCV would copy a view of it pixel by pixel.
+            # Faster than a strided view, which OpenCV copies pixel by pixel.
             return block_mean(cv2.cvtColor(self.image, _LUMA_CODES[spec.plane]), block)
         code = _GRAY_CODES.get(self.encoding)
         if code is None or block % 2:
@@ -159,9 +158,9 @@ _GRAY_CODES = {
 
 
 def block_mean(image: np.ndarray, block: int) -> np.ndarray:
-    """The mean of each block x block pixels, (h // block, w // block), of at least one row.
+    """The mean of each block x block pixels, (h // block, w // block), at least one row.
 
-    By halves as long as the block is even: a quarter of 1280x720 takes 0.05 ms so, at once 0.26 ms.
+    Repeated halving of even blocks is faster: a quarter of 1280x720 takes 0.05 ms, in one step 0.26 ms.
     """
     if block == 1:
         return image
@@ -174,19 +173,19 @@ def block_mean(image: np.ndarray, block: int) -> np.ndarray:
 
 
 def _every_other_row(image: np.ndarray, block: int, to_gray: int) -> np.ndarray:
-    """The luma of a colour image, each pixel the mean of the even rows of a block of 4, 8, ... pixels.
+    """The luma of a colour image; each pixel is the mean of the even rows of a block of 4, 8, ... pixels.
 
-    1280x720 to 320x180 on one thread: 0.20 ms; all rows 0.35 ms; one linear step, the middle 2x2 of each
-    block, 0.17 ms. What a shift by 1 to 3 pixels leaves after it is taken back (share of pixels that differ
-    by more than 10, on real frames): all rows 2.5 to 6 %, this 3 to 8 %, linear 14 %. Noise: 1.06, 1.46, 2.04
-    of 6.
+    1280x720 to 320x180 on one thread: 0.20 ms; all rows 0.35 ms; one linear step, which averages the central
+    2x2 of each block, 0.17 ms. Aliasing, as the share of pixels that differ by more than 10 after a shift by
+    1 to 3 pixels is compensated, on real frames: all rows 2.5 to 6 %, this 3 to 8 %, linear 14 %. A noise of
+    6 becomes 1.06, 1.46, 2.04.
     """
     rows, columns = image.shape[0] // block, image.shape[1] // block
     kept = image[: rows * block : 2, : columns * block]
     half = cv2.resize(kept, (columns * block // 2, rows * block // 4), interpolation=cv2.INTER_AREA)
-    # A pair of pixels in one row: linear is their mean, and much faster.
-    way = cv2.INTER_LINEAR if block == 4 else cv2.INTER_AREA
-    return cv2.resize(cv2.cvtColor(half, to_gray), (columns, rows), interpolation=way)
+    # For two pixels of one row linear interpolation is their mean, and much faster.
+    method = cv2.INTER_LINEAR if block == 4 else cv2.INTER_AREA
+    return cv2.resize(cv2.cvtColor(half, to_gray), (columns, rows), interpolation=method)
 
 
 def _to_8_bit(image: np.ndarray) -> np.ndarray:
@@ -202,9 +201,9 @@ def view_image(
     is_bigendian: bool = False,
     max_pixels: float = MAX_PIXELS,
 ) -> np.ndarray:
-    """Read the bytes of an image message as an array, without a copy where the layout allows.
+    """View the bytes of an image message as an array; copied only if the layout requires it.
 
-    data: any buffer. Returns an array as `Frame.image` wants it, uint8 or native-endian uint16.
+    data: any buffer. Returns an array as for `Frame.image`, uint8 or native-endian uint16.
     Raises ImageError with reason zero_size, too_large, unsupported_encoding, bad_size, bad_step or truncated.
     """
     check_size(width_px, height_px, max_pixels)
@@ -221,19 +220,21 @@ def view_image(
     image = np.ndarray(shape, dtype, data, 0, strides)
     if itemsize == 1:
         return image
-    # OpenCV wants native byte order and rows that start on a whole sample.
+    # OpenCV requires native byte order and aligned rows.
     native = dtype.isnative and step_bytes % itemsize == 0
     return image if native else image.astype(np.uint16)
 
 
 def check_size(width_px: int, height_px: int, max_pixels: float = MAX_PIXELS) -> None:
-    """Raise ImageError with reason zero_size or too_large unless an image of this size may be taken."""
+    """Raise ImageError with reason zero_size or too_large for an unsupported size."""
     if width_px < 1 or height_px < 1:
         raise ImageError(
             "zero_size", f"expected an image with pixels, got {width_px}x{height_px}: check the camera driver"
         )
     if width_px > MAX_SIDE_PX or height_px > MAX_SIDE_PX:
-        raise ImageError("too_large", f"expected at most {MAX_SIDE_PX} px a side, got {width_px}x{height_px}")
+        raise ImageError(
+            "too_large", f"expected at most {MAX_SIDE_PX} px per side, got {width_px}x{height_px}"
+        )
     if width_px * height_px > max_pixels:
         raise ImageError(
             "too_large",
@@ -246,7 +247,7 @@ def _checked_encoding(width_px: int, height_px: int, encoding: str) -> Encoding:
     if encoding not in ENCODINGS:
         raise ImageError(
             "unsupported_encoding",
-            f"encoding '{encoding}' is not read here: publish one of {', '.join(ENCODINGS)}",
+            f"encoding '{encoding}' is not supported: publish one of {', '.join(ENCODINGS)}",
         )
     spec = ENCODINGS[encoding]
     if spec.rows != 1.0 and (height_px % 2 or width_px % 2):
@@ -256,14 +257,14 @@ def _checked_encoding(width_px: int, height_px: int, encoding: str) -> Encoding:
     return spec
 
 
-def _check_layout(row_bytes: int, step_bytes: int, rows: int, have_bytes: int, what: str) -> None:
+def _check_layout(row_bytes: int, step_bytes: int, rows: int, got_bytes: int, what: str) -> None:
     if step_bytes < row_bytes:
         raise ImageError(
             "bad_step", f"expected a step of at least {row_bytes} bytes for {what}, got {step_bytes}"
         )
-    # The last row may come without its padding.
+    # The last row may lack its padding.
     need = step_bytes * (rows - 1) + row_bytes
-    if have_bytes < need:
+    if got_bytes < need:
         raise ImageError(
-            "truncated", f"expected {need} bytes for {what} with step {step_bytes}, got {have_bytes}"
+            "truncated", f"expected {need} bytes for {what} with step {step_bytes}, got {got_bytes}"
         )

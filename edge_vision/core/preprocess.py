@@ -1,9 +1,8 @@
-"""From a camera image to the tensor that a graph wants, and back from the tensor's pixels to the image's.
+"""Preprocessing of a camera image to an input tensor, and the mapping of boxes back to source pixels.
 
-The order is what makes it cheap: resize first, so that colours, numbers and layout are only made for the
-pixels that the graph sees; then one table look-up per channel, which converts, normalises and transposes in
-one pass. A table of 256 entries is exact: it holds `(value - mean) / std` for every value that a pixel can
-have. Measured at 640x480 to 300x300: resize 0.11 ms, the rest 0.09 ms; float arithmetic took 0.13 to 0.5 ms.
+The image is resized first, so that only the model's pixels are converted. Then one look-up table per channel
+converts, normalises and transposes in one pass. A table of 256 entries is exact for 8-bit pixels. 640x480 to
+300x300: resize 0.11 ms, conversion 0.09 ms; float arithmetic took 0.13 to 0.5 ms.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import InputSpec
 from edge_vision.errors import BundleError
 
-# Encodings whose pixels can be resized as they are: the place of each colour among the channels.
+# Encodings that can be resized without conversion: the index of each colour among the channels.
 _RGB = {"r": 0, "g": 1, "b": 2}
 _BGR = {"b": 0, "g": 1, "r": 2}
 _CHANNEL_OF: dict[str, dict[str, int]] = {
@@ -41,7 +40,7 @@ _TO_GRAY = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Transform:
-    """Where the model's pixels lie in the source image: `source = model * scale + offset`.
+    """Mapping from the model's pixels to the source image: `source = model * scale + offset`.
 
     scale, offset, size: (4,) float64 for left, top, right, bottom; size is the image's width and height.
     """
@@ -51,7 +50,7 @@ class Transform:
     size: np.ndarray
 
     def to_source(self, xyxy_model: np.ndarray) -> np.ndarray:
-        """(n, 4) boxes in pixels of the input tensor -> (n, 4) float32 in source pixels, inside the image."""
+        """(n, 4) boxes in pixels of the input tensor -> (n, 4) float32 in source pixels, clipped."""
         xyxy_px = xyxy_model * self.scale + self.offset
         return np.minimum(np.maximum(xyxy_px, 0.0), self.size).astype(np.float32)
 
@@ -62,7 +61,7 @@ class Transform:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Geometry:
-    """What to cut from a source image, and where on the canvas it goes."""
+    """The part of a source image to use, and its position on the canvas."""
 
     source_size: tuple[int, int]
     crop: tuple[slice, slice]
@@ -72,25 +71,24 @@ class _Geometry:
 
 
 class Preprocessor:
-    """Makes input tensors for one InputSpec. Used by one thread at a time: its buffers are reused."""
+    """Creates input tensors for one InputSpec. Used by one thread at a time: its buffers are reused."""
 
     def __init__(self, input_spec: InputSpec) -> None:
-        """Raises BundleError where mean or std does not fit the colour."""
+        """Raises BundleError if mean or std does not match the colour."""
         self.input_spec = input_spec
         self._tables = _tables(input_spec)
         self._geometry: _Geometry | None = None
         self._canvases: dict[int, np.ndarray] = {}
         self._planes: list[np.ndarray] = []
         self._tensor = np.zeros(input_shape(input_spec), input_spec.dtype)
-        # OpenCV's look-up table copies entries, so float16 passes as the 16 bits that it is.
+        # OpenCV's look-up table copies entries, so float16 values are passed as uint16.
         self._words = self._tensor.view(np.uint16) if input_spec.dtype == "float16" else self._tensor
         self._targets = _targets(self._words, input_spec)
 
     def prepare(self, frame: Frame) -> tuple[np.ndarray, Transform]:
-        """Resize, order the colours, normalise, lay out.
+        """The input tensor of a frame, (1, c, h, w) or (1, h, w, c), and the mapping back to source pixels.
 
-        Returns the tensor, (1, c, h, w) or (1, h, w, c), and the way back. The tensor is valid until the
-        next call.
+        The tensor is valid until the next call.
         """
         image, encoding = resizable(frame)
         geometry = self._geometry_for(image.shape[1], image.shape[0])
@@ -124,18 +122,18 @@ class Preprocessor:
         return self._canvases[channels]
 
     def _split(self, canvas: np.ndarray, encoding: str) -> list[np.ndarray]:
-        """The canvas as one uint8 plane per channel of the model, in its order."""
+        """The canvas as uint8 planes, in the order of the model's channels."""
         if encoding in _MONO:
             return [canvas] * len(self._targets)
         if self.input_spec.color == "gray":
             return [cv2.cvtColor(canvas, _TO_GRAY[encoding], dst=self._planes[0])]
         planes = cv2.split(canvas, self._planes)
-        place = _CHANNEL_OF[encoding]
-        return [planes[place[color]] for color in self.input_spec.color]
+        channel = _CHANNEL_OF[encoding]
+        return [planes[channel[color]] for color in self.input_spec.color]
 
 
 def channels_of(spec: InputSpec) -> int:
-    """1 for gray, else 3."""
+    """1 for gray, 3 for colour."""
     return 1 if spec.color == "gray" else 3
 
 
@@ -147,14 +145,14 @@ def input_shape(spec: InputSpec) -> tuple[int, int, int, int]:
 
 
 def resizable(frame: Frame) -> tuple[np.ndarray, str]:
-    """The frame's own pixels where they can be resized as they are, else converted to BGR."""
+    """The image and its encoding, converted to BGR only if it cannot be resized as it is."""
     if frame.encoding in _CHANNEL_OF or frame.encoding in _MONO:
         return frame.image, frame.encoding
     return frame.bgr(), "bgr8"
 
 
 def _tables(spec: InputSpec) -> list[np.ndarray]:
-    """Per channel (256,): what each pixel value becomes. float16 comes as its bits, uint16."""
+    """Per channel (256,), the tensor value of each pixel value; float16 as the bits of uint16."""
     channels = channels_of(spec)
     means, stds = spec.mean[:channels], spec.std[:channels]
     if len(means) < channels or len(stds) < channels or not all(stds):
@@ -172,7 +170,7 @@ def _tables(spec: InputSpec) -> list[np.ndarray]:
 
 
 def _targets(tensor: np.ndarray, spec: InputSpec) -> list[np.ndarray]:
-    """One (h, w) array per channel to look up into: the tensor's own planes where it has planes."""
+    """One (h, w) array per channel for the look-up: views of the tensor if it is planar."""
     if spec.layout == "nchw":
         return list(tensor[0])
     if spec.color == "gray":
@@ -181,18 +179,18 @@ def _targets(tensor: np.ndarray, spec: InputSpec) -> list[np.ndarray]:
 
 
 def _stretch(spec: InputSpec, width_px: int, height_px: int) -> _Geometry:
-    return _place(
+    return _geometry_of(
         spec, (width_px, height_px), (0, 0, width_px, height_px), (0, 0, spec.width_px, spec.height_px)
     )
 
 
 def _letterbox(spec: InputSpec, width_px: int, height_px: int) -> _Geometry:
-    """Keep the aspect ratio; bars of pad_value fill the rest, equal on both sides."""
+    """Keep the aspect ratio, with equal bars of pad_value on both sides."""
     ratio = min(spec.width_px / width_px, spec.height_px / height_px)
     width = min(spec.width_px, max(1, round(width_px * ratio)))
     height = min(spec.height_px, max(1, round(height_px * ratio)))
     left, top = (spec.width_px - width) // 2, (spec.height_px - height) // 2
-    return _place(spec, (width_px, height_px), (0, 0, width_px, height_px), (left, top, width, height))
+    return _geometry_of(spec, (width_px, height_px), (0, 0, width_px, height_px), (left, top, width, height))
 
 
 def _center_crop(spec: InputSpec, width_px: int, height_px: int) -> _Geometry:
@@ -201,7 +199,7 @@ def _center_crop(spec: InputSpec, width_px: int, height_px: int) -> _Geometry:
     width = min(width_px, max(1, round(spec.width_px * ratio)))
     height = min(height_px, max(1, round(spec.height_px * ratio)))
     left, top = (width_px - width) // 2, (height_px - height) // 2
-    return _place(
+    return _geometry_of(
         spec, (width_px, height_px), (left, top, width, height), (0, 0, spec.width_px, spec.height_px)
     )
 
@@ -211,7 +209,7 @@ _GEOMETRIES = {"stretch": _stretch, "letterbox": _letterbox, "center_crop": _cen
 _Area = tuple[int, int, int, int]
 
 
-def _place(spec: InputSpec, source_size: tuple[int, int], crop: _Area, inside: _Area) -> _Geometry:
+def _geometry_of(spec: InputSpec, source_size: tuple[int, int], crop: _Area, inside: _Area) -> _Geometry:
     """Map a part of the source onto a part of the model's input, each left, top, width, height."""
     scale_x, scale_y = crop[2] / inside[2], crop[3] / inside[3]
     offset_x, offset_y = crop[0] - inside[0] * scale_x, crop[1] - inside[1] * scale_y

@@ -1,4 +1,4 @@
-"""Video files, V4L2 devices and network streams through OpenCV, with errors that say what is wrong."""
+"""Video files, V4L2 devices and network streams through OpenCV."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from edge_vision.core.redaction import redact_url
 from edge_vision.errors import EdgeVisionError
 
 DEFAULT_FPS_HZ = 30.0
-# A file whose last images cannot be decoded, or whose container counts them otherwise, is no cut-off one.
-SPARED_FRAMES, SPARED_SHARE = 2, 0.01
+# A file is not truncated if only its last images cannot be decoded, or its container counts them differently.
+TOLERATED_FRAMES, TOLERATED_SHARE = 2, 0.01
 PIPE_POLL_S = 0.1
 _FFMPEG_QUIET = "-8"
 
@@ -31,19 +31,19 @@ class SourceError(EdgeVisionError):
 
 @dataclass(frozen=True, slots=True)
 class SourceKind:
-    """What a URI means. target: what OpenCV opens."""
+    """Parsed URI of a source. target: argument for OpenCV."""
 
     name: str
     target: str | int
 
     @property
     def is_file(self) -> bool:
-        """True for a file: its end is no loss."""
+        """True for a file, whose end is not an error."""
         return self.name == "file"
 
 
 def source_kind(uri: str) -> SourceKind:
-    """file, device or stream. A bare number is a V4L2 device. Raises SourceError for another host's file."""
+    """The kind of a source: file, device or stream. A number is a V4L2 device. Raises SourceError."""
     if uri.isascii() and uri.isdigit():
         return SourceKind("device", int(uri))
     if uri.startswith("/dev/"):
@@ -59,7 +59,8 @@ _FILE_URI = re.compile(r"file://", re.IGNORECASE)
 def video_path(text: str) -> Path:
     """The absolute path of a video file, given as a path, or percent-encoded as file:///path.
 
-    Absolute, because FFmpeg takes what precedes a colon in `14:05:09.mp4` for a protocol. Raises SourceError.
+    FFmpeg would take the text before the colon of a relative path `14:05:09.mp4` for a protocol. Raises
+    SourceError.
     """
     if "://" in text and not _FILE_URI.match(text) and not os.path.exists(text):
         raise SourceError(f"expected a video file, got the address '{redact_url(text)}': record it first")
@@ -75,26 +76,26 @@ def video_path(text: str) -> Path:
 
 
 class Capture:
-    """An open source. One thread uses it."""
+    """An open source. Used by one thread."""
 
     def __init__(
         self, uri: str, open_timeout_ms: int = 5000, cancelled: Callable[[], bool] = lambda: False
     ) -> None:
-        """Raises SourceError with what to do. cancelled: ends the wait for a pipe's writer."""
+        """cancelled: ends the wait for the writer of a pipe. Raises SourceError."""
         self.kind = source_kind(uri)
         self._shown = redact_url(uri)
-        self._check_there()
+        self._check_exists()
         self._pipe = self._open_pipe(cancelled)
         self._capture = _open(self.kind, open_timeout_ms, self._pipe)
         if not self._capture.isOpened():
             self.close()
             raise SourceError(_CANNOT_OPEN[self.kind.name].format(self._shown))
-        self.fps_hz = _sane_fps(self._capture.get(cv2.CAP_PROP_FPS))
+        self.fps_hz = _valid_fps(self._capture.get(cv2.CAP_PROP_FPS))
         counted = self.kind.is_file and self._pipe is None
         self.frames = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)) if counted else 0
         self._read, self._at_ms = 0, 0.0
 
-    def _check_there(self) -> None:
+    def _check_exists(self) -> None:
         target = self.kind.target
         if isinstance(target, str) and self.kind.name != "stream" and not Path(target).exists():
             raise SourceError(f"source '{self._shown}' does not exist: check the path or connect the device")
@@ -102,9 +103,9 @@ class Capture:
             raise SourceError(f"source '{self._shown}' is a folder: give a video file")
 
     def _open_pipe(self, cancelled: Callable[[], bool]) -> int | None:
-        """The descriptor of a pipe (FIFO) once there is something to read; None for what is no pipe.
+        """The descriptor of a pipe (FIFO) once it is readable; None if the source is not a pipe.
 
-        OpenCV would wait for the writer itself, and meanwhile keep everybody else from opening a video.
+        OpenCV would wait for the writer itself, and block other threads from opening a video meanwhile.
         """
         if not self.kind.is_file or not Path(str(self.kind.target)).is_fifo():
             return None
@@ -116,13 +117,13 @@ class Capture:
             if any(event & select.POLLIN for event in events):
                 os.set_blocking(pipe, True)
                 return pipe
-            if events:  # A writer left without a word.
+            if events:  # A writer closed the pipe without writing.
                 time.sleep(PIPE_POLL_S)
         os.close(pipe)
-        raise SourceError(f"source '{self._shown}' is a pipe, and nothing was written to it")
+        raise SourceError(f"source '{self._shown}' is a pipe to which nothing was written: start its writer")
 
     def read(self) -> np.ndarray | None:
-        """The next image, (h, w, 3) uint8 BGR, an array of its own; None at the end or when it is lost."""
+        """The next image, a new (h, w, 3) uint8 BGR array; None at the end, or if the source is lost."""
         ok, image = self._capture.read()
         if not ok:
             return None
@@ -131,19 +132,22 @@ class Capture:
 
     @property
     def truncation(self) -> str:
-        """That a file ended before its container says it does; "" where it did not.
+        """Description of a premature end of the file; "" if it is complete.
 
-        Without a count in the container there is an estimate, from a rate that may be wrong. So the time of
-        the last image must fall short of the end as well.
+        Without a count in the container OpenCV estimates it from a rate that may be wrong. The time of the
+        last image must therefore be before the end as well.
         """
-        spared = max(SPARED_FRAMES, SPARED_SHARE * self.frames)
-        if self._read + spared >= self.frames or self._at_ms / 1e3 * self.fps_hz + 1 + spared >= self.frames:
+        tolerance = max(TOLERATED_FRAMES, TOLERATED_SHARE * self.frames)
+        if (
+            self._read + tolerance >= self.frames
+            or self._at_ms / 1e3 * self.fps_hz + 1 + tolerance >= self.frames
+        ):
             return ""
         text = f"source '{self._shown}' ended after {self._read} of {self.frames} images"
         return f"{text}: the file is truncated or damaged, copy or encode it again"
 
     def close(self) -> None:
-        """Let go of the file, device or connection."""
+        """Release the file, device or connection."""
         self._capture.release()
         if self._pipe is not None:
             os.close(self._pipe)
@@ -151,7 +155,7 @@ class Capture:
 
 
 _CANNOT_OPEN = {
-    "file": "source '{}' is no video that OpenCV can read: check it with `ffprobe`, or re-encode it",
+    "file": "expected a video that OpenCV can read, got '{}': check it with `ffprobe`, or re-encode it",
     "device": "device '{}' cannot be opened: is it a camera, is it free, is this user in group video?",
     "stream": "stream '{}' does not answer: check the address, the network and the camera",
 }
@@ -160,7 +164,7 @@ _CANNOT_OPEN = {
 def _open(kind: SourceKind, open_timeout_ms: int, pipe: int | None = None) -> cv2.VideoCapture:
     if kind.name == "device":
         return cv2.VideoCapture(kind.target, cv2.CAP_V4L2)
-    # One decoding thread: more cost memory and cores that the model needs.
+    # More decoding threads would take memory and cores from the model.
     options = [cv2.CAP_PROP_N_THREADS, 1]
     if kind.name == "stream":
         if redact_url(str(kind.target)) != kind.target:
@@ -179,5 +183,5 @@ def _open(kind: SourceKind, open_timeout_ms: int, pipe: int | None = None) -> cv
     return capture if capture.isOpened() or kind.name == "stream" else cv2.VideoCapture(kind.target)
 
 
-def _sane_fps(fps_hz: float) -> float:
+def _valid_fps(fps_hz: float) -> float:
     return fps_hz if math.isfinite(fps_hz) and 0.1 <= fps_hz <= 1000.0 else DEFAULT_FPS_HZ

@@ -154,7 +154,12 @@ def test_huge_codes_stay_finite():
             INPUT,
             "one of ssd_mobilenet_v2, got 'x'",
         ),
-        (HeadSpec("ssd", SSD_SPEC.outputs, {"scale_factors": [1, 2, 3]}), 90, INPUT, "four numbers above 0"),
+        (
+            HeadSpec("ssd", SSD_SPEC.outputs, {"scale_factors": [1, 2, 3]}),
+            90,
+            INPUT,
+            "four positive scale_factors",
+        ),
         (HeadSpec("ssd", SSD_SPEC.outputs, {"score_activation": 3}), 90, INPUT, "sigmoid, none, got 3"),
     ],
 )

@@ -248,7 +248,7 @@ ROWS = {"boxes": (1, 20, 4), "classes": (1, 20), "scores": (1, 20), "count": (1,
         (
             HeadSpec("decoded", ROLES, {"first_class": 2}),
             ROWS,
-            "first_class is a whole number, 0 to 1, got 2",
+            "expected an integer from 0 to 1 for option first_class, got 2",
         ),
         (HeadSpec("decoded", ROLES, {"box_order": "xywh"}), ROWS, "one of xyxy, yxyx, got 'xywh'"),
         (
@@ -287,7 +287,7 @@ def test_broken_numbers_are_an_error(tmp_path: Path) -> None:
     outputs = rtdetr_outputs()
     outputs["logits"][0, 7, 1] = np.nan
     graph = constant_graph(tmp_path / "r.onnx", outputs)
-    with pytest.raises(HeadError, match="1 of 1200 numbers of output 'logits' are not finite"):
+    with pytest.raises(HeadError, match="1 of 1200 values of output 'logits' are not finite"):
         run_graph(graph, HeadSpec("detr", {"logits": "logits", "boxes": "pred_boxes"}))
 
 

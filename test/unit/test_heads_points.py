@@ -230,12 +230,12 @@ HEATMAP, PAIR = (1, N_LABELS, 160, 160), (1, 2, 160, 160)
         (
             HeadSpec("nanodet", {"rows": "o"}, {"reg_max": 0}),
             {"o": (1, 8500, 36)},
-            "reg_max is a whole number, 1 to 1024, got 0",
+            "expected an integer from 1 to 1024 for option reg_max, got 0",
         ),
         (
             HeadSpec("nanodet", {"rows": "o"}, {"cell_offset": "x"}),
             {"o": (1, 8500, 36)},
-            "cell_offset is a number, 0 to 1, got 'x'",
+            "expected a number from 0 to 1 for option cell_offset, got 'x'",
         ),
         (
             CENTERNET,

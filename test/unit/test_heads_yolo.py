@@ -356,12 +356,12 @@ def test_end_to_end_with_a_class_that_has_no_label(tmp_path: Path) -> None:
         (
             HeadSpec("yolox", {"rows": "o"}, {"strides": []}),
             (1, 8400, 9),
-            r"strides is a list of whole numbers, got \[\]",
+            r"expected a list of integers for option strides, got \[\]",
         ),
         (
             HeadSpec("yolox", {"rows": "o"}, {"strides": [8, 1.5]}),
             (1, 8400, 9),
-            "strides is a whole number.*got 1.5",
+            "expected an integer .* for option strides, got 1.5",
         ),
         (
             HeadSpec("end_to_end", {"rows": "o"}),

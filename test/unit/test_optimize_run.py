@@ -213,7 +213,7 @@ def test_a_candidate_that_hangs_is_recorded_and_the_rest_goes_on(
         ("Sparkle", "classifier", 4, "Sparkle"),
         ("Conv", "end_to_end", 4, "head 'end_to_end' expects rows"),
         ("Conv", "classifier", 7, ", 7]"),
-        ("Conv", "nonsense", 4, "head.type is one of"),
+        ("Conv", "nonsense", 4, "expected head.type to be one of"),
     ],
     ids=["unknown operator", "wrong head", "labels of another list", "no head"],
 )

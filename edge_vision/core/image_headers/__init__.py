@@ -1,7 +1,7 @@
-"""Size, channels and depth of a compressed image, from its header alone.
+"""Parses size, channels and depth of a compressed image from its header.
 
-A few damaged bytes make a header claim gigabytes, and OpenCV allocates what the header claims. So a header is
-read here first. A format that OpenCV decodes, but whose header is not read here, is refused by name.
+OpenCV allocates the size that a header claims, which a few damaged bytes can turn into gigabytes. The header
+is therefore checked first, and formats without a parser here are rejected.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAX_PNG_CHUNKS = 65536
 def read_header(raw: np.ndarray) -> ImageHeader:
     """The header of a compressed image, (n,) uint8. Its width and height may be 0.
 
-    Raises ImageError: corrupt_image where it is none, unsupported_encoding where it is not decoded here.
+    Raises ImageError with reason corrupt_image or unsupported_encoding.
     """
     start = bytes(raw[:16])
     for signature, parse in _PARSERS.items():
@@ -61,9 +61,9 @@ def _png(data: memoryview) -> ImageHeader:
 
 
 def _check_png_chunks(data: memoryview) -> None:
-    """Raise ImageError where a chunk is longer than the file, or belongs to an animation.
+    """Raise ImageError if a chunk is longer than the file, or belongs to an animation.
 
-    OpenCV 4.11 allocates what a chunk claims, and ends the process on a damaged animation.
+    OpenCV 4.11 allocates the claimed size of a chunk, and crashes on a damaged animation.
     """
     at = 8
     for _ in range(_MAX_PNG_CHUNKS):

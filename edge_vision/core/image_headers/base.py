@@ -1,4 +1,4 @@
-"""What every header parser returns and raises."""
+"""Result and errors of the header parsers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class ImageHeader:
     """The header of a compressed image.
 
     kind: the format, such as "JPEG". channels: as stored; 1 is grey, or a palette. bits: per channel.
-    plain_jpeg: baseline or extended Huffman JPEG, grey or colour, which decodes well at reduced size.
-    block_px: width and height of the tile or strip that a decoder allocates in addition; (0, 0) for none.
+    plain_jpeg: baseline or extended Huffman JPEG, grey or colour, which can be decoded at reduced size.
+    block_px: width and height of the tile or strip that a decoder allocates in addition; (0, 0) if none.
     """
 
     kind: str
@@ -26,10 +26,10 @@ class ImageHeader:
 
 
 def corrupt(kind: str, what: str) -> ImageError:
-    """The error for a header that does not follow its own format."""
+    """The error for an invalid header."""
     return ImageError("corrupt_image", f"expected a {kind} header, got {what}: check the sender")
 
 
 def unsupported(what: str) -> ImageError:
-    """The error for an image that is valid, but is not decoded here."""
-    return ImageError("unsupported_encoding", f"{what} is not decoded here: publish JPEG or PNG")
+    """The error for a valid image of an unsupported format."""
+    return ImageError("unsupported_encoding", f"{what} is not supported: publish JPEG or PNG")

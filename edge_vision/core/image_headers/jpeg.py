@@ -1,4 +1,4 @@
-"""Size and coding of a JPEG (ITU-T T.81, annex B), found as libjpeg finds them."""
+"""Size and coding of a JPEG (ITU-T T.81, annex B), located as in libjpeg."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BASELINE, _EXTENDED = 0xC0, 0xC1
 # Markers without a segment: TEM and RST0 to RST7.
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD8)))
-# No frame header may follow: start of image, end of image, start of scan.
+# After these no frame header may follow: start of image, end of image, start of scan.
 _TOO_LATE = frozenset((0xD8, 0xD9, 0xDA))
 # An embedded profile or preview is split into up to 255 segments; hostile files have millions.
 _MAX_SEGMENTS = 1024
-# libjpeg skips other bytes between segments, and 0xFF fill bytes; this far here.
+# libjpeg skips other bytes between segments, and 0xFF fill bytes; limited here.
 _MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
 _SEARCH_BYTES = 65536
 
@@ -38,7 +38,7 @@ def jpeg_header(data: memoryview) -> ImageHeader:
 
 
 def _next_marker(data: memoryview, at: int) -> tuple[int, int]:
-    """Where the segment after the next marker starts, and the marker; skips what stands before it."""
+    """Offset of the segment after the next marker, and the marker."""
     found = _MARKER.search(bytes(data[at : at + 2])) or _MARKER.search(bytes(data[at : at + _SEARCH_BYTES]))
     if found is None:
         raise corrupt("JPEG", "no start of frame")

@@ -8,7 +8,7 @@ from edge_vision.core.image_headers.base import ImageHeader, corrupt, unsupporte
 
 _WIDTH, _HEIGHT, _BITS, _SAMPLES, _STRIP_ROWS, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 258, 277, 278, 322, 323
 _WANTED = frozenset((_WIDTH, _HEIGHT, _BITS, _SAMPLES, _STRIP_ROWS, _TILE_WIDTH, _TILE_HEIGHT))
-# Field types that hold whole numbers: BYTE, SHORT, LONG, SBYTE, SSHORT, SLONG, LONG8, SLONG8.
+# Integer field types: BYTE, SHORT, LONG, SBYTE, SSHORT, SLONG, LONG8, SLONG8.
 _NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
 _MAX_ENTRIES = 1024
 _MAX_SAMPLES = 4
@@ -56,7 +56,7 @@ def _fields(data: memoryview) -> dict[int, int]:
 
 
 def _values(data: memoryview, order: str, offset: str, kind: int, count: int, at: int) -> tuple[int, ...]:
-    """The numbers of one entry, which stand in place of their offset where they fit."""
+    """The values of one entry, stored in the offset field if they are small enough."""
     if kind not in _NUMBERS or not 0 < count <= _MAX_SAMPLES:
         raise corrupt("TIFF", f"a size or sample field of type {kind} with {count} values")
     layout = f"{order}{count}{_NUMBERS[kind]}"

@@ -1,4 +1,4 @@
-"""Heads: how the outputs of a graph become boxes or classes. A new one is one file and one line here."""
+"""Heads decode the outputs of a graph to boxes or classes. A new head is one file and one entry in HEADS."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ __all__ = ["HEADS", "ClassificationHead", "DetectionHead", "Head", "ModelBoxes",
 
 
 def make_head(spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int) -> Head:
-    """The head that a bundle names, checked against the graph's outputs. Raises HeadError."""
+    """The head that a bundle describes, checked against the graph's outputs. Raises HeadError."""
     if spec.type not in HEADS:
-        raise HeadError(f"head.type is one of {', '.join(HEADS)}, got '{spec.type}'")
+        raise HeadError(f"expected head.type to be one of {', '.join(HEADS)}, got '{spec.type}'")
     return HEADS[spec.type](spec, input_spec, outputs, n_labels)

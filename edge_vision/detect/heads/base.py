@@ -1,4 +1,4 @@
-"""What a head is: it turns the outputs of a graph into boxes or class scores."""
+"""Base classes of heads, checked reading of outputs and options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelBoxes:
-    """Objects as the model sees them, best score first.
+    """Objects in the model's pixels, sorted by descending score.
 
     xyxy_model: (n, 4) float32 in pixels of the input tensor, not clipped. scores: (n,) float32.
     class_ids: (n,) int32.
@@ -34,7 +34,7 @@ class ModelBoxes:
     def suppressed(
         xyxy_model: np.ndarray, scores: np.ndarray, class_ids: np.ndarray, thresholds: Thresholds
     ) -> ModelBoxes:
-        """Of candidates in any order, those that `nms` keeps: class by class, best first."""
+        """The candidates, given in any order, that non-maximum suppression keeps."""
         keep = nms(xyxy_model, scores, class_ids, thresholds.iou_threshold, thresholds.max_detections)
         return _model_boxes(xyxy_model[keep], scores[keep], class_ids[keep])
 
@@ -42,7 +42,7 @@ class ModelBoxes:
     def best(
         xyxy_model: np.ndarray, scores: np.ndarray, class_ids: np.ndarray, thresholds: Thresholds
     ) -> ModelBoxes:
-        """The best max_detections candidates, for graphs that need no suppression. Ties keep their order."""
+        """The best max_detections candidates, without suppression. Ties keep their order."""
         keep = np.argsort(-scores, kind="stable")[: thresholds.max_detections]
         return _model_boxes(xyxy_model[keep], scores[keep], class_ids[keep])
 
@@ -56,43 +56,43 @@ def _model_boxes(xyxy_model: np.ndarray, scores: np.ndarray, class_ids: np.ndarr
 
 
 class DetectionHead(ABC):
-    """Outputs to boxes. Used by one thread at a time."""
+    """Decodes outputs to boxes. Used by one thread at a time."""
 
     task: ClassVar[Literal["detect"]] = "detect"
 
     @abstractmethod
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
-        """Decode one image's outputs. Raises HeadError where they are not finite or of another shape."""
+        """Decode the outputs of one image. Raises HeadError if they are not finite or have another shape."""
 
     def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
-        """The highest score of one image's outputs, whatever the threshold; None where a head cannot tell."""
+        """The highest score of one image, regardless of the threshold; None if not available."""
         return None
 
 
 class ClassificationHead(ABC):
-    """Outputs to class scores. Used by one thread at a time."""
+    """Decodes outputs to class scores. Used by one thread at a time."""
 
     task: ClassVar[Literal["classify"]] = "classify"
 
     @abstractmethod
     def decode(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(k,) float32, one score per label. Raises HeadError as DetectionHead.decode does."""
+        """(k,) float32, one score per label. Raises HeadError as DetectionHead.decode."""
 
     @abstractmethod
     def decode_batch(self, outputs: Mapping[str, np.ndarray], n: int) -> np.ndarray:
-        """(n, k) float32, the same of a batch of n images."""
+        """(n, k) float32, scores of a batch of n images."""
 
 
 Head = DetectionHead | ClassificationHead
 
 
 Shape = tuple[int | str, ...]
-"""A shape that a head expects: numbers, and names of sides that may have any length, as in (1, "n", 4)."""
+"""Expected shape: fixed sizes, and names of dynamic dimensions, as in (1, "n", 4)."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputReader:
-    """Takes one output, and answers for its shape and its numbers."""
+    """Reads one output, and checks its shape and values."""
 
     head: str
     role: str
@@ -101,7 +101,7 @@ class OutputReader:
 
     @staticmethod
     def find(spec: HeadSpec, role: str, outputs: Sequence[TensorSpec], shape: Shape) -> OutputReader:
-        """The output that plays a role. Raises HeadError where it is missing or of another shape."""
+        """The output with a role. Raises HeadError if it is missing or has another shape."""
         name = spec.outputs.get(role)
         if name is None:
             raise HeadError(
@@ -116,27 +116,27 @@ class OutputReader:
             )
         reader = OutputReader(spec.type, role, name, shape)
         if not _fits(found[name].shape, shape):
-            raise reader.misfit(found[name].shape)
+            raise reader.shape_error(found[name].shape)
         return reader
 
     def read(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The output as float32. Raises HeadError where it is missing, misshapen, or not finite."""
+        """The output as float32. Raises HeadError if it is missing, not finite, or has another shape."""
         if self.name not in outputs:
             raise HeadError(f"expected output '{self.name}' from the runtime, got {_listed(outputs)}")
         values = outputs[self.name]
         if values.shape != self.shape and not _fits(values.shape, self.shape):
-            raise self.misfit(values.shape)
-        # One sum tells in most calls: it is finite only where all numbers are (but may overflow).
+            raise self.shape_error(values.shape)
+        # A finite sum implies finite values. It may overflow, so check all values if it is not finite.
         if not math.isfinite(float(values.sum())) and not np.isfinite(values).all():
             bad = values.size - int(np.isfinite(values).sum())
             raise HeadError(
-                f"{bad} of {values.size} numbers of output '{self.name}' are not finite: the graph overflows "
+                f"{bad} of {values.size} values of output '{self.name}' are not finite: the graph overflows "
                 f"at this precision or its weights are damaged; try precision fp32 or fetch the bundle again"
             )
         return np.asarray(values, np.float32)
 
-    def misfit(self, shape: Sequence[int | None]) -> HeadError:
-        """The error for an output of another shape."""
+    def shape_error(self, shape: Sequence[int | None]) -> HeadError:
+        """The error for an unexpected shape."""
         return HeadError(
             f"head '{self.head}' expects {self.role} of shape {_shown(self.shape)}, output '{self.name}' has "
             f"{_shown(shape)}: check input size, labels and head in bundle.yaml against the graph"
@@ -144,47 +144,50 @@ class OutputReader:
 
 
 def read_options(spec: HeadSpec, defaults: Mapping[str, object]) -> dict[str, object]:
-    """The options, defaults filled in. Raises HeadError for one that the head does not know."""
+    """The options with defaults. Raises HeadError for an unknown option."""
     unknown = sorted(set(spec.options) - set(defaults))
     if unknown:
         raise HeadError(f"head '{spec.type}' knows the options {_listed(defaults)}, got {_listed(unknown)}")
     return {**defaults, **spec.options}
 
 
-def choose(spec: HeadSpec, option: str, value: object, known: Mapping[str, object]) -> str:
-    """A named choice of an option. Raises HeadError that lists the known ones."""
+def choice_option(spec: HeadSpec, option: str, value: object, known: Mapping[str, object]) -> str:
+    """An option with named values. Raises HeadError."""
     if not isinstance(value, str) or value not in known:
-        raise HeadError(f"head '{spec.type}': option {option} is one of {_listed(known)}, got {value!r}")
-    return value
-
-
-def sizes_of(spec: HeadSpec, option: str, value: object) -> tuple[int, ...]:
-    """An option that is a list of whole numbers above 0, such as strides. Raises HeadError."""
-    if not isinstance(value, (list, tuple)) or not value:
-        raise HeadError(f"head '{spec.type}': option {option} is a list of whole numbers, got {value!r}")
-    return tuple(whole_of(spec, option, size, 1, 1024) for size in value)
-
-
-def whole_of(spec: HeadSpec, option: str, value: object, low: int, high: int) -> int:
-    """An option that is a whole number in low..high. Raises HeadError."""
-    if type(value) is not int or not low <= value <= high:
         raise HeadError(
-            f"head '{spec.type}': option {option} is a whole number, {low} to {high}, got {value!r}"
+            f"head '{spec.type}': expected option {option} to be one of {_listed(known)}, got {value!r}"
         )
     return value
 
 
-def number_of(spec: HeadSpec, option: str, value: object, low: float, high: float) -> float:
+def int_list_option(spec: HeadSpec, option: str, value: object) -> tuple[int, ...]:
+    """An option that is a list of positive integers, such as strides. Raises HeadError."""
+    if not isinstance(value, (list, tuple)) or not value:
+        raise HeadError(f"head '{spec.type}': expected a list of integers for option {option}, got {value!r}")
+    return tuple(int_option(spec, option, size, 1, 1024) for size in value)
+
+
+def int_option(spec: HeadSpec, option: str, value: object, low: int, high: int) -> int:
+    """An option that is an integer in low..high. Raises HeadError."""
+    if type(value) is not int or not low <= value <= high:
+        raise HeadError(
+            f"head '{spec.type}': expected an integer from {low} to {high} for option {option}, got {value!r}"
+        )
+    return value
+
+
+def float_option(spec: HeadSpec, option: str, value: object, low: float, high: float) -> float:
     """An option that is a number in low..high. Raises HeadError."""
     if type(value) not in (int, float) or not low <= value <= high:  # type: ignore[operator]
         raise HeadError(
-            f"head '{spec.type}': option {option} is a number, {low:g} to {high:g}, got {value!r}"
+            f"head '{spec.type}': expected a number from {low:g} to {high:g} for option {option}, "
+            f"got {value!r}"
         )
     return float(value)  # type: ignore[arg-type]
 
 
 def _fits(actual: Sequence[int | None], expected: Shape) -> bool:
-    """Whether a graph's shape, whose free dimensions are None, can be the expected one."""
+    """Whether a graph's shape, with None for dynamic dimensions, matches the expected one."""
     return len(actual) == len(expected) and all(
         a is None or isinstance(e, str) or a == e for a, e in zip(actual, expected, strict=True)
     )

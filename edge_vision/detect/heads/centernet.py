@@ -1,4 +1,4 @@
-"""The heads of CenterNet and CenterFace: an object is a peak in a heatmap of its class.
+"""Head of CenterNet and CenterFace: an object is a peak in the heatmap of its class.
 
 Sources of the method: Zhou et al., "Objects as Points" (arXiv 1904.07850) and
 github.com/xingyizhou/CenterNet, `src/lib/models/decode.py` (ctdet_decode); Xu et al., "CenterFace: Joint Face
@@ -19,9 +19,9 @@ from edge_vision.detect.heads.base import (
     DetectionHead,
     ModelBoxes,
     OutputReader,
-    choose,
+    choice_option,
+    int_option,
     read_options,
-    whole_of,
 )
 from edge_vision.detect.heads.geometry import capped_exp, xyxy_of_centres
 from edge_vision.detect.heads.scores import ACTIVATIONS, at_least
@@ -32,11 +32,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Variant:
-    """x: the channel of sizes and offsets that is for x, the other is for y. log_sizes: sizes are logarithms.
-
-    middle: what is added to a cell's number, in cells. peaks: only the highest of 3 x 3 cells counts, and
-    nothing is suppressed afterwards; without, NMS makes one of neighbouring cells.
-    """
+    """x: channel of sizes and offsets for x; the other one is for y. log_sizes: sizes are logarithms. middle:
+    offset of a cell's centre, in cells. peaks: keep local maxima of 3 x 3 cells in place of NMS."""
 
     x: int
     log_sizes: bool
@@ -57,11 +54,11 @@ class CenterNetHead(DetectionHead):
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        """Raises HeadError where the options or the outputs do not fit."""
+        """Raises HeadError if the options or the outputs do not match."""
         options = read_options(spec, {"variant": "centernet", "stride": 4, "score_activation": "none"})
-        self._variant = VARIANTS[choose(spec, "variant", options["variant"], VARIANTS)]
-        self._stride = whole_of(spec, "stride", options["stride"], 1, 1024)
-        activation = choose(spec, "score_activation", options["score_activation"], ACTIVATIONS)
+        self._variant = VARIANTS[choice_option(spec, "variant", options["variant"], VARIANTS)]
+        self._stride = int_option(spec, "stride", options["stride"], 1, 1024)
+        activation = choice_option(spec, "score_activation", options["score_activation"], ACTIVATIONS)
         self._to_score, self._to_raw = ACTIVATIONS[activation]
         cells = (-(-input_spec.height_px // self._stride), -(-input_spec.width_px // self._stride))
         self._heatmap = OutputReader.find(spec, "heatmap", outputs, (1, n_labels, *cells))
@@ -69,7 +66,7 @@ class CenterNetHead(DetectionHead):
         self._offsets = OutputReader.find(spec, "offsets", outputs, (1, 2, *cells))
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
-        """Only cells that reach the threshold are looked at further. Raises HeadError."""
+        """Raises HeadError."""
         heatmap = self._heatmap.read(outputs)[0]
         sizes, offsets = self._sizes.read(outputs)[0], self._offsets.read(outputs)[0]
         at = at_least(heatmap, self._to_raw(thresholds.score_threshold))
@@ -93,7 +90,7 @@ class CenterNetHead(DetectionHead):
 
 
 def _is_peak(heatmap: np.ndarray, class_ids: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """(n,) bool: no cell around has more. Beyond the rim, the rim's own cells stand in."""
+    """(n,) bool: no neighbouring cell is higher. Border cells are repeated beyond the border."""
     own = heatmap[class_ids, y, x]
     peak = np.ones(len(own), bool)
     for dy in (-1, 0, 1):

@@ -1,4 +1,4 @@
-"""The head of image classifiers: one number per class."""
+"""Head of image classifiers: one score per class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_vision.core.model_spec import HeadSpec, InputSpec
-from edge_vision.detect.heads.base import ClassificationHead, OutputReader, choose, read_options
+from edge_vision.detect.heads.base import ClassificationHead, OutputReader, choice_option, read_options
 from edge_vision.detect.heads.scores import softmax
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class ClassifierHead(ClassificationHead):
     ) -> None:
         """Raises HeadError where the options or the outputs do not fit."""
         options = read_options(spec, {"activation": "softmax"})
-        self._activate = ACTIVATIONS[choose(spec, "activation", options["activation"], ACTIVATIONS)]
+        self._activate = ACTIVATIONS[choice_option(spec, "activation", options["activation"], ACTIVATIONS)]
         self._logits = OutputReader.find(spec, "logits", outputs, ("n", n_labels))
 
     def decode(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -39,5 +39,5 @@ class ClassifierHead(ClassificationHead):
         """(n, k) float32, the array is the caller's."""
         logits = self._logits.read(outputs)
         if len(logits) != n:
-            raise self._logits.misfit(logits.shape)
+            raise self._logits.shape_error(logits.shape)
         return self._activate(logits)

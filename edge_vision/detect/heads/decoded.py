@@ -1,7 +1,7 @@
-"""The head of graphs that give finished detections: boxes, scores and classes, one row per object.
+"""Head of graphs that output final boxes, scores and classes, one row per object, without further
+suppression.
 
-RT-DETR as its own export script writes it, and TF object detection's saved models in ONNX. Nothing is
-suppressed: the graph has done that, or needs none.
+RT-DETR as its own export script writes it, and saved models of TF object detection in ONNX.
 
 Sources: github.com/lyuwenyu/RT-DETR, `rtdetr_pytorch/tools/export_onnx.py`; TF object detection,
 `exporter_lib_v2.py` (detection_boxes, detection_classes, detection_scores, num_detections).
@@ -19,9 +19,9 @@ from edge_vision.detect.heads.base import (
     DetectionHead,
     ModelBoxes,
     OutputReader,
-    choose,
+    choice_option,
+    int_option,
     read_options,
-    whole_of,
 )
 from edge_vision.detect.heads.geometry import BOX_UNITS, scale_to_px
 from edge_vision.detect.heads.scores import at_least
@@ -34,11 +34,11 @@ BOX_ORDERS = {"xyxy": [0, 1, 2, 3], "yxyx": [1, 0, 3, 2]}
 
 
 class DecodedHead(DetectionHead):
-    """Roles: boxes (1, n, 4), scores (1, n), classes (1, n); and count (1), where the bundle names it: how
-    many rows are filled.
+    """Roles: boxes (1, n, 4), scores (1, n), classes (1, n); and optionally count (1), the number
+    of valid rows.
 
     Options: box_order, xyxy or yxyx; box_unit, px (of the input tensor) or relative (0 to 1); first_class,
-    the graph's number for label 0. iou_threshold does nothing.
+    the graph's number for label 0. iou_threshold has no effect.
     """
 
     defaults: Mapping[str, object] = {"box_order": "xyxy", "box_unit": "px", "first_class": 0}
@@ -46,11 +46,11 @@ class DecodedHead(DetectionHead):
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        """Raises HeadError where the options or the outputs do not fit."""
+        """Raises HeadError if the options or the outputs do not match."""
         options = read_options(spec, self.defaults)
-        self._order = BOX_ORDERS[choose(spec, "box_order", options["box_order"], BOX_ORDERS)]
-        self._scale = scale_to_px(choose(spec, "box_unit", options["box_unit"], BOX_UNITS), input_spec)
-        self._first = whole_of(spec, "first_class", options["first_class"], 0, 1)
+        self._order = BOX_ORDERS[choice_option(spec, "box_order", options["box_order"], BOX_ORDERS)]
+        self._scale = scale_to_px(choice_option(spec, "box_unit", options["box_unit"], BOX_UNITS), input_spec)
+        self._first = int_option(spec, "first_class", options["first_class"], 0, 1)
         self._n_labels = n_labels
         self._boxes = OutputReader.find(spec, "boxes", outputs, (1, "n", 4))
         self._scores = OutputReader.find(spec, "scores", outputs, (1, "n"))
@@ -58,13 +58,13 @@ class DecodedHead(DetectionHead):
         self._count = OutputReader.find(spec, "count", outputs, (1,)) if "count" in spec.outputs else None
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
-        """Raises HeadError, also for a class that has no label."""
+        """Raises HeadError, also for a class without a label."""
         boxes, classes = self._boxes.read(outputs)[0], self._classes.read(outputs)[0]
-        scores = self._filled(outputs)
+        scores = self._valid_scores(outputs)
         if len(classes) != len(boxes):
-            raise self._classes.misfit((1, len(classes)))
+            raise self._classes.shape_error((1, len(classes)))
         if len(scores) > len(boxes):
-            raise self._scores.misfit((1, len(scores)))
+            raise self._scores.shape_error((1, len(scores)))
         passed = at_least(scores, thresholds.score_threshold)
         class_ids = np.rint(classes[passed]).astype(np.int32) - self._first
         self._check(class_ids)
@@ -72,11 +72,11 @@ class DecodedHead(DetectionHead):
         return ModelBoxes.best(xyxy, scores[passed], class_ids, thresholds)
 
     def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
-        scores = self._filled(outputs)
+        scores = self._valid_scores(outputs)
         return float(scores.max()) if scores.size else None
 
-    def _filled(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The scores of the rows that hold something: what comes after them means nothing."""
+    def _valid_scores(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The scores of the valid rows."""
         scores = self._scores.read(outputs)[0]
         if self._count is None:
             return scores

@@ -1,4 +1,4 @@
-"""The head of DETR and RT-DETR: a fixed number of queries, each one object or none, and no suppression.
+"""Head of DETR and RT-DETR: a fixed number of queries, each with at most one object, without suppression.
 
 Sources of the method: Carion et al., "End-to-End Object Detection with Transformers" (arXiv 2005.12872),
 github.com/facebookresearch/detr, `models/detr.py` (PostProcess); Zhao et al., "DETRs Beat YOLOs on Real-time
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
-from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choose, read_options
+from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choice_option, read_options
 from edge_vision.detect.heads.geometry import scale_to_px, xyxy_of_centres
 from edge_vision.detect.heads.scores import at_least, logit, sigmoid, softmax
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from edge_vision.backends.base import TensorSpec
 
 ACTIVATIONS = {
-    "sigmoid": "RT-DETR, Deformable DETR: each class by itself",
+    "sigmoid": "RT-DETR, Deformable DETR: independent classes",
     "softmax": "DETR: the last column is no object",
 }
 
 
 class DetrHead(DetectionHead):
     """Roles: logits (1, queries, classes), with softmax (1, queries, classes + 1); boxes (1, queries, 4) as
-    centre x, centre y, width, height, relative to the picture, 0 to 1.
+    centre x, centre y, width, height, relative to the image, 0 to 1.
 
-    Option: score_activation, sigmoid (every class of a query may be found) or softmax (the best class of
-    each). iou_threshold does nothing: the graph gives an object once.
+    Option: score_activation, sigmoid (a query may have several classes) or softmax (only the best
+    one). iou_threshold has no effect: the graph outputs each object once.
     """
 
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        """Raises HeadError where the options or the outputs do not fit."""
+        """Raises HeadError if the options or the outputs do not match."""
         options = read_options(spec, {"score_activation": "sigmoid"})
-        activation = choose(spec, "score_activation", options["score_activation"], ACTIVATIONS)
+        activation = choice_option(spec, "score_activation", options["score_activation"], ACTIVATIONS)
         self._softmax = activation == "softmax"
         self._scale = scale_to_px("relative", input_spec)
         self._boxes = OutputReader.find(spec, "boxes", outputs, (1, "queries", 4))
@@ -50,7 +50,7 @@ class DetrHead(DetectionHead):
         """Raises HeadError."""
         boxes, logits = self._boxes.read(outputs)[0], self._logits.read(outputs)[0]
         if len(boxes) != len(logits):
-            raise self._logits.misfit((1, len(logits), logits.shape[1]))
+            raise self._logits.shape_error((1, len(logits), logits.shape[1]))
         query, class_ids, scores = self._found(logits, thresholds.score_threshold)
         xyxy = xyxy_of_centres(boxes[query]) * self._scale
         return ModelBoxes.best(xyxy, scores, class_ids, thresholds)
@@ -62,7 +62,7 @@ class DetrHead(DetectionHead):
         return float(softmax(logits)[:, :-1].max() if self._softmax else sigmoid(logits.max()))
 
     def _found(self, logits: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(n,) query, class and score of what passes."""
+        """(n,) query, class and score of the objects that reach the threshold."""
         if self._softmax:
             scores = softmax(logits)[:, :-1]
             class_ids = scores.argmax(axis=1)

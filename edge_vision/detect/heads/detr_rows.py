@@ -1,8 +1,8 @@
-"""The head of RT-DETR as earlier versions of Ultralytics export it: boxes and activated scores in one output.
+"""Head of RT-DETR as exported by earlier versions of Ultralytics: boxes and scores in one output.
 
 Source: github.com/ultralytics/ultralytics, `ultralytics/nn/modules/head.py` (RTDETRDecoder) and
 `ultralytics/models/rtdetr/predict.py` (postprocess: the best class of each query, boxes relative to the
-picture).
+image).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 class DetrRowsHead(DetectionHead):
     """Role: rows (1, queries, 4 + classes): centre x, centre y, width, height, 0 to 1; scores, 0 to 1.
 
-    It has no options, and iou_threshold does nothing: the graph gives an object once.
+    No options. iou_threshold has no effect: the graph outputs each object once.
     """
 
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        """Raises HeadError where the outputs do not fit."""
+        """Raises HeadError if the outputs do not match."""
         read_options(spec, {})
         self._scale = scale_to_px("relative", input_spec)
         self._rows = OutputReader.find(spec, "rows", outputs, (1, "queries", 4 + n_labels))

@@ -1,4 +1,4 @@
-"""The head of graphs that choose their objects: YOLOv10, YOLO26, RT-DETR, and exports with nms=True.
+"""Head of graphs that output final detections in rows: YOLOv10, YOLO26, RT-DETR, exports with nms=True.
 
 Source: github.com/ultralytics/ultralytics, `ultralytics/nn/modules/head.py` (Detect.postprocess, whose rows
 are left, top, right, bottom, score, class; RTDETRDecoder.postprocess, whose boxes are centre and size,
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
-from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choose, read_options
+from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choice_option, read_options
 from edge_vision.detect.heads.geometry import BOX_UNITS, scale_to_px, xyxy_of_centres
 from edge_vision.detect.heads.scores import at_least
 from edge_vision.errors import HeadError
@@ -31,21 +31,21 @@ class EndToEndHead(DetectionHead):
     """Role: rows (1, n, 6), each a box, score, class; unused rows have score 0.
 
     Options: box_order, xyxy (corners) or cxcywh (centre and size); box_unit, px (of the input tensor) or
-    relative (0 to 1). iou_threshold does nothing.
+    relative (0 to 1). iou_threshold has no effect.
     """
 
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        """Raises HeadError where the options or the outputs do not fit."""
+        """Raises HeadError if the options or the outputs do not match."""
         options = read_options(spec, {"box_order": "xyxy", "box_unit": "px"})
-        self._corners = BOX_ORDERS[choose(spec, "box_order", options["box_order"], BOX_ORDERS)]
-        self._scale = scale_to_px(choose(spec, "box_unit", options["box_unit"], BOX_UNITS), input_spec)
+        self._corners = BOX_ORDERS[choice_option(spec, "box_order", options["box_order"], BOX_ORDERS)]
+        self._scale = scale_to_px(choice_option(spec, "box_unit", options["box_unit"], BOX_UNITS), input_spec)
         self._rows = OutputReader.find(spec, "rows", outputs, (1, "n", 6))
         self._n_labels = n_labels
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
-        """Raises HeadError, also for a class that has no label."""
+        """Raises HeadError, also for a class without a label."""
         rows = self._rows.read(outputs)[0]
         rows = rows[at_least(rows[:, 4], thresholds.score_threshold)]
         class_ids = np.rint(rows[:, 5]).astype(np.int32)

@@ -1,4 +1,4 @@
-"""What boxes are made of: centres and sizes, grids of points, units."""
+"""Box formats, units and anchor-free grids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from edge_vision.core.model_spec import InputSpec
 
 BOX_UNITS = {"px": "pixels of the input tensor", "relative": "0 to 1 of its width and height"}
-# Codes above it come from broken outputs; the cap keeps their boxes finite.
+# Larger codes come from damaged outputs; the cap keeps their boxes finite.
 MAX_EXPONENT = 20.0
 
 
@@ -20,12 +20,12 @@ def xyxy_of_centres(cxcywh: np.ndarray) -> np.ndarray:
 
 
 def capped_exp(codes: np.ndarray) -> np.ndarray:
-    """exp(codes), finite for every code."""
+    """exp(codes), capped to stay finite."""
     return np.exp(np.minimum(codes, np.float32(MAX_EXPONENT)))
 
 
 def scale_to_px(unit: str, input_spec: InputSpec) -> np.ndarray:
-    """(4,) float32: the factors that take boxes in a unit of BOX_UNITS to pixels of the input tensor."""
+    """(4,) float32, factors from a unit of BOX_UNITS to pixels of the input tensor."""
     size = (input_spec.width_px, input_spec.height_px) * 2 if unit == "relative" else (1.0,) * 4
     return np.array(size, np.float32)
 

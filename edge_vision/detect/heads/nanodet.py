@@ -1,4 +1,4 @@
-"""The head of NanoDet: distances to the four sides, each as a distribution over whole cells.
+"""Head of NanoDet: distances to the four sides, each a distribution over 0..reg_max cells.
 
 Source of the method: Li et al., "Generalized Focal Loss" (arXiv 2006.04388); github.com/RangiLyu/nanodet,
 `nanodet/model/head/nanodet_plus_head.py` (get_bboxes, and _forward_onnx for the output's order).
@@ -16,11 +16,11 @@ from edge_vision.detect.heads.base import (
     DetectionHead,
     ModelBoxes,
     OutputReader,
-    choose,
-    number_of,
+    choice_option,
+    float_option,
+    int_list_option,
+    int_option,
     read_options,
-    sizes_of,
-    whole_of,
 )
 from edge_vision.detect.heads.geometry import grid_points
 from edge_vision.detect.heads.scores import ACTIVATIONS, at_least, softmax
@@ -40,33 +40,33 @@ class NanoDetHead(DetectionHead):
     """Role: rows (1, n, classes + 4 * (reg_max + 1)): class scores, then the logits of the distances left,
     top, right, bottom, each over 0..reg_max cells. n is the cells of all feature maps.
 
-    Options: strides, finest first (the first NanoDet has [8, 16, 32]); reg_max; cell_offset, where in its
-    cell a point lies, 0 in NanoDet-Plus and 0.5 before; score_activation, none where the graph has it, or
-    sigmoid.
+    Options: strides, finest first (the first NanoDet has [8, 16, 32]); reg_max; cell_offset, position of
+    the point in its cell, 0 in NanoDet-Plus and 0.5 before; score_activation, none if the graph contains it,
+    or sigmoid.
     """
 
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        """Raises HeadError where the options or the outputs do not fit."""
+        """Raises HeadError if the options or the outputs do not match."""
         options = read_options(spec, _DEFAULTS)
-        offset = number_of(spec, "cell_offset", options["cell_offset"], 0.0, 1.0)
-        self._points = grid_points(input_spec, sizes_of(spec, "strides", options["strides"]), offset)
-        activation = choose(spec, "score_activation", options["score_activation"], ACTIVATIONS)
+        offset = float_option(spec, "cell_offset", options["cell_offset"], 0.0, 1.0)
+        self._points = grid_points(input_spec, int_list_option(spec, "strides", options["strides"]), offset)
+        activation = choice_option(spec, "score_activation", options["score_activation"], ACTIVATIONS)
         self._to_score, self._to_raw = ACTIVATIONS[activation]
-        steps = whole_of(spec, "reg_max", options["reg_max"], 1, 1024) + 1
+        steps = int_option(spec, "reg_max", options["reg_max"], 1, 1024) + 1
         self._steps = np.arange(steps, dtype=np.float32)
         self._n_labels = n_labels
         width = n_labels + 4 * len(self._steps)
         self._rows = OutputReader.find(spec, "rows", outputs, (1, len(self._points), width))
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
-        """Every class of every point that passes is a candidate; only its distributions are summed up."""
+        """Each class of each point that reaches the threshold is a candidate. Raises HeadError."""
         rows = self._rows.read(outputs)[0]
         raw = rows[:, : self._n_labels]
-        place, class_ids = np.divmod(at_least(raw, self._to_raw(thresholds.score_threshold)), self._n_labels)
-        scores = self._to_score(raw[place, class_ids])
-        xyxy = self._boxes(rows[place, self._n_labels :], self._points[place])
+        at, class_ids = np.divmod(at_least(raw, self._to_raw(thresholds.score_threshold)), self._n_labels)
+        scores = self._to_score(raw[at, class_ids])
+        xyxy = self._boxes(rows[at, self._n_labels :], self._points[at])
         return ModelBoxes.suppressed(xyxy, scores, class_ids, thresholds)
 
     def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:

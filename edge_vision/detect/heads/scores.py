@@ -1,4 +1,4 @@
-"""Numbers of a graph to scores, and score thresholds to thresholds on the graph's numbers."""
+"""Activations, their inverses, and fast thresholding of scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)), for any finite float32 without overflow."""
+    """1 / (1 + exp(-x)) without overflow."""
     return 0.5 * (1.0 + np.tanh(0.5 * logits))
 
 
@@ -21,35 +21,34 @@ def logit(probability: float) -> float:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """(..., k) logits -> (..., k) that sum to 1 along the last axis; the maximum is taken off first."""
+    """(..., k) logits -> (..., k) with sum 1 along the last axis, without overflow."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-# Name -> raw number to score, and score threshold to the same threshold on raw numbers.
+# Name -> (raw value to score, score threshold to threshold on raw values).
 Activation = tuple[Callable[[np.ndarray], np.ndarray], Callable[[float], float]]
 ACTIVATIONS: dict[str, Activation] = {"sigmoid": (sigmoid, logit), "none": (lambda raw: raw, float)}
 
 
 def at_least(values: np.ndarray, threshold: float) -> np.ndarray:
-    """The flat places of the values that reach a threshold, in order.
+    """Flat indices of the values that reach a threshold, in order.
 
-    Two orders of magnitude faster than np.nonzero on two dimensions when few reach it.
+    Two orders of magnitude faster than np.nonzero on two dimensions if few do.
     """
     return np.flatnonzero(values >= np.float32(threshold))
 
 
 def best_classes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n, 5 + classes) rows, objectness in column 4 -> (n,) best class of each, (n,) its score."""
+    """(n, 5 + classes) rows, objectness in column 4 -> (n,) best class, (n,) its score."""
     class_ids = rows[:, 5:].argmax(axis=1)
     return class_ids, rows[:, 4] * rows[np.arange(len(rows)), 5 + class_ids]
 
 
 def highest_of_rows(rows: np.ndarray) -> float | None:
-    """The highest score of such rows; None for none.
+    """The highest score of rows as in `best_classes`; None without rows.
 
-    No score is above its objectness: only rows whose objectness reaches the score of the likeliest are looked
-    at.
+    A score never exceeds its objectness, so rows below the score of the most likely one are skipped.
     """
     if not len(rows):
         return None

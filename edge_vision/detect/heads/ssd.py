@@ -1,4 +1,4 @@
-"""The head of SSD detectors of TensorFlow's object detection API: anchors, encoded boxes, class scores.
+"""Head of SSD detectors of TensorFlow's object detection API: anchors, encoded boxes, class scores.
 
 Source of the method: Liu et al., "SSD: Single Shot MultiBox Detector" (2016), and that API's
 `ssd_anchor_generator`, `faster_rcnn_box_coder` and `multiclass_non_max_suppression`.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
-from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choose, read_options
+from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choice_option, read_options
 from edge_vision.detect.heads.geometry import capped_exp
 from edge_vision.detect.heads.scores import ACTIVATIONS
 from edge_vision.errors import HeadError
@@ -35,7 +35,7 @@ def ssd_mobilenet_v2_anchors(width_px: int, height_px: int) -> np.ndarray:
     """(n, 4) float32: centre y, centre x, height, width of each anchor in pixels of the input tensor.
 
     Six feature maps, the first at stride 16, each next half as large; sizes from 0.2 to 0.95 of 300 px,
-    the size that the layout was made for.
+    the input size for which the layout was designed.
     """
     rows, columns = math.ceil(height_px / 16), math.ceil(width_px / 16)
     scales = [0.2 + 0.75 * level / 5 for level in range(6)] + [1.0]
@@ -75,16 +75,18 @@ class SsdHead(DetectionHead):
     """Roles: boxes (1, anchors, 4) as y, x, h, w codes; scores (1, anchors, classes).
 
     Options: anchor_layout; scale_factors, four divisors of the codes; background, whether class 0 of the
-    graph is "nothing" and label 0 belongs to its class 1; score_activation, sigmoid or none.
+    graph is the background and label 0 its class 1; score_activation, sigmoid or none.
     """
 
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        """Raises HeadError where the options or the outputs do not fit."""
+        """Raises HeadError if the options or the outputs do not match."""
         options = read_options(spec, _DEFAULTS)
-        layout = ANCHOR_LAYOUTS[choose(spec, "anchor_layout", options["anchor_layout"], ANCHOR_LAYOUTS)]
-        activation = choose(spec, "score_activation", options["score_activation"], ACTIVATIONS)
+        layout = ANCHOR_LAYOUTS[
+            choice_option(spec, "anchor_layout", options["anchor_layout"], ANCHOR_LAYOUTS)
+        ]
+        activation = choice_option(spec, "score_activation", options["score_activation"], ACTIVATIONS)
         self._to_score, self._to_raw = ACTIVATIONS[activation]
         self._anchors = layout(input_spec.width_px, input_spec.height_px)
         self._per_code = 1.0 / _scale_factors(spec, options["scale_factors"])
@@ -95,10 +97,9 @@ class SsdHead(DetectionHead):
         self._passed = np.zeros((n, columns), bool)
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
-        """Every class of every anchor that reaches the threshold is a candidate; NMS works per class.
+        """Each class of each anchor that reaches the threshold is a candidate. Raises HeadError.
 
-        The threshold is applied to the raw numbers, so that the sigmoid and the box arithmetic are only
-        done for the few that pass. Raises HeadError.
+        The threshold is applied to raw values, so that only candidates are activated and decoded.
         """
         codes, raw = self._boxes.read(outputs)[0], self._scores.read(outputs)[0]
         anchor, column = self._candidates(raw, thresholds.score_threshold)
@@ -114,7 +115,7 @@ class SsdHead(DetectionHead):
     def _candidates(self, raw: np.ndarray, score_threshold: float) -> tuple[np.ndarray, np.ndarray]:
         np.greater_equal(raw, np.float32(self._to_raw(score_threshold)), out=self._passed)
         self._passed[:, : self._skip] = False
-        # Two orders of magnitude faster than np.nonzero on two dimensions when few pass.
+        # See `scores.at_least`; this writes into a buffer.
         return np.divmod(np.flatnonzero(self._passed), raw.shape[1])
 
     def _to_boxes(self, codes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
@@ -129,6 +130,6 @@ def _scale_factors(spec: HeadSpec, value: object) -> np.ndarray:
     factors = np.asarray(value, np.float32) if isinstance(value, (list, tuple)) else np.zeros(0, np.float32)
     if factors.shape != (4,) or not (factors > 0).all():
         raise HeadError(
-            f"head '{spec.type}': scale_factors are four numbers above 0 (y, x, h, w), got {value!r}"
+            f"head '{spec.type}': expected four positive scale_factors (y, x, h, w), got {value!r}"
         )
     return factors

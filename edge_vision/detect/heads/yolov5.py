@@ -1,7 +1,7 @@
-"""The head of YOLOv5, and of what has its output: YOLOv6, YOLOv7, YOLOX exported with decoded boxes.
+"""Head of YOLOv5, and of YOLOv6, YOLOv7 and YOLOX exported with decoded boxes.
 
 Source: github.com/ultralytics/yolov5, `models/yolo.py` (Detect, which decodes the anchors within the graph)
-and `utils/general.py` (non_max_suppression, of which the score and the one class per row are taken).
+and `utils/general.py` (non_max_suppression with one class per row).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
-from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choose, read_options
+from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choice_option, read_options
 from edge_vision.detect.heads.geometry import BOX_UNITS, scale_to_px, xyxy_of_centres
 from edge_vision.detect.heads.scores import at_least, best_classes, highest_of_rows
 
@@ -30,14 +30,15 @@ class YoloV5Head(DetectionHead):
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        """Raises HeadError where the options or the outputs do not fit."""
+        """Raises HeadError if the options or the outputs do not match."""
         options = read_options(spec, {"box_unit": "px"})
-        self._scale = scale_to_px(choose(spec, "box_unit", options["box_unit"], BOX_UNITS), input_spec)
+        self._scale = scale_to_px(choice_option(spec, "box_unit", options["box_unit"], BOX_UNITS), input_spec)
         self._rows = OutputReader.find(spec, "rows", outputs, (1, "n", 5 + n_labels))
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
-        """The objectness alone rules out most rows: no score is above it. Raises HeadError."""
+        """Raises HeadError."""
         rows = self._rows.read(outputs)[0]
+        # A score never exceeds the objectness, which rules out most rows.
         rows = rows[at_least(rows[:, 4], thresholds.score_threshold)]
         class_ids, scores = best_classes(rows)
         passed = at_least(scores, thresholds.score_threshold)

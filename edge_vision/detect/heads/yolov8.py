@@ -1,8 +1,8 @@
-"""The head of YOLOv8, YOLOv9, YOLO11 and YOLO12: no objectness, one column per place.
+"""Head of YOLOv8, YOLOv9, YOLO11 and YOLO12: no objectness, one column per candidate.
 
 Source: github.com/ultralytics/ultralytics, `ultralytics/nn/modules/head.py` (Detect, which decodes distances
 and distributions within the graph) and `ultralytics/utils/ops.py` (non_max_suppression with one class per
-place).
+candidate).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
-from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choose, read_options
+from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choice_option, read_options
 from edge_vision.detect.heads.geometry import BOX_UNITS, scale_to_px, xyxy_of_centres
 from edge_vision.detect.heads.scores import at_least
 
@@ -31,13 +31,13 @@ class YoloV8Head(DetectionHead):
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        """Raises HeadError where the options or the outputs do not fit."""
+        """Raises HeadError if the options or the outputs do not match."""
         options = read_options(spec, {"box_unit": "px"})
-        self._scale = scale_to_px(choose(spec, "box_unit", options["box_unit"], BOX_UNITS), input_spec)
+        self._scale = scale_to_px(choice_option(spec, "box_unit", options["box_unit"], BOX_UNITS), input_spec)
         self._columns = OutputReader.find(spec, "columns", outputs, (1, 4 + n_labels, "n"))
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
-        """Each place is of its best class; which that is, is only asked where it passes. Raises HeadError."""
+        """Each candidate has its best class only. Raises HeadError."""
         columns = self._columns.read(outputs)[0]
         best = columns[4:].max(axis=0)
         passed = at_least(best, thresholds.score_threshold)

@@ -1,4 +1,4 @@
-"""The head of YOLOX as its export script leaves it: boxes are still in cells of the grid.
+"""Head of YOLOX as its export script writes it: boxes in grid cells.
 
 Source of the method: Ge et al., "YOLOX: Exceeding YOLO Series in 2021" (arXiv 2107.08430);
 github.com/Megvii-BaseDetection/YOLOX, `yolox/models/yolo_head.py` (decode_outputs) and
@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
-from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, read_options, sizes_of
+from edge_vision.detect.heads.base import (
+    DetectionHead,
+    ModelBoxes,
+    OutputReader,
+    int_list_option,
+    read_options,
+)
 from edge_vision.detect.heads.geometry import capped_exp, grid_points, xyxy_of_centres
 from edge_vision.detect.heads.scores import at_least, best_classes, highest_of_rows
 
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class YoloxHead(DetectionHead):
-    """Role: rows (1, n, 5 + classes): centre's offset in cells x, y, logarithm of width, height in cells,
+    """Role: rows (1, n, 5 + classes): centre offset x, y and logarithm of width, height, in cells,
     objectness, class scores; the last two activated by the graph. n is the cells of all feature maps.
 
     Option: strides of the feature maps in pixels, finest first; models for 1280 px have [8, 16, 32, 64].
@@ -31,19 +37,20 @@ class YoloxHead(DetectionHead):
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        """Raises HeadError where the options or the outputs do not fit."""
+        """Raises HeadError if the options or the outputs do not match."""
         options = read_options(spec, {"strides": (8, 16, 32)})
-        self._cells = grid_points(input_spec, sizes_of(spec, "strides", options["strides"]), 0.0)
+        self._cells = grid_points(input_spec, int_list_option(spec, "strides", options["strides"]), 0.0)
         self._rows = OutputReader.find(spec, "rows", outputs, (1, len(self._cells), 5 + n_labels))
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
-        """The objectness alone rules out most cells: no score is above it. Raises HeadError."""
+        """Raises HeadError."""
         rows = self._rows.read(outputs)[0]
+        # A score never exceeds the objectness, which rules out most cells.
         likely = at_least(rows[:, 4], thresholds.score_threshold)
         best, scores = best_classes(rows[likely])
         passed = at_least(scores, thresholds.score_threshold)
-        place = likely[passed]
-        xyxy = _boxes(rows[place, :4], self._cells[place])
+        at = likely[passed]
+        xyxy = _boxes(rows[at, :4], self._cells[at])
         return ModelBoxes.suppressed(xyxy, scores[passed], best[passed], thresholds)
 
     def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
