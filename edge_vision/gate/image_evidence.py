@@ -1,0 +1,141 @@
+"""Cheap evidence from small luma images: unchanged since the last inferred frame, a cut, the camera's shift.
+
+Costs one comparison with the last inferred frame and one with the previous frame; the camera's shift is
+estimated only while the picture changes. All of it is compared at the width of the given luma image, or at
+SMALL_WIDTH_PX for cuts and shifts.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from edge_vision.core.geometry.homography import IDENTITY
+
+SMALL_WIDTH_PX = 160
+MIN_THRESHOLD_GREY, MAX_THRESHOLD_GREY = 8, 24
+NOISE_FACTOR = 6.0
+"""A pixel has changed where it leaves the 3x3 minimum and maximum of the reference by more than this many
+times the median absolute difference of the whole picture, which follows sensor noise and slow light; within
+bounds, as a picture that moves as a whole has a large median too."""
+UNCHANGED_SHARE = 0.0002
+"""Below this share of changed pixels the picture counts as unchanged: 12 of 320 x 180."""
+MIN_CUT_GREY = 15.0
+CUT_RATIO = 2.5
+"""A cut: the mean change exceeds both MIN_CUT_GREY and so many times its running mean."""
+MIN_MOTION_GREY = 1.0
+"""Mean change from one frame to the next below which no camera motion is estimated."""
+MIN_SHIFT_PX = 0.15
+MAX_SHIFT_SHARE = 0.2
+MAX_RESIDUAL = 0.85
+"""A shift is accepted only if it reduces the mean change at least to this share."""
+_RUNNING_MEAN_STEP = 0.2
+_KERNEL = np.ones((3, 3), np.uint8)
+
+
+class Evidence(NamedTuple):
+    """What a frame shows without inference.
+
+    changed_share: share of the pixels that differ from the last inferred frame, 1.0 where there is none.
+    cut: the picture shows another scene than the frame before. camera_motion: (3, 3) float64, moves a point of
+    the frame before to this frame, in pixels of the luma image; None after a cut.
+    """
+
+    changed_share: float
+    cut: bool
+    camera_motion: np.ndarray | None
+
+    @property
+    def unchanged(self) -> bool:
+        """True where nothing beyond noise differs from the last inferred frame."""
+        return self.changed_share < UNCHANGED_SHARE
+
+
+class ImageEvidence:
+    """Observes the frames of one camera in order. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start again: the next frame has nothing to be compared with."""
+        self._luma: np.ndarray | None = None
+        self._small: np.ndarray | None = None
+        self._reference: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._window: np.ndarray | None = None
+        self._running_mean: float | None = None
+
+    def observe(self, luma: np.ndarray) -> Evidence:
+        """Compare an (h, w) uint8 image with the last inferred one and with the one before."""
+        if self._luma is not None and self._luma.shape != luma.shape:
+            self.forget()
+        small = _small(luma)
+        cut, camera_motion = self._against_previous(small, luma.shape[1] / small.shape[1])
+        evidence = Evidence(self._changed_share(luma), cut, camera_motion)
+        self._luma, self._small = luma, small
+        return evidence
+
+    def mark_inferred(self) -> None:
+        """Make the frame observed last the reference of `changed_share`."""
+        if self._luma is not None:
+            self._reference = (
+                self._luma,
+                cv2.erode(self._luma, _KERNEL),
+                cv2.dilate(self._luma, _KERNEL),
+            )
+
+    def _changed_share(self, luma: np.ndarray) -> float:
+        if self._reference is None:
+            return 1.0
+        reference, low, high = self._reference
+        outside = cv2.max(cv2.subtract(luma, high), cv2.subtract(low, luma))
+        noise = NOISE_FACTOR * _median(cv2.absdiff(luma, reference))
+        threshold = min(max(MIN_THRESHOLD_GREY, noise), MAX_THRESHOLD_GREY)
+        _, changed = cv2.threshold(outside, threshold, 255, cv2.THRESH_BINARY)
+        return float(cv2.countNonZero(changed)) / luma.size
+
+    def _against_previous(self, small: np.ndarray, scale: float) -> tuple[bool, np.ndarray | None]:
+        """Whether this is a cut, and the camera's motion since the frame before."""
+        if self._small is None:
+            return False, IDENTITY
+        change = cv2.mean(cv2.absdiff(small, self._small))[0]
+        usual = self._running_mean
+        cut = usual is not None and change > MIN_CUT_GREY and change > CUT_RATIO * usual
+        # A cut must not count as usual change, or the second of two would be missed.
+        bounded = change if usual is None else min(change, 3.0 * usual + 1.0)
+        self._running_mean = change if usual is None else usual + _RUNNING_MEAN_STEP * (bounded - usual)
+        if cut:
+            return True, None
+        return False, self._shift(small, change, scale) if change >= MIN_MOTION_GREY else IDENTITY
+
+    def _shift(self, small: np.ndarray, change: float, scale: float) -> np.ndarray:
+        """The translation by phase correlation (Kuglin and Hines 1975), if it explains the change."""
+        assert self._small is not None
+        height, width = small.shape
+        if self._window is None:
+            self._window = cv2.createHanningWindow((width, height), cv2.CV_32F)
+        (x, y), _ = cv2.phaseCorrelate(np.float32(self._small), np.float32(small), self._window)
+        too_far = abs(x) > MAX_SHIFT_SHARE * width or abs(y) > MAX_SHIFT_SHARE * height
+        if too_far or abs(x) + abs(y) < MIN_SHIFT_PX:
+            return IDENTITY
+        step = np.array([[1.0, 0.0, x], [0.0, 1.0, y]])
+        moved = cv2.warpAffine(self._small, step, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        if cv2.mean(cv2.absdiff(moved, small))[0] > MAX_RESIDUAL * change:
+            return IDENTITY
+        return np.array([[1.0, 0.0, x * scale], [0.0, 1.0, y * scale], [0.0, 0.0, 1.0]])
+
+
+def _small(luma: np.ndarray) -> np.ndarray:
+    height, width = luma.shape
+    if width <= SMALL_WIDTH_PX:
+        return luma
+    size = (SMALL_WIDTH_PX, max(1, round(height * SMALL_WIDTH_PX / width)))
+    return np.asarray(cv2.resize(luma, size, interpolation=cv2.INTER_AREA))
+
+
+def _median(image: np.ndarray) -> int:
+    """The median of an 8-bit image, from its histogram."""
+    histogram = cv2.calcHist([image], [0], None, [256], [0, 256]).ravel()
+    return int(np.searchsorted(np.cumsum(histogram), image.size / 2))

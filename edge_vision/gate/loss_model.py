@@ -1,0 +1,119 @@
+"""How many published boxes would differ from the detector's on frames that are not inferred.
+
+The unit of loss is one box that only one side has: F1 = 1 - loss / (boxes of both sides). On a frame that comes
+h frames after an inference, the expected loss is
+
+    flicker_scale * flicker + drift * objects * h
+
+flicker  what the detector's own noise costs whatever the tracker does: a box whose score is s is found again
+         with the probability p = Phi((s - threshold) / SCORE_SD), and a low-score detection appears with it.
+drift    what changes with time: objects that move off their prediction, appear and leave.
+
+Both factors are fitted to what was observed: a ridge regression with exponential forgetting.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from edge_vision.core.detections import Detections
+from edge_vision.core.geometry.boxes import true_positives
+
+SCORE_SD = 0.08
+"""Standard deviation of a score from frame to frame, near the threshold. SSDLite on eleven real clips: 0.05 to
+0.1 fit alike."""
+MEMORY_S = 2.5
+"""Half-life of what was observed about flicker and drift."""
+BOXES_MEMORY_S = 6.0
+CEILING_MEMORY_S = 10.0
+FIRST_DRIFT = 0.03
+FIRST_CEILING = 0.91
+"""Assumed before there are observations, with the weight of so many frames or boxes:"""
+FLICKER_WEIGHT, DRIFT_WEIGHT, CEILING_WEIGHT = 5.0, 10.0, 4.0
+MIN_BOXES = 0.5
+"""Per frame, of both sides: an empty scene must not make a single doubtful box look expensive."""
+_MAX_HORIZON = 30
+
+
+class LossModel:
+    """Learns from each inference. `threshold` is the detector's score threshold."""
+
+    def __init__(self, threshold: float = 0.5) -> None:
+        self.threshold = threshold
+        self.flicker_scale, self.drift = 1.0, FIRST_DRIFT
+        self.boxes, self.ceiling = 2.0, FIRST_CEILING
+        self._flicker = self._objects = 0.0
+        self._observed = 0
+        self._covariance, self._correlation = np.zeros((2, 2)), np.zeros(2)
+        self._agreeing = self._expected = 0.0
+
+    def loss(self, frames: int) -> float:
+        """The expected loss on the frame that comes so many frames after the last inference."""
+        return self.flicker_scale * self._flicker + self.drift * self._objects * frames
+
+    def still_loss(self) -> float:
+        """The expected loss on a frame that does not differ from the last inferred one: flicker alone."""
+        return self.flicker_scale * self._flicker
+
+    def urgency(self, frames: int) -> float:
+        """What an inference is worth on the frame that comes so many frames after the last one.
+
+        With a price in units of loss, inferring every n-th frame costs (price + loss(1) + ... + loss(n - 1)) / n
+        for each frame. That is least at the first n with n * loss(n) - (loss(1) + ... + loss(n - 1)) >= price
+        (a renewal-reward argument); for a linear loss the left side is what this returns.
+        """
+        return self.flicker_scale * self._flicker + self.drift * self._objects * frames * (frames + 1) / 2
+
+    def observe(
+        self,
+        found: Detections,
+        low_score: Detections | None,
+        predicted: Detections | None,
+        frames: int,
+        seconds: float,
+    ) -> None:
+        """Take one inference's result.
+
+        predicted: what would have been published on that frame, None where that is not known (the first frame,
+        a cut). frames, seconds: since the inference before.
+        """
+        # The state is still that of the inference before: it is what the prediction was made from.
+        if predicted is not None and 0 < frames <= _MAX_HORIZON:
+            self._fit(found, predicted, frames, seconds)
+        p_found = self._p_again(found)
+        p_low = np.zeros(0) if low_score is None else self._p_again(low_score)
+        self._flicker = float((1.0 - p_found).sum() + p_low.sum())
+        self._objects = max(float(len(found)), float(p_found.sum() + p_low.sum()))
+        self._observed += 1
+        step = 0.5 if self._observed <= 2 else 1.0 - _decay(seconds, BOXES_MEMORY_S)
+        self.boxes += step * (2.0 * len(found) - self.boxes)
+        keep = _decay(seconds, CEILING_MEMORY_S)
+        p = np.concatenate([p_found, p_low])
+        self._agreeing = keep * self._agreeing + float((p * p).sum())
+        self._expected = keep * self._expected + float(p.sum())
+        self.ceiling = (self._agreeing + FIRST_CEILING * CEILING_WEIGHT) / (self._expected + CEILING_WEIGHT)
+
+    def _fit(self, found: Detections, predicted: Detections, frames: int, seconds: float) -> None:
+        observed = len(found) + len(predicted) - 2 * true_positives(predicted, found)
+        inputs = np.array([self._flicker, self._objects * frames])
+        weight = 1.0 / max(0.3, self._flicker + 0.1 * self._objects * frames)
+        keep = _decay(seconds, MEMORY_S)
+        self._covariance = keep * self._covariance + weight * np.outer(inputs, inputs)
+        self._correlation = keep * self._correlation + weight * inputs * observed
+        prior = np.array([FLICKER_WEIGHT, DRIFT_WEIGHT])
+        fitted = np.linalg.solve(
+            self._covariance + np.diag(prior), self._correlation + prior * np.array([1.0, FIRST_DRIFT])
+        )
+        self.flicker_scale = float(np.clip(fitted[0], 0.3, 2.0))
+        self.drift = float(np.clip(fitted[1], 0.0, 0.6))
+
+    def _p_again(self, boxes: Detections) -> np.ndarray:
+        """(n,) probability that the detector finds each box on the next frame."""
+        z = (boxes.scores.astype(np.float64) - self.threshold) / (SCORE_SD * math.sqrt(2.0))
+        return np.array([0.5 * (1.0 + math.erf(value)) for value in z.tolist()])
+
+
+def _decay(seconds: float, half_life_s: float) -> float:
+    return float(0.5 ** (min(max(seconds, 0.0), 60.0) / half_life_s))

@@ -1,0 +1,136 @@
+"""Which frames to infer, from a promise: the reaction, the fidelity, and the longest blindness.
+
+`max_delay_ms` bounds the interval between inferences while the picture changes. Within it, a frame is inferred
+as soon as that is worth its price: the urgency of the loss model reaches a price that an account keeps where
+the fidelity of what is published stays at `min_fidelity` of the detector's own noise ceiling. While the picture
+does not differ from the last inferred one, frames are skipped up to `max_blind_ms`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from statistics import median
+
+from edge_vision.core.detections import Detections
+from edge_vision.gate.image_evidence import Evidence
+from edge_vision.gate.loss_model import MIN_BOXES, LossModel
+
+SCHEDULED_PASSES = ("cut", "interval", "urgent", "refresh")
+SCHEDULED_SKIPS = ("still", "predicted")
+PRICE_FACTOR = 2.0
+"""The price of an inference at a balanced account, in allowed losses of one frame."""
+PRICE_GAIN = 0.3
+MIN_CREDIT, MAX_CREDIT = -4.0, 2.0
+"""Bounds of the account, in boxes per frame: what went wrong or well long ago does not count for ever."""
+_PERIODS = 15
+_ROUNDING_NS = 1000
+"""Three periods of 30 Hz are 100 ms, whatever the stamps were rounded to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """max_delay_ms: from an object's first frame to the inference that can find it. min_fidelity: agreement of
+    what is published with every-frame detection, as a share of the detector's agreement with itself.
+    max_blind_ms: longest time without inference while nothing changes."""
+
+    max_delay_ms: float = 100.0
+    min_fidelity: float = 0.97
+    max_blind_ms: float = 2000.0
+
+
+class Scheduler:
+    """One camera's schedule. Pure: the caller gives stamps, evidence and results."""
+
+    def __init__(self) -> None:
+        self.losses = LossModel()
+        self.restart()
+
+    def restart(self) -> None:
+        """Infer the next frame; what was learned about the detector stays."""
+        self._inferred_ns: int | None = None
+        self._waiting_ns: int | None = None
+        self._last_ns: int | None = None
+        self._frames = 0
+        self._credit = 0.0
+        self._periods_ns: deque[int] = deque(maxlen=_PERIODS)
+        self._pending: dict[int, tuple[int, float, bool]] = {}
+
+    def decide(self, promise: Promise, evidence: Evidence, stamp_ns: int) -> str:
+        """The reason to infer or to skip a frame: one of SCHEDULED_PASSES or SCHEDULED_SKIPS."""
+        if self._last_ns is not None and stamp_ns > self._last_ns:
+            self._periods_ns.append(stamp_ns - self._last_ns)
+        self._last_ns = stamp_ns
+        if self._inferred_ns is None:
+            return "cut"
+        self._frames += 1
+        if self._waiting_ns is None:
+            self._waiting_ns = stamp_ns
+        if evidence.cut:
+            return "cut"
+        if stamp_ns - self._inferred_ns >= promise.max_blind_ms * 1e6:
+            return "refresh"
+        price = self._price(promise)
+        if evidence.unchanged:
+            loss = self.losses.still_loss()
+            return "urgent" if loss > price else self._skip(promise, "still", loss)
+        if self._too_late_next(promise, stamp_ns):
+            return "interval"
+        if self.losses.urgency(self._frames) > price:
+            return "urgent"
+        return self._skip(promise, "predicted", self.losses.loss(self._frames))
+
+    def inferring(self, promise: Promise, stamp_ns: int, cut: bool) -> None:
+        """The frame decided last is inferred, for whatever reason."""
+        seconds = 0.0 if self._inferred_ns is None else (stamp_ns - self._inferred_ns) * 1e-9
+        known = self._inferred_ns is not None and not cut
+        self._pending[stamp_ns] = (self._frames, seconds, known)
+        while len(self._pending) > 16:  # Results that never came: superseded or failed.
+            del self._pending[next(iter(self._pending))]
+        self._inferred_ns, self._waiting_ns, self._frames = stamp_ns, None, 0
+        self._pay(promise, 0.0)
+
+    def observe(
+        self,
+        stamp_ns: int,
+        found: Detections,
+        low_score: Detections | None,
+        predicted: Detections | None,
+    ) -> None:
+        """Take the result of an inference. predicted: the tracks on that frame from before the result."""
+        frames, seconds, known = self._pending.pop(stamp_ns, (0, 0.0, False))
+        self.losses.observe(found, low_score, predicted if known else None, frames, seconds)
+
+    def status(self) -> dict[str, float]:
+        """Flat figures for the gate's status."""
+        return {
+            "schedule.flicker_scale": self.losses.flicker_scale,
+            "schedule.drift": self.losses.drift,
+            "schedule.noise_ceiling": self.losses.ceiling,
+            "schedule.credit": self._credit,
+        }
+
+    def _too_late_next(self, promise: Promise, stamp_ns: int) -> bool:
+        """Whether an object that appeared on the first skipped frame would wait too long for the next one."""
+        assert self._waiting_ns is not None
+        period_ns = median(self._periods_ns) if self._periods_ns else 0.0
+        waited_ns = stamp_ns - self._waiting_ns + period_ns
+        return waited_ns > promise.max_delay_ms * 1e6 + _ROUNDING_NS
+
+    def _skip(self, promise: Promise, reason: str, loss: float) -> str:
+        self._pay(promise, loss)
+        return reason
+
+    def _pay(self, promise: Promise, loss: float) -> None:
+        """Book one frame: the allowed loss comes in, the expected loss goes out."""
+        boxes = max(self.losses.boxes, MIN_BOXES)
+        self._credit += self._allowed_share(promise) * boxes - loss
+        self._credit = min(max(self._credit, MIN_CREDIT * boxes), MAX_CREDIT * boxes)
+
+    def _allowed_share(self, promise: Promise) -> float:
+        return 1.0 - promise.min_fidelity * self.losses.ceiling
+
+    def _price(self, promise: Promise) -> float:
+        boxes = max(self.losses.boxes, MIN_BOXES)
+        return self._allowed_share(promise) * boxes * PRICE_FACTOR * math.exp(PRICE_GAIN * self._credit / boxes)
