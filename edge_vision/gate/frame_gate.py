@@ -24,6 +24,7 @@ from edge_vision.gate.motion.comparison import MotionConfig
 from edge_vision.gate.motion.estimator import Motion, MotionEstimator
 from edge_vision.gate.policy import ANYWAY, SKIPS, GateConfig, GatePolicy
 from edge_vision.gate.recent_objects import TOLD_MS, TRACKED_MS, RecentObjects
+from edge_vision.gate.scheduled_gate import ScheduledGate
 
 # An object's motion spills over its box by shadows, by what the box cuts off, and by the way it has gone.
 SPILL_SHARE = 0.2
@@ -65,14 +66,17 @@ class FrameGate:
         self._recheck = AppearanceCheck()
         self._pace = AdaptiveInterval()
         self._rest = BackOff()
+        self._schedule = ScheduledGate()
         self._counts: Counter[str] = Counter()
         self._size_px, self._scale = (0, 0), 1.0
         self._motion: Motion | None = None
 
     @property
     def mode(self) -> str:
-        """open, closed, saturated, or disabled."""
-        return self._policy.mode if self.config.enabled else "disabled"
+        """open, closed, saturated, scheduled, or disabled."""
+        if not self.config.enabled:
+            return "disabled"
+        return "scheduled" if self.config.min_fidelity > 0.0 else self._policy.mode
 
     @property
     def audit_opens(self) -> bool:
@@ -87,6 +91,7 @@ class FrameGate:
         self._audited.clear()
         self._rest.end()
         self._policy.restart(reason)
+        self._schedule.reset(reason)
 
     def inferred(self, stamp_ns: int, found: Detections, low_score: Detections | None = None) -> None:
         """Take what the detector found on a frame that passed. Any thread, any time later.
@@ -110,6 +115,8 @@ class FrameGate:
                 self.reset("size_changed")
             self._size_px = (frame.width_px, frame.height_px)
         self._take_results(mono_ns, config)
+        if config.min_fidelity > 0.0:
+            return self._counted(self._scheduled(frame, mono_ns, config))
         due = self._is_due(config, frame.stamp_ns, mono_ns)
         if self._rests(config, frame.stamp_ns, mono_ns):
             return self._counted(self._unjudged(frame, mono_ns, due))
@@ -141,6 +148,23 @@ class FrameGate:
         if len(doubted):
             regions = (doubted * scale).astype(np.float32)
         return self._counted(GateDecision(passed, reason, regions, camera_motion))
+
+    def _scheduled(self, frame: Frame, mono_ns: int, config: GateConfig) -> GateDecision:
+        """The schedule's decision. The audit samples frames that are still: others are within the promise."""
+        luma, scale = self._small(frame, config)
+        reason, motion = self._schedule.decide(config, luma, scale, frame.stamp_ns, mono_ns)
+        self._known.move(motion)
+        self._audit.move(motion)
+        if reason == "still" and self._audit.is_open:
+            reason = "audit_open"
+        elif reason == "still" and self._audit.sample(mono_ns):
+            reason = "audit"
+        if reason in AUDITED:
+            self._audited[frame.stamp_ns] = self._known.boxes(mono_ns, TOLD_MS)
+        passed = reason not in SKIPS
+        if passed:
+            self._schedule.passed(config, frame.stamp_ns, mono_ns)
+        return GateDecision(passed, reason, NO_REGIONS, motion)
 
     # While something new is always there.
     def _is_due(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
@@ -258,6 +282,9 @@ class FrameGate:
             audit.observe(found, mono_ns, self._audited.pop(stamp_ns, None))
             self._known.add(found.xyxy_px, mono_ns)
             self._recheck.found(stamp_ns, found.xyxy_px / self._scale, mono_ns)
+            if config.min_fidelity > 0.0:
+                self._schedule.observe(stamp_ns, found, low_score, self._size_px)
+                continue
             self._policy.in_view(config, len(found), mono_ns)
             if self._policy.mode == "saturated" and (config.saturated_min_f1 or config.saturated_stretch):
                 self._pace.found(stamp_ns, found, low_score, config.saturated_min_f1)
@@ -290,6 +317,7 @@ class FrameGate:
             **self._recheck.status(),
             "gate.back_off": self._rest.on,
             **self._pace.status(),
+            **(self._schedule.status() if self.config.min_fidelity > 0.0 else {}),
         }
 
 

@@ -18,8 +18,8 @@ SMALL_WIDTH_PX = 160
 MIN_THRESHOLD_GREY, MAX_THRESHOLD_GREY = 8, 24
 NOISE_FACTOR = 6.0
 """A pixel has changed where it leaves the 3x3 minimum and maximum of the reference by more than this many
-times the median absolute difference of the whole picture, which follows sensor noise and slow light; within
-bounds, as a picture that moves as a whole has a large median too."""
+times the median absolute difference of the whole picture, which follows sensor noise and slow light. Bounded,
+as a picture that moves as a whole has a large median too."""
 UNCHANGED_SHARE = 0.0002
 """Below this share of changed pixels the picture counts as unchanged: 12 of 320 x 180."""
 MIN_CUT_GREY = 15.0
@@ -39,7 +39,7 @@ class Evidence(NamedTuple):
     """What a frame shows without inference.
 
     changed_share: share of the pixels that differ from the last inferred frame, 1.0 where there is none.
-    cut: the picture shows another scene than the frame before. camera_motion: (3, 3) float64, moves a point of
+    cut: the picture shows another scene than the frame before. camera_motion: (3, 3) float64, maps a point of
     the frame before to this frame, in pixels of the luma image; None after a cut.
     """
 

@@ -1,7 +1,7 @@
 """How many published boxes would differ from the detector's on frames that are not inferred.
 
-The unit of loss is one box that only one side has: F1 = 1 - loss / (boxes of both sides). On a frame that comes
-h frames after an inference, the expected loss is
+The unit of loss is one box that only one side has: F1 = 1 - loss / (boxes of both sides). On the h-th frame
+after an inference, the expected loss is
 
     flicker_scale * flicker + drift * objects * h
 
@@ -22,8 +22,8 @@ from edge_vision.core.detections import Detections
 from edge_vision.core.geometry.boxes import true_positives
 
 SCORE_SD = 0.08
-"""Standard deviation of a score from frame to frame, near the threshold. SSDLite on eleven real clips: 0.05 to
-0.1 fit alike."""
+"""Standard deviation of a score from frame to frame, near the threshold. SSDLite on real clips: values from
+0.05 to 0.1 give the same schedule."""
 MEMORY_S = 2.5
 """Half-life of what was observed about flicker and drift."""
 BOXES_MEMORY_S = 6.0
@@ -60,8 +60,8 @@ class LossModel:
     def urgency(self, frames: int) -> float:
         """What an inference is worth on the frame that comes so many frames after the last one.
 
-        With a price in units of loss, inferring every n-th frame costs (price + loss(1) + ... + loss(n - 1)) / n
-        for each frame. That is least at the first n with n * loss(n) - (loss(1) + ... + loss(n - 1)) >= price
+        With a price in units of loss, inferring every n-th frame costs (price + loss(1) + ... + loss(n - 1)) /
+        n per frame. That is least at the first n with n * loss(n) - (loss(1) + ... + loss(n - 1)) >= price
         (a renewal-reward argument); for a linear loss the left side is what this returns.
         """
         return self.flicker_scale * self._flicker + self.drift * self._objects * frames * (frames + 1) / 2
@@ -76,8 +76,8 @@ class LossModel:
     ) -> None:
         """Take one inference's result.
 
-        predicted: what would have been published on that frame, None where that is not known (the first frame,
-        a cut). frames, seconds: since the inference before.
+        predicted: what would have been published on that frame, None if that is unknown (the first frame, a
+        cut). frames, seconds: since the inference before.
         """
         # The state is still that of the inference before: it is what the prediction was made from.
         if predicted is not None and 0 < frames <= _MAX_HORIZON:

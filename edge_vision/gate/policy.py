@@ -40,13 +40,16 @@ PASSES = (
     "saturated_interval",
     "audit",
     "appearance_check",
+    "cut",
+    "interval",
+    "urgent",
 )
 # Passes of frames that would be skipped: by a random check, or because a known object looks otherwise.
 ANYWAY = ("audit", "appearance_check")
 # Passes that are no question to a cascade: the gate asks what it would have missed, or what became of an
 # object, or the detector is new.
 FORCED = (*ANYWAY, "audit_open", "model_swap")
-SKIPS = ("still", "compensated", "tracked", "saturated", "rate_limit")
+SKIPS = ("still", "compensated", "tracked", "saturated", "predicted", "rate_limit")
 
 # A camera limited to a third of its rate must give a third, not a quarter: this early counts as in time.
 RATE_SLACK = 0.98
@@ -65,6 +68,8 @@ class GateConfig:
     """Settings of the gate. Each is a parameter of the gate node, described there."""
 
     enabled: bool = True
+    min_fidelity: float = 0.0
+    max_delay_ms: float = 100.0
     max_rate_hz: float = 0.0
     max_blind_ms: float = 2000.0
     max_blind_moving_ms: float = 500.0

@@ -28,6 +28,24 @@ def _setting(name: str, description: str, *limits: Any) -> Param:
 
 _POLICY = (
     _setting("enabled", "Off = every frame passes."),
+    _setting(
+        "min_fidelity",
+        "Schedules inferences by a promise instead of by motion: what is published (with the detector's "
+        "`publish_tracked`) agrees with every-frame detection at least to this share of the detector's agreement "
+        "with itself, estimated while it runs. 0.97 = balanced, 0.95 = economy, 0 = off. Set the detector's "
+        "`publish_low_score` too.",
+        "",
+        0.0,
+        1.0,
+    ),
+    _setting(
+        "max_delay_ms",
+        "With `min_fidelity`: longest time from an object's first frame to the inference that can find it, while "
+        "the picture changes.",
+        "ms",
+        1.0,
+        60000.0,
+    ),
     _setting("max_rate_hz", "Most frames per second that pass; 0 = no limit.", "Hz", 0.0, 1000.0),
     _setting(
         "max_blind_ms",
