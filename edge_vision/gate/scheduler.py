@@ -1,9 +1,9 @@
 """Which frames to infer, from a promise: the reaction, the fidelity, and the longest blindness.
 
-`max_delay_ms` bounds the interval between inferences while the picture changes. Within it, a frame is inferred
-as soon as that is worth its price: an account of allowed and expected losses sets the price such that the
-fidelity of what is published stays at `min_fidelity` of the detector's own noise ceiling. While the picture does
-not differ from the last inferred one, frames are skipped up to `max_blind_ms`.
+`max_delay_ms` bounds the interval between inferences while the picture changes. Within it, a frame is
+inferred as soon as that is worth its price: an account of allowed and expected losses sets the price such that
+the fidelity of what is published stays at `min_fidelity` of the detector's own noise ceiling. While the
+picture does not differ from the last inferred one, frames are skipped up to `max_blind_ms`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _ROUNDING_NS = 1000
 class Promise:
     """What the user asks for.
 
-    max_delay_ms: from an object's first frame to the inference that can find it. min_fidelity: agreement of what
-    is published with every-frame detection, as a share of the detector's agreement with itself. max_blind_ms:
-    longest time without inference while nothing changes.
+    max_delay_ms: from an object's first frame to the inference that can find it. min_fidelity: agreement of
+    what is published with every-frame detection, as a share of the detector's agreement with itself.
+    max_blind_ms: longest time without inference while nothing changes.
     """
 
     max_delay_ms: float = 100.0
@@ -136,6 +136,5 @@ class Scheduler:
 
     def _price(self, promise: Promise) -> float:
         boxes = max(self.losses.boxes, MIN_BOXES)
-        return (
-            self._allowed_share(promise) * boxes * PRICE_FACTOR * math.exp(PRICE_GAIN * self._credit / boxes)
-        )
+        allowed = self._allowed_share(promise) * boxes
+        return allowed * PRICE_FACTOR * math.exp(PRICE_GAIN * self._credit / boxes)

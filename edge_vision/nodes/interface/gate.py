@@ -31,17 +31,17 @@ _POLICY = (
     _setting(
         "min_fidelity",
         "Schedules inferences by a promise instead of by motion: what is published (with the detector's "
-        "`publish_tracked`) agrees with every-frame detection at least to this share of the detector's agreement "
-        "with itself, estimated while it runs. 0.97 = balanced, 0.95 = economy, 0 = off. Set the detector's "
-        "`publish_low_score` too.",
+        "`publish_tracked`) agrees with every-frame detection at least to this share of the detector's "
+        "agreement with itself, estimated at run time. 0.97 = balanced, 0.95 = economy, 0 = off. Set the "
+        "detector's `publish_low_score` too.",
         "",
         0.0,
         1.0,
     ),
     _setting(
         "max_delay_ms",
-        "With `min_fidelity`: longest time from an object's first frame to the inference that can find it, while "
-        "the picture changes.",
+        "With `min_fidelity`: longest time from an object's first frame to the inference that can find it, "
+        "while the picture changes.",
         "ms",
         1.0,
         60000.0,
