@@ -1,4 +1,4 @@
-"""The executables. Imports nothing heavy before a Ctrl-C can end the process without a traceback."""
+"""The executables of `ros2 run`. A Ctrl-C during the heavy imports ends the process without a traceback."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+from functools import partial
 from typing import Any
 
 from edge_vision.core.missing_package import missing_package
@@ -24,7 +25,7 @@ EXECUTABLES = {
 
 
 def _start(name: str, args: list[str] | None = None) -> int:
-    """Run one executable. While it still imports there is nothing to clean up: a signal ends it at once."""
+    """Run one executable. During its imports there is nothing to clean up: a signal ends it at once."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     try:
@@ -39,49 +40,15 @@ def _leave(number: int, frame: Any) -> None:
     os._exit(128 + number)
 
 
-def source_node() -> int:
-    """The source alone."""
-    return _start("source_node")
-
-
-def gate_node() -> int:
-    """The gate alone."""
-    return _start("gate_node")
-
-
-def cascade_node() -> int:
-    """The cascade alone."""
-    return _start("cascade_node")
-
-
-def detector_node() -> int:
-    """The detector alone."""
-    return _start("detector_node")
-
-
-def diagnostics_node() -> int:
-    """The diagnostics alone."""
-    return _start("diagnostics_node")
-
-
-def pipeline() -> int:
-    """The whole pipeline."""
-    return _start("pipeline")
-
-
-def doctor() -> int:
-    """What is right and wrong here."""
-    return _start("doctor")
-
-
-def top() -> int:
-    """The terminal view."""
-    return _start("top")
-
-
-def optimize() -> int:
-    """The optimizer."""
-    return _start("optimize")
+source_node = partial(_start, "source_node")
+gate_node = partial(_start, "gate_node")
+cascade_node = partial(_start, "cascade_node")
+detector_node = partial(_start, "detector_node")
+diagnostics_node = partial(_start, "diagnostics_node")
+pipeline = partial(_start, "pipeline")
+doctor = partial(_start, "doctor")
+top = partial(_start, "top")
+optimize = partial(_start, "optimize")
 
 
 def main() -> int:

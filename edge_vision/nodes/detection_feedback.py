@@ -1,4 +1,4 @@
-"""What a node hears of the detector: by reference in one process, over DDS from another one."""
+"""Delivers the detector's results to another node: by reference in one process, otherwise over DDS."""
 
 from __future__ import annotations
 
@@ -14,75 +14,75 @@ from edge_vision.nodes.interface.detection_messages import detections_from_messa
 from edge_vision.nodes.interface.headers import stamp_to_ns
 from edge_vision.nodes.qos import LATCHED, RESULTS
 
-MOST_HINTS = 16
-"""Frames whose low-score detections came, and whose detections did not."""
+MAX_PENDING = 16
+"""Frames whose low-score detections are kept until their detections arrive."""
 
 
 class DetectionFeedback:
-    """Delivers the detector's results by stamp, and reports new detectors, models and thresholds.
+    """Calls on_detections per inferred frame, with stamp_ns, detections and low-score detections (None if
+    unknown), and on_model when a detector starts or changes its model or thresholds.
 
-    Construct it with the node. found and begun may be called by any thread; they must be quick and not raise.
+    Construct it with the node. Any thread calls the callbacks, which must be quick and must not raise.
     """
 
     def __init__(
         self,
         node: BaseNode,
-        found: Callable[[int, Detections, Detections | None], None],
-        begun: Callable[[], None],
+        on_detections: Callable[[int, Detections, Detections | None], None],
+        on_model: Callable[[], None],
     ) -> None:
         self._node = node
-        self._found, self._begun = found, begun
+        self._on_detections, self._on_model = on_detections, on_model
         self._subscriptions: list[Any] = []
         self.model_known = False
-        """True once a detector of another process has said which model it runs."""
-        # By stamp, until what was found on it comes; the detector publishes them first.
+        """True once a detector of another process has published its model."""
+        # By stamp. The detector publishes them before the detections.
         self._low_score: dict[int, Detections] = {}
         self._topic = node.resolve_topic_name("detections")
-        self._hints_topic = node.resolve_topic_name("detections_low_score")
-        node.hub.subscribe(self._topic, found)
-        node.hub.subscribe(node.resolve_topic_name("vision_info"), begun)
+        node.hub.subscribe(self._topic, on_detections)
+        node.hub.subscribe(node.resolve_topic_name("vision_info"), on_model)
 
     def subscribe(self) -> None:
-        """Listen on DDS, unless the detector is in this process."""
+        """Subscribe on DDS, unless the detector is in this process."""
         if self._node.hub.has_sender(self._topic):
             return
         subscribe = self._node.create_subscription
         self._subscriptions = [
-            subscribe(Detection2DArray, "detections_low_score", self._on_hints, RESULTS),
-            subscribe(Detection2DArray, "detections", self._on_detections, RESULTS),
-            subscribe(VisionInfo, "vision_info", self._on_info, LATCHED),
+            subscribe(Detection2DArray, "detections_low_score", self._receive_low_score, RESULTS),
+            subscribe(Detection2DArray, "detections", self._receive_detections, RESULTS),
+            subscribe(VisionInfo, "vision_info", self._receive_model, LATCHED),
         ]
 
     def close(self) -> None:
-        """Stop listening on DDS."""
+        """Unsubscribe from DDS."""
         subscriptions, self._subscriptions = self._subscriptions, []
         for subscription in subscriptions:
             self._node.destroy_subscription(subscription)
 
-    def _on_detections(self, message: Detection2DArray) -> None:
-        told = self._understood(message, self._topic)
-        if told is not None:
-            stamp_ns, found = told
-            self._found(stamp_ns, found, self._low_score.pop(stamp_ns, None))
+    def _receive_detections(self, message: Detection2DArray) -> None:
+        received = self._converted(message, "detections")
+        if received is not None:
+            stamp_ns, found = received
+            self._on_detections(stamp_ns, found, self._low_score.pop(stamp_ns, None))
 
-    def _on_hints(self, message: Detection2DArray) -> None:
-        told = self._understood(message, self._hints_topic)
-        if told is not None:
-            stamp_ns, low_score = told
+    def _receive_low_score(self, message: Detection2DArray) -> None:
+        received = self._converted(message, "detections_low_score")
+        if received is not None:
+            stamp_ns, low_score = received
             self._low_score[stamp_ns] = low_score
-            while len(self._low_score) > MOST_HINTS:
+            while len(self._low_score) > MAX_PENDING:
                 del self._low_score[next(iter(self._low_score))]
 
-    def _understood(self, message: Detection2DArray, topic: str) -> tuple[int, Detections] | None:
+    def _converted(self, message: Detection2DArray, topic: str) -> tuple[int, Detections] | None:
         try:
             return stamp_to_ns(message.header.stamp), detections_from_message(message).valid()
-        except (EdgeVisionError, ValueError) as error:  # A stamp that is none, a class id that is no number.
-            text = f"a message on {topic} is not understood: {error}. Who else publishes there?"
+        except (EdgeVisionError, ValueError) as error:  # An invalid stamp, or a class id that is no number.
+            topic = self._node.resolve_topic_name(topic)
+            text = f"invalid message on {topic}: {error}. Check who publishes on this topic"
             self._node.log_throttled("error", text, "feedback")
             return None
 
-    def _on_info(self, message: VisionInfo) -> None:
-        # A detector says this when it begins, the same as before after a restart, and when it sees otherwise:
-        # with another model, with other thresholds.
+    def _receive_model(self, message: VisionInfo) -> None:
+        # Published when a detector starts, even with the same model, and for new models and thresholds.
         self.model_known = True
-        self._begun()
+        self._on_model()

@@ -1,6 +1,6 @@
-"""The gate's prior of its camera's motion: listens to IMU or odometry, and to the camera's calibration.
+"""The gate's prior of its camera's motion, from IMU or odometry and the camera's calibration.
 
-Everything must be stamped by one clock: the samples that fit a frame are found by their stamps.
+Images and samples must be stamped by the same clock: samples are matched to frames by their stamps.
 """
 
 from __future__ import annotations
@@ -27,26 +27,25 @@ from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.interface.gate import EGO
 from edge_vision.nodes.interface.headers import stamp_to_ns
 
-# Sensor data: best effort. Deep, because a burst of samples waits while an image is taken in.
+# Deep, because samples accumulate while an image is received.
 SAMPLES = QoSProfile(depth=100, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 SETTINGS = frozenset(param.name for param in EGO)
-# Frames without a prior are told after this long.
-PATIENCE_S = 3.0
+TIMEOUT_S = 3.0
 
 
 class EgoListener:
-    """Subscribes as the node's parameters `ego_*` say. One thread asks for the motion; the executor adds."""
+    """Subscribes as the node's parameters `ego_*` request. `motion` is called by one other thread."""
 
     def __init__(self, node: BaseNode) -> None:
         self._node = node
         self._subscriptions: list[Any] = []
         self._prior: EgoPrior | None = None
-        self._taken = self._left_out = self._given = 0
+        self._accepted = self._rejected = self._given = 0
         self._no_rate = False
         self._last_good_s = self._last_asked_s = time.monotonic()
 
     def start(self) -> None:
-        """Listen as the parameters say now, having forgotten all from before."""
+        """Subscribe as the parameters request, with an empty history."""
         self.stop()
         params = self._node.params
         kind = params["ego_prior"]
@@ -65,14 +64,14 @@ class EgoListener:
             self._subscriptions.append(subscribe(CameraInfo, "camera_info", self._on_camera_info, SAMPLES))
 
     def stop(self) -> None:
-        """Listen to nothing."""
+        """Unsubscribe."""
         self._prior = None
         subscriptions, self._subscriptions = self._subscriptions, []
         for subscription in subscriptions:
             self._node.destroy_subscription(subscription)
 
     def motion(self, from_ns: int | None, frame: Frame) -> np.ndarray | None:
-        """The camera's motion since a stamp, (3, 3) in source pixels; None where it is not known."""
+        """The camera's motion since a stamp, (3, 3) in source pixels; None if unknown."""
         prior = self._prior
         if prior is None or from_ns is None:
             return None
@@ -85,7 +84,7 @@ class EgoListener:
 
     # Callbacks.
     def _on_imu(self, message: Imu) -> None:
-        # So says sensor_msgs/Imu of a sensor without gyroscope.
+        # As sensor_msgs/Imu defines for a sensor without gyroscope.
         self._no_rate = bool(message.angular_velocity_covariance[0] == -1.0)
         rate = message.angular_velocity
         self._add("add_rate", message.header.stamp, () if self._no_rate else (rate.x, rate.y, rate.z))
@@ -94,16 +93,16 @@ class EgoListener:
         q = message.pose.pose.orientation
         self._add("add_orientation", message.header.stamp, (q.x, q.y, q.z, q.w))
 
-    def _add(self, how: str, stamp: Any, values: tuple[float, ...]) -> None:
+    def _add(self, method: str, stamp: Any, values: tuple[float, ...]) -> None:
         prior = self._prior
         if prior is None:
             return
         try:
-            taken = getattr(prior.history, how)(stamp_to_ns(stamp), values)
-        except ImageError:  # A stamp that is none.
-            taken = False
-        self._taken += taken
-        self._left_out += not taken
+            accepted = getattr(prior.history, method)(stamp_to_ns(stamp), values)
+        except ImageError:  # An invalid stamp.
+            accepted = False
+        self._accepted += accepted
+        self._rejected += not accepted
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         prior, found = self._prior, calibration_of(message)
@@ -112,36 +111,36 @@ class EgoListener:
 
     # Reports.
     def trouble(self) -> str:
-        """Why frames get no prior though one is asked for; "" where they do."""
+        """Why frames get no prior although one is requested; "" if they do."""
         prior = self._prior
         silent_s = self._last_asked_s - self._last_good_s
-        if prior is None or silent_s < PATIENCE_S:
+        if prior is None or silent_s < TIMEOUT_S:
             return ""
         topic = self._subscriptions[0].topic_name
         publishers = self._node.count_publishers(topic)
-        why = "the IMU says that it has no gyroscope" if self._no_rate else prior.missing
+        why = "the IMU reports that it has no gyroscope" if self._no_rate else prior.missing
         return (
-            f"no ego prior for {silent_s:.0f} s: {why} ({topic}: {publishers} publishers, {self._taken} "
-            f"samples taken, {self._left_out} left out). The gate goes on without"
+            f"no ego prior for {silent_s:.0f} s: {why} ({topic}: {publishers} publishers, {self._accepted} "
+            f"samples accepted, {self._rejected} rejected). The gate continues without it"
         )
 
     def status_values(self) -> dict[str, Any]:
-        """What the prior has been worth. Empty where none is asked for."""
+        """Status values; empty if no prior is requested."""
         prior = self._prior
         if prior is None:
             return {}
         return {
             "ego_prior.frames": self._given,
             "ego_prior.missing": prior.missing,
-            "ego_prior.samples": self._taken,
-            "ego_prior.left_out": self._left_out,
+            "ego_prior.samples": self._accepted,
+            "ego_prior.rejected": self._rejected,
         }
 
 
 def calibration_of(message: CameraInfo) -> tuple[np.ndarray, int, int] | None:
-    """(camera matrix, width_px, height_px) of the images that a CameraInfo describes: cut out, then binned.
+    """(camera matrix, width_px, height_px) of a CameraInfo's images, after its ROI and binning.
 
-    None where the two binnings differ.
+    None if the horizontal and vertical binning differ.
     """
     matrix = np.array(message.k, np.float64).reshape(3, 3)
     roi = message.roi

@@ -1,8 +1,8 @@
-"""What the nodes of one process share: the hand-off of frames by reference, and the books.
+"""Communication between the nodes of one process: frames and results by reference, and the shared ledger.
 
-Channels carry the resolved names of the topics, so that namespaces and remappings mean the same inside a
-process and between processes. A node looks up who takes a topic here; only where nobody does, or where
-somebody outside listens, does an image go to DDS. What the detector found goes back to the gate this way too.
+Channels are named by resolved topic names, so namespaces and remappings mean the same within a process and
+between processes. An image is published on DDS only if no node of this process receives it, or another
+process subscribes to it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.ledger import Ledger
 
 Receiver = Callable[[Frame, FrameEvent | None], None]
-Listener = Callable[..., None]
+Callback = Callable[..., None]
 
 
 class IntraProcess:
-    """One per process and camera. Connect at construction; the look-ups are lock-free reads."""
+    """One per process and camera. Nodes register when they are constructed; look-ups are lock-free."""
 
     def __init__(self) -> None:
         self.ledger = Ledger()
@@ -29,44 +29,44 @@ class IntraProcess:
         self._receivers: dict[str, Receiver] = {}
         self._senders: set[str] = set()
         self._own_subscriptions: Counter[str] = Counter()
-        self._listeners: dict[str, tuple[Listener, ...]] = {}
+        self._callbacks: dict[str, tuple[Callback, ...]] = {}
 
     def next_seq(self) -> int:
-        """A number for the next frame, unique in this process."""
+        """The next frame number, unique in this process."""
         return next(self._seq)
 
     def register_receiver(self, topic: str, receive: Receiver) -> None:
-        """Take this topic's frames by reference. receive may be called from any thread."""
+        """Receive this topic's frames by reference, from any thread."""
         if topic in self._receivers:
-            raise ValueError(f"two nodes of this process take '{topic}': remap one of them")
+            raise ValueError(f"two nodes of this process receive '{topic}': remap one of them")
         self._receivers[topic] = receive
 
     def receiver(self, topic: str) -> Receiver | None:
-        """Who takes this topic in this process."""
+        """The receiver of this topic in this process."""
         return self._receivers.get(topic)
 
     def advertise(self, topic: str, active: bool = True) -> None:
-        """Say that a node of this process sends this topic, so that its taker needs no subscription."""
+        """Declare that a node of this process sends this topic, so its receiver needs no subscription."""
         (self._senders.add if active else self._senders.discard)(topic)
 
     def has_sender(self, topic: str) -> bool:
-        """True where a node of this process sends this topic."""
+        """Whether a node of this process sends this topic."""
         return topic in self._senders
 
     def set_dds_subscriptions(self, topic: str, count: int) -> None:
-        """Note how many DDS subscriptions to this topic the node that takes it has."""
+        """Set how many DDS subscriptions to this topic its receiver has."""
         self._own_subscriptions[topic] = count
 
-    def has_outside_subscribers(self, listeners: int, topic: str) -> bool:
-        """True where of so many DDS listeners one does not get the frames by reference anyway."""
-        return listeners > (self._own_subscriptions[topic] if topic in self._receivers else 0)
+    def has_outside_subscribers(self, subscriptions: int, topic: str) -> bool:
+        """Whether one of this many DDS subscriptions belongs to another node than the receiver."""
+        return subscriptions > (self._own_subscriptions[topic] if topic in self._receivers else 0)
 
-    def subscribe(self, topic: str, hear: Listener) -> None:
-        """Hear by reference what a node of this process tells under this topic. Any thread may call hear,
-        which must be quick and must not raise."""
-        self._listeners[topic] = (*self._listeners.get(topic, ()), hear)
+    def subscribe(self, topic: str, callback: Callback) -> None:
+        """Receive the results of this topic by reference. Any thread calls `callback`, which must be quick
+        and must not raise."""
+        self._callbacks[topic] = (*self._callbacks.get(topic, ()), callback)
 
-    def notify(self, topic: str, *what: Any) -> None:
-        """Tell a result to whoever listens in this process: what it found, which model runs."""
-        for hear in self._listeners.get(topic, ()):
-            hear(*what)
+    def notify(self, topic: str, *values: Any) -> None:
+        """Pass a result to the subscribers of this process."""
+        for callback in self._callbacks.get(topic, ()):
+            callback(*values)

@@ -1,4 +1,4 @@
-"""Runs nodes in one process: command line, executor, signals, orderly end."""
+"""Runs nodes in one process: command line, executor, signals, shutdown."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.intra_process import IntraProcess
 from edge_vision.nodes.parameter_files import unmatched_sections
 
-# Short enough to notice a signal, long enough to cost nothing: an idle process wakes four times a second.
+# Short enough to notice a signal; an idle process wakes four times a second.
 SPIN_S = 0.25
-LONGEST_END_S = 1.8
-OUT_OF_TIME = "the end took longer than"
+SHUTDOWN_LIMIT_S = 1.8
+OUT_OF_TIME = "shutdown took longer than"
 
 
 @printable_output()
@@ -33,12 +33,12 @@ def main(kinds: Sequence[type[BaseNode]], program: str, args: list[str] | None =
     """Run these nodes until SIGINT or SIGTERM. Returns the exit status."""
     argv = list(sys.argv if args is None else [program, *args])
     stop = _stop_on_signals()
-    # Our images are small: OpenCV's thread pool costs more than it saves, and takes cores from the model.
+    # OpenCV's thread pool costs more than it saves on small images, and takes cores from the model.
     cv2.setNumThreads(1)
     try:
         options = _parse(kinds, program, remove_ros_args(argv)[1:])
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    except RuntimeError as error:  # A parameter file that is not there or no YAML, a malformed remapping.
+    except RuntimeError as error:  # A missing or invalid parameter file, or a malformed remapping.
         print(f"{program}: {printable_error(error)}", file=sys.stderr)
         return 2
     try:
@@ -49,7 +49,7 @@ def main(kinds: Sequence[type[BaseNode]], program: str, args: list[str] | None =
 
 
 def _parse(kinds: Sequence[type[BaseNode]], program: str, argv: list[str]) -> dict[str, dict[str, Any]]:
-    """Parameter overrides by node from the few options that users type most."""
+    """Parameter overrides by node, from the options of the command line."""
     names = {kind.spec.name for kind in kinds}
     parser = argparse.ArgumentParser(
         prog=program,
@@ -70,7 +70,7 @@ def _parse(kinds: Sequence[type[BaseNode]], program: str, argv: list[str]) -> di
         "source": {"uri": given.get("source"), "loop": given.get("loop")},
         "detector": {"model": given.get("model"), "backend": given.get("backend")},
     }
-    # An empty string is "not given": a launch file hands its empty arguments on.
+    # The launch file passes empty strings for arguments that are not given.
     return {node: {k: v for k, v in values.items() if v not in (None, "")} for node, values in wanted.items()}
 
 
@@ -112,7 +112,7 @@ def warn_of_unmatched_sections(nodes: Sequence[BaseNode], ros_args: Sequence[str
 
 
 def make_executor() -> Any:
-    """The events executor costs a fifth of the CPU of the standard one; older systems lack it."""
+    """The events executor, which takes a fifth of the CPU of the standard one, if it exists."""
     try:
         from rclpy.experimental import EventsExecutor
 
@@ -122,7 +122,7 @@ def make_executor() -> Any:
 
 
 def bring_up(nodes: Sequence[BaseNode], stop: threading.Event) -> None:
-    """All are configured before any is active, and takers are active before senders."""
+    """Configure all nodes, then activate receivers before senders."""
     wanted = [node for node in reversed(nodes) if node.params["autostart"]]
     for node in wanted:
         if not stop.is_set():
@@ -133,22 +133,22 @@ def bring_up(nodes: Sequence[BaseNode], stop: threading.Event) -> None:
 
 
 def spin(executor: Any, node: BaseNode, stop: threading.Event) -> None:
-    """Run callbacks until the stop. A callback that raises is logged, and does not end the process."""
+    """Run callbacks until the stop. An exception in a callback is logged, and does not end the process."""
     while not stop.is_set():
         try:
             executor.spin_once(timeout_sec=SPIN_S)
         except ExternalShutdownException:
             return
-        except Exception as error:  # An invalid life-cycle request, say, raises out of the executor.
+        except Exception as error:  # For example, an invalid life-cycle request.
             node.log_throttled("error", f"a callback failed: {error}. Please report this")
 
 
 def end(nodes: Sequence[BaseNode]) -> None:
-    """Stop the nodes from the start of the chain to its end, with a last status from each."""
+    """Stop the nodes from the first stage to the last, each with a last status."""
     for node in nodes:
         node.stop()
     for node in nodes:
-        # While the models are still there: the last word names what ran.
+        # Before the models are freed: the status names them.
         if rclpy.ok():
             node.publish_status()
     for node in nodes:
@@ -157,15 +157,15 @@ def end(nodes: Sequence[BaseNode]) -> None:
 
 
 def _stop_on_signals() -> threading.Event:
-    """An event that SIGINT and SIGTERM set. A process that cannot end in time is ended."""
+    """An event that SIGINT and SIGTERM set. A second signal, or a slow shutdown, ends the process at once."""
     stop = threading.Event()
 
     def on_signal(number: int, frame: Any) -> None:
         if stop.is_set():
             os._exit(128 + number)
         stop.set()
-        # A hung driver or a long model load must not keep the process: two seconds is the promise.
-        watchdog = threading.Timer(LONGEST_END_S, _leave)
+        # A hanging driver or a long model load must not delay the exit beyond two seconds.
+        watchdog = threading.Timer(SHUTDOWN_LIMIT_S, _leave)
         watchdog.daemon = True
         watchdog.start()
 
@@ -175,5 +175,5 @@ def _stop_on_signals() -> threading.Event:
 
 
 def _leave() -> None:
-    print(f"{OUT_OF_TIME} {LONGEST_END_S} s: what still ran is left to itself", file=sys.stderr, flush=True)
+    print(f"{OUT_OF_TIME} {SHUTDOWN_LIMIT_S} s: unfinished work is abandoned", file=sys.stderr, flush=True)
     os._exit(0)

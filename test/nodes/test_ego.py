@@ -76,7 +76,7 @@ class Robots:
 
     @property
     def seen(self) -> int:
-        return self.gate._ego._taken + self.gate._ego._left_out
+        return self.gate._ego._accepted + self.gate._ego._rejected
 
     def show(self, at_ms: int) -> np.ndarray | None:
         """One picture; gives the prior that the gate had for it."""
@@ -108,7 +108,7 @@ def test_the_gate_is_given_how_the_camera_turned(start, robot, monkeypatch, kind
     assert setup.show(900) is None, "the samples ended long before"
     _, values = robot.status("gate", lambda status, values: values["ledger.received"] == "5")
     assert values["ego_prior.frames"] == "3" and "no samples" in values["ego_prior.missing"]
-    assert values["ego_prior.samples"] == "41" and values["ego_prior.left_out"] == "0"
+    assert values["ego_prior.samples"] == "41" and values["ego_prior.rejected"] == "0"
 
 
 def test_a_calibration_gives_the_focal_length(start, robot, monkeypatch):
@@ -181,7 +181,7 @@ def test_bad_samples_are_left_out_and_the_gate_goes_on(start, robot, monkeypatch
     setup = Robots(start, robot, monkeypatch, "imu", ego_focal_px=FOCAL)
     setup.turn(0, 60)
     setup.sensor.publish(BAD[case](START_NS + 63 * MS))
-    robot.wait(lambda: setup.gate._ego._left_out == 1, "the bad sample")
+    robot.wait(lambda: setup.gate._ego._rejected == 1, "the bad sample")
     setup.turn(65, 120)
     setup.show(10)
     assert_turned(setup.show(110), 0.1)
@@ -208,7 +208,7 @@ def test_a_prior_that_is_asked_for_and_does_not_come_is_told(start, robot, monke
         setup.show(100 * number)
         robot.turns(0.02)
     status, _ = robot.status("gate", lambda status, values: status.level == b"\x01")
-    assert "no ego prior" in status.message and "/imu: 1 publishers, 0 samples taken" in status.message
+    assert "no ego prior" in status.message and "/imu: 1 publishers, 0 samples accepted" in status.message
     assert setup.running.ledger["failed"] == 0
 
 

@@ -24,8 +24,8 @@ from edge_vision.nodes.interface.headers import Headed, header_of
 
 
 def detections_message(found: Detections, of: Headed, ids: np.ndarray | None = None) -> Detection2DArray:
-    """Detections of a frame, in its pixels, under its header. class_id is the number of label_info.
-    ids: (n,) of the tracks, None where there are none."""
+    """Detections of a frame, with its header, in its pixels. class_id is the number in label_info.
+    ids: (n,) of the tracks, or None."""
     header = header_of(of.stamp_ns, of.frame_id)
     return Detection2DArray(
         header=header, detections=[_detection(header, *row) for row in rows_of(found, ids)]
@@ -33,7 +33,7 @@ def detections_message(found: Detections, of: Headed, ids: np.ndarray | None = N
 
 
 def rows_of(found: Detections, ids: np.ndarray | None) -> Iterator[tuple[list[float], float, int, str]]:
-    """xyxy_px, score, class_id and id of each detection; the id is empty where ids is None."""
+    """xyxy_px, score, class_id and id of each detection; the id is empty if ids is None."""
     names = [""] * len(found) if ids is None else [str(number) for number in ids.tolist()]
     return zip(found.xyxy_px.tolist(), found.scores.tolist(), found.class_ids.tolist(), names, strict=True)
 
@@ -51,7 +51,7 @@ def _box(xyxy_px: list[float]) -> BoundingBox2D:
 
 
 def regions_message(regions: np.ndarray, frame: Frame) -> BoundingBox2DArray:
-    """Regions of a frame, (n, 4) xyxy_px, in its pixels, under its header."""
+    """Regions of a frame, (n, 4) xyxy_px, with its header, in its pixels."""
     boxes = [_box(row) for row in regions.tolist()]
     return BoundingBox2DArray(header=header_of(frame.stamp_ns, frame.frame_id), boxes=boxes)
 
@@ -72,11 +72,11 @@ def detections_from_message(message: Detection2DArray) -> Detections:
 
 
 def label_info_message(labels: tuple[str, ...], score_threshold: float) -> LabelInfo:
-    """The names of the class ids. Its header is empty: it belongs to no image."""
+    """The names of the class ids. The header is empty: the message belongs to no image."""
     classes = [VisionClass(class_id=i, class_name=name) for i, name in enumerate(labels)]
     return LabelInfo(class_map=classes, threshold=float(score_threshold))
 
 
 def vision_info_message(method: str, location: str, version: int) -> VisionInfo:
-    """The model that is running. version counts the models that this node has loaded."""
+    """The running model. version: counts the models that this node has loaded."""
     return VisionInfo(method=method, database_location=location, database_version=version)

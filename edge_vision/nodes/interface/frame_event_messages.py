@@ -12,26 +12,26 @@ from edge_vision.core.ledger import FATES
 from edge_vision.nodes.interface.headers import NS_PER_S, header_of
 
 
-def frame_event_message(tick: FrameEvent) -> DiagnosticArray:
-    """A tick under its frame's header."""
+def frame_event_message(event: FrameEvent) -> DiagnosticArray:
+    """A frame event as a message with the frame's header."""
     values = [
-        KeyValue(key="fate", value=tick.fate),
-        KeyValue(key="regions", value=json.dumps(tick.regions.tolist())),
+        KeyValue(key="fate", value=event.fate),
+        KeyValue(key="regions", value=json.dumps(event.regions.tolist())),
     ]
-    if tick.camera_motion is not None:
-        values.append(KeyValue(key="camera_motion", value=json.dumps(tick.camera_motion.ravel().tolist())))
-    status = DiagnosticStatus(name=tick.stage, message=tick.reason, values=values)
-    return DiagnosticArray(header=header_of(tick.stamp_ns, tick.frame_id), status=[status])
+    if event.camera_motion is not None:
+        values.append(KeyValue(key="camera_motion", value=json.dumps(event.camera_motion.ravel().tolist())))
+    status = DiagnosticStatus(name=event.stage, message=event.reason, values=values)
+    return DiagnosticArray(header=header_of(event.stamp_ns, event.frame_id), status=[status])
 
 
 def frame_event_from_message(message: DiagnosticArray) -> FrameEvent:
-    """The inverse of `frame_event_message`. Raises ValueError on a message that is no tick."""
+    """The inverse of `frame_event_message`. Raises ValueError for a message that is not a frame event."""
     if len(message.status) != 1:
-        raise ValueError(f"expected one status in a tick, got {len(message.status)}")
+        raise ValueError(f"expected one status in a frame event, got {len(message.status)}")
     status = message.status[0]
     values = {pair.key: pair.value for pair in status.values}
     if values.get("fate", "") not in ("", *FATES):
-        raise ValueError(f"'{values['fate']}' is no fate: expected one of {', '.join(FATES)}")
+        raise ValueError(f"'{values['fate']}' is not a fate: expected one of {', '.join(FATES)}")
     regions = np.array(json.loads(values.get("regions", "[]")), np.float32).reshape(-1, 4)
     stamp_ns = message.header.stamp.sec * NS_PER_S + message.header.stamp.nanosec
     return FrameEvent(
@@ -46,7 +46,7 @@ def frame_event_from_message(message: DiagnosticArray) -> FrameEvent:
 
 
 def _motion(text: str | None) -> np.ndarray | None:
-    """(3, 3) of nine numbers. Raises ValueError where it is something else."""
+    """(3, 3) of nine numbers. Raises ValueError for anything else."""
     if text is None:
         return None
     motion = np.array(json.loads(text), np.float64).reshape(3, 3)

@@ -14,7 +14,7 @@ from edge_vision.nodes.interface.headers import header_of, stamp_to_ns
 
 
 def frame_from_message(message: Image | CompressedImage, seq: int, max_pixels: float = MAX_PIXELS) -> Frame:
-    """The frame of an image message, as a view of its bytes. Raises ImageError with the reason.
+    """The frame of an image message, as a view of its bytes. Raises ImageError with a reason.
 
     A compressed image is decoded when its pixels are first read, which may then raise
     ImageError(corrupt_image).
@@ -34,30 +34,30 @@ def frame_from_message(message: Image | CompressedImage, seq: int, max_pixels: f
 
 
 def _with_cv_bridge(message: Image) -> np.ndarray:
-    """(h, w, 3) uint8 BGR of a rare encoding, by the system's cv_bridge where there is one."""
+    """(h, w, 3) uint8 BGR of a rare encoding, converted by cv_bridge if it is installed."""
     try:
         from cv_bridge import CvBridge
 
         return CvBridge().imgmsg_to_cv2(message, "bgr8")
     except ImportError:
-        reason = "and the system has no cv_bridge for others"
-    except Exception as error:  # cv_bridge and its C++ part raise many kinds, all of them about this image.
+        reason = "and cv_bridge is not installed"
+    except Exception as error:  # cv_bridge raises many types of errors about the image.
         reason = f"and cv_bridge cannot convert it: {error}"
     raise ImageError(
         "unsupported_encoding",
-        f"encoding '{message.encoding}' is not read here, {reason}. Publish one of {', '.join(ENCODINGS)}",
+        f"encoding '{message.encoding}' is not supported, {reason}. Publish one of {', '.join(ENCODINGS)}",
     )
 
 
 class ImageWriter:
-    """Turns frames into Image messages, reusing one message: publish it before the next call."""
+    """Converts frames to Image messages. It reuses one message: publish it before the next call."""
 
     def __init__(self) -> None:
         self._message = Image()
         self._bytes = np.zeros(0, np.uint8)
 
     def message(self, frame: Frame) -> Image:
-        """The frame's own message where it came in one, else the reused one, filled."""
+        """The message that the frame was received in, otherwise the reused one."""
         if isinstance(frame.origin, Image):
             return frame.origin
         image = frame.image
@@ -72,8 +72,8 @@ class ImageWriter:
         return message
 
     def _reserve(self, nbytes: int) -> None:
-        """Have the message own nbytes. Only an array('B') goes in without a check of every byte."""
+        """Resize the message's data. Only an array('B') is assigned without a check of every byte."""
         if self._bytes.nbytes != nbytes:
             self._message.data = array("B", bytes(nbytes))
-            # Some releases of rclpy take the array as it is, others a copy: write where the message reads.
+            # Some releases of rclpy keep the array, others copy it: write to the message's own buffer.
             self._bytes = np.frombuffer(self._message.data, np.uint8)
