@@ -1,4 +1,4 @@
-"""Progress line: rewritten in place on a terminal, otherwise printed every few seconds."""
+"""Progress line: rewritten in place on a terminal, printed every few seconds elsewhere."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_vision.core.detections import Detections
-from edge_vision.tracking.association import common_shift, match
+from edge_vision.tracking.association import common_shift, match, set_common_speed
 from edge_vision.tracking.kalman import (
     BOX,
     CLASS_ID,
@@ -164,7 +164,7 @@ class Tracker:
         state = initial_state(measured, found.scores)
         if len(at):
             state[:SCORE, at] = correct(known.state[:SCORE].take(old, 1), measured.take(at, 1))
-            _set_common_speed(state, at)
+            set_common_speed(state, at)
         info = np.zeros((INFO_ROWS, len(found)), np.int64)
         info[CLASS_ID], info[SEEN_NS] = found.class_ids, stamp_ns
         info[ID] = self._ids(len(found), known.info[ID].take(old).tolist(), at.tolist())
@@ -284,26 +284,6 @@ class Tracker:
         left.info[MISSED] += 1
         state = np.concatenate((seen.state, left.state), axis=1)
         return TrackSet(state, np.concatenate((seen.info, left.info), axis=1))
-
-
-def _set_common_speed(state: np.ndarray, known: np.ndarray) -> None:
-    """Start new tracks with the common speed of the known ones, if it is due to the camera."""
-    if not 2 <= len(known) < state.shape[1]:
-        return
-    speeds = state[4:6].take(known, 1)
-    speed = _median(speeds)
-    if _median(np.abs(speeds - speed).max(axis=0)) < 0.5 * np.abs(speed).max():
-        is_new = np.ones(state.shape[1], bool)
-        is_new[known] = False
-        state[4:6, is_new] = speed
-
-
-def _median(values: np.ndarray) -> np.ndarray:
-    """np.median along the last axis, with keepdims, in an eighth of its time."""
-    values, middle = np.sort(values), values.shape[-1] // 2
-    if values.shape[-1] % 2:
-        return values[..., middle : middle + 1]
-    return (values[..., middle - 1 : middle] + values[..., middle : middle + 1]) / 2
 
 
 def _minimum(values: np.ndarray) -> float:

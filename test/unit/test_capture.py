@@ -37,7 +37,7 @@ from edge_vision.source.capture import DEFAULT_FPS_HZ, Capture, SourceError, Sou
         ("http://cam/mjpeg", SourceKind("stream", "http://cam/mjpeg")),
     ],
 )
-def test_what_a_uri_means(uri, kind):
+def test_kinds_of_source(uri, kind):
     assert source_kind(uri) == kind
 
 
@@ -149,7 +149,7 @@ def test_a_picture_or_a_broken_rate_gives_a_sane_rate(tmp_path):
     assert capture.read() is not None
 
 
-def test_a_truncated_file_gives_what_is_left(clip):
+def test_the_images_of_a_truncated_file_are_read(clip):
     data = clip.read_bytes()
     cut = clip.with_name("cut.avi")
     # After the second picture's chunk: the index at the end, and three pictures, are gone.

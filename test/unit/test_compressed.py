@@ -135,7 +135,7 @@ def test_the_reduction_is_the_greatest_that_leaves_enough(decodes):
     assert decodes.flags == [cv2.IMREAD_GRAYSCALE | ignore, two, two, four, four, eight, eight]
 
 
-def test_a_small_picture_does_not_depend_on_who_looked_before():
+def test_small_gray_does_not_depend_on_earlier_access():
     one, other = frame(PLAIN), frame(PLAIN)
     _ = other.image
     np.testing.assert_array_equal(one.small_gray(50), other.small_gray(50))
@@ -272,7 +272,7 @@ def test_the_declared_target_says_which_channel_is_red(declared, first):
 
 
 @pytest.mark.parametrize("declared", ["16UC1; compressedDepth png", "32FC1; compressedDepth", "bayer_xyzw8;"])
-def test_what_is_no_picture_is_refused_by_name(declared):
+def test_unsupported_formats_are_named_in_the_error(declared):
     with pytest.raises(ImageError, match=declared.partition(";")[0]) as caught:
         compressed_frame(jpeg(GRAY), declared, 5, "camera")
     assert caught.value.reason == "unsupported_encoding"
@@ -281,7 +281,7 @@ def test_what_is_no_picture_is_refused_by_name(declared):
 @pytest.mark.parametrize(
     "data,reason", [(b"", "zero_size"), (b"\0", "corrupt_image"), (PLAIN[:100], "corrupt_image")]
 )
-def test_what_is_surely_no_image_is_refused_at_once(data, reason):
+def test_invalid_data_is_rejected_on_receipt(data, reason):
     with pytest.raises(ImageError) as caught:
         frame(data)
     assert caught.value.reason == reason

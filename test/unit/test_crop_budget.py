@@ -13,7 +13,7 @@ RUN = st.tuples(st.integers(-1, 40), st.floats(-10, 1e4) | st.sampled_from([floa
 
 
 @given(st.integers(1, 32), st.floats(0.1, 1000), st.lists(RUN, max_size=60))
-def test_its_bounds_hold_whatever_comes(most, budget_ms, runs):
+def test_the_limit_stays_within_its_bounds(most, budget_ms, runs):
     one = CropBudget(most, budget_ms)
     for count, total_ms in runs:
         before = one.limit
@@ -70,7 +70,7 @@ def test_no_budget_is_no_limit_and_settings_act_at_once():
     assert one.limit == 6
 
 
-def test_half_of_what_was_used():
+def test_the_number_in_use_is_halved():
     one = CropBudget(16, 100.0)
     one.add(4, 120.0)
     assert one.limit == 2

@@ -31,7 +31,7 @@ def test_split_parts_at_a_score():
 
 
 @given(npst.arrays(np.float32, st.tuples(st.integers(0, 8), st.just(4)), elements=st.floats(width=32)))
-def test_sane_boxes_can_be_computed_with(xyxy_px):
+def test_valid_boxes_have_a_finite_overlap(xyxy_px):
     sane = detections(xyxy_px).valid()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -40,7 +40,7 @@ def test_sane_boxes_can_be_computed_with(xyxy_px):
     assert set(sane.class_ids.tolist()) <= set(range(len(xyxy_px)))
 
 
-def test_what_is_sane_stays_as_it_is():
+def test_valid_detections_are_unchanged():
     found = detections(np.array([[0.0, 0.0, 5.0, 5.0], [-3.0, 2.0, 700.0, 9.0]]))
     assert found.valid() is found
     assert len(Detections.empty().valid()) == 0

@@ -232,7 +232,7 @@ def test_one_pixel_wide_or_high(encoding, size):
 
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview, lambda data: array("B", data)])
 @pytest.mark.parametrize("padding", [0, 5])
-def test_no_copy_of_what_came(wrap, padding):
+def test_the_image_is_a_view_of_the_message(wrap, padding):
     data, step = message_bytes(BGR, padding)
     buffer = wrap(data)
     image = view_image(buffer, WIDTH, HEIGHT, step, "bgr8")

@@ -119,7 +119,7 @@ EVENTS = st.lists(
 
 
 @given(EVENTS)
-def test_each_account_is_settled_exactly_once_whatever_comes(events):
+def test_each_frame_is_settled_exactly_once(events):
     """Any order, with doubles, strangers, time-outs and restarts: `_settle` fails on a second settlement."""
     books, now_ns = Books(), 0
     for kind, stamp, frame_id, wait_ns in events:
@@ -140,7 +140,7 @@ def test_each_account_is_settled_exactly_once_whatever_comes(events):
 
 @settings(max_examples=300)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=50))
-def test_what_a_transport_loses_is_what_is_counted_as_lost(sent):
+def test_lost_images_are_counted_as_lost(sent):
     """Ticks arrive all and in order; images are lost or come, in order, up to 3 frames after their tick."""
     books = Books()
     arrivals = sorted((n, 0, n) for n in range(len(sent)))

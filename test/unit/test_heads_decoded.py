@@ -187,7 +187,7 @@ def shapes(outputs: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
     st.floats(1, 640),
     st.sampled_from(["sigmoid", "softmax"]),
 )
-def test_detr_decodes_what_was_encoded_anywhere(cx, cy, width, height, activation) -> None:
+def test_detr_decodes_encoded_boxes_anywhere(cx, cy, width, height, activation) -> None:
     boxes = np.array([[[cx, cy, width, height]]], np.float32) / 640
     logits = np.array([[[5.0, -5.0, -5.0]]], np.float32)
     spec = HeadSpec("detr", {"logits": "l", "boxes": "b"}, {"score_activation": activation})

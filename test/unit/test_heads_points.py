@@ -77,7 +77,7 @@ def nanodet_rows(known: tuple[Known, ...], strides: tuple[int, ...], offset: flo
     ],
     ids=["NanoDet-Plus", "the first NanoDet"],
 )
-def test_nanodet_finds_what_its_distributions_encode(tmp_path: Path, options, strides, offset, bins) -> None:
+def test_nanodet_decodes_its_distributions(tmp_path: Path, options, strides, offset, bins) -> None:
     graph = constant_graph(tmp_path / "n.onnx", {"output": nanodet_rows(KNOWN, strides, offset, bins)})
     assert_found(run_graph(graph, HeadSpec("nanodet", {"rows": "output"}, options)))
     rows = nanodet_rows((*KNOWN, COPY), strides, offset, bins)
@@ -98,7 +98,7 @@ SMALL = InputSpec("images", 128, 96)
 
 @settings(deadline=None, max_examples=100)
 @given(st.integers(0, 255), st.lists(st.floats(0, 7), min_size=4, max_size=4))
-def test_nanodet_decodes_what_was_encoded_at_any_point(place, sides) -> None:
+def test_nanodet_decodes_encoded_boxes_at_any_point(place, sides) -> None:
     points = points_of(128, 96, (8, 16, 32, 64), 0.0)
     rows = np.zeros((1, len(points), 1 + 32), np.float32)
     rows[0, place, 0] = 0.9
@@ -192,7 +192,7 @@ def test_centerface_makes_one_of_neighbours(tmp_path: Path) -> None:
     st.floats(2, 200),
     st.floats(2, 200),
 )
-def test_center_heads_decode_what_was_encoded_anywhere(variant, cx, cy, width, height) -> None:
+def test_center_heads_decode_encoded_boxes_anywhere(variant, cx, cy, width, height) -> None:
     maps = {"hm": np.zeros((1, 1, 24, 32), np.float32)}
     maps |= {name: np.zeros((1, 2, 24, 32), np.float32) for name in ("wh", "reg")}
     column, row = int(cx / 4), int(cy / 4)

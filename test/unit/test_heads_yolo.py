@@ -112,7 +112,7 @@ def yolov5_graph(path: Path, known: tuple[Known, ...]) -> Path:
     )
 
 
-def test_yolov5_finds_what_its_own_anchors_encode(tmp_path: Path) -> None:
+def test_yolov5_decodes_its_anchors(tmp_path: Path) -> None:
     graph = yolov5_graph(tmp_path / "v5.onnx", KNOWN)
     assert_found(run_graph(graph, HeadSpec("yolov5", {"rows": "output0"})))
 
@@ -227,7 +227,7 @@ def yolov8_graph(path: Path, known: tuple[Known, ...]) -> Path:
     )
 
 
-def test_yolov8_finds_what_its_distributions_encode(tmp_path: Path) -> None:
+def test_yolov8_decodes_its_distributions(tmp_path: Path) -> None:
     graph = yolov8_graph(tmp_path / "v8.onnx", KNOWN)
     assert_found(run_graph(graph, HeadSpec("yolov8", {"columns": "output0"})))
 
@@ -262,7 +262,7 @@ def yolox_rows(known: tuple[Known, ...], strides: tuple[int, ...] = STRIDES) -> 
     return rows
 
 
-def test_yolox_finds_what_its_grid_encodes(tmp_path: Path) -> None:
+def test_yolox_decodes_its_grid(tmp_path: Path) -> None:
     graph = constant_graph(tmp_path / "x.onnx", {"output": yolox_rows(KNOWN)})
     assert_found(run_graph(graph, HeadSpec("yolox", {"rows": "output"})))
     copied = constant_graph(tmp_path / "y.onnx", {"output": yolox_rows((*KNOWN, COPY))})
@@ -287,7 +287,7 @@ SMALL = InputSpec("images", 128, 96)
     st.tuples(st.floats(-2, 3), st.floats(-2, 3)),
     st.tuples(st.floats(1, 300), st.floats(1, 300)),
 )
-def test_yolox_decodes_what_was_encoded_in_any_cell(place, offset, size) -> None:
+def test_yolox_decodes_encoded_boxes_in_any_cell(place, offset, size) -> None:
     cells = yolox_cells(128, 96, STRIDES)
     x, y, s = cells[place]
     cx, cy = (x + offset[0]) * s, (y + offset[1]) * s
@@ -394,7 +394,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("head", CASES)
-def test_nothing_there_is_no_error_and_the_highest_score_is_told(head: str) -> None:
+def test_an_empty_scene_is_no_error_and_has_a_highest_score(head: str) -> None:
     role, shape = CASES[head]
     decoder = make_head(HeadSpec(head, {role: "o"}), SMALL, specs_of(o=shape), N_LABELS)
     outputs = {"o": np.full(shape, 0.25, np.float32)}

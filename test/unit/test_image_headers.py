@@ -182,14 +182,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", NO_HEADERS)
-def test_what_follows_no_format_is_corrupt(name):
+def test_an_invalid_header_is_corrupt(name):
     with pytest.raises(ImageError) as caught:
         header(NO_HEADERS[name])
     assert caught.value.reason == "corrupt_image"
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_not_read_here_is_refused_by_name(name):
+def test_an_unsupported_format_is_named_in_the_error(name):
     with pytest.raises(ImageError, match=name) as caught:
         header(REFUSED[name])
     assert caught.value.reason == "unsupported_encoding"

@@ -23,7 +23,7 @@ def test_an_hour_of_flapping_fits_on_a_screen_and_nothing_is_uncounted() -> None
     assert sum(lines) + len(lines) == last + 1
 
 
-def test_what_is_rare_is_never_held_back() -> None:
+def test_rare_messages_are_never_suppressed() -> None:
     budget = LogRateLimit()
     assert [budget.admit("limit", n * 600.0) for n in range(50)] == [0] * 50
 
@@ -59,7 +59,7 @@ def test_neither_secrets_nor_control_characters_are_written(tmp_path: Path) -> N
     assert line["bad"] == "\x1b\x7f\x9b\u202e" and line["more"] == [{"uri": "rtsp://***@camera/1?token=***"}]
 
 
-def test_a_file_that_is_rotated_away_is_made_anew(tmp_path: Path) -> None:
+def test_a_rotated_file_is_created_again(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     lines = JsonLog(str(path))
     lines.write(0, {"n": 1})
@@ -86,7 +86,7 @@ def test_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capfd.readouterr().out) == {"time": "1970-01-01T00:00:00.000000Z", "n": 1}
 
 
-def test_a_place_that_cannot_be_written_to_is_told_at_once(tmp_path: Path) -> None:
+def test_an_unwritable_path_raises_at_once(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         JsonLog(str(tmp_path / "no" / "log"))
     with pytest.raises(OSError, match="Is a directory"):

@@ -55,7 +55,7 @@ def test_many_threads_add_and_read():
     assert not errors
 
 
-def test_a_rate_is_read_anew_each_time():
+def test_each_reading_of_a_rate_starts_a_new_interval():
     meter = RateMeter()
     assert meter.read_hz() == 0.0
     for _ in range(5):
@@ -91,7 +91,7 @@ def test_stamps_after_a_reset():
 
 
 @given(st.lists(st.integers(-3, 10**10), max_size=30))
-def test_what_is_let_through_grows_within_each_time_line(stamps):
+def test_accepted_stamps_increase_between_clock_resets(stamps):
     check, last = StampCheck(), None
     for stamp in stamps:
         verdict = check.check(stamp)

@@ -24,13 +24,13 @@ def test_an_empty_one_serves_nothing(slot):
     assert slot.revoke(0.0) is None
 
 
-def test_what_is_replaced_is_closed_at_once_where_nobody_uses_it(slot, closed):
+def test_a_replaced_resource_is_closed_at_once_if_not_in_use(slot, closed):
     slot.replace("a")
     slot.replace("b")
     assert closed == ["a"] and slot.current == "b"
 
 
-def test_what_is_replaced_in_use_is_closed_when_the_use_ends(slot, closed):
+def test_a_resource_replaced_in_use_is_closed_on_release(slot, closed):
     slot.replace("a")
     assert slot.acquire(1) == "a"
     slot.replace("b")

@@ -164,7 +164,7 @@ def test_wait_idle_wakes_when_the_last_account_closes():
     assert idle == [True]
 
 
-def test_reset_keeps_what_is_in_flight():
+def test_reset_keeps_frames_in_flight():
     ledger = Ledger()
     for seq in range(3):
         ledger.receive(seq, "gate")

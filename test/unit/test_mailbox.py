@@ -18,7 +18,7 @@ def test_the_newest_wins_and_the_older_comes_back():
     assert box.take(0.001) is None
 
 
-def test_close_gives_back_what_was_left_and_refuses_more():
+def test_close_returns_the_remaining_item_and_rejects_more():
     box: Mailbox[str] = Mailbox()
     box.put("a")
     assert not box.closed

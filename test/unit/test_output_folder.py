@@ -126,7 +126,7 @@ def test_a_place_that_is_no_folder_is_refused(tmp_path: Path, place: str) -> Non
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_link_is_removed_and_not_what_it_leads_to(mine: Path, tmp_path: Path) -> None:
+def test_a_link_is_removed_and_its_target_kept(mine: Path, tmp_path: Path) -> None:
     before = content(mine)
     (tmp_path / "link").symlink_to(mine)
     remove_path(tmp_path / "link")

@@ -20,7 +20,7 @@ STEERING = set("\x00\x07\x08\x1b\x7f\x9b\r\u061c\u200e\u200f\u2028\u202e\u2066\u
 
 
 @given(st.text())
-def test_what_is_printable_stays_and_nothing_else_does(text: str) -> None:
+def test_only_printable_characters_are_unchanged(text: str) -> None:
     shown = printable(text)
     assert all(char.isprintable() or unicodedata.category(char) == "Zs" for char in shown)
     assert not set(shown) & (STEERING | {"\n"}) and printable(shown) == shown

@@ -17,14 +17,14 @@ def nobody(_):
     raise AssertionError("it was not late")
 
 
-def test_what_ends_in_time_gives_what_it_gives():
+def test_a_call_that_ends_in_time_returns_its_result():
     assert run_with_timeout(30.0, lambda: 7, nobody) == 7
     assert run_with_timeout(30.0, lambda: None, nobody) is None, "nothing is a result too"
     with pytest.raises(ZeroDivisionError):
         run_with_timeout(30.0, lambda: 1 // 0, nobody)
 
 
-def test_what_hangs_is_left_and_what_it_gives_at_last_is_handed_on():
+def test_a_late_result_is_passed_to_the_callback():
     go_on, late, handed = threading.Event(), [], threading.Event()
 
     def work():
@@ -38,7 +38,7 @@ def test_what_hangs_is_left_and_what_it_gives_at_last_is_handed_on():
     assert handed.wait(30) and late == ["a session"]
 
 
-def test_an_error_after_all_is_told_of_too():
+def test_a_late_error_is_reported_too():
     go_on, late, handed = threading.Event(), [], threading.Event()
 
     def work():

@@ -31,7 +31,7 @@ def test_it_works_on_the_newest_and_gives_the_rest_back():
         worker.put("d")
 
 
-def test_what_waits_and_what_hangs_come_back_at_the_stop():
+def test_stop_returns_the_waiting_and_the_hanging_item():
     begun, go = threading.Event(), threading.Event()
 
     def hang(item: str) -> None:
