@@ -1,4 +1,4 @@
-"""The cascade as a node: stages from bundles, what is refused, odd regions, and one that always rejects."""
+"""The cascade node: stages from bundles, refused settings, unusual regions, one that always rejects."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def scene(start, robot, tmp_path):
     return one
 
 
-def test_looks_are_judged_where_the_regions_are(scene):
+def test_crops_are_classified_at_the_regions(scene):
     right = np.array([[50, 20, 60, 30]], np.float32)
     red_right = painted("red", (40, 0, 64, 48))
     assert scene.show(red_right, right)["handed_on.wanted"] == 1
@@ -72,7 +72,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("regions", ODD.values(), ids=ODD)
-def test_regions_that_cannot_be_looked_at_accept(scene, regions):
+def test_regions_that_cannot_be_classified_accept_the_frame(scene, regions):
     assert scene.show(painted("green"), regions)["handed_on.classifier_error"] == 1
     status, _ = scene.robot.status("cascade", lambda status, _: status.level == b"\x02")
     assert "regions lies within the frame" in status.message
@@ -90,11 +90,11 @@ def test_five_hundred_regions_and_none(scene):
 
 
 @pytest.mark.parametrize("reason", ["audit", "audit_open", "model_swap"])
-def test_what_the_gate_must_know_is_not_judged(scene, reason):
+def test_frames_that_the_gate_must_know_about_are_accepted(scene, reason):
     assert scene.show(painted("green"), reason=reason)[f"handed_on.{reason}"] == 1
 
 
-def test_a_second_stage_looks_where_the_first_was_unsure(start, robot, tmp_path):
+def test_a_second_stage_classifies_what_the_first_was_unsure_about(start, robot, tmp_path):
     (tmp_path / "second").mkdir()
     strict = color_bundle(tmp_path / "second", StageSpec(("red",), 0.5, 0.5, 0.5))
     scene = CascadeScene(start, robot, tmp_path, next_models=[str(strict.folder)])
@@ -106,7 +106,7 @@ def test_a_second_stage_looks_where_the_first_was_unsure(start, robot, tmp_path)
     assert scene.running["cascade"].last_model.startswith("color 1.0.0")
 
 
-def test_the_shipped_stage_tells_a_court_with_walkers_from_a_meadow(start, robot, tmp_path):
+def test_the_shipped_stage_accepts_a_court_with_walkers_and_rejects_a_meadow(start, robot, tmp_path):
     """Both are of clips that it was fitted on: this is about the node, not about how good the stage is."""
     bundle_or_skip("person_vehicle_stage")
     scene = CascadeScene(start, robot, tmp_path, model="person_vehicle_stage")
@@ -178,9 +178,7 @@ def test_a_plain_classifier_as_before(start, robot, tmp_path):
 
 
 def test_the_audit_notices_a_cascade_that_always_rejects(start, robot, tmp_path):
-    """The gate's audits go past it and find walkers that nobody told of: the gate opens, and then all frames
-    reach the detector.
-    """
+    """Audited frames bypass it and show unknown walkers: the gate opens, and every frame is inferred."""
     bundle_or_skip(SSD)
     blind = {"model": str(color_bundle(tmp_path).folder), "score_threshold": 1.0, "reject_threshold": 1.0}
     gate = {**NO_TIMED_PASSES, "audit_rate": 1.0, "audit_max_hz": 1000.0}
@@ -196,11 +194,11 @@ def test_the_audit_notices_a_cascade_that_always_rejects(start, robot, tmp_path)
 
     for at in range(60):
         street = video_frame("vtest.avi", 12 * at).image
-        for _ in range(2):  # New, and so passed and rejected; then still, and so audited.
+        for _ in range(3):  # Changed, and so passed and rejected; then still, and so audited and confirmed.
             books = show(street[:, ::-1] if at % 2 else street)
         if running["gate"]._gate.status()["audit.open"]:
             break
-    assert books.get("rejected.unwanted", 0) > 10, "the cascade rejects what the gate lets pass"
+    assert books.get("rejected.unwanted", 0) >= 2, "the cascade rejects what the gate lets pass"
     status, values = robot.status("gate", lambda _, values: values["audit.open"] == "True")
     assert status.level == b"\x01" and "the audit opened the gate" in status.message
     assert float(values["audit.miss_rate_low"]) > 0.2

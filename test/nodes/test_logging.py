@@ -146,8 +146,9 @@ def test_an_audit_that_opens_the_gate(start, robot, log):
         if n % 15 == 0:
             camera.show(image)
     event = log.one("audit_opened")
-    assert event["level"] == "WARN" and event["audit.audited"] >= 20 and "max_miss_rate" in event["text"]
-    assert len(log.events("audit_opened")) == 1
+    assert event["level"] == "WARN" and event["audit.miss_rate_low"] > 0.1
+    assert "max_miss_rate is 10%" in event["text"]
+    assert len(log.events("audit_opened")) - len(log.events("audit_closed")) in (0, 1)
 
 
 def test_a_model_is_told_with_what_runs_it_and_so_is_its_successor(start, robot, log, tmp_path):
