@@ -24,7 +24,7 @@ UNCHANGED_SHARE = 0.0002
 """Below this share of changed pixels the picture counts as unchanged: 12 of 320 x 180."""
 MIN_CUT_GREY = 15.0
 CUT_RATIO = 2.5
-"""A cut: the mean change exceeds both MIN_CUT_GREY and so many times its running mean."""
+"""A cut: the mean change that no shift explains exceeds MIN_CUT_GREY and so many times its running mean."""
 MIN_MOTION_GREY = 1.0
 """Mean change from one frame to the next below which no camera motion is estimated."""
 MIN_SHIFT_PX = 0.15
@@ -101,17 +101,21 @@ class ImageEvidence:
         if self._small is None:
             return False, IDENTITY
         change = cv2.mean(cv2.absdiff(small, self._small))[0]
+        motion, residual = IDENTITY, change
+        if change >= MIN_MOTION_GREY:
+            motion, residual = self._shift(small, change, scale)
         usual = self._running_mean
-        cut = usual is not None and change > MIN_CUT_GREY and change > CUT_RATIO * usual
+        cut = usual is not None and residual > MIN_CUT_GREY and residual > CUT_RATIO * usual
         # A cut must not count as usual change, or the second of two would be missed.
-        bounded = change if usual is None else min(change, 3.0 * usual + 1.0)
-        self._running_mean = change if usual is None else usual + _RUNNING_MEAN_STEP * (bounded - usual)
-        if cut:
-            return True, None
-        return False, self._shift(small, change, scale) if change >= MIN_MOTION_GREY else IDENTITY
+        bounded = residual if usual is None else min(residual, 3.0 * usual + 1.0)
+        self._running_mean = residual if usual is None else usual + _RUNNING_MEAN_STEP * (bounded - usual)
+        return cut, None if cut else motion
 
-    def _shift(self, small: np.ndarray, change: float, scale: float) -> np.ndarray:
-        """The translation by phase correlation (Kuglin and Hines 1975), if it explains the change."""
+    def _shift(self, small: np.ndarray, change: float, scale: float) -> tuple[np.ndarray, float]:
+        """The translation by phase correlation (Kuglin and Hines 1975) and the mean change that it leaves.
+
+        The identity and all of the change, unless the translation explains a good part of it.
+        """
         assert self._small is not None
         height, width = small.shape
         if self._window is None:
@@ -119,12 +123,13 @@ class ImageEvidence:
         (x, y), _ = cv2.phaseCorrelate(np.float32(self._small), np.float32(small), self._window)
         too_far = abs(x) > MAX_SHIFT_SHARE * width or abs(y) > MAX_SHIFT_SHARE * height
         if too_far or abs(x) + abs(y) < MIN_SHIFT_PX:
-            return IDENTITY
+            return IDENTITY, change
         step = np.array([[1.0, 0.0, x], [0.0, 1.0, y]])
         moved = cv2.warpAffine(self._small, step, (width, height), borderMode=cv2.BORDER_REPLICATE)
-        if cv2.mean(cv2.absdiff(moved, small))[0] > MAX_RESIDUAL * change:
-            return IDENTITY
-        return np.array([[1.0, 0.0, x * scale], [0.0, 1.0, y * scale], [0.0, 0.0, 1.0]])
+        residual = cv2.mean(cv2.absdiff(moved, small))[0]
+        if residual > MAX_RESIDUAL * change:
+            return IDENTITY, change
+        return np.array([[1.0, 0.0, x * scale], [0.0, 1.0, y * scale], [0.0, 0.0, 1.0]]), residual
 
 
 def _small(luma: np.ndarray) -> np.ndarray:

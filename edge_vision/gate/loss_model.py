@@ -60,9 +60,9 @@ class LossModel:
     def urgency(self, frames: int) -> float:
         """What an inference is worth on the frame that comes so many frames after the last one.
 
-        With a price in units of loss, inferring every n-th frame costs (price + loss(1) + ... + loss(n-1)) / n
-        per frame. That is least at the first n with n * loss(n) - (loss(1) + ... + loss(n-1)) >= price
-        (a renewal-reward argument); for a linear loss the left side is what this returns.
+        With a price in units of loss, inferring every n-th frame costs (price + loss(1) + ... + loss(n-1))
+        / n per frame. That is least at the first n with n * loss(n) - (loss(1) + ... + loss(n-1)) >= price (a
+        renewal-reward argument). For a linear loss the left side is what this returns.
         """
         return self.flicker_scale * self._flicker + self.drift * self._objects * frames * (frames + 1) / 2
 

@@ -79,7 +79,7 @@ class ScheduledGate:
         return "stream_gap" if mono_step_ns > config.max_gap_ms * 1e6 else ""
 
     def _bounded(self, config: GateConfig, reason: str, stamp_ns: int, mono_ns: int) -> str:
-        """Apply the longest blindness and the user's highest rate, by the clock that gives the longer time."""
+        """Apply the bounds on blindness and rate, by whichever clock shows the longer time."""
         since_ns = max(stamp_ns - self._passed_ns[0], mono_ns - self._passed_ns[1])
         if since_ns >= config.max_blind_ms * 1e6:
             return "refresh" if reason in SCHEDULED_SKIPS else reason

@@ -1,8 +1,8 @@
 """Which frames to infer, from a promise: the reaction, the fidelity, and the longest blindness.
 
 `max_delay_ms` bounds the interval between inferences while the picture changes. Within it, a frame is
-inferred as soon as that is worth its price: an account of allowed and expected losses sets the price such that
-the fidelity of what is published stays at `min_fidelity` of the detector's own noise ceiling. While the
+inferred as soon as that is worth its price: an account of allowed and expected losses sets the price such
+that the fidelity of what is published stays at `min_fidelity` of the detector's own noise ceiling. While the
 picture does not differ from the last inferred one, frames are skipped up to `max_blind_ms`.
 """
 
