@@ -1,23 +1,21 @@
-"""The optimizer: a model and clips in, a measured table and the best bundle for this device out.
+"""The optimizer: from a model and clips to a table of measurements and the best bundle for this device.
 
-    settings      what was asked for
-    clips         pictures out of the clips: to calibrate and search on, and, from other clips, to judge on
-    source        the model that was given, as a bundle; the same at other input sizes
-    candidate     one cell of the table: backend, precision, input size, threads
-    prepare       what comes first: the bundle and the pictures
-    runtimes      which backends are measured
-    study         the order of the work; each step is a job that was done before or is done now
-    jobs          the seam: a job is told in JSON and answered in JSON, here by a process of its own
-    job           that process
-    graphs        where each graph lies, and the job that makes it
-    graph         job: makes the graph of a precision and size     graph_edit, quantize, recipes
-    fit           weights of int8 that fit the pictures            layer_inputs
-    sensitivity   job: which layers must stay in fp32
-    measure       job: times a candidate in turns with its parent  worker, agreement, truth
-    built         job: builds an engine for hardware that is not here
-    choose        front, choice under the budgets, why each other candidate lost
-    report        report.json; page, plot and pictures make report.html of it
-    output        the bundle, its ladder of faster variants, and the parameter file
+    command           the command line
+    study             the flow: dataset -> baseline -> trials -> Pareto front -> report -> output
+    settings          the request
+    dataset           the model as a bundle (source), images of the clips (clips), labels (ground_truth)
+    candidate         a combination of backend, precision, input size and thread count
+    runtimes          the backends of a study
+    search            which candidates are measured, in which order
+    candidate_table   measures candidates
+    trial             the interface to executors; trial_runner stores outcomes, trial_process runs one trial
+    measure           trial: times a candidate alternating with its parent (worker), and their agreement
+    build_only        trial: builds an engine for a device that this machine lacks
+    quantization/     variants and the trials that make them (variant, sensitivity); ptq and gptq for int8
+    results, device   the records of a report
+    pareto            the Pareto front, the choice within the bounds, why each other candidate was rejected
+    report/           report.json, report.html, tables for the terminal
+    output            the chosen bundle, its ladder of faster variants, and the parameter file
 
-Imports no ROS. Training-based methods would be further kinds of jobs that make graphs.
+Imports no ROS.
 """

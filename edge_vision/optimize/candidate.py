@@ -1,4 +1,4 @@
-"""One cell of the table."""
+"""Candidates: combinations of backend, precision, input size and thread count."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from edge_vision.core.model_spec import InputSpec
 from edge_vision.optimize.errors import OptimizeError
 
+LIBRARY_DEFAULT = "int8_default"
+"""int8 as `quantize_static` makes it by default; measured for comparison."""
 _STEP_PX = 32
-"""What the strides of most networks divide."""
+"""The stride that the input sides of most networks must be divisible by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Size:
 
     @staticmethod
     def of(spec: InputSpec) -> Size:
-        """The size that a bundle is made for."""
+        """The input size of a bundle."""
         return Size(spec.width_px, spec.height_px)
 
     @staticmethod
@@ -49,7 +51,7 @@ class Size:
         return native.scaled(sides[0] / max(native.width_px, native.height_px))
 
     def scaled(self, factor: float) -> Size:
-        """Larger or smaller, with the same aspect ratio as far as whole strides allow."""
+        """Scaled with the aspect ratio preserved as far as whole strides allow."""
         if self.width_px == self.height_px:
             side = round(self.width_px * factor)
             return Size(side, side)
@@ -61,7 +63,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A way to run the model. precision: one of settings.PRECISIONS, or int8_default."""
+    """One way to run the model. precision: one of settings.PRECISIONS, or LIBRARY_DEFAULT."""
 
     backend: str
     precision: str
@@ -75,12 +77,12 @@ class Candidate:
 
     @property
     def graph_precision(self) -> str:
-        """The precision of its graph file: bfloat16 is the runtime's own work on the fp32 one."""
+        """The precision of its graph file. For bf16 the runtime converts the fp32 graph."""
         return "fp32" if self.precision == "bf16" else self.precision
 
 
 def default_sizes(native: Size, task: str) -> list[Size]:
-    """The native one and smaller ones: a classifier's down to 128, a detector's down to three quarters."""
+    """The native size and smaller ones: down to 128 for a classifier, to three quarters for a detector."""
     if task == "classify":
         smaller = [Size.parse(str(side), native) for side in (192, 160, 128)]
     else:

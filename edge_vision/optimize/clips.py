@@ -1,4 +1,4 @@
-"""Pictures out of clips. Calibration and judgement never see the same clip."""
+"""Images from clips. The calibration clip and the evaluation clips must differ."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -13,43 +14,45 @@ import numpy as np
 from edge_vision.core.compressed import read_image_file
 from edge_vision.errors import ImageError
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.settings import MIN_PICTURES
+from edge_vision.optimize.settings import MIN_IMAGES
 from edge_vision.source.capture import video_path
 
-_PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+_IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
-_FLAT = 2.0
-"""Grey levels of deviation below which a picture shows nothing, as the black start of many clips."""
+_UNIFORM = 2.0
+"""Standard deviation in grey levels below which an image is blank, as the black start of many clips."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """Pictures of a video or a folder, evenly over it, (h, w, 3) uint8 BGR. sha256: of the file or files."""
+    """Images sampled evenly from a video or a folder, (h, w, 3) uint8 BGR. sha256: of the file or files."""
 
     path: Path
     sha256: str
-    pictures: tuple[np.ndarray, ...]
+    images: tuple[np.ndarray, ...]
     names: tuple[str, ...] = ()
-    """Of the files of a folder."""
+    """File names, for a folder."""
 
     @property
-    def marks(self) -> frozenset[str]:
-        """One for each picture that shows something: the same picture has the same."""
-        return frozenset(_mark(one) for one in self.pictures if float(one.std()) > _FLAT)
+    def fingerprints(self) -> frozenset[str]:
+        """A hash of each image that is not blank; equal images have equal hashes."""
+        return frozenset(_fingerprint(image) for image in self.images if float(image.std()) > _UNIFORM)
 
 
-def clips_of(calibration: str | None, given: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """The clip to calibrate on ("" = none) and those to judge on, absolute, out of what was given.
+def split_clips(calibration: str | None, given: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The calibration clip ("" = none) and the evaluation clips, as absolute paths.
 
-    A folder of videos stands for them; of several, the first calibrates where no other does.
+    A folder of videos stands for its videos. Without a calibration clip, the first of several clips is taken.
     """
-    clips = [str(clip) for path in given for clip in _clips_in(video_path(path))]
+    clips = [str(clip) for path in given for clip in _expanded(video_path(path))]
     if calibration:
         return str(video_path(calibration)), tuple(clips)
     return (clips[0], tuple(clips[1:])) if len(clips) > 1 else ("", tuple(clips))
 
 
-def _clips_in(path: Path) -> list[Path]:
+def _expanded(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     videos = sorted(file for file in path.iterdir() if file.suffix.lower() in _VIDEOS)
@@ -57,104 +60,103 @@ def _clips_in(path: Path) -> list[Path]:
 
 
 def read_clip(path: Path, count: int) -> Clip:
-    """At most count pictures. Raises OptimizeError where there is no clip, or too little in it."""
+    """At most count images. Raises OptimizeError if there are no images or too few different ones."""
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in _PICTURES)
-        taken: list[Path] = _evenly(files, count)
-        clip = Clip(path, _sha256(files), tuple(map(_picture, taken)), tuple(file.name for file in taken))
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in _IMAGES)
+        sampled = _evenly(files, count)
+        clip = Clip(path, _sha256(files), tuple(map(_read, sampled)), tuple(file.name for file in sampled))
     elif path.is_file():
-        clip = Clip(path, _sha256([path]), tuple(_video(path, count)))
+        clip = Clip(path, _sha256([path]), tuple(video_images(path, count)))
     else:
-        raise OptimizeError(f"{path}: expected a video or a folder of pictures, got nothing there")
+        raise OptimizeError(f"{path}: expected a video or a folder of images, got no such path")
     _check(clip)
     return clip
 
 
 def _check(clip: Clip) -> None:
-    if not clip.pictures:
+    if not clip.images:
         raise OptimizeError(
-            f"{clip.path}: expected a video that OpenCV reads or a folder with {', '.join(_PICTURES)}, got "
-            f"no picture at all"
+            f"{clip.path}: expected a video that OpenCV reads or a folder with {', '.join(_IMAGES)}, got no "
+            f"image"
         )
-    different = len(clip.marks)
-    if different < MIN_PICTURES:
+    different = len(clip.fingerprints)
+    if different < MIN_IMAGES:
         raise OptimizeError(
-            f"{clip.path}: expected at least {MIN_PICTURES} different pictures, got {different} in "
-            f"{len(clip.pictures)}; take a longer clip in which something happens"
+            f"{clip.path}: expected at least {MIN_IMAGES} different images, got {different} in "
+            f"{len(clip.images)}; use a longer clip with motion"
         )
 
 
-def check_apart(calibration: Clip, judged: Sequence[Clip]) -> None:
-    """Raise OptimizeError where a clip to judge on is the one to calibrate on, as a whole or in part."""
-    for clip in judged:
-        same = calibration.sha256 == clip.sha256 or calibration.marks & clip.marks
-        if same:
+def check_disjoint(calibration: Clip, evaluation: Sequence[Clip]) -> None:
+    """Raise OptimizeError if the calibration clip shares a file or an image with an evaluation clip."""
+    for clip in evaluation:
+        if calibration.sha256 == clip.sha256 or calibration.fingerprints & clip.fingerprints:
             raise OptimizeError(
-                f"{calibration.path} and {clip.path} show the same pictures: a model that was calibrated on "
-                f"them would be judged on what it has seen; give another clip with --calibration"
+                f"{calibration.path} and {clip.path} contain the same images: a model must not be evaluated on "
+                f"its calibration data; pass another clip with --calibration"
             )
 
 
-def tiles(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Each picture in four: a classifier looks at parts of a frame, and sees more different things so."""
+def tiles(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The four quarters of each image: a classifier runs on parts of a frame."""
     parts = []
-    for picture in pictures:
-        for rows in np.array_split(picture, 2, axis=0):
+    for image in images:
+        for rows in np.array_split(image, 2, axis=0):
             parts += np.array_split(rows, 2, axis=1)
     return parts
 
 
-def store(pictures: Sequence[np.ndarray], folder: Path) -> str:
-    """Write them as PNG files, numbered; the folder must not exist. Returns their sha256 together."""
+def write_images(images: Sequence[np.ndarray], folder: Path) -> str:
+    """Write numbered PNG files to a new folder. Returns the SHA-256 of all pixels."""
     folder.mkdir(parents=True)
     digest = hashlib.sha256()
-    for number, picture in enumerate(pictures):
-        data = cv2.imencode(".png", picture)[1].tobytes()
+    for number, image in enumerate(images):
+        data = cv2.imencode(".png", image)[1].tobytes()
         (folder / f"{number:03d}.png").write_bytes(data)
-        digest.update(np.ascontiguousarray(picture).tobytes())
+        digest.update(np.ascontiguousarray(image).tobytes())
     return digest.hexdigest()
 
 
-def stored(folder: Path) -> list[np.ndarray]:
-    """What `store` wrote. Raises OptimizeError where it is gone."""
+def read_images(folder: Path) -> list[np.ndarray]:
+    """The images that `write_images` wrote. Raises OptimizeError if they are missing."""
     files = sorted(folder.glob("*.png"))
     if not files:
-        raise OptimizeError(f"{folder}: expected the pictures of this study, got none; run it anew")
-    return [_picture(file) for file in files]
+        raise OptimizeError(f"{folder}: expected the images of this study, got none; start a new study")
+    return [_read(file) for file in files]
 
 
-def _picture(file: Path) -> np.ndarray:
+def _read(file: Path) -> np.ndarray:
     try:
         return read_image_file(file)
     except ImageError as error:
         raise OptimizeError(f"{file}: {error}") from None
 
 
-def _video(path: Path, count: int) -> list[np.ndarray]:
-    """Read from the start to the end: seeking lands on other frames, by codec and build."""
-    total = _length(path)
+def video_images(path: Path, count: int) -> list[np.ndarray]:
+    """At most count frames, evenly over a video. Reads it sequentially: seeking is not frame-exact."""
+    total = _frame_count(path)
     wanted = set(_evenly(range(total), count))
-    capture, pictures = cv2.VideoCapture(str(path.absolute())), []
+    capture, images = cv2.VideoCapture(str(path.absolute())), []
     try:
         for number in range(total):
             if not capture.grab():
                 break
             if number in wanted:
-                decoded, picture = capture.retrieve()
+                decoded, image = capture.retrieve()
                 if decoded:
-                    pictures.append(np.asarray(picture))
+                    images.append(np.asarray(image))
     finally:
         capture.release()
-    return pictures
+    return images
 
 
-def _length(path: Path) -> int:
-    """Frames of a video; counted where its header does not tell."""
+def _frame_count(path: Path) -> int:
+    """From the header of a video, or counted if the header lacks it."""
     capture = cv2.VideoCapture(str(path.absolute()))
     try:
-        told = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        if told > 0:
-            return told
+        declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        if declared > 0:
+            return declared
         counted = 0
         while capture.grab():
             counted += 1
@@ -163,15 +165,15 @@ def _length(path: Path) -> int:
         capture.release()
 
 
-def _evenly(items: Sequence[Path] | range, count: int) -> list:  # type: ignore[type-arg]
+def _evenly(items: Sequence[T], count: int) -> list[T]:
     if len(items) <= count:
         return list(items)
     return [items[int(i)] for i in np.linspace(0, len(items) - 1, count)]
 
 
-def _mark(picture: np.ndarray) -> str:
+def _fingerprint(image: np.ndarray) -> str:
     return hashlib.sha256(
-        np.ascontiguousarray(picture).tobytes() + bytes(str(picture.shape), "ascii")
+        np.ascontiguousarray(image).tobytes() + bytes(str(image.shape), "ascii")
     ).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What the optimizer raises beside the package's own errors."""
+"""Errors of the optimizer, in addition to the package's own."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class OptimizeError(EdgeVisionError):
-    """What was asked for cannot be done: wrong clips, an unknown precision, a folder of something else."""
+    """The request cannot be fulfilled: unsuitable clips, an unknown precision, a folder of something else."""
 
 
 class DiskFull(OptimizeError):
-    """The results have no room. What was done before is kept."""
+    """No space is left for the results. Finished trials are kept."""
 
-    def __init__(self, place: object) -> None:
+    def __init__(self, path: object) -> None:
         super().__init__(
-            f"{place}: no room left on the disk; free some, then go on with: optimize resume DIR"
+            f"{path}: no space left on the disk; free some, then continue with: optimize resume DIR"
         )

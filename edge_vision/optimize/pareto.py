@@ -1,178 +1,199 @@
-"""From measured rows to a decision: the front, the chosen one under the budgets, why each other one lost.
+"""The decision: Pareto front, the chosen candidate within the bounds, and why each other one was rejected.
 
-A row here is one of report.json. A machine's speed drifts, so rows that were measured at different times
-are compared by `relative`: their time as a share of the baseline's, by way of the parents that they were
-measured in turns with. A budget is for the 95th percentile in ms: a median lets every other frame be late.
+The speed of a machine drifts, so candidates that were measured at different times are compared by `relative`:
+their time as a share of the baseline's, through the parents that they were measured alternately with. A
+budget applies to the 95th percentile in ms: with a median, every other frame may be late.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from edge_vision.optimize.results import CandidateResult
 from edge_vision.optimize.settings import Settings
 
 MAX_SATURATION_DB = 1.0
-"""Loss against exact arithmetic above which a runtime does not compute what the graph says."""
-ALIKE = 1.03
-"""Two times within this are one time: the noise of a quiet machine."""
-STEP = 1.1
-"""A lower rung of the ladder is faster by at least this."""
-LEAST_AGREEMENT = 0.5
-"""A rung that loses more is no help."""
-
-UNMEASURED = ("failed", "built")
-"""Status of a row without figures, which is no candidate."""
-
-Row = dict[str, Any]
+"""Loss against exact arithmetic above which a runtime does not compute what the graph states."""
+NOISE = 1.03
+"""Times within this factor are equal: the noise of an idle machine."""
+LADDER_STEP = 1.1
+"""Each rung of the ladder is faster than the one above by at least this factor."""
+MIN_LADDER_AGREEMENT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Ids of rows. chosen: None where no row holds the budgets; nearest tells then what is missed least, and
-    misses by how much. front: the Pareto front. ladder: the chosen one, then ever faster ones."""
+    """Ids of candidates.
+
+    chosen: None if none satisfies the bounds; nearest is then the one that misses them least, and misses
+    states by how much. runner_up: the one that would be chosen without the chosen one. front: the Pareto
+    front over time, agreement, memory and file size. ladder: the chosen one, then ever faster ones.
+    """
 
     chosen: str | None
+    runner_up: str | None
     nearest: str | None
     misses: tuple[str, ...]
     front: tuple[str, ...]
     ladder: tuple[str, ...]
 
 
-def decide(rows: Sequence[Row], settings: Settings) -> Decision:
-    """Set status and reason of every row that was measured, and choose."""
-    sound = []
-    for row in rows:
-        if row["status"] in UNMEASURED:
-            continue
-        unsound = _unsound(row)
-        row["status"], row["reason"] = ("rejected", unsound) if unsound else ("measured", "")
-        if not unsound:
-            sound.append(row)
-    front = [row for row in sound if _beaten_by(row, sound) is None]
-    fit = [row for row in sound if not misses(row, settings)]
-    best = _best(fit)
-    for row in sound:
-        row["status"], row["reason"] = _record(row, best, sound, settings)
-    nearest = None if best or not sound else min(sound, key=lambda row: _overshoot(row, settings))
-    return Decision(
-        best["id"] if best else None,
-        nearest["id"] if nearest else None,
+def decide(
+    results: Sequence[CandidateResult], settings: Settings
+) -> tuple[tuple[CandidateResult, ...], Decision]:
+    """The results with status, reason and detail, and the decision."""
+    defects = {result.id: _defect(result) for result in results if result.measurement}
+    sound = [result for result in results if defects.get(result.id) == ""]
+    front = [result for result in sound if _dominating(result, sound) is None]
+    within = [result for result in sound if not misses(result, settings)]
+    best = _best(within)
+    runner_up = _best([result for result in within if result is not best])
+    nearest = None if best or not sound else min(sound, key=lambda one: _overshoot(one, settings))
+    decided = tuple(
+        result if result.measurement is None else _decided(result, defects[result.id], best, sound, settings)
+        for result in results
+    )
+    return decided, Decision(
+        best.id if best else None,
+        runner_up.id if runner_up else None,
+        nearest.id if nearest else None,
         tuple(misses(nearest, settings)) if nearest else (),
-        tuple(row["id"] for row in front),
-        tuple(row["id"] for row in _ladder(best, front)) if best else (),
+        tuple(result.id for result in front),
+        tuple(result.id for result in _ladder(best, front)) if best else (),
     )
 
 
-def _unsound(row: Mapping[str, Any]) -> str:
-    """Why a row is out whatever the budgets, or ""."""
-    loss_db = row.get("saturation_db")
+def _decided(
+    result: CandidateResult,
+    defect: str,
+    best: CandidateResult | None,
+    sound: Sequence[CandidateResult],
+    settings: Settings,
+) -> CandidateResult:
+    if result is best:
+        return replace(result, status="chosen", reason="fastest within the bounds", detail="")
+    reason, detail = (defect, "") if defect else _rejection(result, best, sound, settings)
+    return replace(result, status="rejected", reason=reason, detail=detail)
+
+
+def _defect(result: CandidateResult) -> str:
+    """Why a candidate is rejected whatever the bounds are, or ""."""
+    measured = result.measured
+    loss_db = measured.saturation_db
     if loss_db is not None and loss_db > MAX_SATURATION_DB:
         return (
-            f"saturates: {loss_db:.1f} dB worse than exact arithmetic on the same graph, allowed is "
-            f"{MAX_SATURATION_DB:g} dB"
+            f"saturates: {loss_db:.1f} dB worse than exact arithmetic on the same graph (limit "
+            f"{MAX_SATURATION_DB:g} dB)"
         )
-    if row.get("effective_precision") not in (None, row["precision"]) and row["precision"] == "bf16":
-        return f"asked for bf16, runs {row['effective_precision']}"
-    if row["ratio_band"][0] > ALIKE:
-        low, high = row["ratio_band"]
-        return (
-            f"slower than its parent {row['parent']}: {row['ratio_to_parent']:.2f} times its time "
-            f"({low:.2f} to {high:.2f})"
-        )
+    if result.precision == "bf16" != measured.actual["precision"]:
+        return f"bf16 was requested, {measured.actual['precision']} runs"
+    low, high = measured.timing.ratio_band
+    if low > NOISE:
+        ratio = measured.timing.ratio_to_parent
+        return f"slower than its parent {result.parent}: {ratio:.2f} of its time ({low:.2f} to {high:.2f})"
     return ""
 
 
-def misses(row: Mapping[str, Any], settings: Settings) -> list[str]:
-    """The bounds that a row does not hold, in words."""
-    told = []
-    least = 1.0 - settings.max_accuracy_loss
-    if row["agreement"] < least - 1e-9:
-        told.append(f"agreement {row['agreement']:.3f}, asked for {least:.3f} or more")
-    if settings.budget_ms is not None and row["p95_ms"] > settings.budget_ms:
-        told.append(f"p95 {row['p95_ms']:.1f} ms, the budget is {settings.budget_ms:g} ms")
-    if settings.max_rss_mb is not None and row["rss_mb"] > settings.max_rss_mb:
-        told.append(f"peak memory {row['rss_mb']:.0f} MB, the budget is {settings.max_rss_mb:g} MB")
-    return told
+def misses(result: CandidateResult, settings: Settings) -> list[str]:
+    """The bounds that a candidate violates, one sentence each."""
+    found = misses_agreement(result, settings)
+    if settings.budget_ms is not None and result.p95_ms > settings.budget_ms:
+        found.append(f"p95 {result.p95_ms:.1f} ms exceeds the budget of {settings.budget_ms:g} ms")
+    rss_mb = result.measured.rss_mb
+    if settings.max_rss_mb is not None and rss_mb > settings.max_rss_mb:
+        found.append(f"peak memory {rss_mb:.0f} MB exceeds the budget of {settings.max_rss_mb:g} MB")
+    return found
 
 
-def _overshoot(row: Mapping[str, Any], settings: Settings) -> float:
-    """How far a row is from the bounds, as a share of the worst one."""
-    least = 1.0 - settings.max_accuracy_loss
-    shares = [(least - row["agreement"]) / least]
+def misses_agreement(result: CandidateResult, settings: Settings) -> list[str]:
+    """The bound of the agreement in a sentence, if a candidate violates it."""
+    if result.agreement >= settings.min_agreement - 1e-9:
+        return []
+    return [f"agreement {result.agreement:.3f} is below {settings.min_agreement:.3f}"]
+
+
+def _overshoot(result: CandidateResult, settings: Settings) -> float:
+    """The largest violation of a bound, as a share of it."""
+    shares = [(settings.min_agreement - result.agreement) / settings.min_agreement]
     if settings.budget_ms is not None:
-        shares.append(row["p95_ms"] / settings.budget_ms - 1.0)
+        shares.append(result.p95_ms / settings.budget_ms - 1.0)
     if settings.max_rss_mb is not None:
-        shares.append(row["rss_mb"] / settings.max_rss_mb - 1.0)
-    return float(max(shares))
+        shares.append(result.measured.rss_mb / settings.max_rss_mb - 1.0)
+    return max(shares)
 
 
-def _best(fit: Sequence[Row]) -> Row | None:
-    """The fastest; of those as fast, the one that agrees most, then takes least memory."""
-    if not fit:
+def _best(within: Sequence[CandidateResult]) -> CandidateResult | None:
+    """The fastest; of those equally fast the one with the highest agreement, then the least memory."""
+    if not within:
         return None
-    fastest = min(row["relative"] for row in fit)
-    alike = [row for row in fit if row["relative"] <= ALIKE * fastest]
-    return min(alike, key=lambda row: (-row["agreement"], row["rss_mb"], row["relative"]))
+    fastest = min(result.relative for result in within)
+    equal = [result for result in within if result.relative <= NOISE * fastest]
+    return min(equal, key=lambda one: (-one.agreement, one.measured.rss_mb, one.relative))
 
 
-def _beaten_by(row: Row, rows: Sequence[Row]) -> Row | None:
-    """A row that is nowhere worse and clearly better somewhere, over time, agreement, memory and size."""
-    for other in rows:
-        if other is row:
-            continue
+def _dominating(result: CandidateResult, others: Sequence[CandidateResult]) -> CandidateResult | None:
+    """A candidate that is nowhere worse and clearly better somewhere: time, agreement, memory, file size."""
+    rss_mb = result.measured.rss_mb
+    for other in others:
         nowhere_worse = (
-            other["relative"] <= row["relative"]
-            and other["agreement"] >= row["agreement"]
-            and other["rss_mb"] <= row["rss_mb"] * 1.01
-            and other["bytes"] <= row["bytes"]
+            other.relative <= result.relative
+            and other.agreement >= result.agreement
+            and other.measured.rss_mb <= rss_mb * 1.01
+            and other.file_bytes <= result.file_bytes
         )
         better = (
-            other["relative"] * ALIKE < row["relative"]
-            or other["agreement"] > row["agreement"]
-            or other["rss_mb"] * ALIKE < row["rss_mb"]
-            or other["bytes"] < row["bytes"]
+            other.relative * NOISE < result.relative
+            or other.agreement > result.agreement
+            or other.measured.rss_mb * NOISE < rss_mb
+            or other.file_bytes < result.file_bytes
         )
-        if nowhere_worse and better:
+        if other is not result and nowhere_worse and better:
             return other
     return None
 
 
-def _record(row: Row, best: Row | None, sound: Sequence[Row], settings: Settings) -> tuple[str, str]:
-    if row is best:
-        return "chosen", "the fastest of those that hold the bounds"
-    missed = misses(row, settings)
+def _rejection(
+    result: CandidateResult,
+    best: CandidateResult | None,
+    sound: Sequence[CandidateResult],
+    settings: Settings,
+) -> tuple[str, str]:
+    """Reason and detail for a sound candidate that is not the best."""
+    missed = misses(result, settings)
     if missed:
-        return "rejected", "; ".join(missed)
-    better = _beaten_by(row, sound)
+        return "; ".join(missed), ""
+    better = _dominating(result, sound)
     if better is not None:
-        return "rejected", f"beaten by {better['id']} on every axis that differs: {_compared(row, better)}"
-    assert best is not None  # It holds the bounds, so that there is a best one.
+        return f"dominated by {better.id}", _comparison(result, better)
+    assert best is not None  # A candidate within the bounds exists, so there is a best one.
+    return f"on the front, but {best.id} is preferred", _comparison(result, best)
+
+
+def _comparison(result: CandidateResult, other: CandidateResult) -> str:
     return (
-        "rejected",
-        f"holds the bounds and is on the front; {best['id']} is preferred: {_compared(row, best)}",
+        f"{other.relative:.2f} against {result.relative:.2f} of the baseline's time, agreement "
+        f"{other.agreement:.3f} against {result.agreement:.3f}, {other.measured.rss_mb:.0f} against "
+        f"{result.measured.rss_mb:.0f} MB of memory, {other.file_bytes / 1e6:.1f} against "
+        f"{result.file_bytes / 1e6:.1f} MB on disk"
     )
 
 
-def _compared(row: Row, other: Row) -> str:
-    return (
-        f"{other['relative']:.2f} against {row['relative']:.2f} of the baseline's time, agreement "
-        f"{other['agreement']:.3f} against {row['agreement']:.3f}, {other['rss_mb']:.0f} against "
-        f"{row['rss_mb']:.0f} MB, "
-        f"{other['bytes'] / 1e6:.1f} against {row['bytes'] / 1e6:.1f} MB on disk"
-    )
-
-
-def _ladder(best: Row, front: Sequence[Row]) -> list[Row]:
-    """From the chosen one down: each rung clearly faster than the one above, and less accurate. No rung is
-    both slower and less accurate than another: a step down that costs more than it has to is none."""
-    below = [row for row in front if LEAST_AGREEMENT <= row["agreement"] <= best["agreement"]]
+def _ladder(best: CandidateResult, front: Sequence[CandidateResult]) -> list[CandidateResult]:
+    """From the chosen one down: each rung clearly faster than the one above, and on the front of time and
+    agreement alone."""
+    below = [one for one in front if MIN_LADDER_AGREEMENT <= one.agreement <= best.agreement]
     rungs = [best]
-    for row in sorted(below, key=lambda row: -row["relative"]):
-        outdone = any(
-            other["relative"] < row["relative"] and other["agreement"] >= row["agreement"] for other in below
-        )
-        if row["relative"] * STEP < rungs[-1]["relative"] and not outdone:
-            rungs.append(row)
+    for result in reversed(time_agreement_front(below)):
+        if result.relative * LADDER_STEP < rungs[-1].relative:
+            rungs.append(result)
     return rungs
+
+
+def time_agreement_front(results: Sequence[CandidateResult]) -> list[CandidateResult]:
+    """The Pareto front over time and agreement, fastest first. Both increase from one to the next."""
+    front: list[CandidateResult] = []
+    for result in sorted(results, key=lambda one: (one.relative, -one.agreement)):
+        if not front or result.agreement > front[-1].agreement:
+            front.append(result)
+    return front

@@ -1,37 +1,60 @@
-"""Which runtimes a study measures."""
+"""The backends of a study, from what each backend declares about itself."""
 
 from __future__ import annotations
 
-from edge_vision.backends import available_backends, make_backend
+from collections.abc import Sequence
+
+from edge_vision.backends import available_backends, backends_with, make_backend, runtime_versions
 from edge_vision.backends.registry import REFERENCE
-from edge_vision.bundles.store import Bundle
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.settings import Settings, measurable_backends, onnx_backends
 
 
-def usable_backends(settings: Settings, tflite: Bundle | None) -> list[str]:
-    """Those asked for, or those here. tflite: the bundle's graph for LiteRT. Raises OptimizeError."""
+def measurable_backends() -> tuple[str, ...]:
+    """Backends that the optimizer can measure, of this package and of plug-ins, installed or not."""
+    return backends_with(lambda backend: backend.can_optimize)
+
+
+def onnx_backends() -> tuple[str, ...]:
+    """Measurable backends that read ONNX, and therefore every variant. Others run a graph of the bundle."""
+    return backends_with(lambda backend: backend.can_optimize and "onnx" in backend.formats)
+
+
+def build_only_backends() -> tuple[str, ...]:
+    """Backends whose engines are built on request, without their device, and not run."""
+    return backends_with(lambda backend: not backend.can_optimize and backend.builds_without_device)
+
+
+def selected_backends(requested: Sequence[str], has_tflite: bool) -> tuple[str, ...]:
+    """The requested backends that can be measured, by default all available ones.
+
+    has_tflite: whether the bundle has a TFLite graph. Raises OptimizeError if one is unavailable, or if none
+    reads ONNX.
+    """
+    known, reading_onnx = measurable_backends(), onnx_backends()
     available = available_backends()
-    runs_onnx = onnx_backends()
-    for name in measurable_backends():
+    for name in set(known) - set(reading_onnx):
         formats = make_backend(name).formats
-        if name not in runs_onnx and (tflite is None or "tflite" not in formats):
+        if not (has_tflite and "tflite" in formats):
             available[name] = f"the bundle has no {' or '.join(formats)} graph, and the optimizer makes none"
-    wanted = settings.measured or tuple(
-        name for name in measurable_backends() if available.get(name, "") is None
-    )
-    lacking = [f"{name}: {available[name]}" for name in wanted if available.get(name) is not None]
-    if lacking or not wanted:
+    default = tuple(name for name in known if available.get(name, "") is None)
+    selected = tuple(name for name in requested if name in known) or default
+    unavailable = [f"{name}: {available[name]}" for name in selected if available.get(name) is not None]
+    if unavailable or not selected:
         hint = f"no runtime is installed: {make_backend(REFERENCE).install_hint}"
-        raise OptimizeError("; ".join(lacking) or hint)
-    if not set(wanted) & set(runs_onnx):
+        raise OptimizeError("; ".join(unavailable) or hint)
+    if not set(selected) & set(reading_onnx):
         raise OptimizeError(
-            f"backends: expected {' or '.join(runs_onnx)} among them, as all is compared with its fp32, got "
-            f"{', '.join(wanted)}"
+            f"backends: expected one of {', '.join(reading_onnx)} among them, whose fp32 is the baseline, got "
+            f"{', '.join(selected)}"
         )
-    return list(wanted)
+    return selected
 
 
-def first_precision(backend: str, tflite: Bundle | None) -> str:
-    """What is measured with each thread count: fp32, or what the one TFLite graph is in."""
-    return tflite.manifest.graphs[0].precision if backend not in onnx_backends() and tflite else "fp32"
+def computes_in(backend: str, precision: str) -> bool:
+    """Whether the backend can run an fp32 graph in this precision on a CPU that supports it."""
+    return precision in make_backend(backend).computes_in
+
+
+def versions_of(backend: str) -> tuple[str, ...]:
+    """Name and version of each installed package of a backend."""
+    return tuple(f"{name} {version}" for name, version in sorted(runtime_versions([backend]).items()))

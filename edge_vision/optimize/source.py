@@ -1,4 +1,4 @@
-"""The model that was given, as a bundle in the study's folder."""
+"""The model of a study as a bundle in its folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from edge_vision.backends.trial import try_reading
+from edge_vision.bundles.manifest import GraphSpec
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.errors import BundleError
 from edge_vision.importer.draft import Options, make_draft
@@ -17,14 +18,17 @@ from edge_vision.optimize.quantization import graph_edit
 from edge_vision.optimize.quantization.variant import write_variant
 
 TFLITE = "tflite"
+_MODEL_FILES = (".onnx", ".tflite", ".pt", ".pth", ".h5", ".pb", ".xml", ".engine")
 
 
 def source_bundle(model: str, folder: Path) -> Bundle:
-    """The fp32 ONNX graph of a bundle (a name or a folder) or of a .onnx file, whose head is guessed, written
-    to a folder that is not there yet, open dimensions fixed. A TFLite graph that the bundle has too goes into
-    the folder TFLITE beside it, as it is. Raises OptimizeError, BundleError."""
+    """Write the fp32 ONNX graph of a model to a new folder as a bundle, with dynamic dimensions fixed.
+
+    model: name or folder of a bundle, or a .onnx file, whose head is guessed. A TFLite graph of the bundle is
+    copied unchanged to the folder TFLITE beside it. Raises OptimizeError, BundleError.
+    """
     path = Path(model).expanduser()
-    if path.suffix in (".onnx", ".tflite", ".pt", ".pth", ".h5", ".pb", ".xml", ".engine"):
+    if path.suffix in _MODEL_FILES:
         return _imported(path, folder)
     return _copied(load_bundle(model), folder)
 
@@ -39,21 +43,13 @@ def _imported(path: Path, folder: Path) -> Bundle:
             draft = make_draft(read_model(path), Options(), temporary)
         except BundleError as error:
             raise OptimizeError(
-                f"{error}; `python -m edge_vision models import {path}` makes a bundle with your own answers"
+                f"{error}; `edge-vision models import {path}` makes a bundle with your own answers"
             ) from None
         return _copied(write_draft(draft, temporary / draft.manifest.name), folder)
 
 
 def _copied(bundle: Bundle, folder: Path) -> Bundle:
-    graphs = [
-        graph for graph in bundle.manifest.graphs if graph.format == "onnx" and graph.precision == "fp32"
-    ]
-    if not graphs:
-        has = ", ".join(f"{graph.format} {graph.precision}" for graph in bundle.manifest.graphs)
-        raise OptimizeError(
-            f"{bundle.folder}: expected a graph in onnx fp32, which all is made from, got {has}"
-        )
-    path = bundle.verify(graphs[0])
+    path = bundle.verify(_fp32_graph(bundle))
     spec = bundle.manifest.input
     try_reading(path, READER, READER_PACKAGES)
     model = graph_edit.load_model(path)
@@ -61,10 +57,20 @@ def _copied(bundle: Bundle, folder: Path) -> Bundle:
     if 0 in graph_edit.input_sides(model, spec.name):
         graph_edit.resize(model, spec.name, spec.layout, Size.of(spec))
         data = model.SerializeToString(deterministic=True)
-    for place in (folder, folder.with_name(TFLITE)):
-        shutil.rmtree(place, ignore_errors=True)
-    ready = next((graph for graph in bundle.manifest.graphs if graph.format == "tflite"), None)
-    if ready is not None:
-        made = bundle.verify(ready).read_bytes()
-        write_variant(bundle, folder.with_name(TFLITE), made, spec, ready.precision, "tflite")
+    for target in (folder, folder.with_name(TFLITE)):
+        shutil.rmtree(target, ignore_errors=True)
+    tflite = next((graph for graph in bundle.manifest.graphs if graph.format == "tflite"), None)
+    if tflite is not None:
+        content = bundle.verify(tflite).read_bytes()
+        write_variant(bundle, folder.with_name(TFLITE), content, spec, tflite.precision, "tflite")
     return write_variant(bundle, folder, data, spec, "fp32")
+
+
+def _fp32_graph(bundle: Bundle) -> GraphSpec:
+    for graph in bundle.manifest.graphs:
+        if graph.format == "onnx" and graph.precision == "fp32":
+            return graph
+    has = ", ".join(f"{graph.format} {graph.precision}" for graph in bundle.manifest.graphs)
+    raise OptimizeError(
+        f"{bundle.folder}: expected a graph in onnx fp32, the source of all variants, got {has}"
+    )

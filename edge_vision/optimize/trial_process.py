@@ -1,4 +1,4 @@
-"""One trial in a process of its own: `python -m edge_vision.optimize.trial_process TRIAL ANSWER`."""
+"""Runs one trial in its own process: `python -m edge_vision.optimize.trial_process TRIAL ANSWER`."""
 
 from __future__ import annotations
 
@@ -9,40 +9,44 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from edge_vision.errors import EdgeVisionError
 from edge_vision.optimize.errors import DISK_FULL
+from edge_vision.optimize.records import decoded
 from edge_vision.optimize.trial import EXIT_DISK_FULL
 
 KINDS = {
-    "graph": "edge_vision.optimize.quantization.variant",
+    "variant": "edge_vision.optimize.quantization.variant",
     "sensitivity": "edge_vision.optimize.quantization.sensitivity",
     "measure": "edge_vision.optimize.measure",
     "build": "edge_vision.optimize.build_only",
 }
-"""Kind -> module with `run(args) -> result`, both JSON. Raises EdgeVisionError for what cannot be done."""
+"""Kind -> module with `run(task) -> result`, both dataclasses, which raises EdgeVisionError."""
+
+
+def run_trial(kind: str, task: dict[str, Any]) -> Any:
+    """The result of a trial, as a dataclass. task: its arguments from JSON. Raises EdgeVisionError."""
+    module: Any = importlib.import_module(KINDS[kind])
+    return module.run(decoded(get_type_hints(module.run)["task"], task))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Do the job and answer. Returns 0, or EXIT_DISK_FULL."""
-    asked, answer = Path(argv[0]), Path(argv[1])
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    job = json.loads(asked.read_text("utf-8"))
-    started = time.monotonic()
+    """Run the trial and write the answer. Returns the exit status: 0 or EXIT_DISK_FULL."""
+    request, answer = Path(argv[0]), Path(argv[1])
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    trial = json.loads(request.read_text("utf-8"))
+    started_s = time.monotonic()
     outcome: dict[str, Any]
     try:
-        module: Any = importlib.import_module(KINDS[job["kind"]])
-        outcome = {"status": "done", "result": module.run(job["args"])}
-    except EdgeVisionError as error:
-        outcome = {"status": "failed", "reason": str(error)}
-    except OSError as error:
-        if error.errno in DISK_FULL:
-            return EXIT_DISK_FULL
-        raise
-    try:
-        answer.write_text(json.dumps({**outcome, "wall_s": round(time.monotonic() - started, 2)}), "utf-8")
+        try:
+            outcome = {"status": "done", "result": asdict(run_trial(trial["kind"], trial["task"]))}
+        except EdgeVisionError as error:
+            outcome = {"status": "failed", "reason": str(error)}
+        outcome["wall_s"] = round(time.monotonic() - started_s, 2)
+        answer.write_text(json.dumps(outcome), "utf-8")
     except OSError as error:
         if error.errno in DISK_FULL:
             return EXIT_DISK_FULL
@@ -50,8 +54,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _end_with_parent() -> None:
-    """Standard input ends when the study does, in whatever way."""
+def _exit_with_parent() -> None:
+    """Exit when standard input ends: the study has ended or was killed."""
     while os.read(0, 1024):
         pass
     os._exit(1)

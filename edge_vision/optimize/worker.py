@@ -1,13 +1,12 @@
-"""One candidate in a fresh process: `python -m edge_vision.optimize.worker`. Reads orders, one JSON a line.
+"""A candidate in its own process: `python -m edge_vision.optimize.worker`, and `WorkerProcess`, its client.
 
-    load    open the bundle and look at the first picture   -> what really runs
-    time    look at pictures, n times                       -> ms of each look, its inference, its CPU
-    rss     -> peak memory so far
-    judge   look at all pictures of a folder, write what was found (.npz); with a score threshold, from now on
-            with that one
-    raw     run the graph on tensors of a .npz, write its outputs
+Requests and responses are JSON, one per line:
 
-`WorkerProcess` is the other end of it.
+    load     open the bundle and run the first image     -> what actually runs
+    time     run n images                                -> ms of each pass, of its inference, of its CPU time
+    rss      -> peak memory so far, MB
+    predict  run all images of a folder, write the predictions (.npz); a score threshold applies from then on
+    raw      run the graph on the tensors of a .npz file, write its outputs
 """
 
 from __future__ import annotations
@@ -18,7 +17,8 @@ import resource
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,25 @@ from edge_vision.core.child_process import child_environment, describe_exit, pyt
 from edge_vision.errors import BackendError, EdgeVisionError
 
 
-class WorkerProcess:
-    """A worker process and what it answers. cold_start_s: from its start to the first result."""
+@dataclass(frozen=True, slots=True)
+class WorkerSetup:
+    """What a worker loads. bundle: folder. images: folder with PNG files, of which `timed` are timed."""
 
-    def __init__(self, name: str, load: dict[str, Any]) -> None:
-        """load: see `_Looker`. Raises BackendError where it cannot be loaded."""
+    bundle: str
+    backend: str
+    precision: str
+    threads: int
+    images: str
+    timed: int = 4
+
+
+class WorkerProcess:
+    """A worker process. actual: BackendActual as a mapping. cold_start_s: from start to the first result."""
+
+    def __init__(self, name: str, setup: WorkerSetup) -> None:
+        """Raises BackendError if the bundle cannot be loaded."""
         self._name = name
-        started = time.monotonic()
+        started_s = time.monotonic()
         self._child = subprocess.Popen(
             python_command("edge_vision.optimize.worker"),
             stdin=subprocess.PIPE,
@@ -40,38 +52,38 @@ class WorkerProcess:
             env=child_environment(),
         )
         try:
-            self.actual = self.ask("load", **load)
+            self.actual: dict[str, Any] = self.request("load", setup=asdict(setup))
         except BaseException:
             self.close()
             raise
-        self.cold_start_s = time.monotonic() - started
+        self.cold_start_s = time.monotonic() - started_s
 
-    def ask(self, order: str, **values: Any) -> Any:
-        """Give an order and wait for the answer. Raises BackendError where it fails or the process ends."""
+    def request(self, method: str, **arguments: Any) -> Any:
+        """The response to a request. Raises BackendError if it fails or the process ends."""
         assert self._child.stdin is not None and self._child.stdout is not None
         try:
-            self._child.stdin.write(json.dumps({"order": order, **values}).encode() + b"\n")
+            self._child.stdin.write(json.dumps({"method": method, **arguments}).encode() + b"\n")
             self._child.stdin.flush()
             line = self._child.stdout.readline()
         except BrokenPipeError:
             line = b""
         if not line:
             raise BackendError(
-                f"{self._name}: its process {describe_exit(self._exit())} while it was to {order}"
+                f"{self._name}: its process {describe_exit(self._exit_status())} during {method}"
             )
-        answer = json.loads(line)
-        if "error" in answer:
-            raise BackendError(answer["error"])
-        return answer["value"]
+        response = json.loads(line)
+        if "error" in response:
+            raise BackendError(response["error"])
+        return response["value"]
 
-    def _exit(self) -> int:
+    def _exit_status(self) -> int:
         try:
             return self._child.wait(5.0)
         except subprocess.TimeoutExpired:
             return 0
 
     def close(self) -> None:
-        """End the process."""
+        """Kill the process."""
         self._child.kill()
         self._child.wait()
         for pipe in (self._child.stdin, self._child.stdout):
@@ -85,12 +97,10 @@ class WorkerProcess:
         self.close()
 
 
-class _Looker:
-    """The orders. bundle: folder; pictures: folder with PNG files of which a few are timed."""
+class _Worker:
+    """The methods that a client may request. Imports the runtimes on load, so that cold start includes them."""
 
-    def load(
-        self, bundle: str, backend: str, precision: str, threads: int, pictures: str, timed: int
-    ) -> dict[str, Any]:
+    def load(self, setup: Mapping[str, Any]) -> dict[str, Any]:
         import cv2
 
         from edge_vision.backends import load_on
@@ -100,63 +110,51 @@ class _Looker:
         from edge_vision.detect.classifier import Classifier
         from edge_vision.detect.detector import Detector
 
+        options = WorkerSetup(**setup)
         cv2.setNumThreads(1)
-        opened = load_bundle(f"{bundle}{os.sep}")
-        request = BackendRequest(precision=precision, threads=threads)
-        # Without a trial: this process is one.
-        self._session = load_on(opened, backend, request, trial=False)
+        bundle = load_bundle(f"{options.bundle}{os.sep}")
+        request = BackendRequest(precision=options.precision, threads=options.threads)
+        # Without a trial in another child process: this process is one.
+        self._session = load_on(bundle, options.backend, request, trial=False)
         self._detector = self._classifier = None
-        if opened.manifest.task == "detect":
-            self._detector = Detector.from_bundle(opened, self._session)
+        if bundle.manifest.task == "detect":
+            self._detector = Detector.from_bundle(bundle, self._session)
         else:
-            self._classifier = Classifier.from_bundle(opened, self._session)
-        files = sorted(Path(pictures).glob("*.png"))[
-            :: max(1, len(list(Path(pictures).glob("*.png"))) // timed)
-        ]
-        self._timed = [Frame(cv2.imread(str(file)), 0, "", "bgr8") for file in files[:timed]]
-        self._at = 0
-        self._look(self._timed[0])
-        actual = self._session.actual
-        return {name: getattr(actual, name) for name in actual.__dataclass_fields__}
+            self._classifier = Classifier.from_bundle(bundle, self._session)
+        files = sorted(Path(options.images).glob("*.png"))
+        files = files[:: max(1, len(files) // options.timed)][: options.timed]
+        self._frames = [Frame(cv2.imread(str(file)), 0, "", "bgr8") for file in files]
+        self._passes = 0
+        self._run(self._frames[0])
+        return asdict(self._session.actual)
 
     def time(self, n: int) -> list[tuple[float, float, float]]:
         times = []
         for _ in range(n):
-            frame = self._timed[self._at % len(self._timed)]
-            self._at += 1
-            started, spent = time.perf_counter(), time.process_time()
-            timing = self._look(frame)
-            look_ms, cpu_ms = (time.perf_counter() - started) * 1e3, (time.process_time() - spent) * 1e3
-            times.append((look_ms, timing.inference_ms, cpu_ms))
+            frame = self._frames[self._passes % len(self._frames)]
+            self._passes += 1
+            started, cpu_started = time.perf_counter(), time.process_time()
+            inference_ms = self._run(frame)
+            pass_ms = (time.perf_counter() - started) * 1e3
+            times.append((pass_ms, inference_ms, (time.process_time() - cpu_started) * 1e3))
         return times
 
     def rss(self) -> float:
         return peak_rss_mb()
 
-    def judge(self, pictures: str, out: str, score_threshold: float | None = None) -> int:
+    def predict(self, images: str, out: str, score_threshold: float | None = None) -> int:
         import cv2
 
         from edge_vision.core.frame import Frame
 
-        files = sorted(Path(pictures).glob("*.png"))
-        arrays = {}
         if self._detector is not None and score_threshold is not None:
             thresholds = replace(self._detector.thresholds, score_threshold=score_threshold)
             self._detector.thresholds = thresholds
+        files = sorted(Path(images).glob("*.png"))
+        arrays = {}
         for number, file in enumerate(files):
-            frame = Frame(cv2.imread(str(file)), 0, "", "bgr8")
-            if self._detector is not None:
-                found = self._detector.detect(frame).detections
-                arrays.update(
-                    {
-                        f"{number}.boxes": found.xyxy_px,
-                        f"{number}.scores": found.scores,
-                        f"{number}.ids": found.class_ids,
-                    }
-                )
-            else:
-                assert self._classifier is not None
-                arrays[f"{number}.scores"] = self._classifier.classify(frame).scores
+            prediction = self._prediction(Frame(cv2.imread(str(file)), 0, "", "bgr8"))
+            arrays.update({f"{number}.{name}": values for name, values in prediction.items()})
         _write_arrays(out, arrays)
         return len(files)
 
@@ -166,16 +164,24 @@ class _Looker:
         arrays = {}
         with np.load(tensors) as inputs:
             for number, key in enumerate(sorted(inputs.files)):
-                values = self._session.run({self._session.inputs[0].name: inputs[key]})
-                arrays.update({f"{number}.{name}": value.copy() for name, value in values.items()})
+                outputs = self._session.run({self._session.inputs[0].name: inputs[key]})
+                arrays.update({f"{number}.{name}": values.copy() for name, values in outputs.items()})
         _write_arrays(out, arrays)
         return len(arrays)
 
-    def _look(self, frame: Any) -> Any:
+    def _prediction(self, frame: Any) -> dict[str, Any]:
         if self._detector is not None:
-            return self._detector.detect(frame).timing
+            found = self._detector.detect(frame).detections
+            return {"boxes": found.xyxy_px, "scores": found.scores, "ids": found.class_ids}
         assert self._classifier is not None
-        return self._classifier.classify(frame).timing
+        return {"scores": self._classifier.classify(frame).scores}
+
+    def _run(self, frame: Any) -> float:
+        """Run a frame. Returns the time of the inference alone, ms."""
+        if self._detector is not None:
+            return self._detector.detect(frame).timing.inference_ms
+        assert self._classifier is not None
+        return self._classifier.classify(frame).timing.inference_ms
 
 
 def _write_arrays(file: str, arrays: dict[str, Any]) -> None:
@@ -185,28 +191,28 @@ def _write_arrays(file: str, arrays: dict[str, Any]) -> None:
 
 
 def peak_rss_mb() -> float:
-    """The most memory that this process held since it was started, in MB (2^20 bytes)."""
+    """The peak resident memory of this process in MB (2^20 bytes)."""
     try:
         lines = Path("/proc/self/status").read_text("utf-8").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024.0
     except (OSError, StopIteration):
-        # In kilobytes on Linux; it counts what the process was before it became Python, so the second choice.
+        # Kilobytes on Linux. It includes the time before exec, so it is only the fallback.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
 
 
 def main() -> int:
-    """Answer orders until there are no more."""
-    # What runtimes print must not come between the answers.
-    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    """Serve requests until standard input ends."""
+    # Runtimes print to file descriptor 1, which must carry responses only.
+    responses = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    looker = _Looker()
+    worker = _Worker()
     for line in sys.stdin.buffer:
-        order = json.loads(line)
+        arguments = json.loads(line)
         try:
-            answer = {"value": getattr(looker, order.pop("order"))(**order)}
+            response = {"value": getattr(worker, arguments.pop("method"))(**arguments)}
         except EdgeVisionError as error:
-            answer = {"error": str(error)}
-        answers.write(json.dumps(answer).encode() + b"\n")
+            response = {"error": str(error)}
+        responses.write(json.dumps(response).encode() + b"\n")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions of graphs in memory: the original, folded, or quantized one."""
+"""ONNX Runtime sessions of graphs in memory: original, folded or quantized."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from edge_vision.backends.onnxruntime import DISABLED_OPTIMIZERS
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.quantization.graph_edit import load_model, tidy_opsets
+from edge_vision.optimize.quantization.graph_edit import load_model, remove_unused_opsets, short_error
 
 
 def session(model: Any, exact: bool = False) -> Any:
-    """An ONNX Runtime session of a model, its bytes, or its file, on one thread.
+    """A single-threaded ONNX Runtime session of a model, its bytes, or its file.
 
-    exact: quantizers are carried out one by one in fp32, nothing is fused. Else as the backend does it.
+    exact: run each quantizer separately in fp32, without fusion; otherwise as the backend runs the graph.
     Raises OptimizeError.
     """
     import onnxruntime
@@ -29,14 +29,15 @@ def session(model: Any, exact: bool = False) -> Any:
         return onnxruntime.InferenceSession(
             data, options, providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED_OPTIMIZERS
         )
-    except Exception as error:  # Its exceptions have no common base of their own.
-        raise OptimizeError(
-            f"onnxruntime cannot load the graph: {' '.join(str(error).split())[:300]}"
-        ) from None
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class.
+        raise OptimizeError(f"onnxruntime cannot load the graph: {short_error(error)}") from None
 
 
 def folded(file: Path) -> Any:
-    """The model with constants folded and normalisations in their convolutions: what is to be quantized."""
+    """The model with folded constants and with normalisations fused into convolutions, for quantization.
+
+    Raises OptimizeError.
+    """
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
@@ -47,9 +48,7 @@ def folded(file: Path) -> Any:
         try:
             onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # As above.
-            raise OptimizeError(
-                f"onnxruntime cannot load {file}: {' '.join(str(error).split())[:300]}"
-            ) from None
+            raise OptimizeError(f"onnxruntime cannot load {file}: {short_error(error)}") from None
         model = load_model(Path(options.optimized_model_filepath))
-    tidy_opsets(model)
+    remove_unused_opsets(model)
     return model

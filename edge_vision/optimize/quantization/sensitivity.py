@@ -1,19 +1,19 @@
-"""Job: which layers int8 hurts most, and how few must stay in fp32 to lose no more than a share.
+"""Trial: finds the layers that int8 affects most, and how few of them must stay in fp32.
 
-Each layer is quantized alone, all others stay in fp32: what that does to the outputs (SQNR) and to what is
-found (agreement) is its sensitivity. Then the most sensitive k layers stay in fp32; the least k that loses
-no more than a share of what int8 loses is found by bisection, as agreement grows with k (where noise breaks
-that, more stay than need to). A share, because one clip is harder than another: what int8 loses on the
-calibration clip says little of what it loses elsewhere, but what helps there helps elsewhere.
+Each layer is quantized alone while all others stay in fp32: the effect on the outputs (SQNR) and on the
+predictions (agreement) is its sensitivity. Then the k most sensitive layers stay in fp32; bisection finds the
+least k that loses no more than a share of int8's loss, as agreement grows with k (if noise breaks that, more
+layers than necessary stay). A share rather than an absolute bound, because clips differ in difficulty: the
+loss on the calibration clip predicts little about other clips, but the same layers help there.
 
-Layers that hold most of the arithmetic are never kept all: the graph would hardly be faster than
-fp32 or fp16, which agree more. Where the bound asks for more, as many stay as may, and that is said.
+Layers with most of the arithmetic never all stay in fp32: the graph would hardly be faster than fp32 or fp16,
+which agree more. If the bound requires more, as many layers stay as allowed, and the result states it.
 
-A clip has few objects, and each crosses the score threshold or does not: one threshold would tell little. So
-a detector's agreement here is the mean over thresholds around its own.
+A clip has few objects, and each is either above the score threshold or below it, so a single threshold is a
+coarse measure: a detector's agreement here is the mean over thresholds around its own.
 
 Source of the order: Wu et al., "Integer Quantization for Deep Learning Inference" (2020), 6.1, partial
-quantization. All on the calibration clip: the clips to judge on are not looked at.
+quantization. Only the calibration clip is used, never the evaluation clips.
 """
 
 from __future__ import annotations
@@ -21,202 +21,204 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge_vision.backends.base import TensorSpec
-from edge_vision.backends.parity import sqnr_db
-from edge_vision.bundles.store import Bundle, load_bundle
-from edge_vision.core.detections import Detections
-from edge_vision.detect.heads import DetectionHead, Head, make_head
-from edge_vision.optimize.agreement import of_detections, of_scores
-from edge_vision.optimize.clips import stored
+from edge_vision.bundles.store import load_bundle
+from edge_vision.optimize.clips import read_images
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.quantization import graph_session, ptq
+from edge_vision.optimize.quantization import gptq, graph_session, ptq
+from edge_vision.optimize.quantization.input_moments import Ranges
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
 from edge_vision.optimize.quantization.layer_inputs import multiplications
-from edge_vision.optimize.quantization.variant import input_tensors, known_fits, known_ranges
+from edge_vision.optimize.quantization.quantization_loss import LAYER_IMAGES, QuantizationLoss
+from edge_vision.optimize.quantization.variant import cached_ranges, cached_rounding, input_tensors
+from edge_vision.optimize.trial import PROGRESS
 
-LAYER_PICTURES = 6
-"""Looked at for each layer; the search looks at all."""
-
-THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(-4, 5))
-"""Added to the detector's own."""
-
-MOST_ARITHMETIC = 0.4
+MAX_FP32_ARITHMETIC = 0.4
 """Share of the multiplications that may stay in fp32."""
 
-Outputs = dict[str, np.ndarray]
+
+@dataclass(frozen=True, slots=True)
+class SensitivityTask:
+    """source: bundle folder. calibration, tuning: folders with images. ranges: file. loss_share: of int8's
+    loss that may remain."""
+
+    source: str
+    recipe: Int8Recipe
+    calibration: str
+    tuning: str
+    ranges: str
+    loss_share: float
 
 
-def run(args: Mapping[str, Any]) -> dict[str, Any]:
-    """args: source (folder), recipe, calibration, tuning (folders), ranges (file), share: of int8's loss that
-    may stay.
+@dataclass(frozen=True, slots=True)
+class LayerSensitivity:
+    """position: in graph order. sqnr_db, agreement: with this layer alone in int8. arithmetic: share of all
+    multiplications."""
 
-    Returns layers (name, op, sqnr_db, agreement, place in the graph, arithmetic as a share; most sensitive
-    first), search (k and agreement of each try), kept (names of layers), nodes (of those), holds (the bound).
-    Raises OptimizeError, BundleError.
-    """
-    bundle = load_bundle(f"{args['source']}{os.sep}")
-    spec, recipe = bundle.manifest.input, Int8Recipe(**args["recipe"])
-    path = bundle.verify(bundle.manifest.graphs[0])
-    folded = graph_session.folded(path)
-    tensors, file = input_tensors(spec, stored(Path(args["calibration"]))), Path(args["ranges"])
-    ranges = known_ranges(folded, tensors, file)
-    fits = known_fits(folded, ranges, recipe, tensors, file)
-    judge = _Judge(bundle, folded, input_tensors(spec, stored(Path(args["tuning"]))))
-    groups = ptq.layers(folded)
-    if not groups:
+    name: str
+    op: str
+    position: int
+    sqnr_db: float
+    agreement: float
+    arithmetic: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchStep:
+    """The agreement with the fp32_layers most sensitive layers in fp32."""
+
+    fp32_layers: int
+    agreement: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """layers: the most sensitive first. steps: of the search for `bound`, in order. fp32_layers,
+    fp32_nodes: that stay in fp32. satisfied: whether they reach the bound."""
+
+    layers: tuple[LayerSensitivity, ...]
+    steps: tuple[SearchStep, ...]
+    bound: float
+    fp32_layers: tuple[str, ...]
+    fp32_nodes: tuple[str, ...]
+    satisfied: bool
+
+    @property
+    def final_agreement(self) -> float:
+        """With the selected layers in fp32, on the calibration clip."""
+        return {step.fp32_layers: step.agreement for step in self.steps}[len(self.fp32_layers)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Quantizer:
+    """A folded model with everything needed to quantize any part of it. nodes: by layer."""
+
+    folded: Any
+    ranges: Ranges
+    recipe: Int8Recipe
+    rounding: Mapping[str, gptq.RoundedWeights]
+    nodes: Mapping[str, tuple[str, ...]]
+
+    def alone(self, layer: str) -> Any:
+        """With this layer alone in int8."""
+        only = self.nodes[layer]
+        return ptq.quantize(self.folded, self.ranges, self.recipe, only=only, rounding=self.rounding)
+
+    def without(self, layers: Sequence[str]) -> Any:
+        """With these layers in fp32."""
+        fp32 = self.nodes_of(layers)
+        return ptq.quantize(self.folded, self.ranges, self.recipe, fp32_nodes=fp32, rounding=self.rounding)
+
+    def nodes_of(self, layers: Sequence[str]) -> tuple[str, ...]:
+        return tuple(node for layer in layers for node in self.nodes[layer])
+
+
+def run(task: SensitivityTask) -> Sensitivity:
+    """Rank the layers, and search for the fewest in fp32. Raises OptimizeError, BundleError."""
+    bundle = load_bundle(f"{task.source}{os.sep}")
+    spec, file = bundle.manifest.input, Path(task.ranges)
+    folded = graph_session.folded(bundle.verify(bundle.manifest.graphs[0]))
+    tensors = input_tensors(spec, read_images(Path(task.calibration)))
+    ranges = cached_ranges(folded, tensors, file)
+    rounding = cached_rounding(folded, ranges, task.recipe, tensors, file)
+    loss = QuantizationLoss(bundle, folded, input_tensors(spec, read_images(Path(task.tuning))))
+    quantizer = _Quantizer(folded, ranges, task.recipe, rounding, ptq.layers(folded))
+    if not quantizer.nodes:
         raise OptimizeError("the graph has no convolution or matrix product to quantize")
-    ops = {node.name: node.op_type for node in folded.graph.node}
-    counts = multiplications(folded, ptq.LAYER_OPS)
-    total = max(1, sum(counts[name] for name in groups))
+    return _search(_ranked(quantizer, loss), quantizer, loss, task.loss_share)
+
+
+def _ranked(quantizer: _Quantizer, loss: QuantizationLoss) -> tuple[LayerSensitivity, ...]:
+    """The sensitivity of each layer, the most sensitive first."""
+    ops = {node.name: node.op_type for node in quantizer.folded.graph.node}
+    counts = multiplications(quantizer.folded, ptq.LAYER_OPS)
+    total = max(1, sum(counts[name] for name in quantizer.nodes))
     layers = []
-    for place, (name, nodes) in enumerate(groups.items()):
-        print(f"progress: {place}/{len(groups)} layers", file=sys.stderr, flush=True)
-        alone = ptq.quantized(folded, ranges, recipe, only=nodes, fits=fits)
-        value, noise_db = judge.of(alone, LAYER_PICTURES)
+    for position, name in enumerate(quantizer.nodes):
+        _log(f"{position}/{len(quantizer.nodes)} layers")
+        agreement, sqnr_db = loss.of(quantizer.alone(name), LAYER_IMAGES)
+        share = round(counts[name] / total, 5)
         layers.append(
-            {
-                "name": name,
-                "op": ops[name],
-                "place": place,
-                "sqnr_db": round(noise_db, 2),
-                "agreement": round(value, 4),
-                "arithmetic": round(counts[name] / total, 5),
-            }
+            LayerSensitivity(name, ops[name], position, round(sqnr_db, 2), round(agreement, 4), share)
         )
-    layers.sort(key=lambda layer: layer["sqnr_db"])
-    order = [str(layer["name"]) for layer in layers]
+    return tuple(sorted(layers, key=lambda layer: layer.sqnr_db))
+
+
+def _search(
+    layers: tuple[LayerSensitivity, ...], quantizer: _Quantizer, loss: QuantizationLoss, loss_share: float
+) -> Sensitivity:
+    names = [layer.name for layer in layers]
 
     def agreement_with(k: int) -> float:
-        print(f"progress: search, {k} of {len(order)} layers in fp32", file=sys.stderr, flush=True)
-        nodes = [node for name in order[:k] for node in groups[name]]
-        return judge.of(ptq.quantized(folded, ranges, recipe, kept=nodes, fits=fits))[0]
+        _log(f"search, {k} of {len(names)} layers in fp32")
+        return loss.of(quantizer.without(names[:k]))[0]
 
-    plain = agreement_with(0)
-    bound = 1.0 - args["share"] * (1.0 - plain)
-    most = affordable([float(layer["arithmetic"]) for layer in layers])
-    k, tries = bisect(most, bound, lambda k: plain if k == 0 else agreement_with(k))
-    kept = order[:k]
-    return {
-        "layers": layers,
-        "search": [{"kept": n, "agreement": round(value, 4)} for n, value in tries],
-        "bound": round(bound, 4),
-        "kept": kept,
-        "nodes": [node for name in kept for node in groups[name]],
-        "holds": dict(tries)[k] >= bound,
-    }
+    int8_agreement = agreement_with(0)
+    bound = 1.0 - loss_share * (1.0 - int8_agreement)
+    limit = max_fp32_layers([layer.arithmetic for layer in layers])
+    k, tried = bisect(limit, bound, lambda k: int8_agreement if k == 0 else agreement_with(k))
+    return Sensitivity(
+        layers,
+        tuple(SearchStep(n, round(value, 4)) for n, value in tried.items()),
+        round(bound, 4),
+        tuple(names[:k]),
+        quantizer.nodes_of(names[:k]),
+        tried[k] >= bound,
+    )
 
 
-def affordable(arithmetic: Sequence[float]) -> int:
-    """How many of the first layers hold no more than MOST_ARITHMETIC together, but at least one."""
-    return max(1, int(np.searchsorted(np.cumsum(arithmetic), MOST_ARITHMETIC + 1e-9, side="right")))
+def max_fp32_layers(arithmetic: Sequence[float]) -> int:
+    """How many of the first layers have at most MAX_FP32_ARITHMETIC together, but at least one."""
+    return max(1, int(np.searchsorted(np.cumsum(arithmetic), MAX_FP32_ARITHMETIC + 1e-9, side="right")))
 
 
-def bisect(
-    n: int, bound: float, agreement_with: Callable[[int], float]
-) -> tuple[int, list[tuple[int, float]]]:
-    """The least k of 0..n whose agreement holds the bound, and all that was tried in order; n where none
-    does."""
-    tries: dict[int, float] = {0: agreement_with(0)}
-    if tries[0] >= bound:
-        return 0, list(tries.items())
+def bisect(n: int, bound: float, agreement_with: Callable[[int], float]) -> tuple[int, dict[int, float]]:
+    """The least k of 0..n whose agreement reaches the bound, n if none does; and the agreement of each k
+    that was tried, in order."""
+    tried: dict[int, float] = {0: agreement_with(0)}
+    if tried[0] >= bound:
+        return 0, tried
     low, step = 0, 1
-    # Few layers are sensitive: the first steps double, so that the answer is bracketed from below.
+    # Few layers are sensitive: doubling the first steps brackets the answer from below.
     while step < n:
-        tries[step] = agreement_with(step)
-        if tries[step] >= bound:
+        tried[step] = agreement_with(step)
+        if tried[step] >= bound:
             break
         low, step = step, step * 2
     high = min(step, n)
-    if high not in tries:
-        tries[high] = agreement_with(high)
+    if high not in tried:
+        tried[high] = agreement_with(high)
     while high - low > 1:
         middle = (low + high) // 2
-        tries[middle] = agreement_with(middle)
-        if tries[middle] >= bound:
+        tried[middle] = agreement_with(middle)
+        if tried[middle] >= bound:
             high = middle
         else:
             low = middle
-    return high, list(tries.items())
+    return high, tried
 
 
-class _Judge:
-    """Compares quantized models with the fp32 one on the same tensors, in ONNX Runtime."""
-
-    def __init__(self, bundle: Bundle, folded: Any, tensors: Sequence[np.ndarray]) -> None:
-        self._input = bundle.manifest.input.name
-        self._thresholds = bundle.manifest.thresholds
-        own = self._thresholds.score_threshold
-        self._scores = sorted({min(0.95, max(0.05, own + step)) for step in THRESHOLDS})
-        # Outputs that no head reads, as a classifier's features, tell nothing.
-        self._read = set(bundle.manifest.head.outputs.values())
-        self._tensors = tensors
-        session = graph_session.session(folded)
-        self._names = [output.name for output in session.get_outputs()]
-        specs = [
-            TensorSpec(o.name, tuple(_side(s) for s in o.shape), "float32") for o in session.get_outputs()
-        ]
-        self._head: Head = make_head(bundle.manifest.head, bundle.manifest.input, specs, len(bundle.labels))
-        self._reference = [self._run(session, tensor) for tensor in tensors]
-        self._wanted = [self._decode(outputs) for outputs in self._reference]
-
-    def of(self, model: Any, pictures: int = 0) -> tuple[float, float]:
-        """Agreement and mean SQNR in dB, over the first pictures (0 = all) that show something."""
-        session = graph_session.session(model)
-        chosen = self._telling()[: pictures or None]
-        outputs = [self._run(session, self._tensors[i]) for i in chosen]
-        read = [name for name in self._names if name in self._read] or self._names
-        noise = [
-            sqnr_db({n: self._reference[i][n] for n in read}, out)
-            for i, out in zip(chosen, outputs, strict=True)
-        ]
-        return self._agreement([self._decode(out) for out in outputs], chosen), float(np.mean(noise))
-
-    def _telling(self) -> list[int]:
-        """A detector's pictures in which it finds something come first, evenly over the clip."""
-        if not isinstance(self._head, DetectionHead):
-            return list(range(len(self._tensors)))
-        with_boxes = [i for i, found in enumerate(self._wanted) if len(found)]
-        if not with_boxes:
-            raise OptimizeError(
-                "the fp32 model finds nothing on the calibration clip: give one that shows what it knows"
-            )
-        step = max(1, len(with_boxes) // LAYER_PICTURES)
-        first = with_boxes[::step][:LAYER_PICTURES]
-        return first + [i for i in range(len(self._tensors)) if i not in first]
-
-    def _run(self, session: Any, tensor: np.ndarray) -> Outputs:
-        return dict(zip(self._names, session.run(self._names, {self._input: tensor}), strict=True))
-
-    def _decode(self, outputs: Outputs) -> Any:
-        """Class scores, or boxes of the lowest threshold: those of a higher one are among them."""
-        if isinstance(self._head, DetectionHead):
-            lowest = replace(self._thresholds, score_threshold=min(self._scores))
-            boxes = self._head.decode(outputs, lowest)
-            return Detections(boxes.xyxy_model, boxes.scores, boxes.class_ids)
-        return self._head.decode(outputs)
-
-    def _agreement(self, found: list[Any], chosen: Sequence[int]) -> float:
-        wanted = [self._wanted[i] for i in chosen]
-        if not isinstance(self._head, DetectionHead):
-            return of_scores(np.stack(found), np.stack(wanted)).value
-        values = []
-        for score in self._scores:
-            pair = [[_above(one, score) for one in side] for side in (found, wanted)]
-            if any(map(len, pair[1])):
-                values.append(of_detections(*pair).value)
-        return float(np.mean(values))
+def summary(sensitivity: Sensitivity) -> str:
+    """The result of the search in one sentence."""
+    kept = len(sensitivity.fp32_layers)
+    if not kept:
+        return "mixed precision: no layer improves int8 on the calibration clip, so none stays in fp32"
+    share = sum(layer.arithmetic for layer in sensitivity.layers[:kept])
+    layers = len(sensitivity.layers)
+    text = f"mixed precision: {kept} of {layers} layers stay in fp32, {share:.0%} of the arithmetic"
+    if sensitivity.satisfied:
+        return text
+    return (
+        f"{text}: the most that pays off, as fp16 weights agree more than a graph with more fp32 layers and are "
+        f"as fast; agreement on the calibration clip {sensitivity.final_agreement:.3f}, bound "
+        f"{sensitivity.bound:.3f}"
+    )
 
 
-def _above(found: Detections, score: float) -> Detections:
-    keep = found.scores >= score
-    return Detections(found.xyxy_px[keep], found.scores[keep], found.class_ids[keep])
-
-
-def _side(side: Any) -> int | None:
-    return side if isinstance(side, int) else None
+def _log(text: str) -> None:
+    print(f"{PROGRESS} {text}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Job: makes the bundle of one precision and size out of the fp32 bundle."""
+"""Trial: makes the bundle of one precision and input size from the fp32 bundle."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,69 +19,94 @@ from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import InputSpec
 from edge_vision.core.preprocess import Preprocessor
-from edge_vision.optimize.candidate import Size
-from edge_vision.optimize.clips import stored
+from edge_vision.optimize.candidate import LIBRARY_DEFAULT, Size
+from edge_vision.optimize.clips import read_images
 from edge_vision.optimize.quantization import gptq, graph_edit, graph_session, ptq
+from edge_vision.optimize.quantization.input_moments import Ranges, input_moments
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
 
-CHECKED_PICTURES = 4
-FITTED_PICTURES = 32
-"""Whose inputs of the layers are looked at: more cost time and change nothing."""
+_CHECKED_IMAGES = 4
+_GPTQ_IMAGES = 32
+"""Images whose layer inputs are used: more cost time and do not change the accuracy."""
 
 
-def run(args: Mapping[str, Any]) -> dict[str, Any]:
-    """args: source, out (folders), precision, size [w, h], recipe (None for fp32 and fp16), calibration
-    (folder), ranges (file), kept (names of layers' nodes). Raises OptimizeError, BundleError."""
-    out = Path(args["out"])
+@dataclass(frozen=True, slots=True)
+class VariantTask:
+    """source, out: bundle folders. recipe: None for fp32 and fp16. calibration: folder with images.
+    ranges: file with activation ranges, created if missing. fp32_nodes: nodes that stay in fp32."""
+
+    source: str
+    out: str
+    precision: str
+    size: Size
+    recipe: Int8Recipe | None = None
+    calibration: str = ""
+    ranges: str = ""
+    fp32_nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VariantGraph:
+    """The graph file of a variant. For int8 also: exact, the outputs of exact arithmetic (see `measure`); the
+    summary of the graph, and why this recipe was chosen."""
+
+    bytes: int
+    sha256: str
+    exact: str = ""
+    quantization: ptq.QuantizationSummary | None = None
+    why: str = ""
+
+
+def run(task: VariantTask) -> VariantGraph:
+    """Write the bundle. Raises OptimizeError, BundleError."""
+    out = Path(task.out)
     shutil.rmtree(out, ignore_errors=True)
-    source = load_bundle(f"{args['source']}{os.sep}")
-    size = Size(*args["size"])
-    spec = replace(source.manifest.input, width_px=size.width_px, height_px=size.height_px)
+    source = load_bundle(f"{task.source}{os.sep}")
+    spec = replace(source.manifest.input, width_px=task.size.width_px, height_px=task.size.height_px)
     model = graph_edit.load_model(source.verify(source.manifest.graphs[0]))
-    if size != Size.of(source.manifest.input):
-        graph_edit.resize(model, spec.name, spec.layout, size)
-    result: dict[str, Any] = {}
-    if args["precision"] == "fp16":
-        result["halved"] = graph_edit.halve_weights(model)
-    recipe = Int8Recipe(**args["recipe"]) if args["recipe"] else None
-    if recipe:
-        model, exact = _int8(model, spec, recipe, args)
-        result.update(exact=exact, effective=ptq.effective(model), why=recipe.why)
+    if task.size != Size.of(source.manifest.input):
+        graph_edit.resize(model, spec.name, spec.layout, task.size)
+    if task.precision == "fp16":
+        graph_edit.halve_weights(model)
+    exact, summary = "", None
+    if task.recipe:
+        model, exact = _int8(model, spec, task.recipe, task)
+        summary = ptq.summarize(model)
     data = model.SerializeToString(deterministic=True)
-    bundle = write_variant(source, out, data, spec, args["precision"])
-    return {**result, "bytes": len(data), "sha256": bundle.manifest.graphs[0].sha256}
+    bundle = write_variant(source, out, data, spec, task.precision)
+    sha256 = bundle.manifest.graphs[0].sha256
+    return VariantGraph(len(data), sha256, exact, summary, task.recipe.why if task.recipe else "")
 
 
-def _int8(model: Any, spec: InputSpec, recipe: Int8Recipe, args: Mapping[str, Any]) -> tuple[Any, str]:
-    """The quantized model, and the file with what exact arithmetic makes of it."""
-    out = Path(args["out"])
+def _int8(model: Any, spec: InputSpec, recipe: Int8Recipe, task: VariantTask) -> tuple[Any, str]:
+    """The quantized model, and the file with the outputs of exact arithmetic."""
+    out = Path(task.out)
     fp32 = out.with_name(f"{out.name}.fp32.onnx")
     try:
         fp32.write_bytes(model.SerializeToString())
-        tensors = input_tensors(spec, stored(Path(args["calibration"])))
+        tensors = input_tensors(spec, read_images(Path(task.calibration)))
         if recipe.library_default:
-            made = ptq.library_default(fp32, tensors)
+            quantized = ptq.library_default(fp32, tensors)
         else:
             folded = graph_session.folded(fp32)
-            ranges = known_ranges(folded, tensors, Path(args["ranges"]))
-            fits = known_fits(folded, ranges, recipe, tensors, Path(args["ranges"]))
-            made = ptq.quantized(folded, ranges, recipe, kept=args["kept"], fits=fits)
-        exact = _exact(
-            made, fp32, tensors[:: max(1, len(tensors) // CHECKED_PICTURES)][:CHECKED_PICTURES], out
-        )
+            ranges = cached_ranges(folded, tensors, Path(task.ranges))
+            rounding = cached_rounding(folded, ranges, recipe, tensors, Path(task.ranges))
+            quantized = ptq.quantize(folded, ranges, recipe, fp32_nodes=task.fp32_nodes, rounding=rounding)
+        checked = tensors[:: max(1, len(tensors) // _CHECKED_IMAGES)][:_CHECKED_IMAGES]
+        exact = _write_exact(quantized, fp32, checked, out)
     finally:
         fp32.unlink(missing_ok=True)
-    return made, str(exact)
+    return quantized, str(exact)
 
 
-def _exact(made: Any, fp32: Path, tensors: Sequence[np.ndarray], out: Path) -> Path:
-    """Outputs of the fp32 graph and of the quantized one carried out exactly: see `measure`."""
+def _write_exact(quantized: Any, fp32: Path, tensors: Sequence[np.ndarray], out: Path) -> Path:
+    """Write the outputs of the fp32 graph, and those of the quantized one in exact arithmetic: see `measure`."""
     folder = out.with_name(f"{out.name}.check")
     folder.mkdir(exist_ok=True)
     arrays = {}
     for prefix, session in (
         ("fp32", graph_session.session(str(fp32))),
-        ("exact", graph_session.session(made, exact=True)),
+        ("exact", graph_session.session(quantized, exact=True)),
     ):
         names = [output.name for output in session.get_outputs()]
         for number, tensor in enumerate(tensors):
@@ -92,8 +117,8 @@ def _exact(made: Any, fp32: Path, tensors: Sequence[np.ndarray], out: Path) -> P
     return folder / "exact.npz"
 
 
-def known_ranges(folded: Any, tensors: Sequence[np.ndarray], file: Path) -> dict[str, tuple[float, float]]:
-    """The ranges that were found for this size before, or those of these tensors."""
+def cached_ranges(folded: Any, tensors: Sequence[np.ndarray], file: Path) -> dict[str, tuple[float, float]]:
+    """The stored activation ranges of this input size, or those of these tensors, which are stored."""
     ranges = ptq.read_ranges(file)
     if ranges is None:
         ranges = ptq.calibrate(folded, tensors)
@@ -101,33 +126,39 @@ def known_ranges(folded: Any, tensors: Sequence[np.ndarray], file: Path) -> dict
     return ranges
 
 
-def known_fits(
-    folded: Any, ranges: gptq.Ranges, recipe: Int8Recipe, tensors: Sequence[np.ndarray], file: Path
-) -> dict[str, gptq.Fit]:
-    """The roundings that were found for this size before, beside the file of the ranges, or those now."""
-    place = file.with_suffix(f".{recipe.largest_weight}{'s' * recipe.symmetric}.npz")
-    fits = gptq.read_fits(place)
-    if fits is None:
-        moments = gptq.moments(folded, tensors[:: -(-len(tensors) // FITTED_PICTURES)], ranges)
-        plain = ptq.quantized(folded, ranges, recipe)
-        fits = gptq.fits(folded, plain, moments, recipe.largest_weight)
-        gptq.write_fits(fits, place)
-    return fits
+def cached_rounding(
+    folded: Any,
+    ranges: Ranges,
+    recipe: Int8Recipe,
+    tensors: Sequence[np.ndarray],
+    ranges_file: Path,
+) -> dict[str, gptq.RoundedWeights]:
+    """The stored rounded weights of this input size and recipe, or new ones, which are stored."""
+    file = ranges_file.with_suffix(f".{recipe.largest_weight}{'s' * recipe.symmetric}.npz")
+    rounding = gptq.read_rounding(file)
+    if rounding is None:
+        moments = input_moments(folded, tensors[:: -(-len(tensors) // _GPTQ_IMAGES)], ranges)
+        nearest = ptq.quantize(folded, ranges, recipe)
+        rounding = gptq.round_weights(folded, nearest, moments, recipe.largest_weight)
+        gptq.write_rounding(rounding, file)
+    return rounding
 
 
-def input_tensors(spec: InputSpec, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """(1, c, h, w) or (1, h, w, c) each, as the nodes would prepare (h, w, 3) uint8 BGR pictures."""
+def input_tensors(spec: InputSpec, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """(1, c, h, w) or (1, h, w, c) tensors of (h, w, 3) uint8 BGR images, preprocessed as in the nodes."""
     preprocessor = Preprocessor(spec)
-    return [preprocessor.prepare(Frame(picture, 0, "", "bgr8"))[0].copy() for picture in pictures]
+    return [preprocessor.prepare(Frame(image, 0, "", "bgr8"))[0].copy() for image in images]
 
 
 def write_variant(
-    source: Bundle, out: Path, data: bytes, spec: InputSpec, precision: str, kind: str = "onnx"
+    source: Bundle, out: Path, data: bytes, spec: InputSpec, precision: str, graph_format: str = "onnx"
 ) -> Bundle:
-    """A bundle like the source with another graph and input size. kind: the graph's format and its file's
-    ending. Raises BundleError."""
-    told = {"int8_default": "int8"}.get(precision, precision)
-    graph = GraphSpec(f"model.{kind}", kind, told, hashlib.sha256(data).hexdigest())
+    """Write a copy of the source bundle with another graph and input size. Raises BundleError.
+
+    graph_format: of the graph, and suffix of its file.
+    """
+    stated = "int8" if precision == LIBRARY_DEFAULT else precision
+    graph = GraphSpec(f"model.{graph_format}", graph_format, stated, hashlib.sha256(data).hexdigest())
     stem = re.sub(r"[^a-z0-9_]", "_", f"_{precision}_{Size.of(spec)}")
     manifest = replace(
         source.manifest,

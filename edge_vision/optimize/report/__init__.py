@@ -1,1 +1,1 @@
-"""What a study leaves behind: report.json, report.html, the chosen bundle."""
+"""The report of a study: report.json, report.html, and tables for the terminal."""

@@ -1,143 +1,141 @@
-"""report.html: one file that needs nothing else."""
+"""report.html: a self-contained page. Imports jinja2 and matplotlib when used."""
 
 from __future__ import annotations
 
+import base64
+import importlib.util
 import json
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_vision.bundles.store import load_bundle
 from edge_vision.core.printable import printable_lines
-from edge_vision.optimize.pareto import UNMEASURED
-from edge_vision.optimize.report import explain, pictures, plot
-from edge_vision.optimize.report.report_file import write_text
+from edge_vision.optimize.agreement import CONFIDENT_MARGIN
+from edge_vision.optimize.candidate import LIBRARY_DEFAULT
+from edge_vision.optimize.candidate_table import predictions_file
+from edge_vision.optimize.dataset import EVALUATION
+from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.quantization.sensitivity import Sensitivity
+from edge_vision.optimize.report import plot, terminal
+from edge_vision.optimize.report.differences import ImageDifference, image_differences
+from edge_vision.optimize.report.report_file import StudyReport, write_text
+from edge_vision.optimize.results import CandidateResult
 
-_STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 1080px; margin: 24px auto; padding: 0 16px }
-table { border-collapse: collapse; font-size: 13px } td, th { padding: 3px 8px; border-bottom: 1px solid #ddd;
-text-align: right } td:first-child, td:last-child, th:first-child, th:last-child { text-align: left }
-tr.chosen { background: #e6f4e6 } tr.failed { color: #888 } svg { width: 100%; height: auto; font-size: 12px }
-.grid { stroke: #e4e4e4 } .bound { stroke: #b00; stroke-dasharray: 5 4 } .front { fill: none; stroke: #888 }
-circle.chosen { fill: none; stroke: #15803d; stroke-width: 2.5 } .small { font-size: 9px; fill: #555 }
-.bar { fill: #93b4d8 } .kept { fill: #c2410c } figure { margin: 8px 0 } figure img { width: 49% }
-.wide { overflow-x: auto } figcaption, .note { color: #555; font-size: 13px }
-"""
-_COLUMNS: tuple[tuple[str, str, str], ...] = (
-    ("p50 ms", "p50_ms", ".2f"),
-    ("p95", "p95_ms", ".2f"),
-    ("p99", "p99_ms", ".2f"),
-    ("of parent", "ratio_to_parent", ".2f"),
-    ("of baseline", "relative", ".2f"),
-    ("agreement", "agreement", ".3f"),
-    ("score shift", "score_shift", "+.3f"),
-    ("RSS MB", "rss_mb", ".0f"),
-    ("cold s", "cold_start_s", ".1f"),
+FILE = "report.html"
+_TEMPLATES = Path(__file__).with_name("templates")
+_PACKAGES = ("jinja2", "matplotlib")
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column of the table, for measured candidates."""
+
+    title: str
+    text: Callable[[CandidateResult], str]
+
+
+_COLUMNS = (
+    _Column("p50 ms", lambda one: f"{one.measured.timing.p50_ms:.2f}"),
+    _Column("p95", lambda one: f"{one.p95_ms:.2f}"),
+    _Column("p99", lambda one: f"{one.measured.timing.p99_ms:.2f}"),
+    _Column("of parent", lambda one: f"{one.measured.timing.ratio_to_parent:.2f}"),
+    _Column("of baseline", lambda one: f"{one.relative:.2f}"),
+    _Column("agreement", lambda one: f"{one.agreement:.3f}"),
+    _Column("score shift", lambda one: f"{one.measured.agreement.score_shift:+.3f}"),
+    _Column("RSS MB", lambda one: f"{one.measured.rss_mb:.0f}"),
+    _Column("cold s", lambda one: f"{one.measured.cold_start_s:.1f}"),
+    _Column("file MB", lambda one: f"{one.file_bytes / 1e6:.1f}"),
+)
+_OPTIONAL_COLUMNS = (
+    _Column("confident", lambda one: _optional(one.measured.agreement.confident_value)),
+    _Column("mAP", lambda one: _optional(one.measured.mean_ap and one.measured.mean_ap.map)),
+    _Column("mAP .5", lambda one: _optional(one.measured.mean_ap and one.measured.mean_ap.map50)),
 )
 
 
-def write_page(folder: Path, report: Mapping[str, Any]) -> Path:
-    """Write report.html beside report.json. Raises DiskFull."""
-    parts = [
-        f"<h1>{escape(report['model']['name'])} on {escape(report['device']['cpu'])}</h1>",
-        f"<p><b>{escape(explain.verdict(report))}</b></p>",
-        "<h2>Time and agreement</h2>",
-        _plot(report),
-        "<h2>All that was measured</h2>",
-        _table(report),
-        _sensitivity(report),
-        *_pictures(folder, report),
-        "<h2>How to read it</h2>",
-        _METHOD,
-        f"<pre>{escape(json.dumps(_facts(report), indent=1))}</pre>",
-    ]
-    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>optimize</title><style>{_STYLE}</style>"
-    path = folder / "report.html"
-    write_text(path, printable_lines(head + "\n".join(parts) + "</html>\n"))
+def check_installed() -> None:
+    """Raise OptimizeError if a package of the report is missing."""
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise OptimizeError(
+            f"the report needs the packages {' and '.join(missing)}: pip install {' '.join(missing)}"
+        )
+
+
+def write_page(folder: Path, report: StudyReport) -> Path:
+    """Write report.html beside report.json. Raises DiskFull, OptimizeError."""
+    check_installed()
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        autoescape=True,
+        loader=FileSystemLoader(_TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    html = environment.get_template("report.html.j2").render(
+        report=report,
+        verdict=terminal.verdict(report),
+        front=_embedded(lambda size_in: plot.time_against_agreement(report, size_in)),
+        columns=_columns(report),
+        sensitivity=_sensitivity(report.sensitivity) if report.sensitivity else None,
+        differences=_differences(folder, report),
+        margin=f"{CONFIDENT_MARGIN:g}",
+        facts=_facts(report),
+    )
+    path = folder / FILE
+    write_text(path, printable_lines(html))
     return path
 
 
-_METHOD = """<p class=note>Each row was measured in a fresh process, in turns with its parent: the fp32 model
-in the same runtime with as many threads. A time is that of one look at a picture: preparation, inference and
-reading the outputs. <i>of parent</i> is the median of the rounds' ratios; <i>of baseline</i> multiplies them
-up to the first row, and is what is decided by, as the machine's speed drifts. <i>agreement</i> is
-with the fp32 model at its native size, not with the truth: F1 of boxes of the same class with IoU 0.5 or more
-for a detector, share of equal best classes for a classifier; <i>where sure</i> is the same on those
-pictures alone on which the fp32 model's best class leads by 0.1, and decides nothing. RSS is the peak of the
-process, with Python, OpenCV and the runtime in it.</p>"""
+def _optional(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
-def _plot(report: Mapping[str, Any]) -> str:
-    least = 1.0 - report["settings"]["max_accuracy_loss"]
-    return plot.pareto(report["rows"], report["decision"]["front"], report["chosen"], least)
+def _columns(report: StudyReport) -> list[_Column]:
+    """The columns of the table; optional ones if at least one candidate has a value."""
+    measured = [result for result in report.results if result.measurement]
+    present = [column for column in _OPTIONAL_COLUMNS if any(map(column.text, measured))]
+    return [*_COLUMNS, *present]
 
 
-def _table(report: Mapping[str, Any]) -> str:
-    columns = _COLUMNS
-    if any(row.get("agreement_sure") is not None for row in report["rows"]):
-        columns = (*columns, ("where sure", "agreement_sure", ".3f"))
-    if any(row.get("map") is not None for row in report["rows"]):
-        columns = (*columns, ("mAP", "map", ".3f"), ("mAP .5", "map50", ".3f"))
-    heads = ["candidate", *(name for name, _, _ in columns), "file MB", "why"]
-    lines = [f"<tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"]
-    for row in report["rows"]:
-        if row["status"] in UNMEASURED:
-            text = f"<td>{escape(row['id'])}</td><td colspan={len(heads) - 1}>{escape(row['reason'])}</td>"
-            lines.append(f"<tr class=failed>{text}</tr>")
-            continue
-        cells = [format(row[key], spec) for _, key, spec in columns] + [f"{row['bytes'] / 1e6:.1f}"]
-        text = "".join(f"<td>{cell}</td>" for cell in cells)
-        why = escape(f"{row['status']}: {row['reason']}")
-        lines.append(f"<tr class={row['status']}><td>{escape(row['id'])}</td>{text}<td>{why}</td></tr>")
-    return f"<div class=wide><table>{''.join(lines)}</table></div>"
+def _embedded(draw: Callable[[tuple[float, float]], str]) -> dict[str, str] | None:
+    """A plot as base64 text for wide and for narrow pages; None if there is nothing to draw."""
+    plots = {"wide": draw(plot.WIDE_IN), "narrow": draw(plot.NARROW_IN)}
+    if not plots["wide"]:
+        return None
+    return {name: base64.b64encode(svg.encode()).decode() for name, svg in plots.items()}
 
 
-def _sensitivity(report: Mapping[str, Any]) -> str:
-    found = report["sensitivity"]
-    if not found.get("layers"):
-        return "".join(f"<p class=note>{escape(note)}</p>" for note in report["notes"])
-    layers, kept = found["layers"], found["kept"]
-    worst = "; ".join(f"{one['name']} {one['sqnr_db']:.1f} dB" for one in layers[:5])
-    tries = "; ".join(f"{one['kept']} in fp32: {one['agreement']:.3f}" for one in found["search"])
-    ranks = {layer["place"]: rank for rank, layer in enumerate(layers, 1)}
-    ends = (
-        f"Of {len(layers)} layers the first is number {ranks[0]}, the last number {ranks[len(layers) - 1]}."
-    )
-    return (
-        "<h2>Sensitivity of the layers</h2><p class=note>Each bar: signal to noise in dB of the outputs when "
-        f"that layer alone is int8; lower is worse. {ends} Most sensitive: {escape(worst)}. Search for an "
-        f"agreement of {found['bound']:.3f} on the calibration clip: {escape(tries)}. Dark: in fp32 in the "
-        f"mixed variant, {len(kept)}.</p>{plot.sensitivity(layers, kept)}"
-    )
+def _sensitivity(found: Sensitivity) -> dict[str, Any]:
+    worst = (f"{layer.name} ({layer.sqnr_db:.1f} dB)" for layer in found.layers[:5])
+    steps = (f"{step.fp32_layers} layers in fp32 {step.agreement:.3f}" for step in found.steps)
+    return {
+        "plot": _embedded(lambda size_in: plot.layer_sensitivity(found, size_in)),
+        "worst": ", ".join(worst),
+        "steps": "; ".join(steps),
+    }
 
 
-def _pictures(folder: Path, report: Mapping[str, Any]) -> list[str]:
-    """Of the chosen or nearest row, and of the naive int8 one."""
-    shown = [report["chosen"] or report["decision"]["nearest"]]
-    shown += [row["id"] for row in report["rows"] if row["precision"] == "int8_default" and "relative" in row]
-    files = sorted((folder / "pictures" / "evaluation").glob("*.png"))
-    reference = folder / "found" / f"{report['baseline']}.npz"
+def _differences(folder: Path, report: StudyReport) -> dict[str, list[ImageDifference]]:
+    """Candidate id -> images, of the chosen or nearest candidate and of the library's default int8."""
+    shown = [report.decision.chosen or report.decision.nearest]
+    shown += [one.id for one in report.results if one.precision == LIBRARY_DEFAULT and one.measurement]
+    files = sorted((folder / EVALUATION).glob("*.png"))
+    reference = folder / predictions_file(report.baseline)
     labels = load_bundle(f"{folder / 'source'}/").labels
-    parts = ["<h2>What differs</h2>"]
+    found = {}
     for name in dict.fromkeys(filter(None, shown)):
-        found = folder / "found" / f"{name}.npz"
-        if not (found.is_file() and reference.is_file() and files):
-            continue
-        compared = pictures.compare(report["model"]["task"], files, found, reference, labels)
-        parts.append(f"<h3>{escape(name)}</h3>")
-        parts += _figures(compared) or ["<p class=note>Nothing: it finds what the fp32 model finds.</p>"]
-    return parts
+        predictions = folder / predictions_file(name)
+        if predictions.is_file() and reference.is_file() and files:
+            found[name] = image_differences(report.model.task, files, predictions, reference, labels)
+    return found
 
 
-def _figures(compared: Sequence[pictures.PictureComparison]) -> list[str]:
-    return [
-        f'<figure><img src="data:image/jpeg;base64,{one.reference}" alt="fp32"> '
-        f'<img src="data:image/jpeg;base64,{one.found}" alt="candidate">'
-        f"<figcaption>left fp32, right the candidate; {escape(one.text)}</figcaption></figure>"
-        for one in compared
-    ]
-
-
-def _facts(report: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: report[name] for name in ("edge_vision", "device", "settings", "hashes", "notes")}
+def _facts(report: StudyReport) -> str:
+    values = asdict(report)
+    shown = ("edge_vision", "device", "settings", "model", "dataset")
+    return json.dumps({name: values[name] for name in shown}, indent=1)

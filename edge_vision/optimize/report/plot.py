@@ -1,114 +1,116 @@
-"""Plots as SVG text, drawn by hand: no library, and nothing that a page would have to fetch."""
+"""The plots of the report as SVG. Imports matplotlib when used."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from html import escape
+import io
+from collections.abc import Sequence
 from typing import Any
 
-_W, _H, _LEFT, _BOTTOM, _TOP, _RIGHT = 760, 380, 62, 46, 16, 16
-COLORS = {"onnxruntime": "#1764ab", "openvino": "#c2410c", "litert": "#4d7c0f"}
-_OTHER = "#555"
-_RADIUS = 6
+from edge_vision.optimize.pareto import time_agreement_front
+from edge_vision.optimize.quantization.sensitivity import Sensitivity
+from edge_vision.optimize.report.report_file import StudyReport
+from edge_vision.optimize.results import CandidateResult
 
-Row = Mapping[str, Any]
+WIDE_IN, NARROW_IN = (7.6, 4.4), (3.9, 4.8)
+"""Figure sizes for a desktop and for a phone."""
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Okabe and Ito's palette, which colour-blind readers can distinguish."""
+_FRONT, _BOUND, _CHOSEN = "#888888", "#b00000", "#15803d"
 
 
-def pareto(rows: Sequence[Row], front: Sequence[str], chosen: str | None, least: float) -> str:
-    """Time against agreement of the measured rows; the front is joined, the chosen one ringed.
-
-    least: the agreement that was asked for, a dashed line.
-    """
-    rows = [row for row in rows if "relative" in row]
-    if not rows:
+def time_against_agreement(report: StudyReport, size_in: tuple[float, float]) -> str:
+    """All measured candidates, the Pareto front over time and agreement, and labels for two candidates:
+    the chosen one (or the nearest) and the runner-up. Returns SVG, "" without a measurement."""
+    measured = [result for result in report.results if result.measurement]
+    if not measured:
         return ""
-    xs, ys = [row["relative"] for row in rows], [row["agreement"] for row in rows]
-    x_axis = _axis(0.0, max(xs) * 1.06, _LEFT, _W - _RIGHT)
-    y_axis = _axis(max(0.0, min([*ys, least]) - 0.03), 1.01, _H - _BOTTOM, _TOP)
-    parts = [_grid(x_axis, y_axis)]
-    y = y_axis(least)
-    parts.append(f'<line x1="{_LEFT}" x2="{_W - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="bound"/>')
-    on_front = sorted((row for row in rows if row["id"] in front), key=lambda row: row["relative"])
-    points = " ".join(f"{x_axis(r['relative']):.1f},{y_axis(r['agreement']):.1f}" for r in on_front)
-    parts.append(f'<polyline points="{points}" class="front"/>')
-    for row in rows:
-        parts.append(_mark(row, x_axis(row["relative"]), y_axis(row["agreement"]), row["id"] == chosen))
-    legend = "".join(
-        f'<circle cx="{_LEFT + 14 + 130 * i}" cy="{_H - 8}" r="5" fill="{color}"/>'
-        f'<text x="{_LEFT + 24 + 130 * i}" y="{_H - 4}">{name}</text>'
-        for i, (name, color) in enumerate(COLORS.items())
-    )
-    return f'<svg viewBox="0 0 {_W} {_H}" role="img">{"".join(parts)}{legend}</svg>'
+    figure = _figure(size_in)
+    axes = figure.add_subplot()
+    backends = list(dict.fromkeys(result.backend for result in measured))
+    for backend, color in zip(backends, _COLORS * len(backends), strict=False):
+        own = [result for result in measured if result.backend == backend]
+        _scatter(axes, own, color, backend)
+    sound = [result for result in measured if result.id in report.decision.front]
+    front = time_agreement_front(sound)
+    times, values = [one.relative for one in front], [one.agreement for one in front]
+    axes.plot(times, values, color=_FRONT, drawstyle="steps-post", zorder=1, label="Pareto front")
+    bound = report.settings.min_agreement
+    axes.axhline(bound, color=_BOUND, linestyle="--", linewidth=1, zorder=0, label=f"bound {bound:g}")
+    axes.set(xlabel="time, share of the baseline's", ylabel=f"agreement ({_metric(measured)})")
+    axes.set_xlim(left=0)
+    axes.margins(x=0.08, y=0.14)
+    axes.grid(color="#e4e4e4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    _label_decision(axes, report)
+    figure.legend(loc="outside lower center", ncols=4 if size_in == WIDE_IN else 2, frameon=False, fontsize=9)
+    return _svg(figure)
 
 
-class _axis:
-    """A linear scale from values to pixels."""
-
-    def __init__(self, low: float, high: float, start_px: float, end_px: float) -> None:
-        self.low, self.high, self._start, self._end = low, high, start_px, end_px
-
-    def __call__(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
-        return self._start + share * (self._end - self._start)
-
-    def ticks(self) -> list[float]:
-        step = 10.0 ** math.floor(math.log10(self.high - self.low))
-        while (self.high - self.low) / step < 5:
-            step /= 2
-        first = math.ceil(self.low / step)
-        return [i * step for i in range(first, math.floor(self.high / step) + 1)]
+def _scatter(axes: Any, results: Sequence[CandidateResult], color: str, backend: str) -> None:
+    times, values = [one.relative for one in results], [one.agreement for one in results]
+    axes.scatter(times, values, s=42, color=color, alpha=0.75, linewidths=0, label=backend, zorder=2)
 
 
-def _grid(x_axis: _axis, y_axis: _axis) -> str:
-    lines = []
-    for value in x_axis.ticks():
-        x = x_axis(value)
-        lines.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_H - _BOTTOM}" class="grid"/>')
-        lines.append(f'<text x="{x:.1f}" y="{_H - _BOTTOM + 15}" text-anchor="middle">{value:.3g}</text>')
-    for value in y_axis.ticks():
-        y = y_axis(value)
-        lines.append(f'<line x1="{_LEFT}" x2="{_W - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
-        lines.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
-    lines.append(
-        f'<text x="{_W - _RIGHT}" y="{_H - _BOTTOM + 30}" text-anchor="end">time / baseline</text>'
-        f'<text x="14" y="{_TOP}" transform="rotate(-90 14 {_TOP})" text-anchor="end">agreement</text>'
-    )
-    return "".join(lines)
+def _metric(measured: Sequence[CandidateResult]) -> str:
+    return {"f1": "F1", "top1": "top-1"}[measured[0].measured.agreement.metric]
 
 
-def _mark(row: Row, x: float, y: float, chosen: bool) -> str:
-    color = COLORS.get(row["backend"], _OTHER)
-    title = escape(f"{row['id']}: {row['p50_ms']:.1f} ms, agreement {row['agreement']:.3f}, {row['status']}")
-    ring = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{_RADIUS + 5}" class="chosen"/>' if chosen else ""
-    label = escape(f"{row['precision']} {row['size'].split('x')[0]}")
-    return (
-        f'<g>{ring}<circle cx="{x:.1f}" cy="{y:.1f}" r="{_RADIUS}" fill="{color}" fill-opacity="0.8">'
-        f"<title>{title}</title></circle>"
-        f'<text x="{x + 9:.1f}" y="{y - 7:.1f}" class="small">{label}</text></g>'
-    )
-
-
-def sensitivity(layers: Sequence[Mapping[str, Any]], kept: Sequence[str]) -> str:
-    """A bar for each layer in the graph's order: the SQNR in dB of the outputs when it alone is int8."""
-    if not layers:
-        return ""
-    ordered = sorted(layers, key=lambda layer: layer["place"])
-    highest = max(layer["sqnr_db"] for layer in ordered)
-    height, width = 170, max(300, 9 * len(ordered))
-    axis = _axis(min(0.0, *(layer["sqnr_db"] for layer in ordered)), highest * 1.05, height - 20, 8)
-    bars = []
-    for i, layer in enumerate(ordered):
-        y = axis(layer["sqnr_db"])
-        title = escape(f"{layer['name']}: {layer['sqnr_db']:.1f} dB, agreement {layer['agreement']:.3f}")
-        kind = "kept" if layer["name"] in kept else "bar"
-        bars.append(
-            f'<rect x="{30 + 9 * i}" y="{y:.1f}" width="7" height="{height - 20 - y:.1f}" class="{kind}">'
-            f"<title>{title}</title></rect>"
+def _label_decision(axes: Any, report: StudyReport) -> None:
+    """Labels on opposite sides of their points, so that they cannot overlap even for equal points."""
+    decision = report.decision
+    first = decision.chosen or decision.nearest
+    for name, title, above in (
+        (first, "chosen" if decision.chosen else "nearest", True),
+        (decision.runner_up, "runner-up", False),
+    ):
+        if name is None:
+            continue
+        result = report.result(name)
+        point = (result.relative, result.agreement)
+        axes.scatter(*point, s=150, facecolors="none", edgecolors=_CHOSEN if above else _FRONT, linewidths=2)
+        right = result.relative > 0.5 * axes.get_xlim()[1]
+        axes.annotate(
+            f"{title}: {result.backend} {result.precision} {result.size}",
+            point,
+            xytext=(6 if right else -6, 12 if above else -12),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            va="bottom" if above else "top",
+            fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )
-    ticks = "".join(
-        f'<text x="26" y="{axis(v) + 4:.1f}" text-anchor="end">{v:.0f}</text>' for v in axis.ticks()
-    )
-    words = f'<text x="30" y="{height - 4}">first layer</text>'
-    words += f'<text x="{30 + width}" y="{height - 4}" text-anchor="end">last layer</text>'
-    return f'<svg viewBox="0 0 {width + 36} {height}" role="img">{ticks}{"".join(bars)}{words}</svg>'
+
+
+def layer_sensitivity(sensitivity: Sensitivity, size_in: tuple[float, float]) -> str:
+    """The SQNR of the outputs with each layer alone in int8, in graph order; layers that stay in fp32 in
+    another colour. Returns SVG."""
+    figure = _figure((size_in[0], 2.6))
+    axes = figure.add_subplot()
+    kept = set(sensitivity.fp32_layers)
+    for members, color, label in (
+        ([layer for layer in sensitivity.layers if layer.name not in kept], _COLORS[0], "int8"),
+        ([layer for layer in sensitivity.layers if layer.name in kept], _COLORS[1], "fp32 in mixed"),
+    ):
+        if members:
+            positions, heights = [one.position + 1 for one in members], [one.sqnr_db for one in members]
+            axes.bar(positions, heights, color=color, label=label)
+    axes.set(xlabel="layer, in graph order", ylabel="SQNR, dB")
+    axes.margins(x=0.01)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
+    return _svg(figure)
+
+
+def _figure(size_in: tuple[float, float]) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size_in, layout="constrained")
+
+
+def _svg(figure: Any) -> str:
+    """The figure as SVG, the same bytes for the same figure."""
+    from matplotlib import rc_context
+
+    file = io.StringIO()
+    with rc_context({"svg.hashsalt": "edge_vision"}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()

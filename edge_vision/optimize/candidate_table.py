@@ -1,0 +1,119 @@
+"""Measures candidates and keeps their results: the table of a study."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edge_vision.optimize.build_only import BuildTask, BuiltEngine
+from edge_vision.optimize.candidate import Candidate
+from edge_vision.optimize.dataset import EVALUATION, LABELS, Dataset
+from edge_vision.optimize.measure import Measurement, MeasureTask
+from edge_vision.optimize.quantization.variants import Variants
+from edge_vision.optimize.results import CandidateResult, failure_reason
+from edge_vision.optimize.runtimes import versions_of
+from edge_vision.optimize.settings import Settings
+from edge_vision.optimize.trial import Trial
+from edge_vision.optimize.trial_runner import TrialRunner
+from edge_vision.optimize.worker import WorkerSetup
+
+
+class CandidateTable:
+    """results: by candidate id, in the order of measurement. task: of the model, detect or classify."""
+
+    def __init__(
+        self,
+        baseline: Candidate,
+        task: str,
+        settings: Settings,
+        dataset: Dataset,
+        variants: Variants,
+        runner: TrialRunner,
+    ) -> None:
+        self.results: dict[str, CandidateResult] = {}
+        self._baseline, self._task, self._settings = baseline, task, settings
+        self._dataset, self._variants, self._runner = dataset, variants, runner
+
+    def measure(self, candidate: Candidate, fp32_nodes: tuple[str, ...] = ()) -> CandidateResult:
+        """Measure a candidate and add its result. fp32_nodes: that `mixed` leaves in fp32. Raises DiskFull."""
+        result = self._with_graph(candidate, fp32_nodes)
+        if result.graph is not None:
+            outcome = self._runner.run(self._measurement(candidate, result))
+            if outcome.result is None:
+                result = replace(result, status="failed", reason=failure_reason(outcome))
+            else:
+                parent = self.results.get(result.parent)
+                relative = outcome.result.timing.ratio_to_parent * (parent.relative if parent else 1.0)
+                result = replace(result, measurement=outcome.result, relative=round(relative, 4))
+        self.results[candidate.id] = result
+        return result
+
+    def build(self, candidate: Candidate, fp32_nodes: tuple[str, ...] = ()) -> CandidateResult:
+        """Build the engine of a candidate without running it, and add its result. Raises DiskFull."""
+        result = replace(self._with_graph(candidate, fp32_nodes), parent="")
+        if result.graph is not None:
+            task = BuildTask(result.folder, candidate.backend)
+            inputs = (result.graph.sha256, *versions_of(candidate.backend))
+            outcome = self._runner.run(Trial("build", candidate.id, task, BuiltEngine, inputs))
+            if outcome.result is None:
+                result = replace(result, status="failed", reason=failure_reason(outcome))
+            else:
+                size_mb = outcome.result.engine_bytes / 1e6
+                reason = (
+                    f"built in {outcome.result.build_s:.1f} s, engine of {size_mb:.1f} MB, not run: without a "
+                    f"measurement it cannot be chosen"
+                )
+                result = replace(result, status="built", reason=reason, engine=outcome.result)
+        self.results[candidate.id] = result
+        return result
+
+    def _with_graph(self, candidate: Candidate, fp32_nodes: tuple[str, ...]) -> CandidateResult:
+        """The result with the graph, or with the status failed."""
+        outcome = self._variants.graph_of(candidate, fp32_nodes)
+        return CandidateResult(
+            candidate.id,
+            candidate.backend,
+            candidate.precision,
+            str(candidate.size),
+            candidate.threads,
+            self._parent(candidate).id,
+            self._variants.folder_of(candidate),
+            "failed" if outcome.result is None else "measured",
+            failure_reason(outcome) if outcome.result is None else "",
+            graph=outcome.result,
+        )
+
+    def _measurement(self, candidate: Candidate, result: CandidateResult) -> Trial[Measurement]:
+        assert result.graph is not None
+        parent = self._parent(candidate)
+        task = MeasureTask(
+            self._setup(candidate),
+            None if candidate == self._baseline else self._setup(parent),
+            self._task,
+            self._settings.measure_s,
+            predictions_file(candidate.id),
+            predictions_file(self._baseline.id),
+            result.graph.exact,
+            LABELS if self._settings.labels else "",
+        )
+        data = (result.graph.sha256, self._dataset.evaluation, self._dataset.labels)
+        return Trial("measure", candidate.id, task, Measurement, (*data, *versions_of(candidate.backend)))
+
+    def _setup(self, candidate: Candidate) -> WorkerSetup:
+        precision = "bf16" if candidate.precision == "bf16" else "auto"
+        folder = self._variants.folder_of(candidate)
+        return WorkerSetup(folder, candidate.backend, precision, candidate.threads, EVALUATION)
+
+    def _parent(self, candidate: Candidate) -> Candidate:
+        """The fp32 model of native size in the same backend with the same thread count; for that one, the
+        same in the baseline's backend; for that one, the baseline. Candidates that failed are skipped."""
+        own = replace(candidate, precision="fp32", size=self._baseline.size)
+        for parent in (own, replace(own, backend=self._baseline.backend)):
+            known = self.results.get(parent.id)
+            if parent != candidate and known and known.measurement:
+                return parent
+        return self._baseline
+
+
+def predictions_file(candidate: str) -> str:
+    """The file with the predictions of a candidate, within the study's folder."""
+    return f"predictions/{candidate}.npz"

@@ -1,0 +1,103 @@
+"""The loss of quantized models against the fp32 one on the same tensors, in ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from edge_vision.backends.base import TensorSpec
+from edge_vision.backends.parity import sqnr_db
+from edge_vision.bundles.store import Bundle
+from edge_vision.core.detections import Detections
+from edge_vision.detect.heads import DetectionHead, Head, make_head
+from edge_vision.optimize.agreement import classifier_agreement, detector_agreement
+from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.quantization import graph_session
+
+THRESHOLD_OFFSETS = tuple(round(0.05 * i, 2) for i in range(-4, 5))
+"""Added to the detector's own score threshold."""
+LAYER_IMAGES = 6
+"""Images for the loss of a single layer, with detections and evenly over the clip."""
+
+Outputs = dict[str, np.ndarray]
+
+
+class QuantizationLoss:
+    """bundle: with the fp32 graph. folded: that graph, folded. tensors: inputs to compare on."""
+
+    def __init__(self, bundle: Bundle, folded: Any, tensors: Sequence[np.ndarray]) -> None:
+        """Raises OptimizeError if the fp32 model detects nothing."""
+        manifest = bundle.manifest
+        self._input, self._tensors, self._thresholds = manifest.input.name, tensors, manifest.thresholds
+        own = self._thresholds.score_threshold
+        self._scores = sorted({min(0.95, max(0.05, own + offset)) for offset in THRESHOLD_OFFSETS})
+        session = graph_session.session(folded)
+        outputs = session.get_outputs()
+        self._names = [output.name for output in outputs]
+        # The loss of outputs that the head ignores, as a classifier's features, is irrelevant.
+        read = set(manifest.head.outputs.values())
+        self._compared = [name for name in self._names if name in read] or self._names
+        specs = [TensorSpec(o.name, tuple(_side(s) for s in o.shape), "float32") for o in outputs]
+        self._head: Head = make_head(manifest.head, manifest.input, specs, len(bundle.labels))
+        self._reference = [self._run(session, tensor) for tensor in tensors]
+        self._wanted = [self._decode(outputs) for outputs in self._reference]
+        self._order = self._informative_first()
+
+    def of(self, model: Any, images: int = 0) -> tuple[float, float]:
+        """Agreement, and mean SQNR in dB. images: how many to compare, 0 = all; those with detections first."""
+        session = graph_session.session(model)
+        chosen = self._order[: images or None]
+        outputs = [self._run(session, self._tensors[i]) for i in chosen]
+        noise = [
+            sqnr_db({name: self._reference[i][name] for name in self._compared}, output)
+            for i, output in zip(chosen, outputs, strict=True)
+        ]
+        return self._agreement([self._decode(output) for output in outputs], chosen), float(np.mean(noise))
+
+    def _informative_first(self) -> list[int]:
+        """Indices of the tensors; for a detector, some with detections first, evenly over the clip."""
+        everything = list(range(len(self._tensors)))
+        if not isinstance(self._head, DetectionHead):
+            return everything
+        with_boxes = [i for i, found in enumerate(self._wanted) if len(found)]
+        if not with_boxes:
+            raise OptimizeError(
+                "expected objects in the calibration clip, got no detection of the fp32 model; use a clip that "
+                "contains its classes"
+            )
+        first = with_boxes[:: max(1, len(with_boxes) // LAYER_IMAGES)][:LAYER_IMAGES]
+        return first + [i for i in everything if i not in first]
+
+    def _run(self, session: Any, tensor: np.ndarray) -> Outputs:
+        return dict(zip(self._names, session.run(self._names, {self._input: tensor}), strict=True))
+
+    def _decode(self, outputs: Outputs) -> Any:
+        """Class scores, or the boxes at the lowest threshold, which include those at higher ones."""
+        if isinstance(self._head, DetectionHead):
+            lowest = replace(self._thresholds, score_threshold=min(self._scores))
+            boxes = self._head.decode(outputs, lowest)
+            return Detections(boxes.xyxy_model, boxes.scores, boxes.class_ids)
+        return self._head.decode(outputs)
+
+    def _agreement(self, found: list[Any], chosen: Sequence[int]) -> float:
+        wanted = [self._wanted[i] for i in chosen]
+        if not isinstance(self._head, DetectionHead):
+            return classifier_agreement(np.stack(found), np.stack(wanted)).value
+        values = []
+        for score in self._scores:
+            ours, reference = ([_above(one, score) for one in side] for side in (found, wanted))
+            if any(map(len, reference)):
+                values.append(detector_agreement(ours, reference).value)
+        return float(np.mean(values))
+
+
+def _above(found: Detections, score: float) -> Detections:
+    keep = found.scores >= score
+    return Detections(found.xyxy_px[keep], found.scores[keep], found.class_ids[keep])
+
+
+def _side(side: Any) -> int | None:
+    return side if isinstance(side, int) else None
