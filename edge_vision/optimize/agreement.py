@@ -70,8 +70,8 @@ def detector_agreement(found: list[Detections], reference: list[Detections]) -> 
     """F1 over all images. Raises OptimizeError if the reference detected nothing."""
     if not any(map(len, reference)):
         raise OptimizeError(
-            f"expected objects in the evaluation clips, got no detection of the fp32 model in {len(reference)} "
-            "images; use clips that contain its classes, or lower score_threshold in the bundle"
+            f"expected objects in the evaluation clips, got no detection of the fp32 model in "
+            f"{len(reference)} images; use clips with its classes, or lower score_threshold in the bundle"
         )
     matched = lost = gained = 0
     shifts: list[float] = []

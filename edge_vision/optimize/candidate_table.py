@@ -34,7 +34,7 @@ class CandidateTable:
         self._dataset, self._variants, self._runner = dataset, variants, runner
 
     def measure(self, candidate: Candidate, fp32_nodes: tuple[str, ...] = ()) -> CandidateResult:
-        """Measure a candidate and add its result. fp32_nodes: that `mixed` leaves in fp32. Raises DiskFull."""
+        """Measure a candidate and add its result. fp32_nodes: left in fp32 by `mixed`. Raises DiskFull."""
         result = self._with_graph(candidate, fp32_nodes)
         if result.graph is not None:
             outcome = self._runner.run(self._measurement(candidate, result))
@@ -59,8 +59,8 @@ class CandidateTable:
             else:
                 size_mb = outcome.result.engine_bytes / 1e6
                 reason = (
-                    f"built in {outcome.result.build_s:.1f} s, engine of {size_mb:.1f} MB, not run: without a "
-                    f"measurement it cannot be chosen"
+                    f"built in {outcome.result.build_s:.1f} s, engine of {size_mb:.1f} MB, not run: without "
+                    f"a measurement it cannot be chosen"
                 )
                 result = replace(result, status="built", reason=reason, engine=outcome.result)
         self.results[candidate.id] = result

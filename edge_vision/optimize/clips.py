@@ -92,8 +92,8 @@ def check_disjoint(calibration: Clip, evaluation: Sequence[Clip]) -> None:
     for clip in evaluation:
         if calibration.sha256 == clip.sha256 or calibration.fingerprints & clip.fingerprints:
             raise OptimizeError(
-                f"{calibration.path} and {clip.path} contain the same images: a model must not be evaluated on "
-                f"its calibration data; pass another clip with --calibration"
+                f"{calibration.path} and {clip.path} contain the same images: a model must not be evaluated "
+                f"on its calibration data; pass another clip with --calibration"
             )
 
 

@@ -28,7 +28,7 @@ _EXAMPLES = """\
 examples:
   edge-vision optimize run ssdlite_mobilenet_v2_coco --frames street.mp4 --calibration yard.mp4 --out out/ssd
   edge-vision optimize run ./my_bundle --frames clips/ --budget-ms 50 --max-rss-mb 300 --out out/mine
-  edge-vision optimize run yolo11n.onnx --frames a.mp4 --frames b.mp4 --backends openvino --threads 1 2 --out out/yolo
+  edge-vision optimize run yolo.onnx --frames a.mp4 --frames b.mp4 --backends openvino --out out/yolo
   edge-vision optimize explain out/ssd onnxruntime-int8-300x300-t1
   ros2 launch edge_vision pipeline.launch.py params_file:=out/ssd/params.yaml
 
@@ -120,7 +120,7 @@ def _add_run(one: argparse.ArgumentParser) -> None:
     )
     for name, kind, metavar, text in (
         ("calibration", str, "VIDEO|FOLDER", "clip for calibration and the layer search"),
-        ("labels", Path, "COCO.json", "labels of the evaluation folder, for mAP"),
+        ("labels", str, "COCO.json", "labels of the evaluation folder, for mAP"),
         ("budget-ms", float, "MS", "latency bound, 95th percentile"),
         ("max-rss-mb", float, "MB", "peak memory bound of the process"),
         ("max-accuracy-loss", float, "SHARE", "bound of the loss of agreement with fp32"),
@@ -130,7 +130,7 @@ def _add_run(one: argparse.ArgumentParser) -> None:
     ):
         default = getattr(defaults, name.replace("-", "_"))
         shown = "" if default in ("", None) else f" (default: {default})"
-        one.add_argument(f"--{name}", type=kind, default=default, metavar=metavar, help=f"{text}{shown}")  # type: ignore[arg-type]
+        one.add_argument(f"--{name}", type=kind, default=default, metavar=metavar, help=f"{text}{shown}")
     one.add_argument("--backends", nargs="+", default=[], metavar="B", help=f"of {backends}")
     one.add_argument("--precisions", nargs="+", default=[], metavar="P", help=f"of {', '.join(PRECISIONS)}")
     one.add_argument("--sizes", nargs="+", default=[], metavar="S", help="native, 256, 320x240, ...")
@@ -148,7 +148,7 @@ def _run(options: argparse.Namespace) -> int:
         model=_absolute(options.model),
         frames=frames,
         calibration=calibration,
-        labels=str(options.labels.expanduser().absolute()) if options.labels else "",
+        labels=str(Path(options.labels).expanduser().absolute()) if options.labels else "",
         budget_ms=options.budget_ms,
         max_rss_mb=options.max_rss_mb,
         max_accuracy_loss=options.max_accuracy_loss,
@@ -168,7 +168,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _prepare_folder(folder: Path, requested: Settings) -> None:
-    """Claim the folder and remove what a run without a measurement left. Raises OptimizeError, OutputError."""
+    """Claim the folder, and empty it if a run left no measurement. Raises OptimizeError, OutputError."""
     given = (requested.model, *requested.frames, requested.calibration, requested.labels)
     # A model without a folder in its name is in the store.
     claim_folder(folder, COMMAND, inputs=[path for path in given if Path(path).is_absolute()])
@@ -179,7 +179,8 @@ def _prepare_folder(folder: Path, requested: Settings) -> None:
         )
     if entries - _NEW_STUDY:
         raise OptimizeError(
-            f"{folder}: expected a new or empty folder, got one with {min(entries - _NEW_STUDY)}; choose another"
+            f"{folder}: expected a new or empty folder, got one with {min(entries - _NEW_STUDY)}; choose "
+            f"another"
         )
     for name in entries:
         remove_path(folder / name)
@@ -224,9 +225,8 @@ def _study(folder: Path, requested: Settings) -> int:
         if sys.stdout.isatty() or not text.endswith("..."):
             line.show(text)
 
-    print(
-        f"calibration clip: {requested.calibration or 'none'}, evaluation clips: {', '.join(requested.frames)}"
-    )
+    print(f"calibration clip: {requested.calibration or 'none'}")
+    print(f"evaluation clips: {', '.join(requested.frames)}")
     report = run_study(folder, requested, LocalExecutor(show), log)
     line.end()
     return _finish(folder, report)

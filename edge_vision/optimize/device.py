@@ -52,6 +52,6 @@ def load_warning(load: float | None, cores: int) -> str:
     if load is None or load <= cores / 2:
         return ""
     return (
-        f"the machine was busy at the start: load {load:g} on {cores} cores. Latencies are too high and several "
-        "threads appear slower than they are; ratios to parents are more reliable"
+        f"the machine was busy at the start: load {load:g} on {cores} cores. Latencies are too high and "
+        "several threads appear slower than they are; ratios to parents are more reliable"
     )

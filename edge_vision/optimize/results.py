@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from edge_vision.optimize.build_only import BuiltEngine
 from edge_vision.optimize.measure import Measurement
@@ -61,7 +61,7 @@ class CandidateResult:
         return self.graph.bytes if self.graph else 0
 
 
-def failure_reason(outcome: TrialOutcome[object]) -> str:
+def failure_reason(outcome: TrialOutcome[Any]) -> str:
     """Why a trial has no result, in one line."""
     return f"{outcome.status}: {outcome.reason}"
 
@@ -72,6 +72,7 @@ def summary_line(result: CandidateResult) -> str:
         return f"{result.id:38} {result.reason}"
     timing = result.measurement.timing
     return (
-        f"{result.id:38} p50 {timing.p50_ms:7.2f} ms, {timing.ratio_to_parent:.2f} of its parent's, agreement "
-        f"{result.agreement:.3f}, {result.measurement.rss_mb:.0f} MB, file {result.file_bytes / 1e6:.1f} MB"
+        f"{result.id:38} p50 {timing.p50_ms:7.2f} ms, {timing.ratio_to_parent:.2f} of its parent's, "
+        f"agreement {result.agreement:.3f}, {result.measurement.rss_mb:.0f} MB, "
+        f"file {result.file_bytes / 1e6:.1f} MB"
     )

@@ -44,8 +44,8 @@ def selected_backends(requested: Sequence[str], has_tflite: bool) -> tuple[str, 
         raise OptimizeError("; ".join(unavailable) or hint)
     if not set(selected) & set(reading_onnx):
         raise OptimizeError(
-            f"backends: expected one of {', '.join(reading_onnx)} among them, whose fp32 is the baseline, got "
-            f"{', '.join(selected)}"
+            f"backends: expected one of {', '.join(reading_onnx)} among them, whose fp32 is the baseline, "
+            f"got {', '.join(selected)}"
         )
     return selected
 

@@ -98,7 +98,7 @@ class WorkerProcess:
 
 
 class _Worker:
-    """The methods that a client may request. Imports the runtimes on load, so that cold start includes them."""
+    """The methods that a client may request. Imports runtimes in `load`, as part of the cold start."""
 
     def load(self, setup: Mapping[str, Any]) -> dict[str, Any]:
         import cv2

@@ -47,7 +47,7 @@ class QuantizationLoss:
         self._order = self._informative_first()
 
     def of(self, model: Any, images: int = 0) -> tuple[float, float]:
-        """Agreement, and mean SQNR in dB. images: how many to compare, 0 = all; those with detections first."""
+        """Agreement, and mean SQNR in dB. images: number to compare, those with detections first; 0 = all."""
         session = graph_session.session(model)
         chosen = self._order[: images or None]
         outputs = [self._run(session, self._tensors[i]) for i in chosen]
@@ -65,8 +65,8 @@ class QuantizationLoss:
         with_boxes = [i for i, found in enumerate(self._wanted) if len(found)]
         if not with_boxes:
             raise OptimizeError(
-                "expected objects in the calibration clip, got no detection of the fp32 model; use a clip that "
-                "contains its classes"
+                "expected objects in the calibration clip, got no detection of the fp32 model; use a clip "
+                "that contains its classes"
             )
         first = with_boxes[:: max(1, len(with_boxes) // LAYER_IMAGES)][:LAYER_IMAGES]
         return first + [i for i in everything if i not in first]

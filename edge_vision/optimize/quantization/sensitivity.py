@@ -214,8 +214,8 @@ def summary(sensitivity: Sensitivity) -> str:
     if sensitivity.satisfied:
         return text
     return (
-        f"{text}: the most that pays off, as fp16 weights agree more than a graph with more fp32 layers and are "
-        f"as fast; agreement on the calibration clip {sensitivity.final_agreement:.3f}, bound "
+        f"{text}: the most that pays off, as fp16 weights agree more than a graph with more fp32 layers and "
+        f"are as fast; agreement on the calibration clip {sensitivity.final_agreement:.3f}, bound "
         f"{sensitivity.bound:.3f}"
     )
 

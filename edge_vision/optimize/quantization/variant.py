@@ -100,7 +100,7 @@ def _int8(model: Any, spec: InputSpec, recipe: Int8Recipe, task: VariantTask) ->
 
 
 def _write_exact(quantized: Any, fp32: Path, tensors: Sequence[np.ndarray], out: Path) -> Path:
-    """Write the outputs of the fp32 graph, and those of the quantized one in exact arithmetic: see `measure`."""
+    """Write the outputs of the fp32 graph, and of the quantized one in exact arithmetic, for `measure`."""
     folder = out.with_name(f"{out.name}.check")
     folder.mkdir(exist_ok=True)
     arrays = {}

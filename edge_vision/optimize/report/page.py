@@ -50,8 +50,8 @@ _COLUMNS = (
 )
 _OPTIONAL_COLUMNS = (
     _Column("confident", lambda one: _optional(one.measured.agreement.confident_value)),
-    _Column("mAP", lambda one: _optional(one.measured.mean_ap and one.measured.mean_ap.map)),
-    _Column("mAP .5", lambda one: _optional(one.measured.mean_ap and one.measured.mean_ap.map50)),
+    _Column("mAP", lambda one: _optional(getattr(one.measured.mean_ap, "map", None))),
+    _Column("mAP .5", lambda one: _optional(getattr(one.measured.mean_ap, "map50", None))),
 )
 
 

@@ -38,7 +38,7 @@ def time_against_agreement(report: StudyReport, size_in: tuple[float, float]) ->
     axes.axhline(bound, color=_BOUND, linestyle="--", linewidth=1, zorder=0, label=f"bound {bound:g}")
     axes.set(xlabel="time, share of the baseline's", ylabel=f"agreement ({_metric(measured)})")
     axes.set_xlim(left=0)
-    axes.margins(x=0.08, y=0.14)
+    axes.margins(x=0.08, y=0.2)
     axes.grid(color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
     _label_decision(axes, report)
@@ -70,14 +70,14 @@ def _label_decision(axes: Any, report: StudyReport) -> None:
         axes.scatter(*point, s=150, facecolors="none", edgecolors=_CHOSEN if above else _FRONT, linewidths=2)
         right = result.relative > 0.5 * axes.get_xlim()[1]
         axes.annotate(
-            f"{title}: {result.backend} {result.precision} {result.size}",
+            f"{title}\n{result.backend} {result.precision} {result.size}",
             point,
             xytext=(6 if right else -6, 12 if above else -12),
             textcoords="offset points",
             ha="right" if right else "left",
             va="bottom" if above else "top",
             fontsize=9,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
         )
 
 

@@ -60,9 +60,9 @@ def _measurement_lines(result: CandidateResult, measured: Measurement) -> list[s
     energy = "unavailable" if timing.energy_mj is None else f"{timing.energy_mj:.1f} mJ"
     lines = [
         f"  pass: p50 {timing.p50_ms:.2f} ms ({low:.2f} to {high:.2f}), p95 {timing.p95_ms:.2f}, p99 "
-        f"{timing.p99_ms:.2f}, of {timing.passes} passes; inference {timing.inference_p50_ms:.2f} ms, CPU time "
-        f"{timing.cpu_p50_ms:.2f} ms, energy {energy}",
-        f"  relative to {result.parent}: {timing.ratio_to_parent:.3f} of its time ({fast:.3f} to {slow:.3f}); "
+        f"{timing.p99_ms:.2f}, of {timing.passes} passes; inference {timing.inference_p50_ms:.2f} ms, CPU "
+        f"time {timing.cpu_p50_ms:.2f} ms, energy {energy}",
+        f"  against {result.parent}: {timing.ratio_to_parent:.3f} of its time ({fast:.3f} to {slow:.3f}), "
         f"inference alone {timing.inference_ratio:.3f}",
         f"  agreement with the fp32 native model: {agreed.value:.4f} ({agreed.metric}), {agreed.lost} lost, "
         f"{agreed.gained} gained, of {agreed.total}; score shift {agreed.score_shift:+.4f}",
@@ -73,8 +73,8 @@ def _measurement_lines(result: CandidateResult, measured: Measurement) -> list[s
     ]
     if agreed.confident_value is not None:
         lines.append(
-            f"  agreement on the {agreed.confident_images} images with a score margin of {CONFIDENT_MARGIN:g} or "
-            f"more: {agreed.confident_value:.4f} (informational only)"
+            f"  agreement on the {agreed.confident_images} images with a score margin of "
+            f"{CONFIDENT_MARGIN:g} or more: {agreed.confident_value:.4f} (informational only)"
         )
     if measured.mean_ap is not None:
         lines.append(
@@ -89,8 +89,8 @@ def _int8_lines(result: CandidateResult, measured: Measurement) -> list[str]:
         found = result.graph.quantization
         lines.append(
             f"  int8: {found.layers_quantized} of {found.layers} layers quantized, layers run as int8 "
-            f"{found.layers_run_as_int8}, weights {found.weights} up to {found.largest_weight}, per channel in "
-            f"{found.weights_per_channel} layers; {result.graph.why}"
+            f"{found.layers_run_as_int8}, weights {found.weights} up to {found.largest_weight}, per channel "
+            f"in {found.weights_per_channel} layers; {result.graph.why}"
         )
     if measured.saturation_db is not None:
         lines.append(f"  saturation: {measured.saturation_db:.2f} dB worse than exact arithmetic")
