@@ -19,12 +19,16 @@ ROS = {
 }
 LAUNCH = dict.fromkeys(("ament_index_python", "launch_ros"), "source ROS 2")
 RICH = {"rich": "run `make setup-test`"}
+REPORT = dict.fromkeys(("jinja2", "matplotlib"), "run `make setup-test`")
 NEEDED: dict[str, dict[str, str]] = {
     "nodes": ROS,
     "e2e": ROS,
     "e2e/test_top_live.py": RICH,
     "launch": {**ROS, **LAUNCH},
-    "unit/test_optimize_truth.py": {"pycocotools": "run `make setup-test`"},
+    "unit/test_optimize_ground_truth.py": {"pycocotools": "run `make setup-test`", **REPORT},
+    "unit/test_optimize_report.py": REPORT,
+    "unit/test_optimize_run.py": REPORT,
+    "unit/test_optimize_study.py": REPORT,
     "unit/test_top.py": RICH,
 }
 """File or folder below test/ -> module -> how to install it."""

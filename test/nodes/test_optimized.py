@@ -1,42 +1,43 @@
-"""What the optimizer leaves runs in a node as it is: parameter file, bundle, figures."""
+"""The output of the optimizer runs in a node without changes: parameter file and bundle."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from model_cases import SSD, bundle_or_skip
+from optimize_cases import result
 from ros_cases import DetectorNode
 
 from edge_vision.bundles.store import Bundle
-from edge_vision.optimize.report.output import write_output
+from edge_vision.optimize.dataset import Dataset
+from edge_vision.optimize.device import this_device
+from edge_vision.optimize.output import write_output
+from edge_vision.optimize.pareto import decide
+from edge_vision.optimize.report.report_file import ModelInfo, StudyReport
+from edge_vision.optimize.settings import Settings
 
 
-def report_of(bundle: Bundle) -> dict[str, Any]:
+def report_of(bundle: Bundle) -> StudyReport:
     """A study that chose its baseline, on two threads."""
-    row = {
-        "id": "onnxruntime-fp32-300x300-t2",
-        "backend": "onnxruntime",
-        "precision": "fp32",
-        "size": "300x300",
-        "threads": 2,
-        "graph": "source",
-        **dict.fromkeys(
-            ("p50_ms", "p95_ms", "p99_ms", "relative", "agreement", "rss_mb", "cold_start_s"), 1.0
-        ),
-    }
-    return {
-        "rows": [row],
-        "model": {"name": bundle.name, "task": "detect"},
-        "device": {"cpu": "any"},
-        "decision": {"ladder": [row["id"]]},
-    }
+    chosen = replace(result("onnxruntime-fp32-300x300-t2", 1.0), threads=2, folder="source")
+    results, decision = decide([chosen], Settings(bundle.name, ("clip",)))
+    return StudyReport(
+        True,
+        ModelInfo(bundle.name, "detect", bundle.name, "0" * 64),
+        this_device(()),
+        Settings(bundle.name, ("clip",)),
+        Dataset({}, ""),
+        chosen.id,
+        results,
+        decision,
+    )
 
 
 @pytest.mark.parametrize("namespace", ["", "/front"])
-def test_the_parameter_file_is_taken_as_it_is(start, robot, tmp_path: Path, namespace: str) -> None:
+def test_a_node_starts_with_the_parameter_file(start, robot, tmp_path: Path, namespace: str) -> None:
     bundle = bundle_or_skip(SSD)
     shutil.copytree(bundle.folder, tmp_path / "source")
     write_output(tmp_path, report_of(bundle))

@@ -1,4 +1,4 @@
-"""What the tests of the optimizer share: a tiny classifier as a bundle, pictures, rows."""
+"""Shared by the tests of the optimizer: a tiny classifier as a bundle, images, results of candidates."""
 
 from __future__ import annotations
 
@@ -14,19 +14,23 @@ from onnx import helper, numpy_helper
 from edge_vision.bundles.atomic_write import write_folder
 from edge_vision.bundles.manifest import GraphSpec, Manifest
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
+from edge_vision.optimize.agreement import Agreement
+from edge_vision.optimize.measure import Measurement, Timing
+from edge_vision.optimize.quantization.variant import VariantGraph
+from edge_vision.optimize.results import CandidateResult
 
 SIDE_PX = 64
 CLASSES = 4
 
 
-def tiny_graph(path: Path, op: str = "Conv", classes: int = CLASSES, wide: float = 1.0) -> Path:
-    """Convolution, activation, mean over the map, one number per class. `op` other than Conv is made up.
+def tiny_graph(path: Path, op: str = "Conv", classes: int = CLASSES) -> Path:
+    """Convolution, activation, global average pooling, one logit per class.
 
-    wide: a factor on the first kernel, so that int8 has more or less to lose.
+    op: a name other than Conv is unknown to every runtime.
     """
     rng = np.random.default_rng(1)
     weights = (
-        numpy_helper.from_array(rng.normal(0, 0.2 * wide, (8, 3, 3, 3)).astype(np.float32), "kernel"),
+        numpy_helper.from_array(rng.normal(0, 0.2, (8, 3, 3, 3)).astype(np.float32), "kernel"),
         numpy_helper.from_array(rng.normal(0, 0.3, (classes, 8)).astype(np.float32), "matrix"),
         numpy_helper.from_array(rng.normal(0, 0.1, classes).astype(np.float32), "bias"),
     )
@@ -62,42 +66,66 @@ def tiny_bundle(folder: Path, graph: Path, head: str = "classifier", labels: int
     return folder
 
 
-def pictures(folder: Path, count: int, seed: int = 0, side_px: int = 96) -> Path:
-    """A folder of different pictures."""
+def image_folder(folder: Path, count: int, seed: int = 0, side_px: int = 96) -> Path:
+    """A folder of different images. Returns its path."""
     folder.mkdir()
     rng = np.random.default_rng(seed)
     for number in range(count):
         small = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        picture = cv2.resize(small, (side_px, side_px), interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(str(folder / f"{number:03d}.png"), picture)
+        image = cv2.resize(small, (side_px, side_px), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"{number:03d}.png"), image)
     return folder
 
 
-def row(name: str, relative: float, agreement: float = 1.0, **others: Any) -> dict[str, Any]:
-    """A measured row, as `study` makes it."""
-    return {
-        "id": name,
-        "backend": "onnxruntime",
-        "precision": "fp32",
-        "size": "300x300",
-        "parent": "base",
-        "relative": relative,
-        "ratio_to_parent": relative,
-        "ratio_band": [relative * 0.98, relative * 1.02],
-        "p50_ms": 40 * relative,
-        "p95_ms": 50 * relative,
-        "rss_mb": 150.0,
-        "bytes": 18_000_000,
-        "agreement": agreement,
-        "status": "measured",
-        "reason": "",
-        **others,
-    }
+def result(
+    name: str,
+    relative: float,
+    agreement: float = 1.0,
+    *,
+    precision: str = "fp32",
+    runs_in: str = "",
+    ratio_band: tuple[float, float] | None = None,
+    rss_mb: float = 150.0,
+    file_bytes: int = 18_000_000,
+    saturation_db: float | None = None,
+) -> CandidateResult:
+    """A measured candidate. runs_in: the precision that actually runs, by default as requested."""
+    band = ratio_band or (relative * 0.98, relative * 1.02)
+    timing = Timing(40 * relative, 50 * relative, 60 * relative, (39.0, 41.0), 30.0, 35.0, 40, relative, band)
+    actual = {"backend": "onnxruntime", "version": "1", "device": "CPU", "threads": 1}
+    measurement = Measurement(
+        timing,
+        Agreement("f1", agreement, 0.0, 0, 0, 100),
+        {**actual, "precision": runs_in or precision},
+        1.0,
+        rss_mb,
+        saturation_db=saturation_db,
+    )
+    graph = VariantGraph(file_bytes, "0" * 64)
+    size, folder = "300x300", f"variants/{name}"
+    return CandidateResult(
+        name,
+        "onnxruntime",
+        precision,
+        size,
+        1,
+        "base",
+        folder,
+        "measured",
+        relative=relative,
+        graph=graph,
+        measurement=measurement,
+    )
+
+
+def failed_result(name: str, reason: str) -> CandidateResult:
+    """A candidate whose trial failed."""
+    return CandidateResult(name, "onnxruntime", "fp32", "300x300", 1, "base", "variants/x", "failed", reason)
 
 
 def vit_graph(path: Path, blocks: int = 2, width: int = 32, heads: int = 2, patch_px: int = 16) -> Path:
-    """A vision transformer of random weights (Dosovitskiy et al., 2021), as PyTorch exports one: pictures of
-    SIDE_PX, blocks that are normalised first, CLASSES numbers of the class token."""
+    """A vision transformer with random weights (Dosovitskiy et al., 2021), as PyTorch exports it: images of
+    SIDE_PX, pre-normalisation, CLASSES logits from the class token."""
     rng = np.random.default_rng(6)
     tokens = (SIDE_PX // patch_px) ** 2
     nodes: list[Any] = []

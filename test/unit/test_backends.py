@@ -166,8 +166,7 @@ from edge_vision.cli.doctor.probe import ask
 from edge_vision.diagnostics.provenance import versions
 from edge_vision.importer.probe import backends_for
 from edge_vision.nodes.interface.specs import DETECTOR
-from edge_vision.optimize.runtimes import usable_backends
-from edge_vision.optimize.settings import Settings
+from edge_vision.optimize.runtimes import selected_backends
 
 found = available_backends()
 assert list(found)[:2] == ["onnxruntime", "openvino"] and "nowhere" in found["broken"], found
@@ -175,7 +174,7 @@ assert make_backend("ghost").name == "ghost"
 assert "ghost" in backends_with(lambda backend: backend.can_optimize)
 assert "ghost" in backends_for("onnx")
 both = ("onnxruntime", "ghost")
-assert usable_backends(Settings("m", ("clip",), backends=both), None) == list(both)
+assert selected_backends(both, has_tflite=False) == both
 assert "ghost" in DETECTOR.param("backend").description
 assert runtime_versions(["ghost"])["ghost-plugin"] == "1.5", runtime_versions(["ghost"])
 assert runtime_versions(["ghost"])["ghostlib-cu13"] == "7.0"

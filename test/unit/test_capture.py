@@ -16,7 +16,7 @@ from model_cases import clip_or_skip
 
 from edge_vision.evaluate.sequences import source_clips as evaluate_clips
 from edge_vision.importer.run import read_picture
-from edge_vision.optimize import clips as optimize_clips
+from edge_vision.optimize.clips import video_images
 from edge_vision.source.capture import DEFAULT_FPS_HZ, Capture, SourceError, SourceKind, source_kind
 
 
@@ -74,7 +74,7 @@ def test_a_relative_file_name_that_resembles_an_address_is_played(clip, monkeypa
     assert Capture(name).read() is not None
     assert Capture((clip.parent / name).as_uri()).read() is not None
     assert next(evaluate_clips.read_clip(Path(name))) is not None
-    assert len(optimize_clips._video(Path(name), 3)) == 3
+    assert len(video_images(Path(name), 3)) == 3
     assert read_picture(Path(name)) is not None
 
 

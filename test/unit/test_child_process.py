@@ -22,13 +22,11 @@ from edge_vision.errors import BackendError
 from edge_vision.evaluate import process_pool
 from edge_vision.evaluate.conditions import by_name, conditions
 from edge_vision.model_zoo import packages
+from edge_vision.optimize.measure import Measurement
 from edge_vision.optimize.trial import LocalExecutor, Trial
-from edge_vision.optimize.worker import WorkerProcess
+from edge_vision.optimize.worker import WorkerProcess, WorkerSetup
 
 ROOT = Path(child_process.__file__).parents[2]
-
-
-WORK = {"bundle": "/nowhere", "threads": 1, "timed": 1}
 
 
 class WhereIsNumpy:
@@ -79,11 +77,12 @@ def test_the_doctor(trap):
 
 
 def test_the_optimizer(trap, tmp_path):
-    (tmp_path / "jobs").mkdir()
-    outcome = LocalExecutor().run(Trial("measure", "x", {}), tmp_path, 120.0)
+    (tmp_path / "trials").mkdir()
+    setup = WorkerSetup("/nowhere", "onnxruntime", "auto", 1, "images")
+    outcome = LocalExecutor().run(Trial("unknown", "x", setup, Measurement), tmp_path, 120.0)
     assert outcome.status == "crashed" and "KeyError" in outcome.reason and not trap.exists()
     with pytest.raises(BackendError, match="/nowhere"):
-        WorkerProcess("x", {**dict.fromkeys(("backend", "precision", "pictures"), "x"), **WORK})
+        WorkerProcess("x", setup)
     assert not trap.exists()
 
 

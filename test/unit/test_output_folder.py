@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from import_cases import run_import, small_yolov8
 from model_cases import clip_or_skip
-from optimize_cases import pictures, tiny_bundle, tiny_graph
+from optimize_cases import image_folder, tiny_bundle, tiny_graph
 
 from edge_vision.bundles.atomic_write import put
 from edge_vision.bundles.store import load_bundle
@@ -22,7 +22,7 @@ from edge_vision.optimize.command import main as optimize
 def mine(tmp_path: Path) -> Path:
     """A user's folder, whose entries have names that the commands use."""
     folder = tmp_path / "mine"
-    for name in ("pictures", "source", "graphs", "bundle", "ladder", "scenes"):
+    for name in ("images", "source", "variants", "bundle", "ladder", "scenes"):
         (folder / name).mkdir(parents=True)
         (folder / name / "holiday.jpg").write_text("mine")
     for name in ("settings.json", "report.json", "entries.json", "summary.json", "params.yaml"):
@@ -63,14 +63,14 @@ def test_a_users_folder_is_refused_untouched(
 def test_the_optimizer_removes_no_folder_for_its_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("pictures", "source", "graphs"):
+    for name in ("images", "source", "variants"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "holiday.jpg").write_text("mine")
     before = content(tmp_path)
     clip = clip_or_skip("bikes.mp4")
     assert optimize(["run", "no_such_model", "--frames", clip, "--out", str(tmp_path)]) == 1
     assert content(tmp_path) == before and len(before) == 3
-    assert "graphs, pictures, source and without .edge_vision-optimize" in capsys.readouterr().err
+    assert "images, source, variants and without .edge_vision-optimize" in capsys.readouterr().err
 
 
 def test_the_optimizer_takes_its_own_folder_again_but_not_one_with_an_input(
@@ -78,18 +78,18 @@ def test_the_optimizer_takes_its_own_folder_again_but_not_one_with_an_input(
 ) -> None:
     out = tmp_path / "out"
     model = tiny_bundle(tmp_path / "bundle", tiny_graph(tmp_path / "tiny.onnx"))
-    clip = pictures(tmp_path / "clip", 10, 1)
+    clip = image_folder(tmp_path / "clip", 10, 1)
     run = ["--backends", "onnxruntime", "--precisions", "fp32", "--threads", "1", "--out", str(out)]
     for _ in range(2):
         assert optimize(["run", "no_such_model", "--frames", str(clip), *run]) == 1
         assert "no_such_model" in capsys.readouterr().err
-    for inner in (out / "pictures", out / "source"):
+    for inner in (out / "images", out / "source"):
         remove_path(inner)
-    clip.rename(out / "pictures")
+    clip.rename(out / "images")
     model.rename(out / "source")
     for name, frames in (
         (out / "source", tmp_path / "tiny.onnx"),
-        (tmp_path / "tiny.onnx", out / "pictures"),
+        (tmp_path / "tiny.onnx", out / "images"),
     ):
         before = content(out)
         assert optimize(["run", str(name), "--frames", str(frames), *run]) == 1

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optimize_cases import failed_result
 
 from edge_vision.cli.models import main
 from edge_vision.core.printable import printable, printable_error, printable_lines, printable_output
-from edge_vision.optimize.report import explain
+from edge_vision.optimize.report import terminal
 
 BAD = "\x1b[31m\x9b2J\x7f\u202e\u2028\r"
 STEERING = set("\x00\x07\x08\x1b\x7f\x9b\r\u061c\u200e\u200f\u2028\u202e\u2066\u2069")
@@ -61,6 +62,5 @@ def test_a_file_name_in_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_the_optimizers_table() -> None:
-    row = {"id": "int8", "status": "failed", "reason": f"no layer {BAD}\nchosen: int8"}
-    table = explain.table({"rows": [row]})
+    table = terminal.table((failed_result("int8", f"no layer {BAD}\nchosen: int8"),))
     assert len(table.splitlines()) == 2 and not set(table) & STEERING

@@ -57,11 +57,16 @@ _OPTIONAL_COLUMNS = (
 
 def check_installed() -> None:
     """Raise OptimizeError if a package of the report is missing."""
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    missing = [name for name in _PACKAGES if not _installed(name)]
     if missing:
-        raise OptimizeError(
-            f"the report needs the packages {' and '.join(missing)}: pip install {' '.join(missing)}"
-        )
+        raise OptimizeError(f"the report needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ValueError:  # sys.modules[name] is None: its import is blocked.
+        return False
 
 
 def write_page(folder: Path, report: StudyReport) -> Path:
@@ -79,7 +84,7 @@ def write_page(folder: Path, report: StudyReport) -> Path:
     html = environment.get_template("report.html.j2").render(
         report=report,
         verdict=terminal.verdict(report),
-        front=_embedded(lambda size_in: plot.time_against_agreement(report, size_in)),
+        front=_embedded(lambda size_in: plot.pareto_svg(report, size_in)),
         columns=_columns(report),
         sensitivity=_sensitivity(report.sensitivity) if report.sensitivity else None,
         differences=_differences(folder, report),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 from edge_vision.optimize.pareto import time_agreement_front
@@ -15,59 +16,54 @@ WIDE_IN, NARROW_IN = (7.6, 4.4), (3.9, 4.8)
 """Figure sizes for a desktop and for a phone."""
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's palette, which colour-blind readers can distinguish."""
-_FRONT, _BOUND, _CHOSEN = "#888888", "#b00000", "#15803d"
+_GREY, _RED, _GREEN = "#888888", "#b00000", "#15803d"
 
 
-def time_against_agreement(report: StudyReport, size_in: tuple[float, float]) -> str:
+def pareto_svg(report: StudyReport, size_in: tuple[float, float]) -> str:
+    """`pareto_figure` as SVG, "" without a measurement."""
+    return _svg(pareto_figure(report, size_in)) if any(one.measurement for one in report.results) else ""
+
+
+def pareto_figure(report: StudyReport, size_in: tuple[float, float]) -> Any:
     """All measured candidates, the Pareto front over time and agreement, and labels for two candidates:
-    the chosen one (or the nearest) and the runner-up. Returns SVG, "" without a measurement."""
+    the chosen one (or the nearest) and the runner-up."""
     measured = [result for result in report.results if result.measurement]
-    if not measured:
-        return ""
     figure = _figure(size_in)
     axes = figure.add_subplot()
     backends = list(dict.fromkeys(result.backend for result in measured))
-    for backend, color in zip(backends, _COLORS * len(backends), strict=False):
-        own = [result for result in measured if result.backend == backend]
-        _scatter(axes, own, color, backend)
-    sound = [result for result in measured if result.id in report.decision.front]
-    front = time_agreement_front(sound)
-    times, values = [one.relative for one in front], [one.agreement for one in front]
-    axes.plot(times, values, color=_FRONT, drawstyle="steps-post", zorder=1, label="Pareto front")
+    for backend, color in zip(backends, cycle(_COLORS), strict=False):
+        points = _points([result for result in measured if result.backend == backend])
+        axes.scatter(*points, s=42, color=color, alpha=0.75, linewidths=0, label=backend, zorder=2)
+    front = time_agreement_front([result for result in measured if result.id in report.decision.front])
+    axes.plot(*_points(front), color=_GREY, drawstyle="steps-post", zorder=1, label="Pareto front")
     bound = report.settings.min_agreement
-    axes.axhline(bound, color=_BOUND, linestyle="--", linewidth=1, zorder=0, label=f"bound {bound:g}")
-    axes.set(xlabel="time, share of the baseline's", ylabel=f"agreement ({_metric(measured)})")
+    axes.axhline(bound, color=_RED, linestyle="--", linewidth=1, zorder=0, label=f"bound {bound:g}")
+    metric = {"f1": "F1", "top1": "top-1"}[measured[0].measured.agreement.metric]
+    axes.set(xlabel="time, share of the baseline's", ylabel=f"agreement ({metric})")
     axes.set_xlim(left=0)
     axes.margins(x=0.08, y=0.2)
     axes.grid(color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
     _label_decision(axes, report)
     figure.legend(loc="outside lower center", ncols=4 if size_in == WIDE_IN else 2, frameon=False, fontsize=9)
-    return _svg(figure)
+    return figure
 
 
-def _scatter(axes: Any, results: Sequence[CandidateResult], color: str, backend: str) -> None:
-    times, values = [one.relative for one in results], [one.agreement for one in results]
-    axes.scatter(times, values, s=42, color=color, alpha=0.75, linewidths=0, label=backend, zorder=2)
-
-
-def _metric(measured: Sequence[CandidateResult]) -> str:
-    return {"f1": "F1", "top1": "top-1"}[measured[0].measured.agreement.metric]
+def _points(results: Sequence[CandidateResult]) -> tuple[list[float], list[float]]:
+    return [one.relative for one in results], [one.agreement for one in results]
 
 
 def _label_decision(axes: Any, report: StudyReport) -> None:
-    """Labels on opposite sides of their points, so that they cannot overlap even for equal points."""
+    """Label two candidates: the upper one above its point, the other below, so that labels cannot overlap."""
     decision = report.decision
-    first = decision.chosen or decision.nearest
-    for name, title, above in (
-        (first, "chosen" if decision.chosen else "nearest", True),
-        (decision.runner_up, "runner-up", False),
-    ):
-        if name is None:
-            continue
-        result = report.result(name)
-        point = (result.relative, result.agreement)
-        axes.scatter(*point, s=150, facecolors="none", edgecolors=_CHOSEN if above else _FRONT, linewidths=2)
+    names = {"chosen": decision.chosen, "nearest": decision.nearest, "runner-up": decision.runner_up}
+    labelled = [(title, report.result(name)) for title, name in names.items() if name]
+    highest = max((result.agreement for _, result in labelled), default=0.0)
+    upper = next((result for _, result in labelled if result.agreement == highest), None)
+    for title, result in labelled:
+        point, above = (result.relative, result.agreement), result is upper
+        color = _GREY if title == "runner-up" else _GREEN
+        axes.scatter(*point, s=150, facecolors="none", edgecolors=color, linewidths=2)
         right = result.relative > 0.5 * axes.get_xlim()[1]
         axes.annotate(
             f"{title}\n{result.backend} {result.precision} {result.size}",

@@ -1,4 +1,4 @@
-"""Weights that fit the pictures: on matrices by hand, a tiny graph, and the real classifier."""
+"""GPTQ rounding: on constructed matrices, a tiny graph, and the real classifier."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from optimize_cases import SIDE_PX, tiny_graph
 
 from edge_vision.backends.parity import sqnr_db
 from edge_vision.core.preprocess import Preprocessor
-from edge_vision.optimize.quantization import gptq, graph_session, ptq
+from edge_vision.optimize.quantization import gptq, graph_session, input_moments, ptq
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
-from edge_vision.optimize.quantization.layer_inputs import inputs_of, multiplications, weights_of
+from edge_vision.optimize.quantization.layer_inputs import layer_weights, multiplications, sampled_inputs
 
-RECIPE = Int8Recipe("int8", "u8", "s8", True, False, "")
+RECIPE = Int8Recipe("u8", "s8", True, False, "")
 
 
 def loss(rows: np.ndarray, ints: np.ndarray, second: np.ndarray) -> float:
-    """What a rounding does to the outputs, mean of squares."""
+    """Mean squared error of the outputs."""
     error = rows - ints
     return float(np.einsum("grk,gkl,grl->", error, second, error))
 
 
-def test_inputs_that_have_nothing_to_do_with_each_other_round_to_nearest() -> None:
+def test_weights_of_uncorrelated_inputs_round_to_nearest() -> None:
     rows = np.random.default_rng(0).normal(0, 40, (3, 5, 9))
     second = np.broadcast_to(np.eye(9), (3, 9, 9))
     assert np.array_equal(gptq.rounded(rows, second, 127), np.clip(np.rint(rows), -127, 127))
@@ -34,7 +34,7 @@ def test_inputs_that_have_nothing_to_do_with_each_other_round_to_nearest() -> No
 
 @pytest.mark.parametrize(("groups", "k"), [(16, 9), (1, 300)], ids=["depthwise", "wide, in blocks"])
 @pytest.mark.parametrize("largest", [127, 64])
-def test_inputs_that_go_together_take_over_each_others_errors(groups: int, k: int, largest: int) -> None:
+def test_weights_of_correlated_inputs_compensate_each_other(groups: int, k: int, largest: int) -> None:
     rng = np.random.default_rng(1)
     inputs = rng.normal(0, 1, (groups, 2000, 4)) @ rng.normal(0, 1, (groups, 4, k)) + rng.normal(
         0, 0.1, (groups, 2000, k)
@@ -46,43 +46,43 @@ def test_inputs_that_go_together_take_over_each_others_errors(groups: int, k: in
     assert loss(rows, ints, second) < 0.3 * loss(rows, np.rint(rows), second)
 
 
-def test_inputs_that_never_change_do_no_harm() -> None:
+def test_constant_inputs_round_to_nearest() -> None:
     rows = np.random.default_rng(2).normal(0, 40, (2, 3, 9))
     assert np.array_equal(gptq.rounded(rows, np.zeros((2, 9, 9)), 127), np.rint(rows))
 
 
-def test_layers_are_rows_of_weights_times_samples_of_their_inputs(tmp_path: Path) -> None:
-    """Rows times samples is what the runtime computes, with padding and strides."""
+def test_weights_times_sampled_inputs_are_the_outputs_of_the_layer(tmp_path: Path) -> None:
+    """As the runtime computes them, with padding and strides."""
     file = tiny_graph(tmp_path / "tiny.onnx")
     model = onnx.load(file)
-    layers = weights_of(model)
+    layers = layer_weights(model)
     assert set(layers) == {"first", "last"} and layers["last"].rows.shape == (4, 8)
     model.graph.output.append(helper.make_empty_tensor_value_info("map"))
     image = np.random.default_rng(3).normal(0, 1, (1, 3, SIDE_PX, SIDE_PX)).astype(np.float32)
     wanted = graph_session.session(model).run(["map"], {"images": image})[0]
-    samples = inputs_of(image, layers["first"], np.random.default_rng(0), 10**6)
+    samples = sampled_inputs(image, layers["first"], np.random.default_rng(0), 10**6)
     made = (layers["first"].rows @ samples[0].T).reshape(wanted.shape)
     assert np.allclose(made, wanted, atol=1e-4)
-    assert inputs_of(image, layers["first"], np.random.default_rng(0), 50).shape == (1, 50, 27)
+    assert sampled_inputs(image, layers["first"], np.random.default_rng(0), 50).shape == (1, 50, 27)
     counts = multiplications(model, ptq.LAYER_OPS)
     assert counts == {"first": 27 * 8 * 32 * 32, "last": 8 * 4}
 
 
-def fitted(model: onnx.ModelProto, tensors: list[np.ndarray], only: int = 0) -> tuple:
-    """The model in int8, rounded to nearest and fitted. only: the first layers, 0 = all."""
+def quantized(model: onnx.ModelProto, tensors: list[np.ndarray], only: int = 0) -> tuple:
+    """The model in int8 rounded to nearest, by GPTQ, and its rounded weights. only: first layers, 0 = all."""
     ranges = ptq.calibrate(model, tensors)
-    plain = ptq.quantized(model, ranges, RECIPE)
-    moments = gptq.moments(model, tensors, ranges)
+    nearest = ptq.quantize(model, ranges, RECIPE)
+    moments = input_moments.input_moments(model, tensors, ranges)
     kept = {name: moments[name] for name in list(moments)[: only or None]}
-    fits = gptq.fits(model, plain, kept, RECIPE.largest_weight)
-    return plain, ptq.quantized(model, ranges, RECIPE, fits=fits), fits
+    rounding = gptq.round_weights(model, nearest, kept, RECIPE.largest_weight)
+    return nearest, ptq.quantize(model, ranges, RECIPE, rounding=rounding), rounding
 
 
-@pytest.mark.parametrize("widest", [gptq.WIDEST, 8], ids=["fitted", "too wide for that"])
-def test_the_bias_takes_what_is_left_as_a_mean(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, widest: int
+@pytest.mark.parametrize("max_inputs", [input_moments.MAX_INPUTS, 8], ids=["gptq", "too many inputs for it"])
+def test_the_bias_absorbs_the_mean_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_inputs: int
 ) -> None:
-    monkeypatch.setattr(gptq, "WIDEST", widest)
+    monkeypatch.setattr(input_moments, "MAX_INPUTS", max_inputs)
     rng = np.random.default_rng(4)
     weights = (
         numpy_helper.from_array(rng.normal(0, 1, (5, 32)).astype(np.float32), "matrix"),
@@ -93,7 +93,7 @@ def test_the_bias_takes_what_is_left_as_a_mean(
         save_graph(tmp_path / "m.onnx", [node], {"images": [1, 32]}, {"logits": [1, 5]}, weights)
     )
     tensors = [(3.0 + rng.normal(0, 0.2, (1, 32))).astype(np.float32) for _ in range(200)]
-    plain, made, _ = fitted(model, tensors)
+    plain, made, _ = quantized(model, tensors)
     outputs = [
         np.array([session.run(None, {"images": one})[0] for one in tensors])
         for session in (graph_session.session(one, exact=True) for one in (model, plain, made))
@@ -102,7 +102,7 @@ def test_the_bias_takes_what_is_left_as_a_mean(
     assert after < 0.3 * before
 
 
-def test_products_without_a_bias_and_with_weights_the_other_way_round(tmp_path: Path) -> None:
+def test_products_without_a_bias_and_with_transposed_weights(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     matrix = rng.normal(0, 1, (64, 6)).astype(np.float32)
     node = helper.make_node("MatMul", ["images", "matrix"], ["logits"], name="only")
@@ -111,27 +111,27 @@ def test_products_without_a_bias_and_with_weights_the_other_way_round(tmp_path: 
     model = onnx.load(save_graph(tmp_path / "m.onnx", [node], *shapes, weights))
     mix = rng.normal(0, 1, (3, 64))
     tensors = [(rng.normal(0, 1, (1, 7, 3)) @ mix).astype(np.float32) for _ in range(50)]
-    _, made, fits = fitted(model, tensors)
-    ints = fits["only"].ints
-    assert ints.shape == (64, 6) and not fits["only"].shift.any()
-    held = {one.name: numpy_helper.to_array(one) for one in made.graph.initializer}
-    assert np.array_equal(held["matrix_quantized"], ints)
-    inputs, steps = np.concatenate(tensors).reshape(-1, 64), held["matrix_scale"]
-    fit_error, nearest_error = (
+    _, made, rounding = quantized(model, tensors)
+    ints = rounding["only"].weights
+    assert ints.shape == (64, 6) and not rounding["only"].bias_shift.any()
+    constants = {one.name: numpy_helper.to_array(one) for one in made.graph.initializer}
+    assert np.array_equal(constants["matrix_quantized"], ints)
+    inputs, steps = np.concatenate(tensors).reshape(-1, 64), constants["matrix_scale"]
+    gptq_error, nearest_error = (
         np.square(inputs @ (matrix - one * steps)).mean() for one in (ints, np.rint(matrix / steps))
     )
-    assert fit_error < 0.3 * nearest_error
+    assert gptq_error < 0.3 * nearest_error
 
 
-def test_fits_are_kept_for_the_next_graph(tmp_path: Path) -> None:
-    found = {"a/b": gptq.Fit(np.ones((2, 3), np.int8), np.zeros(2, np.float32))}
-    gptq.write_fits(found, tmp_path / "new" / "64x64.127.npz")
-    again = gptq.read_fits(tmp_path / "new" / "64x64.127.npz")
-    assert again is not None and np.array_equal(again["a/b"].ints, found["a/b"].ints)
-    assert gptq.read_fits(tmp_path / "none.npz") is None
+def test_rounded_weights_are_stored_for_the_next_graph(tmp_path: Path) -> None:
+    found = {"a/b": gptq.RoundedWeights(np.ones((2, 3), np.int8), np.zeros(2, np.float32))}
+    gptq.write_rounding(found, tmp_path / "new" / "64x64.127.npz")
+    again = gptq.read_rounding(tmp_path / "new" / "64x64.127.npz")
+    assert again is not None and np.array_equal(again["a/b"].weights, found["a/b"].weights)
+    assert gptq.read_rounding(tmp_path / "none.npz") is None
 
 
-def test_the_real_classifier_gains_what_its_first_depthwise_kernels_lost() -> None:
+def test_gptq_improves_the_first_depthwise_layers_of_the_real_classifier() -> None:
     bundle = bundle_or_skip(EFFICIENTNET)
     model = graph_session.folded(bundle.verify(bundle.manifest.graphs[0]))
     preprocessor = Preprocessor(bundle.manifest.input)
@@ -139,7 +139,7 @@ def test_the_real_classifier_gains_what_its_first_depthwise_kernels_lost() -> No
     def of(clip: str, *frames: int) -> list[np.ndarray]:
         return [preprocessor.prepare(video_frame(clip, i))[0].copy() for i in frames]
 
-    plain, made, _ = fitted(model, of("bikes.mp4", *range(10, 250, 30)), only=6)
+    plain, made, _ = quantized(model, of("bikes.mp4", *range(10, 250, 30)), only=6)
     judged = of("vtest.avi", 50, 100, 200, 300) + of("carphone_pristine.mp4", 5, 50)
     sessions = [graph_session.session(one, exact=True) for one in (model, plain, made)]
     wanted, before, after = (

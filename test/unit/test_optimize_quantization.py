@@ -1,7 +1,8 @@
-"""Graphs of the optimizer: sizes, half precision, int8 and its recipes, layers that stay, on real graphs."""
+"""Variants of real graphs: input sizes, half precision, int8 and its recipes, layers in fp32."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,20 @@ from edge_vision.core.preprocess import Preprocessor
 from edge_vision.optimize.candidate import Candidate, Size, default_sizes
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import graph_edit, graph_session, ptq
-from edge_vision.optimize.quantization.int8_recipe import LIBRARY_DEFAULT, Int8Recipe, cpu_flags, int8_recipe
-from edge_vision.optimize.quantization.sensitivity import affordable, bisect
-from edge_vision.optimize.results import kept_layers
+from edge_vision.optimize.quantization.int8_recipe import (
+    LIBRARY_DEFAULT_RECIPE,
+    Int8Recipe,
+    cpu_flags,
+    int8_recipe,
+)
+from edge_vision.optimize.quantization.sensitivity import (
+    LayerSensitivity,
+    SearchStep,
+    Sensitivity,
+    bisect,
+    max_fp32_layers,
+    summary,
+)
 
 NATIVE = Size(300, 300)
 
@@ -28,17 +40,17 @@ NATIVE = Size(300, 300)
     ("text", "size"),
     [("native", NATIVE), ("256", Size(256, 256)), ("320x240", Size(320, 240))],
 )
-def test_sizes_are_read(text: str, size: Size) -> None:
+def test_sizes_are_parsed(text: str, size: Size) -> None:
     assert Size.parse(text, NATIVE) == size
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "3x", "axb", "16", "100x100x100", "", "99999"])
-def test_a_wrong_size_is_refused(text: str) -> None:
+def test_an_invalid_size_is_refused(text: str) -> None:
     with pytest.raises(OptimizeError, match="sizes: expected native, a side like 256"):
         Size.parse(text, NATIVE)
 
 
-def test_the_aspect_ratio_stays_and_strides_divide() -> None:
+def test_the_aspect_ratio_is_kept_and_sides_are_multiples_of_the_stride() -> None:
     assert Size.parse("320", Size(640, 480)) == Size(320, 256)
     assert default_sizes(Size(224, 224), "classify")[-1] == Size(128, 128)
     assert Candidate("openvino", "bf16", NATIVE, 2).graph_precision == "fp32"
@@ -56,7 +68,7 @@ def test_the_aspect_ratio_stays_and_strides_divide() -> None:
         ({"asimd"}, "aarch64", False),
     ],
 )
-def test_the_processor_decides_on_the_range_of_weights(flags: set, machine: str, reduce: bool) -> None:
+def test_the_range_of_weights_depends_on_the_processor(flags: set, machine: str, reduce: bool) -> None:
     recipe = int8_recipe("onnxruntime", flags, machine)
     assert recipe.reduce_range is reduce and recipe.per_channel
     assert ("saturat" in recipe.why) is True
@@ -75,25 +87,25 @@ def folded():
 
 
 @pytest.mark.parametrize("reduce", [False, True])
-def test_what_was_asked_for_is_read_back_from_the_quantized_ssd(folded, reduce: bool) -> None:
+def test_the_recipe_is_read_back_from_the_quantized_ssd(folded, reduce: bool) -> None:
     model, ranges = folded
-    made = ptq.quantized(model, ranges, Int8Recipe("int8", "u8", "s8", True, reduce, ""))
-    found = ptq.effective(made)
-    assert found["layers"] == found["layers_quantized"] == found["layers_run_as_int8"] == 88
-    assert found["reduce_range"] is reduce
-    assert found["largest_weight"] <= (64 if reduce else 128)
-    assert found["weights"] == "int8" and found["weights_per_channel"] == 88
+    made = ptq.quantize(model, ranges, Int8Recipe("u8", "s8", True, reduce, ""))
+    found = ptq.summarize(made)
+    assert found.layers == found.layers_quantized == found.layers_run_as_int8 == 88
+    assert found.reduce_range is reduce
+    assert found.largest_weight <= (64 if reduce else 128)
+    assert found.weights == "int8" and found.weights_per_channel == 88
     assert len(made.SerializeToString()) * 3.4 < len(model.SerializeToString())
 
 
-def test_layers_that_are_kept_run_in_fp32_even_between_quantizers(folded, tmp_path: Path) -> None:
-    """ONNX Runtime would quantize them again by itself, per tensor, and 9 dB would be lost."""
+def test_fp32_layers_run_in_fp32_even_between_quantizers(folded, tmp_path: Path) -> None:
+    """By default ONNX Runtime would quantize them again, per tensor, with a loss of 9 dB."""
     model, ranges = folded
     groups = ptq.layers(model)
     lone = [name for name in groups if "expanded_conv/depthwise" in name]
     recipe = int8_recipe("onnxruntime", cpu_flags())
-    made = ptq.quantized(model, ranges, recipe, kept=[n for name in lone for n in groups[name]])
-    assert ptq.effective(made)["layers_run_as_int8"] == 87
+    made = ptq.quantize(model, ranges, recipe, fp32_nodes=[n for name in lone for n in groups[name]])
+    assert ptq.summarize(made).layers_run_as_int8 == 87
     file = tmp_path / "mixed.onnx"
     file.write_bytes(made.SerializeToString())
     session = OnnxRuntimeBackend().load(file, BackendRequest(threads=1))
@@ -106,11 +118,11 @@ def test_layers_that_are_kept_run_in_fp32_even_between_quantizers(folded, tmp_pa
     assert sqnr_db(fp32, exact) - sqnr_db(fp32, session.run(image)) < 1.0
 
 
-def test_the_default_of_the_library_is_worse_than_the_recipe(folded) -> None:
+def test_the_defaults_of_the_library_are_worse_than_the_recipe(folded) -> None:
     model, ranges = folded
     bundle = bundle_or_skip(SSD)
     naive = ptq.library_default(bundle.verify(bundle.manifest.graphs[0]), tensors(SSD))
-    ours = ptq.quantized(model, ranges, int8_recipe("onnxruntime", cpu_flags()))
+    ours = ptq.quantize(model, ranges, int8_recipe("onnxruntime", cpu_flags()))
     image = {"images": tensors(SSD, "vtest.avi", (100,))[0]}
     names = [output.name for output in model.graph.output]
     fp32, a, b = (
@@ -118,10 +130,10 @@ def test_the_default_of_the_library_is_worse_than_the_recipe(folded) -> None:
         for one in (model, naive, ours)
     )
     assert sqnr_db(fp32, b) > sqnr_db(fp32, a) + 3.0
-    assert LIBRARY_DEFAULT.library_default and ptq.effective(naive)["weights_per_channel"] == 0
+    assert LIBRARY_DEFAULT_RECIPE.library_default and ptq.summarize(naive).weights_per_channel == 0
 
 
-def test_a_layer_takes_its_activation_along(tmp_path: Path) -> None:
+def test_a_layer_includes_its_activation(tmp_path: Path) -> None:
     model = onnx.load(tiny_graph(tmp_path / "tiny.onnx"))
     assert ptq.layers(model) == {"first": ("first", "active"), "last": ("last",)}
 
@@ -131,20 +143,20 @@ def test_a_transformer_keeps_its_normalisations_and_attention_in_fp32(tmp_path: 
     rng = np.random.default_rng(0)
     tensors = [rng.normal(0, 1, (1, 3, SIDE_PX, SIDE_PX)).astype(np.float32) for _ in range(12)]
     ranges = ptq.calibrate(model, tensors)
-    made = ptq.quantized(model, ranges, int8_recipe("onnxruntime", cpu_flags()))
+    made = ptq.quantize(model, ranges, int8_recipe("onnxruntime", cpu_flags()))
     products = [node for node in model.graph.node if node.op_type in ptq.LAYER_OPS]
     attention = [node for node in products if node.op_type == "MatMul"]
-    # Of each block: q, k, v, two of attention, three after it. Besides: patches and head.
+    # In each block: q, k, v, two of attention, three after it; in addition the patches and the head.
     assert len(attention) == 4 and len(products) == 2 * 8 + 2
     assert set(ptq.layers(model)) == {node.name for node in products} - {n.name for n in attention}
-    found = ptq.effective(made)
-    assert found["layers_quantized"] == 14 <= found["layers_run_as_int8"]
+    found = ptq.summarize(made)
+    assert found.layers_quantized == 14 <= found.layers_run_as_int8
     dequantized = {n.output[0] for n in made.graph.node if n.op_type == "DequantizeLinear"}
     softmax = [node for node in made.graph.node if node.op_type == "Softmax"]
     assert len(softmax) == 2 and not any(node.input[0] in dequantized for node in softmax)
 
 
-def test_the_ssd_takes_other_sizes_and_weights_stay() -> None:
+def test_the_ssd_accepts_other_sizes_with_the_same_weights() -> None:
     bundle = bundle_or_skip(SSD)
     model = graph_edit.load_model(bundle.verify(bundle.manifest.graphs[0]))
     weights = len(model.graph.initializer)
@@ -156,18 +168,18 @@ def test_the_ssd_takes_other_sizes_and_weights_stay() -> None:
     assert len(model.graph.initializer) == weights
 
 
-def test_a_graph_of_one_size_says_so(tmp_path: Path) -> None:
+def test_a_graph_with_a_fixed_size_is_refused(tmp_path: Path) -> None:
     model = onnx.load(tiny_graph(tmp_path / "tiny.onnx"))
-    with pytest.raises(OptimizeError, match="expected an input 'pictures'"):
-        graph_edit.resize(model, "pictures", "nchw", Size(32, 32))
+    with pytest.raises(OptimizeError, match="expected an input 'frames'"):
+        graph_edit.resize(model, "frames", "nchw", Size(32, 32))
     shape = onnx.numpy_helper.from_array(np.array([1, 8 * 32 * 32], np.int64), "shape")
     model.graph.initializer.append(shape)
     model.graph.node[3].CopyFrom(onnx.helper.make_node("Reshape", ["active", "shape"], ["flat"], name="flat"))
-    with pytest.raises(OptimizeError, match="does not take pictures of 96x96"):
+    with pytest.raises(OptimizeError, match="does not accept images of 96x96"):
         graph_edit.resize(model, "images", "nchw", Size(96, 96))
 
 
-def test_half_precision_halves_the_file_and_keeps_the_answer() -> None:
+def test_half_precision_halves_the_file_and_keeps_the_best_class() -> None:
     bundle = bundle_or_skip(EFFICIENTNET)
     path = bundle.verify(bundle.manifest.graphs[0])
     model = graph_edit.load_model(path)
@@ -179,14 +191,14 @@ def test_half_precision_halves_the_file_and_keeps_the_answer() -> None:
     assert sqnr_db({"logits": whole}, {"logits": halved}) > 40.0
 
 
-def test_a_graph_with_an_unknown_operator_is_told(tmp_path: Path) -> None:
+def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
     file = tiny_graph(tmp_path / "odd.onnx", op="Sparkle")
     with pytest.raises(OptimizeError, match=r"onnxruntime cannot load .*Sparkle"):
         graph_session.folded(file)
 
 
-def test_nothing_to_calibrate_on_is_told(tmp_path: Path) -> None:
-    with pytest.raises(OptimizeError, match="expected pictures to calibrate on, got none"):
+def test_calibration_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptimizeError, match="expected calibration images, got none"):
         ptq.calibrate(onnx.load(tiny_graph(tmp_path / "tiny.onnx")), [])
 
 
@@ -202,22 +214,20 @@ def test_the_search_finds_the_fewest_layers(needed: int) -> None:
     assert len(tried) == len(set(tried)) <= 14
 
 
-def test_where_nothing_holds_the_bound_all_layers_stay() -> None:
-    k, tries = bisect(10, 0.99, lambda k: 0.5)
-    assert k == 10 and dict(tries)[10] == 0.5
+def test_all_layers_stay_in_fp32_if_no_number_reaches_the_bound() -> None:
+    k, tried = bisect(10, 0.99, lambda k: 0.5)
+    assert k == 10 and tried[10] == 0.5
 
 
 @pytest.mark.parametrize(
     ("arithmetic", "most"), [([0.1, 0.1, 0.2, 0.6], 3), ([0.9, 0.1], 1), ([0.25] * 4, 1), ([0.01] * 100, 40)]
 )
 def test_only_a_share_of_the_arithmetic_stays_in_fp32(arithmetic: list[float], most: int) -> None:
-    assert affordable(arithmetic) == most
+    assert max_fp32_layers(arithmetic) == most
 
 
-def test_a_bound_that_is_not_reached_is_told_with_the_nearest() -> None:
-    layers = [{"name": str(i), "arithmetic": 0.25} for i in range(4)]
-    found = {"layers": layers, "kept": ["0", "1"], "search": [{"kept": 2, "agreement": 0.97}], "bound": 0.99}
-    assert kept_layers({**found, "holds": True}).endswith("2 of 4 layers stay in fp32, 50% of the arithmetic")
-    assert "the nearest, 0.970 on the calibration clip instead of 0.990" in kept_layers(
-        {**found, "holds": False}
-    )
+def test_a_bound_that_is_not_reached_is_reported_with_the_nearest() -> None:
+    layers = tuple(LayerSensitivity(str(i), "Conv", i, 30.0, 0.9, 0.25) for i in range(4))
+    found = Sensitivity(layers, (SearchStep(2, 0.97),), 0.99, ("0", "1"), ("0", "1"), satisfied=True)
+    assert summary(found).endswith("2 of 4 layers stay in fp32, 50% of the arithmetic")
+    assert "on the calibration clip 0.970, bound 0.990" in summary(replace(found, satisfied=False))
