@@ -75,14 +75,14 @@ def detector_agreement(found: list[Detections], reference: list[Detections]) -> 
         )
     matched = lost = gained = 0
     shifts: list[float] = []
-    for one, wanted in zip(found, reference, strict=True):
-        match = match_boxes(one, wanted)
+    for one, expected in zip(found, reference, strict=True):
+        match = match_boxes(one, expected)
         matched, lost, gained = (
             matched + len(match.matched),
             lost + len(match.lost),
             gained + len(match.gained),
         )
-        shifts += (one.scores[match.matched[:, 0]] - wanted.scores[match.matched[:, 1]]).tolist()
+        shifts += (one.scores[match.matched[:, 0]] - expected.scores[match.matched[:, 1]]).tolist()
     f1 = 2 * matched / max(1, 2 * matched + lost + gained)
     shift = float(np.mean(shifts)) if shifts else 0.0
     return Agreement("f1", f1, shift, lost, gained, matched + lost)

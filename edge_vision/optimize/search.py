@@ -26,14 +26,14 @@ Results = Mapping[str, CandidateResult]
 
 @dataclass(frozen=True, slots=True)
 class SearchSpace:
-    """All candidates of a study. sizes: the native one first. wanted: precisions. tflite_precision: of the
+    """All candidates of a study. sizes: the native one first. allowed: precisions. tflite_precision: of the
     bundle's TFLite graph, "" without one. has_bf16: of the CPU."""
 
     backends: tuple[str, ...]
     onnx: tuple[str, ...]
     sizes: tuple[Size, ...]
     threads: tuple[int, ...]
-    wanted: tuple[str, ...]
+    allowed: tuple[str, ...]
     tflite_precision: str
     has_bf16: bool
 
@@ -55,12 +55,12 @@ class SearchSpace:
         """The precisions for a backend and size, except mixed, which needs the layer search."""
         if backend not in self.onnx:
             return [self.first_precision(backend)] if size == self.native else []
-        wanted = [precision for precision in self.wanted if precision != "mixed"]
+        selected = [precision for precision in self.allowed if precision != "mixed"]
         if not (self.has_bf16 and computes_in(backend, "bf16")):
-            wanted = [precision for precision in wanted if precision != "bf16"]
-        if "int8" in wanted and backend == REFERENCE and size == self.native:
-            wanted.append(LIBRARY_DEFAULT)
-        return wanted
+            selected = [precision for precision in selected if precision != "bf16"]
+        if "int8" in selected and backend == REFERENCE and size == self.native:
+            selected.append(LIBRARY_DEFAULT)
+        return selected
 
 
 def search_space(
@@ -69,15 +69,15 @@ def search_space(
     """The candidates for a model on this machine. flags: of the CPU. Raises OptimizeError."""
     backends = selected_backends(settings.backends, tflite is not None)
     reading_onnx = onnx_backends()
-    wanted = [name for name in PRECISIONS if name in (settings.precisions or PRECISIONS)]
+    selected = [name for name in PRECISIONS if name in (settings.precisions or PRECISIONS)]
     if not dataset.calibration:
-        wanted = [name for name in wanted if name not in ("int8", "mixed")]
+        selected = [name for name in selected if name not in ("int8", "mixed")]
     return SearchSpace(
         backends,
         tuple(name for name in backends if name in reading_onnx),
         tuple(_sizes(settings, Size.of(bundle.manifest.input), bundle.manifest.task)),
         settings.threads or tuple(sorted({1, usable_cores()})),
-        tuple(wanted),
+        tuple(selected),
         tflite.manifest.graphs[0].precision if tflite else "",
         any(flag in flags for flag in BF16_FLAGS),
     )

@@ -88,7 +88,7 @@ class _Study:
         self._measure(search.thread_counts(space))
         self._measure(search.precisions(space, results, exhaustive))
         fp32_nodes: tuple[str, ...] = ()
-        if "mixed" in space.wanted:
+        if "mixed" in space.allowed:
             fp32_nodes = self._search_layers()
             if fp32_nodes:
                 self._measure(search.mixed(space, results, exhaustive), fp32_nodes)
@@ -105,7 +105,7 @@ class _Study:
 
     def _build_engines(self, fp32_nodes: tuple[str, ...]) -> None:
         for backend in (name for name in build_only_backends() if name in self._settings.backends):
-            for precision in self._space.wanted:
+            for precision in self._space.allowed:
                 if precision in build_only.PRECISIONS and (precision != "mixed" or fp32_nodes):
                     candidate = Candidate(backend, precision, self._space.native, 1)
                     self._log(summary_line(self._table.build(candidate, fp32_nodes)))

@@ -140,10 +140,10 @@ def test_gptq_improves_the_first_depthwise_layers_of_the_real_classifier() -> No
         return [preprocessor.prepare(video_frame(clip, i))[0].copy() for i in frames]
 
     plain, made, _ = quantized(model, of("bikes.mp4", *range(10, 250, 30)), only=6)
-    judged = of("vtest.avi", 50, 100, 200, 300) + of("carphone_pristine.mp4", 5, 50)
+    evaluation = of("vtest.avi", 50, 100, 200, 300) + of("carphone_pristine.mp4", 5, 50)
     sessions = [graph_session.session(one, exact=True) for one in (model, plain, made)]
     wanted, before, after = (
-        np.concatenate([session.run(["logits"], {"images": one})[0] for one in judged])
+        np.concatenate([session.run(["logits"], {"images": one})[0] for one in evaluation])
         for session in sessions
     )
     assert sqnr_db({"y": wanted}, {"y": after}) > sqnr_db({"y": wanted}, {"y": before}) + 3.0

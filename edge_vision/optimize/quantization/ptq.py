@@ -27,7 +27,7 @@ from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
 
 _INT8_OPS = ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat")
 LAYER_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operators that hold almost all multiplications. A layer is one of these with its activation."""
+"""Operators with almost all multiplications. A layer is one of these with its activation."""
 _FP32_OPS = ("LayerNormalization", "Softmax")
 """Quantizers around these cost accuracy and time, as neither runtime has a faster 8-bit kernel. This also
 applies to the products of two activations in attention. ViT-Ti with them in int8 took 1.25 times as long

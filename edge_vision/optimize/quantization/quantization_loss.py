@@ -43,7 +43,7 @@ class QuantizationLoss:
         specs = [TensorSpec(o.name, tuple(_side(s) for s in o.shape), "float32") for o in outputs]
         self._head: Head = make_head(manifest.head, manifest.input, specs, len(bundle.labels))
         self._reference = [self._run(session, tensor) for tensor in tensors]
-        self._wanted = [self._decode(outputs) for outputs in self._reference]
+        self._expected = [self._decode(outputs) for outputs in self._reference]
         self._order = self._informative_first()
 
     def of(self, model: Any, images: int = 0) -> tuple[float, float]:
@@ -62,7 +62,7 @@ class QuantizationLoss:
         everything = list(range(len(self._tensors)))
         if not isinstance(self._head, DetectionHead):
             return everything
-        with_boxes = [i for i, found in enumerate(self._wanted) if len(found)]
+        with_boxes = [i for i, found in enumerate(self._expected) if len(found)]
         if not with_boxes:
             raise OptimizeError(
                 "expected objects in the calibration clip, got no detection of the fp32 model; use a clip "
@@ -83,12 +83,12 @@ class QuantizationLoss:
         return self._head.decode(outputs)
 
     def _agreement(self, found: list[Any], chosen: Sequence[int]) -> float:
-        wanted = [self._wanted[i] for i in chosen]
+        expected = [self._expected[i] for i in chosen]
         if not isinstance(self._head, DetectionHead):
-            return classifier_agreement(np.stack(found), np.stack(wanted)).value
+            return classifier_agreement(np.stack(found), np.stack(expected)).value
         values = []
         for score in self._scores:
-            ours, reference = ([_above(one, score) for one in side] for side in (found, wanted))
+            ours, reference = ([_above(one, score) for one in side] for side in (found, expected))
             if any(map(len, reference)):
                 values.append(detector_agreement(ours, reference).value)
         return float(np.mean(values))

@@ -43,7 +43,7 @@ def _of_detector(
     labels: Sequence[str],
     most: int,
 ) -> list[ImageDifference]:
-    matches = [match_boxes(one, wanted) for one, wanted in zip(found, reference, strict=True)]
+    matches = [match_boxes(one, expected) for one, expected in zip(found, reference, strict=True)]
     order = sorted(range(len(files)), key=lambda i: -(len(matches[i].lost) + len(matches[i].gained)))
     shown = []
     for i in order[:most]:
