@@ -1,4 +1,4 @@
-"""The diagnostics node: gathers what the nodes report, and what their processes cost, for /diagnostics."""
+"""The diagnostics node: publishes the state of nodes, processes and machine on /diagnostics."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from edge_vision.diagnostics.process_usage import ProcessMeter
 from edge_vision.diagnostics.sensors import Unavailable
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import ERROR, OK, WARN, BaseNode, steady_clock
-from edge_vision.nodes.cause_monitor import FLOW, CauseMonitor, output_status
+from edge_vision.nodes.cause_monitor import CauseMonitor, output_status
+from edge_vision.nodes.image_input_probe import FLOW
 from edge_vision.nodes.interface import specs
 from edge_vision.nodes.interface.status_messages import status_message, status_values
 from edge_vision.nodes.qos import RESULTS, STATUS
 from edge_vision.nodes.system_report import SystemReport
 
 STALE = 3
-LOOK_PERIOD_S = 0.5
+CAUSE_PERIOD_S = 0.5
 
 
 @dataclass(slots=True)
@@ -35,7 +36,7 @@ class DiagnosticsNode(BaseNode):
     """Publishes one status per watched node, one per process and one of the machine, once a second."""
 
     spec = specs.DIAGNOSTICS
-    # Where /proc and /sys lie; tests give another tree.
+    # The root of /proc and /sys, which tests replace.
     sensor_root = "/"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -50,18 +51,18 @@ class DiagnosticsNode(BaseNode):
             self._on_cause,
             expected=lambda: tuple(self.params["watched_nodes"]),
         )
-        self._look_timer = self.create_timer(LOOK_PERIOD_S, self._look, clock=steady_clock())
+        self._cause_timer = self.create_timer(CAUSE_PERIOD_S, self._update_cause, clock=steady_clock())
         self._publisher: Any = None
         self._since_s = running_s()
-        # Status -> its limits that are passed now.
-        self._passed: dict[str, set[str]] = {}
+        # Exceeded limits by status.
+        self._exceeded: dict[str, set[str]] = {}
 
     def activate(self) -> None:
         self._since_s = running_s()
         self._causes.begin()
         self._publisher = self.create_publisher(DiagnosticArray, "/diagnostics", RESULTS)
         self._watched = [
-            self.create_subscription(DiagnosticArray, f"{name}/status", partial(self._take, name), STATUS)
+            self.create_subscription(DiagnosticArray, f"{name}/status", partial(self._receive, name), STATUS)
             for name in self.params["watched_nodes"]
         ]
 
@@ -69,7 +70,6 @@ class DiagnosticsNode(BaseNode):
         for subscription in self._watched:
             self.destroy_subscription(subscription)
         self._watched = []
-        # Old by the time this node listens again.
         self._reports.clear()
         if self._publisher:
             self.destroy_publisher(self._publisher)
@@ -80,16 +80,16 @@ class DiagnosticsNode(BaseNode):
     def reset_stats(self) -> None:
         self._system.reset()
 
-    def _take(self, name: str, message: DiagnosticArray) -> None:
+    def _receive(self, name: str, message: DiagnosticArray) -> None:
         for status in message.status[:1]:
             values = status_values(status)
             self._reports[name] = _Report(status, values, running_s())
-            self._causes.note(name, status.message, values, status.level[0])
-        if name == FLOW[-1]:  # Its books are the whole ones: what they tell need not wait for the timer.
-            self._look()
+            self._causes.add_report(name, status.message, values, status.level[0])
+        if name == FLOW[-1]:  # Its report has the complete ledger: the cause can be updated at once.
+            self._update_cause()
 
-    def _look(self) -> None:
-        if self._publisher and self._causes.look():
+    def _update_cause(self) -> None:
+        if self._publisher and self._causes.update():
             self._publish([self._output_status()])
 
     def _on_cause(self, cause: Cause) -> None:
@@ -97,21 +97,21 @@ class DiagnosticsNode(BaseNode):
         self.structured_log.log(level, f"{cause.name}: {cause.text}", "cause", cause=cause.name)
 
     def _output_status(self) -> DiagnosticStatus:
-        """Whether detections come out, and if not why."""
+        """Whether detections are published, and if not, why."""
         level, text, values = output_status(self._causes)
         return status_message(self._title("output"), self.camera, level, text, values)
 
     def publish_status(self) -> None:
         super().publish_status()
         if self._publisher:
-            self._publish(self._gathered())
+            self._publish(self._statuses())
 
     def _publish(self, statuses: list[DiagnosticStatus]) -> None:
         message = DiagnosticArray(status=statuses)
         message.header.stamp = self.get_clock().now().to_msg()
         self._publisher.publish(message)
 
-    def _gathered(self) -> list[DiagnosticStatus]:
+    def _statuses(self) -> list[DiagnosticStatus]:
         nodes = [self._node_status(name) for name in self.params["watched_nodes"]]
         pids = {int(report.values["pid"]) for report in self._reports.values() if "pid" in report.values}
         self._meters = {pid: self._meters.get(pid) or ProcessMeter(pid) for pid in sorted(pids)}
@@ -127,21 +127,21 @@ class DiagnosticsNode(BaseNode):
             for report in self._reports.values()
             if report.values.get("stage") == "detector"
         ]
-        passed, values = self._system.read(self.params, sum(inferred) if inferred else None)
-        self._note("system", passed)
-        level, text = (WARN, "; ".join(passed.values())) if passed else (OK, "within limits")
+        exceeded, values = self._system.read(self.params, sum(inferred) if inferred else None)
+        self._log_limits("system", exceeded)
+        level, text = (WARN, "; ".join(exceeded.values())) if exceeded else (OK, "within limits")
         return status_message(self._title("system"), self.camera, level, text, values)
 
-    def _note(self, name: str, passed: dict[str, str]) -> None:
-        """Log the limits of a status that are newly passed, with what is said of them, or kept again."""
-        before = self._passed.get(name, set())
-        for limit in sorted(before ^ passed.keys()):
+    def _log_limits(self, name: str, exceeded: dict[str, str]) -> None:
+        """Log the limits of a status that are newly exceeded (limit -> text), or met again."""
+        before = self._exceeded.get(name, set())
+        for limit in sorted(before ^ exceeded.keys()):
             values = {"about": f"{name} {limit}", "status": name, "limit": limit}
-            if limit in passed:
-                self.structured_log.event("limit_passed", f"{name}: {passed[limit]}", "warning", **values)
+            if limit in exceeded:
+                self.structured_log.event("limit_exceeded", f"{name}: {exceeded[limit]}", "warning", **values)
             else:
-                self.structured_log.event("limit_kept", f"{name}: within {limit} again", "info", **values)
-        self._passed[name] = set(passed)
+                self.structured_log.event("limit_met", f"{name}: within {limit} again", "info", **values)
+        self._exceeded[name] = set(exceeded)
 
     def _title(self, name: str) -> str:
         return f"{self.get_namespace()}/{name}".lstrip("/")
@@ -153,41 +153,41 @@ class DiagnosticsNode(BaseNode):
         title = self._title(name)
         if silent_s * 1e3 > self.params["stale_ms"]:
             text = f"no report for {silent_s:.0f} s: is the node running?"
-            self._note(name, {"stale_ms": text})
+            self._log_limits(name, {"stale_ms": text})
             return status_message(title, self.camera, STALE, text, {})
         if report is None:
             return None
-        level, text = self._judge(name, report)
+        level, text = self._checked_level(name, report)
         status = report.status
         status.level, status.message = bytes([level]), text
         return status
 
-    def _judge(self, name: str, report: _Report) -> tuple[int, str]:
-        """The node's own level, or worse where a limit of this node is passed."""
+    def _checked_level(self, name: str, report: _Report) -> tuple[int, str]:
+        """The node's own level and text, or a worse one if it exceeds a limit."""
         level, text = report.status.level[0], report.status.message
-        passed = {}
+        exceeded = {}
         age_ms, limit_ms = _number(report.values.get("age_ms.p95")), self.params["max_age_ms"]
         if age_ms is not None and age_ms > limit_ms:
-            passed["max_age_ms"] = (
+            exceeded["max_age_ms"] = (
                 f"age at output {age_ms:.0f} ms (p95) is above max_age_ms {limit_ms:.0f}: clocks or load?"
             )
         if report.values.get("ledger.balanced") == "False":
-            passed["balanced books"] = "the books do not balance: please report this"
-        self._note(name, passed)
-        if "balanced books" in passed:
-            return ERROR, passed["balanced books"]
-        return (WARN, passed["max_age_ms"]) if passed and level == OK else (level, text)
+            exceeded["balanced ledger"] = "the frame counts do not add up: please report this"
+        self._log_limits(name, exceeded)
+        if "balanced ledger" in exceeded:
+            return ERROR, exceeded["balanced ledger"]
+        return (WARN, exceeded["max_age_ms"]) if exceeded and level == OK else (level, text)
 
     def _process_status(self, meter: ProcessMeter) -> DiagnosticStatus:
-        usage, name, passed = meter.read(), f"process {meter.pid}", {}
-        text = "running" if usage.rss_mb is not None else "not on this machine, or gone"
+        usage, name, exceeded = meter.read(), f"process {meter.pid}", {}
+        text = "running" if usage.rss_mb is not None else "not on this machine, or ended"
         max_fds, max_rss_mb = self.params["max_fds"], self.params["max_rss_mb"]
         if usage.fds is not None and usage.fds > max_fds:
-            passed["max_fds"] = f"{usage.fds} open files, more than max_fds {max_fds}: a leak?"
+            exceeded["max_fds"] = f"{usage.fds} open files, more than max_fds {max_fds}: a leak?"
         if usage.rss_mb is not None and usage.rss_mb > max_rss_mb:
-            passed["max_rss_mb"] = f"memory {usage.rss_mb:.0f} MB is above max_rss_mb {max_rss_mb:.0f}"
-        self._note(name, passed)
-        level, text = (WARN, "; ".join(passed.values())) if passed else (OK, text)
+            exceeded["max_rss_mb"] = f"memory {usage.rss_mb:.0f} MB is above max_rss_mb {max_rss_mb:.0f}"
+        self._log_limits(name, exceeded)
+        level, text = (WARN, "; ".join(exceeded.values())) if exceeded else (OK, text)
         figures = {
             name: getattr(usage, name) for name in ("cpu_percent", "cpu_s", "rss_mb", "threads", "fds")
         }

@@ -1,4 +1,4 @@
-"""The machine's figures: which limits they pass, and the energy of an inferred frame."""
+"""Sensor values of the machine, the limits that they exceed, and the energy per inferred frame."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from edge_vision.diagnostics.sensors import SystemMeter, Unavailable, Value, number
 
-# Readings that a mean is taken over, one a second.
+# Readings in a mean, one per second.
 WINDOW = 10
 
 
@@ -17,7 +17,7 @@ class _Params(Protocol):
 
 
 class SystemReport:
-    """Reads the machine, and judges it by the parameters of the diagnostics node."""
+    """Reads the machine's sensors, and compares them with the parameters of the diagnostics node."""
 
     def __init__(self, root: str = "/") -> None:
         self._meter = SystemMeter(root)
@@ -25,52 +25,54 @@ class SystemReport:
         self._energy: deque[tuple[float, int, str]] = deque(maxlen=WINDOW + 1)
 
     def read(self, params: _Params, inferred: int | None) -> tuple[dict[str, str], dict[str, Value]]:
-        """Limits that are passed, each with a sentence, and the values.
+        """The exceeded limits, each with a sentence, and the values.
 
-        inferred: frames inferred so far, None where no detector reports.
+        inferred: frames inferred so far, None if no detector reports.
         """
         values = self._meter.read()
         values["energy_per_inferred_frame_j"] = self._frame_energy(values, inferred)
         cpu = number(values["cpu.percent"])
         if cpu is not None:
             self._cpu.append(cpu)
-        passed, throttling = dict(self._over(values, params)), values["throttling"]
+        exceeded, throttling = dict(self._over(values, params)), values["throttling"]
         if isinstance(throttling, str) and throttling != "no":
-            passed["throttling"] = f"the machine slows itself down: {throttling}. Cool it, or lower the load"
-        return passed, values
+            exceeded["throttling"] = (
+                f"the machine throttles its clock: {throttling}. Cool it, or reduce the load"
+            )
+        return exceeded, values
 
     def reset(self) -> None:
-        """Forget the means."""
+        """Reset the means."""
         self._cpu.clear()
         self._energy.clear()
 
     def close(self) -> None:
-        """Let go of what is held open."""
+        """Close the sensors."""
         self._meter.close()
 
     def _over(self, values: dict[str, Value], params: _Params) -> Iterator[tuple[str, str]]:
         full = len(self._cpu) == WINDOW
-        figures = (
+        readings = (
             ("max_cpu_percent", sum(self._cpu) / WINDOW if full else None, "CPU {:.0f} %, mean of 10 s,"),
             ("max_memory_percent", number(values["memory.percent"]), "memory {:.0f} %"),
             ("max_temperature_c", number(values["temperature_c.max"]), "temperature {:.0f} C"),
             ("max_power_w", number(values["power_w"]) if params["max_power_w"] else None, "power {:.1f} W"),
         )
-        for name, value, words in figures:
+        for name, value, template in readings:
             if value is not None and value > params[name]:
-                yield name, f"{words.format(value)} is above {name} {params[name]:.10g}"
+                yield name, f"{template.format(value)} is above {name} {params[name]:.10g}"
 
     def _frame_energy(self, values: dict[str, Value], inferred: int | None) -> Value:
-        """Energy of all that the source feeds, by the frames inferred meanwhile: the last 10 s."""
+        """Energy of the power source divided by the inferred frames, over the last 10 s."""
         energy_j, source = values["energy_j"], values["power_source"]
         if not isinstance(energy_j, float):
-            return energy_j if isinstance(energy_j, Unavailable) else Unavailable("no energy is known")
+            return energy_j if isinstance(energy_j, Unavailable) else Unavailable("no energy sensor")
         if inferred is None:
             return Unavailable("no detector reports")
         past = self._energy
-        # New books, or another source: figures of before and after do not belong together.
+        # After a reset, or with another source, old values do not apply.
         if past and (inferred < past[-1][1] or str(source) != past[-1][2]):
             past.clear()
         past.append((energy_j, inferred, str(source)))
         frames = inferred - past[0][1]
-        return (energy_j - past[0][0]) / frames if frames else Unavailable("no frame was inferred meanwhile")
+        return (energy_j - past[0][0]) / frames if frames else Unavailable("no frame was inferred")

@@ -26,7 +26,7 @@ from rosgraph_msgs.msg import Clock
 
 from edge_vision.cli.top.board import Board
 from edge_vision.core.diagnostic_status import StatusEntry
-from edge_vision.nodes.cause_monitor import _added
+from edge_vision.nodes.cause_monitor import counter_increments
 from edge_vision.nodes.interface.status_messages import status_message, status_values
 
 OK = b"\x00"
@@ -91,7 +91,7 @@ def test_sim_time_that_jumps_back_is_no_alarm(start, robot):
     ],
 )
 def test_what_counters_gained(before, now, added):
-    assert _added(before, now) == added
+    assert counter_increments(before, now) == added
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf"), -float("inf")])

@@ -202,18 +202,18 @@ def test_a_fallback(start, log):
 
 def test_a_limit_is_told_when_it_is_passed_and_when_it_is_kept_again(start, robot, log):
     start([GateNode, DiagnosticsNode], {"diagnostics": {"max_rss_mb": 1.0}}, log.ros_args)
-    event = log.one("limit_passed", limit="max_rss_mb")
+    event = log.one("limit_exceeded", limit="max_rss_mb")
     assert event["status"].startswith("process ") and "max_rss_mb" in event["text"]
     robot.turns(3.0)
-    log.one("limit_passed", limit="max_rss_mb")
+    log.one("limit_exceeded", limit="max_rss_mb")
     assert robot.set("diagnostics", max_rss_mb=100000.0).successful
-    log.one("limit_kept", limit="max_rss_mb")
+    log.one("limit_met", limit="max_rss_mb")
 
 
 def test_a_node_that_falls_silent(start, log):
     settings = {"watched_nodes": ["gate", "ghost"], "stale_ms": 1100.0}
     start([GateNode, DiagnosticsNode], {"diagnostics": settings}, log.ros_args)
-    event = log.one("limit_passed", status="ghost")
+    event = log.one("limit_exceeded", status="ghost")
     assert event["limit"] == "stale_ms" and "is the node running" in event["text"]
 
 
