@@ -1,4 +1,4 @@
-"""Real processes of the executables, ended by their id whatever happens, their output looked through."""
+"""Real processes of the executables: always stopped, and their output checked for tracebacks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Executable:
-    """One of the package's executables in a process of its own."""
+    """One of the package's executables in a child process."""
 
     COMMAND = (sys.executable, "-m", "edge_vision.nodes.cli")
 
@@ -41,7 +41,7 @@ class Executable:
         return self._log.read_text(errors="replace")
 
     def takes_signals(self) -> bool:
-        """True once the program's own code runs: Python itself catches SIGINT alone, with a traceback."""
+        """True once the program has installed its own handlers (Python has one only for SIGINT)."""
         try:
             status = Path(f"/proc/{self.process.pid}/status").read_text()
         except OSError:
@@ -50,7 +50,7 @@ class Executable:
         return bool(caught >> (signal.SIGTERM - 1) & 1)
 
     def end(self, number: int = signal.SIGINT, timeout_s: float = 60.0) -> int:
-        """Send a signal, wait for the end, and give the exit status."""
+        """Send a signal and wait. Returns the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.process.wait(timeout_s)
@@ -61,7 +61,7 @@ class Executable:
         self.process.wait(60)
 
     def members(self) -> list[int]:
-        """Live processes of its session: its children, should it have left any."""
+        """Live processes of its session: children that it has left behind."""
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
@@ -76,7 +76,7 @@ class Executable:
 
 @pytest.fixture
 def launch(domain: int, tmp_path: Path) -> Iterator[Callable[..., Executable]]:
-    """Starts executables: launch(name, *arguments). A detector runs on a named backend."""
+    """Starts executables: launch(name, *arguments). The detector runs on ONNX Runtime unless set."""
     started: list[Executable] = []
 
     def begin(name: str, *arguments: Any, **kwargs: Any) -> Executable:

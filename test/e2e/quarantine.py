@@ -1,4 +1,4 @@
-"""Runs a command where nothing but the loopback interface exists, and records what it asks the network for.
+"""Runs a command with only the loopback interface, and records its network requests.
 
     unshare --map-root-user --net --mount python quarantine.py RECORD READY SECONDS COMMAND...
 
@@ -55,7 +55,7 @@ def proxy(record: Callable[[str], None]) -> str:
 
 
 def name_server(record: Callable[[str], None]) -> None:
-    """Record each name that is looked up, and answer none."""
+    """Record each name query without an answer."""
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.bind((LOOPBACK, 53))
     with tempfile.NamedTemporaryFile("w") as file:

@@ -1,4 +1,4 @@
-"""What real processes say of themselves, against what is seen from outside; and a node that is restarted.
+"""The figures of real processes against measurements from outside; and a node that is restarted.
 
 `make bench-diagnostics` measures how well they agree; here only what noise cannot undo is asserted.
 """
@@ -36,41 +36,41 @@ def video():
 
 
 def test_a_healthy_run_agrees_with_proc_and_with_a_subscriber(healthy, video):
-    # On a machine that others load, a run of the model may take long, and that would be told.
+    # On a loaded machine an inference may take long, which would be reported.
     calm = ("detector:watchdog_ms:=0.0", "diagnostics:max_age_ms:=600000.0")
     found = healthy.watch(video, 0.2, ["--ros-args", *(word for one in calm for word in ("-p", one))])
     assert found["false_alarms_say"] == [] and found["reports"] >= 8
     agreement, figures = found["agreement"], found["agreement_figures"]
     assert abs(agreement["rss"]) < 0.05, figures
     assert abs(agreement["fds"]) < 0.05, figures
-    # The reports and the reading from outside do not begin and end at the very same moment.
+    # The reports and the measurement do not begin and end at the same moment.
     assert abs(agreement["cpu"]) < 0.3, figures
     assert abs(agreement["rate"]) < 0.3, figures
 
 
 def test_a_known_delay_is_in_the_age_at_output(healthy, video):
     pictures = healthy.pictures_of(video)
-    # No result can be younger than its stamp; and no load makes a median of a minute.
+    # No result is younger than its stamp, and load does not cause a median of a minute.
     assert 5000.0 <= healthy.age_ms(pictures, 5000.0, count=15) < 60_000.0
     assert 0.0 < healthy.age_ms(pictures, 0.0, count=15) < 5000.0
 
 
 def test_a_node_that_is_restarted(launch, robot):
-    """Stale while it is away; then with new books, under its new process, and with no alarm of its own."""
+    """Stale while absent; then with a new ledger and process, and without a warning."""
     params = ("--ros-args", "-p", "watched_nodes:=[gate]", "-p", "stale_ms:=1500.0")
     launch("diagnostics_node", *params)
     gate = launch("gate_node")
-    heard = robot.listen(DiagnosticArray, "/diagnostics")
+    messages = robot.listen(DiagnosticArray, "/diagnostics")
 
-    def report(fits):
-        def fitting():
-            while heard:
-                found = {one.name: (one, status_values(one)) for one in heard.pop(0).status}
-                if "system" in found and fits(found):
+    def report(predicate):
+        def matching():
+            while messages:
+                found = {one.name: (one, status_values(one)) for one in messages.pop(0).status}
+                if "system" in found and predicate(found):
                     return found
             return None
 
-        return robot.wait(fitting, "a fitting report")
+        return robot.wait(matching, "a matching report")
 
     def runs_in(pid):
         return lambda found: found.get("gate", (0, {}))[1].get("pid") == str(pid)

@@ -86,14 +86,14 @@ def pipeline(launch, tmp_path):
 
 def output_text(robot, cause):
     """The message of `output` on /diagnostics, once this cause is named."""
-    heard = robot.listen(DiagnosticArray, "/diagnostics", wait=False)
+    messages = robot.listen(DiagnosticArray, "/diagnostics", wait=False)
 
-    def fitting():
-        outputs = [one for message in heard for one in message.status if one.name.endswith("output")]
-        fits = [one.message for one in outputs if status_values(one)["cause"] == cause]
-        return fits[-1] if fits else None
+    def matching():
+        outputs = [one for message in messages for one in message.status if one.name.endswith("output")]
+        matches = [one.message for one in outputs if status_values(one)["cause"] == cause]
+        return matches[-1] if matches else None
 
-    return robot.wait(fitting, f"the cause {cause}")
+    return robot.wait(matching, f"the cause {cause}")
 
 
 def test_a_healthy_pipeline(pipeline, robot):

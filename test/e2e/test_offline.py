@@ -1,4 +1,4 @@
-"""The pipeline asks the network for nothing, and writes nothing outside the documented folders."""
+"""The pipeline makes no network request, and writes only to the documented folders."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_no_request_and_no_stray_file(folders: Path, backend: str) -> None:
     assert [name for name in sorted(made) if not name.startswith(documented)] == []
 
 
-def test_the_quarantine_records_what_goes_out(folders: Path) -> None:
+def test_the_quarantine_records_requests(folders: Path) -> None:
     code = (
         "import socket, urllib.request as r\n"
         "try: socket.gethostbyname('name.example')\n"

@@ -1,4 +1,4 @@
-"""The executables on a real clip: the same boxes as the core alone, in one process and in five."""
+"""The executables on a real clip: the boxes equal those of the core, in one process and in five."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PARAMS = """\
     autostart: false
 /**/gate:
   ros__parameters:
-    # Only what is seen decides: not how fast the clip is played, and nothing at random.
+    # The decisions depend only on the images: neither on the playback rate nor on chance.
     max_blind_ms: 60000.0
     max_blind_moving_ms: 60000.0
     max_gap_ms: 600000.0
@@ -52,7 +52,7 @@ PARAMS = """\
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
-    """The first frames of vtest.avi, each shown, the last ten held: there the gate has something to skip."""
+    """The first frames of vtest.avi, the last one repeated ten times, so that the gate skips some."""
     source = clip_or_skip("vtest.avi")
     path = tmp_path_factory.mktemp("clip") / "street.avi"
     capture = Capture(source)
@@ -65,8 +65,8 @@ def clip(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def truth(clip) -> dict[int, Detections]:
-    """Stamp -> what the core finds on that frame, every frame looked at, no node involved."""
+def reference(clip) -> dict[int, Detections]:
+    """Stamp -> detections of the core on that frame, without a node; every frame inferred."""
     bundle = bundle_or_skip(SSD)
     session, _ = open_session(bundle, "onnxruntime")
     detector = Detector.from_bundle(bundle, session)
@@ -90,44 +90,44 @@ def params_file(tmp_path: Path, clip: Path, rate: float) -> Path:
 def start_source(robot: Robot) -> None:
     from lifecycle_msgs.msg import Transition
 
-    # The other side of a match is a little later: nothing tells a foreign process's.
+    # The other process matches a little later, which cannot be observed from here.
     robot.turns(1.0)
     assert robot.change_state("source", Transition.TRANSITION_CONFIGURE)
     assert robot.change_state("source", Transition.TRANSITION_ACTIVATE)
 
 
-def play(robot: Robot, answers: list) -> dict[str, int]:
-    """Play the clip to its end; gives the books of the process that ends the chain."""
+def play(robot: Robot, messages: list) -> dict[str, int]:
+    """Play the clip to its end. Returns the frame accounting of the last stage."""
     start_source(robot)
     robot.status("source", lambda status, values: values["situation"] == "finished")
 
-    def at_rest(status, values) -> bool:
+    def is_finished(status, values) -> bool:
         return values["ledger.in_flight"] == "0" and int(values["ledger.received"]) > 0
 
-    before, values = None, robot.status("detector", at_rest)[1]
-    while values["ledger.received"] != before:  # Between processes some may be on their way.
-        before, values = values["ledger.received"], robot.status("detector", at_rest)[1]
-    books = {key[7:]: int(n) for key, n in values.items() if key.startswith("ledger.") and n.isdigit()}
-    assert adds_up(books)
-    robot.wait(lambda: len(answers) >= books["inferred"], "all answers")
-    return books
+    before, values = None, robot.status("detector", is_finished)[1]
+    while values["ledger.received"] != before:  # Between processes, some frames may be in transit.
+        before, values = values["ledger.received"], robot.status("detector", is_finished)[1]
+    ledger = {key[7:]: int(n) for key, n in values.items() if key.startswith("ledger.") and n.isdigit()}
+    assert adds_up(ledger)
+    robot.wait(lambda: len(messages) >= ledger["inferred"], "all messages")
+    return ledger
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(n,) overlap of the boxes of two equally long lists, (n, 4)."""
+    """(n,) IoU of two lists of boxes, (n, 4) each."""
     inner = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(axis=1)
     return inner / ((a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - inner)
 
 
-def assert_true(answers: list, truth: dict[int, Detections]) -> None:
-    """Every answer has a frame's exact header and that frame's boxes."""
+def assert_equal_to_reference(messages: list, reference: dict[int, Detections]) -> None:
+    """Every message has the exact header of a frame, and its boxes."""
     from edge_vision.nodes.interface.detection_messages import detections_from_message
 
-    stamps = [stamp_of(answer) for answer in answers]
-    assert stamps == sorted(set(stamps)) and set(stamps) <= set(truth)
-    for stamp, answer in zip(stamps, answers, strict=True):
-        assert answer.header.frame_id == "street"
-        found, expected = detections_from_message(answer), truth[stamp]
+    stamps = [stamp_of(message) for message in messages]
+    assert stamps == sorted(set(stamps)) and set(stamps) <= set(reference)
+    for stamp, message in zip(stamps, messages, strict=True):
+        assert message.header.frame_id == "street"
+        found, expected = detections_from_message(message), reference[stamp]
         assert found.class_ids.tolist() == expected.class_ids.tolist()
         assert found.scores == pytest.approx(expected.scores, abs=1e-3)
         assert (iou(found.xyxy_px, expected.xyxy_px) > 0.99).all()
@@ -138,73 +138,77 @@ def composed_stamps() -> dict[str, list[int]]:
     return {}
 
 
-def test_the_pipeline_in_one_process(launch, robot, tmp_path, clip, truth, composed_stamps):
+def test_one_process_publishes_the_boxes_of_the_core(
+    launch, robot, tmp_path, clip, reference, composed_stamps
+):
     launch("pipeline", "--ros-args", "--params-file", params_file(tmp_path, clip, 0.0))
-    answers = detections_of(robot)
-    books = play(robot, answers)
-    assert books["received"] == FRAMES and "handed_on" not in books
-    assert books["superseded"] == books["failed"] == books["rejected"] == 0
-    assert books["gated"] >= 5 and books["inferred"] == FRAMES - books["gated"] == len(answers)
-    assert_true(answers, truth)
-    composed_stamps["stamps"] = [stamp_of(answer) for answer in answers]
+    messages = detections_of(robot)
+    ledger = play(robot, messages)
+    assert ledger["received"] == FRAMES and "handed_on" not in ledger
+    assert ledger["superseded"] == ledger["failed"] == ledger["rejected"] == 0
+    assert ledger["gated"] >= 5 and ledger["inferred"] == FRAMES - ledger["gated"] == len(messages)
+    assert_equal_to_reference(messages, reference)
+    composed_stamps["stamps"] = [stamp_of(message) for message in messages]
     assert composed_stamps["stamps"][0] == 10**9
 
 
-def test_five_processes_find_the_same(launch, robot, tmp_path, clip, truth, composed_stamps):
+def test_five_processes_publish_the_boxes_of_the_core(
+    launch, robot, tmp_path, clip, reference, composed_stamps
+):
     """The same clip and parameter file, slowly, over DDS."""
     if not composed_stamps:
         pytest.skip("compared with the test of the pipeline in one process, which did not end well")
     params = params_file(tmp_path, clip, 0.5)
     env = dict.fromkeys(("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"), str(PROFILE))
     running = {name: launch(name, "--ros-args", "--params-file", params, env=env) for name in STAGES}
-    answers = detections_of(robot)
+    messages = detections_of(robot)
     for node in ("gate", "cascade", "detector"):
         robot.status(node, lambda status, values: values["state"] == "active")
-    books = play(robot, answers)
-    assert_true(answers, truth)
-    lost = books.get("failed.transport", 0)
-    # A loaded machine loses some, as images are sent with best effort, and supersedes some; the first stage
-    # cannot count what never reached it.
-    assert FRAMES // 2 <= books["received"] <= FRAMES
-    assert books["rejected"] == 0 and books["failed"] == lost
-    assert books["inferred"] + books["gated"] >= FRAMES // 2
-    if books["received"] == FRAMES and not lost and not books["superseded"]:
-        assert [stamp_of(answer) for answer in answers] == composed_stamps["stamps"]
+    ledger = play(robot, messages)
+    assert_equal_to_reference(messages, reference)
+    lost = ledger.get("failed.transport", 0)
+    # A loaded machine loses and supersedes some images (best effort); the first stage cannot count images
+    # that never arrived.
+    assert FRAMES // 2 <= ledger["received"] <= FRAMES
+    assert ledger["rejected"] == 0 and ledger["failed"] == lost
+    assert ledger["inferred"] + ledger["gated"] >= FRAMES // 2
+    if ledger["received"] == FRAMES and not lost and not ledger["superseded"]:
+        assert [stamp_of(message) for message in messages] == composed_stamps["stamps"]
     for name, one in running.items():
         assert one.end() == 0, f"{name}: {one.output}"
 
 
-def test_one_of_five_processes_is_killed_and_comes_back(launch, robot, tmp_path, clip):
+def test_one_of_five_processes_is_killed_and_restarted(launch, robot, tmp_path, clip):
     bundle_or_skip(SSD)
     params = tmp_path / "params.yaml"
     params.write_text(PARAMS.format(clip=clip, rate=1.0).replace("autostart: false", "loop: true"))
     env = {"FASTRTPS_DEFAULT_PROFILES_FILE": str(PROFILE), "FASTDDS_DEFAULT_PROFILES_FILE": str(PROFILE)}
     arguments = ("--ros-args", "--params-file", params)
     running = {name: launch(name, *arguments, env=env) for name in STAGES}
-    answers = detections_of(robot)
-    robot.wait(lambda: len(answers) > 3, "answers")
+    messages = detections_of(robot)
+    robot.wait(lambda: len(messages) > 3, "messages")
     running["cascade_node"].kill()
     robot.status("gate", lambda status, values: values["state"] == "active")
     assert all(one.process.poll() is None for name, one in running.items() if name != "cascade_node")
     robot.turns(2.0)
-    answers.clear()
+    messages.clear()
     running["cascade_node"] = launch("cascade_node", *arguments, env=env)
-    robot.wait(lambda: len(answers) > 3, "answers again")
+    robot.wait(lambda: len(messages) > 3, "messages again")
     _, values = robot.status("detector")
     assert values["ledger.balanced"] == "True"
     for name, one in running.items():
         assert one.end() == 0, f"{name}: {one.output}"
 
 
-def test_the_options_of_the_command_line(launch, robot, clip):
+def test_command_line_options_set_parameters(launch, robot, clip):
     from vision_msgs.msg import VisionInfo
 
     bundle_or_skip(SSD)
     pipeline = launch("pipeline", "--source", clip, "--loop", "--model", SSD, "--backend", "onnxruntime")
     info = robot.listen(VisionInfo, "vision_info", LATCHED)
     robot.wait(lambda: info and info[0].method.startswith(SSD), "the model")
-    answers = detections_of(robot)
-    robot.wait(lambda: len(answers) > FRAMES // 2, "answers")
+    messages = detections_of(robot)
+    robot.wait(lambda: len(messages) > FRAMES // 2, "messages")
     _, values = robot.status("detector")
     assert sum(int(values[f"ledger.{fate}"]) for fate in (*FATES, "in_flight")) == int(
         values["ledger.received"]

@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment: the process ends, soon, with a sane status, no traceback and no orphans."""
+"""Ctrl-C at any moment: the process ends with an expected status, no traceback and no orphans."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ros_cases import DiagnosticArray, detections_of, wait_until
 from edge_vision.nodes.interface.status_messages import status_values
 from edge_vision.nodes.run import OUT_OF_TIME
 
-# The promise is two seconds; the test only tells an end from no end, on a machine that others load too.
+# The target is two seconds; on a loaded machine the test only checks that the process ends.
 END_S = 30.0
-# 0: an orderly end. 130, 143: the signal came while the process was still importing.
-SANE = {signal.SIGINT: (0, 130), signal.SIGTERM: (0, 143)}
+# 0: stopped in order. 130, 143: the signal arrived during the imports.
+EXPECTED = {signal.SIGINT: (0, 130), signal.SIGTERM: (0, 143)}
 
 
 @pytest.fixture
@@ -30,18 +30,18 @@ STARTS += [(signal.SIGTERM, after_s) for after_s in (0.2, 0.8)]
 
 
 @pytest.mark.parametrize("number,after_s", STARTS)
-def test_at_the_start(launch, video, number, after_s):
+def test_a_signal_during_the_start(launch, video, number, after_s):
     pipeline = launch("pipeline", "--source", video)
     wait_until(pipeline.takes_signals, "Python to have started")
     time.sleep(after_s)
-    assert pipeline.end(number, END_S) in SANE[number], pipeline.output
+    assert pipeline.end(number, END_S) in EXPECTED[number], pipeline.output
     assert "Traceback" not in pipeline.output and "KeyboardInterrupt" not in pipeline.output, pipeline.output
     assert pipeline.members() == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", ["pipeline", "source_node", "gate_node", "cascade_node", "detector_node"])
-def test_while_it_runs(launch, robot, video, name, number):
+def test_a_signal_while_it_runs(launch, robot, video, name, number):
     options = ("--source", video, "--loop") if name in ("pipeline", "source_node") else ()
     running = launch(name, *options, "--ros-args", "-p", "playback_rate:=0.0")
     node = {"pipeline": "detector"}.get(name, name.removesuffix("_node"))
@@ -49,27 +49,27 @@ def test_while_it_runs(launch, robot, video, name, number):
     if name == "pipeline":
         answers = detections_of(robot)
         robot.wait(lambda: len(answers) > 3, "answers")
-    told = robot.listen(DiagnosticArray, f"{node}/status")
+    statuses = robot.listen(DiagnosticArray, f"{node}/status")
     assert running.end(number, END_S) == 0, running.output
     assert running.members() == []
-    # A process whose end takes too long leaves without a last word, and says so.
+    # A process whose shutdown takes too long exits without a last status, and logs that.
     if name == "pipeline" and OUT_OF_TIME not in running.output:
-        robot.wait(lambda: told and told[-1].status[0].message == "stopped", "its last word")
-        values = status_values(told[-1].status[0])
+        robot.wait(lambda: statuses and statuses[-1].status[0].message == "stopped", "its last status")
+        values = status_values(statuses[-1].status[0])
         assert values["ledger.balanced"] == "True" and values["ledger.in_flight"] == "0"
 
 
-def test_twice_in_a_row(launch, robot, video):
+def test_two_signals_in_a_row(launch, robot, video):
     pipeline = launch("pipeline", "--source", video, "--loop")
     robot.status("detector", lambda status, values: values["state"] == "active")
     pipeline.process.send_signal(signal.SIGINT)
     time.sleep(0.01)
-    # Killed by it: the first one had been obeyed, and Python, at its end, catches the second no more.
+    # Killed by the second one: Python no longer handles signals while it exits.
     assert pipeline.end(signal.SIGINT, END_S) in (0, 130, -signal.SIGINT), pipeline.output
 
 
-def test_while_it_waits_for_a_stream(launch, robot):
-    """A connection that is accepted and never answered keeps OpenCV busy until its time-out."""
+def test_a_signal_while_it_waits_for_a_stream(launch, robot):
+    """A connection without a response blocks OpenCV until its timeout."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -88,13 +88,13 @@ def test_while_it_waits_for_a_stream(launch, robot):
         (["--ros-args", "-r", "a b:=c"], "a b:=c"),
     ],
 )
-def test_wrong_command_lines_are_told_in_a_line(launch, arguments, needle):
+def test_wrong_command_lines_are_one_line(launch, arguments, needle):
     gate = launch("gate_node", *arguments)
     assert gate.process.wait(60) not in (0, None)
     assert needle in gate.output and "Traceback" not in gate.output, gate.output
 
 
-def test_a_wrong_executable_is_told(launch):
+def test_a_wrong_executable_is_an_error(launch):
     wrong = launch("gaet_node")
     assert wrong.process.wait(60) == 2
     assert "gate_node" in wrong.output

@@ -1,4 +1,4 @@
-"""Nodes in processes of their own that are stopped or killed: `output` names them."""
+"""`output` names nodes whose process is stopped or killed."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def test_a_stopped_and_a_killed_process_are_named(launch, robot):
     gate.process.send_signal(signal.SIGCONT)
     inferred = int(robot.status("detector")[1]["ledger.inferred"])
     robot.status("detector", lambda status, values: int(values["ledger.inferred"]) > inferred)
-    heard = len(output.statuses)
+    count = len(output.statuses)
     detector.kill()
     robot.wait(
-        lambda: any("detector" in one.message for one in output.statuses[heard:]), "the detector's end"
+        lambda: any("detector" in one.message for one in output.statuses[count:]), "the detector's end"
     )
     assert f"process {detector.process.pid} has ended" in output.statuses[-1].message
     assert source.end() == 0

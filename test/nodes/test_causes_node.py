@@ -1,4 +1,4 @@
-"""Why is nothing published? Each cause is provoked with real nodes and named; a healthy pipeline has none."""
+"""Each cause of silence is provoked with real nodes and named; a healthy pipeline has none."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def scene(robot, start):
     scene.close()
 
 
-def test_no_publisher_and_the_nearest_names(scene, output):
+def test_no_publisher_with_similar_names(scene, output):
     status = output.named("no_publisher", cases.no_publisher(scene))
     assert status.level == WARN
     assert "gate subscribes to /image_raw, which has no publisher" in status.message
     assert "one of /front/image_raw, /depth" in status.message
 
 
-def test_the_causes_of_a_pipeline_in_a_namespace(scene, output):
+def test_causes_contain_the_namespace(scene, output):
     scene.start(NODES, {**OPEN, "detector": {"enabled": False}}, ["-r", "__ns:=/front"])
     status = output.named("no_publisher")
     assert status.name == "front/output" and "/front/image_raw, which has no publisher" in status.message
@@ -71,12 +71,12 @@ def test_node_inactive(scene, robot, output):
     status = output.named("node_inactive", send)
     assert "ros2 lifecycle set /cascade activate" in status.message
     assert robot.change_state("cascade", Transition.TRANSITION_ACTIVATE)
-    heard = len(output.statuses)
-    robot.wait(lambda: send() or said(output, heard, "node_inactive"), "the cause to go")
+    count = len(output.statuses)
+    robot.wait(lambda: send() or other_causes(output, count, "node_inactive"), "the cause to go")
 
 
-def said(output, heard, before):
-    return [one for one in output.statuses[heard:] if status_values(one)["cause"] != before]
+def other_causes(output, count, before):
+    return [one for one in output.statuses[count:] if status_values(one)["cause"] != before]
 
 
 def test_node_finalized(scene, robot, output):
@@ -101,7 +101,7 @@ def test_a_source_whose_file_does_not_exist(scene, output):
     assert status.level == WARN and "/no/such.avi" in status.message and "does not exist" in status.message
 
 
-def test_a_source_that_sleeps_until_its_rate_is_raised(scene, robot, output):
+def test_a_source_is_asleep_until_its_rate_is_raised(scene, robot, output):
     status = output.named("source_asleep", cases.source_asleep(scene))
     assert status.level == WARN and "playback_rate" in status.message
     assert robot.status("source")[0].level == WARN
@@ -109,13 +109,13 @@ def test_a_source_that_sleeps_until_its_rate_is_raised(scene, robot, output):
     robot.status("source", lambda status, values: int(values["sent"]) > 2)
 
 
-def test_a_source_at_its_end(scene, output):
+def test_a_source_that_has_finished(scene, output):
     status = output.named("source_finished", cases.source_finished(scene))
     assert status.level == OK and "set loop" in status.message
 
 
-def test_a_pipe_that_nobody_writes_to(scene, robot, output, tmp_path):
-    """It keeps no other source from being opened, and can be left."""
+def test_a_pipe_without_a_writer(scene, robot, output, tmp_path):
+    """It does not block another source."""
     os.mkfifo(tmp_path / "pipe.avi")
     scene.start([SourceNode, *NODES], {"source": {"uri": str(tmp_path / "pipe.avi")}})
     status = output.named("source_unavailable")
@@ -128,18 +128,18 @@ def test_a_pipe_that_nobody_writes_to(scene, robot, output, tmp_path):
     robot.status("source", lambda status, values: int(values["sent"]) > 0)
 
 
-def test_two_cameras_on_one_topic(scene, output):
+def test_several_publishers_on_one_topic(scene, output):
     status = output.named("several_publishers", cases.several_publishers(scene))
     assert status.level == WARN and "(/rear, /robot)" in status.message and "/image_raw" in status.message
 
 
-def test_silence_that_nothing_explains(scene, output):
+def test_silence_without_a_known_cause(scene, output):
     status = output.named("nothing_published", cases.nothing_published(scene))
     assert status.level == WARN and "no known cause applies" in status.message
 
 
-def test_diagnostics_that_are_activated_again_know_no_old_reports(scene, robot, output):
-    scene.start((DiagnosticsNode, *CHAIN))  # It reports first, before it has heard the others again.
+def test_reactivated_diagnostics_have_no_old_reports(scene, robot, output):
+    scene.start((DiagnosticsNode, *CHAIN))  # It reports before the others have reported again.
     output.named("no_publisher")
     statuses = robot.listen(DiagnosticArray, "/diagnostics")
     assert robot.change_state("diagnostics", Transition.TRANSITION_DEACTIVATE)
@@ -159,7 +159,7 @@ def test_model_not_loaded(scene, output):
 
 def test_gate_closed(scene, output):
     status = output.named("gate_closed", cases.gate_closed(scene))
-    # What a user wants who sets max_blind_ms so is no alarm.
+    # Intended by the setting of max_blind_ms: not a warning.
     assert status.level == OK and "reason: still" in status.message and "max_blind_ms" in status.message
 
 
@@ -173,7 +173,7 @@ def test_zero_stamps(scene, output):
     assert status.level == ERROR and "must stamp its images" in status.message
 
 
-def test_stamps_of_a_foreign_clock(scene, output):
+def test_stamps_of_another_clock(scene, output):
     status = output.named("bad_stamps", cases.foreign_stamps(scene))
     assert status.level == WARN and "behind gate's clock" in status.message and "NTP" in status.message
 
@@ -189,17 +189,17 @@ def test_unsupported_encoding(scene, output):
     assert status.level == ERROR and "'hologram'" in status.message and "Publish one of" in status.message
 
 
-def test_a_transport_that_loses_images_between_two_nodes(scene, output):
+def test_images_lost_between_two_nodes(scene, output):
     status = output.named("transport_loss", cases.loss_between_nodes(scene))
     assert status.level == WARN and "config/fastdds.xml" in status.message and "composition" in status.message
 
 
-def test_a_transport_that_loses_the_images_of_a_camera(scene, output):
+def test_images_lost_from_a_camera(scene, output):
     status = output.named("transport_loss", cases.loss_from_camera(scene))
     assert "while its camera_info arrives" in status.message and "config/fastdds.xml" in status.message
 
 
-def test_a_camera_that_sends_nothing_is_not_called_a_loss(scene, output):
+def test_a_silent_camera_is_not_a_loss(scene, output):
     status = output.named("publisher_silent", cases.publisher_silent(scene))
     assert "/robot publishes /image_raw" in status.message
     assert not [one for one in output.statuses if "transport_loss" in one.message]
@@ -212,7 +212,7 @@ def test_detector_stuck(scene, output):
 
 def test_all_scores_below_the_threshold(scene, output):
     status = output.named("below_threshold", cases.below_threshold(scene))
-    # An empty room is no alarm.
+    # An empty scene is not a warning.
     assert status.level == OK and "the threshold 0.99" in status.message
     highest = float(status.message.partition("the highest score is ")[2].partition(",")[0])
     assert 0 < highest < 0.99
@@ -234,7 +234,7 @@ def test_a_healthy_pipeline_has_no_cause_from_start_to_end(start, robot, output,
     assert [one.message for one in output.statuses if one.level != OK] == []
 
 
-def test_a_camera_that_is_there_first_is_found_without_an_alarm(start, robot, output):
+def test_a_camera_that_starts_first_causes_no_warning(start, robot, output):
     camera = robot.node.create_publisher(Image, "image_raw", SENSOR)
     numbers = itertools.count(1)
     robot.node.create_timer(
@@ -250,8 +250,8 @@ def test_a_camera_that_is_there_first_is_found_without_an_alarm(start, robot, ou
     assert [one.message for one in output.statuses if one.level != OK] == []
 
 
-def test_a_source_that_comes_up_late_in_the_same_process_is_no_alarm(start, robot, output):
-    """The gate listens to DDS by then, and gets the images by reference all the same."""
+def test_a_source_that_starts_late_in_the_same_process_causes_no_warning(start, robot, output):
+    """The gate has subscribed through DDS by then, and still receives the images by reference."""
     source = {"uri": clip_or_skip("vtest.avi"), "loop": True, "autostart": False}
     running = start(ALL, {"source": source})
     output.named("node_inactive")
@@ -267,7 +267,7 @@ def test_a_source_that_comes_up_late_in_the_same_process_is_no_alarm(start, robo
     running.end()
 
 
-def test_a_camera_that_takes_its_time_for_the_first_image_is_no_alarm(scene, robot, output):
+def test_a_camera_with_a_late_first_image_causes_no_warning(scene, robot, output):
     scene.start(NODES)
     robot.turns(4.0)
     up = len(output.statuses)
