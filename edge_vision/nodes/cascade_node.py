@@ -1,4 +1,4 @@
-"""The cascade node: a light classifier first, the detector where it is worth it."""
+"""The cascade node: small classifiers decide which frames the detector runs on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from edge_vision.nodes.stage_node import StageNode, camera_motion_of
 
 
 class CascadeNode(StageNode):
-    """The middle stage: accepts or rejects what the gate let pass."""
+    """The middle stage: accepts or rejects the frames that passed the gate."""
 
     spec = specs.CASCADE
     image_in, events_in = "gate/image", "gate_events"
@@ -40,7 +40,9 @@ class CascadeNode(StageNode):
         names = [self.params["model"], *self.params["next_models"]]
         if not names[0]:
             if names[1:]:
-                raise ValueError("next_models needs a model before them: set model to the first of them")
+                raise ValueError(
+                    "next_models: expected with a model, got an empty one; set model to the first of them"
+                )
             self._cascade = Cascade(config=self._config())
             return
         models: list[LoadedModel[Classifier]] = []
@@ -57,7 +59,7 @@ class CascadeNode(StageNode):
     def _load(self, name: str) -> LoadedModel[Classifier]:
         model = load_model(replace(model_request(self), model=name), _classifier)
         if name != self.params["model"]:
-            self.last_model = ""  # Beside the one before, not instead of it.
+            self.last_model = ""  # An additional model, not a replacement.
         log_loaded_model(self, model)
         return model
 
@@ -81,18 +83,20 @@ class CascadeNode(StageNode):
         # An empty model switches the cascade off.
         check_model_params(values, changed if values["model"] else changed - {"model"})
         for model in getattr(self, "_models", []):
-            accept_from, reject_below = _thresholds(model, values)
-            if reject_below > accept_from:
+            accept_threshold, reject_threshold = _thresholds(model, values)
+            if reject_threshold > accept_threshold:
                 raise ValueError(
-                    f"reject_threshold: expected at most score_threshold, {accept_from:g} for "
-                    f"{model.bundle.name}, got {reject_below:g}: set both at once, or the other one first"
+                    f"reject_threshold: expected at most score_threshold, {accept_threshold:g} for "
+                    f"{model.bundle.name}, got {reject_threshold:g}: set both at once, or that one first"
                 )
 
     def on_params(self, names: set[str]) -> None:
         self._cascade.config = self._config()
         for stage, model in zip(self._cascade.stages, self._models, strict=True):
-            accept_from, reject_below = _thresholds(model, {name: self.params[name] for name in _THRESHOLDS})
-            stage.set_thresholds(reject_below, accept_from)
+            accept_threshold, reject_threshold = _thresholds(
+                model, {name: self.params[name] for name in _THRESHOLDS}
+            )
+            stage.set_thresholds(reject_threshold, accept_threshold)
 
     def _config(self) -> CascadeConfig:
         return CascadeConfig(**{field.name: self.params[field.name] for field in fields(CascadeConfig)})

@@ -1,4 +1,4 @@
-"""Listens to /diagnostics, and to nothing else, as any node can."""
+"""Subscribes to /diagnostics only, for the terminal view."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from edge_vision.nodes.run import make_executor
 
 
 class DiagnosticsListener:
-    """Hands on each message as plain statuses. Use it as a context: it brings rclpy up, and takes it down.
+    """Passes each message on as plain values. Use it as a context manager: it starts and stops rclpy.
 
-    args: of the command line, as in `--ros-args -r /diagnostics:=/robot/diagnostics`. Raises RuntimeError
-    where rclpy cannot read them. node: the node that listens, from `__enter__` on.
+    args: the command line, as in `--ros-args -r /diagnostics:=/robot/diagnostics`; RuntimeError if it
+    is invalid. node: the subscribing node, from `__enter__` on.
     """
 
-    def __init__(self, hear: Callable[[Sequence[StatusEntry]], None], args: Sequence[str] = ()) -> None:
-        self._hear = hear
+    def __init__(
+        self, on_statuses: Callable[[Sequence[StatusEntry]], None], args: Sequence[str] = ()
+    ) -> None:
+        self._on_statuses = on_statuses
         self._args = list(args)
 
     def __enter__(self) -> DiagnosticsListener:
@@ -44,22 +46,22 @@ class DiagnosticsListener:
         rclpy.try_shutdown()
 
     def spin(self, duration_s: float) -> None:
-        """Take what comes for this long, or until the first thing came."""
+        """Wait this long for one message."""
         self._executor.spin_once(timeout_sec=duration_s)
 
     @property
     def domain(self) -> int:
-        """The ROS domain that is listened in."""
+        """The ROS domain."""
         return int(self.node.context.get_domain_id())
 
     @property
     def publishers(self) -> list[str]:
-        """The nodes that publish the topic, by name."""
+        """The names of the nodes that publish the topic."""
         found = self.node.get_publishers_info_by_topic(self._subscription.topic_name)
         return sorted({f"{one.node_namespace.rstrip('/')}/{one.node_name}" for one in found})
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self._hear(
+        self._on_statuses(
             [
                 StatusEntry(one.name, one.hardware_id, one.level[0], one.message, status_values(one))
                 for one in message.status

@@ -1,4 +1,4 @@
-"""The gate node: drops frames in which nothing new can be seen."""
+"""The gate node: skips frames that show nothing new."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from edge_vision.nodes.stage_node import StageNode
 
 _SETTINGS = {field.name for field in fields(GateConfig)} & {param.name for param in specs.GATE.params}
 
-# How long the executor waits for the worker, which decodes while it holds the gate's lock.
+# How long the executor waits for the worker, which holds the lock while it decodes.
 LOCK_TIMEOUT_S = 0.02
 
 
 class GateNode(StageNode):
-    """The first stage: opens every frame's account, and passes or gates the frame."""
+    """The first stage: opens every frame's account, and passes or skips the frame."""
 
     spec = specs.GATE
     image_in, image_out, events_out = "image_raw", "gate/image", "gate_events"
@@ -41,11 +41,11 @@ class GateNode(StageNode):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._gate = FrameGate()
-        # The worker decides while the executor asks for the status.
+        # The worker decides while the executor reads the status.
         self._gate_lock = threading.Lock()
         self._last_status: dict[str, Any] = self._gate.status()
         self._reset_stats_due = False
-        # Taken up by the worker, which alone resets the gate.
+        # Applied by the worker, which alone resets the gate.
         self._resets: deque[str] = deque()
         self._judged_stamp_ns: int | None = None
         self._passed_s: float | None = None
@@ -85,12 +85,12 @@ class GateNode(StageNode):
     def _config(self) -> GateConfig:
         return GateConfig(**{name: self.params[name] for name in _SETTINGS})
 
-    # What others tell. Any thread.
+    # Callbacks of any thread.
     def on_time_jump(self) -> None:
         self._resets.append("clock_jump")
 
     def _on_detector_begun(self) -> None:
-        """What passed before, this detector has not seen."""
+        """A new detector has not seen the frames that passed before."""
         if self._judged_stamp_ns is not None:
             self._resets.append("model_swap")
 
@@ -131,7 +131,7 @@ class GateNode(StageNode):
         )
 
     def _decide(self, frame: Frame) -> GateDecision:
-        """The gate's decision. A gate that fails must let pass, not blind the detector."""
+        """The gate's decision. If the gate fails, the frame passes."""
         with self._gate_lock:
             if self._reset_stats_due:
                 self._reset_stats_due = False
@@ -160,7 +160,7 @@ class GateNode(StageNode):
         super().publish_status()
 
     def _note_audit(self) -> None:
-        """Log that the audit opens the gate, or lets it close again."""
+        """Log when the audit opens the gate, or lets it close again."""
         judged, was_open = self._gate_status(), self._audit_opened_s is not None
         if judged["audit.open"] == was_open:
             return
@@ -178,7 +178,7 @@ class GateNode(StageNode):
         return (WARN, trouble) if trouble else (level, text)
 
     def _audit_trouble(self) -> str:
-        """Why the audit holds the gate open; "" where it does not."""
+        """Why the audit keeps the gate open; "" if it does not."""
         if self._audit_opened_s is None:
             return ""
         since_s = time.monotonic() - self._audit_opened_s
@@ -186,7 +186,7 @@ class GateNode(StageNode):
         return _AUDIT_OPEN.format(**{key.replace(".", "_"): value for key, value in values.items()})
 
     def _gate_status(self) -> dict[str, Any]:
-        """The gate's figures; the last ones while it decodes a large image, for which no status may wait."""
+        """The gate's status; the previous one while it decodes a large image."""
         if self._gate_lock.acquire(timeout=LOCK_TIMEOUT_S):
             try:
                 self._last_status = self._gate.status()

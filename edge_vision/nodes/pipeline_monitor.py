@@ -1,4 +1,4 @@
-"""Listens to a running pipeline from outside, as any node can, and tells a watcher in plain terms."""
+"""Subscribes to a running pipeline from outside, and passes its results to an observer as plain values."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ NODES = ("source", "gate", "cascade", "detector")
 
 
 class PipelineObserver(Protocol):
-    """Who is told. All calls come from `PipelineMonitor.spin`."""
+    """Receives the results, all from within `PipelineMonitor.spin`."""
 
     def on_detections(self, stamp_ns: int, frame_id: str, found: Detections, age_ms: float) -> None:
-        """A Detection2DArray came. age_ms: from the image's stamp until now, by the system's clock."""
+        """Detections of a frame. age_ms: time since the image's stamp, by the system clock."""
 
     def on_labels(self, labels: tuple[str, ...]) -> None:
-        """label_info came: index = class id."""
+        """Class names, by class id."""
 
     def on_source(self, stamp_ns: int, index: int) -> None:
-        """The source sent its image number `index`, from 0 on."""
+        """The source published its image number `index`, starting at 0."""
 
     def on_status(self, node: str, level: int, text: str, values: dict[str, str]) -> None:
-        """A node's `~/status` came. level: 0 OK, 1 warning, 2 error, 3 stale."""
+        """The status of a node. level: 0 OK, 1 warning, 2 error, 3 stale."""
 
     def on_diagnostics(self, levels: dict[str, tuple[int, str]]) -> None:
-        """/diagnostics came: level and sentence of each part."""
+        """Level and text of each status on /diagnostics, by name."""
 
-    def on_debug_image(self, stamp_ns: int, picture: np.ndarray) -> None:
-        """A debug image came, (h, w, 3) uint8 BGR."""
+    def on_debug_image(self, stamp_ns: int, image: np.ndarray) -> None:
+        """A debug image, (h, w, 3) uint8 BGR."""
 
 
 class PipelineMonitor:
-    """A node that listens. Use it as a context: it brings rclpy up, and takes it down again.
+    """A node that subscribes. Use it as a context manager: it starts and stops rclpy.
 
-    debug_images: also take the detector's `~/debug_image`, which the pipeline then has to draw.
+    debug_images: also subscribe to the detector's `~/debug_image`, which makes the pipeline draw it.
     """
 
-    def __init__(self, watcher: PipelineObserver, namespace: str = "", debug_images: bool = False) -> None:
-        self._watcher = watcher
+    def __init__(self, observer: PipelineObserver, namespace: str = "", debug_images: bool = False) -> None:
+        self._observer = observer
         self._namespace = namespace
         self._debug_images = debug_images
 
@@ -67,15 +67,15 @@ class PipelineMonitor:
             self._node = Node("edge_vision_monitor", namespace=self._namespace)
         self._executor = make_executor()
         self._executor.add_node(self._node)
-        listen = self._node.create_subscription
-        listen(Detection2DArray, "detections", self._on_detections, RESULTS)
-        listen(LabelInfo, "label_info", self._on_labels, LATCHED)
-        listen(DiagnosticArray, "source_events", self._on_source, FRAME_EVENTS)
-        listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, RESULTS)
+        subscribe = self._node.create_subscription
+        subscribe(Detection2DArray, "detections", self._on_detections, RESULTS)
+        subscribe(LabelInfo, "label_info", self._on_labels, LATCHED)
+        subscribe(DiagnosticArray, "source_events", self._on_source, FRAME_EVENTS)
+        subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, RESULTS)
         for name in NODES:
-            listen(DiagnosticArray, f"{name}/status", partial(self._on_status, name), STATUS)
+            subscribe(DiagnosticArray, f"{name}/status", partial(self._on_status, name), STATUS)
         if self._debug_images:
-            listen(Image, "detector/debug_image", self._on_picture, LATEST_IMAGE)
+            subscribe(Image, "detector/debug_image", self._on_debug_image, LATEST_IMAGE)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -84,7 +84,7 @@ class PipelineMonitor:
         rclpy.try_shutdown()
 
     def spin(self, duration_s: float) -> None:
-        """Take what comes for this long."""
+        """Receive for this long."""
         end_s = time.monotonic() + duration_s
         while (left_s := end_s - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left_s)
@@ -93,30 +93,30 @@ class PipelineMonitor:
         stamp_ns = _stamp_ns(message)
         age_ms = (self._node.get_clock().now().nanoseconds - stamp_ns) / 1e6
         found = detections_from_message(message)
-        self._watcher.on_detections(stamp_ns, message.header.frame_id, found, age_ms)
+        self._observer.on_detections(stamp_ns, message.header.frame_id, found, age_ms)
 
     def _on_labels(self, message: LabelInfo) -> None:
         names = {one.class_id: one.class_name for one in message.class_map}
-        self._watcher.on_labels(tuple(names.get(i, str(i)) for i in range(max(names, default=-1) + 1)))
+        self._observer.on_labels(tuple(names.get(i, str(i)) for i in range(max(names, default=-1) + 1)))
 
     def _on_source(self, message: DiagnosticArray) -> None:
-        tick = frame_event_from_message(message)
-        if tick.reason.isdigit():
-            self._watcher.on_source(tick.stamp_ns, int(tick.reason))
+        event = frame_event_from_message(message)
+        if event.reason.isdigit():
+            self._observer.on_source(event.stamp_ns, int(event.reason))
 
     def _on_status(self, name: str, message: DiagnosticArray) -> None:
         for status in message.status[:1]:
-            self._watcher.on_status(name, status.level[0], status.message, status_values(status))
+            self._observer.on_status(name, status.level[0], status.message, status_values(status))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self._watcher.on_diagnostics(_levels(message.status))
+        self._observer.on_diagnostics(_levels(message.status))
 
-    def _on_picture(self, message: Image) -> None:
+    def _on_debug_image(self, message: Image) -> None:
         try:
-            picture = frame_from_message(message, 0).bgr()
+            image = frame_from_message(message, 0).bgr()
         except ImageError:
             return
-        self._watcher.on_debug_image(_stamp_ns(message), picture)
+        self._observer.on_debug_image(_stamp_ns(message), image)
 
 
 def _levels(statuses: Sequence[Any]) -> dict[str, tuple[int, str]]:

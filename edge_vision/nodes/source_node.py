@@ -1,4 +1,4 @@
-"""The source node: a file, device or stream as a camera, for machines without a camera driver."""
+"""The source node: publishes a file, device or stream as a camera, without a camera driver."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from edge_vision.source.capture import Capture, SourceError
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 10.0
 MEDIA_START_NS = 1_000_000_000
 JOIN_TIMEOUT_S = 1.0
-# Without an image for longer than this, the status says what the source waits for.
+# The status reports what the source waits for after this long without an image.
 STALLED_S = 1.8
 
 
 class SourceNode(BaseNode):
-    """Plays its `uri` from a thread of its own, and opens it again with back-off when it is lost."""
+    """Plays its `uri` in a thread of its own, and reopens it with back-off after a loss."""
 
     spec = specs.SOURCE
 
@@ -38,16 +38,16 @@ class SourceNode(BaseNode):
         super().__init__(*args, **kwargs)
         self._topic = self.resolve_topic_name("image_raw")
         self._stop = threading.Event()
-        # Set where a wait has to end or to be reckoned again.
+        # Set to end a wait, or to compute it again.
         self._changed = threading.Event()
         self._player: threading.Thread | None = None
         self._writer = ImageWriter()
         self._rate = RateMeter()
         self._sent = 0
         self._situation = "idle"
-        self._trouble = ""
-        self._moved_s = running_s()  # The last image or change of the situation.
-        self._next_s: float | None = None  # When the next image of a file is due.
+        self._error = ""
+        self._progress_s = running_s()  # Of the last image or change of the situation.
+        self._due_s: float | None = None  # Due time of the next image of a file.
         self._awaits_pipeline = False
 
     def configure(self) -> None:
@@ -60,9 +60,9 @@ class SourceNode(BaseNode):
         if not self.params["uri"]:
             return
         self._images = LazyPublisher(self, Image, "image_raw", LATEST_IMAGE)
-        self._ticks = LazyPublisher(self, DiagnosticArray, "source_events", FRAME_EVENTS)
+        self._events = LazyPublisher(self, DiagnosticArray, "source_events", FRAME_EVENTS)
         self._stop = threading.Event()
-        self._moved_s, self._trouble = running_s(), ""
+        self._progress_s, self._error = running_s(), ""
         self._player = threading.Thread(
             target=self._run, args=(self._stop,), name="edge_vision source", daemon=True
         )
@@ -77,16 +77,16 @@ class SourceNode(BaseNode):
         player.join(JOIN_TIMEOUT_S)
         self._situation = "stopped"
         self._images.close()
-        self._ticks.close()
+        self._events.close()
 
     def on_params(self, names: set[str]) -> None:
         self._changed.set()
 
     # The player's thread.
     def _enter(self, stop: threading.Event, situation: str) -> None:
-        """Note what is done now, unless this thread was given up meanwhile."""
+        """Set the situation, unless this thread has been stopped."""
         if not stop.is_set():
-            self._situation, self._moved_s = situation, running_s()
+            self._situation, self._progress_s = situation, running_s()
 
     def _run(self, stop: threading.Event) -> None:
         backoff_s = FIRST_BACKOFF_S
@@ -95,65 +95,65 @@ class SourceNode(BaseNode):
             try:
                 if self._play_once(stop):
                     return
-            except Exception as error:  # A driver can fail in any way; the node tries again and says why.
+            except Exception as error:  # A driver may raise anything; the node reports it and retries.
                 if stop.is_set():
                     return
-                self._trouble = redact_error(error, self.params["uri"])
+                self._error = redact_error(error, self.params["uri"])
                 if not isinstance(error, SourceError):
-                    self._trouble = f"source failed: {self._trouble}"
+                    self._error = f"source failed: {self._error}"
             if self._sent > started_with:
                 backoff_s = FIRST_BACKOFF_S
-            if not self._trouble:
+            if not self._error:
                 continue
             self._enter(stop, "waiting")
-            self.log_throttled("error", f"{self._trouble}; trying again with back-off", "lost")
+            self.log_throttled("error", f"{self._error}; retrying with back-off", "lost")
             stop.wait(backoff_s)
             backoff_s = min(backoff_s * 2, LAST_BACKOFF_S)
 
     def _play_once(self, stop: threading.Event) -> bool:
-        """Play to the end. True when there is nothing more to do."""
+        """Play to the end. Returns whether the source has finished."""
         shown_uri = redact_url(self.params["uri"])
         self._enter(stop, "opening")
         capture = Capture(self.params["uri"], self.params["open_timeout_ms"], stop.is_set)
         try:
             self._enter(stop, "playing")
-            shown = self._play(capture, stop)
+            played = self._play(capture, stop)
         finally:
             capture.close()
         if stop.is_set():
             return True
         if not capture.kind.is_file:
             raise SourceError(f"source '{shown_uri}' was lost")
-        if shown == 0:
-            raise SourceError(f"source '{shown_uri}' holds no image that OpenCV can read")
-        self._trouble = capture.truncation
-        if self._trouble:
-            self.log_throttled("error", self._trouble, "cut short")
+        if played == 0:
+            raise SourceError(f"source '{shown_uri}' contains no image that OpenCV can read")
+        self._error = capture.truncation
+        if self._error:
+            self.log_throttled("error", self._error, "cut short")
         if not self.params["loop"]:
             self._enter(stop, "finished")
             self.structured_log.log(
-                "info", f"end of {shown_uri} after {shown} frames", "finished", frames=shown
+                "info", f"end of {shown_uri} after {played} frames", "finished", frames=played
             )
         return not self.params["loop"]
 
     def _play(self, capture: Capture, stop: threading.Event) -> int:
-        """Send images until the end, a loss or the stop; returns how many."""
-        shown, due_s = 0, 0.0
+        """Publish images until the end, a loss or the stop. Returns how many."""
+        played, due_s = 0, 0.0
         while not stop.is_set():
-            # Before reading: decoding right after a hand-off would compete with the frame's next stage.
+            # Before reading: decoding right after a frame was sent would compete with its next stage.
             if capture.kind.is_file:
-                due_s = self._pace(due_s if shown else None, capture.fps_hz, stop)
+                due_s = self._wait_until_due(due_s if played else None, capture.fps_hz, stop)
             image = capture.read()
             if image is None:
                 break
-            self._trouble = ""
+            self._error = ""
             self._send(image, capture.fps_hz)
-            shown += 1
-        return shown
+            played += 1
+        return played
 
-    def _pace(self, last_s: float | None, fps_hz: float, stop: threading.Event) -> float:
-        """Wait until an image of a file is due, 1 / (fps_hz * playback_rate) after the last one; returns when
-        it was. A change of playback_rate and the stop act at once."""
+    def _wait_until_due(self, last_s: float | None, fps_hz: float, stop: threading.Event) -> float:
+        """Wait until an image of a file is due, 1 / (fps_hz * playback_rate) after the last one.
+        Returns the due time. A change of playback_rate and the stop take effect at once."""
         try:
             while True:
                 self._changed.clear()
@@ -161,18 +161,18 @@ class SourceNode(BaseNode):
                 if stop.is_set():
                     return now_s
                 if rate == 0:
-                    self._awaits_pipeline, self._next_s = True, None
+                    self._awaits_pipeline, self._due_s = True, None
                     if self.hub.ledger.wait_idle(0.1):
                         return running_s()
                     continue
                 due_s = now_s if last_s is None else last_s + 1.0 / (fps_hz * rate)
                 if due_s <= now_s:
-                    # A machine that falls behind goes on from now: a burst of late images helps nobody.
+                    # A machine that falls behind continues from now, without a burst of late images.
                     return max(due_s, now_s - 1.0)
-                self._awaits_pipeline, self._next_s = False, due_s
+                self._awaits_pipeline, self._due_s = False, due_s
                 self._changed.wait(due_s - now_s)
         finally:
-            self._awaits_pipeline, self._next_s = False, None
+            self._awaits_pipeline, self._due_s = False, None
 
     def _send(self, image: Any, fps_hz: float) -> None:
         if self.params["stamps"] == "media":
@@ -180,12 +180,12 @@ class SourceNode(BaseNode):
         else:
             stamp_ns = self.get_clock().now().nanoseconds
         frame = Frame(image, stamp_ns, self.params["frame_id"], "bgr8", self.hub.next_seq())
-        if self._ticks.subscription_count:
-            self._ticks.publish(
+        if self._events.subscription_count:
+            self._events.publish(
                 frame_event_message(FrameEvent(stamp_ns, frame.frame_id, "source", "", str(self._sent)))
             )
         self._sent += 1
-        self._moved_s = running_s()
+        self._progress_s = running_s()
         self._rate.count()
         if self.hub.has_outside_subscribers(self._images.subscription_count, self._topic):
             self._images.publish(self._writer.message(frame))
@@ -196,33 +196,33 @@ class SourceNode(BaseNode):
     # Reports.
     def health(self) -> tuple[int, str]:
         if not self.params["uri"]:
-            return OK, "idle: no uri, images are expected from elsewhere"
-        trouble = self._trouble or self._stalled()
-        return (WARN, f"{self._situation}: {trouble}") if trouble else (OK, self._situation)
+            return OK, "idle: uri is empty"
+        error = self._error or self._stall()
+        return (WARN, f"{self._situation}: {error}") if error else (OK, self._situation)
 
-    def _stalled(self) -> str:
-        """Why no image has come for a while; "" where one has, or where the pipeline is waited for."""
-        still_s, uri, next_s = running_s() - self._moved_s, redact_url(self.params["uri"]), self._next_s
-        if still_s < STALLED_S or self._awaits_pipeline:
+    def _stall(self) -> str:
+        """Why no image has been read for a while; "" if one has, or if the source waits for the pipeline."""
+        stalled_s, uri, next_s = running_s() - self._progress_s, redact_url(self.params["uri"]), self._due_s
+        if stalled_s < STALLED_S or self._awaits_pipeline:
             return ""
         if self._situation == "opening":
             return (
-                f"{uri} has not answered for {still_s:.0f} s: check the address, the network and the camera"
+                f"{uri} has not answered for {stalled_s:.0f} s: check the address, the network and the camera"
                 "; a pipe needs a process that writes to it"
             )
         if self._situation == "playing" and next_s is not None:
             rate = self.params["playback_rate"]
             wait_s = max(0.0, next_s - running_s())
             return f"the next image of {uri} is due in {wait_s:.0f} s: raise playback_rate, now {rate:g}"
-        return f"no image from {uri} for {still_s:.0f} s" if self._situation == "playing" else ""
+        return f"no image from {uri} for {stalled_s:.0f} s" if self._situation == "playing" else ""
 
     def status_values(self) -> dict[str, Any]:
         return {
             "uri": redact_url(self.params["uri"]),
             "stamps": self.params["stamps"],
             "situation": self._situation,
-            "trouble": self._trouble or self._stalled(),
-            "asleep": self._next_s is not None,
+            "trouble": self._error or self._stall(),
+            "asleep": self._due_s is not None,
             "sent": self._sent,
             "rate_out_hz": self._rate.read_hz(),
         }

@@ -145,7 +145,7 @@ def test_a_stage_of_another_task_is_refused(start, robot, tmp_path):
 
 def test_next_stages_without_a_first_are_refused(start, robot, tmp_path):
     message = refusal(start, robot, next_models=[str(color_bundle(tmp_path).folder)])
-    assert "next_models needs a model before them" in message
+    assert "next_models: expected with a model, got an empty one" in message
 
 
 def test_thresholds_that_cross_are_refused_at_the_start(start, robot, tmp_path):
