@@ -125,7 +125,10 @@ def test_a_tick_for_each_image(start, robot, clip):
 
 TROUBLE = {
     "missing": (lambda path: path.unlink(), "does not exist"),
-    "expected a video": (lambda path: path.write_bytes(b"hello" * 1000), "expected a video that OpenCV can read"),
+    "expected a video": (
+        lambda path: path.write_bytes(b"hello" * 1000),
+        "expected a video that OpenCV can read",
+    ),
 }
 
 

@@ -340,7 +340,7 @@ def test_the_child_does_not_inherit_the_mark_of_the_ros_wheels(child: PipelinePr
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "does not exist"), (b"", "expected a video"), (b"no video at all" * 99, "no video")],
+    [(None, "does not exist"), (b"", "expected a video"), (b"no video at all" * 99, "expected a video")],
 )
 def test_a_source_without_images_is_refused_at_once(
     content: bytes | None, message: str, tmp_path: Path
