@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Executable
+from executable_cases import ROOT, Executable
 from model_cases import OIDV4, SSD, bundle_or_skip, clip_or_skip
 
 from edge_vision.backends import available_backends
