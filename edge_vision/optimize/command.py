@@ -190,7 +190,7 @@ def _demo(options: argparse.Namespace) -> int:
     """Start the demo, or resume it."""
     folder = options.folder.absolute()
     if (folder / settings.FILE).is_file():
-        return _resumed(folder)
+        return _resume(options)
     calibration, evaluation = (cache_dir() / "video" / name for name in ("bikes.mp4", "vtest.avi"))
     if not evaluation.is_file():
         raise OptimizeError(f"{evaluation}: expected the clip, got no file: python scripts/fetch_data.py")
@@ -205,10 +205,7 @@ def _absolute(model: str) -> str:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    return _resumed(options.folder.absolute())
-
-
-def _resumed(folder: Path) -> int:
+    folder = options.folder.absolute()
     require_marker(folder, COMMAND)
     return _study(folder, Settings.read(folder))
 

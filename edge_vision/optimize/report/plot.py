@@ -91,6 +91,7 @@ def layer_sensitivity(sensitivity: Sensitivity, size_in: tuple[float, float]) ->
             positions, heights = [one.position + 1 for one in members], [one.sqnr_db for one in members]
             axes.bar(positions, heights, color=color, label=label)
     axes.set(xlabel="layer, in graph order", ylabel="SQNR, dB")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.margins(x=0.01)
     figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
     return _svg(figure)
