@@ -24,11 +24,11 @@ from edge_vision.bundles.store import cache_dir
 from edge_vision.core.detections import Detections
 from edge_vision.core.geometry.boxes import SAME_BOX_IOU, SAME_OBJECT_IOU, best_iou, iou_matrix
 from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json
-from edge_vision.evaluate.chains.simulate import with_tracker
-from edge_vision.evaluate.gate.condition_run import events_of
-from edge_vision.evaluate.metrics import SOON_MS, event_delay
+from edge_vision.evaluate.condition_data import events_of
+from edge_vision.evaluate.metrics.delays import SOON_MS, event_delay
 from edge_vision.evaluate.reference.clips import clip_condition
 from edge_vision.evaluate.reference.detector import Reference, ReferenceDetector, frame_of, reference_of
+from edge_vision.evaluate.simulation import with_tracker
 
 EDGES = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 1.01)
 INTERVAL = 3
@@ -72,7 +72,11 @@ def found_again(reference: Reference) -> list[tuple[float, float, float, int]]:
     """(lowest and highest score, share, boxes), of low-score detections that are on nothing found, and of what is found."""
     scores, again = [], []
     for at in range(len(reference) - 1):
-        found, low_score, later = reference.found[at], reference.low_score[at], reference.found[at + 1]
+        found, low_score, later = (
+            reference.detections[at],
+            reference.low_score[at],
+            reference.detections[at + 1],
+        )
         beside = best_iou(low_score.xyxy_px, found.xyxy_px) <= SAME_BOX_IOU
         for one, use in ((found, np.ones(len(found), bool)), (low_score, beside)):
             same = iou_matrix(one.xyxy_px, later.xyxy_px) >= SAME_BOX_IOU
@@ -113,8 +117,8 @@ def _is_near(low_score: Detections, box: np.ndarray) -> bool:
 
 
 def _low_score(reference: Reference, at: int) -> bool:
-    usual = {class_id for found in reference.found for class_id in found.class_ids.tolist()}
-    found, low_score = reference.found[at], reference.low_score[at]
+    usual = {class_id for found in reference.detections for class_id in found.class_ids.tolist()}
+    found, low_score = reference.detections[at], reference.low_score[at]
     known = np.array([class_id in usual for class_id in low_score.class_ids.tolist()], bool)
     return bool((best_iou(low_score.xyxy_px[known], found.xyxy_px) < SAME_OBJECT_IOU).any())
 

@@ -1,11 +1,12 @@
-"""The rivals: fixed intervals, OpenCV's MOG2, and a running average; and a camera's motion for their tracker.
+"""The baselines: fixed intervals, OpenCV's MOG2 and a running average; and camera motion for their tracker.
 
-What the last two see does not hang on what passes: each gives one figure per frame, and passing is decided
-afterwards, with the same bound on blind time as ours. So a threshold can be swept at no cost.
+The scores of the motion baselines do not depend on what passes, so one run serves all thresholds: frames are
+selected afterwards, with the same bound on blind time as our gate.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from time import perf_counter, thread_time
 
@@ -17,19 +18,19 @@ from edge_vision.core.geometry.homography import IDENTITY
 from edge_vision.gate.motion.ego_motion import EgoReference, largest_shift_px
 
 LUMA_WIDTH_PX = 320
-_AROUND = np.ones((3, 3), np.uint8)
+_DILATION = np.ones((3, 3), np.uint8)
 INTERVALS = range(2, 31)
 MOG2_AREAS = (1, 4, 16, 64)
-"""MOG2 passes a frame from our own min_changed_area on; these multiples of it give its curve."""
+"""MOG2 passes a frame if its foreground reaches this multiple of our min_changed_area."""
 
 
 def every(n: int, frames: int) -> np.ndarray:
-    """(frames,) bool: the first, and every n-th after it."""
+    """(frames,) bool: the first frame and every n-th after it."""
     return np.arange(frames) % n == 0
 
 
 def bounded(moved: np.ndarray, stamps_ns: np.ndarray, max_blind_ms: float) -> np.ndarray:
-    """(n,) bool: the first frame, those that moved, and one wherever nothing passed for so long."""
+    """(n,) bool: the first frame, frames with motion, and one whenever none passed for max_blind_ms."""
     passed = moved.copy()
     last_ns = -(10**18)
     for at, stamp_ns in enumerate(stamps_ns.tolist()):
@@ -40,34 +41,34 @@ def bounded(moved: np.ndarray, stamps_ns: np.ndarray, max_blind_ms: float) -> np
 
 
 @dataclass(slots=True, eq=False)
-class Watch:
-    """What a rival saw, one entry per frame. seen: a share of the picture, or 1.0 for motion."""
+class BaselineRecord:
+    """One entry per frame. scores: changed share of the image, or 1.0 for motion; ms, cpu_s: their cost."""
 
-    seen: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
     ms: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
 
 
-class Baseline:
-    """Looks at each frame, whatever passes."""
+class MotionBaseline(ABC):
+    """Scores each frame, whatever passes."""
 
     def __init__(self) -> None:
-        self.watch = Watch()
+        self.record = BaselineRecord()
 
-    def look(self, frame: Frame) -> None:
-        """Judge a frame."""
+    def process(self, frame: Frame) -> None:
+        """Score a frame and record the result."""
         started, cpu = perf_counter(), thread_time()
-        seen = self._seen(frame)
-        self.watch.ms.append((perf_counter() - started) * 1e3)
-        self.watch.cpu_s.append(thread_time() - cpu)
-        self.watch.seen.append(seen)
+        score = self._score(frame)
+        self.record.ms.append((perf_counter() - started) * 1e3)
+        self.record.cpu_s.append(thread_time() - cpu)
+        self.record.scores.append(score)
 
-    def _seen(self, frame: Frame) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def _score(self, frame: Frame) -> float: ...
 
 
-class Mog2(Baseline):
-    """OpenCV's MOG2 with its defaults, on the same luma as our gate; shadows are no foreground.
+class Mog2(MotionBaseline):
+    """OpenCV's MOG2 with its defaults, on the same luma as our gate; shadows do not count as foreground.
 
     Z. Zivkovic (2004), "Improved adaptive Gaussian mixture model for background subtraction".
     """
@@ -76,39 +77,40 @@ class Mog2(Baseline):
         super().__init__()
         self._model = cv2.createBackgroundSubtractorMOG2()
 
-    def _seen(self, frame: Frame) -> float:
+    def _score(self, frame: Frame) -> float:
         mask = self._model.apply(frame.small_gray(min(LUMA_WIDTH_PX, frame.width_px)))
         return float(np.count_nonzero(mask == 255)) / mask.size
 
 
-class CameraFollower:
-    """The camera's motion from each frame to the next, as a tracker needs it that has no gate beside it.
+class CameraMotionEstimator:
+    """Camera motion from frame to frame, for a tracker without a gate: our gate's corners and luma size.
 
-    By the same corners as our gate, at the same luma size. motions: (3, 3) float64 per frame, source pixels;
-    None where the corners do not tell it, and for the first frame. cpu_s: of all frames.
+    motions: (3, 3) float64 per frame, source pixels; None if it cannot be estimated, and for the first frame.
+    cpu_s: of all frames.
     """
 
-    STANDING_PX = 0.25
+    MIN_SHIFT_PX = 0.25
+    """A camera that shifts by less stands still."""
 
     def __init__(self) -> None:
         self.motions: list[np.ndarray | None] = []
         self.cpu_s = 0.0
-        self._before: EgoReference | None = None
+        self._previous: EgoReference | None = None
         self._guess = IDENTITY
 
-    def look(self, frame: Frame) -> None:
-        """Follow the camera to the next frame."""
+    def process(self, frame: Frame) -> None:
+        """Estimate and record the motion to the next frame."""
         started = thread_time()
         luma = frame.small_gray(min(LUMA_WIDTH_PX, frame.width_px))
         self.motions.append(self._motion_to(luma, frame.width_px // luma.shape[1]))
-        self._before = EgoReference(luma)
+        self._previous = EgoReference(luma)
         self.cpu_s += thread_time() - started
 
     def _motion_to(self, luma: np.ndarray, scale: int) -> np.ndarray | None:
-        if self._before is None or self._before.luma.shape != luma.shape:
+        if self._previous is None or self._previous.luma.shape != luma.shape:
             return None
-        found = self._before.motion_to(luma, self._guess, sure=False)
-        if found is None or largest_shift_px(found.transform, luma.shape) < self.STANDING_PX:
+        found = self._previous.motion_to(luma, self._guess, sure=False)
+        if found is None or largest_shift_px(found.transform, luma.shape) < self.MIN_SHIFT_PX:
             self._guess = IDENTITY
             return None if found is None else IDENTITY
         self._guess = found.transform
@@ -119,9 +121,9 @@ class CameraFollower:
 class AverageVariant:
     """What the published defaults leave open.
 
-    open_while_calibrating: whether frames count as motion then. starts_calibrating: or trusts picture 1.
-    calm_frames: so many frames in a row must be calm, less than 5 % of the picture, to end it; 0: it takes
-    the picture at hand as the new average and is done.
+    open_while_calibrating: frames count as motion during calibration. starts_calibrating: if false, the first
+    frame is the initial average. calm_frames: calibration ends after this many frames in a row with less than
+    5 % motion; 0: the current frame becomes the new average at once.
     """
 
     open_while_calibrating: bool
@@ -136,11 +138,11 @@ AVERAGE_VARIANTS = {
 }
 
 
-class RunningAverage(Baseline):
-    """A gate that compares with a running average of the pictures, with the defaults that Frigate publishes.
+class RunningAverage(MotionBaseline):
+    """Motion against a running average of the frames, with the defaults that Frigate publishes.
 
-    Height 100, difference 30, contours of 10 px, alpha 0.01, calibration anew above 80 %. The start and the
-    end of the calibration are not published: the variants are ours, and nothing is claimed about Frigate.
+    Height 100, difference 30, contours of 10 px, alpha 0.01, recalibration above 80 %. How calibration starts
+    and ends is not published: the variants are ours, and make no claim about Frigate.
     """
 
     HEIGHT_PX = 100
@@ -158,14 +160,14 @@ class RunningAverage(Baseline):
         self._calm = 0
         self._average: np.ndarray | None = None
 
-    def _seen(self, frame: Frame) -> float:
+    def _score(self, frame: Frame) -> float:
         gray = frame.gray()
         size = (max(1, round(gray.shape[1] * self.HEIGHT_PX / gray.shape[0])), self.HEIGHT_PX)
         small = cv2.resize(gray, size, interpolation=cv2.INTER_LINEAR)
         if self._average is None:
             self._average = small.astype(np.float32)
         delta = cv2.absdiff(small, cv2.convertScaleAbs(self._average))
-        mask = cv2.dilate(cv2.threshold(delta, self.DIFFERENCE, 255, cv2.THRESH_BINARY)[1], _AROUND)
+        mask = cv2.dilate(cv2.threshold(delta, self.DIFFERENCE, 255, cv2.THRESH_BINARY)[1], _DILATION)
         share = float(np.count_nonzero(mask)) / mask.size
         contours = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
         moved = any(cv2.contourArea(contour) > self.CONTOUR_PX for contour in contours)
@@ -175,7 +177,7 @@ class RunningAverage(Baseline):
         return float(self._variant.open_while_calibrating if calibrating else moved)
 
     def _calibrate(self, share: float, small: np.ndarray) -> bool:
-        """Whether this frame falls into a calibration."""
+        """Update the calibration state; whether this frame belongs to a calibration."""
         if share > self.RECALIBRATE:
             if self._variant.calm_frames == 0:
                 self._average = small.astype(np.float32)

@@ -1,4 +1,4 @@
-"""The commands: `python -m edge_vision evaluate`; that of the chains is in `cascade_app.py`."""
+"""The command `python -m edge_vision evaluate`, and its sub-commands `gate`, `events` and `metrics`."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from edge_vision.core.printable import printable, printable_error, printable_out
 from edge_vision.errors import EdgeVisionError, OutputError
 from edge_vision.evaluate import process_pool
 from edge_vision.evaluate.chains import cascade_command
-from edge_vision.evaluate.conditions import Condition
 from edge_vision.evaluate.errors import EvaluateError
-from edge_vision.evaluate.fit import command
+from edge_vision.evaluate.fit import command as fit_command
 from edge_vision.evaluate.gate import plot, report
-from edge_vision.evaluate.gate.condition_run import GateRun, gate_names
+from edge_vision.evaluate.gate.gate_run import GateRun, gate_paths
 from edge_vision.evaluate.gate.gate_runner import OURS, check_gate
-from edge_vision.evaluate.gate.markdown import markdown
+from edge_vision.evaluate.metrics.builtin import METRICS
+from edge_vision.evaluate.metrics.metric import load_metrics
 from edge_vision.evaluate.process_pool import QUICK_FRAMES
-from edge_vision.evaluate.selection import add_what, picked, video_argument
+from edge_vision.evaluate.selection import add_selection_arguments, select_conditions, video_argument
+from edge_vision.evaluate.tables import metrics_table
 
 _EXAMPLES = f"""\
 examples:
-  python -m edge_vision evaluate gate                                   our gate on everything, half an hour
-  python -m edge_vision evaluate gate --conditions pan_tilt --quick     {QUICK_FRAMES} frames of one condition
-  python -m edge_vision evaluate gate --split tune --jobs 4             what a gate may be tuned on
+  python -m edge_vision evaluate gate                                   all conditions, half an hour
+  python -m edge_vision evaluate gate --conditions pan_tilt --quick     {QUICK_FRAMES} frames of one kind
+  python -m edge_vision evaluate gate --split tune --jobs 4             conditions for tuning a gate
   python -m edge_vision evaluate gate --video mine.mp4 --gate my_pkg.my_gate:MyGate
+  python -m edge_vision evaluate gate --video mine.mp4 --metric my_pkg.my_metric:MyMetric
   python -m edge_vision evaluate fit-cascade --video mine.mp4           a stage for your own scene; has --help
 
-What the detector finds on each frame is kept in the cache: a second run needs no detector. A gate is any
-class with decide(frame, mono_ns) that returns a bool or an object with `passed`; where it has
-inferred(stamp_ns, detections), it is told what was found.
+The detections on each frame are cached, so a second run needs no detector. A gate is any class with
+decide(frame, mono_ns) that returns a bool or an object with `passed`; its optional method
+inferred(stamp_ns, detections) receives the detections of each frame that it passed.
 exit codes: 0 done, 1 the detector failed, 2 wrong arguments, no video or no gate, 130 stopped by Ctrl-C
 """
 
@@ -43,7 +45,7 @@ exit codes: 0 done, 1 the detector failed, 2 wrong arguments, no video or no gat
 @printable_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit status."""
-    options = _parser().parse_args(argv)
+    options = build_parser().parse_args(argv)
     try:
         return int(options.run(options))
     except (EvaluateError, OutputError) as error:
@@ -57,90 +59,95 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all sub-commands."""
     parser = argparse.ArgumentParser(
         prog="python -m edge_vision evaluate",
-        description="Judge a gate, or a whole chain, against an every-frame detector; fit a cascade's stage.",
+        description="Evaluate a gate or a whole chain against the every-frame detector; fit a cascade stage.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="{gate,cascade,events,fit-cascade}")
-    gate = commands.add_parser("gate", help="delay, recall, F1 and calls of a gate and of its rivals")
+    commands = parser.add_subparsers(required=True, metavar="{gate,cascade,events,metrics,fit-cascade}")
+    gate = commands.add_parser("gate", help="delay, recall and F1 of a gate, and of baselines at equal cost")
     gate.add_argument(
-        "--gate", action="append", metavar="MODULE:CLASS", help=f"a gate beside {OURS}; may be repeated"
+        "--gate",
+        action="append",
+        default=[],
+        metavar="MODULE:CLASS",
+        help=f"a gate beside {OURS}; may be repeated",
     )
-    add_what(gate, "--conditions", "out/gate")
-    gate.set_defaults(run=_gate)
-    cascade_command.add_to(commands)
-    events = commands.add_parser("events", help="pictures of a clip's events, to remove false ones by eye")
+    add_selection_arguments(gate, "out/gate")
+    gate.set_defaults(run=_run_gate)
+    cascade_command.add_parser(commands)
+    events = commands.add_parser("events", help="contact sheets of a clip's events, to review them by eye")
     events.add_argument("--video", type=video_argument, required=True, metavar="V")
     events.add_argument("--out", type=Path, default=Path("out/events"), help="default: %(default)s")
-    events.set_defaults(run=_events)
-    command.add_parser(commands)
+    events.set_defaults(run=_run_events)
+    metrics = commands.add_parser("metrics", help="list the metrics of the reports, as a Markdown table")
+    metrics.set_defaults(run=_run_metrics)
+    fit_command.add_parser(commands)
     return parser
 
 
-def chosen(options: argparse.Namespace) -> list[tuple[Condition, str | None]]:
-    """The conditions that are asked for, each with its video file. Raises EvaluateError."""
-    return picked(options.conditions, options.split, options.video)
-
-
-def _gate(options: argparse.Namespace) -> int:
-    places = tuple(options.gate or ())
-    for place in places:
-        check_gate(place)
-    asked = chosen(options)
-    videos = [video for _, video in asked if video]
+def _run_gate(options: argparse.Namespace) -> int:
+    for path in options.gate:
+        check_gate(path)
+    metrics = load_metrics(METRICS, options.metric)
+    selected = select_conditions(options.conditions, options.split, options.video)
+    videos = [video for _, video in selected if video]
     claim_folder(options.out, "evaluate-gate", ("report.json", "table.md", "gate.png"), videos)
     started = time.monotonic()
     results: dict[str, dict[str, Any]] = {}
-    gates = list(gate_names(places))
-    print(report.COLUMNS, flush=True)
+    print(report.heading(metrics), flush=True)
 
     def on_done(name: str, result: dict[str, Any]) -> None:
         results[name] = result
-        for gate in gates:
-            print(printable(report.table_line(name, result, gate)), flush=True)
+        for gate in gate_paths(options.gate):
+            print(printable(report.line(name, result, gate, metrics)), flush=True)
         for note in result["notes"]:
             print(f"    {note}", flush=True)
 
-    job = GateRun(places, options.quick)
-    work = [(c, process_pool.Task(c.name, video, job)) for c, video in asked]
-    complete = process_pool.run(work, min(options.jobs, len(work)), on_done)
-    ordered = {condition.name: results[condition.name] for condition, _ in asked if condition.name in results}
-    return _leave(options, ordered, complete, time.monotonic() - started)
-
-
-def _leave(options: argparse.Namespace, results: dict[str, Any], complete: bool, seconds: float) -> int:
-    """Write what there is."""
-    if not results:
-        print(
-            "evaluate: stopped before a condition was done; what the detector found is kept", file=sys.stderr
-        )
+    run = GateRun(tuple(options.gate), options.quick, tuple(options.metric))
+    work = [(one.condition, process_pool.Task(one.condition.name, one.video, run)) for one in selected]
+    complete = process_pool.evaluate_all(work, min(options.jobs, len(work)), on_done)
+    names = [one.condition.name for one in selected]
+    ordered = {name: results[name] for name in names if name in results}
+    if not ordered:
+        print("evaluate: stopped before a condition was done; detections stay cached", file=sys.stderr)
         return 130
-    whole = report.report(results, options.quick, complete, seconds)
-    path = options.out / "report.json"
-    path.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n")
-    print("\n" + whole["headline"])
-    files = [path, options.out / "table.md"]
-    files[1].write_text(markdown(results))
-    missing = plot.missing_package()
-    if missing:
-        print(missing, file=sys.stderr)
-    else:
-        plot.draw(results, options.out / "gate.png")
-        files.append(options.out / "gate.png")
-    print(
-        f"{', '.join(map(str, files))}; {seconds:.0f} s"
-        + ("" if complete else "; stopped: not all conditions")
+    seconds = time.monotonic() - started
+    _write(
+        options.out,
+        report.report(ordered, options.quick, complete, seconds),
+        report.markdown(ordered, metrics),
     )
     return 0 if complete else 130
 
 
-def _events(options: argparse.Namespace) -> int:
+def _write(out: Path, content: dict[str, Any], markdown: str) -> None:
+    """Write report.json, table.md and the plot, and print the headline."""
+    files = [out / "report.json", out / "table.md"]
+    files[0].write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    files[1].write_text(markdown)
+    print("\n" + content["headline"])
+    if missing := plot.missing_package():
+        print(missing, file=sys.stderr)
+    else:
+        files.append(out / "gate.png")
+        plot.draw(content["conditions"], files[-1])
+    stopped = "" if content["complete"] else "; stopped: not all conditions"
+    print(f"{', '.join(map(str, files))}; {content['seconds']:.0f} s{stopped}")
+
+
+def _run_events(options: argparse.Namespace) -> int:
     from edge_vision.evaluate.reference.contact_sheets import write_sheets
 
     claim_folder(options.out, "evaluate-events", ("entries.json", "sheet_*.png"), [options.video])
     for line in write_sheets(options.video, options.out):
         print(line)
+    return 0
+
+
+def _run_metrics(options: argparse.Namespace) -> int:
+    print(metrics_table(METRICS), end="")
     return 0

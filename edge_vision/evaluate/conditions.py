@@ -1,59 +1,47 @@
-"""The conditions of the evaluation: constructed sequences from real frames, and real clips.
-
-A constructed sequence moves a view over a large real background and puts real walkers on it, on paths of
-their own: so it is known exactly who is where. Each main condition has a "tune" sequence, for whoever works
-on a gate, and a "holdout" one with another seed, other backgrounds, other walkers; the rest is hold-out only.
-"""
+"""A condition of the evaluation: a constructed sequence with known ground truth, or a real clip without."""
 
 from __future__ import annotations
 
-import itertools
-import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from edge_vision.evaluate.errors import EvaluateError
-from edge_vision.evaluate.sequences import actors, backgrounds, camera, light
-from edge_vision.evaluate.sequences.cutouts import walkers
-from edge_vision.evaluate.sequences.sequence import Sequence, Shot, Truth, foreground
-
-FPS_HZ = 30.0
-N = 1700
-N_QUIET = 7000
 SPLITS = ("tune", "holdout")
-FIXTURE_IDS = 1000
-"""The ids of a shot's own objects begin at multiples of this."""
+
+GroundTruth = list[tuple[int, tuple[float, float, float, float], str]]
+"""(object_id, visible xyxy_px, label) of each object on a frame."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SceneFrame:
-    """One picture, uint8 BGR, with its truth: (object_id, visible xyxy_px, label) of each object."""
+class ConditionFrame:
+    """One frame, (h, w, 3) uint8 BGR, with its ground truth, which is empty for a real clip."""
 
     image: np.ndarray
     stamp_ns: int
-    truth: Truth
+    truth: GroundTruth
 
 
 class Source(Protocol):
-    """Where the pictures of a condition come from."""
+    """Where the frames of a condition come from."""
 
-    def render(self) -> Iterator[tuple[np.ndarray, Truth]]:
-        """Each picture, (h, w, 3) uint8 BGR, with its truth; the same ones each time."""
+    def render(self) -> Iterator[tuple[np.ndarray, GroundTruth]]:
+        """Each image, (h, w, 3) uint8 BGR, with its ground truth; identical on every call."""
 
     def fingerprint(self) -> str:
-        """A hash of all that makes the pictures."""
+        """A hash of everything that determines the frames."""
+
+    def moving(self) -> np.ndarray | None:
+        """(n,) bool, whether the camera moved since the previous frame; None if unknown."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Condition:
-    """A sequence that a gate is judged on. The same name and split give the same pictures.
+    """What a gate is evaluated on. The same name and split give the same frames.
 
-    kind: the name without its split, for the targets. make: reads or builds the source, at each call anew.
-    n_frames: how many there should be. A real clip has no truth, and may hold fewer.
+    kind: the name without its split, which selects the targets. make: opens or builds the source.
+    n_frames: the expected number of frames; a damaged clip may have fewer.
     """
 
     name: str
@@ -64,176 +52,7 @@ class Condition:
     n_frames: int
     make: Callable[[], Source] = field(repr=False)
 
-    def frames(self) -> Iterator[SceneFrame]:
-        """The pictures from the first one on, rendered as they are asked for."""
+    def frames(self) -> Iterator[ConditionFrame]:
+        """All frames in order, rendered lazily."""
         for index, (image, truth) in enumerate(self.make().render()):
-            yield SceneFrame(image, round((index + 1) * 1e9 / self.fps_hz), truth)
-
-
-PathMaker = Callable[[np.random.Generator, int, camera.Room], np.ndarray]
-LightMaker = Callable[[np.random.Generator, int], light.SequenceLight]
-
-
-@dataclass(frozen=True, slots=True)
-class SequenceRecipe:
-    """How the sequences of a condition are made. shots: how many, with cuts between them."""
-
-    path: PathMaker = camera.fixed
-    light: LightMaker | None = None
-    traffic: actors.Traffic = field(default_factory=actors.Traffic)
-    n: int = N
-    shake: float = 0.0
-    ratio: float = 0.0
-    backgrounds: tuple[str, ...] = ()
-    shots: int = 1
-
-
-_LONG_QUIET = actors.Traffic(
-    bursts=2,
-    per_burst=(5, 6),
-    spacing=(7, 7),
-    inside=(10, 14),
-    speed_px=(6.0, 8.0),
-    stand_share=0.0,
-    through_share=0.0,
-    first=90,
-    standers=1,
-    long_stand=700,
-)
-
-MAIN: dict[str, SequenceRecipe] = {
-    "static": SequenceRecipe(),
-    "long_quiet": SequenceRecipe(traffic=_LONG_QUIET, n=N_QUIET),
-    "pan_tilt": SequenceRecipe(path=camera.pan_tilt),
-    "drive_zoom": SequenceRecipe(path=camera.drive),
-    "parallax_1_5": SequenceRecipe(path=camera.sideways, ratio=1.5),
-    "parallax_3": SequenceRecipe(path=camera.sideways, ratio=3.0),
-    "light_steps": SequenceRecipe(light=light.steps),
-    "low_light_noise": SequenceRecipe(light=light.dim),
-    "shake": SequenceRecipe(shake=1.0),
-}
-HOLDOUT_ONLY: dict[str, SequenceRecipe] = {
-    "hard_cuts": SequenceRecipe(
-        path=camera.pan_tilt,
-        shots=17,
-        traffic=actors.Traffic(bursts=1, per_burst=(1, 1), first=20),
-        backgrounds=("yard", "court", "garden", "houses"),
-    ),
-    "night": SequenceRecipe(path=camera.pan_tilt, light=light.night, backgrounds=("yard",)),
-    # Half of the entries are the camera's doing: it finds parked cars.
-    "pan_reveals": SequenceRecipe(
-        path=camera.pan_tilt, traffic=actors.Traffic(bursts=3), backgrounds=("street", "car_park")
-    ),
-}
-SEEDS: dict[str, tuple[int, int]] = {
-    "static": (107, 90),
-    "pan_tilt": (49, 37),
-    "drive_zoom": (3, 16),
-    "parallax_1_5": (52, 30),
-    "parallax_3": (18, 73),
-    "light_steps": (9, 6),
-    "low_light_noise": (4, 51),
-    "shake": (3, 7),
-    "hard_cuts": (1, 30),
-    "night": (1, 16),
-    "pan_reveals": (1, 55),
-}
-"""Of tune and hold-out: that with most objects out of 60 or 120, some visible in about a fifth of the frames.
-
-For "static" and the hold-out of "parallax_3" also one on which the detector finds nothing in the background
-and sees more of the entries. No gate's result had a say.
-"""
-PLACES = {"tune": ("court", "houses"), "holdout": ("yard", "garden")}
-PARALLAX_PLACES = {"tune": ("court",), "holdout": ("yard",)}
-
-
-def _seed(name: str, split: str, seed: int | None) -> int:
-    at = SEEDS.get(name, (1, 1))[SPLITS.index(split)] if seed is None else seed
-    return zlib.crc32(f"{name}/{split}/{at}".encode())
-
-
-def build(name: str, split: str, recipe: SequenceRecipe, seed: int | None = None) -> Sequence:
-    """The sequence of a condition; the same arguments give the same one. seed: another one of its kind."""
-    rng = np.random.default_rng(_seed(name, split, seed))
-    places = recipe.backgrounds or (PARALLAX_PLACES if recipe.ratio else PLACES)[split]
-    shots = []
-    # Main conditions show both backgrounds of their split, half of the time each, as two takes.
-    takes = recipe.shots if recipe.shots > 1 else len(places)
-    for take in range(takes):
-        n = recipe.n * (take + 1) // takes - recipe.n * take // takes
-        traffic = recipe.traffic
-        if recipe.shots == 1 and takes > 1:
-            traffic = replace(
-                traffic, bursts=(traffic.bursts + 1 - take) // takes, standers=traffic.standers * take
-            )
-        shots.append(_shot(rng, places[take % len(places)], n, recipe, traffic, split))
-    made_light = recipe.light(rng, recipe.n) if recipe.light else light.steady(recipe.n)
-    return Sequence(_numbered(shots), made_light, _seed(name, split, seed) ^ 1)
-
-
-def _shot(
-    rng: np.random.Generator, place: str, n: int, recipe: SequenceRecipe, traffic: actors.Traffic, split: str
-) -> Shot:
-    height_px, width_px = backgrounds.background(place).shape[:2]
-    path = recipe.path(rng, n, camera.Room(width_px, height_px))
-    if recipe.shake:
-        path = camera.hand_held(rng, path, recipe.shake)
-    visits = actors.plan(rng, n, path, walkers(split), traffic)
-    if not recipe.ratio:
-        return Shot(place, path, visits)
-    pieces = foreground(rng, path, recipe.ratio, backgrounds.props(split))
-    return Shot(place, path, visits, pieces, recipe.ratio)
-
-
-def _numbered(shots: list[Shot]) -> tuple[Shot, ...]:
-    """Give each object of a sequence a number of its own."""
-    used, numbered = 0, []
-    for shot in shots:
-        visits = [replace(visit, object_id=visit.object_id + used) for visit in shot.visits]
-        numbered.append(replace(shot, visits=visits))
-        used += len(visits)
-    first = itertools.count(FIXTURE_IDS, FIXTURE_IDS)
-    return tuple(replace(shot, first_id=next(first)) for shot in numbered)
-
-
-def _constructed(kind: str, split: str, recipe: SequenceRecipe) -> Condition:
-    # A name says where its figures may be used: those of the hold-out were not looked at while tuning.
-    name = kind if split == "tune" else f"{kind}_holdout" if kind in MAIN else kind
-    return Condition(
-        name=name,
-        kind=kind,
-        constructed=True,
-        split=split,
-        fps_hz=FPS_HZ,
-        n_frames=recipe.n,
-        make=lambda: build(kind, split, recipe),
-    )
-
-
-def conditions(split: str = "all") -> list[Condition]:
-    """The constructed conditions of a split: "tune", "holdout" or "all". Raises EvaluateError for another."""
-    if split not in (*SPLITS, "all"):
-        raise EvaluateError(f"expected a split out of {', '.join(SPLITS)}, all, got '{split}'")
-    found = [_constructed(kind, one, recipe) for one in SPLITS for kind, recipe in MAIN.items()]
-    found += [_constructed(kind, "holdout", recipe) for kind, recipe in HOLDOUT_ONLY.items()]
-    return [condition for condition in found if split in ("all", condition.split)]
-
-
-def by_name(name: str) -> Condition:
-    """A constructed condition; with @SEED another sequence of its kind, of the same places and walkers.
-
-    Raises EvaluateError where there is none of that name.
-    """
-    found = {condition.name: condition for condition in conditions()}
-    plain, at, seed = name.partition("@")
-    if plain not in found or (at and not (seed.isascii() and seed.isdigit())):
-        raise EvaluateError(
-            f"expected a condition out of {', '.join(found)}, with a number behind an @ for another sequence "
-            f"of its kind, got '{name}'"
-        )
-    condition = found[plain]
-    if not at:
-        return condition
-    recipe = (MAIN | HOLDOUT_ONLY)[condition.kind]
-    make = partial(build, condition.kind, condition.split, recipe, int(seed))
-    return replace(condition, name=f"{plain}@{int(seed)}", make=make)
+            yield ConditionFrame(image, round((index + 1) * 1e9 / self.fps_hz), truth)

@@ -6,4 +6,4 @@ from edge_vision.errors import EdgeVisionError
 
 
 class EvaluateError(EdgeVisionError):
-    """An evaluation that cannot be done as asked. Ends the command with status 2."""
+    """The evaluation cannot run with these arguments. Ends the command with status 2."""

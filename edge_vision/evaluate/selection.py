@@ -1,4 +1,4 @@
-"""Which conditions an evaluation runs on: the arguments that say so, and the conditions that they mean."""
+"""Selects the conditions of an evaluation: the command-line arguments, and the conditions they select."""
 
 from __future__ import annotations
 
@@ -6,40 +6,59 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from edge_vision.evaluate import process_pool
-from edge_vision.evaluate.conditions import SPLITS, Condition, by_name, conditions
+from edge_vision.evaluate.conditions import SPLITS, Condition
+from edge_vision.evaluate.constructed import (
+    condition_by_name,
+    constructed_conditions,
+    require_sequences,
+    sequences_available,
+)
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.reference.clips import clip_condition, known_clips
 from edge_vision.source.capture import SourceError, video_path
 
 
-def add_what(parser: argparse.ArgumentParser, names: str, out: str) -> None:
-    """The arguments that all evaluations share. names: the option that lists conditions."""
-    parser.add_argument(
+class Selected(NamedTuple):
+    """A condition of an evaluation. video: path of a clip, None if constructed."""
+
+    condition: Condition
+    video: str | None
+
+
+def add_selection_arguments(parser: argparse.ArgumentParser, out: str) -> None:
+    """Add the arguments that all evaluations share. out: default of --out."""
+    add = parser.add_argument
+    add(
         "--video",
         action="append",
         type=video_argument,
         metavar="V",
-        help=f"a clip instead of the {names[2:]}; may be repeated",
+        help="a clip to evaluate instead of the default conditions; may be repeated",
     )
-    parser.add_argument(
-        names, nargs="+", metavar="NAME", help="only these, by name or kind; NAME@SEED: another sequence"
+    add(
+        "--conditions",
+        nargs="+",
+        metavar="NAME",
+        help="only these conditions, by name or kind; NAME@SEED: another sequence of that kind",
     )
-    parser.add_argument("--split", choices=[*SPLITS, "all"], default="all", help="default: %(default)s")
-    parser.add_argument(
-        "--quick", action="store_true", help=f"only the first {process_pool.QUICK_FRAMES} frames of each"
+    add("--split", choices=[*SPLITS, "all"], default="all", help="default: %(default)s")
+    add(
+        "--metric",
+        action="append",
+        default=[],
+        metavar="MODULE:CLASS",
+        help="a metric beside the built-in ones; may be repeated",
     )
-    parser.add_argument(
-        "--jobs", type=_jobs, default=process_pool.default_jobs(), help="processes (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path(out), help="folder for the results (default: %(default)s)"
-    )
+    add("--quick", action="store_true", help=f"only the first {process_pool.QUICK_FRAMES} frames of each")
+    add("--jobs", type=_jobs, default=process_pool.default_jobs(), help="processes (default: %(default)s)")
+    add("--out", type=Path, default=Path(out), help="folder for the results (default: %(default)s)")
 
 
 def video_argument(text: str) -> Path:
-    """A video's path, absolute, as argparse takes it."""
+    """A video's absolute path, as an argparse type."""
     try:
         return video_path(text)
     except SourceError as error:
@@ -53,43 +72,51 @@ def _jobs(text: str) -> int:
     return value
 
 
-def picked(
+def select_conditions(
     names: Sequence[str] | None, split: str, videos: Sequence[Path] | None
-) -> list[tuple[Condition, str | None]]:
-    """The conditions of these names or kinds, all where none is given, each with its video file.
+) -> list[Selected]:
+    """The conditions with these names or kinds; without names, all of the split.
 
-    videos: clips in place of the known ones. Raises EvaluateError.
+    videos: clips that replace the known ones. Raises EvaluateError.
     """
     clips = videos if videos is not None else (known_clips() if split == "all" else [])
-    named = _named_apart([(clip_condition(path), str(path)) for path in clips])
-    built = [(condition, None) for condition in conditions(split)]
+    clip_conditions = _with_unique_names([(clip_condition(path), str(path)) for path in clips])
     if videos is not None and not names:
-        return [*named]
+        return clip_conditions
     if not names:
-        return [*built, *named]
-    more: list[tuple[Condition, str | None]] = [(by_name(name), None) for name in names if "@" in name]
-    found = [*built, *named, *more]
+        return [*_constructed(split, needed=not clip_conditions), *clip_conditions]
+    plain = [name for name in names if "@" not in name]
+    available = {name for one, _ in clip_conditions for name in (one.name, one.kind)}
+    constructed = _constructed(split, needed=not set(names) <= available)
+    found = [*constructed, *clip_conditions]
+    seeded = [Selected(condition_by_name(name), None) for name in names if "@" in name]
     known = {name for condition, _ in found for name in (condition.name, condition.kind)}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        there = ", ".join(condition.name for condition, _ in found)
+    if unknown := [name for name in plain if name not in known]:
         raise EvaluateError(
-            f"expected conditions out of {there}, or one of them with a number behind an @, "
-            f"got {', '.join(unknown)}"
+            f"expected conditions out of {', '.join(one.name for one, _ in found)}, or NAME@SEED for another "
+            f"sequence, got {', '.join(unknown)}"
         )
-    plain = [pair for pair in [*built, *named] if {pair[0].name, pair[0].kind} & set(names)]
-    return [*plain, *more]
+    return [*(pair for pair in found if {pair.condition.name, pair.condition.kind} & set(plain)), *seeded]
 
 
-def _named_apart(clips: list[tuple[Condition, str]]) -> list[tuple[Condition, str | None]]:
-    """Two clips of one name, or one with that of a condition, get numbers."""
-    taken = {condition.name for condition in conditions()}
-    named: list[tuple[Condition, str | None]] = []
+def _constructed(split: str, needed: bool) -> list[Selected]:
+    """The constructed conditions; without them in this installation, none unless they are needed."""
+    if needed:
+        require_sequences(f"--split {split}")
+    elif not sequences_available():
+        return []
+    return [Selected(condition, None) for condition in constructed_conditions(split)]
+
+
+def _with_unique_names(clips: list[tuple[Condition, str]]) -> list[Selected]:
+    """The clips; a name that is already taken gets a number."""
+    taken = {condition.name for condition, _ in _constructed("all", needed=False)}
+    unique: list[Selected] = []
     for condition, video in clips:
         number, name = 1, condition.name
         while name in taken:
             number += 1
             name = f"{condition.name}_{number}"
         taken.add(name)
-        named.append((replace(condition, name=name), video))
-    return named
+        unique.append(Selected(replace(condition, name=name), video))
+    return unique

@@ -1,4 +1,4 @@
-"""What the tests of the evaluation share: tables of boxes made by hand, and gates that misbehave."""
+"""What the tests of the evaluation share: references with hand-written boxes, and faulty third-party gates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 from box_cases import Box, boxes
 
 from edge_vision.bundles.store import cache_dir
+from edge_vision.evaluate.condition_data import ConditionData
 from edge_vision.evaluate.reference.detector import Reference
+from edge_vision.evaluate.reference.events import Event
 
 PERIOD_NS = 33_333_333
 HERE = (100.0, 100.0, 140.0, 200.0)
@@ -24,12 +26,27 @@ needs_clips = pytest.mark.skipif(
 )
 
 
-def reference(found: Sequence[Sequence[Box]], truth: Sequence[dict[int, Box]] | None = None) -> Reference:
-    """A reference at 30 Hz with these boxes, and this truth, on each frame."""
-    stamps_ns = np.arange(1, len(found) + 1, dtype=np.int64) * PERIOD_NS
-    known = [{i: np.array(box, np.float32) for i, box in one.items()} for one in truth or [{}] * len(found)]
-    told = [boxes(*one) for one in found]
-    return Reference(stamps_ns, told, [boxes()] * len(found), known, 0.02, (640, 360))
+def reference(
+    found: Sequence[Sequence[Box]], ground_truth: Sequence[dict[int, Box]] | None = None
+) -> Reference:
+    """A reference at 30 Hz with these detections, and this ground truth, on each frame."""
+    n = len(found)
+    stamps_ns = np.arange(1, n + 1, dtype=np.int64) * PERIOD_NS
+    detections = [boxes(*one) for one in found]
+    objects = [_float_boxes(one) for one in ground_truth or [{}] * n]
+    return Reference(stamps_ns, detections, [boxes()] * n, objects, 0.02, (640, 360))
+
+
+def condition_data(
+    reference: Reference, events: Sequence[Event] = (), object_boxes: Sequence[dict[int, Box]] | None = None
+) -> ConditionData:
+    """Condition data with these events; the boxes of their objects are the ground truth by default."""
+    objects = reference.ground_truth if object_boxes is None else [_float_boxes(one) for one in object_boxes]
+    return ConditionData(reference, events, objects)
+
+
+def _float_boxes(objects: dict[int, Box]) -> dict[int, np.ndarray]:
+    return {object_id: np.array(box, np.float32) for object_id, box in objects.items()}
 
 
 class Alternating:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from model_cases import clip_or_skip
 
-from edge_vision.evaluate.sequences import source_clips as evaluate_clips
+from edge_vision.evaluate.reference import clips as evaluate_clips
 from edge_vision.importer.run import read_picture
 from edge_vision.optimize.clips import video_images
 from edge_vision.source.capture import DEFAULT_FPS_HZ, Capture, SourceError, SourceKind, source_kind

@@ -20,7 +20,7 @@ from edge_vision.core import child_process
 from edge_vision.core.child_process import child_environment, describe_exit, python_command
 from edge_vision.errors import BackendError
 from edge_vision.evaluate import process_pool
-from edge_vision.evaluate.conditions import by_name, conditions
+from edge_vision.evaluate.sequences.recipes import by_name, conditions
 from edge_vision.model_zoo import packages
 from edge_vision.optimize.measure import Measurement
 from edge_vision.optimize.trial import LocalExecutor, Trial
@@ -37,7 +37,7 @@ class WhereIsNumpy:
     def n_simulated(self):
         return 0
 
-    def evaluate(self, condition, detector, tick):
+    def evaluate(self, condition, detector, on_step):
         return {"numpy": numpy.__file__}
 
 
@@ -91,7 +91,7 @@ def test_the_workers_of_the_evaluation(trap):
     found = []
     name = conditions()[0].name
     work = [(by_name(name), process_pool.Task(name, None, WhereIsNumpy()))]
-    assert process_pool.run(work, 1, lambda name, result: found.append(result))
+    assert process_pool.evaluate_all(work, 1, lambda name, result: found.append(result))
     assert found == [{"numpy": numpy.__file__}] and not trap.exists()
     assert sys.path[0] == str(trap.parent), "and this process keeps its own path"
 

@@ -1,4 +1,4 @@
-"""Chains, ids and savings, on tables whose truth is written by hand."""
+"""Chains, id switches and savings, on references with hand-written boxes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from edge_vision.cascade.cascade import Cascade, CascadeDecision
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.geometry.boxes import NO_REGIONS
-from edge_vision.evaluate.baselines import CameraFollower
+from edge_vision.evaluate.baselines import CameraMotionEstimator
 from edge_vision.evaluate.chains.chain import ECONOMY, Chain
-from edge_vision.evaluate.chains.id_switches import id_switches
 from edge_vision.evaluate.chains.savings import (
-    RIVALS,
+    BASELINES,
     at_cost,
+    baseline_at_recall,
     best_at_cost,
     checks,
     group_of,
-    rival_at_recall,
 )
-from edge_vision.evaluate.chains.simulate import with_line, with_tracker
+from edge_vision.evaluate.metrics.id_switches import id_switches
 from edge_vision.evaluate.reference.events import track_ids
+from edge_vision.evaluate.simulation import with_tracker, with_tracking_history
 from edge_vision.gate.frame_gate import GateConfig
 from edge_vision.nodes.interface.gate import GATE
 
@@ -38,7 +38,7 @@ HALF: Box = (120.0, 100.0, 160.0, 200.0)
 
 
 def _switches(*frames: tuple[list[tuple[Box, int]], list[tuple[Box, int]]]) -> int:
-    """Of frames of (published, there), each a list of (box, number)."""
+    """Id switches over frames of (published, expected), each a list of (box, id)."""
     shown, there = [frame[0] for frame in frames], [frame[1] for frame in frames]
 
     def parts(lists: list[list[tuple[Box, int]]]) -> tuple[list[Detections], list[np.ndarray]]:
@@ -62,53 +62,53 @@ def _switches(*frames: tuple[list[tuple[Box, int]], list[tuple[Box, int]]]) -> i
     ],
     ids=["kept", "once", "and back", "gap", "gap and other", "elsewhere", "holds on to its own", "nothing"],
 )
-def test_a_switch_is_another_id_than_the_last_time(
+def test_an_id_switch_is_another_id_than_before(
     published: list[list[tuple[Box, int]]], expected: int
 ) -> None:
     assert _switches(*[(one, [(HERE, 1)]) for one in published]) == expected
 
 
-def test_two_that_swap_their_ids_are_two_switches() -> None:
+def test_two_objects_that_swap_their_ids_are_two_switches() -> None:
     there = [(HERE, 1), (THERE, 2)]
     assert _switches(([(HERE, 5), (THERE, 6)], there), ([(HERE, 6), (THERE, 5)], there)) == 2
 
 
-def test_boxes_that_are_of_no_confirmed_track_do_not_count() -> None:
+def test_boxes_without_a_confirmed_track_do_not_count() -> None:
     assert _switches(([(HERE, 5)], [(HERE, -1)]), ([(HERE, 6)], [(HERE, -1)])) == 0
 
 
-def test_another_class_is_another_object() -> None:
+def test_boxes_of_different_classes_are_different_objects() -> None:
     there, ids = [boxes(HERE)] * 2, [np.array([1])] * 2
     shown = [boxes(HERE), boxes(HERE, class_id=1)]
     assert id_switches(shown, [np.array([5]), np.array([6])], there, ids) == 0
 
 
-def test_boxes_of_the_every_frame_detector_know_their_confirmed_track() -> None:
+def test_each_reference_detection_has_the_id_of_its_confirmed_track() -> None:
     table = reference([[HERE, THERE], [NEAR], [HERE], [HERE], [THERE, HERE]])
     ids = track_ids(table)
     assert [one.tolist() for one in ids] == [[0, -1], [0], [0], [0], [-1, 0]]
 
 
-def _run_line(passed: list[bool], motions: list[Any], n: int = 6) -> tuple[list[int], list[list[int]]]:
+def _history(passed: list[bool], motions: list[Any], n: int = 6) -> tuple[list[int], list[list[int]]]:
     table = reference([[HERE]] * n)
-    published = with_line(np.array(passed), table, motions, [False] * n)
+    published = with_tracking_history(np.array(passed), table, motions, [False] * n)
     assert published.ids is not None
-    return [len(one) for one in published.boxes], [one.tolist() for one in published.ids]
+    return [len(one) for one in published.detections], [one.tolist() for one in published.ids]
 
 
 def test_skipped_frames_show_the_tracks_with_their_ids() -> None:
-    shown, ids = _run_line([True, False, False, True, False, False], [None, *[np.eye(3)] * 5])
+    shown, ids = _history([True, False, False, True, False, False], [None, *[np.eye(3)] * 5])
     assert shown == [1] * 6
     assert ids == [ids[0]] * 6
 
 
-def test_after_a_cut_nothing_is_shown_until_the_detector_has_looked() -> None:
+def test_no_tracks_are_published_after_a_cut_until_the_next_inference() -> None:
     motions = [None, np.eye(3), None, np.eye(3), np.eye(3), np.eye(3)]
-    shown, _ = _run_line([True, False, False, False, True, False], motions)
+    shown, _ = _history([True, False, False, False, True, False], motions)
     assert shown == [1, 1, 0, 0, 1, 1]
 
 
-def test_a_tracker_at_an_interval_gives_ids_too() -> None:
+def test_the_plain_tracker_assigns_ids() -> None:
     published = with_tracker(np.array([True, False, True]), reference([[HERE]] * 3))
     assert published.ids is not None
     assert [one.tolist() for one in published.ids] == [[1], [1], [1]]
@@ -120,30 +120,30 @@ def _texture(seed: int = 1) -> np.ndarray:
     return np.asarray(cv2.resize(small, (1000, 600), interpolation=cv2.INTER_CUBIC))
 
 
-def test_the_rival_follows_a_camera_in_source_pixels() -> None:
-    large, follower = _texture(), CameraFollower()
+def test_camera_motion_is_estimated_in_source_pixels() -> None:
+    large, estimator = _texture(), CameraMotionEstimator()
     for at in range(4):
         view = np.ascontiguousarray(large[100:460, 100 + 8 * at : 740 + 8 * at])
-        follower.look(Frame(view, at, ""))
-    first, *rest = follower.motions
+        estimator.process(Frame(view, at, ""))
+    first, *rest = estimator.motions
     assert first is None
     expected = np.array([[1, 0, -8], [0, 1, 0], [0, 0, 1.0]])
     for motion in rest:
         assert motion == pytest.approx(expected, abs=0.3)
-    assert follower.cpu_s > 0
+    assert estimator.cpu_s > 0
 
 
-def test_the_rival_knows_a_camera_that_stands_and_says_what_it_cannot_tell() -> None:
-    follower = CameraFollower()
+def test_a_standing_camera_is_detected_and_an_unknown_motion_is_none() -> None:
+    estimator = CameraMotionEstimator()
     view = np.ascontiguousarray(_texture()[:360, :640])
     for image in (view, view, np.zeros_like(view), np.zeros_like(view)):
-        follower.look(Frame(image, 0, ""))
-    assert follower.motions[1] == pytest.approx(np.eye(3))
-    assert follower.motions[2] is None and follower.motions[3] is None
+        estimator.process(Frame(image, 0, ""))
+    assert estimator.motions[1] == pytest.approx(np.eye(3))
+    assert estimator.motions[2] is None and estimator.motions[3] is None
 
 
 class _Rejects:
-    """Rejects every frame, and notes which it saw."""
+    """Rejects every frame, and records its stamps."""
 
     passes_through = False
 
@@ -155,17 +155,17 @@ class _Rejects:
         return CascadeDecision(False, "unwanted", NO_REGIONS)
 
 
-def _show(chain: Chain, n: int) -> None:
+def _process(chain: Chain, n: int) -> None:
     for at in range(1, n + 1):
         image = np.zeros((90, 160, 3), np.uint8)
         image[20:60, 4 * at : 4 * at + 20] = 255
-        chain.look(Frame(image, at * PERIOD_NS, "camera"), boxes(HERE), boxes())
+        chain.process(Frame(image, at * PERIOD_NS, "camera"), boxes(HERE), boxes())
 
 
-def test_a_cascade_judges_what_the_gate_passed() -> None:
+def test_a_cascade_decides_on_the_frames_that_the_gate_passed() -> None:
     cascade = _Rejects()
     chain = Chain(GateConfig(), cascade)
-    _show(chain, 8)
+    _process(chain, 8)
     record = chain.record
     assert record.passed == [True] * 8
     assert record.accepted == [False] * 8
@@ -174,19 +174,19 @@ def test_a_cascade_judges_what_the_gate_passed() -> None:
     assert len(record.cascade_ms) == 8 and record.cascade_cpu_s > 0 and record.gate_cpu_s > 0
 
 
-def test_an_audit_goes_past_the_cascade() -> None:
+def test_an_audit_bypasses_the_cascade() -> None:
     chain = Chain(GateConfig(audit_rate=1.0, audit_max_hz=1000.0), _Rejects())
     image = np.zeros((90, 160, 3), np.uint8)
     for at in range(1, 30):
-        chain.look(Frame(image, at * PERIOD_NS, "camera"), boxes(), boxes())
+        chain.process(Frame(image, at * PERIOD_NS, "camera"), boxes(), boxes())
     audits = chain.record.reasons["audit"]
     assert audits > 0
     assert sum(chain.record.accepted) == audits
 
 
-def test_a_cascade_that_is_off_costs_nothing() -> None:
+def test_an_empty_cascade_costs_nothing() -> None:
     chain = Chain(GateConfig(), Cascade())
-    _show(chain, 4)
+    _process(chain, 4)
     assert chain.record.accepted == chain.record.passed
     assert chain.record.cascade_cpu_s == 0.0 and not chain.record.cascade_ms
 
@@ -196,35 +196,35 @@ def _member(cost: float, recall: float | None, f1: float | None, delay: float = 
 
 
 SWEEP = {
-    RIVALS[0]: [_member(22, 1.0, 1.0), _member(12, 0.9, 0.92, 100.0), _member(7, 0.5, 0.8, 300.0)],
-    RIVALS[1]: [_member(20, 1.0, 1.0), _member(10, 0.8, 0.95, 200.0), _member(5, 0.6, 0.7, 400.0)],
+    BASELINES[0]: [_member(22, 1.0, 1.0), _member(12, 0.9, 0.92, 100.0), _member(7, 0.5, 0.8, 300.0)],
+    BASELINES[1]: [_member(20, 1.0, 1.0), _member(10, 0.8, 0.95, 200.0), _member(5, 0.6, 0.7, 400.0)],
 }
 
 
-def test_a_rival_between_two_intervals_is_on_a_straight_line_and_never_below_its_most_frugal() -> None:
-    assert at_cost(SWEEP[RIVALS[1]], "recall_100ms", 15) == pytest.approx(0.9)
-    assert at_cost(SWEEP[RIVALS[1]], "recall_100ms", 1) == 0.6
-    assert at_cost(SWEEP[RIVALS[1]], "recall_100ms", 99) == 1.0
+def test_a_baseline_is_interpolated_between_its_intervals() -> None:
+    assert at_cost(SWEEP[BASELINES[1]], "recall_100ms", 15) == pytest.approx(0.9)
+    assert at_cost(SWEEP[BASELINES[1]], "recall_100ms", 1) == 0.6
+    assert at_cost(SWEEP[BASELINES[1]], "recall_100ms", 99) == 1.0
     assert at_cost([_member(3, None, None)], "recall_100ms", 3) is None
-    assert best_at_cost(SWEEP, "recall_100ms", 10, max) == 0.8  # the other has 0.74
-    assert best_at_cost(SWEEP, "delay_ms_p95", 12, min) == 100.0
+    assert best_at_cost(SWEEP, "recall_100ms", 10) == 0.8  # the other has 0.74
+    assert best_at_cost(SWEEP, "delay_ms_p95", 12) == 100.0
 
 
 @pytest.mark.parametrize(
-    ("recall", "rival", "cost"),
-    [(0.95, RIVALS[1], 20), (0.85, RIVALS[0], 12), (0.75, RIVALS[1], 10), (None, RIVALS[1], 10)],
+    ("recall", "baseline", "cost"),
+    [(0.95, BASELINES[1], 20), (0.85, BASELINES[0], 12), (0.75, BASELINES[1], 10), (None, BASELINES[1], 10)],
 )
-def test_the_rival_at_equal_recall_is_the_cheapest_that_is_good_enough(
-    recall: float | None, rival: str, cost: float
+def test_the_baseline_at_equal_recall_is_the_cheapest_sufficient_one(
+    recall: float | None, baseline: str, cost: float
 ) -> None:
-    found = rival_at_recall("pan_tilt", SWEEP, _member(1, recall, 1.0))
-    assert (found["rival"], found["cpu_s_per_1000"]) == (rival, cost)
+    found = baseline_at_recall("pan_tilt", SWEEP, _member(1, recall, 1.0))
+    assert (found["baseline"], found["cpu_s_per_1000"]) == (baseline, cost)
 
 
-def test_checks_by_hand() -> None:
+def test_the_targets_of_a_chain_match_values_computed_by_hand() -> None:
     chains = {"full": _member(8, 1.0, 0.91, 33.0), "every_frame": _member(20, 1.0, 1.0)}
-    said = checks("pan_tilt", chains, SWEEP)
-    assert {name: one["met"] for name, one in said.items()} == {
+    results = checks("pan_tilt", chains, SWEEP)
+    assert {name: one["met"] for name, one in results.items()} == {
         "recall_100ms": True,
         "frame_f1": True,
         "times_cheaper": True,
@@ -232,9 +232,9 @@ def test_checks_by_hand() -> None:
         "delay_at_equal_cost": True,
         "f1_at_equal_cost": True,
     }
-    assert said["times_cheaper"]["value"] == pytest.approx(2.5)
+    assert results["times_cheaper"]["value"] == pytest.approx(2.5)
     # 8 is three fifths of the way from 5 to 10.
-    assert said["f1_at_equal_cost"]["limit"] == pytest.approx(0.7 + 0.25 * 3 / 5)
+    assert results["f1_at_equal_cost"]["limit"] == pytest.approx(0.7 + 0.25 * 3 / 5)
     quiet = checks("long_quiet", chains, SWEEP)
     assert quiet["frame_f1"]["met"] is False and quiet["times_cheaper"]["met"] is False
     assert checks("mine", chains, SWEEP)["times_cheaper"]["met"] is None

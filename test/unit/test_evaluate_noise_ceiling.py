@@ -14,7 +14,7 @@ from evaluate_cases import HERE, THERE, needs_clips, reference
 
 from edge_vision.bundles.store import cache_dir, load_bundle
 from edge_vision.core.detections import Detections
-from edge_vision.evaluate.conditions import Condition, SceneFrame
+from edge_vision.evaluate.conditions import Condition, ConditionFrame
 from edge_vision.evaluate.reference.clips import clip_condition
 from edge_vision.evaluate.reference.detector import BUNDLE, ReferenceDetector
 from edge_vision.evaluate.reference.noise_ceiling import moved, noise_ceiling
@@ -34,6 +34,9 @@ class BlackFrames:
     def fingerprint(self) -> str:
         return "black"
 
+    def moving(self) -> None:
+        return None
+
 
 class FollowsThePixel(ReferenceDetector):
     """Finds one box at the white pixel, and a second one where it moved by less than 2 px."""
@@ -42,7 +45,7 @@ class FollowsThePixel(ReferenceDetector):
         self.bundle = load_bundle(BUNDLE)
         self.calls = 0
 
-    def detect(self, frame: SceneFrame) -> tuple[Detections, Detections, float]:
+    def detect(self, frame: ConditionFrame) -> tuple[Detections, Detections, float]:
         self.calls += 1
         y, x = np.argwhere(frame.image[:, :, 0])[0].tolist()
         first: Box = (x, y, x + 40, y + 100)

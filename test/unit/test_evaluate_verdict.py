@@ -1,4 +1,4 @@
-"""Curves of rivals, their values at our number of calls, and what is made of it."""
+"""Curves of baselines, their values at our share of inferred frames, and the verdict."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from edge_vision.evaluate.baselines import (
     bounded,
     every,
 )
-from edge_vision.evaluate.gate.report import COLUMNS, headline, table_line
-from edge_vision.evaluate.gate.verdict import FAMILIES, at_calls, best_rival, family_curve, verdict
+from edge_vision.evaluate.gate.report import heading, headline, line
+from edge_vision.evaluate.gate.verdict import FAMILIES, at_share, best_baseline, family_curve, verdict
+from edge_vision.evaluate.metrics.builtin import METRICS
 from edge_vision.gate.frame_gate import GateConfig
 
 MS = 1_000_000
 CONFIG = GateConfig(max_blind_ms=500.0, max_blind_moving_ms=200.0)
 
 
-def method(calls: float, delay_ms: float | None, f1: float | None, **more: Any) -> dict[str, Any]:
+def method(share: float, delay_ms: float | None, f1: float | None, **more: Any) -> dict[str, Any]:
     return {
-        "calls_share": calls,
+        **dict.fromkeys(metric.name for metric in METRICS),
+        "inferred_share": share,
         "delay_ms_p95": delay_ms,
         "frame_f1": f1,
         "recall_100ms": 1.0,
@@ -52,7 +54,7 @@ METHODS = {
 }
 
 
-def test_a_curve_holds_the_members_of_its_family_only() -> None:
+def test_a_curve_contains_only_the_members_of_its_family() -> None:
     assert family_curve(METHODS, "fixed", "frame_f1") == [(0.1, 0.2), (0.5, 0.6), (1.0, 1.0)]
     assert family_curve(METHODS, "fixed_tracker", "frame_f1") == [(0.1, 0.9), (0.5, 0.98), (1.0, 1.0)]
     assert family_curve(METHODS, "running_average_a", "delay_ms_p95") == []
@@ -61,30 +63,30 @@ def test_a_curve_holds_the_members_of_its_family_only() -> None:
 @pytest.mark.parametrize(
     ("share", "value"), [(0.1, 300.0), (0.3, 166.5), (0.75, 16.5), (1.0, 0.0), (0.05, None)]
 )
-def test_between_two_members_a_straight_line(share: float, value: float | None) -> None:
+def test_a_family_is_interpolated_between_its_members(share: float, value: float | None) -> None:
     curve = family_curve(METHODS, "fixed_tracker", "delay_ms_p95")
-    assert at_calls(curve, share) == (None if value is None else pytest.approx(value))
+    assert at_share(curve, share) == (None if value is None else pytest.approx(value))
 
 
-def test_above_its_most_generous_member_a_family_keeps_that_ones_figure() -> None:
-    assert at_calls([(0.3, 10.0)], 0.6) == 10.0
-    assert at_calls([], 0.6) is None
+def test_above_its_highest_share_a_family_keeps_the_value_of_that_member() -> None:
+    assert at_share([(0.3, 10.0)], 0.6) == 10.0
+    assert at_share([], 0.6) is None
 
 
-def test_the_best_rival_has_no_more_calls_than_the_gate() -> None:
-    # MOG2 would have 10 ms, but takes 30 % of the calls; at 20 % the best is the third family.
-    name, value = best_rival(METHODS, "delay_ms_p95", 0.2, min) or ("", 0.0)
+def test_the_best_baseline_infers_no_more_frames_than_the_gate() -> None:
+    # MOG2 has 10 ms, but infers 30 % of the frames; at 20 % the best is the third family.
+    name, value = best_baseline(METHODS, "delay_ms_p95", 0.2) or ("", 0.0)
     assert (name, value) == ("fixed_tracker_cmc", pytest.approx(260 - 0.25 * 227))
-    assert best_rival(METHODS, "delay_ms_p95", 0.3, min) == ("mog2", 10.0)
-    name, value = best_rival(METHODS, "frame_f1", 0.2, max) or ("", 0.0)
+    assert best_baseline(METHODS, "delay_ms_p95", 0.3) == ("mog2", 10.0)
+    name, value = best_baseline(METHODS, "frame_f1", 0.2) or ("", 0.0)
     assert (name, value) == ("fixed_tracker_cmc", pytest.approx(0.92 + 0.25 * 0.07))
 
 
-def test_below_all_fixed_intervals_the_longest_one_counts_with_more_calls() -> None:
-    assert best_rival(METHODS, "delay_ms_p95", 0.02, min) == ("fixed_tracker_cmc", 260.0)
+def test_below_all_fixed_intervals_the_longest_one_counts() -> None:
+    assert best_baseline(METHODS, "delay_ms_p95", 0.02) == ("fixed_tracker_cmc", 260.0)
 
 
-def test_every_rival_that_is_run_belongs_to_one_family() -> None:
+def test_each_baseline_belongs_to_one_family() -> None:
     names = ["every_frame", "mog2", *AVERAGE_VARIANTS, *(f"mog2_area_x{times}" for times in MOG2_AREAS[1:])]
     for n in INTERVALS:
         names += [f"fixed_{n}", f"fixed_tracker_{n}", f"fixed_tracker_cmc_{n}"]
@@ -95,7 +97,7 @@ def test_every_rival_that_is_run_belongs_to_one_family() -> None:
     assert not any(family_curve({"gate": METHODS["gate"]}, family, "frame_f1") for family in FAMILIES)
 
 
-def test_the_verdict_says_what_is_met() -> None:
+def test_the_verdict_checks_each_target() -> None:
     result = verdict("static", METHODS, "gate", CONFIG, period_ms=33.0)
     # The limit of the delay is a third of 203 ms.
     assert {name: check["met"] for name, check in result.items()} == dict.fromkeys(result, True)
@@ -106,31 +108,32 @@ def test_the_verdict_says_what_is_met() -> None:
     assert {name: check["met"] for name, check in result.items()} == dict.fromkeys(result, False)
 
 
-def test_no_target_and_no_events_give_no_verdict() -> None:
+def test_targets_are_unknown_without_a_limit_or_events() -> None:
     nothing = {**METHODS, "gate": method(0.2, None, None, recall_100ms=None)}
     result = verdict("my_clip", nothing, "gate", CONFIG, 33.0)
     assert [name for name, check in result.items() if check["met"] is None] == [
         "recall_100ms",
         "delay_ms_p95",
         "frame_f1",
-        "calls_share",
+        "inferred_share",
     ]
 
 
-def test_the_table_and_the_headline_tell_of_each_target() -> None:
+def test_the_line_and_the_headline_name_each_missed_target() -> None:
     checks = {"gate": verdict("static", METHODS, "gate", GateConfig(max_blind_ms=400.0), 33.0)}
     condition = {"constructed": True, "events": 12, "methods": METHODS, "verdict": checks}
-    line = table_line("static", condition, "gate")
-    assert line.split()[:4] == ["static", "12", "100.0%", "0.90"]
-    assert line.endswith("fails worst_gap_ms")
-    assert len(COLUMNS.split("verdict")[0]) == len(line.split("fails")[0])
-    said = headline({"static": condition, "pan_tilt": condition})
-    assert said.startswith("24 events in 2 conditions (2 constructed)")
-    assert ">= 99 % in 2/2" in said
-    assert "max_blind_ms in 0/2, while moving" in said
+    text = line("static", condition, "gate", METRICS)
+    assert text.split()[:6] == ["static", "12", "100.0", "%", "90.0", "%"]
+    assert "30 ms (203 ms fixed_tracker_cmc)" in text
+    assert text.endswith("misses worst_gap_ms")
+    assert len(heading(METRICS).split("verdict")[0]) == len(text.split("misses")[0])
+    summary = headline({"static": condition, "pan_tilt": condition})
+    assert summary.startswith("24 events in 2 conditions (2 constructed)")
+    assert ">= 99 % in 2/2" in summary
+    assert "max_blind_ms in 0/2, while moving" in summary
 
 
-def test_fixed_intervals_and_the_bound_on_blind_time() -> None:
+def test_fixed_intervals_and_bounded_blind_time() -> None:
     assert every(3, 7).tolist() == [True, False, False, True, False, False, True]
     moved = np.zeros(10, bool)
     moved[4] = True
@@ -138,8 +141,8 @@ def test_fixed_intervals_and_the_bound_on_blind_time() -> None:
     assert np.flatnonzero(passed).tolist() == [0, 3, 4, 7]
 
 
-def _pictures(n: int = 60) -> list[np.ndarray]:
-    """A grey room; from frame 40 on a dark thing of 1 % of it."""
+def _images(n: int = 60) -> list[np.ndarray]:
+    """A grey scene with noise; from frame 40 on, a dark object covers 1 % of it."""
     rng = np.random.default_rng(2)
     images = []
     for at in range(n):
@@ -150,30 +153,30 @@ def _pictures(n: int = 60) -> list[np.ndarray]:
     return images
 
 
-def test_mog2_and_the_running_averages_see_something_come() -> None:
+def test_mog2_and_the_running_averages_detect_a_new_object() -> None:
     from edge_vision.core.frame import Frame
 
     mog2 = Mog2()
     averages = {name: RunningAverage(variant) for name, variant in AVERAGE_VARIANTS.items()}
-    for at, image in enumerate(_pictures()):
-        for rival in (mog2, *averages.values()):
-            rival.look(Frame(image, at + 1, ""))
-    assert max(mog2.watch.seen[20:40]) < 0.001
-    assert mog2.watch.seen[40] == pytest.approx(0.01, abs=0.004)
+    for at, image in enumerate(_images()):
+        for baseline in (mog2, *averages.values()):
+            baseline.process(Frame(image, at + 1, ""))
+    assert max(mog2.record.scores[20:40]) < 0.001
+    assert mog2.record.scores[40] == pytest.approx(0.01, abs=0.004)
     for name in ("running_average_a", "running_average_b", "running_average_c"):
-        assert averages[name].watch.seen[32:40] == [0.0] * 8, name
-        assert averages[name].watch.seen[40] == 1.0, name
-    assert len(mog2.watch.ms) == 60
+        assert averages[name].record.scores[32:40] == [0.0] * 8, name
+        assert averages[name].record.scores[40] == 1.0, name
+    assert len(mog2.record.ms) == 60
 
 
-def test_the_variants_differ_in_what_a_light_switch_does() -> None:
+def test_the_variants_differ_in_their_reaction_to_a_light_switch() -> None:
     from edge_vision.core.frame import Frame
 
-    seen = {}
+    passed = {}
     for name, variant in AVERAGE_VARIANTS.items():
-        rival = RunningAverage(variant)
+        baseline = RunningAverage(variant)
         for at in range(80):
-            rival.look(Frame(np.full((360, 640, 3), 60 if at < 50 else 160, np.uint8), at + 1, ""))
-        seen[name] = np.flatnonzero(rival.watch.seen).tolist()
-    # One passes the frame of the change, the closed ones never tell of it.
-    assert seen == {"running_average_a": [50], "running_average_b": [], "running_average_c": []}
+            baseline.process(Frame(np.full((360, 640, 3), 60 if at < 50 else 160, np.uint8), at + 1, ""))
+        passed[name] = np.flatnonzero(baseline.record.scores).tolist()
+    # Only the variant that is open while calibrating passes the frame of the change.
+    assert passed == {"running_average_a": [50], "running_average_b": [], "running_average_c": []}

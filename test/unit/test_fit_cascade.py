@@ -151,7 +151,7 @@ def test_objects_of_the_calibration_are_kept_out_of_the_fit():
     assert len(split.trials) >= 10
     for trial in split.trials:
         assert split.part[trial.frame] == splits.CALIBRATE
-        assert (reference.found[trial.frame].xyxy_px == trial.box).all(axis=1).any()
+        assert (reference.detections[trial.frame].xyxy_px == trial.box).all(axis=1).any()
     firsts = {at: first for first in range(5, 1200, 40) for at in range(first, first + 30)}
     for at in np.flatnonzero(split.part == splits.FIT):
         if at in firsts:
@@ -205,7 +205,7 @@ def test_a_whole_fit_on_a_real_clip(tmp_path, monkeypatch, capsys):
         (["--size", "100"], "expected a size that is a multiple of 32 px, got 100"),
         (["--held-out", "{video}"], "expected other clips to be held out"),
         (["--video", "/nowhere.mp4"], "expected a video file, got /nowhere.mp4"),
-        (["--video", "scene:nowhere"], "expected a condition out of"),
+        (["--video", "scene:nowhere"], "expected one of the conditions"),
         (["--teacher", "no_such_teacher"], "expected the bundle 'no_such_teacher'"),
     ],
 )

@@ -22,7 +22,7 @@ from edge_vision.optimize.command import main as optimize
 def mine(tmp_path: Path) -> Path:
     """A user's folder, whose entries have names that the commands use."""
     folder = tmp_path / "mine"
-    for name in ("images", "source", "variants", "bundle", "ladder", "scenes"):
+    for name in ("images", "source", "variants", "bundle", "ladder", "conditions"):
         (folder / name).mkdir(parents=True)
         (folder / name / "holiday.jpg").write_text("mine")
     for name in ("settings.json", "report.json", "entries.json", "summary.json", "params.yaml"):
@@ -40,7 +40,10 @@ COMMANDS = {
     "optimize report": (optimize, ["report"]),
     "optimize demo": (optimize, ["demo", "--out"]),
     "evaluate gate": (evaluate, ["gate", "--video", "CLIP", "--quick", "--conditions", "bikes", "--out"]),
-    "evaluate cascade": (evaluate, ["cascade", "--video", "CLIP", "--quick", "--scenes", "bikes", "--out"]),
+    "evaluate cascade": (
+        evaluate,
+        ["cascade", "--video", "CLIP", "--quick", "--conditions", "bikes", "--out"],
+    ),
     "evaluate events": (evaluate, ["events", "--video", "CLIP", "--out"]),
     "evaluate fit-cascade": (evaluate, ["fit-cascade", "--video", "CLIP", "--out"]),
     "demo": (demo, ["--source", "CLIP", "--out"]),

@@ -1,4 +1,4 @@
-"""The command: `python -m edge_vision evaluate cascade`."""
+"""The command `python -m edge_vision evaluate cascade`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,40 +18,43 @@ from edge_vision.diagnostics.provenance import write_json
 from edge_vision.evaluate import process_pool
 from edge_vision.evaluate.chains import cost_plot, report
 from edge_vision.evaluate.chains.chain import ECONOMY
-from edge_vision.evaluate.chains.scene_run import ChainsRun
+from edge_vision.evaluate.chains.chain_run import ChainsRun
 from edge_vision.evaluate.chains.stages import cascade_of, hashes
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.gate import plot
-from edge_vision.evaluate.selection import add_what, picked
+from edge_vision.evaluate.metrics.builtin import METRICS
+from edge_vision.evaluate.metrics.metric import Metric, load_metrics
+from edge_vision.evaluate.process_pool import QUICK_FRAMES
+from edge_vision.evaluate.selection import add_selection_arguments, select_conditions
 from edge_vision.gate.frame_gate import GateConfig
 
 EXAMPLES = f"""\
 examples:
-  python -m edge_vision evaluate cascade                               everything, half an hour and more
-  python -m edge_vision evaluate cascade --scenes pan_tilt --quick     {process_pool.QUICK_FRAMES} frames of 2
-  python -m edge_vision evaluate cascade --split tune --jobs 4         what settings may be chosen on
-  python -m edge_vision evaluate cascade --scenes pan_tilt@777         a sequence that nobody has looked at
+  python -m edge_vision evaluate cascade                                   all conditions, half an hour
+  python -m edge_vision evaluate cascade --conditions pan_tilt --quick     {QUICK_FRAMES} frames of one kind
+  python -m edge_vision evaluate cascade --split tune --jobs 4             conditions for choosing settings
+  python -m edge_vision evaluate cascade --conditions pan_tilt@777         a new sequence of a known kind
   python -m edge_vision evaluate cascade --video mine.mp4 --set tracked_interval_ms=100
   python -m edge_vision evaluate cascade --split tune --cascade my_stage   with a fitted stage
-  python -m edge_vision evaluate cascade --resume                      go on where Ctrl-C ended it
+  python -m edge_vision evaluate cascade --resume                          continue after Ctrl-C
 
 Chains: every_frame (the detector alone), fixed_interval_tracker, gate, gate_tracking, gate_cascade, full.
-"full" has the gate's settings of config/economy.yaml; --set changes them one by one. What the detector finds
-on each frame is kept in the cache, and each finished scene in the folder of the results.
+"full" uses the gate's settings of config/economy.yaml; --set changes them one by one. The detections on each
+frame are cached; each finished condition is stored in the results folder.
 exit codes: 0 done, 1 the detector failed, 2 wrong arguments or no video, 130 stopped by Ctrl-C
 """
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to those of `python -m edge_vision evaluate`."""
+def add_parser(commands: Any) -> None:
+    """Add the sub-command to those of `evaluate`."""
     parser = commands.add_parser(
         "cascade",
-        help="cost, recall, F1 and ids of gate, cascade, detector and tracker together, and of rivals",
+        help="CPU cost, recall, F1 and track ids of whole chains and of baselines",
         description="Compare whole chains with the detector on every frame, and with fixed intervals.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_what(parser, "--scenes", "out/cascade")
+    add_selection_arguments(parser, "out/cascade")
     parser.add_argument(
         "--set",
         action="append",
@@ -66,23 +70,25 @@ def add_to(commands: Any) -> None:
         metavar="BUNDLE",
         help="the stages of the cascade, by name or folder (default: no cascade)",
     )
-    parser.add_argument("--resume", action="store_true", help="use the scenes that an earlier run finished")
-    parser.set_defaults(run=run)
+    parser.add_argument("--resume", action="store_true", help="reuse conditions that an earlier run finished")
+    parser.set_defaults(run=run_cascade)
 
 
-def settings(changes: list[str]) -> dict[str, float | int | bool]:
-    """The gate's settings in "full": the economy settings, changed so. Raises EvaluateError."""
-    known = {field.name: getattr(GateConfig(), field.name) for field in fields(GateConfig)}
-    made = dict(ECONOMY)
+def gate_settings(changes: list[str]) -> dict[str, float | int | bool]:
+    """The gate's settings in "full": the economy settings with NAME=VALUE changes. Raises EvaluateError."""
+    defaults = {field.name: getattr(GateConfig(), field.name) for field in fields(GateConfig)}
+    settings = dict(ECONOMY)
     for change in changes:
         name, equals, text = change.partition("=")
-        if not equals or name not in known:
-            raise EvaluateError(f"expected NAME=VALUE with a name out of {', '.join(known)}, got '{change}'")
-        made[name] = _value(name, text, type(known[name]))
-    return made
+        if not equals or name not in defaults:
+            raise EvaluateError(
+                f"expected NAME=VALUE with a name out of {', '.join(defaults)}, got '{change}'"
+            )
+        settings[name] = _parsed(name, text, type(defaults[name]))
+    return settings
 
 
-def _value(name: str, text: str, kind: type) -> float | int | bool:
+def _parsed(name: str, text: str, kind: type) -> float | int | bool:
     if kind is bool:
         if text not in ("true", "false"):
             raise EvaluateError(f"{name}: expected true or false, got '{text}'")
@@ -93,83 +99,83 @@ def _value(name: str, text: str, kind: type) -> float | int | bool:
         raise EvaluateError(f"{name}: expected a number, got '{text}'") from None
 
 
-def run(options: argparse.Namespace) -> int:
+def run_cascade(options: argparse.Namespace) -> int:
     """Run the command. Returns the exit status. Raises EvaluateError."""
-    job = ChainsRun(options.quick, tuple(sorted(settings(options.changes).items())), tuple(options.cascade))
-    cascade_of(job.cascade)  # What is wrong with a stage is said at once.
-    asked = picked(options.scenes, options.split, options.video)
-    videos = [video for _, video in asked if video]
-    claim_folder(
-        options.out, "evaluate-cascade", ("report.json", "table.md", "cascade.png", "scenes"), videos
-    )
-    shelf = _Shelf(options.out / "scenes", job)
+    settings = tuple(sorted(gate_settings(options.changes).items()))
+    run = ChainsRun(options.quick, settings, tuple(options.cascade), tuple(options.metric))
+    metrics = load_metrics(METRICS, options.metric)
+    cascade_of(run.cascade)  # Report an unusable stage before any work.
+    selected = select_conditions(options.conditions, options.split, options.video)
+    videos = [video for _, video in selected if video]
+    outputs = ("report.json", "table.md", "cascade.png", "conditions")
+    claim_folder(options.out, "evaluate-cascade", outputs, videos)
+    cache = _ResultCache(options.out / "conditions", run)
     started = time.monotonic()
-    print(report.COLUMNS, flush=True)
+    print(report.heading(metrics), flush=True)
     results: dict[str, Any] = {}
 
-    def on_done(name: str, scene: dict[str, Any]) -> None:
-        results[name] = scene
-        print(printable(report.screen_line(name, scene)), flush=True)
-        for note in scene["notes"]:
+    def on_done(name: str, result: dict[str, Any]) -> None:
+        results[name] = result
+        print(printable(report.line(name, result, metrics)), flush=True)
+        for note in result["notes"]:
             print(f"    {note}", flush=True)
 
-    todo = []
-    for condition, video in asked:
-        kept = shelf.read(condition.name) if options.resume else None
-        if kept is not None:
-            on_done(condition.name, kept)
+    def on_evaluated(name: str, result: dict[str, Any]) -> None:
+        cache.write(name, result)
+        on_done(name, result)
+
+    work = []
+    for condition, video in selected:
+        cached = cache.read(condition.name) if options.resume else None
+        if cached is not None:
+            on_done(condition.name, cached)
         else:
-            todo.append((condition, process_pool.Task(condition.name, video, job)))
+            work.append((condition, process_pool.Task(condition.name, video, run)))
+    complete = not work or process_pool.evaluate_all(work, min(options.jobs, len(work)), on_evaluated)
+    names = [one.condition.name for one in selected]
+    ordered = {name: results[name] for name in names if name in results}
+    if not ordered:
+        print("evaluate: stopped before a condition was done; detections stay cached", file=sys.stderr)
+        return 130
+    used = {"quick": run.quick, "full_settings": dict(run.settings), "cascade": hashes(run.cascade)}
+    _write(options.out, report.report(ordered, used, complete, time.monotonic() - started), metrics)
+    return 0 if complete else 130
 
-    def on_new(name: str, scene: dict[str, Any]) -> None:
-        shelf.write(name, scene)
-        on_done(name, scene)
 
-    complete = not todo or process_pool.run(todo, min(options.jobs, len(todo)), on_new)
-    ordered = {condition.name: results[condition.name] for condition, _ in asked if condition.name in results}
-    return _leave(options.out, job, ordered, complete, time.monotonic() - started)
+class _ResultCache:
+    """Finished conditions on disk, keyed by the settings, the bundles and the code."""
 
-
-class _Shelf:
-    """Finished scenes on disk, each with a mark of all that its figures hang on but the machine."""
-
-    def __init__(self, folder: Path, job: ChainsRun) -> None:
+    def __init__(self, folder: Path, run: ChainsRun) -> None:
         self._folder = folder
-        digest = hashlib.sha256(repr((job, hashes(job.cascade))).encode())
+        digest = hashlib.sha256(repr((run, hashes(run.cascade))).encode())
         package = Path(__file__).parents[2]
         for room in ("core", "tracking", "detect", "gate", "cascade", "evaluate"):
             for path in sorted((package / room).rglob("*.py")):
                 digest.update(path.read_bytes())
-        self._mark = digest.hexdigest()
+        self._key = digest.hexdigest()
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """A scene of this job and this code, None where there is none."""
+        """The cached result of a condition, None if there is none with this key."""
         try:
-            kept = json.loads((self._folder / f"{name}.json").read_text())
-            return kept["scene"] if kept["mark"] == self._mark else None
+            cached = json.loads((self._folder / f"{name}.json").read_text())
+            return cached["result"] if cached["key"] == self._key else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def write(self, name: str, scene: dict[str, Any]) -> None:
-        write_json(self._folder / f"{name}.json", {"mark": self._mark, "scene": scene})
+    def write(self, name: str, result: dict[str, Any]) -> None:
+        write_json(self._folder / f"{name}.json", {"key": self._key, "result": result})
 
 
-def _leave(out: Path, job: ChainsRun, scenes: dict[str, Any], complete: bool, seconds: float) -> int:
-    """Write what there is."""
-    if not scenes:
-        print("evaluate: stopped before a scene was done; what the detector found is kept", file=sys.stderr)
-        return 130
-    told = {"quick": job.quick, "full_settings": dict(job.settings), "cascade": hashes(job.cascade)}
-    whole = report.report(scenes, told, complete, seconds)
-    write_json(out / "report.json", whole)
+def _write(out: Path, content: dict[str, Any], metrics: Sequence[Metric]) -> None:
+    """Write report.json, table.md and the plot, and print the headline."""
     files = [out / "report.json", out / "table.md"]
-    files[1].write_text(report.markdown(scenes))
-    print("\n" + whole["headline"])
-    missing = plot.missing_package("make evaluate-cascade")
-    if missing:
+    write_json(files[0], content)
+    files[1].write_text(report.markdown(content["conditions"], metrics))
+    print("\n" + content["headline"])
+    if missing := plot.missing_package("make evaluate-cascade"):
         print(missing, file=sys.stderr)
     else:
         files.append(out / "cascade.png")
-        cost_plot.draw(scenes, files[-1])
-    print(f"{', '.join(map(str, files))}; {seconds:.0f} s{'' if complete else '; stopped: not all scenes'}")
-    return 0 if complete else 130
+        cost_plot.draw(content["conditions"], files[-1])
+    stopped = "" if content["complete"] else "; stopped: not all conditions"
+    print(f"{', '.join(map(str, files))}; {content['seconds']:.0f} s{stopped}")

@@ -1,7 +1,7 @@
-"""The chains that are compared: gate, cascade and tracker about one detector, each with what it costs.
+"""A chain to evaluate: our gate with an optional cascade, and what their decisions cost.
 
-What a gate or a cascade costs is measured on every frame that it sees, in the CPU time of its thread; the
-detector's cost is measured between them in the same run. The detector's results come from the reference.
+The cost of gate and cascade is the CPU time of their thread, on every frame that they process. The detector's
+cost is measured between them in the same run; its detections come from the reference.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ECONOMY: dict[str, float | int | bool] = {
 
 
 class CascadeProtocol(Protocol):
-    """What is asked of a cascade."""
+    """What a chain needs of a cascade."""
 
     @property
     def passes_through(self) -> bool: ...
@@ -47,8 +47,8 @@ class CascadeProtocol(Protocol):
 class ChainRecord:
     """One entry per frame. passed: by the gate; accepted: by the cascade too, so that the detector runs.
 
-    motions, at_rest: as in `judged.Record`. gate_ms: wall time of each decision of the gate, cascade_ms of
-    the cascade where it looked. gate_cpu_s, cascade_cpu_s: of all frames.
+    motions, at_rest: as in `GateRecord`. gate_ms: wall time of each decision; cascade_ms: of each frame that
+    reached the cascade. gate_cpu_s, cascade_cpu_s: of all frames.
     """
 
     passed: list[bool] = field(default_factory=list)
@@ -64,18 +64,15 @@ class ChainRecord:
 
 
 class Chain:
-    """A gate, and a cascade behind it, that are shown one frame after another.
-
-    The gate hears what the detector found where the detector ran, at once.
-    """
+    """A gate, optionally followed by a cascade. It receives the detections of inferred frames."""
 
     def __init__(self, config: GateConfig, cascade: CascadeProtocol | None = None) -> None:
         self.record = ChainRecord()
         self._gate = FrameGate(config, seed=SEED)
         self._cascade = None if cascade is None or cascade.passes_through else cascade
 
-    def look(self, frame: Frame, found: Detections, low_score: Detections) -> None:
-        """Judge a frame on which the detector would find this, and give less to the low_score."""
+    def process(self, frame: Frame, found: Detections, low_score: Detections) -> None:
+        """Decide on a frame. found, low_score: what the detector finds on it."""
         record = self.record
         started, cpu = perf_counter(), thread_time()
         decision = self._gate.decide(frame, frame.stamp_ns)
@@ -91,7 +88,7 @@ class Chain:
         record.reasons[decision.reason] += 1
 
     def _accepts(self, frame: Frame, decision: GateDecision) -> bool:
-        # As the cascade's node does.
+        # As in the cascade node, forced inferences bypass the cascade.
         if self._cascade is None or decision.reason in FORCED:
             return True
         record = self.record

@@ -1,19 +1,23 @@
-"""The report of the chains: lines on screen, the headline, report.json, tables in Markdown."""
+"""The report on chains: lines on the screen, the headline, report.json and the tables in Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from edge_vision.bundles.store import load_bundle
 from edge_vision.core.printable import printable
-from edge_vision.diagnostics.provenance import machine, versions
-from edge_vision.evaluate.chains.savings import GROUPS, RIVALS, group_of
-from edge_vision.evaluate.gate.report import data_hashes
-from edge_vision.evaluate.reference.detector import BUNDLE
+from edge_vision.evaluate.chains.savings import BASELINES, GROUPS, group_of
+from edge_vision.evaluate.metrics.metric import Metric
+from edge_vision.evaluate.results import count_met, failed, provenance
+from edge_vision.evaluate.tables import (
+    columns,
+    markdown_cell,
+    markdown_table,
+    screen_line,
+)
 
-Scene = Mapping[str, Any]
+ConditionEntry = Mapping[str, Any]
 CHAINS = {
     "every_frame": "every frame",
     "fixed_interval_tracker": "fixed interval + tracker at the recall of *full*",
@@ -22,163 +26,125 @@ CHAINS = {
     "gate_cascade": "gate, cascade",
     "full": "full",
 }
-COLUMNS = (
-    f"{'scene':<24}{'events':>7}{'recall':>8}{'lower':>7}{'p95 ms':>8}{'F1':>7}{'runs':>7}"
-    f"{'CPU s':>7}{'cheaper':>9}  {'rival at equal recall':<23}{'ids':>4}  verdict"
-)
-HEAD = (
-    "| scene | events | recall in 100 ms (95 % lower) | delay p50, p95 | frame F1 | detector runs "
-    "| CPU-s per 1000 | times cheaper | fixed interval + tracker at that recall "
-    "| id switches (tracker on every frame) |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
-)
-CHAINS_HEAD = f"| scene | {' | '.join(CHAINS.values())} |\n| {' | '.join(['---'] * (len(CHAINS) + 1))} |\n"
+WIDTH = 10
+_CHAINS_TABLE = ("cpu_s_per_1000", "inferred_share", "recall_100ms", "frame_f1")
+_BASELINE_HEADING = "baseline at equal recall"
 
 
-def times_cheaper(scene: Scene, chain: str) -> float:
-    """How many times less CPU a chain takes than the detector on every frame."""
-    chains = scene["chains"]
+def times_cheaper(condition: ConditionEntry, chain: str) -> float:
+    """CPU of the every-frame detector divided by that of a chain."""
+    chains = condition["chains"]
     return float(chains["every_frame"]["cpu_s_per_1000"] / chains[chain]["cpu_s_per_1000"])
 
 
-def screen_line(name: str, scene: Scene) -> str:
-    """One line: the whole chain, and the rival at equal recall."""
-    full = scene["chains"]["full"]
-    lower = full["recall_100ms_lower95"]
-    return (
-        f"{name:<24}{scene['events']:>7}{_share(full['recall_100ms']):>8}{lower:>7.2f}"
-        f"{_plain(full['delay_ms_p95']):>8}{_ratio(full['frame_f1']):>7}{_runs(scene, 'full'):>7}"
-        f"{full['cpu_s_per_1000']:>7.2f}{times_cheaper(scene, 'full'):>8.1f}x  {_rival(scene):<23}"
-        f"{_plain(full['id_switches']):>4}  {_failed(scene)}"
-    )
+def heading(metrics: Sequence[Metric]) -> str:
+    """The heading of the lines on the screen."""
+    cells = ["events", *(one.column for one in columns(metrics)), "cheaper", _BASELINE_HEADING]
+    return screen_line("condition", cells, _widths(metrics), "verdict")
 
 
-def _rival(scene: Scene) -> str:
-    interval = scene["chains"]["fixed_interval_tracker"]["interval_frames"]
-    return f"{times_cheaper(scene, 'fixed_interval_tracker'):.1f}x (1 in {interval})"
+def line(name: str, condition: ConditionEntry, metrics: Sequence[Metric]) -> str:
+    """One line: the whole chain, and the baseline at equal recall."""
+    full, missed = condition["chains"]["full"], failed(condition["checks"])
+    cells = [
+        str(condition["events"]),
+        *(metric.text(full[metric.name]) for metric in columns(metrics)),
+        f"{times_cheaper(condition, 'full'):.1f}x",
+        _baseline(condition),
+    ]
+    return screen_line(name, cells, _widths(metrics), "misses " + ", ".join(missed) if missed else "good")
 
 
-def _runs(scene: Scene, chain: str) -> str:
-    return f"{100 * scene['chains'][chain]['detector_runs'] / scene['frames']:.1f}%"
+def _widths(metrics: Sequence[Metric]) -> list[int]:
+    shown = [max(WIDTH, len(one.column)) for one in columns(metrics)]
+    return [6, *shown, 7, len(_BASELINE_HEADING)]
 
 
-def _failed(scene: Scene) -> str:
-    failed = [name for name, check in scene["checks"].items() if check["met"] is False]
-    return "misses " + ", ".join(failed) if failed else "good"
+def _baseline(condition: ConditionEntry) -> str:
+    interval = condition["chains"]["fixed_interval_tracker"]["interval_frames"]
+    return f"{times_cheaper(condition, 'fixed_interval_tracker'):.1f}x (1 in {interval})"
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}%"
-
-
-def _plain(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}"
-
-
-def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def headline(scenes: Mapping[str, Scene]) -> str:
-    """Cost at equal recall, in one line: medians over the scenes of a group."""
-    if not scenes:
+def headline(conditions: Mapping[str, ConditionEntry]) -> str:
+    """Savings at equal recall, in one line: medians over the conditions of a group."""
+    if not conditions:
         return "nothing was evaluated"
-    said = []
+    groups = []
     for group in GROUPS:
-        members = [scene for scene in scenes.values() if group_of(scene["kind"]) == group]
+        members = [one for one in conditions.values() if group_of(one["kind"]) == group]
         if members:
-            ours, rival = (_median(members, chain) for chain in ("full", "fixed_interval_tracker"))
-            said.append(f"{group} {ours:.1f}x ({rival:.1f}x)")
-    recalls = [scene["checks"]["recall_100ms"]["met"] for scene in scenes.values()]
-    met = [one for one in recalls if one is not None]
+            ours, baseline = (
+                median(times_cheaper(one, chain) for one in members)
+                for chain in ("full", "fixed_interval_tracker")
+            )
+            groups.append(f"{group} {ours:.1f}x ({baseline:.1f}x)")
+    met, known = count_met([one["checks"] for one in conditions.values()], "recall_100ms")
     return (
-        "cost at equal recall, the whole chain against the detector on every frame (in brackets: fixed "
-        f"interval + tracker at that recall): {', '.join(said) or 'no scene with a target'} cheaper; "
-        f"recall within 100 ms >= 99 % in {sum(met)} of {len(met)} scenes"
+        "CPU saved by the whole chain against the detector on every frame (in brackets: fixed interval + "
+        f"tracker at that recall): {', '.join(groups) or 'no condition with a target'}; "
+        f"recall within 100 ms >= 99 % in {met} of {known} conditions"
     )
-
-
-def _median(scenes: list[Scene], chain: str) -> float:
-    return median(times_cheaper(scene, chain) for scene in scenes)
 
 
 def report(
-    scenes: Mapping[str, Scene], job: Mapping[str, Any], complete: bool, seconds: float
+    conditions: Mapping[str, ConditionEntry], settings: Mapping[str, Any], complete: bool, seconds: float
 ) -> dict[str, Any]:
-    """All that report.json holds. job: what was asked for."""
+    """The content of report.json. settings: those of the run."""
     return {
-        "headline": headline(scenes),
+        "headline": headline(conditions),
         "complete": complete,
-        **job,
-        "scenes": dict(scenes),
-        "hashes": {"model": load_bundle(BUNDLE).sha256, "data": data_hashes()},
-        "machine": machine(),
-        "versions": versions(),
+        **settings,
+        "conditions": dict(conditions),
+        **provenance(),
         "seconds": round(seconds, 1),
     }
 
 
-def markdown(scenes: Mapping[str, Scene]) -> str:
-    """The whole chain on each scene, bold where it missed a target; then all chains: CPU seconds per 1000
-    frames, share of frames that the detector saw, recall within 100 ms, frame F1."""
-    rows = "".join(_row(printable(name), scene) for name, scene in scenes.items())
-    chains = "".join(_chains_row(printable(name), scene) for name, scene in scenes.items())
-    return f"{HEAD}{rows}\n{CHAINS_HEAD}{chains}"
+def markdown(conditions: Mapping[str, ConditionEntry], metrics: Sequence[Metric]) -> str:
+    """The whole chain on each condition, missed targets bold; then all chains on each condition."""
+    return f"{_full_table(conditions, metrics)}\n{_chains_table(conditions, metrics)}"
 
 
-def _row(name: str, scene: Scene) -> str:
-    full, met = scene["chains"]["full"], {key: one["met"] for key, one in scene["checks"].items()}
-
-    def cell(keys: tuple[str, ...], text: str) -> str:
-        return f"**{text}**" if any(met[key] is False for key in keys) else text
-
-    recall = f"{_of(full['recall_100ms'], _percent)} ({_percent(full['recall_100ms_lower95'])})"
-    delay = f"{_of(full['delay_ms_p50'], _ms)}, {_of(full['delay_ms_p95'], _ms)}"
-    return _line(
-        f"{name}{'' if scene['constructed'] else ' (clip)'}",
-        str(scene["events"]),
-        cell(("recall_100ms", "recall_at_equal_cost"), recall),
-        cell(("delay_at_equal_cost",), delay),
-        cell(("frame_f1", "f1_at_equal_cost"), _of(full["frame_f1"], _three)),
-        _runs(scene, "full").replace("%", " %"),
-        f"{full['cpu_s_per_1000']:.2f}",
-        cell(("times_cheaper",), f"{times_cheaper(scene, 'full'):.1f}"),
-        _rival(scene).replace("x", ""),
-        f"{full['id_switches']} ({scene['sweep'][RIVALS[0]][0]['id_switches']})",
-    )
-
-
-def _chains_row(name: str, scene: Scene) -> str:
-    return _line(name, *[_chain_cell(scene, chain) for chain in CHAINS])
-
-
-def _chain_cell(scene: Scene, chain: str) -> str:
-    """CPU seconds per 1000 frames, share of frames that the detector saw, recall, frame F1."""
-    one = scene["chains"][chain]
-    runs = f"{100 * one['detector_runs'] / scene['frames']:.0f} %"
-    recall = _of(one["recall_100ms"], lambda value: f"{100 * value:.0f} %")
-    return f"{one['cpu_s_per_1000']:.1f} s, {runs}, {recall}, {_of(one['frame_f1'], _two)}"
+def _full_table(conditions: Mapping[str, ConditionEntry], metrics: Sequence[Metric]) -> str:
+    shown = columns(metrics)
+    rows = []
+    for name, condition in conditions.items():
+        full, checks = condition["chains"]["full"], condition["checks"]
+        cheaper = f"{times_cheaper(condition, 'full'):.1f}"
+        every_id_switches = condition["sweep"][BASELINES[0]][0]["id_switches"]
+        rows.append(
+            [
+                printable(name) + ("" if condition["constructed"] else " (clip)"),
+                str(condition["events"]),
+                *(markdown_cell(metric, full, checks) for metric in shown),
+                f"**{cheaper}**" if checks["times_cheaper"]["met"] is False else cheaper,
+                _baseline(condition).replace("x", ""),
+                f"{every_id_switches}",
+                ", ".join(key for key in failed(checks) if key.endswith("equal_cost")) or "-",
+            ]
+        )
+    headings = [
+        "condition",
+        "events",
+        *(metric.column for metric in shown),
+        "times cheaper",
+        _BASELINE_HEADING,
+    ]
+    return markdown_table([*headings, "id switches, tracker on every frame", "worse at equal cost"], rows)
 
 
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |\n"
-
-
-def _of(value: Any, form: Callable[[Any], str]) -> str:
-    return "n/a" if value is None else form(value)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _ms(value: float) -> str:
-    return f"{value:.0f} ms"
-
-
-def _two(value: float) -> str:
-    return f"{value:.2f}"
-
-
-def _three(value: float) -> str:
-    return f"{value:.3f}"
+def _chains_table(conditions: Mapping[str, ConditionEntry], metrics: Sequence[Metric]) -> str:
+    """CPU seconds per 1000 frames, inferred share, recall and frame F1 of every chain."""
+    shown = [metric for metric in metrics if metric.name in _CHAINS_TABLE]
+    shown.sort(key=lambda metric: _CHAINS_TABLE.index(metric.name))
+    rows = [
+        [
+            printable(name),
+            *(
+                ", ".join(metric.text(condition["chains"][chain][metric.name]) for metric in shown)
+                for chain in CHAINS
+            ),
+        ]
+        for name, condition in conditions.items()
+    ]
+    return markdown_table(["condition", *CHAINS.values()], rows)

@@ -1,4 +1,4 @@
-"""The cascade of an evaluation, from bundles that were fitted as stages."""
+"""The cascade of an evaluation, from bundles that are fitted stages."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from edge_vision.evaluate.reference.detector import BACKEND
 
 
 def cascade_of(bundles: Sequence[str]) -> Cascade:
-    """A cascade of these stages, in this order, on one thread; off where there is none.
+    """A cascade of these stages, in this order, on one thread; without bundles, one that passes everything.
 
-    bundles: names or folders. Raises EvaluateError where one is not there or was not fitted as a stage.
+    bundles: names or folders. Raises EvaluateError for a bundle that is missing or not a fitted stage.
     """
     return Cascade([_stage(name) for name in bundles])
 

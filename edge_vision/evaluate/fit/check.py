@@ -38,7 +38,7 @@ def play(
     for at, scene in enumerate(condition.frames()):
         if at >= len(wanted):
             break
-        frame, found = frame_of(scene), wanted.found[at]
+        frame, found = frame_of(scene), wanted.detections[at]
         decision = gate.decide(frame, frame.stamp_ns)
         told(at + 1)
         if not decision.passed:

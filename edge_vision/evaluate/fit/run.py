@@ -14,7 +14,8 @@ from edge_vision.bundles.store import Bundle, sha256_of
 from edge_vision.cascade.stages import CascadeStage
 from edge_vision.core.model_spec import StageSpec
 from edge_vision.core.progress import ProgressLine
-from edge_vision.evaluate.conditions import Condition, by_name
+from edge_vision.evaluate.conditions import Condition
+from edge_vision.evaluate.constructed import condition_by_name
 from edge_vision.evaluate.fit import threshold
 from edge_vision.evaluate.fit.base import FrozenFeatures
 from edge_vision.evaluate.fit.check import play
@@ -69,7 +70,7 @@ def clip_of(video: str, teacher: Teacher, line: ProgressLine) -> FitClip:
     """Have the teacher look at every frame, or take what it found from the cache. Raises EdgeVisionError."""
     scene = video.startswith(SCENE)
     path = Path(video) if scene else video_path(video)
-    condition = by_name(video.removeprefix(SCENE)) if scene else clip_condition(path)
+    condition = condition_by_name(video.removeprefix(SCENE)) if scene else clip_condition(path)
     name = condition.name if scene else path.name
     sha256 = condition.make().fingerprint() if scene else sha256_of(path)
     done = 0

@@ -93,10 +93,10 @@ class Sampler:
         return self._samples()
 
     def _frame(self, at: int, frame: Frame) -> None:
-        boxes, part = self._reference.found[at].xyxy_px, int(self._split.part[at])
+        boxes, part = self._reference.detections[at].xyxy_px, int(self._split.part[at])
         decision = self._gate.decide(frame, frame.stamp_ns)
         if decision.passed:
-            self._gate.inferred(frame.stamp_ns, self._reference.found[at])
+            self._gate.inferred(frame.stamp_ns, self._reference.detections[at])
         for trial in self._split.trials:
             if trial.frame == at:
                 self._trials.append(self._see(frame, self._looks_at(trial.box[None], frame)))

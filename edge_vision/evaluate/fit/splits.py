@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_vision.evaluate.reference.detector import Reference, TruthBoxes
+from edge_vision.evaluate.reference.detector import Reference
 from edge_vision.evaluate.reference.events import Event, clip_entries, clustered
+from edge_vision.evaluate.reference.storage import ObjectBoxes
 
 FIT, CALIBRATE, NEITHER = 0, 1, -1
 BLOCK_S = 30.0
@@ -73,7 +74,7 @@ def split(reference: Reference, fps_hz: float) -> Split:
 def _trial(
     event: Event,
     reference: Reference,
-    truth: list[TruthBoxes],
+    truth: list[ObjectBoxes],
     part: np.ndarray,
     rng: np.random.Generator,
 ) -> EventCrop | None:
@@ -84,7 +85,9 @@ def _trial(
         if part[at] != CALIBRATE:
             break
         box = truth[at][entry.object_id]
-        if len(reference.found[at]) and bool((reference.found[at].xyxy_px == box).all(axis=1).any()):
+        if len(reference.detections[at]) and bool(
+            (reference.detections[at].xyxy_px == box).all(axis=1).any()
+        ):
             frames.append(at)
     if not frames:
         return None

@@ -34,7 +34,7 @@ class Teacher(ReferenceDetector):
 
     def wanted(self, reference: Reference) -> Reference:
         """The same with the boxes of the wanted classes alone."""
-        return replace(reference, found=[self._only_wanted(found) for found in reference.found])
+        return replace(reference, detections=[self._only_wanted(found) for found in reference.detections])
 
     def _only_wanted(self, found: Detections) -> Detections:
         keep = np.isin(found.class_ids, self._wanted_ids)

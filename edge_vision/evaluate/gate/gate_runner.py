@@ -1,8 +1,7 @@
-"""Gates that look at pictures: ours, anybody's, and what they decided on each frame."""
+"""Runs a gate, ours or a third-party one, on frame after frame and records its decisions."""
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,20 +13,20 @@ import numpy as np
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.evaluate.errors import EvaluateError
+from edge_vision.evaluate.plugins import load_attribute
 from edge_vision.tracking.tracker import STATIC_SCENE_REASONS
 
 OURS = "edge_vision.gate.frame_gate:FrameGate"
 SEED = 3
-"""Of our gate's audit: the same frames are sampled each time."""
+"""Seed of our gate's audit, so that every run samples the same frames."""
 
 
 @dataclass(slots=True, eq=False)
 class GateRecord:
-    """One entry per frame. motions: (3, 3) camera motion since the frame before, or None.
+    """Decisions of a gate, one entry per frame.
 
-    at_rest: the gate says that nothing moves by itself.
-
-    ms, cpu_s: of the decision. errors: how often the gate raised, and what it said first.
+    motions: (3, 3) camera motion since the previous frame, or None. at_rest: the gate reports that no object
+    moves by itself. ms, cpu_s: of the decision. errors: number of exceptions; first_error: the first one.
     """
 
     passed: list[bool] = field(default_factory=list)
@@ -40,90 +39,81 @@ class GateRecord:
     first_error: str = ""
 
 
-def gate_maker(place: str) -> Callable[[], Any]:
-    """What makes a fresh gate, from "module:Class". Raises EvaluateError where that is no gate."""
-    module_name, _, attribute = place.partition(":")
-    if not module_name or not attribute:
-        raise EvaluateError(f"expected a gate as module:Class, such as {OURS}, got '{place}'")
-    try:
-        made = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # Another's module may fail in any way.
-        raise EvaluateError(
-            f"gate '{place}' cannot be imported: {type(error).__name__}: {error}; is it on PYTHONPATH?"
-        ) from error
-    if not callable(getattr(made, "decide", None)):
-        raise EvaluateError(f"gate '{place}' has no method decide(frame, mono_ns)")
-    return (lambda: made(seed=SEED)) if place == OURS else made
+def gate_factory(path: str) -> Callable[[], Any]:
+    """What creates a gate, from "module:Class". Raises EvaluateError if that is not a gate."""
+    gate_class = load_attribute(path, "gate")
+    if not callable(getattr(gate_class, "decide", None)):
+        raise EvaluateError(f"gate '{path}' has no method decide(frame, mono_ns)")
+    return (lambda: gate_class(seed=SEED)) if path == OURS else gate_class
 
 
-def check_gate(place: str) -> None:
-    """Raise EvaluateError where a gate cannot be made or gives no decision on a grey picture."""
-    record = GateRecord()
-    judge = GateRunner(place, record)
-    judge.look(Frame(np.full((360, 640, 3), 90, np.uint8), 1, "camera"), Detections.empty())
-    if record.errors:
-        raise EvaluateError(f"gate '{place}' fails on its first frame: {record.first_error}")
+def check_gate(path: str) -> None:
+    """Raise EvaluateError if a gate cannot be created or does not decide on a grey image."""
+    runner = GateRunner(path)
+    runner.process(Frame(np.full((360, 640, 3), 90, np.uint8), 1, "camera"), Detections.empty())
+    if runner.record.errors:
+        raise EvaluateError(f"gate '{path}' fails on its first frame: {runner.record.first_error}")
 
 
 class GateRunner:
-    """Shows a gate one frame after another, and tells it what the detector found where it let one pass.
+    """A gate with its record. It receives the detections of each frame that it passes.
 
-    A gate that raises has let the frame pass, as the pipeline does it.
+    If the gate raises, the frame passes, as in the pipeline.
     """
 
-    def __init__(self, place: str, record: GateRecord) -> None:
-        self.record = record
-        self._place = place
-        make = gate_maker(place)
+    def __init__(self, path: str) -> None:
+        self.record = GateRecord()
+        self._path = path
+        create = gate_factory(path)
         try:
-            self._gate = make()
-        except Exception as error:
+            self._gate = create()
+        except Exception as error:  # Third-party code may raise anything.
             raise EvaluateError(
-                f"gate '{place}' cannot be made without arguments: {type(error).__name__}: {error}"
+                f"gate '{path}' cannot be made without arguments: {type(error).__name__}: {error}"
             ) from error
         self._inferred = getattr(self._gate, "inferred", None)
 
-    def look(self, frame: Frame, found: Detections) -> None:
-        """Judge a frame on which the detector would find this. Raises EvaluateError for a nonsense answer."""
+    def process(self, frame: Frame, found: Detections) -> None:
+        """Decide on a frame. found: the detections on it. Raises EvaluateError for an invalid decision."""
         record = self.record
         started, cpu = perf_counter(), thread_time()
         try:
-            answer = self._gate.decide(frame, frame.stamp_ns)
+            decision = self._gate.decide(frame, frame.stamp_ns)
         except Exception as error:
-            self._note(error)
-            answer = True
+            self._count(error)
+            decision = True
         record.ms.append((perf_counter() - started) * 1e3)
-        passed = self._passed(answer)
+        passed = self._passed(decision)
         if passed and self._inferred is not None:
             try:
                 self._inferred(frame.stamp_ns, found)
             except Exception as error:
-                self._note(error)
+                self._count(error)
         record.cpu_s.append(thread_time() - cpu)
         record.passed.append(passed)
-        record.motions.append(self._motion(answer))
-        reason = str(getattr(answer, "reason", "passed" if passed else "skipped"))
+        record.motions.append(self._motion(decision))
+        reason = str(getattr(decision, "reason", "passed" if passed else "skipped"))
         record.reasons[reason] += 1
         record.at_rest.append(reason in STATIC_SCENE_REASONS)
 
-    def _note(self, error: Exception) -> None:
+    def _count(self, error: Exception) -> None:
         self.record.errors += 1
         self.record.first_error = self.record.first_error or f"{type(error).__name__}: {error}"
 
-    def _passed(self, answer: Any) -> bool:
-        passed = getattr(answer, "passed", answer)
+    def _passed(self, decision: Any) -> bool:
+        passed = getattr(decision, "passed", decision)
         if not isinstance(passed, bool | np.bool_):
             raise EvaluateError(
-                f"gate '{self._place}': expected a GateDecision or a bool from decide(), got {answer!r:.100}"
+                f"gate '{self._path}': expected a GateDecision or a bool from decide(), got {decision!r:.100}"
             )
         return bool(passed)
 
-    def _motion(self, answer: Any) -> np.ndarray | None:
-        motion = getattr(answer, "camera_motion", None)
+    def _motion(self, decision: Any) -> np.ndarray | None:
+        motion = getattr(decision, "camera_motion", None)
         if motion is None:
             return None
         if not isinstance(motion, np.ndarray) or motion.shape != (3, 3) or not np.isfinite(motion).all():
             raise EvaluateError(
-                f"gate '{self._place}': expected camera_motion (3, 3), finite, or None, got {motion!r:.100}"
+                f"gate '{self._path}': expected camera_motion (3, 3), finite, or None, got {motion!r:.100}"
             )
         return motion

@@ -1,4 +1,4 @@
-"""The plot of a report: delay and F1 against the share of calls, one pair of panels per condition."""
+"""The plot of a report: delay and F1 over the share of inferred frames, two panels per condition."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ COLORS = {
 
 
 def missing_package(command: str = "make evaluate-gate") -> str | None:
-    """None where a plot can be drawn, else what to install."""
+    """How to install matplotlib; None if it is installed."""
     if importlib.util.find_spec("matplotlib") is None:
         return f"no plot: package matplotlib is not installed; pip install matplotlib, or run {command}"
     return None
 
 
 def figure_of(width_in: float, height_in: float) -> Any:
-    """A matplotlib figure. The import is here, as nothing else needs it; its font index goes to the cache."""
+    """A matplotlib figure, imported late as it is optional. Its font index goes to our cache."""
     os.environ.setdefault("MPLCONFIGDIR", str(cache_dir() / "matplotlib"))
     drawing: Any = importlib.import_module("matplotlib.figure")
     return drawing.Figure(figsize=(width_in, height_in), layout="constrained")
 
 
 def draw(conditions: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Write a PNG. Needs matplotlib."""
+    """Write a PNG. Requires matplotlib."""
     rows = -(-len(conditions) // PAIRS_PER_ROW)
     figure = figure_of(7.6 * PAIRS_PER_ROW, 3.0 * rows + 0.8)
     axes = figure.subplots(rows, 2 * PAIRS_PER_ROW, squeeze=False)
@@ -64,11 +64,11 @@ def _panel(axes: Any, condition: Mapping[str, Any], key: str, name: str) -> None
             style, size = ("o-", 2.5) if len(curve) > 1 else ("s", 5)
             axes.plot(x, y, style, ms=size, lw=1.2, color=color, label=family)
     for gate in condition["verdict"]:
-        mine = methods[gate]
-        if mine[key] is not None:
+        ours = methods[gate]
+        if ours[key] is not None:
             marker, size = ("*", 15) if gate == "gate" else ("P", 9)
             axes.plot(
-                mine["calls_share"], mine[key], marker, ms=size, color="tab:red", mec="black", label=gate
+                ours["inferred_share"], ours[key], marker, ms=size, color="tab:red", mec="black", label=gate
             )
     if key == "delay_ms_p95" and condition["events"]:
         axes.set_yscale("symlog", linthresh=30)
@@ -77,5 +77,5 @@ def _panel(axes: Any, condition: Mapping[str, Any], key: str, name: str) -> None
     axes.grid(alpha=0.25)
     axes.tick_params(labelsize=7)
     axes.set_title(f"{name}, {condition['events']} events", fontsize=9, loc="left")
-    axes.set_xlabel("share of detector calls", fontsize=7)
+    axes.set_xlabel("share of inferred frames", fontsize=7)
     axes.set_ylabel(FIGURES[key], fontsize=7)

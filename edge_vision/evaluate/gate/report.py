@@ -1,114 +1,80 @@
-"""The report: a table on screen, a headline, and report.json."""
+"""The report on gates: lines on the screen, the headline, report.json and the table in Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edge_vision.bundles.store import load_bundle
-from edge_vision.diagnostics.provenance import machine, versions
-from edge_vision.evaluate.reference.clips import CLIPS
-from edge_vision.evaluate.reference.detector import BUNDLE
+from edge_vision.core.printable import printable
+from edge_vision.evaluate.metrics.metric import Metric
+from edge_vision.evaluate.results import count_met, failed, provenance
+from edge_vision.evaluate.tables import cell, columns, markdown_cell, markdown_table, screen_line
 
-SHORT = {
-    "fixed_tracker": "track",
-    "fixed_tracker_cmc": "track+cmc",
-    "running_average_a": "avg a",
-    "running_average_b": "avg b",
-    "running_average_c": "avg c",
-}
-COLUMNS = (
-    f"{'condition':<24}{'events':>7}{'recall':>8}{'lower':>7}{'p95 ms':>8}  {'best rival':<14}"
-    f"{'F1':>7}  {'best rival':<16}{'calls':>6}{'gap ms':>8}{'gate ms':>9}  verdict"
-)
+WIDTH, BASELINE_WIDTH = 10, 32
+_COMPARED = ("delay_ms_p95", "frame_f1")
 
 
-def table_line(name: str, condition: Mapping[str, Any], gate: str) -> str:
-    """One line: the gate, and the best rivals in delay and F1 at its own number of calls."""
-    mine, verdict = condition["methods"][gate], condition["verdict"][gate]
-    delay, f1 = verdict["delay_ms_p95"]["rival"], verdict["frame_f1"]["rival"]
-    lower = mine["recall_100ms_lower95"]
-    title = name if gate == "gate" else f"  {gate.rpartition(':')[2]}"
-    return (
-        f"{title:<24}{condition['events']:>7}{_share(mine['recall_100ms']):>8}"
-        f"{lower:>7.2f}{_plain(mine['delay_ms_p95']):>8}  {_rival(delay, _plain):<14}"
-        f"{_ratio(mine['frame_f1']):>7}  {_rival(f1, _ratio):<16}{_share(mine['calls_share']):>6}"
-        f"{mine['worst_gap_ms']:>8.0f}{_small(mine['gate_ms_p50']):>9}  {_failed(verdict)}"
+def heading(metrics: Sequence[Metric]) -> str:
+    """The heading of the lines on the screen."""
+    cells = ["events", *(metric.column for metric in columns(metrics))]
+    return screen_line("condition", cells, _widths(metrics), "verdict")
+
+
+def line(name: str, condition: Mapping[str, Any], gate: str, metrics: Sequence[Metric]) -> str:
+    """One line: the figures of a gate, with the best baselines at its own share of inferred frames."""
+    figures, checks = condition["methods"][gate], condition["verdict"][gate]
+    missed = failed(checks)
+    return screen_line(
+        name if gate == "gate" else f"  {gate.rpartition(':')[2]}",
+        [str(condition["events"]), *(cell(metric, figures, checks) for metric in columns(metrics))],
+        _widths(metrics),
+        "misses " + ", ".join(missed) if missed else "good",
     )
 
 
-def _rival(found: tuple[str, float] | None, form: Callable[[float | None], str]) -> str:
-    """Its figure and a short name."""
-    if found is None:
-        return "-"
-    name, value = found
-    return f"{form(value)} {SHORT.get(name, name)}"
-
-
-def _failed(verdict: Mapping[str, Any]) -> str:
-    failed = [name for name, check in verdict.items() if check["met"] is False]
-    return "fails " + ", ".join(failed) if failed else "good"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}%"
-
-
-def _plain(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}"
-
-
-def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _small(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _widths(metrics: Sequence[Metric]) -> list[int]:
+    wide = [BASELINE_WIDTH if one.name in _COMPARED else WIDTH for one in columns(metrics)]
+    return [6, *(max(width, len(one.column)) for one, width in zip(columns(metrics), wide, strict=True))]
 
 
 def headline(conditions: Mapping[str, Mapping[str, Any]]) -> str:
-    """What our gate shows, in one line."""
+    """How often our gate meets its targets, in one line."""
     if not conditions:
         return "nothing was evaluated"
     checks = [condition["verdict"]["gate"] for condition in conditions.values()]
     events = sum(condition["events"] for condition in conditions.values())
     constructed = sum(bool(condition["constructed"]) for condition in conditions.values())
-    met = {name: _met(checks, name) for name in checks[0]}
+    met = {name: "{}/{}".format(*count_met(checks, name)) for name in checks[0]}
     return (
         f"{events} events in {len(checks)} conditions ({constructed} constructed): recall within 100 ms "
-        f">= 99 % in {met['recall_100ms']}, p95 delay <= 1/3 of the best rival's at equal calls in "
-        f"{met['delay_ms_p95']}, "
-        f"frame F1 no worse in {met['frame_f1']}, calls within target in {met['calls_share']}, "
-        f"worst gap within max_blind_ms in {met['worst_gap_ms']}, "
-        f"while moving within max_blind_moving_ms in {met['worst_gap_moving_ms']}"
+        f">= 99 % in {met['recall_100ms']}, p95 delay <= 1/3 of the best baseline's at an equal share of "
+        f"inferred frames in {met['delay_ms_p95']}, frame F1 no worse in {met['frame_f1']}, inferred share "
+        f"within its target in {met['inferred_share']}, worst gap within max_blind_ms in "
+        f"{met['worst_gap_ms']}, while moving within max_blind_moving_ms in {met['worst_gap_moving_ms']}"
     )
-
-
-def _met(checks: list[Mapping[str, Any]], name: str) -> str:
-    said = [check[name]["met"] for check in checks if check[name]["met"] is not None]
-    return f"{sum(said)}/{len(said)}"
 
 
 def report(
     conditions: Mapping[str, Mapping[str, Any]], quick: bool, complete: bool, seconds: float
 ) -> dict[str, Any]:
-    """All that report.json holds."""
-    bundle = load_bundle(BUNDLE)
+    """The content of report.json."""
     return {
         "headline": headline(conditions),
         "complete": complete,
         "quick": quick,
         "conditions": dict(conditions),
-        "hashes": {"model": bundle.sha256, "data": data_hashes()},
-        "machine": machine(),
-        "versions": versions(),
+        **provenance(),
         "seconds": round(seconds, 1),
     }
 
 
-def data_hashes() -> dict[str, str]:
-    """sha256 of each clip."""
-    from edge_vision.bundles.store import cache_dir
-    from edge_vision.diagnostics.provenance import hash_of
-
-    return {name: hash_of(cache_dir() / "video" / name) for name in CLIPS}
+def markdown(conditions: Mapping[str, Any], metrics: Sequence[Metric], gate: str = "gate") -> str:
+    """One row per condition, with the best baselines in brackets; missed targets are bold."""
+    shown = columns(metrics)
+    rows = []
+    for name, condition in conditions.items():
+        figures, checks = condition["methods"][gate], condition["verdict"][gate]
+        title = printable(name) + ("" if condition["constructed"] else " (clip)")
+        cells = (markdown_cell(metric, figures, checks) for metric in shown)
+        rows.append([title, str(condition["events"]), *cells])
+    return markdown_table(["condition", "events", *(metric.column for metric in shown)], rows)

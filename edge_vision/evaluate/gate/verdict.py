@@ -1,20 +1,21 @@
-"""Whether a gate shows what it must: against fixed targets, and against the best rival at equal calls."""
+"""Whether a gate meets its targets: fixed ones, and those relative to the best baseline at equal cost."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from edge_vision.evaluate.metrics.builtin import BETTER, BY_NAME
+from edge_vision.evaluate.results import Check, at_least, at_most, check
 from edge_vision.gate.frame_gate import GateConfig
 
-RECALL = 0.99
-DELAY_SHARE = 1 / 3
-F1_SLACK = 1e-9
+MIN_RECALL = 0.99
+MAX_DELAY_RATIO = 1 / 3
 _ROUNDING_MS = 0.001
-MOST_CALLS = {
+MAX_INFERRED_SHARE = {
     "long_quiet": 0.05,
     "static": 0.25,
     "pan_tilt": 0.40,
@@ -32,22 +33,23 @@ FAMILIES: dict[str, str] = {
     "running_average_b": r"running_average_b",
     "running_average_c": r"running_average_c",
 }
-"""Rivals that differ in one setting form a curve over the share of calls."""
+"""Baselines that differ in one setting form a curve over the share of inferred frames. Name -> pattern."""
 
 Methods = Mapping[str, Mapping[str, Any]]
 
 
-def family_curve(methods: Methods, family: str, figure: str) -> list[tuple[float, float]]:
-    """(calls_share, figure) of a family's members that have the figure, in order of the share."""
+def family_curve(methods: Methods, family: str, metric: str) -> list[tuple[float, float]]:
+    """(inferred_share, value) of a family's members that have the metric, ordered by the share."""
     members = (values for name, values in methods.items() if re.fullmatch(FAMILIES[family], name))
-    return sorted((values["calls_share"], values[figure]) for values in members if values[figure] is not None)
+    return sorted(
+        (values["inferred_share"], values[metric]) for values in members if values[metric] is not None
+    )
 
 
-def at_calls(curve: list[tuple[float, float]], share: float) -> float | None:
-    """The figure that a family has at this share of calls, between its members by a straight line.
+def at_share(curve: list[tuple[float, float]], share: float) -> float | None:
+    """A family's value at a share of inferred frames, interpolated linearly.
 
-    Below the share of its most frugal member it is not to be had: None. Above that of its most generous one
-    it keeps that one's figure.
+    Below its lowest share: None. Above its highest share it keeps the value of that member.
     """
     if not curve or share < curve[0][0] - 1e-12:
         return None
@@ -55,56 +57,39 @@ def at_calls(curve: list[tuple[float, float]], share: float) -> float | None:
     return float(np.interp(share, x, y))
 
 
-def best_rival(
-    methods: Methods, figure: str, share: float, better: Callable[..., Any]
-) -> tuple[str, float] | None:
-    """The family that is best in a figure at a share of calls, and its value; better: min or max.
+def best_baseline(methods: Methods, metric: str, share: float) -> tuple[str, float] | None:
+    """The family with the best value of a metric at a share of inferred frames, and that value.
 
-    Where even the most frugal fixed interval makes more calls than the gate, it stands with the calls it
-    makes: that is to its favour.
+    If even the longest fixed interval infers more frames, it takes part with that value, in its favour.
     """
-    found = {}
+    values = {}
     for family in FAMILIES:
-        curve = family_curve(methods, family, figure)
-        value = at_calls(curve, share)
+        curve = family_curve(methods, family, metric)
+        value = at_share(curve, share)
         if value is None and curve and family.startswith("fixed"):
             value = curve[0][1]
         if value is not None:
-            found[family] = value
-    if not found:
+            values[family] = value
+    if not values:
         return None
-    name = better(found, key=lambda family: found[family])
-    return name, found[name]
+    name = BETTER[BY_NAME[metric].better](values, key=lambda family: values[family])
+    return name, values[name]
 
 
-def verdict(kind: str, methods: Methods, gate: str, config: GateConfig, period_ms: float) -> dict[str, Any]:
-    """Each target with its value, its limit and whether it is met; None where it cannot be said."""
-    mine = methods[gate]
-    share = mine["calls_share"]
-    delay = best_rival(methods, "delay_ms_p95", share, min)
-    f1 = best_rival(methods, "frame_f1", share, max)
+def verdict(kind: str, methods: Methods, gate: str, config: GateConfig, period_ms: float) -> dict[str, Check]:
+    """Each target of a gate, by metric."""
+    ours = methods[gate]
+    share = ours["inferred_share"]
+    delay = best_baseline(methods, "delay_ms_p95", share)
+    f1 = best_baseline(methods, "frame_f1", share)
+    max_delay_ms = delay[1] * MAX_DELAY_RATIO if delay else None
     slack_ms = period_ms + _ROUNDING_MS
-    gap_ms = mine["worst_gap_ms"], config.max_blind_ms + slack_ms
-    moving_gap_ms = mine["worst_gap_moving_ms"], config.max_blind_moving_ms + slack_ms
+    gap_ms, moving_gap_ms = config.max_blind_ms + slack_ms, config.max_blind_moving_ms + slack_ms
     return {
-        "recall_100ms": check(mine["recall_100ms"], RECALL, lambda value, limit: value >= limit),
-        "delay_ms_p95": check(
-            mine["delay_ms_p95"],
-            delay[1] * DELAY_SHARE if delay else None,
-            lambda value, limit: value <= limit,
-        )
-        | {"rival": delay},
-        "frame_f1": check(
-            mine["frame_f1"], f1[1] if f1 else None, lambda value, limit: value >= limit - F1_SLACK
-        )
-        | {"rival": f1},
-        "calls_share": check(share, MOST_CALLS.get(kind), lambda value, limit: value <= limit),
-        "worst_gap_ms": check(*gap_ms, lambda value, limit: value <= limit),
-        "worst_gap_moving_ms": check(*moving_gap_ms, lambda value, limit: value <= limit),
+        "recall_100ms": check(ours["recall_100ms"], MIN_RECALL, at_least),
+        "delay_ms_p95": check(ours["delay_ms_p95"], max_delay_ms, at_most, delay),
+        "frame_f1": check(ours["frame_f1"], f1[1] if f1 else None, at_least, f1),
+        "inferred_share": check(share, MAX_INFERRED_SHARE.get(kind), at_most),
+        "worst_gap_ms": check(ours["worst_gap_ms"], gap_ms, at_most),
+        "worst_gap_moving_ms": check(ours["worst_gap_moving_ms"], moving_gap_ms, at_most),
     }
-
-
-def check(value: float | None, limit: float | None, met: Callable[[float, float], bool]) -> dict[str, Any]:
-    """A value, its limit, and whether it is met: None where one of them is not known."""
-    known = None if value is None or limit is None else bool(met(value, limit))
-    return {"value": value, "limit": limit, "met": known}

@@ -1,4 +1,4 @@
-"""Real clips as conditions: no truth but what the every-frame detector sees, and an eye over its events."""
+"""Real clips as conditions. The reference is the every-frame detector; false entries are reviewed by eye."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ import numpy as np
 
 from edge_vision.bundles.store import cache_dir, sha256_of
 from edge_vision.core.geometry.boxes import SAME_BOX_IOU, iou_matrix
-from edge_vision.evaluate.conditions import Condition
+from edge_vision.evaluate.conditions import Condition, GroundTruth
 from edge_vision.evaluate.errors import EvaluateError
-from edge_vision.evaluate.reference.detector import TruthBoxes
 from edge_vision.evaluate.reference.events import Entry
-from edge_vision.evaluate.sequences.sequence import Truth
-from edge_vision.evaluate.sequences.source_clips import read_clip
+from edge_vision.evaluate.reference.storage import ObjectBoxes
 from edge_vision.source.capture import Capture, SourceError
 
 CLIPS = (
@@ -37,8 +35,8 @@ CLIPS = (
     "coin_pen.mov",
     "tree_wind.avi",
 )
-REMOVED = Path(__file__).parent / "data" / "removed_events.json"
-_FRAMES_OFF = 2
+REMOVED_FILE = Path(__file__).parent / "data" / "removed_events.json"
+_FRAME_TOLERANCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +45,40 @@ class ClipSource:
 
     path: Path
 
-    def render(self) -> Iterator[tuple[np.ndarray, Truth]]:
-        """Each frame, (h, w, 3) uint8 BGR; nobody knows its truth."""
+    def render(self) -> Iterator[tuple[np.ndarray, GroundTruth]]:
+        """Each frame, (h, w, 3) uint8 BGR, without ground truth."""
         for image in read_clip(self.path):
             yield image, []
 
     def fingerprint(self) -> str:
-        """The file's hash, and what decodes it."""
+        """A hash of the file and of the decoder's version."""
         return hashlib.sha256(f"{sha256_of(self.path)} {cv2.__version__}".encode()).hexdigest()
+
+    def moving(self) -> None:
+        """None: the camera's motion is unknown."""
+        return None
+
+
+def read_clip(path: Path) -> Iterator[np.ndarray]:
+    """The frames of a video, (h, w, 3) uint8 BGR. Raises EvaluateError if it cannot be opened."""
+    # Absolute: FFmpeg takes what precedes a colon in a file name for a protocol.
+    capture = cv2.VideoCapture(str(path.absolute()))
+    try:
+        if not capture.isOpened():
+            raise EvaluateError(f"expected a video that OpenCV can open, got {path}")
+        while True:
+            good, image = capture.read()
+            if not good:
+                return
+            yield image
+    finally:
+        capture.release()
 
 
 def clip_condition(path: Path) -> Condition:
-    """A video as a condition, named after its file. Raises EvaluateError where no frame can be read."""
+    """A video as a condition, named after its file. Raises EvaluateError if no frame can be read."""
     if not path.is_file():
-        raise EvaluateError(f"expected a video file, got {path}, which is none")
+        raise EvaluateError(f"expected a video file, got {path}, which is not a file")
     try:
         capture = Capture(str(path))
     except SourceError as error:
@@ -71,39 +89,39 @@ def clip_condition(path: Path) -> Condition:
         fps_hz, frames = capture.fps_hz, capture.frames
     finally:
         capture.close()
-    # A container that does not tell how many frames it has is read to its end.
+    # Some containers do not state their number of frames.
     n_frames = frames if frames > 0 else sum(1 for _ in read_clip(path))
     return Condition(path.stem, path.stem, False, "clip", fps_hz, n_frames, lambda: ClipSource(path))
 
 
 def known_clips() -> list[Path]:
-    """The clips that the set-up fetches and that are there."""
+    """The clips that the set-up has fetched."""
     return [path for name in CLIPS if (path := cache_dir() / "video" / name).is_file()]
 
 
 def without_removed(
-    path: Path, entries: Sequence[Entry], truth: Sequence[TruthBoxes]
+    path: Path, entries: Sequence[Entry], object_boxes: Sequence[ObjectBoxes]
 ) -> tuple[list[Entry], str]:
-    """The entries that an eye left in, and a note on how many it removed, or that nobody has looked."""
-    sheet = _sheets().get(sha256_of(path))
-    if sheet is None:
-        return list(entries), "nobody has looked at the events of this clip: false ones are among them"
-    removed = sheet["removed"]
-    kept = [entry for entry in entries if not any(_is(entry, truth, one) for one in removed)]
+    """The entries without those that were reviewed as false, and a note about the review."""
+    review = _reviews().get(sha256_of(path))
+    if review is None:
+        return list(entries), "the events of this clip were not reviewed: some may be false"
+    removed = review["removed"]
+    kept = [entry for entry in entries if not any(_matches(entry, object_boxes, one) for one in removed)]
     return kept, (
-        f"{len(entries) - len(kept)} of {len(entries)} entries were found false by eye and left out "
-        f"({REMOVED.name} lists {len(removed)} and says how)"
+        f"{len(entries) - len(kept)} of {len(entries)} entries were reviewed as false and left out "
+        f"({len(removed)} are listed in {REMOVED_FILE.name}, with the reasons)"
     )
 
 
-def _sheets() -> dict[str, Any]:
-    sheets: dict[str, Any] = json.loads(REMOVED.read_text())["clips"]
-    return sheets
+def _reviews() -> dict[str, Any]:
+    reviews: dict[str, Any] = json.loads(REMOVED_FILE.read_text())["clips"]
+    return reviews
 
 
-def _is(entry: Entry, truth: Sequence[TruthBoxes], removed: dict[str, Any]) -> bool:
-    """True for the removed entry: the same place and time, up to what another runtime's rounding does."""
-    if abs(entry.first - removed["frame"]) > _FRAMES_OFF:
+def _matches(entry: Entry, object_boxes: Sequence[ObjectBoxes], removed: dict[str, Any]) -> bool:
+    """Whether an entry is the removed one, with tolerances for the rounding of another runtime."""
+    if abs(entry.first - removed["frame"]) > _FRAME_TOLERANCE:
         return False
-    box = truth[entry.first][entry.object_id]
+    box = object_boxes[entry.first][entry.object_id]
     return bool(iou_matrix(box[None], np.array([removed["box"]], np.float32))[0, 0] >= SAME_BOX_IOU)

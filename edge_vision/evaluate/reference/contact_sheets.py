@@ -1,4 +1,4 @@
-"""Contact sheets of a clip's events, for the eye that decides which are false."""
+"""Contact sheets of a clip's events, for the review of false ones by eye."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy as np
 
 from edge_vision.bundles.store import sha256_of
 from edge_vision.core.detections import Detections
-from edge_vision.evaluate.reference.clips import clip_condition
+from edge_vision.evaluate.reference.clips import clip_condition, read_clip
 from edge_vision.evaluate.reference.detector import ReferenceDetector, reference_of
 from edge_vision.evaluate.reference.events import Entry, clip_entries
-from edge_vision.evaluate.sequences.source_clips import read_clip
 
 CELL_PX = 190
 COLUMNS, ROWS = 4, 7
@@ -22,23 +21,23 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def write_sheets(video: Path, out: Path) -> Iterator[str]:
-    """Write one cell per entry, half a second before it and its first frame, and say what was written.
+    """Write contact sheets to the existing folder `out`, and yield one line per written file.
 
-    out: a folder that exists. The entries are listed in entries.json, as in data/removed_events.json,
-    so that false ones can be copied there. Raises EvaluateError.
+    Each cell shows an entry's first frame beside the scene half a second before. entries.json lists the
+    entries in the format of data/removed_events.json, to copy false ones there. Raises EvaluateError.
     """
     condition = clip_condition(video)
     detector = ReferenceDetector()
-    reference = reference_of(condition, condition.n_frames, detector, lambda phase: None)
-    entries, truth = clip_entries(reference)
+    reference = reference_of(condition, condition.n_frames, detector, lambda _: None)
+    entries, object_boxes = clip_entries(reference)
     before = max(1, round(condition.fps_hz / 2))
     wanted = {at for entry in entries for at in (entry.first, max(0, entry.first - before))}
     frames = {at: image for at, image in enumerate(read_clip(video)) if at in wanted}
     labels = detector.bundle.labels
     found, cells = [], []
     for number, entry in enumerate(entries):
-        box = truth[entry.first][entry.object_id]
-        label = _label(entry, box, reference.found, labels)
+        box = object_boxes[entry.first][entry.object_id]
+        label = _label(entry, box, reference.detections, labels)
         found.append({"frame": entry.first, "box": [round(float(v), 1) for v in box], "label": label})
         cells.append(
             _cell(
@@ -64,7 +63,7 @@ def _label(entry: Entry, box: np.ndarray, found: list[Detections], labels: tuple
 
 
 def _cell(before: np.ndarray, image: np.ndarray, box: np.ndarray, text: str) -> np.ndarray:
-    """The surroundings of the box, before and at its first frame, side by side."""
+    """The surroundings of the box on both frames, side by side."""
     shown = image.copy()
     left, top, right, bottom = (round(float(value)) for value in box)
     cv2.rectangle(shown, (left, top), (right, bottom), (0, 255, 255), 1)

@@ -1,8 +1,8 @@
-"""Events: entries of objects, as the every-frame detector sees them.
+"""Events: entries of objects, as the every-frame detector observes them.
 
-On a constructed sequence an entry is the first frame on which the detector has a box on a pasted object; an
-object that it never sees is no entry. On a real clip it is the birth of a confirmed track of its boxes.
-Entries within 200 ms are one event, counted once: whoever looks at the first of them sees the others.
+On a constructed sequence, an entry is the first frame on which a detection overlaps a pasted object; objects
+that the detector never finds have no entry. On a real clip, an entry is the first frame of a confirmed track
+of its detections. Entries within CLUSTER_MS count as one event, as one inference reveals them all.
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ import numpy as np
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.geometry.boxes import SAME_OBJECT_IOU, iou_matrix, overlaps_object
-from edge_vision.evaluate.reference.detector import Reference, TruthBoxes
+from edge_vision.evaluate.reference.detector import Reference
+from edge_vision.evaluate.reference.storage import ObjectBoxes
 
 CLUSTER_MS = 200.0
-SEEN, OF_FRAMES = 3, 5
-"""A track is confirmed where the detector saw it on 3 of its first 5 frames: single ones are inventions."""
-LOST_MS = 2000.0
-"""Who was lost at this place within this time has not come in again."""
-HELD_FRAMES = 15
+CONFIRM_HITS, CONFIRM_WINDOW = 3, 5
+"""A track is confirmed by detections on 3 of its first 5 frames; isolated detections are false positives."""
+REENTRY_MS = 2000.0
+"""An object that reappears near its last position within this time has not entered again."""
+MAX_GAP_FRAMES = 15
+"""A track ends after this many frames without a detection."""
 SPEED_FRAMES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An object that came in. first: the frame on which the detector first had it; last: its last frame."""
+    """An object that entered. first: the frame of its first detection; last: its last frame in view."""
 
     object_id: int
     first: int
@@ -35,7 +37,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One or more entries at about one time."""
+    """One or more entries at nearly the same time."""
 
     entries: tuple[Entry, ...]
 
@@ -46,20 +48,19 @@ class Event:
 
 
 def constructed_entries(reference: Reference) -> list[Entry]:
-    """The entries of pasted objects, in order of their first frames."""
+    """The entries of pasted objects, ordered by their first frames."""
     first: dict[int, int] = {}
     last: dict[int, int] = {}
-    for at, boxes in enumerate(reference.truth):
+    for at, boxes in enumerate(reference.ground_truth):
         for object_id, box in boxes.items():
             last[object_id] = at
-            if object_id not in first and overlaps_object(reference.found[at], box):
+            if object_id not in first and overlaps_object(reference.detections[at], box):
                 first[object_id] = at
-    entries = [Entry(object_id, at, last[object_id]) for object_id, at in first.items()]
-    return sorted(entries, key=lambda entry: (entry.first, entry.object_id))
+    return _ordered([Entry(object_id, at, last[object_id]) for object_id, at in first.items()])
 
 
 def clustered(entries: list[Entry], stamps_ns: np.ndarray) -> list[Event]:
-    """Entries in order, those within 200 ms of the first of a group as one event."""
+    """Ordered entries as events; those within CLUSTER_MS of the first entry of an event belong to it."""
     events: list[Event] = []
     for entry in entries:
         if events and stamps_ns[entry.first] - stamps_ns[events[-1].first] <= CLUSTER_MS * 1e6:
@@ -69,8 +70,43 @@ def clustered(entries: list[Entry], stamps_ns: np.ndarray) -> list[Event]:
     return events
 
 
+def clip_entries(reference: Reference) -> tuple[list[Entry], list[ObjectBoxes]]:
+    """The entries of a real clip, and the box of each object that entered, per frame.
+
+    Between two detections, an object keeps its last detected box. Objects on frame 0 have not entered.
+    """
+    tracks = [track for track in _tracks(reference) if track.confirmed()]
+    object_boxes: list[ObjectBoxes] = [{} for _ in range(len(reference))]
+    entries = []
+    for track in tracks:
+        if track.first == 0 or _reappears(track, tracks, reference.stamps_ns):
+            continue
+        entries.append(Entry(track.object_id, track.first, track.last))
+        box = track.boxes[track.first]
+        for at in range(track.first, track.last + 1):
+            box = track.boxes.get(at, box)
+            object_boxes[at][track.object_id] = box
+    return _ordered(entries), object_boxes
+
+
+def track_ids(reference: Reference) -> list[np.ndarray]:
+    """(n,) int64 per frame: the confirmed track of each detection of the reference, -1 for none."""
+    ids = [np.full(len(found), -1, np.int64) for found in reference.detections]
+    for track in _tracks(reference):
+        if track.confirmed():
+            for at, column in track.columns.items():
+                ids[at][column] = track.object_id
+    return ids
+
+
+def _ordered(entries: list[Entry]) -> list[Entry]:
+    return sorted(entries, key=lambda entry: (entry.first, entry.object_id))
+
+
 @dataclass(slots=True, eq=False)
-class _Track:
+class _ReferenceTrack:
+    """Detections of one object. boxes: frame -> box (4,); columns: frame -> index among its detections."""
+
     object_id: int
     first: int
     class_id: int
@@ -85,96 +121,77 @@ class _Track:
     def last(self) -> int:
         return next(reversed(self.boxes))
 
-    def box_at(self, at: int) -> np.ndarray:
-        """Where it would be on a later frame, had it gone on as it went in its last frames, (4,)."""
+    def predicted_box(self, at: int) -> np.ndarray:
+        """The box (4,) on a later frame, at the mean velocity of the last SPEED_FRAMES frames."""
         seen = [frame for frame in self.boxes if frame < at]
         last = seen[-1]
         recent = [frame for frame in seen if frame >= last - SPEED_FRAMES]
         if len(recent) < 2:
             return self.boxes[last]
         step = (self.boxes[last] - self.boxes[recent[0]]) / (last - recent[0])
-        # The whole box goes by the speed of its centre: its size flickers.
+        # Only the centre's velocity is used, as the size of detections flickers.
         shift = (step[:2] + step[2:]) / 2 * (at - last)
         return np.asarray(self.boxes[last] + np.tile(shift, 2))
 
     def confirmed(self) -> bool:
-        return sum(at < self.first + OF_FRAMES for at in self.boxes) >= SEEN
+        return sum(at < self.first + CONFIRM_WINDOW for at in self.boxes) >= CONFIRM_HITS
 
 
-def clip_entries(reference: Reference) -> tuple[list[Entry], list[TruthBoxes]]:
-    """The births of confirmed tracks of a real clip, and where each object is on each frame.
-
-    Between two frames on which the detector saw it, an object is where it was last seen.
-    What is in view on the first frame has not come in.
-    """
-    tracks = [track for track in _tracks(reference) if track.confirmed()]
-    truth: list[TruthBoxes] = [{} for _ in range(len(reference))]
-    entries = []
-    for track in tracks:
-        if track.first == 0 or _is_back(track, tracks, reference.stamps_ns):
-            continue
-        entries.append(Entry(track.object_id, track.first, track.last))
-        box = track.boxes[track.first]
-        for at in range(track.first, track.last + 1):
-            box = track.boxes.get(at, box)
-            truth[at][track.object_id] = box
-    return sorted(entries, key=lambda entry: (entry.first, entry.object_id)), truth
-
-
-def track_ids(reference: Reference) -> list[np.ndarray]:
-    """(n,) int64 per frame: of which confirmed track each box of the every-frame detector is, -1 for none."""
-    ids = [np.full(len(found), -1, np.int64) for found in reference.found]
-    for track in _tracks(reference):
-        if track.confirmed():
-            for at, column in track.columns.items():
-                ids[at][column] = track.object_id
-    return ids
-
-
-def _tracks(reference: Reference) -> list[_Track]:
-    """Boxes of one class that follow each other by overlap, best overlap first."""
-    done: list[_Track] = []
-    live: list[_Track] = []
-    for at, found in enumerate(reference.found):
-        done += [track for track in live if at - track.last > HELD_FRAMES]
-        live = [track for track in live if at - track.last <= HELD_FRAMES]
-        free = set(range(len(found)))
-        if live and free:
-            iou = iou_matrix(np.stack([track.box_at(at) for track in live]), found.xyxy_px)
-            iou[np.array([track.class_id for track in live])[:, None] != found.class_ids[None]] = 0.0
-            taken: set[int] = set()
-            for flat in np.argsort(-iou, axis=None, kind="stable").tolist():
-                row, column = divmod(flat, len(found))
-                if iou[row, column] < SAME_OBJECT_IOU:
-                    break
-                if row not in taken and column in free:
-                    taken.add(row)
-                    free.remove(column)
-                    live[row].add(at, found, column)
-        for column in sorted(free):
-            track = _Track(len(done) + len(live), at, int(found.class_ids[column]))
+def _tracks(reference: Reference) -> list[_ReferenceTrack]:
+    """Tracks of detections of one class, associated greedily by IoU."""
+    ended: list[_ReferenceTrack] = []
+    live: list[_ReferenceTrack] = []
+    for at, found in enumerate(reference.detections):
+        ended += [track for track in live if at - track.last > MAX_GAP_FRAMES]
+        live = [track for track in live if at - track.last <= MAX_GAP_FRAMES]
+        unmatched = set(range(len(found)))
+        for row, column in _associated(live, at, found):
+            live[row].add(at, found, column)
+            unmatched.remove(column)
+        for column in sorted(unmatched):
+            track = _ReferenceTrack(len(ended) + len(live), at, int(found.class_ids[column]))
             track.add(at, found, column)
             live.append(track)
-    return done + live
+    return ended + live
 
 
-def _is_back(track: _Track, tracks: list[_Track], stamps_ns: np.ndarray) -> bool:
-    """True where another track, of any class, was lost a short while ago here, or on its way to here."""
+def _associated(live: list[_ReferenceTrack], at: int, found: Detections) -> list[tuple[int, int]]:
+    """(track, detection) pairs of one class with an IoU of at least SAME_OBJECT_IOU, highest IoU first."""
+    if not live or not len(found):
+        return []
+    iou = iou_matrix(np.stack([track.predicted_box(at) for track in live]), found.xyxy_px)
+    iou[np.array([track.class_id for track in live])[:, None] != found.class_ids[None]] = 0.0
+    rows: set[int] = set()
+    columns: set[int] = set()
+    pairs = []
+    for flat in np.argsort(-iou, axis=None, kind="stable").tolist():
+        row, column = divmod(flat, len(found))
+        if iou[row, column] < SAME_OBJECT_IOU:
+            break
+        if row not in rows and column not in columns:
+            rows.add(row)
+            columns.add(column)
+            pairs.append((row, column))
+    return pairs
+
+
+def _reappears(track: _ReferenceTrack, tracks: list[_ReferenceTrack], stamps_ns: np.ndarray) -> bool:
+    """Whether another track, of any class, was lost near this position, or on its way to it, recently."""
     box = track.boxes[track.first]
     for other in tracks:
-        # Who is seen beside it on the same frame is somebody else.
+        # A track that has a detection on the same frame is another object.
         if other.first >= track.first or track.first in other.boxes:
             continue
         lost = max(at for at in other.boxes if at < track.first)
-        if stamps_ns[track.first] - stamps_ns[lost] > LOST_MS * 1e6:
+        if stamps_ns[track.first] - stamps_ns[lost] > REENTRY_MS * 1e6:
             continue
-        if _near(box, other.boxes[lost]) or _near(box, other.box_at(track.first)):
+        if _near(box, other.boxes[lost]) or _near(box, other.predicted_box(track.first)):
             return True
     return False
 
 
 def _near(box: np.ndarray, other: np.ndarray) -> bool:
-    """True where the centres are less than the larger box's size apart."""
-    apart = np.abs((box[:2] + box[2:]) - (other[:2] + other[2:])) / 2
+    """Whether the distance of the centres is less than the larger size, in both axes."""
+    distance = np.abs((box[:2] + box[2:]) - (other[:2] + other[2:])) / 2
     size = np.maximum(box[2:] - box[:2], other[2:] - other[:2])
-    return bool((apart < size).all())
+    return bool((distance < size).all())

@@ -14,15 +14,15 @@ import numpy as np
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.geometry.boxes import true_positives
-from edge_vision.evaluate.conditions import Condition, SceneFrame
+from edge_vision.evaluate.conditions import Condition, ConditionFrame
 from edge_vision.evaluate.reference.detector import (
-    FrameEvent,
     Reference,
     ReferenceDetector,
+    StepCallback,
     cache_path,
     reference_of,
-    replace_file,
 )
+from edge_vision.evaluate.reference.storage import replace_file
 
 SAMPLE_EVERY = 4
 SHIFTS_PX = (1, 2)
@@ -36,7 +36,7 @@ def noise_ceiling(
     condition: Condition,
     reference: Reference | None = None,
     detector: ReferenceDetector | None = None,
-    on_step: FrameEvent = _ignore_step,
+    on_step: StepCallback = _ignore_step,
 ) -> float | None:
     """Frame F1 of the detector against itself on moved pictures, pooled; None where it finds nothing.
 
@@ -59,7 +59,7 @@ def noise_ceiling(
         frames = islice(condition.frames(), 0, len(reference), SAMPLE_EVERY)
         for at, scene in enumerate(frames):
             if at >= len(counts):
-                counts.append(_agreement(scene, reference.found[at * SAMPLE_EVERY], detector))
+                counts.append(_agreement(scene, reference.detections[at * SAMPLE_EVERY], detector))
                 on_step("detect")
         replace_file(path, lambda file: file.write(json.dumps(counts).encode()))
     matched, boxes = (sum(column) for column in zip(*counts[:n_samples], strict=True))
@@ -72,11 +72,11 @@ def moved(image: np.ndarray, shift_px: int) -> np.ndarray:
     return np.ascontiguousarray(grown[: image.shape[0], : image.shape[1]])
 
 
-def _agreement(scene: SceneFrame, found: Detections, detector: ReferenceDetector) -> list[int]:
+def _agreement(scene: ConditionFrame, found: Detections, detector: ReferenceDetector) -> list[int]:
     """Matching boxes, and boxes of both sides, over all shifts of a frame."""
     matched = boxes = 0
     for shift_px in SHIFTS_PX:
-        shifted, _, _ = detector.detect(SceneFrame(moved(scene.image, shift_px), scene.stamp_ns, []))
+        shifted, _, _ = detector.detect(ConditionFrame(moved(scene.image, shift_px), scene.stamp_ns, []))
         back = Detections(shifted.xyxy_px - np.float32(shift_px), shifted.scores, shifted.class_ids)
         matched += true_positives(back, found)
         boxes += len(back) + len(found)

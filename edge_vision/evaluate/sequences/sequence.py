@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from edge_vision.evaluate.conditions import GroundTruth
 from edge_vision.evaluate.sequences import actors, backgrounds, camera, compose, light
 from edge_vision.evaluate.sequences.cutouts import Cutout
 
 OUT_OF_VIEW_FRAMES = 60
 MOVING_PX = 0.5
 """A view that shifts by less from one frame to the next stands."""
-
-Truth = list[tuple[int, compose.Box, str]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,9 +39,9 @@ class Shot:
     ratio: float = 1.0
     first_id: int = 0
 
-    def fixtures(self) -> list[Truth]:
+    def fixtures(self) -> list[GroundTruth]:
         """Per frame, the background's own objects that are in view. One that comes back is another object."""
-        truths: list[Truth] = [[] for _ in self.path]
+        truths: list[GroundTruth] = [[] for _ in self.path]
         object_id = self.first_id
         for label, box in backgrounds.FIXTURES.get(self.background, ()):
             last_seen = -OUT_OF_VIEW_FRAMES
@@ -93,7 +92,7 @@ class Sequence:
         moved[0][0] = False
         return np.concatenate(moved)
 
-    def truths(self) -> Iterator[Truth]:
+    def truths(self) -> Iterator[GroundTruth]:
         """What is to be seen on each picture, without drawing it."""
         for shot in self.shots:
             played = zip(shot.path, actors.play(shot.visits, shot.path), shot.fixtures(), strict=True)
@@ -101,7 +100,7 @@ class Sequence:
                 screen = camera.to_screen(state)
                 yield fixtures + [seen for thing in placed if (seen := _seen(thing, screen)[1])]
 
-    def render(self) -> Iterator[tuple[np.ndarray, Truth]]:
+    def render(self) -> Iterator[tuple[np.ndarray, GroundTruth]]:
         """Each picture, (360, 640, 3) uint8 BGR, and what is to be seen on it."""
         rng = np.random.default_rng(self.seed)
         at = 0
@@ -128,11 +127,11 @@ def _moves(path: np.ndarray) -> np.ndarray:
 
 def _picture(
     large: np.ndarray, shot: Shot, state: np.ndarray, placed: list[actors.Placed]
-) -> tuple[np.ndarray, Truth]:
+) -> tuple[np.ndarray, GroundTruth]:
     screen = camera.to_screen(state)
     size = (camera.WIDTH_PX, camera.HEIGHT_PX)
     image = cv2.warpAffine(large, screen, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    truth: Truth = []
+    truth: GroundTruth = []
     for thing in placed:
         affine, seen = _seen(thing, screen)
         compose.paste(image, thing.sprite.pictures[thing.picture], affine)

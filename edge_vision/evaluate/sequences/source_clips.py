@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from edge_vision.bundles.store import cache_dir
 from edge_vision.evaluate.errors import EvaluateError
+from edge_vision.evaluate.reference.clips import read_clip
 
 
 def clip_path(name: str) -> Path:
@@ -21,22 +20,6 @@ def clip_path(name: str) -> Path:
             f"expected the clip {path}, got nothing there; run: python3 scripts/setup.py test"
         )
     return path
-
-
-def read_clip(path: Path) -> Iterator[np.ndarray]:
-    """The frames of a video, (h, w, 3) uint8 BGR. Raises EvaluateError where it cannot be opened."""
-    # Absolute: FFmpeg takes what precedes a colon in a file name for a protocol.
-    capture = cv2.VideoCapture(str(path.absolute()))
-    try:
-        if not capture.isOpened():
-            raise EvaluateError(f"expected a video that OpenCV can open, got {path}")
-        while True:
-            good, image = capture.read()
-            if not good:
-                return
-            yield image
-    finally:
-        capture.release()
 
 
 @lru_cache(maxsize=8)

@@ -1,4 +1,4 @@
-"""The constructed sequences: always the same pictures, and the truth is where it says."""
+"""The constructed sequences: deterministic frames, with boxes that match the drawn objects."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from evaluate_cases import needs_clips
 
-from edge_vision.evaluate.conditions import HOLDOUT_ONLY, MAIN, Condition, by_name, conditions
+from edge_vision.evaluate.conditions import Condition
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.sequences import actors, camera, compose, light
 from edge_vision.evaluate.sequences.cutouts import Sprite, cutout
+from edge_vision.evaluate.sequences.recipes import HOLDOUT_ONLY, MAIN, by_name, conditions
 from edge_vision.evaluate.sequences.sequence import Sequence, Shot
 
 WANTED = {
@@ -37,7 +38,7 @@ def test_an_unknown_split_or_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(EvaluateError, match=r"static.*got 'statik'"):
         by_name("statik")
     for wrong in ("static@", "static@x", "static@-1", "@3"):
-        with pytest.raises(EvaluateError, match=f"behind an @.*got '{wrong}'"):
+        with pytest.raises(EvaluateError, match=f"or NAME@SEED .*got '{wrong}'"):
             by_name(wrong)
 
 

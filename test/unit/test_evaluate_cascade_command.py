@@ -1,4 +1,4 @@
-"""The command that compares chains: what it refuses, its settings, a small real run, and going on."""
+"""`evaluate cascade`: refused arguments, settings, a short real run, and resuming it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model_cases import SSD, bundle_or_skip
 from stage_cases import RED, color_bundle
 
 from edge_vision.evaluate import command, process_pool
-from edge_vision.evaluate.chains.cascade_command import settings
+from edge_vision.evaluate.chains.cascade_command import gate_settings
 from edge_vision.evaluate.chains.chain import ECONOMY
 from edge_vision.evaluate.chains.report import CHAINS, headline
 from edge_vision.evaluate.errors import EvaluateError
@@ -31,10 +31,10 @@ FIGURES = {
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--video", "nowhere.mp4"], "nowhere.mp4"),
-        (["--scenes", "statik", "--split", "tune"], "got statik"),
+        (["--conditions", "statik", "--split", "tune"], "got statik"),
         (["--set", "max_new_view"], "expected NAME=VALUE with a name out of enabled, "),
         (["--set", "sharpness=3"], "got 'sharpness=3'"),
         (["--set", "max_new_view=much"], "max_new_view: expected a number, got 'much'"),
@@ -44,41 +44,41 @@ FIGURES = {
         (["--set", "parallax=1"], "parallax: expected true or false, got '1'"),
     ],
 )
-def test_what_cannot_be_compared_is_said_with_status_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+def test_unusable_arguments_end_with_status_2_and_a_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     color_bundle(tmp_path, stage=None)
     given = [text.format(tmp=tmp_path) for text in arguments]
     assert command.main(["cascade", *given, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("evaluate: ")
-    assert said in error
+    assert message in error
     assert not (tmp_path / "out").exists()
 
 
-def test_settings_are_the_economy_settings_and_what_is_changed() -> None:
-    assert settings([]) == ECONOMY
-    changed = settings(["parallax=false", "luma_width_px=213", "max_new_view=0.5"])
+def test_settings_are_the_economy_settings_with_changes() -> None:
+    assert gate_settings([]) == ECONOMY
+    changed = gate_settings(["parallax=false", "luma_width_px=213", "max_new_view=0.5"])
     assert changed == {**ECONOMY, "parallax": False, "luma_width_px": 213, "max_new_view": 0.5}
     with pytest.raises(EvaluateError):
-        settings(["=3"])
+        gate_settings(["=3"])
 
 
-def test_no_scene_is_said_so() -> None:
+def test_the_headline_states_that_nothing_was_evaluated() -> None:
     assert headline({}) == "nothing was evaluated"
 
 
 @needs_clips
-def test_a_small_real_run_and_going_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_short_real_run_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle_or_skip(SSD)
-    arguments = ["cascade", "--scenes", "static", "--split", "tune", "--quick", "--jobs", "1"]
+    arguments = ["cascade", "--conditions", "static", "--split", "tune", "--quick", "--jobs", "1"]
     arguments += ["--out", str(tmp_path)]
     assert command.main(arguments) == 0
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["headline"] in capsys.readouterr().out
-    scene = report["scenes"]["static"]
-    assert scene["frames"] == process_pool.QUICK_FRAMES and scene["events"] >= 2
-    chains = scene["chains"]
+    condition = report["conditions"]["static"]
+    assert condition["frames"] == process_pool.QUICK_FRAMES and condition["events"] >= 2
+    chains = condition["chains"]
     assert set(chains) == set(CHAINS)
     assert all(set(one) >= FIGURES for one in chains.values())
     every, gate, full = chains["every_frame"], chains["gate"], chains["full"]
@@ -88,17 +88,17 @@ def test_a_small_real_run_and_going_on(tmp_path: Path, capsys: pytest.CaptureFix
         1.0,
     )
     assert every["id_switches"] is None and full["id_switches"] is not None
-    assert every["cpu_s_per_1000"] == pytest.approx(scene["detector_cpu_s"] * 1000)
-    # The same gate, and boxes on its skipped frames beside.
+    assert every["cpu_s_per_1000"] == pytest.approx(condition["detector_cpu_s"] * 1000)
+    # The same gate, with predicted boxes on skipped frames.
     tracked = chains["gate_tracking"]
     assert tracked["detector_runs"] == gate["detector_runs"] < process_pool.QUICK_FRAMES
     assert tracked["frame_f1"] >= gate["frame_f1"]
     assert sum(full["reasons"].values()) == full["passed"] + sum(
         n for reason, n in full["reasons"].items() if reason in SKIPS
     )
-    rival = chains["fixed_interval_tracker"]
-    assert rival["recall_100ms"] >= full["recall_100ms"]
-    for members in scene["sweep"].values():
+    baseline = chains["fixed_interval_tracker"]
+    assert baseline["recall_100ms"] >= full["recall_100ms"]
+    for members in condition["sweep"].values():
         assert [one["interval_frames"] for one in members][:3] == [1, 2, 3]
         assert members[0]["frame_f1"] == 1.0
         runs = [one["detector_runs"] for one in members]
@@ -107,24 +107,25 @@ def test_a_small_real_run_and_going_on(tmp_path: Path, capsys: pytest.CaptureFix
     assert (tmp_path / "cascade.png").exists() == (plot.missing_package() is None)
     table = (tmp_path / "table.md").read_text().splitlines()
     assert table[-1].count(" | ") == table[-3].count(" | ") == len(CHAINS)
+    assert table[0].count("|") == table[2].count("|")
     assert table[2].startswith("| static | ") and len(table) == 3 + 1 + 3
-    # Costs are measured: a second run would not have the same ones.
+    # Costs are measured: a second evaluation would not reproduce them.
     assert command.main([*arguments, "--resume"]) == 0
-    assert json.loads((tmp_path / "report.json").read_text())["scenes"] == report["scenes"]
+    assert json.loads((tmp_path / "report.json").read_text())["conditions"] == report["conditions"]
 
 
 @needs_clips
 def test_a_stage_that_rejects_saves_runs_and_costs_recall(tmp_path: Path) -> None:
     bundle_or_skip(SSD)
-    # No look is ever so red.
+    # No crop scores that high.
     folder = color_bundle(tmp_path, replace(RED, reject_below=0.999, accept_from=1.0)).folder
-    arguments = ["cascade", "--scenes", "static", "--split", "tune", "--quick", "--jobs", "1"]
+    arguments = ["cascade", "--conditions", "static", "--split", "tune", "--quick", "--jobs", "1"]
     assert command.main([*arguments, "--cascade", str(folder), "--out", str(tmp_path / "out")]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    scene = report["scenes"]["static"]
-    gate, cascade = scene["chains"]["gate"], scene["chains"]["gate_cascade"]
+    condition = report["conditions"]["static"]
+    gate, cascade = condition["chains"]["gate"], condition["chains"]["gate_cascade"]
     assert cascade["detector_runs"] < gate["detector_runs"]
     assert cascade["cascade_reasons"]["unwanted"] == cascade["passed"] - cascade["detector_runs"] > 0
     assert cascade["recall_of_passed"] < 1.0 and cascade["recall_100ms"] < gate["recall_100ms"]
     assert cascade["cascade_ms"] > 0.0
-    assert list(report["cascade"]) == scene["cascade"] == [str(folder)]
+    assert list(report["cascade"]) == condition["cascade"] == [str(folder)]

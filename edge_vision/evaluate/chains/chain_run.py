@@ -1,0 +1,187 @@
+"""All chains and baselines on one condition, from its first frame to the figures of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from edge_vision.evaluate import baselines
+from edge_vision.evaluate.chains.chain import Chain, ChainRecord
+from edge_vision.evaluate.chains.savings import BASELINES, baseline_at_recall, checks
+from edge_vision.evaluate.chains.stages import cascade_of
+from edge_vision.evaluate.condition_data import load_condition_data
+from edge_vision.evaluate.conditions import Condition
+from edge_vision.evaluate.metrics.builtin import METRICS
+from edge_vision.evaluate.metrics.metric import Cost, MethodRun, load_metrics
+from edge_vision.evaluate.process_pool import check_frame_count, frames_of
+from edge_vision.evaluate.reference.detector import Reference, ReferenceDetector, StepCallback, frame_of
+from edge_vision.evaluate.results import condition_header, method_entry
+from edge_vision.evaluate.simulation import (
+    Published,
+    with_tracker,
+    with_tracking_history,
+    without_tracker,
+)
+from edge_vision.gate.frame_gate import GateConfig
+
+INTERVALS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30)
+OUR_CHAINS = ("gate", "gate_tracking", "gate_cascade", "full")
+DETECTOR_SAMPLES = 80
+"""Inferences per condition that measure the detector's cost, under the load and cache state of the chains."""
+
+Entry = dict[str, Any]
+Measure = Callable[[Published, Cost], Entry]
+"""Computes the report entry of one method."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainsRun:
+    """Compares chains on a condition. settings: of the gate in "full"; cascade: the bundles of its stages.
+
+    metrics: "module:Class" of those beside the built-in ones.
+    """
+
+    quick: bool
+    settings: tuple[tuple[str, float | int | bool], ...]
+    cascade: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+
+    def n_simulated(self) -> int:
+        """One step per chain and per interval of the baselines."""
+        return 1 + len(OUR_CHAINS) + len(BASELINES) * len(INTERVALS)
+
+    def evaluate(
+        self, condition: Condition, detector: ReferenceDetector, on_step: StepCallback
+    ) -> dict[str, Any]:
+        """The condition's part of report.json. Raises EvaluateError."""
+        metrics = load_metrics(METRICS, self.metrics)
+        data = load_condition_data(condition, frames_of(condition, self.quick), detector, on_step)
+        observed = _observe(condition, data.reference, self, detector, on_step)
+        data = replace(data, reference=replace(data.reference, detector_cpu_s=observed.detector_cpu_s))
+
+        def measure(published: Published, cost: Cost) -> Entry:
+            entry = method_entry(metrics, MethodRun(data, published, cost))
+            on_step("simulate")
+            return entry | {"tracker_ms": published.tracker_cpu_s / len(data.reference) * 1e3}
+
+        chains = _chains(data.reference, observed, measure)
+        sweep = _sweep(data.reference, observed.camera, measure)
+        chains[BASELINES[0]] = baseline_at_recall(condition.kind, sweep, chains["full"])
+        return {
+            **condition_header(condition, data),
+            "detector_cpu_s": observed.detector_cpu_s,
+            "camera_cpu_s": observed.camera.cpu_s / len(data.reference),
+            "notes": list(data.notes),
+            "cascade": list(self.cascade) or "off",
+            "chains": chains,
+            "sweep": sweep,
+            "checks": checks(condition.kind, chains, sweep),
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Observed:
+    """What the chains made of the frames of a condition, and the detector's measured cost."""
+
+    records: dict[str, ChainRecord]
+    camera: baselines.CameraMotionEstimator
+    detector_cpu_s: float
+
+
+def _observe(
+    condition: Condition,
+    reference: Reference,
+    run: ChainsRun,
+    detector: ReferenceDetector,
+    on_step: StepCallback,
+) -> _Observed:
+    """Process every frame with all chains. Raises EvaluateError."""
+    chains = _make_chains(run)
+    camera = baselines.CameraMotionEstimator()
+    sample_every = max(1, len(reference) // DETECTOR_SAMPLES)
+    detector_cpu_s = []
+    n, processed = len(reference), 0
+    frames = islice(condition.frames(), n)
+    for scene, found, low_score in zip(frames, reference.detections, reference.low_score, strict=False):
+        for chain in chains.values():
+            chain.process(frame_of(scene), found, low_score)
+        camera.process(frame_of(scene))
+        if processed % sample_every == 0:
+            detector_cpu_s.append(detector.detect(scene)[2])
+        processed += 1
+        on_step("analyse")
+    check_frame_count(condition, n, processed)
+    # Without a cascade, "gate_cascade" is the gate alone.
+    records = {"gate_cascade": chains["gate"].record, **{name: one.record for name, one in chains.items()}}
+    return _Observed(records, camera, float(np.median(detector_cpu_s)))
+
+
+def _make_chains(run: ChainsRun) -> dict[str, Chain]:
+    cascade = cascade_of(run.cascade)
+    chains = {
+        "gate": Chain(GateConfig()),
+        "full": Chain(GateConfig(**dict(run.settings)), cascade_of(run.cascade)),  # type: ignore[arg-type]
+    }
+    if not cascade.passes_through:
+        chains["gate_cascade"] = Chain(GateConfig(), cascade)
+    return chains
+
+
+def _chains(reference: Reference, observed: _Observed, measure: Measure) -> dict[str, Entry]:
+    gate, cascade, full = (observed.records[name] for name in ("gate", "gate_cascade", "full"))
+    every = np.ones(len(reference), bool)
+    gate_only = without_tracker(np.array(gate.accepted), reference)
+    cascade_only = without_tracker(np.array(cascade.accepted), reference)
+    return {
+        "every_frame": measure(without_tracker(every, reference), Cost()),
+        "gate": measure(gate_only, _cost(gate)),
+        "gate_tracking": measure(_tracked(gate, reference), _cost(gate)),
+        "gate_cascade": measure(cascade_only, _cost(cascade)) | _cascade_entry(cascade, reference),
+        "full": measure(_tracked(full, reference), _cost(full)) | _cascade_entry(full, reference),
+    }
+
+
+def _tracked(record: ChainRecord, reference: Reference) -> Published:
+    return with_tracking_history(np.array(record.accepted), reference, record.motions, record.at_rest)
+
+
+def _cost(record: ChainRecord) -> Cost:
+    return Cost(record.gate_ms, record.gate_cpu_s + record.cascade_cpu_s)
+
+
+def _cascade_entry(record: ChainRecord, reference: Reference) -> Entry:
+    n = len(record.passed)
+    return {
+        "gate_ms": record.gate_cpu_s / n * 1e3,
+        "cascade_ms": record.cascade_cpu_s / n * 1e3,
+        "cascade_ms_p50": float(np.median(record.cascade_ms)) if record.cascade_ms else None,
+        "passed": sum(record.passed),
+        "recall_of_passed": _recall_of_passed(record, reference),
+        "reasons": dict(sorted(record.reasons.items())),
+        "cascade_reasons": dict(sorted(record.cascade_reasons.items())),
+    }
+
+
+def _recall_of_passed(record: ChainRecord, reference: Reference) -> float | None:
+    """Share of the passed frames with a detection that the cascade accepted."""
+    relevant = np.array([len(found) > 0 for found in reference.detections]) & np.array(record.passed)
+    return float(np.array(record.accepted)[relevant].mean()) if relevant.any() else None
+
+
+def _sweep(
+    reference: Reference, camera: baselines.CameraMotionEstimator, measure: Measure
+) -> dict[str, list[Entry]]:
+    """The figures of the baselines for each interval."""
+
+    def entries(motions: list[np.ndarray | None] | None, cpu_s: float) -> list[Entry]:
+        return [
+            measure(with_tracker(baselines.every(n, len(reference)), reference, motions), Cost((), cpu_s))
+            | {"interval_frames": n}
+            for n in INTERVALS
+        ]
+
+    return {BASELINES[0]: entries(camera.motions, camera.cpu_s), BASELINES[1]: entries(None, 0.0)}
