@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def found_again(reference: Reference) -> list[tuple[float, float, float, int]]:
-    """(lowest and highest score, share, boxes), of low-score detections that are on nothing found, and of what is found."""
+    """(lowest score, highest score, share, number) of detections, and of low-score ones beside them."""
     scores, again = [], []
     for at in range(len(reference) - 1):
         found, low_score, later = (

@@ -54,9 +54,10 @@ def safe_spawn() -> Iterator[None]:
     """Context in which multiprocessing starts children with `child_environment` and a `sys.path` without the
     working folder."""
     environment, path = dict(os.environ), list(sys.path)
+    child = child_environment()
     try:
         os.environ.clear()
-        os.environ.update(child_environment())
+        os.environ.update(child)
         sys.path[:] = [*_own_path(), *(entry for entry in path if entry and not _is_working_folder(entry))]
         yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -46,6 +47,8 @@ exit codes: 0 done, 1 the detector failed, 2 wrong arguments, no video or no gat
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit status."""
     options = build_parser().parse_args(argv)
+    # Ctrl-C stops the workers and writes what is done, instead of ending this process at once.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return int(options.run(options))
     except (EvaluateError, OutputError) as error:

@@ -19,7 +19,7 @@ MAX_LISTED = 40
 _ROUNDING = 1e-9
 
 
-class Check(TypedDict):
+class TargetCheck(TypedDict):
     """A target: the value, its limit, and whether it is met; None if one of them is unknown.
 
     baseline: (name, value) of the best baseline, where the limit derives from it.
@@ -36,7 +36,7 @@ def check(
     limit: float | None,
     met: Callable[[float, float], bool],
     baseline: tuple[str, float] | None = None,
-) -> Check:
+) -> TargetCheck:
     """Compare a value with its limit."""
     known = None if value is None or limit is None else bool(met(value, limit))
     return {"value": value, "limit": limit, "met": known, "baseline": baseline}
@@ -52,12 +52,12 @@ def at_most(value: float, limit: float) -> bool:
     return value <= limit + _ROUNDING
 
 
-def failed(checks: Mapping[str, Check]) -> list[str]:
+def failed(checks: Mapping[str, TargetCheck]) -> list[str]:
     """The names of the targets that are not met."""
     return [name for name, check in checks.items() if check["met"] is False]
 
 
-def count_met(checks: Sequence[Mapping[str, Check]], name: str) -> tuple[int, int]:
+def count_met(checks: Sequence[Mapping[str, TargetCheck]], name: str) -> tuple[int, int]:
     """How often a target is met, of how many known results."""
     known = [met for one in checks if (met := one[name]["met"]) is not None]
     return sum(known), len(known)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edge_vision.evaluate.metrics.metric import Metric
-from edge_vision.evaluate.results import Check
+from edge_vision.evaluate.results import TargetCheck
 
 NAME_WIDTH = 24
 
@@ -16,14 +16,14 @@ def columns(metrics: Sequence[Metric]) -> list[Metric]:
     return [metric for metric in metrics if metric.column]
 
 
-def cell(metric: Metric, figures: Mapping[str, Any], checks: Mapping[str, Check]) -> str:
+def cell(metric: Metric, figures: Mapping[str, Any], checks: Mapping[str, TargetCheck]) -> str:
     """The value of a metric, and in brackets the best baseline that it is compared with."""
     text = metric.text(figures[metric.name])
     baseline = checks[metric.name]["baseline"] if metric.name in checks else None
     return f"{text} ({metric.text(baseline[1])} {baseline[0]})" if baseline else text
 
 
-def markdown_cell(metric: Metric, figures: Mapping[str, Any], checks: Mapping[str, Check]) -> str:
+def markdown_cell(metric: Metric, figures: Mapping[str, Any], checks: Mapping[str, TargetCheck]) -> str:
     """As `cell`, bold if a target is missed."""
     text = cell(metric, figures, checks)
     return f"**{text}**" if metric.name in checks and checks[metric.name]["met"] is False else text

@@ -1,4 +1,4 @@
-"""What the tests of the evaluation share: references with hand-written boxes, and faulty third-party gates."""
+"""What the tests of the evaluation share: references with hand-written boxes, and third-party gates."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from model_cases import SSD, bundle_or_skip
 
 from edge_vision.backends import BackendRequest, auto_select
 from edge_vision.backends.trial import try_graph
+from edge_vision.bundles.store import cache_dir
 from edge_vision.cli.demo.process import PipelineProcess
 from edge_vision.cli.doctor import probe
 from edge_vision.core import child_process
@@ -30,7 +31,7 @@ ROOT = Path(child_process.__file__).parents[2]
 
 
 class WhereIsNumpy:
-    """A job of the evaluation: which numpy a worker has."""
+    """A run of the evaluation that returns which numpy and which cache a worker uses."""
 
     quick = True
 
@@ -38,7 +39,7 @@ class WhereIsNumpy:
         return 0
 
     def evaluate(self, condition, detector, on_step):
-        return {"numpy": numpy.__file__}
+        return {"numpy": numpy.__file__, "cache": str(cache_dir())}
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_the_workers_of_the_evaluation(trap):
     name = conditions()[0].name
     work = [(by_name(name), process_pool.Task(name, None, WhereIsNumpy()))]
     assert process_pool.evaluate_all(work, 1, lambda name, result: found.append(result))
-    assert found == [{"numpy": numpy.__file__}] and not trap.exists()
+    assert found == [{"numpy": numpy.__file__, "cache": str(cache_dir())}] and not trap.exists()
     assert sys.path[0] == str(trap.parent), "and this process keeps its own path"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from edge_vision.evaluate.gate.verdict import MIN_RECALL
 from edge_vision.evaluate.metrics.builtin import BETTER, BY_NAME
-from edge_vision.evaluate.results import Check, at_least, at_most, check
+from edge_vision.evaluate.results import TargetCheck, at_least, at_most, check
 
 BASELINES = ("fixed_interval_tracker", "fixed_interval_tracker_still")
 """A tracker with camera motion, whose cost counts, and one without, which a standing camera does not need."""
@@ -76,7 +76,7 @@ def best_at_cost(sweep: Sweep, metric: str, cpu_s_per_1000: float) -> float | No
     return BETTER[BY_NAME[metric].better](known) if known else None
 
 
-def checks(kind: str, chains: Mapping[str, Entry], sweep: Sweep) -> dict[str, Check]:
+def checks(kind: str, chains: Mapping[str, Entry], sweep: Sweep) -> dict[str, TargetCheck]:
     """Each target of the whole chain."""
     full, every = chains["full"], chains["every_frame"]
     cost = full["cpu_s_per_1000"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge_vision.evaluate.metrics.builtin import BETTER, BY_NAME
-from edge_vision.evaluate.results import Check, at_least, at_most, check
+from edge_vision.evaluate.results import TargetCheck, at_least, at_most, check
 from edge_vision.gate.frame_gate import GateConfig
 
 MIN_RECALL = 0.99
@@ -76,7 +76,9 @@ def best_baseline(methods: Methods, metric: str, share: float) -> tuple[str, flo
     return name, values[name]
 
 
-def verdict(kind: str, methods: Methods, gate: str, config: GateConfig, period_ms: float) -> dict[str, Check]:
+def verdict(
+    kind: str, methods: Methods, gate: str, config: GateConfig, period_ms: float
+) -> dict[str, TargetCheck]:
     """Each target of a gate, by metric."""
     ours = methods[gate]
     share = ours["inferred_share"]

@@ -44,7 +44,7 @@ class DelayQuantile(Metric):
     def __init__(self, percent: int, column: str = "") -> None:
         self.percent, self.column = percent, column
         self.name = "delay_ms_max" if percent == 100 else f"delay_ms_p{percent}"
-        kind = "Longest delay" if percent == 100 else f"{percent} % quantile of the delay"
+        kind = "Longest delay" if percent == 100 else f"Quantile ({percent} %) of the delay"
         self.doc = f"{kind} from an event to its publication; a missed event counts until it ends"
 
     def compute(self, run: MethodRun) -> float | None:
@@ -125,7 +125,7 @@ class DecisionTime(Metric):
     def __init__(self, percent: int, column: str = "") -> None:
         self.percent, self.column = percent, column
         self.name = f"gate_ms_p{percent}"
-        self.doc = f"{percent} % quantile of the wall time of the gate's decision on a frame"
+        self.doc = f"Quantile ({percent} %) of the wall time of the gate's decision on a frame"
 
     def compute(self, run: MethodRun) -> float | None:
         return _quantile(list(run.cost.decision_ms), self.percent)

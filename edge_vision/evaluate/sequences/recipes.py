@@ -95,9 +95,8 @@ SEEDS: dict[str, tuple[int, int]] = {
     "night": (1, 16),
     "pan_reveals": (1, 55),
 }
-"""Seeds of tune and hold-out: of 60 or 120 candidates with objects in about a fifth of the frames, the one with
-the most objects.
-
+"""Seeds of tune and hold-out: of 60 or 120 candidates with objects in about a fifth of the frames, the one
+with the most objects.
 
 For "static" and the hold-out of "parallax_3", also one on which the detector finds nothing in the background
 and detects more of the entries. No result of a gate influenced the choice.
