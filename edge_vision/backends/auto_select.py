@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_vision.backends.backend_timing import MIN_SQNR_DB, BackendTiming, Timings, measure
-from edge_vision.backends.base import AutoSelection, BackendRequest
+from edge_vision.backends.base import DELEGATE_FOLDERS, AutoSelection, BackendRequest
 from edge_vision.backends.registry import REFERENCE, available_backends
 from edge_vision.backends.timing_cache import (
     read_timings,
@@ -121,8 +121,9 @@ def _selection(timings: Timings, when: str, refuse_failed: bool = False) -> Auto
 def measure_in_child(bundle: Bundle, names: Sequence[str], request: BackendRequest) -> Timings:
     """Raises MeasurementKilled, or BackendError if the child reports an error."""
     arguments = [f"{bundle.folder.absolute()}{os.sep}", "--json"]
-    arguments += ["--device", request.device, "--precision", request.precision]
+    arguments += [f"--device={request.device}", "--precision", request.precision]
     arguments += ["--threads", str(request.threads), "--names", *names]
+    arguments += ["--delegate-folders", *request.delegate_folders]
     try:
         done = subprocess.run(
             python_command("edge_vision.backends.auto_select", *arguments),
@@ -167,7 +168,12 @@ def main(args: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(args)
     try:
         bundle = load_bundle(options.bundle)
-        request = BackendRequest(options.device, options.precision, options.threads)
+        request = BackendRequest(
+            options.device,
+            options.precision,
+            options.threads,
+            delegate_folders=tuple(options.delegate_folders),
+        )
         names = options.names or [name for name, reason in available_backends().items() if reason is None]
         timings = measure(names, lambda name: load_on(bundle, name, request), bundle)
     except EdgeVisionError as error:
@@ -195,6 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="0 = one per physical core")
+    parser.add_argument("--delegate-folders", nargs="*", default=DELEGATE_FOLDERS, help="of LiteRT delegates")
     parser.add_argument("--names", nargs="+", help="only these; the first is the reference")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     return parser

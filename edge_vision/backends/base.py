@@ -20,6 +20,10 @@ PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8", "mixed")
 """What may be asked for; which of them a runtime has on a device, it says itself."""
 
 
+DELEGATE_FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt")
+"""Where packages install delegates, which are shared libraries."""
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """One input or output of a graph. A free dimension is None; dtype is numpy's name for it."""
@@ -31,12 +35,16 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class BackendRequest:
-    """What the user asked for. "auto" and 0 leave the choice to the backend."""
+    """What the user asked for. "auto" and 0 leave the choice to the backend.
+
+    delegate_folders: LiteRT loads a library that `device` names from below these only.
+    """
 
     device: str = "auto"
     precision: str = "auto"
     threads: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    delegate_folders: tuple[str, ...] = DELEGATE_FOLDERS
 
     def __post_init__(self) -> None:
         """Raises BackendError for what no backend understands."""

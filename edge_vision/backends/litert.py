@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ctypes.util import find_library
 from dataclasses import replace
 from importlib.metadata import version
@@ -111,8 +111,8 @@ class _Port:
 
 
 class LiteRtBackend(Backend):
-    """Devices: cpu, edgetpu, or the path of a delegate's shared library. A delegate is code that runs in
-    this process: name only one that you trust. Option: delegate_options, a mapping that the delegate reads.
+    """Devices: cpu, edgetpu, or the path of a delegate's shared library below one of the request's
+    `delegate_folders`: its code runs in this process. Option: delegate_options, a mapping for the delegate.
     """
 
     name = "litert"
@@ -175,12 +175,14 @@ def _check(graph: Path) -> None:
         raise BackendError(f"{graph} is no .tflite file, or is damaged: fetch the bundle again")
 
 
-def _library(device: str) -> str | None:
-    """The delegate's library of a device, None for the CPU. Raises BackendUnavailable for an unknown one."""
+def _library(request: BackendRequest) -> str | None:
+    """The delegate's library of a device, None for the CPU. Raises BackendUnavailable for an unknown one, and
+    for a path that leads out of the request's `delegate_folders`."""
+    device = request.device
     if device in ("auto", "cpu"):
         return None
     if "/" in device or device.endswith(".so"):
-        return str(Path(device).expanduser())
+        return _allowed(device, request.delegate_folders)
     if device not in DELEGATES:
         raise BackendUnavailable(
             f"litert knows the devices auto, cpu, {', '.join(DELEGATES)}, or a path to a delegate's library "
@@ -189,8 +191,24 @@ def _library(device: str) -> str | None:
     return DELEGATES[device]
 
 
+def _allowed(device: str, folders: Sequence[str]) -> str:
+    """The real path of a delegate's library. Its code runs in this process, and any peer can set `device`."""
+    path = Path(os.path.realpath(device))
+    if not os.path.isabs(device):
+        raise BackendUnavailable(f"expected the absolute path of a delegate's library, got '{device}'")
+    if not any(path.is_relative_to(os.path.realpath(folder)) for folder in folders if folder):
+        allowed = ", ".join(folders) or "none"
+        raise BackendUnavailable(
+            f"expected a delegate in one of delegate_folders ({allowed}), got {path}: move it there, or add "
+            "its folder to that parameter and restart the node"
+        )
+    if not path.is_file():
+        raise BackendUnavailable(f"expected a delegate's library, got {path}, which is no file: install it")
+    return str(path)
+
+
 def _delegates(request: BackendRequest) -> list[Any] | None:
-    library = _library(request.device)
+    library = _library(request)
     if library is None:
         return None
     from ai_edge_litert.interpreter import load_delegate
@@ -209,7 +227,7 @@ def _delegates(request: BackendRequest) -> list[Any] | None:
 def _actual(interpreter: Any, request: BackendRequest, threads: int) -> BackendActual:
     """What runs. Raises BackendUnavailable where a delegate that was asked for took nothing of the graph."""
     delegated = "DELEGATE" in _operations(interpreter)
-    library = _library(request.device)
+    library = _library(request)
     if library and not delegated:
         raise BackendUnavailable(
             f"the delegate {library} took no operation of the graph, the CPU would run all of it: "

@@ -141,7 +141,13 @@ def _place(backend: Backend) -> str:
 
 def _plain(request: BackendRequest) -> list[Any]:
     """The arguments of an equal request."""
-    return [request.device, request.precision, request.threads, dict(request.options)]
+    return [
+        request.device,
+        request.precision,
+        request.threads,
+        dict(request.options),
+        list(request.delegate_folders),
+    ]
 
 
 def _key(

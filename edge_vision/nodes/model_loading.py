@@ -23,7 +23,12 @@ def model_request(node: BaseNode) -> ModelRequest:
     return ModelRequest(
         params["model"],
         params["backend"],
-        BackendRequest(params["device"] or "auto", params["precision"], params["threads"]),
+        BackendRequest(
+            params["device"] or "auto",
+            params["precision"],
+            params["threads"],
+            delegate_folders=tuple(params["delegate_folders"]),
+        ),
         params["strict_backend"],
         tuple(params["fallback"]),
     )

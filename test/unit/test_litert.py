@@ -13,6 +13,8 @@ from model_cases import OIDV4, bundle_or_skip
 from tflite_cases import mean_tflite, schema_or_skip
 
 from edge_vision.backends import BackendRequest, Session, make_backend
+from edge_vision.backends.auto_select import measure_in_child
+from edge_vision.backends.trial import try_graph
 from edge_vision.errors import BackendError, BackendUnavailable
 
 # A delegate as small as one can be: it starts, and takes nothing of the graph.
@@ -39,7 +41,8 @@ def installed() -> None:
 
 
 def load(path: Path, device: str = "auto", **options: object) -> Session:
-    return make_backend("litert").load(path, BackendRequest(device, threads=1, options=options))
+    request = BackendRequest(device, threads=1, options=options, delegate_folders=(str(Path(device).parent),))
+    return make_backend("litert").load(path, request)
 
 
 @pytest.mark.parametrize(("dtype", "scale", "zero"), [("uint8", 1 / 255, 0), ("int8", 0.02, -7)])
@@ -85,7 +88,7 @@ def test_a_delegate_that_is_not_there_names_the_remedy(tmp_path):
     graph = mean_tflite(tmp_path / "mean.tflite")
     with pytest.raises(BackendUnavailable, match=r"libedgetpu\.so\.1 does not start.*libedgetpu1-std"):
         load(graph, "edgetpu")
-    with pytest.raises(BackendUnavailable, match="absent"):
+    with pytest.raises(BackendUnavailable, match=r"absent\.so, which is no file"):
         load(graph, str(tmp_path / "absent.so"))
     (tmp_path / "text.so").write_text("no library")
     with pytest.raises(BackendUnavailable, match=r"text\.so does not start"):
@@ -102,6 +105,44 @@ def test_a_delegate_that_takes_nothing_is_not_called_the_one_that_runs(tmp_path)
 def test_options_reach_the_delegate(tmp_path):
     with pytest.raises(BackendUnavailable, match="it takes no options"):
         load(mean_tflite(tmp_path / "m.tflite"), str(lazy_delegate(tmp_path)), delegate_options={"a": "b"})
+
+
+def test_a_delegate_outside_the_allowed_folders_is_not_loaded(tmp_path):
+    graph, (allowed, outside) = mean_tflite(tmp_path / "m.tflite"), (tmp_path / "allowed", tmp_path / "other")
+    allowed.mkdir(), outside.mkdir()
+    library = lazy_delegate(outside)
+    (allowed / "link.so").symlink_to(library)
+    (allowed / "folder.so").mkdir()
+    (tmp_path / "allowed_not").symlink_to(outside)
+    refusals = {
+        str(library): "in one of delegate_folders",
+        f"{allowed}/link.so": "in one of delegate_folders",
+        f"{allowed}/../other/lazy.so": "in one of delegate_folders",
+        f"{tmp_path}/allowed_not/lazy.so": "in one of delegate_folders",
+        f"{allowed}/folder.so": "is no file",
+        "lazy.so": "absolute path",
+        "../other/lazy.so": "absolute path",
+    }
+    for device, reason in refusals.items():
+        with pytest.raises(BackendUnavailable, match=reason):
+            make_backend("litert").load(graph, BackendRequest(device, delegate_folders=(str(allowed),)))
+    with pytest.raises(BackendUnavailable, match=r"delegate_folders \(none\)"):
+        make_backend("litert").load(graph, BackendRequest(str(library), delegate_folders=()))
+    with pytest.raises(BackendUnavailable, match="in one of delegate_folders"):
+        make_backend("litert").load(graph, BackendRequest(str(library)))
+
+
+def test_child_processes_keep_the_allowed_folders(tmp_path):
+    """The trial and the measuring process load the delegate before the node does."""
+    library = lazy_delegate(tmp_path)
+    bundle = bundle_or_skip(OIDV4)
+    refused = BackendRequest(str(library), delegate_folders=("/usr/lib",))
+    allowed = BackendRequest(str(library), delegate_folders=(str(tmp_path),))
+    for request, reason in ((refused, "in one of delegate_folders"), (allowed, "took no operation")):
+        with pytest.raises(BackendUnavailable, match=reason):
+            try_graph(make_backend("litert"), bundle.folder / "model.tflite", request)
+        row = measure_in_child(bundle, ["litert"], request).rows[0]
+        assert reason in row.failure
 
 
 def lazy_delegate(folder: Path) -> Path:

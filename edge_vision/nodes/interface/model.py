@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_vision.backends import FALLBACK, known_backends
-from edge_vision.backends.base import PRECISIONS
+from edge_vision.backends.base import DELEGATE_FOLDERS, PRECISIONS
 from edge_vision.cascade.cascade import CascadeConfig
 from edge_vision.cascade.stages import DEFAULT_THRESHOLD
 from edge_vision.detect.roi_planner import RoiConfig
@@ -38,6 +38,12 @@ def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...
             "auto",
             "Selects the backend's device: auto, cpu, gpu, gpu:1, npu, cuda, ...; see docs/backends.md.",
             applies=applies,
+        ),
+        Param(
+            "delegate_folders",
+            list(DELEGATE_FOLDERS),
+            "Allows `device` to name the libraries of LiteRT delegates below these folders, and no others.",
+            applies="start",
         ),
         Param("precision", "auto", "Selects the precision.", choices=PRECISIONS, applies=applies),
         Param(
