@@ -1,18 +1,16 @@
-"""How far apart the detector may look while something new is always there.
+"""The interval between inferences while the scene keeps changing.
 
-A fixed interval loses what it loses. Here each result sets the time of the next look:
+Each result sets the time of the next inference:
 
-- *Would the tracks have told it?* What they foretell of a frame is compared with what the detector finds on
-  it. So the frame F1 of what is published in between is known, roughly, without looking there; the interval
-  grows while it stays high, and shrinks as soon as it does not.
-- *Does it hint of somebody who comes in?* An object seldom comes out of nothing: on the frame before, the
-  detector mostly gave it a score already, below the threshold. Where there is no such hint, the next look may
-  come one frame later.
+- *Prediction*: the tracks predicted for a frame are compared with its detections. That estimates the frame F1
+  of what is published in between; the interval grows while it stays high and shrinks when it falls.
+- *Low-score detections*: before an object is detected, the detector mostly gives it a score below the
+  threshold. Without such a score the next inference may come one frame later.
 
-Measured on vtest.avi (10 frames a second, 31 entries, SSDLite): of the 14 entries that a look at every third
-frame may miss, 10 had a hint of half the threshold on the frame before, at their place (`make bench-low-score`).
-With `config/economy.yaml` the detector looks at 51 % of the frames without a stretch, frame F1 0.956, and at
-47 % with one, 0.952; no entry is late (`make evaluate-cascade`).
+Measured on vtest.avi (10 Hz, 31 entries, SSDLite): of 14 entries that an inference on every third frame may
+miss, 10 had a score of half the threshold on the frame before, at their position (`make bench-low-score`).
+With `config/economy.yaml` 51 % of the frames are inferred without the longer interval, frame F1 0.956, and 47 %
+with it, 0.952; no entry is late (`make evaluate-cascade`).
 """
 
 from __future__ import annotations
@@ -27,51 +25,48 @@ from edge_vision.core.geometry.boxes import SAME_OBJECT_IOU, best_iou, true_posi
 from edge_vision.tracking.tracker import Tracker
 
 MEMORY_S = 3.0
-"""Results that are older count less than 1 / e."""
+"""Older results have weights below 1 / e."""
 GOOD_RESULTS = 3
-"""So many in a row, after which one frame more would still do, make it one frame more."""
+"""After so many consecutive results that allow one frame more, the interval grows by one frame."""
 _STANDS = np.eye(3)
 
 
 class AdaptiveInterval:
-    """The interval between looks of one camera, in frames. One caller at a time.
-
-    A result may come late; until it does, there is no hint and nothing is foretold.
-    """
+    """The interval between inferences of one camera, in frames. Not thread-safe. Results may be late."""
 
     def __init__(self) -> None:
         self._tracker = Tracker(0, 0)
         self.restart((0, 0))
 
     def restart(self, size_px: tuple[int, int]) -> None:
-        """Begin with every frame: nothing is known yet of how well tracks do here."""
+        """Start with every frame, as the quality of the tracks is unknown."""
         self._tracker.resize(*size_px)
         self.frames = 1
         self._good = 0
-        self._told_ns: int | None = None
+        self._result_ns: int | None = None
         # Frames that passed and wait for their result: stamp, and frames since the one before.
         self._passed: deque[tuple[int, int]] = deque(maxlen=16)
         self._since, self._stretched = 0, 0
         self._predicted_by_low_score = True
         self._classes: set[int] = set()
-        # Boxes, and those of them that were foretold, at the results and estimated for all frames.
-        self._boxes = self._foretold = self._all_boxes = self._all_foretold = 0.0
+        # Boxes, and those of them that were predicted, at the results and estimated for all frames.
+        self._boxes = self._predicted = self._all_boxes = self._all_predicted = 0.0
 
     @property
     def agreement(self) -> float | None:
-        """F1 of what the tracks foretold against what was found, of the last results; None without a box."""
-        return self._foretold / self._boxes if self._boxes > 0.5 else None
+        """F1 of predicted tracks against detections, over the last results; None without a box."""
+        return self._predicted / self._boxes if self._boxes > 0.5 else None
 
     @property
     def frame_f1(self) -> float | None:
-        """The same for all that was published, looks and tracks between them; an estimate."""
-        return self._all_foretold / self._all_boxes if self._all_boxes > 0.5 else None
+        """The same for everything published, inferred frames included; an estimate."""
+        return self._all_predicted / self._all_boxes if self._all_boxes > 0.5 else None
 
     def due(self, since_ms: float, interval_ms: float, min_f1: float, stretch: int) -> bool:
-        """Whether the detector looks at the frame that has just come; call it once for each.
+        """Whether to infer the frame that has just arrived; call it once per frame.
 
-        since_ms: since the last one that it looked at. interval_ms: the longest time without a look, but
-        for so many frames more (stretch) where nothing was hinted. min_f1: the least frame F1; 0 = any.
+        since_ms: since the last inference. interval_ms: longest time between inferences, extended by
+        `stretch` frames without low-score detections. min_f1: lowest frame F1; 0 = any.
         """
         self._since += 1
         if min_f1 > 0.0 and self._since >= self.frames:
@@ -84,13 +79,13 @@ class AdaptiveInterval:
         return True
 
     def passed(self, stamp_ns: int) -> None:
-        """The detector looks at this frame."""
+        """This frame is inferred."""
         self._passed.append((stamp_ns, self._since))
         self._since = self._stretched = 0
         self._predicted_by_low_score = True
 
     def found(self, stamp_ns: int, found: Detections, low_score: Detections | None, min_f1: float) -> None:
-        """What the detector found on a frame that passed. low_score: what scored less; None where not known."""
+        """Take the detections of an inferred frame. low_score: those below the threshold; None if unknown."""
         while self._passed and self._passed[0][0] < stamp_ns:
             self._passed.popleft()
         if not self._passed or self._passed[0][0] != stamp_ns:
@@ -101,34 +96,34 @@ class AdaptiveInterval:
             self._predicted_by_low_score = low_score is None or self._is_predicted_by_low_score(
                 found, low_score
             )
-        if self._told_ns is not None and stamp_ns > self._told_ns:
+        if self._result_ns is not None and stamp_ns > self._result_ns:
             self._compare(stamp_ns, found, frames, min_f1)
         self._tracker.update(found, stamp_ns, _STANDS)
-        self._told_ns = stamp_ns
+        self._result_ns = stamp_ns
 
     def _is_predicted_by_low_score(self, found: Detections, low_score: Detections) -> bool:
-        """Whether something that may become an object is beside what was found. Of a class that was never
-        told of here, it mostly never will be: some lamp looks a little like a kite all day."""
+        """Whether a low-score detection of a class seen before lies beside all detections. Others
+        mostly never become objects: a lamp resembles a kite all day."""
         usual = [class_id in self._classes for class_id in low_score.class_ids.tolist()]
         return any(usual) and bool(
             (best_iou(low_score.xyxy_px[usual], found.xyxy_px) < SAME_OBJECT_IOU).any()
         )
 
     def _compare(self, stamp_ns: int, found: Detections, frames: int, min_f1: float) -> None:
-        assert self._told_ns is not None
-        foretold = self._tracker.predict(stamp_ns, _STANDS).detections()
-        boxes, right = len(foretold) + len(found), 2 * true_positives(foretold, found)
-        kept = math.exp(-(stamp_ns - self._told_ns) * 1e-9 / MEMORY_S)
+        assert self._result_ns is not None
+        predicted = self._tracker.predict(stamp_ns, _STANDS).detections()
+        boxes, right = len(predicted) + len(found), 2 * true_positives(predicted, found)
+        kept = math.exp(-(stamp_ns - self._result_ns) * 1e-9 / MEMORY_S)
         self._boxes = kept * self._boxes + boxes
-        self._foretold = kept * self._foretold + right
+        self._predicted = kept * self._predicted + right
         self._all_boxes = kept * self._all_boxes + boxes * frames
-        self._all_foretold = (
-            kept * self._all_foretold + boxes * frames - (boxes - right) * _lost(frames, frames)
+        self._all_predicted = (
+            kept * self._all_predicted + boxes * frames - (boxes - right) * _lost(frames, frames)
         )
         self._choose(frames, min_f1)
 
     def _choose(self, frames: int, min_f1: float) -> None:
-        """The next interval, after one of so many frames."""
+        """Set the next interval after one of so many frames."""
         now, lost = self.frame_f1, 1.0 - (1.0 if self.agreement is None else self.agreement)
         if now is not None and now < min_f1:
             self.frames, self._good = max(1, min(self.frames, frames) - 1), 0
@@ -148,6 +143,6 @@ class AdaptiveInterval:
 
 
 def _lost(frames: int, measured: int) -> float:
-    """What is lost on so many frames, the first of which is looked at, in units of what was after `measured`
-    frames: as if it were lost evenly from look to look."""
+    """Loss over so many frames, the first of which is inferred, in units of the loss after `measured` frames,
+    assumed to grow linearly."""
     return sum(k / measured for k in range(frames))

@@ -23,14 +23,14 @@ from edge_vision.gate.back_off import BackOff
 from edge_vision.gate.motion.comparison import MotionConfig
 from edge_vision.gate.motion.estimator import Motion, MotionEstimator
 from edge_vision.gate.policy import ANYWAY, SKIPS, GateConfig, GatePolicy
-from edge_vision.gate.recent_objects import TOLD_MS, TRACKED_MS, RecentObjects
+from edge_vision.gate.recent_objects import PUBLISHED_MS, TRACKED_MS, RecentObjects
 from edge_vision.gate.scheduled_gate import ScheduledGate
 
 # An object's motion spills over its box by shadows, by what the box cuts off, and by the way it has gone.
 SPILL_SHARE = 0.2
 SPILL_PX = 5.0
-# Frames that were skipped because of what was seen; a rate limit is the user's own.
-JUDGED_SKIPS = ("still", "compensated", "tracked", "saturated")
+# Skips that depend on the picture; a rate limit does not.
+ANALYSED_SKIPS = ("still", "compensated", "tracked", "saturated")
 NOTHING_NEW = ("still", "compensated")
 # Frames that would be skipped, and are inferred to measure misses.
 AUDITED = ("audit", "audit_open")
@@ -41,15 +41,15 @@ class GateDecision:
     """What the gate decided and why.
 
     regions: (n, 4) float32 xyxy_px of what is new. camera_motion: (3, 3) float64, moves a point of the frame
-    before to where it is in this one, source pixels; None where it is not known. looked: False where nobody
-    looked at the frame; the camera's motion is then assumed to be none, which leaves it to the tracks.
+    before to where it is in this one, source pixels; None where it is not known. analysed: False during a
+    back-off; the camera's motion is then assumed to be none, and left to the speeds of the tracks.
     """
 
     passed: bool
     reason: str
     regions: np.ndarray
     camera_motion: np.ndarray | None = None
-    looked: bool = True
+    analysed: bool = True
 
 
 class FrameGate:
@@ -62,10 +62,10 @@ class FrameGate:
         self._audit = MissAudit(seed=seed)
         self._results: deque[tuple[int, Detections, Detections | None]] = deque(maxlen=64)
         self._audited: dict[int, np.ndarray] = {}
-        self._known = RecentObjects()
-        self._recheck = AppearanceCheck()
-        self._pace = AdaptiveInterval()
-        self._rest = BackOff()
+        self._recent = RecentObjects()
+        self._appearance = AppearanceCheck()
+        self._interval = AdaptiveInterval()
+        self._back_off = BackOff()
         self._schedule = ScheduledGate()
         self._counts: Counter[str] = Counter()
         self._size_px, self._scale = (0, 0), 1.0
@@ -86,24 +86,24 @@ class FrameGate:
     def reset(self, reason: str) -> None:
         """Forget what was seen: the next frame passes for this reason (a clock jump, a new model)."""
         self._estimator.forget()
-        self._known.clear()
-        self._recheck.forget()
+        self._recent.clear()
+        self._appearance.forget()
         self._audited.clear()
-        self._rest.end()
+        self._back_off.end()
         self._policy.restart(reason)
         self._schedule.reset(reason)
 
     def inferred(self, stamp_ns: int, found: Detections, low_score: Detections | None = None) -> None:
-        """Take what the detector found on a frame that passed. Any thread, any time later.
+        """Take the detections of a frame that passed. Thread-safe; results may be late.
 
-        low_score: what scored a little less than its threshold; None where that is not known.
+        low_score: detections just below the threshold; None if unknown.
         """
         self._results.append((stamp_ns, found, low_score))
 
     def decide(self, frame: Frame, mono_ns: int, prior: np.ndarray | None = None) -> GateDecision:
-        """Judge a frame that came at the monotonic time mono_ns.
+        """Decide on a frame that arrived at the monotonic time mono_ns.
 
-        prior: (3, 3) camera motion since the last frame that was looked at, by another sensor, source pixels.
+        prior: (3, 3) camera motion since the last analysed frame, from another sensor, source pixels.
         Raises ImageError.
         """
         config = self.config
@@ -118,92 +118,89 @@ class FrameGate:
         if config.min_fidelity > 0.0:
             return self._counted(self._scheduled(frame, mono_ns, config))
         due = self._is_due(config, frame.stamp_ns, mono_ns)
-        if self._rests(config, frame.stamp_ns, mono_ns):
-            return self._counted(self._unjudged(frame, mono_ns, due))
+        if self._is_backed_off(config, frame.stamp_ns, mono_ns):
+            return self._counted(self._decide_backed_off(frame, mono_ns, due))
         luma, scale = self._small(frame, config)
-        motion = self._motion = self._look(luma, scale, prior, config)
-        # After a rest it is that of the whole rest, and not that since the frame before.
-        step = IDENTITY if self._rest.woke() else motion.camera_motion
-        self._recheck.move(step)
+        motion = self._motion = self._analyse(luma, scale, prior, config)
+        # After a back-off it is the motion of the whole back-off, not that since the frame before.
+        step = IDENTITY if self._back_off.woke() else motion.camera_motion
+        self._appearance.move(step)
         camera_motion = _in_source_pixels(step, scale)
-        self._known.move(camera_motion)
+        self._recent.move(camera_motion)
         self._audit.move(camera_motion)
-        eye = _Eye(self._estimator, self._known.boxes(mono_ns, TRACKED_MS) / scale)
+        eye = _Eye(self._estimator, self._recent.boxes(mono_ns, TRACKED_MS) / scale)
         was_saturated = self._policy.mode == "saturated"
         reason = self._policy.update(config, motion, eye, frame.stamp_ns, mono_ns, self._audit.is_open, due)
-        doubted = self._doubted(reason, luma, motion, mono_ns, config)
-        if len(doubted):
+        changed_objects = self._changed_objects(reason, luma, motion, mono_ns, config)
+        if len(changed_objects):
             reason = "appearance_check"
-        elif reason in JUDGED_SKIPS and self._audit.sample(mono_ns):
+        elif reason in ANALYSED_SKIPS and self._audit.sample(mono_ns):
             reason = "audit"
         if reason in AUDITED:
-            self._audited[frame.stamp_ns] = self._known.boxes(mono_ns, TOLD_MS)
+            self._audited[frame.stamp_ns] = self._recent.boxes(mono_ns, PUBLISHED_MS)
         if reason in ANYWAY:
             self._policy.passed_anyway(eye, frame.stamp_ns, mono_ns, reason)
         passed = reason not in SKIPS
         if passed:
-            self._recheck.passed(frame.stamp_ns, luma, doubted)
-        self._note_rest(was_saturated, motion, frame.stamp_ns if passed else None, mono_ns)
+            self._appearance.passed(frame.stamp_ns, luma, changed_objects)
+        self._update_back_off(was_saturated, motion, frame.stamp_ns if passed else None, mono_ns)
         regions = self._estimator.regions(*self._size_px) if passed and motion.changed else NO_REGIONS
-        if len(doubted):
-            regions = (doubted * scale).astype(np.float32)
+        if len(changed_objects):
+            regions = (changed_objects * scale).astype(np.float32)
         return self._counted(GateDecision(passed, reason, regions, camera_motion))
 
     def _scheduled(self, frame: Frame, mono_ns: int, config: GateConfig) -> GateDecision:
         """The schedule's decision. The audit samples frames that are still: others are within the promise."""
         luma, scale = self._small(frame, config)
         reason, motion = self._schedule.decide(config, luma, scale, frame.stamp_ns, mono_ns)
-        self._known.move(motion)
+        self._recent.move(motion)
         self._audit.move(motion)
         if reason == "still" and self._audit.is_open:
             reason = "audit_open"
         elif reason == "still" and self._audit.sample(mono_ns):
             reason = "audit"
         if reason in AUDITED:
-            self._audited[frame.stamp_ns] = self._known.boxes(mono_ns, TOLD_MS)
+            self._audited[frame.stamp_ns] = self._recent.boxes(mono_ns, PUBLISHED_MS)
         passed = reason not in SKIPS
         if passed:
             self._schedule.passed(config, frame.stamp_ns, mono_ns)
         return GateDecision(passed, reason, NO_REGIONS, motion)
 
-    # While something new is always there.
+    # Adaptive interval and back-off, while the scene keeps changing.
     def _is_due(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
         """Whether a frame is to pass, as far as a saturated gate's interval goes."""
         if self._policy.mode != "saturated":
             return True
         since_ms = self._policy.since_ms(stamp_ns, mono_ns)
-        due = self._pace.due(
+        due = self._interval.due(
             since_ms, config.saturated_interval_ms, config.saturated_min_f1, config.saturated_stretch
         )
         # The policy keeps this bound on the frames that it sees.
-        return due or (self._rest.on and since_ms >= _blind_limit_ms(config))
+        return due or (self._back_off.on and since_ms >= _blind_limit_ms(config))
 
-    def _rests(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
-        """Whether nobody looks at this frame to judge it."""
-        if not self._rest.on:
+    def _is_backed_off(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
+        """Whether nobody analyses at this frame to judge it."""
+        if not self._back_off.on:
             return False
         disturbed = self._audit.is_open or self._policy.must_look(config, stamp_ns, mono_ns)
-        if disturbed or not self._may_rest(config):
-            self._rest.end()
+        if disturbed or not self._may_back_off(config):
+            self._back_off.end()
             self._estimator.forget()
-        elif self._rest.is_over(mono_ns) and self._stands():
-            self._rest.wake(compares=True)
-        return self._rest.on
+        elif self._back_off.is_over(mono_ns) and self._stands():
+            self._back_off.wake(compares=True)
+        return self._back_off.on
 
-    def _may_rest(self, config: GateConfig) -> bool:
+    def _may_back_off(self, config: GateConfig) -> bool:
         if self._policy.mode == "saturated":
             return not config.saturated_look
         return self._policy.saving < config.min_saving
 
     def _stands(self) -> bool:
-        """Whether the camera stood when it was last asked: then the old anchor still is the scene."""
+        """Whether the camera stood at the last analysis, so that the old anchor still shows the scene."""
         return self._motion is not None and self._motion.camera == "standing"
 
-    def _unjudged(self, frame: Frame, mono_ns: int, due: bool) -> GateDecision:
-        """What becomes of a frame during a rest.
-
-        With a camera that moves, the last one of it is what the next is compared with.
-        """
+    def _decide_backed_off(self, frame: Frame, mono_ns: int, due: bool) -> GateDecision:
+        """The decision during a back-off. Its last frame becomes the anchor where the camera moves."""
         saturated = self._policy.mode == "saturated"
         since_ms = self._policy.since_ms(frame.stamp_ns, mono_ns)
         too_soon = self._policy.too_soon(self.config, frame.stamp_ns, mono_ns)
@@ -213,53 +210,55 @@ class FrameGate:
             reason = "saturated_interval" if saturated else "back_off"
         elif self._audit.sample(mono_ns):
             reason = "audit"
-            self._audited[frame.stamp_ns] = self._known.boxes(mono_ns, TOLD_MS)
+            self._audited[frame.stamp_ns] = self._recent.boxes(mono_ns, PUBLISHED_MS)
         else:
             reason = "saturated"
         passed = reason not in SKIPS
         if passed and saturated:
-            self._pace.passed(frame.stamp_ns)
+            self._interval.passed(frame.stamp_ns)
         self._policy.unseen(frame.stamp_ns, mono_ns, passed)
-        looks = passed and self._rest.is_over(mono_ns)
-        if looks:
-            self._rest.wake()
+        analyses = passed and self._back_off.is_over(mono_ns)
+        if analyses:
+            self._back_off.wake()
             self._estimator.begin(self._small(frame, self.config)[0])
             self._estimator.seen()
-        return GateDecision(passed, reason, NO_REGIONS, IDENTITY, looked=looks)
+        return GateDecision(passed, reason, NO_REGIONS, IDENTITY, analysed=analyses)
 
-    def _note_rest(
+    def _update_back_off(
         self, was_saturated: bool, motion: Motion, passed_stamp_ns: int | None, mono_ns: int
     ) -> None:
-        """A frame was judged, perhaps the last one for a while. passed_stamp_ns: its stamp, if it passed."""
+        """Begin or end a back-off after an analysed frame. passed_stamp_ns: its stamp, if it passed."""
         saturated = self._policy.mode == "saturated"
         if saturated and not was_saturated:
-            self._pace.restart(self._size_px)
+            self._interval.restart(self._size_px)
         if saturated and passed_stamp_ns is not None:
-            self._pace.passed(passed_stamp_ns)
+            self._interval.passed(passed_stamp_ns)
         busy = motion.changed or motion.camera == "unknown"
-        # A look at a camera that stands costs too little to be spared where all frames pass.
-        if busy and self._may_rest(self.config) and (saturated or motion.camera != "standing"):
-            self._rest.begin(mono_ns, grows=saturated)
-            self._recheck.forget()
+        # With a standing camera the analysis is too cheap to back off from.
+        if busy and self._may_back_off(self.config) and (saturated or motion.camera != "standing"):
+            self._back_off.begin(mono_ns, grows=saturated)
+            self._appearance.forget()
         elif not saturated:
-            self._rest.end()
+            self._back_off.end()
 
-    def _doubted(
+    def _changed_objects(
         self, reason: str, luma: np.ndarray, motion: Motion, mono_ns: int, config: GateConfig
     ) -> np.ndarray:
-        """(n, 4) luma pixels: known objects that look otherwise although nothing seems to move."""
+        """(n, 4) luma pixels: known objects whose appearance changed although nothing seems to move."""
         if reason not in NOTHING_NEW or config.appearance_check_ms <= 0.0:
             return NO_REGIONS
-        return self._recheck.changed(luma, motion.noise, mono_ns, config.appearance_check_ms)
+        return self._appearance.changed(luma, motion.noise, mono_ns, config.appearance_check_ms)
 
     def _small(self, frame: Frame, config: GateConfig) -> tuple[np.ndarray, float]:
-        """The frame's luma, small, and the source pixels per luma pixel."""
+        """The frame's downscaled luma, and source pixels per luma pixel."""
         luma = frame.small_gray(min(config.luma_width_px, frame.width_px))
         self._scale = float(frame.width_px // luma.shape[1])
         return luma, self._scale
 
-    def _look(self, luma: np.ndarray, scale: float, prior: np.ndarray | None, config: GateConfig) -> Motion:
-        """What is new."""
+    def _analyse(
+        self, luma: np.ndarray, scale: float, prior: np.ndarray | None, config: GateConfig
+    ) -> Motion:
+        """What changed since the anchor."""
         small_prior = None if prior is None else _in_source_pixels(prior, 1.0 / scale)
         settings = MotionConfig(
             config.pixel_threshold,
@@ -280,15 +279,15 @@ class FrameGate:
         while self._results:
             stamp_ns, found, low_score = self._results.popleft()
             audit.observe(found, mono_ns, self._audited.pop(stamp_ns, None))
-            self._known.add(found.xyxy_px, mono_ns)
-            self._recheck.found(stamp_ns, found.xyxy_px / self._scale, mono_ns)
+            self._recent.add(found.xyxy_px, mono_ns)
+            self._appearance.found(stamp_ns, found.xyxy_px / self._scale, mono_ns)
             if config.min_fidelity > 0.0:
                 self._schedule.observe(stamp_ns, found, low_score, self._size_px)
                 continue
             self._policy.in_view(config, len(found), mono_ns)
             if self._policy.mode == "saturated" and (config.saturated_min_f1 or config.saturated_stretch):
-                self._pace.found(stamp_ns, found, low_score, config.saturated_min_f1)
-        # Audits whose result never came (superseded, failed) say nothing.
+                self._interval.found(stamp_ns, found, low_score, config.saturated_min_f1)
+        # Audits whose result never came (superseded, failed) are dropped.
         while len(self._audited) > 16:
             del self._audited[next(iter(self._audited))]
 
@@ -314,9 +313,9 @@ class FrameGate:
             "gate.changed_area": motion.changed_area if motion else None,
             **{f"gate.reason.{reason}": n for reason, n in sorted(self._counts.items())},
             **self._audit.status(),
-            **self._recheck.status(),
-            "gate.back_off": self._rest.on,
-            **self._pace.status(),
+            **self._appearance.status(),
+            "gate.back_off": self._back_off.on,
+            **self._interval.status(),
             **(self._schedule.status() if self.config.min_fidelity > 0.0 else {}),
         }
 
@@ -344,7 +343,7 @@ class _Eye:
 
 
 def _blind_limit_ms(config: GateConfig) -> float:
-    """The longest time without a look while nobody knows whether the camera moves."""
+    """The longest time without inference while the camera's motion is unknown."""
     return min(config.max_blind_ms, config.max_blind_moving_ms)
 
 

@@ -141,7 +141,7 @@ class GateNode(StageNode):
                     self._gate.reset(self._resets.popleft())
                 prior = self._ego.motion(self._judged_stamp_ns, frame)
                 decision = self._gate.decide(frame, time.monotonic_ns(), prior)
-                if decision.looked:
+                if decision.analysed:
                     self._judged_stamp_ns = frame.stamp_ns
                 return decision
             except ImageError:  # It cannot be decoded: the detector could not either.

@@ -288,7 +288,7 @@ def test_a_saturated_gate_rests_and_looks_now_and_then():
     assert {one.reason for one in decisions} == {"saturated", "saturated_interval"}
     passed = [one.passed for one in decisions]
     assert passed == [False, False, True] * 100, "the interval holds, whoever looks"
-    looked = np.flatnonzero([one.looked for one in decisions])
+    looked = np.flatnonzero([one.analysed for one in decisions])
     assert 3 <= len(looked) <= 8 and np.diff(looked).max() <= 122, "one frame each 1 to 4 s"
     assert all(np.array_equal(one.camera_motion, np.eye(3)) for one in decisions)
 
@@ -306,10 +306,10 @@ def test_a_camera_that_moves_rests_too_and_its_tracks_go_by_their_own_speeds():
     player = Player(SATURATED)
     decisions = [walking(player, pose(300 + 2 * step, 420)) for step in range(200)]
     assert player.gate.mode == "saturated"
-    unseen = [one for one in decisions if not one.looked]
+    unseen = [one for one in decisions if not one.analysed]
     assert len(unseen) > 100 and all(np.array_equal(one.camera_motion, np.eye(3)) for one in unseen)
     decisions = decisions[60:]
-    judged = [one for one in decisions if one.looked and not np.array_equal(one.camera_motion, np.eye(3))]
+    judged = [one for one in decisions if one.analysed and not np.array_equal(one.camera_motion, np.eye(3))]
     assert judged, "woken, it tells the camera's motion again"
     assert all(one.camera_motion[0, 2] == pytest.approx(-2.0, abs=0.5) for one in judged)
 
@@ -331,7 +331,7 @@ def test_what_else_comes_up_ends_a_rest(what):
     else:
         player.set(saturated_look=True)
         decision = walking(player)
-    assert decision.looked and not player.gate.status()["gate.back_off"]
+    assert decision.analysed and not player.gate.status()["gate.back_off"]
 
 
 def test_a_limit_on_the_rate_holds_during_a_rest():
@@ -394,10 +394,10 @@ def test_where_next_to_nothing_can_be_skipped_before_a_moving_camera_the_gate_re
     decisions = [walking(player, pose(300 + 2 * step, 420)) for step in range(120)]
     assert all(one.passed for one in decisions[2:])
     resting = [one for one in decisions if one.reason == "back_off"]
-    assert 50 < len(resting) < 80 and sum(one.looked for one in resting) in range(3, 8), "one of each rest"
+    assert 50 < len(resting) < 80 and sum(one.analysed for one in resting) in range(3, 8), "one of each rest"
     assert all(np.array_equal(one.camera_motion, np.eye(3)) for one in resting)
     player.set(min_saving=0.0)
-    assert walking(player, pose(542, 420)).looked
+    assert walking(player, pose(542, 420)).analysed
     player.set(min_saving=0.15)
     reasons = [player.look(pose(544 + 2 * step, 420)).reason for step in range(60)]
     assert reasons.count("compensated") > 20, "it sees that all is quiet again"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_vision.gate.back_off import FIRST_MS, MOST_MS, BackOff
+from edge_vision.gate.back_off import FIRST_MS, MAX_MS, BackOff
 
 MS = 1_000_000
 
@@ -18,7 +18,7 @@ def test_rests_grow_to_a_limit_and_start_anew():
         lengths.append(at_ms - start_ms)
         rest.wake()
         assert not rest.on
-    assert lengths == [FIRST_MS * 2**n for n in range(4)] + [MOST_MS] * 2
+    assert lengths == [FIRST_MS * 2**n for n in range(4)] + [MAX_MS] * 2
     rest.end()
     rest.begin(0, grows=True)
     assert not rest.is_over(round(FIRST_MS * MS) - 1) and rest.is_over(round(FIRST_MS * MS))
