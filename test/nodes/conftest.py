@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def start(domain: int, robot: Robot) -> Iterator[Callable[..., Running]]:
-    """Starts nodes: start(kinds, overrides, ros_args). In the end the books must balance, none in flight.
+    """Starts nodes: start(kinds, overrides, ros_args). In the end the ledger must balance, none in flight.
 
     It needs the robot only to end before it: rclpy's events executor keeps a publisher that was told of a
     listener's end, and with it the whole DDS participant, for as long as the process lives.
@@ -29,5 +29,5 @@ def start(domain: int, robot: Robot) -> Iterator[Callable[..., Running]]:
     yield begin
     for running in started:
         running.end()
-        books = running.hub.ledger.snapshot()
-        assert books.balanced and books.in_flight == 0, f"the books at the end: {books}"
+        ledger = running.hub.ledger.snapshot()
+        assert ledger.balanced and ledger.in_flight == 0, f"the ledger at the end: {ledger}"

@@ -39,7 +39,9 @@ def wait_for_stages(robot: Robot, running: Running) -> None:
     for name in ("gate", "cascade"):
         node = running[name]
         robot.wait(lambda node=node: node.output.images.subscription_count, f"{name} to know the next stage")
-        robot.wait(lambda node=node: node.output.events.subscription_count, f"{name}'s ticks to be heard")
+        robot.wait(
+            lambda node=node: node.output.events.subscription_count, f"{name}'s frame events to be heard"
+        )
     robot.wait(lambda: running["gate"]._feedback.model_known, "the gate to know the model")
 
 
@@ -60,10 +62,10 @@ class StreetScene:
         return self.last_ns
 
     def settled(self) -> dict[str, int]:
-        """The books once all images have ended."""
-        books = self.running.settled(self.count)
-        assert adds_up(books)
-        return books
+        """The ledger once all images have ended."""
+        ledger = self.running.settled(self.count)
+        assert adds_up(ledger)
+        return ledger
 
 
 class TrackedScene(StreetScene):
@@ -80,15 +82,15 @@ class TrackedScene(StreetScene):
         super().__init__(self.running, robot)
 
     def show(self, image: np.ndarray | None = None, step_ns: int = STEP_NS) -> dict[str, int]:
-        """Publish one image, and wait for its end; gives the books."""
+        """Publish one image, and wait for its end; gives the ledger."""
         self.publish(image, step_ns)
         return self.settled()
 
     def tell(self, stamp_ns: int, stage: str, fate: str, reason: str, motion: np.ndarray | None) -> None:
-        """A tick to the detector, as the stages in its process send them."""
+        """A frame event to the detector, as the stages in its process send them."""
         seq = self.running.hub.next_seq()
-        tick = FrameEvent(stamp_ns, "cam", stage, fate, reason, seq=seq, camera_motion=motion)
-        self.running["detector"].on_frame_event(tick)
+        frame_event = FrameEvent(stamp_ns, "cam", stage, fate, reason, seq=seq, camera_motion=motion)
+        self.running["detector"].on_frame_event(frame_event)
 
     def heard(self, inferred: int, tracked: int) -> None:
         self.robot.wait(lambda: len(self.inferred) >= inferred, f"{inferred} answers, {len(self.inferred)}")

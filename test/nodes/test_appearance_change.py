@@ -43,7 +43,7 @@ def alone(image: np.ndarray, scene: TrackedScene) -> np.ndarray:
 
 
 @pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
-def test_who_leaves_a_closed_gate_is_no_ghost(start, robot, separate):
+def test_an_object_that_leaves_a_closed_gate_is_no_longer_published(start, robot, separate):
     """Nothing else moves, and what changes is below the gate's least area."""
     full, empty = street_with_and_without_people()
     scene = TrackedScene(start, robot, separate, gate={**BLIND, "appearance_check_ms": 1.0})
@@ -56,9 +56,9 @@ def test_who_leaves_a_closed_gate_is_no_ghost(start, robot, separate):
     left_ns = scene.last_ns
     for _ in range(4):
         scene.show(left)
-    books = scene.settled()
-    assert books["inferred"] == 2, "the detector was asked at once, and once"
-    scene.heard(2, books["gated"])
+    ledger = scene.settled()
+    assert ledger["inferred"] == 2, "the detector was asked at once, and once"
+    scene.heard(2, ledger["gated"])
     assert told_of(scene, place, left_ns, scene.inferred) == [False]
     assert told_of(scene, place, left_ns, scene.tracked) == [False] * 4
     assert len(boxes_by_id(scene.tracked[-1])) >= 3, "the others stay"
@@ -80,7 +80,7 @@ def test_without_the_appearance_check_it_would_be_a_ghost(start, robot):
     assert told_of(scene, place, 0, scene.tracked) == [True] * 3
 
 
-def test_what_is_doubted_is_not_told_of_while_the_detector_is_busy_with_it(start, robot):
+def test_an_object_with_changed_appearance_is_not_published_until_it_is_inferred(start, robot):
     full, _ = street_with_and_without_people()
     scene = TrackedScene(start, robot, gate={"appearance_check_ms": 0.0})
     for _ in range(2):
@@ -109,8 +109,8 @@ def test_a_change_of_light_ends_nothing(start, robot, gain):
     )
     for n in range(8):
         scene.show(np.clip(full * gain**n, 0, 255).astype(np.uint8))
-    books = scene.settled()
-    assert books["inferred"] == 1
+    ledger = scene.settled()
+    assert ledger["inferred"] == 1
     scene.heard(1, 7)
     first = boxes_by_id(scene.inferred[0])
     assert all(boxes_by_id(one).keys() == first.keys() for one in scene.tracked)
@@ -139,13 +139,13 @@ def test_a_parked_car_that_leaves_is_gone_with_the_gates_own_eye(start, robot):
     gone_ns = scene.last_ns + 1
     for _ in range(4):
         scene.show(gone)
-    books = scene.settled()
-    scene.heard(books["inferred"], books["gated"])
+    ledger = scene.settled()
+    scene.heard(ledger["inferred"], ledger["gated"])
     tracked = told_of(scene, van + np.array([8, 8, -8, -8]), gone_ns, scene.tracked)
     assert tracked and not any(tracked)
 
 
-def test_who_walks_is_tracked_and_who_rests_is_cached(start, robot):
+def test_moving_objects_are_tracked_and_still_ones_cached(start, robot):
     full, _ = street_with_and_without_people()
     scene = TrackedScene(start, robot)
     scene.show(full)

@@ -87,21 +87,21 @@ def play(robot, running, camera, answers, make_good, cases, first_ns=10**12):
         camera.publish(make(now_ns + 1))
         running.settled(2 * number)
         reasons[reason] = reasons.get(reason, 0) + 1
-        books = running.ledger
-        assert books["failed"] == number, f"{name}: {books}"
-        assert books.get(f"failed.{reason}") == reasons[reason], f"{name}: {books}"
+        ledger = running.ledger
+        assert ledger["failed"] == number, f"{name}: {ledger}"
+        assert ledger.get(f"failed.{reason}") == reasons[reason], f"{name}: {ledger}"
         now_ns += STEP_NS
         camera.publish(make_good(now_ns))
         expected_good.append(now_ns)
         robot.wait_for(answers, number + 1, f"answers, the last after '{name}'")
         running.settled(2 * number + 1)
     assert [stamp_of(answer) for answer in answers] == expected_good
-    books = running.ledger
-    assert books["failed"] == len(cases) and books["inferred"] == len(cases) + 1
-    assert {k[7:]: n for k, n in books.items() if k.startswith("failed.")} == reasons
+    ledger = running.ledger
+    assert ledger["failed"] == len(cases) and ledger["inferred"] == len(cases) + 1
+    assert {k[7:]: n for k, n in ledger.items() if k.startswith("failed.")} == reasons
 
 
-def test_bad_images_are_counted_and_the_pipeline_goes_on(start, robot):
+def test_bad_images_are_counted_and_the_pipeline_continues(start, robot):
     running = start(ALL)
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_raw")
@@ -152,7 +152,7 @@ BAD_JPEGS = {
 }
 
 
-def test_bad_jpegs_are_counted_and_the_pipeline_goes_on(start, robot):
+def test_bad_jpegs_are_counted_and_the_pipeline_continues(start, robot):
     running = start(overrides={"gate": {"image_transport": "compressed"}})
     answers = detections_of(robot)
     camera = robot.publisher(CompressedImage, "image_raw/compressed")
@@ -255,19 +255,19 @@ def test_odd_but_good_images_are_all_inferred(start, robot):
     camera = robot.publisher(Image, "image_raw")
     for number, (name, make) in enumerate(ODD_BUT_GOOD.items(), 1):
         camera.publish(make(number * STEP_NS))
-        books = running.settled(number)
-        assert books["inferred"] == number, f"{name}: {books}"
+        ledger = running.settled(number)
+        assert ledger["inferred"] == number, f"{name}: {ledger}"
     robot.wait(lambda: len(answers) == len(ODD_BUT_GOOD), "all answers")
     assert running.ledger["failed"] == 0
 
 
-def test_after_a_jump_back_the_new_time_line_goes_on(start, robot):
+def test_after_a_jump_back_frames_of_the_new_time_line_are_inferred(start, robot):
     """A bag that starts anew loses one frame, and the gate forgets what it knew."""
     running = start(overrides={"gate": NO_TIMED_PASSES})
     camera = robot.publisher(Image, "image_raw")
     for number, stamp_s in enumerate([100, 101, 5, 6, 7], 1):
         camera.publish(image_message(GOOD, stamp_s * 10**9))
         running.settled(number)
-    books = running.ledger
-    assert books["failed.stamp_backwards"] == 1 and books["inferred"] == 2
-    assert books["gated.still"] == 2
+    ledger = running.ledger
+    assert ledger["failed.stamp_backwards"] == 1 and ledger["inferred"] == 2
+    assert ledger["gated.still"] == 2

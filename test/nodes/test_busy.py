@@ -47,7 +47,7 @@ def busy(start, robot, monkeypatch):
 
 
 @pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
-def test_a_busy_street_is_told_of_on_every_frame_and_looked_at_on_half_of_them(
+def test_a_busy_street_is_published_on_every_frame_and_inferred_on_half_of_them(
     busy, robot, separate, walkers
 ):
     """Stamps decide, 100 ms apart; the clip is shown as fast as it is worked off."""
@@ -59,10 +59,10 @@ def test_a_busy_street_is_told_of_on_every_frame_and_looked_at_on_half_of_them(
             lambda: low_score.current.subscription_count, "the detector to know that the gate wants low_score"
         )
     for image in walkers:
-        books = scene.show(image)
-    assert (books["received"], books["gated"]) == (FRAMES, books["gated.saturated"])
-    assert 0.4 * FRAMES <= books["inferred"] <= 0.62 * FRAMES
-    scene.heard(books["inferred"], books["gated"])
+        ledger = scene.show(image)
+    assert (ledger["received"], ledger["gated"]) == (FRAMES, ledger["gated.saturated"])
+    assert 0.4 * FRAMES <= ledger["inferred"] <= 0.62 * FRAMES
+    scene.heard(ledger["inferred"], ledger["gated"])
     stamps = sorted(map(stamp_of, [*scene.inferred, *scene.tracked]))
     assert stamps == [10**9 + 7 + (number + 1) * 10**8 for number in range(FRAMES)], "each frame once"
     assert min(len(one.detections) for one in [*scene.inferred, *scene.tracked][-30:]) >= 3
@@ -78,8 +78,8 @@ def test_a_busy_street_is_told_of_on_every_frame_and_looked_at_on_half_of_them(
 def test_without_hints_no_interval_is_stretched(busy, robot, separate, walkers):
     scene = busy(separate)
     for image in walkers[:60]:
-        books = scene.show(image)
-    robot.wait(lambda: len(scene.inferred) >= books["inferred"], "all answers")
+        ledger = scene.show(image)
+    robot.wait(lambda: len(scene.inferred) >= ledger["inferred"], "all answers")
     looks = sorted(map(stamp_of, scene.inferred))
     gaps = {(late - early) // 10**8 for early, late in pairwise(looks)}
     assert gaps == {1, 2}

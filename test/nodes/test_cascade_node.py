@@ -38,7 +38,7 @@ class CascadeScene:
         self._images = robot.publisher(Image, "gate/image")
 
     def show(self, image: np.ndarray, regions: np.ndarray = NO_REGIONS, reason: str = "motion"):
-        """Pass one frame through; the books afterwards."""
+        """Pass one frame through; the ledger afterwards."""
         self.n += 1
         self._ticks.publish(frame_event_message(FrameEvent(self.n, "camera", "gate", "", reason, regions)))
         self._images.publish(image_message(image, self.n))
@@ -83,8 +83,8 @@ def test_regions_that_cannot_be_classified_accept_the_frame(scene, regions):
 def test_five_hundred_regions_and_none(scene):
     corners = np.random.default_rng(3).uniform(0, 1, (500, 2)) * [WIDTH_PX - 4, HEIGHT_PX - 4]
     regions = np.concatenate([corners, corners + 4], axis=1).astype(np.float32)
-    books = scene.show(painted("green"), regions)
-    assert books["handed_on"] == 2 and books["handed_on.crowded"] == 1
+    ledger = scene.show(painted("green"), regions)
+    assert ledger["handed_on"] == 2 and ledger["handed_on.crowded"] == 1
     assert scene.show(painted("green"), regions / 8)["rejected.unwanted"] == 1
     assert scene.show(painted("green"), NO_REGIONS)["rejected.unwanted"] == 2
 
@@ -143,7 +143,7 @@ def test_a_stage_of_another_task_is_refused(start, robot, tmp_path):
     assert "a classifier needs a head for task 'classify', got one for 'detect'" in message
 
 
-def test_next_stages_without_a_first_are_refused(start, robot, tmp_path):
+def test_next_models_without_a_model_are_refused(start, robot, tmp_path):
     message = refusal(start, robot, next_models=[str(color_bundle(tmp_path).folder)])
     assert "next_models: expected with a model, got an empty one" in message
 
@@ -154,7 +154,7 @@ def test_thresholds_that_cross_are_refused_at_the_start(start, robot, tmp_path):
     assert "reject_below <= accept_from" in message and "0.7" in message
 
 
-def test_thresholds_that_cross_are_refused_live_and_the_old_ones_stay(scene):
+def test_crossing_thresholds_are_refused_live_and_the_old_ones_stay(scene):
     robot, cascade = scene.robot, scene.running["cascade"]._cascade
     answer = robot.set("cascade", score_threshold=0.2)
     assert (
@@ -195,14 +195,14 @@ def test_the_audit_notices_a_cascade_that_always_rejects(start, robot, tmp_path)
     for at in range(60):
         street = video_frame("vtest.avi", 12 * at).image
         for _ in range(3):  # Changed, and so passed and rejected; then still, and so audited and confirmed.
-            books = show(street[:, ::-1] if at % 2 else street)
+            ledger = show(street[:, ::-1] if at % 2 else street)
         if running["gate"]._gate.status()["audit.open"]:
             break
-    assert books.get("rejected.unwanted", 0) >= 2, "the cascade rejects what the gate lets pass"
+    assert ledger.get("rejected.unwanted", 0) >= 2, "the cascade rejects what the gate lets pass"
     status, values = robot.status("gate", lambda _, values: values["audit.open"] == "True")
     assert status.level == b"\x01" and "the audit opened the gate" in status.message
     assert float(values["audit.miss_rate_low"]) > 0.2
-    before = books["inferred"]
-    books = show(video_frame("vtest.avi", 790).image)
-    assert books["inferred"] == before + 1, "an open gate opens the cascade"
-    assert books["received"] == books["inferred"] + books["rejected"] + books.get("gated", 0)
+    before = ledger["inferred"]
+    ledger = show(video_frame("vtest.avi", 790).image)
+    assert ledger["inferred"] == before + 1, "an open gate opens the cascade"
+    assert ledger["received"] == ledger["inferred"] + ledger["rejected"] + ledger.get("gated", 0)

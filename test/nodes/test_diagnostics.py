@@ -93,7 +93,7 @@ def is_number(entry, key):
     return entry and not entry[1][key].startswith("unavailable")
 
 
-def test_a_machine_without_sensors_says_so(start, robot, tmp_path, monkeypatch):
+def test_a_machine_without_sensors_reports_them_as_unavailable(start, robot, tmp_path, monkeypatch):
     monkeypatch.setattr(DiagnosticsNode, "sensor_root", plant(tmp_path, "no_sensors"))
     start([GateNode, DiagnosticsNode])
     status, values = diagnostics(robot, lambda found: is_number(found.get("system"), "memory.percent"))[
@@ -104,7 +104,7 @@ def test_a_machine_without_sensors_says_so(start, robot, tmp_path, monkeypatch):
         assert values[key].startswith("unavailable: no ")
 
 
-def test_a_node_that_is_not_there_is_stale(start, robot):
+def test_a_missing_node_is_stale(start, robot):
     start(
         [GateNode, DiagnosticsNode], {"diagnostics": {"watched_nodes": ["gate", "ghost"], "stale_ms": 1100.0}}
     )
@@ -116,7 +116,7 @@ def test_a_node_that_is_not_there_is_stale(start, robot):
 
 
 @pytest.mark.parametrize("transition,word", [(Transition.TRANSITION_DEACTIVATE, "inactive")])
-def test_a_node_that_is_not_active_warns(start, robot, transition, word):
+def test_an_inactive_node_is_a_warning(start, robot, transition, word):
     start([GateNode, DiagnosticsNode], {"diagnostics": {"watched_nodes": ["gate"]}})
     assert robot.change_state("gate", transition)
     found = diagnostics(robot, lambda found: found.get("gate") and found["gate"][1]["state"] == word)

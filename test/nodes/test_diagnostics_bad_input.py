@@ -68,8 +68,8 @@ def test_sim_time_that_jumps_back_is_no_alarm(start, robot):
     simulator.jump(-JUMP_S)
     simulator.play(1.5, camera=False)
     simulator.play(3.0)
-    books = running.ledger
-    assert books["failed.stamp_backwards"] == books["failed"] == 1 and books["inferred"] > 10
+    ledger = running.ledger
+    assert ledger["failed.stamp_backwards"] == ledger["failed"] == 1 and ledger["inferred"] > 10
     # Reports go by a clock that no simulator sets.
     robot.wait(lambda: len(output.statuses) >= 6, "six reports")
     assert [one.message for one in output.statuses if one.level != OK] == []
@@ -95,7 +95,7 @@ def test_what_counters_gained(before, now, added):
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf"), -float("inf")])
-def test_a_figure_that_is_none_is_unavailable(value):
+def test_an_invalid_value_is_unavailable(value):
     message = status_message("gate", "/", 0, "running", {"rate_in_hz": value, "sent": 0})
     assert status_values(message) == {"rate_in_hz": "unavailable", "sent": "0"}
     assert StatusEntry("gate", "/", 0, "", status_values(message)).number("rate_in_hz") is None

@@ -47,7 +47,7 @@ def test_the_keys_in_the_document_are_those_published(start, robot, tmp_path, mo
 
     def complete():
         while heard:
-            # A frame that fails has a reason in the books.
+            # A frame that fails has a reason in the ledger.
             camera.publish(image_message(picture(1), 10**9))
             for status in heard.pop(0).status:
                 name = status.name.split()[0]

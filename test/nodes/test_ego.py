@@ -177,7 +177,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_samples_are_left_out_and_the_gate_goes_on(start, robot, monkeypatch, case):
+def test_bad_samples_are_rejected_and_the_gate_continues(start, robot, monkeypatch, case):
     setup = Robots(start, robot, monkeypatch, "imu", ego_focal_px=FOCAL)
     setup.turn(0, 60)
     setup.sensor.publish(BAD[case](START_NS + 63 * MS))
@@ -201,7 +201,7 @@ def test_after_a_jump_of_the_clock_both_go_on(start, robot, monkeypatch):
     assert_turned(setup.show(70), 0.05)
 
 
-def test_a_prior_that_is_asked_for_and_does_not_come_is_told(start, robot, monkeypatch):
+def test_a_requested_prior_without_samples_is_a_warning(start, robot, monkeypatch):
     monkeypatch.setattr(ego_listener, "TIMEOUT_S", 0.2)
     setup = Robots(start, robot, monkeypatch, "imu", ego_focal_px=FOCAL)
     for number in range(1, 40):
@@ -240,6 +240,6 @@ def test_the_calibration_of_cut_and_binned_pictures(case):
     assert (matrix[0, 2], matrix[1, 2]) == pytest.approx(middle)
 
 
-def test_a_calibration_that_is_none_is_no_calibration():
+def test_an_invalid_calibration_is_ignored():
     assert ego_listener.calibration_of(CameraInfo()) is None
     assert ego_listener.calibration_of(CameraInfo(width=640, height=480, binning_x=2, binning_y=1)) is None

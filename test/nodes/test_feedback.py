@@ -44,7 +44,7 @@ def started(start, robot, separate, **gate):
 
 
 @pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
-def test_the_gate_hears_what_was_found_on_each_inferred_frame(start, robot, monkeypatch, separate):
+def test_the_gate_receives_the_detections_of_each_inferred_frame(start, robot, monkeypatch, separate):
     running = started(start, robot, separate)
     heard, answers = heard_by(running, monkeypatch), detections_of(robot)
     camera = robot.publisher(Image, "image_raw")
@@ -120,7 +120,7 @@ def test_hints_without_detections_are_not_kept_for_ever(start, robot):
 def test_an_audited_frame_is_inferred_and_booked_like_any_other(start, robot, separate):
     """The rate is set live; what would have been skipped goes through the whole chain."""
     running = started(start, robot, separate)
-    ticks = robot.listen(DiagnosticArray, "gate_events")
+    frame_events = robot.listen(DiagnosticArray, "gate_events")
     robot.wait(
         lambda: running["gate"].output.events.subscription_count >= (2 if separate else 1), "the listeners"
     )
@@ -140,10 +140,10 @@ def test_an_audited_frame_is_inferred_and_booked_like_any_other(start, robot, se
     assert skipped == 5
     assert robot.set("gate", audit_rate=1.0, audit_max_hz=1000.0).successful
     show(4)
-    books = running.ledger
-    assert (books["gated"], books["inferred"]) == (skipped, number - skipped)
-    robot.wait(lambda: len(ticks) == number, "the ticks")
-    assert [frame_event_from_message(one).reason for one in ticks[-4:]] == ["audit"] * 4
+    ledger = running.ledger
+    assert (ledger["gated"], ledger["inferred"]) == (skipped, number - skipped)
+    robot.wait(lambda: len(frame_events) == number, "the frame events")
+    assert [frame_event_from_message(one).reason for one in frame_events[-4:]] == ["audit"] * 4
     show(1)  # The gate takes the results up when it judges the next frame.
     _, values = robot.status("gate", lambda status, values: values["gate.reason.audit"] == "5")
     assert int(values["audit.audited"]) >= 4 and values["audit.missed"] == "0"
@@ -161,9 +161,9 @@ def test_the_cascade_does_not_reject_an_audit(start, robot):
     for number in range(1, 7):
         camera.publish(image_message(picture(number > 4), number * 10**8))
         running.settled(number)
-    books = running.ledger
+    ledger = running.ledger
     # The first frame is accepted, as the cascade was blind until then; four are audits; the news is unwanted.
-    assert (books["inferred"], books["rejected.unwanted"]) == (5, 1) and books["received"] == 6
+    assert (ledger["inferred"], ledger["rejected.unwanted"]) == (5, 1) and ledger["received"] == 6
 
 
 # A detector that begins anew.
@@ -171,9 +171,9 @@ def test_the_cascade_does_not_reject_an_audit(start, robot):
 
 def passed_as(running, robot, camera, stamp_ns: int) -> str:
     """The reason with which the gate lets one more picture of the same scene pass, or skips it."""
-    books = running.ledger
+    ledger = running.ledger
     camera.publish(image_message(picture(1), stamp_ns))
-    running.settled(books["received"] + 1)
+    running.settled(ledger["received"] + 1)
     return running["gate"]._last_reason
 
 
@@ -239,7 +239,7 @@ def test_a_detector_that_comes_later_sees_a_frame_at_once(alone, robot):
     assert passed_as(running, robot, camera, next_ns) == "model_swap"
 
 
-def test_a_detector_that_says_that_it_sees_otherwise_sees_a_frame_at_once(alone, robot):
+def test_a_detector_with_a_new_model_gets_a_frame_at_once(alone, robot):
     running, camera, infos, next_ns = alone
     for _ in range(2):
         told(running, robot, infos)
@@ -312,7 +312,7 @@ def test_an_audit_that_fails_costs_the_detector_nothing(start, robot, monkeypatc
     assert running.settled(1)["inferred"] == 1 and running.ledger["failed"] == 0
 
 
-def test_a_detector_alone_tells_nobody(start, robot):
+def test_a_detector_alone_notifies_no_gate(start, robot):
     running = start([DetectorNode])
     camera = robot.publisher(Image, "image_accepted")
     camera.publish(image_message(picture(1), 1))

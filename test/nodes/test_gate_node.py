@@ -105,18 +105,18 @@ def test_settings_act_on_the_next_frame(scene, robot):
     assert scene.show(thing) == "refresh"
 
 
-def test_the_books_and_the_counters_say_the_same(scene, robot):
+def test_the_ledger_and_the_gates_counters_agree(scene, robot):
     for number in range(12):
         scene.show(scene.with_thing() if number in (5, 6) else None)
-    books = scene.running.ledger
+    ledger = scene.running.ledger
     _, values = robot.status("gate", lambda status, values: values["ledger.received"] == "12")
     counted = {key[12:]: int(n) for key, n in values.items() if key.startswith("gate.reason.")}
     assert sum(counted.values()) == 12
     assert counted["first"] == 1 and counted["motion"] >= 1
-    skipped = {reason: n for reason, n in counted.items() if f"gated.{reason}" in books}
-    assert sum(skipped.values()) == books["gated"]
-    assert all(books[f"gated.{reason}"] == n for reason, n in skipped.items())
-    assert books["handed_on"] == 12 - books["gated"] and values["ledger.balanced"] == "True"
+    skipped = {reason: n for reason, n in counted.items() if f"gated.{reason}" in ledger}
+    assert sum(skipped.values()) == ledger["gated"]
+    assert all(ledger[f"gated.{reason}"] == n for reason, n in skipped.items())
+    assert ledger["handed_on"] == 12 - ledger["gated"] and values["ledger.balanced"] == "True"
 
 
 STATUS = {
@@ -136,7 +136,7 @@ STATUS = {
 }
 
 
-def test_the_status_says_how_the_gate_judges_and_diagnostics_pass_it_on(start, robot):
+def test_the_status_has_the_gates_values_and_diagnostics_forward_them(start, robot):
     running = start(ALL)
     heard = robot.listen(DiagnosticArray, "/diagnostics")
     camera = robot.publisher(Image, "image_raw")
@@ -170,8 +170,8 @@ def regions_of(message: BoundingBox2DArray) -> list[tuple[float, float, float, f
     ]
 
 
-def test_regions_are_told_per_judged_frame_in_source_pixels(scene, robot):
-    ticks = robot.listen(DiagnosticArray, "gate_events")
+def test_regions_are_published_per_analysed_frame_in_source_pixels(scene, robot):
+    frame_events = robot.listen(DiagnosticArray, "gate_events")
     heard = robot.listen(BoundingBox2DArray, "gate/regions", RELIABLE)
     gate = scene.running["gate"]
     robot.wait(
@@ -180,7 +180,7 @@ def test_regions_are_told_per_judged_frame_in_source_pixels(scene, robot):
     )
     reasons = [scene.show() for _ in range(3)] + [scene.show(scene.with_thing())]
     assert reasons == ["first", "still", "still", "motion"]
-    robot.wait(lambda: len(heard) == 4 and len(ticks) == 4, "the regions")
+    robot.wait(lambda: len(heard) == 4 and len(frame_events) == 4, "the regions")
     assert [stamp_of(one) for one in heard] == [10**9 + 7 + STEP_NS * n for n in (1, 2, 3, 4)]
     assert {one.header.frame_id for one in heard} == {"cam"}
     assert [len(one.boxes) for one in heard[:3]] == [0, 0, 0]
@@ -189,10 +189,10 @@ def test_regions_are_told_per_judged_frame_in_source_pixels(scene, robot):
     assert (
         60 <= found[0] <= 100 and 60 <= found[1] <= 100 and 180 <= found[2] <= 220 and 180 <= found[3] <= 220
     )
-    assert found == pytest.approx(frame_event_from_message(ticks[3]).regions[0], abs=1e-3)
+    assert found == pytest.approx(frame_event_from_message(frame_events[3]).regions[0], abs=1e-3)
 
 
-def test_regions_cost_nothing_while_nobody_listens(scene, robot, monkeypatch):
+def test_regions_are_not_built_without_a_subscriber(scene, robot, monkeypatch):
     import edge_vision.nodes.gate_node as gate
 
     def fail(regions, frame):
@@ -214,8 +214,8 @@ def test_the_ticks_carry_the_cameras_motion(start, robot):
     robot.wait(
         lambda: running["cascade"].output.images.subscription_count, "the cascade to know the detector"
     )
-    robot.wait(lambda: running["gate"].output.events.subscription_count, "the cascade to take ticks")
-    ticks = {name: robot.listen(DiagnosticArray, f"{name}_events") for name in ("gate", "cascade")}
+    robot.wait(lambda: running["gate"].output.events.subscription_count, "the cascade to subscribe")
+    frame_events = {name: robot.listen(DiagnosticArray, f"{name}_events") for name in ("gate", "cascade")}
     robot.wait(lambda: running["gate"].output.events.subscription_count >= 2, "the gate to know us")
     robot.wait(lambda: running["cascade"].output.events.subscription_count >= 2, "the cascade to know us")
     scene = GateScene(running, robot)
@@ -223,8 +223,8 @@ def test_the_ticks_carry_the_cameras_motion(start, robot):
     for number in range(6):
         left = number * shift_px
         scene.show(np.ascontiguousarray(full[:, left : left + 640]))
-    robot.wait(lambda: all(len(heard) == 6 for heard in ticks.values()), "the ticks")
-    for heard in ticks.values():
+    robot.wait(lambda: all(len(heard) == 6 for heard in frame_events.values()), "the frame events")
+    for heard in frame_events.values():
         found = [frame_event_from_message(one).camera_motion for one in heard]
         assert found[0] is None, "nothing to compare the first with"
         known = [motion for motion in found[1:] if motion is not None]
@@ -249,8 +249,8 @@ def test_a_gate_that_raises_lets_pass_and_is_itself_again(scene, robot, monkeypa
     assert [scene.show() for _ in range(2)] == ["gate_error", "gate_error"]
     monkeypatch.setattr(gate, "decide", decide)
     assert [scene.show() for _ in range(2)] == ["gate_error", "still"], "the frame after sees nothing old"
-    books = scene.running.ledger
-    assert (books["handed_on"], books["failed"]) == (4, 0)
+    ledger = scene.running.ledger
+    assert (ledger["handed_on"], ledger["failed"]) == (4, 0)
 
 
 def test_results_that_are_wrong_do_not_shut_the_gate(scene, robot):

@@ -57,7 +57,7 @@ def test_the_boxes_that_the_graph_encodes_come_out_in_source_pixels(start, robot
         assert box == pytest.approx(truth.xyxy, abs=0.05)
 
 
-def test_a_head_that_does_not_fit_keeps_the_node_unconfigured_and_says_why(start, robot, tmp_path):
+def test_an_unsuitable_head_keeps_the_node_unconfigured_with_the_reason(start, robot, tmp_path):
     model = imported(tmp_path, yolox_graph(tmp_path / "m.onnx"))
     manifest = tmp_path / "bundle" / "bundle.yaml"
     manifest.write_text(manifest.read_text().replace("type: yolox", "type: nanodet"))

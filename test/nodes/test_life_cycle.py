@@ -1,4 +1,4 @@
-"""Transitions, right and wrong, alone and under load; services; the books through all of it."""
+"""Transitions, right and wrong, alone and under load; services; the ledger through all of it."""
 
 from __future__ import annotations
 
@@ -136,9 +136,9 @@ def test_deactivated_and_activated_under_load(start, robot, load, node):
         before = running.ledger["inferred"]
         robot.wait(lambda before=before: running.ledger["inferred"] > before, "inference to go on")
     camera.stop()
-    books = running.settled(1)
-    assert not books.get("failed.detector_error", 0) and not books.get("failed.gate_error", 0)
-    assert books["received"] <= camera.sent
+    ledger = running.settled(1)
+    assert not ledger.get("failed.detector_error", 0) and not ledger.get("failed.gate_error", 0)
+    assert ledger["received"] <= camera.sent
 
 
 def test_overload_supersedes_and_the_law_holds_at_every_moment(start, robot, load):
@@ -149,19 +149,19 @@ def test_overload_supersedes_and_the_law_holds_at_every_moment(start, robot, loa
     def seen_enough() -> bool:
         nonlocal worst
         for _ in range(200):
-            books = running.hub.ledger.snapshot()
-            assert books.balanced and adds_up(books.flat())
-            worst = max(worst, books.in_flight)
-        return len(statuses) >= 10 and books.fates.get("inferred", 0) >= 20
+            ledger = running.hub.ledger.snapshot()
+            assert ledger.balanced and adds_up(ledger.flat())
+            worst = max(worst, ledger.in_flight)
+        return len(statuses) >= 10 and ledger.fates.get("inferred", 0) >= 20
 
     robot.wait(seen_enough, "statuses and results")
     camera.stop()
     # One frame in the slot and one in the works of each of the two workers, one with the camera's own thread,
     # and one between two stages.
     assert 0 < worst <= 6
-    books = running.settled(1)
-    assert books["superseded"] > 0 and books["inferred"] > 0 and books["failed"] == 0
-    assert books["received"] == camera.sent
+    ledger = running.settled(1)
+    assert ledger["superseded"] > 0 and ledger["inferred"] > 0 and ledger["failed"] == 0
+    assert ledger["received"] == camera.sent
     for message in statuses:
         values = {pair.key: pair.value for pair in message.status[0].values}
         assert values["ledger.balanced"] == "True"
@@ -187,9 +187,9 @@ def test_the_end_under_load_leaves_nothing_in_flight(start, load):
     wait_until(lambda: running.ledger["inferred"] >= 5, "results")
     running.end()
     camera.stop()
-    books = running.ledger
-    assert adds_up(books) and books["in_flight"] == 0 and books["inferred"] >= 5
-    assert {key for key in books if key.startswith("failed.")} <= {
+    ledger = running.ledger
+    assert adds_up(ledger) and ledger["in_flight"] == 0 and ledger["inferred"] >= 5
+    assert {key for key in ledger if key.startswith("failed.")} <= {
         "failed.deactivated",
         "failed.cascade_inactive",
         "failed.detector_inactive",
@@ -217,7 +217,7 @@ def test_the_enable_service(start, robot, node, fate):
     assert values["enabled"] == "True"
 
 
-def test_the_reset_service_starts_new_books(start, robot):
+def test_the_reset_service_resets_the_ledger(start, robot):
     running = start()
     camera = robot.publisher(Image, "image_raw")
     camera.publish(image_message(picture(1), 1))

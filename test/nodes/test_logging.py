@@ -151,7 +151,7 @@ def test_an_audit_that_opens_the_gate(start, robot, log):
     assert len(log.events("audit_opened")) - len(log.events("audit_closed")) in (0, 1)
 
 
-def test_a_model_is_told_with_what_runs_it_and_so_is_its_successor(start, robot, log, tmp_path):
+def test_a_loaded_model_and_its_replacement_are_logged_with_their_backend(start, robot, log, tmp_path):
     folder = tmp_path / "bundles" / "other_model"
     shutil.copytree(bundle_or_skip(SSD).folder, folder)
     text = (folder / "bundle.yaml").read_text().replace(f"name: {SSD}", "name: other_model")
@@ -169,7 +169,7 @@ def test_a_model_is_told_with_what_runs_it_and_so_is_its_successor(start, robot,
     assert len(log.events("model_loaded")) == 1
 
 
-def test_a_model_that_is_swapped_while_it_runs(start, robot, log, tmp_path):
+def test_a_swap_of_a_running_model_is_logged(start, robot, log, tmp_path):
     folder = tmp_path / "bundles" / "other_model"
     shutil.copytree(bundle_or_skip(SSD).folder, folder)
     text = (folder / "bundle.yaml").read_text().replace(f"name: {SSD}", "name: other_model")
@@ -200,7 +200,7 @@ def test_a_fallback(start, log):
     assert event["backend.requested.device"] == "qnn" and event["backend.actual.device"] == "cpu"
 
 
-def test_a_limit_is_told_when_it_is_passed_and_when_it_is_kept_again(start, robot, log):
+def test_a_limit_is_logged_when_it_is_exceeded_and_when_it_is_met_again(start, robot, log):
     start([GateNode, DiagnosticsNode], {"diagnostics": {"max_rss_mb": 1.0}}, log.ros_args)
     event = log.one("limit_exceeded", limit="max_rss_mb")
     assert event["status"].startswith("process ") and "max_rss_mb" in event["text"]
@@ -224,18 +224,18 @@ def test_a_cause(start, robot, log):
     log.one("cause", cause="no_publisher")
 
 
-def test_messages_of_somebody_else_do_not_fill_the_log(start, robot, log):
+def test_foreign_messages_do_not_fill_the_log(start, robot, log):
     """Each is wrong in another way."""
     start([DetectorNode], ros_args=log.ros_args)
-    ticks = robot.publisher(DiagnosticArray, "cascade_events", 100)
+    frame_events = robot.publisher(DiagnosticArray, "cascade_events", 100)
     for n in range(2, 40):
-        ticks.publish(DiagnosticArray(status=[DiagnosticStatus()] * n))
+        frame_events.publish(DiagnosticArray(status=[DiagnosticStatus()] * n))
     event = log.one("message")
     robot.turns(1.0)
     assert log.one("message") == event and "invalid frame event" in event["text"]
 
 
-def test_what_was_said_before_the_file_was_known_is_in_it_too(start, log):
+def test_lines_logged_before_the_file_was_opened_are_in_it(start, log):
     start([GateNode], {"gate": {"max_blind_ms": -5.0}}, log.ros_args)
     event = log.one("message")
     assert (
@@ -243,7 +243,7 @@ def test_what_was_said_before_the_file_was_known_is_in_it_too(start, log):
     )
 
 
-def test_a_file_that_cannot_be_written_is_told_and_costs_nothing_else(start, robot, tmp_path, capfd):
+def test_an_unwritable_log_file_is_reported_and_has_no_other_effect(start, robot, tmp_path, capfd):
     running = start([GateNode], {"gate": {"json_log": str(tmp_path / "no" / "log")}})
     assert running["gate"].state == "active"
     status, _ = robot.status("gate")

@@ -57,7 +57,7 @@ BREAKAGES = {
 
 
 @pytest.mark.parametrize("case", BREAKAGES)
-def test_a_broken_bundle_is_told_and_its_repair_is_noticed(start, robot, store, case):
+def test_a_broken_bundle_is_reported_and_its_repair_detected(start, robot, store, case):
     spare = store.parent.parent / "spare"
     shutil.copytree(store, spare)
     break_it, needles = BREAKAGES[case]
@@ -121,7 +121,7 @@ def test_a_request_that_cannot_be_met_is_an_error_in_the_status(start, robot, ov
     assert status.level == b"\x02" and needle in status.message, status.message
 
 
-def test_a_precision_that_there_is_not_is_told_and_the_default_runs(start, robot):
+def test_an_unknown_precision_is_reported_and_the_default_used(start, robot):
     start(overrides={"detector": {"precision": "fp7"}, "gate": {"enabled": False}})
     robot.publisher(Image, "image_raw")
     needle = "fp32, fp16, bf16, int8, mixed, got 'fp7'; running with 'auto'"
@@ -140,7 +140,7 @@ def test_a_fallback_is_loud_and_works(start, robot):
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt_rtx"])
-def test_without_a_gpu_onnx_runtime_serves_and_says_why(start, robot, backend):
+def test_without_a_gpu_onnx_runtime_is_used_with_the_reason(start, robot, backend):
     reason = available_backends()[backend]
     if reason is None:
         pytest.skip("there is a GPU here")
@@ -165,7 +165,7 @@ def test_litert_runs_a_bundle_that_has_a_graph_for_it(start, robot):
     assert running.settled(1)["inferred"] == 1
 
 
-def test_requested_and_actual_are_told(start, robot):
+def test_requested_and_actual_backend_are_reported(start, robot):
     start([DetectorNode], {"detector": {"threads": 1, "backend": "auto"}})
     status, values = robot.status("detector")
     assert status.level == b"\x00"
@@ -194,8 +194,8 @@ def test_a_slow_detector_supersedes_and_its_end_loses_no_account(start, monkeypa
     for number in range(1, 21):
         receive(Frame(picture(number), number, "cam", "bgr8", running.hub.next_seq()), None)
     running.end()
-    books = running.ledger
-    assert books["received"] == 20 and books["in_flight"] == 0 and books["superseded"] >= 15
+    ledger = running.ledger
+    assert ledger["received"] == 20 and ledger["in_flight"] == 0 and ledger["superseded"] >= 15
 
 
 def test_the_memory_is_freed_at_cleanup(start, robot, monkeypatch):
@@ -238,8 +238,8 @@ def test_the_cascade_rejects_what_is_not_wanted(start, robot):
     for number in range(1, 4):
         camera.publish(image_message(picture(number), number))
         running.settled(number)
-    books = running.ledger
-    assert (books["inferred"], books["rejected"], books["rejected.unwanted"]) == (1, 2, 2)
+    ledger = running.ledger
+    assert (ledger["inferred"], ledger["rejected"], ledger["rejected.unwanted"]) == (1, 2, 2)
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ def test_the_chain_stays_in_process(start, robot, case):
     camera = robot.publisher(Image, camera_topic)
     camera.publish(image_message(picture(1), 5, "cam"))
     robot.wait(lambda: answers, "the answer")
-    books = running.settled(1)
-    assert books["inferred"] == 1 and "handed_on" not in books
+    ledger = running.settled(1)
+    assert ledger["inferred"] == 1 and "handed_on" not in ledger
     # The inner stages have no DDS subscription at all.
     assert not running["cascade"].input.topic and not running["detector"].input.topic
 
@@ -51,7 +51,7 @@ def test_the_diagnostics_find_the_nodes_of_their_namespace(start, robot):
     assert {status.hardware_id for status in heard[-1].status} == {"/front"}
 
 
-def test_a_detector_that_takes_the_camera_directly(start, robot):
+def test_a_detector_can_subscribe_to_the_camera_directly(start, robot):
     running = start([DetectorNode], ros_args=["-r", "image_accepted:=/camera/image"])
     answers = detections_of(robot)
     camera = robot.publisher(Image, "/camera/image")
@@ -61,7 +61,7 @@ def test_a_detector_that_takes_the_camera_directly(start, robot):
     assert running.settled(3)["inferred"] == 3
 
 
-def test_two_cameras_in_one_process_keep_two_books(start, robot):
+def test_two_cameras_in_one_process_have_a_ledger_each(start, robot):
     """Two hubs, as two pipelines of one process have."""
     from edge_vision.nodes.intra_process import IntraProcess
 

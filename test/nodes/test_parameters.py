@@ -34,7 +34,7 @@ BAD_STARTS = [
 
 
 @pytest.mark.parametrize("kind,name,value,needle", BAD_STARTS)
-def test_a_bad_start_value_gives_way_to_the_default_and_is_told(start, robot, kind, name, value, needle):
+def test_a_bad_start_value_is_reported_and_replaced_by_the_default(start, robot, kind, name, value, needle):
     node = kind.spec.name
     running = start([kind], {node: {name: value}})
     default = kind.spec.param(name).default
@@ -46,7 +46,7 @@ def test_a_bad_start_value_gives_way_to_the_default_and_is_told(start, robot, ki
     assert running[node].state == "active"
 
 
-def test_digits_on_the_command_line_are_taken_as_text(start, robot):
+def test_digits_on_the_command_line_are_accepted_as_text(start, robot):
     """ROS reads them as an integer; /dev/video987 is a device that no machine has."""
     ros_args = ["-p", "uri:=987", "-p", "frame_id:=7", "-p", "open_timeout_ms:=300"]
     running = start([SourceNode], ros_args=ros_args)
@@ -140,7 +140,7 @@ def test_a_bad_live_set_is_refused_whole_with_the_reason(start, robot, values, n
     assert running["gate"]._gate.config.max_rate_hz == 0.0
 
 
-def test_what_acts_at_configure_can_be_set_once_cleaned_up(start, robot):
+def test_configure_parameters_can_be_set_after_cleanup(start, robot):
     running = start([GateNode])
     assert not robot.set("gate", image_transport="compressed").successful
     assert robot.change_state("gate", Transition.TRANSITION_DEACTIVATE)

@@ -168,8 +168,8 @@ def test_a_newer_frame_goes_before_the_one_that_hangs(start, robot, fake, monkey
     assert hang.inside.wait(30)
     receive, hub = running.hub.receiver("/image_raw"), running.hub
     receive(Frame(picture(2), 2, "cam", "bgr8", hub.next_seq()), None)
-    books = running.settled(2)
-    assert (books["inferred"], books["superseded"]) == (1, 1)
+    ledger = running.settled(2)
+    assert (ledger["inferred"], ledger["superseded"]) == (1, 1)
     robot.wait_for(answers, 1, "answers")
     assert answers[0].header.stamp.nanosec == 2
     running.end()
@@ -190,7 +190,7 @@ def test_without_a_watchdog_it_waits(start, robot, fake, monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["dies", "hangs"])
-def test_in_the_middle_of_a_video_the_next_best_takes_over(start, robot, fake, monkeypatch, how):
+def test_a_backend_that_fails_during_a_video_is_replaced(start, robot, fake, monkeypatch, how):
     """vtest.avi through the whole pipeline at its own rate: after the fault, detections go on."""
     source = {"uri": clip_or_skip("vtest.avi"), "loop": True}
     running = start(ALL, {"source": source, "detector": {**fake, "watchdog_ms": WATCHDOG_MS}})
@@ -210,8 +210,8 @@ def test_in_the_middle_of_a_video_the_next_best_takes_over(start, robot, fake, m
     if how == "hangs":
         hang.go_on.set()
     running["source"].deactivate()
-    books = wait_until(lambda: running.ledger["in_flight"] == 0 and running.ledger, "the books to close")
-    assert adds_up(books) and books["failed"] == 0
+    ledger = wait_until(lambda: running.ledger["in_flight"] == 0 and running.ledger, "the ledger to close")
+    assert adds_up(ledger) and ledger["failed"] == 0
 
 
 def test_a_model_is_changed_by_its_parameter(start, robot, models):
@@ -232,7 +232,7 @@ def test_a_model_is_changed_by_its_parameter(start, robot, models):
     assert values["model"].endswith(" 2.0.0") and values["swap.error"] == ""
 
 
-def test_the_gate_hears_of_a_new_model(start, robot, models):
+def test_the_gate_passes_a_frame_after_a_model_swap(start, robot, models):
     running = start(overrides={"detector": {"model": models["first"]}, "gate": {"max_blind_ms": 60000.0}})
     camera, gate = robot.publisher(Image, "image_raw"), running["gate"]
 
@@ -262,7 +262,7 @@ def test_the_gate_hears_of_a_new_model(start, robot, models):
     ],
     ids=lambda value: str(value)[:24],
 )
-def test_what_cannot_serve_is_refused_and_taken_back(start, robot, models, wrong, needle):
+def test_an_unusable_model_is_refused_and_its_parameters_restored(start, robot, models, wrong, needle):
     good = {"model": models["first"], "backend": "onnxruntime"}
     running = start(overrides={"detector": good, **OPEN})
     camera = robot.publisher(Image, "image_raw")
@@ -322,8 +322,8 @@ def test_forty_swaps_of_which_every_second_fails_lose_no_frame_and_keep_no_model
     finally:
         end.set()
         thread.join()
-    books = running.settled(sent[0])
-    assert books["received"] == sent[0] == books["inferred"] + books["superseded"], books
+    ledger = running.settled(sent[0])
+    assert ledger["received"] == sent[0] == ledger["inferred"] + ledger["superseded"], ledger
 
     def kept() -> int:
         gc.collect()
@@ -344,7 +344,7 @@ def set_model(node, model: str) -> bool:
     return node.set_parameters([Parameter("model", value=model)])[0].successful
 
 
-def test_a_precision_that_there_is_not_is_refused_at_once(start, robot):
+def test_an_unknown_precision_is_refused_at_once(start, robot):
     running = start(overrides=OPEN)
     answer = robot.set("detector", precision="fp3")
     assert not answer.successful and "fp32" in answer.reason and "fp3" in answer.reason

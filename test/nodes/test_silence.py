@@ -14,7 +14,7 @@ from edge_vision.nodes import stage_node, stage_stats
 OK, WARN, ERROR = b"\x00", b"\x01", b"\x02"
 
 
-def test_a_topic_that_nobody_publishes_is_named(start, robot):
+def test_a_topic_without_publisher_is_named(start, robot):
     start([GateNode])
     status, _ = robot.status("gate", lambda status, values: status.level == WARN)
     assert "/image_raw" in status.message and "0 publishers" in status.message
@@ -36,7 +36,7 @@ def test_silence_behind_a_gate_is_no_alarm(start, robot, monkeypatch):
         assert status.level == OK, status.message
 
 
-def test_a_detector_alone_that_hears_nothing_says_so(start, robot):
+def test_a_detector_alone_without_images_is_a_warning(start, robot):
     start([DetectorNode])
     status, _ = robot.status("detector", lambda status, values: status.level == WARN)
     assert "/image_accepted" in status.message
@@ -83,8 +83,8 @@ def test_a_runtime_that_hangs_costs_its_frame_and_nothing_else(start, robot, mon
     camera.publish(image_message(picture(1), 1))
     assert hanging.wait(30)
     running.end()
-    books = running.ledger
-    assert (books["in_flight"], books["failed.deactivated"]) == (0, 1), books
+    ledger = running.ledger
+    assert (ledger["in_flight"], ledger["failed.deactivated"]) == (0, 1), ledger
     assert not session.closed
     free.set()
 
@@ -101,8 +101,8 @@ def test_an_error_outside_does_not_touch_the_frame(start, robot, monkeypatch):
     robot.wait(lambda: running["gate"].output.images.subscription_count, "the listener")
     camera = robot.publisher(Image, "image_raw")
     camera.publish(image_message(picture(1), 1))
-    books = running.settled(1)
-    assert (books["inferred"], books["failed"]) == (1, 0) and not seen
+    ledger = running.settled(1)
+    assert (ledger["inferred"], ledger["failed"]) == (1, 0) and not seen
 
 
 def test_a_gate_whose_source_goes_idle_listens_to_the_camera(start, robot, tmp_path):

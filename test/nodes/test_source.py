@@ -43,19 +43,19 @@ def test_a_file_is_played_once_under_media_stamps(start, robot, clip, rate):
     answers = detections_of(robot)
     running.in_executor(running["source"].trigger_configure)
     running.in_executor(running["source"].trigger_activate)
-    books = running.settled(FRAMES)
-    assert books["received"] == FRAMES and books["failed"] == 0
-    assert books["inferred"] + books["superseded"] == FRAMES and (rate or not books["superseded"])
-    robot.wait(lambda: len(answers) == books["inferred"], "the answers")
+    ledger = running.settled(FRAMES)
+    assert ledger["received"] == FRAMES and ledger["failed"] == 0
+    assert ledger["inferred"] + ledger["superseded"] == FRAMES and (rate or not ledger["superseded"])
+    robot.wait(lambda: len(answers) == ledger["inferred"], "the answers")
     stamps = [10**9 + n * 50_000_000 for n in range(FRAMES)]
     found = [stamp_of(a) for a in answers]
-    assert found == (sorted(set(stamps) & set(found)) if books["superseded"] else stamps)
+    assert found == (sorted(set(stamps) & set(found)) if ledger["superseded"] else stamps)
     assert {a.header.frame_id for a in answers} == {"camera"}
     status, values = robot.status("source", lambda status, values: values["situation"] == "finished")
     assert status.level == b"\x00" and values["sent"] == str(FRAMES)
 
 
-def test_a_file_that_is_cut_off_is_a_warning(start, robot, clip):
+def test_a_truncated_file_is_a_warning(start, robot, clip):
     data = clip.read_bytes()
     third = [at for at in range(len(data)) if data.startswith(b"00dc", at)][2]
     clip.write_bytes(data[:third])
@@ -73,7 +73,7 @@ def test_a_rate_beyond_the_range_is_refused(start, robot, clip, rate):
     assert not answer.successful and needle in answer.reason
 
 
-def test_a_loop_goes_on_in_time(start, robot, clip):
+def test_stamps_increase_across_a_loop(start, robot, clip):
     running = start((SourceNode, *CHAIN), source(clip, loop=True, playback_rate=0.0))
     answers = detections_of(robot)
     robot.wait(lambda: len(answers) > 3 * FRAMES, "three rounds")
@@ -93,7 +93,7 @@ def test_clock_stamps(start, robot, clip):
     assert before_ns < stamp_of(answers[0]) < running_ns and answers[0].header.frame_id == "cam"
 
 
-def test_images_go_to_dds_only_when_somebody_listens(start, robot, clip, monkeypatch):
+def test_images_are_published_on_dds_only_with_a_subscriber(start, robot, clip, monkeypatch):
     running = start((SourceNode, *CHAIN), source(clip, loop=True, playback_rate=0.0))
     sent = []
     message = running["source"]._writer.message
@@ -113,13 +113,13 @@ def test_images_go_to_dds_only_when_somebody_listens(start, robot, clip, monkeyp
 
 def test_a_tick_for_each_image(start, robot, clip):
     running = start([SourceNode], source(clip, loop=True, playback_rate=1.0))
-    ticks = robot.listen(DiagnosticArray, "source_events")
+    frame_events = robot.listen(DiagnosticArray, "source_events")
     images = robot.listen(Image, "image_raw", SENSOR)
 
     def with_tick() -> int:
-        return len({stamp_of(one) for one in images} & {stamp_of(one) for one in ticks})
+        return len({stamp_of(one) for one in images} & {stamp_of(one) for one in frame_events})
 
-    robot.wait(lambda: len(ticks) > 3 and with_tick() > 2, "images and their ticks")
+    robot.wait(lambda: len(frame_events) > 3 and with_tick() > 2, "images and their frame events")
     assert running["source"].state == "active"
 
 
@@ -133,7 +133,7 @@ TROUBLE = {
 
 
 @pytest.mark.parametrize("case", TROUBLE)
-def test_a_source_that_is_not_there_is_told_and_taken_when_it_comes(start, robot, clip, case):
+def test_a_missing_source_is_reported_and_opened_when_it_appears(start, robot, clip, case):
     spare = clip.with_name("spare.avi")
     shutil.copy(clip, spare)
     spoil, needle = TROUBLE[case]
@@ -148,7 +148,7 @@ def test_a_source_that_is_not_there_is_told_and_taken_when_it_comes(start, robot
     assert running.ledger["received"] == FRAMES
 
 
-def test_a_stream_that_does_not_answer_is_told(start, robot):
+def test_a_stream_that_does_not_answer_is_reported(start, robot):
     start([SourceNode], {"source": {"uri": "http://127.0.0.1:9/none", "open_timeout_ms": 300}})
     status, _ = robot.status("source", lambda status, values: values["situation"] == "waiting")
     assert status.level == b"\x01" and "does not answer" in status.message
@@ -165,7 +165,7 @@ def test_it_ends_while_it_waits_plays_or_opens(start, clip):
     start((SourceNode, *CHAIN), source(clip, loop=True, playback_rate=0.0)).end()
 
 
-def test_the_source_changes_its_uri_when_configured_anew(start, robot, clip):
+def test_a_new_uri_takes_effect_at_configure(start, robot, clip):
     from lifecycle_msgs.msg import Transition as T
 
     running = start([SourceNode, GateNode])

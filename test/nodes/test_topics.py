@@ -87,7 +87,7 @@ PRIORS = [
 
 
 @pytest.mark.parametrize("given", PRIORS, ids=lambda given: "-".join(map(str, given.values())))
-def test_the_gate_listens_to_the_robots_motion_only_as_told(start, robot, given):
+def test_the_gate_subscribes_to_motion_topics_only_as_its_parameters_request(start, robot, given):
     """At the start, and when it is switched on and off while it runs."""
     spec = GateNode.spec
     running = start([GateNode], {"gate": given})
@@ -148,7 +148,7 @@ def test_the_qos_of_one_topic_can_be_overridden(start, robot):
         assert offered.qos_profile.reliability == reliability, topic
 
 
-def test_latched_topics_reach_who_comes_late(start, robot):
+def test_latched_topics_reach_late_subscribers(start, robot):
     bundle = bundle_or_skip(SSD)
     start()
     labels = robot.wait_for(robot.listen(LabelInfo, "label_info", LATCHED), 1)[0]
@@ -159,7 +159,7 @@ def test_latched_topics_reach_who_comes_late(start, robot):
     assert info.database_location == f"sha256:{bundle.sha256}"
 
 
-def test_a_new_threshold_is_latched_anew(start, robot):
+def test_a_new_threshold_is_latched(start, robot):
     start()
     heard = robot.listen(LabelInfo, "label_info", LATCHED)
     robot.wait(lambda: heard, "label_info")
@@ -169,7 +169,7 @@ def test_a_new_threshold_is_latched_anew(start, robot):
     assert robot.wait(lambda: late, "label_info")[0].threshold == 0.25
 
 
-def test_the_debug_image_is_made_only_while_somebody_looks(start, robot, monkeypatch):
+def test_the_debug_image_is_drawn_only_with_a_subscriber(start, robot, monkeypatch):
 
     from edge_vision.nodes import detection_output
 
@@ -221,7 +221,7 @@ def test_the_boxes_can_be_drawn_into_every_encoding(start, robot):
 
 def test_every_frame_leaves_a_tick(start, robot):
     running = start(CHAIN, {"gate": NO_TIMED_PASSES})
-    ticks = robot.listen(DiagnosticArray, "gate_events")
+    frame_events = robot.listen(DiagnosticArray, "gate_events")
     robot.wait(lambda: running["gate"].output.events.subscription_count, "the gate to know us")
     camera = robot.publisher(Image, "image_raw")
     moved = picture(1)
@@ -232,8 +232,8 @@ def test_every_frame_leaves_a_tick(start, robot):
         running.settled(number)
     camera.publish(image_message(picture(1), 30, "cam", encoding="nonsense"))
     running.settled(4)
-    robot.wait(lambda: len(ticks) == 4, "the ticks")
-    found = [frame_event_from_message(one) for one in ticks]
+    robot.wait(lambda: len(frame_events) == 4, "the frame events")
+    found = [frame_event_from_message(one) for one in frame_events]
     assert [(t.fate, t.reason) for t in found] == [
         ("", "first"),
         ("gated", "still"),
@@ -245,7 +245,7 @@ def test_every_frame_leaves_a_tick(start, robot):
     assert x1 <= 10 and y1 <= 10 and x2 >= 30 and y2 >= 30
 
 
-def test_nobody_publishes_and_nothing_breaks(start, robot):
+def test_nodes_without_images_stay_healthy(start, robot):
     start(ALL)
     for node in ("gate", "cascade", "detector"):
         status, values = robot.status(node)

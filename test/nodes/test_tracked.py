@@ -42,9 +42,9 @@ def test_skipped_frames_show_the_objects_where_the_camera_moved_them(start, robo
     for left in lefts:
         scene.show(np.ascontiguousarray(scene.street[:, left : left + width_px]))
         stamps.append(scene.last_ns)
-    books = scene.settled()
-    assert books["gated"] >= 5 and books["failed"] == books["superseded"] == 0
-    scene.heard(books["inferred"], books["gated"])
+    ledger = scene.settled()
+    assert ledger["gated"] >= 5 and ledger["failed"] == ledger["superseded"] == 0
+    scene.heard(ledger["inferred"], ledger["gated"])
     answers = {stamp_of(one): one for one in scene.inferred}
     shown = {stamp_of(one): one for one in scene.tracked}
     assert sorted([*answers, *shown]) == stamps, "each frame once: inferred or tracked"
@@ -138,9 +138,9 @@ def test_after_a_cut_there_is_no_ghost(start, robot, separate):
     nothing = picture(1, 768, 576)
     for _ in range(6):
         scene.show(nothing)
-    books = scene.settled()
-    assert books["inferred"] > before, "the gate let the cut pass"
-    scene.heard(books["inferred"], books["gated"])
+    ledger = scene.settled()
+    assert ledger["inferred"] > before, "the gate let the cut pass"
+    scene.heard(ledger["inferred"], ledger["gated"])
     cut_ns = 10**9 + 7 + 4 * STEP_NS
     old = [one for one in scene.tracked if stamp_of(one) < cut_ns]
     new = [one for one in scene.tracked if stamp_of(one) >= cut_ns]
@@ -203,19 +203,19 @@ def test_tracked_boxes_wait_for_no_inference(start, robot, monkeypatch):
 
 
 def test_what_was_superseded_has_no_boxes_and_what_the_gate_did_not_judge_no_motion(start, robot):
-    """Ticks as the stages send them, by hand: each is rare, and known by its stage and fate."""
+    """Frame events as the stages send them, by hand: each is rare, and known by its stage and fate."""
     scene = TrackedScene(start, robot)
     scene.show()
     at_ns = scene.last_ns
     shift = np.array([[1, 0, 30], [0, 1, 0], [0, 0, 1]], float)
-    ticks = [
+    frame_events = [
         ("cascade", "superseded", shift),  # Judged: the next motion goes on from it.
         ("cascade", "failed", shift),
         ("gate", "superseded", None),  # Not judged: it has no part in the motion,
         ("gate", "failed", None),  # nor is it a cut.
         ("gate", "gated", shift),
     ]
-    for n, (stage, fate, motion) in enumerate(ticks, 1):
+    for n, (stage, fate, motion) in enumerate(frame_events, 1):
         scene.tell(at_ns + n, stage, fate, "", motion)
     scene.heard(1, 1)
     assert stamp_of(scene.tracked[0]) == at_ns + 5
@@ -226,7 +226,7 @@ def test_what_was_superseded_has_no_boxes_and_what_the_gate_did_not_judge_no_mot
             assert box[0] == pytest.approx(first[name][0] + 90.0, abs=0.01)
 
 
-def test_who_walks_goes_on_where_the_camera_moves_too(start, robot):
+def test_a_walker_is_predicted_while_the_camera_moves(start, robot):
     """There the gate is less sure that nothing moves."""
     scene = TrackedScene(start, robot)
     scene.show()
@@ -239,7 +239,7 @@ def test_who_walks_goes_on_where_the_camera_moves_too(start, robot):
     assert sum(np.abs(two[name] - one[name]).max() > 1.0 for name in two) >= 2
 
 
-def test_who_walks_goes_on_until_the_gate_sees_that_nothing_moves(start, robot):
+def test_a_walker_is_predicted_until_the_gate_reports_a_still_scene(start, robot):
     scene = TrackedScene(start, robot)
     scene.show()
     scene.audit(True)
@@ -256,15 +256,15 @@ def test_who_walks_goes_on_until_the_gate_sees_that_nothing_moves(start, robot):
         np.testing.assert_allclose(list(there.values()), list(two.values()), atol=1e-3)
 
 
-def test_frames_that_the_cascade_rejects_are_told_too(start, robot):
+def test_tracks_are_published_on_rejected_frames(start, robot):
     bundle_or_skip(EFFICIENTNET)
     cascade = {"model": EFFICIENTNET, "wanted_labels": ["mountain bike"], "score_threshold": 0.99}
     gate = {"max_blind_ms": 1.0, "max_blind_moving_ms": 1.0}
     scene = TrackedScene(start, robot, gate=gate, cascade={**cascade, "max_blind_ms": 60000.0})
     for _ in range(4):
         scene.show()
-    books = scene.settled()
-    assert (books["inferred"], books["rejected.unwanted"]) == (1, 3)
+    ledger = scene.settled()
+    assert (ledger["inferred"], ledger["rejected.unwanted"]) == (1, 3)
     scene.heard(1, 3)
     for message in scene.tracked:
         assert boxes_by_id(message).keys() == boxes_by_id(scene.inferred[0]).keys()
@@ -281,8 +281,8 @@ def test_a_new_model_starts_new_tracks(start, robot):
     scene.inferred, scene.tracked = detections_of(robot), detections_of(robot, "detections_tracked")
     for _ in range(3):
         scene.show()
-    books = scene.settled()
-    scene.heard(books["inferred"] - 1, books["gated"] - 1)
+    ledger = scene.settled()
+    scene.heard(ledger["inferred"] - 1, ledger["gated"] - 1)
     old = 5
     names = boxes_by_id(scene.inferred[0]).keys()
     assert len(names) >= old and min(map(int, names)) > len(names), "ids are not given again"
@@ -297,9 +297,9 @@ def test_a_clock_that_jumps_starts_new_tracks(start, robot):
     assert scene.show(step_ns=-2 * STEP_NS)["failed.stamp_backwards"] == 1
     for _ in range(3):
         scene.show()
-    books = scene.settled()
-    assert books["inferred"] == 2
-    scene.heard(2, books["gated"])
+    ledger = scene.settled()
+    assert ledger["inferred"] == 2
+    scene.heard(2, ledger["gated"])
     names = boxes_by_id(scene.inferred[1]).keys()
     assert not names & boxes_by_id(scene.inferred[0]).keys()
     assert all(boxes_by_id(one).keys() == names for one in scene.tracked[2:])
@@ -316,14 +316,14 @@ def test_tracking_that_fails_costs_no_frame(start, robot, monkeypatch):
         monkeypatch.setattr(line, name, fail)
     for _ in range(3):
         scene.show()
-    books = scene.settled()
-    assert (books["inferred"], books["gated"], books["failed"]) == (1, 2, 0)
+    ledger = scene.settled()
+    assert (ledger["inferred"], ledger["gated"], ledger["failed"]) == (1, 2, 0)
     scene.heard(1, 0)
     assert len(scene.inferred[0].detections) >= 5
     assert {one.id for one in scene.inferred[0].detections} == {""}
 
 
-def test_the_books_balance_while_it_is_switched_under_load(start, robot):
+def test_the_ledger_balances_while_tracking_is_switched_under_load(start, robot):
     """Frames skipped, passed and superseded from another thread; a topic and a node that come and go."""
     scene = TrackedScene(start, robot)
     receive, hub = scene.running.hub.receiver("/image_raw"), scene.running.hub
@@ -354,20 +354,20 @@ def test_the_books_balance_while_it_is_switched_under_load(start, robot):
     finally:
         end.set()
         thread.join()
-    books = scene.running.settled(sent[0])
-    assert adds_up(books) and books["received"] == sent[0]
-    failed = {reason for reason in books if reason.startswith("failed.")}
+    ledger = scene.running.settled(sent[0])
+    assert adds_up(ledger) and ledger["received"] == sent[0]
+    failed = {reason for reason in ledger if reason.startswith("failed.")}
     assert failed <= {"failed.detector_inactive", "failed.deactivated"}
 
 
 def test_in_one_process_cascade_ticks_have_the_gates_too(start, robot):
     """One line for each frame, as between processes."""
     scene = TrackedScene(start, robot)
-    ticks = robot.listen(DiagnosticArray, "cascade_events")
+    frame_events = robot.listen(DiagnosticArray, "cascade_events")
     robot.wait(lambda: scene.running["cascade"].output.events.subscription_count, "the cascade to know us")
     for _ in range(4):
         scene.show()
-    robot.wait_for(ticks, 4, "ticks")
-    told = [frame_event_from_message(one) for one in ticks]
+    robot.wait_for(frame_events, 4, "frame events")
+    told = [frame_event_from_message(one) for one in frame_events]
     assert [(one.stage, one.fate) for one in told] == [("cascade", "")] + [("gate", "gated")] * 3
     assert [one.stamp_ns for one in told] == [10**9 + 7 + n * STEP_NS for n in (1, 2, 3, 4)]

@@ -20,11 +20,11 @@ MOTION = np.array([[1.0 + 1e-13, -0.25, 3.3], [np.pi, 0.1, -1e-9], [1e-7, -2e-8,
 STAMP_NS = 1_700_000_000_123_456_789
 
 
-def there_and_back(tick: FrameEvent) -> FrameEvent:
+def there_and_back(frame_event: FrameEvent) -> FrameEvent:
     from rclpy.serialization import deserialize_message, serialize_message
 
     return frame_event_from_message(
-        deserialize_message(serialize_message(frame_event_message(tick)), DiagnosticArray)
+        deserialize_message(serialize_message(frame_event_message(frame_event)), DiagnosticArray)
     )
 
 
@@ -43,7 +43,7 @@ def test_a_tick_comes_back_bit_for_bit(fate, motion):
         assert np.array_equal(found.camera_motion, MOTION)
 
 
-def test_an_unknown_motion_takes_no_room():
+def test_an_unknown_motion_is_left_out_of_the_message():
     keys = [
         pair.key
         for pair in frame_event_message(FrameEvent(STAMP_NS, "", "gate", "", "still")).status[0].values
@@ -54,7 +54,7 @@ def test_an_unknown_motion_takes_no_room():
 @pytest.mark.parametrize(
     "text", ["[1, 2, 3]", "[]", "null", "{}", '"far"', "[[1, 2], [3]]", json.dumps([float("nan")] * 9), "[1"]
 )
-def test_a_motion_that_is_none_makes_no_tick(text):
+def test_an_invalid_motion_is_refused(text):
     message = frame_event_message(FrameEvent(STAMP_NS, "", "gate", "", "still", camera_motion=MOTION))
     message.status[0].values[2].value = text
     with pytest.raises((ValueError, TypeError)):
@@ -73,7 +73,7 @@ def test_regions_as_boxes_under_the_frames_header(regions):
     assert found == ([(15.75, 21.1875, 28.5, 37.875, 0.0), (3.5, 4.5, 7.0, 9.0, 0.0)] if len(regions) else [])
 
 
-def test_what_is_told_in_a_process_reaches_each_listener_of_that_topic_only():
+def test_a_notification_reaches_all_subscribers_of_its_topic_only():
     hub, heard = IntraProcess(), []
     hub.notify("/found", 1)
     hub.subscribe("/found", lambda *what: heard.append(("a", *what)))

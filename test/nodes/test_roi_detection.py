@@ -55,8 +55,8 @@ def people_come(scene: TrackedScene, frames: int = 4) -> list:
     come_ns = scene.last_ns + 1
     for _ in range(frames):
         scene.show(large(full))
-    books = scene.settled()
-    scene.robot.wait(lambda: len(scene.inferred) >= books["inferred"], "all answers")
+    ledger = scene.settled()
+    scene.robot.wait(lambda: len(scene.inferred) >= ledger["inferred"], "all answers")
     return after(scene, come_ns)
 
 
@@ -73,7 +73,7 @@ def test_on_crops_it_sees_small_people_where_the_whole_frame_shows_none(start, r
     assert not robot.node.count_publishers("detections_tracked")
 
 
-def test_the_whole_frame_is_what_it_looks_at_by_default(start, robot):
+def test_the_whole_frame_is_inferred_by_default(start, robot):
     scene = TrackedScene(start, robot, publish=False)
     messages = people_come(scene)
     assert messages and max(seen(one, PEOPLE) for one in messages) <= 1, "the pair to the test above"
@@ -82,7 +82,7 @@ def test_the_whole_frame_is_what_it_looks_at_by_default(start, robot):
     assert not scene.running["detector"].tracks.history, "no work for it"
 
 
-def test_who_is_known_beside_the_region_stays_in_the_message(start, robot):
+def test_a_known_object_outside_the_regions_stays_in_the_message(start, robot):
     """One came and stands, another comes: a message without the first would say that he has left."""
     scene = chain(start, robot, gate={"settle_ms": 1.0})  # Who stands is part of the gate's scene at once.
     full, empty = street_with_and_without_people()
@@ -95,8 +95,8 @@ def test_who_is_known_beside_the_region_stays_in_the_message(start, robot):
     from_ns = scene.last_ns + 1
     for _ in range(2):
         scene.show(large(second))
-    books = scene.settled()
-    robot.wait(lambda: len(scene.inferred) >= books["inferred"], "all answers")
+    ledger = scene.settled()
+    robot.wait(lambda: len(scene.inferred) >= ledger["inferred"], "all answers")
     late = after(scene, from_ns)
     assert late and all(seen(one, PEOPLE[[1]]) == 1 for one in late)
     assert any(seen(one, PEOPLE[[0]]) == 1 for one in late)
@@ -104,7 +104,7 @@ def test_who_is_known_beside_the_region_stays_in_the_message(start, robot):
     assert int(values["roi.crops"]) >= 3, "one for each of the two"
 
 
-def test_under_a_budget_it_makes_fewer_crops_nothing_waits_and_the_books_balance(start, robot):
+def test_a_budget_reduces_the_crops_and_the_ledger_balances(start, robot):
     scene = chain(start, robot, budget_ms=0.5)
     people_come(scene, 6)
     values = values_of(robot, lambda values: values["roi.limit"] == "1" and int(values["roi.halved"]) >= 1)
@@ -125,7 +125,7 @@ def test_a_moving_camera_has_the_whole_frame_looked_at(start, robot):
     assert values["roi.frames_crops"] == "0", "each shows parts of the scene that no whole look has seen"
 
 
-def test_it_is_switched_while_it_runs_and_bad_values_are_refused(start, robot):
+def test_roi_parameters_are_live_and_bad_values_refused(start, robot):
     scene = chain(start, robot)
     people_come(scene)
     values_of(robot, lambda values: int(values["roi.crops"]) >= 1)
@@ -156,7 +156,7 @@ def test_with_ids_too_each_object_keeps_its_own(start, robot):
     assert len(named) >= 2 and len(stay) >= 3, "who stands in every frame has one id"
 
 
-def test_tracking_that_fails_means_whole_looks_and_costs_no_frame(start, robot, monkeypatch):
+def test_when_tracking_fails_whole_frames_are_inferred(start, robot, monkeypatch):
     scene = chain(start, robot)
 
     def fail(*args):
@@ -165,9 +165,9 @@ def test_tracking_that_fails_means_whole_looks_and_costs_no_frame(start, robot, 
     for name in ("add_detections", "tracks_at", "advance_to", "motion_between"):
         monkeypatch.setattr(scene.running["detector"].tracks.history, name, fail)
     people_come(scene)
-    books = scene.settled()
-    assert books["inferred"] >= 3 and books["failed"] == 0
-    values = values_of(robot, lambda values: values["roi.frames_whole"] == str(books["inferred"]))
+    ledger = scene.settled()
+    assert ledger["inferred"] >= 3 and ledger["failed"] == 0
+    values = values_of(robot, lambda values: values["roi.frames_whole"] == str(ledger["inferred"]))
     assert values["roi.crops"] == "0"
 
 
@@ -189,6 +189,6 @@ def test_bad_regions_cost_no_frame(start, robot, regions, monkeypatch):
     monkeypatch.setattr(gate, "_decide", lambda frame: replace(decide(frame), passed=True, regions=regions))
     for _ in range(3):
         scene.show(large(full))
-    books = scene.settled()
-    assert (books["inferred"], books["failed"]) == (4, 0)
+    ledger = scene.settled()
+    assert (ledger["inferred"], ledger["failed"]) == (4, 0)
     assert scene.last_ns == 10**9 + 7 + 4 * STEP_NS
