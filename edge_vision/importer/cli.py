@@ -17,7 +17,7 @@ examples:
   python -m edge_vision models import odd.onnx --head detr --set 'head.outputs={logits: a, boxes: b}' \\
       --labels classes.txt
 
-Nothing in the file is run but its graph, by an installed backend. docs/models.md has what each head reads.
+Only the graph in the file is run, by an installed backend. docs/models.md lists what each head reads.
 exit codes: 0 written, 1 not written and why, 2 wrong arguments, 130 stopped by Ctrl-C
 """
 
@@ -25,7 +25,7 @@ exit codes: 0 written, 1 not written and why, 2 wrong arguments, 130 stopped by 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
     parser.description = (
-        "Make a bundle from a model file: guess how it is fed and read, show it, try it, write it."
+        "Make a bundle from a model file: guess its preprocessing and head, show them, try it, write it."
     )
     parser.epilog = _EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -33,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="the bundle's folder (default: NAME in the store)"
     )
-    parser.add_argument("--name", help="the bundle's name: a-z, 0-9, _ (default: from the file's)")
-    parser.add_argument("--head", help=f"how the outputs are read: {', '.join(HEADS)}")
-    parser.add_argument("--labels", metavar="FILE", type=Path, help="names of the classes, one on each line")
+    parser.add_argument("--name", help="the bundle's name: a-z, 0-9, _ (default: from the file's name)")
+    parser.add_argument("--head", help=f"the head that reads the outputs: {', '.join(HEADS)}")
+    parser.add_argument("--labels", metavar="FILE", type=Path, help="names of the classes, one per line")
     parser.add_argument(
         "--input-size", metavar="WxH", help="pixels, for a graph that takes any size or another"
     )
@@ -45,17 +45,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         dest="settings",
-        help="any key of bundle.yaml, as in input.resize=letterbox; may be given again",
+        help="any key of bundle.yaml, as in input.resize=letterbox; repeatable",
     )
     parser.add_argument(
         "--try",
-        metavar="PICTURE",
+        metavar="IMAGE",
         type=Path,
-        dest="picture",
-        help="show what it finds; writes NAME_try.png here",
+        dest="image",
+        help="show what it finds in an image; writes NAME_try.png here",
     )
     parser.add_argument("--yes", action="store_true", help="write it without asking")
-    parser.add_argument("--force", action="store_true", help="replace what is at the bundle's place")
+    parser.add_argument("--force", action="store_true", help="replace an existing bundle")
     parser.add_argument(
         "--max-mb", metavar="MB", type=int, default=MAX_MB, help=f"largest file to read (default {MAX_MB})"
     )
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    # Imported when used: the other commands need neither OpenCV nor a runtime.
+    # Imported when used: other commands need no runtime.
     from edge_vision.importer.command import run
 
     return run(arguments)

@@ -12,13 +12,13 @@ import cv2
 from edge_vision.core.output_folder import check_inputs
 from edge_vision.core.printable import printable
 from edge_vision.errors import BundleError
-from edge_vision.importer.draft import Ask, Draft, Options, Row, make_draft, name_of, parse_size
+from edge_vision.importer.draft import Ask, Draft, Options, Row, bundle_name, make_draft, parse_size
 from edge_vision.importer.read import read_model
 from edge_vision.importer.run import (
     TrialInference,
-    place_for,
-    put_in_place,
-    read_picture,
+    destination,
+    install,
+    read_image,
     try_bundle,
     workspace,
     write_draft,
@@ -36,21 +36,21 @@ def run(arguments: argparse.Namespace) -> int:
         name=arguments.name,
         settings=tuple(arguments.settings),
     )
-    image = read_picture(arguments.picture) if arguments.picture else None
-    place = place_for(arguments.out, options.name or name_of(arguments.file), arguments.force)
-    check_inputs(place, [arguments.file, *([options.labels] if options.labels else [])])
+    image = read_image(arguments.image) if arguments.image else None
+    target = destination(arguments.out, options.name or bundle_name(arguments.file), arguments.force)
+    check_inputs(target, [arguments.file, *([options.labels] if options.labels else [])])
     ask = _question if sys.stdin.isatty() and not arguments.yes else None
     print(f"reading {arguments.file}, and running it once", flush=True)
-    with workspace(place.parent) as folder:
+    with workspace(target.parent) as folder:
         draft = make_draft(read_model(arguments.file, arguments.max_mb), options, folder, ask)
         _show(arguments.file, draft)
         bundle_folder = folder / draft.manifest.name
         trial = try_bundle(write_draft(draft, bundle_folder), draft.outputs, image)
         _show_trial(trial, Path(f"{draft.manifest.name}_try.png"))
-        if not arguments.yes and not _agreed(ask):
+        if not arguments.yes and not _confirmed(ask):
             print("nothing was written")
             return 1
-        bundle = put_in_place(bundle_folder, place, print)
+        bundle = install(bundle_folder, target, print)
     print(f"{bundle}: in {bundle.folder}, verified")
     return 0
 
@@ -62,9 +62,11 @@ def _question(text: str) -> str:
         raise BundleError("expected an answer, got the end of the input; nothing was written") from None
 
 
-def _agreed(ask: Ask | None) -> bool:
+def _confirmed(ask: Ask | None) -> bool:
     if ask is None:
-        raise BundleError("nothing was written, as nobody is there to ask: --yes writes the bundle as shown")
+        raise BundleError(
+            "not written: stdin is not a terminal. Pass --yes to accept the guesses shown above"
+        )
     return ask("write this bundle? [Y/n] ").strip().lower() in ("", "y", "yes")
 
 
@@ -79,7 +81,7 @@ def _show(file: Path, draft: Draft) -> None:
 def _table(titles: Sequence[str], rows: Sequence[Row]) -> None:
     texts = [titles, *((row.what, row.value, row.option, row.why) for row in rows)]
     cells = [[printable(text) for text in line] for line in texts]
-    # A long cell must not push the others out of sight: it only makes its own line longer.
+    # A long cell only makes its own line longer.
     widths = [min(max(len(line[i]) for line in cells), limit) for i, limit in enumerate((12, 54, 24, 80))]
     for line in cells:
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -87,7 +89,7 @@ def _table(titles: Sequence[str], rows: Sequence[Row]) -> None:
 
 def _show_trial(trial: TrialInference, path: Path) -> None:
     print("\n".join(map(printable, trial.lines)))
-    if trial.picture is not None:
-        if not cv2.imwrite(str(path), trial.picture):
-            raise BundleError(f"{path}: expected a file that can be written, got none")
+    if trial.overlay is not None:
+        if not cv2.imwrite(str(path), trial.overlay):
+            raise BundleError(f"{path}: expected a writable file")
         print(f"  drawn into {path}")

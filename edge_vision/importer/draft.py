@@ -1,4 +1,4 @@
-"""All guesses together: a manifest, and a table of what was guessed and why."""
+"""A draft of a bundle: the manifest, and a table of the guesses and their reasons."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from edge_vision.bundles.store import sha256_of
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.detect.heads import HEADS
 from edge_vision.errors import BundleError
+from edge_vision.importer.head_evidence import HeadEvidence, HeadGuess, format_shape
+from edge_vision.importer.head_rules import recognise_head
 from edge_vision.importer.labels import Labels, known_labels, labels_for, numbered
-from edge_vision.importer.model import SIZE_INPUTS, Model, ModelSource, Picture, find_picture
-from edge_vision.importer.outputs import HeadEvidence, HeadGuess, recognise, shown
-from edge_vision.importer.pictures import FAMILIES, FAMILY_OF_HEAD, input_spec
+from edge_vision.importer.model import SIZE_INPUTS, ImageInput, Model, ModelSource, find_image_input
+from edge_vision.importer.preprocessing import FAMILIES, FAMILY_OF_HEAD, input_spec
 from edge_vision.importer.probe import Probe, probe_graph
 
 LABELS_FILE = "labels.txt"
-NOT_TOLD = "not told"
-# Exports of graphs that take any size were made with a picture of a few pixels.
+NOT_GIVEN = "not given"
+# Graphs that take any size are often exported with an image of a few pixels.
 _TINY_PX = 64
 _TASKS = ("detect", "classify")
 _SETTABLE = ("description", "licence", "source", "version", "input", "head", "thresholds", "figures")
@@ -36,7 +37,7 @@ Ask = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the user gave. size: width and height in pixels. settings: KEY=VALUE of the manifest."""
+    """Options of the user. size: width and height in pixels. settings: KEY=VALUE of the manifest."""
 
     head: str | None = None
     labels: Path | None = None
@@ -47,7 +48,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: what, its value, why it is so, how to change it."""
+    """One line of the table. why: the reason for the value. option: what changes it."""
 
     what: str
     value: str
@@ -59,7 +60,7 @@ class Row:
 class Draft:
     """A bundle that is not written yet.
 
-    graph: the graph file's bytes. outputs: of the graph. unknown: what could not be guessed.
+    graph: the graph file's bytes. unknown: what could not be guessed.
     """
 
     manifest: Manifest
@@ -71,16 +72,16 @@ class Draft:
 
 
 def make_draft(source: ModelSource, options: Options, workspace: Path, ask: Ask | None = None) -> Draft:
-    """Guess everything that was not given.
+    """Guess everything that the options leave open.
 
-    workspace: an empty folder, which the graph is run from. ask: puts a question to the user; None where
-    nobody is there. Raises BundleError where something is missing that cannot be guessed.
+    workspace: an empty folder for the graph. ask: asks the user a question; None without a terminal. Raises
+    BundleError if something is missing that cannot be guessed.
     """
     model = source.model
     _check_task(model)
-    picture = find_picture(model)
-    size, size_why = _size(model, picture, options, ask)
-    graph = source.fixed(picture.name, picture.shape(*size), _constants(model, *size))
+    image_input = find_image_input(model)
+    size, size_why = _size(model, image_input, options, ask)
+    graph = source.fixed(image_input.name, image_input.shape(*size), _constants(model, *size))
     file = workspace / f"model.{model.format}"
     file.write_bytes(graph)
     probe = probe_graph(file, model.format, model.outputs, model.path)
@@ -89,8 +90,8 @@ def make_draft(source: ModelSource, options: Options, workspace: Path, ask: Ask 
     guess = _head(model, HeadEvidence(model.format, *size, probe.outputs, probe.values, n_labels), options)
     found = _labels(model, guess, known, options, ask)
     labels = found[0] if found else numbered(guess.n_classes or 0)
-    family = FAMILIES[_family(model, guess, picture)]
-    spec, numbers_why = input_spec(picture, *size, family, model)
+    family = FAMILIES[_family(model, guess, image_input)]
+    spec, numbers_why = input_spec(image_input, *size, family, model)
     graph_spec = GraphSpec(file.name, model.format, model.precision, sha256_of(file))
     manifest = _manifest(model, guess, spec, options, graph_spec, family.thresholds)
     rows = _rows(model, manifest, guess, probe, size_why, numbers_why, family.label)
@@ -99,8 +100,8 @@ def make_draft(source: ModelSource, options: Options, workspace: Path, ask: Ask 
         rows.append(Row("labels", _few(labels), found[1], "--labels"))
     else:
         unknown.append(Row("labels", _few(labels), "", "--labels FILE"))
-    if manifest.licence == NOT_TOLD:
-        unknown.append(Row("licence", NOT_TOLD, "", "--set licence=NAME"))
+    if manifest.licence == NOT_GIVEN:
+        unknown.append(Row("licence", NOT_GIVEN, "", "--set licence=NAME"))
     return Draft(manifest, labels, graph, probe.outputs, tuple(rows), tuple(unknown))
 
 
@@ -128,7 +129,7 @@ def _put(document: dict[str, Any], key: str, text: str) -> None:
 
 
 def _check_task(model: Model) -> None:
-    """Ultralytics tells the task; a model for another one has outputs that look like a detector's."""
+    """Raise BundleError for another task: the outputs of such a model resemble a detector's."""
     task = model.metadata.get("task", "detect")
     if "names" in model.metadata and task not in _TASKS:
         raise BundleError(
@@ -137,25 +138,27 @@ def _check_task(model: Model) -> None:
         )
 
 
-def _size(model: Model, picture: Picture, options: Options, ask: Ask | None) -> tuple[tuple[int, int], str]:
+def _size(
+    model: Model, image_input: ImageInput, options: Options, ask: Ask | None
+) -> tuple[tuple[int, int], str]:
     """Width and height in pixels, and why."""
     if options.size:
         return options.size, "as given"
-    if picture.width_px and picture.height_px:
-        small = max(picture.width_px, picture.height_px) < _TINY_PX
-        hint = ", and very small: is it the one to run at?" if small else ""
-        return (picture.width_px, picture.height_px), f"the graph's own{hint}"
+    if image_input.width_px and image_input.height_px:
+        small = max(image_input.width_px, image_input.height_px) < _TINY_PX
+        hint = ", and very small: is it the size to run at?" if small else ""
+        return (image_input.width_px, image_input.height_px), f"the graph's own{hint}"
     numbers = re.fullmatch(r"\[?(\d{1,4}),? *(\d{1,4})?\]?", model.metadata.get("imgsz", ""))
     if numbers:
         height = int(numbers[1])
         return (int(numbers[2] or height), height), "imgsz in the file's metadata"
-    told = f"{picture.width_px or 'any'}x{picture.height_px or 'any'}"
+    accepted = f"{image_input.width_px or 'any'}x{image_input.height_px or 'any'}"
     if ask is None:
         raise BundleError(
-            f"{model.path}: expected an input of one size, the graph takes {told}; give the size that it was "
-            f"made for: --input-size 640x640"
+            f"{model.path}: expected an input of one size, the graph takes {accepted}; give the "
+            f"size that it was trained for: --input-size 640x640"
         )
-    answer = ask(f"the graph takes pictures of {told}; size that it was made for, as 640x640: ")
+    answer = ask(f"the graph takes images of {accepted}; size that it was trained for, as 640x640: ")
     return parse_size(answer), "as answered"
 
 
@@ -180,16 +183,16 @@ def _head(model: Model, evidence: HeadEvidence, options: Options) -> HeadGuess:
     if options.head and options.head not in HEADS:
         raise BundleError(f"expected a head out of {', '.join(HEADS)}, got '{options.head}'")
     if options.head and any(setting.startswith("head.outputs") for setting in options.settings):
-        # The head itself checks what it is given, when the bundle is tried.
+        # The head checks its outputs itself when the bundle is tried.
         return HeadGuess(FAMILY_OF_HEAD[options.head], HeadSpec(options.head), None, "as given")
-    guess = recognise(evidence, options.head)
+    guess = recognise_head(evidence, options.head)
     if guess:
         return guess
-    told = "; ".join(f"'{one.name}' {shown(one.shape)} {one.dtype}" for one in evidence.outputs)
+    found = "; ".join(f"'{one.name}' {format_shape(one.shape)} {one.dtype}" for one in evidence.outputs)
     wanted = f"outputs for the head '{options.head}'" if options.head else "outputs that a head reads"
     raise BundleError(
-        f"{model.path}: expected {wanted}, got {told} at {evidence.width_px}x{evidence.height_px}; "
-        f"docs/models.md has what each head reads. Where one fits: --head NAME --set "
+        f"{model.path}: expected {wanted}, got {found} at {evidence.width_px}x{evidence.height_px}; "
+        f"docs/models.md lists what each head reads. If one fits: --head NAME --set "
         f"'head.outputs={{ROLE: OUTPUT}}' --labels FILE"
     )
 
@@ -197,24 +200,24 @@ def _head(model: Model, evidence: HeadEvidence, options: Options) -> HeadGuess:
 def _labels(
     model: Model, guess: HeadGuess, known: Labels | None, options: Options, ask: Ask | None
 ) -> Labels | None:
-    """The labels; None where numbers must do. Raises BundleError where not even these can."""
+    """The labels; None if the classes are numbered. Raises BundleError if even their number is unknown."""
     found = labels_for(known, guess.n_classes, guess.family, options.labels is not None)
     if found or guess.n_classes is not None:
         return found
     if ask is None:
         raise BundleError(
-            f"{model.path}: expected labels, the file tells neither names nor how many there are; give one a "
-            f"line: --labels FILE"
+            f"{model.path}: expected labels, the file has neither names nor their number; give one per line: "
+            f"--labels FILE"
         )
-    path = Path(ask("file with the labels, one on each line: ").strip()).expanduser()
+    path = Path(ask("file with the labels, one per line: ").strip()).expanduser()
     return known_labels(model, path)
 
 
-def _family(model: Model, guess: HeadGuess, picture: Picture) -> str:
-    """The outputs of classifiers are all alike: whose it is, the rest of the file tells."""
+def _family(model: Model, guess: HeadGuess, image_input: ImageInput) -> str:
+    """The family. All classifiers have the same outputs, so the metadata and the layout decide."""
     if guess.family == "classifier" and "names" in model.metadata:
         return "ultralytics_classifier"
-    if guess.family == "classifier" and picture.layout == "nhwc":
+    if guess.family == "classifier" and image_input.layout == "nhwc":
         return "tf_classifier"
     return guess.family
 
@@ -227,13 +230,13 @@ def _manifest(
     graph: GraphSpec,
     thresholds: Thresholds,
 ) -> Manifest:
-    told = " ".join(model.metadata.get("description", "").split())
+    description = " ".join(model.metadata.get("description", "").split())
     manifest = Manifest(
-        name=options.name or name_of(model.path),
+        name=options.name or bundle_name(model.path),
         version="1.0.0",
         task="classify" if guess.spec.type == "classifier" else "detect",
-        description=told[:200] or f"{model.path.name}, {spec.width_px}x{spec.height_px}",
-        licence=" ".join(model.metadata.get("license", "").split())[:200] or NOT_TOLD,
+        description=description[:200] or f"{model.path.name}, {spec.width_px}x{spec.height_px}",
+        licence=" ".join(model.metadata.get("license", "").split())[:200] or NOT_GIVEN,
         source=f"{model.path.name}, sha256 {model.sha256}",
         input=spec,
         head=guess.spec,
@@ -244,8 +247,8 @@ def _manifest(
     return with_settings(manifest, options.settings)
 
 
-def name_of(path: Path) -> str:
-    """A bundle's name from a file's."""
+def bundle_name(path: Path) -> str:
+    """The name of a bundle from that of a file."""
     return re.sub(r"[^a-z0-9]+", "_", path.stem.lower()).strip("_")[:64] or "model"
 
 
@@ -262,7 +265,7 @@ def _rows(
     ran = (
         f"run once on noise by {probe.backend}"
         if probe.backend
-        else f"not run: no backend here reads {model.format}"
+        else f"not run: no installed backend reads {model.format}"
     )
     made_by = f", made by {model.producer}" if model.producer else ""
     numbers = f"mean {_numbers(spec.mean)}, std {_numbers(spec.std)}"

@@ -1,4 +1,4 @@
-"""The names of a model's classes: given, in the file, beside it, or known by their number."""
+"""The names of a model's classes: given, in the file, beside it, or inferred from their number."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from edge_vision.importer.model import Model
 _MAX_BYTES = 1 << 20
 
 Labels = tuple[tuple[str, ...], str]
-"""The names in the order of the classes, and where they are from."""
+"""The names in the order of the classes, and their origin."""
 
 
 def known_labels(model: Model, given: Path | None) -> Labels | None:
-    """Labels that need no guess, and where they are from. Raises BundleError for a file that is no list."""
+    """Labels that are declared somewhere, and their origin. Raises BundleError for an invalid file."""
     if given is not None:
         return _from_file(given), f"from {given}"
     if names := _from_names(model.metadata.get("names", "")):
         return names, "names in the file's metadata"
     if model.labels:
-        return model.labels, "a list within the file"
+        return model.labels, "a list in the file"
     if names := _from_config(model.path.parent):
         return names, "id2label in config.json beside the file"
     beside = model.path.parent / "labels.txt"
@@ -35,7 +35,7 @@ def known_labels(model: Model, given: Path | None) -> Labels | None:
 
 
 def labels_for(known: Labels | None, n_classes: int | None, family: str, given: bool) -> Labels | None:
-    """A label for each class; None where nothing tells. Raises BundleError for another number of them."""
+    """A label for each class, None if unknown. Raises BundleError if the given ones have another number."""
     if known and n_classes in (None, len(known[0])):
         return known
     if known and given:
@@ -47,18 +47,18 @@ def labels_for(known: Labels | None, n_classes: int | None, family: str, given: 
     coco = coco_labels()
     names = tuple(name for name in coco if name != UNUSED)
     if n_classes == len(names):
-        return names, "80 classes: taken for COCO's"
+        return names, "80 classes: assumed to be COCO's"
     if n_classes == len(coco) and family == "tf":
-        return coco, "90 classes: taken for COCO's, as TF object detection numbers them"
+        return coco, "90 classes: assumed to be COCO's, as numbered by TF object detection"
     if n_classes == len(coco) + 1 and family == "detr":
-        return (UNUSED, *coco), "91 classes: taken for COCO's, as DETR numbers them"
+        return (UNUSED, *coco), "91 classes: assumed to be COCO's, as numbered by DETR"
     if n_classes == 1 and family == "centerface":
         return ("face",), "CenterFace's one class"
     return None
 
 
 def numbered(n_classes: int) -> tuple[str, ...]:
-    """Names for classes that have none."""
+    """Names for classes without names."""
     return tuple(f"class_{number}" for number in range(n_classes))
 
 
@@ -66,7 +66,7 @@ def _from_file(path: Path) -> tuple[str, ...]:
     lines = [line.strip() for line in _read(path).removeprefix("\ufeff").rstrip().split("\n")]
     if not lines[0] or "" in lines:
         number = lines.index("") + 1
-        raise BundleError(f"{path}: expected a label on each line, got nothing on line {number}")
+        raise BundleError(f"{path}: expected one label per line, got an empty line {number}")
     return tuple(lines)
 
 
@@ -79,12 +79,12 @@ def _read(path: Path) -> str:
         return data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(
-            f"{path}: expected a text file, one label on each line, got an error: {error}"
+            f"{path}: expected a text file with one label per line, got an error: {error}"
         ) from None
 
 
 def _from_names(text: str) -> tuple[str, ...] | None:
-    """Ultralytics writes a Python dictionary or list of literals; it is read, never evaluated."""
+    """Ultralytics writes a Python dictionary or list of literals, parsed without evaluation."""
     if not text or len(text) > _MAX_BYTES:
         return None
     try:

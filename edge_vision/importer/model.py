@@ -1,4 +1,4 @@
-"""What a model file says of itself."""
+"""What a model file declares about itself."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from edge_vision.backends.base import TensorSpec
 from edge_vision.errors import BundleError
 
-PICTURE_DTYPES = ("float32", "float16", "uint8")
-# Further inputs of known exports that tell the picture's size: they get it as a constant. Name -> the values
-# from the width and height of the input tensor.
+IMAGE_DTYPES = ("float32", "float16", "uint8")
+# Inputs of known exports that take the image size, which becomes a constant: name -> values, from width
+# and height of the input tensor.
 SIZE_INPUTS: dict[str, Callable[[int, int], tuple[int, int]]] = {
     "orig_target_sizes": lambda width, height: (width, height),  # RT-DETR, D-FINE
     "im_shape": lambda width, height: (height, width),  # PaddleDetection
@@ -26,11 +26,10 @@ MAX_MB = 2000
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """path: the file. format: as in a bundle's graphs. sha256: of the file. producer: who wrote it, "" if
-    untold.
+    """format: as in a bundle's graphs. sha256: of the file. producer: the exporter, "" if not declared.
 
-    first_step: the operator that the graph itself normalises its picture with, "" for none. labels: the names
-    that the file carries besides its metadata.
+    first_step: the operator with which the graph normalises its input, "" for none. labels: class names in
+    the file, apart from its metadata.
     """
 
     path: Path
@@ -47,8 +46,8 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """The input that takes the picture. width_px, height_px: None where the graph leaves them open."""
+class ImageInput:
+    """The input for the image. width_px, height_px: None if the graph takes any size."""
 
     name: str
     layout: str
@@ -58,7 +57,7 @@ class Picture:
     height_px: int | None
 
     def shape(self, width_px: int, height_px: int) -> tuple[int, int, int, int]:
-        """The whole shape of one picture of that size."""
+        """The shape of a batch of one image of this size."""
         if self.layout == "nchw":
             return (1, self.channels, height_px, width_px)
         return (1, height_px, width_px, self.channels)
@@ -71,44 +70,44 @@ class ModelSource(ABC):
 
     @abstractmethod
     def fixed(self, name: str, shape: tuple[int, ...], constants: Mapping[str, np.ndarray]) -> bytes:
-        """The file for a bundle: one picture of this shape, the other inputs as constants.
+        """The file for a bundle: one image of this shape, the other inputs as constants.
 
-        The file's own bytes where nothing has to change. Raises BundleError where it cannot be changed so.
+        The unchanged bytes if nothing has to change. Raises BundleError if the file cannot be changed.
         """
 
 
-def find_picture(model: Model) -> Picture:
-    """The one input that takes a picture. Raises BundleError for none, several, or another kind."""
-    told = "; ".join(
+def find_image_input(model: Model) -> ImageInput:
+    """The one input for an image. Raises BundleError for none, several, or another kind."""
+    declared = "; ".join(
         f"'{i.name}' [{', '.join(str(s or 'any') for s in i.shape)}] {i.dtype}" for i in model.inputs
     )
     others = [one for one in model.inputs if one.name not in SIZE_INPUTS]
     if len(others) != 1:
         raise BundleError(
-            f"{model.path}: expected one input, for a picture, got {len(others)}: {told or 'none'}; export "
+            f"{model.path}: expected one input for an image, got {len(others)}: {declared or 'none'}; export "
             f"the model with the others as constants"
         )
     one = others[0]
     if len(one.shape) != 4:
         raise BundleError(
-            f"{model.path}: expected an input of four dimensions, for a picture, got {told}; edge_vision "
-            f"runs models of pictures only"
+            f"{model.path}: expected an input of four dimensions, for an image, got {declared}; edge_vision "
+            f"runs image models only"
         )
-    if one.dtype not in PICTURE_DTYPES:
+    if one.dtype not in IMAGE_DTYPES:
         raise BundleError(
-            f"{model.path}: expected a picture as {', '.join(PICTURE_DTYPES)}, got {told}; export the model "
+            f"{model.path}: expected an image as {', '.join(IMAGE_DTYPES)}, got {declared}; export the model "
             f"with such an input"
         )
-    return _picture(model, one, told)
+    return _image_input(model, one, declared)
 
 
-def _picture(model: Model, one: TensorSpec, told: str) -> Picture:
+def _image_input(model: Model, one: TensorSpec, declared: str) -> ImageInput:
     _, a, b, c = one.shape
     if a in (1, 3):
-        return Picture(one.name, "nchw", a, one.dtype, c, b)
+        return ImageInput(one.name, "nchw", a, one.dtype, c, b)
     if c in (1, 3):
-        return Picture(one.name, "nhwc", c, one.dtype, b, a)
+        return ImageInput(one.name, "nhwc", c, one.dtype, b, a)
     raise BundleError(
-        f"{model.path}: expected 1 or 3 channels in the second or last place of the input, got {told}; "
-        f"edge_vision feeds grey or colour pictures, one at a time"
+        f"{model.path}: expected 1 or 3 channels in dimension 2 or 4 of the input, got {declared}; "
+        f"edge_vision feeds single grey or colour images"
     )

@@ -1,4 +1,4 @@
-"""Reads an ONNX file without running anything of it, and fixes it to one picture of one size."""
+"""Reads an ONNX file without running it, and fixes it to one image of one size."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _MAX_DEPTH = 32
 
 
 class OnnxModel(ModelSource):
-    """An ONNX file, parsed. Weights in other files are taken in, where these lie in its folder."""
+    """A parsed ONNX file. Weights in other files of its folder are merged."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         """Raises BundleError."""
         self._onnx = import_onnx()
         self._data = path.read_bytes()
         self._proto = _parse(self._onnx, self._data, path)
-        self._merged = _take_in_weights(self._onnx, self._proto, path, max_bytes - len(self._data))
+        self._merged = _merge_weights(self._onnx, self._proto, path, max_bytes - len(self._data))
         graph = self._proto.graph
         weights = {weight.name for weight in graph.initializer}
         inputs = [value for value in graph.input if value.name not in weights]
@@ -56,7 +56,7 @@ class OnnxModel(ModelSource):
         dims = model.graph.input[0].type.tensor_type.shape.dim
         for dim, size in zip(dims, shape, strict=True):
             dim.dim_value = size
-        # The shapes that were written down were those of the old input.
+        # The stored shapes were those of the old input.
         del model.graph.value_info[:]
         for output in model.graph.output:
             output.type.tensor_type.ClearField("shape")
@@ -77,12 +77,12 @@ def _parse(onnx: Any, data: bytes, path: Path) -> Any:
         whole = bool(proto.graph.node and proto.graph.output and proto.ir_version)
     except Exception as error:  # google.protobuf's DecodeError, and what its implementations add
         raise BundleError(
-            f"{path}: expected an ONNX file, got one that is damaged, cut short or of another kind ({error})"
+            f"{path}: expected an ONNX file, got a damaged or truncated one, or another format ({error})"
         ) from None
     if not whole:
         raise BundleError(
-            f"{path}: expected an ONNX file, got one without a graph: it is damaged, cut short or of another "
-            f"kind"
+            f"{path}: expected an ONNX file, got one without a graph: it is damaged, truncated or of another "
+            f"format"
         )
     return proto
 
@@ -93,14 +93,14 @@ def _metadata(path: Path, proto: Any) -> dict[str, str]:
 
 
 def _texts(path: Path, *values: str | bytes) -> tuple[str, ...]:
-    """Strings of the file. protobuf gives bytes where they are not UTF-8. Raises BundleError."""
+    """Strings of the file. protobuf returns bytes if they are not UTF-8. Raises BundleError."""
     if not all(isinstance(value, str) for value in values):
-        raise BundleError(f"{path}: expected an ONNX file with names in UTF-8, got others: it is damaged")
+        raise BundleError(f"{path}: expected an ONNX file with names in UTF-8: it is damaged")
     return tuple(map(str, values))
 
 
 def _tensors(graph: Any, depth: int = 0) -> Iterator[Any]:
-    """Every tensor of a graph, in its nodes and the graphs inside them too."""
+    """Every tensor of a graph, its nodes and nested graphs."""
     if depth > _MAX_DEPTH:
         raise BundleError(f"expected a graph nested at most {_MAX_DEPTH} deep, got more")
     yield from graph.initializer
@@ -119,8 +119,8 @@ def _node_tensors(nodes: Any, depth: int) -> Iterator[Any]:
                     yield from _tensors(inner, depth + 1)
 
 
-def _take_in_weights(onnx: Any, proto: Any, path: Path, max_bytes: int) -> bool:
-    """Replace weights in other files by their bytes. Returns whether there were any. Raises BundleError."""
+def _merge_weights(onnx: Any, proto: Any, path: Path, max_bytes: int) -> bool:
+    """Replace weights in other files with their bytes. Returns whether there were any. Raises BundleError."""
     outside = [t for t in _tensors(proto.graph) if t.data_location == onnx.TensorProto.EXTERNAL]
     outside += [
         t
@@ -128,7 +128,7 @@ def _take_in_weights(onnx: Any, proto: Any, path: Path, max_bytes: int) -> bool:
         for t in _node_tensors(function.node, 0)
         if t.data_location == onnx.TensorProto.EXTERNAL
     ]
-    # All are checked before the first is read.
+    # Check all before reading the first.
     total = sum(file.stat().st_size for file in {_weight_file(tensor, path) for tensor in outside})
     if total > max_bytes:
         raise BundleError(
@@ -148,7 +148,7 @@ def _take_in_weights(onnx: Any, proto: Any, path: Path, max_bytes: int) -> bool:
 
 
 def _weight_file(tensor: Any, path: Path) -> Path:
-    """The file that holds a tensor's numbers, inside the folder of the model. Raises BundleError."""
+    """The file with a tensor's values, inside the folder of the model. Raises BundleError."""
     found = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
     (location,) = _texts(path, found)
     folder = path.parent.resolve()
@@ -188,7 +188,7 @@ def _precision(onnx: Any, graph: Any) -> str:
 
 
 def _first_step(graph: Any, name: str) -> str:
-    """The operator that the graph normalises its picture with before anything else; "" for none."""
+    """The operator with which the graph first normalises its input, "" for none."""
     names = {name}
     for node in graph.node:
         if not names & set(node.input):
@@ -201,14 +201,14 @@ def _first_step(graph: Any, name: str) -> str:
 
 
 def _drop_inputs(onnx: Any, graph: Any, name: str, constants: Mapping[str, np.ndarray]) -> None:
-    """Leave the picture as the only input; the others become weights of the graph."""
+    """Keep the image as the only input; the others become weights of the graph."""
     for other in graph.input:
         if other.name in constants:
             wanted = onnx.helper.tensor_dtype_to_np_dtype(other.type.tensor_type.elem_type)
             value = constants[other.name].astype(wanted)
             graph.initializer.append(onnx.numpy_helper.from_array(value, other.name))
     kept = next(value for value in graph.input if value.name == name)
-    picture = type(kept)()
-    picture.CopyFrom(kept)
+    image_input = type(kept)()
+    image_input.CopyFrom(kept)
     del graph.input[:]
-    graph.input.append(picture)
+    graph.input.append(image_input)

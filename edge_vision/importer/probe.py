@@ -1,4 +1,4 @@
-"""One run on noise: the shapes and numbers that the outputs really have."""
+"""One run on noise: the real shapes and values of the outputs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """outputs: with the shapes of this run. values: by name; {} where no backend here reads the format.
+    """outputs: with the shapes of this run. values: by name, {} if no installed backend reads the format.
 
-    backend: who ran it, "" for nobody.
+    backend: name and version, "" for none.
     """
 
     outputs: tuple[TensorSpec, ...]
@@ -40,19 +40,19 @@ def backends_for(file_format: str) -> list[str]:
 
 
 def probe_graph(path: Path, file_format: str, outputs: tuple[TensorSpec, ...], source: Path) -> Probe:
-    """Run the graph once on the first backend that reads it. Raises BundleError where it cannot be run."""
+    """Run the graph once on the first backend that reads it. Raises BundleError if it cannot be run."""
     names = backends_for(file_format)
     if not names:
         return Probe(outputs, {}, "")
     try:
-        return first_that_stands(names, lambda name: _probed(path, name))
+        return first_not_killed(names, lambda name: _probed(path, name))
     except BackendError as error:
         text = str(error).replace(str(path), str(source))
         raise BundleError(f"{source}: expected a graph that runs, got an error: {text}") from None
 
 
-def first_that_stands(names: Sequence[str], work: Callable[[str], T]) -> T:
-    """What `work` returns for the first backend that the graph does not kill. Raises what it raises."""
+def first_not_killed(names: Sequence[str], work: Callable[[str], T]) -> T:
+    """What `work` returns or raises for the first backend that the graph does not crash."""
     for name in names[:-1]:
         with suppress(GraphRefused):
             return work(name)
@@ -71,7 +71,7 @@ def _probed(path: Path, name: str) -> Probe:
 
 
 def _noise(one: TensorSpec) -> np.ndarray:
-    """A picture of nothing: each pixel its own number, 0 to 255, or 0 to 1 for floats."""
+    """Uniform noise, 0 to 255 for uint8 and 0 to 1 for floats."""
     shape = tuple(size or 1 for size in one.shape)
     noise = np.random.default_rng(0).random(shape)
     return (noise * 255).astype(np.uint8) if one.dtype == "uint8" else noise.astype(one.dtype)

@@ -1,4 +1,4 @@
-"""Opens a model file by what it is, once it is known to be small enough."""
+"""Opens a model file by its format, if it is small enough."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from edge_vision.importer.onnx_model import OnnxModel
 from edge_vision.importer.tflite_model import TfliteModel
 
 READER = "edge_vision.importer.read:parse_natively"
-"""What a child process tries on a model file, see `backends.trial.try_reading`."""
+"""Called with a model file in a child process, see `backends.trial.try_reading`."""
 READER_PACKAGES = ("onnx", "ai-edge-litert")
 """The packages that it parses with."""
 _EXPORT = "export it to ONNX or TFLite with its own tools first"
-# Formats that hold code, or need their own framework to be read.
+# Formats that contain code or need their own framework.
 _FOREIGN = {
-    ".pt": f"a PyTorch file, which can hold code: {_EXPORT}",
-    ".pth": f"a PyTorch file, which can hold code: {_EXPORT}",
-    ".pkl": f"a pickle, which can hold code: {_EXPORT}",
+    ".pt": f"a PyTorch file, which can contain code: {_EXPORT}",
+    ".pth": f"a PyTorch file, which can contain code: {_EXPORT}",
+    ".pkl": f"a pickle, which can contain code: {_EXPORT}",
     ".h5": f"a Keras file: {_EXPORT}",
     ".keras": f"a Keras file: {_EXPORT}",
     ".pb": f"a TensorFlow file: {_EXPORT}",
-    ".engine": "a TensorRT engine, which fits one GPU and driver only: import the ONNX file behind it",
-    ".xml": "an OpenVINO file: import the ONNX file behind it",
+    ".engine": "a TensorRT engine, which is for one GPU and driver: import the ONNX file it was built from",
+    ".xml": "an OpenVINO file: import the ONNX file it was converted from",
 }
 
 
 def read_model(path: Path, max_mb: int = MAX_MB) -> ModelSource:
-    """Read a .onnx or .tflite file. Nothing in it is run. Raises BundleError."""
+    """Read a .onnx or .tflite file without running it. Raises BundleError."""
     suffix = path.suffix.lower()
     if suffix in _FOREIGN:
         raise BundleError(f"{path}: expected .onnx or .tflite, got {_FOREIGN[suffix]}")
@@ -49,7 +49,7 @@ def read_model(path: Path, max_mb: int = MAX_MB) -> ModelSource:
 
 
 def parse_natively(path: Path) -> None:
-    """Hand a model file to the native code that an import hands it to. Raises BundleError, or anything."""
+    """Parse a model file with the same native code as an import. May raise anything."""
     if path.suffix.lower() == ".onnx":
         onnx = import_onnx()
         onnx.shape_inference.infer_shapes(onnx.load(str(path), load_external_data=False))
@@ -60,7 +60,7 @@ def parse_natively(path: Path) -> None:
 def _check_size(path: Path, max_mb: int) -> None:
     if not path.is_file():
         raise BundleError(
-            f"{path}: expected a model file, got {'something else' if path.exists() else 'nothing there'}"
+            f"{path}: expected a model file, got {'a folder or device' if path.exists() else 'no such file'}"
         )
     size = path.stat().st_size
     if size > max_mb << 20:

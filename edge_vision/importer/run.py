@@ -1,4 +1,4 @@
-"""Tries a draft for real, and puts the bundle in its place."""
+"""Tries a draft with real inference, and installs the bundle."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from edge_vision.detect.detector import Detector
 from edge_vision.detect.heads import make_head
 from edge_vision.errors import BackendError, BundleError, HeadError, ImageError
 from edge_vision.importer.draft import LABELS_FILE, Draft
-from edge_vision.importer.probe import backends_for, first_that_stands
+from edge_vision.importer.probe import backends_for, first_not_killed
 
 _IMPORTING = ".importing-"
 _TOP = 10
@@ -37,39 +37,37 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class TrialInference:
-    """What a bundle found. lines: for people. picture: (h, w, 3) uint8 BGR with its boxes, or None."""
+    """What a bundle found. lines: for people. overlay: (h, w, 3) uint8 BGR with the boxes, or None."""
 
     lines: tuple[str, ...]
-    picture: np.ndarray | None
+    overlay: np.ndarray | None
 
 
-def place_for(out: Path | None, name: str, force: bool) -> Path:
-    """Where the bundle goes. Raises BundleError where something is there or nothing can be put."""
+def destination(out: Path | None, name: str, force: bool) -> Path:
+    """The folder of the bundle. Raises BundleError if it exists or cannot be written."""
     if not re.fullmatch(NAME_PATTERN, name):
         raise BundleError(
             f"expected a name of 1 to 64 of a-z, 0-9 and _, got {name!r:.80}; give another with --name"
         )
     if out is None and name in FETCHABLE:
         raise BundleError(
-            f"'{name}' is the name of a bundle that `fetch` makes; give another with --name, or a folder "
+            f"'{name}' is the name of a bundle that `fetch` makes; choose another with --name, or a folder "
             f"with --out"
         )
-    place = out if out is not None else bundles_dir() / name
+    folder = out if out is not None else bundles_dir() / name
     if out is None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-    if not place.parent.is_dir():
-        raise BundleError(f"{place}: expected a place in a folder that is there, {place.parent} is not")
-    if (place.exists() or place.is_symlink()) and not force:
-        raise BundleError(
-            f"{place}: expected nothing there, got something; --force replaces it, --out names another"
-        )
-    check_replaceable(place)
-    return place
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    if not folder.parent.is_dir():
+        raise BundleError(f"{folder}: expected a folder in an existing one, {folder.parent} does not exist")
+    if (folder.exists() or folder.is_symlink()) and not force:
+        raise BundleError(f"{folder}: exists already; --force replaces it, --out names another folder")
+    check_replaceable(folder)
+    return folder
 
 
 @contextmanager
 def workspace(parent: Path) -> Iterator[Path]:
-    """A folder for unfinished things, which is gone afterwards, whatever happens."""
+    """A temporary folder, removed afterwards in any case."""
     try:
         with tempfile.TemporaryDirectory(prefix=_IMPORTING, dir=parent) as folder:
             yield Path(folder)
@@ -78,7 +76,7 @@ def workspace(parent: Path) -> Iterator[Path]:
 
 
 def write_draft(draft: Draft, folder: Path) -> Bundle:
-    """The bundle's folder, not yet in its place, read back and verified. Raises BundleError."""
+    """Write the bundle to a temporary folder, read it back and verify it. Raises BundleError."""
     graph = draft.manifest.graphs[0]
     labels = "".join(f"{label}\n" for label in draft.labels).encode()
     write_folder(folder, draft.manifest, {graph.file: draft.graph, LABELS_FILE: labels})
@@ -88,24 +86,26 @@ def write_draft(draft: Draft, folder: Path) -> Bundle:
 
 
 def try_bundle(bundle: Bundle, outputs: Sequence[TensorSpec], image: np.ndarray | None) -> TrialInference:
-    """Open it as a node would, check its head, and run it: on (h, w, 3) uint8 BGR, or on nothing.
+    """Open the bundle as a node would, check its head, and run it on (h, w, 3) uint8 BGR if given.
 
-    outputs: of its graph, which the head is checked against where no backend here reads the graph. Raises
-    BundleError where it does not run, or where its head does not fit.
+    outputs: of its graph, to check the head if no installed backend reads the graph. Raises BundleError if it
+    does not run or its head does not fit.
     """
     manifest = bundle.manifest
     try:
         names = backends_for(manifest.graphs[0].format)
         if not names:
             make_head(manifest.head, manifest.input, outputs, len(bundle.labels))
-            return TrialInference((f"not tried: no backend here reads {manifest.graphs[0].format}",), None)
-        session = first_that_stands(names, lambda name: load_on(bundle, name, BackendRequest()))
+            return TrialInference(
+                (f"not tried: no installed backend reads {manifest.graphs[0].format}",), None
+            )
+        session = first_not_killed(names, lambda name: load_on(bundle, name, BackendRequest()))
         try:
             return _run(bundle, session, image)
         finally:
             session.close()
     except (BackendError, HeadError) as error:
-        raise BundleError(f"the bundle does not run as it was guessed: {error}") from None
+        raise BundleError(f"the bundle does not run with these guesses: {error}") from None
 
 
 def _run(bundle: Bundle, session: Session, image: np.ndarray | None) -> TrialInference:
@@ -114,7 +114,7 @@ def _run(bundle: Bundle, session: Session, image: np.ndarray | None) -> TrialInf
     runner.warm_up(1)
     actual = f"{session.actual.backend} {session.actual.version} on {session.actual.device}"
     if image is None:
-        return TrialInference((f"runs on {actual}; --try PICTURE shows what it finds",), None)
+        return TrialInference((f"runs on {actual}; --try IMAGE shows what it finds",), None)
     frame = Frame(image, 0, "", "bgr8")
     if isinstance(runner, Detector):
         return _detected(runner, frame, bundle.labels, actual)
@@ -124,11 +124,10 @@ def _run(bundle: Bundle, session: Session, image: np.ndarray | None) -> TrialInf
 def _detected(detector: Detector, frame: Frame, labels: tuple[str, ...], actual: str) -> TrialInference:
     result = detector.detect(frame)
     found = result.detections
-    least = detector.thresholds.score_threshold
+    threshold = detector.thresholds.score_threshold
     top = "" if result.top_score is None else f", the highest score {result.top_score:.2f}"
-    lines = [
-        f"found {len(found)} of score {least:g} or more{top}, in {result.timing.total_ms:.0f} ms by {actual}"
-    ]
+    time_ms = result.timing.total_ms
+    lines = [f"found {len(found)} of score {threshold:g} or more{top}, in {time_ms:.0f} ms by {actual}"]
     for box, score, class_id in zip(found.xyxy_px[:_TOP], found.scores, found.class_ids, strict=False):
         corners = "{:.0f},{:.0f} to {:.0f},{:.0f} px".format(*box)
         lines.append(f"  {label_of(labels, int(class_id))} {score:.2f}  {corners}")
@@ -145,21 +144,21 @@ def _classified(classifier: Classifier, frame: Frame, labels: tuple[str, ...], a
     return TrialInference(tuple(lines), None)
 
 
-def put_in_place(folder: Path, place: Path, report: Report) -> Bundle:
-    """Move the finished folder to its place; what was there goes. Raises BundleError."""
+def install(folder: Path, target: Path, report: Report) -> Bundle:
+    """Move the finished folder to its target and replace what was there. Raises BundleError."""
     old = folder.parent / ".old"
     try:
-        with store_lock(report) if place.parent == bundles_dir() else nullcontext():
-            put(folder, place, old)
+        with store_lock(report) if target.parent == bundles_dir() else nullcontext():
+            put(folder, target, old)
     except OSError as error:
-        raise BundleError(f"{place}: expected a folder to write to, got an error: {error}") from None
-    return load_bundle(f"{place}{os.sep}")
+        raise BundleError(f"{target}: expected a folder to write to, got an error: {error}") from None
+    return load_bundle(f"{target}{os.sep}")
 
 
-def read_picture(path: Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     """(h, w, 3) uint8 BGR of an image file, or the first frame of a video. Raises BundleError."""
     if not path.is_file():
-        raise BundleError(f"{path}: expected a picture or a video that OpenCV reads, got none")
+        raise BundleError(f"{path}: expected an image or a video that OpenCV reads, got none")
     try:
         return read_image_file(path)
     except ImageError as error:
@@ -169,5 +168,5 @@ def read_picture(path: Path) -> np.ndarray:
     _, image = capture.read()
     capture.release()
     if image is None:
-        raise BundleError(f"{path}: expected a picture or a video that OpenCV reads, got none")
+        raise BundleError(f"{path}: expected an image or a video that OpenCV reads, got none")
     return np.asarray(image)

@@ -26,7 +26,7 @@ class TfliteModel(ModelSource):
         if self._data[4:8] != b"TFL3":
             raise BundleError(
                 f"{path}: expected a TFLite file (its bytes 4 to 8 are 'TFL3'), got {self._data[4:8]!r}: it "
-                f"is damaged, cut short or of another kind"
+                f"is damaged, truncated or of another format"
             )
         interpreter = _interpreter(path)
         self.model = Model(
@@ -42,12 +42,12 @@ class TfliteModel(ModelSource):
         )
 
     def fixed(self, name: str, shape: tuple[int, ...], constants: Mapping[str, np.ndarray]) -> bytes:
-        """See ModelSource. A TFLite file is taken as it is."""
+        """See ModelSource. A TFLite file is used unchanged."""
         given = next(one.shape for one in self.model.inputs if one.name == name)
         if constants or any(own not in (None, wanted) for own, wanted in zip(given, shape, strict=True)):
             raise BundleError(
                 f"{self.model.path}: expected an input of {list(shape)}, the graph takes {list(given)}, and "
-                f"a TFLite file cannot be changed here; leave --input-size out, or convert the model anew"
+                f"a TFLite file cannot be changed here; omit --input-size, or convert the model again"
             )
         return self._data
 
@@ -79,7 +79,7 @@ def _output(detail: Mapping[str, Any], path: Path) -> TensorSpec:
     if spec.dtype in ("uint8", "int8", "int16"):
         raise BundleError(
             f"{path}: expected outputs of float32, got {spec.dtype} for '{spec.name}'; convert the model "
-            f"with float32 outputs (inference_output_type), its inside may stay quantized"
+            f"with float32 outputs (inference_output_type), the rest may stay quantized"
         )
     return spec
 
@@ -92,7 +92,7 @@ def _precision(interpreter: Any) -> str:
 
 
 def _labels(path: Path) -> tuple[str, ...] | None:
-    """The names in the archive that TFLite metadata appends to the file, if it is there."""
+    """The names in the archive that TFLite metadata appends to the file, None without one."""
     if not zipfile.is_zipfile(path):
         return None
     try:

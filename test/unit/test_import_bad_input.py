@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_vision.bundles import load_bundle
 from edge_vision.errors import BundleError
-from edge_vision.importer.run import read_picture
+from edge_vision.importer.run import read_image
 
 
 def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], file: Path, *arguments: object) -> str:
@@ -203,7 +203,7 @@ def test_several_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         (
             TensorProto.FLOAT,
             [1, 3, 64, "w"],
-            "the graph takes anyx64; give the size that it was made for: --input-size",
+            "the graph takes anyx64; give the size that it was trained for: --input-size",
         ),
     ],
 )
@@ -287,7 +287,7 @@ def test_labels_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "expected a text file" in refused(tmp_path, capsys, graph, "--labels", tmp_path / "absent")
     rows = np.zeros((1, 300, 6), np.float32)
     untold = constants(tmp_path / "e.onnx", {"output0": rows})
-    assert "give one a line: --labels FILE" in refused(tmp_path, capsys, untold)
+    assert "give one per line: --labels FILE" in refused(tmp_path, capsys, untold)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_a_picture_that_claims_gigabytes_is_not_decoded(tmp_path: Path) -> None:
     picture = tmp_path / "picture.ppm"
     picture.write_bytes(b"P6 16000 16000 255 ")
     with pytest.raises(BundleError, match="expected at most 50 megapixels, got 16000x16000"):
-        read_picture(picture)
+        read_image(picture)
 
 
 def test_names_and_places(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -348,12 +348,12 @@ def test_what_is_there_is_only_replaced_by_force(tmp_path: Path, capsys: pytest.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "out"]
 
 
-def test_without_yes_and_nobody_to_ask_nothing_is_written(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_without_yes_and_a_terminal_nothing_is_written(tmp_path: Path, monkeypatch, capsys) -> None:
     graph = small_yolov8(tmp_path / "m.onnx", metadata=ULTRALYTICS)
-    with open(os.devnull) as nobody:
-        monkeypatch.setattr("sys.stdin", nobody)
+    with open(os.devnull) as no_terminal:
+        monkeypatch.setattr("sys.stdin", no_terminal)
         assert run_import(graph, "--out", tmp_path / "out") == 1
-    assert "nobody is there to ask: --yes writes the bundle" in capsys.readouterr().err
+    assert "not written: stdin is not a terminal. Pass --yes" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx"]
 
 

@@ -22,7 +22,8 @@ from edge_vision.backends.base import TensorSpec
 from edge_vision.bundles import load_bundle
 from edge_vision.core.frame import Frame
 from edge_vision.detect.detector import Detector
-from edge_vision.importer.outputs import HeadEvidence, recognise
+from edge_vision.importer.head_evidence import HeadEvidence
+from edge_vision.importer.head_rules import recognise_head
 
 RNG = np.random.default_rng(5)
 
@@ -166,7 +167,7 @@ def test_most_families_are_known_without_a_run(family: str) -> None:
     """Where no backend reads the format, shapes and names alone are there. NanoDet is then not told apart."""
     outputs, (head, _, _, _) = FAMILIES[family]
     specs = tuple(onnx_spec(name, value) for name, value in outputs.items())
-    guess = recognise(HeadEvidence("onnx", 640, 640, specs))
+    guess = recognise_head(HeadEvidence("onnx", 640, 640, specs))
     expected = "yolox" if head == "nanodet" else head
     assert guess is not None and guess.spec.type == expected
 
@@ -185,7 +186,7 @@ def test_tflite_detection_is_known_by_its_converters_names(names) -> None:
     shapes = ((1, 10, 4), (1, 10), (1, 10), (1,))
     specs = tuple(TensorSpec(name, shape, "float32") for name, shape in zip(names, shapes, strict=True))
     for order in (specs, specs[::-1]):
-        guess = recognise(HeadEvidence("tflite", 300, 300, order))
+        guess = recognise_head(HeadEvidence("tflite", 300, 300, order))
         assert guess is not None and guess.spec.type == "tflite_detection"
         assert guess.spec.outputs == dict(zip(("boxes", "classes", "scores", "count"), names, strict=True))
 
@@ -450,7 +451,7 @@ def on_a_terminal(tmp_path: Path, graph: Path, answers: list[tuple[str, str]]) -
 
 def test_the_size_and_the_consent_are_asked_for(tmp_path: Path) -> None:
     graph = small_yolov8(tmp_path / "m.onnx", "h", "w")
-    code, text = on_a_terminal(tmp_path, graph, [("size that it was made for", "128x96"), ("[Y/n]", "")])
+    code, text = on_a_terminal(tmp_path, graph, [("size that it was trained for", "128x96"), ("[Y/n]", "")])
     assert code == 0, text
     spec = load_bundle(str(tmp_path / "out")).manifest.input
     assert (spec.width_px, spec.height_px) == (128, 96)

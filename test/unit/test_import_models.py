@@ -73,7 +73,7 @@ def test_the_ssd_alone_finds_what_its_own_bundle_finds(
     out = tmp_path / "made"
     assert run_import(tmp_path / "street.onnx", "--out", out, "--try", picture, "--yes") == 0
     text = capsys.readouterr().out
-    assert "a row per anchor of SSD MobileNet" in text and "90 classes: taken for COCO's" in text
+    assert "a row per anchor of SSD MobileNet" in text and "90 classes: assumed to be COCO's" in text
     assert "person 0." in text and "drawn into street_try.png" in text
     drawn = cv2.imread(str(tmp_path / "street_try.png"))
     assert drawn.shape == frame.image.shape and (drawn != cv2.imread(str(picture))).any()
@@ -233,7 +233,7 @@ def test_a_real_tflite_file_is_imported_as_its_bundle(tmp_path: Path) -> None:
     assert made.manifest.head.type == own.manifest.head.type
     assert made.manifest.head.outputs == own.manifest.head.outputs
     if not backends_for("tflite"):
-        pytest.skip("no backend here reads tflite: the boxes are not compared")
+        pytest.skip("no installed backend reads tflite: the boxes are not compared")
     frame = video_frame("vtest.avi", 100)
     found = []
     for bundle in (own, made):

@@ -14,7 +14,7 @@ from edge_vision.core.model_spec import HeadSpec
 from edge_vision.detect.heads import HEADS, make_head
 from edge_vision.errors import HeadError
 from edge_vision.importer import cli
-from edge_vision.importer.pictures import FAMILIES
+from edge_vision.importer.preprocessing import FAMILIES
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "models.md").read_text("utf-8")
 

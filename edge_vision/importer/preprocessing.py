@@ -1,7 +1,6 @@
-"""How pictures are prepared for each family of models, as its own training or demo code does.
+"""How each family of models prepares its images, as its own training or demo code does.
 
-A graph does not tell how its pictures are to be prepared, so these are conventions: what an import guesses
-here is worth a look at the boxes that it draws.
+A graph does not declare its preprocessing, so these are conventions: check the boxes that the trial draws.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edge_vision.core.model_spec import InputSpec, Thresholds
-from edge_vision.importer.model import Model, Picture
+from edge_vision.importer.model import ImageInput, Model
 
 _ZERO, _ONE = (0.0,) * 3, (1.0,) * 3
 _IMAGENET_MEAN, _IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -18,7 +17,7 @@ _IMAGENET_MEAN, _IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.37
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """label: whose convention it is. mean, std: on 0..255, in the order of color."""
+    """label: the origin of the convention. mean, std: on 0..255, in the order of color."""
 
     label: str
     color: Literal["rgb", "bgr"]
@@ -74,12 +73,12 @@ FAMILIES = {
     "ultralytics_classifier": Family(
         "Ultralytics' predict", "rgb", _ZERO, (255.0,) * 3, "center_crop", 114, Thresholds()
     ),
-    # TensorFlow's classifiers, which take their channels last.
+    # TensorFlow's classifiers have the channels last.
     "tf_classifier": Family(
         "TensorFlow's MobileNets", "rgb", (127.5,) * 3, (127.5,) * 3, "center_crop", 127, Thresholds()
     ),
 }
-# Whose convention to take for a head that was asked for and not recognised.
+# The convention for a head that was requested but not recognised.
 FAMILY_OF_HEAD = {
     "ssd": "tf",
     "yolov5": "ultralytics",
@@ -97,23 +96,23 @@ FAMILY_OF_HEAD = {
 
 
 def input_spec(
-    picture: Picture, width_px: int, height_px: int, family: Family, model: Model
+    image_input: ImageInput, width_px: int, height_px: int, family: Family, model: Model
 ) -> tuple[InputSpec, str]:
-    """The input of a bundle, and why its numbers are normalised so."""
-    mean, std, why = family.mean, family.std, f"as {family.label}; the graph cannot tell"
-    if picture.dtype == "uint8":
-        mean, std, why = _ZERO, _ONE, "the input is uint8: pixels go in as they are"
+    """The input of a bundle, and the reason for its mean and std."""
+    mean, std, why = family.mean, family.std, f"as {family.label}; not declared by the graph"
+    if image_input.dtype == "uint8":
+        mean, std, why = _ZERO, _ONE, "the input is uint8: pixels are not normalised"
     elif model.first_step:
-        mean, std, why = _ZERO, _ONE, f"the graph begins with {model.first_step}: it normalises by itself"
+        mean, std, why = _ZERO, _ONE, f"the graph begins with {model.first_step}: it normalises its input"
     spec = InputSpec(
-        name=picture.name,
+        name=image_input.name,
         width_px=width_px,
         height_px=height_px,
-        layout=picture.layout,  # type: ignore[arg-type]
-        color=family.color if picture.channels == 3 else "gray",
-        dtype=picture.dtype,  # type: ignore[arg-type]
-        mean=mean[: picture.channels],
-        std=std[: picture.channels],
+        layout=image_input.layout,  # type: ignore[arg-type]
+        color=family.color if image_input.channels == 3 else "gray",
+        dtype=image_input.dtype,  # type: ignore[arg-type]
+        mean=mean[: image_input.channels],
+        std=std[: image_input.channels],
         resize=family.resize,
         pad_value=family.pad_value,
     )

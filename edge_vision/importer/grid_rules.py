@@ -1,0 +1,107 @@
+"""Rules for heads that predict on a grid: one row, column or map cell per position."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edge_vision.core.model_spec import HeadSpec
+from edge_vision.importer.head_evidence import HeadEvidence, HeadGuess, format_shape, in_unit_interval
+
+_NANODET_STRIDES = (8, 16, 32, 64)
+_NANODET_BINS = 32  # Four sides of eight bins: reg_max is 7 in all published configurations.
+_MAX_LOG_SIZE = 10.0  # Of a size in cells: e ** 10 cells exceed any image.
+
+
+def yolov8(evidence: HeadEvidence) -> HeadGuess | None:
+    """One column per grid cell: box and class scores."""
+    one = evidence.single(3)
+    if one is None or one.shape[1] <= 4 or one.shape[2] >= 1 << 24:  # type: ignore[operator]
+        return None
+    strides = evidence.strides_of(int(one.shape[2] or 0))
+    if strides is None:
+        return None
+    n_classes = int(one.shape[1] or 0) - 4
+    boxes = evidence.values[one.name][0, :4].T if one.name in evidence.values else None
+    options = {"box_unit": "relative"} if evidence.has_relative_boxes(boxes) else {}
+    why = f"{format_shape(one.shape)}: 4 + {n_classes} rows, a column per cell of strides {_joined(strides)}"
+    return HeadGuess("ultralytics", HeadSpec("yolov8", {"columns": one.name}, options), n_classes, why)
+
+
+def yolov5(evidence: HeadEvidence) -> HeadGuess | None:
+    """One row per anchor: box, objectness and class scores."""
+    one = evidence.single(3)
+    if one is None or one.shape[2] < 6:  # type: ignore[operator]
+        return None
+    n, n_classes = int(one.shape[1] or 0), int(one.shape[2] or 0) - 5
+    anchors = n % 3 == 0 and evidence.strides_of(n // 3)
+    values = evidence.values.get(one.name)
+    decoded = bool(evidence.strides_of(n)) and values is not None and _is_boxes_and_scores(values[0])
+    if not anchors and not decoded:
+        return None
+    rows = values[0, :, :4] if values is not None else None
+    options = {"box_unit": "relative"} if evidence.has_relative_boxes(rows) else {}
+    layout = "three rows per cell" if anchors else "a row per cell, boxes decoded"
+    why = f"{format_shape(one.shape)}: {layout}, 5 + {n_classes} columns"
+    return HeadGuess("ultralytics", HeadSpec("yolov5", {"rows": one.name}, options), n_classes, why)
+
+
+def yolox(evidence: HeadEvidence) -> HeadGuess | None:
+    """One row per grid cell: box in cells and logarithms, objectness and class scores."""
+    one = evidence.single(3)
+    if one is None or one.shape[2] < 6:  # type: ignore[operator]
+        return None
+    n, n_classes = int(one.shape[1] or 0), int(one.shape[2] or 0) - 5
+    strides = evidence.strides_of(n)
+    values = evidence.values.get(one.name)
+    if strides is None or (values is not None and not in_unit_interval(values[0, :, 4:])):
+        return None
+    options = {} if strides == (8, 16, 32) else {"strides": list(strides)}
+    cells = f"a row per cell of strides {_joined(strides)}"
+    why = f"{format_shape(one.shape)}: {cells}, 5 + {n_classes} columns, logarithms"
+    return HeadGuess("yolox", HeadSpec("yolox", {"rows": one.name}, options), n_classes, why)
+
+
+def nanodet(evidence: HeadEvidence) -> HeadGuess | None:
+    """One row per grid cell: class scores and the distributions of four distances."""
+    one = evidence.single(3)
+    if one is None or one.shape[1] != evidence.cells(_NANODET_STRIDES):
+        return None
+    n_classes = int(one.shape[2] or 0) - _NANODET_BINS
+    values = evidence.values.get(one.name)
+    if n_classes < 1 or values is None or in_unit_interval(values[0, :, n_classes:]):
+        return None
+    strides = _joined(_NANODET_STRIDES)
+    why = f"{format_shape(one.shape)}: a row per cell of strides {strides}, {n_classes} + 4 x 8 columns"
+    options = {} if in_unit_interval(values[0, :, :n_classes]) else {"score_activation": "sigmoid"}
+    return HeadGuess("nanodet", HeadSpec("nanodet", {"rows": one.name}, options), n_classes, why)
+
+
+def centernet(evidence: HeadEvidence) -> HeadGuess | None:
+    """Feature maps: a heatmap per class, sizes and offsets."""
+    maps = [one for one in evidence.outputs if len(one.shape) == 4 and one.shape[0] == 1]
+    pairs = [one for one in maps if one.shape[1] == 2]
+    heat = next((one for one in maps if one.shape[1] not in (2, 10, None)), None)
+    if heat is None or len(pairs) != 2 or any(one.shape[2:] != heat.shape[2:] for one in pairs):
+        return None
+    stride = round(evidence.width_px / int(heat.shape[3] or evidence.width_px))
+    roles = {"heatmap": heat.name, "sizes": pairs[0].name, "offsets": pairs[1].name}
+    n_classes = int(heat.shape[1] or 0)
+    face = n_classes == 1 and any(one.shape[1] == 10 for one in maps)
+    options: dict[str, object] = {"variant": "centerface" if face else "centernet", "stride": stride}
+    values = evidence.values.get(heat.name)
+    if values is not None and not in_unit_interval(values):
+        options["score_activation"] = "sigmoid"
+    landmarks = ", ten of landmarks (ignored)" if face else ""
+    shape = format_shape(heat.shape)
+    why = f"maps {shape} of classes, two pairs of sizes and offsets{landmarks}, stride {stride}"
+    return HeadGuess(str(options["variant"]), HeadSpec("centernet", roles, options), n_classes, why)
+
+
+def _joined(strides: tuple[int, ...]) -> str:
+    return ", ".join(map(str, strides))
+
+
+def _is_boxes_and_scores(rows: np.ndarray) -> bool:
+    """Whether (n, 5 + c) rows are decoded boxes: YOLOX has logarithms, some negative and none large."""
+    sizes = rows[:, 2:4]
+    return bool((sizes >= 0).all() and (sizes > _MAX_LOG_SIZE).any()) and in_unit_interval(rows[:, 4:])

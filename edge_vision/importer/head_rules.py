@@ -1,0 +1,32 @@
+"""Recognises the head that reads the outputs of a graph.
+
+Each head has one rule that returns a guess with its reason, or None. The first guess wins. Shapes decide; if
+two heads share a shape, the values of one run on noise decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge_vision.importer import grid_rules, list_rules
+from edge_vision.importer.head_evidence import HeadEvidence, HeadGuess
+
+RULES: tuple[Callable[[HeadEvidence], HeadGuess | None], ...] = (
+    grid_rules.yolov8,
+    grid_rules.yolov5,
+    grid_rules.nanodet,
+    grid_rules.yolox,
+    list_rules.end_to_end,
+    list_rules.detr_rows,
+    list_rules.decoded,
+    grid_rules.centernet,
+    list_rules.ssd,
+    list_rules.detr,
+    list_rules.classifier,
+)
+
+
+def recognise_head(evidence: HeadEvidence, head: str | None = None) -> HeadGuess | None:
+    """The first head that fits the outputs; if `head` is given, that one or None."""
+    guesses = (rule(evidence) for rule in RULES)
+    return next((guess for guess in guesses if guess and head in (None, guess.spec.type)), None)
