@@ -21,7 +21,7 @@ from edge_vision.errors import BundleError
 from edge_vision.importer.head_evidence import HeadEvidence, HeadGuess, format_shape
 from edge_vision.importer.head_rules import recognise_head
 from edge_vision.importer.labels import Labels, known_labels, labels_for, numbered
-from edge_vision.importer.model import SIZE_INPUTS, ImageInput, Model, ModelSource, find_image_input
+from edge_vision.importer.model import SIZE_INPUTS, ImageTensor, Model, ModelSource, find_image_tensor
 from edge_vision.importer.preprocessing import FAMILIES, FAMILY_OF_HEAD, input_spec
 from edge_vision.importer.probe import Probe, probe_graph
 
@@ -79,9 +79,9 @@ def make_draft(source: ModelSource, options: Options, workspace: Path, ask: Ask 
     """
     model = source.model
     _check_task(model)
-    image_input = find_image_input(model)
-    size, size_why = _size(model, image_input, options, ask)
-    graph = source.fixed(image_input.name, image_input.shape(*size), _constants(model, *size))
+    image_tensor = find_image_tensor(model)
+    size, size_why = _size(model, image_tensor, options, ask)
+    graph = source.fixed(image_tensor.name, image_tensor.shape(*size), _constants(model, *size))
     file = workspace / f"model.{model.format}"
     file.write_bytes(graph)
     probe = probe_graph(file, model.format, model.outputs, model.path)
@@ -90,8 +90,8 @@ def make_draft(source: ModelSource, options: Options, workspace: Path, ask: Ask 
     guess = _head(model, HeadEvidence(model.format, *size, probe.outputs, probe.values, n_labels), options)
     found = _labels(model, guess, known, options, ask)
     labels = found[0] if found else numbered(guess.n_classes or 0)
-    family = FAMILIES[_family(model, guess, image_input)]
-    spec, numbers_why = input_spec(image_input, *size, family, model)
+    family = FAMILIES[_family(model, guess, image_tensor)]
+    spec, numbers_why = input_spec(image_tensor, *size, family, model)
     graph_spec = GraphSpec(file.name, model.format, model.precision, sha256_of(file))
     manifest = _manifest(model, guess, spec, options, graph_spec, family.thresholds)
     rows = _rows(model, manifest, guess, probe, size_why, numbers_why, family.label)
@@ -139,20 +139,20 @@ def _check_task(model: Model) -> None:
 
 
 def _size(
-    model: Model, image_input: ImageInput, options: Options, ask: Ask | None
+    model: Model, image_tensor: ImageTensor, options: Options, ask: Ask | None
 ) -> tuple[tuple[int, int], str]:
     """Width and height in pixels, and why."""
     if options.size:
         return options.size, "as given"
-    if image_input.width_px and image_input.height_px:
-        small = max(image_input.width_px, image_input.height_px) < _TINY_PX
+    if image_tensor.width_px and image_tensor.height_px:
+        small = max(image_tensor.width_px, image_tensor.height_px) < _TINY_PX
         hint = ", and very small: is it the size to run at?" if small else ""
-        return (image_input.width_px, image_input.height_px), f"the graph's own{hint}"
+        return (image_tensor.width_px, image_tensor.height_px), f"the graph's own{hint}"
     numbers = re.fullmatch(r"\[?(\d{1,4}),? *(\d{1,4})?\]?", model.metadata.get("imgsz", ""))
     if numbers:
         height = int(numbers[1])
         return (int(numbers[2] or height), height), "imgsz in the file's metadata"
-    accepted = f"{image_input.width_px or 'any'}x{image_input.height_px or 'any'}"
+    accepted = f"{image_tensor.width_px or 'any'}x{image_tensor.height_px or 'any'}"
     if ask is None:
         raise BundleError(
             f"{model.path}: expected an input of one size, the graph takes {accepted}; give the "
@@ -213,11 +213,11 @@ def _labels(
     return known_labels(model, path)
 
 
-def _family(model: Model, guess: HeadGuess, image_input: ImageInput) -> str:
+def _family(model: Model, guess: HeadGuess, image_tensor: ImageTensor) -> str:
     """The family. All classifiers have the same outputs, so the metadata and the layout decide."""
     if guess.family == "classifier" and "names" in model.metadata:
         return "ultralytics_classifier"
-    if guess.family == "classifier" and image_input.layout == "nhwc":
+    if guess.family == "classifier" and image_tensor.layout == "nhwc":
         return "tf_classifier"
     return guess.family
 

@@ -46,7 +46,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageInput:
+class ImageTensor:
     """The input for the image. width_px, height_px: None if the graph takes any size."""
 
     name: str
@@ -76,7 +76,7 @@ class ModelSource(ABC):
         """
 
 
-def find_image_input(model: Model) -> ImageInput:
+def find_image_tensor(model: Model) -> ImageTensor:
     """The one input for an image. Raises BundleError for none, several, or another kind."""
     declared = "; ".join(
         f"'{i.name}' [{', '.join(str(s or 'any') for s in i.shape)}] {i.dtype}" for i in model.inputs
@@ -98,15 +98,15 @@ def find_image_input(model: Model) -> ImageInput:
             f"{model.path}: expected an image as {', '.join(IMAGE_DTYPES)}, got {declared}; export the model "
             f"with such an input"
         )
-    return _image_input(model, one, declared)
+    return _image_tensor(model, one, declared)
 
 
-def _image_input(model: Model, one: TensorSpec, declared: str) -> ImageInput:
+def _image_tensor(model: Model, one: TensorSpec, declared: str) -> ImageTensor:
     _, a, b, c = one.shape
     if a in (1, 3):
-        return ImageInput(one.name, "nchw", a, one.dtype, c, b)
+        return ImageTensor(one.name, "nchw", a, one.dtype, c, b)
     if c in (1, 3):
-        return ImageInput(one.name, "nhwc", c, one.dtype, b, a)
+        return ImageTensor(one.name, "nhwc", c, one.dtype, b, a)
     raise BundleError(
         f"{model.path}: expected 1 or 3 channels in dimension 2 or 4 of the input, got {declared}; "
         f"edge_vision feeds single grey or colour images"

@@ -208,7 +208,7 @@ def _drop_inputs(onnx: Any, graph: Any, name: str, constants: Mapping[str, np.nd
             value = constants[other.name].astype(wanted)
             graph.initializer.append(onnx.numpy_helper.from_array(value, other.name))
     kept = next(value for value in graph.input if value.name == name)
-    image_input = type(kept)()
-    image_input.CopyFrom(kept)
+    image_tensor = type(kept)()
+    image_tensor.CopyFrom(kept)
     del graph.input[:]
-    graph.input.append(image_input)
+    graph.input.append(image_tensor)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edge_vision.core.model_spec import InputSpec, Thresholds
-from edge_vision.importer.model import ImageInput, Model
+from edge_vision.importer.model import ImageTensor, Model
 
 _ZERO, _ONE = (0.0,) * 3, (1.0,) * 3
 _IMAGENET_MEAN, _IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -96,23 +96,23 @@ FAMILY_OF_HEAD = {
 
 
 def input_spec(
-    image_input: ImageInput, width_px: int, height_px: int, family: Family, model: Model
+    image_tensor: ImageTensor, width_px: int, height_px: int, family: Family, model: Model
 ) -> tuple[InputSpec, str]:
     """The input of a bundle, and the reason for its mean and std."""
     mean, std, why = family.mean, family.std, f"as {family.label}; not declared by the graph"
-    if image_input.dtype == "uint8":
+    if image_tensor.dtype == "uint8":
         mean, std, why = _ZERO, _ONE, "the input is uint8: pixels are not normalised"
     elif model.first_step:
         mean, std, why = _ZERO, _ONE, f"the graph begins with {model.first_step}: it normalises its input"
     spec = InputSpec(
-        name=image_input.name,
+        name=image_tensor.name,
         width_px=width_px,
         height_px=height_px,
-        layout=image_input.layout,  # type: ignore[arg-type]
-        color=family.color if image_input.channels == 3 else "gray",
-        dtype=image_input.dtype,  # type: ignore[arg-type]
-        mean=mean[: image_input.channels],
-        std=std[: image_input.channels],
+        layout=image_tensor.layout,  # type: ignore[arg-type]
+        color=family.color if image_tensor.channels == 3 else "gray",
+        dtype=image_tensor.dtype,  # type: ignore[arg-type]
+        mean=mean[: image_tensor.channels],
+        std=std[: image_tensor.channels],
         resize=family.resize,
         pad_value=family.pad_value,
     )

@@ -15,7 +15,7 @@ import pytest
 from model_cases import clip_or_skip
 
 from edge_vision.evaluate.reference import clips as evaluate_clips
-from edge_vision.importer.run import read_picture
+from edge_vision.importer.run import read_image
 from edge_vision.optimize.clips import video_images
 from edge_vision.source.capture import DEFAULT_FPS_HZ, Capture, SourceError, SourceKind, source_kind
 
@@ -75,7 +75,7 @@ def test_a_relative_file_name_that_resembles_an_address_is_played(clip, monkeypa
     assert Capture((clip.parent / name).as_uri()).read() is not None
     assert next(evaluate_clips.read_clip(Path(name))) is not None
     assert len(video_images(Path(name), 3)) == 3
-    assert read_picture(Path(name)) is not None
+    assert read_image(Path(name)) is not None
 
 
 def test_a_file_of_another_host_is_refused():

@@ -31,21 +31,21 @@ def test_every_head_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("row", table("Heads"), ids=lambda row: row[0].strip("`"))
-def test_options_and_roles_are_the_heads_own(row: list[str]) -> None:
+def test_the_table_has_the_options_and_roles_of_each_head(row: list[str]) -> None:
     head = row[0].strip("`")
-    told = set(re.findall(r"`(\w+)`", row[3]))
+    documented = set(re.findall(r"`(\w+)`", row[3]))
     with pytest.raises(HeadError, match="knows the options") as error:
         make_head(HeadSpec(head, {}, {"?": 1}), INPUT, (), 3)
     known = str(error.value).split("the options ")[1].split(", got")[0]
-    assert ("none" if not told else set(known.split(", "))) == (told or known)
+    assert ("none" if not documented else set(known.split(", "))) == (documented or known)
     with pytest.raises(HeadError, match=r"needs head.outputs") as error:
         make_head(HeadSpec(head), INPUT, (), 3)
     asked = re.search(r"outputs\.(\w+)", str(error.value))
     assert asked is not None and (f"`{asked[1]}` [" in row[2] or row[2] == "as `decoded`")
 
 
-def test_conventions_are_the_codes_own() -> None:
-    rows = table("Pictures")
+def test_the_table_of_preprocessing_is_that_of_the_code() -> None:
+    rows = table("Images")
     order = (
         "ultralytics",
         "yolox",
@@ -64,17 +64,19 @@ def test_conventions_are_the_codes_own() -> None:
         family = FAMILIES[name]
         assert color == family.color
         for text, values in ((mean, family.mean), (std, family.std)):
-            told = [float(number) for number in text.split(",")]
-            assert (told * 3 if len(told) == 1 else told) == pytest.approx(list(values)), name
+            documented = [float(number) for number in text.split(",")]
+            assert (documented * 3 if len(documented) == 1 else documented) == pytest.approx(list(values)), (
+                name
+            )
         assert resize.split(",")[0] == family.resize
         if "," in resize:
             assert int(resize.split(",")[1]) == family.pad_value
 
 
-def test_every_command_is_one() -> None:
+def test_every_import_command_parses() -> None:
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
-    commands = re.findall(r"edge_vision\.bundles import ((?:.*\\\n)*.*)", TEXT)
+    commands = re.findall(r"edge_vision models import ((?:.*\\\n)*.*)", TEXT)
     assert len(commands) >= 4
     for command in commands:
         parser.parse_args(shlex.split(command.replace("\\\n", " "), comments=True))
