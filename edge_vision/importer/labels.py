@@ -66,7 +66,7 @@ def _from_file(path: Path) -> tuple[str, ...]:
     lines = [line.strip() for line in _read(path).removeprefix("\ufeff").rstrip().split("\n")]
     if not lines[0] or "" in lines:
         number = lines.index("") + 1
-        raise BundleError(f"{path}: expected one label per line, got an empty line {number}")
+        raise BundleError(f"{path}: expected one label per line, line {number} is empty")
     return tuple(lines)
 
 

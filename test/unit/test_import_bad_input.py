@@ -99,8 +99,8 @@ def test_a_model_of_three_gigabytes_is_not_even_opened(
         ("m.pt", "a PyTorch file, which can hold code"),
         ("m.engine", "a TensorRT engine"),
         ("m.txt", "ends in .onnx or .tflite, got '.txt'"),
-        ("absent.onnx", "expected a model file, got nothing there"),
-        ("folder.onnx", "expected a model file, got something else"),
+        ("absent.onnx", "expected a model file, got no such file"),
+        ("folder.onnx", "expected a model file, got a folder"),
         ("m.tflite", "expected a TFLite file .*, got b'': it is damaged"),
     ],
 )
@@ -174,7 +174,7 @@ def test_several_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     graph = constants(tmp_path / "m.onnx", outputs, (1, 3, 64, 64), more_inputs=more)
     message = refused(tmp_path, capsys, graph)
     assert (
-        "expected one input, for a picture, got 2: 'images' [1, 3, 64, 64] float32; 'prompt' [1, 16] int64"
+        "expected one input for an image, got 2: 'images' [1, 3, 64, 64] float32; 'prompt' [1, 16] int64"
         in message
     )
 
@@ -185,14 +185,14 @@ def test_several_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         (
             TensorProto.INT64,
             [1, 3, 64, 64],
-            "expected a picture as float32, float16, uint8, got 'images' [1, 3, 64, 64] int64",
+            "expected an image as float32, float16, uint8, got 'images' [1, 3, 64, 64] int64",
         ),
         (TensorProto.DOUBLE, [1, 3, 64, 64], "got 'images' [1, 3, 64, 64] float64"),
-        (TensorProto.STRING, [1, 3, 64, 64], "expected a picture as float32"),
+        (TensorProto.STRING, [1, 3, 64, 64], "expected an image as float32"),
         (
             TensorProto.FLOAT,
             [1, 128],
-            "expected an input of four dimensions, for a picture, got 'images' [1, 128]",
+            "expected an input of four dimensions, for an image, got 'images' [1, 128]",
         ),
         (TensorProto.FLOAT, [1, 4, 64, 64], "expected 1 or 3 channels"),
         (
@@ -219,7 +219,7 @@ def test_no_input_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     value = numpy_helper.from_array(np.zeros((1, 7, 84), np.float32), "value")
     node = helper.make_node("Identity", ["value"], ["output0"])
     graph = save(tmp_path / "m.onnx", [node], {}, {"output0": (TensorProto.FLOAT, [1, 7, 84])}, [value])
-    assert "expected one input, for a picture, got 0: none" in refused(tmp_path, capsys, graph)
+    assert "expected one input for an image, got 0: none" in refused(tmp_path, capsys, graph)
 
 
 def test_a_size_that_the_graph_cannot_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -281,7 +281,7 @@ def test_labels_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[st
         tmp_path, capsys, graph, "--labels", labels
     )
     labels.write_text("a\n\nb\n")
-    assert "got nothing on line 2" in refused(tmp_path, capsys, graph, "--labels", labels)
+    assert "line 2 is empty" in refused(tmp_path, capsys, graph, "--labels", labels)
     labels.write_bytes(b"\xff\xfe\xfa")
     assert "expected a text file" in refused(tmp_path, capsys, graph, "--labels", labels)
     assert "expected a text file" in refused(tmp_path, capsys, graph, "--labels", tmp_path / "absent")
@@ -314,7 +314,7 @@ def test_a_picture_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[st
     graph = small_yolov8(tmp_path / "m.onnx", metadata=ULTRALYTICS)
     (tmp_path / "p.png").write_bytes(b"no picture")
     for picture in (tmp_path / "p.png", tmp_path / "absent.png", tmp_path):
-        assert "expected a picture or a video" in refused(tmp_path, capsys, graph, "--try", picture)
+        assert "expected an image or a video" in refused(tmp_path, capsys, graph, "--try", picture)
 
 
 def test_a_picture_that_claims_gigabytes_is_not_decoded(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_names_and_places(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFix
     assert run_import(graph, "--yes", "--name", "ssdlite_mobilenet_v2_coco") == 1
     assert "the name of a bundle that `fetch` makes" in capsys.readouterr().err
     assert run_import(graph, "--yes", "--out", tmp_path / "no" / "where") == 1
-    assert "expected a place in a folder that is there" in capsys.readouterr().err
+    assert "expected a folder in an existing one" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx"]
 
 
@@ -339,7 +339,7 @@ def test_what_is_there_is_only_replaced_by_force(tmp_path: Path, capsys: pytest.
     graph = small_yolov8(tmp_path / "m.onnx", metadata=ULTRALYTICS)
     assert run_import(graph, "--out", tmp_path / "out", "--yes") == 0
     first = load_bundle(str(tmp_path / "out"))
-    assert "expected nothing there, got something; --force replaces it" in refused(tmp_path, capsys, graph)
+    assert "exists already; --force replaces it" in refused(tmp_path, capsys, graph)
     # A replacement that fails leaves the old one as it was.
     refused(tmp_path, capsys, graph, "--force", "--set", "head.options.box_unit=miles")
     assert load_bundle(str(tmp_path / "out")) == first
