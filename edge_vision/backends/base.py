@@ -17,7 +17,7 @@ import numpy as np
 from edge_vision.errors import BackendError
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8", "mixed")
-"""What may be asked for; which of them a runtime has on a device, it says itself."""
+"""Precisions that a user can request. Each runtime supports some of them on a device."""
 
 
 DELEGATE_FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt")
@@ -26,7 +26,7 @@ DELEGATE_FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt")
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output of a graph. A free dimension is None; dtype is numpy's name for it."""
+    """One input or output of a graph. A free dimension is None; dtype is a numpy name."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -35,9 +35,9 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class BackendRequest:
-    """What the user asked for. "auto" and 0 leave the choice to the backend.
+    """Requested device, precision and threads. "auto" and 0 leave the choice to the backend.
 
-    delegate_folders: LiteRT loads a library that `device` names from below these only.
+    delegate_folders: LiteRT loads a library that `device` names only from below these folders.
     """
 
     device: str = "auto"
@@ -47,13 +47,13 @@ class BackendRequest:
     delegate_folders: tuple[str, ...] = DELEGATE_FOLDERS
 
     def __post_init__(self) -> None:
-        """Raises BackendError for what no backend understands."""
+        """Raises BackendError for invalid values."""
         if self.precision not in PRECISIONS:
             raise BackendError(f"precision is one of {', '.join(PRECISIONS)}, got '{self.precision}'")
         if self.threads < 0:
             raise BackendError(f"threads is 0 (one per physical core) or more, got {self.threads}")
         if not self.device:
-            raise BackendError("device is the name of a device, or auto, got an empty text")
+            raise BackendError("device is the name of a device, or auto, got an empty string")
 
     def check_options(self, backend: str, known: Iterable[str]) -> None:
         """Raise BackendError for an option that the backend does not know."""
@@ -64,10 +64,9 @@ class BackendRequest:
 
 @dataclass(frozen=True, slots=True)
 class BackendActual:
-    """What really runs, read back from the runtime, never copied from the request.
+    """What runs, read back from the runtime, never copied from the request.
 
-    A figure that the runtime does not tell is "unavailable". `notes` says where and why it differs
-    from what was asked for.
+    A value that the runtime does not report is "unavailable". notes: differences from the request, and why.
     """
 
     backend: str
@@ -81,9 +80,9 @@ class BackendActual:
 
 @dataclass(frozen=True, slots=True)
 class AutoSelection:
-    """Backends in the order in which they should be tried, and why.
+    """Backends in the order in which to try them, and why.
 
-    refused: those that failed a moment ago with the same request, and how: they are not tried again.
+    refused: backends that just failed with the same request, and how; they are not tried again.
     """
 
     names: tuple[str, ...]
@@ -92,7 +91,7 @@ class AutoSelection:
 
 
 class Session(ABC):
-    """One graph, loaded and ready. Used by one thread at a time."""
+    """A loaded graph. Used by one thread at a time."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -100,10 +99,9 @@ class Session(ABC):
 
     @abstractmethod
     def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run the graph on C-contiguous tensors, named as in `inputs`.
+        """All outputs by name, for C-contiguous tensors named as in `inputs`.
 
-        Returns every output by name. The arrays may be reused by the next call.
-        Raises BackendError when the runtime fails.
+        The next call may reuse the arrays. Raises BackendError if the runtime fails.
         """
 
     def close(self) -> None:
@@ -147,11 +145,11 @@ class Backend(ABC):
 
     @abstractmethod
     def load(self, graph: Path, request: BackendRequest) -> Session:
-        """Load a graph whose hash was verified. Raises BackendUnavailable or BackendError."""
+        """Load a graph with a verified hash. Raises BackendUnavailable or BackendError."""
 
 
 def check_tensors(backend: str, specs: tuple[TensorSpec, ...], tensors: Mapping[str, np.ndarray]) -> None:
-    """Raise BackendError unless every input is there in its dtype and shape. Some runtimes convert."""
+    """Raise BackendError unless every input has its dtype and shape. Some runtimes would convert."""
     for spec in specs:
         values = tensors.get(spec.name)
         if values is None or values.dtype.name != spec.dtype or not _same_shape(values.shape, spec.shape):

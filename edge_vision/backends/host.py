@@ -1,4 +1,4 @@
-"""What this process may use of the machine's processors."""
+"""The processor cores that this process may use."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _TOPOLOGY = "/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
 
 
 def usable_cores() -> int:
-    """Physical cores that this process may run on, at least 1: by its affinity and its container's quota.
+    """Physical cores that this process may use, at least 1, by its affinity and its container's quota.
 
-    Two threads on one physical core share its arithmetic units, so that inference gains nothing from both.
+    Two threads of one physical core share its arithmetic units: inference gains nothing from both.
     """
     cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     cores = len({_siblings(cpu) for cpu in cpus})
@@ -22,7 +22,7 @@ def usable_cores() -> int:
 
 
 def _siblings(cpu: int) -> str:
-    """The hardware threads of a cpu's core, as text; the cpu alone where the kernel does not tell."""
+    """The hardware threads of a CPU's core, as text; the CPU alone if the kernel does not report them."""
     try:
         return Path(_TOPOLOGY.format(cpu=cpu)).read_text().strip()
     except OSError:
@@ -30,7 +30,7 @@ def _siblings(cpu: int) -> str:
 
 
 def _cgroup_folders() -> list[Path]:
-    """The folders that may limit this process: its own control group and those above it, v2 and v1."""
+    """Folders of this process's control group and its parents, v2 and v1."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -45,7 +45,7 @@ def _cgroup_folders() -> list[Path]:
 
 
 def _quota(folder: Path) -> float | None:
-    """Cores' worth of time that a control group allows, None for no limit."""
+    """The CPU time per time of a control group, in cores; None for no limit."""
     try:
         if (folder / "cpu.max").exists():
             limit, period = (folder / "cpu.max").read_text().split()

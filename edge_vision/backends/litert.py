@@ -1,4 +1,4 @@
-"""LiteRT, once TensorFlow Lite: runs .tflite graphs on CPUs with XNNPACK, and on what a delegate brings."""
+"""LiteRT, formerly TensorFlow Lite: runs .tflite graphs on CPUs with XNNPACK, and on delegates."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from edge_vision.backends.onnx_file import MAX_BYTES, too_large
 from edge_vision.errors import BackendError, BackendUnavailable
 
 DELEGATES = {"edgetpu": "libedgetpu.so.1"}
-"""Device -> the shared library that runs it, found as the system finds libraries."""
+"""Device -> shared library of its delegate, found on the system's library path."""
 _OPTIONS = ("delegate_options",)
 _IDENTIFIER = b"TFL3"
 
@@ -35,12 +35,12 @@ _IDENTIFIER = b"TFL3"
 class LiteRtSession(Session):
     """A graph in a LiteRT interpreter.
 
-    A quantized input or output is seen as float32, and is converted by its scale and zero point; an input
-    that comes in the graph's own integers is taken as it is.
+    Quantized inputs and outputs appear as float32 and are converted with their scale and zero point; an input
+    in the graph's own integer type is passed unchanged.
     """
 
     def __init__(self, interpreter: Any, actual: BackendActual) -> None:
-        """Raises BackendError where an input or output is quantized in a way that has no one scale."""
+        """Raises BackendError if an input or output is quantized per channel."""
         self._interpreter: Any = interpreter
         self._inputs = [_Port(details) for details in interpreter.get_input_details()]
         self._outputs = [_Port(details) for details in interpreter.get_output_details()]
@@ -54,7 +54,7 @@ class LiteRtSession(Session):
             raise BackendError("this session was closed: load the graph again")
         check_tensors("litert", tuple(port.expected(tensors) for port in self._inputs), tensors)
         try:
-            self._fit(tensors)
+            self._resize(tensors)
             for port in self._inputs:
                 self._interpreter.set_tensor(port.index, port.quantized(tensors[port.spec.name]))
             self._interpreter.invoke()
@@ -67,8 +67,8 @@ class LiteRtSession(Session):
         """Free the graph."""
         self._interpreter = None
 
-    def _fit(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Give inputs with free dimensions the size that came."""
+    def _resize(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Resize inputs with free dimensions to the given tensors."""
         resized = False
         for port in self._inputs:
             shape = tensors[port.spec.name].shape
@@ -80,7 +80,7 @@ class LiteRtSession(Session):
 
 
 class _Port:
-    """One input or output of the interpreter. size: what it is allocated for."""
+    """One input or output of the interpreter. size: the allocated shape."""
 
     def __init__(self, details: Mapping[str, Any]) -> None:
         self.index = int(details["index"])
@@ -92,10 +92,10 @@ class _Port:
         self.spec = TensorSpec(details["name"], shape, "float32" if self._scale else self._dtype.name)
 
     def expected(self, tensors: Mapping[str, np.ndarray]) -> TensorSpec:
-        """Its spec, in the graph's own integers where they come."""
+        """Its spec, with the graph's own integer type if the tensor has it."""
         values = tensors.get(self.spec.name)
-        as_it_is = values is not None and values.dtype == self._dtype
-        return replace(self.spec, dtype=self._dtype.name) if as_it_is else self.spec
+        unconverted = values is not None and values.dtype == self._dtype
+        return replace(self.spec, dtype=self._dtype.name) if unconverted else self.spec
 
     def quantized(self, values: np.ndarray) -> np.ndarray:
         if not self._scale or values.dtype == self._dtype:
@@ -111,8 +111,9 @@ class _Port:
 
 
 class LiteRtBackend(Backend):
-    """Devices: cpu, edgetpu, or the path of a delegate's shared library below one of the request's
-    `delegate_folders`: its code runs in this process. Option: delegate_options, a mapping for the delegate.
+    """Devices: cpu, edgetpu, or the path of a delegate's shared library below one of `delegate_folders`.
+
+    A delegate runs code in this process. Option: delegate_options, a mapping that the delegate reads.
     """
 
     name = "litert"
@@ -122,7 +123,7 @@ class LiteRtBackend(Backend):
     install_hint = "pip install ai-edge-litert"
 
     def unavailable_reason(self) -> str | None:
-        """Only looks whether the package is there."""
+        """Only checks that the package is installed."""
         if importlib.util.find_spec("ai_edge_litert") is None:
             return (
                 f"the package ai-edge-litert is not installed: {self.install_hint} (or 'edge_vision[litert]')"
@@ -145,7 +146,7 @@ class LiteRtBackend(Backend):
 
         delegates = _delegates(request)
         threads = request.threads or usable_cores()
-        # With a delegate, XNNPACK stays out: it would take what the delegate leaves, unseen, even all.
+        # Without XNNPACK, which would silently run what the delegate leaves, even all of it.
         kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if delegates else OpResolverType.AUTO
         try:
             interpreter = Interpreter(
@@ -163,7 +164,7 @@ class LiteRtBackend(Backend):
 
 
 def _check(graph: Path) -> None:
-    """Raise BackendError for what is clearly no .tflite; LiteRT checks the rest before it uses it."""
+    """Raise BackendError if this is clearly not a .tflite file; LiteRT verifies the contents."""
     try:
         with graph.open("rb") as file:
             start, size_bytes = file.read(8), os.fstat(file.fileno()).st_size
@@ -176,8 +177,10 @@ def _check(graph: Path) -> None:
 
 
 def _library(request: BackendRequest) -> str | None:
-    """The delegate's library of a device, None for the CPU. Raises BackendUnavailable for an unknown one, and
-    for a path that leads out of the request's `delegate_folders`."""
+    """The delegate library of a device, None for the CPU.
+
+    Raises BackendUnavailable for an unknown device, and for a path outside the request's `delegate_folders`.
+    """
     device = request.device
     if device in ("auto", "cpu"):
         return None
@@ -214,7 +217,7 @@ def _delegates(request: BackendRequest) -> list[Any] | None:
     from ai_edge_litert.interpreter import load_delegate
 
     try:
-        # First: LiteRT's own loader prints a second error from its clean-up where the library is missing.
+        # First, as LiteRT's loader prints a second error if the library is missing.
         ctypes.CDLL(library)
         return [load_delegate(library, dict(request.options.get("delegate_options", {})))]
     except (OSError, ValueError, RuntimeError, AttributeError) as error:
@@ -225,12 +228,12 @@ def _delegates(request: BackendRequest) -> list[Any] | None:
 
 
 def _actual(interpreter: Any, request: BackendRequest, threads: int) -> BackendActual:
-    """What runs. Raises BackendUnavailable where a delegate that was asked for took nothing of the graph."""
+    """What runs. Raises BackendUnavailable if a requested delegate runs nothing of the graph."""
     delegated = "DELEGATE" in _operations(interpreter)
     library = _library(request)
     if library and not delegated:
         raise BackendUnavailable(
-            f"the delegate {library} took no operation of the graph, the CPU would run all of it: "
+            f"the delegate {library} runs no operation of the graph, the CPU would run all of it: "
             f"use a graph that was compiled for it, or device cpu"
         )
     return BackendActual(
@@ -244,7 +247,7 @@ def _actual(interpreter: Any, request: BackendRequest, threads: int) -> BackendA
 
 
 def _operations(interpreter: Any) -> set[str]:
-    """The operations of the graph as it runs. A delegate shows up as one of its own."""
+    """The operations that run. A delegate appears as an operation."""
     try:
         return {operation["op_name"] for operation in interpreter._get_ops_details()}
     except (AttributeError, KeyError, RuntimeError):

@@ -1,4 +1,4 @@
-"""Loads a bundle's graph on one backend: trial in a child process, time limit, what really runs."""
+"""Loads a bundle's graph on one backend: trial in a child process, time limit, values read back."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from edge_vision.errors import BackendError, BackendUnavailable
 def load_on(
     bundle: Bundle, backend_name: str, request: BackendRequest, strict: bool = False, trial: bool = True
 ) -> Session:
-    """Load a bundle's graph on this backend and no other. Raises BackendError, BundleError.
+    """Load a bundle's graph on this backend only. Raises BackendError, BundleError.
 
-    strict: a precision that was asked for is met or BackendUnavailable is raised. trial: see
-    `backends.trial`; False for a process that exists for this one graph.
+    strict: raise BackendUnavailable if the requested precision is not met. trial: see `backends.trial`; False
+    in a process that exists for this one graph.
     """
     backend = make_backend(backend_name)
     reason = backend.unavailable_reason()
@@ -34,8 +34,8 @@ def load_on(
             f"{backend.name} reads {', '.join(backend.formats)}; bundle {bundle.manifest.name} has "
             f"{', '.join(graph.format for graph in bundle.manifest.graphs)}"
         )
-    has_it = request.precision in {graph.precision for graph in graphs}
-    path, graph = bundle.graph_path(backend.formats, request.precision if has_it else "auto")
+    has_precision = request.precision in {graph.precision for graph in graphs}
+    path, graph = bundle.graph_path(backend.formats, request.precision if has_precision else "auto")
     if trial:
         _try(bundle, backend, path, graph, request)
 
@@ -61,13 +61,14 @@ def _close(session: Session | None) -> None:
 
 
 def _completed(actual: BackendActual, graph_precision: str, request: BackendRequest) -> BackendActual:
-    """Fill in what the runtime does not tell from the graph, and note what differs from the request."""
+    """Complete what the runtime does not report from the graph, and note differences from the request."""
     precision = graph_precision if actual.precision == "unavailable" else actual.precision
     notes = list(actual.notes)
     if request.threads not in (0, actual.threads):
-        notes.append(f"asked for {request.threads} threads, runs on {actual.threads or 'an untold number'}")
+        runs_on = actual.threads or "an unreported number"
+        notes.append(f"requested {request.threads} threads, runs on {runs_on}")
     if request.threads > (cores := usable_cores()):
-        notes.append(f"{request.threads} threads share {cores} physical cores, and wait for each other")
+        notes.append(f"{request.threads} threads compete for {cores} physical cores")
     if request.precision not in ("auto", precision):
-        notes.append(f"asked for precision {request.precision}, runs {precision}")
+        notes.append(f"requested precision {request.precision}, runs {precision}")
     return replace(actual, precision=precision, notes=tuple(notes))

@@ -1,4 +1,4 @@
-"""ONNX Runtime: runs ONNX graphs, on the CPU everywhere and on what its build was made for."""
+"""ONNX Runtime: runs ONNX graphs, on the CPU and on the devices that its build supports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ from edge_vision.backends.base import (
 )
 from edge_vision.backends.host import usable_cores
 from edge_vision.backends.onnx_file import check_onnx
-from edge_vision.backends.onnxruntime_providers import Device, choose_device, precision_told, provider_chain
+from edge_vision.backends.onnxruntime_providers import (
+    Device,
+    choose_device,
+    provider_chain,
+    reported_precision,
+)
 from edge_vision.errors import BackendError, BackendUnavailable
 
 if TYPE_CHECKING:
@@ -36,10 +41,10 @@ _NUMPY_OF = {
     "string": "object",
     "bool": "bool",
 }
-_FATAL_ONLY = 4  # Its own log lines repeat what the exceptions say.
+_FATAL_ONLY = 4  # Its log repeats the text of its exceptions.
 DISABLED_OPTIMIZERS = ["WeightBiasQuantization"]
-"""It quantizes the weights of a layer between two quantizers, per tensor, even where that was left in fp32
-because int8 hurts it: one depthwise layer of the SSD then takes the outputs from 24 to 15 dB."""
+"""It quantizes the weights of a layer between two quantizers, per tensor, even if the layer was left in fp32
+on purpose: one depthwise layer of the SSD then degrades the outputs from 24 to 15 dB."""
 
 
 class OnnxRuntimeSession(Session):
@@ -69,10 +74,11 @@ class OnnxRuntimeSession(Session):
 
 
 class OnnxRuntimeBackend(Backend):
-    """Devices: those of onnxruntime_providers.PROVIDERS, with a number (cuda:1) or a device of the provider's
-    own (openvino:gpu, qnn:htp) after a colon. Options: allow_spinning, threads wait busily between two runs,
-    a little faster at the cost of whole cores; memory_arena, memory is kept between runs; provider_options,
-    a mapping that goes to the provider as it is.
+    """Devices: see onnxruntime_providers.PROVIDERS, with a number (cuda:1) or a device of the provider
+    (openvino:gpu, qnn:htp) after a colon.
+
+    Options: allow_spinning, threads busy-wait between two runs, slightly faster at the cost of whole cores;
+    memory_arena, memory is kept between runs; provider_options, a mapping passed to the provider unchanged.
     """
 
     name = "onnxruntime"
@@ -82,13 +88,13 @@ class OnnxRuntimeBackend(Backend):
     install_hint = "pip install onnxruntime"
 
     def unavailable_reason(self) -> str | None:
-        """Only looks whether the package is there."""
+        """Only checks that the package is installed."""
         if importlib.util.find_spec("onnxruntime") is None:
             return f"the package onnxruntime is not installed: {self.install_hint}"
         return None
 
     def devices(self) -> tuple[str, ...]:
-        """The execution providers that are built in."""
+        """The execution providers of this build."""
         import onnxruntime
 
         return tuple(onnxruntime.get_available_providers())
@@ -122,8 +128,8 @@ def _load_on(device: Device, graph: Path, request: BackendRequest) -> OnnxRuntim
     available = onnxruntime.get_available_providers()
     providers = provider_chain(device, request, extra, available, options.intra_op_num_threads)
     try:
-        # By its path: given bytes, the session keeps a copy of them (18 MB for the SSD).
-        # Without its own fallback: it would print, and run on the CPU, now or when a run fails.
+        # Not as bytes: the session would keep a copy of them (18 MB for the SSD).
+        # Its own fallback is off: it would print, and silently run on the CPU.
         session = onnxruntime.InferenceSession(
             str(graph),
             options,
@@ -158,29 +164,29 @@ def _session_options(request: BackendRequest, device: Device) -> onnxruntime.Ses
 def _actual(
     session: onnxruntime.InferenceSession, device: Device, precision: str, version: str
 ) -> BackendActual:
-    """What runs, read back. Raises BackendUnavailable where the device runs nothing."""
+    """What runs, read back. Raises BackendUnavailable if the device runs nothing."""
     provider = device.provider
     if provider not in session.get_providers():
         raise BackendUnavailable(
             f"{provider} is built in but does not start for {device} at precision {precision}: check its "
-            f"driver, and whether it has this precision"
+            f"driver, and whether it supports this precision"
         )
     return BackendActual(
         backend=OnnxRuntimeBackend.name,
         version=version,
         device=str(device),
         provider=provider,
-        precision=precision_told(provider, session.get_provider_options().get(provider, {})),
+        precision=reported_precision(provider, session.get_provider_options().get(provider, {})),
         threads=session.get_session_options().intra_op_num_threads,
-        notes=_elsewhere(session, device),
+        notes=_on_other_providers(session, device),
     )
 
 
-def _elsewhere(session: onnxruntime.InferenceSession, device: Device) -> tuple[str, ...]:
-    """How much of the graph other providers run. Raises BackendUnavailable where that is all of it.
+def _on_other_providers(session: onnxruntime.InferenceSession, device: Device) -> tuple[str, ...]:
+    """A note on the nodes that other providers run. Raises BackendUnavailable if they run all.
 
-    That a provider is among the session's says little: OpenVINO's is there for a device that does not exist,
-    and runs no node. So the nodes are counted, where this version of ONNX Runtime tells them.
+    The list of a session's providers is not enough: OpenVINO's is listed for a device that does not exist.
+    So the nodes are counted, if this version of ONNX Runtime reports them.
     """
     if device.name == "cpu" or not hasattr(session, "get_provider_graph_assignment_info"):
         return ()
@@ -192,7 +198,7 @@ def _elsewhere(session: onnxruntime.InferenceSession, device: Device) -> tuple[s
         raise BackendUnavailable(
             f"{device.provider} takes no node of the graph for {device}: check device and driver"
         )
-    return (f"{total - mine} of {total} nodes run elsewhere than on {device}",) if mine < total else ()
+    return (f"{total - mine} of {total} nodes do not run on {device}",) if mine < total else ()
 
 
 def _tensor_spec(argument: Any) -> TensorSpec:

@@ -1,4 +1,4 @@
-"""ONNX Runtime's execution providers: their devices, and how each is told device and precision.
+"""ONNX Runtime's execution providers: their devices, and their options for device and precision.
 
 Source of the options: the page of each provider on onnxruntime.ai/docs/execution-providers.
 """
@@ -33,14 +33,14 @@ _PACKAGES = {
     "qnn": "onnxruntime-qnn",
     "migraphx": "onnxruntime-migraphx",
 }
-# What "auto" tries, in this order. Not tensorrt: it builds its engine for minutes, which is to be asked for.
+# What "auto" tries, in this order. Not tensorrt: building its engine takes minutes, so it must be requested.
 _AUTO_DEVICES = ("cuda", "migraphx", "rocm", "cpu")
 _QNN_LIBRARIES = {"htp": "libQnnHtp.so", "npu": "libQnnHtp.so", "gpu": "libQnnGpu.so", "cpu": "libQnnCpu.so"}
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """name: of PROVIDERS. part: what follows the colon, a number or a device of the provider's own."""
+    """name: of PROVIDERS. part: what follows the colon, a number or a device of the provider."""
 
     name: str
     part: str = ""
@@ -54,7 +54,7 @@ class Device:
 
 
 def choose_device(wanted: str, available: list[str]) -> Device:
-    """The device to use. Raises BackendUnavailable for an unknown one and for one that is not built in."""
+    """The device to use. Raises BackendUnavailable for one that is unknown or not built in."""
     if wanted == "auto":
         return Device(next(device for device in _AUTO_DEVICES if PROVIDERS[device] in available))
     name, _, part = wanted.partition(":")
@@ -64,7 +64,7 @@ def choose_device(wanted: str, available: list[str]) -> Device:
         )
     if PROVIDERS[name] not in available:
         have = [device for device, provider in PROVIDERS.items() if provider in available]
-        remedy = f"pip install {_PACKAGES[name]}" if name in _PACKAGES else "install a build that has it"
+        remedy = f"pip install {_PACKAGES[name]}" if name in _PACKAGES else "install a build that includes it"
         raise BackendUnavailable(
             f"this build of onnxruntime has no {PROVIDERS[name]}, only {', '.join(have)}: {remedy}"
         )
@@ -74,9 +74,9 @@ def choose_device(wanted: str, available: list[str]) -> Device:
 def provider_chain(
     device: Device, request: BackendRequest, extra: Mapping[str, Any], available: list[str], threads: int
 ) -> list[tuple[str, dict[str, str]]]:
-    """The providers with their options, the wanted one first; later ones run those nodes that it cannot.
+    """The providers with their options, the requested one first; the others run the nodes that it cannot.
 
-    extra: options of the wanted provider, given by the user; they win.
+    extra: the user's options for the requested provider, which take precedence.
     """
     make = _OPTIONS_OF.get(device.name, _no_options)
     options = {**make(device.part, request.precision, threads), **{k: str(v) for k, v in extra.items()}}
@@ -99,12 +99,12 @@ def _numbered(part: str, precision: str, threads: int) -> dict[str, str]:
 
 
 def _cuda(part: str, precision: str, threads: int) -> dict[str, str]:
-    # By itself it multiplies fp32 with 10 bits, which is not the precision that was asked for.
+    # By default it multiplies fp32 with 10 bits (TF32), which is not the requested precision.
     return {**_numbered(part, precision, threads), "use_tf32": "0"}
 
 
 def _tensorrt(part: str, precision: str, threads: int) -> dict[str, str]:
-    # No engine cache: it would open whatever lies in its folder. The backend `tensorrt` keeps engines.
+    # Its engine cache opens any file in its folder. The backend `tensorrt` verifies its engines.
     wanted = {f"trt_{name}_enable": "1" for name in ("fp16", "bf16", "int8") if name == precision}
     return {**_numbered(part, precision, threads), "trt_engine_cache_enable": "0", **wanted}
 
@@ -147,7 +147,7 @@ _OPTIONS_OF: Mapping[str, Callable[[str, str, int], dict[str, str]]] = {
     "qnn": _qnn,
     "xnnpack": _xnnpack,
 }
-# Provider -> its option that turns a precision on, where the session tells its options again.
+# Provider -> option that enables a precision, for providers whose sessions report their options.
 _READ_BACK = {
     "TensorrtExecutionProvider": {
         "trt_fp16_enable": "fp16",
@@ -159,8 +159,8 @@ _READ_BACK = {
 }
 
 
-def precision_told(provider: str, options: Mapping[str, Any]) -> str:
-    """The precision that a session's provider options tell; "unavailable" where they tell none."""
+def reported_precision(provider: str, options: Mapping[str, Any]) -> str:
+    """The precision in a session's provider options, "unavailable" if they have none."""
     for option, precision in _READ_BACK.get(provider, {}).items():
         if str(options.get(option, "0")).lower() in ("1", "true"):
             return precision

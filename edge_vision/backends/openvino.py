@@ -1,4 +1,4 @@
-"""OpenVINO: runs ONNX and its own graphs, on Intel's CPUs, GPUs and NPUs, and on other x86 and ARM CPUs."""
+"""OpenVINO: runs ONNX and its own format on Intel CPUs, GPUs and NPUs, and on other x86 and ARM CPUs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from edge_vision.errors import BackendError, BackendUnavailable
 
 _PRECISION_HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 _PRECISION_OF = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
-# The layers that the time goes into; the precision of the others says little.
+# The layers that take the time: their precision is reported.
 _COMPUTE_LAYERS = ("Convolution", "FullyConnected", "MatMul", "Deconvolution")
 _VIRTUAL_DEVICES = ("AUTO", "HETERO", "MULTI")
 _DRIVER_PROPERTIES = ("GPU_DRIVER_VERSION", "NPU_DRIVER_VERSION", "DRIVER_VERSION")
@@ -58,10 +58,11 @@ class OpenVinoSession(Session):
 
 
 class OpenVinoBackend(Backend):
-    """Devices: cpu, gpu, npu, gpu.1 and the like, or a list for it to choose from such as auto:gpu,cpu.
-    "auto" is the CPU: it starts at once and keeps the graph's precision; others are to be asked for.
-    Options: cache, whether compiled graphs are kept, by default on all devices but the CPU, which compiles
-    in half a second; cache_dir, another folder for them; rebuild, compile anew.
+    """Devices: cpu, gpu, npu, gpu.1, ..., or a list to choose from such as auto:gpu,cpu.
+
+    "auto" is the CPU: it starts at once and keeps the graph's precision. Options: cache, keep compiled
+    graphs, by default on all devices but the CPU, which compiles in half a second; cache_dir, another folder
+    for them; rebuild, compile again.
     """
 
     name = "openvino"
@@ -73,13 +74,13 @@ class OpenVinoBackend(Backend):
     install_hint = "pip install openvino"
 
     def unavailable_reason(self) -> str | None:
-        """Only looks whether the package is there."""
+        """Only checks that the package is installed."""
         if importlib.util.find_spec("openvino") is None:
             return f"the package openvino is not installed: {self.install_hint} (or 'edge_vision[openvino]')"
         return None
 
     def devices(self) -> tuple[str, ...]:
-        """The devices that its plugins find, each with its full name."""
+        """The devices of its plugins, with their full names."""
         import openvino
 
         core = openvino.Core()
@@ -101,17 +102,17 @@ class OpenVinoBackend(Backend):
             compiled, note = _compiled(core, graph, device, request, openvino.get_version())
         except BackendError:
             raise
-        except Exception as error:  # It raises RuntimeError for all that can be wrong with a graph.
+        except Exception as error:  # It raises RuntimeError for any fault of a graph.
             raise BackendError(f"openvino cannot load {graph} on {device}: {error}") from error
         others = [name for name in core.available_devices if name.split(".")[0] != "CPU"]
         notes = [note] if note else []
         if request.device == "auto" and others:
-            notes.append(f"{', '.join(others)} is here too and runs only when asked for: set device")
+            notes.append(f"{', '.join(others)} is available too, but only used on request: set device")
         return OpenVinoSession(compiled, _actual(compiled, openvino.get_version(), tuple(notes)))
 
 
 def _compiled(core: Any, graph: Path, device: str, request: BackendRequest, version: str) -> tuple[Any, str]:
-    """The compiled graph, and why it could not be kept. OpenVINO's own cache would open anything."""
+    """The compiled graph, and why it could not be kept. OpenVINO's own cache opens any file."""
     config = _config(device, request)
     if not _is_kept(device, request):
         return core.compile_model(_read(core, graph), device, config), ""
@@ -139,7 +140,7 @@ def _compiled(core: Any, graph: Path, device: str, request: BackendRequest, vers
 
 
 def _is_kept(device: str, request: BackendRequest) -> bool:
-    """A device that chooses among others has nothing of its own to keep."""
+    """Whether compiled graphs are kept. A virtual device has no compiled graph of its own."""
     wanted = request.options.get("cache", "cache_dir" in request.options or device != "CPU")
     return bool(wanted) and device.partition(":")[0] not in _VIRTUAL_DEVICES
 
@@ -154,7 +155,7 @@ def _driver(core: Any, device: str) -> str:
 
 
 def _device(wanted: str, available: list[str]) -> str:
-    """OpenVINO's name of a device. Raises BackendUnavailable for one that it does not see."""
+    """OpenVINO's name of a device. Raises BackendUnavailable for one that it does not report."""
     if wanted == "auto":
         return "CPU" if "CPU" in available else available[0]
     device = wanted.upper()
@@ -170,7 +171,7 @@ def _device(wanted: str, available: list[str]) -> str:
 
 
 def _read(core: Any, graph: Path) -> Any:
-    """Read by its own format's reader alone: core.read_model tries all others on a file that one refuses."""
+    """Read with the reader of its format only: core.read_model tries all readers on a refused file."""
     if graph.suffix != ".onnx":
         return core.read_model(str(graph))
     from openvino.frontend import FrontEndManager
@@ -180,14 +181,14 @@ def _read(core: Any, graph: Path) -> Any:
 
 
 def _config(device: str, request: BackendRequest) -> dict[str, Any]:
-    """Measured: the throughput hint takes 1.4 times as long where one frame is inferred at a time."""
+    """The throughput hint takes 1.4 times as long with one frame at a time (measured)."""
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
     cpu: dict[str, Any] = {
-        # Threads that are bound to a core wait where another node of the robot has it: 1.07 to 1.19 times
-        # as long with, on a machine with other work.
+        # Pinned threads wait while another process uses their core: 1.07 to 1.19 times as long on a machine
+        # with other work.
         "ENABLE_CPU_PINNING": False,
         "INFERENCE_NUM_THREADS": request.threads or usable_cores(),
-        # Left alone, it takes bfloat16 on processors that have it: faster, but not the scores that the
+        # By default it uses bfloat16 on processors that support it: faster, but not the scores that the
         # bundle was measured with.
         "INFERENCE_PRECISION_HINT": _PRECISION_HINTS.get(request.precision, "f32"),
     }
@@ -214,7 +215,7 @@ def _actual(compiled: Any, version: str, notes: tuple[str, ...]) -> BackendActua
 
 
 def _threads(compiled: Any) -> int:
-    """Threads of the CPU, also where another device chose it; 0 where they are not told."""
+    """CPU threads, also if a virtual device selected the CPU; 0 if not reported."""
     threads = _property(compiled, "INFERENCE_NUM_THREADS")
     if threads is None:
         properties = _property(compiled, "DEVICE_PROPERTIES") or {}
@@ -223,7 +224,7 @@ def _threads(compiled: Any) -> int:
 
 
 def _property(compiled: Any, name: str) -> Any:
-    """A property that the device may not have: None then."""
+    """A property, None if the device does not have it."""
     try:
         return compiled.get_property(name)
     except RuntimeError:
@@ -231,7 +232,7 @@ def _property(compiled: Any, name: str) -> Any:
 
 
 def _precision(compiled: Any) -> str:
-    """What most of the compute layers of the compiled graph run in."""
+    """The precision of most compute layers of the compiled graph."""
     try:
         layers = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
         counts = Counter(

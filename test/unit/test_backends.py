@@ -132,8 +132,8 @@ def test_a_precision_that_is_not_met_is_noted_and_an_error_when_strict(bundle):
     request = BackendRequest(precision="int8")
     _, report = open_session(bundle, "onnxruntime", request)
     assert report.actual.precision == "fp32"
-    assert report.actual.notes == ("asked for precision int8, runs fp32",)
-    with pytest.raises(BackendUnavailable, match="asked for precision int8, runs fp32"):
+    assert report.actual.notes == ("requested precision int8, runs fp32",)
+    with pytest.raises(BackendUnavailable, match="requested precision int8, runs fp32"):
         open_session(bundle, "onnxruntime", request, strict=True)
 
 

@@ -96,7 +96,7 @@ def test_a_model_of_three_gigabytes_is_not_even_opened(
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("m.pt", "a PyTorch file, which can hold code"),
+        ("m.pt", "a PyTorch file, which can contain code"),
         ("m.engine", "a TensorRT engine"),
         ("m.txt", "ends in .onnx or .tflite, got '.txt'"),
         ("absent.onnx", "expected a model file, got no such file"),

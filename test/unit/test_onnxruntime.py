@@ -10,8 +10,8 @@ from edge_vision.backends.onnxruntime_providers import (
     PROVIDERS,
     Device,
     choose_device,
-    precision_told,
     provider_chain,
+    reported_precision,
 )
 from edge_vision.errors import BackendError, BackendUnavailable
 
@@ -96,9 +96,9 @@ def test_a_part_that_a_provider_does_not_have_is_refused(device: str) -> None:
 
 
 def test_the_precision_is_the_one_that_the_session_tells() -> None:
-    assert precision_told("TensorrtExecutionProvider", {"trt_fp16_enable": "1"}) == "fp16"
-    assert precision_told("TensorrtExecutionProvider", {"trt_fp16_enable": "0"}) == "unavailable"
-    assert precision_told("CUDAExecutionProvider", {}) == "unavailable"
+    assert reported_precision("TensorrtExecutionProvider", {"trt_fp16_enable": "1"}) == "fp16"
+    assert reported_precision("TensorrtExecutionProvider", {"trt_fp16_enable": "0"}) == "unavailable"
+    assert reported_precision("CUDAExecutionProvider", {}) == "unavailable"
 
 
 def test_a_provider_that_refuses_its_options_is_an_error_and_prints_nothing(tmp_path, capfd) -> None:
