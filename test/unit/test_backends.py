@@ -162,7 +162,7 @@ def test_openvino_on_request_runs_another_precision(bundle):
 
 _THIRD_PARTY = """
 from edge_vision.backends import available_backends, backends_with, make_backend, runtime_versions
-from edge_vision.cli.doctor.probe import ask
+from edge_vision.cli.doctor.probe import run_probe
 from edge_vision.diagnostics.provenance import versions
 from edge_vision.importer.probe import backends_for
 from edge_vision.nodes.interface.specs import DETECTOR
@@ -180,7 +180,7 @@ assert runtime_versions(["ghost"])["ghost-plugin"] == "1.5", runtime_versions(["
 assert runtime_versions(["ghost"])["ghostlib-cu13"] == "7.0"
 assert "ghost-plugin" not in runtime_versions(["onnxruntime"])
 assert versions()["ghostlib-cu13"] == "7.0"
-assert ask("backend", "ghost").found[-1]["devices"]
+assert run_probe("backend", "ghost").last["devices"]
 """
 
 

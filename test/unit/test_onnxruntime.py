@@ -43,7 +43,7 @@ def test_auto_is_the_cpu_where_no_other_is_built_in() -> None:
         ("cpu:1", "got 'cpu:1'"),
         ("tensorrt", "pip install onnxruntime-gpu"),
         ("openvino:npu", "pip install onnxruntime-openvino"),
-        ("acl", "a build that has it"),
+        ("acl", "a build that includes it"),
     ],
 )
 def test_a_device_that_is_not_there_names_the_remedy(wanted: str, told: str) -> None:
