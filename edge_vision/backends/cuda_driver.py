@@ -1,6 +1,6 @@
-"""What the TensorRT backend needs of an NVIDIA GPU, from the driver's own library: no package to install.
+"""Devices, memory and copies of an NVIDIA GPU through the driver's own library, without a CUDA package.
 
-Source: the CUDA driver API. Every call gives a status that is checked; memory is owned by CudaMemory.
+Source: the CUDA driver API. The status of every call is checked.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ _VERSION_FILES = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_relea
 
 @dataclass(frozen=True, slots=True)
 class GpuIdentity:
-    """name: with the compute capability, "NVIDIA Orin sm_87". driver: of the kernel, and its CUDA version."""
+    """name: with the compute capability, "NVIDIA Orin sm_87". driver: kernel driver and CUDA version."""
 
     name: str
     driver: str
 
 
 NO_GPU = GpuIdentity("none", "none")
-"""For engines that are built on a machine without a GPU."""
+"""The identity of engines built on a machine without a GPU."""
 
 
 class CudaDevice:
-    """A GPU and its context. Used by one thread at a time, which `use` makes it ready for."""
+    """A GPU and its context. Used by one thread at a time, after it called `use`."""
 
     def __init__(self, index: int = 0) -> None:
-        """Raises BackendUnavailable where there is no driver or no such GPU."""
+        """Raises BackendUnavailable if there is no driver or no such GPU."""
         self._lib = _library()
         count = ctypes.c_int()
         self.call("cuDeviceGetCount", ctypes.byref(count))
         if index >= count.value:
-            raise BackendUnavailable(f"there are {count.value} NVIDIA GPUs, asked for number {index}")
+            raise BackendUnavailable(f"there are {count.value} NVIDIA GPUs, requested number {index}")
         self._device = ctypes.c_int()
         self.call("cuDeviceGet", ctypes.byref(self._device), index)
         self.identity = self._identity()
@@ -53,15 +53,15 @@ class CudaDevice:
         self.call("cuStreamCreate", ctypes.byref(self.stream), 0)
 
     def use(self) -> None:
-        """Make its context that of the calling thread."""
+        """Make its context current in the calling thread."""
         self.call("cuCtxSetCurrent", self._context)
 
     def wait(self) -> None:
-        """Until all that was given to the stream is done."""
+        """Wait until the stream is idle."""
         self.call("cuStreamSynchronize", self.stream)
 
     def close(self) -> None:
-        """Give stream and context back. The device is not used afterwards."""
+        """Release stream and context."""
         if self._context:
             self.use()
             self.call("cuStreamDestroy_v2", self.stream)
@@ -69,7 +69,7 @@ class CudaDevice:
             self._context = ctypes.c_void_p()
 
     def call(self, function: str, *arguments: Any) -> None:
-        """Call the driver. Raises BackendError with its own words."""
+        """Call the driver. Raises BackendError with its error text."""
         _checked(self._lib, function, *arguments)
 
     def _identity(self) -> GpuIdentity:
@@ -88,7 +88,7 @@ class CudaDevice:
 
 
 class CudaMemory:
-    """Memory of the GPU for one tensor."""
+    """GPU memory for one tensor."""
 
     def __init__(self, device: CudaDevice, n_bytes: int) -> None:
         self._device = device
@@ -100,16 +100,18 @@ class CudaMemory:
         return self._pointer.value
 
     def write(self, values: np.ndarray) -> None:
-        """Copy a C-contiguous array to it, in the stream."""
-        self._device.call("cuMemcpyHtoDAsync_v2", self._pointer, *_host(values), self._device.stream)
+        """Copy a C-contiguous array to the GPU, in the stream."""
+        self._device.call(
+            "cuMemcpyHtoDAsync_v2", self._pointer, *_pointer_and_size(values), self._device.stream
+        )
 
     def read(self, values: np.ndarray) -> None:
-        """Copy it into a C-contiguous array, in the stream."""
-        pointer, size = _host(values)
+        """Copy from the GPU into a C-contiguous array, in the stream."""
+        pointer, size = _pointer_and_size(values)
         self._device.call("cuMemcpyDtoHAsync_v2", pointer, self._pointer, size, self._device.stream)
 
     def close(self) -> None:
-        """Give it back."""
+        """Free the memory."""
         if self._pointer.value:
             self._device.call("cuMemFree_v2", self._pointer)
             self._pointer = ctypes.c_uint64()
@@ -120,16 +122,16 @@ def _checked(library: Any, function: str, *arguments: Any) -> None:
     if status:
         text = ctypes.c_char_p()
         library.cuGetErrorString(status, ctypes.byref(text))
-        words = (text.value or b"no text").decode()
-        raise BackendError(f"the GPU's driver failed: {function} gave {status} ({words})")
+        message = (text.value or b"no text").decode()
+        raise BackendError(f"the GPU driver failed: {function} returned {status} ({message})")
 
 
-def _host(values: np.ndarray) -> tuple[ctypes.c_void_p, ctypes.c_size_t]:
+def _pointer_and_size(values: np.ndarray) -> tuple[ctypes.c_void_p, ctypes.c_size_t]:
     return ctypes.c_void_p(values.ctypes.data), ctypes.c_size_t(values.nbytes)
 
 
 def gpu_names() -> tuple[str, ...]:
-    """The GPUs that the driver sees. Raises BackendError."""
+    """Names of the GPUs that the driver reports. Raises BackendError."""
     library, names = _library(), []
     count = ctypes.c_int()
     _checked(library, "cuDeviceGetCount", ctypes.byref(count))
@@ -142,36 +144,36 @@ def gpu_names() -> tuple[str, ...]:
 
 
 def unavailable_reason() -> str | None:
-    """None where there is a driver with a GPU, else one sentence that ends in the remedy."""
+    """None if there is a driver with a GPU, else one sentence that ends with the remedy."""
     try:
         library, count = _library(), ctypes.c_int()
         status = library.cuDeviceGetCount(ctypes.byref(count))
     except BackendUnavailable as error:
         return str(error)
     if status or not count.value:
-        return "the NVIDIA driver is here, but sees no GPU: check nvidia-smi, and the container's --gpus"
+        return "the NVIDIA driver is installed, but reports no GPU: check nvidia-smi, and --gpus of the container"
     return None
 
 
 def _library() -> Any:
-    """The driver's library, started. Raises BackendUnavailable."""
+    """The initialised driver library. Raises BackendUnavailable."""
     try:
         library = ctypes.CDLL(LIBRARY)
         status = library.cuInit(0)
     except (OSError, AttributeError) as error:
         raise BackendUnavailable(
-            f"there is no NVIDIA GPU driver here ({error}): install it, or use another backend"
+            f"no NVIDIA GPU driver found ({error}): install it, or use another backend"
         ) from error
     if status:
         raise BackendUnavailable(
-            f"the NVIDIA driver does not start (cuInit gave {status}): check nvidia-smi, and the container's "
-            f"--gpus"
+            f"the NVIDIA driver does not start (cuInit returned {status}): check nvidia-smi, and --gpus of the "
+            f"container"
         )
     return library
 
 
 def _kernel_driver() -> str:
-    """The version of the driver in the kernel, "unavailable" where it is not told."""
+    """The version of the kernel driver, or "unavailable"."""
     for path in _VERSION_FILES:
         try:
             text = path.read_text().splitlines()[0]

@@ -1,11 +1,10 @@
-"""Engines, kept on disk: what a runtime made of a graph for one device, in minutes, and opens in a second.
+"""Cache of engines: graphs compiled for one device, which takes minutes to build and a second to open.
 
-An engine is a program that the runtime trusts, so that none is handed to it unless it is the very one that
-was built for this graph, runtime, device and driver. Beside `NAME.engine` lies `NAME.json` with its key and
-its own sha256; both are checked over the bytes in memory, and these bytes are what is opened.
+An engine is code that the runtime trusts, so only an engine built for this graph, runtime, device and driver
+is opened. Each `NAME.engine` has a `NAME.json` with its key and sha256. Both are verified on the bytes in
+memory that are then opened.
 
-Who can write both files can put anything there: the folder is the owner's alone, and one that others may
-write to is refused.
+Anyone who can write both files can replace them, so a folder that others may write to is refused.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ _MAX_SIDE_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class EngineKey:
-    """What an engine is for. All of it must be the same, to the letter, for the engine to be opened.
+    """What an engine was built for. It is opened only if every field is identical.
 
-    builder, version: the runtime. device: as the driver names it, with what tells it from similar ones.
-    settings: what else was asked of the builder.
+    builder, version: the runtime. device: the driver's name, with the compute capability. settings: further
+    options of the builder.
     """
 
     graph_sha256: str
@@ -48,15 +47,15 @@ class EngineKey:
 
     @property
     def name(self) -> str:
-        """The place that engines of one graph, builder, device, precision and settings share."""
-        place = "\n".join((self.graph_sha256, self.device, self.settings))
-        digest = hashlib.sha256(place.encode()).hexdigest()[:16]
+        """The file name. Versions and drivers of one graph, builder, device, precision, settings share it."""
+        identity = "\n".join((self.graph_sha256, self.device, self.settings))
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
         return f"{self.builder}-{self.graph_sha256[:12]}-{re.sub(r'[^a-z0-9]', '_', self.precision)}-{digest}"
 
 
 @dataclass(frozen=True, slots=True)
 class CachedEngine:
-    """engine: verified, or just built. note: why it is not kept, else empty. built: by this call."""
+    """engine: verified, or just built. built: by this call. note: why it is not kept, else empty."""
 
     engine: bytes
     built: bool
@@ -72,47 +71,46 @@ class EngineCache:
     def get(
         self, key: EngineKey, build: Callable[[], bytes], rebuild: bool = False, report: Report | None = None
     ) -> CachedEngine:
-        """The kept engine, else one that `build` makes and that is kept from now on.
+        """The kept engine, or a new one from `build`, which is then kept.
 
-        One process builds while others that want the same engine wait for it. A disk that cannot be written
-        to costs the next start its time, and nothing else: the note says so. Raises EngineRefused, and what
-        `build` raises.
+        Other processes that need the same engine wait. If the disk cannot be written to, the note reports it,
+        and the next start builds again. Raises EngineRefused, and what `build` raises.
         """
-        say = report or _nothing
+        report = report or _ignore
         if not rebuild and (found := self.find(key)) is not None:
             return CachedEngine(found, built=False)
         with contextlib.ExitStack() as stack:
-            # Where the lock cannot be made, neither can the engine be kept, and the note will say so.
+            # Without a lock file the engine cannot be kept either, and the note says so.
             with contextlib.suppress(OSError):
-                stack.enter_context(self._lock(key, say))
+                stack.enter_context(self._lock(key, report))
             if not rebuild and (found := self.find(key)) is not None:
                 return CachedEngine(found, built=False)
             return self._build(key, build)
 
     def find(self, key: EngineKey) -> bytes | None:
-        """The engine for a key, verified; None where there is none. Raises EngineRefused."""
+        """The verified engine for a key, None if there is none. Raises EngineRefused."""
         engine_path, side_path = self._paths(key)
         if not side_path.is_file() or not engine_path.is_file():
             return None
         try:
             self._check_folder()
             side = _read_side(side_path)
-            other = _difference(key, side["key"])
-            if other:
-                raise self._refused(key, f"was made for {other}")
+            difference = _difference(key, side["key"])
+            if difference:
+                raise self._refused(key, f"was built for {difference}")
             engine = engine_path.read_bytes()
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise self._refused(key, f"cannot be checked ({error})") from error
         if hashlib.sha256(engine).hexdigest() != side["sha256"]:
-            raise self._refused(key, "is not the one that was built: it is damaged or was changed")
+            raise self._refused(key, "is not the one that was built: it is damaged or was modified")
         return engine
 
     def put(self, key: EngineKey, engine: bytes) -> None:
-        """Keep an engine. Stopped at any moment, it leaves the old pair, none, or the new one."""
+        """Keep an engine. If interrupted, the old pair, none, or the new one remains."""
         self._make_folder()
         engine_path, side_path = self._paths(key)
         side = {"key": asdict(key), "sha256": hashlib.sha256(engine).hexdigest(), "bytes": len(engine)}
-        # An engine without its side file is none: so the old one ends here, and the new one begins last.
+        # An engine without its side file does not count: remove the old one first, write the new one last.
         side_path.unlink(missing_ok=True)
         write_file(engine_path, engine)
         write_file(side_path, json.dumps(side, indent=1).encode())
@@ -137,14 +135,14 @@ class EngineCache:
             raise ValueError(f"others may write to {self.folder}: chmod go-w {self.folder}")
 
     @contextlib.contextmanager
-    def _lock(self, key: EngineKey, say: Report) -> Iterator[None]:
-        """One builder of an engine at a time. The kernel drops the lock when the process ends, in any way."""
+    def _lock(self, key: EngineKey, report: Report) -> Iterator[None]:
+        """One builder of an engine at a time. The kernel releases the lock when the process ends."""
         self._make_folder()
         with (self.folder / f"{key.name}.lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say("another process is building this engine, waiting for it")
+                report("another process is building this engine, waiting for it")
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -158,7 +156,7 @@ class EngineCache:
     def _not_kept(self, error: OSError) -> str:
         return (
             f"the engine could not be kept in {self.folder} ({error.strerror}): each start builds it again; "
-            f"make room there, or set EDGE_VISION_CACHE"
+            f"free space there, or set EDGE_VISION_CACHE"
         )
 
 
@@ -174,8 +172,8 @@ def graph_sha256(graph: Path) -> str:
         raise BackendError(f"cannot read {graph}: {error.strerror}: fetch the bundle again") from error
 
 
-def _nothing(_line: str) -> None:
-    """A report that nobody reads."""
+def _ignore(_line: str) -> None:
+    """Discards a report."""
 
 
 def _read_side(path: Path) -> dict[str, Any]:
@@ -185,12 +183,12 @@ def _read_side(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is too large")
     side = json.loads(data)
     if not isinstance(side, dict) or not isinstance(side.get("key"), dict):
-        raise ValueError(f"{path} is no side file")
+        raise ValueError(f"{path} is not a side file")
     return side
 
 
 def _difference(key: EngineKey, other: dict[str, Any]) -> str:
-    """The first part of a key that is another, in words; empty where all are the same."""
+    """The first field that differs from the key, as text; empty if none does."""
     for name, value in asdict(key).items():
         if other.get(name) != value:
             return f"{name} {other.get(name)!r:.80}, here it is {value!r:.80}"

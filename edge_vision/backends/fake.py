@@ -1,7 +1,6 @@
-"""Sessions that misbehave on request: for tests of what happens when a runtime does. Nothing else uses them.
+"""Sessions that misbehave on request, for tests. They are in no registry.
 
-They are in no registry. What a test can do with a real runtime, it does with a real runtime: a FaultySession
-wraps one, and only the misbehaviour is made up.
+A FaultySession wraps a session of a real runtime; only the fault is simulated.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from edge_vision.errors import BackendError
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What goes wrong from the (after + 1)-th run on. Several may be given."""
+    """Faults from the (after + 1)-th run on."""
 
     after: int = 0
     error: str = ""
     """Raise a BackendError with this text."""
     nan: bool = False
-    """Every number of every output becomes NaN."""
+    """Every value of every output becomes NaN."""
     missing_output: bool = False
     """The last output is missing."""
     wrong_shape: bool = False
@@ -37,7 +36,7 @@ class Fault:
 
 
 class FaultySession(Session):
-    """Another session with a fault. `fault` may be replaced at any time; `runs` counts."""
+    """Wraps another session. `fault` may be replaced at any time; `runs` counts."""
 
     def __init__(self, inner: Session, fault: Fault | None = None) -> None:
         self.inputs, self.outputs = inner.inputs, inner.outputs
@@ -62,14 +61,14 @@ class FaultySession(Session):
 
 
 class ConstantSession(Session):
-    """Gives the same outputs whatever comes in: for outputs that no real graph would give."""
+    """Returns constant outputs, for values that no real graph would return."""
 
     def __init__(self, inputs: Sequence[TensorSpec], outputs: Mapping[str, np.ndarray]) -> None:
         self.inputs = tuple(inputs)
         self.outputs = tuple(
             TensorSpec(name, value.shape, value.dtype.name) for name, value in outputs.items()
         )
-        self.actual = BackendActual("fake", "0", "none", "none", "unavailable", 0, ("gives constants",))
+        self.actual = BackendActual("fake", "0", "none", "none", "unavailable", 0, ("returns constants",))
         self._outputs = dict(outputs)
 
     def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -78,12 +77,12 @@ class ConstantSession(Session):
 
 
 class FakeBackend(Backend):
-    """ONNX Runtime with a Fault, whose fields are the request's options; without any, `standing`."""
+    """ONNX Runtime with a Fault from the request's options; without options, `standing`."""
 
     standing: ClassVar[Fault] = Fault()
-    """What every session that is loaded does."""
+    """The fault of every loaded session."""
     load_waits_for: ClassVar[threading.Event | None] = None
-    """Where there is one, loading takes until it is set."""
+    """If given, loading waits for it."""
 
     name = "fake"
     title = "Fake"
@@ -91,11 +90,11 @@ class FakeBackend(Backend):
     install_hint = "nothing to install"
 
     def unavailable_reason(self) -> str | None:
-        """As ONNX Runtime, which it wraps."""
+        """As for ONNX Runtime."""
         return OnnxRuntimeBackend().unavailable_reason()
 
     def load(self, graph: Path, request: BackendRequest) -> Session:
-        """Load for real, misbehave later."""
+        """A real session with a fault."""
         if self.load_waits_for:
             self.load_waits_for.wait()
         inner = OnnxRuntimeBackend().load(graph, replace(request, options={}))

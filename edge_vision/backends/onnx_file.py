@@ -1,9 +1,9 @@
 """Checks an ONNX file before a runtime opens it.
 
-An ONNX graph may keep its weights in other files, by a path of its own choice. A runtime that is given the
-bytes instead of the file still follows such a path (OpenVINO 2026.4 even an absolute one). A bundle's graph
-is one file whose hash was verified, so that none of its weights may come from elsewhere. The `onnx` package
-is no part of the run time, so the few fields that matter are found by walking the protobuf wire format.
+An ONNX graph may have its weights in other files, at any path. A runtime that is given the bytes instead of
+the file still follows such a path (OpenVINO 2026.4 even an absolute one). A bundle's graph is one file with a
+verified hash, so its weights must not come from other files. The `onnx` package is not a dependency at run
+time, so the few relevant fields are found by walking the protobuf wire format.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edge_vision.errors import BackendError
 
-# Message -> field number -> message inside, from onnx.proto: every way from a model to a tensor.
+# Message -> field number -> nested message, from onnx.proto: every path from a model to a tensor.
 _INSIDE: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -28,28 +28,28 @@ _INSIDE: dict[str, dict[int, str]] = {
 }
 _MODEL_GRAPH = 7
 MAX_BYTES = 2**31 - 1
-"""Of one file, in ONNX and in TensorFlow Lite: their formats count no further."""
+"""Of one file: the limit of the formats ONNX and TensorFlow Lite."""
 _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 13, 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_DEPTH = 32
 
 
 def check_onnx(path: Path) -> Path:
-    """The path, once the file proved to be whole and alone.
+    """The path of a complete ONNX file.
 
-    Raises BackendError for one that is no ONNX file or keeps weights in other files.
+    Raises BackendError if it is not an ONNX file or has weights in other files.
     """
     try:
         with path.open("rb") as file:
-            # Not closed by hand: an error's traceback still holds views of it.
+            # Not closed explicitly: a traceback may still reference views of it.
             size_bytes = os.fstat(file.fileno()).st_size
             if size_bytes > MAX_BYTES:
                 raise BackendError(too_large(path, size_bytes))
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        external = _keeps_weights_elsewhere(data, "model")
-        # A runtime that finds none may take the file for one of another format.
+        external = _has_external_weights(data, "model")
+        # Without a graph, a runtime may read the file as another format.
         if all(number != _MODEL_GRAPH for number, _, _ in _fields(data)):
-            raise ValueError("it holds no graph")
+            raise ValueError("it contains no graph")
     except OSError as error:
         raise BackendError(f"cannot read {path}: {error.strerror}: fetch the bundle again") from error
     except (IndexError, ValueError) as error:
@@ -64,28 +64,28 @@ def check_onnx(path: Path) -> Path:
     return path
 
 
-def _keeps_weights_elsewhere(message: memoryview, kind: str, depth: int = 0) -> bool:
+def _has_external_weights(message: memoryview, kind: str, depth: int = 0) -> bool:
     if depth > _MAX_DEPTH:
         raise ValueError(f"nested more than {_MAX_DEPTH} deep")
     for number, wire, value in _fields(message):
         if kind == "tensor" and number in (_TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION):
-            # data_location 0 says "here", as its absence does.
+            # data_location 0 means inside this file, as does its absence.
             if value != 0:
                 return True
         elif wire == _BYTES and number in _INSIDE[kind]:
             assert isinstance(value, memoryview)
-            if _keeps_weights_elsewhere(value, _INSIDE[kind][number], depth + 1):
+            if _has_external_weights(value, _INSIDE[kind][number], depth + 1):
                 return True
     return False
 
 
 def too_large(path: Path, size_bytes: int) -> str:
-    """What is wrong with a graph file beyond MAX_BYTES."""
+    """The error for a graph file beyond MAX_BYTES."""
     return f"{path} has {size_bytes / 1e9:.1f} GB, one file of a graph has at most 2.1: use a smaller model"
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
-    """(field number, wire type, value) of every field; fixed-size numbers come as their bytes."""
+    """(field number, wire type, value) of every field; fixed-size numbers as bytes."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)

@@ -1,4 +1,4 @@
-"""Whether two runtimes compute the same from the same graph."""
+"""Compares the outputs of two runtimes for the same graph."""
 
 from __future__ import annotations
 
@@ -10,31 +10,33 @@ import numpy as np
 from edge_vision.core.frame import Frame
 
 SAME_DB = 100.0
-"""What is given for outputs that differ in nothing."""
+"""The value for identical outputs."""
 
 
 def sqnr_db(reference: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> float:
-    """The worst output's signal to noise ratio in dB, the noise being what differs from the reference.
+    """The lowest signal-to-noise ratio of all outputs in dB; the noise is the difference from the reference.
 
-    As for quantization (Jacob et al., CVPR 2018, and common use): 10 log10(sum r^2 / sum (r - o)^2). At most
-    SAME_DB; minus infinity where an output is missing, has another shape, or is not finite.
+    10 log10(sum r^2 / sum (r - o)^2), as is common for quantization. At most SAME_DB; minus infinity if an
+    output is missing, has another shape, or is not finite.
     """
-    return min((_one(value, outputs.get(name)) for name, value in reference.items()), default=SAME_DB)
+    return min(
+        (_output_sqnr_db(value, outputs.get(name)) for name, value in reference.items()), default=SAME_DB
+    )
 
 
-def _one(reference: np.ndarray, output: np.ndarray | None) -> float:
+def _output_sqnr_db(reference: np.ndarray, output: np.ndarray | None) -> float:
     if output is None or output.shape != reference.shape or not np.isfinite(output).all():
         return float("-inf")
-    wanted = reference.astype(np.float64)
-    noise = float(np.square(wanted - output).sum())
-    signal = float(np.square(wanted).sum())
+    expected = reference.astype(np.float64)
+    noise = float(np.square(expected - output).sum())
+    signal = float(np.square(expected).sum())
     if noise == 0.0:
         return SAME_DB
     return min(SAME_DB, 10.0 * float(np.log10(signal / noise))) if signal else float("-inf")
 
 
 def sample_image(width_px: int, height_px: int) -> Frame:
-    """A picture of coarse and fine structure, always the same: for runtimes that no camera has fed yet."""
+    """A fixed synthetic image with coarse and fine structure."""
     rng = np.random.default_rng(0)
     image = np.zeros((height_px, width_px, 3), np.float32)
     for cells in (4, 12, 48):

@@ -1,7 +1,7 @@
 """TensorRT: runs ONNX on NVIDIA's GPUs, from an engine that it builds once for each graph and device.
 
-`tensorrt` is the standard one, of Jetsons and data centres; `tensorrt_rtx` the one for PCs with RTX cards.
-Both build from the same graph; an engine of one is nothing for the other.
+`tensorrt` is for Jetsons and data centres, `tensorrt_rtx` for PCs with RTX cards. Both build from the same
+graph, but neither opens an engine of the other.
 """
 
 from __future__ import annotations
@@ -36,17 +36,19 @@ class TensorRtSession(Session):
     """An engine on a GPU."""
 
     def __init__(self, module: Any, engine: bytes, device: CudaDevice, actual: BackendActual) -> None:
-        """Opens an engine that was verified. Raises BackendError."""
+        """Opens a verified engine. Raises BackendError."""
         self._device: CudaDevice | None = device
         self._logger = quiet_logger(module)
-        # Kept: the engine needs its runtime as long as it lives.
+        # The engine needs its runtime as long as it lives.
         self._runtime = module.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(engine)
         if self._engine is None:
-            raise BackendError(f"tensorrt cannot open the engine: {self._logger.told()}")
+            raise BackendError(f"tensorrt cannot open the engine: {self._logger.errors_text()}")
         self._context = self._engine.create_execution_context()
         if self._context is None:
-            raise BackendError(f"tensorrt has no room for the engine on the GPU: {self._logger.told()}")
+            raise BackendError(
+                f"the GPU has no memory for the engine of tensorrt: {self._logger.errors_text()}"
+            )
         specs = [_tensor_spec(module, self._engine, i) for i in range(self._engine.num_io_tensors)]
         self.inputs = tuple(spec for spec, is_input in specs if is_input)
         self.outputs = tuple(spec for spec, is_input in specs if not is_input)
@@ -65,14 +67,14 @@ class TensorRtSession(Session):
         for spec in self.inputs:
             self._memory[spec.name].write(np.ascontiguousarray(tensors[spec.name]))
         if not self._context.execute_async_v3(self._device.stream.value):
-            raise BackendError(f"tensorrt failed on the graph: {self._logger.told()}")
+            raise BackendError(f"tensorrt failed on the graph: {self._logger.errors_text()}")
         for name, values in self._results.items():
             self._memory[name].read(values)
         self._device.wait()
         return dict(self._results)
 
     def close(self) -> None:
-        """Free the memory of the GPU."""
+        """Free the memory on the GPU."""
         if self._device is None:
             return
         self._device.use()
@@ -84,8 +86,8 @@ class TensorRtSession(Session):
 
 
 class TensorRtBackend(Backend):
-    """Devices: gpu or cuda, with :1 for the second one. The engine is built at the first load, which takes
-    minutes on a Jetson, and kept. Options: cache_dir, another folder for engines; rebuild, build it anew.
+    """Devices: gpu or cuda, with :1 for the second one. The first load builds the engine, which takes minutes
+    on a Jetson, and keeps it. Options: cache_dir, another folder for engines; rebuild, build it again.
     """
 
     name = "tensorrt"
@@ -99,21 +101,21 @@ class TensorRtBackend(Backend):
     module: ClassVar[str] = "tensorrt"
 
     def unavailable_reason(self) -> str | None:
-        """Looks for the package, then for a GPU."""
+        """Checks for the package, then for a GPU."""
         return self.package_missing() or cuda_driver.unavailable_reason()
 
     def devices(self) -> tuple[str, ...]:
-        """The GPUs that the driver sees."""
+        """The GPUs that the driver reports."""
         return cuda_driver.gpu_names()
 
     def package_missing(self) -> str | None:
-        """Engines can be built where this is None and, for some builders, no GPU is there."""
+        """The reason if the package is not installed. Some builders need no GPU."""
         if importlib.util.find_spec(self.module) is None:
             return f"the package {self.module} is not installed: {self.install_hint}"
         return None
 
     def load(self, graph: Path, request: BackendRequest) -> Session:
-        """See the contract. Raises EngineRefused for a kept engine that is not this graph's, made here."""
+        """See the contract. Raises EngineRefused for a kept engine that is not verified."""
         request.check_options(self.name, _OPTIONS)
         index = gpu_index(request.device)
         check_onnx(graph)
@@ -135,7 +137,7 @@ class TensorRtBackend(Backend):
         gpu: GpuIdentity = NO_GPU,
         report: Report | None = None,
     ) -> CachedEngine:
-        """The engine for a graph on a GPU, from the cache or built now; it is not opened.
+        """The engine for a graph on a GPU, from the cache or built now, not opened.
 
         Raises BackendError, BackendUnavailable, EngineRefused.
         """
@@ -174,7 +176,7 @@ class TensorRtBackend(Backend):
 
 
 class TensorRtRtxBackend(TensorRtBackend):
-    """TensorRT for RTX. It builds engines without a GPU too, and always in the precision of the graph."""
+    """TensorRT for RTX. It also builds engines without a GPU, always in the precision of the graph."""
 
     name = "tensorrt_rtx"
     title = "TensorRT for RTX"
@@ -185,7 +187,7 @@ class TensorRtRtxBackend(TensorRtBackend):
 
 
 def gpu_index(device: str) -> int:
-    """The number of the GPU that a device names. Raises BackendUnavailable for no GPU."""
+    """The index of the GPU in a device name. Raises BackendUnavailable for another device."""
     name, _, number = device.partition(":")
     if name not in ("auto", "gpu", "cuda") or (number and not number.isdigit()):
         raise BackendUnavailable(f"tensorrt knows the devices auto, gpu and gpu:NUMBER, got '{device}'")

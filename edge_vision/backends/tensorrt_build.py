@@ -8,11 +8,11 @@ from typing import Any
 from edge_vision.errors import BackendError, BackendUnavailable
 
 _FLAG_OF = {"fp16": "FP16", "bf16": "BF16", "int8": "INT8", "mixed": "INT8"}
-_WORTH_TELLING = ("INTERNAL_ERROR", "ERROR")
+_REPORTED = ("INTERNAL_ERROR", "ERROR")
 
 
 def quiet_logger(module: Any) -> Any:
-    """A logger that prints nothing and remembers errors: `told()` gives the last ones and forgets them."""
+    """A logger that prints nothing: `errors_text()` returns the last errors and clears them."""
 
     class Logger(module.ILogger):
         def __init__(self) -> None:
@@ -20,67 +20,67 @@ def quiet_logger(module: Any) -> Any:
             self.errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
-            if severity.name in _WORTH_TELLING:
+            if severity.name in _REPORTED:
                 self.errors = [*self.errors[-2:], message.strip()]
 
-        def told(self) -> str:
-            text, self.errors = "; ".join(self.errors) or "it says no reason", []
+        def errors_text(self) -> str:
+            text, self.errors = "; ".join(self.errors) or "no reason given", []
             return text
 
     return Logger()
 
 
 def built_precision(module: Any, precision: str) -> str:
-    """The precision that a builder makes of a request: "graph" where it takes it from the graph."""
+    """The precision that a builder uses for a request, "graph" for that of the graph."""
     return precision if precision != "auto" and hasattr(module.BuilderFlag, "FP16") else "graph"
 
 
 def build_engine(module: Any, graph: Path, precision: str) -> bytes:
     """The serialized engine of a graph; takes seconds to many minutes. precision: of built_precision.
 
-    Raises BackendError for a graph that TensorRT cannot take, BackendUnavailable for a precision or a device
-    that it has not.
+    Raises BackendError for a graph that TensorRT cannot convert, BackendUnavailable for an unsupported
+    precision or device.
     """
     logger = quiet_logger(module)
     try:
         builder = module.Builder(logger)
     except (TypeError, RuntimeError) as error:
         raise BackendUnavailable(
-            f"{module.__name__} cannot build here: {logger.told()}; it needs an NVIDIA GPU and its driver"
+            f"{module.__name__} cannot build here: {logger.errors_text()}; it needs a GPU and its driver"
         ) from error
     network, parser = _network(module, builder, logger, graph)
     config = builder.create_builder_config()
     _set_precision(module, builder, network, config, precision)
     _set_batch(builder, network, config, graph)
     engine = builder.build_serialized_network(network, config)
-    del parser  # Until here it may hold weights of the network.
+    del parser  # It may own weights of the network.
     if engine is None:
-        raise BackendError(f"{module.__name__} cannot build an engine of {graph}: {logger.told()}")
+        raise BackendError(f"{module.__name__} cannot build an engine of {graph}: {logger.errors_text()}")
     return bytes(engine)
 
 
 def _network(module: Any, builder: Any, logger: Any, graph: Path) -> tuple[Any, Any]:
     """The graph as a network, and the parser that read it."""
     flags = module.NetworkDefinitionCreationFlag
-    # Older ones need it said that the batch is a dimension as any other; newer ones know nothing else.
+    # Older versions need a flag for an explicit batch dimension; newer ones have no other mode.
     network = builder.create_network(
         1 << int(flags.EXPLICIT_BATCH) if hasattr(flags, "EXPLICIT_BATCH") else 0
     )
     parser = module.OnnxParser(network, logger)
     if not parser.parse(graph.read_bytes()):
         errors = "; ".join(_described(parser.get_error(i)) for i in range(parser.num_errors))
-        raise BackendError(f"{module.__name__} cannot read {graph}: {errors or logger.told()}")
+        raise BackendError(f"{module.__name__} cannot read {graph}: {errors or logger.errors_text()}")
     return network, parser
 
 
 def _described(error: Any) -> str:
-    """Older versions do not tell the node."""
+    """An error of the parser. Older versions do not report the node."""
     operator = getattr(error, "node_operator", str)()
     return f"{operator}: {error.desc()}" if operator else str(error.desc())
 
 
 def _set_precision(module: Any, builder: Any, network: Any, config: Any, precision: str) -> None:
-    """Allow the precision that was asked for, and no other: by itself, it multiplies fp32 with 10 bits."""
+    """Allow the requested precision only: by default, TensorRT multiplies fp32 with 10 bits (TF32)."""
     flags = module.BuilderFlag
     if hasattr(flags, "TF32"):
         config.clear_flag(flags.TF32)
@@ -89,11 +89,12 @@ def _set_precision(module: Any, builder: Any, network: Any, config: Any, precisi
     flag = _FLAG_OF[precision]
     if not hasattr(flags, flag):
         raise BackendUnavailable(
-            f"{module.__name__} {module.__version__} has no {precision}: use a newer one, or precision auto"
+            f"{module.__name__} {module.__version__} does not support {precision}: "
+            f"use a newer version, or precision auto"
         )
     if flag == "INT8" and not _is_quantized(module, network):
         raise BackendUnavailable(
-            f"{module.__name__} runs int8 where the graph has QuantizeLinear nodes, this one has none: "
+            f"{module.__name__} runs int8 only for graphs with QuantizeLinear nodes, this one has none: "
             f"use a bundle with an int8 graph, or precision fp16"
         )
     if precision == "fp16" and not getattr(builder, "platform_has_fast_fp16", True):
@@ -106,14 +107,14 @@ def _is_quantized(module: Any, network: Any) -> bool:
 
 
 def _set_batch(builder: Any, network: Any, config: Any, graph: Path) -> None:
-    """A free batch becomes 1. Raises BackendError for other free dimensions."""
+    """Set a free batch dimension to 1. Raises BackendError for other free dimensions."""
     profile = None
     for i in range(network.num_inputs):
         tensor = network.get_input(i)
         shape = tuple(tensor.shape)
         if -1 in shape[1:]:
             raise BackendError(
-                f"{graph}: input '{tensor.name}' has free dimensions {list(shape)}, TensorRT needs its size: "
+                f"{graph}: input '{tensor.name}' has free dimensions {list(shape)}: "
                 f"export the graph with fixed dimensions"
             )
         if -1 in shape:

@@ -1,13 +1,12 @@
 """The first load of a graph on this device happens in a child process: a trial.
 
-A graph is input for a native parser, and a file can abort that parser, keep it busy for ever or have it take
-all memory; nothing in Python can stop it then. So a graph is loaded and run in a child first, under limits.
-A child that dies is a refusal with a reason, and this process goes on. A trial that was passed is recorded in
-the cache, by the hash of the graph, the backend, the installed runtimes, the device and the request; from
-then on the graph is loaded at once.
+A file can make a native parser abort, loop forever or exhaust the memory, and Python cannot stop it. So a
+graph is first loaded and run in a child process with limits. If the child dies, the graph is refused with
+the reason. A passed trial is recorded in the cache, by the hash of the graph, the backend, the installed
+runtimes, the device and the request; from then on the graph is loaded at once.
 
-Memory is limited by the resident size: runtimes reserve far more address space than they use, so RLIMIT_AS
-would refuse sound graphs.
+The limit on memory is on the resident size: runtimes reserve far more address space than they use, so
+RLIMIT_AS would refuse valid graphs.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ FORMAT = 1
 RUN_LIMIT_S = 30.0
 READ_LIMIT_S = 120.0
 MEMORY_LIMIT_BYTES = 8 << 30
-"""Of the child, for a small graph; what the file has is added eight times."""
+"""Of the child; eight times the file size is added."""
 _SHARE_OF_AVAILABLE = 0.8
 _POLL_MS = 50
 _EXIT_LIMIT_S = 5.0
@@ -49,7 +48,7 @@ _REMEDY = "the file is damaged or the runtime has a defect: export the graph aga
 
 @dataclass(frozen=True, slots=True)
 class _Limits:
-    """load_s: until the graph is loaded. run_s: then until it has run. cpu_s: over all threads."""
+    """load_s: for loading. run_s: for the runs after that. cpu_s: of all threads."""
 
     load_s: float
     run_s: float
@@ -67,22 +66,22 @@ def try_graph(
     sha256: str = "",
     shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> None:
-    """Load a graph on a backend in a child process and run it there, unless that went well before.
+    """Load and run a graph on a backend in a child process, unless it passed before.
 
-    sha256: of the graph's files, hashed here where it is not given. shapes: of inputs with free dimensions,
-    which are 1 where they are not given. Raises GraphRefused for a graph that kills the process or exceeds a
-    limit, and what the backend raises for one that it cannot load; not for a run that fails in order.
+    sha256: of the graph's files, computed if not given. shapes: of inputs with free dimensions, by default 1.
+    Raises GraphRefused if the graph kills the process or exceeds a limit, and what the backend raises if it
+    cannot load the graph; not if a run raises an exception.
     """
-    place = _place(backend)
+    path = _path(backend)
     options = {name: value for name, value in request.options.items() if name != "rebuild"}
-    key = _key(sha256 or sha256_of(graph), place, backend.distributions, request, options)
+    key = _key(sha256 or sha256_of(graph), path, backend.distributions, request, options)
     if trial_record.passed(key):
         return
     if (reason := trial_record.refused(key)) is not None:
         raise GraphRefused(reason)
     order = {
         "kind": "graph",
-        "backend": place,
+        "backend": path,
         "graph": str(graph),
         "request": _plain(request),
         "shapes": dict(shapes or {}),
@@ -100,13 +99,13 @@ def try_graph(
 def build_engine(
     backend: Backend, graph: Path, request: BackendRequest, gpu: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Have a child process build and keep the engine of a graph. Returns bytes, built and note, see `Kept`.
+    """Build and keep the engine of a graph in a child process. Returns its bytes, built and note.
 
     Raises what `TensorRtBackend.engine` raises, and GraphRefused.
     """
     order = {
         "kind": "engine",
-        "backend": _place(backend),
+        "backend": _path(backend),
         "graph": str(graph),
         "request": _plain(request),
         "gpu": gpu,
@@ -116,10 +115,10 @@ def build_engine(
 
 
 def try_reading(path: Path, reader: str, packages: tuple[str, ...]) -> None:
-    """Have a child process call `reader`, "module:function", with a model file, unless that went well before.
+    """Call `reader`, "module:function", with a model file in a child process, unless it passed before.
 
-    Raises GraphRefused where that kills the process or exceeds a limit, and nothing for a file that the
-    reader refuses with an error.
+    packages: PyPI names of the parsers. Raises GraphRefused if the file kills the process or exceeds a limit;
+    not if the reader raises an error.
     """
     key = _key(sha256_of(path), path.suffix, packages, BackendRequest(), {})
     if trial_record.passed(key):
@@ -135,12 +134,12 @@ def try_reading(path: Path, reader: str, packages: tuple[str, ...]) -> None:
     trial_record.add(key)
 
 
-def _place(backend: Backend) -> str:
+def _path(backend: Backend) -> str:
     return f"{type(backend).__module__}:{type(backend).__qualname__}"
 
 
 def _plain(request: BackendRequest) -> list[Any]:
-    """The arguments of an equal request."""
+    """The arguments of a BackendRequest."""
     return [
         request.device,
         request.precision,
@@ -151,12 +150,12 @@ def _plain(request: BackendRequest) -> list[Any]:
 
 
 def _key(
-    sha256: str, place: str, packages: tuple[str, ...], request: BackendRequest, options: Mapping[str, Any]
+    sha256: str, path: str, packages: tuple[str, ...], request: BackendRequest, options: Mapping[str, Any]
 ) -> str:
     facts = {
         "format": [FORMAT, __version__],
         "graph": sha256,
-        "backend": [place, plugin_package(place), installed_packages(packages)],
+        "backend": [path, plugin_package(path), installed_packages(packages)],
         "device": [platform.machine(), processor(), driver()],
         "request": [request.device, request.precision, options],
     }
@@ -171,7 +170,7 @@ def _memory_limit(graph: Path) -> int:
 
 
 def _available_bytes() -> float:
-    """Memory that can still be given to processes, infinite where the kernel does not report it."""
+    """Available memory, infinite if the kernel does not report it."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -180,7 +179,7 @@ def _available_bytes() -> float:
 
 
 def _answer(order: Mapping[str, Any], limits: _Limits, expected: str) -> dict[str, Any]:
-    """What the child answers at its end. Raises its error, or GraphRefused."""
+    """The last answer of the child. Raises its error, or GraphRefused."""
     text = json.dumps({**order, "cpu_s": limits.cpu_s, "parent": os.getpid()}, default=str)
     command = python_command("edge_vision.backends.trial_child", text)
     try:
@@ -194,15 +193,15 @@ def _answer(order: Mapping[str, Any], limits: _Limits, expected: str) -> dict[st
     except OSError as error:
         raise GraphRefused(f"{expected}, its trial process cannot be started: {error}") from None
     try:
-        output, trouble = _watched(child, limits)
+        output, exceeded = _watched(child, limits)
     finally:
         child.kill()
         child.wait()
         assert child.stdout is not None
         child.stdout.close()
     answers = _parsed(output)
-    if trouble:
-        raise GraphRefused(f"{expected}, got one whose trial process {trouble}; {_REMEDY}")
+    if exceeded:
+        raise GraphRefused(f"{expected}, got one whose trial process {exceeded}; {_REMEDY}")
     last = answers[-1] if answers else {}
     if "error" in last:
         raise _error(str(last.get("kind")), str(last["error"]))
@@ -214,7 +213,7 @@ def _answer(order: Mapping[str, Any], limits: _Limits, expected: str) -> dict[st
 
 
 def _watched(child: subprocess.Popen[bytes], limits: _Limits) -> tuple[bytes, str]:
-    """What the child wrote until it closed its output, and which limit it exceeded, "" for none."""
+    """The output of the child, and the limit that it exceeded, "" for none."""
     assert child.stdout is not None
     output = b""
     poll = select.poll()
@@ -238,7 +237,7 @@ def _watched(child: subprocess.Popen[bytes], limits: _Limits) -> tuple[bytes, st
 
 
 def _resident_bytes(pid: int) -> int:
-    """The resident memory of a process; 0 where the kernel does not report it."""
+    """The resident memory of a process, 0 if the kernel does not report it."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
@@ -246,7 +245,7 @@ def _resident_bytes(pid: int) -> int:
 
 
 def _parsed(output: bytes) -> list[dict[str, Any]]:
-    """The child's answers. A child that a hostile file took over can write anything."""
+    """The child's answers. A child compromised by a hostile file can write anything."""
     try:
         found = [json.loads(line) for line in output[:_MAX_ANSWER_BYTES].splitlines()]
     except (ValueError, RecursionError):
@@ -255,7 +254,7 @@ def _parsed(output: bytes) -> list[dict[str, Any]]:
 
 
 def _error(kind: str, text: str) -> EdgeVisionError:
-    """The error that the child raised, as this process would have raised it."""
+    """The error of the child, with the same type."""
     found = getattr(errors, kind, BackendError)
     known = isinstance(found, type) and issubclass(found, EdgeVisionError) and found is not errors.ImageError
     made: EdgeVisionError = found(text) if known else BackendError(text)

@@ -1,7 +1,7 @@
 """The child process of `trial`: `python -m edge_vision.backends.trial_child ORDER`, ORDER in JSON.
 
-Writes lines of JSON: {"loaded": true}, then {"done": true, "ran": ...}, or {"error": ..., "kind": ...} in
-place of either. Nothing here needs to survive what the graph does.
+Writes lines of JSON: {"loaded": true}, then {"done": true, "ran": ...}, or {"error": ..., "kind": ...}
+instead of either. The graph may kill this process.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _Answer = Callable[..., None]
 
 
 def _limit(order: Mapping[str, Any]) -> None:
-    """Limits that the kernel enforces, and an end together with the parent's."""
+    """Set limits that the kernel enforces, and end with the parent."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     cpu_s = int(order["cpu_s"]) if hard == resource.RLIM_INFINITY else min(int(order["cpu_s"]), hard)
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, hard))
-    # Where memory runs out, the kernel takes this process before the one that serves.
+    # Out of memory, the kernel kills this process before the one that serves.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     if sys.platform.startswith("linux"):
@@ -60,7 +60,7 @@ def _engine(order: Mapping[str, Any], answer: _Answer) -> None:
 
 
 def _ran(session: Any, shapes: Mapping[str, list[int]]) -> bool:
-    """Run on zeros and on noise. False where a run fails in order: who loads the graph will hear why."""
+    """Run on zeros and on noise. False if a run raises: the caller gets the error when it runs the graph."""
     import numpy as np
 
     try:
@@ -89,8 +89,8 @@ _KINDS = {"graph": _graph, "engine": _engine, "file": _file}
 
 
 def main() -> int:
-    """Carry out the order. The exit handlers of a runtime are not run: they may crash after all went well."""
-    # What runtimes print must not come between the answers.
+    """Carry out the order. Skips the exit handlers of runtimes, which may crash after success."""
+    # Keep the output of runtimes apart from the answers.
     out = os.dup(1)
     os.dup2(2, 1)
 

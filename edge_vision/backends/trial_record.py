@@ -1,7 +1,7 @@
-"""Which graphs have loaded and run on this device before: one file of hashes in the cache.
+"""Graphs that have loaded and run on this device: one file of hashes in the cache.
 
-It can only be wrong in one way that matters, a hash too many, and who can write to the cache can do more than
-that. All else that is wrong with the file costs another trial.
+A missing or damaged entry only costs another trial. An added hash skips one, but whoever can write to the
+cache can do more than that.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ MAX_KEYS = 500
 _MAX_BYTES = MAX_KEYS * 65
 _LOCK = threading.Lock()
 _HERE: set[str] = set()
-"""What passed in this process: where the file cannot be written, a process tries a graph once."""
+"""Passed in this process: if the file cannot be written, each process tries a graph once."""
 
 REFUSAL_S = 60.0
-"""For this long a refused graph is not tried again: one load may ask for it several times."""
+"""A refused graph is not tried again for this long: one load may request it several times."""
 _REFUSED: dict[str, tuple[float, str]] = {}
 
 
 def record_file() -> Path:
-    """Where the hashes are kept, one a line, the newest last."""
+    """The file of hashes, one per line, the newest last."""
     return cache_dir() / "trials"
 
 
@@ -37,7 +37,7 @@ def passed(key: str) -> bool:
 
 
 def add(key: str) -> None:
-    """Record a trial that was passed. The file is replaced as a whole; a full disk loses the record."""
+    """Record a passed trial. The file is replaced atomically; a full disk loses the record."""
     file = record_file()
     with _LOCK:
         _HERE.add(key)
@@ -48,7 +48,7 @@ def add(key: str) -> None:
 
 
 def refuse(key: str, reason: str) -> None:
-    """Remember a refusal, in this process and for a while."""
+    """Remember a refusal in this process for REFUSAL_S."""
     now_s = time.monotonic()
     with _LOCK:
         for old in [one for one, (at_s, _) in _REFUSED.items() if now_s - at_s > REFUSAL_S]:
@@ -57,15 +57,15 @@ def refuse(key: str, reason: str) -> None:
 
 
 def refused(key: str) -> str | None:
-    """The reason of a refusal a short while ago, None where there was none."""
+    """The reason of a recent refusal, None if there is none."""
     at_s, reason = _REFUSED.get(key, (float("-inf"), ""))
     return reason if time.monotonic() - at_s <= REFUSAL_S else None
 
 
 def _read(file: Path) -> list[str]:
-    """The hashes; none where the file is not one that `add` wrote."""
+    """The hashes; none if the file was not written by `add`."""
     try:
-        if not file.is_file():  # A FIFO would never end.
+        if not file.is_file():  # A FIFO would block.
             return []
         with file.open("rb") as opened:
             data = opened.read(_MAX_BYTES + 1)

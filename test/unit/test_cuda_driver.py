@@ -108,21 +108,21 @@ def test_bytes_go_there_and_back(driver: Any) -> None:
 
 def test_a_call_that_fails_is_an_error_in_the_drivers_words(driver: Any) -> None:
     device = CudaDevice()
-    with pytest.raises(BackendError, match=r"cuMemAlloc_v2 gave 1 \(made to fail\)"):
+    with pytest.raises(BackendError, match=r"cuMemAlloc_v2 returned 1 \(made to fail\)"):
         CudaMemory(device, 1 << 31)
     device.close()
 
 
 def test_a_gpu_that_is_not_there(driver: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BackendUnavailable, match="there are 2 NVIDIA GPUs, asked for number 2"):
+    with pytest.raises(BackendUnavailable, match="there are 2 NVIDIA GPUs, requested number 2"):
         CudaDevice(2)
     make_driver(tmp_path, monkeypatch, gpus=0)
-    assert "sees no GPU" in str(unavailable_reason())
+    assert "reports no GPU" in str(unavailable_reason())
 
 
 def test_no_driver_is_a_reason_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_driver, "LIBRARY", "libnowhere.so.1")
-    assert "there is no NVIDIA GPU driver here (libnowhere.so.1" in str(unavailable_reason())
+    assert "no NVIDIA GPU driver found (libnowhere.so.1" in str(unavailable_reason())
 
 
 # A runtime with the names that the session calls, whose engine doubles its input in the driver's memory.

@@ -60,7 +60,7 @@ def test_a_stale_engine_is_refused_with_the_remedy(cache, field, value):
     remedy = (
         r"it was not opened. Build it again: python -m edge_vision backends build BUNDLE --backend tensorrt"
     )
-    with pytest.raises(EngineRefused, match=rf"was made for {field} '{getattr(KEY, field)}'.*{remedy}"):
+    with pytest.raises(EngineRefused, match=rf"was built for {field} '{getattr(KEY, field)}'.*{remedy}"):
         cache.get(replace(KEY, **{field: value}), never)
 
 
@@ -70,7 +70,7 @@ def test_a_foreign_engine_under_the_right_name_is_refused(cache):
     cache.put(other, ENGINE)
     for suffix in ("engine", "json"):
         (cache.folder / f"{other.name}.{suffix}").rename(cache.folder / f"{KEY.name}.{suffix}")
-    with pytest.raises(EngineRefused, match="was made for device 'H100 sm_90', here it is 'Orin sm_87'"):
+    with pytest.raises(EngineRefused, match="was built for device 'H100 sm_90', here it is 'Orin sm_87'"):
         cache.get(KEY, never)
 
 

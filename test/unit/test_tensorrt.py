@@ -58,7 +58,7 @@ def test_the_key_names_graph_version_gpu_and_driver(backend, tmp_path):
     orin = GpuIdentity("Orin sm_87", "540.4, CUDA 12.6")
     assert backend.engine(graph, into(tmp_path), orin).built
     assert not backend.engine(graph, into(tmp_path), orin).built
-    with pytest.raises(EngineRefused, match=r"was made for driver '540\.4, CUDA 12\.6'"):
+    with pytest.raises(EngineRefused, match=r"was built for driver '540\.4, CUDA 12\.6'"):
         backend.engine(graph, into(tmp_path), GpuIdentity("Orin sm_87", "540.5, CUDA 12.6"))
     assert backend.engine(graph, into(tmp_path), GpuIdentity("H100 sm_90", "540.4, CUDA 12.6")).built
     save_graph(
@@ -156,7 +156,7 @@ def test_unknown_devices_and_options_are_refused(backend, tmp_path):
 def test_without_a_gpu_another_backend_serves_and_says_why(bundle, backend, no_gpu):
     session, report = open_session(bundle, "tensorrt_rtx")
     assert report.actual.backend == "onnxruntime"
-    assert "tensorrt_rtx: there is no NVIDIA GPU driver here" in report.fallback_reason
+    assert "tensorrt_rtx: no NVIDIA GPU driver found" in report.fallback_reason
     assert len(Detector.from_bundle(bundle, session).detect(video_frame("vtest.avi", 200)).detections) >= 7
     with pytest.raises(BackendUnavailable, match="NVIDIA GPU driver"):
         open_session(bundle, "tensorrt_rtx", strict=True)
