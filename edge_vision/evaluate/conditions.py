@@ -51,8 +51,15 @@ class Condition:
     fps_hz: float
     n_frames: int
     make: Callable[[], Source] = field(repr=False)
+    times_s: tuple[float, ...] = field(default=(), repr=False)
+    """Of the frames of a clip, since its first; empty for evenly spaced frames."""
 
     def frames(self) -> Iterator[ConditionFrame]:
         """All frames in order, rendered lazily."""
         for index, (image, truth) in enumerate(self.make().render()):
-            yield ConditionFrame(image, round((index + 1) * 1e9 / self.fps_hz), truth)
+            yield ConditionFrame(image, self._stamp_ns(index), truth)
+
+    def _stamp_ns(self, index: int) -> int:
+        if self.times_s:
+            return round((1 / self.fps_hz + self.times_s[index]) * 1e9)
+        return round((index + 1) * 1e9 / self.fps_hz)

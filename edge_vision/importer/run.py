@@ -6,11 +6,10 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from edge_vision.backends import load_on
@@ -28,6 +27,7 @@ from edge_vision.detect.heads import make_head
 from edge_vision.errors import BackendError, BundleError, HeadError, ImageError
 from edge_vision.importer.draft import LABELS_FILE, Draft
 from edge_vision.importer.probe import backends_for, first_not_killed
+from edge_vision.source.capture import Capture, SourceError
 
 _IMPORTING = ".importing-"
 _TOP = 10
@@ -164,9 +164,7 @@ def read_image(path: Path) -> np.ndarray:
     except ImageError as error:
         if error.reason == "too_large":
             raise BundleError(f"{path}: {error}") from None
-    capture = cv2.VideoCapture(str(path.absolute()))
-    _, image = capture.read()
-    capture.release()
-    if image is None:
-        raise BundleError(f"{path}: expected an image or a video that OpenCV reads, got none")
-    return np.asarray(image)
+    with suppress(SourceError), closing(Capture(str(path.absolute()))) as capture:
+        if (image := capture.read()) is not None:
+            return image
+    raise BundleError(f"{path}: expected an image or a video that OpenCV reads, got none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any
 
@@ -24,6 +25,8 @@ from edge_vision.source.capture import Capture, SourceError
 
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 10.0
 MEDIA_START_NS = 1_000_000_000
+# An image's time is known only after decoding, which therefore starts early after a long interval as well.
+MAX_DECODE_DELAY_S = 0.04
 JOIN_TIMEOUT_S = 1.0
 # The status reports what the source waits for after this long without an image.
 STALLED_S = 1.8
@@ -44,6 +47,7 @@ class SourceNode(BaseNode):
         self._writer = ImageWriter()
         self._rate = RateMeter()
         self._sent = 0
+        self._media_start_ns = MEDIA_START_NS  # The stamp of the first image, also after a loop or a loss.
         self._situation = "idle"
         self._error = ""
         self._progress_s = running_s()  # Of the last image or change of the situation.
@@ -138,22 +142,35 @@ class SourceNode(BaseNode):
 
     def _play(self, capture: Capture, stop: threading.Event) -> int:
         """Publish images until the end, a loss or the stop. Returns how many."""
-        played, due_s = 0, 0.0
+        played, due_s, is_file = 0, None, capture.kind.is_file
         while not stop.is_set():
-            # Before reading: decoding right after a frame was sent would compete with its next stage.
-            if capture.kind.is_file:
-                due_s = self._wait_until_due(due_s if played else None, capture.fps_hz, stop)
-            image = capture.read()
+            # Before decoding, which right after a frame was sent would compete with its next stage.
+            if is_file:
+                self._wait_until_due(due_s, capture.shortest_interval_s, stop, MAX_DECODE_DELAY_S)
+            last_s = capture.time_s
+            if not capture.grab():
+                break
+            if is_file:
+                due_s = self._wait_until_due(due_s, capture.time_s - last_s, stop)
+            image = capture.retrieve()
             if image is None:
                 break
             self._error = ""
-            self._send(image, capture.fps_hz)
+            self._send(image, self._media_start_ns + round(capture.time_s * 1e9))
             played += 1
+        if played:
+            self._media_start_ns += round((capture.time_s + capture.shortest_interval_s) * 1e9)
+            if is_file:  # A loop keeps an interval between its last and its first image.
+                self._wait_until_due(due_s, capture.shortest_interval_s, stop)
         return played
 
-    def _wait_until_due(self, last_s: float | None, fps_hz: float, stop: threading.Event) -> float:
-        """Wait until an image of a file is due, 1 / (fps_hz * playback_rate) after the last one.
-        Returns the due time. A change of playback_rate and the stop take effect at once."""
+    def _wait_until_due(
+        self, last_s: float | None, interval_s: float, stop: threading.Event, max_wait_s: float = math.inf
+    ) -> float:
+        """Wait until an image of a file is due, interval_s / playback_rate after the last one, or max_wait_s.
+
+        Returns the due time. A change of playback_rate and the stop take effect at once.
+        """
         try:
             while True:
                 self._changed.clear()
@@ -165,7 +182,7 @@ class SourceNode(BaseNode):
                     if self.hub.ledger.wait_idle(0.1):
                         return running_s()
                     continue
-                due_s = now_s if last_s is None else last_s + 1.0 / (fps_hz * rate)
+                due_s = now_s if last_s is None else last_s + min(interval_s / rate, max_wait_s)
                 if due_s <= now_s:
                     # A machine that falls behind continues from now, without a burst of late images.
                     return max(due_s, now_s - 1.0)
@@ -174,11 +191,9 @@ class SourceNode(BaseNode):
         finally:
             self._awaits_pipeline, self._due_s = False, None
 
-    def _send(self, image: Any, fps_hz: float) -> None:
-        if self.params["stamps"] == "media":
-            stamp_ns = MEDIA_START_NS + round(self._sent * 1e9 / fps_hz)
-        else:
-            stamp_ns = self.get_clock().now().nanoseconds
+    def _send(self, image: Any, media_ns: int) -> None:
+        is_media = self.params["stamps"] == "media"
+        stamp_ns = media_ns if is_media else self.get_clock().now().nanoseconds
         frame = Frame(image, stamp_ns, self.params["frame_id"], "bgr8", self.hub.next_seq())
         if self._events.subscription_count:
             self._events.publish(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +16,7 @@ from edge_vision.core.compressed import read_image_file
 from edge_vision.errors import ImageError
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.settings import MIN_IMAGES
-from edge_vision.source.capture import video_path
+from edge_vision.source.capture import Capture, SourceError, video_path
 
 _IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
@@ -133,36 +134,28 @@ def _read(file: Path) -> np.ndarray:
 
 
 def video_images(path: Path, count: int) -> list[np.ndarray]:
-    """At most count frames, evenly over a video. Reads it sequentially: seeking is not frame-exact."""
-    total = _frame_count(path)
-    wanted = set(_evenly(range(total), count))
-    capture, images = cv2.VideoCapture(str(path.absolute())), []
+    """At most count frames, evenly over a video; none if OpenCV cannot read it."""
     try:
-        for number in range(total):
-            if not capture.grab():
-                break
-            if number in wanted:
-                decoded, image = capture.retrieve()
-                if decoded:
-                    images.append(np.asarray(image))
-    finally:
-        capture.release()
-    return images
+        images, declared, read = _sampled(path, count)
+        # The number in the container is often an estimate, wrong for unevenly spaced frames.
+        return images if read == declared else _sampled(path, count, read)[0]
+    except SourceError:
+        return []
 
 
-def _frame_count(path: Path) -> int:
-    """From the header of a video, or counted if the header lacks it."""
-    capture = cv2.VideoCapture(str(path.absolute()))
-    try:
-        declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        if declared > 0:
-            return declared
-        counted = 0
+def _sampled(path: Path, count: int, total: int | None = None) -> tuple[list[np.ndarray], int, int]:
+    """At most count frames of a video of total frames; the number in the container; frames read.
+
+    Reads sequentially: seeking is not frame-exact.
+    """
+    images, read = [], 0
+    with closing(Capture(str(path.absolute()))) as capture:
+        wanted = set(_evenly(range(capture.frames if total is None else total), count))
         while capture.grab():
-            counted += 1
-        return counted
-    finally:
-        capture.release()
+            if read in wanted and (image := capture.retrieve()) is not None:
+                images.append(image)
+            read += 1
+        return images, capture.frames, read
 
 
 def _evenly(items: Sequence[T], count: int) -> list[T]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import os
 import re
@@ -17,6 +19,7 @@ import numpy as np
 
 from edge_vision.core.redaction import redact_url
 from edge_vision.errors import EdgeVisionError
+from edge_vision.source.frame_times import FrameTimes
 
 DEFAULT_FPS_HZ = 30.0
 # A file is not truncated if only its last images cannot be decoded, or its container counts them differently.
@@ -92,8 +95,10 @@ class Capture:
             raise SourceError(_CANNOT_OPEN[self.kind.name].format(self._shown))
         self.fps_hz = _valid_fps(self._capture.get(cv2.CAP_PROP_FPS))
         counted = self.kind.is_file and self._pipe is None
-        self.frames = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)) if counted else 0
+        # Negative in a file without a duration, such as WebM of a browser.
+        self.frames = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))) if counted else 0
         self._read, self._at_ms = 0, 0.0
+        self._times = FrameTimes(self.fps_hz)
 
     def _check_exists(self) -> None:
         target = self.kind.target
@@ -122,13 +127,32 @@ class Capture:
         os.close(pipe)
         raise SourceError(f"source '{self._shown}' is a pipe to which nothing was written: start its writer")
 
-    def read(self) -> np.ndarray | None:
-        """The next image, a new (h, w, 3) uint8 BGR array; None at the end, or if the source is lost."""
-        ok, image = self._capture.read()
-        if not ok:
-            return None
+    def grab(self) -> bool:
+        """Advance to the next image. False at the end, or if the source is lost."""
+        if not self._capture.grab():
+            return False
         self._read, self._at_ms = self._read + 1, self._capture.get(cv2.CAP_PROP_POS_MSEC)
-        return image
+        self._times.advance(self._at_ms)
+        return True
+
+    def retrieve(self) -> np.ndarray | None:
+        """The image that `grab` advanced to, a new (h, w, 3) uint8 BGR array, upright; None on failure."""
+        ok, image = self._capture.retrieve()
+        return image if ok else None
+
+    def read(self) -> np.ndarray | None:
+        """The next image, as `retrieve` returns it; None at the end, or if the source is lost."""
+        return self.retrieve() if self.grab() else None
+
+    @property
+    def time_s(self) -> float:
+        """The last image's own time since the first image; frames may be unevenly spaced."""
+        return self._times.time_s
+
+    @property
+    def shortest_interval_s(self) -> float:
+        """The shortest interval between two images so far, at most 1 / fps_hz."""
+        return self._times.shortest_interval_s
 
     @property
     def truncation(self) -> str:
@@ -164,6 +188,13 @@ _CANNOT_OPEN = {
 def _open(kind: SourceKind, open_timeout_ms: int, pipe: int | None = None) -> cv2.VideoCapture:
     if kind.name == "device":
         return cv2.VideoCapture(kind.target, cv2.CAP_V4L2)
+    capture = _open_video(kind, open_timeout_ms, pipe)
+    # Phones store portrait videos as landscape, with a rotation. OpenCV's default depends on its build.
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+    return capture
+
+
+def _open_video(kind: SourceKind, open_timeout_ms: int, pipe: int | None) -> cv2.VideoCapture:
     # More decoding threads would take memory and cores from the model.
     options = [cv2.CAP_PROP_N_THREADS, 1]
     if kind.name == "stream":
@@ -185,3 +216,10 @@ def _open(kind: SourceKind, open_timeout_ms: int, pipe: int | None = None) -> cv
 
 def _valid_fps(fps_hz: float) -> float:
     return fps_hz if math.isfinite(fps_hz) and 0.1 <= fps_hz <= 1000.0 else DEFAULT_FPS_HZ
+
+
+def frame_times_s(uri: str, count: int | None = None) -> list[float]:
+    """Times of a video's images, in s since the first; all, or the first count. Raises SourceError."""
+    with contextlib.closing(Capture(uri)) as capture:
+        numbers = itertools.count() if count is None else range(count)
+        return [capture.time_s for _ in itertools.takewhile(lambda _: capture.grab(), numbers)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from ros_cases import (
     detections_of,
     stamp_of,
 )
+from video_cases import HEIGHT_PX, WIDTH_PX, white_corner, write_matroska, write_rotated
 
 FRAMES = 5
 
@@ -79,6 +81,45 @@ def test_stamps_increase_across_a_loop(start, robot, clip):
     robot.wait(lambda: len(answers) > 3 * FRAMES, "three rounds")
     stamps = [stamp_of(a) for a in answers]
     assert stamps == sorted(set(stamps)) and running.ledger["failed"] == 0
+
+
+UNEVEN_MS = [0, 40, 100, 1900, 1910, 2000]
+
+
+@pytest.fixture
+def uneven_clip(tmp_path):
+    """A recording that starts at 1.4 s; its container reports a rate of 100 Hz."""
+    return write_matroska(tmp_path / "uneven.mkv", [1400 + time_ms for time_ms in UNEVEN_MS])
+
+
+def test_media_stamps_are_the_frames_own_times(start, robot, uneven_clip):
+    start((SourceNode, *CHAIN), source(uneven_clip, loop=True, playback_rate=0.0))
+    answers = detections_of(robot)
+    robot.wait(lambda: len(answers) >= 2 * len(UNEVEN_MS), "two rounds")
+    found_ms = [stamp_of(answer) / 1e6 for answer in answers]
+    # The second round begins the shortest interval after the first.
+    rounds_ms = [1000 + offset_ms + time_ms for offset_ms in (0, 2010) for time_ms in UNEVEN_MS]
+    assert found_ms[: len(rounds_ms)] == pytest.approx(rounds_ms, abs=0.001)
+
+
+@pytest.mark.parametrize("rate", [1.0, 2.0])
+def test_unevenly_spaced_frames_take_their_own_time(start, robot, uneven_clip, rate):
+    running = start([SourceNode], source(uneven_clip, playback_rate=rate, autostart=False))
+    running.in_executor(running["source"].trigger_configure)
+    before_s = time.monotonic()
+    running.in_executor(running["source"].trigger_activate)
+    _, values = robot.status("source", lambda status, values: values["situation"] == "finished")
+    assert time.monotonic() - before_s > UNEVEN_MS[-1] / 1e3 / rate / 2 and values["sent"] == "6"
+
+
+@pytest.mark.parametrize("degrees,corner", [(90, "top right"), (180, "bottom right"), (270, "bottom left")])
+def test_the_rotation_of_the_container_is_applied(start, robot, tmp_path, degrees, corner):
+    start([SourceNode], source(write_rotated(tmp_path / "phone.mp4", degrees), loop=True))
+    images = robot.listen(Image, "image_raw", SENSOR)
+    robot.wait(lambda: images, "an image")
+    image = np.frombuffer(images[0].data, np.uint8).reshape(images[0].height, images[0].width, 3)
+    size = (WIDTH_PX, HEIGHT_PX) if degrees == 180 else (HEIGHT_PX, WIDTH_PX)
+    assert (images[0].width, images[0].height) == size and white_corner(image) == corner
 
 
 def test_clock_stamps(start, robot, clip):

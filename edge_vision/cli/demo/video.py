@@ -12,11 +12,13 @@ import numpy as np
 from edge_vision.core.detection_overlay import draw_detections
 from edge_vision.core.detections import Detections
 from edge_vision.errors import EdgeVisionError
-from edge_vision.source.capture import Capture
+from edge_vision.source.capture import Capture, frame_times_s
+from edge_vision.source.frame_times import is_even, mean_rate_hz
 
 CELLS = 9
 COLUMNS = 3
 CELL_WIDTH_PX = 512
+MAX_VIDEO_HZ = 60.0
 _DIM = 0.45
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -36,11 +38,12 @@ class VideoFile:
         self._fps_hz = fps_hz
         self._writer: cv2.VideoWriter | None = None
 
-    def add(self, image: np.ndarray) -> None:
+    def add(self, image: np.ndarray, times: int = 1) -> None:
         """Append an (h, w, 3) uint8 BGR image; all have the size of the first. Raises VideoError."""
         if self._writer is None:
             self._writer = self._open(image)
-        self._writer.write(image)
+        for _ in range(times):
+            self._writer.write(image)
 
     def _open(self, image: np.ndarray) -> cv2.VideoWriter:
         size = (image.shape[1], image.shape[0])
@@ -74,13 +77,14 @@ def annotate_file(
     cells: list[np.ndarray] = []
     written: list[Path] = []
     with contextlib.closing(Capture(source)) as capture:
-        video = VideoFile(out / "annotated.mp4", capture.fps_hz) if with_video else None
+        fps_hz, repeats = even_playback(frame_times_s(source, last + 1) if with_video else [], capture.fps_hz)
+        video = VideoFile(out / "annotated.mp4", fps_hz) if with_video else None
         try:
             for index, image in annotated(_images(capture, last + 1), found, labels):
                 if video:
-                    video.add(image)
+                    video.add(image, repeats[index])
                 if index in wanted:
-                    cells.append(_with_title(_cell(image), f"{index / capture.fps_hz:.1f} s, frame {index}"))
+                    cells.append(_with_title(_cell(image), f"{capture.time_s:.1f} s, frame {index}"))
                 if not progress(index + 1, last + 1):
                     break
         finally:
@@ -89,6 +93,22 @@ def annotate_file(
     if video and last >= 0:
         written.append(video.path)
     return written + write_sheet(cells, out / "annotated.png")
+
+
+def even_playback(times_s: Sequence[float], fps_hz: float) -> tuple[float, list[int]]:
+    """A constant rate, and how often to write each frame at it for a display at times_s, within 1 / rate.
+
+    OpenCV writes only evenly spaced frames. fps_hz: the rate if there are less than two frames.
+    """
+    if len(times_s) < 2:
+        return fps_hz, [1] * len(times_s)
+    if is_even(times_s):
+        rate_hz = mean_rate_hz(times_s)
+        # MPEG-4 stores a fractional rate only up to 65 Hz.
+        return rate_hz if rate_hz <= MAX_VIDEO_HZ else round(rate_hz), [1] * len(times_s)
+    rate_hz = min(MAX_VIDEO_HZ, 1.0 / float(np.diff(times_s).min()))
+    slots = np.rint(np.multiply(times_s, rate_hz)).astype(int)
+    return rate_hz, [*np.diff(slots).tolist(), 1]
 
 
 def _images(capture: Capture, count: int) -> Iterator[np.ndarray]:

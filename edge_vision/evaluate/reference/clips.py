@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,8 @@ from edge_vision.evaluate.conditions import Condition, GroundTruth
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.reference.events import Entry
 from edge_vision.evaluate.reference.storage import ObjectBoxes
-from edge_vision.source.capture import Capture, SourceError
+from edge_vision.source.capture import Capture, SourceError, frame_times_s
+from edge_vision.source.frame_times import is_even, mean_rate_hz
 
 CLIPS = (
     "vtest.avi",
@@ -61,18 +65,13 @@ class ClipSource:
 
 def read_clip(path: Path) -> Iterator[np.ndarray]:
     """The frames of a video, (h, w, 3) uint8 BGR. Raises EvaluateError if it cannot be opened."""
-    # Absolute: FFmpeg takes what precedes a colon in a file name for a protocol.
-    capture = cv2.VideoCapture(str(path.absolute()))
     try:
-        if not capture.isOpened():
-            raise EvaluateError(f"expected a video that OpenCV can open, got {path}")
-        while True:
-            good, image = capture.read()
-            if not good:
-                return
+        opened = Capture(str(path.absolute()))
+    except SourceError as error:
+        raise EvaluateError(str(error)) from None
+    with closing(opened) as capture:
+        while (image := capture.read()) is not None:
             yield image
-    finally:
-        capture.release()
 
 
 def clip_condition(path: Path) -> Condition:
@@ -80,18 +79,19 @@ def clip_condition(path: Path) -> Condition:
     if not path.is_file():
         raise EvaluateError(f"expected a video file, got {path}, which is not a file")
     try:
-        capture = Capture(str(path))
+        times_s = frame_times_s(str(path))
+        with closing(Capture(str(path))) as capture:
+            fps_hz = capture.fps_hz
     except SourceError as error:
         raise EvaluateError(str(error)) from None
-    try:
-        if capture.read() is None:
-            raise EvaluateError(f"expected a video with frames, got none in {path}")
-        fps_hz, frames = capture.fps_hz, capture.frames
-    finally:
-        capture.close()
-    # Some containers do not state their number of frames.
-    n_frames = frames if frames > 0 else sum(1 for _ in read_clip(path))
-    return Condition(path.stem, path.stem, False, "clip", fps_hz, n_frames, lambda: ClipSource(path))
+    if not times_s:
+        raise EvaluateError(f"expected a video with frames, got none in {path}")
+    # A container's rate is unusable for unevenly spaced frames: up to 1000 Hz in WebM.
+    if len(times_s) > 1 and not math.isclose(mean_rate_hz(times_s), fps_hz, rel_tol=1e-4):
+        fps_hz = mean_rate_hz(times_s)
+    uneven_s = () if is_even(times_s) else tuple(times_s)
+    source = partial(ClipSource, path)
+    return Condition(path.stem, path.stem, False, "clip", fps_hz, len(times_s), source, uneven_s)
 
 
 def known_clips() -> list[Path]:
