@@ -52,7 +52,8 @@ setup(
     description="Object detection on camera topics for small computers, with every frame accounted for.",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    # The builder of constructed sequences is a tool of this repository, as bench/ is.
+    packages=find_packages(include=[NAME, f"{NAME}.*"], exclude=[f"{NAME}.evaluate.sequences"]),
     package_data={"": ["data/*", "templates/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),

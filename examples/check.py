@@ -53,6 +53,7 @@ CASES = {
     "extending/backend.py": Case(r"opencv .+ agrees with onnxruntime within .+"),
     "extending/head.py": Case(r"class 1 at \[10\.0, 20\.0, 50\.0, 60\.0\]"),
     "extending/cause.py": Case(r"lens_covered: .+: uncover the lens"),
+    "extending/metric.py": Case(r"longest burst: [1-9]\d* frames", ("{clip}", "{out}/metric")),
     "detect_image.py": Case(r".*: [1-9]\d* objects, by .+", ("{clip}", "{out}/found.png", "--frame", "100")),
 }
 

@@ -24,6 +24,7 @@ from edge_vision.evaluate.reference.events import (
     constructed_entries,
     track_ids,
 )
+from edge_vision.evaluate.reference.noise_ceiling import noise_ceiling
 from edge_vision.evaluate.reference.storage import ObjectBoxes
 
 
@@ -31,12 +32,14 @@ from edge_vision.evaluate.reference.storage import ObjectBoxes
 class ConditionData:
     """Reference data of a condition. object_boxes: the boxes of the objects of its events, per frame.
 
-    notes: remarks for the reader of the report. camera_moving: (n,) bool, None if unknown.
+    noise_ceiling: None if the detector finds nothing. notes: remarks for the reader of the report.
+    camera_moving: (n,) bool, None if unknown.
     """
 
     reference: Reference
     events: Sequence[Event]
     object_boxes: Sequence[ObjectBoxes]
+    noise_ceiling: float | None = None
     notes: tuple[str, ...] = ()
     camera_moving: np.ndarray | None = None
 
@@ -65,7 +68,12 @@ def load_condition_data(
     events, object_boxes, notes = events_of(condition, reference)
     moving = condition.make().moving()
     return ConditionData(
-        reference, events, object_boxes, notes, None if moving is None else moving[: len(reference)]
+        reference,
+        events,
+        object_boxes,
+        noise_ceiling(condition, reference, detector, on_step),
+        notes,
+        None if moving is None else moving[: len(reference)],
     )
 
 

@@ -24,6 +24,7 @@ from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.progress_estimate import ProgressEstimate, StepReport
 from edge_vision.evaluate.reference.clips import clip_condition
 from edge_vision.evaluate.reference.detector import ReferenceDetector, StepCallback, Stopped
+from edge_vision.evaluate.reference.noise_ceiling import SAMPLE_EVERY, SHIFTS_PX
 
 QUICK_FRAMES = 240
 _REPORT_EVERY_S = 0.5
@@ -109,7 +110,9 @@ def evaluate_all(
 
 def _steps(condition: Condition, task: Task) -> dict[str, int]:
     n = frames_of(condition, task.run.quick)
-    return {"detect": n, "analyse": n, "simulate": task.run.n_simulated()}
+    # The reference, and the noise ceiling.
+    n_inferences = n + len(SHIFTS_PX) * -(-n // SAMPLE_EVERY)
+    return {"detect": n_inferences, "analyse": n, "simulate": task.run.n_simulated()}
 
 
 def _submit(

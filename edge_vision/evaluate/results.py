@@ -72,6 +72,7 @@ def condition_header(condition: Condition, data: ConditionData) -> dict[str, Any
         "fps_hz": condition.fps_hz,
         "frames": len(data.reference),
         "events": len(data.events),
+        "noise_ceiling": data.noise_ceiling,
     }
 
 

@@ -16,6 +16,12 @@ def columns(metrics: Sequence[Metric]) -> list[Metric]:
     return [metric for metric in metrics if metric.column]
 
 
+def ceiling(condition: Mapping[str, Any]) -> str:
+    """The noise ceiling of a condition."""
+    value = condition["noise_ceiling"]
+    return "n/a" if value is None else f"{value:.3f}"
+
+
 def cell(metric: Metric, figures: Mapping[str, Any], checks: Mapping[str, TargetCheck]) -> str:
     """The value of a metric, and in brackets the best baseline that it is compared with."""
     text = metric.text(figures[metric.name])

@@ -25,6 +25,7 @@ from edge_vision.evaluate import command
 from edge_vision.evaluate.conditions import Condition, ConditionFrame, GroundTruth
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.gate import plot
+from edge_vision.evaluate.gate.gate_run import GateRun
 from edge_vision.evaluate.gate.gate_runner import OURS, GateRecord, GateRunner, check_gate
 from edge_vision.evaluate.reference import clips
 from edge_vision.evaluate.reference import detector as reference_module
@@ -230,6 +231,27 @@ def test_a_source_without_frames_is_refused(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(reference_module, "cache_dir", lambda: tmp_path)
     with pytest.raises(EvaluateError, match="got none from 'dots'"):
         reference_of(_dots(0), 3, _CountingDetector(), lambda _: None)  # type: ignore[arg-type]
+
+
+class _StandingObject(_CountingDetector):
+    """Finds the same box on every image."""
+
+    def detect(self, frame: ConditionFrame) -> tuple[Detections, Detections, float]:
+        return boxes((5.0, 5.0, 30.0, 40.0)), boxes(), 0.01
+
+
+def test_a_gate_without_camera_motion_publishes_no_tracks_as_in_the_detector_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector: Any = _StandingObject()
+    monkeypatch.setattr(reference_module, "cache_dir", lambda: tmp_path)
+    run = GateRun(("evaluate_cases:Alternating",), quick=False)
+    result = run.evaluate(_dots(12), detector, lambda _: None)
+    figures = result["methods"]["evaluate_cases:Alternating"]
+    # 6 of 12 frames are inferred, and nothing is published between them.
+    assert figures["frame_f1"] == pytest.approx(2 * 6 / (6 + 12))
+    assert result["methods"]["fixed_tracker_2"]["frame_f1"] == 1.0
+    assert figures["fidelity"] == pytest.approx(figures["frame_f1"] / result["noise_ceiling"])
 
 
 def test_a_clip_has_its_own_rate_and_no_ground_truth(tmp_path: Path) -> None:

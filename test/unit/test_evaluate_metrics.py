@@ -211,6 +211,31 @@ def test_an_object_that_reappears_after_two_seconds_enters_again() -> None:
     assert [entry.first for entry in entries] == [10]
 
 
+def test_the_box_of_an_object_is_interpolated_between_two_detections() -> None:
+    def at(frame: int) -> Box:
+        return (100.0 + 10 * frame, 100.0, 140.0 + 10 * frame, 200.0)
+
+    # Detected on frames 5 to 7, not while it moves on by 120 px, and again on frame 20.
+    detected = [5, 6, 7, *range(20, 30)]
+    table = reference([[at(frame)] if frame in detected else [] for frame in range(30)])
+    entries, object_boxes = clip_entries(table)
+    assert [(entry.first, entry.last) for entry in entries] == [(5, 29)]
+    for frame in range(5, 30):
+        assert object_boxes[frame][entries[0].object_id] == pytest.approx(np.array(at(frame)), abs=1e-3)
+    published = [boxes(at(frame)) if frame >= 10 else boxes() for frame in range(30)]
+    data = ConditionData(table, clustered(entries, table.stamps_ns), object_boxes)
+    # 167 ms; with the box of frame 7 until frame 20 it would be 500 ms.
+    assert event_delay(data.events[0], published, data) == EventDelay(pytest.approx(5 * PERIOD_MS), False)
+
+
+def test_fidelity_is_the_frame_f1_relative_to_the_noise_ceiling() -> None:
+    table = reference([[HERE], [HERE]])
+    published = without_tracker(np.array([True, False]), table)
+    assert compute("fidelity", published, condition_data(table)) is None
+    data = ConditionData(table, (), table.ground_truth, noise_ceiling=0.9)
+    assert compute("fidelity", published, data) == pytest.approx(2 / 3 / 0.9)
+
+
 def test_each_metric_describes_itself_for_the_documentation() -> None:
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     table = metrics_table(METRICS)

@@ -121,9 +121,15 @@ def test_targets_are_unknown_without_a_limit_or_events() -> None:
 
 def test_the_line_and_the_headline_name_each_missed_target() -> None:
     checks = {"gate": verdict("static", METHODS, "gate", GateConfig(max_blind_ms=400.0), 33.0)}
-    condition = {"constructed": True, "events": 12, "methods": METHODS, "verdict": checks}
+    condition = {
+        "constructed": True,
+        "events": 12,
+        "noise_ceiling": 0.95,
+        "methods": METHODS,
+        "verdict": checks,
+    }
     text = line("static", condition, "gate", METRICS)
-    assert text.split()[:6] == ["static", "12", "100.0", "%", "90.0", "%"]
+    assert text.split()[:6] == ["static", "12", "0.950", "100.0", "%", "90.0"]
     assert "30 ms (203 ms fixed_tracker_cmc)" in text
     assert text.endswith("misses worst_gap_ms")
     assert len(heading(METRICS).split("verdict")[0]) == len(text.split("misses")[0])

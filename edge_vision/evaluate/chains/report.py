@@ -11,6 +11,7 @@ from edge_vision.evaluate.chains.savings import BASELINES, GROUPS, group_of
 from edge_vision.evaluate.metrics.metric import Metric
 from edge_vision.evaluate.results import count_met, failed, provenance
 from edge_vision.evaluate.tables import (
+    ceiling,
     columns,
     markdown_cell,
     markdown_table,
@@ -39,7 +40,7 @@ def times_cheaper(condition: ConditionEntry, chain: str) -> float:
 
 def heading(metrics: Sequence[Metric]) -> str:
     """The heading of the lines on the screen."""
-    cells = ["events", *(one.column for one in columns(metrics)), "cheaper", _BASELINE_HEADING]
+    cells = ["events", "ceiling", *(one.column for one in columns(metrics)), "cheaper", _BASELINE_HEADING]
     return screen_line("condition", cells, _widths(metrics), "verdict")
 
 
@@ -48,6 +49,7 @@ def line(name: str, condition: ConditionEntry, metrics: Sequence[Metric]) -> str
     full, missed = condition["chains"]["full"], failed(condition["checks"])
     cells = [
         str(condition["events"]),
+        ceiling(condition),
         *(metric.text(full[metric.name]) for metric in columns(metrics)),
         f"{times_cheaper(condition, 'full'):.1f}x",
         _baseline(condition),
@@ -57,7 +59,7 @@ def line(name: str, condition: ConditionEntry, metrics: Sequence[Metric]) -> str
 
 def _widths(metrics: Sequence[Metric]) -> list[int]:
     shown = [max(WIDTH, len(one.column)) for one in columns(metrics)]
-    return [6, *shown, 7, len(_BASELINE_HEADING)]
+    return [6, 7, *shown, 7, len(_BASELINE_HEADING)]
 
 
 def _baseline(condition: ConditionEntry) -> str:
@@ -116,6 +118,7 @@ def _full_table(conditions: Mapping[str, ConditionEntry], metrics: Sequence[Metr
             [
                 printable(name) + ("" if condition["constructed"] else " (clip)"),
                 str(condition["events"]),
+                ceiling(condition),
                 *(markdown_cell(metric, full, checks) for metric in shown),
                 f"**{cheaper}**" if checks["times_cheaper"]["met"] is False else cheaper,
                 _baseline(condition).replace("x", ""),
@@ -126,6 +129,7 @@ def _full_table(conditions: Mapping[str, ConditionEntry], metrics: Sequence[Metr
     headings = [
         "condition",
         "events",
+        "noise ceiling",
         *(metric.column for metric in shown),
         "times cheaper",
         _BASELINE_HEADING,

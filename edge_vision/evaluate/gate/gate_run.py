@@ -20,7 +20,7 @@ from edge_vision.evaluate.metrics.metric import Cost, MethodRun, load_metrics
 from edge_vision.evaluate.process_pool import check_frame_count, frames_of
 from edge_vision.evaluate.reference.detector import ReferenceDetector, StepCallback, frame_of
 from edge_vision.evaluate.results import condition_header, method_entry
-from edge_vision.evaluate.simulation import Published, with_tracker, without_tracker
+from edge_vision.evaluate.simulation import Published, with_tracker, with_tracking_history, without_tracker
 from edge_vision.gate.frame_gate import GateConfig
 
 
@@ -121,7 +121,8 @@ class _Method:
 def _methods(data: ConditionData, observed: _Observed) -> Iterator[_Method]:
     reference, n = data.reference, len(data.reference)
     for name, record in observed.gates.items():
-        published = with_tracker(np.array(record.passed), reference, record.motions, record.at_rest)
+        inferred = np.array(record.passed)
+        published = with_tracking_history(inferred, reference, record.motions, record.at_rest)
         yield _Method(name, published, Cost(record.ms, sum(record.cpu_s)), record.reasons)
     yield _Method("every_frame", without_tracker(np.ones(n, bool), reference), Cost())
     for area in baselines.MOG2_AREAS:

@@ -8,7 +8,7 @@ from typing import Any
 from edge_vision.core.printable import printable
 from edge_vision.evaluate.metrics.metric import Metric
 from edge_vision.evaluate.results import count_met, failed, provenance
-from edge_vision.evaluate.tables import cell, columns, markdown_cell, markdown_table, screen_line
+from edge_vision.evaluate.tables import ceiling, cell, columns, markdown_cell, markdown_table, screen_line
 
 WIDTH, BASELINE_WIDTH = 10, 32
 _COMPARED = ("delay_ms_p95", "frame_f1")
@@ -16,7 +16,7 @@ _COMPARED = ("delay_ms_p95", "frame_f1")
 
 def heading(metrics: Sequence[Metric]) -> str:
     """The heading of the lines on the screen."""
-    cells = ["events", *(metric.column for metric in columns(metrics))]
+    cells = ["events", "ceiling", *(metric.column for metric in columns(metrics))]
     return screen_line("condition", cells, _widths(metrics), "verdict")
 
 
@@ -26,7 +26,11 @@ def line(name: str, condition: Mapping[str, Any], gate: str, metrics: Sequence[M
     missed = failed(checks)
     return screen_line(
         name if gate == "gate" else f"  {gate.rpartition(':')[2]}",
-        [str(condition["events"]), *(cell(metric, figures, checks) for metric in columns(metrics))],
+        [
+            str(condition["events"]),
+            ceiling(condition),
+            *(cell(metric, figures, checks) for metric in columns(metrics)),
+        ],
         _widths(metrics),
         "misses " + ", ".join(missed) if missed else "good",
     )
@@ -34,7 +38,7 @@ def line(name: str, condition: Mapping[str, Any], gate: str, metrics: Sequence[M
 
 def _widths(metrics: Sequence[Metric]) -> list[int]:
     wide = [BASELINE_WIDTH if one.name in _COMPARED else WIDTH for one in columns(metrics)]
-    return [6, *(max(width, len(one.column)) for one, width in zip(columns(metrics), wide, strict=True))]
+    return [6, 7, *(max(width, len(one.column)) for one, width in zip(columns(metrics), wide, strict=True))]
 
 
 def headline(conditions: Mapping[str, Mapping[str, Any]]) -> str:
@@ -76,5 +80,7 @@ def markdown(conditions: Mapping[str, Any], metrics: Sequence[Metric], gate: str
         figures, checks = condition["methods"][gate], condition["verdict"][gate]
         title = printable(name) + ("" if condition["constructed"] else " (clip)")
         cells = (markdown_cell(metric, figures, checks) for metric in shown)
-        rows.append([title, str(condition["events"]), *cells])
-    return markdown_table(["condition", "events", *(metric.column for metric in shown)], rows)
+        rows.append([title, str(condition["events"]), ceiling(condition), *cells])
+    return markdown_table(
+        ["condition", "events", "noise ceiling", *(metric.column for metric in shown)], rows
+    )

@@ -70,6 +70,15 @@ class FrameF1(Metric):
         return 2 * matched / (published + expected) if published + expected else None
 
 
+class Fidelity(Metric):
+    name, column, unit, better = "fidelity", "fidelity", "ratio", "higher"
+    doc = "Frame F1 divided by the noise ceiling: the detector's F1 against itself on slightly moved images"
+
+    def compute(self, run: MethodRun) -> float | None:
+        f1, ceiling = FrameF1().compute(run), run.data.noise_ceiling
+        return f1 / ceiling if f1 is not None and ceiling else None
+
+
 class DetectorRuns(Metric):
     name, unit, better = "detector_runs", "frames", "lower"
     doc = "Number of inferred frames"
@@ -172,6 +181,7 @@ METRICS: tuple[Metric, ...] = (
     DelayQuantile(95, "delay p95"),
     DelayQuantile(100),
     FrameF1(),
+    Fidelity(),
     DetectorRuns(),
     InferredShare(),
     WorstGap(),

@@ -7,7 +7,9 @@ of its detections. Entries within CLUSTER_MS count as one event, as one inferenc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -73,7 +75,7 @@ def clustered(entries: list[Entry], stamps_ns: np.ndarray) -> list[Event]:
 def clip_entries(reference: Reference) -> tuple[list[Entry], list[ObjectBoxes]]:
     """The entries of a real clip, and the box of each object that entered, per frame.
 
-    Between two detections, an object keeps its last detected box. Objects on frame 0 have not entered.
+    Between two detections, its box is interpolated linearly. Objects on frame 0 have not entered.
     """
     tracks = [track for track in _tracks(reference) if track.confirmed()]
     object_boxes: list[ObjectBoxes] = [{} for _ in range(len(reference))]
@@ -82,9 +84,7 @@ def clip_entries(reference: Reference) -> tuple[list[Entry], list[ObjectBoxes]]:
         if track.first == 0 or _reappears(track, tracks, reference.stamps_ns):
             continue
         entries.append(Entry(track.object_id, track.first, track.last))
-        box = track.boxes[track.first]
-        for at in range(track.first, track.last + 1):
-            box = track.boxes.get(at, box)
+        for at, box in track.interpolated():
             object_boxes[at][track.object_id] = box
     return _ordered(entries), object_boxes
 
@@ -132,6 +132,14 @@ class _ReferenceTrack:
         # Only the centre's velocity is used, as the size of detections flickers.
         shift = (step[:2] + step[2:]) / 2 * (at - last)
         return np.asarray(self.boxes[last] + np.tile(shift, 2))
+
+    def interpolated(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(frame, box) from the first to the last detection, linear between two detections."""
+        yield self.first, self.boxes[self.first]
+        for (start, box), (end, next_box) in pairwise(self.boxes.items()):
+            step = (next_box - box) / np.float32(end - start)
+            yield from ((at, box + step * np.float32(at - start)) for at in range(start + 1, end))
+            yield end, next_box
 
     def confirmed(self) -> bool:
         return sum(at < self.first + CONFIRM_WINDOW for at in self.boxes) >= CONFIRM_HITS

@@ -1,13 +1,14 @@
-"""The noise ceiling of a clip: how well the detector agrees with itself on a picture moved by 1 or 2 pixels.
+"""The noise ceiling of a condition: the detector's frame F1 against itself on images moved by 1 and 2 pixels.
 
-No scheduler that skips frames can be expected to agree better with the detector than the detector does with
-itself, so fidelity targets are stated relative to it.
+A method that skips frames cannot be expected to agree better with the detector than the detector agrees with
+itself, so fidelity is stated relative to the ceiling.
 """
 
 from __future__ import annotations
 
 import json
 from itertools import islice
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -38,9 +39,9 @@ def noise_ceiling(
     detector: ReferenceDetector | None = None,
     on_step: StepCallback = _ignore_step,
 ) -> float | None:
-    """Frame F1 of the detector against itself on moved pictures, pooled; None where it finds nothing.
+    """Frame F1 of the detector against itself on moved images, pooled; None if it finds nothing.
 
-    Every SAMPLE_EVERY-th frame is moved right and down by each of SHIFTS_PX, its border replicated, and the
+    Every SAMPLE_EVERY-th frame is moved right and down by each of SHIFTS_PX with a replicated border, and the
     boxes are moved back. Cached beside the reference.
 
     reference: its frames are measured; None: all frames of the condition. on_step: called with "detect" for
@@ -50,34 +51,44 @@ def noise_ceiling(
     if reference is None:
         reference = reference_of(condition, condition.n_frames, detector, on_step)
     path = cache_path(condition, detector.bundle).with_suffix(".ceiling.json")
+    counts = _read_counts(path)
     n_samples = -(-len(reference) // SAMPLE_EVERY)
-    try:
-        counts: list[list[int]] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        counts = []
     if len(counts) < n_samples:
-        frames = islice(condition.frames(), 0, len(reference), SAMPLE_EVERY)
-        for at, scene in enumerate(frames):
-            if at >= len(counts):
-                counts.append(_agreement(scene, reference.detections[at * SAMPLE_EVERY], detector))
-                on_step("detect")
-        replace_file(path, lambda file: file.write(json.dumps(counts).encode()))
+        frames = islice(condition.frames(), len(counts) * SAMPLE_EVERY, len(reference), SAMPLE_EVERY)
+        try:
+            for scene in frames:
+                found = reference.detections[len(counts) * SAMPLE_EVERY]
+                counts.append(_agreement(scene, found, detector, on_step))
+        finally:
+            replace_file(path, lambda file: file.write(json.dumps(counts).encode()))
     matched, boxes = (sum(column) for column in zip(*counts[:n_samples], strict=True))
     return 2 * matched / boxes if boxes else None
 
 
 def moved(image: np.ndarray, shift_px: int) -> np.ndarray:
-    """The picture moved right and down, its left and upper border replicated; same shape."""
+    """The image moved right and down, its left and upper border replicated; same shape."""
     grown = cv2.copyMakeBorder(image, shift_px, 0, shift_px, 0, cv2.BORDER_REPLICATE)
     return np.ascontiguousarray(grown[: image.shape[0], : image.shape[1]])
 
 
-def _agreement(scene: ConditionFrame, found: Detections, detector: ReferenceDetector) -> list[int]:
-    """Matching boxes, and boxes of both sides, over all shifts of a frame."""
+def _read_counts(path: Path) -> list[list[int]]:
+    """Stored [matches, boxes] per sampled frame; empty if the file is missing or damaged."""
+    try:
+        counts = [[int(value) for value in pair] for pair in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError):
+        return []
+    return counts if all(len(pair) == 2 for pair in counts) else []
+
+
+def _agreement(
+    scene: ConditionFrame, found: Detections, detector: ReferenceDetector, on_step: StepCallback
+) -> list[int]:
+    """[matches, boxes of both sides] over all shifts of a frame."""
     matched = boxes = 0
     for shift_px in SHIFTS_PX:
         shifted, _, _ = detector.detect(ConditionFrame(moved(scene.image, shift_px), scene.stamp_ns, []))
         back = Detections(shifted.xyxy_px - np.float32(shift_px), shifted.scores, shifted.class_ids)
         matched += true_positives(back, found)
         boxes += len(back) + len(found)
+        on_step("detect")
     return [matched, boxes]

@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""Adds a metric to the evaluation: the longest run of consecutive inferences.
+
+python examples/extending/metric.py clip.mp4 out/metric
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import groupby
+from pathlib import Path
+
+from edge_vision.evaluate.command import main
+from edge_vision.evaluate.metrics.metric import Metric, MethodRun
+
+
+class LongestBurst(Metric):
+    name, column, unit, better = "longest_burst_frames", "longest burst", "frames", "lower"
+    doc = "Longest run of consecutive inferences, which a cooling budget must sustain"
+
+    def compute(self, run: MethodRun) -> float:
+        runs = groupby(run.published.inferred.tolist())
+        return max((len(list(frames)) for inferred, frames in runs if inferred), default=0)
+
+
+if __name__ == "__main__":
+    clip, out = sys.argv[1:]
+    metric = f"{Path(__file__).stem}:LongestBurst"
+    status = main(["gate", "--video", clip, "--quick", "--metric", metric, "--out", out])
+    if status == 0:
+        methods = next(iter(json.loads(Path(out, "report.json").read_text())["conditions"].values()))[
+            "methods"
+        ]
+        print(f"longest burst: {methods['gate']['longest_burst_frames']} frames")
+    sys.exit(status)
