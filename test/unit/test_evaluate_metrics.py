@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -295,3 +296,8 @@ def test_a_metric_that_raises_is_named() -> None:
     run: Any = None
     with pytest.raises(EvaluateError, match="metric 'fails' failed: ZeroDivisionError: no boxes"):
         compute_all([Fails()], run)
+
+
+def test_the_documentation_lists_the_metrics() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "cascade_evaluation.md"
+    assert metrics_table(METRICS) in page.read_text("utf-8"), "copy the output of `evaluate metrics`"
