@@ -1,4 +1,4 @@
-"""Fitting a stage: the statistics, the split, the head, what is refused, and one whole fit on a real clip."""
+"""Fitting a stage: statistics, split, head, refused arguments, and one whole fit on a real clip."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from edge_vision.evaluate.reference.detector import Reference
 @pytest.mark.parametrize(
     "recall,confidence,n", [(0.98, 0.95, 149), (0.99, 0.95, 299), (0.9, 0.95, 29), (0.9, 0.5, 7)]
 )
-def test_how_many_events_a_claim_needs(recall, confidence, n):
+def test_a_guaranteed_recall_needs_a_minimum_of_events(recall, confidence, n):
     assert threshold.events_needed(recall, confidence) == n
     assert threshold.allowed_misses(n, recall, confidence) == 0
     with pytest.raises(EvaluateError, match=f"at least {n} events .* got {n - 1}: .* ask for --recall 0"):
@@ -33,7 +33,7 @@ def test_how_many_events_a_claim_needs(recall, confidence, n):
     assert threshold.reachable_recall(n, confidence) >= recall > threshold.reachable_recall(n - 1, confidence)
 
 
-def test_what_is_offered_instead_can_be_had():
+def test_the_suggested_recall_can_be_guaranteed():
     with pytest.raises(EvaluateError) as caught:
         threshold.allowed_misses(23, 0.98, 0.95)
     offered = float(str(caught.value).split("--recall ")[1].split()[0])
@@ -41,7 +41,7 @@ def test_what_is_offered_instead_can_be_had():
 
 
 @pytest.mark.parametrize("n,recall", [(40, 0.9), (100, 0.9), (300, 0.95)])
-def test_the_stated_recall_is_kept_as_often_as_stated(n, recall):
+def test_the_recall_is_reached_with_the_stated_confidence(n, recall):
     """Scores of a known distribution: the true recall of each fitted threshold is known exactly."""
     rng = np.random.default_rng(7)
     true = [1.0 - threshold.reject_below(rng.uniform(size=n), recall, 0.95) for _ in range(400)]
@@ -51,7 +51,7 @@ def test_the_stated_recall_is_kept_as_often_as_stated(n, recall):
     assert np.mean(true) < 1.0 - 0.2 * (1.0 - recall), "and not by rejecting nothing"
 
 
-def test_accepted_looks_are_nearly_all_wanted():
+def test_accepted_crops_are_nearly_all_wanted():
     rng = np.random.default_rng(1)
     labels = (rng.uniform(size=4000) < 0.5).astype(int)
     scores = np.clip(rng.normal(0.4 + 0.2 * labels, 0.1), 0, 1)
@@ -79,7 +79,7 @@ def test_the_head_is_the_minimum_of_its_loss():
     assert (again.weight == head.weight).all() and again.bias == head.bias
 
 
-def test_the_head_is_scikit_learns():
+def test_the_head_matches_scikit_learn():
     linear = pytest.importorskip("sklearn.linear_model", reason="scikit-learn is no part of the set-up")
     rng = np.random.default_rng(5)
     labels = (rng.uniform(size=500) < 0.3).astype(int)
@@ -92,25 +92,25 @@ def test_the_head_is_scikit_learns():
 
 
 @pytest.mark.parametrize("value", [0, 1])
-def test_looks_of_one_kind_alone_are_refused(value):
-    with pytest.raises(EvaluateError, match="with and without something wanted"):
+def test_crops_of_only_one_class_are_refused(value):
+    with pytest.raises(EvaluateError, match="with and without a wanted object"):
         fit_head(np.zeros((5, 3), np.float32), np.full(5, value))
 
 
 # Labels and the split.
 
 
-def test_what_a_look_shows():
-    looks = np.array([[0, 0, 100, 100.0]]).repeat(1, axis=0)
+def test_a_crop_is_labelled_by_its_overlap_with_boxes():
+    crops = np.array([[0, 0, 100, 100.0]]).repeat(1, axis=0)
 
     def label(*boxes):
-        return int(samples.label_of(looks, np.array(boxes, np.float32).reshape(-1, 4))[0])
+        return int(samples.label_of(crops, np.array(boxes, np.float32).reshape(-1, 4))[0])
 
     assert label() == samples.NOTHING
     assert label([10, 10, 40, 90]) == samples.WANTED
     assert label([-500, -500, 500, 500]) == samples.WANTED, "part of a large one"
     assert label([80, 0, 120, 50]) == samples.WANTED, "half of it"
-    assert label([80, 0, 130, 50]) == samples.UNCLEAR
+    assert label([80, 0, 130, 50]) == samples.AMBIGUOUS
     assert label([95, 0, 195, 50]) == samples.NOTHING
     assert label([95, 0, 195, 50], [10, 10, 40, 90]) == samples.WANTED
 
@@ -141,24 +141,24 @@ def test_blocks_are_long_and_have_gaps():
         assert end - start >= (10 if part[start] == splits.NEITHER else 150)
     assert lengths[splits.NEITHER] == lengths[splits.FIT] + lengths[splits.CALIBRATE] - 1
     assert (part == splits.CALIBRATE).sum() > 1.7 * (part == splits.FIT).sum()
-    fit, judged = np.flatnonzero(part == splits.FIT), np.flatnonzero(part == splits.CALIBRATE)
-    assert np.abs(fit[:, None] - judged[None]).min() > 10, "no neighbouring frames on both sides"
+    fit, calibrate = np.flatnonzero(part == splits.FIT), np.flatnonzero(part == splits.CALIBRATE)
+    assert np.abs(fit[:, None] - calibrate[None]).min() > 10, "no neighbouring frames on both sides"
 
 
-def test_objects_of_the_calibration_are_kept_out_of_the_fit():
+def test_calibration_objects_are_excluded_from_the_fit():
     reference = passers_by(1200, 40, 30)
     split = splits.split(reference, 10.0)
-    assert len(split.trials) >= 10
-    for trial in split.trials:
-        assert split.part[trial.frame] == splits.CALIBRATE
-        assert (reference.detections[trial.frame].xyxy_px == trial.box).all(axis=1).any()
+    assert len(split.events) >= 10
+    for event in split.events:
+        assert split.part[event.frame] == splits.CALIBRATE
+        assert (reference.detections[event.frame].xyxy_px == event.box).all(axis=1).any()
     firsts = {at: first for first in range(5, 1200, 40) for at in range(first, first + 30)}
     for at in np.flatnonzero(split.part == splits.FIT):
         if at in firsts:
             known = split.part[firsts[at]] == splits.FIT
             assert len(split.held_out[at]) == (0 if known else 1)
     again = splits.split(reference, 10.0)
-    assert [one.frame for one in again.trials] == [one.frame for one in split.trials]
+    assert [one.frame for one in again.events] == [one.frame for one in split.events]
 
 
 # The command.
@@ -172,16 +172,16 @@ def test_a_whole_fit_on_a_real_clip(tmp_path, monkeypatch, capsys):
     video, out = thinned_clip("vtest.avi", 2, tmp_path / "street.avi"), tmp_path / "fit"
     arguments = ["fit-cascade", "--video", str(video), "--recall", "0.8", "--size", "32", "--out", str(out)]
     assert main([*arguments, "--name", "court"]) == 0
-    said = capsys.readouterr().out
-    assert "recall >= 0.8 with 0.95 confidence on" in said
+    output = capsys.readouterr().out
+    assert "recall >= 0.8 with 0.95 confidence on" in output
     bundle = load_bundle(str(out / "court"))
     stage, figures = bundle.manifest.stage, bundle.manifest.figures
     assert bundle.labels == ("nothing", "wanted") and stage is not None
     assert 0 < stage.reject_below <= stage.accept_from <= 1 and stage.look_share == 0.5
     assert set(figures["fitted_on"]) == {"street.avi"} and len(figures["fitted_on"]["street.avi"]) == 64
     assert figures["teacher"]["name"] == SSD and figures["calibration"]["events"] >= 14
-    played = figures["played"]["calibration_blocks"]["street.avi"]
-    assert 0 < played["wanted"] <= played["passed"] <= played["frames"] < 398
+    replayed = figures["replayed"]["calibration_blocks"]["street.avi"]
+    assert 0 < replayed["wanted"] <= replayed["passed"] <= replayed["frames"] < 398
     assert json.loads((out / "report.json").read_text()) == figures
     kept = [row[1] for row in figures["calibration"]["curve"]]
     assert kept[0] == 1.0 and kept == sorted(kept, reverse=True)
@@ -197,19 +197,19 @@ def test_a_whole_fit_on_a_real_clip(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "arguments,words",
     [
-        (["--recall", "0.999"], "expected at least 2995 events to state a recall of 0.999"),
+        (["--recall", "0.999"], "expected at least 2995 events to guarantee a recall of 0.999"),
         (["--labels", "person,zeppelin"], "got 'zeppelin'"),
         (["--teacher", EFFICIENTNET], "expected a detector as --teacher"),
         (["--base", SSD], "expected a classifier with float32 input in nchw as --base"),
         (["--features", "nowhere"], "expected an output 'nowhere'"),
         (["--size", "100"], "expected a size that is a multiple of 32 px, got 100"),
-        (["--held-out", "{video}"], "expected other clips to be held out"),
+        (["--held-out", "{video}"], "expected held-out clips that are not fitted on"),
         (["--video", "/nowhere.mp4"], "expected a video file, got /nowhere.mp4"),
         (["--video", "scene:nowhere"], "expected one of the conditions"),
         (["--teacher", "no_such_teacher"], "expected the bundle 'no_such_teacher'"),
     ],
 )
-def test_what_cannot_be_fitted_is_told(arguments, words, tmp_path, capsys):
+def test_unusable_arguments_are_refused_with_a_message(arguments, words, tmp_path, capsys):
     bundle_or_skip(SSD)
     bundle_or_skip(EFFICIENTNET)
     video, out = clip_or_skip("carphone_pristine.mp4"), tmp_path / "fit"

@@ -1,4 +1,4 @@
-"""The frozen light model: a classifier's graph up to its pooled layer, at a small size."""
+"""The frozen backbone: a classifier's graph up to its pooled layer, at a small input size."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ OUTPUT = "features"
 
 
 class FrozenFeatures:
-    """Computes features of parts of frames. input_spec: of its graph. graph: the graph, serialised ONNX."""
+    """Computes features of crops. input_spec: of the graph. graph: serialized ONNX."""
 
     def __init__(self, bundle: Bundle, output: str, size_px: int, folder: Path) -> None:
-        """Cut the bundle's ONNX graph, and load it from a file in `folder`. Raises EdgeVisionError."""
+        """Cut the bundle's ONNX graph and load it from a file in `folder`. Raises EdgeVisionError."""
         manifest = bundle.manifest
         if (
             manifest.task != "classify"
@@ -38,7 +38,7 @@ class FrozenFeatures:
                 f"{manifest.task} with {manifest.input.dtype} in {manifest.input.layout}"
             )
         self.bundle = bundle
-        # A look is square, and so is the input: nothing is cut off or filled up.
+        # Crops and input are both square, so nothing is cut off or padded.
         self.input_spec: InputSpec = replace(
             manifest.input, width_px=size_px, height_px=size_px, resize="stretch"
         )
@@ -52,11 +52,11 @@ class FrozenFeatures:
         self._output = output
         self._preprocessor = Preprocessor(self.input_spec)
 
-    def features(self, parts: list[Frame]) -> np.ndarray:
-        """(n, k) float32 of n parts. Raises ImageError, BackendError."""
-        rows = [self._run(parts[at : at + MAX_BATCH]) for at in range(0, len(parts), MAX_BATCH)]
+    def features(self, crops: list[Frame]) -> np.ndarray:
+        """(n, k) float32 features of n crops. Raises ImageError, BackendError."""
+        rows = [self._run(crops[at : at + MAX_BATCH]) for at in range(0, len(crops), MAX_BATCH)]
         return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
 
-    def _run(self, parts: list[Frame]) -> np.ndarray:
-        batch = np.concatenate([self._preprocessor.prepare(part)[0].copy() for part in parts])
+    def _run(self, crops: list[Frame]) -> np.ndarray:
+        batch = np.concatenate([self._preprocessor.prepare(crop)[0].copy() for crop in crops])
         return np.array(self._session.run({self.input_spec.name: batch})[self._output], np.float32)

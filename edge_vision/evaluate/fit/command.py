@@ -21,7 +21,8 @@ from edge_vision.core.printable import printable
 from edge_vision.core.progress import ProgressLine
 from edge_vision.detect.classifier import Classifier
 from edge_vision.evaluate.errors import EvaluateError
-from edge_vision.evaluate.fit import picture, run
+from edge_vision.evaluate.fit import plot as fit_plot
+from edge_vision.evaluate.fit import run
 from edge_vision.evaluate.fit.base import OUTPUT, FrozenFeatures
 from edge_vision.evaluate.fit.samples import Samples
 from edge_vision.evaluate.fit.teacher import Teacher
@@ -36,18 +37,18 @@ examples:
   python -m edge_vision evaluate fit-cascade --video yard.mp4 --labels person --recall 0.95 --out out/fit
   python -m edge_vision evaluate fit-cascade --video yard.mp4 --held-out street.mp4 --name yard --out out/fit
   python -m edge_vision evaluate fit-cascade --video scene:pan_tilt --held-out scene:pan_tilt_holdout \\
-      --recall 0.9                                  on constructed scenes of the gate's evaluation
+      --recall 0.9                                  on constructed sequences
   ros2 launch edge_vision pipeline.launch.py ...   with cascade model: out/fit/person_vehicle_stage
 
-The video needs no labels: the teacher looks at every frame, and what it found is kept in the cache, so that a
-run that was stopped goes on. A recall of R is stated with a confidence of C on ln(1-C)/ln(R) events at least:
-149 objects that come in for 0.98 with 0.95. With fewer it says so and writes nothing.
+The video needs no labels: the teacher runs on every frame. Its detections are cached, so an interrupted run
+can continue. To guarantee a recall of R with a confidence of C takes at least ln(1-C)/ln(R) events: 149 for 0.98
+with 0.95. With fewer events, the command fails and writes nothing.
 """
 _LABELS = "person,bicycle,car,motorcycle,bus,truck"
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command to those of `edge_vision.evaluate`."""
+    """Add the sub-command to those of `evaluate`."""
     parser = commands.add_parser(
         "fit-cascade",
         help="fit a stage of the cascade to your own video",
@@ -63,12 +64,18 @@ def add_parser(commands: Any) -> None:
         metavar="V",
         help="a file, scene:NAME or scene:NAME@SEED; may be repeated",
     )
-    add("--held-out", action="append", default=[], metavar="V", help="judged on, not fitted on; as --video")
+    add(
+        "--held-out",
+        action="append",
+        default=[],
+        metavar="V",
+        help="for evaluation only, not for the fit; as --video",
+    )
     add("--teacher", default=BUNDLE, metavar="BUNDLE", help="detector (default: %(default)s)")
     add("--base", default="efficientnet_lite0_imagenet", metavar="BUNDLE", help="default: %(default)s")
     add("--features", default=OUTPUT, metavar="NAME", help="the base's pooled output (default: %(default)s)")
     add("--labels", type=_words, default=_words(_LABELS), metavar="A,B", help=f"wanted (default: {_LABELS})")
-    add("--recall", type=_share, default=0.98, help="of looks at wanted objects (default: %(default)s)")
+    add("--recall", type=_share, default=0.98, help="of crops with wanted objects (default: %(default)s)")
     add("--confidence", type=_share, default=0.95, help="default: %(default)s")
     add(
         "--size",
@@ -77,9 +84,11 @@ def add_parser(commands: Any) -> None:
         metavar="PX",
         help="input side, a multiple of 32 (default: %(default)s)",
     )
-    add("--look-share", type=_share, default=0.5, help="side of a look / shorter side (default: %(default)s)")
+    add("--crop-share", type=_share, default=0.5, help="side of a crop / shorter side (default: %(default)s)")
     add("--name", type=_name, default="person_vehicle_stage", help="of the bundle (default: %(default)s)")
-    add("--head-out", type=_path, metavar="DIR", help="also write the head alone there, for a recipe")
+    add(
+        "--head-out", type=_path, metavar="DIR", help="also write the head alone to this folder, for a recipe"
+    )
     add("--out", type=_path, default=Path("out/fit"), help="folder for the results (default: %(default)s)")
     parser.set_defaults(run=fit_cascade)
 
@@ -109,34 +118,34 @@ def _name(text: str) -> str:
 
 
 def fit_cascade(options: argparse.Namespace) -> int:
-    """Run it. Raises EdgeVisionError; a Ctrl-C leaves what the teacher found in the cache."""
+    """Run the command. Raises EdgeVisionError. After Ctrl-C, the teacher's detections stay cached."""
     _check_videos(options.video, options.held_out)
     inputs = map(_identity, (*options.video, *options.held_out))
     claim_folder(options.out, "fit-cascade", ("report.json", "curve.png"), inputs)
     check_replaceable(options.out / options.name)
     check_inputs(options.out / options.name, (options.base, options.teacher))
-    wish = run.FitRequest(options.recall, options.confidence, options.look_share)
+    request = run.FitRequest(options.recall, options.confidence, options.crop_share)
     teacher = Teacher(options.teacher, options.labels)
-    line = run.progress()
+    line = ProgressLine(sys.stderr)
     with tempfile.TemporaryDirectory() as temporary:
         base = FrozenFeatures(load_bundle(options.base), options.features, options.size, Path(temporary))
-        clips = [run.clip_of(path, teacher, line) for path in options.video]
-        run.check_enough(clips, wish)
-        held_out = [run.clip_of(path, teacher, line) for path in options.held_out]
-        samples = Samples.joined([run.samples_of(clip, base, options.look_share, line) for clip in clips])
+        clips = [run.load_clip(path, teacher, line) for path in options.video]
+        run.check_event_count(clips, request)
+        held_out = [run.load_clip(path, teacher, line) for path in options.held_out]
+        samples = Samples.joined([run.samples_of(clip, base, options.crop_share, line) for clip in clips])
         line.end()
-        fitted = run.fit(samples, wish)
+        fitted = run.fit(samples, request)
         figures = {
             "labels": options.labels,
             **run.provenance(base.bundle, teacher.bundle, clips, held_out),
             "calibration": fitted.figures,
         }
         bundle = write_bundle(options.out, options.name, base, fitted, options.labels, figures)
-        figures["played"] = _played(bundle, clips, held_out, line)
+        figures["replayed"] = _replayed(bundle, clips, held_out, line)
         bundle = write_bundle(options.out, options.name, base, fitted, options.labels, figures)
     if options.head_out:
         write_head(options.head_out, options.name, fitted, figures)
-    _leave(options.out, bundle, fitted, figures)
+    _report(options.out, bundle, fitted, figures)
     return 0
 
 
@@ -144,21 +153,23 @@ def _check_videos(videos: list[str], held_out: list[str]) -> None:
     both = {_identity(video) for video in videos} & {_identity(video) for video in held_out}
     if both:
         raise EvaluateError(
-            f"expected other clips to be held out, got {both.pop()} among those to fit on: leave it out"
+            f"expected held-out clips that are not fitted on, got {both.pop()} in both; remove it from one"
         )
     if len({os.path.basename(video) for video in (*videos, *held_out)}) < len(videos) + len(held_out):
-        raise EvaluateError("expected videos of different file names, as the figures are named by them")
+        raise EvaluateError(
+            "expected videos with different file names, as the results are keyed by name; rename one"
+        )
 
 
 def _identity(video: str) -> str:
-    """The file behind a path or file:// address; a scene as it is."""
-    return video if video.startswith(run.SCENE) else os.path.realpath(video_path(video))
+    """The real path of a video or file:// URL; a sequence's name unchanged."""
+    return video if video.startswith(run.SEQUENCE_PREFIX) else os.path.realpath(video_path(video))
 
 
-def _played(
+def _replayed(
     bundle: Bundle, clips: list[run.FitClip], held_out: list[run.FitClip], line: ProgressLine
 ) -> dict[str, Any]:
-    """The finished bundle as the cascade runs it, on one thread."""
+    """Figures of the finished bundle in the cascade, on one thread."""
     session, report = open_session(bundle, "onnxruntime", BackendRequest(threads=1), strict=True)
     try:
         classifier = Classifier.from_bundle(bundle, session)
@@ -168,8 +179,8 @@ def _played(
             return stage_from_bundle(bundle, classifier)
 
         figures = {
-            "calibration_blocks": run.checked(clips, stage(), line, held_out=False),
-            "held_out": run.checked(held_out, stage(), line, held_out=True) if held_out else {},
+            "calibration_blocks": run.replay_clips(clips, stage(), line, held_out=False),
+            "held_out": run.replay_clips(held_out, stage(), line, held_out=True) if held_out else {},
             "backend": f"{report.actual.backend} {report.actual.version}, 1 thread",
         }
     finally:
@@ -178,19 +189,19 @@ def _played(
     return figures
 
 
-def _leave(out: Path, bundle: Bundle, fitted: run.FittedStage, figures: dict[str, Any]) -> None:
-    """Tell what there is, and where."""
+def _report(out: Path, bundle: Bundle, fitted: run.FittedStage, figures: dict[str, Any]) -> None:
+    """Print the result and write report.json and the plot."""
     stage, found = bundle.manifest.stage, fitted.figures
     assert stage is not None
-    rejected = found["rejected_of_nothing"]
+    rejected = found["rejected_nothing_share"]
     print(
         f"recall >= {found['recall']:g} with {found['confidence']:g} confidence on {found['events']} events "
-        f"({found['events_missed']} missed, {found['events_allowed_missed']} allowed); rejected of looks at "
-        f"nothing: {'unknown' if rejected is None else f'{rejected:.0%}'}; reject_below "
+        f"({found['events_missed']} missed, {found['events_allowed_missed']} allowed); rejected crops "
+        f"without a wanted object: {'unknown' if rejected is None else f'{rejected:.0%}'}; reject_below "
         f"{stage.reject_below:g}, accept_from {stage.accept_from:g}"
     )
     for kind in ("calibration_blocks", "held_out"):
-        for name, one in figures["played"][kind].items():
+        for name, one in figures["replayed"][kind].items():
             print(printable(_line(f"{name}, {kind.replace('_', ' ')}", one)))
     report = out / "report.json"
     report.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n")
@@ -199,15 +210,15 @@ def _leave(out: Path, bundle: Bundle, fitted: run.FittedStage, figures: dict[str
     if missing:
         print(missing, file=sys.stderr)
     else:
-        picture.draw(found, stage.reject_below, out / "curve.png")
+        fit_plot.draw(found, stage.reject_below, out / "curve.png")
         files.append(out / "curve.png")
     print(", ".join(map(str, files)))
 
 
 def _line(title: str, one: dict[str, Any]) -> str:
     recall = "-" if one["recall"] is None else f"{one['recall']:.1%}"
-    took = "-" if one["look_cpu_ms"] is None else f"{one['look_cpu_ms']:.1f} ms of CPU"
+    took = "-" if one["crop_cpu_ms"] is None else f"{one['crop_cpu_ms']:.1f} ms of CPU"
     return (
         f"{title}: {one['frames']} frames, {one['passed']} passed the gate, {one['accepted']} accepted; "
-        f"recall on the {one['wanted']} passed frames with something wanted {recall}; a look takes {took}"
+        f"recall on the {one['wanted']} passed frames with something wanted {recall}; a crop takes {took}"
     )

@@ -1,10 +1,10 @@
 """The linear head: logistic regression on frozen features, by Newton's method.
 
-The loss is convex and regularised, so there is one solution, and every run finds the same one. It is what
-scikit-learn's LogisticRegression computes, in a few lines of numpy, without a package of 100 MB.
+The loss is convex and regularized, so the solution is unique and every run finds it. scikit-learn's
+LogisticRegression computes the same, but is a package of 100 MB.
 
 Source: T. Hastie, R. Tibshirani, J. Friedman (2009), "The Elements of Statistical Learning", 4.4.1
-(iteratively reweighted least squares) and 18.4 (ridge penalty where features outnumber examples).
+(iteratively reweighted least squares) and 18.4 (ridge penalty if features outnumber examples).
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ import numpy as np
 from edge_vision.evaluate.errors import EvaluateError
 
 RIDGE = 0.2
-"""Penalty on standardised weights, against the mean loss. From 0.02 to 2 held-out figures differ little; the
-larger, the better a head carries over to another scene (measured on the public clips)."""
-SOFTEST_STD = 0.05
-"""Added to a feature's standard deviation: one that is almost constant must not be blown up."""
+"""Penalty on standardized weights, relative to the mean loss. Between 0.02 and 2 the held-out figures differ
+little; a larger value generalizes better to other scenes (measured on the public clips)."""
+STD_FLOOR = 0.05
+"""Added to a feature's standard deviation, so that a nearly constant feature is not amplified."""
 _STEPS = 30
 _DONE = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearHead:
-    """weight (k,) float64 and bias: the logit of a look is features @ weight + bias."""
+    """weight (k,) float64 and bias: the logit of a crop is features @ weight + bias."""
 
     weight: np.ndarray
     bias: float
 
     def scores(self, features: np.ndarray) -> np.ndarray:
-        """(n,) float64 in 0..1 of features (n, k)."""
+        """(n,) float64 scores in 0..1 for features (n, k)."""
         logits = features.astype(np.float64) @ self.weight + self.bias
         return np.asarray(_sigmoid(logits))
 
 
 def fit_head(features: np.ndarray, labels: np.ndarray, ridge: float = RIDGE) -> LinearHead:
-    """The head that tells labels 1 from 0, each class counting as half of the examples.
+    """The head that separates labels 1 and 0, with both classes weighted equally.
 
-    features: (n, k). labels: (n,) of 0 and 1. Raises EvaluateError where one of the classes is missing.
+    features: (n, k). labels: (n,) of 0 and 1. Raises EvaluateError if a class is missing.
     """
     counts = [int((labels == value).sum()) for value in (0, 1)]
     if not all(counts):
         raise EvaluateError(
-            f"expected looks with and without something wanted, got {counts[1]} with, {counts[0]} without: "
-            "give video that shows both, or other --labels"
+            f"expected crops with and without a wanted object, got {counts[1]} with and {counts[0]} without; "
+            "use a video that shows both, or other --labels"
         )
-    mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64) + SOFTEST_STD
+    mean, std = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64) + STD_FLOOR
     scaled = np.hstack([(features - mean) / std, np.ones((len(features), 1))])
     parts = np.where(labels == 1, 0.5 / counts[1], 0.5 / counts[0])
     solution = _newton(scaled, labels.astype(np.float64), parts, ridge)
@@ -57,7 +57,7 @@ def fit_head(features: np.ndarray, labels: np.ndarray, ridge: float = RIDGE) -> 
 
 
 def _newton(x: np.ndarray, y: np.ndarray, parts: np.ndarray, ridge: float) -> np.ndarray:
-    """Minimise the sum of parts * log loss plus ridge / 2 * |w|^2, the last weight (the bias) being free."""
+    """Minimize the sum of parts * log loss plus ridge / 2 * |w|^2; the last weight (bias) is free."""
     w = np.zeros(x.shape[1])
     penalty = np.full(x.shape[1], ridge)
     penalty[-1] = 1e-9
@@ -77,7 +77,7 @@ def _newton(x: np.ndarray, y: np.ndarray, parts: np.ndarray, ridge: float) -> np
 def _damping(
     x: np.ndarray, y: np.ndarray, parts: np.ndarray, penalty: np.ndarray, w: np.ndarray, step: np.ndarray
 ) -> float:
-    """Half the step until the loss falls: far from the solution a whole one may overshoot."""
+    """The step size, halved until the loss decreases: a full step may overshoot far from the solution."""
 
     def loss(at: np.ndarray) -> float:
         logits = x @ at

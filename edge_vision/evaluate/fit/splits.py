@@ -1,8 +1,8 @@
-"""What is fitted on, and what is judged on: long blocks of a clip with gaps, never neighbouring frames.
+"""Splits a clip into fit and calibration: long blocks with gaps, never adjacent frames.
 
-Two neighbouring frames show the same; a head that has seen one knows the other. So each clip is cut into
-blocks, some seconds between two blocks belong to neither, and an object that comes in during a calibration
-block is kept out of the fit wherever else it is seen.
+Adjacent frames are nearly identical, so a head fitted on one has seen the other. Clips are cut into blocks, a
+gap between two blocks belongs to neither, and an object that enters during a calibration block is excluded
+from the fit on all other frames.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from edge_vision.evaluate.reference.storage import ObjectBoxes
 FIT, CALIBRATE, NEITHER = 0, 1, -1
 BLOCK_S = 30.0
 MIN_BLOCKS = 6
-"""A short clip has shorter blocks."""
+"""Minimum number of blocks; a short clip has shorter ones."""
 GAP_S = 1.0
 SEED = 11
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EventCrop:
-    """One event's look: the frame and the box (4,) of an object that came in."""
+    """A random sighting of an event: the frame and the box (4,) of one of its objects."""
 
     frame: int
     box: np.ndarray
@@ -33,20 +33,20 @@ class EventCrop:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """part: (n,) of each frame, FIT, CALIBRATE or NEITHER. trials: one of each event of the calibration.
+    """part: (n,) per frame, FIT, CALIBRATE or NEITHER. events: one crop per calibration event.
 
-    held_out: of each frame the boxes of objects of the calibration, for the fit to leave alone.
+    held_out: per frame, the boxes of calibration objects, which the fit must exclude.
     """
 
     part: np.ndarray
-    trials: list[EventCrop]
+    events: list[EventCrop]
     held_out: list[np.ndarray]
 
 
 def parts(n: int, fps_hz: float) -> np.ndarray:
     """(n,) FIT, CALIBRATE, CALIBRATE, FIT, ... in blocks, with gaps between the two.
 
-    The larger part calibrates: a head needs few examples, and a confidence many events.
+    Calibration gets the larger part: a head needs few examples, a confidence many events.
     """
     block = int(min(BLOCK_S * fps_hz, max(1, n // MIN_BLOCKS)))
     part = np.where((np.arange(n) // block) % 3 == 0, FIT, CALIBRATE)
@@ -57,34 +57,34 @@ def parts(n: int, fps_hz: float) -> np.ndarray:
 
 
 def split(reference: Reference, fps_hz: float) -> Split:
-    """Cut a clip by the wanted boxes of its reference."""
+    """Split a clip by the wanted boxes of its reference."""
     part = parts(len(reference), fps_hz)
-    entries, truth = clip_entries(reference)
+    entries, object_boxes = clip_entries(reference)
     events = [event for event in clustered(entries, reference.stamps_ns) if part[event.first] == CALIBRATE]
     rng = np.random.default_rng(SEED)
-    trials = [trial for event in events if (trial := _trial(event, reference, truth, part, rng)) is not None]
+    crops = [_event_crop(event, reference, object_boxes, part, rng) for event in events]
     kept_out = {entry.object_id for entry in entries if part[entry.first] != FIT}
     held_out = [
         np.array([box for object_id, box in boxes.items() if object_id in kept_out]).reshape(-1, 4)
-        for boxes in truth
+        for boxes in object_boxes
     ]
-    return Split(part, trials, held_out)
+    return Split(part, [crop for crop in crops if crop is not None], held_out)
 
 
-def _trial(
+def _event_crop(
     event: Event,
     reference: Reference,
-    truth: list[ObjectBoxes],
+    object_boxes: list[ObjectBoxes],
     part: np.ndarray,
     rng: np.random.Generator,
 ) -> EventCrop | None:
-    """A random frame of a random object of the event, of those in its block on which the teacher saw it."""
+    """A random frame of a random object of the event, in its block and with a detection of the teacher."""
     entry = event.entries[int(rng.integers(len(event.entries)))]
     frames = []
     for at in range(entry.first, entry.last + 1):
         if part[at] != CALIBRATE:
             break
-        box = truth[at][entry.object_id]
+        box = object_boxes[at][entry.object_id]
         if len(reference.detections[at]) and bool(
             (reference.detections[at].xyxy_px == box).all(axis=1).any()
         ):
@@ -92,4 +92,4 @@ def _trial(
     if not frames:
         return None
     at = frames[int(rng.integers(len(frames)))]
-    return EventCrop(at, truth[at][entry.object_id])
+    return EventCrop(at, object_boxes[at][entry.object_id])

@@ -1,4 +1,4 @@
-"""The teacher: an accurate detector on every frame, of which only the wanted classes count."""
+"""The teacher: an accurate detector on every frame, restricted to the wanted classes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from edge_vision.evaluate.reference.detector import Reference, ReferenceDetector
 
 
 class Teacher(ReferenceDetector):
-    """A reference's detector with any bundle. What it found is kept in the cache, as a reference is."""
+    """A reference detector with any bundle. Its detections are cached like a reference."""
 
     def __init__(self, name: str, labels: Sequence[str]) -> None:
-        """Raises BundleError, and EvaluateError for a label that it does not know."""
+        """Raises BundleError, and EvaluateError for an unknown label."""
         super().__init__()
         self.bundle = load_bundle(name)
         if self.bundle.manifest.task != "detect":
@@ -33,7 +33,7 @@ class Teacher(ReferenceDetector):
         self._wanted_ids = [known[label] for label in labels]
 
     def wanted(self, reference: Reference) -> Reference:
-        """The same with the boxes of the wanted classes alone."""
+        """The reference with only the detections of the wanted classes."""
         return replace(reference, detections=[self._only_wanted(found) for found in reference.detections])
 
     def _only_wanted(self, found: Detections) -> Detections:

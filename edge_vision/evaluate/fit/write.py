@@ -31,7 +31,7 @@ def write_bundle(
     labels: list[str],
     figures: dict[str, Any],
 ) -> Bundle:
-    """Write the bundle to folder/name, in place of one that is there, and open it. Raises BundleError."""
+    """Write the bundle to folder/name, replacing an existing one, and open it. Raises BundleError."""
     graph = with_linear_head(base.graph, fitted.head.weight.astype("float32"), fitted.head.bias)
     manifest = manifest_of(name, base, fitted, labels, graph, figures)
     files = {GRAPH_FILE: graph, LABELS_FILE: f"{NOTHING_LABEL}\n{WANTED_LABEL}\n".encode()}
@@ -46,7 +46,7 @@ def write_bundle(
 
 
 def write_head(folder: Path, name: str, fitted: FittedStage, figures: dict[str, Any]) -> None:
-    """Write what a recipe of `model_zoo/recipes.py` needs: name.npz, the weights, and name.json, the rest."""
+    """Write what a recipe of `model_zoo/recipes.py` needs: the weights as name.npz, and name.json."""
     folder.mkdir(parents=True, exist_ok=True)
     head, stage = fitted.head, asdict(fitted.stage)
     np.savez(folder / f"{name}.npz", weight=head.weight.astype(np.float32), bias=np.float32(head.bias))
@@ -68,7 +68,7 @@ def manifest_of(
         name=name,
         version="1.0.0",
         task="classify",
-        description=f"Stage of a cascade: does a look show {', '.join(labels)}? On {before.name}",
+        description=f"Stage of a cascade: does a crop show {', '.join(labels)}? On {before.name}",
         licence=before.licence,
         source=f"{before.source}; head fitted by `python -m edge_vision evaluate fit-cascade`",
         input=base.input_spec,

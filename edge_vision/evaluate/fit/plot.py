@@ -1,4 +1,4 @@
-"""The plot of a fit: what each threshold would keep and reject, and which one was chosen."""
+"""The plot of a fit: what each threshold keeps and rejects, and the chosen one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edge_vision.evaluate.gate.plot import figure_of
 
 
 def draw(fitted: dict[str, Any], reject_below: float, path: Path) -> None:
-    """Write a PNG. Needs matplotlib."""
+    """Write a PNG. Requires matplotlib."""
     figure = figure_of(6.4, 4.0)
     axes = figure.subplots()
     _, kept, rejected = zip(*fitted["curve"], strict=True)
@@ -20,8 +20,8 @@ def draw(fitted: dict[str, Any], reject_below: float, path: Path) -> None:
     axes.axhline(fitted["recall"], color="0.5", lw=0.8, ls="--")
     text = f"recall {fitted['recall']:g}, with {fitted['confidence']:g} confidence"
     axes.annotate(text, (0.01, fitted["recall"]), fontsize=8, va="bottom")
-    axes.set_xlabel("looks at nothing that are rejected")
-    axes.set_ylabel(f"events that are kept, of {fitted['events']}")
+    axes.set_xlabel("rejected share of crops without a wanted object")
+    axes.set_ylabel(f"kept share of {fitted['events']} events")
     axes.set_xlim(0, 1.02)
     axes.grid(alpha=0.25)
     axes.legend(loc="lower left", frameon=False)
