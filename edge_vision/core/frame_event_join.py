@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from edge_vision.core.frame_event import FrameEvent
 
 Key = tuple[int, str]
+MAX_WAITING = 1024
+"""Further events are ignored; their images count as images without an event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +36,13 @@ class FrameEventJoin:
         self._early_images: deque[Key] = deque(maxlen=memory)
 
     def add_event(self, event: FrameEvent, seq: int, mono_ns: int) -> bool:
-        """Expect the image of an event, under a sequence number. False if the image has already arrived."""
+        """Expect the image of an event, under a sequence number. False if the image has already arrived, or
+        too many are expected."""
         key = (event.stamp_ns, event.frame_id)
         if key in self._early_images:
             self._early_images.remove(key)
             return False
-        if key in self._waiting:
+        if key in self._waiting or len(self._waiting) >= MAX_WAITING:
             return False
         self._waiting[key] = (seq, event, mono_ns)
         return True

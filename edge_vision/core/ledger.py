@@ -15,6 +15,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+MAX_REASONS = 64
+"""Per fate; further reasons are counted as OTHER, as peers can invent any number of them."""
+OTHER = "other"
 FATES = ("inferred", "gated", "rejected", "superseded", "failed", "handed_on")
 
 
@@ -90,7 +93,8 @@ class Ledger:
                 return False
             self._fates[fate] += 1
             if reason:
-                self._reasons.setdefault(fate, Counter())[reason] += 1
+                counts = self._reasons.setdefault(fate, Counter())
+                counts[reason if reason in counts or len(counts) < MAX_REASONS else OTHER] += 1
             if not self._open:
                 self._idle.notify_all()
             return True

@@ -11,6 +11,7 @@ from typing import TextIO
 
 from edge_vision.core.redaction import redact_text
 
+MAX_CHARS = 4000
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -20,6 +21,11 @@ def printable(text: str) -> str:
     A JSON document stays valid, with the same content.
     """
     return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def bounded_text(text: str) -> str:
+    """At most MAX_CHARS of a text for a log or status, without secrets and control characters."""
+    return printable(redact_text(text[: 2 * MAX_CHARS]))[:MAX_CHARS]
 
 
 def printable_lines(text: str) -> str:

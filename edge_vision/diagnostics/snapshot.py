@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -56,11 +57,12 @@ class NodeReport:
     process_state: str = ""
 
     def number(self, key: str) -> float | None:
-        """A value as a number; None if it is missing or not a number."""
+        """A value as a number; None if it is missing or not a finite number."""
         try:
-            return float(self.values[key])
+            value = float(self.values[key])
         except (KeyError, ValueError):
             return None
+        return value if math.isfinite(value) else None
 
     def flag(self, key: str) -> bool:
         """True if a value is "True"."""
@@ -124,6 +126,11 @@ class PipelineSnapshot:
     def node_path(self, node: str) -> str:
         """The full name of a node of this pipeline."""
         return f"{self.namespace.rstrip('/')}/{node}"
+
+
+def count_of(text: str) -> int | None:
+    """A counter or process id in a report; None for anything else, which peers may send."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else None
 
 
 def similar_names(topic: str, others: Sequence[str]) -> list[str]:

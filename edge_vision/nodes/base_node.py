@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,6 +45,7 @@ class BaseNode(LifecycleNode):
         self.logged_plugins: set[str] = set()
         self._stopped = False
         self._logged_s: dict[str, float] = {}
+        self._refused_messages: Counter[str] = Counter()
         self._refuse_impossible_transitions()
         self.structured_log = StructuredLog(self)
         self.params = Parameters(
@@ -185,6 +187,12 @@ class BaseNode(LifecycleNode):
             self._logged_s[key or text] = now_s
             self.structured_log.log(severity, text, event)
 
+    def refuse_message(self, topic: str, error: Exception) -> None:
+        """Count and log an invalid message of another node. topic: as in the node's spec."""
+        self._refused_messages[topic] += 1
+        text = f"invalid message on {self.resolve_topic_name(topic)}: {error}. Check who publishes on it"
+        self.log_throttled("error", text, topic)
+
     def publish_status(self) -> None:
         """Publish `~/status`: once a second, and when the node stops."""
         level, text = self._overall_health()
@@ -194,6 +202,7 @@ class BaseNode(LifecycleNode):
             "failure": self.failure,
             "use_sim_time": bool(self.get_parameter("use_sim_time").value),
             **self.status_values(),
+            **{f"invalid_messages.{topic}": count for topic, count in self._refused_messages.items()},
         }
         status = status_message(self.get_fully_qualified_name().lstrip("/"), self.camera, level, text, values)
         message = DiagnosticArray(status=[status])
@@ -247,6 +256,7 @@ class BaseNode(LifecycleNode):
 
     def _on_reset_stats(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self.hub.ledger.reset()
+        self._refused_messages.clear()
         self.reset_stats()
         response.success, response.message = True, "frame counts and latencies reset"
         return response

@@ -11,7 +11,7 @@ from rclpy.node import Node
 from edge_vision.core.running_clock import running_s
 from edge_vision.diagnostics.causes import Cause, find_cause
 from edge_vision.diagnostics.process_usage import process_state
-from edge_vision.diagnostics.snapshot import NodeReport, PipelineSnapshot
+from edge_vision.diagnostics.snapshot import NodeReport, PipelineSnapshot, count_of
 from edge_vision.nodes.base_node import OK
 from edge_vision.nodes.image_input_probe import FLOW, ImageInputProbe
 
@@ -131,16 +131,18 @@ def output_status(monitor: CauseMonitor) -> tuple[int, str, dict[str, Any]]:
 
 def _pid(values: Mapping[str, str]) -> int:
     """The process id in a report, 0 if there is none."""
-    text = values.get("pid", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    return count_of(values.get("pid", "")) or 0
 
 
 def counter_increments(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, int]:
     """Increments of the counters between two reports; empty if one decreased, after a reset or restart."""
     increments = {}
     for key, text in now.items():
-        if (key.startswith("ledger.") or key == "detections_total") and text.isdigit():
-            increments[key] = int(text) - int(before.get(key, "0"))
-            if increments[key] < 0 and key != "ledger.in_flight":
+        if key.startswith("ledger.") or key == "detections_total":
+            after, earlier = count_of(text), count_of(before.get(key, "0"))
+            if after is None or earlier is None:
+                continue
+            increments[key] = after - earlier
+            if after < earlier and key != "ledger.in_flight":
                 return {}
     return increments

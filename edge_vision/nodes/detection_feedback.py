@@ -76,10 +76,8 @@ class DetectionFeedback:
     def _converted(self, message: Detection2DArray, topic: str) -> tuple[int, Detections] | None:
         try:
             return stamp_to_ns(message.header.stamp), detections_from_message(message).valid()
-        except (EdgeVisionError, ValueError) as error:  # An invalid stamp, or a class id that is no number.
-            topic = self._node.resolve_topic_name(topic)
-            text = f"invalid message on {topic}: {error}. Check who publishes on this topic"
-            self._node.log_throttled("error", text, "feedback")
+        except (EdgeVisionError, ValueError) as error:
+            self._node.refuse_message(topic, error)
             return None
 
     def _receive_model(self, message: VisionInfo) -> None:

@@ -12,12 +12,18 @@ from edge_vision.core.running_clock import running_s
 from edge_vision.diagnostics.causes import Cause
 from edge_vision.diagnostics.process_usage import ProcessMeter
 from edge_vision.diagnostics.sensors import Unavailable
+from edge_vision.diagnostics.snapshot import count_of
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import ERROR, OK, WARN, BaseNode, steady_clock
 from edge_vision.nodes.cause_monitor import CauseMonitor, output_status
 from edge_vision.nodes.image_input_probe import FLOW
 from edge_vision.nodes.interface import specs
-from edge_vision.nodes.interface.status_messages import status_message, status_values
+from edge_vision.nodes.interface.status_messages import (
+    MAX_STATUS_CHARS,
+    status_chars,
+    status_message,
+    status_values,
+)
 from edge_vision.nodes.qos import RESULTS, STATUS
 from edge_vision.nodes.system_report import SystemReport
 
@@ -82,6 +88,10 @@ class DiagnosticsNode(BaseNode):
 
     def _receive(self, name: str, message: DiagnosticArray) -> None:
         for status in message.status[:1]:
+            if (chars := status_chars(status)) > MAX_STATUS_CHARS:
+                text = f"expected a status of at most {MAX_STATUS_CHARS} characters, got {chars}"
+                self.refuse_message(f"{name}/status", ValueError(text))
+                return
             values = status_values(status)
             self._reports[name] = _Report(status, values, running_s())
             self._causes.add_report(name, status.message, values, status.level[0])
@@ -113,8 +123,8 @@ class DiagnosticsNode(BaseNode):
 
     def _statuses(self) -> list[DiagnosticStatus]:
         nodes = [self._node_status(name) for name in self.params["watched_nodes"]]
-        pids = {int(report.values["pid"]) for report in self._reports.values() if "pid" in report.values}
-        self._meters = {pid: self._meters.get(pid) or ProcessMeter(pid) for pid in sorted(pids)}
+        pids = {count_of(report.values.get("pid", "")) for report in self._reports.values()}
+        self._meters = {pid: self._meters.get(pid) or ProcessMeter(pid) for pid in sorted(filter(None, pids))}
         return (
             [status for status in nodes if status]
             + [self._process_status(meter) for meter in self._meters.values()]
@@ -123,9 +133,10 @@ class DiagnosticsNode(BaseNode):
 
     def _system_status(self) -> DiagnosticStatus:
         inferred = [
-            int(report.values["ledger.inferred"])
+            count
             for report in self._reports.values()
             if report.values.get("stage") == "detector"
+            and (count := count_of(report.values.get("ledger.inferred", ""))) is not None
         ]
         exceeded, values = self._system.read(self.params, sum(inferred) if inferred else None)
         self._log_limits("system", exceeded)
@@ -159,7 +170,12 @@ class DiagnosticsNode(BaseNode):
             return None
         level, text = self._checked_level(name, report)
         status = report.status
-        status.level, status.message = bytes([level]), text
+        status.name, status.hardware_id, status.level, status.message = (
+            title,
+            self.camera,
+            bytes([level]),
+            text,
+        )
         return status
 
     def _checked_level(self, name: str, report: _Report) -> tuple[int, str]:
@@ -172,7 +188,9 @@ class DiagnosticsNode(BaseNode):
                 f"age at output {age_ms:.0f} ms (p95) is above max_age_ms {limit_ms:.0f}: clocks or load?"
             )
         if report.values.get("ledger.balanced") == "False":
-            exceeded["balanced ledger"] = "the frame counts do not add up: please report this"
+            exceeded["balanced ledger"] = (
+                "the frame counts do not add up: does another node publish on its topics?"
+            )
         self._log_limits(name, exceeded)
         if "balanced ledger" in exceeded:
             return ERROR, exceeded["balanced ledger"]

@@ -137,9 +137,8 @@ class FrameInput:
             return
         try:
             event = frame_event_from_message(message)
-        except (ValueError, TypeError, AttributeError) as error:
-            text = f"invalid frame event on {self._event_topic}: {error}. Check who publishes on this topic"
-            self._node.log_throttled("error", text, "frame event")
+        except ValueError as error:
+            self._node.refuse_message(str(self._event_topic), error)
             return
         seq = self._node.hub.next_seq()
         event = event._replace(seq=seq)

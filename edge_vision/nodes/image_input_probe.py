@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
+from rclpy.validate_full_topic_name import validate_full_topic_name
 from sensor_msgs.msg import CameraInfo
 
 from edge_vision.core.running_clock import running_s
@@ -32,7 +34,7 @@ class ImageInputProbe:
     def with_image_input(self, report: NodeReport) -> NodeReport:
         """The report of an active node with its image input, once its subscription is discovered."""
         topic = report.values.get("image_topic", "")
-        if not topic or report.values.get("state") != "active":
+        if not is_topic_name(topic) or report.values.get("state") != "active":
             return report
         own = [
             endpoint(info)
@@ -91,12 +93,21 @@ def foreign_image_topics(node: Node, own: Sequence[tuple[str, str]]) -> list[str
     return [
         topic
         for topic, types in node.get_topic_names_and_types()
-        if any(kind in IMAGE_TYPES for kind in types)
+        if is_topic_name(topic)
+        and any(kind in IMAGE_TYPES for kind in types)
         and any(
             (info.node_name, info.node_namespace) not in own
             for info in node.get_publishers_info_by_topic(topic)
         )
     ]
+
+
+def is_topic_name(name: str) -> bool:
+    """Whether rclpy accepts an absolute topic name. Peers can announce and report any other text."""
+    try:
+        return bool(validate_full_topic_name(name))
+    except (NameValidationException, TypeError):
+        return False
 
 
 def endpoint(info: Any) -> Endpoint:

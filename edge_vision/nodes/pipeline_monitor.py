@@ -92,7 +92,10 @@ class PipelineMonitor:
     def _on_detections(self, message: Detection2DArray) -> None:
         stamp_ns = _stamp_ns(message)
         age_ms = (self._node.get_clock().now().nanoseconds - stamp_ns) / 1e6
-        found = detections_from_message(message)
+        try:
+            found = detections_from_message(message)
+        except ValueError:
+            return
         self._observer.on_detections(stamp_ns, message.header.frame_id, found, age_ms)
 
     def _on_labels(self, message: LabelInfo) -> None:
@@ -100,8 +103,11 @@ class PipelineMonitor:
         self._observer.on_labels(tuple(names.get(i, str(i)) for i in range(max(names, default=-1) + 1)))
 
     def _on_source(self, message: DiagnosticArray) -> None:
-        event = frame_event_from_message(message)
-        if event.reason.isdigit():
+        try:
+            event = frame_event_from_message(message)
+        except ValueError:
+            return
+        if event.reason.isdecimal():
             self._observer.on_source(event.stamp_ns, int(event.reason))
 
     def _on_status(self, name: str, message: DiagnosticArray) -> None:

@@ -9,8 +9,7 @@ from rclpy.node import Node
 
 from edge_vision.core.json_log import JsonLog
 from edge_vision.core.log_rate_limit import LogRateLimit
-from edge_vision.core.printable import printable
-from edge_vision.core.redaction import redact_text
+from edge_vision.core.printable import bounded_text
 
 MESSAGE = "message"
 _LEVELS = {"debug": "DEBUG", "info": "INFO", "warning": "WARN", "error": "ERROR"}
@@ -44,7 +43,7 @@ class StructuredLog:
 
     def log(self, level: str, text: str, event: str = MESSAGE, **values: Any) -> None:
         """Log one line. level: debug, info, warning or error. values: additional fields of the JSON line."""
-        text = printable(redact_text(" ".join(text.split())))
+        text = bounded_text(" ".join(text.split()))
         self._log(level, text)
         if level == "debug":
             return

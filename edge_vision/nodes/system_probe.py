@@ -19,7 +19,7 @@ from edge_vision.diagnostics.snapshot import qos_mismatch
 from edge_vision.diagnostics.system_view import Pipeline, SystemView, discovery_range
 from edge_vision.nodes.cause_monitor import CauseMonitor, output_status
 from edge_vision.nodes.discovery import eager_discovery
-from edge_vision.nodes.image_input_probe import endpoint, foreign_image_topics
+from edge_vision.nodes.image_input_probe import endpoint, foreign_image_topics, is_topic_name
 from edge_vision.nodes.interface.specs import DIAGNOSTICS, NODES
 from edge_vision.nodes.interface.status_messages import status_message, status_values
 from edge_vision.nodes.qos import RESULTS, STATUS
@@ -113,7 +113,9 @@ class _Observer:
         return sorted(
             (namespace, name)
             for name, namespace in found
-            if name in OURS and f"{namespace.rstrip('/')}/{name}/status" in topics
+            if name in OURS
+            and (topic := f"{namespace.rstrip('/')}/{name}/status") in topics
+            and is_topic_name(topic)
         )
 
     def _on_report(self, namespace: str, name: str, monitor: CauseMonitor, message: DiagnosticArray) -> None:
@@ -123,8 +125,8 @@ class _Observer:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         statuses = [_entry(one) for one in message.status]
-        ours = {one.local_name: one for one in statuses if one.local_name}
-        self._foreign.update({one.name: one for one in statuses if not one.local_name})
+        ours = {one.local_name or "": one for one in statuses if _is_ours(one)}
+        self._foreign.update({one.name: one for one in statuses if not _is_ours(one)})
         if not ours:
             return
         entries = self._diagnostics.setdefault(next(iter(ours.values())).hardware_id, {})
@@ -185,6 +187,10 @@ class _Observer:
                     f"offered is {has}: change the {policy} of its subscription"
                 )
         return found
+
+
+def _is_ours(status: StatusEntry) -> bool:
+    return bool(status.local_name) and is_topic_name(f"{status.hardware_id.rstrip('/')}/status")
 
 
 _SILENT = StatusEntry("")

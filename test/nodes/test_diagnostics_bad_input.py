@@ -88,6 +88,8 @@ def test_sim_time_that_jumps_back_is_no_alarm(start, robot):
         ({}, {"ledger.gated.still": "5"}, {"ledger.gated.still": 5}),
         ({"detections_total": "7"}, {"detections_total": "unavailable"}, {}),
         ({"ledger.received": "100"}, {"ledger.received": "nan", "rate_in_hz": "7"}, {}),
+        ({"ledger.received": "x", "ledger.failed": "1"}, {"ledger.received": "9", "ledger.failed": "²"}, {}),
+        ({"ledger.received": "1"}, {"ledger.received": "9" * 5000}, {}),
     ],
 )
 def test_what_counters_gained(before, now, added):

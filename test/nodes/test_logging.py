@@ -232,7 +232,7 @@ def test_foreign_messages_do_not_fill_the_log(start, robot, log):
         frame_events.publish(DiagnosticArray(status=[DiagnosticStatus()] * n))
     event = log.one("message")
     robot.turns(1.0)
-    assert log.one("message") == event and "invalid frame event" in event["text"]
+    assert log.one("message") == event and "invalid message on /cascade_events" in event["text"]
 
 
 def test_lines_logged_before_the_file_was_opened_are_in_it(start, log):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_vision.core.frame_event import FrameEvent
-from edge_vision.core.frame_event_join import FrameEventJoin, JoinedFrame
+from edge_vision.core.frame_event_join import MAX_WAITING, FrameEventJoin, JoinedFrame
 
 
 def tick(stamp_ns: int, frame_id: str = "camera") -> FrameEvent:
@@ -167,3 +167,10 @@ def test_images_without_any_tick_do_not_fill_the_memory(many):
     for stamp in range(many):
         join.add_image(stamp, "camera")
     assert len(join._early_images) <= 64
+
+
+def test_expected_images_are_limited():
+    join = FrameEventJoin()
+    assert sum(join.add_event(tick(seq), seq, 0) for seq in range(5000)) == MAX_WAITING
+    assert join.add_image(4999, "camera") == JoinedFrame(None, None, ())
+    assert len(join.close()) == MAX_WAITING

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from edge_vision.core.ledger import FATES, Ledger, LedgerError, LedgerSnapshot
+from edge_vision.core.ledger import FATES, MAX_REASONS, Ledger, LedgerError, LedgerSnapshot
 
 STAGES = ("gate", "cascade", "detector")
 
@@ -182,3 +182,13 @@ def test_two_who_settle_one_frame_close_it_once():
     assert not ledger.settle_if_open(1, "inferred")
     snapshot = ledger.snapshot()
     assert snapshot.balanced and dict(snapshot.fates) == {"failed": 1}
+
+
+def test_reasons_beyond_the_limit_are_counted_as_other():
+    ledger = Ledger()
+    for seq in range(4000):
+        ledger.receive(seq, "gate")
+        ledger.settle(seq, "gated", f"reason {seq % 2000}")
+    snapshot = ledger.snapshot()
+    assert len(snapshot.reasons["gated"]) == MAX_REASONS + 1 and snapshot.reasons["gated"]["reason 0"] == 2
+    assert sum(snapshot.reasons["gated"].values()) == snapshot.fates["gated"] == 4000 and law(snapshot)

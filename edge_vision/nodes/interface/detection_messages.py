@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,6 +22,9 @@ from vision_msgs.msg import (
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.nodes.interface.headers import Headed, header_of
+
+MAX_DETECTIONS = 10_000
+"""Of a received message."""
 
 
 def detections_message(found: Detections, of: Headed, ids: np.ndarray | None = None) -> Detection2DArray:
@@ -57,18 +61,30 @@ def regions_message(regions: np.ndarray, frame: Frame) -> BoundingBox2DArray:
 
 
 def detections_from_message(message: Detection2DArray) -> Detections:
-    """The inverse of `detections_message`: the best hypothesis of each detection."""
+    """The inverse of `detections_message`: the best hypothesis of each detection. Raises ValueError."""
     if not message.detections:
         return Detections.empty()
+    if len(message.detections) > MAX_DETECTIONS:
+        raise ValueError(f"expected at most {MAX_DETECTIONS} detections, got {len(message.detections)}")
     rows, scores, class_ids = [], [], []
     for one in message.detections:
         x, y = one.bbox.center.position.x, one.bbox.center.position.y
         half_w, half_h = one.bbox.size_x / 2, one.bbox.size_y / 2
-        best = max(one.results, key=lambda result: result.hypothesis.score).hypothesis
+        best = max((result.hypothesis for result in one.results), key=lambda it: it.score, default=None)
+        if best is None or not math.isfinite(best.score):
+            raise ValueError("expected a result with a finite score in each detection")
         rows.append((x - half_w, y - half_h, x + half_w, y + half_h))
         scores.append(best.score)
-        class_ids.append(int(best.class_id))
-    return Detections(np.array(rows, np.float32), np.array(scores, np.float32), np.array(class_ids, np.int32))
+        class_ids.append(_class_id(best.class_id))
+    with np.errstate(over="ignore"):  # Of coordinates, which become infinite.
+        xyxy_px, score = np.array(rows, np.float32), np.array(scores, np.float32)
+    return Detections(xyxy_px, score, np.array(class_ids, np.int32))
+
+
+def _class_id(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise ValueError(f"expected a class_id from label_info, a number, got {text!r:.40}")
+    return int(text)
 
 
 def label_info_message(labels: tuple[str, ...], score_threshold: float) -> LabelInfo:

@@ -7,9 +7,16 @@ import json
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from edge_vision.core.detections import MAX_COORDINATE_PX
 from edge_vision.core.frame_event import FrameEvent
-from edge_vision.core.ledger import FATES
+from edge_vision.core.ledger import FATES, OTHER
 from edge_vision.nodes.interface.headers import NS_PER_S, header_of
+
+STAGES = ("source", "gate", "cascade", "detector")
+MAX_REASON_CHARS = 64
+MAX_FRAME_ID_CHARS = 1024
+MAX_ARRAY_CHARS = 1 << 14
+"""Of the JSON of regions; 16 regions need 1.3 KiB."""
 
 
 def frame_event_message(event: FrameEvent) -> DiagnosticArray:
@@ -25,31 +32,52 @@ def frame_event_message(event: FrameEvent) -> DiagnosticArray:
 
 
 def frame_event_from_message(message: DiagnosticArray) -> FrameEvent:
-    """The inverse of `frame_event_message`. Raises ValueError for a message that is not a frame event."""
+    """The inverse of `frame_event_message`. A reason that is not short printable ASCII becomes "other".
+
+    Raises ValueError, with a short text, for a message that is not a frame event.
+    """
     if len(message.status) != 1:
         raise ValueError(f"expected one status in a frame event, got {len(message.status)}")
-    status = message.status[0]
+    header, status = message.header, message.status[0]
     values = {pair.key: pair.value for pair in status.values}
-    if values.get("fate", "") not in ("", *FATES):
-        raise ValueError(f"'{values['fate']}' is not a fate: expected one of {', '.join(FATES)}")
-    regions = np.array(json.loads(values.get("regions", "[]")), np.float32).reshape(-1, 4)
-    stamp_ns = message.header.stamp.sec * NS_PER_S + message.header.stamp.nanosec
+    fate, reason = values.get("fate", ""), status.message
+    # A stage does not report the frames that it hands on to another process as settled.
+    _check_choice("stage", status.name, STAGES)
+    _check_choice("fate", fate, ("", *FATES[:-1]))
+    if len(header.frame_id) > MAX_FRAME_ID_CHARS:
+        raise ValueError(f"expected a frame_id of at most {MAX_FRAME_ID_CHARS} characters")
+    if len(reason) > MAX_REASON_CHARS or not (reason.isascii() and reason.isprintable()):
+        reason = OTHER
+    regions = _numbers("regions", values.get("regions", "[]"), (-1, 4)).astype(np.float32)
+    motion = values.get("camera_motion")
+    if header.stamp.nanosec >= NS_PER_S:
+        raise ValueError(f"expected nanosec below 1e9 in the stamp, got {header.stamp.nanosec}")
     return FrameEvent(
-        stamp_ns,
-        message.header.frame_id,
+        header.stamp.sec * NS_PER_S + header.stamp.nanosec,
+        header.frame_id,
         status.name,
-        values.get("fate", ""),
-        status.message,
+        fate,
+        reason,
         regions,
-        camera_motion=_motion(values.get("camera_motion")),
+        camera_motion=None if motion is None else _numbers("camera_motion", motion, (3, 3)),
     )
 
 
-def _motion(text: str | None) -> np.ndarray | None:
-    """(3, 3) of nine numbers. Raises ValueError for anything else."""
-    if text is None:
-        return None
-    motion = np.array(json.loads(text), np.float64).reshape(3, 3)
-    if not np.isfinite(motion).all():
-        raise ValueError(f"expected nine finite numbers of camera motion, got {text}")
-    return motion
+def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"expected one of the {what}s {', '.join(filter(None, choices))}, got {value!r:.40}")
+
+
+def _numbers(key: str, text: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A JSON array of pixel coordinates or matrix elements, float64. Raises ValueError for anything else."""
+    try:
+        if len(text) > MAX_ARRAY_CHARS:
+            raise ValueError(f"{len(text)} characters")
+        values = np.array(json.loads(text), np.float64).reshape(shape)
+        if not (np.abs(values) <= MAX_COORDINATE_PX).all():
+            raise ValueError("a number out of range")
+        return values
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(
+            f"{key}: expected a JSON array of numbers, got {text!r:.40} ({error!s:.80})"
+        ) from None

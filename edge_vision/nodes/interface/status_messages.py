@@ -7,8 +7,10 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from edge_vision.core.printable import printable
-from edge_vision.core.redaction import redact_text
+from edge_vision.core.printable import bounded_text, printable
+
+MAX_STATUS_CHARS = 1 << 16
+"""Of a received status. The ledger needs up to 30 KiB."""
 
 
 def status_message(
@@ -16,7 +18,7 @@ def status_message(
 ) -> DiagnosticStatus:
     """One diagnostic status, without secrets and control characters; None and NaN become "unavailable"."""
     pairs = [KeyValue(key=printable(key), value=_as_text(value)) for key, value in values.items()]
-    message = printable(redact_text(" ".join(text.split())))
+    message = bounded_text(" ".join(text.split()))
     return DiagnosticStatus(
         name=name, hardware_id=hardware_id, level=bytes([level]), message=message, values=pairs
     )
@@ -25,7 +27,13 @@ def status_message(
 def _as_text(value: Any) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "unavailable"
-    return f"{value:.3f}" if isinstance(value, float) else printable(redact_text(str(value)))
+    return f"{value:.3f}" if isinstance(value, float) else bounded_text(str(value))
+
+
+def status_chars(status: DiagnosticStatus) -> int:
+    """The length of all texts of a status."""
+    texts = sum(len(pair.key) + len(pair.value) + 8 for pair in status.values)
+    return texts + len(status.name) + len(status.hardware_id) + len(status.message)
 
 
 def status_values(status: DiagnosticStatus) -> dict[str, str]:
