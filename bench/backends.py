@@ -31,8 +31,9 @@ import numpy as np
 from backend_models import BUNDLES, RANDOM, Model, prepare
 from common import REPO, Row, at_least, at_most, median_ratio, table
 
-from edge_vision.backends import available_backends
+from edge_vision.backends import available_backends, backends_with, known_backends, make_backend
 from edge_vision.backends.host import usable_cores
+from edge_vision.backends.registry import REFERENCE
 from edge_vision.bundles.store import cache_dir
 from edge_vision.core.detections import Detections
 from edge_vision.core.geometry.boxes import true_positives
@@ -101,7 +102,7 @@ class Cell:
 
     def start(self, video: Path) -> None:
         """Returns when it has run once. Raises RuntimeError with its last words."""
-        tflite = self.backend == "litert"
+        tflite = reads_tflite(self.backend)
         kind = "int8" if self.precision == "int8" else "fp32"
         order = {
             "model": self.model.name,
@@ -149,15 +150,24 @@ class Cell:
         raise RuntimeError(f"{self.backend} {self.precision}, {self.threads} threads: {' '.join(words)}")
 
 
+def reads_tflite(name: str) -> bool:
+    """Whether a backend runs the TFLite graph of a model, not the ONNX one."""
+    return name in known_backends() and "onnx" not in make_backend(name).formats
+
+
 def cells_of(model: Model) -> list[Cell]:
     """What is compared: a core, all cores, and twice as many threads, which is what not to do."""
     cores = usable_cores()
     some = list(dict.fromkeys((1, cores)))
-    kinds = [("pytorch", "fp32", some), ("onnxruntime", "fp32", [*some, 2 * cores])]
-    kinds += [("onnxruntime", "int8", some), ("openvino", "fp32", some), ("openvino", "int8", some)]
-    kinds += [("openvino", "bf16", [cores])]
-    if "tflite fp32" in model.graphs:
-        kinds.append(("litert", "fp32", some))
+    kinds = [("pytorch", "fp32", some)]
+    for name in backends_with(lambda backend: backend.can_optimize):
+        backend = make_backend(name)
+        if "onnx" in backend.formats:
+            kinds.append((name, "fp32", [*some, 2 * cores] if name == REFERENCE else some))
+            kinds.append((name, "int8", some))
+            kinds += [(name, precision, [cores]) for precision in backend.computes_in]
+        elif "tflite" in backend.formats and "tflite fp32" in model.graphs:
+            kinds.append((name, "fp32", some))
     reasons = available_backends()
     for name in {backend for backend, _, _ in kinds}:
         if reasons.get(name):
@@ -214,14 +224,14 @@ def _round(cell: Cell, warm_up: bool) -> None:
 
 def _rows(model: Model, cells: Sequence[Cell]) -> list[dict[str, Any]]:
     eager = min((statistics.median(c.wrapped_ms) for c in cells if c.backend == "pytorch"), default=None)
-    reference = next(c.found for c in cells if (c.backend, c.precision) == ("onnxruntime", "fp32"))
+    reference = next(c.found for c in cells if (c.backend, c.precision) == (REFERENCE, "fp32"))
     return [_row(model, cell, eager, reference) for cell in cells]
 
 
 def _row(model: Model, cell: Cell, eager_ms: float | None, reference: list[Any] | None) -> dict[str, Any]:
     p50, p95, p99 = np.percentile(cell.wrapped_ms, (50, 95, 99))
     told = cell.loaded["precision"]
-    kind = "tflite" if cell.backend == "litert" else "onnx"
+    kind = "tflite" if reads_tflite(cell.backend) else "onnx"
     graph = model.graphs[f"{kind} {'int8' if cell.precision == 'int8' else 'fp32'}"]
     return {
         "model": model.name,

@@ -151,7 +151,7 @@ def unavailable_reason() -> str | None:
     except BackendUnavailable as error:
         return str(error)
     if status or not count.value:
-        return "the NVIDIA driver is installed, but reports no GPU: check nvidia-smi, and --gpus of the container"
+        return "the NVIDIA driver reports no GPU: check nvidia-smi, and --gpus of the container"
     return None
 
 
@@ -166,8 +166,8 @@ def _library() -> Any:
         ) from error
     if status:
         raise BackendUnavailable(
-            f"the NVIDIA driver does not start (cuInit returned {status}): check nvidia-smi, and --gpus of the "
-            f"container"
+            f"the NVIDIA driver does not start (cuInit returned {status}): check nvidia-smi, and --gpus of "
+            f"the container"
         )
     return library
 

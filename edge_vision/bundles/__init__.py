@@ -3,14 +3,12 @@
     load_bundle("ssdlite_mobilenet_v2_coco")   a bundle of the store, by name
     load_bundle("/path/to/bundle")             a bundle anywhere, by folder
 
-`python -m edge_vision models --help` makes, lists, checks and shows bundles.
+`edge-vision models` makes, imports, lists, verifies and shows bundles.
 
-    schema      the checks that a manifest is built from; every error names the key
-    manifest    bundle.yaml <-> Manifest
-    store       folders on disk: the cache, load_bundle, list_bundles
-    importer    makes a bundle from a model file of one's own
-    fetch       makes the bundles that this package knows (recipes) from registry packages (packages)
-    convert_*   foreign weights -> ONNX
+    schema        validation of YAML; every error names the key
+    manifest      bundle.yaml <-> Manifest
+    store         folders on disk: the cache, load_bundle, list_bundles
+    atomic_write  writes a bundle's folder completely or not at all
 """
 
 from edge_vision.bundles.manifest import GraphSpec, Manifest, dump_manifest, parse_manifest

@@ -1,4 +1,4 @@
-"""`python -m edge_vision models`: the same as `python -m edge_vision models`."""
+"""`python -m edge_vision.bundles`: the same as `edge-vision models`."""
 
 import sys
 

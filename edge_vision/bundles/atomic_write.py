@@ -1,4 +1,4 @@
-"""Puts finished bundles in their place: written, flushed to disk, then moved; no half one is ever seen."""
+"""Installs bundles atomically: written, flushed to disk, then renamed; an incomplete one is never visible."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from edge_vision.bundles.store import bundles_dir, read_manifest
 from edge_vision.errors import BundleError
 
 BUILDING = ".building-"
-"""Prefix of unfinished folders in the store, which the next fetch removes; no bundle's name can start so."""
+"""Prefix of unfinished folders in the store, which the next fetch removes; invalid in a bundle's name."""
 
 
 @contextlib.contextmanager
 def store_lock(report: Callable[[str], None]) -> Iterator[None]:
-    """One fetch at a time for each cache. The kernel drops the lock when the process ends, in any way."""
+    """One fetch at a time per cache. The kernel releases the lock when the process ends."""
     store = bundles_dir()
     store.mkdir(parents=True, exist_ok=True)
     with (store / ".lock").open("w") as file:
@@ -34,51 +34,53 @@ def store_lock(report: Callable[[str], None]) -> Iterator[None]:
 
 
 def write_folder(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
-    """Make the folder of a bundle, with its manifest and the other files by name."""
+    """Write a new folder with the manifest and the other files, by name."""
     folder.mkdir()
     for file, data in {**files, MANIFEST_FILE: dump_manifest(manifest).encode()}.items():
         with (folder / file).open("wb") as out:
             out.write(data)
             out.flush()
-            # A robot loses power: the name must not be on disk before the bytes are.
+            # Against power loss: the name must not be on disk before the bytes.
             os.fsync(out.fileno())
 
 
-def check_replaceable(place: Path, names: Iterable[str] = ()) -> None:
-    """Raise BundleError where something other than a bundle, or a bundle with files beside its own, is there.
+def check_replaceable(folder: Path, names: Iterable[str] = ()) -> None:
+    """Raise BundleError unless the folder is absent, or a bundle without foreign files.
 
-    names: files that count as the bundle's own too, whatever its manifest says.
+    names: files that count as the bundle's own in any case.
     """
-    if not place.exists() and not place.is_symlink():
+    if not folder.exists() and not folder.is_symlink():
         return
-    if place.is_symlink() or not place.is_dir():
-        what = "a link" if place.is_symlink() else "a file"
-        raise BundleError(f"{place}: expected a bundle's folder to replace, got {what}; choose another place")
+    if folder.is_symlink() or not folder.is_dir():
+        what = "a link" if folder.is_symlink() else "a file"
+        raise BundleError(
+            f"{folder}: expected a bundle's folder to replace, got {what}; choose another folder"
+        )
     own = {MANIFEST_FILE, "LICENSE", *names}
     try:
-        manifest = read_manifest(place)
+        manifest = read_manifest(folder)
         own |= {manifest.labels_file, *(file for graph in manifest.graphs for file, _ in graph.files)}
     except (BundleError, OSError, ValueError, RuntimeError) as error:
         if not names:
-            why = error if (place / MANIFEST_FILE).exists() else f"no {MANIFEST_FILE} there"
+            why = error if (folder / MANIFEST_FILE).exists() else f"no {MANIFEST_FILE} there"
             raise BundleError(
-                f"{place}: expected a bundle to replace, got another folder ({why}); choose another place"
+                f"{folder}: expected a bundle to replace, got another folder ({why}); choose another folder"
             ) from None
     own |= {parent.as_posix() for file in own for parent in PurePosixPath(file).parents}
-    foreign = sorted({path.relative_to(place).as_posix() for path in place.rglob("*")} - own)
+    foreign = sorted({path.relative_to(folder).as_posix() for path in folder.rglob("*")} - own)
     if foreign:
         raise BundleError(
-            f"{place}: expected a folder with a bundle's own files to replace, got also "
-            f"{', '.join(foreign[:3])}; move them away, or choose another place"
+            f"{folder}: expected a folder with a bundle's own files to replace, got also "
+            f"{', '.join(foreign[:3])}; move them away, or choose another folder"
         )
 
 
-def put(new: Path, place: Path, old: Path) -> None:
-    """Move the new folder to its place; the bundle that was there goes with the temporary folder.
+def put(new: Path, folder: Path, old: Path) -> None:
+    """Rename the new folder to `folder`; a bundle that exists there becomes `old`.
 
-    Raises BundleError where something else is there.
+    Raises BundleError if something else is there.
     """
-    check_replaceable(place, [path.name for path in new.iterdir()])
-    if place.exists() or place.is_symlink():
-        place.rename(old)
-    new.rename(place)
+    check_replaceable(folder, [path.name for path in new.iterdir()])
+    if folder.exists() or folder.is_symlink():
+        folder.rename(old)
+    new.rename(folder)

@@ -1,6 +1,6 @@
-"""Names of the classes that a detector trained on COCO gives, as TF object detection numbers them.
+"""COCO class names as numbered by TF object detection.
 
-COCO's ids run from 1 to 90 with ten unused. class_id = COCO id - 1, so that 0 is "person".
+COCO's ids run from 1 to 90 with ten unused. class_id = COCO id - 1, so 0 is "person".
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The bundles that `models fetch` can make. `model_zoo/recipes.py` has how; a test compares the two."""
+"""The bundles that `models fetch` can make; `model_zoo/recipes.py` has their recipes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Puts a fitted linear head on the pooled features of a classifier: one ONNX graph that any backend runs.
+"""Adds a fitted linear head to the pooled features of a classifier: one ONNX graph for any backend.
 
 Frozen features and a linear head on top is the "linear probe" of Alain and Bengio (2016, arXiv:1610.01644).
-The head is folded into the graph as one Gemm, so a bundle needs neither a second file nor code of its own.
+The head is folded into the graph as one Gemm, so a bundle needs no second file and no code.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from edge_vision.errors import BundleError
 BATCH = "batch"
 LOGITS = "logits"
 SIZE_STEP_PX = 32
-"""Sides of an input must be multiples of it: five halvings then pad as at the size that the graph had."""
+"""Input sides must be multiples of this: five halvings then pad as at the original size."""
 
 
 def cut_features(model: bytes, output: str, size_px: int) -> bytes:
     """The part of an image classifier that computes `output`, for square images of size_px and any batch.
 
     model: a serialised ONNX model with one input (1, 3, h, w). output: (1, k), such as pooled features.
-    Raises BundleError where there is no such output, or the graph does not run at this size.
+    Raises BundleError if there is no such output, or the graph cannot have this size.
     """
     onnx = import_onnx()
     if size_px < SIZE_STEP_PX or size_px % SIZE_STEP_PX:
@@ -68,15 +68,15 @@ def _serialised(graph: Any, like: bytes) -> bytes:
         del model.graph.value_info[:]
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise BundleError(f"the base graph cannot be cut so: {error}") from None
+        raise BundleError(f"the base graph cannot be cut at this output: {error}") from None
     return bytes(model.SerializeToString(deterministic=True))
 
 
 def with_linear_head(features: bytes, weight: np.ndarray, bias: float) -> bytes:
     """A graph of `cut_features` with two logits on top, (batch, 2): 0 for "nothing", the head's for "wanted".
 
-    weight: (k,) float32 of the features as they come. The softmax of the two is the sigmoid of the second.
-    Raises BundleError where the features are not k numbers.
+    weight: (k,) float32 for the unscaled features. The softmax of the two is the sigmoid of the second.
+    Raises BundleError if there are not k features.
     """
     onnx = import_onnx()
     model = onnx.load_model_from_string(features)

@@ -1,4 +1,4 @@
-"""bundle.yaml, format 1: what a bundle says about itself."""
+"""bundle.yaml, format 1."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ _FILE = "a file name inside the bundle's folder (letters, digits, '._+-/', no '.
 
 @dataclass(frozen=True, slots=True)
 class GraphSpec:
-    """One graph file. format: a backend's word for it ("onnx", "openvino"); sha256: of the file, in hex.
+    """One graph file. format: one of a backend's `formats`. sha256: of the file, in hex.
 
-    weights, weights_sha256: a second file that the runtime reads beside it, as OpenVINO's .bin; "" for none.
+    weights, weights_sha256: a second file that the runtime reads, such as OpenVINO's .bin; "" for none.
     """
 
     file: str
@@ -61,7 +61,7 @@ class GraphSpec:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """bundle.yaml, checked. `figures` are measured figures, free form, and read by nobody at run time.
+    """A valid bundle.yaml. figures: measurements in free form, not used at run time.
 
     stage: for a classifier that was fitted as a stage of a cascade, else None.
     """
@@ -82,10 +82,10 @@ class Manifest:
 
 
 def parse_manifest(text: str, folder: Path) -> Manifest:
-    """Check the text of a bundle.yaml that lies in `folder`.
+    """The manifest in the text of a bundle.yaml in `folder`.
 
-    The files that it names are checked for staying inside the folder, not for being there.
-    Raises BundleError with the key path, what was expected and what came.
+    Its files must be inside the folder, but need not exist.
+    Raises BundleError with the key path, what was expected and what was found.
     """
     where = str(folder / MANIFEST_FILE)
     top = Section(schema.load_yaml(text, where), where, "", _KEYS)
@@ -111,7 +111,7 @@ def parse_manifest(text: str, folder: Path) -> Manifest:
 
 
 def inside(folder: Path, file: str) -> Path:
-    """The path of a bundle's file. Raises BundleError when a link leads out of the folder."""
+    """The path of a bundle's file. Raises BundleError if a link leads out of the folder."""
     path = folder / file
     try:
         outside = not path.resolve().is_relative_to(folder.resolve())
@@ -128,7 +128,7 @@ def inside(folder: Path, file: str) -> Path:
 
 
 def _names(spec: type) -> tuple[str, ...]:
-    """A spec's fields are the keys of its section."""
+    """The keys of a section are the fields of its spec."""
     return tuple(item.name for item in fields(spec))
 
 

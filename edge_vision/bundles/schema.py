@@ -1,4 +1,4 @@
-"""Small checks for a strict YAML schema. Errors name file, key path, what was expected and what came."""
+"""Validation of strict YAML. Errors name the file, the key path, the expected and the actual value."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _StrictLoader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                raise ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
+                raise ConstructorError(None, None, "a key must be a scalar", key_node.start_mark)
             if key_node.value in seen:
                 text = f"key {key_node.value!r} is given twice"
                 raise ConstructorError(None, None, text, key_node.start_mark)
@@ -56,7 +56,7 @@ _FLOAT = r"""(?:[-+]?[0-9]{1,40}\.[0-9]{0,40}|\.[0-9]{1,40})(?:[eE][-+][0-9]{1,4
     |[-+]?\.(?:inf|Inf|INF)
     |\.(?:nan|NaN|NAN)"""
 for _tag, _number in (("int", _INT), ("float", _FLOAT)):
-    # PyYAML matches from the start only. All of these texts are numbers for its dumper too.
+    # PyYAML matches only from the start. Its dumper treats all of these as numbers, too.
     _whole = re.compile(rf"(?:{_number})\Z", re.VERBOSE)
     _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _whole, list("-+0123456789."))
 
@@ -70,7 +70,9 @@ def load_yaml(text: str, where: str) -> Any:
         return yaml.load(text, Loader=_StrictLoader)
     except RecursionError:
         raise BundleError(f"{where}: expected plain YAML, got one nested too deeply") from None
-    except Exception as error:  # PyYAML lets KeyError, IndexError, ValueError and more out of wrong scalars
+    except (
+        Exception
+    ) as error:  # PyYAML raises KeyError, IndexError, ValueError and others for invalid scalars
         detail = " ".join(str(error).split()) or type(error).__name__
         raise BundleError(f"{where}: expected plain YAML, got an error: {detail}") from None
 
@@ -90,7 +92,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 class Section:
-    """One mapping of the document, with the keys that it may have. Any other key is refused at once."""
+    """A mapping of the document with a fixed set of keys. Any other key is refused."""
 
     def __init__(self, value: Any, where: str, path: str, keys: Sequence[str]) -> None:
         self.where = where
@@ -106,7 +108,7 @@ class Section:
                 )
 
     def take(self, key: str, check: Callable[[Any], T], expected: str, default: Any = REQUIRED) -> T:
-        """The checked value of a key. `check` raises ValueError or TypeError on what it does not accept."""
+        """The checked value of a key. `check` raises ValueError or TypeError for an invalid value."""
         if key not in self._values:
             if default is REQUIRED:
                 raise BundleError(f"{self._at(key)}: expected {expected}, got no such key; add it")
@@ -145,7 +147,7 @@ def text(value: Any) -> str:
 
 
 def matching(pattern: str) -> Callable[[Any], str]:
-    """A string that the pattern matches as a whole."""
+    """A string that matches the whole pattern."""
 
     def check(value: Any) -> str:
         if re.fullmatch(pattern, text(value)) is None:
@@ -189,7 +191,7 @@ def number(low: float = -math.inf, high: float = math.inf) -> Callable[[Any], fl
 
 
 def list_of(check_item: Callable[[Any], T], length: int) -> Callable[[Any], tuple[T, ...]]:
-    """A list of so many items."""
+    """A list of this length."""
 
     def check(value: Any) -> tuple[T, ...]:
         if not isinstance(value, list) or len(value) != length:
@@ -200,21 +202,21 @@ def list_of(check_item: Callable[[Any], T], length: int) -> Callable[[Any], tupl
 
 
 def plain_mapping(value: Any) -> dict[str, Any]:
-    """A mapping with string keys; its values are free."""
+    """A mapping with string keys and any values."""
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise TypeError
     return dict(value)
 
 
 def text_mapping(value: Any) -> dict[str, str]:
-    """A mapping of strings to strings that are not empty."""
+    """A mapping of strings to non-empty strings."""
     if not all(isinstance(item, str) and item for item in plain_mapping(value).values()):
         raise TypeError
     return dict(value)
 
 
 def relative_file(value: Any) -> str:
-    """A file name below the bundle's folder, by its spelling alone; `store` checks links as well."""
+    """A file name below the bundle's folder, by its spelling; `manifest.inside` checks links."""
     path = PurePosixPath(text(value))
     plain = re.fullmatch(r"[A-Za-z0-9._/+-]+", value) is not None
     if not plain or path.is_absolute() or ".." in path.parts or not path.name or str(path) != value:

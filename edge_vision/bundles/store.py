@@ -1,4 +1,4 @@
-"""Bundles on disk: where they are, and how one is opened."""
+"""Bundles on disk: the store, and opening a bundle."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from edge_vision.bundles.schema import MAX_YAML_BYTES, nearest
 from edge_vision.errors import BundleError
 
 MAX_LABELS_BYTES = 1 << 20
-# More than any published classifier has. label_info carries them all, in one message.
+# More than any published classifier. label_info has all of them in one message.
 MAX_LABELS = 30_000
 MAX_GRAPH_BYTES = 2**31 - 1
-"""Of one file: ONNX and TensorFlow Lite count no further."""
+"""Of one file: the limit of ONNX and TensorFlow Lite."""
 
 
 def cache_dir() -> Path:
@@ -34,7 +34,7 @@ def cache_dir() -> Path:
     if own:
         return Path(own).expanduser().absolute()
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # The XDG specification says that a relative path is to be ignored.
+    # The XDG specification requires that a relative path is ignored.
     return (base if base.is_absolute() else Path.home() / ".cache") / "edge_vision"
 
 
@@ -45,7 +45,7 @@ def bundles_dir() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle that was read and checked. labels: index = class_id. sha256: of bundle.yaml, in hex."""
+    """A validated bundle. labels: index = class_id. sha256: of bundle.yaml, in hex."""
 
     folder: Path
     manifest: Manifest
@@ -64,10 +64,10 @@ class Bundle:
         return f"{self.name} {self.version} ({self.sha256[:12]})"
 
     def graph_path(self, formats: Sequence[str], precision: str = "auto") -> tuple[Path, GraphSpec]:
-        """The graph in the first of these formats that the bundle has, verified: a parser may open it.
+        """The verified graph in the first of these formats that the bundle has.
 
-        precision: "auto" takes the first graph of the format. Raises BundleError when no graph fits or
-        the file is not the one that the manifest names.
+        precision: "auto" selects the first graph of the format. Raises BundleError if no graph fits or the
+        file does not match the manifest.
         """
         for wanted in formats:
             for graph in self.manifest.graphs:
@@ -81,14 +81,14 @@ class Bundle:
         )
 
     def verify(self, graph: GraphSpec) -> Path:
-        """The path of a graph whose files have the sha256 that they should. Raises BundleError."""
+        """The path of a graph whose files match their sha256. Raises BundleError."""
         for file, expected in graph.files:
             path = _existing(self.folder, file)
             _check_size(path)
             actual = sha256_of(path)
             if actual != expected:
                 raise BundleError(
-                    f"{path}: expected sha256 {expected}, got {actual}; the file is damaged or was changed, "
+                    f"{path}: expected sha256 {expected}, got {actual}; the file is damaged or was modified, "
                     f"make the bundle again{_fetch_hint(self.name)}"
                 )
         return self.folder / graph.file
@@ -97,7 +97,7 @@ class Bundle:
 def load_bundle(name_or_path: str) -> Bundle:
     """Open a bundle by its name in the store, or by its folder. The graphs are verified when they are used.
 
-    A plain word is a name; a folder here is written `./folder`. Raises BundleError.
+    A path without a slash is a name; write `./folder` for a folder. Raises BundleError.
     """
     folder = bundle_folder(name_or_path)
     try:
@@ -113,9 +113,9 @@ def load_bundle(name_or_path: str) -> Bundle:
 
 
 def bundle_folder(name_or_path: str) -> Path:
-    """The folder of a bundle, given by its name in the store or its path. Raises BundleError if there is none.
+    """The folder of a bundle, by its name in the store or its path. Raises BundleError if there is none.
 
-    The contents of the folder are not checked.
+    Does not check the contents of the folder.
     """
     try:
         named = re.fullmatch(NAME_PATTERN, name_or_path)
@@ -129,7 +129,7 @@ def bundle_folder(name_or_path: str) -> Path:
 
 
 def list_bundles() -> list[str]:
-    """The names in the store, sorted; whether each can be opened is not checked."""
+    """The names in the store, sorted, valid or not."""
     folder = bundles_dir()
     if not folder.is_dir():
         return []
@@ -138,7 +138,7 @@ def list_bundles() -> list[str]:
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in hex. Raises BundleError when it cannot be read."""
+    """The sha256 of a file, in hex. Raises BundleError if it cannot be read."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -175,7 +175,7 @@ def _manifest_text(folder: Path) -> str:
 
 
 def _check_size(path: Path) -> None:
-    """Before it is hashed: a sparse file can claim any size. Raises BundleError."""
+    """Raise BundleError for a file too large to hash: a sparse file can have any size."""
     size_bytes = path.stat().st_size
     if size_bytes > MAX_GRAPH_BYTES:
         raise BundleError(
@@ -188,7 +188,7 @@ def _existing(folder: Path, file: str) -> Path:
     path = inside(folder, file)
     if not path.is_file():
         raise BundleError(
-            f"{path}: expected a file, got {'something else' if path.exists() else 'nothing there'}; "
+            f"{path}: expected a file, got {'a folder or device' if path.exists() else 'no such file'}; "
             f"the bundle is incomplete, make it again{_fetch_hint(folder.name)}"
         )
     return path
@@ -203,7 +203,7 @@ def _read_text(path: Path, limit_bytes: int) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BundleError(
-            f"{path}: expected UTF-8 text, got another byte at {error.start}; save it as UTF-8"
+            f"{path}: expected UTF-8 text, got an invalid byte at {error.start}; save it as UTF-8"
         ) from None
 
 
@@ -216,7 +216,7 @@ def _labels(path: Path) -> tuple[str, ...]:
     labels = tuple(line.strip() for line in lines)
     for number, label in enumerate(labels, start=1):
         if not label:
-            raise BundleError(f"{path}: expected a label on each line, got nothing on line {number}")
+            raise BundleError(f"{path}: expected one label per line, line {number} is empty")
     return labels
 
 
@@ -236,7 +236,7 @@ def _not_a_bundle(name_or_path: str) -> str:
 
 
 def _missing(name: str, folder: Path) -> str:
-    text = f"expected the bundle {name!r} at {folder}, got nothing there; "
+    text = f"expected the bundle {name!r} at {folder}, got no such folder; "
     if name in FETCHABLE:
         return text + f"make it with: python -m edge_vision models fetch {name}"
     if Path(name).is_dir():

@@ -1,4 +1,4 @@
-"""`python -m edge_vision backends`: what can run here, and engines built ahead of the first start."""
+"""`edge-vision backends`: which backends can run here, and engines built in advance."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from edge_vision.backends import BackendRequest, available_backends, make_backend
+from edge_vision.backends import BackendRequest, available_backends, backends_with, make_backend
+from edge_vision.backends.base import Backend
 from edge_vision.backends.cuda_driver import NO_GPU, CudaDevice, GpuIdentity, unavailable_reason
-from edge_vision.backends.openvino import OpenVinoBackend
 from edge_vision.backends.plugins import imported_plugins
 from edge_vision.backends.tensorrt import TensorRtBackend, gpu_index
 from edge_vision.backends.trial import build_engine, try_graph
@@ -29,7 +29,7 @@ examples:
   python -m edge_vision backends build ./my_bundle --backend openvino --device npu
 
 Engines are kept in $EDGE_VISION_CACHE/engines, by default ~/.cache/edge_vision/engines.
-exit codes: 0 done, 1 it cannot be done, 2 wrong arguments, 130 stopped by Ctrl-C
+exit codes: 0 success, 1 failure, 2 wrong arguments, 130 stopped by Ctrl-C
 """
 PROGRESS_S = 2.0
 _Result = TypeVar("_Result")
@@ -37,7 +37,7 @@ _Result = TypeVar("_Result")
 
 @printable_output()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and give the exit code."""
+    """Run one command and return the exit code."""
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
@@ -45,14 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {printable_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nstopped; nothing half was kept", file=sys.stderr)
+        print("\nstopped; no incomplete engine was kept", file=sys.stderr)
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m edge_vision backends",
-        description="What can run here, and engines built ahead of the first start.",
+        description="Lists the backends that can run here, and builds engines in advance.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -60,13 +60,15 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("list", help="every backend, and why one cannot run here").set_defaults(run=_list)
     build = commands.add_parser("build", help="build the engine of a graph and keep it")
     build.add_argument("bundle", metavar="PATH_OR_NAME", help="a bundle's folder, or a name in the store")
-    build.add_argument("--backend", default="tensorrt", help="tensorrt (default), tensorrt_rtx or openvino")
+    build.add_argument(
+        "--backend", default="tensorrt", help=f"default: %(default)s; one of {', '.join(_builders())}"
+    )
     build.add_argument("--precision", default="auto", help="auto (default), fp32, fp16, bf16 or int8")
     build.add_argument(
         "--device", default="auto", help="as for the node: auto (default), gpu, gpu:1, npu, ..."
     )
     build.add_argument("--cache", type=Path, metavar="FOLDER", help="another folder for the engine")
-    build.add_argument("--rebuild", action="store_true", help="build it even if one is kept, or was refused")
+    build.add_argument("--rebuild", action="store_true", help="build it even if one is kept or was refused")
     build.set_defaults(run=_build)
     return parser
 
@@ -84,41 +86,49 @@ def _build(arguments: argparse.Namespace) -> int:
     request = BackendRequest(arguments.device, arguments.precision, options=options)
     backend = make_backend(arguments.backend)
     bundle = load_bundle(arguments.bundle)
-    has_it = request.precision in {graph.precision for graph in bundle.manifest.graphs}
-    path, _ = bundle.graph_path(backend.formats, request.precision if has_it else "auto")
+    has_precision = request.precision in {graph.precision for graph in bundle.manifest.graphs}
+    path, _ = bundle.graph_path(backend.formats, request.precision if has_precision else "auto")
+    if not backend.builds_engines:
+        raise BackendError(
+            f"expected a backend that builds engines ({', '.join(_builders())}), got {backend.name}"
+        )
     if isinstance(backend, TensorRtBackend):
         return _build_engine(backend, bundle, path, request)
-    if not isinstance(backend, OpenVinoBackend):
-        raise BackendError(
-            f"expected tensorrt, tensorrt_rtx or openvino, which keep engines, got {backend.name}"
-        )
-    print(f"{bundle}: openvino for {request.device}", flush=True)
-    request = replace(request, options={**options, "cache": True})
+    return _load_and_keep(backend, bundle, path, replace(request, options={**options, "cache": True}))
+
+
+def _builders() -> tuple[str, ...]:
+    return backends_with(lambda backend: backend.builds_engines)
+
+
+def _load_and_keep(backend: Backend, bundle: Bundle, path: Path, request: BackendRequest) -> int:
+    """Load the graph with the option `cache`, which keeps the compiled graph."""
+    print(f"{bundle}: {backend.name} for {request.device}", flush=True)
     _with_progress(lambda: try_graph(backend, path, request))
     session = _with_progress(lambda: backend.load(path, request))
     print(f"ready on {session.actual.provider}, {session.actual.precision}")
-    return _told(session.actual.notes)
+    return _print_notes(session.actual.notes)
 
 
 def _build_engine(backend: TensorRtBackend, bundle: Bundle, path: Path, request: BackendRequest) -> int:
     gpu = _gpu(gpu_index(request.device))
     print(f"{bundle}: engine of {backend.name} for GPU {gpu.name}, driver {gpu.driver}", flush=True)
     kept = _with_progress(lambda: build_engine(backend, path, request, (gpu.name, gpu.driver)))
-    print(f"{'built' if kept['built'] else 'was there already, verified'}: {kept['bytes'] / 1e6:.1f} MB")
-    return _told((kept["note"],) if kept["note"] else ())
+    print(f"{'built' if kept['built'] else 'already kept, verified'}: {kept['bytes'] / 1e6:.1f} MB")
+    return _print_notes((kept["note"],) if kept["note"] else ())
 
 
-def _told(notes: Sequence[str]) -> int:
+def _print_notes(notes: Sequence[str]) -> int:
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)
     return 1 if notes else 0
 
 
 def _gpu(index: int) -> GpuIdentity:
-    """The GPU here; NO_GPU, loudly, where there is none: some builders need none."""
+    """The GPU, or NO_GPU with a warning: some builders need none."""
     reason = unavailable_reason()
     if reason:
-        print(f"warning: {reason}; an engine that is built here is for no GPU yet", file=sys.stderr)
+        print(f"warning: {reason}; an engine that is built here is for no GPU", file=sys.stderr)
         return NO_GPU
     device = CudaDevice(index)
     try:
@@ -128,18 +138,18 @@ def _gpu(index: int) -> GpuIdentity:
 
 
 def _with_progress(work: Callable[[], _Result]) -> _Result:
-    """Do it, and say every two seconds that it still goes on."""
+    """The result of `work`. Prints every two seconds that it continues."""
     done = threading.Event()
     started_s = time.monotonic()
 
-    def tell() -> None:
+    def report() -> None:
         while not done.wait(PROGRESS_S):
             print(f"building, {time.monotonic() - started_s:.0f} s", flush=True)
 
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
+    reporter = threading.Thread(target=report, daemon=True)
+    reporter.start()
     try:
         return work()
     finally:
         done.set()
-        teller.join()
+        reporter.join()

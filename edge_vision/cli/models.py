@@ -1,4 +1,4 @@
-"""`python -m edge_vision models`: make, import, list, check and show model bundles."""
+"""`edge-vision models`: make, import, list, verify and show model bundles."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ examples:
   python -m edge_vision models fetch                              make every known bundle
   python -m edge_vision models fetch ssdlite_mobilenet_v2_coco    make one
   python -m edge_vision models import yolo11n.onnx                your own model; `import --help` has more
-  python -m edge_vision models list                               what is in the store, what can be made
-  python -m edge_vision models verify ./my_bundle                 check a folder: manifest, files, hashes
+  python -m edge_vision models list                               the store, and what can be made
+  python -m edge_vision models verify ./my_bundle                 verify a folder: manifest, files, hashes
   python -m edge_vision models show ssdlite_mobilenet_v2_coco     print a manifest
 
 The store is $EDGE_VISION_CACHE/bundles, by default ~/.cache/edge_vision/bundles.
-exit codes: 0 done, 1 a bundle is missing, broken or cannot be made, 2 wrong arguments, 130 stopped by Ctrl-C
+exit codes: 0 success, 1 bundle missing, invalid or not made, 2 wrong arguments, 130 stopped by Ctrl-C
 """
 
 
 @printable_output()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and give the exit code."""
+    """Run one command and return the exit code."""
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
@@ -38,26 +38,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {printable_error(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nstopped; run the same command again to go on", file=sys.stderr)
+        print("\nstopped; run the same command again to continue", file=sys.stderr)
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m edge_vision models",
-        description="Make, import, list, check and show model bundles.",
+        description="Make, import, list, verify and show model bundles.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="{fetch,import,list,verify,show}")
     fetch = commands.add_parser("fetch", help="make known bundles in the store")
     fetch.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(RECIPES)}")
-    fetch.add_argument("--force", action="store_true", help="make them again even if they are there")
+    fetch.add_argument("--force", action="store_true", help="make them again even if they exist")
     fetch.set_defaults(run=_fetch)
-    cli.add_arguments(commands.add_parser("import", help="make a bundle from a model file of your own"))
+    cli.add_arguments(commands.add_parser("import", help="make a bundle from your own model file"))
     commands.add_parser("list", help="the bundles in the store").set_defaults(run=_list)
     for command, run, text in (
-        ("verify", _verify, "check a bundle's manifest, files and hashes"),
+        ("verify", _verify, "verify a bundle's manifest, files and hashes"),
         ("show", _show, "print a bundle's manifest and hash"),
     ):
         sub = commands.add_parser(command, help=text)
@@ -67,9 +67,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
-    recipes = [
-        find_recipe(name) for name in arguments.names or RECIPES
-    ]  # a wrong name stops it before the work
+    # All names are checked before the first bundle is made.
+    recipes = [find_recipe(name) for name in arguments.names or RECIPES]
     for recipe in recipes:
         fetch_bundle(recipe.manifest.name, force=arguments.force, report=lambda line: print(line, flush=True))
     return 0
@@ -96,8 +95,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     bundle = load_bundle(arguments.bundle)
     for graph in bundle.manifest.graphs:
         bundle.verify(graph)
-        print(f"{graph.file}: {graph.format} {graph.precision}, sha256 {graph.sha256}, as the manifest says")
-    print(f"{bundle}: good, {len(bundle.labels)} labels, in {bundle.folder}")
+        print(f"{graph.file}: {graph.format} {graph.precision}, sha256 {graph.sha256}, as in the manifest")
+    print(f"{bundle}: valid, {len(bundle.labels)} labels, in {bundle.folder}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Makes the known bundles in the store: fetch the packages, convert, write, verify, then move into place."""
+"""Makes the known bundles in the store: fetch packages, convert, write, verify, then rename."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from edge_vision.model_zoo.recipes import RECIPES, BundleRecipe
 
 
 def fetch_bundle(name: str, force: bool = False, report: Report = print) -> Bundle:
-    """Make a known bundle in the store, or do nothing where it is there and verifies.
+    """Make a known bundle in the store, unless it exists and verifies.
 
-    Needs a network only for packages that are not in the cache. Stopped at any moment, it leaves no
-    half bundle, and the next call goes on with what was downloaded. Raises BundleError.
+    Needs a network only for packages that are not in the cache. If interrupted, it leaves no incomplete
+    bundle, and the next call uses the completed downloads. Raises BundleError.
     """
     recipe = find_recipe(name)
     try:
-        # Without the lock first: a store that one may only read is enough when the bundle is there.
+        # Without the lock first: a read-only store suffices if the bundle exists.
         present = None if force else _present(recipe, _silent)
         if present is None:
             with store_lock(report):
@@ -39,17 +39,17 @@ def find_recipe(name: str) -> BundleRecipe:
     if name not in RECIPES:
         raise BundleError(
             f"expected one of {', '.join(RECIPES)}, got {name!r}{nearest(name, RECIPES)}; "
-            "other bundles are made with your own tools and opened by their folder"
+            "open other bundles by their folder"
         )
     return RECIPES[name]
 
 
 def _silent(_line: str) -> None:
-    """A report that nobody reads."""
+    """Discards a report."""
 
 
 def _present(recipe: BundleRecipe, report: Report) -> Bundle | None:
-    """The bundle in the store if it is whole and of the version that the recipe makes."""
+    """The bundle in the store if it is valid and has the recipe's version."""
     name = recipe.manifest.name
     if not (bundles_dir() / name).is_dir():
         return None

@@ -1,6 +1,6 @@
-"""The stage of a cascade that is shipped: a head of a few kB, and what was measured when it was fitted.
+"""The shipped cascade stage: a head of a few kB, and the measurements of its fit.
 
-`python -m edge_vision evaluate fit-cascade --head-out edge_vision/bundles/data` wrote both files.
+`python -m edge_vision evaluate fit-cascade --head-out edge_vision/model_zoo/data` wrote both files.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def graph(classifier: bytes) -> bytes:
 
 
 def input_of(classifier: InputSpec) -> InputSpec:
-    """The classifier's input at the stage's size. A look is square, so that nothing is cut off."""
+    """The classifier's input at the stage's size. A crop is square, so nothing is cut off."""
     return replace(classifier, width_px=SIZE_PX, height_px=SIZE_PX, resize="stretch")
 
 
 def spec_and_figures() -> tuple[StageSpec, dict[str, Any]]:
-    """How a cascade uses it, and what it was fitted and judged on."""
+    """How a cascade uses it, and the figures of its fit and evaluation."""
     about = json.loads((_DATA / f"{NAME}.json").read_text("utf-8"))
     stage = about["stage"]
     return StageSpec(**{**stage, "wanted": tuple(stage["wanted"])}), about["figures"]

@@ -1,6 +1,6 @@
-"""Fetches the packages that carry the weights, with the registries' own clients, and checks every file.
+"""Fetches packages with weights through the registries' own clients, and verifies every file.
 
-A file is fetched once and kept in the cache's downloads folder; with it there, nothing needs a network.
+A file is fetched once and kept in the downloads folder of the cache; after that no network is needed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from edge_vision.errors import BundleError
 Report = Callable[[str], None]
 PROGRESS_S = 5
 LIMIT_S = 900
-# Without a network npm waits 70 s between its tries by itself. The user's own settings go first.
+# By default npm waits 70 s between attempts without a network. The user's settings take precedence.
 _CLIENT_SETTINGS = {"npm_config_fetch_retry_mintimeout": "1000", "npm_config_fetch_retry_maxtimeout": "5000"}
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One file of a registry. registry: "npm" or "pypi"; sha256: the accepted ones, one per platform."""
+    """One file of a registry. registry: "npm" or "pypi". sha256: the accepted ones, one per platform."""
 
     registry: str
     name: str
@@ -55,17 +55,17 @@ NODEJS = Package(
     ),
     size_mb=60,
 )
-"""An npm for machines that have none."""
+"""npm, for machines without it."""
 
 
 def fetch_package(package: Package, downloads: Path, report: Report) -> Path:
-    """The package's file in `downloads`, fetched if it is not there yet. Raises BundleError."""
+    """The package's file in `downloads`, fetched if missing. Raises BundleError."""
     path = downloads / package.file
     if path.is_file():
         if sha256_of(path) in package.sha256:
             report(f"{package}: already downloaded")
             return path
-        report(f"{package}: the file in {downloads} is not the right one, fetching it again")
+        report(f"{package}: the file in {downloads} has another hash, fetching it again")
     downloads.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetching-", dir=downloads) as folder:
         fetched = _download(package, Path(folder), report)
@@ -74,7 +74,7 @@ def fetch_package(package: Package, downloads: Path, report: Report) -> Path:
 
 
 def _download(package: Package, folder: Path, report: Report) -> Path:
-    """Fetch into an empty folder, and check. The file is moved to its place only when it is right."""
+    """Fetch into an empty folder, and verify."""
     report(
         f"{package}: downloading {package.size_mb} MB with {'npm' if package.registry == 'npm' else 'pip'}"
     )
@@ -92,7 +92,7 @@ def _download(package: Package, folder: Path, report: Report) -> Path:
     found = sorted(folder.glob(package.file))
     if not found:
         raise BundleError(
-            f"{package}: expected the file {package.file}, got none; the registry's client said:\n{output}"
+            f"{package}: expected the file {package.file}, got none; the client's output:\n{output}"
         )
     return _checked(package, found[0])
 
@@ -102,8 +102,8 @@ def _checked(package: Package, path: Path) -> Path:
     if actual not in package.sha256:
         raise BundleError(
             f"{package}: expected sha256 {' or '.join(package.sha256)}, got {actual}; "
-            "the registry or something on the way gives another file than the one that was checked. "
-            "It was thrown away. Try again, or from another network or mirror"
+            "the registry or a proxy returned another file, which was deleted. "
+            "Try again, or use another network or mirror"
         )
     return path
 
@@ -120,11 +120,11 @@ def _pip(package: Package) -> list[str]:
 
 
 def _npm(folder: Path, report: Report) -> list[str]:
-    """The system's npm, else the one in a wheel, unpacked in `folder` and gone with it."""
+    """The system's npm, or the one in a wheel, unpacked in `folder`."""
     system = shutil.which("npm")
     if system and shutil.which("node"):
         return [system]
-    report("npm is not installed (sudo apt install npm), so one is fetched for this step")
+    report("npm is not installed (sudo apt install npm), so it is fetched for this step")
     tools = folder / "node"
     tools.mkdir()
     with zipfile.ZipFile(_download(NODEJS, tools, report)) as wheel:
@@ -135,7 +135,7 @@ def _npm(folder: Path, report: Report) -> list[str]:
 
 
 def _run(argv: Sequence[str], folder: Path, what: str, report: Report) -> str:
-    """Run a registry's client, say every few seconds that it is still at it, and give its output."""
+    """The output of a registry's client. Reports progress every few seconds."""
     started = time.monotonic()
     process = subprocess.Popen(
         argv,
@@ -156,7 +156,7 @@ def _run(argv: Sequence[str], folder: Path, what: str, report: Report) -> str:
                 elapsed_s = time.monotonic() - started
                 if elapsed_s > LIMIT_S:
                     raise BundleError(
-                        f"{what}: expected it within {LIMIT_S} s, got no end; try again later"
+                        f"{what}: expected the download within {LIMIT_S} s; try again later"
                     ) from None
                 report(f"{what}: still downloading, {elapsed_s:.0f} s")
     finally:
@@ -170,11 +170,11 @@ def _run(argv: Sequence[str], folder: Path, what: str, report: Report) -> str:
 
 def _failed(argv: Sequence[str], output: str, what: str) -> str:
     lines = output.strip().splitlines()
-    telling = [line for line in lines if "error" in line.lower() and "WARNING" not in line][:4] or lines[-4:]
-    shown = "\n".join("    " + line for line in telling)
+    errors = [line for line in lines if "error" in line.lower() and "WARNING" not in line][:4] or lines[-4:]
+    shown = "\n".join("    " + line for line in errors)
     return (
         f"{what}: expected a download, got an error from "
         f"`{Path(argv[0]).name} {' '.join(argv[1:])}`:\n{shown}\n"
-        "is there a network? Try again, or set the client up for your mirror. Without a network, copy the "
-        "downloads folder of the cache from a machine that has made the bundle"
+        "check the network, or configure the client for your mirror. Without a network, copy the "
+        "downloads folder of the cache from a machine that has it"
     )

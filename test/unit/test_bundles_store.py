@@ -98,9 +98,9 @@ def test_a_changed_graph_is_never_handed_out(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path, file: str) -> None:
     folder = write_bundle(tmp_path / "mine")
     (folder / file).unlink()
-    assert f"{folder / file}: expected a file, got nothing there" in refused(folder)
+    assert f"{folder / file}: expected a file, got no such file" in refused(folder)
     (folder / file).mkdir()
-    assert f"{folder / file}: expected a file, got something else" in refused(folder)
+    assert f"{folder / file}: expected a file, got a folder or device" in refused(folder)
 
 
 def test_a_description_does_not_steer_the_terminal(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,9 +153,9 @@ def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"person\n\nbicycle\n", "expected a label on each line, got nothing on line 2"),
-        (b"", "got nothing on line 1"),
-        (b"caf\xe9\n", "expected UTF-8 text, got another byte at 3"),
+        (b"person\n\nbicycle\n", "expected one label per line, line 2 is empty"),
+        (b"", "line 1 is empty"),
+        (b"caf\xe9\n", "expected UTF-8 text, got an invalid byte at 3"),
         (b"x" * ((1 << 20) + 1), "expected at most 1048576 bytes"),
         (b"a\n" * 30_001, "expected at most 30000 labels, got 30001"),
     ],

@@ -352,7 +352,7 @@ def test_an_onnx_file_is_imported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("net.pt", "can hold code"), ("net.tflite", "quantizes ONNX graphs"), ("x.onnx", "nothing there")],
+    [("net.pt", "can contain code"), ("net.tflite", "quantizes ONNX graphs"), ("x.onnx", "no such file")],
 )
 def test_a_file_of_another_kind_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str

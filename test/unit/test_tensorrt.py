@@ -171,7 +171,7 @@ def test_the_command_builds_and_tells(backend, bundle, tmp_path):
 
     build = ["build", str(bundle.folder), "--backend", "tensorrt_rtx", "--cache", str(tmp_path)]
     assert "built: " in command(*build).stdout
-    assert "was there already, verified" in command(*build).stdout
+    assert "already kept, verified" in command(*build).stdout
     (path,) = tmp_path.glob("*.engine")
     path.write_bytes(b"poison")
     refused = command(*build)
@@ -179,4 +179,4 @@ def test_the_command_builds_and_tells(backend, bundle, tmp_path):
     assert command(*build, "--rebuild").returncode == 0
     assert "tensorrt_rtx: " in command("list").stdout
     wrong = command("build", str(bundle.folder), "--backend", "onnxruntime")
-    assert wrong.returncode == 1 and "which keep engines, got onnxruntime" in wrong.stderr
+    assert wrong.returncode == 1 and "backend that builds engines (openvino, tensorrt, tensorrt_rtx), got onnxruntime" in wrong.stderr
