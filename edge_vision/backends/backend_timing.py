@@ -14,7 +14,6 @@ import numpy as np
 
 from edge_vision.backends.base import Session
 from edge_vision.backends.parity import sample_image, sqnr_db
-from edge_vision.core.preprocess import Preprocessor
 from edge_vision.errors import BackendError
 
 if TYPE_CHECKING:
@@ -145,6 +144,8 @@ def measure(names: Sequence[str], load: Callable[[str], Session], bundle: Bundle
 
     load: opens the bundle on a backend, may raise BackendError.
     """
+    from edge_vision.core.preprocess import Preprocessor  # Imports OpenCV.
+
     load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     spec = bundle.manifest.input
     tensor, _ = Preprocessor(spec).prepare(sample_image(spec.width_px, spec.height_px))

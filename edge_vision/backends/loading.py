@@ -12,7 +12,6 @@ from edge_vision.backends.trial import try_graph
 from edge_vision.bundles.manifest import GraphSpec
 from edge_vision.bundles.store import Bundle
 from edge_vision.core.concurrency.timeout import WorkTimeout, run_with_timeout
-from edge_vision.core.preprocess import input_shape
 from edge_vision.errors import BackendError, BackendUnavailable
 
 
@@ -52,7 +51,7 @@ def load_on(
 
 def _try(bundle: Bundle, backend: Backend, path: Path, graph: GraphSpec, request: BackendRequest) -> None:
     spec = bundle.manifest.input
-    try_graph(backend, path, request, graph.sha256 + graph.weights_sha256, {spec.name: input_shape(spec)})
+    try_graph(backend, path, request, graph.sha256 + graph.weights_sha256, {spec.name: spec.shape})
 
 
 def _close(session: Session | None) -> None:

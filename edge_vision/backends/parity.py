@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
-from edge_vision.core.frame import Frame
+if TYPE_CHECKING:
+    from edge_vision.core.frame import Frame
 
 SAME_DB = 100.0
 """The value for identical outputs."""
@@ -37,6 +38,11 @@ def _output_sqnr_db(reference: np.ndarray, output: np.ndarray | None) -> float:
 
 def sample_image(width_px: int, height_px: int) -> Frame:
     """A fixed synthetic image with coarse and fine structure."""
+    # Imported here: only the measuring process needs OpenCV.
+    import cv2
+
+    from edge_vision.core.frame import Frame
+
     rng = np.random.default_rng(0)
     image = np.zeros((height_px, width_px, 3), np.float32)
     for cells in (4, 12, 48):

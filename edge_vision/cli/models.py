@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -31,6 +32,8 @@ exit codes: 0 success, 1 bundle missing, invalid or not made, 2 wrong arguments,
 @printable_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
+    # `edge-vision` ends at once on SIGINT until here; from now on, temporary files are removed first.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))

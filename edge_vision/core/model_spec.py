@@ -26,6 +26,17 @@ class InputSpec:
     pad_value: int = 114
     """Grey value, 0..255, of the bars that a letterbox adds."""
 
+    @property
+    def channels(self) -> int:
+        return 1 if self.color == "gray" else 3
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The shape of the input tensor."""
+        if self.layout == "nhwc":
+            return (1, self.height_px, self.width_px, self.channels)
+        return (1, self.channels, self.height_px, self.width_px)
+
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:

@@ -80,7 +80,7 @@ class Preprocessor:
         self._geometry: _Geometry | None = None
         self._canvases: dict[int, np.ndarray] = {}
         self._planes: list[np.ndarray] = []
-        self._tensor = np.zeros(input_shape(input_spec), input_spec.dtype)
+        self._tensor = np.zeros(input_spec.shape, input_spec.dtype)
         # OpenCV's look-up table copies entries, so float16 values are passed as uint16.
         self._words = self._tensor.view(np.uint16) if input_spec.dtype == "float16" else self._tensor
         self._targets = _targets(self._words, input_spec)
@@ -132,18 +132,6 @@ class Preprocessor:
         return [planes[channel[color]] for color in self.input_spec.color]
 
 
-def channels_of(spec: InputSpec) -> int:
-    """1 for gray, 3 for colour."""
-    return 1 if spec.color == "gray" else 3
-
-
-def input_shape(spec: InputSpec) -> tuple[int, int, int, int]:
-    """The shape of the tensor that a spec describes."""
-    if spec.layout == "nhwc":
-        return (1, spec.height_px, spec.width_px, channels_of(spec))
-    return (1, channels_of(spec), spec.height_px, spec.width_px)
-
-
 def resizable(frame: Frame) -> tuple[np.ndarray, str]:
     """The image and its encoding, converted to BGR only if it cannot be resized as it is."""
     if frame.encoding in _CHANNEL_OF or frame.encoding in _MONO:
@@ -153,7 +141,7 @@ def resizable(frame: Frame) -> tuple[np.ndarray, str]:
 
 def _tables(spec: InputSpec) -> list[np.ndarray]:
     """Per channel (256,), the tensor value of each pixel value; float16 as the bits of uint16."""
-    channels = channels_of(spec)
+    channels = spec.channels
     means, stds = spec.mean[:channels], spec.std[:channels]
     if len(means) < channels or len(stds) < channels or not all(stds):
         raise BundleError(

@@ -11,7 +11,7 @@ import numpy as np
 from edge_vision.core.detections import DetectionResult, Detections, StageTiming
 from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import InputSpec, Thresholds
-from edge_vision.core.preprocess import Preprocessor, Transform, input_shape
+from edge_vision.core.preprocess import Preprocessor, Transform
 from edge_vision.detect.heads import DetectionHead, Head, ModelBoxes, make_head
 from edge_vision.errors import BundleError, HeadError
 
@@ -91,7 +91,7 @@ def black_frame(spec: InputSpec) -> Frame:
 
 def check_input(spec: InputSpec, session: Session) -> None:
     """Raise BundleError unless the graph takes exactly the input that the bundle describes."""
-    expected = (spec.name, input_shape(spec), spec.dtype)
+    expected = (spec.name, spec.shape, spec.dtype)
     found = [(tensor.name, tensor.shape, tensor.dtype) for tensor in session.inputs]
     if len(found) == 1:
         name, shape, dtype = found[0]

@@ -215,7 +215,7 @@ def test_listing_backends_imports_no_runtime():
     code = (
         f"import sys; sys.path[:0] = {sys.path!r}\n"
         "from edge_vision.backends import available_backends; available_backends()\n"
-        "heavy = {'onnxruntime', 'openvino', 'onnx', 'ai_edge_litert', 'tensorrt', 'tensorrt_rtx'}\n"
+        "heavy = {'onnxruntime', 'openvino', 'onnx', 'cv2', 'ai_edge_litert', 'tensorrt', 'tensorrt_rtx'}\n"
         "assert not heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

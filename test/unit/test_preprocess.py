@@ -11,7 +11,7 @@ from model_cases import noise_image
 
 from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import InputSpec
-from edge_vision.core.preprocess import Preprocessor, input_shape
+from edge_vision.core.preprocess import Preprocessor
 from edge_vision.errors import BundleError
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -56,7 +56,7 @@ def test_equals_the_plain_reference(resize, layout, color, dtype):
     for i, (w, h) in enumerate([(160, 120), (200, 90), (50, 130), (33, 21), (160, 120)]):
         frame = Frame(noise_image(w, h, seed=i), 0, "camera")
         tensor, _ = preprocessor.prepare(frame)
-        assert tensor.shape == input_shape(spec) and tensor.dtype == dtype and tensor.flags.c_contiguous
+        assert tensor.shape == spec.shape and tensor.dtype == dtype and tensor.flags.c_contiguous
         tolerance = {"float32": 1e-5, "float16": 2e-3, "uint8": 0}[dtype]
         np.testing.assert_allclose(
             tensor.astype(np.float64), reference(frame, spec), atol=tolerance, rtol=1e-6
