@@ -1,9 +1,9 @@
-"""One cell of `make bench-backends`: a process with one graph on one backend. It does as it is told on stdin.
+"""One cell of `make bench-backends`: a process with one graph on one backend, controlled over stdin.
 
 run N    N pairs of a run through our session and one of the bare runtime, in turns: their milliseconds
-look     what it finds on the frames of a video
+detect   the detections on the frames of a video
 end      stop
-Each answer is one line of JSON; the first one, unasked, tells what was loaded.
+Each answer is one line of JSON; the first, before any command, describes what was loaded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.model_spec import InputSpec
 from edge_vision.core.preprocess import Preprocessor
 
-LOOK_FRAMES = 33
+DETECT_FRAMES = 33
 
 
 def main() -> int:
@@ -58,8 +58,8 @@ def main() -> int:
         if command == "run":
             ours, theirs = interleaved_ms(wrapped, bare or (lambda: None), int(words[0]))
             answer({"wrapped_ms": ours, "bare_ms": theirs if bare else []})
-        elif command == "look":
-            answer({"found": look(session, bundle, video) if bundle else None})
+        elif command == "detect":
+            answer({"found": detect(session, bundle, video) if bundle else None})
     return 0
 
 
@@ -105,12 +105,12 @@ def bare_run(session: Session, feed: Mapping[str, np.ndarray]) -> Callable[[], o
     return run
 
 
-def look(session: Session, bundle: Bundle, video: Path) -> list[Any]:
+def detect(session: Session, bundle: Bundle, video: Path) -> list[Any]:
     """Per frame: boxes with classes for a detector, the best class for a classifier."""
     from edge_vision.detect.classifier import Classifier
     from edge_vision.detect.detector import Detector
 
-    shown = frames(video, LOOK_FRAMES)
+    shown = frames(video, DETECT_FRAMES)
     if bundle.manifest.task == "classify":
         classifier = Classifier.from_bundle(bundle, session)
         return [int(classifier.classify(frame).scores.argmax()) for frame in shown]

@@ -42,7 +42,7 @@ class Model:
 
 
 def prepare(name: str, calibration: Path) -> Model:
-    """Make what is missing. calibration: a video that nothing is judged on."""
+    """Make missing models. calibration: a video that is not used for evaluation."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     bundle = load_bundle(BUNDLES[name]) if name in BUNDLES else None
     if bundle:

@@ -66,7 +66,7 @@ def main() -> int:
         print(shown(measured), flush=True)
         rows += [{**row, **about, "rounds": options.rounds} for row in measured]
         _write(options.out, rows)
-    verdicts = judged(rows)
+    verdicts = target_rows(rows)
     print(table(verdicts))
     print(f"\n{options.out}")
     return int(options.strict and any(row.passed is False for row in verdicts))
@@ -101,7 +101,7 @@ class Cell:
     count: int = 5
 
     def start(self, video: Path) -> None:
-        """Returns when it has run once. Raises RuntimeError with its last words."""
+        """Start the process and wait for its first inference. Raises RuntimeError with its last output."""
         tflite = reads_tflite(self.backend)
         kind = "int8" if self.precision == "int8" else "fp32"
         order = {
@@ -122,12 +122,12 @@ class Cell:
         self.loaded = self._read()
 
     def run(self, count: int) -> None:
-        told = self._ask(f"run {count}")
-        self.wrapped_ms += told["wrapped_ms"]
-        self.bare_ms += told["bare_ms"]
+        times = self._ask(f"run {count}")
+        self.wrapped_ms += times["wrapped_ms"]
+        self.bare_ms += times["bare_ms"]
 
-    def look(self) -> None:
-        self.found = self._ask("look")["found"]
+    def detect(self) -> None:
+        self.found = self._ask("detect")["found"]
 
     def end(self) -> None:
         if self._process.poll() is None:
@@ -198,7 +198,7 @@ def measure(model: Model, video: Path, rounds: int) -> list[dict[str, Any]]:
             for cell in cells[number % len(cells) :] + cells[: number % len(cells)]:
                 _round(cell, warm_up=number < 0)
         for cell in cells:
-            cell.look()
+            cell.detect()
         _say("")
         return _rows(model, cells)
     finally:
@@ -230,7 +230,7 @@ def _rows(model: Model, cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 def _row(model: Model, cell: Cell, eager_ms: float | None, reference: list[Any] | None) -> dict[str, Any]:
     p50, p95, p99 = np.percentile(cell.wrapped_ms, (50, 95, 99))
-    told = cell.loaded["precision"]
+    actual = cell.loaded["precision"]
     kind = "tflite" if reads_tflite(cell.backend) else "onnx"
     graph = model.graphs[f"{kind} {'int8' if cell.precision == 'int8' else 'fp32'}"]
     return {
@@ -238,8 +238,8 @@ def _row(model: Model, cell: Cell, eager_ms: float | None, reference: list[Any] 
         "weights": "published" if model.bundle else "random",
         "backend": cell.backend,
         "backend_version": cell.loaded["version"],
-        # Read back where the runtime tells it: bf16 may be asked for in vain.
-        "precision": told if cell.precision == "bf16" else cell.precision,
+        # As the runtime reports it: a request for bf16 may have no effect.
+        "precision": actual if cell.precision == "bf16" else cell.precision,
         "requested_precision": cell.precision,
         "threads": cell.threads,
         "n": len(cell.wrapped_ms),
@@ -305,8 +305,8 @@ def _text(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def judged(rows: Sequence[dict[str, Any]]) -> list[Row]:
-    """The targets: the best cell over eager, and the worst wrapper."""
+def target_rows(rows: Sequence[dict[str, Any]]) -> list[Row]:
+    """The rows with targets: the best cell over eager PyTorch, and the worst wrapper ratio."""
     verdicts: list[Row] = []
     for name in dict.fromkeys(row["model"] for row in rows):
         best = max(

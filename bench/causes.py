@@ -48,7 +48,7 @@ def provoke(name: str, domain: int) -> dict[str, object]:
         send = work(scene)
         begun_s = time.monotonic()
         status = output.named(cause, send)
-        return {"cause": cause, "seconds": time.monotonic() - begun_s, "says": status.message}
+        return {"cause": cause, "seconds": time.monotonic() - begun_s, "message": status.message}
     finally:
         scene.close()
         for running in started:

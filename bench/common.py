@@ -1,4 +1,4 @@
-"""What every benchmark needs: medians, ratios of pairs, and a table with targets."""
+"""Shared by all benchmarks: medians, ratios of pairs, and a table with targets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ sys.path.insert(0, str(REPO))
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table. target: in words; passed: None where there is no target or no figure."""
+    """One line of the table. target: as text; passed: None without a target or a value."""
 
     name: str
     value: float | None
@@ -29,17 +29,17 @@ class Row:
 
 
 def at_most(name: str, value: float | None, limit: float, unit: str, note: str = "") -> Row:
-    """A row that passes where the value is at most the limit."""
+    """A row that passes if the value is at most the limit."""
     return Row(name, value, unit, f"<= {limit:g}", None if value is None else value <= limit, note)
 
 
 def at_least(name: str, value: float | None, limit: float, unit: str, note: str = "") -> Row:
-    """A row that passes where the value is at least the limit."""
+    """A row that passes if the value is at least the limit."""
     return Row(name, value, unit, f">= {limit:g}", None if value is None else value >= limit, note)
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows for people, aligned."""
+    """The rows as aligned text."""
     cells = [("figure", "measured", "unit", "target", "", "note")]
     for row in rows:
         value = "not measured" if row.value is None else f"{row.value:.4g}"
@@ -58,7 +58,7 @@ def _verdict(row: Row) -> str:
 
 
 def spread(values: Iterable[float]) -> dict[str, float | int]:
-    """p50, p95 and n of some figures; {"n": 0} where there are none."""
+    """p50, p95 and n of the values; {"n": 0} if there are none."""
     found = np.asarray(list(values), np.float64)
     if found.size == 0:
         return {"n": 0}
@@ -69,7 +69,7 @@ def spread(values: Iterable[float]) -> dict[str, float | int]:
 def interleaved_ms(
     first: Callable[[], object], second: Callable[[], object], rounds: int
 ) -> tuple[list[float], list[float]]:
-    """Time two things in turns, each going first every other time, so that noise meets both alike."""
+    """Time two calls in turns, alternating which is first, so that noise affects both equally."""
     times: tuple[list[float], list[float]] = ([], [])
     pair = (first, second)
     for i in range(rounds):
@@ -81,5 +81,5 @@ def interleaved_ms(
 
 
 def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """The median of the ratios pair by pair: what slows both does not move it."""
+    """The median ratio over the pairs: a load that slows both does not change it."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))

@@ -1,5 +1,5 @@
-"""A pipeline in this process that plays when it is told to, with or without diagnostics. Started by
-bench/diagnostics.py, which writes a line for each turn: `start`, `stop`, and at the end `end`.
+"""A pipeline in this process, with or without diagnostics, that plays on command. bench/diagnostics.py starts
+it and writes one line per command: `start`, `stop`, and finally `end`.
 
 python bench/cost.py --video clip.avi --namespace with
 python bench/cost.py --video clip.avi --namespace without --no-diagnostics
@@ -86,7 +86,7 @@ def main() -> int:
 
 
 def _turns(executor: Any, source: Any, profile: Path | None) -> None:
-    """Spin as the executables do, and look for a line in between."""
+    """Spin as the executables do, and poll for a command in between."""
     begun = (0.0, 0.0, 0.0)
     profiler: Any = None
     while True:

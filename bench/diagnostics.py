@@ -177,25 +177,25 @@ def causes(options: argparse.Namespace) -> dict[str, Any]:
     from cause_cases import PROVOKED
 
     runs: dict[str, list[float]] = {}
-    says: dict[str, str] = {}
+    messages: dict[str, str] = {}
     domain = int(os.environ["ROS_DOMAIN_ID"])
     for n in range(1 if options.quick else 3):
         for work in PROVOKED:
             name = work.__name__
             one = _child("causes.py", name, "--domain", domain)
             runs.setdefault(name, []).append(one["seconds"])
-            says[name] = one["says"]
+            messages[name] = one["message"]
             print(f"  {n + 1}: {name} {one['seconds']:.2f} s", flush=True)
     longest: dict[str, float] = {}
     for work, cause in PROVOKED.items():
         longest[cause] = max(longest.get(cause, 0.0), *runs[work.__name__])
-    # A camera that stands still is no fault before some seconds have passed, nor is unexplained silence.
+    # A silent camera and unexplained silence become faults only after some seconds.
     beside = {name: longest.pop(name) for name in ("publisher_silent", "nothing_published")}
-    return {"causes": longest, "causes_beside": beside, "causes_runs": runs, "causes_say": says}
+    return {"causes": longest, "causes_beside": beside, "causes_runs": runs, "causes_messages": messages}
 
 
 def _child(script: str, *arguments: object) -> dict[str, Any]:
-    """Run one measurement in a process of its own. Its log is shown where it fails."""
+    """Run one measurement in its own process. If it fails, its log is printed."""
     command = [sys.executable, str(REPO / "bench" / script), *map(str, arguments)]
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True, cwd=REPO)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
@@ -246,8 +246,8 @@ def _rows(result: dict[str, Any]) -> list[Row]:
         )
     for part in ("agreement", "delay_agreement"):
         for name, share in result.get(part, {}).items():
-            told, outside = result[f"{part}_figures"][name]
-            note = f"{told:.4g} told, {outside:.4g} from outside"
+            reported, outside = result[f"{part}_figures"][name]
+            note = f"{reported:.4g} reported, {outside:.4g} measured from outside"
             rows.append(at_most(f"agreement, {name}", abs(share), AGREEMENT, "", note))
     return rows
 

@@ -166,13 +166,13 @@ def swapping(options: argparse.Namespace, swaps: int) -> dict[str, Any]:
                     swap_s.append(scene.came_s[-1] - begun_s)
                 rss.append(psutil.Process().memory_info().rss)
         finally:
-            books = scene.end()
+            ledger = scene.end()
     fifth = max(1, swaps // 5)
     return {
         "swaps": swaps,
         "swap_s": spread(swap_s),
-        "books": books,
-        "lost": books["failed"] - books.get("failed.deactivated", 0),
+        "ledger": ledger,
+        "lost": ledger["failed"] - ledger.get("failed.deactivated", 0),
         "rss_growth": min(rss[-fifth:]) / min(rss[fifth : 2 * fifth]),
         "rss_mb": [round(value / 1e6, 1) for value in rss],
     }
@@ -203,7 +203,7 @@ def _rows(result: dict[str, Any]) -> list[Row]:
     return [
         *rows,
         Row("swap_s", swaps["swap_s"]["p50"], "s", note=f"p95 {swaps['swap_s']['p95']:.2f}"),
-        at_most("swaps_lost", swaps["lost"], 0, "", f"of {swaps['books']['received']} frames"),
+        at_most("swaps_lost", swaps["lost"], 0, "", f"of {swaps['ledger']['received']} frames"),
         at_most("swaps_rss_growth", swaps["rss_growth"], GROWTH, "", f"{swaps['swaps']} swaps"),
     ]
 

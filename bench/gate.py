@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Measures the gate: `make bench-gate`. Prints a table, and writes out/bench/gate.json.
 
-All on one thread of OpenCV, 1280x720 bgr8 at 30 fps unless said, the clock being that of the frames. Frames
+All on one OpenCV thread, 1280x720 bgr8 at 30 fps unless stated, with the clock of the frames. Frames
 are made of a real clip, each with noise of its own (standard deviation 3, as of a camera indoors).
 
 static        `FrameGate.decide` for a camera that stands: a clip of walkers, enlarged, at its own rate.
 still         the same without the walkers: one picture of the clip, only the noise is new.
 compensated   a camera that pans over one enlarged picture, 3.3 pixels right and 0.7 down per frame.
-small_gray    the part of each that makes the small luma picture; the rest is the gate's own work.
+small_gray    the share that computes the small luma image; the remainder is the gate's own work.
 jpeg_ratio    `decide` for a 1920x1080 JPEG (quality 90) over its full decode, pair by pair, the median.
 """
 
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class Noise:
-    """Pictures with sensor noise of their own: one field of noise, of which each takes another part."""
+    """Images with individual sensor noise: each uses another part of one noise field."""
 
     def __init__(self, width_px: int, height_px: int) -> None:
         self._rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""A healthy pipeline, watched from outside: what it says of itself against what others see of it."""
+"""A healthy pipeline, monitored from outside: its own reports against independent measurements."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ SETTLE_S = 5.0
 
 
 @dataclass
-class Heard:
-    """What came, with its times (monotonic). pairs: a report of the process, and /proc at that moment."""
+class Received:
+    """Received messages with their monotonic times. pairs: process reports with /proc at that time."""
 
     pid: int = 0
     statuses: list[tuple[float, StatusEntry]] = field(default_factory=list)
@@ -42,82 +42,84 @@ class Heard:
     detections_s: list[float] = field(default_factory=list)
     reports: int = 0
 
-    def hear(self, told: Any) -> None:
-        """One message of /diagnostics. Keeps what is not OK, and the figures to compare."""
+    def add(self, entries: Any) -> None:
+        """Add one message of /diagnostics: entries that are not OK, and the figures to compare."""
         now_s = time.monotonic()
         self.reports += 1
-        for one in told:
+        for one in entries:
             if one.local_name == f"process {self.pid}" and one.number("rss_mb") is not None:
                 self.pairs.append((one, read_process(self.pid)))
             if one.level or one.local_name == "detector":
                 self.statuses.append((now_s, one))
 
     def detector(self, key: str, since_s: float) -> list[tuple[float, float]]:
-        """(time, figure) of the detector's reports from then on."""
+        """(time, value) of the detector's reports since then."""
         found = [(at_s, one.number(key)) for at_s, one in self.statuses if one.local_name == "detector"]
         return [(at_s, value) for at_s, value in found if at_s >= since_s and value is not None]
 
 
-class Outsider(DiagnosticsListener):
-    """Listens to /diagnostics, and counts what comes on `detections`."""
+class ExternalMonitor(DiagnosticsListener):
+    """Subscribes to /diagnostics, and counts the messages on `detections`."""
 
-    def __init__(self, heard: Heard) -> None:
-        super().__init__(heard.hear)
-        self._heard = heard
+    def __init__(self, received: Received) -> None:
+        super().__init__(received.add)
+        self._received = received
 
-    def __enter__(self) -> Outsider:
+    def __enter__(self) -> ExternalMonitor:
         super().__enter__()
         self.node.create_subscription(Detection2DArray, "detections", self._count, RESULTS)
         return self
 
     def _count(self, message: Detection2DArray) -> None:
-        self._heard.detections_s.append(time.monotonic())
+        self._received.detections_s.append(time.monotonic())
 
 
 def watch(video: Path, minutes: float, more: Sequence[str] = ()) -> dict[str, Any]:
     """Play a clip at real time for this long, from before the start until after the end. more: arguments."""
-    heard, line = Heard(), ProgressLine()
+    received, line = Received(), ProgressLine()
     readings: list[Reading] = []
-    with tempfile.TemporaryDirectory() as folder, Outsider(heard) as outsider:
-        spin_for(outsider, 1.0)
+    with tempfile.TemporaryDirectory() as folder, ExternalMonitor(received) as monitor:
+        spin_for(monitor, 1.0)
         arguments = ["--source", str(video), "--loop", "--backend", "onnxruntime", *more]
         process = PipelineProcess(arguments, Path(folder) / "log")
-        heard.pid = process.pid
+        received.pid = process.pid
         try:
-            while process.returncode is None and not _lasted(heard, process.started_s, minutes * 60.0):
-                spin_for(outsider, 1.0)
+            while process.returncode is None and not _lasted(received, process.started_s, minutes * 60.0):
+                spin_for(monitor, 1.0)
                 readings.append(read_process(process.pid))
                 played_s = time.monotonic() - process.started_s
-                line.show(f"{played_s:.0f} of {minutes * 60:.0f} s, {len(heard.detections_s)} detections")
+                line.show(f"{played_s:.0f} of {minutes * 60:.0f} s, {len(received.detections_s)} detections")
         finally:
-            process.stop(meanwhile=partial(spin_for, outsider))
-            spin_for(outsider, 2.0)
+            process.stop(meanwhile=partial(spin_for, monitor))
+            spin_for(monitor, 2.0)
             line.end()
         log = process.last_lines(200)
-    if not heard.detections_s or process.returncode:
+    if not received.detections_s or process.returncode:
         raise SystemExit("\n".join([*log, f"no detections, or exit status {process.returncode}"]))
-    return _alarms(heard, log) | _memory(readings) | _agreement(heard)
+    return _alarms(received, log) | _memory(readings) | _agreement(received)
 
 
-def _lasted(heard: Heard, started_s: float, seconds: float) -> bool:
+def _lasted(received: Received, started_s: float, seconds: float) -> bool:
     now_s = time.monotonic()
-    if not heard.detections_s:
+    if not received.detections_s:
         return now_s - started_s > LONGEST_START_S
-    return now_s - heard.detections_s[0] > seconds
+    return now_s - received.detections_s[0] > seconds
 
 
-def _alarms(heard: Heard, log: list[str]) -> dict[str, Any]:
-    """What was called out although nothing is wrong with the pipeline."""
-    alarms = sorted({f"{one.level_name} {one.name}: {one.message}" for _, one in heard.statuses if one.level})
+def _alarms(received: Received, log: list[str]) -> dict[str, Any]:
+    """Alarms although the pipeline is healthy."""
+    alarms = sorted(
+        {f"{one.level_name} {one.name}: {one.message}" for _, one in received.statuses if one.level}
+    )
     warned = [text for text in log if not text.startswith("[INFO]")]
     system = [text for text in alarms + warned if " system:" in text]
     false = [text for text in alarms + warned if text not in system]
     return {
         "false_alarms": len(false),
-        "false_alarms_say": false,
+        "false_alarms_messages": false,
         "system_alarms": system,
-        "reports": heard.reports,
-        "played_s": heard.detections_s[-1] - heard.detections_s[0],
+        "reports": received.reports,
+        "played_s": received.detections_s[-1] - received.detections_s[0],
     }
 
 
@@ -131,21 +133,21 @@ def _memory(readings: list[Reading]) -> dict[str, Any]:
     }
 
 
-def _agreement(heard: Heard) -> dict[str, Any]:
-    """Told against seen from outside, over one window: from the first to the last report of the process."""
-    from_s = heard.detections_s[0] + SETTLE_S
-    pairs = [(one, reading) for one, reading in heard.pairs if reading.at_s >= from_s]
+def _agreement(received: Received) -> dict[str, Any]:
+    """Reported against measured values, over one window: from the first to the last report of the process."""
+    from_s = received.detections_s[0] + SETTLE_S
+    pairs = [(one, reading) for one, reading in received.pairs if reading.at_s >= from_s]
     if len(pairs) < 3:
-        raise SystemExit(f"expected reports of process {heard.pid}, got {len(pairs)}")
+        raise SystemExit(f"expected reports of process {received.pid}, got {len(pairs)}")
     first, last = pairs[0], pairs[-1]
     wall_s = last[1].at_s - first[1].at_s
-    seen_cpu = 100.0 * (last[1].cpu_s - first[1].cpu_s) / wall_s
-    # Each report tells of the second before it: the first one's lies outside the window.
-    told_cpu = statistics.fmean(_figure(one, "cpu_percent") for one, _ in pairs[1:])
-    rates = [value for at_s, value in heard.detector("rate_out_hz", from_s) if at_s <= last[1].at_s][1:]
-    count = sum(first[1].at_s < at_s <= last[1].at_s for at_s in heard.detections_s)
+    measured_cpu = 100.0 * (last[1].cpu_s - first[1].cpu_s) / wall_s
+    # Each report covers the second before it, so the first one lies outside the window.
+    reported_cpu = statistics.fmean(_figure(one, "cpu_percent") for one, _ in pairs[1:])
+    rates = [value for at_s, value in received.detector("rate_out_hz", from_s) if at_s <= last[1].at_s][1:]
+    count = sum(first[1].at_s < at_s <= last[1].at_s for at_s in received.detections_s)
     figures = {
-        "cpu": (told_cpu, seen_cpu),
+        "cpu": (reported_cpu, measured_cpu),
         "rss": tuple(
             statistics.fmean(values)
             for values in zip(*((_figure(o, "rss_mb"), r.rss_kb * 1024 / 1e6) for o, r in pairs), strict=True)
@@ -160,8 +162,8 @@ def _agreement(heard: Heard) -> dict[str, Any]:
 
 
 def shares(figures: Mapping[str, Any]) -> dict[str, float]:
-    """(told - outside) / outside."""
-    return {name: (told - outside) / outside for name, (told, outside) in figures.items()}
+    """(reported - measured) / measured."""
+    return {name: (reported - measured) / measured for name, (reported, measured) in figures.items()}
 
 
 def _figure(one: StatusEntry, key: str) -> float:
@@ -172,12 +174,12 @@ def _figure(one: StatusEntry, key: str) -> float:
 
 
 def delayed(video: Path, rounds: int) -> dict[str, Any]:
-    """Age at output with stamps that lie 300 ms in the past less that with true ones, in turns."""
-    pictures = pictures_of(video)
+    """Age at output with stamps 300 ms in the past, minus that with correct stamps, interleaved."""
+    images = read_images(video)
     found = [
-        (age_ms(pictures, DELAY_MS) - age_ms(pictures, 0.0))
+        (age_ms(images, DELAY_MS) - age_ms(images, 0.0))
         if n % 2
-        else -(age_ms(pictures, 0.0) - age_ms(pictures, DELAY_MS))
+        else -(age_ms(images, 0.0) - age_ms(images, DELAY_MS))
         for n in range(rounds)
     ]
     figures = {"delay": (statistics.median(found), DELAY_MS)}
@@ -188,53 +190,53 @@ def delayed(video: Path, rounds: int) -> dict[str, Any]:
     }
 
 
-def pictures_of(video: Path, count: int = 30) -> list[np.ndarray]:
+def read_images(video: Path, count: int = 30) -> list[np.ndarray]:
     capture = cv2.VideoCapture(str(video))
-    pictures = [cv2.resize(capture.read()[1], (640, 480)) for _ in range(count)]
+    images = [cv2.resize(capture.read()[1], (640, 480)) for _ in range(count)]
     capture.release()
-    return pictures
+    return images
 
 
-def age_ms(pictures: list[np.ndarray], delay_ms: float, count: int = 60) -> float:
-    """The p50 of the age at output that the detector tells, of a camera at 10 Hz in another process."""
+def age_ms(images: list[np.ndarray], delay_ms: float, count: int = 60) -> float:
+    """The p50 of the age at output that the detector reports, for a camera at 10 Hz in another process."""
     from sensor_msgs.msg import Image
 
-    heard = Heard()
-    with tempfile.TemporaryDirectory() as folder, Outsider(heard) as outsider:
-        publisher = outsider.node.create_publisher(Image, "image_raw", LATEST_IMAGE)
+    received = Received()
+    with tempfile.TemporaryDirectory() as folder, ExternalMonitor(received) as monitor:
+        publisher = monitor.node.create_publisher(Image, "image_raw", LATEST_IMAGE)
         writer, sent = ImageWriter(), 0
 
         def send() -> None:
             nonlocal sent
             if publisher.get_subscription_count() == 0:
                 return
-            stamp_ns = outsider.node.get_clock().now().nanoseconds - round(delay_ms * 1e6)
-            publisher.publish(
-                writer.message(Frame(pictures[sent % len(pictures)], stamp_ns, "camera", "bgr8"))
-            )
+            stamp_ns = monitor.node.get_clock().now().nanoseconds - round(delay_ms * 1e6)
+            publisher.publish(writer.message(Frame(images[sent % len(images)], stamp_ns, "camera", "bgr8")))
             sent += 1
 
         arguments = ["--backend", "onnxruntime", "--ros-args", "-p", "gate:enabled:=false"]
         process = PipelineProcess(arguments, Path(folder) / "log")
         try:
-            outsider.node.create_timer(0.1, send, clock=steady_clock())
+            monitor.node.create_timer(0.1, send, clock=steady_clock())
             until_s = time.monotonic() + LONGEST_START_S
             while sent < count and time.monotonic() < until_s and process.returncode is None:
-                outsider.spin(0.2)
-            spin_for(outsider, 1.5)
-            # On a loaded machine, images and reports may not find their ways at the same time.
-            while not heard.detector("age_ms.p50", 0.0) and time.monotonic() < until_s:
-                outsider.spin(0.2)
+                monitor.spin(0.2)
+            spin_for(monitor, 1.5)
+            # On a loaded machine, images and reports may be discovered at different times.
+            while not received.detector("age_ms.p50", 0.0) and time.monotonic() < until_s:
+                monitor.spin(0.2)
         finally:
-            process.stop(meanwhile=partial(spin_for, outsider))
-        ages = heard.detector("age_ms.p50", 0.0)
+            process.stop(meanwhile=partial(spin_for, monitor))
+        ages = received.detector("age_ms.p50", 0.0)
         if not ages:
-            raise SystemExit("\n".join([*process.last_lines(), "expected ages of the detector, none came"]))
+            raise SystemExit(
+                "\n".join([*process.last_lines(), "expected reports of the detector's age, got none"])
+            )
     return ages[-1][1]
 
 
-def spin_for(outsider: Outsider, seconds: float) -> None:
-    """Take what comes for this long."""
+def spin_for(monitor: ExternalMonitor, seconds: float) -> None:
+    """Receive messages for this long."""
     until_s = time.monotonic() + seconds
     while (left_s := until_s - time.monotonic()) > 0:
-        outsider.spin(left_s)
+        monitor.spin(left_s)

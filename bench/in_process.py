@@ -105,7 +105,7 @@ def overhead(pictures: list[np.ndarray], fps_hz: float, count: int) -> dict[str,
 def _parts(seen: list[dict[str, float]]) -> dict[str, Any]:
     """Where the time of a frame goes, from its intake to the publishing."""
     edges = ("intake", "gate_start", "gate_end", "detector_start", "detect_end", "published", "detector_end")
-    names = ("hop to gate", "gate", "hop to detector", "detect", "message and publish", "books and figures")
+    names = ("hop to gate", "gate", "hop to detector", "detect", "message and publish", "ledger and figures")
     parts = {
         name: spread((m[end] - m[start]) * 1e3 for m in seen if end in m)
         for name, start, end in zip(names, edges, edges[1:], strict=False)

@@ -1,4 +1,4 @@
-"""A process as the kernel tells of it, read from outside; and whether a figure grows."""
+"""A process as /proc reports it, and the trend of a figure over time."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Reading:
 
 
 def read_process(pid: int) -> Reading:
-    """From /proc alone, with none of the package's own code. Raises OSError where the process is gone."""
+    """Read from /proc only, without code of the package. Raises OSError if the process has ended."""
     folder = Path(f"/proc/{pid}")
-    # The name may hold spaces and brackets; the third field and all after it do not.
+    # The name may contain spaces and brackets; the later fields do not.
     fields = (folder / "stat").read_text().rpartition(")")[2].split()
     lines = (folder / "status").read_text().splitlines()
     status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
@@ -44,11 +44,11 @@ def read_process(pid: int) -> Reading:
 
 
 def slope_per_min(at_s: Sequence[float], values: Sequence[float]) -> float | None:
-    """Theil and Sen: the median of the slopes of all pairs, which single jumps do not move. None for under
+    """The Theil-Sen slope: the median over all pairs, robust against single jumps. None for fewer than
     three points. Source: Sen, Estimates of the regression coefficient based on Kendall's tau, 1968."""
     if len(at_s) < 3:
         return None
-    # Some hundred points are enough, and pairs are many.
+    # A few hundred points suffice; the number of pairs is quadratic.
     step = max(1, len(at_s) // 600)
     x, y = np.asarray(at_s[::step], np.float64), np.asarray(values[::step], np.float64)
     first, second = np.triu_indices(len(x), 1)

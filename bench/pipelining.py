@@ -58,7 +58,7 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The three steps of a look. Each has its own buffers."""
+    """The three steps of an inference, each with its own buffers."""
 
     prepare: Callable[[np.ndarray], np.ndarray]
     infer: Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -95,19 +95,19 @@ def main() -> int:
                 counts.setdefault((name, rate_hz), []).append(len(found) / options.seconds)
     session.close()
     rows: list[Row] = []
-    told: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for (name, rate_hz), found in ages.items():
         age, rate = spread(found), float(np.median(counts[name, rate_hz]))
-        told.append({"loop": name, "camera_hz": rate_hz, "age_ms": age, "rate_hz": rate})
+        results.append({"loop": name, "camera_hz": rate_hz, "age_ms": age, "rate_hz": rate})
         rows.append(Row(f"camera {rate_hz:g} Hz, {name}: age p50", age["p50"], "ms", note=f"{rate:.1f} Hz"))
     for rate_hz in CAMERAS_HZ:
         ratio = np.median(ages["pipelined", rate_hz]) / np.median(ages["in turn", rate_hz])
-        told.append({"camera_hz": rate_hz, "age_ratio": float(ratio)})
+        results.append({"camera_hz": rate_hz, "age_ratio": float(ratio)})
         rows.append(
             Row(f"camera {rate_hz:g} Hz: age, pipelined over in turn", float(ratio), "", note="below 1 pays")
         )
     print(table(rows))
-    result: dict[str, Any] = {"machine": machine(), "versions": versions(), "rows": told}
+    result: dict[str, Any] = {"machine": machine(), "versions": versions(), "rows": results}
     result |= {"hashes": {"video": hash_of(path), "model": bundle.sha256}, "backend": str(report.actual)}
     write_json(options.out, result)
     print(options.out)

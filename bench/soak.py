@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Overload for a long time: `make soak MINUTES=10`. Prints a table, and writes out/bench/soak.json.
+"""Sustained overload: `make soak MINUTES=10`. Prints a table and writes out/bench/soak.json.
 
-The pipeline's executable plays a clip with the gate off, at twice the rate that the detector can take while
-it is flooded, which is measured first. Another process, this one, subscribes to `detections`.
+The pipeline's executable plays a clip with the gate off, at twice the detector's capacity, which is measured
+first. This process subscribes to `detections`.
 
-age_ms_p99              from the image's stamp to its detections here, through DDS. The one slot before the
-                        detector holds the newest image, so an age is a service time and a wait under one.
-service_ms_p50          the detector's time for a frame by its status, the median of the run. service_ms_p99
-                        likewise: it is far from p50 where other programs take the cores, and so is the age.
-age_slope_ms_per_min    of the medians of 5 s; Theil and Sen, as for the memory. The first 15 s do not count.
-rss_slope_kb_per_min    of the pipeline's VmRSS, read from /proc once a second, the first fifth left out as
-                        allocators settle; rss_slope_late_kb_per_min that of the second half.
-fd_growth               open files in the last tenth less those in the first, medians.
-load_factor             images that came over images that were inferred: how far it was overloaded in truth.
+age_ms_p99              from the image's stamp to its detections here, through DDS. The mailbox of the
+                        detector contains the newest image, so an age is below two service times.
+service_ms_p50          the detector's reported time per frame, median of the run; service_ms_p99 likewise.
+                        Under load of other programs, it is far from p50, and so is the age.
+age_slope_ms_per_min    Theil-Sen slope of medians over 5 s, as for the memory, without the first 15 s.
+rss_slope_kb_per_min    of the pipeline's VmRSS, read from /proc once a second, without the first fifth, in
+                        which allocators settle; rss_slope_late_kb_per_min: of the second half.
+fd_growth               open files in the last tenth minus those in the first, medians.
+load_factor             received images divided by inferred images: the actual overload.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ MEASURE_S = 10.0
 WARM_UP_S = 15.0
 LONGEST_START_S = 30.0
 BIN_S = 5.0
-# What is called no slope: over the whole run a tenth of the age, and less memory than a leak of one small
-# object per frame would take.
+# Limits of a slope: a tenth of the age over the whole run, and less memory than leaking one small object per
+# frame would take.
 AGE_GROWTH = 0.10
 RSS_KB_PER_MIN = 100.0
 _EXAMPLES = """examples:
   python bench/soak.py                 ten minutes and a half
-  python bench/soak.py --minutes 1     a quick look
+  python bench/soak.py --minutes 1     a short run
   python bench/soak.py --strict        exit status 1 where a target is missed"""
 
 
@@ -111,7 +111,7 @@ class Watch(RunRecord):
         super().__init__()
         self.ages: list[tuple[float, float]] = []
         self.services: list[tuple[float, float, float]] = []
-        self.books: list[tuple[float, dict[str, int]]] = []
+        self.ledgers: list[tuple[float, dict[str, int]]] = []
 
     def on_detections(self, stamp_ns: int, frame_id: str, found: Detections, age_ms: float) -> None:
         self.ages.append((time.monotonic(), age_ms))
@@ -123,17 +123,17 @@ class Watch(RunRecord):
         super().on_status(node, level, text, values)
         if node == "detector":
             now_s = time.monotonic()
-            self.books.append((now_s, self.ledger))
+            self.ledgers.append((now_s, self.ledger))
             if values.get("process_ms.p50", "unavailable") != "unavailable":
                 p50, p99 = (float(values[f"process_ms.{p}"]) for p in ("p50", "p99"))
                 self.services.append((now_s, p50, p99))
 
     def rate_hz(self, fate: str, since_s: float) -> float:
-        """Frames per second of an account, from the books since then."""
-        books = [entry for entry in self.books if entry[0] >= since_s]
-        if len(books) < 2:
-            raise SystemExit("expected reports of the detector, got none: see the log above")
-        (first_s, first), (last_s, last) = books[0], books[-1]
+        """Frames per second of an account, from the ledgers since then."""
+        ledgers = [entry for entry in self.ledgers if entry[0] >= since_s]
+        if len(ledgers) < 2:
+            raise SystemExit("expected reports of the detector, got none; see the log above")
+        (first_s, first), (last_s, last) = ledgers[0], ledgers[-1]
         return (last[fate] - first[fate]) / (last_s - first_s)
 
 
@@ -190,7 +190,7 @@ def _over(watch: Watch, process: PipelineProcess, seconds: float) -> bool:
 
 
 def _figures(watch: Watch, readings: list[Reading], began_s: float) -> dict[str, Any]:
-    """What is said of the run, its first seconds left out."""
+    """The figures of the run, without its first seconds."""
     from_s, to_s = began_s + WARM_UP_S, readings[-1].at_s
     ages = [(at_s, age_ms) for at_s, age_ms in watch.ages if from_s <= at_s <= to_s]
     kept = [one for one in readings if one.at_s >= from_s]
@@ -222,7 +222,7 @@ def _figures(watch: Watch, readings: list[Reading], began_s: float) -> dict[str,
         "load_factor": watch.rate_hz("received", from_s) / watch.rate_hz("inferred", from_s),
         "inferred_hz": watch.rate_hz("inferred", from_s),
         "cpu_percent": 100.0 * (kept[-1].cpu_s - kept[0].cpu_s) / (kept[-1].at_s - kept[0].at_s),
-        "detections_heard": len(watch.ages),
+        "detections_received": len(watch.ages),
         "measured_s": to_s - from_s,
         "by_minute": _by_minute(ages, kept, from_s),
     }
@@ -239,7 +239,7 @@ def _balanced(ledger: Mapping[str, int]) -> bool:
 def _by_minute(
     ages: list[tuple[float, float]], readings: list[Reading], from_s: float
 ) -> list[dict[str, float]]:
-    """For who wants to look: median and p99 of the age, memory, files, load of the machine."""
+    """Per minute: median and p99 of the age, memory, open files, load of the machine."""
     minutes: dict[int, list[float]] = {}
     for at_s, age_ms in ages:
         minutes.setdefault(int((at_s - from_s) // 60), []).append(age_ms)
@@ -257,7 +257,7 @@ def _by_minute(
 def _rows(result: dict[str, Any]) -> list[Row]:
     service_ms, age_ms = result["service_ms_p50"], result["age_ms_p50"]
     minutes = result["measured_s"] / 60.0
-    books = ", ".join(f"{name} {count}" for name, count in result["ledger"].items() if count)
+    counts = ", ".join(f"{name} {count}" for name, count in result["ledger"].items() if count)
     note = f"p50 {age_ms:.1f}, p95 {result['age_ms_p95']:.1f}, max {result['age_ms_max']:.0f}"
     first_kb, last_kb = result["rss_kb"]
     memory = f"{first_kb} to {last_kb} KB; late {result['rss_slope_late_kb_per_min']:.0f}"
@@ -270,7 +270,7 @@ def _rows(result: dict[str, Any]) -> list[Row]:
         at_most("age_slope_ms_per_min", result["age_slope_ms_per_min"], round(age_limit, 3), "ms/min"),
         at_most("rss_slope_kb_per_min", result["rss_slope_kb_per_min"], RSS_KB_PER_MIN, "KB/min", memory),
         at_most("fd_growth", result["fd_growth"], 0, "files", f"{result['fds']} at the end"),
-        at_most("books out of balance", float(not result["balanced"]), 0, "", books),
+        at_most("ledger out of balance", float(not result["balanced"]), 0, "", counts),
     ]
 
 

@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def measure(video: Path, model: str, count: int) -> dict[str, Any]:
-    """Both look at the same pictures in the same process, in turns; the ratio is the median of the pairs'.
+    """Both run on the same images in the same process, interleaved; the ratio is the median over the pairs.
 
     The bare way: the session of ONNX Runtime itself, our session class left out, on the tensor that the
     pre-processing made, and the head's arithmetic on its outputs. A second ratio leaves the pre- and

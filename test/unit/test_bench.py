@@ -1,4 +1,4 @@
-"""The arithmetic of the benchmarks; what they measure is measured by running them."""
+"""The arithmetic of the benchmarks; their measurements need real runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import common  # noqa: E402
 import outside  # noqa: E402
 
 
-def test_rows_judge_their_target() -> None:
+def test_rows_compare_with_their_target() -> None:
     assert common.at_most("hop", 0.05, 0.1, "ms").passed is True
     assert common.at_most("hop", 0.2, 0.1, "ms").passed is False
     assert common.at_least("arrived", 0.95, 0.95, "").passed is True
@@ -126,13 +126,13 @@ def test_agreement_of_classes_is_the_share_of_frames() -> None:
     assert backends_bench.agreement([1, 2, 3, 4], [1, 2, 3, 5]) == 0.75
 
 
-def test_the_best_cell_and_the_worst_wrapper_are_judged() -> None:
+def test_the_best_cell_and_the_worst_wrapper_are_compared_with_their_targets() -> None:
     base = {"model": "yolo_nano", "backend": "a", "precision": "fp32", "threads": 1, "p50_ms": 1.0, "n": 9}
     rows = [
         {**base, "ratio_to_eager": 2.0, "wrapper_ratio": 1.2},
         {**base, "ratio_to_eager": 4.0, "wrapper_ratio": 1.0},
         {**base, "ratio_to_eager": 1.0, "wrapper_ratio": None},
     ]
-    best, wrapper = backends_bench.judged(rows)
+    best, wrapper = backends_bench.target_rows(rows)
     assert (best.value, best.passed) == (4.0, True)
     assert (wrapper.value, wrapper.passed) == (1.2, False)

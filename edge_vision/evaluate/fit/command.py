@@ -41,8 +41,8 @@ examples:
   ros2 launch edge_vision pipeline.launch.py ...   with cascade model: out/fit/person_vehicle_stage
 
 The video needs no labels: the teacher runs on every frame. Its detections are cached, so an interrupted run
-can continue. To guarantee a recall of R with a confidence of C takes at least ln(1-C)/ln(R) events: 149 for 0.98
-with 0.95. With fewer events, the command fails and writes nothing.
+can continue. To guarantee a recall of R with a confidence of C takes at least ln(1-C)/ln(R) events: 149 for
+0.98 with 0.95. With fewer events, the command fails and writes nothing.
 """
 _LABELS = "person,bicycle,car,motorcycle,bus,truck"
 

@@ -66,17 +66,22 @@ class ReferenceDetector:
         self.bundle: Bundle = load_bundle(BUNDLE)
         self._detector: Detector | None = None
 
+    def load(self) -> Detector:
+        """The detector, loaded and warmed up on the first call. Raises BackendError."""
+        if self._detector is None:
+            session, _ = open_session(self.bundle, BACKEND, BackendRequest(threads=1), strict=True)
+            self._detector = Detector.from_bundle(self.bundle, session)
+            self._detector.warm_up()
+        return self._detector
+
     def detect(self, frame: ConditionFrame) -> tuple[Detections, Detections, float]:
         """The detections, the low-score detections and the CPU seconds of the inference.
 
         Raises BackendError.
         """
-        if self._detector is None:
-            session, _ = open_session(self.bundle, BACKEND, BackendRequest(threads=1), strict=True)
-            self._detector = Detector.from_bundle(self.bundle, session)
-            self._detector.warm_up()
+        detector = self.load()
         started = thread_time()
-        result = self._detector.detect(frame_of(frame), with_low_score=True)
+        result = detector.detect(frame_of(frame), with_low_score=True)
         cpu_s = thread_time() - started
         assert result.low_score is not None
         return result.detections, result.low_score, cpu_s
