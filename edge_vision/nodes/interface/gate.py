@@ -34,7 +34,7 @@ _POLICY = (
         "`publish_tracked`) agrees with every-frame detection at least to this share of the detector's "
         "agreement with itself, estimated at run time. 0.97 = balanced, 0.95 = economy, 0 = off. Set the "
         "detector's `publish_low_score` too.",
-        "share",
+        "0..1",
         0.0,
         1.0,
     ),
