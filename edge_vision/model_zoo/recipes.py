@@ -94,7 +94,7 @@ def _ssd_oidv4(tgz: Path) -> dict[str, bytes]:
     from edge_vision.model_zoo.convert_tflite_ssd import convert
 
     assets = _tar_members(tgz)["package/objectron_solution_packed_assets.data"]
-    # Where each file lies in it is told in the package's objectron_solution_packed_assets_loader.js.
+    # Its offsets are in the package's objectron_solution_packed_assets_loader.js.
     names, graph = assets[:184].decode().splitlines(), assets[184:9987912]
     return {
         GRAPH_FILE: convert(graph, "ssd_mobilenet_v2_oidv4"),

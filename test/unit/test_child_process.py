@@ -73,8 +73,9 @@ def test_a_trial(trap, monkeypatch, tmp_path):
 
 
 def test_the_doctor(trap):
-    answer = probe.ask("modules", "numpy", "cv2")
-    assert [one.get("version") for one in answer.found][1::2] and not answer.trouble and not trap.exists()
+    result = probe.run_probe("modules", "numpy", "cv2")
+    assert [one.get("version") for one in result.findings][1::2]
+    assert not result.failure and not trap.exists()
 
 
 def test_the_optimizer(trap, tmp_path):
