@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
+from edge_vision.backends.fallback import FALLBACK, BackendReport, open_session
 from edge_vision.backends.loading import load_on
-from edge_vision.backends.opening import FALLBACK, BackendReport, open_session
 from edge_vision.backends.plugins import ENTRY_POINT_GROUP
 from edge_vision.backends.registry import (
     BACKENDS,

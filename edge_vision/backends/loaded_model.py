@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from edge_vision.backends.auto_select import check_agreement
 from edge_vision.backends.base import BackendRequest, Session
-from edge_vision.backends.opening import FALLBACK, BackendReport, open_session
+from edge_vision.backends.fallback import FALLBACK, BackendReport, open_session
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.concurrency.timeout import WorkTimeout, run_with_timeout
 from edge_vision.core.malloc_trim import trim_heap

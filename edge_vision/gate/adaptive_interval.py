@@ -9,8 +9,8 @@ Each result sets the time of the next inference:
 
 Measured on vtest.avi (10 Hz, 31 entries, SSDLite): of 14 entries that an inference on every third frame may
 miss, 10 had a score of half the threshold on the frame before, at their position (`make bench-low-score`).
-With `config/economy.yaml` 51 % of the frames are inferred without the longer interval, frame F1 0.956, and 47 %
-with it, 0.952; no entry is late (`make evaluate-cascade`).
+With `config/economy.yaml` 51 % of the frames are inferred without the longer interval, frame F1 0.956, and
+47 % with it, 0.952; no entry is late (`make evaluate-cascade`).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from edge_vision.evaluate.command import main
-from edge_vision.evaluate.metrics.metric import Metric, MethodRun
+from edge_vision.evaluate.metrics.metric import MethodRun, Metric
 
 
 class LongestBurst(Metric):

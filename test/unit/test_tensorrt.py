@@ -179,4 +179,7 @@ def test_the_command_builds_and_tells(backend, bundle, tmp_path):
     assert command(*build, "--rebuild").returncode == 0
     assert "tensorrt_rtx: " in command("list").stdout
     wrong = command("build", str(bundle.folder), "--backend", "onnxruntime")
-    assert wrong.returncode == 1 and "backend that builds engines (openvino, tensorrt, tensorrt_rtx), got onnxruntime" in wrong.stderr
+    assert (
+        wrong.returncode == 1
+        and "backend that builds engines (openvino, tensorrt, tensorrt_rtx), got onnxruntime" in wrong.stderr
+    )

@@ -209,7 +209,7 @@ def test_open_session_skips_what_auto_has_just_refused(bundle, monkeypatch):
     """Where there is nothing else, nothing loads the graph here: this process would die of it."""
     names = ("aborts_later", "aborts")
     there = {name: f"harmful_backends:{name.title().replace('_', '')}" for name in names}
-    monkeypatch.setattr("edge_vision.backends.opening.known_backends", lambda: there)
+    monkeypatch.setattr("edge_vision.backends.fallback.known_backends", lambda: there)
     with pytest.raises(BackendError, match=r"aborts_later: the measuring process was killed by SIGABRT"):
         open_session(bundle, "auto", BackendRequest(threads=1), fallback=())
 
