@@ -1,7 +1,7 @@
-"""Objects on their own paths: who is where on which frame.
+"""Objects on their own paths: the position of each object on each frame.
 
-A visit is an object that comes in over an edge of the view, perhaps stands for a while, and leaves. Visits
-come in bursts, so that objects are visible in about a fifth of the frames and still many of them enter.
+In a visit, an object enters over an edge of the view, may stand still for a while, and leaves. Visits come in
+bursts, so that many objects enter although some are visible in only a fifth of the frames.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LONGEST_VISIT = 4000
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An object on one frame: its foot in background pixels, its scale, and which of its pictures."""
+    """An object on one frame: the position of its foot in background pixels, its scale and its picture."""
 
     object_id: int
     sprite: Sprite
@@ -30,7 +30,7 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """The plan of one visit. speed_px a frame, on the screen; `inside` and `stand` in frames."""
+    """The plan of one visit. speed_px: per frame, on the screen; inside, stand: in frames."""
 
     object_id: int
     start: int
@@ -46,9 +46,9 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """How busy a sequence is. All times in frames, (least, most) where there are two.
+    """How busy a sequence is. Times in frames, as a value or as (minimum, maximum).
 
-    standers: visits of long stand, one each, spread over the sequence, `long_stand` frames each.
+    standers: number of visits, spread over the sequence, with a stop of long_stand frames.
     """
 
     bursts: int = 5
@@ -67,19 +67,19 @@ class Traffic:
 def plan(
     rng: np.random.Generator, n: int, path: np.ndarray, sprites: tuple[Sprite, ...], traffic: Traffic
 ) -> list[Visit]:
-    """The visits of a sequence of n frames, in order of their start."""
+    """The visits of a sequence of n frames, ordered by their start."""
     visits: list[Visit] = []
-    slot = (n - traffic.first) / (traffic.bursts + 2 * traffic.standers)
+    interval = (n - traffic.first) / (traffic.bursts + 2 * traffic.standers)
     for burst in range(traffic.bursts):
-        start = traffic.first + slot * burst + (rng.uniform(0, 0.3) * slot if burst else 0)
-        # Those who come together walk about equally fast.
-        pace = float(rng.uniform(*traffic.speed_px))
+        start = traffic.first + interval * burst + (rng.uniform(0, 0.3) * interval if burst else 0)
+        # Objects of a burst have similar speeds.
+        speed_px = float(rng.uniform(*traffic.speed_px))
         for _ in range(int(rng.integers(traffic.per_burst[0], traffic.per_burst[1] + 1))):
-            visits.append(_visit(rng, len(visits), int(start), path, sprites, traffic, pace))
-            # Now and then two come together: one event.
+            visits.append(_visit(rng, len(visits), int(start), path, sprites, traffic, speed_px))
+            # Occasionally two enter together: one event.
             start += 2 if rng.random() < 0.08 else rng.integers(*traffic.spacing, endpoint=True)
     for stander in range(traffic.standers):
-        start = traffic.first + slot * (traffic.bursts + 2 * stander)
+        start = traffic.first + interval * (traffic.bursts + 2 * stander)
         visits.append(_visit(rng, len(visits), int(start), path, sprites, traffic, 7.0, traffic.long_stand))
     return [visit for visit in visits if visit.start < n - 20]
 
@@ -91,14 +91,14 @@ def _visit(
     path: np.ndarray,
     sprites: tuple[Sprite, ...],
     traffic: Traffic,
-    pace_px: float,
+    mean_speed_px: float,
     stand: int = -1,
 ) -> Visit:
     at = min(start, len(path) - 2)
     drift = float(path[at + 1, 0] - path[at, 0])
-    # Where the view turns to, objects come in more often.
+    # Objects enter more often on the side that the view pans to.
     from_left = bool(rng.random() < 0.5) if abs(drift) < 1 else bool((drift < 0) == (rng.random() < 0.8))
-    speed = pace_px * float(rng.uniform(0.88, 1.12))
+    speed = mean_speed_px * float(rng.uniform(0.88, 1.12))
     if stand < 0:
         stand = int(rng.integers(*traffic.stand)) if rng.random() < traffic.stand_share else 0
     height = float(rng.uniform(140, 270))
@@ -110,7 +110,7 @@ def _visit(
         foot_y_px=float(np.clip(rng.uniform(0.62, 1.02) * HEIGHT_PX, height * 0.8, None)),
         height_px=height,
         speed_px=speed,
-        # The slow ones need longer to be in the picture at all.
+        # A slow object takes longer to become visible at all.
         inside=int(rng.integers(*traffic.inside)) + int(40 / speed),
         stand=stand,
         through=bool(rng.random() < traffic.through_share),

@@ -1,7 +1,7 @@
-"""Large real backgrounds for a moving camera, and pieces that stand in the foreground.
+"""Large real backgrounds for a moving camera, and foreground pieces.
 
-Each is a part of a real frame, enlarged. Parts on which the detector finds objects of its own are left out or
-painted over with their surroundings, except in those that are there for their objects (FIXTURES).
+Each background is an enlarged part of a real frame. Parts in which the detector finds objects are excluded or
+inpainted, except in the backgrounds that are used for their objects (FIXTURES).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from edge_vision.evaluate.sequences.source_clips import still, vtest_empty
 
 Box = tuple[int, int, int, int]
 
-# Painted over: the sign, clothes and stones on the lawn, the lamp, a bag, a manhole.
-_SMALL_THINGS: tuple[Box, ...] = (
+# Inpainted: the sign, clothes and stones on the lawn, the lamp, a bag, a manhole.
+_INPAINTED: tuple[Box, ...] = (
     (408, 198, 450, 248),
     (62, 490, 166, 532),
     (318, 444, 358, 474),
@@ -36,7 +36,7 @@ _SMALL_THINGS: tuple[Box, ...] = (
 def _enlarged(image: np.ndarray, box: Box, scale: float) -> np.ndarray:
     left, top, right, bottom = box
     part = cv2.resize(image[top:bottom, left:right], None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    # Enlarging blurs; the camera of a robot does not.
+    # Sharpen: enlarging blurs more than a robot's camera does.
     return cv2.addWeighted(part, 1.7, cv2.GaussianBlur(part, (0, 0), 1.5), -0.7, 0)
 
 
@@ -44,7 +44,7 @@ def _enlarged(image: np.ndarray, box: Box, scale: float) -> np.ndarray:
 def _tidy_court() -> np.ndarray:
     court = vtest_empty()
     mask = np.zeros(court.shape[:2], np.uint8)
-    for left, top, right, bottom in _SMALL_THINGS:
+    for left, top, right, bottom in _INPAINTED:
         mask[top:bottom, left:right] = 255
     return np.asarray(cv2.inpaint(court, mask, 5, cv2.INPAINT_TELEA))
 
@@ -85,12 +85,12 @@ FIXTURES: dict[str, tuple[tuple[str, Box], ...]] = {
     "street": (("car", (1137, 347, 1345, 485)), ("car", (1570, 298, 1826, 446))),
     "car_park": (("car", (1209, 135, 1416, 294)), ("car", (1455, 150, 1554, 276))),
 }
-"""Backgrounds with objects that the detector finds, and where: xyxy in their pixels, looked at."""
+"""Backgrounds with objects that the detector finds: label and xyxy in background pixels, measured by hand."""
 
 
 @lru_cache(maxsize=4)
 def background(name: str) -> np.ndarray:
-    """A background by its name, (h, w, 3) uint8 BGR. Not to be written to."""
+    """A background by its name, (h, w, 3) uint8 BGR. Shared: do not modify."""
     return BACKGROUNDS[name]()
 
 
@@ -120,7 +120,7 @@ def _hedge() -> Cutout:
 
 
 def _ruin() -> Cutout:
-    """Old stones, from bigbuckbunny.mp4."""
+    """The stone ruin of bigbuckbunny.mp4."""
     top = [(790, 342), (832, 303), (874, 273), (1098, 274), (1150, 322), (1166, 334)]
     foot = [(1166, 392), (1060, 392), (1000, 414), (880, 410), (830, 380)]
     outline = np.array([*top, *foot])
@@ -143,5 +143,5 @@ PROPS: dict[str, tuple[Callable[[], Cutout], ...]] = {"tune": (_trunk, _lawn), "
 
 @lru_cache(maxsize=2)
 def props(split: str) -> tuple[Cutout, ...]:
-    """What stands in the foreground of a split's parallax scenes."""
+    """The foreground pieces of a split's parallax sequences."""
     return tuple(make() for make in PROPS[split])

@@ -1,4 +1,4 @@
-"""How the camera moves over a background: one row per frame, from a seed.
+"""Camera paths over a background: one row per frame, from a seed.
 
 A path is (n, 4) float64: centre x, y of the view in background pixels, zoom, roll in radians.
 """
@@ -14,7 +14,7 @@ MARGIN_PX = 6.0
 
 
 class Room:
-    """Where the centre of the view may be, so that it stays on a background of that size."""
+    """The allowed range of the view's centre on a background of this size."""
 
     def __init__(
         self, width_px: int, height_px: int, zoom: float = 1.0, margin_px: float = MARGIN_PX
@@ -25,7 +25,7 @@ class Room:
         self.high = np.array([width_px - half_x, height_px - half_y])
 
     def pick(self, rng: np.random.Generator) -> np.ndarray:
-        """Any allowed centre, (2,) float64."""
+        """A random allowed centre, (2,) float64."""
         return np.asarray(rng.uniform(self.low, self.high))
 
     def clip(self, centres: np.ndarray) -> np.ndarray:
@@ -48,12 +48,12 @@ def to_screen(state: np.ndarray, origin: np.ndarray | None = None, ratio: float 
 
 
 def fixed(rng: np.random.Generator, n: int, room: Room) -> np.ndarray:
-    """A tripod."""
+    """A camera on a tripod."""
     return np.tile(np.append(room.pick(rng), [1.0, 0.0]), (n, 1))
 
 
 def pan_tilt(rng: np.random.Generator, n: int, room: Room, mean_dwell: float = 45.0) -> np.ndarray:
-    """Stop and go, as heads do: minimum-jerk moves of at most 14 px a frame, and rests of 0.5 to 3 s."""
+    """Minimum-jerk moves of at most 14 px per frame, like a head's, with stops of 0.5 to 3 s."""
     centres = [room.pick(rng)]
     while len(centres) < n:
         here, goal = centres[-1], room.pick(rng)
@@ -72,7 +72,7 @@ def pan_tilt(rng: np.random.Generator, n: int, room: Room, mean_dwell: float = 4
 
 
 def drive(rng: np.random.Generator, n: int, room: Room, most_zoom: float = 1.5) -> np.ndarray:
-    """Driving towards the scene and back: a slow zoom with a steering sway, with short stops."""
+    """Driving towards the scene and back: a slow zoom with steering sway and short stops."""
     phase = np.cumsum(_with_stops(rng, n, 2 * math.pi / rng.uniform(330, 480)))
     zoom = 1.0 + (most_zoom - 1.0) * (0.5 - 0.5 * np.cos(phase))
     path = np.zeros((n, 4))
@@ -92,12 +92,12 @@ def _with_stops(rng: np.random.Generator, n: int, step: float) -> np.ndarray:
 
 
 def sideways(rng: np.random.Generator, n: int, room: Room) -> np.ndarray:
-    """Rolling past the scene at 1 to 5 px a frame, to and fro, with short stops."""
+    """Rolling past the scene at 1 to 5 px per frame, forth and back, with short stops."""
     speed = rng.uniform(2.5, 4.5)
     width = room.high[0] - room.low[0]
     way = np.cumsum(_with_stops(rng, n, 1.0) * speed * (1 + 0.3 * np.sin(np.arange(n) / 40.0)))
     start = rng.uniform(0, width)
-    # There and back again over the background: a triangle wave with rounded corners.
+    # Forth and back over the background: a triangle wave with rounded corners.
     turn = np.abs((way + start) % (2 * width) - width)
     turn = np.convolve(np.pad(turn, 12, mode="edge"), np.ones(25) / 25, mode="valid")
     path = np.zeros((n, 4))
@@ -108,7 +108,7 @@ def sideways(rng: np.random.Generator, n: int, room: Room) -> np.ndarray:
 
 
 def hand_held(rng: np.random.Generator, path: np.ndarray, strength: float = 1.0) -> np.ndarray:
-    """Add the shake of a hand: about 3 px and 0.4 degrees rms, slow sway and fast tremor."""
+    """Add hand-held shake: about 3 px and 0.4 degrees rms, slow sway and fast tremor."""
     n = len(path)
     scale = np.array([3.0, 2.2, 0.002, 0.007]) * strength
     shake = np.zeros((n, 4))

@@ -1,7 +1,7 @@
-"""Real walkers, cut out of vtest.avi by their difference from its empty court.
+"""Real walkers, cut out of vtest.avi by their difference from the empty court.
 
-`data/walkers.json` names them: the first frame and the box in each frame from there on. Found by following
-blobs of that difference, and chosen by eye: whole persons, alone, nothing of the background with them.
+`data/walkers.json` lists them: the first frame, and the box on each frame from there on. They were found by
+tracking blobs of the difference and selected by eye: whole persons, alone, without parts of the background.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Cutout:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Sprite:
-    """A walking object: its pictures, 10 a second. faces: -1 left, 1 right. height_px: the usual one.
+    """A walking object: its pictures at 10 Hz. faces: -1 left, 1 right. height_px: median height.
 
     fingerprint: a hash of its pictures.
     """
@@ -57,7 +57,7 @@ class Sprite:
 
 
 def cutout(image: np.ndarray, alpha: np.ndarray) -> Cutout:
-    """Multiply a (h, w, 3) uint8 image by its (h, w) float32 alpha in 0..1, and find the box."""
+    """A cut-out from a (h, w, 3) uint8 image and its (h, w) float32 alpha in 0..1."""
     rows, columns = np.flatnonzero((alpha > 0.5).any(1)), np.flatnonzero((alpha > 0.5).any(0))
     box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
     color = np.rint(image * alpha[:, :, None]).astype(np.uint8)
@@ -65,7 +65,7 @@ def cutout(image: np.ndarray, alpha: np.ndarray) -> Cutout:
 
 
 def _walker_mask(image: np.ndarray, empty: np.ndarray) -> np.ndarray:
-    """(h, w) uint8, 1 on the largest thing that is not in the empty scene, without gaps between legs."""
+    """(h, w) uint8, 1 on the largest object that is not in the empty scene, without gaps between legs."""
     difference = cv2.GaussianBlur(cv2.absdiff(image, empty).max(axis=2), (0, 0), 0.8)
     sure = cv2.morphologyEx((difference > _DIFFERENCE).astype(np.uint8), cv2.MORPH_OPEN, _OPEN)
     count, parts, stats, _ = cv2.connectedComponentsWithStats(cv2.morphologyEx(sure, cv2.MORPH_CLOSE, _CLOSE))
@@ -75,7 +75,7 @@ def _walker_mask(image: np.ndarray, empty: np.ndarray) -> np.ndarray:
 
 
 def _without_small_holes(mask: np.ndarray) -> np.ndarray:
-    """Buttons and hands have the court's colour here and there; a gap between legs is larger."""
+    """Fill small holes, where clothes have the court's colour; a gap between legs is larger."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(1 - mask, connectivity=4)
     small = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] < _HOLE_PX)
     return np.asarray(np.where(np.isin(parts, small[small > 0]), 1, mask).astype(np.uint8))
@@ -94,7 +94,7 @@ def _walker_picture(image: np.ndarray, empty: np.ndarray, box: list[int]) -> Cut
 
 @lru_cache(maxsize=2)
 def walkers(split: str) -> tuple[Sprite, ...]:
-    """The walkers of a split, "tune" or "holdout": nobody is in both."""
+    """The walkers of a split, "tune" or "holdout", which have none in common."""
     frames, empty = vtest_frames(), vtest_empty()
     found = []
     for entry in json.loads(WALKERS.read_text())[split]:

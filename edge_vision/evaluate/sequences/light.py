@@ -1,4 +1,4 @@
-"""What lamps, exposure, the sensor and the JPEG encoder do to a picture."""
+"""Lamps, exposure, sensor noise and JPEG artefacts."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def steady(n: int, sigma: float = 2.0) -> SequenceLight:
 
 
 def steps(rng: np.random.Generator, n: int) -> SequenceLight:
-    """Lamps that go on and off, exposure that jumps, and a slow drift."""
+    """Lamps that switch on and off, exposure jumps, and a slow drift."""
     gain, offset = np.full(n, 0.8), np.zeros(n)
     for start in range(int(rng.integers(40, 70)), n, 170):
         # A camera's exposure settles within three frames.
@@ -114,7 +114,7 @@ def steps(rng: np.random.Generator, n: int) -> SequenceLight:
 
 
 def lamp(rng: np.random.Generator, n: int, most: float = 0.6) -> Lamp:
-    """A lamp of some place, size and colour that switches every few seconds."""
+    """A lamp with random position, size and colour that switches every few seconds."""
     y, x = np.mgrid[:HEIGHT_PX, :WIDTH_PX].astype(np.float32)
     radius = rng.uniform(90, 220)
     glow = np.exp(
@@ -127,12 +127,12 @@ def lamp(rng: np.random.Generator, n: int, most: float = 0.6) -> Lamp:
 
 
 def dim(rng: np.random.Generator, n: int, gain: float = 0.45) -> SequenceLight:
-    """A dark room and a camera that turns up its amplifier."""
+    """A dark room and a camera with high gain."""
     return SequenceLight(np.full(n, gain), np.full(n, 4.0), gamma=1.1, sigma=3.0, shot=0.45, quality=84)
 
 
 def night(rng: np.random.Generator, n: int) -> SequenceLight:
-    """Darker still, with street lamps, one of which fails."""
+    """Night with street lamps, one of which switches on and off."""
     lamps = (lamp(rng, n, 3.0), Lamp(lamp(rng, n, 3.0).field, np.ones(n, bool)))
     return SequenceLight(
         np.full(n, 0.22), np.full(n, 3.0), lamps, gamma=1.15, sigma=3.5, shot=0.5, quality=80

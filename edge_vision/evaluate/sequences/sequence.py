@@ -17,12 +17,12 @@ from edge_vision.evaluate.sequences.cutouts import Cutout
 
 OUT_OF_VIEW_FRAMES = 60
 MOVING_PX = 0.5
-"""A view that shifts by less from one frame to the next stands."""
+"""A view that shifts by less than this between two frames is standing still."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Standing:
-    """A piece of foreground: its pictures' place on a layer that moves `ratio` times the background."""
+    """A foreground piece. affine: (2, 3), its pixels to a layer that moves `ratio` times the background."""
 
     picture: Cutout
     affine: np.ndarray
@@ -30,7 +30,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shot:
-    """What is filmed between two cuts. path: (n, 4), see camera.py. first_id: of the background's objects."""
+    """The frames between two cuts. path: (n, 4), see camera.py. first_id: of the background's objects."""
 
     background: str
     path: np.ndarray
@@ -40,7 +40,7 @@ class Shot:
     first_id: int = 0
 
     def fixtures(self) -> list[GroundTruth]:
-        """Per frame, the background's own objects that are in view. One that comes back is another object."""
+        """Per frame, the visible objects of the background. One that reappears gets a new id."""
         truths: list[GroundTruth] = [[] for _ in self.path]
         object_id = self.first_id
         for label, box in backgrounds.FIXTURES.get(self.background, ()):
@@ -57,7 +57,7 @@ class Shot:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sequence:
-    """Shots one after another, under one light. seed: of the noise."""
+    """Consecutive shots under one light. seed: of the noise."""
 
     shots: tuple[Shot, ...]
     light: light.SequenceLight
@@ -68,7 +68,7 @@ class Sequence:
         object.__setattr__(self, "n", sum(len(shot.path) for shot in self.shots))
 
     def fingerprint(self) -> str:
-        """A hash of the paths, plans, light and pieces, and of the code that draws them."""
+        """A hash of paths, plans, light and pieces, and of the code that draws them."""
         digest = hashlib.sha256(_DRAWING_CODE)
         for shot in self.shots:
             digest.update(shot.path.tobytes() + repr((shot.background, shot.ratio)).encode())
@@ -82,26 +82,26 @@ class Sequence:
         digest.update(self.light.gain.tobytes() + self.light.offset.tobytes())
         for one in self.light.lamps:
             digest.update(one.field.tobytes() + one.on.tobytes())
-        rest = (self.seed, self.light.gamma, self.light.sigma, self.light.shot, self.light.quality)
-        digest.update(repr(rest).encode())
+        settings = (self.seed, self.light.gamma, self.light.sigma, self.light.shot, self.light.quality)
+        digest.update(repr(settings).encode())
         return digest.hexdigest()
 
     def moving(self) -> np.ndarray:
-        """(n,) bool: the view moved since the frame before, at its centre or a corner, or there was a cut."""
+        """(n,) bool: the view moved since the previous frame, at its centre or a corner, or a cut."""
         moved = [_moves(shot.path) for shot in self.shots]
         moved[0][0] = False
         return np.concatenate(moved)
 
     def truths(self) -> Iterator[GroundTruth]:
-        """What is to be seen on each picture, without drawing it."""
+        """The ground truth of each frame, without drawing it."""
         for shot in self.shots:
             played = zip(shot.path, actors.play(shot.visits, shot.path), shot.fixtures(), strict=True)
             for state, placed, fixtures in played:
                 screen = camera.to_screen(state)
-                yield fixtures + [seen for thing in placed if (seen := _seen(thing, screen)[1])]
+                yield fixtures + [seen for one in placed if (seen := _placement(one, screen)[1])]
 
     def render(self) -> Iterator[tuple[np.ndarray, GroundTruth]]:
-        """Each picture, (360, 640, 3) uint8 BGR, and what is to be seen on it."""
+        """Each image, (360, 640, 3) uint8 BGR, and its ground truth."""
         rng = np.random.default_rng(self.seed)
         at = 0
         for shot in self.shots:
@@ -114,7 +114,7 @@ class Sequence:
 
 
 def _moves(path: np.ndarray) -> np.ndarray:
-    """(n,) bool for the frames of a shot; a cut before it counts as motion."""
+    """(n,) bool for the frames of a shot; the cut before it counts as motion."""
     corners = np.array([[0.5, 0, 1], [0, 0, 1], [1, 1, 1]]) * (camera.WIDTH_PX, camera.HEIGHT_PX, 1)
     moved = np.ones(len(path), bool)
     for at in range(1, len(path)):
@@ -132,9 +132,9 @@ def _picture(
     size = (camera.WIDTH_PX, camera.HEIGHT_PX)
     image = cv2.warpAffine(large, screen, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     truth: GroundTruth = []
-    for thing in placed:
-        affine, seen = _seen(thing, screen)
-        compose.paste(image, thing.sprite.pictures[thing.picture], affine)
+    for one in placed:
+        affine, seen = _placement(one, screen)
+        compose.paste(image, one.sprite.pictures[one.picture], affine)
         if seen is not None:
             truth.append(seen)
     if shot.foreground:
@@ -146,15 +146,17 @@ def _picture(
     return image, truth
 
 
-def _seen(thing: actors.Placed, screen: np.ndarray) -> tuple[np.ndarray, tuple[int, compose.Box, str] | None]:
-    """Where an object's picture goes, (2, 3), and what of it is visible."""
-    affine = compose.placed_affine(thing, screen)
-    box = compose.visible_box(thing.sprite.pictures[thing.picture], affine)
-    return affine, None if box is None else (thing.object_id, box, thing.sprite.label)
+def _placement(
+    placed: actors.Placed, screen: np.ndarray
+) -> tuple[np.ndarray, tuple[int, compose.Box, str] | None]:
+    """(2, 3) affine of an object's picture, and the ground truth of its visible part."""
+    affine = compose.placed_affine(placed, screen)
+    box = compose.visible_box(placed.sprite.pictures[placed.picture], affine)
+    return affine, None if box is None else (placed.object_id, box, placed.sprite.label)
 
 
 def _drawing_code() -> bytes:
-    """What draws, without comments and layout. The plans are hashed as they are, not what made them."""
+    """The drawing code without comments and layout. Plans are hashed as data, not as code."""
     parts = (
         *(actors.play, actors._steps, actors._way_out, actors._inverse, camera.to_screen, compose),
         *(light.SequenceLight, light.jpeg, light.curve, light.read_noise, light.shot_noise),
@@ -164,14 +166,14 @@ def _drawing_code() -> bytes:
     return "".join([*trees, cv2.__version__, np.__version__]).encode()
 
 
-# Read as the modules are loaded: a file that is edited later is not what runs.
+# Read when the modules are loaded: later edits of the files do not run.
 _DRAWING_CODE = _drawing_code()
 
 
 def foreground(
     rng: np.random.Generator, path: np.ndarray, ratio: float, pictures: tuple[Cutout, ...]
 ) -> tuple[Standing, ...]:
-    """Pieces along all of the way that the layer moves, with gaps."""
+    """Pieces along the whole path of the layer, with gaps."""
     centre_x, centre_y = path[0, :2]
     low = centre_x + ratio * (path[:, 0].min() - centre_x) - camera.WIDTH_PX / 2
     high = centre_x + ratio * (path[:, 0].max() - centre_x) + camera.WIDTH_PX / 2

@@ -1,4 +1,4 @@
-"""The real clips that scenes are made of, and their plain backgrounds."""
+"""The real clips that sequences are built from, and vtest.avi without its walkers."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from edge_vision.evaluate.reference.clips import read_clip
 
 
 def clip_path(name: str) -> Path:
-    """Where the set-up leaves a clip. Raises EvaluateError where it is not."""
+    """The path of a fetched clip. Raises EvaluateError if it is missing."""
     path = cache_dir() / "video" / name
     if not path.is_file():
-        raise EvaluateError(
-            f"expected the clip {path}, got nothing there; run: python3 scripts/setup.py test"
-        )
+        raise EvaluateError(f"expected the clip {path}, got no such file; run: python3 scripts/setup.py test")
     return path
 
 
 @lru_cache(maxsize=8)
 def still(name: str, index: int) -> np.ndarray:
-    """One frame of a clip of the cache, (h, w, 3) uint8 BGR. Not to be written to."""
+    """One frame of a cached clip, (h, w, 3) uint8 BGR. Shared: do not modify."""
     for number, image in enumerate(read_clip(clip_path(name))):
         if number == index:
             return image
@@ -33,7 +31,7 @@ def still(name: str, index: int) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def vtest_frames() -> tuple[np.ndarray, ...]:
-    """All frames of vtest.avi, (576, 768, 3) uint8 BGR: a fixed camera over a court."""
+    """All frames of vtest.avi, (576, 768, 3) uint8 BGR."""
     return tuple(read_clip(clip_path("vtest.avi")))
 
 
