@@ -66,6 +66,11 @@ class Detector:
         timing = StageTiming.between(started, prepared, inferred, perf_counter())
         return DetectionResult(detections, timing, top_score, low_score)
 
+    @property
+    def unlabelled(self) -> int:
+        """The number of objects dropped so far because the bundle has no label for their class."""
+        return self._head.unlabelled
+
     def warm_up(self, n: int = 2) -> None:
         """Run n times on a black image: the first runs allocate memory and select kernels."""
         for _ in range(n):

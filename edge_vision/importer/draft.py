@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from edge_vision.backends.base import TensorSpec
@@ -20,8 +19,15 @@ from edge_vision.detect.heads import HEADS
 from edge_vision.errors import BundleError
 from edge_vision.importer.head_evidence import HeadEvidence, HeadGuess, format_shape
 from edge_vision.importer.head_rules import recognise_head
-from edge_vision.importer.labels import Labels, known_labels, labels_for, numbered
-from edge_vision.importer.model import SIZE_INPUTS, ImageTensor, Model, ModelSource, find_image_tensor
+from edge_vision.importer.labels import Labels, known_labels, labels_for, numbered, why_unused
+from edge_vision.importer.model import (
+    ImageTensor,
+    Model,
+    ModelSource,
+    batch_remedy,
+    find_image_tensor,
+    size_constants,
+)
 from edge_vision.importer.preprocessing import FAMILIES, FAMILY_OF_HEAD, input_spec
 from edge_vision.importer.probe import Probe, probe_graph
 
@@ -81,13 +87,15 @@ def make_draft(source: ModelSource, options: Options, workspace: Path, ask: Ask 
     _check_task(model)
     image_tensor = find_image_tensor(model)
     size, size_why = _size(model, image_tensor, options, ask)
-    graph = source.fixed(image_tensor.name, image_tensor.shape(*size), _constants(model, *size))
-    file = workspace / f"model.{model.format}"
-    file.write_bytes(graph)
-    probe = probe_graph(file, model.format, model.outputs, model.path)
     known = known_labels(model, options.labels)
     n_labels = len(known[0]) if known else None
-    guess = _head(model, HeadEvidence(model.format, *size, probe.outputs, probe.values, n_labels), options)
+    file = workspace / f"model.{model.format}"
+    with batch_remedy(model, image_tensor):
+        graph = source.fixed(image_tensor.name, image_tensor.shape(*size), size_constants(model, *size))
+        file.write_bytes(graph)
+        probe = probe_graph(file, model.format, model.outputs, model.path)
+        evidence = HeadEvidence(model.format, *size, probe.outputs, probe.values, n_labels)
+        guess = _head(model, evidence, options)
     found = _labels(model, guess, known, options, ask)
     labels = found[0] if found else numbered(guess.n_classes or 0)
     family = FAMILIES[_family(model, guess, image_tensor)]
@@ -99,7 +107,7 @@ def make_draft(source: ModelSource, options: Options, workspace: Path, ask: Ask 
     if found:
         rows.append(Row("labels", _few(labels), found[1], "--labels"))
     else:
-        unknown.append(Row("labels", _few(labels), "", "--labels FILE"))
+        unknown.append(Row("labels", _few(labels), why_unused(model, known), "--labels FILE"))
     if manifest.licence == NOT_GIVEN:
         unknown.append(Row("licence", NOT_GIVEN, "", "--set licence=NAME"))
     return Draft(manifest, labels, graph, probe.outputs, tuple(rows), tuple(unknown))
@@ -171,14 +179,6 @@ def parse_size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def _constants(model: Model, width: int, height: int) -> dict[str, np.ndarray]:
-    return {
-        one.name: np.array([SIZE_INPUTS[one.name](width, height)])
-        for one in model.inputs
-        if one.name in SIZE_INPUTS
-    }
-
-
 def _head(model: Model, evidence: HeadEvidence, options: Options) -> HeadGuess:
     if options.head and options.head not in HEADS:
         raise BundleError(f"expected a head out of {', '.join(HEADS)}, got '{options.head}'")
@@ -201,7 +201,7 @@ def _labels(
     model: Model, guess: HeadGuess, known: Labels | None, options: Options, ask: Ask | None
 ) -> Labels | None:
     """The labels; None if the classes are numbered. Raises BundleError if even their number is unknown."""
-    found = labels_for(known, guess.n_classes, guess.family, options.labels is not None)
+    found = labels_for(model, known, guess.n_classes, guess.family, options.labels is not None)
     if found or guess.n_classes is not None:
         return found
     if ask is None:

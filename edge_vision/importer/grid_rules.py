@@ -9,6 +9,7 @@ from edge_vision.importer.head_evidence import HeadEvidence, HeadGuess, format_s
 
 _NANODET_STRIDES = (8, 16, 32, 64)
 _NANODET_BINS = 32  # Four sides of eight bins: reg_max is 7 in all published configurations.
+_COCO_CLASSES = 80
 _MAX_LOG_SIZE = 10.0  # Of a size in cells: e ** 10 cells exceed any image.
 
 
@@ -27,6 +28,27 @@ def yolov8(evidence: HeadEvidence) -> HeadGuess | None:
     return HeadGuess("ultralytics", HeadSpec("yolov8", {"columns": one.name}, options), n_classes, why)
 
 
+def yolov8_rows(evidence: HeadEvidence, requested: bool = False) -> HeadGuess | None:
+    """One row per grid cell: box and class scores, without objectness.
+
+    YOLOv5's and YOLOX's rows have the same form with one more column: the number of labels decides, or COCO's
+    80 classes if it is unknown. requested: the user chose this head.
+    """
+    one = evidence.single(3)
+    if one is None or one.shape[2] <= 4 or evidence.strides_of(int(one.shape[1] or 0)) is None:  # type: ignore[operator]
+        return None
+    n_classes = int(one.shape[2] or 0) - 4
+    values = evidence.values.get(one.name)
+    if not requested and n_classes != (evidence.n_labels or _COCO_CLASSES):
+        return None
+    if values is not None and not _is_sizes_and_scores(values[0]):
+        return None
+    boxes = values[0, :, :4] if values is not None else None
+    options = {"box_unit": "relative"} if evidence.has_relative_boxes(boxes) else {}
+    why = f"{format_shape(one.shape)}: a row per cell, 4 + {n_classes} columns, no objectness"
+    return HeadGuess("ultralytics", HeadSpec("yolov8", {"rows": one.name}, options), n_classes, why)
+
+
 def yolov5(evidence: HeadEvidence) -> HeadGuess | None:
     """One row per anchor: box, objectness and class scores."""
     one = evidence.single(3)
@@ -40,7 +62,9 @@ def yolov5(evidence: HeadEvidence) -> HeadGuess | None:
         return None
     rows = values[0, :, :4] if values is not None else None
     options = {"box_unit": "relative"} if evidence.has_relative_boxes(rows) else {}
-    layout = "three rows per cell" if anchors else "a row per cell, boxes decoded"
+    layout = (
+        "three rows per cell" if anchors else "a row per cell, boxes decoded (4 + classes: --head yolov8)"
+    )
     why = f"{format_shape(one.shape)}: {layout}, 5 + {n_classes} columns"
     return HeadGuess("ultralytics", HeadSpec("yolov5", {"rows": one.name}, options), n_classes, why)
 
@@ -99,6 +123,11 @@ def centernet(evidence: HeadEvidence) -> HeadGuess | None:
 
 def _joined(strides: tuple[int, ...]) -> str:
     return ", ".join(map(str, strides))
+
+
+def _is_sizes_and_scores(rows: np.ndarray) -> bool:
+    """Whether (n, 4 + c) rows have sizes of at least 0 and scores."""
+    return bool((rows[:, 2:4] >= 0).all()) and in_unit_interval(rows[:, 4:])
 
 
 def _is_boxes_and_scores(rows: np.ndarray) -> bool:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edge_vision.importer import grid_rules, list_rules
+from edge_vision.importer import grid_rules, list_rules, other_tasks
 from edge_vision.importer.head_evidence import HeadEvidence, HeadGuess
 
 RULES: tuple[Callable[[HeadEvidence], HeadGuess | None], ...] = (
     grid_rules.yolov8,
+    grid_rules.yolov8_rows,
     grid_rules.yolov5,
     grid_rules.nanodet,
     grid_rules.yolox,
@@ -27,6 +28,12 @@ RULES: tuple[Callable[[HeadEvidence], HeadGuess | None], ...] = (
 
 
 def recognise_head(evidence: HeadEvidence, head: str | None = None) -> HeadGuess | None:
-    """The first head that fits the outputs; if `head` is given, that one or None."""
+    """The first head that fits the outputs; if `head` is given, that one or None.
+
+    Raises BundleError for the outputs of another task.
+    """
+    other_tasks.refuse(evidence)
+    if head == "yolov8":
+        return grid_rules.yolov8(evidence) or grid_rules.yolov8_rows(evidence, requested=True)
     guesses = (rule(evidence) for rule in RULES)
     return next((guess for guess in guesses if guess and head in (None, guess.spec.type)), None)

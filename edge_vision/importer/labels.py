@@ -34,7 +34,9 @@ def known_labels(model: Model, given: Path | None) -> Labels | None:
     return None
 
 
-def labels_for(known: Labels | None, n_classes: int | None, family: str, given: bool) -> Labels | None:
+def labels_for(
+    model: Model, known: Labels | None, n_classes: int | None, family: str, given: bool
+) -> Labels | None:
     """A label for each class, None if unknown. Raises BundleError if the given ones have another number."""
     if known and n_classes in (None, len(known[0])):
         return known
@@ -42,7 +44,7 @@ def labels_for(known: Labels | None, n_classes: int | None, family: str, given: 
         raise BundleError(
             f"expected {n_classes} labels, one for each class of the graph, got {len(known[0])} {known[1]}"
         )
-    if n_classes is None:
+    if n_classes is None or why_unused(model, known):
         return None
     coco = coco_labels()
     names = tuple(name for name in coco if name != UNUSED)
@@ -55,6 +57,15 @@ def labels_for(known: Labels | None, n_classes: int | None, family: str, given: 
     if n_classes == 1 and family == "centerface":
         return ("face",), "CenterFace's one class"
     return None
+
+
+def why_unused(model: Model, known: Labels | None) -> str:
+    """Why declared names are not used, if they do not fit the classes; "" if none are declared."""
+    if known:
+        return f"unused: {len(known[0])} labels, {known[1]}"
+    if model.metadata.get("names"):
+        return "unused: names in the file's metadata, not numbered 0, 1, 2, ..."
+    return ""
 
 
 def numbered(n_classes: int) -> tuple[str, ...]:

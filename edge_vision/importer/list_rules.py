@@ -126,11 +126,27 @@ def classifier(evidence: HeadEvidence) -> HeadGuess | None:
     if len(rows) > 1 and not (fits or by_name):
         return None
     values = evidence.values.get(one.name)
-    activated = values is not None and in_unit_interval(values) and abs(float(values.sum()) - 1) < 1e-2
+    if values is not None and _is_nms_row(values[0]):
+        return None
+    activated = (
+        values is not None and in_unit_interval(values) and abs(float(values.sum(dtype=float)) - 1) < 1e-2
+    )
     kind = "sum 1" if activated else "not yet probabilities"
     why = f"{format_shape(one.shape)}: one number per class, {kind}"
     spec = HeadSpec("classifier", {"logits": one.name}, {"activation": "none" if activated else "softmax"})
     return HeadGuess("classifier", spec, int(one.shape[1] or 0), why)
+
+
+def _is_nms_row(row: np.ndarray) -> bool:
+    """Whether a row is an object of YOLOv7's export with NMS: image 0, corners in pixels, class, score.
+
+    Noise often gives one such row, with the shape of seven classes.
+    """
+    if len(row) != 7:
+        return False
+    image, left, top, right, bottom, class_id, score = map(float, row)
+    is_box = left < right and top < bottom and max(right, bottom) > 1
+    return is_box and image == 0 and class_id >= 0 and class_id.is_integer() and 0 <= score <= 1
 
 
 def _boxes_and_rows(evidence: HeadEvidence) -> tuple[TensorSpec, TensorSpec] | None:

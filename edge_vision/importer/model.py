@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,6 +100,30 @@ def find_image_tensor(model: Model) -> ImageTensor:
             f"with such an input"
         )
     return _image_tensor(model, one, declared)
+
+
+def size_constants(model: Model, width: int, height: int) -> dict[str, np.ndarray]:
+    """The values of the inputs that take the image size, by name."""
+    return {
+        one.name: np.array([SIZE_INPUTS[one.name](width, height)])
+        for one in model.inputs
+        if one.name in SIZE_INPUTS
+    }
+
+
+@contextmanager
+def batch_remedy(model: Model, image_tensor: ImageTensor) -> Iterator[None]:
+    """Add to a BundleError that the model was exported for several images at a time, if it was."""
+    try:
+        yield
+    except BundleError as error:
+        batch = next(one.shape[0] for one in model.inputs if one.name == image_tensor.name)
+        if batch in (None, 1):
+            raise
+        raise BundleError(
+            f"{error}. The graph takes a batch of {batch} images, edge_vision runs one at a time: export the "
+            f"model with batch size 1"
+        ) from None
 
 
 def _image_tensor(model: Model, one: TensorSpec, declared: str) -> ImageTensor:

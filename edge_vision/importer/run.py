@@ -133,6 +133,11 @@ def _detected(detector: Detector, frame: Frame, labels: tuple[str, ...], actual:
         lines.append(f"  {label_of(labels, int(class_id))} {score:.2f}  {corners}")
     if len(found) > _TOP:
         lines.append(f"  and {len(found) - _TOP} more")
+    if detector.unlabelled:
+        lines.append(
+            f"  dropped {detector.unlabelled} of a class without a label: correct --labels, or the number of "
+            f"the first class with --set head.options.first_class=, where the head has it"
+        )
     return TrialInference(tuple(lines), draw_detections(frame.bgr().copy(), found, labels))
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import io
+import json
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,23 @@ from edge_vision.backends.base import TensorSpec
 from edge_vision.errors import BundleError
 from edge_vision.importer.model import Model, ModelSource
 
-_MAX_LABELS_BYTES = 1 << 20
+_MAX_TEXT_BYTES = 1 << 20
+_MAX_TEXTS = 8
+_MAX_ARCHIVE_BYTES = 2 << 20
+_METADATA: dict[str, Callable[[str], Any]] = {"metadata.json": json.loads, "temp_meta.txt": ast.literal_eval}
+"""Files of Ultralytics' exports: JSON now, a Python dictionary of literals before."""
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    MemoryError,
+)
 
 
 class TfliteModel(ModelSource):
@@ -29,6 +49,7 @@ class TfliteModel(ModelSource):
                 f"is damaged, truncated or of another format"
             )
         interpreter = _interpreter(path)
+        texts = _texts(self._data)
         self.model = Model(
             path=path,
             format="tflite",
@@ -38,7 +59,8 @@ class TfliteModel(ModelSource):
             inputs=tuple(_spec(detail) for detail in interpreter.get_input_details()),
             outputs=tuple(_output(detail, path) for detail in interpreter.get_output_details()),
             precision=_precision(interpreter),
-            labels=_labels(path),
+            metadata=_metadata(texts),
+            labels=_labels(texts),
         )
 
     def fixed(self, name: str, shape: tuple[int, ...], constants: Mapping[str, np.ndarray]) -> bytes:
@@ -91,16 +113,38 @@ def _precision(interpreter: Any) -> str:
     return "fp16" if "float16" in kinds else "fp32"
 
 
-def _labels(path: Path) -> tuple[str, ...] | None:
-    """The names in the archive that TFLite metadata appends to the file, None without one."""
-    if not zipfile.is_zipfile(path):
-        return None
+def _texts(data: bytes) -> dict[str, str]:
+    """The small text files in the archive that is appended to the file, by name without folders."""
+    texts: dict[str, str] = {}
     try:
-        with zipfile.ZipFile(path) as archive:
-            texts = [info for info in archive.infolist() if info.filename.endswith(".txt")]
-            if len(texts) != 1 or texts[0].file_size > _MAX_LABELS_BYTES:
-                return None
-            lines = archive.read(texts[0]).decode("utf-8").splitlines()
-    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, RuntimeError, OSError):
+        # Only the end of the file is searched, which bounds the number of files in the archive.
+        with zipfile.ZipFile(io.BytesIO(data[-_MAX_ARCHIVE_BYTES:])) as archive:
+            infos = [info for info in archive.infolist() if info.filename.endswith((".txt", "metadata.json"))]
+            for info in infos[:_MAX_TEXTS]:
+                with archive.open(info) as file:
+                    content = file.read(_MAX_TEXT_BYTES + 1)
+                if len(content) <= _MAX_TEXT_BYTES:
+                    texts[info.filename.rpartition("/")[2]] = content.decode("utf-8")
+    except _UNREADABLE:
+        return {}
+    return texts
+
+
+def _metadata(texts: Mapping[str, str]) -> dict[str, str]:
+    """Ultralytics' metadata, as text as in its ONNX files. {} without it."""
+    for name, parse in _METADATA.items():
+        try:
+            document = parse(texts.get(name, "{}"))
+        except _UNREADABLE:
+            continue
+        if isinstance(document, dict) and document:
+            return {str(key): str(value) for key, value in document.items()}
+    return {}
+
+
+def _labels(texts: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The names in the one list of labels that TFLite metadata brings, None without one."""
+    lists = [text for name, text in texts.items() if name not in _METADATA]
+    if len(lists) != 1:
         return None
-    return tuple(line.strip() for line in lines if line.strip()) or None
+    return tuple(line.strip() for line in lists[0].splitlines() if line.strip()) or None

@@ -184,7 +184,8 @@ def test_classifier_head():
     scores = make_head(HeadSpec("classifier", {"logits": "y"}), INPUT, outputs, 4).decode({"y": logits})
     np.testing.assert_allclose(scores, [1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1)), 0, 0], atol=1e-6)
     spec = HeadSpec("classifier", {"logits": "y"}, {"activation": "none"})
-    np.testing.assert_array_equal(make_head(spec, INPUT, outputs, 4).decode({"y": logits}), logits[0])
+    given = np.array([[0.0, 0.25, 0.75, 1.0]], np.float32)
+    np.testing.assert_array_equal(make_head(spec, INPUT, outputs, 4).decode({"y": given}), given[0])
     with pytest.raises(HeadError, match=r"shape \[n, 5\], output 'y' has \[1, 4\]"):
         make_head(HeadSpec("classifier", {"logits": "y"}), INPUT, outputs, 5)
 

@@ -78,6 +78,10 @@ FAMILIES = {
         {"outputs": joined(640 * shares(1, 8400, 4), shares(1, 8400, 81))},
         ("yolov5", {}, 80, "rgb"),
     ),
+    "YOLOv8, transposed": (
+        {"output0": joined(640 * shares(1, 8400, 4), shares(1, 8400, 80))},
+        ("yolov8", {}, 80, "rgb"),
+    ),
     "YOLOX": ({"output": joined(logits(1, 8400, 4), shares(1, 8400, 7))}, ("yolox", {}, 6, "bgr")),
     "YOLOX with P6": (
         {"output": joined(logits(1, 8500, 4), shares(1, 8500, 37))},

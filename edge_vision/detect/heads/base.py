@@ -50,7 +50,7 @@ class ModelBoxes:
 def _model_boxes(xyxy_model: np.ndarray, scores: np.ndarray, class_ids: np.ndarray) -> ModelBoxes:
     return ModelBoxes(
         xyxy_model.astype(np.float32, copy=False),
-        scores.astype(np.float32, copy=False),
+        np.minimum(scores, 1.0).astype(np.float32, copy=False),
         class_ids.astype(np.int32),
     )
 
@@ -59,6 +59,8 @@ class DetectionHead(ABC):
     """Decodes outputs to boxes. Used by one thread at a time."""
 
     task: ClassVar[Literal["detect"]] = "detect"
+    unlabelled = 0
+    """Objects dropped so far because the bundle has no label for their class."""
 
     @abstractmethod
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
@@ -67,6 +69,11 @@ class DetectionHead(ABC):
     def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
         """The highest score of one image, regardless of the threshold; None if not available."""
         return None
+
+    def _labelled(self, class_ids: np.ndarray, n_labels: int) -> np.ndarray:
+        """(n,) bool: the rows whose class has a label. A negative class is padding; others are counted."""
+        self.unlabelled += int(np.count_nonzero(class_ids >= n_labels))
+        return (class_ids >= 0) & (class_ids < n_labels)
 
 
 class ClassificationHead(ABC):
@@ -90,6 +97,14 @@ Shape = tuple[int | str, ...]
 """Expected shape: fixed sizes, and names of dynamic dimensions, as in (1, "n", 4)."""
 
 
+SCORE_TOLERANCE = 0.05
+"""Quantized outputs exceed 0 and 1 by a few steps."""
+SET_ACTIVATION = "logits? set head.options.score_activation to sigmoid in bundle.yaml"
+NO_ACTIVATION = (
+    "logits, or a model of another kind? This head has no score_activation: export the model with its sigmoid"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class OutputReader:
     """Reads one output, and checks its shape and values."""
@@ -98,10 +113,16 @@ class OutputReader:
     role: str
     name: str
     shape: Shape
+    masked: bool = False
 
     @staticmethod
-    def find(spec: HeadSpec, role: str, outputs: Sequence[TensorSpec], shape: Shape) -> OutputReader:
-        """The output with a role. Raises HeadError if it is missing or has another shape."""
+    def find(
+        spec: HeadSpec, role: str, outputs: Sequence[TensorSpec], shape: Shape, masked: bool = False
+    ) -> OutputReader:
+        """The output with a role. Raises HeadError if it is missing or has another shape.
+
+        masked: minus infinity is a valid value.
+        """
         name = spec.outputs.get(role)
         if name is None:
             raise HeadError(
@@ -114,7 +135,7 @@ class OutputReader:
                 f"head '{spec.type}' reads its {role} from output '{name}', the graph has "
                 f"{_listed(found)}: correct head.outputs in bundle.yaml"
             )
-        reader = OutputReader(spec.type, role, name, shape)
+        reader = OutputReader(spec.type, role, name, shape, masked)
         if not _fits(found[name].shape, shape):
             raise reader.shape_error(found[name].shape)
         return reader
@@ -126,14 +147,32 @@ class OutputReader:
         values = outputs[self.name]
         if values.shape != self.shape and not _fits(values.shape, self.shape):
             raise self.shape_error(values.shape)
-        # A finite sum implies finite values. It may overflow, so check all values if it is not finite.
-        if not math.isfinite(float(values.sum())) and not np.isfinite(values).all():
-            bad = values.size - int(np.isfinite(values).sum())
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = np.asarray(values, np.float32)
+            # A finite sum implies finite values. It may overflow, so check all values if it is not finite.
+            finite = math.isfinite(float(values.sum()))
+        if not finite:
+            valid = np.isfinite(values) | (values == -np.inf if self.masked else False)
+            self._check_valid(values.size, int(np.count_nonzero(valid)))
+        return values
+
+    def check_scores(self, scores: np.ndarray, remedy: str = NO_ACTIVATION) -> None:
+        """Raise HeadError unless all scores are from 0 to 1, within SCORE_TOLERANCE."""
+        if not scores.size:
+            return
+        low, high = float(scores.min()), float(scores.max())
+        if low < -SCORE_TOLERANCE or high > 1 + SCORE_TOLERANCE:
             raise HeadError(
-                f"{bad} of {values.size} values of output '{self.name}' are not finite: the graph overflows "
+                f"head '{self.head}' expects scores from 0 to 1, output '{self.name}' has {low:.4g} to "
+                f"{high:.4g}: {remedy}"
+            )
+
+    def _check_valid(self, n: int, n_valid: int) -> None:
+        if n_valid < n:
+            raise HeadError(
+                f"{n - n_valid} of {n} values of output '{self.name}' are not finite: the graph overflows "
                 f"at this precision or its weights are damaged; try precision fp32 or fetch the bundle again"
             )
-        return np.asarray(values, np.float32)
 
     def shape_error(self, shape: Sequence[int | None]) -> HeadError:
         """The error for an unexpected shape."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.detect.heads.base import (
+    SET_ACTIVATION,
     DetectionHead,
     ModelBoxes,
     OutputReader,
@@ -59,6 +60,7 @@ class CenterNetHead(DetectionHead):
         self._variant = VARIANTS[choice_option(spec, "variant", options["variant"], VARIANTS)]
         self._stride = int_option(spec, "stride", options["stride"], 1, 1024)
         activation = choice_option(spec, "score_activation", options["score_activation"], ACTIVATIONS)
+        self._activated = activation == "none"
         self._to_score, self._to_raw = ACTIVATIONS[activation]
         cells = (-(-input_spec.height_px // self._stride), -(-input_spec.width_px // self._stride))
         self._heatmap = OutputReader.find(spec, "heatmap", outputs, (1, n_labels, *cells))
@@ -69,6 +71,8 @@ class CenterNetHead(DetectionHead):
         """Raises HeadError."""
         heatmap = self._heatmap.read(outputs)[0]
         sizes, offsets = self._sizes.read(outputs)[0], self._offsets.read(outputs)[0]
+        if self._activated:
+            self._heatmap.check_scores(heatmap, SET_ACTIVATION)
         at = at_least(heatmap, self._to_raw(thresholds.score_threshold))
         class_ids, y, x = np.unravel_index(at, heatmap.shape)
         if self._variant.peaks:

@@ -40,4 +40,6 @@ class ClassifierHead(ClassificationHead):
         logits = self._logits.read(outputs)
         if len(logits) != n:
             raise self._logits.shape_error(logits.shape)
+        if self._activate is np.copy:
+            self._logits.check_scores(logits, "logits? set head.options.activation to softmax in bundle.yaml")
         return self._activate(logits)

@@ -24,8 +24,7 @@ from edge_vision.detect.heads.base import (
     read_options,
 )
 from edge_vision.detect.heads.geometry import BOX_UNITS, scale_to_px
-from edge_vision.detect.heads.scores import at_least
-from edge_vision.errors import HeadError
+from edge_vision.detect.heads.scores import at_least, to_class_ids
 
 if TYPE_CHECKING:
     from edge_vision.backends.base import TensorSpec
@@ -58,21 +57,28 @@ class DecodedHead(DetectionHead):
         self._count = OutputReader.find(spec, "count", outputs, (1,)) if "count" in spec.outputs else None
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
-        """Raises HeadError, also for a class without a label."""
+        """Rows with a class below first_class are padding; rows with a class without a label are dropped.
+
+        Raises HeadError.
+        """
         boxes, classes = self._boxes.read(outputs)[0], self._classes.read(outputs)[0]
         scores = self._valid_scores(outputs)
         if len(classes) != len(boxes):
             raise self._classes.shape_error((1, len(classes)))
         if len(scores) > len(boxes):
             raise self._scores.shape_error((1, len(scores)))
+        class_ids = to_class_ids(classes[: len(scores)], self._first)
+        self._scores.check_scores(scores[class_ids >= 0])
         passed = at_least(scores, thresholds.score_threshold)
-        class_ids = np.rint(classes[passed]).astype(np.int32) - self._first
-        self._check(class_ids)
+        passed = passed[self._labelled(class_ids[passed], self._n_labels)]
+        class_ids = class_ids[passed]
         xyxy = boxes[passed][:, self._order] * self._scale
         return ModelBoxes.best(xyxy, scores[passed], class_ids, thresholds)
 
     def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
         scores = self._valid_scores(outputs)
+        classes = self._classes.read(outputs)[0, : len(scores)]
+        scores = scores[to_class_ids(classes, self._first) >= 0]
         return float(scores.max()) if scores.size else None
 
     def _valid_scores(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -81,12 +87,3 @@ class DecodedHead(DetectionHead):
         if self._count is None:
             return scores
         return scores[: max(0, round(float(self._count.read(outputs)[0])))]
-
-    def _check(self, class_ids: np.ndarray) -> None:
-        wrong = class_ids[(class_ids < 0) | (class_ids >= self._n_labels)]
-        if len(wrong):
-            raise HeadError(
-                f"output '{self._classes.name}' gives class {wrong[0] + self._first}, the bundle has "
-                f"{self._n_labels} labels, the first for class {self._first}: correct the labels or "
-                f"head.options.first_class"
-            )

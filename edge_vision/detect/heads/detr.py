@@ -30,8 +30,8 @@ class DetrHead(DetectionHead):
     """Roles: logits (1, queries, classes), with softmax (1, queries, classes + 1); boxes (1, queries, 4) as
     centre x, centre y, width, height, relative to the image, 0 to 1.
 
-    Option: score_activation, sigmoid (a query may have several classes) or softmax (only the best
-    one). iou_threshold has no effect: the graph outputs each object once.
+    A logit of minus infinity is a score of 0. Option: score_activation, sigmoid (a query may have several
+    classes) or softmax (only the best one). iou_threshold has no effect: the graph outputs each object once.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class DetrHead(DetectionHead):
         self._scale = scale_to_px("relative", input_spec)
         self._boxes = OutputReader.find(spec, "boxes", outputs, (1, "queries", 4))
         columns = n_labels + self._softmax
-        self._logits = OutputReader.find(spec, "logits", outputs, (1, "queries", columns))
+        self._logits = OutputReader.find(spec, "logits", outputs, (1, "queries", columns), masked=True)
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         """Raises HeadError."""

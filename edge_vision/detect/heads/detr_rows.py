@@ -38,6 +38,7 @@ class DetrRowsHead(DetectionHead):
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         """Raises HeadError."""
         rows = self._rows.read(outputs)[0]
+        self._rows.check_scores(rows[:, 4:])
         best = rows[:, 4:].max(axis=1)
         passed = at_least(best, thresholds.score_threshold)
         class_ids = rows[passed, 4:].argmax(axis=1)

@@ -15,8 +15,7 @@ import numpy as np
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choice_option, read_options
 from edge_vision.detect.heads.geometry import BOX_UNITS, scale_to_px, xyxy_of_centres
-from edge_vision.detect.heads.scores import at_least
-from edge_vision.errors import HeadError
+from edge_vision.detect.heads.scores import at_least, to_class_ids
 
 if TYPE_CHECKING:
     from edge_vision.backends.base import TensorSpec
@@ -28,7 +27,8 @@ BOX_ORDERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class EndToEndHead(DetectionHead):
-    """Role: rows (1, n, 6), each a box, score, class; unused rows have score 0.
+    """Role: rows (1, n, 6), each a box, score, class; unused rows have score 0 or
+    a negative class.
 
     Options: box_order, xyxy (corners) or cxcywh (centre and size); box_unit, px (of the input tensor) or
     relative (0 to 1). iou_threshold has no effect.
@@ -45,18 +45,21 @@ class EndToEndHead(DetectionHead):
         self._n_labels = n_labels
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
-        """Raises HeadError, also for a class without a label."""
-        rows = self._rows.read(outputs)[0]
+        """Rows with a class without a label are dropped. Raises HeadError."""
+        rows = self._used_rows(outputs)
+        self._rows.check_scores(rows[:, 4])
         rows = rows[at_least(rows[:, 4], thresholds.score_threshold)]
-        class_ids = np.rint(rows[:, 5]).astype(np.int32)
-        if len(class_ids) and not 0 <= class_ids.min() <= class_ids.max() < self._n_labels:
-            raise HeadError(
-                f"output '{self._rows.name}' gives classes from {class_ids.min()} to {class_ids.max()}, the "
-                f"bundle has {self._n_labels} labels: correct the labels"
-            )
+        class_ids = to_class_ids(rows[:, 5])
+        labelled = self._labelled(class_ids, self._n_labels)
+        rows, class_ids = rows[labelled], class_ids[labelled]
         xyxy = self._corners(rows[:, :4]) * self._scale
         return ModelBoxes.best(xyxy, rows[:, 4], class_ids, thresholds)
 
     def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
-        scores = self._rows.read(outputs)[0, :, 4]
+        scores = self._used_rows(outputs)[:, 4]
         return float(scores.max()) if scores.size else None
+
+    def _used_rows(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(n, 6) rows that are not padding."""
+        rows = self._rows.read(outputs)[0]
+        return rows[to_class_ids(rows[:, 5]) >= 0]

@@ -13,6 +13,7 @@ import numpy as np
 
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.detect.heads.base import (
+    SET_ACTIVATION,
     DetectionHead,
     ModelBoxes,
     OutputReader,
@@ -53,6 +54,7 @@ class NanoDetHead(DetectionHead):
         offset = float_option(spec, "cell_offset", options["cell_offset"], 0.0, 1.0)
         self._points = grid_points(input_spec, int_list_option(spec, "strides", options["strides"]), offset)
         activation = choice_option(spec, "score_activation", options["score_activation"], ACTIVATIONS)
+        self._activated = activation == "none"
         self._to_score, self._to_raw = ACTIVATIONS[activation]
         steps = int_option(spec, "reg_max", options["reg_max"], 1, 1024) + 1
         self._steps = np.arange(steps, dtype=np.float32)
@@ -64,6 +66,8 @@ class NanoDetHead(DetectionHead):
         """Each class of each point that reaches the threshold is a candidate. Raises HeadError."""
         rows = self._rows.read(outputs)[0]
         raw = rows[:, : self._n_labels]
+        if self._activated:
+            self._rows.check_scores(raw, SET_ACTIVATION)
         at, class_ids = np.divmod(at_least(raw, self._to_raw(thresholds.score_threshold)), self._n_labels)
         scores = self._to_score(raw[at, class_ids])
         xyxy = self._boxes(rows[at, self._n_labels :], self._points[at])

@@ -21,9 +21,13 @@ def logit(probability: float) -> float:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """(..., k) logits -> (..., k) with sum 1 along the last axis, without overflow."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+    """(..., k) logits -> (..., k) with sum 1 along the last axis, without overflow.
+
+    Minus infinity becomes 0, also where all logits are; these have the sum 0.
+    """
+    highest = np.maximum(logits.max(axis=-1, keepdims=True), np.finfo(np.float32).min)
+    powers = np.exp(logits - highest)
+    return powers / np.maximum(powers.sum(axis=-1, keepdims=True), 1.0)
 
 
 # Name -> (raw value to score, score threshold to threshold on raw values).
@@ -37,6 +41,11 @@ def at_least(values: np.ndarray, threshold: float) -> np.ndarray:
     Two orders of magnitude faster than np.nonzero on two dimensions if few do.
     """
     return np.flatnonzero(values >= np.float32(threshold))
+
+
+def to_class_ids(classes: np.ndarray, first_class: int = 0) -> np.ndarray:
+    """(n,) classes of a graph, as floats -> (n,) int32 indices of labels. Out of int16's range: clipped."""
+    return np.rint(np.clip(classes, -1.0, 32767.0)).astype(np.int32) - first_class
 
 
 def best_classes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -53,4 +62,5 @@ def highest_of_rows(rows: np.ndarray) -> float | None:
     if not len(rows):
         return None
     _, sure = best_classes(rows[rows[:, 4].argmax()][None])
-    return float(best_classes(rows[at_least(rows[:, 4], float(sure[0]))])[1].max())
+    scores = best_classes(rows[at_least(rows[:, 4], float(sure[0]))])[1]
+    return float(scores.max(initial=sure[0]))

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
-from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choice_option, read_options
+from edge_vision.detect.heads.base import (
+    SET_ACTIVATION,
+    DetectionHead,
+    ModelBoxes,
+    OutputReader,
+    choice_option,
+    read_options,
+)
 from edge_vision.detect.heads.geometry import capped_exp
 from edge_vision.detect.heads.scores import ACTIVATIONS
 from edge_vision.errors import HeadError
@@ -87,6 +94,7 @@ class SsdHead(DetectionHead):
             choice_option(spec, "anchor_layout", options["anchor_layout"], ANCHOR_LAYOUTS)
         ]
         activation = choice_option(spec, "score_activation", options["score_activation"], ACTIVATIONS)
+        self._activated = activation == "none"
         self._to_score, self._to_raw = ACTIVATIONS[activation]
         self._anchors = layout(input_spec.width_px, input_spec.height_px)
         self._per_code = 1.0 / _scale_factors(spec, options["scale_factors"])
@@ -102,6 +110,8 @@ class SsdHead(DetectionHead):
         The threshold is applied to raw values, so that only candidates are activated and decoded.
         """
         codes, raw = self._boxes.read(outputs)[0], self._scores.read(outputs)[0]
+        if self._activated:
+            self._scores.check_scores(raw, SET_ACTIVATION)
         anchor, column = self._candidates(raw, thresholds.score_threshold)
         scores = self._to_score(raw[anchor, column])
         xyxy = self._to_boxes(codes[anchor], self._anchors[anchor])

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 class YoloV8Head(DetectionHead):
-    """Role: columns (1, 4 + classes, n), each centre x, centre y, width, height, class scores.
+    """Role: columns (1, 4 + classes, n), each centre x, centre y, width, height, class scores; or rows, the
+    same transposed, (1, n, 4 + classes).
 
     The scores are activated by the graph. Option: box_unit, px (of the input tensor) or relative (0 to 1, as
     TFLite exports have).
@@ -34,11 +35,16 @@ class YoloV8Head(DetectionHead):
         """Raises HeadError if the options or the outputs do not match."""
         options = read_options(spec, {"box_unit": "px"})
         self._scale = scale_to_px(choice_option(spec, "box_unit", options["box_unit"], BOX_UNITS), input_spec)
-        self._columns = OutputReader.find(spec, "columns", outputs, (1, 4 + n_labels, "n"))
+        self._has_rows = "rows" in spec.outputs
+        role, shape = (
+            ("rows", (1, "n", 4 + n_labels)) if self._has_rows else ("columns", (1, 4 + n_labels, "n"))
+        )
+        self._output = OutputReader.find(spec, role, outputs, shape)
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         """Each candidate has its best class only. Raises HeadError."""
-        columns = self._columns.read(outputs)[0]
+        columns = self._columns(outputs)
+        self._output.check_scores(columns[4:])
         best = columns[4:].max(axis=0)
         passed = at_least(best, thresholds.score_threshold)
         class_ids = columns[4:, passed].argmax(axis=0)
@@ -46,5 +52,10 @@ class YoloV8Head(DetectionHead):
         return ModelBoxes.suppressed(xyxy, best[passed], class_ids, thresholds)
 
     def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
-        scores = self._columns.read(outputs)[0, 4:]
+        scores = self._columns(outputs)[4:]
         return float(scores.max()) if scores.size else None
+
+    def _columns(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(4 + classes, n), a view of the output."""
+        values = self._output.read(outputs)[0]
+        return values.T if self._has_rows else values
