@@ -85,7 +85,7 @@ def test_a_node_that_is_restarted(launch, robot):
         lambda found: found["gate"][0].level == b"\x03" and found["output"][1]["cause"] == "node_silent"
     )
     assert "is the node running" in away["gate"][0].message and "has ended" in away["output"][0].message
-    assert away[f"process {gate.process.pid}"][0].message == "not on this machine, or gone"
+    assert away[f"process {gate.process.pid}"][0].message == "not on this machine, or ended"
     assert away[f"process {gate.process.pid}"][1]["rss_mb"].startswith("unavailable: not on this machine")
     again = launch("gate_node")
     back = report(runs_in(again.process.pid))
