@@ -18,7 +18,7 @@ def sqnr_db(reference: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarra
     """The lowest signal-to-noise ratio of all outputs in dB; the noise is the difference from the reference.
 
     10 log10(sum r^2 / sum (r - o)^2), as is common for quantization. At most SAME_DB; minus infinity if an
-    output is missing, has another shape, or is not finite.
+    output is missing, has another shape, or is not finite where the reference is not minus infinity, too.
     """
     return min(
         (_output_sqnr_db(value, outputs.get(name)) for name, value in reference.items()), default=SAME_DB
@@ -26,9 +26,13 @@ def sqnr_db(reference: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarra
 
 
 def _output_sqnr_db(reference: np.ndarray, output: np.ndarray | None) -> float:
-    if output is None or output.shape != reference.shape or not np.isfinite(output).all():
+    if output is None or output.shape != reference.shape:
         return float("-inf")
-    expected = reference.astype(np.float64)
+    # Masked logits are minus infinity in both.
+    masked = np.isneginf(reference) & np.isneginf(output)
+    expected, output = np.where(masked, 0.0, reference.astype(np.float64)), np.where(masked, 0.0, output)
+    if not np.isfinite(output).all():
+        return float("-inf")
     noise = float(np.square(expected - output).sum())
     signal = float(np.square(expected).sum())
     if noise == 0.0:

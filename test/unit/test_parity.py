@@ -29,6 +29,13 @@ def test_the_worst_output_counts():
     assert sqnr_db(wanted, {"good": np.ones(4), "bad": np.zeros(4)}) == pytest.approx(0.0)
 
 
+def test_minus_infinity_in_both_is_the_same():
+    masked = {"a": np.array([1.0, -np.inf, 2.0], np.float32)}
+    assert sqnr_db(masked, {"a": masked["a"].copy()}) == SAME_DB
+    assert sqnr_db(masked, {"a": np.array([1.1, -np.inf, 2.2])}) == pytest.approx(20.0, abs=0.01)
+    assert sqnr_db(masked, {"a": np.array([-np.inf, -np.inf, 2.0])}) == float("-inf")
+
+
 @pytest.mark.parametrize(
     "got",
     [{}, {"a": np.ones(3)}, {"a": np.array([1.0, np.nan])}, {"a": np.array([1.0, np.inf])}],
