@@ -68,13 +68,14 @@ class Detector:
 
     @property
     def unlabelled(self) -> int:
-        """The number of objects dropped so far because the bundle has no label for their class."""
+        """The number of objects dropped since the warm-up because the bundle has no label for their class."""
         return self._head.unlabelled
 
     def warm_up(self, n: int = 2) -> None:
         """Run n times on a black image: the first runs allocate memory and select kernels."""
         for _ in range(n):
             self.detect(black_frame(self.input_spec))
+        self._head.unlabelled = 0
 
 
 def _lowered(thresholds: Thresholds) -> Thresholds:

@@ -179,11 +179,13 @@ class DetectorNode(StageNode):
         return (WARN, f"model not changed: {swap_error}") if swap_error else (level, text)
 
     def status_values(self) -> dict[str, Any]:
+        model = self.model.current
         return {
             **super().status_values(),
             "enabled": self.params["enabled"],
             "score_threshold": self._score_threshold,
             **self._detector_stats.values(),
+            "unlabelled_total": model.runner.unlabelled if model else 0,
             **self.tracks.status_values(),
             **self.roi.status_values(),
             **self.model.manager.status_values(),
