@@ -29,7 +29,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-pipelining bench-low-score soak evaluate-gate evaluate-cascade optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top setup-docs lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-pipelining bench-low-score soak fuzz evaluate-gate evaluate-cascade optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top setup-docs lock clean distclean
 
 help:  ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,7 @@ help:  ## List the commands
 	@echo "  make test WORKERS=0                                                    tests one after the other, in one process"
 	@echo "  make evaluate-gate ARGS='--conditions pan_tilt --quick'                options of the evaluation"
 	@echo "  make soak MINUTES=1                                                    a short run"
+	@echo "  make fuzz MINUTES=5 ARGS='--targets images graphs'                     some targets of the fuzzer"
 	@echo "  make demo PYTHON=python3.12                                            another Python"
 
 demo: setup  ## Set up, then play a video through the pipeline; results in out/demo/
@@ -101,6 +102,10 @@ bench-low-score: setup-evaluate  ## Measure what low-score detections predict; r
 
 bench-failover: setup-test  ## Measure the time until another backend or model serves; results in out/bench/failover.json
 	$(VENV_PYTHON) bench/failover.py $(ARGS)
+
+# The targets with messages use ROS without a participant; the graphs are loaded in child processes.
+fuzz: setup-test  ## Fuzz manifests, graphs, images, parameters and messages for MINUTES=10; results in out/fuzz/report.json
+	$(VENV_PYTHON) test/fuzz/fuzz.py --minutes $(MINUTES) $(ARGS)
 
 soak: setup  ## Overload the pipeline for MINUTES=10; results in out/bench/soak.json
 	$(VENV_PYTHON) bench/soak.py --minutes $(MINUTES) $(ARGS)

@@ -154,6 +154,7 @@ NO_HEADERS = {
     "only fill bytes": JPEG[:2] + b"\xff" * 10**6,
     "wrong length of the frame header": patched(JPEG, AT_SOF + 3, b"\x1e"),
     "png chunk of 2 GB": PNG[:33] + b"\x7f\xff\xff\0tEXt" + PNG[33:],
+    "png without pixels before a chunk of 2 GB": PNG[:33] + b"\0\0\0\0IENDCRC \x7f\xff\xff\0tEXt" + PNG[33:],
     "png of a million chunks": PNG[:33] + b"\0\0\0\0tEXtCRC " * 10**5,
     "png that starts with another chunk": PNG[:8] + b"\0\0\0\0tEXtCRC " + PNG[8:],
     "png of colour type 5": patched(PNG, 25, b"\5"),

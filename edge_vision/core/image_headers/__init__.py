@@ -61,15 +61,19 @@ def _png(data: memoryview) -> ImageHeader:
 
 
 def _check_png_chunks(data: memoryview) -> None:
-    """Raise ImageError if a chunk is longer than the file, or belongs to an animation.
+    """Raise ImageError if a chunk is longer than the file or belongs to an animation, or if there is no IDAT.
 
-    OpenCV 4.11 allocates the claimed size of a chunk, and crashes on a damaged animation.
+    OpenCV 4.11 allocates the claimed size of a chunk, reads past IEND until it finds IDAT, and crashes on a
+    damaged animation.
     """
-    at = 8
+    at, pixels = 8, False
     for _ in range(_MAX_PNG_CHUNKS):
         kind = bytes(data[at + 4 : at + 8])
         if at >= len(data) or kind == b"IEND":
+            if not pixels:
+                raise corrupt("PNG", "no IDAT chunk")
             return
+        pixels |= kind == b"IDAT"
         if kind in _PNG_ANIMATION:
             raise unsupported("an animated PNG")
         at += 12 + int.from_bytes(data[at : at + 4], "big")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,7 @@ class Param:
         """The value, converted to the type. Raises ValueError with the expected and the given value."""
         value = self._typed(value)
         if self.choices and value not in self.choices:
-            raise ValueError(f"{self.name}: expected {self.constraints}, got '{value}'")
+            raise ValueError(f"{self.name}: expected {self.constraints}, got '{value:.200}'")
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             low = float("-inf") if self.low is None else self.low
             high = float("inf") if self.high is None else self.high
@@ -73,11 +74,12 @@ class Param:
             and isinstance(value, (int, float))
             and not isinstance(value, bool)
         ):
-            return float(value)
+            with suppress(OverflowError):  # Of an int above any float.
+                return float(value)
         elif type(value) is type(self.default):
             return value
         shown = redact_text(str(value))
-        raise ValueError(f"{self.name}: expected {self.type_name}, got {type(value).__name__} '{shown}'")
+        raise ValueError(f"{self.name}: expected {self.type_name}, got {type(value).__name__} '{shown:.200}'")
 
 
 def _is_int(value: Any) -> bool:

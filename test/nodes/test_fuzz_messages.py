@@ -1,0 +1,19 @@
+"""A short form of `make fuzz` for messages of peers, as the middleware delivers them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fuzz"))
+
+from campaign import run_target
+
+
+@pytest.mark.parametrize("name", ["FrameEvents", "DetectionMessages"])
+def test_messages_are_accepted_or_refused(tmp_path, name):
+    result = run_target(f"message_targets:{name}", tmp_path, seed=0, mutants=3000)
+    assert result["failures"] == [] and result["failed"] == 0 and not result["skipped"]
+    assert 0 < result["accepted"] < result["mutants"] == 3000, "the mutants are all alike"
