@@ -39,7 +39,7 @@ def test_a_healthy_run_agrees_with_proc_and_with_a_subscriber(healthy, video):
     # On a loaded machine an inference may take long, which would be reported.
     calm = ("detector:watchdog_ms:=0.0", "diagnostics:max_age_ms:=600000.0")
     found = healthy.watch(video, 0.2, ["--ros-args", *(word for one in calm for word in ("-p", one))])
-    assert found["false_alarms_say"] == [] and found["reports"] >= 8
+    assert found["false_alarms_messages"] == [] and found["reports"] >= 8
     agreement, figures = found["agreement"], found["agreement_figures"]
     assert abs(agreement["rss"]) < 0.05, figures
     assert abs(agreement["fds"]) < 0.05, figures
@@ -49,7 +49,7 @@ def test_a_healthy_run_agrees_with_proc_and_with_a_subscriber(healthy, video):
 
 
 def test_a_known_delay_is_in_the_age_at_output(healthy, video):
-    pictures = healthy.pictures_of(video)
+    pictures = healthy.read_images(video)
     # No result is younger than its stamp, and load does not cause a median of a minute.
     assert 5000.0 <= healthy.age_ms(pictures, 5000.0, count=15) < 60_000.0
     assert 0.0 < healthy.age_ms(pictures, 0.0, count=15) < 5000.0
