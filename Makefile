@@ -17,9 +17,9 @@ WORKERS = auto
 # ROS programs in the same domain communicate, so these use their own, whatever the shell sets.
 # `make demo ROS_DOMAIN_ID=5` overrides it.
 demo top: export ROS_DOMAIN_ID = 87
-test test-unit test-nodes check examples: export ROS_DOMAIN_ID = 88
+test test-unit test-nodes check examples fuzz: export ROS_DOMAIN_ID = 88
 bench-pipeline bench-diagnostics bench-failover soak: export ROS_DOMAIN_ID = 89
-demo top test test-unit test-nodes check examples bench-pipeline bench-diagnostics bench-failover soak: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
+demo top test test-unit test-nodes check examples fuzz bench-pipeline bench-diagnostics bench-failover soak: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
 
 # The ROS wheels set this marker in the environment; with it, another Python does not find its libraries.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
@@ -103,7 +103,6 @@ bench-low-score: setup-evaluate  ## Measure what low-score detections predict; r
 bench-failover: setup-test  ## Measure the time until another backend or model serves; results in out/bench/failover.json
 	$(VENV_PYTHON) bench/failover.py $(ARGS)
 
-# The targets with messages use ROS without a participant; the graphs are loaded in child processes.
 fuzz: setup-test  ## Fuzz manifests, graphs, images, parameters and messages for MINUTES=10; results in out/fuzz/report.json
 	$(VENV_PYTHON) test/fuzz/fuzz.py --minutes $(MINUTES) $(ARGS)
 

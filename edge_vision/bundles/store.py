@@ -225,12 +225,12 @@ def _fetch_hint(name: str) -> str:
 
 
 def _unreadable(name_or_path: str, error: Exception) -> BundleError:
-    return BundleError(f"expected a bundle at {name_or_path!r:.200}, got an error: {error}")
+    return BundleError(f"expected a bundle at {name_or_path!r:.200}, got an error: {error!s:.200}")
 
 
 def _not_a_bundle(name_or_path: str) -> str:
     return (
-        f"expected the name of a bundle or its folder, got {name_or_path!r}, which is neither; "
+        f"expected the name of a bundle or its folder, got {name_or_path!r:.200}, which is neither; "
         "`python -m edge_vision models list` shows the names"
     )
 

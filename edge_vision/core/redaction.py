@@ -8,10 +8,11 @@ from typing import Any
 
 MASK = "***"
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+# Bounded: the search for a scheme of any length takes time that is quadratic in the length of a word.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://")
 _IN_TEXT = re.compile(rf"({_SCHEME.pattern})(\S+)")
 # Quotes, brackets and punctuation after an address belong to the sentence.
-_CLOSING = re.compile(r"[]'\"`)}>,.;:!]*\Z")
+_CLOSING = "]'\"`)}>,.;:!"
 # The properties that carry credentials in a GStreamer pipeline.
 _PROPERTY = re.compile(r"\b((?:user|proxy)-(?:id|pw)\s*=\s*)(?:\"[^\"]*\"|'[^']*'|\S+)")
 # An authority without '@' is host or host:port; anything else is user info without a host.
@@ -26,7 +27,8 @@ def redact_url(uri: str) -> str:
     found = _SCHEME.search(uri)
     if found:
         return _properties(uri[: found.start()]) + found[0] + _masked(uri[found.end() :])
-    if re.match(r"[^/]*:.*@", uri, re.DOTALL):  # The scheme was forgotten.
+    colon = uri.partition("/")[0].find(":")
+    if colon >= 0 and "@" in uri[colon:]:  # The scheme was forgotten.
         return _masked(uri)
     return _properties(uri)
 
@@ -51,8 +53,7 @@ def redact_error(error: object, uri: str) -> str:
 
 
 def _in_sentence(found: re.Match[str]) -> str:
-    closing = _CLOSING.search(found[2])
-    end = closing.start() if closing else len(found[2])
+    end = len(found[2].rstrip(_CLOSING))
     return found[1] + _masked(found[2][:end]) + found[2][end:]
 
 

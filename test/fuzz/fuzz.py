@@ -3,7 +3,7 @@
 
 Each target passes mutants of the corpus to the code that reads manifests, ONNX graphs, compressed images,
 parameters, frame events or detections. Failures are exceptions that the code does not document, refusals of
-over 2000 characters, the death of the target's process, over 2 s of CPU time for a mutant, and growth of the
+over 4000 characters, the death of the target's process, over 2 s of CPU time for a mutant, and growth of the
 peak memory by over 200 MB. Graphs may kill the child process of their trial (trial_deaths) or exceed its
 limits (trial_limits). Each failure names a file with the mutant.
 

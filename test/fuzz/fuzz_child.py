@@ -20,7 +20,7 @@ from targets import Target, target_class
 
 MAX_CPU_S = 2.0
 MAX_RSS_GROWTH_MB = 200.0
-MAX_ERROR_CHARS = 2000
+MAX_ERROR_CHARS = 4000
 """Of a refusal: it becomes a line of a log."""
 _MAX_REPRODUCERS = 20
 

@@ -129,3 +129,4 @@ if __name__ == "__main__":
     for make in (manifests, graphs, images, messages):
         make()
     write("parameters", "loop.json", json.dumps(["source", "loop", True]).encode())
+    write("node_parameters", "gate.json", json.dumps([["gate", "enabled", True]]).encode())

@@ -217,6 +217,7 @@ TARGETS = (
     "targets:Parameters",
     "message_targets:FrameEvents",
     "message_targets:DetectionMessages",
+    "node_target:NodeParameters",
 )
 
 

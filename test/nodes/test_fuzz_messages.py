@@ -1,4 +1,4 @@
-"""A short form of `make fuzz` for messages of peers, as the middleware delivers them."""
+"""A short form of `make fuzz` for what peers send: messages, and parameters of real nodes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fuzz"))
 from campaign import run_target
 
 
-@pytest.mark.parametrize("name", ["FrameEvents", "DetectionMessages"])
-def test_messages_are_accepted_or_refused(tmp_path, name):
-    result = run_target(f"message_targets:{name}", tmp_path, seed=0, mutants=3000)
+@pytest.mark.parametrize(
+    "path", ["message_targets:FrameEvents", "message_targets:DetectionMessages", "node_target:NodeParameters"]
+)
+def test_messages_are_accepted_or_refused(tmp_path, path):
+    result = run_target(path, tmp_path, seed=0, mutants=3000)
     assert result["failures"] == [] and result["failed"] == 0 and not result["skipped"]
     assert 0 < result["accepted"] < result["mutants"] == 3000, "the mutants are all alike"

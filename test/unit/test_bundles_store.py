@@ -201,7 +201,7 @@ def test_a_stored_bundle_is_named_as_its_folder(cache: Path) -> None:
     "path", ["", ".", "/nonexistent/x", "a/b", "../bundles", "\0", "a/" * 5000, "~nobody_here/x"]
 )
 def test_a_path_to_nothing_is_refused(path: str) -> None:
-    assert "expected" in refused(path)
+    assert "expected" in refused(path) and len(refused(path)) < 1000
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

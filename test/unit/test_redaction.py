@@ -80,3 +80,15 @@ def test_no_password_occurs_in_a_masked_sentence(secret: str) -> None:
     text = redact_text(f"source 'rtsp://user:{secret}@camera/1' was lost")
     assert text == "source 'rtsp://***@camera/1' was lost"
     assert secret not in redact_text(f"cannot open http://camera/1?token={secret} again")
+
+
+LONG = 10**6
+
+
+# In quadratic time, each would take longer than a test may.
+@pytest.mark.parametrize(
+    "text", ["x" * LONG, ":" * LONG, "a://" + "]" * LONG + "a", "a=" * LONG, "user-id" + " " * LONG]
+)
+def test_a_long_text_takes_linear_time(text: str) -> None:
+    assert redact_text("rtsp://u:p@h=1 " + text).startswith("rtsp://***@h")
+    assert redact_text(text) and redact_url(text)

@@ -11,8 +11,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from edge_vision.core.printable import printable
-from edge_vision.core.redaction import redact_text
+from edge_vision.core.printable import bounded_text
 from edge_vision.nodes.interface.specs import NodeSpec, Param
 from edge_vision.nodes.structured_log import StructuredLog
 
@@ -124,7 +123,7 @@ class Parameters:
             self._check_lock(changed)
             self._check_all(values, changed)
         except ValueError as error:
-            return SetParametersResult(successful=False, reason=printable(redact_text(str(error))))
+            return SetParametersResult(successful=False, reason=bounded_text(str(error)))
         return SetParametersResult(successful=True)
 
     def _check_lock(self, changed: set[str]) -> None:
