@@ -49,6 +49,7 @@ class FailureHistory:
             self._double()
         else:
             self.backoff_s = FIRST_RETRY_S
+        self.schedule_retry()
         self.reasons = {**self.reasons, name: reason}
         self._failed_s[name] = now_s
         return True

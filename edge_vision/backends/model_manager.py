@@ -44,7 +44,7 @@ class ModelManager(Generic[R]):
         self._failures, self._hung = FailureHistory(), HungRuns()
         # A run may return while it is revoked.
         self._revoking = threading.Lock()
-        self._retrying = False
+        self._retrying = self._taking_over = False
         self.swap_error = ""
         self.refused: ModelRequest | None = None
 
@@ -140,7 +140,8 @@ class ModelManager(Generic[R]):
     def retry_if_due(self) -> None:
         """Load the requested model again in the background if its backend failed and the back-off is over."""
         request, loader = self._request, self._loader
-        idle = self._pending is None and not self._retrying and not self._hung
+        # While another backend takes over, a return would be replaced by the one that is still loading.
+        idle = self._pending is None and not (self._retrying or self._taking_over or self._hung)
         if request and loader and idle and self._failures.reasons and self._failures.retry_due:
             self._retrying = True
             loader.put(request)
@@ -170,6 +171,13 @@ class ModelManager(Generic[R]):
 
     def _load_next(self) -> None:
         """Serve the next best model. Raises BackendError if none works."""
+        self._taking_over = True
+        try:
+            self._take_over()
+        finally:
+            self._taking_over = False
+
+    def _take_over(self) -> None:
         request = self._request
         if request is None:
             raise BackendError("no model is loaded")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from lifecycle_msgs.msg import Transition
@@ -179,7 +180,7 @@ def test_requested_and_actual_backend_are_reported(start, robot):
 def test_any_other_error_of_the_detector_is_counted_too(start, robot, monkeypatch):
     running = start(overrides={"gate": {"enabled": False}})
     camera = robot.publisher(Image, "image_raw")
-    monkeypatch.setattr(running["detector"].model.current, "runner", object())
+    monkeypatch.setattr(running["detector"].model.current, "runner", SimpleNamespace(unlabelled=0))
     camera.publish(image_message(picture(1), 1))
     assert running.settled(1)["failed.detector_error"] == 1
 

@@ -110,7 +110,10 @@ def test_it_returns_to_what_was_asked_for(start, robot, fake, monkeypatch):
     running["detector"].model.current.session.fault = FAULTS["error"]
     camera.publish(image_message(picture(1), 1))
     assert running.settled(1)["inferred"] == 1
-    status, values = robot.status(
+    robot.status(
+        "detector", lambda status, values: values["backend.actual.backend"].startswith("onnxruntime ")
+    )
+    robot.status(
         "detector",
         lambda status, values: (
             values["backend.actual.backend"].startswith("fake ")
