@@ -19,9 +19,16 @@ def test_a_stopped_and_a_killed_process_are_named(launch, robot):
     source = launch("source_node", "--source", clip, "--loop")
     robot.status("detector", lambda status, values: int(values["ledger.inferred"]) > 5)
     output.named("none")
+    count = len(output.statuses)
     gate.process.send_signal(signal.SIGSTOP)
-    status = output.named("node_silent")
-    assert status.level == b"\x02" and "gate has not reported" in status.message
+
+    def of_the_gate():
+        return [one for one in output.statuses[count:] if "gate has not reported" in one.message]
+
+    # On a loaded machine another node's report may be late too.
+    robot.wait(of_the_gate, "the stopped gate")
+    status = of_the_gate()[-1]
+    assert status.level == b"\x02"
     assert f"process {gate.process.pid} is stopped by a signal" in status.message
     gate.process.send_signal(signal.SIGCONT)
     inferred = int(robot.status("detector")[1]["ledger.inferred"])
