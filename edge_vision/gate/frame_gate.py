@@ -179,7 +179,7 @@ class FrameGate:
         return due or (self._back_off.on and since_ms >= _blind_limit_ms(config))
 
     def _is_backed_off(self, config: GateConfig, stamp_ns: int, mono_ns: int) -> bool:
-        """Whether nobody analyses at this frame to judge it."""
+        """Whether the gate is backed off and does not analyse this frame."""
         if not self._back_off.on:
             return False
         disturbed = self._audit.is_open or self._policy.must_look(config, stamp_ns, mono_ns)

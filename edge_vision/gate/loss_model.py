@@ -22,8 +22,7 @@ from edge_vision.core.detections import Detections
 from edge_vision.core.geometry.boxes import true_positives
 
 SCORE_SD = 0.08
-"""Standard deviation of a score from frame to frame, near the threshold. SSDLite on real clips: values from
-0.05 to 0.1 give the same schedule."""
+"""Standard deviation of a score from frame to frame, near the threshold (SSDLite)."""
 MEMORY_S = 2.5
 """Half-life of what was observed about flicker and drift."""
 BOXES_MEMORY_S = 6.0

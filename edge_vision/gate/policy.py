@@ -4,7 +4,7 @@
     open       something new is there; every frame passes, or one an interval while all that is new lies
                within objects that the detector has just found
     saturated  something new has been everywhere, or has not ended, for long, or a crowd is in view: frames
-               pass at an interval, and at once when it spreads, unless nobody looks
+               pass at an interval, and at once when it spreads, unless the gate is backed off
 
 It opens on one frame and closes after quiet frames and quiet time. `max_blind_ms` bounds the time between
 two frames that pass by whichever clock says it was longer, whatever the rest decides.

@@ -145,7 +145,7 @@ _MOTION = (
     _setting(
         "min_saving",
         "With a camera that moves: where less than this share of the frames of the last second or so could "
-        "be skipped, the gate rests, for 0.4 s at a time: all pass, and nobody looks. 0 = never.",
+        "be skipped, the gate backs off for 0.4 s at a time: all frames pass without analysis. 0 = never.",
         "0..1",
         0.0,
         1.0,
