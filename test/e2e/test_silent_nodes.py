@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from cause_cases import Output
+from cause_cases import Output, status_values
 from model_cases import SSD, bundle_or_skip, clip_or_skip
 
 
@@ -28,7 +28,7 @@ def test_a_stopped_and_a_killed_process_are_named(launch, robot):
     # On a loaded machine another node's report may be late too.
     robot.wait(of_the_gate, "the stopped gate")
     status = of_the_gate()[-1]
-    assert status.level == b"\x02"
+    assert status.level == b"\x02" and status_values(status)["cause"] == "node_silent"
     assert f"process {gate.process.pid} is stopped by a signal" in status.message
     gate.process.send_signal(signal.SIGCONT)
     inferred = int(robot.status("detector")[1]["ledger.inferred"])
