@@ -23,8 +23,8 @@ from rclpy.signals import SignalHandlerOptions
 
 from edge_vision.nodes import run
 from edge_vision.nodes.diagnostics_node import DiagnosticsNode
-from edge_vision.nodes.intra_process import IntraProcess
 from edge_vision.nodes.pipeline import PIPELINE
+from edge_vision.nodes.transport.intra_process import IntraProcess
 
 
 class Counted(DiagnosticsNode):

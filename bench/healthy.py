@@ -22,9 +22,9 @@ from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.core.frame import Frame
 from edge_vision.core.progress import ProgressLine
 from edge_vision.nodes.base_node import steady_clock
-from edge_vision.nodes.diagnostics_listener import DiagnosticsListener
 from edge_vision.nodes.interface.image_messages import ImageWriter
-from edge_vision.nodes.qos import LATEST_IMAGE, RESULTS
+from edge_vision.nodes.monitoring.diagnostics_listener import DiagnosticsListener
+from edge_vision.nodes.transport.qos import LATEST_IMAGE, RESULTS
 
 DELAY_MS = 300.0
 LONGEST_START_S = 60.0

@@ -15,8 +15,8 @@ overhead_cpu_ratio      CPU time: (all threads of the process - those of the run
 wrapper_ratio           `Detector.detect` over the bare runtime plus the same pre- and post-processing.
 rss_mb                  the most memory that the composed pipeline with ONNX Runtime ever had (VmHWM).
 first_detection_s       from the process's start to the first detection in another process; warm disk.
-                        The receiving process announces itself for 3 s (nodes/discovery.py), as Fast DDS's
-                        default of 0.5 s sometimes delays discovery by 3 s.
+                        The receiving process announces itself for 3 s (nodes/monitoring/discovery.py), as
+                        Fast DDS's default of 0.5 s sometimes delays discovery by 3 s.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
 def _one_start(video: Path, seconds: float) -> dict[str, Any]:
     from edge_vision.cli.demo.process import PipelineProcess
     from edge_vision.cli.demo.record import RunRecord
-    from edge_vision.nodes.pipeline_monitor import PipelineMonitor
+    from edge_vision.nodes.monitoring.pipeline_monitor import PipelineMonitor
 
     record = RunRecord()
     with tempfile.TemporaryDirectory() as folder, PipelineMonitor(record) as monitor:
@@ -156,8 +156,8 @@ def _listen(seconds: float) -> tuple[set[int], dict[int, float], Counter[str]]:
     from diagnostic_msgs.msg import DiagnosticArray
 
     from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
-    from edge_vision.nodes.qos import FRAME_EVENTS
     from edge_vision.nodes.run import make_executor
+    from edge_vision.nodes.transport.qos import FRAME_EVENTS
 
     sent: set[int] = set()
     arrived: dict[int, float] = {}

@@ -9,8 +9,8 @@ import common  # noqa: F401  (the path of this repository)
 import rclpy
 from vision_msgs.msg import Detection2DArray
 
-from edge_vision.nodes.qos import RESULTS
 from edge_vision.nodes.run import make_executor
+from edge_vision.nodes.transport.qos import RESULTS
 
 
 def main() -> int:

@@ -270,7 +270,7 @@ def publisher_silent(scene: CauseScene) -> Send:
 def detector_stuck(scene: CauseScene) -> Send:
     """A runtime that never returns from the first frame, without a watchdog."""
     before = BACKENDS.get("fake")
-    BACKENDS["fake"] = "edge_vision.backends.fake:FakeBackend"
+    BACKENDS["fake"] = "edge_vision.backends.runtimes.fake:FakeBackend"
     scene.at_end(lambda: BACKENDS.pop("fake") if before is None else BACKENDS.update(fake=before))
     running = scene.start(NODES, {**OPEN, "detector": {"backend": "fake", "watchdog_ms": 0.0}})
     free = threading.Event()

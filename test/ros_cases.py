@@ -37,10 +37,10 @@ from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.cascade_node import CascadeNode
 from edge_vision.nodes.detector_node import DetectorNode
 from edge_vision.nodes.diagnostics_node import DiagnosticsNode
-from edge_vision.nodes.discovery import eager_discovery
 from edge_vision.nodes.gate_node import GateNode
-from edge_vision.nodes.intra_process import IntraProcess
+from edge_vision.nodes.monitoring.discovery import eager_discovery
 from edge_vision.nodes.source_node import SourceNode
+from edge_vision.nodes.transport.intra_process import IntraProcess
 
 CHAIN: tuple[type[BaseNode], ...] = (GateNode, CascadeNode, DetectorNode)
 ALL: tuple[type[BaseNode], ...] = (SourceNode, *CHAIN, DiagnosticsNode)

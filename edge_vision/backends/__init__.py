@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
-from edge_vision.backends.fallback import FALLBACK, BackendReport, open_session
 from edge_vision.backends.loading import load_on
 from edge_vision.backends.plugins import ENTRY_POINT_GROUP
 from edge_vision.backends.registry import (
@@ -14,6 +13,7 @@ from edge_vision.backends.registry import (
     make_backend,
     runtime_versions,
 )
+from edge_vision.backends.selection.fallback import FALLBACK, BackendReport, open_session
 
 __all__ = [
     "BACKENDS",

@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session
 from edge_vision.backends.host import usable_cores
 from edge_vision.backends.registry import make_backend
-from edge_vision.backends.trial import try_graph
+from edge_vision.backends.trial.parent import try_graph
 from edge_vision.bundles.manifest import GraphSpec
 from edge_vision.bundles.store import Bundle
 from edge_vision.core.concurrency.timeout import WorkTimeout, run_with_timeout

@@ -12,11 +12,11 @@ from edge_vision.errors import BackendError
 
 # Name -> "module:Class", in the order in which "auto" prefers them. Imported when used.
 BACKENDS: dict[str, str] = {
-    "onnxruntime": "edge_vision.backends.onnxruntime:OnnxRuntimeBackend",
-    "openvino": "edge_vision.backends.openvino:OpenVinoBackend",
-    "tensorrt": "edge_vision.backends.tensorrt:TensorRtBackend",
-    "tensorrt_rtx": "edge_vision.backends.tensorrt:TensorRtRtxBackend",
-    "litert": "edge_vision.backends.litert:LiteRtBackend",
+    "onnxruntime": "edge_vision.backends.runtimes.onnxruntime:OnnxRuntimeBackend",
+    "openvino": "edge_vision.backends.runtimes.openvino:OpenVinoBackend",
+    "tensorrt": "edge_vision.backends.runtimes.tensorrt:TensorRtBackend",
+    "tensorrt_rtx": "edge_vision.backends.runtimes.tensorrt:TensorRtRtxBackend",
+    "litert": "edge_vision.backends.runtimes.litert:LiteRtBackend",
 }
 
 REFERENCE = "onnxruntime"

@@ -14,10 +14,10 @@ from typing import TypeVar
 
 from edge_vision.backends import BackendRequest, available_backends, backends_with, make_backend
 from edge_vision.backends.base import Backend
-from edge_vision.backends.cuda_driver import NO_GPU, CudaDevice, GpuIdentity, unavailable_reason
 from edge_vision.backends.plugins import imported_plugins
-from edge_vision.backends.tensorrt import TensorRtBackend, gpu_index
-from edge_vision.backends.trial import build_engine, try_graph
+from edge_vision.backends.runtimes.cuda_driver import NO_GPU, CudaDevice, GpuIdentity, unavailable_reason
+from edge_vision.backends.runtimes.tensorrt import TensorRtBackend, gpu_index
+from edge_vision.backends.trial.parent import build_engine, try_graph
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.printable import printable_error, printable_output
 from edge_vision.errors import BackendError, EdgeVisionError

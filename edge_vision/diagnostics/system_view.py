@@ -1,4 +1,4 @@
-"""All pipelines that are running, as seen from outside: the records that `nodes/system_probe.py` fills."""
+"""All running pipelines, seen from outside: the records that `nodes/monitoring/system_probe.py` fills."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.fit import command as fit_command
 from edge_vision.evaluate.gate import plot, report
 from edge_vision.evaluate.gate.gate_run import GateRun, gate_paths
-from edge_vision.evaluate.gate.gate_runner import OURS, check_gate
+from edge_vision.evaluate.gate.recorded_gate import OURS, check_gate
 from edge_vision.evaluate.metrics.builtin import METRICS
 from edge_vision.evaluate.metrics.metric import load_metrics
 from edge_vision.evaluate.process_pool import QUICK_FRAMES

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_vision.backends import available_backends, make_backend
 from edge_vision.backends.base import BackendRequest, TensorSpec
-from edge_vision.backends.trial import try_graph
+from edge_vision.backends.trial.parent import try_graph
 from edge_vision.errors import BackendError, BundleError, GraphRefused
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_vision.backends.trial import try_reading
+from edge_vision.backends.trial.parent import try_reading
 from edge_vision.bundles.onnx_writer import import_onnx
 from edge_vision.errors import BundleError, GraphRefused
 from edge_vision.importer.model import MAX_MB, ModelSource

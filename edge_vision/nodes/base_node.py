@@ -17,9 +17,9 @@ from std_srvs.srv import SetBool, Trigger
 from edge_vision.nodes.interface.parameters import Parameters
 from edge_vision.nodes.interface.specs import NodeSpec
 from edge_vision.nodes.interface.status_messages import status_message
-from edge_vision.nodes.intra_process import IntraProcess
-from edge_vision.nodes.qos import STATUS
 from edge_vision.nodes.structured_log import MESSAGE, StructuredLog
+from edge_vision.nodes.transport.intra_process import IntraProcess
+from edge_vision.nodes.transport.qos import STATUS
 
 OK, WARN, ERROR = 0, 1, 2
 STATUS_PERIOD_S = 1.0

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from edge_vision.backends import Session
-from edge_vision.backends.loaded_model import LoadedModel, load_model
+from edge_vision.backends.serving.loaded_model import LoadedModel, load_model
 from edge_vision.bundles import Bundle
 from edge_vision.cascade.cascade import Cascade, CascadeConfig
 from edge_vision.cascade.stages import CascadeStage, effective_thresholds, stage_from_bundle

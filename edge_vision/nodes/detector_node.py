@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from edge_vision.backends.loaded_model import LoadedModel
+from edge_vision.backends.serving.loaded_model import LoadedModel
 from edge_vision.core.detections import DetectionResult, Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.detect.detector import Detector
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import OK, WARN
-from edge_vision.nodes.detection_output import DetectionOutput
-from edge_vision.nodes.detector_model import DetectorModel
-from edge_vision.nodes.detector_stats import DetectorStats
+from edge_vision.nodes.detector.model import DetectorModel
+from edge_vision.nodes.detector.output import DetectionOutput
+from edge_vision.nodes.detector.roi_detection import RoiDetection
+from edge_vision.nodes.detector.stats import DetectorStats
+from edge_vision.nodes.detector.track_publisher import TrackPublisher
 from edge_vision.nodes.interface import specs
 from edge_vision.nodes.model_loading import MODEL_PARAMS
-from edge_vision.nodes.roi_detection import RoiDetection
 from edge_vision.nodes.stage_node import StageNode
-from edge_vision.nodes.track_publisher import TrackPublisher
 
 HANG_FACTOR = 5.0
 """An inference within this many times the median is not a hang."""

@@ -15,8 +15,6 @@ from edge_vision.diagnostics.sensors import Unavailable
 from edge_vision.diagnostics.snapshot import count_of
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import ERROR, OK, WARN, BaseNode, steady_clock
-from edge_vision.nodes.cause_monitor import CauseMonitor, output_status
-from edge_vision.nodes.image_input_probe import FLOW
 from edge_vision.nodes.interface import specs
 from edge_vision.nodes.interface.status_messages import (
     MAX_STATUS_CHARS,
@@ -24,8 +22,10 @@ from edge_vision.nodes.interface.status_messages import (
     status_message,
     status_values,
 )
-from edge_vision.nodes.qos import RESULTS, STATUS
-from edge_vision.nodes.system_report import SystemReport
+from edge_vision.nodes.monitoring.cause_monitor import CauseMonitor, output_status
+from edge_vision.nodes.monitoring.image_input_probe import FLOW
+from edge_vision.nodes.monitoring.system_report import SystemReport
+from edge_vision.nodes.transport.qos import RESULTS, STATUS
 
 STALE = 3
 CAUSE_PERIOD_S = 0.5

@@ -18,13 +18,13 @@ from edge_vision.errors import ImageError
 from edge_vision.gate.frame_gate import FrameGate, GateConfig, GateDecision
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import WARN
-from edge_vision.nodes.detection_feedback import DetectionFeedback
-from edge_vision.nodes.ego_listener import SETTINGS, EgoListener
 from edge_vision.nodes.interface import specs
 from edge_vision.nodes.interface.detection_messages import regions_message
-from edge_vision.nodes.lazy_publisher import LazyPublisher
-from edge_vision.nodes.qos import RESULTS
 from edge_vision.nodes.stage_node import StageNode
+from edge_vision.nodes.transport.detection_feedback import DetectionFeedback
+from edge_vision.nodes.transport.ego_listener import SETTINGS, EgoListener
+from edge_vision.nodes.transport.lazy_publisher import LazyPublisher
+from edge_vision.nodes.transport.qos import RESULTS
 
 _SETTINGS = {field.name for field in fields(GateConfig)} & {param.name for param in specs.GATE.params}
 

@@ -19,8 +19,8 @@ from rclpy.utilities import remove_ros_args
 from edge_vision.backends import known_backends
 from edge_vision.core.printable import printable_error, printable_output
 from edge_vision.nodes.base_node import BaseNode
-from edge_vision.nodes.intra_process import IntraProcess
 from edge_vision.nodes.parameter_files import unmatched_sections
+from edge_vision.nodes.transport.intra_process import IntraProcess
 
 # Short enough to notice a signal; an idle process wakes four times a second.
 SPIN_S = 0.25

@@ -19,8 +19,8 @@ from edge_vision.nodes.base_node import OK, WARN, BaseNode
 from edge_vision.nodes.interface import specs
 from edge_vision.nodes.interface.frame_event_messages import frame_event_message
 from edge_vision.nodes.interface.image_messages import ImageWriter
-from edge_vision.nodes.lazy_publisher import LazyPublisher
-from edge_vision.nodes.qos import FRAME_EVENTS, LATEST_IMAGE
+from edge_vision.nodes.transport.lazy_publisher import LazyPublisher
+from edge_vision.nodes.transport.qos import FRAME_EVENTS, LATEST_IMAGE
 from edge_vision.source.capture import Capture, SourceError
 
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 10.0

@@ -16,12 +16,12 @@ from edge_vision.core.geometry.boxes import NO_REGIONS
 from edge_vision.core.stamp_check import StampCheck
 from edge_vision.errors import EdgeVisionError, ImageError
 from edge_vision.nodes.base_node import WARN, BaseNode
-from edge_vision.nodes.frame_input import FrameInput
-from edge_vision.nodes.frame_output import FrameOutput
-from edge_vision.nodes.input_errors import silence_error, stamp_error
-from edge_vision.nodes.lazy_publisher import LazyPublisher
-from edge_vision.nodes.qos import FRAME_EVENTS, LATEST_IMAGE
-from edge_vision.nodes.stage_stats import StageStats
+from edge_vision.nodes.monitoring.stage_stats import StageStats
+from edge_vision.nodes.transport.frame_input import FrameInput
+from edge_vision.nodes.transport.frame_output import FrameOutput
+from edge_vision.nodes.transport.input_errors import silence_error, stamp_error
+from edge_vision.nodes.transport.lazy_publisher import LazyPublisher
+from edge_vision.nodes.transport.qos import FRAME_EVENTS, LATEST_IMAGE
 
 WorkItem = tuple[Frame, FrameEvent | None]
 CameraMotion = np.ndarray | None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_vision.backends import BackendRequest, make_backend
-from edge_vision.backends.tensorrt import TensorRtBackend
+from edge_vision.backends.runtimes.tensorrt import TensorRtBackend
 from edge_vision.bundles.store import load_bundle
 from edge_vision.errors import BackendError
 

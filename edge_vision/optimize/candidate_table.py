@@ -12,7 +12,7 @@ from edge_vision.optimize.quantization.variants import Variants
 from edge_vision.optimize.results import CandidateResult, failure_reason
 from edge_vision.optimize.runtimes import versions_of
 from edge_vision.optimize.settings import Settings
-from edge_vision.optimize.trial import Trial
+from edge_vision.optimize.trial_executor import Trial
 from edge_vision.optimize.trial_runner import TrialRunner
 from edge_vision.optimize.worker import WorkerSetup
 

@@ -22,7 +22,7 @@ from edge_vision.optimize.runtimes import build_only_backends, measurable_backen
 from edge_vision.optimize.settings import PRECISIONS, Settings
 from edge_vision.optimize.source import TFLITE
 from edge_vision.optimize.study import run_study, write_results
-from edge_vision.optimize.trial import FOLDER, LocalExecutor
+from edge_vision.optimize.trial_executor import FOLDER, LocalExecutor
 
 _EXAMPLES = """\
 examples:

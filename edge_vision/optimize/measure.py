@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.backends.parity import sqnr_db
+from edge_vision.backends.selection.parity import sqnr_db
 from edge_vision.diagnostics.sensors.power import PowerMeter
 from edge_vision.diagnostics.sensors.tree import Tree
 from edge_vision.errors import BackendError

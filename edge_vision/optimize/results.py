@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from edge_vision.optimize.build_only import BuiltEngine
 from edge_vision.optimize.measure import Measurement
-from edge_vision.optimize.quantization.variant import VariantGraph
-from edge_vision.optimize.trial import TrialOutcome
+from edge_vision.optimize.quantization.make_variant import VariantGraph
+from edge_vision.optimize.trial_executor import TrialOutcome
 
 Status = Literal["measured", "chosen", "rejected", "failed", "built"]
 

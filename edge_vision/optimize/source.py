@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from edge_vision.backends.trial import try_reading
+from edge_vision.backends.trial.parent import try_reading
 from edge_vision.bundles.manifest import GraphSpec
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.errors import BundleError
@@ -15,7 +15,7 @@ from edge_vision.importer.run import workspace, write_draft
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import graph_edit
-from edge_vision.optimize.quantization.variant import write_variant
+from edge_vision.optimize.quantization.make_variant import write_variant
 
 TFLITE = "tflite"
 _MODEL_FILES = (".onnx", ".tflite", ".pt", ".pth", ".h5", ".pb", ".xml", ".engine")

@@ -27,7 +27,7 @@ from edge_vision.optimize.runtimes import build_only_backends
 from edge_vision.optimize.search import search_space
 from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.source import TFLITE
-from edge_vision.optimize.trial import Trial, TrialExecutor
+from edge_vision.optimize.trial_executor import Trial, TrialExecutor
 from edge_vision.optimize.trial_runner import TrialRunner
 
 Log = Callable[[str], None]

@@ -16,10 +16,10 @@ from typing import Any, get_type_hints
 from edge_vision.errors import EdgeVisionError
 from edge_vision.optimize.errors import DISK_FULL
 from edge_vision.optimize.records import decoded
-from edge_vision.optimize.trial import EXIT_DISK_FULL
+from edge_vision.optimize.trial_executor import EXIT_DISK_FULL
 
 KINDS = {
-    "variant": "edge_vision.optimize.quantization.variant",
+    "variant": "edge_vision.optimize.quantization.make_variant",
     "sensitivity": "edge_vision.optimize.quantization.sensitivity",
     "measure": "edge_vision.optimize.measure",
     "build": "edge_vision.optimize.build_only",

@@ -8,7 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edge_vision.optimize.errors import DISK_FULL, DiskFull
-from edge_vision.optimize.trial import FOLDER, Result, Trial, TrialExecutor, TrialOutcome, decoded_outcome
+from edge_vision.optimize.trial_executor import (
+    FOLDER,
+    Result,
+    Trial,
+    TrialExecutor,
+    TrialOutcome,
+    decoded_outcome,
+)
 
 
 class TrialRunner:

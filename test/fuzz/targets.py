@@ -16,7 +16,8 @@ import numpy as np
 import yaml
 from mutator import TEXTS, VALUES, mutate_bytes, mutate_json
 
-from edge_vision.backends import BackendRequest, make_backend, trial
+from edge_vision.backends import BackendRequest, make_backend
+from edge_vision.backends.trial import parent
 from edge_vision.bundles.manifest import MANIFEST_FILE, dump_manifest, parse_manifest
 from edge_vision.bundles.store import load_bundle
 from edge_vision.core.compressed import compressed_frame
@@ -136,7 +137,7 @@ class Graphs(Target):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        trial.RUN_LIMIT_S = 5.0
+        parent.RUN_LIMIT_S = 5.0
         self._backends = [name for name in ("onnxruntime", "openvino") if find_spec(name)]
 
     def check(self, data: bytes) -> None:
@@ -144,7 +145,7 @@ class Graphs(Target):
         graph.write_bytes(data)
         backend = make_backend(self._backends[zlib.crc32(data) % len(self._backends)])
         try:
-            trial.try_graph(backend, graph, BackendRequest(threads=1))
+            parent.try_graph(backend, graph, BackendRequest(threads=1))
         except GraphRefused as error:
             self.counts["trial_deaths" if "was killed by" in str(error) else "trial_limits"] += 1
             raise

@@ -26,8 +26,8 @@ from rosgraph_msgs.msg import Clock
 
 from edge_vision.cli.top.board import Board
 from edge_vision.core.diagnostic_status import StatusEntry
-from edge_vision.nodes.cause_monitor import counter_increments
 from edge_vision.nodes.interface.status_messages import status_message, status_values
+from edge_vision.nodes.monitoring.cause_monitor import counter_increments
 
 OK = b"\x00"
 JUMP_S, HALF_A_JUMP_MS = 1000.0, 500_000.0

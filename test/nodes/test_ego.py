@@ -9,7 +9,7 @@ from nav_msgs.msg import Odometry
 from ros_cases import SENSOR, GateNode, Image, image_message, picture
 from sensor_msgs.msg import CameraInfo, Imu
 
-from edge_vision.nodes import ego_listener
+from edge_vision.nodes.transport import ego_listener
 
 START_NS = 1_700_000_000_000_000_000
 MS = 10**6

@@ -27,7 +27,7 @@ from edge_vision.core.ledger import MAX_REASONS, OTHER
 from edge_vision.nodes.interface.detection_messages import MAX_DETECTIONS, detections_from_message
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message, frame_event_message
 from edge_vision.nodes.interface.status_messages import MAX_STATUS_CHARS, status_chars, status_message
-from edge_vision.nodes.system_probe import observe_system
+from edge_vision.nodes.monitoring.system_probe import observe_system
 
 EVENTS = 4000
 NUMBERS = {

@@ -23,7 +23,7 @@ from ros_cases import (
 from std_srvs.srv import SetBool, Trigger
 
 from edge_vision.core.frame import Frame
-from edge_vision.nodes.intra_process import IntraProcess
+from edge_vision.nodes.transport.intra_process import IntraProcess
 
 
 class Load:

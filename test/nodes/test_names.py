@@ -63,7 +63,7 @@ def test_a_detector_can_subscribe_to_the_camera_directly(start, robot):
 
 def test_two_cameras_in_one_process_have_a_ledger_each(start, robot):
     """Two hubs, as two pipelines of one process have."""
-    from edge_vision.nodes.intra_process import IntraProcess
+    from edge_vision.nodes.transport.intra_process import IntraProcess
 
     running = start([GateNode], ros_args=["-r", "__ns:=/left"])
     other = IntraProcess()

@@ -22,8 +22,9 @@ from ros_cases import (
 )
 from vision_msgs.msg import LabelInfo, VisionInfo
 
-from edge_vision.backends import BACKENDS, failure_history
-from edge_vision.backends.fake import FakeBackend, Fault
+from edge_vision.backends import BACKENDS
+from edge_vision.backends.runtimes.fake import FakeBackend, Fault
+from edge_vision.backends.serving import failure_history
 from edge_vision.core.frame import Frame
 
 OPEN = {"gate": {"enabled": False}}
@@ -40,7 +41,7 @@ WATCHDOG_MS = 2000.0
 
 @pytest.fixture
 def fake(monkeypatch):
-    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.fake:FakeBackend")
+    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.runtimes.fake:FakeBackend")
     return {"backend": "fake"}
 
 

@@ -171,11 +171,11 @@ def test_a_new_threshold_is_latched(start, robot):
 
 def test_the_debug_image_is_drawn_only_with_a_subscriber(start, robot, monkeypatch):
 
-    from edge_vision.nodes import detection_output
+    from edge_vision.nodes.detector import output
 
     drawn = []
-    draw = detection_output.draw_detections
-    monkeypatch.setattr(detection_output, "draw_detections", lambda *args: drawn.append(1) or draw(*args))
+    draw = output.draw_detections
+    monkeypatch.setattr(output, "draw_detections", lambda *args: drawn.append(1) or draw(*args))
     running = start()
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_raw")

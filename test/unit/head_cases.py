@@ -10,7 +10,7 @@ from model_cases import save_graph
 from onnx import helper, numpy_helper
 
 from edge_vision.backends.base import BackendRequest, TensorSpec
-from edge_vision.backends.onnxruntime import OnnxRuntimeBackend
+from edge_vision.backends.runtimes.onnxruntime import OnnxRuntimeBackend
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds

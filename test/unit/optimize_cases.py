@@ -16,7 +16,7 @@ from edge_vision.bundles.manifest import GraphSpec, Manifest
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.optimize.agreement import Agreement
 from edge_vision.optimize.measure import Measurement, Timing
-from edge_vision.optimize.quantization.variant import VariantGraph
+from edge_vision.optimize.quantization.make_variant import VariantGraph
 from edge_vision.optimize.results import CandidateResult
 
 SIDE_PX = 64

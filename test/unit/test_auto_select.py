@@ -8,17 +8,17 @@ import shutil
 import pytest
 from model_cases import SSD, bundle_or_skip
 
-from edge_vision.backends import (
-    BackendRequest,
-    auto_select,
-    available_backends,
-    load_on,
-    open_session,
-    timing_cache,
+from edge_vision.backends import BackendRequest, available_backends, load_on, open_session
+from edge_vision.backends.runtimes.fake import Fault, FaultySession
+from edge_vision.backends.selection import auto_select, timing_cache
+from edge_vision.backends.selection.auto_select import check_agreement, choose, main
+from edge_vision.backends.selection.backend_timing import (
+    MAX_ATTEMPTS,
+    BackendTiming,
+    TimeRatio,
+    Timings,
+    measure,
 )
-from edge_vision.backends.auto_select import check_agreement, choose, main
-from edge_vision.backends.backend_timing import MAX_ATTEMPTS, BackendTiming, TimeRatio, Timings, measure
-from edge_vision.backends.fake import Fault, FaultySession
 from edge_vision.bundles import load_bundle
 from edge_vision.errors import BackendError
 

@@ -21,8 +21,8 @@ from onnx import helper, numpy_helper
 
 from edge_vision.backends import BACKENDS, BackendRequest, available_backends, make_backend, open_session
 from edge_vision.backends.base import Backend
-from edge_vision.backends.fake import Fault, FaultySession
-from edge_vision.backends.onnx_file import check_onnx
+from edge_vision.backends.runtimes.fake import Fault, FaultySession
+from edge_vision.backends.runtimes.onnx_file import check_onnx
 from edge_vision.bundles.store import load_bundle
 from edge_vision.errors import BackendError, BackendUnavailable, BundleError
 
@@ -193,7 +193,7 @@ def test_a_third_party_backend_is_in_every_list_of_backends(tmp_path):
         "[edge_vision.backends]\nghost = ghost_module:Ghost\nbroken = nowhere:X\n"
     )
     (tmp_path / "ghost_module.py").write_text(
-        "from edge_vision.backends.onnxruntime import OnnxRuntimeBackend\n"
+        "from edge_vision.backends.runtimes.onnxruntime import OnnxRuntimeBackend\n"
         "class Ghost(OnnxRuntimeBackend):\n"
         "    name, title, distributions = 'ghost', 'Ghost', ('ghostlib',)\n"
     )
@@ -232,7 +232,7 @@ def test_a_fault_starts_when_it_is_told_to(onnx_mean):
 
 
 def test_the_fake_takes_its_fault_from_the_request(bundle, monkeypatch):
-    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.fake:FakeBackend")
+    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.runtimes.fake:FakeBackend")
     session, report = open_session(bundle, "fake", BackendRequest(options={"error": "gone"}))
     assert report.actual.backend == "fake" and "misbehaves on request" in report.actual.notes
     with pytest.raises(BackendError, match="gone"):

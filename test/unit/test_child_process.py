@@ -12,8 +12,9 @@ import numpy
 import pytest
 from model_cases import SSD, bundle_or_skip
 
-from edge_vision.backends import BackendRequest, auto_select
-from edge_vision.backends.trial import try_graph
+from edge_vision.backends import BackendRequest
+from edge_vision.backends.selection import auto_select
+from edge_vision.backends.trial.parent import try_graph
 from edge_vision.bundles.store import cache_dir
 from edge_vision.cli.demo.process import PipelineProcess
 from edge_vision.cli.doctor import probe
@@ -24,7 +25,7 @@ from edge_vision.evaluate import process_pool
 from edge_vision.evaluate.sequences.recipes import by_name, conditions
 from edge_vision.model_zoo import packages
 from edge_vision.optimize.measure import Measurement
-from edge_vision.optimize.trial import LocalExecutor, Trial
+from edge_vision.optimize.trial_executor import LocalExecutor, Trial
 from edge_vision.optimize.worker import WorkerProcess, WorkerSetup
 
 ROOT = Path(child_process.__file__).parents[2]
@@ -64,7 +65,7 @@ def test_auto_select(trap):
 
 
 def test_a_trial(trap, monkeypatch, tmp_path):
-    from edge_vision.backends.onnxruntime import OnnxRuntimeBackend
+    from edge_vision.backends.runtimes.onnxruntime import OnnxRuntimeBackend
 
     bundle = bundle_or_skip(SSD)
     monkeypatch.setenv("EDGE_VISION_CACHE", str(tmp_path / "cache"))

@@ -8,8 +8,8 @@ from model_cases import EFFICIENTNET, bundle_or_skip, mean_graph, noise_image, v
 from stage_cases import color_bundle
 
 from edge_vision.backends import BackendRequest, open_session
-from edge_vision.backends.fake import Fault, FaultySession
-from edge_vision.backends.onnxruntime import OnnxRuntimeBackend
+from edge_vision.backends.runtimes.fake import Fault, FaultySession
+from edge_vision.backends.runtimes.onnxruntime import OnnxRuntimeBackend
 from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import HeadSpec, InputSpec
 from edge_vision.detect.classifier import Classifier

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_vision.backends import cuda_driver
 from edge_vision.backends.base import BackendActual
-from edge_vision.backends.cuda_driver import CudaDevice, CudaMemory, gpu_names, unavailable_reason
-from edge_vision.backends.tensorrt import TensorRtSession
+from edge_vision.backends.runtimes import cuda_driver
+from edge_vision.backends.runtimes.cuda_driver import CudaDevice, CudaMemory, gpu_names, unavailable_reason
+from edge_vision.backends.runtimes.tensorrt import TensorRtSession
 from edge_vision.errors import BackendError, BackendUnavailable
 
 _DRIVER = r"""

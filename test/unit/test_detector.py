@@ -12,8 +12,8 @@ from model_cases import EFFICIENTNET, SSD, bundle_or_skip, mean_graph, noise_ima
 from test_heads import plain_ssd
 
 from edge_vision.backends import BackendRequest, TensorSpec, open_session
-from edge_vision.backends.fake import ConstantSession, Fault, FaultySession
-from edge_vision.backends.onnxruntime import OnnxRuntimeBackend
+from edge_vision.backends.runtimes.fake import ConstantSession, Fault, FaultySession
+from edge_vision.backends.runtimes.onnxruntime import OnnxRuntimeBackend
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from edge_vision.backends import BACKENDS
-from edge_vision.backends.litert import DELEGATES
-from edge_vision.backends.onnxruntime_providers import PROVIDERS
+from edge_vision.backends.runtimes.litert import DELEGATES
+from edge_vision.backends.runtimes.onnxruntime_providers import PROVIDERS
 from edge_vision.bundles.manifest import parse_manifest
 from edge_vision.nodes.interface import reference
 from edge_vision.nodes.interface.specs import NODES

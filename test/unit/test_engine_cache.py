@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_vision.backends.engine_cache import EngineCache, EngineKey
+from edge_vision.backends.runtimes.engine_cache import EngineCache, EngineKey
 from edge_vision.errors import BackendError, EngineRefused
 
 KEY = EngineKey("ab" * 32, "tensorrt", "10.3", "Orin sm_87", "540.4", "fp16")
@@ -131,7 +131,7 @@ def test_a_place_that_cannot_be_a_folder_costs_only_the_keeping(tmp_path):
 _FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from edge_vision.backends.engine_cache import EngineCache
+from edge_vision.backends.runtimes.engine_cache import EngineCache
 from test_engine_cache import ENGINE, KEY
 # The kernel refuses to let a file grow beyond this, as it does on a full disk.
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
@@ -151,7 +151,7 @@ def test_a_full_disk_costs_only_the_keeping(cache):
 _BUILDER = """
 import sys, time
 from pathlib import Path
-from edge_vision.backends.engine_cache import EngineCache
+from edge_vision.backends.runtimes.engine_cache import EngineCache
 from test_engine_cache import KEY
 
 def build():

@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Mapping
 
 from source_tree import (
     FILES,
@@ -66,8 +67,25 @@ def test_a_room_imports_only_rooms_below_it() -> None:
     )
 
 
+def folder_of(module: str) -> str:
+    """The folder within a room that a module is in, "" if it is at the top of its room."""
+    room, _, rest = module.partition(".")
+    return f"{room}.{rest.split('.')[0]}" if "." in rest else ""
+
+
 def test_there_is_no_import_cycle() -> None:
-    graph = {name: own_imports(file) - {name} for name, file in MODULES.items()}
+    check_no_cycle({name: own_imports(file) - {name} for name, file in MODULES.items()})
+
+
+def test_the_folders_within_a_room_import_each_other_in_one_direction() -> None:
+    graph: dict[str, set[str]] = defaultdict(set)
+    for name, file in MODULES.items():
+        graph[folder_of(name)] |= {folder_of(other) for other in own_imports(file)} - {folder_of(name), ""}
+    del graph[""]
+    check_no_cycle({name: graph.get(name, set()) for name in {*graph, *set().union(*graph.values())}})
+
+
+def check_no_cycle(graph: Mapping[str, set[str]]) -> None:
     done: set[str] = set()
 
     def visit(name: str, path: tuple[str, ...]) -> None:

@@ -13,8 +13,8 @@ from model_cases import OIDV4, bundle_or_skip
 from tflite_cases import mean_tflite, schema_or_skip
 
 from edge_vision.backends import BackendRequest, Session, make_backend
-from edge_vision.backends.auto_select import measure_in_child
-from edge_vision.backends.trial import try_graph
+from edge_vision.backends.selection.auto_select import measure_in_child
+from edge_vision.backends.trial.parent import try_graph
 from edge_vision.errors import BackendError, BackendUnavailable
 
 # A delegate as small as one can be: it starts, and takes nothing of the graph.

@@ -10,11 +10,12 @@ from types import SimpleNamespace
 import pytest
 from model_cases import SSD, bundle_or_skip, video_frame
 
-from edge_vision.backends import BACKENDS, BackendRequest, failure_history, loaded_model, model_manager
-from edge_vision.backends.failure_history import FIRST_RETRY_S, FailureHistory
-from edge_vision.backends.fake import FakeBackend, Fault, FaultySession
-from edge_vision.backends.loaded_model import ModelRequest, load_model
-from edge_vision.backends.model_manager import ModelManager
+from edge_vision.backends import BACKENDS, BackendRequest
+from edge_vision.backends.runtimes.fake import FakeBackend, Fault, FaultySession
+from edge_vision.backends.serving import failure_history, loaded_model, model_manager
+from edge_vision.backends.serving.failure_history import FIRST_RETRY_S, FailureHistory
+from edge_vision.backends.serving.loaded_model import ModelRequest, load_model
+from edge_vision.backends.serving.model_manager import ModelManager
 from edge_vision.core.concurrency import lease
 from edge_vision.detect.detector import Detector
 from edge_vision.errors import BackendError, BundleError, HeadError
@@ -54,7 +55,7 @@ class ManagerHarness:
 @pytest.fixture
 def harness(monkeypatch):
     bundle_or_skip(SSD)
-    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.fake:FakeBackend")
+    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.runtimes.fake:FakeBackend")
     harness = ManagerHarness()
     yield harness
     harness.manager.stop()

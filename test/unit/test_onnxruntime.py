@@ -6,7 +6,7 @@ import pytest
 from model_cases import mean_graph
 
 from edge_vision.backends import BackendRequest, make_backend
-from edge_vision.backends.onnxruntime_providers import (
+from edge_vision.backends.runtimes.onnxruntime_providers import (
     PROVIDERS,
     Device,
     choose_device,

@@ -11,7 +11,7 @@ from model_cases import EFFICIENTNET, bundle_or_skip, save_graph, video_frame
 from onnx import helper, numpy_helper
 from optimize_cases import SIDE_PX, tiny_graph
 
-from edge_vision.backends.parity import sqnr_db
+from edge_vision.backends.selection.parity import sqnr_db
 from edge_vision.core.preprocess import Preprocessor
 from edge_vision.optimize.quantization import gptq, graph_session, input_moments, ptq
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe

@@ -12,8 +12,8 @@ from model_cases import EFFICIENTNET, SSD, bundle_or_skip, video_frame
 from optimize_cases import SIDE_PX, tiny_graph, vit_graph
 
 from edge_vision.backends.base import BackendRequest
-from edge_vision.backends.onnxruntime import OnnxRuntimeBackend
-from edge_vision.backends.parity import sqnr_db
+from edge_vision.backends.runtimes.onnxruntime import OnnxRuntimeBackend
+from edge_vision.backends.selection.parity import sqnr_db
 from edge_vision.core.preprocess import Preprocessor
 from edge_vision.optimize.candidate import Candidate, Size, default_sizes
 from edge_vision.optimize.errors import OptimizeError

@@ -27,7 +27,7 @@ from edge_vision.optimize.clips import read_images
 from edge_vision.optimize.command import main
 from edge_vision.optimize.report.report_file import StudyReport, read_report
 from edge_vision.optimize.results import CandidateResult
-from edge_vision.optimize.trial import LocalExecutor, Result, Trial, TrialOutcome
+from edge_vision.optimize.trial_executor import LocalExecutor, Result, Trial, TrialOutcome
 
 QUICK = ["--measure-s", "0.2", "--images", "8", "--threads", "1"]
 pytestmark = pytest.mark.timeout(600)

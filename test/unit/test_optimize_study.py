@@ -14,14 +14,14 @@ import pytest
 from onnx import numpy_helper
 from optimize_cases import image_folder, tiny_bundle, tiny_graph, vit_graph
 
-from edge_vision.backends.tensorrt import TensorRtRtxBackend
+from edge_vision.backends.runtimes.tensorrt import TensorRtRtxBackend
 from edge_vision.errors import EdgeVisionError
 from edge_vision.optimize.device import load_warning
 from edge_vision.optimize.report import terminal
 from edge_vision.optimize.report.report_file import StudyReport
 from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.study import run_study
-from edge_vision.optimize.trial import Result, Trial, TrialExecutor, TrialOutcome
+from edge_vision.optimize.trial_executor import Result, Trial, TrialExecutor, TrialOutcome
 from edge_vision.optimize.trial_process import run_trial
 
 pytestmark = pytest.mark.timeout(300)

@@ -21,8 +21,8 @@ from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import DiskFull
 from edge_vision.optimize.measure import Measurement, MeasureTask
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
-from edge_vision.optimize.quantization.variant import VariantGraph, VariantTask
-from edge_vision.optimize.trial import LocalExecutor, Trial, TrialOutcome
+from edge_vision.optimize.quantization.make_variant import VariantGraph, VariantTask
+from edge_vision.optimize.trial_executor import LocalExecutor, Trial, TrialOutcome
 from edge_vision.optimize.trial_runner import store_outcome, stored_outcome
 from edge_vision.optimize.worker import WorkerSetup
 

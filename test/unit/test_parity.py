@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_vision.backends.parity import SAME_DB, sample_image, sqnr_db
+from edge_vision.backends.selection.parity import SAME_DB, sample_image, sqnr_db
 
 
 def test_the_same_is_the_same():

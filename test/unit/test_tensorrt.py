@@ -11,10 +11,11 @@ import pytest
 from model_cases import SSD, bundle_or_skip, mean_graph, onnx, save_graph, video_frame
 from onnx import helper, numpy_helper
 
-from edge_vision.backends import BackendRequest, cuda_driver, make_backend, open_session, tensorrt
-from edge_vision.backends.cuda_driver import NO_GPU, CudaDevice, GpuIdentity
-from edge_vision.backends.tensorrt import TensorRtBackend
-from edge_vision.backends.tensorrt_build import built_precision
+from edge_vision.backends import BackendRequest, make_backend, open_session
+from edge_vision.backends.runtimes import cuda_driver, tensorrt
+from edge_vision.backends.runtimes.cuda_driver import NO_GPU, CudaDevice, GpuIdentity
+from edge_vision.backends.runtimes.tensorrt import TensorRtBackend
+from edge_vision.backends.runtimes.tensorrt_build import built_precision
 from edge_vision.bundles.store import Bundle
 from edge_vision.detect.detector import Detector
 from edge_vision.errors import BackendError, BackendUnavailable, EngineRefused

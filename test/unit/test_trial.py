@@ -14,12 +14,13 @@ from model_cases import SSD, bundle_or_skip, mean_graph
 from onnx import TensorProto, helper
 from trial_cases import install_harmful_backends
 
-from edge_vision.backends import BackendRequest, make_backend, open_session, trial, trial_record
-from edge_vision.backends.auto_select import check_agreement, choose
-from edge_vision.backends.loaded_model import ModelRequest
-from edge_vision.backends.model_manager import ModelManager
+from edge_vision.backends import BackendRequest, make_backend, open_session
 from edge_vision.backends.plugins import imported_plugins
-from edge_vision.backends.trial import try_graph
+from edge_vision.backends.selection.auto_select import check_agreement, choose
+from edge_vision.backends.serving.loaded_model import ModelRequest
+from edge_vision.backends.serving.model_manager import ModelManager
+from edge_vision.backends.trial import parent, record
+from edge_vision.backends.trial.parent import try_graph
 from edge_vision.bundles.store import cache_dir, load_bundle
 from edge_vision.cli.models import main
 from edge_vision.detect.detector import Detector
@@ -35,8 +36,8 @@ def graph(tmp_path, monkeypatch):
     """A sound graph, harmful backends, and a cache that knows nothing."""
     install_harmful_backends(tmp_path / "site", monkeypatch)
     monkeypatch.setenv("EDGE_VISION_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(trial_record, "_HERE", set())
-    monkeypatch.setattr(trial_record, "_REFUSED", {})
+    monkeypatch.setattr(record, "_HERE", set())
+    monkeypatch.setattr(record, "_REFUSED", {})
     return mean_graph(tmp_path / "model.onnx")
 
 
@@ -67,16 +68,16 @@ def bundle_or_skip_from_home(monkeypatch, tmp_path):
     ],
 )
 def test_what_does_harm_is_refused_with_its_reason(graph, monkeypatch, name, reason):
-    monkeypatch.setattr(trial, "RUN_LIMIT_S", 2.0)
-    monkeypatch.setattr(trial, "MEMORY_LIMIT_BYTES", 400 << 20)
+    monkeypatch.setattr(parent, "RUN_LIMIT_S", 2.0)
+    monkeypatch.setattr(parent, "MEMORY_LIMIT_BYTES", 400 << 20)
     with pytest.raises(GraphRefused, match=f"runs on {name}, got one whose trial process .*{reason}"):
         try_graph(make_backend(name), graph, REQUEST)
-    assert not trial_record.record_file().exists(), "a refusal is not recorded as passed"
+    assert not record.record_file().exists(), "a refusal is not recorded as passed"
 
 
 def test_a_loop_that_never_ends_is_refused_by_a_real_runtime(graph, monkeypatch):
     """Its body keeps the condition true, and it may run 2^63 times."""
-    monkeypatch.setattr(trial, "RUN_LIMIT_S", 3.0)
+    monkeypatch.setattr(parent, "RUN_LIMIT_S", 3.0)
     info = helper.make_tensor_value_info
     body = helper.make_graph(
         [
@@ -102,9 +103,9 @@ def test_a_loop_that_never_ends_is_refused_by_a_real_runtime(graph, monkeypatch)
 
 def test_a_sound_graph_is_tried_once(graph, monkeypatch):
     try_graph(make_backend("harmless"), graph, REQUEST)
-    assert len(trial_record.record_file().read_text().splitlines()) == 1
-    monkeypatch.setattr(trial_record, "_HERE", set())  # As the next process sees it.
-    monkeypatch.setattr(trial.subprocess, "Popen", lambda *a, **k: pytest.fail("tried again"))
+    assert len(record.record_file().read_text().splitlines()) == 1
+    monkeypatch.setattr(record, "_HERE", set())  # As the next process sees it.
+    monkeypatch.setattr(parent.subprocess, "Popen", lambda *a, **k: pytest.fail("tried again"))
     try_graph(make_backend("harmless"), graph, REQUEST)
 
 
@@ -121,16 +122,16 @@ def test_a_trial_says_nothing_about_another_case(graph, monkeypatch, other):
     if other == "option":
         request = BackendRequest(options={"memory_arena": False})
     if other == "runtime":
-        monkeypatch.setattr(trial, "installed_packages", lambda names: {"onnxruntime": "99.0"})
+        monkeypatch.setattr(parent, "installed_packages", lambda names: {"onnxruntime": "99.0"})
     try_graph(backend, graph, request)
-    assert len(trial_record.record_file().read_text().splitlines()) == 2
+    assert len(record.record_file().read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(
     "data", [b"\x00\xff\n", b"[" * 100_000, b"0" * 64, b"A" * 64 + b"\n", b"0" * 10_000_000, b"\n\n"]
 )
 def test_a_damaged_record_is_made_again(graph, data):
-    file = trial_record.record_file()
+    file = record.record_file()
     file.parent.mkdir(parents=True)
     file.write_bytes(data)
     try_graph(make_backend("harmless"), graph, REQUEST)
@@ -139,23 +140,23 @@ def test_a_damaged_record_is_made_again(graph, data):
 
 
 def test_the_record_has_a_bounded_size(graph):
-    for number in range(trial_record.MAX_KEYS + 3):
-        trial_record.add(f"{number:064x}")
-    lines = trial_record.record_file().read_text().splitlines()
-    assert len(lines) == trial_record.MAX_KEYS and lines[-1] == f"{trial_record.MAX_KEYS + 2:064x}"
+    for number in range(record.MAX_KEYS + 3):
+        record.add(f"{number:064x}")
+    lines = record.record_file().read_text().splitlines()
+    assert len(lines) == record.MAX_KEYS and lines[-1] == f"{record.MAX_KEYS + 2:064x}"
 
 
 def test_a_record_that_cannot_be_written_costs_only_the_record(graph, monkeypatch):
     cache_dir().write_text("a file where the folder should be")
     try_graph(make_backend("harmless"), graph, REQUEST)
-    monkeypatch.setattr(trial.subprocess, "Popen", lambda *a, **k: pytest.fail("tried again"))
+    monkeypatch.setattr(parent.subprocess, "Popen", lambda *a, **k: pytest.fail("tried again"))
     try_graph(make_backend("harmless"), graph, REQUEST)
 
 
 def test_a_refused_graph_is_not_tried_again_at_once(graph, monkeypatch):
     with pytest.raises(GraphRefused) as first:
         try_graph(make_backend("aborts"), graph, REQUEST)
-    monkeypatch.setattr(trial.subprocess, "Popen", lambda *a, **k: pytest.fail("tried again"))
+    monkeypatch.setattr(parent.subprocess, "Popen", lambda *a, **k: pytest.fail("tried again"))
     with pytest.raises(GraphRefused) as second:
         try_graph(make_backend("aborts"), graph, REQUEST)
     assert str(first.value) == str(second.value)
@@ -209,7 +210,7 @@ def test_open_session_skips_what_auto_has_just_refused(bundle, monkeypatch):
     """Where there is nothing else, nothing loads the graph here: this process would die of it."""
     names = ("aborts_later", "aborts")
     there = {name: f"harmful_backends:{name.title().replace('_', '')}" for name in names}
-    monkeypatch.setattr("edge_vision.backends.fallback.known_backends", lambda: there)
+    monkeypatch.setattr("edge_vision.backends.selection.fallback.known_backends", lambda: there)
     with pytest.raises(BackendError, match=r"aborts_later: the measuring process was killed by SIGABRT"):
         open_session(bundle, "auto", BackendRequest(threads=1), fallback=())
 
@@ -245,13 +246,14 @@ def test_the_child_ends_with_its_parent(graph):
     code = (
         f"import sys; sys.path[:0] = {[str(graph.parent / 'site')]!r}\n"
         "from pathlib import Path\n"
-        "from edge_vision.backends import BackendRequest, make_backend, trial\n"
+        "from edge_vision.backends import BackendRequest, make_backend\n"
+        "from edge_vision.backends.trial import parent\n"
         "make_backend('hangs').__class__.load_limit_s = 600.0\n"
-        "real = trial.subprocess.Popen\n"
+        "real = parent.subprocess.Popen\n"
         "def popen(*a, **k):\n"
         "    child = real(*a, **k); print(child.pid, flush=True); return child\n"
-        "trial.subprocess.Popen = popen\n"
-        f"trial.try_graph(make_backend('hangs'), Path({str(graph)!r}), BackendRequest())\n"
+        "parent.subprocess.Popen = popen\n"
+        f"parent.try_graph(make_backend('hangs'), Path({str(graph)!r}), BackendRequest())\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         pid = int(parent.stdout.readline())

@@ -8,7 +8,7 @@ import pytest
 
 _CODE = '''
 import os, signal
-from edge_vision.backends.onnxruntime import OnnxRuntimeBackend
+from edge_vision.backends.runtimes.onnxruntime import OnnxRuntimeBackend
 
 class Harmless(OnnxRuntimeBackend):
     name = "harmless"

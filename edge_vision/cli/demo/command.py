@@ -188,7 +188,7 @@ def _observe(
     record: RunRecord, arguments: list[str], log: Path, limit_s: float | None, stop: StopRequest
 ) -> _Run:
     """Run the pipeline until the file ends, the limit is reached or the demo is stopped."""
-    from edge_vision.nodes.pipeline_monitor import PipelineMonitor
+    from edge_vision.nodes.monitoring.pipeline_monitor import PipelineMonitor
 
     line = ProgressLine()
     with PipelineMonitor(record, debug_images=record.on_image is not None) as monitor:

@@ -4,5 +4,5 @@
     python -m edge_vision doctor --running   the nodes: /diagnostics and the ROS graph
     python -m edge_vision doctor --install   packages, backends, models, machine, DDS
 
-Imports no ROS: `nodes/system_probe.py` observes the graph. Whatever may crash runs in a child process.
+Imports no ROS: `system_probe.py` observes the graph. Whatever may crash runs in a child process.
 """

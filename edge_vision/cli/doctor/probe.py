@@ -115,7 +115,7 @@ def _backend(name: str) -> None:
 
 
 def _model(name: str, backend: str) -> None:
-    from edge_vision.backends.loaded_model import ModelRequest, load_model
+    from edge_vision.backends.serving.loaded_model import ModelRequest, load_model
     from edge_vision.detect.detector import Detector, black_frame
 
     model = load_model(ModelRequest(name, backend), Detector.from_bundle)
@@ -139,7 +139,7 @@ def _model(name: str, backend: str) -> None:
 
 
 def _node(*ros_args: str) -> None:
-    importlib.import_module("edge_vision.nodes.system_probe").check_node_starts(ros_args)
+    importlib.import_module("edge_vision.nodes.monitoring.system_probe").check_node_starts(ros_args)
 
 
 _PROBES: dict[str, Callable[..., None]] = {

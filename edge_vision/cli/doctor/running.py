@@ -1,4 +1,4 @@
-"""Checks of the running system, derived from the SystemView that `nodes/system_probe.py` observes."""
+"""Checks of the running system, derived from the SystemView that `nodes/monitoring/system_probe.py` fills."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from edge_vision.backends import BackendRequest
-from edge_vision.backends.onnxruntime import OnnxRuntimeBackend
-from edge_vision.backends.trial import try_graph
+from edge_vision.backends.runtimes.onnxruntime import OnnxRuntimeBackend
+from edge_vision.backends.trial.parent import try_graph
 from edge_vision.bundles.linear_head import cut_features
 from edge_vision.bundles.store import Bundle
 from edge_vision.core.frame import Frame

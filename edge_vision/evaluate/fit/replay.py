@@ -13,7 +13,7 @@ from edge_vision.cascade.stages import CascadeStage
 from edge_vision.core.detections import Detections
 from edge_vision.evaluate.conditions import Condition
 from edge_vision.evaluate.fit.samples import intersection_areas
-from edge_vision.evaluate.gate.gate_runner import SEED
+from edge_vision.evaluate.gate.recorded_gate import SEED
 from edge_vision.evaluate.reference.detector import Reference, frame_of
 from edge_vision.gate.frame_gate import FrameGate
 

@@ -12,7 +12,7 @@ from edge_vision.core.frame import Frame
 from edge_vision.detect.classifier import crop, sliceable
 from edge_vision.evaluate.conditions import Condition
 from edge_vision.evaluate.fit.splits import CALIBRATE, NEITHER, Split
-from edge_vision.evaluate.gate.gate_runner import SEED
+from edge_vision.evaluate.gate.recorded_gate import SEED
 from edge_vision.evaluate.reference.detector import Reference, frame_of
 from edge_vision.gate.frame_gate import FrameGate
 

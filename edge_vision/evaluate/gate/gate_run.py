@@ -13,7 +13,7 @@ import numpy as np
 from edge_vision.evaluate import baselines
 from edge_vision.evaluate.condition_data import ConditionData, load_condition_data
 from edge_vision.evaluate.conditions import Condition
-from edge_vision.evaluate.gate.gate_runner import OURS, GateRecord, GateRunner
+from edge_vision.evaluate.gate.recorded_gate import OURS, GateRecord, RecordedGate
 from edge_vision.evaluate.gate.verdict import verdict
 from edge_vision.evaluate.metrics.builtin import METRICS
 from edge_vision.evaluate.metrics.metric import Cost, MethodRun, load_metrics
@@ -85,7 +85,7 @@ def _observe(
     condition: Condition, data: ConditionData, paths: Sequence[str], on_step: StepCallback
 ) -> _Observed:
     """Process every frame with all gates and baselines. Raises EvaluateError."""
-    gates = {name: GateRunner(path) for name, path in gate_paths(paths).items()}
+    gates = {name: RecordedGate(path) for name, path in gate_paths(paths).items()}
     mog2 = baselines.Mog2()
     averages = {
         name: baselines.RunningAverage(variant) for name, variant in baselines.AVERAGE_VARIANTS.items()

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from edge_vision.backends.onnxruntime import DISABLED_OPTIMIZERS
+from edge_vision.backends.runtimes.onnxruntime import DISABLED_OPTIMIZERS
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.graph_edit import load_model, remove_unused_opsets, short_error
 

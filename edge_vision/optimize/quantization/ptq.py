@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.backends.onnxruntime import DISABLED_OPTIMIZERS
+from edge_vision.backends.runtimes.onnxruntime import DISABLED_OPTIMIZERS
 from edge_vision.bundles.onnx_writer import import_onnx
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import gptq

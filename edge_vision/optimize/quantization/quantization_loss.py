@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge_vision.backends.base import TensorSpec
-from edge_vision.backends.parity import sqnr_db
+from edge_vision.backends.selection.parity import sqnr_db
 from edge_vision.bundles.store import Bundle
 from edge_vision.core.detections import Detections
 from edge_vision.detect.heads import DetectionHead, Head, make_head

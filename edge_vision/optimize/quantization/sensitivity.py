@@ -34,9 +34,9 @@ from edge_vision.optimize.quantization import gptq, graph_session, ptq
 from edge_vision.optimize.quantization.input_moments import Ranges
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
 from edge_vision.optimize.quantization.layer_inputs import multiplications
+from edge_vision.optimize.quantization.make_variant import cached_ranges, cached_rounding, input_tensors
 from edge_vision.optimize.quantization.quantization_loss import LAYER_IMAGES, QuantizationLoss
-from edge_vision.optimize.quantization.variant import cached_ranges, cached_rounding, input_tensors
-from edge_vision.optimize.trial import PROGRESS
+from edge_vision.optimize.trial_executor import PROGRESS
 
 MAX_FP32_ARITHMETIC = 0.4
 """Share of the multiplications that may stay in fp32."""

@@ -8,9 +8,9 @@ from edge_vision.bundles.store import Bundle
 from edge_vision.optimize.candidate import LIBRARY_DEFAULT, Candidate, Size
 from edge_vision.optimize.dataset import CALIBRATION, Dataset
 from edge_vision.optimize.quantization import int8_recipe
-from edge_vision.optimize.quantization.variant import VariantGraph, VariantTask
+from edge_vision.optimize.quantization.make_variant import VariantGraph, VariantTask
 from edge_vision.optimize.runtimes import build_only_backends, onnx_backends
-from edge_vision.optimize.trial import Trial, TrialOutcome
+from edge_vision.optimize.trial_executor import Trial, TrialOutcome
 from edge_vision.optimize.trial_runner import TrialRunner
 
 

@@ -1,0 +1,1 @@
+"""The runtimes that can run a graph, one file each, and what they share."""

@@ -1,0 +1,1 @@
+"""Which backend runs a graph: the fastest that agrees with the reference, or the next best."""

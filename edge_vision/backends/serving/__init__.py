@@ -1,0 +1,1 @@
+"""A loaded model, kept serving while backends fail and models change."""

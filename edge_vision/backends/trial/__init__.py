@@ -1,0 +1,1 @@
+"""The first load of a graph on this device, in a child process."""

@@ -1,0 +1,261 @@
+"""The first load of a graph on this device happens in a child process: a trial.
+
+A file can make a native parser abort, loop forever or exhaust the memory, and Python cannot stop it. So a
+graph is first loaded and run in a child process with limits. If the child dies, the graph is refused with
+the reason. A passed trial is recorded in the cache, by the hash of the graph, the backend, the installed
+runtimes, the device and the request; from then on the graph is loaded at once.
+
+The limit on memory is on the resident size: runtimes reserve far more address space than they use, so
+RLIMIT_AS would refuse valid graphs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import select
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_vision import __version__, errors
+from edge_vision.backends.base import Backend, BackendRequest
+from edge_vision.backends.host import usable_cores
+from edge_vision.backends.identity import driver, installed_packages, processor
+from edge_vision.backends.plugins import plugin_package
+from edge_vision.backends.trial import record
+from edge_vision.bundles.store import sha256_of
+from edge_vision.core.child_process import child_environment, describe_exit, python_command
+from edge_vision.errors import BackendError, EdgeVisionError, GraphRefused
+
+FORMAT = 1
+RUN_LIMIT_S = 30.0
+READ_LIMIT_S = 120.0
+MEMORY_LIMIT_BYTES = 8 << 30
+"""Of the child; eight times the file size is added."""
+_SHARE_OF_AVAILABLE = 0.8
+_POLL_MS = 50
+_EXIT_LIMIT_S = 5.0
+_MAX_ANSWER_BYTES = 1 << 16
+_REMEDY = "the file is damaged or the runtime has a defect: export the graph again, or choose another backend"
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """load_s: for loading. run_s: for the runs after that. cpu_s: of all threads."""
+
+    load_s: float
+    run_s: float
+    memory_bytes: int
+
+    @property
+    def cpu_s(self) -> int:
+        return int(1 + (self.load_s + self.run_s) * usable_cores())
+
+
+def try_graph(
+    backend: Backend,
+    graph: Path,
+    request: BackendRequest,
+    sha256: str = "",
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> None:
+    """Load and run a graph on a backend in a child process, unless it passed before.
+
+    sha256: of the graph's files, computed if not given. shapes: of inputs with free dimensions, by default 1.
+    Raises GraphRefused if the graph kills the process or exceeds a limit, and what the backend raises if it
+    cannot load the graph; not if a run raises an exception.
+    """
+    path = _path(backend)
+    options = {name: value for name, value in request.options.items() if name != "rebuild"}
+    key = _key(sha256 or sha256_of(graph), path, backend.distributions, request, options)
+    if record.passed(key):
+        return
+    if (reason := record.refused(key)) is not None:
+        raise GraphRefused(reason)
+    order = {
+        "kind": "graph",
+        "backend": path,
+        "graph": str(graph),
+        "request": _plain(request),
+        "shapes": dict(shapes or {}),
+    }
+    limits = _Limits(backend.load_limit_s, RUN_LIMIT_S, _memory_limit(graph))
+    try:
+        answer = _answer(order, limits, f"expected a graph that loads and runs on {backend.name}")
+    except GraphRefused as error:
+        record.refuse(key, str(error))
+        raise
+    if answer.get("ran"):
+        record.add(key)
+
+
+def build_engine(
+    backend: Backend, graph: Path, request: BackendRequest, gpu: tuple[str, ...]
+) -> dict[str, Any]:
+    """Build and keep the engine of a graph in a child process. Returns its bytes, built and note.
+
+    Raises what `TensorRtBackend.engine` raises, and GraphRefused.
+    """
+    order = {
+        "kind": "engine",
+        "backend": _path(backend),
+        "graph": str(graph),
+        "request": _plain(request),
+        "gpu": gpu,
+    }
+    limits = _Limits(backend.load_limit_s, RUN_LIMIT_S, _memory_limit(graph))
+    return _answer(order, limits, f"expected a graph that {backend.name} can build an engine of")
+
+
+def try_reading(path: Path, reader: str, packages: tuple[str, ...]) -> None:
+    """Call `reader`, "module:function", with a model file in a child process, unless it passed before.
+
+    packages: PyPI names of the parsers. Raises GraphRefused if the file kills the process or exceeds a limit;
+    not if the reader raises an error.
+    """
+    key = _key(sha256_of(path), path.suffix, packages, BackendRequest(), {})
+    if record.passed(key):
+        return
+    limits = _Limits(READ_LIMIT_S, RUN_LIMIT_S, _memory_limit(path))
+    order = {"kind": "file", "graph": str(path.absolute()), "reader": reader}
+    try:
+        _answer(order, limits, f"{path}: expected a model file that can be read")
+    except GraphRefused:
+        raise
+    except EdgeVisionError:
+        return
+    record.add(key)
+
+
+def _path(backend: Backend) -> str:
+    return f"{type(backend).__module__}:{type(backend).__qualname__}"
+
+
+def _plain(request: BackendRequest) -> list[Any]:
+    """The arguments of a BackendRequest."""
+    return [
+        request.device,
+        request.precision,
+        request.threads,
+        dict(request.options),
+        list(request.delegate_folders),
+    ]
+
+
+def _key(
+    sha256: str, path: str, packages: tuple[str, ...], request: BackendRequest, options: Mapping[str, Any]
+) -> str:
+    facts = {
+        "format": [FORMAT, __version__],
+        "graph": sha256,
+        "backend": [path, plugin_package(path), installed_packages(packages)],
+        "device": [platform.machine(), processor(), driver()],
+        "request": [request.device, request.precision, options],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _memory_limit(graph: Path) -> int:
+    with contextlib.suppress(OSError):
+        wanted = MEMORY_LIMIT_BYTES + 8 * graph.stat().st_size
+        return min(wanted, int(_SHARE_OF_AVAILABLE * _available_bytes()))
+    return MEMORY_LIMIT_BYTES
+
+
+def _available_bytes() -> float:
+    """Available memory, infinite if the kernel does not report it."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024.0
+    return float("inf")
+
+
+def _answer(order: Mapping[str, Any], limits: _Limits, expected: str) -> dict[str, Any]:
+    """The last answer of the child. Raises its error, or GraphRefused."""
+    text = json.dumps({**order, "cpu_s": limits.cpu_s, "parent": os.getpid()}, default=str)
+    command = python_command("edge_vision.backends.trial.child", text)
+    try:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=child_environment(),
+        )
+    except OSError as error:
+        raise GraphRefused(f"{expected}, its trial process cannot be started: {error}") from None
+    try:
+        output, exceeded = _watched(child, limits)
+    finally:
+        child.kill()
+        child.wait()
+        assert child.stdout is not None
+        child.stdout.close()
+    answers = _parsed(output)
+    if exceeded:
+        raise GraphRefused(f"{expected}, got one whose trial process {exceeded}; {_REMEDY}")
+    last = answers[-1] if answers else {}
+    if "error" in last:
+        raise _error(str(last.get("kind")), str(last["error"]))
+    if "done" not in last:
+        doing = "running" if answers else "loading"
+        how = f"{describe_exit(child.returncode)} while {doing} it"
+        raise GraphRefused(f"{expected}, got one whose trial process {how}; {_REMEDY}")
+    return last
+
+
+def _watched(child: subprocess.Popen[bytes], limits: _Limits) -> tuple[bytes, str]:
+    """The output of the child, and the limit that it exceeded, "" for none."""
+    assert child.stdout is not None
+    output = b""
+    poll = select.poll()
+    poll.register(child.stdout, select.POLLIN)
+    until_s, limit_s, doing = time.monotonic() + limits.load_s, limits.load_s, "loading"
+    while True:
+        if poll.poll(_POLL_MS):
+            block = os.read(child.stdout.fileno(), _MAX_ANSWER_BYTES)
+            if not block or len(output) > _MAX_ANSWER_BYTES:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(_EXIT_LIMIT_S)
+                return output, ""
+            if b"\n" in block and doing == "loading":
+                until_s, limit_s, doing = time.monotonic() + limits.run_s, limits.run_s, "running"
+            output += block
+        used = _resident_bytes(child.pid)
+        if used > limits.memory_bytes:
+            return output, f"took {used / 1e9:.1f} GB of memory (limit {limits.memory_bytes / 1e9:.1f} GB)"
+        if time.monotonic() > until_s:
+            return output, f"did not end {doing} it within {limit_s:.0f} s"
+
+
+def _resident_bytes(pid: int) -> int:
+    """The resident memory of a process, 0 if the kernel does not report it."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _parsed(output: bytes) -> list[dict[str, Any]]:
+    """The child's answers. A child compromised by a hostile file can write anything."""
+    try:
+        found = [json.loads(line) for line in output[:_MAX_ANSWER_BYTES].splitlines()]
+    except (ValueError, RecursionError):
+        return []
+    return [answer for answer in found if isinstance(answer, dict)]
+
+
+def _error(kind: str, text: str) -> EdgeVisionError:
+    """The error of the child, with the same type."""
+    found = getattr(errors, kind, BackendError)
+    known = isinstance(found, type) and issubclass(found, EdgeVisionError) and found is not errors.ImageError
+    made: EdgeVisionError = found(text) if known else BackendError(text)
+    return made

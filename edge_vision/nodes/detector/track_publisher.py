@@ -1,0 +1,192 @@
+"""Tracks objects between inferences: their ids, and predicted boxes on `detections_tracked`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from vision_msgs.msg import Detection2DArray
+
+from edge_vision.core.detections import Detections
+from edge_vision.core.frame import Frame
+from edge_vision.core.frame_event import FrameEvent
+from edge_vision.core.geometry.boxes import NO_REGIONS
+from edge_vision.core.latency import LatencyWindow
+from edge_vision.detect.roi_planner import RoiInput
+from edge_vision.nodes.base_node import BaseNode, latency_values
+from edge_vision.nodes.interface import specs
+from edge_vision.nodes.interface.cdr import best_encoder
+from edge_vision.nodes.transport.lazy_publisher import OptionalPublisher
+from edge_vision.nodes.transport.qos import RESULTS
+from edge_vision.tracking.tracker import STATIC_SCENE_REASONS
+from edge_vision.tracking.tracking_history import TrackingHistory
+
+SKIPPED = ("gated", "rejected")
+KINDS = ("inferred", "tracked", "cached")
+"""Kinds of published boxes: detected on this frame; predicted from the object's velocity and the camera's
+motion; unchanged, because nothing in the scene moves by itself."""
+
+
+class TrackPublisher:
+    """Tracks the objects of one detector on every frame that the gate analysed.
+
+    Any thread may call, except that only the executor calls `configure`; nothing but `configure` raises. The
+    thread that delivers the event of a skipped frame publishes its boxes, and waits for no inference.
+    """
+
+    def __init__(self, node: BaseNode) -> None:
+        self._node = node
+        self.history = TrackingHistory()
+        self._encode = best_encoder()
+        self._output = OptionalPublisher(node, Detection2DArray, "detections_tracked", RESULTS)
+        self._enabled = False
+        self._stats = TrackStats()
+        self.status_values, self.reset_stats = self._stats.values, self._stats.reset
+
+    def reset(self, seq: int = 0) -> None:
+        """End all tracks. Frames with numbers below seq, which are still on their way, restore none."""
+        self.history.reset(seq)
+
+    def configure(self, publish: bool, track: bool) -> None:
+        """publish: offer `detections_tracked`. track: track objects even if they are not published."""
+        self._enabled = publish or track
+        self._output.enable(publish)
+        if not self._enabled:
+            self.reset()
+
+    # Input.
+    def add_frame(self, frame: Frame, event: FrameEvent | None) -> None:
+        """A frame has reached the detector."""
+        if self._enabled:
+            motion, changed = (event.camera_motion, _changed_regions(event)) if event else (None, NO_REGIONS)
+            self.history.add_frame(frame.stamp_ns, motion, frame.seq, changed_px=changed)
+
+    def advance_to(self, frame: Frame) -> None:
+        """Predict the tracks on a frame during its inference, which saves the time after it."""
+        if self._enabled:
+            try:
+                self.history.advance_to(frame.stamp_ns)
+            except Exception as error:  # It must not fail the frame of the previous stage.
+                self._log_failure(error)
+
+    def add_event(self, event: FrameEvent) -> None:
+        """A previous stage has decided on a frame."""
+        if not self._enabled:
+            return
+        if event.reason == "stamp_backwards":
+            self.reset(event.seq)
+        if event.stage == specs.GATE.name and event.fate in ("superseded", "failed"):
+            return  # The gate has not analysed it: the next camera motion starts at the frame before it.
+        static = event.fate == "gated" and event.reason in STATIC_SCENE_REASONS
+        changed = _changed_regions(event)
+        self.history.add_frame(event.stamp_ns, event.camera_motion, event.seq, static, changed)
+        if self._output.current is not None and event.fate in SKIPPED:
+            self._publish(event, "cached" if static else "tracked")
+
+    # Results.
+    def assign_ids(self, frame: Frame, found: Detections) -> np.ndarray | None:
+        """(n,) int64, the track ids of a frame's detections; None if they are not published."""
+        self._stats.count("inferred", len(found), np.zeros(0))
+        if not self._enabled:
+            return None
+        try:
+            ids = self.history.add_detections(frame.stamp_ns, found, (frame.width_px, frame.height_px))
+            return None if self._output.current is None else ids
+        except Exception as error:  # It must not fail the detector's frame.
+            self.history.reset()
+            self._log_failure(error, ", all tracks end")
+            return None
+
+    def roi_input(self, frame: Frame, event: FrameEvent | None, whole_stamp_ns: int | None) -> RoiInput:
+        """What is known about a frame before its inference. whole_stamp_ns: the stamp of the last frame that
+        was inferred as a whole."""
+        unknown = RoiInput((frame.width_px, frame.height_px), NO_REGIONS, NO_REGIONS, None)
+        if event is None or not self._enabled:
+            return unknown
+        try:
+            tracks, since = self.history.tracks_at(frame.stamp_ns), None
+            if whole_stamp_ns is not None:
+                since = self.history.motion_between(whole_stamp_ns, frame.stamp_ns)
+        except Exception as error:  # The whole frame can be inferred without tracks.
+            self._log_failure(error)
+            return unknown
+        return replace(
+            unknown,
+            regions=event.regions,
+            known=tracks.xyxy_px if tracks else NO_REGIONS,
+            since_whole=since,
+        )
+
+    def _publish(self, event: FrameEvent, kind: str) -> None:
+        output, tracks = self._output.current, self.history.tracks_at(event.stamp_ns)
+        if output is None or tracks is None:
+            return
+        if output.try_publish(lambda: self._encode(tracks.detections(), event, tracks.ids)):
+            self._stats.count(kind, len(tracks), tracks.age_ms)
+
+    def _log_failure(self, error: Exception, consequence: str = "") -> None:
+        text = f"tracking failed{consequence}: {error}. Please report this"
+        self._node.log_throttled("error", text, "tracking")
+
+
+class TrackStats:
+    """Counts of the published boxes by kind, and the ages of predicted ones."""
+
+    def __init__(self) -> None:
+        self._age_ms = LatencyWindow()
+        self._last_count, self._last_kind = 0, ""
+        self._kinds = {kind: _Counts() for kind in KINDS}
+
+    def count(self, kind: str, boxes: int, age_ms: np.ndarray) -> None:
+        """A message was published. age_ms: (boxes,), the time since each object was detected; empty for
+        detections."""
+        self._last_kind = kind
+        self._kinds[kind].add(boxes, float(age_ms.max()) if len(age_ms) else None)
+        if kind == "inferred":
+            return
+        self._last_count = boxes
+        if len(age_ms):
+            self._age_ms.add(float(age_ms.max()))
+
+    def values(self) -> dict[str, Any]:
+        """Status values."""
+        values = {
+            "tracked.frames": sum(self._kinds[kind].frames for kind in KINDS[1:]),
+            "tracked.last_count": self._last_count,
+            **latency_values("tracked.age_ms", self._age_ms.percentiles()),
+            "published.last_kind": self._last_kind,
+        }
+        for kind, counts in self._kinds.items():
+            values |= {f"published.{kind}.frames": counts.frames, f"published.{kind}.boxes": counts.boxes}
+            if kind != "inferred":
+                values[f"published.{kind}.age_ms.last"] = counts.last_age_ms
+                values[f"published.{kind}.age_ms.max"] = counts.max_age_ms
+        return values
+
+    def reset(self) -> None:
+        """Forget the counts and ages."""
+        self._age_ms.reset()
+        self._kinds = {kind: _Counts() for kind in KINDS}
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Messages and boxes of one kind, and the age of the oldest box of a message."""
+
+    frames: int = 0
+    boxes: int = 0
+    last_age_ms: float | None = None
+    max_age_ms: float | None = None
+
+    def add(self, boxes: int, age_ms: float | None) -> None:
+        self.frames += 1
+        self.boxes += boxes
+        if age_ms is not None:
+            self.last_age_ms = age_ms
+            self.max_age_ms = max(self.max_age_ms or 0.0, age_ms)
+
+
+def _changed_regions(event: FrameEvent) -> np.ndarray:
+    """(n, 4) xyxy_px, where the appearance of known objects has changed."""
+    return event.regions if event.reason == "appearance_check" else NO_REGIONS

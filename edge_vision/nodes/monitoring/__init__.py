@@ -1,0 +1,1 @@
+"""Observes stages, pipelines, machine and ROS graph."""

@@ -1,0 +1,69 @@
+"""Subscribes to /diagnostics only, for the terminal view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from edge_vision.core.diagnostic_status import StatusEntry
+from edge_vision.nodes.interface.status_messages import status_values
+from edge_vision.nodes.monitoring.discovery import eager_discovery
+from edge_vision.nodes.run import make_executor
+from edge_vision.nodes.transport.qos import RESULTS
+
+
+class DiagnosticsListener:
+    """Passes each message on as plain values. Use it as a context manager: it starts and stops rclpy.
+
+    args: the command line, as in `--ros-args -r /diagnostics:=/robot/diagnostics`; RuntimeError if it
+    is invalid. node: the subscribing node, from `__enter__` on.
+    """
+
+    def __init__(
+        self, on_statuses: Callable[[Sequence[StatusEntry]], None], args: Sequence[str] = ()
+    ) -> None:
+        self._on_statuses = on_statuses
+        self._args = list(args)
+
+    def __enter__(self) -> DiagnosticsListener:
+        with eager_discovery():
+            rclpy.init(args=self._args, signal_handler_options=SignalHandlerOptions.NO)
+            self.node = Node("edge_vision_top", start_parameter_services=False)
+        self._executor = make_executor()
+        self._executor.add_node(self.node)
+        self._subscription = self.node.create_subscription(
+            DiagnosticArray, "/diagnostics", self._on_diagnostics, RESULTS
+        )
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._executor.shutdown(0)
+        self.node.destroy_node()
+        rclpy.try_shutdown()
+
+    def spin(self, duration_s: float) -> None:
+        """Wait this long for one message."""
+        self._executor.spin_once(timeout_sec=duration_s)
+
+    @property
+    def domain(self) -> int:
+        """The ROS domain."""
+        return int(self.node.context.get_domain_id())
+
+    @property
+    def publishers(self) -> list[str]:
+        """The names of the nodes that publish the topic."""
+        found = self.node.get_publishers_info_by_topic(self._subscription.topic_name)
+        return sorted({f"{one.node_namespace.rstrip('/')}/{one.node_name}" for one in found})
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self._on_statuses(
+            [
+                StatusEntry(one.name, one.hardware_id, one.level[0], one.message, status_values(one))
+                for one in message.status
+            ]
+        )

@@ -1,0 +1,133 @@
+"""Subscribes to a running pipeline from outside, and passes its results to an observer as plain values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2DArray, LabelInfo
+
+from edge_vision.core.detections import Detections
+from edge_vision.errors import ImageError
+from edge_vision.nodes.interface.detection_messages import detections_from_message
+from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
+from edge_vision.nodes.interface.image_messages import frame_from_message
+from edge_vision.nodes.interface.status_messages import status_values
+from edge_vision.nodes.monitoring.discovery import eager_discovery
+from edge_vision.nodes.run import make_executor
+from edge_vision.nodes.transport.qos import FRAME_EVENTS, LATCHED, LATEST_IMAGE, RESULTS, STATUS
+
+NODES = ("source", "gate", "cascade", "detector")
+
+
+class PipelineObserver(Protocol):
+    """Receives the results, all from within `PipelineMonitor.spin`."""
+
+    def on_detections(self, stamp_ns: int, frame_id: str, found: Detections, age_ms: float) -> None:
+        """Detections of a frame. age_ms: time since the image's stamp, by the system clock."""
+
+    def on_labels(self, labels: tuple[str, ...]) -> None:
+        """Class names, by class id."""
+
+    def on_source(self, stamp_ns: int, index: int) -> None:
+        """The source published its image number `index`, starting at 0."""
+
+    def on_status(self, node: str, level: int, text: str, values: dict[str, str]) -> None:
+        """The status of a node. level: 0 OK, 1 warning, 2 error, 3 stale."""
+
+    def on_diagnostics(self, levels: dict[str, tuple[int, str]]) -> None:
+        """Level and text of each status on /diagnostics, by name."""
+
+    def on_debug_image(self, stamp_ns: int, image: np.ndarray) -> None:
+        """A debug image, (h, w, 3) uint8 BGR."""
+
+
+class PipelineMonitor:
+    """A node that subscribes. Use it as a context manager: it starts and stops rclpy.
+
+    debug_images: also subscribe to the detector's `~/debug_image`, which makes the pipeline draw it.
+    """
+
+    def __init__(self, observer: PipelineObserver, namespace: str = "", debug_images: bool = False) -> None:
+        self._observer = observer
+        self._namespace = namespace
+        self._debug_images = debug_images
+
+    def __enter__(self) -> PipelineMonitor:
+        with eager_discovery():
+            rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+            self._node = Node("edge_vision_monitor", namespace=self._namespace)
+        self._executor = make_executor()
+        self._executor.add_node(self._node)
+        subscribe = self._node.create_subscription
+        subscribe(Detection2DArray, "detections", self._on_detections, RESULTS)
+        subscribe(LabelInfo, "label_info", self._on_labels, LATCHED)
+        subscribe(DiagnosticArray, "source_events", self._on_source, FRAME_EVENTS)
+        subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, RESULTS)
+        for name in NODES:
+            subscribe(DiagnosticArray, f"{name}/status", partial(self._on_status, name), STATUS)
+        if self._debug_images:
+            subscribe(Image, "detector/debug_image", self._on_debug_image, LATEST_IMAGE)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._executor.shutdown(0)
+        self._node.destroy_node()
+        rclpy.try_shutdown()
+
+    def spin(self, duration_s: float) -> None:
+        """Receive for this long."""
+        end_s = time.monotonic() + duration_s
+        while (left_s := end_s - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left_s)
+
+    def _on_detections(self, message: Detection2DArray) -> None:
+        stamp_ns = _stamp_ns(message)
+        age_ms = (self._node.get_clock().now().nanoseconds - stamp_ns) / 1e6
+        try:
+            found = detections_from_message(message)
+        except ValueError:
+            return
+        self._observer.on_detections(stamp_ns, message.header.frame_id, found, age_ms)
+
+    def _on_labels(self, message: LabelInfo) -> None:
+        names = {one.class_id: one.class_name for one in message.class_map}
+        self._observer.on_labels(tuple(names.get(i, str(i)) for i in range(max(names, default=-1) + 1)))
+
+    def _on_source(self, message: DiagnosticArray) -> None:
+        try:
+            event = frame_event_from_message(message)
+        except ValueError:
+            return
+        if event.reason.isdecimal():
+            self._observer.on_source(event.stamp_ns, int(event.reason))
+
+    def _on_status(self, name: str, message: DiagnosticArray) -> None:
+        for status in message.status[:1]:
+            self._observer.on_status(name, status.level[0], status.message, status_values(status))
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self._observer.on_diagnostics(_levels(message.status))
+
+    def _on_debug_image(self, message: Image) -> None:
+        try:
+            image = frame_from_message(message, 0).bgr()
+        except ImageError:
+            return
+        self._observer.on_debug_image(_stamp_ns(message), image)
+
+
+def _levels(statuses: Sequence[Any]) -> dict[str, tuple[int, str]]:
+    return {status.name: (status.level[0], status.message) for status in statuses}
+
+
+def _stamp_ns(message: Any) -> int:
+    return int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
