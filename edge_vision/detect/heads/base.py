@@ -149,29 +149,33 @@ class OutputReader:
             raise self.shape_error(values.shape)
         with np.errstate(over="ignore", invalid="ignore"):
             values = np.asarray(values, np.float32)
-            # A finite sum implies finite values. It may overflow, so check all values if it is not finite.
-            finite = math.isfinite(float(values.sum()))
-        if not finite:
-            valid = np.isfinite(values) | (values == -np.inf if self.masked else False)
-            self._check_valid(values.size, int(np.count_nonzero(valid)))
+            # An extreme is NaN if a value is. Both take half the time of a sum.
+            extremes = values.min(initial=0.0), values.max(initial=0.0)
+        if not all(map(math.isfinite, extremes)):
+            self._check_finite(values)
         return values
 
-    def check_scores(self, scores: np.ndarray, remedy: str = NO_ACTIVATION) -> None:
-        """Raise HeadError unless all scores are from 0 to 1, within SCORE_TOLERANCE."""
-        if not scores.size:
-            return
-        low, high = float(scores.min()), float(scores.max())
-        if low < -SCORE_TOLERANCE or high > 1 + SCORE_TOLERANCE:
+    def check_scores(
+        self, scores: np.ndarray, remedy: str = NO_ACTIVATION, candidates: np.ndarray | None = None
+    ) -> None:
+        """Raise HeadError unless all scores are from 0 to 1, within SCORE_TOLERANCE.
+
+        candidates: the scores that reach a threshold of at most 1, if known: only these can exceed 1.
+        """
+        highest = (scores if candidates is None else candidates).max(initial=0.0)
+        if scores.min(initial=0.0) < -SCORE_TOLERANCE or highest > 1 + SCORE_TOLERANCE:
             raise HeadError(
-                f"head '{self.head}' expects scores from 0 to 1, output '{self.name}' has {low:.4g} to "
-                f"{high:.4g}: {remedy}"
+                f"head '{self.head}' expects scores from 0 to 1, output '{self.name}' has "
+                f"{scores.min():.4g} to {scores.max():.4g}: {remedy}"
             )
 
-    def _check_valid(self, n: int, n_valid: int) -> None:
-        if n_valid < n:
+    def _check_finite(self, values: np.ndarray) -> None:
+        valid = np.isfinite(values) | (values == -np.inf if self.masked else False)
+        if n_invalid := values.size - int(np.count_nonzero(valid)):
             raise HeadError(
-                f"{n - n_valid} of {n} values of output '{self.name}' are not finite: the graph overflows "
-                f"at this precision or its weights are damaged; try precision fp32 or fetch the bundle again"
+                f"{n_invalid} of {values.size} values of output '{self.name}' are not finite: the graph "
+                f"overflows at this precision or its weights are damaged; try precision fp32 or fetch the "
+                f"bundle again"
             )
 
     def shape_error(self, shape: Sequence[int | None]) -> HeadError:

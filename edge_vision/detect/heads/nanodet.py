@@ -66,10 +66,10 @@ class NanoDetHead(DetectionHead):
         """Each class of each point that reaches the threshold is a candidate. Raises HeadError."""
         rows = self._rows.read(outputs)[0]
         raw = rows[:, : self._n_labels]
-        if self._activated:
-            self._rows.check_scores(raw, SET_ACTIVATION)
         at, class_ids = np.divmod(at_least(raw, self._to_raw(thresholds.score_threshold)), self._n_labels)
         scores = self._to_score(raw[at, class_ids])
+        if self._activated:
+            self._rows.check_scores(raw, SET_ACTIVATION, candidates=scores)
         xyxy = self._boxes(rows[at, self._n_labels :], self._points[at])
         return ModelBoxes.suppressed(xyxy, scores, class_ids, thresholds)
 

@@ -38,9 +38,10 @@ class YoloV5Head(DetectionHead):
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         """Raises HeadError."""
         rows = self._rows.read(outputs)[0]
-        self._rows.check_scores(rows[:, 4])
+        objectness = rows[:, 4]
         # A score never exceeds the objectness, which rules out most rows.
-        rows = rows[at_least(rows[:, 4], thresholds.score_threshold)]
+        rows = rows[at_least(objectness, thresholds.score_threshold)]
+        self._rows.check_scores(objectness, candidates=rows[:, 4])
         self._rows.check_scores(rows[:, 5:])
         class_ids, scores = best_classes(rows)
         passed = at_least(scores, thresholds.score_threshold)

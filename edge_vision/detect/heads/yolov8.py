@@ -44,9 +44,9 @@ class YoloV8Head(DetectionHead):
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         """Each candidate has its best class only. Raises HeadError."""
         columns = self._columns(outputs)
-        self._output.check_scores(columns[4:])
         best = columns[4:].max(axis=0)
         passed = at_least(best, thresholds.score_threshold)
+        self._output.check_scores(columns[4:], candidates=best[passed])
         class_ids = columns[4:, passed].argmax(axis=0)
         xyxy = xyxy_of_centres(columns[:4, passed].T * self._scale)
         return ModelBoxes.suppressed(xyxy, best[passed], class_ids, thresholds)

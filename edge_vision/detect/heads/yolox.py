@@ -45,9 +45,9 @@ class YoloxHead(DetectionHead):
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         """Raises HeadError."""
         rows = self._rows.read(outputs)[0]
-        self._rows.check_scores(rows[:, 4])
         # A score never exceeds the objectness, which rules out most cells.
         likely = at_least(rows[:, 4], thresholds.score_threshold)
+        self._rows.check_scores(rows[:, 4], candidates=rows[likely, 4])
         self._rows.check_scores(rows[likely, 5:])
         best, scores = best_classes(rows[likely])
         passed = at_least(scores, thresholds.score_threshold)
