@@ -40,6 +40,7 @@ help:  ## List the commands
 	@echo "  make evaluate-gate ARGS='--conditions pan_tilt --quick'                options of the evaluation"
 	@echo "  make soak MINUTES=1                                                    a short run"
 	@echo "  make fuzz MINUTES=5 ARGS='--targets images graphs'                     some targets of the fuzzer"
+	@echo "  make fuzz ARGS='--count 10000'                                         10,000 mutants of each target"
 	@echo "  make demo PYTHON=python3.12                                            another Python"
 
 demo: setup  ## Set up, then play a video through the pipeline; results in out/demo/

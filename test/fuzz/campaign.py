@@ -27,10 +27,12 @@ _POLL_S = 0.1
 Result = dict[str, Any]
 
 
-def run_target(path: str, out: Path, seed: int, mutants: int = 0, seconds: float = 0.0) -> Result:
-    """The result of a target, "module:Class", after `mutants` mutants or `seconds`.
+def run_target(
+    path: str, out: Path, seed: int, mutants: int = 0, seconds: float = 0.0, timed: bool = False
+) -> Result:
+    """The result of a target, "module:Class", after `mutants` mutants and `seconds`.
 
-    out: emptied; gets a folder with the reproducers.
+    out: emptied; gets a folder with the reproducers. timed: whether a slow mutant is a failure.
     """
     target = target_class(path)
     result: Result = {"target": target.name, "skipped": "", "mutants": 0, "failures": []}
@@ -46,6 +48,7 @@ def run_target(path: str, out: Path, seed: int, mutants: int = 0, seconds: float
         "seed": seed,
         "mutants": mutants,
         "seconds": seconds,
+        "timed": timed,
     }
     started_s = time.monotonic()
     death = _run_child(order, folder)

@@ -30,6 +30,7 @@ from edge_vision.errors import OutputError  # noqa: E402
 
 _EXAMPLES = """examples:
   python test/fuzz/fuzz.py --minutes 5 --targets manifests images     two targets, 2.5 minutes each
+  python test/fuzz/fuzz.py --count 10000                              10,000 mutants of each target
   python test/fuzz/fuzz.py --replay out/fuzz/images/failure_17.bin --targets images"""
 _COLUMNS = (
     "mutants",
@@ -61,9 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
     results = []
     for path, share in shares.items():
         seconds = options.minutes * 60 * share / sum(shares.values())
-        results.append(run_target(path, options.out, options.seed, seconds=seconds))
+        limit: dict[str, Any] = {"mutants": options.count} if options.count else {"seconds": seconds}
+        results.append(run_target(path, options.out, options.seed, timed=True, **limit))
         print(line(results[-1]), flush=True)
-    report = {"seed": options.seed, "minutes": options.minutes, "machine": machine(), "versions": versions()}
+    report = {"seed": options.seed, "machine": machine(), "versions": versions()}
     write_json(options.out / "report.json", {**report, "results": results})
     print(f"{options.out / 'report.json'}")
     return 1 if any(result["failures"] for result in results) else 0
@@ -109,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="M",
         help="of all targets together (default: %(default)g)",
     )
+    add("--count", type=int, metavar="N", help="mutants of each target, instead of --minutes")
     add("--seed", type=int, default=0, metavar="N", help="another seed gives other mutants (default: 0)")
     add(
         "--targets",

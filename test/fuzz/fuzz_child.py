@@ -110,7 +110,7 @@ def main() -> None:
         work = Path(folder) / "work"
         work.mkdir()
         target = target_class(order["target"])(work)
-        campaign = Campaign(target, out, order["seed"], timed=order["seconds"] > 0)
+        campaign = Campaign(target, out, order["seed"], timed=order["timed"])
         result = campaign.run(order["mutants"], order["seconds"])
     (out / "result.json").write_text(json.dumps(result))
 

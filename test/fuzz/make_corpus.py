@@ -6,17 +6,22 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+_ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(_ROOT), str(_ROOT / "test" / "unit")]
 
-from edge_vision.bundles.manifest import GraphSpec, Manifest, dump_manifest
-from edge_vision.bundles.onnx_writer import OnnxWriter
-from edge_vision.core.model_spec import HeadSpec, InputSpec, StageSpec, Thresholds
+from graph_targets import OpenVinoGraphs  # noqa: E402
+from tflite_cases import mean_tflite, packed, schema_or_skip, tflite_tensor  # noqa: E402
+
+from edge_vision.bundles.manifest import GraphSpec, Manifest, dump_manifest  # noqa: E402
+from edge_vision.bundles.onnx_writer import OnnxWriter  # noqa: E402
+from edge_vision.core.model_spec import HeadSpec, InputSpec, StageSpec, Thresholds  # noqa: E402
 
 CORPUS = Path(__file__).parent / "corpus"
 _GRAPH = GraphSpec("model.onnx", "onnx", "fp32", "0" * 64)
@@ -73,6 +78,53 @@ def graphs() -> None:
     write("graphs", "reshape.onnx", two.model({"images": [1, 3, 4, 4]}, {"both": [1, 96]}))
 
 
+def tflite() -> None:
+    """A convolution with a softmax; a mean of float32 and of uint8."""
+    schema = schema_or_skip()
+    model = schema.ModelT()
+    model.version, model.description = 3, "convolution"
+    model.buffers = [schema.BufferT() for _ in range(3)]
+    for buffer, values in zip(model.buffers[1:], (np.linspace(-1, 1, 2 * 27), np.zeros(2)), strict=True):
+        buffer.data = np.frombuffer(values.astype(np.float32).tobytes(), np.uint8)
+    model.operatorCodes = [schema.OperatorCodeT() for _ in range(2)]
+    for code, number in zip(model.operatorCodes, (3, 25), strict=True):
+        code.builtinCode = code.deprecatedBuiltinCode = number
+    shapes = {"images": (1, 8, 8, 3), "kernel": (2, 3, 3, 3), "bias": (2,), "found": (1, 8, 8, 2)}
+    buffers = {"kernel": 1, "bias": 2}
+    graph = schema.SubGraphT()
+    graph.tensors = [
+        tflite_tensor(schema, name, shape, "float32", buffers.get(name, 0), None)
+        for name, shape in (*shapes.items(), ("scores", shapes["found"]))
+    ]
+    graph.inputs, graph.outputs = np.array([0], np.int32), np.array([4], np.int32)
+    graph.operators = [schema.OperatorT(), schema.OperatorT()]
+    for index, (operator, inputs, outputs, kind) in enumerate(
+        zip(graph.operators, ([0, 1, 2], [3]), ([3], [4]), ("Conv2DOptions", "SoftmaxOptions"), strict=True)
+    ):
+        operator.opcodeIndex = index
+        operator.inputs, operator.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
+        operator.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
+        operator.builtinOptions = getattr(schema, f"{kind}T")()
+    graph.operators[0].builtinOptions.strideW = graph.operators[0].builtinOptions.strideH = 1
+    graph.operators[1].builtinOptions.beta = 1.0
+    model.subgraphs = [graph]
+    write("tflite", "convolution.tflite", packed(model))
+    for name, kind in (("mean", {}), ("mean_uint8", {"dtype": "uint8", "quantization": (0.5, 3)})):
+        mean_tflite(CORPUS / "tflite" / f"{name}.tflite", **kind)
+
+
+def openvino_ir() -> None:
+    """The ONNX seeds as OpenVINO writes them."""
+    import openvino
+
+    for file in sorted((CORPUS / "graphs").iterdir()):
+        with tempfile.TemporaryDirectory() as folder:
+            xml = Path(folder) / "model.xml"
+            openvino.save_model(openvino.convert_model(file), xml, compress_to_fp16=False)
+            data = xml.read_bytes() + OpenVinoGraphs.separator + xml.with_suffix(".bin").read_bytes()
+        write("openvino_ir", f"{file.stem}.xml_bin", data)
+
+
 def images() -> None:
     """A small image in each format and coding that OpenCV writes, and headers of refused formats."""
     ramp = np.arange(24, dtype=np.uint8)[:, None, None] * 9
@@ -126,7 +178,7 @@ def messages() -> None:
 
 if __name__ == "__main__":
     shutil.rmtree(CORPUS, ignore_errors=True)
-    for make in (manifests, graphs, images, messages):
+    for make in (manifests, graphs, tflite, openvino_ir, images, messages):
         make()
     write("parameters", "loop.json", json.dumps(["source", "loop", True]).encode())
     write("node_parameters", "gate.json", json.dumps([["gate", "enabled", True]]).encode())

@@ -1,4 +1,4 @@
-"""Targets of `make fuzz` that need no ROS: manifests, graphs, compressed images and parameters."""
+"""Targets of `make fuzz` that need no ROS and no runtime: manifests, compressed images and parameters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,13 +15,11 @@ import numpy as np
 import yaml
 from mutator import TEXTS, VALUES, mutate_bytes, mutate_json
 
-from edge_vision.backends import BackendRequest, make_backend
-from edge_vision.backends.trial import parent
 from edge_vision.bundles.manifest import MANIFEST_FILE, dump_manifest, parse_manifest
 from edge_vision.bundles.store import load_bundle
 from edge_vision.core.compressed import compressed_frame
 from edge_vision.core.image_headers import read_header
-from edge_vision.errors import BackendError, BundleError, GraphRefused, ImageError
+from edge_vision.errors import BundleError, ImageError
 from edge_vision.nodes.interface.specs import NODES
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -127,30 +124,6 @@ class Manifests(Target):
         assert dump_manifest(parse_manifest(text, self.folder)) == text, "the manifest reads back differently"
 
 
-class Graphs(Target):
-    """ONNX files, each loaded and run in a child process, which alone may die."""
-
-    name = "graphs"
-    refusals = (BackendError,)
-    needs = ("onnxruntime",)
-    share = 6
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        parent.RUN_LIMIT_S = 5.0
-        self._backends = [name for name in ("onnxruntime", "openvino") if find_spec(name)]
-
-    def check(self, data: bytes) -> None:
-        graph = self.folder / "model.onnx"
-        graph.write_bytes(data)
-        backend = make_backend(self._backends[zlib.crc32(data) % len(self._backends)])
-        try:
-            parent.try_graph(backend, graph, BackendRequest(threads=1))
-        except GraphRefused as error:
-            self.counts["trial_deaths" if "was killed by" in str(error) else "trial_limits"] += 1
-            raise
-
-
 class Images(Target):
     """Compressed images of all formats: header, then every way to read the pixels."""
 
@@ -213,7 +186,9 @@ def find_param(document: Any) -> Any:
 
 TARGETS = (
     "targets:Manifests",
-    "targets:Graphs",
+    "graph_targets:Graphs",
+    "graph_targets:TfliteGraphs",
+    "graph_targets:OpenVinoGraphs",
     "targets:Images",
     "targets:Parameters",
     "message_targets:FrameEvents",

@@ -79,7 +79,9 @@ def harmful(tmp_path, monkeypatch):
     ("path", "mutants"),
     [
         ("targets:Manifests", 250),
-        ("targets:Graphs", 6),
+        ("graph_targets:Graphs", 60),
+        ("graph_targets:TfliteGraphs", 60),
+        ("graph_targets:OpenVinoGraphs", 60),
         ("targets:Images", 6000),
         ("targets:Parameters", 10_000),
     ],
@@ -125,11 +127,17 @@ def test_the_command_writes_a_report_and_fails_with_a_failure(harmful, monkeypat
     assert "KeyError" in capsys.readouterr().err
 
 
-def test_the_help_has_two_examples():
+def test_a_count_ends_the_run(harmful, monkeypatch):
+    monkeypatch.setattr(fuzz, "TARGETS", ("harmful_targets:Raises",))
+    assert fuzz.main(["--count", "7", "--out", str(harmful)]) == 1
+    assert json.loads((harmful / "report.json").read_text())["results"][0]["mutants"] == 7
+
+
+def test_the_help_has_examples():
     environment = {**os.environ, "COLUMNS": "100"}
     command = [sys.executable, str(FUZZ / "fuzz.py"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0 and done.stdout.count("python test/fuzz/fuzz.py") == 2
+    assert done.returncode == 0 and done.stdout.count("python test/fuzz/fuzz.py") == 3
 
 
 @pytest.mark.parametrize("kind", [Manifests, Parameters])

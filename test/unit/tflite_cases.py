@@ -29,7 +29,7 @@ def mean_tflite(
     code.builtinCode = code.deprecatedBuiltinCode = _MEAN
     model.operatorCodes = [code]
     model.subgraphs = [_mean_graph(schema, shape, dtype, quantization)]
-    path.write_bytes(_packed(model))
+    path.write_bytes(packed(model))
     return path
 
 
@@ -45,9 +45,9 @@ def _mean_graph(
 ) -> Any:
     graph = schema.SubGraphT()
     graph.tensors = [
-        _tensor(schema, "images", shape, dtype, 0, quantization),
-        _tensor(schema, "axes", (2,), "int32", 1, None),
-        _tensor(schema, "logits", (1, 3), dtype, 0, quantization),
+        tflite_tensor(schema, "images", shape, dtype, 0, quantization),
+        tflite_tensor(schema, "axes", (2,), "int32", 1, None),
+        tflite_tensor(schema, "logits", (1, 3), dtype, 0, quantization),
     ]
     graph.inputs, graph.outputs = np.array([0], np.int32), np.array([2], np.int32)
     mean = schema.OperatorT()
@@ -59,7 +59,7 @@ def _mean_graph(
     return graph
 
 
-def _tensor(
+def tflite_tensor(
     schema: Any,
     name: str,
     shape: Sequence[int | str | None],
@@ -67,7 +67,7 @@ def _tensor(
     buffer: int,
     quantization: tuple[float, int] | None,
 ) -> Any:
-    """A free dimension is None or a name, as in the ONNX cases."""
+    """A tensor for `SubGraphT.tensors`. A free dimension is None or a name, as in the ONNX cases."""
     tensor = schema.TensorT()
     tensor.name, tensor.type, tensor.buffer = name, _TYPES[dtype], buffer
     sizes = [size if isinstance(size, int) else -1 for size in shape]
@@ -81,7 +81,8 @@ def _tensor(
     return tensor
 
 
-def _packed(model: Any) -> bytes:
+def packed(model: Any) -> bytes:
+    """The bytes of a model's file."""
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)

@@ -178,18 +178,22 @@ def _available_bytes() -> float:
     return float("inf")
 
 
+def start_child(order: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+    """Start the process that carries out an order, see `child`. Raises OSError."""
+    command = python_command("edge_vision.backends.trial.child", json.dumps(order, default=str))
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=child_environment(),
+    )
+
+
 def _answer(order: Mapping[str, Any], limits: _Limits, expected: str) -> dict[str, Any]:
     """The last answer of the child. Raises its error, or GraphRefused."""
-    text = json.dumps({**order, "cpu_s": limits.cpu_s, "parent": os.getpid()}, default=str)
-    command = python_command("edge_vision.backends.trial.child", text)
     try:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=child_environment(),
-        )
+        child = start_child({**order, "cpu_s": limits.cpu_s, "parent": os.getpid()})
     except OSError as error:
         raise GraphRefused(f"{expected}, its trial process cannot be started: {error}") from None
     try:
