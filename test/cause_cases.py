@@ -58,8 +58,10 @@ class Output:
     def statuses(self) -> list[Any]:
         return [one for message in self._heard for one in message.status if one.name.endswith("output")]
 
-    def named(self, cause: str, send: Send = nothing, period_s: float = 0.1) -> Any:
-        """The status with this cause, waiting for it while calling `send` periodically."""
+    def named(
+        self, cause: str, send: Send = nothing, period_s: float = 0.1, level: bytes | None = None
+    ) -> Any:
+        """The status with this cause (and level), waiting for it while calling `send` periodically."""
         due_s = 0.0
 
         def turn() -> None:
@@ -70,7 +72,11 @@ class Output:
             self._robot.turn()
 
         def fitting() -> Any:
-            fits = [one for one in self.statuses if status_values(one)["cause"] == cause]
+            fits = [
+                one
+                for one in self.statuses
+                if status_values(one)["cause"] == cause and level in (None, one.level)
+            ]
             return fits[-1] if fits else None
 
         return wait_until(fitting, f"{cause}, received {[s.message for s in self.statuses][-3:]}", turn)
@@ -202,7 +208,13 @@ def several_publishers(scene: CauseScene) -> Send:
     scene.start(NODES)
     rear = scene.other_node("rear").create_publisher(Image, "image_raw", SENSOR)
     scene.robot.rematch(rear)
-    return scene.camera()
+    front = scene.camera()
+
+    def send() -> None:
+        front()
+        rear.publish(image_message(picture(0), time.time_ns(), frame_id="rear"))
+
+    return send
 
 
 def nothing_published(scene: CauseScene) -> Send:
@@ -239,6 +251,21 @@ def sim_time_without_clock(scene: CauseScene) -> Send:
 def unsupported_encoding(scene: CauseScene) -> Send:
     scene.start(NODES, OPEN)
     return scene.camera(encoding="hologram")
+
+
+def images_too_large(scene: CauseScene) -> Send:
+    scene.start(NODES, {**OPEN, "gate": {**OPEN["gate"], "max_image_megapixels": 0.001}})
+    return scene.camera()
+
+
+def damaged_images(scene: CauseScene) -> Send:
+    scene.start(NODES, {**OPEN, "gate": {**OPEN["gate"], "image_transport": "compressed"}})
+    publisher = scene.robot.publisher(CompressedImage, "image_raw/compressed")
+    return lambda: publisher.publish(
+        CompressedImage(
+            header=image_message(picture(0), time.time_ns()).header, format="jpeg", data=b"\xff\xd8"
+        )
+    )
 
 
 def loss_between_nodes(scene: CauseScene) -> Send:
@@ -305,6 +332,8 @@ PROVOKED: dict[Callable[[CauseScene], Send], str] = {
     foreign_stamps: "bad_stamps",
     sim_time_without_clock: "sim_time_without_clock",
     unsupported_encoding: "unsupported_encoding",
+    images_too_large: "bad_images",
+    damaged_images: "bad_images",
     loss_between_nodes: "transport_loss",
     loss_from_camera: "transport_loss",
     publisher_silent: "publisher_silent",

@@ -36,6 +36,11 @@ class ImageInput:
     camera_info_count: int | None = None
     published_ms: float = float("inf")
 
+    @property
+    def image_publishers(self) -> list[str]:
+        """The nodes that publish the subscribed type, once per publisher."""
+        return [one.node for one in self.publishers if one.type == self.subscription.type]
+
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:

@@ -270,6 +270,7 @@ class StageNode(BaseNode):
         return {
             "stage": self.stage,
             "image_topic": self.input.topic,
+            "format_changes": self.input.format_changes,
             "first_stage": self._is_first(),
             "silent_ms": self.stats.silent_s * 1e3 if self.input.topic else None,
             **self.stats.values(),

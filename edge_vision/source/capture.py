@@ -156,19 +156,21 @@ class Capture:
 
     @property
     def truncation(self) -> str:
-        """Description of a premature end of the file; "" if it is complete.
+        """Description of a premature end of the file; "" if it is complete, as far as its format shows."""
+        of_all = f" of {self.frames}" if self._lacks_frames() else ""
+        if not of_all and not (self.kind.is_file and _has_cut_packet(Path(str(self.kind.target)))):
+            return ""
+        text = f"source '{self._shown}' ended after {self._read}{of_all} images"
+        return f"{text}: the file is truncated or damaged, copy or encode it again"
+
+    def _lacks_frames(self) -> bool:
+        """Whether fewer images were read than the container counts.
 
         Without a count in the container OpenCV estimates it from a rate that may be wrong. The time of the
         last image must therefore be before the end as well.
         """
-        tolerance = max(TOLERATED_FRAMES, TOLERATED_SHARE * self.frames)
-        if (
-            self._read + tolerance >= self.frames
-            or self._at_ms / 1e3 * self.fps_hz + 1 + tolerance >= self.frames
-        ):
-            return ""
-        text = f"source '{self._shown}' ended after {self._read} of {self.frames} images"
-        return f"{text}: the file is truncated or damaged, copy or encode it again"
+        enough = self.frames - max(TOLERATED_FRAMES, TOLERATED_SHARE * self.frames)
+        return self._read < enough and self._at_ms / 1e3 * self.fps_hz + 1 < enough
 
     def close(self) -> None:
         """Release the file, device or connection."""
@@ -212,6 +214,20 @@ def _open_video(kind: SourceKind, open_timeout_ms: int, pipe: int | None) -> cv2
     capture = cv2.VideoCapture(kind.target, cv2.CAP_FFMPEG, options)
     # OpenCV builds without FFmpeg read files through other libraries, without these options.
     return capture if capture.isOpened() or kind.name == "stream" else cv2.VideoCapture(kind.target)
+
+
+def _has_cut_packet(path: Path) -> bool:
+    """Whether the last packet of an MPEG transport stream is incomplete. The format has no count of images.
+
+    Its packets (ISO 13818-1) have 188 bytes and begin with 0x47; in M2TS a time stamp of 4 bytes precedes
+    each.
+    """
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        start, size_bytes = file.read(1024), os.fstat(file.fileno()).st_size
+        for packet_bytes, at in ((188, 0), (192, 4)):
+            if start[at::packet_bytes][:4] == b"\x47" * 4:
+                return size_bytes % packet_bytes > 0
+    return False
 
 
 def _valid_fps(fps_hz: float) -> float:

@@ -129,8 +129,8 @@ def test_a_pipe_without_a_writer(scene, robot, output, tmp_path):
 
 
 def test_several_publishers_on_one_topic(scene, output):
-    status = output.named("several_publishers", cases.several_publishers(scene))
-    assert status.level == WARN and "(/rear, /robot)" in status.message and "/image_raw" in status.message
+    status = output.named("several_publishers", cases.several_publishers(scene), level=WARN)
+    assert "(/rear, /robot)" in status.message and "/image_raw" in status.message
 
 
 def test_silence_without_a_known_cause(scene, output):
@@ -187,6 +187,26 @@ def test_sim_time_without_a_clock(scene, output):
 def test_unsupported_encoding(scene, output):
     status = output.named("unsupported_encoding", cases.unsupported_encoding(scene))
     assert status.level == ERROR and "'hologram'" in status.message and "Publish one of" in status.message
+
+
+@pytest.mark.parametrize(
+    "provoke, text",
+    [
+        (cases.images_too_large, "raise max_image_megapixels"),
+        (cases.damaged_images, "(corrupt_image)"),
+    ],
+)
+def test_images_that_are_all_refused(scene, output, provoke, text):
+    status = output.named("bad_images", provoke(scene))
+    assert status.level == ERROR and text in status.message
+
+
+def test_a_silent_second_publisher_is_no_fault(scene, output, robot):
+    """As a paused player, or a driver whose camera is off."""
+    scene.start(NODES)
+    robot.rematch(scene.other_node("rear").create_publisher(Image, "image_raw", SENSOR))
+    status = output.named("several_publishers", scene.camera())
+    assert status.level == OK and "unless only one of them sends" in status.message
 
 
 def test_images_lost_between_two_nodes(scene, output):

@@ -163,10 +163,29 @@ def test_the_images_of_a_truncated_file_are_read(clip):
     assert f"ended after {count} of 5 images: the file is truncated" in capture.truncation
 
 
-def test_a_whole_file_is_not_called_cut_short(clip):
-    capture = Capture(str(clip))
+@pytest.mark.parametrize("suffix", [".ts", ".m2ts"])
+def test_a_transport_stream_with_a_cut_packet_is_truncated(tmp_path, suffix):
+    whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
+    writer = cv2.VideoWriter(str(whole), cv2.VideoWriter_fourcc(*"mp4v"), 20.0, (320, 240))
+    for seed in range(20):
+        writer.write(np.random.default_rng(seed).integers(0, 255, (240, 320, 3), np.uint8))
+    writer.release()
+    data = whole.read_bytes()
+    cut.write_bytes(data[: len(data) // 2 // 188 // 192 * 188 * 192 + 100])
+    assert played(whole).truncation == ""
+    assert "images: the file is truncated" in played(cut).truncation
+
+
+def played(path: Path) -> Capture:
+    """A capture that has reached its end."""
+    capture = Capture(str(path))
     while capture.read() is not None:
         pass
+    return capture
+
+
+def test_a_whole_file_is_not_called_cut_short(clip):
+    capture = played(clip)
     assert capture.frames == 5 and capture.truncation == ""
 
 

@@ -100,6 +100,8 @@ NOTHING_INFERRED = {"ledger.received": 10, "ledger.inferred": 0, "detections_tot
             chain(increments={**NOTHING_INFERRED, "ledger.failed.unsupported_encoding": 10}),
         ),
         ("", chain(increments={**HEALTHY, "ledger.failed.unsupported_encoding": 1})),  # one of many
+        ("bad_images", chain(increments={**NOTHING_INFERRED, "ledger.failed.too_large": 10})),
+        ("", chain(increments={**HEALTHY, "ledger.failed.too_large": 1})),
         ("bad_stamps", chain(increments={**NOTHING_INFERRED, "ledger.failed.stamp_zero": 10})),
         ("bad_stamps", chain(gate={"input_age_ms": "-20000.0"})),
         ("", chain(gate={"input_age_ms": "-200.0"})),
@@ -212,7 +214,11 @@ def test_two_cameras_on_one_topic_are_named() -> None:
     jumps = {**HEALTHY, "ledger.failed.stamp_backwards": 3}
     both = with_images(publishers=(CAMERA, replace(CAMERA, node="/rear")))
     cause = find_cause(both)
-    assert cause is not None and cause.name == "several_publishers" and "(/camera, /rear)" in cause.text
+    assert cause is not None and (cause.name, cause.level) == ("several_publishers", OK)
+    assert "(/camera, /rear): use one topic per camera, unless only one" in cause.text
+    sending = tuple(replace(one, increments={**HEALTHY, "format_changes": 5}) for one in both.stages)
+    cause = find_cause(replace(both, stages=sending))
+    assert cause is not None and (cause.name, cause.level) == ("several_publishers", WARN)
     # A driver that was killed and restarted has two publishers for a while.
     again = with_images(publishers=(CAMERA, CAMERA))
     assert find_cause(again) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_vision.diagnostics.causes.base import COUNTED_S, ERROR, OK, REPORTS_S, WARN, CauseList, Match
-from edge_vision.diagnostics.snapshot import NodeReport, PipelineSnapshot
+from edge_vision.diagnostics.snapshot import ImageInput, NodeReport, PipelineSnapshot
 
 CAUSES = CauseList()
 # Longer than the gate's default max_blind_ms plus one frame at 10 Hz.
@@ -17,6 +17,7 @@ SILENT_MS, SILENT_BESIDE_INFO_MS = 3000.0, 1500.0
 # Load does not make an image this old on arrival, as the mailbox keeps the newest; a wrong clock does.
 FOREIGN_CLOCK_MS = 10_000.0
 TRANSPORT_LOSS = 0.2
+BAD_IMAGES = ("too_large", "corrupt_image", "truncated", "bad_size", "bad_step", "zero_size")
 FAST_DDS = (
     "large images overflow DDS's default buffers: run all in one process (composition:=true), or start "
     "the SENDER too with FASTRTPS_DEFAULT_PROFILES_FILE and FASTDDS_DEFAULT_PROFILES_FILE set to "
@@ -57,17 +58,30 @@ def _unsupported_encoding(snapshot: PipelineSnapshot) -> Match | None:
     return Match(_last_failure(snapshot, "unsupported_encoding"))
 
 
+@CAUSES.add(
+    "bad_images",
+    ERROR,
+    "As stated in the message: raise `max_image_megapixels`, or correct the sender.",
+    wait_s=COUNTED_S,
+)
+def _bad_images(snapshot: PipelineSnapshot) -> Match | None:
+    """All images are refused because of their size, or because they are damaged."""
+    refused = any(snapshot.increment(f"failed.{reason}") for reason in BAD_IMAGES)
+    return Match(_last_failure(snapshot, "bad images")) if snapshot.nothing_inferred and refused else None
+
+
 @CAUSES.add("several_publishers", WARN, "Use one topic per camera.")
-def _several_publishers(snapshot: PipelineSnapshot) -> Match | None:
-    """Several nodes publish on the image topic."""
+def _mixed_images(snapshot: PipelineSnapshot) -> Match | None:
+    """Images of several publishers arrive on the image topic: their format changes, or their stamps run
+    backwards."""
     for stage, images in snapshot.image_inputs:
-        nodes = [one.node for one in images.publishers if one.type == images.subscription.type]
         # A killed node stays in the graph for some 20 s beside the one that replaces it.
-        mixed = snapshot.increment("failed.stamp_backwards") + snapshot.increment("failed.stamp_repeated")
-        if len(nodes) > 1 and (len(set(nodes)) > 1 or mixed):
+        reasons = ("failed.stamp_backwards", "failed.stamp_repeated")
+        mixed = stage.increments.get("format_changes") or any(map(snapshot.increment, reasons))
+        if mixed and len(images.image_publishers) > 1:
             return Match(
-                f"{len(nodes)} publishers on {images.topic} ({', '.join(sorted(set(nodes)))}), whose images "
-                f"{stage.name} cannot tell apart: use one topic per camera"
+                f"{publishers_text(images)}, whose images {stage.name} cannot tell apart: use one topic per "
+                "camera"
             )
     return None
 
@@ -194,6 +208,12 @@ def _foreign_clock(snapshot: PipelineSnapshot) -> Match | None:
 
 def _stamps_by_media_time(source: NodeReport | None) -> bool:
     return source is not None and source.values.get("stamps") == "media" and bool(source.values.get("uri"))
+
+
+def publishers_text(images: ImageInput) -> str:
+    """The publishers of an image topic, as "2 publishers on /image_raw (/front, /rear)"."""
+    nodes = images.image_publishers
+    return f"{len(nodes)} publishers on {images.topic} ({', '.join(sorted(set(nodes)))})"
 
 
 def _last_failure(snapshot: PipelineSnapshot, reason: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edge_vision.core.ledger import FATES
 from edge_vision.diagnostics.causes.base import COUNTED_S, ERROR, OK, WARN, CauseList, Match
+from edge_vision.diagnostics.causes.frames import publishers_text
 from edge_vision.diagnostics.snapshot import PipelineSnapshot
 
 CAUSES = CauseList()
@@ -55,3 +56,13 @@ def _nothing_published(snapshot: PipelineSnapshot) -> Match | None:
         f"frames for {bound_s:.1f} s at most, and no known cause applies (frames of the last second: "
         f"{counts}): see the status of each node, and run `python -m edge_vision doctor`"
     )
+
+
+@CAUSES.add("several_publishers", OK, "Use one topic per camera, unless only one of them sends.")
+def _several_publishers(snapshot: PipelineSnapshot) -> Match | None:
+    """Several nodes publish on the image topic, and nothing shows that more than one of them sends."""
+    for _, images in snapshot.image_inputs:
+        if len(set(images.image_publishers)) > 1:
+            text = publishers_text(images)
+            return Match(f"{text}: use one topic per camera, unless only one of them sends images")
+    return None

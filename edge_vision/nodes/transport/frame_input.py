@@ -33,6 +33,8 @@ class FrameInput:
     on_frame: called with each frame and its event, None for a frame without one; on_refused: with a
     placeholder for an image that cannot be read, and the reason; on_event: with each event of the previous
     stages.
+
+    format_changes: images so far that differ from the one before in frame_id, size or encoding.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class FrameInput:
         self._on_frame, self._on_refused, self._on_event = on_frame, on_refused, on_event
         self._subscriptions: list[Any] = []
         self._join = FrameEventJoin()
+        self._format: tuple[Any, ...] = ()
+        self.format_changes = 0
 
     @property
     def topic(self) -> str:
@@ -111,6 +115,7 @@ class FrameInput:
     def _receive_image(self, message: ImageMessage) -> None:
         if not self._subscriptions or self._node.hub.has_sender(self._resolved_topic):
             return
+        self._count_format_change(message)
         seq, event = self._open_account(message)
         try:
             frame = frame_from_message(message, seq, self.max_pixels)
@@ -118,6 +123,11 @@ class FrameInput:
             self._on_refused(_placeholder(message, seq), error)
         else:
             self._on_frame(frame, event)
+
+    def _count_format_change(self, message: ImageMessage) -> None:
+        given = (message.width, message.height, message.encoding) if isinstance(message, Image) else ()
+        before, self._format = self._format, (message.header.frame_id, *given)
+        self.format_changes += bool(before) and before != self._format
 
     def _open_account(self, message: ImageMessage) -> tuple[int, FrameEvent | None]:
         """The account of an image, and its event if it was announced."""
