@@ -13,6 +13,7 @@ from time import perf_counter, thread_time
 import cv2
 import numpy as np
 
+from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.geometry.homography import IDENTITY
 from edge_vision.gate.motion.ego_motion import EgoReference, largest_shift_px
@@ -21,12 +22,21 @@ LUMA_WIDTH_PX = 320
 _DILATION = np.ones((3, 3), np.uint8)
 INTERVALS = range(2, 31)
 MOG2_AREAS = (1, 4, 16, 64)
-"""MOG2 passes a frame if its foreground reaches this multiple of our min_changed_area."""
+"""MOG2 passes a frame if its foreground reaches this multiple of MOG2_MIN_AREA."""
+MOG2_MIN_AREA = 0.0005
+"""A share of the picture."""
 
 
 def every(n: int, frames: int) -> np.ndarray:
     """(frames,) bool: the first frame and every n-th after it."""
     return np.arange(frames) % n == 0
+
+
+def evenly(n_inferred: int, frames: int) -> np.ndarray:
+    """(frames,) bool: so many frames at equal distances, the first one among them."""
+    inferred = np.zeros(frames, bool)
+    inferred[np.arange(n_inferred) * frames // max(1, n_inferred)] = True
+    return inferred
 
 
 def bounded(moved: np.ndarray, stamps_ns: np.ndarray, max_blind_ms: float) -> np.ndarray:
@@ -55,7 +65,7 @@ class MotionBaseline(ABC):
     def __init__(self) -> None:
         self.record = BaselineRecord()
 
-    def process(self, frame: Frame) -> None:
+    def process(self, frame: Frame, *_: Detections) -> None:
         """Score a frame and record the result."""
         started, cpu = perf_counter(), thread_time()
         score = self._score(frame)
@@ -98,7 +108,7 @@ class CameraMotionEstimator:
         self._previous: EgoReference | None = None
         self._guess = IDENTITY
 
-    def process(self, frame: Frame) -> None:
+    def process(self, frame: Frame, *_: Detections) -> None:
         """Estimate and record the motion to the next frame."""
         started = thread_time()
         luma = frame.small_gray(min(LUMA_WIDTH_PX, frame.width_px))

@@ -33,7 +33,6 @@ class ConditionData:
     """Reference data of a condition. object_boxes: the boxes of the objects of its events, per frame.
 
     noise_ceiling: None if the detector finds nothing. notes: remarks for the reader of the report.
-    camera_moving: (n,) bool, None if unknown.
     """
 
     reference: Reference
@@ -41,7 +40,6 @@ class ConditionData:
     object_boxes: Sequence[ObjectBoxes]
     noise_ceiling: float | None = None
     notes: tuple[str, ...] = ()
-    camera_moving: np.ndarray | None = None
 
     @cached_property
     def track_ids(self) -> list[np.ndarray]:
@@ -66,15 +64,8 @@ def load_condition_data(
     """The data of the first n frames. on_step: see `reference_of`. Raises EvaluateError."""
     reference = reference_of(condition, n, detector, on_step)
     events, object_boxes, notes = events_of(condition, reference)
-    moving = condition.make().moving()
-    return ConditionData(
-        reference,
-        events,
-        object_boxes,
-        noise_ceiling(condition, reference, detector, on_step),
-        notes,
-        None if moving is None else moving[: len(reference)],
-    )
+    ceiling = noise_ceiling(condition, reference, detector, on_step)
+    return ConditionData(reference, events, object_boxes, ceiling, notes)
 
 
 def events_of(

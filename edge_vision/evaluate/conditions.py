@@ -32,9 +32,6 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """A hash of everything that determines the frames."""
 
-    def moving(self) -> np.ndarray | None:
-        """(n,) bool, whether the camera moved since the previous frame; None if unknown."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Condition:

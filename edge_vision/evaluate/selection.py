@@ -1,12 +1,12 @@
-"""Selects the conditions of an evaluation: the command-line arguments, and the conditions they select."""
+"""The command-line arguments of the evaluations, and the conditions that they select."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edge_vision.evaluate import process_pool
 from edge_vision.evaluate.conditions import SPLITS, Condition
@@ -17,7 +17,7 @@ from edge_vision.evaluate.constructed import (
     sequences_available,
 )
 from edge_vision.evaluate.errors import EvaluateError
-from edge_vision.evaluate.reference.clips import clip_condition, known_clips
+from edge_vision.evaluate.reference.clips import CLIPS, clip_condition, clip_path, known_clips
 from edge_vision.source.capture import SourceError, video_path
 
 
@@ -28,8 +28,44 @@ class Selected(NamedTuple):
     video: str | None
 
 
-def add_selection_arguments(parser: argparse.ArgumentParser, out: str) -> None:
+def add_command(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+    description: str | None = None,
+    examples: str | None = None,
+) -> argparse.ArgumentParser:
+    """Add a sub-command to those of `evaluate`, and return its parser. summary: for the list of commands."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     """Add the arguments that all evaluations share. out: default of --out."""
+    add = parser.add_argument
+    add(
+        "--metric",
+        action="append",
+        default=[],
+        metavar="MODULE:CLASS",
+        help="a metric beside the built-in ones; may be repeated",
+    )
+    add("--quick", action="store_true", help=f"only the first {process_pool.QUICK_FRAMES} frames of each")
+    add("--jobs", type=_jobs, default=process_pool.default_jobs(), help="processes (default: %(default)s)")
+    add("--resume", action="store_true", help="reuse conditions that an earlier run finished")
+    add("--out", type=Path, default=Path(out), help="folder for the results (default: %(default)s)")
+
+
+def add_condition_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that select constructed conditions and clips."""
     add = parser.add_argument
     add(
         "--video",
@@ -45,16 +81,14 @@ def add_selection_arguments(parser: argparse.ArgumentParser, out: str) -> None:
         help="only these conditions, by name or kind; NAME@SEED: another sequence of that kind",
     )
     add("--split", choices=[*SPLITS, "all"], default="all", help="default: %(default)s")
-    add(
-        "--metric",
-        action="append",
-        default=[],
-        metavar="MODULE:CLASS",
-        help="a metric beside the built-in ones; may be repeated",
+
+
+def add_set_argument(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add --set. what: whose settings it changes."""
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", dest="changes",
+        help=f"a setting of the gate in {what}; may be repeated",
     )
-    add("--quick", action="store_true", help=f"only the first {process_pool.QUICK_FRAMES} frames of each")
-    add("--jobs", type=_jobs, default=process_pool.default_jobs(), help="processes (default: %(default)s)")
-    add("--out", type=Path, default=Path(out), help="folder for the results (default: %(default)s)")
 
 
 def video_argument(text: str) -> Path:
@@ -97,6 +131,29 @@ def select_conditions(
             f"sequence, got {', '.join(unknown)}"
         )
     return [*(pair for pair in found if {pair.condition.name, pair.condition.kind} & set(plain)), *seeded]
+
+
+def select_clips(
+    names: Sequence[str] | None, files: Sequence[Path]
+) -> tuple[list[Selected], dict[str, str]]:
+    """The known clips with these names, else all unless files are given; then the files.
+
+    Also returns why a clip is left out, by name. Raises EvaluateError for an unknown name.
+    """
+    known = {Path(clip).stem: clip_path(clip) for clip in CLIPS}
+    if unknown := [name for name in names or () if name not in known]:
+        raise EvaluateError(f"expected clips out of {', '.join(known)}, got {', '.join(unknown)}")
+    wanted = [known[name] for name in names or ([] if files else known)]
+    opened, skipped = [], {}
+    for path in [*wanted, *files]:
+        if path in wanted and not path.is_file():
+            skipped[path.stem] = "not downloaded; run .venv/bin/python scripts/fetch_data.py --evaluate"
+            continue
+        try:
+            opened.append((clip_condition(path), str(path)))
+        except EvaluateError as error:
+            skipped[path.stem] = str(error)
+    return _with_unique_names(opened), skipped
 
 
 def _constructed(split: str, needed: bool) -> list[Selected]:

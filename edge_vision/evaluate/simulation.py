@@ -10,7 +10,6 @@ import numpy as np
 
 from edge_vision.core.detections import Detections
 from edge_vision.evaluate.reference.detector import Reference
-from edge_vision.tracking.tracker import Tracker
 from edge_vision.tracking.tracking_history import TrackingHistory
 
 NO_MOTION = np.eye(3)
@@ -31,50 +30,43 @@ class Published:
     ids: list[np.ndarray] | None = None
 
 
+def assumed(motions: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    """The camera motions for a method that keeps its tracks where the motion is unknown."""
+    return [NO_MOTION if motion is None else motion for motion in motions]
+
+
 def without_tracker(inferred: np.ndarray, reference: Reference) -> Published:
     """Nothing is published on skipped frames."""
     pairs = zip(inferred.tolist(), reference.detections, strict=True)
     return Published(inferred, [found if ran else Detections.empty() for ran, found in pairs])
 
 
-def with_tracker(
+def with_held_boxes(inferred: np.ndarray, reference: Reference) -> Published:
+    """Skipped frames repeat the last detections."""
+    detections: list[Detections] = []
+    for ran, found in zip(inferred.tolist(), reference.detections, strict=True):
+        detections.append(found if ran or not detections else detections[-1])
+    return Published(inferred, detections)
+
+
+def with_tracks(
     inferred: np.ndarray,
     reference: Reference,
     motions: Sequence[np.ndarray | None] | None = None,
     at_rest: Sequence[bool] | None = None,
 ) -> Published:
-    """A plain tracker predicts the boxes of skipped frames; it keeps them where the camera motion is unknown.
+    """Skipped frames show predicted boxes, as the detector node publishes them.
 
-    motions: (3, 3) camera motion since the previous frame, source pixels; None for a method that does not
-    measure it. at_rest: whether no object moves by itself; None if unknown.
+    motions: (3, 3) camera motion since the previous frame, source pixels, None where it is unknown, which
+    hides the tracks; without `motions` the velocities of the tracks alone count. at_rest: whether no object
+    moves by itself.
     """
-    tracker = Tracker(*reference.size_px)
-    detections, ids = [], []
-    started = thread_time()
-    for at, (ran, stamp_ns) in enumerate(zip(inferred.tolist(), reference.stamps_ns.tolist(), strict=True)):
-        motion = NO_MOTION if motions is None else motions[at]
-        if ran:
-            tracks = tracker.update(reference.detections[at], stamp_ns, motion)
-            detections.append(reference.detections[at])
-        else:
-            tracks = tracker.predict(stamp_ns, motion, at_rest is not None and bool(at_rest[at]))
-            detections.append(tracks.detections())
-        ids.append(tracks.ids)
-    return Published(inferred, detections, thread_time() - started, ids)
-
-
-def with_tracking_history(
-    inferred: np.ndarray,
-    reference: Reference,
-    motions: Sequence[np.ndarray | None],
-    at_rest: Sequence[bool],
-) -> Published:
-    """As the detector node publishes: `TrackingHistory` hides tracks while camera motion is unknown."""
     history = TrackingHistory()
     detections, ids = [], []
     started = thread_time()
     for at, (ran, stamp_ns) in enumerate(zip(inferred.tolist(), reference.stamps_ns.tolist(), strict=True)):
-        history.add_frame(stamp_ns, motions[at], at, at_rest[at])
+        motion = NO_MOTION if motions is None else motions[at]
+        history.add_frame(stamp_ns, motion, at, at_rest is not None and bool(at_rest[at]))
         if ran:
             ids.append(history.add_detections(stamp_ns, reference.detections[at], reference.size_px))
             detections.append(reference.detections[at])

@@ -21,19 +21,6 @@ from edge_vision.gate.frame_gate import FrameGate, GateConfig, GateDecision
 from edge_vision.gate.policy import FORCED
 from edge_vision.tracking.tracker import STATIC_SCENE_REASONS
 
-ECONOMY: dict[str, float | int | bool] = {
-    "luma_width_px": 200,
-    "max_new_view": 0.075,
-    "min_saving": 0.15,
-    "saturated_objects": 3,
-    "saturated_interval_ms": 105.0,
-    "saturated_look": False,
-    "saturated_stretch": 1,
-    "saturated_min_f1": 0.9,
-}
-"""The gate's settings in the chain "full": those of `config/economy.yaml`."""
-
-
 class CascadeProtocol(Protocol):
     """What a chain needs of a cascade."""
 
@@ -47,8 +34,8 @@ class CascadeProtocol(Protocol):
 class ChainRecord:
     """One entry per frame. passed: by the gate; accepted: by the cascade too, so that the detector runs.
 
-    motions, at_rest: as in `GateRecord`. gate_ms: wall time of each decision; cascade_ms: of each frame that
-    reached the cascade. gate_cpu_s, cascade_cpu_s: of all frames.
+    motions, at_rest: as in `GateRecord`. gate_ms: wall time of each decision, frame_cpu_s: its CPU time;
+    cascade_ms: wall time of each frame that reached the cascade; cascade_cpu_s: CPU time of all.
     """
 
     passed: list[bool] = field(default_factory=list)
@@ -59,16 +46,23 @@ class ChainRecord:
     cascade_reasons: Counter[str] = field(default_factory=Counter)
     gate_ms: list[float] = field(default_factory=list)
     cascade_ms: list[float] = field(default_factory=list)
-    gate_cpu_s: float = 0.0
+    frame_cpu_s: list[float] = field(default_factory=list)
     cascade_cpu_s: float = 0.0
+
+    @property
+    def gate_cpu_s(self) -> float:
+        """CPU time of all decisions of the gate."""
+        return sum(self.frame_cpu_s)
 
 
 class Chain:
     """A gate, optionally followed by a cascade. It receives the detections of inferred frames."""
 
-    def __init__(self, config: GateConfig, cascade: CascadeProtocol | None = None) -> None:
+    def __init__(
+        self, config: GateConfig, cascade: CascadeProtocol | None = None, seed: int = SEED
+    ) -> None:
         self.record = ChainRecord()
-        self._gate = FrameGate(config, seed=SEED)
+        self._gate = FrameGate(config, seed=seed)
         self._cascade = None if cascade is None or cascade.passes_through else cascade
 
     def process(self, frame: Frame, found: Detections, low_score: Detections) -> None:
@@ -77,7 +71,7 @@ class Chain:
         started, cpu = perf_counter(), thread_time()
         decision = self._gate.decide(frame, frame.stamp_ns)
         record.gate_ms.append((perf_counter() - started) * 1e3)
-        record.gate_cpu_s += thread_time() - cpu
+        record.frame_cpu_s.append(thread_time() - cpu)
         accepted = decision.passed and self._accepts(frame, decision)
         if accepted:
             self._gate.inferred(frame.stamp_ns, found, low_score)

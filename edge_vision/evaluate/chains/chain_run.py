@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,21 +16,21 @@ from edge_vision.evaluate.condition_data import load_condition_data
 from edge_vision.evaluate.conditions import Condition
 from edge_vision.evaluate.metrics.builtin import METRICS
 from edge_vision.evaluate.metrics.metric import Cost, MethodRun, load_metrics
-from edge_vision.evaluate.process_pool import check_frame_count, frames_of
-from edge_vision.evaluate.reference.detector import Reference, ReferenceDetector, StepCallback, frame_of
+from edge_vision.evaluate.observe import observe
+from edge_vision.evaluate.presets import gate_config
+from edge_vision.evaluate.process_pool import frames_of
+from edge_vision.evaluate.reference.detector import Reference, ReferenceDetector, StepCallback
 from edge_vision.evaluate.results import condition_header, method_entry
 from edge_vision.evaluate.simulation import (
     Published,
-    with_tracker,
-    with_tracking_history,
+    assumed,
+    with_tracks,
     without_tracker,
 )
 from edge_vision.gate.frame_gate import GateConfig
 
 INTERVALS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30)
 OUR_CHAINS = ("gate", "gate_tracking", "gate_cascade", "full")
-DETECTOR_SAMPLES = 80
-"""Inferences per condition that measure the detector's cost, under the load and cache state of the chains."""
 
 Entry = dict[str, Any]
 Measure = Callable[[Published, Cost], Entry]
@@ -102,29 +101,18 @@ def _observe(
     """Process every frame with all chains. Raises EvaluateError."""
     chains = _make_chains(run)
     camera = baselines.CameraMotionEstimator()
-    sample_every = max(1, len(reference) // DETECTOR_SAMPLES)
-    detector_cpu_s = []
-    n, processed = len(reference), 0
-    frames = islice(condition.frames(), n)
-    for scene, found, low_score in zip(frames, reference.detections, reference.low_score, strict=False):
-        for chain in chains.values():
-            chain.process(frame_of(scene), found, low_score)
-        camera.process(frame_of(scene))
-        if processed % sample_every == 0:
-            detector_cpu_s.append(detector.detect(scene)[2])
-        processed += 1
-        on_step("analyse")
-    check_frame_count(condition, n, processed)
+    consumers = [*(chain.process for chain in chains.values()), camera.process]
+    detector_cpu_s = observe(condition, reference, consumers, on_step, detector)
     # Without a cascade, "gate_cascade" is the gate alone.
     records = {"gate_cascade": chains["gate"].record, **{name: one.record for name, one in chains.items()}}
-    return _Observed(records, camera, float(np.median(detector_cpu_s)))
+    return _Observed(records, camera, detector_cpu_s)
 
 
 def _make_chains(run: ChainsRun) -> dict[str, Chain]:
     cascade = cascade_of(run.cascade)
     chains = {
         "gate": Chain(GateConfig()),
-        "full": Chain(GateConfig(**dict(run.settings)), cascade_of(run.cascade)),  # type: ignore[arg-type]
+        "full": Chain(gate_config(dict(run.settings)), cascade_of(run.cascade)),
     }
     if not cascade.passes_through:
         chains["gate_cascade"] = Chain(GateConfig(), cascade)
@@ -146,7 +134,7 @@ def _chains(reference: Reference, observed: _Observed, measure: Measure) -> dict
 
 
 def _tracked(record: ChainRecord, reference: Reference) -> Published:
-    return with_tracking_history(np.array(record.accepted), reference, record.motions, record.at_rest)
+    return with_tracks(np.array(record.accepted), reference, record.motions, record.at_rest)
 
 
 def _cost(record: ChainRecord) -> Cost:
@@ -177,11 +165,11 @@ def _sweep(
 ) -> dict[str, list[Entry]]:
     """The figures of the baselines for each interval."""
 
-    def entries(motions: list[np.ndarray | None] | None, cpu_s: float) -> list[Entry]:
+    def entries(motions: list[np.ndarray] | None, cpu_s: float) -> list[Entry]:
         return [
-            measure(with_tracker(baselines.every(n, len(reference)), reference, motions), Cost((), cpu_s))
+            measure(with_tracks(baselines.every(n, len(reference)), reference, motions), Cost((), cpu_s))
             | {"interval_frames": n}
             for n in INTERVALS
         ]
 
-    return {BASELINES[0]: entries(camera.motions, camera.cpu_s), BASELINES[1]: entries(None, 0.0)}
+    return {BASELINES[0]: entries(assumed(camera.motions), camera.cpu_s), BASELINES[1]: entries(None, 0.0)}

@@ -9,7 +9,7 @@ from typing import Any
 from edge_vision.core.printable import printable
 from edge_vision.evaluate.chains.savings import BASELINES, GROUPS, group_of
 from edge_vision.evaluate.metrics.metric import Metric
-from edge_vision.evaluate.results import count_met, failed, provenance
+from edge_vision.evaluate.results import count_met, failed
 from edge_vision.evaluate.tables import (
     ceiling,
     columns,
@@ -86,20 +86,6 @@ def headline(conditions: Mapping[str, ConditionEntry]) -> str:
         f"tracker at that recall): {', '.join(groups) or 'no condition with a target'}; "
         f"recall within 100 ms >= 99 % in {met} of {known} conditions"
     )
-
-
-def report(
-    conditions: Mapping[str, ConditionEntry], settings: Mapping[str, Any], complete: bool, seconds: float
-) -> dict[str, Any]:
-    """The content of report.json. settings: those of the run."""
-    return {
-        "headline": headline(conditions),
-        "complete": complete,
-        **settings,
-        "conditions": dict(conditions),
-        **provenance(),
-        "seconds": round(seconds, 1),
-    }
 
 
 def markdown(conditions: Mapping[str, ConditionEntry], metrics: Sequence[Metric]) -> str:

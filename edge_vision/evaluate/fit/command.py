@@ -29,6 +29,7 @@ from edge_vision.evaluate.fit.teacher import Teacher
 from edge_vision.evaluate.fit.write import write_bundle, write_head
 from edge_vision.evaluate.gate import plot
 from edge_vision.evaluate.reference.detector import BUNDLE
+from edge_vision.evaluate.selection import add_command
 from edge_vision.source.capture import video_path
 
 _EXAMPLES = """\
@@ -49,12 +50,13 @@ _LABELS = "person,bicycle,car,motorcycle,bus,truck"
 
 def add_parser(commands: Any) -> None:
     """Add the sub-command to those of `evaluate`."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "fit-cascade",
-        help="fit a stage of the cascade to your own video",
-        description="Fit a stage of the cascade to your own video, with an accurate detector as the teacher.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        fit_cascade,
+        "fit a stage of the cascade to your own video",
+        "Fit a stage of the cascade to your own video, with an accurate detector as the teacher.",
+        _EXAMPLES,
     )
     add = parser.add_argument
     add(
@@ -90,7 +92,6 @@ def add_parser(commands: Any) -> None:
         "--head-out", type=_path, metavar="DIR", help="also write the head alone to this folder, for a recipe"
     )
     add("--out", type=_path, default=Path("out/fit"), help="folder for the results (default: %(default)s)")
-    parser.set_defaults(run=fit_cascade)
 
 
 def _path(text: str) -> Path:

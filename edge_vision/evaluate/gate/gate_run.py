@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,11 @@ from edge_vision.evaluate.gate.recorded_gate import OURS, GateRecord, RecordedGa
 from edge_vision.evaluate.gate.verdict import verdict
 from edge_vision.evaluate.metrics.builtin import METRICS
 from edge_vision.evaluate.metrics.metric import Cost, MethodRun, load_metrics
-from edge_vision.evaluate.process_pool import check_frame_count, frames_of
-from edge_vision.evaluate.reference.detector import ReferenceDetector, StepCallback, frame_of
+from edge_vision.evaluate.observe import observe
+from edge_vision.evaluate.process_pool import frames_of
+from edge_vision.evaluate.reference.detector import ReferenceDetector, StepCallback
 from edge_vision.evaluate.results import condition_header, method_entry
-from edge_vision.evaluate.simulation import Published, with_tracker, with_tracking_history, without_tracker
+from edge_vision.evaluate.simulation import Published, assumed, with_tracks, without_tracker
 from edge_vision.gate.frame_gate import GateConfig
 
 
@@ -90,17 +90,8 @@ def _observe(
     averages = {
         name: baselines.RunningAverage(variant) for name, variant in baselines.AVERAGE_VARIANTS.items()
     }
-    n, processed = len(data.reference), 0
-    frames = islice(condition.frames(), n)
-    for scene, found in zip(frames, data.reference.detections, strict=False):
-        frame = frame_of(scene)
-        for gate in gates.values():
-            gate.process(frame, found)
-        for baseline in (mog2, *averages.values()):
-            baseline.process(frame)
-        processed += 1
-        on_step("analyse")
-    check_frame_count(condition, n, processed)
+    consumers = [one.process for one in (*gates.values(), mog2, *averages.values())]
+    observe(condition, data.reference, consumers, on_step)
     return _Observed(
         {name: gate.record for name, gate in gates.items()},
         mog2.record,
@@ -122,22 +113,22 @@ def _methods(data: ConditionData, observed: _Observed) -> Iterator[_Method]:
     reference, n = data.reference, len(data.reference)
     for name, record in observed.gates.items():
         inferred = np.array(record.passed)
-        published = with_tracking_history(inferred, reference, record.motions, record.at_rest)
+        published = with_tracks(inferred, reference, record.motions, record.at_rest)
         yield _Method(name, published, Cost(record.ms, sum(record.cpu_s)), record.reasons)
     yield _Method("every_frame", without_tracker(np.ones(n, bool), reference), Cost())
     for area in baselines.MOG2_AREAS:
-        moved = np.array(observed.mog2.scores) >= area * GateConfig().min_changed_area
+        moved = np.array(observed.mog2.scores) >= area * baselines.MOG2_MIN_AREA
         name = "mog2" if area == 1 else f"mog2_area_x{area}"
         yield _motion_baseline(name, moved, observed.mog2, data)
     for name, baseline in observed.averages.items():
         yield _motion_baseline(name, np.array(baseline.scores) > 0, baseline, data)
     # The fixed intervals get the camera motion that our gate measured, at no cost.
-    motions = observed.gates["gate"].motions
+    motions = assumed(observed.gates["gate"].motions)
     for interval in baselines.INTERVALS:
         inferred = baselines.every(interval, n)
         yield _Method(f"fixed_{interval}", without_tracker(inferred, reference), Cost())
-        yield _Method(f"fixed_tracker_{interval}", with_tracker(inferred, reference), Cost())
-        yield _Method(f"fixed_tracker_cmc_{interval}", with_tracker(inferred, reference, motions), Cost())
+        yield _Method(f"fixed_tracker_{interval}", with_tracks(inferred, reference), Cost())
+        yield _Method(f"fixed_tracker_cmc_{interval}", with_tracks(inferred, reference, motions), Cost())
 
 
 def _motion_baseline(
@@ -145,7 +136,7 @@ def _motion_baseline(
 ) -> _Method:
     """A motion gate with the blind-time bound of ours; objects on frames without motion are at rest."""
     inferred = baselines.bounded(moved, data.reference.stamps_ns, GateConfig().max_blind_ms)
-    published = with_tracker(inferred, data.reference, None, (~moved).tolist())
+    published = with_tracks(inferred, data.reference, None, (~moved).tolist())
     return _Method(name, published, Cost(record.ms, sum(record.cpu_s)))
 
 

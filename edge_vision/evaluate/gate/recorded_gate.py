@@ -73,7 +73,7 @@ class RecordedGate:
             ) from error
         self._inferred = getattr(self._gate, "inferred", None)
 
-    def process(self, frame: Frame, found: Detections) -> None:
+    def process(self, frame: Frame, found: Detections, low_score: Detections | None = None) -> None:
         """Decide on a frame. found: the detections on it. Raises EvaluateError for an invalid decision."""
         record = self.record
         started, cpu = perf_counter(), thread_time()

@@ -7,7 +7,7 @@ from typing import Any
 
 from edge_vision.core.printable import printable
 from edge_vision.evaluate.metrics.metric import Metric
-from edge_vision.evaluate.results import count_met, failed, provenance
+from edge_vision.evaluate.results import count_met, failed
 from edge_vision.evaluate.tables import ceiling, cell, columns, markdown_cell, markdown_table, screen_line
 
 WIDTH, BASELINE_WIDTH = 10, 32
@@ -53,23 +53,8 @@ def headline(conditions: Mapping[str, Mapping[str, Any]]) -> str:
         f"{events} events in {len(checks)} conditions ({constructed} constructed): recall within 100 ms "
         f">= 99 % in {met['recall_100ms']}, p95 delay <= 1/3 of the best baseline's at an equal share of "
         f"inferred frames in {met['delay_ms_p95']}, frame F1 no worse in {met['frame_f1']}, inferred share "
-        f"within its target in {met['inferred_share']}, worst gap within max_blind_ms in "
-        f"{met['worst_gap_ms']}, while moving within max_blind_moving_ms in {met['worst_gap_moving_ms']}"
+        f"within its target in {met['inferred_share']}, worst gap within max_blind_ms in {met['worst_gap_ms']}"
     )
-
-
-def report(
-    conditions: Mapping[str, Mapping[str, Any]], quick: bool, complete: bool, seconds: float
-) -> dict[str, Any]:
-    """The content of report.json."""
-    return {
-        "headline": headline(conditions),
-        "complete": complete,
-        "quick": quick,
-        "conditions": dict(conditions),
-        **provenance(),
-        "seconds": round(seconds, 1),
-    }
 
 
 def markdown(conditions: Mapping[str, Any], metrics: Sequence[Metric], gate: str = "gate") -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from edge_vision.core.confidence_intervals import clopper_pearson_lower
-from edge_vision.core.geometry.boxes import true_positives
 from edge_vision.evaluate.metrics.delays import LATER_MS, SOON_MS
+from edge_vision.evaluate.metrics.frame_f1 import pooled_f1
 from edge_vision.evaluate.metrics.id_switches import id_switches
 from edge_vision.evaluate.metrics.metric import MethodRun, Metric
 
@@ -29,7 +29,7 @@ class RecallWithin(Metric):
 
 
 class RecallLowerBound(Metric):
-    name, column, unit, better = f"recall_{SOON_MS:.0f}ms_lower95", "95 % lower", "share", "higher"
+    name, column, unit, better = "recall_low95", "95 % lower", "share", "higher"
     doc = f"Lower 95 % confidence bound (Clopper-Pearson) of the recall within {SOON_MS:.0f} ms"
 
     def compute(self, run: MethodRun) -> float | None:
@@ -56,18 +56,7 @@ class FrameF1(Metric):
     doc = "F1 of published boxes against the every-frame detector's: same class, IoU 0.5, pooled over frames"
 
     def compute(self, run: MethodRun) -> float | None:
-        matched = published = expected = 0
-        frames = zip(
-            run.published.inferred.tolist(),
-            run.published.detections,
-            run.data.reference.detections,
-            strict=True,
-        )
-        for inferred, shown, found in frames:
-            published += len(shown)
-            expected += len(found)
-            matched += len(found) if inferred else true_positives(shown, found)
-        return 2 * matched / (published + expected) if published + expected else None
+        return pooled_f1(run.published.detections, run.data.reference.detections)
 
 
 class Fidelity(Metric):
@@ -103,27 +92,6 @@ class WorstGap(Metric):
         stamps_ns = run.data.reference.stamps_ns
         inferred_ns = stamps_ns[run.published.inferred]
         return float(np.diff(np.concatenate([stamps_ns[:1], inferred_ns, stamps_ns[-1:]])).max()) * 1e-6
-
-
-class WorstGapMoving(Metric):
-    name, unit, better = "worst_gap_moving_ms", "ms", "lower"
-    doc = (
-        "Longest time without an inference while the camera moved on every frame; constructed sequences only"
-    )
-
-    def compute(self, run: MethodRun) -> float | None:
-        moving, stamps_ns = run.data.camera_moving, run.data.reference.stamps_ns.tolist()
-        if moving is None or not moving.any():
-            return None
-        worst_ns, since_ns = 0, stamps_ns[0]
-        for ran, moved, stamp_ns in zip(
-            run.published.inferred.tolist(), moving.tolist(), stamps_ns, strict=True
-        ):
-            if moved:
-                worst_ns = max(worst_ns, stamp_ns - since_ns)
-            if ran or not moved:
-                since_ns = stamp_ns
-        return float(worst_ns * 1e-6)
 
 
 class DecisionTime(Metric):
@@ -185,7 +153,6 @@ METRICS: tuple[Metric, ...] = (
     DetectorRuns(),
     InferredShare(),
     WorstGap(),
-    WorstGapMoving(),
     DecisionTime(50, "gate p50"),
     DecisionTime(95),
     CpuPer1000(),

@@ -58,10 +58,6 @@ class ClipSource:
         """A hash of the file and of the decoder's version."""
         return hashlib.sha256(f"{sha256_of(self.path)} {cv2.__version__}".encode()).hexdigest()
 
-    def moving(self) -> None:
-        """None: the camera's motion is unknown."""
-        return None
-
 
 def read_clip(path: Path) -> Iterator[np.ndarray]:
     """The frames of a video, (h, w, 3) uint8 BGR. Raises EvaluateError if it cannot be opened."""
@@ -94,9 +90,14 @@ def clip_condition(path: Path) -> Condition:
     return Condition(path.stem, path.stem, False, "clip", fps_hz, len(times_s), source, uneven_s)
 
 
+def clip_path(name: str) -> Path:
+    """Where the set-up stores a clip of CLIPS."""
+    return cache_dir() / "video" / name
+
+
 def known_clips() -> list[Path]:
     """The clips that the set-up has fetched."""
-    return [path for name in CLIPS if (path := cache_dir() / "video" / name).is_file()]
+    return [path for name in CLIPS if (path := clip_path(name)).is_file()]
 
 
 def without_removed(

@@ -16,8 +16,6 @@ from edge_vision.evaluate.sequences import actors, backgrounds, camera, compose,
 from edge_vision.evaluate.sequences.cutouts import Cutout
 
 OUT_OF_VIEW_FRAMES = 60
-MOVING_PX = 0.5
-"""A view that shifts by less than this between two frames is standing still."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,12 +84,6 @@ class Sequence:
         digest.update(repr(settings).encode())
         return digest.hexdigest()
 
-    def moving(self) -> np.ndarray:
-        """(n,) bool: the view moved since the previous frame, at its centre or a corner, or a cut."""
-        moved = [_moves(shot.path) for shot in self.shots]
-        moved[0][0] = False
-        return np.concatenate(moved)
-
     def truths(self) -> Iterator[GroundTruth]:
         """The ground truth of each frame, without drawing it."""
         for shot in self.shots:
@@ -111,18 +103,6 @@ class Sequence:
                 image, truth = _picture(large, shot, state, placed)
                 yield self.light.on(rng, image, at), fixtures + truth
                 at += 1
-
-
-def _moves(path: np.ndarray) -> np.ndarray:
-    """(n,) bool for the frames of a shot; the cut before it counts as motion."""
-    corners = np.array([[0.5, 0, 1], [0, 0, 1], [1, 1, 1]]) * (camera.WIDTH_PX, camera.HEIGHT_PX, 1)
-    moved = np.ones(len(path), bool)
-    for at in range(1, len(path)):
-        back = np.vstack([camera.to_screen(path[at - 1]), (0, 0, 1)])
-        step = np.vstack([camera.to_screen(path[at]), (0, 0, 1)]) @ np.linalg.inv(back)
-        shift = (corners @ step.T - corners)[:, :2]
-        moved[at] = np.hypot(*shift.T).max() > MOVING_PX
-    return moved
 
 
 def _picture(

@@ -1,0 +1,194 @@
+"""The presets and the fixed intervals on one clip, from its first frame to the figures of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from edge_vision.evaluate.baselines import evenly, every
+from edge_vision.evaluate.chains.chain import Chain, ChainRecord
+from edge_vision.evaluate.condition_data import ConditionData, load_condition_data
+from edge_vision.evaluate.conditions import Condition
+from edge_vision.evaluate.gate.recorded_gate import SEED
+from edge_vision.evaluate.metrics.builtin import METRICS, RecallWithin
+from edge_vision.evaluate.metrics.frame_f1 import ghost_boxes, pooled_f1
+from edge_vision.evaluate.metrics.metric import Cost, MethodRun, load_metrics
+from edge_vision.evaluate.observe import observe
+from edge_vision.evaluate.presets import Settings, gate_config
+from edge_vision.evaluate.process_pool import frames_of
+from edge_vision.evaluate.reference.detector import Reference, ReferenceDetector, StepCallback
+from edge_vision.evaluate.results import condition_header, method_entry
+from edge_vision.evaluate.schedule.scene_changes import SceneChanges
+from edge_vision.evaluate.simulation import Published, with_held_boxes, with_tracks, without_tracker
+from edge_vision.gate.frame_gate import GateConfig
+
+FIRST_PRESET = "balanced"
+FPS_CLASSES = {">=24": (23.5, float("inf")), "8..16": (8.0, 16.5)}
+OTHER_FPS = "other"
+_ROUNDING = 1e-6
+Entry = dict[str, Any]
+
+
+def rival(kind: str, preset: str) -> str:
+    """The chain of a fixed interval that satisfies a preset's promise; kind: same_reaction, same_promise."""
+    return f"fixed_{kind}" + ("" if preset == FIRST_PRESET else f"_{preset}")
+
+
+def longest_interval(max_delay_ms: float, fps_hz: float) -> int:
+    """The fixed interval in frames with a guaranteed reaction.
+
+    An object that appears right after an inference waits all but one frame of it.
+    """
+    return 1 + int(max_delay_ms * 1e-3 * fps_hz + _ROUNDING)
+
+
+def fps_class(fps_hz: float) -> str:
+    """The class of frame rates that has a target of its own."""
+    return next((name for name, (low, high) in FPS_CLASSES.items() if low <= fps_hz <= high), OTHER_FPS)
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleRun:
+    """Compares presets with fixed intervals. presets: (name, settings of the gate). seeds: of the audit.
+
+    metrics: "module:Class" of those beside the built-in ones.
+    """
+
+    presets: tuple[tuple[str, tuple[tuple[str, float | int | bool], ...]], ...]
+    quick: bool = False
+    seeds: int = 1
+    metrics: tuple[str, ...] = ()
+
+    def n_simulated(self) -> int:
+        """About one step per chain, even spacing and fixed interval."""
+        return 2 + 6 * len(self.presets)
+
+    def evaluate(
+        self, condition: Condition, detector: ReferenceDetector, on_step: StepCallback
+    ) -> dict[str, Any]:
+        """The clip's part of report.json. Raises EvaluateError."""
+        data = load_condition_data(condition, frames_of(condition, self.quick), detector, on_step)
+        configs = {name: gate_config(Settings(settings)) for name, settings in self.presets}
+        chains = {
+            (name, seed): Chain(config, seed=SEED + seed)
+            for name, config in configs.items()
+            for seed in range(self.seeds)
+        }
+        scene = SceneChanges()
+        consumers = [*(chain.process for chain in chains.values()), scene.process]
+        cpu_s = observe(condition, data.reference, consumers, on_step, detector)
+        data = replace(data, reference=replace(data.reference, detector_cpu_s=cpu_s))
+        clip = _Clip(self, data, scene, condition.fps_hz, on_step)
+        records = {name: [chains[name, seed].record for seed in range(self.seeds)] for name in configs}
+        return {
+            **condition_header(condition, data),
+            "fps_class": fps_class(condition.fps_hz),
+            "quiet_share": len(scene.quiet_frames) / len(data.reference),
+            "cuts": scene.cuts,
+            "detector_cpu_s": cpu_s,
+            "notes": list(data.notes),
+            "chains": clip.chains(configs, records),
+            "held_boxes": clip.held_boxes(max(clip.interval(config) for config in configs.values())),
+        }
+
+
+class _Clip:
+    """What all chains on a clip are measured with."""
+
+    def __init__(
+        self,
+        run: ScheduleRun,
+        data: ConditionData,
+        scene: SceneChanges,
+        fps_hz: float,
+        on_step: StepCallback,
+    ) -> None:
+        self._metrics = load_metrics(METRICS, run.metrics)
+        self._data, self._reference, self._scene = data, data.reference, scene
+        self._fps_hz, self._on_step = fps_hz, on_step
+
+    def interval(self, config: GateConfig) -> int:
+        """The fixed interval that guarantees the reaction."""
+        return longest_interval(config.max_delay_ms, self._fps_hz)
+
+    def chains(self, configs: dict[str, GateConfig], records: dict[str, list[ChainRecord]]) -> Entry:
+        """The figures of each chain; the fixed intervals come first."""
+        first = configs[FIRST_PRESET]
+        chains: Entry = {}
+        for name, config in configs.items():
+            chains[rival("same_reaction", name)] = self._fixed(self.interval(config), config)
+        chains["every_second"] = self._fixed(2, first)
+        for name, config in configs.items():
+            chains[rival("same_promise", name)] = self._same_promise(config)
+        every_frame = without_tracker(np.ones(len(self._reference), bool), self._reference)
+        chains["every_frame"] = self._entry(every_frame, Cost(), first) | {"interval_frames": 1}
+        for name, config in configs.items():
+            chains[name] = self._preset(records[name], config)
+        whole = chains["every_frame"]["cpu_s_per_1000"]
+        return {name: entry | {"cpu_share": entry["cpu_s_per_1000"] / whole} for name, entry in chains.items()}
+
+    def held_boxes(self, longest: int) -> Entry:
+        """Frame F1 of tracks and of held boxes for each fixed interval up to the longest."""
+        return {
+            str(n): {
+                name: pooled_f1(simulate(every(n, len(self._reference)), self._reference).detections,
+                                self._reference.detections)
+                for name, simulate in (("tracks", with_tracks), ("held", with_held_boxes))
+            }
+            for n in range(2, longest + 1)
+        }
+
+    def _fixed(self, n: int, config: GateConfig) -> Entry:
+        published = with_tracks(every(n, len(self._reference)), self._reference)
+        return self._entry(published, Cost(), config) | {"interval_frames": n}
+
+    def _same_promise(self, config: GateConfig) -> Entry:
+        """The longest interval with the reaction and the fidelity, chosen with hindsight."""
+        for n in range(self.interval(config), 1, -1):
+            entry = self._fixed(n, config)
+            if entry["fidelity"] is None or entry["fidelity"] >= config.min_fidelity:
+                return entry
+        return self._fixed(1, config)
+
+    def _preset(self, seeds: list[ChainRecord], config: GateConfig) -> Entry:
+        record = seeds[0]
+        inferred = np.array(record.accepted)
+        published = with_tracks(inferred, self._reference, record.motions, record.at_rest)
+        even = with_tracks(evenly(int(inferred.sum()), len(inferred)), self._reference)
+        return {
+            **self._entry(published, Cost(record.gate_ms, record.gate_cpu_s), config),
+            "reasons": dict(sorted(record.reasons.items())),
+            "even_spacing_f1": pooled_f1(even.detections, self._reference.detections),
+            "quiet_cpu_share": self._quiet_cpu_share(record, published),
+            "seeds": {
+                "detector_runs": [sum(one.accepted) for one in seeds],
+                "audit_open_frames": [one.reasons["audit_open"] for one in seeds],
+            },
+        }
+
+    def _entry(self, published: Published, cost: Cost, config: GateConfig) -> Entry:
+        run = MethodRun(self._data, published, cost)
+        self._on_step("simulate")
+        return {
+            **method_entry(self._metrics, run),
+            "recall_max_delay": RecallWithin(config.max_delay_ms).compute(run),
+            "max_delay_ms": config.max_delay_ms,
+            "ceiling": self._data.noise_ceiling,
+            "ghosts": ghost_boxes(
+                published.detections, published.inferred.tolist(), self._reference.detections, self._scene.cuts
+            ),
+            "process_cpu_s_per_1000": None,
+        }
+
+    def _quiet_cpu_share(self, record: ChainRecord, published: Published) -> float | None:
+        """CPU on the quiet stretches as a share of the every-frame detector's; None without any."""
+        quiet = self._scene.quiet_frames
+        if not quiet:
+            return None
+        detector_cpu_s = self._reference.detector_cpu_s
+        per_frame_s = published.tracker_cpu_s / len(self._reference)
+        gate_s = float(np.array(record.frame_cpu_s)[quiet].mean()) + per_frame_s
+        return gate_s / detector_cpu_s + float(published.inferred[quiet].mean())
