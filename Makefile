@@ -18,8 +18,8 @@ WORKERS = auto
 # `make demo ROS_DOMAIN_ID=5` overrides it.
 demo top: export ROS_DOMAIN_ID = 87
 test test-unit test-nodes check examples fuzz: export ROS_DOMAIN_ID = 88
-bench-pipeline bench-diagnostics bench-failover soak: export ROS_DOMAIN_ID = 89
-demo top test test-unit test-nodes check examples fuzz bench-pipeline bench-diagnostics bench-failover soak: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
+bench-pipeline bench-diagnostics bench-failover soak evaluate-schedule: export ROS_DOMAIN_ID = 89
+demo top test test-unit test-nodes check examples fuzz bench-pipeline bench-diagnostics bench-failover soak evaluate-schedule: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
 
 # The ROS wheels set this marker in the environment; with it, another Python does not find its libraries.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
@@ -29,7 +29,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-pipelining bench-low-score soak fuzz evaluate-gate evaluate-cascade optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top setup-docs lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-pipelining bench-low-score soak fuzz evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top setup-docs lock clean distclean
 
 help:  ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -109,6 +109,9 @@ fuzz: setup-test  ## Fuzz manifests, graphs, images, parameters and messages for
 
 soak: setup  ## Overload the pipeline for MINUTES=10; results in out/bench/soak.json
 	$(VENV_PYTHON) bench/soak.py --minutes $(MINUTES) $(ARGS)
+
+evaluate-schedule: setup-evaluate  ## Compare the presets with fixed intervals on real clips; results in out/schedule/
+	$(VENV_PYTHON) -m edge_vision evaluate schedule $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 evaluate-gate: setup-evaluate  ## Compare the gate with every-frame detection and baselines; results in out/gate/
 	$(VENV_PYTHON) -m edge_vision evaluate gate $(if $(OUT),--out '$(OUT)') $(ARGS)

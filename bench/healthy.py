@@ -17,10 +17,10 @@ import numpy as np
 from outside import Reading, read_process, slope_per_min
 from vision_msgs.msg import Detection2DArray
 
-from edge_vision.cli.demo.process import PipelineProcess
 from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.core.frame import Frame
 from edge_vision.core.progress import ProgressLine
+from edge_vision.evaluate.live.pipeline_process import PipelineProcess
 from edge_vision.nodes.base_node import steady_clock
 from edge_vision.nodes.interface.image_messages import ImageWriter
 from edge_vision.nodes.monitoring.diagnostics_listener import DiagnosticsListener

@@ -29,7 +29,7 @@ from edge_vision.evaluate.conditions import Condition
 from edge_vision.evaluate.metrics.delays import SOON_MS, event_delay
 from edge_vision.evaluate.reference.clips import clip_condition
 from edge_vision.evaluate.reference.detector import Reference, ReferenceDetector, frame_of, reference_of
-from edge_vision.evaluate.simulation import with_tracker
+from edge_vision.evaluate.simulation import with_tracks
 
 EDGES = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 1.01)
 INTERVAL = 3
@@ -98,7 +98,7 @@ def events_at_risk(condition: Condition, reference: Reference) -> tuple[int, int
     for phase in range(INTERVAL):
         inferred = np.arange(len(reference)) % INTERVAL == phase
         inferred[0] = True
-        published = with_tracker(inferred, reference).detections
+        published = with_tracks(inferred, reference).detections
         late |= {
             number
             for number, event in enumerate(events)

@@ -61,7 +61,9 @@ class Evaluation(ABC):
 def evaluate(evaluation: Evaluation, selected: Sequence[Selected], options: argparse.Namespace) -> int:
     """Run an evaluation. options: jobs, out, resume. Returns the exit status. Raises EdgeVisionError."""
     videos = [one.video for one in selected if one.video]
-    claim_folder(options.out, f"evaluate-{evaluation.command}", (REPORT, _STORED, *evaluation.outputs), videos)
+    claim_folder(
+        options.out, f"evaluate-{evaluation.command}", (REPORT, _STORED, *evaluation.outputs), videos
+    )
     store = _ResultStore(options.out / _STORED, repr((evaluation.run, evaluation.key)))
     started = time.monotonic()
     print(evaluation.heading(), flush=True)

@@ -16,7 +16,7 @@ from edge_vision.evaluate.reference.detector import Reference, ReferenceDetector
 FrameConsumer = Callable[[Frame, Detections, Detections], None]
 """Takes a frame, and the detections and low-score detections that an inference on it finds."""
 DETECTOR_SAMPLES = 80
-"""Inferences per condition that measure the detector's cost, under the load and cache state of the consumers."""
+"""Inferences per condition that measure the detector's cost, under the load of the consumers."""
 
 
 def observe(

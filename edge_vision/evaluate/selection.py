@@ -86,7 +86,11 @@ def add_condition_arguments(parser: argparse.ArgumentParser) -> None:
 def add_set_argument(parser: argparse.ArgumentParser, what: str) -> None:
     """Add --set. what: whose settings it changes."""
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", dest="changes",
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        dest="changes",
         help=f"a setting of the gate in {what}; may be repeated",
     )
 
@@ -133,9 +137,7 @@ def select_conditions(
     return [*(pair for pair in found if {pair.condition.name, pair.condition.kind} & set(plain)), *seeded]
 
 
-def select_clips(
-    names: Sequence[str] | None, files: Sequence[Path]
-) -> tuple[list[Selected], dict[str, str]]:
+def select_clips(names: Sequence[str] | None, files: Sequence[Path]) -> tuple[list[Selected], dict[str, str]]:
     """The known clips with these names, else all unless files are given; then the files.
 
     Also returns why a clip is left out, by name. Raises EvaluateError for an unknown name.

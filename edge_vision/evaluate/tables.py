@@ -40,10 +40,12 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> st
     return "".join(f"| {' | '.join(row)} |\n" for row in (headings, ["---"] * len(headings), *rows))
 
 
-def screen_line(name: str, cells: Sequence[str], widths: Sequence[int], last: str) -> str:
+def screen_line(
+    name: str, cells: Sequence[str], widths: Sequence[int], last: str, name_width: int = NAME_WIDTH
+) -> str:
     """One line with aligned columns; the last column is open."""
     aligned = "".join(f"{text:>{width + 2}}" for text, width in zip(cells, widths, strict=True))
-    return f"{name:<{NAME_WIDTH}}{aligned}  {last}"
+    return f"{name:<{name_width}}{aligned}  {last}"
 
 
 def metrics_table(metrics: Sequence[Metric]) -> str:

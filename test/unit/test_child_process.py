@@ -16,12 +16,12 @@ from edge_vision.backends import BackendRequest
 from edge_vision.backends.selection import auto_select
 from edge_vision.backends.trial.parent import try_graph
 from edge_vision.bundles.store import cache_dir
-from edge_vision.cli.demo.process import PipelineProcess
 from edge_vision.cli.doctor import probe
 from edge_vision.core import child_process
 from edge_vision.core.child_process import child_environment, describe_exit, python_command
 from edge_vision.errors import BackendError
 from edge_vision.evaluate import process_pool
+from edge_vision.evaluate.live.pipeline_process import PipelineProcess
 from edge_vision.evaluate.sequences.recipes import by_name, conditions
 from edge_vision.model_zoo import packages
 from edge_vision.optimize.measure import Measurement

@@ -14,10 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_vision.cli.demo import command, process
+from edge_vision.cli.demo import command
 from edge_vision.cli.demo.live import status_line
-from edge_vision.cli.demo.process import PipelineProcess
-from edge_vision.cli.demo.record import RunRecord
 from edge_vision.cli.demo.summary import report_text, summarise, write_detections
 from edge_vision.cli.demo.video import LiveRecorder, annotate_file, contact_frames, write_sheet
 from edge_vision.core.detections import Detections
@@ -25,6 +23,9 @@ from edge_vision.core.printable import printable_output
 from edge_vision.core.progress import ProgressLine
 from edge_vision.diagnostics.process_usage import ProcessUsage
 from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json
+from edge_vision.evaluate.live import pipeline_process
+from edge_vision.evaluate.live.pipeline_process import PipelineProcess
+from edge_vision.evaluate.live.run_record import RunRecord
 from edge_vision.source.capture import Capture, SourceError
 
 LABELS = ("person", "bicycle", "car")
@@ -91,9 +92,9 @@ def clip(tmp_path: Path) -> Path:
 def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PipelineProcess]:
     """A PipelineProcess whose executable is a Python that sleeps."""
     script = "import time\nprint('up', flush=True)\ntime.sleep(60)"
-    real = process.subprocess.Popen
+    real = pipeline_process.subprocess.Popen
     monkeypatch.setattr(
-        process.subprocess,
+        pipeline_process.subprocess,
         "Popen",
         lambda command, **options: real([sys.executable, "-c", script], **options),
     )

@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from evaluate_cases import needs_clips
 from model_cases import SSD, bundle_or_skip
 from stage_cases import RED, color_bundle
 
 from edge_vision.evaluate import command, process_pool
-from edge_vision.evaluate.chains.cascade_command import gate_settings
-from edge_vision.evaluate.chains.chain import ECONOMY
 from edge_vision.evaluate.chains.report import CHAINS, headline
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.gate import plot
+from edge_vision.evaluate.presets import gate_settings
 from edge_vision.gate.policy import SKIPS
 
 FIGURES = {
@@ -35,13 +35,13 @@ FIGURES = {
     [
         (["--video", "nowhere.mp4"], "nowhere.mp4"),
         (["--conditions", "statik", "--split", "tune"], "got statik"),
-        (["--set", "max_new_view"], "expected NAME=VALUE with a name out of enabled, "),
+        (["--set", "max_delay_ms"], "expected NAME=VALUE with a name out of enabled, "),
         (["--set", "sharpness=3"], "got 'sharpness=3'"),
-        (["--set", "max_new_view=much"], "max_new_view: expected a number, got 'much'"),
+        (["--set", "max_delay_ms=much"], "max_delay_ms: expected a number, got 'much'"),
         (["--set", "luma_width_px=1.5"], "luma_width_px: expected a number, got '1.5'"),
         (["--cascade", "no_such_stage"], "--cascade no_such_stage: "),
         (["--cascade", "{tmp}/color"], "was not fitted for a cascade"),
-        (["--set", "parallax=1"], "parallax: expected true or false, got '1'"),
+        (["--set", "enabled=1"], "enabled: expected true or false, got '1'"),
     ],
 )
 def test_unusable_arguments_end_with_status_2_and_a_message(
@@ -56,12 +56,14 @@ def test_unusable_arguments_end_with_status_2_and_a_message(
     assert not (tmp_path / "out").exists()
 
 
-def test_settings_are_the_economy_settings_with_changes() -> None:
-    assert gate_settings([]) == ECONOMY
-    changed = gate_settings(["parallax=false", "luma_width_px=213", "max_new_view=0.5"])
-    assert changed == {**ECONOMY, "parallax": False, "luma_width_px": 213, "max_new_view": 0.5}
+def test_settings_are_those_of_the_parameter_file_with_changes() -> None:
+    economy = gate_settings("economy")
+    content = yaml.safe_load((Path(__file__).parents[2] / "config" / "economy.yaml").read_text())
+    assert economy == content["/**/gate"]["ros__parameters"]
+    changed = gate_settings("economy", ["enabled=false", "luma_width_px=213", "max_delay_ms=0.5"])
+    assert changed == {**economy, "enabled": False, "luma_width_px": 213, "max_delay_ms": 0.5}
     with pytest.raises(EvaluateError):
-        gate_settings(["=3"])
+        gate_settings("economy", ["=3"])
 
 
 def test_the_headline_states_that_nothing_was_evaluated() -> None:
@@ -103,7 +105,7 @@ def test_a_short_real_run_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureF
         assert members[0]["frame_f1"] == 1.0
         runs = [one["detector_runs"] for one in members]
         assert runs == sorted(runs, reverse=True)
-    assert report["complete"] and report["quick"] and report["full_settings"] == ECONOMY
+    assert report["complete"] and report["quick"] and report["full_settings"] == gate_settings("economy")
     assert (tmp_path / "cascade.png").exists() == (plot.missing_package() is None)
     table = (tmp_path / "table.md").read_text().splitlines()
     assert table[-1].count(" | ") == table[-3].count(" | ") == len(CHAINS)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import yaml
 from box_cases import Box, boxes
 from evaluate_cases import HERE, NEAR, THERE, reference
 
@@ -17,7 +15,7 @@ from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.geometry.boxes import NO_REGIONS
 from edge_vision.evaluate.baselines import CameraMotionEstimator
-from edge_vision.evaluate.chains.chain import ECONOMY, Chain
+from edge_vision.evaluate.chains.chain import Chain
 from edge_vision.evaluate.chains.savings import (
     BASELINES,
     at_cost,
@@ -28,9 +26,8 @@ from edge_vision.evaluate.chains.savings import (
 )
 from edge_vision.evaluate.metrics.id_switches import id_switches
 from edge_vision.evaluate.reference.events import track_ids
-from edge_vision.evaluate.simulation import with_tracker, with_tracking_history
+from edge_vision.evaluate.simulation import with_tracks
 from edge_vision.gate.frame_gate import GateConfig
-from edge_vision.nodes.interface.gate import GATE
 
 PERIOD_NS = 33_333_333
 HALF: Box = (120.0, 100.0, 160.0, 200.0)
@@ -91,7 +88,7 @@ def test_each_reference_detection_has_the_id_of_its_confirmed_track() -> None:
 
 def _history(passed: list[bool], motions: list[Any], n: int = 6) -> tuple[list[int], list[list[int]]]:
     table = reference([[HERE]] * n)
-    published = with_tracking_history(np.array(passed), table, motions, [False] * n)
+    published = with_tracks(np.array(passed), table, motions, [False] * n)
     assert published.ids is not None
     return [len(one) for one in published.detections], [one.tolist() for one in published.ids]
 
@@ -109,7 +106,7 @@ def test_no_tracks_are_published_after_a_cut_until_the_next_inference() -> None:
 
 
 def test_the_plain_tracker_assigns_ids() -> None:
-    published = with_tracker(np.array([True, False, True]), reference([[HERE]] * 3))
+    published = with_tracks(np.array([True, False, True]), reference([[HERE]] * 3))
     assert published.ids is not None
     assert [one.tolist() for one in published.ids] == [[1], [1], [1]]
 
@@ -239,13 +236,3 @@ def test_the_targets_of_a_chain_match_values_computed_by_hand() -> None:
     assert quiet["frame_f1"]["met"] is False and quiet["times_cheaper"]["met"] is False
     assert checks("mine", chains, SWEEP)["times_cheaper"]["met"] is None
     assert group_of("mine") == "other"
-
-
-def test_the_economy_settings_are_those_of_the_file_that_ships() -> None:
-    path = Path(__file__).resolve().parents[2] / "config" / "economy.yaml"
-    content = yaml.safe_load(path.read_text())
-    assert content["/**/gate"]["ros__parameters"] == ECONOMY
-    assert content["/**/detector"]["ros__parameters"] == {"publish_tracked": True, "publish_low_score": True}
-    declared = {param.name for param in GATE.params}
-    assert set(ECONOMY) <= declared
-    GateConfig(**ECONOMY)  # type: ignore[arg-type]

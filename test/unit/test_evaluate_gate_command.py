@@ -21,7 +21,7 @@ from model_cases import SSD, bundle_or_skip
 from edge_vision.bundles.store import cache_dir, sha256_of
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.evaluate import command
+from edge_vision.evaluate import command, process_pool
 from edge_vision.evaluate.conditions import Condition, ConditionFrame, GroundTruth
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.gate import plot
@@ -160,9 +160,6 @@ class _Dots:
 
     def fingerprint(self) -> str:
         return "dots"
-
-    def moving(self) -> None:
-        return None
 
 
 class _CountingDetector:
@@ -307,14 +304,14 @@ def test_a_short_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     report = json.loads((out / "report.json").read_text())
     condition = report["conditions"]["static"]
     assert condition["constructed"] is True
-    assert condition["frames"] == command.QUICK_FRAMES
+    assert condition["frames"] == process_pool.QUICK_FRAMES
     assert condition["events"] >= 2
     methods = condition["methods"]
     every = methods["every_frame"]
     assert (every["recall_100ms"], every["delay_ms_max"], every["frame_f1"]) == (1.0, 0.0, 1.0)
     assert methods["fixed_tracker_5"]["inferred_share"] == pytest.approx(0.2)
     assert methods["fixed_tracker_5"]["frame_f1"] > methods["fixed_5"]["frame_f1"]
-    assert sum(methods["gate"]["reasons"].values()) == command.QUICK_FRAMES
+    assert sum(methods["gate"]["reasons"].values()) == process_pool.QUICK_FRAMES
     assert methods["evaluate_cases:RaisesLater"]["inferred_share"] == pytest.approx(0.5, abs=0.01)
     assert "ZeroDivisionError" in "".join(condition["notes"])
     assert {"gate", "evaluate_cases:RaisesLater"} == set(condition["verdict"])

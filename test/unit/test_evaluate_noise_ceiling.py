@@ -34,9 +34,6 @@ class BlackFrames:
     def fingerprint(self) -> str:
         return "black"
 
-    def moving(self) -> None:
-        return None
-
 
 class FollowsThePixel(ReferenceDetector):
     """Finds one box at the white pixel, and a second one where it moved by less than 2 px."""

@@ -110,22 +110,6 @@ def test_pans_stop_and_go() -> None:
     assert 2 < speed.max() <= 15
 
 
-def test_a_sequence_knows_where_its_view_moves() -> None:
-    still = np.tile([300.0, 200.0, 1.0, 0.0], (4, 1))
-    panned, zoomed, turned = still.copy(), still.copy(), still.copy()
-    panned[2:, 0] += 1.0
-    zoomed[3:, 2] = 1.01
-    turned[1, 3] = 0.01
-    shots = tuple(Shot("court", path, []) for path in (still, panned, zoomed, turned))
-    moving = Sequence(shots, light.steady(16), 1).moving().astype(int).tolist()
-    assert [moving[at : at + 4] for at in (0, 4, 8, 12)] == [
-        [0, 0, 0, 0],
-        [1, 0, 1, 0],
-        [1, 0, 0, 1],
-        [1, 1, 1, 0],
-    ]
-
-
 def test_an_object_of_the_background_that_comes_back_into_view_has_come_in_again() -> None:
     left, right = np.array([330.0, 190.0, 1.0, 0.0]), np.array([1300.0, 416.0, 1.0, 0.0])
     path = np.stack([left] * 10 + [right] * 10 + [left] * 70 + [right] * 10)

@@ -44,6 +44,7 @@ COMMANDS = {
         evaluate,
         ["cascade", "--video", "CLIP", "--quick", "--conditions", "bikes", "--out"],
     ),
+    "evaluate schedule": (evaluate, ["schedule", "--clip", "CLIP", "--quick", "--live", "none", "--out"]),
     "evaluate events": (evaluate, ["events", "--video", "CLIP", "--out"]),
     "evaluate fit-cascade": (evaluate, ["fit-cascade", "--video", "CLIP", "--out"]),
     "demo": (demo, ["--source", "CLIP", "--out"]),

@@ -3,9 +3,9 @@
     python -m edge_vision demo --source clip.mp4 --backend openvino
 
 command   `cli/demo/command.py`   command line, run, results
-process   `cli/demo/process.py`   the pipeline as a child process
-record    `cli/demo/record.py`    what was received: detections, ages, frame accounting
 live      `cli/demo/live.py`      the progress line
 video     `cli/demo/video.py`     annotated.mp4 and annotated.png
 summary   `cli/demo/summary.py`   summary.json, detections.jsonl, and the text at the end
+
+The pipeline as a child process, and the record of what was received, are in `evaluate/live/`.
 """

@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 from edge_vision.backends import known_backends
 from edge_vision.bundles.store import cache_dir
 from edge_vision.cli.demo.live import status_line
-from edge_vision.cli.demo.process import PipelineProcess
-from edge_vision.cli.demo.record import RunRecord
 from edge_vision.cli.demo.summary import report_text, summarise, write_detections
 from edge_vision.cli.demo.video import LiveRecorder, annotate_file
 from edge_vision.core.config_files import config_file
@@ -25,6 +23,8 @@ from edge_vision.core.progress import ProgressLine
 from edge_vision.core.redaction import redact_url
 from edge_vision.diagnostics.provenance import write_json
 from edge_vision.errors import EdgeVisionError
+from edge_vision.evaluate.live.pipeline_process import PipelineProcess, isolate_domain
+from edge_vision.evaluate.live.run_record import RunRecord
 from edge_vision.source.capture import Capture, SourceError, source_kind
 
 RESULTS = ("pipeline.log", "detections.jsonl", "summary.json", "annotated.*")
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     live = not source_kind(source).is_file
     check_source(source)
     claim_folder(options.out, "demo", RESULTS, () if live else (str(source_kind(source).target),))
-    _isolate_domain()
+    isolate_domain()
     if live:
         _use_large_image_profile()
     log = options.out / "pipeline.log"
@@ -154,12 +154,6 @@ def check_source(source: str) -> None:
     with contextlib.closing(Capture(source)) as capture:
         if capture.read() is None:
             raise SourceError(f"source '{redact_url(source)}' contains no image that OpenCV can read")
-
-
-def _isolate_domain() -> None:
-    """Keep demos that run side by side, and robots on the same network, apart."""
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 
 def _use_large_image_profile() -> None:

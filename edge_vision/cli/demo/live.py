@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edge_vision.cli.demo.record import AGE_WINDOW, RunRecord
 from edge_vision.diagnostics.process_usage import ProcessUsage
+from edge_vision.evaluate.live.run_record import AGE_WINDOW, RunRecord
 
 
 def status_line(record: RunRecord, usage: ProcessUsage) -> str:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_vision.cli.demo.process import PipelineProcess
-from edge_vision.cli.demo.record import RunRecord
 from edge_vision.core.detection_overlay import label_of
 from edge_vision.core.printable import printable
 from edge_vision.core.redaction import redact_url
 from edge_vision.diagnostics.provenance import hash_of, machine, versions
+from edge_vision.evaluate.live.pipeline_process import PipelineProcess
+from edge_vision.evaluate.live.run_record import RunRecord
 from edge_vision.source.capture import source_kind
 
 

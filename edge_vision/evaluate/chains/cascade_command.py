@@ -66,29 +66,23 @@ def add_parser(commands: Any) -> None:
 
 def run_cascade(options: argparse.Namespace) -> int:
     """Run the command. Returns the exit status. Raises EvaluateError."""
-    evaluation = CascadeEvaluation(options)
-    cascade_of(evaluation.run.cascade)  # Report an unusable stage before any work.
     selected = select_conditions(options.conditions, options.split, options.video)
-    return evaluate(evaluation, selected, options)
+    cascade_of(options.cascade)  # Report an unusable stage before any work.
+    return evaluate(CascadeEvaluation(options), selected, options)
 
 
 class CascadeEvaluation(Evaluation):
     """Whole chains on all conditions."""
 
     command, outputs = "cascade", ("table.md", "cascade.png")
+    run: ChainsRun
 
     def __init__(self, options: argparse.Namespace) -> None:
         """Raises EvaluateError for an unusable setting, metric or stage."""
         settings = tuple(sorted(gate_settings("economy", options.changes).items()))
-        self.run: ChainsRun = ChainsRun(
-            options.quick, settings, tuple(options.cascade), tuple(options.metric)
-        )
+        self.run = ChainsRun(options.quick, settings, tuple(options.cascade), tuple(options.metric))
+        self.key = repr(hashes(self.run.cascade))
         self._metrics = load_metrics(METRICS, options.metric)
-
-    @property
-    def key(self) -> str:  # type: ignore[override]
-        """The hashes of the stages."""
-        return repr(hashes(self.run.cascade))
 
     def heading(self) -> str:
         """See Evaluation."""

@@ -21,6 +21,7 @@ from edge_vision.gate.frame_gate import FrameGate, GateConfig, GateDecision
 from edge_vision.gate.policy import FORCED
 from edge_vision.tracking.tracker import STATIC_SCENE_REASONS
 
+
 class CascadeProtocol(Protocol):
     """What a chain needs of a cascade."""
 
@@ -58,9 +59,7 @@ class ChainRecord:
 class Chain:
     """A gate, optionally followed by a cascade. It receives the detections of inferred frames."""
 
-    def __init__(
-        self, config: GateConfig, cascade: CascadeProtocol | None = None, seed: int = SEED
-    ) -> None:
+    def __init__(self, config: GateConfig, cascade: CascadeProtocol | None = None, seed: int = SEED) -> None:
         self.record = ChainRecord()
         self._gate = FrameGate(config, seed=seed)
         self._cascade = None if cascade is None or cascade.passes_through else cascade

@@ -16,7 +16,7 @@ from edge_vision.evaluate.condition_data import load_condition_data
 from edge_vision.evaluate.conditions import Condition
 from edge_vision.evaluate.metrics.builtin import METRICS
 from edge_vision.evaluate.metrics.metric import Cost, MethodRun, load_metrics
-from edge_vision.evaluate.observe import observe
+from edge_vision.evaluate.observe import FrameConsumer, observe
 from edge_vision.evaluate.presets import gate_config
 from edge_vision.evaluate.process_pool import frames_of
 from edge_vision.evaluate.reference.detector import Reference, ReferenceDetector, StepCallback
@@ -101,7 +101,7 @@ def _observe(
     """Process every frame with all chains. Raises EvaluateError."""
     chains = _make_chains(run)
     camera = baselines.CameraMotionEstimator()
-    consumers = [*(chain.process for chain in chains.values()), camera.process]
+    consumers: list[FrameConsumer] = [*(chain.process for chain in chains.values()), camera.process]
     detector_cpu_s = observe(condition, reference, consumers, on_step, detector)
     # Without a cascade, "gate_cascade" is the gate alone.
     records = {"gate_cascade": chains["gate"].record, **{name: one.record for name, one in chains.items()}}

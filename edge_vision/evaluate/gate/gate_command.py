@@ -63,15 +63,14 @@ def run_gate(options: argparse.Namespace) -> int:
     for path in options.gate:
         check_gate(path)
     evaluation = GateEvaluation(options)
-    return evaluate(
-        evaluation, select_conditions(options.conditions, options.split, options.video), options
-    )
+    return evaluate(evaluation, select_conditions(options.conditions, options.split, options.video), options)
 
 
 class GateEvaluation(Evaluation):
     """Gates and motion baselines on all conditions."""
 
     command, outputs = "gate", ("table.md", "gate.png")
+    run: GateRun
 
     def __init__(self, options: argparse.Namespace) -> None:
         """Raises EvaluateError for an unusable metric."""

@@ -16,7 +16,7 @@ from edge_vision.evaluate.gate.recorded_gate import OURS, GateRecord, RecordedGa
 from edge_vision.evaluate.gate.verdict import verdict
 from edge_vision.evaluate.metrics.builtin import METRICS
 from edge_vision.evaluate.metrics.metric import Cost, MethodRun, load_metrics
-from edge_vision.evaluate.observe import observe
+from edge_vision.evaluate.observe import FrameConsumer, observe
 from edge_vision.evaluate.process_pool import frames_of
 from edge_vision.evaluate.reference.detector import ReferenceDetector, StepCallback
 from edge_vision.evaluate.results import condition_header, method_entry
@@ -90,7 +90,9 @@ def _observe(
     averages = {
         name: baselines.RunningAverage(variant) for name, variant in baselines.AVERAGE_VARIANTS.items()
     }
-    consumers = [one.process for one in (*gates.values(), mog2, *averages.values())]
+    motion_baselines = (mog2, *averages.values())
+    consumers: list[FrameConsumer] = [one.process for one in gates.values()]
+    consumers += [one.process for one in motion_baselines]
     observe(condition, data.reference, consumers, on_step)
     return _Observed(
         {name: gate.record for name, gate in gates.items()},

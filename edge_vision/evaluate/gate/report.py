@@ -53,7 +53,8 @@ def headline(conditions: Mapping[str, Mapping[str, Any]]) -> str:
         f"{events} events in {len(checks)} conditions ({constructed} constructed): recall within 100 ms "
         f">= 99 % in {met['recall_100ms']}, p95 delay <= 1/3 of the best baseline's at an equal share of "
         f"inferred frames in {met['delay_ms_p95']}, frame F1 no worse in {met['frame_f1']}, inferred share "
-        f"within its target in {met['inferred_share']}, worst gap within max_blind_ms in {met['worst_gap_ms']}"
+        f"within its target in {met['inferred_share']}, worst gap within max_blind_ms in "
+        f"{met['worst_gap_ms']}"
     )
 
 

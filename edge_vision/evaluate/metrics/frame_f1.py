@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge_vision.core.detections import Detections
-from edge_vision.core.geometry.boxes import best_iou, true_positives
-from edge_vision.core.geometry.boxes import SAME_OBJECT_IOU
+from edge_vision.core.geometry.boxes import SAME_OBJECT_IOU, best_iou, true_positives
 
 
 def pooled_f1(published: Sequence[Detections], expected: Sequence[Detections]) -> float | None:

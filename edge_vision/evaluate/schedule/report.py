@@ -26,18 +26,22 @@ HEADINGS = (
     "ghosts",
 )
 _WIDTHS = [max(8, len(one)) for one in HEADINGS[1:-1]]
+_NAME_WIDTH = 38
 _MARKS = {True: "pass", False: "FAIL", None: "not measured"}
 
 
 def heading() -> str:
     """The heading of the lines on the screen."""
-    return screen_line(HEADINGS[0], HEADINGS[1:-1], _WIDTHS, HEADINGS[-1])
+    return screen_line(HEADINGS[0], HEADINGS[1:-1], _WIDTHS, HEADINGS[-1], _NAME_WIDTH)
 
 
 def lines(name: str, clip: Entry) -> list[str]:
     """The block of a clip: a title, then a line per chain."""
     rows = (_row(chain, entry) for chain, entry in clip["chains"].items())
-    return [title(name, clip), *(screen_line(f"  {row[0]}", row[1:-1], _WIDTHS, row[-1]) for row in rows)]
+    return [
+        title(name, clip),
+        *(screen_line(f"  {row[0]}", row[1:-1], _WIDTHS, row[-1], _NAME_WIDTH) for row in rows),
+    ]
 
 
 def title(name: str, clip: Entry) -> str:

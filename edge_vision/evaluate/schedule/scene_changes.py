@@ -34,7 +34,7 @@ class SceneChanges:
         self._before = self._anchor = np.zeros(0, np.int16)
         self._stretch: list[int] = []
         self._recent: deque[float] = deque(maxlen=RECENT)
-        self._n = self._anchor_ns = 0
+        self._n = self._anchor_ns = self._last_ns = 0
 
     def process(self, frame: Frame, *_: Detections) -> None:
         """Compare a frame with the one before, and with the start of the stretch."""

@@ -106,7 +106,9 @@ def _live_clips(options: argparse.Namespace, clips: Sequence[Selected]) -> list[
         return [one for one in clips if one.condition.name in LIVE_CLIPS or one.video in own]
     wanted = {"all": names, "none": set()}.get(options.live[0], set(options.live))
     if unknown := wanted - names:
-        raise EvaluateError(f"--live: expected clips out of {', '.join(sorted(names))}, got {', '.join(unknown)}")
+        raise EvaluateError(
+            f"--live: expected clips out of {', '.join(sorted(names))}, got {', '.join(unknown)}"
+        )
     return [one for one in clips if one.condition.name in wanted]
 
 
@@ -114,6 +116,7 @@ class ScheduleEvaluation(Evaluation):
     """The presets and fixed intervals on clips."""
 
     command, outputs = "schedule", ("table.md", "report.html", "live")
+    run: ScheduleRun
 
     def __init__(
         self, options: argparse.Namespace, live_clips: Sequence[Selected], skipped: Mapping[str, str]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,10 +15,10 @@ from edge_vision.evaluate.gate.recorded_gate import SEED
 from edge_vision.evaluate.metrics.builtin import METRICS, RecallWithin
 from edge_vision.evaluate.metrics.frame_f1 import ghost_boxes, pooled_f1
 from edge_vision.evaluate.metrics.metric import Cost, MethodRun, load_metrics
-from edge_vision.evaluate.observe import observe
+from edge_vision.evaluate.observe import FrameConsumer, observe
 from edge_vision.evaluate.presets import Settings, gate_config
 from edge_vision.evaluate.process_pool import frames_of
-from edge_vision.evaluate.reference.detector import Reference, ReferenceDetector, StepCallback
+from edge_vision.evaluate.reference.detector import ReferenceDetector, StepCallback
 from edge_vision.evaluate.results import condition_header, method_entry
 from edge_vision.evaluate.schedule.scene_changes import SceneChanges
 from edge_vision.evaluate.simulation import Published, with_held_boxes, with_tracks, without_tracker
@@ -78,7 +77,7 @@ class ScheduleRun:
             for seed in range(self.seeds)
         }
         scene = SceneChanges()
-        consumers = [*(chain.process for chain in chains.values()), scene.process]
+        consumers: list[FrameConsumer] = [*(chain.process for chain in chains.values()), scene.process]
         cpu_s = observe(condition, data.reference, consumers, on_step, detector)
         data = replace(data, reference=replace(data.reference, detector_cpu_s=cpu_s))
         clip = _Clip(self, data, scene, condition.fps_hz, on_step)
@@ -128,14 +127,18 @@ class _Clip:
         for name, config in configs.items():
             chains[name] = self._preset(records[name], config)
         whole = chains["every_frame"]["cpu_s_per_1000"]
-        return {name: entry | {"cpu_share": entry["cpu_s_per_1000"] / whole} for name, entry in chains.items()}
+        return {
+            name: entry | {"cpu_share": entry["cpu_s_per_1000"] / whole} for name, entry in chains.items()
+        }
 
     def held_boxes(self, longest: int) -> Entry:
         """Frame F1 of tracks and of held boxes for each fixed interval up to the longest."""
         return {
             str(n): {
-                name: pooled_f1(simulate(every(n, len(self._reference)), self._reference).detections,
-                                self._reference.detections)
+                name: pooled_f1(
+                    simulate(every(n, len(self._reference)), self._reference).detections,
+                    self._reference.detections,
+                )
                 for name, simulate in (("tracks", with_tracks), ("held", with_held_boxes))
             }
             for n in range(2, longest + 1)
@@ -178,7 +181,10 @@ class _Clip:
             "max_delay_ms": config.max_delay_ms,
             "ceiling": self._data.noise_ceiling,
             "ghosts": ghost_boxes(
-                published.detections, published.inferred.tolist(), self._reference.detections, self._scene.cuts
+                published.detections,
+                published.inferred.tolist(),
+                self._reference.detections,
+                self._scene.cuts,
             ),
             "process_cpu_s_per_1000": None,
         }

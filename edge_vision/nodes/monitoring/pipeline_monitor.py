@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -34,6 +35,9 @@ class PipelineObserver(Protocol):
     def on_detections(self, stamp_ns: int, frame_id: str, found: Detections, age_ms: float) -> None:
         """Detections of a frame. age_ms: time since the image's stamp, by the system clock."""
 
+    def on_tracked(self, stamp_ns: int, found: Detections) -> None:
+        """Predicted boxes of a frame without inference."""
+
     def on_labels(self, labels: tuple[str, ...]) -> None:
         """Class names, by class id."""
 
@@ -53,13 +57,20 @@ class PipelineObserver(Protocol):
 class PipelineMonitor:
     """A node that subscribes. Use it as a context manager: it starts and stops rclpy.
 
-    debug_images: also subscribe to the detector's `~/debug_image`, which makes the pipeline draw it.
+    debug_images: also subscribe to the detector's `~/debug_image`, which makes the pipeline draw it. tracked:
+    also subscribe to `detections_tracked`.
     """
 
-    def __init__(self, observer: PipelineObserver, namespace: str = "", debug_images: bool = False) -> None:
+    def __init__(
+        self,
+        observer: PipelineObserver,
+        namespace: str = "",
+        debug_images: bool = False,
+        tracked: bool = False,
+    ) -> None:
         self._observer = observer
         self._namespace = namespace
-        self._debug_images = debug_images
+        self._debug_images, self._tracked = debug_images, tracked
 
     def __enter__(self) -> PipelineMonitor:
         with eager_discovery():
@@ -74,6 +85,8 @@ class PipelineMonitor:
         subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, RESULTS)
         for name in NODES:
             subscribe(DiagnosticArray, f"{name}/status", partial(self._on_status, name), STATUS)
+        if self._tracked:
+            subscribe(Detection2DArray, "detections_tracked", self._on_tracked, RESULTS)
         if self._debug_images:
             subscribe(Image, "detector/debug_image", self._on_debug_image, LATEST_IMAGE)
         return self
@@ -97,6 +110,10 @@ class PipelineMonitor:
         except ValueError:
             return
         self._observer.on_detections(stamp_ns, message.header.frame_id, found, age_ms)
+
+    def _on_tracked(self, message: Detection2DArray) -> None:
+        with contextlib.suppress(ValueError):
+            self._observer.on_tracked(_stamp_ns(message), detections_from_message(message))
 
     def _on_labels(self, message: LabelInfo) -> None:
         names = {one.class_id: one.class_name for one in message.class_map}

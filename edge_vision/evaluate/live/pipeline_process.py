@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -20,15 +21,27 @@ STOP_S = 4.0
 _PR_SET_PDEATHSIG = 1
 
 
-class PipelineProcess:
-    """The executable `pipeline` with these arguments. log: the file for its output."""
+PIPELINE = ("edge_vision.nodes.cli", "pipeline")
 
-    def __init__(self, arguments: Sequence[str], log: Path) -> None:
-        self.command = python_command("edge_vision.nodes.cli", "pipeline", *arguments)
+
+def isolate_domain() -> None:
+    """Keep pipelines that run side by side, and robots on the same network, apart."""
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+class PipelineProcess:
+    """The executable `pipeline` with these arguments. log: the file for its output.
+
+    program: a module with its first arguments, for another composition of nodes.
+    """
+
+    def __init__(self, arguments: Sequence[str], log: Path, program: Sequence[str] = PIPELINE) -> None:
+        self.command = python_command(*program, *arguments)
         self._log = log
         self.started_s = time.monotonic()
         with log.open("wb") as file:
-            # A session of its own: Ctrl-C reaches only the demo, which then stops the pipeline.
+            # A session of its own: Ctrl-C reaches only the parent, which then stops the pipeline.
             self._child = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
