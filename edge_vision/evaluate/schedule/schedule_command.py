@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.evaluation import Evaluation, Results, evaluate
 from edge_vision.evaluate.metrics.builtin import METRICS
 from edge_vision.evaluate.metrics.metric import load_metrics
-from edge_vision.evaluate.presets import PRESETS, gate_settings
+from edge_vision.evaluate.presets import PRESETS, gate_config, gate_settings
 from edge_vision.evaluate.process_pool import QUICK_FRAMES
 from edge_vision.evaluate.schedule import live, report
 from edge_vision.evaluate.schedule.schedule_run import ScheduleRun
@@ -122,8 +123,9 @@ class ScheduleEvaluation(Evaluation):
         self, options: argparse.Namespace, live_clips: Sequence[Selected], skipped: Mapping[str, str]
     ) -> None:
         """Raises EvaluateError for an unusable setting or metric."""
-        self._presets = {name: gate_settings(name, options.changes) for name in PRESETS}
-        settings = tuple((name, tuple(sorted(one.items()))) for name, one in self._presets.items())
+        configs = {name: gate_config(gate_settings(name, options.changes)) for name in PRESETS}
+        self._presets = {name: asdict(config) for name, config in configs.items()}
+        settings = tuple((name, tuple(one.items())) for name, one in self._presets.items())
         self.run = ScheduleRun(settings, options.quick, options.seeds, tuple(options.metric))
         load_metrics(METRICS, options.metric)
         self._live, self._skipped, self._changes = live_clips, dict(skipped), options.changes
