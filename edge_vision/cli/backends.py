@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import threading
 import time
@@ -19,8 +18,9 @@ from edge_vision.backends.runtimes.cuda_driver import NO_GPU, CudaDevice, GpuIde
 from edge_vision.backends.runtimes.tensorrt import TensorRtBackend, gpu_index
 from edge_vision.backends.trial.parent import build_engine, try_graph
 from edge_vision.bundles.store import Bundle, load_bundle
-from edge_vision.core.printable import printable_error, printable_output
-from edge_vision.errors import BackendError, EdgeVisionError
+from edge_vision.core.command_line import run_command, with_examples
+from edge_vision.core.printable import printable_output
+from edge_vision.errors import BackendError
 
 _EXAMPLES = """\
 examples:
@@ -39,25 +39,13 @@ _Result = TypeVar("_Result")
 @printable_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
-    # `edge-vision` ends at once on SIGINT until here; from now on, temporary files are removed first.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    arguments = _parser().parse_args(argv)
-    try:
-        return int(arguments.run(arguments))
-    except EdgeVisionError as error:
-        print(f"error: {printable_error(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped; no incomplete engine was kept", file=sys.stderr)
-        return 130
+    return run_command(_parser().parse_args(argv), "error", "stopped; no incomplete engine was kept")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m edge_vision backends",
-        description="Lists the backends that can run here, and builds engines in advance.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **with_examples("Lists the backends that can run here, and builds engines in advance.", _EXAMPLES),
     )
     commands = parser.add_subparsers(required=True, metavar="{list,build}")
     commands.add_parser("list", help="every backend, and why one cannot run here").set_defaults(run=_list)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from collections.abc import Sequence
 
 from edge_vision.bundles.manifest import dump_manifest
 from edge_vision.bundles.store import bundles_dir, list_bundles, load_bundle
-from edge_vision.core.printable import printable, printable_error, printable_output
+from edge_vision.core.command_line import run_command, with_examples
+from edge_vision.core.printable import printable, printable_output
 from edge_vision.errors import EdgeVisionError
 from edge_vision.importer import cli
 from edge_vision.model_zoo.fetch import fetch_bundle, find_recipe
@@ -32,25 +31,13 @@ exit codes: 0 success, 1 bundle missing, invalid or not made, 2 wrong arguments,
 @printable_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
-    # `edge-vision` ends at once on SIGINT until here; from now on, temporary files are removed first.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    arguments = _parser().parse_args(argv)
-    try:
-        return int(arguments.run(arguments))
-    except EdgeVisionError as error:
-        print(f"error: {printable_error(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nstopped; run the same command again to continue", file=sys.stderr)
-        return 130
+    return run_command(_parser().parse_args(argv), "error", "stopped; run the same command again to continue")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m edge_vision models",
-        description="Make, import, list, verify and show model bundles.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **with_examples("Make, import, list, verify and show model bundles.", _EXAMPLES),
     )
     commands = parser.add_subparsers(required=True, metavar="{fetch,import,list,verify,show}")
     fetch = commands.add_parser("fetch", help="make known bundles in the store")

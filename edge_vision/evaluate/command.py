@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge_vision.core.command_line import run_command, with_examples
 from edge_vision.core.output_folder import claim_folder
-from edge_vision.core.printable import printable_error, printable_output
-from edge_vision.errors import EdgeVisionError, OutputError
+from edge_vision.core.printable import printable_output
+from edge_vision.errors import OutputError
 from edge_vision.evaluate.chains import cascade_command
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.fit import command as fit_command
@@ -30,30 +29,19 @@ examples:
 @printable_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit status."""
-    options = build_parser().parse_args(argv)
-    # Ctrl-C stops the workers and writes what is done, instead of ending this process at once.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return int(options.run(options))
-    except (EvaluateError, OutputError) as error:
-        print(f"evaluate: {printable_error(error)}", file=sys.stderr)
-        return 2
-    except EdgeVisionError as error:
-        print(f"evaluate: {printable_error(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nevaluate: stopped before anything was done", file=sys.stderr)
-        return 130
+    stopped = "evaluate: stopped before anything was done"
+    return run_command(build_parser().parse_args(argv), "evaluate", stopped, (EvaluateError, OutputError))
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all sub-commands."""
     parser = argparse.ArgumentParser(
         prog="python -m edge_vision evaluate",
-        description="Evaluate schedules, gates and whole chains against the every-frame detector; fit a "
-        "cascade stage.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **with_examples(
+            "Evaluate schedules, gates and whole chains against the every-frame detector; fit a cascade "
+            "stage.",
+            _EPILOG,
+        ),
     )
     commands = parser.add_subparsers(
         required=True, metavar="{schedule,gate,cascade,events,metrics,fit-cascade}"

@@ -17,6 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from edge_vision.backends import known_backends
+from edge_vision.core.command_line import with_examples
 from edge_vision.core.printable import printable_error, printable_output
 from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.parameter_files import unmatched_sections
@@ -51,11 +52,9 @@ def main(kinds: Sequence[type[BaseNode]], program: str, args: list[str] | None =
 def _parse(kinds: Sequence[type[BaseNode]], program: str, argv: list[str]) -> dict[str, dict[str, Any]]:
     """Parameter overrides by node, from the options of the command line."""
     names = {kind.spec.name for kind in kinds}
+    summary = kinds[0].spec.summary if len(kinds) == 1 else _PIPELINE
     parser = argparse.ArgumentParser(
-        prog=program,
-        description=" ".join(kind.spec.summary for kind in kinds) if len(kinds) == 1 else _PIPELINE,
-        epilog=_EXAMPLES.format(program=program),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=program, **with_examples(summary, _EXAMPLES.format(program=program))
     )
     if "source" in names:
         parser.add_argument(

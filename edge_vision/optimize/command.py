@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from edge_vision.bundles.store import cache_dir
+from edge_vision.core.command_line import run_command, with_examples
 from edge_vision.core.output_folder import claim_folder, marker_path, remove_path, require_marker
-from edge_vision.core.printable import printable_error, printable_output
+from edge_vision.core.printable import printable_output
 from edge_vision.core.progress import ProgressLine
-from edge_vision.errors import EdgeVisionError
 from edge_vision.optimize import dataset, settings
 from edge_vision.optimize.clips import split_clips
 from edge_vision.optimize.errors import OptimizeError
@@ -58,28 +57,16 @@ DEMO_MODEL = "ssdlite_mobilenet_v2_coco"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit status."""
     options = _parser().parse_args(argv)
-    # Until here Ctrl-C exits at once; from here on child processes must be terminated.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return int(options.run(options))
-    except EdgeVisionError as error:
-        print(f"optimize: {printable_error(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(
-            f"\noptimize: stopped; finished measurements are kept, continue with: optimize resume "
-            f"{options.folder}",
-            file=sys.stderr,
-        )
-        return 130
+    kept = f"finished measurements are kept, continue with: optimize resume {options.folder}"
+    return run_command(options, "optimize", f"optimize: stopped; {kept}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edge-vision optimize",
-        description="Finds the best bundle of a model for this device, and reports all measurements.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **with_examples(
+            "Finds the best bundle of a model for this device, and reports all measurements.", _EXAMPLES
+        ),
     )
     commands = parser.add_subparsers(required=True, metavar="{run,demo,resume,report,explain}")
     _add_run(commands.add_parser("run", help="measure candidates and choose one"))

@@ -29,6 +29,7 @@ from edge_vision.backends.selection.timing_cache import (
     write_timings,
 )
 from edge_vision.core.child_process import child_environment, describe_exit, python_command
+from edge_vision.core.command_line import with_examples
 from edge_vision.core.printable import printable, printable_error, printable_output
 from edge_vision.errors import BackendError, EdgeVisionError
 
@@ -193,9 +194,7 @@ def main(args: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m edge_vision.backends.selection.auto_select",
-        description="Measures the installed runtimes on a bundle, as `backend: auto` does.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **with_examples("Measures the installed runtimes on a bundle, as `backend: auto` does.", _EXAMPLES),
     )
     parser.add_argument("bundle", help="name of a bundle, or its folder")
     parser.add_argument("--device", default="auto")

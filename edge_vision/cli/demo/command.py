@@ -16,6 +16,7 @@ from edge_vision.bundles.store import cache_dir
 from edge_vision.cli.demo.live import status_line
 from edge_vision.cli.demo.summary import report_text, summarise, write_detections
 from edge_vision.cli.demo.video import LiveRecorder, annotate_file
+from edge_vision.core.command_line import duration_s, with_examples
 from edge_vision.core.config_files import config_file
 from edge_vision.core.output_folder import claim_folder
 from edge_vision.core.printable import printable_error, printable_output
@@ -62,9 +63,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m edge_vision demo",
-        description="Run the pipeline on a video and write the results as files.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **with_examples("Run the pipeline on a video and write the results as files.", _EXAMPLES),
     )
     parser.add_argument(
         "--source", help=f"video file, device or URL (default: {' or '.join(VIDEOS)} in the cache)"
@@ -76,20 +75,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seconds",
-        type=_positive,
+        type=duration_s,
         help=f"stop after this long (default: the file's end, {LIVE_SECONDS:.0f} s live)",
     )
     parser.add_argument(
         "--no-video", action="store_true", help="write no annotated video, only the contact sheet"
     )
     return parser
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text}")
-    return value
 
 
 class StopRequest:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from edge_vision.cli.doctor.check import ERROR, INSTALLATION, UNKNOWN, Check, document, exit_code
 from edge_vision.cli.doctor.text import lines
+from edge_vision.core.command_line import number_type, with_examples
 from edge_vision.core.missing_package import missing_package
 from edge_vision.core.printable import printable_lines, printable_output
 
@@ -75,10 +76,11 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     at = argv.index("--ros-args") if "--ros-args" in argv else len(argv)
     parser = _Parser(
         prog="python -m edge_vision doctor",
-        description="Check the running system (/diagnostics and the ROS graph) and the installation "
-        "(packages, machine, models, backends, DDS). Each problem is reported with its remedy.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **with_examples(
+            "Check the running system (/diagnostics and the ROS graph) and the installation "
+            "(packages, machine, models, backends, DDS). Each problem is reported with its remedy.",
+            _EXAMPLES,
+        ),
     )
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--install", action="store_true", help="check only the installation")
@@ -86,7 +88,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--seconds",
-        type=_seconds,
+        type=number_type(lambda value: 1 <= value <= 3600, "1 to 3600 seconds"),
         default=DEFAULT_SECONDS,
         metavar="S",
         help="observe the running system for this long (default: %(default)g)",
@@ -95,13 +97,6 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--namespace", type=_namespace, help="check only the pipeline in this namespace, e.g. /front"
     )
     return parser.parse_args(argv[:at]), argv[at:]
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 1 <= value <= 3600:
-        raise argparse.ArgumentTypeError(f"expected 1 to 3600 seconds, got {text}")
-    return value
 
 
 def _namespace(text: str) -> str:

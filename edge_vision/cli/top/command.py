@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_vision.cli.top.board import Board
+from edge_vision.core.command_line import duration_s, with_examples
 from edge_vision.core.missing_package import missing_package
 from edge_vision.core.printable import printable_error, printable_output
 
@@ -64,15 +65,16 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     at = argv.index("--ros-args") if "--ros-args" in argv else len(argv)
     parser = argparse.ArgumentParser(
         prog="python -m edge_vision top",
-        description="Show running pipelines live, from /diagnostics alone: rates, latencies, ages, the frame "
-        "accounting, gate, backend, model, processes, machine, and why nothing is published.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **with_examples(
+            "Show running pipelines live, from /diagnostics alone: rates, latencies, ages, the frame "
+            "accounting, gate, backend, model, processes, machine, and why nothing is published.",
+            _EXAMPLES,
+        ),
     )
     parser.add_argument("--once", action="store_true", help="print one picture and exit")
     parser.add_argument(
         "--wait",
-        type=_seconds,
+        type=duration_s,
         default=6.0,
         metavar="S",
         help="with --once: wait this long at most, in s (default: %(default)g)",
@@ -90,13 +92,6 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if not options.once and not (sys.stdout.isatty() and os.environ.get("TERM") not in (None, "", "dumb")):
         parser.error("the output is not a terminal: --once prints one picture")
     return options, argv[at:]
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text}")
-    return value
 
 
 class TerminalSignals:

@@ -16,6 +16,7 @@ from edge_vision.bundles.atomic_write import check_replaceable
 from edge_vision.bundles.manifest import NAME_PATTERN
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.cascade.stages import CascadeStage, stage_from_bundle
+from edge_vision.core.command_line import number_type
 from edge_vision.core.output_folder import check_inputs, claim_folder
 from edge_vision.core.printable import printable
 from edge_vision.core.progress import ProgressLine
@@ -45,6 +46,7 @@ The video needs no labels: the teacher runs on every frame. Its detections are c
 can continue. To guarantee a recall of R with a confidence of C takes at least ln(1-C)/ln(R) events: 149 for
 0.98 with 0.95. With fewer events, the command fails and writes nothing.
 """
+_SHARE = number_type(lambda value: 0 < value < 1, "a number between 0 and 1, such as 0.95")
 _LABELS = "person,bicycle,car,motorcycle,bus,truck"
 
 
@@ -77,8 +79,8 @@ def add_parser(commands: Any) -> None:
     add("--base", default="efficientnet_lite0_imagenet", metavar="BUNDLE", help="default: %(default)s")
     add("--features", default=OUTPUT, metavar="NAME", help="the base's pooled output (default: %(default)s)")
     add("--labels", type=_words, default=_words(_LABELS), metavar="A,B", help=f"wanted (default: {_LABELS})")
-    add("--recall", type=_share, default=0.98, help="of crops with wanted objects (default: %(default)s)")
-    add("--confidence", type=_share, default=0.95, help="default: %(default)s")
+    add("--recall", type=_SHARE, default=0.98, help="of crops with wanted objects (default: %(default)s)")
+    add("--confidence", type=_SHARE, default=0.95, help="default: %(default)s")
     add(
         "--size",
         type=int,
@@ -86,7 +88,7 @@ def add_parser(commands: Any) -> None:
         metavar="PX",
         help="input side, a multiple of 32 (default: %(default)s)",
     )
-    add("--crop-share", type=_share, default=0.5, help="side of a crop / shorter side (default: %(default)s)")
+    add("--crop-share", type=_SHARE, default=0.5, help="side of a crop / shorter side (default: %(default)s)")
     add("--name", type=_name, default="person_vehicle_stage", help="of the bundle (default: %(default)s)")
     add(
         "--head-out", type=_path, metavar="DIR", help="also write the head alone to this folder, for a recipe"
@@ -103,13 +105,6 @@ def _words(text: str) -> list[str]:
     if not words:
         raise argparse.ArgumentTypeError("expected labels, such as person,car, got none")
     return words
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0.0 < value < 1.0:
-        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, such as 0.95, got {text}")
-    return value
 
 
 def _name(text: str) -> str:

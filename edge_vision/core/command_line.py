@@ -1,0 +1,56 @@
+"""Shared by the commands: help with examples, numbers in a range, errors and Ctrl-C as exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from edge_vision.core.printable import printable_error
+from edge_vision.errors import EdgeVisionError
+
+
+def with_examples(description: str, examples: str) -> dict[str, Any]:
+    """Arguments of a parser whose help ends with the examples and exit codes, with their line breaks."""
+    return {
+        "description": description,
+        "epilog": examples,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
+
+
+def number_type(accepts: Callable[[float], bool], expected: str) -> Callable[[str], float]:
+    """The type of an argument that is a number. expected: for the message."""
+
+    def number(text: str) -> float:
+        value = float(text)
+        if not accepts(value):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text}")
+        return value
+
+    return number
+
+
+duration_s = number_type(lambda value: 0 < value < 1e6, "seconds above 0")
+
+
+def run_command(
+    options: argparse.Namespace, prefix: str, stopped: str, misuse: tuple[type[EdgeVisionError], ...] = ()
+) -> int:
+    """The exit code of `options.run(options)`; 1 for an error, 2 for one of `misuse`, 130 for Ctrl-C.
+
+    prefix: of the error's message. stopped: printed after Ctrl-C.
+    """
+    # `edge-vision` ends at once on SIGINT until here; from now on, temporary files and child processes are
+    # cleaned up first.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return int(options.run(options))
+    except EdgeVisionError as error:
+        print(f"{prefix}: {printable_error(error)}", file=sys.stderr)
+        return 2 if isinstance(error, misuse) else 1
+    except KeyboardInterrupt:
+        print(f"\n{stopped}", file=sys.stderr)
+        return 130
