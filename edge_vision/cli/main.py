@@ -44,7 +44,7 @@ COMMANDS = {
     "evaluate": Command(
         "edge_vision.evaluate.command",
         "measure the gate and the cascade on clips, fit a cascade stage",
-        ("gate", "cascade", "events", "metrics", "fit-cascade"),
+        ("schedule", "gate", "cascade", "events", "metrics", "fit-cascade"),
     ),
     "doctor": Command("edge_vision.cli.doctor.command", "check the installation and the running system"),
     "top": Command("edge_vision.cli.top.command", "show running pipelines in the terminal"),

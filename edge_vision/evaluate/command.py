@@ -23,6 +23,8 @@ _EPILOG = """\
 examples:
   python -m edge_vision evaluate schedule                       the presets on real clips, and fixed intervals
   python -m edge_vision evaluate gate --help                    each command lists its own examples
+
+exit codes: 0 done, 1 the detector failed, 2 wrong arguments or no video, 130 stopped by Ctrl-C
 """
 
 
