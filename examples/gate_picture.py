@@ -40,15 +40,9 @@ for index in range(options.frame + 1):
 
 for left, top, right, bottom in decision.regions.astype(int).tolist():
     cv2.rectangle(image, (left, top), (right, bottom), (0, 255, 255), 3)
-cells = [image] + [cv2.cvtColor(part, cv2.COLOR_GRAY2BGR) for part in gate.pictures().values()]
-cells[3] = cv2.convertScaleAbs(cells[3], alpha=4.0)
-names = (
-    f"frame {options.frame}: {decision.reason}",
-    "luma",
-    "anchor, aligned",
-    "difference x 4",
-    "new",
-)
+pictures = gate.pictures()
+cells = [image] + [cv2.cvtColor(part, cv2.COLOR_GRAY2BGR) for part in pictures.values()]
+names = (f"frame {options.frame}: {decision.reason}", *pictures)
 height = 240
 for n, (cell, name) in enumerate(zip(cells, names, strict=True)):
     cells[n] = cv2.resize(cell, (round(cell.shape[1] * height / cell.shape[0]), height))

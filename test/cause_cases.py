@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from ros_cases import (
     CHAIN,
-    NO_TIMED_PASSES,
+    ONLY_CHANGES,
     SENSOR,
     CompressedImage,
     DetectorNode,
@@ -224,7 +224,7 @@ def nothing_published(scene: CauseScene) -> Send:
 
 
 def gate_closed(scene: CauseScene) -> Send:
-    scene.start(NODES, {"gate": NO_TIMED_PASSES})
+    scene.start(NODES, {"gate": ONLY_CHANGES})
     return scene.camera(change=False)
 
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.core.geometry.homography import IDENTITY
-from edge_vision.gate.motion.ego_motion import EgoReference, largest_shift_px
+from edge_vision.core.geometry.homography import scaled
+from edge_vision.gate.image_evidence import ImageEvidence
 
 LUMA_WIDTH_PX = 320
 _DILATION = np.ones((3, 3), np.uint8)
@@ -93,38 +93,27 @@ class Mog2(MotionBaseline):
 
 
 class CameraMotionEstimator:
-    """Camera motion from frame to frame, for a tracker without a gate: our gate's corners and luma size.
+    """Camera motion from frame to frame, for a tracker without a gate: our gate's evidence and luma size.
 
     motions: (3, 3) float64 per frame, source pixels; None if it cannot be estimated, and for the first frame.
     cpu_s: of all frames.
     """
 
-    MIN_SHIFT_PX = 0.25
-    """A camera that shifts by less stands still."""
-
     def __init__(self) -> None:
         self.motions: list[np.ndarray | None] = []
         self.cpu_s = 0.0
-        self._previous: EgoReference | None = None
-        self._guess = IDENTITY
+        self._evidence = ImageEvidence()
 
     def process(self, frame: Frame, *_: Detections) -> None:
         """Estimate and record the motion to the next frame."""
         started = thread_time()
         luma = frame.small_gray(min(LUMA_WIDTH_PX, frame.width_px))
-        self.motions.append(self._motion_to(luma, frame.width_px // luma.shape[1]))
-        self._previous = EgoReference(luma)
+        motion = self._evidence.observe(luma).camera_motion
+        first = not self.motions
+        self.motions.append(
+            None if first or motion is None else scaled(motion, frame.width_px // luma.shape[1])
+        )
         self.cpu_s += thread_time() - started
-
-    def _motion_to(self, luma: np.ndarray, scale: int) -> np.ndarray | None:
-        if self._previous is None or self._previous.luma.shape != luma.shape:
-            return None
-        found = self._previous.motion_to(luma, self._guess, sure=False)
-        if found is None or largest_shift_px(found.transform, luma.shape) < self.MIN_SHIFT_PX:
-            self._guess = IDENTITY
-            return None if found is None else IDENTITY
-        self._guess = found.transform
-        return np.diag((scale, scale, 1.0)) @ found.transform @ np.diag((1 / scale, 1 / scale, 1.0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from edge_vision.core.geometry.homography import IDENTITY
+from edge_vision.core.geometry.boxes import NO_REGIONS
+from edge_vision.core.geometry.homography import IDENTITY, scaled, warp
 
 SMALL_WIDTH_PX = 160
 MIN_THRESHOLD_GREY, MAX_THRESHOLD_GREY = 8, 24
@@ -32,7 +33,9 @@ MAX_SHIFT_SHARE = 0.2
 MAX_RESIDUAL = 0.85
 """A shift is accepted only if it reduces the mean change at least to this share."""
 _RUNNING_MEAN_STEP = 0.2
+MAX_REGIONS = 16
 _KERNEL = np.ones((3, 3), np.uint8)
+_JOIN = np.ones((7, 7), np.uint8)
 
 
 class Evidence(NamedTuple):
@@ -52,6 +55,13 @@ class Evidence(NamedTuple):
         """True where nothing beyond noise differs from the last inferred frame."""
         return self.changed_share < UNCHANGED_SHARE
 
+    @property
+    def camera(self) -> str:
+        """standing, moving, or unknown."""
+        if self.camera_motion is None:
+            return "unknown"
+        return "standing" if self.camera_motion is IDENTITY else "moving"
+
 
 class ImageEvidence:
     """Observes the frames of one camera in order. Not thread-safe."""
@@ -66,13 +76,17 @@ class ImageEvidence:
         self._reference: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._window: np.ndarray | None = None
         self._running_mean: float | None = None
+        self._mask: np.ndarray | None = None
 
-    def observe(self, luma: np.ndarray) -> Evidence:
-        """Compare an (h, w) uint8 image with the last inferred one and with the one before."""
+    def observe(self, luma: np.ndarray, prior: np.ndarray | None = None) -> Evidence:
+        """Compare an (h, w) uint8 image with the last inferred one and with the one before.
+
+        prior: (3, 3) the camera's motion since the one before, from another sensor, in pixels of the image.
+        """
         if self._luma is not None and self._luma.shape != luma.shape:
             self.forget()
         small = _small(luma)
-        cut, camera_motion = self._against_previous(small, luma.shape[1] / small.shape[1])
+        cut, camera_motion = self._against_previous(small, luma.shape[1] / small.shape[1], prior)
         evidence = Evidence(self._changed_share(luma), cut, camera_motion)
         self._luma, self._small = luma, small
         return evidence
@@ -86,24 +100,52 @@ class ImageEvidence:
                 cv2.dilate(self._luma, _KERNEL),
             )
 
+    def regions(self, width_px: int, height_px: int) -> np.ndarray:
+        """Boxes of what has changed since the last inferred frame, (n, 4) float32 xyxy_px in a source image
+        of that size. More than MAX_REGIONS become one box around all of them."""
+        if self._mask is None:
+            return NO_REGIONS
+        # Dilation joins the edges of one moving object and adds a margin to each box. External contours take
+        # a tenth of the time of connectedComponentsWithStats.
+        joined = cv2.dilate(self._mask, _JOIN)
+        contours = cv2.findContours(joined, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
+        if not contours:
+            return NO_REGIONS
+        xyxy = np.array([cv2.boundingRect(contour) for contour in contours], np.float32)
+        xyxy[:, 2:] += xyxy[:, :2]
+        if len(xyxy) > MAX_REGIONS:
+            xyxy = np.concatenate([xyxy[:, :2].min(0), xyxy[:, 2:].max(0)])[None]
+        height, width = self._mask.shape
+        return xyxy * np.array([width_px / width, height_px / height] * 2, np.float32)
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """For display, each (h, w) uint8: the last image, the last inferred one, and what differs (255)."""
+        if self._luma is None or self._reference is None:
+            return {}
+        mask = np.zeros_like(self._luma) if self._mask is None else self._mask
+        return {"image": self._luma, "last inferred": self._reference[0], "changed": mask}
+
     def _changed_share(self, luma: np.ndarray) -> float:
+        self._mask = None
         if self._reference is None:
             return 1.0
         reference, low, high = self._reference
         outside = cv2.max(cv2.subtract(luma, high), cv2.subtract(low, luma))
         noise = NOISE_FACTOR * _median(cv2.absdiff(luma, reference))
         threshold = min(max(MIN_THRESHOLD_GREY, noise), MAX_THRESHOLD_GREY)
-        _, changed = cv2.threshold(outside, threshold, 255, cv2.THRESH_BINARY)
-        return float(cv2.countNonZero(changed)) / luma.size
+        _, self._mask = cv2.threshold(outside, threshold, 255, cv2.THRESH_BINARY)
+        return float(cv2.countNonZero(self._mask)) / luma.size
 
-    def _against_previous(self, small: np.ndarray, scale: float) -> tuple[bool, np.ndarray | None]:
+    def _against_previous(
+        self, small: np.ndarray, scale: float, prior: np.ndarray | None
+    ) -> tuple[bool, np.ndarray | None]:
         """Whether this is a cut, and the camera's motion since the frame before."""
         if self._small is None:
             return False, IDENTITY
         change = cv2.mean(cv2.absdiff(small, self._small))[0]
         motion, residual = IDENTITY, change
         if change >= MIN_MOTION_GREY:
-            motion, residual = self._shift(small, change, scale)
+            motion, residual = self._explained(small, change, scale, prior)
         usual = self._running_mean
         cut = usual is not None and residual > MIN_CUT_GREY and residual > CUT_RATIO * usual
         # A cut must not count as usual change, or the second of two would be missed.
@@ -111,25 +153,39 @@ class ImageEvidence:
         self._running_mean = residual if usual is None else usual + _RUNNING_MEAN_STEP * (bounded - usual)
         return cut, None if cut else motion
 
-    def _shift(self, small: np.ndarray, change: float, scale: float) -> tuple[np.ndarray, float]:
-        """The translation by phase correlation (Kuglin and Hines 1975) and the mean change that it leaves.
+    def _explained(
+        self, small: np.ndarray, change: float, scale: float, prior: np.ndarray | None
+    ) -> tuple[np.ndarray, float]:
+        """The camera's motion and the mean change that it leaves.
 
-        The identity and all of the change, unless the translation explains a good part of it.
+        The better one of the prior and the translation, if it explains a good part of the change; otherwise
+        the identity and all of the change.
         """
         assert self._small is not None
+        best, least = IDENTITY, MAX_RESIDUAL * change
+        residual = change
+        for motion in (self._translation(small), None if prior is None else scaled(prior, 1.0 / scale)):
+            if motion is None:
+                continue
+            moved, inside = warp(self._small, motion)
+            left = cv2.mean(cv2.absdiff(moved, small), inside)[0]
+            if left <= least:
+                best, least, residual = scaled(motion, scale), left, left
+        return best, residual
+
+    def _translation(self, small: np.ndarray) -> np.ndarray | None:
+        """(3, 3) by phase correlation (Kuglin and Hines 1975); None if there is none, or too large a one."""
+        assert self._small is not None
         height, width = small.shape
+        if min(height, width) < 2:
+            return None
         if self._window is None:
             self._window = cv2.createHanningWindow((width, height), cv2.CV_32F)
         (x, y), _ = cv2.phaseCorrelate(np.float32(self._small), np.float32(small), self._window)
         too_far = abs(x) > MAX_SHIFT_SHARE * width or abs(y) > MAX_SHIFT_SHARE * height
         if too_far or abs(x) + abs(y) < MIN_SHIFT_PX:
-            return IDENTITY, change
-        step = np.array([[1.0, 0.0, x], [0.0, 1.0, y]])
-        moved = cv2.warpAffine(self._small, step, (width, height), borderMode=cv2.BORDER_REPLICATE)
-        residual = cv2.mean(cv2.absdiff(moved, small))[0]
-        if residual > MAX_RESIDUAL * change:
-            return IDENTITY, change
-        return np.array([[1.0, 0.0, x * scale], [0.0, 1.0, y * scale], [0.0, 0.0, 1.0]]), residual
+            return None
+        return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
 def _small(luma: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Objects published lately: the audit and the gate ask which objects consumers already know."""
+"""Objects published lately: the audit asks which objects consumers already know."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import numpy as np
 from edge_vision.core.geometry.homography import transform_boxes
 
 PUBLISHED_MS = 2000.0
-"""An object published within this time is no miss for the audit: a detector's score flickers."""
-TRACKED_MS = 300.0
-"""Motion within an object detected so recently is that object's own: a few results, one of them missing."""
+"""An object published within this time is no miss: a detector's score flickers."""
 
 
 class RecentObjects:
@@ -32,6 +30,6 @@ class RecentObjects:
         if camera_motion is not None and len(self._xyxy_px):
             self._xyxy_px = transform_boxes(self._xyxy_px, camera_motion)
 
-    def boxes(self, mono_ns: int, within_ms: float) -> np.ndarray:
-        """(n, 4) float64 xyxy_px of the boxes published within this time."""
-        return self._xyxy_px[mono_ns - self._published_ns < within_ms * 1e6]
+    def boxes(self, mono_ns: int) -> np.ndarray:
+        """(n, 4) float64 xyxy_px of the boxes published within PUBLISHED_MS."""
+        return self._xyxy_px[mono_ns - self._published_ns < PUBLISHED_MS * 1e6]

@@ -16,7 +16,7 @@ from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.geometry.boxes import NO_REGIONS
 from edge_vision.detect.classifier import Classifier
-from edge_vision.gate.policy import FORCED
+from edge_vision.gate.frame_gate import FORCED
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import ERROR
 from edge_vision.nodes.interface import specs

@@ -1,4 +1,4 @@
-"""The gate node: skips frames that show nothing new."""
+"""The gate node: skips frames that need no inference."""
 
 from __future__ import annotations
 
@@ -47,12 +47,9 @@ class GateNode(StageNode):
         self._reset_stats_due = False
         # Applied by the worker, which alone resets the gate.
         self._resets: deque[str] = deque()
-        self._judged_stamp_ns: int | None = None
+        self._decided_stamp_ns: int | None = None
         self._passed_s: float | None = None
         self._last_reason = ""
-        # The gate's mode, and since when; None before the first frame.
-        self._mode_s: float | None
-        self._mode, self._mode_s = "open", None
         self._audit_opened_s: float | None = None
         self._regions: LazyPublisher | None = None
         self._ego = EgoListener(self)
@@ -61,14 +58,12 @@ class GateNode(StageNode):
     # Life cycle.
     def configure(self) -> None:
         self._gate = FrameGate(self._config())
-        self._judged_stamp_ns = self._passed_s = self._audit_opened_s = None
-        self._mode = "open"
+        self._decided_stamp_ns = self._passed_s = self._audit_opened_s = None
 
     def activate(self) -> None:
         self._regions = self.open_publisher(BoundingBox2DArray, "~/regions", RESULTS)
         self._feedback.subscribe()
         self._ego.start()
-        self._mode_s = None
         super().activate()
 
     def deactivate(self) -> None:
@@ -91,7 +86,7 @@ class GateNode(StageNode):
 
     def _on_detector_begun(self) -> None:
         """A new detector has not seen the frames that passed before."""
-        if self._judged_stamp_ns is not None:
+        if self._decided_stamp_ns is not None:
             self._resets.append("model_swap")
 
     def _on_found(self, stamp_ns: int, found: Detections, low_score: Detections | None) -> None:
@@ -104,7 +99,6 @@ class GateNode(StageNode):
     def process(self, frame: Frame, event: FrameEvent | None) -> None:
         decision = self._decide(frame)
         self._last_reason = decision.reason
-        self._note_mode(decision.reason)
         if decision.passed:
             self._passed_s = time.monotonic()
             # The misses may be the cascade's: it must let pass too, frames that show motion among them.
@@ -116,20 +110,6 @@ class GateNode(StageNode):
         if regions is not None and regions.subscription_count:
             regions.try_publish(lambda: regions_message(decision.regions, frame))
 
-    def _note_mode(self, reason: str) -> None:
-        """Log a change of the gate's mode."""
-        now_s, before, mode = time.monotonic(), self._mode, self._gate.mode
-        since_s = now_s if self._mode_s is None else self._mode_s
-        if mode == before:
-            self._mode_s = since_s
-            return
-        self._mode, self._mode_s = mode, now_s
-        lasted_s = now_s - since_s
-        text = f"the gate is {mode}, was {before} for {lasted_s:.1f} s; reason: {reason}"
-        self.structured_log.event(
-            "gate_mode", text, before=before, after=mode, lasted_s=round(lasted_s, 3), reason=reason
-        )
-
     def _decide(self, frame: Frame) -> GateDecision:
         """The gate's decision. If the gate fails, the frame passes."""
         with self._gate_lock:
@@ -139,10 +119,9 @@ class GateNode(StageNode):
             try:
                 while self._resets:
                     self._gate.reset(self._resets.popleft())
-                prior = self._ego.motion(self._judged_stamp_ns, frame)
+                prior = self._ego.motion(self._decided_stamp_ns, frame)
                 decision = self._gate.decide(frame, time.monotonic_ns(), prior)
-                if decision.analysed:
-                    self._judged_stamp_ns = frame.stamp_ns
+                self._decided_stamp_ns = frame.stamp_ns
                 return decision
             except ImageError:  # It cannot be decoded: the detector could not either.
                 raise
@@ -151,7 +130,7 @@ class GateNode(StageNode):
                     "error", f"gate failed, the frame passes: {error}. Please report this", "gate_error"
                 )
                 self._gate.reset("gate_error")
-                self._judged_stamp_ns = None
+                self._decided_stamp_ns = None
                 return GateDecision(True, "gate_error", NO_REGIONS)
 
     # Reports.
@@ -161,11 +140,11 @@ class GateNode(StageNode):
 
     def _note_audit(self) -> None:
         """Log when the audit opens the gate, or lets it close again."""
-        judged, was_open = self._gate_status(), self._audit_opened_s is not None
-        if judged["audit.open"] == was_open:
+        values, was_open = self._gate_status(), self._audit_opened_s is not None
+        if values["audit.open"] == was_open:
             return
         self._audit_opened_s = None if was_open else time.monotonic()
-        values = {key: value for key, value in judged.items() if key.startswith("audit.")}
+        values = {key: value for key, value in values.items() if key.startswith("audit.")}
         if was_open:
             text = "the audit closes the gate again: the miss rate no longer exceeds max_miss_rate"
             self.structured_log.event("audit_closed", text, **values)
@@ -218,10 +197,10 @@ class GateNode(StageNode):
 
 
 _AUDIT_OPEN = (
-    "the audit opened the gate {since:.0f} s ago, all frames pass: {audit_missed} of {audit_audited} audited "
-    "frames showed a confirmed object that the gate would have missed ({audit_miss_rate_low:.0%} at least, "
-    "max_miss_rate is {limit:.0%}). Lower pixel_threshold or min_changed_area, or raise luma_width_px; with "
-    "a cascade, check whether it rejects too much; or raise max_miss_rate"
+    "the audit opened the gate {since:.0f} s ago, unchanged frames are inferred like changed ones: "
+    "{audit_missed} of {audit_audited} audited frames showed a confirmed object that the gate would have "
+    "missed ({audit_miss_rate_low:.0%} at least, max_miss_rate is {limit:.0%}). Raise luma_width_px; with a "
+    "cascade, check whether it rejects too much; or raise max_miss_rate"
 )
 
 

@@ -33,15 +33,9 @@ PARAMS = """\
   ros__parameters:
     # The decisions depend only on the images: neither on the playback rate nor on chance.
     max_blind_ms: 60000.0
-    max_blind_moving_ms: 60000.0
     max_gap_ms: 600000.0
-    quiet_frames: 0
-    quiet_ms: 0.0
-    settle_ms: 1.0
-    saturated_after_ms: 600000.0
-    saturated_open_ms: 600000.0
+    max_delay_ms: 1.0
     audit_rate: 0.0
-    min_changed_area: 0.004
 /**/detector:
   ros__parameters:
     backend: onnxruntime

@@ -6,7 +6,7 @@ import numpy as np
 from model_cases import video_frame
 from ros_cases import (
     CHAIN,
-    NO_TIMED_PASSES,
+    ONLY_CHANGES,
     Detection2DArray,
     Image,
     Robot,
@@ -72,8 +72,8 @@ class TrackedScene(StreetScene):
     """The chain in front of a street with people, and a robot that hears inferred and tracked boxes."""
 
     def __init__(self, start, robot, separate=False, publish=True, gate=(), **overrides) -> None:
-        overrides["gate"] = {**NO_TIMED_PASSES, **dict(gate)}
-        overrides["detector"] = {"publish_tracked": publish}
+        overrides["gate"] = {**ONLY_CHANGES, **dict(gate)}
+        overrides["detector"] = {"publish_tracked": publish, "publish_low_score": False}
         self.robot, self.running = robot, start(CHAIN, overrides, separate=separate)
         if separate:
             wait_for_stages(robot, self.running)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from model_cases import SSD, bundle_or_skip, video_frame
-from ros_cases import CHAIN, NO_TIMED_PASSES, CascadeNode, DiagnosticArray, Image, image_message
+from ros_cases import CHAIN, ONLY_CHANGES, CascadeNode, DiagnosticArray, Image, image_message
 from stage_cases import LABELS, RED, color_bundle
 
 from edge_vision.core.frame_event import FrameEvent
@@ -181,7 +181,7 @@ def test_the_audit_notices_a_cascade_that_always_rejects(start, robot, tmp_path)
     """Audited frames bypass it and show unknown walkers: the gate opens, and every frame is inferred."""
     bundle_or_skip(SSD)
     blind = {"model": str(color_bundle(tmp_path).folder), "score_threshold": 1.0, "reject_threshold": 1.0}
-    gate = {**NO_TIMED_PASSES, "audit_rate": 1.0, "audit_max_hz": 1000.0}
+    gate = {**ONLY_CHANGES, "audit_rate": 1.0, "audit_max_hz": 1000.0}
     running = start(CHAIN, {"cascade": {**blind, **ONE_BACKEND, **NEVER_BLIND}, "gate": gate})
     camera = robot.publisher(Image, "image_raw")
     number = 0

@@ -8,7 +8,7 @@ from model_cases import SSD, bundle_or_skip, video_frame
 from ros_cases import (
     CHAIN,
     LATCHED,
-    NO_TIMED_PASSES,
+    ONLY_CHANGES,
     RELIABLE,
     DetectorNode,
     DiagnosticArray,
@@ -37,7 +37,8 @@ def heard_by(running, monkeypatch) -> list:
 
 def started(start, robot, separate, **gate):
     """The chain, once all its parts know each other."""
-    running = start(CHAIN, {"gate": {**NO_TIMED_PASSES, **gate}}, separate=separate)
+    overrides = {"gate": {**ONLY_CHANGES, **gate}, "detector": {"publish_low_score": False}}
+    running = start(CHAIN, overrides, separate=separate)
     if separate:
         wait_for_stages(robot, running)
     return running
@@ -104,7 +105,7 @@ def test_hints_come_with_what_was_found(start, robot, monkeypatch, separate):
 
 def test_hints_without_detections_are_not_kept_for_ever(start, robot):
     """A detector whose results are lost, or somebody else who publishes."""
-    running = start([GateNode], {"gate": NO_TIMED_PASSES})
+    running = start([GateNode], {"gate": ONLY_CHANGES})
     publisher = robot.publisher(Detection2DArray, "detections_low_score", RELIABLE)
     robot.wait(lambda: publisher.get_subscription_count(), "the gate to listen")
     feedback = running["gate"]._feedback
@@ -155,7 +156,7 @@ def test_the_cascade_does_not_reject_an_audit(start, robot):
 
     bundle_or_skip(EFFICIENTNET)
     cascade = {"model": EFFICIENTNET, "wanted_labels": ["mountain bike"], "score_threshold": 0.99}
-    gate = {**NO_TIMED_PASSES, "audit_rate": 1.0, "audit_max_hz": 1000.0}
+    gate = {**ONLY_CHANGES, "audit_rate": 1.0, "audit_max_hz": 1000.0}
     running = start(CHAIN, {"cascade": {**cascade, "max_blind_ms": 60000.0}, "gate": gate})
     camera = robot.publisher(Image, "image_raw")
     for number in range(1, 7):
@@ -221,7 +222,7 @@ INFO = VisionInfo(method="other 1.0", database_location="sha256:1", database_ver
 @pytest.fixture
 def alone(start, robot):
     """The gate in a process of its own, shut, and a foreign detector's ends: (running, camera, infos)."""
-    running = start([GateNode], {"gate": NO_TIMED_PASSES})
+    running = start([GateNode], {"gate": ONLY_CHANGES})
     camera = robot.publisher(Image, "image_raw")
     next_ns = quiet_scene(running, robot, camera, 10**9)
     infos = robot.publisher(VisionInfo, "vision_info", LATCHED)
@@ -259,7 +260,7 @@ def test_a_detector_that_was_restarted_with_the_same_model_sees_a_frame_at_once(
 
 def test_foreign_detections_harm_nothing(start, robot, monkeypatch):
     """Unknown stamps, class names where numbers are expected, no hypothesis at all, a stamp that is none."""
-    running = start([GateNode], {"gate": NO_TIMED_PASSES})
+    running = start([GateNode], {"gate": ONLY_CHANGES})
     heard = heard_by(running, monkeypatch)
     results = robot.publisher(Detection2DArray, "detections", RELIABLE)
     named = Detection2DArray(detections=[Detection2D()])
@@ -291,7 +292,7 @@ def test_foreign_detections_harm_nothing(start, robot, monkeypatch):
 
 
 def test_results_come_by_the_name_they_are_remapped_to(start, robot, monkeypatch):
-    running = start([GateNode], {"gate": NO_TIMED_PASSES}, ros_args=["-r", "detections:=/yolo/found"])
+    running = start([GateNode], {"gate": ONLY_CHANGES}, ros_args=["-r", "detections:=/yolo/found"])
     heard = heard_by(running, monkeypatch)
     robot.publisher(Detection2DArray, "/yolo/found", RELIABLE).publish(Detection2DArray())
     robot.wait(lambda: heard, "the message")

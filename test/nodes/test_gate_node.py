@@ -9,7 +9,7 @@ import pytest
 from ros_cases import (
     ALL,
     CHAIN,
-    NO_TIMED_PASSES,
+    ONLY_CHANGES,
     RELIABLE,
     DiagnosticArray,
     GateNode,
@@ -43,7 +43,7 @@ class GateScene(StreetScene):
 
 @pytest.fixture
 def scene(start, robot):
-    return GateScene(start([GateNode], {"gate": NO_TIMED_PASSES}), robot)
+    return GateScene(start([GateNode], {"gate": ONLY_CHANGES}), robot)
 
 
 def other_value(param):
@@ -57,7 +57,7 @@ def other_value(param):
 
 def test_every_setting_is_a_parameter_that_acts_at_once(start, robot):
     """On the settings of the gate that runs, without a new start. What each does there, its own tests say."""
-    running = start([GateNode])
+    running = start([GateNode], {"gate": {}})
     gate, expected = running["gate"]._gate, GateConfig()
     for field in fields(GateConfig):
         param = GateNode.spec.param(field.name)
@@ -70,9 +70,9 @@ def test_every_setting_is_a_parameter_that_acts_at_once(start, robot):
 
 
 def test_values_beyond_the_range_are_refused_whole(start, robot):
-    running = start([GateNode])
+    running = start([GateNode], {"gate": {}})
     numbers = [param for param in GateNode.spec.params if param.low is not None]
-    assert len(numbers) >= 18
+    assert len(numbers) >= 12
     for param in numbers:
         for bad in (param.low - 1, param.high + 1):
             bad = bad if isinstance(param.default, int) else float(bad)
@@ -85,23 +85,21 @@ def test_settings_act_on_the_next_frame(scene, robot):
     """One after the other, each seen in what the gate does."""
     assert [scene.show() for _ in range(3)] == ["first", "still", "still"]
     thing = scene.with_thing()
-    assert robot.set("gate", min_changed_area=0.9).successful
-    assert scene.show(thing) == "still"
-    assert robot.set("gate", min_changed_area=0.0005).successful
-    assert scene.show(thing) == "motion"
+    assert robot.set("gate", max_delay_ms=60000.0, min_fidelity=0.0).successful
+    assert scene.show(thing) == "predicted"
+    assert robot.set("gate", max_delay_ms=1.0).successful
+    assert scene.show(thing) == "interval"
     assert robot.set("gate", enabled=False).successful
     assert [scene.show() for _ in range(2)] == ["disabled", "disabled"]
     assert robot.set("gate", enabled=True).successful
     assert [scene.show() for _ in range(2)] == ["first", "still"]
     assert robot.set("gate", max_rate_hz=0.01).successful
     assert scene.show(thing) == "rate_limit"
-    assert robot.set("gate", max_rate_hz=0.0, settle_ms=60000.0).successful
-    assert [scene.show(thing) for _ in range(3)] == ["motion"] * 3, "it stands there, and is not known yet"
-    assert robot.set("gate", settle_ms=1.0).successful
-    assert [scene.show(thing) for _ in range(9)][-1] == "still", "it is part of the scene"
+    assert robot.set("gate", max_rate_hz=0.0).successful
+    assert [scene.show(thing) for _ in range(3)] == ["interval", "still", "still"]
     assert robot.set("gate", audit_rate=1.0, audit_max_hz=1000.0).successful
     assert [scene.show(thing) for _ in range(3)] == ["audit"] * 3
-    assert robot.set("gate", audit_rate=0.0, max_blind_ms=1.0, max_blind_moving_ms=1.0).successful
+    assert robot.set("gate", audit_rate=0.0, max_blind_ms=1.0).successful
     assert scene.show(thing) == "refresh"
 
 
@@ -112,7 +110,7 @@ def test_the_ledger_and_the_gates_counters_agree(scene, robot):
     _, values = robot.status("gate", lambda status, values: values["ledger.received"] == "12")
     counted = {key[12:]: int(n) for key, n in values.items() if key.startswith("gate.reason.")}
     assert sum(counted.values()) == 12
-    assert counted["first"] == 1 and counted["motion"] >= 1
+    assert counted["first"] == 1 and counted["interval"] >= 1
     skipped = {reason: n for reason, n in counted.items() if f"gated.{reason}" in ledger}
     assert sum(skipped.values()) == ledger["gated"]
     assert all(ledger[f"gated.{reason}"] == n for reason, n in skipped.items())
@@ -120,7 +118,6 @@ def test_the_ledger_and_the_gates_counters_agree(scene, robot):
 
 
 STATUS = {
-    "gate.mode",
     "gate.camera",
     "gate.reason.first",
     "audit.audited",
@@ -179,7 +176,7 @@ def test_regions_are_published_per_analysed_frame_in_source_pixels(scene, robot)
         "the gate to know us",
     )
     reasons = [scene.show() for _ in range(3)] + [scene.show(scene.with_thing())]
-    assert reasons == ["first", "still", "still", "motion"]
+    assert reasons == ["first", "still", "still", "interval"]
     robot.wait(lambda: len(heard) == 4 and len(frame_events) == 4, "the regions")
     assert [stamp_of(one) for one in heard] == [10**9 + 7 + STEP_NS * n for n in (1, 2, 3, 4)]
     assert {one.header.frame_id for one in heard} == {"cam"}
@@ -199,17 +196,17 @@ def test_regions_are_not_built_without_a_subscriber(scene, robot, monkeypatch):
         raise AssertionError("nobody listens")
 
     monkeypatch.setattr(gate, "regions_message", fail)
-    scene.show()
-    assert scene.show(scene.with_thing()) == "motion"
+    assert scene.show() == "first"
+    assert scene.show(scene.with_thing()) == "interval"
     assert scene.running.ledger["failed"] == 0
 
 
 # The camera's motion.
 
 
-def test_the_ticks_carry_the_cameras_motion(start, robot):
+def test_frame_events_carry_the_cameras_motion(start, robot):
     """A pan by whole pixels: the nine numbers say where the street went, through gate and cascade."""
-    running = start(CHAIN, {"gate": NO_TIMED_PASSES}, separate=True)
+    running = start(CHAIN, {"gate": ONLY_CHANGES}, separate=True)
     robot.wait(lambda: running["gate"].output.images.subscription_count, "the gate to know the cascade")
     robot.wait(
         lambda: running["cascade"].output.images.subscription_count, "the cascade to know the detector"
@@ -280,6 +277,6 @@ def test_misses_open_the_gate_with_a_warning(scene, robot):
     assert scene.show() == "audit_open"
     status, values = robot.status("gate", lambda status, values: status.level == b"\x01")
     assert "the audit opened the gate" in status.message and "max_miss_rate is 30%" in status.message
-    assert "pixel_threshold" in status.message and values["audit.open"] == "True"
+    assert "luma_width_px" in status.message and values["audit.open"] == "True"
     assert int(values["audit.missed"]) >= 4
     assert float(values["audit.miss_rate_low"]) > 0.3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from model_cases import SSD, bundle_or_skip, video_frame
 from ros_cases import (
-    NO_TIMED_PASSES,
+    ONLY_CHANGES,
     SENSOR,
     CompressedImage,
     Image,
@@ -72,7 +72,7 @@ def test_the_boxes_are_those_of_the_core_under_the_images_header(start, robot, t
 
 
 def test_a_skipped_frame_is_not_answered(start, robot):
-    running = start(overrides={"gate": NO_TIMED_PASSES})
+    running = start(overrides={"gate": ONLY_CHANGES})
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_raw")
     for number in range(5):

@@ -118,10 +118,10 @@ def test_frames_for_an_inactive_stage_are_counted(start, robot):
     running = start()
     assert robot.change_state("detector", T.TRANSITION_DEACTIVATE)
     camera = robot.publisher(Image, "image_raw")
-    camera.publish(image_message(picture(1), 1))
+    camera.publish(image_message(picture(1), 1 * 10**8))
     assert running.settled(1)["failed.detector_inactive"] == 1
     assert robot.change_state("cascade", T.TRANSITION_DEACTIVATE)
-    camera.publish(image_message(picture(2), 2))
+    camera.publish(image_message(picture(2), 2 * 10**8))
     assert running.settled(2)["failed.cascade_inactive"] == 1
 
 
@@ -204,14 +204,14 @@ def test_the_enable_service(start, robot, node, fate):
     assert answer.success and answer.message == "disabled"
     assert robot.get(node, "enabled") is False
     for number in (1, 2):
-        camera.publish(image_message(picture(node == "detector" and number), number))
+        camera.publish(image_message(picture(node == "detector" and number), number * 10**8))
         running.settled(number)
     assert running.ledger[fate] == 2
     if node == "detector":
         assert running.ledger["rejected.disabled"] == 2
     answer = robot.call(SetBool, f"{node}/enable", SetBool.Request(data=True))
     assert answer.success and robot.get(node, "enabled") is True
-    camera.publish(image_message(picture(7), 3))
+    camera.publish(image_message(picture(7), 3 * 10**8))
     assert running.settled(3)["inferred"] == (3 if node == "gate" else 1)
     _, values = robot.status(node)
     assert values["enabled"] == "True"
@@ -220,13 +220,13 @@ def test_the_enable_service(start, robot, node, fate):
 def test_the_reset_service_resets_the_ledger(start, robot):
     running = start()
     camera = robot.publisher(Image, "image_raw")
-    camera.publish(image_message(picture(1), 1))
+    camera.publish(image_message(picture(1), 1 * 10**8))
     running.settled(1)
     assert robot.call(Trigger, "detector/reset_stats", Trigger.Request()).success
     assert running.ledger["received"] == 0
     _, values = robot.status("detector")
     assert values["ledger.received"] == "0" and values["age_ms.p50"] == "unavailable"
-    camera.publish(image_message(picture(2), 2))
+    camera.publish(image_message(picture(2), 2 * 10**8))
     assert running.settled(1)["inferred"] == 1
 
 
@@ -237,7 +237,7 @@ def test_without_autostart_nothing_starts_by_itself(start, robot):
         assert robot.change_state(name, T.TRANSITION_CONFIGURE)
         assert robot.change_state(name, T.TRANSITION_ACTIVATE)
     camera = robot.publisher(Image, "image_raw")
-    camera.publish(image_message(picture(1), 1))
+    camera.publish(image_message(picture(1), 1 * 10**8))
     assert running.settled(1)["inferred"] == 1
 
 
@@ -259,5 +259,5 @@ def test_an_activation_that_fails_leaves_nothing_behind(start, robot, monkeypatc
     monkeypatch.setattr(IntraProcess, "has_sender", has_sender)
     assert running.in_executor(gate.bring_up)
     camera = robot.publisher(Image, "image_raw")
-    camera.publish(image_message(picture(1), 1))
+    camera.publish(image_message(picture(1), 1 * 10**8))
     assert running.settled(1)["inferred"] == 1

@@ -15,7 +15,7 @@ from rcl_interfaces.msg import Log as RosLog
 from ros_cases import (
     ALL,
     CHAIN,
-    NO_TIMED_PASSES,
+    ONLY_CHANGES,
     DetectorNode,
     DiagnosticArray,
     DiagnosticsNode,
@@ -23,7 +23,6 @@ from ros_cases import (
     Image,
     SourceNode,
     image_message,
-    picture,
     wait_until,
 )
 
@@ -107,39 +106,12 @@ def test_a_transition_that_fails_is_one_line_with_its_reason(start, log):
     assert log.events("lifecycle") == []
 
 
-def test_gate_modes(start, robot, log):
-    gate = {**NO_TIMED_PASSES, "saturated_after_ms": 1.0, "saturated_area": 0.3, "settle_ms": 1.0}
-    camera = Camera(start([GateNode], {"gate": gate}, log.ros_args), robot)
-    configured_ns = next(one["stamp_ns"] for one in log.events("lifecycle") if one["after"] == "inactive")
-    robot.turns(1.0)
-    sent_ns = robot.node.get_clock().now().nanoseconds
-    camera.show(picture(1), 5)
-    closed = log.one("gate_mode", after="closed")
-    assert closed["before"] == "open" and closed["lasted_s"] > 0 and closed["held_back"] == 0
-    # Of the frames, not of the time before them.
-    assert closed["lasted_s"] * 1e9 < closed["stamp_ns"] - sent_ns + 1e8 < closed["stamp_ns"] - configured_ns
-    for seed in range(2, 12):
-        camera.show(picture(seed))
-    log.one("gate_mode", after="saturated")
-    assert robot.set("gate", enabled=False).successful
-    camera.show(picture(1))
-    log.one("gate_mode", after="disabled")
-
-
-def test_modes_that_change_all_the_time_do_not_fill_the_log(start, robot, log):
-    camera = Camera(start([GateNode], {"gate": {**NO_TIMED_PASSES, "settle_ms": 1.0}}, log.ros_args), robot)
-    for n in range(30):
-        camera.show(picture(n), 3)
-    assert len(log.events("gate_mode")) == 5
-    assert sum("the gate is" in line for line in log.text) == 5
-
-
 def test_an_audit_that_opens_the_gate(start, robot, log):
     """A gate that is blind to all, in front of people who walk."""
     path = clip_or_skip("vtest.avi")
-    blind = {"pixel_threshold": 254, "min_changed_area": 1.0, "ego_motion": False, "light_jump": 255.0}
+    blind = {"luma_width_px": 16}
     audit = {"audit_rate": 1.0, "audit_max_hz": 1000.0, "max_miss_rate": 0.1}
-    running = start(CHAIN, {"gate": {**NO_TIMED_PASSES, **blind, **audit}}, log.ros_args)
+    running = start(CHAIN, {"gate": {**ONLY_CHANGES, **blind, **audit}}, log.ros_args)
     camera, clip = Camera(running, robot), cv2.VideoCapture(path)
     for n in range(600):
         image = clip.read()[1]
@@ -288,8 +260,7 @@ def test_a_healthy_run_logs_its_start_its_modes_and_its_end_alone(start, robot, 
 
     early, late = after(100), after(500)
     new = late[len(early) :]
-    assert {one["event"] for one in new} <= {"gate_mode"} and len(new) <= 5, new
+    assert new == []
     running.end()
-    # An hour has these, and at most six gate modes more, by its budget: a screen.
-    assert len(log.json) + 6 <= 40 and len(log.text) == len(log.json)
+    assert len(log.json) <= 40 and len(log.text) == len(log.json)
     assert {one["level"] for one in log.json} == {"INFO"}, [one for one in log.json if one["level"] != "INFO"]

@@ -22,8 +22,8 @@ BAD_STARTS = [
     # node, parameter, bad value, what the message must say
     (GateNode, "max_blind_ms", -5.0, "Min: 1.0, Max: 60000.0, value: -5"),
     (GateNode, "max_blind_ms", "soon", "expected double, got str 'soon'"),
-    (GateNode, "pixel_threshold", 1000, "Min: 1, Max: 254, value: 1000"),
-    (GateNode, "pixel_threshold", 1.5, "int"),
+    (GateNode, "luma_width_px", 3000, "Min: 16, Max: 1920, value: 3000"),
+    (GateNode, "luma_width_px", 100.5, "int"),
     (GateNode, "enabled", "yes", "bool"),
     (GateNode, "image_transport", "theora", "one of raw, compressed, got 'theora'"),
     (GateNode, "autostart", 3, "BOOL"),
@@ -59,21 +59,21 @@ def test_bad_values_from_a_parameter_file(start, robot, tmp_path):
     file = tmp_path / "params.yaml"
     file.write_text(
         "/**:\n  gate:\n    ros__parameters:\n"
-        "      max_blind_ms: 300\n      max_rate_hz: fast\n      pixel_treshold: 20\n"
+        "      max_blind_ms: 300\n      max_rate_hz: fast\n      luma_witdh_px: 200\n"
     )
     running = start([GateNode], ros_args=["--params-file", str(file)])
     assert running["gate"].params["max_blind_ms"] == 300.0
     assert running["gate"].params["max_rate_hz"] == 0.0
     status, _ = robot.status("gate")
     assert "max_rate_hz: expected double, got str 'fast'" in status.message
-    assert "'pixel_treshold': did you mean 'pixel_threshold'?" in status.message
+    assert "'luma_witdh_px': did you mean 'luma_width_px'?" in status.message
 
 
 def test_a_live_set_takes_effect_and_an_integer_stays_a_double(start, robot):
-    running = start([GateNode], {"gate": {"max_blind_moving_ms": 300}})
+    running = start([GateNode], {"gate": {"max_delay_ms": 300}})
     assert robot.set("gate", max_blind_ms=250).successful
     assert running["gate"].params["max_blind_ms"] == 250.0
-    for name, value in (("max_blind_ms", 250.0), ("max_blind_moving_ms", 300.0)):
+    for name, value in (("max_blind_ms", 250.0), ("max_delay_ms", 300.0)):
         assert isinstance(robot.get("gate", name), float) and robot.get("gate", name) == value
     assert robot.set("gate", max_blind_ms=251.5, enabled=False).successful
     assert running["gate"]._gate.config.max_blind_ms == 251.5
@@ -119,9 +119,9 @@ REFUSED = [
     ({"max_blind_ms": 0.0}, "max_blind_ms"),
     ({"max_blind_ms": "x"}, "max_blind_ms"),
     ({"enabled": 1}, "enabled"),
-    ({"pixel_threshold": 2.5}, "pixel_threshold"),
+    ({"luma_width_px": 200.5}, "luma_width_px"),
     ({"max_rate_hz": float("nan")}, "max_rate_hz"),
-    ({"max_rate_hz": 5.0, "pixel_threshold": 255}, "pixel_threshold"),
+    ({"max_rate_hz": 5.0, "luma_width_px": 3000}, "luma_width_px"),
     ({"image_transport": "compressed"}, "deactivate and clean up the node first"),
     ({"autostart": False}, ""),
 ]

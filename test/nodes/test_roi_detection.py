@@ -84,7 +84,7 @@ def test_the_whole_frame_is_inferred_by_default(start, robot):
 
 def test_a_known_object_outside_the_regions_stays_in_the_message(start, robot):
     """One came and stands, another comes: a message without the first would say that he has left."""
-    scene = chain(start, robot, gate={"settle_ms": 1.0})  # Who stands is part of the gate's scene at once.
+    scene = chain(start, robot, gate={})
     full, empty = street_with_and_without_people()
     first, second = empty.copy(), empty.copy()
     first[255:380, 600:665] = full[255:380, 600:665]
@@ -149,7 +149,7 @@ def test_roi_parameters_are_live_and_bad_values_refused(start, robot):
 
 
 def test_with_ids_too_each_object_keeps_its_own(start, robot):
-    scene = chain(start, robot, publish_tracked=True)
+    scene = chain(start, robot, gate={"max_blind_ms": 1.0}, publish_tracked=True)
     messages = people_come(scene, 5)
     named = [boxes_by_id(one) for one in messages]
     stay = set.intersection(*[set(one) for one in named])
@@ -157,7 +157,7 @@ def test_with_ids_too_each_object_keeps_its_own(start, robot):
 
 
 def test_when_tracking_fails_whole_frames_are_inferred(start, robot, monkeypatch):
-    scene = chain(start, robot)
+    scene = chain(start, robot, gate={"max_blind_ms": 1.0})
 
     def fail(*args):
         raise RuntimeError("no tracks today")

@@ -7,7 +7,7 @@ from model_cases import video_frame
 from ros_cases import (
     CHAIN,
     FATES,
-    NO_TIMED_PASSES,
+    ONLY_CHANGES,
     DetectorNode,
     DiagnosticArray,
     Image,
@@ -26,7 +26,7 @@ from edge_vision.nodes.interface.frame_event_messages import frame_event_message
 
 
 def test_the_ledger_of_the_last_stage_covers_the_whole_chain(start, robot):
-    running = start(CHAIN, {"gate": NO_TIMED_PASSES}, separate=True)
+    running = start(CHAIN, {"gate": ONLY_CHANGES}, separate=True)
     wait_for_stages(robot, running)
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_raw")

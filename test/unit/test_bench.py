@@ -92,7 +92,7 @@ def test_a_process_read_from_proc() -> None:
     ("script", "figure"),
     [
         ("pipeline.py", "overhead_ratio"),
-        ("gate.py", "compensated"),
+        ("gate.py", "panning"),
         ("backends.py", "wrapper"),
         ("soak.py", "load_factor"),
         ("diagnostics.py", "false_alarms"),

@@ -39,12 +39,12 @@ def test_tables_and_shipped_parameters_are_as_in_the_code() -> None:
 def test_the_check_shows_a_diff_of_a_stale_file(tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "pipeline.yaml").write_text(
-        reference.pipeline_yaml().replace("pixel_threshold: 10", "pixel_threshold: 11")
+        reference.pipeline_yaml().replace("luma_width_px: 320", "luma_width_px: 321")
     )
     (tmp_path / "docs").mkdir()
     for name in reference.DOCUMENTS:
         (tmp_path / name).write_text((REPO / name).read_text("utf-8"))
-    assert "-    pixel_threshold: 11\n+    pixel_threshold: 10\n" in reference.stale(tmp_path)
+    assert "-    luma_width_px: 321\n+    luma_width_px: 320\n" in reference.stale(tmp_path)
 
 
 def test_a_document_without_its_sections_is_refused() -> None:

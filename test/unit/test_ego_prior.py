@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_vision.gate.motion.ego_prior import (
+from edge_vision.gate.ego_prior import (
     HOLD_NS,
     IMU_GAP_NS,
     JUMP_NS,

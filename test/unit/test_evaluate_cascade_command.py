@@ -17,7 +17,7 @@ from edge_vision.evaluate.chains.report import CHAINS, headline
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.gate import plot
 from edge_vision.evaluate.presets import gate_settings
-from edge_vision.gate.policy import SKIPS
+from edge_vision.gate.frame_gate import SKIPS
 
 FIGURES = {
     "detector_runs",

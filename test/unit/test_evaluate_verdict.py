@@ -119,7 +119,9 @@ def test_targets_are_unknown_without_a_limit_or_events() -> None:
 
 
 def test_the_line_and_the_headline_name_each_missed_target() -> None:
-    checks = {"gate": verdict("static", METHODS, "gate", GateConfig(max_blind_ms=400.0), 33.0)}
+    checks = {
+        "gate": verdict("static", METHODS, "gate", GateConfig(max_blind_ms=400.0, max_delay_ms=200.0), 33.0)
+    }
     condition = {
         "constructed": True,
         "events": 12,

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.geometry.homography import IDENTITY
-from edge_vision.gate.frame_gate import FrameGate
+from edge_vision.gate.frame_gate import FrameGate, GateConfig
 from edge_vision.gate.image_evidence import Evidence, ImageEvidence
 from edge_vision.gate.loss_model import LossModel
-from edge_vision.gate.policy import GateConfig
 from edge_vision.gate.scheduler import SCHEDULED_SKIPS, Promise, Scheduler
 
 CHANGED = Evidence(0.1, False, IDENTITY)

@@ -53,7 +53,6 @@ DETECTOR = {
 GATE = {
     "rate_in_hz": "10.000",
     "rate_out_hz": "nan",
-    "gate.mode": "closed",
     "gate.camera": "standing",
     "last_reason": "still",
     "blind_ms": "812.3",
@@ -131,7 +130,7 @@ def test_a_pipeline_in_full_on_a_narrow_terminal() -> None:
         "age 50.5 95.5 99.5",
         "received 90 = inferred 30 + gated 50 + rejected 4 + superseded 3 + failed 2 + in flight 1",
         "gated: still 41, tracked 9; failed: transport 2",
-        "closed, camera standing, last still, 812 ms since a frame passed",
+        "camera standing, last still, 812 ms since a frame passed",
         "2.4% (95 %: 0.8% to 6.1%), 3 of 125 audited frames",
         "ssd 1.0.0 sha256 8629debcdd52",
         "onnxruntime 1.32.0 cpu fp32 (CPUExecutionProvider), requested openvino gpu auto",
@@ -158,7 +157,7 @@ def test_a_silent_pipeline_is_stale() -> None:
 
 
 def test_figures_before_the_first_frame_are_not_zero() -> None:
-    nothing = StatusEntry("gate", "/", 1, "inactive", {"rate_in_hz": "nan", "gate.mode": "unavailable"})
+    nothing = StatusEntry("gate", "/", 1, "inactive", {"rate_in_hz": "nan"})
     (pipeline,) = board_with([nothing]).pipelines
     lines = drawn(list(pipeline_lines(pipeline, 100.0)))
     title = next(line for line in lines if line.startswith("stage"))
@@ -190,7 +189,7 @@ def test_statuses_of_other_nodes_are_only_counted() -> None:
 
 def test_text_from_the_network_does_not_control_the_terminal() -> None:
     bad = "\x1b[2J\x1b]0;title\x07\r\nnext"
-    values = {"last_reason": bad, "gate.mode": bad}
+    values = {"last_reason": bad, "gate.camera": bad}
     (pipeline,) = board_with([StatusEntry(f"{bad}/gate", f"/{bad}", 1, bad, values)]).pipelines
     text = "\n".join(drawn(list(pipeline_lines(pipeline, 100.0)), width=200))
     text += pipeline_row(pipeline, 100.0, True).plain

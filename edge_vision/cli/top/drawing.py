@@ -100,12 +100,11 @@ def _reasons(one: StatusEntry) -> str:
 
 
 def _gate(one: StatusEntry) -> str:
-    if not one.text("gate.mode"):
+    if not one.text("last_reason"):
         return UNKNOWN
     blind = f"{_number(one, 'blind_ms')} ms since a frame passed"
     off = "" if one.text("enabled") != "False" else "off, "
-    mode, camera = one.text("gate.mode"), one.text("gate.camera")
-    return f"{off}{mode}, camera {camera}, last {one.text('last_reason')}, {blind}"
+    return f"{off}camera {one.text('gate.camera')}, last {one.text('last_reason')}, {blind}"
 
 
 def _miss_rate(one: StatusEntry) -> str:

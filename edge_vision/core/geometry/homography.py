@@ -40,21 +40,14 @@ def overlap(transform: np.ndarray, shape: tuple[int, ...]) -> float:
     return float(min(1.0, area / (width * height)))
 
 
-def relative_motion(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """The motion between two images, given the motion of an anchor image to each."""
-    if before is IDENTITY:
-        return after
-    step = after @ np.linalg.inv(before)
-    return step / step[2, 2]
-
-
-def compose(step: np.ndarray | None, so_far: np.ndarray | None) -> np.ndarray | None:
-    """A motion followed by one more step; None if either is unknown."""
-    if step is None or so_far is None:
-        return None
-    if step is IDENTITY:
-        return so_far
-    return step if so_far is IDENTITY else step @ so_far
+def scaled(transform: np.ndarray, scale: float) -> np.ndarray:
+    """A transform between images as one between images that are `scale` times as large."""
+    if scale == 1.0 or transform is IDENTITY:
+        return transform
+    out = transform.copy()
+    out[:2, 2] *= scale
+    out[2, :2] /= scale
+    return out
 
 
 def transform_boxes(boxes: np.ndarray, transform: np.ndarray) -> np.ndarray:

@@ -17,8 +17,7 @@ from edge_vision.cascade.cascade import CascadeDecision
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.evaluate.gate.recorded_gate import SEED
-from edge_vision.gate.frame_gate import FrameGate, GateConfig, GateDecision
-from edge_vision.gate.policy import FORCED
+from edge_vision.gate.frame_gate import FORCED, FrameGate, GateConfig, GateDecision
 from edge_vision.tracking.tracker import STATIC_SCENE_REASONS
 
 

@@ -26,196 +26,68 @@ def _setting(name: str, description: str, *limits: Any) -> Param:
     return Param(name, getattr(_GATE, name), description, *limits)
 
 
-_POLICY = (
-    _setting("enabled", "Off = every frame passes."),
+_SCHEDULE = (
+    _setting("enabled", "Enables the gate; if false, every frame passes."),
+    _setting(
+        "max_delay_ms",
+        "Limits the time from an object's first frame to the inference that can find it, while the picture "
+        "changes.",
+        "ms",
+        1.0,
+        60000.0,
+    ),
     _setting(
         "min_fidelity",
-        "Schedules inferences by a promise instead of by motion: what is published (with the detector's "
-        "`publish_tracked`) agrees with every-frame detection at least to this share of the detector's "
-        "agreement with itself, estimated at run time. 0.97 = balanced, 0.95 = economy, 0 = off. Set the "
-        "detector's `publish_low_score` too.",
+        "Sets how well the published boxes agree with every-frame detection, as a share of the detector's "
+        "agreement with itself, estimated at run time; needs the detector's publish_tracked and "
+        "publish_low_score. 0.97 = balanced, 0.95 = economy, 0 = max_delay_ms alone decides.",
         "0..1",
         0.0,
         1.0,
     ),
     _setting(
-        "max_delay_ms",
-        "With `min_fidelity`: longest time from an object's first frame to the inference that can find it, "
-        "while the picture changes.",
-        "ms",
-        1.0,
-        60000.0,
-    ),
-    _setting("max_rate_hz", "Most frames per second that pass; 0 = no limit.", "Hz", 0.0, 1000.0),
-    _setting(
         "max_blind_ms",
-        "While the camera stands, a frame passes at the latest this long after the last one that did.",
-        "ms",
-        1.0,
-        60000.0,
-    ),
-    _setting("max_blind_moving_ms", "The same while the camera moves.", "ms", 1.0, 60000.0),
-    _setting(
-        "quiet_frames",
-        "Frames without anything new that still pass after the last one with something new.",
-        "frames",
-        0,
-        1000,
-    ),
-    _setting(
-        "quiet_ms",
-        "Frames pass for at least this long after the last one with something new.",
-        "ms",
-        0.0,
-        60000.0,
-    ),
-    _setting(
-        "settle_ms",
-        "What differs and has not moved for this long is part of the scene: the gate closes on it.",
+        "Limits the time without inference while the picture does not change.",
         "ms",
         1.0,
         60000.0,
     ),
     _setting(
-        "tracked_interval_ms",
-        "While all that is new lies within objects that the detector has just found, frames pass at this "
-        "interval; 0 = all pass.",
-        "ms",
+        "max_rate_hz",
+        "Limits the frames per second that pass, even where that breaks max_delay_ms; 0 = no limit.",
+        "Hz",
         0.0,
-        60000.0,
-    ),
-    _setting(
-        "appearance_check_ms",
-        "While nothing moves, each known object's place is compared at this interval with what the detector "
-        "saw there; where it looks otherwise, a frame passes. 0 = never.",
-        "ms",
-        0.0,
-        60000.0,
+        1000.0,
     ),
     _setting(
         "max_gap_ms",
-        "After a pause of the camera of more than this the next frame passes, whatever it shows.",
+        "Passes the next frame after a pause of the camera of more than this.",
         "ms",
         1.0,
         600000.0,
     ),
-)
-_MOTION = (
     _setting(
         "luma_width_px",
-        "Width of the small luma image that is compared; smaller is faster and sees less.",
+        "Sets the width of the small luma image that is compared; a smaller one is faster and sees less.",
         "px",
         16,
         1920,
-    ),
-    _setting(
-        "pixel_threshold",
-        "A pixel has changed when its luma differs by more than this; in noisy pictures by more, see "
-        "noise_factor.",
-        "grey levels",
-        1,
-        254,
-    ),
-    _setting(
-        "noise_factor",
-        "A pixel's luma must differ by this many standard deviations of the picture's noise at least.",
-        "standard deviations",
-        0.0,
-        100.0,
-    ),
-    _setting(
-        "min_changed_area",
-        "Share of the picture that must have changed for a frame to pass as motion.",
-        "0..1",
-        0.0,
-        1.0,
-    ),
-    _setting("ego_motion", "Take the camera's own motion out before comparing. Off = for a fixed camera."),
-    _setting(
-        "parallax",
-        "Take near things that the camera's travel displaces for known. Off = more frames pass on the move.",
-    ),
-    _setting(
-        "max_new_view",
-        "A frame passes when the moving camera shows this share of the picture that was not in view before.",
-        "0..1",
-        0.0,
-        1.0,
-    ),
-    _setting(
-        "min_saving",
-        "With a camera that moves: where less than this share of the frames of the last second or so could "
-        "be skipped, the gate backs off for 0.4 s at a time: all frames pass without analysis. 0 = never.",
-        "0..1",
-        0.0,
-        1.0,
-    ),
-    _setting(
-        "light_jump",
-        "When the whole picture gets brighter or darker by more than this, one frame passes.",
-        "grey levels",
-        0.1,
-        255.0,
-    ),
-    _setting(
-        "saturated_area",
-        "When this share of the picture keeps changing, the gate is saturated: frames pass at an interval.",
-        "0..1",
-        0.0,
-        1.0,
-    ),
-    _setting("saturated_after_ms", "How long it must keep changing for that.", "ms", 0.0, 600000.0),
-    _setting(
-        "saturated_open_ms",
-        "When the gate has been open for this long, it is saturated too, however little changes.",
-        "ms",
-        0.0,
-        600000.0,
-    ),
-    _setting(
-        "saturated_objects",
-        "When something moves and so many objects have been in view for saturated_after_ms, it is saturated "
-        "too; 0 = never for this.",
-        "objects",
-        0,
-        1000,
-    ),
-    _setting("saturated_interval_ms", "The interval at which frames pass then.", "ms", 1.0, 60000.0),
-    _setting(
-        "saturated_look",
-        "Look at all frames then: what spreads passes at once. Off = the gate rests, for 0.4 to 4 s at a "
-        "time, and costs next to nothing.",
-    ),
-    _setting(
-        "saturated_stretch",
-        "So many frames more between two where the detector's last look gave no hint of something that comes "
-        "in; needs the detector's publish_low_score.",
-        "frames",
-        0,
-        10,
-    ),
-    _setting(
-        "saturated_min_f1",
-        "Frames pass more often than at the interval where the frame F1 of detections and tracks, estimated "
-        "from how well tracks foretell what the detector finds, is below this; 0 = never for this.",
-        "0..1",
-        0.0,
-        1.0,
     ),
 )
 _AUDIT = (
     _setting(
         "audit_rate",
-        "Share of the skipped frames, drawn at random, that are inferred anyway; 0 = no audit.",
+        "Sets the share of the skipped unchanged frames, drawn at random, that are inferred anyway; 0 = no "
+        "audit.",
         "0..1",
         0.0,
         1.0,
     ),
-    _setting("audit_max_hz", "Maximum mean rate of audited frames.", "Hz", 0.0, 1000.0),
+    _setting("audit_max_hz", "Limits the mean rate of audited frames.", "Hz", 0.0, 1000.0),
     _setting(
         "max_miss_rate",
-        "The gate passes every frame while the audit shows, with 95 % confidence, that it misses objects on "
-        "more than this share of the skipped frames; 1 = never.",
+        "Treats unchanged frames like changed ones while the audit shows, with 95 % confidence, that objects "
+        "are missed on more than this share of them; 1 = never.",
         "0..1",
         0.0,
         1.0,
@@ -246,8 +118,8 @@ EGO = (
 
 GATE = NodeSpec(
     "gate",
-    "Lets a frame pass when something new could be seen in it.",
-    (*_POLICY, *_MOTION, *_AUDIT, *EGO, *IMAGES, *COMMON),
+    "Passes the frames that must be inferred to keep the promised delay and fidelity.",
+    (*_SCHEDULE, *_AUDIT, *EGO, *IMAGES, *COMMON),
     (
         Topic("image_raw", "sensor_msgs/msg/Image", "in", "The camera. Best effort, depth 1."),
         compressed("image_raw"),
@@ -255,13 +127,13 @@ GATE = NodeSpec(
             "detections",
             "vision_msgs/msg/Detection2DArray",
             "in",
-            "What the detector found, for the audit. Only while the detector is in another process.",
+            "What the detector found, for the schedule and the audit. Only while it is in another process.",
         ),
         Topic(
             "detections_low_score",
             "vision_msgs/msg/Detection2DArray",
             "in",
-            "What scored less, for saturated_stretch. Only while the detector is in another process.",
+            "What scored less, for min_fidelity. Only while the detector is in another process.",
         ),
         Topic(
             "vision_info",
@@ -295,13 +167,13 @@ GATE = NodeSpec(
             "gate_events",
             "diagnostic_msgs/msg/DiagnosticArray",
             "out",
-            "One tick per frame: decision, reason, regions, camera motion.",
+            "One event per frame: decision, reason, regions, camera motion.",
         ),
         Topic(
             "~/regions",
             "vision_msgs/msg/BoundingBox2DArray",
             "out",
-            "Per judged frame, where something new is; empty = nowhere. Only while somebody subscribes.",
+            "What has changed on each frame that passes; empty = unknown. Only while somebody subscribes.",
         ),
         STATUS,
     ),

@@ -208,15 +208,15 @@ DETECTOR = NodeSpec(
         ),
         Param(
             "publish_tracked",
-            False,
+            True,
             "Tracks objects: sets their ids, and publishes predicted boxes of skipped frames on "
             "`detections_tracked`.",
         ),
         Param(
             "publish_low_score",
-            False,
+            True,
             "Publishes detections that score between half of score_threshold and score_threshold on "
-            "`detections_low_score`, and passes them to the gate; see the gate's saturated_stretch.",
+            "`detections_low_score`, and passes them to the gate, which learns the noise from them.",
         ),
         Param(
             "roi_mode",

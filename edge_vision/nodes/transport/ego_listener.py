@@ -15,7 +15,7 @@ from sensor_msgs.msg import CameraInfo, Imu
 
 from edge_vision.core.frame import Frame
 from edge_vision.errors import ImageError
-from edge_vision.gate.motion.ego_prior import (
+from edge_vision.gate.ego_prior import (
     IMU_GAP_NS,
     ODOMETRY_GAP_NS,
     EgoPrior,

@@ -1,1 +1,0 @@
-"""The change between two images of a moving camera."""
