@@ -18,8 +18,8 @@ WORKERS = auto
 # `make demo ROS_DOMAIN_ID=5` overrides it.
 demo top: export ROS_DOMAIN_ID = 87
 test test-unit test-nodes check examples fuzz: export ROS_DOMAIN_ID = 88
-bench-pipeline bench-diagnostics bench-failover soak evaluate-schedule: export ROS_DOMAIN_ID = 89
-demo top test test-unit test-nodes check examples fuzz bench-pipeline bench-diagnostics bench-failover soak evaluate-schedule: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
+bench-pipeline bench-diagnostics bench-failover soak chaos evaluate-schedule: export ROS_DOMAIN_ID = 89
+demo top test test-unit test-nodes check examples fuzz bench-pipeline bench-diagnostics bench-failover soak chaos evaluate-schedule: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
 
 # The ROS wheels set this marker in the environment; with it, another Python does not find its libraries.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
@@ -29,7 +29,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-pipelining bench-low-score soak fuzz evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top setup-docs lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-pipelining bench-low-score soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top setup-docs lock clean distclean
 
 help:  ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,7 @@ help:  ## List the commands
 	@echo "  make soak MINUTES=1                                                    a short run"
 	@echo "  make fuzz MINUTES=5 ARGS='--targets images graphs'                     some targets of the fuzzer"
 	@echo "  make fuzz ARGS='--count 10000'                                         10,000 mutants of each target"
+	@echo "  make chaos ARGS='--scenarios kill disk_full'                           some disturbances of the pipeline"
 	@echo "  make demo PYTHON=python3.12                                            another Python"
 
 demo: setup  ## Set up, then play a video through the pipeline; results in out/demo/
@@ -106,6 +107,9 @@ bench-failover: setup-test  ## Measure the time until another backend or model s
 
 fuzz: setup-test  ## Fuzz manifests, graphs, images, parameters and messages for MINUTES=10; results in out/fuzz/report.json
 	$(VENV_PYTHON) test/fuzz/fuzz.py --minutes $(MINUTES) $(ARGS)
+
+chaos: setup-test  ## Kill, stop, overload ... the pipeline for MINUTES=10; results in out/chaos/report.json
+	$(VENV_PYTHON) test/chaos/chaos.py --minutes $(MINUTES) $(ARGS)
 
 soak: setup  ## Overload the pipeline for MINUTES=10; results in out/bench/soak.json
 	$(VENV_PYTHON) bench/soak.py --minutes $(MINUTES) $(ARGS)

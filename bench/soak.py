@@ -9,9 +9,12 @@ age_ms_p99              from the image's stamp to its detections here, through D
 service_ms_p50          the detector's reported time per frame, median of the run; service_ms_p99 likewise.
                         Under load of other programs, it is far from p50, and so is the age.
 age_slope_ms_per_min    Theil-Sen slope of medians over 5 s, as for the memory, without the first 15 s.
+age_growth_services     growth of the age over the run, in service times: both rise with the load of other
+                        programs, only the age with a queue.
 rss_slope_kb_per_min    of the pipeline's VmRSS, read from /proc once a second, without the first fifth, in
                         which allocators settle; rss_slope_late_kb_per_min: of the second half.
-fd_growth               open files in the last tenth minus those in the first, medians.
+rss_growth_kb           and so on: the median of the last tenth minus that of the first, of the same readings;
+                        thread_growth and fd_growth of all readings.
 load_factor             received images divided by inferred images: the actual overload.
 """
 
@@ -143,17 +146,17 @@ def soak(video: Path, minutes: float) -> dict[str, Any]:
     one_by_one_hz = _capacity_hz(video, 0.0, "one image at a time")
     flooded_hz = _capacity_hz(video, OVERLOAD * one_by_one_hz / fps_hz, "flooded")
     rate = OVERLOAD * flooded_hz / fps_hz
-    watch, readings, began_s = _play(video, rate, minutes * 60.0, f"overload at {rate * fps_hz:.0f} Hz")
+    watch, readings, began_s = play(video, rate, minutes * 60.0, f"overload at {rate * fps_hz:.0f} Hz")
     result = {"capacity_hz": flooded_hz, "capacity_one_by_one_hz": one_by_one_hz, "offered_hz": rate * fps_hz}
-    return result | _figures(watch, readings, began_s)
+    return result | figures(watch, readings, began_s)
 
 
 def _capacity_hz(video: Path, playback_rate: float, what: str) -> float:
-    watch, _, began_s = _play(video, playback_rate, MEASURE_S, f"capacity, {what}")
+    watch, _, began_s = play(video, playback_rate, MEASURE_S, f"capacity, {what}")
     return watch.rate_hz("inferred", began_s + 2.0)
 
 
-def _play(video: Path, rate: float, seconds: float, what: str) -> tuple[Watch, list[Reading], float]:
+def play(video: Path, rate: float, seconds: float, what: str) -> tuple[Watch, list[Reading], float]:
     """Run the pipeline for this long after the first detection: what came, what it cost, when that was."""
     from edge_vision.nodes.monitoring.pipeline_monitor import PipelineMonitor
 
@@ -189,15 +192,17 @@ def _over(watch: Watch, process: PipelineProcess, seconds: float) -> bool:
     return now_s - watch.ages[0][0] > seconds
 
 
-def _figures(watch: Watch, readings: list[Reading], began_s: float) -> dict[str, Any]:
+def figures(
+    watch: Watch, readings: list[Reading], began_s: float, warm_up_s: float = WARM_UP_S
+) -> dict[str, Any]:
     """The figures of the run, without its first seconds."""
-    from_s, to_s = began_s + WARM_UP_S, readings[-1].at_s
+    from_s, to_s = began_s + warm_up_s, readings[-1].at_s
     ages = [(at_s, age_ms) for at_s, age_ms in watch.ages if from_s <= at_s <= to_s]
     kept = [one for one in readings if one.at_s >= from_s]
     at_s, age_ms = zip(*ages, strict=True)
     p50, p95, p99 = (float(value) for value in np.percentile(age_ms, (50, 95, 99)))
     settled, late = (kept[round(len(kept) * share) :] for share in (0.2, 0.5))
-    count = max(1, len(kept) // 10)
+    binned = binned_medians(at_s, age_ms, BIN_S)
     return {
         "age_ms_p99": p99,
         "age_ms_p95": p95,
@@ -205,20 +210,21 @@ def _figures(watch: Watch, readings: list[Reading], began_s: float) -> dict[str,
         "age_ms_max": max(age_ms),
         "service_ms_p50": statistics.median(p50 for at_s, p50, _ in watch.services if at_s >= from_s),
         "service_ms_p99": statistics.median(p99 for at_s, _, p99 in watch.services if at_s >= from_s),
-        "age_slope_ms_per_min": slope_per_min(*binned_medians(at_s, age_ms, BIN_S)),
-        "rss_slope_kb_per_min": _rss_slope(settled),
-        "rss_slope_late_kb_per_min": _rss_slope(late),
+        "age_slope_ms_per_min": slope_per_min(*binned),
+        "age_growth_services": _age_growth(watch, *binned),
+        "rss_slope_kb_per_min": _slope(settled, "rss_kb"),
+        "rss_slope_late_kb_per_min": _slope(late, "rss_kb"),
+        "rss_growth_kb": _growth(settled, "rss_kb"),
         "rss_kb": [kept[0].rss_kb, kept[-1].rss_kb],
-        # Medians: the pipeline opens files for a moment to read /proc and /sys.
-        "fd_growth": round(
-            statistics.median(one.fds for one in kept[-count:])
-            - statistics.median(one.fds for one in kept[:count])
-        ),
+        "fd_slope_per_min": _slope(kept, "fds"),
+        "fd_growth": _growth(kept, "fds"),
         "fds": kept[-1].fds,
+        "thread_growth": _growth(kept, "threads"),
         "threads": [kept[0].threads, kept[-1].threads],
         "ledger": watch.ledger,
         "reasons": watch.reasons,
-        "balanced": _balanced(watch.ledger),
+        "ledgers": len(watch.ledgers),
+        "ledgers_out_of_balance": sum(not _balanced(ledger) for _, ledger in watch.ledgers),
         "load_factor": watch.rate_hz("received", from_s) / watch.rate_hz("inferred", from_s),
         "inferred_hz": watch.rate_hz("inferred", from_s),
         "cpu_percent": 100.0 * (kept[-1].cpu_s - kept[0].cpu_s) / (kept[-1].at_s - kept[0].at_s),
@@ -228,8 +234,25 @@ def _figures(watch: Watch, readings: list[Reading], began_s: float) -> dict[str,
     }
 
 
-def _rss_slope(readings: list[Reading]) -> float | None:
-    return slope_per_min([one.at_s for one in readings], [one.rss_kb for one in readings])
+def _slope(readings: list[Reading], name: str) -> float | None:
+    return slope_per_min([one.at_s for one in readings], [getattr(one, name) for one in readings])
+
+
+def _growth(readings: list[Reading], name: str) -> int:
+    """Medians: the pipeline opens files for a moment to read /proc and /sys."""
+    count = max(1, len(readings) // 10)
+    first, last = (
+        statistics.median(getattr(one, name) for one in part)
+        for part in (readings[:count], readings[-count:])
+    )
+    return round(last - first)
+
+
+def _age_growth(watch: Watch, at_s: list[float], age_ms: list[float]) -> float | None:
+    """Growth of the age from the first to the last of these times, in service times at the same time."""
+    times_s, services_ms, _ = zip(*watch.services, strict=True)
+    slope = slope_per_min(at_s, list(np.asarray(age_ms) / np.interp(at_s, times_s, services_ms)))
+    return None if slope is None else slope * (at_s[-1] - at_s[0]) / 60.0
 
 
 def _balanced(ledger: Mapping[str, int]) -> bool:
@@ -270,7 +293,7 @@ def _rows(result: dict[str, Any]) -> list[Row]:
         at_most("age_slope_ms_per_min", result["age_slope_ms_per_min"], round(age_limit, 3), "ms/min"),
         at_most("rss_slope_kb_per_min", result["rss_slope_kb_per_min"], RSS_KB_PER_MIN, "KB/min", memory),
         at_most("fd_growth", result["fd_growth"], 0, "files", f"{result['fds']} at the end"),
-        at_most("ledger out of balance", float(not result["balanced"]), 0, "", counts),
+        at_most("ledgers_out_of_balance", result["ledgers_out_of_balance"], 0, "", counts),
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -24,22 +26,39 @@ class JsonLog:
         self._path = path
         self._put(b"")
 
-    def write(self, time_ns: int, fields: Mapping[str, object]) -> None:
-        """Write a line with the fields and `time`, ISO 8601 in UTC. time_ns: since 1970. Raises OSError."""
+    def write(self, time_ns: int, *lines: Mapping[str, object]) -> None:
+        """Write the fields of each line, and `time`, ISO 8601 in UTC. time_ns: since 1970. Raises OSError if
+        not all of them fit."""
         at = datetime.fromtimestamp(time_ns // 1000 / 1e6, timezone.utc)
-        line = {"time": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), **redact_values(fields)}
-        text = json.dumps(line, ensure_ascii=False, default=lambda value: redact_text(str(value)))
-        self._put(printable(text).encode() + b"\n")
+        self._put(b"".join(_line(at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), fields) for fields in lines))
 
-    def _put(self, line: bytes) -> None:
-        """A single write, so that lines of several writers do not interleave."""
+    def _put(self, text: bytes) -> None:
+        """A single write, so that lines of several writers do not interleave. It is done as a whole or not at
+        all: a disk that is almost full takes a part."""
         if self._path == STDOUT:
-            os.write(1, line)
+            os.write(1, text)
             return
         # Non-blocking: a pipe without a reader must not stop the node.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         number = os.open(os.path.expanduser(self._path), flags, 0o644)
         try:
-            os.write(number, line)
+            written = os.write(number, text)
+            if written < len(text):
+                _remove_end(number, written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(number)
+
+
+def _line(time: str, fields: Mapping[str, object]) -> bytes:
+    line = {"time": time, **redact_values(fields)}
+    text = json.dumps(line, ensure_ascii=False, default=lambda value: redact_text(str(value)))
+    return printable(text).encode() + b"\n"
+
+
+def _remove_end(number: int, size_bytes: int) -> None:
+    """Remove what was just written to a file, unless it is a pipe or another writer has appended a line."""
+    with contextlib.suppress(OSError):
+        end = os.lseek(number, 0, os.SEEK_CUR)
+        if os.fstat(number).st_size == end:
+            os.ftruncate(number, end - size_bytes)

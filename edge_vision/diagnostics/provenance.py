@@ -68,8 +68,17 @@ def hash_of(path: Path | str) -> str:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a result atomically."""
+    """Write a result, the whole file or none. Raises OSError."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, the whole file or none. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    part.replace(path)
+    try:
+        part.write_text(text, "utf-8")
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

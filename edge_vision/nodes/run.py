@@ -22,6 +22,7 @@ from edge_vision.core.printable import printable_error, printable_output
 from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.parameter_files import unmatched_sections
 from edge_vision.nodes.transport.intra_process import IntraProcess
+from edge_vision.nodes.transport.shared_memory import remove_abandoned_segments
 
 # Short enough to notice a signal; an idle process wakes four times a second.
 SPIN_S = 0.25
@@ -36,6 +37,7 @@ def main(kinds: Sequence[type[BaseNode]], program: str, args: list[str] | None =
     stop = _stop_on_signals()
     # OpenCV's thread pool costs more than it saves on small images, and takes cores from the model.
     cv2.setNumThreads(1)
+    remove_abandoned_segments()
     try:
         options = _parse(kinds, program, remove_ros_args(argv)[1:])
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)

@@ -172,28 +172,6 @@ def test_five_processes_publish_the_boxes_of_the_core(
         assert one.end() == 0, f"{name}: {one.output}"
 
 
-def test_one_of_five_processes_is_killed_and_restarted(launch, robot, tmp_path, clip):
-    bundle_or_skip(SSD)
-    params = tmp_path / "params.yaml"
-    params.write_text(PARAMS.format(clip=clip, rate=1.0).replace("autostart: false", "loop: true"))
-    env = {"FASTRTPS_DEFAULT_PROFILES_FILE": str(PROFILE), "FASTDDS_DEFAULT_PROFILES_FILE": str(PROFILE)}
-    arguments = ("--ros-args", "--params-file", params)
-    running = {name: launch(name, *arguments, env=env) for name in STAGES}
-    messages = detections_of(robot)
-    robot.wait(lambda: len(messages) > 3, "messages")
-    running["cascade_node"].kill()
-    robot.status("gate", lambda status, values: values["state"] == "active")
-    assert all(one.process.poll() is None for name, one in running.items() if name != "cascade_node")
-    robot.turns(2.0)
-    messages.clear()
-    running["cascade_node"] = launch("cascade_node", *arguments, env=env)
-    robot.wait(lambda: len(messages) > 3, "messages again")
-    _, values = robot.status("detector")
-    assert values["ledger.balanced"] == "True"
-    for name, one in running.items():
-        assert one.end() == 0, f"{name}: {one.output}"
-
-
 def test_command_line_options_set_parameters(launch, robot, clip):
     from vision_msgs.msg import VisionInfo
 

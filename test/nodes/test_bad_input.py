@@ -271,3 +271,15 @@ def test_after_a_jump_back_frames_of_the_new_time_line_are_inferred(start, robot
     ledger = running.ledger
     assert ledger["failed.stamp_backwards"] == 1 and ledger["inferred"] == 2
     assert ledger["gated.still"] == 2
+
+
+def test_the_ages_from_before_a_clock_jump_are_forgotten(start, robot):
+    """The percentiles are those of 512 frames, of which these would be a part for minutes."""
+    running = start(overrides={"gate": {"enabled": False}})
+    camera = robot.publisher(Image, "image_raw")
+    for number, behind_s in enumerate([3600] * 5 + [0] * 2, 1):
+        stamp_ns = robot.node.get_clock().now().nanoseconds - behind_s * 10**9
+        camera.publish(image_message(picture(number), stamp_ns))
+        running.settled(number)
+    _, values = robot.status("detector")
+    assert running.ledger["inferred"] == 7 and 0 < float(values["age_ms.p99"]) < 3_000_000

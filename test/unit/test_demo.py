@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from edge_vision.cli.demo import command
 from edge_vision.cli.demo.live import status_line
 from edge_vision.cli.demo.summary import report_text, summarise, write_detections
 from edge_vision.cli.demo.video import LiveRecorder, annotate_file, contact_frames, write_sheet
+from edge_vision.core.child_process import child_environment
 from edge_vision.core.detections import Detections
 from edge_vision.core.printable import printable_output
 from edge_vision.core.progress import ProgressLine
@@ -223,6 +225,23 @@ def test_detections_are_written_one_line_per_frame(tmp_path: Path) -> None:
         "class_ids": [0, 2],
         "scores": [0.75, 0.75],
     }
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from edge_vision.cli.demo.command import write_results
+from edge_vision.cli.demo.record import RunRecord
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+write_results(Path(sys.argv[1]), RunRecord(), {"key": "x" * 200})
+"""
+
+
+def test_a_full_disk_is_named_and_leaves_no_part_of_a_result(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=child_environment())
+    assert "got: File too large; free space there" in done.stderr.splitlines()[-1]
+    assert [file.name for file in tmp_path.iterdir()] == ["detections.jsonl"]
 
 
 def test_the_progress_line_shows_control_characters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_vision.core.child_process import child_environment
 from edge_vision.core.json_log import JsonLog
 from edge_vision.core.log_rate_limit import LogRateLimit
 
@@ -94,3 +95,27 @@ def test_an_unwritable_path_raises_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="No such device"):  # Nobody reads it: to wait would hang the node.
         JsonLog(str(tmp_path / "pipe"))
+
+
+FULL_DISK = """
+import json, resource, sys
+from edge_vision.core.child_process import child_environment
+from edge_vision.core.json_log import JsonLog
+log, hard = JsonLog(sys.argv[1]), resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+log.write(0, {"text": "first"})
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+try:
+    log.write(0, {"text": "x" * 200})
+except OSError as error:
+    print(error.strerror)
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+log.write(0, {"text": "last"})
+"""
+
+
+def test_a_disk_that_takes_a_part_of_a_line_keeps_none_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    command = [sys.executable, "-c", FULL_DISK, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=child_environment())
+    assert done.stdout == "No space left on device\n", done.stderr
+    assert [line["text"] for line in read(path)] == ["first", "last"]

@@ -23,7 +23,7 @@ from edge_vision.core.printable import printable_error, printable_output
 from edge_vision.core.progress import ProgressLine
 from edge_vision.core.redaction import redact_url
 from edge_vision.diagnostics.provenance import write_json
-from edge_vision.errors import EdgeVisionError
+from edge_vision.errors import EdgeVisionError, OutputError
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess, isolate_domain
 from edge_vision.evaluate.live.run_record import RunRecord
 from edge_vision.source.capture import Capture, SourceError, source_kind
@@ -120,15 +120,27 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     limit_s = options.seconds or (LIVE_SECONDS if live else None)
     child = _observe(record, _pipeline_arguments(options, source), log, limit_s, stop)
     summary = summarise(record, child.process, source, child.complete and bool(record.detections))
-    results = [options.out / "detections.jsonl", options.out / "summary.json"]
-    write_detections(record, results[0])
-    write_json(results[1], summary)
+    results = write_results(options.out, record, summary)
     if not record.detections:
         reason = "stopped before the first detection" if stop.requested else _failure(record, child.process)
         raise DemoError(reason)
     images = recorder.close() if recorder else _annotate(options, source, record, stop)
     print("\n" + report_text(summary, [*images, *results]), flush=True)
     return 0
+
+
+def write_results(folder: Path, record: RunRecord, summary: dict[str, Any]) -> list[Path]:
+    """Write detections and summary. Returns their paths. Raises OutputError."""
+    results = [folder / "detections.jsonl", folder / "summary.json"]
+    try:
+        write_detections(record, results[0])
+        write_json(results[1], summary)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: expected a folder to write the results to, got: {error.strerror}; free space there, "
+            "or choose another with --out"
+        ) from None
+    return results
 
 
 def _default_source() -> str:

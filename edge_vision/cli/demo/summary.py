@@ -11,27 +11,31 @@ from typing import Any
 from edge_vision.core.detection_overlay import label_of
 from edge_vision.core.printable import printable
 from edge_vision.core.redaction import redact_url
-from edge_vision.diagnostics.provenance import hash_of, machine, versions
+from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_text
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess
-from edge_vision.evaluate.live.run_record import RunRecord
+from edge_vision.evaluate.live.run_record import ReceivedDetections, RunRecord
 from edge_vision.source.capture import source_kind
 
 
 def write_detections(record: RunRecord, path: Path) -> None:
-    """One line of JSON per inferred frame, in the order of arrival; boxes in source pixels."""
-    with path.open("w") as file:
-        for one in record.detections:
-            objects = one.objects
-            line = {
-                "stamp_ns": one.stamp_ns,
-                "frame_id": one.frame_id,
-                "frame_index": record.index_of.get(one.stamp_ns),
-                "boxes_xyxy_px": [[round(v, 2) for v in box] for box in objects.xyxy_px.tolist()],
-                "labels": [label_of(record.labels, i) for i in objects.class_ids.tolist()],
-                "class_ids": objects.class_ids.tolist(),
-                "scores": [round(score, 4) for score in objects.scores.tolist()],
-            }
-            file.write(json.dumps(line) + "\n")
+    """One line of JSON per inferred frame, in the order of arrival; boxes in source pixels.
+
+    Raises OSError.
+    """
+    write_text(path, "".join(json.dumps(_line(record, one)) + "\n" for one in record.detections))
+
+
+def _line(record: RunRecord, one: ReceivedDetections) -> dict[str, Any]:
+    objects = one.objects
+    return {
+        "stamp_ns": one.stamp_ns,
+        "frame_id": one.frame_id,
+        "frame_index": record.index_of.get(one.stamp_ns),
+        "boxes_xyxy_px": [[round(v, 2) for v in box] for box in objects.xyxy_px.tolist()],
+        "labels": [label_of(record.labels, i) for i in objects.class_ids.tolist()],
+        "class_ids": objects.class_ids.tolist(),
+        "scores": [round(score, 4) for score in objects.scores.tolist()],
+    }
 
 
 def summarise(record: RunRecord, process: PipelineProcess, source: str, complete: bool) -> dict[str, Any]:
