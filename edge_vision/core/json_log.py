@@ -27,14 +27,12 @@ class JsonLog:
         self._put(b"")
 
     def write(self, time_ns: int, *lines: Mapping[str, object]) -> None:
-        """Write the fields of each line, and `time`, ISO 8601 in UTC. time_ns: since 1970. Raises OSError if
-        not all of them fit."""
-        at = datetime.fromtimestamp(time_ns // 1000 / 1e6, timezone.utc)
-        self._put(b"".join(_line(at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), fields) for fields in lines))
+        """Write all lines or none, with `time`, ISO 8601 in UTC. time_ns: since 1970. Raises OSError."""
+        at = datetime.fromtimestamp(time_ns // 1000 / 1e6, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        self._put(b"".join(_line({"time": at, **redact_values(fields)}) for fields in lines))
 
     def _put(self, text: bytes) -> None:
-        """A single write, so that lines of several writers do not interleave. It is done as a whole or not at
-        all: a disk that is almost full takes a part."""
+        """A single write, so that lines of several writers do not interleave."""
         if self._path == STDOUT:
             os.write(1, text)
             return
@@ -43,22 +41,21 @@ class JsonLog:
         number = os.open(os.path.expanduser(self._path), flags, 0o644)
         try:
             written = os.write(number, text)
-            if written < len(text):
+            if written < len(text):  # An almost full disk.
                 _remove_end(number, written)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(number)
 
 
-def _line(time: str, fields: Mapping[str, object]) -> bytes:
-    line = {"time": time, **redact_values(fields)}
-    text = json.dumps(line, ensure_ascii=False, default=lambda value: redact_text(str(value)))
+def _line(fields: Mapping[str, object]) -> bytes:
+    text = json.dumps(fields, ensure_ascii=False, default=lambda value: redact_text(str(value)))
     return printable(text).encode() + b"\n"
 
 
 def _remove_end(number: int, size_bytes: int) -> None:
-    """Remove what was just written to a file, unless it is a pipe or another writer has appended a line."""
-    with contextlib.suppress(OSError):
+    """Remove what was just written, unless another writer has appended a line."""
+    with contextlib.suppress(OSError):  # A pipe.
         end = os.lseek(number, 0, os.SEEK_CUR)
         if os.fstat(number).st_size == end:
             os.ftruncate(number, end - size_bytes)

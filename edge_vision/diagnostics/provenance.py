@@ -13,6 +13,7 @@ import psutil
 
 from edge_vision import __version__
 from edge_vision.backends import runtime_versions
+from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.bundles.store import sha256_of
 
 PACKAGES = (
@@ -68,17 +69,6 @@ def hash_of(path: Path | str) -> str:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a result, the whole file or none. Raises OSError."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, the whole file or none. Raises OSError."""
+    """Write a result atomically. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, "utf-8")
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    write_file(path, (json.dumps(content, indent=2) + "\n").encode())

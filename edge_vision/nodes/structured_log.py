@@ -84,20 +84,17 @@ class StructuredLog:
             logger.error(text)
 
     def _write(self, lines: JsonLog, fields: dict[str, Any]) -> None:
-        """Write a line. A full disk must not stop the pipeline: lost lines are reported once, and counted in
-        a line of their own before the next one that fits."""
+        """Write a line. A full disk must not stop the pipeline: lines that it costs are reported once."""
         try:
             lines.write(time.time_ns(), *([self._lost_line(fields)] if self._lost else []), fields)
             self._lost = 0
         except OSError as error:
             if not self._lost and self._budget.admit("json_log", time.monotonic()) is not None:
-                self._node.get_logger().error(f"json_log: lines are lost: {error.strerror}. {_LOST_REMEDY}")
+                text = "Free space there, or set json_log to another file at the next start"
+                self._node.get_logger().error(f"json_log: lines are lost: {error.strerror}. {text}")
             self._lost += 1
 
     def _lost_line(self, following: dict[str, Any]) -> dict[str, Any]:
-        text = f"json_log: {self._lost} lines before this one were lost"
-        same = {name: following[name] for name in ("node", "stamp_ns")}
-        return {**same, "level": "WARN", "event": "lines_lost", "text": text, "lost": self._lost}
-
-
-_LOST_REMEDY = "Free space for the log, or set json_log to another file at the next start"
+        same, lost = {name: following[name] for name in ("node", "stamp_ns")}, self._lost
+        text = f"json_log: {lost} lines before this one were lost"
+        return {**same, "level": "WARN", "event": "lines_lost", "text": text, "lost": lost}

@@ -231,7 +231,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from edge_vision.cli.demo.command import write_results
-from edge_vision.cli.demo.record import RunRecord
+from edge_vision.evaluate.live.run_record import RunRecord
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 write_results(Path(sys.argv[1]), RunRecord(), {"key": "x" * 200})
 """
@@ -402,6 +402,7 @@ def test_provenance_and_atomic_results(tmp_path: Path) -> None:
     write_json(tmp_path / "deep" / "x.json", {"a": 1})
     assert json.loads((tmp_path / "deep" / "x.json").read_text()) == {"a": 1}
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["x.json"]
+    assert (tmp_path / "deep" / "x.json").stat().st_mode & 0o777 == 0o644
 
 
 def test_the_capture_of_the_clip_is_what_the_demo_draws_on(clip: Path) -> None:

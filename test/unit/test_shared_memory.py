@@ -36,9 +36,10 @@ def test_a_segment_is_removed_once_its_owner_was_killed(tmp_path: Path) -> None:
     command = [sys.executable, "-c", OWNER, str(lock)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
         assert owner.stdout and owner.stdout.readline() == b"locked\n"
-        assert remove_abandoned_segments(tmp_path) == [] and len(names(tmp_path)) == 2
+        remove_abandoned_segments(tmp_path)
+        assert len(names(tmp_path)) == 2
         owner.kill()
-    assert remove_abandoned_segments(tmp_path) == ["fastrtps_0123456789abcdef"]
+    remove_abandoned_segments(tmp_path)
     assert names(tmp_path) == []
 
 
@@ -47,5 +48,6 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     segment(tmp_path, "fastrtps_port7411")
     segment(tmp_path, "another_0123456789abcdef")
     before = names(tmp_path)
-    assert remove_abandoned_segments(tmp_path) == [] and names(tmp_path) == before
-    assert remove_abandoned_segments(tmp_path / "none") == []
+    remove_abandoned_segments(tmp_path)
+    remove_abandoned_segments(tmp_path / "none")
+    assert names(tmp_path) == before

@@ -201,6 +201,7 @@ def write_file(path: Path, data: bytes) -> None:
         try:
             file.write(data)
             file.flush()
+            os.fchmod(file.fileno(), 0o644)
             os.fsync(file.fileno())
             os.replace(file.name, path)
         except BaseException:

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.core.detection_overlay import label_of
 from edge_vision.core.printable import printable
 from edge_vision.core.redaction import redact_url
-from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_text
+from edge_vision.diagnostics.provenance import hash_of, machine, versions
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess
 from edge_vision.evaluate.live.run_record import ReceivedDetections, RunRecord
 from edge_vision.source.capture import source_kind
@@ -22,7 +23,8 @@ def write_detections(record: RunRecord, path: Path) -> None:
 
     Raises OSError.
     """
-    write_text(path, "".join(json.dumps(_line(record, one)) + "\n" for one in record.detections))
+    lines = (json.dumps(_line(record, one)) + "\n" for one in record.detections)
+    write_file(path, "".join(lines).encode())
 
 
 def _line(record: RunRecord, one: ReceivedDetections) -> dict[str, Any]:

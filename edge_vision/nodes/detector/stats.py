@@ -6,10 +6,9 @@ from typing import Any
 
 from edge_vision.core.detections import DetectionResult
 from edge_vision.core.latency import LatencyWindow
+from edge_vision.diagnostics.causes.frames import FOREIGN_CLOCK_MS
 from edge_vision.nodes.base_node import latency_values
 
-CLOCK_JUMP_MS = 10_000.0
-"""Ages of consecutive frames differ by more than this only if a clock has jumped."""
 LATENCIES = ("preprocess_ms", "inference_ms", "postprocess_ms", "age_ms")
 
 
@@ -28,8 +27,7 @@ class DetectorStats:
         self._top_score = top if self._top_score is None else max(self._top_score, top or 0.0)
         for name in LATENCIES[:3]:
             self._windows[name].add(getattr(result.timing, name))
-        if abs(age_ms - self._last_age_ms) > CLOCK_JUMP_MS:
-            # The ages before it would be reported for hundreds of frames.
+        if abs(age_ms - self._last_age_ms) > FOREIGN_CLOCK_MS:  # A clock has jumped.
             self._windows["age_ms"].reset()
         self._last_age_ms = age_ms
         self._windows["age_ms"].add(age_ms)
