@@ -52,13 +52,14 @@ def camera_loss(run: ChaosRun) -> None:
     camera = run.launch("camera", clip, "320x240", "bgr8", kind=CameraProcess)
     run.flow("a camera")
     camera.kill()
-    run.output("the camera is killed", "its topic, and that no image arrives", "/image_raw", "no")
+    silent = "^(publisher_silent|no_publisher): .*/image_raw"
+    run.output("the camera is killed", "its topic, and that no image arrives", silent)
     camera = run.launch("camera", clip, "401x233", "mono8", kind=CameraProcess)
     run.flow("the camera is back with another size and encoding")
     if not run.short:
         run.end(camera)
         # The killed one stays in the graph for some 20 s.
-        run.output("the camera ends in order", "its topic has no publisher", "no_publisher", "/image_raw")
+        run.output("the camera ends in order", "its topic has no publisher", "^no_publisher: .*/image_raw")
         run.launch("camera", clip, "160x120", "rgb8", kind=CameraProcess)
         run.flow("the camera is back with a third size and encoding")
         run.no_fault("the camera is back with a third size and encoding")
@@ -73,10 +74,10 @@ def _jump_stamps(run: ChaosRun, camera: StampedCamera) -> None:
         ahead = "ahead" if offset_ns > 0 else "behind"
         when = f"stamps five hours {ahead}"
         camera.offset_ns = offset_ns
-        run.output(when, "bad_stamps, and the side", "bad_stamps", ahead, send=camera.send)
+        run.output(when, "bad_stamps, and the side", f"^bad_stamps: .*{ahead}", camera.send)
         before = len(run.received.detections)
         run.flow(when, camera.send)
-        stamps_ns = [stamp for stamp, _ in run.received.detections[before:]]
+        stamps_ns = run.received.detections[before:]
         off = all(abs(stamp - time.time_ns() - offset_ns) < HOUR_NS for stamp in stamps_ns)
         run.check(
             f"{when}: stamps of the detections", "the camera's", "the camera's" if off else str(stamps_ns)
@@ -93,7 +94,7 @@ def _repeat_stamps(run: ChaosRun, camera: StampedCamera) -> None:
     )
     run.flow("each stamp twice", camera.twice)
     run.wait("stamps of zero", "3 of stamp_zero", lambda: count("failed.stamp_zero") > 2, camera.zero)
-    run.output("stamps of zero", "bad_stamps", "bad_stamps", "its stamp is 0", send=camera.zero)
+    run.output("stamps of zero", "bad_stamps", "^bad_stamps: .*its stamp is 0", camera.zero)
     _sane(run, "stamps are correct again", camera)
     reasons = ["stamp_backwards", "stamp_repeated", "stamp_zero"]
     run.check("reasons of all failed frames", str(reasons), str(sorted(run.received.failures())))
@@ -141,7 +142,7 @@ def _lose_file(run: ChaosRun) -> None:
     pipeline = run.launch("pipeline", "--source", clip, "--loop")
     run.flow("a file")
     clip.rename(clip.with_suffix(".away"))
-    run.output("the file vanishes", "source_unavailable, and its path", "source_unavailable", str(clip))
+    run.output("the file vanishes", "source_unavailable, and its path", f"^source_unavailable: .*{clip}")
     _write_clip(clip.with_name("other.avi"), (240, 180))
     shutil.move(clip.with_name("other.avi"), clip)
     run.flow("another file takes its place")

@@ -79,8 +79,8 @@ def _kill_one(run: ChaosRun, chain: Chain, name: str) -> None:
     if node == "diagnostics":
         run.flow(when)
     else:
-        ended = f"process {killed.process.pid} has ended"
-        run.output(when, "its name, and that its process has ended", "node_silent", node, ended)
+        ended = rf"^node_silent: {node} .* process {killed.process.pid} has ended"
+        run.output(when, "its name, and that its process has ended", ended)
     dead = [
         other for other, one in chain.processes.items() if other != name and one.process.poll() is not None
     ]
@@ -127,8 +127,8 @@ def _stop_one(run: ChaosRun, process: Executable, node: str, seconds: float) -> 
     until_s = time.monotonic() + seconds
     try:
         if node not in ("", "diagnostics"):
-            stopped = f"process {process.process.pid} is stopped by a signal"
-            run.output(when, "its name, and that a signal has stopped it", "node_silent", node, stopped)
+            stopped = rf"^node_silent: {node} .* process {process.process.pid} is stopped by a signal"
+            run.output(when, "its name, and that a signal has stopped it", stopped)
         run.robot.turns(until_s - time.monotonic())
     finally:
         process.process.send_signal(signal.SIGCONT)

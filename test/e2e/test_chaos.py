@@ -26,6 +26,13 @@ def test_the_pipeline_survives(name, domain, tmp_path):
 HARMFUL = """
 from pathlib import Path
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from executable_cases import Executable
+from ros_cases import RELIABLE
+
+LEDGER = dict.fromkeys(("in_flight", "inferred", "gated", "rejected", "superseded", "failed"), "0")
+LEDGER.update(received="1", balanced="True")
+
 def fails(run):
     run.check("the sum", "2", "3")
     run.check("the product", "4", "4")
@@ -35,6 +42,20 @@ def breaks(run):
 
 def leaves(run):
     Path(run.folder / "tmp" / "left").write_text("")
+
+def lies(run):
+    received = run.received
+    status = DiagnosticStatus(values=[KeyValue(key="ledger." + k, value=v) for k, v in LEDGER.items()])
+    publisher = run.robot.publisher(DiagnosticArray, "gate/status", RELIABLE)
+    publisher.publish(DiagnosticArray(status=[status]))
+    run.robot.wait(lambda: received.ledgers, "the report")
+
+class Parent(Executable):
+    COMMAND = ("sh", "-c", "sleep 600 & exec sleep 600")
+
+def orphans(run):
+    process = run.launch("parent", kind=Parent)
+    run.robot.wait(lambda: len(process.members()) > 1, "the child")
 
 def interrupts(run):
     run.check("the sum", "2", "2")
@@ -60,7 +81,13 @@ def harmful(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("fails", "the sum: expected 2, got 3"), ("breaks", "KeyError: 'undocumented'"), ("leaves", "got left")],
+    [
+        ("fails", "the sum: expected 2, got 3"),
+        ("breaks", "KeyError: 'undocumented'"),
+        ("leaves", "no temporary file is left behind: expected none, got left"),
+        ("lies", "ledgers out of balance: expected 0 of 1, got 1 of 1; gate: {'received': 1"),
+        ("orphans", "no process is left behind: expected none, got {'parent': ["),
+    ],
 )
 def test_a_failed_check_is_reported_and_fails_the_command(harmful, domain, capsys, name, text):
     status, result = harmful(name, domain)
