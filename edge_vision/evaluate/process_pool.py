@@ -118,12 +118,12 @@ def _steps(condition: Condition, task: Task) -> dict[str, int]:
 def _submit(
     pool: ProcessPoolExecutor, work: Sequence[tuple[Condition, Task]]
 ) -> dict[Future[dict[str, Any] | None], str]:
-    """Start the workers, which ignore Ctrl-C, with the longest condition first."""
+    """Start the workers, which ignore Ctrl-C, clips first, the longest ones before."""
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        longest_first = sorted(work, key=lambda pair: -pair[0].n_frames)
+        ordered = sorted(work, key=lambda pair: (pair[0].constructed, -pair[0].n_frames))
         with safe_spawn():
-            return {pool.submit(_evaluate, task): task.name for _, task in longest_first}
+            return {pool.submit(_evaluate, task): task.name for _, task in ordered}
     finally:
         signal.signal(signal.SIGINT, handler)
 

@@ -168,8 +168,8 @@ def test_a_cascade_decides_on_the_frames_that_the_gate_passed() -> None:
     assert record.passed == [True] * 8
     assert record.accepted == [False] * 8
     assert cascade.stamps_ns == [at * PERIOD_NS for at in range(1, 9)]
-    assert record.cascade_reasons == {"unwanted": 8}
-    assert len(record.cascade_ms) == 8 and record.cascade_cpu_s > 0 and record.gate_cpu_s > 0
+    assert chain.cascade_reasons == {"unwanted": 8}
+    assert len(chain.cascade_ms) == 8 and chain.cascade_cpu_s > 0 and sum(record.cpu_s) > 0
 
 
 def test_an_audit_bypasses_the_cascade() -> None:
@@ -186,7 +186,7 @@ def test_an_empty_cascade_costs_nothing() -> None:
     chain = Chain(GateConfig(), Cascade())
     _process(chain, 4)
     assert chain.record.accepted == chain.record.passed
-    assert chain.record.cascade_cpu_s == 0.0 and not chain.record.cascade_ms
+    assert chain.cascade_cpu_s == 0.0 and not chain.cascade_ms
 
 
 def _member(cost: float, recall: float | None, f1: float | None, delay: float = 0.0) -> dict[str, Any]:

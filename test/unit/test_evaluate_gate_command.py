@@ -26,7 +26,7 @@ from edge_vision.evaluate.conditions import Condition, ConditionFrame, GroundTru
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.gate import plot
 from edge_vision.evaluate.gate.gate_run import GateRun
-from edge_vision.evaluate.gate.recorded_gate import OURS, GateRecord, RecordedGate, check_gate
+from edge_vision.evaluate.gate.recorded_gate import OURS, GateRecord, check_gate, recorded_gate
 from edge_vision.evaluate.reference import clips
 from edge_vision.evaluate.reference import detector as reference_module
 from edge_vision.evaluate.reference.clips import clip_condition, without_removed
@@ -107,7 +107,7 @@ def test_conditions_are_selected_by_name_kind_split_and_video(tmp_path: Path) ->
 
 
 def _record(name: str, n: int) -> GateRecord:
-    runner = RecordedGate(f"evaluate_cases:{name}")
+    runner = recorded_gate(f"evaluate_cases:{name}")
     for at in range(n):
         runner.process(Frame(np.zeros((48, 64, 3), np.uint8), at + 1, ""), boxes())
     return runner.record
@@ -140,7 +140,7 @@ def test_a_gate_receives_the_detections_of_frames_that_it_passed(monkeypatch: py
             received.append((stamp_ns, len(found)))
 
     monkeypatch.setattr(evaluate_cases, "Alternating", Receiving)
-    runner = RecordedGate("evaluate_cases:Alternating")
+    runner = recorded_gate("evaluate_cases:Alternating")
     for at in range(4):
         frame = Frame(np.zeros((48, 64, 3), np.uint8), at + 1, "")
         runner.process(frame, boxes(*[evaluate_cases.HERE] * at))

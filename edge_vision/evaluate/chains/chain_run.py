@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from edge_vision.evaluate import baselines
-from edge_vision.evaluate.chains.chain import Chain, ChainRecord
+from edge_vision.evaluate.chains.chain import Chain
 from edge_vision.evaluate.chains.savings import BASELINES, baseline_at_recall, checks
 from edge_vision.evaluate.chains.stages import cascade_of
 from edge_vision.evaluate.condition_data import load_condition_data
 from edge_vision.evaluate.conditions import Condition
+from edge_vision.evaluate.gate.recorded_gate import GateRecord, error_notes
 from edge_vision.evaluate.metrics.builtin import METRICS
 from edge_vision.evaluate.metrics.metric import Cost, MethodRun, load_metrics
 from edge_vision.evaluate.observe import FrameConsumer, observe
@@ -74,7 +75,7 @@ class ChainsRun:
             **condition_header(condition, data),
             "detector_cpu_s": observed.detector_cpu_s,
             "camera_cpu_s": observed.camera.cpu_s / len(data.reference),
-            "notes": list(data.notes),
+            "notes": [*data.notes, *error_notes({name: one.record for name, one in observed.chains.items()})],
             "cascade": list(self.cascade) or "off",
             "chains": chains,
             "sweep": sweep,
@@ -86,7 +87,7 @@ class ChainsRun:
 class _Observed:
     """What the chains made of the frames of a condition, and the detector's measured cost."""
 
-    records: dict[str, ChainRecord]
+    chains: dict[str, Chain]
     camera: baselines.CameraMotionEstimator
     detector_cpu_s: float
 
@@ -104,8 +105,7 @@ def _observe(
     consumers: list[FrameConsumer] = [*(chain.process for chain in chains.values()), camera.process]
     detector_cpu_s = observe(condition, reference, consumers, on_step, detector)
     # Without a cascade, "gate_cascade" is the gate alone.
-    records = {"gate_cascade": chains["gate"].record, **{name: one.record for name, one in chains.items()}}
-    return _Observed(records, camera, detector_cpu_s)
+    return _Observed({"gate_cascade": chains["gate"], **chains}, camera, detector_cpu_s)
 
 
 def _make_chains(run: ChainsRun) -> dict[str, Chain]:
@@ -120,10 +120,10 @@ def _make_chains(run: ChainsRun) -> dict[str, Chain]:
 
 
 def _chains(reference: Reference, observed: _Observed, measure: Measure) -> dict[str, Entry]:
-    gate, cascade, full = (observed.records[name] for name in ("gate", "gate_cascade", "full"))
+    gate, cascade, full = (observed.chains[name] for name in ("gate", "gate_cascade", "full"))
     every = np.ones(len(reference), bool)
-    gate_only = without_tracker(np.array(gate.accepted), reference)
-    cascade_only = without_tracker(np.array(cascade.accepted), reference)
+    gate_only = without_tracker(np.array(gate.record.accepted), reference)
+    cascade_only = without_tracker(np.array(cascade.record.accepted), reference)
     return {
         "every_frame": measure(without_tracker(every, reference), Cost()),
         "gate": measure(gate_only, _cost(gate)),
@@ -133,28 +133,29 @@ def _chains(reference: Reference, observed: _Observed, measure: Measure) -> dict
     }
 
 
-def _tracked(record: ChainRecord, reference: Reference) -> Published:
+def _tracked(chain: Chain, reference: Reference) -> Published:
+    record = chain.record
     return with_tracks(np.array(record.accepted), reference, record.motions, record.at_rest)
 
 
-def _cost(record: ChainRecord) -> Cost:
-    return Cost(record.gate_ms, record.gate_cpu_s + record.cascade_cpu_s)
+def _cost(chain: Chain) -> Cost:
+    return Cost(chain.record.ms, sum(chain.record.cpu_s) + chain.cascade_cpu_s)
 
 
-def _cascade_entry(record: ChainRecord, reference: Reference) -> Entry:
-    n = len(record.passed)
+def _cascade_entry(chain: Chain, reference: Reference) -> Entry:
+    record, n = chain.record, len(chain.record.passed)
     return {
-        "gate_ms": record.gate_cpu_s / n * 1e3,
-        "cascade_ms": record.cascade_cpu_s / n * 1e3,
-        "cascade_ms_p50": float(np.median(record.cascade_ms)) if record.cascade_ms else None,
+        "gate_ms": sum(record.cpu_s) / n * 1e3,
+        "cascade_ms": chain.cascade_cpu_s / n * 1e3,
+        "cascade_ms_p50": float(np.median(chain.cascade_ms)) if chain.cascade_ms else None,
         "passed": sum(record.passed),
         "recall_of_passed": _recall_of_passed(record, reference),
         "reasons": dict(sorted(record.reasons.items())),
-        "cascade_reasons": dict(sorted(record.cascade_reasons.items())),
+        "cascade_reasons": dict(sorted(chain.cascade_reasons.items())),
     }
 
 
-def _recall_of_passed(record: ChainRecord, reference: Reference) -> float | None:
+def _recall_of_passed(record: GateRecord, reference: Reference) -> float | None:
     """Share of the passed frames with a detection that the cascade accepted."""
     relevant = np.array([len(found) > 0 for found in reference.detections]) & np.array(record.passed)
     return float(np.array(record.accepted)[relevant].mean()) if relevant.any() else None

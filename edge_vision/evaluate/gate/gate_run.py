@@ -12,7 +12,7 @@ import numpy as np
 from edge_vision.evaluate import baselines
 from edge_vision.evaluate.condition_data import ConditionData, load_condition_data
 from edge_vision.evaluate.conditions import Condition
-from edge_vision.evaluate.gate.recorded_gate import OURS, GateRecord, RecordedGate
+from edge_vision.evaluate.gate.recorded_gate import OURS, GateRecord, error_notes, recorded_gate
 from edge_vision.evaluate.gate.verdict import verdict
 from edge_vision.evaluate.metrics.builtin import METRICS
 from edge_vision.evaluate.metrics.metric import Cost, MethodRun, load_metrics
@@ -58,7 +58,7 @@ class GateRun:
             "visible_share": data.visible_share(),
             "detected_share": data.detected_share(),
             "detector_cpu_s": data.reference.detector_cpu_s,
-            "notes": [*data.notes, *_gate_notes(observed)],
+            "notes": [*data.notes, *error_notes(observed.gates)],
             "methods": methods,
             "verdict": {
                 name: verdict(condition.kind, methods, name, GateConfig(), period_ms)
@@ -85,7 +85,7 @@ def _observe(
     condition: Condition, data: ConditionData, paths: Sequence[str], on_step: StepCallback
 ) -> _Observed:
     """Process every frame with all gates and baselines. Raises EvaluateError."""
-    gates = {name: RecordedGate(path) for name, path in gate_paths(paths).items()}
+    gates = {name: recorded_gate(path) for name, path in gate_paths(paths).items()}
     mog2 = baselines.Mog2()
     averages = {
         name: baselines.RunningAverage(variant) for name, variant in baselines.AVERAGE_VARIANTS.items()
@@ -140,11 +140,3 @@ def _motion_baseline(
     inferred = baselines.bounded(moved, data.reference.stamps_ns, GateConfig().max_blind_ms)
     published = with_tracks(inferred, data.reference, None, (~moved).tolist())
     return _Method(name, published, Cost(record.ms, sum(record.cpu_s)))
-
-
-def _gate_notes(observed: _Observed) -> list[str]:
-    return [
-        f"{name} raised on {record.errors} frames, which count as passed; first: {record.first_error}"
-        for name, record in observed.gates.items()
-        if record.errors
-    ]

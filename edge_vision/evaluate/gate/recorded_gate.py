@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter, thread_time
 from typing import Any
@@ -25,11 +25,13 @@ SEED = 3
 class GateRecord:
     """Decisions of a gate, one entry per frame.
 
-    motions: (3, 3) camera motion since the previous frame, or None. at_rest: the gate reports that no object
-    moves by itself. ms, cpu_s: of the decision. errors: number of exceptions; first_error: the first one.
+    accepted: passed, and not rejected by a cascade: the detector runs. motions: (3, 3) camera motion since
+    the previous frame, or None. at_rest: the gate reports that no object moves by itself. ms, cpu_s: of the
+    decision. errors: number of exceptions; first_error: the first one.
     """
 
     passed: list[bool] = field(default_factory=list)
+    accepted: list[bool] = field(default_factory=list)
     motions: list[np.ndarray | None] = field(default_factory=list)
     at_rest: list[bool] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -39,62 +41,84 @@ class GateRecord:
     first_error: str = ""
 
 
-def gate_factory(path: str) -> Callable[[], Any]:
-    """What creates a gate, from "module:Class". Raises EvaluateError if that is not a gate."""
+def error_notes(records: Mapping[str, GateRecord]) -> list[str]:
+    """A note on each gate that raised. records: by the gate's name."""
+    return [
+        f"{name} raised on {record.errors} frames, which count as passed; first: {record.first_error}"
+        for name, record in records.items()
+        if record.errors
+    ]
+
+
+def recorded_gate(path: str) -> RecordedGate:
+    """The gate at "module:Class". Raises EvaluateError if that is not a gate."""
     gate_class = load_attribute(path, "gate")
     if not callable(getattr(gate_class, "decide", None)):
         raise EvaluateError(f"gate '{path}' has no method decide(frame, mono_ns)")
-    return (lambda: gate_class(seed=SEED)) if path == OURS else gate_class
+    try:
+        return RecordedGate(gate_class(seed=SEED) if path == OURS else gate_class(), path)
+    except Exception as error:  # Third-party code may raise anything.
+        raise EvaluateError(
+            f"gate '{path}' cannot be made without arguments: {type(error).__name__}: {error}"
+        ) from error
 
 
 def check_gate(path: str) -> None:
     """Raise EvaluateError if a gate cannot be created or does not decide on a grey image."""
-    gate = RecordedGate(path)
+    gate = recorded_gate(path)
     gate.process(Frame(np.full((360, 640, 3), 90, np.uint8), 1, "camera"), Detections.empty())
     if gate.record.errors:
         raise EvaluateError(f"gate '{path}' fails on its first frame: {gate.record.first_error}")
 
 
 class RecordedGate:
-    """A gate with its record. It receives the detections of each frame that it passes.
+    """A gate with its record. It receives the detections of each frame that is inferred.
 
-    If the gate raises, the frame passes, as in the pipeline.
+    If the gate raises, the frame passes, as in the pipeline. path: its name in messages.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, gate: Any, path: str = OURS) -> None:
         self.record = GateRecord()
-        self._path = path
-        create = gate_factory(path)
-        try:
-            self._gate = create()
-        except Exception as error:  # Third-party code may raise anything.
-            raise EvaluateError(
-                f"gate '{path}' cannot be made without arguments: {type(error).__name__}: {error}"
-            ) from error
-        self._inferred = getattr(self._gate, "inferred", None)
+        self._gate, self._path = gate, path
+        self._inferred = getattr(gate, "inferred", None)
 
     def process(self, frame: Frame, found: Detections, low_score: Detections | None = None) -> None:
-        """Decide on a frame. found: the detections on it. Raises EvaluateError for an invalid decision."""
+        """Decide on a frame. found, low_score: what the detector finds on it; only our gate gets the latter.
+
+        Raises EvaluateError for an invalid decision.
+        """
         record = self.record
-        started, cpu = perf_counter(), thread_time()
-        try:
-            decision = self._gate.decide(frame, frame.stamp_ns)
-        except Exception as error:
-            self._count(error)
-            decision = True
-        record.ms.append((perf_counter() - started) * 1e3)
+        decision = self._timed(lambda: self._gate.decide(frame, frame.stamp_ns), True)
+        record.ms.append(self._took_s * 1e3)
+        record.cpu_s.append(self._took_cpu_s)
         passed = self._passed(decision)
-        if passed and self._inferred is not None:
-            try:
-                self._inferred(frame.stamp_ns, found)
-            except Exception as error:
-                self._count(error)
-        record.cpu_s.append(thread_time() - cpu)
+        accepted = passed and self._accepts(frame, decision)
+        inferred = self._inferred
+        if accepted and inferred is not None:
+            results = (found, low_score) if self._path == OURS else (found,)
+            self._timed(lambda: inferred(frame.stamp_ns, *results), None)
+            record.cpu_s[-1] += self._took_cpu_s
         record.passed.append(passed)
+        record.accepted.append(accepted)
         record.motions.append(self._motion(decision))
         reason = str(getattr(decision, "reason", "passed" if passed else "skipped"))
         record.reasons[reason] += 1
         record.at_rest.append(reason in STATIC_SCENE_REASONS)
+
+    def _accepts(self, frame: Frame, decision: Any) -> bool:
+        """Whether a frame that passed is inferred."""
+        return True
+
+    def _timed(self, call: Callable[[], Any], otherwise: Any) -> Any:
+        """The result of a call; `otherwise` if it raises, which is counted."""
+        started, cpu = perf_counter(), thread_time()
+        try:
+            return call()
+        except Exception as error:  # Third-party code may raise anything.
+            self._count(error)
+            return otherwise
+        finally:
+            self._took_s, self._took_cpu_s = perf_counter() - started, thread_time() - cpu
 
     def _count(self, error: Exception) -> None:
         self.record.errors += 1

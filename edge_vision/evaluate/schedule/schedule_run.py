@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from edge_vision.evaluate.baselines import evenly, every
-from edge_vision.evaluate.chains.chain import Chain, ChainRecord
+from edge_vision.evaluate.chains.chain import Chain
 from edge_vision.evaluate.condition_data import ConditionData, load_condition_data
 from edge_vision.evaluate.conditions import Condition
-from edge_vision.evaluate.gate.recorded_gate import SEED
+from edge_vision.evaluate.gate.recorded_gate import SEED, GateRecord, error_notes
 from edge_vision.evaluate.metrics.builtin import METRICS, RecallWithin
 from edge_vision.evaluate.metrics.frame_f1 import ghost_boxes, pooled_f1
 from edge_vision.evaluate.metrics.metric import Cost, MethodRun, load_metrics
@@ -88,7 +88,7 @@ class ScheduleRun:
             "quiet_share": len(scene.quiet_frames) / len(data.reference),
             "cuts": scene.cuts,
             "detector_cpu_s": cpu_s,
-            "notes": list(data.notes),
+            "notes": [*data.notes, *error_notes({name: seeds[0] for name, seeds in records.items()})],
             "chains": clip.chains(configs, records),
             "held_boxes": clip.held_boxes(max(clip.interval(config) for config in configs.values())),
         }
@@ -113,7 +113,7 @@ class _Clip:
         """The fixed interval that guarantees the reaction."""
         return longest_interval(config.max_delay_ms, self._fps_hz)
 
-    def chains(self, configs: dict[str, GateConfig], records: dict[str, list[ChainRecord]]) -> Entry:
+    def chains(self, configs: dict[str, GateConfig], records: dict[str, list[GateRecord]]) -> Entry:
         """The figures of each chain; the fixed intervals come first."""
         first = configs[FIRST_PRESET]
         chains: Entry = {}
@@ -156,13 +156,13 @@ class _Clip:
                 return entry
         return self._fixed(1, config)
 
-    def _preset(self, seeds: list[ChainRecord], config: GateConfig) -> Entry:
+    def _preset(self, seeds: list[GateRecord], config: GateConfig) -> Entry:
         record = seeds[0]
         inferred = np.array(record.accepted)
         published = with_tracks(inferred, self._reference, record.motions, record.at_rest)
         even = with_tracks(evenly(int(inferred.sum()), len(inferred)), self._reference)
         return {
-            **self._entry(published, Cost(record.gate_ms, record.gate_cpu_s), config),
+            **self._entry(published, Cost(record.ms, sum(record.cpu_s)), config),
             "reasons": dict(sorted(record.reasons.items())),
             "even_spacing_f1": pooled_f1(even.detections, self._reference.detections),
             "quiet_cpu_share": self._quiet_cpu_share(record, published),
@@ -189,12 +189,12 @@ class _Clip:
             "process_cpu_s_per_1000": None,
         }
 
-    def _quiet_cpu_share(self, record: ChainRecord, published: Published) -> float | None:
+    def _quiet_cpu_share(self, record: GateRecord, published: Published) -> float | None:
         """CPU on the quiet stretches as a share of the every-frame detector's; None without any."""
         quiet = self._scene.quiet_frames
         if not quiet:
             return None
         detector_cpu_s = self._reference.detector_cpu_s
         per_frame_s = published.tracker_cpu_s / len(self._reference)
-        gate_s = float(np.array(record.frame_cpu_s)[quiet].mean()) + per_frame_s
+        gate_s = float(np.array(record.cpu_s)[quiet].mean()) + per_frame_s
         return gate_s / detector_cpu_s + float(published.inferred[quiet].mean())
