@@ -267,9 +267,10 @@ def test_a_live_record_assigns_boxes_to_frames() -> None:
     record.on_tracked(1001, boxes(HERE, HERE))
     record.on_tracked(7777, boxes(HERE))
     record.on_detections(1003, "camera", boxes(), 5.0)
-    published = record.published(3)
+    published, unpublished = record.published(3)
     assert published.inferred.tolist() == [True, False, False]
     assert [len(one) for one in published.detections] == [1, 2, 0]
+    assert unpublished == 1
     assert (record.first_index, record.last_index) == (0, 3)
 
 

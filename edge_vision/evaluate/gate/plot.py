@@ -1,11 +1,11 @@
-"""The plot of a report: delay and F1 over the share of inferred frames, two panels per condition."""
+"""The plot of a report: delay and F1 over the share of inferred frames, a panel per key and condition."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +41,46 @@ def figure_of(width_in: float, height_in: float) -> Any:
 
 def draw(conditions: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """Write a PNG. Requires matplotlib."""
+    draw_panels(conditions, path, list(FIGURES), _panel, (7.6, 3.0))
+
+
+def draw_panels(
+    conditions: Mapping[str, Mapping[str, Any]],
+    path: Path,
+    keys: Sequence[str],
+    panel: Callable[[Any, Mapping[str, Any], str, str], None],
+    pair_in: tuple[float, float],
+) -> None:
+    """Write a PNG with a panel per key and condition. Requires matplotlib.
+
+    panel: draws a figure of a condition on axes, given its key and the name of the condition. pair_in: width
+    and height of two panels in inches.
+    """
     rows = -(-len(conditions) // PAIRS_PER_ROW)
-    figure = figure_of(7.6 * PAIRS_PER_ROW, 3.0 * rows + 0.8)
+    figure = figure_of(pair_in[0] * PAIRS_PER_ROW, pair_in[1] * rows + 0.8)
     axes = figure.subplots(rows, 2 * PAIRS_PER_ROW, squeeze=False)
     for at, (name, condition) in enumerate(conditions.items()):
         row, pair = divmod(at, PAIRS_PER_ROW)
-        for side, key in enumerate(FIGURES):
-            _panel(axes[row, 2 * pair + side], condition, key, name)
+        for side, key in enumerate(keys):
+            panel(axes[row, 2 * pair + side], condition, key, name)
     for empty in axes.flat[2 * len(conditions) :]:
         empty.set_axis_off()
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    # The first condition may lack some of the marks in one of its panels.
+    legend: dict[str, Any] = {}
+    for side in axes[0, :2]:
+        handles, labels = side.get_legend_handles_labels()
+        legend |= dict(zip(labels, handles, strict=True))
+    figure.legend(legend.values(), legend, loc="outside lower center", ncols=len(legend), frameon=False)
     figure.savefig(path, dpi=90)
+
+
+def finish_panel(axes: Any, title: str, x_label: str, y_label: str) -> None:
+    """Add grid, title and labels to a panel."""
+    axes.grid(alpha=0.25)
+    axes.tick_params(labelsize=7)
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.set_xlabel(x_label, fontsize=7)
+    axes.set_ylabel(y_label, fontsize=7)
 
 
 def _panel(axes: Any, condition: Mapping[str, Any], key: str, name: str) -> None:
@@ -74,8 +102,4 @@ def _panel(axes: Any, condition: Mapping[str, Any], key: str, name: str) -> None
         axes.set_yscale("symlog", linthresh=30)
         axes.set_ylim(-3, None)
     axes.set_xlim(0, 1.02)
-    axes.grid(alpha=0.25)
-    axes.tick_params(labelsize=7)
-    axes.set_title(f"{name}, {condition['events']} events", fontsize=9, loc="left")
-    axes.set_xlabel("share of inferred frames", fontsize=7)
-    axes.set_ylabel(FIGURES[key], fontsize=7)
+    finish_panel(axes, f"{name}, {condition['events']} events", "share of inferred frames", FIGURES[key])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,7 +18,6 @@ from edge_vision.core.detections import Detections
 from edge_vision.core.missing_package import missing_package
 from edge_vision.core.progress import ProgressLine
 from edge_vision.evaluate.condition_data import ConditionData, load_condition_data
-from edge_vision.evaluate.conditions import Condition
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.live.pipeline_process import PIPELINE, PipelineProcess, isolate_domain
 from edge_vision.evaluate.live.run_record import RunRecord
@@ -31,13 +32,18 @@ from edge_vision.evaluate.simulation import Published
 
 MIN_PLAY_S, MAX_ROUNDS = 20.0, 3
 """A chain plays a short clip repeatedly, until it has played so long; the median counts."""
+MAX_LOST_SHARE = 0.01
+"""Frames for which nothing is published are superseded: the machine does not keep up."""
 MAX_START_S = 60.0
 SETTLE_S = 0.5
 FIXED_INTERVAL = "edge_vision.evaluate.schedule.fixed_interval"
 _SHOWN = ("frame_f1", "fidelity", "recall_100ms", "delay_ms_p95", "inferred_share")
 _EVERY_FRAME = ("gate:enabled:=false", "detector:publish_tracked:=false", "detector:publish_low_score:=false")
 _FIXED = ("detector:publish_tracked:=true", "detector:publish_low_score:=false")
+_COUNTS = ("ghosts", "unpublished")
 Result = dict[str, Any]
+Program = tuple[list[str], list[str]]
+"""The module with its first arguments, and the ROS arguments."""
 
 
 def measure(selected: Selected, result: Result, quick: bool, changes: Sequence[str], logs: Path) -> None:
@@ -46,27 +52,33 @@ def measure(selected: Selected, result: Result, quick: bool, changes: Sequence[s
     Chains with the same interval share their runs. The rounds alternate in order. changes: NAME=VALUE of the
     gate. logs: folder for the output of the pipelines. Raises EvaluateError.
     """
-    condition, video = selected
-    assert video is not None
     isolate_domain()
     logs.mkdir(parents=True, exist_ok=True)
-    data = load_condition_data(condition, frames_of(condition, quick), ReferenceDetector(), lambda _: None)
-    programs = {
-        _run_of(name, entry): _program(name, entry, changes) for name, entry in result["chains"].items()
-    }
-    duration_s = len(data.reference) / condition.fps_hz
-    rounds = min(MAX_ROUNDS, math.ceil(MIN_PLAY_S / duration_s))
+    condition, n = selected.condition, frames_of(selected.condition, quick)
+    data = load_condition_data(condition, n, ReferenceDetector(), lambda _: None)
+    clip = _LiveClip(selected, data, result["cuts"], logs)
+    chains: dict[str, Result] = result["chains"]
+    programs = {_run_of(name, entry): _program(name, entry, changes) for name, entry in chains.items()}
+    rounds = min(MAX_ROUNDS, math.ceil(MIN_PLAY_S * condition.fps_hz / len(data.reference)))
     played: dict[str, list[Result]] = {run: [] for run in programs}
     line = ProgressLine()
     for number in range(rounds):
         for run, program in list(programs.items())[:: -1 if number % 2 else 1]:
-            line.show(f"live: {condition.name}, {run}, round {number + 1} of {rounds}, {duration_s:.0f} s")
-            log = logs / f"{condition.name}-{run}.log"
-            played[run].append(_play(condition, video, program, data, result["cuts"], log))
+            show = partial(line.progress, f"live: {condition.name}, {run}, round {number + 1} of {rounds}")
+            played[run].append(clip.play(run, program, show))
     line.end()
-    for name, entry in result["chains"].items():
+    for name, entry in chains.items():
         entry["live"] = _medians(played[_run_of(name, entry)])
         entry["process_cpu_s_per_1000"] = entry["live"]["process_cpu_s_per_1000"]
+    lost = max(entry["live"]["unpublished"] for entry in chains.values())
+    if lost > MAX_LOST_SHARE * len(data.reference):
+        result["notes"].append(_LOADED.format(lost=lost, n=len(data.reference)))
+
+
+_LOADED = (
+    "live: nothing was published for up to {lost} of {n} frames, because the machine was loaded: process CPU "
+    "and live F1 are too low; repeat it on an idle machine"
+)
 
 
 def _run_of(name: str, entry: Result) -> str:
@@ -74,8 +86,8 @@ def _run_of(name: str, entry: Result) -> str:
     return name if name in PRESETS else f"every_{entry['interval_frames']}"
 
 
-def _program(name: str, entry: Result, changes: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The module with its first arguments, and the ROS arguments, of a chain."""
+def _program(name: str, entry: Result, changes: Sequence[str]) -> Program:
+    """What runs a chain."""
     if name in PRESETS:
         given = [f"gate:{change.replace('=', ':=', 1)}" for change in changes]
         return list(PIPELINE), ["--params-file", str(preset_file(name)), *_overrides(given)]
@@ -114,81 +126,87 @@ class LiveRecord(RunRecord):
         usage = self.process.measure() if self.process else None
         return usage.cpu_s or 0.0 if usage else 0.0
 
-    def published(self, n: int) -> Published:
-        """What was published on each of the first n frames; nothing where nothing was received."""
-        inferred, detections = np.zeros(n, bool), [Detections.empty()] * n
-        for stamp_ns, found in self.tracked.items():
-            if (at := self.index_of.get(stamp_ns, n)) < n:
-                detections[at] = found
-        for at, found in self.by_frame().items():
-            if at < n:
-                inferred[at], detections[at] = True, found
-        return Published(inferred, detections)
+    def is_over(self, n: int) -> bool:
+        """Whether the first n frames are through."""
+        return self.finished or self.last_index >= n - 1
+
+    def published(self, n: int) -> tuple[Published, int]:
+        """What was published on each of the first n frames, and for how many nothing was received."""
+        found = self.by_frame()
+        shown = {self.index_of.get(stamp_ns, n): one for stamp_ns, one in self.tracked.items()} | found
+        inferred = np.array([at in found for at in range(n)])
+        detections = [shown.get(at, Detections.empty()) for at in range(n)]
+        return Published(inferred, detections), sum(at not in shown for at in range(n))
 
 
-def _play(
-    condition: Condition,
-    video: str,
-    program: tuple[list[str], list[str]],
-    data: ConditionData,
-    cuts: Sequence[int],
-    log: Path,
-) -> Result:
-    """The figures of one run. Raises EvaluateError if the pipeline does not play the clip."""
-    module, ros_arguments = program
-    defaults = config_file("pipeline.yaml")
-    arguments = ["--source", video, "--model", BUNDLE, "--backend", BACKEND, "--ros-args"]
-    arguments += ["--params-file", str(defaults)] if defaults else []
-    n = len(data.reference)
-    limit_s = MAX_START_S + 2.0 * n / condition.fps_hz
-    record, cpu_s = _observed(module, [*arguments, *ros_arguments], log, n, limit_s)
-    published = record.published(n)
-    if not published.inferred.any():
-        raise EvaluateError(f"{condition.name}: no detection came from the running pipeline; see {log}")
-    figures = compute_all(METRICS, MethodRun(data, published, Cost()))
-    return {
-        "process_cpu_s_per_1000": cpu_s / max(1, record.last_index - record.first_index) * 1000,
-        **{name: figures[name] for name in _SHOWN},
-        "ghosts": ghost_boxes(
-            published.detections, published.inferred.tolist(), data.reference.detections, cuts
-        ),
-        "superseded": record.ledger["superseded"],
-        "rss_mb": record.process.peak_mb if record.process else None,
-    }
+@dataclass(frozen=True, slots=True, eq=False)
+class _LiveClip:
+    """A clip to play. data: what is published is compared with. cuts: the first frame of each scene."""
 
+    selected: Selected
+    data: ConditionData
+    cuts: Sequence[int]
+    logs: Path
 
-def _observed(
-    module: list[str], arguments: list[str], log: Path, n: int, limit_s: float
-) -> tuple[LiveRecord, float]:
-    """What was received until frame n, and the CPU seconds since the first frame."""
-    try:
-        from edge_vision.nodes.monitoring.pipeline_monitor import PipelineMonitor
-    except ModuleNotFoundError as error:
-        raise EvaluateError(f"--live: {missing_package(error)}; or give --live none") from None
-    record = LiveRecord()
-    with PipelineMonitor(record, tracked=True) as monitor:
-        monitor.spin(SETTLE_S)
-        process = record.process = PipelineProcess(arguments, log, module)
+    def play(self, run: str, program: Program, show: Callable[[int, int], None]) -> Result:
+        """The figures of one run. show: called with the number of frames so far and of all.
+
+        Raises EvaluateError if the pipeline does not play the clip.
+        """
+        reference = self.data.reference
+        log = self.logs / f"{self.selected.condition.name}-{run}.log"
+        record, cpu_s = self._observed(program, log, lambda done: show(done, len(reference)))
+        published, unpublished = record.published(len(reference))
+        if not published.inferred.any():
+            raise EvaluateError(f"expected detections from the running pipeline, got none; see {log}")
+        figures = compute_all(METRICS, MethodRun(self.data, published, Cost()))
+        inferred = published.inferred.tolist()
+        return {
+            "process_cpu_s_per_1000": cpu_s / max(1, record.last_index - record.first_index) * 1000,
+            **{name: figures[name] for name in _SHOWN},
+            "ghosts": ghost_boxes(published.detections, inferred, reference.detections, self.cuts),
+            "unpublished": unpublished,
+        }
+
+    def _observed(self, program: Program, log: Path, show: Callable[[int], None]) -> tuple[LiveRecord, float]:
+        """What was received until the last frame, and the CPU seconds since the first one."""
         try:
-            while not _is_over(record, n, limit_s):
-                monitor.spin(0.1)
+            from edge_vision.nodes.monitoring.pipeline_monitor import PipelineMonitor
+        except ModuleNotFoundError as error:
+            raise EvaluateError(f"--live: {missing_package(error)}; or give --live none") from None
+        record, n = LiveRecord(), len(self.data.reference)
+        limit_s = time.monotonic() + MAX_START_S + 2.0 * n / self.selected.condition.fps_hz
+        with PipelineMonitor(record, tracked=True) as monitor:
             monitor.spin(SETTLE_S)
-            return record, record.cpu_s() - record.first_cpu_s
-        finally:
-            process.stop(meanwhile=monitor.spin)
+            module, ros_arguments = program
+            process = record.process = PipelineProcess([*self._arguments(), *ros_arguments], log, module)
+            try:
+                while not (process.returncode is not None or record.is_over(n) or time.monotonic() > limit_s):
+                    monitor.spin(0.1)
+                    show(record.last_index + 1)
+                monitor.spin(SETTLE_S)
+                return record, record.cpu_s() - record.first_cpu_s
+            finally:
+                process.stop(meanwhile=monitor.spin)
 
-
-def _is_over(record: LiveRecord, n: int, limit_s: float) -> bool:
-    process = record.process
-    assert process is not None
-    ended = process.returncode is not None or time.monotonic() - process.started_s > limit_s
-    return ended or record.finished or record.last_index >= n - 1
+    def _arguments(self) -> list[str]:
+        defaults = config_file("pipeline.yaml")
+        arguments = [
+            "--source",
+            str(self.selected.video),
+            "--model",
+            BUNDLE,
+            "--backend",
+            BACKEND,
+            "--ros-args",
+        ]
+        return [*arguments, *(["--params-file", str(defaults)] if defaults else [])]
 
 
 def _medians(runs: Sequence[Result]) -> Result:
-    """The median of each figure over the rounds, and the CPU of each round."""
+    """The median of each figure over the rounds, the maximum of each count, and the CPU of each round."""
     shown: Result = {"rounds_cpu_s_per_1000": [one["process_cpu_s_per_1000"] for one in runs]}
     for key in runs[0]:
         values = [one[key] for one in runs if one[key] is not None]
-        shown[key] = median(values) if values else None
+        shown[key] = (max if key in _COUNTS else median)(values) if values else None
     return shown
