@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from edge_vision.core.command_line import number_type, with_examples
 from edge_vision.evaluate import process_pool
 from edge_vision.evaluate.conditions import SPLITS, Condition
 from edge_vision.evaluate.constructed import (
@@ -33,16 +34,12 @@ def add_command(
     name: str,
     run: Callable[[argparse.Namespace], int],
     summary: str,
-    description: str | None = None,
-    examples: str | None = None,
+    description: str = "",
+    examples: str = "",
 ) -> argparse.ArgumentParser:
     """Add a sub-command to those of `evaluate`, and return its parser. summary: for the list of commands."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=description,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        name, help=summary, **with_examples(description, examples)
     )
     parser.set_defaults(run=run)
     return parser
@@ -59,7 +56,12 @@ def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
         help="a metric beside the built-in ones; may be repeated",
     )
     add("--quick", action="store_true", help=f"only the first {process_pool.QUICK_FRAMES} frames of each")
-    add("--jobs", type=_jobs, default=process_pool.default_jobs(), help="processes (default: %(default)s)")
+    add(
+        "--jobs",
+        type=count_type(64, "processes"),
+        default=process_pool.default_jobs(),
+        help="processes (default: %(default)s)",
+    )
     add("--resume", action="store_true", help="reuse conditions that an earlier run finished")
     add("--out", type=Path, default=Path(out), help="folder for the results (default: %(default)s)")
 
@@ -103,11 +105,10 @@ def video_argument(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _jobs(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 64:
-        raise argparse.ArgumentTypeError(f"expected 1 to 64 processes, got {text}")
-    return value
+def count_type(most: int, what: str) -> Callable[[str], int]:
+    """The type of an argument that is a number from 1 to `most`. what: of what, for the message."""
+    number = number_type(lambda value: 1 <= value <= most, f"1 to {most} {what}")
+    return lambda text: int(number(str(int(text))))
 
 
 def select_conditions(

@@ -24,6 +24,7 @@ from edge_vision.evaluate.selection import (
     add_command,
     add_run_arguments,
     add_set_argument,
+    count_type,
     select_clips,
     video_argument,
 )
@@ -75,16 +76,9 @@ def add_parser(commands: Any) -> None:
         help=f"clips to play in the running pipeline: names, all or none (default: {' '.join(LIVE_CLIPS)}, "
         "and your own)",
     )
-    add("--seeds", type=_seeds, default=1, help="seeds of the audit (default: %(default)s)")
+    add("--seeds", type=count_type(100, "seeds"), default=1, help="seeds of the audit (default: %(default)s)")
     add_set_argument(parser, "both presets")
     add_run_arguments(parser, "out/schedule")
-
-
-def _seeds(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"expected 1 to 100 seeds, got {text}")
-    return value
 
 
 def run_schedule(options: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,7 +91,9 @@ class ScheduleRun:
             "detector_cpu_s": cpu_s,
             "notes": [*data.notes, *error_notes({name: seeds[0] for name, seeds in records.items()})],
             "chains": clip.chains(configs, records),
-            "held_boxes": clip.held_boxes(max(clip.interval(config) for config in configs.values())),
+            "held_boxes": clip.held_boxes(
+                max(clip.interval(config) for config in configs.values()), records[FIRST_PRESET][0]
+            ),
         }
 
 
@@ -131,17 +134,21 @@ class _Clip:
             name: entry | {"cpu_share": entry["cpu_s_per_1000"] / whole} for name, entry in chains.items()
         }
 
-    def held_boxes(self, longest: int) -> Entry:
-        """Frame F1 of tracks and of held boxes for each fixed interval up to the longest."""
+    def held_boxes(self, longest: int, record: GateRecord) -> Entry:
+        """Frame F1 of held boxes and of tracks for each fixed interval up to the longest.
+
+        The tracks get the camera motion that the gate measured, as in the detector node, and none.
+        """
+        methods: dict[str, Callable[[np.ndarray], Published]] = {
+            "held": lambda inferred: with_held_boxes(inferred, self._reference),
+            "tracks": lambda inferred: with_tracks(inferred, self._reference, record.motions),
+            "tracks_without_motion": lambda inferred: with_tracks(inferred, self._reference),
+        }
+        expected = self._reference.detections
+        intervals = {n: every(n, len(expected)) for n in range(2, longest + 1)}
         return {
-            str(n): {
-                name: pooled_f1(
-                    simulate(every(n, len(self._reference)), self._reference).detections,
-                    self._reference.detections,
-                )
-                for name, simulate in (("tracks", with_tracks), ("held", with_held_boxes))
-            }
-            for n in range(2, longest + 1)
+            str(n): {name: pooled_f1(method(one).detections, expected) for name, method in methods.items()}
+            for n, one in intervals.items()
         }
 
     def _fixed(self, n: int, config: GateConfig) -> Entry:
