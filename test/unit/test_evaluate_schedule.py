@@ -225,7 +225,7 @@ def test_the_verdict_on_clips_that_meet_all_targets() -> None:
     result = _met({f"clip{i}": _clip() for i in range(10)})
     assert {met for results in result.values() for met in results} == {True, None}
     unknown = [text for text, results in result.items() if None in results]
-    assert [text.split(" ")[0] for text in unknown] == ["median", "CPU", "the", "live"]
+    assert [text.split(" ")[0] for text in unknown] == ["median", "CPU", "the", "live", "vtest"]
 
 
 def test_the_verdict_names_what_is_missed() -> None:

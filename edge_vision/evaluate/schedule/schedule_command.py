@@ -134,13 +134,18 @@ class ScheduleEvaluation(Evaluation):
         return report.lines(name, result)
 
     def finish(self, results: Results) -> None:
-        """Play the live clips; see Evaluation. Raises EvaluateError."""
+        """Play the live clips; see Evaluation."""
         played = {one.condition.name: one for one in self._live if one.condition.name in results}
         for name, result in results.items():
-            if name not in played:
+            if name not in played and not result["constructed"]:
                 result["notes"].append(_NOT_LIVE)
         for name, selected in played.items():
-            live.measure(selected, results[name], self.run.quick, self._changes, self._logs)
+            try:
+                live.measure(selected, results[name], self.run.quick, self._changes, self._logs)
+            except EvaluateError as error:  # What was simulated is reported.
+                results[name]["notes"].append(f"live: {error}")
+                print(f"{name}, live: {error}", file=sys.stderr)
+                continue
             print("\n".join(report.lines(f"{name}, live", results[name])), flush=True)
 
     def report(self, results: Results) -> dict[str, Any]:
