@@ -42,7 +42,7 @@ def test_random_and_cut_bytes_are_no_model(tmp_path: Path, capsys: pytest.Captur
 
 
 @settings(
-    max_examples=60,
+    max_examples=20,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -25,6 +25,7 @@ from edge_vision.detect.detector import Detector
 from edge_vision.importer.head_evidence import HeadEvidence
 from edge_vision.importer.head_rules import recognise_head
 
+pytestmark = pytest.mark.usefixtures("trials_passed")
 RNG = np.random.default_rng(5)
 
 

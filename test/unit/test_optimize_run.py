@@ -146,7 +146,7 @@ def test_resuming_a_complete_study_measures_nothing(ssd_study: Path) -> None:
 
 
 def test_a_study_continues_after_ctrl_c(tmp_path: Path) -> None:
-    arguments, out = tiny_study(tmp_path, "--sizes", "native", "96")
+    arguments, out = tiny_study(tmp_path, "--precisions", "fp32", "fp16", "--sizes", "native", "96")
     command = [sys.executable, "-m", "edge_vision", "optimize", *arguments]
     child = subprocess.Popen(command, env=child_environment(), stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
