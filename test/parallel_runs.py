@@ -1,4 +1,4 @@
-"""Distribution of tests to processes by pytest-xdist: by file, slow files first; all that measure in one process."""
+"""Distribution of tests to processes by pytest-xdist: by file, slow files first, all that measure in one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ MEASURING = ("test_bench.py", "test_auto_select.py", "test_optimize_run.py", "te
 """Files with tests that measure runtimes, which parallel tests would distort."""
 
 
-SLOW = ("test_import_bad_input.py", "test_import_guesses.py", "test_optimize_quantization.py", "test_trial.py")
+SLOW = (
+    "test_import_bad_input.py",
+    "test_import_guesses.py",
+    "test_optimize_quantization.py",
+    "test_trial.py",
+)
 """Files of unit tests that take longest, with few tests for their time."""
 
 
@@ -28,8 +33,8 @@ def scope_of(nodeid: str) -> str:
 
 
 def rank_of(scope: str) -> int:
-    """Groups start in this order. Those that wait for other processes come before those that only compute: at the
-    end, short groups fill every process until all are done."""
+    """Groups start in this order. Those that wait for other processes come before those that only compute,
+    so that short ones are left for the end and all processes finish together."""
     if scope == "measuring":
         return 0
     return 1 if "/unit/" not in scope else 2 if scope.endswith(SLOW) else 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
 ENTRY_POINT_GROUP = "edge_vision.backends"
@@ -12,6 +14,12 @@ _IMPORTED: dict[str, str] = {}
 
 def plugins() -> dict[str, EntryPoint]:
     """Name -> entry point of every backend that another package registers."""
+    return _on(tuple(sys.path))
+
+
+@lru_cache(maxsize=4)
+def _on(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Cached, since `entry_points` reads a file of every installed package, which takes over 10 ms."""
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import replace
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -16,6 +20,7 @@ from optimize_cases import image_folder, tiny_bundle, tiny_graph, vit_graph
 
 from edge_vision.backends.runtimes.tensorrt import TensorRtRtxBackend
 from edge_vision.errors import EdgeVisionError
+from edge_vision.optimize import measure, worker
 from edge_vision.optimize.device import load_warning
 from edge_vision.optimize.report import terminal
 from edge_vision.optimize.report.report_file import StudyReport
@@ -23,6 +28,7 @@ from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.study import run_study
 from edge_vision.optimize.trial_executor import Result, Trial, TrialExecutor, TrialOutcome
 from edge_vision.optimize.trial_process import run_trial
+from edge_vision.optimize.worker import WorkerSetup
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -43,6 +49,35 @@ class InProcess(TrialExecutor):
             return TrialOutcome("failed", str(error))
         finally:
             os.chdir(before)
+
+
+class LocalWorker:
+    """A worker of a measurement without its process: the same requests and responses."""
+
+    def __init__(self, name: str, setup: WorkerSetup) -> None:
+        started_s = time.monotonic()
+        self._worker = worker._Worker()
+        self.actual: dict[str, Any] = self.request("load", setup=asdict(setup))
+        self.cold_start_s = time.monotonic() - started_s
+
+    def request(self, method: str, **arguments: Any) -> Any:
+        response = getattr(self._worker, method)(**json.loads(json.dumps(arguments)))
+        return json.loads(json.dumps(response))
+
+    def __enter__(self) -> LocalWorker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def local_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Measurements without child processes, which test_optimize_run and test_optimize_trials have."""
+    monkeypatch.setattr(measure, "WorkerProcess", LocalWorker)
+    threads = cv2.getNumThreads()
+    yield
+    cv2.setNumThreads(threads)  # A worker sets it to 1.
 
 
 def settings(tmp_path: Path, **others: object) -> Settings:
