@@ -76,7 +76,7 @@ examples: setup-test  ## Run every example
 	$(VENV_PYTHON) examples/check.py
 
 reference: setup  ## Generate docs/parameters.md, docs/topics.md and config/pipeline.yaml from the code
-	$(VENV_PYTHON) -m edge_vision.nodes.interface.reference --write
+	$(VENV_PYTHON) -m scripts.reference --write
 
 docs: setup-docs reference  ## Build the documentation site; result in out/docs/
 	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict

@@ -14,7 +14,7 @@ from source_tree import PACKAGE, REPO, imported, parsed
 def test_opencv_refuses_images_above_every_limit() -> None:
     """A header that claims 20000x20000: OpenCV's own limits were set before it was imported."""
     code = (
-        "import edge_vision.nodes.interface.reference, cv2, numpy\n"
+        "import edge_vision.core.frame, cv2, numpy\n"
         "try:\n"
         "    cv2.imdecode(numpy.frombuffer(b'P5 20000 20000 255 ', numpy.uint8), cv2.IMREAD_GRAYSCALE)\n"
         "except cv2.error as error:\n"

@@ -132,7 +132,7 @@ def test_the_runtime_stays_small() -> None:
 def test_modules_that_must_work_without_ros_load_none_of_it() -> None:
     code = (
         "import sys\n"
-        "import edge_vision.nodes.interface.reference, edge_vision.nodes.cli, edge_vision.detect.detector\n"
+        "import edge_vision.nodes.interface.specs, edge_vision.nodes.cli, edge_vision.detect.detector\n"
         "import edge_vision.backends, edge_vision.bundles, edge_vision.cli.main\n"
         "heavy = {'rclpy', 'onnxruntime', 'openvino', 'onnx', 'vision_msgs'} & set(sys.modules)\n"
         "sys.exit(f'loaded: {sorted(heavy)}' if heavy else 0)"
