@@ -189,6 +189,25 @@ def test_an_invalid_header_is_corrupt(name):
     assert caught.value.reason == "corrupt_image"
 
 
+@pytest.mark.parametrize("kind", ["baseline", "progressive"])
+def test_a_jpeg_with_many_empty_scans_is_refused(kind):
+    """Each scan of 12 bytes costs a pass over all blocks."""
+    data = READ["jpeg" if kind == "baseline" else "progressive"][0]
+    at = data.rindex(b"\xff\xda")
+    scan = data[at : at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")]
+    assert header(data[:at] + scan * 50 + data[at:]).width_px == 203
+    for shift in (b"", b"\0"):
+        with pytest.raises(ImageError, match=r"2\d\d\d scans") as caught:
+            header(data[:at] + (scan + shift) * 2000 + data[at:])
+        assert caught.value.reason == "corrupt_image"
+
+
+def test_bytes_after_a_jpeg_are_not_scans():
+    """As the video in a phone's motion photo."""
+    trailing = np.random.default_rng(0).integers(0, 256, 4_000_000, np.uint8).tobytes()
+    assert header(JPEG + trailing).width_px == 203
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_an_unsupported_format_is_named_in_the_error(name):
     with pytest.raises(ImageError, match=name) as caught:
