@@ -36,6 +36,7 @@ NOT_GIVEN = "not given"
 # Graphs that take any size are often exported with an image of a few pixels.
 _TINY_PX = 64
 _TASKS = ("detect", "classify")
+_OTHER_TASKS = ("segment", "pose", "obb")
 _SETTABLE = ("description", "licence", "source", "version", "input", "head", "thresholds", "figures")
 
 Ask = Callable[[str], str]
@@ -139,7 +140,7 @@ def _put(document: dict[str, Any], key: str, text: str) -> None:
 def _check_task(model: Model) -> None:
     """Raise BundleError for another task: the outputs of such a model resemble a detector's."""
     task = model.metadata.get("task", "detect")
-    if "names" in model.metadata and task not in _TASKS:
+    if task in _OTHER_TASKS or ("names" in model.metadata and task not in _TASKS):
         raise BundleError(
             f"{model.path}: expected a model that detects or classifies, got one for the task '{task:.40}'; "
             f"edge_vision has no head for it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edge_vision.core.model_spec import HeadSpec
+from edge_vision.errors import BundleError
 from edge_vision.importer.head_evidence import HeadEvidence, HeadGuess, format_shape, in_unit_interval
 
 _NANODET_STRIDES = (8, 16, 32, 64)
@@ -32,16 +33,23 @@ def yolov8_rows(evidence: HeadEvidence, requested: bool = False) -> HeadGuess | 
     """One row per grid cell: box and class scores, without objectness.
 
     YOLOv5's and YOLOX's rows have the same form with one more column: the number of labels decides, or COCO's
-    80 classes if it is unknown. requested: the user chose this head.
+    80 classes if it is unknown. requested: the user chose this head. Raises BundleError if nothing decides.
     """
     one = evidence.single(3)
     if one is None or one.shape[2] <= 4 or evidence.strides_of(int(one.shape[1] or 0)) is None:  # type: ignore[operator]
         return None
     n_classes = int(one.shape[2] or 0) - 4
     values = evidence.values.get(one.name)
-    if not requested and n_classes != (evidence.n_labels or _COCO_CLASSES):
-        return None
     if values is not None and not _is_sizes_and_scores(values[0]):
+        return None
+    with_objectness = values is not None and _is_boxes_and_scores(values[0]) and n_classes > 1
+    if not requested and n_classes > 1 and n_classes != (n_labels := evidence.n_labels or _COCO_CLASSES):
+        if with_objectness and n_classes - 1 != n_labels:
+            raise BundleError(
+                f"expected an output that one head reads, got {format_shape(one.shape)}: YOLOv8 with "
+                f"{n_classes} classes, or YOLOv5 with {n_classes - 1}; give the labels (--labels FILE), or "
+                f"--head yolov8 or yolov5"
+            )
         return None
     boxes = values[0, :, :4] if values is not None else None
     options = {"box_unit": "relative"} if evidence.has_relative_boxes(boxes) else {}
@@ -62,9 +70,7 @@ def yolov5(evidence: HeadEvidence) -> HeadGuess | None:
         return None
     rows = values[0, :, :4] if values is not None else None
     options = {"box_unit": "relative"} if evidence.has_relative_boxes(rows) else {}
-    layout = (
-        "three rows per cell" if anchors else "a row per cell, boxes decoded (4 + classes: --head yolov8)"
-    )
+    layout = "three rows per cell" if anchors else "a row per cell, boxes decoded"
     why = f"{format_shape(one.shape)}: {layout}, 5 + {n_classes} columns"
     return HeadGuess("ultralytics", HeadSpec("yolov5", {"rows": one.name}, options), n_classes, why)
 
@@ -131,6 +137,10 @@ def _is_sizes_and_scores(rows: np.ndarray) -> bool:
 
 
 def _is_boxes_and_scores(rows: np.ndarray) -> bool:
-    """Whether (n, 5 + c) rows are decoded boxes: YOLOX has logarithms, some negative and none large."""
+    """Whether (n, 5 + c) rows are decoded boxes, in pixels or relative.
+
+    YOLOX has logarithms, some negative and none large.
+    """
     sizes = rows[:, 2:4]
-    return bool((sizes >= 0).all() and (sizes > _MAX_LOG_SIZE).any()) and in_unit_interval(rows[:, 4:])
+    large = bool((sizes >= 0).all() and (sizes > _MAX_LOG_SIZE).any())
+    return (large or in_unit_interval(rows[:, :4])) and in_unit_interval(rows[:, 4:])

@@ -30,10 +30,11 @@ RULES: tuple[Callable[[HeadEvidence], HeadGuess | None], ...] = (
 def recognise_head(evidence: HeadEvidence, head: str | None = None) -> HeadGuess | None:
     """The first head that fits the outputs; if `head` is given, that one or None.
 
-    Raises BundleError for the outputs of another task.
+    Raises BundleError for the outputs of another task, and for those that several heads read differently.
     """
     other_tasks.refuse(evidence)
     if head == "yolov8":
         return grid_rules.yolov8(evidence) or grid_rules.yolov8_rows(evidence, requested=True)
-    guesses = (rule(evidence) for rule in RULES)
+    rules = (rule for rule in RULES if head is None or rule is not grid_rules.yolov8_rows)
+    guesses = (rule(evidence) for rule in rules)
     return next((guess for guess in guesses if guess and head in (None, guess.spec.type)), None)

@@ -8,9 +8,10 @@ from edge_vision.detect.heads.base import SCORE_TOLERANCE
 from edge_vision.errors import BundleError
 from edge_vision.importer.head_evidence import HeadEvidence, format_shape, in_unit_interval
 
-_MIN_PX = (
-    4.0  # A coordinate in pixels exceeds this somewhere on the grid; a score or a visibility never does.
-)
+# A coordinate in pixels exceeds this somewhere on the grid; a score or a visibility never does.
+_MIN_PX = 4.0
+# Fewer columns than those of three points may be wide by chance. Spread: 10th to 90th percentile.
+_MIN_RELATIVE, _MAX_BACKGROUND, _MIN_SPREAD = 6, 0.1, 0.5
 _ANGLES = (-1.6, 3.2)  # Radians; published models have -pi / 4 to 3 pi / 4.
 _MIN_ANGLE = 0.1  # Angles on noise are about pi / 4, scores about 0.
 
@@ -38,15 +39,20 @@ def refuse(evidence: HeadEvidence) -> None:
 
 
 def _is_pose(scores: np.ndarray) -> bool:
-    """Whether (k, n) are one score, then x and y of key points in pixels, each with a visibility or not."""
+    """Whether (k, n) are one score, then x and y of key points, each with a visibility or not.
+
+    Coordinates are in pixels, or relative: then they cover 0 to 1, and the score is near 0 on noise.
+    """
     points = scores[1:]
     if not len(points) or not in_unit_interval(scores[0]):
         return False
-    large = np.abs(points).max(axis=1) > _MIN_PX
+    coordinates = np.abs(points).max(axis=1) > _MIN_PX
+    if len(points) >= _MIN_RELATIVE and in_unit_interval(points) and np.median(scores[0]) < _MAX_BACKGROUND:
+        coordinates = np.ptp(np.percentile(points, (10, 90), axis=1), axis=0) > _MIN_SPREAD
     with_visibility = len(points) % 3 == 0 and in_unit_interval(points[2::3])
-    if with_visibility and large[0::3].all() and large[1::3].all():
+    if with_visibility and coordinates[0::3].all() and coordinates[1::3].all():
         return True
-    return len(points) % 2 == 0 and bool(large.all())
+    return len(points) % 2 == 0 and bool(coordinates.all())
 
 
 def _is_oriented(scores: np.ndarray, columns: bool) -> bool:

@@ -92,10 +92,10 @@ class Campaign:
         }
 
 
-def peak_rss_mb() -> float:
-    """The peak resident memory of this process, 0 if the kernel does not report it."""
+def peak_rss_mb(pid: int | str = "self") -> float:
+    """The peak resident memory of a process, 0 if the kernel does not report it."""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0.0
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
@@ -111,7 +111,10 @@ def main() -> None:
         work.mkdir()
         target = target_class(order["target"])(work)
         campaign = Campaign(target, out, order["seed"], timed=order["timed"])
-        result = campaign.run(order["mutants"], order["seconds"])
+        try:
+            result = campaign.run(order["mutants"], order["seconds"])
+        finally:
+            target.close()
     (out / "result.json").write_text(json.dumps(result))
 
 

@@ -28,7 +28,8 @@ class FrameEvents(JsonTarget):
         self._types = DiagnosticArray, DiagnosticStatus, KeyValue
         self._code = frame_event_messages
 
-    def check(self, data: bytes) -> None:
+    def message(self, data: bytes) -> Any:
+        """The message that a mutant describes."""
         array, status, pair = self._types
         document = _mapping(json.loads(data))
         message = array(status=[])
@@ -40,7 +41,10 @@ class FrameEvents(JsonTarget):
             message.status.append(
                 status(name=_text(one.get("name")), message=_text(one.get("message")), values=values)
             )
-        event = self._code.frame_event_from_message(_delivered(message))
+        return message
+
+    def check(self, data: bytes) -> None:
+        event = self._code.frame_event_from_message(_delivered(self.message(data)))
         assert np.isfinite(event.regions).all() and event.regions.shape[1:] == (4,)
         assert len(event.reason) <= self._code.MAX_REASON_CHARS
         again = self._code.frame_event_from_message(_delivered(self._code.frame_event_message(event)))
@@ -63,11 +67,16 @@ class DetectionMessages(JsonTarget):
         self._types = Detection2DArray, Detection2D, ObjectHypothesisWithPose, ObjectHypothesis
         self._parse = detections_from_message
 
-    def check(self, data: bytes) -> None:
+    def message(self, data: bytes) -> Any:
+        """The message that a mutant describes."""
         document = _mapping(json.loads(data))
         message = self._types[0]()
         _set_header(message.header, document)
         message.detections = [self._detection(_mapping(one)) for one in _items(document.get("detections"))]
+        return message
+
+    def check(self, data: bytes) -> None:
+        message = self.message(data)
         found = self._parse(_delivered(message)).valid()
         assert np.isfinite(found.xyxy_px).all() and not np.isnan(found.scores).any()
         assert len(found.scores) == len(found.class_ids) <= len(message.detections)

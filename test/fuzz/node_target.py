@@ -14,8 +14,8 @@ from targets import Target, find_param
 
 from edge_vision.nodes.interface.specs import NODES
 
-# Read-only, and a bundle that the cache of the run lacks.
-_KEPT = ("autostart", "model")
+KEPT = ("autostart", "model")
+"""Read-only, and a bundle that the cache of the run lacks."""
 
 
 class NodeParameters(Target):
@@ -44,10 +44,7 @@ class NodeParameters(Target):
         self._parameter = Parameter
 
     def mutant(self, random: Random) -> bytes:
-        """[[node, parameter, value], ...] with one node."""
-        node = random.choice(NODES)
-        chosen = random.sample(node.params, random.choice((1, 1, 2, 3)) if len(node.params) > 2 else 1)
-        return json.dumps([[node.name, one.name, _value(random, one)] for one in chosen]).encode()
+        return parameters_mutant(random)
 
     def check(self, data: bytes) -> None:
         given = [one for one in json.loads(data) if find_param(one)]
@@ -62,18 +59,25 @@ class NodeParameters(Target):
                 assert node.spec.param(key).check(value) == value, f"{key} became {value!r:.80}"
         finally:
             changed = [one for one in defaults if node.params[one[1]] != one[2]]
-            back = self._set(node, [one for one in changed if one[1] not in _KEPT])
+            back = self._set(node, [one for one in changed if one[1] not in KEPT])
         assert not back, f"the default was refused: {back}"
         if reason:
             raise ValueError(reason)
 
     def _set(self, node: Any, values: list[Any]) -> str:
         """Set the parameters together, as the node's service does. Returns the reason of a refusal."""
-        parameters = [self._parameter(name, value=_deliverable(value)) for _, name, value in values]
+        parameters = [self._parameter(name, value=deliverable(value)) for _, name, value in values]
         if not parameters:
             return ""
         result = node.set_parameters_atomically(parameters)
         return "" if result.successful else result.reason or "no reason was given"
+
+
+def parameters_mutant(random: Random) -> bytes:
+    """[[node, parameter, value], ...] with one node."""
+    node = random.choice(NODES)
+    chosen = random.sample(node.params, random.choice((1, 1, 2, 3)) if len(node.params) > 2 else 1)
+    return json.dumps([[node.name, one.name, _value(random, one)] for one in chosen]).encode()
 
 
 def _value(random: Random, param: Any) -> Any:
@@ -86,7 +90,7 @@ def _value(random: Random, param: Any) -> Any:
     return json.loads(mutate_json(random, param.default))
 
 
-def _deliverable(value: Any) -> Any:
+def deliverable(value: Any) -> Any:
     """The value, or its text where ROS has no type for it."""
     items = list(value) if isinstance(value, (list, tuple)) else [value]
     kinds = {type(item) for item in items}

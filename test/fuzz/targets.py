@@ -1,4 +1,4 @@
-"""Targets of `make fuzz` that need no ROS and no runtime: manifests, compressed images and parameters."""
+"""Targets of `make fuzz` that need neither ROS nor a runtime: manifests, compressed images and parameters."""
 
 from __future__ import annotations
 
@@ -50,6 +50,9 @@ class Target:
     def check(self, data: bytes) -> None:
         """Pass a mutant to the code under test. Raises one of `refusals`, or anything else for a failure."""
         raise NotImplementedError
+
+    def close(self) -> None:
+        """End what the target has started."""
 
 
 class JsonTarget(Target):
@@ -194,6 +197,7 @@ TARGETS = (
     "message_targets:FrameEvents",
     "message_targets:DetectionMessages",
     "node_target:NodeParameters",
+    "live_target:LivePipeline",
 )
 
 

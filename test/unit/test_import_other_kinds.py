@@ -41,6 +41,14 @@ def pose(with_visibility: bool = True) -> np.ndarray:
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
+def relative_pose() -> np.ndarray:
+    """As in TFLite exports."""
+    return (
+        pose()
+        / np.array([640 if at < 4 or (at > 4 and (at - 5) % 3 < 2) else 1 for at in range(56)])[:, None]
+    )
+
+
 def oriented(low: float, high: float) -> np.ndarray:
     """15 classes and an angle."""
     angles = RNG.uniform(low, high, (1, 1, 8400))
@@ -62,6 +70,8 @@ POSE, ORIENTED = "a pose model, not supported", "oriented boxes, not supported"
         (pose(), POSE),
         (pose(with_visibility=False), POSE),
         (transposed(pose()), POSE),
+        (relative_pose().astype(np.float32), POSE),
+        (transposed(relative_pose()).astype(np.float32), POSE),
         (oriented(-0.78, 2.35), ORIENTED),
         (oriented(0.5, 0.95), ORIENTED),
         (transposed(oriented(-0.78, 2.35)), ORIENTED),
@@ -71,6 +81,8 @@ POSE, ORIENTED = "a pose model, not supported", "oriented boxes, not supported"
         "pose",
         "pose, x and y",
         "pose, rows",
+        "pose, relative",
+        "pose, relative, rows",
         "oriented",
         "oriented, angles below 1",
         "oriented, rows",
@@ -84,7 +96,8 @@ def test_outputs_of_other_tasks_are_refused_by_name(tmp_path: Path, capsys, valu
 
 
 @pytest.mark.parametrize(
-    "n_classes, given", [(80, ()), (6, ("--head", "yolov8")), (6, ("--labels", "six.txt"))]
+    "n_classes, given",
+    [(80, ()), (1, ()), (6, ("--head", "yolov8")), (6, ("--labels", "six.txt"))],
 )
 def test_transposed_yolov8_has_no_objectness(tmp_path: Path, monkeypatch, n_classes, given) -> None:
     monkeypatch.chdir(tmp_path)
@@ -94,6 +107,22 @@ def test_transposed_yolov8_has_no_objectness(tmp_path: Path, monkeypatch, n_clas
     bundle = load_bundle(str(tmp_path / "out"))
     assert bundle.manifest.head.type == "yolov8" and bundle.manifest.head.outputs == {"rows": "output0"}
     assert len(bundle.labels) == n_classes
+
+
+def test_rows_that_two_heads_read_need_labels_or_a_head(tmp_path: Path, capsys) -> None:
+    """6 classes, or 5 and objectness."""
+    graph = constants(tmp_path / "m.onnx", {"output0": transposed(columns(6))})
+    assert run_import(graph, "--out", tmp_path / "out", "--yes") == 1
+    assert "YOLOv8 with 6 classes, or YOLOv5 with 5; give the labels" in capsys.readouterr().err
+    assert run_import(graph, "--head", "yolov5", "--out", tmp_path / "out", "--yes") == 0
+    assert len(load_bundle(str(tmp_path / "out")).labels) == 5
+
+
+@pytest.mark.parametrize("task", ["segment", "pose", "obb"])
+def test_a_task_is_refused_without_names_in_the_metadata(tmp_path: Path, capsys, task) -> None:
+    graph = constants(tmp_path / "m.onnx", {"output0": columns(3)}, metadata={"task": task})
+    assert run_import(graph, "--out", tmp_path / "out", "--yes") == 1
+    assert f"got one for the task '{task}'" in capsys.readouterr().err
 
 
 def test_names_with_a_gap_do_not_become_coco(tmp_path: Path, capsys) -> None:

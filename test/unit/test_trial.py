@@ -65,6 +65,7 @@ def bundle_or_skip_from_home(monkeypatch, tmp_path):
         ("hangs", "did not end loading it within 1 s"),
         ("hangs_in_run", "did not end running it within 2 s"),
         ("eats", "GB of memory"),
+        ("aborts_on_white", "was killed by SIGABRT while running it"),
     ],
 )
 def test_what_does_harm_is_refused_with_its_reason(graph, monkeypatch, name, reason):

@@ -53,6 +53,18 @@ class HangsInRun(Harmless):
         session.run = run
         return session
 
+class AbortsOnWhite(Harmless):
+    name = "aborts_on_white"
+    def load(self, graph, request):
+        session = super().load(graph, request)
+        inner = session.run
+        def run(tensors):
+            if all((tensor == 1).all() for tensor in tensors.values()):
+                os.abort()
+            return inner(tensors)
+        session.run = run
+        return session
+
 class AbortsLater(Harmless):
     """Passes its trial, and dies under what comes then."""
     name = "aborts_later"
@@ -61,13 +73,23 @@ class AbortsLater(Harmless):
         inner, runs = session.run, []
         def run(tensors):
             runs.append(1)
-            if len(runs) > 2:
+            if len(runs) > 6:  # The images of a trial.
                 os.abort()
             return inner(tensors)
         session.run = run
         return session
 '''
-_NAMES = ("Harmless", "Aborts", "Segfaults", "Hangs", "Exits", "Eats", "HangsInRun", "AbortsLater")
+_NAMES = (
+    "Harmless",
+    "Aborts",
+    "Segfaults",
+    "Hangs",
+    "Exits",
+    "Eats",
+    "HangsInRun",
+    "AbortsOnWhite",
+    "AbortsLater",
+)
 
 
 def install_harmful_backends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

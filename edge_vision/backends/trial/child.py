@@ -14,12 +14,17 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _Answer = Callable[..., None]
+_Image = Callable[[Any], Any]
+"""Shape -> values, from 0 to 1 unless stated."""
+_MIN_RUNS, _MORE_RUNS_S = 2, 5.0
+"""A slow graph runs on fewer images."""
 
 
 def _limit(order: Mapping[str, Any]) -> None:
@@ -60,23 +65,43 @@ def _engine(order: Mapping[str, Any], answer: _Answer) -> None:
 
 
 def _ran(session: Any, shapes: Mapping[str, list[int]]) -> bool:
-    """Run on zeros and on noise. False if a run raises: the caller gets the error when it runs the graph."""
-    import numpy as np
-
+    """Run on several images. False if a run raises: the caller gets the error when it runs the graph."""
+    until_s = time.monotonic() + _MORE_RUNS_S
     try:
-        for values in (np.zeros, np.random.default_rng(0).random):
-            session.run({one.name: _tensor(one, shapes, values) for one in session.inputs})
+        for number, image in enumerate(_images()):
+            if number < _MIN_RUNS or time.monotonic() < until_s:
+                session.run({one.name: _tensor(one, shapes, image) for one in session.inputs})
     except Exception:  # Of any runtime, or an input of a type that numpy lacks.
         return False
     return True
 
 
-def _tensor(spec: Any, shapes: Mapping[str, list[int]], values: Callable[..., Any]) -> Any:
+def _images() -> tuple[_Image, ...]:
+    """Black, noise, white, a ramp, and noise as inputs have it that are not scaled, or normalised."""
+    import numpy as np
+
+    def noise(shape: Any) -> Any:
+        return np.random.default_rng(0).random(shape)
+
+    def ramp(shape: Any) -> Any:
+        return np.linspace(0, 1, int(np.prod(shape))).reshape(shape)
+
+    return (
+        np.zeros,
+        noise,
+        np.ones,
+        ramp,
+        lambda shape: 255 * noise(shape),
+        lambda shape: 4 * noise(shape) - 2,
+    )
+
+
+def _tensor(spec: Any, shapes: Mapping[str, list[int]], image: _Image) -> Any:
     given = shapes.get(spec.name, ())
     given = given if len(given) == len(spec.shape) else [1] * len(spec.shape)
     shape = tuple(own or other for own, other in zip(spec.shape, given, strict=True))
-    scale = 255 if spec.dtype == "uint8" else 1
-    return (values(shape) * scale).astype(spec.dtype)
+    values = image(shape)
+    return ((values * 255).clip(0, 255) if spec.dtype == "uint8" else values).astype(spec.dtype)
 
 
 def _file(order: Mapping[str, Any], answer: _Answer) -> None:

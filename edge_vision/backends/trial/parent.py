@@ -34,7 +34,7 @@ from edge_vision.bundles.store import sha256_of
 from edge_vision.core.child_process import child_environment, describe_exit, python_command
 from edge_vision.errors import BackendError, EdgeVisionError, GraphRefused
 
-FORMAT = 1
+FORMAT = 2
 RUN_LIMIT_S = 30.0
 READ_LIMIT_S = 120.0
 MEMORY_LIMIT_BYTES = 8 << 30
