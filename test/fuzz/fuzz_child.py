@@ -28,9 +28,8 @@ _MAX_REPRODUCERS = 20
 class Campaign:
     """Checks mutants of one target and counts what happens."""
 
-    def __init__(self, target: Target, out: Path, seed: int, timed: bool) -> None:
-        """timed: whether a mutant may take MAX_CPU_S at most."""
-        self._target, self._out, self._seed, self._timed = target, out, seed, timed
+    def __init__(self, target: Target, out: Path, seed: int) -> None:
+        self._target, self._out, self._seed = target, out, seed
         self._current = os.open(out / "current.bin", os.O_RDWR | os.O_CREAT)
         self._failures: dict[str, dict[str, Any]] = {}
         self._failed = self._accepted = self._mutants = 0
@@ -66,7 +65,7 @@ class Campaign:
             text = "".join(traceback.format_exception(error))[-4000:]
             self._fail(index, data, f"{type(error).__name__} {where.filename} {where.lineno}", text)
         self._slowest_ms = max(self._slowest_ms, (time.perf_counter() - started_s) * 1e3)
-        if self._timed and time.process_time() - cpu_s > MAX_CPU_S:
+        if self._target.timed and time.process_time() - cpu_s > MAX_CPU_S:
             self._fail(index, data, "slow", f"{time.process_time() - cpu_s:.1f} s of CPU time")
         if self._start_mb and (growth_mb := peak_rss_mb() - self._start_mb) > MAX_RSS_GROWTH_MB:
             error = f"the peak memory grew by {growth_mb:.0f} MB (limit {MAX_RSS_GROWTH_MB:.0f} MB)"
@@ -110,7 +109,8 @@ def main() -> None:
         work = Path(folder) / "work"
         work.mkdir()
         target = target_class(order["target"])(work)
-        campaign = Campaign(target, out, order["seed"], timed=order["timed"])
+        target.timed = order["timed"]
+        campaign = Campaign(target, out, order["seed"])
         try:
             result = campaign.run(order["mutants"], order["seconds"])
         finally:

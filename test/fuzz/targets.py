@@ -28,13 +28,15 @@ CORPUS = Path(__file__).parent / "corpus"
 class Target:
     """One kind of input. Subclasses say which errors document a refusal; any other one is a failure.
 
-    needs: modules without which the target is skipped. share: of the time of a run.
+    needs: modules without which the target is skipped. share: of the time of a run. timed: whether a mutant
+    that takes too long is a failure.
     """
 
     name = ""
     refusals: tuple[type[Exception], ...] = ()
     needs: tuple[str, ...] = ()
     share = 1
+    timed = False
     tokens: Sequence[bytes] = ()
 
     def __init__(self, folder: Path) -> None:
