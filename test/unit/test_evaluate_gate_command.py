@@ -91,7 +91,10 @@ def _selected(*arguments: str) -> list[str]:
     return [condition.name for condition, _ in selected]
 
 
-def test_conditions_are_selected_by_name_kind_split_and_video(tmp_path: Path) -> None:
+def test_conditions_are_selected_by_name_kind_split_and_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGE_VISION_CACHE", str(tmp_path / "without_clips"))
     assert _selected("--conditions", "static", "--split", "tune") == ["static"]
     assert _selected("--conditions", "static") == ["static", "static_holdout"]
     assert _selected("--conditions", "static_holdout", "night") == ["static_holdout", "night"]

@@ -66,9 +66,11 @@ def add_parser(commands: Any) -> None:
 
 def run_cascade(options: argparse.Namespace) -> int:
     """Run the command. Returns the exit status. Raises EvaluateError."""
+    # Settings that cannot be used are reported before the clips are read.
+    cascade_of(options.cascade)
+    evaluation = CascadeEvaluation(options)
     selected = select_conditions(options.conditions, options.split, options.video)
-    cascade_of(options.cascade)  # Report an unusable stage before any work.
-    return evaluate(CascadeEvaluation(options), selected, options)
+    return evaluate(evaluation, selected, options)
 
 
 class CascadeEvaluation(Evaluation):
