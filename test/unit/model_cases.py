@@ -52,13 +52,17 @@ def thinned_clip(name: str, every: int, path: Path) -> Path:
 
 def video_frame(name: str, index: int) -> Frame:
     """One frame of a cached clip."""
-    path = clip_or_skip(name)
+    return Frame(_decoded(clip_or_skip(name), index).copy(), 0, "camera")
+
+
+@cache
+def _decoded(path: str, index: int) -> np.ndarray:
     capture = cv2.VideoCapture(path)
     capture.set(cv2.CAP_PROP_POS_FRAMES, index)
     ok, image = capture.read()
     capture.release()
     assert ok, f"{path} has no frame {index}"
-    return Frame(image, 0, "camera")
+    return image
 
 
 @cache

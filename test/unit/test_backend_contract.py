@@ -5,6 +5,7 @@ One that is not installed, or lacks its hardware, is skipped and says why.
 
 from __future__ import annotations
 
+import functools
 import tracemalloc
 
 import numpy as np
@@ -22,6 +23,8 @@ from edge_vision.backends import (
 from edge_vision.backends.base import Backend
 from edge_vision.backends.host import usable_cores
 from edge_vision.bundles.store import Bundle
+from edge_vision.core.detections import Detections
+from edge_vision.core.frame import Frame
 from edge_vision.detect.classifier import Classifier
 from edge_vision.detect.detector import Detector
 from edge_vision.errors import BackendError, BackendUnavailable
@@ -151,17 +154,24 @@ def test_weights_in_other_files_are_refused(backend, tmp_path):
 @pytest.mark.parametrize("name", [SSD, OIDV4])
 def test_all_backends_find_the_same_objects(backend, name, threads):
     bundle = bundle_for(backend, name)
-    reference = Detector.from_bundle(bundle, open_session(bundle, "onnxruntime", CPU_FP32, strict=True)[0])
     session, report = open_session(bundle, backend.name, BackendRequest(threads=threads), strict=True)
     detector = Detector.from_bundle(bundle, session)
     assert report.fallback_reason is None and report.actual.precision == "fp32"
-    for index in (100, 200, 500):
-        frame = video_frame("vtest.avi", index)
-        expected, found = reference.detect(frame).detections, detector.detect(frame).detections
+    for frame, expected in reference_detections(name):
+        found = detector.detect(frame).detections
         assert len(expected) >= 3
         np.testing.assert_array_equal(found.class_ids, expected.class_ids)
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
         np.testing.assert_allclose(found.xyxy_px, expected.xyxy_px, atol=0.2)
+
+
+@functools.cache
+def reference_detections(name: str) -> list[tuple[Frame, Detections]]:
+    """Frames, and what ONNX Runtime finds on them."""
+    bundle = bundle_or_skip(name)
+    reference = Detector.from_bundle(bundle, open_session(bundle, "onnxruntime", CPU_FP32, strict=True)[0])
+    frames = [video_frame("vtest.avi", index) for index in (100, 200, 500)]
+    return [(frame, reference.detect(frame).detections) for frame in frames]
 
 
 def test_a_frame_costs_no_memory_but_its_outputs(backend):

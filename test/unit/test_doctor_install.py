@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from model_cases import SSD, bundle_or_skip
 
 from edge_vision.cli.doctor import runtimes
+from edge_vision.cli.doctor.check import ERROR, WARN, Check
 from edge_vision.cli.doctor.probe import ProbeResult
 
 REPO = Path(__file__).resolve().parents[2]
@@ -109,34 +111,43 @@ def test_missing_packages_are_named_and_the_rest_is_checked(without, store) -> N
     assert {"cpu", "memory", f"bundle {SSD}", "domain"} <= set(found)
 
 
-def test_no_runtime_at_all(without, store) -> None:
-    code, found = checked("--install", **without("onnxruntime", "openvino", "tensorrt"), **store[1])
-    assert code == 2
-    assert found["model"]["level"] == "ERROR" and "pip install onnxruntime" in found["model"]["text"]
+@pytest.fixture
+def section(store, monkeypatch):
+    """The checks of one section in an environment, by name: section("runtimes", **environment)."""
+
+    def checks(name: str, **environment: str) -> dict[str, Check]:
+        for variable, value in {**store[1], **environment}.items():
+            monkeypatch.setenv(variable, value)
+        module = importlib.import_module(f"edge_vision.cli.doctor.{name}")
+        return {check.name: check for check in module.checks()}
+
+    return checks
 
 
-def test_a_broken_model_and_a_missing_one(store) -> None:
-    folder, environment = store
+def test_no_runtime_at_all(without, section) -> None:
+    found = section("runtimes", **without("onnxruntime", "openvino", "tensorrt", "ai_edge_litert"))
+    assert found["model"].level == ERROR and "pip install onnxruntime" in found["model"].text
+
+
+def test_a_broken_model_and_a_missing_one(store, section) -> None:
+    folder, _ = store
     graph = folder / "model.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"?")
-    code, found = checked("--install", **environment)
-    assert code == 2 and found[f"bundle {SSD}"]["level"] == found["model"]["level"] == "ERROR"
-    assert "expected sha256" in found[f"bundle {SSD}"]["text"] and "expected sha256" in found["model"]["text"]
+    bundle, model = section("store")[f"bundle {SSD}"], section("runtimes")["model"]
+    assert bundle.level == model.level == ERROR
+    assert "expected sha256" in bundle.text and "expected sha256" in model.text
     shutil.rmtree(folder)
-    code, found = checked("--install", **environment)
-    assert code == 2
-    assert f"python -m edge_vision models fetch {SSD}" in found[f"bundle {SSD}"]["text"]
+    missing = section("store")[f"bundle {SSD}"]
+    assert missing.level == ERROR and f"python -m edge_vision models fetch {SSD}" in missing.text
 
 
-def test_a_backend_that_does_not_load_is_a_warning(without, store, tmp_path) -> None:
+def test_a_backend_that_does_not_load_is_a_warning(section, tmp_path) -> None:
     """A package of that name whose import fails, as one built for another processor does."""
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "onnxruntime.py").write_text("import os\nos.abort()\n")
-    environment = {**store[1], "PYTHONPATH": str(tmp_path / "broken")}
-    _, found = checked("--install", **environment)
-    check = found["backend onnxruntime"]
-    assert check["level"] == "WARN" and "its process was killed by SIGABRT" in check["text"]
-    assert check["values"]["loads"] is False
+    check = section("runtimes", PYTHONPATH=str(tmp_path / "broken"))["backend onnxruntime"]
+    assert check.level == WARN and "its process was killed by SIGABRT" in check.text
+    assert check.values["loads"] is False
 
 
 def test_a_backend_that_lists_no_device_is_not_reported_as_loaded(monkeypatch) -> None:
