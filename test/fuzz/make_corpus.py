@@ -12,6 +12,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
+import onnx.parser
 
 _ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(_ROOT), str(_ROOT / "test" / "unit")]
@@ -24,6 +26,45 @@ from edge_vision.bundles.onnx_writer import OnnxWriter  # noqa: E402
 from edge_vision.core.model_spec import HeadSpec, InputSpec, StageSpec, Thresholds  # noqa: E402
 
 CORPUS = Path(__file__).parent / "corpus"
+_OPERATORS = """
+<ir_version: 8, opset_import: ["" : 17]>
+operators (float[1,3,8,8] images) => (float[1,n] found, int64[m,3] kept, float[1,4] last)
+<float[2,3,1,1] kernel = {0.5, -0.5, 1, 0.1, 0.2, 0.3}, float step = {0.1}, uint8 zero = {8},
+ float[4] scales = {1, 1, 2, 2}, int64[1] from = {0}, int64[1] to = {8}, int64[1] axis = {1},
+ int64[2] rows = {0, 3}, int64[1] k = {3}, int64[1,1] at = {0}, int64[6] pads = {0, 1, 0, 0, 1, 0},
+ int64 most = {5}, float[1] limit = {0.5}, int64 times = {3}, bool yes = {1},
+ float[1,4] zeros = {0, 0, 0, 0}, int64[2] flat = {1, -1}, int64[3] wide = {1, 32, 4}>
+{
+  convolved = Conv <pads = [0, 0, 0, 0]> (images, kernel)
+  limited = Relu (convolved)
+  pooled = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (limited)
+  steps = QuantizeLinear (pooled, step, zero)
+  values = DequantizeLinear (steps, step, zero)
+  resized = Resize <mode = "nearest"> (values, , scales)
+  turned = Transpose <perm = [0, 2, 3, 1]> (resized)
+  all_boxes = Reshape (turned, wide)
+  boxes = Slice (all_boxes, from, to, axis)
+  padded = Pad (boxes, pads)
+  some = Gather <axis = 1> (boxes, rows)
+  one = GatherND (padded, at)
+  best, places = TopK (padded, k)
+  row = Reshape (one, flat)
+  scores = Softmax <axis = 1> (row)
+  products = Einsum <equation = "bij,bkj->bik"> (boxes, boxes)
+  means = ReduceMean <axes = [2], keepdims = 0> (products)
+  of_boxes = Unsqueeze (means, axis)
+  kept = NonMaxSuppression (boxes, of_boxes, most, limit, limit)
+  last = Loop (times, yes, zeros) <
+    body = body (int64 i, bool more, float[1,4] sum) => (bool again, float[1,4] grown) {
+      again = Identity (more)
+      grown = Add (sum, limit)
+    }
+  >
+  flat_productsoxes = Reshape (some, flat)
+  flat_products = Reshape (products, flat)
+  found = Concat <axis = 1> (flat_productsoxes, flat_products, scores)
+}
+"""
 _GRAPH = GraphSpec("model.onnx", "onnx", "fp32", "0" * 64)
 
 
@@ -65,7 +106,10 @@ def manifests() -> None:
 
 
 def graphs() -> None:
-    """A convolution with a clip and a mean; a Reshape, Softmax and Concat."""
+    """A convolution with a clip and a mean; a Reshape, Softmax and Concat; many operators with a loop."""
+    model = onnx.parser.parse_model(_OPERATORS)
+    onnx.checker.check_model(model, full_check=True)
+    write("graphs", "operators.onnx", model.SerializeToString(deterministic=True))
     one = OnnxWriter("convolution")
     kernel = np.linspace(-1, 1, 2 * 3 * 9, dtype=np.float32).reshape(2, 3, 3, 3)
     found = one.node("Conv", ["images", one.weight("kernel", kernel)], "found", pads=[1, 1, 1, 1])
