@@ -45,11 +45,12 @@ def test_a_signal_while_it_runs(launch, robot, video, name, number):
     options = ("--source", video, "--loop") if name in ("pipeline", "source_node") else ()
     running = launch(name, *options, "--ros-args", "-p", "playback_rate:=0.0")
     node = {"pipeline": "detector"}.get(name, name.removesuffix("_node"))
-    robot.status(node, lambda status, values: values["state"] == "active")
+    statuses = robot.listen(DiagnosticArray, f"{node}/status")
+    # Heard before the signal is sent, so the last status arrives too: the node knows the subscription.
+    robot.wait(lambda: statuses and status_values(statuses[-1].status[0])["state"] == "active", "its start")
     if name == "pipeline":
         answers = detections_of(robot)
         robot.wait(lambda: len(answers) > 3, "answers")
-    statuses = robot.listen(DiagnosticArray, f"{node}/status")
     assert running.end(number, END_S) == 0, running.output
     assert running.members() == []
     # A process whose shutdown takes too long exits without a last status, and logs that.

@@ -48,8 +48,11 @@ def test_a_real_clip_is_evaluated_without_the_sequences(installed: Path, tmp_pat
     assert gate["fidelity"] == pytest.approx(gate["frame_f1"] / condition["noise_ceiling"])
 
 
-@pytest.mark.parametrize("arguments", [["gate", "--conditions", "static"], ["cascade", "--split", "tune"]])
-def test_a_constructed_sequence_is_refused_with_a_reason(installed: Path, arguments: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [["gate", "--conditions", "static"], ["gate", "--split", "tune"]])
+def test_a_constructed_sequence_is_refused_with_a_reason(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setenv("EDGE_VISION_CACHE", str(tmp_path))  # Without clips, which would be opened first.
     done = run(installed, *arguments)
     assert done.returncode == 2
     assert "constructed sequences are part of the source repository" in done.stderr
