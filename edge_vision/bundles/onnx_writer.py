@@ -1,4 +1,4 @@
-"""Writes an ONNX graph node by node. `onnx` is imported here only, and only when a graph is made."""
+"""Writes an ONNX graph node by node. Imports `onnx` when used."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 from edge_vision.errors import BundleError
 
-# What ONNX Runtime 1.16, OpenVINO 2023 and TensorRT 8.6 all read.
+# Supported by ONNX Runtime 1.16, OpenVINO 2023 and TensorRT 8.6.
 OPSET = 17
 IR_VERSION = 8
 
 
 def import_onnx() -> Any:
-    """The onnx package. Raises BundleError where it is missing."""
+    """The onnx package. Raises BundleError if it is not installed."""
     try:
         import onnx
     except ImportError as error:
@@ -35,13 +35,13 @@ class OnnxWriter:
         self._weights: dict[str, Any] = {}
 
     def weight(self, name: str, array: np.ndarray) -> str:
-        """Add a constant once, and give its name back."""
+        """Add a constant, unless it was added before. Returns its name."""
         if name not in self._weights:
             self._weights[name] = self._onnx.numpy_helper.from_array(np.array(array, order="C"), name)
         return name
 
     def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Add a node with one output, and give the output's name back."""
+        """Add a node with one output. Returns the output's name."""
         self._nodes.append(self._onnx.helper.make_node(op, list(inputs), [output], name=output, **attributes))
         return output
 
@@ -53,7 +53,7 @@ class OnnxWriter:
         return self.node("Clip", [value, zero, six], output)
 
     def model(self, inputs: Mapping[str, Sequence[int]], outputs: Mapping[str, Sequence[int]]) -> bytes:
-        """The serialised float32 model, after onnx's own checks, the shapes of the outputs among them."""
+        """The serialised float32 model, checked by onnx, including the shapes of the outputs."""
         helper, onnx = self._onnx.helper, self._onnx
         graph = helper.make_graph(
             self._nodes, self._name, self._values(inputs), self._values(outputs), list(self._weights.values())

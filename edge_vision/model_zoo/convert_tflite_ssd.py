@@ -1,6 +1,6 @@
-"""An SSD from TensorFlow Lite to ONNX, so that every runtime can run it: same input, outputs and names.
+"""Converts an SSD from TensorFlow Lite to ONNX with the same input, outputs and names, for all runtimes.
 
-Weights that are stored as float16 become float32, as TensorFlow Lite computes with them.
+Weights stored as float16 are converted to float32, in which TensorFlow Lite computes.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _NO_ACTIVATION, _RELU6 = 0, 3
 
 
 def convert(tflite: bytes, name: str) -> bytes:
-    """The bytes of a .tflite -> an ONNX model, serialised. The input stays (1, h, w, 3).
+    """The serialised ONNX model of a .tflite file. The input remains (1, h, w, 3).
 
-    Raises BundleError where the graph holds what this does not read.
+    Raises BundleError if the graph contains an unsupported operation.
     """
     return _Converter(read_tflite(tflite), name).convert()
 
 
 class _Converter:
-    """Writes the operations in the file's order. Maps are NCHW inside, boxes are rows."""
+    """Writes the operations in the file's order. Feature maps are NCHW, boxes are rows."""
 
     def __init__(self, graph: TfliteGraph, name: str) -> None:
         self._graph = graph
@@ -54,7 +54,7 @@ class _Converter:
         options = _options(operator)
         image, kernel, bias = operator.inputs
         weights = self._constants[kernel]
-        # (out, h, w, in), and (1, h, w, out) where each channel has a kernel of its own.
+        # (out, h, w, in), or (1, h, w, out) for a depthwise convolution.
         weights = weights.transpose((3, 0, 1, 2) if depthwise else (0, 3, 1, 2))
         if options.scalar(0, "b") != _SAME:
             raise BundleError(f"convolution {self._output(operator)}: expected SAME padding, got another")
@@ -74,7 +74,7 @@ class _Converter:
         self._activated("Add", names, operator, _options(operator).scalar(0, "b"))
 
     def _reshape(self, operator: Operator) -> None:
-        """A map to rows, one per anchor, in the order of NHWC; or rows to other rows."""
+        """Reshapes a feature map to rows, one per anchor, in the order of NHWC; or rows to other rows."""
         source, output = operator.inputs[0], self._output(operator)
         rows = self._names[source]
         if source not in self._rows:
@@ -85,7 +85,7 @@ class _Converter:
 
     def _concatenation(self, operator: Operator) -> None:
         if not self._rows.issuperset(operator.inputs):
-            raise BundleError(f"{self._output(operator)}: expected rows to be joined, got maps")
+            raise BundleError(f"{self._output(operator)}: expected a concatenation of rows, got feature maps")
         self._rows.add(operator.outputs[0])
         names = [self._names[i] for i in operator.inputs]
         self._emit("Concat", names, operator, axis=_options(operator).scalar(0, "i"))
@@ -123,5 +123,5 @@ _WRITE: dict[str, Callable[[_Converter, Operator], None]] = {
 
 def _options(operator: Operator) -> Table:
     if operator.options is None:
-        raise BundleError(f"operation {operator.op}: expected its options in the file, got none")
+        raise BundleError(f"operation {operator.op}: expected options, got none")
     return operator.options

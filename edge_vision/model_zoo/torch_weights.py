@@ -1,8 +1,8 @@
 """Reads the tensors of a PyTorch weights file (`torch.save` of a state dict) without PyTorch.
 
-Such a file holds a pickle, and a pickle may run any code. This reader knows the four names that a state dict
-needs, gives its own stand-ins for them, and refuses every other name before anything is called. Both
-layouts are read: the zip of PyTorch 1.6 and later, and the row of pickles and raw storages before it.
+Such a file contains a pickle, which can execute arbitrary code. This reader resolves only the names that a
+state dict needs, to replacements of its own, and refuses every other name before anything is called. It reads
+both layouts: the zip of PyTorch 1.6 and later, and the earlier sequence of pickles and raw storages.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class _StorageType:
-    """Stands in for torch.FloatStorage and its like."""
+    """Replaces torch.FloatStorage and the other storage classes."""
 
     dtype: np.dtype
 
 
 @dataclass(frozen=True, slots=True)
 class _Storage:
-    """A run of values that is read after the pickle."""
+    """A storage, whose values are read after the pickle."""
 
     key: str
     dtype: np.dtype
@@ -58,7 +58,7 @@ class _Storage:
 
 @dataclass(frozen=True, slots=True)
 class _Tensor:
-    """A view of a storage; offset and strides count values, not bytes."""
+    """A view of a storage. offset, strides: in values, not bytes."""
 
     storage: _Storage
     offset: int
@@ -67,9 +67,9 @@ class _Tensor:
 
 
 def read_tensors(data: bytes) -> dict[str, np.ndarray]:
-    """The bytes of a weights file -> its tensors by name, C-contiguous copies.
+    """The tensors of a weights file by name, as C-contiguous copies.
 
-    Raises BundleError when the file is broken, or asks for anything but tensors.
+    Raises BundleError if the file is damaged or contains anything but tensors.
     """
     try:
         if data[:2] == b"PK":
@@ -77,14 +77,14 @@ def read_tensors(data: bytes) -> dict[str, np.ndarray]:
         return _read_legacy(data)
     except BundleError:
         raise
-    except Exception as error:  # an unpickler fed with rubbish raises nearly anything
+    except Exception as error:  # Damaged input makes an unpickler raise almost any exception.
         raise BundleError(
             f"weights file: expected the tensors of a state dict, got an error: {error!r}"
         ) from None
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Knows tensors, and nothing else."""
+    """Accepts tensors only."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -94,20 +94,20 @@ class _TensorUnpickler(pickle.Unpickler):
         if module == "torch" and name in _DTYPES:
             return _StorageType(np.dtype(_DTYPES[name]))
         raise BundleError(
-            f"weights file: expected nothing but tensors, got a call of {module}.{name}; "
-            "the file may be hostile, do not open it with torch.load"
+            f"weights file: expected only tensors, got a call of {module}.{name}; "
+            "the file may be malicious: do not open it with torch.load"
         )
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, storage_type, key, _device, count, *view = pid
         _require(kind == "storage" and isinstance(storage_type, _StorageType), "a storage", pid)
         _require(type(key) is str and type(count) is int and count >= 0, "a storage's key and count", pid)
-        _require(view in ([], [None]), "a storage that is no view of another", pid)
+        _require(view in ([], [None]), "a storage that is not a view of another", pid)
         return _Storage(key, storage_type.dtype, count)
 
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_gradient: Any) -> _Tensor:
-    """Stands in for torch._utils._rebuild_tensor_v2, and checks that the view stays inside its storage."""
+    """Replaces torch._utils._rebuild_tensor_v2, and checks that the view is within its storage."""
     whole = all(type(value) is int and value >= 0 for value in (offset, *shape, *strides))
     _require(
         isinstance(storage, _Storage) and whole and len(shape) == len(strides),
@@ -118,7 +118,7 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_gradi
     values = int(np.prod(shape, dtype=object))
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     inside = values == 0 or (last < storage.count and values <= storage.count)
-    _require(inside, f"a tensor inside its {storage.count} values", tensor)
+    _require(inside, f"a tensor within its {storage.count} values", tensor)
     return tensor
 
 
@@ -133,16 +133,16 @@ def _read_zip(data: bytes) -> dict[str, np.ndarray]:
 
         def read(storage: _Storage) -> bytes:
             member = archive.getinfo(f"{prefix}data/{storage.key}")
-            # Stored, not packed: so a small file cannot unfold to a huge one.
+            # Not compressed, so that a small file cannot expand to a huge one.
             plain = member.compress_type == zipfile.ZIP_STORED and member.file_size == storage.size_bytes
-            _require(plain, f"{storage.size_bytes} plain bytes", member)
+            _require(plain, f"{storage.size_bytes} uncompressed bytes", member)
             return archive.read(member)
 
         return _arrays(_TensorUnpickler(io.BytesIO(archive.read(pickles[0]))).load(), read)
 
 
 def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
-    """Pickles of: magic number, protocol, machine, state dict, keys; then each key's count and values."""
+    """Pickles of magic number, protocol, machine, state dict and keys, then the count and values per key."""
     file = io.BytesIO(data)
     magic, protocol, machine, state, keys = (_TensorUnpickler(file).load() for _ in range(5))
     _require((magic, protocol) == (_LEGACY_MAGIC, _LEGACY_PROTOCOL), "PyTorch's magic number", magic)
@@ -180,5 +180,5 @@ def _array(tensor: _Tensor, data: bytes) -> np.ndarray:
 def _require(condition: bool, expected: str, got: Any) -> None:
     if not condition:
         raise BundleError(
-            f"weights file: expected {expected}, got {got!r:.200}; the file is broken, fetch it again"
+            f"weights file: expected {expected}, got {got!r:.200}; the file is damaged: fetch it again"
         )

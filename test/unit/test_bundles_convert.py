@@ -147,7 +147,7 @@ def test_coco_numbers_are_those_of_the_model() -> None:
 
 def test_tensors_that_do_not_fit_are_refused() -> None:
     pytest.importorskip("onnx")
-    with pytest.raises(BundleError, match=r"got none named '_bn0\.weight'"):
+    with pytest.raises(BundleError, match=r"'_bn0\.weight' is missing"):
         convert_efficientnet({"_conv_stem.weight": np.zeros((32, 3, 3, 3), np.float32)})
 
 
