@@ -62,11 +62,12 @@ def add_parser(commands: Any) -> None:
     add("--clips", nargs="+", metavar="NAME", help="only these of the known clips (default: all)")
     add(
         "--clip",
-        action="append",
+        nargs="+",
+        action="extend",
         default=[],
         type=video_argument,
         metavar="FILE",
-        help="your own clip, instead of the known ones unless --clips is given; may be repeated",
+        help="your own clips, instead of the known ones unless --clips is given",
     )
     add("--constructed", action="store_true", help="also the constructed scenes, after the clips")
     add(
