@@ -44,16 +44,22 @@ class YoloV8Head(DetectionHead):
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         """Each candidate has its best class only. Raises HeadError."""
         columns = self._columns(outputs)
-        best = columns[4:].max(axis=0)
-        passed = at_least(best, thresholds.score_threshold)
-        self._output.check_scores(columns[4:], candidates=best[passed])
-        class_ids = columns[4:, passed].argmax(axis=0)
+        passed = self._candidates(columns[4:], thresholds.score_threshold)
+        scores = columns[4:, passed]
+        self._output.check_scores(columns[4:], candidates=scores)
+        best = scores.max(axis=0, initial=0.0)
         xyxy = xyxy_of_centres(columns[:4, passed].T * self._scale)
-        return ModelBoxes.suppressed(xyxy, best[passed], class_ids, thresholds)
+        return ModelBoxes.suppressed(xyxy, best, scores.argmax(axis=0), thresholds)
 
     def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
         scores = self._columns(outputs)[4:]
         return float(scores.max()) if scores.size else None
+
+    def _candidates(self, scores: np.ndarray, threshold: float) -> np.ndarray:
+        """Indices of the columns of (classes, n) scores with one that reaches the threshold, in order."""
+        if self._has_rows:  # Ten times faster on rows than the maximum of each.
+            return np.unique(at_least(scores.T, threshold) // len(scores))
+        return at_least(scores.max(axis=0), threshold)
 
     def _columns(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """(4 + classes, n), a view of the output."""
