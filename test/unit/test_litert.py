@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from model_cases import OIDV4, bundle_or_skip
-from tflite_cases import mean_tflite, schema_or_skip
+from tflite_cases import mean_tflite, packed, schema_or_skip
 
 from edge_vision.backends import BackendRequest, Session, make_backend
 from edge_vision.backends.selection.auto_select import measure_in_child
 from edge_vision.backends.trial.parent import try_graph
-from edge_vision.errors import BackendError, BackendUnavailable
+from edge_vision.errors import BackendError, BackendUnavailable, GraphRefused
 
 # A delegate as small as one can be: it starts, and takes nothing of the graph.
 _LAZY_DELEGATE = """
@@ -143,6 +143,16 @@ def test_child_processes_keep_the_allowed_folders(tmp_path):
             try_graph(make_backend("litert"), bundle.folder / "model.tflite", request)
         row = measure_in_child(bundle, ["litert"], request).rows[0]
         assert reason in row.failure
+
+
+def test_a_graph_that_kills_litert_is_refused(tmp_path):
+    """Its input is the constant with the axes of the mean, so that an image gives axes out of range."""
+    schema, graph = schema_or_skip(), mean_tflite(tmp_path / "axes.tflite")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(graph.read_bytes(), 0))
+    model.subgraphs[0].inputs = np.array([1], np.int32)
+    graph.write_bytes(packed(model))
+    with pytest.raises(GraphRefused, match="runs on litert, got one whose trial process was killed by SIG"):
+        try_graph(make_backend("litert"), graph, BackendRequest(threads=1))
 
 
 def lazy_delegate(folder: Path) -> Path:
