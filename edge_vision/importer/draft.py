@@ -157,7 +157,7 @@ def _size(
         small = max(image_tensor.width_px, image_tensor.height_px) < _TINY_PX
         hint = ", and very small: is it the size to run at?" if small else ""
         return (image_tensor.width_px, image_tensor.height_px), f"the graph's own{hint}"
-    numbers = re.fullmatch(r"\[?(\d{1,4}),? *(\d{1,4})?\]?", model.metadata.get("imgsz", ""))
+    numbers = re.fullmatch(r"\[?([1-9]\d{0,3}),? *([1-9]\d{0,3})?\]?", model.metadata.get("imgsz", ""))
     if numbers:
         height = int(numbers[1])
         return (int(numbers[2] or height), height), "imgsz in the file's metadata"

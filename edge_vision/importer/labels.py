@@ -122,7 +122,7 @@ def _in_order(names: Any) -> tuple[str, ...] | None:
     if isinstance(names, Mapping):
         try:
             numbered_names = {int(number): name for number, name in names.items()}
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return None
         if sorted(numbered_names) != list(range(len(numbered_names))):
             return None

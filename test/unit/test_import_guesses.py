@@ -236,10 +236,11 @@ def test_names_of_another_number_than_the_classes_are_not_taken(
         "[" * 100_000,
         "{'x': 'a'}",
         "{0: ''}",
+        "{1e400: 'a'}",
         "17",
         "[]",
     ],
-    ids=["code", "a gap", "deep", "words", "empty", "number", "none"],
+    ids=["code", "a gap", "deep", "words", "empty", "infinite", "number", "none"],
 )
 def test_names_that_are_no_names_are_left_alone(tmp_path: Path, names: str) -> None:
     was_run = tmp_path / "was_run"
