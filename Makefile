@@ -18,8 +18,8 @@ WORKERS = auto
 # `make demo ROS_DOMAIN_ID=5` overrides it.
 demo top: export ROS_DOMAIN_ID = 87
 test test-unit test-nodes check examples fuzz: export ROS_DOMAIN_ID = 88
-bench-pipeline bench-diagnostics bench-failover soak chaos evaluate-schedule: export ROS_DOMAIN_ID = 89
-demo top test test-unit test-nodes check examples fuzz bench-pipeline bench-diagnostics bench-failover soak chaos evaluate-schedule: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
+bench-pipeline bench-diagnostics bench-failover bench-cameras soak chaos evaluate-schedule: export ROS_DOMAIN_ID = 89
+demo top test test-unit test-nodes check examples fuzz bench-pipeline bench-diagnostics bench-failover bench-cameras soak chaos evaluate-schedule: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
 
 # The ROS wheels set this marker in the environment; with it, another Python does not find its libraries.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
@@ -29,7 +29,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-pipelining bench-low-score soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top setup-docs lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-pipelining bench-low-score soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top setup-docs lock clean distclean
 
 help:  ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -104,6 +104,9 @@ bench-low-score: setup-evaluate  ## Measure what low-score detections predict; r
 
 bench-failover: setup-test  ## Measure the time until another backend or model serves; results in out/bench/failover.json
 	$(VENV_PYTHON) bench/failover.py $(ARGS)
+
+bench-cameras: setup  ## Measure four cameras with one detector; results in out/bench/cameras.json
+	$(VENV_PYTHON) bench/cameras.py $(ARGS)
 
 fuzz: setup-test  ## Fuzz manifests, graphs, images, parameters and messages for MINUTES=10; results in out/fuzz/report.json
 	$(VENV_PYTHON) test/fuzz/fuzz.py --minutes $(MINUTES) $(ARGS)

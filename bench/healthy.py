@@ -15,13 +15,13 @@ import common  # noqa: F401  (the path of this repository)
 import cv2
 import numpy as np
 from outside import Reading, read_process, slope_per_min
+from rclpy.clock import Clock, ClockType
 from vision_msgs.msg import Detection2DArray
 
 from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.core.frame import Frame
 from edge_vision.core.progress import ProgressLine
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess
-from edge_vision.nodes.base_node import steady_clock
 from edge_vision.nodes.interface.image_messages import ImageWriter
 from edge_vision.nodes.monitoring.diagnostics_listener import DiagnosticsListener
 from edge_vision.nodes.transport.qos import LATEST_IMAGE, RESULTS
@@ -217,7 +217,7 @@ def age_ms(images: list[np.ndarray], delay_ms: float, count: int = 60) -> float:
         arguments = ["--backend", "onnxruntime", "--ros-args", "-p", "gate:enabled:=false"]
         process = PipelineProcess(arguments, Path(folder) / "log")
         try:
-            monitor.node.create_timer(0.1, send, clock=steady_clock())
+            monitor.node.create_timer(0.1, send, clock=Clock(clock_type=ClockType.STEADY_TIME))
             until_s = time.monotonic() + LONGEST_START_S
             while sent < count and time.monotonic() < until_s and process.returncode is None:
                 monitor.spin(0.2)

@@ -64,7 +64,7 @@ def _one_start(video: Path, seconds: float) -> dict[str, Any]:
     from edge_vision.nodes.monitoring.pipeline_monitor import PipelineMonitor
 
     record = RunRecord()
-    with tempfile.TemporaryDirectory() as folder, PipelineMonitor(record) as monitor:
+    with tempfile.TemporaryDirectory() as folder, PipelineMonitor({"": record}) as monitor:
         monitor.spin(0.5)
         log = Path(folder) / "log"
         process = PipelineProcess(["--source", str(video), "--loop", "--backend", "onnxruntime"], log)

@@ -164,7 +164,7 @@ def play(video: Path, rate: float, seconds: float, what: str) -> tuple[Watch, li
     readings: list[Reading] = []
     arguments = ["--source", str(video), "--loop", "--backend", "onnxruntime", "--ros-args"]
     arguments += ["-p", f"source:playback_rate:={rate:.4f}", "-p", "gate:enabled:=false"]
-    with tempfile.TemporaryDirectory() as folder, PipelineMonitor(watch) as monitor:
+    with tempfile.TemporaryDirectory() as folder, PipelineMonitor({"": watch}) as monitor:
         process = PipelineProcess(arguments, Path(folder) / "log")
         try:
             while not _over(watch, process, seconds):

@@ -1,6 +1,7 @@
 """Starts the pipeline: `ros2 launch edge_vision pipeline.launch.py --show-args` lists the arguments.
 
-All nodes run in one process (composition:=true) that passes images by reference, or in one process each. In
+All nodes run in one process (composition:=true) that passes images by reference, or in one process each, as
+they do once per camera with cameras:=front,rear. In
 both cases they read the same parameter file, and configure and activate themselves.
 """
 
@@ -27,10 +28,18 @@ BOOL = ["true", "false", "True", "False"]
 # name, default, choices, description
 ARGUMENTS = (
     (
+        "cameras",
+        "",
+        None,
+        "Names of cameras, as in front,rear: all nodes once per camera in a namespace of this name, with one "
+        "model in memory; empty = one camera, or as in params_file.",
+    ),
+    (
         "source",
         "",
         None,
-        "Video file, /dev/video0, rtsp:// or http:// URL; empty = subscribe to image_topic.",
+        "Video file, /dev/video0, rtsp:// or http:// URL, in which {camera} is the camera's name; empty = "
+        "subscribe to image_topic.",
     ),
     (
         "image_topic",
@@ -76,6 +85,7 @@ def generate_launch_description() -> LaunchDescription:
     with_source = AndSubstitution(separate, NotEqualsSubstitution(source, ""))
     without_source = AndSubstitution(separate, EqualsSubstitution(source, ""))
     from_source, with_model = ["--source=", source], _options("model", "backend")
+    cameras = ["--cameras=", LaunchConfiguration("cameras")]
     # Without a source in this launch, its missing reports are no fault.
     watched = {"watched_nodes": ["gate", "cascade", "detector"]}
     return LaunchDescription(
@@ -84,13 +94,13 @@ def generate_launch_description() -> LaunchDescription:
                 DeclareLaunchArgument(n, default_value=d, choices=c, description=t)
                 for n, d, c, t in ARGUMENTS
             ),
-            _node("pipeline", composition, arguments=[from_source, *with_model]),
-            _node("detector_node", separate, arguments=with_model),
-            _node("cascade_node", separate),
-            _node("gate_node", separate),
-            _node("diagnostics_node", with_source),
-            _node("diagnostics_node", without_source, overrides=watched),
-            _node("source_node", with_source, arguments=[from_source]),
+            _node("pipeline", composition, arguments=[cameras, from_source, *with_model]),
+            _node("detector_node", separate, arguments=[cameras, *with_model]),
+            _node("cascade_node", separate, arguments=[cameras]),
+            _node("gate_node", separate, arguments=[cameras]),
+            _node("diagnostics_node", with_source, arguments=[cameras]),
+            _node("diagnostics_node", without_source, arguments=[cameras], overrides=watched),
+            _node("source_node", with_source, arguments=[cameras, from_source]),
         ]
     )
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from edge_vision.core.diagnostic_status import LEVELS
 from edge_vision.diagnostics.causes import cause_entries
-from edge_vision.nodes.interface.specs import NODES, NodeSpec, Param
+from edge_vision.nodes.interface.specs import NODES, PIPELINE, NodeSpec, Param
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMENT_WIDTH = 104
@@ -38,18 +38,20 @@ PARAMETER_HEAD = ("parameter", "type", "default", "range", "takes effect", "desc
 
 def pipeline_yaml() -> str:
     """config/pipeline.yaml: all defaults, with what each parameter means."""
-    return YAML_HEAD + "".join("\n" + "\n".join(_yaml_node(node)) + "\n" for node in NODES)
+    return YAML_HEAD + "".join("\n" + "\n".join(_yaml_node(node)) + "\n" for node in (PIPELINE, *NODES))
 
 
 def _yaml_node(node: NodeSpec) -> Iterator[str]:
+    # ROS gives an empty list no type and refuses it, so the default of a list stays commented out. It refuses
+    # a node without parameters, too.
+    off = "# " if all(param.default == [] for param in node.params) else ""
     yield f"# {node.summary}"
-    yield f"/**/{node.name}:"
-    yield "  ros__parameters:"
+    yield f"{off}/**/{node.name}:"
+    yield f"{off}  ros__parameters:"
     for param in node.params:
         yield from (f"    # {line}" for line in textwrap.wrap(_comment(param), COMMENT_WIDTH - 6))
-        # ROS gives an empty list no type and refuses it, so the default of a list stays commented out.
-        off = "# " if param.default == [] else ""
-        yield f"    {off}{param.name}: {json.dumps(param.default)}"
+        alone = "# " if not off and param.default == [] else ""
+        yield f"{off}    {alone}{param.name}: {json.dumps(param.default)}"
 
 
 def _comment(param: Param) -> str:
@@ -60,7 +62,7 @@ def parameter_tables() -> str:
     """One table for the parameters that several nodes share, then one per node for its own."""
     shared = [param for param, nodes in _nodes_by_param().items() if len(nodes) > 1]
     tables = [f"### Several nodes\n\n{_shared_parameter_table()}"]
-    for node in NODES:
+    for node in (PIPELINE, *NODES):
         own = [param for param in node.params if param not in shared]
         rows = [_parameter_row(param) for param in own]
         tables.append(f"### {node.name}\n\n{node.summary}\n\n{_table(PARAMETER_HEAD, rows)}")

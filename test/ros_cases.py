@@ -34,13 +34,13 @@ from vision_msgs.msg import Detection2DArray
 
 from edge_vision.nodes import base_node, run
 from edge_vision.nodes.base_node import BaseNode
+from edge_vision.nodes.cameras import camera_setups
 from edge_vision.nodes.cascade_node import CascadeNode
 from edge_vision.nodes.detector_node import DetectorNode
 from edge_vision.nodes.diagnostics_node import DiagnosticsNode
 from edge_vision.nodes.gate_node import GateNode
 from edge_vision.nodes.monitoring.discovery import eager_discovery
 from edge_vision.nodes.source_node import SourceNode
-from edge_vision.nodes.transport.intra_process import IntraProcess
 
 CHAIN: tuple[type[BaseNode], ...] = (GateNode, CascadeNode, DetectorNode)
 ALL: tuple[type[BaseNode], ...] = (SourceNode, *CHAIN, DiagnosticsNode)
@@ -118,7 +118,9 @@ class Running:
         ros_args: Sequence[str] = (),
         separate: bool = False,
         need_model: bool = True,
+        cameras: Sequence[str] = (),
     ) -> None:
+        """cameras: their nodes are named "front/gate" and so on; `hubs` has one per camera."""
         if need_model and DetectorNode in kinds and "model" not in (overrides or {}).get("detector", {}):
             bundle_or_skip(SSD)
         # A fixed backend: auto depends on the machine. No watchdog: on a loaded machine a slow inference is
@@ -130,13 +132,19 @@ class Running:
         given = {"gate": CHANGES, **(overrides or {})}
         overrides = {**given, **{name: {**chosen[name], **given.get(name, {})} for name in chosen}}
         rclpy.init(args=["test", "--ros-args", *ros_args], domain_id=domain)
-        self.hub = IntraProcess()
-        self.nodes = {}
+        setups = camera_setups(",".join(cameras))
         with _reporting_often(kinds):
-            for kind in kinds:
-                # With `separate`, each node is isolated as in a process of its own; self.hub is the last's.
-                self.hub = IntraProcess() if separate else self.hub
-                self.nodes[kind.spec.name] = kind(self.hub, overrides.get(kind.spec.name, {}))
+            # With `separate`, each node is isolated as in a process of its own.
+            groups = [[kind] for kind in kinds] if separate else [kinds]
+            nodes = [node for group in groups for node in run.create_nodes(group, overrides, setups)]
+        names = [node.get_fully_qualified_name() for node in nodes]
+        self.nodes = {
+            "/".join(name.split("/")[-2 if cameras else -1 :]): node
+            for name, node in zip(names, nodes, strict=True)
+        }
+        self.hubs = {name.split("/")[-2]: node.hub for name, node in zip(names, nodes, strict=True)}
+        # That of the last node, which has the complete ledger.
+        self.hub = nodes[-1].hub
         self.executor = run.make_executor()
         for node in self.nodes.values():
             self.executor.add_node(node)
@@ -154,17 +162,21 @@ class Running:
 
     @property
     def ledger(self) -> dict[str, int]:
-        return self.hub.ledger.snapshot().flat()
+        return self.ledger_of("")
 
-    def settled(self, n: int) -> dict[str, int]:
+    def ledger_of(self, camera: str) -> dict[str, int]:
+        hub = self.hubs[camera] if camera else self.hub
+        return hub.ledger.snapshot().flat()
+
+    def settled(self, n: int, camera: str = "") -> dict[str, int]:
         """The ledger once n frames were received and none is in flight."""
 
         def done() -> dict[str, int] | None:
-            counts = self.ledger
+            counts = self.ledger_of(camera)
             assert adds_up(counts)
             return counts if counts["received"] >= n and not counts["in_flight"] else None
 
-        return wait_until(done, f"{n} frames to end; ledger {self.ledger}")
+        return wait_until(done, f"{n} frames to end; ledger {self.ledger_of(camera)}")
 
     def in_executor(self, work: Callable[[], Any]) -> Any:
         """Run a function in the executor's thread, as a service call would, and return its result."""

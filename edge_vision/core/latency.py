@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 
 import numpy as np
 
@@ -34,6 +35,11 @@ class LatencyWindow:
             f"p{p}": float(v) for p, v in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True)
         }
 
+    @property
+    def count(self) -> int:
+        """How many durations were recorded since the start or `reset`."""
+        return self._count
+
     def reset(self) -> None:
         """Discard all durations."""
         with self._lock:
@@ -58,3 +64,23 @@ class RateMeter:
         elapsed_s = now_s - self._read_s
         count, self._read_count, self._read_s = self._count - self._read_count, self._count, now_s
         return count / elapsed_s if elapsed_s > 0 else 0.0
+
+
+class LoadMeter:
+    """Share of the last `window_s` seconds during which one thread worked. One thread adds, any may read."""
+
+    def __init__(self, window_s: float = 5.0) -> None:
+        self._window_s = window_s
+        self._runs: deque[tuple[float, float]] = deque()
+
+    def add(self, started_s: float, ended_s: float) -> None:
+        """Record a piece of work."""
+        self._runs.append((started_s, ended_s))
+        while self._runs[0][1] < ended_s - self._window_s:
+            self._runs.popleft()
+
+    def share(self, now_s: float) -> float:
+        """0..1, by the clock of `add`."""
+        since_s = now_s - self._window_s
+        busy_s = sum(max(0.0, ended_s - max(started_s, since_s)) for started_s, ended_s in list(self._runs))
+        return busy_s / self._window_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -65,6 +66,10 @@ class Detector:
             detections, low_score = detections.split(thresholds.score_threshold)
         timing = StageTiming.between(started, prepared, inferred, perf_counter())
         return DetectionResult(detections, timing, top_score, low_score)
+
+    def twin(self) -> Detector:
+        """A detector on the same session with thresholds, counts and image buffers of its own."""
+        return Detector(self.input_spec, copy(self._head), self.session, self.thresholds)
 
     @property
     def unlabelled(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
@@ -40,6 +41,8 @@ class BaseNode(LifecycleNode):
         given = [Parameter(name, value=value) for name, value in (overrides or {}).items()]
         super().__init__(self.spec.name, parameter_overrides=given, **kwargs)
         self.hub = hub or IntraProcess()
+        self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        """Unaffected by use_sim_time. One per node: the events executor has a thread for each clock."""
         self.failure = ""
         self.last_model = ""
         self.logged_plugins: set[str] = set()
@@ -57,9 +60,9 @@ class BaseNode(LifecycleNode):
         if "enabled" in {param.name for param in self.spec.params}:
             self._services_made.append(self.create_service(SetBool, "~/enable", self._on_enable))
         # Steady time: the status is published while a simulated clock stands still.
-        self._status_timer = self.create_timer(STATUS_PERIOD_S, self.publish_status, clock=steady_clock())
+        self._status_timer = self.create_timer(STATUS_PERIOD_S, self.publish_status, clock=self.steady_clock)
         if self.params["autostart"]:
-            self._retry_timer = self.create_timer(RETRY_PERIOD_S, self.bring_up, clock=steady_clock())
+            self._retry_timer = self.create_timer(RETRY_PERIOD_S, self.bring_up, clock=self.steady_clock)
 
     # Hooks.
     def configure(self) -> None:
@@ -260,13 +263,6 @@ class BaseNode(LifecycleNode):
         self.reset_stats()
         response.success, response.message = True, "frame counts and latencies reset"
         return response
-
-
-def steady_clock() -> Any:
-    """A clock that use_sim_time does not affect."""
-    from rclpy.clock import Clock, ClockType
-
-    return Clock(clock_type=ClockType.STEADY_TIME)
 
 
 def latency_values(name: str, percentiles: dict[str, float] | None) -> dict[str, float | None]:

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from edge_vision.backends.serving.loaded_model import LoadedModel
+from edge_vision.core.concurrency.shared_worker import SharedWorkerClient
 from edge_vision.core.detections import DetectionResult, Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
+from edge_vision.core.running_clock import running_s
+from edge_vision.detect.delay_promise import CameraNeed
 from edge_vision.detect.detector import Detector
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import OK, WARN
 from edge_vision.nodes.detector.model import DetectorModel
 from edge_vision.nodes.detector.output import DetectionOutput
 from edge_vision.nodes.detector.roi_detection import RoiDetection
+from edge_vision.nodes.detector.shared import SharedDetector
 from edge_vision.nodes.detector.stats import DetectorStats
 from edge_vision.nodes.detector.track_publisher import TrackPublisher
 from edge_vision.nodes.interface import specs
 from edge_vision.nodes.model_loading import MODEL_PARAMS
-from edge_vision.nodes.stage_node import StageNode
+from edge_vision.nodes.stage_node import StageNode, WorkItem
 
+DEFAULT_MAX_DELAY_MS = float(specs.GATE.param("max_delay_ms").default)
+MIN_FRAMES = 10
+"""Frames after which the detector's time for a frame is known."""
+RATE_REPORTS = 6
+"""Reports over which the camera's rate is measured."""
 HANG_FACTOR = 5.0
 """An inference within this many times the median is not a hang."""
 THRESHOLDS = {"score_threshold", "iou_threshold", "max_detections"}
@@ -35,11 +45,16 @@ class DetectorNode(StageNode):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.model = DetectorModel(self, self._on_model, self.replace_worker, self._inference_limit_s)
+        self.model = DetectorModel(
+            self, self._apply_thresholds, self._on_model, self.replace_worker, self._inference_limit_s
+        )
+        self._shared = self.hub.shared(SharedDetector)
         self.tracks = TrackPublisher(self)
         self.detections = DetectionOutput(self)
         self.roi = RoiDetection(self.tracks)
         self._detector_stats = DetectorStats()
+        # Times and the frames that the camera had sent by then.
+        self._received: deque[tuple[float, int]] = deque(maxlen=RATE_REPORTS)
         self._models_loaded = 0
         self._score_threshold: float | None = None
         self._detections_topic = self.resolve_topic_name("detections")
@@ -62,6 +77,8 @@ class DetectorNode(StageNode):
 
     def deactivate(self) -> None:
         super().deactivate()
+        self._shared.needs.pop(self.camera, None)
+        self._received.clear()
         self.tracks.configure(publish=False, track=False)
         self.detections.low_score.enable(False)
         self._reset_scene()
@@ -77,7 +94,6 @@ class DetectorNode(StageNode):
     def _on_model(self, model: LoadedModel[Detector]) -> None:
         """Another model, or the same on another backend, has taken over. Any thread."""
         self._models_loaded += 1
-        self._apply_thresholds(model)
         self._reset_scene()
         self._announce_model()
 
@@ -135,6 +151,17 @@ class DetectorNode(StageNode):
             self.tracks.add_event(event)
 
     # Work.
+    def _new_worker(self) -> SharedWorkerClient[WorkItem]:
+        return self._shared.worker.join(
+            self._work, lambda: self.max_delay_ms / 1e3, self._detector_stats.record_wait
+        )
+
+    @property
+    def max_delay_ms(self) -> float:
+        """The delay that the camera's gate promises; the gate's default without a gate in this process."""
+        promised_ms = self.hub.max_delay_ms
+        return DEFAULT_MAX_DELAY_MS if promised_ms is None else promised_ms
+
     def _enqueue(self, frame: Frame, event: FrameEvent | None) -> None:
         self.tracks.add_frame(frame, event)
         super()._enqueue(frame, event)
@@ -169,14 +196,38 @@ class DetectorNode(StageNode):
         self._detector_stats.record(result, age_ns / 1e6)
 
     # Reports.
+    def publish_status(self) -> None:
+        if self._active:
+            self._update_need()
+        super().publish_status()
+
+    def _update_need(self) -> None:
+        """Report what this camera's promise needs of the shared detector, while it sends frames."""
+        self._received.append((running_s(), self.hub.ledger.snapshot().received))
+        (since_s, before), (now_s, received) = self._received[0], self._received[-1]
+        service = self.stats.process_ms.percentiles()
+        self._shared.needs.pop(self.camera, None)
+        if (
+            service
+            and self.hub.max_delay_ms
+            and received > before
+            and self.stats.process_ms.count >= MIN_FRAMES
+        ):
+            period_ms = (now_s - since_s) * 1e3 / (received - before)
+            self._shared.needs[self.camera] = CameraNeed(service["p50"], period_ms, self.hub.max_delay_ms)
+
     def health(self) -> tuple[int, str]:
         level, text = super().health()
         if level != OK:
             return level, text
         model, swap_error = self.model.current, self.model.manager.swap_error
-        if model and model.report.fallback_reason:
-            return WARN, f"fallback: {model.report.fallback_reason}"
-        return (WARN, f"model not changed: {swap_error}") if swap_error else (level, text)
+        problems = (
+            f"fallback: {model.report.fallback_reason}" if model and model.report.fallback_reason else "",
+            f"model not changed: {swap_error}" if swap_error else "",
+            self._shared.unmet_promise(),
+        )
+        found = "; ".join(filter(None, problems))
+        return (WARN, found) if found else (level, text)
 
     def status_values(self) -> dict[str, Any]:
         model = self.model.current
@@ -186,10 +237,19 @@ class DetectorNode(StageNode):
             "score_threshold": self._score_threshold,
             **self._detector_stats.values(),
             "unlabelled_total": model.runner.unlabelled if model else 0,
+            "busy_ms": self._busy_ms,
             **self.tracks.status_values(),
             **self.roi.status_values(),
             **self.model.manager.status_values(),
+            **self._shared.status_values(),
         }
+
+    @property
+    def _busy_ms(self) -> float:
+        """How long the frame in work takes, or that of another camera for which a frame of this one waits."""
+        client = self._worker
+        waits = isinstance(client, SharedWorkerClient) and (client.item or client.current)
+        return self._shared.worker.busy_s * 1e3 if waits else 0.0
 
     def reset_stats(self) -> None:
         super().reset_stats()

@@ -14,7 +14,7 @@ from edge_vision.diagnostics.process_usage import ProcessMeter
 from edge_vision.diagnostics.sensors import Unavailable
 from edge_vision.diagnostics.snapshot import count_of
 from edge_vision.nodes import run
-from edge_vision.nodes.base_node import ERROR, OK, WARN, BaseNode, steady_clock
+from edge_vision.nodes.base_node import ERROR, OK, WARN, BaseNode
 from edge_vision.nodes.interface import specs
 from edge_vision.nodes.interface.status_messages import (
     MAX_STATUS_CHARS,
@@ -57,7 +57,7 @@ class DiagnosticsNode(BaseNode):
             self._on_cause,
             expected=lambda: tuple(self.params["watched_nodes"]),
         )
-        self._cause_timer = self.create_timer(CAUSE_PERIOD_S, self._update_cause, clock=steady_clock())
+        self._cause_timer = self.create_timer(CAUSE_PERIOD_S, self._update_cause, clock=self.steady_clock)
         self._publisher: Any = None
         self._since_s = running_s()
         # Exceeded limits by status.

@@ -58,6 +58,7 @@ class GateNode(StageNode):
     # Life cycle.
     def configure(self) -> None:
         self._gate = FrameGate(self._config())
+        self.hub.max_delay_ms = self.params["max_delay_ms"]
         self._decided_stamp_ns = self._passed_s = self._audit_opened_s = None
 
     def activate(self) -> None:
@@ -74,6 +75,7 @@ class GateNode(StageNode):
 
     def on_params(self, names: set[str]) -> None:
         self._gate.config = self._config()
+        self.hub.max_delay_ms = self.params["max_delay_ms"]
         if self._active and names & SETTINGS:
             self._ego.start()
 

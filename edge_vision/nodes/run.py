@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import rclpy
@@ -20,8 +20,9 @@ from edge_vision.backends import known_backends
 from edge_vision.core.command_line import with_examples
 from edge_vision.core.printable import printable_error, printable_output
 from edge_vision.nodes.base_node import BaseNode
+from edge_vision.nodes.cameras import CameraSetup, camera_setups
 from edge_vision.nodes.parameter_files import unmatched_sections
-from edge_vision.nodes.transport.intra_process import IntraProcess
+from edge_vision.nodes.transport.intra_process import IntraProcess, TopicConflict
 from edge_vision.nodes.transport.shared_memory import remove_abandoned_segments
 
 # Short enough to notice a signal; an idle process wakes four times a second.
@@ -41,26 +42,42 @@ def main(kinds: Sequence[type[BaseNode]], program: str, args: list[str] | None =
     try:
         options = _parse(kinds, program, remove_ros_args(argv)[1:])
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    except RuntimeError as error:  # A missing or invalid parameter file, or a malformed remapping.
+        cameras = camera_setups(options.cameras)
+    except (RuntimeError, ValueError) as error:  # A missing or invalid parameter file, a malformed remapping.
         print(f"{program}: {printable_error(error)}", file=sys.stderr)
+        rclpy.try_shutdown()
         return 2
     try:
-        run(kinds, options, stop, argv)
+        run(kinds, options.overrides, stop, argv, cameras)
+    except TopicConflict as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
     finally:
         rclpy.try_shutdown()
     return 0
 
 
-def _parse(kinds: Sequence[type[BaseNode]], program: str, argv: list[str]) -> dict[str, dict[str, Any]]:
-    """Parameter overrides by node, from the options of the command line."""
+class RunOptions(NamedTuple):
+    """The command line. overrides: parameters by node. cameras: as given, None = not."""
+
+    overrides: dict[str, dict[str, Any]]
+    cameras: str | None
+
+
+def _parse(kinds: Sequence[type[BaseNode]], program: str, argv: list[str]) -> RunOptions:
     names = {kind.spec.name for kind in kinds}
     summary = kinds[0].spec.summary if len(kinds) == 1 else _PIPELINE
     parser = argparse.ArgumentParser(
         prog=program, **with_examples(summary, _EXAMPLES.format(program=program))
     )
+    parser.add_argument(
+        "--cameras", help="run all nodes once for each of these cameras, as in front,rear, with one detector"
+    )
     if "source" in names:
         parser.add_argument(
-            "--source", help="video file, /dev/video0, rtsp:// or http:// URL (default: none)"
+            "--source",
+            help="video file, /dev/video0, rtsp:// or http:// URL (default: none); {camera} stands for the "
+            "name of each camera",
         )
         parser.add_argument("--loop", action="store_true", default=None, help="start a file again at its end")
     if "detector" in names:
@@ -72,13 +89,17 @@ def _parse(kinds: Sequence[type[BaseNode]], program: str, argv: list[str]) -> di
         "detector": {"model": given.get("model"), "backend": given.get("backend")},
     }
     # The launch file passes empty strings for arguments that are not given.
-    return {node: {k: v for k, v in values.items() if v not in (None, "")} for node, values in wanted.items()}
+    overrides = {
+        node: {k: v for k, v in values.items() if v not in (None, "")} for node, values in wanted.items()
+    }
+    return RunOptions(overrides, given["cameras"])
 
 
 _PIPELINE = "The whole pipeline in one process: source, gate, cascade, detector, diagnostics."
 _EXAMPLES = """examples:
   {program} --ros-args --params-file config/pipeline.yaml
   {program} --ros-args -r __ns:=/front -r image_raw:=/camera/image_raw
+  {program} --cameras front,rear        in the namespaces /front and /rear
 
 All settings are ROS parameters: --ros-args -p name:=value, or a --params-file.
 exit codes: 0 stopped in order, 2 wrong arguments, 130 and 143 stopped by a signal before the nodes were up"""
@@ -89,21 +110,36 @@ def run(
     overrides: dict[str, dict[str, Any]],
     stop: threading.Event,
     ros_args: Sequence[str] = (),
+    cameras: Sequence[CameraSetup] = (CameraSetup("", {}),),
 ) -> None:
-    """Create the nodes, bring them up from the last stage to the first, spin, and shut them down in order."""
-    hub = IntraProcess()
+    """Create the nodes of each camera, bring them up from the last stage to the first, spin, and shut them
+    down in order."""
     nodes: list[BaseNode] = []
     executor = make_executor()
     try:
-        for kind in kinds:
-            nodes.append(kind(hub, overrides.get(kind.spec.name, {})))
-            executor.add_node(nodes[-1])
+        for node in create_nodes(kinds, overrides, cameras):
+            nodes.append(node)
+            executor.add_node(node)
         warn_of_unmatched_sections(nodes, ros_args)
         bring_up(nodes, stop)
         spin(executor, nodes[0], stop)
     finally:
         end(nodes)
         executor.shutdown(0)
+
+
+def create_nodes(
+    kinds: Sequence[type[BaseNode]], overrides: dict[str, dict[str, Any]], cameras: Sequence[CameraSetup]
+) -> Iterator[BaseNode]:
+    """The nodes of all cameras. In a source's uri, {camera} stands for the camera's name."""
+    of_process: dict[type, Any] = {}
+    for camera in cameras:
+        hub = IntraProcess(of_process)
+        for kind in kinds:
+            given = dict(overrides.get(kind.spec.name, {}))
+            if "uri" in given:
+                given["uri"] = given["uri"].replace("{camera}", camera.name)
+            yield kind(hub, given, **camera.node_args)
 
 
 def warn_of_unmatched_sections(nodes: Sequence[BaseNode], ros_args: Sequence[str]) -> None:

@@ -81,26 +81,32 @@ def params_file(tmp_path: Path, clip: Path, rate: float) -> Path:
     return path
 
 
-def start_source(robot: Robot) -> None:
+def start_source(robot: Robot, source: str = "source") -> None:
     from lifecycle_msgs.msg import Transition
 
     # The other process matches a little later, which cannot be observed from here.
     robot.turns(1.0)
-    assert robot.change_state("source", Transition.TRANSITION_CONFIGURE)
-    assert robot.change_state("source", Transition.TRANSITION_ACTIVATE)
+    assert robot.change_state(source, Transition.TRANSITION_CONFIGURE)
+    assert robot.change_state(source, Transition.TRANSITION_ACTIVATE)
 
 
 def play(robot: Robot, messages: list) -> dict[str, int]:
     """Play the clip to its end. Returns the frame accounting of the last stage."""
     start_source(robot)
-    robot.status("source", lambda status, values: values["situation"] == "finished")
+    return played(robot, messages)
+
+
+def played(robot: Robot, messages: list, namespace: str = "") -> dict[str, int]:
+    """The frame accounting of the last stage after the end of the clip."""
+    source, detector = f"{namespace}/source".strip("/"), f"{namespace}/detector".strip("/")
+    robot.status(source, lambda status, values: values["situation"] == "finished")
 
     def is_finished(status, values) -> bool:
         return values["ledger.in_flight"] == "0" and int(values["ledger.received"]) > 0
 
-    before, values = None, robot.status("detector", is_finished)[1]
+    before, values = None, robot.status(detector, is_finished)[1]
     while values["ledger.received"] != before:  # Between processes, some frames may be in transit.
-        before, values = values["ledger.received"], robot.status("detector", is_finished)[1]
+        before, values = values["ledger.received"], robot.status(detector, is_finished)[1]
     ledger = {key[7:]: int(n) for key, n in values.items() if key.startswith("ledger.") and n.isdigit()}
     assert adds_up(ledger)
     robot.wait(lambda: len(messages) >= ledger["inferred"], "all messages")
@@ -170,6 +176,48 @@ def test_five_processes_publish_the_boxes_of_the_core(
         assert [stamp_of(message) for message in messages] == composed_stamps["stamps"]
     for name, one in running.items():
         assert one.end() == 0, f"{name}: {one.output}"
+
+
+CAMERAS = ("front", "rear", "left", "right")
+
+
+def test_four_cameras_publish_the_boxes_of_the_core(launch, robot, tmp_path, clip, reference):
+    """One process, one model; each plays the clip at the rate at which its frames are settled."""
+    params = params_file(tmp_path, clip, 0.0)
+    params.write_text(
+        f"/**/pipeline:\n  ros__parameters:\n    cameras: [{', '.join(CAMERAS)}]\n{params.read_text()}"
+    )
+    pipeline = launch("pipeline", "--ros-args", "--params-file", params)
+    messages = {camera: detections_of(robot, f"/{camera}/detections") for camera in CAMERAS}
+    for camera in CAMERAS:
+        start_source(robot, f"{camera}/source")
+    for camera in CAMERAS:
+        ledger = played(robot, messages[camera], camera)
+        assert ledger["received"] == FRAMES and "handed_on" not in ledger
+        assert ledger["superseded"] == ledger["failed"] == ledger["rejected"] == 0
+        assert ledger["gated"] >= 5 and ledger["inferred"] == FRAMES - ledger["gated"]
+        assert_equal_to_reference(messages[camera], reference)
+        _, values = robot.status(f"{camera}/detector")
+        assert (values["shared.cameras"], values["shared.models"]) == ("4", "1")
+    assert pipeline.end() == 0, pipeline.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cameras", "front,front"], "got 'front' twice"),
+        (["--cameras", "front,,rear"], "got '' as a name"),
+        (["--cameras", "1st"], "got '1st' as a name"),
+        (["--ros-args", "-p", "cameras:=[a b]"], "got 'a b' as a name"),
+        (["--ros-args", "-p", "cameras:=front"], "expected string[], got str 'front'"),
+        (["--cameras", "a,b", "--ros-args", "-r", "image_raw:=/cam/image"], "receive '/cam/image': remap"),
+    ],
+)
+def test_cameras_that_cannot_run_are_refused_in_one_line(launch, arguments, message):
+    pipeline = launch("pipeline", *arguments)
+    assert pipeline.process.wait(60) == 2
+    last = pipeline.output.splitlines()[-1]
+    assert last.startswith("pipeline: ") and message in last
 
 
 def test_command_line_options_set_parameters(launch, robot, clip):

@@ -98,6 +98,16 @@ def test_with_a_source_alone_detections_flow(composition: str, namespace: str, d
     assert output.count("process started") == (1 if composition == "true" else 5)
 
 
+@pytest.mark.parametrize("composition", ["true", "false"])
+def test_two_cameras_share_the_processes(composition: str, domain: int) -> None:
+    arguments = ("cameras:=front,rear", "namespace:=robot", f"composition:={composition}")
+    with launched(f"source:={CLIP}", *arguments) as process:
+        found = [detections(f"/robot/{name}/detections", domain, 3) for name in ("front", "rear")]
+        output = interrupted(process)
+    assert all(len(one) >= 3 for one in found), output
+    assert output.count("process started") == (1 if composition == "true" else 5)
+
+
 def test_a_profile_of_the_user_is_kept(domain: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     share = Path(get_package_share_directory("edge_vision"))
     own = tmp_path / "own.xml"
@@ -146,6 +156,7 @@ def wait_for_children(process: subprocess.Popen[str], count: int) -> list[psutil
         ("composition:=maybe", 'provided value "maybe" is not valid'),
         ("log_level:=loud", 'provided value "loud" is not valid'),
         ("params_file:=/not/there.yaml", "/not/there.yaml"),
+        ("cameras:=front,front", "cameras: expected different names"),
     ],
 )
 def test_an_invalid_argument_is_reported(argument: str, message: str, domain: int) -> None:
@@ -157,5 +168,5 @@ def test_an_invalid_argument_is_reported(argument: str, message: str, domain: in
 def test_every_argument_has_a_description() -> None:
     command = ["ros2", "launch", "edge_vision", "pipeline.launch.py", "--show-args"]
     output = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S).stdout
-    assert output.count("(default:") == 12
+    assert output.count("(default:") == 13
     assert "no description given" not in output

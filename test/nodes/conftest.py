@@ -29,5 +29,6 @@ def start(domain: int, robot: Robot) -> Iterator[Callable[..., Running]]:
     yield begin
     for running in started:
         running.end()
-        ledger = running.hub.ledger.snapshot()
-        assert ledger.balanced and ledger.in_flight == 0, f"the ledger at the end: {ledger}"
+        for hub in {running.hub, *running.hubs.values()}:
+            ledger = hub.ledger.snapshot()
+            assert ledger.balanced and ledger.in_flight == 0, f"the ledger at the end: {ledger}"

@@ -96,6 +96,7 @@ def test_a_process_read_from_proc() -> None:
         ("backends.py", "wrapper"),
         ("soak.py", "load_factor"),
         ("diagnostics.py", "false_alarms"),
+        ("cameras.py", "unaccounted"),
     ],
 )
 def test_help_shows_examples(script: str, figure: str) -> None:
@@ -105,7 +106,9 @@ def test_help_shows_examples(script: str, figure: str) -> None:
     assert done.returncode == 0 and "examples:" in done.stdout and figure in done.stdout
 
 
-@pytest.mark.parametrize("script", ["pipeline.py", "gate.py", "backends.py", "soak.py", "diagnostics.py"])
+@pytest.mark.parametrize(
+    "script", ["pipeline.py", "gate.py", "backends.py", "soak.py", "diagnostics.py", "cameras.py"]
+)
 def test_a_missing_video_names_the_remedy(tmp_path: Path, script: str) -> None:
     command = [sys.executable, str(BENCH / script), "--video", str(tmp_path / "none.avi")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

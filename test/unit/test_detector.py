@@ -144,6 +144,21 @@ def test_thresholds_change_while_another_thread_detects(detector, street):
     assert len(detector.detect(street).detections) == 3
 
 
+def test_a_twin_shares_the_session_alone(detector, street):
+    """Of two cameras with one model, neither changes the boxes or the thresholds of the other."""
+    twin, small = detector.twin(), Frame(cv2.resize(street.image, (320, 240)), 1, "")
+    assert twin.session is detector.session
+    expected = detector.detect(street).detections
+    tensor = detector._preprocessor.prepare(street)[0]
+    twin.thresholds = replace(twin.thresholds, score_threshold=0.99)
+    assert len(twin.detect(small).detections) == 0 < len(expected)
+    assert not np.shares_memory(tensor, twin._preprocessor.prepare(small)[0])
+    again = detector.detect(street).detections
+    assert (again.xyxy_px == expected.xyxy_px).all() and (again.scores == expected.scores).all()
+    twin._head.unlabelled = 7
+    assert detector.unlabelled == 0
+
+
 def test_the_result_has_the_timing_of_each_stage(detector, street):
     timing = detector.detect(street).timing
     assert min(timing.preprocess_ms, timing.inference_ms, timing.postprocess_ms) > 0

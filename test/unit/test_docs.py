@@ -15,7 +15,7 @@ from edge_vision.backends import BACKENDS
 from edge_vision.backends.runtimes.litert import DELEGATES
 from edge_vision.backends.runtimes.onnxruntime_providers import PROVIDERS
 from edge_vision.bundles.manifest import parse_manifest
-from edge_vision.nodes.interface.specs import NODES
+from edge_vision.nodes.interface.specs import NODES, PIPELINE
 
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO / "scripts"))
@@ -193,8 +193,8 @@ def test_the_documented_bundle_is_valid(tmp_path: Path) -> None:
 
 
 def test_every_parameter_in_a_documented_parameter_file_exists() -> None:
-    nodes = {node.name: {param.name for param in node.params} for node in NODES}
-    common = set.intersection(*nodes.values())  # For "/**".
+    nodes = {node.name: {param.name for param in node.params} for node in (*NODES, PIPELINE)}
+    common = set.intersection(*(nodes[node.name] for node in NODES))  # For "/**".
     texts = [document.read_text("utf-8") for document in DOCUMENTS]
     blocks = [
         block for text in texts for block in re.findall(r"```yaml\n(/\*\*.*?)```", text, flags=re.DOTALL)

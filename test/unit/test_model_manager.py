@@ -145,6 +145,18 @@ def test_without_a_working_backend_not_every_frame_is_an_attempt(harness, monkey
     assert len(loads) == 1
 
 
+def test_a_run_that_was_abandoned_with_its_worker_gives_up_the_model(harness):
+    """Another worker begins a run before that one has ended: its session may still be in use."""
+    hung = harness.manager.start(FAKE)
+    assert harness.manager.acquire("frame of the first") is hung
+    assert harness.manager.revoke(0.0, lambda job: job == "frame of the second") is None
+    model = harness.manager.acquire("frame of the second")
+    assert model.report.actual.backend == "onnxruntime" and not hung.session.closed
+    assert harness.manager.status_values()["backend.failed"] == "fake: a run was abandoned"
+    assert not harness.manager.release(hung) and hung.session.closed
+    assert harness.manager.release(model), "the late release is none of the second"
+
+
 def test_a_run_that_hangs_loses_its_job_to_the_next_best(harness, monkeypatch):
     monkeypatch.setattr(failure_history, "FIRST_RETRY_S", 0.0)
     hung = harness.manager.start(FAKE)
@@ -213,7 +225,7 @@ def test_another_model_is_loaded_in_the_background_and_then_serves(harness):
 def test_a_model_that_cannot_serve_is_refused_and_the_current_one_goes_on(harness, wanted):
     first = harness.manager.start(FAKE)
     harness.manager.swap(wanted)
-    harness.wait(lambda: harness.manager.refused, "the refusal")
+    harness.wait(lambda: not harness.manager.swapping, "the refusal")
     assert harness.manager.model is first and not first.session.closed and harness.manager.request == FAKE
     assert f"{wanted.model} on {wanted.backend} refused: " in harness.manager.swap_error
     assert harness.events("model_refused")[0].endswith("goes on")
@@ -228,7 +240,7 @@ def test_a_backend_that_computes_nonsense_is_refused(harness, monkeypatch):
     harness.manager.start(ModelRequest(SSD, "onnxruntime", ONE_THREAD))
     monkeypatch.setattr(FakeBackend, "standing", Fault(nan=True))
     harness.manager.swap(FAKE)
-    harness.wait(lambda: harness.manager.refused, "the refusal")
+    harness.wait(lambda: not harness.manager.swapping, "the refusal")
     assert "not finite" in harness.manager.swap_error and harness.backend == "onnxruntime"
 
 
@@ -239,7 +251,7 @@ def test_a_backend_that_disagrees_is_refused(harness, monkeypatch):
     monkeypatch.setattr(loaded_model, "check_agreement", disagrees)
     harness.manager.start(ModelRequest(SSD, "onnxruntime", ONE_THREAD))
     harness.manager.swap(ModelRequest(SSD, "fake", ONE_THREAD, strict=True))
-    harness.wait(lambda: harness.manager.refused, "the refusal")
+    harness.wait(lambda: not harness.manager.swapping, "the refusal")
     assert "1.6 dB" in harness.manager.swap_error
 
 

@@ -185,7 +185,7 @@ def test_the_old_model_goes_on_when_the_new_one_is_refused(bundle):
     first = manager.start(ModelRequest(SSD, "onnxruntime", BackendRequest(threads=1)))
     try:
         manager.swap(ModelRequest(SSD, "segfaults", strict=True))
-        while not manager.refused:
+        while manager.swapping:
             time.sleep(0.01)
         assert manager.model is first and "was killed by SIGSEGV" in manager.swap_error
         assert [event for _, event, _ in told] == ["model_refused"]

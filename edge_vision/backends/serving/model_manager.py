@@ -46,7 +46,6 @@ class ModelManager(Generic[R]):
         self._revoking = threading.Lock()
         self._retrying = self._taking_over = False
         self.swap_error = ""
-        self.refused: ModelRequest | None = None
 
     @property
     def model(self) -> LoadedModel[R] | None:
@@ -57,6 +56,11 @@ class ModelManager(Generic[R]):
     def request(self) -> ModelRequest | None:
         """What should serve."""
         return self._request
+
+    @property
+    def swapping(self) -> bool:
+        """Whether another model is being loaded."""
+        return self._pending is not None
 
     def start(self, request: ModelRequest) -> LoadedModel[R]:
         """Load the requested model, or the next best. Raises BundleError, BackendError, HeadError."""
@@ -81,7 +85,11 @@ class ModelManager(Generic[R]):
         self._lease.replace(None)
 
     def acquire(self, job: Any) -> LoadedModel[R]:
-        """Begin a run. Loads the next best model if none serves. Raises BackendError if none works."""
+        """Begin a run. Loads the next best model if none serves. Raises BackendError if none works.
+
+        A run that has not ended was abandoned with its worker, and may still use the session.
+        """
+        self._abandon(0.0, "a run was abandoned")
         model = self._lease.acquire(job)
         if model is None:
             if not self._failures.retry_due:
@@ -112,24 +120,28 @@ class ModelManager(Generic[R]):
         if self._lease.current is model:
             self._load_next()
 
-    def revoke(self, after_s: float) -> Any:
-        """Abandon a run that takes longer than this. Returns its job, None if no run takes that long."""
+    def revoke(self, after_s: float, matches: Callable[[Any], bool] = lambda job: True) -> Any:
+        """Abandon a run that takes longer than this, if `matches` is true for its job. Returns the job, None
+        if no run takes that long."""
         after_s = self._hung.limit_s(after_s)
+        return self._abandon(after_s, f"a run did not end within {after_s * 1e3:.0f} ms", matches)
+
+    def _abandon(self, after_s: float, reason: str, matches: Callable[[Any], bool] = lambda job: True) -> Any:
         with self._revoking:
-            revoked = self._lease.revoke(after_s)
+            revoked = self._lease.revoke(after_s, matches)
             if revoked is None:
                 return None
             model, job = revoked
             self._hung.add(id(model), after_s)
-        self._record_failure(model, f"a run did not end within {after_s * 1e3:.0f} ms")
+        self._record_failure(model, reason)
         self._failures.retry_now()
         return job
 
     def swap(self, request: ModelRequest) -> None:
         """Load and check another model in the background, then serve it.
 
-        If that fails, the current one goes on, `swap_error` says why, and `refused` is the request. A request
-        for the current one clears `swap_error`.
+        If that fails, the current one goes on, and `swap_error` says why. A request for the current one
+        clears `swap_error`.
         """
         if self._pending is None and request == self._request:
             self.swap_error = ""
@@ -152,7 +164,7 @@ class ModelManager(Generic[R]):
         return {
             **(model.status_values() if model else {"model": None}),
             "backend.failed": str(self._failures),
-            "swap.loading": self._pending is not None,
+            "swap.loading": self.swapping,
             "swap.error": self.swap_error,
         }
 
@@ -225,7 +237,6 @@ class ModelManager(Generic[R]):
         else:
             self.swap_error = f"{request.model} on {request.backend} refused: {error}"
             self._log("error", "model_refused", f"{self.swap_error}; {self._last} goes on")
-            self.refused = request
         self._finish(request)
 
     def _finish(self, request: ModelRequest) -> None:

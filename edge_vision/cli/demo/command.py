@@ -189,7 +189,7 @@ def _observe(
     from edge_vision.nodes.monitoring.pipeline_monitor import PipelineMonitor
 
     line = ProgressLine()
-    with PipelineMonitor(record, debug_images=record.on_image is not None) as monitor:
+    with PipelineMonitor({"": record}, debug_images=record.on_image is not None) as monitor:
         monitor.spin(SETTLE_S)
         process = PipelineProcess(arguments, log)
         try:

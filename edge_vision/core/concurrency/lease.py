@@ -63,14 +63,14 @@ class Lease(Generic[T, J]):
         if old is not None and old is not new and not in_use:
             self._close(old)
 
-    def revoke(self, after_s: float) -> tuple[T, J] | None:
+    def revoke(self, after_s: float, matches: Callable[[J], bool] = lambda job: True) -> tuple[T, J] | None:
         """Revoke a lease that is older than this: returns the resource that hangs, and its job.
 
-        There is no resource afterwards. None if no lease is that old.
+        There is no resource afterwards. None if no lease is that old, or `matches` is false for its job.
         """
         with self._lock:
             holder = self._holder
-            if holder is None or running_s() - holder.since_s < after_s:
+            if holder is None or running_s() - holder.since_s < after_s or not matches(holder.job):
                 return None
             self._holder = None
             if self._current is holder.resource:

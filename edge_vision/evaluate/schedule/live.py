@@ -176,7 +176,7 @@ class _LiveClip:
             raise EvaluateError(f"--live: {missing_package(error)}; or give --live none") from None
         record, n = LiveRecord(), len(self.data.reference)
         limit_s = time.monotonic() + MAX_START_S + 2.0 * n / self.selected.condition.fps_hz
-        with PipelineMonitor(record, tracked=True) as monitor:
+        with PipelineMonitor({"": record}, tracked=True) as monitor:
             monitor.spin(SETTLE_S)
             module, ros_arguments = program
             process = record.process = PipelineProcess([*self._arguments(), *ros_arguments], log, module)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from rclpy.parameter import Parameter
 
-from edge_vision.backends import Session
-from edge_vision.backends.serving.loaded_model import LoadedModel
+from edge_vision.backends.serving.loaded_model import LoadedModel, ModelRequest
 from edge_vision.backends.serving.model_manager import ModelManager
-from edge_vision.bundles import Bundle
 from edge_vision.detect.detector import Detector
 from edge_vision.errors import BackendError, HeadError
-from edge_vision.nodes.base_node import BaseNode, steady_clock
+from edge_vision.nodes.base_node import BaseNode
+from edge_vision.nodes.detector.shared import SharedDetector, SharedModel
 from edge_vision.nodes.model_loading import (
     check_model_params,
     log_loaded_model,
@@ -23,46 +23,82 @@ from edge_vision.nodes.model_loading import (
 
 R = TypeVar("R")
 WATCH_PERIOD_S = 0.2
-"""Period of the checks for a hanging inference, a due retry and a refused model."""
+"""Period of the checks for a hanging inference, a due retry, and parameters that do not match the model."""
 MAX_ATTEMPTS = 3
 """Number of backends that may fail on one frame."""
 
 
 class DetectorModel:
-    """The model of one detector node.
+    """The model of one detector node, which it may share with the detectors of other cameras.
 
-    on_change: called with a model that has taken over, from any thread. on_hang: called with the work item of
-    an abandoned inference. time_limit_s: gives the duration above which an inference is abandoned, 0 = none.
+    prepare: called with the node's own view of a model before it is used. on_change: called with a model that
+    has taken over. Any thread calls both. on_hang: called with the work item of an abandoned inference.
+    time_limit_s: gives the duration above which an inference is abandoned, 0 = none.
     """
 
     def __init__(
         self,
         node: BaseNode,
+        prepare: Callable[[LoadedModel[Detector]], None],
         on_change: Callable[[LoadedModel[Detector]], None],
         on_hang: Callable[[Any], None],
         time_limit_s: Callable[[], float],
     ) -> None:
         self._node, self._on_hang, self._time_limit_s = node, on_hang, time_limit_s
-        self.manager: ModelManager[Detector] = ModelManager(_warm_detector, self._log, on_change)
-        self._restoring = False
+        self._prepare, self._on_change = prepare, on_change
+        self._process = node.hub.shared(SharedDetector)
+        self._shared = SharedModel()
+        # The shared model, and this node's view of it with thresholds and buffers of its own.
+        self._view_lock = threading.Lock()
+        self._views: tuple[LoadedModel[Detector], LoadedModel[Detector]] | None = None
+        self._following = False
         self._timer: Any = None
+
+    @property
+    def manager(self) -> ModelManager[Detector]:
+        """The manager of the shared model; one without a model before `start`."""
+        return self._shared.manager
 
     @property
     def current(self) -> LoadedModel[Detector] | None:
         """The model in use."""
-        return self.manager.model
+        model = self.manager.model
+        return self._view_of(model) if model else None
 
     def start(self) -> None:
-        """Load the requested model. Raises BundleError, BackendError, HeadError."""
-        log_loaded_model(self._node, self.manager.start(model_request(self._node)))
-        self._timer = self._node.create_timer(WATCH_PERIOD_S, self._watch, clock=steady_clock())
+        """Load the requested model, unless another detector uses it. Raises BundleError, BackendError,
+        HeadError."""
+        self._shared = self._process.join(self, model_request(self._node))
+        if model := self.current:
+            log_loaded_model(self._node, model)
+        self._timer = self._node.create_timer(WATCH_PERIOD_S, self._watch, clock=self._node.steady_clock)
 
     def stop(self) -> None:
-        """Close the model."""
+        """Close the model if no other detector uses it."""
         if self._timer:
             self._node.destroy_timer(self._timer)
             self._timer = None
-        self.manager.stop()
+        shared, self._shared, self._views = self._shared, SharedModel(), None
+        self._process.leave(self, shared)
+
+    def on_model(self, model: LoadedModel[Detector]) -> None:
+        """See ModelUser."""
+        self._on_change(self._view_of(model))
+
+    def log(self, severity: str, event: str, text: str) -> None:
+        """See ModelUser."""
+        self._node.structured_log.event(event, text, severity, **self.manager.status_values())
+
+    def _view_of(self, model: LoadedModel[Detector]) -> LoadedModel[Detector]:
+        with self._view_lock:
+            if self._views is None or self._views[0] is not model:
+                view = LoadedModel(model.bundle, model.session, model.report, model.runner.twin())
+                self._prepare(view)
+                self._views = model, view
+            return self._views[1]
+
+    def _is_own(self, job: tuple[DetectorModel, Any]) -> bool:
+        return job[0] is self
 
     def run(self, item: Any, use: Callable[[Detector], R]) -> tuple[LoadedModel[Detector], R] | None:
         """Use the model on a work item; the next best one if it fails.
@@ -72,9 +108,10 @@ class DetectorModel:
         """
         failed: set[int] = set()
         while True:
-            model = self.manager.acquire(item)
+            model = self.manager.acquire((self, item))
+            view = self._view_of(model)
             try:
-                result = use(model.runner)
+                result = use(view.runner)
             except (BackendError, HeadError) as error:
                 if not self.manager.release(model):
                     return None
@@ -87,45 +124,36 @@ class DetectorModel:
                     return None
                 raise
             else:
-                return (model, result) if self.manager.release(model) else None
+                return (view, result) if self.manager.release(model) else None
 
     # Parameters.
     def check_params(self, values: Mapping[str, Any], changed: set[str]) -> None:
         """See `BaseNode.check_params`."""
-        if not self._restoring:
+        if not self._following:
             check_model_params(values, changed)
 
     def request_change(self) -> None:
-        """Load what the parameters request, in the background."""
-        if not self._restoring:
+        """Load what the parameters request, in the background, for all detectors that share the model."""
+        if not self._following:
             self.manager.swap(model_request(self._node))
 
     def _watch(self) -> None:
-        """Abandon a hanging inference, retry failed backends, restore the parameters of a refused model."""
+        """Abandon a hanging inference, retry failed backends, let the parameters follow the model."""
         self.manager.retry_if_due()
         limit_s = self._time_limit_s()
-        if limit_s and (item := self.manager.revoke(limit_s)) is not None:
-            self._on_hang(item)
-        refused, self.manager.refused = self.manager.refused, None
-        if refused == model_request(self._node):
-            self._restore_params()
-
-    def _restore_params(self) -> None:
-        """Set the parameters to the model in use. The refusal stays in the status until the user sets one."""
+        if limit_s and (job := self.manager.revoke(limit_s, self._is_own)) is not None:
+            self._on_hang(job[1])
         request = self.manager.request
-        values = request_parameters(request) if request else {}
+        if request and not self.manager.swapping and request != model_request(self._node):
+            self._follow(request)
+
+    def _follow(self, request: ModelRequest) -> None:
+        """Set the parameters to the model in use, after a refusal, or a change by another detector. A refusal
+        stays in the status until the user sets one."""
+        values = request_parameters(request)
         changed = [name for name in values if values[name] != self._node.params[name]]
-        self._restoring = True
+        self._following = True
         try:
             self._node.set_parameters_atomically([Parameter(name, value=values[name]) for name in changed])
         finally:
-            self._restoring = False
-
-    def _log(self, severity: str, event: str, text: str) -> None:
-        self._node.structured_log.event(event, text, severity, **self.manager.status_values())
-
-
-def _warm_detector(bundle: Bundle, session: Session) -> Detector:
-    detector = Detector.from_bundle(bundle, session)
-    detector.warm_up()
-    return detector
+            self._following = False

@@ -9,7 +9,8 @@ from edge_vision.core.latency import LatencyWindow
 from edge_vision.diagnostics.causes.frames import FOREIGN_CLOCK_MS
 from edge_vision.nodes.base_node import latency_values
 
-LATENCIES = ("preprocess_ms", "inference_ms", "postprocess_ms", "age_ms")
+TIMINGS = ("preprocess_ms", "inference_ms", "postprocess_ms")
+LATENCIES = (*TIMINGS, "wait_ms", "age_ms")
 
 
 class DetectorStats:
@@ -25,12 +26,16 @@ class DetectorStats:
         """The result of a frame, of this age when it was published."""
         top = result.top_score
         self._top_score = top if self._top_score is None else max(self._top_score, top or 0.0)
-        for name in LATENCIES[:3]:
+        for name in TIMINGS:
             self._windows[name].add(getattr(result.timing, name))
         if abs(age_ms - self._last_age_ms) > FOREIGN_CLOCK_MS:  # A clock has jumped.
             self._windows["age_ms"].reset()
         self._last_age_ms = age_ms
         self._windows["age_ms"].add(age_ms)
+
+    def record_wait(self, waited_s: float) -> None:
+        """A frame is next, this long after the first frame since the previous one arrived."""
+        self._windows["wait_ms"].add(waited_s * 1e3)
 
     def count(self, detections: int) -> None:
         """A frame with this many detections was published."""

@@ -8,7 +8,18 @@ from edge_vision.nodes.interface.gate import GATE
 from edge_vision.nodes.interface.model import CASCADE, DETECTOR
 from edge_vision.nodes.interface.types import COMMON, RESET, STATUS, NodeSpec, Param, Topic
 
-__all__ = ["CASCADE", "DETECTOR", "DIAGNOSTICS", "GATE", "NODES", "SOURCE", "NodeSpec", "Param", "Topic"]
+__all__ = [
+    "CASCADE",
+    "DETECTOR",
+    "DIAGNOSTICS",
+    "GATE",
+    "NODES",
+    "PIPELINE",
+    "SOURCE",
+    "NodeSpec",
+    "Param",
+    "Topic",
+]
 
 DIAGNOSTICS = NodeSpec(
     "diagnostics",
@@ -121,6 +132,21 @@ SOURCE = NodeSpec(
         STATUS,
     ),
     (RESET,),
+)
+
+PIPELINE = NodeSpec(
+    "pipeline",
+    "Settings of the executables, read at start; not a node.",
+    (
+        Param(
+            "cameras",
+            [],
+            "Runs all nodes once for each of these cameras, as in [front, rear]: in namespaces of these "
+            "names, in one process, with one model in memory. Empty = one camera, without a namespace.",
+            applies="start",
+        ),
+    ),
+    (),
 )
 
 NODES = (SOURCE, GATE, CASCADE, DETECTOR, DIAGNOSTICS)

@@ -63,8 +63,8 @@ class ImageInputProbe:
         return (now_s - self._published_s.setdefault(topic, now_s)) * 1e3
 
     def _other_images(self) -> tuple[str, ...]:
-        """Image topics that nodes outside the pipeline publish."""
-        own = [(name, self._namespace) for name in FLOW]
+        """Image topics that nodes outside this pipeline and those of other cameras publish."""
+        own = [one for one in self._node.get_node_names_and_namespaces() if one[0] in FLOW]
         return tuple(foreign_image_topics(self._node, own))
 
     def _count_camera_info(self, topic: str, report: NodeReport) -> int | None:

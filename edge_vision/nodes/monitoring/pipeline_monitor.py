@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -57,39 +57,43 @@ class PipelineObserver(Protocol):
 class PipelineMonitor:
     """A node that subscribes. Use it as a context manager: it starts and stops rclpy.
 
-    debug_images: also subscribe to the detector's `~/debug_image`, which makes the pipeline draw it. tracked:
-    also subscribe to `detections_tracked`.
+    observers: by the namespace of their pipeline, "" for the one without. debug_images: also subscribe to the
+    detectors' `~/debug_image`, which makes the pipelines draw it. tracked: also subscribe to
+    `detections_tracked`.
     """
 
     def __init__(
         self,
-        observer: PipelineObserver,
-        namespace: str = "",
+        observers: Mapping[str, PipelineObserver],
         debug_images: bool = False,
         tracked: bool = False,
     ) -> None:
-        self._observer = observer
-        self._namespace = namespace
+        self._observers = observers
         self._debug_images, self._tracked = debug_images, tracked
 
     def __enter__(self) -> PipelineMonitor:
         with eager_discovery():
             rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-            self._node = Node("edge_vision_monitor", namespace=self._namespace)
+            self._node = Node("edge_vision_monitor")
         self._executor = make_executor()
         self._executor.add_node(self._node)
-        subscribe = self._node.create_subscription
-        subscribe(Detection2DArray, "detections", self._on_detections, RESULTS)
-        subscribe(LabelInfo, "label_info", self._on_labels, LATCHED)
-        subscribe(DiagnosticArray, "source_events", self._on_source, FRAME_EVENTS)
-        subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, RESULTS)
-        for name in NODES:
-            subscribe(DiagnosticArray, f"{name}/status", partial(self._on_status, name), STATUS)
-        if self._tracked:
-            subscribe(Detection2DArray, "detections_tracked", self._on_tracked, RESULTS)
-        if self._debug_images:
-            subscribe(Image, "detector/debug_image", self._on_debug_image, LATEST_IMAGE)
+        for namespace, observer in self._observers.items():
+            self._subscribe(observer, f"/{namespace}/".replace("//", "/"))
         return self
+
+    def _subscribe(self, observer: PipelineObserver, prefix: str) -> None:
+        subscribe, receiver = self._node.create_subscription, _Receiver(self._node, observer)
+        subscribe(Detection2DArray, f"{prefix}detections", receiver.on_detections, RESULTS)
+        subscribe(LabelInfo, f"{prefix}label_info", receiver.on_labels, LATCHED)
+        subscribe(DiagnosticArray, f"{prefix}source_events", receiver.on_source, FRAME_EVENTS)
+        subscribe(DiagnosticArray, "/diagnostics", receiver.on_diagnostics, RESULTS)
+        for name in NODES:
+            on_status = partial(receiver.on_status, name)
+            subscribe(DiagnosticArray, f"{prefix}{name}/status", on_status, STATUS)
+        if self._tracked:
+            subscribe(Detection2DArray, f"{prefix}detections_tracked", receiver.on_tracked, RESULTS)
+        if self._debug_images:
+            subscribe(Image, f"{prefix}detector/debug_image", receiver.on_debug_image, LATEST_IMAGE)
 
     def __exit__(self, *exc: object) -> None:
         self._executor.shutdown(0)
@@ -102,7 +106,14 @@ class PipelineMonitor:
         while (left_s := end_s - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left_s)
 
-    def _on_detections(self, message: Detection2DArray) -> None:
+
+class _Receiver:
+    """Converts the messages of one pipeline for its observer."""
+
+    def __init__(self, node: Node, observer: PipelineObserver) -> None:
+        self._node, self._observer = node, observer
+
+    def on_detections(self, message: Detection2DArray) -> None:
         stamp_ns = _stamp_ns(message)
         age_ms = (self._node.get_clock().now().nanoseconds - stamp_ns) / 1e6
         try:
@@ -111,15 +122,15 @@ class PipelineMonitor:
             return
         self._observer.on_detections(stamp_ns, message.header.frame_id, found, age_ms)
 
-    def _on_tracked(self, message: Detection2DArray) -> None:
+    def on_tracked(self, message: Detection2DArray) -> None:
         with contextlib.suppress(ValueError):
             self._observer.on_tracked(_stamp_ns(message), detections_from_message(message))
 
-    def _on_labels(self, message: LabelInfo) -> None:
+    def on_labels(self, message: LabelInfo) -> None:
         names = {one.class_id: one.class_name for one in message.class_map}
         self._observer.on_labels(tuple(names.get(i, str(i)) for i in range(max(names, default=-1) + 1)))
 
-    def _on_source(self, message: DiagnosticArray) -> None:
+    def on_source(self, message: DiagnosticArray) -> None:
         try:
             event = frame_event_from_message(message)
         except ValueError:
@@ -127,14 +138,14 @@ class PipelineMonitor:
         if event.reason.isdecimal():
             self._observer.on_source(event.stamp_ns, int(event.reason))
 
-    def _on_status(self, name: str, message: DiagnosticArray) -> None:
+    def on_status(self, name: str, message: DiagnosticArray) -> None:
         for status in message.status[:1]:
             self._observer.on_status(name, status.level[0], status.message, status_values(status))
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+    def on_diagnostics(self, message: DiagnosticArray) -> None:
         self._observer.on_diagnostics(_levels(message.status))
 
-    def _on_debug_image(self, message: Image) -> None:
+    def on_debug_image(self, message: Image) -> None:
         try:
             image = frame_from_message(message, 0).bgr()
         except ImageError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
@@ -18,27 +18,48 @@ from edge_vision.core.ledger import Ledger
 
 Receiver = Callable[[Frame, FrameEvent | None], None]
 Callback = Callable[..., None]
+S = TypeVar("S")
+
+
+class TopicConflict(ValueError):
+    """Two nodes of one process receive the images of the same topic."""
+
+
+class ReceivedTopics(set[str]):
+    """The image topics that the nodes of a process receive."""
 
 
 class IntraProcess:
     """One per process and camera. Nodes register when they are constructed; look-ups are lock-free."""
 
-    def __init__(self) -> None:
+    def __init__(self, of_process: dict[type, Any] | None = None) -> None:
+        """of_process: the same dictionary for all cameras of a process."""
         self.ledger = Ledger()
+        self.max_delay_ms: float | None = None
+        """The delay that the camera's gate promises, None without a gate in this process."""
+        self._of_process = {} if of_process is None else of_process
         self._seq = itertools.count(1)
         self._receivers: dict[str, Receiver] = {}
         self._senders: set[str] = set()
         self._own_subscriptions: Counter[str] = Counter()
         self._callbacks: dict[str, tuple[Callback, ...]] = {}
 
+    def shared(self, kind: type[S]) -> S:
+        """The one object of this class that all cameras of the process share."""
+        if kind not in self._of_process:
+            self._of_process[kind] = kind()
+        return cast("S", self._of_process[kind])
+
     def next_seq(self) -> int:
-        """The next frame number, unique in this process."""
+        """The next frame number, unique for this camera in this process."""
         return next(self._seq)
 
     def register_receiver(self, topic: str, receive: Receiver) -> None:
         """Receive this topic's frames by reference, from any thread."""
-        if topic in self._receivers:
-            raise ValueError(f"two nodes of this process receive '{topic}': remap one of them")
+        taken = self.shared(ReceivedTopics)
+        if topic in taken:
+            raise TopicConflict(f"two nodes of this process receive '{topic}': remap one of them")
+        taken.add(topic)
         self._receivers[topic] = receive
 
     def receiver(self, topic: str) -> Receiver | None:

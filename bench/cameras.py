@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+"""Several cameras with one detector: `make bench-cameras`. Prints a table and writes out/bench/cameras.json.
+
+The pipeline's executable plays a clip at 10 fps as each of four cameras, in one process. This process
+subscribes to the results of all of them, through DDS.
+
+delay_ms      from a frame's stamp to that of the next inferred one, of all frames, also skipped ones: what
+              max_delay_ms promises. The clip has motion throughout.
+age_ms        from an inferred frame's stamp to its detections here.
+wait_ms       from the arrival of a camera's frame at the detector to the start of its inference, p95.
+rss_mb        of the process, the median of the second half of the run; peak_mb: VmHWM.
+models        loaded models, as the detectors report.
+unaccounted   received - (inferred + gated + rejected + superseded + failed + in_flight) of all cameras.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from bisect import bisect_left
+from pathlib import Path
+from typing import Any
+
+import cv2
+from common import REPO, Row, at_most, spread, table
+
+from edge_vision.bundles.store import bundles_dir, cache_dir
+from edge_vision.core.progress import ProgressLine
+from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json
+from edge_vision.evaluate.live.pipeline_process import PipelineProcess
+from edge_vision.evaluate.live.run_record import RunRecord
+
+MODEL = "ssdlite_mobilenet_v2_coco"
+FPS_HZ = 10.0
+MAX_RSS_MB = 300.0
+# Of the stamps: they are taken when an image is read, with the jitter of the machine.
+JITTER_MS = 5.0
+WARM_UP_S = 3.0
+LONGEST_START_S = 60.0
+_EXAMPLES = """examples:
+  python bench/cameras.py                      four cameras for a minute
+  python bench/cameras.py --cameras 2 --seconds 20
+  python bench/cameras.py --every-frame        the gate off: every frame is inferred
+  python bench/cameras.py --strict             exit status 1 where a target is missed"""
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    if not options.video.is_file():
+        print(
+            f"expected a video at {options.video}: run `make setup`, which fetches one, or give --video",
+            file=sys.stderr,
+        )
+        return 1
+    result: dict[str, Any] = {"machine": machine(), "versions": versions(), "hashes": _hashes(options.video)}
+    result |= measure(options)
+    result["load_1m_end"] = round(os.getloadavg()[0], 2)
+    rows = _rows(result)
+    result["targets"] = {row.name: row.passed for row in rows if row.target}
+    write_json(options.out, result)
+    print(
+        f"\n{table(rows)}\n\n{result['machine']['cpu']}, {result['machine']['cores']} cores, "
+        f"load {result['machine']['load_1m']} at the start, {result['load_1m_end']} at the end; {options.out}"
+    )
+    return int(options.strict and any(row.passed is False for row in rows))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cameras", type=int, default=4, help="number (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="length (default: %(default)g)")
+    parser.add_argument("--max-delay-ms", type=float, default=100.0, help="promise (default: %(default)g)")
+    parser.add_argument("--every-frame", action="store_true", help="switch the gates off")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 where a target is missed")
+    parser.add_argument("--video", type=Path, default=cache_dir() / "video" / "vtest.avi")
+    parser.add_argument("--out", type=Path, default=REPO / "out" / "bench" / "cameras.json")
+    return parser
+
+
+def _hashes(video: Path) -> dict[str, str]:
+    bundle = bundles_dir() / MODEL
+    files = {"video": video, "bundle.yaml": bundle / "bundle.yaml", "model.onnx": bundle / "model.onnx"}
+    return {name: hash_of(path) for name, path in files.items()}
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Run all cameras for the given time after the last of them had its first detection."""
+    from edge_vision.nodes.monitoring.pipeline_monitor import PipelineMonitor
+
+    records = {f"camera_{number}": RunRecord() for number in range(1, options.cameras + 1)}
+    line, begun_s, cpu = ProgressLine(), 0.0, [0.0, 0.0]
+    with tempfile.TemporaryDirectory() as folder, PipelineMonitor(records) as monitor:
+        monitor.spin(0.5)
+        process = PipelineProcess(_arguments(options, ",".join(records)), Path(folder) / "log")
+        try:
+            while process.returncode is None:
+                monitor.spin(0.5)
+                usage = process.measure()
+                if not begun_s and all(record.detections for record in records.values()):
+                    begun_s, cpu[0] = time.monotonic(), usage.cpu_s or 0.0
+                now_s, cpu[1] = time.monotonic(), usage.cpu_s or cpu[1]
+                if now_s - (begun_s or now_s) > options.seconds or (
+                    not begun_s and now_s - process.started_s > LONGEST_START_S
+                ):
+                    break
+                counts = ", ".join(str(len(record.detections)) for record in records.values())
+                line.show(f"{now_s - process.started_s:.0f} s, detections {counts}")
+            ended_s = time.monotonic()
+        finally:
+            # The last status, with the final accounting, arrives during the shutdown.
+            process.stop(meanwhile=monitor.spin)
+            monitor.spin(0.5)
+            line.end()
+        if not begun_s:
+            print("\n".join(process.last_lines()), file=sys.stderr)
+            raise SystemExit("expected detections of all cameras, see the log above")
+    return {
+        "max_delay_ms": options.max_delay_ms,
+        "every_frame": options.every_frame,
+        "seconds": ended_s - begun_s,
+        "cpu_percent": 100.0 * (cpu[1] - cpu[0]) / (ended_s - begun_s),
+        "rss_mb": process.steady_mb,
+        "peak_mb": process.peak_mb,
+        "cameras": {name: _camera(record) for name, record in records.items()},
+    }
+
+
+def _arguments(options: argparse.Namespace, cameras: str) -> list[str]:
+    rate = FPS_HZ / (float(cv2.VideoCapture(str(options.video)).get(cv2.CAP_PROP_FPS)) or FPS_HZ)
+    arguments = ["--cameras", cameras, "--source", str(options.video), "--loop", "--backend", "onnxruntime"]
+    arguments += ["--ros-args", "-p", f"source:playback_rate:={rate:.4f}"]
+    arguments += ["-p", f"gate:max_delay_ms:={options.max_delay_ms}"]
+    return [*arguments, "-p", "gate:enabled:=false"] if options.every_frame else arguments
+
+
+def _camera(record: RunRecord) -> dict[str, Any]:
+    """The figures of one camera, without its first seconds."""
+    inferred = sorted(one.stamp_ns for one in record.detections)
+    since_ns = inferred[0] + int(WARM_UP_S * 1e9)
+    values, ledger = record.statuses["detector"], record.ledger
+    delays_ms = [
+        (inferred[bisect_left(inferred, stamp_ns)] - stamp_ns) / 1e6
+        for stamp_ns in record.index_of
+        if since_ns <= stamp_ns <= inferred[-1]
+    ]
+    ages_ms = [one.age_ms for one in record.detections if one.stamp_ns >= since_ns]
+    return {
+        "delay_ms": {**spread(delays_ms), "max": max(delays_ms, default=None)},
+        "age_ms": spread(ages_ms),
+        "wait_ms_p95": float(values["wait_ms.p95"]),
+        "service_ms_p50": float(values["process_ms.p50"]),
+        "load_percent": float(values["shared.load_percent"]),
+        "models": int(values["shared.models"]),
+        "report": record.texts["detector"],
+        "ledger": ledger,
+        "reasons": record.reasons,
+        "unaccounted": ledger["received"] - sum(n for name, n in ledger.items() if name != "received"),
+    }
+
+
+def _rows(result: dict[str, Any]) -> list[Row]:
+    cameras, rows = result["cameras"], []
+    for name, one in cameras.items():
+        counts = ", ".join(f"{fate} {count}" for fate, count in one["ledger"].items() if count)
+        limit_ms = result["max_delay_ms"] + JITTER_MS
+        note = f"p50 {one['delay_ms']['p50']:.0f}, max {one['delay_ms']['max']:.0f}"
+        rows += [
+            at_most(f"{name} delay_ms p95", one["delay_ms"]["p95"], limit_ms, "ms", note),
+            Row(f"{name} age_ms p95", one["age_ms"]["p95"], "ms", note=f"wait p95 {one['wait_ms_p95']:.0f}"),
+            at_most(f"{name} unaccounted", abs(one["unaccounted"]), 0, "frames", counts),
+        ]
+    models, service_ms = ({one[key] for one in cameras.values()} for key in ("models", "service_ms_p50"))
+    return [
+        *rows,
+        at_most("rss_mb", result["rss_mb"], MAX_RSS_MB, "MB", f"peak {result['peak_mb']:.0f}"),
+        at_most("models", max(models), 1, ""),
+        Row("service_ms p50", max(service_ms), "ms", note="the slowest camera's"),
+        Row("cpu", result["cpu_percent"], "%", note="of one core"),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
