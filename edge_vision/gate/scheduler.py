@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from statistics import median
 
 from edge_vision.core.detections import Detections
 from edge_vision.gate.image_evidence import Evidence
@@ -24,7 +23,9 @@ PRICE_FACTOR = 2.0
 PRICE_GAIN = 0.3
 MIN_CREDIT, MAX_CREDIT = -4.0, 2.0
 """Bounds of the account, in boxes per frame: what went wrong or well long ago does not count for ever."""
-_PERIODS = 15
+_PERIODS = 31
+_MAX_JITTER = 0.1
+"""Share of a period."""
 _ROUNDING_NS = 1000
 """Three periods of 30 Hz are 100 ms, whatever the stamps were rounded to."""
 
@@ -58,12 +59,14 @@ class Scheduler:
         self._frames = 0
         self._credit = 0.0
         self._periods_ns: deque[int] = deque(maxlen=_PERIODS)
+        self._period_ns = self._jitter_ns = 0.0
         self._pending: dict[int, tuple[int, float, bool]] = {}
 
     def decide(self, promise: Promise, evidence: Evidence, stamp_ns: int) -> str:
         """The reason to infer or to skip a frame: one of SCHEDULED_PASSES or SCHEDULED_SKIPS."""
         if self._last_ns is not None and stamp_ns > self._last_ns:
             self._periods_ns.append(stamp_ns - self._last_ns)
+            self._period_ns, self._jitter_ns = _period_and_jitter(self._periods_ns)
         self._last_ns = stamp_ns
         if self._inferred_ns is None:
             return "cut"
@@ -115,11 +118,16 @@ class Scheduler:
         }
 
     def _too_late_next(self, promise: Promise, stamp_ns: int) -> bool:
-        """Whether an object that appeared on the first skipped frame would wait too long for the next one."""
+        """Whether an object that appeared on the first skipped frame would wait too long for the next one.
+
+        Counted in whole periods of the camera: with jittery stamps, an interval that the promise allows just
+        about would otherwise be cut short on every other frame.
+        """
         assert self._waiting_ns is not None
-        period_ns = median(self._periods_ns) if self._periods_ns else 0.0
-        waited_ns = stamp_ns - self._waiting_ns + period_ns
-        return waited_ns > promise.max_delay_ms * 1e6 + _ROUNDING_NS
+        if not self._period_ns:
+            return stamp_ns - self._waiting_ns > promise.max_delay_ms * 1e6
+        frames = round((stamp_ns - self._waiting_ns) / self._period_ns) + 1
+        return frames * self._period_ns > promise.max_delay_ms * 1e6 + self._jitter_ns + _ROUNDING_NS
 
     def _skip(self, promise: Promise, reason: str, loss: float) -> str:
         self._pay(promise, loss)
@@ -138,3 +146,12 @@ class Scheduler:
         boxes = max(self.losses.boxes, MIN_BOXES)
         allowed = self._allowed_share(promise) * boxes
         return allowed * PRICE_FACTOR * math.exp(PRICE_GAIN * self._credit / boxes)
+
+
+def _period_and_jitter(periods_ns: deque[int]) -> tuple[float, float]:
+    """The mean period without gaps, and the median deviation from it, at most _MAX_JITTER of it."""
+    ordered = sorted(periods_ns)
+    usual = [period for period in ordered if period < 1.5 * ordered[len(ordered) // 2]]
+    mean = sum(usual) / len(usual)
+    deviations = sorted(abs(period - mean) for period in usual)
+    return mean, min(deviations[len(usual) // 2], _MAX_JITTER * mean)

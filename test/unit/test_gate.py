@@ -325,6 +325,16 @@ def test_the_promised_interval_at_any_rate(rate_hz, skipped):
         assert longest_gap(reasons) == skipped
 
 
+@pytest.mark.parametrize("rate_hz,n", [(10, 2), (20, 3), (25, 3), (30, 4), (60, 7)])
+@pytest.mark.parametrize("jitter_ms", [0.05, 0.5, 2.0])
+def test_jittery_stamps_leave_the_promised_interval_as_it_is(rate_hz, n, jitter_ms):
+    rng, gate, passed = np.random.default_rng(1), FrameGate(replace(QUIET_CONFIG, min_fidelity=0.0)), 0
+    for step in range(300):
+        stamp_ns = 10**9 + round((step * 1000 / rate_hz + rng.uniform(-jitter_ms, jitter_ms)) * MS)
+        passed += gate.decide(Frame(scene(step), stamp_ns, "camera", "mono8"), stamp_ns).passed
+    assert 300 / n <= passed <= 1.06 * 300 / n + 1
+
+
 def test_a_slow_camera_that_is_sent_again_at_a_higher_rate():
     reasons = run([scene(step // 3) for step in range(120)], min_fidelity=0.0)
     assert longest_gap(reasons) <= 3 and reasons.count("interval") <= 31
