@@ -62,6 +62,19 @@ def test_workers_share_neither_domain_nor_cache(two_files: list[Path], tmp_path:
     assert os.environ["EDGE_VISION_CACHE"] not in caches and os.environ["ROS_DOMAIN_ID"] not in sessions
 
 
+def test_slow_groups_start_first() -> None:
+    pytest.importorskip("xdist")
+    from parallel_runs import rank_of
+
+    slow_first = [
+        "measuring",
+        "test/e2e/test_doctor_live.py",
+        "test/unit/test_trial.py",
+        "test/unit/test_nms.py",
+    ]
+    assert sorted(slow_first[::-1], key=rank_of) == slow_first
+
+
 def test_tests_that_measure_run_in_one_process() -> None:
     pytest.importorskip("xdist")
     from parallel_runs import scope_of
