@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import yaml
 from common import REPO, Row, at_most, spread, table
 
 from edge_vision.bundles.store import bundles_dir, cache_dir
@@ -98,7 +99,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     line, begun_s, cpu = ProgressLine(), 0.0, [0.0, 0.0]
     with tempfile.TemporaryDirectory() as folder, PipelineMonitor(records) as monitor:
         monitor.spin(0.5)
-        process = PipelineProcess(_arguments(options, ",".join(records)), Path(folder) / "log")
+        arguments = ["--cameras", ",".join(records), *_arguments(options, Path(folder) / "params.yaml")]
+        process = PipelineProcess(arguments, Path(folder) / "log")
         try:
             while process.returncode is None:
                 monitor.spin(0.5)
@@ -132,12 +134,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _arguments(options: argparse.Namespace, cameras: str) -> list[str]:
+def _arguments(options: argparse.Namespace, params: Path) -> list[str]:
+    """Of the pipeline, without the cameras. params: the parameter file that this writes."""
     rate = FPS_HZ / (float(cv2.VideoCapture(str(options.video)).get(cv2.CAP_PROP_FPS)) or FPS_HZ)
-    arguments = ["--cameras", cameras, "--source", str(options.video), "--loop", "--backend", "onnxruntime"]
-    arguments += ["--ros-args", "-p", f"source:playback_rate:={rate:.4f}"]
-    arguments += ["-p", f"gate:max_delay_ms:={options.max_delay_ms}"]
-    return [*arguments, "-p", "gate:enabled:=false"] if options.every_frame else arguments
+    gate = {"max_delay_ms": options.max_delay_ms, "enabled": not options.every_frame}
+    nodes = {"/**/source": {"playback_rate": rate}, "/**/gate": gate}
+    params.write_text(yaml.safe_dump({name: {"ros__parameters": values} for name, values in nodes.items()}))
+    arguments = ["--source", str(options.video), "--loop", "--backend", "onnxruntime"]
+    return [*arguments, "--ros-args", "--params-file", str(params)]
 
 
 def _camera(record: RunRecord) -> dict[str, Any]:
