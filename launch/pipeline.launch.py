@@ -58,6 +58,12 @@ ARGUMENTS = (
     ("model", "", None, "Detector bundle, a name or a folder; empty = as in params_file."),
     ("backend", "", None, "auto, onnxruntime, openvino, litert, ...; empty = as in params_file."),
     (
+        "preset",
+        "",
+        ["", "recall", "balanced", "economy"],
+        "What the gate promises: recall, balanced or economy; empty = as in params_file.",
+    ),
+    (
         "params_file",
         PathJoinSubstitution([CONFIG, "pipeline.yaml"]),
         None,
@@ -85,6 +91,7 @@ def generate_launch_description() -> LaunchDescription:
     with_source = AndSubstitution(separate, NotEqualsSubstitution(source, ""))
     without_source = AndSubstitution(separate, EqualsSubstitution(source, ""))
     from_source, with_model = ["--source=", source], _options("model", "backend")
+    preset = _options("preset")
     cameras = ["--cameras=", LaunchConfiguration("cameras")]
     # Without a source in this launch, its missing reports are no fault.
     watched = {"watched_nodes": ["gate", "cascade", "detector"]}
@@ -94,10 +101,10 @@ def generate_launch_description() -> LaunchDescription:
                 DeclareLaunchArgument(n, default_value=d, choices=c, description=t)
                 for n, d, c, t in ARGUMENTS
             ),
-            _node("pipeline", composition, arguments=[cameras, from_source, *with_model]),
+            _node("pipeline", composition, arguments=[cameras, from_source, *with_model, *preset]),
             _node("detector_node", separate, arguments=[cameras, *with_model]),
             _node("cascade_node", separate, arguments=[cameras]),
-            _node("gate_node", separate, arguments=[cameras]),
+            _node("gate_node", separate, arguments=[cameras, *preset]),
             _node("diagnostics_node", with_source, arguments=[cameras]),
             _node("diagnostics_node", without_source, arguments=[cameras], overrides=watched),
             _node("source_node", with_source, arguments=[cameras, from_source]),

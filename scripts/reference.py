@@ -50,7 +50,9 @@ def _yaml_node(node: NodeSpec) -> Iterator[str]:
     yield f"{off}  ros__parameters:"
     for param in node.params:
         yield from (f"    # {line}" for line in textwrap.wrap(_comment(param), COMMENT_WIDTH - 6))
-        alone = "# " if not off and param.default == [] else ""
+        # A value of a preset would no longer be its own if this file set it.
+        commented = param.default == [] or param.name in node.preset_names
+        alone = "# " if not off and commented else ""
         yield f"{off}    {alone}{param.name}: {json.dumps(param.default)}"
 
 

@@ -66,6 +66,15 @@ class GateConfig:
         return Promise(self.max_delay_ms, self.min_fidelity, self.max_blind_ms)
 
 
+DEFAULT_PRESET = "balanced"
+PRESETS: dict[str, dict[str, float]] = {
+    "recall": {"max_delay_ms": 1.0, "min_fidelity": 1.0, "max_blind_ms": 1000.0},
+    DEFAULT_PRESET: {"max_delay_ms": 100.0, "min_fidelity": 0.97, "max_blind_ms": 2000.0},
+    "economy": {"max_delay_ms": 150.0, "min_fidelity": 0.95, "max_blind_ms": 2000.0},
+}
+"""Defaults of the promise, by what the user wants. recall: every frame that differs is inferred."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class GateDecision:
     """What the gate decided and why.

@@ -19,6 +19,7 @@ from rclpy.utilities import remove_ros_args
 from edge_vision.backends import known_backends
 from edge_vision.core.command_line import with_examples
 from edge_vision.core.printable import printable_error, printable_output
+from edge_vision.gate.frame_gate import DEFAULT_PRESET, PRESETS
 from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.cameras import CameraSetup, camera_setups
 from edge_vision.nodes.parameter_files import unmatched_sections
@@ -83,10 +84,13 @@ def _parse(kinds: Sequence[type[BaseNode]], program: str, argv: list[str]) -> Ru
     if "detector" in names:
         parser.add_argument("--model", help="detector bundle, a name or a folder")
         parser.add_argument("--backend", help=f"auto, {', '.join(known_backends())}")
+    if "gate" in names:
+        parser.add_argument("--preset", help=f"{', '.join(PRESETS)} (default: {DEFAULT_PRESET})")
     given = vars(parser.parse_args(argv))
     wanted = {
         "source": {"uri": given.get("source"), "loop": given.get("loop")},
         "detector": {"model": given.get("model"), "backend": given.get("backend")},
+        "gate": {"preset": given.get("preset")},
     }
     # The launch file passes empty strings for arguments that are not given.
     overrides = {
@@ -137,7 +141,7 @@ def create_nodes(
         hub = IntraProcess(of_process)
         for kind in kinds:
             given = dict(overrides.get(kind.spec.name, {}))
-            if "uri" in given:
+            if isinstance(given.get("uri"), str) and camera.name:
                 given["uri"] = given["uri"].replace("{camera}", camera.name)
             yield kind(hub, given, **camera.node_args)
 

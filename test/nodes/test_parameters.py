@@ -26,7 +26,7 @@ BAD_STARTS = [
     (GateNode, "luma_width_px", 100.5, "int"),
     (GateNode, "enabled", "yes", "bool"),
     (GateNode, "image_transport", "theora", "one of raw, compressed, got 'theora'"),
-    (GateNode, "autostart", 3, "BOOL"),
+    (GateNode, "autostart", 3, "expected bool"),
     (GateNode, "max_rate_hz", float("nan"), "nan"),
     (SourceNode, "uri", 5.5, "string"),
     (SourceNode, "stamps", "now", "one of clock, media"),
@@ -214,3 +214,19 @@ def test_the_detectors_parameters_are_known_under_its_name_only(start):
     )
     assert running["detector"].params["score_threshold"] == 0.7
     assert running["detector"].params["enabled"] is True
+
+
+def test_a_preset_sets_defaults_and_given_values_win(start, robot):
+    running = start([GateNode], {"gate": {"preset": "economy", "max_blind_ms": 700.0}})
+    assert (robot.get("gate", "max_delay_ms"), robot.get("gate", "min_fidelity")) == (150.0, 0.95)
+    assert robot.get("gate", "max_blind_ms") == 700.0
+    config = running["gate"]._gate.config
+    assert (config.max_delay_ms, config.min_fidelity, config.max_blind_ms) == (150.0, 0.95, 700.0)
+    assert not robot.set("gate", preset="recall").successful, "it applies at start"
+
+
+def test_an_unknown_preset_is_reported_and_the_default_applies(start, robot):
+    start([GateNode], {"gate": {"preset": "turbo"}})
+    status, _ = robot.status("gate")
+    assert "preset: expected one of recall, balanced, economy, got 'turbo'" in status.message
+    assert robot.get("gate", "max_delay_ms") == 100.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge_vision.gate.frame_gate import GateConfig
+from edge_vision.gate.frame_gate import DEFAULT_PRESET, PRESETS, GateConfig
 from edge_vision.nodes.interface.types import (
     COMMON,
     ENABLE,
@@ -27,6 +27,14 @@ def _setting(name: str, description: str, *limits: Any) -> Param:
 
 
 _SCHEDULE = (
+    Param(
+        "preset",
+        DEFAULT_PRESET,
+        "Sets the defaults of max_delay_ms, min_fidelity and max_blind_ms; given values win. recall: "
+        "every frame that differs is inferred; balanced; economy: fewer inferences, later.",
+        choices=tuple(PRESETS),
+        applies="start",
+    ),
     _setting("enabled", "Enables the gate; if false, every frame passes."),
     _setting(
         "max_delay_ms",
@@ -178,4 +186,5 @@ GATE = NodeSpec(
         STATUS,
     ),
     (ENABLE, RESET),
+    PRESETS,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -55,9 +56,10 @@ class Parameters:
         self._on_change = on_change
         self._check_all = check
         self._values: dict[str, Any] = {}
+        self._given: Mapping[str, Parameter] = getattr(node, "_parameter_overrides", {})
         self.errors: list[str] = []
         for param in spec.params:
-            self._values[param.name] = self._declare(param)
+            self._values[param.name] = self._declare(self._with_preset(param))
         self._report_unknown()
         node.add_pre_set_parameters_callback(self._with_declared_types)
         node.add_on_set_parameters_callback(self._validate)
@@ -75,6 +77,9 @@ class Parameters:
         default, so that the node still runs."""
         name, descriptor = param.name, _descriptor(param)
         try:
+            # Before it is declared, as a read-only parameter cannot be declared again.
+            if param.applies == "start" and name in self._given:
+                param.check(self._given[name].value)
             given = self._node.declare_parameter(name, param.default, descriptor).value
             value = param.check(given)
             if type(value) is type(given):
@@ -88,10 +93,25 @@ class Parameters:
         self._node.declare_parameter(name, value, descriptor, ignore_override=True)
         return value
 
+    def _with_preset(self, param: Param) -> Param:
+        """The parameter with its default in the preset. A value that is given wins, and is logged."""
+        preset = self._spec.presets.get(self._values.get("preset", ""), {})
+        if param.name not in preset:
+            return param
+        default = preset[param.name]
+        given = self._given.get(param.name)
+        if given is not None and given.value != default:
+            self._structured_log.log(
+                "info",
+                f"{param.name}: the given value {given.value} is used instead of the {default} of the preset "
+                f"{self._values['preset']}",
+            )
+        return replace(param, default=default)
+
     def _report_unknown(self) -> None:
         """Report given parameters that do not exist but resemble one: ROS ignores them silently."""
         known = [param.name for param in self._spec.params]
-        for name in getattr(self._node, "_parameter_overrides", {}):
+        for name in self._given:
             close = difflib.get_close_matches(name, known, 1, 0.75)
             if name not in known and not name.startswith(_BUILT_IN) and close:
                 self._report(f"there is no parameter '{name}': did you mean '{close[0]}'?")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edge_vision.core.frame import MAX_PIXELS
@@ -114,6 +114,13 @@ class NodeSpec:
     params: tuple[Param, ...]
     topics: tuple[Topic, ...]
     services: tuple[tuple[str, str, str], ...] = ()
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+    """Defaults by the value of the parameter `preset`, which is declared before them."""
+
+    @property
+    def preset_names(self) -> frozenset[str]:
+        """The parameters whose defaults a preset sets."""
+        return frozenset(name for values in self.presets.values() for name in values)
 
     def param(self, name: str) -> Param:
         """The parameter of this name. Raises KeyError."""
