@@ -44,9 +44,10 @@ def unmet_promise(needs: Mapping[str, CameraNeed]) -> str:
     if total <= 1.0:
         return ""
     parts = ", ".join(
-        f"{camera} {need.service_ms:.0f} ms every {need.interval_ms:.0f} ms" for camera, need in needs.items()
+        f"{camera} {need.service_ms:.0f} ms every {need.interval_ms:.0f} ms"
+        for camera, need in sorted(needs.items())
     )
-    return f"max_delay_ms of the cameras needs {total:.0%} of the detector ({parts}): {_REMEDY}"
+    return f"max_delay_ms of all cameras together needs {total:.0%} of the detector ({parts}): {_REMEDY}"
 
 
 _REMEDY = "raise max_delay_ms, or select a faster model, backend or device"

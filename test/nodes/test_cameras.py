@@ -367,6 +367,20 @@ def test_a_promise_that_the_detector_cannot_keep_is_named_with_its_figures(start
     running.settled(front.sent, "front")
 
 
+def test_cameras_that_need_more_than_the_detector_together_are_named(start, robot, fake, monkeypatch):
+    """An inference of some 100 ms is within each promise of 500 ms; ten of them are not."""
+    monkeypatch.setattr(FakeBackend, "standing", Fault(sleep_ms=80.0))
+    names = [f"camera_{number}" for number in range(10)]
+    overrides = {"detector": fake, "gate": {"enabled": False, "max_delay_ms": 500.0}}
+    running = start(CHAIN, overrides, cameras=names)
+    cameras = [Camera(running, name) for name in names]
+    with sending(lambda: [camera.send() for camera in cameras], 0.02):
+        status, _ = robot.status("camera_3/detector", lambda status, values: "together" in status.message)
+    assert status.level == b"\x01" and "of the detector (/camera_" in status.message
+    for camera, name in zip(cameras, names, strict=True):
+        running.settled(camera.sent, name)
+
+
 def test_one_camera_alone_is_warned_too(start, robot, fake, monkeypatch):
     monkeypatch.setattr(FakeBackend, "standing", Fault(sleep_ms=150.0))
     running = start([*ALL], {"detector": fake, **OPEN})
