@@ -26,12 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from common import REPO, Row, at_most, spread, table
 
 sys.path[:0] = [str(REPO / "test"), str(REPO / "test" / "unit")]
 
-from edge_vision.backends import BACKENDS  # noqa: E402
-from edge_vision.backends.runtimes.fake import FakeBackend, Fault  # noqa: E402
+from fake_backend import FakeBackend, Fault, register  # noqa: E402
+
 from edge_vision.bundles.store import bundles_dir, cache_dir  # noqa: E402
 from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json  # noqa: E402
 
@@ -50,7 +51,7 @@ def main() -> int:
         if not needed.exists():
             print(f"expected {needed}: run `make setup`", file=sys.stderr)
             return 1
-    BACKENDS["fake"] = "edge_vision.backends.runtimes.fake:FakeBackend"
+    register(pytest.MonkeyPatch())
     runs, swaps = (2, 10) if options.quick else (10, 100)
     result: dict[str, Any] = {"machine": machine(), "versions": versions(), "quick": options.quick}
     result["hashes"] = {

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import cv2
+import fake_backend
+import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from ros_cases import (
@@ -31,7 +33,6 @@ from ros_cases import (
 )
 from sensor_msgs.msg import CameraInfo
 
-from edge_vision.backends import BACKENDS
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.nodes.interface.frame_event_messages import frame_event_message
 from edge_vision.nodes.interface.status_messages import status_values
@@ -296,9 +297,9 @@ def publisher_silent(scene: CauseScene) -> Send:
 
 def detector_stuck(scene: CauseScene) -> Send:
     """A runtime that never returns from the first frame, without a watchdog."""
-    before = BACKENDS.get("fake")
-    BACKENDS["fake"] = "edge_vision.backends.runtimes.fake:FakeBackend"
-    scene.at_end(lambda: BACKENDS.pop("fake") if before is None else BACKENDS.update(fake=before))
+    patch = pytest.MonkeyPatch()
+    fake_backend.register(patch)
+    scene.at_end(patch.undo)
     running = scene.start(NODES, {**OPEN, "detector": {"backend": "fake", "watchdog_ms": 0.0}})
     free = threading.Event()
     scene.at_end(free.set)

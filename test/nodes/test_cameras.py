@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from fake_backend import FakeBackend, Fault, register
 from model_cases import SSD, bundle_or_skip, video_frame
 from ros_cases import (
     ALL,
@@ -29,8 +30,6 @@ from ros_cases import (
 )
 from vision_msgs.msg import VisionInfo
 
-from edge_vision.backends import BACKENDS
-from edge_vision.backends.runtimes.fake import FakeBackend, Fault
 from edge_vision.core.frame import Frame
 from edge_vision.nodes.cameras import checked_names
 
@@ -42,7 +41,7 @@ WATCHDOG_MS = 2000.0
 
 @pytest.fixture
 def fake(monkeypatch):
-    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.runtimes.fake:FakeBackend")
+    register(monkeypatch)
     return {"backend": "fake"}
 
 

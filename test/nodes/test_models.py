@@ -6,13 +6,13 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+from fake_backend import Fault, register
 from lifecycle_msgs.msg import Transition
 from model_cases import EFFICIENTNET, OIDV4, SSD, bundle_or_skip
 from ros_cases import CHAIN, CascadeNode, DetectorNode, Image, image_message, picture
 from trial_cases import install_harmful_backends
 
-from edge_vision.backends import BACKENDS, available_backends
-from edge_vision.backends.runtimes.fake import Fault
+from edge_vision.backends import available_backends
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_any_other_error_of_the_detector_is_counted_too(start, robot, monkeypatc
 
 
 def test_a_slow_detector_supersedes_and_its_end_loses_no_account(start, monkeypatch):
-    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.runtimes.fake:FakeBackend")
+    register(monkeypatch)
     from edge_vision.core.frame import Frame
 
     running = start(overrides={"detector": {"backend": "fake"}, "gate": {"enabled": False}})
@@ -200,7 +200,7 @@ def test_a_slow_detector_supersedes_and_its_end_loses_no_account(start, monkeypa
 
 
 def test_the_memory_is_freed_at_cleanup(start, robot, monkeypatch):
-    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.runtimes.fake:FakeBackend")
+    register(monkeypatch)
     running = start([DetectorNode], {"detector": {"backend": "fake"}})
     session = running["detector"].model.current.session
     assert robot.change_state("detector", Transition.TRANSITION_DEACTIVATE)
@@ -255,7 +255,7 @@ def test_wanted_labels_that_cannot_be_met(start, robot, wanted, needle):
 
 def test_a_cascade_whose_classifier_fails_accepts(start, robot, monkeypatch):
     bundle_or_skip(EFFICIENTNET)
-    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.runtimes.fake:FakeBackend")
+    register(monkeypatch)
     cascade = {"model": EFFICIENTNET, "wanted_labels": ["bike"], "backend": "fake", "max_blind_ms": 60000.0}
     running = start(CHAIN, {"cascade": cascade, "gate": {"enabled": False}})
     running["cascade"]._models[0].session.fault = Fault(error="boom")

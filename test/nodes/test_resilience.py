@@ -9,6 +9,7 @@ import weakref
 
 import psutil
 import pytest
+from fake_backend import FakeBackend, Fault, register
 from model_cases import SSD, bundle_or_skip, clip_or_skip, video_frame
 from ros_cases import (
     ALL,
@@ -22,8 +23,6 @@ from ros_cases import (
 )
 from vision_msgs.msg import LabelInfo, VisionInfo
 
-from edge_vision.backends import BACKENDS
-from edge_vision.backends.runtimes.fake import FakeBackend, Fault
 from edge_vision.backends.serving import failure_history
 from edge_vision.core.frame import Frame
 
@@ -41,7 +40,7 @@ WATCHDOG_MS = 2000.0
 
 @pytest.fixture
 def fake(monkeypatch):
-    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.runtimes.fake:FakeBackend")
+    register(monkeypatch)
     return {"backend": "fake"}
 
 

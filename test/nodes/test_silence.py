@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 
 import pytest
+from fake_backend import FakeBackend, Fault, register
 from ros_cases import CHAIN, SENSOR, DetectorNode, GateNode, Image, SourceNode, image_message, picture
 
-from edge_vision.backends import BACKENDS
-from edge_vision.backends.runtimes.fake import FakeBackend, Fault
 from edge_vision.nodes import stage_node
 from edge_vision.nodes.monitoring import stage_stats
 
@@ -44,7 +43,7 @@ def test_a_detector_alone_without_images_is_a_warning(start, robot):
 
 
 def test_a_detector_whose_frames_all_fail_is_an_error_until_they_do_not(start, robot, monkeypatch):
-    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.runtimes.fake:FakeBackend")
+    register(monkeypatch)
     alone = {"backend": "fake", "strict_backend": True}
     running = start(overrides={"detector": alone, "gate": {"enabled": False}})
     session = running["detector"].model.current.session
@@ -68,7 +67,7 @@ def test_a_detector_whose_frames_all_fail_is_an_error_until_they_do_not(start, r
 
 
 def test_a_runtime_that_hangs_costs_its_frame_and_nothing_else(start, robot, monkeypatch):
-    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.runtimes.fake:FakeBackend")
+    register(monkeypatch)
     monkeypatch.setattr(stage_node, "JOIN_TIMEOUT_S", 0.2)
     running = start(overrides={"detector": {"backend": "fake"}, "gate": {"enabled": False}})
     session = running["detector"].model.current.session

@@ -6,10 +6,10 @@ import resource
 import shutil
 
 import pytest
+from fake_backend import Fault, FaultySession
 from model_cases import SSD, bundle_or_skip
 
 from edge_vision.backends import BackendRequest, available_backends, load_on, open_session
-from edge_vision.backends.runtimes.fake import Fault, FaultySession
 from edge_vision.backends.selection import auto_select, timing_cache
 from edge_vision.backends.selection.auto_select import check_agreement, choose, main
 from edge_vision.backends.selection.backend_timing import (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_backend import Fault, FaultySession, register
 from model_cases import (
     SSD,
     bundle_or_skip,
@@ -21,7 +22,6 @@ from onnx import helper, numpy_helper
 
 from edge_vision.backends import BACKENDS, BackendRequest, available_backends, make_backend, open_session
 from edge_vision.backends.base import Backend
-from edge_vision.backends.runtimes.fake import Fault, FaultySession
 from edge_vision.backends.runtimes.onnx_file import check_onnx
 from edge_vision.bundles.store import load_bundle
 from edge_vision.errors import BackendError, BackendUnavailable, BundleError
@@ -232,7 +232,7 @@ def test_a_fault_starts_when_it_is_told_to(onnx_mean):
 
 
 def test_the_fake_takes_its_fault_from_the_request(bundle, monkeypatch):
-    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.runtimes.fake:FakeBackend")
+    register(monkeypatch)
     session, report = open_session(bundle, "fake", BackendRequest(options={"error": "gone"}))
     assert report.actual.backend == "fake" and "misbehaves on request" in report.actual.notes
     with pytest.raises(BackendError, match="gone"):

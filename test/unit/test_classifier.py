@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fake_backend import Fault, FaultySession
 from model_cases import EFFICIENTNET, bundle_or_skip, mean_graph, noise_image, video_frame
 from stage_cases import color_bundle
 
 from edge_vision.backends import BackendRequest, open_session
-from edge_vision.backends.runtimes.fake import Fault, FaultySession
 from edge_vision.backends.runtimes.onnxruntime import OnnxRuntimeBackend
 from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import HeadSpec, InputSpec

@@ -8,11 +8,11 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from fake_backend import ConstantSession, Fault, FaultySession
 from model_cases import EFFICIENTNET, SSD, bundle_or_skip, mean_graph, noise_image, video_frame
 from test_heads import plain_ssd
 
 from edge_vision.backends import BackendRequest, TensorSpec, open_session
-from edge_vision.backends.runtimes.fake import ConstantSession, Fault, FaultySession
 from edge_vision.backends.runtimes.onnxruntime import OnnxRuntimeBackend
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame

@@ -8,10 +8,10 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from fake_backend import FakeBackend, Fault, FaultySession, register
 from model_cases import SSD, bundle_or_skip, video_frame
 
-from edge_vision.backends import BACKENDS, BackendRequest
-from edge_vision.backends.runtimes.fake import FakeBackend, Fault, FaultySession
+from edge_vision.backends import BackendRequest
 from edge_vision.backends.serving import failure_history, loaded_model, model_manager
 from edge_vision.backends.serving.failure_history import FIRST_RETRY_S, FailureHistory
 from edge_vision.backends.serving.loaded_model import ModelRequest, load_model
@@ -55,7 +55,7 @@ class ManagerHarness:
 @pytest.fixture
 def harness(monkeypatch):
     bundle_or_skip(SSD)
-    monkeypatch.setitem(BACKENDS, "fake", "edge_vision.backends.runtimes.fake:FakeBackend")
+    register(monkeypatch)
     harness = ManagerHarness()
     yield harness
     harness.manager.stop()

@@ -1,10 +1,11 @@
-"""Sessions that misbehave on request, for tests. They are in no registry.
+"""Sessions that misbehave on request, and their backend, which `register` makes known as "fake".
 
 A FaultySession wraps a session of a real runtime; only the fault is simulated.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import pytest
 
+from edge_vision.backends import BACKENDS
 from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
 from edge_vision.backends.runtimes.onnxruntime import OnnxRuntimeBackend
 from edge_vision.errors import BackendError
@@ -99,6 +102,12 @@ class FakeBackend(Backend):
             self.load_waits_for.wait()
         inner = OnnxRuntimeBackend().load(graph, replace(request, options={}))
         return FaultySession(inner, Fault(**request.options) if request.options else self.standing)
+
+
+def register(patch: pytest.MonkeyPatch) -> None:
+    """Make the backend known as "fake", here and in child processes."""
+    patch.setitem(BACKENDS, FakeBackend.name, f"{__name__}:{FakeBackend.__name__}")
+    patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
 
 
 def _spoil(outputs: dict[str, np.ndarray], fault: Fault) -> dict[str, np.ndarray]:
