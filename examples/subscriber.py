@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints the detections of a running pipeline. Start it in the same namespace."""
+"""Prints the detections of a running pipeline. In its namespace: --ros-args -r __ns:=/front."""
 
 from contextlib import suppress
 

@@ -180,6 +180,7 @@ class GateNode(StageNode):
         return {
             **super().status_values(),
             "enabled": self.params["enabled"],
+            "preset": self.params["preset"],
             "last_reason": self._last_reason,
             "blind_ms": blind_ms,
             "max_blind_ms": self.params["max_blind_ms"],

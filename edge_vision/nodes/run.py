@@ -85,7 +85,12 @@ def _parse(kinds: Sequence[type[BaseNode]], program: str, argv: list[str]) -> Ru
         parser.add_argument("--model", help="detector bundle, a name or a folder")
         parser.add_argument("--backend", help=f"auto, {', '.join(known_backends())}")
     if "gate" in names:
-        parser.add_argument("--preset", help=f"{', '.join(PRESETS)} (default: {DEFAULT_PRESET})")
+        parser.add_argument(
+            "--preset",
+            choices=("", *PRESETS),
+            metavar="PRESET",
+            help=f"{', '.join(PRESETS)} (default: {DEFAULT_PRESET})",
+        )
     given = vars(parser.parse_args(argv))
     wanted = {
         "source": {"uri": given.get("source"), "loop": given.get("loop")},
