@@ -34,6 +34,8 @@ EPOCH_FRAMES = 400
 UNMEASURED_RATE_HZ = 100.0
 """Assumed rate of skipped frames during the first second."""
 PEAK_HALF_LIFE_S = 60.0
+_LEAST_SHARE = 1e-12
+"""A smaller share is none: its inverse may be infinite."""
 
 
 class MissAudit:
@@ -244,7 +246,7 @@ class _StratifiedSample:
 
     def draw(self, share: float) -> bool:
         """Whether the next frame is in the sample. share: 0..1."""
-        if share <= 0.0:
+        if share < _LEAST_SHARE:
             return False
         # A block that is far too long for a share that has grown since is abandoned.
         if self._frames_left == 0 or self._frames_left > 2.0 / share:

@@ -23,6 +23,8 @@ HOLD_NS = 50_000_000
 JUMP_NS = 1_000_000_000
 # Two images with this cosine between their optical axes (75 degrees) do not overlap.
 LEAST_COSINE = 0.26
+# Of a camera matrix: one with a last row of zeros cannot be inverted.
+MAX_CONDITION = 1e12
 
 
 class OrientationHistory:
@@ -124,9 +126,10 @@ class EgoPrior:
         self.missing = "no frame yet"
 
     def calibrate(self, matrix: np.ndarray, width_px: int, height_px: int) -> None:
-        """Set the camera matrix, (3, 3), for images of this size. One without focal lengths is ignored."""
+        """Set the camera matrix, (3, 3), for images of this size. One without focal lengths, or without an
+        inverse, is ignored."""
         good = matrix.shape == (3, 3) and np.isfinite(matrix).all() and min(matrix[0, 0], matrix[1, 1]) > 0
-        if good and width_px > 0 and height_px > 0:
+        if good and np.linalg.cond(matrix) < MAX_CONDITION and width_px > 0 and height_px > 0:
             self._calibration = (matrix, width_px, height_px)
 
     def motion(self, from_ns: int, to_ns: int, width_px: int, height_px: int) -> np.ndarray | None:

@@ -44,6 +44,11 @@ RATE_SLACK = 0.98
 MAX_PENDING = 16
 """Audited frames without a result yet; older ones were superseded, or failed."""
 
+MAX_BOXES = 300
+"""The gate learns from so many detections of a frame: thousands would block it for seconds."""
+SLOW_STAMPS = 2.0
+"""Stamps that lag the clock, by a unit that is wrong or a slow replay, may stretch max_delay_ms by this."""
+
 
 @dataclass(frozen=True, slots=True)
 class GateConfig:
@@ -127,7 +132,7 @@ class FrameGate:
 
         low_score: detections just below the threshold; None if unknown.
         """
-        self._results.append((stamp_ns, found, low_score))
+        self._results.append((stamp_ns, found.select(slice(MAX_BOXES)), low_score))
 
     def decide(self, frame: Frame, mono_ns: int, prior: np.ndarray | None = None) -> GateDecision:
         """Decide on a frame that arrived at the monotonic time mono_ns.
@@ -198,9 +203,12 @@ class FrameGate:
 
         A stamp that stands still must not blind anyone.
         """
-        since_ns = max(stamp_ns - self._passed_ns[0], mono_ns - self._passed_ns[1])
+        since_mono_ns = mono_ns - self._passed_ns[1]
+        since_ns = max(stamp_ns - self._passed_ns[0], since_mono_ns)
         if since_ns >= config.max_blind_ms * 1e6:
             return "refresh" if reason in SCHEDULED_SKIPS else reason
+        if reason == "predicted" and since_mono_ns >= SLOW_STAMPS * config.max_delay_ms * 1e6:
+            reason = "interval"
         if config.max_rate_hz > 0.0 and since_ns < RATE_SLACK * 1e9 / config.max_rate_hz:
             return "rate_limit"
         return reason

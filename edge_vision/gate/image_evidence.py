@@ -155,11 +155,11 @@ class ImageEvidence:
         moved = cv2.countNonZero(cv2.threshold(difference, MOVED_GREY, 255, cv2.THRESH_BINARY)[1])
         if moved >= MIN_MOVED_SHARE * small.size:
             motion, residual = self._explained(small, change, scale, prior)
-        usual = self._running_mean
-        cut = usual is not None and residual > MIN_CUT_GREY and residual > CUT_RATIO * usual
+        # The second picture may already show another scene.
+        usual = min(residual, MIN_CUT_GREY / CUT_RATIO) if self._running_mean is None else self._running_mean
+        cut = residual > MIN_CUT_GREY and residual > CUT_RATIO * usual
         # A cut must not count as usual change, or the second of two would be missed.
-        bounded = residual if usual is None else min(residual, 3.0 * usual + 1.0)
-        self._running_mean = residual if usual is None else usual + _RUNNING_MEAN_STEP * (bounded - usual)
+        self._running_mean = usual + _RUNNING_MEAN_STEP * (min(residual, 3.0 * usual + 1.0) - usual)
         return cut, None if cut else motion
 
     def _explained(

@@ -26,6 +26,8 @@ MIN_CREDIT, MAX_CREDIT = -4.0, 2.0
 _PERIODS = 31
 _MAX_JITTER = 0.1
 """Share of a period."""
+_IRREGULAR = 1.25
+"""A period this many times the usual one must be expected again if a fifth of them, or the last two, are."""
 _ROUNDING_NS = 1000
 """Three periods of 30 Hz are 100 ms, whatever the stamps were rounded to."""
 
@@ -59,7 +61,7 @@ class Scheduler:
         self._frames = 0
         self._credit = 0.0
         self._periods_ns: deque[int] = deque(maxlen=_PERIODS)
-        self._period_ns = self._jitter_ns = 0.0
+        self._period_ns = self._jitter_ns = self._long_ns = 0.0
         self._pending: dict[int, tuple[int, float, bool]] = {}
 
     def decide(self, promise: Promise, evidence: Evidence, stamp_ns: int) -> str:
@@ -67,6 +69,7 @@ class Scheduler:
         if self._last_ns is not None and stamp_ns > self._last_ns:
             self._periods_ns.append(stamp_ns - self._last_ns)
             self._period_ns, self._jitter_ns = _period_and_jitter(self._periods_ns)
+            self._long_ns = _long_period(self._periods_ns, self._period_ns)
         self._last_ns = stamp_ns
         if self._inferred_ns is None:
             return "cut"
@@ -75,13 +78,13 @@ class Scheduler:
             self._waiting_ns = stamp_ns
         if evidence.cut:
             return "cut"
-        if stamp_ns - self._inferred_ns >= promise.max_blind_ms * 1e6:
+        if self._too_late_next(stamp_ns - self._inferred_ns, promise.max_blind_ms):
             return "refresh"
         price = self._price(promise)
         if evidence.unchanged:
             loss = self.losses.still_loss()
             return "urgent" if loss > price else self._skip(promise, "still", loss)
-        if self._too_late_next(promise, stamp_ns):
+        if self._too_late_next(stamp_ns - self._waiting_ns, promise.max_delay_ms):
             return "interval"
         if self.losses.urgency(self._frames) > price:
             return "urgent"
@@ -117,17 +120,17 @@ class Scheduler:
             "schedule.credit": self._credit,
         }
 
-    def _too_late_next(self, promise: Promise, stamp_ns: int) -> bool:
-        """Whether an object that appeared on the first skipped frame would wait too long for the next one.
+    def _too_late_next(self, waited_ns: int, limit_ms: float) -> bool:
+        """Whether what has waited so long would wait longer than limit_ms for the next frame.
 
         Counted in whole periods of the camera: with jittery stamps, an interval that the promise allows just
         about would otherwise be cut short on every other frame.
         """
-        assert self._waiting_ns is not None
         if not self._period_ns:
-            return stamp_ns - self._waiting_ns > promise.max_delay_ms * 1e6
-        frames = round((stamp_ns - self._waiting_ns) / self._period_ns) + 1
-        return frames * self._period_ns > promise.max_delay_ms * 1e6 + self._jitter_ns + _ROUNDING_NS
+            return waited_ns > limit_ms * 1e6
+        frames = round(waited_ns / self._period_ns) + 1
+        next_ns = max(frames * self._period_ns, waited_ns + self._long_ns)
+        return next_ns > limit_ms * 1e6 + self._jitter_ns + _ROUNDING_NS
 
     def _skip(self, promise: Promise, reason: str, loss: float) -> str:
         self._pay(promise, loss)
@@ -155,3 +158,11 @@ def _period_and_jitter(periods_ns: deque[int]) -> tuple[float, float]:
     mean = sum(usual) / len(usual)
     deviations = sorted(abs(period - mean) for period in usual)
     return mean, min(deviations[len(usual) // 2], _MAX_JITTER * mean)
+
+
+def _long_period(periods_ns: deque[int], usual_ns: float) -> float:
+    """The period to be expected in bursts, with many lost frames, or at a new rate; 0 if all are usual."""
+    often = sorted(periods_ns)[len(periods_ns) * 4 // 5]
+    lately = min(periods_ns[-1], periods_ns[-2]) if len(periods_ns) > 1 else 0
+    long_ns = max(often, lately)
+    return float(long_ns) if long_ns > _IRREGULAR * usual_ns else 0.0

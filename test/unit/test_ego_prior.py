@@ -283,6 +283,7 @@ def test_a_missing_focal_length_is_reported():
     [
         (np.zeros((3, 3)), (WIDTH, HEIGHT)),
         (np.full((3, 3), np.nan), (WIDTH, HEIGHT)),
+        (np.diag([FOCAL, FOCAL, 0.0]), (WIDTH, HEIGHT)),
         (np.eye(2), (WIDTH, HEIGHT)),
         (np.eye(3), (0, 0)),
     ],

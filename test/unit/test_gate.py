@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import fields, replace
 
@@ -335,6 +336,16 @@ def test_jittery_stamps_leave_the_promised_interval_as_it_is(rate_hz, n, jitter_
     assert 300 / n <= passed <= 1.06 * 300 / n + 1
 
 
+@pytest.mark.parametrize("max_delay_ms", [1.0, 100.0])
+def test_stamps_in_a_wrong_unit_hold_the_reaction_by_the_clock(max_delay_ms):
+    gate, passed = FrameGate(replace(QUIET_CONFIG, min_fidelity=0.0, max_delay_ms=max_delay_ms)), []
+    for step in range(60):
+        stamp_ns, mono_ns = 10**9 + step * 33_333, 10**9 + step * 33_333_333
+        if gate.decide(Frame(scene(step), stamp_ns, "camera", "mono8"), mono_ns).passed:
+            passed.append(step)
+    assert np.diff([*passed, 60]).max() <= (1 if max_delay_ms == 1.0 else 7)
+
+
 def test_a_slow_camera_that_is_sent_again_at_a_higher_rate():
     reasons = run([scene(step // 3) for step in range(120)], min_fidelity=0.0)
     assert longest_gap(reasons) <= 3 and reasons.count("interval") <= 31
@@ -367,3 +378,20 @@ def test_a_hundred_boxes_in_every_frame():
 
     reasons = run([scene(step) for step in range(60)], found=crowd)
     assert longest_gap(reasons) <= 3 and reasons.count("urgent") > 30, "nothing that is published holds"
+
+
+def test_ten_thousand_boxes_do_not_block_the_gate():
+    corners = np.random.default_rng(0).uniform(0, 120, (10_000, 2))
+    crowd = boxes(*np.concatenate([corners, corners + 20], axis=1).tolist())
+    player = Player(audit_rate=1.0, audit_max_hz=1000.0)
+    for _ in range(3):
+        player.look()
+        player.gate.inferred(player.stamp_ns, crowd, crowd)
+    started_s = time.monotonic()
+    player.look()
+    assert time.monotonic() - started_s < 5.0
+
+
+def test_an_audit_rate_whose_inverse_is_infinite_is_none():
+    player = Player(audit_rate=5e-324)
+    player.until_still()

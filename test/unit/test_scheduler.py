@@ -97,6 +97,32 @@ def test_a_still_scene_is_inferred_once_in_max_blind_ms() -> None:
     assert len(stamps) == 61
 
 
+@pytest.mark.parametrize("rate_hz,max_blind_ms", [(5, 500.0), (5, 250.0), (1, 1500.0), (30, 2000.0)])
+def test_a_still_scene_is_never_blind_for_longer(rate_hz: int, max_blind_ms: float) -> None:
+    promise = Promise(max_blind_ms=max_blind_ms)
+    _, inferred = inferred_stamps([1e3 / rate_hz] * 100, promise, UNCHANGED)
+    assert np.diff(inferred).max() / 1e6 <= max_blind_ms
+
+
+@pytest.mark.parametrize(
+    "periods_ms,late",
+    [
+        ([5, 61] * 100, 0),
+        ([1, 1, 1, 130] * 50, 3),
+        ([33.3, 33.3, 33.3, 66.7] * 50, 3),
+        ([33.3] * 60 + [200] * 40, 1),
+        ([33.3, 66.7, 33.3] * 60, 3),
+    ],
+)
+def test_bursts_and_new_rates_break_the_promise_only_until_they_are_known(
+    periods_ms: list[float], late: int
+) -> None:
+    stamps, inferred = inferred_stamps(periods_ms, Promise(min_fidelity=0.0), CHANGED)
+    following = dict(pairwise(stamps))
+    waits_ms = [(after - following[before]) / 1e6 for before, after in pairwise(inferred)]
+    assert sum(wait_ms > 104.0 for wait_ms in waits_ms) <= late
+
+
 def test_a_cut_is_inferred_at_once() -> None:
     scheduler, promise = Scheduler(), Promise()
     scheduler.decide(promise, CHANGED, START_NS)
@@ -176,6 +202,12 @@ def test_another_scene_is_a_cut_and_a_pan_is_none() -> None:
         assert not evidence.observe(np.ascontiguousarray(wide[20:200, 5 * step : 5 * step + 320])).cut
     seen = evidence.observe(255 - wide[20:200, 100:420])
     assert seen.cut and seen.camera_motion is None
+
+
+def test_the_second_picture_may_be_a_cut_and_one_soon_after_it_too() -> None:
+    evidence = ImageEvidence()
+    shown = [texture(1), *[texture(2)] * 4, *[texture(3)] * 4]
+    assert [number for number, one in enumerate(shown) if evidence.observe(one).cut] == [1, 5]
 
 
 def test_pictures_of_another_size_start_again() -> None:
