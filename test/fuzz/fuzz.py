@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Fuzz the inputs that others control: `make fuzz MINUTES=5`. Prints a table and writes out/fuzz/report.json.
 
-Each target passes mutants of the corpus to the code that reads manifests, ONNX graphs, compressed images,
+Each target passes mutants of the corpus to the code that reads manifests, graphs, compressed images,
 parameters, frame events or detections. Failures are exceptions that the code does not document, refusals of
 over 4000 characters, the death of the target's process, over 2 s of CPU time for a mutant, and growth of the
 peak memory by over 200 MB. Graphs may kill the child process of their trial (trial_deaths) or exceed its
-limits (trial_limits). Each failure names a file with the mutant.
+limits (trial_limits). The target live sends images, messages and parameters to running nodes. It also fails
+if the process of a node ends, if its peak memory grows by over 200 MB, or if its status, sent every 1000 ms,
+is late by over 2 s (status_gap_ms). Each failure names a file with the mutant.
 
 Exit status: 0 without a failure, 1 with one, 2 for wrong arguments.
 """
@@ -41,6 +43,9 @@ _COLUMNS = (
     "rss_growth_mb",
     "trial_deaths",
     "trial_limits",
+    "status_gap_ms",
+    "node_growth_mb",
+    "lost",
 )
 
 
