@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from targets import Target
@@ -33,6 +34,7 @@ _MODULES = {
 }
 _PARSERS = ("onnx", "onnx.shape_inference")
 _RUN_LIMIT_S = 5.0
+_EDGES = (0, 1, -1, 2, 3, 7, 256, 2**16, 2**31 - 1, 2**31, -(2**31), 2**63 - 1, -(2**63))
 
 
 class ForkedTrial:
@@ -80,6 +82,39 @@ def _carry_out(text: str, writer: int) -> None:
     os._exit(1)
 
 
+def edit_onnx(random: Random, data: bytes) -> bytes:
+    """An ONNX model after one to four edits, after which it is still a protobuf message."""
+    import onnx
+
+    model = onnx.load_from_string(data)
+    for _ in range(random.choice((1, 1, 2, 4))):
+        _edit_graph(random, model.graph)
+    return bytes(model.SerializeToString())
+
+
+def _edit_graph(random: Random, graph: Any) -> None:
+    """Change a node's operator, input or attribute, or a constant's shape, type or values."""
+    node, constant = random.choice(graph.node), random.choice(graph.initializer or [None])
+    edit = random.randrange(7)
+    if edit == 0:
+        node.op_type = random.choice(graph.node).op_type
+    elif edit == 1 and node.input:
+        names = [name for other in graph.node for name in (*other.input, *other.output)]
+        node.input[random.randrange(len(node.input))] = random.choice(names)
+    elif edit in (2, 3) and node.attribute:
+        attribute = random.choice(node.attribute)
+        attribute.i = random.choice(_EDGES)
+        if attribute.ints:
+            attribute.ints[random.randrange(len(attribute.ints))] = random.choice(_EDGES)
+    elif edit == 4 and constant is not None and constant.dims:
+        constant.dims[random.randrange(len(constant.dims))] = random.choice(_EDGES)
+    elif edit == 5 and constant is not None:
+        constant.data_type = random.randrange(24)
+    elif constant is not None:
+        size = len(constant.raw_data)
+        constant.raw_data = (random.choice(_EDGES) % 2**64).to_bytes(8, "little")[:size].ljust(size, b"\xff")
+
+
 class Graphs(Target):
     """ONNX files, each on one of the two runtimes that read the format, after the reader of the importer."""
 
@@ -97,6 +132,12 @@ class Graphs(Target):
         self._backends = [name for name in self.backends if make_backend(name).unavailable_reason() is None]
         for module in (*(one for name in self._backends for one in _MODULES[name]), *_PARSERS):
             import_module(module)
+
+    def mutant(self, random: Random) -> bytes:
+        """Half of the mutants of an ONNX file are edits of the model, of which runtimes read more."""
+        if self.suffix == ".onnx" and random.random() < 0.5:
+            return edit_onnx(random, random.choice(self.seeds))
+        return super().mutant(random)
 
     def check(self, data: bytes) -> None:
         graph = self._write(data)
