@@ -18,8 +18,8 @@ WORKERS = auto
 # `make demo ROS_DOMAIN_ID=5` overrides it.
 demo top: export ROS_DOMAIN_ID = 87
 test test-unit test-nodes check examples fuzz: export ROS_DOMAIN_ID = 88
-bench-pipeline bench-diagnostics bench-failover bench-cameras soak chaos evaluate-schedule: export ROS_DOMAIN_ID = 89
-demo top test test-unit test-nodes check examples fuzz bench-pipeline bench-diagnostics bench-failover bench-cameras soak chaos evaluate-schedule: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
+bench-pipeline bench-diagnostics bench-failover bench-cameras bench-governor soak chaos evaluate-schedule: export ROS_DOMAIN_ID = 89
+demo top test test-unit test-nodes check examples fuzz bench-pipeline bench-diagnostics bench-failover bench-cameras bench-governor soak chaos evaluate-schedule: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
 
 # The ROS wheels set this marker in the environment; with it, another Python does not find its libraries.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
@@ -29,7 +29,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-pipelining bench-low-score soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top setup-docs lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-governor bench-pipelining bench-low-score soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top setup-docs lock clean distclean
 
 help:  ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -95,6 +95,9 @@ bench-backends: setup-bench  ## Compare the runtimes, and PyTorch; results in ou
 
 bench-diagnostics: setup-test  ## Measure the diagnostics; results in out/bench/diagnostics.json
 	$(VENV_PYTHON) bench/diagnostics.py --minutes $(MINUTES) $(ARGS)
+
+bench-governor: setup  ## Measure whether a budget of CPU time is kept; results in out/bench/governor.json
+	$(VENV_PYTHON) bench/governor.py $(ARGS)
 
 bench-pipelining: setup  ## Measure whether preprocessing the next frame in parallel pays; results in out/bench/pipelining.json
 	$(VENV_PYTHON) bench/pipelining.py $(ARGS)

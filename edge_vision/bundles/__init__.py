@@ -8,6 +8,7 @@
     schema        validation of YAML; every error names the key
     manifest      bundle.yaml <-> Manifest
     store         folders on disk: the cache, load_bundle, list_bundles
+    ladder        ladder.yaml -> ever faster bundles
     atomic_write  writes a bundle's folder completely or not at all
 """
 

@@ -18,6 +18,7 @@ from edge_vision.core.geometry.boxes import NO_REGIONS
 from edge_vision.core.geometry.homography import scaled
 from edge_vision.gate.audit import MissAudit
 from edge_vision.gate.image_evidence import Evidence, ImageEvidence
+from edge_vision.gate.inference_limiter import InferenceLimiter
 from edge_vision.gate.recent_objects import RecentObjects
 from edge_vision.gate.scheduler import SCHEDULED_PASSES, SCHEDULED_SKIPS, Promise, Scheduler
 from edge_vision.tracking.tracking_history import TrackingHistory
@@ -35,7 +36,7 @@ PASSES = (
     "audit_open",
 )
 """The reasons to pass a frame."""
-SKIPS = (*SCHEDULED_SKIPS, "rate_limit")
+SKIPS = (*SCHEDULED_SKIPS, "rate_limit", "budget")
 """The reasons to skip a frame."""
 FORCED = ("audit", "audit_open", "model_swap")
 """Passes that a cascade must not reject: the gate measures misses, or the detector is new."""
@@ -100,6 +101,8 @@ class FrameGate:
 
     def __init__(self, config: GateConfig | None = None, seed: int | None = None) -> None:
         self.config = config or GateConfig()
+        self.limiter = InferenceLimiter()
+        """Set by a governor, to keep a budget."""
         self._evidence = ImageEvidence()
         self._scheduler = Scheduler()
         self._tracks = TrackingHistory()
@@ -148,6 +151,7 @@ class FrameGate:
         config = self.config
         if not config.enabled:
             self.reset("first")
+            self.limiter.admits("disabled", mono_ns, 1.0)
             return GateDecision(True, "disabled", NO_REGIONS)
         self._check_continuity(config, frame, mono_ns)
         self._take_results(config, mono_ns)
@@ -164,10 +168,12 @@ class FrameGate:
         self._recent.move(motion)
         self._audit.move(motion)
         reason = forced or self._bounded(config, reason, frame.stamp_ns, mono_ns)
-        reason = self._sampled(reason, frame.stamp_ns, mono_ns)
+        reason = self._limited(config, self._sampled(reason, mono_ns), mono_ns)
         if reason in SKIPS:
             return GateDecision(False, reason, NO_REGIONS, motion)
         regions = NO_REGIONS if forced else self._evidence.regions(frame.width_px, frame.height_px)
+        if reason in ("audit", "audit_open"):
+            self._audited[frame.stamp_ns] = self._recent.boxes(mono_ns)
         self._passed_ns = (frame.stamp_ns, mono_ns)
         self._evidence.mark_inferred()
         self._scheduler.inferring(config.promise, frame.stamp_ns, evidence.cut or bool(forced))
@@ -213,13 +219,16 @@ class FrameGate:
             return "rate_limit"
         return reason
 
-    def _sampled(self, reason: str, stamp_ns: int, mono_ns: int) -> str:
+    def _sampled(self, reason: str, mono_ns: int) -> str:
         """The reason after the audit, which samples still frames: others are within the promised delay."""
-        if reason == "still" and self._audit.sample(mono_ns):
-            reason = "audit"
-        if reason in ("audit", "audit_open"):
-            self._audited[stamp_ns] = self._recent.boxes(mono_ns)
-        return reason
+        return "audit" if reason == "still" and self._audit.sample(mono_ns) else reason
+
+    def _limited(self, config: GateConfig, reason: str, mono_ns: int) -> str:
+        """The reason after the governor's limit."""
+        changed = reason not in ("still", "audit")
+        needed = self._scheduler.needed_share(config.promise) if changed else 0.0
+        due = "" if reason in SKIPS else reason
+        return "budget" if not self.limiter.admits(due, mono_ns, needed) and due else reason
 
     def _take_results(self, config: GateConfig, mono_ns: int) -> None:
         audit = self._audit

@@ -120,6 +120,16 @@ class Scheduler:
             "schedule.credit": self._credit,
         }
 
+    def needed_share(self, promise: Promise) -> float:
+        """The share of the frames that max_delay_ms needs inferred while the picture changes."""
+        if not self._period_ns:
+            return 1.0
+        spare_ns = self._allowed_ns(promise.max_delay_ms) - max(self._period_ns, self._long_ns)
+        return 1.0 / (1 + max(0.0, spare_ns // self._period_ns + 1))
+
+    def _allowed_ns(self, limit_ms: float) -> float:
+        return limit_ms * 1e6 + self._jitter_ns + _ROUNDING_NS
+
     def _too_late_next(self, waited_ns: int, limit_ms: float) -> bool:
         """Whether what has waited so long would wait longer than limit_ms for the next frame.
 
@@ -130,7 +140,7 @@ class Scheduler:
             return waited_ns > limit_ms * 1e6
         frames = round(waited_ns / self._period_ns) + 1
         next_ns = max(frames * self._period_ns, waited_ns + self._long_ns)
-        return next_ns > limit_ms * 1e6 + self._jitter_ns + _ROUNDING_NS
+        return next_ns > self._allowed_ns(limit_ms)
 
     def _skip(self, promise: Promise, reason: str, loss: float) -> str:
         self._pay(promise, loss)

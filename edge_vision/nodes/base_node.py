@@ -202,6 +202,7 @@ class BaseNode(LifecycleNode):
         values = {
             "state": self.state,
             "pid": os.getpid(),
+            "cpu_s": time.process_time(),
             "failure": self.failure,
             "use_sim_time": bool(self.get_parameter("use_sim_time").value),
             **self.status_values(),

@@ -6,10 +6,12 @@ import threading
 import time
 from collections import deque
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from vision_msgs.msg import BoundingBox2DArray
 
+from edge_vision.bundles.ladder import Rung, read_ladder
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
@@ -20,6 +22,7 @@ from edge_vision.nodes import run
 from edge_vision.nodes.base_node import WARN
 from edge_vision.nodes.interface import specs
 from edge_vision.nodes.interface.detection_messages import regions_message
+from edge_vision.nodes.process_governor import ProcessGovernor
 from edge_vision.nodes.stage_node import StageNode
 from edge_vision.nodes.transport.detection_feedback import DetectionFeedback
 from edge_vision.nodes.transport.ego_listener import SETTINGS, EgoListener
@@ -53,10 +56,14 @@ class GateNode(StageNode):
         self._audit_opened_s: float | None = None
         self._regions: LazyPublisher | None = None
         self._ego = EgoListener(self)
+        self._governor = self.hub.shared(ProcessGovernor)
+        self._rungs: tuple[Rung, ...] = ()
         self._feedback = DetectionFeedback(self, self._on_found, self._on_detector_begun)
 
     # Life cycle.
     def configure(self) -> None:
+        ladder = self.params["ladder"]
+        self._rungs = read_ladder(Path(ladder).expanduser()) if ladder else ()
         self._gate = FrameGate(self._config())
         self.hub.max_delay_ms = self.params["max_delay_ms"]
         self._decided_stamp_ns = self._passed_s = self._audit_opened_s = None
@@ -65,10 +72,12 @@ class GateNode(StageNode):
         self._regions = self.open_publisher(BoundingBox2DArray, "~/regions", RESULTS)
         self._feedback.subscribe()
         self._ego.start()
+        self._governor.join(self, lambda: self._gate, self._rungs)
         super().activate()
 
     def deactivate(self) -> None:
         super().deactivate()
+        self._governor.leave(self)
         self._regions = None
         self._feedback.close()
         self._ego.stop()
@@ -88,6 +97,7 @@ class GateNode(StageNode):
 
     def _on_detector_begun(self) -> None:
         """A new detector has not seen the frames that passed before."""
+        self._governor.model_began()
         if self._decided_stamp_ns is not None:
             self._resets.append("model_swap")
 
@@ -137,6 +147,7 @@ class GateNode(StageNode):
 
     # Reports.
     def publish_status(self) -> None:
+        self._governor.update(self)
         self._note_audit()
         super().publish_status()
 
@@ -155,7 +166,7 @@ class GateNode(StageNode):
 
     def health(self) -> tuple[int, str]:
         level, text = super().health()
-        trouble = "" if level else self._audit_trouble() or self._ego.trouble()
+        trouble = "" if level else self._audit_trouble() or self._governor.trouble() or self._ego.trouble()
         return (WARN, trouble) if trouble else (level, text)
 
     def _audit_trouble(self) -> str:
@@ -185,6 +196,7 @@ class GateNode(StageNode):
             "blind_ms": blind_ms,
             "max_blind_ms": self.params["max_blind_ms"],
             **self._gate_status(),
+            **self._governor.status_values(),
             **self._ego.status_values(),
         }
 

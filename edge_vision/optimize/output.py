@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from edge_vision.bundles.atomic_write import put, write_folder
+from edge_vision.bundles.ladder import run_parameters
 from edge_vision.bundles.store import load_bundle
 from edge_vision.core.output_folder import remove_path
 from edge_vision.optimize.errors import DISK_FULL, DiskFull
@@ -22,6 +23,7 @@ from edge_vision.optimize.results import CandidateResult
 _NODE = {"detect": "detector", "classify": "cascade"}
 _LADDER = """\
 # The chosen bundle, then faster ones with less agreement. relative: share of the baseline's time.
+# The gate's parameter `ladder` takes this file: with a limit of the load, the detector runs the faster ones.
 """
 
 
@@ -95,13 +97,8 @@ def _write_bundle(folder: Path, path: str, result: CandidateResult, report: Stud
 
 def _params(folder: Path, result: CandidateResult, task: str) -> str:
     """A ROS 2 parameter file for the node of the task, in any namespace."""
-    values = {
-        "model": str((folder / "bundle").absolute()),
-        "backend": result.backend,
-        # The bundle has a single graph, so only bf16 has to be requested from the runtime.
-        "precision": "bf16" if result.precision == "bf16" else "auto",
-        "threads": result.threads,
-    }
+    model = str((folder / "bundle").absolute())
+    values = run_parameters(model, result.backend, result.precision, result.threads)
     comment = (
         f"# Chosen by `optimize`: {result.id}, see report.html. Use it with:\n"
         f"#   ros2 launch edge_vision pipeline.launch.py params_file:={folder.absolute() / 'params.yaml'}\n"

@@ -260,3 +260,17 @@ def test_the_audit_samples_still_frames_alone() -> None:
     assert "audit" not in play(gate, moving, scored(0.95))
     gate = FrameGate(GateConfig(min_fidelity=0.97, audit_rate=1.0, audit_max_hz=1000.0), seed=1)
     assert "audit" in play(gate, [texture(9)] * 40, scored(0.95))
+
+
+@pytest.mark.parametrize("rate_hz", [1, 5, 10, 15, 24, 29.97, 60])
+@pytest.mark.parametrize("max_delay_ms", [40.0, 100.0, 150.0])
+def test_the_needed_share_is_that_of_the_promised_interval(rate_hz: float, max_delay_ms: float) -> None:
+    promise, scheduler = Promise(max_delay_ms, 0.0, 60000.0), Scheduler()
+    inferred = 0
+    for number in range(301):
+        stamp_ns = START_NS + round(number * 1e9 / rate_hz)
+        if scheduler.decide(promise, CHANGED, stamp_ns) not in SCHEDULED_SKIPS:
+            scheduler.inferring(promise, stamp_ns, cut=False)
+            scheduler.observe(stamp_ns, NOTHING, NOTHING, NOTHING)
+            inferred += 1
+    assert inferred == pytest.approx(301 * scheduler.needed_share(promise), abs=3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edge_vision.gate.frame_gate import DEFAULT_PRESET, PRESETS, GateConfig
+from edge_vision.gate.load_cap import LoadLimits
 from edge_vision.nodes.interface.types import (
     COMMON,
     ENABLE,
@@ -18,6 +19,7 @@ from edge_vision.nodes.interface.types import (
 )
 
 _GATE = GateConfig()
+_LIMITS = LoadLimits()
 _PRIORS = ("none", "imu", "odometry")
 
 
@@ -35,7 +37,7 @@ _SCHEDULE = (
         choices=tuple(PRESETS),
         applies="start",
     ),
-    _setting("enabled", "Enables the gate; if false, every frame passes."),
+    _setting("enabled", "Enables the gate; if false, every frame passes, whatever the limits of the load."),
     _setting(
         "max_delay_ms",
         "Limits the time from an object's first frame to the inference that can find it, while the picture "
@@ -102,6 +104,42 @@ _AUDIT = (
     ),
 )
 
+_GOVERNOR = (
+    Param(
+        "cpu_budget_percent",
+        _LIMITS.cpu_budget_percent,
+        "Limits the CPU time of this process and the detector's, in percent of all cores: 100 = the whole "
+        "machine. Above it, first min_fidelity is given up, then a faster model of `ladder` is loaded, then "
+        "max_delay_ms is given up. 0 = no limit.",
+        "%",
+        0.0,
+        100.0,
+    ),
+    Param(
+        "max_power_w",
+        _LIMITS.max_power_w,
+        "Lowers the CPU time in the same order while the machine's power exceeds this; 0 = no limit.",
+        "W",
+        0.0,
+        100000.0,
+    ),
+    Param(
+        "max_temperature_c",
+        _LIMITS.max_temperature_c,
+        "Lowers the CPU time in the same order while the hottest sensor exceeds this; 0 = no limit. With any "
+        "of the three limits, throttling of the machine does so, too.",
+        "C",
+        0.0,
+        150.0,
+    ),
+    Param(
+        "ladder",
+        "",
+        "Takes faster models for the detector from this ladder.yaml of the optimizer; empty = none.",
+        applies="configure",
+    ),
+)
+
 
 def _angle(name: str, default: float, axis: str) -> Param:
     description = (
@@ -127,7 +165,7 @@ EGO = (
 GATE = NodeSpec(
     "gate",
     "Passes the frames that must be inferred to keep the promised delay and fidelity.",
-    (*_SCHEDULE, *_AUDIT, *EGO, *IMAGES, *COMMON),
+    (*_SCHEDULE, *_GOVERNOR, *_AUDIT, *EGO, *IMAGES, *COMMON),
     (
         Topic("image_raw", "sensor_msgs/msg/Image", "in", "The camera. Best effort, depth 1."),
         compressed("image_raw"),
@@ -148,6 +186,12 @@ GATE = NodeSpec(
             "vision_msgs/msg/VisionInfo",
             "in",
             "Which model runs: after a change a frame passes. Only while the detector is in another process.",
+        ),
+        Topic(
+            "detector/status",
+            "diagnostic_msgs/msg/DiagnosticArray",
+            "in",
+            "The detector's CPU time, for cpu_budget_percent. Only while the detector is in another process.",
         ),
         Topic(
             "imu",
