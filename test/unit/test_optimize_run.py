@@ -17,6 +17,7 @@ from model_cases import EFFICIENTNET, OIDV4, SSD, bundle_or_skip, clip_or_skip
 from optimize_cases import image_folder, tiny_bundle, tiny_graph
 
 from edge_vision.backends import open_session
+from edge_vision.bundles.ladder import read_ladder
 from edge_vision.bundles.store import load_bundle
 from edge_vision.core.child_process import child_environment
 from edge_vision.core.frame import Frame
@@ -107,8 +108,9 @@ def test_the_bundle_is_verified_and_predicts_as_measured(ssd_study: Path) -> Non
 def test_the_ladder_and_the_parameters_name_existing_bundles(ssd_study: Path) -> None:
     rungs = yaml.safe_load((ssd_study / "ladder.yaml").read_text())
     assert rungs[0]["bundle"] == "bundle" and len(rungs) >= 1
-    for rung in rungs:
+    for rung, read in zip(rungs, read_ladder(ssd_study / "ladder.yaml"), strict=True):
         load_bundle(str(ssd_study / rung["bundle"]))
+        assert read.model == str(ssd_study / rung["bundle"]) and read.relative == rung["relative"]
     values = yaml.safe_load((ssd_study / "params.yaml").read_text())["/**/detector"]["ros__parameters"]
     assert load_bundle(values["model"]).folder == ssd_study / "bundle"
     assert values["backend"] == "onnxruntime" and values["threads"] == 1
