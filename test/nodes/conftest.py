@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def start(domain: int, robot: Robot) -> Iterator[Callable[..., Running]]:
     """Starts nodes: start(kinds, overrides, ros_args). In the end the ledger must balance, none in flight.
 
-    It needs the robot only to end before it: rclpy's events executor keeps a publisher that was told of a
-    listener's end, and with it the whole DDS participant, for as long as the process lives.
+    It needs the robot only to end before it: rclpy's events executor keeps a publisher that was notified of a
+    subscription's end, and with it the whole DDS participant, for as long as the process lives.
     """
     from ros_cases import Running
 

@@ -86,7 +86,9 @@ class TrackedScene(StreetScene):
         self.publish(image, step_ns)
         return self.settled()
 
-    def tell(self, stamp_ns: int, stage: str, fate: str, reason: str, motion: np.ndarray | None) -> None:
+    def publish_event(
+        self, stamp_ns: int, stage: str, fate: str, reason: str, motion: np.ndarray | None
+    ) -> None:
         """A frame event to the detector, as the stages in its process send them."""
         seq = self.running.hub.next_seq()
         frame_event = FrameEvent(stamp_ns, "cam", stage, fate, reason, seq=seq, camera_motion=motion)

@@ -210,7 +210,7 @@ def test_the_largest_image_is_a_parameter_of_all_transports(start, robot):
     assert running.settled(3)["failed"] == 2
 
 
-def test_a_jpeg_that_lost_its_end_fails_or_is_looked_at_but_stops_nothing(start, robot):
+def test_a_jpeg_that_lost_its_end_fails_or_is_inferred_but_stops_nothing(start, robot):
     running = start(overrides={"gate": {"image_transport": "compressed"}})
     camera = robot.publisher(CompressedImage, "image_raw/compressed")
     for number in range(1, 4):
@@ -262,7 +262,7 @@ def test_odd_but_good_images_are_all_inferred(start, robot):
 
 
 def test_after_a_jump_back_frames_of_the_new_time_line_are_inferred(start, robot):
-    """A bag that starts anew loses one frame, and the gate forgets what it knew."""
+    """A bag that starts again loses one frame, and the gate forgets what it knew."""
     running = start(overrides={"gate": ONLY_CHANGES})
     camera = robot.publisher(Image, "image_raw")
     for number, stamp_s in enumerate([100, 101, 5, 6, 7], 1):

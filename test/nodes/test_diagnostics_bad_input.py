@@ -83,7 +83,7 @@ def test_sim_time_that_jumps_back_is_no_alarm(start, robot):
     ("before", "now", "added"),
     [
         ({"ledger.received": "100"}, {"ledger.received": "130"}, {"ledger.received": 30}),
-        ({"ledger.received": "100"}, {"ledger.received": "3"}, {}),  # a node started anew, or reset_stats
+        ({"ledger.received": "100"}, {"ledger.received": "3"}, {}),  # a restarted node, or reset_stats
         ({"ledger.in_flight": "2"}, {"ledger.in_flight": "0"}, {"ledger.in_flight": -2}),
         ({}, {"ledger.gated.still": "5"}, {"ledger.gated.still": 5}),
         ({"detections_total": "7"}, {"detections_total": "unavailable"}, {}),
@@ -146,11 +146,11 @@ def test_ten_cameras(ten, robot):
     def whole() -> bool:
         camera.publish(image_message(picture(next(numbers)), time.time_ns()))
         while heard:
-            told = [
+            statuses = [
                 StatusEntry(one.name, one.hardware_id, one.level[0], one.message, status_values(one))
                 for one in heard.pop(0).status
             ]
-            board.update(told, time.monotonic())
+            board.update(statuses, time.monotonic())
         cameras = {one.namespace: one for one in board.pipelines}
         causes = [one.part("output").text("cause") for name, one in cameras.items() if name != CAMERAS[3]]
         sees = CAMERAS[3] in cameras and (cameras[CAMERAS[3]].part("gate").number("ledger.received") or 0) > 3

@@ -87,7 +87,7 @@ class Robots:
 
 
 def assert_turned(motion: np.ndarray | None, seconds: float) -> None:
-    """The middle of the picture of a camera that looks ahead moved right, as the robot turned left."""
+    """The middle of the picture of a forward-facing camera moved right, as the robot turned left."""
     assert motion is not None
     x, y, w = motion @ [(WIDTH - 1) / 2, (HEIGHT - 1) / 2, 1.0]
     expected_px = FOCAL * np.tan(YAW_RAD_S * seconds)
@@ -97,7 +97,7 @@ def assert_turned(motion: np.ndarray | None, seconds: float) -> None:
 
 @pytest.mark.parametrize("kind", ["imu", "odometry"])
 def test_the_gate_is_given_how_the_camera_turned(start, robot, monkeypatch, kind):
-    """Between the stamps of the two frames that it judged last, however the samples lie around them."""
+    """Between the stamps of the two frames that it analysed last, however the samples lie around them."""
     setup = Robots(start, robot, monkeypatch, kind, ego_focal_px=FOCAL)
     setup.turn(0, 100)
     assert setup.show(12) is None, "there is no frame before the first"
@@ -131,7 +131,7 @@ def test_what_is_set_while_it_runs_acts_at_once(start, robot, monkeypatch):
     setup.turn(0, 100)
     setup.show(10)
     assert_turned(setup.show(50), 0.04)
-    # The camera looks to the robot's left now: turning left is still a turn about its y axis.
+    # The camera now faces left: turning left is still a turn about its y axis.
     assert robot.set("gate", ego_roll_deg=-90.0, ego_pitch_deg=0.0, ego_yaw_deg=0.0).successful
     robot.rematch(setup.sensor)
     setup.turn(105, 200)
@@ -189,7 +189,7 @@ def test_bad_samples_are_rejected_and_the_gate_continues(start, robot, monkeypat
 
 
 def test_after_a_jump_of_the_clock_both_go_on(start, robot, monkeypatch):
-    """A bag that starts anew: camera and gyroscope jump back together."""
+    """A bag that starts again: camera and gyroscope jump back together."""
     setup = Robots(start, robot, monkeypatch, "imu", ego_focal_px=FOCAL)
     setup.turn(5000, 5100)
     setup.show(5010)

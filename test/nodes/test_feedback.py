@@ -27,11 +27,11 @@ from edge_vision.nodes.interface.frame_event_messages import frame_event_from_me
 
 
 def heard_by(running, monkeypatch) -> list:
-    """What the gate is told, as it is told on top."""
+    """Records the detections that the gate receives."""
     heard = []
     gate = running["gate"]._gate
     inferred = gate.inferred
-    monkeypatch.setattr(gate, "inferred", lambda *told: heard.append(told) or inferred(*told))
+    monkeypatch.setattr(gate, "inferred", lambda *result: heard.append(result) or inferred(*result))
     return heard
 
 
@@ -55,9 +55,9 @@ def test_the_gate_receives_the_detections_of_each_inferred_frame(start, robot, m
         camera.publish(image_message(image, number * 10**8 + 7, "cam"))
         running.settled(number)
     robot.wait(lambda: len(answers) == 2 and len(heard) == 2, f"two answers and {heard}")
-    assert [told[0] for told in heard] == [10**8 + 7, 3 * 10**8 + 7] == list(map(stamp_of, answers))
+    assert [result[0] for result in heard] == [10**8 + 7, 3 * 10**8 + 7] == list(map(stamp_of, answers))
     for (_, found, low_score), answer in zip(heard, answers, strict=True):
-        assert low_score is None, "nobody asked for them"
+        assert low_score is None, "not requested"
         published = detections_from_message(answer)
         assert found.xyxy_px == pytest.approx(published.xyxy_px, abs=1e-3)
         assert found.class_ids.tolist() == published.class_ids.tolist()
@@ -68,7 +68,7 @@ def test_the_gate_receives_the_detections_of_each_inferred_frame(start, robot, m
 
 
 @pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
-def test_hints_come_with_what_was_found(start, robot, monkeypatch, separate):
+def test_low_score_detections_come_with_the_detections(start, robot, monkeypatch, separate):
     running = started(start, robot, separate, enabled=False)
     heard = heard_by(running, monkeypatch)
     camera = robot.publisher(Image, "image_raw")
@@ -77,7 +77,7 @@ def test_hints_come_with_what_was_found(start, robot, monkeypatch, separate):
     def show(number: int) -> None:
         camera.publish(image_message(street, number * 10**8, "cam"))
         running.settled(number)
-        robot.wait(lambda: len(heard) == number, "the gate to be told")
+        robot.wait(lambda: len(heard) == number, "the gate to receive it")
 
     show(1)
     assert heard[0][2] is None and not robot.node.count_publishers("detections_low_score")
@@ -103,7 +103,7 @@ def test_hints_come_with_what_was_found(start, robot, monkeypatch, separate):
     robot.wait(lambda: not robot.node.count_publishers("detections_low_score"), "the topic to go")
 
 
-def test_hints_without_detections_are_not_kept_for_ever(start, robot):
+def test_low_score_detections_without_detections_are_dropped(start, robot):
     """A detector whose results are lost, or somebody else who publishes."""
     running = start([GateNode], {"gate": ONLY_CHANGES})
     publisher = robot.publisher(Detection2DArray, "detections_low_score", RELIABLE)
@@ -118,7 +118,7 @@ def test_hints_without_detections_are_not_kept_for_ever(start, robot):
 
 
 @pytest.mark.parametrize("separate", WAYS.values(), ids=WAYS)
-def test_an_audited_frame_is_inferred_and_booked_like_any_other(start, robot, separate):
+def test_an_audited_frame_is_inferred_and_counted_like_any_other(start, robot, separate):
     """The rate is set live; what would have been skipped goes through the whole chain."""
     running = started(start, robot, separate)
     frame_events = robot.listen(DiagnosticArray, "gate_events")
@@ -167,7 +167,7 @@ def test_the_cascade_does_not_reject_an_audit(start, robot):
     assert (ledger["inferred"], ledger["rejected.unwanted"]) == (5, 1) and ledger["received"] == 6
 
 
-# A detector that begins anew.
+# A detector that restarts.
 
 
 def passed_as(running, robot, camera, stamp_ns: int) -> str:
@@ -229,32 +229,32 @@ def alone(start, robot):
     return running, camera, infos, next_ns
 
 
-def told(running, robot, infos) -> None:
+def announce(running, robot, infos) -> None:
     infos.publish(INFO)
     robot.wait(lambda: running["gate"]._resets, "the gate to hear of it")
 
 
 def test_a_detector_that_comes_later_sees_a_frame_at_once(alone, robot):
     running, camera, infos, next_ns = alone
-    told(running, robot, infos)
+    announce(running, robot, infos)
     assert passed_as(running, robot, camera, next_ns) == "model_swap"
 
 
 def test_a_detector_with_a_new_model_gets_a_frame_at_once(alone, robot):
     running, camera, infos, next_ns = alone
     for _ in range(2):
-        told(running, robot, infos)
+        announce(running, robot, infos)
         assert passed_as(running, robot, camera, next_ns) == "model_swap"
         next_ns = quiet_scene(running, robot, camera, next_ns)
 
 
 def test_a_detector_that_was_restarted_with_the_same_model_sees_a_frame_at_once(alone, robot):
     running, camera, infos, next_ns = alone
-    told(running, robot, infos)
+    announce(running, robot, infos)
     next_ns = quiet_scene(running, robot, camera, next_ns)
     robot.node.destroy_publisher(infos)
     robot.wait(lambda: not robot.node.count_publishers("vision_info"), "the detector to be gone")
-    told(running, robot, robot.publisher(VisionInfo, "vision_info", LATCHED))
+    announce(running, robot, robot.publisher(VisionInfo, "vision_info", LATCHED))
     assert passed_as(running, robot, camera, next_ns) == "model_swap"
 
 
@@ -284,7 +284,7 @@ def test_foreign_detections_harm_nothing(start, robot, monkeypatch):
         unknown.detections.append(box)
     results.publish(unknown)
     robot.wait(lambda: heard, "the message that can be read")
-    assert [told[0] for told in heard] == [77 * 10**9]
+    assert [result[0] for result in heard] == [77 * 10**9]
     assert heard[0][1].xyxy_px.tolist() == [[30.0, 30.0, 50.0, 50.0]], "the box that is one"
     camera = robot.publisher(Image, "image_raw")
     quiet_scene(running, robot, camera, 10**9)

@@ -1,4 +1,4 @@
-"""The gate as a node: its parameters act at once, it tells what it sees, and it fails open."""
+"""The gate as a node: its parameters act at once, it reports what it sees, and it fails open."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_regions_are_not_built_without_a_subscriber(scene, robot, monkeypatch):
     import edge_vision.nodes.gate_node as gate
 
     def fail(regions, frame):
-        raise AssertionError("nobody listens")
+        raise AssertionError("no subscriber")
 
     monkeypatch.setattr(gate, "regions_message", fail)
     assert scene.show() == "first"

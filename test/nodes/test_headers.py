@@ -1,4 +1,4 @@
-"""What comes in under a header goes out under it, bit for bit; and only looked-at frames are answered."""
+"""The header of an image reaches its detections bit-exact, and only inferred frames have a message."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_skipped_frame_is_not_answered(start, robot):
     assert (running.ledger["gated.still"], running.ledger["inferred"]) == (4, 1)
 
 
-def test_images_between_the_stages_come_as_they_came_and_only_when_asked_for(start, robot):
+def test_images_between_the_stages_are_unchanged_and_only_published_on_request(start, robot):
     running = start()
     camera = robot.publisher(Image, "image_raw")
     first, second = image_message(picture(1), 5, "a"), image_message(picture(2), 6, "b")

@@ -77,7 +77,7 @@ class Hang:
 
 @pytest.mark.parametrize("case", FAULTS)
 def test_a_backend_that_fails_loses_no_frame(start, robot, fake, monkeypatch, case):
-    """The next best looks at the very frame that it failed on."""
+    """The next backend infers the same frame."""
     running = start(overrides={"detector": fake, **OPEN})
     monkeypatch.setattr(FakeBackend, "standing", FAULTS[case])
     answers = detections_of(robot)
@@ -103,7 +103,7 @@ def test_a_backend_that_fails_loses_no_frame(start, robot, fake, monkeypatch, ca
     assert values["backend.failed"].startswith("fake: ")
 
 
-def test_it_returns_to_what_was_asked_for(start, robot, fake, monkeypatch):
+def test_it_returns_to_the_requested_backend(start, robot, fake, monkeypatch):
     monkeypatch.setattr(failure_history, "FIRST_RETRY_S", 0.1)
     running = start(overrides={"detector": fake, **OPEN})
     camera = robot.publisher(Image, "image_raw")
@@ -144,7 +144,7 @@ def test_where_no_other_may_run_frames_fail_until_it_works_again(start, robot, f
 
 
 def test_a_backend_that_hangs_loses_no_frame(start, robot, fake, monkeypatch):
-    """The frame that it hangs on is looked at by the next best; the late answer of the first is nobody's."""
+    """The next backend infers the frame on which the first hangs, whose late result is dropped."""
     running = start(overrides={"detector": {**fake, "watchdog_ms": WATCHDOG_MS}, **OPEN})
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_raw")

@@ -67,7 +67,7 @@ def test_on_crops_it_sees_small_people_where_the_whole_frame_shows_none(start, r
     assert messages and max(seen(one, PEOPLE) for one in messages) >= 3
     for one in messages:
         assert one.header.frame_id == "cam"
-        assert {box.id for box in one.detections} <= {""}, "nobody asked for ids"
+        assert {box.id for box in one.detections} <= {""}, "ids were not requested"
     values = values_of(robot, lambda values: int(values["roi.frames_crops"]) >= 1)
     assert values["roi.last"] in ("crops", "both")
     assert not robot.node.count_publishers("detections_tracked")
@@ -113,7 +113,7 @@ def test_a_budget_reduces_the_crops_and_the_ledger_balances(start, robot):
     values_of(robot, lambda values: values["roi.limit"] == "4")
 
 
-def test_a_moving_camera_has_the_whole_frame_looked_at(start, robot):
+def test_with_a_moving_camera_the_whole_frame_is_inferred(start, robot):
     scene = chain(start, robot)
     full, _ = street_with_and_without_people()
     scene.show(large(full))
@@ -145,7 +145,7 @@ def test_roi_parameters_are_live_and_bad_values_refused(start, robot):
     scene.settled()
     values = values_of(robot, lambda values: values["roi.last"] == "whole")
     assert int(values["roi.crops"]) == before
-    assert not scene.running["detector"].tracks.history, "nobody follows any more"
+    assert not scene.running["detector"].tracks.history, "no tracks are needed any more"
 
 
 def test_with_ids_too_each_object_keeps_its_own(start, robot):
@@ -180,7 +180,7 @@ def test_when_tracking_fails_whole_frames_are_inferred(start, robot, monkeypatch
     ids=["not boxes", "500"],
 )
 def test_bad_regions_cost_no_frame(start, robot, regions, monkeypatch):
-    """As a broken gate, or a message from elsewhere, might tell them."""
+    """As from a broken gate, or in a message of another program."""
     scene = chain(start, robot)
     full, _ = street_with_and_without_people()
     scene.show(large(full))

@@ -124,5 +124,5 @@ def test_a_gate_whose_source_goes_idle_listens_to_the_camera(start, robot, tmp_p
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    """Silence is told after 2 s here."""
+    """Silence is reported after 2 s here."""
     monkeypatch.setattr(stage_stats, "RECENT_S", 2.0)

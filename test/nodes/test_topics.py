@@ -92,13 +92,13 @@ def test_the_gate_subscribes_to_motion_topics_only_as_its_parameters_request(sta
     spec = GateNode.spec
     running = start([GateNode], {"gate": given})
     robot.wait(lambda: "gate" in robot.node.get_node_names(), "the node")
-    asked, unasked = set(topics_of(spec, **given)), set(topics_of(spec))
-    assert len(asked - unasked) == (1 if "ego_focal_px" in given else 2)
-    robot.wait(lambda: seen_topics(robot, "gate") == asked, "its topics")
+    with_option, without = set(topics_of(spec, **given)), set(topics_of(spec))
+    assert len(with_option - without) == (1 if "ego_focal_px" in given else 2)
+    robot.wait(lambda: seen_topics(robot, "gate") == with_option, "its topics")
     assert robot.set("gate", ego_prior="none").successful
-    robot.wait(lambda: seen_topics(robot, "gate") == unasked, "its topics without a prior")
+    robot.wait(lambda: seen_topics(robot, "gate") == without, "its topics without a prior")
     assert robot.set("gate", **given).successful
-    robot.wait(lambda: seen_topics(robot, "gate") == asked, "its topics again")
+    robot.wait(lambda: seen_topics(robot, "gate") == with_option, "its topics again")
     assert running["gate"].state == "active"
 
 
@@ -126,10 +126,10 @@ def test_the_qos_that_is_offered(start, robot):
             0
         ].qos_profile
         assert (offered.reliability, offered.durability) == (reliability, durability), topic
-    asked = robot.wait(lambda: robot.node.get_subscriptions_info_by_topic("/image_raw"), "the gate")[
+    requested = robot.wait(lambda: robot.node.get_subscriptions_info_by_topic("/image_raw"), "the gate")[
         0
     ].qos_profile
-    assert (asked.reliability, asked.durability) == (BEST_EFFORT, VOLATILE), "takes any camera's QoS"
+    assert (requested.reliability, requested.durability) == (BEST_EFFORT, VOLATILE), "takes any camera's QoS"
 
 
 def test_the_qos_of_one_topic_can_be_overridden(start, robot):
@@ -139,10 +139,10 @@ def test_the_qos_of_one_topic_can_be_overridden(start, robot):
             *("-p", "detector:qos_overrides./detector/debug_image.publisher.reliability:=reliable"),
         ]
     )
-    asked = robot.wait(lambda: robot.node.get_subscriptions_info_by_topic("/image_raw"), "the gate")[
+    requested = robot.wait(lambda: robot.node.get_subscriptions_info_by_topic("/image_raw"), "the gate")[
         0
     ].qos_profile
-    assert asked.reliability == RELIABLE
+    assert requested.reliability == RELIABLE
     for topic, reliability in {"/detector/debug_image": RELIABLE, "/gate/image": BEST_EFFORT}.items():
         offered = robot.wait(lambda topic=topic: robot.node.get_publishers_info_by_topic(topic), topic)[0]
         assert offered.qos_profile.reliability == reliability, topic

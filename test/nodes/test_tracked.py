@@ -51,19 +51,19 @@ def test_skipped_frames_show_the_objects_where_the_camera_moved_them(start, robo
     compared = 0
     for at, stamp_ns in enumerate(stamps):
         if stamp_ns in answers:
-            looked, last = at, boxes_by_id(answers[stamp_ns])
+            inferred_at, last = at, boxes_by_id(answers[stamp_ns])
             continue
         message = shown[stamp_ns]
         assert message.header.frame_id == "cam"
         assert all(one.header == message.header for one in message.detections)
-        moved_px = lefts[at] - lefts[looked]
+        moved_px = lefts[at] - lefts[inferred_at]
         now = boxes_by_id(message)
         assert set(now) <= set(last)
         for name, box in now.items():
             # Away from the borders, where boxes are cut.
             if last[name][0] > 40 and last[name][2] < width_px - 40:
                 centre, before = (box[0] + box[2]) / 2, (last[name][0] + last[name][2]) / 2
-                # Exact where it rests; elsewhere it has the speed that the boxes of two looks seemed to have.
+                # Exact for a still object; a moving one has the velocity between the boxes of two inferences.
                 assert centre == pytest.approx(before - moved_px, abs=1.0 + 0.5 * moved_px)
                 compared += abs(centre - before + moved_px) < abs(centre - before)
     assert compared >= 5, "they have gone with the picture"
@@ -167,7 +167,7 @@ class Hold:
 
 
 def test_tracked_boxes_wait_for_no_inference(start, robot, monkeypatch):
-    """While the detector is busy, skipped frames are told at once; what it found is put in afterwards."""
+    """While the detector is busy, skipped frames are published at once; its result is inserted later."""
     scene = TrackedScene(start, robot)
     scene.show()
     scene.heard(1, 0)
@@ -202,7 +202,7 @@ def test_tracked_boxes_wait_for_no_inference(start, robot, monkeypatch):
     assert float(values["tracked.age_ms.p99"]) <= 600.0
 
 
-def test_what_was_superseded_has_no_boxes_and_what_the_gate_did_not_judge_no_motion(start, robot):
+def test_what_was_superseded_has_no_boxes_and_what_the_gate_did_not_analyse_no_motion(start, robot):
     """Frame events as the stages send them, by hand: each is rare, and known by its stage and fate."""
     scene = TrackedScene(start, robot)
     scene.show()
@@ -211,12 +211,12 @@ def test_what_was_superseded_has_no_boxes_and_what_the_gate_did_not_judge_no_mot
     frame_events = [
         ("cascade", "superseded", shift),  # Judged: the next motion goes on from it.
         ("cascade", "failed", shift),
-        ("gate", "superseded", None),  # Not judged: it has no part in the motion,
+        ("gate", "superseded", None),  # Not analysed: it has no part in the motion,
         ("gate", "failed", None),  # nor is it a cut.
         ("gate", "gated", shift),
     ]
     for n, (stage, fate, motion) in enumerate(frame_events, 1):
-        scene.tell(at_ns + n, stage, fate, "", motion)
+        scene.publish_event(at_ns + n, stage, fate, "", motion)
     scene.heard(1, 1)
     assert stamp_of(scene.tracked[0]) == at_ns + 5
     first, now = boxes_by_id(scene.inferred[0]), boxes_by_id(scene.tracked[0])
@@ -233,7 +233,7 @@ def test_a_walker_is_predicted_until_the_gate_reports_a_still_scene(start, robot
     scene.show(video_frame("vtest.avi", 203).image, 3 * STEP_NS)
     stays = np.eye(3)
     for n, reason in enumerate(("rate_limit", "predicted", "still", "still"), 1):
-        scene.tell(scene.last_ns + n * STEP_NS, "gate", "gated", reason, stays)
+        scene.publish_event(scene.last_ns + n * STEP_NS, "gate", "gated", reason, stays)
     scene.heard(2, 4)
     one, two, *rest = [boxes_by_id(message) for message in scene.tracked]
     walkers = [name for name in two if np.abs(two[name] - one[name]).max() > 1.0]
@@ -355,6 +355,6 @@ def test_in_one_process_cascade_ticks_have_the_gates_too(start, robot):
     for _ in range(4):
         scene.show()
     robot.wait_for(frame_events, 4, "frame events")
-    told = [frame_event_from_message(one) for one in frame_events]
-    assert [(one.stage, one.fate) for one in told] == [("cascade", "")] + [("gate", "gated")] * 3
-    assert [one.stamp_ns for one in told] == [10**9 + 7 + n * STEP_NS for n in (1, 2, 3, 4)]
+    received = [frame_event_from_message(one) for one in frame_events]
+    assert [(one.stage, one.fate) for one in received] == [("cascade", "")] + [("gate", "gated")] * 3
+    assert [one.stamp_ns for one in received] == [10**9 + 7 + n * STEP_NS for n in (1, 2, 3, 4)]

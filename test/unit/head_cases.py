@@ -59,7 +59,7 @@ def centres_of(xyxy: np.ndarray) -> np.ndarray:
 
 
 def constant_graph(path: Path, outputs: dict[str, np.ndarray], size: tuple[int, int] = (640, 640)) -> Path:
-    """A graph that looks at no picture and gives these outputs."""
+    """A graph with these constant outputs, whatever its input."""
     weights = tuple(numpy_helper.from_array(value, f"{name}_value") for name, value in outputs.items())
     nodes = [helper.make_node("Identity", [f"{name}_value"], [name]) for name in outputs]
     shapes = {name: list(value.shape) for name, value in outputs.items()}

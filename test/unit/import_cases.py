@@ -93,7 +93,7 @@ def constants(
     metadata: dict[str, str] | None = None,
     more_inputs: dict[str, tuple[int, list]] | None = None,
 ) -> Path:
-    """A graph that looks at no picture and gives these outputs."""
+    """A graph with these constant outputs, whatever its input."""
     weights = [numpy_helper.from_array(value, f"{name}_value") for name, value in outputs.items()]
     nodes = [helper.make_node("Identity", [f"{name}_value"], [name]) for name in outputs]
     infos = {

@@ -208,7 +208,7 @@ def test_a_precision_that_no_backend_knows_is_refused(backend, graph):
         backend.load(graph, BackendRequest(precision="fp7"))
 
 
-def test_more_threads_than_cores_are_told(backend):
+def test_more_threads_than_cores_are_reported(backend):
     bundle = bundle_for(backend, OIDV4)
     wanted = usable_cores() + 1
     _, report = open_session(bundle, backend.name, BackendRequest(device="cpu", threads=wanted))

@@ -1,4 +1,4 @@
-"""The choice among backends is told truly, and the file that a runtime may open is checked first."""
+"""The reported backend is the one that runs, and a file is checked before a runtime opens it."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_listing_backends_imports_no_runtime():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_fault_starts_when_it_is_told_to(onnx_mean):
+def test_a_fault_starts_after_the_given_number_of_runs(onnx_mean):
     session = FaultySession(
         make_backend("onnxruntime").load(onnx_mean, BackendRequest()), Fault(after=2, error="gone")
     )

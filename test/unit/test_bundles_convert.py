@@ -88,7 +88,7 @@ def test_the_ssd_gives_what_the_reference_conversion_gives() -> None:
 
 
 def test_the_fitted_stage_scores_a_walker_and_a_lawn() -> None:
-    """The head goes on the features of the same weights, at its own size and for any number of looks."""
+    """The head goes on the features of the same weights, at its own size and for any number of crops."""
     manifest, _ = made(STAGE)
     assert manifest.stage is not None and 0 < manifest.stage.reject_below <= manifest.stage.accept_from
     assert set(manifest.figures["fitted_on"]).isdisjoint(manifest.figures["held_out"])

@@ -47,7 +47,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Port 9 of this machine, which nobody serves, in place of the registries."""
+    """Port 9 of this machine, on which no server listens, instead of the registries."""
     monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
     monkeypatch.setenv("npm_config_fetch_retries", "0")
     monkeypatch.setenv("npm_config_offline", "false")

@@ -66,10 +66,10 @@ def test_optional_keys_have_the_defaults_of_the_specs() -> None:
     for key in ("description", "source", "thresholds", "figures"):
         del document[key]
     document["input"] = {"name": "x", "width_px": 4, "height_px": 8192}
-    document["head"] = {"type": "a_head_that_nobody_knows"}
+    document["head"] = {"type": "an_unknown_head"}
     manifest = parse_manifest(yaml.safe_dump(document), FOLDER)
     assert manifest.input == InputSpec("x", 4, 8192)
-    assert manifest.head == HeadSpec("a_head_that_nobody_knows")
+    assert manifest.head == HeadSpec("an_unknown_head")
     assert manifest.thresholds == Thresholds()
     assert manifest.figures == {}
 

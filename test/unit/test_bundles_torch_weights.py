@@ -165,7 +165,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(layout: Any) -> None:
             read_tensors(data[:end])
 
 
-def test_bytes_that_nobody_named_are_refused() -> None:
+def test_bytes_after_the_last_storage_are_refused() -> None:
     with pytest.raises(BundleError, match="bytes"):
         read_tensors(legacy(state(tensor())) + b"x")
 

@@ -102,7 +102,7 @@ def test_an_engine_without_its_side_file_is_none(cache):
     cache.put(KEY, ENGINE)
     (cache.folder / f"{KEY.name}.json").unlink()
     assert cache.find(KEY) is None
-    assert cache.get(KEY, lambda: b"anew").built
+    assert cache.get(KEY, lambda: b"built again").built
 
 
 def test_a_folder_that_others_may_write_to_is_refused(cache):
@@ -175,10 +175,10 @@ def test_of_processes_that_want_the_same_engine_one_builds(cache, tmp_path):
     log = tmp_path / "log"
     (tmp_path / "log.waiting").touch()
     builders = [start(_BUILDER, cache.folder, log) for _ in range(3)]
-    told = [process.communicate(timeout=200)[0] for process in builders]
+    outputs = [process.communicate(timeout=200)[0] for process in builders]
     assert [process.returncode for process in builders] == [0, 0, 0]
     assert log.read_text() == "built\n"
-    assert sorted(text.split("RESULT ")[1].strip() for text in told) == [
+    assert sorted(text.split("RESULT ")[1].strip() for text in outputs) == [
         "b'engine' False",
         "b'engine' False",
         "b'engine' True",

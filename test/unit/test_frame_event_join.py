@@ -47,7 +47,7 @@ def test_the_frame_id_belongs_to_the_key():
     assert join.add_image(5, "left").seq == 1
 
 
-def test_patience_ends():
+def test_an_event_or_image_without_the_other_expires():
     join = FrameEventJoin(timeout_ns=100)
     join.add_event(tick(1), 1, 0)
     join.add_event(tick(2), 2, 50)
@@ -65,8 +65,8 @@ def test_a_tick_sent_twice_opens_no_second_account():
     assert join.close() == [1]
 
 
-class Books:
-    """A caller that keeps the books as StageNode does, and refuses to settle an account twice."""
+class Accounts:
+    """A caller that keeps the frame accounting as StageNode does, and refuses to settle an account twice."""
 
     def __init__(self, timeout_ns: int = 1000) -> None:
         self.join = FrameEventJoin(timeout_ns)
@@ -121,28 +121,28 @@ EVENTS = st.lists(
 @given(EVENTS)
 def test_each_frame_is_settled_exactly_once(events):
     """Any order, with doubles, strangers, time-outs and restarts: `_settle` fails on a second settlement."""
-    books, now_ns = Books(), 0
+    accounts, now_ns = Accounts(), 0
     for kind, stamp, frame_id, wait_ns in events:
         now_ns += wait_ns
         if kind == "tick":
-            books.tick((stamp, frame_id), now_ns)
+            accounts.tick((stamp, frame_id), now_ns)
         elif kind == "image":
-            books.image((stamp, frame_id))
+            accounts.image((stamp, frame_id))
         elif kind == "expire":
-            books.expire(now_ns)
+            accounts.expire(now_ns)
         else:
-            books.close()
-    books.close()
-    assert not books.open
+            accounts.close()
+    accounts.close()
+    assert not accounts.open
     images = sum(kind == "image" for kind, *_ in events)
-    assert Counter(books.ends.values())["image"] == images
+    assert Counter(accounts.ends.values())["image"] == images
 
 
 @settings(max_examples=300)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=50))
 def test_lost_images_are_counted_as_lost(sent):
     """Ticks arrive all and in order; images are lost or come, in order, up to 3 frames after their tick."""
-    books = Books()
+    accounts = Accounts()
     arrivals = sorted((n, 0, n) for n in range(len(sent)))
     last = 0
     for n, (lost, delay) in enumerate(sent):
@@ -151,14 +151,14 @@ def test_lost_images_are_counted_as_lost(sent):
             arrivals.append((last, 1, n))
     for _, is_image, n in sorted(arrivals):
         if is_image:
-            books.image((n, "camera"))
+            accounts.image((n, "camera"))
         else:
-            books.tick((n, "camera"), 0)
-    books.expire(10**9)
-    ends = Counter(books.ends.values())
+            accounts.tick((n, "camera"), 0)
+    accounts.expire(10**9)
+    ends = Counter(accounts.ends.values())
     assert ends["lost"] == sum(lost for lost, _ in sent)
     assert ends["image"] == len(sent) - ends["lost"]
-    assert books.close() is None and not books.open
+    assert accounts.close() is None and not accounts.open
 
 
 @pytest.mark.parametrize("many", [10, 1000])

@@ -262,7 +262,7 @@ def test_a_graph_of_another_shape_is_refused(spec, given_shapes, message) -> Non
 
 
 def test_outputs_of_different_lengths_are_an_error() -> None:
-    """A graph may leave its lengths open; then it is the run that tells."""
+    """A graph may leave its lengths open; then they are known after the first run."""
     free = (TensorSpec("l", (1, None, 4), "float32"), TensorSpec("b", (1, None, 4), "float32"))
     outputs = {"l": np.zeros((1, 5, 4), np.float32), "b": np.zeros((1, 4, 4), np.float32)}
     with pytest.raises(HeadError, match="logits"):

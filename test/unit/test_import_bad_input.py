@@ -286,8 +286,8 @@ def test_labels_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "expected a text file" in refused(tmp_path, capsys, graph, "--labels", labels)
     assert "expected a text file" in refused(tmp_path, capsys, graph, "--labels", tmp_path / "absent")
     rows = np.zeros((1, 300, 6), np.float32)
-    untold = constants(tmp_path / "e.onnx", {"output0": rows})
-    assert "give one per line: --labels FILE" in refused(tmp_path, capsys, untold)
+    unnamed = constants(tmp_path / "e.onnx", {"output0": rows})
+    assert "give one per line: --labels FILE" in refused(tmp_path, capsys, unnamed)
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_a_family_is_known_by_its_outputs(
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if "TF" not in name and "YOLOv6" not in name])
 def test_most_families_are_known_without_a_run(family: str) -> None:
-    """Where no backend reads the format, shapes and names alone are there. NanoDet is then not told apart."""
+    """Without a backend for the format, only shapes and names are known, which NanoDet shares with YOLOX."""
     outputs, (head, _, _, _) = FAMILIES[family]
     specs = tuple(onnx_spec(name, value) for name, value in outputs.items())
     guess = recognise_head(HeadEvidence("onnx", 640, 640, specs))
@@ -199,7 +199,7 @@ def test_tflite_detection_is_known_by_its_converters_names(names) -> None:
 # --- What the file tells ---
 
 
-def test_ultralytics_metadata_tells_names_size_and_licence(tmp_path: Path) -> None:
+def test_ultralytics_metadata_has_names_size_and_licence(tmp_path: Path) -> None:
     graph = small_yolov8(tmp_path / "parts.onnx", "height", "width", metadata=ULTRALYTICS, batch="batch")
     assert run_import(graph, "--out", tmp_path / "out", "--yes") == 0
     bundle = load_bundle(str(tmp_path / "out"))
@@ -440,7 +440,7 @@ def on_a_terminal(tmp_path: Path, graph: Path, answers: list[tuple[str, str]]) -
         while True:
             try:
                 part = os.read(leader, 4096).decode(errors="replace")
-            except OSError:  # how Linux tells that the other side is closed
+            except OSError:  # On Linux: the other side is closed.
                 break
             if not part:
                 break

@@ -17,10 +17,10 @@ from edge_vision.core.log_rate_limit import LogRateLimit
 
 def test_an_hour_of_flapping_fits_on_a_screen_and_nothing_is_uncounted() -> None:
     budget = LogRateLimit()
-    told = [budget.admit("gate_mode", n * 0.1) for n in range(36_000)]
-    lines = [held for held in told if held is not None]
+    admitted = [budget.admit("gate_mode", n * 0.1) for n in range(36_000)]
+    lines = [held for held in admitted if held is not None]
     assert lines[:5] == [0] * 5 and 5 < len(lines) <= 11
-    last = max(n for n, held in enumerate(told) if held is not None)
+    last = max(n for n, held in enumerate(admitted) if held is not None)
     assert sum(lines) + len(lines) == last + 1
 
 

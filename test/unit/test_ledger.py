@@ -1,4 +1,4 @@
-"""The law of the books, under any sequence of operations and under threads."""
+"""The frame accounting is balanced, under any sequence of operations and under threads."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from edge_vision.core.ledger import FATES, MAX_REASONS, Ledger, LedgerError, Led
 STAGES = ("gate", "cascade", "detector")
 
 
-def law(books: LedgerSnapshot) -> bool:
+def adds_up(counts: LedgerSnapshot) -> bool:
     """The sum of design.md, written out here once more."""
-    flat = books.flat()
+    flat = counts.flat()
     names = ("inferred", "gated", "rejected", "superseded", "failed", "in_flight")
     return flat["received"] == sum(flat[name] for name in names) + flat.get("handed_on", 0)
 
@@ -75,17 +75,17 @@ class Books(RuleBasedStateMachine):
         self.received = len(self.open)
 
     @invariant()
-    def the_books_are_right(self) -> None:
-        books = self.ledger.snapshot()
-        assert books.balanced and law(books)
-        assert books.received == self.received
-        assert books.in_flight == len(self.open)
+    def the_accounting_is_right(self) -> None:
+        counts = self.ledger.snapshot()
+        assert counts.balanced and adds_up(counts)
+        assert counts.received == self.received
+        assert counts.in_flight == len(self.open)
         for fate in FATES:
-            assert books.fates.get(fate, 0) == sum(ended == fate for ended, _ in self.ended)
+            assert counts.fates.get(fate, 0) == sum(ended == fate for ended, _ in self.ended)
             for reason in ("a", "b"):
-                assert books.reasons.get(fate, {}).get(reason, 0) == self.ended.count((fate, reason))
+                assert counts.reasons.get(fate, {}).get(reason, 0) == self.ended.count((fate, reason))
         for stage in STAGES:
-            assert books.stages.get(stage, 0) == list(self.open.values()).count(stage)
+            assert counts.stages.get(stage, 0) == list(self.open.values()).count(stage)
         assert self.ledger.wait_idle(0) == (not self.open)
         assert self.ledger.snapshot().in_flight == len(self.open)
 
@@ -110,10 +110,10 @@ def test_the_law_holds_at_every_moment_under_threads():
 
     def watch() -> None:
         while not done.is_set():
-            books = ledger.snapshot()
-            seen.append(books.received)
-            if not (books.balanced and law(books) and 0 <= books.in_flight <= threads):
-                errors.append(books)
+            counts = ledger.snapshot()
+            seen.append(counts.received)
+            if not (counts.balanced and adds_up(counts) and 0 <= counts.in_flight <= threads):
+                errors.append(counts)
 
     workers = [threading.Thread(target=work, args=(me,)) for me in range(threads)]
     watcher = threading.Thread(target=watch)
@@ -126,9 +126,9 @@ def test_the_law_holds_at_every_moment_under_threads():
     watcher.join(10)
     assert not errors
     assert seen == sorted(seen) and len(seen) > 10
-    books = ledger.snapshot()
-    assert books.received == threads * per_thread and books.in_flight == 0 and law(books)
-    assert sum(sum(counts.values()) for counts in books.reasons.values()) == books.received
+    counts = ledger.snapshot()
+    assert counts.received == threads * per_thread and counts.in_flight == 0 and adds_up(counts)
+    assert sum(sum(reasons.values()) for reasons in counts.reasons.values()) == counts.received
 
 
 def test_a_snapshot_does_not_change():
@@ -172,7 +172,7 @@ def test_reset_keeps_frames_in_flight():
     ledger.reset()
     assert ledger.snapshot().flat() == {"received": 2, "in_flight": 2} | dict.fromkeys(FATES[:-1], 0)
     ledger.settle(1, "inferred")
-    assert law(ledger.snapshot())
+    assert adds_up(ledger.snapshot())
 
 
 def test_two_who_settle_one_frame_close_it_once():
@@ -191,4 +191,4 @@ def test_reasons_beyond_the_limit_are_counted_as_other():
         ledger.settle(seq, "gated", f"reason {seq % 2000}")
     snapshot = ledger.snapshot()
     assert len(snapshot.reasons["gated"]) == MAX_REASONS + 1 and snapshot.reasons["gated"]["reason 0"] == 2
-    assert sum(snapshot.reasons["gated"].values()) == snapshot.fates["gated"] == 4000 and law(snapshot)
+    assert sum(snapshot.reasons["gated"].values()) == snapshot.fates["gated"] == 4000 and adds_up(snapshot)

@@ -230,7 +230,7 @@ def test_a_model_that_cannot_serve_is_refused_and_the_current_one_goes_on(harnes
     assert f"{wanted.model} on {wanted.backend} refused: " in harness.manager.swap_error
     assert harness.events("model_refused")[0].endswith("goes on")
     harness.manager.swap(FAKE)
-    assert harness.manager.swap_error == "", "what serves is asked for"
+    assert harness.manager.swap_error == "", "the requested model serves"
     harness.manager.swap(ModelRequest(SSD, "onnxruntime", ONE_THREAD))
     harness.wait(lambda: harness.backend == "onnxruntime", "a good one")
     assert harness.manager.swap_error == ""

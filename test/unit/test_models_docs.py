@@ -40,8 +40,8 @@ def test_the_table_has_the_options_and_roles_of_each_head(row: list[str]) -> Non
     assert ("none" if not documented else set(known.split(", "))) == (documented or known)
     with pytest.raises(HeadError, match=r"needs head.outputs") as error:
         make_head(HeadSpec(head), INPUT, (), 3)
-    asked = re.search(r"outputs\.(\w+)", str(error.value))
-    assert asked is not None and (f"`{asked[1]}` [" in row[2] or row[2] == "as `decoded`")
+    named = re.search(r"outputs\.(\w+)", str(error.value))
+    assert named is not None and (f"`{named[1]}` [" in row[2] or row[2] == "as `decoded`")
 
 
 def test_the_table_of_preprocessing_is_that_of_the_code() -> None:

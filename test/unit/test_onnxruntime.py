@@ -1,4 +1,4 @@
-"""ONNX Runtime: how each provider is told device and precision, and what is said of what runs."""
+"""ONNX Runtime: the options that each provider receives, and what is reported about what runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_auto_is_the_cpu_where_no_other_is_built_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "told"),
+    ("wanted", "message"),
     [
         ("warp", "got 'warp'"),
         ("cpu:1", "got 'cpu:1'"),
@@ -46,8 +46,8 @@ def test_auto_is_the_cpu_where_no_other_is_built_in() -> None:
         ("acl", "a build that includes it"),
     ],
 )
-def test_a_device_that_is_not_there_names_the_remedy(wanted: str, told: str) -> None:
-    with pytest.raises(BackendUnavailable, match=told):
+def test_a_device_that_is_not_there_names_the_remedy(wanted: str, message: str) -> None:
+    with pytest.raises(BackendUnavailable, match=message):
         choose_device(wanted, ["CPUExecutionProvider"])
 
 
@@ -68,7 +68,7 @@ def test_a_device_that_is_not_there_names_the_remedy(wanted: str, told: str) -> 
         ("cpu", "auto", {}),
     ],
 )
-def test_each_provider_is_told_in_its_own_words(device: str, precision: str, expected: dict) -> None:
+def test_each_provider_receives_its_own_options(device: str, precision: str, expected: dict) -> None:
     chosen = choose_device(device, ALL)
     chain = provider_chain(chosen, BackendRequest(device, precision), {}, ALL, 3)
     assert chain[0] == (chosen.provider, expected)
@@ -95,7 +95,7 @@ def test_a_part_that_a_provider_does_not_have_is_refused(device: str) -> None:
         provider_chain(choose_device(device, ALL), BackendRequest(device), {}, ALL, 1)
 
 
-def test_the_precision_is_the_one_that_the_session_tells() -> None:
+def test_the_precision_is_the_one_that_the_session_reports() -> None:
     assert reported_precision("TensorrtExecutionProvider", {"trt_fp16_enable": "1"}) == "fp16"
     assert reported_precision("TensorrtExecutionProvider", {"trt_fp16_enable": "0"}) == "unavailable"
     assert reported_precision("CUDAExecutionProvider", {}) == "unavailable"

@@ -57,7 +57,7 @@ def test_each_precision_is_kept_on_its_own(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.engine"))) == 2
 
 
-def test_a_cache_that_cannot_be_written_is_told_and_costs_nothing_else(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_reported_and_costs_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     session = load(cache_dir=tmp_path / "file")
     assert "could not be kept" in session.actual.notes[0]
@@ -70,15 +70,15 @@ def test_threads_and_precision_are_the_same_however_the_cpu_was_chosen(device: s
     assert (actual.device, actual.threads, actual.precision) == ("cpu", usable_cores(), "fp32")
 
 
-def test_the_precision_that_is_told_is_the_one_that_computes() -> None:
-    """Whether a processor has half precision or not: the numbers differ from fp32's exactly where it is told.
+def test_the_reported_precision_is_the_one_that_computes() -> None:
+    """The numbers differ from those of fp32 exactly if another precision is reported, on any processor.
 
-    One that has bfloat16 alone takes that for fp16.
+    A processor with bfloat16 only uses it for fp16.
     """
     fp32 = logits(load(precision="fp32"))
-    for precision, told in (("bf16", {"bf16", "fp32"}), ("fp16", {"fp16", "bf16", "fp32"})):
+    for precision, expected in (("bf16", {"bf16", "fp32"}), ("fp16", {"fp16", "bf16", "fp32"})):
         session = load(precision=precision)
-        assert session.actual.precision in told
+        assert session.actual.precision in expected
         assert (session.actual.precision == "fp32") == np.array_equal(logits(session), fp32)
 
 

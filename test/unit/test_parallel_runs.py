@@ -80,8 +80,8 @@ def test_tests_that_measure_run_in_one_process() -> None:
     pytest.importorskip("xdist")
     from parallel_runs import scope_of
 
-    choice, study, gate, pace = (
+    choice, study, gate, nms = (
         scope_of(f"test/unit/test_{name}.py::test_it[1::2]")
-        for name in ("auto_select", "optimize_study", "gate", "pace")
+        for name in ("auto_select", "optimize_study", "gate", "nms")
     )
-    assert choice == study != gate != pace
+    assert choice == study != gate != nms

@@ -105,9 +105,9 @@ def test_two_processes_that_build_the_same_engine_build_it_once(backend, bundle,
     code = f"import sys; sys.path[:0] = {sys.path!r}\n{_BUILD}"
     argv = [sys.executable, "-c", code, str(bundle.folder / "model.onnx"), str(tmp_path)]
     both = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [process.communicate(timeout=100)[0].split("RESULT ")[1].split() for process in both]
-    assert sorted(built for built, _ in told) == ["False", "True"]
-    assert told[0][1] == told[1][1]
+    results = [process.communicate(timeout=100)[0].split("RESULT ")[1].split() for process in both]
+    assert sorted(built for built, _ in results) == ["False", "True"]
+    assert results[0][1] == results[1][1]
 
 
 def test_free_dimensions_but_the_batch_are_refused(backend, tmp_path):
@@ -165,7 +165,7 @@ def test_without_a_gpu_another_backend_serves_and_says_why(bundle, backend, no_g
         CudaDevice()
 
 
-def test_the_command_builds_and_tells(backend, bundle, tmp_path):
+def test_the_command_builds_and_reports(backend, bundle, tmp_path):
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "edge_vision", "backends", *arguments]
         return subprocess.run(argv, capture_output=True, text=True, timeout=100)

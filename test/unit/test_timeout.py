@@ -13,15 +13,15 @@ import pytest
 from edge_vision.core.concurrency.timeout import WorkTimeout, run_with_timeout
 
 
-def nobody(_):
+def ignore(_):
     raise AssertionError("it was not late")
 
 
 def test_a_call_that_ends_in_time_returns_its_result():
-    assert run_with_timeout(30.0, lambda: 7, nobody) == 7
-    assert run_with_timeout(30.0, lambda: None, nobody) is None, "nothing is a result too"
+    assert run_with_timeout(30.0, lambda: 7, ignore) == 7
+    assert run_with_timeout(30.0, lambda: None, ignore) is None, "nothing is a result too"
     with pytest.raises(ZeroDivisionError):
-        run_with_timeout(30.0, lambda: 1 // 0, nobody)
+        run_with_timeout(30.0, lambda: 1 // 0, ignore)
 
 
 def test_a_late_result_is_passed_to_the_callback():
@@ -52,9 +52,9 @@ def test_a_late_error_is_reported_too():
 
 
 def test_one_thread_does_one_errand_after_the_other_and_keeps_nothing():
-    threads = [run_with_timeout(30.0, threading.current_thread, nobody) for _ in range(20)]
+    threads = [run_with_timeout(30.0, threading.current_thread, ignore) for _ in range(20)]
     assert len(set(threads)) == 1 and threads[0] is not threading.current_thread()
-    thing = run_with_timeout(30.0, lambda: {1}.union(), nobody)
+    thing = run_with_timeout(30.0, lambda: {1}.union(), ignore)
     left, gone = weakref.ref(thing), threading.Event()
     weakref.finalize(thing, gone.set)
     del thing
@@ -71,7 +71,7 @@ def test_an_error_keeps_nothing_alive():
     gc.disable()
     try:
         with contextlib.suppress(AssertionError):
-            run_with_timeout(30.0, work, nobody)
+            run_with_timeout(30.0, work, ignore)
         del thing, work
         until_s = time.monotonic() + 30
         while gone() is not None and time.monotonic() < until_s:

@@ -209,7 +209,7 @@ def test_threads_may_add_and_query_concurrently():
 
         return threading.Thread(target=run)
 
-    def tell() -> None:
+    def add() -> None:
         for n in range(end):
             history.add_frame(stamp(n), STILL, n)
             history.tracks_at(stamp(n))
@@ -218,7 +218,7 @@ def test_threads_may_add_and_query_concurrently():
         for n in range(0, end, 7):
             history.add_detections(stamp(n), scene(0), SIZE)
 
-    threads = [guarded(tell), guarded(look), guarded(tell)]
+    threads = [guarded(add), guarded(look), guarded(add)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -180,15 +180,15 @@ def test_a_refused_backend_is_replaced_by_the_next(bundle):
 
 
 def test_the_old_model_goes_on_when_the_new_one_is_refused(bundle):
-    told = []
-    manager = ModelManager(Detector.from_bundle, lambda *line: told.append(line), lambda model: None)
+    events = []
+    manager = ModelManager(Detector.from_bundle, lambda *line: events.append(line), lambda model: None)
     first = manager.start(ModelRequest(SSD, "onnxruntime", BackendRequest(threads=1)))
     try:
         manager.swap(ModelRequest(SSD, "segfaults", strict=True))
         while manager.swapping:
             time.sleep(0.01)
         assert manager.model is first and "was killed by SIGSEGV" in manager.swap_error
-        assert [event for _, event, _ in told] == ["model_refused"]
+        assert [event for _, event, _ in events] == ["model_refused"]
     finally:
         manager.stop()
 
@@ -227,8 +227,8 @@ def deadly_onnx(graph, tmp_path):
 
 def test_the_importer_reports_a_file_that_kills_its_parser(deadly_onnx, tmp_path, capsys):
     assert main(["import", str(deadly_onnx), "--out", str(tmp_path / "out"), "--yes"]) == 1
-    told = capsys.readouterr().err
-    assert "error: " in told and "model.onnx: expected a model file" in told and "SIGABRT" in told
+    message = capsys.readouterr().err
+    assert "error: " in message and "model.onnx: expected a model file" in message and "SIGABRT" in message
     assert not (tmp_path / "out").exists()
 
 
