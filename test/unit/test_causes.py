@@ -308,7 +308,7 @@ def test_qos_mismatch(offered: dict, requested: dict, policy: str | None) -> Non
 
 
 def test_every_cause_is_provoked_with_real_nodes() -> None:
-    tests = ("nodes/test_causes_node.py", "e2e/test_silent_nodes.py")
+    tests = ("nodes/test_causes_node.py", "e2e/test_diagnostics_live.py")
     provoked = "".join((TEST / one).read_text("utf-8") for one in tests)
     assert {entry.name for entry in cause_entries() if f'"{entry.name}"' not in provoked} == set()
 
