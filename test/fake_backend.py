@@ -90,11 +90,8 @@ class FakeBackend(Backend):
     name = "fake"
     title = "Fake"
     formats = ("onnx",)
-    install_hint = "nothing to install"
-
-    def unavailable_reason(self) -> str | None:
-        """As for ONNX Runtime."""
-        return OnnxRuntimeBackend().unavailable_reason()
+    install_hint = OnnxRuntimeBackend.install_hint
+    module = OnnxRuntimeBackend.module
 
     def load(self, graph: Path, request: BackendRequest) -> Session:
         """A real session with a fault."""

@@ -6,6 +6,7 @@ another package (docs/extending.md). Every list of backends is derived from the 
 
 from __future__ import annotations
 
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edge_vision.errors import BackendError
+from edge_vision.errors import BackendError, BackendUnavailable
 
 PRECISIONS = ("auto", "fp32", "fp16", "bf16", "int8", "mixed")
 """Precisions that a user can request. Each runtime supports some of them on a device."""
@@ -118,6 +119,8 @@ class Backend(ABC):
     """Graph formats that it reads, as in a bundle's `graphs[].format`, the preferred one first."""
     install_hint: ClassVar[str]
     """The command that installs it."""
+    module: ClassVar[str] = ""
+    """The runtime's module, "" if none must be installed."""
     distributions: ClassVar[tuple[str, ...]] = ()
     """PyPI packages of the runtime. Packages whose names begin with one of these count too: "onnxruntime"
     covers onnxruntime-gpu. Cached measurements are valid for one set of their versions."""
@@ -132,9 +135,20 @@ class Backend(ABC):
     load_limit_s: ClassVar[float] = 120.0
     """A load that takes longer is considered hung and abandoned."""
 
-    @abstractmethod
     def unavailable_reason(self) -> str | None:
         """None if it can run here, else one sentence that ends with the remedy. Imports no runtime."""
+        return self.package_missing()
+
+    def package_missing(self) -> str | None:
+        """The reason if `module` is not installed. Imports no runtime."""
+        if self.module and importlib.util.find_spec(self.module) is None:
+            return f"the package {self.module} is not installed: {self.install_hint}"
+        return None
+
+    def check_available(self) -> None:
+        """Raise BackendUnavailable unless it can run here."""
+        if reason := self.unavailable_reason():
+            raise BackendUnavailable(reason)
 
     def devices(self) -> tuple[str, ...]:
         """The devices that the runtime reports on this machine; imports it. Empty if it reports none.

@@ -24,9 +24,7 @@ def load_on(
     in a process that exists for this one graph.
     """
     backend = make_backend(backend_name)
-    reason = backend.unavailable_reason()
-    if reason:
-        raise BackendUnavailable(reason)
+    backend.check_available()
     graphs = [graph for graph in bundle.manifest.graphs if graph.format in backend.formats]
     if not graphs:
         raise BackendUnavailable(

@@ -44,9 +44,6 @@ class OpenCvBackend(Backend):
     install_hint = "pip install opencv-python-headless onnx"
     distributions = ("opencv-python",)
 
-    def unavailable_reason(self) -> str | None:
-        return None
-
     def load(self, graph: Path, request: BackendRequest) -> Session:
         request.check_options(self.name, ())
         try:

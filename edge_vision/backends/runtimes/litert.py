@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from ctypes.util import find_library
@@ -121,14 +120,7 @@ class LiteRtBackend(Backend):
     distributions = ("ai-edge-litert",)
     formats = ("tflite",)
     install_hint = "pip install ai-edge-litert"
-
-    def unavailable_reason(self) -> str | None:
-        """Only checks that the package is installed."""
-        if importlib.util.find_spec("ai_edge_litert") is None:
-            return (
-                f"the package ai-edge-litert is not installed: {self.install_hint} (or 'edge_vision[litert]')"
-            )
-        return None
+    module = "ai_edge_litert"
 
     def devices(self) -> tuple[str, ...]:
         """The CPU, and the known delegates whose libraries are installed."""
@@ -137,9 +129,7 @@ class LiteRtBackend(Backend):
 
     def load(self, graph: Path, request: BackendRequest) -> Session:
         """See the contract."""
-        reason = self.unavailable_reason()
-        if reason:
-            raise BackendUnavailable(reason)
+        self.check_available()
         request.check_options(self.name, _OPTIONS)
         _check(graph)
         from ai_edge_litert.interpreter import Interpreter, OpResolverType

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -86,12 +85,7 @@ class OnnxRuntimeBackend(Backend):
     distributions = ("onnxruntime",)
     formats = ("onnx",)
     install_hint = "pip install onnxruntime"
-
-    def unavailable_reason(self) -> str | None:
-        """Only checks that the package is installed."""
-        if importlib.util.find_spec("onnxruntime") is None:
-            return f"the package onnxruntime is not installed: {self.install_hint}"
-        return None
+    module = "onnxruntime"
 
     def devices(self) -> tuple[str, ...]:
         """The execution providers of this build."""
@@ -101,9 +95,7 @@ class OnnxRuntimeBackend(Backend):
 
     def load(self, graph: Path, request: BackendRequest) -> Session:
         """See the contract."""
-        reason = self.unavailable_reason()
-        if reason:
-            raise BackendUnavailable(reason)
+        self.check_available()
         request.check_options(self.name, _OPTIONS)
         import onnxruntime
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,12 +71,7 @@ class OpenVinoBackend(Backend):
     computes_in = ("bf16",)
     formats = ("openvino", "onnx")
     install_hint = "pip install openvino"
-
-    def unavailable_reason(self) -> str | None:
-        """Only checks that the package is installed."""
-        if importlib.util.find_spec("openvino") is None:
-            return f"the package openvino is not installed: {self.install_hint} (or 'edge_vision[openvino]')"
-        return None
+    module = "openvino"
 
     def devices(self) -> tuple[str, ...]:
         """The devices of its plugins, with their full names."""
@@ -90,9 +84,7 @@ class OpenVinoBackend(Backend):
 
     def load(self, graph: Path, request: BackendRequest) -> Session:
         """See the contract."""
-        reason = self.unavailable_reason()
-        if reason:
-            raise BackendUnavailable(reason)
+        self.check_available()
         request.check_options(self.name, _OPTIONS)
         import openvino
 

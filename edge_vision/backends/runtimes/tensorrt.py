@@ -114,20 +114,12 @@ class TensorRtBackend(Backend):
         """The GPUs that the driver reports."""
         return cuda_driver.gpu_names()
 
-    def package_missing(self) -> str | None:
-        """The reason if the package is not installed. Some builders need no GPU."""
-        if importlib.util.find_spec(self.module) is None:
-            return f"the package {self.module} is not installed: {self.install_hint}"
-        return None
-
     def load(self, graph: Path, request: BackendRequest) -> Session:
         """See the contract. Raises EngineRefused for a kept engine that is not verified."""
         request.check_options(self.name, _OPTIONS)
         index = gpu_index(request.device)
         check_onnx(graph)
-        reason = self.unavailable_reason()
-        if reason:
-            raise BackendUnavailable(reason)
+        self.check_available()
         device = CudaDevice(index)
         try:
             kept = self.engine(graph, request, device.identity)
