@@ -264,3 +264,9 @@ def test_a_healthy_run_logs_its_start_its_modes_and_its_end_alone(start, robot, 
     running.end()
     assert len(log.json) <= 40 and len(log.text) == len(log.json)
     assert {one["level"] for one in log.json} == {"INFO"}, [one for one in log.json if one["level"] != "INFO"]
+
+
+def test_a_value_that_wins_over_a_preset_is_logged(start, log):
+    start([GateNode], {"gate": {"preset": "economy", "max_delay_ms": 80.0}}, log.ros_args)
+    event = log.one("message")
+    assert event["text"].startswith("max_delay_ms: the given value 80.0 is used instead of the 150.0 of the")

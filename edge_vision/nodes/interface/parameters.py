@@ -94,13 +94,14 @@ class Parameters:
         return value
 
     def _with_preset(self, param: Param) -> Param:
-        """The parameter with its default in the preset. A value that is given wins, and is logged."""
+        """The parameter with its default in the preset. A value that is given wins, and is logged if
+        the preset is given too."""
         preset = self._spec.presets.get(self._values.get("preset", ""), {})
         if param.name not in preset:
             return param
         default = preset[param.name]
         given = self._given.get(param.name)
-        if given is not None and given.value != default:
+        if "preset" in self._given and given is not None and given.value != default:
             self._structured_log.log(
                 "info",
                 f"{param.name}: the given value {given.value} is used instead of the {default} of the preset "
