@@ -56,7 +56,7 @@ def test_the_boxes_are_those_of_the_core_under_the_images_header(start, robot, t
     answer = robot.wait(lambda: answers, "an answer")[0]
     assert len(answer.detections) >= 5
     for one in answer.detections:
-        assert one.header == answer.header and one.id == "" and len(one.results) == 1
+        assert one.header == answer.header and one.id and len(one.results) == 1
         assert one.results[0].hypothesis.class_id in ("0", "2"), "people and cars, as numbers"
         assert one.bbox.center.theta == 0.0
     assert (stamp_of(answer), answer.header.frame_id) == (123_456_789_012_345_678, "cam")
