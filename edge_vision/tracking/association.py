@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from edge_vision.tracking.kalman import BOX, CLASS_ID, MEASURED_SD, TrackSet
+from edge_vision.tracking.kalman import BOX, CLASS_ID, MEASURED_SD, SPEED, USED_SPEED, VAR, TrackSet
 
 CHI2_GATE = 9.21
 """Chi-square with 2 degrees of freedom at 99 %: a detection beyond this distance is another object."""
@@ -24,15 +24,17 @@ MAX_DENSE_PAIRS = 400
 """Up to this many pairs are all compared; above, a coarse test selects them: faster from 20 objects on."""
 
 
-def match(tracks: TrackSet, measured: np.ndarray, class_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def match(
+    tracks: TrackSet, box: np.ndarray, measured: np.ndarray, class_ids: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Greedy one-to-one matching within each class, best pairs first: (k,) tracks, (k,) detections, as
     indices.
 
-    measured: (4, m) centre and size. class_ids: (m,).
+    box: (4, n) centre and size of the tracks; measured: (4, m), of the detections. class_ids: (m,).
     """
     if len(tracks) == 0 or len(class_ids) == 0:
         return _NONE, _NONE
-    box, var = tracks.state[BOX], tracks.state[8:10]
+    var = tracks.state[VAR]
     same_class = tracks.info[CLASS_ID, :, None] == class_ids
     if same_class.size <= MAX_DENSE_PAIRS:
         fits, similar = _similarity(box[:, :, None], var[:, :, None], measured[:, None, :])
@@ -126,12 +128,12 @@ def set_common_speed(state: np.ndarray, known: np.ndarray) -> None:
     """Start new tracks with the common speed of the known ones, if it is due to the camera."""
     if not 2 <= len(known) < state.shape[1]:
         return
-    speeds = state[4:6].take(known, 1)
+    speeds = state[USED_SPEED].take(known, 1)
     speed = _median(speeds)
     if _median(np.abs(speeds - speed).max(axis=0)) < 0.5 * np.abs(speed).max():
         is_new = np.ones(state.shape[1], bool)
         is_new[known] = False
-        state[4:6, is_new] = speed
+        state[SPEED][:, is_new] = state[USED_SPEED][:, is_new] = speed
 
 
 def _median(values: np.ndarray) -> np.ndarray:

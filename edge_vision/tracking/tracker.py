@@ -1,30 +1,24 @@
 """Multi-object tracker that predicts boxes between inferences.
 
-Each track is a constant-velocity Kalman filter (R. E. Kalman 1960) on the centre and the size of its box, as
-in SORT (A. Bewley et al. 2016), with white acceleration noise. The coordinates are independent, so each step
-is a few array operations over all tracks. The camera's motion is compensated first, as in BoT-SORT (N. Aharon
-et al. 2022), so a velocity is relative to the scene.
+The box of a track is its last detection, moved by the camera's motion (as in BoT-SORT, N. Aharon et al.
+2022) and by its own speed in the scene. A Kalman filter (R. E. Kalman 1960) with white acceleration noise
+estimates the speed of its centre; sizes change with the camera only. Two rules keep predictions from being
+worse than held boxes: a speed is used only as far as the last measured one agrees (`kalman.correct`), and of
+all displacements only the share that has lately occurred is shown (`prediction_trust`).
 
-If the camera's motion is unknown, it is estimated from a common displacement of the boxes: matching is
-repeated with the displaced boxes, and new objects start with the common speed.
+If too few detections match, matching is repeated with the whole displacement, then with a common displacement
+of all boxes, which an unknown camera motion causes; new objects start with the common speed.
 
 A track ends when its position is too uncertain, when it has left the image, or when an inference misses it.
 
-Measured: frame F1 (same class, IoU 0.5) of "every N-th frame inferred, tracks between" against SSDLite on
-every frame. vtest.avi (10 frames per second), N = 2, 4, 6, 8, 10, 15, 20, 30:
-    last boxes held  .947 .799 .696 .625 .582 .515 .470 .426
-    these tracks     .958 .871 .797 .727 .670 .556 .491 .441
-bikes.mp4 (25 frames per second, cuts, few and unstable detections), N = 2, 3, 5, 7, 10:
-    last boxes held  .870 .784 .668 .603 .498
-    these tracks     .870 .784 .668 .608 .493
-Predicting a missed object until the next inference lowers F1 on both (N = 3: vtest .915 to .887, bikes .784
-to .720): hence max_missed = 0. Optimal assignment differed from greedy by at most .003, a decaying velocity
-lost up to .04, and halving or doubling any noise cost at most .01, so the noise is not tuned to a clip.
-vtest.avi through a window of 480 pixels that pans by 100 (200) pixels per second, N = 2, 3, 5:
-    last boxes held                      .741 .570 .402 (.601 .429 .291)
-    these tracks without common shift    .787 .636 .449 (.607 .444 .293)
-    these tracks                         .880 .758 .554 (.833 .636 .344)
-    these tracks, camera motion known    .923 .846 .729 (.917 .839 .687)
+Measured: docs/tracking.md. Predicting a missed object until the next inference lowers frame F1: on vtest.avi
+and on bikes.mp4, of the objects that an inference misses, at most 17 % are found again on the skipped frames
+that follow, however often they were detected before: hence max_missed = 0. Optimal assignment differed from
+greedy by at most .003.
+vtest.avi through a window of 480 x 400 pixels that pans by 100 pixels per second, N = 2, 3, 4:
+    last boxes held                      .708 .539 .438
+    these tracks                         .832 .704 .587
+    these tracks, camera motion known    .877 .808 .742
 """
 
 from __future__ import annotations
@@ -38,7 +32,6 @@ from edge_vision.tracking.association import common_shift, match, set_common_spe
 from edge_vision.tracking.kalman import (
     BOX,
     CLASS_ID,
-    COV,
     HIDDEN,
     ID,
     INFO_ROWS,
@@ -46,10 +39,10 @@ from edge_vision.tracking.kalman import (
     NO_TRACKS,
     SCORE,
     SEEN_NS,
-    SPEED,
     SPEED_DRIFT_SD,
-    SPEED_VAR,
+    STATIC_ROWS,
     UNKNOWN_CAMERA_SD,
+    VAR,
     TrackSet,
     compensate_camera,
     corners,
@@ -57,8 +50,10 @@ from edge_vision.tracking.kalman import (
     initial_state,
     is_identity,
     predict,
+    shift_tracks,
     to_centre_size,
 )
+from edge_vision.tracking.prediction_trust import PredictionTrust
 
 MIN_VISIBLE = 0.3
 """Share of a box that must be within the image."""
@@ -115,11 +110,12 @@ class Tracks:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrackerState:
-    """Snapshot of a tracker: its tracks, and the stamps of the last frame and the last inference."""
+    """Snapshot of a tracker: its tracks, the stamps of the last frame and inference, the trust."""
 
     tracks: TrackSet
     stamp_ns: int
     inferred_ns: int
+    trust: PredictionTrust
 
 
 class Tracker:
@@ -139,7 +135,7 @@ class Tracker:
 
     def reset(self) -> None:
         """End all tracks: after a cut, or with another camera. Ids are not reused."""
-        self._tracks = NO_TRACKS
+        self._tracks, self._trust = NO_TRACKS, PredictionTrust()
 
     def resize(self, width_px: int, height_px: int) -> None:
         """Continue with another image size. All tracks end."""
@@ -149,11 +145,12 @@ class Tracker:
 
     def state(self) -> TrackerState:
         """A snapshot for `restore`."""
-        return TrackerState(self._tracks, self._stamp_ns, self._inferred_ns)
+        return TrackerState(self._tracks, self._stamp_ns, self._inferred_ns, self._trust)
 
     def restore(self, state: TrackerState) -> None:
         """Return to a snapshot. Ids assigned since are not reused."""
         self._tracks, self._stamp_ns, self._inferred_ns = state.tracks, state.stamp_ns, state.inferred_ns
+        self._trust = state.trust
 
     def update(self, found: Detections, stamp_ns: int, camera_motion: np.ndarray | None) -> Tracks:
         """Apply the detections of this frame. Returns them as tracks, in the same order."""
@@ -163,7 +160,9 @@ class Tracker:
         known = self._tracks
         state = initial_state(measured, found.scores)
         if len(at):
-            state[:SCORE, at] = correct(known.state[:SCORE].take(old, 1), measured.take(at, 1))
+            before, detected = known.state[:SCORE].take(old, 1), measured.take(at, 1)
+            self._trust = self._trust.after(before, detected)
+            state[:SCORE, at] = correct(before, detected, (stamp_ns - known.info[SEEN_NS].take(old)) * 1e-9)
             set_common_speed(state, at)
         info = np.zeros((INFO_ROWS, len(found)), np.int64)
         info[CLASS_ID], info[SEEN_NS] = found.class_ids, stamp_ns
@@ -191,7 +190,7 @@ class Tracker:
             return
         state = self._tracks.state.copy()
         if static:
-            state[SPEED], state[COV], state[SPEED_VAR] = 0.0, 0.0, 0.0
+            state[STATIC_ROWS] = 0.0
         if camera_motion is not None and not same_view:
             compensate_camera(state, camera_motion)
         predict(state, seconds, SPEED_DRIFT_SD + (UNKNOWN_CAMERA_SD if camera_motion is None else 0.0))
@@ -218,7 +217,7 @@ class Tracker:
         tracks = self._tracks.select((info[MISSED] <= self.config.max_missed) & (info[HIDDEN] == 0))
         tracks = tracks.select(np.argsort(-tracks.state[SCORE], kind="stable"))
         state, info = tracks.state, tracks.info
-        low, high = corners(state[BOX])
+        low, high = corners(self._trust.shown(state))
         xyxy = np.concatenate((np.maximum(low, 0.0), np.minimum(high, self._corner_px)), dtype=np.float32)
         age_ms = ((self._stamp_ns - info[SEEN_NS]) * 1e-6).astype(np.float32)
         scores, class_ids = state[SCORE].astype(np.float32), info[CLASS_ID].astype(np.int32)
@@ -227,30 +226,32 @@ class Tracker:
     def _match(
         self, measured: np.ndarray, class_ids: np.ndarray, stamp_ns: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `match`; repeated with a common shift of all tracks if too few are matched."""
-        old, at = match(self._tracks, measured, class_ids)
+        """As `match`; if too few are matched, repeated with the whole predicted displacement, and then with a
+        common shift of all tracks."""
+        tracks = self._tracks
+        best = match(tracks, self._trust.shown(tracks.state), measured, class_ids)
         seconds = (stamp_ns - self._inferred_ns) * 1e-9
         self._inferred_ns = stamp_ns
-        if len(at) >= MIN_MATCHED * min(len(self._tracks), len(class_ids)) or seconds <= 0.0:
-            return old, at
-        shift = common_shift(self._tracks, measured, class_ids)
-        if shift is None:
-            return old, at
-        state = self._tracks.state.copy()
-        state[:2] += shift
-        state[4:6] += shift / seconds
-        shifted = TrackSet(state, self._tracks.info)
-        again = match(shifted, measured, class_ids)
-        if len(again[0]) <= len(old):
-            return old, at
+        enough = MIN_MATCHED * min(len(tracks), len(class_ids))
+        if len(best[0]) >= enough or seconds <= 0.0:
+            return best
+        best = max(
+            best, match(tracks, tracks.state[BOX], measured, class_ids), key=lambda pairs: len(pairs[0])
+        )
+        if len(best[0]) >= enough or (shift := common_shift(tracks, measured, class_ids)) is None:
+            return best
+        shifted = TrackSet(shift_tracks(tracks.state, shift, seconds), tracks.info)
+        again = match(shifted, shifted.state[BOX], measured, class_ids)
+        if len(again[0]) <= len(best[0]):
+            return best
         self._tracks = shifted
         return again
 
     def _alive(self, tracks: TrackSet) -> TrackSet:
         """The tracks that are certain enough and within the image."""
-        box = tracks.state[BOX]
+        box = self._trust.shown(tracks.state)
         limit = self.config.max_uncertainty * box[2:]
-        slack = limit * limit - tracks.state[8:10]
+        slack = limit * limit - tracks.state[VAR]
         # Usually all boxes are completely within the image, which is faster to test.
         if _minimum(slack) >= 0.0 and _minimum(_EDGE_DISTANCES @ box + self._edges) >= 0.0:
             return tracks

@@ -23,6 +23,7 @@ from std_srvs.srv import Trigger
 from edge_vision.core.frame import Frame
 from edge_vision.nodes.interface.detection_messages import detections_message
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
+from edge_vision.tracking.prediction_trust import FIRST_SHARE
 
 SWAP = (
     Transition.TRANSITION_DEACTIVATE,
@@ -223,7 +224,7 @@ def test_what_was_superseded_has_no_boxes_and_what_the_gate_did_not_analyse_no_m
     assert len(now) >= 3
     for name, box in now.items():
         if first[name][2] < 768 - 100:
-            assert box[0] == pytest.approx(first[name][0] + 90.0, abs=0.01)
+            assert box[0] == pytest.approx(first[name][0] + 90.0 * FIRST_SHARE, abs=0.01)
 
 
 def test_a_walker_is_predicted_until_the_gate_reports_a_still_scene(start, robot):

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from edge_vision.core.detections import Detections
+from edge_vision.evaluate.reference.detector import Reference
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
@@ -15,6 +19,7 @@ sys.path.insert(0, str(BENCH))
 import backends as backends_bench  # noqa: E402
 import common  # noqa: E402
 import outside  # noqa: E402
+import tracking as tracking_bench  # noqa: E402
 
 
 def test_rows_compare_with_their_target() -> None:
@@ -139,3 +144,18 @@ def test_the_best_cell_and_the_worst_wrapper_are_compared_with_their_targets() -
     best, wrapper = backends_bench.target_rows(rows)
     assert (best.value, best.passed) == (4.0, True)
     assert (wrapper.value, wrapper.passed) == (1.2, False)
+
+
+def test_tracks_and_held_boxes_are_compared_on_the_same_frames() -> None:
+    """An object moves by a third of its width per frame, in front of a static camera."""
+    left = 20.0 + 14.0 * np.arange(24)
+    boxes = [np.array([[x, 100, x + 40, 140]], np.float32) for x in left]
+    found = [Detections(box, np.array([0.9], np.float32), np.zeros(1, np.int32)) for box in boxes]
+    stamps_ns = (1 + np.arange(24)) * 200_000_000
+    reference = Reference(stamps_ns, found, [Detections.empty()] * 24, [{}] * 24, 0.0, (640, 480))
+    (row,) = tracking_bench.rows_of(reference, [np.eye(3)] * 24, [2])
+    assert row["n"] == 2 and row["tracks"] == row["tracks_still"]
+    # The two phases infer 12 and 13 of 24 frames (the first one always), and held boxes match on no other.
+    assert row["held"] == pytest.approx((12 + 13) / 48)
+    assert row["tracks"] > 0.85
+    assert row["id_switches"] == 0

@@ -12,11 +12,12 @@ from edge_vision.tracking.kalman import (
     BOX,
     CLASS_ID,
     COV,
+    HELD,
     INFO_ROWS,
     MEASURED_SD,
-    SIZE_SHARE,
     SPEED,
     SPEED_VAR,
+    USED_SPEED,
     VAR,
     TrackSet,
     compensate_camera,
@@ -29,11 +30,15 @@ SECONDS, DRIFT_SD = 0.4, 0.3
 BOXES = np.array([[100.0, 300.0, 500.0], [80.0, 200.0, 90.0], [40.0, 60.0, 30.0], [80.0, 20.0, 33.0]])
 
 
+def corrected(state: np.ndarray, measured: np.ndarray, seconds: float) -> np.ndarray:
+    return correct(state, measured, np.full(3, seconds))
+
+
 def filters() -> np.ndarray:
     """Three tracks with two detections each, so that speeds and all covariances are set."""
     state = initial_state(BOXES, np.full(3, 0.9))
     predict(state, 0.2, DRIFT_SD)
-    return correct(state, BOXES + np.array([[5.0], [-3.0], [1.0], [2.0]]))
+    return corrected(state, BOXES + np.array([[5.0], [-3.0], [1.0], [2.0]]), 0.2)
 
 
 def covariance(state: np.ndarray, row: int, track: int) -> np.ndarray:
@@ -41,43 +46,58 @@ def covariance(state: np.ndarray, row: int, track: int) -> np.ndarray:
     return np.array([[var, cov], [cov, speed_var]])
 
 
-@pytest.mark.parametrize("row", range(4), ids=["x", "y", "width", "height"])
+@pytest.mark.parametrize("row", range(2), ids=["x", "y"])
 def test_prediction_and_correction_match_the_matrix_form(row: int) -> None:
-    """x = F x, P = F P F' + Q; then K = P H' / (H P H' + R), x += K (z - H x), P -= K H P."""
+    """P = F P F' + Q; then, with the measurement as the position and the optimal gain k of the speed,
+    L = (1, k)', v += k (z - x), P = (I - L H) P (I - L H)' + L R L' (Joseph's form)."""
     before, after = filters(), filters()
     predict(after, SECONDS, DRIFT_SD)
     seen = after[BOX] + np.array([[4.0], [6.0], [-2.0], [1.0]])
-    both = correct(after.copy(), seen)
+    both = corrected(after.copy(), seen, SECONDS)
     step = np.array([[1.0, SECONDS], [0.0, 1.0]])
     for track in range(3):
-        share = 1.0 if row < 2 else SIZE_SHARE
-        power = (DRIFT_SD * share) ** 2 * after[BOX][2, track] * after[BOX][3, track]
+        power = DRIFT_SD**2 * after[BOX][2, track] * after[BOX][3, track]
         noise = power * np.array([[SECONDS**3 / 3, SECONDS**2 / 2], [SECONDS**2 / 2, SECONDS]])
-        mean = step @ [before[BOX][row, track], before[SPEED][row, track]]
         spread = step @ covariance(before, row, track) @ step.T + noise
-        assert [after[BOX][row, track], after[SPEED][row, track]] == pytest.approx(mean)
         assert covariance(after, row, track) == pytest.approx(spread)
-        gain = spread[:, 0] / (spread[0, 0] + MEASURED_SD**2 * seen[2, track] * seen[3, track])
-        mean = mean + gain * (seen[row, track] - mean[0])
-        assert [both[BOX][row, track], both[SPEED][row, track]] == pytest.approx(mean)
-        assert covariance(both, row, track) == pytest.approx(spread - np.outer(gain, spread[0]))
+        measured_var = MEASURED_SD**2 * seen[2, track] * seen[3, track]
+        gain = np.array([1.0, spread[0, 1] / (spread[0, 0] + measured_var)])
+        kept = np.eye(2) - np.outer(gain, [1.0, 0.0])
+        spread = kept @ spread @ kept.T + np.outer(gain, gain) * measured_var
+        assert covariance(both, row, track) == pytest.approx(spread)
+        # The filter's own prediction is at its estimated speed, whichever speed the box was moved with.
+        speed = before[SPEED][row, track]
+        error = seen[row, track] - (before[BOX][row, track] + speed * SECONDS)
+        assert both[SPEED][row, track] == pytest.approx(speed + gain[1] * error)
+    np.testing.assert_array_equal(both[BOX], seen)
+    np.testing.assert_array_equal(both[HELD], seen)
+
+
+def test_predictions_use_the_smaller_of_the_estimated_and_the_last_speed() -> None:
+    state = filters()
+    state[SPEED][0], state[USED_SPEED] = (10.0, 10.0, -10.0), 0.0
+    predict(state, SECONDS, 0.0)
+    before = state[BOX].copy()
+    # The last speeds are 2, 1000 and 50 px/s.
+    after = corrected(state, before + np.array([[0.8, 400.0, 20.0], [0] * 3, [0] * 3, [0] * 3]), SECONDS)
+    used, estimated = after[USED_SPEED][0], after[SPEED][0]
+    assert used[0] == pytest.approx(2.0)
+    assert used[1] == estimated[1] < 1000.0
+    assert used[2] == (estimated[2] if estimated[2] > 0.0 else 0.0)
 
 
 def test_camera_compensation_transforms_positions_and_speeds_consistently() -> None:
     """Predicting and then compensating equals compensating and then predicting."""
     motion = np.array([[1.02, 0.01, 3], [-0.01, 0.99, -2], [2e-5, -3e-5, 1]])
     state, moment_s = filters(), 1e-4
-    later = state[:2] + moment_s * state[SPEED][:2]
+    later = state[:2] + moment_s * state[SPEED]
     variance = state[VAR].copy()
     compensate_camera(state, motion)
     for track in range(3):
         at = motion @ [*later[:, track], 1.0]
-        assert state[:2, track] + moment_s * state[SPEED][:2, track] == pytest.approx(
-            at[:2] / at[2], abs=1e-5
-        )
+        assert state[:2, track] + moment_s * state[SPEED][:, track] == pytest.approx(at[:2] / at[2], abs=1e-5)
     growth = state[2] * state[3] / (filters()[2] * filters()[3])
-    assert state[VAR] / variance == pytest.approx(np.tile(growth, (4, 1)))
-    assert state[SPEED][2:] / filters()[SPEED][2:] == pytest.approx(np.tile(np.sqrt(growth), (2, 1)))
+    assert state[VAR] / variance == pytest.approx(np.tile(growth, (2, 1)))
 
 
 def pairs_one_by_one(boxes: np.ndarray, var: np.ndarray, measured: np.ndarray) -> list[tuple[int, int]]:
@@ -114,7 +134,7 @@ def test_the_most_similar_pairs_are_matched_first(
         state = initial_state(boxes, np.ones(12))
         predict(state, rng.uniform(0, 2), DRIFT_SD)
         tracks = TrackSet(state, np.zeros((INFO_ROWS, 12), np.int64))
-        found = association.match(tracks, measured, np.zeros(12, np.int32))
+        found = association.match(tracks, boxes, measured, np.zeros(12, np.int32))
         assert list(zip(*found, strict=True)) == pairs_one_by_one(boxes, state[VAR], measured)
 
 
@@ -135,7 +155,7 @@ def test_the_coarse_test_loses_no_match(known: list, seen: list, seconds: float)
     with pytest.MonkeyPatch.context() as patch:
         for few in (0, 10**9):
             patch.setattr(association, "MAX_DENSE_PAIRS", few)
-            found.append(association.match(TrackSet(state, facts), measured, class_ids))
+            found.append(association.match(TrackSet(state, facts), boxes, measured, class_ids))
     np.testing.assert_array_equal(found[0], found[1])
     rows, columns = found[0]
     assert len(set(rows.tolist())) == len(rows) and len(set(columns.tolist())) == len(columns)

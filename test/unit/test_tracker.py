@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_vision.core.detections import Detections
-from edge_vision.tracking.kalman import COV, SPEED, SPEED_VAR, VAR
+from edge_vision.tracking import prediction_trust
+from edge_vision.tracking.kalman import BOX, COV, SPEED, SPEED_VAR, USED_SPEED, VAR
 from edge_vision.tracking.tracker import Tracker, TrackerConfig, Tracks
 
 MS = 1_000_000
@@ -41,12 +42,12 @@ def tracker(**config) -> Tracker:
 
 def test_a_constant_velocity_is_estimated_and_predicted():
     one = tracker()
-    for i in range(5):
+    for i in range(8):
         one.update(found((100 + 20 * i, 200 - 4 * i, 40, 80)), i * 200 * MS, STILL)
     for i in range(1, 6):
-        moved = one.predict((800 + 33 * i) * MS, STILL)
-        truth = np.array([[180 + 0.1 * 33 * i, 184 - 0.02 * 33 * i]])
-        assert centres(moved) == pytest.approx(truth, abs=1.0)
+        moved = one.predict((1400 + 33 * i) * MS, STILL)
+        truth = np.array([[240 + 0.1 * 33 * i, 172 - 0.02 * 33 * i]])
+        assert centres(moved) == pytest.approx(truth, abs=1.5)
         assert moved.age_ms == pytest.approx([33 * i])
 
 
@@ -59,7 +60,7 @@ def test_objects_of_a_static_scene_keep_their_position_in_it():
     for i in range(1, 20):
         assert centres(one.predict((866 + 33 * i) * MS, STILL, static=True)) == pytest.approx(stopped)
     panned = one.predict(1600 * MS, shift(-7, 2), static=True)
-    assert centres(panned) == pytest.approx(stopped + np.array([-7, 2]), abs=0.01)
+    assert centres(panned) == pytest.approx(stopped + np.array([-7, 2]), abs=1.0)
 
 
 def test_an_inferred_frame_publishes_the_detections_themselves():
@@ -87,7 +88,8 @@ def test_a_new_object_is_predicted_on_the_next_frame():
 
 @pytest.mark.parametrize("zoom", [1.0, 1.01])
 def test_static_objects_move_with_a_panning_camera(zoom):
-    """With a panning, zooming and rolling camera a static object keeps its position in the scene."""
+    """With a panning, zooming and rolling camera a static object keeps its position in the scene, once the
+    first inferences have confirmed the camera's motion."""
     turn = cv2.getRotationMatrix2D((320, 240), 0.5 if zoom != 1 else 0.0, zoom)
     motion = np.vstack((turn, [0, 0, 1])) @ shift(3.3, -1.2)
     places = np.array([[200, 200, 40, 80], [360, 300, 60, 30]], np.float64)
@@ -103,9 +105,12 @@ def test_static_objects_move_with_a_panning_camera(zoom):
         inside = (places[:, 0] + places[:, 2] < WIDTH) & (places[:, 1] > places[:, 3])
         assert inside.all()
         order = np.argsort(tracks.ids)
-        assert centres(tracks)[order] == pytest.approx(places[:, :2], abs=0.01)
+        if i < 10:
+            continue
+        # The share of the predicted displacement approaches 1; up to 40 px are predicted.
+        assert centres(tracks)[order] == pytest.approx(places[:, :2], abs=4.0 if i < 20 else 2.0)
         assert (tracks.xyxy_px[:, 2:] - tracks.xyxy_px[:, :2])[order] == pytest.approx(
-            places[:, 2:], rel=1e-3
+            places[:, 2:], rel=0.02
         )
 
 
@@ -171,7 +176,7 @@ def test_static_objects_have_no_speed_and_no_speed_variance():
         one.update(found((100 + 20 * i, 200, 40, 80)), i * 200 * MS, STILL)
     one.predict(400 * MS, STILL, static=True)
     state = one.state().tracks.state
-    assert not any(state[rows].any() for rows in (SPEED, COV, SPEED_VAR)) and state[VAR].all()
+    assert not any(state[rows].any() for rows in (SPEED, USED_SPEED, COV, SPEED_VAR)) and state[VAR].all()
 
 
 def test_a_new_object_has_no_speed_if_the_others_disagree():
@@ -198,9 +203,11 @@ def test_a_homography_moves_box_centres_like_points():
     moved = one.predict(33 * MS, motion)
     corners = np.array([[[190, 190]], [[210, 190]], [[210, 210]], [[190, 210]], [[200, 200]]], np.float64)
     truth = cv2.perspectiveTransform(corners, motion)[:, 0]
-    assert centres(moved)[0] == pytest.approx(truth[4], abs=1e-3)
+    assert len(moved) == 1
+    box = one.state().tracks.state[BOX, 0]
+    assert box[:2] == pytest.approx(truth[4], abs=1e-3)
     area = cv2.contourArea(truth[:4].astype(np.float32))
-    size = moved.xyxy_px[0, 2:] - moved.xyxy_px[0, :2]
+    size = box[2:]
     assert size[0] * size[1] == pytest.approx(area, rel=1e-2)
 
 
@@ -266,18 +273,18 @@ def test_max_missed_keeps_a_missed_object_visible():
 @pytest.mark.parametrize("x, y", [(1, 0), (-1, 0), (0, 1), (0, -1)], ids=["right", "left", "down", "up"])
 def test_a_box_is_clipped_to_the_image_and_ends_when_it_leaves(x, y):
     one, middle = tracker(), np.array([WIDTH / 2, HEIGHT / 2])
-    for i in range(4):
-        # At first 140 px, at last 80 px from the edge; 40 px long in its direction, and 80 px across.
-        at = middle + (middle - 140 + 20 * i) * [x, y]
+    for i in range(8):
+        # At first 220 px, at last 80 px from the edge; 40 px long in its direction, and 80 px across.
+        at = middle + (middle - 220 + 20 * i) * [x, y]
         one.update(found((*at, 40 + 40 * abs(y), 40 + 40 * abs(x))), i * 100 * MS, STILL)
     counts = []
     for i in range(1, 20):
-        tracks = one.predict((300 + 33 * i) * MS, STILL)
+        tracks = one.predict((700 + 33 * i) * MS, STILL)
         counts.append(len(tracks))
         assert (tracks.xyxy_px[:, [0, 1]] >= 0).all()
         assert (tracks.xyxy_px <= [WIDTH, HEIGHT, WIDTH, HEIGHT]).all()
     # Its centre moves by 6.6 px: 70 % of it are outside when that is 8 px beyond the edge.
-    assert counts.index(0) == pytest.approx((80 + 8) / 6.6, abs=1.5)
+    assert counts.index(0) == pytest.approx((80 + 8) / 6.6, abs=2)
     assert not any(counts[counts.index(0) :])
 
 
@@ -348,11 +355,64 @@ def test_results_do_not_change_later():
     assert tracks.ids.tolist() == [1]
 
 
-BOX = st.tuples(
+def last_boxes(one: Tracker, positions: list[float], motion_px: list[float]) -> tuple[float, float]:
+    """The centre that is shown after three more frames, and the last detected one. positions: x, every
+    fourth frame. motion_px: the camera's, as measured on each frame."""
+    for i, x in enumerate(positions):
+        for frame in range(4 * i - 3, 4 * i):
+            one.predict(frame * 33 * MS, shift(motion_px[frame], 0))
+        one.update(found((x, 200, 40, 80)), i * 4 * 33 * MS, shift(motion_px[4 * i], 0))
+    end = 4 * (len(positions) - 1)
+    for frame in range(end + 1, end + 4):
+        moved = one.predict(frame * 33 * MS, shift(motion_px[frame], 0))
+    return float(centres(moved)[0, 0]), positions[-1]
+
+
+def test_an_object_that_stops_or_turns_is_held():
+    stopped = [100, 120, 140, 160, 180, 180]
+    turned = [100, 120, 140, 160, 180, 160]
+    for positions in (stopped, turned):
+        shown, last = last_boxes(tracker(), positions, [0.0] * 24)
+        assert shown == pytest.approx(last, abs=0.01)
+
+
+def test_a_slower_object_is_predicted_at_its_last_speed():
+    shown, last = last_boxes(tracker(), [100, 140, 180, 220, 224], [0.0] * 24)
+    assert last < shown <= last + 3.1
+
+
+@pytest.mark.parametrize("follows", [True, False], ids=["the camera follows the object", "the object stands"])
+def test_a_predicted_displacement_that_does_not_occur_is_not_shown(follows):
+    """In front of a camera that follows it, an object keeps its place in the picture."""
+    rng = np.random.default_rng(5)
+    pan = rng.uniform(-20, 20, 48)
+    pan[45:48] = 6.0
+    steps = np.concatenate([[0], pan[1:45].reshape(-1, 4).sum(axis=1)])
+    positions = [300.0] * 12 if follows else (300 + np.cumsum(steps)).tolist()
+    shown, last = last_boxes(tracker(), positions, pan.tolist())
+    assert shown - last == pytest.approx(0.0 if follows else 18.0, abs=4.0)
+
+
+def test_a_pan_is_half_trusted_until_the_next_inference():
+    one = tracker()
+    one.update(found((300, 200, 40, 80)), 0, STILL)
+    moved = one.predict(33 * MS, shift(20, 0))
+    assert centres(moved)[0, 0] == pytest.approx(300 + 20 * prediction_trust.FIRST_SHARE, abs=0.01)
+
+
+def test_a_cut_ends_what_was_learned_about_the_camera():
+    one = tracker()
+    last_boxes(one, [300.0] * 12, np.random.default_rng(5).uniform(-20, 20, 48).tolist())
+    assert one.state().trust.share < 0.3
+    one.reset()
+    assert one.state().trust.share == prediction_trust.FIRST_SHARE
+
+
+ANY_BOX = st.tuples(
     st.floats(-50, 700), st.floats(-50, 530), st.floats(0, 300), st.floats(0, 300), st.floats(0.1, 1)
 )
 STEP = st.tuples(
-    st.booleans(), st.lists(BOX, max_size=6), st.integers(-50, 500), st.none() | st.floats(-40, 40)
+    st.booleans(), st.lists(ANY_BOX, max_size=6), st.integers(-50, 500), st.none() | st.floats(-40, 40)
 )
 
 

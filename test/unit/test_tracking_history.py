@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_vision.core.detections import Detections
+from edge_vision.tracking.prediction_trust import FIRST_SHARE
 from edge_vision.tracking.tracker import Tracker
 from edge_vision.tracking.tracking_history import MAX_FRAMES, MAX_LATENESS_NS, TrackingHistory
 
@@ -102,11 +103,12 @@ def test_during_an_inference_tracks_are_predicted_from_the_one_before():
 
 def test_static_objects_move_with_the_camera():
     history = TrackingHistory()
-    for n in range(5):
+    for n in range(25):
         history.add_frame(stamp(n), shift(-7.0), n)
-    history.add_detections(stamp(0), found((300, 100, 340, 180)), SIZE)
-    tracks = history.tracks_at(stamp(4))
-    assert tracks.xyxy_px.tolist() == [[300 - 28, 100, 340 - 28, 180]]
+    for n in range(0, 21, 4):
+        history.add_detections(stamp(n), found((300 - 7 * n, 100, 340 - 7 * n, 180)), SIZE)
+    tracks = history.tracks_at(stamp(24))
+    assert tracks.xyxy_px[0] == pytest.approx([300 - 7 * 24, 100, 340 - 7 * 24, 180], abs=2.0)
 
 
 def test_there_are_no_tracks_before_the_first_inference_or_after_a_reset():
@@ -159,7 +161,9 @@ def test_a_frame_that_is_added_late_keeps_later_detections():
     after = history.tracks_at(stamp(3))
     np.testing.assert_array_equal(after.xyxy_px, before.xyxy_px)
     np.testing.assert_array_equal(after.age_ms, [50, 50])
-    assert history.tracks_at(stamp(1)).xyxy_px[:, 0] == pytest.approx([150, 450])
+    assert history.tracks_at(stamp(1)).xyxy_px[:, 0] == pytest.approx(
+        [100 + 50 * FIRST_SHARE, 400 + 50 * FIRST_SHARE]
+    )
 
 
 def test_another_image_size_ends_all_tracks():
