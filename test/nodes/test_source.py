@@ -94,8 +94,11 @@ def uneven_clip(tmp_path):
 
 
 def test_media_stamps_are_the_frames_own_times(start, robot, uneven_clip):
-    start((SourceNode, *CHAIN), source(uneven_clip, loop=True, playback_rate=0.0))
+    running = start((SourceNode, *CHAIN), source(uneven_clip, loop=True, playback_rate=0.0, autostart=False))
     answers = detections_of(robot)
+    robot.wait(lambda: robot.node.count_publishers("detections"), "the detector to be known")
+    running.in_executor(running["source"].trigger_configure)
+    running.in_executor(running["source"].trigger_activate)
     robot.wait(lambda: len(answers) >= 2 * len(UNEVEN_MS), "two rounds")
     found_ms = [stamp_of(answer) / 1e6 for answer in answers]
     # The second round begins the shortest interval after the first.
