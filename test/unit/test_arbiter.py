@@ -1,4 +1,4 @@
-"""Which client is served next: by urgency, fair, newest wins, and nobody starves."""
+"""Which client is served next: by urgency, fair, newest wins, and none starves."""
 
 from __future__ import annotations
 
