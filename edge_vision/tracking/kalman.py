@@ -30,9 +30,9 @@ STATIC_ROWS, ALL_VAR = slice(8, 16), slice(12, 18)
 """STATIC_ROWS: 0 for an object that certainly does not move."""
 STATE_ROWS = 19
 # Rows of TrackSet.info. SEEN_NS: stamp of the last detection. MISSED: consecutive inferences without a
-# detection. HIDDEN: 1 if the appearance at its position changed since.
-CLASS_ID, ID, SEEN_NS, MISSED, HIDDEN = range(5)
-INFO_ROWS = 5
+# detection.
+CLASS_ID, ID, SEEN_NS, MISSED = range(4)
+INFO_ROWS = 4
 
 _TO_CENTRE_SIZE = np.array([[0.5, 0, 0.5, 0], [0, 0.5, 0, 0.5], [-1, 0, 1, 0], [0, -1, 0, 1]])
 _IDENTITY = np.eye(3).tobytes()
@@ -40,7 +40,7 @@ _IDENTITY = np.eye(3).tobytes()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrackSet:
-    """n tracks on one frame: state (19, n) float64, info (5, n) int64. Immutable."""
+    """n tracks on one frame: state (19, n) float64, info (4, n) int64. Immutable."""
 
     state: np.ndarray
     info: np.ndarray

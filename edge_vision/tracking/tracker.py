@@ -32,7 +32,6 @@ from edge_vision.tracking.association import common_shift, match, set_common_spe
 from edge_vision.tracking.kalman import (
     BOX,
     CLASS_ID,
-    HIDDEN,
     ID,
     INFO_ROWS,
     MISSED,
@@ -57,8 +56,6 @@ from edge_vision.tracking.prediction_trust import PredictionTrust
 
 MIN_VISIBLE = 0.3
 """Share of a box that must be within the image."""
-MIN_HIDDEN = 0.5
-"""Share of a box that must lie in a changed region for the track to be hidden."""
 MIN_MATCHED = 0.6
 """If a smaller share of the objects is matched, the camera may have moved."""
 STATIC_SCENE_REASONS = ("still",)
@@ -196,25 +193,10 @@ class Tracker:
         predict(state, seconds, SPEED_DRIFT_SD + (UNKNOWN_CAMERA_SD if camera_motion is None else 0.0))
         self._tracks = self._alive(TrackSet(state, self._tracks.info))
 
-    def hide(self, regions_px: np.ndarray) -> None:
-        """Hide tracks in regions (n, 4) xyxy_px whose appearance changed, until the next inference."""
-        if len(self._tracks) == 0 or len(regions_px) == 0:
-            return
-        low, high = corners(self._tracks.state[BOX])
-        regions = regions_px.T[:, :, None]
-        sides = np.maximum(
-            np.minimum(regions[2:], high[:, None]) - np.maximum(regions[:2], low[:, None]), 0.0
-        )
-        covered = (sides[0] * sides[1]).max(axis=0) > MIN_HIDDEN * np.prod(high - low, axis=0)
-        if covered.any():
-            info = self._tracks.info.copy()
-            info[HIDDEN] |= covered
-            self._tracks = TrackSet(self._tracks.state, info)
-
     def visible_tracks(self) -> Tracks:
         """All tracks that are not hidden, on the last frame."""
         info = self._tracks.info
-        tracks = self._tracks.select((info[MISSED] <= self.config.max_missed) & (info[HIDDEN] == 0))
+        tracks = self._tracks.select(info[MISSED] <= self.config.max_missed)
         tracks = tracks.select(np.argsort(-tracks.state[SCORE], kind="stable"))
         state, info = tracks.state, tracks.info
         low, high = corners(self._trust.shown(state))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_vision.core.detections import Detections
-from edge_vision.core.geometry.boxes import NO_REGIONS
 from edge_vision.tracking.kalman import is_identity
 from edge_vision.tracking.tracker import Tracker, TrackerConfig, TrackerState, Tracks
 
@@ -30,13 +29,12 @@ class _HistoryFrame:
     """A frame and the tracker's state on it.
 
     state: None until computed. known: whether there was an inference since the camera's motion was last
-    unknown. inferred: whether this frame has detections. changed_px: see `TrackingHistory.add_frame`.
+    unknown. inferred: whether this frame has detections.
     """
 
     stamp_ns: int
     camera_motion: np.ndarray | None
     static: bool
-    changed_px: np.ndarray
     state: TrackerState | None = None
     known: bool = False
     inferred: bool = False
@@ -67,18 +65,12 @@ class TrackingHistory:
             self._from_seq = max(self._from_seq, seq)
 
     def add_frame(
-        self,
-        stamp_ns: int,
-        camera_motion: np.ndarray | None,
-        seq: int,
-        static: bool = False,
-        changed_px: np.ndarray = NO_REGIONS,
+        self, stamp_ns: int, camera_motion: np.ndarray | None, seq: int, static: bool = False
     ) -> None:
         """Add a frame that the gate analysed, inferred or not.
 
         camera_motion: (3, 3) float64, maps a point of the frame analysed before to this one, source pixels;
-        None if unknown. static: nothing moves except the camera. changed_px: (n, 4) xyxy_px of known objects
-        whose appearance changed; they are hidden until the next inference.
+        None if unknown. static: nothing moves except the camera.
         """
         with self._lock:
             if seq < self._from_seq:
@@ -88,7 +80,7 @@ class TrackingHistory:
             at = self._index(stamp_ns)
             if self._is_at(at, stamp_ns):
                 return
-            self._frames.insert(at, _HistoryFrame(stamp_ns, camera_motion, static, changed_px))
+            self._frames.insert(at, _HistoryFrame(stamp_ns, camera_motion, static))
             self._invalidate_after(at)
             if len(self._frames) > MAX_FRAMES:
                 self._compute_state(1)
@@ -98,7 +90,6 @@ class TrackingHistory:
         """Tracks predicted for a frame without inference; None if the frame was not added.
 
         Empty if the camera's motion was unknown since the last inference, because there may have been a cut.
-        Objects whose appearance changed are omitted.
         """
         with self._lock:
             at = self._index(stamp_ns)
@@ -197,6 +188,5 @@ class TrackingHistory:
             assert before.state is not None
             self._tracker.restore(before.state)
             self._tracker.advance(frame.stamp_ns, frame.camera_motion, frame.static)
-            self._tracker.hide(frame.changed_px)
             frame.state = self._tracker.state()
             frame.known = before.known and frame.camera_motion is not None

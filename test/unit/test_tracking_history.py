@@ -234,26 +234,6 @@ def test_threads_may_add_and_query_concurrently():
     assert len(history.tracks_at(stamp(end + 1))) == 2
 
 
-def test_objects_whose_appearance_changed_are_hidden_until_the_next_inference():
-    history = history_of(3)
-    ids = history.add_detections(stamp(0), scene(0), SIZE)
-    there = np.array([[395, 295, 465, 425]], np.float32)  # The one that stands.
-    history.add_frame(stamp(3), STILL, 3, changed_px=there)
-    history.add_frame(stamp(4), STILL, 4)
-    assert [history.tracks_at(stamp(n)).ids.tolist() for n in (2, 4)] == [ids.tolist(), ids[:1].tolist()]
-    # The frame went to the detector: it is there after all.
-    assert history.add_detections(stamp(3), scene(3), SIZE).tolist() == ids.tolist()
-    assert history.tracks_at(stamp(4)).ids.tolist() == ids.tolist()
-
-
-def test_a_changed_region_without_an_object_hides_nothing():
-    history = history_of(2)
-    history.add_detections(stamp(0), scene(0), SIZE)
-    far = np.array([[0, 0, 50, 50], [395, 295, 405, 305], [np.nan] * 4, [900, 900, 800, 800]], np.float32)
-    history.add_frame(stamp(2), STILL, 2, changed_px=far)
-    assert len(history.tracks_at(stamp(2))) == 2
-
-
 def test_advancing_or_adding_a_frame_twice_changes_nothing():
     plain, prepared, twice = history_of(6), history_of(6), history_of(6)
     for n in (0, 2, 4):

@@ -59,8 +59,7 @@ class TrackPublisher:
     def add_frame(self, frame: Frame, event: FrameEvent | None) -> None:
         """A frame has reached the detector."""
         if self._enabled:
-            motion, changed = (event.camera_motion, _changed_regions(event)) if event else (None, NO_REGIONS)
-            self.history.add_frame(frame.stamp_ns, motion, frame.seq, changed_px=changed)
+            self.history.add_frame(frame.stamp_ns, event.camera_motion if event else None, frame.seq)
 
     def advance_to(self, frame: Frame) -> None:
         """Predict the tracks on a frame during its inference, which saves the time after it."""
@@ -79,8 +78,7 @@ class TrackPublisher:
         if event.stage == specs.GATE.name and event.fate in ("superseded", "failed"):
             return  # The gate has not analysed it: the next camera motion starts at the frame before it.
         static = event.fate == "gated" and event.reason in STATIC_SCENE_REASONS
-        changed = _changed_regions(event)
-        self.history.add_frame(event.stamp_ns, event.camera_motion, event.seq, static, changed)
+        self.history.add_frame(event.stamp_ns, event.camera_motion, event.seq, static)
         if self._output.current is not None and event.fate in SKIPPED:
             self._publish(event, "cached" if static else "tracked")
 
@@ -185,8 +183,3 @@ class _Counts:
         if age_ms is not None:
             self.last_age_ms = age_ms
             self.max_age_ms = max(self.max_age_ms or 0.0, age_ms)
-
-
-def _changed_regions(event: FrameEvent) -> np.ndarray:
-    """(n, 4) xyxy_px, where the appearance of known objects has changed."""
-    return event.regions if event.reason == "appearance_check" else NO_REGIONS
