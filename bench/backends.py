@@ -37,7 +37,7 @@ from edge_vision.backends.registry import REFERENCE
 from edge_vision.bundles.store import cache_dir
 from edge_vision.core.detections import Detections
 from edge_vision.core.geometry.boxes import true_positives
-from edge_vision.diagnostics.provenance import hash_of, machine, versions
+from edge_vision.offline.provenance import hash_of, machine, versions
 
 MODELS = (*BUNDLES, *RANDOM)
 # Times as fast as eager, at least.

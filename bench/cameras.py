@@ -29,10 +29,10 @@ import yaml
 from common import REPO, Row, at_most, spread, table
 
 from edge_vision.bundles.store import bundles_dir, cache_dir
-from edge_vision.core.progress import ProgressLine
-from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess
 from edge_vision.evaluate.live.run_record import RunRecord
+from edge_vision.offline.progress import ProgressLine
+from edge_vision.offline.provenance import hash_of, machine, versions, write_json
 
 MODEL = "ssdlite_mobilenet_v2_coco"
 FPS_HZ = 10.0

@@ -31,7 +31,7 @@ from typing import Any
 from common import REPO, Row, at_most, table
 
 from edge_vision.bundles.store import bundles_dir, cache_dir
-from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json
+from edge_vision.offline.provenance import hash_of, machine, versions, write_json
 
 MODEL = "ssdlite_mobilenet_v2_coco"
 CPU_PERCENT, CAUSE_S, AGREEMENT = 1.0, 3.0, 0.05

@@ -34,7 +34,7 @@ sys.path[:0] = [str(REPO / "test"), str(REPO / "test" / "unit")]
 from fake_backend import FakeBackend, Fault, register  # noqa: E402
 
 from edge_vision.bundles.store import bundles_dir, cache_dir  # noqa: E402
-from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json  # noqa: E402
+from edge_vision.offline.provenance import hash_of, machine, versions, write_json  # noqa: E402
 
 MODEL = "ssdlite_mobilenet_v2_coco"
 TAKEOVER_S, GROWTH = 2.0, 1.02

@@ -26,10 +26,10 @@ import numpy as np
 from common import REPO, Row, at_most, median_ratio, spread, table
 
 from edge_vision.bundles.store import cache_dir
-from edge_vision.core.compressed import compressed_frame, decode_compressed
+from edge_vision.core.compressed import compressed_frame
 from edge_vision.core.frame import Frame
-from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json
 from edge_vision.gate.frame_gate import FrameGate
+from edge_vision.offline.provenance import hash_of, machine, versions, write_json
 
 SIZE, JPEG_SIZE = (1280, 720), (1920, 1080)
 NOISE_SD = 3.0
@@ -213,7 +213,7 @@ def _jpeg_ms(gate: FrameGate, data: np.ndarray, stamp_ns: int, gate_first: bool)
     ways: dict[str, Callable[[], object]] = {
         "gated_ms": lambda: gate.decide(frame(), stamp_ns),
         "small_gray_ms": lambda: frame().small_gray(gate.config.luma_width_px),
-        "full_decode_ms": lambda: decode_compressed(data, "jpeg"),
+        "full_decode_ms": lambda: compressed_frame(data, "jpeg", 0, "").bgr(),
     }
     times: dict[str, float] = {}
     for name in ways if gate_first else reversed(ways):

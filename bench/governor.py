@@ -21,9 +21,9 @@ from typing import Any
 from common import REPO, Row, at_most, table
 
 from edge_vision.bundles.store import cache_dir
-from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess, isolate_domain
 from edge_vision.evaluate.live.run_record import RunRecord
+from edge_vision.offline.provenance import hash_of, machine, versions, write_json
 
 SHARES = (0.75, 0.5, 0.3)
 MAX_ERROR = 0.1

@@ -23,13 +23,13 @@ from common import REPO, Row, table
 from edge_vision.bundles.store import cache_dir
 from edge_vision.core.detections import Detections
 from edge_vision.core.geometry.boxes import SAME_BOX_IOU, SAME_OBJECT_IOU, best_iou, iou_matrix
-from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json
 from edge_vision.evaluate.condition_data import ConditionData, events_of
 from edge_vision.evaluate.conditions import Condition
 from edge_vision.evaluate.metrics.delays import SOON_MS, event_delay
 from edge_vision.evaluate.reference.clips import clip_condition
 from edge_vision.evaluate.reference.detector import Reference, ReferenceDetector, frame_of, reference_of
 from edge_vision.evaluate.simulation import with_tracks
+from edge_vision.offline.provenance import hash_of, machine, versions, write_json
 
 EDGES = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 1.01)
 INTERVAL = 3

@@ -31,7 +31,7 @@ from edge_vision.bundles.store import cache_dir, load_bundle
 from edge_vision.core.frame import Frame
 from edge_vision.core.preprocess import Preprocessor
 from edge_vision.detect.heads import make_head
-from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json
+from edge_vision.offline.provenance import hash_of, machine, versions, write_json
 from edge_vision.source.capture import Capture
 
 BUNDLE = "ssdlite_mobilenet_v2_coco"

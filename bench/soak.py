@@ -37,10 +37,10 @@ from outside import Reading, binned_medians, read_process, slope_per_min
 
 from edge_vision.bundles.store import bundles_dir, cache_dir
 from edge_vision.core.detections import Detections
-from edge_vision.core.progress import ProgressLine
-from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess
 from edge_vision.evaluate.live.run_record import RunRecord
+from edge_vision.offline.progress import ProgressLine
+from edge_vision.offline.provenance import hash_of, machine, versions, write_json
 
 MODEL = "ssdlite_mobilenet_v2_coco"
 OVERLOAD = 2.0

@@ -23,7 +23,6 @@ import numpy as np
 from common import REPO
 
 from edge_vision.core.detections import Detections
-from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json
 from edge_vision.evaluate.baselines import CameraMotionEstimator
 from edge_vision.evaluate.metrics.frame_f1 import pooled_f1
 from edge_vision.evaluate.metrics.id_switches import id_switches
@@ -32,6 +31,7 @@ from edge_vision.evaluate.reference.clips import clip_condition, known_clips
 from edge_vision.evaluate.reference.detector import Reference, ReferenceDetector, reference_of
 from edge_vision.evaluate.reference.events import track_ids
 from edge_vision.evaluate.simulation import Published, assumed, with_held_boxes, with_tracks
+from edge_vision.offline.provenance import hash_of, machine, versions, write_json
 
 INTERVALS = (2, 3, 4)
 TOLERANCE = 0.002

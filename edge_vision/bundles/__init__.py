@@ -5,11 +5,10 @@
 
 `edge-vision models` makes, imports, lists, verifies and shows bundles.
 
-    schema        validation of YAML; every error names the key
-    manifest      bundle.yaml <-> Manifest
-    store         folders on disk: the cache, load_bundle, list_bundles
-    ladder        ladder.yaml -> ever faster bundles
-    atomic_write  writes a bundle's folder completely or not at all
+    schema    validation of YAML; every error names the key
+    manifest  bundle.yaml <-> Manifest
+    store     folders on disk: the cache, load_bundle, list_bundles
+    ladder    ladder.yaml -> ever faster bundles
 """
 
 from edge_vision.bundles.manifest import GraphSpec, Manifest, dump_manifest, parse_manifest

@@ -215,11 +215,6 @@ def compressed_frame(
     return CompressedFrame(picture, stamp_ns, frame_id, picture.encoding, seq, origin)
 
 
-def decode_compressed(data: Any, declared: str = "", max_pixels: float = MAX_PIXELS) -> np.ndarray:
-    """Decode a compressed image to (h, w, 3) uint8 BGR. Parameters and errors: `CompressedPicture`."""
-    return compressed_frame(data, declared, 0, "", max_pixels=max_pixels).bgr()
-
-
 def read_image_file(path: Path, max_pixels: float = MAX_PIXELS) -> np.ndarray:
     """The image in a file as (h, w, 3) uint8 BGR, with its Exif orientation applied, unlike camera images.
 

@@ -54,10 +54,6 @@ class Transform:
         xyxy_px = xyxy_model * self.scale + self.offset
         return np.minimum(np.maximum(xyxy_px, 0.0), self.size).astype(np.float32)
 
-    def to_model(self, xyxy_px: np.ndarray) -> np.ndarray:
-        """(n, 4) boxes in source pixels -> (n, 4) float32 in pixels of the input tensor, not clipped."""
-        return ((xyxy_px - self.offset) / self.scale).astype(np.float32)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Geometry:

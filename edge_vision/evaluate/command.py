@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_vision.core.command_line import run_command, with_examples
-from edge_vision.core.output_folder import claim_folder
 from edge_vision.core.printable import printable_output
 from edge_vision.errors import OutputError
 from edge_vision.evaluate.chains import cascade_command
@@ -18,6 +17,7 @@ from edge_vision.evaluate.metrics.builtin import METRICS
 from edge_vision.evaluate.schedule import schedule_command
 from edge_vision.evaluate.selection import add_command, video_argument
 from edge_vision.evaluate.tables import metrics_table
+from edge_vision.offline.output_folder import claim_folder
 
 _EPILOG = """\
 examples:

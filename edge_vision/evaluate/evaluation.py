@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edge_vision.core.output_folder import claim_folder
 from edge_vision.core.printable import printable, printable_lines
-from edge_vision.diagnostics.provenance import write_json
 from edge_vision.evaluate import process_pool
 from edge_vision.evaluate.process_pool import ConditionRun
 from edge_vision.evaluate.results import provenance
 from edge_vision.evaluate.selection import Selected
+from edge_vision.offline.output_folder import claim_folder
+from edge_vision.offline.provenance import write_json
 
 Results = dict[str, dict[str, Any]]
 """Condition -> its part of report.json."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from edge_vision.core.config_files import config_file
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.gate.frame_gate import GateConfig
+from edge_vision.offline.config_files import config_file
 
 PRESETS = ("balanced", "economy")
 """Names of parameter files in config/."""

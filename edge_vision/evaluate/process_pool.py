@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edge_vision.core.child_process import safe_spawn
-from edge_vision.core.progress import ProgressLine
 from edge_vision.errors import EdgeVisionError
 from edge_vision.evaluate.conditions import Condition
 from edge_vision.evaluate.constructed import condition_by_name
@@ -25,6 +24,7 @@ from edge_vision.evaluate.progress_estimate import ProgressEstimate, StepReport
 from edge_vision.evaluate.reference.clips import clip_condition
 from edge_vision.evaluate.reference.detector import ReferenceDetector, StepCallback, Stopped
 from edge_vision.evaluate.reference.noise_ceiling import SAMPLE_EVERY, SHIFTS_PX
+from edge_vision.offline.progress import ProgressLine
 
 QUICK_FRAMES = 240
 _REPORT_EVERY_S = 0.5

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from edge_vision.bundles.store import cache_dir, load_bundle
-from edge_vision.diagnostics.provenance import hash_of, machine, versions
 from edge_vision.evaluate.condition_data import ConditionData
 from edge_vision.evaluate.conditions import Condition
 from edge_vision.evaluate.metrics.delays import SOON_MS
 from edge_vision.evaluate.metrics.metric import MethodRun, Metric, compute_all
 from edge_vision.evaluate.reference.clips import CLIPS
 from edge_vision.evaluate.reference.detector import BUNDLE
+from edge_vision.offline.provenance import hash_of, machine, versions
 
 MAX_LISTED = 40
 _ROUNDING = 1e-9

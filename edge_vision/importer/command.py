@@ -9,7 +9,6 @@ from pathlib import Path
 
 import cv2
 
-from edge_vision.core.output_folder import check_inputs
 from edge_vision.core.printable import printable
 from edge_vision.errors import BundleError
 from edge_vision.importer.draft import Ask, Draft, Options, Row, bundle_name, make_draft, parse_size
@@ -23,6 +22,7 @@ from edge_vision.importer.run import (
     workspace,
     write_draft,
 )
+from edge_vision.offline.output_folder import check_inputs
 
 
 def run(arguments: argparse.Namespace) -> int:

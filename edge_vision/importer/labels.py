@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edge_vision.bundles.coco_labels import UNUSED, coco_labels
 from edge_vision.errors import BundleError
 from edge_vision.importer.model import Model
+from edge_vision.offline.coco_labels import UNUSED, coco_labels
 
 _MAX_BYTES = 1 << 20
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from edge_vision.backends.base import TensorSpec
-from edge_vision.bundles.onnx_writer import import_onnx
 from edge_vision.errors import BundleError
 from edge_vision.importer.model import Model, ModelSource
+from edge_vision.offline.onnx_writer import import_onnx
 
 _SAME = ("Cast", "Identity", "Transpose", "QuantizeLinear", "DequantizeLinear")
 _NORMALISING = ("Sub", "Div", "Mul", "BatchNormalization")

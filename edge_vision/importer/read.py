@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_vision.backends.trial.parent import try_reading
-from edge_vision.bundles.onnx_writer import import_onnx
 from edge_vision.errors import BundleError, GraphRefused
 from edge_vision.importer.model import MAX_MB, ModelSource
 from edge_vision.importer.onnx_model import OnnxModel
 from edge_vision.importer.tflite_model import TfliteModel
+from edge_vision.offline.onnx_writer import import_onnx
 
 READER = "edge_vision.importer.read:parse_natively"
 """Called with a model file in a child process, see `backends.trial.try_reading`."""

@@ -14,7 +14,6 @@ import numpy as np
 
 from edge_vision.backends import load_on
 from edge_vision.backends.base import BackendRequest, Session, TensorSpec
-from edge_vision.bundles.atomic_write import check_replaceable, put, store_lock, write_folder
 from edge_vision.bundles.known import FETCHABLE
 from edge_vision.bundles.manifest import NAME_PATTERN
 from edge_vision.bundles.store import Bundle, bundles_dir, load_bundle
@@ -27,6 +26,7 @@ from edge_vision.detect.heads import make_head
 from edge_vision.errors import BackendError, BundleError, HeadError, ImageError
 from edge_vision.importer.draft import LABELS_FILE, Draft
 from edge_vision.importer.probe import backends_for, first_not_killed
+from edge_vision.offline.bundle_folder import check_replaceable, put, store_lock, write_folder
 from edge_vision.source.capture import Capture, SourceError
 
 _IMPORTING = ".importing-"

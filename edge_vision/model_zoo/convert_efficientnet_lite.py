@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge_vision.bundles.onnx_writer import OnnxWriter
 from edge_vision.errors import BundleError
+from edge_vision.offline.onnx_writer import OnnxWriter
 
 INPUT = "images"
 BATCH_NORM_EPSILON = 1e-3

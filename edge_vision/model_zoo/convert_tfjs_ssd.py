@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.bundles.onnx_writer import OnnxWriter
 from edge_vision.errors import BundleError
+from edge_vision.offline.onnx_writer import OnnxWriter
 
 INPUT = "images"
 _IMAGE_NODE = "Preprocessor/sub"

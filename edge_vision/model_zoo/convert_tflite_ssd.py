@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edge_vision.bundles.onnx_writer import OnnxWriter
 from edge_vision.errors import BundleError
 from edge_vision.model_zoo.tflite_reader import Operator, Table, TfliteGraph, read_tflite
+from edge_vision.offline.onnx_writer import OnnxWriter
 
 _SAME = 0
 _NO_ACTIVATION, _RELU6 = 0, 3

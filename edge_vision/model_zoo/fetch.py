@@ -6,12 +6,12 @@ import os
 import tempfile
 from pathlib import Path
 
-from edge_vision.bundles.atomic_write import BUILDING, put, store_lock, write_folder
 from edge_vision.bundles.schema import nearest
 from edge_vision.bundles.store import Bundle, bundles_dir, cache_dir, load_bundle
 from edge_vision.errors import BundleError
 from edge_vision.model_zoo.packages import Report, fetch_package
 from edge_vision.model_zoo.recipes import RECIPES, BundleRecipe
+from edge_vision.offline.bundle_folder import BUILDING, put, store_lock, write_folder
 
 
 def fetch_bundle(name: str, force: bool = False, report: Report = print) -> Bundle:

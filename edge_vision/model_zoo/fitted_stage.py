@@ -21,7 +21,7 @@ _DATA = Path(__file__).parent / "data"
 
 def graph(classifier: bytes) -> bytes:
     """The features of EfficientNet-Lite0, a serialised ONNX model, with the head on top."""
-    from edge_vision.bundles.linear_head import cut_features, with_linear_head
+    from edge_vision.offline.linear_head import cut_features, with_linear_head
 
     with np.load(_DATA / f"{NAME}.npz", allow_pickle=False) as head:
         weight, bias = head["weight"], float(head["bias"])

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_vision.bundles.coco_labels import coco_labels
 from edge_vision.bundles.manifest import GraphSpec, Manifest
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.errors import BundleError
 from edge_vision.model_zoo import fitted_stage
 from edge_vision.model_zoo.packages import Package
+from edge_vision.offline.coco_labels import coco_labels
 
 GRAPH_FILE = "model.onnx"
 TFLITE_FILE = "model.tflite"

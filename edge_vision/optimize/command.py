@@ -9,9 +9,9 @@ from pathlib import Path
 
 from edge_vision.bundles.store import cache_dir
 from edge_vision.core.command_line import run_command, with_examples
-from edge_vision.core.output_folder import claim_folder, marker_path, remove_path, require_marker
 from edge_vision.core.printable import printable_output
-from edge_vision.core.progress import ProgressLine
+from edge_vision.offline.output_folder import claim_folder, marker_path, remove_path, require_marker
+from edge_vision.offline.progress import ProgressLine
 from edge_vision.optimize import dataset, settings
 from edge_vision.optimize.clips import split_clips
 from edge_vision.optimize.errors import OptimizeError

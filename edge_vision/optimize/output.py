@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from edge_vision.bundles.atomic_write import put, write_folder
 from edge_vision.bundles.ladder import run_parameters
 from edge_vision.bundles.store import load_bundle
-from edge_vision.core.output_folder import remove_path
+from edge_vision.offline.bundle_folder import put, write_folder
+from edge_vision.offline.output_folder import remove_path
 from edge_vision.optimize.errors import DISK_FULL, DiskFull
 from edge_vision.optimize.report.report_file import StudyReport, write_text
 from edge_vision.optimize.results import CandidateResult

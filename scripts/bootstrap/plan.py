@@ -285,9 +285,8 @@ def _fetch_videos(options: tuple[str, ...], step: Step) -> list[Path] | None:
 
 
 def _bundles_key(names: tuple[str, ...]) -> str:
-    sources = [
-        file for room in ("bundles", "model_zoo") for file in (REPO / "edge_vision" / room).glob("*.py")
-    ]
+    rooms = [REPO / "edge_vision" / room for room in ("bundles", "offline", "model_zoo")]
+    sources = [file for room in rooms for file in room.glob("*.py")]
     return key_of(*names, *sorted(sources), str(cache_dir()))
 
 

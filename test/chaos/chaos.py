@@ -34,9 +34,9 @@ from chaos_run import ChaosRun, pytest
 from run_cache import link_shared
 
 from edge_vision.bundles.store import cache_dir
-from edge_vision.core.output_folder import claim_folder
-from edge_vision.diagnostics.provenance import machine, versions, write_json
 from edge_vision.errors import OutputError
+from edge_vision.offline.output_folder import claim_folder
+from edge_vision.offline.provenance import machine, versions, write_json
 
 SCENARIOS = {
     "kill": "process_scenarios:kill",

@@ -26,9 +26,9 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 from campaign import Result, run_target  # noqa: E402
 from targets import TARGETS, target_class  # noqa: E402
 
-from edge_vision.core.output_folder import claim_folder  # noqa: E402
-from edge_vision.diagnostics.provenance import machine, versions, write_json  # noqa: E402
 from edge_vision.errors import OutputError  # noqa: E402
+from edge_vision.offline.output_folder import claim_folder  # noqa: E402
+from edge_vision.offline.provenance import machine, versions, write_json  # noqa: E402
 
 _EXAMPLES = """examples:
   python test/fuzz/fuzz.py --minutes 5 --targets manifests images     two targets, 2.5 minutes each

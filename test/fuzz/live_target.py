@@ -19,11 +19,11 @@ from message_targets import ROS, DetectionMessages, FrameEvents
 from node_target import KEPT, deliverable, parameters_mutant
 from targets import Images, Target, find_param
 
-from edge_vision.bundles.atomic_write import write_folder
 from edge_vision.bundles.manifest import GraphSpec, Manifest
-from edge_vision.bundles.onnx_writer import OnnxWriter
 from edge_vision.core.child_process import child_environment, describe_exit, python_command
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
+from edge_vision.offline.bundle_folder import write_folder
+from edge_vision.offline.onnx_writer import OnnxWriter
 
 MAX_STATUS_AGE_S = 3.0
 """A status each second, and a hang of 2 s."""

@@ -11,9 +11,9 @@ import numpy as np
 from model_cases import save_graph
 from onnx import helper, numpy_helper
 
-from edge_vision.bundles.atomic_write import write_folder
 from edge_vision.bundles.manifest import GraphSpec, Manifest
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
+from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.optimize.agreement import Agreement
 from edge_vision.optimize.measure import Measurement, Timing
 from edge_vision.optimize.quantization.make_variant import VariantGraph

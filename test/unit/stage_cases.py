@@ -7,10 +7,10 @@ from pathlib import Path
 
 from model_cases import mean_graph
 
-from edge_vision.bundles.atomic_write import write_folder
 from edge_vision.bundles.manifest import GraphSpec, Manifest
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.model_spec import HeadSpec, InputSpec, StageSpec, Thresholds
+from edge_vision.offline.bundle_folder import write_folder
 
 LABELS = ("red", "green", "blue")
 RED = StageSpec(("red",), 0.3, 0.6, 0.5)

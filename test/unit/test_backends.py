@@ -163,7 +163,7 @@ def test_openvino_on_request_runs_another_precision(bundle):
 _THIRD_PARTY = """
 from edge_vision.backends import available_backends, backends_with, make_backend, runtime_versions
 from edge_vision.cli.doctor.probe import run_probe
-from edge_vision.diagnostics.provenance import versions
+from edge_vision.offline.provenance import versions
 from edge_vision.importer.probe import backends_for
 from edge_vision.nodes.interface.specs import DETECTOR
 from edge_vision.optimize.runtimes import selected_backends

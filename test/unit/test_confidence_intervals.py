@@ -9,12 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_vision.core.confidence_intervals import (
-    anytime_exceeds,
-    anytime_interval,
-    at_least_probability,
-    clopper_pearson_lower,
-)
+from edge_vision.core.confidence_intervals import anytime_exceeds, anytime_interval
+from edge_vision.evaluate.metrics.clopper_pearson import at_least_probability, clopper_pearson_lower
 
 # R. G. Newcombe (1998), "Two-sided confidence intervals for the single proportion", Statistics in Medicine
 # 17, table I, method 5 (Clopper-Pearson), 95 % two-sided.

@@ -22,12 +22,12 @@ from edge_vision.cli.demo.video import LiveRecorder, annotate_file, contact_fram
 from edge_vision.core.child_process import child_environment
 from edge_vision.core.detections import Detections
 from edge_vision.core.printable import printable_output
-from edge_vision.core.progress import ProgressLine
 from edge_vision.diagnostics.process_usage import ProcessUsage
-from edge_vision.diagnostics.provenance import hash_of, machine, versions, write_json
 from edge_vision.evaluate.live import pipeline_process
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess
 from edge_vision.evaluate.live.run_record import RunRecord
+from edge_vision.offline.progress import ProgressLine
+from edge_vision.offline.provenance import hash_of, machine, versions, write_json
 from edge_vision.source.capture import Capture, SourceError
 
 LABELS = ("person", "bicycle", "car")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from model_cases import noise_image
 
-from edge_vision.core.compressed import decode_compressed
+from edge_vision.core.compressed import compressed_frame
 from edge_vision.core.frame import ENCODINGS, MAX_SIDE_PX, Frame, view_image
 from edge_vision.errors import ImageError
 
@@ -21,6 +21,10 @@ GRAY = cv2.cvtColor(BGR, cv2.COLOR_BGR2GRAY)
 BAYER = [name for name in ENCODINGS if name.startswith("bayer_")]
 EIGHT_BIT = [name for name, spec in ENCODINGS.items() if spec.dtype == "u1"]
 SIXTEEN_BIT = [name for name, spec in ENCODINGS.items() if spec.dtype == "u2"]
+
+
+def decode_compressed(data: bytes, declared: str = "") -> np.ndarray:
+    return compressed_frame(data, declared, 0, "").bgr()
 
 
 def mosaic(pattern: str, bgr: np.ndarray) -> np.ndarray:

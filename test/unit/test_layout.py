@@ -34,6 +34,7 @@ ROOMS = (
     "cascade",
     "diagnostics",
     "nodes",
+    "offline",
     "importer",
     "model_zoo",
     "optimize",

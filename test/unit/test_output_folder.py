@@ -9,12 +9,12 @@ from import_cases import run_import, small_yolov8
 from model_cases import clip_or_skip
 from optimize_cases import image_folder, tiny_bundle, tiny_graph
 
-from edge_vision.bundles.atomic_write import put
 from edge_vision.bundles.store import load_bundle
 from edge_vision.cli.demo.command import main as demo
-from edge_vision.core.output_folder import claim_folder, marker_path, remove_path
 from edge_vision.errors import BundleError, OutputError
 from edge_vision.evaluate.command import main as evaluate
+from edge_vision.offline.bundle_folder import put
+from edge_vision.offline.output_folder import claim_folder, marker_path, remove_path
 from edge_vision.optimize.command import main as optimize
 
 

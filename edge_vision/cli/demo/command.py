@@ -17,15 +17,15 @@ from edge_vision.cli.demo.live import status_line
 from edge_vision.cli.demo.summary import report_text, summarise, write_detections
 from edge_vision.cli.demo.video import LiveRecorder, annotate_file
 from edge_vision.core.command_line import duration_s, with_examples
-from edge_vision.core.config_files import config_file
-from edge_vision.core.output_folder import claim_folder
 from edge_vision.core.printable import printable_error, printable_output
-from edge_vision.core.progress import ProgressLine
 from edge_vision.core.redaction import redact_url
-from edge_vision.diagnostics.provenance import write_json
 from edge_vision.errors import EdgeVisionError, OutputError
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess, isolate_domain
 from edge_vision.evaluate.live.run_record import RunRecord
+from edge_vision.offline.config_files import config_file
+from edge_vision.offline.output_folder import claim_folder
+from edge_vision.offline.progress import ProgressLine
+from edge_vision.offline.provenance import write_json
 from edge_vision.source.capture import Capture, SourceError, source_kind
 
 RESULTS = ("pipeline.log", "detections.jsonl", "summary.json", "annotated.*")

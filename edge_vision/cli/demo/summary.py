@@ -12,9 +12,9 @@ from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.core.detection_overlay import label_of
 from edge_vision.core.printable import printable
 from edge_vision.core.redaction import redact_url
-from edge_vision.diagnostics.provenance import hash_of, machine, versions
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess
 from edge_vision.evaluate.live.run_record import ReceivedDetections, RunRecord
+from edge_vision.offline.provenance import hash_of, machine, versions
 from edge_vision.source.capture import source_kind
 
 

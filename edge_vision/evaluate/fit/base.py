@@ -10,13 +10,13 @@ import numpy as np
 from edge_vision.backends import BackendRequest
 from edge_vision.backends.runtimes.onnxruntime import OnnxRuntimeBackend
 from edge_vision.backends.trial.parent import try_graph
-from edge_vision.bundles.linear_head import cut_features
 from edge_vision.bundles.store import Bundle
 from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import InputSpec
 from edge_vision.core.preprocess import Preprocessor
 from edge_vision.detect.classifier import MAX_BATCH
 from edge_vision.evaluate.errors import EvaluateError
+from edge_vision.offline.linear_head import cut_features
 
 OUTPUT = "features"
 """The name of the pooled layer in the bundles that this package makes."""

@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from edge_vision.backends import BackendRequest, open_session
-from edge_vision.bundles.atomic_write import check_replaceable
 from edge_vision.bundles.manifest import NAME_PATTERN
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.cascade.stages import CascadeStage, stage_from_bundle
 from edge_vision.core.command_line import number_type
-from edge_vision.core.output_folder import check_inputs, claim_folder
 from edge_vision.core.printable import printable
-from edge_vision.core.progress import ProgressLine
 from edge_vision.detect.classifier import Classifier
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.fit import plot as fit_plot
@@ -31,6 +28,9 @@ from edge_vision.evaluate.fit.write import write_bundle, write_head
 from edge_vision.evaluate.gate import plot
 from edge_vision.evaluate.reference.detector import BUNDLE
 from edge_vision.evaluate.selection import add_command
+from edge_vision.offline.bundle_folder import check_replaceable
+from edge_vision.offline.output_folder import check_inputs, claim_folder
+from edge_vision.offline.progress import ProgressLine
 from edge_vision.source.capture import video_path
 
 _EXAMPLES = """\

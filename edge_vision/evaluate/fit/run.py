@@ -12,7 +12,6 @@ import numpy as np
 from edge_vision.bundles.store import Bundle, sha256_of
 from edge_vision.cascade.stages import CascadeStage
 from edge_vision.core.model_spec import StageSpec
-from edge_vision.core.progress import ProgressLine
 from edge_vision.evaluate.conditions import Condition
 from edge_vision.evaluate.constructed import condition_by_name
 from edge_vision.evaluate.fit import threshold
@@ -24,6 +23,7 @@ from edge_vision.evaluate.fit.splits import CALIBRATE, FIT, Split, split
 from edge_vision.evaluate.fit.teacher import Teacher
 from edge_vision.evaluate.reference.clips import clip_condition
 from edge_vision.evaluate.reference.detector import Reference, reference_of
+from edge_vision.offline.progress import ProgressLine
 from edge_vision.source.capture import video_path
 
 MAX_CROPS = 8000

@@ -9,7 +9,7 @@ the recall. Nothing is assumed about how the scores are distributed.
 Sources:
   S. S. Wilks (1941), "Determination of sample sizes for setting tolerance limits", Annals of Mathematical
   Statistics 12: the distribution-free limit.
-  C. J. Clopper, E. S. Pearson (1934), Biometrika 26: the exact bound (see `core/confidence_intervals.py`).
+  C. J. Clopper, E. S. Pearson (1934), Biometrika 26: the exact bound (see `metrics/clopper_pearson.py`).
   A. N. Angelopoulos, S. Bates, E. J. Candes, M. I. Jordan, L. Lei (2021), "Learn then Test",
   arXiv:2110.01052: the same for any risk; for a monotone one as here, trying thresholds in order costs
   nothing.
@@ -21,8 +21,8 @@ import math
 
 import numpy as np
 
-from edge_vision.core.confidence_intervals import clopper_pearson_lower
 from edge_vision.evaluate.errors import EvaluateError
+from edge_vision.evaluate.metrics.clopper_pearson import clopper_pearson_lower
 
 SLACK = 1e-3
 """Relative margin of the fitted threshold, for the rounding of other runtimes."""

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.bundles.atomic_write import put, write_folder
-from edge_vision.bundles.linear_head import LOGITS, with_linear_head
 from edge_vision.bundles.manifest import GraphSpec, Manifest
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.model_spec import HeadSpec, Thresholds
 from edge_vision.evaluate.fit.base import FrozenFeatures
 from edge_vision.evaluate.fit.run import NOTHING_LABEL, WANTED_LABEL, FittedStage
+from edge_vision.offline.bundle_folder import put, write_folder
+from edge_vision.offline.linear_head import LOGITS, with_linear_head
 
 GRAPH_FILE, LABELS_FILE, LICENCE_FILE = "model.onnx", "labels.txt", "LICENSE"
 

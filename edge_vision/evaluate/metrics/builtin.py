@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.core.confidence_intervals import clopper_pearson_lower
+from edge_vision.evaluate.metrics.clopper_pearson import clopper_pearson_lower
 from edge_vision.evaluate.metrics.delays import LATER_MS, SOON_MS
 from edge_vision.evaluate.metrics.frame_f1 import pooled_f1
 from edge_vision.evaluate.metrics.id_switches import id_switches

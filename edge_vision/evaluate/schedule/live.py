@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.core.config_files import config_file
 from edge_vision.core.detections import Detections
 from edge_vision.core.missing_package import missing_package
-from edge_vision.core.progress import ProgressLine
 from edge_vision.evaluate.condition_data import ConditionData, load_condition_data
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.live.pipeline_process import PIPELINE, PipelineProcess, isolate_domain
@@ -29,6 +27,8 @@ from edge_vision.evaluate.process_pool import frames_of
 from edge_vision.evaluate.reference.detector import BACKEND, BUNDLE, ReferenceDetector
 from edge_vision.evaluate.selection import Selected
 from edge_vision.evaluate.simulation import Published
+from edge_vision.offline.config_files import config_file
+from edge_vision.offline.progress import ProgressLine
 
 MIN_PLAY_S, MAX_ROUNDS = 20.0, 3
 """A chain plays a short clip repeatedly, until it has played so long; the median counts."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.bundles.onnx_writer import import_onnx
+from edge_vision.offline.onnx_writer import import_onnx
 from edge_vision.optimize.quantization.input_moments import InputMoments
 from edge_vision.optimize.quantization.layer_inputs import LayerWeights, layer_weights
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.bundles.onnx_writer import import_onnx
+from edge_vision.offline.onnx_writer import import_onnx
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import OptimizeError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.bundles.onnx_writer import import_onnx
+from edge_vision.offline.onnx_writer import import_onnx
 from edge_vision.optimize.quantization.graph_session import session
 from edge_vision.optimize.quantization.layer_inputs import layer_weights, sampled_inputs
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.bundles.onnx_writer import import_onnx
+from edge_vision.offline.onnx_writer import import_onnx
 
 
 @dataclass(frozen=True, slots=True, eq=False)

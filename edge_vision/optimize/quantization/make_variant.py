@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.bundles.atomic_write import write_folder
 from edge_vision.bundles.manifest import GraphSpec
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import InputSpec
 from edge_vision.core.preprocess import Preprocessor
+from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.optimize.candidate import LIBRARY_DEFAULT, Size
 from edge_vision.optimize.clips import read_images
 from edge_vision.optimize.quantization import gptq, graph_edit, graph_session, ptq

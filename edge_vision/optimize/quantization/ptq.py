@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edge_vision.backends.runtimes.onnxruntime import DISABLED_OPTIMIZERS
-from edge_vision.bundles.onnx_writer import import_onnx
+from edge_vision.offline.onnx_writer import import_onnx
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import gptq
 from edge_vision.optimize.quantization.graph_edit import load_model, op_types, remove_unused_opsets

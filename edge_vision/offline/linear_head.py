@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.bundles.onnx_writer import import_onnx
 from edge_vision.errors import BundleError
+from edge_vision.offline.onnx_writer import import_onnx
 
 BATCH = "batch"
 LOGITS = "logits"

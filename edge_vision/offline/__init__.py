@@ -1,0 +1,1 @@
+"""What the commands that run without a robot share: result folders, progress, provenance, written bundles."""
