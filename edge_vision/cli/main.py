@@ -19,13 +19,16 @@ class Command(NamedTuple):
     module: str
     summary: str
     subcommands: tuple[str, ...] = ()
+    function: str = "main"
 
 
 COMMANDS = {
     "demo": Command(
         "edge_vision.cli.demo.command", "run the pipeline on a video and write the results as files"
     ),
-    "run": Command("edge_vision.nodes.pipeline", "run the pipeline without a launch file"),
+    "run": Command(
+        "edge_vision.nodes.pipeline", "run the pipeline without a launch file", function="command"
+    ),
     "models": Command(
         "edge_vision.cli.models",
         "fetch, import, list and verify model bundles",
@@ -74,8 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(name: str, arguments: list[str]) -> int:
     try:
-        command: Any = importlib.import_module(COMMANDS[name].module)
-        return int(command.main(arguments))
+        module: Any = importlib.import_module(COMMANDS[name].module)
+        return int(getattr(module, COMMANDS[name].function)(arguments))
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("edge_vision"):
             raise

@@ -1,4 +1,4 @@
-"""Finds the sections of parameter files that match no node, which ROS ignores silently."""
+"""What is wrong with parameter files: syntax, and sections that match no node, which ROS ignores silently."""
 
 from __future__ import annotations
 
@@ -30,6 +30,28 @@ def unmatched_sections(ros_args: Sequence[str], nodes: Sequence[str]) -> list[st
         if close and not (close[0] == _name(section) and close[0] in matched):
             warnings.append(f"{file}: section '{section}' matches no node, did you mean '/**/{close[0]}'?")
     return warnings
+
+
+def startup_error(text: str) -> str:
+    """The message of rclpy for a wrong command line, without rcl's own source lines. For a parameter file:
+    its name, the line and the remedy."""
+    text = re.sub(r", at \S+:\d+", "", text)
+    found = re.search(r"--params-file (.+?)'\. Error: (.+)", text, re.DOTALL)
+    if not found:
+        return text
+    file, problem = found.groups()
+    try:
+        yaml.safe_load(Path(file).read_text("utf-8"))
+    except OSError as error:
+        return f"{file}: {error.strerror}"
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        advice = "Indent with spaces, close brackets and quotes"
+        return f"{file}, line {line}: invalid YAML: {error.problem}. {advice}"
+    except (ValueError, yaml.YAMLError) as error:
+        return f"{file}: invalid YAML: {error}"
+    expected = f"`/**/NODE: {{{PARAMETERS_KEY}: {{NAME: VALUE}}}}`, as in config/pipeline.yaml"
+    return f"{file}: {problem}. Expected {expected}"
 
 
 def _sections_of(file: str) -> list[str]:

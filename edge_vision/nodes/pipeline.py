@@ -16,3 +16,8 @@ PIPELINE = (SourceNode, GateNode, CascadeNode, DetectorNode, DiagnosticsNode)
 def main(args: list[str] | None = None) -> int:
     """Run the pipeline."""
     return run.main(PIPELINE, "pipeline", args)
+
+
+def command(args: list[str]) -> int:
+    """The same as `edge-vision run`."""
+    return run.main(PIPELINE, "edge-vision run", args)

@@ -22,7 +22,7 @@ from edge_vision.core.printable import printable_error, printable_output
 from edge_vision.gate.frame_gate import DEFAULT_PRESET, PRESETS
 from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.cameras import CameraSetup, camera_setups
-from edge_vision.nodes.parameter_files import unmatched_sections
+from edge_vision.nodes.parameter_files import startup_error, unmatched_sections
 from edge_vision.nodes.transport.intra_process import IntraProcess, TopicConflict
 from edge_vision.nodes.transport.shared_memory import remove_abandoned_segments
 
@@ -45,7 +45,7 @@ def main(kinds: Sequence[type[BaseNode]], program: str, args: list[str] | None =
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
         cameras = camera_setups(options.cameras)
     except (RuntimeError, ValueError) as error:  # A missing or invalid parameter file, a malformed remapping.
-        print(f"{program}: {printable_error(error)}", file=sys.stderr)
+        print(f"{program}: {printable_error(startup_error(str(error)))}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
     try:
@@ -203,12 +203,13 @@ def end(nodes: Sequence[BaseNode]) -> None:
 
 
 def _stop_on_signals() -> threading.Event:
-    """An event that SIGINT and SIGTERM set. A second signal, or a slow shutdown, ends the process at once."""
+    """An event that SIGINT and SIGTERM set. Further signals are ignored: a terminal and `ros2 launch` both
+    send one. A watchdog limits the time of the shutdown."""
     stop = threading.Event()
 
     def on_signal(number: int, frame: Any) -> None:
-        if stop.is_set():
-            os._exit(128 + number)
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, signal.SIG_IGN)  # Also while Python exits, when it runs no handlers.
         stop.set()
         # A hanging driver or a long model load must not delay the exit beyond two seconds.
         watchdog = threading.Timer(SHUTDOWN_LIMIT_S, _leave)

@@ -136,7 +136,10 @@ class SourceNode(BaseNode):
         if not self.params["loop"]:
             self._enter(stop, "finished")
             self.structured_log.log(
-                "info", f"end of {shown_uri} after {played} frames", "finished", frames=played
+                "info",
+                f"end of {shown_uri} after {played} frames: Ctrl-C ends the process, `loop` repeats the file",
+                "finished",
+                frames=played,
             )
         return not self.params["loop"]
 

@@ -96,7 +96,7 @@ def test_life_cycle(start, robot, log):
     log.one("lifecycle", after="unconfigured")
     running.end()
     log.one("lifecycle", after="stopped")
-    assert len(log.json) == len(log.text) == 5
+    assert len(log.json) == len(log.text) == 6
 
 
 def test_a_transition_that_fails_is_one_line_with_its_reason(start, log):
@@ -266,7 +266,15 @@ def test_a_healthy_run_logs_its_start_its_modes_and_its_end_alone(start, robot, 
     assert {one["level"] for one in log.json} == {"INFO"}, [one for one in log.json if one["level"] != "INFO"]
 
 
-def test_a_value_that_wins_over_a_preset_is_logged(start, log):
+def test_one_line_names_the_preset_and_the_values_given_instead(start, log):
     start([GateNode], {"gate": {"preset": "economy", "max_delay_ms": 80.0}}, log.ros_args)
-    event = log.one("message")
-    assert event["text"].startswith("max_delay_ms: the given value 80.0 is used instead of the 150.0 of the")
+    text = "preset economy (given): max_delay_ms 80 (given, preset 150), min_fidelity 0.95, max_blind_ms 2000"
+    assert log.one("preset")["text"] == text
+
+
+def test_a_parameter_that_no_node_has_is_logged_and_is_no_fault(start, robot, log):
+    """It may be for a node of another program."""
+    start([GateNode], ros_args=["-p", "wheel_radius:=5", "-p", "playback_rate:=1.0", *log.ros_args])
+    warnings = [one["text"] for one in log.json if one["level"] == "WARN"]
+    assert len(warnings) == 1 and "no parameter 'wheel_radius'" in warnings[0]
+    assert "refused" not in robot.status("gate")[0].message

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import rclpy
+from rclpy.context import Context
 
-from edge_vision.nodes.parameter_files import unmatched_sections
+from edge_vision.nodes.parameter_files import startup_error, unmatched_sections
 
 NODES = ["/gate", "/detector"]
 VALUES = "{ros__parameters: {enabled: false}}"
@@ -47,3 +49,24 @@ def test_sections_of_several_pipelines_in_one_file_are_accepted(tmp_path: Path) 
 @pytest.mark.parametrize("text", ["", "- 1", ": : :", "gate: 5"])
 def test_a_file_that_is_no_parameter_file_is_left_to_ros(tmp_path: Path, text: str) -> None:
     assert warnings_for(tmp_path, text, NODES) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("/**/gate:\n  ros__parameters:\n\tmax_blind_ms: 4\n", ", line 3: invalid YAML: "),
+        ("/**/gate:\n  ros__parameters:\n    a: [1, 2\n", ", line 4: invalid YAML: "),
+        ("/**/gate:\n  max_blind_ms: 4\n", "before ros__parameters at line 2. Expected `/**/NODE: {ros__"),
+        (None, ": No such file or directory"),
+    ],
+)
+def test_a_file_that_ros_cannot_read_is_named_with_the_line(
+    tmp_path: Path, text: str | None, message: str
+) -> None:
+    file = tmp_path / "params.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(RuntimeError) as raised:
+        rclpy.init(args=["gate", "--ros-args", "--params-file", str(file)], context=Context())
+    shown = startup_error(str(raised.value))
+    assert shown.startswith(str(file)) and message in shown and ".c:" not in shown

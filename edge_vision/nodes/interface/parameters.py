@@ -13,10 +13,12 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from edge_vision.core.printable import bounded_text
-from edge_vision.nodes.interface.specs import NodeSpec, Param
+from edge_vision.nodes.interface.specs import NODES, PIPELINE, NodeSpec, Param
 from edge_vision.nodes.structured_log import StructuredLog
 
 _BUILT_IN = ("use_sim_time", "qos_overrides.", "start_type_description_service")
+_KNOWN = {param.name for spec in (*NODES, PIPELINE) for param in spec.params}
+"""`-p NAME:=VALUE` reaches all nodes of a process, also those without such a parameter."""
 _TYPES = {
     "bool": Parameter.Type.BOOL,
     "int": Parameter.Type.INTEGER,
@@ -60,6 +62,7 @@ class Parameters:
         self.errors: list[str] = []
         for param in spec.params:
             self._values[param.name] = self._declare(self._with_preset(param))
+        self._log_preset()
         self._report_unknown()
         node.add_pre_set_parameters_callback(self._with_declared_types)
         node.add_on_set_parameters_callback(self._validate)
@@ -94,28 +97,34 @@ class Parameters:
         return value
 
     def _with_preset(self, param: Param) -> Param:
-        """The parameter with its default in the preset. A value that is given wins, and is logged if
-        the preset is given too."""
+        """The parameter with its default in the preset. A value that is given wins."""
         preset = self._spec.presets.get(self._values.get("preset", ""), {})
-        if param.name not in preset:
-            return param
-        default = preset[param.name]
-        given = self._given.get(param.name)
-        if "preset" in self._given and given is not None and given.value != default:
-            self._structured_log.log(
-                "info",
-                f"{param.name}: the given value {given.value} is used instead of the {default} of the preset "
-                f"{self._values['preset']}",
-            )
-        return replace(param, default=default)
+        return replace(param, default=preset[param.name]) if param.name in preset else param
+
+    def _log_preset(self) -> None:
+        """Log the preset and the values that it sets, or that were given instead."""
+        preset = self._spec.presets.get(self._values.get("preset", ""), {})
+        values = [
+            f"{name} {self._values[name]:g}"
+            + (f" (given, preset {default:g})" if self._values[name] != default else "")
+            for name, default in preset.items()
+        ]
+        if values:
+            source = "given" if "preset" in self._given else "the default"
+            text = f"preset {self._values['preset']} ({source}): {', '.join(values)}"
+            self._structured_log.log("info", text, "preset")
 
     def _report_unknown(self) -> None:
-        """Report given parameters that do not exist but resemble one: ROS ignores them silently."""
+        """Report given parameters that do not exist: ROS ignores them silently. One that resembles none may
+        be meant for a node of another program."""
         known = [param.name for param in self._spec.params]
-        for name in self._given:
+        for name in sorted(self._given.keys() - _KNOWN):
             close = difflib.get_close_matches(name, known, 1, 0.75)
-            if name not in known and not name.startswith(_BUILT_IN) and close:
+            if close:
                 self._report(f"there is no parameter '{name}': did you mean '{close[0]}'?")
+            elif not name.startswith(_BUILT_IN):
+                text = f"there is no parameter '{name}', it is ignored: `ros2 param list` shows the others"
+                self._structured_log.log("warning", text, "parameters")
 
     def _report(self, error: str, prefix: str = "") -> None:
         self.errors.append(error)
