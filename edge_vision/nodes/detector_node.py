@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from edge_vision.backends.serving.loaded_model import LoadedModel
-from edge_vision.core.concurrency.shared_worker import SharedWorkerClient
+from edge_vision.core.concurrency.worker import WorkerClient
 from edge_vision.core.detections import DetectionResult, Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
@@ -151,7 +151,7 @@ class DetectorNode(StageNode):
             self.tracks.add_event(event)
 
     # Work.
-    def _new_worker(self) -> SharedWorkerClient[WorkItem]:
+    def _new_worker(self) -> WorkerClient[WorkItem]:
         return self._shared.worker.join(
             self._work, lambda: self.max_delay_ms / 1e3, self._detector_stats.record_wait
         )
@@ -248,7 +248,7 @@ class DetectorNode(StageNode):
     def _busy_ms(self) -> float:
         """How long the frame in work takes, or that of another camera for which a frame of this one waits."""
         client = self._worker
-        waits = isinstance(client, SharedWorkerClient) and (client.item or client.current)
+        waits = client and (client.item or client.current)
         return self._shared.worker.busy_s * 1e3 if waits else 0.0
 
     def reset_stats(self) -> None:

@@ -8,9 +8,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import Image
 
-from edge_vision.core.concurrency.mailbox import MailboxClosed
-from edge_vision.core.concurrency.shared_worker import SharedWorkerClient
-from edge_vision.core.concurrency.worker import Worker
+from edge_vision.core.concurrency.worker import MailboxClosed, Worker, WorkerClient
 from edge_vision.core.frame import Frame, check_size
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.geometry.boxes import NO_REGIONS
@@ -45,7 +43,7 @@ class StageNode(BaseNode):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._active = False
-        self._worker: Worker[WorkItem] | SharedWorkerClient[WorkItem] | None = None
+        self._worker: WorkerClient[WorkItem] | None = None
         self._lazy_publishers: list[LazyPublisher] = []
         self._stamps = StampCheck()
         self.stats = StageStats()
@@ -111,8 +109,8 @@ class StageNode(BaseNode):
         self._lazy_publishers.append(LazyPublisher(self, kind, topic, qos))
         return self._lazy_publishers[-1]
 
-    def _new_worker(self) -> Worker[WorkItem] | SharedWorkerClient[WorkItem]:
-        return Worker(f"edge_vision {self.stage}", self._work)
+    def _new_worker(self) -> WorkerClient[WorkItem]:
+        return Worker[WorkItem](f"edge_vision {self.stage}").join(self._work)
 
     def replace_worker(self, item: WorkItem) -> None:
         """Abandon a hanging worker, and continue with the frame it hangs on, or a newer one."""

@@ -16,7 +16,7 @@ from edge_vision.backends.serving.failure_history import FailureHistory, HungRun
 from edge_vision.backends.serving.loaded_model import LoadedModel, ModelRequest, load_model
 from edge_vision.bundles.store import Bundle
 from edge_vision.core.concurrency.lease import Lease
-from edge_vision.core.concurrency.worker import Worker
+from edge_vision.core.concurrency.worker import Worker, WorkerClient
 from edge_vision.errors import BackendError, EdgeVisionError
 
 R = TypeVar("R")
@@ -37,7 +37,7 @@ class ModelManager(Generic[R]):
     ) -> None:
         self._make, self._log, self._on_model = make, log, on_model
         self._lease: Lease[LoadedModel[R], Any] = Lease(LoadedModel.close)
-        self._loader: Worker[ModelRequest] | None = None
+        self._loader: WorkerClient[ModelRequest] | None = None
         self._request: ModelRequest | None = None
         self._pending: ModelRequest | None = None
         self._last: LoadedModel[R] | None = None
@@ -68,9 +68,8 @@ class ModelManager(Generic[R]):
         self._request, self._pending, self.swap_error = request, None, ""
         self._failures = FailureHistory()
         self._serve(model)
-        loader: Worker[ModelRequest] = Worker(
-            "edge_vision loader",
-            lambda wanted: self._load_in_background(wanted, lambda: self._loader is loader),
+        loader = Worker[ModelRequest]("edge_vision loader").join(
+            lambda wanted: self._load_in_background(wanted, lambda: self._loader is loader)
         )
         self._loader = loader
         return model

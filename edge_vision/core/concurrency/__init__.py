@@ -1,1 +1,1 @@
-"""Hand-off between threads: mailbox, worker, timeout, lease."""
+"""Hand-off between threads: worker, timeout, lease."""

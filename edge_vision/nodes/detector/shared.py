@@ -8,7 +8,7 @@ from edge_vision.backends import Session
 from edge_vision.backends.serving.loaded_model import LoadedModel, ModelRequest
 from edge_vision.backends.serving.model_manager import ModelManager
 from edge_vision.bundles import Bundle
-from edge_vision.core.concurrency.shared_worker import SharedWorker
+from edge_vision.core.concurrency.worker import Worker
 from edge_vision.core.running_clock import running_s
 from edge_vision.detect.delay_promise import CameraNeed, unmet_promise
 from edge_vision.detect.detector import Detector
@@ -44,7 +44,7 @@ class SharedDetector:
     """One per process. The executor calls `join` and `leave`."""
 
     def __init__(self) -> None:
-        self.worker: SharedWorker[Any] = SharedWorker("edge_vision detector")
+        self.worker: Worker[Any] = Worker("edge_vision detector")
         self.needs: dict[str, CameraNeed] = {}
         """By namespace, of the cameras that send frames."""
         self._models: list[SharedModel] = []
