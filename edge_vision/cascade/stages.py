@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from edge_vision.bundles.store import Bundle
 from edge_vision.core.detections import Classification
 from edge_vision.core.frame import Frame
 from edge_vision.core.latency import LatencyWindow
 from edge_vision.core.model_spec import StageSpec
-
-if TYPE_CHECKING:
-    from edge_vision.bundles.store import Bundle
 
 DEFAULT_THRESHOLD = 0.2
 """Of a classifier that was not fitted for a cascade, unless the parameters set another."""

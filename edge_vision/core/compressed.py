@@ -163,7 +163,6 @@ class CompressedFrame(Frame):
 
     @property
     def image(self) -> np.ndarray:
-        """As in Frame."""
         return self._source.image() if isinstance(self._source, CompressedPicture) else self._source
 
     @property

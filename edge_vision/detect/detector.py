@@ -5,20 +5,17 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_vision.backends.base import Session
+from edge_vision.bundles.store import Bundle
 from edge_vision.core.detections import DetectionResult, Detections, StageTiming
 from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import InputSpec, Thresholds
 from edge_vision.core.preprocess import Preprocessor, Transform
 from edge_vision.detect.heads import DetectionHead, Head, ModelBoxes, make_head
 from edge_vision.errors import BundleError, HeadError
-
-if TYPE_CHECKING:
-    from edge_vision.backends.base import Session
-    from edge_vision.bundles.store import Bundle
 
 LOW_SCORE_SHARE = 0.5
 """Low-score detections reach at least this share of the score threshold (ByteTrack, Y. Zhang et al. 2022)."""

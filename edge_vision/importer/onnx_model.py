@@ -46,7 +46,6 @@ class OnnxModel(ModelSource):
         )
 
     def fixed(self, name: str, shape: tuple[int, ...], constants: Mapping[str, np.ndarray]) -> bytes:
-        """See ModelSource."""
         given = next(one.shape for one in self.model.inputs if one.name == name)
         if given == shape and not constants and not self._merged:
             return self._data

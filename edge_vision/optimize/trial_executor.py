@@ -94,7 +94,6 @@ class LocalExecutor(TrialExecutor):
         self._show_progress = show_progress
 
     def run(self, trial: Trial[Result], folder: Path, timeout_s: float) -> TrialOutcome[Result]:
-        """See the base class."""
         stem = folder / FOLDER / trial.name
         request, answer, log = (stem.with_name(f"{stem.name}{end}") for end in (".trial", ".answer", ".log"))
         answer.unlink(missing_ok=True)

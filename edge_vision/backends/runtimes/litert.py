@@ -63,7 +63,6 @@ class LiteRtSession(Session):
             raise BackendError(f"litert failed on the graph: {error}") from error
 
     def close(self) -> None:
-        """Free the graph."""
         self._interpreter = None
 
     def _resize(self, tensors: Mapping[str, np.ndarray]) -> None:
@@ -128,7 +127,6 @@ class LiteRtBackend(Backend):
         return ("cpu", *found)
 
     def load(self, graph: Path, request: BackendRequest) -> Session:
-        """See the contract."""
         self.check_available()
         request.check_options(self.name, _OPTIONS)
         _check(graph)

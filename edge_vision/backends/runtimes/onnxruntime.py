@@ -68,7 +68,6 @@ class OnnxRuntimeSession(Session):
         return dict(zip(self._output_names, values, strict=True))
 
     def close(self) -> None:
-        """Free the graph."""
         self._session = None
 
 
@@ -94,7 +93,6 @@ class OnnxRuntimeBackend(Backend):
         return tuple(onnxruntime.get_available_providers())
 
     def load(self, graph: Path, request: BackendRequest) -> Session:
-        """See the contract."""
         self.check_available()
         request.check_options(self.name, _OPTIONS)
         import onnxruntime

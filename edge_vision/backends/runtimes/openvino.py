@@ -52,7 +52,6 @@ class OpenVinoSession(Session):
         return {output.name: values[i] for i, output in enumerate(self.outputs)}
 
     def close(self) -> None:
-        """Free the graph."""
         self._request = None
 
 
@@ -83,7 +82,6 @@ class OpenVinoBackend(Backend):
         )
 
     def load(self, graph: Path, request: BackendRequest) -> Session:
-        """See the contract."""
         self.check_available()
         request.check_options(self.name, _OPTIONS)
         import openvino

@@ -92,7 +92,6 @@ class Worker(Generic[T]):
         return client in self._arbiter.clients
 
     def put(self, client: WorkerClient[T], item: T) -> T | None:
-        """See WorkerClient."""
         with self._lock:
             if client not in self._arbiter.clients:
                 raise MailboxClosed
@@ -101,7 +100,6 @@ class Worker(Generic[T]):
         return superseded
 
     def stop(self, client: WorkerClient[T], timeout_s: float) -> list[T]:
-        """See WorkerClient."""
         with self._lock:
             if client not in self._arbiter.clients:
                 return []

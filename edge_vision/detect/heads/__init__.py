@@ -1,28 +1,22 @@
-"""Heads decode the outputs of a graph to boxes or classes. A new head is one file and one entry in HEADS."""
+"""Heads decode the outputs of a graph to boxes or classes. A new head is one class and one entry in HEADS."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+from edge_vision.backends.base import TensorSpec
 from edge_vision.core.model_spec import HeadSpec, InputSpec
 from edge_vision.detect.heads.base import ClassificationHead, DetectionHead, Head, ModelBoxes
 from edge_vision.detect.heads.centernet import CenterNetHead
 from edge_vision.detect.heads.classifier import ClassifierHead
-from edge_vision.detect.heads.decoded import DecodedHead
-from edge_vision.detect.heads.detr import DetrHead
-from edge_vision.detect.heads.detr_rows import DetrRowsHead
+from edge_vision.detect.heads.decoded import DecodedHead, TfliteDetectionHead
+from edge_vision.detect.heads.detr import DetrHead, DetrRowsHead
 from edge_vision.detect.heads.end_to_end import EndToEndHead
 from edge_vision.detect.heads.nanodet import NanoDetHead
+from edge_vision.detect.heads.objectness import YoloV5Head, YoloxHead
 from edge_vision.detect.heads.ssd import SsdHead
-from edge_vision.detect.heads.tflite_detection import TfliteDetectionHead
-from edge_vision.detect.heads.yolov5 import YoloV5Head
 from edge_vision.detect.heads.yolov8 import YoloV8Head
-from edge_vision.detect.heads.yolox import YoloxHead
 from edge_vision.errors import HeadError
-
-if TYPE_CHECKING:
-    from edge_vision.backends.base import TensorSpec
 
 HEADS: dict[str, Callable[[HeadSpec, InputSpec, Sequence[TensorSpec], int], Head]] = {
     "ssd": SsdHead,

@@ -6,16 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
+from edge_vision.backends.base import TensorSpec
 from edge_vision.core.geometry.nms import nms
 from edge_vision.core.model_spec import HeadSpec, Thresholds
 from edge_vision.errors import HeadError
-
-if TYPE_CHECKING:
-    from edge_vision.backends.base import TensorSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +54,10 @@ def _model_boxes(xyxy_model: np.ndarray, scores: np.ndarray, class_ids: np.ndarr
 
 
 class DetectionHead(ABC):
-    """Decodes outputs to boxes. Used by one thread at a time."""
+    """Decodes outputs to boxes. Used by one thread at a time.
+
+    The constructor of a subclass raises HeadError if the options or the graph's outputs do not match.
+    """
 
     task: ClassVar[Literal["detect"]] = "detect"
     unlabelled = 0

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_vision.backends.base import TensorSpec
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.detect.heads.base import (
     SET_ACTIVATION,
@@ -26,9 +26,6 @@ from edge_vision.detect.heads.base import (
 )
 from edge_vision.detect.heads.geometry import capped_exp, xyxy_of_centres
 from edge_vision.detect.heads.scores import ACTIVATIONS, at_least
-
-if TYPE_CHECKING:
-    from edge_vision.backends.base import TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,6 @@ class CenterNetHead(DetectionHead):
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        """Raises HeadError if the options or the outputs do not match."""
         options = read_options(spec, {"variant": "centernet", "stride": 4, "score_activation": "none"})
         self._variant = VARIANTS[choice_option(spec, "variant", options["variant"], VARIANTS)]
         self._stride = int_option(spec, "stride", options["stride"], 1, 1024)
@@ -68,7 +64,6 @@ class CenterNetHead(DetectionHead):
         self._offsets = OutputReader.find(spec, "offsets", outputs, (1, 2, *cells))
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
-        """Raises HeadError."""
         heatmap = self._heatmap.read(outputs)[0]
         sizes, offsets = self._sizes.read(outputs)[0], self._offsets.read(outputs)[0]
         if self._activated:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_vision.backends.base import TensorSpec
 from edge_vision.core.model_spec import HeadSpec, InputSpec
 from edge_vision.detect.heads.base import ClassificationHead, OutputReader, choice_option, read_options
 from edge_vision.detect.heads.scores import softmax
-
-if TYPE_CHECKING:
-    from edge_vision.backends.base import TensorSpec
-
 
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"softmax": softmax, "none": np.copy}
 
@@ -26,17 +22,14 @@ class ClassifierHead(ClassificationHead):
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        """Raises HeadError where the options or the outputs do not fit."""
         options = read_options(spec, {"activation": "softmax"})
         self._activate = ACTIVATIONS[choice_option(spec, "activation", options["activation"], ACTIVATIONS)]
         self._logits = OutputReader.find(spec, "logits", outputs, ("n", n_labels))
 
     def decode(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(k,) float32, the array is the caller's."""
         return self.decode_batch(outputs, 1)[0]
 
     def decode_batch(self, outputs: Mapping[str, np.ndarray], n: int) -> np.ndarray:
-        """(n, k) float32, the array is the caller's."""
         logits = self._logits.read(outputs)
         if len(logits) != n:
             raise self._logits.shape_error(logits.shape)

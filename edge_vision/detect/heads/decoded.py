@@ -1,19 +1,21 @@
 """Head of graphs that output final boxes, scores and classes, one row per object, without further
 suppression.
 
-RT-DETR as its own export script writes it, and saved models of TF object detection in ONNX.
+RT-DETR as its own export script writes it, saved models of TF object detection in ONNX, and TFLite models
+that end in the operator TFLite_Detection_PostProcess.
 
 Sources: github.com/lyuwenyu/RT-DETR, `rtdetr_pytorch/tools/export_onnx.py`; TF object detection,
-`exporter_lib_v2.py` (detection_boxes, detection_classes, detection_scores, num_detections).
+`exporter_lib_v2.py` (detection_boxes, detection_classes, detection_scores, num_detections);
+tensorflow/lite/kernels/detection_postprocess.cc.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_vision.backends.base import TensorSpec
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.detect.heads.base import (
     DetectionHead,
@@ -25,9 +27,6 @@ from edge_vision.detect.heads.base import (
 )
 from edge_vision.detect.heads.geometry import BOX_UNITS, scale_to_px
 from edge_vision.detect.heads.scores import at_least, to_class_ids
-
-if TYPE_CHECKING:
-    from edge_vision.backends.base import TensorSpec
 
 BOX_ORDERS = {"xyxy": [0, 1, 2, 3], "yxyx": [1, 0, 3, 2]}
 
@@ -45,7 +44,6 @@ class DecodedHead(DetectionHead):
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        """Raises HeadError if the options or the outputs do not match."""
         options = read_options(spec, self.defaults)
         self._order = BOX_ORDERS[choice_option(spec, "box_order", options["box_order"], BOX_ORDERS)]
         self._scale = scale_to_px(choice_option(spec, "box_unit", options["box_unit"], BOX_UNITS), input_spec)
@@ -87,3 +85,12 @@ class DecodedHead(DetectionHead):
         if self._count is None:
             return scores
         return scores[: max(0, round(float(self._count.read(outputs)[0])))]
+
+
+class TfliteDetectionHead(DecodedHead):
+    """Roles: boxes (1, n, 4) as top, left, bottom, right, 0 to 1; classes (1, n); scores (1, n); count (1).
+
+    Options as DecodedHead, with the operator's order, unit and first class as defaults.
+    """
+
+    defaults: Mapping[str, object] = {"box_order": "yxyx", "box_unit": "relative", "first_class": 0}

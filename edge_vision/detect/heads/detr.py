@@ -2,23 +2,22 @@
 
 Sources of the method: Carion et al., "End-to-End Object Detection with Transformers" (arXiv 2005.12872),
 github.com/facebookresearch/detr, `models/detr.py` (PostProcess); Zhao et al., "DETRs Beat YOLOs on Real-time
-Object Detection" (arXiv 2304.08069), github.com/lyuwenyu/RT-DETR, `rtdetr_postprocessor.py`.
+Object Detection" (arXiv 2304.08069), github.com/lyuwenyu/RT-DETR, `rtdetr_postprocessor.py`;
+github.com/ultralytics/ultralytics, `ultralytics/nn/modules/head.py` (RTDETRDecoder) and
+`ultralytics/models/rtdetr/predict.py` (postprocess: the best class of each query).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_vision.backends.base import TensorSpec
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choice_option, read_options
 from edge_vision.detect.heads.geometry import scale_to_px, xyxy_of_centres
 from edge_vision.detect.heads.scores import at_least, logit, sigmoid, softmax
-
-if TYPE_CHECKING:
-    from edge_vision.backends.base import TensorSpec
 
 ACTIVATIONS = {
     "sigmoid": "RT-DETR, Deformable DETR: independent classes",
@@ -37,7 +36,6 @@ class DetrHead(DetectionHead):
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        """Raises HeadError if the options or the outputs do not match."""
         options = read_options(spec, {"score_activation": "sigmoid"})
         activation = choice_option(spec, "score_activation", options["score_activation"], ACTIVATIONS)
         self._softmax = activation == "softmax"
@@ -47,7 +45,6 @@ class DetrHead(DetectionHead):
         self._logits = OutputReader.find(spec, "logits", outputs, (1, "queries", columns), masked=True)
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
-        """Raises HeadError."""
         boxes, logits = self._boxes.read(outputs)[0], self._logits.read(outputs)[0]
         if len(boxes) != len(logits):
             raise self._logits.shape_error((1, len(logits), logits.shape[1]))
@@ -71,3 +68,32 @@ class DetrHead(DetectionHead):
             return passed, class_ids[passed], best[passed]
         query, class_ids = np.divmod(at_least(logits, logit(threshold)), logits.shape[1])
         return query, class_ids, sigmoid(logits[query, class_ids])
+
+
+class DetrRowsHead(DetectionHead):
+    """As exported by earlier versions of Ultralytics: boxes and scores in one output.
+
+    Role: rows (1, queries, 4 + classes): centre x, centre y, width, height, 0 to 1; scores, 0 to 1. No
+    options. iou_threshold has no effect: the graph outputs each object once.
+    """
+
+    def __init__(
+        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
+    ) -> None:
+        read_options(spec, {})
+        self._scale = scale_to_px("relative", input_spec)
+        self._rows = OutputReader.find(spec, "rows", outputs, (1, "queries", 4 + n_labels))
+
+    def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
+        rows = self._rows.read(outputs)[0]
+        self._rows.check_scores(rows[:, 4:])
+        best = rows[:, 4:].max(axis=1)
+        passed = at_least(best, thresholds.score_threshold)
+        class_ids = rows[passed, 4:].argmax(axis=1)
+        return ModelBoxes.best(
+            xyxy_of_centres(rows[passed, :4]) * self._scale, best[passed], class_ids, thresholds
+        )
+
+    def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
+        scores = self._rows.read(outputs)[0, :, 4:]
+        return float(scores.max()) if scores.size else None

@@ -8,17 +8,14 @@ relative) and `ultralytics/engine/exporter.py` (NMSModel).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_vision.backends.base import TensorSpec
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choice_option, read_options
 from edge_vision.detect.heads.geometry import BOX_UNITS, scale_to_px, xyxy_of_centres
 from edge_vision.detect.heads.scores import at_least, to_class_ids
-
-if TYPE_CHECKING:
-    from edge_vision.backends.base import TensorSpec
 
 BOX_ORDERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "xyxy": lambda boxes: boxes,
@@ -37,7 +34,6 @@ class EndToEndHead(DetectionHead):
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        """Raises HeadError if the options or the outputs do not match."""
         options = read_options(spec, {"box_order": "xyxy", "box_unit": "px"})
         self._corners = BOX_ORDERS[choice_option(spec, "box_order", options["box_order"], BOX_ORDERS)]
         self._scale = scale_to_px(choice_option(spec, "box_unit", options["box_unit"], BOX_UNITS), input_spec)

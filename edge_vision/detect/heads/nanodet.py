@@ -7,10 +7,10 @@ Source of the method: Li et al., "Generalized Focal Loss" (arXiv 2006.04388); gi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_vision.backends.base import TensorSpec
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.detect.heads.base import (
     SET_ACTIVATION,
@@ -25,9 +25,6 @@ from edge_vision.detect.heads.base import (
 )
 from edge_vision.detect.heads.geometry import grid_points
 from edge_vision.detect.heads.scores import ACTIVATIONS, at_least, softmax
-
-if TYPE_CHECKING:
-    from edge_vision.backends.base import TensorSpec
 
 _DEFAULTS: dict[str, object] = {
     "strides": (8, 16, 32, 64),
@@ -49,7 +46,6 @@ class NanoDetHead(DetectionHead):
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        """Raises HeadError if the options or the outputs do not match."""
         options = read_options(spec, _DEFAULTS)
         offset = float_option(spec, "cell_offset", options["cell_offset"], 0.0, 1.0)
         self._points = grid_points(input_spec, int_list_option(spec, "strides", options["strides"]), offset)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_vision.backends.base import TensorSpec
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.detect.heads.base import (
     SET_ACTIVATION,
@@ -25,9 +25,6 @@ from edge_vision.detect.heads.base import (
 from edge_vision.detect.heads.geometry import capped_exp
 from edge_vision.detect.heads.scores import ACTIVATIONS
 from edge_vision.errors import HeadError
-
-if TYPE_CHECKING:
-    from edge_vision.backends.base import TensorSpec
 
 _DEFAULTS: dict[str, object] = {
     "anchor_layout": "ssd_mobilenet_v2",
@@ -88,7 +85,6 @@ class SsdHead(DetectionHead):
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        """Raises HeadError if the options or the outputs do not match."""
         options = read_options(spec, _DEFAULTS)
         layout = ANCHOR_LAYOUTS[
             choice_option(spec, "anchor_layout", options["anchor_layout"], ANCHOR_LAYOUTS)

@@ -8,17 +8,14 @@ candidate).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge_vision.backends.base import TensorSpec
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choice_option, read_options
 from edge_vision.detect.heads.geometry import BOX_UNITS, scale_to_px, xyxy_of_centres
 from edge_vision.detect.heads.scores import at_least
-
-if TYPE_CHECKING:
-    from edge_vision.backends.base import TensorSpec
 
 
 class YoloV8Head(DetectionHead):
@@ -32,7 +29,6 @@ class YoloV8Head(DetectionHead):
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        """Raises HeadError if the options or the outputs do not match."""
         options = read_options(spec, {"box_unit": "px"})
         self._scale = scale_to_px(choice_option(spec, "box_unit", options["box_unit"], BOX_UNITS), input_spec)
         self._has_rows = "rows" in spec.outputs

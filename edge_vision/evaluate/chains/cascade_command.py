@@ -87,20 +87,16 @@ class CascadeEvaluation(Evaluation):
         self._metrics = load_metrics(METRICS, options.metric)
 
     def heading(self) -> str:
-        """See Evaluation."""
         return report.heading(self._metrics)
 
     def lines(self, name: str, result: Mapping[str, Any]) -> list[str]:
-        """See Evaluation."""
         return [report.line(name, result, self._metrics)]
 
     def report(self, results: Results) -> dict[str, Any]:
-        """See Evaluation."""
         used = {"full_settings": dict(self.run.settings), "cascade": hashes(self.run.cascade)}
         return {"headline": report.headline(results), **used, "conditions": results}
 
     def write(self, out: Path, content: Mapping[str, Any]) -> list[Path]:
-        """See Evaluation."""
         (out / "table.md").write_text(report.markdown(content["conditions"], self._metrics))
         if missing := plot.missing_package("make evaluate-cascade"):
             print(missing, file=sys.stderr)

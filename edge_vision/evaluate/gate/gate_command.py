@@ -78,19 +78,15 @@ class GateEvaluation(Evaluation):
         self._metrics = load_metrics(METRICS, options.metric)
 
     def heading(self) -> str:
-        """See Evaluation."""
         return report.heading(self._metrics)
 
     def lines(self, name: str, result: Mapping[str, Any]) -> list[str]:
-        """See Evaluation."""
         return [report.line(name, result, gate, self._metrics) for gate in gate_paths(self.run.gates)]
 
     def report(self, results: Results) -> dict[str, Any]:
-        """See Evaluation."""
         return {"headline": report.headline(results), "conditions": results}
 
     def write(self, out: Path, content: Mapping[str, Any]) -> list[Path]:
-        """See Evaluation."""
         (out / "table.md").write_text(report.markdown(content["conditions"], self._metrics))
         if missing := plot.missing_package():
             print(missing, file=sys.stderr)

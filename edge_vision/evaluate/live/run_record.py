@@ -46,7 +46,6 @@ class RunRecord:
         self._arrivals: deque[float] = deque()
 
     def on_detections(self, stamp_ns: int, frame_id: str, found: Detections, age_ms: float) -> None:
-        """See PipelineObserver."""
         now_s = self._now_s()
         if self.first_detection_s is None:
             self.first_detection_s = now_s
@@ -57,11 +56,9 @@ class RunRecord:
         """See PipelineObserver. Not recorded here."""
 
     def on_labels(self, labels: tuple[str, ...]) -> None:
-        """See PipelineObserver."""
         self.labels = labels
 
     def on_source(self, stamp_ns: int, index: int) -> None:
-        """See PipelineObserver."""
         if self.first_frame_s is None:
             self.first_frame_s = self._now_s()
         self.index_of[stamp_ns] = index
@@ -76,11 +73,9 @@ class RunRecord:
         self.statuses[node] = {**values, **self.statuses.get(node, {}), **known}
 
     def on_diagnostics(self, levels: dict[str, tuple[int, str]]) -> None:
-        """See PipelineObserver."""
         self.levels = levels
 
     def on_debug_image(self, stamp_ns: int, image: np.ndarray) -> None:
-        """See PipelineObserver."""
         if self.on_image:
             self.on_image(stamp_ns, image)
 

@@ -111,11 +111,9 @@ class LiveRecord(RunRecord):
         self.first_cpu_s = 0.0
 
     def on_tracked(self, stamp_ns: int, found: Detections) -> None:
-        """See PipelineObserver."""
         self.tracked[stamp_ns] = found
 
     def on_source(self, stamp_ns: int, index: int) -> None:
-        """See PipelineObserver."""
         super().on_source(stamp_ns, index)
         if self.last_index < 0:
             self.first_index, self.first_cpu_s = index, self.cpu_s()

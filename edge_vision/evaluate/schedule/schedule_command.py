@@ -127,11 +127,9 @@ class ScheduleEvaluation(Evaluation):
         self._logs = options.out / "live"
 
     def heading(self) -> str:
-        """See Evaluation."""
         return report.heading()
 
     def lines(self, name: str, result: Mapping[str, Any]) -> list[str]:
-        """See Evaluation."""
         return report.lines(name, result)
 
     def finish(self, results: Results) -> None:
@@ -150,7 +148,6 @@ class ScheduleEvaluation(Evaluation):
             print("\n".join(report.lines(f"{name}, live", results[name])), flush=True)
 
     def report(self, results: Results) -> dict[str, Any]:
-        """See Evaluation."""
         content = {
             "presets": self._presets,
             "seeds": self.run.seeds,
@@ -161,7 +158,6 @@ class ScheduleEvaluation(Evaluation):
         return {"headline": report.headline(content), **content}
 
     def write(self, out: Path, content: Mapping[str, Any]) -> list[Path]:
-        """See Evaluation."""
         (out / "table.md").write_text(report.markdown(content), "utf-8")
         (out / "report.html").write_text(report.page(content), "utf-8")
         return [out / "table.md", out / "report.html"]

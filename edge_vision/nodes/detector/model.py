@@ -82,11 +82,9 @@ class DetectorModel:
         self._process.leave(self, shared)
 
     def on_model(self, model: LoadedModel[Detector]) -> None:
-        """See ModelUser."""
         self._on_change(self._view_of(model))
 
     def log(self, severity: str, event: str, text: str) -> None:
-        """See ModelUser."""
         self._node.structured_log.event(event, text, severity, **self.manager.status_values())
 
     def _view_of(self, model: LoadedModel[Detector]) -> LoadedModel[Detector]:
@@ -128,7 +126,6 @@ class DetectorModel:
 
     # Parameters.
     def check_params(self, values: Mapping[str, Any], changed: set[str]) -> None:
-        """See `BaseNode.check_params`."""
         if not self._following:
             check_model_params(values, changed)
 
