@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from edge_vision.bundles.known import DEFAULT
 from edge_vision.bundles.manifest import dump_manifest
 from edge_vision.bundles.store import bundles_dir, list_bundles, load_bundle
 from edge_vision.core.command_line import run_command, with_examples
@@ -16,8 +17,8 @@ from edge_vision.model_zoo.recipes import RECIPES
 
 _EXAMPLES = """\
 examples:
-  python -m edge_vision models fetch                              make every known bundle
-  python -m edge_vision models fetch ssdlite_mobilenet_v2_coco    make one
+  python -m edge_vision models fetch                              make the bundles without a large download
+  python -m edge_vision models fetch nanodet                      make one: a slower, more accurate detector
   python -m edge_vision models import yolo11n.onnx                your own model; `import --help` has more
   python -m edge_vision models list                               the store, and what can be made
   python -m edge_vision models verify ./my_bundle                 verify a folder: manifest, files, hashes
@@ -41,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="{fetch,import,list,verify,show}")
     fetch = commands.add_parser("fetch", help="make known bundles in the store")
-    fetch.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(RECIPES)}")
+    fetch.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {' '.join(RECIPES)}; default: the first {len(DEFAULT)}"
+    )
     fetch.add_argument("--force", action="store_true", help="make them again even if they exist")
     fetch.set_defaults(run=_fetch)
     cli.add_arguments(commands.add_parser("import", help="make a bundle from your own model file"))
@@ -58,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _fetch(arguments: argparse.Namespace) -> int:
     # All names are checked before the first bundle is made.
-    recipes = [find_recipe(name) for name in arguments.names or RECIPES]
+    recipes = [find_recipe(name) for name in arguments.names or DEFAULT]
     for recipe in recipes:
         fetch_bundle(recipe.manifest.name, force=arguments.force, report=lambda line: print(line, flush=True))
     return 0

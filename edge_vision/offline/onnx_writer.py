@@ -40,9 +40,10 @@ class OnnxWriter:
             self._weights[name] = self._onnx.numpy_helper.from_array(np.array(array, order="C"), name)
         return name
 
-    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Add a node with one output. Returns the output's name."""
-        self._nodes.append(self._onnx.helper.make_node(op, list(inputs), [output], name=output, **attributes))
+    def node(self, op: str, inputs: Sequence[str], output: str, *more: str, **attributes: Any) -> str:
+        """Add a node with one output, or more. Returns the first one's name, which is also the node's."""
+        outputs = [output, *more]
+        self._nodes.append(self._onnx.helper.make_node(op, list(inputs), outputs, name=output, **attributes))
         return output
 
     def relu6(self, value: str, output: str) -> str:

@@ -14,11 +14,15 @@ import numpy as np
 import pytest
 from model_cases import video_frame
 
+from edge_vision.backends.base import TensorSpec
 from edge_vision.bundles import cache_dir
+from edge_vision.bundles.known import DEFAULT
 from edge_vision.bundles.manifest import Manifest
+from edge_vision.core.preprocess import Preprocessor
+from edge_vision.detect.heads import make_head
 from edge_vision.errors import BundleError
 from edge_vision.model_zoo.convert_efficientnet_lite import convert as convert_efficientnet
-from edge_vision.model_zoo.convert_tfjs_ssd import convert as convert_ssd
+from edge_vision.model_zoo.convert_tfjs_detectors import convert_ssd
 from edge_vision.model_zoo.packages import fetch_package
 from edge_vision.model_zoo.recipes import RECIPES
 from edge_vision.offline.coco_labels import UNUSED, coco_labels
@@ -26,6 +30,7 @@ from edge_vision.offline.coco_labels import UNUSED, coco_labels
 DATA = Path(__file__).parent / "data"
 SSD, EFFICIENTNET = "ssdlite_mobilenet_v2_coco", "efficientnet_lite0_imagenet"
 STAGE = "person_vehicle_stage"
+NANODET, NANODET_320, CENTERNET = "nanodet", "nanodet_320", "centernet"
 
 
 @cache
@@ -34,6 +39,8 @@ def made(name: str) -> tuple[Manifest, dict[str, bytes]]:
     pytest.importorskip("onnx")
     try:
         downloads = cache_dir() / "downloads"
+        if name not in DEFAULT and not all((downloads / p.file).exists() for p in RECIPES[name].packages):
+            pytest.skip(f"the large package of {name} is not in the cache: models fetch {name}")
         packages = [fetch_package(package, downloads, print) for package in RECIPES[name].packages]
     except BundleError as error:
         pytest.skip(f"the packages of {name} are not in the cache and cannot be fetched: {error}")
@@ -87,6 +94,42 @@ def test_the_ssd_gives_what_the_reference_conversion_gives() -> None:
     np.testing.assert_allclose(outputs["class_logits"].ravel()[::397], golden["class_logits"], atol=1e-3)
 
 
+def test_nanodet_and_centernet_give_what_tensorflow_js_gives() -> None:
+    """Golden values: @tensorflow/tfjs 4.22.0 under Node, on the published models."""
+    golden = np.load(DATA / "tfjs_golden.npz")
+    rows = run(NANODET, pattern(416))["rows"]
+    assert rows.shape == (1, 3549, 124)
+    np.testing.assert_allclose(rows.ravel()[::1571], golden["nanodet"], atol=1e-4)
+    rows = run(CENTERNET, pattern(512))["rows"]
+    assert rows.shape == (1, 100, 6)
+    np.testing.assert_allclose(rows[0, :12], golden["centernet"], atol=1e-2)
+
+
+@pytest.mark.parametrize("name", [NANODET, NANODET_320, CENTERNET])
+def test_no_transposition_is_left_between_convolutions(name: str) -> None:
+    onnx = pytest.importorskip("onnx")
+    nodes = onnx.load_from_string(made(name)[1]["model.onnx"]).graph.node
+    last = max(i for i, node in enumerate(nodes) if node.op_type == "Conv")
+    transposed = {out for node in nodes if node.op_type == "Transpose" for out in node.output}
+    assert last > 30
+    assert not [node.name for node in nodes if node.op_type == "Conv" and node.input[0] in transposed]
+    assert sum(node.op_type == "Transpose" for node in nodes) <= 6
+
+
+@pytest.mark.parametrize("name", [NANODET, NANODET_320, CENTERNET])
+def test_these_detectors_find_the_walkers(name: str) -> None:
+    session = pytest.importorskip("onnxruntime").InferenceSession
+    manifest, files = made(name)
+    model = session(files["model.onnx"], providers=["CPUExecutionProvider"])
+    shapes = [TensorSpec("rows", tuple(model.get_outputs()[0].shape), "float32")]
+    head = make_head(manifest.head, manifest.input, shapes, 80)
+    tensor = Preprocessor(manifest.input).prepare(video_frame("vtest.avi", 300))[0]
+    found = head.decode({"rows": model.run(["rows"], {"images": tensor})[0]}, manifest.thresholds)
+    walkers = found.class_ids == 0
+    assert 6 <= walkers.sum() <= 9
+    assert np.diff(found.xyxy_model[walkers][:, 1::2], axis=1).max() < 0.25 * manifest.input.height_px
+
+
 def test_the_fitted_stage_scores_a_walker_and_a_lawn() -> None:
     """The head goes on the features of the same weights, at its own size and for any number of crops."""
     manifest, _ = made(STAGE)
@@ -105,7 +148,7 @@ def test_the_fitted_stage_scores_a_walker_and_a_lawn() -> None:
     assert found[0] > found[1] + 1.0
 
 
-@pytest.mark.parametrize("name", [SSD, EFFICIENTNET, STAGE])
+@pytest.mark.parametrize("name", [SSD, EFFICIENTNET, STAGE, CENTERNET])
 def test_making_twice_gives_the_same_bytes(name: str) -> None:
     first = made(name)
     made.cache_clear()
@@ -113,7 +156,7 @@ def test_making_twice_gives_the_same_bytes(name: str) -> None:
     assert first[0].graphs[0].sha256 == hashlib.sha256(first[1]["model.onnx"]).hexdigest()
 
 
-@pytest.mark.parametrize(("name", "count"), [(SSD, 90), (EFFICIENTNET, 1000), (STAGE, 2)])
+@pytest.mark.parametrize(("name", "count"), [(SSD, 90), (EFFICIENTNET, 1000), (STAGE, 2), (NANODET, 80)])
 def test_there_is_a_label_for_each_class(name: str, count: int) -> None:
     lines = made(name)[1]["labels.txt"].decode().splitlines()
     assert len(lines) == count
