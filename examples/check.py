@@ -43,7 +43,7 @@ class Case:
 
 
 CASES = {
-    "subscriber.py": Case(r"[a-z]+ 0\.\d\d at x=\d+ y=\d+", needs_pipeline=True),
+    "subscriber.py": Case(r"[a-z]+ #\d+ 0\.\d\d at x=\d+ y=\d+", needs_pipeline=True),
     "gate_picture.py": Case(
         r".*: motion, [1-9]\d* regions; so far .+", ("{clip}", "{out}/gate.png", "--frame", "30")
     ),

@@ -25,7 +25,7 @@ from edge_vision.nodes.detector.stats import DetectorStats
 from edge_vision.nodes.detector.track_publisher import TrackPublisher
 from edge_vision.nodes.interface import specs
 from edge_vision.nodes.model_loading import MODEL_PARAMS
-from edge_vision.nodes.stage_node import StageNode, WorkItem
+from edge_vision.nodes.stage_node import StageNode, WorkItem, camera_motion_of
 
 DEFAULT_MAX_DELAY_MS = float(specs.GATE.param("max_delay_ms").default)
 MIN_FRAMES = 10
@@ -87,7 +87,7 @@ class DetectorNode(StageNode):
         self.model.stop()
 
     def _enable_optional_topics(self) -> None:
-        self.tracks.configure(publish=self.params["publish_tracked"], track=self.roi.needs_tracks)
+        self.tracks.configure(publish=self.params["publish_tracks"], track=self.roi.needs_tracks)
         self.detections.low_score.enable(self.params["publish_low_score"])
 
     # The model.
@@ -169,6 +169,7 @@ class DetectorNode(StageNode):
 
     def process(self, frame: Frame, event: FrameEvent | None) -> None:
         if not self.params["enabled"]:
+            self.tracks.add_event(self.event(frame, "rejected", "disabled", motion=camera_motion_of(event)))
             self.settle(frame, "rejected", "disabled")
             return
         # Decoded before the watchdog starts: decoding a large image must not look like a hanging backend.
@@ -187,7 +188,8 @@ class DetectorNode(StageNode):
         self.detections.publish_debug_image(frame, result.detections, model.bundle.labels)
 
     def _publish(self, frame: Frame, found: Detections) -> None:
-        self.detections.publish_detections(frame, found, self.tracks.assign_ids(frame, found))
+        ids = self.tracks.assign_ids(frame, found)
+        self.tracks.publish_inferred(self.detections.publish_detections(frame, found, ids))
         self.stats.rate_out.count()
         self._detector_stats.count(len(found))
 

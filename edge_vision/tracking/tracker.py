@@ -105,6 +105,10 @@ class Tracks:
         return Detections(self.xyxy_px, self.scores, self.class_ids)
 
 
+_NONE = np.zeros(0, np.float32)
+EMPTY_TRACKS = Tracks(_NONE.reshape(0, 4), _NONE, _NONE.astype(np.int32), _NONE.astype(np.int64), _NONE)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TrackerState:
     """Snapshot of a tracker: its tracks, the stamps of the last frame and inference, the trust."""

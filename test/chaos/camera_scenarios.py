@@ -23,7 +23,7 @@ SANE_MS = 10_000.0
 SANE_AFTER = 100
 """Detections until all ages are sane again. A percentile has 512."""
 AGE = re.compile(r"(^|[._])age_ms\b")
-TRACKED = ("--ros-args", "-p", "detector:publish_tracked:=true")
+TRACKED = ("--ros-args", "-p", "detector:publish_tracks:=true")
 FRAMES = 40
 
 

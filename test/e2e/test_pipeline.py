@@ -142,9 +142,14 @@ def test_one_process_publishes_the_boxes_of_the_core(
     launch, robot, tmp_path, clip, reference, composed_stamps
 ):
     launch("pipeline", "--ros-args", "--params-file", params_file(tmp_path, clip, 0.0))
-    messages = detections_of(robot)
+    messages, tracks = detections_of(robot), detections_of(robot, "tracks")
     ledger = play(robot, messages)
     assert ledger["received"] == FRAMES and "handed_on" not in ledger
+    robot.wait_for(tracks, FRAMES, "tracks of every frame")
+    assert [stamp_of(one) for one in tracks] == sorted(reference), "each frame once, in order"
+    assert [one for one in tracks if one in messages] == messages, "inferred ones, with ids"
+    ids = {detection.id for one in tracks[-10:] for detection in one.detections}
+    assert ids == {detection.id for detection in tracks[-10].detections} and "" not in ids
     assert ledger["superseded"] == ledger["failed"] == ledger["rejected"] == 0
     assert ledger["gated"] >= 5 and ledger["inferred"] == FRAMES - ledger["gated"] == len(messages)
     assert_equal_to_reference(messages, reference)
@@ -161,7 +166,7 @@ def test_five_processes_publish_the_boxes_of_the_core(
     params = params_file(tmp_path, clip, 0.5)
     env = dict.fromkeys(("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"), str(PROFILE))
     running = {name: launch(name, "--ros-args", "--params-file", params, env=env) for name in STAGES}
-    messages = detections_of(robot)
+    messages, tracks = detections_of(robot), detections_of(robot, "tracks")
     for node in ("gate", "cascade", "detector"):
         robot.status(node, lambda status, values: values["state"] == "active")
     ledger = play(robot, messages)
@@ -172,6 +177,8 @@ def test_five_processes_publish_the_boxes_of_the_core(
     assert FRAMES // 2 <= ledger["received"] <= FRAMES
     assert ledger["rejected"] == 0 and ledger["failed"] == lost
     assert ledger["inferred"] + ledger["gated"] >= FRAMES // 2
+    robot.wait_for(tracks, ledger["inferred"] + ledger["gated"], "tracks of every frame that was not lost")
+    assert len(tracks) == ledger["received"] - ledger["superseded"] - lost == len(set(map(stamp_of, tracks)))
     if ledger["received"] == FRAMES and not lost and not ledger["superseded"]:
         assert [stamp_of(message) for message in messages] == composed_stamps["stamps"]
     for name, one in running.items():

@@ -15,6 +15,7 @@ from ros_cases import (
     detections_of,
     image_message,
     matched,
+    stamp_of,
 )
 
 from edge_vision.core.frame_event import FrameEvent
@@ -69,16 +70,17 @@ class StreetScene:
 
 
 class TrackedScene(StreetScene):
-    """The chain in front of a street with people, and a robot that hears inferred and tracked boxes."""
+    """The chain in front of a street with people, and a robot that hears `detections` and `tracks`."""
 
     def __init__(self, start, robot, separate=False, publish=True, gate=(), **overrides) -> None:
         overrides["gate"] = {**ONLY_CHANGES, **dict(gate)}
-        overrides["detector"] = {"publish_tracked": publish, "publish_low_score": False}
+        overrides["detector"] = {"publish_tracks": publish, "publish_low_score": False}
         self.robot, self.running = robot, start(CHAIN, overrides, separate=separate)
         if separate:
             wait_for_stages(robot, self.running)
         self.inferred = detections_of(robot)
-        self.tracked = detections_of(robot, "detections_tracked") if publish else []
+        self._complete = publish
+        self.tracks = detections_of(robot, "tracks") if publish else []
         super().__init__(self.running, robot)
 
     def show(self, image: np.ndarray | None = None, step_ns: int = STEP_NS) -> dict[str, int]:
@@ -94,11 +96,22 @@ class TrackedScene(StreetScene):
         frame_event = FrameEvent(stamp_ns, "cam", stage, fate, reason, seq=seq, camera_motion=motion)
         self.running["detector"].on_frame_event(frame_event)
 
+    @property
+    def tracked(self) -> list[Detection2DArray]:
+        """What was published on `tracks` for frames that were not inferred."""
+        inferred = set(map(stamp_of, self.inferred))
+        return [one for one in self.tracks if stamp_of(one) not in inferred]
+
     def heard(self, inferred: int, tracked: int) -> None:
+        """Wait for this many inferred and predicted frames; all are on `tracks`, inferred ones unchanged."""
         self.robot.wait(lambda: len(self.inferred) >= inferred, f"{inferred} answers, {len(self.inferred)}")
         self.robot.wait(lambda: len(self.tracked) >= tracked, f"{tracked} tracked, {len(self.tracked)}")
         self.robot.turns(0.2)
         assert (len(self.inferred), len(self.tracked)) == (inferred, tracked)
+        shown = {stamp_of(one): one for one in self.tracks}
+        assert len(shown) == len(self.tracks), "no frame twice"
+        assert all(shown.get(stamp_of(one), one) == one for one in self.inferred)
+        assert not self._complete or len(shown) == inferred + tracked
 
     def audit(self, on: bool) -> None:
         """Have every skipped frame inferred, or none."""

@@ -151,7 +151,7 @@ def attacked(start, robot, tmp_path):
     """A gate, a detector and a diagnostics node, each as in a process of its own, and their log."""
     log = tmp_path / "log.jsonl"
     overrides = {name: {"json_log": str(log)} for name in ("gate", "detector", "diagnostics")}
-    overrides["detector"]["publish_tracked"] = True
+    overrides["detector"]["publish_tracks"] = True
     running = start([GateNode, DetectorNode, DiagnosticsNode], overrides, separate=True)
     return running, log
 

@@ -18,6 +18,7 @@ from ros_cases import (
     image_message,
     matched,
     picture,
+    stamp_of,
     wait_until,
 )
 from std_srvs.srv import SetBool, Trigger
@@ -199,7 +200,7 @@ def test_the_end_under_load_leaves_nothing_in_flight(start, load):
 @pytest.mark.parametrize("node,fate", [("gate", "inferred"), ("detector", "rejected")])
 def test_the_enable_service(start, robot, node, fate):
     running = start()
-    camera = robot.publisher(Image, "image_raw")
+    camera, tracks = robot.publisher(Image, "image_raw"), detections_of(robot, "tracks")
     answer = robot.call(SetBool, f"{node}/enable", SetBool.Request(data=False))
     assert answer.success and answer.message == "disabled"
     assert robot.get(node, "enabled") is False
@@ -213,6 +214,8 @@ def test_the_enable_service(start, robot, node, fate):
     assert answer.success and robot.get(node, "enabled") is True
     camera.publish(image_message(picture(7), 3 * 10**8))
     assert running.settled(3)["inferred"] == (3 if node == "gate" else 1)
+    robot.wait_for(tracks, 3, "tracks of every frame, disabled or not")
+    assert [stamp_of(one) // 10**8 for one in tracks] == [1, 2, 3]
     _, values = robot.status(node)
     assert values["enabled"] == "True"
 

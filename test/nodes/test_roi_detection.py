@@ -70,7 +70,7 @@ def test_on_crops_it_sees_small_people_where_the_whole_frame_shows_none(start, r
         assert {box.id for box in one.detections} <= {""}, "ids were not requested"
     values = values_of(robot, lambda values: int(values["roi.frames_crops"]) >= 1)
     assert values["roi.last"] in ("crops", "both")
-    assert not robot.node.count_publishers("detections_tracked")
+    assert not robot.node.count_publishers("tracks")
 
 
 def test_the_whole_frame_is_inferred_by_default(start, robot):
@@ -149,7 +149,7 @@ def test_roi_parameters_are_live_and_bad_values_refused(start, robot):
 
 
 def test_with_ids_too_each_object_keeps_its_own(start, robot):
-    scene = chain(start, robot, gate={"max_blind_ms": 1.0}, publish_tracked=True)
+    scene = chain(start, robot, gate={"max_blind_ms": 1.0}, publish_tracks=True)
     messages = people_come(scene, 5)
     named = [boxes_by_id(one) for one in messages]
     stay = set(named[-2]) & set(named[-1])

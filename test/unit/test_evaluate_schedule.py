@@ -267,8 +267,8 @@ def test_a_live_record_assigns_boxes_to_frames() -> None:
     for index in range(4):
         record.on_source(1000 + index, index)
     record.on_detections(1000, "camera", boxes(HERE), 5.0)
-    record.on_tracked(1001, boxes(HERE, HERE))
-    record.on_tracked(7777, boxes(HERE))
+    record.on_tracks(1001, boxes(HERE, HERE))
+    record.on_tracks(7777, boxes(HERE))
     record.on_detections(1003, "camera", boxes(), 5.0)
     published, unpublished = record.published(3)
     assert published.inferred.tolist() == [True, False, False]

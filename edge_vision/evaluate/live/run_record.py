@@ -52,7 +52,7 @@ class RunRecord:
         self._arrivals.append(now_s)
         self.detections.append(ReceivedDetections(stamp_ns, frame_id, found, age_ms))
 
-    def on_tracked(self, stamp_ns: int, found: Detections) -> None:
+    def on_tracks(self, stamp_ns: int, found: Detections) -> None:
         """See PipelineObserver. Not recorded here."""
 
     def on_labels(self, labels: tuple[str, ...]) -> None:

@@ -38,8 +38,8 @@ MAX_START_S = 60.0
 SETTLE_S = 0.5
 FIXED_INTERVAL = "edge_vision.evaluate.schedule.fixed_interval"
 _SHOWN = ("frame_f1", "fidelity", "recall_100ms", "delay_ms_p95", "inferred_share")
-_EVERY_FRAME = ("gate:enabled:=false", "detector:publish_tracked:=false", "detector:publish_low_score:=false")
-_FIXED = ("detector:publish_tracked:=true", "detector:publish_low_score:=false")
+_EVERY_FRAME = ("gate:enabled:=false", "detector:publish_tracks:=false", "detector:publish_low_score:=false")
+_FIXED = ("detector:publish_tracks:=true", "detector:publish_low_score:=false")
 _COUNTS = ("ghosts", "unpublished")
 Result = dict[str, Any]
 Program = tuple[list[str], list[str]]
@@ -110,7 +110,7 @@ class LiveRecord(RunRecord):
         self.first_index, self.last_index = 0, -1
         self.first_cpu_s = 0.0
 
-    def on_tracked(self, stamp_ns: int, found: Detections) -> None:
+    def on_tracks(self, stamp_ns: int, found: Detections) -> None:
         self.tracked[stamp_ns] = found
 
     def on_source(self, stamp_ns: int, index: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
@@ -43,9 +45,12 @@ class DetectionOutput:
         self._label_info.try_publish(lambda: label_info_message(bundle.labels, threshold))
         self._vision_info.try_publish(lambda: vision_info_message(method, location, version))
 
-    def publish_detections(self, frame: Frame, found: Detections, ids: np.ndarray | None) -> None:
-        """Publish the detections of a frame. ids: (n,) of their tracks. Raises what rclpy raises."""
-        self._detections.publish(self._encode(found, frame, ids))
+    def publish_detections(self, frame: Frame, found: Detections, ids: np.ndarray | None) -> Any:
+        """Publish the detections of a frame, and return the message, which may be serialized. ids: (n,) of
+        their tracks. Raises what rclpy raises."""
+        message = self._encode(found, frame, ids)
+        self._detections.publish(message)
+        return message
 
     def publish_low_score(self, frame: Frame, low_score: Detections | None) -> None:
         """Publish low-score detections, if there are any and the topic has a subscriber."""

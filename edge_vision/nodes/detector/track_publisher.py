@@ -1,4 +1,4 @@
-"""Tracks objects between inferences: their ids, and predicted boxes on `detections_tracked`."""
+"""Tracks objects, and publishes them on `tracks`: one message per frame that was not lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edge_vision.nodes.interface import specs
 from edge_vision.nodes.interface.cdr import best_encoder
 from edge_vision.nodes.transport.lazy_publisher import OptionalPublisher
 from edge_vision.nodes.transport.qos import RESULTS
-from edge_vision.tracking.tracker import STATIC_SCENE_REASONS
+from edge_vision.tracking.tracker import EMPTY_TRACKS, STATIC_SCENE_REASONS, Tracks
 from edge_vision.tracking.tracking_history import TrackingHistory
 
 SKIPPED = ("gated", "rejected")
@@ -39,7 +39,7 @@ class TrackPublisher:
         self._node = node
         self.history = TrackingHistory()
         self._encode = best_encoder()
-        self._output = OptionalPublisher(node, Detection2DArray, "detections_tracked", RESULTS)
+        self._output = OptionalPublisher(node, Detection2DArray, "tracks", RESULTS)
         self._enabled = False
         self._stats = TrackStats()
         self.status_values, self.reset_stats = self._stats.values, self._stats.reset
@@ -49,7 +49,7 @@ class TrackPublisher:
         self.history.reset(seq)
 
     def configure(self, publish: bool, track: bool) -> None:
-        """publish: offer `detections_tracked`. track: track objects even if they are not published."""
+        """publish: publish `tracks`. track: track objects even if they are not published."""
         self._enabled = publish or track
         self._output.enable(publish)
         if not self._enabled:
@@ -79,8 +79,8 @@ class TrackPublisher:
             return  # The gate has not analysed it: the next camera motion starts at the frame before it.
         static = event.fate == "gated" and event.reason in STATIC_SCENE_REASONS
         self.history.add_frame(event.stamp_ns, event.camera_motion, event.seq, static)
-        if self._output.current is not None and event.fate in SKIPPED:
-            self._publish(event, "cached" if static else "tracked")
+        if event.fate in SKIPPED:
+            self._publish_predicted(event, "cached" if static else "tracked")
 
     # Results.
     def assign_ids(self, frame: Frame, found: Detections) -> np.ndarray | None:
@@ -103,25 +103,33 @@ class TrackPublisher:
         if event is None or not self._enabled:
             return unknown
         try:
-            tracks, since = self.history.tracks_at(frame.stamp_ns), None
+            tracks, since = self.history.tracks_at(frame.stamp_ns) or EMPTY_TRACKS, None
             if whole_stamp_ns is not None:
                 since = self.history.motion_between(whole_stamp_ns, frame.stamp_ns)
         except Exception as error:  # The whole frame can be inferred without tracks.
             self._log_failure(error)
             return unknown
-        return replace(
-            unknown,
-            regions=event.regions,
-            known=tracks.xyxy_px if tracks else NO_REGIONS,
-            since_whole=since,
-        )
+        return replace(unknown, regions=event.regions, known=tracks.xyxy_px, since_whole=since)
 
-    def _publish(self, event: FrameEvent, kind: str) -> None:
-        output, tracks = self._output.current, self.history.tracks_at(event.stamp_ns)
-        if output is None or tracks is None:
+    def publish_inferred(self, message: Any) -> None:
+        """Publish the message of `detections` on `tracks`, too."""
+        if output := self._output.current:
+            output.try_publish(lambda: message)
+
+    def _publish_predicted(self, event: FrameEvent, kind: str) -> None:
+        if (output := self._output.current) is None:
             return
+        tracks = self._tracks_at(event.stamp_ns)
         if output.try_publish(lambda: self._encode(tracks.detections(), event, tracks.ids)):
             self._stats.count(kind, len(tracks), tracks.age_ms)
+
+    def _tracks_at(self, stamp_ns: int) -> Tracks:
+        """Empty if nothing is known about the frame, for example after a reset."""
+        try:
+            return self.history.tracks_at(stamp_ns) or EMPTY_TRACKS
+        except Exception as error:  # The frame's message is due all the same.
+            self._log_failure(error)
+            return EMPTY_TRACKS
 
     def _log_failure(self, error: Exception, consequence: str = "") -> None:
         text = f"tracking failed{consequence}: {error}. Please report this"

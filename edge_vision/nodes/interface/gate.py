@@ -49,7 +49,7 @@ _SCHEDULE = (
     _setting(
         "min_fidelity",
         "Sets how well the published boxes agree with every-frame detection, as a share of the detector's "
-        "agreement with itself, estimated at run time; needs the detector's publish_tracked and "
+        "agreement with itself, estimated at run time; needs the detector's publish_tracks and "
         "publish_low_score. 0.97 = balanced, 0.95 = economy, 0 = max_delay_ms alone decides.",
         "0..1",
         0.0,

@@ -207,10 +207,9 @@ DETECTOR = NodeSpec(
             10000,
         ),
         Param(
-            "publish_tracked",
+            "publish_tracks",
             True,
-            "Tracks objects: sets their ids, and publishes predicted boxes of skipped frames on "
-            "`detections_tracked`.",
+            "Tracks objects: sets their ids, and publishes `tracks`, which also has the skipped frames.",
         ),
         Param(
             "publish_low_score",
@@ -279,11 +278,11 @@ DETECTOR = NodeSpec(
             "Per inferred frame; empty = no object.",
         ),
         Topic(
-            "detections_tracked",
+            "tracks",
             "vision_msgs/msg/Detection2DArray",
             "out",
-            "Per gated or rejected frame: predicted boxes of known objects. With publish_tracked.",
-            (("publish_tracked", (True,)),),
+            "Per frame that was not lost: the detections, or predicted boxes. With publish_tracks.",
+            (("publish_tracks", (True,)),),
         ),
         Topic(
             "detections_low_score",

@@ -35,8 +35,8 @@ class PipelineObserver(Protocol):
     def on_detections(self, stamp_ns: int, frame_id: str, found: Detections, age_ms: float) -> None:
         """Detections of a frame. age_ms: time since the image's stamp, by the system clock."""
 
-    def on_tracked(self, stamp_ns: int, found: Detections) -> None:
-        """Predicted boxes of a frame without inference."""
+    def on_tracks(self, stamp_ns: int, found: Detections) -> None:
+        """Inferred or predicted boxes of a frame."""
 
     def on_labels(self, labels: tuple[str, ...]) -> None:
         """Class names, by class id."""
@@ -59,7 +59,7 @@ class PipelineMonitor:
 
     observers: by the namespace of their pipeline, "" for the one without. debug_images: also subscribe to the
     detectors' `~/debug_image`, which makes the pipelines draw it. tracked: also subscribe to
-    `detections_tracked`.
+    `tracks`.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class PipelineMonitor:
             on_status = partial(receiver.on_status, name)
             subscribe(DiagnosticArray, f"{prefix}{name}/status", on_status, STATUS)
         if self._tracked:
-            subscribe(Detection2DArray, f"{prefix}detections_tracked", receiver.on_tracked, RESULTS)
+            subscribe(Detection2DArray, f"{prefix}tracks", receiver.on_tracks, RESULTS)
         if self._debug_images:
             subscribe(Image, f"{prefix}detector/debug_image", receiver.on_debug_image, LATEST_IMAGE)
 
@@ -122,9 +122,9 @@ class _Receiver:
             return
         self._observer.on_detections(stamp_ns, message.header.frame_id, found, age_ms)
 
-    def on_tracked(self, message: Detection2DArray) -> None:
+    def on_tracks(self, message: Detection2DArray) -> None:
         with contextlib.suppress(ValueError):
-            self._observer.on_tracked(_stamp_ns(message), detections_from_message(message))
+            self._observer.on_tracks(_stamp_ns(message), detections_from_message(message))
 
     def on_labels(self, message: LabelInfo) -> None:
         names = {one.class_id: one.class_name for one in message.class_map}
