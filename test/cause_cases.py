@@ -36,6 +36,7 @@ from sensor_msgs.msg import CameraInfo
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.nodes.interface.frame_event_messages import frame_event_message
 from edge_vision.nodes.interface.status_messages import status_values
+from edge_vision.nodes.transport.lost_messages import LostMessages
 
 NODES = (*CHAIN, DiagnosticsNode)
 OPEN: dict[str, dict[str, Any]] = {"gate": {"enabled": False}}
@@ -137,6 +138,12 @@ class CauseScene:
 def no_publisher(scene: CauseScene) -> Send:
     scene.robot.node.create_publisher(Image, "front/image_raw", SENSOR)
     scene.robot.node.create_publisher(Image, "depth", SENSOR)
+    scene.start(NODES)
+    return nothing
+
+
+def only_compressed(scene: CauseScene) -> Send:
+    scene.robot.node.create_publisher(CompressedImage, "image_raw/compressed", SENSOR)
     scene.start(NODES)
     return nothing
 
@@ -289,6 +296,17 @@ def loss_from_camera(scene: CauseScene) -> Send:
     return lambda: info.publish(CameraInfo())
 
 
+def loss_in_part(scene: CauseScene) -> Send:
+    """DDS reports lost messages, which the size of a machine's buffers decides otherwise."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(LostMessages, "take", lambda self: 8)
+    scene.at_end(patch.undo)
+    scene.start(NODES)
+    publisher, large = scene.robot.publisher(Image, "image_raw"), picture(0, 500, 400)
+    now = scene.robot.node.get_clock().now
+    return lambda: publisher.publish(image_message(large, now().nanoseconds))
+
+
 def publisher_silent(scene: CauseScene) -> Send:
     scene.start(NODES)
     scene.robot.publisher(Image, "image_raw")
@@ -315,6 +333,7 @@ def below_threshold(scene: CauseScene) -> Send:
 # Situation -> the cause that must be reported.
 PROVOKED: dict[Callable[[CauseScene], Send], str] = {
     no_publisher: "no_publisher",
+    only_compressed: "no_publisher",
     wrong_type: "wrong_type",
     incompatible_qos: "incompatible_qos",
     node_inactive: "node_inactive",
@@ -337,6 +356,7 @@ PROVOKED: dict[Callable[[CauseScene], Send], str] = {
     damaged_images: "bad_images",
     loss_between_nodes: "transport_loss",
     loss_from_camera: "transport_loss",
+    loss_in_part: "transport_loss",
     publisher_silent: "publisher_silent",
     detector_stuck: "detector_stuck",
     below_threshold: "below_threshold",

@@ -20,7 +20,7 @@ from edge_vision.nodes.interface import specs
 from edge_vision.nodes.interface.frame_event_messages import frame_event_message
 from edge_vision.nodes.interface.image_messages import ImageWriter
 from edge_vision.nodes.transport.lazy_publisher import LazyPublisher
-from edge_vision.nodes.transport.qos import FRAME_EVENTS, LATEST_IMAGE
+from edge_vision.nodes.transport.qos import FRAME_EVENTS, VIEWED_IMAGE
 from edge_vision.source.capture import Capture, SourceError
 
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 10.0
@@ -63,7 +63,7 @@ class SourceNode(BaseNode):
     def activate(self) -> None:
         if not self.params["uri"]:
             return
-        self._images = LazyPublisher(self, Image, "image_raw", LATEST_IMAGE)
+        self._images = LazyPublisher(self, Image, "image_raw", VIEWED_IMAGE)
         self._events = LazyPublisher(self, DiagnosticArray, "source_events", FRAME_EVENTS)
         self._stop = threading.Event()
         self._progress_s, self._error = running_s(), ""

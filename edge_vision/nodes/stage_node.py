@@ -270,6 +270,8 @@ class StageNode(BaseNode):
             "stage": self.stage,
             "image_topic": self.input.topic,
             "format_changes": self.input.format_changes,
+            "lost_images": self.input.lost_images,
+            "image_bytes": self.input.image_bytes,
             "first_stage": self._is_first(),
             "silent_ms": self.stats.silent_s * 1e3 if self.input.topic else None,
             **self.stats.values(),

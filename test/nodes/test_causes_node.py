@@ -47,6 +47,13 @@ def test_no_publisher_with_similar_names(scene, output):
     assert "one of /front/image_raw, /depth" in status.message
 
 
+def test_only_compressed_images_are_published(scene, output):
+    status = output.named("no_publisher", cases.only_compressed(scene))
+    assert (
+        "only /image_raw/compressed is published: set image_transport: compressed on gate" in status.message
+    )
+
+
 def test_causes_contain_the_namespace(scene, output):
     scene.start(NODES, {**OPEN, "detector": {"enabled": False}}, ["-r", "__ns:=/front"])
     status = output.named("no_publisher")
@@ -217,6 +224,13 @@ def test_images_lost_between_two_nodes(scene, output):
 def test_images_lost_from_a_camera(scene, output):
     status = output.named("transport_loss", cases.loss_from_camera(scene))
     assert "while its camera_info arrives" in status.message and "config/fastdds.xml" in status.message
+
+
+def test_large_images_of_which_many_are_lost(scene, output):
+    status = output.named("transport_loss", cases.loss_in_part(scene), period_s=0.2)
+    assert status.level == WARN and "images of 0.6 MB arrived on /image_raw" in status.message
+    assert "config/fastdds.xml" in status.message
+    assert "subscription.reliability to reliable on gate and /robot" in status.message
 
 
 def test_a_silent_camera_is_not_a_loss(scene, output):

@@ -40,6 +40,14 @@ def test_the_chain_stays_in_process(start, robot, case):
     assert not running["cascade"].input.topic and not running["detector"].input.topic
 
 
+@pytest.mark.parametrize(
+    "rule", ["image_raw:=/camera/image", "image_raw/compressed:=/camera/image/compressed"]
+)
+def test_a_remapped_camera_topic_takes_its_compressed_one_along(start, robot, rule):
+    running = start([GateNode], {"gate": {"image_transport": "compressed"}}, ["-r", rule])
+    assert running["gate"].input.topic == "/camera/image/compressed"
+
+
 def test_the_diagnostics_find_the_nodes_of_their_namespace(start, robot):
     from ros_cases import DiagnosticArray
 

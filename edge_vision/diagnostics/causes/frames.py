@@ -18,10 +18,15 @@ SILENT_MS, SILENT_BESIDE_INFO_MS = 3000.0, 1500.0
 FOREIGN_CLOCK_MS = 10_000.0
 TRANSPORT_LOSS = 0.2
 BAD_IMAGES = ("too_large", "corrupt_image", "truncated", "bad_size", "bad_step", "zero_size")
-FAST_DDS = (
-    "large images overflow DDS's default buffers: run all in one process (composition:=true), or start "
-    "the SENDER too with FASTRTPS_DEFAULT_PROFILES_FILE and FASTDDS_DEFAULT_PROFILES_FILE set to "
+LARGE_BYTES = 0.5e6
+"""Fast DDS's default shared memory."""
+_SENDER_PROFILE = (
+    "start the SENDER too with FASTRTPS_DEFAULT_PROFILES_FILE and FASTDDS_DEFAULT_PROFILES_FILE set to "
     "config/fastdds.xml"
+)
+FAST_DDS = (
+    "large images overflow DDS's default buffers: run all in one process (composition:=true), or "
+    f"{_SENDER_PROFILE}"
 )
 _PROFILE = (
     "All in one process, or the Fast DDS profile for the sender: [large images](deployment.md#large-images)."
@@ -171,6 +176,29 @@ def _gate_closed(snapshot: PipelineSnapshot) -> Match | None:
         f"the gate has been closed for {blind_ms / 1e3:.1f} s, reason: {gate.values.get('last_reason')}: "
         "lower max_blind_ms to infer more often, or set enabled to false to infer all frames"
     )
+
+
+@CAUSES.add(
+    "transport_loss",
+    WARN,
+    "The Fast DDS profile for the sender, or `reliability: reliable`: "
+    "[large images](deployment.md#large-images).",
+)
+def _lost_in_part(snapshot: PipelineSnapshot) -> Match | None:
+    """A third of a camera's images of 0.5 MB or more is lost."""
+    for stage, images in snapshot.image_inputs:
+        lost, arrived = (stage.increments.get(key, 0) for key in ("lost_images", "ledger.received"))
+        size_bytes = stage.number("image_bytes") or LARGE_BYTES  # None has arrived.
+        if not stage.flag("first_stage") or lost * 2 <= arrived or size_bytes < LARGE_BYTES:
+            continue
+        sender = images.publishers[0] if images.publishers else images.subscription
+        both = f" on {stage.name}" + (f" and {sender.node}" if sender.reliability == "best_effort" else "")
+        return Match(
+            f"{arrived} of {arrived + lost} images of {size_bytes / 1e6:.1f} MB arrived on {images.topic} in "
+            f"the last second, DDS lost the others: {_SENDER_PROFILE}, or set qos_overrides.{images.topic}."
+            f"subscription.reliability to reliable{both}"
+        )
+    return None
 
 
 @CAUSES.add("publisher_silent", WARN, "Check whether it is paused or stuck.")

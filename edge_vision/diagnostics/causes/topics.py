@@ -12,13 +12,19 @@ _TRANSPORTS = {"sensor_msgs/msg/Image": "raw", "sensor_msgs/msg/CompressedImage"
 @CAUSES.add(
     "no_publisher",
     WARN,
-    "Remap it: the message lists the published image topics, the most similar name first.",
+    "Remap it, or set `image_transport`: the message lists the published image topics, the most similar name "
+    "first.",
 )
 def _no_publisher(snapshot: PipelineSnapshot) -> Match | None:
-    """The image topic has no publisher."""
+    """The image topic has no publisher, or only its raw or compressed counterpart has one."""
     for stage, images in snapshot.image_inputs:
         if images.publishers:
             continue
+        raw = images.topic.removesuffix("/compressed")
+        other, transport = (f"{raw}/compressed", "compressed") if raw == images.topic else (raw, "raw")
+        if other in images.other_topics:
+            text = f"{stage.name} subscribes to {images.topic}, and only {other} is published"
+            return Match(f"{text}: set image_transport: {transport} on {stage.name}")
         similar = similar_names(images.topic, images.other_topics)
         has_source = "source" not in snapshot.missing
         driver = "start the camera's driver" if has_source else "start the source node, or a camera's driver"

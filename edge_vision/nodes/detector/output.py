@@ -18,7 +18,7 @@ from edge_vision.nodes.interface.detection_messages import label_info_message, v
 from edge_vision.nodes.interface.image_messages import ImageWriter
 from edge_vision.nodes.stage_node import StageNode
 from edge_vision.nodes.transport.lazy_publisher import OptionalPublisher
-from edge_vision.nodes.transport.qos import LATCHED, LATEST_IMAGE, RESULTS
+from edge_vision.nodes.transport.qos import LATCHED, RESULTS, VIEWED_IMAGE
 
 
 class DetectionOutput:
@@ -36,7 +36,7 @@ class DetectionOutput:
         self._detections = create(Detection2DArray, "detections", RESULTS)
         self._label_info = create(LabelInfo, "label_info", LATCHED)
         self._vision_info = create(VisionInfo, "vision_info", LATCHED)
-        self.debug_image = create(Image, "~/debug_image", LATEST_IMAGE)
+        self.debug_image = create(Image, "~/debug_image", VIEWED_IMAGE)
 
     def publish_model(self, model: LoadedModel[Detector], version: int) -> None:
         """Publish the labels and the name, version and hash of the model. version: counts loaded models."""

@@ -138,7 +138,7 @@ def counter_increments(before: Mapping[str, str], now: Mapping[str, str]) -> dic
     """Increments of the counters between two reports; empty if one decreased, after a reset or restart."""
     increments = {}
     for key, text in now.items():
-        if key.startswith("ledger.") or key in ("detections_total", "format_changes"):
+        if key.startswith("ledger.") or key in ("detections_total", "format_changes", "lost_images"):
             after, earlier = count_of(text), count_of(before.get(key, "0"))
             if after is None or earlier is None:
                 continue

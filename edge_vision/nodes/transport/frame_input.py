@@ -20,6 +20,7 @@ from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
 from edge_vision.nodes.interface.headers import NS_PER_S, stamp_to_ns
 from edge_vision.nodes.interface.image_messages import frame_from_message
+from edge_vision.nodes.transport.lost_messages import LostMessages
 from edge_vision.nodes.transport.qos import FRAME_EVENTS, LATEST_IMAGE
 
 ImageMessage: TypeAlias = Image | CompressedImage
@@ -34,7 +35,8 @@ class FrameInput:
     placeholder for an image that cannot be read, and the reason; on_event: with each event of the previous
     stages.
 
-    format_changes: images so far that differ from the one before in frame_id, size or encoding.
+    format_changes: images so far that differ from the one before in frame_id, size or encoding. lost_images:
+    images so far that the middleware has lost. image_bytes: size of the last image.
     """
 
     def __init__(
@@ -53,7 +55,8 @@ class FrameInput:
         self._subscriptions: list[Any] = []
         self._join = FrameEventJoin()
         self._format: tuple[Any, ...] = ()
-        self.format_changes = 0
+        self._lost: LostMessages | None = None
+        self.format_changes = self.lost_images = self.image_bytes = 0
 
     @property
     def topic(self) -> str:
@@ -78,17 +81,17 @@ class FrameInput:
         if self._subscriptions or hub.has_sender(self._resolved_topic):
             return
         raw = node.params["image_transport"] == "raw"
-        kind, suffix = (Image, "") if raw else (CompressedImage, "/compressed")
         options = QoSOverridingOptions.with_default_policies()
         self._subscriptions = [
             node.create_subscription(
-                kind,
-                self._image_topic + suffix,
+                Image if raw else CompressedImage,
+                self._resolved_topic if raw else self._compressed_topic(),
                 self._receive_image,
                 copy.copy(LATEST_IMAGE),
                 qos_overriding_options=options,
             )
         ]
+        self._lost = LostMessages(self._subscriptions[0])
         hub.set_dds_subscriptions(self._resolved_topic, int(raw))
         if self._event_topic:
             events = node.create_subscription(
@@ -96,8 +99,17 @@ class FrameInput:
             )
             self._subscriptions.append(events)
 
+    def _compressed_topic(self) -> str:
+        """The image topic with /compressed, which a remapping of the image topic moves along."""
+        topic = f"{self._image_topic}/compressed"
+        resolved = str(self._node.resolve_topic_name(topic))
+        is_remapped = resolved != self._node.resolve_topic_name(topic, only_expand=True)
+        return resolved if is_remapped else f"{self._resolved_topic}/compressed"
+
     def close(self) -> None:
         """Unsubscribe, and settle the announced images that have not arrived."""
+        if self._lost:
+            self._lost.close()
         subscriptions, self._subscriptions = self._subscriptions, []
         for subscription in subscriptions:
             self._node.destroy_subscription(subscription)
@@ -105,7 +117,8 @@ class FrameInput:
         self._settle_lost(self._join.close())
 
     def settle_overdue(self) -> None:
-        """Settle the announced images that have been missing for too long."""
+        """Settle the announced images that have been missing for too long, and count lost ones."""
+        self.lost_images += self._lost.take() if self._lost else 0
         self._settle_lost(self._join.expire(time.monotonic_ns()))
 
     def _settle_lost(self, seqs: list[int] | tuple[int, ...]) -> None:
@@ -116,6 +129,7 @@ class FrameInput:
         if not self._subscriptions or self._node.hub.has_sender(self._resolved_topic):
             return
         self._count_format_change(message)
+        self.image_bytes = len(message.data)
         seq, event = self._open_account(message)
         try:
             frame = frame_from_message(message, seq, self.max_pixels)
