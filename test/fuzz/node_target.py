@@ -83,10 +83,9 @@ def parameters_mutant(random: Random) -> bytes:
 def _value(random: Random, param: Any) -> Any:
     if random.random() < 0.3:
         return random.choice((*VALUES, *TEXTS))
-    if random.random() < 0.5 and param.low is not None and param.high is not None:
-        return type(param.default)(
-            random.choice((param.low, param.high, random.uniform(param.low, param.high)))
-        )
+    if random.random() < 0.5 and param.range:
+        low, high = param.range.low, param.range.high
+        return type(param.default)(random.choice((low, high, random.uniform(low, high))))
     return json.loads(mutate_json(random, param.default))
 
 

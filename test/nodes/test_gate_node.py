@@ -50,7 +50,8 @@ def other_value(param):
     """A legal value that is not the default."""
     if isinstance(param.default, bool):
         return not param.default
-    low, high = (param.low, param.high) if param.default != param.high else (param.high, param.low)
+    low, high = param.range.low, param.range.high
+    low, high = (low, high) if param.default != high else (high, low)
     value = low + (high - low) * 0.37
     return round(value) if isinstance(param.default, int) else value
 
@@ -71,10 +72,10 @@ def test_every_setting_is_a_parameter_that_acts_at_once(start, robot):
 
 def test_values_beyond_the_range_are_refused_whole(start, robot):
     running = start([GateNode], {"gate": {}})
-    numbers = [param for param in GateNode.spec.params if param.low is not None]
+    numbers = [param for param in GateNode.spec.params if param.range]
     assert len(numbers) >= 12
     for param in numbers:
-        for bad in (param.low - 1, param.high + 1):
+        for bad in (param.range.low - 1, param.range.high + 1):
             bad = bad if isinstance(param.default, int) else float(bad)
             result = robot.set("gate", **{param.name: bad, "enabled": False})
             assert not result.successful and param.name in result.reason

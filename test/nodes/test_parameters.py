@@ -200,12 +200,14 @@ def test_every_parameter_has_its_descriptor(start, robot):
             assert param.description in descriptor.description
             assert (param.unit or "") in descriptor.description
             assert descriptor.read_only == (param.applies == "start")
-            if param.low is None:
+            if param.range is None:
                 assert param.constraints in descriptor.additional_constraints
                 continue
             ranges = descriptor.floating_point_range or descriptor.integer_range
-            low = param.low if param.special is None else min(param.low, param.special)
-            assert (ranges[0].from_value, ranges[0].to_value) == (low, param.high)
+            low = (
+                param.range.low if param.range.special is None else min(param.range.low, param.range.special)
+            )
+            assert (ranges[0].from_value, ranges[0].to_value) == (low, param.range.high)
 
 
 def test_the_detectors_parameters_are_known_under_its_name_only(start):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from edge_vision.gate.frame_gate import DEFAULT_PRESET, PRESETS, GateConfig
 from edge_vision.gate.load_cap import LoadLimits
 from edge_vision.nodes.interface.types import (
@@ -14,6 +12,7 @@ from edge_vision.nodes.interface.types import (
     STATUS,
     NodeSpec,
     Param,
+    Range,
     Topic,
     compressed,
 )
@@ -23,9 +22,9 @@ _LIMITS = LoadLimits()
 _PRIORS = ("none", "imu", "odometry")
 
 
-def _setting(name: str, description: str, *limits: Any) -> Param:
-    """A setting of the core's gate, with its default there. limits: unit, low, high."""
-    return Param(name, getattr(_GATE, name), description, *limits)
+def _setting(name: str, description: str, limits: Range | None = None) -> Param:
+    """A setting of the core's gate, with its default there."""
+    return Param(name, getattr(_GATE, name), description, limits)
 
 
 _SCHEDULE = (
@@ -42,46 +41,34 @@ _SCHEDULE = (
         "max_delay_ms",
         "Limits the time from an object's first frame to the inference that can find it, while the picture "
         "changes.",
-        "ms",
-        1.0,
-        60000.0,
+        Range("ms", 1.0, 60000.0),
     ),
     _setting(
         "min_fidelity",
         "Sets how well the published boxes agree with every-frame detection, as a share of the detector's "
         "agreement with itself, estimated at run time; needs the detector's publish_tracks and "
         "publish_low_score. 0.97 = balanced, 0.95 = economy, 0 = max_delay_ms alone decides.",
-        "0..1",
-        0.0,
-        1.0,
+        Range("0..1", 0.0, 1.0),
     ),
     _setting(
         "max_blind_ms",
         "Limits the time without inference while the picture does not change.",
-        "ms",
-        1.0,
-        60000.0,
+        Range("ms", 1.0, 60000.0),
     ),
     _setting(
         "max_rate_hz",
         "Limits the frames per second that pass, even where that breaks max_delay_ms; 0 = no limit.",
-        "Hz",
-        0.0,
-        1000.0,
+        Range("Hz", 0.0, 1000.0),
     ),
     _setting(
         "max_gap_ms",
         "Passes the next frame after a pause of the camera of more than this.",
-        "ms",
-        1.0,
-        600000.0,
+        Range("ms", 1.0, 600000.0),
     ),
     _setting(
         "luma_width_px",
         "Sets the width of the small luma image that is compared; a smaller one is faster and sees less.",
-        "px",
-        16,
-        1920,
+        Range("px", 16, 1920),
     ),
 )
 _AUDIT = (
@@ -89,18 +76,14 @@ _AUDIT = (
         "audit_rate",
         "Sets the share of the skipped unchanged frames, drawn at random, that are inferred anyway; 0 = no "
         "audit.",
-        "0..1",
-        0.0,
-        1.0,
+        Range("0..1", 0.0, 1.0),
     ),
-    _setting("audit_max_hz", "Limits the mean rate of audited frames.", "Hz", 0.0, 1000.0),
+    _setting("audit_max_hz", "Limits the mean rate of audited frames.", Range("Hz", 0.0, 1000.0)),
     _setting(
         "max_miss_rate",
         "Treats unchanged frames like changed ones while the audit shows, with 95 % confidence, that objects "
         "are missed on more than this share of them; 1 = never.",
-        "0..1",
-        0.0,
-        1.0,
+        Range("0..1", 0.0, 1.0),
     ),
 )
 
@@ -111,26 +94,20 @@ _GOVERNOR = (
         "Limits the CPU time of this process and the detector's, in percent of all cores: 100 = the whole "
         "machine. Above it, first min_fidelity is given up, then a faster model of `ladder` is loaded, then "
         "max_delay_ms is given up. 0 = no limit.",
-        "%",
-        0.0,
-        100.0,
+        Range("%", 0.0, 100.0),
     ),
     Param(
         "max_power_w",
         _LIMITS.max_power_w,
         "Lowers the CPU time in the same order while the machine's power exceeds this; 0 = no limit.",
-        "W",
-        0.0,
-        100000.0,
+        Range("W", 0.0, 100000.0),
     ),
     Param(
         "max_temperature_c",
         _LIMITS.max_temperature_c,
         "Lowers the CPU time in the same order while the hottest sensor exceeds this; 0 = no limit. With any "
         "of the three limits, throttling of the machine does so, too.",
-        "C",
-        0.0,
-        150.0,
+        Range("C", 0.0, 150.0),
     ),
     Param(
         "ladder",
@@ -145,7 +122,7 @@ def _angle(name: str, default: float, axis: str) -> Param:
     description = (
         f"How the camera's optical frame sits on the IMU or robot: its turn about the fixed {axis} axis."
     )
-    return Param(name, default, description, "deg", -360.0, 360.0)
+    return Param(name, default, description, Range("deg", -360.0, 360.0))
 
 
 EGO = (
@@ -155,7 +132,9 @@ EGO = (
         "Take the camera's rotation from the robot's gyroscope or odometry as a first guess.",
         choices=_PRIORS,
     ),
-    Param("ego_focal_px", 0.0, "The camera's focal length; 0 = from camera_info.", "px", 0.0, 100000.0),
+    Param(
+        "ego_focal_px", 0.0, "The camera's focal length; 0 = from camera_info.", Range("px", 0.0, 100000.0)
+    ),
     # The defaults: a camera that looks ahead, on a body with x ahead, y left and z up (REP 103).
     _angle("ego_roll_deg", -90.0, "x"),
     _angle("ego_pitch_deg", 0.0, "y"),

@@ -180,10 +180,11 @@ def _descriptor(param: Param) -> ParameterDescriptor:
         # empty list. `Parameters` converts and checks the types instead.
         dynamic_typing=param.applies != "start",
     )
-    if param.low is None or param.high is None:
+    if param.range is None:
         return descriptor
-    low = param.low if param.special is None else min(param.low, param.special)
-    high = param.high if param.special is None else max(param.high, param.special)
+    accepted = [param.range.low, param.range.high]
+    accepted += [] if param.range.special is None else [param.range.special]
+    low, high = min(accepted), max(accepted)
     if isinstance(param.default, float):
         descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
     else:

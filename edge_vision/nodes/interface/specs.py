@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from edge_vision.nodes.interface.gate import GATE
 from edge_vision.nodes.interface.model import CASCADE, DETECTOR
-from edge_vision.nodes.interface.types import COMMON, RESET, STATUS, NodeSpec, Param, Topic
+from edge_vision.nodes.interface.types import COMMON, RESET, STATUS, NodeSpec, Param, Range, Topic
 
 __all__ = [
     "CASCADE",
@@ -18,6 +18,7 @@ __all__ = [
     "SOURCE",
     "NodeSpec",
     "Param",
+    "Range",
     "Topic",
 ]
 
@@ -35,34 +36,36 @@ DIAGNOSTICS = NodeSpec(
             "max_age_ms",
             1000.0,
             "Warns above this age of the detections when published (p95).",
-            "ms",
-            1.0,
-            600000.0,
+            Range("ms", 1.0, 600000.0),
         ),
-        Param("max_rss_mb", 1024.0, "Warns above this memory of a process.", "MB", 1.0, 1048576.0),
-        Param("max_fds", 900, "Warns above this number of open files of a process.", "files", 1, 10**9),
+        Param("max_rss_mb", 1024.0, "Warns above this memory of a process.", Range("MB", 1.0, 1048576.0)),
         Param(
-            "max_cpu_percent", 97.0, "Warns above this CPU load of all cores, mean of 10 s.", "%", 1.0, 100.0
+            "max_fds", 900, "Warns above this number of open files of a process.", Range("files", 1, 10**9)
+        ),
+        Param(
+            "max_cpu_percent",
+            97.0,
+            "Warns above this CPU load of all cores, mean of 10 s.",
+            Range("%", 1.0, 100.0),
         ),
         Param(
             "max_memory_percent",
             92.0,
             "Warns above this share of the machine's memory in use.",
-            "%",
-            1.0,
-            100.0,
+            Range("%", 1.0, 100.0),
         ),
         Param(
-            "max_temperature_c", 90.0, "Warns above this temperature of the hottest sensor.", "C", 1.0, 150.0
+            "max_temperature_c",
+            90.0,
+            "Warns above this temperature of the hottest sensor.",
+            Range("C", 1.0, 150.0),
         ),
-        Param("max_power_w", 0.0, "Warns above this power; 0 = no limit.", "W", 0.0, 100000.0),
+        Param("max_power_w", 0.0, "Warns above this power; 0 = no limit.", Range("W", 0.0, 100000.0)),
         Param(
             "stale_ms",
             3000.0,
             "Reports a node as STALE after this long without a status.",
-            "ms",
-            1100.0,
-            600000.0,
+            Range("ms", 1100.0, 600000.0),
         ),
         *COMMON,
     ),
@@ -90,10 +93,7 @@ SOURCE = NodeSpec(
             1.0,
             "Scales the speed of a file: 1 = real time, 0 = as fast as the pipeline in this process accepts "
             "frames.",
-            "x",
-            0.01,
-            1000.0,
-            special=0.0,
+            Range("x", 0.01, 1000.0, special=0.0),
         ),
         Param("loop", False, "Restarts a file at its end."),
         Param("frame_id", "camera", "Sets the frame_id of the images.", applies="configure"),
@@ -109,9 +109,7 @@ SOURCE = NodeSpec(
             "open_timeout_ms",
             5000,
             "Limits the wait for a device or stream.",
-            "ms",
-            100,
-            600000,
+            Range("ms", 100, 600000),
             applies="configure",
         ),
         *COMMON,

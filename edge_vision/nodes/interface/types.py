@@ -12,23 +12,43 @@ from edge_vision.core.redaction import redact_text
 
 
 @dataclass(frozen=True, slots=True)
+class Range:
+    """The numbers that a parameter accepts. special: one outside low..high."""
+
+    unit: str
+    low: float
+    high: float
+    special: float | None = None
+
+    def accepts(self, value: float) -> bool:
+        """Whether a number is in the range."""
+        return self.low <= value <= self.high or value == self.special
+
+    def __str__(self) -> str:
+        special = "" if self.special is None else f"{self.special:.10g} or "
+        return f"{special}{self.low:.10g}..{self.high:.10g}"
+
+
+@dataclass(frozen=True, slots=True)
 class Param:
     """One parameter of a node.
 
-    applies: when a change takes effect: "live" (at once), "configure" (refused while the node is configured)
-    or "start" (read-only). An int is accepted for a float, and for free text: ROS parses `uri:=0` as a
-    number. special: an allowed value outside low..high.
+    range: of a number. applies: when a change takes effect: "live" (at once), "configure" (refused while the
+    node is configured) or "start" (read-only). An int is accepted for a float, and for free text: ROS parses
+    `uri:=0` as a number.
     """
 
     name: str
     default: Any
     description: str
-    unit: str = ""
-    low: float | None = None
-    high: float | None = None
+    range: Range | None = None
     choices: tuple[str, ...] = ()
     applies: str = "live"
-    special: float | None = None
+
+    @property
+    def unit(self) -> str:
+        """The unit of a number."""
+        return self.range.unit if self.range else ""
 
     @property
     def type_name(self) -> str:
@@ -42,25 +62,16 @@ class Param:
         """The allowed values as text; "" if all of the type are."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        if self.low is None and self.high is None:
-            return ""
-        low = "" if self.low is None else f"{self.low:.10g}"
-        high = "" if self.high is None else f"{self.high:.10g}"
-        special = "" if self.special is None else f"{self.special:.10g} or "
-        return f"{special}{low}..{high}"
+        return str(self.range) if self.range else ""
 
     def check(self, value: Any) -> Any:
         """The value, converted to the type. Raises ValueError with the expected and the given value."""
         value = self._typed(value)
         if self.choices and value not in self.choices:
             raise ValueError(f"{self.name}: expected {self.constraints}, got '{value:.200}'")
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            low = float("-inf") if self.low is None else self.low
-            high = float("inf") if self.high is None else self.high
-            if not low <= value <= high and value != self.special:
-                raise ValueError(
-                    f"{self.name}: expected {self.constraints} {self.unit}".rstrip() + f", got {value}"
-                )
+        if self.range and not self.range.accepts(value):
+            limits = f"{self.range} {self.unit}".rstrip()
+            raise ValueError(f"{self.name}: expected {limits}, got {value}")
         return value
 
     def _typed(self, value: Any) -> Any:
@@ -153,9 +164,7 @@ MAX_IMAGE_MEGAPIXELS = Param(
     "max_image_megapixels",
     MAX_PIXELS / 1e6,
     "Refuses larger images as `too_large`, compressed ones before decoding. 1 MP = 10^6 pixels.",
-    "MP",
-    0.0001,
-    268.0,
+    Range("MP", 0.0001, 268.0),
 )
 IMAGES = (IMAGE_TRANSPORT, MAX_IMAGE_MEGAPIXELS)
 """Parameters of every node that subscribes to images."""
