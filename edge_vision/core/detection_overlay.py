@@ -9,6 +9,7 @@ import numpy as np
 
 from edge_vision.core.detections import Detections
 
+DASH_PX = 8
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -24,16 +25,49 @@ def label_of(labels: Sequence[str], class_id: int) -> str:
     return labels[class_id] if 0 <= class_id < len(labels) else str(class_id)
 
 
-def draw_detections(image: np.ndarray, found: Detections, labels: Sequence[str]) -> np.ndarray:
-    """Draw boxes with labels and scores into a (h, w, 3) uint8 BGR image, in place, and return it."""
-    for box, score, class_id in zip(found.xyxy_px, found.scores, found.class_ids, strict=True):
+def caption(label: str, score: float, track: int | None = None) -> str:
+    """The text at a box. track: the id of its track."""
+    return f"{label} {score:.2f}" if track is None else f"{label} #{track} {score:.2f}"
+
+
+def dashes(box: np.ndarray) -> np.ndarray:
+    """(n, 2, 2) int32, the start and end of each dash along the sides of a box, (4,) xyxy_px."""
+    left, top, right, bottom = box.round().astype(int)
+    x, y = np.arange(left, right, 2 * DASH_PX), np.arange(top, bottom, 2 * DASH_PX)
+    to_x, to_y = np.minimum(x + DASH_PX, right), np.minimum(y + DASH_PX, bottom)
+    across = [np.stack((x, x * 0 + side, to_x, x * 0 + side), axis=1) for side in (top, bottom)]
+    down = [np.stack((y * 0 + side, y, y * 0 + side, to_y), axis=1) for side in (left, right)]
+    return np.concatenate(across + down).reshape(-1, 2, 2).astype(np.int32)
+
+
+def draw_detections(
+    image: np.ndarray,
+    found: Detections,
+    labels: Sequence[str],
+    ids: np.ndarray | None = None,
+    predicted: bool = False,
+) -> np.ndarray:
+    """Draw boxes with labels and scores into a (h, w, 3) uint8 BGR image, in place, and return it.
+
+    ids: (n,) of the tracks. predicted: boxes are dashed, because the frame was not inferred.
+    """
+    tracks = [None] * len(found) if ids is None else ids.tolist()
+    for box, score, class_id, track in zip(
+        found.xyxy_px, found.scores, found.class_ids.tolist(), tracks, strict=True
+    ):
+        color = class_color(class_id)
         left, top, right, bottom = (round(float(v)) for v in box)
-        color = class_color(int(class_id))
-        text = f"{label_of(labels, int(class_id))} {score:.2f}"
-        (width, height), _ = cv2.getTextSize(text, _FONT, 0.45, 1)
-        cv2.rectangle(image, (left, top), (right, bottom), color, 2)
-        left = max(0, min(left, image.shape[1] - width - 4))
-        text_top = top - height - 6 if top > height + 6 else top
-        cv2.rectangle(image, (left, text_top), (left + width + 4, text_top + height + 6), color, -1)
-        cv2.putText(image, text, (left + 2, text_top + height + 2), _FONT, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+        if predicted:
+            cv2.polylines(image, list(dashes(box)), False, color, 2)
+        else:
+            cv2.rectangle(image, (left, top), (right, bottom), color, 2)
+        _draw_caption(image, caption(label_of(labels, class_id), score, track), left, max(0, top), color)
     return image
+
+
+def _draw_caption(image: np.ndarray, text: str, left: int, top: int, color: tuple[int, int, int]) -> None:
+    (width, height), _ = cv2.getTextSize(text, _FONT, 0.45, 1)
+    left = max(0, min(left, image.shape[1] - width - 4))
+    text_top = top - height - 6 if top > height + 6 else top
+    cv2.rectangle(image, (left, text_top), (left + width + 4, text_top + height + 6), color, -1)
+    cv2.putText(image, text, (left + 2, text_top + height + 2), _FONT, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
