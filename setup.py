@@ -26,6 +26,7 @@ FETCH = ["onnx>=1.16"]
 OPTIMIZE = ["jinja2>=3.1", "matplotlib>=3.7", "onnx>=1.16", "onnxruntime>=1.18", "pycocotools>=2.0.7"]
 EVALUATE = ["matplotlib>=3.7"]
 TOP = ["rich>=13.0"]
+BAG = ["rosbags>=0.11"]
 TEST = [
     "hypothesis",
     "mypy",
@@ -74,7 +75,8 @@ setup(
         "optimize": OPTIMIZE,
         "evaluate": EVALUATE,
         "top": TOP,
-        "test": TEST + FETCH + TOP + RUNTIME,
+        "bag": BAG,
+        "test": TEST + FETCH + TOP + BAG + RUNTIME,
     },
     entry_points={"console_scripts": SCRIPTS},
     zip_safe=False,

@@ -19,12 +19,15 @@ ROS = {
 }
 LAUNCH = dict.fromkeys(("ament_index_python", "launch_ros"), "source ROS 2")
 RICH = {"rich": "run `make setup-test`"}
+BAGS = {"rosbags": "run `make setup-test`"}
 REPORT = dict.fromkeys(("jinja2", "matplotlib"), "run `make setup-test`")
 NEEDED: dict[str, dict[str, str]] = {
     "nodes": ROS,
     "e2e": ROS,
     "e2e/test_top_live.py": RICH,
     "launch": {**ROS, **LAUNCH},
+    "nodes/test_bag_source.py": {**ROS, **BAGS},
+    "unit/test_bag.py": BAGS,
     "unit/test_optimize_ground_truth.py": {"pycocotools": "run `make setup-test`", **REPORT},
     "unit/test_optimize_report.py": REPORT,
     "unit/test_optimize_run.py": REPORT,

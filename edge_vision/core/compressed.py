@@ -193,6 +193,10 @@ class CompressedFrame(Frame):
         method = cv2.INTER_LINEAR if block < 2 * reduction else cv2.INTER_AREA
         return cv2.resize(gray, (columns, rows), interpolation=method)
 
+    def with_header(self, stamp_ns: int, frame_id: str, seq: int) -> Frame:
+        """See Frame. Does not decode."""
+        return CompressedFrame(self._source, stamp_ns, frame_id, self.encoding, seq)
+
     def __repr__(self) -> str:
         size = f"{self.width_px}x{self.height_px}"
         return (

@@ -6,7 +6,7 @@ layout allows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -94,6 +94,10 @@ class Frame:
     @property
     def height_px(self) -> int:
         return int(self.image.shape[0] / ENCODINGS[self.encoding].rows)
+
+    def with_header(self, stamp_ns: int, frame_id: str, seq: int) -> Frame:
+        """The same image with another header."""
+        return replace(self, stamp_ns=stamp_ns, frame_id=frame_id, seq=seq, origin=None)
 
     def bgr(self) -> np.ndarray:
         """The image as (h, w, 3) uint8 BGR; not a copy if it is BGR already."""

@@ -16,6 +16,7 @@ PYPI_NAMES = {
     "pycocotools": "pycocotools",
     "matplotlib": "matplotlib",
     "jinja2": "Jinja2",
+    "rosbags": "rosbags",
 }
 _ROS_CORE = ("rclpy", "rcl_interfaces", "lifecycle_msgs", "builtin_interfaces")
 

@@ -1,6 +1,19 @@
-"""Checks that the stamps of a camera's images increase."""
+"""Checks the stamps of a camera's images."""
 
 from __future__ import annotations
+
+from typing import Any
+
+from edge_vision.errors import ImageError
+
+NS_PER_S = 1_000_000_000
+
+
+def stamp_to_ns(stamp: Any) -> int:
+    """A builtin_interfaces/Time in ns. Raises ImageError(bad_stamp) if it is not representable as such."""
+    if stamp.nanosec >= NS_PER_S:
+        raise ImageError("bad_stamp", f"expected nanosec below 1e9 in the stamp, got {stamp.nanosec}")
+    return int(stamp.sec) * NS_PER_S + int(stamp.nanosec)
 
 
 class StampCheck:

@@ -19,7 +19,7 @@ from edge_vision.evaluate.constructed import (
 )
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.reference.clips import CLIPS, clip_condition, clip_path, known_clips
-from edge_vision.source.capture import SourceError, video_path
+from edge_vision.source.uri import SourceError, video_path
 
 
 class Selected(NamedTuple):

@@ -27,7 +27,8 @@ from edge_vision.errors import BackendError, BundleError, HeadError, ImageError
 from edge_vision.importer.draft import LABELS_FILE, Draft
 from edge_vision.importer.probe import backends_for, first_not_killed
 from edge_vision.offline.bundle_folder import check_replaceable, put, store_lock, write_folder
-from edge_vision.source.capture import Capture, SourceError
+from edge_vision.source.opening import open_source
+from edge_vision.source.uri import SourceError
 
 _IMPORTING = ".importing-"
 _TOP = 10
@@ -169,7 +170,7 @@ def read_image(path: Path) -> np.ndarray:
     except ImageError as error:
         if error.reason == "too_large":
             raise BundleError(f"{path}: {error}") from None
-    with suppress(SourceError), closing(Capture(str(path.absolute()))) as capture:
+    with suppress(SourceError), closing(open_source(str(path.absolute()))) as capture:
         if (image := capture.read()) is not None:
             return image
     raise BundleError(f"{path}: expected an image or a video that OpenCV reads, got none")

@@ -1,4 +1,4 @@
-"""The source node: publishes a file, device or stream as a camera, without a camera driver."""
+"""The source node: publishes a file, bag, device or stream as a camera, without a camera driver."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.latency import RateMeter
 from edge_vision.core.redaction import redact_error, redact_url
 from edge_vision.core.running_clock import running_s
+from edge_vision.errors import ImageError
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import OK, WARN, BaseNode
 from edge_vision.nodes.interface import specs
@@ -21,7 +22,9 @@ from edge_vision.nodes.interface.frame_event_messages import frame_event_message
 from edge_vision.nodes.interface.image_messages import ImageWriter
 from edge_vision.nodes.transport.lazy_publisher import LazyPublisher
 from edge_vision.nodes.transport.qos import FRAME_EVENTS, VIEWED_IMAGE
-from edge_vision.source.capture import Capture, SourceError
+from edge_vision.source.image_source import ImageSource
+from edge_vision.source.opening import open_source
+from edge_vision.source.uri import SourceError, source_kind
 
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 10.0
 MEDIA_START_NS = 1_000_000_000
@@ -47,7 +50,7 @@ class SourceNode(BaseNode):
         self._writer = ImageWriter()
         self._rate = RateMeter()
         self._sent = 0
-        self._media_start_ns = MEDIA_START_NS  # The stamp of the first image, also after a loop or a loss.
+        self._played_ns = 0  # Time span of the stamps of the rounds so far, of a loop or after a loss.
         self._situation = "idle"
         self._error = ""
         self._progress_s = running_s()  # Of the last image or change of the situation.
@@ -118,7 +121,9 @@ class SourceNode(BaseNode):
         """Play to the end. Returns whether the source has finished."""
         shown_uri = redact_url(self.params["uri"])
         self._enter(stop, "opening")
-        capture = Capture(self.params["uri"], self.params["open_timeout_ms"], stop.is_set)
+        capture = open_source(
+            self.params["uri"], self.params["open_timeout_ms"], stop.is_set, skip_unreadable=False
+        )
         try:
             self._enter(stop, "playing")
             played = self._play(capture, stop)
@@ -129,8 +134,8 @@ class SourceNode(BaseNode):
         if not capture.kind.is_file:
             raise SourceError(f"source '{shown_uri}' was lost")
         if played == 0:
-            raise SourceError(f"source '{shown_uri}' contains no image that OpenCV can read")
-        self._error = capture.truncation
+            raise SourceError(f"source '{shown_uri}' contains no image that can be read")
+        self._error = capture.damage
         if self._error:
             self.log_throttled("error", self._error, "cut short")
         if not self.params["loop"]:
@@ -143,9 +148,9 @@ class SourceNode(BaseNode):
             )
         return not self.params["loop"]
 
-    def _play(self, capture: Capture, stop: threading.Event) -> int:
+    def _play(self, capture: ImageSource, stop: threading.Event) -> int:
         """Publish images until the end, a loss or the stop. Returns how many."""
-        played, due_s, is_file = 0, None, capture.kind.is_file
+        played, due_s, is_file, stamps_ns = 0, None, capture.kind.is_file, [0, 0]
         while not stop.is_set():
             # Before decoding, which right after a frame was sent would compete with its next stage.
             if is_file:
@@ -155,14 +160,17 @@ class SourceNode(BaseNode):
                 break
             if is_file:
                 due_s = self._wait_until_due(due_s, capture.time_s - last_s, stop)
-            image = capture.retrieve()
-            if image is None:
+            frame = capture.frame()
+            if frame is None:
                 break
             self._error = ""
-            self._send(image, self._media_start_ns + round(capture.time_s * 1e9))
+            stamps_ns = [stamps_ns[0] if played else frame.stamp_ns, frame.stamp_ns]
+            self._send(self._with_header(frame, capture.time_s))
             played += 1
         if played:
-            self._media_start_ns += round((capture.time_s + capture.shortest_interval_s) * 1e9)
+            recorded_ns = stamps_ns[1] - stamps_ns[0] if self._stamps() == "recorded" else 0
+            time_ns = recorded_ns if recorded_ns > 0 else round(capture.time_s * 1e9)
+            self._played_ns += time_ns + round(capture.shortest_interval_s * 1e9)
             if is_file:  # A loop keeps an interval between its last and its first image.
                 self._wait_until_due(due_s, capture.shortest_interval_s, stop)
         return played
@@ -194,19 +202,34 @@ class SourceNode(BaseNode):
         finally:
             self._awaits_pipeline, self._due_s = False, None
 
-    def _send(self, image: Any, media_ns: int) -> None:
-        is_media = self.params["stamps"] == "media"
-        stamp_ns = media_ns if is_media else self.get_clock().now().nanoseconds
-        frame = Frame(image, stamp_ns, self.params["frame_id"], "bgr8", self.hub.next_seq())
+    def _stamps(self) -> str:
+        """What images are stamped with: clock, media or recorded."""
+        chosen = str(self.params["stamps"])
+        if chosen != "auto":
+            return chosen
+        return "recorded" if source_kind(self.params["uri"]).name == "bag" else "clock"
+
+    def _with_header(self, frame: Frame, time_s: float) -> Frame:
+        """The image of a source with the header to publish. time_s: its position in the file."""
+        stamps, seq, frame_id = self._stamps(), self.hub.next_seq(), self.params["frame_id"]
+        if stamps == "recorded":
+            return frame.with_header(frame.stamp_ns + self._played_ns, frame.frame_id, seq)
+        media_ns = MEDIA_START_NS + self._played_ns + round(time_s * 1e9)
+        stamp_ns = media_ns if stamps == "media" else self.get_clock().now().nanoseconds
+        return frame.with_header(stamp_ns, frame_id, seq)
+
+    def _send(self, frame: Frame) -> None:
         if self._events.subscription_count:
-            self._events.publish(
-                frame_event_message(FrameEvent(stamp_ns, frame.frame_id, "source", "", str(self._sent)))
-            )
+            event = FrameEvent(frame.stamp_ns, frame.frame_id, "source", "", str(self._sent))
+            self._events.publish(frame_event_message(event))
         self._sent += 1
         self._progress_s = running_s()
         self._rate.count()
         if self.hub.has_outside_subscribers(self._images.subscription_count, self._topic):
-            self._images.publish(self._writer.message(frame))
+            try:
+                self._images.publish(self._writer.message(frame))
+            except ImageError as error:  # In this process, the gate counts it.
+                self.log_throttled("error", f"image not published ({error.reason}): {error}", error.reason)
         receive = self.hub.receiver(self._topic)
         if receive:
             receive(frame, None)
@@ -237,7 +260,7 @@ class SourceNode(BaseNode):
     def status_values(self) -> dict[str, Any]:
         return {
             "uri": redact_url(self.params["uri"]),
-            "stamps": self.params["stamps"],
+            "stamps": self._stamps(),
             "situation": self._situation,
             "trouble": self._error or self._stall(),
             "asleep": self._due_s is not None,

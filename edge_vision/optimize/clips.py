@@ -16,7 +16,8 @@ from edge_vision.core.compressed import read_image_file
 from edge_vision.errors import ImageError
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.settings import MIN_IMAGES
-from edge_vision.source.capture import Capture, SourceError, video_path
+from edge_vision.source.opening import open_source, source_sha256
+from edge_vision.source.uri import SourceError, source_kind, video_path
 
 _IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
@@ -53,8 +54,12 @@ def split_clips(calibration: str | None, given: Sequence[str]) -> tuple[str, tup
     return (clips[0], tuple(clips[1:])) if len(clips) > 1 else ("", tuple(clips))
 
 
+def _is_bag(path: Path) -> bool:
+    return source_kind(str(path)).name == "bag"
+
+
 def _expanded(path: Path) -> list[Path]:
-    if not path.is_dir():
+    if not path.is_dir() or _is_bag(path):
         return [path]
     videos = sorted(file for file in path.iterdir() if file.suffix.lower() in _VIDEOS)
     return videos or [path]
@@ -62,14 +67,16 @@ def _expanded(path: Path) -> list[Path]:
 
 def read_clip(path: Path, count: int) -> Clip:
     """At most count images. Raises OptimizeError if there are no images or too few different ones."""
-    if path.is_dir():
+    if _is_bag(path):
+        clip = Clip(path, source_sha256(str(path)), tuple(video_images(path, count)))
+    elif path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in _IMAGES)
         sampled = _evenly(files, count)
         clip = Clip(path, _sha256(files), tuple(map(_read, sampled)), tuple(file.name for file in sampled))
     elif path.is_file():
         clip = Clip(path, _sha256([path]), tuple(video_images(path, count)))
     else:
-        raise OptimizeError(f"{path}: expected a video or a folder of images, got no such path")
+        raise OptimizeError(f"{path}: expected a video, a bag or a folder of images, got no such path")
     _check(clip)
     return clip
 
@@ -134,12 +141,17 @@ def _read(file: Path) -> np.ndarray:
 
 
 def video_images(path: Path, count: int) -> list[np.ndarray]:
-    """At most count frames, evenly over a video; none if OpenCV cannot read it."""
+    """At most count frames, evenly over a video; none if OpenCV cannot read it.
+
+    Raises SourceError for a bag that cannot be read.
+    """
     try:
         images, declared, read = _sampled(path, count)
         # The number in the container is often an estimate, wrong for unevenly spaced frames.
         return images if read == declared else _sampled(path, count, read)[0]
     except SourceError:
+        if _is_bag(path):
+            raise
         return []
 
 
@@ -149,7 +161,7 @@ def _sampled(path: Path, count: int, total: int | None = None) -> tuple[list[np.
     Reads sequentially: seeking is not frame-exact.
     """
     images, read = [], 0
-    with closing(Capture(str(path.absolute()))) as capture:
+    with closing(open_source(str(path.absolute()))) as capture:
         wanted = set(_evenly(range(capture.frames if total is None else total), count))
         while capture.grab():
             if read in wanted and (image := capture.retrieve()) is not None:

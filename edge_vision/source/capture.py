@@ -3,83 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import math
 import os
-import re
 import select
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
 import cv2
-import numpy as np
 
+from edge_vision.core.frame import Frame
 from edge_vision.core.redaction import redact_url
-from edge_vision.errors import EdgeVisionError
-from edge_vision.source.frame_times import FrameTimes
+from edge_vision.source.frame_times import FrameTimes, valid_fps
+from edge_vision.source.image_source import ImageSource
+from edge_vision.source.uri import SourceError, SourceKind, source_kind
 
-DEFAULT_FPS_HZ = 30.0
 # A file is not truncated if only its last images cannot be decoded, or its container counts them differently.
 TOLERATED_FRAMES, TOLERATED_SHARE = 2, 0.01
 PIPE_POLL_S = 0.1
 _FFMPEG_QUIET = "-8"
 
 
-class SourceError(EdgeVisionError):
-    """A video source that cannot be opened."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceKind:
-    """Parsed URI of a source. target: argument for OpenCV."""
-
-    name: str
-    target: str | int
-
-    @property
-    def is_file(self) -> bool:
-        """True for a file, whose end is not an error."""
-        return self.name == "file"
-
-
-def source_kind(uri: str) -> SourceKind:
-    """The kind of a source: file, device or stream. A number is a V4L2 device. Raises SourceError."""
-    if uri.isascii() and uri.isdigit():
-        return SourceKind("device", int(uri))
-    if uri.startswith("/dev/"):
-        return SourceKind("device", uri)
-    if "://" in uri and not _FILE_URI.match(uri):
-        return SourceKind("stream", uri)
-    return SourceKind("file", str(video_path(uri)))
-
-
-_FILE_URI = re.compile(r"file://", re.IGNORECASE)
-
-
-def video_path(text: str) -> Path:
-    """The absolute path of a video file, given as a path, or percent-encoded as file:///path.
-
-    FFmpeg would take the text before the colon of a relative path `14:05:09.mp4` for a protocol. Raises
-    SourceError.
-    """
-    if "://" in text and not _FILE_URI.match(text) and not os.path.exists(text):
-        raise SourceError(f"expected a video file, got the address '{redact_url(text)}': record it first")
-    if not _FILE_URI.match(text):
-        return Path(os.path.expanduser(text)).absolute()
-    host, slash, path = text[len("file://") :].partition("/")
-    if host.lower() not in ("", "localhost") or not slash:
-        raise SourceError(
-            f"expected file:///path/to/video.mp4 on this machine, got '{redact_url(text)}': "
-            "give three slashes and an absolute path, or a plain path without file://"
-        )
-    return Path(os.fsdecode(unquote_to_bytes(f"/{path}")))
-
-
-class Capture:
-    """An open source. Used by one thread."""
+class Capture(ImageSource):
+    """A source that OpenCV reads."""
 
     def __init__(
         self, uri: str, open_timeout_ms: int = 5000, cancelled: Callable[[], bool] = lambda: False
@@ -93,19 +38,19 @@ class Capture:
         if not self._capture.isOpened():
             self.close()
             raise SourceError(_CANNOT_OPEN[self.kind.name].format(self._shown))
-        self.fps_hz = _valid_fps(self._capture.get(cv2.CAP_PROP_FPS))
+        self.fps_hz = valid_fps(self._capture.get(cv2.CAP_PROP_FPS))
         counted = self.kind.is_file and self._pipe is None
         # Negative in a file without a duration, such as WebM of a browser.
         self.frames = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))) if counted else 0
         self._read, self._at_ms = 0, 0.0
-        self._times = FrameTimes(self.fps_hz)
+        self.times = FrameTimes(self.fps_hz)
 
     def _check_exists(self) -> None:
         target = self.kind.target
         if isinstance(target, str) and self.kind.name != "stream" and not Path(target).exists():
             raise SourceError(f"source '{self._shown}' does not exist: check the path or connect the device")
         if self.kind.is_file and Path(str(target)).is_dir():
-            raise SourceError(f"source '{self._shown}' is a folder: give a video file")
+            raise SourceError(f"source '{self._shown}' is a folder: give a video file or a bag")
 
     def _open_pipe(self, cancelled: Callable[[], bool]) -> int | None:
         """The descriptor of a pipe (FIFO) once it is readable; None if the source is not a pipe.
@@ -128,34 +73,20 @@ class Capture:
         raise SourceError(f"source '{self._shown}' is a pipe to which nothing was written: start its writer")
 
     def grab(self) -> bool:
-        """Advance to the next image. False at the end, or if the source is lost."""
+        """See ImageSource."""
         if not self._capture.grab():
             return False
         self._read, self._at_ms = self._read + 1, self._capture.get(cv2.CAP_PROP_POS_MSEC)
-        self._times.advance(self._at_ms)
+        self.times.advance(self._at_ms)
         return True
 
-    def retrieve(self) -> np.ndarray | None:
-        """The image that `grab` advanced to, a new (h, w, 3) uint8 BGR array, upright; None on failure."""
+    def frame(self) -> Frame | None:
+        """See ImageSource."""
         ok, image = self._capture.retrieve()
-        return image if ok else None
-
-    def read(self) -> np.ndarray | None:
-        """The next image, as `retrieve` returns it; None at the end, or if the source is lost."""
-        return self.retrieve() if self.grab() else None
+        return Frame(image, 0, "") if ok else None
 
     @property
-    def time_s(self) -> float:
-        """The last image's own time since the first image; frames may be unevenly spaced."""
-        return self._times.time_s
-
-    @property
-    def shortest_interval_s(self) -> float:
-        """The shortest interval between two images so far, at most 1 / fps_hz."""
-        return self._times.shortest_interval_s
-
-    @property
-    def truncation(self) -> str:
+    def damage(self) -> str:
         """Description of a premature end of the file; "" if it is complete, as far as its format shows."""
         of_all = f" of {self.frames}" if self._lacks_frames() else ""
         if not of_all and not (self.kind.is_file and _has_cut_packet(Path(str(self.kind.target)))):
@@ -173,7 +104,7 @@ class Capture:
         return self._read < enough and self._at_ms / 1e3 * self.fps_hz + 1 < enough
 
     def close(self) -> None:
-        """Release the file, device or connection."""
+        """See ImageSource."""
         self._capture.release()
         if self._pipe is not None:
             os.close(self._pipe)
@@ -228,14 +159,3 @@ def _has_cut_packet(path: Path) -> bool:
             if start[at::packet_bytes][:4] == b"\x47" * 4:
                 return size_bytes % packet_bytes > 0
     return False
-
-
-def _valid_fps(fps_hz: float) -> float:
-    return fps_hz if math.isfinite(fps_hz) and 0.1 <= fps_hz <= 1000.0 else DEFAULT_FPS_HZ
-
-
-def frame_times_s(uri: str, count: int | None = None) -> list[float]:
-    """Times of a video's images, in s since the first; all, or the first count. Raises SourceError."""
-    with contextlib.closing(Capture(uri)) as capture:
-        numbers = itertools.count() if count is None else range(count)
-        return [capture.time_s for _ in itertools.takewhile(lambda _: capture.grab(), numbers)]

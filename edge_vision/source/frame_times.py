@@ -10,6 +10,7 @@ import numpy as np
 # A longer step, or a jump back by more than this, is a discontinuity, as between joined recordings.
 MAX_STEP_S, MAX_BACKWARD_S = 60.0, 1.0
 MIN_INTERVAL_S = 0.001
+DEFAULT_FPS_HZ = 30.0
 # Containers round times to 1 ms or finer.
 _ROUNDING_S = 0.0015
 
@@ -52,3 +53,8 @@ def mean_rate_hz(times_s: Sequence[float]) -> float:
 def is_even(times_s: Sequence[float]) -> bool:
     """Whether the intervals are equal, apart from the rounding of a container."""
     return len(times_s) < 3 or bool(np.ptp(np.diff(times_s)) < _ROUNDING_S)
+
+
+def valid_fps(fps_hz: float) -> float:
+    """The rate that a file states, or DEFAULT_FPS_HZ if it is implausible."""
+    return fps_hz if math.isfinite(fps_hz) and 0.1 <= fps_hz <= 1000.0 else DEFAULT_FPS_HZ

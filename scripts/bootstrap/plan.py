@@ -59,6 +59,7 @@ EXTRAS = {
     "optimize": Extra("report and scores of the optimizer", ("test", "optimize")),
     "bench": Extra("PyTorch for comparison", ("bench",), index=PYTORCH_CPU),
     "top": Extra("terminal view", ("test", "top")),
+    "bag": Extra("ROS bags as a source", ("test",)),
     "evaluate": Extra("plots", ("evaluate",)),
     "docs": Extra("documentation", ("docs",)),
 }

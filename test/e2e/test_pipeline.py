@@ -119,14 +119,16 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return inner / ((a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - inner)
 
 
-def assert_equal_to_reference(messages: list, reference: dict[int, Detections]) -> None:
+def assert_equal_to_reference(
+    messages: list, reference: dict[int, Detections], frame_id: str = "street"
+) -> None:
     """Every message has the exact header of a frame, and its boxes."""
     from edge_vision.nodes.interface.detection_messages import detections_from_message
 
     stamps = [stamp_of(message) for message in messages]
     assert stamps == sorted(set(stamps)) and set(stamps) <= set(reference)
     for stamp, message in zip(stamps, messages, strict=True):
-        assert message.header.frame_id == "street"
+        assert message.header.frame_id == frame_id
         found, expected = detections_from_message(message), reference[stamp]
         assert found.class_ids.tolist() == expected.class_ids.tolist()
         assert found.scores == pytest.approx(expected.scores, abs=1e-3)
@@ -183,6 +185,25 @@ def test_five_processes_publish_the_boxes_of_the_core(
         assert [stamp_of(message) for message in messages] == composed_stamps["stamps"]
     for name, one in running.items():
         assert one.end() == 0, f"{name}: {one.output}"
+
+
+def test_a_bag_is_played_under_its_own_stamps(launch, robot, tmp_path, clip, reference):
+    pytest.importorskip("rosbags", reason="rosbags is not installed: run `make setup-test`")
+    from bag_cases import Recorded, write_bag
+
+    capture, images = Capture(str(clip)), []
+    while (image := capture.read()) is not None:
+        images.append(Recorded(image, 10**9 + len(images) * PERIOD_NS + 7_000_000))
+    bag = write_bag(tmp_path / "street.mcap", images)
+    params = params_file(tmp_path, clip, 0.0)
+    text = params.read_text().replace(f"uri: {clip}", f"uri: '{bag}#/cam/image_raw'")
+    params.write_text(text.replace("stamps: media", "stamps: auto"))
+    launch("pipeline", "--ros-args", "--params-file", params)
+    messages = detections_of(robot)
+    ledger = play(robot, messages)
+    assert ledger["received"] == FRAMES and ledger["failed"] == 0
+    assert ledger["inferred"] == len(messages) == FRAMES - ledger["gated"]
+    assert_equal_to_reference(messages, reference, "optical")
 
 
 CAMERAS = ("front", "rear", "left", "right")

@@ -10,9 +10,9 @@ from ros_cases import DiagnosticArray
 
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
+from edge_vision.core.stamp_check import stamp_to_ns
 from edge_vision.nodes.interface.detection_messages import regions_message
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message, frame_event_message
-from edge_vision.nodes.interface.headers import stamp_to_ns
 from edge_vision.nodes.transport.intra_process import IntraProcess
 
 REGIONS = np.array([[1.5, 2.25, 30.0, 40.125], [0, 0, 7, 9]], np.float32)

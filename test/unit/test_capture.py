@@ -17,7 +17,9 @@ from model_cases import clip_or_skip
 from edge_vision.evaluate.reference import clips as evaluate_clips
 from edge_vision.importer.run import read_image
 from edge_vision.optimize.clips import video_images
-from edge_vision.source.capture import DEFAULT_FPS_HZ, Capture, SourceError, SourceKind, source_kind
+from edge_vision.source.capture import Capture
+from edge_vision.source.frame_times import DEFAULT_FPS_HZ
+from edge_vision.source.uri import SourceError, SourceKind, source_kind
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_the_images_of_a_truncated_file_are_read(clip):
     while capture.read() is not None:
         count += 1
     assert count in (1, 2)
-    assert f"ended after {count} of 5 images: the file is truncated" in capture.truncation
+    assert f"ended after {count} of 5 images: the file is truncated" in capture.damage
 
 
 @pytest.mark.parametrize("suffix", [".ts", ".m2ts"])
@@ -172,8 +174,8 @@ def test_a_transport_stream_with_a_cut_packet_is_truncated(tmp_path, suffix):
     writer.release()
     data = whole.read_bytes()
     cut.write_bytes(data[: len(data) // 2 // 188 // 192 * 188 * 192 + 100])
-    assert played(whole).truncation == ""
-    assert "images: the file is truncated" in played(cut).truncation
+    assert played(whole).damage == ""
+    assert "images: the file is truncated" in played(cut).damage
 
 
 def played(path: Path) -> Capture:
@@ -186,7 +188,7 @@ def played(path: Path) -> Capture:
 
 def test_a_whole_file_is_not_called_cut_short(clip):
     capture = played(clip)
-    assert capture.frames == 5 and capture.truncation == ""
+    assert capture.frames == 5 and capture.damage == ""
 
 
 def test_the_demo_clip():

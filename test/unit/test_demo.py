@@ -28,7 +28,8 @@ from edge_vision.evaluate.live.pipeline_process import PipelineProcess
 from edge_vision.evaluate.live.run_record import RunRecord
 from edge_vision.offline.progress import ProgressLine
 from edge_vision.offline.provenance import hash_of, machine, versions, write_json
-from edge_vision.source.capture import Capture, SourceError
+from edge_vision.source.capture import Capture
+from edge_vision.source.uri import SourceError
 
 LABELS = ("person", "bicycle", "car")
 USAGE = ProcessUsage(12.4, 3.0, 200.2, 7)

@@ -14,8 +14,9 @@ from edge_vision.core.detections import Detections
 from edge_vision.evaluate.reference.clips import clip_condition, read_clip
 from edge_vision.importer.run import read_image
 from edge_vision.optimize import clips as optimize_clips
-from edge_vision.source.capture import Capture, frame_times_s
+from edge_vision.source.capture import Capture
 from edge_vision.source.frame_times import FrameTimes
+from edge_vision.source.opening import frame_times_s
 
 UNEVEN_MS = [0, 90, 160, 700, 733, 2000]
 

@@ -20,7 +20,7 @@ from edge_vision.optimize.clips import (
     write_images,
 )
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.source.capture import SourceError
+from edge_vision.source.uri import SourceError
 
 
 def video(path: Path, frames: list[np.ndarray]) -> Path:

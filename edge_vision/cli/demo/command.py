@@ -26,7 +26,8 @@ from edge_vision.offline.config_files import config_file
 from edge_vision.offline.output_folder import claim_folder
 from edge_vision.offline.progress import ProgressLine
 from edge_vision.offline.provenance import write_json
-from edge_vision.source.capture import Capture, SourceError, source_kind
+from edge_vision.source.opening import open_source
+from edge_vision.source.uri import SourceError, source_kind
 
 RESULTS = ("pipeline.log", "detections.jsonl", "summary.json", "annotated.*")
 VIDEOS = ("vtest.avi", "bikes.mp4")
@@ -155,7 +156,7 @@ def check_source(source: str) -> None:
     """Raises SourceError for a file without images. A camera may become available later."""
     if not source_kind(source).is_file:
         return
-    with contextlib.closing(Capture(source)) as capture:
+    with contextlib.closing(open_source(source)) as capture:
         if capture.read() is None:
             raise SourceError(f"source '{redact_url(source)}' contains no image that OpenCV can read")
 

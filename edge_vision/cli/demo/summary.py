@@ -15,7 +15,7 @@ from edge_vision.core.redaction import redact_url
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess
 from edge_vision.evaluate.live.run_record import ReceivedDetections, RunRecord
 from edge_vision.offline.provenance import hash_of, machine, versions
-from edge_vision.source.capture import source_kind
+from edge_vision.source.uri import source_kind
 
 
 def write_detections(record: RunRecord, path: Path) -> None:

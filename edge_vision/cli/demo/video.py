@@ -12,8 +12,9 @@ import numpy as np
 from edge_vision.core.detection_overlay import draw_detections
 from edge_vision.core.detections import Detections
 from edge_vision.errors import EdgeVisionError
-from edge_vision.source.capture import Capture, frame_times_s
 from edge_vision.source.frame_times import is_even, mean_rate_hz
+from edge_vision.source.image_source import ImageSource
+from edge_vision.source.opening import frame_times_s, open_source
 
 CELLS = 9
 COLUMNS = 3
@@ -76,7 +77,7 @@ def annotate_file(
     wanted = contact_frames(found)
     cells: list[np.ndarray] = []
     written: list[Path] = []
-    with contextlib.closing(Capture(source)) as capture:
+    with contextlib.closing(open_source(source)) as capture:
         fps_hz, repeats = even_playback(frame_times_s(source, last + 1) if with_video else [], capture.fps_hz)
         video = VideoFile(out / "annotated.mp4", fps_hz) if with_video else None
         try:
@@ -111,7 +112,7 @@ def even_playback(times_s: Sequence[float], fps_hz: float) -> tuple[float, list[
     return rate_hz, [*np.diff(slots).tolist(), 1]
 
 
-def _images(capture: Capture, count: int) -> Iterator[np.ndarray]:
+def _images(capture: ImageSource, count: int) -> Iterator[np.ndarray]:
     for _ in range(count):
         image = capture.read()
         if image is None:

@@ -220,7 +220,7 @@ def _publisher_silent(snapshot: PipelineSnapshot) -> Match | None:
 def _foreign_clock(snapshot: PipelineSnapshot) -> Match | None:
     """Stamps differ from the node's clock by over 10 s. Detections are published, but tf has no transform for
     them."""
-    if _stamps_by_media_time(snapshot.stage("source")):
+    if _stamps_of_file(snapshot.stage("source")):
         return None
     for stage in snapshot.stages:
         age_ms = stage.number("input_age_ms")
@@ -234,8 +234,10 @@ def _foreign_clock(snapshot: PipelineSnapshot) -> Match | None:
     return None
 
 
-def _stamps_by_media_time(source: NodeReport | None) -> bool:
-    return source is not None and source.values.get("stamps") == "media" and bool(source.values.get("uri"))
+def _stamps_of_file(source: NodeReport | None) -> bool:
+    if source is None or not source.values.get("uri"):
+        return False
+    return source.values.get("stamps") in ("media", "recorded")
 
 
 def publishers_text(images: ImageInput) -> str:

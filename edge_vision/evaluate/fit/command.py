@@ -31,7 +31,7 @@ from edge_vision.evaluate.selection import add_command
 from edge_vision.offline.bundle_folder import check_replaceable
 from edge_vision.offline.output_folder import check_inputs, claim_folder
 from edge_vision.offline.progress import ProgressLine
-from edge_vision.source.capture import video_path
+from edge_vision.source.uri import video_path
 
 _EXAMPLES = """\
 examples:

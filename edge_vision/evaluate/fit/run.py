@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.bundles.store import Bundle, sha256_of
+from edge_vision.bundles.store import Bundle
 from edge_vision.cascade.stages import CascadeStage
 from edge_vision.core.model_spec import StageSpec
 from edge_vision.evaluate.conditions import Condition
@@ -24,7 +24,8 @@ from edge_vision.evaluate.fit.teacher import Teacher
 from edge_vision.evaluate.reference.clips import clip_condition
 from edge_vision.evaluate.reference.detector import Reference, reference_of
 from edge_vision.offline.progress import ProgressLine
-from edge_vision.source.capture import video_path
+from edge_vision.source.opening import source_sha256
+from edge_vision.source.uri import video_path
 
 MAX_CROPS = 8000
 """Limit of the fit; more crops are thinned out at random, as they add little and cost seconds per step."""
@@ -76,7 +77,7 @@ def load_clip(video: str, teacher: Teacher, line: ProgressLine) -> FitClip:
         condition_by_name(video.removeprefix(SEQUENCE_PREFIX)) if constructed else clip_condition(path)
     )
     name = condition.name if constructed else path.name
-    sha256 = condition.make().fingerprint() if constructed else sha256_of(path)
+    sha256 = condition.make().fingerprint() if constructed else source_sha256(str(path))
     done = 0
 
     def on_step(_: str) -> None:

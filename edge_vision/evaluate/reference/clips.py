@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,14 +16,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edge_vision.bundles.store import cache_dir, sha256_of
+from edge_vision.bundles.store import cache_dir
 from edge_vision.core.geometry.boxes import SAME_BOX_IOU, iou_matrix
 from edge_vision.evaluate.conditions import Condition, GroundTruth
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.reference.events import Entry
 from edge_vision.evaluate.reference.storage import ObjectBoxes
-from edge_vision.source.capture import Capture, SourceError, frame_times_s
 from edge_vision.source.frame_times import is_even, mean_rate_hz
+from edge_vision.source.opening import open_source, source_name, source_sha256
+from edge_vision.source.uri import SourceError
 
 CLIPS = (
     "vtest.avi",
@@ -56,13 +58,13 @@ class ClipSource:
 
     def fingerprint(self) -> str:
         """A hash of the file and of the decoder's version."""
-        return hashlib.sha256(f"{sha256_of(self.path)} {cv2.__version__}".encode()).hexdigest()
+        return hashlib.sha256(f"{source_sha256(str(self.path))} {cv2.__version__}".encode()).hexdigest()
 
 
 def read_clip(path: Path) -> Iterator[np.ndarray]:
     """The frames of a video, (h, w, 3) uint8 BGR. Raises EvaluateError if it cannot be opened."""
     try:
-        opened = Capture(str(path.absolute()))
+        opened = open_source(str(path.absolute()))
     except SourceError as error:
         raise EvaluateError(str(error)) from None
     with closing(opened) as capture:
@@ -72,14 +74,14 @@ def read_clip(path: Path) -> Iterator[np.ndarray]:
 
 def clip_condition(path: Path) -> Condition:
     """A video as a condition, named after its file. Raises EvaluateError if no frame can be read."""
-    if not path.is_file():
-        raise EvaluateError(f"expected a video file, got {path}, which is not a file")
     try:
-        times_s = frame_times_s(str(path))
-        with closing(Capture(str(path))) as capture:
-            fps_hz = capture.fps_hz
+        with closing(open_source(str(path))) as capture:
+            times_s = [capture.time_s for _ in iter(capture.grab, False)]
+            fps_hz, damage = capture.fps_hz, capture.damage
     except SourceError as error:
         raise EvaluateError(str(error)) from None
+    if damage:
+        print(damage, file=sys.stderr)
     if not times_s:
         raise EvaluateError(f"expected a video with frames, got none in {path}")
     # A container's rate is unusable for unevenly spaced frames: up to 1000 Hz in WebM.
@@ -87,7 +89,8 @@ def clip_condition(path: Path) -> Condition:
         fps_hz = mean_rate_hz(times_s)
     uneven_s = () if is_even(times_s) else tuple(times_s)
     source = partial(ClipSource, path)
-    return Condition(path.stem, path.stem, False, "clip", fps_hz, len(times_s), source, uneven_s)
+    name = source_name(str(path))
+    return Condition(name, name, False, "clip", fps_hz, len(times_s), source, uneven_s)
 
 
 def clip_path(name: str) -> Path:
@@ -104,7 +107,7 @@ def without_removed(
     path: Path, entries: Sequence[Entry], object_boxes: Sequence[ObjectBoxes]
 ) -> tuple[list[Entry], str]:
     """The entries without those that were reviewed as false, and a note about the review."""
-    review = _reviews().get(sha256_of(path))
+    review = _reviews().get(source_sha256(str(path)))
     if review is None:
         return list(entries), "the events of this clip were not reviewed: some may be false"
     removed = review["removed"]

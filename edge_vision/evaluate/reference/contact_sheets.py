@@ -9,11 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge_vision.bundles.store import sha256_of
 from edge_vision.core.detections import Detections
 from edge_vision.evaluate.reference.clips import clip_condition, read_clip
 from edge_vision.evaluate.reference.detector import ReferenceDetector, reference_of
 from edge_vision.evaluate.reference.events import Entry, clip_entries
+from edge_vision.source.opening import source_sha256
 
 CELL_PX = 190
 COLUMNS, ROWS = 4, 7
@@ -48,7 +48,7 @@ def write_sheets(video: Path, out: Path) -> Iterator[str]:
             )
         )
     (out / "entries.json").write_text(
-        json.dumps({"sha256": sha256_of(video), "entries": found}, indent=1) + "\n"
+        json.dumps({"sha256": source_sha256(str(video)), "entries": found}, indent=1) + "\n"
     )
     yield f"{len(entries)} entries in {out / 'entries.json'}"
     for sheet, start in enumerate(range(0, len(cells), COLUMNS * ROWS)):

@@ -7,16 +7,7 @@ from typing import Protocol
 from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
-from edge_vision.errors import ImageError
-
-NS_PER_S = 1_000_000_000
-
-
-def stamp_to_ns(stamp: Time) -> int:
-    """A stamp as nanoseconds. Raises ImageError(bad_stamp) if it is not representable as such."""
-    if stamp.nanosec >= NS_PER_S:
-        raise ImageError("bad_stamp", f"expected nanosec below 1e9 in the stamp, got {stamp.nanosec}")
-    return int(stamp.sec) * NS_PER_S + int(stamp.nanosec)
+from edge_vision.core.stamp_check import NS_PER_S
 
 
 def header_of(stamp_ns: int, frame_id: str) -> Header:

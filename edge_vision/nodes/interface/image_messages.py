@@ -9,8 +9,9 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from edge_vision.core.compressed import compressed_frame
 from edge_vision.core.frame import ENCODINGS, MAX_PIXELS, Frame, check_size, view_image
+from edge_vision.core.stamp_check import stamp_to_ns
 from edge_vision.errors import ImageError
-from edge_vision.nodes.interface.headers import header_of, stamp_to_ns
+from edge_vision.nodes.interface.headers import header_of
 
 
 def frame_from_message(message: Image | CompressedImage, seq: int, max_pixels: float = MAX_PIXELS) -> Frame:

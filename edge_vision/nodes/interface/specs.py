@@ -79,13 +79,14 @@ DIAGNOSTICS = NodeSpec(
 
 SOURCE = NodeSpec(
     "source",
-    "Publishes a video file, a V4L2 device or a network stream as a camera, and reconnects after a loss.",
+    "Publishes a video, a bag, a V4L2 device or a network stream as a camera, and reconnects after a loss.",
     (
         Param(
             "uri",
             "",
-            "Opens this file, device (/dev/video0, or 0), or rtsp:// or http:// URL; empty = idle. Logs and "
-            "status mask user info and query values, but the parameter itself is readable by every node.",
+            "Opens this video, bag (drive.mcap, or drive.mcap#/cam/image_raw if it has several image "
+            "topics), device (/dev/video0, or 0), or rtsp:// or http:// URL; empty = idle. Logs and status "
+            "mask user info and query values, but the parameter itself is readable by every node.",
             applies="configure",
         ),
         Param(
@@ -96,13 +97,18 @@ SOURCE = NodeSpec(
             Range("x", 0.01, 1000.0, special=0.0),
         ),
         Param("loop", False, "Restarts a file at its end."),
-        Param("frame_id", "camera", "Sets the frame_id of the images.", applies="configure"),
+        Param(
+            "frame_id",
+            "camera",
+            "Sets the frame_id of the images, unless `stamps` keeps the recorded headers of a bag.",
+            applies="configure",
+        ),
         Param(
             "stamps",
-            "clock",
+            "auto",
             "Stamps images with the node's clock when read, or with their position in the file, starting at "
-            "1 s.",
-            choices=("clock", "media"),
+            "1 s (media); auto = the recorded stamps and frame_ids of a bag, otherwise the clock.",
+            choices=("auto", "clock", "media"),
             applies="configure",
         ),
         Param(

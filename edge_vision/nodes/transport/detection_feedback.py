@@ -8,10 +8,10 @@ from typing import Any
 from vision_msgs.msg import Detection2DArray, VisionInfo
 
 from edge_vision.core.detections import Detections
+from edge_vision.core.stamp_check import stamp_to_ns
 from edge_vision.errors import EdgeVisionError
 from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.interface.detection_messages import detections_from_message
-from edge_vision.nodes.interface.headers import stamp_to_ns
 from edge_vision.nodes.transport.qos import LATCHED, RESULTS
 
 MAX_PENDING = 16

@@ -14,6 +14,7 @@ from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Imu
 
 from edge_vision.core.frame import Frame
+from edge_vision.core.stamp_check import stamp_to_ns
 from edge_vision.errors import ImageError
 from edge_vision.gate.ego_prior import (
     IMU_GAP_NS,
@@ -25,7 +26,6 @@ from edge_vision.gate.ego_prior import (
 )
 from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.interface.gate import EGO
-from edge_vision.nodes.interface.headers import stamp_to_ns
 
 # Deep, because samples accumulate while an image is received.
 SAMPLES = QoSProfile(depth=100, reliability=QoSReliabilityPolicy.BEST_EFFORT)

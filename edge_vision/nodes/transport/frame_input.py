@@ -15,10 +15,10 @@ from sensor_msgs.msg import CompressedImage, Image
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.frame_event_join import FrameEventJoin
+from edge_vision.core.stamp_check import NS_PER_S, stamp_to_ns
 from edge_vision.errors import ImageError
 from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
-from edge_vision.nodes.interface.headers import NS_PER_S, stamp_to_ns
 from edge_vision.nodes.interface.image_messages import frame_from_message
 from edge_vision.nodes.transport.lost_messages import LostMessages
 from edge_vision.nodes.transport.qos import FRAME_EVENTS, LATEST_IMAGE
