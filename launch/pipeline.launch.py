@@ -38,7 +38,7 @@ ARGUMENTS = (
         "source",
         "",
         None,
-        "Video file, /dev/video0, rtsp:// or http:// URL, in which {camera} is the camera's name; empty = "
+        "Video, bag, /dev/video0, rtsp:// or http:// URL, in which {camera} is the camera's name; empty = "
         "subscribe to image_topic.",
     ),
     (

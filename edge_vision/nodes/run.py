@@ -77,7 +77,7 @@ def _parse(kinds: Sequence[type[BaseNode]], program: str, argv: list[str]) -> Ru
     if "source" in names:
         parser.add_argument(
             "--source",
-            help="video file, /dev/video0, rtsp:// or http:// URL (default: none); {camera} stands for the "
+            help="video, bag, /dev/video0, rtsp:// or http:// URL (default: none); {camera} stands for the "
             "name of each camera",
         )
         parser.add_argument("--loop", action="store_true", default=None, help="start a file again at its end")

@@ -32,6 +32,7 @@ OPTIONAL = {
     "onnx": "`edge-vision models fetch` and `import`",
     "pynvml": "figures of NVIDIA GPUs",
     "rich": "`edge-vision top`",
+    "rosbags": "bags as a source",
 }
 
 
