@@ -34,12 +34,12 @@ from vision_msgs.msg import Detection2DArray
 
 from edge_vision.nodes import base_node, run
 from edge_vision.nodes.base_node import BaseNode
-from edge_vision.nodes.cameras import camera_setups
 from edge_vision.nodes.cascade_node import CascadeNode
 from edge_vision.nodes.detector_node import DetectorNode
 from edge_vision.nodes.diagnostics_node import DiagnosticsNode
 from edge_vision.nodes.gate_node import GateNode
 from edge_vision.nodes.monitoring.discovery import eager_discovery
+from edge_vision.nodes.run import camera_setups
 from edge_vision.nodes.source_node import SourceNode
 
 CHAIN: tuple[type[BaseNode], ...] = (GateNode, CascadeNode, DetectorNode)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
 from edge_vision.backends.loading import load_on
-from edge_vision.backends.plugins import ENTRY_POINT_GROUP
 from edge_vision.backends.registry import (
     BACKENDS,
+    ENTRY_POINT_GROUP,
     available_backends,
     backends_with,
     known_backends,

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_vision.bundles.known import FETCHABLE
 from edge_vision.bundles.manifest import (
     MANIFEST_FILE,
     NAME_PATTERN,
@@ -246,3 +245,14 @@ def _missing(name: str, folder: Path) -> str:
         text + f"known: {', '.join(known)}{nearest(name, known)} "
         "(`python -m edge_vision models fetch NAME` makes one)"
     )
+
+
+DEFAULT = (
+    "ssdlite_mobilenet_v2_coco",
+    "efficientnet_lite0_imagenet",
+    "ssd_mobilenet_v2_oidv4",
+    "person_vehicle_stage",
+)
+"""Made by `models fetch` without names."""
+FETCHABLE = (*DEFAULT, "nanodet", "nanodet_320", "centernet")
+"""The others take a large download, so they are made by name only."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from edge_vision.backends import BackendRequest, available_backends, backends_with, make_backend
 from edge_vision.backends.base import Backend
-from edge_vision.backends.plugins import imported_plugins
+from edge_vision.backends.registry import imported_plugins
 from edge_vision.backends.runtimes.cuda_driver import NO_GPU, CudaDevice, GpuIdentity, unavailable_reason
 from edge_vision.backends.runtimes.tensorrt import TensorRtBackend, gpu_index
 from edge_vision.backends.trial.parent import build_engine, try_graph

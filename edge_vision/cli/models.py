@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from edge_vision.bundles.known import DEFAULT
 from edge_vision.bundles.manifest import dump_manifest
-from edge_vision.bundles.store import bundles_dir, list_bundles, load_bundle
+from edge_vision.bundles.store import DEFAULT, bundles_dir, list_bundles, load_bundle
 from edge_vision.core.command_line import run_command, with_examples
 from edge_vision.core.printable import printable, printable_output
 from edge_vision.errors import EdgeVisionError

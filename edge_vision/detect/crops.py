@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.core.geometry.nms import overlaps
+from edge_vision.core.geometry.boxes import overlaps
 from edge_vision.core.preprocess import resizable
 
 # Context helps detection, and a region often shows only a part of a moving object.

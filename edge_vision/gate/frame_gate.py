@@ -16,10 +16,9 @@ from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.geometry.boxes import NO_REGIONS
 from edge_vision.core.geometry.homography import scaled
-from edge_vision.gate.audit import MissAudit
+from edge_vision.gate.audit import MissAudit, RecentObjects
 from edge_vision.gate.image_evidence import Evidence, ImageEvidence
 from edge_vision.gate.inference_limiter import InferenceLimiter
-from edge_vision.gate.recent_objects import RecentObjects
 from edge_vision.gate.scheduler import SCHEDULED_PASSES, SCHEDULED_SKIPS, Promise, Scheduler
 from edge_vision.tracking.tracking_history import TrackingHistory
 

@@ -14,9 +14,8 @@ import numpy as np
 
 from edge_vision.backends import load_on
 from edge_vision.backends.base import BackendRequest, Session, TensorSpec
-from edge_vision.bundles.known import FETCHABLE
 from edge_vision.bundles.manifest import NAME_PATTERN
-from edge_vision.bundles.store import Bundle, bundles_dir, load_bundle
+from edge_vision.bundles.store import FETCHABLE, Bundle, bundles_dir, load_bundle
 from edge_vision.core.compressed import read_image_file
 from edge_vision.core.detection_overlay import draw_detections, label_of
 from edge_vision.core.frame import Frame

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from edge_vision.backends import BackendRequest
-from edge_vision.backends.plugins import imported_plugins
-from edge_vision.backends.registry import check_known
+from edge_vision.backends.registry import check_known, imported_plugins
 from edge_vision.backends.serving.loaded_model import LoadedModel, ModelRequest
 from edge_vision.bundles.store import bundle_folder
 from edge_vision.errors import EdgeVisionError

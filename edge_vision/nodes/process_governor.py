@@ -13,8 +13,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 
 from edge_vision.bundles.ladder import Rung
 from edge_vision.core.diagnostic_status import StatusEntry
-from edge_vision.diagnostics.heat_sensors import HeatSensors
 from edge_vision.diagnostics.sensors import Unavailable, Value, number
+from edge_vision.diagnostics.sensors.system import HeatSensors
 from edge_vision.gate.frame_gate import FrameGate
 from edge_vision.gate.governor import Governor, GovernorStep
 from edge_vision.gate.inference_limiter import InferenceLimit, InferenceLimiter, PassCounts

@@ -1,9 +1,10 @@
-"""Runs nodes in one process: command line, executor, signals, shutdown."""
+"""Runs the nodes of one or several cameras in one process: command line, executor, signals, shutdown."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import cv2
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
@@ -21,7 +23,7 @@ from edge_vision.core.command_line import with_examples
 from edge_vision.core.printable import printable_error, printable_output
 from edge_vision.gate.frame_gate import DEFAULT_PRESET, PRESETS
 from edge_vision.nodes.base_node import BaseNode
-from edge_vision.nodes.cameras import CameraSetup, camera_setups
+from edge_vision.nodes.interface.specs import PIPELINE
 from edge_vision.nodes.parameter_files import startup_error, unmatched_sections
 from edge_vision.nodes.transport.intra_process import IntraProcess, TopicConflict
 from edge_vision.nodes.transport.shared_memory import remove_abandoned_segments
@@ -30,6 +32,15 @@ from edge_vision.nodes.transport.shared_memory import remove_abandoned_segments
 SPIN_S = 0.25
 SHUTDOWN_LIMIT_S = 1.8
 OUT_OF_TIME = "shutdown took longer than"
+_CAMERA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_CAMERAS = PIPELINE.param("cameras")
+
+
+class CameraSetup(NamedTuple):
+    """One camera. name: "" if the process serves only one. node_args: for the constructors of its nodes."""
+
+    name: str
+    node_args: dict[str, Any]
 
 
 @printable_output()
@@ -224,3 +235,40 @@ def _stop_on_signals() -> threading.Event:
 def _leave() -> None:
     print(f"{OUT_OF_TIME} {SHUTDOWN_LIMIT_S} s: unfinished work is abandoned", file=sys.stderr, flush=True)
     os._exit(0)
+
+
+def camera_setups(option: str | None) -> list[CameraSetup]:
+    """The cameras of the command line option, or of the parameter without one. Needs rclpy.init.
+
+    Raises ValueError if a name is invalid.
+    """
+    # Its parameters and namespace follow the command line and the parameter files, as those of every node.
+    node = Node(
+        PIPELINE.name,
+        start_parameter_services=False,
+        enable_rosout=False,
+        automatically_declare_parameters_from_overrides=True,
+    )
+    try:
+        given = node.get_parameter_or(_CAMERAS.name).value
+        base = node.get_namespace().rstrip("/")
+    finally:
+        node.destroy_node()
+    names = checked_names(option.split(",") if option else [] if given is None else _CAMERAS.check(given))
+    # For a node, __ns of its own precedes that of the process.
+    return [
+        CameraSetup(name, {"cli_args": ["--ros-args", "-r", f"__ns:={base}/{name}"]}) for name in names
+    ] or [CameraSetup("", {})]
+
+
+def checked_names(names: Sequence[str]) -> list[str]:
+    """The names of cameras, stripped. Raises ValueError unless they are different names of namespaces."""
+    stripped = [name.strip() for name in names]
+    for i, name in enumerate(stripped):
+        problem = "twice" if name in stripped[:i] else "" if _CAMERA_NAME.fullmatch(name) else "as a name"
+        if problem:
+            raise ValueError(
+                "cameras: expected different names of letters, digits and underscores, as in front,rear; "
+                f"got '{name:.80}' {problem}"
+            )
+    return stripped

@@ -7,8 +7,7 @@ from typing import Any
 
 from rclpy.node import Node
 
-from edge_vision.core.json_log import JsonLog
-from edge_vision.core.log_rate_limit import LogRateLimit
+from edge_vision.core.json_log import JsonLog, LogRateLimit
 from edge_vision.core.printable import bounded_text
 
 MESSAGE = "message"

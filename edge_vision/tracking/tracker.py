@@ -4,7 +4,7 @@ The box of a track is its last detection, moved by the camera's motion (as in Bo
 2022) and by its own speed in the scene. A Kalman filter (R. E. Kalman 1960) with white acceleration noise
 estimates the speed of its centre; sizes change with the camera only. Two rules keep predictions from being
 worse than held boxes: a speed is used only as far as the last measured one agrees (`kalman.correct`), and of
-all displacements only the share that has lately occurred is shown (`prediction_trust`).
+all displacements only the share that has lately occurred is shown (`kalman.PredictionTrust`).
 
 If too few detections match, matching is repeated with the whole displacement, then with a common displacement
 of all boxes, which an unknown camera motion causes; new objects start with the common speed.
@@ -42,6 +42,7 @@ from edge_vision.tracking.kalman import (
     STATIC_ROWS,
     UNKNOWN_CAMERA_SD,
     VAR,
+    PredictionTrust,
     TrackSet,
     compensate_camera,
     corners,
@@ -52,7 +53,6 @@ from edge_vision.tracking.kalman import (
     shift_tracks,
     to_centre_size,
 )
-from edge_vision.tracking.prediction_trust import PredictionTrust
 
 MIN_VISIBLE = 0.3
 """Share of a box that must be within the image."""

@@ -31,7 +31,7 @@ from ros_cases import (
 from vision_msgs.msg import VisionInfo
 
 from edge_vision.core.frame import Frame
-from edge_vision.nodes.cameras import checked_names
+from edge_vision.nodes.run import checked_names
 
 OPEN = {"gate": {"enabled": False}}
 TWO = ("front", "rear")

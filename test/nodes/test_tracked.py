@@ -23,7 +23,7 @@ from std_srvs.srv import Trigger
 from edge_vision.core.frame import Frame
 from edge_vision.nodes.interface.detection_messages import detections_message
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
-from edge_vision.tracking.prediction_trust import FIRST_SHARE
+from edge_vision.tracking.kalman import FIRST_SHARE
 
 SWAP = (
     Transition.TRANSITION_DEACTIVATE,

@@ -19,8 +19,7 @@ from ros_cases import (
 from scene_cases import wait_for_stages
 from std_msgs.msg import Header
 
-from edge_vision.core.frame_event import FrameEvent
-from edge_vision.core.frame_event_join import FrameEventJoin
+from edge_vision.core.frame_event import FrameEvent, FrameEventJoin
 from edge_vision.core.geometry.boxes import NO_REGIONS
 from edge_vision.nodes.interface.frame_event_messages import frame_event_message
 

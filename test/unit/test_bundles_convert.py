@@ -16,8 +16,8 @@ from model_cases import video_frame
 
 from edge_vision.backends.base import TensorSpec
 from edge_vision.bundles import cache_dir
-from edge_vision.bundles.known import DEFAULT
 from edge_vision.bundles.manifest import Manifest
+from edge_vision.bundles.store import DEFAULT
 from edge_vision.core.preprocess import Preprocessor
 from edge_vision.detect.heads import make_head
 from edge_vision.errors import BundleError

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_vision.core.frame_event import FrameEvent
-from edge_vision.core.frame_event_join import MAX_WAITING, FrameEventJoin, JoinedFrame
+from edge_vision.core.frame_event import MAX_WAITING, FrameEvent, FrameEventJoin, JoinedFrame
 
 
 def tick(stamp_ns: int, frame_id: str = "camera") -> FrameEvent:

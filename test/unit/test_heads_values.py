@@ -10,7 +10,7 @@ from head_cases import INPUT, THRESHOLDS, specs_of
 
 from edge_vision.core.model_spec import HeadSpec, Thresholds
 from edge_vision.detect.heads import ModelBoxes, make_head
-from edge_vision.detect.heads.geometry import grid_points
+from edge_vision.detect.heads.decoding import grid_points
 from edge_vision.detect.heads.ssd import ssd_mobilenet_v2_anchors
 from edge_vision.errors import HeadError
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge_vision.core.child_process import child_environment
-from edge_vision.core.json_log import JsonLog
-from edge_vision.core.log_rate_limit import LogRateLimit
+from edge_vision.core.json_log import JsonLog, LogRateLimit
 
 
 def test_an_hour_of_flapping_fits_on_a_screen_and_nothing_is_uncounted() -> None:

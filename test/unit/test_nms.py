@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from edge_vision.core.geometry.nms import nms
+from edge_vision.core.geometry.boxes import nms
 
 
 def naive(xyxy, scores, class_ids, iou_threshold, max_detections):

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_vision.core.detections import Detections
-from edge_vision.tracking import prediction_trust
-from edge_vision.tracking.kalman import BOX, COV, SPEED, SPEED_VAR, USED_SPEED, VAR
+from edge_vision.tracking.kalman import BOX, COV, FIRST_SHARE, SPEED, SPEED_VAR, USED_SPEED, VAR
 from edge_vision.tracking.tracker import Tracker, TrackerConfig, Tracks
 
 MS = 1_000_000
@@ -397,7 +396,7 @@ def test_a_pan_is_half_trusted_until_the_next_inference():
     one = tracker()
     one.update(found((300, 200, 40, 80)), 0, STILL)
     moved = one.predict(33 * MS, shift(20, 0))
-    assert centres(moved)[0, 0] == pytest.approx(300 + 20 * prediction_trust.FIRST_SHARE, abs=0.01)
+    assert centres(moved)[0, 0] == pytest.approx(300 + 20 * FIRST_SHARE, abs=0.01)
 
 
 def test_a_cut_ends_what_was_learned_about_the_camera():
@@ -405,7 +404,7 @@ def test_a_cut_ends_what_was_learned_about_the_camera():
     last_boxes(one, [300.0] * 12, np.random.default_rng(5).uniform(-20, 20, 48).tolist())
     assert one.state().trust.share < 0.3
     one.reset()
-    assert one.state().trust.share == prediction_trust.FIRST_SHARE
+    assert one.state().trust.share == FIRST_SHARE
 
 
 ANY_BOX = st.tuples(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_vision.core.detections import Detections
-from edge_vision.tracking.prediction_trust import FIRST_SHARE
+from edge_vision.tracking.kalman import FIRST_SHARE
 from edge_vision.tracking.tracker import Tracker
 from edge_vision.tracking.tracking_history import MAX_FRAMES, MAX_LATENESS_NS, TrackingHistory
 

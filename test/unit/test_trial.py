@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from trial_cases import install_harmful_backends
 
 from edge_vision.backends import BackendRequest, make_backend, open_session
-from edge_vision.backends.plugins import imported_plugins
+from edge_vision.backends.registry import imported_plugins
 from edge_vision.backends.selection.auto_select import check_agreement, choose
 from edge_vision.backends.serving.loaded_model import ModelRequest
 from edge_vision.backends.serving.model_manager import ModelManager

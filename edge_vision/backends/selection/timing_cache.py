@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_vision import __version__
 from edge_vision.backends.base import BackendRequest
-from edge_vision.backends.identity import driver, processor
+from edge_vision.backends.host import driver, processor
 from edge_vision.backends.registry import runtime_versions
 from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.backends.selection.backend_timing import BackendTiming, Timings

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -11,7 +13,6 @@ from edge_vision.backends.selection.auto_select import check_agreement
 from edge_vision.backends.selection.fallback import FALLBACK, BackendReport, open_session
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.concurrency.timeout import WorkTimeout, run_with_timeout
-from edge_vision.core.malloc_trim import trim_heap
 from edge_vision.errors import BackendError
 
 R = TypeVar("R")
@@ -121,3 +122,12 @@ def _warmed_up(make: Callable[[Bundle, Session], R], bundle: Bundle, session: Se
         return run_with_timeout(WARM_UP_LIMIT_S, lambda: make(bundle, session), lambda _: session.close())
     except WorkTimeout as error:
         raise WarmUpTimeout(f"the first run hangs, {error}") from None
+
+
+def trim_heap() -> None:
+    """Call glibc's `malloc_trim`; no effect elsewhere. Takes some ms.
+
+    After a model is loaded or closed, glibc retains half of its size again, and more with each model.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -26,9 +26,8 @@ from typing import Any
 
 from edge_vision import __version__, errors
 from edge_vision.backends.base import Backend, BackendRequest
-from edge_vision.backends.host import usable_cores
-from edge_vision.backends.identity import driver, installed_packages, processor
-from edge_vision.backends.plugins import plugin_package
+from edge_vision.backends.host import driver, installed_packages, processor, usable_cores
+from edge_vision.backends.registry import plugin_package
 from edge_vision.backends.trial import record
 from edge_vision.bundles.store import sha256_of
 from edge_vision.core.child_process import child_environment, describe_exit, python_command

@@ -7,8 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_vision.bundles.known import FETCHABLE
-from edge_vision.bundles.store import bundles_dir, cache_dir, list_bundles, load_bundle
+from edge_vision.bundles.store import FETCHABLE, bundles_dir, cache_dir, list_bundles, load_bundle
 from edge_vision.cli.doctor.check import ERROR, INSTALLATION, OK, WARN, Check
 from edge_vision.errors import EdgeVisionError
 from edge_vision.nodes.interface.specs import DETECTOR

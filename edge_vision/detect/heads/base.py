@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from edge_vision.backends.base import TensorSpec
-from edge_vision.core.geometry.nms import nms
+from edge_vision.core.geometry.boxes import nms
 from edge_vision.core.model_spec import HeadSpec, Thresholds
 from edge_vision.errors import HeadError
 

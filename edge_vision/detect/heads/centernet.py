@@ -24,8 +24,7 @@ from edge_vision.detect.heads.base import (
     int_option,
     read_options,
 )
-from edge_vision.detect.heads.geometry import capped_exp, xyxy_of_centres
-from edge_vision.detect.heads.scores import ACTIVATIONS, at_least
+from edge_vision.detect.heads.decoding import ACTIVATIONS, at_least, capped_exp, xyxy_of_centres
 
 
 @dataclass(frozen=True, slots=True)

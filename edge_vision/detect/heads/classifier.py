@@ -9,7 +9,7 @@ import numpy as np
 from edge_vision.backends.base import TensorSpec
 from edge_vision.core.model_spec import HeadSpec, InputSpec
 from edge_vision.detect.heads.base import ClassificationHead, OutputReader, choice_option, read_options
-from edge_vision.detect.heads.scores import softmax
+from edge_vision.detect.heads.decoding import softmax
 
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"softmax": softmax, "none": np.copy}
 

@@ -25,8 +25,7 @@ from edge_vision.detect.heads.base import (
     int_option,
     read_options,
 )
-from edge_vision.detect.heads.geometry import BOX_UNITS, scale_to_px
-from edge_vision.detect.heads.scores import at_least, to_class_ids
+from edge_vision.detect.heads.decoding import BOX_UNITS, at_least, scale_to_px, to_class_ids
 
 BOX_ORDERS = {"xyxy": [0, 1, 2, 3], "yxyx": [1, 0, 3, 2]}
 

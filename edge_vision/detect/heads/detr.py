@@ -16,8 +16,7 @@ import numpy as np
 from edge_vision.backends.base import TensorSpec
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choice_option, read_options
-from edge_vision.detect.heads.geometry import scale_to_px, xyxy_of_centres
-from edge_vision.detect.heads.scores import at_least, logit, sigmoid, softmax
+from edge_vision.detect.heads.decoding import at_least, logit, scale_to_px, sigmoid, softmax, xyxy_of_centres
 
 ACTIVATIONS = {
     "sigmoid": "RT-DETR, Deformable DETR: independent classes",

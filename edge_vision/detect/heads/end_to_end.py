@@ -14,8 +14,7 @@ import numpy as np
 from edge_vision.backends.base import TensorSpec
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choice_option, read_options
-from edge_vision.detect.heads.geometry import BOX_UNITS, scale_to_px, xyxy_of_centres
-from edge_vision.detect.heads.scores import at_least, to_class_ids
+from edge_vision.detect.heads.decoding import BOX_UNITS, at_least, scale_to_px, to_class_ids, xyxy_of_centres
 
 BOX_ORDERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "xyxy": lambda boxes: boxes,

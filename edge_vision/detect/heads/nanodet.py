@@ -23,8 +23,7 @@ from edge_vision.detect.heads.base import (
     int_option,
     read_options,
 )
-from edge_vision.detect.heads.geometry import grid_points
-from edge_vision.detect.heads.scores import ACTIVATIONS, at_least, softmax
+from edge_vision.detect.heads.decoding import ACTIVATIONS, at_least, grid_points, softmax
 
 _DEFAULTS: dict[str, object] = {
     "strides": (8, 16, 32, 64),

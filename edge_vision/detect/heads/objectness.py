@@ -23,8 +23,16 @@ from edge_vision.detect.heads.base import (
     int_list_option,
     read_options,
 )
-from edge_vision.detect.heads.geometry import BOX_UNITS, capped_exp, grid_points, scale_to_px, xyxy_of_centres
-from edge_vision.detect.heads.scores import at_least, best_classes, highest_of_rows
+from edge_vision.detect.heads.decoding import (
+    BOX_UNITS,
+    at_least,
+    best_classes,
+    capped_exp,
+    grid_points,
+    highest_of_rows,
+    scale_to_px,
+    xyxy_of_centres,
+)
 
 
 class _ObjectnessHead(DetectionHead):

@@ -22,8 +22,7 @@ from edge_vision.detect.heads.base import (
     choice_option,
     read_options,
 )
-from edge_vision.detect.heads.geometry import capped_exp
-from edge_vision.detect.heads.scores import ACTIVATIONS
+from edge_vision.detect.heads.decoding import ACTIVATIONS, capped_exp
 from edge_vision.errors import HeadError
 
 _DEFAULTS: dict[str, object] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edge_vision.diagnostics.causes import frames, nodes, outcome, sources, topics
+from edge_vision.diagnostics.causes import frames, inputs, nodes, outcome
 from edge_vision.diagnostics.causes.base import ERROR, OK, WARN, Cause, CauseEntry, CauseList, Match
 from edge_vision.diagnostics.snapshot import PipelineSnapshot
 
@@ -31,7 +31,7 @@ CUSTOM_CAUSES = CauseList()
 def cause_entries() -> Iterator[CauseEntry]:
     """All entries in the order in which they are tried."""
     # A dead node explains a silent source, a silent source an unpublished topic, and that the counted frames.
-    for causes in (nodes.CAUSES, sources.CAUSES, topics.CAUSES, frames.CAUSES, CUSTOM_CAUSES, outcome.CAUSES):
+    for causes in (nodes.CAUSES, inputs.CAUSES, frames.CAUSES, CUSTOM_CAUSES, outcome.CAUSES):
         yield from causes
 
 

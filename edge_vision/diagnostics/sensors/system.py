@@ -1,4 +1,4 @@
-"""All sensors of the machine in one reading."""
+"""All sensors of the machine in one reading, and the few that limit the load."""
 
 from __future__ import annotations
 
@@ -38,3 +38,23 @@ class SystemMeter:
     def close(self) -> None:
         """Release open resources."""
         self._gpu.close()
+
+
+class HeatSensors:
+    """Reads below `root`, as SystemMeter does, and only the requested ones."""
+
+    def __init__(self, root: str = "/") -> None:
+        self._tree = Tree(root)
+        self._power, self._throttle = PowerMeter(self._tree), ThrottleMeter(self._tree)
+
+    def read(self, power: bool, temperature: bool) -> dict[str, Value]:
+        """throttling, and power_w and temperature_c if requested.
+
+        power_w: of a CPU package, the mean since the last reading.
+        """
+        values = self._throttle.read()
+        if power:
+            values["power_w"] = self._power.read(time.monotonic())["power_w"]
+        if temperature:
+            values["temperature_c"] = read_temperatures(self._tree)["temperature_c.max"]
+        return values

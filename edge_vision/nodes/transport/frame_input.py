@@ -13,8 +13,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from edge_vision.core.frame import Frame
-from edge_vision.core.frame_event import FrameEvent
-from edge_vision.core.frame_event_join import FrameEventJoin
+from edge_vision.core.frame_event import FrameEvent, FrameEventJoin
 from edge_vision.core.stamp_check import NS_PER_S, stamp_to_ns
 from edge_vision.errors import ImageError
 from edge_vision.nodes.base_node import BaseNode
