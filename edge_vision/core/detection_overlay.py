@@ -25,9 +25,9 @@ def label_of(labels: Sequence[str], class_id: int) -> str:
     return labels[class_id] if 0 <= class_id < len(labels) else str(class_id)
 
 
-def caption(label: str, score: float, track: int | None = None) -> str:
+def caption(label: str, score: float, track: str = "") -> str:
     """The text at a box. track: the id of its track."""
-    return f"{label} {score:.2f}" if track is None else f"{label} #{track} {score:.2f}"
+    return f"{label} #{track} {score:.2f}" if track else f"{label} {score:.2f}"
 
 
 def dashes(box: np.ndarray) -> np.ndarray:
@@ -51,7 +51,7 @@ def draw_detections(
 
     ids: (n,) of the tracks. predicted: boxes are dashed, because the frame was not inferred.
     """
-    tracks = [None] * len(found) if ids is None else ids.tolist()
+    tracks = [""] * len(found) if ids is None else map(str, ids.tolist())
     for box, score, class_id, track in zip(
         found.xyxy_px, found.scores, found.class_ids.tolist(), tracks, strict=True
     ):

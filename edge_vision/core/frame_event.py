@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edge_vision.core.frame import Frame
 from edge_vision.core.geometry.boxes import NO_REGIONS
 
 
@@ -22,7 +23,7 @@ class FrameEvent(NamedTuple):
     next stage. regions: (n, 4) float32 xyxy_px, regions of interest. seq: the frame's, within one process.
     camera_motion: (3, 3) float64, maps a point of the frame that the gate analysed before to this one, source
     pixels; None if unknown. Frames that the gate did not analyse (superseded or failed there) have no motion
-    of their own: skip them when chaining motions.
+    of their own: skip them when chaining motions. frame: within one process, to show its boxes.
     """
 
     stamp_ns: int
@@ -33,6 +34,7 @@ class FrameEvent(NamedTuple):
     regions: np.ndarray = NO_REGIONS
     seq: int = 0
     camera_motion: np.ndarray | None = None
+    frame: Frame | None = None
 
 
 Key = tuple[int, str]

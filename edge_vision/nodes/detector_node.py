@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from edge_vision.backends.serving.loaded_model import LoadedModel
 from edge_vision.core.concurrency.worker import WorkerClient
 from edge_vision.core.detections import DetectionResult, Detections
@@ -19,6 +21,7 @@ from edge_vision.nodes import run
 from edge_vision.nodes.base_node import OK, WARN
 from edge_vision.nodes.detector.model import DetectorModel
 from edge_vision.nodes.detector.output import DetectionOutput
+from edge_vision.nodes.detector.overlay import DetectionOverlay
 from edge_vision.nodes.detector.roi_detection import RoiDetection
 from edge_vision.nodes.detector.shared import SharedDetector
 from edge_vision.nodes.detector.stats import DetectorStats
@@ -51,6 +54,7 @@ class DetectorNode(StageNode):
         self._shared = self.hub.shared(SharedDetector)
         self.tracks = TrackPublisher(self)
         self.detections = DetectionOutput(self)
+        self.overlay = DetectionOverlay(self, self._labels)
         self.roi = RoiDetection(self.tracks)
         self._detector_stats = DetectorStats()
         # Times and the frames that the camera had sent by then.
@@ -68,6 +72,7 @@ class DetectorNode(StageNode):
 
     def activate(self) -> None:
         self.detections.open()
+        self.overlay.open()
         self.roi.configure(self.params)
         self._enable_optional_topics()
         self._publish_model()
@@ -106,6 +111,10 @@ class DetectorNode(StageNode):
     def _publish_model(self) -> None:
         if model := self.model.current:
             self.detections.publish_model(model, self._models_loaded)
+
+    def _labels(self) -> tuple[str, ...]:
+        model = self.model.current
+        return model.bundle.labels if model else ()
 
     def _inference_limit_s(self) -> float:
         limit_ms = self.params["watchdog_ms"] * self.roi.max_runs if self._active else 0.0
@@ -147,8 +156,8 @@ class DetectorNode(StageNode):
         self.roi.reset()
 
     def on_frame_event(self, event: FrameEvent) -> None:
-        if self._active:
-            self.tracks.add_event(event)
+        if self._active and (tracks := self.tracks.add_event(event)) is not None:
+            self.overlay.show(event, event.frame, tracks.detections(), tracks.ids, predicted=True)
 
     # Work.
     def _new_worker(self) -> WorkerClient[WorkItem]:
@@ -169,7 +178,7 @@ class DetectorNode(StageNode):
 
     def process(self, frame: Frame, event: FrameEvent | None) -> None:
         if not self.params["enabled"]:
-            self.tracks.add_event(self.event(frame, "rejected", "disabled", motion=camera_motion_of(event)))
+            self.on_frame_event(self.event(frame, "rejected", "disabled", motion=camera_motion_of(event)))
             self.settle(frame, "rejected", "disabled")
             return
         # Decoded before the watchdog starts: decoding a large image must not look like a hanging backend.
@@ -177,21 +186,23 @@ class DetectorNode(StageNode):
         done = self.model.run((frame, event), lambda detector: self.roi.detect(detector, frame, event))
         if done is None:
             return
-        model, result = done
+        _, result = done
         # Before the detections: the gate processes both together when the latter arrive.
         self.detections.publish_low_score(frame, result.low_score)
-        self._publish(frame, result.detections)
+        ids = self._publish(frame, result.detections)
         # Before the frame is settled: whoever waits for that may send the next frame.
         self.hub.notify(self._detections_topic, frame.stamp_ns, result.detections, result.low_score)
         self.settle(frame, "inferred", "")
         self._measure(frame, result)
-        self.detections.publish_debug_image(frame, result.detections, model.bundle.labels)
+        self.overlay.show(frame, frame, result.detections, ids)
 
-    def _publish(self, frame: Frame, found: Detections) -> None:
+    def _publish(self, frame: Frame, found: Detections) -> np.ndarray | None:
+        """Publish the detections; returns the ids of their tracks."""
         ids = self.tracks.assign_ids(frame, found)
         self.tracks.publish_inferred(self.detections.publish_detections(frame, found, ids))
         self.stats.rate_out.count()
         self._detector_stats.count(len(found))
+        return ids
 
     def _measure(self, frame: Frame, result: DetectionResult) -> None:
         age_ns = self.get_clock().now().nanoseconds - frame.stamp_ns

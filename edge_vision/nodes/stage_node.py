@@ -242,7 +242,7 @@ class StageNode(BaseNode):
     ) -> FrameEvent:
         """The event of this stage on a frame. fate: "" = the frame goes on."""
         return FrameEvent(
-            frame.stamp_ns, frame.frame_id, self.stage, fate, reason, regions, frame.seq, motion
+            frame.stamp_ns, frame.frame_id, self.stage, fate, reason, regions, frame.seq, motion, frame
         )
 
     # Reports.

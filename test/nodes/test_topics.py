@@ -114,6 +114,7 @@ QOS = {
     "/cascade_events": (RELIABLE, VOLATILE),
     "/gate/regions": (RELIABLE, VOLATILE),
     "/detector/debug_image": (RELIABLE, VOLATILE),
+    "/detector/debug_image/compressed": (RELIABLE, VOLATILE),
     "/image_raw": (RELIABLE, VOLATILE),
     "/detector/status": (RELIABLE, VOLATILE),
     "/diagnostics": (RELIABLE, VOLATILE),
@@ -174,11 +175,11 @@ def test_a_new_threshold_is_latched(start, robot):
 
 def test_the_debug_image_is_drawn_only_with_a_subscriber(start, robot, monkeypatch):
 
-    from edge_vision.nodes.detector import output
+    from edge_vision.nodes.detector import overlay
 
     drawn = []
-    draw = output.draw_detections
-    monkeypatch.setattr(output, "draw_detections", lambda *args: drawn.append(1) or draw(*args))
+    draw = overlay.draw_detections
+    monkeypatch.setattr(overlay, "draw_detections", lambda *args: drawn.append(1) or draw(*args))
     running = start()
     answers = detections_of(robot)
     camera = robot.publisher(Image, "image_raw")
@@ -187,9 +188,7 @@ def test_the_debug_image_is_drawn_only_with_a_subscriber(start, robot, monkeypat
     robot.wait(lambda: len(answers) == 1, "an answer")
     assert not drawn
     looker = robot.node.create_subscription(Image, "detector/debug_image", answers.append, SENSOR)
-    robot.wait(
-        lambda: running["detector"].detections.debug_image.subscription_count, "the detector to know us"
-    )
+    robot.wait(lambda: running["detector"].overlay.image.subscription_count, "the detector to know us")
     robot.wait(looker.get_publisher_count, "us to know the detector")
     camera.publish(image_message(image, 10**10, "left"))
     robot.wait(lambda: len(answers) == 3, "the picture and the answer")
@@ -200,7 +199,7 @@ def test_the_debug_image_is_drawn_only_with_a_subscriber(start, robot, monkeypat
     assert 0.001 < (pixels != image).any(axis=2).mean() < 0.3, "boxes, drawn into the picture"
     robot.node.destroy_subscription(looker)
     robot.wait(
-        lambda: not running["detector"].detections.debug_image.subscription_count,
+        lambda: not running["detector"].overlay.image.subscription_count,
         "the detector to know that we left",
     )
     camera.publish(image_message(image, 10**11))
@@ -211,9 +210,7 @@ def test_the_debug_image_is_drawn_only_with_a_subscriber(start, robot, monkeypat
 def test_the_boxes_can_be_drawn_into_every_encoding(start, robot):
     running = start()
     shown = robot.listen(Image, "detector/debug_image", SENSOR)
-    robot.wait(
-        lambda: running["detector"].detections.debug_image.subscription_count, "the detector to know us"
-    )
+    robot.wait(lambda: running["detector"].overlay.image.subscription_count, "the detector to know us")
     camera = robot.publisher(Image, "image_raw")
     for number, encoding in enumerate(["mono8", "rgb8", "bayer_rggb8"], 1):
         image = picture(number) if encoding == "rgb8" else picture(number)[:, :, 0].copy()

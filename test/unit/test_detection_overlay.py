@@ -36,4 +36,4 @@ def test_boxes_without_area_or_beyond_the_image_are_no_error(box):
 
 
 def test_the_caption_has_the_id_of_the_track():
-    assert (caption("dog", 0.5), caption("dog", 0.5, 7)) == ("dog 0.50", "dog #7 0.50")
+    assert (caption("dog", 0.5), caption("dog", 0.5, "7")) == ("dog 0.50", "dog #7 0.50")

@@ -1,24 +1,21 @@
-"""The topics of the detector node that depend on its model: detections, debug image, model and labels."""
+"""The topics of the detector node that depend on its model: detections, model and labels."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
 
 from edge_vision.backends.serving.loaded_model import LoadedModel
-from edge_vision.core.detection_overlay import draw_detections
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.detect.detector import Detector
 from edge_vision.nodes.interface.cdr import best_encoder
 from edge_vision.nodes.interface.detection_messages import label_info_message, vision_info_message
-from edge_vision.nodes.interface.image_messages import ImageWriter
 from edge_vision.nodes.stage_node import StageNode
 from edge_vision.nodes.transport.lazy_publisher import OptionalPublisher
-from edge_vision.nodes.transport.qos import LATCHED, RESULTS, VIEWED_IMAGE
+from edge_vision.nodes.transport.qos import LATCHED, RESULTS
 
 
 class DetectionOutput:
@@ -27,7 +24,6 @@ class DetectionOutput:
     def __init__(self, node: StageNode) -> None:
         self._node = node
         self._encode = best_encoder()
-        self._debug_writer = ImageWriter()
         self.low_score = OptionalPublisher(node, Detection2DArray, "detections_low_score", RESULTS)
 
     def open(self) -> None:
@@ -36,7 +32,6 @@ class DetectionOutput:
         self._detections = create(Detection2DArray, "detections", RESULTS)
         self._label_info = create(LabelInfo, "label_info", LATCHED)
         self._vision_info = create(VisionInfo, "vision_info", LATCHED)
-        self.debug_image = create(Image, "~/debug_image", VIEWED_IMAGE)
 
     def publish_model(self, model: LoadedModel[Detector], version: int) -> None:
         """Publish the labels and the name, version and hash of the model. version: counts loaded models."""
@@ -57,10 +52,3 @@ class DetectionOutput:
         publisher = self.low_score.current
         if publisher is not None and low_score is not None and publisher.subscription_count:
             publisher.try_publish(lambda: self._encode(low_score, frame, None))
-
-    def publish_debug_image(self, frame: Frame, found: Detections, labels: tuple[str, ...]) -> None:
-        """Publish the frame with its boxes, if the topic has a subscriber."""
-        if self.debug_image.subscription_count:
-            image = draw_detections(frame.bgr().copy(), found, labels)
-            drawn = Frame(image, frame.stamp_ns, frame.frame_id, "bgr8")
-            self.debug_image.publish(self._debug_writer.message(drawn))

@@ -69,18 +69,21 @@ class TrackPublisher:
             except Exception as error:  # It must not fail the frame of the previous stage.
                 self._log_failure(error)
 
-    def add_event(self, event: FrameEvent) -> None:
-        """A previous stage has decided on a frame."""
+    def add_event(self, event: FrameEvent) -> Tracks | None:
+        """A previous stage has decided on a frame. Returns the tracks that were published."""
         if not self._enabled:
-            return
+            return None
         if event.reason == "stamp_backwards":
             self.reset(event.seq)
         if event.stage == specs.GATE.name and event.fate in ("superseded", "failed"):
-            return  # The gate has not analysed it: the next camera motion starts at the frame before it.
+            return None  # The gate has not analysed it: the next camera motion starts at the frame before it.
         static = event.fate == "gated" and event.reason in STATIC_SCENE_REASONS
         self.history.add_frame(event.stamp_ns, event.camera_motion, event.seq, static)
-        if event.fate in SKIPPED:
+        return (
             self._publish_predicted(event, "cached" if static else "tracked")
+            if event.fate in SKIPPED
+            else None
+        )
 
     # Results.
     def assign_ids(self, frame: Frame, found: Detections) -> np.ndarray | None:
@@ -116,12 +119,13 @@ class TrackPublisher:
         if output := self._output.current:
             output.try_publish(lambda: message)
 
-    def _publish_predicted(self, event: FrameEvent, kind: str) -> None:
+    def _publish_predicted(self, event: FrameEvent, kind: str) -> Tracks | None:
         if (output := self._output.current) is None:
-            return
+            return None
         tracks = self._tracks_at(event.stamp_ns)
         if output.try_publish(lambda: self._encode(tracks.detections(), event, tracks.ids)):
             self._stats.count(kind, len(tracks), tracks.age_ms)
+        return tracks
 
     def _tracks_at(self, stamp_ns: int) -> Tracks:
         """Empty if nothing is known about the frame, for example after a reset."""

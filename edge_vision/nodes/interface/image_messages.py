@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 
+import cv2
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -12,6 +13,8 @@ from edge_vision.core.frame import ENCODINGS, MAX_PIXELS, Frame, check_size, vie
 from edge_vision.core.stamp_check import stamp_to_ns
 from edge_vision.errors import ImageError
 from edge_vision.nodes.interface.headers import header_of
+
+JPEG_QUALITY = 80
 
 
 def frame_from_message(message: Image | CompressedImage, seq: int, max_pixels: float = MAX_PIXELS) -> Frame:
@@ -48,6 +51,13 @@ def _with_cv_bridge(message: Image) -> np.ndarray:
         "unsupported_encoding",
         f"encoding '{message.encoding}' is not supported, {reason}. Publish one of {', '.join(ENCODINGS)}",
     )
+
+
+def jpeg_message(frame: Frame) -> CompressedImage:
+    """The frame as JPEG, in the form of image_transport."""
+    _, data = cv2.imencode(".jpg", frame.bgr(), (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
+    header, form = header_of(frame.stamp_ns, frame.frame_id), "bgr8; jpeg compressed bgr8"
+    return CompressedImage(header=header, format=form, data=array("B", data.tobytes()))
 
 
 class ImageWriter:

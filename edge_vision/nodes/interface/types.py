@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from edge_vision.core.frame import MAX_PIXELS
@@ -102,7 +103,7 @@ class Topic:
     """One topic of a node. direction: "in" or "out".
 
     only_with: parameters and the values at which the topic exists, as in (("ego_prior", ("imu",)),); empty =
-    always.
+    always. package: the ROS package that the topic needs, if it is optional.
     """
 
     name: str
@@ -110,10 +111,12 @@ class Topic:
     direction: str
     description: str
     only_with: tuple[tuple[str, tuple[object, ...]], ...] = ()
+    package: str = ""
 
     def exists(self, values: Mapping[str, object]) -> bool:
         """Whether a node with these parameters has the topic."""
-        return all(values.get(name) in wanted for name, wanted in self.only_with)
+        installed = not self.package or find_spec(self.package) is not None
+        return installed and all(values.get(name) in wanted for name, wanted in self.only_with)
 
 
 @dataclass(frozen=True, slots=True)
