@@ -144,7 +144,7 @@ class Run:
             self._send(gate, self._count)
             self.cpu_ms = (time.process_time() - cpu_s) * 1e3 / self._count
             self.marks = [MARKS[seq] for seq in range(first + warm, first + warm + self._count)]
-        except Exception as error:  # Told by the main thread, which would wait for ever.
+        except Exception as error:  # The main thread, which would wait for ever, reports it.
             self.failure = str(error)
         finally:
             stop.set()

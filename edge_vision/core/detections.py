@@ -103,8 +103,3 @@ class Classification:
 
     scores: np.ndarray
     timing: StageTiming = NO_TIMING
-
-    def top(self, n: int = 5) -> list[tuple[int, float]]:
-        """The n most probable classes as (class_id, score), in descending order."""
-        order = np.argsort(self.scores)[::-1][:n]
-        return [(int(i), float(self.scores[i])) for i in order]

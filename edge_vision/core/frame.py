@@ -105,12 +105,6 @@ class Frame:
         image = _to_8_bit(self.image)
         return image if spec.to_bgr is None else cv2.cvtColor(image, spec.to_bgr)
 
-    def rgb(self) -> np.ndarray:
-        """The image as (h, w, 3) uint8 RGB."""
-        if self.encoding == "rgb8":
-            return self.image
-        return cv2.cvtColor(self.bgr(), cv2.COLOR_BGR2RGB)
-
     def gray(self) -> np.ndarray:
         """The luma as (h, w) uint8; the Y plane for YUV."""
         spec = ENCODINGS[self.encoding]

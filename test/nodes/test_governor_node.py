@@ -36,12 +36,12 @@ class GovernedScene(StreetScene):
     def until(self, node: str, fits):
         """The status and values of a node once they fit, while images arrive."""
 
-        def told():
+        def fitting():
             self.show_another()
             status = self.robot.status(node)
             return status if fits(*status) else None
 
-        return self.robot.wait(told, f"a fitting status of {node}")
+        return self.robot.wait(fitting, f"a fitting status of {node}")
 
     def show_another(self) -> None:
         self.publish(np.roll(self.street, 37 * self.count, axis=1))

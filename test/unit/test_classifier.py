@@ -116,5 +116,5 @@ def test_the_real_model_sees_a_street():
     scores = classifier.classify(Frame(noise_image(64, 64), 0, "camera")).scores
     assert scores.shape == (len(bundle.labels),) and scores.sum() == pytest.approx(1, abs=1e-5)
     (van,) = classifier.classify_regions(video_frame("vtest.avi", 200), np.array([[641, 42, 718, 97]]))
-    names = " ".join(bundle.labels[i] for i, _ in van.top(5))
+    names = " ".join(bundle.labels[i] for i in np.argsort(van.scores)[-5:])
     assert any(word in names for word in ("van", "ambulance", "minibus", "pickup", "recreational")), names

@@ -76,7 +76,7 @@ def test_nothing_is_decoded_before_pixels_are_wanted(decodes, wrap):
     assert isinstance(one, Frame) and decodes.flags == []
 
 
-@pytest.mark.parametrize("read", ["image", "bgr", "rgb", "gray"])
+@pytest.mark.parametrize("read", ["image", "bgr", "gray"])
 def test_pixels_are_those_of_the_full_decode(read):
     full = Frame(decode_compressed(PLAIN), 5, "camera")
     lazy = frame(PLAIN)
@@ -102,7 +102,7 @@ def test_it_is_decoded_once_and_by_one_thread(decodes):
         thread.join()
     assert decodes.flags == [COLOR]
     assert all(image is images[0] for image in images)
-    lazy.rgb()
+    lazy.bgr()
     assert decodes.flags == [COLOR]
 
 
@@ -271,7 +271,6 @@ def test_the_declared_target_says_which_channel_is_red(declared, first):
     sent = decoded[..., ::-1].copy() if first == "r" else decoded
     one = compressed_frame(jpeg(sent), declared, 5, "camera")
     np.testing.assert_allclose(one.bgr()[20, 20], list(FLAT.values()), atol=3)
-    np.testing.assert_allclose(one.rgb()[20, 20], list(FLAT.values())[::-1], atol=3)
     np.testing.assert_allclose(one.small_gray(16), Frame(decoded, 0, "").small_gray(16), atol=2)
 
 
@@ -312,7 +311,7 @@ def test_a_missing_end_is_grey_as_it_always_was(share):
 def test_a_file_that_ends_with_its_header_is_refused_when_it_is_read():
     data = PLAIN[: PLAIN.index(b"\xff\xda")]
     lazy = frame(data)
-    for read in (lambda: lazy.image, lambda: lazy.small_gray(50), lazy.bgr, lazy.rgb, lazy.gray):
+    for read in (lambda: lazy.image, lambda: lazy.small_gray(50), lazy.bgr, lazy.gray):
         assert outcome(read) == "corrupt_image"
 
 

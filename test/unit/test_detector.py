@@ -67,7 +67,9 @@ def test_people_and_cars_are_detected_where_they_are(detector, bundle, street):
 
 
 def test_the_result_equals_a_plain_implementation(detector, bundle, session, street):
-    image = cv2.resize(street.rgb(), (300, 300), interpolation=cv2.INTER_LINEAR)
+    image = cv2.resize(
+        cv2.cvtColor(street.bgr(), cv2.COLOR_BGR2RGB), (300, 300), interpolation=cv2.INTER_LINEAR
+    )
     tensor = (image.astype(np.float32) / 127.5 - 1).transpose(2, 0, 1)[None]
     outputs = session.run({"images": np.ascontiguousarray(tensor)})
     xyxy, scores, ids = plain_ssd(

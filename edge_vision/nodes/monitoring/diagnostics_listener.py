@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 
 from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.nodes.interface.status_messages import status_values
-from edge_vision.nodes.monitoring.discovery import eager_discovery
-from edge_vision.nodes.run import make_executor
+from edge_vision.nodes.monitoring.discovery import observing_node
 from edge_vision.nodes.transport.qos import RESULTS
 
 
@@ -30,20 +26,15 @@ class DiagnosticsListener:
         self._args = list(args)
 
     def __enter__(self) -> DiagnosticsListener:
-        with eager_discovery():
-            rclpy.init(args=self._args, signal_handler_options=SignalHandlerOptions.NO)
-            self.node = Node("edge_vision_top", start_parameter_services=False)
-        self._executor = make_executor()
-        self._executor.add_node(self.node)
+        self._session = observing_node("edge_vision_top", self._args, start_parameter_services=False)
+        self.node, self._executor = self._session.__enter__()
         self._subscription = self.node.create_subscription(
             DiagnosticArray, "/diagnostics", self._on_diagnostics, RESULTS
         )
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._executor.shutdown(0)
-        self.node.destroy_node()
-        rclpy.try_shutdown()
+        self._session.__exit__(None, None, None)
 
     def spin(self, duration_s: float) -> None:
         """Wait this long for one message."""

@@ -1,11 +1,18 @@
-"""Fast discovery for the short-lived nodes of the command line tools."""
+"""The short-lived nodes of the command line tools."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import rclpy
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from edge_vision.nodes.run import make_executor
 
 _PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
 <dds xmlns="http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles"><profiles>
@@ -38,3 +45,24 @@ def eager_discovery() -> Iterator[None]:
         finally:
             for name in _PROFILE_VARIABLES:
                 del os.environ[name]
+
+
+@contextlib.contextmanager
+def observing_node(name: str, args: Sequence[str] = (), **options: Any) -> Iterator[tuple[Node, Any]]:
+    """A node and its executor, with rclpy running. args: the command line. options: of the node.
+
+    Raises RuntimeError if the command line is invalid.
+    """
+    try:
+        with eager_discovery():
+            rclpy.init(args=list(args), signal_handler_options=SignalHandlerOptions.NO)
+            node = Node(name, **options)
+        executor = make_executor()
+        executor.add_node(node)
+        try:
+            yield node, executor
+        finally:
+            executor.shutdown(0)
+            node.destroy_node()
+    finally:
+        rclpy.try_shutdown()

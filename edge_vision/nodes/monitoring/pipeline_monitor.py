@@ -9,10 +9,8 @@ from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
@@ -22,8 +20,7 @@ from edge_vision.nodes.interface.detection_messages import detections_from_messa
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
 from edge_vision.nodes.interface.image_messages import frame_from_message
 from edge_vision.nodes.interface.status_messages import status_values
-from edge_vision.nodes.monitoring.discovery import eager_discovery
-from edge_vision.nodes.run import make_executor
+from edge_vision.nodes.monitoring.discovery import observing_node
 from edge_vision.nodes.transport.qos import FRAME_EVENTS, LATCHED, LATEST_IMAGE, RESULTS, STATUS
 
 NODES = ("source", "gate", "cascade", "detector")
@@ -72,11 +69,8 @@ class PipelineMonitor:
         self._debug_images, self._tracked = debug_images, tracked
 
     def __enter__(self) -> PipelineMonitor:
-        with eager_discovery():
-            rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-            self._node = Node("edge_vision_monitor")
-        self._executor = make_executor()
-        self._executor.add_node(self._node)
+        self._session = observing_node("edge_vision_monitor")
+        self._node, self._executor = self._session.__enter__()
         for namespace, observer in self._observers.items():
             self._subscribe(observer, f"/{namespace}/".replace("//", "/"))
         return self
@@ -96,9 +90,7 @@ class PipelineMonitor:
             subscribe(Image, f"{prefix}detector/debug_image", receiver.on_debug_image, LATEST_IMAGE)
 
     def __exit__(self, *exc: object) -> None:
-        self._executor.shutdown(0)
-        self._node.destroy_node()
-        rclpy.try_shutdown()
+        self._session.__exit__(None, None, None)
 
     def spin(self, duration_s: float) -> None:
         """Receive for this long."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 
 from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.diagnostics.snapshot import qos_mismatch
@@ -20,9 +20,8 @@ from edge_vision.diagnostics.system_view import Pipeline, SystemView, discovery_
 from edge_vision.nodes.interface.specs import DIAGNOSTICS, NODES
 from edge_vision.nodes.interface.status_messages import status_message, status_values
 from edge_vision.nodes.monitoring.cause_monitor import CauseMonitor, output_status
-from edge_vision.nodes.monitoring.discovery import eager_discovery
+from edge_vision.nodes.monitoring.discovery import observing_node
 from edge_vision.nodes.monitoring.image_input_probe import endpoint, foreign_image_topics, is_topic_name
-from edge_vision.nodes.run import make_executor
 from edge_vision.nodes.transport.qos import RESULTS, STATUS
 
 ARRAY = "diagnostic_msgs/msg/DiagnosticArray"
@@ -33,18 +32,13 @@ OURS = tuple(spec.name for spec in NODES)
 
 def observe_system(seconds: float, ros_args: Sequence[str] = ()) -> SystemView:
     """Observe for this long. ros_args: from `--ros-args` on. Raises what rclpy raises if it cannot start."""
-    with _own_node(ros_args) as node:
-        executor = make_executor()
-        try:
-            executor.add_node(node)
-            observer = _Observer(node)
-            end_s = time.monotonic() + seconds
-            while (left_s := end_s - time.monotonic()) > 0:
-                executor.spin_once(timeout_sec=min(left_s, UPDATE_PERIOD_S))
-                observer.update()
-            return observer.view(seconds)
-        finally:
-            executor.shutdown(0)
+    with _own_node(ros_args) as (node, executor):
+        observer = _Observer(node)
+        end_s = time.monotonic() + seconds
+        while (left_s := end_s - time.monotonic()) > 0:
+            executor.spin_once(timeout_sec=min(left_s, UPDATE_PERIOD_S))
+            observer.update()
+        return observer.view(seconds)
 
 
 def check_node_starts(ros_args: Sequence[str] = ()) -> None:
@@ -53,20 +47,10 @@ def check_node_starts(ros_args: Sequence[str] = ()) -> None:
         pass
 
 
-@contextlib.contextmanager
-def _own_node(ros_args: Sequence[str]) -> Iterator[Node]:
-    """Start rclpy and a node with a unique name."""
+def _own_node(ros_args: Sequence[str]) -> AbstractContextManager[tuple[Node, Any]]:
+    """A node with a unique name, and its executor."""
     name = f"edge_vision_doctor_{os.getpid()}"
-    try:
-        with eager_discovery():
-            rclpy.init(args=["doctor", *ros_args], signal_handler_options=SignalHandlerOptions.NO)
-            node = Node(name, start_parameter_services=False, enable_rosout=False)
-        try:
-            yield node
-        finally:
-            node.destroy_node()
-    finally:
-        rclpy.try_shutdown()
+    return observing_node(name, ["doctor", *ros_args], start_parameter_services=False, enable_rosout=False)
 
 
 class _Observer:
