@@ -1,4 +1,4 @@
-"""docs/diagnostics.md has the keys that are published, all of them, and no others."""
+"""docs/status_keys.md has the keys that are published, all of them, and no others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sysfs_cases import plant
 from edge_vision.nodes.interface.specs import DIAGNOSTICS
 from edge_vision.nodes.interface.status_messages import status_values
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "diagnostics.md").read_text("utf-8")
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "status_keys.md").read_text("utf-8")
 STAGES = ("gate", "cascade", "detector")
 # What stands for a part of a key in the document.
 PLACES = {"NAME": r"[\w.@-]+", "REASON": r"\w+", "FATE": r"\w+", "N": r"\d+"}
@@ -61,10 +61,10 @@ def test_the_keys_in_the_document_are_those_published(start, robot, tmp_path, mo
     for status, keys in published.items():
         patterns = {key: pattern(key) for key in documented(status)}
         missing = [key for key in keys if not any(one.fullmatch(key) for one in patterns.values())]
-        assert missing == [], f"{status}: not in docs/diagnostics.md"
+        assert missing == [], f"{status}: not in docs/status_keys.md"
         always = [key for key, says in documented(status).items() if not says.startswith("Only")]
         assert [key for key in always if not any(patterns[key].fullmatch(k) for k in keys)] == [], (
-            f"{status}: in docs/diagnostics.md, but not published"
+            f"{status}: in docs/status_keys.md, but not published"
         )
 
 

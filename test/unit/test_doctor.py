@@ -70,7 +70,7 @@ def test_neither_text_nor_json_shows_secrets_or_control_characters() -> None:
 
 
 def test_the_json_is_as_documented() -> None:
-    text = (REPO / "docs" / "diagnostics.md").read_text("utf-8").partition("## Doctor")[2]
+    text = (REPO / "docs" / "doctor.md").read_text("utf-8").partition("## Doctor")[2]
     shown = document([Check(INSTALLATION, "thing", OK, "as it is")])
     keys = {*(key for key in shown if key != "checks"), *(f"checks[].{key}" for key in shown["checks"][0])}
     assert set(re.findall(r"^\| `([\w.\[\]]+)` \|", text, flags=re.MULTILINE)) == keys

@@ -42,7 +42,7 @@ def counts(checks: Sequence[Check]) -> dict[str, int]:
 
 
 def document(checks: Sequence[Check]) -> dict[str, Any]:
-    """All checks as one JSON object; docs/diagnostics.md describes it."""
+    """All checks as one JSON object; docs/doctor.md describes it."""
     return {
         "format": FORMAT,
         "version": __version__,

@@ -30,7 +30,7 @@ _EXAMPLES = """examples:
 
 exit codes: 0 all OK, 1 warnings, 2 errors, 3 a check could not run (a package is missing, ROS does not start)
 or wrong arguments, 130 and 143 stopped by a signal. 2 takes precedence over 3, and 3 over 1.
-docs/diagnostics.md describes the JSON."""
+docs/doctor.md describes the JSON."""
 
 
 class _Stopped(Exception):

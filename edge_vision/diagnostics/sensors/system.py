@@ -24,7 +24,7 @@ class SystemMeter:
         self._gpu = GpuMeter(self._tree, nvml)
 
     def read(self, mono_s: float | None = None) -> dict[str, Value]:
-        """All figures; docs/diagnostics.md lists the keys. mono_s: monotonic clock, default now."""
+        """All figures; docs/status_keys.md lists the keys. mono_s: monotonic clock, default now."""
         now_s = time.monotonic() if mono_s is None else mono_s
         return {
             **self._cpu.read(),
