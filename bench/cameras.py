@@ -26,15 +26,13 @@ from typing import Any
 
 import cv2
 import yaml
-from common import REPO, Row, at_most, spread, table
+from benchmark import finish, make_parser, new_result
+from common import Row, at_most, spread
 
-from edge_vision.bundles.store import bundles_dir, cache_dir
-from edge_vision.evaluate.live.pipeline_process import PipelineProcess
+from edge_vision.evaluate.live.pipeline_process import PipelineProcess, isolate_domain
 from edge_vision.evaluate.live.run_record import RunRecord
 from edge_vision.offline.progress import ProgressLine
-from edge_vision.offline.provenance import hash_of, machine, versions, write_json
 
-MODEL = "ssdlite_mobilenet_v2_coco"
 FPS_HZ = 10.0
 MAX_RSS_MB = 300.0
 # Of the stamps: they are taken when an image is read, with the jitter of the machine.
@@ -50,45 +48,21 @@ _EXAMPLES = """examples:
 
 def main() -> int:
     options = _parser().parse_args()
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    if not options.video.is_file():
-        print(
-            f"expected a video at {options.video}: run `make setup`, which fetches one, or give --video",
-            file=sys.stderr,
-        )
-        return 1
-    result: dict[str, Any] = {"machine": machine(), "versions": versions(), "hashes": _hashes(options.video)}
+    isolate_domain()
+    result = new_result(options.video)
     result |= measure(options)
     result["load_1m_end"] = round(os.getloadavg()[0], 2)
-    rows = _rows(result)
-    result["targets"] = {row.name: row.passed for row in rows if row.target}
-    write_json(options.out, result)
-    print(
-        f"\n{table(rows)}\n\n{result['machine']['cpu']}, {result['machine']['cores']} cores, "
-        f"load {result['machine']['load_1m']} at the start, {result['load_1m_end']} at the end; {options.out}"
-    )
-    return int(options.strict and any(row.passed is False for row in rows))
+    load = f"load {result['machine']['load_1m']} at the start, {result['load_1m_end']} at the end"
+    return finish(options, result, _rows(result), load)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("cameras", __doc__, _EXAMPLES)
     parser.add_argument("--cameras", type=int, default=4, help="number (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60.0, help="length (default: %(default)g)")
     parser.add_argument("--max-delay-ms", type=float, default=100.0, help="promise (default: %(default)g)")
     parser.add_argument("--every-frame", action="store_true", help="switch the gates off")
-    parser.add_argument("--strict", action="store_true", help="exit status 1 where a target is missed")
-    parser.add_argument("--video", type=Path, default=cache_dir() / "video" / "vtest.avi")
-    parser.add_argument("--out", type=Path, default=REPO / "out" / "bench" / "cameras.json")
     return parser
-
-
-def _hashes(video: Path) -> dict[str, str]:
-    bundle = bundles_dir() / MODEL
-    files = {"video": video, "bundle.yaml": bundle / "bundle.yaml", "model.onnx": bundle / "model.onnx"}
-    return {name: hash_of(path) for name, path in files.items()}
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

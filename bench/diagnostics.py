@@ -28,12 +28,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import REPO, Row, at_most, table
+from benchmark import finish, make_parser, new_result
+from common import REPO, Row, at_most
 
-from edge_vision.bundles.store import bundles_dir, cache_dir
-from edge_vision.offline.provenance import hash_of, machine, versions, write_json
+from edge_vision.evaluate.live.pipeline_process import isolate_domain
+from edge_vision.offline.provenance import write_json
 
-MODEL = "ssdlite_mobilenet_v2_coco"
 CPU_PERCENT, CAUSE_S, AGREEMENT = 1.0, 3.0, 0.05
 # No growth: less than a leak of one small object per frame at 10 Hz would take.
 RSS_KB_PER_MIN = 50.0
@@ -46,47 +46,23 @@ _EXAMPLES = """examples:
 
 def main() -> int:
     options = _parser().parse_args()
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    if not options.video.is_file():
-        print(
-            f"expected a video at {options.video}: run `make setup`, which fetches one, or give --video",
-            file=sys.stderr,
-        )
-        return 1
-    result: dict[str, Any] = {"machine": machine(), "versions": versions(), "hashes": _hashes(options.video)}
-    result |= {"quick": options.quick, "minutes": options.minutes}
+    isolate_domain()
+    result = new_result(options.video) | {"quick": options.quick, "minutes": options.minutes}
     for name in options.only or PARTS:
         print(f"[{time.strftime('%H:%M:%S')}] {name}: {PARTS[name].__doc__}", flush=True)
         result |= PARTS[name](options)
         result.setdefault("load_1m", {})[name] = round(os.getloadavg()[0], 2)
         write_json(options.out, result)
-    rows = _rows(result)
-    result["targets"] = {row.name: row.passed for row in rows if row.target}
-    write_json(options.out, result)
     load = ", ".join(f"{value} after {name}" for name, value in result["load_1m"].items())
-    print(f"\n{table(rows)}\n\n{result['machine']['cpu']}, {result['machine']['cores']} cores, load {load}")
-    print(options.out)
-    return int(options.strict and any(row.passed is False for row in rows))
+    return finish(options, result, _rows(result), f"load {load}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("diagnostics", __doc__, _EXAMPLES)
     parser.add_argument("--minutes", type=float, default=10.0, help="of the long run (default: %(default)g)")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter turns, each cause once")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="only these measurements")
-    parser.add_argument("--strict", action="store_true", help="fail where a target is missed")
-    parser.add_argument("--video", type=Path, default=cache_dir() / "video" / "vtest.avi")
-    parser.add_argument("--out", type=Path, default=REPO / "out" / "bench" / "diagnostics.json")
     return parser
-
-
-def _hashes(video: Path) -> dict[str, str]:
-    bundle = bundles_dir() / MODEL
-    files = {"video": video, "bundle.yaml": bundle / "bundle.yaml", "model.onnx": bundle / "model.onnx"}
-    return {name: hash_of(path) for name, path in files.items()}
 
 
 def _environment() -> dict[str, str]:

@@ -27,16 +27,15 @@ from typing import Any
 
 import psutil
 import pytest
-from common import REPO, Row, at_most, spread, table
+from benchmark import MODEL, finish, make_parser, new_result
+from common import REPO, Row, at_most, spread
 
 sys.path[:0] = [str(REPO / "test"), str(REPO / "test" / "unit")]
 
 from fake_backend import FakeBackend, Fault, register  # noqa: E402
 
-from edge_vision.bundles.store import bundles_dir, cache_dir  # noqa: E402
-from edge_vision.offline.provenance import hash_of, machine, versions, write_json  # noqa: E402
+from edge_vision.bundles.store import bundles_dir  # noqa: E402
 
-MODEL = "ssdlite_mobilenet_v2_coco"
 TAKEOVER_S, GROWTH = 2.0, 1.02
 BEFORE = 8  # Detections before the fault: the watchdog knows by then how long a run takes.
 _EXAMPLES = """examples:
@@ -47,39 +46,22 @@ _EXAMPLES = """examples:
 
 def main() -> int:
     options = _parser().parse_args()
-    for needed in (options.video, bundles_dir() / MODEL):
-        if not needed.exists():
-            print(f"expected {needed}: run `make setup`", file=sys.stderr)
-            return 1
     register(pytest.MonkeyPatch())
     runs, swaps = (2, 10) if options.quick else (10, 100)
-    result: dict[str, Any] = {"machine": machine(), "versions": versions(), "quick": options.quick}
-    result["hashes"] = {
-        "video": hash_of(options.video),
-        "model": hash_of(bundles_dir() / MODEL / "model.onnx"),
-    }
+    result = new_result(options.video) | {"quick": options.quick}
     for how in ("dies", "hangs"):
         print(f"{how}, {runs} times ...", flush=True)
         times = [takeover_s(options, how) for _ in range(runs)]
         result[f"takeover_{how}_s"] = {**spread(times), "max": max(times), "runs": times}
     print(f"{swaps} swaps ...", flush=True)
     result["swaps"] = swapping(options, swaps)
-    rows = _rows(result)
-    print("\n" + table(rows))
-    write_json(options.out, result)
-    print(f"\n{options.out}")
-    return int(options.strict and any(row.passed is False for row in rows))
+    return finish(options, result, _rows(result))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--video", type=Path, default=cache_dir() / "video" / "vtest.avi")
-    parser.add_argument("--out", type=Path, default=REPO / "out" / "bench" / "failover.json")
+    parser = make_parser("failover", __doc__, _EXAMPLES)
     parser.add_argument("--domain", type=int, default=91, help="ROS domain of the runs")
     parser.add_argument("--quick", action="store_true", help="fewer runs and swaps")
-    parser.add_argument("--strict", action="store_true", help="fail where a target is missed")
     return parser
 
 

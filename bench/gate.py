@@ -23,13 +23,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from common import REPO, Row, at_most, median_ratio, spread, table
+from benchmark import finish, make_parser, new_result
+from common import Row, at_most, median_ratio, spread
 
-from edge_vision.bundles.store import cache_dir
 from edge_vision.core.compressed import compressed_frame
 from edge_vision.core.frame import Frame
 from edge_vision.gate.frame_gate import FrameGate
-from edge_vision.offline.provenance import hash_of, machine, versions, write_json
 
 SIZE, JPEG_SIZE = (1280, 720), (1920, 1080)
 NOISE_SD = 3.0
@@ -45,37 +44,21 @@ _EXAMPLES = """examples:
 
 def main() -> int:
     options = _parser().parse_args()
-    if not options.video.is_file():
-        print(
-            f"expected a video at {options.video}: run `make setup`, which fetches one, or give --video",
-            file=sys.stderr,
-        )
-        return 1
     cv2.setNumThreads(1)
     frames = 120 if options.quick else 600
-    result: dict[str, Any] = {"machine": machine(), "versions": versions()}
-    result["hashes"] = {"video": hash_of(options.video)}
+    result = new_result(options.video)
     result |= {"quick": options.quick, "threads": cv2.getNumThreads(), "size": SIZE, "noise_sd": NOISE_SD}
     result["conditions"] = {}
     for name, make in CONDITIONS.items():
         fps_hz = _fps_hz(options.video) if name == "static" else FPS_HZ
         result["conditions"][name] = decide_ms(make(options.video), frames, fps_hz)
     result["jpeg"] = jpeg(options.video, frames // 4)
-    rows = _rows(result)
-    print(table(rows))
-    write_json(options.out, result)
-    print(f"\n{options.out}")
-    return int(options.strict and any(row.passed is False for row in rows))
+    return finish(options, result, _rows(result))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--video", type=Path, default=cache_dir() / "video" / "vtest.avi")
-    parser.add_argument("--out", type=Path, default=REPO / "out" / "bench" / "gate.json")
+    parser = make_parser("gate", __doc__, _EXAMPLES)
     parser.add_argument("--quick", action="store_true", help="a fifth of the frames")
-    parser.add_argument("--strict", action="store_true", help="fail where a target is missed")
     return parser
 
 

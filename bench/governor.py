@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import REPO, Row, at_most, table
+from benchmark import finish, make_parser, new_result
+from common import Row, at_most
 
-from edge_vision.bundles.store import cache_dir
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess, isolate_domain
 from edge_vision.evaluate.live.run_record import RunRecord
-from edge_vision.offline.provenance import hash_of, machine, versions, write_json
+from edge_vision.offline.provenance import write_json
 
 SHARES = (0.75, 0.5, 0.3)
 MAX_ERROR = 0.1
@@ -38,14 +38,7 @@ _EXAMPLES = """examples:
 def main() -> int:
     options = _parser().parse_args()
     isolate_domain()
-    if not options.video.is_file():
-        print(
-            f"expected a video at {options.video}: run `make setup`, which fetches one, or give --video",
-            file=sys.stderr,
-        )
-        return 1
-    result: dict[str, Any] = {"machine": machine(), "versions": versions(), "budgets": []}
-    result |= {"hashes": {"video": hash_of(options.video)}, "seconds": options.seconds}
+    result = new_result(options.video) | {"budgets": [], "seconds": options.seconds}
     result["needed"] = needed = play(options, 0.0)
     print(f"needed: {needed['cpu_percent']:.1f} % of {os.cpu_count()} cores", flush=True)
     for share in options.shares:
@@ -53,22 +46,15 @@ def main() -> int:
         print(f"held at {share:.0%}: {one['cpu_percent']:.1f} of {one['budget_percent']:.1f} %", flush=True)
         result["budgets"].append(one)
         write_json(options.out, result)
-    rows = _rows(result)
-    print(f"\n{table(rows)}\n\n{options.out}")
-    return int(options.strict and any(row.passed is False for row in rows))
+    return finish(options, result, _rows(result))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--video", type=Path, default=cache_dir() / "video" / "vtest.avi")
-    parser.add_argument("--out", type=Path, default=REPO / "out" / "bench" / "governor.json")
+    parser = make_parser("governor", __doc__, _EXAMPLES)
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of the needed CPU time")
     parser.add_argument("--seconds", type=float, default=60.0, help="measured, each")
     parser.add_argument("--settle", type=float, default=30.0, help="not measured, before")
     parser.add_argument("--ladder", help="ladder.yaml of the optimizer")
-    parser.add_argument("--strict", action="store_true", help="fail where a target is missed")
     return parser
 
 

@@ -32,17 +32,15 @@ from typing import Any
 
 import cv2
 import numpy as np
-from common import REPO, Row, at_most, table
+from benchmark import finish, make_parser, new_result
+from common import Row, at_most
 from outside import Reading, binned_medians, read_process, slope_per_min
 
-from edge_vision.bundles.store import bundles_dir, cache_dir
 from edge_vision.core.detections import Detections
-from edge_vision.evaluate.live.pipeline_process import PipelineProcess
+from edge_vision.evaluate.live.pipeline_process import PipelineProcess, isolate_domain
 from edge_vision.evaluate.live.run_record import RunRecord
 from edge_vision.offline.progress import ProgressLine
-from edge_vision.offline.provenance import hash_of, machine, versions, write_json
 
-MODEL = "ssdlite_mobilenet_v2_coco"
 OVERLOAD = 2.0
 MEASURE_S = 10.0
 # Caches, allocators and the percentiles' windows fill in this time.
@@ -61,36 +59,17 @@ _EXAMPLES = """examples:
 
 def main() -> int:
     options = _parser().parse_args()
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    if not options.video.is_file():
-        print(
-            f"expected a video at {options.video}: run `make setup`, which fetches one, or give --video",
-            file=sys.stderr,
-        )
-        return 1
-    result: dict[str, Any] = {"machine": machine(), "versions": versions(), "minutes": options.minutes}
-    result["hashes"] = _hashes(options.video)
+    isolate_domain()
+    result = new_result(options.video) | {"minutes": options.minutes}
     result |= soak(options.video, options.minutes)
     result["load_1m_end"] = round(os.getloadavg()[0], 2)
-    rows = _rows(result)
-    result["targets"] = {row.name: row.passed for row in rows if row.target}
-    write_json(options.out, result)
-    print(
-        f"\n{table(rows)}\n\n{result['machine']['cpu']}, {result['machine']['cores']} cores, "
-        f"load {result['machine']['load_1m']} at the start, {result['load_1m_end']} at the end; {options.out}"
-    )
-    return int(options.strict and any(row.passed is False for row in rows))
+    load = f"load {result['machine']['load_1m']} at the start, {result['load_1m_end']} at the end"
+    return finish(options, result, _rows(result), load)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser("soak", __doc__, _EXAMPLES)
     parser.add_argument("--minutes", type=_minutes, default=10.0, help="length (default: %(default)g)")
-    parser.add_argument("--strict", action="store_true", help="fail where a target is missed")
-    parser.add_argument("--video", type=Path, default=cache_dir() / "video" / "vtest.avi")
-    parser.add_argument("--out", type=Path, default=REPO / "out" / "bench" / "soak.json")
     return parser
 
 
@@ -99,12 +78,6 @@ def _minutes(text: str) -> float:
     if not 0.5 <= value < 1e5:
         raise argparse.ArgumentTypeError(f"expected minutes from 0.5 on, got {text}")
     return value
-
-
-def _hashes(video: Path) -> dict[str, str]:
-    bundle = bundles_dir() / MODEL
-    files = {"video": video, "bundle.yaml": bundle / "bundle.yaml", "model.onnx": bundle / "model.onnx"}
-    return {name: hash_of(path) for name, path in files.items()}
 
 
 class Watch(RunRecord):
