@@ -18,13 +18,14 @@ from edge_vision.backends.runtimes.cuda_driver import NO_GPU, CudaDevice, GpuIde
 from edge_vision.backends.runtimes.tensorrt import TensorRtBackend, gpu_index
 from edge_vision.backends.trial.parent import build_engine, try_graph
 from edge_vision.bundles.store import Bundle, load_bundle
-from edge_vision.core.command_line import run_command, with_examples
+from edge_vision.core.command_line import complete_help, run_command, with_examples
 from edge_vision.core.printable import printable_output
 from edge_vision.errors import BackendError
 
 _EXAMPLES = """\
 examples:
   python -m edge_vision backends list                                    what can run here, and why not
+  python -m edge_vision backends list | grep -v cannot                   what can run here
   python -m edge_vision backends build ssdlite_mobilenet_v2_coco         the engine, before the robot starts
   python -m edge_vision backends build ./my_bundle --rebuild             after an engine was refused
   python -m edge_vision backends build ./my_bundle --backend openvino --device npu
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--cache", type=Path, metavar="FOLDER", help="another folder for the engine")
     build.add_argument("--rebuild", action="store_true", help="build it even if one is kept or was refused")
     build.set_defaults(run=_build)
-    return parser
+    return complete_help(parser, commands)
 
 
 def _list(_arguments: argparse.Namespace) -> int:

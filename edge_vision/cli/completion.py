@@ -10,6 +10,7 @@ from edge_vision.cli.main import COMMANDS
 _EXAMPLES = """\
 examples:
   source <(edge-vision completion bash)        in this shell
+  autoload -U bashcompinit && bashcompinit && source <(edge-vision completion bash)      in zsh
   edge-vision completion bash > ~/.local/share/bash-completion/completions/edge-vision
 
 exit codes: 0 done, 2 wrong arguments"""
@@ -18,6 +19,9 @@ _edge_vision() {{
     local words=""
     if [ "$COMP_CWORD" -eq 1 ]; then
         words="{commands} --help --version"
+    elif [[ "${{COMP_WORDS[COMP_CWORD]}}" == -* ]]; then
+        words=$("$1" "${{COMP_WORDS[1]}}" ${{COMP_WORDS[2]##-*}} --help 2>/dev/null |
+            grep -oE -- '--[a-z][a-z0-9-]+')
     elif [ "$COMP_CWORD" -eq 2 ]; then
         case "${{COMP_WORDS[1]}}" in
 {cases}
@@ -32,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the script of a shell. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="edge-vision completion",
-        description="Print the shell completion of edge-vision: commands, subcommands and files.",
+        description="Print the shell completion of edge-vision: commands, subcommands, options and files.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from edge_vision.bundles.manifest import dump_manifest
 from edge_vision.bundles.store import DEFAULT, bundles_dir, list_bundles, load_bundle
-from edge_vision.core.command_line import run_command, with_examples
+from edge_vision.core.command_line import complete_help, run_command, with_examples
 from edge_vision.core.printable import printable, printable_output
 from edge_vision.errors import EdgeVisionError
 from edge_vision.importer import cli
@@ -20,8 +20,11 @@ examples:
   python -m edge_vision models fetch nanodet                      make one: a slower, more accurate detector
   python -m edge_vision models import yolo11n.onnx                your own model; `import --help` has more
   python -m edge_vision models list                               the store, and what can be made
+  EDGE_VISION_CACHE=/data python -m edge_vision models list       another store
   python -m edge_vision models verify ./my_bundle                 verify a folder: manifest, files, hashes
+  python -m edge_vision models verify nanodet                     a bundle of the store
   python -m edge_vision models show ssdlite_mobilenet_v2_coco     print a manifest
+  python -m edge_vision models show ./my_bundle                   of a folder
 
 The store is $EDGE_VISION_CACHE/bundles, by default ~/.cache/edge_vision/bundles.
 exit codes: 0 success, 1 bundle missing, invalid or not made, 2 wrong arguments, 130 stopped by Ctrl-C
@@ -55,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(command, help=text)
         sub.add_argument("bundle", metavar="PATH_OR_NAME", help="a bundle's folder, or a name in the store")
         sub.set_defaults(run=run)
-    return parser
+    return complete_help(parser, commands)
 
 
 def _fetch(arguments: argparse.Namespace) -> int:

@@ -21,6 +21,20 @@ def with_examples(description: str, examples: str) -> dict[str, Any]:
     }
 
 
+def complete_help(parser: argparse.ArgumentParser, commands: Any) -> argparse.ArgumentParser:
+    """Add a parser's examples and exit codes to the help of its subcommands that have none of their own."""
+    lines, codes = str(parser.epilog).splitlines(), str(parser.epilog).partition("exit codes:")
+    for name, one in commands.choices.items():
+        own = one.epilog or ""
+        if "examples:" not in own:
+            called = f" {parser.prog.split()[-1]} {name} "
+            own = "\n".join(["examples:", *(line for line in lines if called in f"{line} ")]) + "\n"
+        if "exit codes:" not in own:
+            own += "\n" + "".join(codes[1:])
+        one.epilog, one.formatter_class = own, argparse.RawDescriptionHelpFormatter
+    return parser
+
+
 def number_type(accepts: Callable[[float], bool], expected: str) -> Callable[[str], float]:
     """The type of an argument that is a number. expected: for the message."""
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_vision.core.command_line import run_command, with_examples
+from edge_vision.core.command_line import complete_help, run_command, with_examples
 from edge_vision.core.printable import printable_output
 from edge_vision.errors import OutputError
 from edge_vision.evaluate.chains import cascade_command
@@ -22,6 +22,10 @@ from edge_vision.offline.output_folder import claim_folder
 _EPILOG = """\
 examples:
   python -m edge_vision evaluate schedule                       the presets on real clips, and fixed intervals
+  python -m edge_vision evaluate events --video street.mp4      contact sheets, in out/events
+  python -m edge_vision evaluate events --video street.mp4 --out out/street
+  python -m edge_vision evaluate metrics                        what the reports contain
+  python -m edge_vision evaluate metrics > metrics.md
   python -m edge_vision evaluate gate --help                    each command lists its own examples
 
 exit codes: 0 done, 1 the detector failed, 2 wrong arguments or no video, 130 stopped by Ctrl-C
@@ -57,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     events.add_argument("--out", type=Path, default=Path("out/events"), help="default: %(default)s")
     add_command(commands, "metrics", _run_metrics, "list the metrics of the reports, as a Markdown table")
     fit_command.add_parser(commands)
-    return parser
+    return complete_help(parser, commands)
 
 
 def _run_events(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_vision.bundles.store import cache_dir
-from edge_vision.core.command_line import run_command, with_examples
+from edge_vision.core.command_line import complete_help, run_command, with_examples
 from edge_vision.core.printable import printable_output
 from edge_vision.offline.output_folder import claim_folder, marker_path, remove_path, require_marker
 from edge_vision.offline.progress import ProgressLine
@@ -28,7 +28,13 @@ examples:
   edge-vision optimize run ssdlite_mobilenet_v2_coco --frames street.mp4 --calibration yard.mp4 --out out/ssd
   edge-vision optimize run ./my_bundle --frames clips/ --budget-ms 50 --max-rss-mb 300 --out out/mine
   edge-vision optimize run yolo.onnx --frames a.mp4 --frames b.mp4 --backends openvino --out out/yolo
+  edge-vision optimize demo                                    the SSD on public clips, in out/optimize
+  edge-vision optimize demo --out out/first
+  edge-vision optimize resume out/ssd                          after a Ctrl-C or a failure
+  edge-vision optimize resume out/optimize && edge-vision optimize report out/optimize
+  edge-vision optimize report out/ssd                          the table, and report.html again
   edge-vision optimize explain out/ssd onnxruntime-int8-300x300-t1
+  edge-vision optimize explain out/ssd openvino-mixed-300x300-t2
   ros2 launch edge_vision pipeline.launch.py params_file:=out/ssd/params.yaml
 
 Without --calibration, the first of several clips is used for calibration, the others for evaluation. Finished
@@ -91,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("folder", type=Path, metavar="DIR")
     one.add_argument("candidate", metavar="CANDIDATE", help="its id, as in the table")
     one.set_defaults(run=_explain)
-    return parser
+    return complete_help(parser, commands)
 
 
 def _add_run(one: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -49,6 +50,18 @@ def test_help_of_a_command_has_examples_exit_codes_and_its_subcommands(command: 
     assert not subcommands or f"{{{','.join(subcommands)}}}" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "words", [(name, sub) for name, command in COMMANDS.items() for sub in command.subcommands], ids="-".join
+)
+def test_help_of_a_subcommand_has_two_examples_of_it_and_exit_codes(words, capsys, monkeypatch) -> None:
+    command = COMMANDS[words[0]]
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit, match="0"):
+        getattr(importlib.import_module(command.module), command.function)([words[1], "--help"])
+    _, _, end = capsys.readouterr().out.partition("examples:\n")
+    assert sum(f" {' '.join(words)}" in line for line in end.splitlines()) >= 2 and "exit codes:" in end
+
+
 @pytest.mark.parametrize(("arguments", "code"), [((), 2), (("no-such-command",), 2), (("--version",), 0)])
 def test_exit_codes(arguments: tuple[str, ...], code: int) -> None:
     assert edge_vision(*arguments).returncode == code
@@ -61,6 +74,8 @@ def test_exit_codes(arguments: tuple[str, ...], code: int) -> None:
         (["edge-vision", "models", "i"], ["import"]),
         (["edge-vision", "evaluate", "fit"], ["fit-cascade"]),
         (["edge-vision", "demo", ""], []),
+        (["edge-vision", "demo", "--sec"], ["--seconds"]),
+        (["edge-vision", "models", "fetch", "--f"], ["--force"]),
     ],
 )
 def test_bash_completes_commands_and_subcommands(typed: list[str], offered: list[str]) -> None:
@@ -68,9 +83,12 @@ def test_bash_completes_commands_and_subcommands(typed: list[str], offered: list
     if bash is None:
         pytest.skip("bash is not installed")
     words = f"COMP_WORDS=({' '.join(repr(one) for one in typed)}); COMP_CWORD={len(typed) - 1}"
-    script = f'{bash_script()}\n{words}\n_edge_vision\nprintf "%s\\n" "${{COMPREPLY[@]}}"'
-    done = subprocess.run([bash, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == offered
+    command = f'edge-vision() {{ {sys.executable} -m edge_vision "$@"; }}'
+    script = (
+        f'{command}\n{bash_script()}\n{words}\n_edge_vision edge-vision\nprintf "%s\\n" "${{COMPREPLY[@]}}"'
+    )
+    done = subprocess.run([bash, "-c", script], capture_output=True, text=True, check=True, cwd=REPO)
+    assert sorted(set(done.stdout.split())) == offered
 
 
 @pytest.mark.parametrize(
