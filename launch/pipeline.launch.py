@@ -1,8 +1,7 @@
 """Starts the pipeline: `ros2 launch edge_vision pipeline.launch.py --show-args` lists the arguments.
 
-All nodes run in one process (composition:=true) that passes images by reference, or in one process each, as
-they do once per camera with cameras:=front,rear. In
-both cases they read the same parameter file, and configure and activate themselves.
+All nodes run in one process (composition:=true) that passes images by reference, or in one process each; with
+cameras:=front,rear once per camera. They read the same parameter file, and configure and activate themselves.
 """
 
 from __future__ import annotations
@@ -19,12 +18,13 @@ from launch.substitutions import (
     NotSubstitution,
     PathJoinSubstitution,
 )
-from launch_ros.actions import Node
+from launch_ros.actions import Node, SetParameter
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 CONFIG = PathJoinSubstitution([FindPackageShare("edge_vision"), "config"])
 BOOL = ["true", "false", "True", "False"]
+LEVELS = ["debug", "info", "warn", "error", "fatal"]
 # name, default, choices, description
 ARGUMENTS = (
     (
@@ -70,14 +70,32 @@ ARGUMENTS = (
         "YAML file with the nodes' parameters.",
     ),
     ("namespace", "", None, "Namespace of all nodes and topics, as in front_camera."),
-    ("composition", "true", BOOL, "One process for all nodes; false = one process each."),
+    (
+        "composition",
+        "true",
+        BOOL,
+        "One process for all nodes, in which images are passed by reference; false = one process each, which "
+        "exchange images through DDS.",
+    ),
+    (
+        "use_respawn",
+        "true",
+        BOOL,
+        "With composition:=false, start a process again 2 s after it has ended; the node rejoins the others.",
+    ),
+    (
+        "use_sim_time",
+        "",
+        ["", *BOOL],
+        "Use the time on /clock, as of a simulator or `ros2 bag play --clock`; empty = as in params_file.",
+    ),
     (
         "autostart",
         "true",
         BOOL,
         "Configure and activate the nodes; false = use `ros2 lifecycle set`.",
     ),
-    ("log_level", "info", ["debug", "info", "warn", "error", "fatal"], "Lowest severity that is logged."),
+    ("log_level", "info", [*LEVELS, *map(str.upper, LEVELS)], "Lowest severity that is logged."),
 )
 # Without a profile Fast DDS loses most images that we send to other processes, ~/debug_image included.
 # Jazzy's Fast DDS reads the first variable, newer ones the second. Values set by the user are kept.
@@ -93,6 +111,7 @@ def generate_launch_description() -> LaunchDescription:
     from_source, with_model = ["--source=", source], _options("model", "backend")
     preset = _options("preset")
     cameras = ["--cameras=", LaunchConfiguration("cameras")]
+    sim_time = LaunchConfiguration("use_sim_time")
     # Without a source in this launch, its missing reports are no fault.
     watched = {"watched_nodes": ["gate", "cascade", "detector"]}
     return LaunchDescription(
@@ -101,13 +120,16 @@ def generate_launch_description() -> LaunchDescription:
                 DeclareLaunchArgument(n, default_value=d, choices=c, description=t)
                 for n, d, c, t in ARGUMENTS
             ),
+            SetParameter(
+                "use_sim_time", sim_time, condition=IfCondition(NotEqualsSubstitution(sim_time, ""))
+            ),
             _node("pipeline", composition, arguments=[cameras, from_source, *with_model, *preset]),
-            _node("detector_node", separate, arguments=[cameras, *with_model]),
-            _node("cascade_node", separate, arguments=[cameras]),
-            _node("gate_node", separate, arguments=[cameras, *preset]),
-            _node("diagnostics_node", with_source, arguments=[cameras]),
-            _node("diagnostics_node", without_source, arguments=[cameras], overrides=watched),
-            _node("source_node", with_source, arguments=[cameras, from_source]),
+            _process("detector_node", separate, arguments=[cameras, *with_model]),
+            _process("cascade_node", separate, arguments=[cameras]),
+            _process("gate_node", separate, arguments=[cameras, *preset]),
+            _process("diagnostics_node", with_source, arguments=[cameras]),
+            _process("diagnostics_node", without_source, arguments=[cameras], overrides=watched),
+            _process("source_node", with_source, arguments=[cameras, from_source]),
         ]
     )
 
@@ -115,6 +137,11 @@ def generate_launch_description() -> LaunchDescription:
 def _options(*names: str) -> list[list[object]]:
     """Command line options of the executables, which ignore empty values."""
     return [[f"--{name}=", LaunchConfiguration(name)] for name in names]
+
+
+def _process(*args: object, **kwargs: object) -> Node:
+    """A node in a process of its own, which is started again if it ends."""
+    return _node(*args, respawn=LaunchConfiguration("use_respawn"), respawn_delay=2.0, **kwargs)
 
 
 def _node(executable: str, condition: Substitution, overrides: dict | None = None, **kwargs: object) -> Node:
@@ -131,7 +158,6 @@ def _node(executable: str, condition: Substitution, overrides: dict | None = Non
         parameters=[{"autostart": autostart, **(overrides or {})}],
         remappings=[
             ("image_raw", image_topic),
-            ("image_raw/compressed", [image_topic, "/compressed"]),
             *((name, LaunchConfiguration(argument)) for name, argument in sensors.items()),
         ],
         # In `parameters`, a missing file would only be a warning, and the defaults would be used.

@@ -32,6 +32,7 @@ NEEDED: dict[str, dict[str, str]] = {
     "unit/test_optimize_report.py": REPORT,
     "unit/test_optimize_run.py": REPORT,
     "unit/test_optimize_study.py": REPORT,
+    "unit/test_parameter_files.py": ROS,
     "unit/test_top.py": RICH,
 }
 """File or folder below test/ -> module -> how to install it."""

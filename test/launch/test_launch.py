@@ -19,6 +19,7 @@ import pytest
 import rclpy
 from ament_index_python import PackageNotFoundError, get_package_share_directory
 from rclpy.context import Context
+from ros_cases import Robot
 from vision_msgs.msg import Detection2DArray
 
 from edge_vision.bundles.store import bundles_dir, cache_dir
@@ -125,6 +126,27 @@ def test_a_profile_of_the_user_is_kept(domain: int, tmp_path: Path, monkeypatch:
     }
 
 
+def test_a_killed_node_is_started_again_and_rejoins(domain: int) -> None:
+    with launched(f"source:={CLIP}", "composition:=false", "log_level:=INFO") as process:
+        nodes = wait_for_children(process, 5)
+        assert len(detections("/detections", domain, 1)) == 1
+        (gate,) = (one for one in nodes if any("gate_node" in part for part in one.cmdline()))
+        gate.kill()
+        gate.wait(TIMEOUT_S)
+        wait_for_children(process, 5)
+        assert len(detections("/detections", domain, 3)) >= 3
+        interrupted(process)
+
+
+@pytest.mark.parametrize(("argument", "expected"), [("true", True), ("", False)])
+def test_simulated_time_is_an_argument(argument: str, expected: bool, domain: int) -> None:
+    with launched(f"use_sim_time:={argument}", "autostart:=false") as process:
+        robot = Robot(domain)
+        assert robot.get("gate", "use_sim_time") is expected
+        robot.close()
+        interrupted(process)
+
+
 def wait_for_signal_handlers(nodes: list[psutil.Process]) -> None:
     """Wait until the programs handle SIGTERM, which Python itself does not."""
     until_s = time.monotonic() + TIMEOUT_S
@@ -168,5 +190,5 @@ def test_an_invalid_argument_is_reported(argument: str, message: str, domain: in
 def test_every_argument_has_a_description() -> None:
     command = ["ros2", "launch", "edge_vision", "pipeline.launch.py", "--show-args"]
     output = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S).stdout
-    assert output.count("(default:") == 13
+    assert output.count("(default:") == 16
     assert "no description given" not in output

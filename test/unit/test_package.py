@@ -30,6 +30,7 @@ ROSDEP = {
     "yaml": "python3-yaml",
     "numpy": "python3-numpy",
     "psutil": "python3-psutil",
+    "onnxruntime": "python3-onnxruntime-pip",
 }
 
 
