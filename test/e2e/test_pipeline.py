@@ -159,6 +159,27 @@ def test_one_process_publishes_the_boxes_of_the_core(
     assert composed_stamps["stamps"][0] == 10**9
 
 
+def test_every_frame_is_on_tracks_or_counted_as_lost(launch, robot, tmp_path, clip):
+    """Many times the frames that the detector can take."""
+    from lifecycle_msgs.msg import Transition
+
+    params = params_file(tmp_path, clip, 50.0)
+    params.write_text(params.read_text().replace("    uri:", "    loop: true\n    uri:"))
+    launch("pipeline", "--ros-args", "--params-file", params, "-p", "gate:enabled:=false")
+    tracks = detections_of(robot, "tracks")
+    start_source(robot)
+    robot.status("detector", lambda status, values: int(values["ledger.superseded"]) > 100)
+    assert robot.change_state("source", Transition.TRANSITION_DEACTIVATE)
+    _, values = robot.status("detector", lambda status, values: values["ledger.in_flight"] == "0")
+    ledger = {key: int(values[f"ledger.{key}"]) for key in ("received", *FATES)}
+    shown = ledger["inferred"] + ledger["gated"] + ledger["rejected"]
+    robot.wait_for(tracks, shown, "tracks of every frame that was not lost")
+    robot.turns(0.2)
+    assert len(tracks) == shown == ledger["received"] - ledger["superseded"] - ledger["failed"] > 0
+    stamps = [stamp_of(message) for message in tracks]
+    assert stamps == sorted(set(stamps))
+
+
 def test_five_processes_publish_the_boxes_of_the_core(
     launch, robot, tmp_path, clip, reference, composed_stamps
 ):
