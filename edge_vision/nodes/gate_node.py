@@ -66,9 +66,10 @@ class GateNode(StageNode):
         self._rungs = read_ladder(Path(ladder).expanduser()) if ladder else ()
         self._gate = FrameGate(self._config())
         self.hub.max_delay_ms = self.params["max_delay_ms"]
-        self._decided_stamp_ns = self._passed_s = self._audit_opened_s = None
+        self._decided_stamp_ns = self._audit_opened_s = None
 
     def activate(self) -> None:
+        self._passed_s = None
         self._regions = self.open_publisher(BoundingBox2DArray, "~/regions", RESULTS)
         self._feedback.subscribe()
         self._ego.start()

@@ -15,18 +15,25 @@ PARAMETERS_KEY = "ros__parameters"
 
 
 def unmatched_sections(ros_args: Sequence[str], nodes: Sequence[str]) -> list[str]:
-    """A warning for each section of a `--params-file` that was probably meant for a node but matches none.
+    """A warning for each section of a `--params-file` that was probably meant for a node but matches none,
+    and for each such `-p NODE:NAME:=VALUE`, which reaches only nodes without a namespace.
 
     That is a section whose node name resembles the node's, or one in another namespace if no section of that
     name matches the node. ros_args: the command line. nodes: fully qualified names of this process's nodes.
     """
+    names = [_name(node) for node in nodes]
     files = [value for flag, value in pairwise(ros_args) if flag == "--params-file"]
     sections = [(file, section) for file in files for section in _sections_of(file)]
     unmatched = [one for one in sections if not any(_matches(one[1], node) for node in nodes)]
     matched = {_name(one) for _, one in sections if any(_matches(one, node) for node in nodes)}
     warnings = []
+    for flag, rule in pairwise(ros_args):
+        target, is_node, _ = rule.partition(":=")[0].partition(":")
+        close = difflib.get_close_matches(target, names, 1, 0.75) if flag in ("-p", "--param") else []
+        if is_node and close and f"/{target}" not in nodes:
+            warnings.append(f"-p {rule}: no node is '/{target}': use '/**/{close[0]}' in a parameter file")
     for file, section in unmatched:
-        close = difflib.get_close_matches(_name(section), [_name(node) for node in nodes], 1, 0.75)
+        close = difflib.get_close_matches(_name(section), names, 1, 0.75)
         if close and not (close[0] == _name(section) and close[0] in matched):
             warnings.append(f"{file}: section '{section}' matches no node, did you mean '/**/{close[0]}'?")
     return warnings

@@ -268,7 +268,7 @@ def checked_names(names: Sequence[str]) -> list[str]:
         problem = "twice" if name in stripped[:i] else "" if _CAMERA_NAME.fullmatch(name) else "as a name"
         if problem:
             raise ValueError(
-                "cameras: expected different names of letters, digits and underscores, as in front,rear; "
-                f"got '{name:.80}' {problem}"
+                "cameras: expected different names of letters, digits and underscores, no digit first, as in "
+                f"front,rear; got '{name:.80}' {problem}"
             )
     return stripped

@@ -12,6 +12,7 @@ from ros_cases import (
     CHAIN,
     FATES,
     DiagnosticArray,
+    GateNode,
     Image,
     adds_up,
     detections_of,
@@ -264,3 +265,14 @@ def test_an_activation_that_fails_leaves_nothing_behind(start, robot, monkeypatc
     camera = robot.publisher(Image, "image_raw")
     camera.publish(image_message(picture(1), 1 * 10**8))
     assert running.settled(1)["inferred"] == 1
+
+
+def test_durations_start_with_the_activation(start, robot):
+    running = start([GateNode])
+    robot.publisher(Image, "image_raw").publish(image_message(picture(1), 1))
+    robot.status("gate", lambda status, values: "unavailable" not in values["blind_ms"])
+    running.settled(1)
+    for transition in (T.TRANSITION_DEACTIVATE, T.TRANSITION_ACTIVATE):
+        assert robot.change_state("gate", transition)
+    _, values = robot.status("gate")
+    assert "unavailable" in values["blind_ms"]

@@ -35,6 +35,15 @@ def test_a_section_without_a_node_is_reported_with_the_nearest_name(tmp_path: Pa
     assert f"section '/{section.strip('/')}' matches no node, did you mean '/**/detector'?" in warning
 
 
+@pytest.mark.parametrize(("rule", "is_reported"), [("gate:a:=1", True), ("a:=1", False), ("cam:a:=1", False)])
+def test_a_parameter_of_a_node_in_a_namespace_cannot_be_set_on_the_command_line(
+    rule: str, is_reported: bool
+) -> None:
+    found = unmatched_sections(["gate_node", "--ros-args", "-p", rule], ["/front/gate"])
+    assert found == ([f"-p {rule}: no node is '/gate': use '/**/gate' in a parameter file"] * is_reported)
+    assert unmatched_sections(["gate_node", "--ros-args", "-p", rule], ["/gate"]) == []
+
+
 def test_sections_nested_by_namespace_are_read(tmp_path: Path) -> None:
     nested = f"/front:\n  gate: {VALUES}\n  detecter: {VALUES}\n"
     (warning,) = warnings_for(tmp_path, nested, ["/front/gate", "/front/detector"])
