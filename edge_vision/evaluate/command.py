@@ -9,10 +9,9 @@ from pathlib import Path
 from edge_vision.core.command_line import complete_help, run_command, with_examples
 from edge_vision.core.printable import printable_output
 from edge_vision.errors import OutputError
-from edge_vision.evaluate.chains import cascade_command
+from edge_vision.evaluate import comparison
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.fit import command as fit_command
-from edge_vision.evaluate.gate import gate_command
 from edge_vision.evaluate.metrics.builtin import METRICS
 from edge_vision.evaluate.schedule import schedule_command
 from edge_vision.evaluate.selection import add_command, video_argument
@@ -53,8 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         required=True, metavar="{schedule,gate,cascade,events,metrics,fit-cascade}"
     )
     schedule_command.add_parser(commands)
-    gate_command.add_parser(commands)
-    cascade_command.add_parser(commands)
+    comparison.add_parsers(commands)
     summary = "contact sheets of a clip's events, to review them by eye"
     events = add_command(commands, "events", _run_events, summary)
     events.add_argument("--video", type=video_argument, required=True, metavar="V")

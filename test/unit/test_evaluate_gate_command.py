@@ -21,10 +21,9 @@ from model_cases import SSD, bundle_or_skip
 from edge_vision.bundles.store import cache_dir, sha256_of
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.evaluate import command, process_pool
+from edge_vision.evaluate import command, plot, process_pool
 from edge_vision.evaluate.conditions import Condition, ConditionFrame, GroundTruth
 from edge_vision.evaluate.errors import EvaluateError
-from edge_vision.evaluate.gate import plot
 from edge_vision.evaluate.gate.gate_run import GateRun
 from edge_vision.evaluate.gate.recorded_gate import OURS, GateRecord, check_gate, recorded_gate
 from edge_vision.evaluate.reference import clips
@@ -294,7 +293,7 @@ def test_the_list_of_false_entries_gives_method_and_reasons() -> None:
 
 def test_a_missing_plot_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plot.importlib.util, "find_spec", lambda name: None)
-    assert "matplotlib" in (plot.missing_package() or "")
+    assert "matplotlib" in (plot.missing_package("make evaluate-gate") or "")
 
 
 @needs_clips
@@ -320,9 +319,10 @@ def test_a_short_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert {"gate", "evaluate_cases:RaisesLater"} == set(condition["verdict"])
     assert report["hashes"]["model"] and report["complete"] and report["quick"]
     assert report["headline"] in capsys.readouterr().out
-    assert (out / "gate.png").exists() == (plot.missing_package() is None)
-    head, _, row = (out / "table.md").read_text().splitlines()
-    assert head.count("|") == row.count("|") and row.startswith("| static | ") and head.endswith("| boxes |")
+    assert (out / "gate.png").exists() == (plot.missing_package("make evaluate-gate") is None)
+    head, _, row, other = (out / "table.md").read_text().splitlines()
+    assert row.startswith("| static | gate | ") and other.startswith("| static | RaisesLater | ")
+    assert head.count("|") == row.count("|") and head.endswith("| boxes | missed |")
     assert methods["every_frame"]["box_count"] > methods["gate"]["box_count"] * 0.5 > 0
 
 

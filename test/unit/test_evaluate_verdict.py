@@ -16,9 +16,16 @@ from edge_vision.evaluate.baselines import (
     bounded,
     every,
 )
-from edge_vision.evaluate.gate.report import heading, headline, line
-from edge_vision.evaluate.gate.verdict import FAMILIES, at_share, best_baseline, family_curve, verdict
+from edge_vision.evaluate.gate.verdict import (
+    FAMILIES,
+    at_share,
+    best_baseline,
+    family_curve,
+    headline,
+    verdict,
+)
 from edge_vision.evaluate.metrics.builtin import METRICS
+from edge_vision.evaluate.tables import MethodRow, heading, line, markdown
 from edge_vision.gate.frame_gate import GateConfig
 
 MS = 1_000_000
@@ -129,11 +136,15 @@ def test_the_line_and_the_headline_name_each_missed_target() -> None:
         "methods": METHODS,
         "verdict": checks,
     }
-    text = line("static", condition, "gate", METRICS)
+    row = MethodRow("static", "gate", condition, METHODS["gate"], checks["gate"])
+    text = line(row, METRICS)
     assert text.split()[:6] == ["static", "12", "0.950", "100.0", "%", "90.0"]
-    assert "30 ms (203 ms fixed_tracker_cmc)" in text
-    assert text.endswith("misses worst_gap_ms")
-    assert len(heading(METRICS).split("verdict")[0]) == len(text.split("misses")[0])
+    assert text.endswith("gate: misses worst_gap_ms")
+    assert len(heading(METRICS).split("verdict")[0]) == len(text.split("gate: misses")[0])
+    head, _, cells = markdown([row], METRICS).splitlines()
+    assert head.count("|") == cells.count("|") and cells.startswith("| static | gate | 12 | 0.950 | ")
+    assert "| 30 ms (203 ms fixed_tracker_cmc) |" in cells and "| **500 ms** |" in cells
+    assert cells.endswith("| worst_gap_ms |")
     summary = headline({"static": condition, "pan_tilt": condition})
     assert summary.startswith("24 events in 2 conditions (2 constructed)")
     assert ">= 99 % in 2/2" in summary

@@ -56,6 +56,6 @@ def test_a_library_writes_nothing_into_the_home_folder(
     (tmp_path / "home").mkdir()
     code = f"import edge_vision, {module}"
     if module == "matplotlib":
-        code = "from edge_vision.evaluate.gate.plot import figure_of; figure_of(1, 1).savefig('/dev/null')"
+        code = "from edge_vision.evaluate.plot import figure_of; figure_of(1, 1).savefig('/dev/null')"
     subprocess.run([sys.executable, "-c", code], cwd=REPO, check=True)
     assert list((tmp_path / "home").iterdir()) == []

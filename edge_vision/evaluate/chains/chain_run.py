@@ -32,6 +32,8 @@ from edge_vision.gate.frame_gate import GateConfig
 
 INTERVALS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30)
 OUR_CHAINS = ("gate", "gate_tracking", "gate_cascade", "full")
+CHAINS = ("every_frame", BASELINES[0], *OUR_CHAINS)
+"""In the order of the reports. The second one is the fixed interval at the recall of `full`."""
 
 Entry = dict[str, Any]
 Measure = Callable[[Published, Cost], Entry]

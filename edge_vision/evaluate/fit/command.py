@@ -18,6 +18,7 @@ from edge_vision.cascade.stages import CascadeStage, stage_from_bundle
 from edge_vision.core.command_line import number_type
 from edge_vision.core.printable import printable
 from edge_vision.detect.classifier import Classifier
+from edge_vision.evaluate import plot
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.fit import plot as fit_plot
 from edge_vision.evaluate.fit import run
@@ -25,7 +26,6 @@ from edge_vision.evaluate.fit.base import OUTPUT, FrozenFeatures
 from edge_vision.evaluate.fit.samples import Samples
 from edge_vision.evaluate.fit.teacher import Teacher
 from edge_vision.evaluate.fit.write import write_bundle, write_head
-from edge_vision.evaluate.gate import plot
 from edge_vision.evaluate.reference.detector import BUNDLE
 from edge_vision.evaluate.selection import add_command
 from edge_vision.offline.bundle_folder import check_replaceable
@@ -202,7 +202,7 @@ def _report(out: Path, bundle: Bundle, fitted: run.FittedStage, figures: dict[st
     report = out / "report.json"
     report.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n")
     files = [bundle.folder, report]
-    missing = plot.missing_package()
+    missing = plot.missing_package("make evaluate-gate")
     if missing:
         print(missing, file=sys.stderr)
     else:

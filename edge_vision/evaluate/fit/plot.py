@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edge_vision.evaluate.gate.plot import figure_of
+from edge_vision.evaluate.plot import figure_of
 
 
 def draw(fitted: dict[str, Any], reject_below: float, path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge_vision.evaluate.metrics.builtin import BETTER, BY_NAME
-from edge_vision.evaluate.results import TargetCheck, at_least, at_most, check
+from edge_vision.evaluate.results import TargetCheck, at_least, at_most, check, count_met
 from edge_vision.gate.frame_gate import GateConfig
 
 MIN_RECALL = 0.99
@@ -93,3 +93,20 @@ def verdict(
         "inferred_share": check(share, MAX_INFERRED_SHARE.get(kind), at_most),
         "worst_gap_ms": check(ours["worst_gap_ms"], gap_ms, at_most),
     }
+
+
+def headline(conditions: Mapping[str, Mapping[str, Any]]) -> str:
+    """How often our gate meets its targets, in one line."""
+    if not conditions:
+        return "nothing was evaluated"
+    checks = [condition["verdict"]["gate"] for condition in conditions.values()]
+    events = sum(condition["events"] for condition in conditions.values())
+    constructed = sum(bool(condition["constructed"]) for condition in conditions.values())
+    met = {name: "{}/{}".format(*count_met(checks, name)) for name in checks[0]}
+    return (
+        f"{events} events in {len(checks)} conditions ({constructed} constructed): recall within 100 ms "
+        f">= 99 % in {met['recall_100ms']}, p95 delay <= 1/3 of the best baseline's at an equal share of "
+        f"inferred frames in {met['delay_ms_p95']}, frame F1 no worse in {met['frame_f1']}, inferred share "
+        f"within its target in {met['inferred_share']}, worst gap within max_blind_ms in "
+        f"{met['worst_gap_ms']}"
+    )
