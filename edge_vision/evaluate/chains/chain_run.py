@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,22 +62,32 @@ class ChainsRun:
         """The condition's part of report.json. Raises EvaluateError."""
         metrics = load_metrics(METRICS, self.metrics)
         data = load_condition_data(condition, frames_of(condition, self.quick), detector, on_step)
-        observed = _observe(condition, data.reference, self, detector, on_step)
-        data = replace(data, reference=replace(data.reference, detector_cpu_s=observed.detector_cpu_s))
+        cascade = cascade_of(self.cascade)
+        ours = {
+            "gate": Chain(GateConfig()),
+            "full": Chain(gate_config(dict(self.settings)), cascade_of(self.cascade)),
+        }
+        # Without a cascade, "gate_cascade" is the gate alone.
+        ours["gate_cascade"] = ours["gate"] if cascade.passes_through else Chain(GateConfig(), cascade)
+        camera = baselines.CameraMotionEstimator()
+        consumers: list[FrameConsumer] = [chain.process for chain in dict.fromkeys(ours.values())]
+        consumers.append(camera.process)
+        cpu_s = observe(condition, data.reference, consumers, on_step, detector)
+        data = replace(data, reference=replace(data.reference, detector_cpu_s=cpu_s))
 
         def measure(published: Published, cost: Cost) -> Entry:
             entry = method_entry(metrics, MethodRun(data, published, cost))
             on_step("simulate")
             return entry | {"tracker_ms": published.tracker_cpu_s / len(data.reference) * 1e3}
 
-        chains = _chains(data.reference, observed, measure)
-        sweep = _sweep(data.reference, observed.camera, measure)
+        chains = _chains(data.reference, ours, measure)
+        sweep = _sweep(data.reference, camera, measure)
         chains[BASELINES[0]] = baseline_at_recall(condition.kind, sweep, chains["full"])
         return {
             **condition_header(condition, data),
-            "detector_cpu_s": observed.detector_cpu_s,
-            "camera_cpu_s": observed.camera.cpu_s / len(data.reference),
-            "notes": [*data.notes, *error_notes({name: one.record for name, one in observed.chains.items()})],
+            "detector_cpu_s": cpu_s,
+            "camera_cpu_s": camera.cpu_s / len(data.reference),
+            "notes": [*data.notes, *error_notes({name: one.record for name, one in ours.items()})],
             "cascade": list(self.cascade) or "off",
             "chains": chains,
             "sweep": sweep,
@@ -85,44 +95,8 @@ class ChainsRun:
         }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Observed:
-    """What the chains made of the frames of a condition, and the detector's measured cost."""
-
-    chains: dict[str, Chain]
-    camera: baselines.CameraMotionEstimator
-    detector_cpu_s: float
-
-
-def _observe(
-    condition: Condition,
-    reference: Reference,
-    run: ChainsRun,
-    detector: ReferenceDetector,
-    on_step: StepCallback,
-) -> _Observed:
-    """Process every frame with all chains. Raises EvaluateError."""
-    chains = _make_chains(run)
-    camera = baselines.CameraMotionEstimator()
-    consumers: list[FrameConsumer] = [*(chain.process for chain in chains.values()), camera.process]
-    detector_cpu_s = observe(condition, reference, consumers, on_step, detector)
-    # Without a cascade, "gate_cascade" is the gate alone.
-    return _Observed({"gate_cascade": chains["gate"], **chains}, camera, detector_cpu_s)
-
-
-def _make_chains(run: ChainsRun) -> dict[str, Chain]:
-    cascade = cascade_of(run.cascade)
-    chains = {
-        "gate": Chain(GateConfig()),
-        "full": Chain(gate_config(dict(run.settings)), cascade_of(run.cascade)),
-    }
-    if not cascade.passes_through:
-        chains["gate_cascade"] = Chain(GateConfig(), cascade)
-    return chains
-
-
-def _chains(reference: Reference, observed: _Observed, measure: Measure) -> dict[str, Entry]:
-    gate, cascade, full = (observed.chains[name] for name in ("gate", "gate_cascade", "full"))
+def _chains(reference: Reference, ours: Mapping[str, Chain], measure: Measure) -> dict[str, Entry]:
+    gate, cascade, full = (ours[name] for name in ("gate", "gate_cascade", "full"))
     every = np.ones(len(reference), bool)
     gate_only = without_tracker(np.array(gate.record.accepted), reference)
     cascade_only = without_tracker(np.array(cascade.record.accepted), reference)
