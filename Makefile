@@ -7,6 +7,9 @@ PYTEST = $(VENV_PYTHON) -m pytest -rs -n $(WORKERS) --dist loadfile
 
 SOURCE =
 BACKEND =
+MODEL =
+PRESET =
+PARAMS =
 OUT =
 SECONDS =
 MINUTES = 10
@@ -35,6 +38,7 @@ help:  ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  make demo SOURCE=clip.mp4 BACKEND=openvino SECONDS=20 OUT=out/mine     variables of the demo"
+	@echo "  make demo PRESET=economy MODEL=mine PARAMS='gate:max_delay_ms:=200'    PARAMS: or a parameter file"
 	@echo "  make test ARGS='-k gate -x'                                            options for pytest"
 	@echo "  make test WORKERS=0                                                    tests one after the other, in one process"
 	@echo "  make evaluate-gate ARGS='--conditions pan_tilt --quick'                options of the evaluation"
@@ -44,8 +48,9 @@ help:  ## List the commands
 	@echo "  make chaos ARGS='--scenarios kill disk_full'                           some disturbances of the pipeline"
 	@echo "  make demo PYTHON=python3.12                                            another Python"
 
-demo: setup  ## Set up, then play a video through the pipeline; results in out/demo/
+demo: setup  ## Set up, then compare every-frame detection with edge_vision on a clip; results in out/demo/
 	$(VENV_PYTHON) -m edge_vision demo $(if $(SOURCE),--source '$(SOURCE)') $(if $(BACKEND),--backend $(BACKEND)) \
+		$(if $(MODEL),--model '$(MODEL)') $(if $(PRESET),--preset '$(PRESET)') $(if $(PARAMS),--params $(PARAMS)) \
 		$(if $(OUT),--out '$(OUT)') $(if $(SECONDS),--seconds $(SECONDS))
 
 test: setup-test  ## Set up, then run all tests

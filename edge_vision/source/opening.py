@@ -31,8 +31,11 @@ def open_source(
 
 
 def frame_times_s(uri: str, count: int | None = None) -> list[float]:
-    """Times of a file's images, in s since the first; all, or the first count. Raises SourceError."""
-    with contextlib.closing(open_source(uri)) as capture:
+    """Times of a file's images, unreadable ones included, in s since the first; all, or the first count.
+
+    Raises SourceError.
+    """
+    with contextlib.closing(open_source(uri, skip_unreadable=False)) as capture:
         numbers = itertools.count() if count is None else range(count)
         return [capture.time_s for _ in itertools.takewhile(lambda _: capture.grab(), numbers)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import subprocess
@@ -10,25 +9,27 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from edge_vision.cli.demo import command
+from edge_vision.cli.demo import command, comparison
+from edge_vision.cli.demo.comparison import EVERY_FRAME, SCHEDULED, write_detections
 from edge_vision.cli.demo.live import status_line
-from edge_vision.cli.demo.summary import report_text, summarise, write_detections
-from edge_vision.cli.demo.video import LiveRecorder, annotate_file, contact_frames, write_sheet
+from edge_vision.cli.demo.recording import record as record_camera
+from edge_vision.cli.demo.video import STRIP_PX, VideoError, VideoFile, annotate
 from edge_vision.core.child_process import child_environment
 from edge_vision.core.detections import Detections
 from edge_vision.core.printable import printable_output
 from edge_vision.diagnostics.process_usage import ProcessUsage
 from edge_vision.evaluate.live import pipeline_process
+from edge_vision.evaluate.live.live_record import LiveRecord
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess
 from edge_vision.evaluate.live.run_record import RunRecord
 from edge_vision.offline.progress import ProgressLine
 from edge_vision.offline.provenance import hash_of, machine, versions, write_json
-from edge_vision.source.capture import Capture
 from edge_vision.source.uri import SourceError
 
 LABELS = ("person", "bicycle", "car")
@@ -66,16 +67,20 @@ def objects_of(*class_ids: int) -> Detections:
     return Detections(xyxy, np.full(len(class_ids), 0.75, np.float32), np.array(class_ids, np.int32))
 
 
-def record_of_a_clip(clock: Clock | None = None) -> RunRecord:
-    """Five frames at 10 Hz, of which 0, 2 and 3 were inferred."""
+def record_of_a_clip(clock: Clock | None = None) -> LiveRecord:
+    """Five frames at 10 Hz, of which 0, 2 and 3 were inferred, and 1 and 4 have the boxes of 0 and 2."""
     clock = clock or Clock()
-    record = RunRecord(clock)
+    record = LiveRecord(clock)
     record.on_labels(LABELS)
     for index in range(5):
         record.on_source(1_000 + index, index)
     for index, found in ((0, objects_of(0)), (2, objects_of(0, 2)), (3, objects_of())):
         clock.now_s += 0.1
         record.on_detections(1_000 + index, "camera", found, 10.0 + index)
+    for index, found in ((1, objects_of(0)), (4, objects_of(0, 2))):
+        record.on_tracks(1_000 + index, found)
+    for index, reason in enumerate(("first", "predicted", "interval", "urgent", "predicted")):
+        record.on_gate_event(1_000 + index, reason != "predicted", reason)
     record.on_status("detector", 0, "running", STATUS)
     record.on_status("source", 0, "finished", {"situation": "finished", "sent": "5"})
     return record
@@ -232,6 +237,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from edge_vision.cli.demo.command import write_results
+from edge_vision.evaluate.live.live_record import LiveRecord
 from edge_vision.evaluate.live.run_record import RunRecord
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 write_results(Path(sys.argv[1]), RunRecord(), {"key": "x" * 200})
@@ -249,97 +255,6 @@ def test_the_progress_line_shows_control_characters(capsys: pytest.CaptureFixtur
     with printable_output():
         ProgressLine().end("loading \x1b[2Ja\rb\nc")
     assert capsys.readouterr().out == "loading \\u001b[2Ja\\rb\\nc\n"
-
-
-def test_the_results_of_a_stream_show_no_secret(tmp_path: Path) -> None:
-    uri = "rtsp://user:pa@ss@camera/1?token=tell"
-    with contextlib.ExitStack() as stack:
-        child = PipelineProcess(["--help", "--source", uri], tmp_path / "log")
-        stack.callback(child.stop)
-        summary = summarise(record_of_a_clip(), child, uri, True)
-    labels = {**summary, "labels": {"a\nResults: \x1b": 1}, "first_detection_s": 1.0}
-    assert "a\\nResults: \\u001b" in report_text(labels, [])
-    assert summary["source"] == "rtsp://***@camera/1?token=***" == summary["command"][-1]
-    assert "pa@ss" not in json.dumps(summary) and "tell" not in json.dumps(summary)
-
-
-def test_summary_and_report_text(child: PipelineProcess, clip: Path) -> None:
-    child.measure()
-    summary = json.loads(json.dumps(summarise(record_of_a_clip(), child, str(clip), True)))
-    ledger = summary["ledger"]
-    assert ledger["received"] == sum(ledger[k] for k in ledger if k != "received")
-    assert summary["backend"] == {
-        "requested": {"backend": "auto"},
-        "actual": {"backend": "onnxruntime 1.0", "device": "cpu"},
-    }
-    assert summary["video_sha256"] == hash_of(clip) and len(summary["video_sha256"]) == 64
-    assert summary["labels"] == {"person": 2, "car": 1}
-    assert summary["rss_peak_mb"] > 0
-    assert summarise(record_of_a_clip(), child, clip.as_uri(), True)["video_sha256"] == hash_of(clip)
-    text = report_text({**summary, "first_detection_s": 1.0}, [clip])
-    assert "5 frames received: 3 inferred, 2 gated, 0 in flight" in text and "make demo SOURCE=" in text
-
-
-def test_the_annotated_files_show_the_detections(clip: Path, tmp_path: Path) -> None:
-    done: list[int] = []
-    files = annotate_file(
-        str(clip),
-        record_of_a_clip().by_frame(),
-        LABELS,
-        tmp_path,
-        True,
-        lambda n, total: done.append(n) or True,
-    )
-    assert [file.name for file in files] == ["annotated.mp4", "annotated.png"]
-    capture = cv2.VideoCapture(str(files[0]))
-    images = [capture.read()[1] for _ in range(4)]
-    assert capture.read()[0] is False and done == [1, 2, 3, 4]
-    # Only the box of frame 2 differs from the uniform image.
-    assert np.ptp(images[2][20:60, 10:65].astype(int)) > 100
-    sheet = cv2.imread(str(files[1]))
-    assert sheet.shape[1] == 3 * 512
-
-
-def test_the_drawing_can_be_stopped(clip: Path, tmp_path: Path) -> None:
-    files = annotate_file(
-        str(clip), record_of_a_clip().by_frame(), LABELS, tmp_path, True, lambda n, total: n < 2
-    )
-    with_all = cv2.VideoCapture(str(files[0]))
-    assert with_all.get(cv2.CAP_PROP_FRAME_COUNT) == 2
-
-
-def test_no_video_writes_only_the_contact_sheet(clip: Path, tmp_path: Path) -> None:
-    files = annotate_file(
-        str(clip), record_of_a_clip().by_frame(), LABELS, tmp_path, False, lambda n, total: True
-    )
-    assert [file.name for file in files] == ["annotated.png"]
-
-
-@pytest.mark.parametrize("count", [0, 1, 9, 100])
-def test_the_contact_sheet_has_at_most_nine_frames_spread_over_the_run(count: int) -> None:
-    found = {index: objects_of(*([0] * (index % 3))) for index in range(count)}
-    frames = sorted(contact_frames(found))
-    assert len(frames) == min(9, count)
-    if count == 100:
-        assert frames[0] < 12 and frames[-1] >= 89 and all(len(found[index]) == 2 for index in frames)
-
-
-def test_no_contact_sheet_without_cells(tmp_path: Path) -> None:
-    assert write_sheet([], tmp_path / "sheet.png") == []
-
-
-def test_a_camera_is_recorded_at_its_own_rate(tmp_path: Path) -> None:
-    recorder = LiveRecorder(tmp_path, True)
-    for index in range(40):
-        recorder.add(1 + index * 50_000_000, np.full((120, 160, 3), index, np.uint8))
-    video, sheet = recorder.close()
-    capture = cv2.VideoCapture(str(video))
-    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 40 and capture.get(cv2.CAP_PROP_FPS) == pytest.approx(20)
-    assert cv2.imread(str(sheet)).shape[1] == 3 * 512
-
-
-def test_a_camera_without_images_leaves_no_files(tmp_path: Path) -> None:
-    assert LiveRecorder(tmp_path, True).close() == []
 
 
 def test_the_child_is_stopped_and_its_log_kept(child: PipelineProcess) -> None:
@@ -406,9 +321,170 @@ def test_provenance_and_atomic_results(tmp_path: Path) -> None:
     assert (tmp_path / "deep" / "x.json").stat().st_mode & 0o777 == 0o644
 
 
-def test_the_capture_of_the_clip_is_what_the_demo_draws_on(clip: Path) -> None:
-    capture = Capture(str(clip))
-    try:
-        assert capture.fps_hz == 10.0 and capture.read() is not None
-    finally:
-        capture.close()
+def every_frame() -> LiveRecord:
+    """A run of the same clip in which every frame was inferred; an object enters on frame 1."""
+    record = LiveRecord(Clock())
+    for index in range(5):
+        record.on_source(2_000 + index, index)
+        record.on_detections(2_000 + index, "camera", objects_of(0, *([2] * (index > 0))), 5.0)
+    ledger = {**STATUS, "ledger.inferred": "5", "ledger.gated": "0"}
+    record.on_status("detector", 0, "running", ledger)
+    return record
+
+
+TIMES_S = [index / 10 for index in range(5)]
+
+
+def report_of(child: PipelineProcess, **second: Any) -> dict[str, Any]:
+    child.measure()
+    first, scheduled = every_frame(), record_of_a_clip()
+    runs = {name: comparison.run_figures(one, child) for name, one in
+            ((EVERY_FRAME, first), (SCHEDULED, scheduled))}  # fmt: skip
+    runs[EVERY_FRAME].update(cpu_s=4.0, cpu_s_per_1000=800.0)
+    runs[SCHEDULED].update({"cpu_s": 2.0, "cpu_s_per_1000": 400.0, **second})
+    agreement = comparison.agreement(first, scheduled, TIMES_S)
+    return {"preset": "balanced", "runs": runs, "agreement": agreement}
+
+
+def test_the_second_run_is_compared_with_the_first_frame_by_frame() -> None:
+    found = comparison.agreement(every_frame(), record_of_a_clip(), TIMES_S)
+    # The object of frame 1 is first published on frame 2; 6 of 9 and 6 boxes match.
+    assert (found["frames"], found["events"], found["recall_100ms"]) == (5, 1, 1.0)
+    assert found["delay_ms_p95"] == pytest.approx(100.0) and found["frame_f1"] == pytest.approx(12 / 15)
+
+
+def test_frames_that_the_first_run_lost_are_not_compared() -> None:
+    reference = every_frame()
+    reference.detections = [one for one in reference.detections if one.stamp_ns != 2_003]
+    found = comparison.agreement(reference, record_of_a_clip(), TIMES_S)
+    assert found["frames"] == 4 and found["frame_f1"] == pytest.approx(12 / 13)
+
+
+def test_the_table_shows_the_figures_of_the_report(child: PipelineProcess) -> None:
+    text = comparison.table(report_of(child))
+    rows = {line[:30].strip(): line[30:].split() for line in text.splitlines()}
+    assert rows["frames"] == ["5", "5"] and rows["detector runs"] == ["5", "3", "(60", "%)"]
+    assert rows["CPU of the whole process"] == ["4.00", "s", "2.00", "s", "(50", "%)"]
+    assert rows["CPU per 1000 frames"] == ["800.0", "s", "400.0", "s", "(50", "%)"]
+    assert rows["objects found within 100 ms"] == ["reference", "1", "of", "1"]
+    assert rows["frame F1"] == ["reference", "0.800"]
+    assert rows["age of detections, p95"] == ["5", "ms", "13", "ms"]
+
+
+def test_what_was_not_reported_is_unavailable(child: PipelineProcess) -> None:
+    report = report_of(child, cpu_s=None, cpu_s_per_1000=None, rss_peak_mb=None)
+    assert comparison.table(report).count("unavailable") == 3
+    assert comparison.notes(report) == [
+        "The detector ran on 60 % of the frames; the CPU time was not reported."
+    ]
+
+
+def test_the_notes_name_a_missing_saving_and_lost_frames(child: PipelineProcess) -> None:
+    assert comparison.notes(report_of(child)) == [
+        "The detector ran on 60 % of the frames, for 50 % of the CPU time."
+    ]
+    ledger = {"superseded": 2, "failed": 1}
+    report = report_of(child, cpu_s_per_1000=796.0, ledger=ledger, fallback_reason="openvino is missing")
+    report["agreement"] = {**report["agreement"], "events": 0}
+    result, lost, fallback, events = comparison.notes(report)
+    assert result.startswith(
+        "No saving on this clip: the detector ran on 60 % of the frames, for 100 % of the"
+    )
+    assert lost.startswith("balanced: 2 superseded and 1 failed of 5 frames.")
+    assert fallback == "balanced: openvino is missing" and "no recall" in events
+
+
+def drawn(clip: Path, folder: Path, frames: int = 5) -> tuple[list[Path], list[np.ndarray]]:
+    record = record_of_a_clip()
+    files = annotate(str(clip), record, TIMES_S, folder, lambda done, total: done < frames)
+    capture = cv2.VideoCapture(str(files[0]))
+    images = []
+    while (image := capture.read()[1]) is not None:
+        images.append(image)
+    return files, images
+
+
+def box_side(image: np.ndarray) -> np.ndarray:
+    """(n, 3) pixels of the left side of the first box, enlarged by 4."""
+    return image[100:230, 39:42].reshape(-1, 3).astype(int)
+
+
+def test_the_video_has_boxes_on_every_frame_dashed_where_none_was_inferred(
+    clip: Path, tmp_path: Path
+) -> None:
+    files, images = drawn(clip, tmp_path)
+    assert [file.name for file in files] == ["annotated.mp4", "annotated.png"] and len(images) == 5
+    assert images[0].shape == (480 + STRIP_PX, 640, 3)
+    solid, dashed = np.ptp(box_side(images[2]), axis=0).max(), np.ptp(box_side(images[1]), axis=0).max()
+    assert dashed > solid + 60
+    assert all(np.ptp(image[:480].astype(int)) > 100 for image in images if image is not images[3])
+    still = cv2.imread(str(files[1]))
+    assert np.abs(still[:480].astype(int) - images[4][:480]).mean() < 12, "the skipped frame with most boxes"
+
+
+def test_the_strip_shows_when_the_detector_ran(clip: Path, tmp_path: Path) -> None:
+    _, images = drawn(clip, tmp_path)
+    strip = images[4][480:]
+    bars = [strip[33:48, 8 + 4 * index : 10 + 4 * index].max() > 100 for index in range(5)]
+    assert bars == [True, False, True, True, False]
+    assert strip[52:55, 12:14].mean() > 60, "a low bar for a skipped frame"
+
+
+def test_the_drawing_can_be_stopped(clip: Path, tmp_path: Path) -> None:
+    assert len(drawn(clip, tmp_path, 2)[1]) == 2
+
+
+def test_a_video_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    video = VideoFile(tmp_path / "none" / "a.mp4", 10.0)
+    with pytest.raises(VideoError, match="OpenCV cannot write a video"):
+        video.add(np.zeros((64, 64, 3), np.uint8))
+    video = VideoFile(tmp_path / "a.mp4", 10.0)
+    video.add(np.zeros((64, 64, 3), np.uint8))
+    (tmp_path / "a.mp4").unlink()
+    with pytest.raises(VideoError, match="check the free space"):
+        video.close()
+
+
+def test_a_camera_is_recorded_for_both_runs(clip: Path, tmp_path: Path) -> None:
+    path = record_camera(str(clip), 60.0, tmp_path / "recording.avi", lambda elapsed_s: True)
+    capture = cv2.VideoCapture(str(path))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and capture.read()[1].shape == (120, 160, 3)
+    with pytest.raises(SourceError, match="expected images from the source for 60 s, got 0"):
+        record_camera(str(clip), 60.0, tmp_path / "none.avi", lambda elapsed_s: False)
+
+
+def test_little_free_space_is_an_error_before_the_run(
+    clip: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    usage = command.shutil.disk_usage(tmp_path)._replace(free=3_000_000)
+    monkeypatch.setattr(command.shutil, "disk_usage", lambda folder: usage)
+    assert command.main(["--source", str(clip), "--out", str(tmp_path / "out")]) == 1
+    assert "expected 100 MB of free space for the results, got 3 MB" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "best"], "'best' (choose from"),
+        (["--params", "gate.max_delay_ms=3"], "NODE:NAME:=VALUE with a node out of source, gate, cascade"),
+        (["--params", "gate:speed:=3"], "gate has no parameter 'speed'"),
+        (["--params", "none.yaml"], "expected a parameter file, got none at none.yaml"),
+    ],
+)
+def test_wrong_parameters_are_refused(arguments: list[str], message: str, capsys) -> None:
+    with pytest.raises(SystemExit) as raised:
+        command.main(arguments)
+    assert raised.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_given_values_win_over_the_preset_in_the_second_run(tmp_path: Path) -> None:
+    options = command._parser().parse_args(["--params", "gate:max_delay_ms:=200", "--preset", "economy"])
+    first, second = (command._arguments(name, options, "a.mp4") for name in (EVERY_FRAME, SCHEDULED))
+    assert "economy" in second and "economy" not in first and "gate:enabled:=false" in first
+    assert "gate:max_delay_ms:=200" in first and "gate:max_delay_ms:=200" in second
+    (tmp_path / "log").write_text(
+        "[gate] preset economy (given): max_delay_ms 200 (given, preset 150), min_fidelity 0.95\n"
+    )
+    assert command.preset_conflicts(tmp_path / "log") == [
+        "given: max_delay_ms 200 instead of the preset's 150"
+    ]

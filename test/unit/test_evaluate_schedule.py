@@ -18,9 +18,9 @@ from edge_vision.core.frame import Frame
 from edge_vision.evaluate import command
 from edge_vision.evaluate.baselines import evenly
 from edge_vision.evaluate.conditions import Condition, ConditionFrame, GroundTruth
+from edge_vision.evaluate.live.live_record import LiveRecord
 from edge_vision.evaluate.presets import PRESETS
 from edge_vision.evaluate.reference import detector as reference_module
-from edge_vision.evaluate.schedule.live import LiveRecord
 from edge_vision.evaluate.schedule.scene_changes import SceneChanges
 from edge_vision.evaluate.schedule.schedule_run import ScheduleRun, fps_class, longest_interval
 from edge_vision.evaluate.schedule.verdict import verdict

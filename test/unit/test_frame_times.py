@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from video_cases import HEIGHT_PX, WIDTH_PX, white_corner, write_matroska, write_rotated
 
-from edge_vision.cli.demo.video import annotate_file
-from edge_vision.core.detections import Detections
+from edge_vision.cli.demo.video import STRIP_PX, annotate
+from edge_vision.evaluate.live.live_record import LiveRecord
 from edge_vision.evaluate.reference.clips import clip_condition, read_clip
 from edge_vision.importer.run import read_image
 from edge_vision.optimize import clips as optimize_clips
@@ -69,11 +69,11 @@ def test_joined_recordings_continue_in_time(tmp_path):
 
 def test_the_annotated_video_shows_each_frame_at_its_time(tmp_path):
     source = write_matroska(tmp_path / "uneven.mkv", UNEVEN_MS, 40)
-    found = {index: Detections.empty() for index in range(len(UNEVEN_MS))}
-    (video, _) = annotate_file(str(source), found, [], tmp_path, True, lambda done, total: True)
+    times_s = frame_times_s(str(source))
+    (video, _) = annotate(str(source), LiveRecord(), times_s, tmp_path, lambda done, total: True)
     capture, first_s = cv2.VideoCapture(str(video)), {}
     while capture.grab():
-        index = round((float(capture.retrieve()[1].mean()) - 20) / 40)
+        index = round((float(capture.retrieve()[1][:-STRIP_PX].mean()) - 20) / 40)
         first_s.setdefault(index, capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3)
     assert first_s == {index: pytest.approx(ms / 1e3, abs=0.035) for index, ms in enumerate(UNEVEN_MS)}
 
@@ -100,11 +100,12 @@ CORNERS = {0: "top left", 90: "top right", 180: "bottom right", 270: "bottom lef
 @pytest.mark.parametrize("degrees", CORNERS)
 def test_every_reader_applies_the_rotation_of_the_container(tmp_path: Path, degrees: int) -> None:
     path = write_rotated(tmp_path / "phone.mp4", degrees)
-    found = {0: Detections.empty()}
-    (video, _) = annotate_file(str(path), found, [], tmp_path, True, lambda done, total: True)
+    (video, _) = annotate(str(path), LiveRecord(), [0.0], tmp_path, lambda done, total: True)
+    enlarged = cv2.VideoCapture(str(video)).read()[1][:-STRIP_PX]
+    size = (WIDTH_PX, HEIGHT_PX) if degrees in (0, 180) else (HEIGHT_PX, WIDTH_PX)
     images = {
         "source": Capture(str(path)).read(),
-        "demo": cv2.VideoCapture(str(video)).read()[1],
+        "demo": cv2.resize(enlarged, size, interpolation=cv2.INTER_AREA),
         "evaluate": next(read_clip(path)),
         "importer": read_image(path),
         "optimize": optimize_clips.video_images(path, 3)[0],

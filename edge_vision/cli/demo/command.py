@@ -1,57 +1,65 @@
-"""`edge-vision demo`: command line, run, results."""
+"""`edge-vision demo`: command line, the two runs, results."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
+import re
+import shutil
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge_vision.backends import known_backends
 from edge_vision.bundles.store import cache_dir
+from edge_vision.cli.demo import comparison
 from edge_vision.cli.demo.live import status_line
-from edge_vision.cli.demo.summary import report_text, summarise, write_detections
-from edge_vision.cli.demo.video import LiveRecorder, annotate_file
+from edge_vision.cli.demo.recording import record
+from edge_vision.cli.demo.video import annotate
 from edge_vision.core.command_line import duration_s, with_examples
-from edge_vision.core.printable import printable_error, printable_output
+from edge_vision.core.printable import printable, printable_error, printable_output
 from edge_vision.core.redaction import redact_url
 from edge_vision.errors import EdgeVisionError, OutputError
+from edge_vision.evaluate.live.live_record import LiveRecord
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess, isolate_domain
-from edge_vision.evaluate.live.run_record import RunRecord
+from edge_vision.evaluate.schedule.live import EVERY_FRAME
+from edge_vision.gate.frame_gate import DEFAULT_PRESET, PRESETS
+from edge_vision.nodes.interface.specs import NODES
 from edge_vision.offline.config_files import config_file
 from edge_vision.offline.output_folder import claim_folder
 from edge_vision.offline.progress import ProgressLine
-from edge_vision.offline.provenance import write_json
-from edge_vision.source.opening import open_source
+from edge_vision.offline.provenance import machine, versions, write_json
+from edge_vision.source.opening import frame_times_s, open_source, source_sha256
 from edge_vision.source.uri import SourceError, source_kind
 
-RESULTS = ("pipeline.log", "detections.jsonl", "summary.json", "annotated.*")
-VIDEOS = ("vtest.avi", "bikes.mp4")
-LIVE_SECONDS = 30.0
+RESULTS = ("*.log", "recording.avi", "detections.jsonl", "report.json", "summary.json", "annotated.*")
+VIDEOS = ("bikes.mp4", "vtest.avi")
+LIVE_SECONDS = 15.0
+MIN_FREE_BYTES = 100_000_000
 MAX_START_S = 60.0
 MAX_ERROR_S = 8.0  # Nodes retry every 5 s: the demo gives up after one retry.
-SETTLE_S = 0.3
+SETTLE_S = 0.5
 _EXAMPLES = """examples:
-  python -m edge_vision demo                                  a street with people, 80 s
-  python -m edge_vision demo --seconds 15 --backend openvino
-  python -m edge_vision demo --source clip.mp4 --out out/clip
-  python -m edge_vision demo --source /dev/video0             a camera, for 30 s
+  python -m edge_vision demo                                   a street with people and bicycles, 10 s
+  python -m edge_vision demo --preset economy --backend openvino
+  python -m edge_vision demo --source clip.mp4 --params gate:max_delay_ms:=200 detector:score_threshold:=0.4
+  python -m edge_vision demo --source drive.mcap#/cam/image_raw --params mine.yaml
+  python -m edge_vision demo --source /dev/video0              a camera, recorded first
 
-exit codes: 0 detections were received, 1 none were or the source cannot be read, 2 wrong arguments,
-130 stopped before the first detection"""
+exit codes: 0 both runs were compared, 1 not or the source cannot be read, 2 wrong arguments, 130 stopped"""
 
 
 class DemoError(EdgeVisionError):
-    """The demo received no detection."""
+    """A run without detections, or the demo was stopped."""
 
 
 @printable_output()
 def main(argv: list[str] | None = None) -> int:
-    """Run the demo. Returns the exit code: 0 if detections were received."""
+    """Run the demo. Returns the exit code: 0 if both runs were compared."""
     options = _parser().parse_args(argv)
     stop = StopRequest()
     try:
@@ -64,25 +72,55 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m edge_vision demo",
-        **with_examples("Run the pipeline on a video and write the results as files.", _EXAMPLES),
+        **with_examples(
+            "Play a clip twice, with the detector on every frame and as the gate schedules it, and compare.",
+            _EXAMPLES,
+        ),
     )
-    parser.add_argument(
-        "--source", help=f"video file, device or URL (default: {' or '.join(VIDEOS)} in the cache)"
+    add = parser.add_argument
+    add("--source", help=f"video, bag, device or URL (default: {' or '.join(VIDEOS)} in the cache)")
+    add("--backend", help=f"auto (default), {', '.join(known_backends())}")
+    add("--model", help="detector bundle, a name or a folder")
+    add("--preset", choices=tuple(PRESETS), default=DEFAULT_PRESET, help="default: %(default)s")
+    add(
+        "--params",
+        nargs="+",
+        action="extend",
+        type=parameter,
+        default=[],
+        metavar="P",
+        help="parameters of both runs, NODE:NAME:=VALUE or a parameter file; they win over the preset",
     )
-    parser.add_argument("--backend", help=f"auto (default), {', '.join(known_backends())}")
-    parser.add_argument("--model", help="detector bundle, a name or a folder")
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/demo"), help="folder for the results (default: %(default)s)"
-    )
-    parser.add_argument(
+    add("--out", type=Path, default=Path("out/demo"), help="folder for the results (default: %(default)s)")
+    add(
         "--seconds",
         type=duration_s,
-        help=f"stop after this long (default: the file's end, {LIVE_SECONDS:.0f} s live)",
+        help=f"only the first seconds (default: the whole file, {LIVE_SECONDS:.0f} of a camera)",
     )
-    parser.add_argument(
-        "--no-video", action="store_true", help="write no annotated video, only the contact sheet"
-    )
+    add("--no-video", action="store_true", help="write no annotated video and picture")
     return parser
+
+
+_ASSIGNMENT = re.compile(r"(\w+):(\w+):=.+", re.DOTALL)
+_PARAMS = {spec.name: {param.name for param in spec.params} for spec in NODES}
+
+
+def parameter(text: str) -> list[str]:
+    """The ROS arguments of NODE:NAME:=VALUE or a parameter file, as an argparse type."""
+    if text.endswith((".yaml", ".yml")):
+        if not Path(text).is_file():
+            raise argparse.ArgumentTypeError(f"expected a parameter file, got none at {text}")
+        return ["--params-file", text]
+    found = _ASSIGNMENT.fullmatch(text)
+    if not found or found[1] not in _PARAMS:
+        raise argparse.ArgumentTypeError(
+            f"expected a .yaml file or NODE:NAME:=VALUE with a node out of {', '.join(_PARAMS)}, got '{text}'"
+        )
+    if found[2] not in _PARAMS[found[1]]:
+        raise argparse.ArgumentTypeError(
+            f"{found[1]} has no parameter '{found[2]}'; docs/parameters.md lists them"
+        )
+    return ["-p", text]
 
 
 class StopRequest:
@@ -103,39 +141,62 @@ class StopRequest:
             os._exit(128 + number)
 
 
+class DemoRun(NamedTuple):
+    """What was received in a run, and its process."""
+
+    record: LiveRecord
+    process: PipelineProcess
+
+
 def run(options: argparse.Namespace, stop: StopRequest) -> int:
-    """The whole demo. Raises EdgeVisionError with the remedy if nothing was received."""
+    """The whole demo. Raises EdgeVisionError with the remedy if the runs cannot be compared."""
     source = options.source or _default_source()
-    live = not source_kind(source).is_file
-    check_source(source)
-    claim_folder(options.out, "demo", RESULTS, () if live else (str(source_kind(source).target),))
+    is_file = check_source(source)
+    claim_folder(options.out, "demo", RESULTS, (str(source_kind(source).target),) if is_file else ())
+    check_space(options.out)
     isolate_domain()
-    if live:
-        _use_large_image_profile()
-    log = options.out / "pipeline.log"
-    print(f"source {redact_url(source)}; log in {log}; Ctrl-C stops the demo", flush=True)
-    record = RunRecord()
-    recorder = LiveRecorder(options.out, not options.no_video) if live else None
-    if recorder:
-        record.on_image = recorder.add
-    limit_s = options.seconds or (LIVE_SECONDS if live else None)
-    child = _observe(record, _pipeline_arguments(options, source), log, limit_s, stop)
-    summary = summarise(record, child.process, source, child.complete and bool(record.detections))
-    results = write_results(options.out, record, summary)
-    if not record.detections:
-        reason = "stopped before the first detection" if stop.requested else _failure(record, child.process)
-        raise DemoError(reason)
-    images = recorder.close() if recorder else _annotate(options, source, record, stop)
-    print("\n" + report_text(summary, [*images, *results]), flush=True)
+    print(f"source {redact_url(source)}; results in {options.out}; Ctrl-C stops the demo", flush=True)
+    played = source if is_file else _recorded(source, options, stop)
+    times_s = frame_times_s(played)
+    times_s = [time_s for time_s in times_s if time_s < (options.seconds or float("inf"))]
+    runs = {
+        name: _play(name, options, played, len(times_s), stop)
+        for name in (comparison.EVERY_FRAME, comparison.SCHEDULED)
+    }
+    report = _report(options, source, played, runs, times_s)
+    scheduled = runs[comparison.SCHEDULED].record
+    files = write_results(options.out, scheduled, report)
+    print(f"\n{comparison.table(report)}\n", flush=True)
+    print("\n".join(map(printable, report["notes"])), flush=True)
+    if not options.no_video:
+        files += _draw(options, played, scheduled, times_s, stop)
+    print("\n".join(["\nResults:", *(f"  {file}" for file in files), "", _NEXT]), flush=True)
     return 0
 
 
-def write_results(folder: Path, record: RunRecord, summary: dict[str, Any]) -> list[Path]:
-    """Write detections and summary. Returns their paths. Raises OutputError."""
-    results = [folder / "detections.jsonl", folder / "summary.json"]
+_NEXT = """Next:
+  make demo SOURCE=clip.mp4 PRESET=economy     your own video, bag or camera, and another preset
+  make demo BACKEND=openvino                   another runtime
+  make top                                     the running pipeline, in another terminal
+  .venv/bin/python -m edge_vision run --help   the pipeline without the demo; see README.md"""
+
+
+def check_space(folder: Path) -> None:
+    """Raises OutputError if the folder's file system is nearly full."""
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < MIN_FREE_BYTES:
+        raise OutputError(
+            f"{folder}: expected {MIN_FREE_BYTES / 1e6:.0f} MB of free space for the results, got "
+            f"{free_bytes / 1e6:.0f} MB; free space there, or choose another folder with --out"
+        )
+
+
+def write_results(folder: Path, record: LiveRecord, report: dict[str, Any]) -> list[Path]:
+    """Write detections and report. Returns their paths. Raises OutputError."""
+    results = [folder / "report.json", folder / "detections.jsonl"]
     try:
-        write_detections(record, results[0])
-        write_json(results[1], summary)
+        comparison.write_detections(record, results[1])
+        write_json(results[0], report)
     except OSError as error:
         raise OutputError(
             f"{folder}: expected a folder to write the results to, got: {error.strerror}; free space there, "
@@ -152,87 +213,137 @@ def _default_source() -> str:
     raise DemoError(f"no video in {folder}: run `make demo`, which fetches one, or pass --source FILE")
 
 
-def check_source(source: str) -> None:
-    """Raises SourceError for a file without images. A camera may become available later."""
-    if not source_kind(source).is_file:
-        return
+def check_source(source: str) -> bool:
+    """Whether the source can be played twice. Raises SourceError for a file without images."""
+    kind = source_kind(source)
+    if not kind.is_file or Path(str(kind.target)).is_fifo():
+        return False
     with contextlib.closing(open_source(source)) as capture:
         if capture.read() is None:
-            raise SourceError(f"source '{redact_url(source)}' contains no image that OpenCV can read")
+            raise SourceError(f"source '{redact_url(source)}' contains no image that can be read")
+    return True
 
 
-def _use_large_image_profile() -> None:
-    """A camera's debug images cross between two processes and exceed Fast DDS's default buffers."""
-    profile = config_file("fastdds.xml")
-    for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-        if profile:
-            os.environ.setdefault(name, str(profile))
+def _recorded(source: str, options: argparse.Namespace, stop: StopRequest) -> str:
+    """The path of a recording of a camera or stream."""
+    line, seconds = ProgressLine(), options.seconds or LIVE_SECONDS
+
+    def show(elapsed_s: float) -> bool:
+        line.progress("recording", round(elapsed_s), round(seconds))
+        return not stop.requested
+
+    path = record(source, seconds, options.out / "recording.avi", show)
+    line.end()
+    return str(path)
 
 
-def _pipeline_arguments(options: argparse.Namespace, source: str) -> list[str]:
+def _play(name: str, options: argparse.Namespace, source: str, n: int, stop: StopRequest) -> DemoRun:
+    """Play the first n frames. Raises DemoError without detections, or if the demo is stopped."""
+    title = "every frame" if name == comparison.EVERY_FRAME else options.preset
+    log = options.out / f"{name}.log"
+    done = _observe(_arguments(name, options, source), log, title, n, stop)
+    if stop.requested:
+        raise DemoError("stopped before both runs were compared")
+    if not done.record.detections:
+        raise DemoError(_failure(done.record, done.process))
+    for text in preset_conflicts(log):
+        print(text, flush=True)
+    return done
+
+
+def preset_conflicts(log: Path) -> list[str]:
+    """The values of the preset in place of which others were given, as the gate logs them."""
+    text = log.read_text("utf-8", "replace")
+    found = re.findall(r"(\w+ [\d.e+-]+) \(given, preset ([\d.e+-]+)\)", text)
+    return [f"given: {value} instead of the preset's {default}" for value, default in dict(found).items()]
+
+
+def _arguments(name: str, options: argparse.Namespace, source: str) -> list[str]:
+    """The pipeline's command line. Ages are measured by the clock, also of a bag."""
     given = [("--source", source), ("--model", options.model), ("--backend", options.backend)]
-    arguments = [text for name, value in given if value for text in (name, str(value))]
-    params = config_file("pipeline.yaml")
-    return [*arguments, "--ros-args", "--params-file", str(params)] if params else arguments
+    if name == comparison.SCHEDULED:
+        given.append(("--preset", options.preset))
+    arguments = [text for option, value in given if value for text in (option, str(value))]
+    defaults = config_file("pipeline.yaml")
+    ros = [*(["--params-file", str(defaults)] if defaults else []), "-p", "source:stamps:=clock"]
+    ros += [text for one in options.params for text in one]
+    if name == comparison.EVERY_FRAME:
+        ros += [text for one in EVERY_FRAME for text in ("-p", one)]
+    return [*arguments, "--ros-args", *ros]
 
 
-class _Run(NamedTuple):
-    """complete: the run was neither stopped nor did the pipeline end by itself."""
-
-    process: PipelineProcess
-    complete: bool
-
-
-def _observe(
-    record: RunRecord, arguments: list[str], log: Path, limit_s: float | None, stop: StopRequest
-) -> _Run:
-    """Run the pipeline until the file ends, the limit is reached or the demo is stopped."""
+def _observe(arguments: list[str], log: Path, title: str, n: int, stop: StopRequest) -> DemoRun:
+    """Run the pipeline until n frames are through, it fails, or the demo is stopped."""
     from edge_vision.nodes.monitoring.pipeline_monitor import PipelineMonitor
 
-    line = ProgressLine()
-    with PipelineMonitor({"": record}, debug_images=record.on_image is not None) as monitor:
+    line, seen = ProgressLine(), LiveRecord()
+    with PipelineMonitor({"": seen}, tracked=True, gate_events=True) as monitor:
         monitor.spin(SETTLE_S)
-        process = PipelineProcess(arguments, log)
+        process = seen.process = PipelineProcess(arguments, log)
         try:
-            while not (stop.requested or _is_over(record, process, limit_s)):
+            while not (stop.requested or _is_over(seen, process, n)):
                 monitor.spin(0.25)
-                line.show(status_line(record, process.measure()))
-            complete = not stop.requested and process.returncode is None
+                line.show(f"{title}: {status_line(seen, process.measure())}")
+            process.measure()
         finally:
             # The last status, with the final frame accounting, arrives while the pipeline shuts down.
             process.stop(meanwhile=monitor.spin)
             monitor.spin(SETTLE_S)
-            line.end(status_line(record, process.usage))
-    return _Run(process, complete)
+            line.end(f"{title}: {status_line(seen, process.usage)}")
+    return DemoRun(seen, process)
 
 
-def _is_over(record: RunRecord, process: PipelineProcess, limit_s: float | None) -> bool:
-    if process.returncode is not None or record.finished:
+def _is_over(seen: LiveRecord, process: PipelineProcess, n: int) -> bool:
+    if process.returncode is not None or seen.is_over(n):
         return True
-    now_s = time.monotonic()
-    if not record.detections and record.error_duration_s() > MAX_ERROR_S:
+    if not seen.detections and seen.error_duration_s() > MAX_ERROR_S:
         return True
-    start_s = record.first_detection_s or record.first_frame_s
-    if start_s is None:
-        return now_s - process.started_s > MAX_START_S
-    return limit_s is not None and now_s - start_s >= limit_s
+    return seen.first_frame_s is None and time.monotonic() - process.started_s > MAX_START_S
 
 
-def _annotate(options: argparse.Namespace, source: str, record: RunRecord, stop: StopRequest) -> list[Path]:
-    line, count_before = ProgressLine(), stop.count
+def _report(
+    options: argparse.Namespace,
+    source: str,
+    played: str,
+    runs: dict[str, DemoRun],
+    times_s: Sequence[float],
+) -> dict[str, Any]:
+    """report.json: the request, the figures of both runs, and their agreement. An unknown figure is null."""
+    reference, scheduled = (runs[name].record for name in (comparison.EVERY_FRAME, comparison.SCHEDULED))
+    report: dict[str, Any] = {
+        "source": redact_url(source),
+        "video_sha256": source_sha256(played),
+        "preset": options.preset,
+        "params": [one[-1] for one in options.params],
+        "runs": {name: comparison.run_figures(one.record, one.process) for name, one in runs.items()},
+        "agreement": comparison.agreement(reference, scheduled, times_s),
+        "versions": versions(),
+        "machine": machine(),
+    }
+    return {**report, "notes": comparison.notes(report)}
+
+
+def _draw(
+    options: argparse.Namespace,
+    source: str,
+    scheduled: LiveRecord,
+    times_s: Sequence[float],
+    stop: StopRequest,
+) -> list[Path]:
+    line, before = ProgressLine(), stop.count
 
     def show(done: int, total: int) -> bool:
         line.progress("drawing", done, total)
-        return stop.count == count_before
+        return stop.count == before
 
-    files = annotate_file(source, record.by_frame(), record.labels, options.out, not options.no_video, show)
+    files = annotate(source, scheduled, times_s, options.out, show)
     line.end()
-    if stop.count != count_before:
+    if stop.count != before:
         print("demo: the drawing was stopped; the frames drawn so far are kept", file=sys.stderr)
     return files
 
 
-def _failure(record: RunRecord, process: PipelineProcess) -> str:
+def _failure(record: LiveRecord, process: PipelineProcess) -> str:
     """Why no detection was received: the reports of the nodes and the end of the log."""
     ended = process.returncode not in (0, None) or not record.statuses
     reason = f"the pipeline exited with status {process.returncode}" if ended else "no detection was received"

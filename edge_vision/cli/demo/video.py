@@ -1,9 +1,9 @@
-"""The images of a run: an annotated video and a contact sheet."""
+"""The annotated video of a run: boxes on every frame, and below them when the detector ran and why."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -11,17 +11,26 @@ import numpy as np
 
 from edge_vision.core.detection_overlay import draw_detections
 from edge_vision.core.detections import Detections
-from edge_vision.errors import EdgeVisionError
+from edge_vision.errors import EdgeVisionError, ImageError
+from edge_vision.evaluate.live.live_record import LiveRecord
 from edge_vision.source.frame_times import is_even, mean_rate_hz
 from edge_vision.source.image_source import ImageSource
-from edge_vision.source.opening import frame_times_s, open_source
+from edge_vision.source.opening import open_source
 
-CELLS = 9
-COLUMNS = 3
-CELL_WIDTH_PX = 512
 MAX_VIDEO_HZ = 60.0
-_DIM = 0.45
+MIN_WIDTH_PX = 640
+STRIP_PX, BAR_PX = 84, 4
+_BARS_TOP, _BARS_BOTTOM = 30, 56
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_WHITE, _SKIPPED, _BACKGROUND = (240, 240, 240), (110, 110, 110), (25, 25, 25)
+# BGR, of the reasons for which the gate passes a frame; the others are white.
+_COLORS = {
+    "interval": (235, 160, 60),
+    "urgent": (40, 150, 255),
+    "cut": (70, 70, 240),
+    "refresh": (120, 210, 90),
+    "audit": (210, 110, 210),
+}
 
 # (frames done, all frames) -> whether to continue.
 Progress = Callable[[int, int], bool]
@@ -32,11 +41,12 @@ class VideoError(EdgeVisionError):
 
 
 class VideoFile:
-    """annotated.mp4, or another format that OpenCV can write here. The first image opens the file."""
+    """A video in the first format that OpenCV can write here. The first image opens the file."""
 
-    def __init__(self, path: Path, fps_hz: float) -> None:
-        self.path = path
-        self._fps_hz = fps_hz
+    def __init__(self, path: Path, fps_hz: float, *formats: tuple[str, str]) -> None:
+        """formats: (suffix, FourCC), instead of MP4."""
+        self.path, self._fps_hz = path, fps_hz
+        self._formats = formats or ((".mp4", "mp4v"), (".mp4", "avc1"), (".avi", "MJPG"))
         self._writer: cv2.VideoWriter | None = None
 
     def add(self, image: np.ndarray, times: int = 1) -> None:
@@ -48,52 +58,22 @@ class VideoFile:
 
     def _open(self, image: np.ndarray) -> cv2.VideoWriter:
         size = (image.shape[1], image.shape[0])
-        for suffix, code in ((".mp4", "mp4v"), (".mp4", "avc1"), (".avi", "MJPG")):
+        for suffix, code in self._formats:
             self.path = self.path.with_suffix(suffix)
             writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter.fourcc(*code), self._fps_hz, size)
             if writer.isOpened():
                 return writer
-        raise VideoError(f"OpenCV can write neither mp4 nor avi to {self.path.parent}: run with --no-video")
+        raise VideoError(f"OpenCV cannot write a video to {self.path.parent}: run with --no-video")
 
-    def close(self) -> None:
-        """Finish the file."""
+    def close(self) -> Path:
+        """Finish the file. Returns its path. Raises VideoError if it cannot be read, as on a full disk."""
         if self._writer:
             self._writer.release()
-
-
-def annotate_file(
-    source: str,
-    found: Mapping[int, Detections],
-    labels: Sequence[str],
-    out: Path,
-    with_video: bool,
-    progress: Progress,
-) -> list[Path]:
-    """Read the file again and draw the detections on it. Returns the paths of the files written.
-
-    A skipped frame shows the last boxes, dimmed. Raises SourceError, VideoError.
-    """
-    last = max(found, default=-1)
-    wanted = contact_frames(found)
-    cells: list[np.ndarray] = []
-    written: list[Path] = []
-    with contextlib.closing(open_source(source)) as capture:
-        fps_hz, repeats = even_playback(frame_times_s(source, last + 1) if with_video else [], capture.fps_hz)
-        video = VideoFile(out / "annotated.mp4", fps_hz) if with_video else None
-        try:
-            for index, image in annotated(_images(capture, last + 1), found, labels):
-                if video:
-                    video.add(image, repeats[index])
-                if index in wanted:
-                    cells.append(_with_title(_cell(image), f"{capture.time_s:.1f} s, frame {index}"))
-                if not progress(index + 1, last + 1):
-                    break
-        finally:
-            if video:
-                video.close()
-    if video and last >= 0:
-        written.append(video.path)
-    return written + write_sheet(cells, out / "annotated.png")
+            if not cv2.VideoCapture(str(self.path)).grab():
+                raise VideoError(
+                    f"{self.path}: expected to write a video, got a damaged one: check the free space"
+                )
+        return self.path
 
 
 def even_playback(times_s: Sequence[float], fps_hz: float) -> tuple[float, list[int]]:
@@ -112,124 +92,100 @@ def even_playback(times_s: Sequence[float], fps_hz: float) -> tuple[float, list[
     return rate_hz, [*np.diff(slots).tolist(), 1]
 
 
-def _images(capture: ImageSource, count: int) -> Iterator[np.ndarray]:
-    for _ in range(count):
-        image = capture.read()
-        if image is None:
-            return
-        yield image
+def annotate(
+    source: str, record: LiveRecord, times_s: Sequence[float], out: Path, progress: Progress
+) -> list[Path]:
+    """Draw a run into the frames of its source. Returns the paths of the video and of a picture of it.
 
-
-def annotated(
-    images: Iterator[np.ndarray], found: Mapping[int, Detections], labels: Sequence[str]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Frame number and image, with its own boxes, or with the last ones dimmed and a mark."""
-    last = Detections.empty()
-    for index, image in enumerate(images):
-        if index in found:
-            last = found[index]
-            yield index, draw_detections(image, last, labels)
-        else:
-            yield index, skipped(image, last, labels)
-
-
-def skipped(image: np.ndarray, last: Detections, labels: Sequence[str]) -> np.ndarray:
-    """The image of a skipped frame, with the last boxes dimmed."""
-    drawn = draw_detections(image.copy(), last, labels)
-    mixed = cv2.addWeighted(drawn, _DIM, image, 1 - _DIM, 0)
-    return _with_title(mixed, "skipped")
-
-
-def contact_frames(found: Mapping[int, Detections], count: int = CELLS) -> set[int]:
-    """Frames for the contact sheet: of each of `count` equal parts, the one with the most detections."""
-    numbers = sorted(found)
-    parts = [part for part in np.array_split(numbers, count) if len(part)]
-    return {int(max(part.tolist(), key=lambda number: len(found[number]))) for part in parts}
-
-
-def _cell(image: np.ndarray) -> np.ndarray:
-    height = round(image.shape[0] * CELL_WIDTH_PX / image.shape[1])
-    return cv2.resize(image, (CELL_WIDTH_PX, height), interpolation=cv2.INTER_AREA)
-
-
-def _with_title(image: np.ndarray, text: str) -> np.ndarray:
-    (width, height), _ = cv2.getTextSize(text, _FONT, 0.6, 1)
-    cv2.rectangle(image, (0, 0), (width + 12, height + 12), (0, 0, 0), -1)
-    cv2.putText(image, text, (6, height + 5), _FONT, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
-    return image
-
-
-def write_sheet(cells: Sequence[np.ndarray], path: Path) -> list[Path]:
-    """Write a grid of images of one width. Returns its path, or nothing without images."""
-    if not cells:
+    The picture is the frame without inference that has the most boxes. Raises SourceError, VideoError.
+    """
+    pictures = RunPictures(record, len(times_s))
+    still: tuple[int, np.ndarray] | None = None
+    with contextlib.closing(open_source(source, skip_unreadable=False)) as capture:
+        fps_hz, repeats = even_playback(times_s, capture.fps_hz)
+        video = VideoFile(out / "annotated.mp4", fps_hz)
+        for index, image in _images(capture, len(times_s)):
+            picture = pictures.drawn(index, image, times_s[index])
+            video.add(picture, repeats[index])
+            boxes = pictures.boxes_without_inference(index)
+            if still is None or boxes > still[0]:
+                still = boxes, picture
+            if not progress(index + 1, len(times_s)):
+                break
+    if still is None:
         return []
-    height = max(cell.shape[0] for cell in cells)
-    rows = []
-    for start in range(0, len(cells), COLUMNS):
-        row = [_padded(cell, height) for cell in cells[start : start + COLUMNS]]
-        row += [np.zeros_like(row[0])] * (min(COLUMNS, len(cells)) - len(row))
-        rows.append(np.hstack(row))
-    if not cv2.imwrite(str(path), np.vstack(rows)):
+    path = out / "annotated.png"
+    if not cv2.imwrite(str(path), still[1]):
         raise VideoError(f"cannot write {path}: check the free space and the permissions of the folder")
-    return [path]
+    return [video.close(), path]
 
 
-def _padded(cell: np.ndarray, height: int) -> np.ndarray:
-    return cv2.copyMakeBorder(cell, 0, height - cell.shape[0], 0, 0, cv2.BORDER_CONSTANT)
-
-
-class LiveRecorder:
-    """Annotated video and contact sheet of a camera, from its debug images as they arrive."""
-
-    def __init__(self, out: Path, with_video: bool) -> None:
-        self._out = out
-        self._with_video = with_video
-        self._start: list[tuple[int, np.ndarray]] = []
-        self._video: VideoFile | None = None
-        self._cells: list[np.ndarray] = []
-        self._first_ns = 0
-        self._count = 0
-        self._stride = 1
-
-    def add(self, stamp_ns: int, image: np.ndarray) -> None:
-        """Add one debug image."""
-        self._first_ns = self._first_ns or stamp_ns
-        if self._count % self._stride == 0:
-            seconds = (stamp_ns - self._first_ns) / 1e9
-            self._cells.append(_with_title(_cell(image), f"{seconds:.1f} s"))
-            self._thin_out()
-        self._count += 1
-        if self._with_video:
-            self._add_to_video(stamp_ns, image)
-
-    def _thin_out(self) -> None:
-        """Keep the cells few and evenly spaced, however long the run."""
-        if len(self._cells) > 2 * CELLS:
-            self._cells, self._stride = self._cells[::2], self._stride * 2
-
-    def _add_to_video(self, stamp_ns: int, image: np.ndarray) -> None:
-        if self._video:
-            self._video.add(image)
+def _images(capture: ImageSource, count: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The images of a source with their numbers; one that cannot be read repeats the one before."""
+    image: np.ndarray | None = None
+    for index in range(count):
+        if not capture.grab():
             return
-        self._start.append((stamp_ns, image.copy()))
-        if len(self._start) >= 10:
-            self._open_video()
+        with contextlib.suppress(ImageError):
+            image = capture.retrieve()
+        if image is not None:
+            yield index, image
 
-    def _open_video(self) -> None:
-        """Open the file with a frame rate from the first images."""
-        span_s = (self._start[-1][0] - self._start[0][0]) / 1e9
-        fps_hz = (len(self._start) - 1) / span_s if span_s > 0 else 10.0
-        self._video = VideoFile(self._out / "annotated.mp4", max(1.0, min(60.0, fps_hz)))
-        for _, image in self._start:
-            self._video.add(image)
-        self._start = []
 
-    def close(self) -> list[Path]:
-        """Finish. Returns the paths of the files written."""
-        if self._start:
-            self._open_video()
-        if self._video:
-            self._video.close()
-        step = max(1, len(self._cells) // CELLS)
-        written = [self._video.path] if self._video else []
-        return written + write_sheet(self._cells[::step][:CELLS], self._out / "annotated.png")
+class RunPictures:
+    """Draws the frames of a run, each with a strip below that shows the last decisions of the gate."""
+
+    def __init__(self, record: LiveRecord, n: int) -> None:
+        self._labels = record.labels
+        published, _ = record.published(n)
+        self._inferred, self._boxes = published.inferred.tolist(), published.detections
+        self._reasons, self._passed = [""] * n, [False] * n
+        for stamp_ns, (passed, reason) in record.gate_decisions.items():
+            if (index := record.index_of.get(stamp_ns, n)) < n:
+                self._reasons[index], self._passed[index] = reason, passed
+        used = {reason for reason, ran in zip(self._reasons, self._inferred, strict=True) if ran and reason}
+        self._legend = sorted(used, key=[*_COLORS, *sorted(used - _COLORS.keys())].index)
+
+    def boxes_without_inference(self, index: int) -> int:
+        """The number of predicted boxes of a frame; -1 if it was inferred."""
+        return -1 if self._inferred[index] else len(self._boxes[index])
+
+    def drawn(self, index: int, image: np.ndarray, time_s: float) -> np.ndarray:
+        """A new image: the frame, enlarged if it is small, with its boxes and the strip."""
+        scale = -(-MIN_WIDTH_PX // image.shape[1])
+        size = (image.shape[1] * scale, image.shape[0] * scale)
+        picture = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) if scale > 1 else image.copy()
+        found = self._boxes[index]
+        enlarged = Detections(found.xyxy_px * np.float32(scale), found.scores, found.class_ids)
+        draw_detections(picture, enlarged, self._labels, predicted=not self._inferred[index])
+        # Video formats require an even height.
+        rows = STRIP_PX + size[1] % 2
+        strip = np.full((rows, size[0], 3), _BACKGROUND, np.uint8)
+        self._draw_strip(strip, index, time_s)
+        return np.vstack((picture, strip))
+
+    def _draw_strip(self, strip: np.ndarray, index: int, time_s: float) -> None:
+        width, ran = strip.shape[1], sum(self._inferred[: index + 1])
+        lost = "not inferred in time" if self._passed[index] else "skipped"
+        what = "inferred" if self._inferred[index] else lost
+        _write(strip, f"{time_s:5.1f} s  {what}: {self._reasons[index] or 'unknown'}", 8, 19)
+        count = f"detector ran on {ran} of {index + 1} frames"
+        _write(strip, count, width - 8 - cv2.getTextSize(count, _FONT, 0.45, 1)[0][0], 19)
+        first = max(0, index + 1 - (width - 16) // BAR_PX)
+        for column, at in enumerate(range(first, index + 1)):
+            self._draw_bar(strip, 8 + column * BAR_PX, at)
+        x = _write(strip, "boxes: solid inferred, dashed predicted   bars:", 8, 74)
+        for reason in self._legend:
+            x = _write(strip, reason, x + 10, 74, _COLORS.get(reason, _WHITE))
+
+    def _draw_bar(self, strip: np.ndarray, x: int, at: int) -> None:
+        ran = self._inferred[at]
+        top = _BARS_TOP if ran else _BARS_BOTTOM - 5
+        color = _COLORS.get(self._reasons[at], _WHITE) if ran else _SKIPPED
+        cv2.rectangle(strip, (x, top), (x + BAR_PX - 2, _BARS_BOTTOM), color, -1)
+
+
+def _write(image: np.ndarray, text: str, x: int, y: int, color: tuple[int, int, int] = _WHITE) -> int:
+    """Write a text. Returns the x at its end."""
+    cv2.putText(image, text, (x, y), _FONT, 0.45, color, 1, cv2.LINE_AA)
+    return x + int(cv2.getTextSize(text, _FONT, 0.45, 1)[0][0])

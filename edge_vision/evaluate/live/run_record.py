@@ -40,7 +40,6 @@ class RunRecord:
         self.levels: dict[str, tuple[int, str]] = {}
         self.first_detection_s: float | None = None
         self.first_frame_s: float | None = None
-        self.on_image: Callable[[int, np.ndarray], None] | None = None
         self.errors: dict[str, str] = {}
         self._error_since_s: float | None = None
         self._arrivals: deque[float] = deque()
@@ -75,9 +74,8 @@ class RunRecord:
     def on_diagnostics(self, levels: dict[str, tuple[int, str]]) -> None:
         self.levels = levels
 
-    def on_debug_image(self, stamp_ns: int, image: np.ndarray) -> None:
-        if self.on_image:
-            self.on_image(stamp_ns, image)
+    def on_gate_event(self, stamp_ns: int, passed: bool, reason: str) -> None:
+        """See PipelineObserver. Not recorded here."""
 
     @property
     def ledger(self) -> dict[str, int]:

@@ -11,14 +11,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
-from edge_vision.core.detections import Detections
 from edge_vision.core.missing_package import missing_package
 from edge_vision.evaluate.condition_data import ConditionData, load_condition_data
 from edge_vision.evaluate.errors import EvaluateError
+from edge_vision.evaluate.live.live_record import LiveRecord
 from edge_vision.evaluate.live.pipeline_process import PIPELINE, PipelineProcess, isolate_domain
-from edge_vision.evaluate.live.run_record import RunRecord
 from edge_vision.evaluate.metrics.builtin import METRICS
 from edge_vision.evaluate.metrics.frame_f1 import ghost_boxes
 from edge_vision.evaluate.metrics.metric import Cost, MethodRun, compute_all
@@ -26,7 +23,6 @@ from edge_vision.evaluate.presets import PRESETS, preset_file
 from edge_vision.evaluate.process_pool import frames_of
 from edge_vision.evaluate.reference.detector import BACKEND, BUNDLE, ReferenceDetector
 from edge_vision.evaluate.selection import Selected
-from edge_vision.evaluate.simulation import Published
 from edge_vision.offline.config_files import config_file
 from edge_vision.offline.progress import ProgressLine
 
@@ -38,7 +34,8 @@ MAX_START_S = 60.0
 SETTLE_S = 0.5
 FIXED_INTERVAL = "edge_vision.evaluate.schedule.fixed_interval"
 _SHOWN = ("frame_f1", "fidelity", "recall_100ms", "delay_ms_p95", "inferred_share")
-_EVERY_FRAME = ("gate:enabled:=false", "detector:publish_tracks:=false", "detector:publish_low_score:=false")
+EVERY_FRAME = ("gate:enabled:=false", "detector:publish_tracks:=false", "detector:publish_low_score:=false")
+"""Parameters of the pipeline that infers every frame."""
 _FIXED = ("detector:publish_tracks:=true", "detector:publish_low_score:=false")
 _COUNTS = ("ghosts", "unpublished")
 Result = dict[str, Any]
@@ -92,49 +89,12 @@ def _program(name: str, entry: Result, changes: Sequence[str]) -> Program:
         given = [f"gate:{change.replace('=', ':=', 1)}" for change in changes]
         return list(PIPELINE), ["--params-file", str(preset_file(name)), *_overrides(given)]
     if entry["interval_frames"] == 1:
-        return list(PIPELINE), _overrides(_EVERY_FRAME)
+        return list(PIPELINE), _overrides(EVERY_FRAME)
     return [FIXED_INTERVAL, str(entry["interval_frames"])], _overrides(_FIXED)
 
 
 def _overrides(given: Sequence[str]) -> list[str]:
     return [text for one in given for text in ("-p", one)]
-
-
-class LiveRecord(RunRecord):
-    """Also records predicted boxes, and the CPU time of the pipeline when the first frame arrived."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.process: PipelineProcess | None = None
-        self.tracked: dict[int, Detections] = {}
-        self.first_index, self.last_index = 0, -1
-        self.first_cpu_s = 0.0
-
-    def on_tracks(self, stamp_ns: int, found: Detections) -> None:
-        self.tracked[stamp_ns] = found
-
-    def on_source(self, stamp_ns: int, index: int) -> None:
-        super().on_source(stamp_ns, index)
-        if self.last_index < 0:
-            self.first_index, self.first_cpu_s = index, self.cpu_s()
-        self.last_index = index
-
-    def cpu_s(self) -> float:
-        """CPU time of the pipeline so far."""
-        usage = self.process.measure() if self.process else None
-        return usage.cpu_s or 0.0 if usage else 0.0
-
-    def is_over(self, n: int) -> bool:
-        """Whether the first n frames are through."""
-        return self.finished or self.last_index >= n - 1
-
-    def published(self, n: int) -> tuple[Published, int]:
-        """What was published on each of the first n frames, and for how many nothing was received."""
-        found = self.by_frame()
-        shown = {self.index_of.get(stamp_ns, n): one for stamp_ns, one in self.tracked.items()} | found
-        inferred = np.array([at in found for at in range(n)])
-        detections = [shown.get(at, Detections.empty()) for at in range(n)]
-        return Published(inferred, detections), sum(at not in shown for at in range(n))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,20 +8,16 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
-from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from edge_vision.core.detections import Detections
-from edge_vision.errors import ImageError
 from edge_vision.nodes.interface.detection_messages import detections_from_message
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
-from edge_vision.nodes.interface.image_messages import frame_from_message
 from edge_vision.nodes.interface.status_messages import status_values
 from edge_vision.nodes.monitoring.discovery import observing_node
-from edge_vision.nodes.transport.qos import FRAME_EVENTS, LATCHED, LATEST_IMAGE, RESULTS, STATUS
+from edge_vision.nodes.transport.qos import FRAME_EVENTS, LATCHED, RESULTS, STATUS
 
 NODES = ("source", "gate", "cascade", "detector")
 
@@ -47,26 +43,25 @@ class PipelineObserver(Protocol):
     def on_diagnostics(self, levels: dict[str, tuple[int, str]]) -> None:
         """Level and text of each status on /diagnostics, by name."""
 
-    def on_debug_image(self, stamp_ns: int, image: np.ndarray) -> None:
-        """A debug image, (h, w, 3) uint8 BGR."""
+    def on_gate_event(self, stamp_ns: int, passed: bool, reason: str) -> None:
+        """The gate's decision on a frame."""
 
 
 class PipelineMonitor:
     """A node that subscribes. Use it as a context manager: it starts and stops rclpy.
 
-    observers: by the namespace of their pipeline, "" for the one without. debug_images: also subscribe to the
-    detectors' `~/debug_image`, which makes the pipelines draw it. tracked: also subscribe to
-    `tracks`.
+    observers: by the namespace of their pipeline, "" for the one without. tracked: also subscribe to
+    `tracks`. gate_events: also subscribe to `gate_events`.
     """
 
     def __init__(
         self,
         observers: Mapping[str, PipelineObserver],
-        debug_images: bool = False,
         tracked: bool = False,
+        gate_events: bool = False,
     ) -> None:
         self._observers = observers
-        self._debug_images, self._tracked = debug_images, tracked
+        self._tracked, self._gate_events = tracked, gate_events
 
     def __enter__(self) -> PipelineMonitor:
         self._session = observing_node("edge_vision_monitor")
@@ -86,8 +81,8 @@ class PipelineMonitor:
             subscribe(DiagnosticArray, f"{prefix}{name}/status", on_status, STATUS)
         if self._tracked:
             subscribe(Detection2DArray, f"{prefix}tracks", receiver.on_tracks, RESULTS)
-        if self._debug_images:
-            subscribe(Image, f"{prefix}detector/debug_image", receiver.on_debug_image, LATEST_IMAGE)
+        if self._gate_events:
+            subscribe(DiagnosticArray, f"{prefix}gate_events", receiver.on_gate_event, FRAME_EVENTS)
 
     def __exit__(self, *exc: object) -> None:
         self._session.__exit__(None, None, None)
@@ -137,12 +132,10 @@ class _Receiver:
     def on_diagnostics(self, message: DiagnosticArray) -> None:
         self._observer.on_diagnostics(_levels(message.status))
 
-    def on_debug_image(self, message: Image) -> None:
-        try:
-            image = frame_from_message(message, 0).bgr()
-        except ImageError:
-            return
-        self._observer.on_debug_image(_stamp_ns(message), image)
+    def on_gate_event(self, message: DiagnosticArray) -> None:
+        with contextlib.suppress(ValueError):
+            event = frame_event_from_message(message)
+            self._observer.on_gate_event(event.stamp_ns, not event.fate, event.reason)
 
 
 def _levels(statuses: Sequence[Any]) -> dict[str, tuple[int, str]]:
