@@ -383,15 +383,17 @@ def test_the_notes_name_a_missing_saving_and_lost_frames(child: PipelineProcess)
     assert comparison.notes(report_of(child)) == [
         "The detector ran on 60 % of the frames, for 50 % of the CPU time."
     ]
-    ledger = {"superseded": 2, "failed": 1}
-    report = report_of(child, cpu_s_per_1000=796.0, ledger=ledger, fallback_reason="openvino is missing")
+    reasons = {"failed.too_large": 1, "failed.deactivated": 1}
+    ledger = {"superseded": 2}
+    report = report_of(child, cpu_s_per_1000=796.0, ledger=ledger, reasons=reasons, fallback_reason="no GPU")
     report["agreement"] = {**report["agreement"], "events": 0}
-    result, lost, fallback, events = comparison.notes(report)
+    result, lost, failed, fallback, events = comparison.notes(report)
     assert result.startswith(
         "No saving on this clip: the detector ran on 60 % of the frames, for 100 % of the"
     )
-    assert lost.startswith("balanced: 2 superseded and 1 failed of 5 frames.")
-    assert fallback == "balanced: openvino is missing" and "no recall" in events
+    assert lost.startswith("balanced: 2 of 5 frames were superseded")
+    assert failed == "balanced: frames that could not be used: failed.too_large 1."
+    assert fallback == "balanced: no GPU" and "no recall" in events
 
 
 def drawn(clip: Path, folder: Path, frames: int = 5) -> tuple[list[Path], list[np.ndarray]]:

@@ -207,7 +207,7 @@ def test_every_parameter_in_a_documented_parameter_file_exists() -> None:
 
 
 def test_images_of_the_documents_are_small() -> None:
-    assert (REPO / "docs" / "images" / "annotated.png").stat().st_size < 300_000
+    assert (REPO / "docs" / "images" / "annotated.jpg").stat().st_size < 150_000
     assert (REPO / "docs" / "images" / "top.svg").stat().st_size < 200_000
 
 

@@ -19,6 +19,7 @@ from edge_vision.evaluate.metrics.builtin import BY_NAME
 from edge_vision.evaluate.metrics.metric import Cost, MethodRun
 from edge_vision.evaluate.reference.detector import Reference
 from edge_vision.evaluate.reference.events import clip_entries, clustered
+from edge_vision.evaluate.schedule.live import MAX_LOST_SHARE
 from edge_vision.evaluate.simulation import Published
 
 EVERY_FRAME, SCHEDULED = "every_frame", "edge_vision"
@@ -77,17 +78,26 @@ def notes(report: Figures) -> list[str]:
     first, second = report["runs"][EVERY_FRAME], report["runs"][SCHEDULED]
     found = [_result(first, second)]
     for name, run in ((_TITLES[EVERY_FRAME], first), (report["preset"], second)):
-        lost = {fate: run["ledger"][fate] for fate in ("superseded", "failed") if run["ledger"][fate]}
-        if lost:
-            counts = " and ".join(f"{count} {fate}" for fate, count in lost.items())
+        superseded = run["ledger"]["superseded"]
+        if superseded > MAX_LOST_SHARE * run["frames"]:
             found.append(
-                f"{name}: {counts} of {run['frames']} frames. This machine did not keep up with the clip."
+                f"{name}: {superseded} of {run['frames']} frames were superseded, as this machine did not "
+                "keep up with the clip. Close other programs, or choose a faster model or backend."
             )
+        failed = {reason: count for reason, count in run["reasons"].items() if _is_failure(reason)}
+        if failed:
+            counts = ", ".join(f"{reason} {count}" for reason, count in failed.items())
+            found.append(f"{name}: frames that could not be used: {counts}.")
         if run["fallback_reason"]:
             found.append(f"{name}: {run['fallback_reason']}")
     if not report["agreement"]["events"]:
         found.append("No object enters this clip after its first frame, so there is no recall.")
     return found
+
+
+def _is_failure(reason: str) -> bool:
+    """Whether a reason of the ledger is that of a failed frame, other than by the end of the run."""
+    return reason.startswith("failed.") and not reason.endswith(("deactivated", "_inactive"))
 
 
 def _result(first: Figures, second: Figures) -> str:
