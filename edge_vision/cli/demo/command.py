@@ -157,10 +157,11 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
     isolate_domain()
     print(f"source {redact_url(source)}; results in {options.out}; Ctrl-C stops the demo", flush=True)
     played = source if is_file else _recorded(source, options, stop)
-    times_s = frame_times_s(played)
-    times_s = [time_s for time_s in times_s if time_s < (options.seconds or float("inf"))]
+    all_times_s = frame_times_s(played)
+    times_s = [time_s for time_s in all_times_s if time_s < (options.seconds or float("inf"))]
+    limit = len(times_s) if len(times_s) < len(all_times_s) else None
     runs = {
-        name: _play(name, options, played, len(times_s), stop)
+        name: _play(name, options, played, limit, stop)
         for name in (comparison.EVERY_FRAME, comparison.SCHEDULED)
     }
     report = _report(options, source, played, runs, times_s)
@@ -237,11 +238,13 @@ def _recorded(source: str, options: argparse.Namespace, stop: StopRequest) -> st
     return str(path)
 
 
-def _play(name: str, options: argparse.Namespace, source: str, n: int, stop: StopRequest) -> DemoRun:
-    """Play the first n frames. Raises DemoError without detections, or if the demo is stopped."""
+def _play(
+    name: str, options: argparse.Namespace, source: str, limit: int | None, stop: StopRequest
+) -> DemoRun:
+    """Play the first frames, all if limit is None. Raises DemoError without detections, or if it is stopped."""
     title = "every frame" if name == comparison.EVERY_FRAME else options.preset
     log = options.out / f"{name}.log"
-    done = _observe(_arguments(name, options, source), log, title, n, stop)
+    done = _observe(_arguments(name, options, source), log, title, limit, stop)
     if stop.requested:
         raise DemoError("stopped before both runs were compared")
     if not done.record.detections:
@@ -272,8 +275,8 @@ def _arguments(name: str, options: argparse.Namespace, source: str) -> list[str]
     return [*arguments, "--ros-args", *ros]
 
 
-def _observe(arguments: list[str], log: Path, title: str, n: int, stop: StopRequest) -> DemoRun:
-    """Run the pipeline until n frames are through, it fails, or the demo is stopped."""
+def _observe(arguments: list[str], log: Path, title: str, limit: int | None, stop: StopRequest) -> DemoRun:
+    """Run the pipeline until limit or all frames are through, it fails, or the demo is stopped."""
     from edge_vision.nodes.monitoring.pipeline_monitor import PipelineMonitor
 
     line, seen = ProgressLine(), LiveRecord()
@@ -281,7 +284,7 @@ def _observe(arguments: list[str], log: Path, title: str, n: int, stop: StopRequ
         monitor.spin(SETTLE_S)
         process = seen.process = PipelineProcess(arguments, log)
         try:
-            while not (stop.requested or _is_over(seen, process, n)):
+            while not (stop.requested or _is_over(seen, process, limit)):
                 monitor.spin(0.25)
                 line.show(f"{title}: {status_line(seen, process.measure())}")
             process.measure()
@@ -293,8 +296,8 @@ def _observe(arguments: list[str], log: Path, title: str, n: int, stop: StopRequ
     return DemoRun(seen, process)
 
 
-def _is_over(seen: LiveRecord, process: PipelineProcess, n: int) -> bool:
-    if process.returncode is not None or seen.is_over(n):
+def _is_over(seen: LiveRecord, process: PipelineProcess, limit: int | None) -> bool:
+    if process.returncode is not None or seen.finished or (limit and seen.is_over(limit)):
         return True
     if not seen.detections and seen.error_duration_s() > MAX_ERROR_S:
         return True
