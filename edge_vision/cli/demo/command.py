@@ -241,7 +241,7 @@ def _recorded(source: str, options: argparse.Namespace, stop: StopRequest) -> st
 def _play(
     name: str, options: argparse.Namespace, source: str, limit: int | None, stop: StopRequest
 ) -> DemoRun:
-    """Play the first frames, all if limit is None. Raises DemoError without detections, or if it is stopped."""
+    """Play the first frames, all if limit is None. Raises DemoError without detections or if stopped."""
     title = "every frame" if name == comparison.EVERY_FRAME else options.preset
     log = options.out / f"{name}.log"
     done = _observe(_arguments(name, options, source), log, title, limit, stop)
@@ -249,8 +249,8 @@ def _play(
         raise DemoError("stopped before both runs were compared")
     if not done.record.detections:
         raise DemoError(_failure(done.record, done.process))
-    for text in preset_conflicts(log):
-        print(text, flush=True)
+    if name == comparison.SCHEDULED:
+        print("\n".join(preset_conflicts(log)), flush=True)
     return done
 
 
