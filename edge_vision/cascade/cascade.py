@@ -133,7 +133,6 @@ class Cascade:
         return np.concatenate([crops, self._round_robin.take(grid, crops, self.config.round_robin)])
 
     def reset_stats(self) -> None:
-        """Clear all counts and times."""
         self._reasons.clear()
         for stage in self.stages:
             stage.reset_stats()

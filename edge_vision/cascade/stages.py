@@ -94,7 +94,6 @@ class CascadeStage:
         return "reject" if score < reject_below else "unsure"
 
     def reset_stats(self) -> None:
-        """Clear counts and times."""
         self.counts.clear()
         self.crop_ms.reset()
 

@@ -194,7 +194,6 @@ class CompressedFrame(Frame):
         return cv2.resize(gray, (columns, rows), interpolation=method)
 
     def with_header(self, stamp_ns: int, frame_id: str, seq: int) -> Frame:
-        """See Frame. Does not decode."""
         return CompressedFrame(self._source, stamp_ns, frame_id, self.encoding, seq)
 
     def __repr__(self) -> str:

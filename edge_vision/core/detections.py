@@ -50,7 +50,6 @@ class Detections:
 
     @staticmethod
     def empty() -> Detections:
-        """No objects."""
         return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
 
 
@@ -64,7 +63,6 @@ class StageTiming:
 
     @property
     def total_ms(self) -> float:
-        """Sum of the stages."""
         return self.preprocess_ms + self.inference_ms + self.postprocess_ms
 
     def __add__(self, other: StageTiming) -> StageTiming:

@@ -20,7 +20,6 @@ class LatencyWindow:
         self._lock = threading.Lock()
 
     def add(self, value_ms: float) -> None:
-        """Record a duration."""
         with self._lock:
             self._values[self._count % len(self._values)] = value_ms
             self._count += 1
@@ -41,7 +40,6 @@ class LatencyWindow:
         return self._count
 
     def reset(self) -> None:
-        """Discard all durations."""
         with self._lock:
             self._count = 0
 
@@ -55,7 +53,6 @@ class RateMeter:
         self._read_s = time.monotonic()
 
     def count(self) -> None:
-        """Count an event."""
         self._count += 1
 
     def read_hz(self) -> float:
@@ -74,7 +71,6 @@ class LoadMeter:
         self._runs: deque[tuple[float, float]] = deque()
 
     def add(self, started_s: float, ended_s: float) -> None:
-        """Record a piece of work."""
         self._runs.append((started_s, ended_s))
         while self._runs[0][1] < ended_s - self._window_s:
             self._runs.popleft()

@@ -83,7 +83,6 @@ class OrientationHistory:
         return None if first is None or last is None else last.T @ first
 
     def clear(self) -> None:
-        """Remove all samples."""
         with self._lock:
             self._samples.clear()
 

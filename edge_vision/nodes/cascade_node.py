@@ -163,5 +163,4 @@ def _classifier(bundle: Bundle, session: Session) -> Classifier:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the cascade alone."""
     return run.main([CascadeNode], "cascade_node", args)

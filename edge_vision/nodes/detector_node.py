@@ -272,5 +272,4 @@ class DetectorNode(StageNode):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the detector alone."""
     return run.main([DetectorNode], "detector_node", args)

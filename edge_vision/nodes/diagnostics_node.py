@@ -225,5 +225,4 @@ def _number(text: str | None) -> float | None:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the diagnostics alone."""
     return run.main([DiagnosticsNode], "diagnostics_node", args)

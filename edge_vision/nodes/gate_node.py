@@ -221,5 +221,4 @@ _AUDIT_OPEN = (
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the gate alone."""
     return run.main([GateNode], "gate_node", args)

@@ -14,7 +14,6 @@ PIPELINE = (SourceNode, GateNode, CascadeNode, DetectorNode, DiagnosticsNode)
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the pipeline."""
     return run.main(PIPELINE, "pipeline", args)
 
 

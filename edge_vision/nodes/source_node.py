@@ -270,5 +270,4 @@ class SourceNode(BaseNode):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the source alone."""
     return run.main([SourceNode], "source_node", args)

@@ -49,7 +49,6 @@ class UnreadableFrame(Frame):
         raise self._error
 
     def with_header(self, stamp_ns: int, frame_id: str, seq: int) -> Frame:
-        """See Frame."""
         return UnreadableFrame(self._error, stamp_ns, frame_id, seq)
 
 
@@ -177,12 +176,10 @@ class BagCapture(ImageSource):
         self._last_error = str(error)
 
     def frame(self) -> Frame | None:
-        """See ImageSource."""
         return self._frame
 
     @property
     def damage(self) -> str:
-        """See ImageSource."""
         parts = []
         if self._fault:
             parts.append(f"ended after {self._read} of {self.frames} images: {self._fault}; {_REPAIR}")
@@ -194,7 +191,6 @@ class BagCapture(ImageSource):
         return f"bag '{self._shown}' {' and '.join(parts)}" if parts else ""
 
     def close(self) -> None:
-        """See ImageSource."""
         with contextlib.suppress(Exception):  # As when opening.
             self._opened.close()
 

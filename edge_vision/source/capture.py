@@ -73,7 +73,6 @@ class Capture(ImageSource):
         raise SourceError(f"source '{self._shown}' is a pipe to which nothing was written: start its writer")
 
     def grab(self) -> bool:
-        """See ImageSource."""
         if not self._capture.grab():
             return False
         self._read, self._at_ms = self._read + 1, self._capture.get(cv2.CAP_PROP_POS_MSEC)
@@ -81,7 +80,6 @@ class Capture(ImageSource):
         return True
 
     def frame(self) -> Frame | None:
-        """See ImageSource."""
         ok, image = self._capture.retrieve()
         return Frame(image, 0, "") if ok else None
 
@@ -104,7 +102,6 @@ class Capture(ImageSource):
         return self._read < enough and self._at_ms / 1e3 * self.fps_hz + 1 < enough
 
     def close(self) -> None:
-        """See ImageSource."""
         self._capture.release()
         if self._pipe is not None:
             os.close(self._pipe)

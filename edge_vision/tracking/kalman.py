@@ -172,7 +172,6 @@ class PredictionTrust(NamedTuple):
 
     @property
     def share(self) -> float:
-        """0 to 1."""
         slope = (self.observed + FIRST_SHARE * FIRST_WEIGHT) / (self.predicted + FIRST_WEIGHT)
         return min(max(slope, 0.0), 1.0)
 

@@ -61,7 +61,6 @@ class CudaDevice:
         self.call("cuStreamSynchronize", self.stream)
 
     def close(self) -> None:
-        """Release stream and context."""
         if self._context:
             self.use()
             self.call("cuStreamDestroy_v2", self.stream)
@@ -111,7 +110,6 @@ class CudaMemory:
         self._device.call("cuMemcpyDtoHAsync_v2", pointer, self._pointer, size, self._device.stream)
 
     def close(self) -> None:
-        """Free the memory."""
         if self._pointer.value:
             self._device.call("cuMemFree_v2", self._pointer)
             self._pointer = ctypes.c_uint64()

@@ -48,7 +48,6 @@ class LiteRtSession(Session):
         self.actual = actual
 
     def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """As in the contract; each call returns new arrays."""
         if self._interpreter is None:
             raise BackendError("this session was closed: load the graph again")
         check_tensors("litert", tuple(port.expected(tensors) for port in self._inputs), tensors)

@@ -57,7 +57,6 @@ class OnnxRuntimeSession(Session):
         self._output_names = [output.name for output in self.outputs]
 
     def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """As in the contract; each call returns new arrays."""
         if self._session is None:
             raise BackendError("this session was closed: load the graph again")
         check_tensors("onnxruntime", self.inputs, tensors)

@@ -80,7 +80,6 @@ class TensorRtSession(Session):
         return dict(self._results)
 
     def close(self) -> None:
-        """Free the memory on the GPU."""
         if self._device is None:
             return
         self._device.use()
@@ -107,11 +106,9 @@ class TensorRtBackend(Backend):
     module: ClassVar[str] = "tensorrt"
 
     def unavailable_reason(self) -> str | None:
-        """Checks for the package, then for a GPU."""
         return self.package_missing() or cuda_driver.unavailable_reason()
 
     def devices(self) -> tuple[str, ...]:
-        """The GPUs that the driver reports."""
         return cuda_driver.gpu_names()
 
     def load(self, graph: Path, request: BackendRequest) -> Session:

@@ -162,7 +162,6 @@ def _measure_each_alone(bundle: Bundle, names: Sequence[str], request: BackendRe
 
 @printable_output(stdout=False)
 def main(args: Sequence[str] | None = None) -> int:
-    """Measure, and print."""
     from edge_vision.backends.loading import load_on
     from edge_vision.bundles.store import load_bundle
 

@@ -60,7 +60,6 @@ def write_timings(file: Path, timings: Timings) -> str:
 
 
 def timings_to_json(timings: Timings) -> str:
-    """One line of JSON."""
     return json.dumps(asdict(timings))
 
 

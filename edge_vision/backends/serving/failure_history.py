@@ -61,7 +61,6 @@ class FailureHistory:
         return known
 
     def clear(self) -> None:
-        """Drop all reasons."""
         self.reasons = {}
 
     def schedule_retry(self, longer: bool = False) -> None:
@@ -71,7 +70,6 @@ class FailureHistory:
         self._retry_s = time.monotonic() + self.backoff_s
 
     def retry_now(self) -> None:
-        """Allow the next attempt at once."""
         self._retry_s = 0.0
 
     def _double(self) -> None:

@@ -180,7 +180,6 @@ class OutputReader:
             )
 
     def shape_error(self, shape: Sequence[int | None]) -> HeadError:
-        """The error for an unexpected shape."""
         return HeadError(
             f"head '{self.head}' expects {self.role} of shape {_shown(self.shape)}, output '{self.name}' has "
             f"{_shown(shape)}: check input size, labels and head in bundle.yaml against the graph"

@@ -37,7 +37,6 @@ class GpuMeter:
         return values or {"gpu": Unavailable(self._reason or "no GPU that can be read")}
 
     def close(self) -> None:
-        """Shut NVML down."""
         nvml, self._nvml, self._reason = self._nvml, None, ""
         if nvml:
             nvml.nvmlShutdown()

@@ -36,7 +36,6 @@ class SystemMeter:
         }
 
     def close(self) -> None:
-        """Release open resources."""
         self._gpu.close()
 
 

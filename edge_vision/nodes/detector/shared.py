@@ -74,7 +74,6 @@ class SharedDetector:
             shared.manager.stop()
 
     def unmet_promise(self) -> str:
-        """See `delay_promise.unmet_promise`."""
         return unmet_promise(self.needs)
 
     def status_values(self) -> dict[str, Any]:

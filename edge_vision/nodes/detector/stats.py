@@ -57,6 +57,5 @@ class DetectorStats:
         return values
 
     def reset(self) -> None:
-        """Forget the latencies."""
         for window in self._windows.values():
             window.reset()

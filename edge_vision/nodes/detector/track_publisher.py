@@ -160,7 +160,6 @@ class TrackStats:
             self._age_ms.add(float(age_ms.max()))
 
     def values(self) -> dict[str, Any]:
-        """Status values."""
         values = {
             "tracked.frames": sum(self._kinds[kind].frames for kind in KINDS[1:]),
             "tracked.last_count": self._last_count,
@@ -175,7 +174,6 @@ class TrackStats:
         return values
 
     def reset(self) -> None:
-        """Forget the counts and ages."""
         self._age_ms.reset()
         self._kinds = {kind: _Counts() for kind in KINDS}
 

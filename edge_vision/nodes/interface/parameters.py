@@ -72,7 +72,6 @@ class Parameters:
         return self._values[name]
 
     def values(self) -> dict[str, Any]:
-        """All parameters by name."""
         return dict(self._values)
 
     def _declare(self, param: Param) -> Any:

@@ -48,7 +48,6 @@ class Param:
 
     @property
     def unit(self) -> str:
-        """The unit of a number."""
         return self.range.unit if self.range else ""
 
     @property

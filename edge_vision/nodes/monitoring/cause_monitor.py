@@ -92,7 +92,6 @@ class CauseMonitor:
             self._on_cause(cause)
 
     def close(self) -> None:
-        """Forget all reports."""
         self._probe.close()
         self._reports.clear()
         self._local_pids.clear()

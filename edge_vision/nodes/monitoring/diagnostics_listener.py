@@ -42,7 +42,6 @@ class DiagnosticsListener:
 
     @property
     def domain(self) -> int:
-        """The ROS domain."""
         return int(self.node.context.get_domain_id())
 
     @property

@@ -75,7 +75,6 @@ class StageStats:
         return (WARN if self._succeeded_s > self._failed_s else ERROR), self._failure
 
     def values(self) -> dict[str, Any]:
-        """Status values."""
         busy_since_s = self._busy_since_s
         return {
             "rate_in_hz": self.rate_in.read_hz(),

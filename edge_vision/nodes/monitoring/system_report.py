@@ -42,12 +42,10 @@ class SystemReport:
         return exceeded, values
 
     def reset(self) -> None:
-        """Reset the means."""
         self._cpu.clear()
         self._energy.clear()
 
     def close(self) -> None:
-        """Close the sensors."""
         self._meter.close()
 
     def _over(self, values: dict[str, Value], params: _Params) -> Iterator[tuple[str, str]]:

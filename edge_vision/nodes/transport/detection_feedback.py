@@ -54,7 +54,6 @@ class DetectionFeedback:
         ]
 
     def close(self) -> None:
-        """Unsubscribe from DDS."""
         subscriptions, self._subscriptions = self._subscriptions, []
         for subscription in subscriptions:
             self._node.destroy_subscription(subscription)

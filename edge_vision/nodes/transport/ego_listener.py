@@ -64,7 +64,6 @@ class EgoListener:
             self._subscriptions.append(subscribe(CameraInfo, "camera_info", self._on_camera_info, SAMPLES))
 
     def stop(self) -> None:
-        """Unsubscribe."""
         self._prior = None
         subscriptions, self._subscriptions = self._subscriptions, []
         for subscription in subscriptions:

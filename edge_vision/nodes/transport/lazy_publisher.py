@@ -58,7 +58,6 @@ class LazyPublisher:
         return True
 
     def close(self) -> None:
-        """Destroy the publisher."""
         self._node.destroy_publisher(self._publisher)
 
 
