@@ -115,7 +115,7 @@ class Frame:
         if spec.bayer:
             return cv2.cvtColor(self.bgr(), cv2.COLOR_BGR2GRAY)
         image = _to_8_bit(self.image)
-        return image if spec.channels == 1 else cv2.cvtColor(image, _GRAY_CODES[self.encoding])
+        return image if spec.channels == 1 else cv2.cvtColor(image, GRAY_CODES[self.encoding])
 
     def small_gray(self, width_px: int) -> np.ndarray:
         """The luma for motion detection, (h', w') uint8 with width_px <= w' < 2 * width_px.
@@ -133,7 +133,7 @@ class Frame:
         if spec.plane is not None:
             # Faster than a strided view, which OpenCV copies pixel by pixel.
             return block_mean(cv2.cvtColor(self.image, _LUMA_CODES[spec.plane]), block)
-        code = _GRAY_CODES.get(self.encoding)
+        code = GRAY_CODES.get(self.encoding)
         if code is None or block % 2:
             return block_mean(self.gray(), block)
         if block % 4 == 0 and self.image.dtype == np.uint8 and self.height_px >= block:
@@ -143,7 +143,7 @@ class Frame:
 
 
 _LUMA_CODES = {0: cv2.COLOR_YUV2GRAY_YUY2, 1: cv2.COLOR_YUV2GRAY_UYVY}
-_GRAY_CODES = {
+GRAY_CODES = {
     "bgr8": cv2.COLOR_BGR2GRAY,
     "8UC3": cv2.COLOR_BGR2GRAY,
     "rgb8": cv2.COLOR_RGB2GRAY,

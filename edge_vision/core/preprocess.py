@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edge_vision.core.frame import Frame
+from edge_vision.core.frame import GRAY_CODES, Frame
 from edge_vision.core.model_spec import InputSpec
 from edge_vision.errors import BundleError
 
@@ -28,14 +28,6 @@ _CHANNEL_OF: dict[str, dict[str, int]] = {
     "rgba8": _RGB,
 }
 _MONO = ("mono8", "8UC1")
-_TO_GRAY = {
-    "bgr8": cv2.COLOR_BGR2GRAY,
-    "8UC3": cv2.COLOR_BGR2GRAY,
-    "bgra8": cv2.COLOR_BGRA2GRAY,
-    "8UC4": cv2.COLOR_BGRA2GRAY,
-    "rgb8": cv2.COLOR_RGB2GRAY,
-    "rgba8": cv2.COLOR_RGBA2GRAY,
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,7 +114,7 @@ class Preprocessor:
         if encoding in _MONO:
             return [canvas] * len(self._targets)
         if self.input_spec.color == "gray":
-            return [cv2.cvtColor(canvas, _TO_GRAY[encoding], dst=self._planes[0])]
+            return [cv2.cvtColor(canvas, GRAY_CODES[encoding], dst=self._planes[0])]
         planes = cv2.split(canvas, self._planes)
         channel = _CHANNEL_OF[encoding]
         return [planes[channel[color]] for color in self.input_spec.color]

@@ -15,15 +15,14 @@ from edge_vision.core.detections import DetectionResult, Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.running_clock import running_s
-from edge_vision.detect.delay_promise import CameraNeed
+from edge_vision.detect.delay_promise import CameraNeed, unmet_promise
 from edge_vision.detect.detector import Detector
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import OK, WARN
-from edge_vision.nodes.detector.model import DetectorModel
+from edge_vision.nodes.detector.model import DetectorModel, SharedDetector
 from edge_vision.nodes.detector.output import DetectionOutput
 from edge_vision.nodes.detector.overlay import DetectionOverlay
 from edge_vision.nodes.detector.roi_detection import RoiDetection
-from edge_vision.nodes.detector.shared import SharedDetector
 from edge_vision.nodes.detector.stats import DetectorStats
 from edge_vision.nodes.detector.track_publisher import TrackPublisher
 from edge_vision.nodes.interface import specs
@@ -237,7 +236,7 @@ class DetectorNode(StageNode):
         problems = (
             f"fallback: {model.report.fallback_reason}" if model and model.report.fallback_reason else "",
             f"model not changed: {swap_error}" if swap_error else "",
-            self._shared.unmet_promise(),
+            unmet_promise(self._shared.needs),
         )
         found = "; ".join(filter(None, problems))
         return (WARN, found) if found else (level, text)

@@ -13,8 +13,8 @@ A track ends when its position is too uncertain, when it has left the image, or 
 
 Measured: docs/tracking.md. Predicting a missed object until the next inference lowers frame F1: on vtest.avi
 and on bikes.mp4, of the objects that an inference misses, at most 17 % are found again on the skipped frames
-that follow, however often they were detected before: hence max_missed = 0. Optimal assignment differed from
-greedy by at most .003.
+that follow, however often they were detected before: hence a missed object is hidden. Optimal assignment
+differed from greedy by at most .003.
 vtest.avi through a window of 480 x 400 pixels that pans by 100 pixels per second, N = 2, 3, 4:
     last boxes held                      .708 .539 .438
     these tracks                         .832 .704 .587
@@ -54,6 +54,9 @@ from edge_vision.tracking.kalman import (
     to_centre_size,
 )
 
+MAX_UNCERTAINTY = 3.0
+"""A track ends when the standard deviation of its centre exceeds this many widths or heights; for an object
+detected once that takes about as many seconds."""
 MIN_VISIBLE = 0.3
 """Share of a box that must be within the image."""
 MIN_MATCHED = 0.6
@@ -67,19 +70,6 @@ others by at most 0.005."""
 _EDGE_DISTANCES = np.array([[1.0, 0, -0.5, 0], [0, 1.0, 0, -0.5], [-1.0, 0, -0.5, 0], [0, -1.0, 0, -0.5]])
 REMEMBERED_INFERENCES = 1
 """A hidden track keeps its id and speed for this many more inferences, in case the object reappears."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrackerConfig:
-    """When a track is visible, and when it ends.
-
-    max_missed: consecutive inferences that may miss an object before it is hidden. max_uncertainty: a track
-    ends when the standard deviation of its centre exceeds this many widths or heights; for an object detected
-    once that takes about as many seconds.
-    """
-
-    max_missed: int = 0
-    max_uncertainty: float = 3.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,8 +117,7 @@ class Tracker:
     motion to the speeds of the tracks. If a stamp is before that of the previous call, all tracks end.
     """
 
-    def __init__(self, width_px: int, height_px: int, config: TrackerConfig | None = None) -> None:
-        self.config = config or TrackerConfig()
+    def __init__(self, width_px: int, height_px: int) -> None:
         self.resize(width_px, height_px)
         self._stamp_ns = 0
         self._inferred_ns = 0
@@ -200,7 +189,7 @@ class Tracker:
     def visible_tracks(self) -> Tracks:
         """All tracks that are not hidden, on the last frame."""
         info = self._tracks.info
-        tracks = self._tracks.select(info[MISSED] <= self.config.max_missed)
+        tracks = self._tracks.select(info[MISSED] == 0)
         tracks = tracks.select(np.argsort(-tracks.state[SCORE], kind="stable"))
         state, info = tracks.state, tracks.info
         low, high = corners(self._trust.shown(state))
@@ -236,7 +225,7 @@ class Tracker:
     def _alive(self, tracks: TrackSet) -> TrackSet:
         """The tracks that are certain enough and within the image."""
         box = self._trust.shown(tracks.state)
-        limit = self.config.max_uncertainty * box[2:]
+        limit = MAX_UNCERTAINTY * box[2:]
         slack = limit * limit - tracks.state[VAR]
         # Usually all boxes are completely within the image, which is faster to test.
         if _minimum(slack) >= 0.0 and _minimum(_EDGE_DISTANCES @ box + self._edges) >= 0.0:
@@ -262,7 +251,7 @@ class Tracker:
         """The detected tracks, and the missed ones that are still remembered."""
         if len(found) == len(self._tracks):
             return seen
-        at, limit = set(found.tolist()), self.config.max_missed + REMEMBERED_INFERENCES
+        at, limit = set(found.tolist()), REMEMBERED_INFERENCES
         before = self._tracks.info[MISSED].tolist()
         lost = [i for i, missed in enumerate(before) if i not in at and missed < limit]
         if not lost:

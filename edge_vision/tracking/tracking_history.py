@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_vision.core.detections import Detections
 from edge_vision.tracking.kalman import is_identity
-from edge_vision.tracking.tracker import Tracker, TrackerConfig, TrackerState, Tracks
+from edge_vision.tracking.tracker import Tracker, TrackerState, Tracks
 
 MAX_FRAMES = 256
 """8 s at 30 Hz, longer than an inference takes. Detections on an older frame get no tracks."""
@@ -47,8 +47,8 @@ class TrackingHistory:
     Sequence numbers only grow: frames with a number from before a `reset` are ignored.
     """
 
-    def __init__(self, config: TrackerConfig | None = None) -> None:
-        self._tracker = Tracker(0, 0, config)
+    def __init__(self) -> None:
+        self._tracker = Tracker(0, 0)
         self._size_px = (0, 0)
         self._frames: list[_HistoryFrame] = []
         self._from_seq = 0

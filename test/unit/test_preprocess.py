@@ -19,7 +19,7 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 def reference(frame: Frame, spec: InputSpec) -> np.ndarray:
     """The same in the plainest way: convert, cut or pad, resize, float, normalise, transpose."""
-    image = {"rgb": frame.rgb, "bgr": frame.bgr, "gray": frame.bgr}[spec.color]()
+    image = frame.bgr()[..., ::-1].copy() if spec.color == "rgb" else frame.bgr()
     h, w = image.shape[:2]
     if spec.resize == "letterbox":
         ratio = min(spec.width_px / w, spec.height_px / h)

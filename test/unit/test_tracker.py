@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge_vision.core.detections import Detections
 from edge_vision.tracking.kalman import BOX, COV, FIRST_SHARE, SPEED, SPEED_VAR, USED_SPEED, VAR
-from edge_vision.tracking.tracker import Tracker, TrackerConfig, Tracks
+from edge_vision.tracking.tracker import Tracker, Tracks
 
 MS = 1_000_000
 WIDTH, HEIGHT = 640, 480
@@ -35,8 +35,8 @@ def shift(x_px: float, y_px: float) -> np.ndarray:
     return np.array([[1, 0, x_px], [0, 1, y_px], [0, 0, 1]], np.float64)
 
 
-def tracker(**config) -> Tracker:
-    return Tracker(WIDTH, HEIGHT, TrackerConfig(**config))
+def tracker() -> Tracker:
+    return Tracker(WIDTH, HEIGHT)
 
 
 def test_a_constant_velocity_is_estimated_and_predicted():
@@ -258,15 +258,6 @@ def test_a_track_missed_twice_gets_a_new_id():
     for i in range(5, 9):
         one.update(found(), i * 100 * MS, STILL)
     assert one.update(found((300, 200, 40, 80)), 900 * MS, STILL).ids.tolist() == [2]
-
-
-def test_max_missed_keeps_a_missed_object_visible():
-    one = tracker(max_missed=1)
-    one.update(found((300, 200, 40, 80)), 0, STILL)
-    assert len(one.update(found(), 100 * MS, STILL)) == 0
-    assert len(one.predict(133 * MS, STILL)) == 1
-    one.update(found(), 200 * MS, STILL)
-    assert len(one.predict(233 * MS, STILL)) == 0
 
 
 @pytest.mark.parametrize("x, y", [(1, 0), (-1, 0), (0, 1), (0, -1)], ids=["right", "left", "down", "up"])
