@@ -13,6 +13,7 @@ from bag_cases import HEIGHT_PX, PERIOD_NS, START_NS, WIDTH_PX, Recorded, pictur
 
 from edge_vision.errors import ImageError
 from edge_vision.evaluate.errors import EvaluateError
+from edge_vision.evaluate.fit.run import clip_name
 from edge_vision.evaluate.reference.clips import clip_condition, read_clip
 from edge_vision.optimize.clips import read_clip as read_calibration
 from edge_vision.optimize.clips import split_clips
@@ -95,6 +96,7 @@ def test_evaluate_and_optimize_take_bags(tmp_path):
     assert clip_condition(topic).name == "drive_cam_image_raw"
     assert split_clips(None, [str(bag), str(topic)]) == (str(bag), (str(topic),))
     assert np.array_equal(read_calibration(topic, 12).images[11], picture(11))
+    assert (clip_name(str(bag)), clip_name(str(topic))) == ("drive", "drive_cam_image_raw")
     with pytest.raises(SourceError, match="no images on that topic"):
         read_calibration(Path(f"{bag}#/other"), 12)
 

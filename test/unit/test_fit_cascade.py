@@ -204,7 +204,7 @@ def test_a_whole_fit_on_a_real_clip(tmp_path, monkeypatch, capsys):
         (["--features", "nowhere"], "expected an output 'nowhere'"),
         (["--size", "100"], "expected a size that is a multiple of 32 px, got 100"),
         (["--held-out", "{video}"], "expected held-out clips that are not fitted on"),
-        (["--video", "/nowhere.mp4"], "expected a video file, got /nowhere.mp4"),
+        (["--video", "/nowhere.mp4"], "source '/nowhere.mp4' does not exist"),
         (["--video", "scene:nowhere"], "expected one of the conditions"),
         (["--teacher", "no_such_teacher"], "expected the bundle 'no_such_teacher'"),
     ],

@@ -249,8 +249,8 @@ def _play(
         raise DemoError("stopped before both runs were compared")
     if not done.record.detections:
         raise DemoError(_failure(done.record, done.process))
-    if name == comparison.SCHEDULED:
-        print("\n".join(preset_conflicts(log)), flush=True)
+    for text in preset_conflicts(log) if name == comparison.SCHEDULED else ():
+        print(text, flush=True)
     return done
 
 

@@ -151,7 +151,7 @@ def _check_videos(videos: list[str], held_out: list[str]) -> None:
         raise EvaluateError(
             f"expected held-out clips that are not fitted on, got {both.pop()} in both; remove it from one"
         )
-    if len({os.path.basename(video) for video in (*videos, *held_out)}) < len(videos) + len(held_out):
+    if len({run.clip_name(video) for video in (*videos, *held_out)}) < len(videos) + len(held_out):
         raise EvaluateError(
             "expected videos with different file names, as the results are keyed by name; rename one"
         )

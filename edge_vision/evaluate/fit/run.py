@@ -24,7 +24,7 @@ from edge_vision.evaluate.fit.teacher import Teacher
 from edge_vision.evaluate.reference.clips import clip_condition
 from edge_vision.evaluate.reference.detector import Reference, reference_of
 from edge_vision.offline.progress import ProgressLine
-from edge_vision.source.opening import source_sha256
+from edge_vision.source.opening import source_name, source_sha256
 from edge_vision.source.uri import video_path
 
 MAX_CROPS = 8000
@@ -69,6 +69,14 @@ class FittedStage:
     figures: dict[str, Any]
 
 
+def clip_name(video: str) -> str:
+    """The name under which the results list a clip: its file's; of a folder or topic, as in `source_name`."""
+    if video.startswith(SEQUENCE_PREFIX):
+        return video.removeprefix(SEQUENCE_PREFIX)
+    path = video_path(video)
+    return source_name(str(path)) if path.is_dir() or not path.exists() else path.name
+
+
 def load_clip(video: str, teacher: Teacher, line: ProgressLine) -> FitClip:
     """A clip with the teacher's detections on every frame, cached. Raises EdgeVisionError."""
     constructed = video.startswith(SEQUENCE_PREFIX)
@@ -76,7 +84,7 @@ def load_clip(video: str, teacher: Teacher, line: ProgressLine) -> FitClip:
     condition = (
         condition_by_name(video.removeprefix(SEQUENCE_PREFIX)) if constructed else clip_condition(path)
     )
-    name = condition.name if constructed else path.name
+    name = clip_name(video)
     sha256 = condition.make().fingerprint() if constructed else source_sha256(str(path))
     done = 0
 
