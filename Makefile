@@ -32,7 +32,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-governor bench-pipelining bench-low-score bench-tracking soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top setup-docs lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-governor bench-pipelining bench-low-score bench-tracking soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top setup-bag setup-docs lock clean distclean
 
 help:  ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -48,7 +48,8 @@ help:  ## List the commands
 	@echo "  make chaos ARGS='--scenarios kill disk_full'                           some disturbances of the pipeline"
 	@echo "  make demo PYTHON=python3.12                                            another Python"
 
-demo: setup  ## Set up, then compare every-frame detection with edge_vision on a clip; results in out/demo/
+BAG = $(or $(findstring .mcap,$(SOURCE)),$(findstring .db3,$(SOURCE)),$(findstring .bag,$(SOURCE)))
+demo: setup $(if $(BAG),setup-bag)  ## Set up, then compare every-frame detection with edge_vision on a clip; results in out/demo/
 	$(VENV_PYTHON) -m edge_vision demo $(if $(SOURCE),--source '$(SOURCE)') $(if $(BACKEND),--backend $(BACKEND)) \
 		$(if $(MODEL),--model '$(MODEL)') $(if $(PRESET),--preset '$(PRESET)') $(if $(PARAMS),--params $(PARAMS)) \
 		$(if $(OUT),--out '$(OUT)') $(if $(SECONDS),--seconds $(SECONDS))
@@ -160,6 +161,9 @@ setup-optimize:
 
 setup-top:
 	@$(SETUP) top
+
+setup-bag:
+	@$(SETUP) bag
 
 setup-docs:
 	@$(SETUP) docs

@@ -59,7 +59,7 @@ EXTRAS = {
     "optimize": Extra("report and scores of the optimizer", ("test", "optimize")),
     "bench": Extra("PyTorch for comparison", ("bench",), index=PYTORCH_CPU),
     "top": Extra("terminal view", ("test", "top")),
-    "bag": Extra("ROS bags as a source", ("test",)),
+    "bag": Extra("ROS bags as a source", ("test", "bag")),
     "evaluate": Extra("plots", ("evaluate",)),
     "docs": Extra("documentation", ("docs",)),
 }
@@ -71,6 +71,7 @@ STAGES = {
     "evaluate": "`make evaluate-gate` (200 MB of downloads)",
     "optimize": "`make optimize-demo`",
     "top": "`make top`",
+    "bag": "`make demo` with a bag",
     "docs": "`make docs`",
 }
 """Stage -> the commands that need it. Each includes what the pipeline needs to run."""
