@@ -163,8 +163,9 @@ def create_nodes(
 
 
 def warn_of_unmatched_sections(nodes: Sequence[BaseNode], ros_args: Sequence[str]) -> None:
-    """Log the sections of the given parameter files that match no node."""
-    for warning in unmatched_sections(ros_args, [node.get_fully_qualified_name() for node in nodes]):
+    """Log the sections and parameters of the given parameter files that reach no node."""
+    known = {node.get_fully_qualified_name(): node.params.values() for node in nodes}
+    for warning in unmatched_sections(ros_args, known):
         nodes[0].structured_log.log("warning", warning, "parameters")
 
 

@@ -8,16 +8,19 @@ import pytest
 import rclpy
 from rclpy.context import Context
 
+from edge_vision.nodes.interface import specs
 from edge_vision.nodes.parameter_files import startup_error, unmatched_sections
 
 NODES = ["/gate", "/detector"]
+PARAMS = {spec.name: spec.params for spec in specs.NODES}
 VALUES = "{ros__parameters: {enabled: false}}"
 
 
 def warnings_for(folder: Path, text: str, nodes: list[str]) -> list[str]:
     file = folder / "params.yaml"
     file.write_text(text)
-    return unmatched_sections(["gate_node", "--ros-args", "--params-file", str(file)], nodes)
+    known = {node: [param.name for param in PARAMS.get(node.rpartition("/")[2], ())] for node in nodes}
+    return unmatched_sections(["gate_node", "--ros-args", "--params-file", str(file)], known)
 
 
 @pytest.mark.parametrize(
@@ -35,13 +38,21 @@ def test_a_section_without_a_node_is_reported_with_the_nearest_name(tmp_path: Pa
     assert f"section '/{section.strip('/')}' matches no node, did you mean '/**/detector'?" in warning
 
 
+@pytest.mark.parametrize(("section", "is_reported"), [("/**/gate", True), ("gate", True), ("/**", False)])
+def test_a_parameter_of_another_node_is_reported(tmp_path: Path, section: str, is_reported: bool) -> None:
+    text = f"{section}: {{ros__parameters: {{score_threshold: 0.3, max_blind_ms: 300.0}}}}\n"
+    found = [one.partition(": ")[2] for one in warnings_for(tmp_path, text, NODES)]
+    message = f"section '/{section.strip('/')}': 'score_threshold' is a parameter of cascade, detector"
+    assert found == [message] * is_reported
+
+
 @pytest.mark.parametrize(("rule", "is_reported"), [("gate:a:=1", True), ("a:=1", False), ("cam:a:=1", False)])
 def test_a_parameter_of_a_node_in_a_namespace_cannot_be_set_on_the_command_line(
     rule: str, is_reported: bool
 ) -> None:
-    found = unmatched_sections(["gate_node", "--ros-args", "-p", rule], ["/front/gate"])
+    found = unmatched_sections(["gate_node", "--ros-args", "-p", rule], {"/front/gate": ()})
     assert found == ([f"-p {rule}: no node is '/gate': use '/**/gate' in a parameter file"] * is_reported)
-    assert unmatched_sections(["gate_node", "--ros-args", "-p", rule], ["/gate"]) == []
+    assert unmatched_sections(["gate_node", "--ros-args", "-p", rule], {"/gate": ()}) == []
 
 
 def test_sections_nested_by_namespace_are_read(tmp_path: Path) -> None:
