@@ -14,6 +14,7 @@ from optimize_cases import SIDE_PX, tiny_graph
 from edge_vision.backends.selection.parity import sqnr_db
 from edge_vision.core.preprocess import Preprocessor
 from edge_vision.optimize.quantization import gptq, graph_session, input_moments, ptq
+from edge_vision.optimize.quantization.decoding_tail import LAYER_OPS
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
 from edge_vision.optimize.quantization.layer_inputs import layer_weights, multiplications, sampled_inputs
 
@@ -64,7 +65,7 @@ def test_weights_times_sampled_inputs_are_the_outputs_of_the_layer(tmp_path: Pat
     made = (layers["first"].rows @ samples[0].T).reshape(wanted.shape)
     assert np.allclose(made, wanted, atol=1e-4)
     assert sampled_inputs(image, layers["first"], np.random.default_rng(0), 50).shape == (1, 50, 27)
-    counts = multiplications(model, ptq.LAYER_OPS)
+    counts = multiplications(model, LAYER_OPS)
     assert counts == {"first": 27 * 8 * 32 * 32, "last": 8 * 4}
 
 

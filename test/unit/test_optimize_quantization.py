@@ -18,6 +18,7 @@ from edge_vision.core.preprocess import Preprocessor
 from edge_vision.optimize.candidate import Candidate, Size, default_sizes
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import graph_edit, graph_session, ptq
+from edge_vision.optimize.quantization.decoding_tail import LAYER_OPS
 from edge_vision.optimize.quantization.int8_recipe import (
     LIBRARY_DEFAULT_RECIPE,
     Int8Recipe,
@@ -144,7 +145,7 @@ def test_a_transformer_keeps_its_normalisations_and_attention_in_fp32(tmp_path: 
     tensors = [rng.normal(0, 1, (1, 3, SIDE_PX, SIDE_PX)).astype(np.float32) for _ in range(12)]
     ranges = ptq.calibrate(model, tensors)
     made = ptq.quantize(model, ranges, int8_recipe("onnxruntime", cpu_flags()))
-    products = [node for node in model.graph.node if node.op_type in ptq.LAYER_OPS]
+    products = [node for node in model.graph.node if node.op_type in LAYER_OPS]
     attention = [node for node in products if node.op_type == "MatMul"]
     # In each block: q, k, v, two of attention, three after it; in addition the patches and the head.
     assert len(attention) == 4 and len(products) == 2 * 8 + 2
@@ -229,5 +230,7 @@ def test_only_a_share_of_the_arithmetic_stays_in_fp32(arithmetic: list[float], m
 def test_a_bound_that_is_not_reached_is_reported_with_the_nearest() -> None:
     layers = tuple(LayerSensitivity(str(i), "Conv", i, 30.0, 0.9, 0.25) for i in range(4))
     found = Sensitivity(layers, (SearchStep(2, 0.97),), 0.99, ("0", "1"), ("0", "1"), satisfied=True)
-    assert summary(found).endswith("2 of 4 layers stay in fp32, 50% of the arithmetic")
+    assert summary(found).startswith(
+        "mixed precision: 2 of 4 layers stay in fp32, 50% of the arithmetic, the most sensitive: "
+    )
     assert "on the calibration clip 0.970, bound 0.990" in summary(replace(found, satisfied=False))

@@ -239,4 +239,13 @@ def _text(info: Any, key: str) -> str:
 
 def _tensor_spec(port: Any) -> TensorSpec:
     shape = tuple(size.get_length() if size.is_static else None for size in port.partial_shape)
-    return TensorSpec(port.any_name, shape, np.dtype(port.element_type.to_dtype()).name)
+    return TensorSpec(_name(port), shape, np.dtype(port.element_type.to_dtype()).name)
+
+
+def _name(port: Any) -> str:
+    """The name that the graph gives an input or output.
+
+    A tensor has several names if the compiler removed a node between them, such as an Identity.
+    """
+    declared = str(port.get_node().get_friendly_name()).partition("/sink_port_")[0]
+    return declared if declared in port.names else str(port.any_name)

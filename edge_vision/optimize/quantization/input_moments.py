@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from edge_vision.offline.onnx_writer import import_onnx
+from edge_vision.optimize.quantization.graph_edit import with_outputs
 from edge_vision.optimize.quantization.graph_session import session
 from edge_vision.optimize.quantization.layer_inputs import layer_weights, sampled_inputs
 
@@ -40,7 +39,7 @@ def input_moments(model: Any, tensors: Sequence[np.ndarray], ranges: Ranges) -> 
     layers = layer_weights(model)
     graph_inputs = {value.name for value in model.graph.input}
     names = sorted({layer.input for layer in layers.values()} - graph_inputs)
-    running = session(_with_outputs(model, names))
+    running = session(with_outputs(model, names))
     found: dict[str, InputMoments] = {}
     rng = np.random.default_rng(0)
     for tensor in tensors:
@@ -56,15 +55,6 @@ def input_moments(model: Any, tensors: Sequence[np.ndarray], ranges: Ranges) -> 
         one.quantized_mean /= one.count
         one.fp32_mean /= one.count
     return found
-
-
-def _with_outputs(model: Any, names: Sequence[str]) -> Any:
-    """A copy of the model with these tensors as outputs too."""
-    copied = copy.deepcopy(model)
-    known = {value.name for value in model.graph.output}
-    helper = import_onnx().helper
-    copied.graph.output.extend(helper.make_empty_tensor_value_info(n) for n in names if n not in known)
-    return copied
 
 
 def quantized_u8(values: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:

@@ -21,13 +21,12 @@ from edge_vision.backends.runtimes.onnxruntime import DISABLED_OPTIMIZERS
 from edge_vision.offline.onnx_writer import import_onnx
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import gptq
+from edge_vision.optimize.quantization.decoding_tail import LAYER_OPS, selects, tail_inputs, tail_nodes
 from edge_vision.optimize.quantization.graph_edit import load_model, op_types, remove_unused_opsets
 from edge_vision.optimize.quantization.input_moments import Ranges
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
 
 _INT8_OPS = ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat")
-LAYER_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operators with almost all multiplications. A layer is one of these with its activation."""
 _FP32_OPS = ("LayerNormalization", "Softmax")
 """Quantizers around these cost accuracy and time, as neither runtime has a faster 8-bit kernel. This also
 applies to the products of two activations in attention. ViT-Ti with them in int8 took 1.25 times as long
@@ -105,15 +104,31 @@ def quantize(
     )
     quantizer.quantize_model()
     quantized = quantizer.model.model
+    if selects(model):
+        _remove_quantizers(quantized, tail_inputs(model))
     gptq.apply_rounding(quantized, rounding or {})
     remove_unused_opsets(quantized)
     return quantized
 
 
+def _remove_quantizers(quantized: Any, tensors: Sequence[str]) -> None:
+    """Let the readers of these tensors read fp32."""
+    nodes = quantized.graph.node
+    made = {node.input[0]: node for node in nodes if node.op_type == "QuantizeLinear"}
+    read = {node.input[0]: node for node in nodes if node.op_type == "DequantizeLinear"}
+    pairs = {name: (made[name], read[made[name].output[0]]) for name in tensors if name in made}
+    fp32 = {dequantizer.output[0]: name for name, (_, dequantizer) in pairs.items()}
+    for node in nodes:
+        node.input[:] = [fp32.get(name, name) for name in node.input]
+    for pair in pairs.values():
+        for node in pair:
+            nodes.remove(node)
+
+
 def unquantized_nodes(model: Any) -> list[str]:
     """Nodes that always stay in fp32."""
     constants = {tensor.name for tensor in model.graph.initializer}
-    return [
+    return [node.name for node in tail_nodes(model)] + [
         node.name
         for node in model.graph.node
         if node.op_type in _FP32_OPS or (node.op_type == "MatMul" and not constants.intersection(node.input))

@@ -16,6 +16,8 @@ from edge_vision.detect.heads import DetectionHead, Head, make_head
 from edge_vision.optimize.agreement import classifier_agreement, detector_agreement
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import graph_session
+from edge_vision.optimize.quantization.decoding_tail import tail_inputs
+from edge_vision.optimize.quantization.graph_edit import dequantized, with_outputs
 
 THRESHOLD_OFFSETS = tuple(round(0.05 * i, 2) for i in range(-4, 5))
 """Added to the detector's own score threshold."""
@@ -34,25 +36,32 @@ class QuantizationLoss:
         self._input, self._tensors, self._thresholds = manifest.input.name, tensors, manifest.thresholds
         own = self._thresholds.score_threshold
         self._scores = sorted({min(0.95, max(0.05, own + offset)) for offset in THRESHOLD_OFFSETS})
+        # The outputs mix roles and may be sorted. What the head ignores, as a classifier's features, is
+        # irrelevant.
+        self._compared = tail_inputs(folded, manifest.head.outputs.values())
         session = graph_session.session(folded)
         outputs = session.get_outputs()
-        self._names = [output.name for output in outputs]
-        # The loss of outputs that the head ignores, as a classifier's features, is irrelevant.
-        read = set(manifest.head.outputs.values())
-        self._compared = [name for name in self._names if name in read] or self._names
         specs = [TensorSpec(o.name, tuple(_side(s) for s in o.shape), "float32") for o in outputs]
         self._head: Head = make_head(manifest.head, manifest.input, specs, len(bundle.labels))
-        self._reference = [self._run(session, tensor) for tensor in tensors]
+        running = graph_session.session(with_outputs(folded, self._compared))
+        self._reference = [self._run(running, tensor) for tensor in tensors]
         self._expected = [self._decode(outputs) for outputs in self._reference]
         self._order = self._informative_first()
 
     def of(self, model: Any, images: int = 0) -> tuple[float, float]:
-        """Agreement, and mean SQNR in dB. images: number to compare, those with detections first; 0 = all."""
-        session = graph_session.session(model)
+        """Agreement, and mean SQNR in dB of what the decoding tail reads.
+
+        images: number to compare, those with detections first; 0 = all.
+        """
+        compared = {name: dequantized(model).get(name, name) for name in self._compared}
+        session = graph_session.session(with_outputs(model, list(compared.values())))
         chosen = self._order[: images or None]
         outputs = [self._run(session, self._tensors[i]) for i in chosen]
         noise = [
-            sqnr_db({name: self._reference[i][name] for name in self._compared}, output)
+            sqnr_db(
+                {name: self._reference[i][name] for name in compared},
+                {name: output[read] for name, read in compared.items()},
+            )
             for i, output in zip(chosen, outputs, strict=True)
         ]
         return self._agreement([self._decode(output) for output in outputs], chosen), float(np.mean(noise))
@@ -72,7 +81,8 @@ class QuantizationLoss:
         return first + [i for i in everything if i not in first]
 
     def _run(self, session: Any, tensor: np.ndarray) -> Outputs:
-        return dict(zip(self._names, session.run(self._names, {self._input: tensor}), strict=True))
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, {self._input: tensor}), strict=True))
 
     def _decode(self, outputs: Outputs) -> Any:
         """Class scores, or the boxes at the lowest threshold, which include those at higher ones."""

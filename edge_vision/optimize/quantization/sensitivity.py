@@ -31,6 +31,7 @@ from edge_vision.bundles.store import load_bundle
 from edge_vision.optimize.clips import read_images
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import gptq, graph_session, ptq
+from edge_vision.optimize.quantization.decoding_tail import LAYER_OPS
 from edge_vision.optimize.quantization.input_moments import Ranges
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
 from edge_vision.optimize.quantization.layer_inputs import multiplications
@@ -136,7 +137,7 @@ def run(task: SensitivityTask) -> Sensitivity:
 def _ranked(quantizer: _Quantizer, loss: QuantizationLoss) -> tuple[LayerSensitivity, ...]:
     """The sensitivity of each layer, the most sensitive first."""
     ops = {node.name: node.op_type for node in quantizer.folded.graph.node}
-    counts = multiplications(quantizer.folded, ptq.LAYER_OPS)
+    counts = multiplications(quantizer.folded, LAYER_OPS)
     total = max(1, sum(counts[name] for name in quantizer.nodes))
     layers = []
     for position, name in enumerate(quantizer.nodes):
@@ -210,7 +211,11 @@ def summary(sensitivity: Sensitivity) -> str:
         return "mixed precision: no layer improves int8 on the calibration clip, so none stays in fp32"
     share = sum(layer.arithmetic for layer in sensitivity.layers[:kept])
     layers = len(sensitivity.layers)
-    text = f"mixed precision: {kept} of {layers} layers stay in fp32, {share:.0%} of the arithmetic"
+    worst = ", ".join(f"{layer.name} ({layer.sqnr_db:.0f} dB alone)" for layer in sensitivity.layers[:2])
+    text = (
+        f"mixed precision: {kept} of {layers} layers stay in fp32, {share:.0%} of the arithmetic, the most "
+        f"sensitive: {worst}"
+    )
     if sensitivity.satisfied:
         return text
     return (
