@@ -1,6 +1,7 @@
 """The frame gate: which frames of one camera are inferred.
 
-    frame -> luma -> ImageEvidence (what has changed?) -> Scheduler (is an inference due?) -> bounds -> audit
+    frame -> luma -> ImageEvidence (what has changed?) -> tracks (do they explain it?)
+          -> Scheduler (is an inference due?) -> bounds -> audit
 
 Whatever the gate is not sure about is inferred. The clock is injected.
 """
@@ -17,7 +18,7 @@ from edge_vision.core.frame import Frame
 from edge_vision.core.geometry.boxes import NO_REGIONS
 from edge_vision.core.geometry.homography import scaled
 from edge_vision.gate.audit import MissAudit, RecentObjects
-from edge_vision.gate.image_evidence import Evidence, ImageEvidence
+from edge_vision.gate.image_evidence import UNCHANGED_SHARE, Evidence, ImageEvidence
 from edge_vision.gate.inference_limiter import InferenceLimiter
 from edge_vision.gate.scheduler import SCHEDULED_PASSES, SCHEDULED_SKIPS, Promise, Scheduler
 from edge_vision.tracking.tracking_history import TrackingHistory
@@ -42,7 +43,11 @@ FORCED = ("audit", "audit_open", "model_swap")
 RATE_SLACK = 0.98
 """A camera limited to a third of its rate must give a third, not a quarter: this early counts as in time."""
 MAX_PENDING = 16
-"""Audited frames without a result yet; older ones were superseded, or failed."""
+"""Passed frames without a result yet; older ones were superseded, or failed."""
+AUDITED_SKIPS = ("still", "explained")
+"""The audit samples frames that are skipped for these reasons; others are within max_delay_ms."""
+UNEXPLAINED_SHARE = UNCHANGED_SHARE
+"""Change outside the tracks that covers less than this share of the picture is noise."""
 
 MAX_BOXES = 300
 """The gate learns from so many detections of a frame: thousands would block it for seconds."""
@@ -95,6 +100,24 @@ class GateDecision:
     camera_motion: np.ndarray | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _PassedFrame:
+    """What was known of a frame that waits for its result.
+
+    predicted: the tracks on it; None after a cut. recent_px: where the frame is audited, (n, 4) the objects
+    published lately.
+    """
+
+    predicted: Detections | None = None
+    recent_px: np.ndarray | None = None
+
+    def known(self) -> np.ndarray | None:
+        """(n, 4) the objects that consumers know, None where the frame is not audited."""
+        if self.recent_px is None or self.predicted is None:
+            return self.recent_px
+        return np.concatenate([self.recent_px, self.predicted.xyxy_px])
+
+
 class FrameGate:
     """Decides frame by frame. One caller at a time, except for `inferred`."""
 
@@ -108,7 +131,7 @@ class FrameGate:
         self._audit = MissAudit(seed=seed)
         self._recent = RecentObjects()
         self._results: deque[tuple[int, Detections, Detections | None]] = deque(maxlen=64)
-        self._audited: dict[int, np.ndarray] = {}
+        self._passed: dict[int, _PassedFrame] = {}
         self._counts: Counter[str] = Counter()
         self._last: Evidence | None = None
         self._frames, self._size_px = 0, (0, 0)
@@ -127,7 +150,7 @@ class FrameGate:
         self._scheduler.restart()
         self._tracks.reset(self._frames)
         self._recent.clear()
-        self._audited.clear()
+        self._passed.clear()
 
     def inferred(self, stamp_ns: int, found: Detections, low_score: Detections | None = None) -> None:
         """Take the detections of a frame that passed. Thread-safe; results may be late.
@@ -161,22 +184,31 @@ class FrameGate:
         )
         forced, self._must_pass = self._must_pass, ""
         motion = None if forced or evidence.camera_motion is None else scaled(evidence.camera_motion, scale)
-        reason = self._scheduled(config, evidence, frame.stamp_ns)
-        self._tracks.add_frame(frame.stamp_ns, motion, self._frames, static=reason == "still")
+        self._tracks.add_frame(frame.stamp_ns, motion, self._frames, static=evidence.unchanged)
         self._frames += 1
         self._recent.move(motion)
         self._audit.move(motion)
+        tracks = None if forced or evidence.cut else self._tracks.tracks_at(frame.stamp_ns)
+        predicted = None if tracks is None else tracks.detections()
+        reason = self._scheduled(config, evidence, frame.stamp_ns, self._is_explained(predicted, scale))
         reason = forced or self._bounded(config, reason, frame.stamp_ns, mono_ns)
         reason = self._limited(config, self._sampled(reason, mono_ns), mono_ns)
         if reason in SKIPS:
             return GateDecision(False, reason, NO_REGIONS, motion)
         regions = NO_REGIONS if forced else self._evidence.regions(frame.width_px, frame.height_px)
-        if reason in ("audit", "audit_open"):
-            self._audited[frame.stamp_ns] = self._recent.boxes(mono_ns)
+        audited = reason in ("audit", "audit_open")
+        known = self._recent.boxes(mono_ns) if audited else None
+        self._passed[frame.stamp_ns] = _PassedFrame(predicted, known)
         self._passed_ns = (frame.stamp_ns, mono_ns)
         self._evidence.mark_inferred()
         self._scheduler.inferring(config.promise, frame.stamp_ns, evidence.cut or bool(forced))
         return GateDecision(True, reason, regions, motion)
+
+    def _is_explained(self, predicted: Detections | None, scale: float) -> bool:
+        """Whether what differs from the last inferred frame is within the tracks."""
+        if predicted is None or len(predicted) == 0 or self._audit.is_open:
+            return False
+        return self._evidence.unexplained_share(predicted.xyxy_px / scale) < UNEXPLAINED_SHARE
 
     def _check_continuity(self, config: GateConfig, frame: Frame, mono_ns: int) -> None:
         """Start again after a new image size, a jump of the stamps, or a pause of the camera."""
@@ -195,12 +227,12 @@ class FrameGate:
             self.reset(reason)
         self._last_ns, self._size_px = (frame.stamp_ns, mono_ns), size_px
 
-    def _scheduled(self, config: GateConfig, evidence: Evidence, stamp_ns: int) -> str:
+    def _scheduled(self, config: GateConfig, evidence: Evidence, stamp_ns: int, explained: bool) -> str:
         """The schedule's reason. While the audit shows misses, no frame counts as unchanged."""
         opened = evidence.unchanged and self._audit.is_open
         if opened:
             evidence = evidence._replace(changed_share=1.0)
-        reason = self._scheduler.decide(config.promise, evidence, stamp_ns)
+        reason = self._scheduler.decide(config.promise, evidence, stamp_ns, explained)
         return "audit_open" if opened and reason in SCHEDULED_PASSES else reason
 
     def _bounded(self, config: GateConfig, reason: str, stamp_ns: int, mono_ns: int) -> str:
@@ -212,15 +244,15 @@ class FrameGate:
         since_ns = max(stamp_ns - self._passed_ns[0], since_mono_ns)
         if since_ns >= config.max_blind_ms * 1e6:
             return "refresh" if reason in SCHEDULED_SKIPS else reason
-        if reason == "predicted" and since_mono_ns >= SLOW_STAMPS * config.max_delay_ms * 1e6:
+        if reason in ("predicted", "explained") and since_mono_ns >= SLOW_STAMPS * config.max_delay_ms * 1e6:
             reason = "interval"
         if config.max_rate_hz > 0.0 and since_ns < RATE_SLACK * 1e9 / config.max_rate_hz:
             return "rate_limit"
         return reason
 
     def _sampled(self, reason: str, mono_ns: int) -> str:
-        """The reason after the audit, which samples still frames: others are within the promised delay."""
-        return "audit" if reason == "still" and self._audit.sample(mono_ns) else reason
+        """The reason after the audit."""
+        return "audit" if reason in AUDITED_SKIPS and self._audit.sample(mono_ns) else reason
 
     def _limited(self, config: GateConfig, reason: str, mono_ns: int) -> str:
         """The reason after the governor's limit."""
@@ -235,14 +267,13 @@ class FrameGate:
         audit.max_miss_rate = config.max_miss_rate
         while self._results:
             stamp_ns, found, low_score = self._results.popleft()
-            audit.observe(found, mono_ns, self._audited.pop(stamp_ns, None))
+            passed = self._passed.pop(stamp_ns, _PassedFrame())
+            audit.observe(found, mono_ns, passed.known())
             self._recent.add(found.xyxy_px, mono_ns)
-            tracks = self._tracks.tracks_at(stamp_ns)
-            predicted = None if tracks is None else tracks.detections()
-            self._scheduler.observe(stamp_ns, found, low_score, predicted)
+            self._scheduler.observe(stamp_ns, found, low_score, passed.predicted)
             self._tracks.add_detections(stamp_ns, found, self._size_px)
-        while len(self._audited) > MAX_PENDING:
-            del self._audited[next(iter(self._audited))]
+        while len(self._passed) > MAX_PENDING:
+            del self._passed[next(iter(self._passed))]
 
     def pictures(self) -> dict[str, np.ndarray]:
         """What the last frame was compared with, at luma size; see `ImageEvidence.pictures`."""

@@ -39,7 +39,9 @@ _RUNNING_MEAN_STEP = 0.2
 MAX_REGIONS = 16
 _CELL_PX = 4
 """Regions are found on a grid of cells of so many pixels of the luma image."""
-_KERNEL = np.ones((3, 3), np.uint8)
+_KERNEL, _PAIR = np.ones((3, 3), np.uint8), np.ones((2, 2), np.uint8)
+BOX_MARGIN, MIN_MARGIN_PX = 0.15, 2
+"""A box explains the change around it, to this share of its size at each side: limbs, shadows, blur."""
 
 
 class Evidence(NamedTuple):
@@ -103,6 +105,19 @@ class ImageEvidence:
                 cv2.erode(self._luma, _KERNEL),
                 cv2.dilate(self._luma, _KERNEL),
             )
+
+    def unexplained_share(self, xyxy: np.ndarray) -> float:
+        """Share of the pixels that differ from the last inferred frame outside boxes and their margins.
+
+        xyxy: (n, 4) in pixels of the luma image. Isolated pixels are noise, and do not count.
+        """
+        if self._mask is None:
+            return 1.0
+        rest = self._mask.copy()
+        margin = BOX_MARGIN * np.tile(xyxy[:, 2:] - xyxy[:, :2], 2) + MIN_MARGIN_PX
+        for x0, y0, x1, y1 in (xyxy + margin * (-1, -1, 1, 1)).astype(int).tolist():
+            cv2.rectangle(rest, (x0, y0), (x1, y1), 0, cv2.FILLED)
+        return float(cv2.countNonZero(cv2.erode(rest, _PAIR))) / rest.size
 
     def regions(self, width_px: int, height_px: int) -> np.ndarray:
         """Boxes of what has changed since the last inferred frame, (n, 4) float32 xyxy_px in a source image

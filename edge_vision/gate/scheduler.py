@@ -1,9 +1,11 @@
 """Which frames to infer, from a promise: the reaction, the fidelity, and the longest blindness.
 
-`max_delay_ms` bounds the interval between inferences while the picture changes. Within it, a frame is
-inferred as soon as that is worth its price: an account of allowed and expected losses sets the price such
-that the fidelity of what is published stays at `min_fidelity` of the detector's own noise ceiling. While the
-picture does not differ from the last inferred one, frames are skipped up to `max_blind_ms`.
+`max_delay_ms` bounds the time from the first change that the tracks do not explain to the next inference.
+Where all change is within the tracks, nothing new can be seen, and the interval may be EXPLAINED_DELAYS
+times as long. Within it, a frame is inferred as soon as that is worth its price: an account of allowed and
+expected losses sets the price such that the fidelity of what is published stays at `min_fidelity` of the
+detector's own noise ceiling. While the picture does not differ from the last inferred one, frames are
+skipped up to `max_blind_ms`.
 """
 
 from __future__ import annotations
@@ -17,10 +19,13 @@ from edge_vision.gate.image_evidence import Evidence
 from edge_vision.gate.loss_model import MIN_BOXES, LossModel
 
 SCHEDULED_PASSES = ("cut", "interval", "urgent", "refresh")
-SCHEDULED_SKIPS = ("still", "predicted")
+SCHEDULED_SKIPS = ("still", "predicted", "explained")
 PRICE_FACTOR = 2.0
 """The price of an inference at a balanced account, in allowed losses of one frame."""
 PRICE_GAIN = 0.3
+EXPLAINED_DELAYS = 2.0
+"""Longest interval while the tracks explain all change, in max_delay_ms: an object may appear in front of a
+known one."""
 MIN_CREDIT, MAX_CREDIT = -4.0, 2.0
 """Bounds of the account, in boxes per frame: what went wrong or well long ago does not count for ever."""
 _PERIODS = 31
@@ -56,7 +61,7 @@ class Scheduler:
     def restart(self) -> None:
         """Infer the next frame; what was learned about the detector stays."""
         self._inferred_ns: int | None = None
-        self._waiting_ns: int | None = None
+        self._first_ns = self._waiting_ns = 0
         self._last_ns: int | None = None
         self._frames = 0
         self._credit = 0.0
@@ -64,8 +69,11 @@ class Scheduler:
         self._period_ns = self._jitter_ns = self._long_ns = 0.0
         self._pending: dict[int, tuple[int, float, bool]] = {}
 
-    def decide(self, promise: Promise, evidence: Evidence, stamp_ns: int) -> str:
-        """The reason to infer or to skip a frame: one of SCHEDULED_PASSES or SCHEDULED_SKIPS."""
+    def decide(self, promise: Promise, evidence: Evidence, stamp_ns: int, explained: bool = False) -> str:
+        """The reason to infer or to skip a frame: one of SCHEDULED_PASSES or SCHEDULED_SKIPS.
+
+        explained: what differs from the last inferred frame is within the tracks.
+        """
         if self._last_ns is not None and stamp_ns > self._last_ns:
             self._periods_ns.append(stamp_ns - self._last_ns)
             self._period_ns, self._jitter_ns = _period_and_jitter(self._periods_ns)
@@ -74,8 +82,8 @@ class Scheduler:
         if self._inferred_ns is None:
             return "cut"
         self._frames += 1
-        if self._waiting_ns is None:
-            self._waiting_ns = stamp_ns
+        self._first_ns = self._first_ns or stamp_ns
+        self._waiting_ns = self._waiting_ns or (0 if explained else stamp_ns)
         if evidence.cut:
             return "cut"
         if self._too_late_next(stamp_ns - self._inferred_ns, promise.max_blind_ms):
@@ -84,11 +92,12 @@ class Scheduler:
         if evidence.unchanged:
             loss = self.losses.still_loss()
             return "urgent" if loss > price else self._skip(promise, "still", loss)
-        if self._too_late_next(stamp_ns - self._waiting_ns, promise.max_delay_ms):
+        if self._is_due(promise, stamp_ns):
             return "interval"
         if self.losses.urgency(self._frames) > price:
             return "urgent"
-        return self._skip(promise, "predicted", self.losses.loss(self._frames))
+        late = not self._waiting_ns and self._too_late_next(stamp_ns - self._first_ns, promise.max_delay_ms)
+        return self._skip(promise, "explained" if late else "predicted", self.losses.loss(self._frames))
 
     def inferring(self, promise: Promise, stamp_ns: int, cut: bool) -> None:
         """The frame decided last is inferred, for whatever reason."""
@@ -97,7 +106,7 @@ class Scheduler:
         self._pending[stamp_ns] = (self._frames, seconds, known)
         while len(self._pending) > 16:  # Results that never came: superseded or failed.
             del self._pending[next(iter(self._pending))]
-        self._inferred_ns, self._waiting_ns, self._frames = stamp_ns, None, 0
+        self._inferred_ns, self._first_ns, self._waiting_ns, self._frames = stamp_ns, 0, 0, 0
         self._pay(promise, 0.0)
 
     def observe(
@@ -141,6 +150,13 @@ class Scheduler:
         frames = round(waited_ns / self._period_ns) + 1
         next_ns = max(frames * self._period_ns, waited_ns + self._long_ns)
         return next_ns > self._allowed_ns(limit_ms)
+
+    def _is_due(self, promise: Promise, stamp_ns: int) -> bool:
+        """Whether max_delay_ms needs an inference of this frame."""
+        if self._waiting_ns:
+            return self._too_late_next(stamp_ns - self._waiting_ns, promise.max_delay_ms)
+        assert self._inferred_ns is not None
+        return self._too_late_next(stamp_ns - self._inferred_ns, EXPLAINED_DELAYS * promise.max_delay_ms)
 
     def _skip(self, promise: Promise, reason: str, loss: float) -> str:
         self._pay(promise, loss)

@@ -293,6 +293,49 @@ def test_the_settings_have_sane_defaults_and_no_frame_is_written_to():
     assert not cv2.absdiff(before, image).any()
 
 
+# Change that the tracks explain.
+def walker_scene(step: int, newcomer: bool = False) -> np.ndarray:
+    """(180, 320) uint8: a textured block that walks by 2 px a frame over a still picture; another one."""
+    image = np.kron(np.random.default_rng(3).integers(60, 120, (18, 32)), np.ones((10, 10))).astype(np.uint8)
+    image[60:120, 40 + 2 * step : 70 + 2 * step] = np.arange(60)[:, None] * 4
+    if newcomer:
+        image[20:60, 250:275] = 255
+    return image
+
+
+def walked(appears: int = 1000, known: bool = True, **changes) -> list[str]:
+    """The reasons while a block walks whose track is known or not; another one appears on a frame."""
+    gate, reasons = FrameGate(replace(QUIET_CONFIG, min_fidelity=0.0, **changes), seed=0), []
+    for step in range(60):
+        stamp_ns = 10**9 + round(step * PERIOD_MS * MS)
+        decision = gate.decide(
+            Frame(walker_scene(step, step >= appears), stamp_ns, "camera", "mono8"), stamp_ns
+        )
+        if decision.passed:
+            left = 40 + 2 * step
+            gate.inferred(stamp_ns, boxes((left, 60, left + 30, 120)) if known else boxes(), boxes())
+        reasons.append(decision.reason)
+    return reasons
+
+
+def test_change_within_the_tracks_may_wait_for_twice_the_delay():
+    assert longest_gap(walked()) == 5
+    assert "explained" in walked()
+    unknown = walked(known=False)
+    assert longest_gap(unknown) == 3 and "explained" not in unknown
+
+
+@pytest.mark.parametrize("appears", range(30, 37))
+def test_change_beside_the_tracks_is_inferred_within_the_delay(appears):
+    waited = [reason in PASSES for reason in walked(appears)[appears:]].index(True)
+    assert waited <= 3
+
+
+def test_frames_that_the_tracks_explain_are_audited():
+    reasons = walked(audit_rate=1.0, audit_max_hz=1000.0)
+    assert "audit" in reasons and "explained" not in reasons
+
+
 # Odd cameras and detectors.
 def scene(step: int, seed: int = 5) -> np.ndarray:
     """(90, 160) uint8: a picture that moves by 2 px a frame."""
