@@ -36,7 +36,7 @@ from sensor_msgs.msg import CameraInfo
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.nodes.interface.frame_event_messages import frame_event_message
 from edge_vision.nodes.interface.status_messages import status_values
-from edge_vision.nodes.transport.lost_messages import LostMessages
+from edge_vision.nodes.transport.frame_input import LostMessages
 
 NODES = (*CHAIN, DiagnosticsNode)
 OPEN: dict[str, dict[str, Any]] = {"gate": {"enabled": False}}

@@ -12,13 +12,12 @@ from edge_vision.core.concurrency.worker import MailboxClosed, Worker, WorkerCli
 from edge_vision.core.frame import Frame, check_size
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.geometry.boxes import NO_REGIONS
-from edge_vision.core.stamp_check import StampCheck
+from edge_vision.core.stamp_check import StampCheck, silence_error, stamp_error
 from edge_vision.errors import EdgeVisionError, ImageError
 from edge_vision.nodes.base_node import WARN, BaseNode
 from edge_vision.nodes.monitoring.stage_stats import StageStats
 from edge_vision.nodes.transport.frame_input import FrameInput
 from edge_vision.nodes.transport.frame_output import FrameOutput
-from edge_vision.nodes.transport.input_errors import silence_error, stamp_error
 from edge_vision.nodes.transport.lazy_publisher import LazyPublisher
 from edge_vision.nodes.transport.qos import FRAME_EVENTS, LATEST_IMAGE
 

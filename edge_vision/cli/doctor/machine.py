@@ -10,7 +10,7 @@ from pathlib import Path
 from edge_vision.backends.host import usable_cores
 from edge_vision.cli.doctor.check import INSTALLATION, OK, UNKNOWN, WARN, Check
 from edge_vision.diagnostics.sensors import SystemMeter, Tree, Unavailable, Value, number
-from edge_vision.diagnostics.sensors.memory import read_memory
+from edge_vision.diagnostics.sensors.load import read_memory
 
 # Flag in /proc/cpuinfo -> common name. Sources: arch/x86/include/asm/cpufeatures.h and
 # Documentation/arch/arm64/elf_hwcaps.rst of Linux.

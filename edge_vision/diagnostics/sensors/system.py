@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from edge_vision.diagnostics.sensors.cpu import CpuMeter
 from edge_vision.diagnostics.sensors.gpu import GpuMeter
-from edge_vision.diagnostics.sensors.memory import read_memory
+from edge_vision.diagnostics.sensors.load import CpuMeter, read_memory
 from edge_vision.diagnostics.sensors.power import PowerMeter
 from edge_vision.diagnostics.sensors.thermal import ThrottleMeter, read_temperatures
 from edge_vision.diagnostics.sensors.tree import Tree, Value

@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.event_handler import QoSSubscriptionEventType, UnsupportedEventTypeError
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -19,7 +22,6 @@ from edge_vision.errors import ImageError
 from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
 from edge_vision.nodes.interface.image_messages import frame_from_message
-from edge_vision.nodes.transport.lost_messages import LostMessages
 from edge_vision.nodes.transport.qos import FRAME_EVENTS, LATEST_IMAGE
 
 ImageMessage: TypeAlias = Image | CompressedImage
@@ -180,3 +182,26 @@ def _placeholder(message: ImageMessage, seq: int) -> Frame:
     except ImageError:
         stamp_ns = 0
     return Frame(_NO_IMAGE, stamp_ns, message.header.frame_id, "mono8", seq)
+
+
+class LostMessages:
+    """Polls DDS's event "message lost" instead of receiving it by a callback: an event that arrives while its
+    endpoint is being destroyed crashes the process (rclpy's events executor, 7.1).
+    """
+
+    def __init__(self, subscription: Any) -> None:
+        self._event: Any = None
+        with suppress(UnsupportedEventTypeError):  # Of some middlewares.
+            kind = QoSSubscriptionEventType.RCL_SUBSCRIPTION_MESSAGE_LOST
+            self._event = rclpy_implementation.EventHandle(subscription.handle, kind)
+
+    def take(self) -> int:
+        """The number of messages lost since the last call."""
+        info = self._event.take_event() if self._event else None
+        return int(info.total_count_change) if info else 0
+
+    def close(self) -> None:
+        """Before the subscription is destroyed."""
+        event, self._event = self._event, None
+        if event:
+            event.destroy_when_not_in_use()
