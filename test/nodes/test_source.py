@@ -58,6 +58,13 @@ def test_a_file_is_played_once_under_media_stamps(start, robot, clip, rate):
     assert status.level == b"\x00" and values["sent"] == str(FRAMES)
 
 
+def test_a_finished_source_logs_how_to_end_or_repeat(start, clip, capfd):
+    start([SourceNode], source(clip, playback_rate=100.0))
+    wait_until(
+        lambda: (text := capfd.readouterr().err) and "Ctrl-C ends the process, `loop`" in text, "the line"
+    )
+
+
 def test_a_truncated_file_is_a_warning(start, robot, clip):
     data = clip.read_bytes()
     third = [at for at in range(len(data)) if data.startswith(b"00dc", at)][2]
