@@ -30,6 +30,8 @@ CONFIRM_SCORE_MARGIN = 0.2
 """A detection whose score exceeds the threshold by this needs no confirmation."""
 UNNOTICED_MS = 1000.0
 """How long a closed gate would leave an object unnoticed: half of the default max_blind_ms."""
+PUBLISHED_MS = 2000.0
+"""An object published within this time is no miss: a detector's score flickers."""
 EPOCH_FRAMES = 400
 UNMEASURED_RATE_HZ = 100.0
 """Assumed rate of skipped frames during the first second."""
@@ -59,7 +61,7 @@ class MissAudit:
         self._sampled = 0
         self._least_score = 1.0
         self._pending: deque[_AuditedFrame] = deque()
-        self._unnoticed = _Unnoticed()
+        self._unnoticed, self._published = _Unnoticed(), _PublishedObjects()
         self._epochs: deque[_Epoch] = deque([_Epoch()], maxlen=2)
 
     @property
@@ -83,17 +85,29 @@ class MissAudit:
             return drawn
 
     def move(self, camera_motion: np.ndarray | None) -> None:
-        """Move unconfirmed detections with the camera, (3, 3) source pixels; None = unknown, they stay."""
+        """Move all objects with the camera, (3, 3) source pixels; None = unknown, they stay, which makes the
+        audit stricter."""
         with self._lock:
             if camera_motion is not None:
+                self._published.move(camera_motion)
                 for one in self._pending:
                     one.xyxy_px = transform_boxes(one.xyxy_px, camera_motion)
+
+    def known(self, mono_ns: int) -> np.ndarray:
+        """(n, 4) float64 xyxy_px of the objects that consumers know: published within PUBLISHED_MS."""
+        with self._lock:
+            return self._published.boxes(mono_ns)
+
+    def forget_known(self) -> None:
+        """After a cut, or with another camera, consumers know no object."""
+        with self._lock:
+            self._published = _PublishedObjects()
 
     def observe(self, found: Detections, mono_ns: int, known_xyxy_px: np.ndarray | None = None) -> None:
         """Take the result of an inference. Call it for each, in the order of the frames.
 
-        known_xyxy_px: (n, 4) boxes published lately, moved to this frame, where the gate would have skipped
-        it: it was sampled, or inferred because `is_open`. None where the gate passed the frame by itself.
+        known_xyxy_px: (n, 4) of `known` on this frame, where the gate would have skipped it: it was sampled,
+        or inferred because `is_open`. None where the gate passed the frame by itself.
         """
         with self._lock:
             for one in self._pending:
@@ -103,6 +117,7 @@ class MissAudit:
                 self._unnoticed.clear()
             else:
                 self._pending.append(self._audited(found, mono_ns, known_xyxy_px))
+            self._published.add(found.xyxy_px, mono_ns)
             # In order: frames without a candidate must not overtake those that wait for confirmation.
             while self._pending and self._pending[0].settled:
                 self._record(self._pending.popleft())
@@ -284,17 +299,10 @@ class _SkipRate:
         return max(UNMEASURED_RATE_HZ if self._peak_hz is None else self._peak_hz, float(self._count))
 
 
-PUBLISHED_MS = 2000.0
-"""An object published within this time is no miss: a detector's score flickers."""
-
-
-class RecentObjects:
+class _PublishedObjects:
     """Boxes published lately, moved with the camera but not by their own speed."""
 
     def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
         self._xyxy_px = np.zeros((0, 4), np.float64)
         self._published_ns = np.zeros(0, np.int64)
 
@@ -303,11 +311,9 @@ class RecentObjects:
         self._xyxy_px = np.concatenate([self._xyxy_px[recent], xyxy_px])
         self._published_ns = np.concatenate([self._published_ns[recent], np.full(len(xyxy_px), mono_ns)])
 
-    def move(self, camera_motion: np.ndarray | None) -> None:
-        """Move with the camera. Where its motion is unknown boxes stay, which makes the audit stricter."""
-        if camera_motion is not None and len(self._xyxy_px):
+    def move(self, camera_motion: np.ndarray) -> None:
+        if len(self._xyxy_px):
             self._xyxy_px = transform_boxes(self._xyxy_px, camera_motion)
 
     def boxes(self, mono_ns: int) -> np.ndarray:
-        """(n, 4) float64 xyxy_px of the boxes published within PUBLISHED_MS."""
         return self._xyxy_px[mono_ns - self._published_ns < PUBLISHED_MS * 1e6]

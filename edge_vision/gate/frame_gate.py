@@ -17,7 +17,7 @@ from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.geometry.boxes import NO_REGIONS
 from edge_vision.core.geometry.homography import scaled
-from edge_vision.gate.audit import MissAudit, RecentObjects
+from edge_vision.gate.audit import MissAudit
 from edge_vision.gate.image_evidence import UNCHANGED_SHARE, Evidence, ImageEvidence
 from edge_vision.gate.inference_limiter import InferenceLimiter
 from edge_vision.gate.scheduler import SCHEDULED_PASSES, SCHEDULED_SKIPS, Promise, Scheduler
@@ -129,7 +129,6 @@ class FrameGate:
         self._scheduler = Scheduler()
         self._tracks = TrackingHistory()
         self._audit = MissAudit(seed=seed)
-        self._recent = RecentObjects()
         self._results: deque[tuple[int, Detections, Detections | None]] = deque(maxlen=64)
         self._passed: dict[int, _PassedFrame] = {}
         self._counts: Counter[str] = Counter()
@@ -149,7 +148,7 @@ class FrameGate:
         self._evidence.forget()
         self._scheduler.restart()
         self._tracks.reset(self._frames)
-        self._recent.clear()
+        self._audit.forget_known()
         self._passed.clear()
 
     def inferred(self, stamp_ns: int, found: Detections, low_score: Detections | None = None) -> None:
@@ -186,7 +185,6 @@ class FrameGate:
         motion = None if forced or evidence.camera_motion is None else scaled(evidence.camera_motion, scale)
         self._tracks.add_frame(frame.stamp_ns, motion, self._frames, static=evidence.unchanged)
         self._frames += 1
-        self._recent.move(motion)
         self._audit.move(motion)
         tracks = None if forced or evidence.cut else self._tracks.tracks_at(frame.stamp_ns)
         predicted = None if tracks is None else tracks.detections()
@@ -197,7 +195,7 @@ class FrameGate:
             return GateDecision(False, reason, NO_REGIONS, motion)
         regions = NO_REGIONS if forced else self._evidence.regions(frame.width_px, frame.height_px)
         audited = reason in ("audit", "audit_open")
-        known = self._recent.boxes(mono_ns) if audited else None
+        known = self._audit.known(mono_ns) if audited else None
         self._passed[frame.stamp_ns] = _PassedFrame(predicted, known)
         self._passed_ns = (frame.stamp_ns, mono_ns)
         self._evidence.mark_inferred()
@@ -269,7 +267,6 @@ class FrameGate:
             stamp_ns, found, low_score = self._results.popleft()
             passed = self._passed.pop(stamp_ns, _PassedFrame())
             audit.observe(found, mono_ns, passed.known())
-            self._recent.add(found.xyxy_px, mono_ns)
             self._scheduler.observe(stamp_ns, found, low_score, passed.predicted)
             self._tracks.add_detections(stamp_ns, found, self._size_px)
         while len(self._passed) > MAX_PENDING:
