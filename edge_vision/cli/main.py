@@ -23,9 +23,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command(
-        "edge_vision.cli.demo.command", "run the pipeline on a video and write the results as files"
-    ),
+    "demo": Command("edge_vision.cli.demo.command", "compare every-frame detection with the gate on a clip"),
     "run": Command(
         "edge_vision.nodes.pipeline", "run the pipeline without a launch file", function="command"
     ),

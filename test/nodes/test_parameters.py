@@ -29,7 +29,7 @@ BAD_STARTS = [
     (GateNode, "autostart", 3, "expected bool"),
     (GateNode, "max_rate_hz", float("nan"), "nan"),
     (SourceNode, "uri", 5.5, "string"),
-    (SourceNode, "stamps", "now", "one of clock, media"),
+    (SourceNode, "stamps", "now", "one of auto, clock, media"),
 ]
 
 
