@@ -91,22 +91,41 @@ class AutoSelection:
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
-class Session(ABC):
-    """A loaded graph. Used by one thread at a time."""
+class Session:
+    """A loaded graph. Used by one thread at a time. Subclasses define `_run`, or `run` as a whole."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     actual: BackendActual
+    _closed = False
 
-    @abstractmethod
     def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name, for C-contiguous tensors named as in `inputs`.
 
-        The next call may reuse the arrays. Raises BackendError if the runtime fails.
+        The next call may reuse the arrays. Raises BackendError if the runtime fails, or would have to convert
+        a tensor.
         """
+        if self._closed:
+            raise BackendError("this session was closed: load the graph again")
+        check_tensors(self.actual.backend, self._expected(tensors), tensors)
+        try:
+            return self._run(tensors)
+        except BackendError:
+            raise
+        except Exception as error:  # The runtimes' exceptions have no common base.
+            raise BackendError(f"{self.actual.backend} failed on the graph: {error}") from error
+
+    def _run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """As `run`, with checked tensors."""
+        raise NotImplementedError
+
+    def _expected(self, tensors: Mapping[str, np.ndarray]) -> tuple[TensorSpec, ...]:
+        """What the tensors must be."""
+        return self.inputs
 
     def close(self) -> None:
         """Free the memory. The session is not used afterwards."""
+        self._closed = True
 
 
 class Backend(ABC):

@@ -13,14 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.backends.base import (
-    Backend,
-    BackendActual,
-    BackendRequest,
-    Session,
-    TensorSpec,
-    check_tensors,
-)
+from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
 from edge_vision.backends.host import usable_cores
 from edge_vision.backends.runtimes.onnx_file import MAX_BYTES, too_large
 from edge_vision.errors import BackendError, BackendUnavailable
@@ -47,21 +40,19 @@ class LiteRtSession(Session):
         self.outputs = tuple(port.spec for port in self._outputs)
         self.actual = actual
 
-    def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if self._interpreter is None:
-            raise BackendError("this session was closed: load the graph again")
-        check_tensors("litert", tuple(port.expected(tensors) for port in self._inputs), tensors)
-        try:
-            self._resize(tensors)
-            for port in self._inputs:
-                self._interpreter.set_tensor(port.index, port.quantized(tensors[port.spec.name]))
-            self._interpreter.invoke()
-            get = self._interpreter.get_tensor
-            return {port.spec.name: port.dequantized(get(port.index)) for port in self._outputs}
-        except (ValueError, RuntimeError, TypeError) as error:
-            raise BackendError(f"litert failed on the graph: {error}") from error
+    def _expected(self, tensors: Mapping[str, np.ndarray]) -> tuple[TensorSpec, ...]:
+        return tuple(port.expected(tensors) for port in self._inputs)
+
+    def _run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self._resize(tensors)
+        for port in self._inputs:
+            self._interpreter.set_tensor(port.index, port.quantized(tensors[port.spec.name]))
+        self._interpreter.invoke()
+        get = self._interpreter.get_tensor
+        return {port.spec.name: port.dequantized(get(port.index)) for port in self._outputs}
 
     def close(self) -> None:
+        super().close()
         self._interpreter = None
 
     def _resize(self, tensors: Mapping[str, np.ndarray]) -> None:

@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_vision.backends.base import (
-    Backend,
-    BackendActual,
-    BackendRequest,
-    Session,
-    TensorSpec,
-    check_tensors,
-)
+from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
 from edge_vision.backends.host import usable_cores
 from edge_vision.backends.runtimes.onnx_file import check_onnx
 from edge_vision.backends.runtimes.onnxruntime_providers import (
@@ -50,23 +43,17 @@ class OnnxRuntimeSession(Session):
     """A graph in ONNX Runtime."""
 
     def __init__(self, session: onnxruntime.InferenceSession, actual: BackendActual) -> None:
-        self._session: onnxruntime.InferenceSession | None = session
+        self._session: Any = session
         self.inputs = tuple(map(_tensor_spec, session.get_inputs()))
         self.outputs = tuple(map(_tensor_spec, session.get_outputs()))
         self.actual = actual
         self._output_names = [output.name for output in self.outputs]
 
-    def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if self._session is None:
-            raise BackendError("this session was closed: load the graph again")
-        check_tensors("onnxruntime", self.inputs, tensors)
-        try:
-            values = self._session.run(self._output_names, tensors)
-        except Exception as error:  # Its exceptions have no common base of their own.
-            raise BackendError(f"onnxruntime failed on the graph: {error}") from error
-        return dict(zip(self._output_names, values, strict=True))
+    def _run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(self._output_names, self._session.run(self._output_names, tensors), strict=True))
 
     def close(self) -> None:
+        super().close()
         self._session = None
 
 

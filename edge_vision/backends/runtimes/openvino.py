@@ -9,14 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.backends.base import (
-    Backend,
-    BackendActual,
-    BackendRequest,
-    Session,
-    TensorSpec,
-    check_tensors,
-)
+from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
 from edge_vision.backends.host import usable_cores
 from edge_vision.backends.runtimes.engine_cache import EngineCache, EngineKey, graph_sha256
 from edge_vision.backends.runtimes.onnx_file import check_onnx
@@ -40,18 +33,12 @@ class OpenVinoSession(Session):
         self.actual = actual
         self._request: Any = compiled.create_infer_request()
 
-    def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """As in the contract; the next call reuses the arrays."""
-        if self._request is None:
-            raise BackendError("this session was closed: load the graph again")
-        check_tensors("openvino", self.inputs, tensors)
-        try:
-            values = self._request.infer(dict(tensors), share_inputs=True, share_outputs=True)
-        except Exception as error:  # It raises RuntimeError, and others for wrong arrays.
-            raise BackendError(f"openvino failed on the graph: {error}") from error
+    def _run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        values = self._request.infer(dict(tensors), share_inputs=True, share_outputs=True)
         return {output.name: values[i] for i, output in enumerate(self.outputs)}
 
     def close(self) -> None:
+        super().close()
         self._request = None
 
 

@@ -14,14 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edge_vision.backends.base import (
-    Backend,
-    BackendActual,
-    BackendRequest,
-    Session,
-    TensorSpec,
-    check_tensors,
-)
+from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
 from edge_vision.backends.runtimes import cuda_driver
 from edge_vision.backends.runtimes.cuda_driver import NO_GPU, CudaDevice, CudaMemory, GpuIdentity
 from edge_vision.backends.runtimes.engine_cache import (
@@ -43,7 +36,7 @@ class TensorRtSession(Session):
 
     def __init__(self, module: Any, engine: bytes, device: CudaDevice, actual: BackendActual) -> None:
         """Opens a verified engine. Raises BackendError."""
-        self._device: CudaDevice | None = device
+        self._device = device
         self._logger = quiet_logger(module)
         # The engine needs its runtime as long as it lives.
         self._runtime = module.Runtime(self._logger)
@@ -64,12 +57,8 @@ class TensorRtSession(Session):
         for name, memory in self._memory.items():
             self._context.set_tensor_address(name, memory.address)
 
-    def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """As in the contract; the next call reuses the arrays."""
-        if self._device is None:
-            raise BackendError("this session was closed: load the graph again")
+    def _run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         self._device.use()
-        check_tensors(self.actual.backend, self.inputs, tensors)
         for spec in self.inputs:
             self._memory[spec.name].write(np.ascontiguousarray(tensors[spec.name]))
         if not self._context.execute_async_v3(self._device.stream.value):
@@ -80,14 +69,13 @@ class TensorRtSession(Session):
         return dict(self._results)
 
     def close(self) -> None:
-        if self._device is None:
-            return
-        self._device.use()
-        for memory in self._memory.values():
-            memory.close()
-        self._context = self._engine = self._runtime = None
-        self._device.close()
-        self._device = None
+        if not self._closed:
+            super().close()
+            self._device.use()
+            for memory in self._memory.values():
+                memory.close()
+            self._context = self._engine = self._runtime = None
+            self._device.close()
 
 
 class TensorRtBackend(Backend):
