@@ -45,7 +45,7 @@ class Case:
 CASES = {
     "subscriber.py": Case(r"[a-z]+ #\d+ 0\.\d\d at x=\d+ y=\d+", needs_pipeline=True),
     "gate_picture.py": Case(
-        r".*: motion, [1-9]\d* regions; so far .+", ("{clip}", "{out}/gate.png", "--frame", "30")
+        r".*: interval, [1-9]\d* regions; so far .+", ("{clip}", "{out}/gate.png", "--frame", "30")
     ),
     "cascade_picture.py": Case(
         r".*: [1-9]\d* crops for \d+ regions, side \d+ px, .+", ("{clip}", "{out}/looks.png", "--frame", "30")
