@@ -10,6 +10,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
 from edge_vision.core.running_clock import running_s
 from edge_vision.diagnostics.causes import Cause
+from edge_vision.diagnostics.causes.frames import has_stamps_of_file
 from edge_vision.diagnostics.process_usage import ProcessMeter
 from edge_vision.diagnostics.sensors import Unavailable
 from edge_vision.diagnostics.snapshot import count_of
@@ -183,7 +184,9 @@ class DiagnosticsNode(BaseNode):
         level, text = report.status.level[0], report.status.message
         exceeded = {}
         age_ms, limit_ms = _number(report.values.get("age_ms.p95")), self.params["max_age_ms"]
-        if age_ms is not None and age_ms > limit_ms:
+        source = self._reports.get("source")
+        of_file = source is not None and has_stamps_of_file(source.values)
+        if age_ms is not None and age_ms > limit_ms and not of_file:
             exceeded["max_age_ms"] = (
                 f"age at output {age_ms:.0f} ms (p95) is above max_age_ms {limit_ms:.0f}: clocks or load?"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bag_cases import recording, write_bag
-from ros_cases import ALL, CHAIN, SENSOR, Image, SourceNode, detections_of, stamp_of
+from ros_cases import ALL, CHAIN, SENSOR, DiagnosticArray, Image, SourceNode, detections_of, stamp_of
 
 GATE_OFF = {"gate": {"enabled": False}}
 
@@ -19,7 +19,7 @@ def test_detections_have_the_stamps_of_the_bag(start, robot, tmp_path):
     bag = write_bag(tmp_path / "drive.mcap", images, spoil_second)
     uri = f"{bag}#/cam/image_raw"
     running = start(ALL, {"source": {"uri": uri, "playback_rate": 0.0, "autostart": False}, **GATE_OFF})
-    answers = detections_of(robot)
+    answers, diagnostics = detections_of(robot), robot.listen(DiagnosticArray, "/diagnostics")
     running.in_executor(running["source"].trigger_configure)
     running.in_executor(running["source"].trigger_activate)
     ledger = running.settled(len(images))
@@ -31,6 +31,15 @@ def test_detections_have_the_stamps_of_the_bag(start, robot, tmp_path):
     status, values = robot.status("source", lambda status, values: values["situation"] == "finished")
     assert status.level == b"\x01" and "unreadable images (unsupported_encoding 1, of 5)" in values["trouble"]
     assert values["stamps"] == "recorded"
+    robot.wait(lambda: ages(diagnostics), "the age on /diagnostics")
+    # Recorded years ago, which says nothing about the pipeline.
+    assert "age at output" not in " ".join(one.message for array in diagnostics for one in array.status)
+
+
+def ages(diagnostics: list[DiagnosticArray]) -> list[str]:
+    """The values of age_ms.p95."""
+    values = [pair for array in diagnostics for one in array.status for pair in one.values]
+    return [pair.value for pair in values if pair.key == "age_ms.p95" and pair.value != "unavailable"]
 
 
 def test_stamps_increase_across_a_loop_and_images_are_published_as_recorded(start, robot, tmp_path):

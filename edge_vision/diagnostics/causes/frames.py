@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edge_vision.diagnostics.causes.base import COUNTED_S, ERROR, OK, REPORTS_S, WARN, CauseList, Match
-from edge_vision.diagnostics.snapshot import ImageInput, NodeReport, PipelineSnapshot
+from edge_vision.diagnostics.snapshot import ImageInput, PipelineSnapshot
 
 CAUSES = CauseList()
 # Longer than the gate's default max_blind_ms plus one frame at 10 Hz.
@@ -220,7 +222,8 @@ def _publisher_silent(snapshot: PipelineSnapshot) -> Match | None:
 def _foreign_clock(snapshot: PipelineSnapshot) -> Match | None:
     """Stamps differ from the node's clock by over 10 s. Detections are published, but tf has no transform for
     them."""
-    if _stamps_of_file(snapshot.stage("source")):
+    source = snapshot.stage("source")
+    if source is not None and has_stamps_of_file(source.values):
         return None
     for stage in snapshot.stages:
         age_ms = stage.number("input_age_ms")
@@ -234,10 +237,9 @@ def _foreign_clock(snapshot: PipelineSnapshot) -> Match | None:
     return None
 
 
-def _stamps_of_file(source: NodeReport | None) -> bool:
-    if source is None or not source.values.get("uri"):
-        return False
-    return source.values.get("stamps") in ("media", "recorded")
+def has_stamps_of_file(source: Mapping[str, str]) -> bool:
+    """Whether the stamps are those of a file, unrelated to the clock. source: status values of the source."""
+    return bool(source.get("uri")) and source.get("stamps") in ("media", "recorded")
 
 
 def publishers_text(images: ImageInput) -> str:
