@@ -32,7 +32,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-governor bench-pipelining bench-low-score bench-tracking soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top setup-bag setup-docs lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-governor bench-pipelining bench-low-score bench-tracking bench-foreign soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top setup-bag setup-docs lock clean distclean
 
 help:  ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -110,6 +110,10 @@ bench-pipelining: setup  ## Measure whether preprocessing the next frame in para
 
 bench-low-score: setup-evaluate  ## Measure what low-score detections predict; results in out/bench/low_score.json
 	$(VENV_PYTHON) bench/low_score.py $(ARGS)
+
+bench-foreign: setup-evaluate setup-optimize  ## Optimize graphs of other detectors (145 MB); results in out/bench/foreign.json
+	$(VENV_PYTHON) -m edge_vision models fetch nanodet centernet
+	$(VENV_PYTHON) bench/foreign.py $(ARGS)
 
 bench-tracking: setup-evaluate  ## Compare tracks with held boxes on real clips; results in out/bench/tracking.json
 	$(VENV_PYTHON) bench/tracking.py $(ARGS)

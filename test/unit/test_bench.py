@@ -159,3 +159,22 @@ def test_tracks_and_held_boxes_are_compared_on_the_same_frames() -> None:
     assert row["held"] == pytest.approx((12 + 13) / 48)
     assert row["tracks"] > 0.85
     assert row["id_switches"] == 0
+
+
+def test_the_better_precision_of_each_runtime_has_the_target_of_the_noise_ceiling() -> None:
+    pytest.importorskip("onnxruntime")
+    import foreign
+
+    figures = {"time_ratio": 0.5}
+    candidates = {
+        "onnxruntime-fp32": {"agreement": 1.0, **figures},
+        "onnxruntime-int8": {"agreement": 0.45, **figures},
+        "onnxruntime-mixed": {"agreement": 0.89, **figures},
+        "openvino-int8": {"agreement": 0.8, **figures},
+        "openvino-mixed": {"reason": "does not load"},
+    }
+    rows = foreign.rows_of("graph", {"noise_ceiling": 0.9, "candidates": candidates})
+    assert [row.passed for row in rows] == [None, True, False, None]
+    assert rows[0].value == pytest.approx(0.5) and rows[3].note == "does not load"
+    (row,) = foreign.rows_of("graph", {"reason": "no detection"})
+    assert row.value is None and row.note == "no detection"
