@@ -27,6 +27,7 @@ OPTIMIZE = ["jinja2>=3.1", "matplotlib>=3.7", "onnx>=1.16", "onnxruntime>=1.18",
 EVALUATE = ["matplotlib>=3.7"]
 TOP = ["rich>=13.0"]
 BAG = ["rosbags>=0.11"]
+UPDATE = ["tuf>=7.0.1,<8", "cryptography>=42"]
 TEST = [
     "hypothesis",
     "mypy",
@@ -76,7 +77,8 @@ setup(
         "evaluate": EVALUATE,
         "top": TOP,
         "bag": BAG,
-        "test": TEST + FETCH + TOP + BAG + RUNTIME,
+        "update": UPDATE,
+        "test": TEST + FETCH + TOP + BAG + UPDATE + RUNTIME,
     },
     entry_points={"console_scripts": SCRIPTS},
     zip_safe=False,

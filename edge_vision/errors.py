@@ -5,6 +5,7 @@
     ├── BundleError
     ├── HeadError
     ├── OutputError
+    ├── UpdateError
     └── BackendError
         ├── BackendUnavailable
         ├── GraphRefused
@@ -38,6 +39,14 @@ class HeadError(EdgeVisionError):
 
 class OutputError(EdgeVisionError):
     """An output folder with files that the command did not write."""
+
+
+class UpdateError(EdgeVisionError):
+    """A model update that is refused or fails. reason: a key such as "expired", "signature" or "no_space"."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class BackendError(EdgeVisionError):

@@ -20,6 +20,7 @@ ROS = {
 LAUNCH = dict.fromkeys(("ament_index_python", "launch_ros"), "source ROS 2")
 RICH = {"rich": "run `make setup-test`"}
 BAGS = {"rosbags": "run `make setup-test`"}
+UPDATES = dict.fromkeys(("tuf", "cryptography"), "run `make setup-test`")
 REPORT = dict.fromkeys(("jinja2", "matplotlib"), "run `make setup-test`")
 NEEDED: dict[str, dict[str, str]] = {
     "nodes": ROS,
@@ -34,6 +35,7 @@ NEEDED: dict[str, dict[str, str]] = {
     "unit/test_optimize_study.py": REPORT,
     "unit/test_parameter_files.py": ROS,
     "unit/test_top.py": RICH,
+    "unit/test_updates_repository.py": UPDATES,
 }
 """File or folder below test/ -> module -> how to install it."""
 

@@ -47,6 +47,11 @@ COMMANDS = {
         "measure the gate and the cascade on clips, fit a cascade stage",
         ("schedule", "gate", "cascade", "events", "metrics", "fit-cascade"),
     ),
+    "updates": Command(
+        "edge_vision.updates.command",
+        "publish signed model updates for groups of robots",
+        ("init-repo", "add-key", "publish", "rotate", "revoke", "timestamp", "show"),
+    ),
     "doctor": Command("edge_vision.cli.doctor.command", "check the installation and the running system"),
     "top": Command("edge_vision.cli.top.command", "show running pipelines in the terminal"),
     "completion": Command("edge_vision.cli.completion", "print the shell completion", ("bash",)),

@@ -17,6 +17,9 @@ PYPI_NAMES = {
     "matplotlib": "matplotlib",
     "jinja2": "Jinja2",
     "rosbags": "rosbags",
+    "tuf": "tuf",
+    "securesystemslib": "tuf",
+    "cryptography": "cryptography",
 }
 _ROS_CORE = ("rclpy", "rcl_interfaces", "lifecycle_msgs", "builtin_interfaces")
 

@@ -60,6 +60,7 @@ EXTRAS = {
     "bench": Extra("PyTorch for comparison", ("bench",), index=PYTORCH_CPU),
     "top": Extra("terminal view", ("test", "top")),
     "bag": Extra("ROS bags as a source", ("test", "bag")),
+    "update": Extra("model updates", ("test",)),
     "evaluate": Extra("plots", ("evaluate",)),
     "docs": Extra("documentation", ("docs",)),
 }

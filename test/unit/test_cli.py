@@ -108,3 +108,15 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
     assert done.returncode == 1
     message = f"{arguments[0]}: package {module} is not installed: pip install {distribution}\n"
     assert done.stderr == message
+
+
+def test_updates_name_the_package_that_is_missing(tmp_path) -> None:
+    code = (
+        "import sys; from edge_vision.cli.main import main\n"
+        "sys.modules.update(dict.fromkeys(('tuf', 'securesystemslib', 'cryptography')))\n"
+        "sys.exit(main())"
+    )
+    command = [sys.executable, "-c", code, "updates", "show", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "updates: package securesystemslib is not installed: pip install tuf" in done.stderr

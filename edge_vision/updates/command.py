@@ -1,0 +1,209 @@
+"""The command `edge-vision updates`: the operator's side of model updates.
+
+python-tuf and cryptography are imported when a subcommand runs: the help works without them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_vision.bundles.store import load_bundle
+from edge_vision.core.command_line import complete_help, run_command, with_examples
+from edge_vision.core.printable import printable, printable_output
+from edge_vision.errors import UpdateError
+from edge_vision.updates.release import PROVENANCE_FILE
+
+if TYPE_CHECKING:
+    from edge_vision.updates.repository import Repository
+
+_EXAMPLES = """\
+examples:
+  edge-vision updates init-repo /srv/updates --keys ~/keys
+  edge-vision updates init-repo ./repo --keys /media/stick/keys
+  edge-vision updates add-key /srv/updates fleet/a --keys ~/keys          a new group, or another key of it
+  edge-vision updates add-key /srv/updates root --public ann.pub.pem --keys /media/stick1 --keys /media/stick2
+  edge-vision updates publish /srv/updates ./my_bundle --group fleet/a --provenance who.json --keys ~/keys
+  edge-vision updates publish /srv/updates nanodet --group fleet/a --channel beta --keys ~/keys
+  edge-vision updates rotate /srv/updates 1f3a --keys ~/keys              replace the key 1f3a... by a new one
+  edge-vision updates rotate ./repo 77d0 --keys /media/stick1 --keys /media/stick2
+  edge-vision updates revoke /srv/updates 1f3a --keys ~/keys              remove it
+  edge-vision updates revoke ./repo 77d0 --keys /media/stick1 --keys /media/stick2
+  edge-vision updates timestamp /srv/updates --keys ~/keys                daily, or robots stop updating
+  edge-vision updates timestamp /srv/updates --role fleet/a --keys ~/keys another period for a group
+  edge-vision updates show /srv/updates                                   roles, keys, expiry
+  edge-vision updates show ./repo
+
+The repository is a folder of plain files: serve it with any HTTP server, or carry it on a USB stick. Keys are
+PEM files in folders outside of it, encrypted if EDGE_VISION_KEY_PASSPHRASE is set.
+exit codes: 0 done, 1 refused or failed, 2 wrong arguments, 130 stopped by Ctrl-C
+"""
+_SUBCOMMANDS = "{init-repo,add-key,publish,rotate,revoke,timestamp,show}"
+
+
+@printable_output()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit status."""
+    return run_command(_parser().parse_args(argv), "updates", "updates: stopped; run the same command again")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge-vision updates",
+        **with_examples("Publishes signed model updates for groups of robots.", _EXAMPLES),
+    )
+    commands = parser.add_subparsers(required=True, metavar=_SUBCOMMANDS)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        one: argparse.ArgumentParser = commands.add_parser(name, help=text)
+        one.add_argument("repository", type=Path, metavar="REPOSITORY", help="its folder")
+        one.add_argument(
+            "--keys",
+            type=Path,
+            action="append",
+            default=[],
+            metavar="FOLDER",
+            help="private keys; repeat for several folders. New keys are created in the first",
+        )
+        one.set_defaults(run=run)
+        return one
+
+    command("init-repo", _init, "create a repository and its keys")
+    one = command("add-key", _add_key, "add a key to a role, or create a group")
+    one.add_argument("role", metavar="ROLE", help="root, targets, snapshot, timestamp, or a group: fleet/a")
+    one.add_argument("--public", type=Path, metavar="FILE", help="this public key; default: create one")
+    _add_publish(command("publish", _publish, "make a bundle the release of a group"))
+    for name, run, text in (
+        ("rotate", _rotate, "replace a key by a new one"),
+        ("revoke", _revoke, "remove a key"),
+    ):
+        one = command(name, run, text)
+        one.add_argument("key", metavar="KEY_ID", help="its id, or the first digits")
+    one = command("timestamp", _timestamp, "sign snapshot and timestamp for another day")
+    one.add_argument("--role", metavar="ROLE", help="sign this role for another period instead")
+    command("show", _show, "show roles, keys and expiry")
+    return complete_help(parser, commands)
+
+
+def _add_publish(one: argparse.ArgumentParser) -> None:
+    one.add_argument("bundle", metavar="BUNDLE", help="its folder, or a name in the store")
+    one.add_argument("--group", required=True, help="of robots, as in fleet/a")
+    one.add_argument("--channel", default="stable", help="default: %(default)s")
+    one.add_argument(
+        "--provenance",
+        type=Path,
+        metavar="FILE",
+        help=f"JSON with trained_by and data; default: {PROVENANCE_FILE} in the bundle",
+    )
+    one.add_argument("--min-software", default="0.0.0", metavar="X.Y.Z", help="lowest version of edge_vision")
+    one.add_argument("--backend", default="", help="that the robot must have; default: any")
+    one.add_argument(
+        "--security-floor",
+        type=int,
+        metavar="RELEASE",
+        help="robots do not go back to releases below this number; default: as before",
+    )
+
+
+@contextlib.contextmanager
+def _opened(options: argparse.Namespace) -> Iterator[Repository]:
+    """The repository, for one command at a time."""
+    from edge_vision.updates.repository import Repository
+
+    repository = Repository(options.repository, options.keys)
+    try:
+        options.repository.mkdir(parents=True, exist_ok=True)
+        with (options.repository / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield repository
+    except OSError as error:
+        raise UpdateError(
+            "repository", f"{options.repository}: expected a folder that can be written to, got: {error}"
+        ) from None
+
+
+def _init(options: argparse.Namespace) -> int:
+    with _opened(options) as repository:
+        root = repository.init()
+    print(f"created {options.repository}, with keys in {options.keys[0]}")
+    print(f"copy {root} to each robot, as its parameter bootstrap_root")
+    print("move the keys root1, root2 and root3 to three places that are not online")
+    return 0
+
+
+def _add_key(options: argparse.Namespace) -> int:
+    from edge_vision.updates.signing_keys import read_public_key
+
+    public = read_public_key(options.public) if options.public else None
+    with _opened(options) as repository:
+        print(f"{options.role}: added key {repository.add_key(options.role, public)}")
+    return 0
+
+
+def _publish(options: argparse.Namespace) -> int:
+    bundle = load_bundle(options.bundle)
+    provenance = _provenance(options.provenance or bundle.folder / PROVENANCE_FILE)
+    with _opened(options) as repository:
+        release = repository.publish(
+            bundle,
+            options.group,
+            options.channel,
+            provenance,
+            options.security_floor,
+            options.min_software,
+            options.backend,
+        )
+    print(printable(f"published {release} for {options.group}, channel {options.channel}"))
+    return 0
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UpdateError(
+            "bundle",
+            f"{path}: expected JSON with the origin of the model (trained_by, data), got: {error}; "
+            "give it with --provenance",
+        ) from None
+    return found
+
+
+def _rotate(options: argparse.Namespace) -> int:
+    with _opened(options) as repository:
+        print(f"replaced {options.key} by {repository.rotate(options.key)}")
+    return 0
+
+
+def _revoke(options: argparse.Namespace) -> int:
+    with _opened(options) as repository:
+        print(f"revoked {options.key} of {', '.join(repository.revoke(options.key))}")
+    return 0
+
+
+def _timestamp(options: argparse.Namespace) -> int:
+    with _opened(options) as repository:
+        if options.role:
+            repository.renew_role(options.role)
+        for warning in repository.renew() if not options.role else ():
+            print(f"warning: {warning}")
+    print(f"signed {options.role or 'snapshot and timestamp'}")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from edge_vision.updates.repository import Repository
+
+    for state in Repository(options.repository).roles():
+        expires = f"{state.expires:%Y-%m-%d %H:%M} UTC" if state.expires else "nothing published"
+        print(
+            f"{state.name:<24} version {state.version:<5} {expires}, {state.threshold} of {len(state.keys)}"
+        )
+        for key in state.keys:
+            print(f"    {key}")
+    return 0
