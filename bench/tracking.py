@@ -26,9 +26,8 @@ from edge_vision.core.detections import Detections
 from edge_vision.evaluate.baselines import CameraMotionEstimator
 from edge_vision.evaluate.metrics.frame_f1 import pooled_f1
 from edge_vision.evaluate.metrics.id_switches import id_switches
-from edge_vision.evaluate.observe import observe
 from edge_vision.evaluate.reference.clips import clip_condition, known_clips
-from edge_vision.evaluate.reference.detector import Reference, ReferenceDetector, reference_of
+from edge_vision.evaluate.reference.detector import Reference, ReferenceDetector, frame_of, reference_of
 from edge_vision.evaluate.reference.events import track_ids
 from edge_vision.evaluate.simulation import Published, assumed, with_held_boxes, with_tracks
 from edge_vision.offline.provenance import hash_of, machine, versions, write_json
@@ -71,7 +70,8 @@ def measure(path: Path, intervals: Sequence[int], detector: ReferenceDetector) -
     condition = clip_condition(path)
     reference = reference_of(condition, condition.n_frames, detector, lambda _: None)
     camera = CameraMotionEstimator()
-    observe(condition, reference, [camera.process], lambda _: None)
+    for scene, _ in zip(condition.frames(), reference.detections, strict=False):
+        camera.process(frame_of(scene))
     rows = rows_of(reference, assumed(camera.motions), intervals)
     return [{"clip": path.stem, **row} for row in rows]
 

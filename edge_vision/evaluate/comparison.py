@@ -13,6 +13,7 @@ from edge_vision.evaluate import plot, tables
 from edge_vision.evaluate.chains import savings
 from edge_vision.evaluate.chains.chain_run import CHAINS, ChainsRun
 from edge_vision.evaluate.chains.stages import cascade_of, hashes
+from edge_vision.evaluate.conditions import QUICK_FRAMES
 from edge_vision.evaluate.evaluation import Evaluation, Results, evaluate
 from edge_vision.evaluate.gate import verdict
 from edge_vision.evaluate.gate.gate_run import GateRun
@@ -20,7 +21,6 @@ from edge_vision.evaluate.gate.recorded_gate import OURS, check_gate
 from edge_vision.evaluate.metrics.builtin import METRICS
 from edge_vision.evaluate.metrics.metric import load_metrics
 from edge_vision.evaluate.presets import gate_settings
-from edge_vision.evaluate.process_pool import QUICK_FRAMES
 from edge_vision.evaluate.selection import (
     add_command,
     add_condition_arguments,
@@ -143,7 +143,7 @@ class GateEvaluation(Comparison):
         super().__init__(options)
         for path in options.gate:
             check_gate(path)
-        self.run = GateRun(tuple(options.gate), options.quick, tuple(options.metric))
+        self.run = GateRun(gates=tuple(options.gate), quick=options.quick, metrics=tuple(options.metric))
 
     def rows(self, name: str, condition: Mapping[str, Any]) -> list[MethodRow]:
         return [
@@ -166,7 +166,12 @@ class CascadeEvaluation(Comparison):
         super().__init__(options)
         cascade_of(options.cascade)  # A stage that cannot be used is reported before the clips are read.
         settings = tuple(sorted(gate_settings("economy", options.changes).items()))
-        self.run = ChainsRun(options.quick, settings, tuple(options.cascade), tuple(options.metric))
+        self.run = ChainsRun(
+            settings=settings,
+            cascade=tuple(options.cascade),
+            quick=options.quick,
+            metrics=tuple(options.metric),
+        )
         self.key = repr(hashes(self.run.cascade))
 
     def rows(self, name: str, condition: Mapping[str, Any]) -> list[MethodRow]:

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 SPLITS = ("tune", "holdout")
+QUICK_FRAMES = 240
 
 GroundTruth = list[tuple[int, tuple[float, float, float, float], str]]
 """(object_id, visible xyxy_px, label) of each object on a frame."""
@@ -60,3 +61,8 @@ class Condition:
         if self.times_s:
             return round((1 / self.fps_hz + self.times_s[index]) * 1e9)
         return round((index + 1) * 1e9 / self.fps_hz)
+
+
+def frames_of(condition: Condition, quick: bool) -> int:
+    """Number of frames to evaluate. quick: only the first QUICK_FRAMES."""
+    return min(condition.n_frames, QUICK_FRAMES) if quick else condition.n_frames

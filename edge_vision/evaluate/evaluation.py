@@ -14,7 +14,7 @@ from typing import Any
 
 from edge_vision.core.printable import printable, printable_lines
 from edge_vision.evaluate import process_pool
-from edge_vision.evaluate.process_pool import ConditionRun
+from edge_vision.evaluate.condition_run import ConditionRun
 from edge_vision.evaluate.results import provenance
 from edge_vision.evaluate.selection import Selected
 from edge_vision.offline.output_folder import claim_folder

@@ -13,40 +13,20 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from edge_vision.core.child_process import safe_spawn
 from edge_vision.errors import EdgeVisionError
-from edge_vision.evaluate.conditions import Condition
+from edge_vision.evaluate.condition_run import ConditionRun
+from edge_vision.evaluate.conditions import Condition, frames_of
 from edge_vision.evaluate.constructed import condition_by_name
-from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.progress_estimate import ProgressEstimate, StepReport
 from edge_vision.evaluate.reference.clips import clip_condition
-from edge_vision.evaluate.reference.detector import ReferenceDetector, StepCallback, Stopped
+from edge_vision.evaluate.reference.detector import ReferenceDetector, Stopped
 from edge_vision.evaluate.reference.noise_ceiling import SAMPLE_EVERY, SHIFTS_PX
 from edge_vision.offline.progress import ProgressLine
 
-QUICK_FRAMES = 240
 _REPORT_EVERY_S = 0.5
-
-
-class ConditionRun(Protocol):
-    """The evaluation of one condition. It is sent to worker processes, so it contains plain values only."""
-
-    @property
-    def quick(self) -> bool:
-        """Whether only the first QUICK_FRAMES are evaluated."""
-
-    def n_simulated(self) -> int:
-        """Number of steps "simulate" per condition."""
-
-    def evaluate(
-        self, condition: Condition, detector: ReferenceDetector, on_step: StepCallback
-    ) -> dict[str, Any]:
-        """The condition's part of the report.
-
-        on_step: called with "detect" and "analyse" per frame and "simulate" per method. Raises EvaluateError.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +36,6 @@ class Task:
     name: str
     video: str | None
     run: ConditionRun
-
-
-def frames_of(condition: Condition, quick: bool) -> int:
-    """Number of frames to evaluate."""
-    return min(condition.n_frames, QUICK_FRAMES) if quick else condition.n_frames
-
-
-def check_frame_count(condition: Condition, expected: int, n: int) -> None:
-    """Raise EvaluateError if a condition has fewer frames than its reference."""
-    if n != expected:
-        raise EvaluateError(f"{condition.name}: expected {expected} frames, got {n}: has the video changed?")
 
 
 def default_jobs() -> int:

@@ -1,21 +1,15 @@
-"""The parts of report.json that both evaluations share."""
+"""The parts of report.json that all evaluations share: targets, and where the figures come from."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from edge_vision.bundles.store import cache_dir, load_bundle
-from edge_vision.evaluate.condition_data import ConditionData
-from edge_vision.evaluate.conditions import Condition
-from edge_vision.evaluate.metrics.delays import SOON_MS
-from edge_vision.evaluate.metrics.metric import MethodRun, Metric, compute_all
 from edge_vision.evaluate.reference.clips import CLIPS
 from edge_vision.evaluate.reference.detector import BUNDLE
 from edge_vision.offline.provenance import hash_of, machine, versions
 
-MAX_LISTED = 40
 _ROUNDING = 1e-9
 
 
@@ -61,35 +55,6 @@ def count_met(checks: Sequence[Mapping[str, TargetCheck]], name: str) -> tuple[i
     """How often a target is met, of how many known results."""
     known = [met for one in checks if (met := one[name]["met"]) is not None]
     return sum(known), len(known)
-
-
-def condition_header(condition: Condition, data: ConditionData) -> dict[str, Any]:
-    """What every entry of a condition begins with."""
-    return {
-        "constructed": condition.constructed,
-        "kind": condition.kind,
-        "split": condition.split,
-        "fps_hz": condition.fps_hz,
-        "frames": len(data.reference),
-        "events": len(data.events),
-        "noise_ceiling": data.noise_ceiling,
-    }
-
-
-def method_entry(
-    metrics: Sequence[Metric], run: MethodRun, reasons: Counter[str] | None = None
-) -> dict[str, Any]:
-    """All figures of one method, and the first frames of its missed and late events."""
-    pairs = list(zip(run.data.events, run.delays, strict=True))
-    late = [event.first for event, delay in pairs if not delay.missed and not delay.within(SOON_MS)]
-    entry: dict[str, Any] = {
-        **compute_all(metrics, run),
-        "missed_frames": [event.first for event, delay in pairs if delay.missed][:MAX_LISTED],
-        "late_frames": late[:MAX_LISTED],
-    }
-    if reasons is not None:
-        entry["reasons"] = dict(sorted(reasons.items()))
-    return entry
 
 
 def provenance() -> dict[str, Any]:

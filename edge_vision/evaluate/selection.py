@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge_vision.core.command_line import number_type, with_examples
-from edge_vision.evaluate import process_pool
-from edge_vision.evaluate.conditions import SPLITS, Condition
+from edge_vision.evaluate.conditions import QUICK_FRAMES, SPLITS, Condition
 from edge_vision.evaluate.constructed import (
     condition_by_name,
     constructed_conditions,
@@ -18,6 +17,7 @@ from edge_vision.evaluate.constructed import (
     sequences_available,
 )
 from edge_vision.evaluate.errors import EvaluateError
+from edge_vision.evaluate.process_pool import default_jobs
 from edge_vision.evaluate.reference.clips import CLIPS, clip_condition, clip_path, known_clips
 from edge_vision.source.uri import SourceError, video_path
 
@@ -55,11 +55,11 @@ def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
         metavar="MODULE:CLASS",
         help="a metric beside the built-in ones; may be repeated",
     )
-    add("--quick", action="store_true", help=f"only the first {process_pool.QUICK_FRAMES} frames of each")
+    add("--quick", action="store_true", help=f"only the first {QUICK_FRAMES} frames of each")
     add(
         "--jobs",
         type=count_type(64, "processes"),
-        default=process_pool.default_jobs(),
+        default=default_jobs(),
         help="processes (default: %(default)s)",
     )
     add("--resume", action="store_true", help="reuse conditions that an earlier run finished")

@@ -12,9 +12,10 @@ from evaluate_cases import needs_clips
 from model_cases import SSD, bundle_or_skip
 from stage_cases import RED, color_bundle
 
-from edge_vision.evaluate import command, plot, process_pool
+from edge_vision.evaluate import command, plot
 from edge_vision.evaluate.chains.chain_run import CHAINS
 from edge_vision.evaluate.chains.savings import headline
+from edge_vision.evaluate.conditions import QUICK_FRAMES
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.presets import gate_settings
 from edge_vision.gate.frame_gate import SKIPS
@@ -79,13 +80,13 @@ def test_a_short_real_run_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureF
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["headline"] in capsys.readouterr().out
     condition = report["conditions"]["static"]
-    assert condition["frames"] == process_pool.QUICK_FRAMES and condition["events"] >= 2
+    assert condition["frames"] == QUICK_FRAMES and condition["events"] >= 2
     chains = condition["chains"]
     assert set(chains) == set(CHAINS)
     assert all(set(one) >= FIGURES for one in chains.values())
     every, gate, full = chains["every_frame"], chains["gate"], chains["full"]
     assert (every["detector_runs"], every["recall_100ms"], every["frame_f1"]) == (
-        process_pool.QUICK_FRAMES,
+        QUICK_FRAMES,
         1.0,
         1.0,
     )
@@ -93,7 +94,7 @@ def test_a_short_real_run_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureF
     assert every["cpu_s_per_1000"] == pytest.approx(condition["detector_cpu_s"] * 1000)
     # The same gate, with predicted boxes on skipped frames.
     tracked = chains["gate_tracking"]
-    assert tracked["detector_runs"] == gate["detector_runs"] < process_pool.QUICK_FRAMES
+    assert tracked["detector_runs"] == gate["detector_runs"] < QUICK_FRAMES
     assert tracked["frame_f1"] >= gate["frame_f1"]
     assert sum(full["reasons"].values()) == full["passed"] + sum(
         n for reason, n in full["reasons"].items() if reason in SKIPS

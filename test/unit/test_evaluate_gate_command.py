@@ -21,8 +21,8 @@ from model_cases import SSD, bundle_or_skip
 from edge_vision.bundles.store import cache_dir, sha256_of
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.evaluate import command, plot, process_pool
-from edge_vision.evaluate.conditions import Condition, ConditionFrame, GroundTruth
+from edge_vision.evaluate import command, plot
+from edge_vision.evaluate.conditions import QUICK_FRAMES, Condition, ConditionFrame, GroundTruth
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.gate.gate_run import GateRun
 from edge_vision.evaluate.gate.recorded_gate import OURS, GateRecord, check_gate, recorded_gate
@@ -244,7 +244,7 @@ def test_a_gate_without_camera_motion_publishes_no_tracks_as_in_the_detector_nod
 ) -> None:
     detector: Any = _StandingObject()
     monkeypatch.setattr(reference_module, "cache_dir", lambda: tmp_path)
-    run = GateRun(("evaluate_cases:Alternating",), quick=False)
+    run = GateRun(gates=("evaluate_cases:Alternating",))
     result = run.evaluate(_dots(12), detector, lambda _: None)
     figures = result["methods"]["evaluate_cases:Alternating"]
     # 6 of 12 frames are inferred, and nothing is published between them.
@@ -306,14 +306,14 @@ def test_a_short_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     report = json.loads((out / "report.json").read_text())
     condition = report["conditions"]["static"]
     assert condition["constructed"] is True
-    assert condition["frames"] == process_pool.QUICK_FRAMES
+    assert condition["frames"] == QUICK_FRAMES
     assert condition["events"] >= 2
     methods = condition["methods"]
     every = methods["every_frame"]
     assert (every["recall_100ms"], every["delay_ms_max"], every["frame_f1"]) == (1.0, 0.0, 1.0)
     assert methods["fixed_tracker_5"]["inferred_share"] == pytest.approx(0.2)
     assert methods["fixed_tracker_5"]["frame_f1"] > methods["fixed_5"]["frame_f1"]
-    assert sum(methods["gate"]["reasons"].values()) == process_pool.QUICK_FRAMES
+    assert sum(methods["gate"]["reasons"].values()) == QUICK_FRAMES
     assert methods["evaluate_cases:RaisesLater"]["inferred_share"] == pytest.approx(0.5, abs=0.01)
     assert "ZeroDivisionError" in "".join(condition["notes"])
     assert {"gate", "evaluate_cases:RaisesLater"} == set(condition["verdict"])

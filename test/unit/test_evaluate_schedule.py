@@ -140,7 +140,7 @@ def test_the_presets_and_the_fixed_intervals_on_a_synthetic_clip(
     detector: Any = _FirstSceneDetector()
     monkeypatch.setattr(reference_module, "cache_dir", lambda: tmp_path)
     condition = Condition("two", "two", False, "clip", 30.0, 60, _TwoScenes)
-    run = ScheduleRun(_presets(min_fidelity=0.97, max_delay_ms=100.0), seeds=2)
+    run = ScheduleRun(presets=_presets(min_fidelity=0.97, max_delay_ms=100.0), seeds=2)
     clip = run.evaluate(condition, detector, lambda _: None)
     chains = clip["chains"]
     assert list(chains) == CHAINS
@@ -174,7 +174,7 @@ def test_a_preset_whose_rival_cannot_skip_is_compared_with_every_frame(
     monkeypatch.setattr(reference_module, "cache_dir", lambda: tmp_path)
     condition = Condition("two", "two", False, "clip", 30.0, 60, _TwoScenes)
     # No interval reaches more than the noise ceiling.
-    run = ScheduleRun(_presets(min_fidelity=1.0, max_delay_ms=10.0))
+    run = ScheduleRun(presets=_presets(min_fidelity=1.0, max_delay_ms=10.0))
     chains = run.evaluate(condition, detector, lambda _: None)["chains"]
     assert chains["fixed_same_promise"]["interval_frames"] == 1
     assert chains["fixed_same_promise"]["frame_f1"] == 1.0

@@ -13,6 +13,7 @@ from typing import Any
 
 from edge_vision.core.missing_package import missing_package
 from edge_vision.evaluate.condition_data import ConditionData, load_condition_data
+from edge_vision.evaluate.conditions import frames_of
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.live.live_record import LiveRecord
 from edge_vision.evaluate.live.pipeline_process import PIPELINE, PipelineProcess, isolate_domain
@@ -20,7 +21,6 @@ from edge_vision.evaluate.metrics.builtin import METRICS
 from edge_vision.evaluate.metrics.frame_f1 import ghost_boxes
 from edge_vision.evaluate.metrics.metric import Cost, MethodRun, compute_all
 from edge_vision.evaluate.presets import PRESETS, preset_file
-from edge_vision.evaluate.process_pool import frames_of
 from edge_vision.evaluate.reference.detector import BACKEND, BUNDLE, ReferenceDetector
 from edge_vision.evaluate.selection import Selected
 from edge_vision.offline.config_files import config_file

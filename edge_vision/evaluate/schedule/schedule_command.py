@@ -9,13 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edge_vision.evaluate.conditions import QUICK_FRAMES
 from edge_vision.evaluate.constructed import constructed_conditions
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.evaluation import Evaluation, Results, evaluate
 from edge_vision.evaluate.metrics.builtin import METRICS
 from edge_vision.evaluate.metrics.metric import load_metrics
 from edge_vision.evaluate.presets import PRESETS, gate_config, gate_settings
-from edge_vision.evaluate.process_pool import QUICK_FRAMES
 from edge_vision.evaluate.schedule import live, report
 from edge_vision.evaluate.schedule.schedule_run import ScheduleRun
 from edge_vision.evaluate.schedule.verdict import verdict
@@ -121,7 +121,9 @@ class ScheduleEvaluation(Evaluation):
         configs = {name: gate_config(gate_settings(name, options.changes)) for name in PRESETS}
         self._presets = {name: asdict(config) for name, config in configs.items()}
         settings = tuple((name, tuple(one.items())) for name, one in self._presets.items())
-        self.run = ScheduleRun(settings, options.quick, options.seeds, tuple(options.metric))
+        self.run = ScheduleRun(
+            presets=settings, seeds=options.seeds, quick=options.quick, metrics=tuple(options.metric)
+        )
         load_metrics(METRICS, options.metric)
         self._live, self._skipped, self._changes = live_clips, dict(skipped), options.changes
         self._logs = options.out / "live"

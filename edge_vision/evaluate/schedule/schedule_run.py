@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from edge_vision.evaluate.baselines import evenly, every
 from edge_vision.evaluate.chains.chain import Chain
-from edge_vision.evaluate.condition_data import ConditionData, load_condition_data
-from edge_vision.evaluate.conditions import Condition
-from edge_vision.evaluate.gate.recorded_gate import SEED, GateRecord, error_notes
-from edge_vision.evaluate.metrics.builtin import METRICS, RecallWithin
+from edge_vision.evaluate.condition_run import ConditionRun, Entry, Scene
+from edge_vision.evaluate.gate.recorded_gate import SEED, GateRecord
+from edge_vision.evaluate.metrics.builtin import RecallWithin
 from edge_vision.evaluate.metrics.frame_f1 import ghost_boxes, pooled_f1
-from edge_vision.evaluate.metrics.metric import Cost, MethodRun, load_metrics
-from edge_vision.evaluate.observe import FrameConsumer, observe
+from edge_vision.evaluate.metrics.metric import Cost, MethodRun
 from edge_vision.evaluate.presets import Settings, gate_config
-from edge_vision.evaluate.process_pool import frames_of
-from edge_vision.evaluate.reference.detector import ReferenceDetector, StepCallback
-from edge_vision.evaluate.results import condition_header, method_entry
 from edge_vision.evaluate.schedule.scene_changes import SceneChanges
 from edge_vision.evaluate.simulation import Published, with_held_boxes, with_tracks, without_tracker
 from edge_vision.gate.frame_gate import GateConfig
@@ -29,7 +23,6 @@ FIRST_PRESET = "balanced"
 FPS_CLASSES = {">=24": (23.5, float("inf")), "8..16": (8.0, 16.5)}
 OTHER_FPS = "other"
 _ROUNDING = 1e-6
-Entry = dict[str, Any]
 
 
 def rival(kind: str, preset: str) -> str:
@@ -50,46 +43,34 @@ def fps_class(fps_hz: float) -> str:
     return next((name for name, (low, high) in FPS_CLASSES.items() if low <= fps_hz <= high), OTHER_FPS)
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduleRun:
-    """Compares presets with fixed intervals. presets: (name, settings of the gate). seeds: of the audit.
-
-    metrics: "module:Class" of those beside the built-in ones.
-    """
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleRun(ConditionRun):
+    """Compares presets with fixed intervals. presets: (name, settings of the gate). seeds: of the audit."""
 
     presets: tuple[tuple[str, tuple[tuple[str, float | int | bool], ...]], ...]
-    quick: bool = False
     seeds: int = 1
-    metrics: tuple[str, ...] = ()
 
     def n_simulated(self) -> int:
         """About one step per chain, even spacing and fixed interval."""
         return 2 + 6 * len(self.presets)
 
-    def evaluate(
-        self, condition: Condition, detector: ReferenceDetector, on_step: StepCallback
-    ) -> dict[str, Any]:
-        """The clip's part of report.json. Raises EvaluateError."""
-        data = load_condition_data(condition, frames_of(condition, self.quick), detector, on_step)
+    def compare(self, scene: Scene) -> Entry:
+        """See ConditionRun."""
         configs = {name: gate_config(Settings(settings)) for name, settings in self.presets}
         chains = {
             (name, seed): Chain(config, seed=SEED + seed)
             for name, config in configs.items()
             for seed in range(self.seeds)
         }
-        scene = SceneChanges()
-        consumers: list[FrameConsumer] = [*(chain.process for chain in chains.values()), scene.process]
-        cpu_s = observe(condition, data.reference, consumers, on_step, detector)
-        data = replace(data, reference=replace(data.reference, detector_cpu_s=cpu_s))
-        clip = _Clip(self, data, scene, condition.fps_hz, on_step)
+        changes = SceneChanges()
+        scene.play([*(chain.process for chain in chains.values()), changes.process])
+        clip = _Clip(scene, changes)
         records = {name: [chains[name, seed].record for seed in range(self.seeds)] for name in configs}
         return {
-            **condition_header(condition, data),
-            "fps_class": fps_class(condition.fps_hz),
-            "quiet_share": len(scene.quiet_frames) / len(data.reference),
-            "cuts": scene.cuts,
-            "detector_cpu_s": cpu_s,
-            "notes": [*data.notes, *error_notes({name: seeds[0] for name, seeds in records.items()})],
+            **scene.header({name: seeds[0] for name, seeds in records.items()}),
+            "fps_class": fps_class(scene.condition.fps_hz),
+            "quiet_share": len(changes.quiet_frames) / len(scene.reference),
+            "cuts": changes.cuts,
             "chains": clip.chains(configs, records),
             "held_boxes": clip.held_boxes(
                 max(clip.interval(config) for config in configs.values()), records[FIRST_PRESET][0]
@@ -98,23 +79,15 @@ class ScheduleRun:
 
 
 class _Clip:
-    """What all chains on a clip are measured with."""
+    """The figures of all chains on a clip."""
 
-    def __init__(
-        self,
-        run: ScheduleRun,
-        data: ConditionData,
-        scene: SceneChanges,
-        fps_hz: float,
-        on_step: StepCallback,
-    ) -> None:
-        self._metrics = load_metrics(METRICS, run.metrics)
-        self._data, self._reference, self._scene = data, data.reference, scene
-        self._fps_hz, self._on_step = fps_hz, on_step
+    def __init__(self, scene: Scene, changes: SceneChanges) -> None:
+        self._scene, self._changes = scene, changes
+        self._reference = scene.reference
 
     def interval(self, config: GateConfig) -> int:
         """The fixed interval that guarantees the reaction."""
-        return longest_interval(config.max_delay_ms, self._fps_hz)
+        return longest_interval(config.max_delay_ms, self._scene.condition.fps_hz)
 
     def chains(self, configs: dict[str, GateConfig], records: dict[str, list[GateRecord]]) -> Entry:
         """The figures of each chain; the fixed intervals come first."""
@@ -180,25 +153,24 @@ class _Clip:
         }
 
     def _entry(self, published: Published, cost: Cost, config: GateConfig) -> Entry:
-        run = MethodRun(self._data, published, cost)
-        self._on_step("simulate")
+        data = self._scene.data
         return {
-            **method_entry(self._metrics, run),
-            "recall_max_delay": RecallWithin(config.max_delay_ms).compute(run),
+            **self._scene.entry(published, cost),
+            "recall_max_delay": RecallWithin(config.max_delay_ms).compute(MethodRun(data, published, cost)),
             "max_delay_ms": config.max_delay_ms,
-            "ceiling": self._data.noise_ceiling,
+            "ceiling": data.noise_ceiling,
             "ghosts": ghost_boxes(
                 published.detections,
                 published.inferred.tolist(),
                 self._reference.detections,
-                self._scene.cuts,
+                self._changes.cuts,
             ),
             "process_cpu_s_per_1000": None,
         }
 
     def _quiet_cpu_share(self, record: GateRecord, published: Published) -> float | None:
         """CPU on the quiet stretches as a share of the every-frame detector's; None without any."""
-        quiet = self._scene.quiet_frames
+        quiet = self._changes.quiet_frames
         if not quiet:
             return None
         detector_cpu_s = self._reference.detector_cpu_s
