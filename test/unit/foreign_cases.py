@@ -105,3 +105,17 @@ def fixed_shapes() -> ModelProto:
 def images(count: int = 8, side: int = SIDE_PX, seed: int = 5) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     return [rng.normal(0, 1, (1, 3, side, side)).astype(np.float32) for _ in range(count)]
+
+
+def sorted_boxes() -> ModelProto:
+    """The best ten cells as rows of box, score and class; the boxes are those of the cells."""
+    build, side = GraphBuilder(), SIDE_PX // 4
+    flat = build.node("Reshape", build.conv(build.trunk("images"), 16, 1), build.constant([1, -1], np.int64))
+    scores = build.node("TopK", build.node("Sigmoid", flat), build.constant([10], np.int64), outputs=2)
+    y, x = np.mgrid[:side, :side] * 4.0
+    boxes = build.constant(np.stack((x, y, x + 4, y + 4), -1).reshape(-1, 4))
+    chosen = build.node("Gather", boxes, f"{scores}.1", axis=0)
+    score = build.node("Unsqueeze", scores, build.constant([2], np.int64))
+    kind = build.node("Mul", score, build.constant(0.0))
+    build.nodes.append(helper.make_node("Concat", [chosen, score, kind], ["logits"], axis=2))
+    return build.model({"logits": [1, 10, 6]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,19 @@ from foreign_cases import (  # noqa: E402
     distances_and_scores,
     fixed_shapes,
     images,
+    sorted_boxes,
 )
+from optimize_cases import tiny_bundle  # noqa: E402
 
 from edge_vision.backends import BackendRequest, available_backends, make_backend  # noqa: E402
 from edge_vision.backends.selection.parity import sqnr_db  # noqa: E402
+from edge_vision.bundles.store import load_bundle  # noqa: E402
 from edge_vision.optimize.candidate import Size  # noqa: E402
 from edge_vision.optimize.errors import OptimizeError  # noqa: E402
 from edge_vision.optimize.quantization import graph_edit, graph_session, ptq  # noqa: E402
 from edge_vision.optimize.quantization.decoding_tail import tail_inputs, tail_nodes  # noqa: E402
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe  # noqa: E402
+from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss  # noqa: E402
 
 RECIPE = Int8Recipe("u8", "s8", True, True, "")
 
@@ -128,3 +133,18 @@ def test_an_output_behind_an_identity_has_the_name_in_the_graph(backend: str, tm
     session = make_backend(backend).load(file, BackendRequest(threads=1))
     assert [output.name for output in session.outputs] == ["rows"]
     assert set(session.run({"images": images(1)[0]})) == {"rows"}
+
+
+def test_layers_are_ranked_by_what_the_tail_reads_not_by_the_order_of_rows(tmp_path: Path) -> None:
+    folded, quantized = folded_and_quantized(sorted_boxes(), tmp_path)
+    bundle = load_bundle(f"{tiny_bundle(tmp_path / 'tiny', tmp_path / 'model.onnx', 'end_to_end')}{os.sep}")
+    evaluated = images(6, seed=9)
+    loss = QuantizationLoss(bundle, folded, evaluated)
+    _, sqnr = loss.of(quantized)
+    rows = [sqnr_db(outputs(folded, image), outputs(quantized, image)) for image in evaluated]
+    assert min(rows) < 10.0 < 25.0 < sqnr
+    alone = [
+        loss.of(ptq.quantize(folded, ptq.calibrate(folded, images()), RECIPE, only=nodes))[1]
+        for nodes in ptq.layers(folded).values()
+    ]
+    assert min(alone) > sqnr - 3.0
