@@ -165,6 +165,20 @@ def blazeface(folder: Path) -> Manifest:
     )
 
 
+def blazeface_fp16(folder: Path) -> Manifest:
+    """Float16 throughout, also the image and the outputs."""
+    manifest = blazeface(folder)
+    model = onnx.load(str(folder / "model.onnx"))
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            values = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    del model.graph.value_info[:]
+    return _saved(folder, model, replace(manifest, input=replace(manifest.input, dtype="float16")))
+
+
 def yolov8(folder: Path) -> Manifest:
     """YOLOv8's tail on NanoDet: softmax, a convolution over each distribution, boxes in pixels beside scores.
     Dynamic axes, opset 21, no names."""
@@ -297,6 +311,7 @@ CORPUS = (
     Foreign("centernet", "the published network; sorted rows, no names of nodes", centernet),
     Foreign("movenet", "the published network without its tail; NHWC", movenet),
     Foreign("blazeface", "the published network, boxes decoded; opset 11", blazeface, FACE),
+    Foreign("blazeface_fp16", "the same in float16 throughout", blazeface_fp16, FACE),
     Foreign("yolov8", "softmax and expectation in the graph; dynamic axes, opset 21, no names", yolov8),
     Foreign("yolox", "scores and logarithms in one output; float16 weights", yolox),
     Foreign("rtdetr", "TopK between layers, attention, inverse sigmoids", rtdetr),

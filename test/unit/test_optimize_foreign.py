@@ -97,6 +97,25 @@ def test_an_old_opset_is_converted_before_quantization(tmp_path: Path) -> None:
     assert sqnr_db(outputs(folded, image), outputs(quantized, image)) > 20.0
 
 
+def test_a_float16_graph_is_quantized_and_keeps_the_types_of_its_tensors(tmp_path: Path) -> None:
+    model = distances_and_scores()
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            values = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    file = tmp_path / "model.onnx"
+    onnx.save(model, str(file))
+    folded = graph_session.folded(file)
+    calibrating = [image.astype(np.float16) for image in images()]
+    quantized = ptq.quantize(folded, ptq.calibrate(folded, calibrating), RECIPE)
+    assert ptq.summarize(quantized).layers_quantized == 3
+    (image,) = images(1, seed=9)
+    fp16, int8 = (outputs(one, image.astype(np.float16))["rows"] for one in (model, quantized))
+    assert int8.dtype == np.float16 and sqnr_db({"x": fp16}, {"x": int8}) > 20.0
+
+
 @pytest.mark.parametrize("make", [fixed_shapes, distances_and_scores])
 def test_constant_shapes_follow_the_image_size(make) -> None:
     model, sides = make(), (SIDE_PX, 2 * SIDE_PX, SIDE_PX // 2)

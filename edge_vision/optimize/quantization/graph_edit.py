@@ -15,8 +15,6 @@ from edge_vision.offline.onnx_writer import import_onnx
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import OptimizeError
 
-MIN_OPSET = 13
-"""The first one with scales for each channel."""
 _MIN_HALVED = 1024
 """Constants with fewer elements keep fp32: they save no space, and shapes and limits are among them."""
 
@@ -160,32 +158,6 @@ def remove_unused_opsets(model: Any) -> None:
     kept = [one for one in model.opset_import if one.domain in used]
     del model.opset_import[:]
     model.opset_import.extend(kept)
-
-
-def modernize(model: Any) -> Any:
-    """The model with at least MIN_OPSET. Raises OptimizeError."""
-    onnx = import_onnx()
-    opset = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), MIN_OPSET)
-    if opset >= MIN_OPSET:
-        return model
-    try:
-        return onnx.version_converter.convert_version(model, MIN_OPSET)
-    except Exception as error:  # As above.
-        raise OptimizeError(
-            f"expected a graph of opset {MIN_OPSET} or later, got {opset}, which onnx cannot convert: "
-            f"{short_error(error)}; export the model with opset {MIN_OPSET} or later"
-        ) from None
-
-
-def name_nodes(model: Any) -> None:
-    """Name nodes without a name after their operator and first output."""
-    used = {node.name for node in model.graph.node}
-    for node in model.graph.node:
-        base = node.name or f"{node.op_type}_{next(filter(None, node.output), '')}"
-        # A name that the graph gives to another node gets a number.
-        names = (base, *(f"{base}_{number}" for number in range(len(model.graph.node))))
-        node.name = node.name or next(name for name in names if name not in used)
-        used.add(node.name)
 
 
 def with_outputs(model: Any, names: Sequence[str]) -> Any:

@@ -8,13 +8,8 @@ from typing import Any
 
 from edge_vision.backends.runtimes.onnxruntime import DISABLED_OPTIMIZERS
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.quantization.graph_edit import (
-    load_model,
-    modernize,
-    name_nodes,
-    remove_unused_opsets,
-    short_error,
-)
+from edge_vision.optimize.quantization.graph_edit import load_model, remove_unused_opsets, short_error
+from edge_vision.optimize.quantization.normal_form import modernize, name_nodes, to_float32
 
 
 def session(model: Any, exact: bool = False) -> Any:
@@ -46,14 +41,17 @@ def folded(file: Path) -> Any:
     """
     import onnxruntime
 
-    given = modernize(load_model(file)).SerializeToString()
+    given = modernize(load_model(file))
+    to_float32(given)
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = f"{folder}/folded.onnx"
         options.log_severity_level = 4
         try:
-            onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+            onnxruntime.InferenceSession(
+                given.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # As above.
             raise OptimizeError(f"onnxruntime cannot load {file}: {short_error(error)}") from None
         model = load_model(Path(options.optimized_model_filepath))

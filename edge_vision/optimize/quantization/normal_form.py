@@ -1,0 +1,85 @@
+"""Brings graphs of all exporters to the form that the quantizer needs: opset, names of nodes, float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edge_vision.offline.onnx_writer import import_onnx
+from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.quantization.graph_edit import short_error
+
+MIN_OPSET = 13
+"""The first one with scales for each channel."""
+_FLOAT, _FLOAT16 = 1, 10
+
+
+def modernize(model: Any) -> Any:
+    """The model with at least MIN_OPSET. Raises OptimizeError."""
+    onnx = import_onnx()
+    opset = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), MIN_OPSET)
+    if opset >= MIN_OPSET:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, MIN_OPSET)
+    except Exception as error:  # As above.
+        raise OptimizeError(
+            f"expected a graph of opset {MIN_OPSET} or later, got {opset}, which onnx cannot convert: "
+            f"{short_error(error)}; export the model with opset {MIN_OPSET} or later"
+        ) from None
+
+
+def name_nodes(model: Any) -> None:
+    """Name nodes without a name after their operator and first output."""
+    used = {node.name for node in model.graph.node}
+    for node in model.graph.node:
+        base = node.name or f"{node.op_type}_{next(filter(None, node.output), '')}"
+        # A name that the graph gives to another node gets a number.
+        names = (base, *(f"{base}_{number}" for number in range(len(model.graph.node))))
+        node.name = node.name or next(name for name in names if name not in used)
+        used.add(node.name)
+
+
+def to_float32(model: Any) -> None:
+    """Let a float16 graph compute in float32; its inputs and outputs keep their types."""
+    graph = model.graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == _FLOAT16:
+                attribute.i = _FLOAT
+            elif attribute.HasField("t"):
+                _widen(attribute.t)
+    for tensor in graph.initializer:
+        _widen(tensor)
+    inner = {}
+    for values, is_input in ((graph.input, True), (graph.output, False)):
+        for value in values:
+            if value.type.tensor_type.elem_type == _FLOAT16:
+                inner[value.name] = is_input
+    if inner:
+        del graph.value_info[:]
+        _cast_outside(graph, inner)
+
+
+def _widen(tensor: Any) -> None:
+    if tensor.data_type == _FLOAT16:
+        numpy_helper = import_onnx().numpy_helper
+        values = numpy_helper.to_array(tensor).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def _cast_outside(graph: Any, names: dict[str, bool]) -> None:
+    """Compute with other tensors than these inputs (true) and outputs, and cast between them."""
+    make = import_onnx().helper.make_node
+    inside = {name: f"{name}/float32" for name in names}
+    for node in graph.node:
+        for side in (node.input, node.output):
+            side[:] = [inside.get(name, name) for name in side]
+    nodes = [
+        make("Cast", [name], [inside[name]], name=inside[name], to=_FLOAT) for name in names if names[name]
+    ]
+    nodes += graph.node
+    nodes += [make("Cast", [inside[n]], [n], name=inside[n], to=_FLOAT16) for n in names if not names[n]]
+    del graph.node[:]
+    graph.node.extend(nodes)
