@@ -45,21 +45,21 @@ def source_kind(uri: str) -> SourceKind:
         return SourceKind("stream", uri)
     path = video_path(uri)
     bag, mark, topic = str(path).rpartition("#")
-    if mark and not path.exists() and bag_files(Path(bag)):
+    if mark and not os.path.exists(path) and bag_files(Path(bag)):
         return SourceKind("bag", bag, topic)
     return SourceKind("bag" if bag_files(path) else "file", str(path))
 
 
 def bag_files(path: Path) -> list[Path]:
-    """The files to open of a bag, which need not exist; none if the path is not one of a bag.
+    """The files to open of a bag, which need not exist; none if the path is not one of a bag, or unreadable.
 
     A folder with metadata.yaml is one recording. Without it, as after a crash, each of its files is opened.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):  # Unlike the methods of Path, False for a name that is too long.
         return [path] if path.suffix in BAG_SUFFIXES else []
-    if (path / "metadata.yaml").is_file():
+    if os.path.isfile(path / "metadata.yaml"):
         return [path]
-    return sorted(file for file in path.iterdir() if file.suffix in BAG_SUFFIXES)
+    return sorted(file for file in path.glob("*") if file.suffix in BAG_SUFFIXES)
 
 
 _FILE_URI = re.compile(r"file://", re.IGNORECASE)
