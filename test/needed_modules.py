@@ -35,6 +35,7 @@ NEEDED: dict[str, dict[str, str]] = {
     "unit/test_optimize_study.py": REPORT,
     "unit/test_parameter_files.py": ROS,
     "unit/test_top.py": RICH,
+    "unit/test_updates_client.py": UPDATES,
     "unit/test_updates_repository.py": UPDATES,
 }
 """File or folder below test/ -> module -> how to install it."""
