@@ -22,10 +22,14 @@ def usable_cores() -> int:
 
     Two threads of one physical core share its arithmetic units: inference gains nothing from both.
     """
-    cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-    cores = len({_siblings(cpu) for cpu in cpus})
+    cores = len({_siblings(cpu) for cpu in usable_cpus()})
     quota = min((q for q in map(_quota, _cgroup_folders()) if q is not None), default=math.inf)
     return max(1, int(min(cores, math.ceil(quota)) if math.isfinite(quota) else cores))
+
+
+def usable_cpus() -> set[int]:
+    """The hardware threads that this process may use."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def _siblings(cpu: int) -> str:

@@ -33,14 +33,19 @@ class StatusEntry:
         return part if part and (namespace or "/") == self.hardware_id else None
 
     def number(self, key: str) -> float | None:
-        """A value as a number; None if missing, or not a finite number, such as "unavailable"."""
-        try:
-            value = float(self.values[key])
-        except (KeyError, ValueError):
-            return None
-        return value if math.isfinite(value) else None
+        """See `finite_number`."""
+        return finite_number(self.values, key)
 
     def text(self, key: str) -> str:
         """A value as published; "" if missing or unavailable."""
         value = self.values.get(key, "")
         return "" if value.startswith("unavailable") else value
+
+
+def finite_number(values: Mapping[str, str], key: str) -> float | None:
+    """A value as a number; None if missing, or not a finite number, such as "unavailable"."""
+    try:
+        value = float(values[key])
+    except (KeyError, ValueError):
+        return None
+    return value if math.isfinite(value) else None

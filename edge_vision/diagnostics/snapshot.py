@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from edge_vision.core.diagnostic_status import finite_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,8 @@ class NodeReport:
     process_state: str = ""
 
     def number(self, key: str) -> float | None:
-        """A value as a number; None if it is missing or not a finite number."""
-        try:
-            value = float(self.values[key])
-        except (KeyError, ValueError):
-            return None
-        return value if math.isfinite(value) else None
+        """See `finite_number`."""
+        return finite_number(self.values, key)
 
     def flag(self, key: str) -> bool:
         """True if a value is "True"."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
+from edge_vision.core.diagnostic_status import finite_number
 from edge_vision.core.running_clock import running_s
 from edge_vision.diagnostics.causes import Cause
 from edge_vision.diagnostics.causes.frames import has_stamps_of_file
@@ -183,7 +184,7 @@ class DiagnosticsNode(BaseNode):
         """The node's own level and text, or a worse one if it exceeds a limit."""
         level, text = report.status.level[0], report.status.message
         exceeded = {}
-        age_ms, limit_ms = _number(report.values.get("age_ms.p95")), self.params["max_age_ms"]
+        age_ms, limit_ms = finite_number(report.values, "age_ms.p95"), self.params["max_age_ms"]
         source = self._reports.get("source")
         of_file = source is not None and has_stamps_of_file(source.values)
         if age_ms is not None and age_ms > limit_ms and not of_file:
@@ -218,13 +219,6 @@ class DiagnosticsNode(BaseNode):
             "pid": meter.pid,
         }
         return status_message(self._title(name), self.camera, level, text, values)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text) if text else None
-    except ValueError:
-        return None
 
 
 def main(args: list[str] | None = None) -> int:

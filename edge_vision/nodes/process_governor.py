@@ -15,7 +15,7 @@ from rclpy.parameter import Parameter, parameter_value_to_python
 
 from edge_vision.bundles.ladder import Rung, run_parameters
 from edge_vision.bundles.store import bundle_folder
-from edge_vision.core.diagnostic_status import StatusEntry
+from edge_vision.core.diagnostic_status import finite_number
 from edge_vision.diagnostics.sensors import Unavailable, Value, number
 from edge_vision.diagnostics.sensors.system import HeatSensors
 from edge_vision.errors import BundleError
@@ -112,7 +112,7 @@ class ProcessGovernor:
 
     def _on_detector(self, node: BaseNode, message: DiagnosticArray) -> None:
         for status in message.status[:1] if self._is_first(node) else ():
-            cpu_s = StatusEntry("detector", values=status_values(status)).number("cpu_s") or 0.0
+            cpu_s = finite_number(status_values(status), "cpu_s") or 0.0
             if cpu_s < self._detector_cpu_s:  # It has restarted.
                 self._governor.restart()
             self._detector_cpu_s = cpu_s

@@ -13,6 +13,7 @@ import psutil
 
 from edge_vision import __version__
 from edge_vision.backends import runtime_versions
+from edge_vision.backends.host import usable_cpus
 from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.bundles.store import sha256_of
 
@@ -32,7 +33,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "arch": platform.machine(),
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(usable_cpus()),
         "ram_mb": round(psutil.virtual_memory().total / 1e6),
         "load_1m": round(os.getloadavg()[0], 2),
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edge_vision import __version__
 from edge_vision.backends.base import BackendRequest
-from edge_vision.backends.host import driver, processor
+from edge_vision.backends.host import driver, processor, usable_cpus
 from edge_vision.backends.registry import runtime_versions
 from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.backends.selection.backend_timing import BackendTiming, Timings
@@ -33,7 +32,7 @@ def timing_file(bundle: Bundle, names: Sequence[str], request: BackendRequest) -
         "bundle": bundle.sha256,
         "names": list(names),
         "request": [request.device, request.precision, request.threads],
-        "device": [platform.machine(), processor(), _cores(), driver()],
+        "device": [platform.machine(), processor(), len(usable_cpus()), driver()],
         "runtimes": runtime_versions(names),
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
@@ -68,7 +67,3 @@ def timings_from_json(text: str) -> Timings:
     values = json.loads(text)
     rows = (BackendTiming(**{**row, "rounds_ms": tuple(row["rounds_ms"])}) for row in values["rows"])
     return Timings(**{**values, "rows": tuple(rows)})
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
