@@ -32,7 +32,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-governor bench-pipelining bench-low-score bench-tracking bench-foreign soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-top setup-bag setup-docs lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-governor bench-pipelining bench-low-score bench-tracking bench-foreign soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-bag setup-docs lock clean distclean
 
 help:  ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -162,6 +162,9 @@ setup-evaluate:
 
 setup-optimize:
 	@$(SETUP) optimize
+
+setup-train:
+	@$(SETUP) train
 
 setup-top:
 	@$(SETUP) top

@@ -24,6 +24,7 @@ EXECUTABLES = (
 RUNTIME = ["numpy>=1.26", "opencv-python-headless>=4.6", "psutil>=5.9", "PyYAML>=6.0"]
 FETCH = ["onnx>=1.16"]
 OPTIMIZE = ["jinja2>=3.1", "matplotlib>=3.7", "onnx>=1.16", "onnxruntime>=1.18", "pycocotools>=2.0.7"]
+TRAIN = [*OPTIMIZE, "torch>=2.4"]
 EVALUATE = ["matplotlib>=3.7"]
 TOP = ["rich>=13.0"]
 BAG = ["rosbags>=0.11"]
@@ -74,6 +75,7 @@ setup(
         "nvidia": ["nvidia-ml-py>=12.535"],
         "fetch": FETCH,
         "optimize": OPTIMIZE,
+        "train": TRAIN,
         "evaluate": EVALUATE,
         "top": TOP,
         "bag": BAG,

@@ -21,6 +21,7 @@ LAUNCH = dict.fromkeys(("ament_index_python", "launch_ros"), "source ROS 2")
 RICH = {"rich": "run `make setup-test`"}
 BAGS = {"rosbags": "run `make setup-test`"}
 UPDATES = dict.fromkeys(("tuf", "cryptography"), "run `make setup-test`")
+TORCH = {"torch": "run `make setup-train`"}
 REPORT = dict.fromkeys(("jinja2", "matplotlib"), "run `make setup-test`")
 NEEDED: dict[str, dict[str, str]] = {
     "nodes": ROS,
@@ -37,6 +38,7 @@ NEEDED: dict[str, dict[str, str]] = {
     "unit/test_top.py": RICH,
     "unit/test_updates_client.py": UPDATES,
     "unit/test_updates_repository.py": UPDATES,
+    "unit/test_train_graph.py": TORCH,
 }
 """File or folder below test/ -> module -> how to install it."""
 

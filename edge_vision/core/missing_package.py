@@ -20,6 +20,7 @@ PYPI_NAMES = {
     "tuf": "tuf",
     "securesystemslib": "tuf",
     "cryptography": "cryptography",
+    "torch": "torch --index-url https://download.pytorch.org/whl/cpu",
 }
 _ROS_CORE = ("rclpy", "rcl_interfaces", "lifecycle_msgs", "builtin_interfaces")
 

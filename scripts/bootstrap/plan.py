@@ -52,12 +52,12 @@ class Extra:
 
 
 EXTRAS = {
-    "openvino": Extra("OpenVINO", ("test", "bench", "optimize"), "openvino"),
+    "openvino": Extra("OpenVINO", ("test", "bench", "optimize", "train"), "openvino"),
     "litert": Extra("LiteRT", ("test", "bench"), "litert"),
     "tensorrt": Extra("TensorRT for RTX", ("test",), "tensorrt_rtx"),
     "test": Extra("test tools", ("test",)),
-    "optimize": Extra("report and scores of the optimizer", ("test", "optimize")),
-    "bench": Extra("PyTorch for comparison", ("bench",), index=PYTORCH_CPU),
+    "optimize": Extra("report and scores of the optimizer", ("test", "optimize", "train")),
+    "bench": Extra("PyTorch", ("bench", "train"), index=PYTORCH_CPU),
     "top": Extra("terminal view", ("test", "top")),
     "bag": Extra("ROS bags as a source", ("test", "bag")),
     "update": Extra("model updates", ("test",)),
@@ -69,6 +69,7 @@ STAGES = {
     "demo": "`make demo`",
     "test": "`make test` and `make check`",
     "bench": "`make bench-backends` (200 MB more)",
+    "train": "`make bench-train`, `edge-vision optimize train` (200 MB more)",
     "evaluate": "`make evaluate-gate` (200 MB of downloads)",
     "optimize": "`make optimize-demo`",
     "top": "`make top`",
@@ -109,7 +110,7 @@ def tasks_for(stage: str, backend: str, machine: Machine) -> list[Task]:
     if stage == "evaluate":
         tasks.append(_videos("clips", "clips of the evaluation", "--evaluate"))
     tasks.append(_bundles("bundles", "model bundles", DEMO_BUNDLES))
-    if stage in ("test", "bench") or backend == "litert":
+    if stage in ("test", "bench", "train") or backend == "litert":
         tasks.append(_bundles("more-bundles", "further model bundles", ()))
     return tasks
 

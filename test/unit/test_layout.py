@@ -39,6 +39,7 @@ ROOMS = (
     "importer",
     "model_zoo",
     "optimize",
+    "train",
     "evaluate",
     "cli",
 )

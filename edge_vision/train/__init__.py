@@ -1,0 +1,14 @@
+"""Compression by training: from a bundle and unlabelled clips to a more accurate or a faster bundle.
+
+    command       the command line
+    torch_graph   an ONNX graph as a PyTorch module; trained numbers are written back by name
+    torch_ops     the operators that it supports
+    time_split    train and judge images: other clips, or time ranges with a gap; selection for diversity
+    augmentation  changed images, and crops for classifiers
+    teacher       samples and the outputs of the accurate bundle, cached in a folder
+    lsq           fake quantizers in a QDQ graph, and their numbers written back
+    distillation  the training loop: checkpoints, progress, the best state
+    qat           quantization-aware training: PTQ, training, verdict, bundle
+
+torch_graph, torch_ops, lsq and distillation import PyTorch; the others work without it. Imports no ROS.
+"""
