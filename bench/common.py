@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,3 +87,20 @@ def interleaved_ms(
 def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
     """The median ratio over the pairs: a load that slows both does not change it."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
+def script_environment() -> dict[str, str]:
+    """The environment for a child process, which loads ROS itself."""
+    return {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+
+
+def measured(script: str, *arguments: object) -> dict[str, Any]:
+    """The result of one measurement in a process of its own. Its log is shown if it fails."""
+    command = [sys.executable, str(REPO / "bench" / script), *map(str, arguments)]
+    done = subprocess.run(command, env=script_environment(), capture_output=True, text=True, cwd=REPO)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if done.returncode or not lines:
+        print(done.stdout + done.stderr, file=sys.stderr)
+        raise SystemExit(f"{script} {arguments[0]} failed with status {done.returncode}, see above")
+    result: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
+    return result

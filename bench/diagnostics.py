@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import finish, make_parser, new_result
-from common import REPO, Row, at_most
+from common import REPO, Row, at_most, measured, script_environment
 
 from edge_vision.evaluate.live.pipeline_process import isolate_domain
 from edge_vision.offline.provenance import write_json
@@ -63,10 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter turns, each cause once")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="only these measurements")
     return parser
-
-
-def _environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
 
 
 def cost(options: argparse.Namespace) -> dict[str, Any]:
@@ -112,7 +108,7 @@ class _Player:
         command = [sys.executable, str(REPO / "bench" / "cost.py"), "--video", str(video)]
         command += ["--namespace", namespace, *(["--no-diagnostics"] if namespace == "without" else [])]
         self._child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=script_environment()
         )
         self._read("ready")
 
@@ -158,7 +154,7 @@ def causes(options: argparse.Namespace) -> dict[str, Any]:
     for n in range(1 if options.quick else 3):
         for work in PROVOKED:
             name = work.__name__
-            one = _child("causes.py", name, "--domain", domain)
+            one = measured("causes.py", name, "--domain", domain)
             runs.setdefault(name, []).append(one["seconds"])
             messages[name] = one["message"]
             print(f"  {n + 1}: {name} {one['seconds']:.2f} s", flush=True)
@@ -168,18 +164,6 @@ def causes(options: argparse.Namespace) -> dict[str, Any]:
     # A silent camera and unexplained silence become faults only after some seconds.
     beside = {name: longest.pop(name) for name in ("publisher_silent", "nothing_published")}
     return {"causes": longest, "causes_beside": beside, "causes_runs": runs, "causes_messages": messages}
-
-
-def _child(script: str, *arguments: object) -> dict[str, Any]:
-    """Run one measurement in its own process. If it fails, its log is printed."""
-    command = [sys.executable, str(REPO / "bench" / script), *map(str, arguments)]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, cwd=REPO)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if done.returncode or not lines:
-        print(done.stdout + done.stderr, file=sys.stderr)
-        raise SystemExit(f"{script} {arguments[0]} failed with status {done.returncode}, see above")
-    result: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
-    return result
 
 
 def long_run(options: argparse.Namespace) -> dict[str, Any]:

@@ -22,8 +22,6 @@ first_detection_s       from the process's start to the first detection in anoth
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import subprocess
 import sys
@@ -31,7 +29,7 @@ import time
 from typing import Any
 
 from benchmark import finish, make_parser, new_result
-from common import REPO, Row, at_least, at_most
+from common import REPO, Row, at_least, at_most, measured, script_environment
 
 from edge_vision.evaluate.live.pipeline_process import isolate_domain
 from edge_vision.offline.provenance import hash_of, write_json
@@ -63,19 +61,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _child(script: str, *arguments: object) -> dict[str, Any]:
-    """Run one measurement in a process of its own. Its log is shown where it fails."""
-    environment = {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
-    command = [sys.executable, str(REPO / "bench" / script), *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=REPO)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if done.returncode or not lines:
-        print(done.stdout + done.stderr, file=sys.stderr)
-        raise SystemExit(f"{script} {arguments[0]} failed with status {done.returncode}, see above")
-    result: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
-    return result
-
-
 def hop(options: argparse.Namespace) -> dict[str, Any]:
     """the hand-off in one process"""
     runs, count = (1, 50) if options.quick else (3, 80)
@@ -83,7 +68,7 @@ def hop(options: argparse.Namespace) -> dict[str, Any]:
     details: dict[str, list[Any]] = {size: [] for size in SIZES}
     for _ in range(runs):
         for size in SIZES:
-            one = _child(
+            one = measured(
                 "in_process.py",
                 "hop",
                 "--video",
@@ -113,7 +98,7 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
     )
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in rates}
     command = [sys.executable, str(REPO / "bench" / "subscriber.py")]
-    environment = {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+    environment = script_environment()
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
     ) as subscriber:
@@ -123,7 +108,7 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
             for _ in range(runs):
                 for name, fps in rates.items():
                     arguments = ("overhead", "--video", options.video, "--count", count, "--fps", fps)
-                    found[name].append(_child("in_process.py", *arguments))
+                    found[name].append(measured("in_process.py", *arguments))
         finally:
             subscriber.stdin.close()
     figures = ("overhead_ratio", "overhead_ratio_strict", "overhead_cpu_ratio")
@@ -142,14 +127,14 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
 def wrapper(options: argparse.Namespace) -> dict[str, Any]:
     """Detector.detect against the bare runtime"""
     count = 100 if options.quick else 400
-    one = _child("wrapper.py", "--video", options.video, "--count", count)
+    one = measured("wrapper.py", "--video", options.video, "--count", count)
     return {"wrapper_ratio": one.pop("wrapper_ratio"), "wrapper_details": one}
 
 
 def start(options: argparse.Namespace) -> dict[str, Any]:
     """start, memory and age of the pipeline's executable on the video"""
     seconds = 10 if options.quick else 40
-    one = _child("processes.py", "start", "--video", options.video, "--runs", 3, "--seconds", seconds)
+    one = measured("processes.py", "start", "--video", options.video, "--runs", 3, "--seconds", seconds)
     keys = ("rss_mb", "rss_steady_mb", "first_detection_s")
     return {**{key: one.pop(key) for key in keys}, "start_details": one}
 
@@ -157,7 +142,7 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
 def separate(options: argparse.Namespace) -> dict[str, Any]:
     """1080p images between two processes"""
     seconds = 10 if options.quick else 30
-    one = _child("processes.py", "separate", "--video", options.video, "--seconds", seconds)
+    one = measured("processes.py", "separate", "--video", options.video, "--seconds", seconds)
     return {"separate_1080p_arrived": one.pop("separate_1080p_arrived"), "separate_details": one}
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from common import REPO, spread
+from common import REPO, script_environment, spread
 from in_process import read_pictures
 
 SIZE_PX = (1920, 1080)
@@ -136,7 +136,7 @@ def _write_clip(video: Path, clip: Path) -> None:
 @contextlib.contextmanager
 def _node(*arguments: str) -> Iterator[None]:
     """One of the executables, ended at the end."""
-    environment = {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
+    environment = script_environment()
     command = [sys.executable, "-m", "edge_vision.nodes.cli", *arguments]
     child = subprocess.Popen(command, cwd=REPO, env=environment, stdout=sys.stderr)
     try:

@@ -7,6 +7,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.core.printable import bounded_text, printable
 
 MAX_STATUS_CHARS = 1 << 16
@@ -39,3 +40,10 @@ def status_chars(status: DiagnosticStatus) -> int:
 def status_values(status: DiagnosticStatus) -> dict[str, str]:
     """The key-value pairs of a status."""
     return {pair.key: pair.value for pair in status.values}
+
+
+def status_entry(status: DiagnosticStatus) -> StatusEntry:
+    """A received status as a plain value."""
+    return StatusEntry(
+        status.name, status.hardware_id, status.level[0], status.message, status_values(status)
+    )

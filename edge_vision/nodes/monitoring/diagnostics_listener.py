@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from diagnostic_msgs.msg import DiagnosticArray
 
 from edge_vision.core.diagnostic_status import StatusEntry
-from edge_vision.nodes.interface.status_messages import status_values
+from edge_vision.nodes.interface.status_messages import status_entry
 from edge_vision.nodes.monitoring.discovery import observing_node
 from edge_vision.nodes.transport.qos import RESULTS
 
@@ -51,9 +51,4 @@ class DiagnosticsListener:
         return sorted({f"{one.node_namespace.rstrip('/')}/{one.node_name}" for one in found})
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self._on_statuses(
-            [
-                StatusEntry(one.name, one.hardware_id, one.level[0], one.message, status_values(one))
-                for one in message.status
-            ]
-        )
+        self._on_statuses([status_entry(one) for one in message.status])

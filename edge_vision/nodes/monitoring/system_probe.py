@@ -11,14 +11,14 @@ from functools import partial
 from typing import Any
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 
 from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.diagnostics.snapshot import qos_mismatch
 from edge_vision.diagnostics.system_view import Pipeline, SystemView, discovery_range
 from edge_vision.nodes.interface.specs import DIAGNOSTICS, NODES
-from edge_vision.nodes.interface.status_messages import status_message, status_values
+from edge_vision.nodes.interface.status_messages import status_entry, status_message, status_values
 from edge_vision.nodes.monitoring.cause_monitor import CauseMonitor, output_status
 from edge_vision.nodes.monitoring.discovery import observing_node
 from edge_vision.nodes.monitoring.image_input_probe import endpoint, foreign_image_topics, is_topic_name
@@ -104,11 +104,11 @@ class _Observer:
 
     def _on_report(self, namespace: str, name: str, monitor: CauseMonitor, message: DiagnosticArray) -> None:
         for one in message.status[:1]:
-            self._reports[namespace][name] = _entry(one)
+            self._reports[namespace][name] = status_entry(one)
             monitor.add_report(name, one.message, status_values(one), one.level[0])
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        statuses = [_entry(one) for one in message.status]
+        statuses = [status_entry(one) for one in message.status]
         ours = {one.local_name or "": one for one in statuses if _is_ours(one)}
         self._foreign.update({one.name: one for one in statuses if not _is_ours(one)})
         if not ours:
@@ -149,7 +149,9 @@ class _Observer:
             duplicates=tuple(name for name, count in names.items() if count > 1),
             reports={name: status for name, status in reports.items() if status is not _SILENT},
             diagnostics=self._diagnostics.get(namespace, {}),
-            output=_entry(status_message("output", namespace, *output_status(monitor))) if monitor else None,
+            output=status_entry(status_message("output", namespace, *output_status(monitor)))
+            if monitor
+            else None,
             unmatched=tuple(self._mismatches(f"{namespace.rstrip('/')}/detections")),
         )
 
@@ -179,9 +181,3 @@ def _is_ours(status: StatusEntry) -> bool:
 
 _SILENT = StatusEntry("")
 """Placeholder for a node that has not reported yet."""
-
-
-def _entry(status: DiagnosticStatus) -> StatusEntry:
-    return StatusEntry(
-        status.name, status.hardware_id, status.level[0], status.message, status_values(status)
-    )
