@@ -71,7 +71,9 @@ def hop(pictures: list[np.ndarray], fps_hz: float, count: int) -> dict[str, Any]
     passed = [m for m in run.marks if "detector_start" in m]
     return {
         "gate_to_detector_ms": spread((m["detector_start"] - m["gate_end"]) * 1e3 for m in passed),
-        "source_to_gate_ms": spread((m["gate_start"] - m["intake"]) * 1e3 for m in run.marks),
+        "source_to_gate_ms": spread(
+            (m["gate_start"] - m["intake"]) * 1e3 for m in run.marks if "gate_start" in m
+        ),
     }
 
 
