@@ -119,3 +119,16 @@ def sorted_boxes() -> ModelProto:
     kind = build.node("Mul", score, build.constant(0.0))
     build.nodes.append(helper.make_node("Concat", [chosen, score, kind], ["logits"], axis=2))
     return build.model({"logits": [1, 10, 6]})
+
+
+def queries() -> ModelProto:
+    """The ten best cells go through another layer: a selection between layers, as in RT-DETR."""
+    build = GraphBuilder()
+    trunk = build.trunk("images")
+    features = build.node("Reshape", trunk, build.constant([16, -1], np.int64))
+    scores = build.node("Reshape", build.conv(trunk, 16, 1), build.constant([-1], np.int64))
+    at = f"{build.node('TopK', scores, build.constant([10], np.int64), outputs=2)}.1"
+    chosen = build.node("Transpose", build.node("Gather", features, at, axis=1), perm=[1, 0])
+    weights = build.constant(np.random.default_rng(4).normal(0, 0.3, (16, 4)))
+    build.nodes.append(helper.make_node("MatMul", [chosen, weights], ["rows"]))
+    return build.model({"rows": [10, 4]})

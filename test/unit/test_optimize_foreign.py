@@ -18,6 +18,7 @@ from foreign_cases import (  # noqa: E402
     distances_and_scores,
     fixed_shapes,
     images,
+    queries,
     sorted_boxes,
 )
 from optimize_cases import tiny_bundle  # noqa: E402
@@ -71,13 +72,15 @@ def test_scores_keep_their_precision_beside_boxes_in_one_output(tmp_path: Path) 
     assert int8.shape[1] == 4 + CLASSES
 
 
-def test_values_that_the_graph_sorts_are_not_rounded_to_steps(tmp_path: Path) -> None:
-    folded, quantized = folded_and_quantized(best_cells(), tmp_path)
-    (read,) = tail_inputs(folded)
-    assert read not in graph_edit.dequantized(quantized)
-    best = outputs(quantized, images(1, seed=9)[0])["rows"][0]
-    assert len(np.unique(best)) == len(best)
-    assert ptq.summarize(quantized).layers_quantized == 3
+@pytest.mark.parametrize(("make", "layers"), [(best_cells, 3), (queries, 4)])
+def test_values_that_the_graph_sorts_are_not_rounded_to_steps(make, layers: int, tmp_path: Path) -> None:
+    _, quantized = folded_and_quantized(make(), tmp_path)
+    made_by = {name: node for node in quantized.graph.node for name in node.output}
+    name = next(node for node in quantized.graph.node if node.op_type == "TopK").input[0]
+    while made_by[name].op_type != "Conv":
+        assert made_by[name].op_type == "Reshape"
+        name = made_by[name].input[0]
+    assert ptq.summarize(quantized).layers_quantized == layers
 
 
 def test_nodes_without_a_name_get_one_each(tmp_path: Path) -> None:

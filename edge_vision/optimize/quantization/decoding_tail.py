@@ -48,9 +48,17 @@ def tail_inputs(model: Any, outputs: Collection[str] = ()) -> list[str]:
     return [name for name in dict.fromkeys(wanted) if name not in given]
 
 
-def selects(model: Any) -> bool:
-    """Whether the tail selects by comparing values."""
-    return any(node.op_type in _SELECTIONS for node in tail_nodes(model))
+def comparing_nodes(model: Any) -> set[str]:
+    """Names of the nodes that select by comparing values, and of those between them and the layers before."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    found: dict[str, Any] = {}
+    open_nodes = [node for node in model.graph.node if node.op_type in _SELECTIONS]
+    while open_nodes:
+        node = open_nodes.pop()
+        if node.name not in found and node.op_type not in (*LAYER_OPS, "Shape"):
+            found[node.name] = node
+            open_nodes += [makers[name] for name in node.input if name in makers]
+    return set(found)
 
 
 def _distributions(model: Any) -> set[str]:

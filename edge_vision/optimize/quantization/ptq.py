@@ -10,7 +10,7 @@ import copy
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,13 @@ from edge_vision.backends.runtimes.onnxruntime import DISABLED_OPTIMIZERS
 from edge_vision.offline.onnx_writer import import_onnx
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import gptq
-from edge_vision.optimize.quantization.decoding_tail import LAYER_OPS, selects, tail_inputs, tail_nodes
-from edge_vision.optimize.quantization.graph_edit import load_model, op_types, remove_unused_opsets
+from edge_vision.optimize.quantization.decoding_tail import LAYER_OPS, comparing_nodes, tail_nodes
+from edge_vision.optimize.quantization.graph_edit import (
+    dequantized,
+    load_model,
+    op_types,
+    remove_unused_opsets,
+)
 from edge_vision.optimize.quantization.input_moments import Ranges
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
 
@@ -104,25 +109,23 @@ def quantize(
     )
     quantizer.quantize_model()
     quantized = quantizer.model.model
-    if selects(model):
-        _remove_quantizers(quantized, tail_inputs(model))
+    _read_fp32(quantized, comparing_nodes(model))
     gptq.apply_rounding(quantized, rounding or {})
     remove_unused_opsets(quantized)
     return quantized
 
 
-def _remove_quantizers(quantized: Any, tensors: Sequence[str]) -> None:
-    """Let the readers of these tensors read fp32."""
-    nodes = quantized.graph.node
-    made = {node.input[0]: node for node in nodes if node.op_type == "QuantizeLinear"}
-    read = {node.input[0]: node for node in nodes if node.op_type == "DequantizeLinear"}
-    pairs = {name: (made[name], read[made[name].output[0]]) for name in tensors if name in made}
-    fp32 = {dequantizer.output[0]: name for name, (_, dequantizer) in pairs.items()}
-    for node in nodes:
-        node.input[:] = [fp32.get(name, name) for name in node.input]
-    for pair in pairs.values():
-        for node in pair:
-            nodes.remove(node)
+def _read_fp32(quantized: Any, readers: Collection[str]) -> None:
+    """Let these nodes read fp32, and remove quantizers that no node reads then."""
+    graph = quantized.graph
+    fp32 = {result: name for name, result in dequantized(quantized).items()}
+    for node in graph.node:
+        if node.name in readers:
+            node.input[:] = [fp32.get(name, name) for name in node.input]
+    for op in ("DequantizeLinear", "QuantizeLinear"):
+        used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+        for node in [one for one in graph.node if one.op_type == op and one.output[0] not in used]:
+            graph.node.remove(node)
 
 
 def unquantized_nodes(model: Any) -> list[str]:
