@@ -8,14 +8,13 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
 from edge_vision.errors import BundleError
-
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-from edge_vision.model_zoo.convert_tfjs import NCHW, NHWC, TfjsConverter  # noqa: E402
-from edge_vision.model_zoo.tfjs_reader import read_tfjs  # noqa: E402
+from edge_vision.model_zoo.convert_tfjs import NCHW, NHWC, TfjsConverter
+from edge_vision.model_zoo.tfjs_reader import read_tfjs
 
 SIDE = 8
 TFJS_ROWS = (

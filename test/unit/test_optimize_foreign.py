@@ -6,11 +6,9 @@ import os
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-from foreign_cases import (  # noqa: E402
+from foreign_cases import (
     CLASSES,
     SIDE_PX,
     GraphBuilder,
@@ -21,17 +19,17 @@ from foreign_cases import (  # noqa: E402
     queries,
     sorted_boxes,
 )
-from optimize_cases import tiny_bundle  # noqa: E402
+from optimize_cases import tiny_bundle
 
-from edge_vision.backends import BackendRequest, available_backends, make_backend  # noqa: E402
-from edge_vision.backends.selection.parity import sqnr_db  # noqa: E402
-from edge_vision.bundles.store import load_bundle  # noqa: E402
-from edge_vision.optimize.candidate import Size  # noqa: E402
-from edge_vision.optimize.errors import OptimizeError  # noqa: E402
-from edge_vision.optimize.quantization import graph_edit, graph_session, ptq  # noqa: E402
-from edge_vision.optimize.quantization.decoding_tail import tail_inputs, tail_nodes  # noqa: E402
-from edge_vision.optimize.quantization.int8_recipe import Int8Recipe  # noqa: E402
-from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss  # noqa: E402
+from edge_vision.backends import BackendRequest, available_backends, make_backend
+from edge_vision.backends.selection.parity import sqnr_db
+from edge_vision.bundles.store import load_bundle
+from edge_vision.optimize.candidate import Size
+from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.quantization import graph_edit, graph_session, ptq
+from edge_vision.optimize.quantization.decoding_tail import tail_inputs, tail_nodes
+from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
+from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
 
 RECIPE = Int8Recipe("u8", "s8", True, True, "")
 
