@@ -29,6 +29,7 @@ NEEDED: dict[str, dict[str, str]] = {
     "e2e/test_top_live.py": RICH,
     "launch": {**ROS, **LAUNCH},
     "nodes/test_bag_source.py": {**ROS, **BAGS},
+    "nodes/test_updater.py": {**ROS, **UPDATES},
     "unit/test_bag.py": BAGS,
     "unit/test_optimize_ground_truth.py": {"pycocotools": "run `make setup-test`", **REPORT},
     "unit/test_optimize_report.py": REPORT,

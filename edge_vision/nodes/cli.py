@@ -17,6 +17,7 @@ EXECUTABLES = {
     "cascade_node": "edge_vision.nodes.cascade_node",
     "detector_node": "edge_vision.nodes.detector_node",
     "diagnostics_node": "edge_vision.nodes.diagnostics_node",
+    "updater_node": "edge_vision.nodes.updater_node",
     "pipeline": "edge_vision.nodes.pipeline",
     "doctor": "edge_vision.cli.doctor.command",
     "top": "edge_vision.cli.top.command",
@@ -45,6 +46,7 @@ gate_node = partial(_start, "gate_node")
 cascade_node = partial(_start, "cascade_node")
 detector_node = partial(_start, "detector_node")
 diagnostics_node = partial(_start, "diagnostics_node")
+updater_node = partial(_start, "updater_node")
 pipeline = partial(_start, "pipeline")
 doctor = partial(_start, "doctor")
 top = partial(_start, "top")

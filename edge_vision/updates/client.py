@@ -28,6 +28,7 @@ from tuf.api.serialization import DeserializationError
 from tuf.ngclient import Updater, UpdaterConfig
 
 from edge_vision.bundles.store import sha256_of
+from edge_vision.core.redaction import redact_text
 from edge_vision.errors import BundleError, UpdateError
 from edge_vision.updates.durable import sync_folder, write_durably
 from edge_vision.updates.release import (
@@ -102,7 +103,9 @@ class UpdateClient:
         running: Callable[[], float] = _running_s,
     ) -> None:
         if urlsplit(url).scheme not in ("http", "https", "file"):
-            raise UpdateError("config", f"repository_url: expected http, https or file, got {url!r:.80}")
+            raise UpdateError(
+                "config", f"repository_url: expected http, https or file, got {redact_text(url)!r:.80}"
+            )
         self._url = url.rstrip("/") + "/"
         self._group, self._channel, self._bootstrap = group, channel, bootstrap
         self._target = target_of(group, channel)
@@ -265,7 +268,7 @@ class UpdateClient:
     def _receive(self, url: str, target: TargetFile, part: Path, progress: Callable[[int], None]) -> None:
         start = part.stat().st_size if part.is_file() else 0
         start = start if start <= target.length else 0
-        missing = target.length - start
+        missing, shown = target.length - start, redact_text(url)
         with part.open("r+b" if part.is_file() else "wb") as file:
             if missing:
                 offset, blocks = self._transport.open(url, start, self._transport.limits.deadline_s(missing))
@@ -275,15 +278,15 @@ class UpdateClient:
                     file.write(block)
                     if file.tell() > target.length:
                         file.truncate(0)
-                        raise UpdateError("too_long", f"{url}: expected {target.length} bytes, got more")
+                        raise UpdateError("too_long", f"{shown}: expected {target.length} bytes, got more")
                     progress(file.tell())
             file.flush()
             os.fsync(file.fileno())
         if (size := part.stat().st_size) < target.length:
-            raise UpdateError("truncated", f"{url}: expected {target.length} bytes, got {size}")
+            raise UpdateError("truncated", f"{shown}: expected {target.length} bytes, got {size}")
         if not _is_complete(part, target):
             part.unlink()
-            raise UpdateError("tampered", f"{url}: expected sha256 {target.hashes['sha256']}, got another")
+            raise UpdateError("tampered", f"{shown}: expected sha256 {target.hashes['sha256']}, got another")
 
 
 _NO_SPACE = (28, 122)

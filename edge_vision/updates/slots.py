@@ -92,6 +92,24 @@ class SlotState:
         )
 
 
+def bundle_path(folder: Path, slot: Slot) -> Path:
+    """Where a store has the bundle of a slot."""
+    return folder / "bundles" / slot.digest
+
+
+def staging_path(folder: Path, digest: str) -> Path:
+    """Where to download a bundle to."""
+    return folder / "staging" / digest
+
+
+def read_state(folder: Path) -> SlotState:
+    """The state of a store, which another process may have open. Raises OSError, ValueError, BundleError."""
+    try:
+        return _parse(json.loads((folder / "state.json").read_text("utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        return SlotState()
+
+
 class SlotStore:
     """The slots in a folder, for one process at a time. note: what limits the store, "" if nothing does.
 
@@ -123,16 +141,7 @@ class SlotStore:
             self._lock = None
 
     def bundle_path(self, slot: Slot) -> Path:
-        return self._bundles / slot.digest
-
-    def staging(self, digest: str) -> Path:
-        """Where to download a bundle to."""
-        return self.folder / "staging" / digest
-
-    @property
-    def installed(self) -> list[Path]:
-        """The folders of the bundles in the slots."""
-        return [self.bundle_path(slot) for slot in self.state.slots.values()]
+        return bundle_path(self.folder, slot)
 
     # Changes. Each writes the state once; a failed write leaves it as it was, and raises UpdateError.
     def install(self, digest: str, release: Release) -> None:
@@ -145,7 +154,7 @@ class SlotStore:
             target = self._bundles / digest
             self._bundles.mkdir(parents=True, exist_ok=True)
             if not target.is_dir():
-                os.rename(self.staging(digest), target)
+                os.rename(staging_path(self.folder, digest), target)
                 sync_folder(self._bundles)
         except OSError as error:
             raise self._unwritable(error) from None
@@ -203,9 +212,7 @@ class SlotStore:
 
     def _read(self) -> SlotState:
         try:
-            return _parse(json.loads(self._file.read_text("utf-8")))
-        except (FileNotFoundError, NotADirectoryError):
-            return SlotState()
+            return read_state(self.folder)
         except (OSError, ValueError, RecursionError, BundleError) as error:
             self.note = (
                 f"{self._file}: expected the state of the slots, got: {error}; the factory model serves"
@@ -219,7 +226,7 @@ class SlotStore:
         except OSError as error:
             # The new file may be in place with the folder not flushed: what is read is what counts.
             with contextlib.suppress(OSError, ValueError, BundleError):
-                self.state = _parse(json.loads(self._file.read_text("utf-8")))
+                self.state = read_state(self.folder)
             raise self._unwritable(error) from None
         self.state, self.note = state, ""
 

@@ -17,6 +17,7 @@ from ros_cases import (
 )
 
 from edge_vision.nodes.interface.specs import NODES
+from edge_vision.nodes.updater_node import UpdaterNode
 
 BAD_STARTS = [
     # node, parameter, bad value, what the message must say
@@ -193,7 +194,7 @@ def test_the_gate_switched_off_passes_all(start, robot):
 
 
 def test_every_parameter_has_its_descriptor(start, robot):
-    start(ALL)
+    start((*ALL, UpdaterNode))
     for spec in NODES:
         described = robot.describe(spec.name, [param.name for param in spec.params])
         for param, descriptor in zip(spec.params, described, strict=True):

@@ -9,15 +9,17 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from update_cases import Operator
 
 from edge_vision.bundles.store import sha256_of
 from edge_vision.errors import UpdateError
-from edge_vision.updates.agent import fetch_update
 from edge_vision.updates.client import UpdateClient
+from edge_vision.updates.fetch import fetch_update
 from edge_vision.updates.slots import Slot, SlotStore
 
 LONGEST_S = 0.2
@@ -27,6 +29,16 @@ FORK = multiprocessing.get_context("fork")
 def new_client(operator: Operator, robot: Path) -> UpdateClient:
     root = operator.root.read_bytes()
     return UpdateClient(operator.folder.as_uri(), "fleet/a", "stable", root, robot / "trust")
+
+
+def fetch(
+    client: UpdateClient, store: SlotStore, trial: Callable[..., Any] = lambda bundle, release: None
+) -> str:
+    """Bring the group's release into a slot."""
+    offer, outcome = fetch_update(client, store.folder, store.state, trial)
+    if outcome == "staged":
+        store.install(offer.digest, offer.release)
+    return outcome
 
 
 def run_robot(operator: Operator, robot: Path, seed: int, pipe: Connection) -> None:
@@ -42,7 +54,7 @@ def run_robot(operator: Operator, robot: Path, seed: int, pipe: Connection) -> N
         try:
             step = chance.choice("fffppccbr")
             if step == "f":
-                fetch_update(new_client(operator, robot), store, lambda bundle, release: None)
+                fetch(new_client(operator, robot), store)
             elif step == "p":
                 store.promote("factory")
             elif step == "c":

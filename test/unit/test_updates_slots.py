@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from slot_cases import check_complete, kill_once, new_client
+from slot_cases import check_complete, fetch, kill_once, new_client
 from update_cases import Operator
 
 from edge_vision.errors import UpdateError
-from edge_vision.updates.agent import check_compatible, fetch_update, open_bundle, try_bundle
+from edge_vision.updates.fetch import check_compatible, open_bundle, try_bundle
 from edge_vision.updates.release import Release
-from edge_vision.updates.slots import MAX_TRIES, SlotStore
+from edge_vision.updates.slots import MAX_TRIES, SlotStore, bundle_path, staging_path
 
 KILLS = 20
 
@@ -37,7 +37,7 @@ def digest_of(number: int) -> str:
 
 
 def download(store: SlotStore, number: int) -> str:
-    folder = store.staging(digest_of(number))
+    folder = staging_path(store.folder, digest_of(number))
     folder.mkdir(parents=True)
     (folder / "bundle.yaml").write_text(f"bundle {number}")
     return digest_of(number)
@@ -343,20 +343,19 @@ def test_killed_at_random_instants_of_updates(operator: Operator, tmp_path: Path
             error.args = (f"seed {seed}, kill {kill}: {error}",)
             raise
     store = SlotStore(tmp_path / "robot" / "slots")
-    fetch_update(new_client(operator, tmp_path / "robot"), store, lambda bundle, release: None)
-    check_complete(store.installed[-1])
+    assert fetch(new_client(operator, tmp_path / "robot"), store) in ("staged", "downloaded", "serving")
+    for slot in store.state.slots.values():
+        check_complete(bundle_path(store.folder, slot))
 
 
 def test_an_update_is_fetched_once(operator: Operator, tmp_path: Path) -> None:
     operator.publish("1.0.0")
     store, tried = SlotStore(tmp_path / "slots"), []
     client = new_client(operator, tmp_path)
-    assert fetch_update(client, store, lambda *given: tried.append(given), download=False)[1] == "available"
-    assert tried == []
-    assert fetch_update(client, store, lambda *given: tried.append(given))[1] == "downloaded"
-    assert fetch_update(client, store, lambda *given: tried.append(given))[1] == "downloaded"
+    assert fetch(client, store, lambda *given: tried.append(given)) == "staged"
+    assert fetch(client, store, lambda *given: tried.append(given)) == "downloaded"
     store.promote()
-    assert fetch_update(client, store, lambda *given: tried.append(given))[1] == "serving"
+    assert fetch(client, store, lambda *given: tried.append(given)) == "serving"
     assert [bundle.version for bundle, _ in tried] == ["1.0.0"]
 
 
@@ -373,7 +372,7 @@ def test_a_bundle_for_another_robot_is_not_downloaded(
     operator.publish("1.0.0", **options)
     store = SlotStore(tmp_path / "slots")
     with pytest.raises(UpdateError, match=message) as caught:
-        fetch_update(new_client(operator, tmp_path), store, lambda bundle, release: None)
+        fetch(new_client(operator, tmp_path), store)
     assert caught.value.reason == "incompatible"
     assert not list(store.folder.iterdir())
 
@@ -383,7 +382,7 @@ def test_a_bundle_that_does_not_load_is_not_installed(operator: Operator, tmp_pa
     operator.publish("1.0.0", required_backend="onnxruntime")
     store = SlotStore(tmp_path / "slots")
     with pytest.raises(UpdateError) as caught:
-        fetch_update(new_client(operator, tmp_path), store, try_bundle)
+        fetch(new_client(operator, tmp_path), store, try_bundle)
     assert caught.value.reason == "trial_failed"
     assert store.state.slots == {}
 

@@ -59,6 +59,11 @@ class Operator:
     def publish(self, version: str, group: str = GROUP, channel: str = "stable", **options: Any) -> Release:
         self.bundles += 1
         bundle = make_bundle(self.base / f"bundle{self.bundles}", version)
+        return self.publish_bundle(bundle, group, channel, **options)
+
+    def publish_bundle(
+        self, bundle: Bundle, group: str = GROUP, channel: str = "stable", **options: Any
+    ) -> Release:
         return self.repository.publish(bundle, group, channel, PROVENANCE, **options)
 
     def key_id(self, label: str) -> str:

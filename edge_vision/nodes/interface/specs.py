@@ -7,6 +7,7 @@ from __future__ import annotations
 from edge_vision.nodes.interface.gate import GATE
 from edge_vision.nodes.interface.model import CASCADE, DETECTOR
 from edge_vision.nodes.interface.types import COMMON, RESET, STATUS, NodeSpec, Param, Range, Topic
+from edge_vision.nodes.interface.updater import UPDATER
 
 __all__ = [
     "CASCADE",
@@ -16,6 +17,7 @@ __all__ = [
     "NODES",
     "PIPELINE",
     "SOURCE",
+    "UPDATER",
     "NodeSpec",
     "Param",
     "Range",
@@ -153,4 +155,4 @@ PIPELINE = NodeSpec(
     (),
 )
 
-NODES = (SOURCE, GATE, CASCADE, DETECTOR, DIAGNOSTICS)
+NODES = (SOURCE, GATE, CASCADE, DETECTOR, DIAGNOSTICS, UPDATER)

@@ -1,4 +1,4 @@
-"""Everything of an update but ROS: check, compatibility, download, trial in a child process, slot."""
+"""From the repository to a bundle that loads: check, compatibility, download, trial in a child process."""
 
 from __future__ import annotations
 
@@ -13,39 +13,36 @@ from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.errors import EdgeVisionError, UpdateError
 from edge_vision.updates.client import Offer, UpdateClient
 from edge_vision.updates.release import Release, version_key
-from edge_vision.updates.slots import SlotStore
+from edge_vision.updates.slots import SlotState, bundle_path, staging_path
 
 Progress = Callable[[int, int], None]
 
 
 def fetch_update(
     client: UpdateClient,
-    store: SlotStore,
+    folder: Path,
+    state: SlotState,
     trial: Callable[[Bundle, Release], None],
     progress: Progress = lambda done, total: None,
-    download: bool = True,
 ) -> tuple[Offer, str]:
-    """Bring the group's release into the slot that does not serve, unless a slot has it.
+    """Download the group's release to the staging folder of a store, unless a slot has it.
 
-    trial: as `try_bundle`. Returns (offer, outcome): serving, downloaded or, without `download`, available.
-    Raises UpdateError.
+    folder, state: of the store. trial: as `try_bundle`. Returns (offer, outcome): serving or downloaded if a
+    slot has it, otherwise staged. Raises UpdateError.
     """
     offer = client.check()
-    digest, state = offer.digest, store.state
-    if state.current and state.current.digest == digest:
+    if state.current and state.current.digest == offer.digest:
         return offer, "serving"
-    if any(slot.digest == digest for slot in state.slots.values()):
+    if any(slot.digest == offer.digest for slot in state.slots.values()):
         return offer, "downloaded"
-    if reason := state.barred.get(digest):
+    if reason := state.barred.get(offer.digest):
         raise UpdateError("barred", f"{offer.release}: barred on this robot: {reason}")
     check_compatible(offer.release)
-    if not download:
-        return offer, "available"
-    folder = store.staging(digest)
-    client.download(offer, folder, store.installed, progress)
-    trial(open_bundle(folder, offer.release), offer.release)
-    store.install(digest, offer.release)
-    return offer, "downloaded"
+    staging = staging_path(folder, offer.digest)
+    reuse = [bundle_path(folder, slot) for slot in state.slots.values()]
+    client.download(offer, staging, reuse, progress)
+    trial(open_bundle(staging, offer.release), offer.release)
+    return offer, "staged"
 
 
 def check_compatible(release: Release) -> None:

@@ -1,0 +1,55 @@
+"""The interface of the updater node. Imports no ROS."""
+
+from __future__ import annotations
+
+from edge_vision.nodes.interface.types import COMMON, RESET, STATUS, NodeSpec, Param, Range, Topic
+
+UPDATER = NodeSpec(
+    "updater",
+    "Brings signed model updates to the detector, and takes them back if they exceed bounds.",
+    (
+        Param(
+            "repository_url",
+            "",
+            "Checks this repository for updates, by an http, https or file URL; empty = no network.",
+            applies="configure",
+        ),
+        Param(
+            "group", "", "Follows the releases of this group of robots, as in fleet/a.", applies="configure"
+        ),
+        Param("channel", "stable", "Follows this channel of the group.", applies="configure"),
+        Param(
+            "bootstrap_root",
+            "",
+            "Trusts this first root file of the repository, 1.root.json, copied to the robot by hand.",
+            applies="configure",
+        ),
+        Param(
+            "check_interval_s",
+            3600.0,
+            "Checks the repository this often; one check needs two small files.",
+            Range("s", 10.0, 2592000.0),
+        ),
+        Param(
+            "auto",
+            "download",
+            "Selects what happens without a request: nothing (off), check and download, or also promote, "
+            "which lets the new model serve on probation.",
+            choices=("off", "download", "promote"),
+        ),
+        *COMMON,
+    ),
+    (
+        Topic(
+            "detector/status", "diagnostic_msgs/msg/DiagnosticArray", "in", "Failed frames, age, detections."
+        ),
+        Topic("gate/status", "diagnostic_msgs/msg/DiagnosticArray", "in", "The audit."),
+        STATUS,
+    ),
+    (
+        RESET,
+        ("~/check", "std_srvs/srv/Trigger", "Checks the repository now, and downloads a new release."),
+        ("~/promote", "std_srvs/srv/Trigger", "Lets the downloaded model serve, on probation."),
+        ("~/rollback", "std_srvs/srv/Trigger", "Returns to the model before, and bars the present one."),
+    ),
+)

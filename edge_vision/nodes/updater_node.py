@@ -1,0 +1,357 @@
+"""The updater node: brings signed model updates to the detector, and takes them back if they do harm.
+
+Checks run in a child process. Everything else runs in the executor, once a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.srv import GetParameters, SetParametersAtomically
+from rclpy.parameter import Parameter, parameter_value_to_python
+from std_srvs.srv import Trigger
+
+from edge_vision.bundles.manifest import MANIFEST_FILE
+from edge_vision.bundles.store import cache_dir
+from edge_vision.core.running_clock import running_s
+from edge_vision.errors import EdgeVisionError, UpdateError
+from edge_vision.nodes import run
+from edge_vision.nodes.base_node import OK, WARN, BaseNode
+from edge_vision.nodes.interface import specs
+from edge_vision.nodes.interface.status_messages import MAX_STATUS_CHARS, status_chars, status_values
+from edge_vision.nodes.transport.qos import STATUS
+from edge_vision.updates.fetch_process import FetchOrder, FetchProcess, FetchResult
+from edge_vision.updates.history import UpdateHistory
+from edge_vision.updates.probation import Baseline, Probation, Rates, ServingFigures, Verdict
+from edge_vision.updates.release import parse_release, role_of, target_of
+from edge_vision.updates.slots import Slot, SlotStore
+
+TICK_S = 1.0
+
+
+class UpdaterNode(BaseNode):
+    """Without `repository_url` it uses no network and writes nothing; the model of a slot still serves."""
+
+    spec = specs.UPDATER
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._store: SlotStore | None = None
+        self._fetching: FetchProcess | None = None
+        self._result: FetchResult | None = None
+        self._probation: Probation | None = None
+        self._baseline = Baseline()
+        self._detector: DetectorModelClient | None = None
+        self._opened: list[Any] = []
+        self._next_check_s = 0.0
+        self._trouble = ""
+        for name, answer in (
+            ("check", self._answer_check),
+            ("promote", self._answer_promote),
+            ("rollback", self._answer_rollback),
+        ):
+            self._services_made.append(self.create_service(Trigger, f"~/{name}", answer))
+
+    # Life cycle.
+    def configure(self) -> None:
+        folder = cache_dir() / "updates" / (self.camera.strip("/").replace("/", ".") or "default")
+        if url := self.params["repository_url"]:
+            role_of(self.params["group"])
+            target_of(self.params["group"], self.params["channel"])
+            root = self.params["bootstrap_root"]
+            if not Path(root).expanduser().is_file():
+                raise UpdateError("config", f"bootstrap_root: expected the root file, got {root!r:.200}")
+        if url or folder.is_dir():
+            self._store = SlotStore(folder)
+            self._history = UpdateHistory(folder)
+
+    def activate(self) -> None:
+        self._detector = DetectorModelClient(self)
+        self._opened = [
+            self.create_subscription(DiagnosticArray, "detector/status", self._on_detector, STATUS),
+            self.create_subscription(DiagnosticArray, "gate/status", self._on_gate, STATUS),
+        ]
+        self._begun, self._pid = False, ""
+        self._next_check_s = running_s()
+        self._timer = self.create_timer(TICK_S, self._tick, clock=self.steady_clock)
+
+    def deactivate(self) -> None:
+        if self._detector:
+            self._detector.close()
+            self.destroy_timer(self._timer)
+        for subscription in self._opened:
+            self.destroy_subscription(subscription)
+        self._detector, self._opened, self._probation = None, [], None
+        if self._fetching:
+            self._fetching.stop()
+            self._fetching = None
+
+    def cleanup(self) -> None:
+        if self._store:
+            self._store.close()
+            self._store = None
+
+    # Once a second.
+    def _tick(self) -> None:
+        store, detector = self._store, self._detector
+        if store is None or detector is None:
+            return
+        try:
+            if not self._begun:
+                detector.read(self._begin)
+            if self._probation:
+                self._check_probation(store, self._probation)
+            if self._fetching and (result := self._fetching.result):
+                self._fetching, self._result = None, result
+                self._finish_check(store, result)
+            elif self._check_due():
+                self._start_check(store)
+        except UpdateError as error:
+            self._report(error)
+
+    def _check_probation(self, store: SlotStore, probation: Probation) -> None:
+        if not self.count_publishers("detector/status"):
+            probation.pause(running_s())
+        if verdict := probation.verdict(running_s()):
+            self._end_probation(store, verdict)
+
+    def _check_due(self) -> bool:
+        wanted = self.params["repository_url"] and self.params["auto"] != "off"
+        return bool(wanted and not self._fetching and running_s() >= self._next_check_s)
+
+    def _start_check(self, store: SlotStore) -> None:
+        self._next_check_s = running_s() + self.params["check_interval_s"]
+        params = self.params
+        source = (params["repository_url"], params["group"], params["channel"], params["bootstrap_root"])
+        self._fetching = FetchProcess(FetchOrder(*source, folder=str(store.folder)))
+
+    def _finish_check(self, store: SlotStore, result: FetchResult) -> None:
+        if result.outcome == "failed":
+            raise UpdateError(result.reason, result.text)
+        self._trouble = result.text
+        try:
+            release = parse_release(result.release)
+        except EdgeVisionError as error:
+            raise UpdateError("invalid", str(error)) from None
+        if result.outcome == "staged":
+            store.install(result.digest, release)
+            self._log("downloaded", f"downloaded {release}")
+        if self.params["auto"] == "promote" and store.state.candidate and self._probation is None:
+            self._promote(store)
+
+    def _report(self, error: UpdateError) -> None:
+        self._trouble = f"{error.reason}: {error}"
+        self.log_throttled("warning", str(error), event="update_failed")
+
+    # What serves.
+    def _begin(self, model: str) -> None:
+        """After the start: load the model of the slot. model: what the detector has."""
+        store = self._store
+        if store is None or self._begun:
+            return
+        self._begun = True
+        before = store.state.serving
+        slot = store.begin()
+        if store.state.serving != before:
+            self._log("fell_back", f"serving {slot or 'the factory model'}: {_last_barred(store)}", "warning")
+        if slot:
+            self._serve(store, slot, self._history.before() if not slot.proven else None)
+        elif self._is_ours(store, model) and store.state.factory:
+            self._set_model(store.state.factory)
+
+    def _promote(self, store: SlotStore) -> Slot:
+        candidate = store.state.candidate
+        if candidate is None:
+            raise UpdateError("no_candidate", "expected a downloaded bundle, got none; call ~/check first")
+        if self._detector is None or not self._begun:
+            raise UpdateError("no_detector", "expected a running detector in this namespace, got none")
+        model = self._detector.model
+        rates = self._baseline.rates()
+        self._history.set_before(rates)
+        store.promote("" if self._is_ours(store, model) else model)
+        slot = store.begin()
+        assert slot is not None
+        self._log("promoted", f"{slot} serves on probation")
+        self._serve(store, slot, rates)
+        return slot
+
+    def _serve(self, store: SlotStore, slot: Slot, before: Rates | None) -> None:
+        """Set the detector's model. before: the rates to compare with; None without probation."""
+        folder = store.bundle_path(slot)
+        if before is not None:
+            sha256 = hashlib.sha256((folder / MANIFEST_FILE).read_bytes()).hexdigest()
+            self._probation = Probation(sha256, slot.digest, before, running_s())
+        self._set_model(str(folder))
+
+    def _set_model(self, model: str) -> None:
+        if self._detector and model:
+            self._detector.write(model, self._on_refused)
+
+    def _on_refused(self, reason: str) -> None:
+        if self._store and self._probation:
+            self._end_probation(self._store, Verdict(False, f"the detector refused it: {reason}", {}))
+        else:
+            self._report(UpdateError("refused", f"the detector refused the model: {reason}"))
+
+    def _end_probation(self, store: SlotStore, verdict: Verdict) -> None:
+        self._probation = None
+        if verdict.commit:
+            store.confirm()
+            self._log("committed", f"{store.state.current}: {verdict.reason}", evidence=verdict.evidence)
+        else:
+            self._roll_back(store, verdict.reason, verdict.evidence)
+
+    def _roll_back(self, store: SlotStore, reason: str, evidence: Mapping[str, Any]) -> Slot | None:
+        bad = store.state.current
+        self._probation = None
+        slot = store.roll_back(reason)
+        self._baseline = Baseline()
+        text = f"rolled back {bad} to {slot or 'the factory model'}: {reason}"
+        self._log("rolled_back", text, "warning", evidence)
+        self._set_model(str(store.bundle_path(slot)) if slot else store.state.factory)
+        return slot
+
+    def _is_ours(self, store: SlotStore, model: str) -> bool:
+        return model.startswith(str(store.folder))
+
+    # Reports of the other nodes.
+    def _on_detector(self, message: DiagnosticArray) -> None:
+        for status in message.status[:1]:
+            if status_chars(status) <= MAX_STATUS_CHARS:
+                figures = ServingFigures.read(status_values(status))
+                if figures.pid != self._pid:  # It has restarted, with the model of its parameter file.
+                    self._begun, self._probation, self._pid = False, None, figures.pid
+                if self._probation:
+                    self._probation.add(figures, running_s())
+                else:
+                    self._baseline.add(figures, running_s())
+
+    def _on_gate(self, message: DiagnosticArray) -> None:
+        for status in message.status[:1]:
+            if self._probation and status_chars(status) <= MAX_STATUS_CHARS:
+                self._probation.add_gate(status_values(status))
+
+    # Services.
+    def _answer(self, response: Trigger.Response, act: Callable[[SlotStore], str]) -> Trigger.Response:
+        try:
+            if self._store is None or self.state != "active":
+                raise UpdateError("config", "expected an active updater with a repository_url, got none")
+            response.success, response.message = True, act(self._store)
+        except UpdateError as error:
+            response.success, response.message = False, str(error)
+        return response
+
+    def _answer_check(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        def check(store: SlotStore) -> str:
+            if not self.params["repository_url"]:
+                raise UpdateError("config", "expected a repository_url, got none")
+            if self._fetching:
+                return "a check is running; ~/status shows its progress"
+            self._start_check(store)
+            return "checking; ~/status shows the result"
+
+        return self._answer(response, check)
+
+    def _answer_promote(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return self._answer(response, lambda store: f"{self._promote(store)} serves on probation")
+
+    def _answer_rollback(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        def roll_back(store: SlotStore) -> str:
+            slot = self._roll_back(store, "requested by ~/rollback", {})
+            return f"{slot or 'the factory model'} serves"
+
+        return self._answer(response, roll_back)
+
+    # Status.
+    def _log(
+        self, event: str, text: str, level: str = "info", evidence: Mapping[str, Any] | None = None
+    ) -> None:
+        self.structured_log.event(f"update_{event}", text, level, evidence=json.dumps(evidence or {}))
+        self._history.add(event, text, evidence or {})
+
+    def health(self) -> tuple[int, str]:
+        store = self._store
+        if store is None:
+            return OK, "idle: no repository_url"
+        if trouble := self._trouble or store.note:
+            return WARN, trouble
+        if self._probation:
+            return OK, f"{store.state.current} serves on probation"
+        return OK, f"{store.state.current or 'the factory model'} serves"
+
+    def status_values(self) -> dict[str, Any]:
+        if self._store is None:
+            return {"serving": None, "candidate": None}
+        state = self._store.state
+        done, total = self._fetching.progress if self._fetching else (0, 0)
+        return {
+            "serving": str(state.current or "factory"),
+            "candidate": str(state.candidate or ""),
+            "probation": self._probation is not None,
+            "probation.frames": self._probation.frames if self._probation else 0,
+            "tries": state.tries,
+            "security_floor": state.security_floor,
+            "barred": len(state.barred),
+            "checking": self._fetching is not None,
+            "download.bytes": done,
+            "download.total_bytes": total,
+            "last_check": self._result.outcome if self._result else "",
+            "last_event": self._history.last,
+        }
+
+
+class DetectorModelClient:
+    """Reads and sets the parameter `model` of the detector in the same namespace."""
+
+    def __init__(self, node: BaseNode) -> None:
+        self._node, self.model = node, ""
+        self._get = node.create_client(GetParameters, "detector/get_parameters")
+        self._set = node.create_client(SetParametersAtomically, "detector/set_parameters_atomically")
+        self._request: Any = None
+
+    def close(self) -> None:
+        for client in (self._get, self._set):
+            self._node.destroy_client(client)
+
+    def read(self, on_model: Callable[[str], None]) -> None:
+        """Call back with the present model once the detector answers; repeat until then."""
+        if self._get.service_is_ready() and (self._request is None or self._request.done()):
+            self._request = self._get.call_async(GetParameters.Request(names=["model"]))
+            self._request.add_done_callback(lambda done: self._on_read(done.result(), on_model))
+
+    def _on_read(self, response: GetParameters.Response | None, on_model: Callable[[str], None]) -> None:
+        model = parameter_value_to_python(response.values[0]) if response and response.values else None
+        if isinstance(model, str):
+            self.model = model
+            on_model(model)
+
+    def write(self, model: str, on_refused: Callable[[str], None]) -> None:
+        """Request a model; on_refused is called with the reason."""
+        parameter = Parameter("model", value=model).to_parameter_msg()
+        future = self._set.call_async(SetParametersAtomically.Request(parameters=[parameter]))
+        future.add_done_callback(lambda done: self._on_written(done.result(), model, on_refused))
+
+    def _on_written(
+        self,
+        response: SetParametersAtomically.Response | None,
+        model: str,
+        on_refused: Callable[[str], None],
+    ) -> None:
+        if response is not None and response.result.successful:
+            self.model = model
+        elif response is not None:
+            on_refused(response.result.reason)
+
+
+def _last_barred(store: SlotStore) -> str:
+    reasons = list(store.state.barred.values())
+    return reasons[-1] if reasons else "its bundle is missing"
+
+
+def main(args: list[str] | None = None) -> int:
+    return run.main([UpdaterNode], "updater_node", args)

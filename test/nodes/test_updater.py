@@ -1,0 +1,228 @@
+"""The updater with a real pipeline, repository and model: promotion, probation, and the way back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from model_cases import SSD, bundle_or_skip, video_frame
+from ros_cases import CHAIN, Image, image_message, wait_until
+from std_srvs.srv import Trigger
+from update_cases import GROUP, World
+
+from edge_vision.bundles.store import Bundle, load_bundle
+from edge_vision.nodes import updater_node
+from edge_vision.nodes.updater_node import UpdaterNode
+from edge_vision.updates import probation
+from edge_vision.updates.slots import read_state
+
+KINDS = (*CHAIN, UpdaterNode)
+STREET = 200
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    bundle_or_skip(SSD)
+    world = World(tmp_path)
+    yield world
+    world.close()
+
+
+@pytest.fixture(autouse=True)
+def slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the updater keeps its state."""
+    monkeypatch.setattr(updater_node, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(updater_node, "TICK_S", 0.05)
+    monkeypatch.setattr(probation, "PROBATION_S", 1.0)
+    monkeypatch.setattr(probation, "MIN_FRAMES", 5)
+    monkeypatch.setattr(probation, "JUDGED_FRAMES", 3)
+    return tmp_path / "cache" / "updates" / "default"
+
+
+def variant(folder: Path, version: str, *changes: tuple[str, str]) -> Bundle:
+    """The SSD with another version and other lines in its manifest."""
+    shutil.copytree(bundle_or_skip(SSD).folder, folder)
+    manifest = folder / "bundle.yaml"
+    text = manifest.read_text().replace("version: 1.0.0", f"version: {version}")
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    manifest.write_text(text)
+    return load_bundle(str(folder))
+
+
+def overrides(world: World, **updater: Any) -> dict[str, dict[str, Any]]:
+    settings = {"repository_url": world.url, "group": GROUP, "bootstrap_root": str(world.operator.root)}
+    return {
+        "gate": {"enabled": False},
+        "cascade": {"enabled": False},
+        "updater": {"auto": "off", **settings, **updater},
+    }
+
+
+def call(robot: Any, name: str) -> Trigger.Response:
+    return robot.call(Trigger, f"updater/{name}", Trigger.Request())
+
+
+class Camera:
+    """Sends a street with people, as fast as the detector takes it."""
+
+    def __init__(self, robot: Any, running: Any) -> None:
+        self.frames, self._stop = 0, threading.Event()
+        self._publisher = robot.publisher(Image, "image_raw")
+        self._image, self._running = video_frame("vtest.avi", STREET).image, running
+        self._thread = threading.Thread(target=self._send, daemon=True)
+        self._thread.start()
+
+    def _send(self) -> None:
+        while not self._stop.is_set():
+            self.frames += 1
+            self._publisher.publish(image_message(self._image, self.frames * 10**8))
+            while not self._stop.wait(0.02) and self._running.ledger["in_flight"]:
+                pass
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+@pytest.fixture
+def camera(robot: Any) -> Iterator[Callable[[Any], Camera]]:
+    cameras: list[Camera] = []
+
+    def begin(running: Any) -> Camera:
+        cameras.append(Camera(robot, running))
+        return cameras[-1]
+
+    yield begin
+    for one in cameras:
+        one.stop()
+
+
+def serving(robot: Any, version: str) -> None:
+    robot.status("detector", lambda _, values: values["model"].endswith(version))
+
+
+def events(slots: Path) -> list[str]:
+    return [json.loads(line)["event"] for line in (slots / "history.jsonl").read_text().splitlines()]
+
+
+def fetched(robot: Any, version: str) -> None:
+    assert call(robot, "check").success
+    robot.status("updater", lambda _, values: f" {version} " in values["candidate"])
+
+
+def test_without_a_repository_it_is_idle_and_writes_nothing(start, robot, slots):
+    start((UpdaterNode,))
+    status, values = robot.status("updater")
+    assert (status.level, status.message) == (b"\x00", "idle: no repository_url")
+    assert values["state"] == "active"
+    for name in ("check", "promote", "rollback"):
+        answer = call(robot, name)
+        assert not answer.success and "expected an active updater with a repository_url" in answer.message
+    assert not slots.exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"group": "Fleet A"}, "group: expected names"),
+        ({"channel": "a/b"}, "channel: expected a name"),
+        ({"bootstrap_root": "/no/such/1.root.json"}, "bootstrap_root: expected the root file"),
+    ],
+)
+def test_wrong_settings_are_named(start, robot, world, wrong, message):
+    start((UpdaterNode,), overrides(world, **wrong))
+    status, _ = robot.status("updater")
+    assert status.level == b"\x02" and message in status.message
+
+
+def test_a_refused_repository_is_a_warning_with_its_reason(start, robot, world):
+    world.server.faults["metadata"] = lambda handler, data: handler.send_bytes(b"<html>Log in</html>")
+    start((UpdaterNode,), overrides(world, auto="download"))
+    status, _ = robot.status("updater", lambda _, values: values["last_check"] == "failed")
+    assert status.level == b"\x01" and "captive_portal: " in status.message
+
+
+def test_a_good_model_is_downloaded_promoted_and_kept(start, robot, world, slots, camera, tmp_path):
+    world.operator.publish_bundle(variant(tmp_path / "second", "2.0.0"))
+    running = start(KINDS, overrides(world))
+    sender = camera(running)
+    fetched(robot, "2.0.0")
+    serving(robot, "1.0.0")
+    assert call(robot, "promote").success
+    serving(robot, "2.0.0")
+    robot.status("updater", lambda _, values: "within all bounds" in values["last_event"])
+    assert events(slots) == ["downloaded", "promoted", "committed"]
+    sender.stop()
+    running.settled(1)
+    assert running.ledger["failed"] == 0
+    running.end()
+    # The next start: the detector's own parameter still names the first model.
+    start(KINDS, overrides(world))
+    serving(robot, "2.0.0")
+    answer = call(robot, "rollback")
+    assert answer.success and answer.message == "the factory model serves"
+    serving(robot, "1.0.0")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ([("score_threshold: 0.5", "score_threshold: 1.0")], "blind: 0.00 detections per frame"),
+        ([("score_threshold: 0.5", "score_threshold: 0.0")], "flooding: "),
+    ],
+    ids=["blind", "flooding"],
+)
+def test_a_bad_model_is_rolled_back_and_barred(start, robot, world, slots, camera, tmp_path, change, reason):
+    world.operator.publish_bundle(variant(tmp_path / "bad", "2.0.0", *change))
+    running = start(KINDS, overrides(world))
+    camera(running)
+    running.settled(10)
+    fetched(robot, "2.0.0")
+    robot.status("detector")
+    assert call(robot, "promote").success
+    robot.status("updater", lambda _, values: reason in values["last_event"])
+    serving(robot, "1.0.0")
+    state = read_state(slots)
+    assert state.current is None and len(state.barred) == 1
+    assert call(robot, "check").success
+    status, _ = robot.status("updater", lambda _, values: values["last_check"] == "failed")
+    assert "barred on this robot: " in status.message
+
+
+def test_a_model_that_does_not_load_is_rolled_back(start, robot, world, slots, camera, tmp_path):
+    world.operator.publish_bundle(variant(tmp_path / "second", "2.0.0"))
+    running = start(KINDS, overrides(world))
+    camera(running)
+    fetched(robot, "2.0.0")
+    graph = next((slots / "bundles").glob("*/model.onnx"))
+    graph.write_bytes(graph.read_bytes()[:1000])
+    assert call(robot, "promote").success
+    robot.status("updater", lambda _, values: "the detector refused it" in values["last_event"])
+    serving(robot, "1.0.0")
+
+
+def test_auto_promote_needs_nobody(start, robot, world, slots, camera, tmp_path):
+    world.operator.publish_bundle(variant(tmp_path / "second", "2.0.0"))
+    running = start(KINDS, overrides(world, auto="promote"))
+    camera(running)
+    robot.status("updater", lambda _, values: "within all bounds" in values["last_event"])
+    serving(robot, "2.0.0")
+    wait_until(lambda: read_state(slots).current and read_state(slots).current.proven, "the commit on disk")
+
+
+def test_a_second_updater_is_refused(start, robot, world, slots):
+    running = start((UpdaterNode,), overrides(world))
+    second = UpdaterNode(overrides=overrides(world)["updater"])
+    try:
+        second.trigger_configure()
+        assert second.state == "unconfigured" and "another that is running" in second.failure
+    finally:
+        second.destroy_node()
+    assert running["updater"].state == "active"
