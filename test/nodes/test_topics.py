@@ -27,6 +27,7 @@ from vision_msgs.msg import LabelInfo, VisionInfo
 
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
 from edge_vision.nodes.interface.specs import NODES, NodeSpec
+from edge_vision.nodes.updater_node import UpdaterNode
 
 
 def topics_of(spec: NodeSpec, transport: str = "raw", **given) -> list[tuple[str, str, str]]:
@@ -61,7 +62,7 @@ def test_each_node_alone_has_the_topics_and_services_of_its_spec(start, robot, t
         overrides[spec.name] = {"image_transport": transport}
     elif transport == "compressed":
         pytest.skip("takes no images")
-    start([kind for kind in ALL if kind.spec is spec], overrides)
+    start([kind for kind in (*ALL, UpdaterNode) if kind.spec is spec], overrides)
     expected = set(topics_of(spec, transport))
     robot.wait(lambda: spec.name in robot.node.get_node_names(), "the node")
     robot.wait(lambda: len(seen_topics(robot, spec.name)) >= len(expected), "its topics")

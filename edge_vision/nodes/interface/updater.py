@@ -6,35 +6,32 @@ from edge_vision.nodes.interface.types import COMMON, RESET, STATUS, NodeSpec, P
 
 UPDATER = NodeSpec(
     "updater",
-    "Brings signed model updates to the detector, and takes them back if they exceed bounds.",
+    "Brings signed model updates to the detector.",
     (
         Param(
             "repository_url",
             "",
-            "Checks this repository for updates, by an http, https or file URL; empty = no network.",
+            "Checks this TUF repository, an http, https or file URL; empty = no network.",
             applies="configure",
         ),
-        Param(
-            "group", "", "Follows the releases of this group of robots, as in fleet/a.", applies="configure"
-        ),
-        Param("channel", "stable", "Follows this channel of the group.", applies="configure"),
+        Param("group", "", "Selects the group of robots, as in fleet/a.", applies="configure"),
+        Param("channel", "stable", "Selects the channel of the group.", applies="configure"),
         Param(
             "bootstrap_root",
             "",
-            "Trusts this first root file of the repository, 1.root.json, copied to the robot by hand.",
+            "Trusts this first root file, 1.root.json.",
             applies="configure",
         ),
         Param(
             "check_interval_s",
             3600.0,
-            "Checks the repository this often; one check needs two small files.",
+            "Checks the repository this often.",
             Range("s", 10.0, 2592000.0),
         ),
         Param(
             "auto",
             "download",
-            "Selects what happens without a request: nothing (off), check and download, or also promote, "
-            "which lets the new model serve on probation.",
+            "Selects what happens without a request: no check, a download, or also a promotion.",
             choices=("off", "download", "promote"),
         ),
         *COMMON,
