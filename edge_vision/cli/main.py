@@ -38,9 +38,9 @@ COMMANDS = {
         ("list", "build"),
     ),
     "optimize": Command(
-        "edge_vision.optimize.command",
+        "edge_vision.cli.optimize",
         "find the best bundle of a model for this device",
-        ("run", "demo", "resume", "report", "explain"),
+        ("run", "demo", "resume", "report", "explain", "train"),
     ),
     "evaluate": Command(
         "edge_vision.evaluate.command",

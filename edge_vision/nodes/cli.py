@@ -21,7 +21,7 @@ EXECUTABLES = {
     "pipeline": "edge_vision.nodes.pipeline",
     "doctor": "edge_vision.cli.doctor.command",
     "top": "edge_vision.cli.top.command",
-    "optimize": "edge_vision.optimize.command",
+    "optimize": "edge_vision.cli.optimize",
 }
 
 

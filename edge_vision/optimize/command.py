@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from edge_vision.bundles.store import cache_dir
 from edge_vision.core.command_line import complete_help, run_command, with_examples
@@ -60,21 +61,23 @@ DEMO_MODEL = "ssdlite_mobilenet_v2_coco"
 
 
 @printable_output()
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit status."""
-    options = _parser().parse_args(argv)
+def main(argv: Sequence[str] | None = None, extend: Callable[[Any], None] | None = None) -> int:
+    """Run the command. Returns the exit status. extend: adds subcommands of rooms above."""
+    options = _parser(extend).parse_args(argv)
     kept = f"finished measurements are kept, continue with: optimize resume {options.folder}"
-    return run_command(options, "optimize", f"optimize: stopped; {kept}")
+    stopped = getattr(options, "stopped", f"stopped; {kept}")
+    return run_command(options, "optimize", f"optimize: {stopped}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(extend: Callable[[Any], None] | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edge-vision optimize",
         **with_examples(
             "Finds the best bundle of a model for this device, and reports all measurements.", _EXAMPLES
         ),
     )
-    commands = parser.add_subparsers(required=True, metavar="{run,demo,resume,report,explain}")
+    names = f"run,demo,resume,report,explain{',train' * (extend is not None)}"
+    commands = parser.add_subparsers(required=True, metavar=f"{{{names}}}")
     _add_run(commands.add_parser("run", help="measure candidates and choose one"))
     one = commands.add_parser("demo", help="optimize the SSD on the public clips that `make setup` fetches")
     one.add_argument(
@@ -97,7 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("folder", type=Path, metavar="DIR")
     one.add_argument("candidate", metavar="CANDIDATE", help="its id, as in the table")
     one.set_defaults(run=_explain)
-    return complete_help(parser, commands)
+    complete_help(parser, commands)
+    if extend is not None:
+        extend(commands)
+    return parser
 
 
 def _add_run(one: argparse.ArgumentParser) -> None:

@@ -1,0 +1,108 @@
+"""The command `edge-vision optimize train`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_vision.core.command_line import complete_help, with_examples
+from edge_vision.offline.output_folder import claim_folder
+from edge_vision.offline.progress import ProgressLine
+
+if TYPE_CHECKING:
+    from edge_vision.train.qat import QatReport
+
+COMMAND = "optimize-train"
+_EXAMPLES = """\
+examples:
+  edge-vision optimize train qat efficientnet_lite0_imagenet --video yard.mp4 --video gate.mp4 --out out/qat
+  edge-vision optimize train qat ssdlite_mobilenet_v2_coco --video street.mp4 --judge other.mp4 --out out/qat
+  edge-vision optimize train qat ./my_bundle --video drive.mcap --steps 600 --out out/mine
+
+No labels are needed: the fp32 bundle is the teacher. Without --judge, the first 65 % of each clip are for
+training, the last 30 % for the verdict. After a Ctrl-C or a failure, the same command continues.
+exit codes: 0 done, 1 error, 2 wrong arguments, 3 no improvement on PTQ, 130 stopped by Ctrl-C
+"""
+
+
+def add_to(commands: Any) -> None:
+    """Add `train` to the subcommands of `optimize`."""
+    parser = commands.add_parser(
+        "train",
+        **with_examples(
+            "Trains a bundle on unlabelled clips, to lose less by compression. Needs PyTorch.", _EXAMPLES
+        ),
+        help="train on your own clips, to lose less by compression",
+    )
+    recipes = parser.add_subparsers(required=True, metavar="{qat}")
+    _add_qat(recipes.add_parser("qat", help="quantization-aware training: int8 closer to fp32"))
+    complete_help(parser, recipes)
+
+
+def _add_qat(one: argparse.ArgumentParser) -> None:
+    clip = "VIDEO|BAG|FOLDER"
+    one.add_argument("model", metavar="MODEL_OR_BUNDLE", help="name or folder of a bundle, or a .onnx file")
+    one.add_argument("--video", action="append", required=True, metavar=clip, help="may be repeated")
+    one.add_argument("--judge", action="append", default=[], metavar=clip, help="clips for the verdict")
+    for name, default, text in (
+        ("steps", 300, "training steps"),
+        ("batch", 8, "samples per step; fewer need less memory"),
+        ("samples", 640, "augmented images, each with the teacher's outputs on the disk"),
+        ("frames", 240, "frames of all clips to train on"),
+        ("seed", 0, "of the augmentation and the order"),
+        ("threads", 0, "of PyTorch; 0 = its default"),
+    ):
+        one.add_argument(
+            f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default: %(default)s)"
+        )
+    one.add_argument(
+        "--out", dest="folder", type=Path, required=True, metavar="DIR", help="folder for all results"
+    )
+    one.set_defaults(run=_qat, stopped="stopped; the same command continues")
+
+
+def _qat(options: argparse.Namespace) -> int:
+    import torch
+
+    from edge_vision.train.qat import QatRequest, run_qat
+
+    if options.threads > 0:
+        torch.set_num_threads(options.threads)
+    folder = options.folder.absolute()
+    request = QatRequest(
+        _absolute(options.model),
+        tuple(map(_absolute, options.video)),
+        tuple(map(_absolute, options.judge)),
+        options.steps,
+        options.batch,
+        options.samples,
+        options.frames,
+        seed=options.seed,
+    )
+    claim_folder(folder, COMMAND, inputs=(request.model, *request.videos, *request.judge))
+    line = ProgressLine()
+
+    def log(text: str) -> None:
+        line.end()
+        print(text, flush=True)
+
+    report = run_qat(folder, request, log, line.show)
+    line.end()
+    print(_summary(report))
+    print(report.refused or f"in {folder}: bundle, report.json")
+    return 3 if report.refused else 0
+
+
+def _absolute(given: str) -> str:
+    """An existing path as absolute path; the name of a bundle, an address or a topic is unchanged."""
+    path = Path(given).expanduser()
+    return str(path.absolute()) if path.exists() else given
+
+
+def _summary(report: QatReport) -> str:
+    rows = [f"on {report.judge_images} judge images     agreement     SQNR"]
+    for name, quality in (("PTQ", report.ptq), ("QAT", report.qat)):
+        rows.append(f"{name:24} {quality.agreement:12.3f} {quality.sqnr_db:5.1f} dB")
+    rows.append(f"{report.cpu_s / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}")
+    return "\n".join(rows)

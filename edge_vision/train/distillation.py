@@ -1,0 +1,158 @@
+"""The training loop: the student imitates the teacher's outputs; nothing has labels.
+
+The loss is the noise-to-signal ratio of each output, and the divergence of the class distributions. The best
+state on images that are not trained on is kept. A checkpoint after each evaluation makes a run resumable.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from edge_vision.train.teacher import TeacherSamples
+
+WARM_UP_STEPS = 20
+EVALUATION_STEPS = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Learning rate of each group of parameters."""
+
+    parameters: Sequence[torch.nn.Parameter]
+    rate: float
+
+
+@dataclass(slots=True)
+class Progress:
+    """step: next one. curve: (step, loss, score) at each evaluation. best_score: of best, the parameters.
+    cpu_s: of this process while training. stopped: why it ended before the last step, "" = it did not."""
+
+    step: int
+    curve: list[tuple[int, float, float]]
+    best_score: float
+    best: list[torch.Tensor]
+    cpu_s: float = 0.0
+    stopped: str = ""
+
+
+class Distillation:
+    """Trains a student in place."""
+
+    def __init__(
+        self,
+        student: torch.nn.Module,
+        groups: Sequence[Rates],
+        samples: TeacherSamples,
+        score: Callable[[], float],
+        checkpoint: Path,
+        class_logits: str = "",
+    ) -> None:
+        """score: of the student as it is now; higher is better.
+
+        class_logits: the output whose softmax is compared as well; "" = none."""
+        self._student, self._samples, self._score, self._file = student, samples, score, checkpoint
+        self._groups, self._class_logits = groups, class_logits
+        self._parameters = [parameter for group in groups for parameter in group.parameters]
+        self._optimizer = torch.optim.Adam(
+            [{"params": list(group.parameters), "lr": group.rate} for group in groups], betas=(0.9, 0.99)
+        )
+
+    def run(self, steps: int, batch: int, seed: int, show: Callable[[int, float, float], None]) -> Progress:
+        """Train, or continue from the checkpoint. At the end the student has its best state.
+
+        show: receives the step, the loss and the seconds left. On KeyboardInterrupt the state is stored.
+        """
+        state = self._restored() or Progress(0, [], self._score(), self._values())
+        started, cpu, first = time.monotonic(), time.process_time() - state.cpu_s, state.step
+        try:
+            while state.step < steps and not state.stopped:
+                loss = self._step(state.step, steps, batch, seed)
+                if not math.isfinite(loss):
+                    state.stopped = (
+                        f"the loss was {loss} in step {state.step + 1}: the best state before is kept"
+                    )
+                    break
+                state.step, state.cpu_s = state.step + 1, time.process_time() - cpu
+                left = (time.monotonic() - started) / (state.step - first) * (steps - state.step)
+                show(state.step, loss, left)
+                if state.step % EVALUATION_STEPS == 0 or state.step == steps:
+                    self._evaluate(state, loss)
+        except KeyboardInterrupt:
+            self._store(state)
+            raise
+        self._load(state.best)
+        return state
+
+    def _evaluate(self, state: Progress, loss: float) -> None:
+        score = self._score()
+        state.curve.append((state.step, loss, score))
+        if score > state.best_score:
+            state.best_score, state.best = score, self._values()
+        self._store(state)
+
+    def _step(self, step: int, steps: int, batch: int, seed: int) -> float:
+        inputs, targets = self._samples.batch(batch_numbers(len(self._samples.inputs), step, batch, seed))
+        share = min(1.0, (step + 1) / WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        for group, settings in zip(self._optimizer.param_groups, self._groups, strict=True):
+            group["lr"] = share * settings.rate
+        loss = self._loss(self._student(torch.from_numpy(inputs)), targets)
+        self._optimizer.zero_grad()
+        loss.backward()
+        if torch.isfinite(loss):
+            self._optimizer.step()
+        return float(loss.detach())
+
+    def _loss(self, found: Mapping[str, torch.Tensor], targets: Mapping[str, np.ndarray]) -> torch.Tensor:
+        expected = {name: torch.from_numpy(values) for name, values in targets.items()}
+        noise = [
+            (found[name] - target).square().sum() / target.square().sum().clamp(min=1e-9)
+            for name, target in expected.items()
+        ]
+        loss = torch.stack(noise).mean()
+        if self._class_logits:
+            ours, theirs = (torch.log_softmax(v[self._class_logits], -1) for v in (found, expected))
+            loss = loss + 0.05 * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+        return loss
+
+    def _values(self) -> list[torch.Tensor]:
+        return [parameter.detach().clone() for parameter in self._parameters]
+
+    def _load(self, values: Sequence[torch.Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, value in zip(self._parameters, values, strict=True):
+                parameter.copy_(value)
+
+    def _store(self, state: Progress) -> None:
+        """Atomically: after a kill the file is the last complete one."""
+        now = (state.step, state.curve, state.best_score, state.best, state.cpu_s)
+        content = {"progress": now, "now": self._values(), "optimizer": self._optimizer.state_dict()}
+        unfinished = self._file.with_suffix(".unfinished")
+        torch.save(content, unfinished)
+        os.replace(unfinished, self._file)
+
+    def _restored(self) -> Progress | None:
+        if not self._file.is_file():
+            return None
+        content: dict[str, Any] = torch.load(self._file, weights_only=True)
+        self._load(content["now"])
+        self._optimizer.load_state_dict(content["optimizer"])
+        return Progress(*content["progress"])
+
+
+def batch_numbers(count: int, step: int, batch: int, seed: int) -> list[int]:
+    """The samples of a step: each sample once in a random order, then again in another."""
+    at = range(step * batch, (step + 1) * batch)
+    orders = {
+        i // count: np.random.default_rng((seed, i // count)).permutation(count) for i in (at[0], at[-1])
+    }
+    return [int(orders[i // count][i % count]) for i in at]

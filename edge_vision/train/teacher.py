@@ -1,0 +1,99 @@
+"""Training samples with the teacher's outputs, cached in a folder so that they are computed once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_vision.core.model_spec import InputSpec
+from edge_vision.optimize.quantization import graph_session
+from edge_vision.optimize.quantization.graph_edit import with_outputs
+from edge_vision.optimize.quantization.make_variant import input_tensors
+from edge_vision.train.augmentation import augmented
+
+_FILE = "samples.json"
+
+Show = Callable[[str, int, int], None]
+"""What is done, how much of it, of how much."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TeacherSamples:
+    """inputs (n, ...), targets by tensor name (n, ...): float16 files mapped into memory."""
+
+    inputs: np.ndarray
+    targets: Mapping[str, np.ndarray]
+
+    def batch(self, numbers: Sequence[int]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Inputs and targets of these samples, float32."""
+        at = sorted(numbers)
+        targets = {name: np.asarray(values[at], np.float32) for name, values in self.targets.items()}
+        return np.asarray(self.inputs[at], np.float32), targets
+
+
+def cached_samples(
+    folder: Path,
+    teacher: Any,
+    outputs: Sequence[str],
+    images: Sequence[np.ndarray],
+    spec: InputSpec,
+    task: str,
+    count: int,
+    seed: int,
+    show: Show,
+) -> TeacherSamples:
+    """So many augmented images and what the teacher, a folded model, outputs for them.
+
+    The folder is complete once its last file is written; an incomplete one is made again. Raises OSError.
+    """
+    if not (folder / _FILE).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        _write(folder, teacher, outputs, images, spec, task, count, seed, show)
+    names = json.loads((folder / _FILE).read_text("utf-8"))
+    arrays = [np.load(folder / f"{i}.npy", mmap_mode="r") for i in range(len(names) + 1)]
+    return TeacherSamples(arrays[0], dict(zip(names, arrays[1:], strict=True)))
+
+
+def _write(
+    folder: Path,
+    teacher: Any,
+    outputs: Sequence[str],
+    images: Sequence[np.ndarray],
+    spec: InputSpec,
+    task: str,
+    count: int,
+    seed: int,
+    show: Show,
+) -> None:
+    session = graph_session.session(with_outputs(teacher, outputs))
+    rng, files = np.random.default_rng(seed), []
+    for number in range(count):
+        image = augmented(images[number % len(images)], task, rng)
+        # The teacher sees what the student will see: float16.
+        tensor = input_tensors(spec, [image])[0].astype(np.float16)
+        found = session.run(list(outputs), {spec.name: tensor.astype(np.float32)})
+        arrays = [np.asarray(one[0], np.float16) for one in (tensor, *found)]
+        if not number:
+            files = [_mapped(folder / f"{i}.npy", count, array.shape) for i, array in enumerate(arrays)]
+        for file, array in zip(files, arrays, strict=True):
+            file[number] = array
+        show("teacher", number + 1, count)
+    for file in files:
+        file.flush()
+    (folder / _FILE).write_text(json.dumps(list(outputs)), "utf-8")
+
+
+def _mapped(path: Path, count: int, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """A new file for an array. Its space is reserved: a full disk is an OSError here, not a SIGBUS later."""
+    mapped = np.lib.format.open_memmap(path, "w+", np.float16, (count, *shape))
+    with path.open("r+b") as opened:
+        os.posix_fallocate(opened.fileno(), 0, path.stat().st_size)
+    return mapped

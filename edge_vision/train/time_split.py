@@ -1,0 +1,187 @@
+"""Train and judge images from clips: different clips, or time ranges of the same ones with a gap between.
+
+Train images are selected for diversity, judge images evenly. An image that is in both is an error, as in a
+clip that repeats itself or stands still.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edge_vision.core.compressed import read_image_file
+from edge_vision.errors import ImageError
+from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.settings import MIN_IMAGES
+from edge_vision.source.opening import open_source, source_sha256
+from edge_vision.source.uri import bag_files, video_path
+
+TRAIN_SHARE, JUDGE_SHARE = 0.65, 0.3
+"""Of a clip's time: the first and the last part. What is between is used for neither."""
+MAX_SIDE_PX = 1024
+"""Larger images are reduced to this, for memory. Models have smaller inputs."""
+_CANDIDATES = 400
+_THUMBNAIL_PX = 24
+_BLANK = 2.0
+_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRange:
+    """What was used of a clip, for the lineage. Times in s; of a folder, numbers of images."""
+
+    path: str
+    sha256: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TimeSplit:
+    """train, judge: (h, w, 3) uint8 BGR."""
+
+    train: tuple[np.ndarray, ...]
+    judge: tuple[np.ndarray, ...]
+    train_ranges: tuple[ClipRange, ...]
+    judge_ranges: tuple[ClipRange, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Candidate:
+    """thumbnail: flat grey values. fingerprint: "" for a blank image."""
+
+    number: int
+    time: float
+    thumbnail: np.ndarray
+    fingerprint: str
+
+
+def split(videos: Sequence[str], judge: Sequence[str], train_count: int, judge_count: int) -> TimeSplit:
+    """At most so many images of all clips together. judge: clips; empty = the last part of each of `videos`.
+
+    Raises OptimizeError if train and judge images overlap or are too few, SourceError for unreadable clips.
+    """
+    paths, judge_paths = ([video_path(one) for one in given] for given in (videos, judge))
+    scanned = {path: _scan(path) for path in dict.fromkeys([*paths, *judge_paths])}
+    ends = {path: max((one.time for one in found), default=0.0) for path, found in scanned.items()}
+    whole = bool(judge_paths)
+    train_parts = [
+        (path, [c for c in scanned[path] if whole or c.time <= TRAIN_SHARE * ends[path]]) for path in paths
+    ]
+    judge_parts = [
+        (path, [c for c in scanned[path] if whole or c.time >= (1 - JUDGE_SHARE) * ends[path]])
+        for path in judge_paths or paths
+    ]
+    _check(train_parts, judge_parts)
+    trained = [(p, _diverse(found, -(-train_count // len(train_parts)))) for p, found in train_parts]
+    judged = [(p, _evenly(found, -(-judge_count // len(judge_parts)))) for p, found in judge_parts]
+    images: dict[tuple[Path, int], np.ndarray] = {}
+    for path in scanned:
+        wanted = {c.number for p, found in (*trained, *judged) if p == path for c in found}
+        images.update({(path, n): image for n, _, image in _images(path) if n in wanted})
+    hashes = {path: _sha256(path) for path in scanned}
+    train, judged_images = (
+        tuple(images[path, one.number] for path, found in parts for one in found)
+        for parts in (trained, judged)
+    )
+    train_ranges, judge_ranges = (
+        tuple(ClipRange(str(path), hashes[path], found[0].time, found[-1].time) for path, found in parts)
+        for parts in (train_parts, judge_parts)
+    )
+    return TimeSplit(train, judged_images, train_ranges, judge_ranges)
+
+
+Parts = list[tuple[Path, list[_Candidate]]]
+
+
+def _check(train: Parts, judge: Parts) -> None:
+    both = [{c.fingerprint for _, found in parts for c in found if c.fingerprint} for parts in (train, judge)]
+    names = ", ".join(str(path) for path, _ in train)
+    for use, found in zip(("train", "judge"), both, strict=True):
+        if len(found) < MIN_IMAGES:
+            raise OptimizeError(
+                f"{names}: expected at least {MIN_IMAGES} different images to {use}, got {len(found)}; use a "
+                f"longer clip with motion"
+            )
+    if not both[0].isdisjoint(both[1]):
+        raise OptimizeError(
+            f"{names}: expected other images to judge than to train, got {len(both[0] & both[1])} in both, "
+            f"as in a clip that repeats itself; pass another clip with --judge"
+        )
+
+
+def _images(path: Path) -> Iterator[tuple[int, float, np.ndarray]]:
+    """Number, time and pixels of each image that can be decoded."""
+    if path.is_dir() and not bag_files(path):
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+        for number, file in enumerate(files):
+            try:
+                yield number, float(number), _reduced(read_image_file(file))
+            except ImageError as error:
+                raise OptimizeError(f"{file}: {error}") from None
+        return
+    with closing(open_source(str(path))) as capture:
+        number = 0
+        while capture.grab():
+            image = capture.retrieve()
+            if image is not None:
+                yield number, capture.time_s, _reduced(image)
+            number += 1
+
+
+def _reduced(image: np.ndarray) -> np.ndarray:
+    factor = MAX_SIDE_PX / max(image.shape[:2])
+    return (
+        image if factor >= 1 else cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    )
+
+
+def _scan(path: Path) -> list[_Candidate]:
+    """Candidates evenly over a clip; its length need not be known."""
+    found: list[_Candidate] = []
+    stride = 1
+    for number, time, image in _images(path):
+        if number % stride:
+            continue
+        grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        small = cv2.resize(grey, (_THUMBNAIL_PX, _THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
+        blank = float(grey.std()) <= _BLANK
+        fingerprint = "" if blank else hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+        found.append(_Candidate(number, time, small.ravel().astype(np.float32), fingerprint))
+        if len(found) > 2 * _CANDIDATES:
+            found, stride = found[::2], 2 * stride
+    return found
+
+
+def _diverse(candidates: list[_Candidate], count: int) -> list[_Candidate]:
+    """At most so many, by farthest-point selection of their thumbnails, in order of time."""
+    usable = [one for one in candidates if one.fingerprint]
+    if len(usable) <= count:
+        return usable
+    points = np.stack([one.thumbnail for one in usable])
+    distances = np.full(len(points), np.inf)
+    chosen = [0]
+    while len(chosen) < count:
+        distances = np.minimum(distances, np.square(points - points[chosen[-1]]).sum(1))
+        chosen.append(int(distances.argmax()))
+    return [usable[i] for i in sorted(set(chosen))]
+
+
+def _evenly(candidates: list[_Candidate], count: int) -> list[_Candidate]:
+    usable = [one for one in candidates if one.fingerprint]
+    return [usable[i] for i in dict.fromkeys(np.linspace(0, len(usable) - 1, count).astype(int).tolist())]
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_dir() or bag_files(path):
+        return source_sha256(str(path))
+    digests = [
+        source_sha256(str(file)) for file in sorted(path.iterdir()) if file.suffix.lower() in _SUFFIXES
+    ]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()

@@ -1,0 +1,157 @@
+"""Quantization-aware training: exact start, LSQ's gradients, the command, interruption, NaN, refusal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from optimize_cases import image_folder, tiny_bundle, tiny_graph
+from test_train_graph import RECIPE, folded, random_images
+
+from edge_vision.bundles.store import load_bundle
+from edge_vision.cli.optimize import main
+from edge_vision.optimize.quantization import graph_session, ptq
+from edge_vision.train import qat
+from edge_vision.train.distillation import Distillation, batch_numbers
+from edge_vision.train.lsq import RoundedActivation, trainable
+from edge_vision.train.qat import QatRequest, Quality, run_qat
+from edge_vision.train.torch_graph import written_back
+
+
+@pytest.mark.parametrize("name", ["ssdlite_mobilenet_v2_coco", "efficientnet_lite0_imagenet", "nanodet_320"])
+def test_the_start_is_ptq_bit_by_bit(name: str) -> None:
+    model = folded(name)
+    images = random_images(model)
+    ranges = ptq.calibrate(model, [images])
+    quantized = ptq.quantize(model, ranges, RECIPE)
+    outputs = [value.name for value in quantized.graph.output]
+    graph, student = trainable(quantized, model, outputs)
+    assert len(student.integers) >= 30
+    again = written_back(quantized, student.values())
+    assert again.SerializeToString() == quantized.SerializeToString()
+    session = graph_session.session(quantized, exact=True)
+    expected = session.run(outputs, {model.graph.input[0].name: images})
+    with torch.no_grad():
+        found = graph(torch.from_numpy(images))
+    for output, value in zip(outputs, expected, strict=True):
+        noise = np.square(found[output].numpy() - value).sum() / np.square(value).sum()
+        assert noise < 1e-3, "values between two steps may be rounded either way"
+
+
+def test_gradients_of_a_quantizer_are_those_of_lsq() -> None:
+    x = torch.tensor([-9.0, 0.3, 0.7, 9.0], requires_grad=True)
+    scale = torch.tensor(0.5, requires_grad=True)
+    y = RoundedActivation.apply(x, scale, -4, 3)
+    torch.testing.assert_close(y.detach(), torch.tensor([-2.0, 0.5, 0.5, 1.5]))
+    y.sum().backward()
+    assert x.grad.tolist() == [0.0, 1.0, 1.0, 0.0]
+    # Outside: the limit. Inside: the rounded minus the exact number of steps.
+    assert scale.grad.item() == pytest.approx(-4 + (1 - 0.6) + (1 - 1.4) + 3)
+
+
+def request_of(tmp_path: Path, **changes: object) -> QatRequest:
+    bundle = tiny_bundle(tmp_path / "tiny", tiny_graph(tmp_path / "tiny.onnx"))
+    clip = image_folder(tmp_path / "clip", 60)
+    small = QatRequest(f"{bundle}/", (str(clip),), (), 60, 4, 48, 40, 12)
+    return replace(small, **changes)  # type: ignore[arg-type]
+
+
+def arguments_of(request: QatRequest, out: Path) -> list[str]:
+    numbers = {
+        "steps": request.steps,
+        "batch": request.batch,
+        "samples": request.samples,
+        "frames": request.frames,
+    }
+    options = [text for name, value in numbers.items() for text in (f"--{name}", str(value))]
+    return ["train", "qat", request.model, "--video", request.videos[0], *options, "--out", str(out)]
+
+
+def test_the_command_writes_a_bundle_with_its_lineage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qat, "_refusal", lambda before, after: "")
+    request, out = request_of(tmp_path), tmp_path / "out"
+    assert main(arguments_of(request, out)) == 0
+    bundle = load_bundle(f"{out / 'bundle'}/")
+    assert bundle.manifest.graphs[0].precision == "int8"
+    lineage = bundle.manifest.figures["train"]
+    assert lineage["recipe"] == "qat"
+    assert lineage["parent_sha256"] == load_bundle(request.model).manifest.graphs[0].sha256
+    assert lineage["train"][0]["sha256"] == lineage["judge"][0]["sha256"]
+    assert lineage["train"][0]["end"] < lineage["judge"][0]["start"]
+    assert lineage["request"]["seed"] == 0
+    ptq.summarize(graph_session.load_model(bundle.verify(bundle.manifest.graphs[0])))
+    printed = capsys.readouterr().out
+    assert "QAT" in printed and "CPU-min" in printed
+    curve = json.loads((out / "report.json").read_text())["curve"]
+    assert [step for step, _, _ in curve] == [25, 50, 60]
+
+
+def test_training_reduces_the_noise_on_images_that_are_not_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    report = run_qat(tmp_path / "out", request_of(tmp_path), lambda text: None, lambda text: None)
+    assert max(score for _, _, score in report.curve) > 0
+    assert report.qat.sqnr_db > report.ptq.sqnr_db - 1.0
+
+
+def test_a_result_below_ptq_is_refused_without_a_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(qat, "Quality", lambda *values: Quality(values[0], next(qualities)))
+    qualities = iter([20.0, 19.0])
+    out = tmp_path / "out"
+    assert main(arguments_of(request_of(tmp_path, steps=2), out)) == 3
+    assert not (out / "bundle").exists()
+    assert "expected at least PTQ's quality on the judge images" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = Distillation._loss
+
+    def loss(self: Distillation, *arguments: object) -> torch.Tensor:
+        calls.append(0)
+        value = exact(self, *arguments)  # type: ignore[arg-type]
+        return value * float("nan") if len(calls) == 30 else value
+
+    calls: list[int] = []
+    monkeypatch.setattr(Distillation, "_loss", loss)
+    (tmp_path / "out").mkdir()
+    report = run_qat(tmp_path / "out", request_of(tmp_path), lambda text: None, lambda text: None)
+    assert report.stopped == "the loss was nan in step 30: the best state before is kept"
+    assert np.isfinite(report.qat.sqnr_db)
+    assert len(report.curve) == 1
+
+
+def test_a_stopped_run_continues_and_ends_as_one_that_was_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qat, "_refusal", lambda before, after: "")
+    request, (whole, parts) = request_of(tmp_path), (tmp_path / "whole", tmp_path / "parts")
+    assert main(arguments_of(request, whole)) == 0
+    exact = Distillation._step
+
+    def step(self: Distillation, number: int, *arguments: object) -> float:
+        if number == 33:
+            raise KeyboardInterrupt
+        return exact(self, number, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Distillation, "_step", step)
+        assert main(arguments_of(request, parts)) == 130
+    assert "stopped; the same command continues" in capsys.readouterr().err
+    assert main(arguments_of(request, parts)) == 0
+    graphs = [load_bundle(f"{out / 'bundle'}/").manifest.graphs[0].sha256 for out in (whole, parts)]
+    assert graphs[0] == graphs[1]
+
+
+def test_each_sample_is_used_once_before_any_is_used_again() -> None:
+    numbers = [n for step in range(5) for n in batch_numbers(10, step, 4, 0)]
+    assert sorted(numbers[:10]) == sorted(numbers[10:]) == list(range(10))
+    assert numbers[:10] != numbers[10:]
