@@ -25,7 +25,7 @@ EVALUATION_STEPS = 25
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class ParameterGroup:
     """Learning rate of each group of parameters."""
 
     parameters: Sequence[torch.nn.Parameter]
@@ -51,7 +51,7 @@ class Distillation:
     def __init__(
         self,
         student: torch.nn.Module,
-        groups: Sequence[Rates],
+        groups: Sequence[ParameterGroup],
         samples: TeacherSamples,
         score: Callable[[], float],
         checkpoint: Path,

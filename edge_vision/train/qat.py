@@ -28,7 +28,7 @@ from edge_vision.optimize.quantization.make_variant import (
 )
 from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
 from edge_vision.optimize.source import source_bundle
-from edge_vision.train.distillation import Distillation, Progress, Rates
+from edge_vision.train.distillation import Distillation, ParameterGroup, Progress
 from edge_vision.train.lsq import FakeQuantizers, trainable
 from edge_vision.train.teacher import TeacherSamples, cached_samples
 from edge_vision.train.time_split import TimeSplit, split
@@ -175,9 +175,9 @@ class _Qat:
     ) -> tuple[FakeQuantizers, Progress]:
         graph, student = trainable(quantized, self._folded, self._outputs)
         groups = [
-            Rates(list(student.integers.values()), _INTEGER_RATE),
-            Rates(list(student.log_scales.values()), _SCALE_RATE),
-            Rates(list(student.biases.values()), _BIAS_RATE),
+            ParameterGroup(list(student.integers.values()), _INTEGER_RATE),
+            ParameterGroup(list(student.log_scales.values()), _SCALE_RATE),
+            ParameterGroup(list(student.biases.values()), _BIAS_RATE),
         ]
         training = Distillation(
             graph,
