@@ -138,9 +138,9 @@ def test_a_killed_node_is_started_again_and_rejoins(domain: int) -> None:
         interrupted(process)
 
 
-@pytest.mark.parametrize(("argument", "expected"), [("true", True), ("", False)])
-def test_simulated_time_is_an_argument(argument: str, expected: bool, domain: int) -> None:
-    with launched(f"use_sim_time:={argument}", "autostart:=false") as process:
+@pytest.mark.parametrize(("arguments", "expected"), [(["use_sim_time:=true"], True), ([], False)])
+def test_simulated_time_is_an_argument(arguments: list[str], expected: bool, domain: int) -> None:
+    with launched(*arguments, "autostart:=false") as process:
         robot = Robot(domain)
         assert robot.get("gate", "use_sim_time") is expected
         robot.close()
