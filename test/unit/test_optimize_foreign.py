@@ -19,7 +19,7 @@ from foreign_cases import (
     queries,
     sorted_boxes,
 )
-from optimize_cases import tiny_bundle
+from optimize_cases import image_folder, tiny_bundle
 
 from edge_vision.backends import BackendRequest, available_backends, make_backend
 from edge_vision.backends.selection.parity import sqnr_db
@@ -29,6 +29,7 @@ from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import graph_edit, graph_session, ptq
 from edge_vision.optimize.quantization.decoding_tail import tail_inputs, tail_nodes
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
+from edge_vision.optimize.quantization.make_variant import VariantTask, run
 from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
 
 RECIPE = Int8Recipe("u8", "s8", True, True, "")
@@ -168,3 +169,16 @@ def test_layers_are_ranked_by_what_the_tail_reads_not_by_the_order_of_rows(tmp_p
         for nodes in ptq.layers(folded).values()
     ]
     assert min(alone) > sqnr - 3.0
+
+
+@pytest.mark.parametrize(("make", "checked"), [(sorted_boxes, False), (distances_and_scores, True)])
+def test_only_outputs_in_a_fixed_order_are_checked_for_saturation(
+    make, checked: bool, tmp_path: Path
+) -> None:
+    onnx.save(make(), str(tmp_path / "model.onnx"))
+    source = tiny_bundle(tmp_path / "source", tmp_path / "model.onnx", "end_to_end")
+    calibration = image_folder(tmp_path / "calibration", 4)
+    size, ranges = Size(SIDE_PX, SIDE_PX), str(tmp_path / "ranges.json")
+    out = str(tmp_path / "int8")
+    made = run(VariantTask(str(source), out, "int8", size, RECIPE, str(calibration), ranges))
+    assert bool(made.exact) is checked and made.quantization is not None

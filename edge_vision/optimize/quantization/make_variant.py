@@ -22,6 +22,7 @@ from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.optimize.candidate import LIBRARY_DEFAULT, Size
 from edge_vision.optimize.clips import read_images
 from edge_vision.optimize.quantization import gptq, graph_edit, graph_session, ptq
+from edge_vision.optimize.quantization.decoding_tail import comparing_nodes
 from edge_vision.optimize.quantization.input_moments import Ranges, input_moments
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
 
@@ -79,7 +80,7 @@ def run(task: VariantTask) -> VariantGraph:
 
 
 def _int8(model: Any, spec: InputSpec, recipe: Int8Recipe, task: VariantTask) -> tuple[Any, str]:
-    """The quantized model, and the file with the outputs of exact arithmetic."""
+    """The quantized model, and the file with the outputs of exact arithmetic; "" if the graph selects."""
     out = Path(task.out)
     fp32 = out.with_name(f"{out.name}.fp32.onnx")
     try:
@@ -93,10 +94,11 @@ def _int8(model: Any, spec: InputSpec, recipe: Int8Recipe, task: VariantTask) ->
             rounding = cached_rounding(folded, ranges, recipe, tensors, Path(task.ranges))
             quantized = ptq.quantize(folded, ranges, recipe, fp32_nodes=task.fp32_nodes, rounding=rounding)
         checked = tensors[:: max(1, len(tensors) // _CHECKED_IMAGES)][:_CHECKED_IMAGES]
-        exact = _write_exact(quantized, fp32, checked, out)
+        # Outputs in another order or number cannot be compared.
+        exact = "" if comparing_nodes(quantized) else str(_write_exact(quantized, fp32, checked, out))
     finally:
         fp32.unlink(missing_ok=True)
-    return quantized, str(exact)
+    return quantized, exact
 
 
 def _write_exact(quantized: Any, fp32: Path, tensors: Sequence[np.ndarray], out: Path) -> Path:
