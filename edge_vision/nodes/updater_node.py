@@ -224,8 +224,10 @@ class UpdaterNode(BaseNode):
         for status in message.status[:1]:
             if status_chars(status) <= MAX_STATUS_CHARS:
                 figures = ServingFigures.read(status_values(status))
-                if figures.pid != self._pid:  # It has restarted, with the model of its parameter file.
-                    self._begun, self._probation, self._pid = False, None, figures.pid
+                if self._pid and figures.pid != self._pid:
+                    # It has restarted, with the model of its parameter file.
+                    self._begun, self._probation = False, None
+                self._pid = figures.pid
                 if self._probation:
                     self._probation.add(figures, running_s())
                 else:

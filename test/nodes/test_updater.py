@@ -208,6 +208,30 @@ def test_a_model_that_does_not_load_is_rolled_back(start, robot, world, slots, c
     serving(robot, "1.0.0")
 
 
+def test_each_start_during_probation_is_one_try(start, robot, world, slots, tmp_path):
+    world.operator.publish_bundle(variant(tmp_path / "second", "2.0.0"))
+    running = start(KINDS, overrides(world))
+    fetched(robot, "2.0.0")
+    assert call(robot, "promote").success
+    for tries in (1, 2, 3):
+        serving(robot, "2.0.0")
+        for _ in range(3):
+            robot.status("updater", lambda _, values: values["probation"] == "True")
+        assert read_state(slots).tries == tries
+        running.end()
+        running = start(KINDS, overrides(world))
+    robot.status("updater", lambda _, values: "3 starts with it were not confirmed" in values["last_event"])
+    serving(robot, "1.0.0")
+
+
+def test_the_status_keys_are_documented(start, robot, world):
+    start((UpdaterNode,), overrides(world))
+    _, values = robot.status("updater")
+    repository = Path(__file__).resolve().parents[2]
+    text = "".join((repository / "docs" / name).read_text() for name in ("updates.md", "status_keys.md"))
+    assert [key for key in values if f"`{key}`" not in text] == []
+
+
 def test_auto_promote_needs_nobody(start, robot, world, slots, camera, tmp_path):
     world.operator.publish_bundle(variant(tmp_path / "second", "2.0.0"))
     running = start(KINDS, overrides(world, auto="promote"))

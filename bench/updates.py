@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Attacks a robot's updates and kills them: `make bench-updates`. Writes out/bench/updates.json.
+
+Attacks: each against a real HTTP server on the loopback interface, with the reason of the refusal.
+Kills: a process that updates, promotes, confirms and rolls back at random is ended by kill -9 at a random
+instant; then the state on disk must be the last reported one or the next, with complete bundles.
+
+refused            attacks that ended with the expected reason.
+wrong_states       kills after which the state on disk was not as it must be.
+restart_p95_ms     until the next process knows what to serve, without the start of the interpreter.
+"""
+
+from __future__ import annotations
+
+import collections
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmark import finish, make_parser
+from common import REPO, Row, at_least, at_most, spread
+
+sys.path[:0] = [str(REPO / "test" / "unit")]
+
+from slot_cases import kill_once  # noqa: E402
+from update_attacks import ATTACKS, Attack  # noqa: E402
+from update_cases import Operator, World  # noqa: E402
+
+from edge_vision.errors import UpdateError  # noqa: E402
+from edge_vision.offline.provenance import machine, versions  # noqa: E402
+from edge_vision.updates.slots import SlotStore  # noqa: E402
+
+RESTART_MS = 3000.0
+_EXAMPLES = """examples:
+  python bench/updates.py                 about two minutes
+  python bench/updates.py --kills 20
+  python bench/updates.py --seed 7        the same kills again, as far as time allows
+  python bench/updates.py --strict        exit status 1 where a target is missed"""
+
+
+def main() -> int:
+    parser = make_parser("updates", __doc__, _EXAMPLES)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    options = parser.parse_args()
+    result: dict[str, Any] = {"machine": machine(), "versions": versions(), "seed": options.seed}
+    result["attacks"] = [attacked(attack) for attack in ATTACKS]
+    result["kills"] = killed(options.kills, options.seed)
+    return finish(options, result, _rows(result))
+
+
+def attacked(attack: Attack) -> dict[str, Any]:
+    """One attack, and what became of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = World(Path(folder))
+        try:
+            attack.prepare(world)
+            begin_s = time.monotonic()
+            world.update()
+            got, text = "accepted", ""
+        except UpdateError as error:
+            got, text = error.reason, str(error)
+        finally:
+            world.close()
+    took_s = time.monotonic() - begin_s
+    verdict = "refused" if got == attack.reason else "WRONG"
+    print(f"{attack.name:<36} {verdict:<8} {got:<16} {took_s:6.2f} s", flush=True)
+    return {"name": attack.name, "expected": attack.reason, "got": got, "text": text, "took_s": took_s}
+
+
+def killed(kills: int, seed: int) -> dict[str, Any]:
+    """Kill the same robot this often."""
+    serving: collections.Counter[str] = collections.Counter()
+    wrong, restarts_ms = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        operator, robot = Operator(Path(folder) / "operator"), Path(folder) / "robot"
+        for kill in range(kills):
+            operator.publish(f"{kill + 1}.0.0")
+            try:
+                changes, _ = kill_once(operator, robot, seed + kill)
+            except AssertionError as error:
+                wrong.append(f"kill {kill}: {error}")
+                continue
+            begin_s = time.monotonic()
+            store = SlotStore(robot / "slots")
+            slot = store.begin()
+            restarts_ms.append((time.monotonic() - begin_s) * 1e3)
+            serving["factory" if slot is None else "proven" if slot.proven else "on trial"] += 1
+            store.close()
+    print(f"{kills} kills, {changes} changes of state; served next: {dict(serving)}", flush=True)
+    return {"n": kills, "wrong": wrong, "served_next": dict(serving), "restart_ms": spread(restarts_ms)}
+
+
+def _rows(result: dict[str, Any]) -> list[Row]:
+    attacks, kills = result["attacks"], result["kills"]
+    refused = sum(attack["got"] == attack["expected"] for attack in attacks)
+    return [
+        at_least("refused", refused, len(attacks), f"of {len(attacks)} attacks"),
+        at_most(
+            "wrong_states", len(kills["wrong"]), 0, f"of {kills['n']} kills", "; ".join(kills["wrong"][:3])
+        ),
+        at_most("restart_p95_ms", kills["restart_ms"].get("p95"), RESTART_MS, "ms"),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
