@@ -73,6 +73,25 @@ def test_weights_in_other_files_are_found_inside_subgraphs_and_attributes(tmp_pa
         check_onnx(path)
 
 
+@pytest.mark.parametrize("key", [7 << 3 | 2 | 1 << 32, 7 << 3 | 2 | 1 << 35])
+def test_a_field_number_that_protobuf_truncates_is_refused(tmp_path, key):
+    """protobuf reads the second graph, whose weights are in another file, as field 7."""
+    model = onnx.load(external_graph(tmp_path), load_external_data=False)
+    graph = model.graph.SerializeToString()
+    model.ClearField("graph")
+    path = tmp_path / "hidden.onnx"
+    ordinary = model.SerializeToString() + varint(7 << 3 | 2) + varint(0)
+    path.write_bytes(ordinary + varint(key) + varint(len(graph)) + graph)
+    with pytest.raises(BackendError, match="a field number is too large"):
+        check_onnx(path)
+
+
+def varint(number: int) -> bytes:
+    """A number in the encoding of protobuf."""
+    groups = [number >> shift & 127 for shift in range(0, max(1, number.bit_length()), 7)]
+    return bytes([*(group | 128 for group in groups[:-1]), groups[-1]])
+
+
 def test_ordinary_weights_pass(tmp_path):
     weights = numpy_helper.from_array(np.zeros(4, np.float32), "w")
     nodes = [helper.make_node("Add", ["images", "w"], ["logits"])]

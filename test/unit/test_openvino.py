@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from model_cases import SSD, bundle_or_skip
+from model_cases import SSD, bundle_or_skip, external_graph
 
 from edge_vision.backends import BackendRequest, Session, available_backends, make_backend
 from edge_vision.backends.host import usable_cores
-from edge_vision.errors import BackendUnavailable, EngineRefused
+from edge_vision.errors import BackendError, BackendUnavailable, EngineRefused
 
 IMAGE = {"images": np.random.default_rng(0).uniform(-1, 1, (1, 3, 300, 300)).astype(np.float32)}
 
@@ -86,3 +86,10 @@ def test_a_device_that_is_not_there_names_those_that_are() -> None:
     for device in ("npu", "gpu.1", "auto:gpu,cpu", "warp_drive"):
         with pytest.raises(BackendUnavailable, match=f"openvino sees the devices cpu here, got '{device}'"):
             load(device)
+
+
+def test_an_onnx_graph_named_xml_is_refused(tmp_path: Path) -> None:
+    """OpenVINO recognises it by its contents, and would read its weights in another file."""
+    graph = external_graph(tmp_path).rename(tmp_path / "model.xml")
+    with pytest.raises(BackendError, match="cannot load"):
+        make_backend("openvino").load(graph, BackendRequest())

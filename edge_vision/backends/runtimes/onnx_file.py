@@ -32,6 +32,7 @@ MAX_BYTES = 2**31 - 1
 _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 13, 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_DEPTH = 32
+_MAX_KEY = 2**32 - 1
 
 
 def check_onnx(path: Path) -> Path:
@@ -89,6 +90,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
+        if key > _MAX_KEY:  # protobuf drops the upper bits, which would hide a field here.
+            raise ValueError("a field number is too large")
         wire = key & 7
         if wire == _VARINT:
             value, at = _varint(message, at)

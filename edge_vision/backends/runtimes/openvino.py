@@ -92,11 +92,11 @@ def _compiled(core: Any, graph: Path, device: str, request: BackendRequest, vers
     """The compiled graph, and why it could not be kept. OpenVINO's own cache opens any file."""
     config = _config(device, request)
     if not _is_kept(device, request):
-        return core.compile_model(_read(core, graph), device, config), ""
+        return core.compile_model(_read(graph), device, config), ""
     new: list[Any] = []
 
     def build() -> bytes:
-        new.append(core.compile_model(_read(core, graph), device, config))
+        new.append(core.compile_model(_read(graph), device, config))
         blob = new[0].export_model()
         return bytes(blob if isinstance(blob, bytes) else blob.getvalue())
 
@@ -147,14 +147,17 @@ def _device(wanted: str, available: list[str]) -> str:
     return device
 
 
-def _read(core: Any, graph: Path) -> Any:
-    """Read with the reader of its format only: core.read_model tries all readers on a refused file."""
-    if graph.suffix != ".onnx":
-        return core.read_model(str(graph))
+def _read(graph: Path) -> Any:
+    """Read with the reader of its format only.
+
+    core.read_model tries all readers, whatever the suffix: of an ONNX graph that is named .xml, it would read
+    weights in other files.
+    """
     from openvino.frontend import FrontEndManager
 
-    reader = FrontEndManager().load_by_framework("onnx")
-    return reader.convert(reader.load(str(check_onnx(graph))))
+    own = graph.suffix == ".xml"
+    reader = FrontEndManager().load_by_framework("ir" if own else "onnx")
+    return reader.convert(reader.load(str(graph if own else check_onnx(graph))))
 
 
 def _config(device: str, request: BackendRequest) -> dict[str, Any]:
