@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -196,16 +197,44 @@ def test_a_jpeg_with_many_empty_scans_is_refused(kind):
     at = data.rindex(b"\xff\xda")
     scan = data[at : at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")]
     assert header(data[:at] + scan * 50 + data[at:]).width_px == 203
-    for shift in (b"", b"\0"):
-        with pytest.raises(ImageError, match=r"2\d\d\d scans") as caught:
-            header(data[:at] + (scan + shift) * 2000 + data[at:])
+    many = data[:at] + scan * 200 + data[at:]
+    padding = (b"\xff" * 10**6, b"\0" * 10**6, (b"\xff\xfe\xff\xff" + bytes(65533)) * 15)
+    bombs = [
+        many,
+        many + bytes(10**6),
+        data[:at] + (scan + b"\0") * 200 + data[at:],
+        data[:at] + (scan + b"\xff\0\xff\xd0\xff\x01") * 200 + data[at:],
+        *(data[:at] + one + scan * 200 + data[at:] for one in padding),
+    ]
+    for bomb in bombs:
+        with pytest.raises(ImageError, match="more than 100 scans") as caught:
+            header(bomb)
         assert caught.value.reason == "corrupt_image"
 
 
 def test_bytes_after_a_jpeg_are_not_scans():
-    """As the video in a phone's motion photo."""
+    """As the video in a phone's motion photo, or a preview in an APP segment."""
     trailing = np.random.default_rng(0).integers(0, 256, 4_000_000, np.uint8).tobytes()
-    assert header(JPEG + trailing).width_px == 203
+    assert header(JPEG + trailing + b"\xff\xda\0\2" * 200).width_px == 203
+    assert header(JPEG[:2] + b"\xff\xe2\x03\x22" + b"\xff\xda\0\2" * 200 + JPEG[2:]).width_px == 203
+
+
+def test_text_of_a_png_is_accepted_and_a_text_bomb_refused():
+    """Each megabyte of the latter takes seconds to decode."""
+    profile = png_chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(3000)))
+    text = png_chunk(b"zTXt", b"x\0\0" + zlib.compress(b"a text " * 10**5))
+    assert header(PNG[:33] + profile + text + PNG[33:]).width_px == 203
+    assert header(PNG[:33] + png_chunk(b"tEXt", b"x\0" + bytes(10**6)) + PNG[33:]).width_px == 203
+    for kind, start in ((b"zTXt", b"x\0\0"), (b"iTXt", b"x\0\1\0\0\0"), (b"iCCP", b"x\0\0")):
+        bomb = png_chunk(kind, start + zlib.compress(bytes(7_900_000), 9)) * 10
+        for at in (33, len(PNG) - 12):  # Before and after the pixels.
+            with pytest.raises(ImageError, match="compressed text") as caught:
+                header(PNG[:at] + bomb + PNG[at:])
+            assert caught.value.reason == "corrupt_image"
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -24,6 +24,9 @@ _PNG_DEPTHS = (1, 2, 4, 8, 16)
 _PNG_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 _WEBP_ANIMATION = 0x02
 _MAX_PNG_CHUNKS = 65536
+# libpng decompresses these, up to 8 MB of each: 4 s per MB of the file.
+_PNG_COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")
+_MAX_PNG_COMPRESSED_BYTES = 65536
 
 
 def read_header(raw: np.ndarray) -> ImageHeader:
@@ -61,14 +64,15 @@ def _png(data: memoryview) -> ImageHeader:
 
 
 def _check_png_chunks(data: memoryview) -> None:
-    """Raise ImageError if a chunk is longer than the file or belongs to an animation, or if there is no IDAT.
+    """Raise ImageError if a chunk is longer than the file or belongs to an animation, if there is no IDAT, or
+    if much text is compressed.
 
     OpenCV 4.11 allocates the claimed size of a chunk, reads past IEND until it finds IDAT, and crashes on a
     damaged animation.
     """
-    at, pixels = 8, False
+    at, pixels, compressed_bytes = 8, False, 0
     for _ in range(_MAX_PNG_CHUNKS):
-        kind = bytes(data[at + 4 : at + 8])
+        kind, size_bytes = bytes(data[at + 4 : at + 8]), int.from_bytes(data[at : at + 4], "big")
         if at >= len(data) or kind == b"IEND":
             if not pixels:
                 raise corrupt("PNG", "no IDAT chunk")
@@ -76,7 +80,10 @@ def _check_png_chunks(data: memoryview) -> None:
         pixels |= kind == b"IDAT"
         if kind in _PNG_ANIMATION:
             raise unsupported("an animated PNG")
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
+        compressed_bytes += size_bytes if kind in _PNG_COMPRESSED else 0
+        if compressed_bytes > _MAX_PNG_COMPRESSED_BYTES:
+            raise corrupt("PNG", f"over {_MAX_PNG_COMPRESSED_BYTES} bytes of compressed text or profiles")
+        at += 12 + size_bytes
         if at > len(data):
             raise ImageError(
                 "corrupt_image", f"expected a whole PNG, got {len(data)} bytes: a chunk is cut off"
