@@ -24,6 +24,9 @@ THRESHOLD_OFFSETS = tuple(round(0.05 * i, 2) for i in range(-4, 5))
 LAYER_IMAGES = 6
 """Images for the loss of a single layer, with detections and evenly over the clip."""
 
+_LEAST_DB = -99.0
+"""SQNR of tensors that are not finite or have another shape."""
+
 Outputs = dict[str, np.ndarray]
 
 
@@ -64,7 +67,9 @@ class QuantizationLoss:
             )
             for i, output in zip(chosen, outputs, strict=True)
         ]
-        return self._agreement([self._decode(output) for output in outputs], chosen), float(np.mean(noise))
+        return self._agreement([self._decode(output) for output in outputs], chosen), float(
+            np.mean(np.maximum(noise, _LEAST_DB))
+        )
 
     def _informative_first(self) -> list[int]:
         """Indices of the tensors; for a detector, some with detections first, evenly over the clip."""
