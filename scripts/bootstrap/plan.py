@@ -189,8 +189,8 @@ def _venv(machine: Machine) -> Callable[[Step], list[Path]]:
 
 
 def _remove_old_venv(step: Step) -> None:
-    """Remove .venv. Raises SetupError if the folder of stamps is missing: then another tool created it."""
-    if not STAMPS.is_dir():
+    """Remove .venv. Raises SetupError if this set-up did not create it: a link, or without the stamps."""
+    if VENV.is_symlink() or not STAMPS.is_dir():
         raise SetupError(
             f"{VENV} exists, but was not created by this set-up; move it away and run again:\n"
             f"    mv {VENV} {VENV}.old"
