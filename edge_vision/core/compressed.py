@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from edge_vision.core.frame import MAX_PIXELS, Frame, block_mean, check_size
-from edge_vision.core.image_headers import ImageHeader, read_header, unsupported
+from edge_vision.core.image_headers import ImageHeader, is_still_image, read_header, unsupported
 from edge_vision.errors import ImageError
 
 _COLOR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -229,3 +229,9 @@ def read_image_file(path: Path, max_pixels: float = MAX_PIXELS) -> np.ndarray:
     if image is None:
         raise ImageError("corrupt_image", "expected an image that OpenCV can decode, got a damaged one")
     return image
+
+
+def check_still_image(path: Path) -> None:
+    """Raise ImageError if a file is an image whose header is refused, but not if it is a video."""
+    if path.stat().st_size and is_still_image(raw := np.memmap(path, np.uint8, "r")):
+        _checked_header(raw, MAX_PIXELS)

@@ -6,13 +6,15 @@ import contextlib
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 
-from edge_vision.core.frame import Frame
+from edge_vision.core.compressed import check_still_image
+from edge_vision.core.frame import MAX_PIXELS, Frame, check_size
 from edge_vision.core.redaction import redact_url
+from edge_vision.errors import ImageError
 from edge_vision.source.frame_times import FrameTimes, valid_fps
 from edge_vision.source.image_source import ImageSource
 from edge_vision.source.uri import SourceError, SourceKind, source_kind
@@ -34,10 +36,16 @@ class Capture(ImageSource):
         self._shown = redact_url(uri)
         self._check_exists()
         self._pipe = self._open_pipe(cancelled)
+        if self.kind.is_file and self._pipe is None:
+            self._check_still_image()
         self._capture = _open(self.kind, open_timeout_ms, self._pipe)
-        if not self._capture.isOpened():
+        try:
+            if not self._capture.isOpened():
+                raise SourceError(_CANNOT_OPEN[self.kind.name].format(self._shown))
+            self._check_size()
+        except SourceError:
             self.close()
-            raise SourceError(_CANNOT_OPEN[self.kind.name].format(self._shown))
+            raise
         self.fps_hz = valid_fps(self._capture.get(cv2.CAP_PROP_FPS))
         counted = self.kind.is_file and self._pipe is None
         # Negative in a file without a duration, such as WebM of a browser.
@@ -51,6 +59,30 @@ class Capture(ImageSource):
             raise SourceError(f"source '{self._shown}' does not exist: check the path or connect the device")
         if self.kind.is_file and Path(str(target)).is_dir():
             raise SourceError(f"source '{self._shown}' is a folder: give a video file or a bag")
+
+    def _check_still_image(self) -> None:
+        """FFmpeg decodes a still image when it opens it, whatever its size."""
+        with self._image_errors(), contextlib.suppress(OSError):  # OpenCV reports what cannot be read.
+            check_still_image(Path(str(self.kind.target)))
+
+    def _check_size(self) -> None:
+        """Check the declared size, before the first image is decoded. OpenCV has no limit for later ones."""
+        width_px, height_px = (
+            int(self._capture.get(one)) for one in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        )
+        with self._image_errors():
+            check_size(max(1, width_px), max(1, height_px))
+
+    @contextlib.contextmanager
+    def _image_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except ImageError as error:
+            what = str(error).partition(": ")[0]
+            raise SourceError(
+                f"source '{self._shown}' cannot be played: {what}: encode it again, as JPEG, PNG or a "
+                f"video of at most {MAX_PIXELS / 1e6:g} megapixels"
+            ) from None
 
     def _open_pipe(self, cancelled: Callable[[], bool]) -> int | None:
         """The descriptor of a pipe (FIFO) once it is readable; None if the source is not a pipe.

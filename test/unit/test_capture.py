@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.server
 import shutil
+import struct
 import subprocess
 import sys
 import threading
+import zlib
 from pathlib import Path
 
 import cv2
@@ -149,6 +151,37 @@ def test_a_picture_or_a_broken_rate_gives_a_sane_rate(tmp_path):
     capture = Capture(str(path))
     assert 0.1 <= capture.fps_hz <= 1000 or capture.fps_hz == DEFAULT_FPS_HZ
     assert capture.read() is not None
+
+
+def test_a_video_that_claims_large_images_is_refused_before_the_first_is_decoded(clip):
+    data = clip.read_bytes().replace(struct.pack(">HH", 48, 64), struct.pack(">HH", 16000, 16000))
+    for side_px in (64, 48):
+        data = data.replace(struct.pack("<I", side_px), struct.pack("<I", 16000))
+    clip.write_bytes(data)
+    with pytest.raises(SourceError, match=r"at most 50 megapixels, got 16000x16000: encode it again"):
+        Capture(str(clip))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".avi"])
+def test_a_still_image_is_checked_before_it_is_opened(tmp_path, suffix):
+    """By its contents. FFmpeg would decode it to learn its size."""
+    png = bytearray(cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1].tobytes())
+    png[16:24] = struct.pack(">II", 10_000, 10_000)
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    path = tmp_path / f"still{suffix}"
+    path.write_bytes(png)
+    with pytest.raises(SourceError, match=r"at most 50 megapixels, got 10000x10000: encode it again"):
+        Capture(str(path))
+    path.write_bytes(cv2.imencode(".jp2", np.zeros((32, 32, 3), np.uint8))[1])
+    with pytest.raises(SourceError, match="JPEG 2000 is not supported"):
+        Capture(str(path))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tiff", ".ppm"])
+def test_a_still_image_is_played(tmp_path, suffix):
+    path = tmp_path / f"still{suffix}"
+    cv2.imwrite(str(path), np.full((32, 48, 3), 90, np.uint8))
+    assert Capture(str(path)).read().shape == (32, 48, 3)
 
 
 def test_the_images_of_a_truncated_file_are_read(clip):

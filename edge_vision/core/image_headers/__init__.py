@@ -16,7 +16,7 @@ from edge_vision.core.image_headers.pnm import pam_header, pnm_header
 from edge_vision.core.image_headers.tiff import tiff_header
 from edge_vision.errors import ImageError
 
-__all__ = ["ImageHeader", "read_header", "unsupported"]
+__all__ = ["ImageHeader", "is_still_image", "read_header", "unsupported"]
 
 # By PNG colour type: grey, RGB, palette, grey with alpha, RGBA.
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
@@ -35,20 +35,34 @@ def read_header(raw: np.ndarray) -> ImageHeader:
     Raises ImageError with reason corrupt_image or unsupported_encoding.
     """
     start = bytes(raw[:16])
-    for signature, parse in _PARSERS.items():
-        if start.startswith(signature):
-            return parse(raw.data)
-    if start[:1] == b"P" and start[1:2] in b"123456" and start[2:3].isspace():
-        return pnm_header(raw.data)
-    for signature, name in _REFUSED.items():
-        if start.startswith(signature):
-            raise unsupported(name)
+    if (parse := _parser(start)) is not None:
+        return parse(raw.data)
+    if (name := _refused_format(start)) is not None:
+        raise unsupported(name)
     if start[4:8] == b"ftyp":
         raise unsupported("AVIF, HEIF or a video")
     raise ImageError(
         "corrupt_image",
         f"expected JPEG, PNG, WebP, BMP, TIFF or PNM, got {raw.size} bytes of no known format",
     )
+
+
+def is_still_image(raw: np.ndarray) -> bool:
+    """Whether a file, (n,) uint8, starts like an image and not like a video, a GIF or anything else."""
+    start = bytes(raw[:16])
+    return _parser(start) is not None or _refused_format(start) not in (None, _GIF)
+
+
+def _parser(start: bytes) -> Callable[[memoryview], ImageHeader] | None:
+    if start[:1] == b"P" and start[1:2] in b"123456" and start[2:3].isspace():
+        return pnm_header
+    if start[:4] == b"RIFF" and start[8:12] != b"WEBP":  # AVI.
+        return None
+    return next((parse for signature, parse in _PARSERS.items() if start.startswith(signature)), None)
+
+
+def _refused_format(start: bytes) -> str | None:
+    return next((name for signature, name in _REFUSED.items() if start.startswith(signature)), None)
 
 
 def _png(data: memoryview) -> ImageHeader:
@@ -94,8 +108,8 @@ def _check_png_chunks(data: memoryview) -> None:
 def _webp(data: memoryview) -> ImageHeader:
     head = bytes(data[8:30])
     kind, body = head[4:8], head[12:]
-    if head[:4] != b"WEBP" or len(body) < 10:
-        raise corrupt("WebP", "no WEBP chunk in a RIFF file")
+    if len(body) < 10:
+        raise corrupt("WebP", "an end within its first chunk")
     if kind == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
         width_px, height_px = (int.from_bytes(body[at : at + 2], "little") & 0x3FFF for at in (6, 8))
         return ImageHeader("WebP", width_px, height_px, 3, 8)
@@ -135,8 +149,9 @@ _PARSERS: dict[bytes, Callable[[memoryview], ImageHeader]] = {
     b"MM\0+": tiff_header,
     b"P7\n": pam_header,
 }
+_GIF = "GIF"
 _REFUSED = {
-    b"GIF8": "GIF",
+    b"GIF8": _GIF,
     b"\0\0\0\x0cjP  ": "JPEG 2000",
     b"\xff\x4f\xff\x51": "JPEG 2000",
     b"#?R": "Radiance HDR",
