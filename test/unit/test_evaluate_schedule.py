@@ -21,6 +21,7 @@ from edge_vision.evaluate.conditions import Condition, ConditionFrame, GroundTru
 from edge_vision.evaluate.live.live_record import LiveRecord
 from edge_vision.evaluate.presets import PRESETS
 from edge_vision.evaluate.reference import detector as reference_module
+from edge_vision.evaluate.schedule import report
 from edge_vision.evaluate.schedule.scene_changes import SceneChanges
 from edge_vision.evaluate.schedule.schedule_run import ScheduleRun, fps_class, longest_interval
 from edge_vision.evaluate.schedule.verdict import verdict
@@ -260,6 +261,20 @@ def test_constructed_scenes_do_not_count() -> None:
     scene = _clip(constructed=True)
     scene["chains"]["balanced"] = _chain(ghosts=9, fidelity=0.1)
     assert _met({**clips, "scene": scene}) == expected
+
+
+def test_a_clip_that_was_played_live_shows_what_the_rest_of_the_process_costs() -> None:
+    entry: dict[str, Any] = dict.fromkeys(KEYS) | {
+        "inferred_share": 1.0,
+        "cpu_s_per_1000": 10.0,
+        "cpu_share": 1.0,
+    }
+    clip = {"constructed": False, "fps_hz": 10.0, "fps_class": "other", "frames": 9, "events": 0, "cuts": []}
+    clip |= {"noise_ceiling": None, "quiet_share": 0.0}
+    live = {"every_frame": entry | {"process_cpu_s_per_1000": 14.2}}
+    assert "without detector" in report.lines("c", clip | {"chains": live})[-1]
+    assert "4.20 s" in report.lines("c", clip | {"chains": live})[-1]
+    assert len(report.lines("c", clip | {"chains": {"every_frame": entry}})) == 2
 
 
 def test_a_live_record_assigns_boxes_to_frames() -> None:
