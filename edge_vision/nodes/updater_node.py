@@ -25,9 +25,10 @@ from edge_vision.nodes.base_node import OK, WARN, BaseNode
 from edge_vision.nodes.interface import specs
 from edge_vision.nodes.interface.status_messages import MAX_STATUS_CHARS, status_chars, status_values
 from edge_vision.nodes.transport.qos import STATUS
+from edge_vision.nodes.updater_shadow import ShadowComparison
 from edge_vision.updates.fetch_process import FetchOrder, FetchProcess, FetchResult
 from edge_vision.updates.history import UpdateHistory
-from edge_vision.updates.probation import Baseline, Probation, Rates, ServingFigures, Verdict
+from edge_vision.updates.probation import JUDGED_FRAMES, Baseline, Probation, Rates, ServingFigures, Verdict
 from edge_vision.updates.release import parse_release, role_of, target_of
 from edge_vision.updates.slots import Slot, SlotStore
 
@@ -45,6 +46,8 @@ class UpdaterNode(BaseNode):
         self._fetching: FetchProcess | None = None
         self._result: FetchResult | None = None
         self._probation: Probation | None = None
+        self._shadow: ShadowComparison | None = None
+        self._compared = ""
         self._baseline = Baseline()
         self._detector: DetectorModelClient | None = None
         self._opened: list[Any] = []
@@ -87,6 +90,7 @@ class UpdaterNode(BaseNode):
         for subscription in self._opened:
             self.destroy_subscription(subscription)
         self._detector, self._opened, self._probation = None, [], None
+        self._end_shadow()
         if self._fetching:
             self._fetching.stop()
             self._fetching = None
@@ -111,6 +115,7 @@ class UpdaterNode(BaseNode):
                 self._finish_check(store, result)
             elif self._check_due():
                 self._start_check(store)
+            self._advance(store, detector)
         except UpdateError as error:
             self._report(error)
 
@@ -141,8 +146,35 @@ class UpdaterNode(BaseNode):
         if result.outcome == "staged":
             store.install(result.digest, release)
             self._log("downloaded", f"downloaded {release}")
-        if self.params["auto"] == "promote" and store.state.candidate and self._probation is None:
-            self._promote(store)
+
+    # Without a request: first compare, then promote.
+    def _advance(self, store: SlotStore, detector: DetectorModelClient) -> None:
+        candidate, auto = store.state.candidate, self.params["auto"]
+        wanted = candidate and self._begun and self._probation is None and auto in ("shadow", "promote")
+        if not candidate or not wanted:
+            self._end_shadow()
+        elif self._compared == candidate.digest:
+            if auto == "promote" and self._baseline.rates().frames >= JUDGED_FRAMES:
+                self._promote(store)
+        elif self._shadow is None:
+            self._log("compares", f"{candidate} is compared with the model that serves")
+            self._shadow = ShadowComparison(self, str(store.bundle_path(candidate)), detector.backend)
+        elif verdict := self._shadow.verdict():
+            self._end_shadow()
+            self._judge(store, candidate, verdict)
+
+    def _judge(self, store: SlotStore, candidate: Slot, verdict: Verdict) -> None:
+        if verdict.commit:
+            self._compared = candidate.digest
+            self._log("agrees", f"{candidate}: {verdict.reason}", evidence=verdict.evidence)
+        else:
+            store.reject(verdict.reason)
+            self._log("rejected", f"rejected {candidate}: {verdict.reason}", "warning", verdict.evidence)
+
+    def _end_shadow(self) -> None:
+        if self._shadow:
+            self._shadow.close()
+            self._shadow = None
 
     def _report(self, error: UpdateError) -> None:
         self._trouble = f"{error.reason}: {error}"
@@ -168,6 +200,7 @@ class UpdaterNode(BaseNode):
         candidate = store.state.candidate
         if candidate is None:
             raise UpdateError("no_candidate", "expected a downloaded bundle, got none; call ~/check first")
+        self._end_shadow()
         if self._detector is None or not self._begun:
             raise UpdateError("no_detector", "expected a running detector in this namespace, got none")
         model = self._detector.model
@@ -284,6 +317,8 @@ class UpdaterNode(BaseNode):
             return WARN, trouble
         if self._probation:
             return OK, f"{store.state.current} serves on probation"
+        if self._shadow:
+            return OK, f"{store.state.candidate} is compared with the model that serves"
         return OK, f"{store.state.current or 'the factory model'} serves"
 
     def status_values(self) -> dict[str, Any]:
@@ -296,6 +331,9 @@ class UpdaterNode(BaseNode):
             "candidate": str(state.candidate or ""),
             "probation": self._probation is not None,
             "probation.frames": self._probation.frames if self._probation else 0,
+            "shadow": self._shadow is not None,
+            "shadow.frames": self._shadow.test.trials if self._shadow else 0,
+            "shadow.misses": self._shadow.test.misses if self._shadow else 0,
             "tries": state.tries,
             "security_floor": state.security_floor,
             "barred": len(state.barred),
@@ -308,10 +346,10 @@ class UpdaterNode(BaseNode):
 
 
 class DetectorModelClient:
-    """Reads and sets the parameter `model` of the detector in the same namespace."""
+    """Reads and sets the parameter `model` of the detector in the same namespace, and reads its `backend`."""
 
     def __init__(self, node: BaseNode) -> None:
-        self._node, self.model = node, ""
+        self._node, self.model, self.backend = node, "", "auto"
         self._get = node.create_client(GetParameters, "detector/get_parameters")
         self._set = node.create_client(SetParametersAtomically, "detector/set_parameters_atomically")
         self._request: Any = None
@@ -323,14 +361,14 @@ class DetectorModelClient:
     def read(self, on_model: Callable[[str], None]) -> None:
         """Call back with the present model once the detector answers; repeat until then."""
         if self._get.service_is_ready() and (self._request is None or self._request.done()):
-            self._request = self._get.call_async(GetParameters.Request(names=["model"]))
+            self._request = self._get.call_async(GetParameters.Request(names=["model", "backend"]))
             self._request.add_done_callback(lambda done: self._on_read(done.result(), on_model))
 
     def _on_read(self, response: GetParameters.Response | None, on_model: Callable[[str], None]) -> None:
-        model = parameter_value_to_python(response.values[0]) if response and response.values else None
-        if isinstance(model, str):
-            self.model = model
-            on_model(model)
+        values = [parameter_value_to_python(value) for value in response.values] if response else []
+        if len(values) == 2 and all(isinstance(value, str) for value in values):
+            self.model, self.backend = values
+            on_model(self.model)
 
     def write(self, model: str, on_refused: Callable[[str], None]) -> None:
         """Request a model; on_refused is called with the reason."""

@@ -1,8 +1,8 @@
 """Whether a new model stays within bounds while it serves: reports of detector and gate, compared with those
 before the change.
 
-Detects failed frames, age, silence, and a model that finds far too little or too much. Does not detect a
-model that labels differently: that takes a comparison on the same frames.
+Detects failed frames, age, silence, and a model that finds far too little or too much. A model that labels
+differently takes a comparison on the same frames: see `shadow`.
 """
 
 from __future__ import annotations

@@ -172,6 +172,14 @@ class SlotStore:
         self._save(replace(state, serving=state.other, tries=0, factory=factory or state.factory))
         return slot
 
+    def reject(self, reason: str) -> None:
+        """Bar the candidate, which has not served."""
+        state, slot = self.state, self.state.candidate
+        if slot:
+            slots = {name: one for name, one in state.slots.items() if name != state.other}
+            barred = {**state.barred, slot.digest: reason}
+            self._save(replace(state, slots=slots, barred=dict(list(barred.items())[-MAX_BARRED:])))
+
     def begin(self) -> Slot | None:
         """The slot to load now, None for the factory model. Counts the try of an unproven one.
 

@@ -16,7 +16,7 @@ from std_srvs.srv import Trigger
 from update_cases import GROUP, World
 
 from edge_vision.bundles.store import Bundle, load_bundle
-from edge_vision.nodes import updater_node
+from edge_vision.nodes import updater_node, updater_shadow
 from edge_vision.nodes.updater_node import UpdaterNode
 from edge_vision.updates import probation
 from edge_vision.updates.slots import read_state
@@ -38,6 +38,7 @@ def slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the updater keeps its state."""
     monkeypatch.setattr(updater_node, "cache_dir", lambda: tmp_path / "cache")
     monkeypatch.setattr(updater_node, "TICK_S", 0.05)
+    monkeypatch.setattr(updater_shadow, "PERIOD_S", 0.0)
     monkeypatch.setattr(probation, "PROBATION_S", 1.0)
     monkeypatch.setattr(probation, "MIN_FRAMES", 5)
     monkeypatch.setattr(probation, "JUDGED_FRAMES", 3)
@@ -232,13 +233,51 @@ def test_the_status_keys_are_documented(start, robot, world):
     assert [key for key in values if f"`{key}`" not in text] == []
 
 
-def test_auto_promote_needs_nobody(start, robot, world, slots, camera, tmp_path):
+def test_auto_promote_compares_first_and_needs_nobody(start, robot, world, slots, camera, tmp_path):
     world.operator.publish_bundle(variant(tmp_path / "second", "2.0.0"))
     running = start(KINDS, overrides(world, auto="promote"))
     camera(running)
     robot.status("updater", lambda _, values: "within all bounds" in values["last_event"])
     serving(robot, "2.0.0")
     wait_until(lambda: read_state(slots).current and read_state(slots).current.proven, "the commit on disk")
+    assert events(slots) == ["downloaded", "compares", "agrees", "promoted", "committed"]
+    evidence = json.loads((slots / "history.jsonl").read_text().splitlines()[2])["evidence"]
+    assert evidence["frames_with_a_miss"] == 0 and evidence["frames_with_objects"] <= 200
+
+
+@pytest.mark.parametrize("how", ["blind", "other labels", "crashes"])
+def test_shadow_rejects_a_bad_model_before_it_serves(
+    start, robot, world, slots, camera, tmp_path, monkeypatch, how
+):
+    changes = [("score_threshold: 0.5", "score_threshold: 1.0")] if how == "blind" else []
+    bundle = variant(tmp_path / "bad", "2.0.0", *changes)
+    if how == "other labels":
+        labels = bundle.folder / "labels.txt"
+        labels.write_text(labels.read_text().replace("person", "traffic cone"))
+    world.operator.publish_bundle(bundle)
+    running = start(KINDS, overrides(world, auto="shadow"))
+    camera(running)
+    if how == "crashes":
+        robot.status("updater", lambda _, values: values["shadow"] == "True")
+        shadow = wait_until(lambda: running["updater"]._shadow, "the comparison")
+        shadow._process._child.kill()
+    reason = (
+        "cannot be compared: its process was killed by SIGKILL" if how == "crashes" else "misses or labels"
+    )
+    robot.status("updater", lambda _, values: reason in values["last_event"])
+    serving(robot, "1.0.0")
+    state = read_state(slots)
+    assert state.slots == {} and len(state.barred) == 1
+    assert events(slots) == ["downloaded", "compares", "rejected"]
+
+
+def test_shadow_does_not_promote(start, robot, world, slots, camera, tmp_path):
+    world.operator.publish_bundle(variant(tmp_path / "second", "2.0.0"))
+    running = start(KINDS, overrides(world, auto="shadow"))
+    camera(running)
+    robot.status("updater", lambda _, values: "agrees with the present model" in values["last_event"])
+    serving(robot, "1.0.0")
+    assert not running["updater"].count_subscribers("image_accepted") > 1
 
 
 def test_a_second_updater_is_refused(start, robot, world, slots):

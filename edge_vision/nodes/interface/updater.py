@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edge_vision.nodes.interface.types import COMMON, RESET, STATUS, NodeSpec, Param, Range, Topic
 
+SHADOW = (("auto", ("shadow", "promote")),)
 UPDATER = NodeSpec(
     "updater",
     "Brings signed model updates to the detector.",
@@ -31,8 +32,8 @@ UPDATER = NodeSpec(
         Param(
             "auto",
             "download",
-            "Selects what happens without a request: no check, a download, or also a promotion.",
-            choices=("off", "download", "promote"),
+            "Selects how far an update goes without a request.",
+            choices=("off", "download", "shadow", "promote"),
         ),
         *COMMON,
     ),
@@ -41,6 +42,9 @@ UPDATER = NodeSpec(
             "detector/status", "diagnostic_msgs/msg/DiagnosticArray", "in", "Failed frames, age, detections."
         ),
         Topic("gate/status", "diagnostic_msgs/msg/DiagnosticArray", "in", "The audit."),
+        Topic("image_accepted", "sensor_msgs/msg/Image", "in", "While a model is compared.", SHADOW),
+        Topic("detections", "vision_msgs/msg/Detection2DArray", "in", "While a model is compared.", SHADOW),
+        Topic("label_info", "vision_msgs/msg/LabelInfo", "in", "While a model is compared.", SHADOW),
         STATUS,
     ),
     (
