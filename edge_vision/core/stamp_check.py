@@ -7,6 +7,8 @@ from typing import Any
 from edge_vision.errors import ImageError
 
 NS_PER_S = 1_000_000_000
+MAX_STAMP_NS = 2**31 * NS_PER_S - 1
+"""The latest builtin_interfaces/Time, in 2038."""
 
 
 def stamp_to_ns(stamp: Any) -> int:

@@ -14,6 +14,7 @@ from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.latency import RateMeter
 from edge_vision.core.redaction import redact_error, redact_url
 from edge_vision.core.running_clock import running_s
+from edge_vision.core.stamp_check import MAX_STAMP_NS
 from edge_vision.errors import ImageError
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import OK, WARN, BaseNode
@@ -210,13 +211,19 @@ class SourceNode(BaseNode):
         return "recorded" if source_kind(self.params["uri"]).name == "bag" else "clock"
 
     def _with_header(self, frame: Frame, time_s: float) -> Frame:
-        """The image of a source with the header to publish. time_s: its position in the file."""
+        """The image of a source with the header to publish. time_s: its position in the file.
+
+        Where the rounds together exceed the range of stamps, they start again, as in a bag that is restarted.
+        """
         stamps, seq, frame_id = self._stamps(), self.hub.next_seq(), self.params["frame_id"]
+        if stamps == "clock":
+            return frame.with_header(self.get_clock().now().nanoseconds, frame_id, seq)
+        stamp_ns = MEDIA_START_NS + round(time_s * 1e9)
         if stamps == "recorded":
-            return frame.with_header(frame.stamp_ns + self._played_ns, frame.frame_id, seq)
-        media_ns = MEDIA_START_NS + self._played_ns + round(time_s * 1e9)
-        stamp_ns = media_ns if stamps == "media" else self.get_clock().now().nanoseconds
-        return frame.with_header(stamp_ns, frame_id, seq)
+            stamp_ns, frame_id = frame.stamp_ns, frame.frame_id
+        if stamp_ns + self._played_ns > MAX_STAMP_NS:
+            self._played_ns = 0
+        return frame.with_header(stamp_ns + self._played_ns, frame_id, seq)
 
     def _send(self, frame: Frame) -> None:
         if self._events.subscription_count:

@@ -15,7 +15,7 @@ from edge_vision.core.frame import Frame, view_image
 from edge_vision.core.missing_package import missing_package
 from edge_vision.core.printable import printable
 from edge_vision.core.redaction import redact_url
-from edge_vision.core.stamp_check import stamp_to_ns
+from edge_vision.core.stamp_check import MAX_STAMP_NS, stamp_to_ns
 from edge_vision.errors import ImageError
 from edge_vision.source.frame_times import FrameTimes, valid_fps
 from edge_vision.source.image_source import ImageSource
@@ -23,6 +23,8 @@ from edge_vision.source.uri import SourceError, bag_files, source_kind
 
 _IMAGE, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 _MAX_LISTED = 20
+# Of thousands of files or hundreds of topics. A parsed megabyte takes seconds.
+_MAX_METADATA_BYTES = 2**19
 _REPAIR = "repair it with `ros2 bag reindex`, `mcap recover` or `rosbag reindex`, or copy it again"
 
 Deserialize = Callable[[bytes, str], Any]
@@ -146,7 +148,7 @@ class BagCapture(ImageSource):
 
     def _frame_of(self, msgtype: str, time_ns: int, data: bytes) -> Frame:
         """The frame of a message. Without a readable header it has the time of the recording."""
-        stamp_ns, frame_id = time_ns, ""
+        stamp_ns, frame_id = min(max(0, time_ns), MAX_STAMP_NS), ""
         try:
             message = self._deserialize(data, msgtype)
             frame_id = message.header.frame_id
@@ -199,7 +201,21 @@ def _readers(path: Path) -> list[Any]:
     from rosbags.rosbag1 import Reader as Ros1Reader
     from rosbags.rosbag2 import Reader as Ros2Reader
 
-    return [(Ros1Reader if file.suffix == ".bag" else Ros2Reader)(file) for file in bag_files(path)]
+    files = bag_files(path)
+    for file in files:
+        _check_files(file)
+    return [(Ros1Reader if file.suffix == ".bag" else Ros2Reader)(file) for file in files]
+
+
+def _check_files(path: Path) -> None:
+    """Raise SourceError for files that would block or occupy their reader: pipes, and large metadata."""
+    for file in path.iterdir() if path.is_dir() else [path]:
+        if file.exists() and not file.is_file() and not file.is_dir():
+            raise SourceError(f"bag '{file}' is a pipe or device: copy the recording to a regular file")
+        if file.name == "metadata.yaml" and file.stat().st_size > _MAX_METADATA_BYTES:
+            raise SourceError(
+                f"expected at most {_MAX_METADATA_BYTES} bytes, got a larger '{file}': play a file of the bag"
+            )
 
 
 def _deserializer(reader: Any) -> Deserialize:

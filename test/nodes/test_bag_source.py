@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bag_cases import recording, write_bag
+from bag_cases import START_NS, recording, write_bag
 from ros_cases import ALL, CHAIN, SENSOR, DiagnosticArray, Image, SourceNode, detections_of, stamp_of
 
 GATE_OFF = {"gate": {"enabled": False}}
@@ -55,6 +55,21 @@ def test_stamps_increase_across_a_loop_and_images_are_published_as_recorded(star
     assert set(stamps) <= {images[0].stamp_ns + n * 10**8 for n in range(10**4)}
     assert received[0].encoding == "rgb8"
     assert bytes(received[0].data) in {one.image.tobytes() for one in images}
+
+
+def test_stamps_beyond_their_range_start_again(start, robot, tmp_path):
+    """From 2023 to 2038, in a loop: each round but the first one jumps back once."""
+    span_ns = 2**31 * 10**9 - START_NS - 1
+    images = [one._replace(time_ns=START_NS + n * span_ns // 2) for n, one in enumerate(recording(3))]
+    bag = write_bag(tmp_path / "drive.mcap", images)
+    running = start(
+        (SourceNode, *CHAIN), {"source": {"uri": str(bag), "playback_rate": 0.0, "loop": True}, **GATE_OFF}
+    )
+    answers = detections_of(robot)
+    robot.wait(lambda: running.ledger["inferred"] > 9 and answers, "five rounds")
+    ledger = running.ledger
+    assert 0 < ledger["failed"] == ledger["failed.stamp_backwards"] < ledger["inferred"]
+    assert {stamp_of(one) for one in answers} <= {one.stamp_ns for one in images}
 
 
 def test_the_clock_and_a_frame_id_replace_the_recorded_header_if_asked(start, robot, tmp_path):

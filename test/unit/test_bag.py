@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from bag_cases import HEIGHT_PX, PERIOD_NS, START_NS, WIDTH_PX, Recorded, picture, recording, write_bag
 
+from edge_vision.core.stamp_check import MAX_STAMP_NS
 from edge_vision.errors import ImageError
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.fit.run import clip_name
@@ -185,6 +188,42 @@ def test_a_bag_without_images(tmp_path):
         open_source(str(write_bag(tmp_path / "empty.db3", [])))
     with pytest.raises(EvaluateError, match="does not exist"):
         clip_condition(tmp_path / "missing.bag")
+
+
+@pytest.mark.parametrize("name", ["a.mcap", "a.db3", "a.bag", "a/part.mcap"])
+def test_a_pipe_is_no_bag(tmp_path, name):
+    """Opening it would wait for a writer."""
+    bag = tmp_path / name
+    bag.parent.mkdir(exist_ok=True)
+    os.mkfifo(bag)
+    with ThreadPoolExecutor() as pool:
+        # Opens with the first reader, which reads nothing.
+        writer = pool.submit(lambda: os.close(os.open(bag, os.O_WRONLY)))
+        with pytest.raises(SourceError, match=f"{bag}' is a pipe or device: copy"):
+            BagCapture(str(tmp_path / name.split("/")[0]))
+        reader = os.open(bag, os.O_RDONLY | os.O_NONBLOCK)
+        writer.result()
+        os.close(reader)
+
+
+def test_large_metadata_is_refused(tmp_path):
+    bag = write_bag(tmp_path / "drive", recording(1))
+    assert len(played(bag)[0]) == 1
+    with (bag / "metadata.yaml").open("a") as file:
+        file.write("\n#" * 2**18 + "\n")
+    with pytest.raises(SourceError, match=r"at most 524288 bytes, got a larger .*metadata\.yaml"):
+        BagCapture(str(bag))
+
+
+def test_an_unreadable_image_has_a_stamp_within_the_range_of_stamps(tmp_path):
+    def spoil(message):
+        for name, value in (("sec", 5), ("nanosec", 2 * 10**9)):
+            object.__setattr__(message.header.stamp, name, value)
+        return message
+
+    images = [Recorded(picture(0), START_NS), Recorded(picture(1), 2**63 - 1)]
+    frames, damage = played(write_bag(tmp_path / "a.db3", images, spoil), skip_unreadable=False)
+    assert [frame.stamp_ns for frame in frames] == [START_NS, MAX_STAMP_NS] and "bad_stamp 2" in damage
 
 
 def test_times_increase_across_a_jump_of_the_clock(tmp_path):
