@@ -127,7 +127,8 @@ class UpdaterNode(BaseNode):
 
     def _check_due(self) -> bool:
         wanted = self.params["repository_url"] and self.params["auto"] != "off"
-        return bool(wanted and not self._fetching and running_s() >= self._next_check_s)
+        busy = self._fetching or self._probation
+        return bool(wanted and not busy and running_s() >= self._next_check_s)
 
     def _start_check(self, store: SlotStore) -> None:
         self._next_check_s = running_s() + self.params["check_interval_s"]
@@ -143,7 +144,9 @@ class UpdaterNode(BaseNode):
             release = parse_release(result.release)
         except EdgeVisionError as error:
             raise UpdateError("invalid", str(error)) from None
-        if result.outcome == "staged":
+        # During a probation the other slot is the way back; the next check finds the download complete.
+        if result.outcome == "staged" and self._probation is None:
+            self._end_shadow()
             store.install(result.digest, release)
             self._log("downloaded", f"downloaded {release}")
 
@@ -285,6 +288,8 @@ class UpdaterNode(BaseNode):
         def check(store: SlotStore) -> str:
             if not self.params["repository_url"]:
                 raise UpdateError("config", "expected a repository_url, got none")
+            if self._probation:
+                raise UpdateError("busy", "expected no model on probation, got one; check when it has ended")
             if self._fetching:
                 return "a check is running; ~/status shows its progress"
             self._start_check(store)

@@ -29,6 +29,7 @@ from tuf.api.metadata import (
     Targets,
     Timestamp,
 )
+from tuf.api.serialization import DeserializationError
 
 from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.bundles.manifest import MANIFEST_FILE
@@ -243,7 +244,10 @@ class Repository:
                 f"{self.folder}: expected a repository with {role} metadata, got none; create it: "
                 "edge-vision updates init-repo",
             )
-        return Metadata.from_file(str(path))
+        try:
+            return Metadata.from_file(str(path))
+        except (DeserializationError, OSError) as error:
+            raise UpdateError("repository", f"{path}: expected TUF metadata, got: {error}") from None
 
     def _new_key(self, label: str) -> SSlibKey:
         if not self._key_folders:

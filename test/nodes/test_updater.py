@@ -219,6 +219,8 @@ def test_each_start_during_probation_is_one_try(start, robot, world, slots, tmp_
         for _ in range(3):
             robot.status("updater", lambda _, values: values["probation"] == "True")
         assert read_state(slots).tries == tries
+        answer = call(robot, "check")
+        assert not answer.success and "expected no model on probation" in answer.message
         running.end()
         running = start(KINDS, overrides(world))
     robot.status("updater", lambda _, values: "3 starts with it were not confirmed" in values["last_event"])
@@ -269,6 +271,17 @@ def test_shadow_rejects_a_bad_model_before_it_serves(
     state = read_state(slots)
     assert state.slots == {} and len(state.barred) == 1
     assert events(slots) == ["downloaded", "compares", "rejected"]
+
+
+def test_a_newer_release_ends_the_comparison_of_an_older_one(start, robot, world, slots, camera, tmp_path):
+    world.operator.publish_bundle(variant(tmp_path / "second", "2.0.0"))
+    start(KINDS, overrides(world, auto="shadow"))
+    robot.status("updater", lambda _, values: values["shadow"] == "True")
+    world.operator.publish_bundle(variant(tmp_path / "third", "3.0.0"))
+    fetched(robot, "3.0.0")
+    wait_until(
+        lambda: events(slots) == ["downloaded", "compares", "downloaded", "compares"], "both comparisons"
+    )
 
 
 def test_shadow_does_not_promote(start, robot, world, slots, camera, tmp_path):

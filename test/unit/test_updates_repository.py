@@ -78,6 +78,12 @@ def test_releases_are_counted_and_the_security_floor_stays(operator: Operator) -
         operator.publish("3.0.0", security_floor=9)
 
 
+def test_damaged_metadata_is_named(operator: Operator) -> None:
+    (operator.folder / "metadata" / "1.root.json").write_text("{")
+    with pytest.raises(UpdateError, match=r"1\.root\.json: expected TUF metadata"):
+        operator.repository.renew()
+
+
 def test_no_private_key_is_published(operator: Operator) -> None:
     operator.publish("1.0.0")
     assert not any(b"PRIVATE" in path.read_bytes() for path in operator.folder.rglob("*") if path.is_file())
