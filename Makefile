@@ -32,7 +32,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-governor bench-pipelining bench-low-score bench-tracking bench-foreign bench-updates soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-bag setup-docs lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-governor bench-pipelining bench-low-score bench-tracking bench-foreign bench-updates bench-train soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-bag setup-docs lock clean distclean
 
 help:  ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -120,6 +120,8 @@ bench-tracking: setup-evaluate  ## Compare tracks with held boxes on real clips;
 
 bench-updates: setup-test  ## Attack and kill model updates; results in out/bench/updates.json
 	$(VENV_PYTHON) bench/updates.py $(ARGS)
+bench-train: setup-train  ## Train bundles on the public clips against PTQ; results in out/train/report.json
+	$(VENV_PYTHON) bench/train.py $(ARGS)
 
 bench-failover: setup-test  ## Measure the time until another backend or model serves; results in out/bench/failover.json
 	$(VENV_PYTHON) bench/failover.py $(ARGS)

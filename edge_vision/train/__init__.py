@@ -8,7 +8,9 @@
     teacher       samples and the outputs of the accurate bundle, cached in a folder
     lsq           fake quantizers in a QDQ graph, and their numbers written back
     distillation  the training loop: checkpoints, progress, the best state
-    qat           quantization-aware training: PTQ, training, verdict, bundle
+    training_run  what the recipes share: request, data, PTQ, verdict, bundles with their lineage
+    qat           quantization-aware training
+    pruning       structured pruning in closed form; prune_run, with distillation
 
 torch_graph, torch_ops, lsq and distillation import PyTorch; the others work without it. Imports no ROS.
 """

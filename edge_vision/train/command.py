@@ -11,7 +11,7 @@ from edge_vision.offline.output_folder import claim_folder
 from edge_vision.offline.progress import ProgressLine
 
 if TYPE_CHECKING:
-    from edge_vision.train.qat import QatReport
+    from edge_vision.train.training_run import TrainingReport
 
 COMMAND = "optimize-train"
 _EXAMPLES = """\
@@ -19,10 +19,12 @@ examples:
   edge-vision optimize train qat efficientnet_lite0_imagenet --video yard.mp4 --video gate.mp4 --out out/qat
   edge-vision optimize train qat ssdlite_mobilenet_v2_coco --video street.mp4 --judge other.mp4 --out out/qat
   edge-vision optimize train qat ./my_bundle --video drive.mcap --steps 600 --out out/mine
+  edge-vision optimize train prune ssdlite_mobilenet_v2_coco --video street.mp4 --share 0.35 --out out/pruned
+  edge-vision optimize train qat out/pruned/bundle/ --video street.mp4 --out out/pruned_qat
 
 No labels are needed: the fp32 bundle is the teacher. Without --judge, the first 65 % of each clip are for
 training, the last 30 % for the verdict. After a Ctrl-C or a failure, the same command continues.
-exit codes: 0 done, 1 error, 2 wrong arguments, 3 no improvement on PTQ, 130 stopped by Ctrl-C
+exit codes: 0 done, 1 error, 2 wrong arguments, 3 refused: no improvement, 130 stopped by Ctrl-C
 """
 
 
@@ -35,18 +37,27 @@ def add_to(commands: Any) -> None:
         ),
         help="train on your own clips, to lose less by compression",
     )
-    recipes = parser.add_subparsers(required=True, metavar="{qat}")
-    _add_qat(recipes.add_parser("qat", help="quantization-aware training: int8 closer to fp32"))
+    recipes = parser.add_subparsers(required=True, metavar="{qat,prune}")
+    _add(recipes.add_parser("qat", help="quantization-aware training: int8 closer to fp32"), "qat", 300)
+    one = recipes.add_parser("prune", help="structured pruning: fewer channels, a faster graph")
+    one.add_argument(
+        "--share",
+        type=float,
+        default=0.35,
+        metavar="S",
+        help="of the multiplications to remove (default: %(default)s)",
+    )
+    _add(one, "prune", 150)
     complete_help(parser, recipes)
 
 
-def _add_qat(one: argparse.ArgumentParser) -> None:
+def _add(one: argparse.ArgumentParser, recipe: str, steps: int) -> None:
     clip = "VIDEO|BAG|FOLDER"
     one.add_argument("model", metavar="MODEL_OR_BUNDLE", help="name or folder of a bundle, or a .onnx file")
     one.add_argument("--video", action="append", required=True, metavar=clip, help="may be repeated")
     one.add_argument("--judge", action="append", default=[], metavar=clip, help="clips for the verdict")
     for name, default, text in (
-        ("steps", 300, "training steps"),
+        ("steps", steps, "training steps"),
         ("batch", 8, "samples per step; fewer need less memory"),
         ("samples", 640, "augmented images, each with the teacher's outputs on the disk"),
         ("frames", 240, "frames of all clips to train on"),
@@ -59,18 +70,22 @@ def _add_qat(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--out", dest="folder", type=Path, required=True, metavar="DIR", help="folder for all results"
     )
-    one.set_defaults(run=_qat, stopped="stopped; the same command continues")
+    one.set_defaults(run=_train, recipe=recipe, share=0.0 if recipe == "qat" else one.get_default("share"))
+    one.set_defaults(stopped="stopped; the same command continues")
 
 
-def _qat(options: argparse.Namespace) -> int:
+def _train(options: argparse.Namespace) -> int:
     import torch
 
-    from edge_vision.train.qat import QatRequest, run_qat
+    from edge_vision.train.prune_run import run_prune
+    from edge_vision.train.qat import run_qat
+    from edge_vision.train.training_run import TrainingRequest
 
     if options.threads > 0:
         torch.set_num_threads(options.threads)
     folder = options.folder.absolute()
-    request = QatRequest(
+    request = TrainingRequest(
+        options.recipe,
         _absolute(options.model),
         tuple(map(_absolute, options.video)),
         tuple(map(_absolute, options.judge)),
@@ -79,6 +94,7 @@ def _qat(options: argparse.Namespace) -> int:
         options.samples,
         options.frames,
         seed=options.seed,
+        share=options.share,
     )
     claim_folder(folder, COMMAND, inputs=(request.model, *request.videos, *request.judge))
     line = ProgressLine()
@@ -87,7 +103,7 @@ def _qat(options: argparse.Namespace) -> int:
         line.end()
         print(text, flush=True)
 
-    report = run_qat(folder, request, log, line.show)
+    report = {"qat": run_qat, "prune": run_prune}[options.recipe](folder, request, log, line.show)
     line.end()
     print(_summary(report))
     print(report.refused or f"in {folder}: bundle, report.json")
@@ -100,9 +116,10 @@ def _absolute(given: str) -> str:
     return str(path.absolute()) if path.exists() else given
 
 
-def _summary(report: QatReport) -> str:
+def _summary(report: TrainingReport) -> str:
     rows = [f"on {report.judge_images} judge images     agreement     SQNR"]
-    for name, quality in (("PTQ", report.ptq), ("QAT", report.qat)):
+    for name, quality in report.qualities.items():
         rows.append(f"{name:24} {quality.agreement:12.3f} {quality.sqnr_db:5.1f} dB")
+    rows.append(f"time by that of the teacher's int8: {report.time_ratio:.2f}")
     rows.append(f"{report.cpu_s / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}")
     return "\n".join(rows)

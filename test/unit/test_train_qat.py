@@ -15,11 +15,12 @@ from test_train_graph import RECIPE, folded, random_images
 from edge_vision.bundles.store import load_bundle
 from edge_vision.cli.optimize import main
 from edge_vision.optimize.quantization import graph_session, ptq
-from edge_vision.train import qat
+from edge_vision.train import qat, training_run
 from edge_vision.train.distillation import Distillation, batch_numbers
 from edge_vision.train.lsq import RoundedActivation, trainable
-from edge_vision.train.qat import QatRequest, Quality, run_qat
+from edge_vision.train.qat import run_qat
 from edge_vision.train.torch_graph import written_back
+from edge_vision.train.training_run import Quality, TrainingRequest
 
 
 @pytest.mark.parametrize("name", ["ssdlite_mobilenet_v2_coco", "efficientnet_lite0_imagenet", "nanodet_320"])
@@ -53,14 +54,14 @@ def test_gradients_of_a_quantizer_are_those_of_lsq() -> None:
     assert scale.grad.item() == pytest.approx(-4 + (1 - 0.6) + (1 - 1.4) + 3)
 
 
-def request_of(tmp_path: Path, **changes: object) -> QatRequest:
+def request_of(tmp_path: Path, **changes: object) -> TrainingRequest:
     bundle = tiny_bundle(tmp_path / "tiny", tiny_graph(tmp_path / "tiny.onnx"))
     clip = image_folder(tmp_path / "clip", 60)
-    small = QatRequest(f"{bundle}/", (str(clip),), (), 60, 4, 48, 40, 12)
+    small = TrainingRequest("qat", f"{bundle}/", (str(clip),), (), 60, 4, 48, 40, 12)
     return replace(small, **changes)  # type: ignore[arg-type]
 
 
-def arguments_of(request: QatRequest, out: Path) -> list[str]:
+def arguments_of(request: TrainingRequest, out: Path) -> list[str]:
     numbers = {
         "steps": request.steps,
         "batch": request.batch,
@@ -80,7 +81,7 @@ def test_the_command_writes_a_bundle_with_its_lineage(
     bundle = load_bundle(f"{out / 'bundle'}/")
     assert bundle.manifest.graphs[0].precision == "int8"
     lineage = bundle.manifest.figures["train"]
-    assert lineage["recipe"] == "qat"
+    assert lineage["request"]["recipe"] == "qat"
     assert lineage["parent_sha256"] == load_bundle(request.model).manifest.graphs[0].sha256
     assert lineage["train"][0]["sha256"] == lineage["judge"][0]["sha256"]
     assert lineage["train"][0]["end"] < lineage["judge"][0]["start"]
@@ -96,13 +97,13 @@ def test_training_reduces_the_noise_on_images_that_are_not_trained_on(tmp_path: 
     (tmp_path / "out").mkdir()
     report = run_qat(tmp_path / "out", request_of(tmp_path), lambda text: None, lambda text: None)
     assert max(score for _, _, score in report.curve) > 0
-    assert report.qat.sqnr_db > report.ptq.sqnr_db - 1.0
+    assert report.qualities["QAT"].sqnr_db > report.qualities["PTQ"].sqnr_db - 1.0
 
 
 def test_a_result_below_ptq_is_refused_without_a_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(qat, "Quality", lambda *values: Quality(values[0], next(qualities)))
+    monkeypatch.setattr(training_run, "Quality", lambda *values: Quality(values[0], next(qualities)))
     qualities = iter([20.0, 19.0])
     out = tmp_path / "out"
     assert main(arguments_of(request_of(tmp_path, steps=2), out)) == 3
@@ -125,7 +126,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_best(
     (tmp_path / "out").mkdir()
     report = run_qat(tmp_path / "out", request_of(tmp_path), lambda text: None, lambda text: None)
     assert report.stopped == "the loss was nan in step 30: the best state before is kept"
-    assert np.isfinite(report.qat.sqnr_db)
+    assert np.isfinite(report.qualities["QAT"].sqnr_db)
     assert len(report.curve) == 1
 
 

@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""Training of shipped bundles on the public clips: QAT and pruning. `make bench-train`. Prints a table
+and writes out/train/report.json, curves.png and one folder for each run.
+
+Trained on the first 65 % of each clip, judged on the last 30 %. Times are compared in ONNX Runtime and
+OpenVINO, with one thread. An interrupted run continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import REPO, Row, at_least, at_most, interleaved_ms, median_ratio, table
+
+from edge_vision.bundles.store import cache_dir, load_bundle
+from edge_vision.offline.progress import ProgressLine
+from edge_vision.offline.provenance import machine, versions, write_json
+from edge_vision.optimize.quantization.graph_edit import load_model
+
+CLIPS = ("vtest.avi", "bikes.mp4", "sports2d_park.mp4", "segway_crowd_pan.mp4", "tvshow_van_cuts.mp4")
+MORE = ("bigbuckbunny.mp4", "carphone_pristine.mp4", "opossum_snow.mp4")
+RUNS = {
+    "efficientnet_qat": ("qat", "efficientnet_lite0_imagenet", (*CLIPS, *MORE), 300, 0.0),
+    "ssd_qat": ("qat", "ssdlite_mobilenet_v2_coco", CLIPS, 150, 0.0),
+    "ssd_prune": ("prune", "ssdlite_mobilenet_v2_coco", ("vtest.avi",), 150, 0.35),
+}
+"""Name -> recipe, bundle, clips, steps, share of the multiplications to remove."""
+ROUNDS = 60
+RUNTIMES = ("onnxruntime", "openvino")
+GAIN_DB, CPU_MIN, SAME_TIME, PRUNED_TIME = 2.5, 6.0, 1.05, 0.75
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=list(RUNS))
+    parser.add_argument("--out", type=Path, default=REPO / "out" / "train")
+    options = parser.parse_args()
+    results = {name: measured(name, options.out / name) for name in options.runs}
+    rows = [row for name, result in results.items() for row in rows_of(name, result)]
+    print(table(rows))
+    content = {
+        "machine": machine(),
+        "versions": versions(),
+        "bundles": results,
+        "rows": list(map(asdict, rows)),
+    }
+    write_json(options.out / "report.json", content)
+    plot(results, options.out / "curves.png")
+    return 1 if any(row.passed is False for row in rows) else 0
+
+
+def measured(name: str, folder: Path) -> dict[str, Any]:
+    """The report of a training, with the time ratios of both runtimes."""
+    import torch
+
+    from edge_vision.train.prune_run import run_prune
+    from edge_vision.train.qat import run_qat
+    from edge_vision.train.training_run import BUNDLE, INT8, TEACHER_INT8, TrainingRequest
+
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe, model, names, steps, share = RUNS[name]
+    clips = tuple(str(cache_dir() / "video" / clip) for clip in names)
+    request = TrainingRequest(recipe, model, clips, steps=steps, share=share)
+    report = (run_qat if recipe == "qat" else run_prune)(folder, request, print, ProgressLine().show)
+    result: dict[str, Any] = asdict(report)
+    if not report.refused:
+        bundle = load_bundle(f"{folder / (BUNDLE if recipe == 'qat' else INT8)}{os.sep}")
+        graphs = [str(bundle.verify(bundle.manifest.graphs[0])), str(folder / TEACHER_INT8)]
+        result["time_ratios"] = {runtime: time_ratio(runtime, graphs) for runtime in RUNTIMES}
+    result["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return result
+
+
+def time_ratio(runtime: str, graphs: Sequence[str]) -> float:
+    """Time of the first graph by that of the second."""
+    first, second = (runner(runtime, graph) for graph in graphs)
+    return round(median_ratio(*interleaved_ms(first, second, ROUNDS)), 3)
+
+
+def runner(runtime: str, graph: str) -> Any:
+    """A call that runs the graph once, with one thread."""
+    value = load_model(Path(graph)).graph.input[0]
+    sides = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    image = np.random.default_rng(0).normal(0, 1, sides).astype(np.float32)
+    if runtime == "onnxruntime":
+        from edge_vision.optimize.quantization import graph_session
+
+        session = graph_session.session(graph)
+        return lambda: session.run(None, {value.name: image})
+    import openvino
+
+    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_NUM_THREADS": 1})
+    request = compiled.create_infer_request()
+    return lambda: request.infer({value.name: image})
+
+
+def rows_of(name: str, result: Mapping[str, Any]) -> list[Row]:
+    """The figures with the targets."""
+    qat = result["request"]["recipe"] == "qat"
+    times = result.get("time_ratios", {})
+    return [
+        *(qat_rows(name, result) if qat else prune_rows(name, result)),
+        at_most(f"{name}: CPU time", round(result["cpu_s"] / 60, 2), CPU_MIN, "min"),
+        Row(f"{name}: peak memory so far", result["peak_rss_mb"], "MB"),
+        *(
+            at_most(f"{name}: time, {runtime}", ratio, SAME_TIME if qat else PRUNED_TIME, "of teacher's int8")
+            for runtime, ratio in times.items()
+        ),
+    ]
+
+
+def qat_rows(name: str, result: Mapping[str, Any]) -> list[Row]:
+    before, after = (result["qualities"][one] for one in ("PTQ", "QAT"))
+    gain = round(after["sqnr_db"] - before["sqnr_db"], 2)
+    left = (1 - after["agreement"]) / max(1e-9, 1 - before["agreement"])
+    least = GAIN_DB if name.startswith("efficientnet") else 0.0
+    images = f"{result['judge_images']} images; PTQ {before['agreement']:.3f}"
+    return [
+        at_least(f"{name}: SQNR gained", gain, least, "dB", f"PTQ {before['sqnr_db']:.1f} dB"),
+        at_least(f"{name}: agreement", after["agreement"], before["agreement"], "", images),
+        at_most(f"{name}: disagreements left", round(left, 3), 0.5, "of PTQ's"),
+    ]
+
+
+def prune_rows(name: str, result: Mapping[str, Any]) -> list[Row]:
+    images = f"{result['judge_images']} images"
+    return [
+        Row(f"{name}: agreement, {graph}", one["agreement"], "", note=images)
+        for graph, one in result["qualities"].items()
+    ]
+
+
+def plot(results: Mapping[str, Mapping[str, Any]], file: Path) -> None:
+    """Validation SQNR by step of each bundle."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 3.5))
+    for name, result in results.items():
+        steps, _, scores = zip(*result["curve"], strict=True)
+        axes.plot(steps, scores, marker=".", label=name)
+    axes.set(xlabel="step", ylabel="SQNR on validation images, dB")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(file, dpi=120)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Structured pruning of a bundle: closed-form pruning, distillation of what is left, a verdict, bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.quantization.input_moments import input_moments
+from edge_vision.train.distillation import ParameterGroup
+from edge_vision.train.pruning import prune
+from edge_vision.train.torch_graph import TorchGraph, written_back
+from edge_vision.train.training_run import (
+    BUNDLE,
+    INT8,
+    Log,
+    Quality,
+    TrainingReport,
+    TrainingRequest,
+    TrainingRun,
+    with_disk_errors,
+)
+
+TEACHER, UNTUNED, TUNED, TUNED_INT8 = "teacher int8", "pruned, untuned", "pruned", "pruned int8"
+MIN_AGREEMENT = 0.9
+"""A model below it is no replacement. An image that moves by 2 px changes about as much."""
+_RATE = 3e-4
+
+
+def run_prune(
+    folder: Path, request: TrainingRequest, log: Log, show: Callable[[str], None]
+) -> TrainingReport:
+    """Prune, train, judge, and write bundle/ (fp32), int8/ and report.json. Raises as TrainingRun does."""
+    if not 0 < request.share < 1:
+        raise OptimizeError(f"share: expected more than 0 and less than 1, got {request.share:g}")
+    return with_disk_errors(folder, lambda: _run(TrainingRun(folder, request, log, show)))
+
+
+def _run(run: TrainingRun) -> TrainingReport:
+    pruned = prune(run.folded, input_moments(run.folded, run.calibration, {}), run.request.share)
+    graph = TorchGraph(pruned, run.outputs)
+    groups = [ParameterGroup(list(graph.weights.values()), _RATE)]
+    progress = run.distil(graph, groups, lambda: written_back(pruned, graph.trained()))
+    tuned = written_back(pruned, graph.trained())
+    teacher_int8, int8 = run.ptq(run.folded, "teacher"), run.ptq(tuned, f"pruned_{progress.step}")
+    models = {TEACHER: teacher_int8, UNTUNED: pruned, TUNED: tuned, TUNED_INT8: int8}
+    qualities = {name: run.quality(model) for name, model in models.items()}
+    ratio = run.time_ratio(int8, teacher_int8)
+    report = run.report(qualities, ratio, progress, _refusal(qualities[TUNED_INT8], ratio))
+    run.write(report, {BUNDLE: (tuned, "fp32"), INT8: (int8, "int8")}, teacher_int8)
+    return report
+
+
+def _refusal(quality: Quality, ratio: float) -> str:
+    """Why the pruned model is no replacement; "" = it is one."""
+    if quality.agreement < MIN_AGREEMENT:
+        return (
+            f"expected an agreement of {MIN_AGREEMENT:g} or more of the pruned int8 graph, got "
+            f"{quality.agreement:.3f}: pass a lower --share, more --steps, or more varied clips"
+        )
+    if ratio >= 1:
+        return f"expected a faster graph than the teacher's int8, got {ratio:.2f} of its time: raise --share"
+    return ""

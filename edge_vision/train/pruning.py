@@ -1,0 +1,221 @@
+"""Structured pruning: inner channels of a graph that no other layer reads are removed, the rest is refitted.
+
+An inner channel lies between a convolution and the 1x1 convolution that projects it, with activations and
+depthwise convolutions between, as in an inverted residual. What the projection loses is a closed form in the
+second moments of its inputs: the channels with the least loss go, one after another, and the remaining
+weights and the bias compensate. How many go in each layer: the least loss for the multiplications saved.
+
+Sources: Hassibi and Stork, "Second Order Derivatives for Network Pruning: Optimal Brain Surgeon" (1993);
+Frantar and Alistarh, "Optimal Brain Compression" (2022).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edge_vision.offline.onnx_writer import import_onnx
+from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.quantization.input_moments import InputMoments
+from edge_vision.optimize.quantization.layer_inputs import multiplications
+
+_ACTIVATIONS = ("Clip", "Relu", "LeakyRelu", "HardSwish")
+_STEP = 8
+"""Channels are kept in multiples of this, as the runtimes' kernels compute so many at once."""
+_DAMPING = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class InnerChannels:
+    """Names of the nodes around inner channels: first makes them, projection reads them."""
+
+    first: str
+    depthwise: tuple[str, ...]
+    projection: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Elimination:
+    """order: channels, the first to go first. loss (k + 1,): without the first n. cost: of one
+    channel in multiplications."""
+
+    order: np.ndarray
+    loss: np.ndarray
+    cost: float
+
+    def counts(self) -> np.ndarray:
+        """How many may go."""
+        k = len(self.order)
+        return np.arange(k % _STEP, max(1, k - _STEP + 1), _STEP)
+
+
+def chains(model: Any) -> list[InnerChannels]:
+    """The chains of a folded model, in graph order."""
+    graph = model.graph
+    constants = {one.name: one for one in graph.initializer}
+    made = {name: node for node in graph.node for name in node.output}
+    uses = Counter(name for node in graph.node for name in node.input)
+    uses.update(value.name for value in graph.output)
+
+    def chain(projection: Any) -> InnerChannels | None:
+        depthwise: list[str] = []
+        name = projection.input[0]
+        while uses[name] == 1 and name in made:
+            node = made[name]
+            if node.op_type == "Conv" and all(uses[one] == 1 and one in constants for one in node.input[1:]):
+                if _group(node) == 1:
+                    return InnerChannels(node.name, tuple(depthwise), projection.name)
+                if constants[node.input[1]].dims[1] != 1 or _group(node) != constants[node.input[1]].dims[0]:
+                    return None
+                depthwise.append(node.name)
+            elif node.op_type not in _ACTIVATIONS:
+                return None
+            name = node.input[0]
+        return None
+
+    projections = [
+        node
+        for node in graph.node
+        if node.op_type == "Conv"
+        and _group(node) == 1
+        and all(uses[one] == 1 and one in constants for one in node.input[1:])
+        and list(constants[node.input[1]].dims[2:]) == [1, 1]
+    ]
+    return [found for node in projections if (found := chain(node)) is not None]
+
+
+def _group(node: Any) -> int:
+    return next((one.i for one in node.attribute if one.name == "group"), 1)
+
+
+def prune(model: Any, moments: Mapping[str, InputMoments], share: float) -> Any:
+    """A copy of the folded model with about this share of all multiplications removed.
+
+    moments: of the projections' inputs. Raises OptimizeError if the inner channels are too few.
+    """
+    found, counts = chains(model), multiplications(model, ("Conv", "ConvTranspose", "Gemm", "MatMul"))
+    steps = [_eliminated(model, chain, moments[chain.projection], counts) for chain in found]
+    removed = allocate(steps, share * sum(counts.values()))
+    pruned = copy.deepcopy(model)
+    for chain, step, count in zip(found, steps, removed, strict=True):
+        if count:
+            _remove(pruned, chain, np.sort(step.order[count:]), moments[chain.projection])
+    del pruned.graph.value_info[:]
+    return pruned
+
+
+def allocate(steps: Sequence[Elimination], wanted: float) -> list[int]:
+    """How many channels go of each chain: the least loss of all that saves so many multiplications."""
+
+    def chosen(price: float) -> list[int]:
+        """price: relative loss that one multiplication is worth."""
+        return [
+            int(one.counts()[np.argmin(one.loss[one.counts()] - price * one.cost * one.counts())])
+            for one in steps
+        ]
+
+    def saved(counts: Sequence[int]) -> float:
+        return sum(count * one.cost for count, one in zip(counts, steps, strict=True))
+
+    most = saved([int(one.counts()[-1]) for one in steps])
+    if most < wanted:
+        raise OptimizeError(
+            f"expected inner channels with {wanted / 1e6:.0f} million multiplications to remove, got "
+            f"{most / 1e6:.0f} million: use a lower --share"
+        )
+    low, high = 1e-15, 1.0
+    for _ in range(60):
+        middle = float(np.sqrt(low * high))
+        low, high = (low, middle) if saved(chosen(middle)) >= wanted else (middle, high)
+    return chosen(high)
+
+
+def _array(model: Any, node: Any, index: int) -> np.ndarray:
+    one = next(one for one in model.graph.initializer if one.name == node.input[index])
+    return np.asarray(import_onnx().numpy_helper.to_array(one))
+
+
+def _node(model: Any, name: str) -> Any:
+    return next(node for node in model.graph.node if node.name == name)
+
+
+def _eliminated(
+    model: Any, chain: InnerChannels, moments: InputMoments, counts: Mapping[str, int]
+) -> Elimination:
+    projection = _node(model, chain.projection)
+    weights = _array(model, projection, 1)[:, :, 0, 0].astype(np.float64)
+    k = weights.shape[1]
+    cost = sum(counts[name] for name in (chain.first, *chain.depthwise, chain.projection)) / k
+    order, loss = eliminate(weights, centred(moments))
+    return Elimination(order, loss, cost)
+
+
+def centred(moments: InputMoments) -> np.ndarray:
+    """(k, k) covariance of a layer's inputs: the bias compensates the mean."""
+    mean = moments.fp32_mean[0]
+    return np.asarray(moments.second[0] - np.outer(mean, mean), np.float64)
+
+
+def eliminate(weights: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The order in which inputs go, and the loss without the first n: -log of the share of variance kept.
+
+    weights: (outputs, k).
+    """
+    k = len(covariance)
+    damped = _damped(covariance)
+    inverse, left = np.linalg.inv(damped), weights.copy()
+    power = max(float(np.einsum("oi,ij,oj->", weights, damped, weights)), 1e-12)
+    alive, order, losses = np.ones(k, bool), [], [0.0]
+    for _ in range(k):
+        diagonal = np.where(alive, np.maximum(np.diag(inverse), 1e-12), 1.0)
+        loss = np.where(alive, np.square(left).sum(0) / diagonal, np.inf)
+        i = int(loss.argmin())
+        losses.append(losses[-1] + loss[i] / power)
+        left -= np.outer(left[:, i], inverse[i]) / diagonal[i]
+        inverse -= np.outer(inverse[:, i], inverse[i]) / diagonal[i]
+        alive[i] = False
+        order.append(i)
+    # Losses of layers multiply: the signal that is left of a layer is 1 - loss.
+    return np.array(order), -np.log(np.maximum(1.0 - np.array(losses), 1e-12))
+
+
+def _damped(covariance: np.ndarray) -> np.ndarray:
+    k = len(covariance)
+    return np.asarray(covariance + (_DAMPING * np.trace(covariance) / k + 1e-9) * np.eye(k))
+
+
+def refitted(weights: np.ndarray, covariance: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """(outputs, kept): the weights of the kept inputs whose outputs are nearest to those of all inputs."""
+    damped = _damped(covariance)
+    return np.linalg.solve(damped[np.ix_(kept, kept)], damped[kept] @ weights.T).T
+
+
+def _remove(model: Any, chain: InnerChannels, kept: np.ndarray, moments: InputMoments) -> None:
+    """Keep these channels alone, and refit the projection."""
+    for name in (chain.first, *chain.depthwise):
+        node = _node(model, name)
+        for index in range(1, len(node.input)):
+            _set(model, node, index, _array(model, node, index)[kept])
+        if name in chain.depthwise:
+            next(one for one in node.attribute if one.name == "group").i = len(kept)
+    node = _node(model, chain.projection)
+    before = _array(model, node, 1)[:, :, 0, 0].astype(np.float64)
+    if len(node.input) == 2:
+        node.input.append(f"{chain.projection}.bias")
+        model.graph.initializer.add().CopyFrom(
+            import_onnx().numpy_helper.from_array(np.zeros(len(before), np.float32), node.input[2])
+        )
+    bias = _array(model, node, 2)
+    after, mean = refitted(before, centred(moments), kept), moments.fp32_mean[0]
+    _set(model, node, 1, after[:, :, None, None].astype(np.float32))
+    _set(model, node, 2, (bias + before @ mean - after @ mean[kept]).astype(np.float32))
+
+
+def _set(model: Any, node: Any, index: int, values: np.ndarray) -> None:
+    one = next(one for one in model.graph.initializer if one.name == node.input[index])
+    one.CopyFrom(import_onnx().numpy_helper.from_array(np.ascontiguousarray(values), one.name))

@@ -1,0 +1,262 @@
+"""What the recipes share: request, data, PTQ, distillation, verdict, bundles with their lineage."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_vision.bundles.store import Bundle, load_bundle
+from edge_vision.offline.bundle_folder import write_folder
+from edge_vision.offline.output_folder import remove_path
+from edge_vision.optimize.clips import tiles
+from edge_vision.optimize.errors import DISK_FULL, OptimizeError
+from edge_vision.optimize.quantization import graph_session, ptq
+from edge_vision.optimize.quantization.decoding_tail import tail_inputs
+from edge_vision.optimize.quantization.int8_recipe import cpu_flags, int8_recipe
+from edge_vision.optimize.quantization.make_variant import (
+    cached_ranges,
+    cached_rounding,
+    input_tensors,
+    write_variant,
+)
+from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
+from edge_vision.optimize.source import source_bundle
+from edge_vision.train.distillation import Distillation, ParameterGroup, Progress
+from edge_vision.train.teacher import cached_samples
+from edge_vision.train.time_split import split
+
+REQUEST, REPORT, BUNDLE, INT8, TEACHER_INT8 = (
+    "request.json",
+    "report.json",
+    "bundle",
+    "int8",
+    "teacher_int8.onnx",
+)
+_CACHED = (
+    *("source", "samples", "ranges", "checkpoint.pt", "checkpoint.unfinished"),
+    *(BUNDLE, INT8, REPORT, TEACHER_INT8),
+)
+_CALIBRATION_IMAGES = 32
+_VALIDATION_PERIOD = 6
+"""Every so many train images, one is not trained on: the best state is chosen by them."""
+_TIMED_ROUNDS = 40
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRequest:
+    """recipe: qat or prune. model: name or folder of a bundle, or a .onnx file. videos, judge: clips, bags,
+    folders of images. frames, judge_frames, samples: numbers of images; a sample is an augmented frame.
+    share: of the multiplications, to prune."""
+
+    recipe: str
+    model: str
+    videos: tuple[str, ...]
+    judge: tuple[str, ...] = ()
+    steps: int = 300
+    batch: int = 8
+    samples: int = 640
+    frames: int = 240
+    judge_frames: int = 104
+    seed: int = 0
+    share: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch", 1), ("samples", 8), ("frames", 16), ("judge_frames", 8)):
+            if getattr(self, name) < least:
+                raise OptimizeError(f"{name}: expected {least} or more, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Against the fp32 model on the judge images. agreement: F1 of boxes or share of the same best class.
+    sqnr_db: signal-to-noise ratio of what the decoding tail reads."""
+
+    agreement: float
+    sqnr_db: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """qualities: by name of the graph. time_ratio: of the result's int8 graph by that of the teacher's int8
+    graph, in ONNX Runtime with one thread. curve: (step, loss, validation SQNR in dB). refused: why there is
+    no bundle, "" = there is one."""
+
+    model: str
+    parent_sha256: str
+    request: TrainingRequest
+    train: tuple[Mapping[str, Any], ...]
+    judge: tuple[Mapping[str, Any], ...]
+    judge_images: int
+    qualities: Mapping[str, Quality]
+    time_ratio: float
+    curve: tuple[tuple[int, float, float], ...]
+    cpu_s: float
+    stopped: str = ""
+    refused: str = ""
+
+
+class TrainingRun:
+    """The state of one run in its folder. folded: the teacher. outputs: the tensors that are compared."""
+
+    def __init__(self, folder: Path, request: TrainingRequest, log: Log, show: Callable[[str], None]) -> None:
+        """Continues an interrupted run of the same request. log, show: receive lines, and progress.
+
+        Raises OptimizeError, BundleError, SourceError.
+        """
+        self.folder, self.request, self._show = folder, request, show
+        self._cpu_s = time.process_time()
+        log(f"reading {request.model} and the clips")
+        self.source = self._same_request()
+        self._spec, self._task = self.source.manifest.input, self.source.manifest.task
+        self.folded = graph_session.folded(self.source.verify(self.source.manifest.graphs[0]))
+        self.outputs = tail_inputs(self.folded)
+        self._data = split(request.videos, request.judge, request.frames, request.judge_frames)
+        validation = self._data.train[::_VALIDATION_PERIOD]
+        self._images = [image for i, image in enumerate(self._data.train) if i % _VALIDATION_PERIOD]
+        step = max(1, len(self._images) // _CALIBRATION_IMAGES)
+        self.calibration = self._tensors(self._images[::step][:_CALIBRATION_IMAGES])
+        log(
+            f"{len(self._images)} frames to train, {len(validation)} to validate, {len(self._data.judge)} to "
+            f"judge, of other time ranges"
+        )
+        self.validation, self._judge = self._loss_on(validation), self._loss_on(self._data.judge)
+
+    def _same_request(self) -> Bundle:
+        """The source bundle; keeps the cache of an earlier run only if it had the same request."""
+        text = json.dumps(asdict(self.request), indent=1)
+        file = self.folder / REQUEST
+        same = file.is_file() and file.read_text("utf-8") == text
+        if not same or not (self.folder / "source" / "bundle.yaml").is_file():
+            for name in _CACHED:
+                remove_path(self.folder / name)
+            source_bundle(self.request.model, self.folder / "source")
+            file.write_text(text, "utf-8")
+        return load_bundle(f"{self.folder / 'source'}{os.sep}")
+
+    def _tensors(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return input_tensors(self._spec, tiles(images) if self._task == "classify" else images)
+
+    def _loss_on(self, images: Sequence[np.ndarray]) -> QuantizationLoss:
+        return QuantizationLoss(self.source, self.folded, self._tensors(images))
+
+    def ptq(self, model: Any, name: str) -> Any:
+        """The int8 graph of a folded model. name: of its cached ranges."""
+        file = self.folder / "ranges" / f"{name}.json"
+        recipe = int8_recipe("onnxruntime", cpu_flags())
+        ranges = cached_ranges(model, self.calibration, file)
+        rounding = cached_rounding(model, ranges, recipe, self.calibration, file)
+        return ptq.quantize(model, ranges, recipe, rounding=rounding)
+
+    def distil(self, student: Any, groups: Sequence[ParameterGroup], model: Callable[[], Any]) -> Progress:
+        """Train the student, a module with the outputs. model: as a graph, for the validation."""
+        request = self.request
+        samples = cached_samples(
+            self.folder / "samples",
+            self.folded,
+            self.outputs,
+            self._images,
+            self._spec,
+            self._task,
+            request.samples,
+            request.seed,
+            lambda what, done, total: self._show(f"{what}: {done}/{total} samples"),
+        )
+        logits = self.source.manifest.head.outputs.get("logits", "") if self._task == "classify" else ""
+        training = Distillation(
+            student,
+            groups,
+            samples,
+            lambda: self.validation.of(model())[1],
+            self.folder / "checkpoint.pt",
+            logits if logits in self.outputs else "",
+        )
+
+        def show(step: int, loss: float, left_s: float) -> None:
+            self._show(f"training: step {step}/{request.steps}, loss {loss:.4f}, {left_s:.0f} s left")
+
+        return training.run(request.steps, request.batch, request.seed, show)
+
+    def quality(self, model: Any) -> Quality:
+        """On the judge images."""
+        return Quality(*(round(value, 4) for value in self._judge.of(model)))
+
+    def time_ratio(self, model: Any, other: Any) -> float:
+        """The median ratio of times, alternating, which a load on the machine changes little."""
+        sessions = [graph_session.session(one) for one in (model, other)]
+        tensors = {self._spec.name: self.calibration[0]}
+        times: list[list[float]] = [[], []]
+        for _ in range(_TIMED_ROUNDS):
+            for session, found in zip(sessions, times, strict=True):
+                started = time.perf_counter()
+                session.run(None, tensors)
+                found.append(time.perf_counter() - started)
+        return round(statistics.median(a / b for a, b in zip(*times, strict=True)), 3)
+
+    def report(
+        self, qualities: Mapping[str, Quality], time_ratio: float, progress: Progress, refused: str
+    ) -> TrainingReport:
+        """The report of this run, without a file."""
+        return TrainingReport(
+            self.source.name,
+            self.source.manifest.graphs[0].sha256,
+            self.request,
+            tuple(asdict(one) for one in self._data.train_ranges),
+            tuple(asdict(one) for one in self._data.judge_ranges),
+            len(self._tensors(self._data.judge)),
+            qualities,
+            time_ratio,
+            tuple(progress.curve),
+            round(time.process_time() - self._cpu_s, 1),
+            progress.stopped,
+            refused,
+        )
+
+    def write(
+        self, report: TrainingReport, bundles: Mapping[str, tuple[Any, str]], teacher_int8: Any
+    ) -> None:
+        """Write the report, and the bundles unless refused. bundles: folder -> model and precision."""
+        for name in (BUNDLE, INT8):
+            remove_path(self.folder / name)
+        if not report.refused:
+            for name, (model, precision) in bundles.items():
+                self._write_bundle(name, model, precision, report)
+        (self.folder / TEACHER_INT8).write_bytes(teacher_int8.SerializeToString(deterministic=True))
+        (self.folder / REPORT).write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
+
+    def _write_bundle(self, name: str, model: Any, precision: str, report: TrainingReport) -> None:
+        unfinished = self.folder / f"{name}.unfinished"
+        remove_path(unfinished)
+        data = model.SerializeToString(deterministic=True)
+        bundle = write_variant(self.source, unfinished, data, self._spec, precision)
+        lineage = {key: value for key, value in asdict(report).items() if key != "curve"}
+        suffix = f"_{self.request.recipe}{'_int8' * (name == INT8)}"
+        # As YAML has them: lists instead of tuples.
+        figures = {"train": json.loads(json.dumps(lineage))}
+        manifest = replace(bundle.manifest, name=f"{self.source.name[:50]}{suffix}", figures=figures)
+        files = {file.name: file.read_bytes() for file in unfinished.iterdir() if file.name != "bundle.yaml"}
+        remove_path(unfinished)
+        write_folder(unfinished, manifest, files)
+        unfinished.rename(self.folder / name)
+
+
+def with_disk_errors(folder: Path, run: Callable[[], TrainingReport]) -> TrainingReport:
+    """The report of the run. Raises OptimizeError for a full disk."""
+    try:
+        return run()
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise OptimizeError(
+            f"{folder}: no space left on the disk; free some, or pass fewer --samples, then run the same "
+            f"command again"
+        ) from None

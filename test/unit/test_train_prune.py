@@ -1,0 +1,166 @@
+"""Structured pruning: which channels may go, the closed form, graphs that run, the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from optimize_cases import image_folder, tiny_bundle
+from test_train_graph import folded, outputs_of, random_images
+
+from edge_vision.bundles.store import load_bundle
+from edge_vision.cli.optimize import main
+from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.quantization.input_moments import input_moments
+from edge_vision.optimize.quantization.layer_inputs import multiplications
+from edge_vision.train import prune_run
+from edge_vision.train.pruning import Elimination, allocate, chains, eliminate, prune, refitted
+
+INNER = 32
+
+
+def inverted_residual(copies: bool = False, skip: bool = False, side_px: int = 64) -> onnx.ModelProto:
+    """Expand, depthwise, project without a bias, add, pool, logits. copies: every second inner channel is as
+    the one before it. skip: the inner channels have a second reader."""
+    rng = np.random.default_rng(3)
+    expand = rng.normal(0, 0.4, (INNER, 3, 1, 1)).astype(np.float32)
+    depthwise = rng.normal(0, 0.4, (INNER, 1, 3, 3)).astype(np.float32)
+    if copies:
+        expand[1::2], depthwise[1::2] = expand[::2], depthwise[::2]
+    arrays = {
+        "expand": expand,
+        "expand_bias": np.zeros(INNER, np.float32),
+        "depthwise": depthwise,
+        "depthwise_bias": np.zeros(INNER, np.float32),
+        "project": rng.normal(0, 0.4, (3, INNER, 1, 1)).astype(np.float32),
+        "matrix": rng.normal(0, 0.4, (4, 3)).astype(np.float32),
+        "low": np.array(0, np.float32),
+        "high": np.array(6, np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["images", "expand", "expand_bias"], ["a"], "expand"),
+        helper.make_node("Clip", ["a", "low", "high"], ["b"], "clip"),
+        helper.make_node(
+            "Conv", ["b", "depthwise", "depthwise_bias"], ["c"], "depthwise", group=INNER, pads=[1, 1, 1, 1]
+        ),
+        helper.make_node("Relu", ["c"], ["d"], "relu"),
+        helper.make_node("Conv", ["d", "project"], ["e"], "project"),
+        helper.make_node("Add", ["e", "images"], ["f"], "add"),
+        helper.make_node("GlobalAveragePool", ["f"], ["g"], "pool"),
+        helper.make_node("Flatten", ["g"], ["h"], "flatten"),
+        helper.make_node("Gemm", ["h", "matrix"], ["logits"], "last", transB=1),
+    ]
+    x = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, side_px, side_px])
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 4])]
+    if skip:
+        outputs.append(helper.make_tensor_value_info("b", TensorProto.FLOAT, [1, INNER, side_px, side_px]))
+    constants = [numpy_helper.from_array(value, name) for name, value in arrays.items()]
+    graph = helper.make_graph(nodes, "block", [x], outputs, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def pruned(model: onnx.ModelProto, share: float) -> onnx.ModelProto:
+    images = [random_images(model, seed) for seed in range(4)]
+    return prune(model, input_moments(model, images, {}), share)
+
+
+def test_the_inner_channels_of_an_inverted_residual_are_found() -> None:
+    (found,) = chains(inverted_residual())
+    assert (found.first, found.depthwise, found.projection) == ("expand", ("depthwise",), "project")
+
+
+def test_channels_with_a_second_reader_stay() -> None:
+    assert chains(inverted_residual(skip=True)) == []
+
+
+def test_copies_of_channels_go_without_loss() -> None:
+    model = inverted_residual(copies=True)
+    small = pruned(model, 0.45)
+    assert kernel_shapes(small)["expand"][0] == INNER // 2
+    images = random_images(model, 9)
+    expected, found = (outputs_of(one, images)["logits"] for one in (model, small))
+    np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+
+
+def kernel_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    return {one.name: list(one.dims) for one in model.graph.initializer}
+
+
+def test_the_refit_is_least_squares() -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(0, 1, (500, 12)) @ rng.normal(0, 1, (12, 12))
+    weights = rng.normal(0, 1, (5, 12))
+    kept = np.array([0, 2, 3, 5, 7, 8, 11])
+    expected = np.linalg.lstsq(inputs[:, kept], inputs @ weights.T, rcond=None)[0].T
+    found = refitted(weights, inputs.T @ inputs / len(inputs), kept)
+
+    def error(values: np.ndarray) -> float:
+        return float(np.square(inputs @ weights.T - inputs[:, kept] @ values.T).sum())
+
+    assert error(found) < 1.05 * error(expected)
+    assert error(found) < 0.8 * error(weights[:, kept])
+
+
+def test_the_inputs_that_matter_least_go_first() -> None:
+    weights = np.ones((2, 16))
+    power = np.arange(1.0, 17.0)[::-1]
+    order, loss = eliminate(weights, np.diag(power))
+    assert order[:15].tolist() == list(range(15, 0, -1))
+    assert np.all(np.diff(loss) > 0)
+
+
+def test_the_layer_with_the_least_loss_is_pruned_most() -> None:
+    order = np.arange(32)
+    robust, fragile = (Elimination(order, rate * np.linspace(0, 1, 33) ** 2, 10.0) for rate in (0.1, 5.0))
+    counts = allocate([robust, fragile], 320.0 * 0.7)
+    assert counts[0] > counts[1]
+    assert sum(counts) * 10.0 >= 320.0 * 0.7
+
+
+def test_more_than_there_is_cannot_be_removed() -> None:
+    with pytest.raises(OptimizeError, match=r"expected inner channels with .* use a lower --share"):
+        pruned(inverted_residual(), 0.99)
+
+
+def test_the_detector_has_fewer_multiplications_and_still_runs() -> None:
+    model = folded("ssdlite_mobilenet_v2_coco")
+    small = pruned(model, 0.3)
+    before, after = (sum(multiplications(one, ("Conv",)).values()) for one in (model, small))
+    assert 0.65 < after / before < 0.75
+    images = random_images(model)
+    expected, found = outputs_of(model, images), outputs_of(small, images)
+    assert {name: value.shape for name, value in found.items()} == {
+        name: value.shape for name, value in expected.items()
+    }
+
+
+def test_the_command_writes_the_pruned_bundle_and_its_int8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prune_run, "_refusal", lambda quality, ratio: "")
+    file = tmp_path / "block.onnx"
+    file.write_bytes(inverted_residual().SerializeToString())
+    bundle, clip = tiny_bundle(tmp_path / "tiny", file), image_folder(tmp_path / "clip", 60)
+    out = tmp_path / "out"
+    arguments = ["train", "prune", f"{bundle}/", "--video", str(clip), "--share", "0.3", "--out", str(out)]
+    assert main([*arguments, "--steps", "10", "--batch", "4", "--samples", "16", "--frames", "40"]) == 0
+    precisions = [load_bundle(f"{out / name}/").manifest.graphs[0].precision for name in ("bundle", "int8")]
+    assert precisions == ["fp32", "int8"]
+    assert load_bundle(f"{out / 'bundle'}/").manifest.figures["train"]["request"]["share"] == 0.3
+    assert "pruned, untuned" in capsys.readouterr().out
+
+
+def test_a_share_outside_its_range_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = image_folder(tmp_path / "clip", 9)
+    arguments = ["train", "prune", "x", "--video", str(clip), "--share", "1.5", "--out", str(tmp_path / "o")]
+    assert main(arguments) == 1
+    assert "share: expected more than 0 and less than 1, got 1.5" in capsys.readouterr().err
+
+
+def test_a_model_that_agrees_too_little_is_refused() -> None:
+    assert "pass a lower --share" in prune_run._refusal(prune_run.Quality(0.5, 10.0), 0.7)
+    assert "faster" in prune_run._refusal(prune_run.Quality(0.95, 10.0), 1.1)
+    assert prune_run._refusal(prune_run.Quality(0.95, 10.0), 0.7) == ""
