@@ -120,6 +120,7 @@ bench-tracking: setup-evaluate  ## Compare tracks with held boxes on real clips;
 
 bench-updates: setup-test  ## Attack and kill model updates; results in out/bench/updates.json
 	$(VENV_PYTHON) bench/updates.py $(ARGS)
+
 bench-train: setup-train  ## Train bundles on the public clips against PTQ; results in out/train/report.json
 	$(VENV_PYTHON) bench/train.py $(ARGS)
 
