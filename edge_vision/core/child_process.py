@@ -6,6 +6,7 @@ A child imports the same installation of this package, and no module from its wo
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import site
@@ -15,6 +16,7 @@ from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[2]
 """The folder from which this package is imported."""
+_PR_SET_PDEATHSIG = 1
 _ROS_WHEELS_MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
 """Set by the ROS wheels: a child that inherits it does not set its library path."""
 _WITHOUT_SAFE_PATH = (
@@ -37,6 +39,14 @@ def child_environment() -> dict[str, str]:
     kept.setdefault("ORT_DISABLE_TELEMETRY", "1")
     paths = [*_own_path(), *_absolute(kept.pop("PYTHONPATH", ""))]
     return {**kept, "PYTHONSAFEPATH": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
+
+
+def end_with_parent(parent: int) -> None:
+    """In a child: let the kernel kill it when its parent, with this process id, ends."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def describe_exit(returncode: int) -> str:

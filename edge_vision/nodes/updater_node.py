@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ class UpdaterNode(BaseNode):
         self._next_check_s = running_s() + self.params["check_interval_s"]
         params = self.params
         source = (params["repository_url"], params["group"], params["channel"], params["bootstrap_root"])
-        self._fetching = FetchProcess(FetchOrder(*source, folder=str(store.folder)))
+        self._fetching = FetchProcess(FetchOrder(*source, str(store.folder), os.getpid()))
 
     def _finish_check(self, store: SlotStore, result: FetchResult) -> None:
         if result.outcome == "failed":
@@ -235,9 +236,9 @@ class UpdaterNode(BaseNode):
             self._report(UpdateError("refused", f"the detector refused the model: {reason}"))
 
     def _end_probation(self, store: SlotStore, verdict: Verdict) -> None:
-        self._probation = None
         if verdict.commit:
             store.confirm()
+            self._probation = None
             self._log("committed", f"{store.state.current}: {verdict.reason}", evidence=verdict.evidence)
         else:
             self._roll_back(store, verdict.reason, verdict.evidence)

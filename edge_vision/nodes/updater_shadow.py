@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from rclpy.serialization import deserialize_message
@@ -22,6 +23,8 @@ from edge_vision.updates.shadow_process import ShadowJob, ShadowProcess
 PERIOD_S = 1.0
 """At most one frame in this time."""
 KEPT = 20
+MAX_FAILURES = 3
+"""Ends of the child: one may be for want of memory."""
 
 
 class ShadowComparison:
@@ -29,7 +32,8 @@ class ShadowComparison:
 
     def __init__(self, node: BaseNode, bundle: str, backend: str) -> None:
         self._node, self.test = node, ShadowTest()
-        self._process = ShadowProcess(bundle, backend)
+        self._start = partial(ShadowProcess, bundle, backend)
+        self._process, self._failures = self._start(), 0
         self._labels: tuple[str, ...] = ()
         self._threshold = 0.0
         self._due_s = 0.0
@@ -51,8 +55,11 @@ class ShadowComparison:
 
     def verdict(self) -> Verdict | None:
         """commit: the model may serve. None while the comparison goes on."""
-        if self._process.failure:
-            return Verdict(False, self._process.failure, {"frames": self.test.frames})
+        if failure := self._process.failure:
+            self._failures += 1
+            if self._failures >= MAX_FAILURES:
+                return Verdict(False, failure, {"frames": self.test.frames, "failures": self._failures})
+            self._process = self._start()
         result = self._process.take()
         return self.test.add(result) if result else None
 

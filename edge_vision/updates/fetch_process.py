@@ -18,20 +18,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_vision.core.child_process import child_environment, describe_exit, python_command
+from edge_vision.core.child_process import child_environment, describe_exit, end_with_parent, python_command
 from edge_vision.core.missing_package import missing_package
 from edge_vision.errors import EdgeVisionError, UpdateError
 
 
 @dataclass(frozen=True, slots=True)
 class FetchOrder:
-    """What to fetch. bootstrap: path of the root file. folder: of the slot store."""
+    """What to fetch. bootstrap: path of the root file. folder: of the slot store. parent: its process id."""
 
     url: str
     group: str
     channel: str
     bootstrap: str
     folder: str
+    parent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,10 @@ class _Progress:
 def main() -> int:
     """Carry out the order. Returns the exit status."""
     try:
-        result = _fetch(FetchOrder(**json.load(sys.stdin)))
+        order = FetchOrder(**json.load(sys.stdin))
+        # Two downloads into the same files could change one that is verified.
+        end_with_parent(order.parent)
+        result = _fetch(order)
     except UpdateError as error:
         result = FetchResult("failed", reason=error.reason, text=str(error))
     except EdgeVisionError as error:

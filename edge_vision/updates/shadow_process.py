@@ -1,6 +1,6 @@
 """Runs the new model beside the one that serves, in a child process of the lowest priority with one thread.
 
-    python -m edge_vision.updates.shadow_process BUNDLE BACKEND
+    python -m edge_vision.updates.shadow_process BUNDLE BACKEND PARENT_PID
 
 Each job on stdin is a JSON line and the bytes of an image; each answer is a JSON line. A model that crashes
 or hangs ends the child only.
@@ -8,6 +8,7 @@ or hangs ends the child only.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -16,12 +17,13 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge_vision.backends.base import BackendRequest
-from edge_vision.core.child_process import child_environment, describe_exit, python_command
+from edge_vision.core.child_process import child_environment, describe_exit, end_with_parent, python_command
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.errors import EdgeVisionError
@@ -51,7 +53,7 @@ class ShadowProcess:
         self._wake = threading.Event()
         self._stopped = False
         self._child = subprocess.Popen(
-            python_command("edge_vision.updates.shadow_process", bundle, backend),
+            python_command("edge_vision.updates.shadow_process", bundle, backend, str(os.getpid())),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -123,8 +125,12 @@ class ShadowProcess:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Load the bundle, then answer jobs until the end of stdin."""
-    bundle, backend = sys.argv[1:] if argv is None else argv
+    bundle, backend, parent = sys.argv[1:] if argv is None else argv
+    end_with_parent(int(parent))
     os.nice(19)
+    # Out of memory, the kernel kills this process before the one that serves.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         detector, labels = _loaded(bundle, backend)
         while line := sys.stdin.buffer.readline():

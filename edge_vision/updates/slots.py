@@ -206,10 +206,18 @@ class SlotStore:
             self._save(replace(state, slots=slots, tries=0))
 
     def roll_back(self, reason: str) -> Slot | None:
-        """Bar the bundle that serves. Returns the slot that serves now, None for the factory model."""
+        """Bar the bundle that serves. Returns the slot that serves now, None for the factory model.
+
+        Also if that cannot be written.
+        """
         if self.state.current is None:
             raise UpdateError("no_update", "expected an update to roll back, got the factory model")
-        self._save(self.state.without_current(reason))
+        state = self.state.without_current(reason)
+        try:
+            self._save(state)
+        except UpdateError as error:
+            # On disk its tries remain counted: the next starts repeat this.
+            self.state, self.note = state, str(error)
         return self.state.current
 
     # Files.

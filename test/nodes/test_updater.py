@@ -262,7 +262,15 @@ def test_shadow_rejects_a_bad_model_before_it_serves(
     if how == "crashes":
         robot.status("updater", lambda _, values: values["shadow"] == "True")
         shadow = wait_until(lambda: running["updater"]._shadow, "the comparison")
-        shadow._process._child.kill()
+        killed: set[int] = set()
+
+        def all_killed() -> bool:
+            child = shadow._process._child
+            child.kill()
+            killed.add(child.pid)
+            return len(killed) == 3
+
+        wait_until(all_killed, "three children")
     reason = (
         "cannot be compared: its process was killed by SIGKILL" if how == "crashes" else "misses or labels"
     )

@@ -177,6 +177,28 @@ def test_a_folder_that_cannot_be_created_serves_the_factory_model(tmp_path: Path
     assert "nothing can be updated" in store.note
 
 
+def test_a_roll_back_that_cannot_be_written_still_serves_another(store: SlotStore, monkeypatch) -> None:
+    proven(store, 1)
+    install(store, 2)
+    store.promote()
+    store.begin()
+    with monkeypatch.context() as patch:
+        break_call(patch, 0, OSError(errno.EROFS, "Read-only file system"))
+        back = store.roll_back("blind")
+        assert back and back.release == 1
+        assert "Read-only file system" in store.note
+    assert serving(again(store)) == 2, "its tries are counted"
+
+
+def test_a_rejected_candidate_is_barred(store: SlotStore) -> None:
+    proven(store, 1)
+    install(store, 2)
+    store.reject("labels differently")
+    assert (store.state.candidate, serving(again(store))) == (None, 1)
+    with pytest.raises(UpdateError, match="labels differently"):
+        store.install(digest_of(2), release(2))
+
+
 # Faults at every step.
 @contextlib.contextmanager
 def fast_folder() -> Iterator[Path]:

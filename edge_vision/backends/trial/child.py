@@ -7,19 +7,18 @@ instead of either. The graph may kill this process.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import json
 import os
 import resource
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1
+from edge_vision.core.child_process import end_with_parent
+
 _Answer = Callable[..., None]
 _Image = Callable[[Any], Any]
 """Shape -> values, from 0 to 1 unless stated."""
@@ -36,10 +35,7 @@ def _limit(order: Mapping[str, Any]) -> None:
     # Out of memory, the kernel kills this process before the one that serves.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    if os.getppid() != order["parent"]:
-        os._exit(1)
+    end_with_parent(order["parent"])
 
 
 def _graph(order: Mapping[str, Any], answer: _Answer) -> None:
