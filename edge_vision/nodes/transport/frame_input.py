@@ -184,6 +184,10 @@ def _placeholder(message: ImageMessage, seq: int) -> Frame:
     return Frame(_NO_IMAGE, stamp_ns, message.header.frame_id, "mono8", seq)
 
 
+MAX_LOST_MESSAGES = 1_000_000
+"""Between two polls; more is no count."""
+
+
 class LostMessages:
     """Polls DDS's event "message lost" instead of receiving it by a callback: an event that arrives while its
     endpoint is being destroyed crashes the process (rclpy's events executor, 7.1).
@@ -198,7 +202,9 @@ class LostMessages:
     def take(self) -> int:
         """The number of messages lost since the last call."""
         info = self._event.take_event() if self._event else None
-        return int(info.total_count_change) if info else 0
+        lost = int(info.total_count_change) if info else 0
+        # Fast DDS reports 2 ** 31 when the sequence numbers of a publisher start again.
+        return lost if 0 <= lost < MAX_LOST_MESSAGES else 0
 
     def close(self) -> None:
         """Before the subscription is destroyed."""
