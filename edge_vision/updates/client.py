@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from tuf.api import exceptions
-from tuf.api.metadata import Metadata, Snapshot, TargetFile
+from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile
 from tuf.api.serialization import DeserializationError
 from tuf.ngclient import Updater, UpdaterConfig
 
@@ -76,11 +76,12 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class _Floor:
-    """What must not go back. time_s: since 1970. timestamp, release: highest version and number seen."""
+    """What must not go back. time_s: since 1970. timestamp: highest version seen that these keys signed; with
+    another key it starts again, as a thief may have signed any number."""
 
     time_s: float
     timestamp: int = 0
-    release: int = 0
+    keys: str = ""
     security_floor: int = 0
 
 
@@ -166,10 +167,7 @@ class UpdateClient:
             if found is None or "sha256" not in found.hashes:
                 raise UpdateError("invalid_metadata", f"{release}: expected a target for {file}, got none")
             files[file] = found
-        self._save_floor(
-            release=max(self._floor.release, release.release),
-            security_floor=max(self._floor.security_floor, release.security_floor),
-        )
+        self._save_floor(security_floor=max(self._floor.security_floor, release.security_floor))
         return Offer(release, files)
 
     # Time.
@@ -182,7 +180,8 @@ class UpdateClient:
         first = _Floor(_signed_at(self._bootstrap).timestamp())
         try:
             found = json.loads(self._floor_file.read_bytes())
-            read = _Floor(*(max(0, found[name]) for name in _Floor.__dataclass_fields__))
+            numbers = {name: max(0, found[name]) for name in ("time_s", "timestamp", "security_floor")}
+            read = _Floor(**numbers, keys=str(found["keys"]))
         except (OSError, ValueError, TypeError, KeyError):
             return first
         return replace(read, time_s=max(first.time_s, read.time_s))
@@ -191,7 +190,9 @@ class UpdateClient:
         """Keep what the present timestamp proves. Raises UpdateError for one older than seen before."""
         data = (self._folder / "timestamp.json").read_bytes()
         version, signed_at = Metadata.from_bytes(data).signed.version, _signed_at(data)
-        if version < self._floor.timestamp:
+        root = Metadata[Root].from_file(str(self._folder / "root.json")).signed
+        keys = " ".join(sorted(root.roles["timestamp"].keyids))
+        if keys == self._floor.keys and version < self._floor.timestamp:
             raise UpdateError(
                 "rollback", f"timestamp: expected version {self._floor.timestamp} or later, got {version}"
             )
@@ -199,7 +200,7 @@ class UpdateClient:
         behind = max(self._now(), signed_at) - now
         self.clock_note = f"the clock is {_duration(behind)} behind" if behind > CLOCK_SLACK else ""
         # The metadata is valid at `_now`, so the clock is at most its period of validity ahead.
-        self._save_floor(time_s=max(self._now(), signed_at).timestamp(), timestamp=version)
+        self._save_floor(time_s=max(self._now(), signed_at).timestamp(), timestamp=version, keys=keys)
 
     def _save_floor(self, **changes: Any) -> None:
         floor = replace(self._floor, **changes)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
-from update_attacks import ATTACKS, Attack
+from update_attacks import ATTACKS, Attack, Thief
 from update_cases import GROUP, PROVENANCE, World
 
 from edge_vision.bundles.store import load_bundle
 from edge_vision.errors import UpdateError
+from edge_vision.updates.fetch_process import FetchOrder, FetchProcess
 from edge_vision.updates.transport import Transport
 
 
@@ -56,6 +62,26 @@ def test_a_robot_two_root_rotations_behind_follows(world: World) -> None:
         world.operator.repository.rotate(world.operator.key_id(label))
     world.operator.repository.rotate(world.operator.key_id("online"))
     world.operator.publish("2.0.0")
+    assert load_bundle(str(world.update())).version == "2.0.0"
+
+
+def test_a_new_online_key_recovers_from_a_fast_forward(world: World) -> None:
+    """A thief has signed a timestamp with a huge version, which no later one would reach."""
+    world.operator.publish("1.0.0")
+    thief = Thief(world.operator)
+    timestamp = thief.load("timestamp")
+    timestamp.signed.version = 10**6
+    thief.sign("timestamp", timestamp)
+    world.update()
+    timestamp.signed.version = 5
+    thief.sign("timestamp", timestamp)
+    with pytest.raises(UpdateError) as caught:
+        world.update()
+    assert caught.value.reason == "rollback"
+    world.operator.repository.rotate(world.operator.key_id("online"))
+    world.operator.publish("2.0.0")
+    timestamp = thief.load("timestamp")
+    assert timestamp.signed.version < 100
     assert load_bundle(str(world.update())).version == "2.0.0"
 
 
@@ -180,6 +206,54 @@ def test_the_floor_outlives_the_process_and_the_cache(world: World) -> None:
     with pytest.raises(UpdateError) as caught:
         world.update()
     assert caught.value.reason == "expired"
+
+
+_PARENT = """
+import sys, time
+from edge_vision.updates.fetch_process import FetchOrder, FetchProcess
+import os
+fetching = FetchProcess(FetchOrder(*sys.argv[1:], parent=os.getpid()))
+print(fetching._child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_check_ends_with_its_updater(world: World, tmp_path: Path) -> None:
+    """Otherwise the next updater would download into the same files."""
+    world.operator.publish("1.0.0")
+    world.server.faults["timestamp"] = lambda handler, data: handler.server.stopped.wait()
+    order = (world.url, GROUP, "stable", str(world.operator.root), str(tmp_path / "slots"))
+    updater = subprocess.Popen([sys.executable, "-c", _PARENT, *order], stdout=subprocess.PIPE, text=True)
+    assert updater.stdout is not None
+    child = psutil.Process(int(updater.stdout.readline()))
+    wait_for(lambda: any("timestamp" in path for path, _ in world.server.requests))
+    updater.kill()
+    updater.wait()
+    updater.stdout.close()
+    child.wait(40)  # By itself it would end after 60 s.
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + 60.0
+    while not happened():
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+
+
+def test_the_child_reports_its_result_and_its_failure(world: World, tmp_path: Path) -> None:
+    order = FetchOrder(
+        world.url, GROUP, "stable", str(world.operator.root), str(tmp_path / "slots"), os.getpid()
+    )
+    for publish, reason in ((False, "no_release"), (True, "trial_failed")):
+        if publish:
+            world.operator.publish("1.0.0")
+        fetching = FetchProcess(order)
+        wait_for(lambda fetching=fetching: fetching.result is not None)
+        assert (fetching.result.outcome, fetching.result.reason) == ("failed", reason)
+    assert fetching.progress[0] == fetching.progress[1] > 0
+    fetching = FetchProcess(replace(order, bootstrap="/no/such/root.json"))
+    wait_for(lambda: fetching.result is not None)
+    assert "bootstrap_root: expected a root file" in fetching.result.text
 
 
 @pytest.mark.parametrize(
