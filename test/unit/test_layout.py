@@ -109,6 +109,15 @@ def test_only_nodes_import_ros() -> None:
     assert {room_of(module) for module in importing} == {"nodes"}
 
 
+def test_only_the_updater_imports_updates() -> None:
+    importing = {
+        module
+        for module, file in MODULES.items()
+        if room_of(module) != "updates" and any(room_of(other) == "updates" for other in own_imports(file))
+    }
+    assert importing and importing <= UPDATER
+
+
 def test_the_core_needs_numpy_and_opencv_alone() -> None:
     for file in sorted((PACKAGE / "core").rglob("*.py")):
         roots = {module.split(".")[0] for module in imported(file)} - sys.stdlib_module_names

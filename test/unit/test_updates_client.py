@@ -230,7 +230,7 @@ def test_a_check_ends_with_its_updater(world: World, tmp_path: Path) -> None:
     updater.kill()
     updater.wait()
     updater.stdout.close()
-    child.wait(40)  # By itself it would end after 60 s.
+    child.wait(12)  # By itself it would end after 20 s of silence.
 
 
 def wait_for(happened: Callable[[], bool]) -> None:
