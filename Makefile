@@ -18,11 +18,13 @@ ARGS =
 WORKERS = auto
 
 # ROS programs in the same domain communicate, so these use their own, whatever the shell sets.
-# `make demo ROS_DOMAIN_ID=5` overrides it.
-demo top: export ROS_DOMAIN_ID = 87
+# `make demo ROS_DOMAIN_ID=5` overrides it. `top` shows the demo, or the domain that the shell sets.
+demo: export ROS_DOMAIN_ID = 87
+top: export ROS_DOMAIN_ID ?= 87
+top: export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 test test-unit test-nodes check examples fuzz: export ROS_DOMAIN_ID = 88
 bench-pipeline bench-diagnostics bench-failover bench-cameras bench-governor soak chaos evaluate-schedule: export ROS_DOMAIN_ID = 89
-demo top test test-unit test-nodes check examples fuzz bench-pipeline bench-diagnostics bench-failover bench-cameras bench-governor soak chaos evaluate-schedule: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
+demo test test-unit test-nodes check examples fuzz bench-pipeline bench-diagnostics bench-failover bench-cameras bench-governor soak chaos evaluate-schedule: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
 
 # The ROS wheels set this marker in the environment; with it, another Python does not find its libraries.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
@@ -49,10 +51,11 @@ help:  ## List the commands
 	@echo "  make demo PYTHON=python3.12                                            another Python"
 
 BAG = $(or $(findstring .mcap,$(SOURCE)),$(findstring .db3,$(SOURCE)),$(findstring .bag,$(SOURCE)))
+DEMO = $(VENV_PYTHON) -m edge_vision demo $(if $(SOURCE),--source '$(SOURCE)') $(if $(BACKEND),--backend $(BACKEND)) \
+	$(if $(MODEL),--model '$(MODEL)') $(if $(PRESET),--preset '$(PRESET)') $(if $(PARAMS),--params $(PARAMS)) \
+	$(if $(OUT),--out '$(OUT)') $(if $(SECONDS),--seconds $(SECONDS))
 demo: setup $(if $(BAG),setup-bag)  ## Set up, then compare every-frame detection with edge_vision on a clip; results in out/demo/
-	$(VENV_PYTHON) -m edge_vision demo $(if $(SOURCE),--source '$(SOURCE)') $(if $(BACKEND),--backend $(BACKEND)) \
-		$(if $(MODEL),--model '$(MODEL)') $(if $(PRESET),--preset '$(PRESET)') $(if $(PARAMS),--params $(PARAMS)) \
-		$(if $(OUT),--out '$(OUT)') $(if $(SECONDS),--seconds $(SECONDS))
+	$(DEMO)
 
 test: setup-test  ## Set up, then run all tests
 	$(PYTEST) $(ARGS)
@@ -151,7 +154,7 @@ evaluate-cascade: setup-evaluate  ## Compare the whole chain with every-frame de
 optimize-demo: setup-optimize  ## Optimize the bundled SSD for this device; results in out/optimize/
 	$(VENV_PYTHON) -m edge_vision optimize demo --out $(if $(OUT),'$(OUT)',out/optimize)
 
-top: setup-top  ## Show the pipeline of `make demo` live in another terminal; ROS_DOMAIN_ID=0 shows yours
+top: setup-top  ## Show the pipeline of `make demo` live in another terminal, or that of your ROS_DOMAIN_ID
 	@$(VENV_PYTHON) -m edge_vision top $(ARGS)
 
 setup:  ## Set up .venv, videos and models for `make demo`

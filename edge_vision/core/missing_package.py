@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from pathlib import Path
+
 # Import name -> name on PyPI.
 PYPI_NAMES = {
     "numpy": "numpy",
@@ -34,7 +38,7 @@ def missing_package(error: ModuleNotFoundError) -> str:
 def install_command(package: str) -> str:
     """What installs a Python or ROS package, by its import name."""
     if package in PYPI_NAMES:
-        return f"pip install {PYPI_NAMES[package]}"
+        return f"{_pip()} install {PYPI_NAMES[package]}"
     if package in _ROS_CORE:
         return (
             "source ROS 2 (`source /opt/ros/jazzy/setup.bash`), or run `make setup` and use .venv/bin/python"
@@ -42,3 +46,12 @@ def install_command(package: str) -> str:
     if package.endswith(("_msgs", "_srvs", "_interfaces")):
         return f"sudo apt install ros-$ROS_DISTRO-{package.replace('_', '-')}"
     return "rosdep install --from-paths . --ignore-src installs what package.xml lists"
+
+
+def _pip() -> str:
+    """pip, of this Python if it is that of a virtual environment."""
+    if sys.prefix == sys.base_prefix:
+        return "pip"
+    python = Path(sys.executable)
+    shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+    return f"{shlex.quote(str(shown))} -m pip"

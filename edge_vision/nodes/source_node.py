@@ -25,7 +25,7 @@ from edge_vision.nodes.transport.lazy_publisher import LazyPublisher
 from edge_vision.nodes.transport.qos import FRAME_EVENTS, VIEWED_IMAGE
 from edge_vision.source.image_source import ImageSource
 from edge_vision.source.opening import open_source
-from edge_vision.source.uri import SourceError, source_kind
+from edge_vision.source.uri import SourceError, SourcePackageError, source_kind
 
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 10.0
 MEDIA_START_NS = 1_000_000_000
@@ -103,6 +103,11 @@ class SourceNode(BaseNode):
             try:
                 if self._play_once(stop):
                     return
+            except SourcePackageError as error:
+                self._error = str(error)
+                self._enter(stop, "failed")
+                self.structured_log.log("error", self._error, "failed")
+                return
             except Exception as error:  # A driver may raise anything; the node reports it and retries.
                 if stop.is_set():
                     return

@@ -19,7 +19,7 @@ from edge_vision.core.stamp_check import MAX_STAMP_NS, stamp_to_ns
 from edge_vision.errors import ImageError
 from edge_vision.source.frame_times import FrameTimes, valid_fps
 from edge_vision.source.image_source import ImageSource
-from edge_vision.source.uri import SourceError, bag_files, source_kind
+from edge_vision.source.uri import SourceError, SourcePackageError, bag_files, source_kind
 
 _IMAGE, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 _MAX_LISTED = 20
@@ -82,7 +82,8 @@ class BagCapture(ImageSource):
         except FileNotFoundError:
             raise SourceError(f"source '{self._shown}' does not exist: check the path") from None
         except ModuleNotFoundError as error:
-            raise SourceError(f"source '{self._shown}' is a bag: {missing_package(error)}") from None
+            text = f"source '{self._shown}' is a bag: {missing_package(error)}"
+            raise SourcePackageError(text) from None
         except Exception as error:  # rosbags raises many types of errors about damaged files.
             raise SourceError(f"bag '{self._shown}' cannot be read: {_text(error)}; {_REPAIR}") from None
 

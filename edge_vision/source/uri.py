@@ -18,6 +18,10 @@ class SourceError(EdgeVisionError):
     """A video source that cannot be opened."""
 
 
+class SourcePackageError(SourceError):
+    """A package that reads this kind of source is not installed: opening it again cannot succeed."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceKind:
     """Parsed URI of a source. target: argument for OpenCV, or path of a bag. topic: "" = the only one."""

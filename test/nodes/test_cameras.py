@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 import threading
 import time
@@ -19,6 +20,7 @@ from ros_cases import (
     ALL,
     CHAIN,
     LATCHED,
+    SENSOR,
     DetectorNode,
     DiagnosticArray,
     Image,
@@ -228,12 +230,32 @@ def test_a_silent_camera_has_its_own_cause(start, robot):
     with sending(lambda: send(front), 0.1):
         robot.wait(lambda: causes().get("rear/output") == "no_publisher", "the cause of the rear camera")
         assert causes()["front/output"] in ("no problem found", "below_threshold")
+        texts = [one.message for message in heard for one in message.status if one.name == "rear/output"]
+        assert re.search(
+            "/rear/image_raw, whose publisher stopped [0-9]+ s ago: start the camera's driver", texts[-1]
+        )
         rear = robot.publisher(Image, "/rear/image_raw")
         with sending(lambda: send(rear), 0.1):
             robot.wait(
                 lambda: causes()["rear/output"] in ("no problem found", "below_threshold"), "its images"
             )
             robot.wait(lambda: running.ledger_of("rear")["inferred"] >= 2, "an inference")
+
+
+def test_the_topic_of_another_camera_is_not_suggested(start, robot):
+    """A camera that has never published, beside one that does and a topic that no pipeline uses."""
+    start(ALL, cameras=TWO)
+    heard = robot.listen(DiagnosticArray, "/diagnostics")
+    used = robot.publisher(Image, "/front/image_raw")
+    robot.node.create_publisher(Image, "/back/image_raw", SENSOR)
+
+    def texts() -> list[str]:
+        return [one.message for message in heard for one in message.status if one.name == "rear/output"]
+
+    number = itertools.count(1)
+    with sending(lambda: used.publish(image_message(picture(next(number)), time.time_ns())), 0.1):
+        robot.wait(lambda: any("no_publisher" in text for text in texts()), "the cause of the rear camera")
+    assert texts()[-1].endswith("which has no publisher: remap the topic to one of /back/image_raw")
 
 
 def test_a_model_swap_is_one_for_all_cameras_that_share_it(start, robot, models):

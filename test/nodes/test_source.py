@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 
 import cv2
@@ -21,6 +22,8 @@ from ros_cases import (
     wait_until,
 )
 from video_cases import HEIGHT_PX, WIDTH_PX, white_corner, write_matroska, write_rotated
+
+from edge_vision.nodes import source_node
 
 FRAMES = 5
 
@@ -199,6 +202,26 @@ def test_a_missing_source_is_reported_and_opened_when_it_appears(start, robot, c
     clip.with_name("new.avi").replace(clip)
     robot.status("source", lambda status, values: values["situation"] == "finished")
     assert running.ledger["received"] == FRAMES
+
+
+def test_a_missing_package_is_one_error_without_another_attempt(start, robot, tmp_path, monkeypatch):
+    """It cannot appear in a running process; the cause stays on `output`."""
+    (tmp_path / "drive.mcap").touch()
+    monkeypatch.setitem(sys.modules, "rosbags", None)
+    monkeypatch.setattr(source_node, "FIRST_BACKOFF_S", 0.05)
+    log = tmp_path / "log.jsonl"
+    start(ALL, {"source": {"uri": str(tmp_path / "drive.mcap"), "json_log": str(log)}})
+    diagnostics = robot.listen(DiagnosticArray, "/diagnostics")
+    status, values = robot.status("source", lambda status, values: values["situation"] == "failed")
+    assert status.level == b"\x01" and "package rosbags is not installed" in values["trouble"]
+
+    def outputs() -> list[str]:
+        return [one.message for array in diagnostics for one in array.status if one.name == "output"]
+
+    robot.wait(lambda: any("source_unavailable" in text for text in outputs()), "the cause")
+    robot.turns(1.0)
+    assert log.read_text().count('"ERROR"') == 1
+    assert "source_unavailable" in outputs()[-1]
 
 
 def test_a_stream_that_does_not_answer_is_reported(start, robot):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from bag_cases import HEIGHT_PX, PERIOD_NS, START_NS, WIDTH_PX, Recorded, picture, recording, write_bag
 
+from edge_vision.core.missing_package import install_command
 from edge_vision.core.stamp_check import MAX_STAMP_NS
 from edge_vision.errors import ImageError
 from edge_vision.evaluate.errors import EvaluateError
@@ -241,4 +242,13 @@ def test_without_the_package_the_error_names_it(tmp_path):
         f"open_source({str(tmp_path / 'a.mcap')!r})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "is a bag: package rosbags is not installed: pip install rosbags" in done.stderr
+    assert f"is a bag: package rosbags is not installed: {install_command('rosbags')}" in done.stderr
+
+
+def test_the_command_names_the_pip_of_a_virtual_environment(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv/bin/python"))
+    assert install_command("rosbags") == ".venv/bin/python -m pip install rosbags"
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    assert install_command("rosbags") == "pip install rosbags"

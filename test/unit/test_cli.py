@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -106,8 +107,8 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
     (tmp_path / f"{module}.py").write_text(blocker)
     done = edge_vision(*arguments, PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
-    message = f"{arguments[0]}: package {module} is not installed: pip install {distribution}\n"
-    assert done.stderr == message
+    message = f"{arguments[0]}: package {module} is not installed: .*pip install {distribution}\n"
+    assert re.fullmatch(message, done.stderr)
 
 
 def test_updates_name_the_package_that_is_missing(tmp_path) -> None:
@@ -119,4 +120,4 @@ def test_updates_name_the_package_that_is_missing(tmp_path) -> None:
     command = [sys.executable, "-c", code, "updates", "show", str(tmp_path)]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "updates: package securesystemslib is not installed: pip install tuf" in done.stderr
+    assert re.search("updates: package securesystemslib is not installed: .*pip install tuf", done.stderr)

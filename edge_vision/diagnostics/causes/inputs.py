@@ -37,7 +37,7 @@ def _asleep(snapshot: PipelineSnapshot) -> Match | None:
 @CAUSES.add(
     "source_unavailable",
     WARN,
-    "As stated in the message. The source retries with back-off.",
+    "As stated in the message. The source retries with back-off, except without the package that reads bags.",
     wait_s=COUNTED_S,
 )
 def _unavailable(snapshot: PipelineSnapshot) -> Match | None:
@@ -64,8 +64,8 @@ def _stalled_source(snapshot: PipelineSnapshot) -> NodeReport | None:
 @CAUSES.add(
     "no_publisher",
     WARN,
-    "Remap it, or set `image_transport`: the message lists the published image topics, the most similar name "
-    "first.",
+    "Start the camera's driver, remap the topic, or set `image_transport`. If no image has arrived yet, the "
+    "message lists the published image topics that no pipeline uses, the most similar name first.",
 )
 def _no_publisher(snapshot: PipelineSnapshot) -> Match | None:
     """The image topic has no publisher, or only its raw or compressed counterpart has one."""
@@ -77,9 +77,12 @@ def _no_publisher(snapshot: PipelineSnapshot) -> Match | None:
         if other in images.other_topics:
             text = f"{stage.name} subscribes to {images.topic}, and only {other} is published"
             return Match(f"{text}: set image_transport: {transport} on {stage.name}")
-        similar = similar_names(images.topic, images.other_topics)
         has_source = "source" not in snapshot.missing
         driver = "start the camera's driver" if has_source else "start the source node, or a camera's driver"
+        if stage.number("ledger.received"):
+            stopped = f"whose publisher stopped {(stage.number('silent_ms') or 0.0) / 1e3:.0f} s ago"
+            return Match(f"{stage.name} subscribes to {images.topic}, {stopped}: {driver}")
+        similar = similar_names(images.topic, images.other_topics)
         remedy = f"remap the topic to one of {', '.join(similar)}" if similar else driver
         return Match(f"{stage.name} subscribes to {images.topic}, which has no publisher: {remedy}")
     return None

@@ -63,9 +63,17 @@ class ImageInputProbe:
         return (now_s - self._published_s.setdefault(topic, now_s)) * 1e3
 
     def _other_images(self) -> tuple[str, ...]:
-        """Image topics that nodes outside this pipeline and those of other cameras publish."""
-        own = [one for one in self._node.get_node_names_and_namespaces() if one[0] in FLOW]
-        return tuple(foreign_image_topics(self._node, own))
+        """Image topics that other nodes than those of pipelines publish, and no pipeline subscribes to."""
+        node = self._node
+        own = [one for one in node.get_node_names_and_namespaces() if one[0] in FLOW]
+        return tuple(
+            topic
+            for topic in foreign_image_topics(node, own)
+            if not any(
+                (info.node_name, info.node_namespace) in own
+                for info in node.get_subscriptions_info_by_topic(topic)
+            )
+        )
 
     def _count_camera_info(self, topic: str, report: NodeReport) -> int | None:
         """camera_info messages since the images stopped; None while images arrive or without a publisher."""
