@@ -243,7 +243,7 @@ def _missing(name: str, folder: Path) -> str:
     known = sorted({*FETCHABLE, *list_bundles()})
     return (
         text + f"known: {', '.join(known)}{nearest(name, known)} "
-        "(`python -m edge_vision models fetch NAME` makes one)"
+        "(`python -m edge_vision models import FILE` makes one of your own model)"
     )
 
 

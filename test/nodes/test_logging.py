@@ -272,6 +272,12 @@ def test_one_line_names_the_preset_and_the_values_given_instead(start, log):
     assert log.one("preset")["text"] == text
 
 
+def test_a_preset_of_a_file_that_the_command_line_replaces_is_named(start, log):
+    start([GateNode], {"gate": {"preset": "recall"}}, ["-p", "preset:=economy", *log.ros_args])
+    warnings = [one["text"] for one in log.json if one["level"] == "WARN"]
+    assert warnings == ["preset economy of the parameter file has no effect: the command line selects recall"]
+
+
 def test_a_parameter_that_no_node_has_is_logged_and_is_no_fault(start, robot, log):
     """It may be for a node of another program."""
     start([GateNode], ros_args=["-p", "wheel_radius:=5", "-p", "playback_rate:=1.0", *log.ros_args])

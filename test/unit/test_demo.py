@@ -160,14 +160,14 @@ def test_rates_and_ages_of_a_record() -> None:
     record = record_of_a_clip(clock)
     assert record.age_ms() == pytest.approx({"p50": 12.0, "p95": 12.9, "p99": 12.98})
     assert record.age_ms(last=1) == pytest.approx({"p50": 13.0, "p95": 13.0, "p99": 13.0})
-    assert record.fps_hz() == pytest.approx(3 / 0.5)
+    assert record.inferred_hz() == pytest.approx(3 / 0.5)
     clock.now_s += 60
-    assert record.fps_hz() == 0.0
+    assert record.inferred_hz() == 0.0
 
 
 def test_an_empty_record_has_no_figures() -> None:
     record = RunRecord()
-    assert record.age_ms() is None and record.fps_hz() == 0.0 and not record.finished
+    assert record.age_ms() is None and record.inferred_hz() == 0.0 and not record.finished
     assert set(record.ledger.values()) == {0}
 
 
@@ -183,9 +183,13 @@ def test_errors_are_kept_with_their_duration() -> None:
 
 def test_status_line_with_and_without_usage() -> None:
     line = status_line(record_of_a_clip(), USAGE)
-    assert line == "frames 5  inferred 3  gated 2  6.0 fps  age p95 13 ms  CPU 12 %  RSS 200 MB"
+    assert line == "frames 5  inferred 3  gated 2  6.0 inferred/s  age p95 13 ms  CPU 12 %  RSS 200 MB"
     unknown = status_line(record_of_a_clip(), ProcessUsage(None, None, None, None))
     assert "CPU unavailable" in unknown and "RSS unavailable" in unknown
+
+
+def test_the_last_status_line_has_no_rate_of_a_partial_window() -> None:
+    assert "inferred/s" not in status_line(record_of_a_clip(), USAGE, ended=True)
 
 
 def test_status_line_while_the_pipeline_starts() -> None:
@@ -333,6 +337,7 @@ def every_frame() -> LiveRecord:
 
 
 TIMES_S = [index / 10 for index in range(5)]
+PROMISE = {"max_delay_ms": 150.0, "min_fidelity": 0.9}
 
 
 def report_of(child: PipelineProcess, **second: Any) -> dict[str, Any]:
@@ -342,31 +347,59 @@ def report_of(child: PipelineProcess, **second: Any) -> dict[str, Any]:
             ((EVERY_FRAME, first), (SCHEDULED, scheduled))}  # fmt: skip
     runs[EVERY_FRAME].update(cpu_s=4.0, cpu_s_per_1000=800.0)
     runs[SCHEDULED].update({"cpu_s": 2.0, "cpu_s_per_1000": 400.0, **second})
-    agreement = comparison.agreement(first, scheduled, TIMES_S)
-    return {"preset": "balanced", "runs": runs, "agreement": agreement}
+    agreement = comparison.agreement(first, scheduled, TIMES_S, 100.0)
+    return {"preset": "balanced", "promise": PROMISE, "runs": runs, "agreement": agreement}
 
 
 def test_the_second_run_is_compared_with_the_first_frame_by_frame() -> None:
-    found = comparison.agreement(every_frame(), record_of_a_clip(), TIMES_S)
+    found = comparison.agreement(every_frame(), record_of_a_clip(), TIMES_S, 100.0)
     # The object of frame 1 is first published on frame 2; 6 of 9 and 6 boxes match.
-    assert (found["frames"], found["events"], found["recall_100ms"]) == (5, 1, 1.0)
+    assert (found["frames"], found["events"], found["recall"]) == (5, 1, 1.0)
     assert found["delay_ms_p95"] == pytest.approx(100.0) and found["frame_f1"] == pytest.approx(12 / 15)
 
 
 def test_frames_that_the_first_run_lost_are_not_compared() -> None:
     reference = every_frame()
     reference.detections = [one for one in reference.detections if one.stamp_ns != 2_003]
-    found = comparison.agreement(reference, record_of_a_clip(), TIMES_S)
+    found = comparison.agreement(reference, record_of_a_clip(), TIMES_S, 100.0)
     assert found["frames"] == 4 and found["frame_f1"] == pytest.approx(12 / 13)
+
+
+def test_frames_beyond_the_limit_do_not_count(child: PipelineProcess) -> None:
+    """A run ends some frames after its limit, one run later than the other."""
+    record = LiveRecord(Clock(), limit=3)
+    for index in range(5):
+        record.on_source(2_000 + index, index)
+        record.on_detections(2_000 + index, "camera", objects_of(0), 5.0)
+    record.on_status("detector", 0, "running", {**STATUS, "ledger.inferred": "5", "ledger.gated": "0"})
+    figures = comparison.run_figures(record, child)
+    assert (figures["frames"], figures["detector_runs"], figures["ledger"]["received"]) == (3, 3, 5)
+
+
+def test_recall_is_judged_at_the_delay_that_was_promised() -> None:
+    recalls = [
+        comparison.agreement(every_frame(), record_of_a_clip(), TIMES_S, limit_ms)["recall"]
+        for limit_ms in (99.0, 100.0)
+    ]
+    assert recalls == [0.0, 1.0]
+
+
+def test_a_missed_fidelity_is_one_note(child: PipelineProcess) -> None:
+    report = report_of(child)
+    for ceiling, missed in ((0.85, False), (0.95, True)):
+        report["agreement"]["noise_ceiling"] = ceiling
+        found = [note for note in comparison.notes(report) if note.startswith("min_fidelity 0.9 was missed")]
+        assert bool(found) is missed
+    assert "frame F1 0.800 is 0.84 of the detector's agreement with itself" in found[0]
 
 
 def test_the_table_shows_the_figures_of_the_report(child: PipelineProcess) -> None:
     text = comparison.table(report_of(child))
     rows = {line[:30].strip(): line[30:].split() for line in text.splitlines()}
-    assert rows["frames"] == ["5", "5"] and rows["detector runs"] == ["5", "3", "(60", "%)"]
+    assert rows["frames"] == ["5", "5"] and rows["detector runs"] == ["5", "(100", "%)", "3", "(60", "%)"]
     assert rows["CPU of the whole process"] == ["4.00", "s", "2.00", "s", "(50", "%)"]
     assert rows["CPU per 1000 frames"] == ["800.0", "s", "400.0", "s", "(50", "%)"]
-    assert rows["objects found within 100 ms"] == ["reference", "1", "of", "1"]
+    assert rows["objects found within 150 ms"] == ["reference", "1", "of", "1"]
     assert rows["frame F1"] == ["reference", "0.800"]
     assert rows["age of detections, p95"] == ["5", "ms", "13", "ms"]
 
@@ -479,6 +512,27 @@ def test_wrong_parameters_are_refused(arguments: list[str], message: str, capsys
     assert raised.value.code == 2 and message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("option", "message"), [("backend", "a backend out of"), ("model", "models import")])
+def test_a_wrong_detector_is_refused_before_a_run(
+    option: str, message: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--source", str(clip), "--out", str(tmp_path / "out"), f"--{option}", "nosuch"]
+    assert command.main(given) == 1
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_wrong_parameters_are_named_as_they_were_logged(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(
+        "[INFO] [1.5] [gate]: preset recall (given): max_delay_ms 1, min_fidelity 1, max_blind_ms 1000\n"
+        "[ERROR] [1.5] [gate]: there is no parameter 'max_dealy_ms': did you mean 'max_delay_ms'?\n"
+        "[INFO] [1.6] [detector]: inactive, was unconfigured\n"
+        "[WARN] [1.7] [source]: another matter\n"
+    )
+    assert command.parameter_notes(tmp_path / "log") == [
+        "ERROR gate: there is no parameter 'max_dealy_ms': did you mean 'max_delay_ms'?"
+    ]
+
+
 def test_given_values_win_over_the_preset_in_the_second_run(tmp_path: Path) -> None:
     options = command._parser().parse_args(["--params", "gate:max_delay_ms:=200", "--preset", "economy"])
     first, second = (command._arguments(name, options, "a.mp4") for name in (EVERY_FRAME, SCHEDULED))
@@ -487,6 +541,6 @@ def test_given_values_win_over_the_preset_in_the_second_run(tmp_path: Path) -> N
     (tmp_path / "log").write_text(
         "[gate] preset economy (given): max_delay_ms 200 (given, preset 150), min_fidelity 0.95\n"
     )
-    assert command.preset_conflicts(tmp_path / "log") == [
-        "given: max_delay_ms 200 instead of the preset's 150"
+    assert command.parameter_notes(tmp_path / "log") == [
+        "given: max_delay_ms 200 instead of the preset's 150 ms",
     ]

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge_vision.backends import known_backends
-from edge_vision.bundles.store import cache_dir
+from edge_vision.backends.registry import check_known
+from edge_vision.bundles.store import cache_dir, load_bundle
 from edge_vision.cli.demo import comparison
 from edge_vision.cli.demo.live import status_line
 from edge_vision.cli.demo.recording import record
@@ -150,6 +151,7 @@ class DemoRun(NamedTuple):
 
 def run(options: argparse.Namespace, stop: StopRequest) -> int:
     """The whole demo. Raises EdgeVisionError with the remedy if the runs cannot be compared."""
+    check_detector(options.backend, options.model)
     source = options.source or _default_source()
     is_file = check_source(source)
     claim_folder(options.out, "demo", RESULTS, (str(source_kind(source).target),) if is_file else ())
@@ -164,7 +166,9 @@ def run(options: argparse.Namespace, stop: StopRequest) -> int:
         name: _play(name, options, played, limit, stop)
         for name in (comparison.EVERY_FRAME, comparison.SCHEDULED)
     }
-    report = _report(options, source, played, runs, times_s)
+    log = (options.out / f"{comparison.SCHEDULED}.log").read_text("utf-8", "replace")
+    promise = {**PRESETS[options.preset], **{name: value for name, value, _ in _promise(log)}}
+    report = _report(options, source, played, runs, times_s, promise)
     scheduled = runs[comparison.SCHEDULED].record
     files = write_results(options.out, scheduled, report)
     print(f"\n{comparison.table(report)}\n", flush=True)
@@ -180,6 +184,13 @@ _NEXT = """Next:
   make demo BACKEND=openvino                   another runtime
   make top                                     the running pipeline, in another terminal
   .venv/bin/python -m edge_vision run --help   the pipeline without the demo; see README.md"""
+
+
+def check_detector(backend: str | None, model: str | None) -> None:
+    """Raises BackendError or BundleError for what the pipeline could not load."""
+    check_known([backend or "auto"])
+    if model:
+        load_bundle(model)
 
 
 def check_space(folder: Path) -> None:
@@ -249,16 +260,30 @@ def _play(
         raise DemoError("stopped before both runs were compared")
     if not done.record.detections:
         raise DemoError(_failure(done.record, done.process))
-    for text in preset_conflicts(log) if name == comparison.SCHEDULED else ():
-        print(text, flush=True)
+    for text in parameter_notes(log) if name == comparison.SCHEDULED else ():
+        print(printable(text), flush=True)
     return done
 
 
-def preset_conflicts(log: Path) -> list[str]:
-    """The values of the preset in place of which others were given, as the gate logs them."""
+def parameter_notes(log: Path) -> list[str]:
+    """The values given in place of those of the preset, and what was wrong with parameters, as
+    the nodes log it before the first one is configured."""
     text = log.read_text("utf-8", "replace")
-    found = re.findall(r"(\w+ [\d.e+-]+) \(given, preset ([\d.e+-]+)\)", text)
-    return [f"given: {value} instead of the preset's {default}" for value, default in dict(found).items()]
+    given = [
+        f"given: {name} {value:g} instead of the preset's {default}{' ms' if name.endswith('_ms') else ''}"
+        for name, value, default in _promise(text)
+        if default
+    ]
+    start = text.partition("inactive, was unconfigured")[0]
+    wrong = re.findall(r"^\[(WARN|ERROR)\] \[[\d.]+\] \[(\S+)\]: (.*)", start, re.MULTILINE)
+    return [*given, *(f"{level} {node}: {message}" for level, node, message in wrong)]
+
+
+def _promise(log: str) -> list[tuple[str, float, str]]:
+    """(name, value, value of the preset if another was given, otherwise "") as the gate logs them."""
+    line = re.search(r"preset \w+ \((?:given|the default)\): (.*)", log)
+    found = re.findall(r"(\w+) ([\d.e+-]+)(?: \(given, preset ([\d.e+-]+)\))?", line[1] if line else "")
+    return [(name, float(value), default) for name, value, default in found]
 
 
 def _arguments(name: str, options: argparse.Namespace, source: str) -> list[str]:
@@ -279,7 +304,7 @@ def _observe(arguments: list[str], log: Path, title: str, limit: int | None, sto
     """Run the pipeline until limit or all frames are through, it fails, or the demo is stopped."""
     from edge_vision.nodes.monitoring.pipeline_monitor import PipelineMonitor
 
-    line, seen = ProgressLine(), LiveRecord()
+    line, seen = ProgressLine(), LiveRecord(limit=limit)
     with PipelineMonitor({"": seen}, tracked=True, gate_events=True) as monitor:
         monitor.spin(SETTLE_S)
         process = seen.process = PipelineProcess(arguments, log)
@@ -292,7 +317,7 @@ def _observe(arguments: list[str], log: Path, title: str, limit: int | None, sto
             # The last status, with the final frame accounting, arrives while the pipeline shuts down.
             process.stop(meanwhile=monitor.spin)
             monitor.spin(SETTLE_S)
-            line.end(f"{title}: {status_line(seen, process.usage)}")
+            line.end(f"{title}: {status_line(seen, process.usage, ended=True)}")
     return DemoRun(seen, process)
 
 
@@ -310,6 +335,7 @@ def _report(
     played: str,
     runs: dict[str, DemoRun],
     times_s: Sequence[float],
+    promise: dict[str, float],
 ) -> dict[str, Any]:
     """report.json: the request, the figures of both runs, and their agreement. An unknown figure is null."""
     reference, scheduled = (runs[name].record for name in (comparison.EVERY_FRAME, comparison.SCHEDULED))
@@ -318,8 +344,9 @@ def _report(
         "video_sha256": source_sha256(played),
         "preset": options.preset,
         "params": [one[-1] for one in options.params],
+        "promise": promise,
         "runs": {name: comparison.run_figures(one.record, one.process) for name, one in runs.items()},
-        "agreement": comparison.agreement(reference, scheduled, times_s),
+        "agreement": comparison.agreement(reference, scheduled, times_s, promise["max_delay_ms"]),
         "versions": versions(),
         "machine": machine(),
     }

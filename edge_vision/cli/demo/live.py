@@ -6,8 +6,8 @@ from edge_vision.diagnostics.process_usage import ProcessUsage
 from edge_vision.evaluate.live.run_record import AGE_WINDOW, RunRecord
 
 
-def status_line(record: RunRecord, usage: ProcessUsage) -> str:
-    """Frame accounting, detections per second, p95 age, CPU and RSS."""
+def status_line(record: RunRecord, usage: ProcessUsage, ended: bool = False) -> str:
+    """Frame accounting, inferred frames per second unless the run has ended, p95 age, CPU and RSS."""
     ledger, age = record.ledger, record.age_ms(last=AGE_WINDOW)
     if not record.detections:
         return f"starting: {_startup_state(record)}"
@@ -17,7 +17,7 @@ def status_line(record: RunRecord, usage: ProcessUsage) -> str:
         f"inferred {ledger['inferred']}",
         f"gated {ledger['gated']}",
         *(f"{fate} {count}" for fate, count in others.items()),
-        f"{record.fps_hz():.1f} fps",
+        "" if ended else f"{record.inferred_hz():.1f} inferred/s",
         f"age p95 {age['p95']:.0f} ms" if age else "",
         f"CPU {_number(usage.cpu_percent)} %",
         f"RSS {_number(usage.rss_mb)} MB",

@@ -102,7 +102,7 @@ class RunRecord:
         """Time since a node first reported an error; 0 without any."""
         return 0.0 if self._error_since_s is None else self._now_s() - self._error_since_s
 
-    def fps_hz(self) -> float:
+    def inferred_hz(self) -> float:
         """Inferred frames per second over the last RATE_WINDOW_S."""
         now_s = self._now_s()
         while self._arrivals and now_s - self._arrivals[0] > RATE_WINDOW_S:
