@@ -26,9 +26,8 @@ class Endpoint:
 class ImageInput:
     """The topic from which a stage receives its images.
 
-    other_topics: further image topics that have a publisher and that no pipeline uses. camera_info_count:
-    messages received while no image arrived; None without such a topic. published_ms: time since the topic
-    has had a publisher.
+    other_topics: further published image topics that no pipeline uses. camera_info_count: messages received
+    while no image arrived; None without such a topic. published_ms: time since the topic has had a publisher.
     """
 
     topic: str

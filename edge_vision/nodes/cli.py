@@ -41,16 +41,8 @@ def _leave(number: int, frame: Any) -> None:
     os._exit(128 + number)
 
 
-source_node = partial(_start, "source_node")
-gate_node = partial(_start, "gate_node")
-cascade_node = partial(_start, "cascade_node")
-detector_node = partial(_start, "detector_node")
-diagnostics_node = partial(_start, "diagnostics_node")
-updater_node = partial(_start, "updater_node")
-pipeline = partial(_start, "pipeline")
-doctor = partial(_start, "doctor")
-top = partial(_start, "top")
-optimize = partial(_start, "optimize")
+# The functions that setup.py names.
+globals().update({name: partial(_start, name) for name in EXECUTABLES})
 
 
 def main() -> int:

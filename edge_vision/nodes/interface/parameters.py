@@ -112,16 +112,12 @@ class Parameters:
             source = "given" if "preset" in self._given else "the default"
             text = f"preset {self._values['preset']} ({source}): {', '.join(values)}"
             self._structured_log.log("info", text, "preset")
-            self._warn_of_replaced_preset()
-
-    def _warn_of_replaced_preset(self) -> None:
-        """Warn if the command line selects another preset than a parameter file."""
-        of_file = self._node.handle.get_parameters(Parameter).get("preset")
-        default, actual = self._spec.param("preset").default, self._values["preset"]
-        if of_file and of_file.value not in (default, actual):
-            given = f"preset {of_file.value} of the parameter file has no effect"
-            text = f"{given}: the command line selects {actual}"
-            self._structured_log.log("warning", text, "parameters")
+            of_file = self._node.handle.get_parameters(Parameter).get("preset")
+            if of_file and of_file.value not in (self._spec.param("preset").default, self._values["preset"]):
+                text = (
+                    f"preset {of_file.value} of the parameter file has no effect: the command line selects "
+                )
+                self._structured_log.log("warning", f"{text}{self._values['preset']}", "parameters")
 
     def _report_unknown(self) -> None:
         """Report given parameters that do not exist: ROS ignores them silently. One that resembles none may

@@ -11,9 +11,6 @@ from edge_vision.nodes.interface.status_messages import status_entry
 from edge_vision.nodes.monitoring.discovery import observing_node
 from edge_vision.nodes.transport.qos import RESULTS
 
-_ENDED = "_NODE_NAME_UNKNOWN_"
-"""The middleware's name for the node of a publisher that it has not forgotten yet."""
-
 
 class DiagnosticsListener:
     """Passes each message on as plain values. Use it as a context manager: it starts and stops rclpy.
@@ -51,8 +48,8 @@ class DiagnosticsListener:
     def publishers(self) -> list[str]:
         """The names of the nodes that publish the topic, without those that have ended."""
         found = self.node.get_publishers_info_by_topic(self._subscription.topic_name)
-        named = [one for one in found if one.node_name != _ENDED]
-        return sorted({f"{one.node_namespace.rstrip('/')}/{one.node_name}" for one in named})
+        names = {f"{one.node_namespace.rstrip('/')}/{one.node_name}" for one in found}
+        return sorted(name for name in names if not name.endswith("/_NODE_NAME_UNKNOWN_"))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self._on_statuses([status_entry(one) for one in message.status])

@@ -64,16 +64,10 @@ class ImageInputProbe:
 
     def _other_images(self) -> tuple[str, ...]:
         """Image topics that other nodes than those of pipelines publish, and no pipeline subscribes to."""
-        node = self._node
-        own = [one for one in node.get_node_names_and_namespaces() if one[0] in FLOW]
-        return tuple(
-            topic
-            for topic in foreign_image_topics(node, own)
-            if not any(
-                (info.node_name, info.node_namespace) in own
-                for info in node.get_subscriptions_info_by_topic(topic)
-            )
-        )
+        own = [one for one in self._node.get_node_names_and_namespaces() if one[0] in FLOW]
+        topics = foreign_image_topics(self._node, own)
+        readers = self._node.get_subscriptions_info_by_topic
+        return tuple(t for t in topics if not any((r.node_name, r.node_namespace) in own for r in readers(t)))
 
     def _count_camera_info(self, topic: str, report: NodeReport) -> int | None:
         """camera_info messages since the images stopped; None while images arrive or without a publisher."""
