@@ -172,12 +172,8 @@ class DiagnosticsNode(BaseNode):
             return None
         level, text = self._checked_level(name, report)
         status = report.status
-        status.name, status.hardware_id, status.level, status.message = (
-            title,
-            self.camera,
-            bytes([level]),
-            text,
-        )
+        status.name, status.hardware_id = title, self.camera
+        status.level, status.message = bytes([level]), text
         return status
 
     def _checked_level(self, name: str, report: _Report) -> tuple[int, str]:
@@ -210,9 +206,8 @@ class DiagnosticsNode(BaseNode):
             exceeded["max_rss_mb"] = f"memory {usage.rss_mb:.0f} MB is above max_rss_mb {max_rss_mb:.0f}"
         self._log_limits(name, exceeded)
         level, text = (WARN, "; ".join(exceeded.values())) if exceeded else (OK, text)
-        figures = {
-            name: getattr(usage, name) for name in ("cpu_percent", "cpu_s", "rss_mb", "threads", "fds")
-        }
+        names = ("cpu_percent", "cpu_s", "rss_mb", "threads", "fds")
+        figures = {name: getattr(usage, name) for name in names}
         why = Unavailable(text if usage.rss_mb is None else "not readable for this user")
         values = {
             **{name: why if value is None else value for name, value in figures.items()},

@@ -13,6 +13,7 @@ from sysfs_cases import plant, write
 from edge_vision.diagnostics.sensors import SystemMeter, Unavailable
 from edge_vision.diagnostics.sensors.gpu import GpuMeter
 from edge_vision.diagnostics.sensors.tree import Tree
+from edge_vision.nodes.monitoring.system_report import SystemReport
 
 RAPL = "sys/class/powercap/intel-rapl:0/energy_uj"
 STAT = "cpu  {0} 0 0 {1}\ncpu0 {0} 0 0 {1}"
@@ -48,6 +49,17 @@ def test_the_figures_of_a_jetson(jetson: Path) -> None:
     assert values["cpu.1.frequency_mhz"] == 729.6
     assert values["memory.percent"] == 50.0 and values["swap.percent"] == 25.0
     assert values["memory.total_mb"] == pytest.approx(7987.2)
+
+
+def test_an_exceeded_limit_is_met_again_only_clearly_below_it(jetson: Path) -> None:
+    """Otherwise a load at its limit alternates between WARN and OK."""
+    report, limits = SystemReport(str(jetson)), {"max_cpu_percent": 100.0, "max_temperature_c": 100.0}
+    found = [
+        report.read({**limits, "max_power_w": 0.0, "max_memory_percent": limit}, None)[0]
+        for limit in (52.0, 49.0, 52.0, 60.0, 52.0)
+    ]
+    assert [list(one) for one in found] == [[], ["max_memory_percent"], ["max_memory_percent"], [], []]
+    assert found[2]["max_memory_percent"] == "memory 50 % is still within 10 % of max_memory_percent 52"
 
 
 def test_active_passive_cooling_is_throttling(jetson: Path) -> None:

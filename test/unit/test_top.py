@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -18,6 +19,7 @@ from edge_vision.cli.top.drawing import pipeline_lines, pipeline_row
 from edge_vision.cli.top.screen import Screen, advice, once_lines
 from edge_vision.cli.top.terminal import Keyboard, named_keys
 from edge_vision.core.diagnostic_status import StatusEntry
+from edge_vision.nodes.monitoring.diagnostics_listener import DiagnosticsListener
 
 REPO = Path(__file__).resolve().parents[2]
 LEDGER = {
@@ -336,3 +338,13 @@ def test_help_shows_examples_and_keys() -> None:
 def test_wrong_arguments(arguments: list[str], needle: str) -> None:
     done = run_top(*arguments)
     assert done.returncode == 2 and needle in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_publisher_that_has_ended_is_not_named() -> None:
+    """The middleware keeps its endpoint for a while, without the node's name."""
+    ended = SimpleNamespace(node_name="_NODE_NAME_UNKNOWN_", node_namespace="_NODE_NAMESPACE_UNKNOWN_")
+    running = SimpleNamespace(node_name="diagnostics", node_namespace="/front")
+    listener = DiagnosticsListener(lambda statuses: None)
+    listener.node = SimpleNamespace(get_publishers_info_by_topic=lambda topic: [ended, running])
+    listener._subscription = SimpleNamespace(topic_name="/diagnostics")
+    assert listener.publishers == ["/front/diagnostics"]

@@ -10,6 +10,8 @@ from edge_vision.diagnostics.sensors import SystemMeter, Unavailable, Value, num
 
 # Readings in a mean, one per second.
 WINDOW = 10
+RELEASE = 0.9
+"""A limit that was exceeded is met again below this share of it."""
 
 
 class _Params(Protocol):
@@ -23,6 +25,7 @@ class SystemReport:
         self._meter = SystemMeter(root)
         self._cpu: deque[float] = deque(maxlen=WINDOW)
         self._energy: deque[tuple[float, int, str]] = deque(maxlen=WINDOW + 1)
+        self._exceeded: set[str] = set()
 
     def read(self, params: _Params, inferred: int | None) -> tuple[dict[str, str], dict[str, Value]]:
         """The exceeded limits, each with a sentence, and the values.
@@ -35,10 +38,10 @@ class SystemReport:
         if cpu is not None:
             self._cpu.append(cpu)
         exceeded, throttling = dict(self._over(values, params)), values["throttling"]
+        self._exceeded = set(exceeded)
         if isinstance(throttling, str) and throttling != "no":
-            exceeded["throttling"] = (
-                f"the machine throttles its clock: {throttling}. Cool it, or reduce the load"
-            )
+            text = f"the machine throttles its clock: {throttling}. Cool it, or reduce the load"
+            exceeded["throttling"] = text
         return exceeded, values
 
     def reset(self) -> None:
@@ -57,8 +60,10 @@ class SystemReport:
             ("max_power_w", number(values["power_w"]) if params["max_power_w"] else None, "power {:.1f} W"),
         )
         for name, value, template in readings:
-            if value is not None and value > params[name]:
-                yield name, f"{template.format(value)} is above {name} {params[name]:.10g}"
+            limit = params[name]
+            if value is not None and value > limit * (RELEASE if name in self._exceeded else 1.0):
+                where = "above" if value > limit else "still within 10 % of"
+                yield name, f"{template.format(value)} is {where} {name} {limit:.10g}"
 
     def _frame_energy(self, values: dict[str, Value], inferred: int | None) -> Value:
         """Energy of the power source divided by the inferred frames, over the last 10 s."""
