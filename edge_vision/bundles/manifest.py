@@ -11,7 +11,7 @@ import yaml
 
 from edge_vision.bundles import schema
 from edge_vision.bundles.schema import Section
-from edge_vision.core.model_spec import HeadSpec, InputSpec, StageSpec, Thresholds
+from edge_vision.core.model_spec import MAX_DETECTIONS, HeadSpec, InputSpec, StageSpec, Thresholds
 from edge_vision.errors import BundleError
 
 MANIFEST_FILE = "bundle.yaml"
@@ -176,7 +176,10 @@ def _thresholds(section: Section) -> Thresholds:
         score_threshold=section.take("score_threshold", *share, default.score_threshold),
         iou_threshold=section.take("iou_threshold", *share, default.iou_threshold),
         max_detections=section.take(
-            "max_detections", schema.integer(1, 10_000), "a whole number, 1 to 10000", default.max_detections
+            "max_detections",
+            schema.integer(1, MAX_DETECTIONS),
+            f"a whole number, 1 to {MAX_DETECTIONS}",
+            default.max_detections,
         ),
     )
 

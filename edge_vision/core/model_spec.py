@@ -50,9 +50,13 @@ class HeadSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+MAX_DETECTIONS = 1000
+"""Upper bound of `max_detections`, and of the detections in a message."""
+
+
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Filters of detections. score_threshold and iou_threshold in 0..1."""
+    """Filters of detections. score_threshold, iou_threshold: 0..1. max_detections: 1..MAX_DETECTIONS."""
 
     score_threshold: float = 0.5
     iou_threshold: float = 0.5

@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.core.geometry.boxes import overlaps
+from edge_vision.core.geometry.boxes import MAX_CANDIDATES, overlaps
 from edge_vision.core.preprocess import resizable
 
 # Context helps detection, and a region often shows only a part of a moving object.
@@ -150,8 +150,10 @@ def merge_detections(passes: list[Detections], max_detections: int) -> Detection
     """Detections of several passes on one frame without duplicates, sorted by descending score.
 
     The first pass that found an object wins: sort the passes from the smallest crop to the largest. Within a
-    pass nothing is suppressed, because the detector has already done so.
+    pass nothing is suppressed, because the detector has already done so. All passes together contribute at
+    most MAX_CANDIDATES, the best of each.
     """
+    passes = [one.select(slice(MAX_CANDIDATES // len(passes))) for one in passes]
     found = _concatenated(passes)
     kept, start = np.zeros(0, np.intp), 0
     for one in passes:

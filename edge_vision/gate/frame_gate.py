@@ -21,6 +21,7 @@ from edge_vision.gate.audit import MissAudit
 from edge_vision.gate.image_evidence import UNCHANGED_SHARE, Evidence, ImageEvidence
 from edge_vision.gate.inference_limiter import InferenceLimiter
 from edge_vision.gate.scheduler import SCHEDULED_PASSES, SCHEDULED_SKIPS, Promise, Scheduler
+from edge_vision.tracking.tracker import MAX_TRACKED
 from edge_vision.tracking.tracking_history import TrackingHistory
 
 PASSES = (
@@ -49,8 +50,6 @@ AUDITED_SKIPS = ("still", "explained")
 UNEXPLAINED_SHARE = UNCHANGED_SHARE
 """Change outside the tracks that covers less than this share of the picture is noise."""
 
-MAX_BOXES = 300
-"""The gate learns from so many detections of a frame: thousands would block it for seconds."""
 SLOW_STAMPS = 2.0
 """Stamps that lag the clock, by a unit that is wrong or a slow replay, may stretch max_delay_ms by this."""
 
@@ -154,9 +153,12 @@ class FrameGate:
     def inferred(self, stamp_ns: int, found: Detections, low_score: Detections | None = None) -> None:
         """Take the detections of a frame that passed. Thread-safe; results may be late.
 
-        low_score: detections just below the threshold; None if unknown.
+        low_score: detections just below the threshold; None if unknown. The gate learns from the best
+        MAX_TRACKED of both: thousands would block it for seconds.
         """
-        self._results.append((stamp_ns, found.select(slice(MAX_BOXES)), low_score))
+        best = slice(MAX_TRACKED)
+        low_score = None if low_score is None else low_score.select(best)
+        self._results.append((stamp_ns, found.select(best), low_score))
 
     def decide(self, frame: Frame, mono_ns: int, prior: np.ndarray | None = None) -> GateDecision:
         """Decide on a frame that arrived at the monotonic time mono_ns.

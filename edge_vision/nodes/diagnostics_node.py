@@ -170,11 +170,7 @@ class DiagnosticsNode(BaseNode):
             return status_message(title, self.camera, STALE, text, {})
         if report is None:
             return None
-        level, text = self._checked_level(name, report)
-        status = report.status
-        status.name, status.hardware_id = title, self.camera
-        status.level, status.message = bytes([level]), text
-        return status
+        return status_message(title, self.camera, *self._checked_level(name, report), report.values)
 
     def _checked_level(self, name: str, report: _Report) -> tuple[int, str]:
         """The node's own level and text, or a worse one if it exceeds a limit."""

@@ -63,6 +63,8 @@ MIN_MATCHED = 0.6
 """If a smaller share of the objects is matched, the camera may have moved."""
 STATIC_SCENE_REASONS = ("still",)
 """The gate's reasons to skip a frame on which certainly no object moves."""
+MAX_TRACKED = 300
+"""Detections of a frame that become tracks, the best ones: association compares all pairs."""
 _EDGE_DISTANCES = np.array([[1.0, 0, -0.5, 0], [0, 1.0, 0, -0.5], [-1.0, 0, -0.5, 0], [0, -1.0, 0, -0.5]])
 REMEMBERED_INFERENCES = 1
 """A hidden track keeps its id and speed for this many more inferences, in case the object reappears."""
@@ -139,7 +141,18 @@ class Tracker:
         self._trust = state.trust
 
     def update(self, found: Detections, stamp_ns: int, camera_motion: np.ndarray | None) -> Tracks:
-        """Apply the detections of this frame. Returns them as tracks, in the same order."""
+        """Apply the detections of this frame. Returns them as tracks, in the same order.
+
+        Those beyond MAX_TRACKED are not tracked, and have ids that do not occur again.
+        """
+        tracked = found.select(slice(MAX_TRACKED))
+        ids = self._associate(tracked, stamp_ns, camera_motion)
+        others = self._new_ids(len(found) - len(tracked))
+        age_ms = np.zeros(len(found), np.float32)
+        return Tracks(found.xyxy_px, found.scores, found.class_ids, np.append(ids, others), age_ms)
+
+    def _associate(self, found: Detections, stamp_ns: int, camera_motion: np.ndarray | None) -> np.ndarray:
+        """Apply detections; returns (n,) int64, the id of each."""
         self.advance(stamp_ns, camera_motion)
         measured = to_centre_size(found.xyxy_px)
         old, at = self._match(measured, found.class_ids, stamp_ns)
@@ -152,10 +165,11 @@ class Tracker:
             set_common_speed(state, at)
         info = np.zeros((INFO_ROWS, len(found)), np.int64)
         info[CLASS_ID], info[SEEN_NS] = found.class_ids, stamp_ns
-        info[ID] = self._ids(len(found), known.info[ID].take(old).tolist(), at.tolist())
+        info[ID, at] = known.info[ID].take(old)
+        is_new = info[ID] == 0
+        info[ID, is_new] = self._new_ids(int(is_new.sum()))
         self._tracks = self._with_missed(TrackSet(state, info), old)
-        age_ms = np.zeros(len(found), np.float32)
-        return Tracks(found.xyxy_px, found.scores, found.class_ids, info[ID], age_ms)
+        return info[ID]
 
     def predict(self, stamp_ns: int, camera_motion: np.ndarray | None, static: bool = False) -> Tracks:
         """All visible tracks, predicted for a frame without inference.
@@ -231,17 +245,10 @@ class Tracker:
         visible = sides[0] * sides[1] > MIN_VISIBLE * (box[2] * box[3])
         return tracks.select((slack[0] >= 0.0) & (slack[1] >= 0.0) & visible)
 
-    def _ids(self, count: int, known: list[int], at: list[int]) -> list[int]:
-        """The ids of the matched tracks, and new ids for the other detections."""
-        ids = dict(zip(at, known, strict=True))
-        out = []
-        for i in range(count):
-            if i in ids:
-                out.append(ids[i])
-            else:
-                out.append(self._next_id)
-                self._next_id += 1
-        return out
+    def _new_ids(self, count: int) -> np.ndarray:
+        """(count,) int64."""
+        self._next_id += count
+        return np.arange(self._next_id - count, self._next_id)
 
     def _with_missed(self, seen: TrackSet, found: np.ndarray) -> TrackSet:
         """The detected tracks, and the missed ones that are still remembered."""

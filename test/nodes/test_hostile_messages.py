@@ -7,6 +7,7 @@ from threading import Event, Thread
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ros_cases import (
@@ -22,17 +23,23 @@ from ros_cases import (
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesis, ObjectHypothesisWithPose
 
 from edge_vision.core.detections import MAX_COORDINATE_PX
+from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.ledger import MAX_REASONS, OTHER
-from edge_vision.nodes.interface.detection_messages import MAX_DETECTIONS, detections_from_message
+from edge_vision.core.model_spec import MAX_DETECTIONS
+from edge_vision.gate.frame_gate import FrameGate
+from edge_vision.nodes.interface.detection_messages import detections_from_message
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message, frame_event_message
 from edge_vision.nodes.interface.status_messages import MAX_STATUS_CHARS, status_chars, status_message
 from edge_vision.nodes.monitoring.system_probe import observe_system
+from edge_vision.nodes.transport import detection_feedback
+from edge_vision.tracking.tracker import MAX_TRACKED
 
 EVENTS = 4000
 NUMBERS = {
     "nested": "[" * 10_000,
     "huge": json.dumps([[0.0, 0.0, 1.0, 1.0]] * 100_000),
+    "many": json.dumps([[0, 0, 1, 1]] * 500),
     "overflowing": f"[[0, 0, 1, {'9' * 400}]]",
     "infinite": "[[0, 0, 1, Infinity]]",
     "far": f"[[0, 0, 1, {2 * MAX_COORDINATE_PX}]]",
@@ -125,6 +132,57 @@ def test_unusable_detections_are_refused():
     for message in hostile_detections():
         with pytest.raises(ValueError, match="expected"):
             detections_from_message(message)
+
+
+def test_the_best_hypothesis_and_detection_come_first():
+    message = Detection2DArray()
+    for number, score in enumerate((0.3, 0.9, 0.6)):
+        message.detections += detections_of_class(str(number), score).detections
+    assert detections_from_message(message).class_ids.tolist() == [1, 2, 0]
+
+
+def test_a_huge_message_is_refused_before_it_is_converted(start, robot, monkeypatch):
+    converted = []
+    monkeypatch.setattr(detection_feedback, "deserialize_message", lambda *args: converted.append(args))
+    start([GateNode])
+    detections = robot.publisher(Detection2DArray, "detections", 10)
+    detections.publish(Detection2DArray(detections=detections_of_class("0").detections * 9999))
+    refused = {"invalid_messages.detections": "1"}
+    robot.status("gate", lambda status, values: refused.items() <= values.items())
+    assert not converted
+
+
+def test_a_gate_learns_from_few_of_many_detections(monkeypatch):
+    gate = FrameGate()
+    observed = []
+    monkeypatch.setattr(gate._scheduler, "observe", lambda *args: observed.append(args))
+    many = detections_from_message(
+        Detection2DArray(detections=detections_of_class("0").detections * MAX_DETECTIONS)
+    )
+    gate.inferred(1, many, many)
+    gate.decide(Frame(picture(1), 2, "camera", "bgr8"), 0)
+    _, found, low_score, _ = observed[0]
+    assert len(found) == len(low_score) == MAX_TRACKED
+
+
+def test_text_of_a_status_is_escaped_on_diagnostics(start, robot):
+    start([DiagnosticsNode])
+    statuses = robot.publisher(DiagnosticArray, "gate/status", 10)
+    reports = robot.listen(DiagnosticArray, "/diagnostics")
+    forged = DiagnosticStatus(name="x\x1b", message="\x1b[2J", values=[KeyValue(key="k\x1b", value="v\x1b")])
+    statuses.publish(DiagnosticArray(status=[forged]))
+
+    def gates():
+        return [
+            one
+            for report in reports
+            for one in report.status
+            if one.name == "gate" and one.message[0] == "\\"
+        ]
+
+    robot.wait(gates, "the status on /diagnostics")
+    assert gates()[0].message == r"\u001b[2J"
+    assert [(pair.key, pair.value) for pair in gates()[0].values] == [(r"k\u001b", r"v\u001b")]
 
 
 def test_texts_of_a_status_are_bounded():

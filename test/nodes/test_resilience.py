@@ -25,6 +25,7 @@ from vision_msgs.msg import LabelInfo, VisionInfo
 
 from edge_vision.backends.serving import failure_history
 from edge_vision.core.frame import Frame
+from edge_vision.detect.heads.ssd import SsdHead
 
 OPEN = {"gate": {"enabled": False}}
 FAULTS = {
@@ -182,6 +183,31 @@ def test_a_newer_frame_goes_before_the_one_that_hangs(start, robot, fake, monkey
     running.end()
     hang.go_on.set()
     wait_until(lambda: session.closed, "the late run to end, though the node is gone")
+
+
+def test_slow_decoding_of_the_outputs_is_no_hang(start, robot, fake, monkeypatch):
+    running = start(overrides={"detector": {**fake, "watchdog_ms": 1.0}, **OPEN})
+    camera = robot.publisher(Image, "image_raw")
+    model = running["detector"].model
+    checks, inside, go_on = [], threading.Event(), threading.Event()
+    revoke, decode = model.manager.revoke, SsdHead.decode
+
+    def slow_decode(*args):
+        inside.set()
+        go_on.wait(60)
+        return decode(*args)
+
+    monkeypatch.setattr(SsdHead, "decode", slow_decode)
+    monkeypatch.setattr(
+        model.manager, "revoke", lambda *args: checks.append(inside.is_set()) or revoke(*args)
+    )
+    camera.publish(image_message(picture(1), 1))
+    assert inside.wait(30)
+    robot.wait(lambda: sum(checks) >= 5, "the watchdog to check it")
+    assert model.manager.model and not model.manager.status_values()["backend.failed"]
+    go_on.set()
+    assert running.settled(1)["inferred"] == 1
+    assert robot.status("detector")[1]["backend.actual.backend"].startswith("fake")
 
 
 def test_without_a_watchdog_it_waits(start, robot, fake, monkeypatch):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge_vision.bundles.manifest import GraphSpec, Manifest, dump_manifest, parse_manifest
 from edge_vision.bundles.schema import load_yaml
-from edge_vision.core.model_spec import HeadSpec, InputSpec, StageSpec, Thresholds
+from edge_vision.core.model_spec import MAX_DETECTIONS, HeadSpec, InputSpec, StageSpec, Thresholds
 from edge_vision.errors import BundleError
 from edge_vision.model_zoo.recipes import RECIPES
 
@@ -160,6 +160,7 @@ def test_a_missing_key_is_named(path: str) -> None:
             "thresholds.iou_threshold: expected a number, 0 to 1, got '0.5' (str)",
         ),
         ("thresholds.max_detections", 0, "thresholds.max_detections: expected"),
+        ("thresholds.max_detections", 10_000, "thresholds.max_detections: expected"),
         ("graphs", [], "graphs: expected a list of 1 to 64 graphs, got [] (list)"),
         ("graphs.0", "model.onnx", "graphs[0]: expected a mapping"),
         ("graphs.0.sha256", "F" * 64, "graphs[0].sha256: expected 64 lower-case hex digits"),
@@ -300,7 +301,7 @@ MANIFESTS = st.builds(
         std=st.tuples(*[st.floats(1e-3, 1e6)] * 3),
     ),
     head=st.builds(HeadSpec, type=WORDS, outputs=st.dictionaries(WORDS, WORDS), options=FREE),
-    thresholds=st.builds(Thresholds, st.floats(0, 1), st.floats(0, 1), st.integers(1, 10_000)),
+    thresholds=st.builds(Thresholds, st.floats(0, 1), st.floats(0, 1), st.integers(1, MAX_DETECTIONS)),
     labels_file=st.sampled_from(["labels.txt", "a/b.txt"]),
     graphs=st.lists(
         st.builds(GraphSpec, st.just("m.onnx"), WORDS, st.sampled_from(["fp32", "int8"]), st.just("a1" * 32)),

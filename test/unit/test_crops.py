@@ -11,6 +11,8 @@ from model_cases import SSD, bundle_or_skip, video_frame
 from edge_vision.backends import open_session
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
+from edge_vision.core.geometry.boxes import MAX_CANDIDATES, overlaps
+from edge_vision.detect import crops
 from edge_vision.detect.crops import MAX_SHARE, detect_on_crops, merge_detections, plan_crops
 from edge_vision.detect.detector import Detector
 
@@ -182,3 +184,18 @@ def test_duplicates_are_merged_into_the_box_of_the_smallest_crop():
     crowd = found((100, 100, 150, 200, 0.6), (112, 100, 162, 200, 0.5))
     assert len(merge_detections([crowd], 100)) == 2
     assert len(merge_detections([], 100)) == 0
+
+
+def test_of_many_detections_in_each_pass_the_best_are_merged(monkeypatch):
+    compared = []
+
+    def counted(xyxy, class_ids, first, second, iou_threshold):
+        compared.append(len(second))
+        return overlaps(xyxy, class_ids, first, second, iou_threshold)
+
+    monkeypatch.setattr(crops, "overlaps", counted)
+    rows = [(20 * i, 0, 20 * i + 10, 10, 1 - i / 2000) for i in range(1000)]
+    other = [(left, 100, right, 110, score) for left, _, right, _, score in rows]
+    merged = merge_detections([found(*rows), found(*other)] * 4, 1000)
+    assert sum(compared) <= MAX_CANDIDATES and merged.scores[0] == 1.0
+    assert len(merged) == 2 * (MAX_CANDIDATES // 8)

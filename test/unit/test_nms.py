@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from edge_vision.core.geometry.boxes import nms
+from edge_vision.core.geometry import boxes
+from edge_vision.core.geometry.boxes import MAX_CANDIDATES, best_indices, nms
 
 
 def naive(xyxy, scores, class_ids, iou_threshold, max_detections):
@@ -77,6 +78,30 @@ def test_equals_the_operator_of_onnx(n, iou_threshold):
     expected = sorted(session.run(None, feed)[0][:, 2], key=lambda i: -scores[i])
     assert nms(xyxy, scores, class_ids, iou_threshold, n).tolist() == expected
     assert nms(xyxy, scores, class_ids, iou_threshold, 7).tolist() == expected[:7]
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.5625, 1.0]), max_size=50), st.integers(1, 60))
+def test_the_best_indices_are_those_of_a_stable_sort(scores, limit):
+    scores = np.array(scores, np.float32)
+    assert best_indices(scores, limit).tolist() == np.argsort(-scores, kind="stable")[:limit].tolist()
+
+
+def test_of_too_many_candidates_the_best_are_compared(monkeypatch):
+    """All overlap, so one is kept, and never max_detections."""
+    compared = []
+    overlaps = boxes.overlaps
+
+    def counted(xyxy, class_ids, first, second, iou_threshold):
+        compared.append(len(second) if first is second else 0)
+        return overlaps(xyxy, class_ids, first, second, iou_threshold)
+
+    monkeypatch.setattr(boxes, "overlaps", counted)
+    n = 10 * MAX_CANDIDATES
+    xyxy = np.tile(np.array([0, 0, 10, 10], np.float32), (n, 1))
+    scores = np.linspace(0.0, 1.0, n, dtype=np.float32)
+    assert nms(xyxy, scores, np.zeros(n, np.int32), 0.5, 100).tolist() == [n - 1]
+    assert sum(compared) <= MAX_CANDIDATES
 
 
 def test_equal_scores_keep_their_order_and_empty_boxes_stay():

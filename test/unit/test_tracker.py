@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_vision.core.detections import Detections
+from edge_vision.tracking import association
 from edge_vision.tracking.kalman import BOX, COV, FIRST_SHARE, SPEED, SPEED_VAR, USED_SPEED, VAR
-from edge_vision.tracking.tracker import Tracker, Tracks
+from edge_vision.tracking.tracker import MAX_TRACKED, Tracker, Tracks
 
 MS = 1_000_000
 WIDTH, HEIGHT = 640, 480
@@ -315,14 +316,34 @@ def test_no_detections_and_very_many():
     for i in range(3):
         assert len(one.update(Detections.empty(), 2 * i * MS, None)) == 0
         assert len(one.predict((2 * i + 1) * MS, None)) == 0
-    grid = [(20 + 30 * (i % 20), 10 + 18 * (i // 20), 24, 14) for i in range(500)]
+    grid = [(20 + 30 * (i % 20), 10 + 18 * (i // 20), 24, 14) for i in range(MAX_TRACKED)]
     for i in range(5):
         moved = [(x + 2 * i, y, w, h) for x, y, w, h in grid]
         tracks = one.update(found(*moved), (100 + 100 * i) * MS, STILL)
-        np.testing.assert_array_equal(tracks.ids, np.arange(1, 501))
+        np.testing.assert_array_equal(tracks.ids, np.arange(1, MAX_TRACKED + 1))
     order = np.argsort(one.predict(550 * MS, STILL).ids)
     tracks = one.predict(550 * MS, STILL)
     assert centres(tracks)[order][:, 0] == pytest.approx([x + 9 for x, *_ in grid], abs=0.5)
+
+
+def test_of_too_many_detections_the_best_are_tracked(monkeypatch):
+    pairs = []
+    similarity = association._similarity
+
+    def counted(box, var, other):
+        pairs.append(max(box[0].size, other[0].size))
+        return similarity(box, var, other)
+
+    monkeypatch.setattr(association, "_similarity", counted)
+    one, n = tracker(), 3 * MAX_TRACKED
+    crowd = found(*[(320, 240, 40, 40)] * n, scores=np.linspace(0.9, 0.5, n))
+    first = one.update(crowd, 0, STILL).ids
+    second = one.update(crowd, 100 * MS, STILL).ids
+    assert len(np.unique(first)) == len(first) == len(second) == n
+    np.testing.assert_array_equal(first[:MAX_TRACKED], second[:MAX_TRACKED])
+    assert second[MAX_TRACKED:].min() > first.max(), "the others have new ids"
+    assert len(one.predict(133 * MS, STILL)) == MAX_TRACKED
+    assert pairs and max(pairs) <= MAX_TRACKED**2
 
 
 def test_tracks_are_sorted_by_descending_score():

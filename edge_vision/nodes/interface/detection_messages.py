@@ -21,10 +21,12 @@ from vision_msgs.msg import (
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
+from edge_vision.core.geometry.boxes import best_indices
+from edge_vision.core.model_spec import MAX_DETECTIONS
 from edge_vision.nodes.interface.headers import Headed, header_of
 
-MAX_DETECTIONS = 10_000
-"""Of a received message."""
+MAX_MESSAGE_BYTES = 1024 * MAX_DETECTIONS
+"""Of a received message; a detection with a frame_id of 30 characters takes 460."""
 
 
 def detections_message(found: Detections, of: Headed, ids: np.ndarray | None = None) -> Detection2DArray:
@@ -61,7 +63,10 @@ def regions_message(regions: np.ndarray, frame: Frame) -> BoundingBox2DArray:
 
 
 def detections_from_message(message: Detection2DArray) -> Detections:
-    """The inverse of `detections_message`: the best hypothesis of each detection. Raises ValueError."""
+    """The inverse of `detections_message`: the best hypothesis of each detection, by descending score.
+
+    Raises ValueError.
+    """
     if not message.detections:
         return Detections.empty()
     if len(message.detections) > MAX_DETECTIONS:
@@ -78,7 +83,8 @@ def detections_from_message(message: Detection2DArray) -> Detections:
         class_ids.append(_class_id(best.class_id))
     with np.errstate(over="ignore"):  # Of coordinates, which become infinite.
         xyxy_px, score = np.array(rows, np.float32), np.array(scores, np.float32)
-    return Detections(xyxy_px, score, np.array(class_ids, np.int32))
+    found = Detections(xyxy_px, score, np.array(class_ids, np.int32))
+    return found.select(best_indices(score, MAX_DETECTIONS))
 
 
 def _class_id(text: str) -> int:

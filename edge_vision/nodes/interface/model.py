@@ -6,6 +6,7 @@ from edge_vision.backends import FALLBACK, known_backends
 from edge_vision.backends.base import DELEGATE_FOLDERS, PRECISIONS
 from edge_vision.cascade.cascade import CascadeConfig
 from edge_vision.cascade.stages import DEFAULT_THRESHOLD
+from edge_vision.core.model_spec import MAX_DETECTIONS
 from edge_vision.detect.roi_planner import RoiConfig
 from edge_vision.nodes.interface.types import (
     COMMON,
@@ -185,7 +186,7 @@ DETECTOR = NodeSpec(
             "max_detections",
             0,
             "Limits the detections per frame; 0 = the bundle's limit.",
-            Range("detections", 0, 10000),
+            Range("detections", 0, MAX_DETECTIONS),
         ),
         Param(
             "publish_tracks",
