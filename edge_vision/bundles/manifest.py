@@ -171,16 +171,12 @@ def _head(section: Section) -> HeadSpec:
 
 def _thresholds(section: Section) -> Thresholds:
     share = (schema.number(0.0, 1.0), "a number, 0 to 1")
+    count = (schema.integer(1, MAX_DETECTIONS), f"a whole number, 1 to {MAX_DETECTIONS}")
     default = Thresholds()
     return Thresholds(
         score_threshold=section.take("score_threshold", *share, default.score_threshold),
         iou_threshold=section.take("iou_threshold", *share, default.iou_threshold),
-        max_detections=section.take(
-            "max_detections",
-            schema.integer(1, MAX_DETECTIONS),
-            f"a whole number, 1 to {MAX_DETECTIONS}",
-            default.max_detections,
-        ),
+        max_detections=section.take("max_detections", *count, default.max_detections),
     )
 
 

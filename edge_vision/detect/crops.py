@@ -150,8 +150,7 @@ def merge_detections(passes: list[Detections], max_detections: int) -> Detection
     """Detections of several passes on one frame without duplicates, sorted by descending score.
 
     The first pass that found an object wins: sort the passes from the smallest crop to the largest. Within a
-    pass nothing is suppressed, because the detector has already done so. All passes together contribute at
-    most MAX_CANDIDATES, the best of each.
+    pass nothing is suppressed, because the detector has already done so. At most MAX_CANDIDATES are merged.
     """
     passes = [one.select(slice(MAX_CANDIDATES // len(passes))) for one in passes]
     found = _concatenated(passes)

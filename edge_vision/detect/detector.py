@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import copy
 from dataclasses import replace
 from time import perf_counter
@@ -38,7 +39,8 @@ class Detector:
         self.thresholds = thresholds
         self._head = head
         self._preprocessor = Preprocessor(input_spec)
-        self._run_began_s: float | None = None
+        self.run_began_s = math.inf
+        """When the backend's current run began, by `running_s`; infinity if there is none."""
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, session: Session) -> Detector:
@@ -55,7 +57,11 @@ class Detector:
         started = perf_counter()
         input_tensor, transform = self._preprocessor.prepare(frame)
         prepared = perf_counter()
-        outputs = self._run(input_tensor)
+        self.run_began_s = running_s()
+        try:
+            outputs = self.session.run({self.input_spec.name: input_tensor})
+        finally:
+            self.run_began_s = math.inf
         inferred = perf_counter()
         thresholds = self.thresholds
         boxes = self._head.decode(outputs, _lowered(thresholds) if with_low_score else thresholds)
@@ -65,19 +71,6 @@ class Detector:
             detections, low_score = detections.split(thresholds.score_threshold)
         timing = StageTiming.between(started, prepared, inferred, perf_counter())
         return DetectionResult(detections, timing, top_score, low_score)
-
-    def _run(self, input_tensor: np.ndarray) -> dict[str, np.ndarray]:
-        self._run_began_s = running_s()
-        try:
-            return self.session.run({self.input_spec.name: input_tensor})
-        finally:
-            self._run_began_s = None
-
-    @property
-    def run_s(self) -> float:
-        """How long the backend's current run has taken so far; 0 if there is none. Any thread may read it."""
-        began_s = self._run_began_s
-        return 0.0 if began_s is None else running_s() - began_s
 
     def twin(self) -> Detector:
         """A detector on the same session with thresholds, counts and image buffers of its own."""

@@ -80,16 +80,6 @@ class RoiPlan:
         """Whether the whole frame is inferred."""
         return bool(self.reason)
 
-    @property
-    def runs(self) -> int:
-        """Number of inferences, unless an object extends beyond the crops."""
-        return len(self.crops) + int(self.whole)
-
-    @property
-    def max_runs(self) -> int:
-        """Highest number of inferences: an additional crop, and the whole frame if that does not suffice."""
-        return self.runs + (0 if self.whole else 2)
-
 
 class RoiPlanner:
     """Plans and runs the detection passes of one detector. One caller at a time, except for `reset`."""

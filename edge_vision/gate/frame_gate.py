@@ -153,12 +153,10 @@ class FrameGate:
     def inferred(self, stamp_ns: int, found: Detections, low_score: Detections | None = None) -> None:
         """Take the detections of a frame that passed. Thread-safe; results may be late.
 
-        low_score: detections just below the threshold; None if unknown. The gate learns from the best
-        MAX_TRACKED of both: thousands would block it for seconds.
+        low_score: detections just below the threshold; None if unknown. Uses the best MAX_TRACKED of both.
         """
         best = slice(MAX_TRACKED)
-        low_score = None if low_score is None else low_score.select(best)
-        self._results.append((stamp_ns, found.select(best), low_score))
+        self._results.append((stamp_ns, found.select(best), low_score and low_score.select(best)))
 
     def decide(self, frame: Frame, mono_ns: int, prior: np.ndarray | None = None) -> GateDecision:
         """Decide on a frame that arrived at the monotonic time mono_ns.

@@ -116,7 +116,7 @@ class DetectorNode(StageNode):
         return model.bundle.labels if model else ()
 
     def _inference_limit_s(self) -> float:
-        limit_ms = self.params["watchdog_ms"] * self.roi.max_runs if self._active else 0.0
+        limit_ms = self.params["watchdog_ms"] if self._active else 0.0
         usual_ms = self._detector_stats.median_inference_ms or 0.0
         return max(limit_ms, HANG_FACTOR * usual_ms) / 1e3 if limit_ms else 0.0
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from edge_vision.core.geometry.boxes import greedy_pairs
 from edge_vision.tracking.kalman import BOX, CLASS_ID, MEASURED_SD, SPEED, USED_SPEED, VAR, TrackSet
 
 CHI2_GATE = 9.21
@@ -46,7 +47,7 @@ def match(
         fits, similar = _similarity(box.take(rows, 1), var.take(rows, 1), measured.take(columns, 1))
         rows, columns, similar = rows[fits], columns[fits], similar[fits]
     order = (-similar).argsort(kind="stable")
-    return _each_once(rows.take(order).tolist(), columns.take(order).tolist())
+    return greedy_pairs(rows.take(order).tolist(), columns.take(order).tolist())
 
 
 def _within_reach(box: np.ndarray, var: np.ndarray, measured: np.ndarray) -> np.ndarray:
@@ -89,17 +90,6 @@ def _similarity(box: np.ndarray, var: np.ndarray, other: np.ndarray) -> tuple[np
     fits &= similar_size[1]
     far /= CHI2_GATE
     return fits, iou - far
-
-
-def _each_once(rows: list[int], columns: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Take pairs in order, skipping those with a row or column that is already taken."""
-    taken: dict[int, int] = {}
-    taken_columns: set[int] = set()
-    for row, column in zip(rows, columns, strict=True):
-        if row not in taken and column not in taken_columns:
-            taken[row] = column
-            taken_columns.add(column)
-    return np.array([*taken], np.intp), np.array([*taken.values()], np.intp)
 
 
 def common_shift(tracks: TrackSet, measured: np.ndarray, class_ids: np.ndarray) -> np.ndarray | None:

@@ -141,15 +141,11 @@ class Tracker:
         self._trust = state.trust
 
     def update(self, found: Detections, stamp_ns: int, camera_motion: np.ndarray | None) -> Tracks:
-        """Apply the detections of this frame. Returns them as tracks, in the same order.
-
-        Those beyond MAX_TRACKED are not tracked, and have ids that do not occur again.
-        """
+        """Apply detections of this frame, MAX_TRACKED at most. Returns all as tracks, in the same order."""
         tracked = found.select(slice(MAX_TRACKED))
         ids = self._associate(tracked, stamp_ns, camera_motion)
-        others = self._new_ids(len(found) - len(tracked))
-        age_ms = np.zeros(len(found), np.float32)
-        return Tracks(found.xyxy_px, found.scores, found.class_ids, np.append(ids, others), age_ms)
+        ids = np.append(ids, self._new_ids(len(found) - len(tracked)))
+        return Tracks(found.xyxy_px, found.scores, found.class_ids, ids, np.zeros(len(found), np.float32))
 
     def _associate(self, found: Detections, stamp_ns: int, camera_motion: np.ndarray | None) -> np.ndarray:
         """Apply detections; returns (n,) int64, the id of each."""

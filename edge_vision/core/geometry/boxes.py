@@ -42,13 +42,18 @@ def true_positives(published: Detections, reference: Detections) -> int:
     iou[published.class_ids[:, None] != reference.class_ids[None]] = 0.0
     pairs = np.argwhere(iou >= SAME_BOX_IOU)
     order = np.argsort(-iou[pairs[:, 0], pairs[:, 1]], kind="stable")
-    rows: set[int] = set()
-    columns: set[int] = set()
-    for row, column in pairs[order].tolist():
-        if row not in rows and column not in columns:
-            rows.add(row)
-            columns.add(column)
-    return len(rows)
+    return len(greedy_pairs(*pairs[order].T.tolist())[0])
+
+
+def greedy_pairs(rows: list[int], columns: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Take pairs in order, skipping those with a row or column that is already taken."""
+    taken: dict[int, int] = {}
+    taken_columns: set[int] = set()
+    for row, column in zip(rows, columns, strict=True):
+        if row not in taken and column not in taken_columns:
+            taken[row] = column
+            taken_columns.add(column)
+    return np.array([*taken], np.intp), np.array([*taken.values()], np.intp)
 
 
 # Candidates are processed in groups of this size, best first, until max_detections are kept. Fastest between
@@ -90,7 +95,6 @@ def best_indices(scores: np.ndarray, limit: int) -> np.ndarray:
     """Indices of the `limit` highest scores, sorted by descending score; equal ones keep their order."""
     if len(scores) <= limit:
         return np.argsort(-scores, kind="stable")
-    # Far faster than to sort them all.
     lowest = np.partition(scores, len(scores) - limit)[len(scores) - limit]
     likely = np.flatnonzero(scores >= lowest)
     return likely[np.argsort(-scores[likely], kind="stable")[:limit]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rclpy.parameter import Parameter
@@ -31,15 +30,6 @@ WATCH_PERIOD_S = 0.2
 """Period of the checks for a hanging inference, a due retry, and parameters that do not match the model."""
 MAX_ATTEMPTS = 3
 """Number of backends that may fail on one frame."""
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    """What the model is used for. detector: None until it runs."""
-
-    user: DetectorModel
-    item: Any
-    detector: Detector | None = None
 
 
 class DetectorModel:
@@ -110,9 +100,9 @@ class DetectorModel:
                 self._views = model, view
             return self._views[1]
 
-    def _hangs(self, job: _Job, limit_s: float) -> bool:
+    def _hangs(self, job: tuple[DetectorModel, Any, list[Detector]], limit_s: float) -> bool:
         """Whether the backend takes this long for a job of this node. Decoding its outputs does not count."""
-        return job.user is self and job.detector is not None and job.detector.run_s >= limit_s
+        return job[0] is self and any(running_s() - one.run_began_s >= limit_s for one in job[2])
 
     def run(self, item: Any, use: Callable[[Detector], R]) -> tuple[LoadedModel[Detector], R] | None:
         """Use the model on a work item; the next best one if it fails.
@@ -122,10 +112,10 @@ class DetectorModel:
         """
         failed: set[int] = set()
         while True:
-            job = _Job(self, item)
-            model = self.manager.acquire(job)
+            used: list[Detector] = []
+            model = self.manager.acquire((self, item, used))
             view = self._view_of(model)
-            job.detector = view.runner
+            used.append(view.runner)
             try:
                 result = use(view.runner)
             except (BackendError, HeadError) as error:
@@ -157,7 +147,7 @@ class DetectorModel:
         self.manager.retry_if_due()
         limit_s = self._time_limit_s()
         if limit_s and (job := self.manager.revoke(limit_s, lambda job: self._hangs(job, limit_s))):
-            self._on_hang(job.item)
+            self._on_hang(job[1])
         request = self.manager.request
         if request and not self.manager.swapping and request != model_request(self._node):
             self._follow(request)

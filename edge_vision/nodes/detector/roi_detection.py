@@ -21,8 +21,6 @@ class RoiDetection:
         self._tracks = tracks
         self._planner = RoiPlanner()
         self._with_low_score = False
-        self.max_runs = 1
-        """Highest number of inferences of the frame in work."""
         self.reset = self._planner.reset
         self.reset_stats = self._planner.reset_stats
         self.status_values = self._planner.status
@@ -45,7 +43,6 @@ class RoiDetection:
         known = event if self.needs_tracks else None
         scene = self._tracks.roi_input(frame, known, self._planner.whole_stamp_ns)
         plan = self._planner.plan(scene, (spec.width_px, spec.height_px), mono_ns)
-        self.max_runs = plan.max_runs
         return self._planner.run(
             plan,
             lambda part: detector.detect(part, with_low_score),

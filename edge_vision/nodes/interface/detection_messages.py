@@ -63,10 +63,7 @@ def regions_message(regions: np.ndarray, frame: Frame) -> BoundingBox2DArray:
 
 
 def detections_from_message(message: Detection2DArray) -> Detections:
-    """The inverse of `detections_message`: the best hypothesis of each detection, by descending score.
-
-    Raises ValueError.
-    """
+    """The best hypothesis of each detection, sorted by descending score. Raises ValueError."""
     if not message.detections:
         return Detections.empty()
     if len(message.detections) > MAX_DETECTIONS:

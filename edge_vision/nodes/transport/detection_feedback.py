@@ -61,14 +61,12 @@ class DetectionFeedback:
             self._node.destroy_subscription(subscription)
 
     def _receive_detections(self, message: bytes) -> None:
-        received = self._converted(message, "detections")
-        if received is not None:
+        if received := self._converted(message, "detections"):
             stamp_ns, found = received
             self._on_detections(stamp_ns, found, self._low_score.pop(stamp_ns, None))
 
     def _receive_low_score(self, message: bytes) -> None:
-        received = self._converted(message, "detections_low_score")
-        if received is not None:
+        if received := self._converted(message, "detections_low_score"):
             stamp_ns, low_score = received
             self._low_score[stamp_ns] = low_score
             while len(self._low_score) > MAX_PENDING:
