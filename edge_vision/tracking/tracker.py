@@ -142,13 +142,7 @@ class Tracker:
 
     def update(self, found: Detections, stamp_ns: int, camera_motion: np.ndarray | None) -> Tracks:
         """Apply detections of this frame, MAX_TRACKED at most. Returns all as tracks, in the same order."""
-        tracked = found.select(slice(MAX_TRACKED))
-        ids = self._associate(tracked, stamp_ns, camera_motion)
-        ids = np.append(ids, self._new_ids(len(found) - len(tracked)))
-        return Tracks(found.xyxy_px, found.scores, found.class_ids, ids, np.zeros(len(found), np.float32))
-
-    def _associate(self, found: Detections, stamp_ns: int, camera_motion: np.ndarray | None) -> np.ndarray:
-        """Apply detections; returns (n,) int64, the id of each."""
+        every, found = found, found.select(slice(MAX_TRACKED))
         self.advance(stamp_ns, camera_motion)
         measured = to_centre_size(found.xyxy_px)
         old, at = self._match(measured, found.class_ids, stamp_ns)
@@ -165,7 +159,8 @@ class Tracker:
         is_new = info[ID] == 0
         info[ID, is_new] = self._new_ids(int(is_new.sum()))
         self._tracks = self._with_missed(TrackSet(state, info), old)
-        return info[ID]
+        ids = np.append(info[ID], self._new_ids(len(every) - len(found)))
+        return Tracks(every.xyxy_px, every.scores, every.class_ids, ids, np.zeros(len(every), np.float32))
 
     def predict(self, stamp_ns: int, camera_motion: np.ndarray | None, static: bool = False) -> Tracks:
         """All visible tracks, predicted for a frame without inference.

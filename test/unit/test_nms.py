@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from edge_vision.core.geometry import boxes
-from edge_vision.core.geometry.boxes import MAX_CANDIDATES, best_indices, nms
+from edge_vision.core.geometry.boxes import MAX_CANDIDATES, nms
 
 
 def naive(xyxy, scores, class_ids, iou_threshold, max_detections):
@@ -78,13 +78,6 @@ def test_equals_the_operator_of_onnx(n, iou_threshold):
     expected = sorted(session.run(None, feed)[0][:, 2], key=lambda i: -scores[i])
     assert nms(xyxy, scores, class_ids, iou_threshold, n).tolist() == expected
     assert nms(xyxy, scores, class_ids, iou_threshold, 7).tolist() == expected[:7]
-
-
-@settings(deadline=None)
-@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.5625, 1.0]), max_size=50), st.integers(1, 60))
-def test_the_best_indices_are_those_of_a_stable_sort(scores, limit):
-    scores = np.array(scores, np.float32)
-    assert best_indices(scores, limit).tolist() == np.argsort(-scores, kind="stable")[:limit].tolist()
 
 
 def test_of_too_many_candidates_the_best_are_compared(monkeypatch):

@@ -79,7 +79,7 @@ def nms(
     Processing all classes in order of score gives the same result as one run per class and a final sort, as
     in TensorFlow's object detection API, and can stop at max_detections.
     """
-    order = best_indices(scores, MAX_CANDIDATES)
+    order = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
     kept = np.zeros(0, np.intp)
     for start in range(0, len(order), _GROUP):
         group = order[start : start + _GROUP]
@@ -89,15 +89,6 @@ def nms(
         if len(kept) >= max_detections:
             break
     return kept[:max_detections]
-
-
-def best_indices(scores: np.ndarray, limit: int) -> np.ndarray:
-    """Indices of the `limit` highest scores, sorted by descending score; equal ones keep their order."""
-    if len(scores) <= limit:
-        return np.argsort(-scores, kind="stable")
-    lowest = np.partition(scores, len(scores) - limit)[len(scores) - limit]
-    likely = np.flatnonzero(scores >= lowest)
-    return likely[np.argsort(-scores[likely], kind="stable")[:limit]]
 
 
 def overlaps(

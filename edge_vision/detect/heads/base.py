@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from edge_vision.backends.base import TensorSpec
-from edge_vision.core.geometry.boxes import best_indices, nms
+from edge_vision.core.geometry.boxes import nms
 from edge_vision.core.model_spec import HeadSpec, Thresholds
 from edge_vision.errors import HeadError
 
@@ -41,7 +41,7 @@ class ModelBoxes:
         xyxy_model: np.ndarray, scores: np.ndarray, class_ids: np.ndarray, thresholds: Thresholds
     ) -> ModelBoxes:
         """The best max_detections candidates, without suppression. Ties keep their order."""
-        keep = best_indices(scores, thresholds.max_detections)
+        keep = np.argsort(-scores, kind="stable")[: thresholds.max_detections]
         return _model_boxes(xyxy_model[keep], scores[keep], class_ids[keep])
 
 

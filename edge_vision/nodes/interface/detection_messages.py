@@ -21,7 +21,6 @@ from vision_msgs.msg import (
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.core.geometry.boxes import best_indices
 from edge_vision.core.model_spec import MAX_DETECTIONS
 from edge_vision.nodes.interface.headers import Headed, header_of
 
@@ -81,7 +80,7 @@ def detections_from_message(message: Detection2DArray) -> Detections:
     with np.errstate(over="ignore"):  # Of coordinates, which become infinite.
         xyxy_px, score = np.array(rows, np.float32), np.array(scores, np.float32)
     found = Detections(xyxy_px, score, np.array(class_ids, np.int32))
-    return found.select(best_indices(score, MAX_DETECTIONS))
+    return found.select(np.argsort(-score, kind="stable"))
 
 
 def _class_id(text: str) -> int:
