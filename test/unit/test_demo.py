@@ -393,6 +393,8 @@ def test_a_note_compares_frame_f1_with_min_fidelity(
     (note,) = [note for note in comparison.notes(report) if "min_fidelity is 0.9" in note]
     assert f"Frame F1 0.800 is {share} of the detector's" in note
     assert note.endswith("which is missed on this clip.") is missed
+    report["agreement"]["noise_ceiling"] = 0.79
+    assert not [note for note in comparison.notes(report) if "min_fidelity" in note]
 
 
 def test_the_table_shows_the_figures_of_the_report(child: PipelineProcess) -> None:

@@ -107,10 +107,10 @@ def notes(report: Figures) -> list[str]:
 
 
 def _fidelity(report: Figures) -> list[str]:
-    """What frame F1 means for min_fidelity, if the gate has an estimate."""
+    """What a frame F1 below the noise ceiling means for min_fidelity, if the gate has an estimate of it."""
     f1, ceiling = report["agreement"]["frame_f1"], report["agreement"]["noise_ceiling"]
     wanted = report["promise"]["min_fidelity"]
-    if f1 is None or not ceiling:
+    if f1 is None or not ceiling or f1 >= ceiling:
         return []
     missed = "" if f1 >= wanted * ceiling else ", which is missed on this clip"
     itself = f"the detector's agreement with itself ({ceiling:.3f}, as the gate estimates it)"
