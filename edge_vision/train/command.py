@@ -43,11 +43,11 @@ def add_to(commands: Any) -> None:
     one.add_argument(
         "--share",
         type=float,
-        default=0.35,
+        default=0.3,
         metavar="S",
-        help="of the multiplications to remove (default: %(default)s)",
+        help="of the time to remove (default: %(default)s)",
     )
-    _add(one, "prune", 150)
+    _add(one, "prune", 120)
     complete_help(parser, recipes)
 
 

@@ -37,12 +37,14 @@ def run_prune(
 
 
 def _run(run: TrainingRun) -> TrainingReport:
-    pruned = prune(run.folded, input_moments(run.folded, run.calibration, {}), run.request.share)
+    teacher_int8 = run.ptq(run.folded, "teacher")
+    moments, times = input_moments(run.folded, run.calibration, {}), run.cached_times(teacher_int8)
+    pruned = prune(run.folded, moments, times, run.request.share)
     graph = TorchGraph(pruned, run.outputs)
     groups = [ParameterGroup(list(graph.weights.values()), _RATE)]
     progress = run.distil(graph, groups, lambda: written_back(pruned, graph.trained()))
     tuned = written_back(pruned, graph.trained())
-    teacher_int8, int8 = run.ptq(run.folded, "teacher"), run.ptq(tuned, f"pruned_{progress.step}")
+    int8 = run.ptq(tuned, f"pruned_{progress.step}")
     models = {TEACHER: teacher_int8, UNTUNED: pruned, TUNED: tuned, TUNED_INT8: int8}
     qualities = {name: run.quality(model) for name, model in models.items()}
     ratio = run.time_ratio(int8, teacher_int8)

@@ -3,7 +3,7 @@
 An inner channel lies between a convolution and the 1x1 convolution that projects it, with activations and
 depthwise convolutions between, as in an inverted residual. What the projection loses is a closed form in the
 second moments of its inputs: the channels with the least loss go, one after another, and the remaining
-weights and the bias compensate. How many go in each layer: the least loss for the multiplications saved.
+weights and the bias compensate. How many go in each layer: the least loss for the time saved.
 
 Sources: Hassibi and Stork, "Second Order Derivatives for Network Pruning: Optimal Brain Surgeon" (1993);
 Frantar and Alistarh, "Optimal Brain Compression" (2022).
@@ -22,11 +22,10 @@ import numpy as np
 from edge_vision.offline.onnx_writer import import_onnx
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.input_moments import InputMoments
-from edge_vision.optimize.quantization.layer_inputs import multiplications
 
 _ACTIVATIONS = ("Clip", "Relu", "LeakyRelu", "HardSwish")
-_STEP = 8
-"""Channels are kept in multiples of this, as the runtimes' kernels compute so many at once."""
+_STEP = 32
+"""Channels are kept in multiples of this: int8 kernels compute so many at once."""
 _DAMPING = 0.01
 
 
@@ -42,7 +41,7 @@ class InnerChannels:
 @dataclass(frozen=True, slots=True, eq=False)
 class Elimination:
     """order: channels, the first to go first. loss (k + 1,): without the first n. cost: of one
-    channel in multiplications."""
+    channel."""
 
     order: np.ndarray
     loss: np.ndarray
@@ -51,7 +50,7 @@ class Elimination:
     def counts(self) -> np.ndarray:
         """How many may go."""
         k = len(self.order)
-        return np.arange(k % _STEP, max(1, k - _STEP + 1), _STEP)
+        return np.array(sorted({0, *(k - kept for kept in range(_STEP, k, _STEP))}))
 
 
 def chains(model: Any) -> list[InnerChannels]:
@@ -93,14 +92,15 @@ def _group(node: Any) -> int:
     return next((one.i for one in node.attribute if one.name == "group"), 1)
 
 
-def prune(model: Any, moments: Mapping[str, InputMoments], share: float) -> Any:
-    """A copy of the folded model with about this share of all multiplications removed.
+def prune(model: Any, moments: Mapping[str, InputMoments], costs: Mapping[str, float], share: float) -> Any:
+    """A copy of the folded model with about this share of the costs removed.
 
-    moments: of the projections' inputs. Raises OptimizeError if the inner channels are too few.
+    moments: of the projections' inputs. costs: by node, such as the times. A channel costs its share of its
+    layers. Raises OptimizeError if the inner channels are too few.
     """
-    found, counts = chains(model), multiplications(model, ("Conv", "ConvTranspose", "Gemm", "MatMul"))
-    steps = [_eliminated(model, chain, moments[chain.projection], counts) for chain in found]
-    removed = allocate(steps, share * sum(counts.values()))
+    found = chains(model)
+    steps = [_eliminated(model, chain, moments[chain.projection], costs) for chain in found]
+    removed = allocate(steps, share * sum(costs.values()))
     pruned = copy.deepcopy(model)
     for chain, step, count in zip(found, steps, removed, strict=True):
         if count:
@@ -110,10 +110,10 @@ def prune(model: Any, moments: Mapping[str, InputMoments], share: float) -> Any:
 
 
 def allocate(steps: Sequence[Elimination], wanted: float) -> list[int]:
-    """How many channels go of each chain: the least loss of all that saves so many multiplications."""
+    """How many channels go of each chain: the least loss of all that saves so much cost."""
 
     def chosen(price: float) -> list[int]:
-        """price: relative loss that one multiplication is worth."""
+        """price: loss that a unit of cost is worth."""
         return [
             int(one.counts()[np.argmin(one.loss[one.counts()] - price * one.cost * one.counts())])
             for one in steps
@@ -125,11 +125,11 @@ def allocate(steps: Sequence[Elimination], wanted: float) -> list[int]:
     most = saved([int(one.counts()[-1]) for one in steps])
     if most < wanted:
         raise OptimizeError(
-            f"expected inner channels with {wanted / 1e6:.0f} million multiplications to remove, got "
-            f"{most / 1e6:.0f} million: use a lower --share"
+            f"expected inner channels with the time that is to be removed, got {most / wanted:.0%}: use a "
+            f"lower --share"
         )
-    low, high = 1e-15, 1.0
-    for _ in range(60):
+    low, high = 1e-15, 1e6
+    for _ in range(80):
         middle = float(np.sqrt(low * high))
         low, high = (low, middle) if saved(chosen(middle)) >= wanted else (middle, high)
     return chosen(high)
@@ -145,12 +145,12 @@ def _node(model: Any, name: str) -> Any:
 
 
 def _eliminated(
-    model: Any, chain: InnerChannels, moments: InputMoments, counts: Mapping[str, int]
+    model: Any, chain: InnerChannels, moments: InputMoments, costs: Mapping[str, float]
 ) -> Elimination:
     projection = _node(model, chain.projection)
     weights = _array(model, projection, 1)[:, :, 0, 0].astype(np.float64)
     k = weights.shape[1]
-    cost = sum(counts[name] for name in (chain.first, *chain.depthwise, chain.projection)) / k
+    cost = sum(costs.get(name, 0.0) for name in (chain.first, *chain.depthwise, chain.projection)) / k
     order, loss = eliminate(weights, centred(moments))
     return Elimination(order, loss, cost)
 

@@ -30,6 +30,7 @@ from edge_vision.optimize.quantization.make_variant import (
 from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
 from edge_vision.optimize.source import source_bundle
 from edge_vision.train.distillation import Distillation, ParameterGroup, Progress
+from edge_vision.train.layer_times import layer_times
 from edge_vision.train.teacher import cached_samples
 from edge_vision.train.time_split import split
 
@@ -56,7 +57,7 @@ Log = Callable[[str], None]
 class TrainingRequest:
     """recipe: qat or prune. model: name or folder of a bundle, or a .onnx file. videos, judge: clips, bags,
     folders of images. frames, judge_frames, samples: numbers of images; a sample is an augmented frame.
-    share: of the multiplications, to prune."""
+    share: of the time, to prune."""
 
     recipe: str
     model: str
@@ -156,6 +157,14 @@ class TrainingRun:
         ranges = cached_ranges(model, self.calibration, file)
         rounding = cached_rounding(model, ranges, recipe, self.calibration, file)
         return ptq.quantize(model, ranges, recipe, rounding=rounding)
+
+    def cached_times(self, model: Any) -> dict[str, float]:
+        """The times of its layers. Stored, as a continued run must prune the same channels."""
+        file = self.folder / "ranges" / "times.json"
+        if not file.is_file():
+            file.write_text(json.dumps(layer_times(model, self.calibration[0])), "utf-8")
+        times: dict[str, float] = json.loads(file.read_text("utf-8"))
+        return times
 
     def distil(self, student: Any, groups: Sequence[ParameterGroup], model: Callable[[], Any]) -> Progress:
         """Train the student, a module with the outputs. model: as a graph, for the validation."""

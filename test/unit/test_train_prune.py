@@ -9,17 +9,19 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from optimize_cases import image_folder, tiny_bundle
-from test_train_graph import folded, outputs_of, random_images
+from test_train_graph import RECIPE, folded, outputs_of, random_images
 
 from edge_vision.bundles.store import load_bundle
 from edge_vision.cli.optimize import main
 from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.quantization import ptq
 from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.optimize.quantization.layer_inputs import multiplications
 from edge_vision.train import prune_run
+from edge_vision.train.layer_times import layer_times
 from edge_vision.train.pruning import Elimination, allocate, chains, eliminate, prune, refitted
 
-INNER = 32
+INNER = 128
 
 
 def inverted_residual(copies: bool = False, skip: bool = False, side_px: int = 64) -> onnx.ModelProto:
@@ -64,7 +66,8 @@ def inverted_residual(copies: bool = False, skip: bool = False, side_px: int = 6
 
 def pruned(model: onnx.ModelProto, share: float) -> onnx.ModelProto:
     images = [random_images(model, seed) for seed in range(4)]
-    return prune(model, input_moments(model, images, {}), share)
+    costs = multiplications(model, ("Conv",))
+    return prune(model, input_moments(model, images, {}), costs, share)
 
 
 def test_the_inner_channels_of_an_inverted_residual_are_found() -> None:
@@ -113,15 +116,23 @@ def test_the_inputs_that_matter_least_go_first() -> None:
 
 
 def test_the_layer_with_the_least_loss_is_pruned_most() -> None:
-    order = np.arange(32)
-    robust, fragile = (Elimination(order, rate * np.linspace(0, 1, 33) ** 2, 10.0) for rate in (0.1, 5.0))
-    counts = allocate([robust, fragile], 320.0 * 0.7)
+    order = np.arange(128)
+    robust, fragile = (Elimination(order, rate * np.linspace(0, 1, 129) ** 2, 10.0) for rate in (0.1, 5.0))
+    counts = allocate([robust, fragile], 1280.0 * 0.7)
     assert counts[0] > counts[1]
-    assert sum(counts) * 10.0 >= 320.0 * 0.7
+    assert sum(counts) * 10.0 >= 1280.0 * 0.7
+
+
+def test_each_convolution_of_an_int8_graph_has_a_time() -> None:
+    model = inverted_residual()
+    images = random_images(model)
+    times = layer_times(ptq.quantize(model, ptq.calibrate(model, [images]), RECIPE), images)
+    assert {"expand", "depthwise", "project"} <= set(times)
+    assert min(times.values()) > 0
 
 
 def test_more_than_there_is_cannot_be_removed() -> None:
-    with pytest.raises(OptimizeError, match=r"expected inner channels with .* use a lower --share"):
+    with pytest.raises(OptimizeError, match=r"expected inner channels with .*: use a lower --share"):
         pruned(inverted_residual(), 0.99)
 
 
@@ -129,7 +140,7 @@ def test_the_detector_has_fewer_multiplications_and_still_runs() -> None:
     model = folded("ssdlite_mobilenet_v2_coco")
     small = pruned(model, 0.3)
     before, after = (sum(multiplications(one, ("Conv",)).values()) for one in (model, small))
-    assert 0.65 < after / before < 0.75
+    assert 0.6 < after / before < 0.85
     images = random_images(model)
     expected, found = outputs_of(model, images), outputs_of(small, images)
     assert {name: value.shape for name, value in found.items()} == {

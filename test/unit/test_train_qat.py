@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -156,3 +157,14 @@ def test_each_sample_is_used_once_before_any_is_used_again() -> None:
     numbers = [n for step in range(5) for n in batch_numbers(10, step, 4, 0)]
     assert sorted(numbers[:10]) == sorted(numbers[10:]) == list(range(10))
     assert numbers[:10] != numbers[10:]
+
+
+def test_a_full_disk_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("edge_vision.train.teacher.os.posix_fallocate", full)
+    assert main(arguments_of(request_of(tmp_path), tmp_path / "out")) == 1
+    assert "no space left on the disk; free some, or pass fewer --samples" in capsys.readouterr().err

@@ -79,7 +79,7 @@ class QuantizationLoss:
         with_boxes = [i for i, found in enumerate(self._expected) if len(found)]
         if not with_boxes:
             raise OptimizeError(
-                "expected objects in the calibration clip, got no detection of the fp32 model; use a clip "
+                "expected objects in the clip, got no detection of the fp32 model; use a clip "
                 "that contains its classes"
             )
         first = with_boxes[:: max(1, len(with_boxes) // LAYER_IMAGES)][:LAYER_IMAGES]
