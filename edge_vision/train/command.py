@@ -19,7 +19,7 @@ examples:
   edge-vision optimize train qat efficientnet_lite0_imagenet --video yard.mp4 --video gate.mp4 --out out/qat
   edge-vision optimize train qat ssdlite_mobilenet_v2_coco --video street.mp4 --judge other.mp4 --out out/qat
   edge-vision optimize train qat ./my_bundle --video drive.mcap --steps 600 --out out/mine
-  edge-vision optimize train prune ssdlite_mobilenet_v2_coco --video street.mp4 --share 0.35 --out out/pruned
+  edge-vision optimize train prune ssdlite_mobilenet_v2_coco --video street.mp4 --share 0.3 --out out/pruned
   edge-vision optimize train qat out/pruned/bundle/ --video street.mp4 --out out/pruned_qat
 
 No labels are needed: the fp32 bundle is the teacher. Without --judge, the first 65 % of each clip are for
