@@ -24,7 +24,7 @@ from edge_vision.train.training_run import (
 TEACHER, UNTUNED, TUNED, TUNED_INT8 = "teacher int8", "pruned, untuned", "pruned", "pruned int8"
 MIN_AGREEMENT = 0.9
 """A model below it is no replacement. An image that moves by 2 px changes about as much."""
-_RATE = 3e-4
+_RATE = 1e-3
 
 
 def run_prune(
