@@ -19,7 +19,6 @@ from typing import Any
 import cv2
 import numpy as np
 import onnx
-import onnxruntime
 from common import REPO
 from onnx import helper, numpy_helper
 
@@ -362,6 +361,8 @@ def _fitted() -> list[np.ndarray]:
     """(5, k + 1) for each feature map: x, y, log w, log h, objectness of a cell from its k features and 1, by
     least squares on NanoDet's own distances and scores, weighted by the score."""
     graph, maps, features = _nanodet_maps()
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(graph.finish([*maps, *features]).SerializeToString())
     samples: list[list[tuple[np.ndarray, ...]]] = [[], [], []]
     preprocessor = Preprocessor(load_bundle("nanodet").manifest.input)
