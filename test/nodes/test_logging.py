@@ -102,7 +102,7 @@ def test_life_cycle(start, robot, log):
 def test_a_transition_that_fails_is_one_line_with_its_reason(start, log):
     start([DetectorNode], {"detector": {"model": "no_such_bundle"}}, log.ros_args, need_model=False)
     event = log.one("lifecycle_failed")
-    assert event["level"] == "ERROR" and "python -m edge_vision models fetch" in event["text"]
+    assert event["level"] == "ERROR" and "python -m edge_vision models import" in event["text"]
     assert log.events("lifecycle") == []
 
 
