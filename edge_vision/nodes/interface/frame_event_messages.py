@@ -15,7 +15,7 @@ from edge_vision.nodes.interface.headers import NS_PER_S, header_of
 STAGES = ("source", "gate", "cascade", "detector")
 MAX_REASON_CHARS = 64
 MAX_FRAME_ID_CHARS = 1024
-MAX_ARRAY_CHARS = 1 << 12
+MAX_ARRAY_CHARS = 49_152
 """Of the JSON of regions; 16 regions need 1.3 KiB."""
 
 
