@@ -154,10 +154,9 @@ class Scheduler:
     def _is_due(self, promise: Promise, stamp_ns: int) -> bool:
         """Whether max_delay_ms needs an inference of this frame."""
         assert self._inferred_ns is not None
-        if self._too_late_next(stamp_ns - self._inferred_ns, EXPLAINED_DELAYS * promise.max_delay_ms):
-            return True
-        waiting = bool(self._waiting_ns)
-        return waiting and self._too_late_next(stamp_ns - self._waiting_ns, promise.max_delay_ms)
+        overdue = self._too_late_next(stamp_ns - self._inferred_ns, EXPLAINED_DELAYS * promise.max_delay_ms)
+        waits = bool(self._waiting_ns)
+        return overdue or (waits and self._too_late_next(stamp_ns - self._waiting_ns, promise.max_delay_ms))
 
     def _skip(self, promise: Promise, reason: str, loss: float) -> str:
         self._pay(promise, loss)

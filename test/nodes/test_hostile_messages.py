@@ -39,7 +39,7 @@ EVENTS = 4000
 NUMBERS = {
     "nested": "[" * 10_000,
     "huge": json.dumps([[0.0, 0.0, 1.0, 1.0]] * 100_000),
-    "many": json.dumps([[0, 0, 1, 1]] * 500),
+    "many": json.dumps([[0, 0, 1, 1]] * 513),
     "overflowing": f"[[0, 0, 1, {'9' * 400}]]",
     "infinite": "[[0, 0, 1, Infinity]]",
     "far": f"[[0, 0, 1, {2 * MAX_COORDINATE_PX}]]",

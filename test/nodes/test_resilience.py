@@ -105,7 +105,7 @@ def test_a_backend_that_fails_loses_no_frame(start, robot, fake, monkeypatch, ca
 
 
 def test_it_returns_to_the_requested_backend(start, robot, fake, monkeypatch):
-    monkeypatch.setattr(failure_history, "FIRST_RETRY_S", 0.1)
+    monkeypatch.setattr(failure_history, "FIRST_RETRY_S", 2.0)  # Statuses come each second.
     running = start(overrides={"detector": fake, **OPEN})
     camera = robot.publisher(Image, "image_raw")
     running["detector"].model.current.session.fault = FAULTS["error"]

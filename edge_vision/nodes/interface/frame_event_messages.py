@@ -15,8 +15,8 @@ from edge_vision.nodes.interface.headers import NS_PER_S, header_of
 STAGES = ("source", "gate", "cascade", "detector")
 MAX_REASON_CHARS = 64
 MAX_FRAME_ID_CHARS = 1024
-MAX_ARRAY_CHARS = 49_152
-"""Of the JSON of regions; 16 regions need 1.3 KiB."""
+MAX_REGIONS, MAX_ARRAY_CHARS = 512, 49_152
+"""Of another gate; ours sends at most 16. Each needs up to 80 characters of JSON."""
 
 
 def frame_event_message(event: FrameEvent) -> DiagnosticArray:
@@ -74,6 +74,8 @@ def _numbers(key: str, text: str, shape: tuple[int, ...]) -> np.ndarray:
         if len(text) > MAX_ARRAY_CHARS:
             raise ValueError(f"{len(text)} characters")
         values = np.array(json.loads(text), np.float64).reshape(shape)
+        if len(values) > MAX_REGIONS:
+            raise ValueError(f"{len(values)} rows")
         if not (np.abs(values) <= MAX_COORDINATE_PX).all():
             raise ValueError("a number out of range")
         return values

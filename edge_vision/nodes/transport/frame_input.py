@@ -185,7 +185,6 @@ def _placeholder(message: ImageMessage, seq: int) -> Frame:
 
 
 MAX_LOST_MESSAGES = 1_000_000
-"""Between two polls; more is no count."""
 
 
 class LostMessages:
