@@ -113,7 +113,7 @@ def test_an_audit_that_opens_the_gate(start, robot, log):
     audit = {"audit_rate": 1.0, "audit_max_hz": 1000.0, "max_miss_rate": 0.1}
     running = start(CHAIN, {"gate": {**ONLY_CHANGES, **blind, **audit}}, log.ros_args)
     camera, clip = Camera(running, robot), cv2.VideoCapture(path)
-    for n in range(600):
+    for n in range(790):
         image = clip.read()[1]
         if n % 15 == 0:
             camera.show(image)
