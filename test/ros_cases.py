@@ -48,6 +48,12 @@ RELIABLE = QoSProfile(depth=1000, reliability=QoSReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
     depth=1, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
 )
+ROSOUT = QoSProfile(
+    depth=1000,
+    reliability=QoSReliabilityPolicy.RELIABLE,
+    durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
+)
+"""Lines from before DDS has matched the subscriber arrive, too."""
 SENSOR = qos_profile_sensor_data
 # A liveness limit, not a measurement: generous for machines under load.
 TIMEOUT_S = 60.0

@@ -25,7 +25,7 @@ from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from executable_cases import Executable  # noqa: E402
 from model_cases import SSD, bundle_or_skip, clip_or_skip  # noqa: E402
 from rcl_interfaces.msg import Log  # noqa: E402
-from ros_cases import FATES, RELIABLE, TIMEOUT_S, Robot, adds_up, stamp_of  # noqa: E402
+from ros_cases import FATES, RELIABLE, ROSOUT, TIMEOUT_S, Robot, adds_up, stamp_of  # noqa: E402
 from vision_msgs.msg import Detection2DArray  # noqa: E402
 
 from edge_vision.bundles.store import cache_dir  # noqa: E402
@@ -84,7 +84,7 @@ class Received:
             )
         subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, RELIABLE)
         subscribe(Detection2DArray, "detections", lambda m: self.detections.append(stamp_of(m)), RELIABLE)
-        subscribe(Log, "/rosout", lambda line: self.log.append((line.name, line.msg)), RELIABLE)
+        subscribe(Log, "/rosout", lambda line: self.log.append((line.name, line.msg)), ROSOUT)
 
     def _on_status(self, name: str, message: DiagnosticArray) -> None:
         values = status_values(message.status[0])
