@@ -39,8 +39,8 @@ _SCHEDULE = (
     _setting("enabled", "Enables the gate; if false, every frame passes, whatever the limits of the load."),
     _setting(
         "max_delay_ms",
-        "Limits the time from an object's first frame to the inference that can find it, while the picture "
-        "changes.",
+        "Limits the time from an object's first frame to the inference that can find it; twice that where "
+        "the tracks explain all change.",
         Range("ms", 1.0, 60000.0),
     ),
     _setting(
