@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 SETUP := $(PYTHON) scripts/setup.py
-PYTEST = $(VENV_PYTHON) -m pytest -rs -n $(WORKERS) --dist loadfile
+PYTEST = scripts/run_tests $(WORKERS)
 
 SOURCE =
 BACKEND =
