@@ -62,7 +62,7 @@ def _comment(param: Param) -> str:
 
 def parameter_tables() -> str:
     """One table for the parameters that several nodes share, then one per node for its own."""
-    shared = [param for param, nodes in _nodes_by_param().items() if len(nodes) > 1]
+    shared = [param for param, nodes in _nodes_by_param() if len(nodes) > 1]
     tables = [f"### Several nodes\n\n{_shared_parameter_table()}"]
     for node in (PIPELINE, *NODES):
         own = [param for param in node.params if param not in shared]
@@ -71,19 +71,17 @@ def parameter_tables() -> str:
     return "\n" + "\n".join(tables) + "\n"
 
 
-def _nodes_by_param() -> dict[Param, list[str]]:
-    """The names of the nodes that have each scalar parameter with the same default, range and description."""
-    found: dict[Param, list[str]] = {}
+def _nodes_by_param() -> list[tuple[Param, list[str]]]:
+    """The names of the nodes that have each parameter with the same default, range and description."""
+    params: list[Param] = []  # Not a set: a default that is a list is not hashable.
     for node in NODES:
-        for param in node.params:
-            if not isinstance(param.default, list):  # Not hashable.
-                found.setdefault(param, []).append(node.name)
-    return found
+        params += [param for param in node.params if param not in params]
+    return [(param, [node.name for node in NODES if param in node.params]) for param in params]
 
 
 def _shared_parameter_table() -> str:
     rows = []
-    for param, nodes in _nodes_by_param().items():
+    for param, nodes in _nodes_by_param():
         if len(nodes) > 1:
             name, *rest = _parameter_row(param)
             rows.append((name, "all" if len(nodes) == len(NODES) else ", ".join(nodes), *rest))

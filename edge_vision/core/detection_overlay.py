@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from edge_vision.core.detections import Detections
+from edge_vision.core.geometry.zones import Zones
 
 DASH_PX = 8
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -62,6 +63,21 @@ def draw_detections(
         else:
             cv2.rectangle(image, (left, top), (right, bottom), color, 2)
         _draw_caption(image, caption(label_of(labels, class_id), score, track), left, max(0, top), color)
+    return image
+
+
+def draw_zones(image: np.ndarray, zones: Zones) -> np.ndarray:
+    """Draw the borders and names of zones into a (h, w, 3) uint8 BGR image, in place, and return it.
+
+    Include zones are green, exclude zones red.
+    """
+    height, width = image.shape[:2]
+    for zone in zones.all:
+        color = (0, 0, 255) if zone.exclude else (0, 200, 0)
+        border = (zone.vertices * (width - 1, height - 1)).round().astype(np.int32)
+        cv2.polylines(image, [border], True, color, 2)
+        left, top = border[border[:, 1].argmin()].tolist()
+        _draw_caption(image, f"{'exclude' if zone.exclude else 'include'} {zone.name}", left, top, color)
     return image
 
 

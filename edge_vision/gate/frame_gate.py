@@ -17,6 +17,7 @@ from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.geometry.boxes import NO_REGIONS
 from edge_vision.core.geometry.homography import scaled
+from edge_vision.core.geometry.zones import NO_ZONES
 from edge_vision.gate.audit import MissAudit
 from edge_vision.gate.image_evidence import UNCHANGED_SHARE, Evidence, ImageEvidence
 from edge_vision.gate.inference_limiter import InferenceLimiter
@@ -124,6 +125,8 @@ class FrameGate:
         self.config = config or GateConfig()
         self.limiter = InferenceLimiter()
         """Set by a governor, to keep a budget."""
+        self.zones = NO_ZONES
+        """Changes outside of them do not count. May be set at any time."""
         self._evidence = ImageEvidence()
         self._scheduler = Scheduler()
         self._tracks = TrackingHistory()
@@ -178,6 +181,7 @@ class FrameGate:
         self._take_results(config, mono_ns)
         luma = frame.small_gray(min(config.luma_width_px, frame.width_px))
         scale = float(frame.width_px // luma.shape[1])
+        self._evidence.watch(self.zones)
         evidence = self._last = self._evidence.observe(
             luma, None if prior is None else scaled(prior, 1.0 / scale)
         )
@@ -286,6 +290,7 @@ class FrameGate:
         return {
             "gate.camera": last.camera if last else None,
             "gate.changed_share": last.changed_share if last else None,
+            "gate.watched_share": self._evidence.watched_share,
             **{f"gate.reason.{reason}": count for reason, count in sorted(self._counts.items())},
             **self._scheduler.status(),
             **self._audit.status(),

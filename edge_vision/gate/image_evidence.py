@@ -15,6 +15,7 @@ import numpy as np
 from edge_vision.core.frame import block_mean
 from edge_vision.core.geometry.boxes import NO_REGIONS
 from edge_vision.core.geometry.homography import IDENTITY, scaled
+from edge_vision.core.geometry.zones import NO_ZONES, Zones
 
 SMALL_WIDTH_PX = 160
 MIN_THRESHOLD_GREY, MAX_THRESHOLD_GREY = 8, 24
@@ -73,7 +74,20 @@ class ImageEvidence:
     """Observes the frames of one camera in order. Not thread-safe."""
 
     def __init__(self) -> None:
+        self._zones = NO_ZONES
+        # At luma size and at the size for cuts and shifts; None without zones.
+        self._watched: tuple[np.ndarray, np.ndarray] | None = None
         self.forget()
+
+    @property
+    def watched_share(self) -> float:
+        """Share of the pixels whose changes count."""
+        return float(cv2.countNonZero(self._watched[0])) / self._watched[0].size if self._watched else 1.0
+
+    def watch(self, zones: Zones) -> None:
+        """Ignore changes of pixels that lie wholly outside the zones, from the next frame on."""
+        if zones is not self._zones:
+            self._zones, self._watched = zones, None
 
     def forget(self) -> None:
         """Start again: the next frame has nothing to be compared with."""
@@ -92,6 +106,8 @@ class ImageEvidence:
         if self._luma is not None and self._luma.shape != luma.shape:
             self.forget()
         small = _small(luma)
+        if self._zones and (self._watched is None or self._watched[0].shape != luma.shape):
+            self._watched = self._zones.mask(luma.shape), self._zones.mask(small.shape)
         cut, camera_motion = self._against_previous(small, luma.shape[1] / small.shape[1], prior)
         evidence = Evidence(self._changed_share(luma), cut, camera_motion)
         self._luma, self._small = luma, small
@@ -153,9 +169,12 @@ class ImageEvidence:
             return 1.0
         reference, low, high = self._reference
         outside = cv2.max(cv2.subtract(luma, high), cv2.subtract(low, luma))
-        noise = NOISE_FACTOR * _median(cv2.absdiff(luma, reference))
+        watched = self._watched and self._watched[0]
+        noise = NOISE_FACTOR * _median(cv2.absdiff(luma, reference), watched)
         threshold = min(max(MIN_THRESHOLD_GREY, noise), MAX_THRESHOLD_GREY)
         _, self._mask = cv2.threshold(outside, threshold, 255, cv2.THRESH_BINARY)
+        if watched is not None:
+            self._mask &= watched
         return float(cv2.countNonZero(self._mask)) / luma.size
 
     def _against_previous(
@@ -165,7 +184,7 @@ class ImageEvidence:
         if self._small is None:
             return False, IDENTITY
         difference = cv2.absdiff(small, self._small)
-        change = cv2.mean(difference)[0]
+        change = self._mean(difference)
         motion, residual = IDENTITY, change
         moved = cv2.countNonZero(cv2.threshold(difference, MOVED_GREY, 255, cv2.THRESH_BINARY)[1])
         if moved >= MIN_MOVED_SHARE * small.size:
@@ -176,6 +195,14 @@ class ImageEvidence:
         # A cut must not count as usual change, or the second of two would be missed.
         self._running_mean = usual + _RUNNING_MEAN_STEP * (min(residual, 3.0 * usual + 1.0) - usual)
         return cut, None if cut else motion
+
+    def _mean(self, difference: np.ndarray) -> float:
+        """The mean of an image at the size for cuts and shifts; that of its watched pixels if that is less.
+
+        Neither a change outside the zones is a cut, nor an object that fills a small zone.
+        """
+        mean = cv2.mean(difference)[0]
+        return min(mean, cv2.mean(difference, self._watched[1])[0]) if self._watched else mean
 
     def _explained(
         self, small: np.ndarray, change: float, scale: float, prior: np.ndarray | None
@@ -194,7 +221,7 @@ class ImageEvidence:
             moved = cv2.warpPerspective(
                 self._small, motion, small.shape[::-1], borderMode=cv2.BORDER_REPLICATE
             )
-            left = cv2.mean(cv2.absdiff(moved, small))[0]
+            left = self._mean(cv2.absdiff(moved, small))
             if left <= least:
                 best, least, residual = scaled(motion, scale), left, left
         return best, residual
@@ -219,7 +246,9 @@ def _small(luma: np.ndarray) -> np.ndarray:
     return block_mean(luma, max(1, luma.shape[1] // SMALL_WIDTH_PX))
 
 
-def _median(image: np.ndarray) -> int:
-    """The median of every fourth row and column of an 8-bit image."""
-    counts = np.bincount(image[::4, ::4].ravel(), minlength=256)
+def _median(image: np.ndarray, mask: np.ndarray | None = None) -> int:
+    """The median of every fourth row and column of an 8-bit image, where the mask is not 0."""
+    sample = image[::4, ::4]
+    sample = sample.ravel() if mask is None else sample[mask[::4, ::4] > 0]
+    counts = np.bincount(sample, minlength=256)
     return int(np.searchsorted(np.cumsum(counts), counts.sum() / 2))

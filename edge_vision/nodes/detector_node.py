@@ -14,9 +14,11 @@ from edge_vision.core.concurrency.worker import WorkerClient
 from edge_vision.core.detections import DetectionResult, Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
+from edge_vision.core.geometry.zones import Zones
 from edge_vision.core.running_clock import running_s
 from edge_vision.detect.delay_promise import CameraNeed, unmet_promise
 from edge_vision.detect.detector import Detector
+from edge_vision.detect.report_filter import ReportConfig, ReportFilter, unknown_classes
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import OK, WARN
 from edge_vision.nodes.detector.model import DetectorModel, SharedDetector
@@ -37,6 +39,7 @@ RATE_REPORTS = 6
 HANG_FACTOR = 5.0
 """An inference within this many times the median is not a hang."""
 THRESHOLDS = {"score_threshold", "iou_threshold", "max_detections"}
+REPORT = {"wanted_classes", "min_box_px", "zones"}
 
 
 class DetectorNode(StageNode):
@@ -47,13 +50,14 @@ class DetectorNode(StageNode):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.report = ReportFilter()
         self.model = DetectorModel(
-            self, self._apply_thresholds, self._on_model, self.replace_worker, self._inference_limit_s
+            self, self._apply_settings, self._on_model, self.replace_worker, self._inference_limit_s
         )
         self._shared = self.hub.shared(SharedDetector)
-        self.tracks = TrackPublisher(self)
+        self.tracks = TrackPublisher(self, self.report)
         self.detections = DetectionOutput(self)
-        self.overlay = DetectionOverlay(self, self._labels)
+        self.overlay = DetectionOverlay(self, self._labels, lambda: self.report.zones)
         self.roi = RoiDetection(self.tracks)
         self._detector_stats = DetectorStats()
         # Times and the frames that the camera had sent by then.
@@ -109,6 +113,8 @@ class DetectorNode(StageNode):
 
     def _publish_model(self) -> None:
         if model := self.model.current:
+            # First: the gate, which infers a frame for a new model, must then know them.
+            self.detections.publish_zones(self.params["zones"])
             self.detections.publish_model(model, self._models_loaded)
 
     def _labels(self) -> tuple[str, ...]:
@@ -120,8 +126,9 @@ class DetectorNode(StageNode):
         usual_ms = self._detector_stats.median_inference_ms or 0.0
         return max(limit_ms, HANG_FACTOR * usual_ms) / 1e3 if limit_ms else 0.0
 
-    def _apply_thresholds(self, model: LoadedModel[Detector]) -> None:
-        """Use the bundle's thresholds, except for those that are set by parameter."""
+    def _apply_settings(self, model: LoadedModel[Detector]) -> None:
+        """Use the bundle's thresholds, except for those that are set by parameter, and report what the
+        parameters select."""
         given = {
             name: self.params[name] for name in ("score_threshold", "iou_threshold") if self.params[name] >= 0
         }
@@ -129,16 +136,24 @@ class DetectorNode(StageNode):
             given["max_detections"] = self.params["max_detections"]
         model.runner.thresholds = replace(model.bundle.manifest.thresholds, **given)
         self._score_threshold = model.runner.thresholds.score_threshold
+        params = self.params
+        self.hub.zones = Zones.parse(params["zones"])
+        config = ReportConfig(tuple(params["wanted_classes"]), params["min_box_px"], self.hub.zones)
+        self.report.configure(config, model.bundle.labels)
 
     # Parameters and events.
     def check_params(self, values: Mapping[str, Any], changed: set[str]) -> None:
         self.model.check_params(values, changed)
+        # The labels of a model that is set at the same time are not known yet.
+        check = "wanted_classes" in changed and "model" not in changed
+        if check and (unknown := unknown_classes(values["wanted_classes"], self._labels())):
+            raise ValueError(f"wanted_classes: {unknown}")
 
     def on_params(self, names: set[str]) -> None:
         if names & MODEL_PARAMS:
             self.model.request_change()
-        if (model := self.model.current) and names & THRESHOLDS:
-            self._apply_thresholds(model)
+        if (model := self.model.current) and names & (THRESHOLDS | REPORT):
+            self._apply_settings(model)
             self._announce_model()
         self.roi.configure(self.params)
         if self.state == "active":
@@ -185,7 +200,7 @@ class DetectorNode(StageNode):
         done = self.model.run((frame, event), lambda detector: self.roi.detect(detector, frame, event))
         if done is None:
             return
-        _, result = done
+        result = self.report.apply(done[1], (frame.width_px, frame.height_px))
         # Before the detections: the gate processes both together when the latter arrive.
         self.detections.publish_low_score(frame, result.low_score)
         ids = self._publish(frame, result.detections)
@@ -236,6 +251,7 @@ class DetectorNode(StageNode):
         problems = (
             f"fallback: {model.report.fallback_reason}" if model and model.report.fallback_reason else "",
             f"model not changed: {swap_error}" if swap_error else "",
+            f"wanted_classes: {self.report.trouble}" if self.report.trouble else "",
             unmet_promise(self._shared.needs),
         )
         found = "; ".join(filter(None, problems))
@@ -248,6 +264,7 @@ class DetectorNode(StageNode):
             "enabled": self.params["enabled"],
             "score_threshold": self._score_threshold,
             **self._detector_stats.values(),
+            **self.report.status(),
             "unlabelled_total": model.runner.unlabelled if model else 0,
             "busy_ms": self._busy_ms,
             **self.tracks.status_values(),
@@ -266,6 +283,7 @@ class DetectorNode(StageNode):
     def reset_stats(self) -> None:
         super().reset_stats()
         self._detector_stats.reset()
+        self.report.reset_stats()
         self.tracks.reset_stats()
         self.roi.reset_stats()
 

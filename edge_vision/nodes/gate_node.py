@@ -132,6 +132,7 @@ class GateNode(StageNode):
             try:
                 while self._resets:
                     self._gate.reset(self._resets.popleft())
+                self._gate.zones = self.hub.zones
                 prior = self._ego.motion(self._decided_stamp_ns, frame)
                 decision = self._gate.decide(frame, time.monotonic_ns(), prior)
                 self._decided_stamp_ns = frame.stamp_ns

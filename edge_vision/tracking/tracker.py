@@ -23,7 +23,7 @@ vtest.avi through a window of 480 x 400 pixels that pans by 100 pixels per secon
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -87,6 +87,10 @@ class Tracks:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def select(self, which: np.ndarray) -> Tracks:
+        """The subset given by a mask."""
+        return Tracks(*(getattr(self, field.name)[which] for field in fields(self)))
 
     def detections(self) -> Detections:
         """The boxes without ids and ages."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from std_msgs.msg import String
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
 
 from edge_vision.backends.serving.loaded_model import LoadedModel
@@ -32,6 +34,7 @@ class DetectionOutput:
         self._detections = create(Detection2DArray, "detections", RESULTS)
         self._label_info = create(LabelInfo, "label_info", LATCHED)
         self._vision_info = create(VisionInfo, "vision_info", LATCHED)
+        self._zones = create(String, "zones", LATCHED)
 
     def publish_model(self, model: LoadedModel[Detector], version: int) -> None:
         """Publish the labels and the name, version and hash of the model. version: counts loaded models."""
@@ -39,6 +42,10 @@ class DetectionOutput:
         method, location = f"{bundle.name} {bundle.version}", f"sha256:{bundle.sha256}"
         self._label_info.try_publish(lambda: label_info_message(bundle.labels, threshold))
         self._vision_info.try_publish(lambda: vision_info_message(method, location, version))
+
+    def publish_zones(self, zones: Sequence[str]) -> None:
+        """Publish the zones, for a gate in another process."""
+        self._zones.try_publish(lambda: String(data="\n".join(zones)))
 
     def publish_detections(self, frame: Frame, found: Detections, ids: np.ndarray | None) -> Any:
         """Publish the detections of a frame, and return the message, which may be serialized. ids: (n,) of

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
-from edge_vision.core.detection_overlay import draw_detections
+from edge_vision.core.detection_overlay import draw_detections, draw_zones
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
+from edge_vision.core.geometry.zones import Zones
 from edge_vision.nodes.interface.annotation_messages import ImageAnnotations, annotations_message
 from edge_vision.nodes.interface.headers import Headed
 from edge_vision.nodes.interface.image_messages import ImageWriter, jpeg_message
@@ -26,8 +27,10 @@ NO_ANNOTATIONS = (
 class DetectionOverlay:
     """Publishes while open, only what has a subscriber. Any thread may call `show`."""
 
-    def __init__(self, node: StageNode, labels: Callable[[], Sequence[str]]) -> None:
-        self._node, self._labels = node, labels
+    def __init__(
+        self, node: StageNode, labels: Callable[[], Sequence[str]], zones: Callable[[], Zones]
+    ) -> None:
+        self._node, self._labels, self._zones = node, labels, zones
         self._lock, self._writer = threading.Lock(), ImageWriter()
 
     def open(self) -> None:
@@ -58,7 +61,8 @@ class DetectionOverlay:
             return
         with self._lock:
             try:
-                image = draw_detections(frame.bgr().copy(), found, self._labels(), ids, predicted)
+                image = draw_zones(frame.bgr().copy(), self._zones())
+                draw_detections(image, found, self._labels(), ids, predicted)
             except Exception as error:  # For example a skipped compressed frame, which is decoded only here.
                 self._node.log_throttled("error", f"cannot draw the debug image: {error}", "debug_image")
                 return

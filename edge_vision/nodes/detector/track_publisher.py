@@ -13,6 +13,7 @@ from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.geometry.boxes import NO_REGIONS
 from edge_vision.core.latency import LatencyWindow
+from edge_vision.detect.report_filter import ReportFilter
 from edge_vision.detect.roi_planner import RoiInput
 from edge_vision.nodes.base_node import BaseNode, latency_values
 from edge_vision.nodes.interface import specs
@@ -35,8 +36,10 @@ class TrackPublisher:
     thread that delivers the event of a skipped frame publishes its boxes, and waits for no inference.
     """
 
-    def __init__(self, node: BaseNode) -> None:
-        self._node = node
+    def __init__(self, node: BaseNode, report: ReportFilter) -> None:
+        """report: applied to predicted boxes, which may leave a zone."""
+        self._node, self._report = node, report
+        self._size_px = (1, 1)
         self.history = TrackingHistory()
         self._encode = best_encoder()
         self._output = OptionalPublisher(node, Detection2DArray, "tracks", RESULTS)
@@ -89,10 +92,11 @@ class TrackPublisher:
     def assign_ids(self, frame: Frame, found: Detections) -> np.ndarray | None:
         """(n,) int64, the track ids of a frame's detections; None if they are not published."""
         self._stats.count("inferred", len(found), np.zeros(0))
+        self._size_px = frame.width_px, frame.height_px
         if not self._enabled:
             return None
         try:
-            ids = self.history.add_detections(frame.stamp_ns, found, (frame.width_px, frame.height_px))
+            ids = self.history.add_detections(frame.stamp_ns, found, self._size_px)
             return None if self._output.current is None else ids
         except Exception as error:  # It must not fail the detector's frame.
             self.history.reset()
@@ -123,6 +127,7 @@ class TrackPublisher:
         if (output := self._output.current) is None:
             return None
         tracks = self._tracks_at(event.stamp_ns)
+        tracks = tracks.select(self._report.keeps(tracks.xyxy_px, tracks.class_ids, self._size_px))
         if output.try_publish(lambda: self._encode(tracks.detections(), event, tracks.ids)):
             self._stats.count(kind, len(tracks), tracks.age_ms)
         return tracks

@@ -47,7 +47,7 @@ _SCHEDULE = (
         "min_fidelity",
         "Sets how well the published boxes agree with every-frame detection, as a share of the detector's "
         "agreement with itself, estimated at run time; needs the detector's publish_tracks and "
-        "publish_low_score. 0.97 = balanced, 0.95 = economy, 0 = max_delay_ms alone decides.",
+        "publish_low_score. 0 = max_delay_ms alone decides.",
         Range("0..1", 0.0, 1.0),
     ),
     _setting(
@@ -91,9 +91,9 @@ _GOVERNOR = (
     Param(
         "cpu_budget_percent",
         _LIMITS.cpu_budget_percent,
-        "Limits the CPU time of this process and the detector's, in percent of all cores: 100 = the whole "
-        "machine. Above it, first min_fidelity is given up, then a faster model of `ladder` is loaded, then "
-        "max_delay_ms is given up. 0 = no limit.",
+        "Limits the CPU time of this process and the detector's, in percent of all cores. Above it, first "
+        "min_fidelity is given up, then a faster model of `ladder` is loaded, then max_delay_ms is given up. "
+        "0 = no limit.",
         Range("%", 0.0, 100.0),
     ),
     Param(
@@ -106,7 +106,7 @@ _GOVERNOR = (
         "max_temperature_c",
         _LIMITS.max_temperature_c,
         "Lowers the CPU time in the same order while the hottest sensor exceeds this; 0 = no limit. With any "
-        "of the three limits, throttling of the machine does so, too.",
+        "of the three limits, throttling does so, too.",
         Range("C", 0.0, 150.0),
     ),
     Param(
@@ -119,9 +119,7 @@ _GOVERNOR = (
 
 
 def _angle(name: str, default: float, axis: str) -> Param:
-    description = (
-        f"How the camera's optical frame sits on the IMU or robot: its turn about the fixed {axis} axis."
-    )
+    description = f"Turns the camera's optical frame on the IMU or robot about the fixed {axis} axis."
     return Param(name, default, description, Range("deg", -360.0, 360.0))
 
 
@@ -165,6 +163,12 @@ GATE = NodeSpec(
             "vision_msgs/msg/VisionInfo",
             "in",
             "Which model runs: after a change a frame passes. Only while the detector is in another process.",
+        ),
+        Topic(
+            "zones",
+            "std_msgs/msg/String",
+            "in",
+            "Where changes count. Only while the detector is in another process.",
         ),
         Topic(
             "detector/status",

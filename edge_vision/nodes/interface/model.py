@@ -6,7 +6,9 @@ from edge_vision.backends import FALLBACK, known_backends
 from edge_vision.backends.base import DELEGATE_FOLDERS, PRECISIONS
 from edge_vision.cascade.cascade import CascadeConfig
 from edge_vision.cascade.stages import DEFAULT_THRESHOLD
+from edge_vision.core.geometry.zones import Zones
 from edge_vision.core.model_spec import MAX_DETECTIONS
+from edge_vision.detect.report_filter import ReportConfig, check_names
 from edge_vision.detect.roi_planner import RoiConfig
 from edge_vision.nodes.interface.types import (
     COMMON,
@@ -23,6 +25,7 @@ from edge_vision.nodes.interface.types import (
 
 _CASCADE = CascadeConfig()
 _ROI = RoiConfig()
+_REPORT = ReportConfig()
 
 
 def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...]:
@@ -32,7 +35,7 @@ def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...
             "backend",
             "auto",
             f"Selects the runtime: auto (the fastest, measured once), {', '.join(known_backends())}, or one "
-            "that another package registers.",
+            "of another package.",
             applies=applies,
         ),
         Param(
@@ -189,6 +192,25 @@ DETECTOR = NodeSpec(
             Range("detections", 0, MAX_DETECTIONS),
         ),
         Param(
+            "wanted_classes",
+            list(_REPORT.wanted_classes),
+            "Reports only objects with these labels of the model; empty = all.",
+            validate=check_names,
+        ),
+        Param(
+            "min_box_px",
+            _REPORT.min_box_px,
+            "Sets the minimum width and height of a reported box.",
+            Range("px", 0, 16384),
+        ),
+        Param(
+            "zones",
+            [],
+            "Reports only objects that stand in an include zone, if there are any, and in no exclude zone: "
+            "see docs/zones.md.",
+            validate=Zones.parse,
+        ),
+        Param(
             "publish_tracks",
             True,
             "Tracks objects: sets their ids, and publishes `tracks`, which also has the skipped frames.",
@@ -196,8 +218,8 @@ DETECTOR = NodeSpec(
         Param(
             "publish_low_score",
             True,
-            "Publishes detections that score between half of score_threshold and score_threshold on "
-            "`detections_low_score`, and passes them to the gate, which learns the noise from them.",
+            "Publishes detections from half of score_threshold up to it on `detections_low_score`, also for "
+            "the gate, which learns the noise from them.",
         ),
         Param(
             "roi_mode",
@@ -278,11 +300,12 @@ DETECTOR = NodeSpec(
             "out",
             "Latched: name, version and hash of the model.",
         ),
+        Topic("zones", "std_msgs/msg/String", "out", "Latched: the parameter `zones`, one per line."),
         Topic(
             "~/debug_image",
             "sensor_msgs/msg/Image",
             "out",
-            "Every frame with its boxes, dashed if predicted. Only while somebody subscribes.",
+            "Every frame with its boxes, dashed if predicted, and zones. Only while somebody subscribes.",
         ),
         Topic(
             "~/debug_image/compressed",

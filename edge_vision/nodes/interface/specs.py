@@ -88,7 +88,7 @@ SOURCE = NodeSpec(
             "",
             "Opens this video, bag (drive.mcap, or drive.mcap#/cam/image_raw if it has several image "
             "topics), device (/dev/video0, or 0), or rtsp:// or http:// URL; empty = idle. Logs and status "
-            "mask user info and query values, but the parameter itself is readable by every node.",
+            "mask user info and query values; every node can read the parameter itself.",
             applies="configure",
         ),
         Param(

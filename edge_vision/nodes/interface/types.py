@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -35,8 +35,8 @@ class Param:
     """One parameter of a node.
 
     range: of a number. applies: when a change takes effect: "live" (at once), "configure" (refused while the
-    node is configured) or "start" (read-only). An int is accepted for a float, and for free text: ROS parses
-    `uri:=0` as a number.
+    node is configured) or "start" (read-only). validate: raises ValueError for other values that are not
+    allowed. An int is accepted for a float, and for free text: ROS parses `uri:=0` as a number.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Param:
     range: Range | None = None
     choices: tuple[str, ...] = ()
     applies: str = "live"
+    validate: Callable[[Any], object] | None = None
 
     @property
     def unit(self) -> str:
@@ -72,6 +73,11 @@ class Param:
         if self.range and not self.range.accepts(value):
             limits = f"{self.range} {self.unit}".rstrip()
             raise ValueError(f"{self.name}: expected {limits}, got {value}")
+        if self.validate:
+            try:
+                self.validate(value)
+            except ValueError as error:
+                raise ValueError(f"{self.name}: {error}") from None
         return value
 
     def _typed(self, value: Any) -> Any:

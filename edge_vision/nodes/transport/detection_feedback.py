@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.serialization import deserialize_message
+from std_msgs.msg import String
 from vision_msgs.msg import Detection2DArray, VisionInfo
 
 from edge_vision.core.detections import Detections
+from edge_vision.core.geometry.zones import Zones
 from edge_vision.core.stamp_check import stamp_to_ns
 from edge_vision.errors import EdgeVisionError
 from edge_vision.nodes.base_node import BaseNode
@@ -53,6 +55,7 @@ class DetectionFeedback:
             subscribe(Detection2DArray, "detections_low_score", self._receive_low_score, RESULTS, raw=True),
             subscribe(Detection2DArray, "detections", self._receive_detections, RESULTS, raw=True),
             subscribe(VisionInfo, "vision_info", self._receive_model, LATCHED),
+            subscribe(String, "zones", self._receive_zones, LATCHED),
         ]
 
     def close(self) -> None:
@@ -81,6 +84,12 @@ class DetectionFeedback:
         except (EdgeVisionError, ValueError, RuntimeError) as error:  # RuntimeError: cannot be deserialized.
             self._node.refuse_message(topic, error)
             return None
+
+    def _receive_zones(self, message: String) -> None:
+        try:
+            self._node.hub.zones = Zones.parse(message.data.splitlines())
+        except ValueError as error:
+            self._node.refuse_message("zones", error)
 
     def _receive_model(self, message: VisionInfo) -> None:
         # Published when a detector starts, even with the same model, and for new models and thresholds.

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
+from edge_vision.core.geometry.zones import NO_ZONES
 from edge_vision.core.ledger import Ledger
 
 Receiver = Callable[[Frame, FrameEvent | None], None]
@@ -37,6 +38,8 @@ class IntraProcess:
         self.ledger = Ledger()
         self.max_delay_ms: float | None = None
         """The delay that the camera's gate promises, None without a gate in this process."""
+        self.zones = NO_ZONES
+        """The zones of the camera's detector, also of one in another process."""
         self._of_process = {} if of_process is None else of_process
         self._seq = itertools.count(1)
         self._receivers: dict[str, Receiver] = {}
