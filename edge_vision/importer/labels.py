@@ -130,4 +130,7 @@ def _in_order(names: Any) -> tuple[str, ...] | None:
     if not isinstance(names, (list, tuple)) or not names:
         return None
     labels = tuple(" ".join(str(name).split()) for name in names)
-    return labels if all(labels) else None
+    if not any(labels):
+        return None
+    # The background of an open vocabulary is an empty prompt.
+    return tuple(label or number for label, number in zip(labels, numbered(len(labels)), strict=True))
