@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.geometry.zones import Zones
+from edge_vision.core.object_shapes import KeyPoints, Masks, OrientedBoxes
 
 DASH_PX = 8
+MIN_POINT_SCORE = 0.5
+"""Key points with a lower score are not drawn."""
+POINT_PX = 3
+BONES = {
+    17: "15-13 13-11 16-14 14-12 11-12 5-11 6-12 5-6 5-7 6-8 7-9 8-10 1-2 0-1 0-2 1-3 2-4 3-5 4-6",
+}
+"""By the number of key points: the pairs that a line connects. COCO's 17 as its annotations define them."""
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -41,6 +49,30 @@ def dashes(box: np.ndarray) -> np.ndarray:
     return np.concatenate(across + down).reshape(-1, 2, 2).astype(np.int32)
 
 
+def shape_lines(found: Detections) -> Iterator[tuple[int, np.ndarray, bool]]:
+    """Lines that show the shapes: the index of the detection, (k, 2) float xy_px, whether it is closed."""
+    shapes = found.shapes
+    if isinstance(shapes, Masks):
+        outlines = (region.outline() for region in shapes.regions(found.xyxy_px))
+        yield from ((at, outline, True) for at, outline in enumerate(outlines) if outline is not None)
+    elif isinstance(shapes, OrientedBoxes):
+        yield from ((at, corners, True) for at, corners in enumerate(shapes.corners()))
+    elif isinstance(shapes, KeyPoints):
+        for at, points in enumerate(shapes.rows):
+            yield from ((at, *line) for line in _skeleton(points))
+
+
+def _skeleton(points: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
+    """(k, 3) key points -> a diamond at each visible one, and the lines between them."""
+    diamond = np.array([(POINT_PX, 0), (0, POINT_PX), (-POINT_PX, 0), (0, -POINT_PX)])
+    visible = points[:, 2] >= MIN_POINT_SCORE
+    yield from ((point + diamond, True) for point in points[visible, :2])
+    for bone in BONES.get(len(points), "").split():
+        ends = list(map(int, bone.split("-")))
+        if visible[ends].all():
+            yield points[ends, :2], False
+
+
 def draw_detections(
     image: np.ndarray,
     found: Detections,
@@ -63,6 +95,9 @@ def draw_detections(
         else:
             cv2.rectangle(image, (left, top), (right, bottom), color, 2)
         _draw_caption(image, caption(label_of(labels, class_id), score, track), left, max(0, top), color)
+    for at, points, closed in shape_lines(found):
+        color = class_color(int(found.class_ids[at]))
+        cv2.polylines(image, [np.rint(points).astype(np.int32)], closed, color, 2)
     return image
 
 

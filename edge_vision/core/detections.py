@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_vision.core.object_shapes import ObjectShapes
+
 MAX_COORDINATE_PX = 1e6
 
 
@@ -16,11 +18,13 @@ class Detections:
     xyxy_px: (n, 4) float32, left, top, right, bottom in pixels of the source image.
     scores: (n,) float32 in 0..1.
     class_ids: (n,) int32, index into the bundle's labels.
+    shapes: masks, oriented boxes or key points of the same objects; None if the model reports none.
     """
 
     xyxy_px: np.ndarray
     scores: np.ndarray
     class_ids: np.ndarray
+    shapes: ObjectShapes | None = None
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -29,13 +33,16 @@ class Detections:
                 f"expected xyxy_px (n, 4), scores (n,), class_ids (n,), got {self.xyxy_px.shape}, "
                 f"{self.scores.shape}, {self.class_ids.shape}"
             )
+        if self.shapes is not None and len(self.shapes.rows) != n:
+            raise ValueError(f"expected shapes of {n} objects, got {len(self.shapes.rows)}")
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def select(self, which: np.ndarray | slice) -> Detections:
         """The subset given by a mask, indices or a slice."""
-        return Detections(self.xyxy_px[which], self.scores[which], self.class_ids[which])
+        shapes = None if self.shapes is None else self.shapes.select(which)
+        return Detections(self.xyxy_px[which], self.scores[which], self.class_ids[which], shapes)
 
     def split(self, score_threshold: float) -> tuple[Detections, Detections]:
         """The detections that reach the threshold, and those below it."""

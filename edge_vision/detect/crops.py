@@ -14,6 +14,7 @@ import numpy as np
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.geometry.boxes import MAX_CANDIDATES, overlaps
+from edge_vision.core.object_shapes import joined
 from edge_vision.core.preprocess import resizable
 
 # Context helps detection, and a region often shows only a part of a moving object.
@@ -170,12 +171,14 @@ def _concatenated(found: list[Detections]) -> Detections:
         np.concatenate([one.xyxy_px for one in found]),
         np.concatenate([one.scores for one in found]),
         np.concatenate([one.class_ids for one in found]),
+        joined([one.shapes for one in found]),
     )
 
 
 def _shifted(found: Detections, left: int, top: int) -> Detections:
     xyxy_px = found.xyxy_px + np.array([left, top, left, top], np.float32)
-    return Detections(xyxy_px, found.scores, found.class_ids)
+    shapes = None if found.shapes is None else found.shapes.shifted(left, top)
+    return Detections(xyxy_px, found.scores, found.class_ids, shapes)
 
 
 def _is_cut(xyxy_px: np.ndarray, crop: tuple[int, int, int, int], size_px: tuple[int, int]) -> np.ndarray:

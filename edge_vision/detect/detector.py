@@ -14,6 +14,7 @@ from edge_vision.bundles.store import Bundle
 from edge_vision.core.detections import DetectionResult, Detections, StageTiming
 from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import InputSpec, Thresholds
+from edge_vision.core.object_shapes import Masks
 from edge_vision.core.preprocess import Preprocessor, Transform
 from edge_vision.core.running_clock import running_s
 from edge_vision.detect.heads import DetectionHead, Head, ModelBoxes, make_head
@@ -49,10 +50,11 @@ class Detector:
         head = make_head(manifest.head, manifest.input, session.outputs, len(bundle.labels))
         return cls(manifest.input, head, session, manifest.thresholds)
 
-    def detect(self, frame: Frame, with_low_score: bool = False) -> DetectionResult:
+    def detect(self, frame: Frame, with_low_score: bool = False, with_masks: bool = False) -> DetectionResult:
         """Run one detection pass. Raises ImageError, BackendError, HeadError.
 
-        with_low_score: also return the detections down to LOW_SCORE_SHARE of the score threshold.
+        with_low_score: also return the detections down to LOW_SCORE_SHARE of the score threshold, which have
+        no shapes. with_masks: if the shapes are masks, return them, too.
         """
         started = perf_counter()
         input_tensor, transform = self._preprocessor.prepare(frame)
@@ -69,12 +71,21 @@ class Detector:
         detections, low_score = to_source_pixels(boxes, transform), None
         if with_low_score:
             detections, low_score = detections.split(thresholds.score_threshold)
+        if boxes.extra is not None and (with_masks or self.shape_kind != Masks.kind):
+            inside = boxes.select(_inside(transform.to_source(boxes.xyxy_model)))
+            shapes = self._head.shapes(outputs, inside.select(slice(len(detections))), transform)
+            detections = replace(detections, shapes=shapes)
         timing = StageTiming.between(started, prepared, inferred, perf_counter())
         return DetectionResult(detections, timing, top_score, low_score)
 
     def twin(self) -> Detector:
         """A detector on the same session with thresholds, counts and image buffers of its own."""
         return Detector(self.input_spec, copy(self._head), self.session, self.thresholds)
+
+    @property
+    def shape_kind(self) -> str:
+        """`ObjectShapes.kind` of its detections' shapes, "" for boxes alone."""
+        return self._head.shape_kind
 
     @property
     def unlabelled(self) -> int:
@@ -95,9 +106,14 @@ def _lowered(thresholds: Thresholds) -> Thresholds:
 def to_source_pixels(found: ModelBoxes, transform: Transform) -> Detections:
     """Boxes in source pixels, clipped to the image; boxes outside it are dropped."""
     xyxy_px = transform.to_source(found.xyxy_model)
-    inside = np.asarray((xyxy_px[:, 2:] > xyxy_px[:, :2]).all(axis=1))
+    inside = _inside(xyxy_px)
     detections = Detections(xyxy_px, found.scores, found.class_ids)
     return detections if inside.all() else detections.select(inside)
+
+
+def _inside(xyxy_px: np.ndarray) -> np.ndarray:
+    """(n,) bool: the clipped boxes that are not empty."""
+    return np.asarray((xyxy_px[:, 2:] > xyxy_px[:, :2]).all(axis=1))
 
 
 def black_frame(spec: InputSpec) -> Frame:

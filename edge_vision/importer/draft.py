@@ -30,13 +30,13 @@ from edge_vision.importer.model import (
 )
 from edge_vision.importer.preprocessing import FAMILIES, FAMILY_OF_HEAD, input_spec
 from edge_vision.importer.probe import Probe, probe_graph
+from edge_vision.importer.shape_rules import HEAD_OF_TASK
 
 LABELS_FILE = "labels.txt"
 NOT_GIVEN = "not given"
 # Graphs that take any size are often exported with an image of a few pixels.
 _TINY_PX = 64
-_TASKS = ("detect", "classify")
-_OTHER_TASKS = ("segment", "pose", "obb")
+_TASKS = ("detect", "classify", *HEAD_OF_TASK)
 _SETTABLE = ("description", "licence", "source", "version", "input", "head", "thresholds", "figures")
 
 Ask = Callable[[str], str]
@@ -95,7 +95,8 @@ def make_draft(source: ModelSource, options: Options, workspace: Path, ask: Ask 
         graph = source.fixed(image_tensor.name, image_tensor.shape(*size), size_constants(model, *size))
         file.write_bytes(graph)
         probe = probe_graph(file, model.format, model.outputs, model.path)
-        evidence = HeadEvidence(model.format, *size, probe.outputs, probe.values, n_labels)
+        declared = model.metadata.get("task", ""), _keypoints(model)
+        evidence = HeadEvidence(model.format, *size, probe.outputs, probe.values, n_labels, *declared)
         guess = _head(model, evidence, options)
     found = _labels(model, guess, known, options, ask)
     labels = found[0] if found else numbered(guess.n_classes or 0)
@@ -140,11 +141,24 @@ def _put(document: dict[str, Any], key: str, text: str) -> None:
 def _check_task(model: Model) -> None:
     """Raise BundleError for another task: the outputs of such a model resemble a detector's."""
     task = model.metadata.get("task", "detect")
-    if task in _OTHER_TASKS or ("names" in model.metadata and task not in _TASKS):
+    if "names" in model.metadata and task not in _TASKS:
         raise BundleError(
-            f"{model.path}: expected a model that detects or classifies, got one for the task '{task:.40}'; "
-            f"edge_vision has no head for it"
+            f"{model.path}: expected a model for one of the tasks {', '.join(_TASKS)}, got one for the task "
+            f"'{task:.40}'; edge_vision has no head for it"
         )
+
+
+def _keypoints(model: Model) -> tuple[int, int] | None:
+    """kpt_shape in Ultralytics' metadata, such as [17, 3]. Raises BundleError if it is another value."""
+    text = model.metadata.get("kpt_shape")
+    if text is None:
+        return None
+    numbers = re.fullmatch(r"[\[(] *([1-9]\d{0,2}), *([23]) *[\])]", text)
+    if not numbers:
+        raise BundleError(
+            f"{model.path}: expected kpt_shape in the file's metadata as [17, 3], got {text!r:.40}"
+        )
+    return int(numbers[1]), int(numbers[2])
 
 
 def _size(

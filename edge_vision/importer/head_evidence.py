@@ -19,7 +19,8 @@ _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
 class HeadEvidence:
     """width_px, height_px: of the input. values: outputs of one run, {} if no backend reads the format.
 
-    n_labels: the number of classes, if the labels are known already.
+    n_labels: the number of classes, if the labels are known already. task, keypoints: what the metadata
+    declares, "" and None for nothing; keypoints: their number, and the values of each.
     """
 
     format: str
@@ -28,6 +29,8 @@ class HeadEvidence:
     outputs: tuple[TensorSpec, ...]
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
     n_labels: int | None = None
+    task: str = ""
+    keypoints: tuple[int, int] | None = None
 
     def cells(self, strides: tuple[int, ...]) -> int:
         """The number of cells in all feature maps of these strides."""

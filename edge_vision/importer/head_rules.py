@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edge_vision.importer import grid_rules, list_rules, other_tasks
+from edge_vision.importer import grid_rules, list_rules, shape_rules
 from edge_vision.importer.head_evidence import HeadEvidence, HeadGuess
 
 RULES: tuple[Callable[[HeadEvidence], HeadGuess | None], ...] = (
@@ -32,7 +32,8 @@ def recognise_head(evidence: HeadEvidence, head: str | None = None) -> HeadGuess
 
     Raises BundleError for the outputs of another task, and for those that several heads read differently.
     """
-    other_tasks.refuse(evidence)
+    if shaped := shape_rules.recognise(evidence, head):
+        return shaped
     if head == "yolov8":
         return grid_rules.yolov8(evidence) or grid_rules.yolov8_rows(evidence, requested=True)
     rules = (rule for rule in RULES if head is None or rule is not grid_rules.yolov8_rows)

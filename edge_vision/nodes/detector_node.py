@@ -25,6 +25,7 @@ from edge_vision.nodes.detector.model import DetectorModel, SharedDetector
 from edge_vision.nodes.detector.output import DetectionOutput
 from edge_vision.nodes.detector.overlay import DetectionOverlay
 from edge_vision.nodes.detector.roi_detection import RoiDetection
+from edge_vision.nodes.detector.shape_output import ShapeOutput
 from edge_vision.nodes.detector.stats import DetectorStats
 from edge_vision.nodes.detector.track_publisher import TrackPublisher
 from edge_vision.nodes.interface import specs
@@ -58,6 +59,7 @@ class DetectorNode(StageNode):
         self.tracks = TrackPublisher(self, self.report)
         self.detections = DetectionOutput(self)
         self.overlay = DetectionOverlay(self, self._labels, lambda: self.report.zones)
+        self.shapes = ShapeOutput(self)
         self.roi = RoiDetection(self.tracks)
         self._detector_stats = DetectorStats()
         # Times and the frames that the camera had sent by then.
@@ -89,6 +91,7 @@ class DetectorNode(StageNode):
         self._received.clear()
         self.tracks.configure(publish=False, track=False)
         self.detections.low_score.enable(False)
+        self.shapes.close()
         self._reset_scene()
 
     def cleanup(self) -> None:
@@ -115,6 +118,7 @@ class DetectorNode(StageNode):
         if model := self.model.current:
             # First: the gate, which infers a frame for a new model, must then know them.
             self.detections.publish_zones(self.params["zones"])
+            self.shapes.enable(model.runner.shape_kind)
             self.detections.publish_model(model, self._models_loaded)
 
     def _labels(self) -> tuple[str, ...]:
@@ -197,7 +201,10 @@ class DetectorNode(StageNode):
             return
         # Decoded before the watchdog starts: decoding a large image must not look like a hanging backend.
         _ = frame.image
-        done = self.model.run((frame, event), lambda detector: self.roi.detect(detector, frame, event))
+        with_masks = self.shapes.wants_masks or self.overlay.is_watched
+        done = self.model.run(
+            (frame, event), lambda detector: self.roi.detect(detector, frame, event, with_masks)
+        )
         if done is None:
             return
         result = self.report.apply(done[1], (frame.width_px, frame.height_px))
@@ -214,6 +221,8 @@ class DetectorNode(StageNode):
         """Publish the detections; returns the ids of their tracks."""
         ids = self.tracks.assign_ids(frame, found)
         self.tracks.publish_inferred(self.detections.publish_detections(frame, found, ids))
+        if found.shapes is not None:
+            self.shapes.publish(frame, found)
         self.stats.rate_out.count()
         self._detector_stats.count(len(found))
         return ids
@@ -266,6 +275,7 @@ class DetectorNode(StageNode):
             **self._detector_stats.values(),
             **self.report.status(),
             "unlabelled_total": model.runner.unlabelled if model else 0,
+            **self.shapes.status_values(),
             "busy_ms": self._busy_ms,
             **self.tracks.status_values(),
             **self.roi.status_values(),

@@ -264,10 +264,22 @@ def test_numbers_that_are_not_finite(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "are not finite" in refused(tmp_path, capsys, graph)
 
 
-@pytest.mark.parametrize("task", ["segment", "pose", "obb"])
-def test_a_task_without_a_head(tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str) -> None:
+def test_a_task_without_a_head(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = small_yolov8(tmp_path / "m.onnx", metadata={**ULTRALYTICS, "task": "depth"})
+    assert "segment, obb, pose, got one for the task 'depth'" in refused(tmp_path, capsys, graph)
+
+
+@pytest.mark.parametrize(
+    "task, message",
+    [
+        ("segment", "expected outputs of the task 'segment'"),
+        ("pose", "expected 4 + 3 + k x 3 values per cell for key points, got 7"),
+        ("obb", "expected 4 + 3 + 1 values per cell for oriented boxes, got 7"),
+    ],
+)
+def test_a_task_that_the_outputs_contradict(tmp_path: Path, capsys, task: str, message: str) -> None:
     graph = small_yolov8(tmp_path / "m.onnx", metadata={**ULTRALYTICS, "task": task})
-    assert f"detects or classifies, got one for the task '{task}'" in refused(tmp_path, capsys, graph)
+    assert message in refused(tmp_path, capsys, graph)
 
 
 # --- What is given with it ---

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from import_cases import constants, run_import
+from shape_cases import Export
+from test_heads_shapes import EXPORTS
 from tflite_cases import mean_tflite
 
 from edge_vision.backends.base import TensorSpec
 from edge_vision.bundles import load_bundle
 from edge_vision.importer.head_evidence import HeadEvidence
 from edge_vision.importer.head_rules import recognise_head
+from edge_vision.importer.shape_rules import HEAD_OF_TASK
 
 pytestmark = pytest.mark.usefixtures("trials_passed")
 RNG = np.random.default_rng(7)
@@ -61,21 +65,26 @@ def logit_columns() -> np.ndarray:
     return values
 
 
-POSE, ORIENTED = "a pose model, not supported", "oriented boxes, not supported"
-
-
 @pytest.mark.parametrize(
-    "values, message",
+    "values, head, options, n_labels",
     [
-        (pose(), POSE),
-        (pose(with_visibility=False), POSE),
-        (transposed(pose()), POSE),
-        (relative_pose().astype(np.float32), POSE),
-        (transposed(relative_pose()).astype(np.float32), POSE),
-        (oriented(-0.78, 2.35), ORIENTED),
-        (oriented(0.5, 0.95), ORIENTED),
-        (transposed(oriented(-0.78, 2.35)), ORIENTED),
-        (logit_columns(), "expected class scores from 0 to 1, got -"),
+        (pose(), "yolov8_pose", {"keypoints": 17, "point_values": 3}, 1),
+        (pose(with_visibility=False), "yolov8_pose", {"keypoints": 17, "point_values": 2}, 1),
+        (transposed(pose()), "yolov8_pose", {"keypoints": 17, "point_values": 3}, 1),
+        (
+            relative_pose().astype(np.float32),
+            "yolov8_pose",
+            {"box_unit": "relative", "keypoints": 17, "point_values": 3},
+            1,
+        ),
+        (
+            transposed(relative_pose()).astype(np.float32),
+            "yolov8_pose",
+            {"box_unit": "relative", "keypoints": 17, "point_values": 3},
+            1,
+        ),
+        (oriented(-0.78, 2.35), "yolov8_obb", {}, 15),
+        (transposed(oriented(-0.78, 2.35)), "yolov8_obb", {}, 15),
     ],
     ids=[
         "pose",
@@ -84,15 +93,124 @@ POSE, ORIENTED = "a pose model, not supported", "oriented boxes, not supported"
         "pose, relative",
         "pose, relative, rows",
         "oriented",
-        "oriented, angles below 1",
         "oriented, rows",
-        "logits",
     ],
 )
-def test_outputs_of_other_tasks_are_refused_by_name(tmp_path: Path, capsys, values, message) -> None:
+def test_values_show_key_points_and_oriented_boxes(tmp_path: Path, values, head, options, n_labels) -> None:
     graph = constants(tmp_path / "m.onnx", {"output0": values})
+    assert run_import(graph, "--out", tmp_path / "out", "--yes") == 0
+    bundle = load_bundle(str(tmp_path / "out"))
+    role = "columns" if values.shape[2] == 8400 else "rows"
+    assert bundle.manifest.head.type == head and bundle.manifest.head.outputs == {role: "output0"}
+    assert bundle.manifest.head.options == options and len(bundle.labels) == n_labels
+    assert bundle.manifest.task == "detect" and bundle.manifest.input.resize == "letterbox"
+
+
+def test_logits_are_refused(tmp_path: Path, capsys) -> None:
+    graph = constants(tmp_path / "m.onnx", {"output0": logit_columns()})
+    assert run_import(graph, "--out", tmp_path / "out", "--yes") == 1
+    assert "expected class scores from 0 to 1, got -" in capsys.readouterr().err
+
+
+def test_angles_that_may_be_scores_need_a_head(tmp_path: Path, capsys) -> None:
+    graph = constants(tmp_path / "m.onnx", {"output0": oriented(0.5, 0.95)})
+    assert run_import(graph, "--out", tmp_path / "out", "--yes") == 1
+    assert "which may be angles: give --head yolov8_obb, or --head yolov8" in capsys.readouterr().err
+    for head, n_labels in (("yolov8_obb", 15), ("yolov8", 16)):
+        assert run_import(graph, "--head", head, "--out", tmp_path / head, "--yes") == 0
+        bundle = load_bundle(str(tmp_path / head))
+        assert bundle.manifest.head.type == head and len(bundle.labels) == n_labels
+
+
+@pytest.mark.parametrize("export", EXPORTS, ids=lambda export: export.name)
+@pytest.mark.parametrize("with_metadata", [True, False], ids=["metadata", "no metadata"])
+@pytest.mark.parametrize("task", ["segment", "obb", "pose"])
+def test_each_task_is_recognised(tmp_path: Path, export: Export, with_metadata: bool, task: str) -> None:
+    if task == "pose" and not with_metadata:
+        export = replace(export, n_classes=1)
+    columns, more = export.columns(5)[0], {}
+    cells = export.n_cells
+    if task == "segment":
+        maps = RNG.normal(0, 1, (1, export.k, export.height // 4, export.width // 4)).astype(np.float32)
+        columns, more = np.concatenate((columns, RNG.normal(0, 1, (export.k, cells)))), {"output1": maps}
+    elif task == "obb":
+        columns = np.concatenate((columns, RNG.uniform(-0.78, 2.35, (1, cells))))
+    else:
+        k, n_values = export.points
+        size = 1.0 if export.relative else np.array([export.width, export.height])[:, None]
+        points = RNG.uniform(0, 1, (k, n_values, cells))
+        points[:, :2] *= size
+        columns = np.concatenate((columns, points.reshape(-1, cells)))
+    declared = export.metadata(task) if with_metadata else {}
+    graph = export.graph(tmp_path / "m.onnx", columns, more, **declared)
+    assert run_import(graph, "--out", tmp_path / "out", "--yes") == 0
+    bundle = load_bundle(str(tmp_path / "out"))
+    assert bundle.manifest.head.type == HEAD_OF_TASK[task] and len(bundle.labels) == export.n_classes
+    assert bundle.manifest.head.outputs[export.role] == "output0"
+    options = bundle.manifest.head.options
+    assert options.get("box_unit", "px") == ("relative" if export.relative else "px")
+    if task == "pose":
+        assert (options["keypoints"], options["point_values"]) == export.points
+    assert (bundle.labels[0] == "part 0") == with_metadata
+
+
+NAMES = "{0: 'a', 1: 'b', 2: 'c'}"
+
+
+@pytest.mark.parametrize(
+    "outputs, metadata, message",
+    [
+        ({"o": columns(3)}, {"task": "segment"}, "expected outputs of the task 'segment'"),
+        (
+            {"o": columns(3)},
+            {"task": "pose", "kpt_shape": "[17, 3]"},
+            "17 x 3 values per cell for key points, got 7",
+        ),
+        (
+            {"o": columns(3)},
+            {"task": "obb", "names": NAMES},
+            "expected 4 + 3 + 1 values per cell for oriented",
+        ),
+        ({"o": pose()}, {"task": "detect"}, "expected outputs of the task 'detect'"),
+        (
+            {"o": pose()},
+            {"task": "pose", "kpt_shape": "[18, 3]"},
+            "18 x 3 values per cell for key points, got 56",
+        ),
+        (
+            {"o": pose()},
+            {"task": "pose", "kpt_shape": "many"},
+            "expected kpt_shape in the file's metadata as [17, 3]",
+        ),
+        ({"o": pose()}, {"task": "obb"}, "expected class scores from 0 to 1"),
+        ({"o": oriented(-0.7, 6.0)}, {"task": "obb"}, "expected angles from -0.7854 to 2.356 rad"),
+        (
+            {"o": columns(35), "p": np.zeros((1, 16, 160, 160), np.float32)},
+            {"task": "segment", "names": NAMES},
+            "expected 4 + 3 + 16 values per cell beside prototypes [1, 16, 160, 160], got 39",
+        ),
+        (
+            {"o": columns(30), "p": np.zeros((1, 32, 160, 160), np.float32)},
+            {},
+            "expected 4 + classes + 32 values per cell beside prototypes [1, 32, 160, 160], got 34",
+        ),
+        (
+            {"o": logit_columns(), "p": np.zeros((1, 2, 160, 160), np.float32)},
+            {},
+            "expected class scores from 0 to 1, got -",
+        ),
+    ],
+)
+def test_what_the_numbers_contradict_is_refused(tmp_path: Path, capsys, outputs, metadata, message) -> None:
+    graph = constants(tmp_path / "m.onnx", outputs, metadata=metadata)
     assert run_import(graph, "--out", tmp_path / "out", "--yes") == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_head_that_the_values_contradict_is_refused(tmp_path: Path, capsys) -> None:
+    graph = constants(tmp_path / "m.onnx", {"output0": pose()})
+    assert run_import(graph, "--head", "yolov8", "--out", tmp_path / "out", "--yes") == 1
+    assert "expected outputs for the head 'yolov8', got those of 'yolov8_pose'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -116,13 +234,6 @@ def test_rows_that_two_heads_read_need_labels_or_a_head(tmp_path: Path, capsys) 
     assert "YOLOv8 with 6 classes, or YOLOv5 with 5; give the labels" in capsys.readouterr().err
     assert run_import(graph, "--head", "yolov5", "--out", tmp_path / "out", "--yes") == 0
     assert len(load_bundle(str(tmp_path / "out")).labels) == 5
-
-
-@pytest.mark.parametrize("task", ["segment", "pose", "obb"])
-def test_a_task_is_refused_without_names_in_the_metadata(tmp_path: Path, capsys, task) -> None:
-    graph = constants(tmp_path / "m.onnx", {"output0": columns(3)}, metadata={"task": task})
-    assert run_import(graph, "--out", tmp_path / "out", "--yes") == 1
-    assert f"got one for the task '{task}'" in capsys.readouterr().err
 
 
 def test_names_with_a_gap_do_not_become_coco(tmp_path: Path, capsys) -> None:
@@ -198,4 +309,4 @@ def test_the_task_of_a_tflite_file(tmp_path: Path, capsys) -> None:
     metadata = {**METADATA, "task": "pose"}
     graph = with_archive(tmp_path / "m.tflite", {"metadata.json": json.dumps(metadata)})
     assert run_import(graph, "--out", tmp_path / "out", "--yes") == 1
-    assert "got one for the task 'pose'" in capsys.readouterr().err
+    assert "expected outputs of the task 'pose'" in capsys.readouterr().err

@@ -17,6 +17,7 @@ ROS = (
     "rclpy",
     "builtin_interfaces.msg",
     "diagnostic_msgs.msg",
+    "geometry_msgs.msg",
     "lifecycle_msgs.srv",
     "nav_msgs.msg",
     "rcl_interfaces.msg",

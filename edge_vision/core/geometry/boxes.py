@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from edge_vision.core.detections import Detections
@@ -56,6 +58,8 @@ def greedy_pairs(rows: list[int], columns: list[int]) -> tuple[np.ndarray, np.nd
     return np.array([*taken], np.intp), np.array([*taken.values()], np.intp)
 
 
+Overlaps = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]
+"""As `overlaps`."""
 # Candidates are processed in groups of this size, best first, until max_detections are kept. Fastest between
 # 64 and 256.
 _GROUP = 128
@@ -69,23 +73,26 @@ def nms(
     class_ids: np.ndarray,
     iou_threshold: float,
     max_detections: int,
+    overlap_test: Overlaps | None = None,
 ) -> np.ndarray:
     """Indices of the boxes to keep, sorted by descending score.
 
     xyxy: (n, 4) float32, any unit. scores: (n,). class_ids: (n,). A box is suppressed by a better one
     of its class with an IoU above iou_threshold; an empty box overlaps nothing. Returns (k,) indices,
     k <= max_detections; equal scores keep their order. Only the best MAX_CANDIDATES can be kept.
+    overlap_test: replaces `overlaps`, for boxes of another form.
 
     Processing all classes in order of score gives the same result as one run per class and a final sort, as
     in TensorFlow's object detection API, and can stop at max_detections.
     """
+    test = overlap_test or overlaps
     order = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
     kept = np.zeros(0, np.intp)
     for start in range(0, len(order), _GROUP):
         group = order[start : start + _GROUP]
         if len(kept):
-            group = group[~overlaps(xyxy, class_ids, kept, group, iou_threshold).any(axis=0)]
-        kept = np.concatenate((kept, _greedy(group, overlaps(xyxy, class_ids, group, group, iou_threshold))))
+            group = group[~test(xyxy, class_ids, kept, group, iou_threshold).any(axis=0)]
+        kept = np.concatenate((kept, _greedy(group, test(xyxy, class_ids, group, group, iou_threshold))))
         if len(kept) >= max_detections:
             break
     return kept[:max_detections]

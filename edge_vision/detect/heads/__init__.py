@@ -16,12 +16,16 @@ from edge_vision.detect.heads.nanodet import NanoDetHead
 from edge_vision.detect.heads.objectness import YoloV5Head, YoloxHead
 from edge_vision.detect.heads.ssd import SsdHead
 from edge_vision.detect.heads.yolov8 import YoloV8Head
+from edge_vision.detect.heads.yolov8_shapes import YoloV8ObbHead, YoloV8PoseHead, YoloV8SegHead
 from edge_vision.errors import HeadError
 
 HEADS: dict[str, Callable[[HeadSpec, InputSpec, Sequence[TensorSpec], int], Head]] = {
     "ssd": SsdHead,
     "yolov5": YoloV5Head,
     "yolov8": YoloV8Head,
+    "yolov8_seg": YoloV8SegHead,
+    "yolov8_obb": YoloV8ObbHead,
+    "yolov8_pose": YoloV8PoseHead,
     "yolox": YoloxHead,
     "end_to_end": EndToEndHead,
     "nanodet": NanoDetHead,

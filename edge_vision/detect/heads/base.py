@@ -13,6 +13,8 @@ import numpy as np
 from edge_vision.backends.base import TensorSpec
 from edge_vision.core.geometry.boxes import nms
 from edge_vision.core.model_spec import HeadSpec, Thresholds
+from edge_vision.core.object_shapes import ObjectShapes
+from edge_vision.core.preprocess import Transform
 from edge_vision.errors import HeadError
 
 
@@ -21,20 +23,49 @@ class ModelBoxes:
     """Objects in the model's pixels, sorted by descending score.
 
     xyxy_model: (n, 4) float32 in pixels of the input tensor, not clipped. scores: (n,) float32.
-    class_ids: (n,) int32.
+    class_ids: (n,) int32. extra: (n, k) float32, what the head reads of a shape in addition; None for none.
     """
 
     xyxy_model: np.ndarray
     scores: np.ndarray
     class_ids: np.ndarray
+    extra: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def select(self, which: np.ndarray | slice) -> ModelBoxes:
+        """The subset given by a mask, indices or a slice."""
+        extra = None if self.extra is None else self.extra[which]
+        return ModelBoxes(self.xyxy_model[which], self.scores[which], self.class_ids[which], extra)
 
     @staticmethod
     def suppressed(
-        xyxy_model: np.ndarray, scores: np.ndarray, class_ids: np.ndarray, thresholds: Thresholds
+        xyxy_model: np.ndarray,
+        scores: np.ndarray,
+        class_ids: np.ndarray,
+        thresholds: Thresholds,
+        extra: np.ndarray | None = None,
     ) -> ModelBoxes:
         """The candidates, given in any order, that non-maximum suppression keeps."""
         keep = nms(xyxy_model, scores, class_ids, thresholds.iou_threshold, thresholds.max_detections)
-        return _model_boxes(xyxy_model[keep], scores[keep], class_ids[keep])
+        return ModelBoxes.kept(keep, xyxy_model, scores, class_ids, extra)
+
+    @staticmethod
+    def kept(
+        keep: np.ndarray,
+        xyxy_model: np.ndarray,
+        scores: np.ndarray,
+        class_ids: np.ndarray,
+        extra: np.ndarray | None = None,
+    ) -> ModelBoxes:
+        """The candidates at these indices, which are sorted by descending score."""
+        return ModelBoxes(
+            xyxy_model[keep].astype(np.float32, copy=False),
+            np.minimum(scores[keep], 1.0).astype(np.float32, copy=False),
+            class_ids[keep].astype(np.int32),
+            None if extra is None else extra[keep],
+        )
 
     @staticmethod
     def best(
@@ -42,15 +73,7 @@ class ModelBoxes:
     ) -> ModelBoxes:
         """The best max_detections candidates, without suppression. Ties keep their order."""
         keep = np.argsort(-scores, kind="stable")[: thresholds.max_detections]
-        return _model_boxes(xyxy_model[keep], scores[keep], class_ids[keep])
-
-
-def _model_boxes(xyxy_model: np.ndarray, scores: np.ndarray, class_ids: np.ndarray) -> ModelBoxes:
-    return ModelBoxes(
-        xyxy_model.astype(np.float32, copy=False),
-        np.minimum(scores, 1.0).astype(np.float32, copy=False),
-        class_ids.astype(np.int32),
-    )
+        return ModelBoxes.kept(keep, xyxy_model, scores, class_ids)
 
 
 class DetectionHead(ABC):
@@ -60,6 +83,8 @@ class DetectionHead(ABC):
     """
 
     task: ClassVar[Literal["detect"]] = "detect"
+    shape_kind: ClassVar[str] = ""
+    """`ObjectShapes.kind` of what `shapes` returns, "" for heads of boxes alone."""
     unlabelled = 0
     """Objects dropped so far because the bundle has no label for their class."""
 
@@ -69,6 +94,12 @@ class DetectionHead(ABC):
 
     def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
         """The highest score of one image, regardless of the threshold; None if not available."""
+        return None
+
+    def shapes(
+        self, outputs: Mapping[str, np.ndarray], found: ModelBoxes, transform: Transform
+    ) -> ObjectShapes | None:
+        """The shapes of decoded objects in source pixels. Raises HeadError as `decode`."""
         return None
 
     def _labelled(self, class_ids: np.ndarray, n_labels: int) -> np.ndarray:

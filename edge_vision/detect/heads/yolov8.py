@@ -8,6 +8,7 @@ candidate).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,29 +26,49 @@ class YoloV8Head(DetectionHead):
     TFLite exports have).
     """
 
+    defaults: ClassVar[Mapping[str, object]] = {"box_unit": "px"}
+
     def __init__(
         self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
     ) -> None:
-        options = read_options(spec, {"box_unit": "px"})
+        options = read_options(spec, self.defaults)
         self._scale = scale_to_px(choice_option(spec, "box_unit", options["box_unit"], BOX_UNITS), input_spec)
         self._has_rows = "rows" in spec.outputs
-        role, shape = (
-            ("rows", (1, "n", 4 + n_labels)) if self._has_rows else ("columns", (1, 4 + n_labels, "n"))
-        )
+        self._end = 4 + n_labels
+        length = self._end + self._count_extra(spec, options, outputs)
+        role, shape = ("rows", (1, "n", length)) if self._has_rows else ("columns", (1, length, "n"))
         self._output = OutputReader.find(spec, role, outputs, shape)
+
+    def _count_extra(
+        self, spec: HeadSpec, options: Mapping[str, object], outputs: Sequence[TensorSpec]
+    ) -> int:
+        """The number of values after the class scores. Raises HeadError."""
+        return 0
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         """Each candidate has its best class only. Raises HeadError."""
         columns = self._columns(outputs)
-        passed = self._candidates(columns[4:], thresholds.score_threshold)
-        scores = columns[4:, passed]
-        self._output.check_scores(columns[4:], candidates=scores)
+        passed = self._candidates(columns[4 : self._end], thresholds.score_threshold)
+        scores = columns[4 : self._end, passed]
+        self._output.check_scores(columns[4 : self._end], candidates=scores)
         best = scores.max(axis=0, initial=0.0)
-        xyxy = xyxy_of_centres(columns[:4, passed].T * self._scale)
-        return ModelBoxes.suppressed(xyxy, best, scores.argmax(axis=0), thresholds)
+        boxes = columns[:4, passed].T * self._scale
+        extra = columns[self._end :, passed].T if len(columns) > self._end else None
+        return self._suppressed(boxes, best, scores.argmax(axis=0), thresholds, extra)
+
+    def _suppressed(
+        self,
+        boxes: np.ndarray,
+        scores: np.ndarray,
+        class_ids: np.ndarray,
+        thresholds: Thresholds,
+        extra: np.ndarray | None,
+    ) -> ModelBoxes:
+        """NMS of candidates, boxes being (n, 4) centres and sizes, extra (n, k) further values."""
+        return ModelBoxes.suppressed(xyxy_of_centres(boxes), scores, class_ids, thresholds, extra)
 
     def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
-        scores = self._columns(outputs)[4:]
+        scores = self._columns(outputs)[4 : self._end]
         return float(scores.max()) if scores.size else None
 
     def _candidates(self, scores: np.ndarray, threshold: float) -> np.ndarray:
@@ -57,6 +78,6 @@ class YoloV8Head(DetectionHead):
         return at_least(scores.max(axis=0), threshold)
 
     def _columns(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(4 + classes, n), a view of the output."""
+        """(4 + classes + extra, n), a view of the output."""
         values = self._output.read(outputs)[0]
         return values.T if self._has_rows else values

@@ -44,6 +44,15 @@ class DetectionOverlay:
         if not ImageAnnotations:
             self._node.structured_log.log("info", NO_ANNOTATIONS, "no_annotations")
 
+    @property
+    def _annotated(self) -> bool:
+        return self._annotations is not None and self._annotations.subscription_count > 0
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether any of it has a subscriber."""
+        return self._annotated or self.image.subscription_count > 0 or self.compressed.subscription_count > 0
+
     def show(
         self,
         of: Headed,
@@ -53,7 +62,7 @@ class DetectionOverlay:
         predicted: bool = False,
     ) -> None:
         """Show the boxes of a frame. frame: None if its image is in another process. ids: (n,) or None."""
-        if self._annotations and self._annotations.subscription_count:
+        if self._annotations and self._annotated:
             labels = self._labels()
             self._annotations.try_publish(lambda: annotations_message(found, of, ids, labels, predicted))
         watched = self.image.subscription_count, self.compressed.subscription_count

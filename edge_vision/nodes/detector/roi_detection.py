@@ -35,7 +35,9 @@ class RoiDetection:
         self._planner.config = RoiConfig(**{field.name: params[field.name] for field in fields(RoiConfig)})
         self._with_low_score = params["publish_low_score"]
 
-    def detect(self, detector: Detector, frame: Frame, event: FrameEvent | None) -> DetectionResult:
+    def detect(
+        self, detector: Detector, frame: Frame, event: FrameEvent | None, with_masks: bool = False
+    ) -> DetectionResult:
         """Detect objects on a frame, in as many passes as it needs. Raises as `Detector.detect`."""
         mono_ns, spec = time.monotonic_ns(), detector.input_spec
         with_low_score = self._with_low_score
@@ -45,7 +47,7 @@ class RoiDetection:
         plan = self._planner.plan(scene, (spec.width_px, spec.height_px), mono_ns)
         return self._planner.run(
             plan,
-            lambda part: detector.detect(part, with_low_score),
+            lambda part: detector.detect(part, with_low_score, with_masks),
             frame,
             detector.thresholds.max_detections,
             mono_ns,

@@ -17,7 +17,7 @@ from vision_msgs.msg import Detection2DArray
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.nodes.interface.detection_messages import detections_message, rows_of
+from edge_vision.nodes.interface.detection_messages import detections_message, oriented_rows, rows_of
 from edge_vision.nodes.interface.headers import NS_PER_S, Headed
 
 _START = b"\x00\x01\x00\x00"
@@ -37,12 +37,17 @@ def encode_detections(found: Detections, of: Headed, ids: np.ndarray | None = No
     header = _STAMP_AND_LENGTH.pack(sec, nanosec, len(frame_id) + 1) + frame_id + b"\0"
     header += bytes(-len(header) % 4)
     out = bytearray(_START + header + _COUNT.pack(len(found)))
-    for (left, top, right, bottom), score, class_id, track in rows_of(found, ids):
+    oriented = oriented_rows(found)
+    for at, ((left, top, right, bottom), score, class_id, track) in enumerate(rows_of(found, ids)):
         name = str(class_id).encode()
         out += bytes(-len(out) % 4) + header + _ONE_RESULT.pack(1, len(name) + 1) + name + b"\0"
         # Alignment counts from the end of the four-byte encapsulation header.
         out += bytes((4 - len(out)) % 8) + _SCORE.pack(score) + _POSE
-        out += _BOX.pack((left + right) / 2, (top + bottom) / 2, 0.0, right - left, bottom - top)
+        if oriented is None:
+            out += _BOX.pack((left + right) / 2, (top + bottom) / 2, 0.0, right - left, bottom - top)
+        else:
+            x, y, width, height, theta = oriented[at]
+            out += _BOX.pack(x, y, theta, width, height)
         out += _text(track)
     return bytes(out)
 

@@ -22,6 +22,7 @@ from vision_msgs.msg import (
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import MAX_DETECTIONS
+from edge_vision.core.object_shapes import OrientedBoxes
 from edge_vision.nodes.interface.headers import Headed, header_of
 
 MAX_MESSAGE_BYTES = 1024 * MAX_DETECTIONS
@@ -32,15 +33,27 @@ def detections_message(found: Detections, of: Headed, ids: np.ndarray | None = N
     """Detections of a frame, with its header, in its pixels. class_id is the number in label_info.
     ids: (n,) of the tracks, or None."""
     header = header_of(of.stamp_ns, of.frame_id)
-    return Detection2DArray(
+    message = Detection2DArray(
         header=header, detections=[_detection(header, *row) for row in rows_of(found, ids)]
     )
+    for one, (x, y, width, height, theta) in zip(
+        message.detections, oriented_rows(found) or (), strict=False
+    ):
+        box = one.bbox
+        box.center.position.x, box.center.position.y, box.center.theta = x, y, theta
+        box.size_x, box.size_y = width, height
+    return message
 
 
 def rows_of(found: Detections, ids: np.ndarray | None) -> Iterator[tuple[list[float], float, int, str]]:
     """xyxy_px, score, class_id and id of each detection; the id is empty if ids is None."""
     names = [""] * len(found) if ids is None else [str(number) for number in ids.tolist()]
     return zip(found.xyxy_px.tolist(), found.scores.tolist(), found.class_ids.tolist(), names, strict=True)
+
+
+def oriented_rows(found: Detections) -> list[list[float]] | None:
+    """Centre x, y, width, height and angle of each detection; None if the boxes are not oriented."""
+    return found.shapes.rows.tolist() if isinstance(found.shapes, OrientedBoxes) else None
 
 
 def _detection(header: Header, xyxy_px: list[float], score: float, class_id: int, track: str) -> Detection2D:
@@ -62,7 +75,10 @@ def regions_message(regions: np.ndarray, frame: Frame) -> BoundingBox2DArray:
 
 
 def detections_from_message(message: Detection2DArray) -> Detections:
-    """The best hypothesis of each detection, sorted by descending score. Raises ValueError."""
+    """The best hypothesis of each detection, sorted by descending score. Raises ValueError.
+
+    An oriented box becomes the axis-aligned one around it.
+    """
     if not message.detections:
         return Detections.empty()
     if len(message.detections) > MAX_DETECTIONS:
@@ -71,6 +87,8 @@ def detections_from_message(message: Detection2DArray) -> Detections:
     for one in message.detections:
         x, y = one.bbox.center.position.x, one.bbox.center.position.y
         half_w, half_h = one.bbox.size_x / 2, one.bbox.size_y / 2
+        if theta := one.bbox.center.theta:
+            half_w, half_h = _turned(half_w, half_h, theta)
         best = max((result.hypothesis for result in one.results), key=lambda it: it.score, default=None)
         if best is None or not math.isfinite(best.score):
             raise ValueError("expected a result with a finite score in each detection")
@@ -81,6 +99,14 @@ def detections_from_message(message: Detection2DArray) -> Detections:
         xyxy_px, score = np.array(rows, np.float32), np.array(scores, np.float32)
     found = Detections(xyxy_px, score, np.array(class_ids, np.int32))
     return found.select(np.argsort(-score, kind="stable"))
+
+
+def _turned(half_w: float, half_h: float, theta: float) -> tuple[float, float]:
+    """Half the sides of the axis-aligned box around a turned one."""
+    if not math.isfinite(theta):
+        raise ValueError(f"expected a finite bbox.center.theta, got {theta}")
+    cos, sin = abs(math.cos(theta)), abs(math.sin(theta))
+    return half_w * cos + half_h * sin, half_w * sin + half_h * cos
 
 
 def _class_id(text: str) -> int:

@@ -289,6 +289,29 @@ DETECTOR = NodeSpec(
             (("publish_low_score", (True,)),),
         ),
         Topic(
+            "masks",
+            "sensor_msgs/msg/Image",
+            "out",
+            "Per inferred frame, mono16: 1 + the index of the object in `detections`, 0 for none. Only with "
+            "a model of masks, and while somebody subscribes.",
+            (("shapes", ("masks",)),),
+        ),
+        Topic(
+            "masks/polygons",
+            "geometry_msgs/msg/PolygonInstanceStamped",
+            "out",
+            "Per object, the outline of its mask in pixels; the id is its value in `masks`. As `masks`.",
+            (("shapes", ("masks",)),),
+        ),
+        Topic(
+            "keypoints",
+            "sensor_msgs/msg/PointCloud2",
+            "out",
+            "Per inferred frame: row i has the key points of object i in `detections`, u and v in pixels "
+            "and a score. Only with a model of key points, and while somebody subscribes.",
+            (("shapes", ("keypoints",)),),
+        ),
+        Topic(
             "label_info",
             "vision_msgs/msg/LabelInfo",
             "out",

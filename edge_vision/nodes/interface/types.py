@@ -108,7 +108,8 @@ class Topic:
     """One topic of a node. direction: "in" or "out".
 
     only_with: parameters and the values at which the topic exists, as in (("ego_prior", ("imu",)),); empty =
-    always. package: the ROS package that the topic needs, if it is optional.
+    always. "shapes" stands for `ObjectShapes.kind` of the model. package: the ROS package that the topic
+    needs, if it is optional.
     """
 
     name: str

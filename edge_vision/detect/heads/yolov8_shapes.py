@@ -1,0 +1,193 @@
+"""Heads of the YOLOv8, YOLO11 and YOLO12 models that report masks, oriented boxes or key points.
+
+Source: github.com/ultralytics/ultralytics, `ultralytics/nn/modules/head.py` (Segment, OBB, Pose) and
+`ultralytics/utils/ops.py` (process_mask_native, regularize_rboxes).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from edge_vision.backends.base import TensorSpec
+from edge_vision.core.geometry.boxes import nms
+from edge_vision.core.geometry.oriented_boxes import canonical_angles, enclosing_boxes, oriented_overlaps
+from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
+from edge_vision.core.object_shapes import KeyPoints, MaskPatch, Masks, ObjectShapes, OrientedBoxes
+from edge_vision.core.preprocess import Transform
+from edge_vision.detect.heads.base import ModelBoxes, OutputReader, choice_option, int_option
+from edge_vision.detect.heads.yolov8 import YoloV8Head
+from edge_vision.errors import HeadError
+
+PROTOTYPE_LAYOUTS = {"nchw": "(1, k, h, w)", "nhwc": "(1, h, w, k), as TFLite exports have"}
+ANGLES = (-math.pi / 4, 3 * math.pi / 4)
+"""Range of the angles that OBB's sigmoid gives."""
+ANGLE_TOLERANCE = 0.05
+
+
+class YoloV8SegHead(YoloV8Head):
+    """Roles: columns (1, 4 + classes + k, n) or rows, as of `yolov8` with k mask coefficients at the end;
+    prototypes (1, k, h, w), or (1, h, w, k) with the option prototype_layout: nhwc.
+
+    The logits of an object's mask are its coefficients times the prototypes.
+    """
+
+    shape_kind = Masks.kind
+    defaults: ClassVar[Mapping[str, object]] = {**YoloV8Head.defaults, "prototype_layout": "nchw"}
+
+    def __init__(
+        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
+    ) -> None:
+        super().__init__(spec, input_spec, outputs, n_labels)
+        self._size_px = np.array((input_spec.width_px, input_spec.height_px), np.float64)
+
+    def _count_extra(
+        self, spec: HeadSpec, options: Mapping[str, object], outputs: Sequence[TensorSpec]
+    ) -> int:
+        layout = choice_option(spec, "prototype_layout", options["prototype_layout"], PROTOTYPE_LAYOUTS)
+        self._channels_last = layout == "nhwc"
+        shape = (1, "h", "w", "k") if self._channels_last else (1, "k", "h", "w")
+        found = OutputReader.find(spec, "prototypes", outputs, shape)
+        (sides,) = (one.shape for one in outputs if one.name == found.name)
+        k = sides[3 if self._channels_last else 1]
+        if k is None:
+            raise HeadError(
+                f"head '{spec.type}' expects a fixed number of prototypes, output '{found.name}' leaves it "
+                f"free: export the model with a fixed size"
+            )
+        self._prototypes = OutputReader(
+            found.head, found.role, found.name, tuple(k if side == "k" else side for side in shape)
+        )
+        return k
+
+    def shapes(
+        self, outputs: Mapping[str, np.ndarray], found: ModelBoxes, transform: Transform
+    ) -> ObjectShapes | None:
+        """The mask logits around each box, at the resolution of the prototypes. Bars of a letterbox take no
+        part. Raises HeadError as `decode`."""
+        prototypes = self._prototypes.read(outputs)[0]
+        if self._channels_last:
+            prototypes = prototypes.transpose(2, 0, 1)
+        sides = np.array(prototypes.shape[:0:-1], np.float64)
+        ratio = sides / self._size_px
+        step_px, origin_px = transform.scale[:2] / ratio, transform.offset[:2]
+        # The image's own part, in prototype cells.
+        low = np.clip(np.floor(-origin_px / step_px + 1e-6), 0, sides - 1)
+        high = np.clip(np.ceil((transform.size[:2] - origin_px) / step_px - 1e-6), low + 1, sides)
+        boxes = found.xyxy_model.reshape(-1, 2, 2) * ratio
+        # Pixels within a box lie between the centres of these cells.
+        firsts = np.clip(np.floor(boxes[:, 0] - 0.5), low, high - 1).astype(int)
+        lasts = np.clip(np.floor(boxes[:, 1] - 0.5) + 2, firsts + 1, high).astype(int)
+        assert found.extra is not None
+        patches = []
+        for (left, top), (right, bottom), coefficients in zip(
+            firsts.tolist(), lasts.tolist(), found.extra, strict=True
+        ):
+            # Faster than BLAS, whose threads wait for each other on a busy machine.
+            logits = np.einsum("k,khw->hw", coefficients, prototypes[:, top:bottom, left:right])
+            patches.append(MaskPatch(logits, np.array((left, top)) * step_px + origin_px, step_px))
+        return Masks.of(patches)
+
+
+class YoloV8ObbHead(YoloV8Head):
+    """Role: columns (1, 4 + classes + 1, n) or rows, as of `yolov8` with an angle in radians at the end.
+
+    NMS compares the oriented boxes. The input must keep the aspect ratio, as a stretched oriented box is no
+    rectangle.
+    """
+
+    shape_kind = OrientedBoxes.kind
+
+    def _count_extra(
+        self, spec: HeadSpec, options: Mapping[str, object], outputs: Sequence[TensorSpec]
+    ) -> int:
+        return 1
+
+    def __init__(
+        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
+    ) -> None:
+        super().__init__(spec, input_spec, outputs, n_labels)
+        if input_spec.resize == "stretch":
+            raise HeadError(
+                f"head '{spec.type}' expects input.resize letterbox or center_crop, got stretch: a stretched "
+                f"oriented box is no rectangle; correct bundle.yaml"
+            )
+
+    def _suppressed(
+        self,
+        boxes: np.ndarray,
+        scores: np.ndarray,
+        class_ids: np.ndarray,
+        thresholds: Thresholds,
+        extra: np.ndarray | None,
+    ) -> ModelBoxes:
+        assert extra is not None
+        self._check_angles(extra)
+        oriented = canonical_angles(np.concatenate((boxes, extra), axis=1))
+        # Turned, an empty box would have an enclosing one.
+        solid = (oriented[:, 2:4] > 0).all(axis=1)
+        oriented, scores, class_ids = oriented[solid], scores[solid], class_ids[solid]
+        keep = nms(
+            oriented,
+            scores,
+            class_ids,
+            thresholds.iou_threshold,
+            thresholds.max_detections,
+            oriented_overlaps,
+        )
+        return ModelBoxes.kept(keep, enclosing_boxes(oriented), scores, class_ids, oriented)
+
+    def _check_angles(self, angles: np.ndarray) -> None:
+        if not angles.size:
+            return
+        low, high = float(angles.min()), float(angles.max())
+        if low < ANGLES[0] - ANGLE_TOLERANCE or high > ANGLES[1] + ANGLE_TOLERANCE:
+            raise HeadError(
+                f"head '{self._output.head}' expects angles from {ANGLES[0]:.4g} to {ANGLES[1]:.4g} rad at "
+                f"the end of output '{self._output.name}', got {low:.4g} to {high:.4g}: is it a model of "
+                f"oriented boxes, with this number of labels?"
+            )
+
+    def shapes(
+        self, outputs: Mapping[str, np.ndarray], found: ModelBoxes, transform: Transform
+    ) -> ObjectShapes | None:
+        assert found.extra is not None
+        boxes, (x, y) = found.extra.astype(np.float64), transform.scale[:2]
+        cos, sin = np.cos(boxes[:, 4]), np.sin(boxes[:, 4])
+        boxes[:, :2] = boxes[:, :2] * transform.scale[:2] + transform.offset[:2]
+        # Both scales are equal but for the letterbox's rounding to whole pixels.
+        boxes[:, 2] *= np.hypot(cos * x, sin * y)
+        boxes[:, 3] *= np.hypot(sin * x, cos * y)
+        boxes[:, 4] = np.arctan2(sin * y, cos * x)
+        return OrientedBoxes(boxes.astype(np.float32))
+
+
+class YoloV8PoseHead(YoloV8Head):
+    """Role: columns (1, 4 + classes + keypoints * point_values, n) or rows, as of `yolov8` with key points at
+    the end, each x, y and, with point_values: 3, its score.
+    """
+
+    shape_kind = KeyPoints.kind
+    defaults: ClassVar[Mapping[str, object]] = {**YoloV8Head.defaults, "keypoints": 17, "point_values": 3}
+
+    def _count_extra(
+        self, spec: HeadSpec, options: Mapping[str, object], outputs: Sequence[TensorSpec]
+    ) -> int:
+        self._n_values = int_option(spec, "point_values", options["point_values"], 2, 3)
+        self._n_points = int_option(spec, "keypoints", options["keypoints"], 1, 1000)
+        return self._n_values * self._n_points
+
+    def shapes(
+        self, outputs: Mapping[str, np.ndarray], found: ModelBoxes, transform: Transform
+    ) -> ObjectShapes | None:
+        assert found.extra is not None
+        values = found.extra.reshape(-1, self._n_points, self._n_values)
+        points = np.ones((*values.shape[:2], 3), np.float32)
+        points[..., : self._n_values] = values
+        points[..., :2] *= self._scale[:2] * transform.scale[:2]
+        points[..., :2] += transform.offset[:2]
+        self._output.check_scores(points[..., 2])
+        return KeyPoints(points)
