@@ -44,7 +44,7 @@ def read_labels(file: Path, images: Sequence[str], classes: Sequence[str]) -> di
     Image ids are positions in `images` (file names); category ids are positions in `classes` (the bundle's
     labels), matched by name. Raises OptimizeError if the file does not fit them.
     """
-    document = _document(file)
+    document = read_document(file)
     class_ids = _class_ids(file, document, classes)
     ids = {Path(str(image["file_name"])).name: image["id"] for image in document["images"]}
     missing = [name for name in images if name not in ids]
@@ -75,7 +75,8 @@ def read_labels(file: Path, images: Sequence[str], classes: Sequence[str]) -> di
     }
 
 
-def _document(file: Path) -> dict[str, Any]:
+def read_document(file: Path) -> dict[str, Any]:
+    """A COCO JSON file. Raises OptimizeError if its structure is not COCO's."""
     try:
         document = json.loads(file.read_text("utf-8"))
         for one in document["annotations"]:
@@ -109,6 +110,17 @@ def _class_ids(file: Path, document: dict[str, Any], classes: Sequence[str]) -> 
 
 def mean_ap(detections: Sequence[Detections], labels: dict[str, Any]) -> MeanAp:
     """COCO's AP by pycocotools, averaged over the labelled classes. detections: one for each image."""
+    if not any(len(one) for one in detections):
+        return MeanAp(0.0, 0.0)
+    evaluation = coco_evaluation(detections, labels)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.summarize()
+    return MeanAp(round(float(evaluation.stats[0]), 4), round(float(evaluation.stats[1]), 4))
+
+
+def coco_evaluation(detections: Sequence[Detections], labels: dict[str, Any]) -> Any:
+    """The COCOeval of pycocotools with `evalImgs` and `eval`. detections: one for each image, at least one in
+    all; labels: as from `read_labels`."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -122,8 +134,6 @@ def mean_ap(detections: Sequence[Detections], labels: dict[str, Any]) -> MeanAp:
         for number, one in enumerate(detections)
         for box, score, class_id in zip(one.xyxy_px, one.scores, one.class_ids, strict=True)
     ]
-    if not results:
-        return MeanAp(0.0, 0.0)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress.
         coco = COCO()
         coco.dataset = labels
@@ -132,5 +142,4 @@ def mean_ap(detections: Sequence[Detections], labels: dict[str, Any]) -> MeanAp:
         evaluation.params.catIds = sorted({one["category_id"] for one in labels["annotations"]})
         evaluation.evaluate()
         evaluation.accumulate()
-        evaluation.summarize()
-    return MeanAp(round(float(evaluation.stats[0]), 4), round(float(evaluation.stats[1]), 4))
+    return evaluation
