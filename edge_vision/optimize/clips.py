@@ -71,7 +71,7 @@ def read_clip(path: Path, count: int) -> Clip:
         clip = Clip(path, source_sha256(str(path)), tuple(video_images(path, count)))
     elif path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in _IMAGES)
-        sampled = _evenly(files, count)
+        sampled = evenly(files, count)
         clip = Clip(path, _sha256(files), tuple(map(_read, sampled)), tuple(file.name for file in sampled))
     elif path.is_file():
         clip = Clip(path, _sha256([path]), tuple(video_images(path, count)))
@@ -162,7 +162,7 @@ def _sampled(path: Path, count: int, total: int | None = None) -> tuple[list[np.
     """
     images, read = [], 0
     with closing(open_source(str(path.absolute()))) as capture:
-        wanted = set(_evenly(range(capture.frames if total is None else total), count))
+        wanted = set(evenly(range(capture.frames if total is None else total), count))
         while capture.grab():
             if read in wanted and (image := capture.retrieve()) is not None:
                 images.append(image)
@@ -170,7 +170,7 @@ def _sampled(path: Path, count: int, total: int | None = None) -> tuple[list[np.
         return images, capture.frames, read
 
 
-def _evenly(items: Sequence[T], count: int) -> list[T]:
+def evenly(items: Sequence[T], count: int) -> list[T]:
     if len(items) <= count:
         return list(items)
     return [items[int(i)] for i in np.linspace(0, len(items) - 1, count)]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edge_vision import __version__
 from edge_vision.backends.base import BackendRequest
+from edge_vision.backends.loading import graph_for
 from edge_vision.backends.registry import available_backends, make_backend
 from edge_vision.backends.trial.parent import try_graph
 from edge_vision.bundles.store import Bundle, load_bundle
@@ -90,7 +91,7 @@ def try_bundle(bundle: Bundle, release: Release) -> None:
         )
     backend, spec = make_backend(usable[0]), bundle.manifest.input
     try:
-        path, graph = bundle.graph_path(backend.formats)
+        path, graph = graph_for(bundle, backend, BackendRequest())
         sha256 = graph.sha256 + graph.weights_sha256
         try_graph(backend, path, BackendRequest(), sha256, {spec.name: spec.shape})
     except EdgeVisionError as error:

@@ -289,8 +289,14 @@ def _fetch_videos(options: tuple[str, ...], step: Step) -> list[Path] | None:
 
 
 def _bundles_key(names: tuple[str, ...]) -> str:
-    rooms = [REPO / "edge_vision" / room for room in ("bundles", "offline", "model_zoo")]
-    sources = [file for room in rooms for file in room.glob("*.py")]
+    parts = (
+        "bundles/*.py",
+        "offline/*.py",
+        "optimize/quantization/*.py",
+        "model_zoo/*.py",
+        "model_zoo/data/*",
+    )
+    sources = [file for part in parts for file in (REPO / "edge_vision").glob(part)]
     return key_of(*names, *sorted(sources), str(cache_dir()))
 
 

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from model_cases import video_frame
 
+from edge_vision.backends import BackendRequest, make_backend
 from edge_vision.backends.base import TensorSpec
-from edge_vision.bundles import cache_dir
+from edge_vision.backends.loading import graph_for
+from edge_vision.bundles import cache_dir, load_bundle
 from edge_vision.bundles.manifest import Manifest
 from edge_vision.bundles.store import DEFAULT
 from edge_vision.core.preprocess import Preprocessor
@@ -25,7 +27,9 @@ from edge_vision.model_zoo.convert_efficientnet_lite import convert as convert_e
 from edge_vision.model_zoo.convert_tfjs_detectors import convert_ssd
 from edge_vision.model_zoo.packages import fetch_package
 from edge_vision.model_zoo.recipes import RECIPES
+from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.offline.coco_labels import UNUSED, coco_labels
+from edge_vision.optimize.quantization import ptq
 
 DATA = Path(__file__).parent / "data"
 SSD, EFFICIENTNET = "ssdlite_mobilenet_v2_coco", "efficientnet_lite0_imagenet"
@@ -116,11 +120,20 @@ def test_no_transposition_is_left_between_convolutions(name: str) -> None:
     assert sum(node.op_type == "Transpose" for node in nodes) <= 6
 
 
-@pytest.mark.parametrize("name", [NANODET, NANODET_320, CENTERNET])
-def test_these_detectors_find_the_walkers(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        (NANODET, "model.onnx"),
+        (NANODET, "model_int8.onnx"),
+        (NANODET_320, "model.onnx"),
+        (NANODET_320, "model_int8.onnx"),
+        (CENTERNET, "model.onnx"),
+    ],
+)
+def test_these_detectors_find_the_walkers(name: str, file: str) -> None:
     session = pytest.importorskip("onnxruntime").InferenceSession
     manifest, files = made(name)
-    model = session(files["model.onnx"], providers=["CPUExecutionProvider"])
+    model = session(files[file], providers=["CPUExecutionProvider"])
     shapes = [TensorSpec("rows", tuple(model.get_outputs()[0].shape), "float32")]
     head = make_head(manifest.head, manifest.input, shapes, 80)
     tensor = Preprocessor(manifest.input).prepare(video_frame("vtest.avi", 300))[0]
@@ -128,6 +141,26 @@ def test_these_detectors_find_the_walkers(name: str) -> None:
     walkers = found.class_ids == 0
     assert 6 <= walkers.sum() <= 9
     assert np.diff(found.xyxy_model[walkers][:, 1::2], axis=1).max() < 0.25 * manifest.input.height_px
+
+
+def test_int8_runs_on_processors_and_fp32_elsewhere(tmp_path: Path) -> None:
+    manifest, files = made(NANODET)
+    write_folder(tmp_path / "nanodet", manifest, files)
+    bundle = load_bundle(f"{tmp_path / 'nanodet'}/")
+
+    def chosen(backend: str, device: str, precision: str = "auto") -> str:
+        return graph_for(bundle, make_backend(backend), BackendRequest(device, precision))[1].precision
+
+    on_cpu = {chosen("onnxruntime", "cpu"), chosen("openvino", "auto"), chosen("openvino", "CPU")}
+    elsewhere = {chosen("onnxruntime", "cuda:0"), chosen("openvino", "gpu"), chosen("tensorrt", "auto")}
+    assert (on_cpu, elsewhere) == ({"int8"}, {"fp32"})
+    assert (chosen("openvino", "cpu", "bf16"), chosen("tensorrt", "auto", "int8")) == ("fp32", "int8")
+
+
+def test_all_layers_of_nanodet_but_the_first_are_int8() -> None:
+    onnx = pytest.importorskip("onnx")
+    summary = ptq.summarize(onnx.load_from_string(made(NANODET)[1]["model_int8.onnx"]))
+    assert (summary.layers, summary.layers_quantized, summary.layers_run_as_int8) == (34, 33, 33)
 
 
 def test_the_fitted_stage_scores_a_walker_and_a_lawn() -> None:
@@ -148,7 +181,7 @@ def test_the_fitted_stage_scores_a_walker_and_a_lawn() -> None:
     assert found[0] > found[1] + 1.0
 
 
-@pytest.mark.parametrize("name", [SSD, EFFICIENTNET, STAGE, CENTERNET])
+@pytest.mark.parametrize("name", [SSD, EFFICIENTNET, STAGE, NANODET, CENTERNET])
 def test_making_twice_gives_the_same_bytes(name: str) -> None:
     first = made(name)
     made.cache_clear()

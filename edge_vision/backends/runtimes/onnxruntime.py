@@ -78,6 +78,11 @@ class OnnxRuntimeBackend(Backend):
 
         return tuple(onnxruntime.get_available_providers())
 
+    def prefers_int8(self, device: str) -> bool:
+        return device == "cpu" or (
+            device == "auto" and choose_device(device, list(self.devices())).name == "cpu"
+        )
+
     def load(self, graph: Path, request: BackendRequest) -> Session:
         self.check_available()
         request.check_options(self.name, _OPTIONS)

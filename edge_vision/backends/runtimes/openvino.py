@@ -68,6 +68,9 @@ class OpenVinoBackend(Backend):
             f"{name} ({core.get_property(name, 'FULL_DEVICE_NAME')})" for name in core.available_devices
         )
 
+    def prefers_int8(self, device: str) -> bool:
+        return device.lower() in ("auto", "cpu")
+
     def load(self, graph: Path, request: BackendRequest) -> Session:
         self.check_available()
         request.check_options(self.name, _OPTIONS)
