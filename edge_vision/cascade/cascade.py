@@ -23,6 +23,7 @@ import numpy as np
 from edge_vision.cascade import tiling
 from edge_vision.cascade.stages import CascadeStage
 from edge_vision.core.frame import Frame
+from edge_vision.core.geometry.zones import NO_ZONES
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class Cascade:
     def __init__(self, stages: Sequence[CascadeStage] = (), config: CascadeConfig | None = None) -> None:
         self.config = config or CascadeConfig()
         self.stages = tuple(stages)
+        self.zones = NO_ZONES
+        """Tiles outside of them are not classified. May be set at any time."""
         self._round_robin = tiling.RoundRobin()
         self._accepted_ns: int | None = None
         self._reasons: Counter[str] = Counter()
@@ -125,6 +128,8 @@ class Cascade:
             return None if whole else tiling.clip_regions(regions, width_px, height_px).astype(np.float32)
         side_px = tiling.crop_side_px(width_px, height_px, stage.crop_share)
         grid = tiling.tiles(width_px, height_px, side_px)
+        if self.zones and (reached := self.zones.reach(grid, (width_px, height_px))).any():
+            grid = grid[reached]
         if whole:
             return grid
         crops = tiling.covering_crops(regions, width_px, height_px, side_px, self.config.max_crops)

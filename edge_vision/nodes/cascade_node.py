@@ -122,6 +122,7 @@ class CascadeNode(StageNode):
         if event and event.reason in FORCED:
             self.forward(frame, event.reason, regions, motion)
             return
+        self._cascade.zones = self.hub.zones
         decision = self._cascade.decide(frame, regions, time.monotonic_ns())
         if decision.reason == "classifier_error":
             self.log_throttled(

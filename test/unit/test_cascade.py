@@ -13,6 +13,7 @@ from edge_vision.cascade.stages import CascadeStage, stage_from_bundle, wanted_c
 from edge_vision.core.detections import Classification
 from edge_vision.core.frame import Frame
 from edge_vision.core.geometry.boxes import NO_REGIONS
+from edge_vision.core.geometry.zones import Zones
 from edge_vision.detect.classifier import Classifier
 
 FRAME = Frame(np.zeros((40, 60, 3), np.uint8), 1, "camera")
@@ -312,6 +313,19 @@ def test_the_round_robin_covers_the_rest_of_the_frame():
     for left, top, right, bottom in np.concatenate(classifier.crops).astype(int):
         seen[top:bottom, left:right] = True
     assert seen.all()
+
+
+def test_tiles_outside_the_zones_are_not_classified():
+    for zone, n_tiles in (("exclude a 0,0 0.5,0 0.5,1 0,1", 4), ("exclude a 0,0 1,0 1,1 0,1", 6)):
+        classifier = ConstantScore(0.1)
+        cascade = warmed(stage(classifier, share=0.5))
+        cascade.zones = Zones.parse([zone])
+        assert cascade.decide(VGA, NO_REGIONS, SOON).n_crops == n_tiles, "6 where nothing would be left"
+        region = np.array([[410, 10, 450, 50.0]])
+        for _ in range(12):
+            cascade.decide(VGA, region, SOON)
+        lefts = {crop[0] for crops in classifier.crops[1:] for crop in crops.tolist()}
+        assert (0.0 in lefts) == (n_tiles == 6)
 
 
 # Settings of the bundle and of the parameters.

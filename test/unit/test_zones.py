@@ -146,6 +146,14 @@ def test_the_mask_follows_the_border_to_a_pixel(polygon, exclude):
     assert not mask[inside_px <= -3.0].any(), "what is outside does not"
 
 
+def test_a_box_reaches_the_inside_where_any_part_of_it_is():
+    zones = Zones.parse([YARD])
+    boxes = np.array(
+        [[0, 0, 150, 80], [0, 0, 170, 100], [300, 150, 310, 160], [500, 0, 640, 360]], np.float32
+    )
+    assert zones.reach(boxes, (WIDTH, HEIGHT)).tolist() == [False, True, True, False]
+
+
 def test_adjacent_exclude_zones_leave_no_seam():
     zones = Zones.parse(["exclude a 0,0 0.37,0 0.37,1 0,1", "exclude b 0.37,0 1,0 1,1 0.37,1"])
     assert not zones.mask((180, 320)).any()

@@ -92,6 +92,13 @@ class Zones:
             inside = inside & ~contained if zone.exclude else inside | contained
         return inside
 
+    def reach(self, xyxy_px: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+        """(n,) bool: the boxes, (n, 4), of which some part is inside, to 1/100 of the picture."""
+        mask = self.mask((100, 100))
+        box = xyxy_px * np.tile(100.0 / np.array(size_px), 2)
+        corners = np.concatenate([np.floor(box[:, :2]), np.ceil(box[:, 2:])], axis=1).astype(int)
+        return np.array([mask[y0:y1, x0:x1].any() for x0, y0, x1, y1 in corners.tolist()], bool)
+
     def mask(self, shape: tuple[int, ...]) -> np.ndarray:
         """(h, w) uint8: 255 for pixels that are at least partly inside, or next to one, otherwise 0.
 

@@ -7,9 +7,19 @@ import numpy as np
 import pytest
 from model_cases import video_frame
 from rclpy.parameter import Parameter
-from ros_cases import CHAIN, DetectorNode, Image, detections_of, image_message, stamp_of
-from scene_cases import WAYS, TrackedScene, boxes_by_id
+from ros_cases import (
+    CHAIN,
+    LATCHED,
+    DetectorNode,
+    GateNode,
+    Image,
+    detections_of,
+    image_message,
+    stamp_of,
+)
+from scene_cases import WAYS, TrackedScene, boxes_by_id, wait_for_stages
 from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import String
 
 from edge_vision.nodes.interface.detection_messages import detections_from_message
 
@@ -65,6 +75,49 @@ def test_zones_act_live_on_detections_tracks_and_gate(start, robot, separate):
     scene.show()
     scene.heard(3, 2)
     assert len(scene.inferred[2].detections) == len(every)
+
+
+@SIDES
+def test_the_gate_hears_of_reported_objects_alone(start, robot, monkeypatch, separate):
+    """An object in an exclude zone is no miss."""
+    given = {"zones": [LEFT], "publish_low_score": True}
+    running = start(CHAIN, {"gate": {"enabled": False}, "detector": given}, separate=separate)
+    if separate:
+        wait_for_stages(robot, running)
+    heard, gate = [], running["gate"]._gate
+    inferred = gate.inferred
+    monkeypatch.setattr(gate, "inferred", lambda *result: heard.append(result) or inferred(*result))
+    street = video_frame("vtest.avi", 200).image
+    camera = robot.publisher(Image, "image_raw")
+
+    def low_score_heard() -> bool:
+        """Over DDS the first low-score detections may come before the gate has found their publisher."""
+        camera.publish(image_message(street, (len(stamps) + 1) * 10**8, "cam"))
+        running.settled(len(stamps) + 1)
+        stamps.append(0)
+        robot.wait(lambda: len(heard) == len(stamps), "the gate to hear")
+        return heard[-1][2] is not None
+
+    stamps: list[int] = []
+    robot.wait(low_score_heard, "low-score detections")
+    for found in heard[-1][1:]:
+        assert len(found) and (found.xyxy_px[:, [0, 2]].mean(axis=1) >= street.shape[1] / 2).all()
+
+
+def test_invalid_zones_of_another_node_are_refused_and_the_old_ones_stay(start, robot):
+    running = start((GateNode,))
+    publisher = robot.publisher(String, "zones", LATCHED)
+    publisher.publish(String(data=LEFT))
+    hub = running["gate"].hub
+    robot.wait(lambda: [zone.name for zone in hub.zones.all] == ["left"], "the gate to know the zone")
+    refused = running["gate"]._refused_messages
+    for count, text in enumerate(("include a 0,0 1,0", "x" * 100_000, "\n\n", f"{LEFT}\n{LEFT}"), 1):
+        publisher.publish(String(data=text))
+        robot.wait(lambda count=count: refused["zones"] == count, f"{text:.20} to be refused")
+    robot.status("gate", lambda _, values: values.get("invalid_messages.zones") == "4")
+    assert [zone.name for zone in hub.zones.all] == ["left"]
+    publisher.publish(String(data=""))
+    robot.wait(lambda: not hub.zones, "the gate to forget the zone")
 
 
 def test_tracks_that_are_predicted_into_an_exclude_zone_are_not_published(start, robot):
