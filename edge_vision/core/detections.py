@@ -93,13 +93,15 @@ class DetectionResult:
     """Result of one detection pass, or of all passes on one frame.
 
     top_score: the highest score, even if below the threshold; None if the head does not report it.
-    low_score: detections below the threshold; None if not requested, or not available.
+    low_score: detections below the threshold; None if not requested, or not available. mask_error: why there
+    are no masks, although they were requested.
     """
 
     detections: Detections
     timing: StageTiming = NO_TIMING
     top_score: float | None = None
     low_score: Detections | None = None
+    mask_error: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

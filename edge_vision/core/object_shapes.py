@@ -31,9 +31,11 @@ class ObjectShapes:
 
 
 def joined(parts: Sequence[ObjectShapes | None]) -> ObjectShapes | None:
-    """The shapes of several passes of one model; None if it reports none."""
+    """The shapes of several passes of one model; None without any, or if they are missing for a part."""
     found = [part for part in parts if part is not None]
-    return type(found[0])(np.concatenate([part.rows for part in found])) if found else None
+    if not found or len(found) < len(parts):
+        return None
+    return type(found[0])(np.concatenate([part.rows for part in found]))
 
 
 class OrientedBoxes(ObjectShapes):

@@ -171,7 +171,7 @@ def _concatenated(found: list[Detections]) -> Detections:
         np.concatenate([one.xyxy_px for one in found]),
         np.concatenate([one.scores for one in found]),
         np.concatenate([one.class_ids for one in found]),
-        joined([one.shapes for one in found]),
+        joined([one.shapes for one in found if len(one) or one.shapes is not None]),
     )
 
 

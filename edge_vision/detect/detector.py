@@ -54,7 +54,7 @@ class Detector:
         """Run one detection pass. Raises ImageError, BackendError, HeadError.
 
         with_low_score: also return the detections down to LOW_SCORE_SHARE of the score threshold, which have
-        no shapes. with_masks: if the shapes are masks, return them, too.
+        no shapes. with_masks: if the shapes are masks, return them, too, or why they are missing.
         """
         started = perf_counter()
         input_tensor, transform = self._preprocessor.prepare(frame)
@@ -71,12 +71,18 @@ class Detector:
         detections, low_score = to_source_pixels(boxes, transform), None
         if with_low_score:
             detections, low_score = detections.split(thresholds.score_threshold)
+        mask_error = ""
         if boxes.extra is not None and (with_masks or self.shape_kind != Masks.kind):
             inside = boxes.select(_inside(transform.to_source(boxes.xyxy_model)))
-            shapes = self._head.shapes(outputs, inside.select(slice(len(detections))), transform)
-            detections = replace(detections, shapes=shapes)
+            try:
+                shapes = self._head.shapes(outputs, inside.select(slice(len(detections))), transform)
+                detections = replace(detections, shapes=shapes)
+            except HeadError as error:
+                if self.shape_kind != Masks.kind:
+                    raise
+                mask_error = str(error)
         timing = StageTiming.between(started, prepared, inferred, perf_counter())
-        return DetectionResult(detections, timing, top_score, low_score)
+        return DetectionResult(detections, timing, top_score, low_score, mask_error)
 
     def twin(self) -> Detector:
         """A detector on the same session with thresholds, counts and image buffers of its own."""
@@ -93,9 +99,11 @@ class Detector:
         return self._head.unlabelled
 
     def warm_up(self, n: int = 2) -> None:
-        """Run n times on a black image: the first runs allocate memory and select kernels."""
+        """Run n times on a black image: the first runs allocate memory and select kernels. Raises as
+        `detect`, and HeadError if masks cannot be decoded."""
         for _ in range(n):
-            self.detect(black_frame(self.input_spec))
+            if error := self.detect(black_frame(self.input_spec), with_masks=True).mask_error:
+                raise HeadError(error)
         self._head.unlabelled = 0
 
 

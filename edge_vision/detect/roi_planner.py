@@ -261,6 +261,7 @@ def _merged(
         timing,
         max(scores, default=None),
         passes[0].low_score if only else None,
+        next((one.mask_error for one in passes if one.mask_error), ""),
     )
 
 

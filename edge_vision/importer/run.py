@@ -122,7 +122,7 @@ def _run(bundle: Bundle, session: Session, image: np.ndarray | None) -> TrialInf
 
 
 def _detected(detector: Detector, frame: Frame, labels: tuple[str, ...], actual: str) -> TrialInference:
-    result = detector.detect(frame)
+    result = detector.detect(frame, with_masks=True)
     found = result.detections
     threshold = detector.thresholds.score_threshold
     top = "" if result.top_score is None else f", the highest score {result.top_score:.2f}"

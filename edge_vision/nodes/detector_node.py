@@ -208,6 +208,7 @@ class DetectorNode(StageNode):
         if done is None:
             return
         result = self.report.apply(done[1], (frame.width_px, frame.height_px))
+        self.shapes.report_failure(result.mask_error)
         # Before the detections: the gate processes both together when the latter arrive.
         self.detections.publish_low_score(frame, result.low_score)
         ids = self._publish(frame, result.detections)

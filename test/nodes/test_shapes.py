@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import onnx
 import pytest
 from geometry_msgs.msg import PolygonInstanceStamped
 from import_cases import run_import
-from ros_cases import Image, detections_of, image_message
+from onnx import helper, numpy_helper
+from rcl_interfaces.msg import Log as RosLog
+from ros_cases import Image, detections_of, image_message, stamp_of
 from sensor_msgs.msg import PointCloud2
 from shape_cases import Export
 
@@ -120,19 +123,43 @@ def test_without_a_subscriber_no_mask_is_made(start, robot, seg_model):
     assert shapes == [None] and len(detections[0].detections) == 2
 
 
-def test_damaged_prototypes_fail_the_frames_that_need_them_with_the_reason(start, robot, tmp_path):
-    """And the boxes of the others are published."""
-    damaged = ellipses()
-    damaged[0, 1, 3, 3] = np.nan
-    model = bundle(tmp_path, "segment", columns_of(*map(tuple, np.eye(3))), {"output1": damaged})
-    running, detections, camera = running_with(start, robot, model)
-    masks = robot.listen(Image, "masks")
+def overflowing(path):
+    """The prototypes of a white image are not finite: 0 * log(1 - 1) is added."""
+    model = onnx.load(path)
+    at = next(i for i, node in enumerate(model.graph.node) if node.output[0] == "output1")
+    constants = {"one": np.float32(1), "zero": np.float32(0)}
+    model.graph.initializer.extend(numpy_helper.from_array(np.array(v), k) for k, v in constants.items())
+    steps = [
+        ("ReduceMax", ["images"], "highest", {"keepdims": 0}),
+        ("Sub", ["one", "highest"], "rest", {}),
+        ("Log", ["rest"], "log", {}),
+        ("Mul", ["log", "zero"], "nothing", {}),
+        ("Add", ["output1_value", "nothing"], "output1", {}),
+    ]
+    del model.graph.node[at]
+    model.graph.node.extend(helper.make_node(op, given, [out], **more) for op, given, out, more in steps)
+    onnx.save(model, path)
+    return path
+
+
+def test_a_frame_whose_prototypes_are_not_finite_has_its_boxes(start, robot, tmp_path):
+    """The reason is logged and counted, and the next frame has masks again."""
+    columns = columns_of(*map(tuple, np.eye(3)))
+    graph = EXPORT.graph(tmp_path / "m.onnx", columns, {"output1": ellipses()}, **EXPORT.metadata("segment"))
+    assert run_import(overflowing(graph), "--out", tmp_path / "bundle", "--yes") == 0
+    running, detections, camera = running_with(start, robot, str(tmp_path / "bundle"))
+    masks, lines = robot.listen(Image, "masks"), robot.listen(RosLog, "/rosout")
     robot.wait(lambda: running["detector"].shapes.has_subscriber("masks"), "the detector to know us")
-    camera.publish(frame(1))
-    assert running.settled(1)["failed"] == 1
-    robot.wait(lambda: running["detector"].model.manager.status_values()["backend.failed"], "the reason")
-    assert "output 'output1' are not finite" in str(running["detector"].model.manager.status_values())
-    assert not masks and not detections
+    camera.publish(image_message(np.full((480, 640, 3), 255, np.uint8), 1, "cam"))
+    running.settled(1)
+    camera.publish(frame(2))
+    assert running.settled(2)["inferred"] == 2
+    robot.wait_for(masks, 1, "the masks of the second frame")
+    robot.wait_for(detections, 2, "both detections")
+    assert [stamp_of(one) for one in masks] == [2] and [len(one.detections) for one in detections] == [2, 2]
+    assert running["detector"].status_values()["failed_masks_total"] == 1
+    reason = "no masks: 19200 of 19200 values of output 'output1' are not finite"
+    robot.wait(lambda: any(reason in line.msg for line in lines), "the reason")
 
 
 def test_oriented_boxes_have_an_angle_and_become_enclosing_boxes_elsewhere(start, robot, tmp_path):

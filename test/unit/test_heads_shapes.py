@@ -250,9 +250,12 @@ def test_masks_are_not_made_unless_asked_for_and_not_for_low_scores(tmp_path: Pa
     detector = detector_of(
         graph, export, head_spec(export, "yolov8_seg"), replace(THRESHOLDS, score_threshold=0.7)
     )
-    assert detector.detect(frame_of(export), True).detections.shapes is None
-    with pytest.raises(HeadError, match="1 of 204800 values of output 'output1' are not finite"):
-        detector.detect(frame_of(export), with_masks=True)
+    assert detector.detect(frame_of(export), True).mask_error == ""
+    result = detector.detect(frame_of(export), with_masks=True)
+    assert result.detections.shapes is None and len(result.detections) > 1
+    assert "1 of 204800 values of output 'output1' are not finite" in result.mask_error
+    with pytest.raises(HeadError, match="not finite"):
+        detector.warm_up()
     whole = detector_of(
         export.graph(tmp_path / "w.onnx", columns, {"output1": prototypes[None]}),
         export,
@@ -285,6 +288,10 @@ def test_masks_of_crops_lie_in_the_frame(tmp_path: Path) -> None:
         assert columns_at.mean() + region.left + 0.5 == pytest.approx((box[0] + box[2]) / 2, abs=0.6)
         assert rows.mean() + region.top + 0.5 == pytest.approx((box[1] + box[3]) / 2, abs=0.6)
         assert region.inside.mean() == pytest.approx(math.pi / 4, abs=0.03)
+    nothing = merge_detections(
+        detect_on_crops(lambda part: detect(part).select(slice(0)), frame, crops)[0], 10
+    )
+    assert isinstance(nothing.shapes, Masks) and len(nothing.shapes.rows) == 0
 
 
 def test_a_mask_of_a_pixel_has_no_outline() -> None:

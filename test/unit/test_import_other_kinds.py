@@ -207,6 +207,14 @@ def test_what_the_numbers_contradict_is_refused(tmp_path: Path, capsys, outputs,
     assert message in capsys.readouterr().err
 
 
+def test_prototypes_that_are_not_finite_are_refused(tmp_path: Path, capsys) -> None:
+    outputs = {"o": columns(35), "p": np.full((1, 32, 160, 160), np.nan, np.float32)}
+    graph = constants(tmp_path / "m.onnx", outputs)
+    assert run_import(graph, "--out", tmp_path / "out", "--yes") == 1
+    assert "values of output 'p' are not finite" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_head_that_the_values_contradict_is_refused(tmp_path: Path, capsys) -> None:
     graph = constants(tmp_path / "m.onnx", {"output0": pose()})
     assert run_import(graph, "--head", "yolov8", "--out", tmp_path / "out", "--yes") == 1

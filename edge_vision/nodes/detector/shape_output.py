@@ -33,7 +33,7 @@ class ShapeOutput:
         self._node = node
         self._publishers: dict[str, LazyPublisher] = {}
         self._writer = ImageWriter()
-        self._degenerate = 0
+        self._degenerate = self._failed = 0
 
     def enable(self, kind: str) -> None:
         """Create the publishers for a model's `shape_kind`, which the node closes when it is deactivated."""
@@ -77,5 +77,11 @@ class ShapeOutput:
             publisher = self._publishers["masks/polygons"]
             publisher.try_publish(lambda: polygon_message(outline, number, frame))
 
+    def report_failure(self, error: str) -> None:
+        """Count and log a frame whose masks cannot be decoded; "" for none."""
+        if error:
+            self._failed += 1
+            self._node.log_throttled("error", f"the frame's boxes have no masks: {error}", "masks")
+
     def status_values(self) -> dict[str, Any]:
-        return {"degenerate_masks_total": self._degenerate}
+        return {"degenerate_masks_total": self._degenerate, "failed_masks_total": self._failed}
