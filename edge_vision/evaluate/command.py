@@ -10,6 +10,7 @@ from edge_vision.core.command_line import complete_help, run_command, with_examp
 from edge_vision.core.printable import printable_output
 from edge_vision.errors import OutputError
 from edge_vision.evaluate import comparison
+from edge_vision.evaluate.accuracy import accuracy_command
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.fit import command as fit_command
 from edge_vision.evaluate.metrics.builtin import METRICS
@@ -21,6 +22,7 @@ from edge_vision.offline.output_folder import claim_folder
 _EPILOG = """\
 examples:
   python -m edge_vision evaluate schedule                       the presets on real clips, and fixed intervals
+  python -m edge_vision evaluate accuracy nanodet               average precision against labels
   python -m edge_vision evaluate events --video street.mp4      contact sheets, in out/events
   python -m edge_vision evaluate events --video street.mp4 --out out/street
   python -m edge_vision evaluate metrics                        what the reports contain
@@ -43,16 +45,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m edge_vision evaluate",
         **with_examples(
-            "Evaluate schedules, gates and whole chains against the every-frame detector; fit a cascade "
-            "stage.",
+            "Evaluate schedules, gates and whole chains against the every-frame detector, detectors against "
+            "labels; fit a cascade stage.",
             _EPILOG,
         ),
     )
     commands = parser.add_subparsers(
-        required=True, metavar="{schedule,gate,cascade,events,metrics,fit-cascade}"
+        required=True, metavar="{schedule,gate,cascade,accuracy,events,metrics,fit-cascade}"
     )
     schedule_command.add_parser(commands)
     comparison.add_parsers(commands)
+    accuracy_command.add_parser(commands)
     summary = "contact sheets of a clip's events, to review them by eye"
     events = add_command(commands, "events", _run_events, summary)
     events.add_argument("--video", type=video_argument, required=True, metavar="V")
