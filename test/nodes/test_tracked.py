@@ -154,10 +154,10 @@ class Hold:
         self.inside, self._go = threading.Event(), threading.Event()
         detect = detector.detect
 
-        def held(frame, with_low_score):
+        def held(*args):
             self.inside.set()
             assert self._go.wait(30)
-            return detect(frame, with_low_score)
+            return detect(*args)
 
         monkeypatch.setattr(detector, "detect", held)
 
