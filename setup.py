@@ -16,6 +16,7 @@ EXECUTABLES = (
     "cascade_node",
     "detector_node",
     "diagnostics_node",
+    "localizer_node",
     "updater_node",
     "pipeline",
     "doctor",

@@ -5,6 +5,7 @@
     ├── BundleError
     ├── HeadError
     ├── OutputError
+    ├── LocalizationError
     ├── UpdateError
     └── BackendError
         ├── BackendUnavailable
@@ -39,6 +40,14 @@ class HeadError(EdgeVisionError):
 
 class OutputError(EdgeVisionError):
     """An output folder with files that the command did not write."""
+
+
+class LocalizationError(EdgeVisionError):
+    """An object, or a whole image, that cannot be placed in space. reason: the key that counts it."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class UpdateError(EdgeVisionError):

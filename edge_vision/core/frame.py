@@ -206,10 +206,24 @@ def view_image(
     """
     check_size(width_px, height_px, max_pixels)
     spec = _checked_encoding(width_px, height_px, encoding)
+    return view_values(data, width_px, height_px, step_bytes, spec, is_bigendian, encoding)
+
+
+def view_values(
+    data: Any,
+    width_px: int,
+    height_px: int,
+    step_bytes: int,
+    spec: Encoding,
+    is_bigendian: bool = False,
+    name: str = "",
+) -> np.ndarray:
+    """As `view_image`, of any layout of a checked size. name: of the encoding, for the message of the error.
+    Raises ImageError with reason bad_step or truncated."""
     itemsize = np.dtype(spec.dtype).itemsize
     row_bytes = width_px * spec.channels * itemsize
     rows = int(height_px * spec.rows)
-    _check_layout(row_bytes, step_bytes, rows, memoryview(data).nbytes, f"{width_px}x{height_px} {encoding}")
+    _check_layout(row_bytes, step_bytes, rows, memoryview(data).nbytes, f"{width_px}x{height_px} {name}")
     shape = (rows, width_px) if spec.channels == 1 else (rows, width_px, spec.channels)
     strides = (
         (step_bytes, itemsize) if spec.channels == 1 else (step_bytes, spec.channels * itemsize, itemsize)
@@ -220,7 +234,7 @@ def view_image(
         return image
     # OpenCV requires native byte order and aligned rows.
     native = dtype.isnative and step_bytes % itemsize == 0
-    return image if native else image.astype(np.uint16)
+    return image if native else image.astype(spec.dtype)
 
 
 def check_size(width_px: int, height_px: int, max_pixels: float = MAX_PIXELS) -> None:

@@ -12,8 +12,9 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
+
+from edge_vision.core.geometry.rotations import interpolated, rotation_of_quaternion, rotation_of_vector
 
 IMU_GAP_NS = 100_000_000
 ODOMETRY_GAP_NS = 300_000_000
@@ -55,7 +56,7 @@ class OrientationHistory:
             if self._samples:
                 last_ns, last = self._samples[-1]
                 # The trapezoidal rule: exact for a fixed axis and a rate that changes linearly.
-                orientation = last @ _rotation((rate + self._rate) / 2 * (stamp_ns - last_ns) / 1e9)
+                orientation = last @ rotation_of_vector((rate + self._rate) / 2 * (stamp_ns - last_ns) / 1e9)
             self._rate = rate
             self._samples.append((stamp_ns, orientation))
             return True
@@ -68,7 +69,7 @@ class OrientationHistory:
         with self._lock:
             if not self._accepts(stamp_ns):
                 return False
-            self._samples.append((stamp_ns, _quaternion_matrix(quaternion)))
+            self._samples.append((stamp_ns, rotation_of_quaternion(quaternion)))
             return True
 
     def rotation(self, from_ns: int, to_ns: int) -> np.ndarray | None:
@@ -106,7 +107,7 @@ class OrientationHistory:
         after = min(bisect_right(samples, stamp_ns, key=lambda sample: sample[0]), len(samples) - 1)
         (t0_ns, first), (t1_ns, second) = samples[after - 1], samples[after]
         share = (stamp_ns - t0_ns) / (t1_ns - t0_ns)
-        return first @ _rotation(share * cv2.Rodrigues(first.T @ second)[0].ravel())
+        return interpolated(first, second, share)
 
 
 class EgoPrior:
@@ -191,20 +192,4 @@ def mounting_rotation(roll_deg: float, pitch_deg: float, yaw_deg: float) -> np.n
     """
     roll, pitch, yaw = np.radians([roll_deg, pitch_deg, yaw_deg])
     about_x, about_y, about_z = np.diag([roll, pitch, yaw])
-    return _rotation(about_z) @ _rotation(about_y) @ _rotation(about_x)
-
-
-def _rotation(vector_rad: np.ndarray) -> np.ndarray:
-    """(3, 3) rotation about an axis by the vector's length (Rodrigues)."""
-    return np.asarray(cv2.Rodrigues(np.asarray(vector_rad, np.float64))[0])
-
-
-def _quaternion_matrix(xyzw: np.ndarray) -> np.ndarray:
-    x, y, z, w = xyzw / np.linalg.norm(xyzw)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+    return rotation_of_vector(about_z) @ rotation_of_vector(about_y) @ rotation_of_vector(about_x)

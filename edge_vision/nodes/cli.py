@@ -17,6 +17,7 @@ EXECUTABLES = {
     "cascade_node": "edge_vision.nodes.cascade_node",
     "detector_node": "edge_vision.nodes.detector_node",
     "diagnostics_node": "edge_vision.nodes.diagnostics_node",
+    "localizer_node": "edge_vision.nodes.localizer_node",
     "updater_node": "edge_vision.nodes.updater_node",
     "pipeline": "edge_vision.nodes.pipeline",
     "doctor": "edge_vision.cli.doctor.command",

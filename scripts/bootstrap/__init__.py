@@ -4,7 +4,7 @@ plan        the steps of each stage, in order; start reading here
 machine     Python version, ROS or no ROS, missing tools
 locks       the pinned packages in requirements/*.lock
 wheels      download packages into the cache, install them from there
-interfaces  build interfaces/vision_msgs on machines without ROS
+interfaces  build interfaces/ on machines without ROS
 clips       the videos with their packages and hashes
 apt         files of Debian packages
 archives    one member of a wheel or tarball

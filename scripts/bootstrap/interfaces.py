@@ -1,4 +1,4 @@
-"""Builds interfaces/vision_msgs with the ROS wheels, for machines without ROS.
+"""Builds the packages in interfaces/ with the ROS wheels, for machines without ROS.
 
 The build runs in a temporary folder of the cache with its own environment, so that neither the source tree
 nor .venv contains an incomplete build. The result is stored as one archive per Python and input hash, which
@@ -23,7 +23,8 @@ from bootstrap.paths import REPO, SetupError, cache_dir, clean_env
 from bootstrap.progress import Step, run
 from bootstrap.wheels import install
 
-SOURCE = REPO / "interfaces" / "vision_msgs"
+SOURCE = REPO / "interfaces"
+PACKAGES = ("vision_msgs", "tf2_msgs")
 FOLDERS = ("include", "lib", "share")
 
 _NINJA = re.compile(r"^\[(\d+)/(\d+)\]")
@@ -32,12 +33,12 @@ _BUILDER_PYTHON = re.compile(r"/opt/python/[^;\"]*/include/python[0-9.]+")
 
 
 def archive_of(key: str, tag: str) -> Path:
-    """The path of the built package in the cache."""
-    return cache_dir() / "interfaces" / f"vision_msgs-{tag}-{key[:16]}.tar.gz"
+    """The path of the built packages in the cache."""
+    return cache_dir() / "interfaces" / f"messages-{tag}-{key[:16]}.tar.gz"
 
 
 def unpack(archive: Path, venv: Path) -> bool:
-    """Unpack the built package into an environment. A damaged archive is deleted: False."""
+    """Unpack the built packages into an environment. A damaged archive is deleted: False."""
     try:
         with tarfile.open(archive) as file:
             members = file.getmembers()
@@ -54,7 +55,7 @@ def unpack(archive: Path, venv: Path) -> bool:
 
 
 def build(archive: Path, pins: Sequence[Pin], step: Step, log: Path) -> None:
-    """Build the package and store it as `archive`. Raises SetupError."""
+    """Build the packages and store them as `archive`. Raises SetupError."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     for interrupted in archive.parent.glob(".building-*"):
         shutil.rmtree(interrupted, ignore_errors=True)
@@ -64,7 +65,8 @@ def build(archive: Path, pins: Sequence[Pin], step: Step, log: Path) -> None:
         subprocess.run([sys.executable, "-m", "venv", work / "venv"], check=True, env=clean_env())
         install(work / "venv" / "bin" / "python", pins, step, log)
         replace_python_paths(work / "venv")
-        _compile(work, step, log)
+        for package in PACKAGES:
+            _compile(package, work, step, log)
         _pack(work / "stage", work / archive.name)
         os.replace(work / archive.name, archive)
 
@@ -81,8 +83,8 @@ def replace_python_paths(venv: Path) -> None:
             file.write_text(_BUILDER_PYTHON.sub(sysconfig.get_path("include"), text))
 
 
-def _compile(work: Path, step: Step, log: Path) -> None:
-    venv, build_folder = work / "venv", work / "build"
+def _compile(package: str, work: Path, step: Step, log: Path) -> None:
+    venv, build_folder = work / "venv", work / "build" / package
     env = clean_env()
     env.pop("PYTHONPATH", None)
     env.pop("NINJA_STATUS", None)
@@ -91,13 +93,13 @@ def _compile(work: Path, step: Step, log: Path) -> None:
         CMAKE_PREFIX_PATH=str(venv),
         AMENT_PREFIX_PATH=str(venv),
     )
-    configure = ["cmake", "-S", str(SOURCE), "-B", str(build_folder), "-G", "Ninja"]
+    configure = ["cmake", "-S", str(SOURCE / package), "-B", str(build_folder), "-G", "Ninja"]
     configure += ["-DBUILD_TESTING=OFF", "-DCMAKE_BUILD_TYPE=Release"]
     configure += [
         f"-DCMAKE_INSTALL_PREFIX={work / 'stage'}",
         f"-DPython3_EXECUTABLE={venv / 'bin' / 'python'}",
     ]
-    step.show("configuring")
+    step.show(f"configuring {package}")
     run(configure, env=env, read=lambda _: None, step=step, log=log)
     ninja = [str(venv / "bin" / "ninja"), "-C", str(build_folder), "install"]
     run(ninja, env=env, read=_ninja_progress, step=step, log=log)

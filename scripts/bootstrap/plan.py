@@ -254,7 +254,7 @@ def _interfaces(machine: Machine) -> Task:
         step.show("built")
         return []
 
-    return Task("interfaces", "messages: vision_msgs", key, work)
+    return Task("interfaces", f"messages: {', '.join(interfaces.PACKAGES)}", key, work)
 
 
 def _link_package(step: Step) -> list[Path]:

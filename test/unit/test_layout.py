@@ -28,6 +28,7 @@ ROOMS = (
     "bundles",
     "backends",
     "tracking",
+    "localize",
     "detect",
     "source",
     "gate",

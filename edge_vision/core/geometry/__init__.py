@@ -1,1 +1,1 @@
-"""Boxes, homographies and non-maximum suppression."""
+"""Boxes, homographies, rotations and non-maximum suppression."""

@@ -5,6 +5,7 @@ config/pipeline.yaml. The gate's are in `gate.py`, the cascade's and detector's 
 from __future__ import annotations
 
 from edge_vision.nodes.interface.gate import GATE
+from edge_vision.nodes.interface.localizer import LOCALIZER
 from edge_vision.nodes.interface.model import CASCADE, DETECTOR
 from edge_vision.nodes.interface.types import COMMON, RESET, STATUS, NodeSpec, Param, Range, Topic
 from edge_vision.nodes.interface.updater import UPDATER
@@ -14,6 +15,7 @@ __all__ = [
     "DETECTOR",
     "DIAGNOSTICS",
     "GATE",
+    "LOCALIZER",
     "NODES",
     "PIPELINE",
     "SOURCE",
@@ -155,4 +157,4 @@ PIPELINE = NodeSpec(
     (),
 )
 
-NODES = (SOURCE, GATE, CASCADE, DETECTOR, DIAGNOSTICS, UPDATER)
+NODES = (SOURCE, GATE, CASCADE, DETECTOR, DIAGNOSTICS, LOCALIZER, UPDATER)

@@ -136,12 +136,14 @@ class EgoListener:
         }
 
 
-def calibration_of(message: CameraInfo) -> tuple[np.ndarray, int, int] | None:
-    """(camera matrix, width_px, height_px) of a CameraInfo's images, after its ROI and binning.
+def calibration_of(message: CameraInfo, rectified: bool = False) -> tuple[np.ndarray, int, int] | None:
+    """(camera matrix, width_px, height_px) of a CameraInfo's images, after its ROI and binning. rectified: of
+    the rectified images.
 
     None if the horizontal and vertical binning differ.
     """
-    matrix = np.array(message.k, np.float64).reshape(3, 3)
+    given = np.array(message.p, np.float64).reshape(3, 4) if rectified else np.array(message.k, np.float64)
+    matrix = given[:, :3].copy() if rectified else given.reshape(3, 3)
     roi = message.roi
     width_px, height_px = roi.width or message.width, roi.height or message.height
     matrix[0, 2] -= roi.x_offset

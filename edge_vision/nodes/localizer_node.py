@@ -1,0 +1,341 @@
+"""The localizer node: places detections or tracks in space.
+
+Everything runs in the executor: a box takes a tenth of a millisecond. Boxes wait for what arrives after them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CameraInfo, Image
+from stereo_msgs.msg import DisparityImage
+from vision_msgs.msg import Detection2DArray, Detection3DArray
+
+from edge_vision.core.latency import LatencyWindow
+from edge_vision.core.missing_package import missing_package
+from edge_vision.core.stamp_check import stamp_to_ns
+from edge_vision.errors import ImageError, LocalizationError
+from edge_vision.localize.camera import CameraModel
+from edge_vision.localize.depth import DepthImage
+from edge_vision.localize.depth_history import DepthHistory
+from edge_vision.localize.placing import CAMERA_UP, Placement, Scene, place_by_depth, place_on_ground
+from edge_vision.localize.transforms import Transform, TransformTree
+from edge_vision.nodes import run
+from edge_vision.nodes.base_node import OK, WARN, BaseNode, latency_values
+from edge_vision.nodes.interface import specs
+from edge_vision.nodes.interface.detection_messages import MAX_MESSAGE_BYTES
+from edge_vision.nodes.interface.headers import header_of
+from edge_vision.nodes.interface.localizer_messages import (
+    add_transforms,
+    boxes_of,
+    camera_of,
+    depth_of,
+    detection_3d,
+    instances_of,
+)
+from edge_vision.nodes.transport.qos import LATEST_IMAGE, RESULTS
+
+MAX_WAITING, MAX_MASKS = 8, 8
+MAX_ASPECT_ERROR = 0.02
+RECENT_S = 3.0
+DEPTH_IMAGES = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+TRANSFORMS = QoSProfile(depth=100, reliability=QoSReliabilityPolicy.RELIABLE)
+STATIC_TRANSFORMS = QoSProfile(
+    depth=100, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
+)
+
+
+@dataclass(slots=True)
+class WaitingBoxes:
+    """A message of the 2D side. boxes_px: (n, 4)."""
+
+    message: Detection2DArray
+    stamp_ns: int
+    boxes_px: np.ndarray
+    until_s: float
+
+    @property
+    def frame_id(self) -> str:
+        return str(self.message.header.frame_id)
+
+
+class LocalizerNode(BaseNode):
+    """Publishes one message for each one of its input, or counts the reason why not. It sends nothing to the
+    other nodes: the 2D side does not depend on it."""
+
+    spec = specs.LOCALIZER
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._opened: list[Any] = []
+        self._publisher: Any = None
+        self._refused: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
+        self._process_ms = LatencyWindow()
+        self._last_refusal, self._refused_s, self._published_s = "", -np.inf, -np.inf
+        self._forget()
+
+    def _forget(self) -> None:
+        self._waiting: deque[WaitingBoxes] = deque()
+        self._camera: tuple[str, CameraModel] | LocalizationError = LocalizationError(
+            "no_camera_info", "expected camera_info, got none: is the driver running, is the topic right?"
+        )
+        self._depth = DepthHistory()
+        self._masks: dict[int, np.ndarray] = {}
+        self._tree = TransformTree()
+
+    # Life cycle.
+    def activate(self) -> None:
+        self._forget()
+        params, subscribe = self.params, self.create_subscription
+        self._publisher = self.create_publisher(Detection3DArray, "detections_3d", RESULTS)
+        # Serialized, because rclpy takes 0.1 ms to convert a detection: the size is checked before.
+        boxes = subscribe(Detection2DArray, params["input"], self._on_boxes, RESULTS, raw=True)
+        self._opened = [boxes, subscribe(CameraInfo, "camera_info", self._on_camera_info, LATEST_IMAGE)]
+        if params["method"] != "ground":
+            kind = Image if params["method"] == "depth" else DisparityImage
+            self._opened.append(subscribe(kind, params["method"], self._on_depth, DEPTH_IMAGES))
+        if params["use_masks"]:
+            self._opened.append(subscribe(Image, "masks", self._on_masks, DEPTH_IMAGES))
+        if params["target_frame"] or params["method"] == "ground":
+            self._opened += self._subscribe_to_tf()
+
+    def _subscribe_to_tf(self) -> list[Any]:
+        try:
+            from tf2_msgs.msg import TFMessage
+        except ModuleNotFoundError as error:
+            raise LocalizationError(
+                "no_transform", f"target_frame and method: ground need tf: {missing_package(error)}"
+            ) from None
+        return [
+            self.create_subscription(TFMessage, name, partial(self._on_tf, name), qos)
+            for name, qos in (("/tf", TRANSFORMS), ("/tf_static", STATIC_TRANSFORMS))
+        ]
+
+    def deactivate(self) -> None:
+        for subscription in self._opened:
+            self.destroy_subscription(subscription)
+        self._opened = []
+        if self._publisher:
+            self.destroy_publisher(self._publisher)
+            self._publisher = None
+        self._forget()
+
+    # Input.
+    def _on_boxes(self, serialized: bytes) -> None:
+        topic = self.params["input"]
+        try:
+            if len(serialized) > MAX_MESSAGE_BYTES:
+                raise ValueError(f"expected at most {MAX_MESSAGE_BYTES} bytes, got {len(serialized)}")
+            message = deserialize_message(serialized, Detection2DArray)
+            stamp_ns, boxes_px = stamp_to_ns(message.header.stamp), boxes_of(message)
+        except (ImageError, ValueError, RuntimeError) as error:  # RuntimeError: cannot be deserialized.
+            self.refuse_message(topic, error)
+            return
+        self._counts["received"] += 1
+        until_s = time.monotonic() + self.params["max_wait_ms"] / 1e3
+        self._waiting.append(WaitingBoxes(message, stamp_ns, boxes_px, until_s))
+        if len(self._waiting) > MAX_WAITING:
+            self._waiting.popleft()
+            self._refuse(LocalizationError("superseded", "newer boxes came before depth or tf for these"))
+        self._work()
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        rectified = self.params["rectified"] or self.params["method"] == "disparity"
+        try:
+            self._camera = str(message.header.frame_id), camera_of(message, rectified)
+        except LocalizationError as error:
+            self._camera = error
+        self._work()
+
+    def _on_depth(self, message: Image | DisparityImage) -> None:
+        try:
+            image = depth_of(message, self.params["max_image_megapixels"] * 1e6)
+        except ImageError as error:
+            self.refuse_message(self.params["method"], error)
+            return
+        self._depth.add(image, self.params["depth_buffer_mb"] * 1e6)
+        self._work()
+
+    def _on_masks(self, message: Image) -> None:
+        try:
+            stamp_ns = stamp_to_ns(message.header.stamp)
+            self._masks[stamp_ns] = instances_of(message, self.params["max_image_megapixels"] * 1e6)
+        except ImageError as error:
+            self.refuse_message("masks", error)
+            return
+        while len(self._masks) > MAX_MASKS:
+            del self._masks[next(iter(self._masks))]
+        self._work()
+
+    def _on_tf(self, topic: str, message: Any) -> None:
+        try:
+            add_transforms(self._tree, message.transforms, static=topic == "/tf_static")
+        except (ImageError, ValueError) as error:
+            self.refuse_message(topic, error)
+        self._work()
+
+    # Work.
+    def _work(self) -> None:
+        """Place the waiting boxes in order, as far as everything that they need has arrived."""
+        while self._waiting:
+            waiting, started_s = self._waiting[0], time.monotonic()
+            try:
+                message = self._placed(waiting, started_s >= waiting.until_s)
+                if message is None:
+                    return
+                self._publisher.publish(message)
+                self._published_s = started_s
+                self._counts["published"] += 1
+                self._process_ms.add((time.monotonic() - started_s) * 1e3)
+            except LocalizationError as error:
+                if started_s < waiting.until_s:
+                    return
+                self._refuse(error)
+            self._waiting.popleft()
+
+    def _refuse(self, error: LocalizationError) -> None:
+        self._refused[error.reason] += 1
+        self._last_refusal, self._refused_s = f"{error.reason}: {error}", time.monotonic()
+        self.log_throttled("warning", self._last_refusal, error.reason)
+
+    def _placed(self, waiting: WaitingBoxes, is_last: bool) -> Detection3DArray | None:
+        """The message to publish; None = something better may still arrive. is_last: the last attempt."""
+        header = header_of(waiting.stamp_ns, self.params["target_frame"] or waiting.frame_id)
+        result = Detection3DArray(header=header)
+        if not len(waiting.boxes_px):
+            return result
+        view = self._view(waiting)
+        if self.params["method"] != "ground" and not self._add_images(view, waiting) and not is_last:
+            return None
+        for i, box_px in enumerate(waiting.boxes_px):
+            try:
+                placement = view.place(box_px, i + 1)
+            except LocalizationError as error:
+                self._counts[f"not_placed.{error.reason}"] += 1
+                continue
+            detection = waiting.message.detections[i]
+            result.detections.append(detection_3d(detection, placement, header, view.to_target))
+        self._counts["placed"] += len(result.detections)
+        return result
+
+    def _view(self, waiting: WaitingBoxes) -> View:
+        """Camera and transforms at the stamp of the boxes. Raises LocalizationError."""
+        if isinstance(self._camera, LocalizationError):
+            raise self._camera
+        params, (camera_frame, camera) = self.params, self._camera
+        check_frame(camera_frame, "camera_info", waiting.frame_id)
+        to_target = to_ground = None
+        if target := params["target_frame"]:
+            to_target = self._tree.lookup(target, waiting.frame_id, waiting.stamp_ns)
+        if params["method"] == "ground":
+            to_ground = self._tree.lookup(params["ground_frame"], waiting.frame_id, waiting.stamp_ns)
+        upright = to_ground or to_target
+        up = CAMERA_UP if upright is None else upright.rotation[2]
+        height_m = float(to_ground.translation_m[2]) if to_ground else 0.0
+        return View(Scene(camera, params["max_range_m"], up), to_target, height_m)
+
+    def _add_images(self, view: View, waiting: WaitingBoxes) -> bool:
+        """Add depth and masks to the view. False if better ones may arrive. Raises LocalizationError."""
+        limit_ns = self.params["max_stamp_difference_ms"] * 1e6
+        view.depth, is_final = self._depth.nearest(waiting.stamp_ns, limit_ns)
+        check_frame(view.depth.frame_id, "the depth image", waiting.frame_id)
+        view.check_size(view.depth.values, "the depth image")
+        if not self.params["use_masks"]:
+            return is_final
+        instances, reason = self._masks.get(waiting.stamp_ns), "no_masks"
+        if instances is not None:
+            try:
+                view.check_size(instances, "the masks image")
+                if (count := int(instances.max())) > len(waiting.boxes_px):
+                    text = f"expected masks of {len(waiting.boxes_px)} detections, got {count}"
+                    raise LocalizationError("count", f"{text}: is it the same detector's?")
+                view.instances = instances
+                return is_final
+            except LocalizationError as error:
+                reason = f"masks_{error.reason}"
+                self.log_throttled("warning", f"{error}. The boxes are used", reason)
+        elif time.monotonic() < waiting.until_s and not any(at > waiting.stamp_ns for at in self._masks):
+            return False
+        if is_final or time.monotonic() >= waiting.until_s:
+            self._counts[f"without_masks.{reason}"] += 1
+        return is_final
+
+    # Reports.
+    def publish_status(self) -> None:
+        self._work()  # Boxes whose time is over, where nothing else arrives.
+        super().publish_status()
+
+    def health(self) -> tuple[int, str]:
+        recent = time.monotonic() - self._refused_s < RECENT_S
+        if recent and self._refused_s > self._published_s:
+            return WARN, f"no places: {self._last_refusal}"
+        return OK, "running"
+
+    def status_values(self) -> dict[str, Any]:
+        names = ("received", "published", "placed")
+        others = {name: count for name, count in self._counts.items() if name not in names}
+        return {
+            **{name: self._counts[name] for name in names},
+            "waiting": len(self._waiting),
+            "depth_buffer_mb": self._depth.bytes / 1e6,
+            "last_refusal": self._last_refusal,
+            **latency_values("process_ms", self._process_ms.percentiles()),
+            **{f"refused.{reason}": count for reason, count in self._refused.items()},
+            **others,
+        }
+
+    def reset_stats(self) -> None:
+        self._counts.clear()
+        self._refused.clear()
+        self._process_ms.reset()
+
+
+@dataclass(slots=True)
+class View:
+    """What the boxes of one message are placed with. height_m: of the camera above the ground."""
+
+    scene: Scene
+    to_target: Transform | None
+    height_m: float
+    depth: DepthImage | None = None
+    instances: np.ndarray | None = None
+
+    def place(self, box_px: np.ndarray, number: int) -> Placement:
+        """The place of one box. Raises LocalizationError."""
+        if self.depth is None:
+            return place_on_ground(self.scene, self.height_m, box_px)
+        return place_by_depth(self.scene, self.depth, box_px, self.instances, number)
+
+    def check_size(self, image: np.ndarray, what: str) -> None:
+        """Raise LocalizationError(size) for an image that is not the camera's view, scaled."""
+        height, width = image.shape
+        camera = self.scene.camera
+        if abs(width * camera.height_px / (height * camera.width_px) - 1) > MAX_ASPECT_ERROR:
+            size = f"{camera.width_px}x{camera.height_px}"
+            raise LocalizationError(
+                "size",
+                f"expected {what} in the shape of camera_info, {size}, got {width}x{height}: use the topic "
+                "that is aligned with the camera, or its camera_info",
+            )
+
+
+def check_frame(frame_id: str, what: str, camera_frame: str) -> None:
+    """Raise LocalizationError(frame_id) for data of another frame than the boxes."""
+    if frame_id != camera_frame:
+        raise LocalizationError(
+            "frame_id",
+            f"expected {what} in the frame of the boxes, {camera_frame!r:.80}, got {frame_id!r:.80}: use the "
+            "topic that is aligned with the camera",
+        )
+
+
+def main(args: list[str] | None = None) -> int:
+    return run.main([LocalizerNode], "localizer_node", args)
