@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,22 +27,48 @@ HERE = Path(__file__).resolve().parent
 LIMIT_S = 60.0
 END_S = 10.0
 CLIPS = ("vtest.avi", "bikes.mp4")
+NODE = ("-m", "edge_vision.nodes.cli")
 
 
 @dataclass(frozen=True)
 class Case:
     """How to run an example. {clip} and {out} in its arguments are replaced.
 
-    expected: pattern of a line that it must print. needs_pipeline: it also runs until SIGINT, which must end
-    it with status 0.
+    expected: pattern of a line that it must print. runs_on: it runs until SIGINT, which must end it with
+    status 0. needs_pipeline: the same, beside a pipeline. beside: Python commands that run meanwhile.
     """
 
     expected: str
     arguments: tuple[str, ...] = ()
     needs_pipeline: bool = False
+    runs_on: bool = False
+    beside: tuple[tuple[str, ...], ...] = ()
 
 
 CASES = {
+    "fixed_camera.py": Case(r"camera: focal length \d+ px, 1\.00 m above the ground", runs_on=True),
+    "nav2_obstacles.py": Case(
+        r"class \d+ at x=\d+\.\d\d y=-?\d+\.\d\d m",
+        needs_pipeline=True,
+        beside=(
+            (
+                str(HERE / "fixed_camera.py"),
+                "--width=768",
+                "--height=576",
+                "--above-ground-m=5",
+                "--tilt-deg=20",
+            ),
+            (
+                *NODE,
+                "localizer_node",
+                "--ros-args",
+                "-p",
+                "method:=ground",
+                "-p",
+                "target_frame:=base_footprint",
+            ),
+        ),
+    ),
     "subscriber.py": Case(r"[a-z]+ #\d+ 0\.\d\d at x=\d+ y=\d+", needs_pipeline=True),
     "gate_picture.py": Case(
         r".*: interval, [1-9]\d* regions; so far .+", ("{clip}", "{out}/gate.png", "--frame", "30")
@@ -90,16 +116,10 @@ def failure(name: str, clip: Path) -> str:
         if not case.needs_pipeline:
             return _failure_of(command, case)
         # In a loop: discovery may take longer than the clip.
-        pipeline = [
-            sys.executable,
-            "-m",
-            "edge_vision.nodes.cli",
-            "pipeline",
-            "--source",
-            str(clip),
-            "--loop",
-        ]
-        with _running(pipeline):
+        others = [(*NODE, "pipeline", "--source", str(clip), "--loop"), *case.beside]
+        with ExitStack() as stack:
+            for other in others:
+                stack.enter_context(_running([sys.executable, *other]))
             return _failure_of(command, case)
 
 
@@ -107,7 +127,7 @@ def _failure_of(command: list[str], case: Case) -> str:
     lines: list[str] = []
     with _running(command, stdout=subprocess.PIPE) as process, _limit(process):
         found = _read_until(process, re.compile(case.expected), lines)
-        if case.needs_pipeline:
+        if case.needs_pipeline or case.runs_on:
             process.send_signal(signal.SIGINT)
         for line in process.stdout or ():
             lines.append(line)

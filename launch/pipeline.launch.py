@@ -51,7 +51,7 @@ ARGUMENTS = (
         "camera_info_topic",
         "camera_info",
         None,
-        "Calibration of the camera; used only with an ego_prior in params_file.",
+        "Calibration of the camera, for an ego_prior in params_file and for the localizer.",
     ),
     ("imu_topic", "imu", None, "Gyroscope, for ego_prior: imu in params_file."),
     ("odometry_topic", "odom", None, "Odometry, for ego_prior: odometry in params_file."),
@@ -63,6 +63,14 @@ ARGUMENTS = (
         ["", "recall", "balanced", "economy"],
         "What the gate promises: recall, balanced or economy; empty = as in params_file.",
     ),
+    (
+        "localizer",
+        "false",
+        BOOL,
+        "Place the detections in space: starts localizer_node, in a process of its own.",
+    ),
+    ("depth_topic", "depth", None, "Depth image aligned with the camera's, for the localizer."),
+    ("disparity_topic", "disparity", None, "Disparity image, for the localizer with method: disparity."),
     (
         "params_file",
         PathJoinSubstitution([CONFIG, "pipeline.yaml"]),
@@ -129,6 +137,7 @@ def generate_launch_description() -> LaunchDescription:
             _process("gate_node", separate, arguments=[cameras, *preset]),
             _process("diagnostics_node", with_source, arguments=[cameras]),
             _process("diagnostics_node", without_source, arguments=[cameras], overrides=watched),
+            _process("localizer_node", LaunchConfiguration("localizer"), arguments=[cameras]),
             _process("source_node", with_source, arguments=[cameras, from_source]),
         ]
     )
@@ -148,6 +157,7 @@ def _node(executable: str, condition: Substitution, overrides: dict | None = Non
     """A process, if the condition is true. Without a name, which would apply to every node of the process."""
     image_topic = LaunchConfiguration("image_topic")
     sensors = {"camera_info": "camera_info_topic", "imu": "imu_topic", "odom": "odometry_topic"}
+    sensors |= {"depth": "depth_topic", "disparity": "disparity_topic"}
     log_level = LaunchConfiguration("log_level")
     profile = PathJoinSubstitution([CONFIG, "fastdds.xml"])
     autostart = ParameterValue(LaunchConfiguration("autostart"), value_type=bool)

@@ -1,4 +1,5 @@
-"""Generates config/pipeline.yaml and the tables of docs/parameters.md, topics.md and diagnostics.md.
+"""Generates config/pipeline.yaml and the tables of docs/parameters.md, topics.md, diagnostics.md and
+localizer.md.
 
     python -m scripts.reference --write    write the files
     python -m scripts.reference --check    print a diff of stale files; exit status 1
@@ -20,7 +21,7 @@ from typing import Any
 
 from edge_vision.core.diagnostic_status import LEVELS
 from edge_vision.diagnostics.causes import cause_entries
-from edge_vision.nodes.interface.specs import NODES, PIPELINE, NodeSpec, Param
+from edge_vision.nodes.interface.specs import LOCALIZER, NODES, PIPELINE, NodeSpec, Param
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMENT_WIDTH = 104
@@ -65,10 +66,20 @@ def parameter_tables() -> str:
     shared = [param for param, nodes in _nodes_by_param() if len(nodes) > 1]
     tables = [f"### Several nodes\n\n{_shared_parameter_table()}"]
     for node in (PIPELINE, *NODES):
+        if node is LOCALIZER:  # On its own page.
+            continue
         own = [param for param in node.params if param not in shared]
         rows = [_parameter_row(param) for param in own]
         tables.append(f"### {node.name}\n\n{node.summary}\n\n{_table(PARAMETER_HEAD, rows)}")
     return "\n" + "\n".join(tables) + "\n"
+
+
+def localizer_table() -> str:
+    """The localizer's own parameters."""
+    shared = [param for param, nodes in _nodes_by_param() if len(nodes) > 1]
+    return _table(
+        PARAMETER_HEAD, [_parameter_row(param) for param in LOCALIZER.params if param not in shared]
+    )
 
 
 def _nodes_by_param() -> list[tuple[Param, list[str]]]:
@@ -145,6 +156,7 @@ def _cell(text: str) -> str:
 SECTIONS: dict[str, Callable[[], str]] = {
     "topics": topic_table,
     "parameters": parameter_tables,
+    "localizer": localizer_table,
     "services": service_table,
     "causes": cause_table,
 }
@@ -152,6 +164,7 @@ DOCUMENTS = {
     "docs/parameters.md": ["parameters"],
     "docs/topics.md": ["topics", "services"],
     "docs/diagnostics.md": ["causes"],
+    "docs/localizer.md": ["localizer"],
 }
 """Document -> the sections that it must contain, in this order."""
 _SECTION = re.compile(r"(<!-- reference: (\w+) -->\n).*?(<!-- end of reference -->)", re.DOTALL)

@@ -23,12 +23,15 @@ BAGS = {"rosbags": "run `make setup-test`"}
 UPDATES = dict.fromkeys(("tuf", "cryptography"), "run `make setup-test`")
 TORCH = {"torch": "run `make setup-train`"}
 REPORT = dict.fromkeys(("jinja2", "matplotlib"), "run `make setup-test`")
+TF = {"tf2_msgs": "install ros-$ROS_DISTRO-tf2-msgs, or run `make setup`"}
 NEEDED: dict[str, dict[str, str]] = {
     "nodes": ROS,
     "e2e": ROS,
     "e2e/test_top_live.py": RICH,
     "launch": {**ROS, **LAUNCH},
     "nodes/test_bag_source.py": {**ROS, **BAGS},
+    "nodes/test_localizer.py": {**ROS, **TF},
+    "nodes/test_types.py": {**ROS, **TF},
     "nodes/test_updater.py": {**ROS, **UPDATES},
     "unit/test_bag.py": BAGS,
     "unit/test_optimize_ground_truth.py": {"pycocotools": "run `make setup-test`", **REPORT},

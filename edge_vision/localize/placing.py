@@ -46,7 +46,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scene:
+class CameraView:
     """What the boxes of one image are placed with. up: (3,) unit vector in the camera's frame."""
 
     camera: CameraModel
@@ -79,7 +79,11 @@ class Scene:
 
 
 def place_by_depth(
-    scene: Scene, depth: DepthImage, box_px: np.ndarray, instances: np.ndarray | None = None, number: int = 0
+    view: CameraView,
+    depth: DepthImage,
+    box_px: np.ndarray,
+    instances: np.ndarray | None = None,
+    number: int = 0,
 ) -> Placement:
     """The visible surface of an object.
 
@@ -87,38 +91,38 @@ def place_by_depth(
     object's pixels have this number; without pixels the box counts. Raises LocalizationError(bad_box,
     no_depth).
     """
-    box_px = scene.visible(box_px)
+    box_px = view.visible(box_px)
     if instances is not None:
-        xy_px = _grid(scene, box_px, 1.0)
-        inside = _sampled(scene, instances, xy_px) == number
+        xy_px = _grid(view, box_px, 1.0)
+        inside = _sampled(view, instances, xy_px) == number
         if inside.any():
-            return _of_points(scene, _masked_points(scene, depth, xy_px, inside))
-    xy_px = _grid(scene, box_px, CENTRAL_SHARE)
-    depth_m = depth.metres(_sampled(scene, depth.values, xy_px), scene.max_range_m)
-    on_surface = _between(depth_m, _surface(scene, depth_m, WINDOW))
-    return _of_box(scene, _points(scene, xy_px, depth_m, on_surface), box_px)
+            return _of_points(view, _masked_points(view, depth, xy_px, inside))
+    xy_px = _grid(view, box_px, CENTRAL_SHARE)
+    depth_m = depth.metres(_sampled(view, depth.values, xy_px), view.max_range_m)
+    on_surface = _between(depth_m, _surface(view, depth_m, WINDOW))
+    return _of_box(view, _points(view, xy_px, depth_m, on_surface), box_px)
 
 
-def _masked_points(scene: Scene, depth: DepthImage, xy_px: np.ndarray, inside: np.ndarray) -> np.ndarray:
+def _masked_points(view: CameraView, depth: DepthImage, xy_px: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """(n, 3) points of a mask (h, w). Its inner part shows at which depths: its border is mixed with the
     background, in the mask as in the depth image."""
-    depth_m = depth.metres(_sampled(scene, depth.values, xy_px), scene.max_range_m)
+    depth_m = depth.metres(_sampled(view, depth.values, xy_px), view.max_range_m)
     kernel = np.ones([2 * (side // MASK_BORDER) + 1 for side in inside.shape], np.uint8)
-    inner = cv2.erode(inside.astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
+    inner = cv2.erode(inside.astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=(0,)) > 0
     inner = inner if inner.any() else inside
     core_m = depth_m[inner]
-    core_m = core_m[_between(core_m, _surface(scene, core_m, MASK_WINDOW))]
+    core_m = core_m[_between(core_m, _surface(view, core_m, MASK_WINDOW))]
     near_m, far_m = np.percentile(core_m, EXTENT_PERCENTILES)
     beyond_m = (far_m - near_m) / (MASK_BORDER - 2)  # A slope goes on in the border.
     limits_m = (near_m - beyond_m) / MARGIN, (far_m + beyond_m) * MARGIN
-    return _points(scene, xy_px, depth_m, inside & _between(depth_m, limits_m))
+    return _points(view, xy_px, depth_m, inside & _between(depth_m, limits_m))
 
 
-def _surface(scene: Scene, depth_m: np.ndarray, window: float) -> tuple[float, float]:
+def _surface(view: CameraView, depth_m: np.ndarray, window: float) -> tuple[float, float]:
     """As `nearest_surface`. Raises LocalizationError(no_depth)."""
     found = nearest_surface(depth_m, window)
     if found is None:
-        valid, limit = np.count_nonzero(np.isfinite(depth_m)), f"within max_range_m {scene.max_range_m:g}"
+        valid, limit = np.count_nonzero(np.isfinite(depth_m)), f"within max_range_m {view.max_range_m:g}"
         raise LocalizationError(
             "no_depth", f"expected depth in the object, got {valid} of {depth_m.size} pixels {limit}"
         )
@@ -129,12 +133,12 @@ def _between(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     return np.asarray((values >= limits[0]) & (values <= limits[1]))
 
 
-def _points(scene: Scene, xy_px: np.ndarray, depth_m: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def _points(view: CameraView, xy_px: np.ndarray, depth_m: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """(n, 3) of the chosen pixels (h, w)."""
-    return scene.camera.rays(xy_px[chosen]) * depth_m[chosen][:, None]
+    return view.camera.rays(xy_px[chosen]) * depth_m[chosen][:, None]
 
 
-def _grid(scene: Scene, box_px: np.ndarray, share: float) -> np.ndarray:
+def _grid(view: CameraView, box_px: np.ndarray, share: float) -> np.ndarray:
     """(h, w, 2) camera pixels, evenly spaced in the central share of a box."""
     center, half = (box_px[:2] + box_px[2:]) / 2, (box_px[2:] - box_px[:2]) / 2 * share
     counts = np.clip(np.ceil(2 * half), 1, SAMPLES_PER_SIDE).astype(int)
@@ -142,21 +146,21 @@ def _grid(scene: Scene, box_px: np.ndarray, share: float) -> np.ndarray:
     return np.stack(np.meshgrid(x, y), axis=-1)
 
 
-def _sampled(scene: Scene, image: np.ndarray, xy_px: np.ndarray) -> np.ndarray:
+def _sampled(view: CameraView, image: np.ndarray, xy_px: np.ndarray) -> np.ndarray:
     """(h, w) the values at camera pixels (h, w, 2) of an image of the same view, whatever its size."""
-    scale = np.array(image.shape[1::-1]) / (scene.camera.width_px, scene.camera.height_px)
+    scale = np.array(image.shape[1::-1]) / (view.camera.width_px, view.camera.height_px)
     at = (xy_px * scale).astype(int)
     return image[at[..., 1], at[..., 0]]
 
 
-def _of_points(scene: Scene, points: np.ndarray) -> Placement:
+def _of_points(view: CameraView, points: np.ndarray) -> Placement:
     """The box around the points of a mask, along the principal axes of their footprint (PCA), as thick as
     four standard deviations of their distance."""
-    axes = _along_footprint(points, scene.axes)
+    axes = _along_footprint(points, view.axes)
     low, high = np.percentile(points @ axes, EXTENT_PERCENTILES, axis=0)
     ahead_m, thickness_m = _distance(points, axes[:, 0])
     middle_m = np.array([ahead_m, *(low + high)[1:] / 2])
-    covariance = _covariance(scene, scene.facing, *_distance(points, scene.facing))
+    covariance = _covariance(view, view.facing, *_distance(points, view.facing))
     return Placement(axes @ middle_m, axes, np.array([4 * thickness_m, *(high - low)[1:]]), covariance)
 
 
@@ -169,45 +173,45 @@ def _along_footprint(points: np.ndarray, axes: np.ndarray) -> np.ndarray:
     return _axes(axes[:, :2] @ (ahead * np.sign(ahead[0])), axes[:, 2])
 
 
-def _of_box(scene: Scene, points: np.ndarray, box_px: np.ndarray) -> Placement:
+def _of_box(view: CameraView, points: np.ndarray, box_px: np.ndarray) -> Placement:
     """The box in the plane at the points' distance, as thick as four standard deviations of that."""
-    distance_m, spread_m = _distance(points, scene.facing)
-    covariance = _covariance(scene, scene.facing, distance_m, spread_m)
-    return _upright(scene, box_px, distance_m, 4 * spread_m, covariance)
+    distance_m, spread_m = _distance(points, view.facing)
+    covariance = _covariance(view, view.facing, distance_m, spread_m)
+    return _upright(view, box_px, distance_m, 4 * spread_m, covariance)
 
 
-def place_on_ground(scene: Scene, height_m: float, box_px: np.ndarray) -> Placement:
+def place_on_ground(view: CameraView, height_m: float, box_px: np.ndarray) -> Placement:
     """An object that stands on the plane `height_m` below the camera, where the middle of its box's lower
     edge is. Its length is unknown, and set to its width. Raises LocalizationError(bad_box, cut_off,
     above_horizon, out_of_range).
     """
-    box_px = scene.visible(box_px)
-    if box_px[3] >= scene.camera.height_px - 1:
+    box_px = view.visible(box_px)
+    if box_px[3] >= view.camera.height_px - 1:
         raise LocalizationError("cut_off", "expected the object's lower edge in the image, got one below it")
     middle_px = (box_px[0] + box_px[2]) / 2
     # The second point, one pixel higher, shows how much a pixel matters.
-    foot, farther = (_on_ground(scene, height_m, (middle_px, box_px[3] - up_px)) for up_px in (0, 1))
-    facing = scene.facing
-    covariance = _covariance(scene, facing, float(facing @ foot), float(facing @ (farther - foot)))
-    flat = _upright(scene, box_px, float(facing @ foot), 0.0, covariance)
+    foot, farther = (_on_ground(view, height_m, (middle_px, box_px[3] - up_px)) for up_px in (0, 1))
+    facing = view.facing
+    covariance = _covariance(view, facing, float(facing @ foot), float(facing @ (farther - foot)))
+    flat = _upright(view, box_px, float(facing @ foot), 0.0, covariance)
     size_m = np.array([flat.size_m[1], *flat.size_m[1:]])
-    return Placement(foot + scene.up * size_m[2] / 2, flat.axes, size_m, covariance)
+    return Placement(foot + view.up * size_m[2] / 2, flat.axes, size_m, covariance)
 
 
-def _on_ground(scene: Scene, height_m: float, point_px: tuple[float, float]) -> np.ndarray:
+def _on_ground(view: CameraView, height_m: float, point_px: tuple[float, float]) -> np.ndarray:
     """(3,) where the ray of a pixel meets the ground."""
-    ray = scene.camera.rays(np.array([point_px]))[0]
-    fall = -float(ray @ scene.up)
+    ray = view.camera.rays(np.array([point_px]))[0]
+    fall = -float(ray @ view.up)
     if fall <= 0 or height_m <= 0:
         raise LocalizationError(
             "above_horizon",
             f"expected a camera above the ground that looks down on the object, got height {height_m:.2f} m",
         )
     point = ray * (height_m / fall)
-    if np.linalg.norm(point) > scene.max_range_m:
+    if np.linalg.norm(point) > view.max_range_m:
         distance_m = f"{np.linalg.norm(point):.1f} m"
         raise LocalizationError(
-            "out_of_range", f"expected an object within max_range_m {scene.max_range_m:g}, got {distance_m}"
+            "out_of_range", f"expected an object within max_range_m {view.max_range_m:g}, got {distance_m}"
         )
     return np.asarray(point)
 
@@ -219,22 +223,22 @@ def _distance(points: np.ndarray, normal: np.ndarray) -> tuple[float, float]:
 
 
 def _upright(
-    scene: Scene, box_px: np.ndarray, distance_m: float, thickness_m: float, covariance: np.ndarray
+    view: CameraView, box_px: np.ndarray, distance_m: float, thickness_m: float, covariance: np.ndarray
 ) -> Placement:
     """The box whose corners are seen in the facing plane at this distance."""
-    normal = scene.facing
+    normal = view.facing
     left, top, right, bottom = box_px
-    rays = scene.camera.rays(np.array([(left, top), (right, top), (right, bottom), (left, bottom)]))
+    rays = view.camera.rays(np.array([(left, top), (right, top), (right, bottom), (left, bottom)]))
     along = np.maximum(rays @ normal, 1e-3)
-    corners = rays * (distance_m / along)[:, None] @ scene.axes
+    corners = rays * (distance_m / along)[:, None] @ view.axes
     low, high = corners.min(axis=0), corners.max(axis=0)
-    thick = thickness_m * np.abs(normal @ scene.axes)
-    return Placement(scene.axes @ (low + high) / 2, scene.axes, high - low + thick, covariance)
+    thick = thickness_m * np.abs(normal @ view.axes)
+    return Placement(view.axes @ (low + high) / 2, view.axes, high - low + thick, covariance)
 
 
-def _covariance(scene: Scene, normal: np.ndarray, distance_m: float, spread_m: float) -> np.ndarray:
+def _covariance(view: CameraView, normal: np.ndarray, distance_m: float, spread_m: float) -> np.ndarray:
     """(3, 3): the spread along the normal, and one pixel across it."""
-    across_m = distance_m / scene.camera.matrix[0, 0]
+    across_m = distance_m / view.camera.matrix[0, 0]
     outer = np.outer(normal, normal)
     return spread_m**2 * outer + across_m**2 * (np.eye(3) - outer)
 

@@ -19,22 +19,22 @@ HISTORY_NS = 10_000_000_000
 MAX_SAMPLES, MAX_FRAMES, MAX_DEPTH = 4096, 1024, 64
 
 
-class Transform(NamedTuple):
+class RigidTransform(NamedTuple):
     """Maps points of one frame to another: rotation (3, 3) @ point + translation_m (3,)."""
 
     rotation: np.ndarray
     translation_m: np.ndarray
 
-    def __matmul__(self, first: Transform) -> Transform:
+    def __matmul__(self, first: RigidTransform) -> RigidTransform:
         """`first`, then this one."""
         moved_m = self.rotation @ first.translation_m + self.translation_m
-        return Transform(self.rotation @ first.rotation, moved_m)
+        return RigidTransform(self.rotation @ first.rotation, moved_m)
 
-    def inverse(self) -> Transform:
-        return Transform(self.rotation.T, -self.rotation.T @ self.translation_m)
+    def inverse(self) -> RigidTransform:
+        return RigidTransform(self.rotation.T, -self.rotation.T @ self.translation_m)
 
 
-IDENTITY = Transform(np.eye(3), np.zeros(3))
+IDENTITY = RigidTransform(np.eye(3), np.zeros(3))
 
 
 class _Link:
@@ -43,9 +43,9 @@ class _Link:
     def __init__(self, parent: str) -> None:
         self.parent = parent
         self.stamps_ns: list[int] = []
-        self.samples: list[Transform] = []
+        self.samples: list[RigidTransform] = []
 
-    def add(self, stamp_ns: int, sample: Transform) -> None:
+    def add(self, stamp_ns: int, sample: RigidTransform) -> None:
         if self.stamps_ns and stamp_ns < self.stamps_ns[-1] - HISTORY_NS:
             self.stamps_ns, self.samples = [], []  # The clock was set back, or a bag started again.
         at = bisect_left(self.stamps_ns, stamp_ns)
@@ -55,7 +55,7 @@ class _Link:
         old = max(old, len(self.stamps_ns) - MAX_SAMPLES)
         del self.stamps_ns[:old], self.samples[:old]
 
-    def at(self, stamp_ns: int, child: str) -> Transform:
+    def at(self, stamp_ns: int, child: str) -> RigidTransform:
         """Interpolated between two samples; never extrapolated. Raises LocalizationError(no_transform)."""
         stamps_ns = self.stamps_ns
         if not stamps_ns:
@@ -73,7 +73,7 @@ class _Link:
         first, second = self.samples[after - 1], self.samples[after]
         share = (stamp_ns - stamps_ns[after - 1]) / (stamps_ns[after] - stamps_ns[after - 1])
         moved_m = (1 - share) * first.translation_m + share * second.translation_m
-        return Transform(interpolated(first.rotation, second.rotation, share), moved_m)
+        return RigidTransform(interpolated(first.rotation, second.rotation, share), moved_m)
 
 
 class TransformTree:
@@ -97,13 +97,13 @@ class TransformTree:
             if link is None and len(self._links) >= MAX_FRAMES:
                 raise ValueError(f"expected at most {MAX_FRAMES} frames, got one more: {child:.80}")
             link = self._links[child] = _Link(parent)
-        sample = Transform(rotation_of_quaternion(quaternion), translation_m)
+        sample = RigidTransform(rotation_of_quaternion(quaternion), translation_m)
         if stamp_ns is None:
             link.samples = [sample]
         else:
             link.add(stamp_ns, sample)
 
-    def lookup(self, target: str, source: str, stamp_ns: int) -> Transform:
+    def lookup(self, target: str, source: str, stamp_ns: int) -> RigidTransform:
         """Maps points of `source` to `target` at a time. Raises LocalizationError(no_transform)."""
         target, source = target.lstrip("/"), source.lstrip("/")
         upwards, downwards = self._ancestors(source), self._ancestors(target)
@@ -128,7 +128,7 @@ class TransformTree:
             frames.append(self._links[frames[-1]].parent)
         return frames
 
-    def _to(self, frames: list[str], ancestor: str, stamp_ns: int) -> Transform:
+    def _to(self, frames: list[str], ancestor: str, stamp_ns: int) -> RigidTransform:
         """Maps points of the first of the frames to an ancestor."""
         total = IDENTITY
         for frame in frames[: frames.index(ancestor)]:

@@ -25,13 +25,14 @@ from edge_vision.errors import ImageError, LocalizationError
 from edge_vision.localize.camera import CameraModel
 from edge_vision.localize.depth import DepthImage
 from edge_vision.localize.depth_history import DepthHistory
-from edge_vision.localize.placing import CAMERA_UP, Placement, Scene, place_by_depth, place_on_ground
-from edge_vision.localize.transforms import Transform, TransformTree
+from edge_vision.localize.placing import CAMERA_UP, CameraView, Placement, place_by_depth, place_on_ground
+from edge_vision.localize.transforms import RigidTransform, TransformTree
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import OK, WARN, BaseNode, latency_values
 from edge_vision.nodes.interface import specs
 from edge_vision.nodes.interface.detection_messages import MAX_MESSAGE_BYTES
 from edge_vision.nodes.interface.headers import header_of
+from edge_vision.nodes.interface.localizer import needs_tf
 from edge_vision.nodes.interface.localizer_messages import (
     add_transforms,
     boxes_of,
@@ -104,7 +105,7 @@ class LocalizerNode(BaseNode):
             self._opened.append(subscribe(kind, params["method"], self._on_depth, DEPTH_IMAGES))
         if params["use_masks"]:
             self._opened.append(subscribe(Image, "masks", self._on_masks, DEPTH_IMAGES))
-        if params["target_frame"] or params["method"] == "ground":
+        if needs_tf(params.values()):
             self._opened += self._subscribe_to_tf()
 
     def _subscribe_to_tf(self) -> list[Any]:
@@ -212,21 +213,21 @@ class LocalizerNode(BaseNode):
         result = Detection3DArray(header=header)
         if not len(waiting.boxes_px):
             return result
-        view = self._view(waiting)
-        if self.params["method"] != "ground" and not self._add_images(view, waiting) and not is_last:
+        inputs = self._inputs(waiting)
+        if self.params["method"] != "ground" and not self._add_images(inputs, waiting) and not is_last:
             return None
         for i, box_px in enumerate(waiting.boxes_px):
             try:
-                placement = view.place(box_px, i + 1)
+                placement = inputs.place(box_px, i + 1)
             except LocalizationError as error:
                 self._counts[f"not_placed.{error.reason}"] += 1
                 continue
             detection = waiting.message.detections[i]
-            result.detections.append(detection_3d(detection, placement, header, view.to_target))
+            result.detections.append(detection_3d(detection, placement, header, inputs.to_target))
         self._counts["placed"] += len(result.detections)
         return result
 
-    def _view(self, waiting: WaitingBoxes) -> View:
+    def _inputs(self, waiting: WaitingBoxes) -> PlacingInputs:
         """Camera and transforms at the stamp of the boxes. Raises LocalizationError."""
         if isinstance(self._camera, LocalizationError):
             raise self._camera
@@ -240,24 +241,24 @@ class LocalizerNode(BaseNode):
         upright = to_ground or to_target
         up = CAMERA_UP if upright is None else upright.rotation[2]
         height_m = float(to_ground.translation_m[2]) if to_ground else 0.0
-        return View(Scene(camera, params["max_range_m"], up), to_target, height_m)
+        return PlacingInputs(CameraView(camera, params["max_range_m"], up), to_target, height_m)
 
-    def _add_images(self, view: View, waiting: WaitingBoxes) -> bool:
-        """Add depth and masks to the view. False if better ones may arrive. Raises LocalizationError."""
+    def _add_images(self, inputs: PlacingInputs, waiting: WaitingBoxes) -> bool:
+        """Add depth and masks to the inputs. False if better ones may arrive. Raises LocalizationError."""
         limit_ns = self.params["max_stamp_difference_ms"] * 1e6
-        view.depth, is_final = self._depth.nearest(waiting.stamp_ns, limit_ns)
-        check_frame(view.depth.frame_id, "the depth image", waiting.frame_id)
-        view.check_size(view.depth.values, "the depth image")
+        inputs.depth, is_final = self._depth.nearest(waiting.stamp_ns, limit_ns)
+        check_frame(inputs.depth.frame_id, "the depth image", waiting.frame_id)
+        inputs.check_size(inputs.depth.values, "the depth image")
         if not self.params["use_masks"]:
             return is_final
         instances, reason = self._masks.get(waiting.stamp_ns), "no_masks"
         if instances is not None:
             try:
-                view.check_size(instances, "the masks image")
+                inputs.check_size(instances, "the masks image")
                 if (count := int(instances.max())) > len(waiting.boxes_px):
                     text = f"expected masks of {len(waiting.boxes_px)} detections, got {count}"
                     raise LocalizationError("count", f"{text}: is it the same detector's?")
-                view.instances = instances
+                inputs.instances = instances
                 return is_final
             except LocalizationError as error:
                 reason = f"masks_{error.reason}"
@@ -299,11 +300,11 @@ class LocalizerNode(BaseNode):
 
 
 @dataclass(slots=True)
-class View:
+class PlacingInputs:
     """What the boxes of one message are placed with. height_m: of the camera above the ground."""
 
-    scene: Scene
-    to_target: Transform | None
+    view: CameraView
+    to_target: RigidTransform | None
     height_m: float
     depth: DepthImage | None = None
     instances: np.ndarray | None = None
@@ -311,13 +312,13 @@ class View:
     def place(self, box_px: np.ndarray, number: int) -> Placement:
         """The place of one box. Raises LocalizationError."""
         if self.depth is None:
-            return place_on_ground(self.scene, self.height_m, box_px)
-        return place_by_depth(self.scene, self.depth, box_px, self.instances, number)
+            return place_on_ground(self.view, self.height_m, box_px)
+        return place_by_depth(self.view, self.depth, box_px, self.instances, number)
 
     def check_size(self, image: np.ndarray, what: str) -> None:
-        """Raise LocalizationError(size) for an image that is not the camera's view, scaled."""
+        """Raise LocalizationError(size) for an image that is not a scaled view of the camera."""
         height, width = image.shape
-        camera = self.scene.camera
+        camera = self.view.camera
         if abs(width * camera.height_px / (height * camera.width_px) - 1) > MAX_ASPECT_ERROR:
             size = f"{camera.width_px}x{camera.height_px}"
             raise LocalizationError(

@@ -13,6 +13,7 @@ from ros_cases import (
     Image,
     SourceNode,
     image_message,
+    localizer_node,
     picture,
 )
 
@@ -194,7 +195,7 @@ def test_the_gate_switched_off_passes_all(start, robot):
 
 
 def test_every_parameter_has_its_descriptor(start, robot):
-    start((*ALL, UpdaterNode))
+    start((*ALL, localizer_node(), UpdaterNode))
     for spec in NODES:
         described = robot.describe(spec.name, [param.name for param in spec.params])
         for param, descriptor in zip(spec.params, described, strict=True):

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from edge_vision.errors import LocalizationError
 from edge_vision.localize.camera import CameraModel
 from edge_vision.localize.depth import nearest_surface
-from edge_vision.localize.placing import CAMERA_UP, Placement, Scene, place_by_depth, place_on_ground
+from edge_vision.localize.placing import CAMERA_UP, CameraView, Placement, place_by_depth, place_on_ground
 
 SCENES = {
     "person": [Post((0.3, 0.1, 3.0), 0.2, 1.6)],
@@ -35,8 +35,8 @@ SCENES = {
 }
 
 
-def scene(lens: str = "pinhole", up: np.ndarray = CAMERA_UP, max_range_m: float = 30.0) -> Scene:
-    return Scene(camera(lens), max_range_m, up)
+def scene(lens: str = "pinhole", up: np.ndarray = CAMERA_UP, max_range_m: float = 30.0) -> CameraView:
+    return CameraView(camera(lens), max_range_m, up)
 
 
 def check_place(place: Placement, truth_m: np.ndarray, tolerance: float = 0.02) -> None:

@@ -34,6 +34,8 @@ OPTIONAL = {
     "pynvml": "figures of NVIDIA GPUs",
     "rich": "`edge-vision top`",
     "rosbags": "bags as a source",
+    "stereo_msgs": "the localizer",
+    "tf2_msgs": "`target_frame` and `method: ground` of the localizer",
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edge_vision.nodes.interface.types import (
     COMMON,
     MAX_IMAGE_MEGAPIXELS,
@@ -14,7 +16,18 @@ from edge_vision.nodes.interface.types import (
 )
 
 _DETECTIONS = "vision_msgs/msg/Detection2DArray"
-_TF = "tf2_msgs/msg/TFMessage"
+
+
+def needs_tf(values: Mapping[str, object]) -> bool:
+    """Whether a localizer with these parameters needs transforms."""
+    return bool(values["target_frame"]) or values["method"] == "ground"
+
+
+def _tf(name: str) -> Topic:
+    text = "With a target_frame or method: ground."
+    return Topic(name, "tf2_msgs/msg/TFMessage", "in", text, package="tf2_msgs", only_if=needs_tf)
+
+
 LOCALIZER = NodeSpec(
     "localizer",
     "Places detections or tracks in space, by depth, disparity, or on the ground plane.",
@@ -108,8 +121,8 @@ LOCALIZER = NodeSpec(
             "mono16: the number of the detection that a pixel belongs to, from 1; 0 = none. With use_masks.",
             (("use_masks", (True,)),),
         ),
-        Topic("/tf", _TF, "in", "With a target_frame or method: ground.", package="tf2_msgs"),
-        Topic("/tf_static", _TF, "in", "With a target_frame or method: ground.", package="tf2_msgs"),
+        _tf("/tf"),
+        _tf("/tf_static"),
         Topic(
             "detections_3d",
             "vision_msgs/msg/Detection3DArray",

@@ -17,8 +17,8 @@ from edge_vision.errors import ImageError
 from edge_vision.localize.camera import CameraModel, bad_calibration
 from edge_vision.localize.depth import DepthImage
 from edge_vision.localize.placing import Placement
-from edge_vision.localize.transforms import Transform, TransformTree
-from edge_vision.nodes.transport.ego_listener import calibration_of
+from edge_vision.localize.transforms import RigidTransform, TransformTree
+from edge_vision.nodes.interface.calibration import calibration_of
 
 DEPTH_UNITS_M = {"16UC1": 0.001, "mono16": 0.001, "32FC1": 1.0}
 UNKNOWN_ANGLE_RAD2 = np.pi**2 / 3
@@ -92,7 +92,7 @@ def add_transforms(tree: TransformTree, transforms: list[TransformStamped], stat
 
 
 def detection_3d(
-    detection: Detection2D, placement: Placement, header: Header, to_target: Transform | None
+    detection: Detection2D, placement: Placement, header: Header, to_target: RigidTransform | None
 ) -> Detection3D:
     """A detection with its place. to_target: from the camera's frame to the header's; None if equal.
 

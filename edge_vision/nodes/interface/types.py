@@ -109,7 +109,7 @@ class Topic:
 
     only_with: parameters and the values at which the topic exists, as in (("ego_prior", ("imu",)),); empty =
     always. "shapes" stands for `ObjectShapes.kind` of the model. package: the ROS package that the topic
-    needs, if it is optional.
+    needs, if it is optional. only_if: a further condition on the parameters.
     """
 
     name: str
@@ -118,11 +118,13 @@ class Topic:
     description: str
     only_with: tuple[tuple[str, tuple[object, ...]], ...] = ()
     package: str = ""
+    only_if: Callable[[Mapping[str, object]], object] = lambda values: True
 
     def exists(self, values: Mapping[str, object]) -> bool:
         """Whether a node with these parameters has the topic."""
         installed = not self.package or find_spec(self.package) is not None
-        return installed and all(values.get(name) in wanted for name, wanted in self.only_with)
+        allowed = all(values.get(name) in wanted for name, wanted in self.only_with)
+        return bool(installed and allowed and self.only_if(values))
 
 
 @dataclass(frozen=True, slots=True)

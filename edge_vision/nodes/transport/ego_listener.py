@@ -22,9 +22,9 @@ from edge_vision.gate.ego_prior import (
     EgoPrior,
     OrientationHistory,
     mounting_rotation,
-    scaled_camera_matrix,
 )
 from edge_vision.nodes.base_node import BaseNode
+from edge_vision.nodes.interface.calibration import calibration_of
 from edge_vision.nodes.interface.gate import EGO
 
 # Deep, because samples accumulate while an image is received.
@@ -134,22 +134,3 @@ class EgoListener:
             "ego_prior.samples": self._accepted,
             "ego_prior.rejected": self._rejected,
         }
-
-
-def calibration_of(message: CameraInfo, rectified: bool = False) -> tuple[np.ndarray, int, int] | None:
-    """(camera matrix, width_px, height_px) of a CameraInfo's images, after its ROI and binning. rectified: of
-    the rectified images.
-
-    None if the horizontal and vertical binning differ.
-    """
-    given = np.array(message.p, np.float64).reshape(3, 4) if rectified else np.array(message.k, np.float64)
-    matrix = given[:, :3].copy() if rectified else given.reshape(3, 3)
-    roi = message.roi
-    width_px, height_px = roi.width or message.width, roi.height or message.height
-    matrix[0, 2] -= roi.x_offset
-    matrix[1, 2] -= roi.y_offset
-    small_px = width_px // max(1, message.binning_x), height_px // max(1, message.binning_y)
-    if min(small_px) < 1:
-        return None
-    binned = scaled_camera_matrix(matrix, width_px, height_px, *small_px)
-    return None if binned is None else (binned, *small_px)
