@@ -9,7 +9,8 @@ flicker  what the detector's own noise costs whatever the tracker does: a box wh
          with the probability p = Phi((s - threshold) / SCORE_SD), and a low-score detection appears with it.
 drift    what changes with time: objects that move off their prediction, appear and leave.
 
-Both factors are fitted to what was observed: a ridge regression with exponential forgetting.
+Both factors are fitted to what was observed: a ridge regression with exponential forgetting. The detector's
+threshold and the deviation of its scores are learned from its results too.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import math
 import numpy as np
 
 from edge_vision.core.detections import Detections
-from edge_vision.core.geometry.boxes import true_positives
+from edge_vision.core.geometry.boxes import SAME_BOX_IOU, iou_matrix, true_positives
 
-SCORE_SD = 0.08
-"""Standard deviation of a score from frame to frame, near the threshold (SSDLite)."""
+FIRST_SCORE_SD, MIN_SCORE_SD = 0.07, 0.02
+"""Standard deviation of a score from frame to frame, near the threshold. SSDLite has 0.09, NanoDet 0.05."""
+NEAR = 0.1
+"""Scores this near to the threshold tell the deviation there: high scores deviate less."""
 MEMORY_S = 2.5
 """Half-life of what was observed about flicker and drift."""
 BOXES_MEMORY_S = 6.0
@@ -30,17 +33,19 @@ CEILING_MEMORY_S = 10.0
 FIRST_DRIFT = 0.03
 FIRST_CEILING = 0.91
 """Assumed before there are observations, with the weight of so many frames or boxes:"""
-FLICKER_WEIGHT, DRIFT_WEIGHT, CEILING_WEIGHT = 5.0, 10.0, 4.0
+FLICKER_WEIGHT, DRIFT_WEIGHT, CEILING_WEIGHT, SCORE_WEIGHT = 5.0, 10.0, 4.0, 20.0
+SCORE_KEEP = 0.95
+"""Per inference, of what was learned about scores."""
 MIN_BOXES = 0.5
 """Per frame, of both sides: an empty scene must not make a single doubtful box look expensive."""
 _MAX_HORIZON = 30
 
 
 class LossModel:
-    """Learns from each inference. `threshold` is the detector's score threshold."""
+    """Learns from each inference."""
 
-    def __init__(self, threshold: float = 0.5) -> None:
-        self.threshold = threshold
+    def __init__(self) -> None:
+        self.scores = ScoreNoise()
         self.flicker_scale, self.drift = 1.0, FIRST_DRIFT
         self.boxes, self.ceiling = 2.0, FIRST_CEILING
         self._flicker = self._objects = 0.0
@@ -81,8 +86,9 @@ class LossModel:
         # The state is still that of the inference before: it is what the prediction was made from.
         if predicted is not None and 0 < frames <= _MAX_HORIZON:
             self._fit(found, predicted, frames, seconds)
-        p_found = self._p_again(found)
-        p_low = np.zeros(0) if low_score is None else self._p_again(low_score)
+        self.scores.observe(found, low_score)
+        p_found = self.scores.p_again(found)
+        p_low = np.zeros(0) if low_score is None else self.scores.p_again(low_score)
         self._flicker = float((1.0 - p_found).sum() + p_low.sum())
         self._objects = max(float(len(found)), float(p_found.sum() + p_low.sum()))
         self._observed += 1
@@ -108,10 +114,60 @@ class LossModel:
         self.flicker_scale = float(np.clip(fitted[0], 0.3, 2.0))
         self.drift = float(np.clip(fitted[1], 0.0, 0.6))
 
-    def _p_again(self, boxes: Detections) -> np.ndarray:
+
+class ScoreNoise:
+    """How much a detector's scores vary from one inference to the next, near its threshold."""
+
+    def __init__(self) -> None:
+        self.threshold = 0.5
+        self._below, self._above = 0.0, 1.0
+        self._squares, self._pairs = FIRST_SCORE_SD**2 * SCORE_WEIGHT, SCORE_WEIGHT
+        self._last = Detections.empty()
+
+    @property
+    def sd(self) -> float:
+        """Standard deviation of one score."""
+        return max(MIN_SCORE_SD, math.sqrt(self._squares / self._pairs))
+
+    def p_again(self, boxes: Detections) -> np.ndarray:
         """(n,) probability that the detector finds each box on the next frame."""
-        z = (boxes.scores.astype(np.float64) - self.threshold) / (SCORE_SD * math.sqrt(2.0))
+        z = (boxes.scores.astype(np.float64) - self.threshold) / (self.sd * math.sqrt(2.0))
         return np.array([0.5 * (1.0 + math.erf(value)) for value in z.tolist()])
+
+    def observe(self, found: Detections, low_score: Detections | None) -> None:
+        """Compare with the result before. Without low_score, nothing is learned: only half would be seen."""
+        if low_score is None:
+            return
+        self._learn_threshold(found.scores, low_score.scores)
+        boxes = _joined(found, low_score)
+        near = self._last.select(np.abs(self._last.scores - self.threshold) < NEAR)
+        if len(near) and len(boxes):
+            iou = iou_matrix(near.xyxy_px, boxes.xyxy_px) * (near.class_ids[:, None] == boxes.class_ids[None])
+            best = iou.argmax(axis=1)
+            same = iou[np.arange(len(near)), best] >= SAME_BOX_IOU
+            differences = (boxes.scores[best] - near.scores)[same]
+            # Half: the difference of two scores has twice the variance of one.
+            self._squares = SCORE_KEEP * self._squares + 0.5 * float((differences**2).sum())
+            self._pairs = SCORE_KEEP * self._pairs + len(differences)
+        self._last = boxes
+
+    def _learn_threshold(self, found: np.ndarray, low: np.ndarray) -> None:
+        """It is above every low score and not above any found one; bounds that cross mean a new threshold."""
+        below, above = float(low.max(initial=0.0)), float(found.min(initial=1.0))
+        self._below, self._above = max(self._below, below), min(self._above, above)
+        if self._below > self._above:
+            self._below, self._above = below, above
+        if self._above < 1.0:
+            self.threshold = (max(self._below, 0.5 * self._above) + self._above) / 2
+
+
+def _joined(a: Detections, b: Detections) -> Detections:
+    return Detections(
+        *(
+            np.concatenate(pair)
+            for pair in ((a.xyxy_px, b.xyxy_px), (a.scores, b.scores), (a.class_ids, b.class_ids))
+        )
+    )
 
 
 def _decay(seconds: float, half_life_s: float) -> float:

@@ -265,7 +265,7 @@ def test_entries_that_were_reviewed_as_false_are_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = (np.array(box, np.float32) for box in (evaluate_cases.HERE, evaluate_cases.THERE))
-    entries = [Entry(1, 10, 20), Entry(2, 10, 20), Entry(3, 14, 20)]
+    entries = [Entry(1, 10, 20, 10), Entry(2, 10, 20, 10), Entry(3, 14, 20, 14)]
     object_boxes = [{1: here, 2: there, 3: here}] * 30
     clip = _video(tmp_path / "clip.avi", 3)
     kept, note = without_removed(clip, entries, object_boxes)

@@ -64,15 +64,20 @@ def test_boxes_of_different_classes_do_not_match() -> None:
 
 def test_a_constructed_entry_starts_with_the_first_detection_and_ends_with_the_ground_truth() -> None:
     table = reference(
-        [[], [], [THERE], [NEAR], [], [HERE], []],
-        [{}, {1: HERE}, {1: HERE}, {1: HERE, 2: (0, 0, 50, 50)}, {1: HERE}, {1: HERE}, {}],
+        [[], [], [THERE], [NEAR], [], [HERE], [HERE], [HERE], [HERE], []],
+        [{}, {1: HERE}, {1: HERE}, {1: HERE, 2: (0, 0, 50, 50)}, *[{1: HERE}] * 6],
     )
-    # Object 2 is never detected, so it has no entry.
-    assert constructed_entries(table) == [Entry(1, 3, 5)]
+    # Object 2 is never detected, so it has no entry. Frames 5 to 8 are 100 ms.
+    assert constructed_entries(table) == [Entry(1, 3, 9, steady=5)]
+
+
+def test_an_object_that_the_detector_finds_on_single_frames_only_has_no_entry() -> None:
+    truth: list[dict[int, Box]] = [{1: HERE}] * 10
+    assert constructed_entries(reference([[HERE], [HERE], [HERE], []] * 2 + [[]] * 2, truth)) == []
 
 
 def test_entries_within_200_ms_of_the_first_are_one_event() -> None:
-    entries = [Entry(i, first, first + 9) for i, first in enumerate([10, 16, 17, 23, 24, 40])]
+    entries = [Entry(i, first, first + 9, first) for i, first in enumerate([10, 16, 17, 23, 24, 40])]
     events = clustered(entries, np.arange(60) * 33_333_333)
     # 6 frames are 200 ms. Frame 17 is within 200 ms of 16, but not of 10, which started the event.
     assert [[entry.first for entry in event.entries] for event in events] == [[10, 16], [17, 23], [24], [40]]
@@ -91,7 +96,7 @@ def test_entries_within_200_ms_of_the_first_are_one_event() -> None:
 def test_a_delay_lasts_from_the_entry_to_the_first_published_box(
     shown_at: list[int], expected: EventDelay
 ) -> None:
-    event = Event((Entry(1, 2, 6),))
+    event = Event((Entry(1, 2, 6, steady=2),))
     data = condition_data(reference([[]] * 9, [{1: HERE} if 2 <= at <= 6 else {} for at in range(9)]))
     delay = event_delay(event, [boxes(NEAR) if at in shown_at else boxes(THERE) for at in range(9)], data)
     assert delay.missed == expected.missed
@@ -99,11 +104,19 @@ def test_a_delay_lasts_from_the_entry_to_the_first_published_box(
 
 
 def test_the_delay_of_an_event_is_that_of_its_last_published_entry() -> None:
-    event = Event((Entry(1, 0, 8), Entry(2, 1, 8)))
+    event = Event((Entry(1, 0, 8, 0), Entry(2, 1, 8, 1)))
     data = condition_data(reference([[]] * 9, [{1: HERE, 2: THERE}] * 9))
     published = [boxes(HERE) if at < 5 else boxes(HERE, THERE) for at in range(9)]
     assert event_delay(event, published, data) == EventDelay(pytest.approx(4 * PERIOD_MS), False)
     assert event_delay(event, [boxes(HERE)] * 9, data).missed
+
+
+def test_a_delay_counts_from_the_first_steady_frame_and_is_never_negative() -> None:
+    data = condition_data(reference([[]] * 9, [{1: HERE}] * 9))
+    event = Event((Entry(1, 0, 8, steady=4),))
+    late = [boxes(HERE) if at >= 6 else boxes() for at in range(9)]
+    assert event_delay(event, late, data) == EventDelay(pytest.approx(2 * PERIOD_MS), False)
+    assert event_delay(event, [boxes(HERE)] * 9, data) == EventDelay(0.0, False)
 
 
 def test_three_periods_of_30_hz_are_within_100_ms_and_four_are_not() -> None:
@@ -222,8 +235,8 @@ def test_the_box_of_an_object_is_interpolated_between_two_detections() -> None:
     def at(frame: int) -> Box:
         return (100.0 + 10 * frame, 100.0, 140.0 + 10 * frame, 200.0)
 
-    # Detected on frames 5 to 7, not while it moves on by 120 px, and again on frame 20.
-    detected = [5, 6, 7, *range(20, 30)]
+    # Detected on frames 5 to 8, not while it moves on by 110 px, and again on frame 20.
+    detected = [5, 6, 7, 8, *range(20, 30)]
     table = reference([[at(frame)] if frame in detected else [] for frame in range(30)])
     entries, object_boxes = clip_entries(table)
     assert [(entry.first, entry.last) for entry in entries] == [(5, 29)]
@@ -231,7 +244,7 @@ def test_the_box_of_an_object_is_interpolated_between_two_detections() -> None:
         assert object_boxes[frame][entries[0].object_id] == pytest.approx(np.array(at(frame)), abs=1e-3)
     published = [boxes(at(frame)) if frame >= 10 else boxes() for frame in range(30)]
     data = ConditionData(table, clustered(entries, table.stamps_ns), object_boxes)
-    # 167 ms; with the box of frame 7 until frame 20 it would be 500 ms.
+    # 167 ms; with the box of frame 8 until frame 20 it would be 500 ms.
     assert event_delay(data.events[0], published, data) == EventDelay(pytest.approx(5 * PERIOD_MS), False)
 
 

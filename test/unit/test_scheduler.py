@@ -16,7 +16,7 @@ from edge_vision.core.frame import Frame
 from edge_vision.core.geometry.homography import IDENTITY
 from edge_vision.gate.frame_gate import FrameGate, GateConfig
 from edge_vision.gate.image_evidence import Evidence, ImageEvidence
-from edge_vision.gate.loss_model import LossModel
+from edge_vision.gate.loss_model import LossModel, ScoreNoise
 from edge_vision.gate.scheduler import SCHEDULED_SKIPS, Promise, Scheduler
 
 CHANGED = Evidence(0.1, False, IDENTITY)
@@ -162,6 +162,31 @@ def test_the_noise_ceiling_falls_with_scores_near_the_threshold() -> None:
         sure.observe(scored(0.95, 0.9), NOTHING, None, 1, 0.03)
         doubtful.observe(scored(0.52, 0.55), scored(0.48, 0.4), None, 1, 0.03)
     assert doubtful.ceiling < 0.75 < 0.97 < sure.ceiling <= 1.0
+
+
+@pytest.mark.parametrize("threshold", [0.25, 0.4, 0.7])
+def test_the_threshold_of_the_detector_is_learned(threshold: float) -> None:
+    noise, rng = ScoreNoise(), np.random.default_rng(7)
+    for _ in range(30):
+        scores = rng.uniform(threshold / 2, 1.0, 6)
+        noise.observe(scored(*scores[scores >= threshold]), scored(*scores[scores < threshold]))
+    assert noise.threshold == pytest.approx(threshold, abs=0.05)
+    # A new threshold, set while the detector runs.
+    for _ in range(30):
+        scores = rng.uniform(0.25, 1.0, 6)
+        noise.observe(scored(*scores[scores >= 0.5]), scored(*scores[scores < 0.5]))
+    assert noise.threshold == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("sd", [0.03, 0.1])
+def test_the_deviation_of_scores_is_learned(sd: float) -> None:
+    noise, rng = ScoreNoise(), np.random.default_rng(8)
+    for _ in range(200):
+        scores = 0.5 + rng.normal(0.0, sd, 4)
+        detections = scored(*scores)
+        noise.observe(detections.select(scores >= 0.5), detections.select(scores < 0.5))
+    # Only scores near the threshold are compared, which cuts the tails of the larger one.
+    assert noise.sd == pytest.approx(sd, rel=0.2)
 
 
 @given(st.lists(st.floats(0.05, 1.0), max_size=8), st.integers(1, 40), st.floats(0.0, 100.0))

@@ -16,7 +16,7 @@ _ROUNDING_MS = 0.001
 
 @dataclass(frozen=True, slots=True)
 class EventDelay:
-    """Time from the first frame of an event until it is published; if missed, the time until it ended."""
+    """Time from the first steady frame of an event until it is published; if missed, until it ended."""
 
     ms: float
     missed: bool
@@ -37,5 +37,5 @@ def _entry_delay(entry: Entry, published: Sequence[Detections], data: ConditionD
     for at in range(entry.first, entry.last + 1):
         box = data.object_boxes[at].get(entry.object_id)
         if box is not None and overlaps_object(published[at], box):
-            return EventDelay(float(stamps_ns[at] - stamps_ns[entry.first]) * 1e-6, False)
-    return EventDelay(float(stamps_ns[entry.last] - stamps_ns[entry.first]) * 1e-6, True)
+            return EventDelay(max(0.0, float(stamps_ns[at] - stamps_ns[entry.steady]) * 1e-6), False)
+    return EventDelay(float(stamps_ns[entry.last] - stamps_ns[entry.steady]) * 1e-6, True)

@@ -3,11 +3,15 @@
 On a constructed sequence, an entry is the first frame on which a detection overlaps a pasted object; objects
 that the detector never finds have no entry. On a real clip, an entry is the first frame of a confirmed track
 of its detections. Entries within CLUSTER_MS count as one event, as one inference reveals them all.
+
+The delay counts from the first frame from which the detector finds the object on every frame for STEADY_MS:
+no schedule but every frame can promise anything about an object that flickers. Without such a frame an object
+has no entry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -21,20 +25,23 @@ from edge_vision.evaluate.reference.storage import ObjectBoxes
 CLUSTER_MS = 200.0
 CONFIRM_HITS, CONFIRM_WINDOW = 3, 5
 """A track is confirmed by detections on 3 of its first 5 frames; isolated detections are false positives."""
+STEADY_MS = 100.0
 REENTRY_MS = 2000.0
 """An object that reappears near its last position within this time has not entered again."""
 MAX_GAP_FRAMES = 15
 """A track ends after this many frames without a detection."""
 SPEED_FRAMES = 10
+_ROUNDING_MS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An object that entered. first: the frame of its first detection; last: its last frame in view."""
+    """An object that entered. Frames: of its first detection, the last in view, and the first steady one."""
 
     object_id: int
     first: int
     last: int
+    steady: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +58,31 @@ class Event:
 
 def constructed_entries(reference: Reference) -> list[Entry]:
     """The entries of pasted objects, ordered by their first frames."""
-    first: dict[int, int] = {}
+    found: dict[int, list[int]] = {}
     last: dict[int, int] = {}
     for at, boxes in enumerate(reference.ground_truth):
         for object_id, box in boxes.items():
             last[object_id] = at
-            if object_id not in first and overlaps_object(reference.detections[at], box):
-                first[object_id] = at
-    return _ordered([Entry(object_id, at, last[object_id]) for object_id, at in first.items()])
+            if overlaps_object(reference.detections[at], box):
+                found.setdefault(object_id, []).append(at)
+    return _ordered(
+        [
+            Entry(object_id, frames[0], last[object_id], steady)
+            for object_id, frames in found.items()
+            if (steady := _steady(frames, reference.stamps_ns)) is not None
+        ]
+    )
+
+
+def _steady(found: Sequence[int], stamps_ns: np.ndarray) -> int | None:
+    """The first of these frames that starts a run without a gap of STEADY_MS and at least two frames."""
+    start = 0
+    for index, at in enumerate(found):
+        if index and at != found[index - 1] + 1:
+            start = index
+        if index > start and stamps_ns[at] - stamps_ns[found[start]] >= (STEADY_MS - _ROUNDING_MS) * 1e6:
+            return found[start]
+    return None
 
 
 def clustered(entries: list[Entry], stamps_ns: np.ndarray) -> list[Event]:
@@ -81,9 +105,10 @@ def clip_entries(reference: Reference) -> tuple[list[Entry], list[ObjectBoxes]]:
     object_boxes: list[ObjectBoxes] = [{} for _ in range(len(reference))]
     entries = []
     for track in tracks:
-        if track.first == 0 or _reappears(track, tracks, reference.stamps_ns):
+        steady = _steady([*track.boxes], reference.stamps_ns)
+        if track.first == 0 or steady is None or _reappears(track, tracks, reference.stamps_ns):
             continue
-        entries.append(Entry(track.object_id, track.first, track.last))
+        entries.append(Entry(track.object_id, track.first, track.last, steady))
         for at, box in track.interpolated():
             object_boxes[at][track.object_id] = box
     return _ordered(entries), object_boxes
