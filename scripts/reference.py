@@ -16,6 +16,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,31 +64,34 @@ def _comment(param: Param) -> str:
 
 def parameter_tables() -> str:
     """One table for the parameters that several nodes share, then one per node for its own."""
-    shared = [param for param, nodes in _nodes_by_param() if len(nodes) > 1]
     tables = [f"### Several nodes\n\n{_shared_parameter_table()}"]
     for node in (PIPELINE, *NODES):
         if node is LOCALIZER:  # On its own page.
             continue
-        own = [param for param in node.params if param not in shared]
-        rows = [_parameter_row(param) for param in own]
-        tables.append(f"### {node.name}\n\n{node.summary}\n\n{_table(PARAMETER_HEAD, rows)}")
+        tables.append(f"### {node.name}\n\n{node.summary}\n\n{_own_parameter_table(node)}")
     return "\n" + "\n".join(tables) + "\n"
 
 
 def localizer_table() -> str:
     """The localizer's own parameters."""
-    shared = [param for param, nodes in _nodes_by_param() if len(nodes) > 1]
-    return _table(
-        PARAMETER_HEAD, [_parameter_row(param) for param in LOCALIZER.params if param not in shared]
-    )
+    return _own_parameter_table(LOCALIZER)
 
 
-def _nodes_by_param() -> list[tuple[Param, list[str]]]:
-    """The names of the nodes that have each parameter with the same default, range and description."""
-    params: list[Param] = []  # Not a set: a default that is a list is not hashable.
+def _own_parameter_table(node: NodeSpec) -> str:
+    shared = [param.name for param, nodes in _nodes_by_param() if len(nodes) > 1 and node.name in nodes]
+    return _table(PARAMETER_HEAD, [_parameter_row(one) for one in node.params if one.name not in shared])
+
+
+def _nodes_by_param() -> list[tuple[Param, dict[str, str]]]:
+    """The nodes that have each parameter with the same default, range and description, and when it acts."""
+    found: list[tuple[Param, dict[str, str]]] = []  # Not a dict: a default that is a list is not hashable.
     for node in NODES:
-        params += [param for param in node.params if param not in params]
-    return [(param, [node.name for node in NODES if param in node.params]) for param in params]
+        for param in node.params:
+            alike = (nodes for one, nodes in found if replace(param, applies=one.applies) == one)
+            if (nodes := next(alike, None)) is None:
+                found.append((param, nodes := {}))
+            nodes[node.name] = ACTS[param.applies]
+    return found
 
 
 def _shared_parameter_table() -> str:
@@ -95,6 +99,8 @@ def _shared_parameter_table() -> str:
     for param, nodes in _nodes_by_param():
         if len(nodes) > 1:
             name, *rest = _parameter_row(param)
+            if len({*nodes.values()}) > 1:
+                rest[-2] = ", ".join(f"{effect}: {node}" for node, effect in nodes.items() if effect)
             rows.append((name, "all" if len(nodes) == len(NODES) else ", ".join(nodes), *rest))
     return _table((PARAMETER_HEAD[0], "nodes", *PARAMETER_HEAD[1:]), rows)
 

@@ -206,8 +206,8 @@ DETECTOR = NodeSpec(
         Param(
             "zones",
             [],
-            "Reports only objects that stand in an include zone, if there are any, and in no exclude zone: "
-            "see docs/zones.md.",
+            "Reports only objects that stand in an include zone, if there are any, and in no exclude zone, "
+            "as in ['exclude road 0,0.6 1,0.6 1,1 0,1']: see docs/zones.md.",
             validate=Zones.parse,
         ),
         Param(
