@@ -34,7 +34,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-governor bench-pipelining bench-low-score bench-tracking bench-foreign bench-updates bench-train soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-bag setup-docs lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-governor bench-pipelining bench-low-score bench-accuracy bench-tracking bench-foreign bench-updates bench-train soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-bag setup-docs lock clean distclean
 
 help:  ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -113,6 +113,10 @@ bench-pipelining: setup  ## Measure whether preprocessing the next frame in para
 
 bench-low-score: setup-evaluate  ## Measure what low-score detections predict; results in out/bench/low_score.json
 	$(VENV_PYTHON) bench/low_score.py $(ARGS)
+
+bench-accuracy: setup-evaluate setup-optimize  ## Accuracy and cost of all detectors against labels (200 MB); results in out/bench/accuracy.json
+	$(VENV_PYTHON) -m edge_vision models fetch nanodet nanodet_320 centernet
+	$(VENV_PYTHON) bench/accuracy.py $(ARGS)
 
 bench-foreign: setup-evaluate setup-optimize  ## Optimize graphs of other detectors (145 MB); results in out/bench/foreign.json
 	$(VENV_PYTHON) -m edge_vision models fetch nanodet centernet
