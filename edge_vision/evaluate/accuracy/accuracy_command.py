@@ -11,9 +11,11 @@ from edge_vision.backends import known_backends
 from edge_vision.backends.base import PRECISIONS
 from edge_vision.bundles.store import sha256_of
 from edge_vision.errors import OutputError
+from edge_vision.evaluate.accuracy.chain_accuracy import chains_on_labels
 from edge_vision.evaluate.accuracy.detectors import header, open_detector, run_detectors
 from edge_vision.evaluate.accuracy.labels import LABELS_FILE, read_label_set
 from edge_vision.evaluate.errors import EvaluateError
+from edge_vision.evaluate.reference.detector import BACKEND
 from edge_vision.evaluate.selection import add_command
 from edge_vision.offline.provenance import machine, versions, write_json
 from edge_vision.optimize import ground_truth
@@ -25,14 +27,17 @@ examples:
   python -m edge_vision evaluate accuracy nanodet --clips vtest bikes             on some of the clips
   python -m edge_vision evaluate accuracy ./mine --labels val.json --images val   on your own labels
   python -m edge_vision evaluate accuracy nanodet --backend openvino --precision int8
+  python -m edge_vision evaluate accuracy nanodet --chain                         the tracks of each preset
   python -m edge_vision evaluate accuracy nanodet --json out/accuracy.json
 
 ap: COCO's average precision over IoU 0.5 to 0.95; ap50: at IoU 0.5; recall and precision: of the boxes that
 reach the bundle's score threshold, at IoU 0.5. Classes match by name; those that a model does not have are
-named and do not count. iscrowd marks regions in which boxes do not count. Labels of video frames use
-COCO-VID's keys: docs/accuracy.md.
+named and do not count. iscrowd marks regions in which boxes do not count. hota: of the tracks on the frames
+with track_id (Luiten et al. 2021); evenly_as_X: inferred as often as preset X, at even intervals. Labels of
+video frames use COCO-VID's keys: docs/accuracy.md.
 exit codes: 0 done, 1 a model fails, 2 wrong arguments, labels that do not fit, 130 stopped by Ctrl-C
 """
+_HOTA = ("hota", "det_a", "ass_a")
 _COLUMNS = ("boxes", "ap", "ap50", "ar", "recall", "precision")
 
 
@@ -59,6 +64,7 @@ def add_parser(commands: Any) -> None:
     add("--clips", nargs="+", metavar="NAME", help="only these videos of the labels, without suffix")
     add("--backend", choices=("auto", *known_backends()), default="onnxruntime", help="default: %(default)s")
     add("--precision", choices=PRECISIONS, default="auto", help="default: %(default)s")
+    add("--chain", action="store_true", help="also what gate and tracker publish, by preset, and HOTA")
     add("--json", type=Path, metavar="FILE", help="write all figures to this file")
 
 
@@ -68,6 +74,8 @@ def run_accuracy(options: argparse.Namespace) -> int:
         ground_truth.check_installed()
     except OptimizeError as error:
         raise EvaluateError(str(error)) from None
+    if options.chain and options.backend != BACKEND:
+        raise EvaluateError(f"--chain: expected the backend {BACKEND}, which it uses, got {options.backend}")
     labels = read_label_set(options.labels, options.images, options.clips)
     judged = [
         open_detector(model, options.backend, options.precision, len(labels.images))
@@ -80,6 +88,9 @@ def run_accuracy(options: argparse.Namespace) -> int:
         scores = one.scores(labels)
         content["models"][model] = scores
         print("\n".join(["", *lines(model, scores)]), flush=True)
+        if options.chain:
+            scores["chains"] = chains_on_labels(model, labels)
+            print("\n".join(["", *chain_lines(scores["chains"])]), flush=True)
     if options.json is not None:
         _write(options.json, {**content, "machine": machine(), "versions": versions()})
     return 0
@@ -108,6 +119,19 @@ def lines(model: str, scores: Mapping[str, Any]) -> list[str]:
         *(
             f"{name:14}" + "".join(f"{_shown(row[key]):>10}" for key in _COLUMNS)
             for name, row in rows.items()
+        ),
+    ]
+
+
+def chain_lines(chains: Mapping[str, Any]) -> list[str]:
+    """The figures of the published boxes as a table."""
+    names = ("inferred_share", "ap50", "recall", "precision", "hota50", *_HOTA)
+    return [
+        "published boxes",
+        f"{'':22}" + "".join(f"{name.replace('_share', ''):>10}" for name in names),
+        *(
+            f"{name:22}" + "".join(f"{_shown(chain[key]):>10}" for key in names)
+            for name, chain in chains.items()
         ),
     ]
 

@@ -60,10 +60,10 @@ class Reference:
 
 
 class ReferenceDetector:
-    """The detector of the reference, on one thread; loaded lazily."""
+    """The detector of the reference, on one thread; loaded lazily. bundle: its name or folder."""
 
-    def __init__(self) -> None:
-        self.bundle: Bundle = load_bundle(BUNDLE)
+    def __init__(self, bundle: str = BUNDLE) -> None:
+        self.bundle: Bundle = load_bundle(bundle)
         self._detector: Detector | None = None
 
     def load(self) -> Detector:
