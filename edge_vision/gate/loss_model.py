@@ -163,10 +163,9 @@ class ScoreNoise:
 
 def _joined(a: Detections, b: Detections) -> Detections:
     return Detections(
-        *(
-            np.concatenate(pair)
-            for pair in ((a.xyxy_px, b.xyxy_px), (a.scores, b.scores), (a.class_ids, b.class_ids))
-        )
+        np.concatenate((a.xyxy_px, b.xyxy_px)),
+        np.concatenate((a.scores, b.scores)),
+        np.concatenate((a.class_ids, b.class_ids)),
     )
 
 
