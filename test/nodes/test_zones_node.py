@@ -80,10 +80,12 @@ def test_zones_act_live_on_detections_tracks_and_gate(start, robot, separate):
 @SIDES
 def test_the_gate_hears_of_reported_objects_alone(start, robot, monkeypatch, separate):
     """An object in an exclude zone is no miss."""
-    given = {"zones": [LEFT], "publish_low_score": True}
+    lines = LEFT.replace(" left ", "\nleft\t").replace(" 0.5,1", "\v0.5,1")
+    given = {"zones": [lines], "publish_low_score": True}
     running = start(CHAIN, {"gate": {"enabled": False}, "detector": given}, separate=separate)
     if separate:
         wait_for_stages(robot, running)
+    robot.wait(lambda: running["gate"].hub.zones, "the gate to know the zone")
     heard, gate = [], running["gate"]._gate
     inferred = gate.inferred
     monkeypatch.setattr(gate, "inferred", lambda *result: heard.append(result) or inferred(*result))

@@ -44,8 +44,9 @@ class DetectionOutput:
         self._vision_info.try_publish(lambda: vision_info_message(method, location, version))
 
     def publish_zones(self, zones: Sequence[str]) -> None:
-        """Publish the zones, for a gate in another process."""
-        self._zones.try_publish(lambda: String(data="\n".join(zones)))
+        """Publish the zones, one per line, for a gate in another process."""
+        lines = [" ".join(zone.split()) for zone in zones]
+        self._zones.try_publish(lambda: String(data="\n".join(lines)))
 
     def publish_detections(self, frame: Frame, found: Detections, ids: np.ndarray | None) -> Any:
         """Publish the detections of a frame, and return the message, which may be serialized. ids: (n,) of
