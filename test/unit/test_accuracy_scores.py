@@ -173,3 +173,13 @@ def test_the_command_on_own_images(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["accuracy", SSD, "--labels", str(tmp_path / "none.json")]) == 2
     assert "No such file" in capsys.readouterr().err
     assert main(["accuracy", "no_such_model"]) == 1
+
+
+def test_the_labelled_frames_as_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip_or_skip("carphone_pristine.mp4")
+    frames = tmp_path / "frames"
+    assert main(["accuracy", "--clips", "carphone_pristine", "--export", str(frames)]) == 0
+    names = sorted(file.name for file in frames.glob("*.png"))
+    assert names == [f"carphone_pristine_{number:06d}.png" for number in (0, 37, 62, 87, 119)]
+    assert main(["accuracy"]) == 2
+    assert "expected a MODEL, or --export DIR" in capsys.readouterr().err

@@ -120,6 +120,7 @@ def test_the_real_ssd_against_labels(tmp_path: Path, capsys: pytest.CaptureFixtu
     arguments = ["--precisions", "fp32", "--backends", "onnxruntime", "--threads", "1", "--measure-s", "0.2"]
     run = ["run", SSD, "--frames", str(folder), "--labels", str(written(tmp_path, labels)), *arguments]
     assert main([*run, "--sizes", "native", "--out", str(tmp_path / "out")]) == 0
+    assert "agreem.  AP50" in capsys.readouterr().out
     baseline = read_report(tmp_path / "out").results[0]
     mean_ap = baseline.measured.mean_ap
     assert mean_ap and mean_ap.map > 0.9 and mean_ap.map50 > 0.95 and baseline.agreement == 1.0

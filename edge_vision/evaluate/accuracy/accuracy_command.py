@@ -13,10 +13,11 @@ from edge_vision.bundles.store import sha256_of
 from edge_vision.errors import OutputError
 from edge_vision.evaluate.accuracy.chain_accuracy import chains_on_labels
 from edge_vision.evaluate.accuracy.detectors import header, open_detector, run_detectors
-from edge_vision.evaluate.accuracy.labels import LABELS_FILE, read_label_set
+from edge_vision.evaluate.accuracy.labels import LABELS_FILE, LabelSet, read_label_set, write_frames
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.reference.detector import BACKEND
 from edge_vision.evaluate.selection import add_command
+from edge_vision.offline.output_folder import claim_folder
 from edge_vision.offline.provenance import machine, versions, write_json
 from edge_vision.optimize import ground_truth
 from edge_vision.optimize.errors import OptimizeError
@@ -28,6 +29,7 @@ examples:
   python -m edge_vision evaluate accuracy ./mine --labels val.json --images val   on your own labels
   python -m edge_vision evaluate accuracy nanodet --backend openvino --precision int8
   python -m edge_vision evaluate accuracy nanodet --chain                         the tracks of each preset
+  python -m edge_vision evaluate accuracy --export out/frames                     images for optimize --labels
   python -m edge_vision evaluate accuracy nanodet --json out/accuracy.json
 
 ap: COCO's average precision over IoU 0.5 to 0.95; ap50: at IoU 0.5; recall and precision: of the boxes that
@@ -52,7 +54,7 @@ def add_parser(commands: Any) -> None:
         EXAMPLES,
     )
     add = parser.add_argument
-    add("models", nargs="+", metavar="MODEL", help="bundles, by name or folder")
+    add("models", nargs="*", metavar="MODEL", help="bundles, by name or folder")
     add(
         "--labels",
         type=Path,
@@ -65,6 +67,12 @@ def add_parser(commands: Any) -> None:
     add("--backend", choices=("auto", *known_backends()), default="onnxruntime", help="default: %(default)s")
     add("--precision", choices=PRECISIONS, default="auto", help="default: %(default)s")
     add("--chain", action="store_true", help="also what gate and tracker publish, by preset, and HOTA")
+    add(
+        "--export",
+        type=Path,
+        metavar="DIR",
+        help="write the labelled frames of videos as images, for optimize --labels",
+    )
     add("--json", type=Path, metavar="FILE", help="write all figures to this file")
 
 
@@ -76,7 +84,16 @@ def run_accuracy(options: argparse.Namespace) -> int:
         raise EvaluateError(str(error)) from None
     if options.chain and options.backend != BACKEND:
         raise EvaluateError(f"--chain: expected the backend {BACKEND}, which it uses, got {options.backend}")
+    if not options.models and options.export is None:
+        raise EvaluateError("expected a MODEL, or --export DIR, got neither")
     labels = read_label_set(options.labels, options.images, options.clips)
+    if options.export is not None:
+        claim_folder(options.export, "evaluate-accuracy", ("*.png",))
+        print(f"{options.export}: {write_frames(labels, options.export)} frames")
+    return _judge(options, labels) if options.models else 0
+
+
+def _judge(options: argparse.Namespace, labels: LabelSet) -> int:
     judged = [
         open_detector(model, options.backend, options.precision, len(labels.images))
         for model in options.models

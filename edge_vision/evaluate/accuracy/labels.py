@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from edge_vision.bundles.store import sha256_of
@@ -193,6 +194,22 @@ def labelled_frames(labels: LabelSet) -> Iterator[tuple[int, np.ndarray]]:
             except ImageError as error:
                 raise EvaluateError(f"{image.path}: {error}") from None
             yield position, _of_size(image, pixels)
+
+
+def write_frames(labels: LabelSet, folder: Path) -> int:
+    """Write the labelled frames of videos as PNG files of their names in the labels. Returns their number.
+
+    Raises EvaluateError if one cannot be written.
+    """
+    count = 0
+    for position, pixels in labelled_frames(labels):
+        image = labels.images[position]
+        if image.frame is not None:
+            file = folder / Path(image.name).name
+            if not cv2.imwrite(str(file), pixels):
+                raise EvaluateError(f"{file}: expected a name that ends in .png and a folder to write to")
+            count += 1
+    return count
 
 
 def _video_frames(labels: LabelSet, path: Path, positions: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:

@@ -8,24 +8,28 @@ from edge_vision.optimize.measure import Measurement
 from edge_vision.optimize.report.report_file import StudyReport
 from edge_vision.optimize.results import CandidateResult
 
-_HEAD = "{:38} {:>7} {:>7} {:>7} {:>6} {:>7} {:>5} {:>6} {:>5}  {}".format(
-    "candidate", "p50", "p95", "p99", "ratio", "agreem.", "RSS", "file", "cold", "status"
-)
+_HEAD = "{:38} {:>7} {:>7} {:>7} {:>6} {:>7}{} {:>5} {:>6} {:>5}  {}"
 
 
 def table(results: tuple[CandidateResult, ...]) -> str:
-    """One line for each candidate: times in ms, ratio to the parent's time, memory and file in MB, cold
-    start in s."""
-    return "\n".join([_HEAD, *(printable(_line(result)) for result in results)])
+    """One line for each candidate: times in ms, ratio to the parent's time, with labels AP at IoU 0.5, memory
+    and file in MB, cold start in s."""
+    labelled = any(one.measurement is not None and one.measurement.mean_ap is not None for one in results)
+    ap50 = f"{'AP50':>6}" if labelled else ""
+    head = _HEAD.format(
+        "candidate", "p50", "p95", "p99", "ratio", "agreem.", ap50, "RSS", "file", "cold", "status"
+    )
+    return "\n".join([head, *(printable(_line(result)) for result in results)])
 
 
 def _line(result: CandidateResult) -> str:
     if result.measurement is None:
         return f"{result.id:38} {result.status}: {result.reason}"
     timing, measured = result.measurement.timing, result.measurement
+    ap50 = "" if measured.mean_ap is None else f"{measured.mean_ap.map50:6.3f}"
     return (
         f"{result.id:38} {timing.p50_ms:7.2f} {timing.p95_ms:7.2f} {timing.p99_ms:7.2f} "
-        f"{timing.ratio_to_parent:6.2f} {result.agreement:7.3f} {measured.rss_mb:5.0f} "
+        f"{timing.ratio_to_parent:6.2f} {result.agreement:7.3f}{ap50} {measured.rss_mb:5.0f} "
         f"{result.file_bytes / 1e6:6.1f} {measured.cold_start_s:5.1f}  {result.status}: {result.reason}"
     )
 
