@@ -9,6 +9,7 @@ Whatever the gate is not sure about is inferred. The clock is injected.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -192,7 +193,9 @@ class FrameGate:
         self._audit.move(motion)
         tracks = None if forced or evidence.cut else self._tracks.tracks_at(frame.stamp_ns)
         predicted = None if tracks is None else tracks.detections()
-        reason = self._scheduled(config, evidence, frame.stamp_ns, self._is_explained(predicted, scale))
+        reason = self._scheduled(
+            config, evidence, frame.stamp_ns, lambda: self._is_explained(predicted, scale)
+        )
         reason = forced or self._bounded(config, reason, frame.stamp_ns, mono_ns)
         reason = self._limited(config, self._sampled(reason, mono_ns), mono_ns)
         if reason in SKIPS:
@@ -229,7 +232,9 @@ class FrameGate:
             self.reset(reason)
         self._last_ns, self._size_px = (frame.stamp_ns, mono_ns), size_px
 
-    def _scheduled(self, config: GateConfig, evidence: Evidence, stamp_ns: int, explained: bool) -> str:
+    def _scheduled(
+        self, config: GateConfig, evidence: Evidence, stamp_ns: int, explained: Callable[[], bool]
+    ) -> str:
         """The schedule's reason. While the audit shows misses, no frame counts as unchanged."""
         opened = evidence.unchanged and self._audit.is_open
         if opened:

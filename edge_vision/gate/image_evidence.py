@@ -33,6 +33,7 @@ MIN_MOVED_SHARE = 0.05
 """Share of the pixels that must change by MOVED_GREY from one frame to the next for a camera motion to be
 estimated: objects that move change less, a camera changes every edge."""
 MIN_SHIFT_PX = 0.15
+_FAST_WIDTH_PX = 32
 MAX_SHIFT_SHARE = 0.2
 MAX_RESIDUAL = 0.85
 """A shift is accepted only if it reduces the mean change at least to this share."""
@@ -232,9 +233,12 @@ class ImageEvidence:
         height, width = small.shape
         if min(height, width) < 2:
             return None
+        # The Fourier transform of such a width takes three quarters of the time.
+        width -= width % _FAST_WIDTH_PX if width > _FAST_WIDTH_PX else 0
         if self._window is None:
             self._window = cv2.createHanningWindow((width, height), cv2.CV_32F)
-        (x, y), _ = cv2.phaseCorrelate(np.float32(self._small), np.float32(small), self._window)
+        before, now = np.float32(self._small[:, :width]), np.float32(small[:, :width])
+        (x, y), _ = cv2.phaseCorrelate(before, now, self._window)
         too_far = abs(x) > MAX_SHIFT_SHARE * width or abs(y) > MAX_SHIFT_SHARE * height
         if too_far or abs(x) + abs(y) < MIN_SHIFT_PX:
             return None
@@ -247,8 +251,8 @@ def _small(luma: np.ndarray) -> np.ndarray:
 
 
 def _median(image: np.ndarray, mask: np.ndarray | None = None) -> int:
-    """The median of every fourth row and column of an 8-bit image, where the mask is not 0."""
-    sample = image[::4, ::4]
-    sample = sample.ravel() if mask is None else sample[mask[::4, ::4] > 0]
+    """The median of every sixth row and column of an 8-bit image, where the mask is not 0."""
+    sample = image[::6, ::6]
+    sample = sample.ravel() if mask is None else sample[mask[::6, ::6] > 0]
     counts = np.bincount(sample, minlength=256)
     return int(np.searchsorted(np.cumsum(counts), counts.sum() / 2))

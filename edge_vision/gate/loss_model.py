@@ -162,10 +162,11 @@ class ScoreNoise:
 
 
 def _joined(a: Detections, b: Detections) -> Detections:
+    """The boxes, scores and classes of both."""
     return Detections(
-        np.concatenate((a.xyxy_px, b.xyxy_px)),
-        np.concatenate((a.scores, b.scores)),
-        np.concatenate((a.class_ids, b.class_ids)),
+        np.concatenate([a.xyxy_px, b.xyxy_px]),
+        np.concatenate([a.scores, b.scores]),
+        np.concatenate([a.class_ids, b.class_ids]),
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_vision.core.detections import Detections
@@ -69,10 +70,16 @@ class Scheduler:
         self._period_ns = self._jitter_ns = self._long_ns = 0.0
         self._pending: dict[int, tuple[int, float, bool]] = {}
 
-    def decide(self, promise: Promise, evidence: Evidence, stamp_ns: int, explained: bool = False) -> str:
+    def decide(
+        self,
+        promise: Promise,
+        evidence: Evidence,
+        stamp_ns: int,
+        explained: Callable[[], bool] = lambda: False,
+    ) -> str:
         """The reason to infer or to skip a frame: one of SCHEDULED_PASSES or SCHEDULED_SKIPS.
 
-        explained: what differs from the last inferred frame is within the tracks.
+        explained: whether what differs from the last inferred frame is within the tracks; called if needed.
         """
         if self._last_ns is not None and stamp_ns > self._last_ns:
             self._periods_ns.append(stamp_ns - self._last_ns)
@@ -83,7 +90,7 @@ class Scheduler:
             return "cut"
         self._frames += 1
         self._first_ns = self._first_ns or stamp_ns
-        self._waiting_ns = self._waiting_ns or (0 if explained else stamp_ns)
+        self._waiting_ns = self._waiting_ns or (0 if explained() else stamp_ns)
         if evidence.cut:
             return "cut"
         if self._too_late_next(stamp_ns - self._inferred_ns, promise.max_blind_ms):
