@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from edge_vision.core.object_shapes import ObjectShapes
+from edge_vision.core.object_shapes import ObjectShapes, joined
 
 MAX_COORDINATE_PX = 1e6
 
@@ -54,6 +55,17 @@ class Detections:
         box = self.xyxy_px
         valid = (np.abs(box) <= MAX_COORDINATE_PX).all(axis=1) & (box[:, 2:] > box[:, :2]).all(axis=1)
         return self if valid.all() else self.select(valid)
+
+    @staticmethod
+    def joined(parts: Sequence[Detections]) -> Detections:
+        """All of these, in this order. With shapes if each part that is not empty has them."""
+        parts = [Detections.empty(), *parts]
+        return Detections(
+            np.concatenate([one.xyxy_px for one in parts]),
+            np.concatenate([one.scores for one in parts]),
+            np.concatenate([one.class_ids for one in parts]),
+            joined([one.shapes for one in parts if len(one) or one.shapes is not None]),
+        )
 
     @staticmethod
     def empty() -> Detections:

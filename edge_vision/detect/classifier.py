@@ -87,6 +87,13 @@ class Classifier:
             self.classify(black_frame(self.input_spec))
 
 
+def warm_classifier(bundle: Bundle, session: Session) -> Classifier:
+    """A classifier after its first runs. Raises as `Classifier.from_bundle` and `warm_up`."""
+    classifier = Classifier.from_bundle(bundle, session)
+    classifier.warm_up()
+    return classifier
+
+
 def sliceable(frame: Frame) -> Frame:
     """The frame, converted if necessary so that slices of its array are images."""
     encoding = ENCODINGS[frame.encoding]

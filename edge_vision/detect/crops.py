@@ -14,7 +14,6 @@ import numpy as np
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.geometry.boxes import MAX_CANDIDATES, overlaps
-from edge_vision.core.object_shapes import joined
 from edge_vision.core.preprocess import resizable
 
 # Context helps detection, and a region often shows only a part of a moving object.
@@ -132,12 +131,12 @@ def detect_on_crops(
         is_cut = _is_cut(found.xyxy_px, (left, top, right, bottom), size_px)
         whole.append(found.select(~is_cut))
         cut.append(found.select(is_cut))
-    return whole, uncovered(_concatenated(cut), whole)
+    return whole, uncovered(Detections.joined(cut), whole)
 
 
 def uncovered(cut: Detections, whole: list[Detections]) -> Detections:
     """The cut detections that no whole one of their class covers."""
-    return cut.select(~_are_parts(cut, _concatenated(whole)))
+    return cut.select(~_are_parts(cut, Detections.joined(whole)))
 
 
 def enclosing_boxes(cut: Detections) -> np.ndarray:
@@ -154,7 +153,7 @@ def merge_detections(passes: list[Detections], max_detections: int) -> Detection
     pass nothing is suppressed, because the detector has already done so. At most MAX_CANDIDATES are merged.
     """
     passes = [one.select(slice(MAX_CANDIDATES // len(passes))) for one in passes]
-    found = _concatenated(passes)
+    found = Detections.joined(passes)
     kept, start = np.zeros(0, np.intp), 0
     for one in passes:
         candidates = np.arange(start, start + len(one))
@@ -163,16 +162,6 @@ def merge_detections(passes: list[Detections], max_detections: int) -> Detection
         start += len(one)
     best = np.argsort(-found.scores[kept], kind="stable")[:max_detections]
     return found.select(kept[best])
-
-
-def _concatenated(found: list[Detections]) -> Detections:
-    found = [Detections.empty(), *found]
-    return Detections(
-        np.concatenate([one.xyxy_px for one in found]),
-        np.concatenate([one.scores for one in found]),
-        np.concatenate([one.class_ids for one in found]),
-        joined([one.shapes for one in found if len(one) or one.shapes is not None]),
-    )
 
 
 def _shifted(found: Detections, left: int, top: int) -> Detections:

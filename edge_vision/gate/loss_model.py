@@ -139,7 +139,7 @@ class ScoreNoise:
         if low_score is None:
             return
         self._learn_threshold(found.scores, low_score.scores)
-        boxes = _joined(found, low_score)
+        boxes = Detections.joined([found, low_score])
         near = self._last.select(np.abs(self._last.scores - self.threshold) < NEAR)
         if len(near) and len(boxes):
             iou = iou_matrix(near.xyxy_px, boxes.xyxy_px) * (near.class_ids[:, None] == boxes.class_ids[None])
@@ -159,15 +159,6 @@ class ScoreNoise:
             self._below, self._above = below, above
         if self._above < 1.0:
             self.threshold = (max(self._below, 0.5 * self._above) + self._above) / 2
-
-
-def _joined(a: Detections, b: Detections) -> Detections:
-    """The boxes, scores and classes of both."""
-    return Detections(
-        np.concatenate([a.xyxy_px, b.xyxy_px]),
-        np.concatenate([a.scores, b.scores]),
-        np.concatenate([a.class_ids, b.class_ids]),
-    )
 
 
 def _decay(seconds: float, half_life_s: float) -> float:

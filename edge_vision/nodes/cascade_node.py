@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from edge_vision.backends import Session
 from edge_vision.backends.serving.loaded_model import LoadedModel, load_model
-from edge_vision.bundles import Bundle
 from edge_vision.cascade.cascade import Cascade, CascadeConfig
 from edge_vision.cascade.stages import CascadeStage, effective_thresholds, stage_from_bundle
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.geometry.boxes import NO_REGIONS
-from edge_vision.detect.classifier import Classifier
+from edge_vision.detect.classifier import Classifier, warm_classifier
 from edge_vision.gate.frame_gate import FORCED
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import ERROR
@@ -57,7 +55,7 @@ class CascadeNode(StageNode):
         self._models, self._cascade = models, Cascade(stages, self._config())
 
     def _load(self, name: str) -> LoadedModel[Classifier]:
-        model = load_model(replace(model_request(self), model=name), _classifier)
+        model = load_model(replace(model_request(self), model=name), warm_classifier)
         if name != self.params["model"]:
             self.last_model = ""  # An additional model, not a replacement.
         log_loaded_model(self, model)
@@ -155,12 +153,6 @@ _THRESHOLDS = ("score_threshold", "reject_threshold")
 
 def _thresholds(model: LoadedModel[Classifier], values: Mapping[str, Any]) -> tuple[float, float]:
     return effective_thresholds(model.bundle.manifest.stage, *(values[name] for name in _THRESHOLDS))
-
-
-def _classifier(bundle: Bundle, session: Session) -> Classifier:
-    classifier = Classifier.from_bundle(bundle, session)
-    classifier.warm_up()
-    return classifier
 
 
 def main(args: list[str] | None = None) -> int:

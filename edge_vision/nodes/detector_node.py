@@ -24,6 +24,7 @@ from edge_vision.nodes.base_node import OK, WARN
 from edge_vision.nodes.detector.model import DetectorModel, SharedDetector
 from edge_vision.nodes.detector.output import DetectionOutput
 from edge_vision.nodes.detector.overlay import DetectionOverlay
+from edge_vision.nodes.detector.region_classifier import RegionClassification
 from edge_vision.nodes.detector.roi_detection import RoiDetection
 from edge_vision.nodes.detector.shape_output import ShapeOutput
 from edge_vision.nodes.detector.stats import DetectorStats
@@ -60,6 +61,7 @@ class DetectorNode(StageNode):
         self.detections = DetectionOutput(self)
         self.overlay = DetectionOverlay(self, self._labels, lambda: self.report.zones)
         self.shapes = ShapeOutput(self)
+        self.classification = RegionClassification(self)
         self.roi = RoiDetection(self.tracks)
         self._detector_stats = DetectorStats()
         # Times and the frames that the camera had sent by then.
@@ -73,11 +75,17 @@ class DetectorNode(StageNode):
 
     # Life cycle.
     def configure(self) -> None:
-        self.model.start()
+        self.classification.load()
+        try:
+            self.model.start()
+        except Exception:
+            self.classification.close()
+            raise
 
     def activate(self) -> None:
         self.detections.open()
         self.overlay.open()
+        self.classification.open()
         self.roi.configure(self.params)
         self._enable_optional_topics()
         self._publish_model()
@@ -96,6 +104,8 @@ class DetectorNode(StageNode):
 
     def cleanup(self) -> None:
         self.model.stop()
+        if not self.worker_hangs:
+            self.classification.close()
 
     def _enable_optional_topics(self) -> None:
         self.tracks.configure(publish=self.params["publish_tracks"], track=self.roi.needs_tracks)
@@ -217,6 +227,7 @@ class DetectorNode(StageNode):
         self.settle(frame, "inferred", "")
         self._measure(frame, result)
         self.overlay.show(frame, frame, result.detections, ids)
+        self.classification.publish(frame, result.detections, ids)
 
     def _publish(self, frame: Frame, found: Detections) -> np.ndarray | None:
         """Publish the detections; returns the ids of their tracks."""
@@ -277,6 +288,7 @@ class DetectorNode(StageNode):
             **self.report.status(),
             "unlabelled_total": model.runner.unlabelled if model else 0,
             **self.shapes.status_values(),
+            **self.classification.status_values(),
             "busy_ms": self._busy_ms,
             **self.tracks.status_values(),
             **self.roi.status_values(),
@@ -295,6 +307,7 @@ class DetectorNode(StageNode):
         super().reset_stats()
         self._detector_stats.reset()
         self.report.reset_stats()
+        self.classification.reset_stats()
         self.tracks.reset_stats()
         self.roi.reset_stats()
 

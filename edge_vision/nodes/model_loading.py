@@ -40,6 +40,7 @@ def check_model_params(values: Mapping[str, Any], changed: set[str]) -> None:
     """
     checks: dict[str, Callable[[], object]] = {
         "model": lambda: bundle_folder(values["model"]),
+        "classifier": lambda: values["classifier"] and bundle_folder(values["classifier"]),
         "next_models": lambda: [bundle_folder(name) for name in values["next_models"]],
         "backend": lambda: check_known([values["backend"]]),
         "fallback": lambda: check_known(values["fallback"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from edge_vision.backends import FALLBACK, known_backends
 from edge_vision.backends.base import DELEGATE_FOLDERS, PRECISIONS
 from edge_vision.cascade.cascade import CascadeConfig
@@ -28,6 +30,10 @@ _ROI = RoiConfig()
 _REPORT = ReportConfig()
 
 
+def _has_classifier(values: Mapping[str, object]) -> bool:
+    return bool(values.get("classifier"))
+
+
 def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...]:
     return (
         Param("model", model, model_help, applies=applies),
@@ -41,33 +47,33 @@ def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...
         Param(
             "device",
             "auto",
-            "Selects the backend's device: auto, cpu, gpu, gpu:1, npu, cuda, ...; see docs/backends.md.",
+            "Selects the device: auto, cpu, gpu, gpu:1, npu, cuda, ...; see docs/backends.md.",
             applies=applies,
         ),
         Param(
             "delegate_folders",
             list(DELEGATE_FOLDERS),
-            "Allows `device` to name the libraries of LiteRT delegates below these folders, and no others.",
+            "Allows `device` to name libraries of LiteRT delegates below these folders only.",
             applies="start",
         ),
         Param("precision", "auto", "Selects the precision.", choices=PRECISIONS, applies=applies),
         Param(
             "threads",
             0,
-            "Sets the number of CPU threads of the backend; 0 = one per physical core.",
+            "Sets the backend's CPU threads; 0 = one per physical core.",
             Range("threads", 0, 256),
             applies=applies,
         ),
         Param(
             "strict_backend",
             False,
-            "Refuses to run on another backend or device than the requested one.",
+            "Refuses any other backend or device than the requested one.",
             applies=applies,
         ),
         Param(
             "fallback",
             list(FALLBACK),
-            "Tries these backends in order if the requested one cannot run, or fails while running.",
+            "Tries these backends in order if the requested one fails.",
             applies=applies,
         ),
     )
@@ -167,10 +173,16 @@ DETECTOR = NodeSpec(
             "live",
         ),
         Param(
+            "classifier",
+            "",
+            "Classifies each detection with this bundle on `classifications`; empty = off.",
+            applies="configure",
+        ),
+        Param(
             "watchdog_ms",
             800.0,
-            "Switches to another backend when an inference takes longer than this, and longer than five "
-            "times the median; 0 = never.",
+            "Switches to another backend when an inference takes longer than this and five times the median; "
+            "0 = never.",
             Range("ms", 0.0, 600000.0),
         ),
         Param(
@@ -310,6 +322,20 @@ DETECTOR = NodeSpec(
             "Per inferred frame: row i has the key points of object i in `detections`, u and v in pixels "
             "and a score. Only with a model of key points, and while somebody subscribes.",
             (("shapes", ("keypoints",)),),
+        ),
+        Topic(
+            "classifications",
+            "vision_msgs/msg/Detection2DArray",
+            "out",
+            "As `detections`, with class and score by `classifier`. Only while somebody subscribes.",
+            only_if=_has_classifier,
+        ),
+        Topic(
+            "classifications/label_info",
+            "vision_msgs/msg/LabelInfo",
+            "out",
+            "Latched: class names of `classifier`.",
+            only_if=_has_classifier,
         ),
         Topic(
             "label_info",
