@@ -156,12 +156,8 @@ def test_a_detection_that_no_later_result_confirms_is_flicker():
     for at in range(1, 4):
         assert counts(audit) == (0, 0, 0, 1), "pending"
         # Another class at the same position, and the same class elsewhere.
-        audit.observe(Detections(*_joined(scored(0.5, class_id=1), scored(0.5, box=THERE))), at * 33 * MS)
+        audit.observe(Detections.joined([scored(0.5, class_id=1), scored(0.5, box=THERE)]), at * 33 * MS)
     assert counts(audit) == (1, 0, 1, 0)
-
-
-def _joined(*parts: Detections) -> list[np.ndarray]:
-    return [np.concatenate([getattr(one, name) for one in parts]) for name in Detections.__slots__]
 
 
 def test_any_of_the_next_three_results_confirms():
@@ -214,7 +210,7 @@ def test_the_rate_of_a_class_is_of_the_frames_that_show_it():
     for at in range(6):  # Class 3 is missed twice and known four times; class 0 is always known.
         known = scored(0.5)
         other = scored(0.5, box=THERE, class_id=3)
-        both = Detections(*_joined(known, other))
+        both = Detections.joined([known, other])
         audit.observe(both, 2 * at * S, known.xyxy_px if at < 2 else both.xyxy_px)
         audit.observe(both, 2 * at * S + 33 * MS)
     for at in range(6, 16):
