@@ -1,10 +1,13 @@
-"""Depth images in metres, and the distance of the nearest surface among scattered depths."""
+"""Depth images, the last of them, and the nearest surface among scattered depths."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
+
+from edge_vision.errors import LocalizationError
 
 WINDOW = 1.1
 """Depths within this ratio belong to one surface: a background closer behind the object is not separated."""
@@ -13,6 +16,9 @@ SURFACE_SHARE = 0.25
 MIN_PIXELS, MIN_VALID_SHARE = 8, 0.05
 MAD_TO_SIGMA = 1.4826
 """Median absolute deviation of a normal distribution -> its standard deviation."""
+
+
+MAX_IMAGES, MAX_BYTES = 256, 128e6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +46,44 @@ class DepthImage:
         return np.where(valid, depth_m, np.float32(np.nan))
 
 
+class DepthHistory:
+    """The last depth images, because detections come later than the image that they belong to."""
+
+    def __init__(self) -> None:
+        self._images: list[DepthImage] = []
+
+    def add(self, image: DepthImage, max_bytes: float = MAX_BYTES) -> None:
+        """Add an image. One that is older than all others clears them: the clock was set back."""
+        stamps_ns = [one.stamp_ns for one in self._images]
+        if stamps_ns and image.stamp_ns < stamps_ns[0]:
+            self._images, stamps_ns = [], []
+        self._images.insert(bisect_left(stamps_ns, image.stamp_ns), image)
+        while len(self._images) > 1 and (self.bytes > max_bytes or len(self._images) > MAX_IMAGES):
+            del self._images[0]
+
+    @property
+    def bytes(self) -> int:
+        return sum(image.values.nbytes for image in self._images)
+
+    def nearest(self, stamp_ns: int, max_difference_ns: float) -> tuple[DepthImage, bool]:
+        """The image with the nearest stamp, and whether none to come can be nearer. Raises
+        LocalizationError(no_depth_image, stamps_apart)."""
+        if not self._images:
+            raise LocalizationError(
+                "no_depth_image",
+                "expected depth images, got none: is the driver running, is the topic right?",
+            )
+        best = min(self._images, key=lambda image: abs(image.stamp_ns - stamp_ns))
+        apart_ns = abs(best.stamp_ns - stamp_ns)
+        if apart_ns > max_difference_ns:
+            raise LocalizationError(
+                "stamps_apart",
+                f"expected a depth image within {max_difference_ns / 1e6:g} ms of the image, got one "
+                f"{apart_ns / 1e6:.0f} ms away: synchronise the cameras, or raise max_stamp_difference_ms",
+            )
+        return best, apart_ns == 0 or self._images[-1].stamp_ns >= stamp_ns
+
+
 def nearest_surface(depth_m: np.ndarray, window: float = WINDOW) -> tuple[float, float] | None:
     """The nearest and greatest depth of the nearest surface; None if there are too few depths.
 
@@ -53,10 +97,10 @@ def nearest_surface(depth_m: np.ndarray, window: float = WINDOW) -> tuple[float,
     count = np.searchsorted(valid, valid * window, "right") - np.arange(len(valid))
     enough = count >= SURFACE_SHARE * len(valid)
     first = int(np.argmax(enough if enough.any() else count))
-    center = np.median(valid[first : first + count[first]])
+    center = valid[first + count[first] // 2]
     for _ in range(10):
         low, high = np.searchsorted(valid, (center / window, center * window))
-        center = np.median(valid[low:high])
+        center = valid[(low + high) // 2]
     return float(center / window), float(center * window)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ from edge_vision.localize.depth import WINDOW, DepthImage, median_and_spread, ne
 
 CENTRAL_SHARE = 0.6
 """Of a box's sides: the border shows mostly background."""
-SAMPLES_PER_SIDE = 64
+SAMPLES_PER_SIDE = 48
 MASK_BORDER = 8
 """An eighth of a mask's sides is its border."""
 MASK_WINDOW = 1.3
@@ -28,6 +28,7 @@ ELONGATED = 2.0
 """Ratio of the variances along both axes above which a footprint has a direction."""
 LEVEL = 0.5
 """Cosine between optical axis and horizon up to which upright objects appear upright."""
+MAX_ASPECT_ERROR = 0.02
 CAMERA_UP = np.array([0.0, -1.0, 0.0])
 
 
@@ -45,62 +46,69 @@ class Placement:
     covariance_m2: np.ndarray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class CameraView:
-    """What the boxes of one image are placed with. up: (3,) unit vector in the camera's frame."""
+    """What the boxes of one image are placed with.
+
+    up: (3,) unit vector in the camera's frame. height_m: of the camera above the ground, on which objects
+    stand where there is no `depth`. instances: (h, w), the number of the object that a pixel belongs to.
+    """
 
     camera: CameraModel
     max_range_m: float
     up: np.ndarray
+    height_m: float = 0.0
+    depth: DepthImage | None = None
+    instances: np.ndarray | None = None
+    axes: np.ndarray = field(init=False)
+    """(3, 3) forward (horizontal, as the camera looks), left, up; in columns."""
+    facing: np.ndarray = field(init=False)
+    """(3,) normal of the plane in which objects extend: upright, or the image's for a steep camera."""
 
-    @property
-    def axes(self) -> np.ndarray:
-        """(3, 3) forward (horizontal, as the camera looks), left, up; in columns."""
-        optical, image_up = np.array([0.0, 0.0, 1.0]), CAMERA_UP
-        ahead = optical if abs(self.up[2]) < 0.99 else image_up
-        return _axes(ahead - (ahead @ self.up) * self.up, self.up)
+    def __post_init__(self) -> None:
+        optical = np.array([0.0, 0.0, 1.0])
+        ahead = optical if abs(self.up[2]) < 0.99 else CAMERA_UP
+        self.axes = _axes(ahead - (ahead @ self.up) * self.up, self.up)
+        self.facing = self.axes[:, 0] if self.axes[2, 0] > LEVEL else optical
 
-    @property
-    def facing(self) -> np.ndarray:
-        """(3,) normal of the plane in which objects extend: upright, or the image's for a steep camera."""
-        forward = self.axes[:, 0]
-        return forward if forward[2] > LEVEL else np.array([0.0, 0.0, 1.0])
+    def check_shape(self, image: np.ndarray, what: str) -> None:
+        """Raise LocalizationError(size) for an image that is no scaled view of the camera."""
+        height, width = image.shape
+        if abs(width * self.camera.height_px / (height * self.camera.width_px) - 1) > MAX_ASPECT_ERROR:
+            size = f"{self.camera.width_px}x{self.camera.height_px}"
+            raise LocalizationError(
+                "size",
+                f"expected {what} in the shape of camera_info, {size}, got {width}x{height}: use the topic "
+                "that is aligned with the camera, or its camera_info",
+            )
 
-    def visible(self, box_px: np.ndarray) -> np.ndarray:
-        """(4,) a box, xyxy in camera pixels, within the image. Raises LocalizationError(bad_box)."""
-        size_px = (self.camera.width_px, self.camera.height_px) * 2
-        clipped = np.clip(box_px, 0, size_px)
+    def place(self, box_px: np.ndarray, number: int = 0) -> Placement:
+        """The place of an object: of its visible surface, or on the ground.
+
+        box_px: (4,) xyxy in camera pixels. number: of the object in `instances`; without pixels there, the
+        box counts. Raises LocalizationError(bad_box, no_depth, cut_off, above_horizon, out_of_range).
+        """
+        clipped = np.clip(box_px, 0, (self.camera.width_px, self.camera.height_px) * 2)
         if not np.isfinite(box_px).all() or (clipped[2:] - clipped[:2] < 1).any():
             shown = ", ".join(f"{value:.4g}" for value in box_px)
             raise LocalizationError(
                 "bad_box", f"expected a box of at least one pixel in the image, got {shown}"
             )
-        return clipped
+        if self.depth is None:
+            return _on_ground(self, clipped)
+        return _by_depth(self, self.depth, clipped, number)
 
 
-def place_by_depth(
-    view: CameraView,
-    depth: DepthImage,
-    box_px: np.ndarray,
-    instances: np.ndarray | None = None,
-    number: int = 0,
-) -> Placement:
-    """The visible surface of an object.
-
-    box_px: (4,) xyxy in camera pixels. instances: an image of any size of the same view, in which the
-    object's pixels have this number; without pixels the box counts. Raises LocalizationError(bad_box,
-    no_depth).
-    """
-    box_px = view.visible(box_px)
-    if instances is not None:
-        xy_px = _grid(view, box_px, 1.0)
-        inside = _sampled(view, instances, xy_px) == number
+def _by_depth(view: CameraView, depth: DepthImage, box_px: np.ndarray, number: int) -> Placement:
+    if view.instances is not None:
+        xy_px = _grid(box_px, 1.0)
+        inside = _sampled(view, view.instances, xy_px) == number
         if inside.any():
             return _of_points(view, _masked_points(view, depth, xy_px, inside))
-    xy_px = _grid(view, box_px, CENTRAL_SHARE)
+    xy_px = _grid(box_px, CENTRAL_SHARE)
     depth_m = depth.metres(_sampled(view, depth.values, xy_px), view.max_range_m)
-    on_surface = _between(depth_m, _surface(view, depth_m, WINDOW))
-    return _of_box(view, _points(view, xy_px, depth_m, on_surface), box_px)
+    points = _points(view, xy_px, depth_m, _between(depth_m, _surface(view, depth_m, WINDOW)))
+    return _of_box(view, box_px, *_distance(points, view.facing))
 
 
 def _masked_points(view: CameraView, depth: DepthImage, xy_px: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -138,7 +146,7 @@ def _points(view: CameraView, xy_px: np.ndarray, depth_m: np.ndarray, chosen: np
     return view.camera.rays(xy_px[chosen]) * depth_m[chosen][:, None]
 
 
-def _grid(view: CameraView, box_px: np.ndarray, share: float) -> np.ndarray:
+def _grid(box_px: np.ndarray, share: float) -> np.ndarray:
     """(h, w, 2) camera pixels, evenly spaced in the central share of a box."""
     center, half = (box_px[:2] + box_px[2:]) / 2, (box_px[2:] - box_px[:2]) / 2 * share
     counts = np.clip(np.ceil(2 * half), 1, SAMPLES_PER_SIDE).astype(int)
@@ -160,7 +168,7 @@ def _of_points(view: CameraView, points: np.ndarray) -> Placement:
     low, high = np.percentile(points @ axes, EXTENT_PERCENTILES, axis=0)
     ahead_m, thickness_m = _distance(points, axes[:, 0])
     middle_m = np.array([ahead_m, *(low + high)[1:] / 2])
-    covariance = _covariance(view, view.facing, *_distance(points, view.facing))
+    covariance = _covariance(view, *_distance(points, view.facing))
     return Placement(axes @ middle_m, axes, np.array([4 * thickness_m, *(high - low)[1:]]), covariance)
 
 
@@ -173,47 +181,38 @@ def _along_footprint(points: np.ndarray, axes: np.ndarray) -> np.ndarray:
     return _axes(axes[:, :2] @ (ahead * np.sign(ahead[0])), axes[:, 2])
 
 
-def _of_box(view: CameraView, points: np.ndarray, box_px: np.ndarray) -> Placement:
-    """The box in the plane at the points' distance, as thick as four standard deviations of that."""
-    distance_m, spread_m = _distance(points, view.facing)
-    covariance = _covariance(view, view.facing, distance_m, spread_m)
-    return _upright(view, box_px, distance_m, 4 * spread_m, covariance)
+def _of_box(view: CameraView, box_px: np.ndarray, distance_m: float, spread_m: float) -> Placement:
+    """The box whose sides' middles are seen in the facing plane at this distance, as thick as four standard
+    deviations of it."""
+    left, top, right, bottom = box_px
+    x, y = (left + right) / 2, (top + bottom) / 2
+    rays = view.camera.rays(np.array([(left, y), (right, y), (x, top), (x, bottom)]))
+    sides = rays * (distance_m / np.maximum(rays @ view.facing, 1e-3))[:, None] @ view.axes
+    low, high = sides.min(axis=0), sides.max(axis=0)
+    size_m = high - low + 4 * spread_m * np.abs(view.facing @ view.axes)
+    covariance = _covariance(view, distance_m, spread_m)
+    return Placement(view.axes @ (low + high) / 2, view.axes, size_m, covariance)
 
 
-def place_on_ground(view: CameraView, height_m: float, box_px: np.ndarray) -> Placement:
-    """An object that stands on the plane `height_m` below the camera, where the middle of its box's lower
-    edge is. Its length is unknown, and set to its width. Raises LocalizationError(bad_box, cut_off,
-    above_horizon, out_of_range).
-    """
-    box_px = view.visible(box_px)
+def _on_ground(view: CameraView, box_px: np.ndarray) -> Placement:
+    """An object that stands where the ray of the middle of its lower edge meets the ground. Its length is
+    unknown, and set to its width."""
     if box_px[3] >= view.camera.height_px - 1:
         raise LocalizationError("cut_off", "expected the object's lower edge in the image, got one below it")
     middle_px = (box_px[0] + box_px[2]) / 2
     # The second point, one pixel higher, shows how much a pixel matters.
-    foot, farther = (_on_ground(view, height_m, (middle_px, box_px[3] - up_px)) for up_px in (0, 1))
-    facing = view.facing
-    covariance = _covariance(view, facing, float(facing @ foot), float(facing @ (farther - foot)))
-    flat = _upright(view, box_px, float(facing @ foot), 0.0, covariance)
-    size_m = np.array([flat.size_m[1], *flat.size_m[1:]])
-    return Placement(foot + view.up * size_m[2] / 2, flat.axes, size_m, covariance)
-
-
-def _on_ground(view: CameraView, height_m: float, point_px: tuple[float, float]) -> np.ndarray:
-    """(3,) where the ray of a pixel meets the ground."""
-    ray = view.camera.rays(np.array([point_px]))[0]
-    fall = -float(ray @ view.up)
-    if fall <= 0 or height_m <= 0:
-        raise LocalizationError(
-            "above_horizon",
-            f"expected a camera above the ground that looks down on the object, got height {height_m:.2f} m",
-        )
-    point = ray * (height_m / fall)
-    if np.linalg.norm(point) > view.max_range_m:
-        distance_m = f"{np.linalg.norm(point):.1f} m"
-        raise LocalizationError(
-            "out_of_range", f"expected an object within max_range_m {view.max_range_m:g}, got {distance_m}"
-        )
-    return np.asarray(point)
+    rays = view.camera.rays(np.array([(middle_px, box_px[3]), (middle_px, box_px[3] - 1)]))
+    fall = -rays @ view.up
+    if fall.min() <= 0 or view.height_m <= 0:
+        text = "expected a camera above the ground that looks down on the object, got height"
+        raise LocalizationError("above_horizon", f"{text} {view.height_m:.2f} m")
+    foot, farther = rays * (view.height_m / fall)[:, None]
+    if (range_m := float(np.linalg.norm(foot))) > view.max_range_m:
+        text = f"expected an object within max_range_m {view.max_range_m:g}, got {range_m:.1f} m"
+        raise LocalizationError("out_of_range", text)
+    flat = _of_box(view, box_px, float(view.facing @ foot), float(view.facing @ (farther - foot)))
+    size_m = flat.size_m[[1, 1, 2]]
+    return Placement(foot + view.up * size_m[2] / 2, flat.axes, size_m, flat.covariance_m2)
 
 
 def _distance(points: np.ndarray, normal: np.ndarray) -> tuple[float, float]:
@@ -222,24 +221,10 @@ def _distance(points: np.ndarray, normal: np.ndarray) -> tuple[float, float]:
     return distance_m, max(spread_m, MIN_SPREAD * abs(distance_m))
 
 
-def _upright(
-    view: CameraView, box_px: np.ndarray, distance_m: float, thickness_m: float, covariance: np.ndarray
-) -> Placement:
-    """The box whose corners are seen in the facing plane at this distance."""
-    normal = view.facing
-    left, top, right, bottom = box_px
-    rays = view.camera.rays(np.array([(left, top), (right, top), (right, bottom), (left, bottom)]))
-    along = np.maximum(rays @ normal, 1e-3)
-    corners = rays * (distance_m / along)[:, None] @ view.axes
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    thick = thickness_m * np.abs(normal @ view.axes)
-    return Placement(view.axes @ (low + high) / 2, view.axes, high - low + thick, covariance)
-
-
-def _covariance(view: CameraView, normal: np.ndarray, distance_m: float, spread_m: float) -> np.ndarray:
-    """(3, 3): the spread along the normal, and one pixel across it."""
+def _covariance(view: CameraView, distance_m: float, spread_m: float) -> np.ndarray:
+    """(3, 3): the spread along the normal of the facing plane, and one pixel across it."""
     across_m = distance_m / view.camera.matrix[0, 0]
-    outer = np.outer(normal, normal)
+    outer = np.outer(view.facing, view.facing)
     return spread_m**2 * outer + across_m**2 * (np.eye(3) - outer)
 
 

@@ -1,7 +1,7 @@
 """Coordinate frames and the transforms between them, as tf defines them (REP 105), at any time of the last
 seconds.
 
-tf2's own buffer needs compiled packages, and keeps all frames of a robot busy for the few that are used here.
+tf2_ros is no substitute: it exists for installed ROS distributions only.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """The localizer node: places detections or tracks in space.
 
-Everything runs in the executor: a box takes a tenth of a millisecond. Boxes wait for what arrives after them.
+Everything runs in the executor: a box takes about a millisecond. Boxes wait for what arrives after them.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,9 +24,8 @@ from edge_vision.core.missing_package import missing_package
 from edge_vision.core.stamp_check import stamp_to_ns
 from edge_vision.errors import ImageError, LocalizationError
 from edge_vision.localize.camera import CameraModel
-from edge_vision.localize.depth import DepthImage
-from edge_vision.localize.depth_history import DepthHistory
-from edge_vision.localize.placing import CAMERA_UP, CameraView, Placement, place_by_depth, place_on_ground
+from edge_vision.localize.depth import DepthHistory
+from edge_vision.localize.placing import CAMERA_UP, CameraView
 from edge_vision.localize.transforms import RigidTransform, TransformTree
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import OK, WARN, BaseNode, latency_values
@@ -44,18 +44,18 @@ from edge_vision.nodes.interface.localizer_messages import (
 from edge_vision.nodes.transport.qos import LATEST_IMAGE, RESULTS
 
 MAX_WAITING, MAX_MASKS = 8, 8
-MAX_ASPECT_ERROR = 0.02
 RECENT_S = 3.0
 DEPTH_IMAGES = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 TRANSFORMS = QoSProfile(depth=100, reliability=QoSReliabilityPolicy.RELIABLE)
 STATIC_TRANSFORMS = QoSProfile(
     depth=100, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
 )
+COUNTED = ("received", "published", "placed")
 
 
 @dataclass(slots=True)
 class WaitingBoxes:
-    """A message of the 2D side. boxes_px: (n, 4)."""
+    """A message of the 2D side. boxes_px: (n, 4). until_s: monotonic time of the last attempt."""
 
     message: Detection2DArray
     stamp_ns: int
@@ -65,6 +65,10 @@ class WaitingBoxes:
     @property
     def frame_id(self) -> str:
         return str(self.message.header.frame_id)
+
+    @property
+    def expired(self) -> bool:
+        return time.monotonic() >= self.until_s
 
 
 class LocalizerNode(BaseNode):
@@ -77,7 +81,6 @@ class LocalizerNode(BaseNode):
         super().__init__(*args, **kwargs)
         self._opened: list[Any] = []
         self._publisher: Any = None
-        self._refused: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._process_ms = LatencyWindow()
         self._last_refusal, self._refused_s, self._published_s = "", -np.inf, -np.inf
@@ -106,19 +109,16 @@ class LocalizerNode(BaseNode):
         if params["use_masks"]:
             self._opened.append(subscribe(Image, "masks", self._on_masks, DEPTH_IMAGES))
         if needs_tf(params.values()):
-            self._opened += self._subscribe_to_tf()
+            self._subscribe_to_tf()
 
-    def _subscribe_to_tf(self) -> list[Any]:
+    def _subscribe_to_tf(self) -> None:
         try:
             from tf2_msgs.msg import TFMessage
         except ModuleNotFoundError as error:
-            raise LocalizationError(
-                "no_transform", f"target_frame and method: ground need tf: {missing_package(error)}"
-            ) from None
-        return [
-            self.create_subscription(TFMessage, name, partial(self._on_tf, name), qos)
-            for name, qos in (("/tf", TRANSFORMS), ("/tf_static", STATIC_TRANSFORMS))
-        ]
+            text = f"target_frame and method: ground need tf: {missing_package(error)}"
+            raise LocalizationError("no_transform", text) from None
+        for name, qos in (("/tf", TRANSFORMS), ("/tf_static", STATIC_TRANSFORMS)):
+            self._opened.append(self.create_subscription(TFMessage, name, partial(self._on_tf, name), qos))
 
     def deactivate(self) -> None:
         for subscription in self._opened:
@@ -130,23 +130,28 @@ class LocalizerNode(BaseNode):
         self._forget()
 
     # Input.
-    def _on_boxes(self, serialized: bytes) -> None:
-        topic = self.params["input"]
+    def _take(self, topic: str, receive: Callable[[], None]) -> None:
+        """Receive a message and continue with the waiting boxes. Refuses an invalid one."""
         try:
-            if len(serialized) > MAX_MESSAGE_BYTES:
-                raise ValueError(f"expected at most {MAX_MESSAGE_BYTES} bytes, got {len(serialized)}")
-            message = deserialize_message(serialized, Detection2DArray)
-            stamp_ns, boxes_px = stamp_to_ns(message.header.stamp), boxes_of(message)
+            receive()
         except (ImageError, ValueError, RuntimeError) as error:  # RuntimeError: cannot be deserialized.
             self.refuse_message(topic, error)
-            return
-        self._counts["received"] += 1
+        self._work()
+
+    def _on_boxes(self, serialized: bytes) -> None:
+        self._take(self.params["input"], partial(self._add_boxes, serialized))
+
+    def _add_boxes(self, serialized: bytes) -> None:
+        if len(serialized) > MAX_MESSAGE_BYTES:
+            raise ValueError(f"expected at most {MAX_MESSAGE_BYTES} bytes, got {len(serialized)}")
+        message = deserialize_message(serialized, Detection2DArray)
         until_s = time.monotonic() + self.params["max_wait_ms"] / 1e3
-        self._waiting.append(WaitingBoxes(message, stamp_ns, boxes_px, until_s))
+        waiting = WaitingBoxes(message, stamp_to_ns(message.header.stamp), boxes_of(message), until_s)
+        self._counts["received"] += 1
+        self._waiting.append(waiting)
         if len(self._waiting) > MAX_WAITING:
             self._waiting.popleft()
             self._refuse(LocalizationError("superseded", "newer boxes came before depth or tf for these"))
-        self._work()
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         rectified = self.params["rectified"] or self.params["method"] == "disparity"
@@ -157,31 +162,22 @@ class LocalizerNode(BaseNode):
         self._work()
 
     def _on_depth(self, message: Image | DisparityImage) -> None:
-        try:
-            image = depth_of(message, self.params["max_image_megapixels"] * 1e6)
-        except ImageError as error:
-            self.refuse_message(self.params["method"], error)
-            return
-        self._depth.add(image, self.params["depth_buffer_mb"] * 1e6)
-        self._work()
+        self._take(self.params["method"], lambda: self._depth.add(depth_of(message, self._max_pixels)))
 
     def _on_masks(self, message: Image) -> None:
-        try:
-            stamp_ns = stamp_to_ns(message.header.stamp)
-            self._masks[stamp_ns] = instances_of(message, self.params["max_image_megapixels"] * 1e6)
-        except ImageError as error:
-            self.refuse_message("masks", error)
-            return
+        self._take("masks", partial(self._add_masks, message))
+
+    def _add_masks(self, message: Image) -> None:
+        self._masks[stamp_to_ns(message.header.stamp)] = instances_of(message, self._max_pixels)
         while len(self._masks) > MAX_MASKS:
             del self._masks[next(iter(self._masks))]
-        self._work()
 
     def _on_tf(self, topic: str, message: Any) -> None:
-        try:
-            add_transforms(self._tree, message.transforms, static=topic == "/tf_static")
-        except (ImageError, ValueError) as error:
-            self.refuse_message(topic, error)
-        self._work()
+        self._take(topic, lambda: add_transforms(self._tree, message.transforms, topic == "/tf_static"))
+
+    @property
+    def _max_pixels(self) -> float:
+        return float(self.params["max_image_megapixels"]) * 1e6
 
     # Work.
     def _work(self) -> None:
@@ -189,7 +185,7 @@ class LocalizerNode(BaseNode):
         while self._waiting:
             waiting, started_s = self._waiting[0], time.monotonic()
             try:
-                message = self._placed(waiting, started_s >= waiting.until_s)
+                message = self._placed(waiting)
                 if message is None:
                     return
                 self._publisher.publish(message)
@@ -197,38 +193,36 @@ class LocalizerNode(BaseNode):
                 self._counts["published"] += 1
                 self._process_ms.add((time.monotonic() - started_s) * 1e3)
             except LocalizationError as error:
-                if started_s < waiting.until_s:
+                if not waiting.expired:
                     return
                 self._refuse(error)
             self._waiting.popleft()
 
     def _refuse(self, error: LocalizationError) -> None:
-        self._refused[error.reason] += 1
+        self._counts[f"refused.{error.reason}"] += 1
         self._last_refusal, self._refused_s = f"{error.reason}: {error}", time.monotonic()
         self.log_throttled("warning", self._last_refusal, error.reason)
 
-    def _placed(self, waiting: WaitingBoxes, is_last: bool) -> Detection3DArray | None:
-        """The message to publish; None = something better may still arrive. is_last: the last attempt."""
+    def _placed(self, waiting: WaitingBoxes) -> Detection3DArray | None:
+        """The message to publish; None = something better may still arrive. Raises LocalizationError."""
         header = header_of(waiting.stamp_ns, self.params["target_frame"] or waiting.frame_id)
         result = Detection3DArray(header=header)
         if not len(waiting.boxes_px):
             return result
-        inputs = self._inputs(waiting)
-        if self.params["method"] != "ground" and not self._add_images(inputs, waiting) and not is_last:
+        view, to_target = self._view(waiting)
+        if self.params["method"] != "ground" and not self._add_images(view, waiting):
             return None
-        for i, box_px in enumerate(waiting.boxes_px):
+        for i, detection in enumerate(waiting.message.detections):
             try:
-                placement = inputs.place(box_px, i + 1)
+                placement = view.place(waiting.boxes_px[i], i + 1)
+                result.detections.append(detection_3d(detection, placement, header, to_target))
             except LocalizationError as error:
                 self._counts[f"not_placed.{error.reason}"] += 1
-                continue
-            detection = waiting.message.detections[i]
-            result.detections.append(detection_3d(detection, placement, header, inputs.to_target))
         self._counts["placed"] += len(result.detections)
         return result
 
-    def _inputs(self, waiting: WaitingBoxes) -> PlacingInputs:
-        """Camera and transforms at the stamp of the boxes. Raises LocalizationError."""
+    def _view(self, waiting: WaitingBoxes) -> tuple[CameraView, RigidTransform | None]:
+        """The camera at the stamp of the boxes, and how to get to the target frame."""
         if isinstance(self._camera, LocalizationError):
             raise self._camera
         params, (camera_frame, camera) = self.params, self._camera
@@ -241,33 +235,35 @@ class LocalizerNode(BaseNode):
         upright = to_ground or to_target
         up = CAMERA_UP if upright is None else upright.rotation[2]
         height_m = float(to_ground.translation_m[2]) if to_ground else 0.0
-        return PlacingInputs(CameraView(camera, params["max_range_m"], up), to_target, height_m)
+        return CameraView(camera, params["max_range_m"], up, height_m), to_target
 
-    def _add_images(self, inputs: PlacingInputs, waiting: WaitingBoxes) -> bool:
-        """Add depth and masks to the inputs. False if better ones may arrive. Raises LocalizationError."""
+    def _add_images(self, view: CameraView, waiting: WaitingBoxes) -> bool:
+        """Add depth and masks to the view. False if better ones may arrive. Raises LocalizationError."""
         limit_ns = self.params["max_stamp_difference_ms"] * 1e6
-        inputs.depth, is_final = self._depth.nearest(waiting.stamp_ns, limit_ns)
-        check_frame(inputs.depth.frame_id, "the depth image", waiting.frame_id)
-        inputs.check_size(inputs.depth.values, "the depth image")
-        if not self.params["use_masks"]:
-            return is_final
-        instances, reason = self._masks.get(waiting.stamp_ns), "no_masks"
-        if instances is not None:
-            try:
-                inputs.check_size(instances, "the masks image")
-                if (count := int(instances.max())) > len(waiting.boxes_px):
-                    text = f"expected masks of {len(waiting.boxes_px)} detections, got {count}"
-                    raise LocalizationError("count", f"{text}: is it the same detector's?")
-                inputs.instances = instances
-                return is_final
-            except LocalizationError as error:
-                reason = f"masks_{error.reason}"
-                self.log_throttled("warning", f"{error}. The boxes are used", reason)
-        elif time.monotonic() < waiting.until_s and not any(at > waiting.stamp_ns for at in self._masks):
+        view.depth, is_nearest = self._depth.nearest(waiting.stamp_ns, limit_ns)
+        if not is_nearest and not waiting.expired:
             return False
-        if is_final or time.monotonic() >= waiting.until_s:
-            self._counts[f"without_masks.{reason}"] += 1
-        return is_final
+        check_frame(view.depth.frame_id, "the depth image", waiting.frame_id)
+        view.check_shape(view.depth.values, "the depth image")
+        return not self.params["use_masks"] or self._add_instances(view, waiting)
+
+    def _add_instances(self, view: CameraView, waiting: WaitingBoxes) -> bool:
+        """Add the masks to the view, unless they do not fit. False if they may still arrive."""
+        instances, expected, reason = self._masks.get(waiting.stamp_ns), len(waiting.boxes_px), "no_masks"
+        if instances is None and not waiting.expired and all(at <= waiting.stamp_ns for at in self._masks):
+            return False
+        try:
+            if instances is not None:
+                view.check_shape(instances, "the masks image")
+                if (count := int(instances.max())) > expected:
+                    raise LocalizationError("count", f"expected masks of {expected} detections, got {count}")
+                view.instances = instances
+                return True
+        except LocalizationError as error:
+            reason = f"masks_{error.reason}"
+            self.log_throttled("warning", f"{error}. The boxes are used", reason)
+        self._counts[f"without_masks.{reason}"] += 1
+        return True
 
     # Reports.
     def publish_status(self) -> None:
@@ -275,67 +271,30 @@ class LocalizerNode(BaseNode):
         super().publish_status()
 
     def health(self) -> tuple[int, str]:
-        recent = time.monotonic() - self._refused_s < RECENT_S
-        if recent and self._refused_s > self._published_s:
+        if self._refused_s > max(self._published_s, time.monotonic() - RECENT_S):
             return WARN, f"no places: {self._last_refusal}"
         return OK, "running"
 
     def status_values(self) -> dict[str, Any]:
-        names = ("received", "published", "placed")
-        others = {name: count for name, count in self._counts.items() if name not in names}
         return {
-            **{name: self._counts[name] for name in names},
+            **dict.fromkeys(COUNTED, 0),
+            **self._counts,
             "waiting": len(self._waiting),
-            "depth_buffer_mb": self._depth.bytes / 1e6,
+            "depth_images_mb": self._depth.bytes / 1e6,
             "last_refusal": self._last_refusal,
             **latency_values("process_ms", self._process_ms.percentiles()),
-            **{f"refused.{reason}": count for reason, count in self._refused.items()},
-            **others,
         }
 
     def reset_stats(self) -> None:
         self._counts.clear()
-        self._refused.clear()
         self._process_ms.reset()
-
-
-@dataclass(slots=True)
-class PlacingInputs:
-    """What the boxes of one message are placed with. height_m: of the camera above the ground."""
-
-    view: CameraView
-    to_target: RigidTransform | None
-    height_m: float
-    depth: DepthImage | None = None
-    instances: np.ndarray | None = None
-
-    def place(self, box_px: np.ndarray, number: int) -> Placement:
-        """The place of one box. Raises LocalizationError."""
-        if self.depth is None:
-            return place_on_ground(self.view, self.height_m, box_px)
-        return place_by_depth(self.view, self.depth, box_px, self.instances, number)
-
-    def check_size(self, image: np.ndarray, what: str) -> None:
-        """Raise LocalizationError(size) for an image that is not a scaled view of the camera."""
-        height, width = image.shape
-        camera = self.view.camera
-        if abs(width * camera.height_px / (height * camera.width_px) - 1) > MAX_ASPECT_ERROR:
-            size = f"{camera.width_px}x{camera.height_px}"
-            raise LocalizationError(
-                "size",
-                f"expected {what} in the shape of camera_info, {size}, got {width}x{height}: use the topic "
-                "that is aligned with the camera, or its camera_info",
-            )
 
 
 def check_frame(frame_id: str, what: str, camera_frame: str) -> None:
     """Raise LocalizationError(frame_id) for data of another frame than the boxes."""
     if frame_id != camera_frame:
-        raise LocalizationError(
-            "frame_id",
-            f"expected {what} in the frame of the boxes, {camera_frame!r:.80}, got {frame_id!r:.80}: use the "
-            "topic that is aligned with the camera",
-        )
+        text = f"expected {what} in the frame of the boxes, {camera_frame!r:.80}, got {frame_id!r:.80}"
+        raise LocalizationError("frame_id", f"{text}: use the topic that is aligned with the camera")
 
 
 def main(args: list[str] | None = None) -> int:

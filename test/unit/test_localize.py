@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from edge_vision.errors import LocalizationError
 from edge_vision.localize.camera import CameraModel
 from edge_vision.localize.depth import nearest_surface
-from edge_vision.localize.placing import CAMERA_UP, CameraView, Placement, place_by_depth, place_on_ground
+from edge_vision.localize.placing import CAMERA_UP, CameraView, Placement
 
 SCENES = {
     "person": [Post((0.3, 0.1, 3.0), 0.2, 1.6)],
@@ -35,8 +35,13 @@ SCENES = {
 }
 
 
-def scene(lens: str = "pinhole", up: np.ndarray = CAMERA_UP, max_range_m: float = 30.0) -> CameraView:
-    return CameraView(camera(lens), max_range_m, up)
+def place_by_depth(lens_or_up, depth, box_px, instances=None, number=0) -> Placement:
+    lens, up = (lens_or_up, CAMERA_UP) if isinstance(lens_or_up, str) else ("pinhole", lens_or_up)
+    return CameraView(camera(lens), 30.0, up, 0.0, depth, instances).place(box_px, number)
+
+
+def place_on_ground(lens, up, height_m, box_px) -> Placement:
+    return CameraView(camera(lens), 30.0, up, height_m).place(box_px)
 
 
 def check_place(place: Placement, truth_m: np.ndarray, tolerance: float = 0.02) -> None:
@@ -56,24 +61,26 @@ def test_within_2_percent_of_the_truth_with_30_percent_invalid_depth(name, lens,
     bled = cv2.dilate(picture.numbers, np.ones((5, 5), np.uint8))  # A mask that is two pixels too large.
     for number in range(1, len(SCENES[name]) + 1):
         box_px = picture.box_px(number)
-        place = place_by_depth(scene(lens), depth, box_px, bled if with_mask else None, number)
+        place = place_by_depth(lens, depth, box_px, bled if with_mask else None, number)
         check_place(place, picture.truth_m(number, with_mask))
 
 
-def test_sizes_are_those_of_the_object():
+@pytest.mark.parametrize(("noisy", "tolerance"), [(False, 0.04), (True, 0.12)])
+@pytest.mark.parametrize("with_mask", [False, True])
+def test_sizes_are_those_of_the_object(noisy, tolerance, with_mask):
     picture = render([Block((0.2, 0.1, 2.0), (0.6, 0.4, 0.2))])
-    depth = depth_image(spoiled(picture, np.random.default_rng(1)))
-    for instances in (None, picture.numbers):
-        place = place_by_depth(scene(), depth, picture.box_px(1), instances, 1)
-        assert place.size_m[1:] == pytest.approx([0.6, 0.4], rel=0.1)
-        assert place.size_m[0] < 0.15, "the front is flat"
+    depth_m = spoiled(picture, np.random.default_rng(1)) if noisy else picture.depth_m.astype(np.float32)
+    instances = picture.numbers if with_mask else None
+    place = place_by_depth("pinhole", depth_image(depth_m), picture.box_px(1), instances, 1)
+    assert place.size_m[1:] == pytest.approx([0.6, 0.4], rel=tolerance if with_mask or noisy else 0.06)
+    assert place.size_m[0] < 0.15, "the front is flat"
 
 
 @pytest.mark.parametrize("yaw_deg", [-40, -15, 0, 25, 43])
 def test_a_mask_gives_the_yaw(yaw_deg):
     picture = render([Block((0.3, 0.2, 3.0), (1.2, 0.6, 0.02), np.radians(yaw_deg))])
     depth = depth_image(spoiled(picture, np.random.default_rng(2)))
-    place = place_by_depth(scene(), depth, picture.box_px(1), picture.numbers, 1)
+    place = place_by_depth("pinhole", depth, picture.box_px(1), picture.numbers, 1)
     # A block's turn is about the camera's y, which points down: its front then faces the other way.
     found_deg = np.degrees(np.arctan2(place.axes[0, 0], place.axes[2, 0]))
     assert found_deg == pytest.approx(yaw_deg, abs=4)
@@ -85,7 +92,7 @@ def test_a_round_footprint_has_no_yaw():
     points = picture.points_m[picture.numbers == 1]
     assert np.ptp(points[:, 2]) > 0.2
     place = place_by_depth(
-        scene(), depth_image(picture.depth_m.astype(np.float32)), picture.box_px(1), picture.numbers, 1
+        "pinhole", depth_image(picture.depth_m.astype(np.float32)), picture.box_px(1), picture.numbers, 1
     )
     assert place.axes[:, 0] == pytest.approx([0, 0, 1], abs=0.05)
 
@@ -94,7 +101,7 @@ def test_a_mask_separates_what_the_box_cannot():
     """A thin object before a close wall: most of its box is wall."""
     picture = render([Block((0.0, 0.0, 2.0), (1.0, 0.06, 0.05), 0.0)], wall_m=2.15)
     place = place_by_depth(
-        scene(), depth_image(picture.depth_m.astype(np.float32)), picture.box_px(1), picture.numbers, 1
+        "pinhole", depth_image(picture.depth_m.astype(np.float32)), picture.box_px(1), picture.numbers, 1
     )
     check_place(place, picture.truth_m(1, True), 0.01)
 
@@ -109,7 +116,7 @@ def test_every_kind_of_depth_gives_the_same_place(kind):
             "disparity": lambda: depth_image((50.0 / depth_m).astype("f4"), 50.0, disparities=(1.0, 128.0)),
             "half size": lambda: depth_image(depth_m[::2, ::2]),
         }
-        check_place(place_by_depth(scene(), images[kind](), picture.box_px(1)), picture.truth_m(1))
+        check_place(place_by_depth("pinhole", images[kind](), picture.box_px(1)), picture.truth_m(1))
 
 
 @pytest.mark.parametrize("pitch_deg", [-30, 0, 35, 70])
@@ -127,7 +134,7 @@ def test_with_a_level_frame_an_upright_object_is_upright(pitch_deg):
     up = to_camera @ (0.0, -1.0, 0.0)
     image = depth_image(picture.depth_m.astype(np.float32))
     for instances in (None, numbers):
-        place = place_by_depth(scene(up=up), image, picture.box_px(1), instances, 1)
+        place = place_by_depth(up, image, picture.box_px(1), instances, 1)
         assert place.axes[:, 2] == pytest.approx(up)
         assert np.linalg.norm(place.center_m - center) <= 0.04 * np.linalg.norm(center)
         if abs(pitch_deg) < 50:
@@ -177,7 +184,7 @@ def test_the_foot_of_an_object_on_the_ground(height_m, pitch_deg, roll_deg, ahea
     x, y = seen.ravel() + 0.5
     if foot[2] < 0.3 or not (40 < x < WIDTH - 40 and 80 < y < HEIGHT - 5):
         return  # Not in the image.
-    place = place_on_ground(scene(lens, up), height_m, np.array([x - 10, y - 60, x + 10, y]))
+    place = place_on_ground(lens, up, height_m, np.array([x - 10, y - 60, x + 10, y]))
     found = place.center_m - up * place.size_m[2] / 2
     assert found == pytest.approx(foot, rel=1e-3, abs=1e-3)
     assert place.size_m[0] == place.size_m[1]
@@ -206,8 +213,8 @@ def reason_of(call) -> str:
 def test_a_degenerate_box_is_refused(box):
     depth = depth_image(np.full((HEIGHT, WIDTH), 2.0, np.float32))
     box_px = np.array(box, float)
-    assert reason_of(lambda: place_by_depth(scene(), depth, box_px)) == "bad_box"
-    assert reason_of(lambda: place_on_ground(scene(), 1.0, box_px)) == "bad_box"
+    assert reason_of(lambda: place_by_depth("pinhole", depth, box_px)) == "bad_box"
+    assert reason_of(lambda: place_on_ground("pinhole", CAMERA_UP, 1.0, box_px)) == "bad_box"
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf, -1.0, 31.0, 1e-45])
@@ -216,15 +223,15 @@ def test_without_valid_depth_there_is_no_place(value):
     if value == 1e-45:
         depth = depth_image(depth.values, 50.0, disparities=(1.0, 64.0))
     box_px = np.array([100.0, 100, 200, 200])
-    assert reason_of(lambda: place_by_depth(scene(), depth, box_px)) == "no_depth"
+    assert reason_of(lambda: place_by_depth("pinhole", depth, box_px)) == "no_depth"
     ones = np.ones((HEIGHT, WIDTH), np.uint16)
-    assert reason_of(lambda: place_by_depth(scene(), depth, box_px, ones, 1)) == "no_depth"
+    assert reason_of(lambda: place_by_depth("pinhole", depth, box_px, ones, 1)) == "no_depth"
 
 
 def test_an_object_without_pixels_in_the_masks_is_placed_by_its_box():
     picture = render(SCENES["block"])
     depth = depth_image(picture.depth_m.astype(np.float32))
-    place = place_by_depth(scene(), depth, picture.box_px(1), np.zeros((HEIGHT, WIDTH), np.uint16), 1)
+    place = place_by_depth("pinhole", depth, picture.box_px(1), np.zeros((HEIGHT, WIDTH), np.uint16), 1)
     check_place(place, picture.truth_m(1))
 
 
@@ -238,7 +245,7 @@ def test_an_object_without_pixels_in_the_masks_is_placed_by_its_box():
     ],
 )
 def test_an_object_that_is_not_on_the_visible_ground(box, height_m, reason):
-    assert reason_of(lambda: place_on_ground(scene(), height_m, np.array(box, float))) == reason
+    assert reason_of(lambda: place_on_ground("pinhole", CAMERA_UP, height_m, np.array(box, float))) == reason
 
 
 @pytest.mark.parametrize(
@@ -264,3 +271,34 @@ def test_any_depths_give_a_window_of_them_or_none(values):
     found = nearest_surface(depth_m)
     valid = depth_m[np.isfinite(depth_m)]
     assert found is None or ((valid >= found[0]) & (valid <= found[1])).any()
+
+
+EXTREME = st.sampled_from([0.0, -1.0, 1e-45, 0.4, 2.0, 29.0, 31.0, 3e38, np.inf, np.nan])
+COORDINATES = st.one_of(st.floats(), st.floats(-50, WIDTH + 50), st.integers(0, WIDTH).map(float))
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(COORDINATES, min_size=4, max_size=4),
+    st.lists(EXTREME, min_size=1, max_size=40),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["pinhole", "plumb_bob", "equidistant"]),
+    st.sampled_from(["depth", "disparity", "ground"]),
+    st.lists(st.floats(-1, 1), min_size=3, max_size=3),
+)
+def test_any_input_gives_a_finite_place_or_a_reason(box, depths, seed, lens, kind, up):
+    rng = np.random.default_rng(seed)
+    norm = np.linalg.norm(up)
+    upward = np.array(up) / norm if norm > 0.1 else CAMERA_UP
+    limits = (0.4, 64.0) if kind == "disparity" else None
+    depth = depth_image(rng.choice(np.array(depths, np.float32), (12, 16)), disparities=limits)
+    instances = rng.integers(0, 3, (24, 32)).astype(np.uint16)
+    view = CameraView(camera(lens), 30.0, upward, 1.2, None if kind == "ground" else depth, instances)
+    try:
+        place = view.place(np.array(box), int(rng.integers(0, 4)))
+    except LocalizationError as error:
+        assert "expected" in str(error)
+        return
+    for values in (place.center_m, place.axes, place.size_m, place.covariance_m2):
+        assert np.isfinite(values).all()
+    assert (place.size_m >= 0).all() and np.linalg.norm(place.center_m) < 1000

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from edge_vision.core.geometry.rotations import quaternion_of_rotation, rotation_of_quaternion
 from edge_vision.errors import LocalizationError
-from edge_vision.localize.depth import DepthImage
-from edge_vision.localize.depth_history import DepthHistory
+from edge_vision.localize.depth import DepthHistory, DepthImage
 from edge_vision.localize.transforms import HISTORY_NS, MAX_FRAMES, MAX_SAMPLES, TransformTree
 
 S = 10**9

@@ -86,13 +86,6 @@ LOCALIZER = NodeSpec(
             Range("ms", 0.0, 10000.0),
         ),
         Param("max_range_m", 30.0, "Ignores what is farther away.", Range("m", 0.1, 1000.0)),
-        Param(
-            "depth_buffer_mb",
-            64.0,
-            "Keeps this much of the last depth images, which must cover an inference. 640x480 in mm: 0.6 MB "
-            "each.",
-            Range("MB", 1.0, 4096.0),
-        ),
         MAX_IMAGE_MEGAPIXELS,
         *COMMON,
     ),
