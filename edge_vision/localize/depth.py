@@ -18,7 +18,7 @@ MAD_TO_SIGMA = 1.4826
 """Median absolute deviation of a normal distribution -> its standard deviation."""
 
 
-MAX_IMAGES, MAX_BYTES = 256, 128e6
+MAX_IMAGES, MAX_BYTES, MAX_AGE_NS = 256, 128e6, 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +58,10 @@ class DepthHistory:
         if stamps_ns and image.stamp_ns < stamps_ns[0]:
             self._images, stamps_ns = [], []
         self._images.insert(bisect_left(stamps_ns, image.stamp_ns), image)
-        while len(self._images) > 1 and (self.bytes > max_bytes or len(self._images) > MAX_IMAGES):
+        oldest_ns = self._images[-1].stamp_ns - MAX_AGE_NS
+        while len(self._images) > 1 and (
+            self._images[0].stamp_ns < oldest_ns or self.bytes > max_bytes or len(self._images) > MAX_IMAGES
+        ):
             del self._images[0]
 
     @property

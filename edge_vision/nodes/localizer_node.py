@@ -83,7 +83,8 @@ class LocalizerNode(BaseNode):
         self._publisher: Any = None
         self._counts: Counter[str] = Counter()
         self._process_ms = LatencyWindow()
-        self._last_refusal, self._refused_s, self._published_s = "", -np.inf, -np.inf
+        self._last_refusal, self._last_not_placed = "", ""
+        self._refused_s = self._published_s = -np.inf
         self._forget()
 
     def _forget(self) -> None:
@@ -218,6 +219,7 @@ class LocalizerNode(BaseNode):
                 result.detections.append(detection_3d(detection, placement, header, to_target))
             except LocalizationError as error:
                 self._counts[f"not_placed.{error.reason}"] += 1
+                self._last_not_placed = f"{error.reason}: {error}"
         self._counts["placed"] += len(result.detections)
         return result
 
@@ -282,6 +284,7 @@ class LocalizerNode(BaseNode):
             "waiting": len(self._waiting),
             "depth_images_mb": self._depth.bytes / 1e6,
             "last_refusal": self._last_refusal,
+            "last_not_placed": self._last_not_placed,
             **latency_values("process_ms", self._process_ms.percentiles()),
         }
 

@@ -255,13 +255,30 @@ def test_an_object_that_is_not_on_the_visible_ground(box, height_m, reason):
         {"matrix": np.full((3, 3), np.nan)},
         {"distortion": np.array([0.1, np.nan, 0, 0, 0])},
         {"distortion": np.array([0.1, 0.1])},
-        {"model": "my_own", "distortion": np.zeros(5)},
+        {"model": "my_own", "distortion": np.full(5, 0.1)},
+        {"model": "equidistant", "distortion": np.full(5, 0.1)},
         {"width_px": 0},
     ],
 )
 def test_an_unusable_calibration_is_refused(fields):
     good = {"matrix": camera().matrix, "distortion": np.zeros(5), "width_px": WIDTH, "height_px": HEIGHT}
     assert reason_of(lambda: CameraModel(**{**good, **fields})) == "bad_camera_info"
+
+
+@pytest.mark.parametrize(
+    ("model", "distortion"),
+    [("plumb_bob", [-0.4, 0, 0, 0, 0]), ("equidistant", [0.0] * 4), ("equidistant", [-0.3, 0, 0, 0])],
+)
+def test_where_the_lens_is_not_calibrated_there_is_no_place(model, distortion):
+    """The corner is beyond the radius at which the polynomial turns, or beside the camera."""
+    matrix = camera().matrix * (0.5 if model == "equidistant" else 1)
+    matrix[:, 2] = camera().matrix[:, 2]
+    depth = depth_image(np.full((HEIGHT, WIDTH), 2.0, np.float32))
+    view = CameraView(
+        CameraModel(matrix, np.array(distortion), WIDTH, HEIGHT, model), 30.0, CAMERA_UP, 0.0, depth
+    )
+    assert reason_of(lambda: view.place(np.array([0.0, 0.0, 8.0, 8.0]))) == "bad_box"
+    assert view.place(np.array([300.0, 220.0, 340.0, 260.0])).center_m[2] == pytest.approx(2, rel=0.01)
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=60))

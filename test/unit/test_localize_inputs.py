@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge_vision.core.geometry.rotations import quaternion_of_rotation, rotation_of_quaternion
 from edge_vision.errors import LocalizationError
-from edge_vision.localize.depth import DepthHistory, DepthImage
+from edge_vision.localize.depth import MAX_AGE_NS, DepthHistory, DepthImage
 from edge_vision.localize.transforms import HISTORY_NS, MAX_FRAMES, MAX_SAMPLES, TransformTree
 
 S = 10**9
@@ -153,10 +153,12 @@ def test_depth_images_are_bounded_in_bytes_and_number_and_the_newest_is_kept():
     for stamp_ns in range(1000):
         history.add(image(1000 + stamp_ns), 1e9)
     assert history.bytes == 256 * 400
-    history.add(image(3000), 1000)
+    history.add(image(MAX_AGE_NS + 1990), 1e9)
+    assert history.nearest(1990, 0) and history.bytes == 11 * 400, "ten of the old ones"
+    history.add(image(MAX_AGE_NS + 2000), 1000)
     assert history.bytes == 800
-    history.add(image(4000), 1)
-    assert history.nearest(4000, 0)[0].stamp_ns == 4000 and history.bytes == 400
+    history.add(image(4 * MAX_AGE_NS), 1)
+    assert history.nearest(4 * MAX_AGE_NS, 0)[0].stamp_ns == 4 * MAX_AGE_NS and history.bytes == 400
     history.add(image(50), 1e6)  # The clock was set back.
     assert history.bytes == 400 and history.nearest(50, 0)[0].stamp_ns == 50
 
