@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from edge_vision.nodes.interface.types import (
     COMMON,
@@ -15,7 +16,13 @@ from edge_vision.nodes.interface.types import (
     Topic,
 )
 
-_DETECTIONS = "vision_msgs/msg/Detection2DArray"
+_DETECTIONS, _IMAGE, _TF = (
+    "vision_msgs/msg/Detection2DArray",
+    "sensor_msgs/msg/Image",
+    "tf2_msgs/msg/TFMessage",
+)
+_WAIT = Range("ms", 0.0, 10000.0)
+_at_configure = partial(Param, applies="configure")
 
 
 def needs_tf(values: Mapping[str, object]) -> bool:
@@ -23,97 +30,66 @@ def needs_tf(values: Mapping[str, object]) -> bool:
     return bool(values["target_frame"]) or values["method"] == "ground"
 
 
-def _tf(name: str) -> Topic:
-    text = "With a target_frame or method: ground."
-    return Topic(name, "tf2_msgs/msg/TFMessage", "in", text, package="tf2_msgs", only_if=needs_tf)
+def _input(name: str, kind: str, text: str, param: str, value: object) -> Topic:
+    """A topic that exists while the parameter has this value."""
+    return Topic(name, kind, "in", f"{text} With {param}: {value}.".lstrip(), ((param, (value,)),))
 
+
+_tf = partial(
+    Topic,
+    type=_TF,
+    direction="in",
+    description="With a target_frame or method: ground.",
+    package="tf2_msgs",
+    only_if=needs_tf,
+)
 
 LOCALIZER = NodeSpec(
     "localizer",
     "Places detections or tracks in space, by depth, disparity, or on the ground plane.",
     (
-        Param(
+        _at_configure(
             "input",
             "detections",
             "Places the boxes of this topic: detections of inferred frames, or tracks on every frame.",
             choices=("detections", "tracks"),
-            applies="configure",
         ),
-        Param(
+        _at_configure(
             "method",
             "depth",
-            "Measures distances in a depth image that is aligned with the camera's, in a disparity image, or "
-            "where the lower edges of the boxes meet the ground.",
+            "Measures in a depth image that is aligned with the camera's, in a disparity image, or where the "
+            "lower edges of the boxes meet the ground.",
             choices=("depth", "disparity", "ground"),
-            applies="configure",
         ),
-        Param(
+        _at_configure(
             "target_frame",
             "",
-            "Publishes in this frame of tf, with z up, at the image's stamp; empty = the camera's optical "
-            "frame.",
-            applies="configure",
+            "Publishes in this frame of tf, with z up; empty = the camera's optical frame.",
+        ),
+        _at_configure(
+            "ground_frame", "base_footprint", "Takes the plane z = 0 of this frame of tf as the ground."
+        ),
+        _at_configure("rectified", False, "Takes the images as rectified, as method: disparity always does."),
+        _at_configure("use_masks", False, "Measures in the masks instead of the middle of the boxes."),
+        Param(
+            "max_stamp_difference_ms", 20.0, "Uses depth images whose stamp differs by this or less.", _WAIT
         ),
         Param(
-            "ground_frame",
-            "base_footprint",
-            "Takes the plane z = 0 of this frame of tf as the ground, for method: ground.",
-            applies="configure",
-        ),
-        Param(
-            "rectified",
-            False,
-            "Takes the images as rectified: P of camera_info and no distortion. Always so with method: "
-            "disparity.",
-            applies="configure",
-        ),
-        Param(
-            "use_masks",
-            False,
-            "Measures in the objects' masks instead of the middle of their boxes.",
-            applies="configure",
-        ),
-        Param(
-            "max_stamp_difference_ms",
-            20.0,
-            "Uses a depth image whose stamp differs by at most this; 0 = equal stamps.",
-            Range("ms", 0.0, 10000.0),
-        ),
-        Param(
-            "max_wait_ms",
-            100.0,
-            "Waits this long for depth, masks and tf that arrive after the boxes.",
-            Range("ms", 0.0, 10000.0),
+            "max_wait_ms", 100.0, "Waits this long for depth, masks and tf that come after the boxes.", _WAIT
         ),
         Param("max_range_m", 30.0, "Ignores what is farther away.", Range("m", 0.1, 1000.0)),
         MAX_IMAGE_MEGAPIXELS,
         *COMMON,
     ),
     (
-        Topic("detections", _DETECTIONS, "in", "With input: detections.", (("input", ("detections",)),)),
-        Topic("tracks", _DETECTIONS, "in", "With input: tracks.", (("input", ("tracks",)),)),
-        Topic(
-            "depth",
-            "sensor_msgs/msg/Image",
-            "in",
-            "16UC1 in mm or 32FC1 in m, in the camera's frame_id. With method: depth. Best effort.",
-            (("method", ("depth",)),),
-        ),
-        Topic(
-            "disparity",
-            "stereo_msgs/msg/DisparityImage",
-            "in",
-            "Of the camera's rectified image. With method: disparity. Best effort.",
-            (("method", ("disparity",)),),
+        _input("detections", _DETECTIONS, "", "input", "detections"),
+        _input("tracks", _DETECTIONS, "", "input", "tracks"),
+        _input("depth", _IMAGE, "16UC1 in mm or 32FC1 in m, in the camera's frame_id.", "method", "depth"),
+        _input(
+            "disparity", "stereo_msgs/msg/DisparityImage", "Of the rectified images.", "method", "disparity"
         ),
         Topic("camera_info", "sensor_msgs/msg/CameraInfo", "in", "Calibration of the detector's camera."),
-        Topic(
-            "masks",
-            "sensor_msgs/msg/Image",
-            "in",
-            "mono16: the number of the detection that a pixel belongs to, from 1; 0 = none. With use_masks.",
-            (("use_masks", (True,)),),
-        ),
+        _input("masks", _IMAGE, "The detector's.", "use_masks", True),
         _tf("/tf"),
         _tf("/tf_static"),
         Topic(
