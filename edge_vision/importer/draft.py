@@ -30,13 +30,13 @@ from edge_vision.importer.model import (
 )
 from edge_vision.importer.preprocessing import FAMILIES, FAMILY_OF_HEAD, input_spec
 from edge_vision.importer.probe import Probe, probe_graph
-from edge_vision.importer.shape_rules import HEAD_OF_TASK
+from edge_vision.importer.shape_rules import SUFFIX_OF_TASK
 
 LABELS_FILE = "labels.txt"
 NOT_GIVEN = "not given"
 # Graphs that take any size are often exported with an image of a few pixels.
 _TINY_PX = 64
-_TASKS = ("detect", "classify", *HEAD_OF_TASK)
+_TASKS = ("detect", "classify", *SUFFIX_OF_TASK)
 _SETTABLE = ("description", "licence", "source", "version", "input", "head", "thresholds", "figures")
 
 Ask = Callable[[str], str]

@@ -6,6 +6,7 @@ without it, the values of one run decide.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +14,19 @@ import numpy as np
 from edge_vision.backends.base import TensorSpec
 from edge_vision.core.model_spec import HeadSpec
 from edge_vision.detect.heads.base import SCORE_TOLERANCE
-from edge_vision.detect.heads.yolov8_shapes import ANGLE_TOLERANCE, ANGLES
+from edge_vision.detect.heads.shapes import MAX_ANGLE
 from edge_vision.errors import BundleError
-from edge_vision.importer.head_evidence import HeadEvidence, HeadGuess, format_shape, in_unit_interval
+from edge_vision.importer.head_evidence import (
+    MAX_LISTED_ROWS,
+    HeadEvidence,
+    HeadGuess,
+    format_shape,
+    in_unit_interval,
+)
 
-HEAD_OF_TASK = {"segment": "yolov8_seg", "obb": "yolov8_obb", "pose": "yolov8_pose"}
+SUFFIX_OF_TASK = {"segment": "_seg", "obb": "_obb", "pose": "_pose"}
+"""The heads are those of grids, yolov8_seg and so on, and of selected objects, end_to_end_seg and so on."""
+_ANGLES = (-math.pi / 4 - 0.05, 3 * math.pi / 4 + 0.05)
 # A coordinate in pixels exceeds this somewhere on the grid; a score or a visibility never does.
 _MIN_PX = 4.0
 # Fewer columns than those of three points may be wide by chance. Spread: 10th to 90th percentile.
@@ -35,6 +44,11 @@ class _Grid:
     values: np.ndarray | None
 
     @property
+    def boxes(self) -> np.ndarray | None:
+        """(n, 4)."""
+        return None if self.values is None else self.values[:4].T
+
+    @property
     def scores(self) -> np.ndarray | None:
         """(length - 4, n), what follows the boxes."""
         return None if self.values is None else self.values[4:].astype(np.float32)
@@ -46,11 +60,11 @@ def recognise(evidence: HeadEvidence, head: str | None) -> HeadGuess | None:
     Raises BundleError if metadata, a requested head and numbers contradict each other, and for scores that
     are not from 0 to 1.
     """
-    declared = HEAD_OF_TASK.get(evidence.task)
-    requested = head if head in HEAD_OF_TASK.values() else None
+    declared = SUFFIX_OF_TASK.get(evidence.task, "")
+    requested = next((suffix for suffix in SUFFIX_OF_TASK.values() if head and head.endswith(suffix)), "")
     guess = _segment(evidence) or _one_output(evidence, requested or declared, head)
-    found = guess.spec.type if guess else "no such outputs"
-    if declared and found != declared:
+    found = guess.spec.type if guess else ""
+    if declared and not found.endswith(declared):
         raise BundleError(
             f"expected outputs of the task '{evidence.task}', which the file's metadata declares, got "
             f"{_outputs(evidence)}"
@@ -83,9 +97,14 @@ def _segment(evidence: HeadEvidence) -> HeadGuess | None:
         return None
     rows, maps = sorted(evidence.outputs, key=lambda one: len(one.shape))
     grid, layout = _grid_of(evidence, rows), _layout(evidence, maps)
-    if grid is None or layout is None:
+    if layout is None:
         return None
     k = int(maps.shape[1 if layout == "nchw" else 3] or 0)
+    options: dict[str, object] = {} if layout == "nchw" else {"prototype_layout": layout}
+    if grid is None:
+        roles = {"rows": rows.name, "prototypes": maps.name}
+        fits = _is_list(rows) and (rows.shape[2] == 6 + k or evidence.task == "segment")
+        return _listed(evidence, rows, "end_to_end_seg", k, roles, options) if fits else None
     n_classes = grid.length - 4 - k
     sizes = f"{format_shape(rows.shape)}: 4 boxes + {n_classes} classes + {k} mask coefficients"
     if n_classes < 1 or (evidence.task == "segment" and evidence.n_labels not in (None, n_classes)):
@@ -95,7 +114,7 @@ def _segment(evidence: HeadEvidence) -> HeadGuess | None:
         )
     if grid.values is not None:
         _check_scores(grid.values[4 : 4 + n_classes], rows)
-    options = {**_unit(evidence, grid), **({} if layout == "nchw" else {"prototype_layout": layout})}
+    options |= _unit(evidence, grid.boxes)
     spec = HeadSpec("yolov8_seg", {grid.role: rows.name, "prototypes": maps.name}, options)
     return HeadGuess("ultralytics", spec, n_classes, f"{sizes}; prototypes {format_shape(maps.shape)}")
 
@@ -115,11 +134,18 @@ def _one_output(evidence: HeadEvidence, wanted: str | None, head: str | None) ->
     """Oriented boxes or key points: as wanted, else as the values show."""
     one = evidence.single(3)
     grid = _grid_of(evidence, one) if one else None
+    if one and grid is None and wanted and _is_list(one):
+        n_points, n_values = _declared_points(evidence, int(one.shape[2] or 0) - 6)
+        more: dict[str, object] = (
+            {"keypoints": n_points, "point_values": n_values} if wanted == "_pose" else {}
+        )
+        n_extra = n_points * n_values if wanted == "_pose" else 1
+        return _listed(evidence, one, f"end_to_end{wanted}", n_extra, {"rows": one.name}, more)
     if grid is None:
         return None
-    if wanted == "yolov8_pose":
-        return _pose(evidence, grid, *_declared_points(evidence, grid))
-    if wanted == "yolov8_obb":
+    if wanted == "_pose":
+        return _pose(evidence, grid, *_declared_points(evidence, grid.length - 4 - (evidence.n_labels or 1)))
+    if wanted == "_obb":
         return _oriented(evidence, grid)
     scores = grid.scores
     if wanted or scores is None:
@@ -133,12 +159,37 @@ def _one_output(evidence: HeadEvidence, wanted: str | None, head: str | None) ->
     return None
 
 
-def _declared_points(evidence: HeadEvidence, grid: _Grid) -> tuple[int, int]:
+def _is_list(one: TensorSpec) -> bool:
+    """Whether an output is a list of selected objects, with more than box, score and class."""
+    known = len(one.shape) == 3 and None not in one.shape
+    return known and int(one.shape[1] or 0) <= MAX_LISTED_ROWS and int(one.shape[2] or 0) > 6
+
+
+def _listed(
+    evidence: HeadEvidence,
+    rows: TensorSpec,
+    head: str,
+    n_extra: int,
+    roles: dict[str, str],
+    options: dict[str, object],
+) -> HeadGuess:
+    """Selected objects: box, score, class and further values."""
+    shape, values = format_shape(rows.shape), evidence.values.get(rows.name)
+    if rows.shape[2] != 6 + n_extra or n_extra < 1:
+        raise BundleError(
+            f"expected 6 + {n_extra or 'k'} values per object for the head '{head}', got {rows.shape[2]} in "
+            f"{shape}"
+        )
+    if values is not None:
+        _check_scores(values[0, :, 4], rows)
+        options |= _unit(evidence, values[0, :, :4])
+    why = f"{shape}: a short list of box, score, class and {n_extra} further values"
+    return HeadGuess("ultralytics", HeadSpec(head, roles, options), None, why)
+
+
+def _declared_points(evidence: HeadEvidence, rest: int) -> tuple[int, int]:
     """The number of key points, and of values of each: as declared, else what divides the rest."""
-    if evidence.keypoints:
-        return evidence.keypoints
-    rest = grid.length - 4 - (evidence.n_labels or 1)
-    return (rest // 3, 3) if rest % 3 == 0 else (rest // 2, 2)
+    return evidence.keypoints or ((rest // 3, 3) if rest % 3 == 0 else (rest // 2, 2))
 
 
 def _pose(evidence: HeadEvidence, grid: _Grid, n_points: int, n_values: int) -> HeadGuess:
@@ -154,7 +205,7 @@ def _pose(evidence: HeadEvidence, grid: _Grid, n_points: int, n_values: int) -> 
         _check_scores(scores[:n_classes], grid.output)
         if n_values == 3:
             _check_scores(scores[n_classes + 2 :: 3], grid.output, "scores of key points")
-    options = {**_unit(evidence, grid), "keypoints": n_points, "point_values": n_values}
+    options = {**_unit(evidence, grid.boxes), "keypoints": n_points, "point_values": n_values}
     spec = HeadSpec("yolov8_pose", {grid.role: grid.output.name}, options)
     return HeadGuess("ultralytics", spec, n_classes, why)
 
@@ -168,19 +219,17 @@ def _oriented(evidence: HeadEvidence, grid: _Grid) -> HeadGuess:
         )
     if (scores := grid.scores) is not None:
         _check_scores(scores[:-1], grid.output)
-        low, high = float(scores[-1].min()), float(scores[-1].max())
-        if not _are_angles(low, high):
+        if (highest := float(np.abs(scores[-1]).max())) > MAX_ANGLE:
             raise BundleError(
-                f"expected angles from {ANGLES[0]:.4g} to {ANGLES[1]:.4g} rad at the end of oriented boxes, "
-                f"got {low:.4g} to {high:.4g} in {shape}"
+                f"expected angles up to {MAX_ANGLE:.4g} rad at the end of oriented boxes, got {highest:.4g} "
+                f"in {shape}"
             )
-    spec = HeadSpec("yolov8_obb", {grid.role: grid.output.name}, _unit(evidence, grid))
+    spec = HeadSpec("yolov8_obb", {grid.role: grid.output.name}, _unit(evidence, grid.boxes))
     why = f"{shape}: 4 boxes + {n_classes} classes + an angle"
     return HeadGuess("ultralytics", spec, n_classes, why)
 
 
-def _unit(evidence: HeadEvidence, grid: _Grid) -> dict[str, object]:
-    boxes = None if grid.values is None else grid.values[:4].T
+def _unit(evidence: HeadEvidence, boxes: np.ndarray | None) -> dict[str, object]:
     return {"box_unit": "relative"} if evidence.has_relative_boxes(boxes) else {}
 
 
@@ -223,7 +272,7 @@ def _is_oriented(scores: np.ndarray, grid: _Grid, head: str | None) -> bool:
 
 
 def _are_angles(low: float, high: float) -> bool:
-    return low >= ANGLES[0] - ANGLE_TOLERANCE and high <= ANGLES[1] + ANGLE_TOLERANCE
+    return low >= _ANGLES[0] and high <= _ANGLES[1]
 
 
 def _check_scores(scores: np.ndarray, output: TensorSpec, what: str = "class scores") -> None:

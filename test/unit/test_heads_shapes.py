@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from head_cases import specs_of
+from import_cases import constants
 from shape_cases import Export
 
 from edge_vision.backends.base import BackendRequest
@@ -412,11 +413,11 @@ def test_oriented_boxes_are_those_of_the_published_definition(tmp_path: Path, ex
 
 def test_an_angle_out_of_range_and_a_stretched_input_are_refused() -> None:
     columns = np.zeros((1, 8, 50), np.float32)
-    columns[0, :, 3] = [50, 50, 20, 10, 0, 0.9, 0, 4.0]
+    columns[0, :, 3] = [50, 50, 20, 10, 0, 0.9, 0, 9.0]
     spec = HeadSpec("yolov8_obb", {"columns": "o"})
     given = InputSpec("images", 320, 320, resize="letterbox")
     head = make_head(spec, given, specs_of(o=columns.shape), 3)
-    with pytest.raises(HeadError, match=r"expects angles from -0\.7854 to 2\.356 rad .* got 4 to 4"):
+    with pytest.raises(HeadError, match=r"expects angles up to 6\.283 rad .* got 9"):
         head.decode({"o": columns}, THRESHOLDS)  # type: ignore[call-arg, union-attr]
     with pytest.raises(HeadError, match="letterbox or center_crop, got stretch"):
         make_head(spec, replace(given, resize="stretch"), specs_of(o=columns.shape), 3)
@@ -459,6 +460,59 @@ def test_key_points_are_those_of_the_published_definition(tmp_path: Path, export
         for at in range(k):
             x, y, *score = map(float, every[4 + export.n_classes + at * n_values :, cell][:n_values])
             assert rows[at] == pytest.approx([*to_source(export, x, y), *(score or [1.0])], abs=0.02)
+
+
+# --- End-to-end exports of YOLO26 ---
+
+
+def selected(export: Export, columns: np.ndarray, corners: bool) -> np.ndarray:
+    """(1, 40, 6 + extra) by descending score, as `postprocess` of the published heads: box, score, class, rest."""
+    classes = columns[4 : 4 + export.n_classes]
+    best = np.argsort(-classes.max(axis=0))[:40]
+    rows = np.zeros((1, 40, 6 + len(columns) - 4 - export.n_classes), np.float32)
+    for row, cell in zip(rows[0], best.tolist(), strict=True):
+        row[:4] = corners_at(columns, cell) if corners else columns[:4, cell]
+        row[4], row[5] = classes[:, cell].max(), classes[:, cell].argmax()
+        row[6:] = columns[4 + export.n_classes :, cell]
+    return rows
+
+
+@pytest.mark.parametrize("task", ["seg", "obb", "pose"])
+def test_selected_objects_are_those_of_the_grid_without_suppression(tmp_path: Path, task: str) -> None:
+    export = EXPORTS[0]
+    columns, more, options = obb_columns(export), {}, {}
+    if task == "seg":
+        columns, prototypes = seg_outputs(export)
+        more = {"output1": prototypes[None]}
+    elif task == "pose":
+        points = (
+            np.random.default_rng(1).uniform(0, 1, (51, export.n_cells))
+            * np.array([320, 320, 1] * 17)[:, None]
+        )
+        columns, options = (
+            np.concatenate((export.columns(4)[0], points)).astype(np.float32),
+            {"keypoints": 17},
+        )
+    every = replace(THRESHOLDS, iou_threshold=1.0)
+    spec = head_spec(export, f"yolov8_{task}", **options)
+    graph = export.graph(tmp_path / "grid.onnx", columns, more)
+    of_grid = detector_of(graph, export, spec, every).detect(frame_of(export), with_masks=True).detections
+    rows = selected(export, columns, task != "obb")
+    picture = (1, 3, export.height, export.width)
+    graph = constants(tmp_path / "m.onnx", {"rows": rows, **more}, picture)
+    roles = {"rows": "rows", **({"prototypes": "output1"} if more else {})}
+    spec = HeadSpec(f"end_to_end_{task}", roles, options)
+    found = detector_of(graph, export, spec).detect(frame_of(export), with_masks=True).detections
+    assert len(found) > 8 and found.class_ids.tolist() == of_grid.class_ids.tolist()
+    np.testing.assert_allclose(found.scores, of_grid.scores)
+    np.testing.assert_allclose(found.xyxy_px, of_grid.xyxy_px, atol=1e-3)
+    mine, theirs = found.shapes, of_grid.shapes
+    assert mine is not None and theirs is not None and type(mine) is type(theirs)
+    if isinstance(mine, Masks) and isinstance(theirs, Masks):
+        for a, b in zip(mine.regions(found.xyxy_px), theirs.regions(of_grid.xyxy_px), strict=True):
+            assert (a.left, a.top) == (b.left, b.top) and (a.inside == b.inside).mean() > 0.999
+    else:
+        np.testing.assert_allclose(mine.rows, theirs.rows, atol=1e-3)
 
 
 def test_key_points_need_their_number(tmp_path: Path) -> None:

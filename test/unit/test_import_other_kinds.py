@@ -18,7 +18,7 @@ from edge_vision.backends.base import TensorSpec
 from edge_vision.bundles import load_bundle
 from edge_vision.importer.head_evidence import HeadEvidence
 from edge_vision.importer.head_rules import recognise_head
-from edge_vision.importer.shape_rules import HEAD_OF_TASK
+from edge_vision.importer.shape_rules import SUFFIX_OF_TASK
 
 pytestmark = pytest.mark.usefixtures("trials_passed")
 RNG = np.random.default_rng(7)
@@ -145,7 +145,10 @@ def test_each_task_is_recognised(tmp_path: Path, export: Export, with_metadata: 
     graph = export.graph(tmp_path / "m.onnx", columns, more, **declared)
     assert run_import(graph, "--out", tmp_path / "out", "--yes") == 0
     bundle = load_bundle(str(tmp_path / "out"))
-    assert bundle.manifest.head.type == HEAD_OF_TASK[task] and len(bundle.labels) == export.n_classes
+    assert (
+        bundle.manifest.head.type == f"yolov8{SUFFIX_OF_TASK[task]}"
+        and len(bundle.labels) == export.n_classes
+    )
     assert bundle.manifest.head.outputs[export.role] == "output0"
     options = bundle.manifest.head.options
     assert options.get("box_unit", "px") == ("relative" if export.relative else "px")
@@ -155,6 +158,43 @@ def test_each_task_is_recognised(tmp_path: Path, export: Export, with_metadata: 
 
 
 NAMES = "{0: 'a', 1: 'b', 2: 'c'}"
+
+
+def listed(n_extra: int, n: int = 300) -> np.ndarray:
+    """(1, n, 6 + extra) as YOLO26's end-to-end exports: corners, score, class, the rest."""
+    rows = RNG.uniform(0, 1, (1, n, 6 + n_extra)).astype(np.float32)
+    rows[0, :, :2] *= 300
+    rows[0, :, 2:4] = rows[0, :, :2] + RNG.uniform(5, 300, (n, 2))
+    rows[0, :, 5] = RNG.integers(0, 3, n)
+    return rows
+
+
+@pytest.mark.parametrize(
+    "task, n_extra, options",
+    [
+        ("segment", 32, {}),
+        ("obb", 1, {}),
+        ("pose", 51, {"keypoints": 17, "point_values": 3}),
+        ("pose", 8, {"keypoints": 4, "point_values": 2}),
+    ],
+)
+def test_end_to_end_exports_are_recognised(tmp_path: Path, task, n_extra, options) -> None:
+    outputs = {"rows": listed(n_extra)}
+    if task == "segment":
+        outputs["maps"] = RNG.normal(0, 1, (1, 32, 160, 160)).astype(np.float32)
+    metadata = {"task": task, "names": NAMES}
+    if task == "pose":
+        metadata["kpt_shape"] = str([options["keypoints"], options["point_values"]])
+    graph = constants(tmp_path / "m.onnx", outputs, metadata=metadata)
+    assert run_import(graph, "--out", tmp_path / "out", "--yes") == 0
+    manifest = load_bundle(str(tmp_path / "out")).manifest
+    assert manifest.head.type == f"end_to_end{SUFFIX_OF_TASK[task]}" and manifest.head.options == options
+    if task == "segment":
+        graph = constants(tmp_path / "n.onnx", outputs)
+        (tmp_path / "names.txt").write_text("a\nb\nc\n")
+        given = ["--labels", tmp_path / "names.txt", "--out", tmp_path / "again", "--yes"]
+        assert run_import(graph, *given) == 0
+        assert load_bundle(str(tmp_path / "again")).manifest.head == manifest.head
 
 
 @pytest.mark.parametrize(
@@ -183,7 +223,7 @@ NAMES = "{0: 'a', 1: 'b', 2: 'c'}"
             "expected kpt_shape in the file's metadata as [17, 3]",
         ),
         ({"o": pose()}, {"task": "obb"}, "expected class scores from 0 to 1"),
-        ({"o": oriented(-0.7, 6.0)}, {"task": "obb"}, "expected angles from -0.7854 to 2.356 rad"),
+        ({"o": oriented(-0.7, 9.0)}, {"task": "obb"}, "expected angles up to 6.283 rad"),
         (
             {"o": columns(35), "p": np.zeros((1, 16, 160, 160), np.float32)},
             {"task": "segment", "names": NAMES},
@@ -194,6 +234,12 @@ NAMES = "{0: 'a', 1: 'b', 2: 'c'}"
             {},
             "expected 4 + classes + 32 values per cell beside prototypes [1, 32, 160, 160], got 34",
         ),
+        (
+            {"o": listed(31), "p": np.zeros((1, 32, 160, 160), np.float32)},
+            {"task": "segment", "names": NAMES},
+            "expected 6 + 32 values per object for the head 'end_to_end_seg', got 37 in [1, 300, 37]",
+        ),
+        ({"o": listed(2)}, {"task": "obb", "names": NAMES}, "expected 6 + 1 values per object"),
         (
             {"o": logit_columns(), "p": np.zeros((1, 2, 160, 160), np.float32)},
             {},

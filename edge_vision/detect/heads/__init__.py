@@ -14,9 +14,16 @@ from edge_vision.detect.heads.detr import DetrHead, DetrRowsHead
 from edge_vision.detect.heads.end_to_end import EndToEndHead
 from edge_vision.detect.heads.nanodet import NanoDetHead
 from edge_vision.detect.heads.objectness import YoloV5Head, YoloxHead
+from edge_vision.detect.heads.shapes import (
+    EndToEndObbHead,
+    EndToEndPoseHead,
+    EndToEndSegHead,
+    YoloV8ObbHead,
+    YoloV8PoseHead,
+    YoloV8SegHead,
+)
 from edge_vision.detect.heads.ssd import SsdHead
 from edge_vision.detect.heads.yolov8 import YoloV8Head
-from edge_vision.detect.heads.yolov8_shapes import YoloV8ObbHead, YoloV8PoseHead, YoloV8SegHead
 from edge_vision.errors import HeadError
 
 HEADS: dict[str, Callable[[HeadSpec, InputSpec, Sequence[TensorSpec], int], Head]] = {
@@ -28,6 +35,9 @@ HEADS: dict[str, Callable[[HeadSpec, InputSpec, Sequence[TensorSpec], int], Head
     "yolov8_pose": YoloV8PoseHead,
     "yolox": YoloxHead,
     "end_to_end": EndToEndHead,
+    "end_to_end_seg": EndToEndSegHead,
+    "end_to_end_obb": EndToEndObbHead,
+    "end_to_end_pose": EndToEndPoseHead,
     "nanodet": NanoDetHead,
     "centernet": CenterNetHead,
     "detr": DetrHead,

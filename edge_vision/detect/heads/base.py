@@ -41,15 +41,11 @@ class ModelBoxes:
 
     @staticmethod
     def suppressed(
-        xyxy_model: np.ndarray,
-        scores: np.ndarray,
-        class_ids: np.ndarray,
-        thresholds: Thresholds,
-        extra: np.ndarray | None = None,
+        xyxy_model: np.ndarray, scores: np.ndarray, class_ids: np.ndarray, thresholds: Thresholds
     ) -> ModelBoxes:
         """The candidates, given in any order, that non-maximum suppression keeps."""
         keep = nms(xyxy_model, scores, class_ids, thresholds.iou_threshold, thresholds.max_detections)
-        return ModelBoxes.kept(keep, xyxy_model, scores, class_ids, extra)
+        return ModelBoxes.kept(keep, xyxy_model, scores, class_ids)
 
     @staticmethod
     def kept(

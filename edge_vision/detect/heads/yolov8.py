@@ -8,17 +8,18 @@ candidate).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import numpy as np
 
 from edge_vision.backends.base import TensorSpec
-from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
-from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choice_option, read_options
-from edge_vision.detect.heads.decoding import BOX_UNITS, at_least, scale_to_px, xyxy_of_centres
+from edge_vision.core.geometry.boxes import Overlaps, nms
+from edge_vision.core.model_spec import Thresholds
+from edge_vision.detect.heads.base import ModelBoxes, OutputReader
+from edge_vision.detect.heads.decoding import at_least, xyxy_of_centres
+from edge_vision.detect.heads.extra import ExtraValuesHead
 
 
-class YoloV8Head(DetectionHead):
+class YoloV8Head(ExtraValuesHead):
     """Role: columns (1, 4 + classes, n), each centre x, centre y, width, height, class scores; or rows, the
     same transposed, (1, n, 4 + classes).
 
@@ -26,24 +27,12 @@ class YoloV8Head(DetectionHead):
     TFLite exports have).
     """
 
-    defaults: ClassVar[Mapping[str, object]] = {"box_unit": "px"}
-
-    def __init__(
-        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
-    ) -> None:
-        options = read_options(spec, self.defaults)
-        self._scale = scale_to_px(choice_option(spec, "box_unit", options["box_unit"], BOX_UNITS), input_spec)
-        self._has_rows = "rows" in spec.outputs
-        self._end = 4 + n_labels
-        length = self._end + self._count_extra(spec, options, outputs)
+    def _find_rows(self, outputs: Sequence[TensorSpec], n_extra: int) -> None:
+        self._has_rows = "rows" in self._spec.outputs
+        self._end = 4 + self._n_labels
+        length = self._end + n_extra
         role, shape = ("rows", (1, "n", length)) if self._has_rows else ("columns", (1, length, "n"))
-        self._output = OutputReader.find(spec, role, outputs, shape)
-
-    def _count_extra(
-        self, spec: HeadSpec, options: Mapping[str, object], outputs: Sequence[TensorSpec]
-    ) -> int:
-        """The number of values after the class scores. Raises HeadError."""
-        return 0
+        self._output = OutputReader.find(self._spec, role, outputs, shape)
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         """Each candidate has its best class only. Raises HeadError."""
@@ -54,18 +43,21 @@ class YoloV8Head(DetectionHead):
         best = scores.max(axis=0, initial=0.0)
         boxes = columns[:4, passed].T * self._scale
         extra = columns[self._end :, passed].T if len(columns) > self._end else None
-        return self._suppressed(boxes, best, scores.argmax(axis=0), thresholds, extra)
+        return self._objects(boxes, best, scores.argmax(axis=0), thresholds, extra)
 
-    def _suppressed(
+    def _corners(self, boxes: np.ndarray) -> np.ndarray:
+        return xyxy_of_centres(boxes)
+
+    def _keep(
         self,
         boxes: np.ndarray,
         scores: np.ndarray,
         class_ids: np.ndarray,
         thresholds: Thresholds,
-        extra: np.ndarray | None,
-    ) -> ModelBoxes:
-        """NMS of candidates, boxes being (n, 4) centres and sizes, extra (n, k) further values."""
-        return ModelBoxes.suppressed(xyxy_of_centres(boxes), scores, class_ids, thresholds, extra)
+        overlap_test: Overlaps | None = None,
+    ) -> np.ndarray:
+        limits = thresholds.iou_threshold, thresholds.max_detections
+        return nms(boxes, scores, class_ids, *limits, overlap_test)
 
     def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
         scores = self._columns(outputs)[4 : self._end]

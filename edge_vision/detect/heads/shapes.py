@@ -1,7 +1,8 @@
-"""Heads of the YOLOv8, YOLO11 and YOLO12 models that report masks, oriented boxes or key points.
+"""Heads of the YOLOv8, YOLO11, YOLO12 and YOLO26 models that report masks, oriented boxes or key points.
 
-Source: github.com/ultralytics/ultralytics, `ultralytics/nn/modules/head.py` (Segment, OBB, Pose) and
-`ultralytics/utils/ops.py` (process_mask_native, regularize_rboxes).
+Source: github.com/ultralytics/ultralytics, `ultralytics/nn/modules/head.py` (Segment, OBB, Pose, and their
+`postprocess` for YOLO26's end-to-end exports) and `ultralytics/utils/ops.py` (process_mask_native,
+regularize_rboxes).
 """
 
 from __future__ import annotations
@@ -13,40 +14,34 @@ from typing import ClassVar
 import numpy as np
 
 from edge_vision.backends.base import TensorSpec
-from edge_vision.core.geometry.boxes import nms
 from edge_vision.core.geometry.oriented_boxes import canonical_angles, enclosing_boxes, oriented_overlaps
-from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
+from edge_vision.core.model_spec import Thresholds
 from edge_vision.core.object_shapes import KeyPoints, MaskPatch, Masks, ObjectShapes, OrientedBoxes
 from edge_vision.core.preprocess import Transform
 from edge_vision.detect.heads.base import ModelBoxes, OutputReader, choice_option, int_option
+from edge_vision.detect.heads.end_to_end import EndToEndHead
+from edge_vision.detect.heads.extra import ExtraValuesHead
 from edge_vision.detect.heads.yolov8 import YoloV8Head
 from edge_vision.errors import HeadError
 
 PROTOTYPE_LAYOUTS = {"nchw": "(1, k, h, w)", "nhwc": "(1, h, w, k), as TFLite exports have"}
-ANGLES = (-math.pi / 4, 3 * math.pi / 4)
-"""Range of the angles that OBB's sigmoid gives."""
-ANGLE_TOLERANCE = 0.05
+_MASK_OPTIONS: dict[str, object] = {"prototype_layout": "nchw"}
+_POINT_OPTIONS: dict[str, object] = {"keypoints": 17, "point_values": 3}
+MAX_ANGLE = 2 * math.pi
+"""YOLOv8's angles are from -pi / 4 to 3 pi / 4; YOLO26's have no limit, but are trained for the same."""
 
 
-class YoloV8SegHead(YoloV8Head):
-    """Roles: columns (1, 4 + classes + k, n) or rows, as of `yolov8` with k mask coefficients at the end;
-    prototypes (1, k, h, w), or (1, h, w, k) with the option prototype_layout: nhwc.
+class _MaskHead(ExtraValuesHead):
+    """The further values are k mask coefficients. Role in addition: prototypes (1, k, h, w), or (1, h, w, k)
+    with the option prototype_layout: nhwc.
 
     The logits of an object's mask are its coefficients times the prototypes.
     """
 
     shape_kind = Masks.kind
-    defaults: ClassVar[Mapping[str, object]] = {**YoloV8Head.defaults, "prototype_layout": "nchw"}
 
-    def __init__(
-        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
-    ) -> None:
-        super().__init__(spec, input_spec, outputs, n_labels)
-        self._size_px = np.array((input_spec.width_px, input_spec.height_px), np.float64)
-
-    def _count_extra(
-        self, spec: HeadSpec, options: Mapping[str, object], outputs: Sequence[TensorSpec]
-    ) -> int:
+    def _count_extra(self, outputs: Sequence[TensorSpec]) -> int:
+        spec, options = self._spec, self._options
         layout = choice_option(spec, "prototype_layout", options["prototype_layout"], PROTOTYPE_LAYOUTS)
         self._channels_last = layout == "nhwc"
         shape = (1, "h", "w", "k") if self._channels_last else (1, "k", "h", "w")
@@ -72,7 +67,7 @@ class YoloV8SegHead(YoloV8Head):
         if self._channels_last:
             prototypes = prototypes.transpose(2, 0, 1)
         sides = np.array(prototypes.shape[:0:-1], np.float64)
-        ratio = sides / self._size_px
+        ratio = sides / (self._input.width_px, self._input.height_px)
         step_px, origin_px = transform.scale[:2] / ratio, transform.offset[:2]
         # The image's own part, in prototype cells.
         low = np.clip(np.floor(-origin_px / step_px + 1e-6), 0, sides - 1)
@@ -92,31 +87,23 @@ class YoloV8SegHead(YoloV8Head):
         return Masks.of(patches)
 
 
-class YoloV8ObbHead(YoloV8Head):
-    """Role: columns (1, 4 + classes + 1, n) or rows, as of `yolov8` with an angle in radians at the end.
+class _ObbHead(ExtraValuesHead):
+    """The further value is an angle in radians; the box is centre and size. NMS compares the oriented boxes.
 
-    NMS compares the oriented boxes. The input must keep the aspect ratio, as a stretched oriented box is no
-    rectangle.
+    The input must keep the aspect ratio, as a stretched oriented box is no rectangle.
     """
 
     shape_kind = OrientedBoxes.kind
 
-    def _count_extra(
-        self, spec: HeadSpec, options: Mapping[str, object], outputs: Sequence[TensorSpec]
-    ) -> int:
+    def _count_extra(self, outputs: Sequence[TensorSpec]) -> int:
+        if self._input.resize == "stretch":
+            raise HeadError(
+                f"head '{self._spec.type}' expects input.resize letterbox or center_crop, got stretch: a "
+                f"stretched oriented box is no rectangle; correct bundle.yaml"
+            )
         return 1
 
-    def __init__(
-        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
-    ) -> None:
-        super().__init__(spec, input_spec, outputs, n_labels)
-        if input_spec.resize == "stretch":
-            raise HeadError(
-                f"head '{spec.type}' expects input.resize letterbox or center_crop, got stretch: a stretched "
-                f"oriented box is no rectangle; correct bundle.yaml"
-            )
-
-    def _suppressed(
+    def _objects(
         self,
         boxes: np.ndarray,
         scores: np.ndarray,
@@ -130,25 +117,15 @@ class YoloV8ObbHead(YoloV8Head):
         # Turned, an empty box would have an enclosing one.
         solid = (oriented[:, 2:4] > 0).all(axis=1)
         oriented, scores, class_ids = oriented[solid], scores[solid], class_ids[solid]
-        keep = nms(
-            oriented,
-            scores,
-            class_ids,
-            thresholds.iou_threshold,
-            thresholds.max_detections,
-            oriented_overlaps,
-        )
+        keep = self._keep(oriented, scores, class_ids, thresholds, oriented_overlaps)
         return ModelBoxes.kept(keep, enclosing_boxes(oriented), scores, class_ids, oriented)
 
     def _check_angles(self, angles: np.ndarray) -> None:
-        if not angles.size:
-            return
-        low, high = float(angles.min()), float(angles.max())
-        if low < ANGLES[0] - ANGLE_TOLERANCE or high > ANGLES[1] + ANGLE_TOLERANCE:
+        if (highest := float(np.abs(angles).max(initial=0.0))) > MAX_ANGLE:
             raise HeadError(
-                f"head '{self._output.head}' expects angles from {ANGLES[0]:.4g} to {ANGLES[1]:.4g} rad at "
-                f"the end of output '{self._output.name}', got {low:.4g} to {high:.4g}: is it a model of "
-                f"oriented boxes, with this number of labels?"
+                f"head '{self._output.head}' expects angles up to {MAX_ANGLE:.4g} rad at the end of "
+                f"output '{self._output.name}', got {highest:.4g}: is it a model of oriented boxes, with "
+                f"this number of labels?"
             )
 
     def shapes(
@@ -165,17 +142,13 @@ class YoloV8ObbHead(YoloV8Head):
         return OrientedBoxes(boxes.astype(np.float32))
 
 
-class YoloV8PoseHead(YoloV8Head):
-    """Role: columns (1, 4 + classes + keypoints * point_values, n) or rows, as of `yolov8` with key points at
-    the end, each x, y and, with point_values: 3, its score.
-    """
+class _PoseHead(ExtraValuesHead):
+    """The further values are key points, each x, y and, with point_values: 3, its score."""
 
     shape_kind = KeyPoints.kind
-    defaults: ClassVar[Mapping[str, object]] = {**YoloV8Head.defaults, "keypoints": 17, "point_values": 3}
 
-    def _count_extra(
-        self, spec: HeadSpec, options: Mapping[str, object], outputs: Sequence[TensorSpec]
-    ) -> int:
+    def _count_extra(self, outputs: Sequence[TensorSpec]) -> int:
+        spec, options = self._spec, self._options
         self._n_values = int_option(spec, "point_values", options["point_values"], 2, 3)
         self._n_points = int_option(spec, "keypoints", options["keypoints"], 1, 1000)
         return self._n_values * self._n_points
@@ -191,3 +164,37 @@ class YoloV8PoseHead(YoloV8Head):
         points[..., :2] += transform.offset[:2]
         self._output.check_scores(points[..., 2])
         return KeyPoints(points)
+
+
+class YoloV8SegHead(_MaskHead, YoloV8Head):
+    """Roles: columns (1, 4 + classes + k, n) or rows, and prototypes."""
+
+    defaults: ClassVar[Mapping[str, object]] = {**YoloV8Head.defaults, **_MASK_OPTIONS}
+
+
+class YoloV8ObbHead(_ObbHead, YoloV8Head):
+    """Role: columns (1, 4 + classes + 1, n) or rows."""
+
+
+class YoloV8PoseHead(_PoseHead, YoloV8Head):
+    """Role: columns (1, 4 + classes + keypoints * point_values, n) or rows."""
+
+    defaults: ClassVar[Mapping[str, object]] = {**YoloV8Head.defaults, **_POINT_OPTIONS}
+
+
+class EndToEndSegHead(_MaskHead, EndToEndHead):
+    """Roles: rows (1, n, 6 + k), and prototypes."""
+
+    defaults: ClassVar[Mapping[str, object]] = {**EndToEndHead.defaults, **_MASK_OPTIONS}
+
+
+class EndToEndObbHead(_ObbHead, EndToEndHead):
+    """Role: rows (1, n, 6 + 1)."""
+
+    defaults: ClassVar[Mapping[str, object]] = ExtraValuesHead.defaults
+
+
+class EndToEndPoseHead(_PoseHead, EndToEndHead):
+    """Role: rows (1, n, 6 + keypoints * point_values)."""
+
+    defaults: ClassVar[Mapping[str, object]] = {**EndToEndHead.defaults, **_POINT_OPTIONS}
