@@ -466,7 +466,7 @@ def test_key_points_are_those_of_the_published_definition(tmp_path: Path, export
 
 
 def selected(export: Export, columns: np.ndarray, corners: bool) -> np.ndarray:
-    """(1, 40, 6 + extra) by descending score, as `postprocess` of the published heads: box, score, class, rest."""
+    """(1, 40, 6 + extra) by descending score, as `postprocess` gives: box, score, class, the rest."""
     classes = columns[4 : 4 + export.n_classes]
     best = np.argsort(-classes.max(axis=0))[:40]
     rows = np.zeros((1, 40, 6 + len(columns) - 4 - export.n_classes), np.float32)
