@@ -28,9 +28,10 @@ from edge_vision.nodes.interface.status_messages import MAX_STATUS_CHARS, status
 from edge_vision.nodes.transport.qos import STATUS
 from edge_vision.nodes.updater_shadow import ShadowComparison
 from edge_vision.updates.fetch_process import FetchOrder, FetchProcess, FetchResult
-from edge_vision.updates.history import UpdateHistory
+from edge_vision.updates.history import HistoryEntry, UpdateHistory
 from edge_vision.updates.probation import JUDGED_FRAMES, Baseline, Probation, Rates, ServingFigures, Verdict
 from edge_vision.updates.release import parse_release, role_of, target_of
+from edge_vision.updates.robot_report import ReportSender, new_report, resolve_robot_id
 from edge_vision.updates.slots import Slot, SlotStore
 
 TICK_S = 1.0
@@ -54,6 +55,7 @@ class UpdaterNode(BaseNode):
         self._opened: list[Any] = []
         self._next_check_s = 0.0
         self._trouble = ""
+        self._reports: ReportSender | None = None
         for name, answer in (
             ("check", self._answer_check),
             ("promote", self._answer_promote),
@@ -70,6 +72,9 @@ class UpdaterNode(BaseNode):
             root = self.params["bootstrap_root"]
             if not Path(root).expanduser().is_file():
                 raise UpdateError("config", f"bootstrap_root: expected the root file, got {root!r:.200}")
+        self._robot = resolve_robot_id(self.params["robot_id"])
+        target = self.params["report_to"]
+        self._reports = ReportSender(target) if target else None
         if url or folder.is_dir():
             self._store = SlotStore(folder)
             self._history = UpdateHistory(folder)
@@ -135,21 +140,29 @@ class UpdaterNode(BaseNode):
         self._next_check_s = running_s() + self.params["check_interval_s"]
         params = self.params
         source = (params["repository_url"], params["group"], params["channel"], params["bootstrap_root"])
-        self._fetching = FetchProcess(FetchOrder(*source, str(store.folder), os.getpid()))
+        self._fetching = FetchProcess(FetchOrder(*source, str(store.folder), os.getpid(), self._robot))
 
     def _finish_check(self, store: SlotStore, result: FetchResult) -> None:
-        if result.outcome == "failed":
-            raise UpdateError(result.reason, result.text)
-        self._trouble = result.text
         try:
-            release = parse_release(result.release)
+            release = parse_release(result.release) if result.release else None
         except EdgeVisionError as error:
             raise UpdateError("invalid", str(error)) from None
+        if result.outcome == "failed" or release is None:
+            if release and result.reason in ("incompatible", "invalid_bundle", "trial_failed"):
+                self._send_report(HistoryEntry("refused", release.release, result.text))
+            raise UpdateError(result.reason, result.text)
+        self._trouble = result.text
+        self._send_report(self._history.last)
+        candidate = store.state.candidate
+        if result.outcome == "waiting" and candidate and candidate.digest == result.digest:
+            self._end_shadow()
+            store.withdraw()
+            self._log("withdrawn", f"withdrew {release}: it is at {release.percent} % now", release.release)
         # During a probation the other slot is the way back; the next check finds the download complete.
         if result.outcome == "staged" and self._probation is None:
             self._end_shadow()
             store.install(result.digest, release)
-            self._log("downloaded", f"downloaded {release}")
+            self._log("downloaded", f"downloaded {release}", release.release)
 
     # Without a request: first compare, then promote.
     def _advance(self, store: SlotStore, detector: DetectorModelClient) -> None:
@@ -161,7 +174,7 @@ class UpdaterNode(BaseNode):
             if auto == "promote" and self._baseline.rates().frames >= JUDGED_FRAMES:
                 self._promote(store)
         elif self._shadow is None:
-            self._log("compares", f"{candidate} is compared with the model that serves")
+            self._log("compares", f"{candidate} is compared with the model that serves", candidate.release)
             self._shadow = ShadowComparison(self, str(store.bundle_path(candidate)), detector.backend)
         elif verdict := self._shadow.verdict():
             self._end_shadow()
@@ -170,10 +183,11 @@ class UpdaterNode(BaseNode):
     def _judge(self, store: SlotStore, candidate: Slot, verdict: Verdict) -> None:
         if verdict.commit:
             self._compared = candidate.digest
-            self._log("agrees", f"{candidate}: {verdict.reason}", evidence=verdict.evidence)
+            self._log("agrees", f"{candidate}: {verdict.reason}", candidate.release, verdict.evidence)
         else:
             store.reject(verdict.reason)
-            self._log("rejected", f"rejected {candidate}: {verdict.reason}", "warning", verdict.evidence)
+            text = f"rejected {candidate}: {verdict.reason}"
+            self._log("rejected", text, candidate.release, verdict.evidence, "warning")
 
     def _end_shadow(self) -> None:
         if self._shadow:
@@ -191,10 +205,11 @@ class UpdaterNode(BaseNode):
         if store is None or self._begun:
             return
         self._begun = True
-        before = store.state.serving
+        before, failed = store.state.serving, store.state.current
         slot = store.begin()
-        if store.state.serving != before:
-            self._log("fell_back", f"serving {slot or 'the factory model'}: {_last_barred(store)}", "warning")
+        if failed and store.state.serving != before:
+            text = f"serving {slot or 'the factory model'}: {_last_barred(store)}"
+            self._log("fell_back", text, failed.release, level="warning")
         if slot:
             self._serve(store, slot, self._history.before() if not slot.proven else None)
         elif self._is_ours(store, model) and store.state.factory:
@@ -213,7 +228,7 @@ class UpdaterNode(BaseNode):
         store.promote("" if self._is_ours(store, model) else model)
         slot = store.begin()
         assert slot is not None
-        self._log("promoted", f"{slot} serves on probation")
+        self._log("promoted", f"{slot} serves on probation", slot.release)
         self._serve(store, slot, rates)
         return slot
 
@@ -236,10 +251,11 @@ class UpdaterNode(BaseNode):
             self._report(UpdateError("refused", f"the detector refused the model: {reason}"))
 
     def _end_probation(self, store: SlotStore, verdict: Verdict) -> None:
-        if verdict.commit:
+        slot = store.state.current
+        if verdict.commit and slot:
             store.confirm()
             self._probation = None
-            self._log("committed", f"{store.state.current}: {verdict.reason}", evidence=verdict.evidence)
+            self._log("committed", f"{slot}: {verdict.reason}", slot.release, verdict.evidence)
         else:
             self._roll_back(store, verdict.reason, verdict.evidence)
 
@@ -249,7 +265,7 @@ class UpdaterNode(BaseNode):
         slot = store.roll_back(reason)
         self._baseline = Baseline()
         text = f"rolled back {bad} to {slot or 'the factory model'}: {reason}"
-        self._log("rolled_back", text, "warning", evidence)
+        self._log("rolled_back", text, bad.release if bad else 0, evidence, "warning")
         self._set_model(str(store.bundle_path(slot)) if slot else store.state.factory)
         return slot
 
@@ -310,10 +326,31 @@ class UpdaterNode(BaseNode):
 
     # Status.
     def _log(
-        self, event: str, text: str, level: str = "info", evidence: Mapping[str, Any] | None = None
+        self,
+        event: str,
+        text: str,
+        release: int,
+        evidence: Mapping[str, Any] | None = None,
+        level: str = "info",
     ) -> None:
         self.structured_log.event(f"update_{event}", text, level, evidence=json.dumps(evidence or {}))
-        self._history.add(event, text, evidence or {})
+        self._history.add(event, text, evidence or {}, release)
+        self._send_report(self._history.last)
+
+    def _send_report(self, last: HistoryEntry) -> None:
+        if self._reports and self._store:
+            self._reports.send(
+                new_report(
+                    self._robot,
+                    self.camera,
+                    last.text,
+                    group=self.params["group"],
+                    channel=self.params["channel"],
+                    serving=str(self._store.state.current or "factory"),
+                    release=last.release,
+                    outcome=last.event,
+                )
+            )
 
     def health(self) -> tuple[int, str]:
         store = self._store
@@ -347,7 +384,8 @@ class UpdaterNode(BaseNode):
             "download.bytes": done,
             "download.total_bytes": total,
             "last_check": self._result.outcome if self._result else "",
-            "last_event": self._history.last,
+            "last_event": self._history.last.text,
+            "report": self._reports.problem if self._reports else None,
         }
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_vision.bundles.store import load_bundle
-from edge_vision.core.command_line import complete_help, run_command, with_examples
+from edge_vision.core.command_line import complete_help, number_type, run_command, with_examples
 from edge_vision.core.printable import printable, printable_output
 from edge_vision.errors import UpdateError
-from edge_vision.updates.release import PROVENANCE_FILE
+from edge_vision.updates.release import PROVENANCE_FILE, Release
+from edge_vision.updates.robot_report import RolloutSummary, read_reports
 
 if TYPE_CHECKING:
     from edge_vision.updates.repository import Repository
@@ -30,6 +31,13 @@ examples:
   edge-vision updates add-key /srv/updates root --public ann.pub.pem --keys /media/stick1 --keys /media/stick2
   edge-vision updates publish /srv/updates ./my_bundle --group fleet/a --provenance who.json --keys ~/keys
   edge-vision updates publish /srv/updates nanodet --group fleet/a --channel beta --keys ~/keys
+  edge-vision updates publish /srv/updates ./my_bundle --group fleet/a --stage 1 --keys ~/keys  to 1 % first
+  edge-vision updates stage /srv/updates fleet/a 10 --keys ~/keys         then to 10 %
+  edge-vision updates stage /srv/updates fleet/a 100 --reports ./reports --keys ~/keys
+  edge-vision updates halt /srv/updates fleet/a --keys ~/keys             no robot installs it any more
+  edge-vision updates halt /srv/updates fleet/a --reports ./reports --keys ~/keys   if too many went back
+  edge-vision updates reports ./reports                                   what the robots report
+  edge-vision updates reports /srv/reports
   edge-vision updates rotate /srv/updates 1f3a --keys ~/keys              replace the key 1f3a... by a new one
   edge-vision updates rotate ./repo 77d0 --keys /media/stick1 --keys /media/stick2
   edge-vision updates revoke /srv/updates 1f3a --keys ~/keys              remove it
@@ -43,7 +51,7 @@ The repository is a folder of plain files: serve it with any HTTP server, or car
 PEM files in folders outside of it, encrypted if EDGE_VISION_KEY_PASSPHRASE is set.
 exit codes: 0 done, 1 refused or failed, 2 wrong arguments, 130 stopped by Ctrl-C
 """
-_SUBCOMMANDS = "{init-repo,add-key,publish,rotate,revoke,timestamp,show}"
+_SUBCOMMANDS = "{init-repo,add-key,publish,stage,halt,reports,rotate,revoke,timestamp,show}"
 
 
 @printable_output()
@@ -78,6 +86,16 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("role", metavar="ROLE", help="root, targets, snapshot, timestamp, or a group: fleet/a")
     one.add_argument("--public", type=Path, metavar="FILE", help="this public key; default: create one")
     _add_publish(command("publish", _publish, "make a bundle the release of a group"))
+    one = command("stage", _stage, "let more, or fewer, of a group's robots install its release")
+    _add_rollout(one)
+    one.add_argument("percent", type=_whole(0, 100), metavar="PERCENT", help="of the robots")
+    one.add_argument(
+        "--min-soak", type=_whole(0, 10**5), metavar="HOURS", help="until the next stage; default: as before"
+    )
+    _add_rollout(command("halt", _halt, "let no robot install a group's release any more"))
+    one = commands.add_parser("reports", help="show what robots report about releases")
+    one.add_argument("folder", type=Path, metavar="FOLDER", help="of their reports")
+    one.set_defaults(run=_reports)
     for name, run, text in (
         ("rotate", _rotate, "replace a key by a new one"),
         ("revoke", _revoke, "remove a key"),
@@ -100,6 +118,20 @@ def _add_publish(one: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"JSON with trained_by and data; default: {PROVENANCE_FILE} in the bundle",
     )
+    one.add_argument(
+        "--stage",
+        type=_whole(0, 100),
+        default=100,
+        metavar="PERCENT",
+        help="of the robots; default: all",
+    )
+    one.add_argument(
+        "--min-soak",
+        type=_whole(0, 10**5),
+        default=24,
+        metavar="HOURS",
+        help="until the next stage; default: %(default)s",
+    )
     one.add_argument("--min-software", default="0.0.0", metavar="X.Y.Z", help="lowest version of edge_vision")
     one.add_argument("--backend", default="", help="that the robot must have; default: any")
     one.add_argument(
@@ -108,6 +140,30 @@ def _add_publish(one: argparse.ArgumentParser) -> None:
         metavar="RELEASE",
         help="robots do not go back to releases below this number; default: as before",
     )
+
+
+def _add_rollout(one: argparse.ArgumentParser) -> None:
+    one.add_argument("group", metavar="GROUP", help="of robots, as in fleet/a")
+    one.add_argument("--channel", default="stable", help="default: %(default)s")
+    one.add_argument("--reports", type=Path, metavar="FOLDER", help="decide by the reports in this folder")
+    one.add_argument(
+        "--max-bad",
+        type=number_type(lambda value: 0 <= value <= 100, "0 to 100"),
+        default=5.0,
+        metavar="PERCENT",
+        help="of the robots through with the release that may have gone back; default: %(default)g",
+    )
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    """The type of an argument that is a whole number in low..high."""
+
+    def whole(text: str) -> int:
+        if not low <= (value := int(text)) <= high:
+            raise argparse.ArgumentTypeError(f"expected {low} to {high}, got {text}")
+        return value
+
+    return whole
 
 
 @contextlib.contextmanager
@@ -157,8 +213,62 @@ def _publish(options: argparse.Namespace) -> int:
             options.security_floor,
             options.min_software,
             options.backend,
+            options.stage,
+            options.min_soak,
         )
     print(printable(f"published {release} for {options.group}, channel {options.channel}"))
+    return 0
+
+
+def _stage(options: argparse.Namespace) -> int:
+    with _opened(options) as repository:
+        release = repository.release(options.group, options.channel)
+        summary = _summary(options, release)
+        if summary and options.percent > release.percent:
+            if summary.exceeds(options.max_bad):
+                raise UpdateError("halted", f"{release}: expected fewer rollbacks, got {_counts(summary)}")
+            if release.percent and not summary.good:
+                raise UpdateError("soak", f"{release}: expected a robot that committed it, got none yet")
+        release = repository.stage(options.group, options.channel, options.percent, options.min_soak)
+    print(printable(f"{release}: {release.percent} % of {options.group} may install it"))
+    return 0
+
+
+def _halt(options: argparse.Namespace) -> int:
+    with _opened(options) as repository:
+        release = repository.release(options.group, options.channel)
+        summary = _summary(options, release)
+        if release.percent and (summary is None or summary.exceeds(options.max_bad)):
+            repository.stage(options.group, options.channel, 0)
+            print(printable(f"{release}: halted{f', {_counts(summary)}' if summary else ''}"))
+        else:
+            why = _counts(summary) if summary and release.percent else "halted already"
+            print(printable(f"{release}: not changed, {why}"))
+    return 0
+
+
+def _summary(options: argparse.Namespace, release: Release) -> RolloutSummary | None:
+    """What robots report about a release; None without --reports."""
+    if options.reports is None:
+        return None
+    return read_reports(options.reports).of(options.group, options.channel, release.release)
+
+
+def _counts(summary: RolloutSummary) -> str:
+    counts = ", ".join(f"{count} {name or 'none'}" for name, count in sorted(summary.outcomes.items()))
+    return counts or "no reports"
+
+
+def _reports(options: argparse.Namespace) -> int:
+    found = read_reports(options.folder)
+    for group, channel, number in sorted({(one.group, one.channel, one.release) for one in found.valid}):
+        summary = found.of(group, channel, number)
+        print(f"{group} {channel}, release {number or 'none'}: {_counts(summary)}")
+        for reason, count in summary.reasons.items():
+            print(printable(f"    {count} x {reason}"))
+    for name, why in list(found.invalid.items())[:10]:
+        print(printable(f"ignored {name}: {why}"))
+    print(f"{len(found.valid)} reports, {len(found.invalid)} ignored")
     return 0
 
 

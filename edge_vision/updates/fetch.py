@@ -21,21 +21,25 @@ Progress = Callable[[int, int], None]
 
 def fetch_update(
     client: UpdateClient,
+    offer: Offer,
+    robot: str,
     folder: Path,
     state: SlotState,
     trial: Callable[[Bundle, Release], None],
     progress: Progress = lambda done, total: None,
-) -> tuple[Offer, str]:
-    """Download the group's release to the staging folder of a store, unless a slot has it.
+) -> str:
+    """Download an offer to the staging folder of a store, unless a slot has it.
 
-    folder, state: of the store. trial: as `try_bundle`. Returns (offer, outcome): serving or downloaded if a
-    slot has it, otherwise staged. Raises UpdateError.
+    robot: its id. folder, state: of the store. trial: as `try_bundle`. Returns the outcome: serving or
+    downloaded if a slot has it, waiting if its stage does not include the robot, otherwise staged. Raises
+    UpdateError.
     """
-    offer = client.check()
     if state.current and state.current.digest == offer.digest:
-        return offer, "serving"
+        return "serving"
+    if not offer.release.includes(robot):
+        return "waiting"
     if any(slot.digest == offer.digest for slot in state.slots.values()):
-        return offer, "downloaded"
+        return "downloaded"
     if reason := state.barred.get(offer.digest):
         raise UpdateError("barred", f"{offer.release}: barred on this robot: {reason}")
     check_compatible(offer.release)
@@ -43,7 +47,7 @@ def fetch_update(
     reuse = [bundle_path(folder, slot) for slot in state.slots.values()]
     client.download(offer, staging, reuse, progress)
     trial(open_bundle(staging, offer.release), offer.release)
-    return offer, "staged"
+    return "staged"
 
 
 def check_compatible(release: Release) -> None:

@@ -25,7 +25,8 @@ from edge_vision.errors import EdgeVisionError, UpdateError
 
 @dataclass(frozen=True, slots=True)
 class FetchOrder:
-    """What to fetch. bootstrap: path of the root file. folder: of the slot store. parent: its process id."""
+    """What to fetch. bootstrap: path of the root file. folder: of the slot store. parent: its process id.
+    robot: its id."""
 
     url: str
     group: str
@@ -33,11 +34,13 @@ class FetchOrder:
     bootstrap: str
     folder: str
     parent: int
+    robot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class FetchResult:
-    """outcome: as of `fetch_update`, or "failed" with the reason and text of the error. release: as JSON."""
+    """outcome: as of `fetch_update`, or "failed" with the reason and text of the error. release: as JSON,
+    None if it failed before one was found."""
 
     outcome: str
     digest: str = ""
@@ -102,7 +105,11 @@ def _fetch(order: FetchOrder) -> FetchResult:
     except OSError as error:
         raise UpdateError("config", f"bootstrap_root: expected a root file, got: {error}") from None
     client = UpdateClient(order.url, order.group, order.channel, bootstrap, folder / "trust")
-    offer, outcome = fetch_update(client, folder, state, try_bundle, _Progress())
+    offer = client.check()
+    try:
+        outcome = fetch_update(client, offer, order.robot, folder, state, try_bundle, _Progress())
+    except UpdateError as error:
+        return FetchResult("failed", offer.digest, offer.release.custom, error.reason, str(error))
     return FetchResult(outcome, offer.digest, offer.release.custom, text=client.clock_note)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,15 @@ from edge_vision.updates.durable import write_durably
 from edge_vision.updates.probation import NO_RATES, Rates
 
 MAX_LINES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """What happened to a release, 0 if to none."""
+
+    event: str = ""
+    release: int = 0
+    text: str = ""
 
 
 class UpdateHistory:
@@ -29,21 +38,23 @@ class UpdateHistory:
         except (OSError, ValueError):
             return []
 
-    def add(self, event: str, text: str, evidence: Mapping[str, Any]) -> None:
-        """Append an event; the oldest are dropped."""
+    def add(self, event: str, text: str, evidence: Mapping[str, Any], release: int) -> None:
+        """Append an event of a release; the oldest are dropped."""
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        line = json.dumps({"at": at, "event": event, "text": text, "evidence": dict(evidence)})
+        entry = {"at": at, "event": event, "release": release, "text": text, "evidence": dict(evidence)}
+        line = json.dumps(entry)
         self._lines = [*self._lines, line][-MAX_LINES:]
         with contextlib.suppress(OSError):
             write_durably(self._file, "".join(f"{line}\n" for line in self._lines).encode())
 
     @property
-    def last(self) -> str:
-        """The text of the last event."""
+    def last(self) -> HistoryEntry:
+        """The last event."""
         try:
-            return str(json.loads(self._lines[-1])["text"]) if self._lines else ""
-        except (ValueError, KeyError, TypeError):
-            return ""
+            entry = json.loads(self._lines[-1])
+            return HistoryEntry(str(entry["event"]), int(entry.get("release", 0)), str(entry["text"]))
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            return HistoryEntry()
 
     def set_before(self, rates: Rates) -> None:
         """Keep the rates of the model that is about to be replaced."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ SIGNED_AT = "x-edge-vision-signed-at"
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _GROUP = re.compile(r"[a-z0-9_-]{1,32}(/[a-z0-9_-]{1,32}){0,3}")
 _CHANNEL = re.compile(r"[a-z0-9_-]{1,32}")
+_TIME = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)?"
 _VERSION = r"\d{1,9}(\.\d{1,9}){2}"
 
 
@@ -50,6 +52,8 @@ class Release:
 
     release: counts the releases of a group, 1 for the first. security_floor: robots neither install nor go
     back to releases with a lower number. min_software: of edge_vision. required_backend: "" for any.
+    percent: of the robots that may install it now, 0 = halted. since: when that was signed. min_soak_h: until
+    it is raised; for the operator's tool only.
     """
 
     name: str
@@ -60,6 +64,17 @@ class Release:
     min_software: str
     required_backend: str
     files: tuple[str, ...]
+    percent: int = 100
+    since: str = ""
+    min_soak_h: int = 0
+
+    def includes(self, robot: str) -> bool:
+        """Whether a robot is in the present stage, by a hash of its id.
+
+        It remains in the stage when the percentage is raised; the next release begins with other robots.
+        """
+        digest = hashlib.sha256(f"{self.name} {self.version} {self.release} {robot}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") * 100 < self.percent << 64
 
     @property
     def custom(self) -> dict[str, Any]:
@@ -84,6 +99,9 @@ def parse_release(custom: Any) -> Release:
         min_software=section.take("min_software", schema.matching(_VERSION), "a version like 1.0.0"),
         required_backend=section.take("required_backend", schema.matching(r"[a-z0-9_]{0,64}"), "a backend"),
         files=section.take("files", _files, "the files of a bundle"),
+        percent=section.take("percent", schema.integer(0, 100), "0 to 100", 100),
+        since=section.take("since", schema.matching(_TIME), "a time", ""),
+        min_soak_h=section.take("min_soak_h", schema.integer(0, 10**5), "whole hours", 0),
     )
 
 

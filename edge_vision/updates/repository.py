@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ from edge_vision.updates.release import (
     TIME_FORMAT,
     Release,
     parse_provenance,
+    parse_release,
     patterns_of,
     role_of,
     target_of,
@@ -53,6 +54,7 @@ ONLINE = ("snapshot", "timestamp")
 TOP_ROLES = ("root", "targets", *ONLINE)
 VALID_DAYS = {"root": 365, "targets": 180, "snapshot": 1, "timestamp": 1}
 GROUP_VALID_DAYS = 90
+MIN_SOAK_H = 24
 
 
 def utc_now() -> datetime:
@@ -149,8 +151,11 @@ class Repository:
         security_floor: int | None = None,
         min_software: str = "0.0.0",
         required_backend: str = "",
+        percent: int = 100,
+        min_soak_h: int = MIN_SOAK_H,
     ) -> Release:
-        """Make a bundle the release of a group's channel. security_floor: None keeps that of before."""
+        """Make a bundle the release of a group's channel. security_floor: None keeps that of before. percent,
+        min_soak_h: of its first stage."""
         parse_provenance(provenance)
         role = role_of(group)
         targets = self._load("targets").signed
@@ -158,7 +163,7 @@ class Repository:
             raise UpdateError(
                 "repository", f"group {group} has no key; create one: edge-vision updates add-key {group}"
             )
-        metadata = self._load(role) if self._exists(role) else Metadata(Targets(version=1))
+        metadata = self._group_metadata(group)
         signed: Targets = metadata.signed
         before = [target.custom for target in signed.targets.values() if target.custom]
         number = max((custom["release"] for custom in before), default=0) + 1
@@ -176,6 +181,9 @@ class Repository:
             min_software,
             required_backend,
             (*files, PROVENANCE_FILE),
+            percent,
+            self._now().strftime(TIME_FORMAT),
+            min_soak_h,
         )
         own = target_of(group, channel, "")
         signed.targets = {path: t for path, t in signed.targets.items() if not path.startswith(own)}
@@ -186,6 +194,41 @@ class Repository:
         signed.targets[own + MANIFEST_FILE].unrecognized_fields["custom"] = release.custom
         self._publish_signed(role, metadata)
         return release
+
+    def release(self, group: str, channel: str) -> Release:
+        """The present release of a group's channel. Raises UpdateError if there is none."""
+        return parse_release(self._manifest_target(self._group_metadata(group).signed, group, channel).custom)
+
+    def stage(self, group: str, channel: str, percent: int, min_soak_h: int | None = None) -> Release:
+        """Let this share of the group's robots install its release; 0 halts it. min_soak_h: None keeps it.
+
+        Raises UpdateError if the share is raised earlier than min_soak_h after the last change.
+        """
+        before, now = self.release(group, channel), self._now()
+        soak_h = before.min_soak_h if min_soak_h is None else min_soak_h
+        since = datetime.strptime(before.since or "1970-01-01T00:00:00Z", TIME_FORMAT)
+        until = since.replace(tzinfo=timezone.utc) + timedelta(hours=soak_h)
+        if percent > before.percent and now < until:
+            raise UpdateError(
+                "soak",
+                f"{before}: expected {soak_h} h at {before.percent} %, until {until:%Y-%m-%d %H:%M} UTC, got "
+                f"a request for {percent} % at {now:%Y-%m-%d %H:%M}; wait, or give --min-soak 0",
+            )
+        release = replace(before, percent=percent, since=now.strftime(TIME_FORMAT), min_soak_h=soak_h)
+        metadata = self._group_metadata(group)
+        target = self._manifest_target(metadata.signed, group, channel)
+        target.unrecognized_fields["custom"] = release.custom
+        self._publish_signed(role_of(group), metadata)
+        return release
+
+    def _group_metadata(self, group: str) -> Metadata[Any]:
+        return self._load(role_of(group)) if self._exists(role_of(group)) else Metadata(Targets(version=1))
+
+    def _manifest_target(self, signed: Targets, group: str, channel: str) -> TargetFile:
+        target = signed.targets.get(target_of(group, channel))
+        if target is None:
+            raise UpdateError("repository", f"expected a release of {group}, channel {channel}, got none")
+        return target
 
     def renew(self) -> list[str]:
         """Sign snapshot and timestamp for another day. Returns warnings of roles that expire soon."""
@@ -350,7 +393,7 @@ class Repository:
         return [state.name for state in self.roles() if key in state.keys], key
 
     def _replace(self, roles: Sequence[str], key_id: str, key: SSlibKey | None) -> None:
-        def replace(delegator: Root | Targets, role: str) -> None:
+        def replace_key(delegator: Root | Targets, role: str) -> None:
             delegator.revoke_key(key_id, role)
             if key is not None:
                 delegator.add_key(key, role)
@@ -358,12 +401,12 @@ class Repository:
         def replace_top(root: Root) -> None:
             for role in roles:
                 if role in TOP_ROLES:
-                    replace(root, role)
+                    replace_key(root, role)
 
         if set(roles) & set(TOP_ROLES):
             self._change_root(replace_top)
         for role in set(roles) - set(TOP_ROLES):
-            self._change_group(role, partial(replace, role=role))
+            self._change_group(role, partial(replace_key, role=role))
 
     # Targets.
     def _add_target(self, signed: Targets, path: str, source: Path | bytes) -> None:

@@ -180,6 +180,14 @@ class SlotStore:
             barred = {**state.barred, slot.digest: reason}
             self._save(replace(state, slots=slots, barred=dict(list(barred.items())[-MAX_BARRED:])))
 
+    def withdraw(self) -> None:
+        """Forget the candidate, which may be downloaded again."""
+        state = self.state
+        if state.candidate:
+            slots = {name: one for name, one in state.slots.items() if name != state.other}
+            self._save(replace(state, slots=slots))
+            self._remove_unused()
+
     def begin(self) -> Slot | None:
         """The slot to load now, None for the factory model. Counts the try of an unproven one.
 

@@ -1,22 +1,17 @@
 """Fetches files over HTTP or from a folder: with a deadline, at a limited rate, from any offset.
 
-A server that drips bytes never times out, so a watchdog ends the connection at the deadline, whatever the
-connection waits for. Redirects are refused: a captive portal answers with one, and a new address of the
-repository must be configured.
+Redirects are refused: a captive portal answers with one, and a new address of the repository must be
+configured.
 """
 
 from __future__ import annotations
 
-import contextlib
 import http.client
-import socket
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -26,6 +21,7 @@ from tuf.ngclient import FetcherInterface
 
 from edge_vision import __version__
 from edge_vision.core.redaction import redact_text
+from edge_vision.updates.connection_watchdog import ConnectionWatchdog
 
 _CHUNK_BYTES = 1 << 16
 
@@ -72,7 +68,7 @@ class Transport(FetcherInterface):
         """
         if urlsplit(url).scheme == "file":
             return start, _read_file(url, start)
-        watchdog = _Watchdog(deadline_s)
+        watchdog = ConnectionWatchdog(deadline_s)
         try:
             response = watchdog.opener().open(_request(url, start), timeout=self.limits.connect_s)
         except Exception as error:
@@ -82,7 +78,7 @@ class Transport(FetcherInterface):
         offset = start if response.status == 206 and content_range.startswith(f"bytes {start}-") else 0
         return offset, self._blocks(url, response, watchdog)
 
-    def _blocks(self, url: str, response: Any, watchdog: _Watchdog) -> Iterator[bytes]:
+    def _blocks(self, url: str, response: Any, watchdog: ConnectionWatchdog) -> Iterator[bytes]:
         since_s, received = time.monotonic(), 0
         try:
             while block := response.read1(_CHUNK_BYTES):
@@ -99,7 +95,7 @@ class Transport(FetcherInterface):
             watchdog.close()
             response.close()
 
-    def _failure(self, url: str, error: Exception, watchdog: _Watchdog) -> DownloadError:
+    def _failure(self, url: str, error: Exception, watchdog: ConnectionWatchdog) -> DownloadError:
         shown = redact_text(url)
         if watchdog.expired or isinstance(_cause(error), TimeoutError):
             took = f"within {watchdog.deadline_s:.0f} s" if watchdog.expired else "in time"
@@ -117,75 +113,6 @@ class Transport(FetcherInterface):
         return TransferFailed(
             "unreachable", f"{shown}: expected a repository, got an error: {_cause(error)}"[:300]
         )
-
-
-class _Watchdog:
-    """Shuts the connection down at the deadline."""
-
-    def __init__(self, deadline_s: float) -> None:
-        self.deadline_s, self.expired = deadline_s, False
-        self._sockets: list[socket.socket] = []
-        self._timer = threading.Timer(deadline_s, self._expire)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def _expire(self) -> None:
-        self.expired = True
-        for one in self._sockets:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._timer.cancel()
-        for one in self._sockets:
-            one.close()
-
-    def connect(self, *args: Any, **kwargs: Any) -> socket.socket:
-        """As socket.create_connection."""
-        made = socket.create_connection(*args, **kwargs)
-        # A duplicate: TLS replaces the socket object, and the response closes it.
-        self._sockets.append(made.dup())
-        if self.expired:
-            self._expire()
-        return made
-
-    def opener(self) -> urllib.request.OpenerDirector:
-        return urllib.request.build_opener(_Http(self), _Https(self), _NoRedirects)
-
-
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, watchdog: _Watchdog, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._create_connection = watchdog.connect
-
-
-class _SecureConnection(http.client.HTTPSConnection):
-    def __init__(self, watchdog: _Watchdog, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._create_connection = watchdog.connect
-
-
-class _Http(urllib.request.HTTPHandler):
-    def __init__(self, watchdog: _Watchdog) -> None:
-        super().__init__()
-        self._watchdog = watchdog
-
-    def http_open(self, req: urllib.request.Request) -> Any:
-        return self.do_open(partial(_Connection, self._watchdog), req)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, watchdog: _Watchdog) -> None:
-        super().__init__()
-        self._watchdog = watchdog
-
-    def https_open(self, req: urllib.request.Request) -> Any:
-        return self.do_open(partial(_SecureConnection, self._watchdog), req)
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        """None: the status becomes an HTTPError."""
 
 
 def _request(url: str, start: int) -> urllib.request.Request:

@@ -19,6 +19,7 @@ from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.nodes import updater_node, updater_shadow
 from edge_vision.nodes.updater_node import UpdaterNode
 from edge_vision.updates import probation
+from edge_vision.updates.robot_report import read_reports
 from edge_vision.updates.slots import read_state
 
 KINDS = (*CHAIN, UpdaterNode)
@@ -310,3 +311,42 @@ def test_a_second_updater_is_refused(start, robot, world, slots):
     finally:
         second.destroy_node()
     assert running["updater"].state == "active"
+
+
+def test_reports_follow_the_life_of_an_update(start, robot, world, slots, camera, tmp_path):
+    folder = tmp_path / "reports"
+    world.operator.publish_bundle(variant(tmp_path / "second", "2.0.0"))
+    start(KINDS, overrides(world, robot_id="yard7", report_to=str(folder)))
+
+    def reported(outcome: str) -> None:
+        wait_until(
+            lambda: (folder / "yard7.json").exists() and read_reports(folder).valid[0].outcome == outcome,
+            f"the report {outcome}",
+        )
+
+    fetched(robot, "2.0.0")
+    reported("downloaded")
+    assert call(robot, "promote").success
+    reported("promoted")
+    assert call(robot, "rollback").success
+    reported("rolled_back")
+    (one,) = read_reports(folder).valid
+    assert (one.group, one.release, one.serving) == (GROUP, 1, "factory")
+    assert "requested by ~/rollback" in one.text
+
+
+def test_a_halted_release_is_withdrawn_before_it_serves(start, robot, world, slots, tmp_path):
+    world.operator.publish_bundle(variant(tmp_path / "second", "2.0.0"))
+    start((UpdaterNode,), overrides(world))
+    fetched(robot, "2.0.0")
+    world.operator.repository.stage(GROUP, "stable", 0)
+    assert call(robot, "check").success
+    robot.status("updater", lambda _, values: values["last_check"] == "waiting")
+    wait_until(lambda: read_state(slots).slots == {}, "the withdrawal")
+    assert events(slots) == ["downloaded", "withdrawn"] and read_state(slots).barred == {}
+
+
+def test_an_invalid_report_target_or_id_is_named(start, robot, world):
+    start((UpdaterNode,), overrides(world, report_to="ftp://x"))
+    status, _ = robot.status("updater")
+    assert status.level == b"\x02" and "report_to: expected a folder" in status.message

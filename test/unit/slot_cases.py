@@ -32,10 +32,14 @@ def new_client(operator: Operator, robot: Path) -> UpdateClient:
 
 
 def fetch(
-    client: UpdateClient, store: SlotStore, trial: Callable[..., Any] = lambda bundle, release: None
+    client: UpdateClient,
+    store: SlotStore,
+    trial: Callable[..., Any] = lambda bundle, release: None,
+    robot: str = "robot",
 ) -> str:
     """Bring the group's release into a slot."""
-    offer, outcome = fetch_update(client, store.folder, store.state, trial)
+    offer = client.check()
+    outcome = fetch_update(client, offer, robot, store.folder, store.state, trial)
     if outcome == "staged":
         store.install(offer.digest, offer.release)
     return outcome

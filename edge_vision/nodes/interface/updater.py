@@ -35,6 +35,18 @@ UPDATER = NodeSpec(
             "Selects how far an update goes without a request.",
             choices=("off", "download", "shadow", "promote"),
         ),
+        Param(
+            "robot_id",
+            "",
+            "Names this robot in reports, and decides its stage; empty = made from /etc/machine-id.",
+            applies="configure",
+        ),
+        Param(
+            "report_to",
+            "",
+            "Reports updates to this folder, or by HTTP PUT below this http or https URL; empty = nowhere.",
+            applies="configure",
+        ),
         *COMMON,
     ),
     (
