@@ -167,7 +167,7 @@ def shown(rows: Sequence[dict[str, Any]]) -> str:
         "|" + " --- |" * len(_COLUMNS),
     ]
     for row in rows:
-        person = row["classes"]["person"]
+        person = row["classes"].get("person", {})
         figures = (row["ap"], row["ap50"], row["recall"], row["precision_at_threshold"])
         cells = [
             f"`{row['bundle']}`",
@@ -176,7 +176,8 @@ def shown(rows: Sequence[dict[str, Any]]) -> str:
             row["backend"],
             str(len(row["classes"])),
         ]
-        cells += [f"{value:.3f}" for value in (*figures, person["ap50"], person["recall"])]
+        figures += (person.get("ap50"), person.get("recall"))
+        cells += ["-" if value is None else f"{value:.3f}" for value in figures]
         lines.append(f"| {' | '.join(cells)} | {row['cpu_ms']:.1f} | {row['rss_mb']:.0f} |")
     return "\n".join(lines)
 

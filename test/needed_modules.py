@@ -24,6 +24,7 @@ UPDATES = dict.fromkeys(("tuf", "cryptography"), "run `make setup-test`")
 TORCH = {"torch": "run `make setup-train`"}
 REPORT = dict.fromkeys(("jinja2", "matplotlib"), "run `make setup-test`")
 TF = {"tf2_msgs": "install ros-$ROS_DISTRO-tf2-msgs, or run `make setup`"}
+COCO = {"pycocotools": "run `make setup-test`"}
 NEEDED: dict[str, dict[str, str]] = {
     "nodes": ROS,
     "e2e": ROS,
@@ -33,8 +34,10 @@ NEEDED: dict[str, dict[str, str]] = {
     "nodes/test_localizer.py": {**ROS, **TF},
     "nodes/test_types.py": {**ROS, **TF},
     "nodes/test_updater.py": {**ROS, **UPDATES},
+    "unit/test_accuracy_chain.py": COCO,
+    "unit/test_accuracy_scores.py": COCO,
     "unit/test_bag.py": BAGS,
-    "unit/test_optimize_ground_truth.py": {"pycocotools": "run `make setup-test`", **REPORT},
+    "unit/test_optimize_ground_truth.py": {**COCO, **REPORT},
     "unit/test_optimize_report.py": REPORT,
     "unit/test_optimize_run.py": REPORT,
     "unit/test_optimize_study.py": REPORT,

@@ -18,8 +18,6 @@ from edge_vision.evaluate.accuracy.labels import read_label_set
 from edge_vision.evaluate.command import main
 from edge_vision.evaluate.presets import PRESETS
 
-pytest.importorskip("pycocotools")
-
 
 @pytest.mark.timeout(300)
 def test_chains_on_a_clip(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,6 @@ from edge_vision.evaluate.accuracy.labels import LabelledImage, LabelSet
 from edge_vision.evaluate.accuracy.scores import class_numbers, in_classes_of_labels, scores_of
 from edge_vision.evaluate.command import main
 
-pytest.importorskip("pycocotools")
 BIG, FAR, CROWD = (0, 0, 100, 100), (200, 0, 240, 40), (300, 0, 400, 100)
 
 

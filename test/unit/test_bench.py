@@ -16,6 +16,7 @@ from edge_vision.evaluate.reference.detector import Reference
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.insert(0, str(BENCH))
 
+import accuracy as accuracy_bench  # noqa: E402
 import backends as backends_bench  # noqa: E402
 import common  # noqa: E402
 import outside  # noqa: E402
@@ -178,3 +179,18 @@ def test_the_better_precision_of_each_runtime_has_the_target_of_the_noise_ceilin
     assert rows[0].value == pytest.approx(0.5) and rows[3].note == "does not load"
     (row,) = foreign.rows_of("graph", {"reason": "no detection"})
     assert row.value is None and row.note == "no detection"
+
+
+def test_the_table_of_accuracy_has_a_line_per_cell() -> None:
+    scores = {
+        "ap": 0.4,
+        "ap50": 0.7,
+        "recall": 0.6,
+        "precision_at_threshold": None,
+        "cpu_ms": 12.3,
+        "rss_mb": 99.0,
+    }
+    cell = {"bundle": "a", "size": "3x4", "precision": "int8", "backend": "openvino"}
+    lines = accuracy_bench.shown([{**cell, **scores, "classes": {"car": scores}}]).splitlines()
+    assert len(lines) == 3 and len({line.count("|") for line in lines}) == 1
+    assert lines[2] == "| `a` | 3x4 | int8 | openvino | 1 | 0.400 | 0.700 | 0.600 | - | - | - | 12.3 | 99 |"
