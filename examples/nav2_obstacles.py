@@ -5,6 +5,7 @@ The parameters of nav2 are in docs/localizer.md. The localizer needs a target_fr
 """
 
 import math
+from array import array
 from contextlib import suppress
 
 import numpy as np
@@ -23,7 +24,7 @@ FIELDS = [
 
 
 def cloud(header: Header, points: np.ndarray) -> PointCloud2:
-    data = points.astype(np.float32).tobytes()
+    data = array("B", points.astype(np.float32).tobytes())
     return PointCloud2(
         header=header,
         height=1,

@@ -219,6 +219,33 @@ def messages() -> None:
     write("frame_events", "passed.json", json.dumps({**header, "status": [passed]}).encode())
     one = {"id": "7", "box": [10.0, 20.0, 4.0, 8.0], "results": [["0", 0.9], ["12", 0.1]]}
     write("detections", "two.json", json.dumps({**header, "detections": [one, {**one, "id": ""}]}).encode())
+    scene = {
+        "width": 64,
+        "height": 48,
+        "binning": 1,
+        "offset": 0,
+        "model": "plumb_bob",
+        "d": [0.1, 0, 0, 0, 0],
+        "k": [50, 0, 32, 0, 50, 24, 0, 0, 1],
+        "rectified": False,
+        "depth": [2.0, 2.1, 0, 5],
+        "step": 64,
+        "encoding": "32FC1",
+        "depth_width": 16,
+        "static": True,
+        "tf": [-0.5, 0.5, -0.5, 0.5, 0.1, 0, 1],
+        "frame_id": "base",
+        "sec": 1,
+        "nanosec": 2,
+        "f": 50.0,
+        "t": 0.1,
+        "disparity": False,
+        "detections": [{"id": "7", "box": [30, 20, 20, 16], "results": [["1", 0.9]]}],
+    }
+    write("localizer", "depth.json", json.dumps(scene).encode())
+    write("localizer", "disparity.json", json.dumps({**scene, "disparity": True}).encode())
+    raw = {"encoding": "16UC1", "depth": [2000, 0, 2100], "step": 32, "model": "equidistant", "d": []}
+    write("localizer", "raw.json", json.dumps({**scene, **raw}).encode())
     write("detections", "none.json", json.dumps({**header, "detections": []}).encode())
 
 

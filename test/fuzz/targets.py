@@ -198,6 +198,7 @@ TARGETS = (
     "targets:Parameters",
     "message_targets:FrameEvents",
     "message_targets:DetectionMessages",
+    "message_targets:LocalizerInputs",
     "node_target:NodeParameters",
     "live_target:LivePipeline",
 )

@@ -13,7 +13,13 @@ from campaign import run_target
 
 
 @pytest.mark.parametrize(
-    "path", ["message_targets:FrameEvents", "message_targets:DetectionMessages", "node_target:NodeParameters"]
+    "path",
+    [
+        "message_targets:FrameEvents",
+        "message_targets:DetectionMessages",
+        "message_targets:LocalizerInputs",
+        "node_target:NodeParameters",
+    ],
 )
 def test_messages_are_accepted_or_refused(tmp_path, path):
     result = run_target(path, tmp_path, seed=0, mutants=3000)
