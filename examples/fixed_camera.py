@@ -47,9 +47,7 @@ transforms = node.create_publisher(TFMessage, "/tf_static", latched)
 transforms.publish(TFMessage(transforms=[pose]))
 infos = node.create_publisher(CameraInfo, "camera_info", 1)
 node.create_timer(1.0, lambda: infos.publish(info))
-print(
-    f"{options.frame_id}: focal length {focal_px:.0f} px, {options.above_ground_m:.2f} m above the ground",
-    flush=True,
-)
 with suppress(KeyboardInterrupt, ExternalShutdownException):
+    above_m = options.above_ground_m
+    print(f"{options.frame_id}: focal length {focal_px:.0f} px, {above_m:.2f} m above the ground", flush=True)
     rclpy.spin(node)
