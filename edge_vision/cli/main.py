@@ -48,9 +48,12 @@ COMMANDS = {
         ("schedule", "gate", "cascade", "events", "metrics", "fit-cascade"),
     ),
     "updates": Command(
-        "edge_vision.updates.command",
+        "edge_vision.cli.updates",
         "publish signed model updates for groups of robots",
-        ("init-repo", "add-key", "publish", "rotate", "revoke", "timestamp", "show"),
+        (
+            *("init-repo", "add-key", "publish", "stage", "halt", "reports"),
+            *("rotate", "revoke", "timestamp", "show"),
+        ),
     ),
     "doctor": Command("edge_vision.cli.doctor.command", "check the installation and the running system"),
     "top": Command("edge_vision.cli.top.command", "show running pipelines in the terminal"),

@@ -20,19 +20,21 @@ from std_srvs.srv import Trigger
 from edge_vision.bundles.manifest import MANIFEST_FILE
 from edge_vision.bundles.store import cache_dir
 from edge_vision.core.running_clock import running_s
-from edge_vision.errors import EdgeVisionError, UpdateError
+from edge_vision.errors import BundleError, EdgeVisionError, UpdateError
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import OK, WARN, BaseNode
 from edge_vision.nodes.interface import specs
+from edge_vision.nodes.interface.live_parameters import NodeValues, parse_live_parameters
 from edge_vision.nodes.interface.status_messages import MAX_STATUS_CHARS, status_chars, status_values
 from edge_vision.nodes.transport.qos import STATUS
+from edge_vision.nodes.updater_parameters import ReleaseParameters
 from edge_vision.nodes.updater_shadow import ShadowComparison
 from edge_vision.updates.fetch_process import FetchOrder, FetchProcess, FetchResult
 from edge_vision.updates.history import HistoryEntry, UpdateHistory
 from edge_vision.updates.probation import JUDGED_FRAMES, Baseline, Probation, Rates, ServingFigures, Verdict
-from edge_vision.updates.release import parse_release, role_of, target_of
+from edge_vision.updates.release import PARAMETERS_FILE, parse_release, role_of, target_of
 from edge_vision.updates.robot_report import ReportSender, new_report, resolve_robot_id
-from edge_vision.updates.slots import Slot, SlotStore
+from edge_vision.updates.slots import Slot, SlotStore, staging_path
 
 TICK_S = 1.0
 
@@ -56,6 +58,7 @@ class UpdaterNode(BaseNode):
         self._next_check_s = 0.0
         self._trouble = ""
         self._reports: ReportSender | None = None
+        self._release_parameters: ReleaseParameters | None = None
         for name, answer in (
             ("check", self._answer_check),
             ("promote", self._answer_promote),
@@ -81,21 +84,25 @@ class UpdaterNode(BaseNode):
 
     def activate(self) -> None:
         self._detector = DetectorModelClient(self)
+        if self._store:
+            self._release_parameters = ReleaseParameters(self, self._store.folder, self._on_refused)
         self._opened = [
             self.create_subscription(DiagnosticArray, "detector/status", self._on_detector, STATUS),
             self.create_subscription(DiagnosticArray, "gate/status", self._on_gate, STATUS),
         ]
-        self._begun, self._pid = False, ""
+        self._begun, self._pid, self._gate_pid = False, "", ""
         self._next_check_s = running_s()
         self._timer = self.create_timer(TICK_S, self._tick, clock=self.steady_clock)
 
     def deactivate(self) -> None:
         if self._detector:
             self._detector.close()
+            if self._release_parameters:
+                self._release_parameters.close()
             self.destroy_timer(self._timer)
         for subscription in self._opened:
             self.destroy_subscription(subscription)
-        self._detector, self._opened, self._probation = None, [], None
+        self._detector, self._opened, self._probation, self._release_parameters = None, [], None, None
         self._end_shadow()
         if self._fetching:
             self._fetching.stop()
@@ -114,6 +121,8 @@ class UpdaterNode(BaseNode):
         try:
             if not self._begun:
                 detector.read(self._begin)
+            if self._release_parameters:
+                self._release_parameters.advance()
             if self._probation:
                 self._check_probation(store, self._probation)
             if self._fetching and (result := self._fetching.result):
@@ -129,6 +138,9 @@ class UpdaterNode(BaseNode):
         if not self.count_publishers("detector/status"):
             probation.pause(running_s())
         if verdict := probation.verdict(running_s()):
+            if verdict.commit and self._release_parameters and (missing := self._release_parameters.pending):
+                reason = f"expected {', '.join(missing)} to run for their parameters, got none"
+                verdict = Verdict(False, reason, verdict.evidence)
             self._end_probation(store, verdict)
 
     def _check_due(self) -> bool:
@@ -161,6 +173,11 @@ class UpdaterNode(BaseNode):
         # During a probation the other slot is the way back; the next check finds the download complete.
         if result.outcome == "staged" and self._probation is None:
             self._end_shadow()
+            try:
+                _parameters_in(staging_path(store.folder, result.digest))
+            except EdgeVisionError as error:
+                self._send_report(HistoryEntry("refused", release.release, str(error)))
+                raise UpdateError("invalid_bundle", str(error)) from None
             store.install(result.digest, release)
             self._log("downloaded", f"downloaded {release}", release.release)
 
@@ -212,8 +229,8 @@ class UpdaterNode(BaseNode):
             self._log("fell_back", text, failed.release, level="warning")
         if slot:
             self._serve(store, slot, self._history.before() if not slot.proven else None)
-        elif self._is_ours(store, model) and store.state.factory:
-            self._set_model(store.state.factory)
+        else:
+            self._set_model(store.state.factory if self._is_ours(store, model) else "")
 
     def _promote(self, store: SlotStore) -> Slot:
         candidate = store.state.candidate
@@ -238,17 +255,24 @@ class UpdaterNode(BaseNode):
         if before is not None:
             sha256 = hashlib.sha256((folder / MANIFEST_FILE).read_bytes()).hexdigest()
             self._probation = Probation(sha256, slot.digest, before, running_s())
-        self._set_model(str(folder))
+        self._set_model(str(folder), slot)
 
-    def _set_model(self, model: str) -> None:
+    def _set_model(self, model: str, slot: Slot | None = None) -> None:
+        """Set the model and the parameters of a slot, None for the factory's."""
+        if self._release_parameters and self._store:
+            try:
+                folder = self._store.bundle_path(slot) if slot else None
+                self._release_parameters.want(_parameters_in(folder) if folder else {})
+            except EdgeVisionError as error:  # After a change of the software.
+                self._report(UpdateError("invalid_bundle", str(error)))
         if self._detector and model:
             self._detector.write(model, self._on_refused)
 
     def _on_refused(self, reason: str) -> None:
         if self._store and self._probation:
-            self._end_probation(self._store, Verdict(False, f"the detector refused it: {reason}", {}))
+            self._end_probation(self._store, Verdict(False, reason, {}))
         else:
-            self._report(UpdateError("refused", f"the detector refused the model: {reason}"))
+            self._report(UpdateError("refused", reason))
 
     def _end_probation(self, store: SlotStore, verdict: Verdict) -> None:
         slot = store.state.current
@@ -266,7 +290,7 @@ class UpdaterNode(BaseNode):
         self._baseline = Baseline()
         text = f"rolled back {bad} to {slot or 'the factory model'}: {reason}"
         self._log("rolled_back", text, bad.release if bad else 0, evidence, "warning")
-        self._set_model(str(store.bundle_path(slot)) if slot else store.state.factory)
+        self._set_model(str(store.bundle_path(slot)) if slot else store.state.factory, slot)
         return slot
 
     def _is_ours(self, store: SlotStore, model: str) -> bool:
@@ -288,8 +312,13 @@ class UpdaterNode(BaseNode):
 
     def _on_gate(self, message: DiagnosticArray) -> None:
         for status in message.status[:1]:
-            if self._probation and status_chars(status) <= MAX_STATUS_CHARS:
-                self._probation.add_gate(status_values(status))
+            if status_chars(status) <= MAX_STATUS_CHARS:
+                values = status_values(status)
+                pid, self._gate_pid = self._gate_pid, values.get("pid", "")
+                if self._release_parameters and pid not in ("", self._gate_pid):
+                    self._release_parameters.set_again()
+                if self._probation:
+                    self._probation.add_gate(values)
 
     # Services.
     def _answer(self, response: Trigger.Response, act: Callable[[SlotStore], str]) -> Trigger.Response:
@@ -377,6 +406,9 @@ class UpdaterNode(BaseNode):
             "shadow": self._shadow is not None,
             "shadow.frames": self._shadow.test.trials if self._shadow else 0,
             "shadow.misses": self._shadow.test.misses if self._shadow else 0,
+            "parameters.pending": ", ".join(self._release_parameters.pending)
+            if self._release_parameters
+            else "",
             "tries": state.tries,
             "security_floor": state.security_floor,
             "barred": len(state.barred),
@@ -429,7 +461,16 @@ class DetectorModelClient:
         if response is not None and response.result.successful:
             self.model = model
         elif response is not None:
-            on_refused(response.result.reason)
+            on_refused(f"the detector refused it: {response.result.reason}")
+
+
+def _parameters_in(folder: Path) -> NodeValues:
+    """The parameters of a release. Raises BundleError."""
+    file = folder / PARAMETERS_FILE
+    try:
+        return parse_live_parameters(file.read_text("utf-8"), file.name) if file.exists() else {}
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{file}: expected a parameter file, got: {error}") from None
 
 
 def _last_barred(store: SlotStore) -> str:

@@ -32,6 +32,7 @@ examples:
   edge-vision updates publish /srv/updates ./my_bundle --group fleet/a --provenance who.json --keys ~/keys
   edge-vision updates publish /srv/updates nanodet --group fleet/a --channel beta --keys ~/keys
   edge-vision updates publish /srv/updates ./my_bundle --group fleet/a --stage 1 --keys ~/keys  to 1 % first
+  edge-vision updates publish /srv/updates ./my_bundle --group fleet/a --parameters yard.yaml --keys ~/keys
   edge-vision updates stage /srv/updates fleet/a 10 --keys ~/keys         then to 10 %
   edge-vision updates stage /srv/updates fleet/a 100 --reports ./reports --keys ~/keys
   edge-vision updates halt /srv/updates fleet/a --keys ~/keys             no robot installs it any more
@@ -55,9 +56,15 @@ _SUBCOMMANDS = "{init-repo,add-key,publish,stage,halt,reports,rotate,revoke,time
 
 
 @printable_output()
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit status."""
-    return run_command(_parser().parse_args(argv), "updates", "updates: stopped; run the same command again")
+def main(
+    argv: Sequence[str] | None = None,
+    check_parameters: Callable[[str, str], object] = lambda text, where: None,
+) -> int:
+    """Run the command. check_parameters: raises BundleError for an invalid parameter file, given its text and
+    path. Returns the exit status."""
+    options = _parser().parse_args(argv)
+    options.check_parameters = check_parameters
+    return run_command(options, "updates", "updates: stopped; run the same command again")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -132,6 +139,9 @@ def _add_publish(one: argparse.ArgumentParser) -> None:
         metavar="HOURS",
         help="until the next stage; default: %(default)s",
     )
+    one.add_argument(
+        "--parameters", type=Path, metavar="FILE", help="ROS parameter file: values that come with the bundle"
+    )
     one.add_argument("--min-software", default="0.0.0", metavar="X.Y.Z", help="lowest version of edge_vision")
     one.add_argument("--backend", default="", help="that the robot must have; default: any")
     one.add_argument(
@@ -204,6 +214,7 @@ def _add_key(options: argparse.Namespace) -> int:
 def _publish(options: argparse.Namespace) -> int:
     bundle = load_bundle(options.bundle)
     provenance = _provenance(options.provenance or bundle.folder / PROVENANCE_FILE)
+    parameters = _parameters(options) if options.parameters else b""
     with _opened(options) as repository:
         release = repository.publish(
             bundle,
@@ -215,6 +226,7 @@ def _publish(options: argparse.Namespace) -> int:
             options.backend,
             options.stage,
             options.min_soak,
+            parameters,
         )
     print(printable(f"published {release} for {options.group}, channel {options.channel}"))
     return 0
@@ -270,6 +282,17 @@ def _reports(options: argparse.Namespace) -> int:
         print(printable(f"ignored {name}: {why}"))
     print(f"{len(found.valid)} reports, {len(found.invalid)} ignored")
     return 0
+
+
+def _parameters(options: argparse.Namespace) -> bytes:
+    try:
+        data: bytes = options.parameters.read_bytes()
+        options.check_parameters(data.decode(), str(options.parameters))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UpdateError(
+            "config", f"{options.parameters}: expected a ROS parameter file, got: {error}"
+        ) from None
+    return data
 
 
 def _provenance(path: Path) -> dict[str, Any]:

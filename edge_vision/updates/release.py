@@ -13,6 +13,8 @@ from edge_vision.bundles.manifest import MANIFEST_FILE
 from edge_vision.errors import UpdateError
 
 PROVENANCE_FILE = "provenance.json"
+PARAMETERS_FILE = "parameters.yaml"
+"""Values for the parameters of nodes, as a ROS parameter file."""
 MAX_FILES = 64
 MAX_FOLDERS = 4
 """Levels of folders within a bundle: in TUF, `*` matches within one level only."""

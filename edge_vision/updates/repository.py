@@ -37,6 +37,7 @@ from edge_vision.bundles.store import Bundle
 from edge_vision.errors import UpdateError
 from edge_vision.updates.release import (
     MAX_FOLDERS,
+    PARAMETERS_FILE,
     PROVENANCE_FILE,
     SIGNED_AT,
     TIME_FORMAT,
@@ -153,9 +154,10 @@ class Repository:
         required_backend: str = "",
         percent: int = 100,
         min_soak_h: int = MIN_SOAK_H,
+        parameters: bytes = b"",
     ) -> Release:
         """Make a bundle the release of a group's channel. security_floor: None keeps that of before. percent,
-        min_soak_h: of its first stage."""
+        min_soak_h: of its first stage. parameters: a ROS parameter file, empty for none."""
         parse_provenance(provenance)
         role = role_of(group)
         targets = self._load("targets").signed
@@ -171,7 +173,10 @@ class Repository:
         floor = floor if security_floor is None else security_floor
         if not 0 <= floor <= number:
             raise UpdateError("config", f"expected a security floor of at most {number}, got {floor}")
-        files = dict(_bundle_files(bundle))
+        text = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
+        files: dict[str, Path | bytes] = {**dict(_bundle_files(bundle)), PROVENANCE_FILE: text.encode()}
+        if parameters:
+            files[PARAMETERS_FILE] = parameters
         release = Release(
             bundle.name,
             bundle.version,
@@ -180,7 +185,7 @@ class Repository:
             floor,
             min_software,
             required_backend,
-            (*files, PROVENANCE_FILE),
+            tuple(files),
             percent,
             self._now().strftime(TIME_FORMAT),
             min_soak_h,
@@ -189,8 +194,6 @@ class Repository:
         signed.targets = {path: t for path, t in signed.targets.items() if not path.startswith(own)}
         for file, source in files.items():
             self._add_target(signed, own + file, source)
-        text = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
-        self._add_target(signed, own + PROVENANCE_FILE, text.encode())
         signed.targets[own + MANIFEST_FILE].unrecognized_fields["custom"] = release.custom
         self._publish_signed(role, metadata)
         return release
@@ -464,6 +467,6 @@ def _bundle_files(bundle: Bundle) -> Iterator[tuple[str, Path]]:
     for name in dict.fromkeys(names):
         if name.count("/") > MAX_FOLDERS:
             raise UpdateError("bundle", f"{name}: expected at most {MAX_FOLDERS} levels of folders")
-        if name == PROVENANCE_FILE:
-            raise UpdateError("bundle", f"{name}: expected another name, this one is for the provenance")
+        if name in (PROVENANCE_FILE, PARAMETERS_FILE):
+            raise UpdateError("bundle", f"{name}: expected another name, this one is the release's own")
         yield name, bundle.folder / name

@@ -350,3 +350,101 @@ def test_an_invalid_report_target_or_id_is_named(start, robot, world):
     start((UpdaterNode,), overrides(world, report_to="ftp://x"))
     status, _ = robot.status("updater")
     assert status.level == b"\x02" and "report_to: expected a folder" in status.message
+
+
+PARAMETERS = b"""
+/**/gate: {ros__parameters: {max_delay_ms: 700}}
+/**/detector:
+  ros__parameters:
+    score_threshold: 0.35
+    zones: ["exclude road 0,0.9 1,0.9 1,1 0,1"]
+"""
+
+
+def values_of(running: Any) -> tuple[Any, ...]:
+    return (
+        running["gate"].params["max_delay_ms"],
+        running["detector"].params["score_threshold"],
+        running["detector"].params["zones"],
+    )
+
+
+NEW_VALUES = (700.0, 0.35, ["exclude road 0,0.9 1,0.9 1,1 0,1"])
+
+
+def test_parameters_of_a_release_are_set_with_it_and_go_back_with_it(start, robot, world, slots, tmp_path):
+    bundle = variant(tmp_path / "second", "2.0.0")
+    world.operator.publish_bundle(bundle, parameters=PARAMETERS)
+    running = start(KINDS, overrides(world))
+    before = values_of(running)
+    fetched(robot, "2.0.0")
+    assert values_of(running) == before
+    assert call(robot, "promote").success
+    wait_until(lambda: values_of(running) == NEW_VALUES, "the release's parameters")
+    running.end()
+    # The next start: the nodes have the values of their own parameter file at first.
+    running = start(KINDS, overrides(world))
+    wait_until(lambda: values_of(running) == NEW_VALUES, "the release's parameters again")
+    assert call(robot, "rollback").success
+    wait_until(lambda: values_of(running) == before, "the values before")
+    robot.status("updater", lambda _, values: values["parameters.pending"] == "")
+    assert json.loads((slots / "parameters_before.json").read_text()) == {}
+
+
+def test_a_release_with_other_parameters_is_another_release(start, robot, world, slots, tmp_path):
+    """The same bundle: only the parameter file is downloaded, and the earlier parameters go back."""
+    bundle = variant(tmp_path / "second", "2.0.0")
+    world.operator.publish_bundle(bundle, parameters=PARAMETERS)
+    running = start(KINDS, overrides(world))
+    before = values_of(running)
+    fetched(robot, "2.0.0")
+    assert call(robot, "promote").success
+    wait_until(lambda: values_of(running) == NEW_VALUES, "the release's parameters")
+    running["updater"]._end_probation(running["updater"]._store, probation.Verdict(True, "for this test", {}))
+    world.server.requests.clear()
+    other = b"/**/gate: {ros__parameters: {max_delay_ms: 800.0}}"
+    world.operator.publish_bundle(bundle, parameters=other)
+    assert call(robot, "check").success
+    robot.status("updater", lambda _, values: "release 2" in values["candidate"])
+    fetched_files = [path for path, _ in world.server.requests if path.startswith("targets/")]
+    assert len(fetched_files) == 1 and "parameters.yaml" in fetched_files[0]
+    assert call(robot, "promote").success
+    wait_until(lambda: values_of(running) == (800.0, *before[1:]), "the second release's parameters")
+    assert call(robot, "rollback").success
+    wait_until(lambda: values_of(running) == NEW_VALUES, "the first release's parameters")
+
+
+def test_parameters_that_a_node_refuses_roll_the_release_back(start, robot, world, slots, tmp_path):
+    """A class that the model does not have."""
+    wrong = b"/**/detector: {ros__parameters: {wanted_classes: [no_such_class]}}"
+    world.operator.publish_bundle(variant(tmp_path / "second", "2.0.0"), parameters=wrong)
+    running = start(KINDS, overrides(world))
+    before = values_of(running)
+    fetched(robot, "2.0.0")
+    assert call(robot, "promote").success
+    robot.status("updater", lambda _, values: "refused its parameters" in values["last_event"])
+    serving(robot, "1.0.0")
+    assert values_of(running) == before and read_state(slots).current is None
+
+
+def test_parameters_of_a_node_that_does_not_run_roll_the_release_back(
+    start, robot, world, slots, camera, tmp_path
+):
+    parameters = b"/**/localizer: {ros__parameters: {max_range_m: 30.0}}"
+    world.operator.publish_bundle(variant(tmp_path / "second", "2.0.0"), parameters=parameters)
+    running = start(KINDS, overrides(world))
+    camera(running)
+    fetched(robot, "2.0.0")
+    assert call(robot, "promote").success
+    robot.status("updater", lambda _, values: values["parameters.pending"] == "localizer")
+    robot.status("updater", lambda _, values: "expected localizer to run" in values["last_event"])
+
+
+def test_a_release_with_unknown_parameters_is_not_installed(start, robot, world, slots, tmp_path):
+    world.operator.publish_bundle(
+        variant(tmp_path / "second", "2.0.0"), parameters=b"/**/gate: {ros__parameters: {max_delay: 1}}"
+    )
+    start((UpdaterNode,), overrides(world, auto="download"))
+    robot.status("updater", lambda _, values: values["last_check"] == "staged")
+    robot.status("updater", lambda status, _: "did you mean 'max_delay_ms'" in status.message)
+    assert read_state(slots).slots == {}

@@ -51,7 +51,7 @@ def write(folder: Path, *reports: RobotReport) -> None:
     sender = ReportSender(str(folder))
     for one in reports:
         sender.send(one)
-        wait_for(lambda one=one: (folder / one.file).exists())
+        wait_for(lambda: not sender._busy)
     assert sender.problem == ""
 
 

@@ -19,7 +19,7 @@ from edge_vision.nodes.structured_log import StructuredLog
 _BUILT_IN = ("use_sim_time", "qos_overrides.", "start_type_description_service")
 _KNOWN = {param.name for spec in (*NODES, PIPELINE) for param in spec.params}
 """`-p NAME:=VALUE` reaches all nodes of a process, also those without such a parameter."""
-_TYPES = {
+PARAMETER_TYPES = {
     "bool": Parameter.Type.BOOL,
     "int": Parameter.Type.INTEGER,
     "double": Parameter.Type.DOUBLE,
@@ -144,7 +144,7 @@ class Parameters:
             return given
         param = self._spec.param(given.name)
         try:
-            return Parameter(given.name, _TYPES[param.type_name], param.check(given.value))
+            return Parameter(given.name, PARAMETER_TYPES[param.type_name], param.check(given.value))
         except ValueError:  # Refused by `_validate`, with the reason.
             return given
 
