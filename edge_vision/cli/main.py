@@ -45,7 +45,7 @@ COMMANDS = {
     "evaluate": Command(
         "edge_vision.evaluate.command",
         "measure the gate and the cascade on clips, fit a cascade stage",
-        ("schedule", "gate", "cascade", "events", "metrics", "fit-cascade"),
+        ("schedule", "gate", "cascade", "accuracy", "events", "metrics", "fit-cascade"),
     ),
     "updates": Command(
         "edge_vision.cli.updates",
