@@ -34,7 +34,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-governor bench-pipelining bench-low-score bench-accuracy bench-tracking bench-foreign bench-updates bench-train soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-bag setup-docs lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-governor bench-pipelining bench-low-score bench-accuracy bench-tracking bench-foreign bench-updates bench-train soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-clips setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-bag setup-docs lock clean distclean
 
 help:  ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -93,10 +93,10 @@ docs: setup-docs reference  ## Build the documentation site; result in out/docs/
 docs-serve: setup-docs  ## Serve the documentation site on http://127.0.0.1:8000
 	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs serve --strict
 
-bench-pipeline: setup  ## Measure the pipeline; results in out/bench/pipeline.json
+bench-pipeline: setup-clips  ## Measure the pipeline; results in out/bench/pipeline.json
 	$(VENV_PYTHON) bench/pipeline.py $(ARGS)
 
-bench-gate: setup  ## Measure the gate; results in out/bench/gate.json
+bench-gate: setup-clips  ## Measure the gate; results in out/bench/gate.json
 	$(VENV_PYTHON) bench/gate.py $(ARGS)
 
 bench-backends: setup-bench  ## Compare the runtimes, and PyTorch; results in out/bench/backends.json
@@ -105,21 +105,21 @@ bench-backends: setup-bench  ## Compare the runtimes, and PyTorch; results in ou
 bench-diagnostics: setup-test  ## Measure the diagnostics; results in out/bench/diagnostics.json
 	$(VENV_PYTHON) bench/diagnostics.py --minutes $(MINUTES) $(ARGS)
 
-bench-governor: setup  ## Measure whether a budget of CPU time is kept; results in out/bench/governor.json
+bench-governor: setup-clips  ## Measure whether a budget of CPU time is kept; results in out/bench/governor.json
 	$(VENV_PYTHON) bench/governor.py $(ARGS)
 
-bench-pipelining: setup  ## Measure whether preprocessing the next frame in parallel pays; results in out/bench/pipelining.json
+bench-pipelining: setup-clips  ## Measure whether preprocessing the next frame in parallel pays; results in out/bench/pipelining.json
 	$(VENV_PYTHON) bench/pipelining.py $(ARGS)
 
 bench-low-score: setup-evaluate  ## Measure what low-score detections predict; results in out/bench/low_score.json
 	$(VENV_PYTHON) bench/low_score.py $(ARGS)
 
 bench-accuracy: setup-evaluate setup-optimize  ## Accuracy and cost of all detectors against labels (200 MB); results in out/bench/accuracy.json
-	$(VENV_PYTHON) -m edge_vision models fetch nanodet nanodet_320 centernet
+	$(VENV_PYTHON) -m edge_vision models fetch centernet
 	$(VENV_PYTHON) bench/accuracy.py $(ARGS)
 
 bench-foreign: setup-evaluate setup-optimize  ## Optimize graphs of other detectors (145 MB); results in out/bench/foreign.json
-	$(VENV_PYTHON) -m edge_vision models fetch nanodet centernet
+	$(VENV_PYTHON) -m edge_vision models fetch centernet
 	$(VENV_PYTHON) bench/foreign.py $(ARGS)
 
 bench-tracking: setup-evaluate  ## Compare tracks with held boxes on real clips; results in out/bench/tracking.json
@@ -134,7 +134,7 @@ bench-train: setup-train  ## Train bundles on the public clips against PTQ; resu
 bench-failover: setup-test  ## Measure the time until another backend or model serves; results in out/bench/failover.json
 	$(VENV_PYTHON) bench/failover.py $(ARGS)
 
-bench-cameras: setup  ## Measure four cameras with one detector; results in out/bench/cameras.json
+bench-cameras: setup-clips  ## Measure four cameras with one detector; results in out/bench/cameras.json
 	$(VENV_PYTHON) bench/cameras.py $(ARGS)
 
 fuzz: setup-test  ## Fuzz manifests, graphs, images, parameters and messages for MINUTES=10; results in out/fuzz/report.json
@@ -143,7 +143,7 @@ fuzz: setup-test  ## Fuzz manifests, graphs, images, parameters and messages for
 chaos: setup-test  ## Kill, stop, overload ... the pipeline for MINUTES=10; results in out/chaos/report.json
 	$(VENV_PYTHON) test/chaos/chaos.py --minutes $(MINUTES) $(ARGS)
 
-soak: setup  ## Overload the pipeline for MINUTES=10; results in out/bench/soak.json
+soak: setup-clips  ## Overload the pipeline for MINUTES=10; results in out/bench/soak.json
 	$(VENV_PYTHON) bench/soak.py --minutes $(MINUTES) $(ARGS)
 
 evaluate-schedule: setup-evaluate  ## Compare the presets with fixed intervals on real clips; results in out/schedule/
@@ -161,8 +161,11 @@ optimize-demo: setup-optimize  ## Optimize the bundled SSD for this device; resu
 top: setup-top  ## Show the pipeline of `make demo` live in another terminal, or that of your ROS_DOMAIN_ID
 	@$(VENV_PYTHON) -m edge_vision top $(ARGS)
 
-setup:  ## Set up .venv, videos and models for `make demo`
+setup:  ## Set up .venv, a video and the model for `make demo`
 	@$(SETUP) demo $(if $(BACKEND),--backend $(BACKEND))
+
+setup-clips:
+	@$(SETUP) clips
 
 setup-test:
 	@$(SETUP) test

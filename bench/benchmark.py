@@ -12,7 +12,7 @@ from common import REPO, Row, table
 from edge_vision.bundles.store import bundles_dir, cache_dir
 from edge_vision.offline.provenance import hash_of, machine, versions, write_json
 
-MODEL = "ssdlite_mobilenet_v2_coco"
+MODEL = "nanodet"
 
 
 def make_parser(name: str, description: str | None, examples: str) -> argparse.ArgumentParser:

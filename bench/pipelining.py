@@ -34,7 +34,7 @@ from edge_vision.detect.heads import make_head
 from edge_vision.offline.provenance import hash_of, machine, versions, write_json
 from edge_vision.source.capture import Capture
 
-BUNDLE = "ssdlite_mobilenet_v2_coco"
+BUNDLE = "nanodet"
 CAMERAS_HZ = (30.0, 200.0)
 """Slower than the detector, and faster."""
 

@@ -23,7 +23,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--video", type=Path, required=True)
-    parser.add_argument("--model", default="ssdlite_mobilenet_v2_coco")
+    parser.add_argument("--model", default="nanodet")
     parser.add_argument("--count", type=int, default=200, help="pairs")
     options = parser.parse_args()
     cv2.setNumThreads(1)

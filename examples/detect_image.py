@@ -15,7 +15,7 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("picture", help="an image or video file")
 parser.add_argument("out", help="output image with boxes, .png or .jpg")
 parser.add_argument("--frame", type=int, default=0, help="frame of a video (default: the first)")
-parser.add_argument("--model", default="ssdlite_mobilenet_v2_coco")
+parser.add_argument("--model", default="nanodet")
 options = parser.parse_args()
 
 capture = cv2.VideoCapture(options.picture)

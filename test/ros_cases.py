@@ -17,7 +17,7 @@ import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState, GetState
-from model_cases import SSD, bundle_or_skip
+from model_cases import DETECTOR, bundle_or_skip
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParametersAtomically
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -136,7 +136,7 @@ class Running:
     ) -> None:
         """cameras: their nodes are named "front/gate" and so on; `hubs` has one per camera."""
         if need_model and DetectorNode in kinds and "model" not in (overrides or {}).get("detector", {}):
-            bundle_or_skip(SSD)
+            bundle_or_skip(DETECTOR)
         # A fixed backend: auto depends on the machine. No watchdog: on a loaded machine a slow inference is
         # not a hang. A gate without settings passes whatever changes.
         chosen = {

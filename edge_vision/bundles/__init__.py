@@ -1,6 +1,6 @@
 """Model bundles: one folder with a manifest (`bundle.yaml`), graphs and labels.
 
-    load_bundle("ssdlite_mobilenet_v2_coco")   a bundle of the store, by name
+    load_bundle("nanodet")   a bundle of the store, by name
     load_bundle("/path/to/bundle")             a bundle anywhere, by folder
 
 `edge-vision models` makes, imports, lists, verifies and shows bundles.

@@ -248,11 +248,13 @@ def _missing(name: str, folder: Path) -> str:
 
 
 DEFAULT = (
+    "nanodet",
+    "nanodet_320",
     "ssdlite_mobilenet_v2_coco",
     "efficientnet_lite0_imagenet",
     "ssd_mobilenet_v2_oidv4",
     "person_vehicle_stage",
 )
 """Made by `models fetch` without names."""
-FETCHABLE = (*DEFAULT, "nanodet", "nanodet_320", "centernet")
-"""The others take a large download, so they are made by name only."""
+FETCHABLE = (*DEFAULT, "centernet")
+"""The last one takes a large download, so it is made by name only."""

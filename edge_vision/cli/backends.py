@@ -27,7 +27,7 @@ _EXAMPLES = """\
 examples:
   python -m edge_vision backends list                                    what can run here, and why not
   python -m edge_vision backends list | grep -v cannot                   what can run here
-  python -m edge_vision backends build ssdlite_mobilenet_v2_coco         the engine, before the robot starts
+  python -m edge_vision backends build nanodet                           the engine, before the robot starts
   python -m edge_vision backends build ./my_bundle --rebuild             after an engine was refused
   python -m edge_vision backends build ./my_bundle --backend openvino --device npu
 

@@ -23,7 +23,7 @@ examples:
   EDGE_VISION_CACHE=/data python -m edge_vision models list       another store
   python -m edge_vision models verify ./my_bundle                 verify a folder: manifest, files, hashes
   python -m edge_vision models verify nanodet                     a bundle of the store
-  python -m edge_vision models show ssdlite_mobilenet_v2_coco     print a manifest
+  python -m edge_vision models show nanodet                       print a manifest
   python -m edge_vision models show ./my_bundle                   of a folder
 
 The store is $EDGE_VISION_CACHE/bundles, by default ~/.cache/edge_vision/bundles.

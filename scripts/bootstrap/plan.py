@@ -67,6 +67,7 @@ EXTRAS = {
 """Lock file -> when it is installed."""
 STAGES = {
     "demo": "`make demo`",
+    "clips": "`make soak`, and the benchmarks of the pipeline without other packages (180 MB more)",
     "test": "`make test` and `make check`",
     "bench": "`make bench-backends` (200 MB more)",
     "train": "`make bench-train`, `edge-vision optimize train` (200 MB more)",
@@ -77,7 +78,8 @@ STAGES = {
     "docs": "`make docs`",
 }
 """Stage -> the commands that need it. Each includes what the pipeline needs to run."""
-DEMO_BUNDLES = ("ssdlite_mobilenet_v2_coco", "efficientnet_lite0_imagenet")
+DEMO_STAGES = ("demo", "top", "bag", "docs")
+"""Stages that need one video and the default detector only."""
 
 Work = Callable[[Step], list[Path] | None]
 
@@ -106,12 +108,14 @@ def tasks_for(stage: str, backend: str, machine: Machine) -> list[Task]:
         if stage in extra.stages or backend == extra.backend:
             tasks.append(_packages(lock, extra.title, machine, extra.index))
     tasks.append(Task("path", "edge_vision in the environment", key_of(str(REPO)), _link_package))
+    if stage in DEMO_STAGES and backend != "litert":
+        tasks.append(_videos("demo-video", "video", "bikes"))
+        tasks.append(_bundles("bundles", "model bundle", ("nanodet",)))
+        return tasks
     tasks.append(_videos("video", "videos"))
     if stage == "evaluate":
         tasks.append(_videos("clips", "clips of the evaluation", "--evaluate"))
-    tasks.append(_bundles("bundles", "model bundles", DEMO_BUNDLES))
-    if stage in ("test", "bench", "train") or backend == "litert":
-        tasks.append(_bundles("more-bundles", "further model bundles", ()))
+    tasks.append(_bundles("more-bundles", "model bundles", ()))
     return tasks
 
 

@@ -23,7 +23,7 @@ sys.path[:0] = [str(TEST.parent), *(str(TEST / name) for name in ("chaos", "", "
 import pytest  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from executable_cases import Executable  # noqa: E402
-from model_cases import SSD, bundle_or_skip, clip_or_skip  # noqa: E402
+from model_cases import DETECTOR, bundle_or_skip, clip_or_skip  # noqa: E402
 from rcl_interfaces.msg import Log  # noqa: E402
 from ros_cases import FATES, RELIABLE, ROSOUT, TIMEOUT_S, Robot, adds_up, stamp_of  # noqa: E402
 from vision_msgs.msg import Detection2DArray  # noqa: E402
@@ -261,5 +261,5 @@ class ChaosRun:
 
 def street_clip() -> str:
     """The path of the clip that all scenarios play. Skips without it, or without the model."""
-    bundle_or_skip(SSD)
+    bundle_or_skip(DETECTOR)
     return clip_or_skip("vtest.avi")

@@ -8,19 +8,19 @@ import sys
 from pathlib import Path
 
 import cv2
-from model_cases import SSD, bundle_or_skip, clip_or_skip
+from model_cases import DETECTOR, bundle_or_skip, clip_or_skip
 
 FRAMES = 24
 
 
 def test_the_table_agrees_with_the_report_and_its_ledgers(domain: int, tmp_path: Path) -> None:
-    bundle_or_skip(SSD)
+    bundle_or_skip(DETECTOR)
     clip, capture = tmp_path / "street.avi", cv2.VideoCapture(clip_or_skip("vtest.avi"))
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (768, 576))
     for _ in range(FRAMES):
         writer.write(capture.read()[1])
     writer.release()
-    arguments = ["--source", clip, "--out", tmp_path / "out", "--backend", "onnxruntime", "--model", SSD]
+    arguments = ["--source", clip, "--out", tmp_path / "out", "--backend", "onnxruntime", "--model", DETECTOR]
     arguments += ["--preset", "economy", "--params", "gate:max_delay_ms:=400.0"]
     command = [sys.executable, "-m", "edge_vision", "demo", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from model_cases import SSD, bundle_or_skip, clip_or_skip
+from model_cases import DETECTOR, bundle_or_skip, clip_or_skip
 from ros_cases import DiagnosticArray
 
 from edge_vision.nodes.interface.status_messages import status_values
@@ -31,7 +31,7 @@ def healthy(monkeypatch, domain):
 @pytest.fixture
 def video():
     path = clip_or_skip("vtest.avi")
-    bundle_or_skip(SSD)
+    bundle_or_skip(DETECTOR)
     return path
 
 

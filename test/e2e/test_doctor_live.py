@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_cases import SSD, bundle_or_skip, clip_or_skip
+from model_cases import DETECTOR, bundle_or_skip, clip_or_skip
 from ros_cases import LATCHED, SENSOR, DiagnosticArray, Image
 from vision_msgs.msg import Detection2DArray
 
@@ -76,7 +76,7 @@ def pipeline(launch, tmp_path):
     params.write_text(CALM)
 
     def begin(name="pipeline", *arguments):
-        bundle_or_skip(SSD)
+        bundle_or_skip(DETECTOR)
         own = [one for one in arguments if one != "--ros-args"]
         before = own[: own.index("-p")] if "-p" in own else own
         return launch(name, *before, "--ros-args", "--params-file", params, *own[len(before) :])
@@ -193,7 +193,7 @@ def test_an_invalid_domain_is_unknown(monkeypatch):
 
 
 def test_the_installation_has_no_errors(domain):
-    bundle_or_skip(SSD)
+    bundle_or_skip(DETECTOR)
     (done,) = doctors(["--install", "--json"])
     found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert [check for check in found.values() if check["level"] in ("ERROR", "UNKNOWN")] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from model_cases import SSD, bundle_or_skip, clip_or_skip
+from model_cases import DETECTOR, bundle_or_skip, clip_or_skip
 
 from edge_vision.evaluate.condition_data import load_condition_data
 from edge_vision.evaluate.reference.clips import clip_condition
@@ -14,7 +14,7 @@ from edge_vision.evaluate.selection import Selected
 
 
 def test_a_fixed_interval_publishes_detections_and_predicted_boxes(domain: int, tmp_path: Path) -> None:
-    bundle_or_skip(SSD)
+    bundle_or_skip(DETECTOR)
     video = clip_or_skip("vtest.avi")
     condition, n = clip_condition(Path(video)), 16
     data = load_condition_data(condition, n, ReferenceDetector(), lambda _: None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from executable_cases import ROOT, Executable
-from model_cases import OIDV4, SSD, bundle_or_skip, clip_or_skip
+from model_cases import DETECTOR, OIDV4, bundle_or_skip, clip_or_skip
 
 from edge_vision.backends import available_backends
 
@@ -32,7 +32,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, domain: int) -> Pat
     for name in ("home", "tmp", "work", "cache/bundles"):
         (tmp_path / name).mkdir(parents=True)
     shutil.copy(clip_or_skip("bikes.mp4"), tmp_path / "clip.mp4")
-    for name in (SSD, OIDV4):
+    for name in (DETECTOR, OIDV4):
         shutil.copytree(bundle_or_skip(name).folder, tmp_path / "cache" / "bundles" / name)
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "ROS_HOME", "ROS_LOG_DIR"):
         monkeypatch.delenv(name, raising=False)
@@ -54,7 +54,7 @@ def test_no_request_and_no_stray_file(folders: Path, backend: str) -> None:
     clip, record = str(folders / "clip.mp4"), folders / "record"
     before = files(folders)
     pipeline = [*Executable.COMMAND, "pipeline", "--source", clip, "--loop", "--backend", backend]
-    pipeline += ["--model", OIDV4 if backend == "litert" else SSD]
+    pipeline += ["--model", OIDV4 if backend == "litert" else DETECTOR]
     seconds = SECONDS.get(backend, "2")
     command = [*QUARANTINE, str(record), "[source]: active", seconds, *pipeline]
     done = subprocess.run(command, cwd=folders / "work", capture_output=True, text=True, timeout=200)

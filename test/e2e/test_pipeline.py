@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from model_cases import SSD, bundle_or_skip, clip_or_skip
+from model_cases import DETECTOR, bundle_or_skip, clip_or_skip
 from ros_cases import FATES, LATCHED, Robot, adds_up, detections_of, stamp_of
 
 from edge_vision.backends import open_session
@@ -61,7 +61,7 @@ def clip(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def reference(clip) -> dict[int, Detections]:
     """Stamp -> detections of the core on that frame, without a node; every frame inferred."""
-    bundle = bundle_or_skip(SSD)
+    bundle = bundle_or_skip(DETECTOR)
     session, _ = open_session(bundle, "onnxruntime")
     detector = Detector.from_bundle(bundle, session)
     detector.thresholds = type(detector.thresholds)(
@@ -272,10 +272,10 @@ def test_cameras_that_cannot_run_are_refused_in_one_line(launch, arguments, mess
 def test_command_line_options_set_parameters(launch, robot, clip):
     from vision_msgs.msg import VisionInfo
 
-    bundle_or_skip(SSD)
-    pipeline = launch("pipeline", "--source", clip, "--loop", "--model", SSD, "--backend", "onnxruntime")
+    bundle_or_skip(DETECTOR)
+    pipeline = launch("pipeline", "--source", clip, "--loop", "--model", DETECTOR, "--backend", "onnxruntime")
     info = robot.listen(VisionInfo, "vision_info", LATCHED)
-    robot.wait(lambda: info and info[0].method.startswith(SSD), "the model")
+    robot.wait(lambda: info and info[0].method.startswith(DETECTOR), "the model")
     messages = detections_of(robot)
     robot.wait(lambda: len(messages) > FRAMES // 2, "messages")
     _, values = robot.status("detector")

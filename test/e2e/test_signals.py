@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from model_cases import SSD, bundle_or_skip, clip_or_skip
+from model_cases import DETECTOR, bundle_or_skip, clip_or_skip
 from ros_cases import DiagnosticArray, detections_of, wait_until
 
 from edge_vision.nodes.interface.status_messages import status_values
@@ -21,7 +21,7 @@ EXPECTED = {signal.SIGINT: (0, 130), signal.SIGTERM: (0, 143)}
 @pytest.fixture
 def video():
     path = clip_or_skip("vtest.avi")
-    bundle_or_skip(SSD)
+    bundle_or_skip(DETECTOR)
     return path
 
 

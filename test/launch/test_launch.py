@@ -25,7 +25,7 @@ from vision_msgs.msg import Detection2DArray
 from edge_vision.bundles.store import bundles_dir, cache_dir
 
 CLIP = cache_dir() / "video" / "vtest.avi"
-MODEL = bundles_dir() / "ssdlite_mobilenet_v2_coco"
+MODEL = bundles_dir() / "nanodet"
 
 
 def _lacking() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from model_cases import SSD, bundle_or_skip, video_frame
+from model_cases import DETECTOR, bundle_or_skip, video_frame
 from ros_cases import CHAIN, ONLY_CHANGES, CascadeNode, DiagnosticArray, Image, image_message
 from stage_cases import LABELS, RED, color_bundle
 
@@ -137,9 +137,9 @@ def test_a_next_stage_that_is_missing_is_named(start, robot, tmp_path):
 
 
 def test_a_stage_of_another_task_is_refused(start, robot, tmp_path):
-    bundle_or_skip(SSD)
+    bundle_or_skip(DETECTOR)
     model = str(color_bundle(tmp_path).folder)
-    message = refusal(start, robot, model=model, next_models=[SSD])
+    message = refusal(start, robot, model=model, next_models=[DETECTOR])
     assert "a classifier needs a head for task 'classify', got one for 'detect'" in message
 
 
@@ -179,7 +179,7 @@ def test_a_plain_classifier_as_before(start, robot, tmp_path):
 
 def test_the_audit_notices_a_cascade_that_always_rejects(start, robot, tmp_path):
     """Audited frames bypass it and show unknown walkers: the gate opens, and every frame is inferred."""
-    bundle_or_skip(SSD)
+    bundle_or_skip(DETECTOR)
     blind = {"model": str(color_bundle(tmp_path).folder), "score_threshold": 1.0, "reject_threshold": 1.0}
     gate = {**ONLY_CHANGES, "audit_rate": 1.0, "audit_max_hz": 1000.0}
     running = start(CHAIN, {"cascade": {**blind, **ONE_BACKEND, **NEVER_BLIND}, "gate": gate})

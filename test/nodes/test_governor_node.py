@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from lifecycle_msgs.msg import Transition
-from model_cases import SSD, bundle_or_skip, video_frame
+from model_cases import DETECTOR, bundle_or_skip, video_frame
 from ros_cases import CHAIN, GateNode, adds_up, wait_until
 from scene_cases import StreetScene, wait_for_stages
 from sysfs_cases import plant, write
@@ -123,7 +123,7 @@ def test_without_a_limit_it_is_off(scene, robot):
 def ladder(tmp_path):
     """A ladder whose second rung is a copy of the detector's bundle, called faster."""
     for name in ("bundle", "faster"):
-        shutil.copytree(bundle_or_skip(SSD).folder, tmp_path / name)
+        shutil.copytree(bundle_or_skip(DETECTOR).folder, tmp_path / name)
     entries = [
         {"bundle": "bundle", "relative": 1.0, "backend": "onnxruntime"},
         {"bundle": "faster", "relative": 0.5, "backend": "onnxruntime", "threads": 1},
@@ -159,7 +159,7 @@ def test_a_rung_that_the_detector_refuses_is_left_out(scene, robot, ladder):
     ladder.write_text(yaml.safe_dump(rungs), "utf-8")
     street = scene(ladder=str(ladder), cpu_budget_percent=TINY)
     _, values = street.level("limited")
-    assert values["governor.rung"] == "0" and robot.get("detector", "model") == SSD
+    assert values["governor.rung"] == "0" and robot.get("detector", "model") == DETECTOR
 
 
 def test_a_ladder_that_cannot_be_read_is_named(start, robot, tmp_path):

@@ -10,7 +10,7 @@ import cv2
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from model_cases import SSD, bundle_or_skip, clip_or_skip
+from model_cases import DETECTOR, bundle_or_skip, clip_or_skip
 from rcl_interfaces.msg import Log as RosLog
 from ros_cases import (
     ALL,
@@ -125,26 +125,26 @@ def test_an_audit_that_opens_the_gate(start, robot, log):
 
 def test_a_loaded_model_and_its_replacement_are_logged_with_their_backend(start, robot, log, tmp_path):
     folder = tmp_path / "bundles" / "other_model"
-    shutil.copytree(bundle_or_skip(SSD).folder, folder)
-    text = (folder / "bundle.yaml").read_text().replace(f"name: {SSD}", "name: other_model")
+    shutil.copytree(bundle_or_skip(DETECTOR).folder, folder)
+    text = (folder / "bundle.yaml").read_text().replace(f"name: {DETECTOR}", "name: other_model")
     (folder / "bundle.yaml").write_text(text)
     start([DetectorNode], ros_args=log.ros_args)
     event = log.one("model_loaded")
-    assert event["model"].startswith(SSD) and event["backend.actual.device"] == "cpu"
+    assert event["model"].startswith(DETECTOR) and event["backend.actual.device"] == "cpu"
     for transition in UNDO:
         assert robot.change_state("detector", transition)
     assert robot.set("detector", model=str(folder)).successful
     for transition in DO:
         assert robot.change_state("detector", transition)
     event = log.one("model_swapped")
-    assert event["before"].startswith(SSD) and event["model"].startswith("other_model")
+    assert event["before"].startswith(DETECTOR) and event["model"].startswith("other_model")
     assert len(log.events("model_loaded")) == 1
 
 
 def test_a_swap_of_a_running_model_is_logged(start, robot, log, tmp_path):
     folder = tmp_path / "bundles" / "other_model"
-    shutil.copytree(bundle_or_skip(SSD).folder, folder)
-    text = (folder / "bundle.yaml").read_text().replace(f"name: {SSD}", "name: other_model")
+    shutil.copytree(bundle_or_skip(DETECTOR).folder, folder)
+    text = (folder / "bundle.yaml").read_text().replace(f"name: {DETECTOR}", "name: other_model")
     (folder / "bundle.yaml").write_text(text)
     start([DetectorNode], ros_args=log.ros_args)
     assert robot.set("detector", model=str(folder)).successful

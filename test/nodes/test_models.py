@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from fake_backend import Fault, register
 from lifecycle_msgs.msg import Transition
-from model_cases import EFFICIENTNET, OIDV4, SSD, bundle_or_skip
+from model_cases import DETECTOR, EFFICIENTNET, OIDV4, bundle_or_skip
 from ros_cases import CHAIN, CascadeNode, DetectorNode, Image, image_message, picture
 from trial_cases import install_harmful_backends
 
@@ -18,8 +18,8 @@ from edge_vision.backends import available_backends
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     """A store of its own with a copy of the detector's bundle."""
-    source = bundle_or_skip(SSD).folder
-    folder = tmp_path / "bundles" / SSD
+    source = bundle_or_skip(DETECTOR).folder
+    folder = tmp_path / "bundles" / DETECTOR
     shutil.copytree(source, folder)
     monkeypatch.setenv("EDGE_VISION_CACHE", str(tmp_path))
     return folder
@@ -39,19 +39,19 @@ def flip_a_byte(path) -> None:
 
 BREAKAGES = {
     # what is done to the bundle, and what the message must say
-    "missing bundle": (shutil.rmtree, ["python -m edge_vision models fetch " + SSD]),
-    "missing graph": (lambda f: (f / "model.onnx").unlink(), ["model.onnx", "models fetch " + SSD]),
-    "missing labels": (lambda f: (f / "labels.txt").unlink(), ["labels.txt", "models fetch " + SSD]),
-    "missing manifest": (lambda f: (f / "bundle.yaml").unlink(), ["bundle.yaml", "models fetch " + SSD]),
-    "wrong hash": (lambda f: flip_a_byte(f / "model.onnx"), ["sha256", "model.onnx"]),
-    "unknown head": (lambda f: edit(f, "type: ssd", "type: detr9"), ["detr9", "ssd"]),
+    "missing bundle": (shutil.rmtree, ["python -m edge_vision models fetch " + DETECTOR]),
+    "missing graph": (lambda f: (f / "model.onnx").unlink(), ["model.onnx", "models fetch " + DETECTOR]),
+    "missing labels": (lambda f: (f / "labels.txt").unlink(), ["labels.txt", "models fetch " + DETECTOR]),
+    "missing manifest": (lambda f: (f / "bundle.yaml").unlink(), ["bundle.yaml", "models fetch " + DETECTOR]),
+    "wrong hash": (lambda f: flip_a_byte(f / "model_int8.onnx"), ["sha256", "model_int8.onnx"]),
+    "unknown head": (lambda f: edit(f, "type: nanodet", "type: detr9"), ["detr9", "nanodet"]),
     "unknown key": (lambda f: edit(f, "version:", "verzion: 1.0.0\nversion:"), ["verzion"]),
-    "wrong output": (lambda f: edit(f, "scores: class_logits", "scores: logits"), ["logits", "class_logits"]),
+    "wrong output": (lambda f: edit(f, "rows: rows", "rows: logits"), ["logits", "rows"]),
     "too few labels": (
         lambda f: (f / "labels.txt").write_text("person\ncar\n"),
-        ["labels", "[1, 1917, 3]", "[1, 1917, 91]"],
+        ["labels", "[1, 3549, 46]", "[1, 3549, 124]"],
     ),
-    "wrong input size": (lambda f: edit(f, "width_px: 300", "width_px: 320"), ["input size", "1917"]),
+    "wrong input size": (lambda f: edit(f, "width_px: 416", "width_px: 448"), ["input size", "3549"]),
     "no yaml": (lambda f: (f / "bundle.yaml").write_text("{: :"), ["bundle.yaml"]),
     "a file outside": (lambda f: edit(f, "labels: labels.txt", "labels: ../../x"), ["labels"]),
 }
@@ -112,11 +112,11 @@ def test_a_bundle_of_another_task_is_refused(start, robot):
         ({"model": "/no/such/folder"}, "/no/such/folder"),
         ({"backend": "tensorflow"}, "expected a backend out of auto, onnxruntime, openvino"),
         ({"device": "npu", "backend": "onnxruntime", "strict_backend": True}, "npu"),
-        ({"precision": "int8", "backend": "onnxruntime", "strict_backend": True}, "int8"),
+        ({"precision": "fp16", "backend": "onnxruntime", "strict_backend": True}, "fp16"),
     ],
 )
 def test_a_request_that_cannot_be_met_is_an_error_in_the_status(start, robot, overrides, needle):
-    bundle_or_skip(SSD)
+    bundle_or_skip(DETECTOR)
     start([DetectorNode], {"detector": overrides})
     status, _ = robot.status("detector")
     assert status.level == b"\x02" and needle in status.message, status.message
@@ -174,7 +174,7 @@ def test_requested_and_actual_backend_are_reported(start, robot):
     taken = values["backend.actual.backend"].split(" ")[0]
     assert taken in available_backends() and values["backend.actual.threads"] == "1"
     assert values["backend.selection_reason"].startswith(taken), "why"
-    assert values["model"].startswith(SSD) and len(values["model_sha256"]) == 64
+    assert values["model"].startswith(DETECTOR) and len(values["model_sha256"]) == 64
 
 
 def test_any_other_error_of_the_detector_is_counted_too(start, robot, monkeypatch):

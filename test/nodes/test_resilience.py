@@ -25,7 +25,7 @@ from vision_msgs.msg import LabelInfo, VisionInfo
 
 from edge_vision.backends.serving import failure_history
 from edge_vision.core.frame import Frame
-from edge_vision.detect.heads.ssd import SsdHead
+from edge_vision.detect.heads.nanodet import NanoDetHead
 
 OPEN = {"gate": {"enabled": False}}
 FAULTS = {
@@ -42,7 +42,7 @@ WATCHDOG_MS = 2000.0
 @pytest.fixture
 def fake(monkeypatch):
     register(monkeypatch)
-    return {"backend": "fake"}
+    return {"backend": "fake", "precision": "fp32"}
 
 
 @pytest.fixture
@@ -190,14 +190,14 @@ def test_slow_decoding_of_the_outputs_is_no_hang(start, robot, fake, monkeypatch
     camera = robot.publisher(Image, "image_raw")
     model = running["detector"].model
     checks, inside, go_on = [], threading.Event(), threading.Event()
-    revoke, decode = model.manager.revoke, SsdHead.decode
+    revoke, decode = model.manager.revoke, NanoDetHead.decode
 
     def slow_decode(*args):
         inside.set()
         go_on.wait(60)
         return decode(*args)
 
-    monkeypatch.setattr(SsdHead, "decode", slow_decode)
+    monkeypatch.setattr(NanoDetHead, "decode", slow_decode)
     monkeypatch.setattr(
         model.manager, "revoke", lambda *args: checks.append(inside.is_set()) or revoke(*args)
     )

@@ -7,7 +7,7 @@ from array import array
 import cv2
 import numpy as np
 import pytest
-from model_cases import SSD, bundle_or_skip, video_frame
+from model_cases import DETECTOR, bundle_or_skip, video_frame
 from rclpy.qos import QoSDurabilityPolicy, QoSReliabilityPolicy
 from ros_cases import (
     ALL,
@@ -156,13 +156,13 @@ def test_the_qos_of_one_topic_can_be_overridden(start, robot):
 
 
 def test_latched_topics_reach_late_subscribers(start, robot):
-    bundle = bundle_or_skip(SSD)
+    bundle = bundle_or_skip(DETECTOR)
     start()
     labels = robot.wait_for(robot.listen(LabelInfo, "label_info", LATCHED), 1)[0]
     assert [(c.class_id, c.class_name) for c in labels.class_map] == list(enumerate(bundle.labels))
     assert labels.threshold == pytest.approx(bundle.manifest.thresholds.score_threshold)
     info = robot.wait_for(robot.listen(VisionInfo, "vision_info", LATCHED), 1)[0]
-    assert info.method == f"{SSD} {bundle.manifest.version}"
+    assert info.method == f"{DETECTOR} {bundle.manifest.version}"
     assert info.database_location == f"sha256:{bundle.sha256}"
 
 

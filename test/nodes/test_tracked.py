@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
-from model_cases import EFFICIENTNET, SSD, bundle_or_skip, video_frame
+from model_cases import DETECTOR, EFFICIENTNET, bundle_or_skip, video_frame
 from rclpy.qos import QoSReliabilityPolicy
 from ros_cases import (
     DetectorNode,
@@ -257,7 +257,7 @@ def test_tracks_are_published_on_rejected_frames(start, robot):
 
 
 def test_a_new_model_starts_new_tracks(start, robot):
-    bundle_or_skip(SSD)
+    bundle_or_skip(DETECTOR)
     scene = TrackedScene(start, robot)
     for _ in range(2):
         scene.show()

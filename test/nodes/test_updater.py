@@ -63,6 +63,7 @@ def overrides(world: World, **updater: Any) -> dict[str, dict[str, Any]]:
     return {
         "gate": {"enabled": False},
         "cascade": {"enabled": False},
+        "detector": {"model": SSD},
         "updater": {"auto": "off", **settings, **updater},
     }
 

@@ -15,6 +15,8 @@ from edge_vision.bundles.store import Bundle, cache_dir, load_bundle
 from edge_vision.core.frame import Frame
 from edge_vision.errors import BundleError
 
+DETECTOR = "nanodet"
+"""The default."""
 SSD = "ssdlite_mobilenet_v2_coco"
 OIDV4 = "ssd_mobilenet_v2_oidv4"
 EFFICIENTNET = "efficientnet_lite0_imagenet"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_cases import SSD, bundle_or_skip
+from model_cases import DETECTOR, bundle_or_skip
 
 from edge_vision.cli.doctor import runtimes
 from edge_vision.cli.doctor.check import ERROR, WARN, Check
@@ -62,8 +62,8 @@ def without(tmp_path):
 @pytest.fixture
 def store(tmp_path):
     """A store with a copy of the detector's bundle: (folder of the bundle, environment)."""
-    folder = tmp_path / "cache" / "bundles" / SSD
-    shutil.copytree(bundle_or_skip(SSD).folder, folder)
+    folder = tmp_path / "cache" / "bundles" / DETECTOR
+    shutil.copytree(bundle_or_skip(DETECTOR).folder, folder)
     return folder, {"EDGE_VISION_CACHE": str(tmp_path / "cache")}
 
 
@@ -74,8 +74,8 @@ def test_this_installation_is_checked(store) -> None:
     assert found["python"]["level"] == "OK" and "numpy" in found["python"]["values"]
     assert found["cpu"]["values"]["cores_logical"] >= found["cpu"]["values"]["cores_physical"] >= 1
     assert found["cache"]["values"]["path"] == str(folder.parents[1]) and found["cache"]["values"]["writable"]
-    bundle = found[f"bundle {SSD}"]
-    assert bundle["level"] == "OK" and bundle["values"]["sha256"] == bundle_or_skip(SSD).sha256
+    bundle = found[f"bundle {DETECTOR}"]
+    assert bundle["level"] == "OK" and bundle["values"]["sha256"] == bundle_or_skip(DETECTOR).sha256
     loaded = [name for name, check in found.items() if check["values"].get("loads")]
     assert loaded and found["model"]["level"] == "OK" and found["model"]["values"]["run_ms"] > 0
     if "backend onnxruntime" in loaded:
@@ -108,7 +108,7 @@ def test_missing_packages_are_named_and_the_rest_is_checked(without, store) -> N
     assert found["python"]["level"] == "ERROR" and "pip install psutil" in found["python"]["text"]
     assert found["backend onnxruntime"]["values"]["loads"] is False
     assert "pip install onnxruntime" in found["backend onnxruntime"]["text"]
-    assert {"cpu", "memory", f"bundle {SSD}", "domain"} <= set(found)
+    assert {"cpu", "memory", f"bundle {DETECTOR}", "domain"} <= set(found)
 
 
 @pytest.fixture
@@ -131,14 +131,14 @@ def test_no_runtime_at_all(without, section) -> None:
 
 def test_a_broken_model_and_a_missing_one(store, section) -> None:
     folder, _ = store
-    graph = folder / "model.onnx"
+    graph = folder / "model_int8.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"?")
-    bundle, model = section("store")[f"bundle {SSD}"], section("runtimes")["model"]
+    bundle, model = section("store")[f"bundle {DETECTOR}"], section("runtimes")["model"]
     assert bundle.level == model.level == ERROR
     assert "expected sha256" in bundle.text and "expected sha256" in model.text
     shutil.rmtree(folder)
-    missing = section("store")[f"bundle {SSD}"]
-    assert missing.level == ERROR and f"python -m edge_vision models fetch {SSD}" in missing.text
+    missing = section("store")[f"bundle {DETECTOR}"]
+    assert missing.level == ERROR and f"python -m edge_vision models fetch {DETECTOR}" in missing.text
 
 
 def test_a_backend_that_does_not_load_is_a_warning(section, tmp_path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from evaluate_cases import needs_clips
-from model_cases import SSD, bundle_or_skip
+from model_cases import DETECTOR, bundle_or_skip
 from stage_cases import RED, color_bundle
 
 from edge_vision.evaluate import command, plot
@@ -73,7 +73,7 @@ def test_the_headline_states_that_nothing_was_evaluated() -> None:
 
 @needs_clips
 def test_a_short_real_run_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bundle_or_skip(SSD)
+    bundle_or_skip(DETECTOR)
     arguments = ["cascade", "--conditions", "static", "--split", "tune", "--quick", "--jobs", "1"]
     arguments += ["--out", str(tmp_path)]
     assert command.main(arguments) == 0
@@ -119,7 +119,7 @@ def test_a_short_real_run_can_be_resumed(tmp_path: Path, capsys: pytest.CaptureF
 
 @needs_clips
 def test_a_stage_that_rejects_saves_runs_and_costs_recall(tmp_path: Path) -> None:
-    bundle_or_skip(SSD)
+    bundle_or_skip(DETECTOR)
     # No crop scores that high.
     folder = color_bundle(tmp_path, replace(RED, reject_below=0.999, accept_from=1.0)).folder
     arguments = ["cascade", "--conditions", "static", "--split", "tune", "--quick", "--jobs", "1"]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from box_cases import boxes
 from evaluate_cases import needs_clips
-from model_cases import SSD, bundle_or_skip
+from model_cases import DETECTOR, bundle_or_skip
 
 from edge_vision.bundles.store import cache_dir, sha256_of
 from edge_vision.core.detections import Detections
@@ -168,7 +168,7 @@ class _CountingDetector:
     """Finds as many boxes as the number of its call modulo 3, and a low-score one on each second call."""
 
     def __init__(self) -> None:
-        self.bundle = bundle_or_skip(SSD)
+        self.bundle = bundle_or_skip(DETECTOR)
         self.calls = 0
 
     def detect(self, frame: ConditionFrame) -> tuple[Detections, Detections, float]:
@@ -298,7 +298,7 @@ def test_a_missing_plot_package_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @needs_clips
 def test_a_short_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bundle_or_skip(SSD)
+    bundle_or_skip(DETECTOR)
     out = tmp_path / "gate"
     arguments = ["gate", "--conditions", "static", "--split", "tune", "--quick", "--jobs", "1"]
     arguments += ["--metric", "test_evaluate_metrics:BoxCount", "--gate", "evaluate_cases:RaisesLater"]
@@ -328,7 +328,7 @@ def test_a_short_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 @needs_clips
 def test_ctrl_c_stops_without_a_traceback(tmp_path: Path) -> None:
-    bundle_or_skip(SSD)
+    bundle_or_skip(DETECTOR)
     arguments = ["gate", "--conditions", "static", "long_quiet", "--split", "tune", "--jobs", "1"]
     command = [sys.executable, "-u", "-m", "edge_vision", "evaluate", *arguments, "--out", str(tmp_path)]
     process = subprocess.Popen(

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from model_cases import SSD, bundle_or_skip, clip_or_skip
+from model_cases import DETECTOR, bundle_or_skip, clip_or_skip
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -36,7 +36,7 @@ def test_the_wheel_contains_neither_the_sequences_nor_the_benchmarks(installed: 
 
 
 def test_a_real_clip_is_evaluated_without_the_sequences(installed: Path, tmp_path: Path) -> None:
-    bundle_or_skip(SSD)
+    bundle_or_skip(DETECTOR)
     clip = clip_or_skip("bikes.mp4")
     arguments = ["gate", "--video", clip, "--quick", "--jobs", "1", "--out", str(tmp_path / "out")]
     done = run(installed, *arguments)

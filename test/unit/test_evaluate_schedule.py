@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from box_cases import boxes
 from evaluate_cases import HERE, needs_clips
-from model_cases import SSD, bundle_or_skip
+from model_cases import DETECTOR, bundle_or_skip
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
@@ -124,7 +124,7 @@ class _FirstSceneDetector:
     """Finds one object in the dark scene, and nothing in the bright one."""
 
     def __init__(self) -> None:
-        self.bundle = bundle_or_skip(SSD)
+        self.bundle = bundle_or_skip(DETECTOR)
 
     def detect(self, frame: ConditionFrame) -> tuple[Detections, Detections, float]:
         found = boxes((20.0, 20.0, 60.0, 80.0)) if frame.image[0, -1, 0] == 60 else boxes()
@@ -313,7 +313,7 @@ def test_unusable_arguments_end_with_status_2_and_a_message(
 
 @needs_clips
 def test_a_short_real_run_skips_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bundle_or_skip(SSD)
+    bundle_or_skip(DETECTOR)
     out = tmp_path / "out"
     arguments = ["schedule", "--clips", "bikes", "--clip", str(tmp_path / "gone.mp4"), "--quick"]
     assert command.main([*arguments, "--live", "none", "--jobs", "1", "--out", str(out)]) == 0

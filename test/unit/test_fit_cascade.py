@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from model_cases import EFFICIENTNET, SSD, bundle_or_skip, clip_or_skip, thinned_clip
+from model_cases import DETECTOR, EFFICIENTNET, bundle_or_skip, clip_or_skip, thinned_clip
 
 from edge_vision.backends import BackendRequest, open_session
 from edge_vision.bundles.store import load_bundle
@@ -166,7 +166,7 @@ def test_calibration_objects_are_excluded_from_the_fit():
 
 def test_a_whole_fit_on_a_real_clip(tmp_path, monkeypatch, capsys):
     """From video to a bundle that the cascade runs, and the same again."""
-    bundle_or_skip(SSD)
+    bundle_or_skip(DETECTOR)
     bundle_or_skip(EFFICIENTNET)
     monkeypatch.setattr(samples, "MAX_FRAMES", 60)
     video, out = thinned_clip("vtest.avi", 4, tmp_path / "street.avi"), tmp_path / "fit"
@@ -179,7 +179,7 @@ def test_a_whole_fit_on_a_real_clip(tmp_path, monkeypatch, capsys):
     assert bundle.labels == ("nothing", "wanted") and stage is not None
     assert 0 < stage.reject_below <= stage.accept_from <= 1 and stage.look_share == 0.5
     assert set(figures["fitted_on"]) == {"street.avi"} and len(figures["fitted_on"]["street.avi"]) == 64
-    assert figures["teacher"]["name"] == SSD and figures["calibration"]["events"] >= 14
+    assert figures["teacher"]["name"] == DETECTOR and figures["calibration"]["events"] >= 14
     replayed = figures["replayed"]["calibration_blocks"]["street.avi"]
     assert 0 < replayed["wanted"] <= replayed["passed"] <= replayed["frames"] < 199
     assert json.loads((out / "report.json").read_text()) == figures
@@ -200,7 +200,7 @@ def test_a_whole_fit_on_a_real_clip(tmp_path, monkeypatch, capsys):
         (["--recall", "0.999"], "expected at least 2995 events to guarantee a recall of 0.999"),
         (["--labels", "person,zeppelin"], "got 'zeppelin'"),
         (["--teacher", EFFICIENTNET], "expected a detector as --teacher"),
-        (["--base", SSD], "expected a classifier with float32 input in nchw as --base"),
+        (["--base", DETECTOR], "expected a classifier with float32 input in nchw as --base"),
         (["--features", "nowhere"], "expected an output 'nowhere'"),
         (["--size", "100"], "expected a size that is a multiple of 32 px, got 100"),
         (["--held-out", "{video}"], "expected held-out clips that are not fitted on"),
@@ -210,7 +210,7 @@ def test_a_whole_fit_on_a_real_clip(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_unusable_arguments_are_refused_with_a_message(arguments, words, tmp_path, capsys):
-    bundle_or_skip(SSD)
+    bundle_or_skip(DETECTOR)
     bundle_or_skip(EFFICIENTNET)
     video, out = clip_or_skip("carphone_pristine.mp4"), tmp_path / "fit"
     given = [one.format(video=video) for one in arguments]

@@ -41,7 +41,7 @@ TIME_LIMIT_S = 900.0
 _MEASURED_HERE: set[Path] = set()
 """Cache files that this process has written: a provisional result is measured again by a later process."""
 _EXAMPLES = """examples:
-  python -m edge_vision.backends.selection.auto_select ssdlite_mobilenet_v2_coco
+  python -m edge_vision.backends.selection.auto_select nanodet
   python -m edge_vision.backends.selection.auto_select ./my_bundle --threads 1"""
 
 

@@ -27,7 +27,7 @@ from edge_vision.evaluate.conditions import Condition, ConditionFrame
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.reference.storage import ObjectBoxes, StoredReference
 
-BUNDLE = "ssdlite_mobilenet_v2_coco"
+BUNDLE = "nanodet"
 BACKEND = "onnxruntime"
 FORMAT = 2
 _SAVE_EVERY = 500

@@ -167,7 +167,7 @@ DETECTOR = NodeSpec(
     (
         Param("enabled", True, "Enables inference; if false, frames are rejected as `disabled`."),
         *_model_params(
-            "ssdlite_mobilenet_v2_coco",
+            "nanodet",
             "Selects the detector bundle, by name or folder. A new one is loaded and checked while the old "
             "one runs.",
             "live",
