@@ -89,7 +89,8 @@ class Masks(ObjectShapes):
         process_mask_native.
         """
         boxes = np.rint(xyxy_px).astype(int).tolist()
-        return [_region(patch, *box) for patch, box in zip(self.rows, boxes, strict=True)]
+        with np.errstate(over="ignore", invalid="ignore"):  # Infinite logits leave gaps in a mask.
+            return [_region(patch, *box) for patch, box in zip(self.rows, boxes, strict=True)]
 
 
 class MaskRegion(NamedTuple):

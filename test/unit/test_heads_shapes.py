@@ -18,7 +18,7 @@ from head_cases import specs_of
 from import_cases import constants
 from shape_cases import Export
 
-from edge_vision.backends.base import BackendRequest
+from edge_vision.backends.base import BackendRequest, TensorSpec
 from edge_vision.backends.runtimes.onnxruntime import OnnxRuntimeBackend
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
@@ -554,3 +554,64 @@ def test_a_frame_without_objects_has_shapes_of_none(
         frame_of(export), with_masks=True
     )
     assert found.detections.shapes is not None and len(found.detections.shapes.rows) == 0
+
+
+class Outputs:
+    """A session with these outputs: no runtime hands out values as damaged as these on request."""
+
+    def __init__(self, export: Export, outputs: dict[str, np.ndarray]) -> None:
+        self._outputs = outputs
+        self.inputs = (TensorSpec("images", (1, 3, export.height, export.width), "float32"),)
+        self.outputs = tuple(TensorSpec(name, value.shape, "float32") for name, value in outputs.items())
+
+    def run(self, tensors: object) -> dict[str, np.ndarray]:
+        return self._outputs
+
+
+@pytest.mark.parametrize(
+    "head", ["yolov8_seg", "yolov8_obb", "yolov8_pose", "end_to_end_seg", "end_to_end_obb"]
+)
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_any_finite_values_give_a_result_or_a_reason(head: str) -> None:
+    """Boxes of any place and size, also none; shapes as many as boxes, masks within them."""
+    export, rng = Export("small", 64, 64, 2, (100, 80)), np.random.default_rng(0)
+    extra = {"seg": 4, "obb": 1, "pose": 6}[head.rpartition("_")[2]]
+    listed, first = head.startswith("end"), 6  # Of a grid: four of the box and two classes.
+    found_any = refused = 0
+    for at in range(150):
+        scale = 10.0 ** rng.uniform(-3, 38 if at % 3 == 0 else 3, (first + extra, 1))
+        columns = (rng.normal(0, 1, (first + extra, 84)) * scale).astype(np.float32)
+        columns[4:6] = rng.uniform(0, 1, (2, 84))
+        if at % 2:
+            columns[:2], columns[2:4] = rng.uniform(0, 64, (2, 84)), rng.uniform(-9, 90, (2, 84))
+        if listed:
+            columns[5] = rng.integers(-1, 3, 84)
+        if extra == 1 and at % 4:
+            columns[-1] = rng.uniform(-6, 6, 84)
+        if extra == 6 and at % 4:
+            columns[[-1, -4]] = rng.uniform(0, 1, (2, 84))
+        outputs = {"o": np.ascontiguousarray(columns.T if listed else columns)[None]}
+        roles = {"rows" if listed else "columns": "o"}
+        if extra == 4:
+            outputs["p"] = (rng.normal(0, 1, (1, 4, 16, 16)) * 10.0 ** rng.uniform(0, 30)).astype(np.float32)
+            roles["prototypes"] = "p"
+        session, given = Outputs(export, outputs), InputSpec("images", 64, 64, resize="letterbox")
+        options = {"keypoints": 2} if extra == 6 else {}
+        decoder = make_head(HeadSpec(head, roles, options), given, session.outputs, export.n_classes)
+        detector = Detector(given, decoder, session, THRESHOLDS)  # type: ignore[arg-type]
+        try:
+            result = detector.detect(frame_of(export), at % 4 == 0, True)
+        except HeadError:
+            refused += 1
+            continue
+        found, shapes = result.detections, result.detections.shapes
+        found_any += len(found)
+        if result.mask_error:
+            continue
+        assert shapes is not None and len(shapes.rows) == len(found)
+        if isinstance(shapes, Masks):
+            regions = shapes.regions(found.xyxy_px)
+            for region, (left, top, right, bottom) in zip(regions, np.rint(found.xyxy_px), strict=True):
+                assert region.inside.shape == (bottom - top, right - left)
+            assert instance_image(regions, export.source).max() <= len(found)
+    assert found_any > 100 and refused < 75
