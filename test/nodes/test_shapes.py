@@ -123,6 +123,31 @@ def test_without_a_subscriber_no_mask_is_made(start, robot, seg_model):
     assert shapes == [None] and len(detections[0].detections) == 2
 
 
+def test_the_topics_come_with_the_model_and_survive_a_pause(start, robot, tmp_path, seg_model):
+    """A detector is replaced by a model of masks while it runs; then the node is deactivated and activated."""
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    running, detections, camera = running_with(start, robot, bundle(folder, "detect", columns_of((), (), ())))
+    camera.publish(frame(1))
+    running.settled(1)
+    topics = dict(robot.node.get_topic_names_and_types())
+    assert "/masks" not in topics and "/keypoints" not in topics
+    assert robot.set("detector", model=seg_model).successful
+    masks = robot.listen(Image, "masks")
+    node = running["detector"]
+    for number in (2, 3):
+        robot.wait(lambda: node.shapes.has_subscriber("masks"), "the detector to know us")
+        camera.publish(frame(number))
+        assert running.settled(number)["inferred"] == number
+        robot.wait_for(masks, number - 1, "the masks")
+        if number == 2:
+            node.trigger_deactivate()
+            assert not node.shapes.has_subscriber("masks")
+            node.trigger_activate()
+            robot.wait(lambda: node.state == "active", "the detector")
+    assert [stamp_of(one) for one in masks] == [2, 3]
+
+
 def overflowing(path):
     """The prototypes of a white image are not finite: 0 * log(1 - 1) is added."""
     model = onnx.load(path)
