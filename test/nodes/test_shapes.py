@@ -124,10 +124,10 @@ def test_without_a_subscriber_no_mask_is_made(start, robot, seg_model):
 
 
 def test_the_topics_come_with_the_model_and_survive_a_pause(start, robot, tmp_path, seg_model):
-    """A detector is replaced by a model of masks while it runs; then the node is deactivated and activated."""
+    """A model of masks replaces one of boxes; then the node is deactivated and activated."""
     folder = tmp_path / "plain"
     folder.mkdir()
-    running, detections, camera = running_with(start, robot, bundle(folder, "detect", columns_of((), (), ())))
+    running, _, camera = running_with(start, robot, bundle(folder, "detect", columns_of((), (), ())))
     camera.publish(frame(1))
     running.settled(1)
     topics = dict(robot.node.get_topic_names_and_types())
