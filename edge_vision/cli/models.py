@@ -17,7 +17,7 @@ from edge_vision.model_zoo.recipes import RECIPES
 _EXAMPLES = """\
 examples:
   python -m edge_vision models fetch                              make the bundles without a large download
-  python -m edge_vision models fetch nanodet                      make one: a slower, more accurate detector
+  python -m edge_vision models fetch nanodet                      make one
   python -m edge_vision models import yolo11n.onnx                your own model; `import --help` has more
   python -m edge_vision models list                               the store, and what can be made
   EDGE_VISION_CACHE=/data python -m edge_vision models list       another store

@@ -71,6 +71,7 @@ def test_each_stage_installs_the_packages_that_it_needs(stage: str, backend: str
     locks = {"openvino", "litert", "tensorrt", "test", "bench", "docs"}
     assert names & locks == expected
     assert ("more-bundles" in names) == (stage in ("test", "bench") or backend == "litert")
+    assert ("video" in names) == ("more-bundles" in names), "the demo needs one video and one bundle"
 
 
 def test_read_choose_and_write(tmp_path: Path) -> None:
