@@ -88,6 +88,7 @@ class DetectorNode(StageNode):
         self.classification.open()
         self.roi.configure(self.params)
         self._enable_optional_topics()
+        self._enable_shapes()
         self._publish_model()
         super().activate()
         # Last: a gate that is notified sends a frame at once.
@@ -111,6 +112,11 @@ class DetectorNode(StageNode):
         self.tracks.configure(publish=self.params["publish_tracks"], track=self.roi.needs_tracks)
         self.detections.low_score.enable(self.params["publish_low_score"])
 
+    def _enable_shapes(self) -> None:
+        """Only the executor calls it: the topics of a new model take up to a second."""
+        if model := self.model.current:
+            self.shapes.enable(model.runner.shape_kind)
+
     # The model.
     def _on_model(self, model: LoadedModel[Detector]) -> None:
         """Another model, or the same on another backend, has taken over. Any thread."""
@@ -128,7 +134,6 @@ class DetectorNode(StageNode):
         if model := self.model.current:
             # First: the gate, which infers a frame for a new model, must then know them.
             self.detections.publish_zones(self.params["zones"])
-            self.shapes.enable(model.runner.shape_kind)
             self.detections.publish_model(model, self._models_loaded)
 
     def _labels(self) -> tuple[str, ...]:
@@ -247,6 +252,7 @@ class DetectorNode(StageNode):
     def publish_status(self) -> None:
         if self._active:
             self._update_need()
+            self._enable_shapes()
         super().publish_status()
 
     def _update_need(self) -> None:

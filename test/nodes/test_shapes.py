@@ -9,6 +9,7 @@ import onnx
 import pytest
 from geometry_msgs.msg import PolygonInstanceStamped
 from import_cases import run_import
+from lifecycle_msgs.msg import Transition
 from onnx import helper, numpy_helper
 from rcl_interfaces.msg import Log as RosLog
 from ros_cases import Image, detections_of, image_message, stamp_of
@@ -141,10 +142,9 @@ def test_the_topics_come_with_the_model_and_survive_a_pause(start, robot, tmp_pa
         assert running.settled(number)["inferred"] == number
         robot.wait_for(masks, number - 1, "the masks")
         if number == 2:
-            node.trigger_deactivate()
+            assert robot.change_state("detector", Transition.TRANSITION_DEACTIVATE)
             assert not node.shapes.has_subscriber("masks")
-            node.trigger_activate()
-            robot.wait(lambda: node.state == "active", "the detector")
+            assert robot.change_state("detector", Transition.TRANSITION_ACTIVATE)
     assert [stamp_of(one) for one in masks] == [2, 3]
 
 

@@ -26,7 +26,7 @@ _TOPICS: dict[str, dict[str, tuple[type, Any]]] = {
 class ShapeOutput:
     """Publishes what has a subscriber, on topics that exist from the first model of their kind on.
 
-    The worker calls `publish`, any thread `enable`.
+    The worker calls `publish` and `report_failure`, the executor the others.
     """
 
     def __init__(self, node: StageNode) -> None:
