@@ -100,6 +100,12 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
         ({"images": [{"id": 1, "file_name": "a", "video_id": 1, "frame_index": 0}]}, "a video of `videos`"),
         ({"videos": [{"id": 1, "name": "a.png", "sha256": "0" * 64}]}, "another version has other frames"),
         ({"videos": [{"id": 1, "name": "none.mp4"}]}, r"expected none\.mp4 in"),
+        ({"videos": [{"id": 1}]}, "an id and a name of each video"),
+        ({"images": [{"id": i, "file_name": "a.png"} for i in (1, 2)]}, "expected each image once"),
+        (
+            {"annotations": [{"image_id": 1, "category_id": 4, "bbox": [1, 1, 0, 5]}]},
+            "expected a width and a height above 0",
+        ),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(tmp_path: Path, change: dict, message: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,16 @@ def read_label_set(
     for one in document["annotations"]:
         if one["image_id"] not in known or one["category_id"] not in categories:
             raise EvaluateError(f"{file}: expected the image and the category of each annotation, got {one}")
+        if min(one["bbox"][2:]) <= 0:
+            raise EvaluateError(f"{file}: expected a width and a height above 0, got the annotation {one}")
         annotations[one["image_id"]].append(one)
     classes = tuple(dict.fromkeys(categories.values()))
     numbers = {i: classes.index(name) for i, name in categories.items()}
     labelled = [_with_labels(image, annotations[i], numbers) for i, image in images.items()]
     labelled.sort(key=lambda one: (str(one.path), -1 if one.frame is None else one.frame))
+    places = [(one.path, one.frame) for one in labelled]
+    if twice := next((place for place, after in pairwise(places) if place == after), None):
+        raise EvaluateError(f"{file}: expected each image once, got {twice[0]}, frame {twice[1]} twice")
     found = LabelSet(file, classes, tuple(labelled))
     if not found.boxes:
         raise EvaluateError(f"{file}: expected labelled objects, got none in {len(labelled)} images")
@@ -110,8 +116,11 @@ def _videos(
     file: Path, document: dict[str, Any], folder: Path | None, clips: Sequence[str] | None
 ) -> dict[Any, Path]:
     """The selected videos by id."""
-    declared = {one["id"]: one for one in document.get("videos", [])}
-    names = {Path(str(one["name"])).stem for one in declared.values()}
+    try:
+        declared = {one["id"]: one for one in document.get("videos", [])}
+        names = {Path(str(one["name"])).stem for one in declared.values()}
+    except (KeyError, TypeError) as error:
+        raise EvaluateError(f"{file}: expected an id and a name of each video, got none: {error!r}") from None
     if unknown := sorted(set(clips or ()) - names):
         raise EvaluateError(
             f"{file}: expected clips out of {', '.join(sorted(names)) or 'none'}, got {', '.join(unknown)}"
@@ -156,11 +165,13 @@ def _image(
     size = (declared["width"], declared["height"]) if {"width", "height"} <= set(declared) else None
     name, frame = str(declared["file_name"]), None
     if "video_id" in declared:
-        if declared["video_id"] not in videos or not isinstance(declared.get("frame_index"), int):
+        frame = declared.get("frame_index")
+        if declared["video_id"] not in videos or not isinstance(frame, int) or frame < 0:
             raise EvaluateError(
-                f"{file}: expected a video of `videos` and a frame_index for each frame, got {declared}"
+                f"{file}: expected a video of `videos` and a frame_index, from 0, of each frame, got "
+                f"{declared}"
             )
-        path, frame = videos[declared["video_id"]], int(declared["frame_index"])
+        path = videos[declared["video_id"]]
     else:
         path = _found(file, name, folder)
     return LabelledImage(name, path, frame, size, *[np.zeros(0)] * 5)
@@ -176,7 +187,7 @@ def _with_labels(
         class_ids=np.array([numbers[one["category_id"]] for one in annotations], np.int32),
         ignored=np.array([bool(one.get("iscrowd", 0)) for one in annotations], bool),
         areas=np.array([one.get("area", one["bbox"][2] * one["bbox"][3]) for one in annotations], np.float64),
-        track_ids=np.array([one.get("track_id", 0) for one in annotations], np.int64),
+        track_ids=np.array([one.get("track_id") or 0 for one in annotations], np.int64),
     )
 
 
