@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -14,6 +15,7 @@ import fake_backend
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
+from model_cases import specialised_bundle, video_frame
 from ros_cases import (
     CHAIN,
     ONLY_CHANGES,
@@ -325,6 +327,17 @@ def detector_stuck(scene: CauseScene) -> Send:
     return scene.camera()
 
 
+def other_scene(scene: CauseScene) -> Send:
+    """A model without the feature maps of large objects, in front of one."""
+    folder = tempfile.TemporaryDirectory()
+    scene.at_end(folder.cleanup)
+    model = specialised_bundle(Path(folder.name) / "student")
+    scene.start(NODES, {**OPEN, "detector": {"model": f"{model}/", "backend": "onnxruntime"}})
+    publisher, rider = scene.robot.publisher(Image, "image_raw"), video_frame("segway_rider.mp4", 30).image
+    now = scene.robot.node.get_clock().now
+    return lambda: publisher.publish(image_message(rider, now().nanoseconds))
+
+
 def below_threshold(scene: CauseScene) -> Send:
     scene.start(NODES, {**OPEN, "detector": {"score_threshold": 0.99}})
     return scene.camera()
@@ -359,5 +372,6 @@ PROVOKED: dict[Callable[[CauseScene], Send], str] = {
     loss_in_part: "transport_loss",
     publisher_silent: "publisher_silent",
     detector_stuck: "detector_stuck",
+    other_scene: "other_scene",
     below_threshold: "below_threshold",
 }

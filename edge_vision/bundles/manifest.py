@@ -11,7 +11,14 @@ import yaml
 
 from edge_vision.bundles import schema
 from edge_vision.bundles.schema import Section
-from edge_vision.core.model_spec import MAX_DETECTIONS, HeadSpec, InputSpec, StageSpec, Thresholds
+from edge_vision.core.model_spec import (
+    MAX_DETECTIONS,
+    HeadSpec,
+    InputSpec,
+    StageSpec,
+    Thresholds,
+    ValidFor,
+)
 from edge_vision.errors import BundleError
 
 MANIFEST_FILE = "bundle.yaml"
@@ -33,6 +40,7 @@ _KEYS = (
     "labels",
     "graphs",
     "stage",
+    "valid_for",
     "figures",
 )
 _FILE = "a file name inside the bundle's folder (letters, digits, '._+-/', no '..', not absolute)"
@@ -63,7 +71,8 @@ class GraphSpec:
 class Manifest:
     """A valid bundle.yaml. figures: measurements in free form, not used at run time.
 
-    stage: for a classifier that was fitted as a stage of a cascade, else None.
+    stage: for a classifier that was fitted as a stage of a cascade, else None. valid_for: of a specialised
+    detector, else None.
     """
 
     name: str
@@ -79,6 +88,7 @@ class Manifest:
     graphs: tuple[GraphSpec, ...]
     figures: Mapping[str, Any] = field(default_factory=dict)
     stage: StageSpec | None = None
+    valid_for: ValidFor | None = None
 
 
 def parse_manifest(text: str, folder: Path) -> Manifest:
@@ -104,6 +114,7 @@ def parse_manifest(text: str, folder: Path) -> Manifest:
         graphs=_graphs(top),
         figures=top.take("figures", schema.plain_mapping, "a mapping with text keys", {}),
         stage=_stage(top),
+        valid_for=_valid_for(top),
     )
     for file in (manifest.labels_file, *(file for graph in manifest.graphs for file, _ in graph.files)):
         inside(folder, file)
@@ -235,6 +246,19 @@ def _stage(top: Section) -> StageSpec | None:
     return stage
 
 
+def _valid_for(top: Section) -> ValidFor | None:
+    if top.take("valid_for", _anything, "a mapping", None) is None:
+        return None
+    top.take("task", schema.one_of("detect"), "detect, as it has valid_for")
+    section = top.section("valid_for", _names(ValidFor))
+    return ValidFor(
+        teacher=section.take("teacher", schema.matching(r".+"), "name or folder of a bundle"),
+        classes=section.take("classes", _words, "a list of 1 to 100 labels"),
+        agreement=section.take("agreement", schema.number(0.0, 1.0), "a number, 0 to 1", 0.7),
+        scene=section.take("scene", schema.text, "a text", ""),
+    )
+
+
 def _anything(value: Any) -> Any:
     return value
 
@@ -265,6 +289,7 @@ def dump_manifest(manifest: Manifest) -> str:
         "labels": manifest.labels_file,
         "graphs": [{k: v for k, v in _plain(graph).items() if v} for graph in manifest.graphs],
         **({"stage": _plain(manifest.stage)} if manifest.stage else {}),
+        **({"valid_for": _plain(manifest.valid_for)} if manifest.valid_for else {}),
         "figures": dict(manifest.figures),
     }
     return yaml.dump(

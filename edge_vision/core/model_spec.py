@@ -77,3 +77,17 @@ class StageSpec:
     reject_below: float
     accept_from: float
     look_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ValidFor:
+    """What a specialised model was trained for.
+
+    teacher: the bundle that it replaces there, by name or folder. classes: its labels. agreement: least share
+    of frames, 0..1, on which it must agree with the teacher. scene: fingerprint of the training clips.
+    """
+
+    teacher: str
+    classes: tuple[str, ...]
+    agreement: float = 0.7
+    scene: str = ""

@@ -21,6 +21,7 @@ from edge_vision.detect.detector import Detector
 from edge_vision.detect.report_filter import ReportConfig, ReportFilter, unknown_classes
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import OK, WARN
+from edge_vision.nodes.detector.guarded_model import GuardedModel
 from edge_vision.nodes.detector.model import DetectorModel, SharedDetector
 from edge_vision.nodes.detector.output import DetectionOutput
 from edge_vision.nodes.detector.overlay import DetectionOverlay
@@ -53,6 +54,7 @@ class DetectorNode(StageNode):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.report = ReportFilter()
+        self.guard = GuardedModel(self)
         self.model = DetectorModel(
             self, self._apply_settings, self._on_model, self.replace_worker, self._inference_limit_s
         )
@@ -105,6 +107,7 @@ class DetectorNode(StageNode):
 
     def cleanup(self) -> None:
         self.model.stop()
+        self.guard.close()
         if not self.worker_hangs:
             self.classification.close()
 
@@ -155,6 +158,7 @@ class DetectorNode(StageNode):
             given["max_detections"] = self.params["max_detections"]
         model.runner.thresholds = replace(model.bundle.manifest.thresholds, **given)
         self._score_threshold = model.runner.thresholds.score_threshold
+        self.guard.use(model)
         params = self.params
         self.hub.zones = Zones.parse(params["zones"])
         config = ReportConfig(tuple(params["wanted_classes"]), params["min_box_px"], self.hub.zones)
@@ -218,7 +222,10 @@ class DetectorNode(StageNode):
         _ = frame.image
         with_masks = self.shapes.wants_masks or self.overlay.is_watched
         done = self.model.run(
-            (frame, event), lambda detector: self.roi.detect(detector, frame, event, with_masks)
+            (frame, event),
+            lambda detector: self.guard.detect(
+                detector, frame, lambda one: self.roi.detect(one, frame, event, with_masks)
+            ),
         )
         if done is None:
             return
@@ -279,6 +286,7 @@ class DetectorNode(StageNode):
             f"fallback: {model.report.fallback_reason}" if model and model.report.fallback_reason else "",
             f"model not changed: {swap_error}" if swap_error else "",
             f"wanted_classes: {self.report.trouble}" if self.report.trouble else "",
+            self.guard.trouble,
             unmet_promise(self._shared.needs),
         )
         found = "; ".join(filter(None, problems))
@@ -298,6 +306,7 @@ class DetectorNode(StageNode):
             "busy_ms": self._busy_ms,
             **self.tracks.status_values(),
             **self.roi.status_values(),
+            **self.guard.status_values(),
             **self.model.manager.status_values(),
             **self._shared.status_values(),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ examples:
   edge-vision optimize train qat ssdlite_mobilenet_v2_coco --video street.mp4 --judge other.mp4 --out out/qat
   edge-vision optimize train qat ./my_bundle --video drive.mcap --steps 600 --out out/mine
   edge-vision optimize train prune ssdlite_mobilenet_v2_coco --video street.mp4 --share 0.3 --out out/pruned
+  edge-vision optimize train student nanodet --classes person car --video yard.mp4 --other gate.mp4 \\
+      --width 1 --out out/yard
   edge-vision optimize train qat out/pruned/bundle/ --video street.mp4 --out out/pruned_qat
 
 No labels are needed: the fp32 bundle is the teacher. Without --judge, the first 65 % of each clip are for
@@ -37,7 +40,7 @@ def add_to(commands: Any) -> None:
         ),
         help="train on your own clips, to lose less by compression",
     )
-    recipes = parser.add_subparsers(required=True, metavar="{qat,prune}")
+    recipes = parser.add_subparsers(required=True, metavar="{qat,prune,student}")
     _add(recipes.add_parser("qat", help="quantization-aware training: int8 closer to fp32"), "qat", 300)
     one = recipes.add_parser("prune", help="structured pruning: fewer channels, a faster graph")
     one.add_argument(
@@ -48,7 +51,41 @@ def add_to(commands: Any) -> None:
         help="of the time to remove (default: %(default)s)",
     )
     _add(one, "prune", 120)
+    _add_student(recipes.add_parser("student", help="a small detector for some classes and your own scenes"))
     complete_help(parser, recipes)
+
+
+def _add_student(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--classes", nargs="+", required=True, metavar="LABEL", help="labels of the model to keep"
+    )
+    one.add_argument(
+        "--other",
+        action="append",
+        required=True,
+        metavar="VIDEO|BAG|FOLDER",
+        help="another scene, for the report; may be repeated",
+    )
+    for name, default, text in (
+        ("share", 0.0, "of the time to prune of the teacher"),
+        ("width", 0.0, "of a new network instead of the teacher; 1 = 16 to 128 channels"),
+    ):
+        one.add_argument(
+            f"--{name}", type=float, default=default, metavar="S", help=f"{text} (default: %(default)s)"
+        )
+    for name, number, text in (
+        ("depth", 2, "blocks of each stage of a new network"),
+        (
+            "levels",
+            0,
+            "feature maps to keep, the finest first: large objects are no longer detected; 0 = all",
+        ),
+    ):
+        one.add_argument(
+            f"--{name}", type=int, default=number, metavar="N", help=f"{text} (default: %(default)s)"
+        )
+    one.add_argument("--anyway", action="store_true", help="write the bundles even if they are refused")
+    _add(one, "student", 400)
 
 
 def _add(one: argparse.ArgumentParser, recipe: str, steps: int) -> None:
@@ -70,7 +107,7 @@ def _add(one: argparse.ArgumentParser, recipe: str, steps: int) -> None:
     one.add_argument(
         "--out", dest="folder", type=Path, required=True, metavar="DIR", help="folder for all results"
     )
-    one.set_defaults(run=_train, recipe=recipe, share=0.0 if recipe == "qat" else one.get_default("share"))
+    one.set_defaults(run=_train, recipe=recipe)
     one.set_defaults(stopped="stopped; the same command continues")
 
 
@@ -79,6 +116,7 @@ def _train(options: argparse.Namespace) -> int:
 
     from edge_vision.train.prune_run import run_prune
     from edge_vision.train.qat import run_qat
+    from edge_vision.train.student_run import run_student
     from edge_vision.train.training_run import TrainingRequest
 
     if options.threads > 0:
@@ -94,20 +132,35 @@ def _train(options: argparse.Namespace) -> int:
         options.samples,
         options.frames,
         seed=options.seed,
-        share=options.share,
+        share=getattr(options, "share", 0.0),
+        **_student_options(options),
     )
-    claim_folder(folder, COMMAND, inputs=(request.model, *request.videos, *request.judge))
+    inputs = (request.model, *request.videos, *request.judge, *request.other)
+    claim_folder(folder, COMMAND, inputs=inputs)
     line = ProgressLine()
 
     def log(text: str) -> None:
         line.end()
         print(text, flush=True)
 
-    report = {"qat": run_qat, "prune": run_prune}[options.recipe](folder, request, log, line.show)
+    report = {"qat": run_qat, "prune": run_prune, "student": run_student}[options.recipe](
+        folder, request, log, line.show
+    )
     line.end()
     print(_summary(report))
     print(report.refused or f"in {folder}: bundle, report.json")
     return 3 if report.refused else 0
+
+
+def _student_options(options: argparse.Namespace) -> dict[str, Any]:
+    if options.recipe != "student":
+        return {}
+    names = ("levels", "width", "depth", "anyway")
+    return {
+        "classes": tuple(options.classes),
+        "other": tuple(map(_absolute, options.other)),
+        **{name: getattr(options, name) for name in names},
+    }
 
 
 def _absolute(given: str) -> str:
@@ -121,5 +174,21 @@ def _summary(report: TrainingReport) -> str:
     for name, quality in report.qualities.items():
         rows.append(f"{name:24} {quality.agreement:12.3f} {quality.sqnr_db:5.1f} dB")
     rows.append(f"time by that of the teacher's int8: {report.time_ratio:.2f}")
+    if report.student:
+        rows += _student_rows(report.student)
     rows.append(f"{report.cpu_s / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}")
     return "\n".join(rows)
+
+
+def _student_rows(figures: Mapping[str, Any]) -> list[str]:
+    ratio = figures["openvino_time_ratio"]
+    return [
+        *([f"in OpenVINO: {ratio:.2f}"] if ratio is not None else []),
+        f"int8 file: {figures['bytes'] / 1e6:.2f} MB",
+        f"agreement of the teacher with itself, picture moved by 2 px: {figures['ceiling']:.3f}",
+        *(
+            f"agreement on {Path(clip).name}, another scene: "
+            + ("no objects there" if value is None else f"{value:.3f}")
+            for clip, value in figures["other_agreement"].items()
+        ),
+    ]

@@ -56,10 +56,13 @@ class Distillation:
         score: Callable[[], float],
         checkpoint: Path,
         class_logits: str = "",
+        loss: Callable[[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]], torch.Tensor] | None = None,
     ) -> None:
         """score: of the student as it is now; higher is better.
 
-        class_logits: the output whose softmax is compared as well; "" = none."""
+        class_logits: the output whose softmax is compared as well; "" = none. loss: of found and expected
+        outputs, instead of the noise-to-signal ratio."""
+        self._given_loss = loss
         self._student, self._samples, self._score, self._file = student, samples, score, checkpoint
         self._groups, self._class_logits = groups, class_logits
         self._parameters = [parameter for group in groups for parameter in group.parameters]
@@ -114,6 +117,8 @@ class Distillation:
 
     def _loss(self, found: Mapping[str, torch.Tensor], targets: Mapping[str, np.ndarray]) -> torch.Tensor:
         expected = {name: torch.from_numpy(values) for name, values in targets.items()}
+        if self._given_loss:
+            return self._given_loss(found, expected)
         noise = [
             (found[name] - target).square().sum() / target.square().sum().clamp(min=1e-9)
             for name, target in expected.items()

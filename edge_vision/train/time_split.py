@@ -97,6 +97,13 @@ def split(videos: Sequence[str], judge: Sequence[str], train_count: int, judge_c
     return TimeSplit(train, judged_images, train_ranges, judge_ranges)
 
 
+def evenly_read(clip: str, count: int) -> list[np.ndarray]:
+    """At most so many images of a whole clip. Raises SourceError, OptimizeError."""
+    path = video_path(clip)
+    wanted = {one.number for one in _evenly(_scan(path), count)}
+    return [image for number, _, image in _images(path) if number in wanted]
+
+
 Parts = list[tuple[Path, list[_Candidate]]]
 
 

@@ -7,13 +7,15 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from edge_vision.bundles.store import Bundle, load_bundle
+from edge_vision.core.model_spec import ValidFor
 from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.offline.output_folder import remove_path
 from edge_vision.optimize.clips import tiles
@@ -31,7 +33,7 @@ from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
 from edge_vision.optimize.source import source_bundle
 from edge_vision.train.distillation import Distillation, ParameterGroup, Progress
 from edge_vision.train.layer_times import layer_times
-from edge_vision.train.teacher import cached_samples
+from edge_vision.train.teacher import TeacherSamples, cached_samples
 from edge_vision.train.time_split import split
 
 REQUEST, REPORT, BUNDLE, INT8, TEACHER_INT8 = (
@@ -41,8 +43,9 @@ REQUEST, REPORT, BUNDLE, INT8, TEACHER_INT8 = (
     "int8",
     "teacher_int8.onnx",
 )
+CUT = "cut"
 _CACHED = (
-    *("source", "samples", "ranges", "checkpoint.pt", "checkpoint.unfinished"),
+    *("source", CUT, "samples", "ranges", "checkpoint.pt", "checkpoint.unfinished"),
     *(BUNDLE, INT8, REPORT, TEACHER_INT8),
 )
 _CALIBRATION_IMAGES = 32
@@ -55,9 +58,12 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class TrainingRequest:
-    """recipe: qat or prune. model: name or folder of a bundle, or a .onnx file. videos, judge: clips, bags,
-    folders of images. frames, judge_frames, samples: numbers of images; a sample is an augmented frame.
-    share: of the time, to prune."""
+    """recipe: qat, prune or student. model: name or folder of a bundle, or a .onnx file. videos, judge:
+    clips, bags, folders of images. frames, judge_frames, samples: numbers of images; a sample is an
+    augmented frame. share: of the time, to prune.
+
+    Of a student: classes; levels, feature maps, 0 = all; other, clips of another scene; width and depth of a
+    new network, width 0 = the pruned teacher; anyway, write bundles that are refused, too."""
 
     recipe: str
     model: str
@@ -70,6 +76,12 @@ class TrainingRequest:
     judge_frames: int = 104
     seed: int = 0
     share: float = 0.0
+    classes: tuple[str, ...] = ()
+    levels: int = 0
+    other: tuple[str, ...] = ()
+    width: float = 0.0
+    depth: int = 2
+    anyway: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch", 1), ("samples", 8), ("frames", 16), ("judge_frames", 8)):
@@ -89,8 +101,8 @@ class Quality:
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
     """qualities: by name of the graph. time_ratio: of the result's int8 graph by that of the teacher's int8
-    graph, in ONNX Runtime with one thread. curve: (step, loss, validation SQNR in dB). refused: why there is
-    no bundle, "" = there is one."""
+    graph, in ONNX Runtime with one thread. curve: (step, loss, validation score: SQNR in dB, or F1).
+    refused: why there is no bundle, "" = there is one. student: its further figures."""
 
     model: str
     parent_sha256: str
@@ -104,20 +116,32 @@ class TrainingReport:
     cpu_s: float
     stopped: str = ""
     refused: str = ""
+    student: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TrainingRun:
-    """The state of one run in its folder. folded: the teacher. outputs: the tensors that are compared."""
+    """The state of one run in its folder. parent: as given. source, folded: the teacher. outputs: the tensors
+    that are compared."""
 
-    def __init__(self, folder: Path, request: TrainingRequest, log: Log, show: Callable[[str], None]) -> None:
-        """Continues an interrupted run of the same request. log, show: receive lines, and progress.
+    def __init__(
+        self,
+        folder: Path,
+        request: TrainingRequest,
+        log: Log,
+        show: Callable[[str], None],
+        cut: Callable[[Bundle, Path], Bundle] | None = None,
+    ) -> None:
+        """Continues an interrupted run of the same request. log, show: receive lines, and progress. cut:
+        writes the teacher for a student to a new folder.
 
         Raises OptimizeError, BundleError, SourceError.
         """
         self.folder, self.request, self._show = folder, request, show
         self._cpu_s = time.process_time()
         log(f"reading {request.model} and the clips")
-        self.source = self._same_request()
+        self.parent = self.source = self._same_request()
+        if cut:
+            self.source = cut(self.parent, folder / CUT)
         self._spec, self._task = self.source.manifest.input, self.source.manifest.task
         self.folded = graph_session.folded(self.source.verify(self.source.manifest.graphs[0]))
         self.outputs = tail_inputs(self.folded)
@@ -130,7 +154,7 @@ class TrainingRun:
             f"{len(self._images)} frames to train, {len(validation)} to validate, {len(self._data.judge)} to "
             f"judge, of other time ranges"
         )
-        self.validation, self._judge = self._loss_on(validation), self._loss_on(self._data.judge)
+        self.validation, self.judge = self.loss_on(validation), self.loss_on(self._data.judge)
 
     def _same_request(self) -> Bundle:
         """The source bundle; keeps the cache of an earlier run only if it had the same request."""
@@ -147,7 +171,7 @@ class TrainingRun:
     def _tensors(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         return input_tensors(self._spec, tiles(images) if self._task == "classify" else images)
 
-    def _loss_on(self, images: Sequence[np.ndarray]) -> QuantizationLoss:
+    def loss_on(self, images: Sequence[np.ndarray]) -> QuantizationLoss:
         return QuantizationLoss(self.source, self.folded, self._tensors(images))
 
     def ptq(self, model: Any, name: str) -> Any:
@@ -166,10 +190,10 @@ class TrainingRun:
         times: dict[str, float] = json.loads(file.read_text("utf-8"))
         return times
 
-    def distil(self, student: Any, groups: Sequence[ParameterGroup], model: Callable[[], Any]) -> Progress:
-        """Train the student, a module with the outputs. model: as a graph, for the validation."""
+    def samples(self) -> TeacherSamples:
+        """Augmented images with the teacher's outputs, cached in the folder."""
         request = self.request
-        samples = cached_samples(
+        return cached_samples(
             self.folder / "samples",
             self.folded,
             self.outputs,
@@ -180,14 +204,31 @@ class TrainingRun:
             request.seed,
             lambda what, done, total: self._show(f"{what}: {done}/{total} samples"),
         )
+
+    def distil(
+        self,
+        student: Any,
+        groups: Sequence[ParameterGroup],
+        model: Callable[[], Any],
+        loss: Callable[..., Any] | None = None,
+    ) -> Progress:
+        """Train the student, a module with the outputs. model: as a graph, for the validation. loss: of a
+        detector's outputs; the best state is then that of the highest F1 instead of the SQNR."""
+        request, samples = self.request, self.samples()
+
+        def score() -> float:
+            agreement, sqnr = self.validation.of(model())
+            return agreement if loss else sqnr
+
         logits = self.source.manifest.head.outputs.get("logits", "") if self._task == "classify" else ""
         training = Distillation(
             student,
             groups,
             samples,
-            lambda: self.validation.of(model())[1],
+            score,
             self.folder / "checkpoint.pt",
             logits if logits in self.outputs else "",
+            loss,
         )
 
         def show(step: int, loss: float, left_s: float) -> None:
@@ -197,7 +238,22 @@ class TrainingRun:
 
     def quality(self, model: Any) -> Quality:
         """On the judge images."""
-        return Quality(*(round(value, 4) for value in self._judge.of(model)))
+        return Quality(*(round(value, 4) for value in self.judge.of(model)))
+
+    def noise_ceiling(self, moved_px: float) -> float:
+        """The teacher's F1 with itself on the judge images when these move to the right, in source pixels."""
+        images = [
+            cv2.warpAffine(
+                one,
+                np.array([[1, 0, moved_px], [0, 1, 0]], np.float32),
+                (one.shape[1], one.shape[0]),
+                borderMode=cv2.BORDER_REPLICATE,
+            )
+            for one in self._data.judge
+        ]
+        width_px = images[0].shape[1]
+        scaled = moved_px * self._spec.width_px / width_px
+        return round(self.judge.of_moved(self.folded, self._tensors(images), scaled), 4)
 
     def time_ratio(self, model: Any, other: Any) -> float:
         """The median ratio of times, alternating, which a load on the machine changes little."""
@@ -212,12 +268,17 @@ class TrainingRun:
         return round(statistics.median(a / b for a, b in zip(*times, strict=True)), 3)
 
     def report(
-        self, qualities: Mapping[str, Quality], time_ratio: float, progress: Progress, refused: str
+        self,
+        qualities: Mapping[str, Quality],
+        time_ratio: float,
+        progress: Progress,
+        refused: str,
+        student: Mapping[str, Any] = {},
     ) -> TrainingReport:
         """The report of this run, without a file."""
         return TrainingReport(
-            self.source.name,
-            self.source.manifest.graphs[0].sha256,
+            self.parent.name,
+            self.parent.manifest.graphs[0].sha256,
             self.request,
             tuple(asdict(one) for one in self._data.train_ranges),
             tuple(asdict(one) for one in self._data.judge_ranges),
@@ -228,21 +289,28 @@ class TrainingRun:
             round(time.process_time() - self._cpu_s, 1),
             progress.stopped,
             refused,
+            student,
         )
 
     def write(
-        self, report: TrainingReport, bundles: Mapping[str, tuple[Any, str]], teacher_int8: Any
+        self,
+        report: TrainingReport,
+        bundles: Mapping[str, tuple[Any, str]],
+        teacher_int8: Any,
+        valid_for: ValidFor | None = None,
     ) -> None:
         """Write the report, and the bundles unless refused. bundles: folder -> model and precision."""
         for name in (BUNDLE, INT8):
             remove_path(self.folder / name)
-        if not report.refused:
+        if not report.refused or self.request.anyway:
             for name, (model, precision) in bundles.items():
-                self._write_bundle(name, model, precision, report)
+                self._write_bundle(name, model, precision, report, valid_for)
         (self.folder / TEACHER_INT8).write_bytes(teacher_int8.SerializeToString(deterministic=True))
         (self.folder / REPORT).write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
 
-    def _write_bundle(self, name: str, model: Any, precision: str, report: TrainingReport) -> None:
+    def _write_bundle(
+        self, name: str, model: Any, precision: str, report: TrainingReport, valid_for: ValidFor | None
+    ) -> None:
         unfinished = self.folder / f"{name}.unfinished"
         remove_path(unfinished)
         data = model.SerializeToString(deterministic=True)
@@ -251,7 +319,8 @@ class TrainingRun:
         suffix = f"_{self.request.recipe}{'_int8' * (name == INT8)}"
         # As YAML has them: lists instead of tuples.
         figures = {"train": json.loads(json.dumps(lineage))}
-        manifest = replace(bundle.manifest, name=f"{self.source.name[:50]}{suffix}", figures=figures)
+        full = f"{self.source.name[:50]}{suffix}"
+        manifest = replace(bundle.manifest, name=full, figures=figures, valid_for=valid_for)
         files = {file.name: file.read_bytes() for file in unfinished.iterdir() if file.name != "bundle.yaml"}
         remove_path(unfinished)
         write_folder(unfinished, manifest, files)

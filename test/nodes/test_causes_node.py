@@ -244,6 +244,11 @@ def test_detector_stuck(scene, output):
     assert status.level == ERROR and "the runtime hangs" in status.message
 
 
+def test_other_scene(scene, output):
+    status = output.named("other_scene", cases.other_scene(scene))
+    assert status.level == WARN and "select its teacher as model" in status.message
+
+
 def test_all_scores_below_the_threshold(scene, output):
     status = output.named("below_threshold", cases.below_threshold(scene))
     # An empty scene is not a warning.

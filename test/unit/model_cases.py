@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from edge_vision.bundles.store import Bundle, cache_dir, load_bundle
 from edge_vision.core.frame import Frame
+from edge_vision.core.model_spec import ValidFor
 from edge_vision.errors import BundleError
 
 DETECTOR = "nanodet"
@@ -36,6 +37,14 @@ def clip_or_skip(name: str) -> str:
     if not path.exists():
         pytest.skip(f"{path} is not there: the demo's set-up fetches it")
     return str(path)
+
+
+def specialised_bundle(folder: Path) -> Path:
+    """The SSD for people and cars without the feature maps of large objects, with itself as teacher."""
+    from edge_vision.train.cutting import cut_bundle
+
+    valid_for = ValidFor(SSD, ("person", "car"))
+    return cut_bundle(bundle_or_skip(SSD), folder, valid_for.classes, 1, valid_for).folder
 
 
 def thinned_clip(name: str, every: int, path: Path) -> Path:
@@ -121,6 +130,7 @@ __all__ = [
     "noise_image",
     "onnx",
     "save_graph",
+    "specialised_bundle",
     "street_with_and_without_people",
     "thinned_clip",
     "video_frame",

@@ -14,6 +14,18 @@ FAILING_S = 1.8
 SLACK_S = 3.0
 
 
+@CAUSES.add("other_scene", WARN, "Train the model on this scene, or select its teacher as `model`.")
+def _other_scene(snapshot: PipelineSnapshot) -> Match | None:
+    """A model that is valid for some scenes only disagrees with its teacher, which runs instead."""
+    detector = snapshot.stage("detector")
+    if detector is None or detector.values.get("guard.state") != "fallback":
+        return None
+    return Match(
+        "the model disagrees with its teacher on this scene, whose detections are published, which costs its "
+        "time: train the model on this scene, or select its teacher as model"
+    )
+
+
 @CAUSES.add("below_threshold", OK, "Lower `score_threshold` if there are objects.", wait_s=COUNTED_S)
 def _below_threshold(snapshot: PipelineSnapshot) -> Match | None:
     """Frames are inferred and no object is detected; the message states the highest score."""

@@ -169,7 +169,7 @@ class SharedModel:
 
     def __init__(self) -> None:
         self.users: tuple[DetectorModel, ...] = ()
-        self.manager: ModelManager[Detector] = ModelManager(_warm_detector, self._log, self._on_model)
+        self.manager: ModelManager[Detector] = ModelManager(warm_detector, self._log, self._on_model)
 
     def _log(self, severity: str, event: str, text: str) -> None:
         for user in self.users[:1]:
@@ -224,7 +224,8 @@ class SharedDetector:
         }
 
 
-def _warm_detector(bundle: Bundle, session: Session) -> Detector:
+def warm_detector(bundle: Bundle, session: Session) -> Detector:
+    """The detector of a bundle after its first runs. Raises BundleError, BackendError, HeadError."""
     detector = Detector.from_bundle(bundle, session)
     detector.warm_up()
     return detector

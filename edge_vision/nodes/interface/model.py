@@ -179,6 +179,13 @@ DETECTOR = NodeSpec(
             applies="configure",
         ),
         Param(
+            "guard",
+            True,
+            "Compares a model that is valid for some scenes only with its teacher once per second, and "
+            "publishes the teacher's detections where they disagree.",
+            applies="configure",
+        ),
+        Param(
             "watchdog_ms",
             800.0,
             "Switches to another backend when an inference takes longer than this and five times the median; "

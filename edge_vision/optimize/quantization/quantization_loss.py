@@ -71,6 +71,15 @@ class QuantizationLoss:
             np.mean(np.maximum(noise, _LEAST_DB))
         )
 
+    def of_moved(self, model: Any, tensors: Sequence[np.ndarray], moved_px: float) -> float:
+        """Agreement of a model on the same pictures, moved to the right, of which the boxes are moved back:
+        the noise of the reference itself. moved_px: in pixels of the input tensor."""
+        session = graph_session.session(with_outputs(model, self._compared))
+        found = [self._decode(self._run(session, tensor)) for tensor in tensors]
+        back = np.array([moved_px, 0, moved_px, 0], np.float32)
+        boxes = [replace(one, xyxy_px=one.xyxy_px - back) for one in found]
+        return self._agreement(boxes, list(range(len(tensors))))
+
     def _informative_first(self) -> list[int]:
         """Indices of the tensors; for a detector, some with detections first, evenly over the clip."""
         everything = list(range(len(self._tensors)))

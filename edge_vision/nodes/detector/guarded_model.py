@@ -1,0 +1,151 @@
+"""Compares a model with `valid_for` with its teacher, and publishes the teacher's detections if it fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from edge_vision.backends.serving.loaded_model import LoadedModel
+from edge_vision.backends.serving.model_manager import ModelManager
+from edge_vision.core.detections import DetectionResult, Detections
+from edge_vision.core.frame import Frame
+from edge_vision.core.model_spec import ValidFor
+from edge_vision.core.running_clock import running_s
+from edge_vision.detect.detector import Detector
+from edge_vision.detect.scene_guard import FALLBACK, TRUSTED, SceneGuard, agreement
+from edge_vision.errors import BackendError, EdgeVisionError, HeadError
+from edge_vision.nodes.base_node import BaseNode
+from edge_vision.nodes.detector.model import warm_detector
+from edge_vision.nodes.model_loading import model_request
+
+Detect = Callable[[Detector], DetectionResult]
+
+
+class GuardedModel:
+    """The guard of one detector node. The worker calls `detect`, any thread the rest."""
+
+    def __init__(self, node: BaseNode) -> None:
+        self._node = node
+        self._model: LoadedModel[Detector] | None = None
+        self._teacher: ModelManager[Detector] | None = None
+        self._guard = SceneGuard(0.0)
+        self._error = ""
+
+    def use(self, model: LoadedModel[Detector]) -> None:
+        """Guard this model from now on, if it is valid for some scenes only."""
+        before, self._model = self._model, model
+        if before and before.bundle.manifest == model.bundle.manifest:
+            return
+        self.close()
+        valid_for = model.bundle.manifest.valid_for
+        if valid_for and self._node.params["guard"]:
+            self._model, self._guard = model, SceneGuard(valid_for.agreement)
+            self._teacher = ModelManager(warm_detector, self._log, lambda _: None)
+            threading.Thread(target=self._load, args=(self._teacher, valid_for), daemon=True).start()
+
+    def close(self) -> None:
+        """Close the teacher."""
+        teacher, self._teacher, self._model, self._error = self._teacher, None, None, ""
+        if teacher:
+            teacher.stop()
+
+    def _load(self, teacher: ModelManager[Detector], valid_for: ValidFor) -> None:
+        request = replace(model_request(self._node), model=valid_for.teacher)
+        try:
+            teacher.start(request)
+        except EdgeVisionError as error:
+            self._error = f"guard: {error}"
+            self._log("warning", "guard_unavailable", f"the model is not compared with its teacher: {error}")
+        if self._teacher is not teacher:  # Closed meanwhile.
+            teacher.stop()
+
+    def detect(self, detector: Detector, frame: Frame, detect: Detect) -> DetectionResult:
+        """The detections of the model, or of its teacher with the model's classes. Raises as `detect`."""
+        manager, model, guard = self._teacher, self._model, self._guard
+        if not (manager and manager.model and model and model.runner is detector):
+            return detect(detector)
+        now_s = running_s()
+        due = guard.is_due(now_s)
+        if not (due or guard.uses_teacher):
+            return detect(detector)
+        expected = self._expected(manager, model, detector, detect)
+        if expected is None:
+            return detect(detector)
+        if due:
+            ours = detector.detect(frame, with_low_score=True)
+            agrees = agreement(ours, expected, detector.thresholds.score_threshold)
+            if guard.add(agrees, now_s):
+                self._report(guard)
+        return expected
+
+    def _expected(
+        self,
+        manager: ModelManager[Detector],
+        model: LoadedModel[Detector],
+        detector: Detector,
+        detect: Detect,
+    ) -> DetectionResult | None:
+        """The teacher's detections; None if it fails."""
+        try:
+            teacher = manager.acquire(None)
+        except (BackendError, HeadError):
+            return None
+        teacher.runner.thresholds = detector.thresholds
+        detector.run_began_s = running_s()  # For the watchdog.
+        try:
+            result = detect(teacher.runner)
+        except (BackendError, HeadError) as error:
+            if manager.release(teacher):
+                self._log("warning", "guard_unavailable", f"the teacher failed: {error}")
+            return None
+        finally:
+            detector.run_began_s = float("inf")
+        if not manager.release(teacher):
+            return None
+        ids = _class_ids(teacher.bundle.labels, model.bundle.labels)
+        low_score = result.low_score and _with_classes(result.low_score, ids)
+        return replace(result, detections=_with_classes(result.detections, ids), low_score=low_score)
+
+    def _report(self, guard: SceneGuard) -> None:
+        if guard.state == FALLBACK:
+            text = (
+                "the model disagrees with its teacher on this scene: the teacher's detections are published"
+            )
+            self._log("warning", "guard_fallback", text)
+        elif guard.state == TRUSTED:
+            self._log("info", "guard_trusted", "the model agrees with its teacher")
+
+    def _log(self, severity: str, event: str, text: str) -> None:
+        self._node.structured_log.event(event, text, severity, **self.status_values())
+
+    @property
+    def trouble(self) -> str:
+        """Why the model is not used or not guarded, in one sentence; "" if it is."""
+        if self._teacher and self._guard.state == FALLBACK:
+            return "the model disagrees with its teacher on this scene, whose detections are published"
+        return self._error
+
+    def status_values(self) -> dict[str, Any]:
+        """Status values."""
+        guard = self._guard
+        return {
+            "guard.state": guard.state if self._teacher and not self._error else "off",
+            "guard.agreement": guard.agreement,
+            "guard.compared": guard.compared,
+            "guard.fallbacks": guard.falls,
+        }
+
+
+def _class_ids(theirs: tuple[str, ...], ours: tuple[str, ...]) -> np.ndarray:
+    """(labels,) our id of each of their labels, -1 = none."""
+    known = {label: i for i, label in enumerate(ours)}
+    return np.array([known.get(label, -1) for label in theirs], np.int32)
+
+
+def _with_classes(found: Detections, ids: np.ndarray) -> Detections:
+    kept = found.select(ids[found.class_ids] >= 0)
+    return replace(kept, class_ids=ids[kept.class_ids])

@@ -1,0 +1,52 @@
+"""Loss of a detector's outputs against those of its teacher: scores by quality focal loss, boxes where the
+teacher has an object.
+
+Source: Li et al., "Generalized Focal Loss" (2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch.nn import functional as F
+
+from edge_vision.train.cutting import ClassColumns
+
+_OBJECT = 0.1
+"""The teacher's score from which a box counts, by its score."""
+_BOX_WEIGHT = 1.0
+
+Outputs = Mapping[str, torch.Tensor]
+
+
+def detection_loss(
+    columns: ClassColumns, boxes: str, logits: bool
+) -> Callable[[Outputs, Outputs], torch.Tensor]:
+    """boxes: output with box codes; "" if the columns behind the classes are distributions of distances.
+    logits: of the classes, instead of scores."""
+
+    def loss(found: Outputs, expected: Outputs) -> torch.Tensor:
+        classes = slice(columns.first, columns.first + columns.classes)
+        ours, theirs = (one[columns.output][..., classes] for one in (found, expected))
+        ours, theirs = (torch.sigmoid(one) if logits else one for one in (ours, theirs))
+        ours, theirs = ours.clamp(1e-6, 1 - 1e-6), theirs.clamp(0, 1)
+        focus = (ours - theirs).detach().square()
+        scores = (focus * F.binary_cross_entropy(ours, theirs, reduction="none")).sum()
+        weight = theirs.amax(-1)
+        weight = weight * (weight >= _OBJECT)
+        return (scores + _BOX_WEIGHT * (weight * _box_loss(found, expected)).sum()) / (weight.sum() + 1.0)
+
+    def _box_loss(found: Outputs, expected: Outputs) -> torch.Tensor:
+        """(batch, n)."""
+        if boxes:
+            return F.smooth_l1_loss(found[boxes], expected[boxes], reduction="none", beta=0.5).sum(-1)
+        ours, theirs = (
+            torch.log_softmax(one[columns.output][..., -columns.rest :].unflatten(-1, (4, -1)), -1)
+            for one in (found, expected)
+        )
+        steps = torch.arange(ours.shape[-1], dtype=ours.dtype)
+        distance = ((ours.exp() - theirs.exp()) @ steps).abs().sum(-1)
+        return F.kl_div(ours, theirs, reduction="none", log_target=True).sum((-1, -2)) + distance
+
+    return loss

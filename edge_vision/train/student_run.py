@@ -1,0 +1,219 @@
+"""A specialised detector: the teacher cut to some classes and pruned, or a new small network; both trained.
+
+It is judged on later time ranges of the clips, and on another scene, where it is not expected to be right:
+the bundle states what it is valid for, and the detector node compares it with the teacher at run time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_vision.bundles.store import Bundle
+from edge_vision.core.model_spec import ValidFor
+from edge_vision.detect.heads.decoding import ACTIVATIONS
+from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.quantization import graph_session, ptq
+from edge_vision.optimize.quantization.decoding_tail import tail_inputs
+from edge_vision.optimize.quantization.input_moments import input_moments
+from edge_vision.optimize.quantization.int8_recipe import cpu_flags, int8_recipe
+from edge_vision.train.batch_norm import BATCHED, NormalisedConvolutions
+from edge_vision.train.cutting import class_columns, cut_bundle
+from edge_vision.train.detection_loss import detection_loss
+from edge_vision.train.distillation import ParameterGroup, Progress
+from edge_vision.train.family import student
+from edge_vision.train.pruning import prune
+from edge_vision.train.time_split import evenly_read
+from edge_vision.train.torch_graph import TorchGraph, written_back
+from edge_vision.train.training_run import (
+    BUNDLE,
+    INT8,
+    Log,
+    Quality,
+    TrainingReport,
+    TrainingRequest,
+    TrainingRun,
+    with_disk_errors,
+)
+
+CUT_INT8, UNTUNED, TUNED, TUNED_INT8 = "teacher int8", "student, untuned", "student", "student int8"
+MOVED_PX = 2.0
+"""An image that moves by this much changes the teacher's own boxes: no student can agree better."""
+_PRUNED_RATE, _NEW_RATE = 1e-3, 5e-3
+_OTHER_IMAGES = 60
+_LEAST_SAMPLES = 2
+"""Samples with an object of a class, without which nothing is learned of it."""
+_ROUNDS = 40
+
+
+def run_student(
+    folder: Path, request: TrainingRequest, log: Log, show: Callable[[str], None]
+) -> TrainingReport:
+    """Train, judge, and write bundle/ (fp32), int8/ and report.json. Raises as TrainingRun does."""
+    if not 0 <= request.share < 1:
+        raise OptimizeError(f"share: expected 0 or more and less than 1, got {request.share:g}")
+
+    def run() -> TrainingReport:
+        def teacher(parent: Bundle, cut_folder: Path) -> Bundle:
+            return cut_bundle(parent, cut_folder, request.classes, request.levels)
+
+        return _run(TrainingRun(folder, request, log, show, teacher), log)
+
+    return with_disk_errors(folder, run)
+
+
+def _run(run: TrainingRun, log: Log) -> TrainingReport:
+    run.outputs = list(run.source.manifest.head.outputs.values())
+    _check_classes(run)
+    log("measuring the teacher")
+    whole = graph_session.folded(run.parent.verify(run.parent.manifest.graphs[0]))
+    teacher_int8, cut_int8 = _nearest_int8(whole, run), run.ptq(run.folded, "teacher")
+    untuned, tuned, progress = (_new if run.request.width else _pruned)(run, cut_int8)
+    int8 = run.ptq(tuned, f"student_{progress.step}")
+    models = {CUT_INT8: cut_int8, UNTUNED: untuned, TUNED: tuned, TUNED_INT8: int8}
+    qualities = {name: run.quality(model) for name, model in models.items()}
+    ratio = run.time_ratio(int8, teacher_int8)
+    ceiling = run.noise_ceiling(MOVED_PX)
+    figures = {
+        "ceiling": ceiling,
+        "openvino_time_ratio": openvino_ratio(int8, teacher_int8, run.calibration[0]),
+        "bytes": len(int8.SerializeToString(deterministic=True)),
+        "other_agreement": {clip: _elsewhere(run, int8, clip) for clip in run.request.other},
+    }
+    refused = _refusal(qualities[TUNED_INT8], ceiling, ratio)
+    report = run.report(qualities, ratio, progress, refused, figures)
+    valid_for = ValidFor(_teacher_name(run), run.source.labels, scene=_scene(report))
+    run.write(report, {BUNDLE: (tuned, "fp32"), INT8: (int8, "int8")}, cut_int8, valid_for)
+    return report
+
+
+def _check_classes(run: TrainingRun) -> None:
+    """Raise OptimizeError if the teacher sees nothing of a class in the samples."""
+    columns = class_columns(run.source)
+    scores = run.samples().targets[columns.output][..., columns.first : columns.first + columns.classes]
+    best = np.asarray(scores, np.float32).max(axis=1)
+    to_raw = ACTIVATIONS["sigmoid" if _has_logits(run.source) else "none"][1]
+    least = to_raw(run.source.manifest.thresholds.score_threshold)
+    counts = (best >= least).sum(axis=0)
+    absent = [label for label, n in zip(run.source.labels, counts, strict=True) if n < _LEAST_SAMPLES]
+    if absent:
+        raise OptimizeError(
+            f"expected objects of each class in the clips, got none of {', '.join(absent)}: leave it out of "
+            f"--classes, or add a --video that has it"
+        )
+
+
+def _has_logits(bundle: Bundle) -> bool:
+    default = {"ssd": "sigmoid"}.get(bundle.manifest.head.type, "none")
+    return bundle.manifest.head.options.get("score_activation", default) == "sigmoid"
+
+
+def _nearest_int8(model: Any, run: TrainingRun) -> Any:
+    """The int8 graph for its time alone: its weights are not fitted."""
+    return ptq.quantize(
+        model, ptq.calibrate(model, run.calibration[:2]), int8_recipe("onnxruntime", cpu_flags())
+    )
+
+
+def _loss(run: TrainingRun) -> Callable[..., Any]:
+    head = run.source.manifest.head
+    return detection_loss(class_columns(run.source), head.outputs.get("boxes", ""), _has_logits(run.source))
+
+
+def _pruned(run: TrainingRun, cut_int8: Any) -> tuple[Any, Any, Progress]:
+    """Untuned and tuned graph of the teacher without some of its channels."""
+    model = run.folded
+    if run.request.share:
+        moments = input_moments(model, run.calibration, {})
+        model = prune(model, moments, run.cached_times(cut_int8), run.request.share)
+    graph = TorchGraph(model, run.outputs, BATCHED)
+    groups = [ParameterGroup(list(graph.weights.values()), _PRUNED_RATE)]
+    progress = run.distil(graph, groups, lambda: written_back(model, graph.trained()), _loss(run))
+    return model, written_back(model, graph.trained()), progress
+
+
+def _new(run: TrainingRun, cut_int8: Any) -> tuple[Any, Any, Progress]:
+    """Untuned and tuned graph of a network of our family."""
+    request = run.request
+    model = student(run.folded, request.width, request.depth, request.seed)
+    batches = NormalisedConvolutions(model, tail_inputs(model))
+    graph = TorchGraph(model, run.outputs, batches.operators)
+
+    def tuned() -> Any:
+        return written_back(model, batches.folded(graph.trained()))
+
+    groups = [
+        ParameterGroup([*graph.weights.values(), *batches.scales.values()], _NEW_RATE),
+        ParameterGroup([one for pair in batches.statistics.values() for one in pair], 0.0),
+    ]
+    _rare(model, run, graph)
+    progress = run.distil(graph, groups, tuned, _loss(run))
+    return model, tuned(), progress
+
+
+def _rare(model: Any, run: TrainingRun, graph: TorchGraph) -> None:
+    """Start with low scores: objects are rare (Lin et al., "Focal Loss", 2017)."""
+    import torch
+
+    for name in tail_inputs(model, [class_columns(run.source).output]):
+        with torch.no_grad():
+            graph.weights[f"{name}.bias"].fill_(-4.0)
+
+
+def _elsewhere(run: TrainingRun, int8: Any, clip: str) -> float | None:
+    """F1 on another scene; None if the teacher detects nothing there."""
+    images = evenly_read(clip, _OTHER_IMAGES)
+    try:
+        return round(run.loss_on(images).of(int8)[0], 4)
+    except OptimizeError:
+        return None
+
+
+def openvino_ratio(model: Any, other: Any, tensor: np.ndarray) -> float | None:
+    """The median ratio of times in OpenVINO with one thread, alternating; None where it is not installed."""
+    try:
+        import openvino
+    except ImportError:
+        return None
+    core, times = openvino.Core(), ([], [])  # type: tuple[Any, tuple[list[float], list[float]]]
+    settings = {"INFERENCE_NUM_THREADS": 1}
+    requests = [
+        core.compile_model(core.read_model(one.SerializeToString()), "CPU", settings).create_infer_request()
+        for one in (model, other)
+    ]
+    for _ in range(_ROUNDS):
+        for request, found in zip(requests, times, strict=True):
+            started = time.perf_counter()
+            request.infer([tensor])
+            found.append(time.perf_counter() - started)
+    return round(statistics.median(a / b for a, b in zip(*times, strict=True)), 3)
+
+
+def _refusal(quality: Quality, ceiling: float, ratio: float) -> str:
+    """Why the student is no replacement; "" = it is one."""
+    if quality.agreement < ceiling:
+        return (
+            f"expected an agreement of {ceiling:.3f} or more, the teacher's with itself when the picture "
+            f"moves by {MOVED_PX:g} px, got {quality.agreement:.3f}: pass a lower --share, a "
+            f"higher --width, more --steps or clips, or --anyway"
+        )
+    if ratio >= 1:
+        return f"expected a faster graph than the teacher's int8, got {ratio:.2f} of its time: raise --share"
+    return ""
+
+
+def _teacher_name(run: TrainingRun) -> str:
+    """As given: a name of the store, or a folder; of a .onnx file the copy in the output."""
+    given = run.request.model
+    return str(run.folder / "source") if given.endswith(".onnx") else given
+
+
+def _scene(report: TrainingReport) -> str:
+    clips: Sequence[Mapping[str, Any]] = report.train
+    return hashlib.sha256(" ".join(one["sha256"] for one in clips).encode()).hexdigest()[:16]
