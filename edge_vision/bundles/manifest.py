@@ -11,14 +11,7 @@ import yaml
 
 from edge_vision.bundles import schema
 from edge_vision.bundles.schema import Section
-from edge_vision.core.model_spec import (
-    MAX_DETECTIONS,
-    HeadSpec,
-    InputSpec,
-    StageSpec,
-    Thresholds,
-    ValidFor,
-)
+from edge_vision.core.model_spec import MAX_DETECTIONS, HeadSpec, InputSpec, StageSpec, Thresholds, ValidFor
 from edge_vision.errors import BundleError
 
 MANIFEST_FILE = "bundle.yaml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import ValidFor
 from edge_vision.core.running_clock import running_s
 from edge_vision.detect.detector import Detector
-from edge_vision.detect.scene_guard import FALLBACK, TRUSTED, SceneGuard, agreement
+from edge_vision.detect.scene_guard import DOUBTFUL, FALLBACK, SceneGuard, agreement
 from edge_vision.errors import BackendError, EdgeVisionError, HeadError
 from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.detector.model import warm_detector
@@ -37,13 +38,12 @@ class GuardedModel:
 
     def use(self, model: LoadedModel[Detector]) -> None:
         """Guard this model from now on, if it is valid for some scenes only."""
-        before, self._model = self._model, model
-        if before and before.bundle.manifest == model.bundle.manifest:
-            return
-        self.close()
-        valid_for = model.bundle.manifest.valid_for
-        if valid_for and self._node.params["guard"]:
-            self._model, self._guard = model, SceneGuard(valid_for.agreement)
+        before, valid_for = self._model, model.bundle.manifest.valid_for
+        if not (before and before.bundle.manifest == model.bundle.manifest):
+            self.close()
+        self._model = model
+        if valid_for and not self._teacher and self._node.params["guard"]:
+            self._guard = SceneGuard(valid_for.agreement)
             self._teacher = ModelManager(warm_detector, self._log, lambda _: None)
             threading.Thread(target=self._load, args=(self._teacher, valid_for), daemon=True).start()
 
@@ -65,59 +65,44 @@ class GuardedModel:
 
     def detect(self, detector: Detector, frame: Frame, detect: Detect) -> DetectionResult:
         """The detections of the model, or of its teacher with the model's classes. Raises as `detect`."""
-        manager, model, guard = self._teacher, self._model, self._guard
-        if not (manager and manager.model and model and model.runner is detector):
-            return detect(detector)
-        now_s = running_s()
+        model, guard, now_s = self._model, self._guard, running_s()
         due = guard.is_due(now_s)
-        if not (due or guard.uses_teacher):
+        if not (model and model.runner is detector and (due or guard.uses_teacher)):
             return detect(detector)
-        expected = self._expected(manager, model, detector, detect)
+        expected = self._expected(model, detect)
         if expected is None:
             return detect(detector)
         if due:
             ours = detector.detect(frame, with_low_score=True)
             agrees = agreement(ours, expected, detector.thresholds.score_threshold)
-            if guard.add(agrees, now_s):
-                self._report(guard)
+            if guard.add(agrees, now_s) and guard.state != DOUBTFUL:
+                severity = "warning" if guard.state == FALLBACK else "info"
+                self._log(
+                    severity, f"guard_{guard.state}", self.trouble or "the model agrees with its teacher"
+                )
         return expected
 
-    def _expected(
-        self,
-        manager: ModelManager[Detector],
-        model: LoadedModel[Detector],
-        detector: Detector,
-        detect: Detect,
-    ) -> DetectionResult | None:
-        """The teacher's detections; None if it fails."""
+    def _expected(self, model: LoadedModel[Detector], detect: Detect) -> DetectionResult | None:
+        """The teacher's detections; None if it is not loaded or fails."""
+        manager, detector = self._teacher, model.runner
+        if not (manager and manager.model):
+            return None
         try:
             teacher = manager.acquire(None)
-        except (BackendError, HeadError):
-            return None
-        teacher.runner.thresholds = detector.thresholds
-        detector.run_began_s = running_s()  # For the watchdog.
-        try:
+            teacher.runner.thresholds = detector.thresholds
+            detector.run_began_s = running_s()  # For the watchdog.
             result = detect(teacher.runner)
         except (BackendError, HeadError) as error:
-            if manager.release(teacher):
-                self._log("warning", "guard_unavailable", f"the teacher failed: {error}")
+            manager.revoke(0.0)
+            self._log("warning", "guard_unavailable", f"the teacher failed: {error}")
             return None
         finally:
-            detector.run_began_s = float("inf")
+            detector.run_began_s = math.inf
         if not manager.release(teacher):
             return None
-        ids = _class_ids(teacher.bundle.labels, model.bundle.labels)
-        low_score = result.low_score and _with_classes(result.low_score, ids)
-        return replace(result, detections=_with_classes(result.detections, ids), low_score=low_score)
-
-    def _report(self, guard: SceneGuard) -> None:
-        if guard.state == FALLBACK:
-            text = (
-                "the model disagrees with its teacher on this scene: the teacher's detections are published"
-            )
-            self._log("warning", "guard_fallback", text)
-        elif guard.state == TRUSTED:
-            self._log("info", "guard_trusted", "the model agrees with its teacher")
+        labels = teacher.bundle.labels, model.bundle.labels
+        low_score = result.low_score and _renamed(result.low_score, *labels)
+        return replace(result, detections=_renamed(result.detections, *labels), low_score=low_score)
 
     def _log(self, severity: str, event: str, text: str) -> None:
         self._node.structured_log.event(event, text, severity, **self.status_values())
@@ -140,12 +125,8 @@ class GuardedModel:
         }
 
 
-def _class_ids(theirs: tuple[str, ...], ours: tuple[str, ...]) -> np.ndarray:
-    """(labels,) our id of each of their labels, -1 = none."""
-    known = {label: i for i, label in enumerate(ours)}
-    return np.array([known.get(label, -1) for label in theirs], np.int32)
-
-
-def _with_classes(found: Detections, ids: np.ndarray) -> Detections:
+def _renamed(found: Detections, theirs: tuple[str, ...], ours: tuple[str, ...]) -> Detections:
+    """Those with one of our labels, with its id."""
+    ids = np.array([ours.index(label) if label in ours else -1 for label in theirs], np.int32)
     kept = found.select(ids[found.class_ids] >= 0)
     return replace(kept, class_ids=ids[kept.class_ids])
