@@ -9,12 +9,11 @@ import contextlib
 import importlib.util
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from edge_vision.bundles.schema import nearest
 from edge_vision.core.detections import Detections
@@ -22,6 +21,8 @@ from edge_vision.optimize.errors import OptimizeError
 
 SCORE_THRESHOLD = 0.05
 """mAP integrates over all scores; detections below this hardly contribute."""
+MAX_PX = 1e9
+"""Of a coordinate or area; float32 has no NaN or infinity up to there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,11 @@ def read_labels(file: Path, images: Sequence[str], classes: Sequence[str]) -> di
     class_ids = _class_ids(file, document, classes)
     ids = {Path(str(image["file_name"])).name: image["id"] for image in document["images"]}
     missing = [name for name in images if name not in ids]
+    counts = Counter(Path(str(image["file_name"])).name for image in document["images"])
+    if repeated := [name for name in images if counts[name] > 1]:
+        raise OptimizeError(
+            f"{file}: expected each image once, got {repeated[0]} {counts[repeated[0]]} times"
+        )
     if missing:
         raise OptimizeError(
             f"{file}: expected labels for each evaluation image, got none for {', '.join(missing[:5])}"
@@ -78,20 +84,35 @@ def read_labels(file: Path, images: Sequence[str], classes: Sequence[str]) -> di
 def read_document(file: Path) -> dict[str, Any]:
     """A COCO JSON file. Raises OptimizeError if its structure is not COCO's."""
     try:
-        document = json.loads(file.read_text("utf-8"))
+        document = dict(json.loads(file.read_text("utf-8")))
+        for key, name in (("images", "file_name"), ("categories", "name"), ("videos", "name")):
+            listed = document.get(key, []) if key == "videos" else document[key]
+            ids = {one["id"] for one in listed if one[name]}
+            if len(ids) < len(listed):
+                raise ValueError(
+                    f"{key}: expected a {name} and an own id in each, got {len(ids)} of {len(listed)}"
+                )
+        _ = [hash(one.get("video_id")) for one in document["images"]]
         for one in document["annotations"]:
-            if len(one["bbox"]) != 4 or not np.isfinite(np.array(one["bbox"], float)).all():
-                raise ValueError(f"bbox {one['bbox']}")
-            _ = one["image_id"], one["category_id"]
-        for one in document["images"]:
-            _ = one["id"], one["file_name"]
-        _ = [(one["id"], one["name"]) for one in document["categories"]]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+            _check_annotation(one)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise OptimizeError(
             f"{file}: expected COCO's JSON with images, annotations (bbox: left, top, width, height) and "
-            f"categories, got: {error!r}"
+            f"categories, got: {error!r:.300}"
         ) from None
-    return dict(document)
+    return document
+
+
+def _check_annotation(one: dict[str, Any]) -> None:
+    """Raises ValueError, TypeError or KeyError."""
+    _ = hash((one["image_id"], one["category_id"]))
+    left, top, width, height = one["bbox"]
+    area, crowd, track = one.get("area", 0), one.get("iscrowd", 0), one.get("track_id") or 0
+    numbers = (left, top, width, height, area)
+    if not all(type(v) in (int, float) and abs(v) <= MAX_PX for v in numbers) or min(width, height, area) < 0:
+        raise ValueError(f"bbox {one['bbox']}, area {area}: expected finite numbers, no negative sizes")
+    if crowd not in (0, 1) or type(track) is not int or abs(track) >= 2**63:
+        raise ValueError(f"iscrowd {crowd!r}, track_id {track!r}: expected 0 or 1, and an integer")
 
 
 def _class_ids(file: Path, document: dict[str, Any], classes: Sequence[str]) -> dict[Any, int]:

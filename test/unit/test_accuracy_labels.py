@@ -12,7 +12,7 @@ import pytest
 from model_cases import clip_or_skip
 
 from edge_vision.bundles.store import sha256_of
-from edge_vision.evaluate.accuracy.labels import LABELS_FILE, labelled_frames, read_label_set
+from edge_vision.evaluate.accuracy.labels import LABELS_FILE, labelled_frames, read_label_set, write_frames
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.reference.clips import CLIPS, clip_path
 
@@ -100,7 +100,7 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
         ({"images": [{"id": 1, "file_name": "a", "video_id": 1, "frame_index": 0}]}, "a video of `videos`"),
         ({"videos": [{"id": 1, "name": "a.png", "sha256": "0" * 64}]}, "another version has other frames"),
         ({"videos": [{"id": 1, "name": "none.mp4"}]}, r"expected none\.mp4 in"),
-        ({"videos": [{"id": 1}]}, "an id and a name of each video"),
+        ({"videos": [{"id": 1}]}, "KeyError.*'name'"),
         ({"images": [{"id": i, "file_name": "a.png"} for i in (1, 2)]}, "expected each image once"),
         (
             {"annotations": [{"image_id": 1, "category_id": 4, "bbox": [1, 1, 0, 5]}]},
@@ -111,6 +111,70 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
 def test_labels_that_do_not_fit_are_refused(tmp_path: Path, change: dict, message: str) -> None:
     with pytest.raises(EvaluateError, match=message):
         read_label_set(written(tmp_path, document(**change)))
+
+
+def person(**others: object) -> dict:
+    return {"id": 1, "image_id": 1, "category_id": 4, "bbox": [1, 2, 10, 20], **others}
+
+
+IMAGE = {"id": 1, "file_name": "a.png"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"annotations": [person(bbox=[9, 9, -5, 5])]}, "no negative sizes"),
+        ({"annotations": [person(bbox=[1e300, 0, 5, 5])]}, "expected finite numbers"),
+        ({"annotations": [person(bbox=["1", 0, 5, 5])]}, "expected finite numbers"),
+        ({"annotations": [person(area=None)]}, "expected finite numbers"),
+        ({"annotations": [person(track_id="a")]}, "track_id 'a'"),
+        ({"annotations": [person(track_id=10**30)]}, "track_id 1000"),
+        ({"annotations": [person(iscrowd="0")]}, "iscrowd '0'"),
+        ({"annotations": [person(image_id=[1])]}, "expected COCO's JSON"),
+        ({"annotations": [person(track_id=3)] * 2}, "one box of each track_id in an image, got track_id 3"),
+        ({"images": [IMAGE, IMAGE]}, "an own id in each, got 1 of 2"),
+        ({"images": [IMAGE, {**IMAGE, "id": 2}]}, r"expected each image once, got .*a\.png twice"),
+        ({"images": [{**IMAGE, "video_id": [1]}]}, "expected COCO's JSON"),
+        ({"images": [{**IMAGE, "file_name": "a" * 5000}]}, "found none"),
+        ({"categories": [{"id": 4, "name": "person"}, {"id": 4, "name": "car"}]}, "an own id in each"),
+        ({"videos": None}, "expected COCO's JSON"),
+    ],
+)
+def test_damaged_labels_are_refused(tmp_path: Path, change: dict, message: str) -> None:
+    """Taken as they are, they would end in a traceback or, worse, in other figures."""
+    with pytest.raises(EvaluateError, match=message):
+        read_label_set(written(tmp_path, document(**change)))
+
+
+def test_a_nested_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text("[" * 100_000)
+    with pytest.raises(EvaluateError, match="RecursionError"):
+        read_label_set(tmp_path / "labels.json")
+
+
+@pytest.mark.parametrize("frame", [-1, True, 1.0, None])
+def test_a_frame_that_no_video_has_is_refused(tmp_path: Path, frame: object) -> None:
+    changed = document(
+        images=[{**IMAGE, "video_id": 7, "frame_index": frame}], videos=[{"id": 7, "name": "a.png"}]
+    )
+    with pytest.raises(EvaluateError, match="a frame_index from 0"):
+        read_label_set(written(tmp_path, changed))
+
+
+@pytest.mark.parametrize("names", [("a/1.png", "b/1.png"), ("1.png", "2"), ("1.png", "..")])
+def test_exported_frames_do_not_replace_each_other(tmp_path: Path, names: tuple[str, str]) -> None:
+    frames = [np.full((48, 64, 3), value, np.uint8) for value in (0, 90)]
+    video = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for frame in frames:
+        video.write(frame)
+    video.release()
+    images = [
+        {"id": i + 1, "file_name": name, "video_id": 7, "frame_index": i} for i, name in enumerate(names)
+    ]
+    labels = read_label_set(written(tmp_path, document(images=images, videos=[{"id": 7, "name": "v.avi"}])))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(EvaluateError, match="expected different names"):
+        write_frames(labels, tmp_path / "out")
 
 
 def test_an_unknown_clip_is_refused() -> None:

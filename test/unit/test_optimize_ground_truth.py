@@ -84,6 +84,10 @@ def test_mean_ap_of_cases_known_by_hand(tmp_path: Path, rows: tuple, score: dict
         ({"annotations": []}, "expected objects in the evaluation images"),
         ({"annotations": [{"image_id": 5, "category_id": 2, "bbox": [1, 2, 3]}]}, "expected COCO's JSON"),
         ({"annotations": 5}, "expected COCO's JSON"),
+        (
+            {"images": [*document()["images"], {"id": 8, "file_name": "other/a.png"}]},
+            r"expected each image once, got a\.png 2 times",
+        ),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(tmp_path: Path, change: dict, message: str) -> None:

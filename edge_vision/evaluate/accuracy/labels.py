@@ -7,10 +7,10 @@ count.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -102,25 +102,36 @@ def read_label_set(
     classes = tuple(dict.fromkeys(categories.values()))
     numbers = {i: classes.index(name) for i, name in categories.items()}
     labelled = [_with_labels(image, annotations[i], numbers) for i, image in images.items()]
+    _check_unique(file, labelled)
     labelled.sort(key=lambda one: (str(one.path), -1 if one.frame is None else one.frame))
-    places = [(one.path, one.frame) for one in labelled]
-    if twice := next((place for place, after in pairwise(places) if place == after), None):
-        raise EvaluateError(f"{file}: expected each image once, got {twice[0]}, frame {twice[1]} twice")
     found = LabelSet(file, classes, tuple(labelled))
     if not found.boxes:
         raise EvaluateError(f"{file}: expected labelled objects, got none in {len(labelled)} images")
     return found
 
 
+def _check_unique(file: Path, labelled: Sequence[LabelledImage]) -> None:
+    """Raise EvaluateError for an image that is listed twice, or a track with two boxes in one image."""
+    seen: set[tuple[Path, int | None]] = set()
+    for one in labelled:
+        where = f"{one.path}" if one.frame is None else f"frame {one.frame} of {one.path}"
+        if (one.path, one.frame) in seen:
+            raise EvaluateError(f"{file}: expected each image once, got {where} twice: merge their labels")
+        seen.add((one.path, one.frame))
+        ids, counts = np.unique(one.track_ids[one.track_ids > 0], return_counts=True)
+        if (counts > 1).any():
+            raise EvaluateError(
+                f"{file}: expected one box of each track_id in an image, got track_id {ids[counts > 1][0]} "
+                f"twice in {where}"
+            )
+
+
 def _videos(
     file: Path, document: dict[str, Any], folder: Path | None, clips: Sequence[str] | None
 ) -> dict[Any, Path]:
     """The selected videos by id."""
-    try:
-        declared = {one["id"]: one for one in document.get("videos", [])}
-        names = {Path(str(one["name"])).stem for one in declared.values()}
-    except (KeyError, TypeError) as error:
-        raise EvaluateError(f"{file}: expected an id and a name of each video, got none: {error!r}") from None
+    declared = {one["id"]: one for one in document.get("videos", [])}
+    names = {Path(str(one["name"])).stem for one in declared.values()}
     if unknown := sorted(set(clips or ()) - names):
         raise EvaluateError(
             f"{file}: expected clips out of {', '.join(sorted(names)) or 'none'}, got {', '.join(unknown)}"
@@ -138,7 +149,7 @@ def _found(file: Path, name: str, folder: Path | None) -> Path:
     if folder is None and name in CLIPS:
         paths.append(clip_path(name))
     for path in paths:
-        if path.is_file():
+        if os.path.isfile(path):  # Path.is_file raises for a name that is too long.
             return path
     advice = (
         "run .venv/bin/python scripts/fetch_data.py --evaluate, or choose others with --clips"
@@ -165,13 +176,11 @@ def _image(
     size = (declared["width"], declared["height"]) if {"width", "height"} <= set(declared) else None
     name, frame = str(declared["file_name"]), None
     if "video_id" in declared:
-        frame = declared.get("frame_index")
-        if declared["video_id"] not in videos or not isinstance(frame, int) or frame < 0:
+        frame, path = declared.get("frame_index"), videos.get(declared["video_id"])
+        if path is None or type(frame) is not int or frame < 0:
             raise EvaluateError(
-                f"{file}: expected a video of `videos` and a frame_index, from 0, of each frame, got "
-                f"{declared}"
+                f"{file}: expected a video of `videos` and a frame_index from 0, got {declared}"
             )
-        path = videos[declared["video_id"]]
     else:
         path = _found(file, name, folder)
     return LabelledImage(name, path, frame, size, *[np.zeros(0)] * 5)
@@ -212,15 +221,17 @@ def write_frames(labels: LabelSet, folder: Path) -> int:
 
     Raises EvaluateError if one cannot be written.
     """
-    count = 0
+    written: set[Path] = set()
     for position, pixels in labelled_frames(labels):
         image = labels.images[position]
         if image.frame is not None:
             file = folder / Path(image.name).name
-            if not cv2.imwrite(str(file), pixels):
-                raise EvaluateError(f"{file}: expected a name that ends in .png and a folder to write to")
-            count += 1
-    return count
+            if file in written or file.suffix != ".png" or not cv2.imwrite(str(file), pixels):
+                raise EvaluateError(
+                    f"{file}: expected different names that end in .png, and a folder to write to"
+                )
+            written.add(file)
+    return len(written)
 
 
 def _video_frames(labels: LabelSet, path: Path, positions: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
@@ -239,7 +250,7 @@ def _of_size(image: LabelledImage, pixels: np.ndarray) -> np.ndarray:
     actual = (pixels.shape[1], pixels.shape[0])
     if image.size_px is not None and image.size_px != actual:
         raise EvaluateError(
-            f"{image.path}: expected {image.size_px[0]}x{image.size_px[1]} pixels, as labelled, got "
+            f"{image.path}: expected {image.size_px[0]!r}x{image.size_px[1]!r} pixels, as labelled, got "
             f"{actual[0]}x{actual[1]}"
         )
     return pixels
