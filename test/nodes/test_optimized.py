@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from model_cases import DETECTOR, bundle_or_skip
+from model_cases import SSD, bundle_or_skip
 from optimize_cases import result
 from ros_cases import DetectorNode
 
@@ -38,7 +38,7 @@ def report_of(bundle: Bundle) -> StudyReport:
 
 @pytest.mark.parametrize("namespace", ["", "/front"])
 def test_a_node_starts_with_the_parameter_file(start, robot, tmp_path: Path, namespace: str) -> None:
-    bundle = bundle_or_skip(DETECTOR)
+    bundle = bundle_or_skip(SSD)
     shutil.copytree(bundle.folder, tmp_path / "source")
     write_output(tmp_path, report_of(bundle))
     ros_args = ["--params-file", str(tmp_path / "params.yaml")]
