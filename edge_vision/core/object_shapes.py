@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeVar
 
-import cv2
 import numpy as np
 
 S = TypeVar("S", bound="ObjectShapes")
@@ -102,6 +101,8 @@ class MaskRegion(NamedTuple):
 
     def outline(self) -> np.ndarray | None:
         """(k, 2) int32 pixels around the largest part; None if it has fewer than three vertices."""
+        import cv2  # Late: the heads are listed by commands that start faster without it.
+
         contours, _ = cv2.findContours(
             self.inside.view(np.uint8),
             cv2.RETR_EXTERNAL,
@@ -134,6 +135,8 @@ def oriented_corners(boxes: np.ndarray) -> np.ndarray:
 def _region(patch: MaskPatch, left: int, top: int, right: int, bottom: int) -> MaskRegion:
     corner, step = patch.corner_px.tolist(), patch.step_px.tolist()
     if all(value.is_integer() for value in (*corner, *step)):  # The same, in a third of the time.
+        import cv2
+
         x, y = map(int, corner)
         whole = cv2.resize(patch.logits, None, fx=step[0], fy=step[1], interpolation=cv2.INTER_LINEAR)
         return MaskRegion(left, top, whole[top - y : bottom - y, left - x : right - x] > 0.0)

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -14,8 +14,10 @@ from edge_vision.backends.base import TensorSpec
 from edge_vision.core.geometry.boxes import nms
 from edge_vision.core.model_spec import HeadSpec, Thresholds
 from edge_vision.core.object_shapes import ObjectShapes
-from edge_vision.core.preprocess import Transform
 from edge_vision.errors import HeadError
+
+if TYPE_CHECKING:
+    from edge_vision.core.preprocess import Transform
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -17,12 +17,14 @@ from edge_vision.backends.base import TensorSpec
 from edge_vision.core.geometry.oriented_boxes import canonical_angles, enclosing_boxes, oriented_overlaps
 from edge_vision.core.model_spec import Thresholds
 from edge_vision.core.object_shapes import KeyPoints, MaskPatch, Masks, ObjectShapes, OrientedBoxes
-from edge_vision.core.preprocess import Transform
 from edge_vision.detect.heads.base import ModelBoxes, OutputReader, choice_option, int_option
 from edge_vision.detect.heads.end_to_end import EndToEndHead
 from edge_vision.detect.heads.extra import ExtraValuesHead
 from edge_vision.detect.heads.yolov8 import YoloV8Head
 from edge_vision.errors import HeadError
+
+if TYPE_CHECKING:
+    from edge_vision.core.preprocess import Transform
 
 PROTOTYPE_LAYOUTS = {"nchw": "(1, k, h, w)", "nhwc": "(1, h, w, k), as TFLite exports have"}
 _MASK_OPTIONS: dict[str, object] = {"prototype_layout": "nchw"}
