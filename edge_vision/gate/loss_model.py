@@ -35,7 +35,7 @@ FIRST_CEILING = 0.91
 """Assumed before there are observations, with the weight of so many frames or boxes:"""
 FLICKER_WEIGHT, DRIFT_WEIGHT, CEILING_WEIGHT, SCORE_WEIGHT = 5.0, 10.0, 4.0, 20.0
 SELF_SHARE = 0.7
-"""Deviation of a score on one frame that is moved by a pixel or two, as a share of that between inferences. The
+"""Deviation of a score on a frame moved by a pixel or two, as a share of that between two inferences. The
 noise ceiling is without what changes in the scene."""
 SCORE_KEEP = 0.95
 """Per inference, of what was learned about scores."""
