@@ -4,10 +4,15 @@
 Attacks: each against a real HTTP server on the loopback interface, with the reason of the refusal.
 Kills: a process that updates, promotes, confirms and rolls back at random is ended by kill -9 at a random
 instant; then the state on disk must be the last reported one or the next, with complete bundles.
+A/A runs: the comparison of a model with itself, on recorded frames whose copies are compressed. Kills of a
+system: pipeline and updater in processes of their own, with a clip as camera (off: they take 15 s each).
 
 refused            attacks that ended with the expected reason.
 wrong_states       kills after which the state on disk was not as it must be.
 restart_p95_ms     until the next process knows what to serve, without the start of the interpreter.
+false_rejections   A/A runs in which shadow rejected the equal model.
+system_wrong       kills of the system after which the wrong model served, or a bundle was not complete.
+first_p95_ms       from the start of the system's processes to the first detections, of any model.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from common import REPO, Row, at_least, at_most, spread
 sys.path[:0] = [str(REPO / "test" / "unit")]
 
 from slot_cases import kill_once  # noqa: E402
+from update_agreement import aa_runs  # noqa: E402
 from update_attacks import ATTACKS, Attack  # noqa: E402
 from update_cases import Operator, World  # noqa: E402
 
@@ -34,9 +40,11 @@ from edge_vision.offline.provenance import machine, versions  # noqa: E402
 from edge_vision.updates.slots import SlotStore  # noqa: E402
 
 RESTART_MS = 3000.0
+FALSE_SHARE = 0.05
 _EXAMPLES = """examples:
   python bench/updates.py                 about two minutes
-  python bench/updates.py --kills 20
+  python bench/updates.py --kills 20 --aa 0
+  python bench/updates.py --kills 0 --system 10
   python bench/updates.py --seed 7        the same kills again, as far as time allows
   python bench/updates.py --strict        exit status 1 where a target is missed"""
 
@@ -44,11 +52,21 @@ _EXAMPLES = """examples:
 def main() -> int:
     parser = make_parser("updates", __doc__, _EXAMPLES)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--aa", type=int, default=100, help="A/A runs")
+    parser.add_argument("--system", type=int, default=0, help="kills of a whole system; needs ROS")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     options = parser.parse_args()
     result: dict[str, Any] = {"machine": machine(), "versions": versions(), "seed": options.seed}
     result["attacks"] = [attacked(attack) for attack in ATTACKS]
-    result["kills"] = killed(options.kills, options.seed)
+    if options.kills:
+        result["kills"] = killed(options.kills, options.seed)
+    if options.aa:
+        result["aa"] = aa_runs(options.aa, options.seed)
+    if options.system:
+        from update_kills import kill_system
+
+        with tempfile.TemporaryDirectory() as folder:
+            result["system"] = kill_system(options.system, options.seed, Path(folder))
     return finish(options, result, _rows(result))
 
 
@@ -95,15 +113,28 @@ def killed(kills: int, seed: int) -> dict[str, Any]:
 
 
 def _rows(result: dict[str, Any]) -> list[Row]:
-    attacks, kills = result["attacks"], result["kills"]
+    attacks = result["attacks"]
     refused = sum(attack["got"] == attack["expected"] for attack in attacks)
-    return [
-        at_least("refused", refused, len(attacks), f"of {len(attacks)} attacks"),
-        at_most(
-            "wrong_states", len(kills["wrong"]), 0, f"of {kills['n']} kills", "; ".join(kills["wrong"][:3])
-        ),
-        at_most("restart_p95_ms", kills["restart_ms"].get("p95"), RESTART_MS, "ms"),
-    ]
+    rows = [at_least("refused", refused, len(attacks), f"of {len(attacks)} attacks")]
+    if kills := result.get("kills"):
+        rows += [
+            _wrong("wrong_states", kills),
+            at_most("restart_p95_ms", kills["restart_ms"].get("p95"), RESTART_MS, "ms"),
+        ]
+    if aa := result.get("aa"):
+        rows.append(
+            at_most("false_rejections", aa["rejected"], FALSE_SHARE * aa["runs"], f"of {aa['runs']} A/A runs")
+        )
+    if system := result.get("system"):
+        rows += [
+            _wrong("system_wrong", system),
+            at_most("first_p95_ms", system["first_detections_ms"].get("p95"), RESTART_MS, "ms"),
+        ]
+    return rows
+
+
+def _wrong(name: str, kills: dict[str, Any]) -> Row:
+    return at_most(name, len(kills["wrong"]), 0, f"of {kills['n']} kills", "; ".join(kills["wrong"][:3]))
 
 
 if __name__ == "__main__":

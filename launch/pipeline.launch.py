@@ -72,6 +72,13 @@ ARGUMENTS = (
     ("depth_topic", "depth", None, "Depth image aligned with the camera's, for the localizer."),
     ("disparity_topic", "disparity", None, "Disparity image, for the localizer with method: disparity."),
     (
+        "updater",
+        "false",
+        BOOL,
+        "Bring signed model updates: starts updater_node, in a process of its own, with the repository of "
+        "params_file.",
+    ),
+    (
         "params_file",
         PathJoinSubstitution([CONFIG, "pipeline.yaml"]),
         None,
@@ -138,6 +145,7 @@ def generate_launch_description() -> LaunchDescription:
             _process("diagnostics_node", with_source, arguments=[cameras]),
             _process("diagnostics_node", without_source, arguments=[cameras], overrides=watched),
             _process("localizer_node", LaunchConfiguration("localizer"), arguments=[cameras]),
+            _process("updater_node", LaunchConfiguration("updater"), arguments=[cameras]),
             _process("source_node", with_source, arguments=[cameras, from_source]),
         ]
     )

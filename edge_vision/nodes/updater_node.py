@@ -37,6 +37,8 @@ from edge_vision.updates.robot_report import ReportSender, new_report, resolve_r
 from edge_vision.updates.slots import Slot, SlotStore, staging_path
 
 TICK_S = 1.0
+BEGIN_TICK_S = 0.1
+"""Until the detector has answered: after a power cut, the model of the slot serves soon."""
 
 
 class UpdaterNode(BaseNode):
@@ -93,6 +95,7 @@ class UpdaterNode(BaseNode):
         self._begun, self._pid, self._gate_pid = False, "", ""
         self._next_check_s = running_s()
         self._timer = self.create_timer(TICK_S, self._tick, clock=self.steady_clock)
+        self._begin_timer = self.create_timer(BEGIN_TICK_S, self._try_to_begin, clock=self.steady_clock)
 
     def deactivate(self) -> None:
         if self._detector:
@@ -100,6 +103,7 @@ class UpdaterNode(BaseNode):
             if self._release_parameters:
                 self._release_parameters.close()
             self.destroy_timer(self._timer)
+            self.destroy_timer(self._begin_timer)
         for subscription in self._opened:
             self.destroy_subscription(subscription)
         self._detector, self._opened, self._probation, self._release_parameters = None, [], None, None
@@ -113,14 +117,16 @@ class UpdaterNode(BaseNode):
             self._store.close()
             self._store = None
 
+    def _try_to_begin(self) -> None:
+        if self._store and self._detector:
+            self._detector.read(self._begin)
+
     # Once a second.
     def _tick(self) -> None:
         store, detector = self._store, self._detector
         if store is None or detector is None:
             return
         try:
-            if not self._begun:
-                detector.read(self._begin)
             if self._release_parameters:
                 self._release_parameters.advance()
             if self._probation:
@@ -164,7 +170,8 @@ class UpdaterNode(BaseNode):
                 self._send_report(HistoryEntry("refused", release.release, result.text))
             raise UpdateError(result.reason, result.text)
         self._trouble = result.text
-        self._send_report(self._history.last)
+        if result.outcome != "staged":
+            self._send_report(self._history.last)
         candidate = store.state.candidate
         if result.outcome == "waiting" and candidate and candidate.digest == result.digest:
             self._end_shadow()
@@ -222,6 +229,7 @@ class UpdaterNode(BaseNode):
         if store is None or self._begun:
             return
         self._begun = True
+        self._begin_timer.cancel()
         before, failed = store.state.serving, store.state.current
         slot = store.begin()
         if failed and store.state.serving != before:
@@ -236,6 +244,8 @@ class UpdaterNode(BaseNode):
         candidate = store.state.candidate
         if candidate is None:
             raise UpdateError("no_candidate", "expected a downloaded bundle, got none; call ~/check first")
+        if self._probation:
+            raise UpdateError("busy", "expected no model on probation, got one; promote when it has ended")
         self._end_shadow()
         if self._detector is None or not self._begun:
             raise UpdateError("no_detector", "expected a running detector in this namespace, got none")
@@ -304,6 +314,7 @@ class UpdaterNode(BaseNode):
                 if self._pid and figures.pid != self._pid:
                     # It has restarted, with the model of its parameter file.
                     self._begun, self._probation = False, None
+                    self._begin_timer.reset()
                 self._pid = figures.pid
                 if self._probation:
                     self._probation.add(figures, running_s())

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from edge_vision.core.running_clock import running_s
@@ -37,12 +37,15 @@ class ShadowComparison:
         self._labels: tuple[str, ...] = ()
         self._threshold = 0.0
         self._due_s = 0.0
-        self._image: tuple[int, Image] | None = None
+        self._image: tuple[int, Image | CompressedImage] | None = None
         self._found: dict[int, Detection2DArray] = {}
-        subscribe = node.create_subscription
+        subscribe, topic = node.create_subscription, node.resolve_topic_name("image_accepted")
         self._opened = [
             # Not deserialized before it is needed.
-            subscribe(Image, "image_accepted", self._on_image, LATEST_IMAGE, raw=True),
+            *(
+                subscribe(kind, name, partial(self._on_image, kind), LATEST_IMAGE, raw=True)
+                for kind, name in ((Image, topic), (CompressedImage, f"{topic}/compressed"))
+            ),
             subscribe(Detection2DArray, "detections", self._on_detections, RESULTS),
             subscribe(LabelInfo, "label_info", self._on_labels, LATCHED),
         ]
@@ -67,9 +70,9 @@ class ShadowComparison:
         self._labels = tuple(one.class_name for one in message.class_map)
         self._threshold = float(message.threshold)
 
-    def _on_image(self, data: Any) -> None:
+    def _on_image(self, kind: type[Image | CompressedImage], data: Any) -> None:
         if self._image is None and self._process.idle and running_s() >= self._due_s:
-            message = deserialize_message(data, Image)
+            message = deserialize_message(data, kind)
             self._image = (stamp_to_ns(message.header.stamp), message)
             self._match()
 

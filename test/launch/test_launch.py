@@ -138,6 +138,14 @@ def test_a_killed_node_is_started_again_and_rejoins(domain: int) -> None:
         interrupted(process)
 
 
+def test_the_updater_is_a_process_beside_the_pipeline(domain: int) -> None:
+    with launched(f"source:={CLIP}", "updater:=true") as process:
+        nodes = wait_for_children(process, 2)
+        wait_for_signal_handlers(nodes)
+        assert sum(any("updater_node" in part for part in one.cmdline()) for one in nodes) == 1
+        interrupted(process)
+
+
 @pytest.mark.parametrize(("arguments", "expected"), [(["use_sim_time:=true"], True), ([], False)])
 def test_simulated_time_is_an_argument(arguments: list[str], expected: bool, domain: int) -> None:
     with launched(*arguments, "autostart:=false") as process:

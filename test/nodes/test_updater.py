@@ -6,17 +6,21 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from model_cases import SSD, bundle_or_skip, video_frame
 from ros_cases import CHAIN, Image, image_message, wait_until
+from sensor_msgs.msg import CompressedImage
 from std_srvs.srv import Trigger
 from update_cases import GROUP, World
 
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.nodes import updater_node, updater_shadow
+from edge_vision.nodes.detector_node import DetectorNode
+from edge_vision.nodes.interface.image_messages import jpeg_message
 from edge_vision.nodes.updater_node import UpdaterNode
 from edge_vision.updates import probation
 from edge_vision.updates.robot_report import read_reports
@@ -221,8 +225,10 @@ def test_each_start_during_probation_is_one_try(start, robot, world, slots, tmp_
         for _ in range(3):
             robot.status("updater", lambda _, values: values["probation"] == "True")
         assert read_state(slots).tries == tries
-        answer = call(robot, "check")
-        assert not answer.success and "expected no model on probation" in answer.message
+        world.operator.publish_bundle(variant(tmp_path / f"next{tries}", f"3.0.{tries}"))
+        for name in ("check", "promote"):
+            answer = call(robot, name)
+            assert not answer.success, answer.message
         running.end()
         running = start(KINDS, overrides(world))
     robot.status("updater", lambda _, values: "3 starts with it were not confirmed" in values["last_event"])
@@ -449,3 +455,30 @@ def test_a_release_with_unknown_parameters_is_not_installed(start, robot, world,
     robot.status("updater", lambda _, values: values["last_check"] == "staged")
     robot.status("updater", lambda status, _: "did you mean 'max_delay_ms'" in status.message)
     assert read_state(slots).slots == {}
+
+
+def test_shadow_compares_on_compressed_images(start, robot, world, slots, tmp_path):
+    world.operator.publish_bundle(variant(tmp_path / "second", "2.0.0"))
+    settings = overrides(world, auto="shadow")
+    settings["detector"] = {"image_transport": "compressed"}
+    running = start((DetectorNode, UpdaterNode), settings)
+    image = video_frame("vtest.avi", STREET)
+    publisher = robot.publisher(CompressedImage, "image_accepted/compressed")
+    sent = 0
+
+    def compared() -> bool:
+        nonlocal sent
+        sent += 1
+        message = jpeg_message(replace(image, stamp_ns=sent * 10**8))
+        publisher.publish(message)
+        return bool((shadow := running["updater"]._shadow) and shadow.test.trials >= 2)
+
+    wait_until(compared, "two comparisons")
+    assert running["updater"]._shadow.test.misses == 0
+
+
+def test_off_without_quotes_is_off(start, robot, world):
+    """YAML and the command line read it as false."""
+    running = start((UpdaterNode,), overrides(world, auto=False))
+    assert running["updater"].params["auto"] == "off" and running["updater"].params.errors == []
+    assert running["updater"].get_parameter("auto").value == "off"

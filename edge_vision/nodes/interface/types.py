@@ -86,6 +86,8 @@ class Param:
                 return [str(v) for v in value]
         elif isinstance(self.default, str) and not self.choices and _is_int(value):
             return str(value)
+        elif value is False and "off" in self.choices:  # YAML reads `off` without quotes as false.
+            return "off"
         elif (
             isinstance(self.default, float)
             and isinstance(value, (int, float))

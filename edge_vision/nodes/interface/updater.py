@@ -55,6 +55,13 @@ UPDATER = NodeSpec(
         ),
         Topic("gate/status", "diagnostic_msgs/msg/DiagnosticArray", "in", "The audit."),
         Topic("image_accepted", "sensor_msgs/msg/Image", "in", "While a model is compared.", SHADOW),
+        Topic(
+            "image_accepted/compressed",
+            "sensor_msgs/msg/CompressedImage",
+            "in",
+            "While a model is compared.",
+            SHADOW,
+        ),
         Topic("detections", "vision_msgs/msg/Detection2DArray", "in", "While a model is compared.", SHADOW),
         Topic("label_info", "vision_msgs/msg/LabelInfo", "in", "While a model is compared.", SHADOW),
         STATUS,

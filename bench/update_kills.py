@@ -1,0 +1,222 @@
+"""A whole updating robot in processes of its own, which is killed at random instants while frames flow.
+
+The pipeline shows a clip; beside it runs the updater. After each start the newest release is fetched and
+promoted, so that a kill meets a download, a trial, a promotion, a load or a probation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from common import REPO, spread
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from slot_cases import check_complete
+from std_srvs.srv import Trigger
+from update_cases import GROUP, Operator, Server
+from vision_msgs.msg import Detection2DArray
+
+from edge_vision.bundles.store import cache_dir, load_bundle
+from edge_vision.nodes.interface.status_messages import status_values
+from edge_vision.nodes.transport.qos import RESULTS, STATUS
+from edge_vision.updates.slots import SlotStore, bundle_path, read_state
+
+MODEL = "ssdlite_mobilenet_v2_coco"
+LIMIT_S = 60.0
+LONGEST_S = 12.0
+SETTLED = ("inferred", "gated", "rejected", "superseded", "failed", "in_flight")
+
+
+class RobotObserver(Node):
+    """Notes when detections and which model's status arrive, and whether the frames add up."""
+
+    def __init__(self) -> None:
+        super().__init__("update_kills")
+        self.first_s: float | None = None
+        self.model, self.unequal = "", 0
+        self.check = self.create_client(Trigger, "updater/check")
+        self.promote = self.create_client(Trigger, "updater/promote")
+        self.create_subscription(Detection2DArray, "detections", self._on_detections, RESULTS)
+        self.create_subscription(DiagnosticArray, "detector/status", self._on_status, STATUS)
+
+    def begin(self) -> None:
+        """Before a start of the robot."""
+        self.first_s, self.model = None, ""
+
+    def serves(self, sha256: str) -> bool:
+        """Whether the last status is of this model."""
+        return self.model == sha256
+
+    def _on_detections(self, _: Detection2DArray) -> None:
+        self.first_s = self.first_s or time.monotonic()
+
+    def _on_status(self, message: DiagnosticArray) -> None:
+        values = status_values(message.status[0])
+        self.model = values.get("model_sha256", "")
+        counts = {name: int(values.get(f"ledger.{name}", 0)) for name in ("received", *SETTLED)}
+        self.unequal += counts["received"] != sum(counts[name] for name in SETTLED)
+
+
+class UpdatingRobot:
+    """The processes. folder: of its cache and logs."""
+
+    def __init__(self, folder: Path, operator: Operator, url: str) -> None:
+        self.slots = folder / "updates" / "default"
+        self._env = {**os.environ, "EDGE_VISION_CACHE": str(folder), "PYTHONPATH": str(REPO)}
+        # Compiled modules are kept, as in an installation.
+        self._env |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "pycache")}
+        self._log = (folder / "robot.log").open("w")
+        self._model, self._clip = str(cache_dir() / "bundles" / MODEL), cache_dir() / "video" / "vtest.avi"
+        settings = {"repository_url": url, "group": GROUP, "bootstrap_root": operator.root, "auto": "off"}
+        self._updater = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        gate = ["-p", "gate:enabled:=false", "-p", "cascade:enabled:=false"]
+        self._start(
+            "pipeline",
+            "--model",
+            self._model,
+            "--backend",
+            "onnxruntime",
+            "--source",
+            str(self._clip),
+            "--loop",
+            "--ros-args",
+            *gate,
+        )
+        self._start("updater_node", "--ros-args", *self._updater)
+
+    def _start(self, *words: str) -> None:
+        command = [sys.executable, "-m", "edge_vision.nodes.cli", *words]
+        self._processes.append(
+            subprocess.Popen(
+                command, env=self._env, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        )
+
+    def kill(self) -> None:
+        """Kill everything at once, as a power cut does."""
+        for one in self._processes:
+            os.killpg(one.pid, signal.SIGKILL)
+        for one in self._processes:
+            one.wait()
+        self._processes.clear()
+
+    @property
+    def died(self) -> bool:
+        return any(one.poll() is not None for one in self._processes)
+
+
+def kill_system(kills: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Kill the robot this often. Returns the times after the later starts, and what was wrong."""
+    chance, wrong, served = random.Random(seed), list[str](), Counter[str]()
+    first_ms, slot_ms = [], []
+    operator = Operator(folder / "operator")
+    server = Server(operator.folder)
+    rclpy.init()
+    node, robot_folder = RobotObserver(), folder / "robot"
+    robot_folder.mkdir()
+    robot = UpdatingRobot(robot_folder, operator, server.url)
+    spinning = threading.Thread(target=rclpy.spin, args=(node,), daemon=True)
+    spinning.start()
+    try:
+        for kill in range(kills):
+            if kill % 2 == 0:
+                operator.publish_bundle(_variant(folder / f"bundle{kill}", f"{kill + 2}.0.0"))
+            expected = _expected(robot.slots)
+            node.begin()
+            start_s = time.monotonic()
+            robot.start()
+            first_s = _wait(lambda: node.first_s, robot)
+            problem = "" if first_s else "no detections after the start"
+            if first_s and kill:  # The first start compiles modules and tries the graph.
+                first_ms.append((first_s - start_s) * 1e3)
+            if first_s and expected and not problem:
+                _wait(partial(node.serves, expected), robot)
+                slot_ms.append((time.monotonic() - start_s) * 1e3)
+                problem = "" if node.serves(expected) else "the slot's model does not serve"
+            served["a slot's" if expected else "the factory's"] += 1
+            _update(node, robot, chance.uniform(0.0, LONGEST_S))
+            problem = problem or ("a process ended by itself" if robot.died else "")
+            robot.kill()
+            problem = problem or _problem(robot.slots)
+            print(
+                f"kill {kill}: served {'slot' if expected else 'factory'}, {problem or 'right'}", flush=True
+            )
+            wrong += [f"kill {kill}: {problem}"] if problem else []
+    finally:
+        robot.kill()
+        server.close()
+        rclpy.try_shutdown()
+        spinning.join()
+    return {
+        "n": kills,
+        "wrong": wrong,
+        "served": dict(served),
+        "unequal_ledgers": node.unequal,
+        "first_detections_ms": spread(first_ms),
+        "slot_serves_ms": spread(slot_ms),
+    }
+
+
+def _variant(folder: Path, version: str) -> Any:
+    """The model with another version."""
+    shutil.copytree(cache_dir() / "bundles" / MODEL, folder)
+    manifest = folder / "bundle.yaml"
+    manifest.write_text(manifest.read_text().replace("version: 1.0.0", f"version: {version}"))
+    return load_bundle(str(folder))
+
+
+def _expected(slots: Path) -> str:
+    """The sha256 of the manifest that must serve after the next start, "" for the factory's."""
+    state = read_state(slots)
+    slot = state.current
+    if slot is None or (not slot.proven and state.tries >= 3):
+        return ""
+    return hashlib.sha256((bundle_path(slots, slot) / "bundle.yaml").read_bytes()).hexdigest()
+
+
+def _wait(happened: Any, robot: UpdatingRobot) -> Any:
+    until_s = time.monotonic() + LIMIT_S
+    while not (found := happened()) and time.monotonic() < until_s and not robot.died:
+        time.sleep(0.01)
+    return found
+
+
+def _update(node: RobotObserver, robot: UpdatingRobot, for_s: float) -> None:
+    """Check and promote again and again, as an impatient operator does."""
+    until_s = time.monotonic() + for_s
+    while time.monotonic() < until_s and not robot.died:
+        for client in (node.check, node.promote):
+            if client.service_is_ready():
+                client.call_async(Trigger.Request())
+        time.sleep(min(0.5, max(0.0, until_s - time.monotonic())))
+
+
+def _problem(slots: Path) -> str:
+    """What is wrong on disk after a kill, "" if nothing is."""
+    if not slots.is_dir():
+        return ""
+    store = SlotStore(slots)
+    try:
+        for slot in store.state.slots.values():
+            check_complete(store.bundle_path(slot))
+        return store.note
+    except AssertionError as error:
+        return str(error) or "a bundle is not complete"
+    finally:
+        store.close()
