@@ -155,7 +155,7 @@ evaluate-gate: setup-evaluate  ## Compare the gate with every-frame detection an
 evaluate-cascade: setup-evaluate  ## Compare the whole chain with every-frame detection and baselines; results in out/cascade/
 	$(VENV_PYTHON) -m edge_vision evaluate cascade $(if $(OUT),--out '$(OUT)') $(ARGS)
 
-optimize-demo: setup-optimize  ## Optimize the bundled SSD for this device; results in out/optimize/
+optimize-demo: setup-optimize  ## Optimize ssdlite_mobilenet_v2_coco for this device; results in out/optimize/
 	$(VENV_PYTHON) -m edge_vision optimize demo --out $(if $(OUT),'$(OUT)',out/optimize)
 
 top: setup-top  ## Show the pipeline of `make demo` live in another terminal, or that of your ROS_DOMAIN_ID

@@ -156,7 +156,7 @@ def _found(file: Path, name: str, folder: Path | None) -> Path:
         if name in CLIPS
         else "name their folder with --images"
     )
-    raise EvaluateError(f"{file}: expected {name} in {paths[0].parent}, found none; {advice}")
+    raise EvaluateError(f"{file}: expected {name} in {paths[-1].parent}, found none; {advice}")
 
 
 def _checked_video(path: Path, declared: dict[str, Any]) -> Path:

@@ -56,7 +56,13 @@ def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...
             "Allows `device` to name libraries of LiteRT delegates below these folders only.",
             applies="start",
         ),
-        Param("precision", "auto", "Selects the precision.", choices=PRECISIONS, applies=applies),
+        Param(
+            "precision",
+            "auto",
+            "Selects the precision; auto = on CPUs int8 if the bundle has it, else its first graph.",
+            choices=PRECISIONS,
+            applies=applies,
+        ),
         Param(
             "threads",
             0,
