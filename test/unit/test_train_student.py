@@ -1,0 +1,279 @@
+"""Students: a new network with the teacher's tail, its normalisation, the loss, the command."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from optimize_cases import image_folder
+from test_train_graph import outputs_of, random_images
+
+from edge_vision.bundles.manifest import GraphSpec, Manifest
+from edge_vision.bundles.store import load_bundle
+from edge_vision.cli.optimize import main
+from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
+from edge_vision.offline.bundle_folder import write_folder
+from edge_vision.optimize.quantization.decoding_tail import tail_inputs
+from edge_vision.train import student_run
+from edge_vision.train.batch_norm import NormalisedConvolutions
+from edge_vision.train.cutting import ClassColumns, cut
+from edge_vision.train.detection_loss import detection_loss
+from edge_vision.train.distillation import Distillation, ParameterGroup
+from edge_vision.train.family import student
+from edge_vision.train.teacher import TeacherSamples
+from edge_vision.train.torch_graph import TorchGraph, written_back
+
+torch.set_num_threads(1)
+SIDE_PX, STRIDES, CLASSES, REST = 64, (8, 16), 3, 16
+COLUMNS = ClassColumns("rows", 0, CLASSES, REST)
+
+
+def node(op: str, inputs: list[str], output: str, **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(op, inputs, [output], output, **attributes)
+
+
+def detector() -> onnx.ModelProto:
+    """A NanoDet head on two feature maps, for 64x64 images."""
+    rng = np.random.default_rng(5)
+    width, nodes, arrays, rows = CLASSES + REST, [], {}, []
+    arrays["sizes"] = np.array([CLASSES, REST], np.int64)
+    arrays["of_scores"], arrays["of_sides"] = (np.array([1, n, -1], np.int64) for n in (CLASSES, REST))
+    for stride in STRIDES:
+        name = f"s{stride}"
+        arrays[f"{name}_w"] = rng.normal(0, 0.3, (width, 3, 3, 3)).astype(np.float32)
+        arrays[f"{name}_b"] = np.full(width, -1.0, np.float32)
+        nodes += [
+            node("AveragePool", ["images"], f"{name}_pool", kernel_shape=[stride] * 2, strides=[stride] * 2),
+            node("Conv", [f"{name}_pool", f"{name}_w", f"{name}_b"], name, pads=[1, 1, 1, 1]),
+            helper.make_node("Split", [name, "sizes"], [f"{name}_c", f"{name}_d"], f"{name}_split", axis=1),
+            node("Sigmoid", [f"{name}_c"], f"{name}_p"),
+            node("Reshape", [f"{name}_p", "of_scores"], f"{name}_pr"),
+            node("Reshape", [f"{name}_d", "of_sides"], f"{name}_dr"),
+            node("Concat", [f"{name}_pr", f"{name}_dr"], f"{name}_rows", axis=1),
+        ]
+        rows.append(f"{name}_rows")
+    nodes += [
+        helper.make_node("Concat", rows, ["joined"], "joined", axis=2),
+        helper.make_node("Transpose", ["joined"], ["rows"], "transposed", perm=[0, 2, 1]),
+    ]
+    cells = sum((SIDE_PX // stride) ** 2 for stride in STRIDES)
+    x = helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [1, 3, SIDE_PX, SIDE_PX])
+    y = helper.make_tensor_value_info("rows", onnx.TensorProto.FLOAT, [1, cells, width])
+    constants = [numpy_helper.from_array(value, name) for name, value in arrays.items()]
+    graph = helper.make_graph(nodes, "tiny", [x], [y], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def detector_bundle(folder: Path, score_threshold: float = 0.4) -> Path:
+    data = detector().SerializeToString()
+    manifest = Manifest(
+        name="tiny",
+        version="1.0.0",
+        task="detect",
+        description="made by a test",
+        licence="Apache-2.0",
+        source="",
+        input=InputSpec("images", SIDE_PX, SIDE_PX, mean=(127.0,) * 3, std=(64.0,) * 3),
+        head=HeadSpec("nanodet", {"rows": "rows"}, {"strides": list(STRIDES), "reg_max": 3}),
+        thresholds=Thresholds(score_threshold),
+        labels_file="labels.txt",
+        graphs=(GraphSpec("model.onnx", "onnx", "fp32", hashlib.sha256(data).hexdigest()),),
+    )
+    write_folder(folder, manifest, {"model.onnx": data, "labels.txt": b"person\ncar\ndog\n"})
+    return folder
+
+
+def test_cut_classes_have_the_same_outputs() -> None:
+    model = detector()
+    small = cut(model, COLUMNS, [0, 2])
+    images = random_images(model)
+    expected, found = (outputs_of(one, images)["rows"] for one in (model, small))
+    np.testing.assert_allclose(found, np.delete(expected, 1, axis=-1), atol=1e-5)
+
+
+def test_a_new_network_has_the_teachers_outputs_and_width_counts() -> None:
+    teacher = cut(detector(), COLUMNS, [0])
+    sizes = []
+    for width in (0.5, 1.0):
+        model = student(teacher, width, 1, 0)
+        assert outputs_of(model, random_images(model))["rows"].shape == (1, 80, 1 + REST)
+        sizes.append(len(model.SerializeToString()))
+    assert sizes[1] > 1.5 * sizes[0]
+
+
+def test_the_normalisation_is_folded_into_the_weights() -> None:
+    """After training, the graph gives what normalisation with the running statistics gives."""
+    torch.manual_seed(0)
+    model = student(cut(detector(), COLUMNS, [0]), 0.5, 1, 0)
+    batches = NormalisedConvolutions(model, tail_inputs(model))
+    graph = TorchGraph(model, ["rows"], batches.operators)
+    images = torch.from_numpy(np.concatenate([random_images(model, seed) for seed in range(8)]))
+    for _ in range(200):
+        expected = graph(images)["rows"].detach().numpy()
+    folded = written_back(model, batches.folded(graph.trained()))
+    found = np.concatenate([outputs_of(folded, one[None].numpy())["rows"] for one in images])
+    assert np.abs(found - expected).mean() < 0.05 * np.abs(expected).mean()
+
+
+def test_the_loss_is_least_for_the_teachers_outputs() -> None:
+    loss = detection_loss(COLUMNS, "", False)
+    rng = np.random.default_rng(0)
+    scores, sides = rng.uniform(0, 1, (2, 9, CLASSES)), rng.normal(0, 1, (2, 9, REST))
+    target = {"rows": torch.from_numpy(np.concatenate([scores, sides], -1).astype(np.float32))}
+    other = {"rows": target["rows"].clone()}
+    other["rows"][..., 0] = 1 - other["rows"][..., 0]
+    moved = {"rows": target["rows"].clone()}
+    moved["rows"][..., CLASSES:] *= -1
+    assert float(loss(target, target)) == pytest.approx(0.0, abs=1e-5)
+    assert float(loss(other, target)) > 0.05 and float(loss(moved, target)) > 0.05
+
+
+def samples(count: int = 16) -> TeacherSamples:
+    model = cut(detector(), COLUMNS, [0])
+    images = [random_images(model, seed) for seed in range(count)]
+    rows = [outputs_of(model, one)["rows"] for one in images]
+    return TeacherSamples(np.concatenate(images), {"rows": np.concatenate(rows)})
+
+
+def training(folder: Path, loss=None) -> tuple[Distillation, NormalisedConvolutions, TorchGraph]:
+    model = student(cut(detector(), COLUMNS, [0]), 0.5, 1, 0)
+    batches = NormalisedConvolutions(model, tail_inputs(model))
+    graph = TorchGraph(model, ["rows"], batches.operators)
+    groups = [
+        ParameterGroup([*graph.weights.values(), *batches.scales.values()], 5e-3),
+        ParameterGroup([one for pair in batches.statistics.values() for one in pair], 0.0),
+    ]
+    loss = loss or detection_loss(ClassColumns("rows", 0, 1, REST), "", False)
+    made = Distillation(graph, groups, samples(), time.monotonic, folder / "c.pt", loss=loss)
+    return made, batches, graph
+
+
+def test_a_stopped_training_continues_with_its_statistics(tmp_path: Path) -> None:
+    def interrupt(step: int, loss: float, left_s: float) -> None:
+        if step == 30:
+            raise KeyboardInterrupt
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole, batches, _ = training(tmp_path / "a")
+    losses: list[float] = []
+    whole.run(40, 4, 0, lambda step, loss, left_s: losses.append(loss))
+    with pytest.raises(KeyboardInterrupt):
+        training(tmp_path / "b")[0].run(40, 4, 0, interrupt)
+    again, continued, _ = training(tmp_path / "b")
+    rest: list[float] = []
+    again.run(40, 4, 0, lambda step, loss, left_s: rest.append(loss))
+    assert rest == pytest.approx(losses[30:], rel=1e-4)
+    for name, (mean, _) in batches.statistics.items():
+        np.testing.assert_allclose(mean, continued.statistics[name][0], rtol=1e-3, atol=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_best(tmp_path: Path) -> None:
+    calls = iter(range(1000))
+
+    def broken(found, expected):
+        value = found["rows"].square().mean()
+        return value * float("nan") if next(calls) >= 30 else value
+
+    made, _, graph = training(tmp_path, broken)
+    progress = made.run(60, 4, 0, lambda step, loss, left_s: None)
+    assert "the loss was nan in step 31" in progress.stopped and progress.step == 30
+    assert all(np.isfinite(value).all() for value in graph.trained().values())
+
+
+def arguments(tmp_path: Path, *more: str, classes: tuple[str, ...] = ("person", "car")) -> list[str]:
+    for name, seed in (("clip", 0), ("elsewhere", 9)):
+        if not (tmp_path / name).exists():
+            image_folder(tmp_path / name, 60, seed)
+    return [
+        *("train", "student", f"{tmp_path / 'tiny'}/", "--classes", *classes),
+        *("--video", str(tmp_path / "clip"), "--other", str(tmp_path / "elsewhere")),
+        *("--batch", "4", "--samples", "16", "--frames", "40", "--out", str(tmp_path / "out"), *more),
+    ]
+
+
+def test_a_bad_student_is_refused_with_its_figures_unless_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detector_bundle(tmp_path / "tiny")
+    assert main(arguments(tmp_path, "--width", "0.5", "--depth", "1", "--steps", "2")) == 3
+    printed = capsys.readouterr().out
+    assert "agreement on elsewhere, another scene" in printed and "int8 file" in printed
+    assert "the teacher's with itself" in printed and not (tmp_path / "out" / "int8").exists()
+    assert main(arguments(tmp_path, "--width", "0.5", "--depth", "1", "--steps", "2", "--anyway")) == 3
+    bundle = load_bundle(f"{tmp_path / 'out' / 'int8'}/")
+    valid_for = bundle.manifest.valid_for
+    assert valid_for is not None and valid_for.classes == ("person", "car") and len(valid_for.scene) == 16
+    assert Path(valid_for.teacher) == tmp_path / "tiny"
+    assert bundle.manifest.figures["train"]["student"]["other_agreement"]
+    assert bundle.labels == ("person", "car")
+
+
+def test_the_cut_teacher_agrees_best(tmp_path: Path) -> None:
+    detector_bundle(tmp_path / "tiny")
+    main(arguments(tmp_path, "--steps", "1"))
+    report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    assert report["qualities"][student_run.UNTUNED]["agreement"] == 1.0
+
+
+def test_a_class_that_the_clips_lack_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = detector_bundle(tmp_path / "tiny")
+    model = onnx.load(folder / "model.onnx")
+    for one in model.graph.initializer:
+        if one.name.endswith("_b"):
+            values = numpy_helper.to_array(one).copy()
+            values[2] = -30.0
+            one.CopyFrom(numpy_helper.from_array(values, one.name))
+    replace_graph(folder, model)
+    assert main(arguments(tmp_path, "--steps", "1", classes=("person", "dog"))) == 1
+    assert "expected objects of each class in the clips, got none of dog" in capsys.readouterr().err
+
+
+def replace_graph(folder: Path, model: onnx.ModelProto) -> None:
+    before = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    data = model.SerializeToString()
+    (folder / "model.onnx").write_bytes(data)
+    manifest = folder / "bundle.yaml"
+    text = manifest.read_text("utf-8").replace(before, hashlib.sha256(data).hexdigest())
+    manifest.write_text(text, "utf-8")
+
+
+def test_a_clip_without_objects_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    detector_bundle(tmp_path / "tiny", score_threshold=0.999)
+    assert main(arguments(tmp_path, "--steps", "1")) == 1
+    assert "expected objects of each class in the clips, got none of person, car" in capsys.readouterr().err
+
+
+def test_a_clip_with_equal_frames_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    detector_bundle(tmp_path / "tiny")
+    given = arguments(tmp_path, "--steps", "1")
+    first = (tmp_path / "clip" / "000.png").read_bytes()
+    for file in (tmp_path / "clip").iterdir():
+        file.write_bytes(first)
+    assert main(given) == 1
+    assert "expected at least" in capsys.readouterr().err
+
+
+def test_a_killed_run_continues(tmp_path: Path) -> None:
+    detector_bundle(tmp_path / "tiny")
+    given = arguments(tmp_path, "--width", "0.5", "--depth", "1", "--steps", "5000")
+    code = "import sys; from edge_vision.cli.optimize import main; sys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen([sys.executable, "-c", code, *given], stdout=subprocess.DEVNULL)
+    checkpoint = tmp_path / "out" / "checkpoint.pt"
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    stored = torch.load(checkpoint, weights_only=True)
+    assert stored["progress"][0] % 25 == 0 and stored["progress"][0] > 0
