@@ -1,7 +1,8 @@
 """A whole updating robot in processes of its own, which is killed at random instants while frames flow.
 
 The pipeline shows a clip; beside it runs the updater. After each start the newest release is fetched and
-promoted, so that a kill meets a download, a trial, a promotion, a load or a probation.
+promoted, so that a kill meets a download, a trial, a promotion, a load or a probation. Each release brings a
+parameter.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import rclpy
 from common import REPO, spread
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.srv import GetParameters
 from rclpy.node import Node
 from slot_cases import check_complete
 from std_srvs.srv import Trigger
@@ -30,11 +32,14 @@ from update_cases import GROUP, Operator, Server
 from vision_msgs.msg import Detection2DArray
 
 from edge_vision.bundles.store import cache_dir, load_bundle
+from edge_vision.nodes.interface import specs
+from edge_vision.nodes.interface.live_parameters import parse_live_parameters
 from edge_vision.nodes.interface.status_messages import status_values
 from edge_vision.nodes.transport.qos import RESULTS, STATUS
+from edge_vision.updates.release import PARAMETERS_FILE
 from edge_vision.updates.slots import SlotStore, bundle_path, read_state
 
-MODEL = "ssdlite_mobilenet_v2_coco"
+MODEL, PARAMETER = "ssdlite_mobilenet_v2_coco", "max_detections"
 LIMIT_S = 60.0
 LONGEST_S = 12.0
 SETTLED = ("inferred", "gated", "rejected", "superseded", "failed", "in_flight")
@@ -49,12 +54,24 @@ class RobotObserver(Node):
         self.model, self.unequal = "", 0
         self.check = self.create_client(Trigger, "updater/check")
         self.promote = self.create_client(Trigger, "updater/promote")
+        self._get = self.create_client(GetParameters, "detector/get_parameters")
+        self._value: int | None = None
         self.create_subscription(Detection2DArray, "detections", self._on_detections, RESULTS)
         self.create_subscription(DiagnosticArray, "detector/status", self._on_status, STATUS)
 
     def begin(self) -> None:
         """Before a start of the robot."""
-        self.first_s, self.model = None, ""
+        self.first_s, self.model, self._value = None, "", None
+
+    def has(self, value: int) -> bool:
+        """Whether the detector's parameter had this value when it answered last; asks again."""
+        if self._get.service_is_ready():
+            self._get.call_async(GetParameters.Request(names=[PARAMETER])).add_done_callback(self._on_value)
+        time.sleep(0.1)
+        return self._value == value
+
+    def _on_value(self, done: Any) -> None:
+        self._value = done.result().values[0].integer_value
 
     def serves(self, sha256: str) -> bool:
         """Whether the last status is of this model."""
@@ -136,8 +153,10 @@ def kill_system(kills: int, seed: int, folder: Path) -> dict[str, Any]:
     try:
         for kill in range(kills):
             if kill % 2 == 0:
-                operator.publish_bundle(_variant(folder / f"bundle{kill}", f"{kill + 2}.0.0"))
-            expected = _expected(robot.slots)
+                parameters = f"/**/detector: {{ros__parameters: {{{PARAMETER}: {kill + 10}}}}}".encode()
+                bundle = _variant(folder / f"bundle{kill}", f"{kill + 2}.0.0")
+                operator.publish_bundle(bundle, parameters=parameters)
+            expected, value = _expected(robot.slots)
             node.begin()
             start_s = time.monotonic()
             robot.start()
@@ -149,6 +168,8 @@ def kill_system(kills: int, seed: int, folder: Path) -> dict[str, Any]:
                 _wait(partial(node.serves, expected), robot)
                 slot_ms.append((time.monotonic() - start_s) * 1e3)
                 problem = "" if node.serves(expected) else "the slot's model does not serve"
+            if first_s and not problem and not _wait(partial(node.has, value), robot):
+                problem = f"the detector has {node._value} for {PARAMETER}, expected {value}"
             served["a slot's" if expected else "the factory's"] += 1
             _update(node, robot, chance.uniform(0.0, LONGEST_S))
             problem = problem or ("a process ended by itself" if robot.died else "")
@@ -181,13 +202,15 @@ def _variant(folder: Path, version: str) -> Any:
     return load_bundle(str(folder))
 
 
-def _expected(slots: Path) -> str:
-    """The sha256 of the manifest that must serve after the next start, "" for the factory's."""
+def _expected(slots: Path) -> tuple[str, int]:
+    """What must serve after the next start: sha256 of the manifest, "" for the factory's; the parameter."""
     state = read_state(slots)
     slot = state.current
     if slot is None or (not slot.proven and state.tries >= 3):
-        return ""
-    return hashlib.sha256((bundle_path(slots, slot) / "bundle.yaml").read_bytes()).hexdigest()
+        return "", specs.DETECTOR.param(PARAMETER).default
+    folder = bundle_path(slots, slot)
+    values = parse_live_parameters((folder / PARAMETERS_FILE).read_text(), PARAMETERS_FILE)
+    return hashlib.sha256((folder / "bundle.yaml").read_bytes()).hexdigest(), values["detector"][PARAMETER]
 
 
 def _wait(happened: Any, robot: UpdatingRobot) -> Any:
