@@ -7,6 +7,7 @@
     candidate         a combination of backend, precision, input size and thread count
     runtimes          the backends of a study
     search            which candidates are measured, in which order
+    trained           bundles of `optimize train` as candidates
     candidate_table   measures candidates
     trial             the interface to executors; trial_runner stores outcomes, trial_process runs one trial
     measure           trial: times a candidate alternating with its parent (worker), and their agreement

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -59,10 +60,25 @@ def read_scores(file: Path) -> np.ndarray:
         return np.stack([arrays[f"{i}.scores"] for i in range(len(arrays.files))])
 
 
-def agreement(task: str, predictions: Path, reference: Path) -> Agreement:
-    """Agreement of two files of predictions. Raises OptimizeError if the reference detected nothing."""
+def rename_classes(file: Path, class_ids: Sequence[int]) -> None:
+    """Give a detector's predictions these ids instead of 0, 1, ..."""
+    with np.load(file) as arrays:
+        values = {name: arrays[name] for name in arrays.files}
+    for name in values:
+        if name.endswith(".ids"):
+            values[name] = np.asarray(class_ids, np.int32)[values[name]]
+    np.savez(file, **values)
+
+
+def agreement(task: str, predictions: Path, reference: Path, class_ids: Collection[int] = ()) -> Agreement:
+    """Agreement of two files of predictions. class_ids: a detector's classes to compare, empty = all.
+
+    Raises OptimizeError if the reference detected nothing."""
     if task == "detect":
-        return detector_agreement(read_detections(predictions), read_detections(reference))
+        expected = read_detections(reference)
+        if class_ids:
+            expected = [one.select(np.isin(one.class_ids, list(class_ids))) for one in expected]
+        return detector_agreement(read_detections(predictions), expected)
     return classifier_agreement(read_scores(predictions), read_scores(reference))
 
 

@@ -63,17 +63,20 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way to run the model. precision: one of settings.PRECISIONS, or LIBRARY_DEFAULT."""
+    """One way to run the model. precision: one of settings.PRECISIONS, or LIBRARY_DEFAULT. trained: name of a
+    bundle of `optimize train` that runs instead of the model, "" = none."""
 
     backend: str
     precision: str
     size: Size
     threads: int
+    trained: str = ""
 
     @property
     def id(self) -> str:
         """Its name in reports and files."""
-        return f"{self.backend}-{self.precision}-{self.size}-t{self.threads}"
+        recipe = f"-{self.trained}" if self.trained else ""
+        return f"{self.backend}{recipe}-{self.precision}-{self.size}-t{self.threads}"
 
     @property
     def graph_precision(self) -> str:

@@ -80,11 +80,12 @@ class CandidateTable:
             "failed" if outcome.result is None else "measured",
             failure_reason(outcome) if outcome.result is None else "",
             graph=outcome.result,
+            trained=candidate.trained,
         )
 
     def _measurement(self, candidate: Candidate, result: CandidateResult) -> Trial[Measurement]:
         assert result.graph is not None
-        parent = self._parent(candidate)
+        parent, class_ids = self._parent(candidate), self._variants.class_ids(candidate)
         task = MeasureTask(
             self._setup(candidate),
             None if candidate == self._baseline else self._setup(parent),
@@ -93,7 +94,8 @@ class CandidateTable:
             predictions_file(candidate.id),
             predictions_file(self._baseline.id),
             result.graph.exact,
-            LABELS if self._settings.labels else "",
+            LABELS if self._settings.labels and not class_ids else "",
+            class_ids,
         )
         data = (result.graph.sha256, self._dataset.evaluation, self._dataset.labels)
         return Trial("measure", candidate.id, task, Measurement, (*data, *versions_of(candidate.backend)))
@@ -106,7 +108,7 @@ class CandidateTable:
     def _parent(self, candidate: Candidate) -> Candidate:
         """The fp32 model of native size in the same backend with the same thread count; for that one, the
         same in the baseline's backend; for that one, the baseline. Candidates that failed are skipped."""
-        own = replace(candidate, precision="fp32", size=self._baseline.size)
+        own = replace(candidate, precision="fp32", size=self._baseline.size, trained="")
         for parent in (own, replace(own, backend=self._baseline.backend)):
             known = self.results.get(parent.id)
             if parent != candidate and known and known.measurement:

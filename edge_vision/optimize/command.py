@@ -133,6 +133,13 @@ def _add_run(one: argparse.ArgumentParser) -> None:
     one.add_argument("--backends", nargs="+", default=[], metavar="B", help=f"of {backends}")
     one.add_argument("--precisions", nargs="+", default=[], metavar="P", help=f"of {', '.join(PRECISIONS)}")
     one.add_argument("--sizes", nargs="+", default=[], metavar="S", help="native, 256, 320x240, ...")
+    one.add_argument(
+        "--trained",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a result of `optimize train` from this model, as further rows; may be repeated",
+    )
     one.add_argument("--threads", nargs="+", type=int, default=[], metavar="N")
     one.add_argument("--exhaustive", action="store_true", help="measure every combination, no search")
     one.add_argument(
@@ -159,6 +166,7 @@ def _run(options: argparse.Namespace) -> int:
         measure_s=options.measure_s,
         timeout_s=options.timeout_s,
         exhaustive=options.exhaustive,
+        trained=tuple(str(Path(one).expanduser().absolute()) for one in options.trained),
     )
     folder = options.folder.absolute()
     _prepare_folder(folder, requested)
@@ -168,7 +176,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _prepare_folder(folder: Path, requested: Settings) -> None:
     """Claim the folder, and empty it if a run left no measurement. Raises OptimizeError, OutputError."""
-    given = (requested.model, *requested.frames, requested.calibration, requested.labels)
+    given = (requested.model, *requested.frames, requested.calibration, requested.labels, *requested.trained)
     # A model without a folder in its name is in the store.
     claim_folder(folder, COMMAND, inputs=[path for path in given if Path(path).is_absolute()])
     entries = {file.name for file in folder.iterdir()} - {marker_path(folder, COMMAND).name}

@@ -23,7 +23,7 @@ from edge_vision.diagnostics.sensors.power import PowerMeter
 from edge_vision.diagnostics.sensors.tree import Tree
 from edge_vision.errors import BackendError
 from edge_vision.optimize import ground_truth
-from edge_vision.optimize.agreement import Agreement, agreement, read_detections
+from edge_vision.optimize.agreement import Agreement, agreement, read_detections, rename_classes
 from edge_vision.optimize.worker import WorkerProcess, WorkerSetup
 
 WARM_UP, PER_ROUND, MIN_ROUNDS, MAX_ROUNDS = 3, 5, 8, 40
@@ -37,6 +37,7 @@ class MeasureTask:
     """parent: None for the baseline. predictions: file to write; reference: that of the baseline.
 
     exact: outputs of exact arithmetic of an int8 graph, see `variant`. labels: ground truth file. "" = none.
+    class_ids: the reference's ids of the candidate's labels; empty = the same labels.
     """
 
     candidate: WorkerSetup
@@ -47,6 +48,7 @@ class MeasureTask:
     reference: str
     exact: str = ""
     labels: str = ""
+    class_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,11 @@ def run(task: MeasureTask) -> Measurement:
         timing = timed(worker, parent, task.measure_s)
         rss_mb = round(worker.request("rss"), 1)
         worker.request("predict", images=task.candidate.images, out=task.predictions)
+        if task.class_ids:
+            rename_classes(Path(task.predictions), task.class_ids)
         return Measurement(
             timing,
-            agreement(task.task, Path(task.predictions), Path(task.reference)),
+            agreement(task.task, Path(task.predictions), Path(task.reference), task.class_ids),
             worker.actual,
             round(worker.cold_start_s, 3),
             rss_mb,

@@ -55,7 +55,8 @@ def _write(folder: Path, report: StudyReport) -> list[Path]:
 
 
 def _slug(result: CandidateResult) -> str:
-    return re.sub(r"[^a-z0-9_]", "_", f"{result.backend}_{result.precision}_{result.size}")
+    recipe = f"{result.trained}_" if result.trained else ""
+    return re.sub(r"[^a-z0-9_]", "_", f"{result.backend}_{recipe}{result.precision}_{result.size}")
 
 
 def _figures(result: CandidateResult) -> dict[str, Any]:
@@ -81,7 +82,8 @@ def _write_bundle(folder: Path, path: str, result: CandidateResult, report: Stud
     variant = load_bundle(f"{folder / result.folder}{os.sep}")
     graph = variant.manifest.graphs[0]
     name = f"{report.model.name[:40]}_{_slug(result)}"[:64]
-    figures: Mapping[str, Any] = {"optimize": {**_figures(result), "cpu": report.device.cpu}}
+    lineage = {key: value for key, value in variant.manifest.figures.items() if key == "train"}
+    figures: Mapping[str, Any] = {**lineage, "optimize": {**_figures(result), "cpu": report.device.cpu}}
     manifest = replace(variant.manifest, name=name, figures=figures)
     files = {graph.file: variant.verify(graph).read_bytes()}
     for extra in (manifest.labels_file, "LICENSE"):

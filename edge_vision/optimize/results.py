@@ -15,8 +15,8 @@ Status = Literal["measured", "chosen", "rejected", "failed", "built"]
 
 @dataclass(frozen=True, slots=True)
 class CandidateResult:
-    """id, backend, precision, size, threads: of the candidate. parent: id of the candidate it is compared
-    with.
+    """id, backend, precision, size, threads, trained: of the candidate. parent: id of the candidate it is
+    compared with.
 
     folder: of its bundle within the study's folder. status: failed and built have no measurement; the
     decision turns measured into chosen or rejected. reason: one line; detail: the comparison behind it.
@@ -37,6 +37,7 @@ class CandidateResult:
     graph: VariantGraph | None = None
     measurement: Measurement | None = None
     engine: BuiltEngine | None = None
+    trained: str = ""
 
     @property
     def measured(self) -> Measurement:

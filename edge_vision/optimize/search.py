@@ -130,6 +130,14 @@ def chosen_threads(space: SearchSpace, results: Results, settings: Settings) -> 
             yield Candidate(best.backend, best.precision, Size.parse(best.size, space.native), threads)
 
 
+def trained(space: SearchSpace, results: Results, bundles: Mapping[str, Bundle]) -> Iterator[Candidate]:
+    """Each bundle of `optimize train` in each backend with the best thread count."""
+    for name, bundle in bundles.items():
+        precision, size = bundle.manifest.graphs[0].precision, Size.of(bundle.manifest.input)
+        for backend in space.onnx:
+            yield Candidate(backend, precision, size, _best_threads(space, results, backend), name)
+
+
 def _cells(space: SearchSpace, exhaustive: bool) -> list[tuple[Size, str]]:
     considered = space.sizes if exhaustive else (space.native,)
     return [(size, backend) for size in considered for backend in space.backends]
@@ -161,4 +169,4 @@ def _best_precision(space: SearchSpace, results: Results, backend: str, settings
 
 
 def _measured(results: Results, backend: str) -> list[CandidateResult]:
-    return [one for one in results.values() if one.measurement and one.backend == backend]
+    return [one for one in results.values() if one.measurement and one.backend == backend and not one.trained]

@@ -43,6 +43,7 @@ class Settings:
     measure_s: float = 3.0
     timeout_s: float = 900.0
     exhaustive: bool = False
+    trained: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_known("precisions", self.precisions, PRECISIONS)

@@ -27,6 +27,7 @@ from edge_vision.optimize.runtimes import build_only_backends
 from edge_vision.optimize.search import search_space
 from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.source import TFLITE
+from edge_vision.optimize.trained import trained_bundles
 from edge_vision.optimize.trial_executor import Trial, TrialExecutor
 from edge_vision.optimize.trial_runner import TrialRunner
 
@@ -67,7 +68,8 @@ class _Study:
         self._flags = int8_recipe.cpu_flags()
         self._space = search_space(settings, self._bundle, tflite, dataset, self._flags)
         self._runner = TrialRunner(folder, executor, settings.timeout_s)
-        variants = Variants(self._bundle, tflite, dataset, self._flags, self._runner)
+        self._trained = trained_bundles(folder, settings.trained, self._bundle)
+        variants = Variants(self._bundle, tflite, dataset, self._flags, self._runner, self._trained)
         task = self._bundle.manifest.task
         self._table = CandidateTable(self._space.baseline, task, settings, dataset, variants, self._runner)
         warning = load_warning(system_load(), usable_cores())
@@ -95,6 +97,7 @@ class _Study:
         if not exhaustive:
             self._measure(search.sizes(space, results, self._settings), fp32_nodes)
             self._measure(search.chosen_threads(space, results, self._settings), fp32_nodes)
+        self._measure(search.trained(space, results, self._trained))
         self._build_engines(fp32_nodes)
 
     def _measure(self, candidates: Iterable[Candidate], fp32_nodes: tuple[str, ...] = ()) -> None:

@@ -11,6 +11,9 @@
     training_run  what the recipes share: request, data, PTQ, verdict, bundles with their lineage
     qat           quantization-aware training
     pruning       structured pruning in closed form; prune_run, with distillation
+    cutting       a detector cut to some classes and feature maps
+    family        small networks with a teacher's outputs; batch_norm, detection_loss
+    student_run   specialised detectors: cut and pruned, or new
     layer_times   time of each node within the whole graph
 
 torch_graph, torch_ops, lsq and distillation import PyTorch; the others work without it. Imports no ROS.

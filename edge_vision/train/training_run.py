@@ -158,7 +158,7 @@ class TrainingRun:
 
     def _same_request(self) -> Bundle:
         """The source bundle; keeps the cache of an earlier run only if it had the same request."""
-        text = json.dumps(asdict(self.request), indent=1)
+        text = json.dumps(asdict(replace(self.request, anyway=False)), indent=1)
         file = self.folder / REQUEST
         same = file.is_file() and file.read_text("utf-8") == text
         if not same or not (self.folder / "source" / "bundle.yaml").is_file():

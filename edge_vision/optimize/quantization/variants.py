@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from edge_vision.bundles.store import Bundle
 from edge_vision.optimize.candidate import LIBRARY_DEFAULT, Candidate, Size
@@ -27,7 +27,10 @@ class Variants:
         dataset: Dataset,
         flags: Collection[str],
         runner: TrialRunner,
+        trained: Mapping[str, Bundle] = {},
     ) -> None:
+        """trained: by name, in folders of the study."""
+        self._trained = trained
         self._source, self._tflite, self._dataset = source, tflite, dataset
         self._flags, self._runner = flags, runner
 
@@ -39,6 +42,11 @@ class Variants:
         # TensorRT needs int8 of another recipe.
         prefix = "tensorrt-" if candidate.backend in build_only_backends() and self._recipe(candidate) else ""
         return f"variants/{prefix}{candidate.graph_precision}-{candidate.size}"
+
+    def class_ids(self, candidate: Candidate) -> tuple[int, ...]:
+        """The source's ids of a trained bundle's labels; empty if they are the same."""
+        ours, labels = self._trained.get(candidate.trained, self._source).labels, self._source.labels
+        return () if ours == labels else tuple(map(labels.index, ours))
 
     def graph_of(self, candidate: Candidate, fp32_nodes: Sequence[str] = ()) -> TrialOutcome[VariantGraph]:
         """The graph of a candidate. fp32_nodes: nodes that `mixed` leaves in fp32."""
@@ -70,6 +78,8 @@ class Variants:
 
     def _given(self, candidate: Candidate) -> Bundle | None:
         """The bundle whose own graph the candidate runs, if any."""
+        if candidate.trained:
+            return self._trained[candidate.trained]
         if candidate.backend not in (*onnx_backends(), *build_only_backends()):
             return self._tflite
         native = candidate.size == Size.of(self._source.manifest.input)

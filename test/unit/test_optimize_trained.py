@@ -1,0 +1,83 @@
+"""Results of `optimize train` as rows of the optimizer's table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from optimize_cases import image_folder, tiny_bundle, tiny_graph
+
+from edge_vision.bundles.ladder import read_ladder
+from edge_vision.bundles.store import load_bundle
+from edge_vision.offline.bundle_folder import write_folder
+from edge_vision.optimize.agreement import agreement, read_detections, rename_classes
+from edge_vision.optimize.command import main
+from edge_vision.optimize.report.report_file import read_report
+
+
+def trained_result(folder: Path, labels: str = "") -> Path:
+    """A folder as `optimize train qat` leaves it. labels: others than those of the model."""
+    bundle = load_bundle(f"{tiny_bundle(folder.with_name('made'), tiny_graph(folder.with_name('t.onnx')))}/")
+    figures = {"train": {"request": {"recipe": "qat", "seed": 7}, "parent_sha256": "0" * 64}}
+    graph = bundle.manifest.graphs[0]
+    files = {
+        graph.file: bundle.verify(graph).read_bytes(),
+        "labels.txt": labels.encode() or (bundle.folder / "labels.txt").read_bytes(),
+    }
+    folder.mkdir()
+    write_folder(folder / "bundle", replace(bundle.manifest, figures=figures), files)
+    return folder
+
+
+def arguments(tmp_path: Path, trained: Path) -> list[str]:
+    model = tiny_bundle(tmp_path / "bundle", tiny_graph(tmp_path / "tiny.onnx"))
+    clips = ["--calibration", str(image_folder(tmp_path / "a", 10, 1))]
+    clips += ["--frames", str(image_folder(tmp_path / "b", 10, 2))]
+    quick = ["--measure-s", "0.2", "--images", "8", "--threads", "1", "--backends", "onnxruntime"]
+    more = ["--precisions", "fp32", "--sizes", "native", "--trained", str(trained)]
+    return ["run", str(model), *clips, *quick, *more, "--out", str(tmp_path / "out")]
+
+
+def test_a_trained_bundle_is_a_row_with_its_lineage(tmp_path: Path) -> None:
+    assert main(arguments(tmp_path, trained_result(tmp_path / "qat"))) == 0
+    report = read_report(tmp_path / "out")
+    (row,) = [one for one in report.results if one.trained]
+    assert row.id == "onnxruntime-qat-fp32-64x64-t1" and row.trained == "qat"
+    assert row.agreement == 1.0 and row.file_bytes > 0 and row.relative > 0
+    for rung in read_ladder(tmp_path / "out" / "ladder.yaml"):
+        figures = load_bundle(f"{rung.model}/").manifest.figures
+        of_row = figures["optimize"]["id"] == row.id
+        assert ("train" in figures) == of_row
+        assert not of_row or figures["train"]["request"]["seed"] == 7
+
+
+def test_a_refused_result_and_other_labels_are_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(arguments(tmp_path, tmp_path / "empty")) == 1
+    assert "got one without a bundle; was it refused?" in capsys.readouterr().err
+
+
+def test_unknown_labels_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = trained_result(tmp_path / "qat", "thing 0\nthing 1\nthing 2\nunicorn\n")
+    assert main(arguments(tmp_path, result)) == 1
+    assert "labels, got classify, with unicorn" in capsys.readouterr().err
+
+
+def test_fewer_classes_are_compared_with_their_own_boxes(tmp_path: Path) -> None:
+    boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32)
+    scores, file, reference = np.ones(2, np.float32), tmp_path / "ours.npz", tmp_path / "reference.npz"
+
+    def write(path: Path, count: int, ids: list[int]) -> None:
+        arrays = {"0.boxes": boxes[:count], "0.scores": scores[:count], "0.ids": np.array(ids, np.int32)}
+        np.savez(path, **arrays)
+
+    write(reference, 2, [7, 3])
+    write(file, 1, [0])
+    rename_classes(file, (7,))
+    assert read_detections(file)[0].class_ids.tolist() == [7]
+    assert agreement("detect", file, reference, (7,)).value == 1.0
+    assert agreement("detect", file, reference).value < 1.0
