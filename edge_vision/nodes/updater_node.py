@@ -120,6 +120,8 @@ class UpdaterNode(BaseNode):
     def _try_to_begin(self) -> None:
         if self._store and self._detector:
             self._detector.read(self._begin)
+        else:
+            self._begin_timer.cancel()
 
     # Once a second.
     def _tick(self) -> None:
