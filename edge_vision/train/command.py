@@ -174,10 +174,21 @@ def _summary(report: TrainingReport) -> str:
     for name, quality in report.qualities.items():
         rows.append(f"{name:24} {quality.agreement:12.3f} {quality.sqnr_db:5.1f} dB")
     rows.append(f"time by that of the teacher's int8: {report.time_ratio:.2f}")
-    if report.student:
-        rows += _student_rows(report.student)
+    if "unstructured" in report.figures:
+        rows.append(_unstructured_row(report.figures["unstructured"]))
+    elif report.figures:
+        rows += _student_rows(report.figures)
     rows.append(f"{report.cpu_s / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}")
     return "\n".join(rows)
+
+
+def _unstructured_row(figures: Mapping[str, float]) -> str:
+    before, after = (figures[name] / 1e6 for name in ("teacher_compressed_bytes", "compressed_bytes"))
+    return (
+        f"for comparison, unstructured: {figures['share']:.0%} of the teacher's int8 weights zero: agreement "
+        f"{figures['agreement']:.3f}, time {figures['time_ratio']:.2f}, compressed {after:.2f} of "
+        f"{before:.2f} MB"
+    )
 
 
 def _student_rows(figures: Mapping[str, Any]) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.train.distillation import ParameterGroup
-from edge_vision.train.pruning import prune
+from edge_vision.train.pruning import prune, without_smallest
 from edge_vision.train.torch_graph import TorchGraph, written_back
 from edge_vision.train.training_run import (
     BUNDLE,
@@ -25,6 +27,7 @@ TEACHER, UNTUNED, TUNED, TUNED_INT8 = "teacher int8", "pruned, untuned", "pruned
 MIN_AGREEMENT = 0.9
 """A model below it is no replacement. An image that moves by 2 px changes about as much."""
 _RATE = 1e-3
+UNSTRUCTURED_SHARE = 0.3
 
 
 def run_prune(
@@ -48,9 +51,23 @@ def _run(run: TrainingRun) -> TrainingReport:
     models = {TEACHER: teacher_int8, UNTUNED: pruned, TUNED: tuned, TUNED_INT8: int8}
     qualities = {name: run.quality(model) for name, model in models.items()}
     ratio = run.time_ratio(int8, teacher_int8)
-    report = run.report(qualities, ratio, progress, _refusal(qualities[TUNED_INT8], ratio))
+    figures = {"unstructured": _unstructured(run, teacher_int8)}
+    report = run.report(qualities, ratio, progress, _refusal(qualities[TUNED_INT8], ratio), figures)
     run.write(report, {BUNDLE: (tuned, "fp32"), INT8: (int8, "int8")}, teacher_int8)
     return report
+
+
+def _unstructured(run: TrainingRun, teacher_int8: Any) -> dict[str, float]:
+    """What zeros within the layers would give, for comparison; no bundle is made of it."""
+    sparse = without_smallest(teacher_int8, UNSTRUCTURED_SHARE)
+    before, after = (len(gzip.compress(one.SerializeToString())) for one in (teacher_int8, sparse))
+    return {
+        "share": UNSTRUCTURED_SHARE,
+        "agreement": run.quality(sparse).agreement,
+        "time_ratio": run.time_ratio(sparse, teacher_int8),
+        "compressed_bytes": after,
+        "teacher_compressed_bytes": before,
+    }
 
 
 def _refusal(quality: Quality, ratio: float) -> str:

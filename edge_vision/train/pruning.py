@@ -219,3 +219,17 @@ def _remove(model: Any, chain: InnerChannels, kept: np.ndarray, moments: InputMo
 def _set(model: Any, node: Any, index: int, values: np.ndarray) -> None:
     one = next(one for one in model.graph.initializer if one.name == node.input[index])
     one.CopyFrom(import_onnx().numpy_helper.from_array(np.ascontiguousarray(values), one.name))
+
+
+def without_smallest(quantized: Any, share: float) -> Any:
+    """A copy of an int8 model in which this share of the weights of each layer is zero: the smallest
+    integers, which are relative to the largest weight of their channel."""
+    numpy_helper = import_onnx().numpy_helper
+    sparse = copy.deepcopy(quantized)
+    for one in sparse.graph.initializer:
+        if len(one.dims) > 1 and one.data_type == import_onnx().TensorProto.INT8:
+            values = numpy_helper.to_array(one).copy()
+            size = np.abs(values.astype(np.int16)).ravel()
+            values.ravel()[np.argsort(size, kind="stable")[: int(share * size.size)]] = 0
+            one.CopyFrom(numpy_helper.from_array(values, one.name))
+    return sparse

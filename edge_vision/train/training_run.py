@@ -102,7 +102,7 @@ class Quality:
 class TrainingReport:
     """qualities: by name of the graph. time_ratio: of the result's int8 graph by that of the teacher's int8
     graph, in ONNX Runtime with one thread. curve: (step, loss, validation score: SQNR in dB, or F1).
-    refused: why there is no bundle, "" = there is one. student: its further figures."""
+    refused: why there is no bundle, "" = there is one. figures: further ones."""
 
     model: str
     parent_sha256: str
@@ -116,7 +116,7 @@ class TrainingReport:
     cpu_s: float
     stopped: str = ""
     refused: str = ""
-    student: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TrainingRun:
@@ -273,7 +273,7 @@ class TrainingRun:
         time_ratio: float,
         progress: Progress,
         refused: str,
-        student: Mapping[str, Any] = {},
+        figures: Mapping[str, Any] = {},
     ) -> TrainingReport:
         """The report of this run, without a file."""
         return TrainingReport(
@@ -289,7 +289,7 @@ class TrainingRun:
             round(time.process_time() - self._cpu_s, 1),
             progress.stopped,
             refused,
-            student,
+            figures,
         )
 
     def write(

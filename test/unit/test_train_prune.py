@@ -19,7 +19,15 @@ from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.optimize.quantization.layer_inputs import multiplications
 from edge_vision.train import prune_run
 from edge_vision.train.layer_times import layer_times
-from edge_vision.train.pruning import Elimination, allocate, chains, eliminate, prune, refitted
+from edge_vision.train.pruning import (
+    Elimination,
+    allocate,
+    chains,
+    eliminate,
+    prune,
+    refitted,
+    without_smallest,
+)
 
 INNER = 128
 
@@ -131,6 +139,21 @@ def test_each_convolution_of_an_int8_graph_has_a_time() -> None:
     assert min(times.values()) > 0
 
 
+def test_the_smallest_weights_of_each_layer_become_zero() -> None:
+    model = inverted_residual()
+    quantized = ptq.quantize(model, ptq.calibrate(model, [random_images(model)]), RECIPE)
+    for before, after in zip(
+        quantized.graph.initializer, without_smallest(quantized, 0.3).graph.initializer, strict=True
+    ):
+        old, new = numpy_helper.to_array(before), numpy_helper.to_array(after)
+        if old.dtype == np.int8 and old.ndim > 1:
+            assert (new == 0).sum() >= int(0.3 * new.size)
+            gone = np.abs(old[(new == 0) & (old != 0)].astype(int))
+            assert gone.max(initial=0) <= np.abs(new[new != 0].astype(int)).min(initial=127)
+        else:
+            np.testing.assert_array_equal(old, new)
+
+
 def test_more_than_there_is_cannot_be_removed() -> None:
     with pytest.raises(OptimizeError, match=r"expected inner channels with .*: use a lower --share"):
         pruned(inverted_residual(), 0.99)
@@ -161,7 +184,8 @@ def test_the_command_writes_the_pruned_bundle_and_its_int8(
     precisions = [load_bundle(f"{out / name}/").manifest.graphs[0].precision for name in ("bundle", "int8")]
     assert precisions == ["fp32", "int8"]
     assert load_bundle(f"{out / 'bundle'}/").manifest.figures["train"]["request"]["share"] == 0.3
-    assert "pruned, untuned" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "pruned, untuned" in printed and "unstructured: 30% of the teacher's int8 weights zero" in printed
 
 
 def test_a_share_outside_its_range_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -216,7 +216,7 @@ def test_a_bad_student_is_refused_with_its_figures_unless_told(
     valid_for = bundle.manifest.valid_for
     assert valid_for is not None and valid_for.classes == ("person", "car") and len(valid_for.scene) == 16
     assert Path(valid_for.teacher) == tmp_path / "tiny"
-    assert bundle.manifest.figures["train"]["student"]["other_agreement"]
+    assert bundle.manifest.figures["train"]["figures"]["other_agreement"]
     assert bundle.labels == ("person", "car")
 
 
