@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Training of shipped bundles on the public clips: QAT and pruning. `make bench-train`. Prints a table
-and writes out/train/report.json, curves.png and one folder for each run.
+"""Training of shipped bundles on the public clips: QAT, pruning, a student. `make bench-train`. Prints a table and
+writes out/train/report.json, curves.png and one folder for each run.
 
 Trained on the first 65 % of each clip, judged on the last 30 %. Times are compared in ONNX Runtime and
 OpenVINO, with one thread. An interrupted run continues.
@@ -13,7 +13,7 @@ import os
 import resource
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,14 @@ RUNS = {
     "efficientnet_qat": ("qat", "efficientnet_lite0_imagenet", (*CLIPS, *MORE), 300, 0.0),
     "ssd_qat": ("qat", "ssdlite_mobilenet_v2_coco", CLIPS, 150, 0.0),
     "ssd_prune": ("prune", "ssdlite_mobilenet_v2_coco", ("vtest.avi",), 120, 0.3),
+    "ssd_student": ("student", "ssdlite_mobilenet_v2_coco", ("vtest.avi",), 200, 0.25),
 }
 """Name -> recipe, bundle, clips, steps, share of the time to remove."""
 ROUNDS = 60
 RUNTIMES = ("onnxruntime", "openvino")
+OTHER = "bikes.mp4"
+"""Another scene, for the student."""
+STUDENT_TIMES, STUDENT_MB, STUDENT_CPU_MIN = {"onnxruntime": 0.45, "openvino": 0.35}, 0.6, 12.0
 GAIN_DB, CPU_MIN, SAME_TIME, PRUNED_TIME = 2.5, 6.0, 1.05, 0.75
 
 
@@ -63,6 +67,7 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
 
     from edge_vision.train.prune_run import run_prune
     from edge_vision.train.qat import run_qat
+    from edge_vision.train.student_run import run_student
     from edge_vision.train.training_run import BUNDLE, INT8, TEACHER_INT8, TrainingRequest
 
     torch.set_num_threads(1)
@@ -70,9 +75,16 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
     recipe, model, names, steps, share = RUNS[name]
     clips = tuple(str(cache_dir() / "video" / clip) for clip in names)
     request = TrainingRequest(recipe, model, clips, steps=steps, share=share)
-    report = (run_qat if recipe == "qat" else run_prune)(folder, request, print, ProgressLine().show)
+    if recipe == "student":
+        other = str(cache_dir() / "video" / OTHER)
+        request = replace(request, samples=400, classes=("person", "car"), levels=1, other=(other,))
+    run = {"qat": run_qat, "prune": run_prune, "student": run_student}[recipe]
+    report = run(folder, request, print, ProgressLine().show)
     result: dict[str, Any] = asdict(report)
-    if not report.refused:
+    if recipe == "student":
+        times = (report.time_ratio, report.figures["openvino_time_ratio"])
+        result["time_ratios"] = dict(zip(RUNTIMES, times, strict=True))
+    elif not report.refused:
         bundle = load_bundle(f"{folder / (BUNDLE if recipe == 'qat' else INT8)}{os.sep}")
         graphs = [str(bundle.verify(bundle.manifest.graphs[0])), str(folder / TEACHER_INT8)]
         result["time_ratios"] = {runtime: time_ratio(runtime, graphs) for runtime in RUNTIMES}
@@ -105,6 +117,8 @@ def runner(runtime: str, graph: str) -> Any:
 
 def rows_of(name: str, result: Mapping[str, Any]) -> list[Row]:
     """The figures with the targets."""
+    if result["request"]["recipe"] == "student":
+        return student_rows(name, result)
     qat = result["request"]["recipe"] == "qat"
     times = result.get("time_ratios", {})
     return [
@@ -139,6 +153,21 @@ def prune_rows(name: str, result: Mapping[str, Any]) -> list[Row]:
     ]
 
 
+def student_rows(name: str, result: Mapping[str, Any]) -> list[Row]:
+    figures, found = result["figures"], result["qualities"]["student int8"]["agreement"]
+    images = f"{result['judge_images']} images"
+    return [
+        at_least(f"{name}: agreement, int8", found, figures["ceiling"], "", images),
+        *(Row(f"{name}: agreement on {OTHER}", one, "") for one in figures["other_agreement"].values()),
+        *(
+            at_most(f"{name}: time, {runtime}", ratio, STUDENT_TIMES[runtime], "of teacher's int8")
+            for runtime, ratio in result["time_ratios"].items()
+        ),
+        at_most(f"{name}: file", round(figures["bytes"] / 1e6, 2), STUDENT_MB, "MB"),
+        at_most(f"{name}: CPU time", round(result["cpu_s"] / 60, 2), STUDENT_CPU_MIN, "min"),
+    ]
+
+
 def plot(results: Mapping[str, Mapping[str, Any]], file: Path) -> None:
     """Validation SQNR by step of each bundle."""
     import matplotlib
@@ -148,6 +177,8 @@ def plot(results: Mapping[str, Mapping[str, Any]], file: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 3.5))
     for name, result in results.items():
+        if result["request"]["recipe"] == "student":  # Its curve is of the F1.
+            continue
         steps, _, scores = zip(*result["curve"], strict=True)
         axes.plot(steps, scores, marker=".", label=name)
     axes.set(xlabel="step", ylabel="SQNR on validation images, dB")

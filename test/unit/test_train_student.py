@@ -267,7 +267,7 @@ def test_a_clip_with_equal_frames_is_refused(tmp_path: Path, capsys: pytest.Capt
 
 def test_a_killed_run_continues(tmp_path: Path) -> None:
     detector_bundle(tmp_path / "tiny")
-    given = arguments(tmp_path, "--width", "0.5", "--depth", "1", "--steps", "5000")
+    given = arguments(tmp_path, "--width", "0.5", "--depth", "1", "--steps", "200")
     code = "import sys; from edge_vision.cli.optimize import main; sys.exit(main(sys.argv[1:]))"
     process = subprocess.Popen([sys.executable, "-c", code, *given], stdout=subprocess.DEVNULL)
     checkpoint = tmp_path / "out" / "checkpoint.pt"
@@ -276,4 +276,9 @@ def test_a_killed_run_continues(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     stored = torch.load(checkpoint, weights_only=True)
-    assert stored["progress"][0] % 25 == 0 and stored["progress"][0] > 0
+    done, curve = stored["progress"][:2]
+    assert 0 < done < 200
+    assert main(given) in (0, 3)
+    report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    assert report["curve"][: len(curve)] == [list(one) for one in curve]
+    assert report["curve"][-1][0] == 200
