@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Training of shipped bundles on the public clips: QAT, pruning, a student. `make bench-train`. Prints a table and
-writes out/train/report.json, curves.png and one folder for each run.
+"""Training of shipped bundles on the public clips: QAT, pruning, a student. `make bench-train`. Prints a
+table and writes out/train/report.json, curves.png and one folder for each run.
 
 Trained on the first 65 % of each clip, judged on the last 30 %. Times are compared in ONNX Runtime and
 OpenVINO, with one thread. An interrupted run continues.
