@@ -150,7 +150,7 @@ def select_clips(names: Sequence[str] | None, files: Sequence[Path]) -> tuple[li
     opened, skipped = [], {}
     for path in [*wanted, *files]:
         if path in wanted and not path.is_file():
-            skipped[path.stem] = "not downloaded; run .venv/bin/python scripts/fetch_data.py --evaluate"
+            skipped[path.stem] = f"not downloaded; run .venv/bin/python scripts/fetch_data.py {path.stem}"
             continue
         try:
             opened.append((clip_condition(path), str(path)))

@@ -17,6 +17,7 @@ from typing import Any
 
 from edge_vision.bundles.schema import nearest
 from edge_vision.core.detections import Detections
+from edge_vision.core.missing_package import install_command
 from edge_vision.optimize.errors import OptimizeError
 
 SCORE_THRESHOLD = 0.05
@@ -36,7 +37,7 @@ class MeanAp:
 def check_installed() -> None:
     """Raise OptimizeError if pycocotools is missing."""
     if importlib.util.find_spec("pycocotools") is None:
-        raise OptimizeError("--labels needs the package pycocotools: pip install pycocotools")
+        raise OptimizeError(f"labels need the package pycocotools: {install_command('pycocotools')}")
 
 
 def read_labels(file: Path, images: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def _found(file: Path, name: str, folder: Path | None) -> Path:
         if os.path.isfile(path):  # Path.is_file raises for a name that is too long.
             return path
     advice = (
-        "run .venv/bin/python scripts/fetch_data.py --evaluate, or choose others with --clips"
+        f"run .venv/bin/python scripts/fetch_data.py {Path(name).stem}, or choose others with --clips"
         if name in CLIPS
         else "name their folder with --images"
     )
