@@ -133,7 +133,7 @@ class LivePipeline(Target):
 
     def _parameters(self, data: bytes) -> None:
         """Set parameters, and what they were before."""
-        given = [one for one in json.loads(data) if find_param(one)]
+        given = [one for one in json.loads(data) if find_param(one) and one[0] in self._clients]
         if reason := self._set(given):
             raise ValueError(reason)
         before = [[*one[:2], _SET.get(tuple(one[:2]), find_param(one).default)] for one in given]

@@ -36,10 +36,11 @@ class NodeParameters(Target):
         from edge_vision.nodes.detector_node import DetectorNode
         from edge_vision.nodes.diagnostics_node import DiagnosticsNode
         from edge_vision.nodes.gate_node import GateNode
+        from edge_vision.nodes.localizer_node import LocalizerNode
         from edge_vision.nodes.source_node import SourceNode
 
         rclpy.init(args=["fuzz"])
-        kinds = (SourceNode, GateNode, CascadeNode, DetectorNode, DiagnosticsNode)
+        kinds = (SourceNode, GateNode, CascadeNode, DetectorNode, DiagnosticsNode, LocalizerNode)
         self._nodes = {kind.spec.name: kind(overrides={"autostart": False}) for kind in kinds}
         self._parameter = Parameter
 

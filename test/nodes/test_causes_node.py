@@ -9,7 +9,7 @@ import cause_cases as cases
 import pytest
 from cause_cases import NODES, OPEN, CauseScene, Output
 from lifecycle_msgs.msg import Transition
-from model_cases import clip_or_skip
+from model_cases import SSD, clip_or_skip
 from ros_cases import (
     ALL,
     CHAIN,
@@ -210,7 +210,7 @@ def test_images_that_are_all_refused(scene, output, provoke, text):
 
 def test_a_silent_second_publisher_is_no_fault(scene, output, robot):
     """As a paused player, or a driver whose camera is off."""
-    scene.start(NODES)
+    scene.start(NODES, {"detector": {"model": SSD}})
     robot.rematch(scene.other_node("rear").create_publisher(Image, "image_raw", SENSOR))
     status = output.named("several_publishers", scene.camera())
     assert status.level == OK and "unless only one of them sends" in status.message

@@ -460,7 +460,7 @@ def test_a_release_with_unknown_parameters_is_not_installed(start, robot, world,
 def test_shadow_compares_on_compressed_images(start, robot, world, slots, tmp_path):
     world.operator.publish_bundle(variant(tmp_path / "second", "2.0.0"))
     settings = overrides(world, auto="shadow")
-    settings["detector"] = {"image_transport": "compressed"}
+    settings["detector"]["image_transport"] = "compressed"
     running = start((DetectorNode, UpdaterNode), settings)
     image = video_frame("vtest.avi", STREET)
     publisher = robot.publisher(CompressedImage, "image_accepted/compressed")

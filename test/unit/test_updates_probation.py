@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_vision.updates.history import MAX_LINES, UpdateHistory
+from edge_vision.updates.history import MAX_LINES, HistoryEntry, UpdateHistory
 from edge_vision.updates.probation import (
     LOAD_LIMIT_S,
     MIN_FRAMES,
@@ -190,12 +190,13 @@ def test_the_history_survives_and_is_bounded(tmp_path: Path) -> None:
     history = UpdateHistory(tmp_path)
     history.set_before(BEFORE)
     for number in range(MAX_LINES + 5):
-        history.add("committed", f"model {number}", {"n": number})
+        history.add("committed", f"model {number}", {"n": number}, 7)
     again = UpdateHistory(tmp_path)
-    assert (again.last, again.before()) == (f"model {MAX_LINES + 4}", BEFORE)
+    assert (again.last.text, again.last.release) == (f"model {MAX_LINES + 4}", 7)
+    assert again.before() == BEFORE
     lines = (tmp_path / "history.jsonl").read_text().splitlines()
     assert len(lines) == MAX_LINES and json.loads(lines[0])["evidence"] == {"n": 5}
     (tmp_path / "history.jsonl").write_bytes(b"\xff")
     (tmp_path / "before.json").write_text("[]")
     damaged = UpdateHistory(tmp_path)
-    assert (damaged.last, damaged.before()) == ("", NO_RATES)
+    assert (damaged.last, damaged.before()) == (HistoryEntry(), NO_RATES)
