@@ -34,9 +34,6 @@ FIRST_DRIFT = 0.03
 FIRST_CEILING = 0.91
 """Assumed before there are observations, with the weight of so many frames or boxes:"""
 FLICKER_WEIGHT, DRIFT_WEIGHT, CEILING_WEIGHT, SCORE_WEIGHT = 5.0, 10.0, 4.0, 20.0
-SELF_SHARE = 0.7
-"""Deviation of a score on a frame moved by a pixel or two, as a share of that between two inferences. The
-noise ceiling is without what changes in the scene."""
 SCORE_KEEP = 0.95
 """Per inference, of what was learned about scores."""
 MIN_BOXES = 0.5
@@ -98,7 +95,7 @@ class LossModel:
         step = 0.5 if self._observed <= 2 else 1.0 - _decay(seconds, BOXES_MEMORY_S)
         self.boxes += step * (2.0 * len(found) - self.boxes)
         keep = _decay(seconds, CEILING_MEMORY_S)
-        p = self.scores.p_again(Detections.joined([found, low_score or Detections.empty()]), SELF_SHARE)
+        p = np.concatenate([p_found, p_low])
         self._agreeing = keep * self._agreeing + float((p * p).sum())
         self._expected = keep * self._expected + float(p.sum())
         self.ceiling = (self._agreeing + FIRST_CEILING * CEILING_WEIGHT) / (self._expected + CEILING_WEIGHT)
@@ -132,9 +129,9 @@ class ScoreNoise:
         """Standard deviation of one score."""
         return max(MIN_SCORE_SD, math.sqrt(self._squares / self._pairs))
 
-    def p_again(self, boxes: Detections, share: float = 1.0) -> np.ndarray:
-        """(n,) probability that the detector finds each box again. share: of the deviation."""
-        z = (boxes.scores.astype(np.float64) - self.threshold) / (share * self.sd * math.sqrt(2.0))
+    def p_again(self, boxes: Detections) -> np.ndarray:
+        """(n,) probability that the detector finds each box on the next frame."""
+        z = (boxes.scores.astype(np.float64) - self.threshold) / (self.sd * math.sqrt(2.0))
         return np.array([0.5 * (1.0 + math.erf(value)) for value in z.tolist()])
 
     def observe(self, found: Detections, low_score: Detections | None) -> None:
