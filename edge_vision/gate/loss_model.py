@@ -145,7 +145,7 @@ class ScoreNoise:
             iou = iou_matrix(near.xyxy_px, boxes.xyxy_px) * (near.class_ids[:, None] == boxes.class_ids[None])
             best = iou.argmax(axis=1)
             same = iou[np.arange(len(near)), best] >= SAME_BOX_IOU
-            differences = (boxes.scores[best] - near.scores)[same]
+            differences = (boxes.scores[best].clip(0.0, 1.0) - near.scores)[same]
             # Half: the difference of two scores has twice the variance of one.
             self._squares = SCORE_KEEP * self._squares + 0.5 * float((differences**2).sum())
             self._pairs = SCORE_KEEP * self._pairs + len(differences)
@@ -153,7 +153,9 @@ class ScoreNoise:
 
     def _learn_threshold(self, found: np.ndarray, low: np.ndarray) -> None:
         """It is above every low score and not above any found one; bounds that cross mean a new threshold."""
-        below, above = float(low.max(initial=0.0)), float(found.min(initial=1.0))
+        # A peer may send any number as a score.
+        bounds = np.clip([low.max(initial=0.0), found.min(initial=1.0)], 0.0, 1.0)
+        below, above = bounds.tolist()
         self._below, self._above = max(self._below, below), min(self._above, above)
         if self._below > self._above:
             self._below, self._above = below, above

@@ -189,6 +189,15 @@ def test_the_deviation_of_scores_is_learned(sd: float) -> None:
     assert noise.sd == pytest.approx(sd, rel=0.2)
 
 
+@pytest.mark.parametrize("score", [np.inf, -np.inf])
+def test_a_score_without_bounds_does_not_spoil_what_was_learned(score: float) -> None:
+    noise = ScoreNoise()
+    noise.observe(scored(0.52), scored(0.45))
+    noise.observe(scored(score), scored(0.45))
+    noise.observe(scored(0.52), scored(score))
+    assert 0.0 <= noise.threshold <= 1.0 and 0.0 < noise.sd < 1.0
+
+
 @given(st.lists(st.floats(0.05, 1.0), max_size=8), st.integers(1, 40), st.floats(0.0, 100.0))
 @settings(max_examples=100, deadline=None)
 def test_the_loss_model_stays_finite(scores: list[float], frames: int, seconds: float) -> None:
