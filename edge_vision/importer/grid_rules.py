@@ -8,8 +8,10 @@ from edge_vision.core.model_spec import HeadSpec
 from edge_vision.errors import BundleError
 from edge_vision.importer.head_evidence import HeadEvidence, HeadGuess, format_shape, in_unit_interval
 
-_NANODET_STRIDES = (8, 16, 32, 64)
-_NANODET_BINS = 32  # Four sides of eight bins: reg_max is 7 in all published configurations.
+# NanoDet-Plus has four feature maps and its points in the corners of cells, NanoDet three and the centres.
+_NANODET_OF_STRIDES = {(8, 16, 32, 64): ("nanodet", 0.0), (8, 16, 32): ("nanodet_m", 0.5)}
+_REG_MAX = 7  # Of all NanoDet-Plus; of NanoDet either this or 10.
+_NANODET_REG_MAX = (_REG_MAX, 10)
 _COCO_CLASSES = 80
 _MAX_LOG_SIZE = 10.0  # Of a size in cells: e ** 10 cells exceed any image.
 
@@ -94,16 +96,44 @@ def yolox(evidence: HeadEvidence) -> HeadGuess | None:
 def nanodet(evidence: HeadEvidence) -> HeadGuess | None:
     """One row per grid cell: class scores and the distributions of four distances."""
     one = evidence.single(3)
-    if one is None or one.shape[1] != evidence.cells(_NANODET_STRIDES):
+    values = one and evidence.values.get(one.name)
+    strides = next((s for s in _NANODET_OF_STRIDES if one and one.shape[1] == evidence.cells(s)), None)
+    if one is None or values is None or strides is None:
         return None
-    n_classes = int(one.shape[2] or 0) - _NANODET_BINS
-    values = evidence.values.get(one.name)
-    if n_classes < 1 or values is None or in_unit_interval(values[0, :, n_classes:]):
+    family, cell_offset = _NANODET_OF_STRIDES[strides]
+    n_classes, activated = _nanodet_classes(values[0], evidence.n_labels, strides)
+    if n_classes < 1 or in_unit_interval(values[0, :, n_classes:]):
         return None
-    strides = _joined(_NANODET_STRIDES)
-    why = f"{format_shape(one.shape)}: a row per cell of strides {strides}, {n_classes} + 4 x 8 columns"
-    options = {} if in_unit_interval(values[0, :, :n_classes]) else {"score_activation": "sigmoid"}
-    return HeadGuess("nanodet", HeadSpec("nanodet", {"rows": one.name}, options), n_classes, why)
+    reg_max = (values.shape[2] - n_classes) // 4 - 1
+    optional: dict[str, tuple[object, object]] = {
+        "strides": (list(strides), [8, 16, 32, 64]),
+        "reg_max": (reg_max, _REG_MAX),
+        "cell_offset": (cell_offset, 0.0),
+        "score_activation": ("none" if activated else "sigmoid", "none"),
+    }
+    options = {key: value for key, (value, default) in optional.items() if value != default}
+    columns = f"{n_classes} + 4 x {reg_max + 1} columns"
+    why = f"{format_shape(one.shape)}: a row per cell of strides {_joined(strides)}, {columns}"
+    return HeadGuess(family, HeadSpec("nanodet", {"rows": one.name}, options), n_classes, why)
+
+
+def _nanodet_classes(rows: np.ndarray, n_labels: int | None, strides: tuple[int, ...]) -> tuple[int, bool]:
+    """The number of classes in NanoDet's rows, 0 if nothing shows it; whether they are scores, not logits.
+
+    The columns before the distances are those from 0 to 1, as few of the distances are by chance. If they are
+    logits, the number of labels (COCO's 80 if unknown) or NanoDet-Plus's one reg_max decides.
+    """
+    width = rows.shape[1]
+    scores = (rows.min(axis=0) >= -1e-3) & (rows.max(axis=0) <= 1 + 1e-3)
+    n_scores = width if scores.all() else int(scores.argmin())
+    published = [width - 4 * (reg_max + 1) for reg_max in _NANODET_REG_MAX]
+    of_labels = [n_labels] if n_labels and width - n_labels >= 8 and (width - n_labels) % 4 == 0 else []
+    if fitting := [n for n in (*published, *of_labels) if n >= 1 and n_scores - 3 <= n <= n_scores]:
+        return max(fitting), True
+    if len(strides) == 4:
+        return published[0], False
+    n_classes = n_labels or _COCO_CLASSES
+    return (n_classes if n_classes in published else 0), False
 
 
 def centernet(evidence: HeadEvidence) -> HeadGuess | None:

@@ -42,6 +42,15 @@ FAMILIES = {
         114,
         Thresholds(0.35, 0.6, 100),
     ),
+    "nanodet_m": Family(
+        "NanoDet's configurations",
+        "bgr",
+        (103.53, 116.28, 123.675),
+        (57.375, 57.12, 58.395),
+        "letterbox",
+        0,
+        Thresholds(0.35, 0.6, 100),
+    ),
     "centernet": Family(
         "CenterNet's configuration for COCO",
         "bgr",

@@ -97,6 +97,23 @@ FAMILIES = {
         ("end_to_end", {"box_order": "cxcywh", "box_unit": "relative"}, None, "rgb"),
     ),
     "NanoDet-Plus": ({"output": joined(shares(1, 8500, 6), logits(1, 8500, 32))}, ("nanodet", {}, 6, "bgr")),
+    "NanoDet": (
+        {"output": joined(shares(1, 8400, 6), logits(1, 8400, 44))},
+        ("nanodet", {"strides": [8, 16, 32], "reg_max": 10, "cell_offset": 0.5}, 6, "bgr"),
+    ),
+    "NanoDet-m": (
+        {"output": joined(shares(1, 8400, 80), logits(1, 8400, 32))},
+        ("nanodet", {"strides": [8, 16, 32], "cell_offset": 0.5}, 80, "bgr"),
+    ),
+    "NanoDet, COCO, logits": (
+        {"output": logits(1, 8400, 124)},
+        (
+            "nanodet",
+            {"strides": [8, 16, 32], "reg_max": 10, "cell_offset": 0.5, "score_activation": "sigmoid"},
+            80,
+            "bgr",
+        ),
+    ),
     "CenterNet": (
         {"hm": logits(1, 6, 160, 160), "wh": shares(1, 2, 160, 160), "reg": shares(1, 2, 160, 160)},
         ("centernet", {"variant": "centernet", "stride": 4, "score_activation": "sigmoid"}, 6, "bgr"),
@@ -167,7 +184,10 @@ def test_a_family_is_known_by_its_outputs(
     assert "run once on noise by onnxruntime" in text and "because" in text
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if "TF" not in name and "YOLOv6" not in name])
+NEED_A_RUN = ("TF object detection", "YOLOv6", "NanoDet, COCO, logits")
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in NEED_A_RUN])
 def test_most_families_are_known_without_a_run(family: str) -> None:
     """Without a backend for the format, only shapes and names are known, which NanoDet shares with YOLOX."""
     outputs, (head, _, _, _) = FAMILIES[family]
@@ -175,6 +195,29 @@ def test_most_families_are_known_without_a_run(family: str) -> None:
     guess = recognise_head(HeadEvidence("onnx", 640, 640, specs))
     expected = "yolox" if head == "nanodet" else head
     assert guess is not None and guess.spec.type == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "n_labels"),
+    [
+        # A reg_max of 9, no number of columns that labels or COCO explain, all scores, YOLOX.
+        (joined(shares(1, 84, 6), logits(1, 84, 40)), None),
+        (logits(1, 84, 50), None),
+        (logits(1, 84, 124), 6),
+        (shares(1, 84, 50), 46),
+        (joined(logits(1, 84, 4), shares(1, 84, 108)), None),
+    ],
+)
+def test_rows_that_are_not_nanodets_are_not_taken_for_it(rows: np.ndarray, n_labels: int | None) -> None:
+    evidence = HeadEvidence("onnx", 64, 64, (onnx_spec("o", rows),), {"o": rows}, n_labels)
+    guess = recognise_head(evidence)
+    assert guess is None or guess.spec.type != "nanodet"
+
+
+def test_labels_show_nanodets_own_reg_max() -> None:
+    rows = joined(shares(1, 84, 3), logits(1, 84, 64))
+    guess = recognise_head(HeadEvidence("onnx", 64, 64, (onnx_spec("o", rows),), {"o": rows}, 3))
+    assert guess is not None and guess.n_classes == 3 and guess.spec.options["reg_max"] == 15
 
 
 def onnx_spec(name, value):

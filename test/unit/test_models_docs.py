@@ -50,6 +50,7 @@ def test_the_table_of_preprocessing_is_that_of_the_code() -> None:
         "ultralytics",
         "yolox",
         "nanodet",
+        "nanodet_m",
         "centernet",
         "centerface",
         "rtdetr",
