@@ -96,7 +96,7 @@ def yolox(evidence: HeadEvidence) -> HeadGuess | None:
 def nanodet(evidence: HeadEvidence) -> HeadGuess | None:
     """One row per grid cell: class scores and the distributions of four distances."""
     one = evidence.single(3)
-    values = one and evidence.values.get(one.name)
+    values = evidence.values.get(one.name) if one else None
     strides = next((s for s in _NANODET_OF_STRIDES if one and one.shape[1] == evidence.cells(s)), None)
     if one is None or values is None or strides is None:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +95,14 @@ def test_an_onnx_graph_named_xml_is_refused(tmp_path: Path) -> None:
     graph = external_graph(tmp_path).rename(tmp_path / "model.xml")
     with pytest.raises(BackendError, match="cannot load"):
         make_backend("openvino").load(graph, BackendRequest())
+
+
+def test_the_model_converter_is_not_loaded_but_can_be() -> None:
+    code = (
+        "import sys\n"
+        "from edge_vision.backends import make_backend\n"
+        "make_backend('openvino').devices()\n"
+        "assert 'openvino.tools.ovc' not in sys.modules\n"
+        "from openvino.tools.ovc import convert_model\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
