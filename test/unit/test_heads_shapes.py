@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from head_cases import specs_of
-from import_cases import constants
 from shape_cases import Export
 
 from edge_vision.backends.base import BackendRequest, TensorSpec
@@ -169,9 +168,20 @@ def test_masks_are_those_of_the_published_definition(tmp_path: Path, export: Exp
     graph = export.graph(tmp_path / "m.onnx", columns, {"output1": np.ascontiguousarray(given)[None]})
     spec = head_spec(export, "yolov8_seg", **({"prototype_layout": "nhwc"} if channels_last else {}))
     found = detector_of(graph, export, spec).detect(frame_of(export), with_masks=True).detections
-    expected = shown(export, columns)
+    assert len(found) > 4
+    assert_masks(found, export, shown(export, columns), columns, prototypes)
+
+
+def assert_masks(
+    found: Detections,
+    export: Export,
+    expected: list[tuple[int, int, float]],
+    columns: np.ndarray,
+    prototypes: np.ndarray,
+) -> None:
+    """The boxes of these cells, and their masks at random pixels."""
     assert [round(s, 5) for s in found.scores.tolist()] == [round(one[2], 5) for one in expected]
-    assert found.class_ids.tolist() == [one[1] for one in expected] and len(found) > 4
+    assert found.class_ids.tolist() == [one[1] for one in expected]
     assert isinstance(found.shapes, Masks)
     regions = found.shapes.regions(found.xyxy_px)
     rng = np.random.default_rng(0)
@@ -376,18 +386,27 @@ def obb_columns(export: Export, seed: int = 3) -> np.ndarray:
 @pytest.mark.parametrize("export", EXPORTS, ids=lambda export: export.name)
 def test_oriented_boxes_are_those_of_the_published_definition(tmp_path: Path, export: Export) -> None:
     columns = obb_columns(export)
-
-    def oriented(cell: int) -> tuple[float, ...]:
-        return (*map(float, columns[:4, cell]), float(columns[-1, cell]))
-
     graph = export.graph(tmp_path / "m.onnx", columns)
     found = detector_of(graph, export, head_spec(export, "yolov8_obb")).detect(frame_of(export)).detections
-    expected = kept(columns, export.n_classes, lambda a, b: prob_iou(oriented(a), oriented(b)))
+    expected = kept(
+        columns, export.n_classes, lambda a, b: prob_iou(oriented_at(columns, a), oriented_at(columns, b))
+    )
     every = kept(columns, export.n_classes, lambda a, b: 0.0)
     assert 4 < len(expected) < len(every)
+    assert_oriented(found, export, expected, columns)
+
+
+def oriented_at(columns: np.ndarray, cell: int) -> tuple[float, ...]:
+    return (*map(float, columns[:4, cell]), float(columns[-1, cell]))
+
+
+def assert_oriented(
+    found: Detections, export: Export, expected: list[tuple[int, int, float]], columns: np.ndarray
+) -> None:
+    """The oriented boxes of these cells, with angles from 0 to pi / 2 (regularize_rboxes)."""
     rows, boxes = [], []
     for cell, _, _ in expected:
-        x, y, w, h, angle = oriented(cell)
+        x, y, w, h, angle = oriented_at(columns, cell)
         if angle % math.pi >= math.pi / 2:
             w, h = h, w
         angle %= math.pi / 2
@@ -440,80 +459,43 @@ def test_an_oriented_box_without_area_is_dropped() -> None:
 
 @pytest.mark.parametrize("export", EXPORTS, ids=lambda export: export.name)
 def test_key_points_are_those_of_the_published_definition(tmp_path: Path, export: Export) -> None:
+    every = pose_columns(export)
     k, n_values = export.points
-    rng = np.random.default_rng(4)
-    columns, _ = export.columns(4)
-    points = rng.uniform(0, 1, (k, n_values, export.n_cells))
-    size = np.array([export.width, export.height])
-    points[:, :2] *= size[:, None]
-    every = np.concatenate((columns, points.reshape(-1, export.n_cells))).astype(np.float32)
-    given = every.copy()
-    if export.relative:
-        block = given[4 + export.n_classes :].reshape(k, n_values, -1)
-        block[:, :2] /= size[:, None]
     spec = head_spec(export, "yolov8_pose", keypoints=k, point_values=n_values)
-    graph = export.graph(tmp_path / "m.onnx", given)
+    graph = export.graph(tmp_path / "m.onnx", relative_points(export, every))
     found = detector_of(graph, export, spec).detect(frame_of(export)).detections
-    expected = shown(export, columns)
-    assert isinstance(found.shapes, KeyPoints) and len(found) == len(expected) > 4
+    assert len(found) > 4
+    assert_points(found, export, shown(export, every), every)
+
+
+def pose_columns(export: Export) -> np.ndarray:
+    """(4 + classes + values of the points, cells), in pixels."""
+    k, n_values = export.points
+    points = np.random.default_rng(4).uniform(0, 1, (k, n_values, export.n_cells))
+    points[:, :2] *= np.array([export.width, export.height])[:, None]
+    return np.concatenate((export.columns(4)[0], points.reshape(-1, export.n_cells))).astype(np.float32)
+
+
+def relative_points(export: Export, columns: np.ndarray) -> np.ndarray:
+    """The columns with the points in the export's unit."""
+    given = columns.copy()
+    if export.relative:
+        block = given[4 + export.n_classes :].reshape(*export.points, -1)
+        block[:, :2] /= np.array([export.width, export.height])[:, None]
+    return given
+
+
+def assert_points(
+    found: Detections, export: Export, expected: list[tuple[int, int, float]], columns: np.ndarray
+) -> None:
+    """The key points of these cells."""
+    k, n_values = export.points
+    assert isinstance(found.shapes, KeyPoints)
     assert found.class_ids.tolist() == [one[1] for one in expected]
     for (cell, _, _), rows in zip(expected, found.shapes.rows.tolist(), strict=True):
         for at in range(k):
-            x, y, *score = map(float, every[4 + export.n_classes + at * n_values :, cell][:n_values])
+            x, y, *score = map(float, columns[4 + export.n_classes + at * n_values :, cell][:n_values])
             assert rows[at] == pytest.approx([*to_source(export, x, y), *(score or [1.0])], abs=0.02)
-
-
-# --- End-to-end exports of YOLO26 ---
-
-
-def selected(export: Export, columns: np.ndarray, corners: bool) -> np.ndarray:
-    """(1, 40, 6 + extra) by descending score, as `postprocess` gives: box, score, class, the rest."""
-    classes = columns[4 : 4 + export.n_classes]
-    best = np.argsort(-classes.max(axis=0))[:40]
-    rows = np.zeros((1, 40, 6 + len(columns) - 4 - export.n_classes), np.float32)
-    for row, cell in zip(rows[0], best.tolist(), strict=True):
-        row[:4] = corners_at(columns, cell) if corners else columns[:4, cell]
-        row[4], row[5] = classes[:, cell].max(), classes[:, cell].argmax()
-        row[6:] = columns[4 + export.n_classes :, cell]
-    return rows
-
-
-@pytest.mark.parametrize("task", ["seg", "obb", "pose"])
-def test_selected_objects_are_those_of_the_grid_without_suppression(tmp_path: Path, task: str) -> None:
-    export = EXPORTS[0]
-    columns, more, options = obb_columns(export), {}, {}
-    if task == "seg":
-        columns, prototypes = seg_outputs(export)
-        more = {"output1": prototypes[None]}
-    elif task == "pose":
-        points = (
-            np.random.default_rng(1).uniform(0, 1, (51, export.n_cells))
-            * np.array([320, 320, 1] * 17)[:, None]
-        )
-        columns, options = (
-            np.concatenate((export.columns(4)[0], points)).astype(np.float32),
-            {"keypoints": 17},
-        )
-    every = replace(THRESHOLDS, iou_threshold=1.0)
-    spec = head_spec(export, f"yolov8_{task}", **options)
-    graph = export.graph(tmp_path / "grid.onnx", columns, more)
-    of_grid = detector_of(graph, export, spec, every).detect(frame_of(export), with_masks=True).detections
-    rows = selected(export, columns, task != "obb")
-    picture = (1, 3, export.height, export.width)
-    graph = constants(tmp_path / "m.onnx", {"rows": rows, **more}, picture)
-    roles = {"rows": "rows", **({"prototypes": "output1"} if more else {})}
-    spec = HeadSpec(f"end_to_end_{task}", roles, options)
-    found = detector_of(graph, export, spec).detect(frame_of(export), with_masks=True).detections
-    assert len(found) > 8 and found.class_ids.tolist() == of_grid.class_ids.tolist()
-    np.testing.assert_allclose(found.scores, of_grid.scores)
-    np.testing.assert_allclose(found.xyxy_px, of_grid.xyxy_px, atol=1e-3)
-    mine, theirs = found.shapes, of_grid.shapes
-    assert mine is not None and theirs is not None and type(mine) is type(theirs)
-    if isinstance(mine, Masks) and isinstance(theirs, Masks):
-        for a, b in zip(mine.regions(found.xyxy_px), theirs.regions(of_grid.xyxy_px), strict=True):
-            assert (a.left, a.top) == (b.left, b.top) and (a.inside == b.inside).mean() > 0.999
-    else:
-        np.testing.assert_allclose(mine.rows, theirs.rows, atol=1e-3)
 
 
 def test_key_points_need_their_number(tmp_path: Path) -> None:
