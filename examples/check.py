@@ -76,6 +76,9 @@ CASES = {
     "cascade_picture.py": Case(
         r".*: [1-9]\d* crops for \d+ regions, side \d+ px, .+", ("{clip}", "{out}/looks.png", "--frame", "30")
     ),
+    "accuracy_picture.py": Case(
+        r".*: frame \d+, [1-9]\d* labels, \d+ found, \d+ false", ("{out}/labels.png", "--clip", "{clip}")
+    ),
     "extending/backend.py": Case(r"opencv .+ agrees with onnxruntime within .+"),
     "extending/head.py": Case(r"class 1 at \[10\.0, 20\.0, 50\.0, 60\.0\]"),
     "extending/cause.py": Case(r"lens_covered: .+: uncover the lens"),

@@ -16,6 +16,7 @@ import torch
 from edge_vision.offline.onnx_writer import import_onnx
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.decoding_tail import LAYER_OPS, tail_nodes
+from edge_vision.optimize.quantization.graph_edit import sorted_nodes
 from edge_vision.train.torch_ops import OPERATORS, Node
 
 _TRAINED_INPUTS = {**dict.fromkeys(LAYER_OPS, (1, 2)), "LayerNormalization": (1, 2)}
@@ -37,7 +38,7 @@ class TorchGraph(torch.nn.Module):
         graph = model.graph
         self._outputs = tuple(outputs) or tuple(value.name for value in graph.output)
         self._operators = {**OPERATORS, **operators}
-        self._nodes = _needed(_sorted_nodes(graph), self._outputs)
+        self._nodes = _needed(list(map(_node, sorted_nodes(graph))), self._outputs)
         _check_operators(self._nodes, self._operators)
         constants = {one.name for one in graph.initializer}
         self._input = next(value.name for value in graph.input if value.name not in constants)
@@ -89,21 +90,6 @@ def written_back(model: Any, values: Mapping[str, np.ndarray]) -> Any:
             if after.tobytes() != before.tobytes():
                 constant.CopyFrom(numpy_helper.from_array(after, constant.name))
     return changed
-
-
-def _sorted_nodes(graph: Any) -> list[Node]:
-    """The nodes, each after those that it depends on: quantizers append nodes in any order."""
-    known = {value.name for value in (*graph.input, *graph.initializer)} | {""}
-    waiting, found = list(graph.node), []
-    while waiting:
-        ready = [node for node in waiting if known.issuperset(node.input)]
-        if not ready:
-            raise OptimizeError(f"expected a graph without cycles, got one at {waiting[0].name}")
-        known.update(name for node in ready for name in node.output)
-        found += [_node(node) for node in ready]
-        done = {id(node) for node in ready}
-        waiting = [node for node in waiting if id(node) not in done]
-    return found
 
 
 def _node(node: Any) -> Node:

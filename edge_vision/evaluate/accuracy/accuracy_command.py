@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from edge_vision.backends import known_backends
@@ -14,6 +15,7 @@ from edge_vision.errors import OutputError
 from edge_vision.evaluate.accuracy.chain_accuracy import chains_on_labels
 from edge_vision.evaluate.accuracy.detectors import header, open_detector, run_detectors
 from edge_vision.evaluate.accuracy.labels import LABELS_FILE, LabelSet, read_label_set, write_frames
+from edge_vision.evaluate.accuracy.sizes import at_sizes
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.reference.detector import BACKEND
 from edge_vision.evaluate.selection import add_command
@@ -29,6 +31,7 @@ examples:
   python -m edge_vision evaluate accuracy ./mine --labels val.json --images val   on your own labels
   python -m edge_vision evaluate accuracy nanodet --backend openvino --precision int8
   python -m edge_vision evaluate accuracy nanodet --chain                         the tracks of each preset
+  python -m edge_vision evaluate accuracy nanodet --size native 320 384x256       other input sizes
   python -m edge_vision evaluate accuracy --export out/frames                     images for optimize --labels
   python -m edge_vision evaluate accuracy nanodet --json out/accuracy.json
 
@@ -66,6 +69,7 @@ def add_parser(commands: Any) -> None:
     add("--clips", nargs="+", metavar="NAME", help="only these videos of the labels, without suffix")
     add("--backend", choices=("auto", *known_backends()), default="onnxruntime", help="default: %(default)s")
     add("--precision", choices=PRECISIONS, default="auto", help="default: %(default)s")
+    add("--size", nargs="+", default=[], metavar="S", help="input sizes: native, 320, 384x256, ...")
     add("--chain", action="store_true", help="also what gate and tracker publish, by preset, and HOTA")
     add(
         "--export",
@@ -90,23 +94,27 @@ def run_accuracy(options: argparse.Namespace) -> int:
     if options.export is not None:
         claim_folder(options.export, "evaluate-accuracy", ("*.png",))
         print(f"{options.export}: {write_frames(labels, options.export)} frames")
-    return _judge(options, labels) if options.models else 0
+    if not options.models:
+        return 0
+    with TemporaryDirectory() as folder:
+        return _judge(options, labels, at_sizes(options.models, options.size, Path(folder)))
 
 
-def _judge(options: argparse.Namespace, labels: LabelSet) -> int:
+def _judge(options: argparse.Namespace, labels: LabelSet, models: Mapping[str, str]) -> int:
+    """models: what to call each, and the bundle to load."""
     judged = [
-        open_detector(model, options.backend, options.precision, len(labels.images))
-        for model in options.models
+        open_detector(bundle, options.backend, options.precision, len(labels.images))
+        for bundle in models.values()
     ]
     run_detectors(judged, labels)
     content: dict[str, Any] = {"labels": {**header(labels), "sha256": sha256_of(labels.file)}, "models": {}}
     print(f"{labels.file.name}: {len(labels.images)} images, {labels.boxes} objects")
-    for model, one in zip(options.models, judged, strict=True):
+    for (model, bundle), one in zip(models.items(), judged, strict=True):
         scores = one.scores(labels)
         content["models"][model] = scores
         print("\n".join(["", *lines(model, scores)]), flush=True)
         if options.chain:
-            scores["chains"] = chains_on_labels(model, labels)
+            scores["chains"] = chains_on_labels(bundle, labels)
             print("\n".join(["", *chain_lines(scores["chains"])]), flush=True)
     if options.json is not None:
         _write(options.json, {**content, "machine": machine(), "versions": versions()})

@@ -35,8 +35,11 @@ def resize(model: Any, name: str, layout: str, size: Size) -> None:
     Raises OptimizeError if the graph lacks the input or its shapes contradict the size.
     """
     onnx = import_onnx()
-    before = _shapes(model)
     graph = model.graph
+    nodes = [copy.deepcopy(node) for node in sorted_nodes(graph)]  # Shape inference expects them in order.
+    del graph.node[:]
+    graph.node.extend(nodes)
+    before = _shapes(model)
     inputs = [value for value in graph.input if value.name == name]
     if not inputs:
         raise OptimizeError(f"expected an input {name!r} of the graph, got {[v.name for v in graph.input]}")
@@ -56,6 +59,24 @@ def resize(model: Any, name: str, layout: str, size: Size) -> None:
         raise OptimizeError(f"the graph does not accept images of {size}: {short_error(error)}") from None
     model.CopyFrom(inferred)
     del graph.value_info[:]
+
+
+def sorted_nodes(graph: Any) -> list[Any]:
+    """The nodes, each after those that it depends on: quantizers append nodes in any order.
+
+    Raises OptimizeError for a graph with a cycle.
+    """
+    known = {value.name for value in (*graph.input, *graph.initializer)} | {""}
+    waiting, found = list(graph.node), []
+    while waiting:
+        ready = [node for node in waiting if known.issuperset(node.input)]
+        if not ready:
+            raise OptimizeError(f"expected a graph without cycles, got one at {waiting[0].name}")
+        known.update(name for node in ready for name in node.output)
+        found += ready
+        done = {id(node) for node in ready}
+        waiting = [node for node in waiting if id(node) not in done]
+    return found
 
 
 def _shapes(model: Any) -> dict[str, list[int]]:
