@@ -115,7 +115,7 @@ bench-low-score: setup-evaluate  ## Measure what low-score detections predict; r
 	$(VENV_PYTHON) bench/low_score.py $(ARGS)
 
 bench-accuracy: setup-evaluate setup-optimize  ## Accuracy and cost of all detectors against labels (200 MB); results in out/bench/accuracy.json
-	$(VENV_PYTHON) -m edge_vision models fetch centernet
+	$(VENV_PYTHON) -m edge_vision models fetch centernet movenet
 	$(VENV_PYTHON) bench/accuracy.py $(ARGS)
 
 bench-foreign: setup-evaluate setup-optimize  ## Optimize graphs of other detectors (145 MB); results in out/bench/foreign.json

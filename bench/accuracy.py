@@ -46,8 +46,10 @@ BUNDLES = (
     "nanodet_320",
     "nanodet",
     "centernet",
+    "movenet",
 )
-BACKENDS = ("onnxruntime", "openvino")
+BACKENDS = {"onnxruntime": "onnx", "openvino": "onnx", "litert": "tflite"}
+"""Name: format of the graphs."""
 ROUNDS, PER_ROUND, TIMED = 8, 4, 8
 _COLUMNS = ("bundle", "size", "graph", "backend", "classes", "AP", "AP50", "recall", "precision")
 _COLUMNS += ("person AP50", "person recall", "CPU ms", "RSS MB")
@@ -98,7 +100,7 @@ def main() -> int:
 
 
 def cells_of(models: Sequence[str]) -> list[Cell]:
-    """All precisions of the ONNX graphs of the bundles that are there, on the backends that are."""
+    """All precisions of the graphs of the bundles that are there, on the backends that are."""
     reasons = available_backends()
     cells = []
     for name in models:
@@ -107,9 +109,12 @@ def cells_of(models: Sequence[str]) -> list[Cell]:
         except BundleError as error:
             print(f"left out: {error}", file=sys.stderr)
             continue
-        precisions = dict.fromkeys(one.precision for one in bundle.manifest.graphs if one.format == "onnx")
+        graphs = dict.fromkeys((one.precision, one.format) for one in bundle.manifest.graphs)
         cells += [
-            Cell(bundle, backend, one) for one in precisions for backend in BACKENDS if not reasons[backend]
+            Cell(bundle, backend, precision)
+            for precision, form in graphs
+            for backend, reads in BACKENDS.items()
+            if form == reads and not reasons[backend]
         ]
     return cells
 

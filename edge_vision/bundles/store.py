@@ -256,5 +256,5 @@ DEFAULT = (
     "person_vehicle_stage",
 )
 """Made by `models fetch` without names."""
-FETCHABLE = (*DEFAULT, "centernet")
-"""The last one takes a large download, so it is made by name only."""
+FETCHABLE = (*DEFAULT, "centernet", "movenet")
+"""The last two take a large download, so they are made by name only."""

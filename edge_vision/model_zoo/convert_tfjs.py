@@ -76,6 +76,10 @@ class TfjsConverter:
             self._names[name] = self.writer.node("Transpose", [tensor.name], name, perm=list(tensor.order))
         return name
 
+    def feature_map(self, name: str) -> str:
+        """The ONNX name of a feature map that TensorFlow has in NHWC, (1, channels, h, w) in ONNX."""
+        return self._padded(self._map(name)).name
+
     def model(self, size_px: int, outputs: Mapping[str, Sequence[int]]) -> bytes:
         """The serialised ONNX model of what was requested. outputs: shapes by name."""
         return self.writer.model({"images": (1, 3, size_px, size_px)}, outputs)

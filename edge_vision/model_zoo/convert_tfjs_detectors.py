@@ -44,7 +44,7 @@ def convert_ssd(
             size_px, {name: (1, anchors, values) for name, (_, values) in _SSD_OUTPUTS.items()}
         )
 
-    return _checked("SSDLite-MobileNetV2", converted, model_json, shards)
+    return checked("SSDLite-MobileNetV2", converted, model_json, shards)
 
 
 def _ssd_rows(graph: TfjsConverter, predictor: str, values: int) -> str:
@@ -74,7 +74,7 @@ def convert_nanodet(model_json: bytes, shards: Mapping[str, bytes], size_px: int
         graph.writer.node("Concat", parts, "rows", axis=2)
         return graph.model(size_px, {"rows": (1, cells, 124)})
 
-    return _checked("NanoDet", converted, model_json, shards)
+    return checked("NanoDet", converted, model_json, shards)
 
 
 def convert_centernet(model_json: bytes, shards: Mapping[str, bytes], size_px: int = 512) -> bytes:
@@ -97,12 +97,13 @@ def convert_centernet(model_json: bytes, shards: Mapping[str, bytes], size_px: i
         graph.tensor("tower_0/detections")
         return graph.model(size_px, {"rows": (1, 100, 6)})
 
-    return _checked("CenterNet-MobileNetV3", converted, model_json, shards)
+    return checked("CenterNet-MobileNetV3", converted, model_json, shards)
 
 
-def _checked(
+def checked(
     name: str, converted: Callable[[TfjsModel], bytes], model_json: bytes, shards: Mapping[str, bytes]
 ) -> bytes:
+    """What `converted` makes of a model. Raises BundleError if it is not the one that it expects."""
     try:
         return converted(read_tfjs(model_json, shards))
     except (KeyError, TypeError, ValueError, IndexError) as error:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from edge_vision.backends.loading import graph_for
 from edge_vision.bundles import cache_dir, load_bundle
 from edge_vision.bundles.manifest import Manifest
 from edge_vision.bundles.store import DEFAULT
+from edge_vision.core.object_shapes import KeyPoints
 from edge_vision.core.preprocess import Preprocessor
 from edge_vision.detect.heads import make_head
 from edge_vision.errors import BundleError
@@ -29,12 +31,13 @@ from edge_vision.model_zoo.packages import fetch_package
 from edge_vision.model_zoo.recipes import RECIPES
 from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.offline.coco_labels import UNUSED, coco_labels
-from edge_vision.optimize.quantization import ptq
+from edge_vision.optimize.candidate import Size
+from edge_vision.optimize.quantization import graph_edit, ptq
 
 DATA = Path(__file__).parent / "data"
 SSD, EFFICIENTNET = "ssdlite_mobilenet_v2_coco", "efficientnet_lite0_imagenet"
 STAGE = "person_vehicle_stage"
-NANODET, NANODET_320, CENTERNET = "nanodet", "nanodet_320", "centernet"
+NANODET, NANODET_320, CENTERNET, MOVENET = "nanodet", "nanodet_320", "centernet", "movenet"
 
 
 @cache
@@ -109,7 +112,50 @@ def test_nanodet_and_centernet_give_what_tensorflow_js_gives() -> None:
     np.testing.assert_allclose(rows[0, :12], golden["centernet"], atol=1e-2)
 
 
-@pytest.mark.parametrize("name", [NANODET, NANODET_320, CENTERNET])
+def published_people(rows: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
+    """MoveNet's published rows, (6, 56), of y before x from 0 to 1 -> our rows (6, 57)."""
+    size = np.array([width_px, height_px])
+    points = rows[:, :51].reshape(6, 17, 3)[..., [1, 0, 2]] * [*size, 1]
+    boxes = rows[:, [52, 51, 54, 53]] * [*size, *size]
+    return np.concatenate([boxes, rows[:, 55:], np.zeros((6, 1)), points.reshape(6, 51)], axis=1)
+
+
+def test_movenet_gives_what_tensorflow_js_gives() -> None:
+    """Golden values: as above. The layers on a pattern, whose scores are near 0."""
+    golden = np.load(DATA / "tfjs_golden.npz")
+    rows = run(MOVENET, pattern(320))["rows"]
+    assert rows.shape == (1, 6, 57)
+    np.testing.assert_allclose(rows[0], published_people(golden["movenet_pattern"], 320, 320), atol=0.01)
+
+
+@pytest.mark.parametrize(("width_px", "height_px"), [(320, 320), (384, 288)])
+def test_movenet_finds_the_people_that_it_finds_in_tensorflow_js(width_px: int, height_px: int) -> None:
+    """On a picture, also at another size, to which the optimizer's resizing brings the graph."""
+    session = pytest.importorskip("onnxruntime").InferenceSession
+    onnx = pytest.importorskip("onnx")
+    manifest, files = made(MOVENET)
+    golden = np.load(DATA / "tfjs_golden.npz")[f"movenet_{width_px}x{height_px}"]
+    model = onnx.load_from_string(files["model.onnx"])
+    graph_edit.resize(model, "images", "nchw", Size(width_px, height_px))
+    spec = replace(manifest.input, width_px=width_px, height_px=height_px)
+    tensor, transform = Preprocessor(spec).prepare(video_frame("vtest.avi", 300))
+    graph = session(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    outputs = {"rows": graph.run(["rows"], {"images": tensor})[0]}
+    expected = published_people(golden, width_px, height_px)
+    np.testing.assert_allclose(outputs["rows"][0], expected, atol=0.5)  # The decoder may round differently.
+
+    head = make_head(manifest.head, spec, [TensorSpec("rows", (1, 6, 57), "float32")], 1)
+    found = head.decode(outputs, manifest.thresholds)
+    points = head.shapes(outputs, found, transform)
+    assert len(found) >= 4 and isinstance(points, KeyPoints)
+    boxes = transform.to_source(found.xyxy_model)
+    for box, person in zip(boxes, points.rows, strict=True):
+        places = person[:, :2]
+        assert places[0, 1] < places[15:, 1].min()  # The nose is above the ankles.
+        assert (box[:2] - 8 < places).all() and (places < box[2:] + 8).all()
+
+
+@pytest.mark.parametrize("name", [NANODET, NANODET_320, CENTERNET, MOVENET])
 def test_no_transposition_is_left_between_convolutions(name: str) -> None:
     onnx = pytest.importorskip("onnx")
     nodes = onnx.load_from_string(made(name)[1]["model.onnx"]).graph.node
@@ -181,7 +227,7 @@ def test_the_fitted_stage_scores_a_walker_and_a_lawn() -> None:
     assert found[0] > found[1] + 1.0
 
 
-@pytest.mark.parametrize("name", [SSD, EFFICIENTNET, STAGE, NANODET, CENTERNET])
+@pytest.mark.parametrize("name", [SSD, EFFICIENTNET, STAGE, NANODET, CENTERNET, MOVENET])
 def test_making_twice_gives_the_same_bytes(name: str) -> None:
     first = made(name)
     made.cache_clear()
@@ -189,7 +235,9 @@ def test_making_twice_gives_the_same_bytes(name: str) -> None:
     assert first[0].graphs[0].sha256 == hashlib.sha256(first[1]["model.onnx"]).hexdigest()
 
 
-@pytest.mark.parametrize(("name", "count"), [(SSD, 90), (EFFICIENTNET, 1000), (STAGE, 2), (NANODET, 80)])
+@pytest.mark.parametrize(
+    ("name", "count"), [(SSD, 90), (EFFICIENTNET, 1000), (STAGE, 2), (NANODET, 80), (MOVENET, 1)]
+)
 def test_there_is_a_label_for_each_class(name: str, count: int) -> None:
     lines = made(name)[1]["labels.txt"].decode().splitlines()
     assert len(lines) == count

@@ -47,7 +47,7 @@ def of_one(shapes: ObjectShapes) -> Detections:
 def test_key_points_are_drawn_if_they_are_likely_and_joined_as_in_coco():
     """A line joins two points that are both shown: the left wrist (9) is not."""
     points = np.stack([np.arange(17) * 5.0, np.arange(17) * 3.0, np.ones(17)], axis=1)
-    points[9, 2] = 0.4
+    points[9, 2] = 0.2
     lines = list(shape_lines(of_one(KeyPoints(points[None].astype(np.float32)))))
     closed, open_lines = [[one[1] for one in lines if one[2] == kind] for kind in (True, False)]
     assert len(closed) == 16 and len(open_lines) == 18
