@@ -50,17 +50,17 @@ for left, top, right, bottom in wanted.xyxy_px[wanted.ignored].astype(int).tolis
 counted = ~wanted.ignored
 same = iou_matrix(found.xyxy_px, wanted.xyxy_px[counted]) >= 0.5
 same &= found.class_ids[:, None] == wanted.class_ids[counted]
+hit, labelled = np.atleast_1d(same.any(axis=1)), np.atleast_1d(same.any(axis=0))
 in_ignored = np.zeros(len(found), bool)
 for left, top, right, bottom in wanted.xyxy_px[wanted.ignored]:
     center = (found.xyxy_px[:, :2] + found.xyxy_px[:, 2:]) / 2
     in_ignored |= ((center >= (left, top)) & (center <= (right, bottom))).all(axis=1)
-for box, score, hit, ignored in zip(found.xyxy_px, found.scores, same.any(axis=1), in_ignored, strict=True):
-    draw(box, GREEN if hit else GREY if ignored else RED, f"{score:.2f}")
-for box, hit in zip(wanted.xyxy_px[counted], same.any(axis=0), strict=True):
-    if not hit:
-        draw(box, YELLOW)
+for box, score, is_hit, is_ignored in zip(found.xyxy_px, found.scores, hit, in_ignored, strict=True):
+    draw(box, GREEN if is_hit else GREY if is_ignored else RED, f"{score:.2f}")
+for box in wanted.xyxy_px[counted][~labelled]:
+    draw(box, YELLOW)
 cv2.imwrite(options.out, image)
 print(
-    f"{options.out}: frame {wanted.frame}, {int(counted.sum())} labels, {int(same.any(axis=0).sum())} found, "
-    f"{int((~same.any(axis=1) & ~in_ignored).sum())} false"
+    f"{options.out}: frame {wanted.frame}, {int(counted.sum())} labels, {int(labelled.sum())} found, "
+    f"{int((~hit & ~in_ignored).sum())} false"
 )

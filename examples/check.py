@@ -9,6 +9,7 @@ python examples/check.py subscriber.py   one of them
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import signal
@@ -88,7 +89,11 @@ CASES = {
 
 
 def main() -> int:
-    wanted = sys.argv[1:] or sorted(
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("examples", nargs="*", metavar="EXAMPLE")
+    wanted = parser.parse_args().examples or sorted(
         path.relative_to(HERE).as_posix() for path in HERE.rglob("*.py") if path != Path(__file__).resolve()
     )
     clip = next(

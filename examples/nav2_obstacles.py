@@ -4,6 +4,7 @@
 The parameters of nav2 are in docs/localizer.md. The localizer needs a target_frame with z up.
 """
 
+import argparse
 import math
 from array import array
 from contextlib import suppress
@@ -11,6 +12,7 @@ from contextlib import suppress
 import numpy as np
 import rclpy
 from rclpy.executors import ExternalShutdownException
+from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 from vision_msgs.msg import BoundingBox3D, Detection3DArray
@@ -60,6 +62,7 @@ def on_objects(message: Detection3DArray) -> None:
         print(f"class {one.results[0].hypothesis.class_id} at x={at.x:.2f} y={at.y:.2f} m", flush=True)
 
 
+argparse.ArgumentParser(description=__doc__).parse_args(remove_ros_args()[1:])
 rclpy.init()
 node = rclpy.create_node("nav2_obstacles")
 obstacles = node.create_publisher(PointCloud2, "obstacles", 5)

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Prints the objects on every frame of a pipeline. In its namespace: --ros-args -r __ns:=/front."""
 
+import argparse
 from contextlib import suppress
 
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from rclpy.utilities import remove_ros_args
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 labels: dict[str, str] = {}
@@ -22,6 +24,7 @@ def on_tracks(message: Detection2DArray) -> None:
         print(f"{label} #{detection.id} {best.score:.2f} at x={center.x:.0f} y={center.y:.0f}")
 
 
+argparse.ArgumentParser(description=__doc__).parse_args(remove_ros_args()[1:])
 rclpy.init()
 node = rclpy.create_node("subscriber")
 # label_info is published once and latched: late subscribers receive it with "transient local".

@@ -13,6 +13,7 @@ from edge_vision.errors import EdgeVisionError
 from edge_vision.importer import cli
 from edge_vision.model_zoo.fetch import fetch_bundle, find_recipe
 from edge_vision.model_zoo.recipes import RECIPES
+from edge_vision.nodes.interface.specs import DETECTOR
 
 _EXAMPLES = """\
 examples:
@@ -75,7 +76,8 @@ def _list(arguments: argparse.Namespace) -> int:
     for name in sorted({*RECIPES, *list_bundles()}):
         try:
             bundle = load_bundle(name)
-            print(printable(f"  {bundle}  {bundle.manifest.task}  {bundle.manifest.description}"))
+            default = "  (the default detector)" if name == DETECTOR.param("model").default else ""
+            print(printable(f"  {bundle}  {bundle.manifest.task}  {bundle.manifest.description}{default}"))
         except EdgeVisionError as error:
             absent = not (bundles_dir() / name).is_dir()
             broken += not absent

@@ -5,7 +5,9 @@ A file is fetched once and kept in the downloads folder of the cache; after that
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -172,9 +174,13 @@ def _failed(argv: Sequence[str], output: str, what: str) -> str:
     lines = output.strip().splitlines()
     errors = [line for line in lines if "error" in line.lower() and "WARNING" not in line][:4] or lines[-4:]
     shown = "\n".join("    " + line for line in errors)
-    return (
-        f"{what}: expected a download, got an error from "
-        f"`{Path(argv[0]).name} {' '.join(argv[1:])}`:\n{shown}\n"
+    remedy = (
         "check the network, or configure the client for your mirror. Without a network, copy the "
         "downloads folder of the cache from a machine that has it"
+    )
+    if os.strerror(errno.ENOSPC) in output:
+        remedy = f"free some space in {tempfile.gettempdir()} and in the cache, or set TMPDIR"
+    return (
+        f"{what}: expected a download, got an error from "
+        f"`{Path(argv[0]).name} {' '.join(argv[1:])}`:\n{shown}\n{remedy}"
     )

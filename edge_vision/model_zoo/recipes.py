@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from edge_vision.errors import BundleError
 from edge_vision.model_zoo import fitted_stage
 from edge_vision.model_zoo.packages import Package
 from edge_vision.offline.coco_labels import UNUSED, coco_labels
+from edge_vision.optimize.errors import DISK_FULL
 
 GRAPH_FILE = "model.onnx"
 INT8_FILE = "model_int8.onnx"
@@ -43,6 +45,11 @@ class BundleRecipe:
         try:
             files = self.build(*packages)
         except (OSError, KeyError, tarfile.TarError, zipfile.BadZipFile) as error:
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise BundleError(
+                    f"{self.manifest.name}: expected space for temporary files, got: {error}; free some in "
+                    f"{tempfile.gettempdir()}, or set TMPDIR to another folder"
+                ) from None
             raise BundleError(
                 f"{self.manifest.name}: expected the package as published, got: {error!r}"
             ) from None

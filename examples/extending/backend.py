@@ -6,6 +6,7 @@ A package registers it as an entry point: "edge_vision.backends": opencv = "my_p
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -59,6 +60,7 @@ def spec_of(value: onnx.ValueInfoProto) -> TensorSpec:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     bundle = load_bundle("efficientnet_lite0_imagenet")
     reference, _ = open_session(bundle, "onnxruntime")
     session = OpenCvBackend().load(bundle.folder / bundle.manifest.graphs[0].file, BackendRequest())

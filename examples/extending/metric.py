@@ -6,6 +6,7 @@ python examples/extending/metric.py clip.mp4 out/metric
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from itertools import groupby
@@ -25,11 +26,16 @@ class LongestBurst(Metric):
 
 
 if __name__ == "__main__":
-    clip, out = sys.argv[1:]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("clip")
+    parser.add_argument("out", help="folder")
+    options = parser.parse_args()
     metric = f"{Path(__file__).stem}:LongestBurst"
-    status = main(["gate", "--video", clip, "--quick", "--metric", metric, "--out", out])
+    status = main(["gate", "--video", options.clip, "--quick", "--metric", metric, "--out", options.out])
     if status == 0:
-        methods = next(iter(json.loads(Path(out, "report.json").read_text())["conditions"].values()))[
+        methods = next(iter(json.loads(Path(options.out, "report.json").read_text())["conditions"].values()))[
             "methods"
         ]
         print(f"longest burst: {methods['gate']['longest_burst_frames']} frames")

@@ -430,6 +430,28 @@ def test_invalid_messages_are_refused_and_counted(site, picture):
     check_places(here.result(), picture, lambda point: AHEAD @ point)
 
 
+def test_an_unexpected_exception_is_counted_and_named_and_the_next_boxes_are_placed(
+    site, picture, monkeypatch
+):
+    here = site(**WAIT)
+    here.calibrate()
+    real = here.node._view
+
+    def view(waiting):
+        if waiting.stamp_ns == START_NS:
+            raise KeyError("defect")
+        return real(waiting)
+
+    monkeypatch.setattr(here.node, "_view", view)
+    here.send("detections", detections(boxes_of(picture)))
+    assert here.until("refused.internal_error")["last_refusal"].startswith(
+        "internal_error: KeyError: 'defect'"
+    )
+    here.send("depth", depth_message(picture.depth_m, START_NS + MS))
+    here.send("detections", detections(boxes_of(picture), START_NS + MS))
+    check_places(here.result(), picture)
+
+
 def test_waiting_boxes_are_bounded(site, picture):
     here = site(**WAIT)
     here.calibrate()

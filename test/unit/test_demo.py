@@ -188,8 +188,9 @@ def test_status_line_with_and_without_usage() -> None:
     assert "CPU unavailable" in unknown and "RSS unavailable" in unknown
 
 
-def test_the_last_status_line_has_no_rate_of_a_partial_window() -> None:
-    assert "inferred/s" not in status_line(record_of_a_clip(), USAGE, ended=True)
+def test_the_last_status_line_has_no_rates_of_a_partial_window() -> None:
+    line = status_line(record_of_a_clip(), USAGE, ended=True)
+    assert "inferred/s" not in line and "CPU" not in line and "RSS" in line
 
 
 def test_status_line_while_the_pipeline_starts() -> None:

@@ -7,7 +7,7 @@ from edge_vision.evaluate.live.run_record import AGE_WINDOW, RunRecord
 
 
 def status_line(record: RunRecord, usage: ProcessUsage, ended: bool = False) -> str:
-    """Frame accounting, inferred frames per second unless the run has ended, p95 age, CPU and RSS."""
+    """Frame accounting, p95 age and RSS; unless the run has ended, inferred frames per second and CPU."""
     ledger, age = record.ledger, record.age_ms(last=AGE_WINDOW)
     if not record.detections:
         return f"starting: {_startup_state(record)}"
@@ -19,7 +19,7 @@ def status_line(record: RunRecord, usage: ProcessUsage, ended: bool = False) -> 
         *(f"{fate} {count}" for fate, count in others.items()),
         "" if ended else f"{record.inferred_hz():.1f} inferred/s",
         f"age p95 {age['p95']:.0f} ms" if age else "",
-        f"CPU {_number(usage.cpu_percent)} %",
+        "" if ended else f"CPU {_number(usage.cpu_percent)} %",
         f"RSS {_number(usage.rss_mb)} MB",
     ]
     return "  ".join(part for part in parts if part)
