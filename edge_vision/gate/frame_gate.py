@@ -8,6 +8,7 @@ Whatever the gate is not sure about is inferred. The clock is injected.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,13 @@ from edge_vision.core.geometry.zones import NO_ZONES
 from edge_vision.gate.audit import MissAudit
 from edge_vision.gate.image_evidence import UNCHANGED_SHARE, Evidence, ImageEvidence
 from edge_vision.gate.inference_limiter import InferenceLimiter
-from edge_vision.gate.scheduler import SCHEDULED_PASSES, SCHEDULED_SKIPS, Promise, Scheduler
+from edge_vision.gate.scheduler import (
+    EXPLAINED_DELAYS,
+    SCHEDULED_PASSES,
+    SCHEDULED_SKIPS,
+    Promise,
+    Scheduler,
+)
 from edge_vision.tracking.tracker import MAX_TRACKED
 from edge_vision.tracking.tracking_history import TrackingHistory
 
@@ -52,8 +59,8 @@ AUDITED_SKIPS = ("still", "explained")
 UNEXPLAINED_SHARE = UNCHANGED_SHARE
 """Change outside the tracks that covers less than this share of the picture is noise."""
 
-SLOW_STAMPS = 2.0
-"""Stamps that lag the clock, by a unit that is wrong or a slow replay, may stretch max_delay_ms by this."""
+SLOW_STAMPS = {"predicted": 2.0, "explained": EXPLAINED_DELAYS + 1.0}
+"""Bounds by the clock, in max_delay_ms: stamps may lag it, by a unit that is wrong or a slow replay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +258,7 @@ class FrameGate:
         since_ns = max(stamp_ns - self._passed_ns[0], since_mono_ns)
         if since_ns >= config.max_blind_ms * 1e6:
             return "refresh" if reason in SCHEDULED_SKIPS else reason
-        if reason in ("predicted", "explained") and since_mono_ns >= SLOW_STAMPS * config.max_delay_ms * 1e6:
+        if since_mono_ns >= SLOW_STAMPS.get(reason, math.inf) * config.max_delay_ms * 1e6:
             reason = "interval"
         if config.max_rate_hz > 0.0 and since_ns < RATE_SLACK * 1e9 / config.max_rate_hz:
             return "rate_limit"

@@ -1,11 +1,11 @@
 """Which frames to infer, from a promise: the reaction, the fidelity, and the longest blindness.
 
 `max_delay_ms` bounds the time from the first change that the tracks do not explain to the next inference.
-Where all change is within the tracks, nothing new can be seen, and the interval may be EXPLAINED_DELAYS
-times as long. Within it, a frame is inferred as soon as that is worth its price: an account of allowed and
-expected losses sets the price such that the fidelity of what is published stays at `min_fidelity` of the
-detector's own noise ceiling. While the picture does not differ from the last inferred one, frames are
-skipped up to `max_blind_ms`.
+Where all change is within the tracks, nothing new can be seen but in front of a known object, and that time
+may be EXPLAINED_DELAYS times as long. Within it, a frame is inferred as soon as that is worth its price: an
+account of allowed and expected losses sets the price such that the fidelity of what is published stays at
+`min_fidelity` of the detector's own noise ceiling. While the picture does not differ from the last inferred
+one, frames are skipped up to `max_blind_ms`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ PRICE_FACTOR = 2.0
 """The price of an inference at a balanced account, in allowed losses of one frame."""
 PRICE_GAIN = 0.3
 EXPLAINED_DELAYS = 2.0
-"""Longest interval while the tracks explain all change, in max_delay_ms: an object may appear in front of a
+"""Longest delay while the tracks explain all change, in max_delay_ms: an object may appear in front of a
 known one."""
+DELAY_TOLERANCE = 1.0011
+"""Three periods of 30 Hz are 100 ms, those of NTSC's 30/1.001 Hz 100.1 ms: both keep 100 ms."""
 MIN_CREDIT, MAX_CREDIT = -4.0, 2.0
 """Bounds of the account, in boxes per frame: what went wrong or well long ago does not count for ever."""
 _PERIODS = 31
@@ -34,8 +36,6 @@ _MAX_JITTER = 0.1
 """Share of a period."""
 _IRREGULAR = 1.25
 """A period this many times the usual one must be expected again if a fifth of them, or the last two, are."""
-_ROUNDING_NS = 1000
-"""Three periods of 30 Hz are 100 ms, whatever the stamps were rounded to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class Scheduler:
         return 1.0 / (1 + max(0.0, spare_ns // self._period_ns + 1))
 
     def _allowed_ns(self, limit_ms: float) -> float:
-        return limit_ms * 1e6 + self._jitter_ns + _ROUNDING_NS
+        return limit_ms * 1e6 * DELAY_TOLERANCE + self._jitter_ns
 
     def _too_late_next(self, waited_ns: int, limit_ms: float) -> bool:
         """Whether what has waited so long would wait longer than limit_ms for the next frame.
@@ -161,7 +161,7 @@ class Scheduler:
     def _is_due(self, promise: Promise, stamp_ns: int) -> bool:
         """Whether max_delay_ms needs an inference of this frame."""
         assert self._inferred_ns is not None
-        overdue = self._too_late_next(stamp_ns - self._inferred_ns, EXPLAINED_DELAYS * promise.max_delay_ms)
+        overdue = self._too_late_next(stamp_ns - self._first_ns, EXPLAINED_DELAYS * promise.max_delay_ms)
         waits = bool(self._waiting_ns)
         return overdue or (waits and self._too_late_next(stamp_ns - self._waiting_ns, promise.max_delay_ms))
 

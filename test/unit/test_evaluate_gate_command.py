@@ -279,6 +279,9 @@ def test_entries_that_were_reviewed_as_false_are_left_out(
     # One frame off and almost the same box: it is that one. The third came four frames later.
     assert kept == [entries[1], entries[2]]
     assert note.startswith("1 of 3 entries were reviewed as false")
+    removed[0]["frame"] = None  # There all the time.
+    (tmp_path / "removed.json").write_text(json.dumps(listed))
+    assert without_removed(clip, entries, object_boxes)[0] == [entries[1]]
 
 
 def test_the_list_of_false_entries_gives_method_and_reasons() -> None:

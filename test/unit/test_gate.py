@@ -319,7 +319,7 @@ def walked(appears: int = 1000, known: bool = True, **changes) -> list[str]:
 
 
 def test_change_within_the_tracks_may_wait_for_twice_the_delay():
-    assert longest_gap(walked()) == 5
+    assert longest_gap(walked()) == 6
     assert "explained" in walked()
     unknown = walked(known=False)
     assert longest_gap(unknown) == 3 and "explained" not in unknown

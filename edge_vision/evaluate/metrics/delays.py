@@ -9,9 +9,9 @@ from edge_vision.core.detections import Detections
 from edge_vision.core.geometry.boxes import overlaps_object
 from edge_vision.evaluate.condition_data import ConditionData
 from edge_vision.evaluate.reference.events import Entry, Event
+from edge_vision.gate.scheduler import DELAY_TOLERANCE
 
 SOON_MS, LATER_MS = 100.0, 300.0
-_ROUNDING_MS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,8 @@ class EventDelay:
     missed: bool
 
     def within(self, limit_ms: float) -> bool:
-        """Whether it was published in time. Three periods at 30 Hz are 100 ms, however stamps are rounded."""
-        return not self.missed and self.ms <= limit_ms + _ROUNDING_MS
+        """Whether it was published in time, by the schedule's own tolerance."""
+        return not self.missed and self.ms <= limit_ms * DELAY_TOLERANCE
 
 
 def event_delay(event: Event, published: Sequence[Detections], data: ConditionData) -> EventDelay:

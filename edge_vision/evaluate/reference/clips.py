@@ -124,8 +124,11 @@ def _reviews() -> dict[str, Any]:
 
 
 def _matches(entry: Entry, object_boxes: Sequence[ObjectBoxes], removed: dict[str, Any]) -> bool:
-    """Whether an entry is the removed one, with tolerances for the rounding of another runtime."""
-    if abs(entry.first - removed["frame"]) > _FRAME_TOLERANCE:
+    """Whether an entry is the removed one, with tolerances for the rounding of another runtime.
+
+    Without a frame, it is a thing that is there all the time.
+    """
+    if removed["frame"] is not None and abs(entry.first - removed["frame"]) > _FRAME_TOLERANCE:
         return False
     box = object_boxes[entry.first][entry.object_id]
     return bool(iou_matrix(box[None], np.array([removed["box"]], np.float32))[0, 0] >= SAME_BOX_IOU)

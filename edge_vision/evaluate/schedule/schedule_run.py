@@ -18,11 +18,11 @@ from edge_vision.evaluate.presets import Settings, gate_config
 from edge_vision.evaluate.schedule.scene_changes import SceneChanges
 from edge_vision.evaluate.simulation import Published, with_held_boxes, with_tracks, without_tracker
 from edge_vision.gate.frame_gate import GateConfig
+from edge_vision.gate.scheduler import DELAY_TOLERANCE
 
 FIRST_PRESET = "balanced"
 FPS_CLASSES = {">=24": (23.5, float("inf")), "8..16": (8.0, 16.5)}
 OTHER_FPS = "other"
-_ROUNDING = 1e-6
 
 
 def rival(kind: str, preset: str) -> str:
@@ -35,7 +35,7 @@ def longest_interval(max_delay_ms: float, fps_hz: float) -> int:
 
     An object that appears right after an inference waits all but one frame of it.
     """
-    return 1 + int(max_delay_ms * 1e-3 * fps_hz + _ROUNDING)
+    return 1 + int(max_delay_ms * DELAY_TOLERANCE * 1e-3 * fps_hz)
 
 
 def fps_class(fps_hz: float) -> str:
