@@ -1,8 +1,8 @@
 """A whole updating robot in processes of its own, which is killed at random instants while frames flow.
 
-The pipeline shows a clip; beside it runs the updater. After each start the newest release is fetched and
-promoted, so that a kill meets a download, a trial, a promotion, a load or a probation. Each release brings a
-parameter.
+The pipeline shows a clip; beside it runs the updater. The first release is committed. After each later start
+the newest release is fetched and promoted, so that a kill meets a download, a trial, a promotion, a load or a
+probation; a quarter of the kills meets the start. Each release brings a parameter.
 """
 
 from __future__ import annotations
@@ -37,11 +37,14 @@ from edge_vision.nodes.interface.live_parameters import parse_live_parameters
 from edge_vision.nodes.interface.status_messages import status_values
 from edge_vision.nodes.transport.qos import RESULTS, STATUS
 from edge_vision.updates.release import PARAMETERS_FILE
-from edge_vision.updates.slots import SlotStore, bundle_path, read_state
+from edge_vision.updates.slots import MAX_TRIES, SlotStore, bundle_path, read_state
 
 MODEL, PARAMETER = "ssdlite_mobilenet_v2_coco", "max_detections"
 LIMIT_S = 60.0
 LONGEST_S = 12.0
+EARLY_SHARE, EARLY_S = 0.25, 3.0
+"""Share of the kills while the processes start, within this time."""
+COMMIT_LIMIT_S = 150.0
 SETTLED = ("inferred", "gated", "rejected", "superseded", "failed", "in_flight")
 
 
@@ -51,7 +54,7 @@ class RobotObserver(Node):
     def __init__(self) -> None:
         super().__init__("update_kills")
         self.first_s: float | None = None
-        self.model, self.unequal = "", 0
+        self.model, self.reports, self.unequal = "", 0, 0
         self.check = self.create_client(Trigger, "updater/check")
         self.promote = self.create_client(Trigger, "updater/promote")
         self._get = self.create_client(GetParameters, "detector/get_parameters")
@@ -84,6 +87,7 @@ class RobotObserver(Node):
         values = status_values(message.status[0])
         self.model = values.get("model_sha256", "")
         counts = {name: int(values.get(f"ledger.{name}", 0)) for name in ("received", *SETTLED)}
+        self.reports += 1
         self.unequal += counts["received"] != sum(counts[name] for name in SETTLED)
 
 
@@ -139,7 +143,8 @@ class UpdatingRobot:
 
 
 def kill_system(kills: int, seed: int, folder: Path) -> dict[str, Any]:
-    """Kill the robot this often. Returns the times after the later starts, and what was wrong."""
+    """Commit a first release, then kill the robot this often. Returns the times after the later starts, and
+    what was wrong."""
     chance, wrong, served = random.Random(seed), list[str](), Counter[str]()
     first_ms, slot_ms = [], []
     operator = Operator(folder / "operator")
@@ -151,7 +156,7 @@ def kill_system(kills: int, seed: int, folder: Path) -> dict[str, Any]:
     spinning = threading.Thread(target=rclpy.spin, args=(node,), daemon=True)
     spinning.start()
     try:
-        for kill in range(kills):
+        for kill in range(kills + 1):
             if kill % 2 == 0:
                 parameters = f"/**/detector: {{ros__parameters: {{{PARAMETER}: {kill + 10}}}}}".encode()
                 bundle = _variant(folder / f"bundle{kill}", f"{kill + 2}.0.0")
@@ -160,24 +165,30 @@ def kill_system(kills: int, seed: int, folder: Path) -> dict[str, Any]:
             node.begin()
             start_s = time.monotonic()
             robot.start()
-            first_s = _wait(lambda: node.first_s, robot)
-            problem = "" if first_s else "no detections after the start"
-            if first_s and kill:  # The first start compiles modules and tries the graph.
-                first_ms.append((first_s - start_s) * 1e3)
-            if first_s and expected and not problem:
-                _wait(partial(node.serves, expected), robot)
-                slot_ms.append((time.monotonic() - start_s) * 1e3)
-                problem = "" if node.serves(expected) else "the slot's model does not serve"
-            if first_s and not problem and not _wait(partial(node.has, value), robot):
-                problem = f"the detector has {node._value} for {PARAMETER}, expected {value}"
-            served["a slot's" if expected else "the factory's"] += 1
-            _update(node, robot, chance.uniform(0.0, LONGEST_S))
+            if kill and chance.random() < EARLY_SHARE:
+                time.sleep(chance.uniform(0.0, EARLY_S))
+                problem = ""
+                served["killed while it started"] += 1
+            else:
+                first_s = _wait(lambda: node.first_s, robot)
+                problem = "" if first_s else "no detections after the start"
+                if first_s and kill:  # The first start compiles modules and tries the graph.
+                    first_ms.append((first_s - start_s) * 1e3)
+                if expected and not problem:
+                    _wait(partial(node.serves, expected), robot)
+                    slot_ms.append((time.monotonic() - start_s) * 1e3)
+                    problem = "" if node.serves(expected) else "the slot's model does not serve"
+                if not problem and not _wait(partial(node.has, value), robot):
+                    problem = f"the detector has {node._value} for {PARAMETER}, expected {value}"
+                served[_kind(robot.slots)] += 1
+                if kill:
+                    _update(node, robot, chance.uniform(0.0, LONGEST_S))
+                elif not problem:
+                    problem = _commit(node, robot)
             problem = problem or ("a process ended by itself" if robot.died else "")
             robot.kill()
             problem = problem or _problem(robot.slots)
-            print(
-                f"kill {kill}: served {'slot' if expected else 'factory'}, {problem or 'right'}", flush=True
-            )
+            print(f"kill {kill}: {problem or 'right'}, {dict(served)}", flush=True)
             wrong += [f"kill {kill}: {problem}"] if problem else []
     finally:
         robot.kill()
@@ -188,6 +199,7 @@ def kill_system(kills: int, seed: int, folder: Path) -> dict[str, Any]:
         "n": kills,
         "wrong": wrong,
         "served": dict(served),
+        "reports": node.reports,
         "unequal_ledgers": node.unequal,
         "first_detections_ms": spread(first_ms),
         "slot_serves_ms": spread(slot_ms),
@@ -205,16 +217,32 @@ def _variant(folder: Path, version: str) -> Any:
 def _expected(slots: Path) -> tuple[str, int]:
     """What must serve after the next start: sha256 of the manifest, "" for the factory's; the parameter."""
     state = read_state(slots)
+    if state.current and not state.current.proven and state.tries >= MAX_TRIES:
+        state = state.without_current("")
     slot = state.current
-    if slot is None or (not slot.proven and state.tries >= 3):
+    if slot is None:
         return "", specs.DETECTOR.param(PARAMETER).default
     folder = bundle_path(slots, slot)
     values = parse_live_parameters((folder / PARAMETERS_FILE).read_text(), PARAMETERS_FILE)
     return hashlib.sha256((folder / "bundle.yaml").read_bytes()).hexdigest(), values["detector"][PARAMETER]
 
 
-def _wait(happened: Any, robot: UpdatingRobot) -> Any:
-    until_s = time.monotonic() + LIMIT_S
+def _kind(slots: Path) -> str:
+    slot = read_state(slots).current
+    return "factory" if slot is None else "proven" if slot.proven else "on trial"
+
+
+def _commit(node: RobotObserver, robot: UpdatingRobot) -> str:
+    """Let the first release pass its probation: from then on there is a proven slot to go back to."""
+    until_s = time.monotonic() + COMMIT_LIMIT_S
+    while _kind(robot.slots) == "factory" and time.monotonic() < until_s and not robot.died:
+        _update(node, robot, 1.0)
+    proven = _wait(lambda: _kind(robot.slots) == "proven", robot, COMMIT_LIMIT_S)
+    return "" if proven else "the first release was not committed"
+
+
+def _wait(happened: Any, robot: UpdatingRobot, limit_s: float = LIMIT_S) -> Any:
+    until_s = time.monotonic() + limit_s
     while not (found := happened()) and time.monotonic() < until_s and not robot.died:
         time.sleep(0.01)
     return found
