@@ -8,6 +8,7 @@ A/A runs: the comparison of a model with itself, on recorded frames whose copies
 system: pipeline and updater in processes of their own, with a clip as camera.
 
 refused            attacks that ended with the expected reason.
+client_private_mb  memory of the child process that checks and downloads, without pages shared with others.
 wrong_states       kills after which the state on disk was not as it must be.
 restart_p95_ms     until the next process knows what to serve, without the start of the interpreter.
 false_rejections   A/A runs in which shadow rejected the equal model.
@@ -20,6 +21,8 @@ slot_p95_ms        the same, to the model of the slot.
 from __future__ import annotations
 
 import collections
+import contextlib
+import os
 import random
 import sys
 import tempfile
@@ -27,6 +30,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from benchmark import finish, make_parser
 from common import REPO, Row, at_least, at_most, spread
 
@@ -35,14 +39,16 @@ sys.path[:0] = [str(REPO / "test" / "unit")]
 from slot_cases import kill_once  # noqa: E402
 from update_agreement import aa_runs  # noqa: E402
 from update_attacks import ATTACKS, Attack  # noqa: E402
-from update_cases import Operator, World  # noqa: E402
+from update_cases import GROUP, Operator, World  # noqa: E402
 
 from edge_vision.errors import UpdateError  # noqa: E402
 from edge_vision.offline.provenance import machine, versions  # noqa: E402
+from edge_vision.updates.fetch_process import FetchOrder, FetchProcess  # noqa: E402
 from edge_vision.updates.slots import SlotStore  # noqa: E402
 
 RESTART_MS = 3000.0
 FALSE_SHARE = 0.05
+CLIENT_MB = 30.0
 _EXAMPLES = """examples:
   python bench/updates.py                 about ten minutes
   python bench/updates.py --system 0      two minutes, without ROS
@@ -62,6 +68,7 @@ def main() -> int:
     options = parser.parse_args()
     result: dict[str, Any] = {"machine": machine(), "versions": versions(), "seed": options.seed}
     result["attacks"] = [attacked(attack) for attack in ATTACKS]
+    result["client_private_mb"] = client_memory()
     if options.kills:
         result["kills"] = killed(options.kills, options.seed)
     if options.aa:
@@ -93,6 +100,29 @@ def attacked(attack: Attack) -> dict[str, Any]:
     return {"name": attack.name, "expected": attack.reason, "got": got, "text": text, "took_s": took_s}
 
 
+def client_memory() -> float:
+    """The most private memory of the child process that checks and downloads, in MB; it ends afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        world, store = World(Path(folder)), Path(folder) / "slots"
+        world.operator.publish("1.0.0")
+        order = FetchOrder(
+            world.url, GROUP, "stable", str(world.operator.root), str(store), os.getpid(), "robot"
+        )
+        child, most = FetchProcess(order), 0.0
+        while (result := child.result) is None:
+            for usage in psutil.Process().children():
+                with contextlib.suppress(psutil.Error):
+                    most = max(most, usage.memory_full_info().uss / 1e6)
+            time.sleep(0.005)
+        world.close()
+    assert result.digest, result
+    print(
+        f"a check and a download ({result.outcome}, {result.reason}): {most:.1f} MB of private memory",
+        flush=True,
+    )
+    return most
+
+
 def killed(kills: int, seed: int) -> dict[str, Any]:
     """Kill the same robot this often."""
     serving: collections.Counter[str] = collections.Counter()
@@ -119,7 +149,10 @@ def killed(kills: int, seed: int) -> dict[str, Any]:
 def _rows(result: dict[str, Any]) -> list[Row]:
     attacks = result["attacks"]
     refused = sum(attack["got"] == attack["expected"] for attack in attacks)
-    rows = [at_least("refused", refused, len(attacks), f"of {len(attacks)} attacks")]
+    rows = [
+        at_least("refused", refused, len(attacks), f"of {len(attacks)} attacks"),
+        at_most("client_private_mb", result["client_private_mb"], CLIENT_MB, "MB"),
+    ]
     if kills := result.get("kills"):
         rows += [
             _wrong("wrong_states", kills),

@@ -124,6 +124,7 @@ class DetectorNode(StageNode):
     def _on_model(self, model: LoadedModel[Detector]) -> None:
         """Another model, or the same on another backend, has taken over. Any thread."""
         self._models_loaded += 1
+        self._detector_stats.reset()
         self._reset_scene()
         self._announce_model()
 

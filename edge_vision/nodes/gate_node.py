@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.geometry.boxes import NO_REGIONS
-from edge_vision.errors import ImageError
+from edge_vision.errors import BundleError, ImageError
 from edge_vision.gate.frame_gate import FrameGate, GateConfig, GateDecision
 from edge_vision.nodes import run
 from edge_vision.nodes.base_node import WARN
@@ -62,8 +63,7 @@ class GateNode(StageNode):
 
     # Life cycle.
     def configure(self) -> None:
-        ladder = self.params["ladder"]
-        self._rungs = read_ladder(Path(ladder).expanduser()) if ladder else ()
+        self._rungs = _rungs_of(self.params["ladder"])
         self._gate = FrameGate(self._config())
         self.hub.max_delay_ms = self.params["max_delay_ms"]
         self._decided_stamp_ns = self._audit_opened_s = None
@@ -83,7 +83,18 @@ class GateNode(StageNode):
         self._feedback.close()
         self._ego.stop()
 
+    def check_params(self, values: Mapping[str, Any], changed: set[str]) -> None:
+        if "ladder" in changed:
+            try:
+                _rungs_of(values["ladder"])
+            except BundleError as error:
+                raise ValueError(f"ladder: {error}") from None
+
     def on_params(self, names: set[str]) -> None:
+        if "ladder" in names and self.state != "unconfigured":
+            self._rungs = _rungs_of(self.params["ladder"])
+            if self._active:
+                self._governor.use_rungs(self, self._rungs)
         self._gate.config = self._config()
         self.hub.max_delay_ms = self.params["max_delay_ms"]
         if self._active and names & SETTINGS:
@@ -211,6 +222,11 @@ class GateNode(StageNode):
                 self._gate_lock.release()
         else:
             self._reset_stats_due = True
+
+
+def _rungs_of(ladder: str) -> tuple[Rung, ...]:
+    """The models of a ladder.yaml, none for "". Raises BundleError."""
+    return read_ladder(Path(ladder).expanduser()) if ladder else ()
 
 
 _AUDIT_OPEN = (

@@ -80,10 +80,14 @@ class ProcessGovernor:
             on_status = partial(self._on_detector, node)
             detector = node.create_subscription(DiagnosticArray, "detector/status", on_status, STATUS)
         self._gates[node] = _Governed(gate, detector)
+        self.use_rungs(node, rungs)
+        self._governor.restart()
+
+    def use_rungs(self, node: BaseNode, rungs: Sequence[Rung]) -> None:
+        """Use another ladder, if it is the first gate's; the detector first returns to its own model."""
         if self._is_first(node) and self._rungs != tuple(rungs):
             self._close_ladder()
             self._rungs = tuple(rungs)
-        self._governor.restart()
 
     def leave(self, node: BaseNode) -> None:
         """Stop governing a node's gate."""

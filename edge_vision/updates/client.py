@@ -32,6 +32,7 @@ from edge_vision.core.redaction import redact_text
 from edge_vision.errors import BundleError, UpdateError
 from edge_vision.updates.durable import sync_folder, write_durably
 from edge_vision.updates.release import (
+    MAIN_FILES,
     SIGNED_AT,
     TIME_FORMAT,
     Release,
@@ -109,7 +110,7 @@ class UpdateClient:
             )
         self._url = url.rstrip("/") + "/"
         self._group, self._channel, self._bootstrap = group, channel, bootstrap
-        self._target = target_of(group, channel)
+        target_of(group, channel)  # Raises UpdateError for an invalid one.
         self._transport, self._clock = transport or Transport(), clock
         self._running = running
         # Another root is another repository: its versions start again.
@@ -151,7 +152,8 @@ class UpdateClient:
     def _offer(self, updater: Updater) -> Offer:
         snapshot = Metadata[Snapshot].from_file(str(self._folder / "snapshot.json")).signed
         signed = f"{role_of(self._group)}.json" in snapshot.meta
-        target = updater.get_targetinfo(self._target) if signed else None
+        names = [target_of(self._group, self._channel, file) for file in MAIN_FILES if signed]
+        target = next(filter(None, map(updater.get_targetinfo, names)), None)
         if target is None:
             raise UpdateError(
                 "no_release",

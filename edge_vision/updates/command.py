@@ -33,6 +33,7 @@ examples:
   edge-vision updates publish /srv/updates nanodet --group fleet/a --channel beta --keys ~/keys
   edge-vision updates publish /srv/updates ./my_bundle --group fleet/a --stage 1 --keys ~/keys  to 1 % first
   edge-vision updates publish /srv/updates ./my_bundle --group fleet/a --parameters yard.yaml --keys ~/keys
+  edge-vision updates publish /srv/updates --group fleet/a --parameters yard.yaml --keys ~/keys   no new model
   edge-vision updates stage /srv/updates fleet/a 10 --keys ~/keys         then to 10 %
   edge-vision updates stage /srv/updates fleet/a 100 --reports ./reports --keys ~/keys
   edge-vision updates halt /srv/updates fleet/a --keys ~/keys             no robot installs it any more
@@ -45,7 +46,7 @@ examples:
   edge-vision updates revoke ./repo 77d0 --keys /media/stick1 --keys /media/stick2
   edge-vision updates timestamp /srv/updates --keys ~/keys                daily, or robots stop updating
   edge-vision updates timestamp /srv/updates --role fleet/a --keys ~/keys another period for a group
-  edge-vision updates show /srv/updates                                   roles, keys, expiry
+  edge-vision updates show /srv/updates                                   roles, keys, expiry, releases
   edge-vision updates show ./repo
 
 The repository is a folder of plain files: serve it with any HTTP server, or carry it on a USB stick. Keys are
@@ -92,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     one = command("add-key", _add_key, "add a key to a role, or create a group")
     one.add_argument("role", metavar="ROLE", help="root, targets, snapshot, timestamp, or a group: fleet/a")
     one.add_argument("--public", type=Path, metavar="FILE", help="this public key; default: create one")
-    _add_publish(command("publish", _publish, "make a bundle the release of a group"))
+    _add_publish(command("publish", _publish, "make a bundle, or parameters, the release of a group"))
     one = command("stage", _stage, "let more, or fewer, of a group's robots install its release")
     _add_rollout(one)
     one.add_argument("percent", type=_whole(0, 100), metavar="PERCENT", help="of the robots")
@@ -111,12 +112,17 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("key", metavar="KEY_ID", help="its id, or the first digits")
     one = command("timestamp", _timestamp, "sign snapshot and timestamp for another day")
     one.add_argument("--role", metavar="ROLE", help="sign this role for another period instead")
-    command("show", _show, "show roles, keys and expiry")
+    command("show", _show, "show roles, keys, expiry and releases")
     return complete_help(parser, commands)
 
 
 def _add_publish(one: argparse.ArgumentParser) -> None:
-    one.add_argument("bundle", metavar="BUNDLE", help="its folder, or a name in the store")
+    one.add_argument(
+        "bundle",
+        nargs="?",
+        metavar="BUNDLE",
+        help="its folder, or a name in the store; without it, --parameters only: each robot keeps its model",
+    )
     one.add_argument("--group", required=True, help="of robots, as in fleet/a")
     one.add_argument("--channel", default="stable", help="default: %(default)s")
     one.add_argument(
@@ -140,7 +146,10 @@ def _add_publish(one: argparse.ArgumentParser) -> None:
         help="until the next stage; default: %(default)s",
     )
     one.add_argument(
-        "--parameters", type=Path, metavar="FILE", help="ROS parameter file: values that come with the bundle"
+        "--parameters",
+        type=Path,
+        metavar="FILE",
+        help="ROS parameter file: values that robots then have",
     )
     one.add_argument("--min-software", default="0.0.0", metavar="X.Y.Z", help="lowest version of edge_vision")
     one.add_argument("--backend", default="", help="that the robot must have; default: any")
@@ -212,8 +221,10 @@ def _add_key(options: argparse.Namespace) -> int:
 
 
 def _publish(options: argparse.Namespace) -> int:
-    bundle = load_bundle(options.bundle)
-    provenance = _provenance(options.provenance or bundle.folder / PROVENANCE_FILE)
+    if not options.bundle and not options.parameters:
+        raise UpdateError("config", "expected a BUNDLE, --parameters FILE or both, got neither")
+    bundle = load_bundle(options.bundle) if options.bundle else None
+    provenance = _provenance(options.provenance or bundle.folder / PROVENANCE_FILE) if bundle else None
     parameters = _parameters(options) if options.parameters else b""
     with _opened(options) as repository:
         release = repository.publish(
@@ -332,11 +343,15 @@ def _timestamp(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     from edge_vision.updates.repository import Repository
 
-    for state in Repository(options.repository).roles():
+    repository = Repository(options.repository)
+    for state in repository.roles():
         expires = f"{state.expires:%Y-%m-%d %H:%M} UTC" if state.expires else "nothing published"
         print(
             f"{state.name:<24} version {state.version:<5} {expires}, {state.threshold} of {len(state.keys)}"
         )
         for key in state.keys:
             print(f"    {key}")
+    for role, release in repository.releases():
+        floor = f", security floor {release.security_floor}" if release.security_floor else ""
+        print(printable(f"{role}, channel {release.channel}: {release}, {release.percent} %{floor}"))
     return 0

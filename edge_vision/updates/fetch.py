@@ -30,9 +30,9 @@ def fetch_update(
 ) -> str:
     """Download an offer to the staging folder of a store, unless a slot has it.
 
-    robot: its id. folder, state: of the store. trial: as `try_bundle`. Returns the outcome: serving or
-    downloaded if a slot has it, waiting if its stage does not include the robot, otherwise staged. Raises
-    UpdateError.
+    robot: its id. folder, state: of the store. trial: as `try_bundle`, for a release with a model. Returns
+    the outcome: serving or downloaded if a slot has it, waiting if its stage does not include the robot,
+    otherwise staged. Raises UpdateError.
     """
     if state.current and state.current.digest == offer.digest:
         return "serving"
@@ -46,7 +46,8 @@ def fetch_update(
     staging = staging_path(folder, offer.digest)
     reuse = [bundle_path(folder, slot) for slot in state.slots.values()]
     client.download(offer, staging, reuse, progress)
-    trial(open_bundle(staging, offer.release), offer.release)
+    if offer.release.has_model:
+        trial(open_bundle(staging, offer.release), offer.release)
     return "staged"
 
 

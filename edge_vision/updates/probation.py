@@ -1,5 +1,6 @@
 """Whether a new model stays within bounds while it serves: reports of detector and gate, compared with those
-before the change.
+before the change. The age of detections depends on the machine's load, too: if it exceeds its limit, the
+model before serves for a moment again, as a control.
 
 Detects failed frames, age, silence, and a model that finds far too little or too much. A model that labels
 differently takes a comparison on the same frames: see `shadow`.
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edge_vision.core.confidence_intervals import anytime_exceeds
@@ -18,7 +19,7 @@ PROBATION_S = 60.0
 MIN_FRAMES = 100
 """Inferred frames until a commit."""
 JUDGED_FRAMES = 50
-"""Inferred frames until the number of detections is judged."""
+"""Inferred frames until the number of detections and their age are judged."""
 LOAD_LIMIT_S = 600.0
 """An engine may have to be built."""
 SILENCE_S = 45.0
@@ -107,20 +108,29 @@ class Baseline:
 
 
 class Probation:
-    """One model on probation. sha256: of its bundle.yaml. digest: names it in the detector's error messages.
+    """One model on probation. digest: names it in the detector's error messages.
 
-    before: rates of the model before.
+    sha256, control: of its bundle.yaml, and of that of the model before; if they are the same, or there is no
+    model before, there is no control. before: rates of the model before.
     """
 
-    def __init__(self, sha256: str, digest: str, before: Rates, now_s: float) -> None:
+    def __init__(self, sha256: str, control: str, digest: str, before: Rates, now_s: float) -> None:
         self._sha256, self._digest, self._before = sha256, digest, before
+        self._control_sha256 = control if control != sha256 else ""
         self._since_s = self._heard_s = now_s
         self._first: ServingFigures | None = None
         self._last: ServingFigures | None = None
         self._began_s = now_s
         self._slow = 0
+        self._slow_age_ms: float | None = None
+        self._control: ServingFigures | None = None
         self._trouble = ""
         self._audit_was_open: bool | None = None
+
+    @property
+    def needs_control(self) -> bool:
+        """Whether the model before should serve now, as it may be as slow under the present load."""
+        return self._slow_age_ms is not None
 
     def add(self, figures: ServingFigures, now_s: float) -> None:
         """A status of the detector."""
@@ -128,13 +138,38 @@ class Probation:
         if self._digest in figures.trouble:
             self._trouble = f"the detector refused it: {figures.trouble}"
         if figures.sha256 != self._sha256:
+            if self._slow_age_ms is not None and figures.sha256 == self._control_sha256:
+                self._add_control(figures, self._slow_age_ms, now_s)
             return
         if self._first is None or (self._last and _restarted(self._last, figures)):
             self._first, self._began_s = figures, now_s
         self._last = figures
-        limit_ms = self._age_limit_ms
-        too_old = limit_ms is not None and figures.age_ms is not None and figures.age_ms > limit_ms
+        too_old = self._is_slow(figures.age_ms) and self.frames >= JUDGED_FRAMES
         self._slow = self._slow + 1 if too_old else 0
+        if self._slow >= SLOW_REPORTS and not self._control_sha256:
+            self._trouble = self._age_text(figures.age_ms)
+        elif self._slow >= SLOW_REPORTS and not self.needs_control:
+            self._slow_age_ms, self._since_s = figures.age_ms, now_s
+
+    def _add_control(self, figures: ServingFigures, slow_ms: float, now_s: float) -> None:
+        """A status of the model before. Its age under the present load is the new measure."""
+        if self._control is None or _restarted(self._control, figures):
+            self._control = figures
+        if figures.inferred - self._control.inferred < JUDGED_FRAMES or figures.age_ms is None:
+            return
+        self._before = replace(self._before, age_ms=max(figures.age_ms, self._before.age_ms or 0.0))
+        if self._is_slow(slow_ms):
+            self._trouble = f"{self._age_text(slow_ms)}; the model before has {figures.age_ms:.0f} ms now"
+        else:  # It was the load: begin again.
+            self._first = self._slow_age_ms = self._control = None
+            self._since_s, self._slow = now_s, 0
+
+    def _is_slow(self, age_ms: float | None) -> bool:
+        limit_ms = self._age_limit_ms
+        return limit_ms is not None and age_ms is not None and age_ms > limit_ms
+
+    def _age_text(self, age_ms: float | None) -> str:
+        return f"age {age_ms or 0:.0f} ms (p95), limit {self._age_limit_ms or 0:.0f} ms"
 
     def pause(self, now_s: float) -> None:
         """The detector does not run: its silence is no hang."""
@@ -153,14 +188,18 @@ class Probation:
         reason = self._trouble or self._missing(now_s) or (self._exceeded() if self._first else "")
         if reason:
             return Verdict(False, reason, self._evidence(now_s))
-        done = self._first and now_s - self._began_s >= PROBATION_S and self._rates().frames >= MIN_FRAMES
+        long_enough = now_s - self._began_s >= PROBATION_S and self.frames >= MIN_FRAMES
+        done = self._first and long_enough and not self._slow
         return Verdict(True, "within all bounds", self._evidence(now_s)) if done else None
 
     def _missing(self, now_s: float) -> str:
         if now_s - self._heard_s > SILENCE_S:
             return f"the detector has not reported for {SILENCE_S:.0f} s"
-        if self._first is None and now_s - self._since_s > LOAD_LIMIT_S:
-            return f"the detector did not load it within {LOAD_LIMIT_S:.0f} s"
+        if now_s - self._since_s > LOAD_LIMIT_S:
+            if self._first is None:
+                return f"the detector did not load it within {LOAD_LIMIT_S:.0f} s"
+            if self.needs_control:
+                return self._age_text(self._slow_age_ms)
         return ""
 
     def _exceeded(self) -> str:
@@ -170,8 +209,6 @@ class Probation:
         failed = round(now.failed_share * now.frames)
         if now.frames and anytime_exceeds(failed, now.frames, limit):
             return f"{failed} of {now.frames} frames failed, limit {100 * limit:.1f} %"
-        if self._slow >= SLOW_REPORTS:
-            return f"age {now.age_ms:.0f} ms (p95), limit {self._age_limit_ms:.0f} ms"
         if now.frames < JUDGED_FRAMES or before.frames < JUDGED_FRAMES:
             return ""
         found = f"{now.objects_per_frame:.2f} detections per frame, {before.objects_per_frame:.2f} before"

@@ -1,20 +1,29 @@
-"""Names in the repository, and what is signed about a release: the `custom` field of its bundle.yaml."""
+"""Names in the repository, and what is signed about a release: the `custom` field of its bundle.yaml, or of
+its parameters.yaml if it has no model."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from edge_vision.bundles import schema
 from edge_vision.bundles.manifest import MANIFEST_FILE
+from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.errors import UpdateError
+from edge_vision.updates.durable import sync_folder
 
 PROVENANCE_FILE = "provenance.json"
 PARAMETERS_FILE = "parameters.yaml"
 """Values for the parameters of nodes, as a ROS parameter file."""
+MAIN_FILES = (MANIFEST_FILE, PARAMETERS_FILE)
+"""The first of these that a release has carries what is signed about it."""
 MAX_FILES = 64
 MAX_FOLDERS = 4
 """Levels of folders within a bundle: in TUF, `*` matches within one level only."""
@@ -70,6 +79,16 @@ class Release:
     since: str = ""
     min_soak_h: int = 0
 
+    @property
+    def has_model(self) -> bool:
+        """False for parameters only."""
+        return MANIFEST_FILE in self.files
+
+    @property
+    def main_file(self) -> str:
+        """The file whose target carries this."""
+        return MANIFEST_FILE if self.has_model else PARAMETERS_FILE
+
     def includes(self, robot: str) -> bool:
         """Whether a robot is in the present stage, by a hash of its id.
 
@@ -111,9 +130,49 @@ def _files(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_FILES or len(set(value)) != len(value):
         raise ValueError
     files = tuple(schema.relative_file(file) for file in value)
-    if MANIFEST_FILE not in files:
+    if not set(MAIN_FILES) & set(files):
         raise ValueError
     return files
+
+
+def bundle_files(bundle: Bundle) -> Iterator[tuple[str, Path]]:
+    """The files of a bundle with their paths, verified. Raises BundleError, UpdateError."""
+    manifest = bundle.manifest
+    names = [MANIFEST_FILE, manifest.labels_file]
+    for graph in manifest.graphs:
+        bundle.verify(graph)
+        names += [file for file, _ in graph.files]
+    if (bundle.folder / "LICENSE").is_file():
+        names.append("LICENSE")
+    for name in dict.fromkeys(names):
+        if name.count("/") > MAX_FOLDERS:
+            raise UpdateError("bundle", f"{name}: expected at most {MAX_FOLDERS} levels of folders")
+        if name in (PROVENANCE_FILE, PARAMETERS_FILE):
+            raise UpdateError("bundle", f"{name}: expected another name, this one is the release's own")
+        yield name, bundle.folder / name
+
+
+def add_model(model: Path, folder: Path) -> None:
+    """Complete the folder of a release without a model with the files of a bundle: links where possible.
+
+    Raises BundleError, UpdateError.
+    """
+    files = dict(bundle_files(load_bundle(str(model))))
+    try:
+        for name, source in files.items():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)  # Of an earlier attempt.
+            with contextlib.suppress(OSError):
+                os.link(source.resolve(), target)
+                continue
+            shutil.copyfile(source, target)  # From another file system.
+            with target.open("rb") as copy:
+                os.fsync(copy.fileno())
+        for changed in {(folder / name).parent for name in files}:
+            sync_folder(changed)
+    except OSError as error:
+        raise UpdateError("store", f"{folder}: cannot be written: {error.strerror}") from None
 
 
 def version_key(version: str) -> tuple[int, ...]:

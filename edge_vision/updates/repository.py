@@ -32,16 +32,16 @@ from tuf.api.metadata import (
 from tuf.api.serialization import DeserializationError
 
 from edge_vision.backends.runtimes.engine_cache import write_file
-from edge_vision.bundles.manifest import MANIFEST_FILE
 from edge_vision.bundles.store import Bundle
 from edge_vision.errors import UpdateError
 from edge_vision.updates.release import (
-    MAX_FOLDERS,
+    MAIN_FILES,
     PARAMETERS_FILE,
     PROVENANCE_FILE,
     SIGNED_AT,
     TIME_FORMAT,
     Release,
+    bundle_files,
     parse_provenance,
     parse_release,
     patterns_of,
@@ -126,7 +126,7 @@ class Repository:
     def rotate(self, key_id: str) -> str:
         """Replace a key by a new one in each of its roles. Returns the new id."""
         roles, key_id = self._roles_with(key_id)
-        key = self._new_key(roles[0])
+        key = self._new_key("online" if roles[0] in ONLINE else roles[0])
         self._replace(roles, key_id, key)
         return str(key.keyid)
 
@@ -145,10 +145,10 @@ class Repository:
 
     def publish(
         self,
-        bundle: Bundle,
+        bundle: Bundle | None,
         group: str,
         channel: str,
-        provenance: dict[str, Any],
+        provenance: dict[str, Any] | None,
         security_floor: int | None = None,
         min_software: str = "0.0.0",
         required_backend: str = "",
@@ -156,9 +156,9 @@ class Repository:
         min_soak_h: int = MIN_SOAK_H,
         parameters: bytes = b"",
     ) -> Release:
-        """Make a bundle the release of a group's channel. security_floor: None keeps that of before. percent,
-        min_soak_h: of its first stage. parameters: a ROS parameter file, empty for none."""
-        parse_provenance(provenance)
+        """Make a bundle, parameters, or both the release of a group's channel. bundle, provenance: None for
+        parameters only. security_floor: None keeps that of before. percent, min_soak_h: of its first stage.
+        parameters: a ROS parameter file, empty for none."""
         role = role_of(group)
         targets = self._load("targets").signed
         if role not in _delegated(targets):
@@ -173,13 +173,16 @@ class Repository:
         floor = floor if security_floor is None else security_floor
         if not 0 <= floor <= number:
             raise UpdateError("config", f"expected a security floor of at most {number}, got {floor}")
-        text = json.dumps(provenance, indent=2, sort_keys=True) + "\n"
-        files: dict[str, Path | bytes] = {**dict(_bundle_files(bundle)), PROVENANCE_FILE: text.encode()}
-        if parameters:
-            files[PARAMETERS_FILE] = parameters
+        files: dict[str, Path | bytes] = {PARAMETERS_FILE: parameters} if parameters else {}
+        name, version = "parameters", f"{number}.0.0"
+        if bundle:
+            name, version = bundle.name, bundle.version
+            origin = parse_provenance(provenance)
+            text = json.dumps(origin, indent=2, sort_keys=True) + "\n"
+            files = {**dict(bundle_files(bundle)), PROVENANCE_FILE: text.encode(), **files}
         release = Release(
-            bundle.name,
-            bundle.version,
+            name,
+            version,
             channel,
             number,
             floor,
@@ -194,13 +197,24 @@ class Repository:
         signed.targets = {path: t for path, t in signed.targets.items() if not path.startswith(own)}
         for file, source in files.items():
             self._add_target(signed, own + file, source)
-        signed.targets[own + MANIFEST_FILE].unrecognized_fields["custom"] = release.custom
+        signed.targets[target_of(group, channel, release.main_file)].unrecognized_fields["custom"] = (
+            release.custom
+        )
         self._publish_signed(role, metadata)
         return release
 
     def release(self, group: str, channel: str) -> Release:
         """The present release of a group's channel. Raises UpdateError if there is none."""
-        return parse_release(self._manifest_target(self._group_metadata(group).signed, group, channel).custom)
+        return parse_release(self._main_target(self._group_metadata(group).signed, group, channel).custom)
+
+    def releases(self) -> Iterator[tuple[str, Release]]:
+        """Each group's role with the release of each of its channels. Raises BundleError."""
+        for role in _delegated(self._load("targets").signed):
+            if self._exists(role):
+                targets: Targets = self._load(role).signed
+                yield from (
+                    (role, parse_release(one.custom)) for one in targets.targets.values() if one.custom
+                )
 
     def stage(self, group: str, channel: str, percent: int, min_soak_h: int | None = None) -> Release:
         """Let this share of the group's robots install its release; 0 halts it. min_soak_h: None keeps it.
@@ -219,7 +233,7 @@ class Repository:
             )
         release = replace(before, percent=percent, since=now.strftime(TIME_FORMAT), min_soak_h=soak_h)
         metadata = self._group_metadata(group)
-        target = self._manifest_target(metadata.signed, group, channel)
+        target = self._main_target(metadata.signed, group, channel)
         target.unrecognized_fields["custom"] = release.custom
         self._publish_signed(role_of(group), metadata)
         return release
@@ -227,11 +241,11 @@ class Repository:
     def _group_metadata(self, group: str) -> Metadata[Any]:
         return self._load(role_of(group)) if self._exists(role_of(group)) else Metadata(Targets(version=1))
 
-    def _manifest_target(self, signed: Targets, group: str, channel: str) -> TargetFile:
-        target = signed.targets.get(target_of(group, channel))
-        if target is None:
-            raise UpdateError("repository", f"expected a release of {group}, channel {channel}, got none")
-        return target
+    def _main_target(self, signed: Targets, group: str, channel: str) -> TargetFile:
+        for file in MAIN_FILES:
+            if target := signed.targets.get(target_of(group, channel, file)):
+                return target
+        raise UpdateError("repository", f"expected a release of {group}, channel {channel}, got none")
 
     def renew(self) -> list[str]:
         """Sign snapshot and timestamp for another day. Returns warnings of roles that expire soon."""
@@ -453,20 +467,3 @@ def _add_group_key(targets: Targets, role: str, key: SSlibKey) -> None:
         roles[role] = DelegatedRole(role, [], 1, terminating=True, paths=patterns_of(role))
     targets.delegations = Delegations(delegations.keys, roles)
     targets.add_key(key, role)
-
-
-def _bundle_files(bundle: Bundle) -> Iterator[tuple[str, Path]]:
-    """The files of a bundle with their paths, verified."""
-    manifest = bundle.manifest
-    names = [MANIFEST_FILE, manifest.labels_file]
-    for graph in manifest.graphs:
-        bundle.verify(graph)
-        names += [file for file, _ in graph.files]
-    if (bundle.folder / "LICENSE").is_file():
-        names.append("LICENSE")
-    for name in dict.fromkeys(names):
-        if name.count("/") > MAX_FOLDERS:
-            raise UpdateError("bundle", f"{name}: expected at most {MAX_FOLDERS} levels of folders")
-        if name in (PROVENANCE_FILE, PARAMETERS_FILE):
-            raise UpdateError("bundle", f"{name}: expected another name, this one is the release's own")
-        yield name, bundle.folder / name

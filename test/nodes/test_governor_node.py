@@ -153,6 +153,18 @@ def test_a_faster_model_is_loaded_and_the_first_one_again(scene, robot, ladder, 
     street.ended()
 
 
+def test_a_ladder_applies_live(scene, robot, ladder):
+    street = scene(cpu_budget_percent=TINY)
+    street.level("limited")
+    refused = robot.set("gate", ladder="/nowhere/ladder.yaml")
+    assert not refused.successful and "ladder: /nowhere/ladder.yaml: expected a ladder.yaml" in refused.reason
+    assert robot.set("gate", ladder=str(ladder)).successful
+    robot.wait(lambda: robot.get("detector", "model") == str(ladder.parent / "faster"), "the faster model")
+    assert robot.set("gate", ladder="").successful
+    robot.wait(lambda: robot.get("detector", "model") == DETECTOR, "the first model")
+    street.ended()
+
+
 def test_a_rung_that_the_detector_refuses_is_left_out(scene, robot, ladder):
     rungs = yaml.safe_load(ladder.read_text("utf-8"))
     rungs[1]["backend"] = "no_such_backend"

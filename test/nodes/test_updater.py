@@ -20,6 +20,7 @@ from update_cases import GROUP, World
 
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.nodes import updater_node, updater_shadow
+from edge_vision.nodes.detector.stats import DetectorStats
 from edge_vision.nodes.detector_node import DetectorNode
 from edge_vision.nodes.interface.image_messages import jpeg_message
 from edge_vision.nodes.updater_node import UpdaterNode
@@ -408,7 +409,7 @@ def test_a_release_with_other_parameters_is_another_release(start, robot, world,
     fetched(robot, "2.0.0")
     assert call(robot, "promote").success
     wait_until(lambda: values_of(running) == NEW_VALUES, "the release's parameters")
-    running["updater"]._end_probation(running["updater"]._store, probation.Verdict(True, "for this test", {}))
+    running["updater"]._served._end_probation(probation.Verdict(True, "for this test", {}))
     world.server.requests.clear()
     other = b"/**/gate: {ros__parameters: {max_delay_ms: 800.0}}"
     world.operator.publish_bundle(bundle, parameters=other)
@@ -420,6 +421,91 @@ def test_a_release_with_other_parameters_is_another_release(start, robot, world,
     wait_until(lambda: values_of(running) == (800.0, *before[1:]), "the second release's parameters")
     assert call(robot, "rollback").success
     wait_until(lambda: values_of(running) == NEW_VALUES, "the first release's parameters")
+
+
+LADDER = b"""
+/**/gate:
+  ros__parameters: {max_delay_ms: 700.0, ladder: LADDER}
+/**/detector:
+  ros__parameters: {score_threshold: 0.35, zones: ["exclude road 0,0.9 1,0.9 1,1 0,1"]}
+"""
+
+
+def test_parameters_without_a_model_are_a_release_with_probation(
+    start, robot, world, slots, camera, tmp_path
+):
+    """With the factory model, and automatic; the same model is not compared with itself."""
+    ladder = tmp_path / "ladder.yaml"
+    ladder.write_text(json.dumps([{"bundle": str(bundle_or_skip(SSD).folder), "relative": 1.0}]))
+    parameters = LADDER.replace(b"LADDER", str(ladder).encode())
+    world.operator.repository.publish(None, GROUP, "stable", None, parameters=parameters)
+    running = start(KINDS, overrides(world, auto="promote"))
+    before = values_of(running)
+    camera(running)
+    wait_until(lambda: values_of(running) == NEW_VALUES, "the release's parameters")
+    robot.status("updater", lambda _, values: "within all bounds" in values["last_event"])
+    assert running["gate"].params["ladder"] == str(ladder) and len(running["gate"]._rungs) == 1
+    assert events(slots) == ["downloaded", "agrees", "promoted", "committed"]
+    assert read_state(slots).current.name == "parameters"
+    paths = [path for path, _ in world.server.requests if path.startswith("targets/")]
+    assert len(paths) == 1 and "parameters.yaml" in paths[0], "no model is downloaded"
+    serving(robot, "1.0.0")
+    assert call(robot, "rollback").success
+    wait_until(lambda: values_of(running) == before, "the values before")
+    assert running["gate"].params["ladder"] == "" and running["gate"]._rungs == ()
+
+
+def test_parameters_without_a_model_keep_the_model_of_the_slot(start, robot, world, slots, camera, tmp_path):
+    world.operator.publish_bundle(variant(tmp_path / "second", "2.0.0"))
+    running = start(KINDS, overrides(world))
+    camera(running)
+    fetched(robot, "2.0.0")
+    assert call(robot, "promote").success
+    robot.status("updater", lambda _, values: "within all bounds" in values["last_event"])
+    world.operator.repository.publish(None, GROUP, "stable", None, parameters=PARAMETERS)
+    assert call(robot, "check").success
+    robot.status("updater", lambda _, values: "parameters 2.0.0 (release 2)" in values["candidate"])
+    assert call(robot, "promote").success
+    wait_until(lambda: values_of(running) == NEW_VALUES, "the release's parameters")
+    robot.status("updater", lambda _, values: "parameters 2.0.0 (release 2): w" in values["last_event"])
+    # The next model takes the place of the first; that of the parameters stays.
+    world.operator.publish_bundle(variant(tmp_path / "third", "3.0.0"))
+    fetched(robot, "3.0.0")
+    running.end()
+    running = start(KINDS, overrides(world))
+    serving(robot, "2.0.0")
+    wait_until(lambda: values_of(running) == NEW_VALUES, "the release's parameters again")
+
+
+@pytest.mark.parametrize("slow", [("2.0.0",), ("1.0.0", "2.0.0")], ids=["the new model", "the machine"])
+def test_age_ends_probation_only_if_the_model_before_is_faster_now(
+    start, robot, world, slots, camera, tmp_path, monkeypatch, slow
+):
+    monkeypatch.setattr(probation, "SLOW_REPORTS", 2)
+    monkeypatch.setattr(probation, "PROBATION_S", 5.0)
+    world.operator.publish_bundle(variant(tmp_path / "second", "2.0.0"))
+    record, slowed = DetectorStats.record, []
+
+    def slower(self: DetectorStats, result: Any, age_ms: float) -> None:
+        version = running["detector"].model.current.bundle.version
+        record(self, result, 2000.0 if slowed and version in slow else 50.0)
+
+    monkeypatch.setattr(DetectorStats, "record", slower)
+    running = start(KINDS, overrides(world))
+    camera(running)
+    running.settled(10)
+    fetched(robot, "2.0.0")
+    slowed.append(True)
+    assert call(robot, "promote").success
+    if len(slow) == 1:
+        robot.status("updater", lambda _, values: "the model before has 50 ms now" in values["last_event"])
+        serving(robot, "1.0.0")
+        assert len(read_state(slots).barred) == 1
+    else:
+        robot.status("updater", lambda _, values: "within all bounds" in values["last_event"])
+        serving(robot, "2.0.0")
+        evidence = json.loads((slots / "history.jsonl").read_text().splitlines()[-1])["evidence"]
+        assert evidence["before"]["age_ms"] == 2000.0, "the model before served again for a moment"
 
 
 def test_parameters_that_a_node_refuses_roll_the_release_back(start, robot, world, slots, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 
 from edge_vision.updates.history import MAX_LINES, HistoryEntry, UpdateHistory
 from edge_vision.updates.probation import (
+    JUDGED_FRAMES,
     LOAD_LIMIT_S,
     MIN_FRAMES,
     NO_RATES,
@@ -44,7 +45,7 @@ def verdict(
     reports: Iterator[ServingFigures] | list[ServingFigures], before: Rates = BEFORE
 ) -> Verdict | None:
     """One report per second, after START."""
-    probation = Probation(NEW, DIGEST, before, 0.0)
+    probation = Probation(NEW, OLD, DIGEST, before, 0.0)
     probation.add(START, 1.0)
     for second, report in enumerate(reports, start=2):
         probation.add(report, float(second))
@@ -66,7 +67,6 @@ def test_an_equal_model_is_committed_after_its_time_and_frames() -> None:
     ("reports", "reason"),
     [
         ([after(10 * s, failed=s) for s in range(1, 60)], "frames failed, limit 1.0 %"),
-        ([after(10 * s, age_ms=200.0) for s in range(1, 60)], "age 200 ms (p95), limit 160 ms"),
         ([after(10 * s, objects=0.0) for s in range(1, 60)], "blind: 0.00 detections per frame, 3.00 before"),
         ([after(10 * s, objects=100.0) for s in range(1, 60)], "flooding: 100.00 detections per frame"),
     ],
@@ -81,6 +81,54 @@ def test_a_few_slow_reports_or_failures_are_no_reason() -> None:
     reports = [after(10 * s, failed=int(s > 20), age_ms=300.0 if s % 5 == 0 else 60.0) for s in range(1, 100)]
     found = verdict(reports)
     assert found and found.commit
+
+
+def of_old(frames: int, age_ms: float) -> ServingFigures:
+    """The figures of the model before, this many frames after it serves again."""
+    return replace(after(300 + frames), sha256=OLD, age_ms=age_ms)
+
+
+def slow_probation(control: str = OLD) -> Probation:
+    """After reports of 200 ms, limit 160 ms."""
+    probation = Probation(NEW, control, DIGEST, BEFORE, 0.0)
+    for second in range(30):
+        probation.add(after(10 * second, age_ms=200.0), float(second))
+        assert (probation.needs_control or probation.verdict(second)) or second < JUDGED_FRAMES // 10 + 5
+    return probation
+
+
+def test_a_model_that_is_slower_than_the_one_before_under_the_same_load_is_rolled_back() -> None:
+    probation = slow_probation()
+    assert probation.needs_control and probation.verdict(30.0) is None
+    for second in range(6):
+        probation.add(of_old(10 * second, 70.0), 30.0 + second)
+    found = probation.verdict(36.0)
+    assert found and not found.commit
+    assert found.reason == "age 200 ms (p95), limit 170 ms; the model before has 70 ms now"
+    assert found.evidence["now"]["frames"] >= JUDGED_FRAMES
+
+
+def test_under_load_that_slows_the_model_before_as_well_probation_begins_again_and_commits() -> None:
+    probation = slow_probation()
+    for second in range(6):
+        probation.add(of_old(10 * second, 190.0), 30.0 + second)
+    assert not probation.needs_control and probation.verdict(36.0) is None
+    for second in range(40, 100):
+        probation.add(after(10 * second, age_ms=200.0), float(second))
+        assert probation.verdict(float(second)) is None
+    probation.add(after(1000, age_ms=200.0), 100.0)
+    found = probation.verdict(100.0)
+    assert found and found.commit and found.evidence["before"]["age_ms"] == 190.0
+
+
+def test_without_a_control_age_alone_decides() -> None:
+    found = slow_probation(control=NEW).verdict(30.0)
+    assert found and found.reason == "age 200 ms (p95), limit 160 ms"
+    probation = slow_probation()
+    for second in range(30, 640, 10):  # The model before does not load.
+        probation.add(after(10 * second, age_ms=200.0), float(second))
+    found = probation.verdict(640.0)
+    assert found and found.reason == "age 200 ms (p95), limit 160 ms"
 
 
 def test_an_empty_scene_is_no_blindness() -> None:
@@ -119,7 +167,7 @@ def test_false_rollbacks_of_equal_models_are_rare() -> None:
 
 
 def test_silence_of_a_running_detector_is_a_hang_and_of_a_stopped_one_is_not() -> None:
-    probation = Probation(NEW, DIGEST, BEFORE, 0.0)
+    probation = Probation(NEW, OLD, DIGEST, BEFORE, 0.0)
     probation.add(START, 1.0)
     assert probation.verdict(SILENCE_S) is None
     probation.pause(SILENCE_S)
@@ -134,7 +182,7 @@ def test_a_model_that_is_refused_or_never_loaded() -> None:
     assert found and "the detector refused it: " in found.reason
     other = replace(START, sha256=OLD, trouble="/another/model refused")
     assert verdict([other]) is None
-    probation = Probation(NEW, DIGEST, BEFORE, 0.0)
+    probation = Probation(NEW, OLD, DIGEST, BEFORE, 0.0)
     for second in range(0, int(LOAD_LIMIT_S) + 20, 10):
         probation.add(replace(START, sha256=OLD), float(second))
         found = probation.verdict(float(second))
@@ -143,7 +191,7 @@ def test_a_model_that_is_refused_or_never_loaded() -> None:
 
 def test_the_audit_ends_probation_only_if_it_opens_then() -> None:
     for opened_before, reason in ((True, None), (False, "the audit's miss rate exceeds its limit: 0.300")):
-        probation = Probation(NEW, DIGEST, BEFORE, 0.0)
+        probation = Probation(NEW, OLD, DIGEST, BEFORE, 0.0)
         probation.add_gate({"audit.open": str(opened_before)})
         probation.add(START, 1.0)
         probation.add_gate({"audit.open": "True", "audit.miss_rate": "0.300"})

@@ -148,9 +148,20 @@ def test_the_commands_make_a_repository(tmp_path: Path, capsys: pytest.CaptureFi
     assert "edge-vision updates add-key fleet/a" in capsys.readouterr().err
     assert main(["add-key", repository, GROUP, *keys]) == 0
     assert main(["publish", repository, str(tmp_path / "mine"), "--group", GROUP, *keys]) == 0
+    (tmp_path / "yard.yaml").write_text("/**/gate: {ros__parameters: {max_delay_ms: 700.0}}")
+    parameters = ["--parameters", str(tmp_path / "yard.yaml")]
+    assert main(["publish", repository, "--group", GROUP, *keys]) == 1
+    assert "expected a BUNDLE, --parameters FILE or both, got neither" in capsys.readouterr().err
+    assert main(["publish", repository, "--group", GROUP, "--channel", "beta", *parameters, *keys]) == 0
+    assert main(["stage", repository, GROUP, "0", "--channel", "beta", *keys]) == 0
+    assert "parameters 2.0.0 (release 2): 0 % of fleet/a may install it" in capsys.readouterr().out
+    assert main(["publish", repository, str(tmp_path / "mine"), "--group", GROUP, *keys]) == 0
     assert main(["timestamp", repository, *keys]) == 0
     assert main(["show", repository]) == 0
-    assert "published yard 1.0.0 (release 1) for fleet/a" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "published yard 1.0.0 (release 3) for fleet/a" in shown
+    assert "group.fleet.a, channel beta: parameters 2.0.0 (release 2), 0 %\n" in shown
+    assert "group.fleet.a, channel stable: yard 1.0.0 (release 3), 100 %\n" in shown
     assert main(["init-repo", repository, *keys]) == 1
     assert main(["timestamp", repository]) == 1
 

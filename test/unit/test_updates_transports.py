@@ -16,14 +16,19 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "examples" / "transport"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def robot(folder: Path, reports: str = "") -> Run:
-    """Runs a script on a robot whose `ros2` notes its arguments, then runs these lines."""
+def robot(folder: Path, reports: str = "", answer: str = "success=True") -> Run:
+    """Runs a script on a robot whose `ros2` notes its arguments, runs these lines, and prints the answer."""
     tool = folder / "bin" / "ros2"
     tool.parent.mkdir(exist_ok=True)
-    tool.write_text(f'#!/bin/sh\necho "$3" >> {folder}/calls\n{reports}\n')
+    response = f"response:\nstd_srvs.srv.Trigger_Response({answer}, message='x')"
+    tool.write_text(f'#!/bin/sh\necho "$3" >> {folder}/calls\n{reports}\necho "{response}"\n')
     tool.chmod(0o755)
     env = {**os.environ, "PATH": f"{tool.parent}:{os.environ['PATH']}"}
-    env |= {"EDGE_VISION_FOLDER": str(folder / "var"), "EDGE_VISION_LIMIT_S": "3"}
+    env |= {
+        "EDGE_VISION_FOLDER": str(folder / "var"),
+        "EDGE_VISION_LIMIT_S": "3",
+        "EDGE_VISION_ROLLBACK_S": "1",
+    }
 
     def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(SCRIPTS / script), *arguments]
@@ -56,47 +61,118 @@ def prepared(folder: Path, *outcomes: str) -> str:
         while sender._busy:
             pass
         assert sender.problem == ""
-    return f"cat {folder}/report$(wc -l < {folder}/calls)/robot.json > {folder}/var/reports/robot.json"
+    # After the last one, the report stays.
+    source = f"{folder}/report$(wc -l < {folder}/calls)/robot.json"
+    return f"if [ -f {source} ]; then cat {source} > {folder}/var/reports/robot.json; fi"
+
+
+def deploy(run: Run, payload: Path, failing: str = "") -> list[str]:
+    """What a Mender client does with a module of protocol v3, up to the Cleanup. failing: a state after which
+    another module, or a state script, fails. Returns the states that ran, a failed one with "!"."""
+    states: list[str] = []
+
+    def state(name: str) -> bool:
+        done = run("edge-vision", name, str(payload))
+        states.append(name if done.returncode == 0 else f"{name}!")
+        assert done.returncode == 0 or "edge-vision: expected " in done.stderr or name == "ArtifactInstall"
+        return done.returncode == 0 and name != failing
+
+    def query(name: str, *arguments: str) -> str:
+        done = run("edge-vision", name, *arguments)
+        assert done.returncode == 0 and done.stdout.count("\n") <= 1, "Mender refuses more than a line"
+        return done.stdout.strip()
+
+    assert query("ProvidePayloadFileSizes", str(payload)) in ("", "No")
+    good = state("Download") and state("ArtifactInstall")
+    if good:
+        assert query("NeedsArtifactReboot", str(payload)) == "No"
+        good = state("ArtifactCommit")
+    if not good:
+        assert query("SupportsRollback", str(payload)) == "Yes"
+        state("ArtifactRollback")
+        state("ArtifactFailure")
+    state("Cleanup")
+    return states
+
+
+INSTALLED = ["Download", "ArtifactInstall", "ArtifactCommit", "Cleanup"]
+FAILED = ["Download", "ArtifactInstall!", "ArtifactRollback", "ArtifactFailure", "Cleanup"]
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "called", "status"),
+    ("outcomes", "called", "states"),
     [
-        (("downloaded", "committed"), ["check", "promote"], 0),
-        (("committed",), ["check"], 0),
-        (("downloaded", "rolled_back"), ["check", "promote"], 1),
-        (("refused",), ["check"], 1),
-        (("promoted",), ["check"], 1),
+        (("downloaded", "committed"), ["check", "promote"], INSTALLED),
+        (("committed",), ["check"], INSTALLED),
+        (("downloaded", "rolled_back"), ["check", "promote"], FAILED),
+        (("refused",), ["check"], FAILED),
+        (("downloaded", "promoted", "rolled_back"), ["check", "promote", "rollback"], FAILED),
     ],
+    ids=["committed", "serves already", "rolled back", "refused", "still on probation at the limit"],
 )
-def test_a_mender_deployment_ends_as_the_probation_does(tmp_path, payload, outcomes, called, status) -> None:
+def test_a_mender_deployment_ends_as_the_probation_does(tmp_path, payload, outcomes, called, states) -> None:
     run = robot(tmp_path, prepared(tmp_path, *outcomes))
-    done = run("edge-vision", "ArtifactInstall", str(payload))
-    paths = [f"/updater/{name}" for name in called]
-    assert (done.returncode, calls(tmp_path)) == (status, paths), done.stderr
+    assert deploy(run, payload) == states
+    assert calls(tmp_path) == [f"/updater/{name}" for name in called]
     assert (tmp_path / "var" / "repository" / "metadata" / "timestamp.json").exists()
-    assert status == 0 or "edge-vision: expected " in done.stderr
-    run = robot(tmp_path)
-    assert run("edge-vision", "ArtifactRollback", str(payload)).returncode == 0
-    assert calls(tmp_path)[len(called) :] == (["/updater/rollback"] if status == 0 else [])
-    assert run("edge-vision", "Cleanup", str(payload)).returncode == 0
-    assert sorted(path.name for path in (tmp_path / "var").iterdir()) == ["began", "reports", "repository"]
+    assert sorted(path.name for path in (tmp_path / "var").iterdir()) == ["reports", "repository"]
 
 
-def test_a_damaged_payload_leaves_the_repository(tmp_path: Path, payload: Path) -> None:
-    (tmp_path / "var" / "repository").mkdir(parents=True)
+def test_a_failure_after_the_commit_rolls_back_what_the_deployment_promoted(tmp_path, payload) -> None:
+    failed = [*INSTALLED[:3], *FAILED[2:]]
+    run = robot(tmp_path, prepared(tmp_path, "downloaded", "committed", "rolled_back"))
+    assert deploy(run, payload, failing="ArtifactCommit") == failed
+    assert calls(tmp_path)[2:] == ["/updater/rollback"]
+    # The next one brings what serves already: its failure must not take that back.
+    (tmp_path / "calls").unlink()
+    run = robot(tmp_path, prepared(tmp_path, "committed"))
+    assert deploy(run, payload, failing="ArtifactCommit") == failed
+    assert calls(tmp_path) == ["/updater/check"]
+
+
+def test_a_damaged_payload_leaves_the_repository_and_the_model(tmp_path, payload) -> None:
+    deploy(robot(tmp_path, prepared(tmp_path, "downloaded", "committed")), payload)
+    (tmp_path / "calls").unlink()
     (payload / "files" / "repository.tar").write_text("<html>")
-    run = robot(tmp_path)
-    assert run("edge-vision", "ArtifactInstall", str(payload)).returncode != 0
-    assert (tmp_path / "var" / "repository").is_dir() and not (tmp_path / "calls").exists()
+    assert deploy(robot(tmp_path), payload) == FAILED
+    assert (tmp_path / "var" / "repository" / "metadata").is_dir() and not (tmp_path / "calls").exists()
 
 
-def test_the_module_answers_what_it_supports(tmp_path: Path) -> None:
-    run = robot(tmp_path)
-    assert run("edge-vision", "NeedsArtifactReboot", "x").stdout == "No\n"
-    assert run("edge-vision", "SupportsRollback", "x").stdout == "Yes\n"
-    done = run("edge-vision", "ArtifactCommit", "x")
-    assert (done.returncode, done.stdout) == (0, "")
+def test_an_updater_that_refuses_fails_the_deployment_at_once(tmp_path: Path, payload: Path) -> None:
+    run = robot(tmp_path, answer="success=False")
+    assert deploy(run, payload) == FAILED
+    assert calls(tmp_path) == ["/updater/check"]
+
+
+def test_a_rollback_is_attempted_again_and_its_failure_reported(tmp_path: Path, payload: Path) -> None:
+    """A power cut interrupts the installation: the updater may not run yet."""
+    report = tmp_path / "var" / "reports" / "robot.json"
+    run = robot(tmp_path, prepared(tmp_path, "downloaded", "promoted"))
+    assert run("edge-vision", "ArtifactInstall", str(payload)).returncode == 1
+    assert '"outcome": "promoted"' in report.read_text()
+    (tmp_path / "calls").unlink()
+    done = robot(tmp_path, answer="success=False")("edge-vision", "ArtifactRollback", str(payload))
+    assert done.returncode == 1 and "expected /updater/rollback to succeed, got: " in done.stderr
+    assert robot(tmp_path)("edge-vision", "ArtifactRollback", str(payload)).returncode == 0
+    assert robot(tmp_path)("edge-vision", "ArtifactRollback", str(payload)).returncode == 0
+    assert len(calls(tmp_path)) == 3, "one too early, one in time, none for what is rolled back already"
+
+
+def test_only_reports_of_the_same_detector_count(tmp_path, payload, monkeypatch) -> None:
+    monkeypatch.setenv("EDGE_VISION_UPDATER", "/front/updater")
+    lines = prepared(tmp_path, "downloaded", "committed")
+    lines = lines.replace("/reports/robot.json", "/reports/robot.front.json")
+    assert deploy(robot(tmp_path, lines), payload) == INSTALLED
+    (tmp_path / "calls").unlink()
+    monkeypatch.delenv("EDGE_VISION_UPDATER")
+    assert deploy(robot(tmp_path, lines), payload) == FAILED
+
+
+@pytest.mark.parametrize("state", ["NeedsArtifactReboot", "SupportsRollback", "ListSupportedOriginalTypes"])
+def test_a_query_without_the_folder_is_answered(tmp_path: Path, state: str) -> None:
+    answers = {"NeedsArtifactReboot": "No\n", "SupportsRollback": "Yes\n"}
+    done = robot(tmp_path)("edge-vision", state)
+    assert (done.returncode, done.stdout) == (0, answers.get(state, ""))
 
 
 @pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is not installed")

@@ -115,6 +115,27 @@ def freeze(world: World) -> None:
     world.operator.wait(days=2)
 
 
+def freeze_of_the_snapshot(world: World) -> None:
+    """A fresh timestamp for a snapshot that has expired."""
+    world.operator.publish("1.0.0")
+    world.operator.wait(days=2)
+    world.operator.repository.renew()
+    thief = Thief(world.operator)
+    thief.timestamp(thief.read("3.snapshot"), thief.load("timestamp"))
+
+
+def freeze_of_the_targets(world: World) -> None:
+    world.operator.publish("1.0.0")
+    world.operator.wait(days=181)
+    world.operator.repository.renew_role(GROUP)
+
+
+def freeze_of_a_group(world: World) -> None:
+    world.operator.publish("1.0.0")
+    world.operator.wait(days=91)
+    world.operator.repository.renew()
+
+
 def freeze_with_clock_set_back(world: World) -> None:
     """The clock is set back by ten days while the robot runs, and the old state is served on."""
     world.operator.publish("1.0.0")
@@ -329,7 +350,10 @@ ATTACKS = (
     Attack("rollback of the targets", "rollback", targets_rollback),
     Attack("rollback of a group's targets", "rollback", group_rollback),
     Attack("release below the security floor", "rollback", below_the_security_floor),
-    Attack("freeze", "expired", freeze),
+    Attack("freeze of the timestamp", "expired", freeze),
+    Attack("freeze of the snapshot", "expired", freeze_of_the_snapshot),
+    Attack("freeze of the targets", "expired", freeze_of_the_targets),
+    Attack("freeze of a group's targets", "expired", freeze_of_a_group),
     Attack("freeze, with the clock set back", "expired", freeze_with_clock_set_back),
     Attack("mix and match", "mismatch", mix_and_match),
     Attack("expired root", "expired", expired_root),

@@ -113,7 +113,6 @@ _GOVERNOR = (
         "ladder",
         "",
         "Takes faster models for the detector from this ladder.yaml of the optimizer; empty = none.",
-        applies="configure",
     ),
 )
 
