@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,29 +106,15 @@ def plugins() -> dict[str, EntryPoint]:
 
 @lru_cache(maxsize=4)
 def _on(path: tuple[str, ...]) -> dict[str, EntryPoint]:
-    """Cached, since a file of every installed package is read. Without a plug-in, the import of
-    importlib.metadata is spared, which takes 25 ms of each start."""
-    if not any(_mentions_plugins(file) for folder in path for file in _entry_point_files(folder)):
-        return {}
+    """Cached, since a file of every installed package is read. Without plug-ins, importlib.metadata is not
+    imported, which would take 25 ms of each start."""
+    files = (file for folder in path for file in Path(folder).glob("*[oO]/entry_points.txt"))
+    with suppress(OSError):  # One that cannot be read may be of a plug-in.
+        if not any(ENTRY_POINT_GROUP.encode() in file.read_bytes() for file in files):
+            return {}
     from importlib.metadata import entry_points
 
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-
-
-def _entry_point_files(folder: str) -> list[Path]:
-    try:
-        names = [name for name in os.listdir(folder or ".") if name.endswith(("info", ".egg"))]
-    except OSError:
-        return []
-    # In an .egg folder: EGG-INFO/entry_points.txt.
-    return [Path(folder, name, "EGG-INFO" * name.endswith(".egg"), "entry_points.txt") for name in names]
-
-
-def _mentions_plugins(file: Path) -> bool:
-    try:
-        return ENTRY_POINT_GROUP.encode() in file.read_bytes()
-    except OSError:
-        return False
 
 
 def plugin_package(path: str) -> str:

@@ -91,10 +91,9 @@ class GateNode(StageNode):
                 raise ValueError(f"ladder: {error}") from None
 
     def on_params(self, names: set[str]) -> None:
-        if "ladder" in names and self.state != "unconfigured":
+        if "ladder" in names:
             self._rungs = _rungs_of(self.params["ladder"])
-            if self._active:
-                self._governor.use_rungs(self, self._rungs)
+            self._governor.use_rungs(self, self._rungs)
         self._gate.config = self._config()
         self.hub.max_delay_ms = self.params["max_delay_ms"]
         if self._active and names & SETTINGS:

@@ -49,6 +49,7 @@ RUNTIME_ROOMS = {*ROOMS[: ROOMS.index("nodes") + 1]} - {"updates"}
 # The updater is a process of its own: a pipeline imports neither it nor `updates`.
 UPDATER = {
     "nodes.updater_node",
+    "nodes.updater_serving",
     "nodes.updater_shadow",
     "nodes.updater_parameters",
     "nodes.interface.updater",
