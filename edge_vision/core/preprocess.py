@@ -66,12 +66,13 @@ class Preprocessor:
         self.input_spec = input_spec
         self._tables = _tables(input_spec)
         self._geometry: _Geometry | None = None
-        self._canvases: dict[int, np.ndarray] = {}
+        self._resized: dict[int, np.ndarray] = {}
         self._planes: list[np.ndarray] = []
         self._tensor = np.zeros(input_spec.shape, input_spec.dtype)
         # OpenCV's look-up table copies entries, so float16 values are passed as uint16.
         self._words = self._tensor.view(np.uint16) if input_spec.dtype == "float16" else self._tensor
         self._targets = _targets(self._words, input_spec)
+        self._inside = self._targets
 
     def prepare(self, frame: Frame) -> tuple[np.ndarray, Transform]:
         """The input tensor of a frame, (1, c, h, w) or (1, h, w, c), and the mapping back to source pixels.
@@ -80,15 +81,10 @@ class Preprocessor:
         """
         image, encoding = resizable(frame)
         geometry = self._geometry_for(image.shape[1], image.shape[0])
-        canvas = self._canvas_for(image)
-        cv2.resize(
-            image[geometry.crop],
-            geometry.inside_size,
-            dst=canvas[geometry.inside],
-            interpolation=cv2.INTER_LINEAR,
-        )
+        resized = self._buffer_for(image, geometry)
+        cv2.resize(image[geometry.crop], geometry.inside_size, dst=resized, interpolation=cv2.INTER_LINEAR)
         for plane, table, target in zip(
-            self._split(canvas, encoding), self._tables, self._targets, strict=True
+            self._split(resized, encoding), self._tables, self._inside, strict=True
         ):
             cv2.LUT(plane, table, dst=target)
         if self.input_spec.layout == "nhwc" and len(self._targets) > 1:
@@ -98,24 +94,27 @@ class Preprocessor:
     def _geometry_for(self, width_px: int, height_px: int) -> _Geometry:
         if self._geometry is None or self._geometry.source_size != (width_px, height_px):
             self._geometry = _GEOMETRIES[self.input_spec.resize](self.input_spec, width_px, height_px)
-            self._canvases.clear()
+            self._resized.clear()
+            for target, table in zip(self._targets, self._tables, strict=True):
+                target[...] = table[self.input_spec.pad_value]
+            self._inside = [target[self._geometry.inside] for target in self._targets]
         return self._geometry
 
-    def _canvas_for(self, image: np.ndarray) -> np.ndarray:
+    def _buffer_for(self, image: np.ndarray, geometry: _Geometry) -> np.ndarray:
         channels = 1 if image.ndim == 2 else image.shape[2]
-        if channels not in self._canvases:
-            shape = (self.input_spec.height_px, self.input_spec.width_px, *image.shape[2:])
-            self._canvases[channels] = np.full(shape, self.input_spec.pad_value, np.uint8)
-            self._planes = [np.empty(shape[:2], np.uint8) for _ in range(channels)]
-        return self._canvases[channels]
+        if channels not in self._resized:
+            width, height = geometry.inside_size
+            self._resized[channels] = np.empty((height, width, *image.shape[2:]), np.uint8)
+            self._planes = [np.empty((height, width), np.uint8) for _ in range(channels)]
+        return self._resized[channels]
 
-    def _split(self, canvas: np.ndarray, encoding: str) -> list[np.ndarray]:
-        """The canvas as uint8 planes, in the order of the model's channels."""
+    def _split(self, resized: np.ndarray, encoding: str) -> list[np.ndarray]:
+        """The resized image as uint8 planes, in the order of the model's channels."""
         if encoding in _MONO:
-            return [canvas] * len(self._targets)
+            return [resized] * len(self._targets)
         if self.input_spec.color == "gray":
-            return [cv2.cvtColor(canvas, GRAY_CODES[encoding], dst=self._planes[0])]
-        planes = cv2.split(canvas, self._planes)
+            return [cv2.cvtColor(resized, GRAY_CODES[encoding], dst=self._planes[0])]
+        planes = cv2.split(resized, self._planes)
         channel = _CHANNEL_OF[encoding]
         return [planes[channel[color]] for color in self.input_spec.color]
 

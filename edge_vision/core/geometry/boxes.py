@@ -17,11 +17,30 @@ SAME_BOX_IOU = 0.5
 
 def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(n, m) intersection over union of (n, 4) and (m, 4) xyxy boxes; 0 for a box without area."""
-    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    both = np.prod(np.maximum(sides, 0.0), axis=2)
-    area_a = np.prod(np.maximum(a[:, 2:] - a[:, :2], 0.0), axis=1)
-    area_b = np.prod(np.maximum(b[:, 2:] - b[:, :2], 0.0), axis=1)
-    return np.asarray(both / np.maximum(area_a[:, None] + area_b[None] - both, 1e-9))
+    both, areas = _intersections(a, b)
+    return np.asarray(both / np.maximum(areas - both, 1e-9))
+
+
+def _intersections(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, m) areas of the intersections, and sums of both areas; a box without area has 0.
+
+    One coordinate at a time: numpy takes five times as long over a last axis of two or four.
+    """
+    rows, columns = a.T.copy()[:, :, None], b.T.copy()
+    width = np.minimum(rows[2], columns[2])
+    width -= np.maximum(rows[0], columns[0])
+    both = np.minimum(rows[3], columns[3])
+    both -= np.maximum(rows[1], columns[1])
+    np.maximum(width, 0.0, out=width)
+    np.maximum(both, 0.0, out=both)
+    both *= width
+    return both, _area(rows) + _area(columns)
+
+
+def _area(sides: np.ndarray) -> np.ndarray:
+    """The areas of boxes whose first axis is left, top, right, bottom."""
+    size = np.maximum(sides[2:] - sides[:2], 0.0)
+    return np.asarray(size[0] * size[1])
 
 
 def best_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -102,18 +121,11 @@ def overlaps(
     xyxy: np.ndarray, class_ids: np.ndarray, first: np.ndarray, second: np.ndarray, iou_threshold: float
 ) -> np.ndarray:
     """(len(first), len(second)) bool: same class and IoU above the threshold."""
-    a, b = xyxy[first, None], xyxy[None, second]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    np.maximum(sides, 0.0, out=sides)
-    intersection = sides[..., 0] * sides[..., 1]
-    union = _area(a) + _area(b) - intersection
+    both, areas = _intersections(xyxy[first], xyxy[second])
     # Multiplied out to avoid a division by zero for empty boxes.
-    suppresses = intersection > np.float32(iou_threshold) * union
-    return suppresses & (class_ids[first, None] == class_ids[None, second])
-
-
-def _area(xyxy: np.ndarray) -> np.ndarray:
-    return (xyxy[..., 2] - xyxy[..., 0]) * (xyxy[..., 3] - xyxy[..., 1])
+    suppresses = both > np.float32(iou_threshold) * (areas - both)
+    suppresses &= class_ids[first, None] == class_ids[second]
+    return suppresses
 
 
 def _greedy(group: np.ndarray, suppresses: np.ndarray) -> np.ndarray:
