@@ -51,6 +51,7 @@ class SourceNode(BaseNode):
         self._writer = ImageWriter()
         self._rate = RateMeter()
         self._sent = 0
+        self._stamped = ""  # What its images are stamped with, as `_stamps`.
         self._played_ns = 0  # Time span of the stamps of the rounds so far, of a loop or after a loss.
         self._situation = "idle"
         self._error = ""
@@ -131,6 +132,7 @@ class SourceNode(BaseNode):
             self.params["uri"], self.params["open_timeout_ms"], stop.is_set, skip_unreadable=False
         )
         try:
+            self._stamped = self._stamps()
             self._enter(stop, "playing")
             played = self._play(capture, stop)
         finally:
@@ -174,7 +176,7 @@ class SourceNode(BaseNode):
             self._send(self._with_header(frame, capture.time_s))
             played += 1
         if played:
-            recorded_ns = stamps_ns[1] - stamps_ns[0] if self._stamps() == "recorded" else 0
+            recorded_ns = stamps_ns[1] - stamps_ns[0] if self._stamped == "recorded" else 0
             time_ns = recorded_ns if recorded_ns > 0 else round(capture.time_s * 1e9)
             self._played_ns += time_ns + round(capture.shortest_interval_s * 1e9)
             if is_file:  # A loop keeps an interval between its last and its first image.
@@ -220,11 +222,11 @@ class SourceNode(BaseNode):
 
         Where the rounds together exceed the range of stamps, they start again, as in a bag that is restarted.
         """
-        stamps, seq, frame_id = self._stamps(), self.hub.next_seq(), self.params["frame_id"]
-        if stamps == "clock":
+        seq, frame_id = self.hub.next_seq(), self.params["frame_id"]
+        if self._stamped == "clock":
             return frame.with_header(self.get_clock().now().nanoseconds, frame_id, seq)
         stamp_ns = MEDIA_START_NS + round(time_s * 1e9)
-        if stamps == "recorded":
+        if self._stamped == "recorded":
             stamp_ns, frame_id = frame.stamp_ns, frame.frame_id
         if stamp_ns + self._played_ns > MAX_STAMP_NS:
             self._played_ns = 0
