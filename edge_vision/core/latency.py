@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -45,9 +46,8 @@ class LatencyWindow:
 def _of_sorted(values: np.ndarray, share: float) -> float:
     """The quantile of sorted values, linearly interpolated as by np.percentile, in a tenth of its time."""
     at = share * (len(values) - 1)
-    low = int(at)
-    high = min(low + 1, len(values) - 1)
-    return float(values[low] + (at - low) * (values[high] - values[low]))
+    low, high = values[math.floor(at)], values[math.ceil(at)]
+    return float(low + at % 1.0 * (high - low))
 
 
 class RateMeter:

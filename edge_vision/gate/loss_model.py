@@ -50,7 +50,8 @@ class LossModel:
         self.boxes, self.ceiling = 2.0, FIRST_CEILING
         self._flicker = self._objects = 0.0
         self._observed = 0
-        self._covariance, self._correlation = np.zeros((2, 2)), np.zeros(2)
+        # Weighted: flicker and drift squared, multiplied, and each times the observed loss.
+        self._sums = [0.0] * 5
         self._agreeing = self._expected = 0.0
 
     def loss(self, frames: int) -> float:
@@ -88,31 +89,32 @@ class LossModel:
             self._fit(found, predicted, frames, seconds)
         self.scores.observe(found, low_score)
         p_found = self.scores.p_again(found)
-        p_low = np.zeros(0) if low_score is None else self.scores.p_again(low_score)
-        self._flicker = float((1.0 - p_found).sum() + p_low.sum())
-        self._objects = max(float(len(found)), float(p_found.sum() + p_low.sum()))
+        p_low = [] if low_score is None else self.scores.p_again(low_score)
+        expected = sum(p_found) + sum(p_low)
+        self._flicker = len(p_found) - sum(p_found) + sum(p_low)
+        self._objects = max(float(len(found)), expected)
         self._observed += 1
         step = 0.5 if self._observed <= 2 else 1.0 - _decay(seconds, BOXES_MEMORY_S)
         self.boxes += step * (2.0 * len(found) - self.boxes)
         keep = _decay(seconds, CEILING_MEMORY_S)
-        p = np.concatenate([p_found, p_low])
-        self._agreeing = keep * self._agreeing + float((p * p).sum())
-        self._expected = keep * self._expected + float(p.sum())
+        self._agreeing = keep * self._agreeing + sum(p * p for p in (*p_found, *p_low))
+        self._expected = keep * self._expected + expected
         self.ceiling = (self._agreeing + FIRST_CEILING * CEILING_WEIGHT) / (self._expected + CEILING_WEIGHT)
 
     def _fit(self, found: Detections, predicted: Detections, frames: int, seconds: float) -> None:
         observed = len(found) + len(predicted) - 2 * true_positives(predicted, found)
-        inputs = np.array([self._flicker, self._objects * frames])
-        weight = 1.0 / max(0.3, self._flicker + 0.1 * self._objects * frames)
+        flicker, drift = self._flicker, self._objects * frames
+        weight = 1.0 / max(0.3, flicker + 0.1 * drift)
         keep = _decay(seconds, MEMORY_S)
-        self._covariance = keep * self._covariance + weight * np.outer(inputs, inputs)
-        self._correlation = keep * self._correlation + weight * inputs * observed
-        prior = np.array([FLICKER_WEIGHT, DRIFT_WEIGHT])
-        fitted = np.linalg.solve(
-            self._covariance + np.diag(prior), self._correlation + prior * np.array([1.0, FIRST_DRIFT])
-        )
-        self.flicker_scale = float(np.clip(fitted[0], 0.3, 2.0))
-        self.drift = float(np.clip(fitted[1], 0.0, 0.6))
+        added = (flicker * flicker, flicker * drift, drift * drift, flicker * observed, drift * observed)
+        self._sums = [keep * sum_ + weight * term for sum_, term in zip(self._sums, added, strict=True)]
+        # The normal equations of two unknowns.
+        a, b, c, u, v = self._sums
+        a, c = a + FLICKER_WEIGHT, c + DRIFT_WEIGHT
+        u, v = u + FLICKER_WEIGHT, v + DRIFT_WEIGHT * FIRST_DRIFT
+        determinant = a * c - b * b
+        self.flicker_scale = min(max((c * u - b * v) / determinant, 0.3), 2.0)
+        self.drift = min(max((a * v - b * u) / determinant, 0.0), 0.6)
 
 
 class ScoreNoise:
@@ -129,10 +131,10 @@ class ScoreNoise:
         """Standard deviation of one score."""
         return max(MIN_SCORE_SD, math.sqrt(self._squares / self._pairs))
 
-    def p_again(self, boxes: Detections) -> np.ndarray:
-        """(n,) probability that the detector finds each box on the next frame."""
-        z = (boxes.scores.astype(np.float64) - self.threshold) / (self.sd * math.sqrt(2.0))
-        return np.array([0.5 * (1.0 + math.erf(value)) for value in z.tolist()])
+    def p_again(self, boxes: Detections) -> list[float]:
+        """The probability that the detector finds each box on the next frame."""
+        scale = self.sd * math.sqrt(2.0)
+        return [0.5 * (1.0 + math.erf((score - self.threshold) / scale)) for score in boxes.scores.tolist()]
 
     def observe(self, found: Detections, low_score: Detections | None) -> None:
         """Compare with the result before. Without low_score, nothing is learned: only half would be seen."""
@@ -154,8 +156,8 @@ class ScoreNoise:
     def _learn_threshold(self, found: np.ndarray, low: np.ndarray) -> None:
         """It is above every low score and not above any found one; bounds that cross mean a new threshold."""
         # A peer may send any number as a score.
-        bounds = np.clip([low.max(initial=0.0), found.min(initial=1.0)], 0.0, 1.0)
-        below, above = bounds.tolist()
+        below = min(float(low.max(initial=0.0)), 1.0)
+        above = max(float(found.min(initial=1.0)), 0.0)
         self._below, self._above = max(self._below, below), min(self._above, above)
         if self._below > self._above:
             self._below, self._above = below, above

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from edge_vision.core.detections import Detections
 from edge_vision.gate.image_evidence import Evidence
 from edge_vision.gate.loss_model import MIN_BOXES, LossModel
@@ -83,8 +85,7 @@ class Scheduler:
         """
         if self._last_ns is not None and stamp_ns > self._last_ns:
             self._periods_ns.append(stamp_ns - self._last_ns)
-            self._period_ns, self._jitter_ns = _period_and_jitter(self._periods_ns)
-            self._long_ns = _long_period(self._periods_ns, self._period_ns)
+            self._period_ns, self._jitter_ns, self._long_ns = _timing(self._periods_ns)
         self._last_ns = stamp_ns
         if self._inferred_ns is None:
             return "cut"
@@ -184,18 +185,13 @@ class Scheduler:
         return allowed * PRICE_FACTOR * math.exp(PRICE_GAIN * self._credit / boxes)
 
 
-def _period_and_jitter(periods_ns: deque[int]) -> tuple[float, float]:
-    """The mean period without gaps, and the median deviation from it, at most _MAX_JITTER of it."""
-    ordered = sorted(periods_ns)
-    usual = [period for period in ordered if period < 1.5 * ordered[len(ordered) // 2]]
-    mean = sum(usual) / len(usual)
-    deviations = sorted(abs(period - mean) for period in usual)
-    return mean, min(deviations[len(usual) // 2], _MAX_JITTER * mean)
-
-
-def _long_period(periods_ns: deque[int], usual_ns: float) -> float:
-    """The period to be expected in bursts, with many lost frames, or at a new rate; 0 if all are usual."""
-    often = sorted(periods_ns)[len(periods_ns) * 4 // 5]
+def _timing(periods_ns: deque[int]) -> tuple[float, float, float]:
+    """The mean period without gaps; the median deviation from it, at most _MAX_JITTER of it; the period to be
+    expected in bursts, with many lost frames, or at a new rate, 0 if all are usual."""
+    ordered = np.sort(np.array(periods_ns, np.float64))
+    usual = ordered[: ordered.searchsorted(1.5 * ordered[len(ordered) // 2])]
+    mean = float(np.add.reduce(usual)) / len(usual)
+    deviation = float(np.sort(np.abs(usual - mean))[len(usual) // 2])
     lately = min(periods_ns[-1], periods_ns[-2]) if len(periods_ns) > 1 else 0
-    long_ns = max(often, lately)
-    return float(long_ns) if long_ns > _IRREGULAR * usual_ns else 0.0
+    long_ns = max(float(ordered[len(ordered) * 4 // 5]), float(lately))
+    return mean, min(deviation, _MAX_JITTER * mean), long_ns if long_ns > _IRREGULAR * mean else 0.0
