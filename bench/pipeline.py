@@ -12,6 +12,11 @@ overhead_ratio          (latency - detector) / detector per frame, the median. l
 overhead_ratio_strict   (latency - run) / run, where run is the runtime's session alone: pre- and
                         post-processing count as overhead too. The faster the model, the larger it is.
 overhead_cpu_ratio      CPU time: (all threads of the process - those of the run) / those of the run.
+process_cpu_ratio       CPU time of the whole process per frame if every frame is inferred, over that with the
+                        preset `balanced`, which also tracks: the video at its own rate, one subscriber to
+                        `detections` and `tracks`. The rows below it are where that time goes: reading the
+                        video, messages and their publishing, the gate, the detector, tracking, statuses and
+                        diagnostics, and the rest: hand-offs, waits, the executor, DDS.
 wrapper_ratio           `Detector.detect` over the bare runtime plus the same pre- and post-processing.
 rss_mb                  the most memory that the composed pipeline with ONNX Runtime ever had (VmHWM).
 first_detection_s       from the process's start to the first detection in another process; warm disk.
@@ -22,10 +27,12 @@ first_detection_s       from the process's start to the first detection in anoth
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from benchmark import finish, make_parser, new_result
@@ -97,20 +104,11 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
         else {"30_fps": 30, "10_fps": 10, "back_to_back": 0}
     )
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in rates}
-    command = [sys.executable, str(REPO / "bench" / "subscriber.py")]
-    environment = script_environment()
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
-    ) as subscriber:
-        assert subscriber.stdin and subscriber.stdout
-        subscriber.stdout.readline()
-        try:
-            for _ in range(runs):
-                for name, fps in rates.items():
-                    arguments = ("overhead", "--video", options.video, "--count", count, "--fps", fps)
-                    found[name].append(measured("in_process.py", *arguments))
-        finally:
-            subscriber.stdin.close()
+    with _subscriber("detections"):
+        for _ in range(runs):
+            for name, fps in rates.items():
+                arguments = ("overhead", "--video", options.video, "--count", count, "--fps", fps)
+                found[name].append(measured("in_process.py", *arguments))
     figures = ("overhead_ratio", "overhead_ratio_strict", "overhead_cpu_ratio")
     by_rate = {
         name: {figure: statistics.median(one[figure] for one in ones) for figure in figures}
@@ -122,6 +120,38 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
         "overhead": by_rate,
         "overhead_details": found,
     }
+
+
+@contextlib.contextmanager
+def _subscriber(*topics: str) -> Iterator[None]:
+    """A process that subscribes to these."""
+    command = [sys.executable, str(REPO / "bench" / "subscriber.py"), *topics]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, env=script_environment()) as process:
+        assert process.stdin and process.stdout
+        process.stdout.readline()
+        try:
+            yield
+        finally:
+            process.stdin.close()
+
+
+def cpu(options: argparse.Namespace) -> dict[str, Any]:
+    """CPU time of a frame in the whole process, and where it goes"""
+    runs, seconds = (1, 15) if options.quick else (3, 30)
+    found: dict[str, list[dict[str, float]]] = {"every_frame": [], "balanced": []}
+    with _subscriber("detections", "tracks"):
+        for _ in range(runs):
+            for name, ones in found.items():
+                preset = () if name == "every_frame" else ("--preset", name)
+                arguments = ("--video", options.video, "--seconds", seconds, *preset)
+                ones.append(measured("cpu_shares.py", *arguments))
+    medians = {
+        name: {key: statistics.median(one[key] for one in ones) for key in ones[0]}
+        for name, ones in found.items()
+    }
+    ratios = [a["total"] / b["total"] for a, b in zip(*found.values(), strict=True)]
+    return {"process_cpu_ratio": statistics.median(ratios), "cpu_ms": medians, "cpu_details": found}
 
 
 def wrapper(options: argparse.Namespace) -> dict[str, Any]:
@@ -146,7 +176,14 @@ def separate(options: argparse.Namespace) -> dict[str, Any]:
     return {"separate_1080p_arrived": one.pop("separate_1080p_arrived"), "separate_details": one}
 
 
-PARTS = {"hop": hop, "wrapper": wrapper, "overhead": overhead, "start": start, "separate": separate}
+PARTS = {
+    "hop": hop,
+    "wrapper": wrapper,
+    "overhead": overhead,
+    "cpu": cpu,
+    "start": start,
+    "separate": separate,
+}
 
 
 def _rows(result: dict[str, Any]) -> list[Row]:
@@ -165,6 +202,8 @@ def _rows(result: dict[str, Any]) -> list[Row]:
         rows.append(at_least("separate_1080p_arrived", result["separate_1080p_arrived"], 0.95, "", note))
     if "overhead_ratio" in result:
         rows += _overhead_rows(result)
+    if "process_cpu_ratio" in result:
+        rows += _cpu_rows(result)
     if "wrapper_ratio" in result:
         note = f"detect p50 {result['wrapper_details']['detect_ms']['p50']:.1f} ms"
         rows.append(at_most("wrapper_ratio", result["wrapper_ratio"], 1.05, "", note))
@@ -207,6 +246,15 @@ def _overhead_rows(result: dict[str, Any]) -> list[Row]:
         Row(f"  {name}", part["p50"], "ms", note=f"p95 {part['p95']:.2f}")
         for name, part in last["parts_ms"].items()
     ]
+    return rows
+
+
+def _cpu_rows(result: dict[str, Any]) -> list[Row]:
+    every, balanced = (result["cpu_ms"][name] for name in ("every_frame", "balanced"))
+    note = f"balanced infers {balanced['inferred']:.0%}; of every frame {every['inferred']:.0%} were inferred"
+    rows = [at_least("process_cpu_ratio", result["process_cpu_ratio"], 1.65, "", note)]
+    for share in (key for key in every if key not in ("frames", "inferred")):
+        rows.append(Row(f"  {share}", every[share], "ms", note=f"balanced {balanced[share]:.2f}"))
     return rows
 
 

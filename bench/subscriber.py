@@ -1,4 +1,7 @@
-"""A subscriber to `detections` in a process of its own, as a robot's node would be. Ends with its input."""
+"""A subscriber in a process of its own, as a robot's node would be. Ends with its input.
+
+python bench/subscriber.py detections tracks
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from edge_vision.nodes.transport.qos import RESULTS
 def main() -> int:
     rclpy.init()
     node = rclpy.create_node("bench_subscriber")
-    node.create_subscription(Detection2DArray, "detections", lambda message: None, RESULTS)
+    for topic in sys.argv[1:]:
+        node.create_subscription(Detection2DArray, topic, lambda message: None, RESULTS)
     executor = make_executor()
     executor.add_node(node)
     ended = threading.Event()

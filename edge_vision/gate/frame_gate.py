@@ -135,6 +135,8 @@ class FrameGate:
         """Set by a governor, to keep a budget."""
         self.zones = NO_ZONES
         """Changes outside of them do not count. May be set at any time."""
+        self.shared_tracks: TrackingHistory | None = None
+        """Of a tracker that takes the same detections, which saves tracking twice. May be set at any time."""
         self._evidence = ImageEvidence()
         self._scheduler = Scheduler()
         self._tracks = TrackingHistory()
@@ -143,7 +145,7 @@ class FrameGate:
         self._passed: dict[int, _PassedFrame] = {}
         self._counts: Counter[str] = Counter()
         self._last: Evidence | None = None
-        self._frames, self._size_px = 0, (0, 0)
+        self._size_px = (0, 0)
         self._last_ns = self._passed_ns = (0, 0)
         self._must_pass = "first"
 
@@ -157,7 +159,7 @@ class FrameGate:
         self._must_pass = reason
         self._evidence.forget()
         self._scheduler.restart()
-        self._tracks.reset(self._frames)
+        self._tracks.reset()
         self._audit.forget_known()
         self._passed.clear()
 
@@ -195,10 +197,10 @@ class FrameGate:
         )
         forced, self._must_pass = self._must_pass, ""
         motion = None if forced or evidence.camera_motion is None else scaled(evidence.camera_motion, scale)
-        self._tracks.add_frame(frame.stamp_ns, motion, self._frames, static=evidence.unchanged)
-        self._frames += 1
+        history = self._tracks if self.shared_tracks is None else self.shared_tracks
+        history.add_frame(frame.stamp_ns, motion, frame.seq, static=evidence.unchanged)
         self._audit.move(motion)
-        tracks = None if forced or evidence.cut else self._tracks.tracks_at(frame.stamp_ns)
+        tracks = None if forced or evidence.cut else history.tracks_at(frame.stamp_ns)
         predicted = None if tracks is None else tracks.detections()
         reason = self._scheduled(
             config, evidence, frame.stamp_ns, lambda: self._is_explained(predicted, scale)
@@ -284,7 +286,8 @@ class FrameGate:
             passed = self._passed.pop(stamp_ns, _PassedFrame())
             audit.observe(found, mono_ns, passed.known())
             self._scheduler.observe(stamp_ns, found, low_score, passed.predicted)
-            self._tracks.add_detections(stamp_ns, found, self._size_px)
+            if self.shared_tracks is None:
+                self._tracks.add_detections(stamp_ns, found, self._size_px)
         while len(self._passed) > MAX_PENDING:
             del self._passed[next(iter(self._passed))]
 

@@ -212,7 +212,6 @@ class DetectorNode(StageNode):
     def _enqueue(self, frame: Frame, event: FrameEvent | None) -> None:
         self.tracks.add_frame(frame, event)
         super()._enqueue(frame, event)
-        self.tracks.advance_to(frame)
 
     def process(self, frame: Frame, event: FrameEvent | None) -> None:
         if not self.params["enabled"]:

@@ -142,7 +142,7 @@ class GateNode(StageNode):
             try:
                 while self._resets:
                     self._gate.reset(self._resets.popleft())
-                self._gate.zones = self.hub.zones
+                self._gate.zones, self._gate.shared_tracks = self.hub.zones, self.hub.tracks
                 prior = self._ego.motion(self._decided_stamp_ns, frame)
                 decision = self._gate.decide(frame, time.monotonic_ns(), prior)
                 self._decided_stamp_ns = frame.stamp_ns

@@ -15,7 +15,7 @@ import numpy as np
 
 from edge_vision.core.detections import Detections
 from edge_vision.tracking.kalman import is_identity
-from edge_vision.tracking.tracker import Tracker, TrackerState, Tracks
+from edge_vision.tracking.tracker import EMPTY_TRACKS, Tracker, TrackerState, Tracks
 
 MAX_FRAMES = 256
 """8 s at 30 Hz, longer than an inference takes. Detections on an older frame get no tracks."""
@@ -52,6 +52,7 @@ class TrackingHistory:
         self._size_px = (0, 0)
         self._frames: list[_HistoryFrame] = []
         self._from_seq = 0
+        self._shown: tuple[TrackerState | None, Tracks] = None, EMPTY_TRACKS
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -98,10 +99,11 @@ class TrackingHistory:
             frame = self._frames[at]
             self._compute_state(at)
             if not frame.known or frame.state is None:
-                self._tracker.reset()
-            else:
+                return EMPTY_TRACKS
+            if self._shown[0] is not frame.state:
                 self._tracker.restore(frame.state)
-            return self._tracker.visible_tracks()
+                self._shown = frame.state, self._tracker.visible_tracks()
+            return self._shown[1]
 
     def add_detections(self, stamp_ns: int, found: Detections, size_px: tuple[int, int]) -> np.ndarray:
         """Apply the detections of a frame of this width and height.
@@ -128,13 +130,6 @@ class TrackingHistory:
             frame.state, frame.known, frame.inferred = self._tracker.state(), True, True
             self._invalidate_after(at)
             return ids
-
-    def advance_to(self, stamp_ns: int) -> None:
-        """Predict up to a frame ahead of time, as the next `add_detections` will need."""
-        with self._lock:
-            at = self._index(stamp_ns)
-            if self._is_at(at, stamp_ns):
-                self._compute_state(at)
 
     def motion_between(self, from_ns: int, to_ns: int) -> np.ndarray | None:
         """(3, 3) float64, maps a point of one frame to a later one; None if unknown."""

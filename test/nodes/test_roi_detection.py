@@ -164,7 +164,7 @@ def test_when_tracking_fails_whole_frames_are_inferred(start, robot, monkeypatch
     def fail(*args):
         raise RuntimeError("no tracks today")
 
-    for name in ("add_detections", "tracks_at", "advance_to", "motion_between"):
+    for name in ("add_detections", "tracks_at", "motion_between"):
         monkeypatch.setattr(scene.running["detector"].tracks.history, name, fail)
     people_come(scene)
     ledger = scene.settled()

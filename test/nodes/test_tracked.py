@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,6 +98,8 @@ def test_it_can_be_switched_on_and_off_while_it_runs(start, robot):
     scene.tracks = detections_of(robot, "tracks")
     scene.show()
     scene.heard(1, 1)
+    gate = scene.running["gate"]._gate
+    assert gate.shared_tracks is scene.running["detector"].tracks.history
     assert not scene.tracked[0].detections, "nothing was tracked before"
     scene.audit(True)
     scene.show()
@@ -108,6 +111,7 @@ def test_it_can_be_switched_on_and_off_while_it_runs(start, robot):
     robot.wait(lambda: not robot.node.count_publishers("tracks"), "the topic to go")
     scene.show()
     scene.heard(2, 2)
+    assert gate.shared_tracks is None
     assert scene.settled()["gated"] == 3
 
 
@@ -303,11 +307,28 @@ def test_tracking_that_fails_costs_no_frame(start, robot, monkeypatch):
     for _ in range(3):
         scene.show()
     ledger = scene.settled()
-    assert (ledger["inferred"], ledger["gated"], ledger["failed"]) == (1, 2, 0)
-    scene.heard(1, 2)
+    # The gate uses the same tracks, and passes every frame when it fails.
+    assert (ledger["inferred"], ledger["gated"], ledger["failed"]) == (3, 0, 0)
+    scene.heard(3, 0)
     assert len(scene.inferred[0].detections) >= 5
-    assert {one.id for one in scene.inferred[0].detections} == {""}
-    assert not any(one.detections for one in scene.tracked), "due all the same"
+    assert {one.id for message in scene.inferred for one in message.detections} == {""}
+
+
+def test_tracks_that_cannot_be_predicted_leave_their_message_empty(start, robot, monkeypatch):
+    scene = TrackedScene(start, robot)
+    scene.show()
+
+    def fail(*args):
+        raise RuntimeError("no tracks today")
+
+    # Only the detector's use of the history: the gate would pass the frame.
+    publisher = scene.running["detector"].tracks
+    monkeypatch.setattr(
+        publisher, "history", SimpleNamespace(add_frame=publisher.history.add_frame, tracks_at=fail)
+    )
+    scene.show()
+    scene.heard(1, 1)
+    assert not scene.tracked[0].detections, "due all the same"
 
 
 def test_the_ledger_balances_while_tracking_is_switched_under_load(start, robot):

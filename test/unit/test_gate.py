@@ -17,6 +17,7 @@ from motion_cases import picture, pose
 
 from edge_vision.core.frame import Frame
 from edge_vision.gate.frame_gate import PASSES, SKIPS, FrameGate, GateConfig
+from edge_vision.tracking.tracking_history import TrackingHistory
 
 MS = 1_000_000
 PERIOD_MS = 1000 / 30
@@ -438,3 +439,21 @@ def test_ten_thousand_boxes_do_not_block_the_gate():
 def test_an_audit_rate_whose_inverse_is_infinite_is_none():
     player = Player(audit_rate=5e-324)
     player.until_still()
+
+
+def test_shared_tracks_are_read_and_extended_but_the_tracker_adds_the_detections_and_resets():
+    player, shared = Player(), TrackingHistory()
+    player.gate.shared_tracks = shared
+    for _ in range(3):
+        player.look()
+        player.gate.inferred(player.stamp_ns, boxes((50, 50, 90, 120)))
+    assert len(shared) == 3 and len(shared.tracks_at(player.stamp_ns)) == 0, "not tracked twice"
+    assert shared.add_detections(player.stamp_ns, boxes((50, 50, 90, 120)), (640, 480)).tolist() == [1]
+    player.gate.reset("model_swap")
+    assert len(shared.tracks_at(player.stamp_ns)) == 1
+    player.look()
+    last_ns = player.stamp_ns
+    player.gate.shared_tracks = None
+    player.look()
+    assert shared.tracks_at(last_ns) is not None
+    assert shared.tracks_at(player.stamp_ns) is None, "its own from now on"

@@ -234,10 +234,10 @@ def test_threads_may_add_and_query_concurrently():
     assert len(history.tracks_at(stamp(end + 1))) == 2
 
 
-def test_advancing_or_adding_a_frame_twice_changes_nothing():
+def test_reading_tracks_early_or_adding_detections_twice_changes_nothing():
     plain, prepared, twice = history_of(6), history_of(6), history_of(6)
     for n in (0, 2, 4):
-        prepared.advance_to(stamp(n))
+        prepared.tracks_at(stamp(n))
         ids = [
             history.add_detections(stamp(n), scene(n), SIZE).tolist() for history in (plain, prepared, twice)
         ]
@@ -246,15 +246,14 @@ def test_advancing_or_adding_a_frame_twice_changes_nothing():
             twice.add_detections(stamp(n), scene(n), SIZE)
     for history in (prepared, twice):
         np.testing.assert_array_equal(history.tracks_at(stamp(5)).xyxy_px, plain.tracks_at(stamp(5)).xyxy_px)
-    prepared.advance_to(stamp(99))
     assert prepared.tracks_at(stamp(99)) is None
 
 
-def test_a_late_result_invalidates_frames_that_were_advanced_to():
+def test_a_late_result_invalidates_frames_whose_tracks_were_read():
     plain, prepared = history_of(4), history_of(4)
     for history in (plain, prepared):
         history.add_detections(stamp(0), scene(0), SIZE)
-    prepared.advance_to(stamp(3))
+    prepared.tracks_at(stamp(3))
     for history in (plain, prepared):
         history.add_detections(stamp(1), scene(1), SIZE)
         history.add_detections(stamp(3), scene(3), SIZE)

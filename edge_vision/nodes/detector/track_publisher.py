@@ -54,6 +54,7 @@ class TrackPublisher:
     def configure(self, publish: bool, track: bool) -> None:
         """publish: publish `tracks`. track: track objects even if they are not published."""
         self._enabled = publish or track
+        self._node.hub.tracks = self.history if self._enabled else None
         self._output.enable(publish)
         if not self._enabled:
             self.reset()
@@ -63,14 +64,6 @@ class TrackPublisher:
         """A frame has reached the detector."""
         if self._enabled:
             self.history.add_frame(frame.stamp_ns, event.camera_motion if event else None, frame.seq)
-
-    def advance_to(self, frame: Frame) -> None:
-        """Predict the tracks on a frame during its inference, which saves the time after it."""
-        if self._enabled:
-            try:
-                self.history.advance_to(frame.stamp_ns)
-            except Exception as error:  # It must not fail the frame of the previous stage.
-                self._log_failure(error)
 
     def add_event(self, event: FrameEvent) -> Tracks | None:
         """A previous stage has decided on a frame. Returns the tracks that were published."""

@@ -26,9 +26,11 @@ def status_message(
 
 
 def _as_text(value: Any) -> str:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    if isinstance(value, float):
+        return f"{value:.3f}" if math.isfinite(value) else "unavailable"
+    if value is None:
         return "unavailable"
-    return f"{value:.3f}" if isinstance(value, float) else bounded_text(str(value))
+    return str(value) if isinstance(value, int) else bounded_text(str(value))
 
 
 def status_chars(status: DiagnosticStatus) -> int:

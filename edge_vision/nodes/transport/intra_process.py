@@ -16,6 +16,7 @@ from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.geometry.zones import NO_ZONES
 from edge_vision.core.ledger import Ledger
+from edge_vision.tracking.tracking_history import TrackingHistory
 
 Receiver = Callable[[Frame, FrameEvent | None], None]
 Callback = Callable[..., None]
@@ -40,6 +41,8 @@ class IntraProcess:
         """The delay that the camera's gate promises, None without a gate in this process."""
         self.zones = NO_ZONES
         """The zones of the camera's detector, also of one in another process."""
+        self.tracks: TrackingHistory | None = None
+        """The tracks of the camera's detector in this process, None if it tracks nothing."""
         self._of_process = {} if of_process is None else of_process
         self._seq = itertools.count(1)
         self._receivers: dict[str, Receiver] = {}
