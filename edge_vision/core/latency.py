@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
@@ -31,7 +30,9 @@ class LatencyWindow:
             if self._count == 0:
                 return None
             values = np.sort(self._values[: self._count])
-        return {f"p{p}": _of_sorted(values, p / 100) for p in PERCENTILES}
+        # As np.percentile, in a tenth of its time.
+        found = np.interp(PERCENTILES, np.linspace(0, 100, len(values)), values)
+        return {f"p{p}": float(value) for p, value in zip(PERCENTILES, found, strict=True)}
 
     @property
     def count(self) -> int:
@@ -41,13 +42,6 @@ class LatencyWindow:
     def reset(self) -> None:
         with self._lock:
             self._count = 0
-
-
-def _of_sorted(values: np.ndarray, share: float) -> float:
-    """The quantile of sorted values, linearly interpolated as by np.percentile, in a tenth of its time."""
-    at = share * (len(values) - 1)
-    low, high = values[math.floor(at)], values[math.ceil(at)]
-    return float(low + at % 1.0 * (high - low))
 
 
 class RateMeter:

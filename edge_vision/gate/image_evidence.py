@@ -253,9 +253,8 @@ def _small(luma: np.ndarray) -> np.ndarray:
 def _median(image: np.ndarray, mask: np.ndarray | None = None) -> int:
     """The median of every sixth row and column of an 8-bit image, where the mask is not 0."""
     sample = image[::6, ::6]
-    sample = sample.flatten() if mask is None else sample[mask[::6, ::6] > 0]
+    sample = sample.ravel() if mask is None else sample[mask[::6, ::6] > 0]
     if sample.size == 0:
         return 0
     middle = (sample.size - 1) // 2
-    sample.partition(middle)
-    return int(sample[middle])
+    return int(np.partition(sample, middle)[middle])

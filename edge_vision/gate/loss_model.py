@@ -50,7 +50,6 @@ class LossModel:
         self.boxes, self.ceiling = 2.0, FIRST_CEILING
         self._flicker = self._objects = 0.0
         self._observed = 0
-        # Weighted: flicker and drift squared, multiplied, and each times the observed loss.
         self._sums = [0.0] * 5
         self._agreeing = self._expected = 0.0
 
@@ -108,7 +107,7 @@ class LossModel:
         keep = _decay(seconds, MEMORY_S)
         added = (flicker * flicker, flicker * drift, drift * drift, flicker * observed, drift * observed)
         self._sums = [keep * sum_ + weight * term for sum_, term in zip(self._sums, added, strict=True)]
-        # The normal equations of two unknowns.
+        # The normal equations of two unknowns, from their weighted sums.
         a, b, c, u, v = self._sums
         a, c = a + FLICKER_WEIGHT, c + DRIFT_WEIGHT
         u, v = u + FLICKER_WEIGHT, v + DRIFT_WEIGHT * FIRST_DRIFT

@@ -26,11 +26,11 @@ def status_message(
 
 
 def _as_text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3f}" if math.isfinite(value) else "unavailable"
-    if value is None:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "unavailable"
-    return str(value) if isinstance(value, int) else bounded_text(str(value))
+    if isinstance(value, (int, float)):
+        return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return bounded_text(str(value))
 
 
 def status_chars(status: DiagnosticStatus) -> int:
