@@ -98,7 +98,9 @@ class LossModel:
         keep = _decay(seconds, CEILING_MEMORY_S)
         self._agreeing = keep * self._agreeing + sum(p * p for p in (*p_found, *p_low))
         self._expected = keep * self._expected + expected
-        self.ceiling = (self._agreeing + FIRST_CEILING * CEILING_WEIGHT) / (self._expected + CEILING_WEIGHT)
+        assumed = (self._agreeing + FIRST_CEILING * CEILING_WEIGHT) / (self._expected + CEILING_WEIGHT)
+        # Scores vary because objects move, too. flicker_scale tells how much of it changed what is found.
+        self.ceiling = 1.0 - min(self.flicker_scale, 1.0) * (1.0 - assumed)
 
     def _fit(self, found: Detections, predicted: Detections, frames: int, seconds: float) -> None:
         observed = len(found) + len(predicted) - 2 * true_positives(predicted, found)
