@@ -74,6 +74,8 @@ setup(
         "openvino": ["openvino>=2024.0"],
         "tensorrt": ["tensorrt-rtx-cu13>=1.4"],
         "litert": ["ai-edge-litert>=1.2"],
+        "executorch": ["executorch>=1.0", "torch>=2.4"],
+        "torchscript": ["torch>=2.4"],
         "nvidia": ["nvidia-ml-py>=12.535"],
         "fetch": FETCH,
         "optimize": OPTIMIZE,

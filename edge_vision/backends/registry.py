@@ -24,6 +24,8 @@ BACKENDS: dict[str, str] = {
     "tensorrt": "edge_vision.backends.runtimes.tensorrt:TensorRtBackend",
     "tensorrt_rtx": "edge_vision.backends.runtimes.tensorrt:TensorRtRtxBackend",
     "litert": "edge_vision.backends.runtimes.litert:LiteRtBackend",
+    "executorch": "edge_vision.export.torch_backends:ExecuTorchBackend",
+    "torchscript": "edge_vision.export.torch_backends:TorchScriptBackend",
 }
 
 REFERENCE = "onnxruntime"

@@ -29,8 +29,8 @@ COMMANDS = {
     ),
     "models": Command(
         "edge_vision.cli.models",
-        "fetch, import, list and verify model bundles",
-        ("fetch", "import", "list", "verify", "show"),
+        "fetch, import, list, verify and export model bundles",
+        ("fetch", "import", "list", "verify", "show", "export"),
     ),
     "backends": Command(
         "edge_vision.cli.backends",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from edge_vision.bundles.manifest import dump_manifest
 from edge_vision.bundles.store import DEFAULT, bundles_dir, list_bundles, load_bundle
 from edge_vision.core.command_line import complete_help, run_command, with_examples
 from edge_vision.core.printable import printable, printable_output
 from edge_vision.errors import EdgeVisionError
+from edge_vision.export.formats import FORMATS, export
 from edge_vision.importer import cli
 from edge_vision.model_zoo.fetch import fetch_bundle, find_recipe
 from edge_vision.model_zoo.recipes import RECIPES
@@ -26,6 +28,8 @@ examples:
   python -m edge_vision models verify nanodet                     a bundle of the store
   python -m edge_vision models show nanodet                       print a manifest
   python -m edge_vision models show ./my_bundle                   of a folder
+  python -m edge_vision models export nanodet --format tflite --precision int8 --out ./mine
+  python -m edge_vision models export ssdlite_mobilenet_v2_coco --format pte --out ./mine
 
 The store is $EDGE_VISION_CACHE/bundles, by default ~/.cache/edge_vision/bundles.
 exit codes: 0 success, 1 bundle missing, invalid or not made, 2 wrong arguments, 130 stopped by Ctrl-C
@@ -43,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m edge_vision models",
         **with_examples("Make, import, list, verify and show model bundles.", _EXAMPLES),
     )
-    commands = parser.add_subparsers(required=True, metavar="{fetch,import,list,verify,show}")
+    commands = parser.add_subparsers(required=True, metavar="{fetch,import,list,verify,show,export}")
     fetch = commands.add_parser("fetch", help="make known bundles in the store")
     fetch.add_argument(
         "names", nargs="*", metavar="NAME", help=f"of {' '.join(RECIPES)}; default: the first {len(DEFAULT)}"
@@ -59,7 +63,30 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(command, help=text)
         sub.add_argument("bundle", metavar="PATH_OR_NAME", help="a bundle's folder, or a name in the store")
         sub.set_defaults(run=run)
+    _add_export(commands.add_parser("export", help="a copy of a bundle with a graph in another format"))
     return complete_help(parser, commands)
+
+
+def _add_export(one: argparse.ArgumentParser) -> None:
+    one.add_argument("bundle", metavar="PATH_OR_NAME", help="a bundle's folder, or a name in the store")
+    one.add_argument(
+        "--format",
+        dest="form",
+        required=True,
+        choices=list(FORMATS),
+        help="for litert, executorch, torchscript",
+    )
+    one.add_argument("--precision", default="fp32", help="of the ONNX graph to convert (default: fp32)")
+    one.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder of the copy")
+    one.set_defaults(run=_export)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    bundle = export(arguments.bundle, arguments.form, arguments.precision, arguments.out.absolute())
+    graph = bundle.manifest.graphs[-1]
+    size_bytes = (bundle.folder / graph.file).stat().st_size
+    print(f"{bundle.folder}: {graph.file}, {graph.format} {graph.precision}, {size_bytes / 1e6:.1f} MB")
+    return 0
 
 
 def _fetch(arguments: argparse.Namespace) -> int:

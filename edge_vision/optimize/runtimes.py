@@ -15,7 +15,7 @@ def measurable_backends() -> tuple[str, ...]:
 
 
 def onnx_backends() -> tuple[str, ...]:
-    """Measurable backends that read ONNX, and therefore every variant. Others run a graph of the bundle."""
+    """Measurable backends that read ONNX, and therefore every variant. Others run a converted graph."""
     return backends_with(lambda backend: backend.can_optimize and "onnx" in backend.formats)
 
 
@@ -24,18 +24,17 @@ def build_only_backends() -> tuple[str, ...]:
     return backends_with(lambda backend: not backend.can_optimize and backend.builds_without_device)
 
 
-def selected_backends(requested: Sequence[str], has_tflite: bool) -> tuple[str, ...]:
+def selected_backends(requested: Sequence[str]) -> tuple[str, ...]:
     """The requested backends that can be measured, by default all available ones.
 
-    has_tflite: whether the bundle has a TFLite graph. Raises OptimizeError if one is unavailable, or if none
-    reads ONNX.
+    Raises OptimizeError if one is unavailable, or if none reads ONNX.
     """
     known, reading_onnx = measurable_backends(), onnx_backends()
     available = available_backends()
     for name in set(known) - set(reading_onnx):
         formats = make_backend(name).formats
-        if not (has_tflite and "tflite" in formats):
-            available[name] = f"the bundle has no {' or '.join(formats)} graph, and the optimizer makes none"
+        if "tflite" not in formats:
+            available[name] = f"the optimizer makes no {' or '.join(formats)} graph"
     default = tuple(name for name in known if available.get(name, "") is None)
     selected = tuple(name for name in requested if name in known) or default
     unavailable = [f"{name}: {available[name]}" for name in selected if available.get(name) is not None]

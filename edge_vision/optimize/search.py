@@ -27,7 +27,7 @@ Results = Mapping[str, CandidateResult]
 @dataclass(frozen=True, slots=True)
 class SearchSpace:
     """All candidates of a study. sizes: the native one first. allowed: precisions. tflite_precision: of the
-    bundle's TFLite graph, "" without one. has_bf16: of the CPU."""
+    bundle's TFLite graph; fp32 without one, which is then converted. has_bf16: of the CPU."""
 
     backends: tuple[str, ...]
     onnx: tuple[str, ...]
@@ -54,7 +54,8 @@ class SearchSpace:
     def precisions(self, backend: str, size: Size) -> list[str]:
         """The precisions for a backend and size, except mixed, which needs the layer search."""
         if backend not in self.onnx:
-            return [self.first_precision(backend)] if size == self.native else []
+            converted = ["int8"] if "int8" in self.allowed else []
+            return list(dict.fromkeys([self.tflite_precision, *converted])) if size == self.native else []
         selected = [precision for precision in self.allowed if precision != "mixed"]
         if not (self.has_bf16 and computes_in(backend, "bf16")):
             selected = [precision for precision in selected if precision != "bf16"]
@@ -67,7 +68,7 @@ def search_space(
     settings: Settings, bundle: Bundle, tflite: Bundle | None, dataset: Dataset, flags: Collection[str]
 ) -> SearchSpace:
     """The candidates for a model on this machine. flags: of the CPU. Raises OptimizeError."""
-    backends = selected_backends(settings.backends, tflite is not None)
+    backends = selected_backends(settings.backends)
     reading_onnx = onnx_backends()
     selected = [name for name in PRECISIONS if name in (settings.precisions or PRECISIONS)]
     if not dataset.calibration:
@@ -78,7 +79,7 @@ def search_space(
         tuple(_sizes(settings, Size.of(bundle.manifest.input), bundle.manifest.task)),
         settings.threads or tuple(sorted({1, usable_cores()})),
         tuple(selected),
-        tflite.manifest.graphs[0].precision if tflite else "",
+        tflite.manifest.graphs[0].precision if tflite else "fp32",
         any(flag in flags for flag in BF16_FLAGS),
     )
 

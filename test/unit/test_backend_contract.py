@@ -29,6 +29,7 @@ from edge_vision.detect.classifier import Classifier
 from edge_vision.detect.detector import Detector
 from edge_vision.errors import BackendError, BackendUnavailable
 
+TORCH = ("executorch", "torchscript")
 CPU_FP32 = BackendRequest(device="cpu", precision="fp32")
 IMAGE = {"images": np.full((1, 3, 8, 8), 2.0, np.float32)}
 
@@ -45,7 +46,21 @@ def mean_for(backend: Backend, folder, shape=(1, 3, 8, 8)):
     """images -> logits, in a format that the backend reads."""
     if "onnx" in backend.formats:
         return mean_graph(folder / "model.onnx", shape)
+    if backend.name in TORCH:
+        return mean_program(backend, folder, shape)
     return mean_tflite(folder / "model.tflite", shape)
+
+
+def mean_program(backend: Backend, folder, shape):
+    from edge_vision.export import torch_programs
+    from edge_vision.optimize.quantization import graph_session
+
+    if not all(isinstance(side, int) for side in shape):
+        pytest.skip(f"{backend.name} runs programs with fixed dimensions")
+    path = folder / f"model.{backend.formats[0]}"
+    model = graph_session.folded(mean_graph(folder / "mean.onnx", shape))
+    path.write_bytes(getattr(torch_programs, backend.name)(model))
+    return path
 
 
 @pytest.fixture

@@ -193,7 +193,7 @@ assert make_backend("ghost").name == "ghost"
 assert "ghost" in backends_with(lambda backend: backend.can_optimize)
 assert "ghost" in backends_for("onnx")
 both = ("onnxruntime", "ghost")
-assert selected_backends(both, has_tflite=False) == both
+assert selected_backends(both) == both
 assert "ghost" in DETECTOR.param("backend").description
 assert runtime_versions(["ghost"])["ghost-plugin"] == "1.5", runtime_versions(["ghost"])
 assert runtime_versions(["ghost"])["ghostlib-cu13"] == "7.0"

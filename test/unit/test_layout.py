@@ -41,6 +41,7 @@ ROOMS = (
     "optimize",
     "model_zoo",
     "train",
+    "export",
     "evaluate",
     "cli",
 )

@@ -333,11 +333,17 @@ def test_a_tflite_graph_is_measured_beside_the_onnx_one(tmp_path: Path) -> None:
     assert made.manifest.graphs[0].format == ("tflite" if chosen_of(report) == litert else "onnx")
 
 
-def test_litert_without_a_tflite_graph_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments, _ = tiny_study(tmp_path)
-    arguments[arguments.index("onnxruntime")] = "litert"
-    assert main(arguments) == 1
-    assert "litert: the bundle has no tflite graph" in capsys.readouterr().err
+def test_a_bundle_without_a_tflite_graph_is_converted_for_litert(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    arguments, out = tiny_study(tmp_path, "--precisions", "fp32", "int8", "--sizes", "native")
+    arguments.insert(arguments.index("onnxruntime"), "litert")
+    assert main(arguments) == 0
+    report = read_report(out)
+    rows = {one.precision: one for one in report.results if one.backend == "litert"}
+    assert set(rows) == {"fp32", "int8"}
+    assert all(one.measured.actual["provider"] == "XNNPACK" for one in rows.values())
+    assert rows["fp32"].agreement == 1.0 and rows["int8"].parent == rows["fp32"].id
+    assert load_bundle(f"{out / rows['int8'].folder}/").manifest.graphs[0].format == "tflite"
 
 
 def test_an_onnx_file_is_imported(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from edge_vision.offline.onnx_writer import import_onnx
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.node_order import sorted_nodes
 
 _MIN_HALVED = 1024
 """Constants with fewer elements keep fp32: they save no space, and shapes and limits are among them."""
@@ -59,24 +60,6 @@ def resize(model: Any, name: str, layout: str, size: Size) -> None:
         raise OptimizeError(f"the graph does not accept images of {size}: {short_error(error)}") from None
     model.CopyFrom(inferred)
     del graph.value_info[:]
-
-
-def sorted_nodes(graph: Any) -> list[Any]:
-    """The nodes, each after those that it depends on: quantizers append nodes in any order.
-
-    Raises OptimizeError for a graph with a cycle.
-    """
-    known = {value.name for value in (*graph.input, *graph.initializer)} | {""}
-    waiting, found = list(graph.node), []
-    while waiting:
-        ready = [node for node in waiting if known.issuperset(node.input)]
-        if not ready:
-            raise OptimizeError(f"expected a graph without cycles, got one at {waiting[0].name}")
-        known.update(name for node in ready for name in node.output)
-        found += ready
-        done = {id(node) for node in ready}
-        waiting = [node for node in waiting if id(node) not in done]
-    return found
 
 
 def _shapes(model: Any) -> dict[str, list[int]]:

@@ -46,6 +46,8 @@ def int8_recipe(backend: str, flags: Collection[str], machine: str = "") -> Int8
     """
     if backend.startswith("tensorrt"):
         return Int8Recipe("s8", "s8", True, False, "TensorRT requires s8 around 0", symmetric=True)
+    if backend == "litert":
+        return Int8Recipe("u8", "s8", True, False, "LiteRT's kernels add in 32 bits on all processors")
     machine = machine or platform.machine()
     if machine.lower() not in ("x86_64", "amd64", "i686", "x86"):
         return Int8Recipe("u8", "s8", True, False, f"{machine} multiplies 8-bit integers without saturation")

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from edge_vision.optimize.quantization import gptq, graph_edit, graph_session, p
 from edge_vision.optimize.quantization.decoding_tail import comparing_nodes
 from edge_vision.optimize.quantization.input_moments import Ranges, input_moments
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
+from edge_vision.optimize.tflite.conversion import to_tflite
 
 _CHECKED_IMAGES = 4
 _GPTQ_IMAGES = 32
@@ -34,7 +36,8 @@ _GPTQ_IMAGES = 32
 @dataclass(frozen=True, slots=True)
 class VariantTask:
     """source, out: bundle folders. recipe: None for fp32 and fp16. calibration: folder with images.
-    ranges: file with activation ranges, created if missing. fp32_nodes: nodes that stay in fp32."""
+    ranges: file with activation ranges, created if missing. fp32_nodes: nodes that stay in fp32.
+    graph_format: onnx or tflite."""
 
     source: str
     out: str
@@ -44,6 +47,7 @@ class VariantTask:
     calibration: str = ""
     ranges: str = ""
     fp32_nodes: tuple[str, ...] = ()
+    graph_format: str = "onnx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +76,24 @@ def run(task: VariantTask) -> VariantGraph:
     exact, summary = "", None
     if task.recipe:
         model, exact = _int8(model, spec, task.recipe, task)
-        summary = ptq.summarize(model)
+        # What it counts are ONNX Runtime's kernels.
+        summary = ptq.summarize(model) if task.graph_format == "onnx" else None
     data = model.SerializeToString(deterministic=True)
-    bundle = write_variant(source, out, data, spec, task.precision)
+    if task.graph_format != "onnx":
+        data = converted(model, quantized=task.recipe is not None)
+    bundle = write_variant(source, out, data, spec, task.precision, task.graph_format)
     sha256 = bundle.manifest.graphs[0].sha256
     return VariantGraph(len(data), sha256, exact, summary, task.recipe.why if task.recipe else "")
+
+
+def converted(model: Any, quantized: bool) -> bytes:
+    """The TFLite file of an ONNX model. quantized: it has quantizers. Raises OptimizeError."""
+    if not quantized:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "model.onnx")
+            file.write_bytes(model.SerializeToString())
+            model = graph_session.folded(file)
+    return to_tflite(model)
 
 
 def _int8(model: Any, spec: InputSpec, recipe: Int8Recipe, task: VariantTask) -> tuple[Any, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from edge_vision.bundles.store import Bundle
 from edge_vision.optimize.candidate import LIBRARY_DEFAULT, Candidate, Size
@@ -10,6 +11,7 @@ from edge_vision.optimize.dataset import CALIBRATION, Dataset
 from edge_vision.optimize.quantization import int8_recipe
 from edge_vision.optimize.quantization.make_variant import VariantGraph, VariantTask
 from edge_vision.optimize.runtimes import build_only_backends, onnx_backends
+from edge_vision.optimize.source import TFLITE
 from edge_vision.optimize.trial_executor import Trial, TrialOutcome
 from edge_vision.optimize.trial_runner import TrialRunner
 
@@ -39,8 +41,9 @@ class Variants:
         given = self._given(candidate)
         if given is not None:
             return given.folder.name
-        # TensorRT needs int8 of another recipe.
-        prefix = "tensorrt-" if candidate.backend in build_only_backends() and self._recipe(candidate) else ""
+        prefix = f"{TFLITE}-" if self._converted(candidate) else ""
+        if candidate.backend in build_only_backends() and self._recipe(candidate):
+            prefix = "tensorrt-"  # It needs int8 of another recipe.
         return f"variants/{prefix}{candidate.graph_precision}-{candidate.size}"
 
     def class_ids(self, candidate: Candidate) -> tuple[int, ...]:
@@ -58,19 +61,14 @@ class Variants:
         folder, recipe = self.folder_of(candidate), self._recipe(candidate)
         source = self._source.manifest.graphs[0].sha256
         task = VariantTask("source", folder, candidate.graph_precision, candidate.size)
+        if self._converted(candidate):
+            task = replace(task, graph_format=TFLITE)
         inputs: tuple[str, ...] = (source,)
         if recipe:
             mixed_nodes = tuple(fp32_nodes) if candidate.precision == "mixed" else ()
             ranges = f"ranges/{candidate.size}.json"
-            task = VariantTask(
-                "source",
-                folder,
-                candidate.graph_precision,
-                candidate.size,
-                recipe,
-                CALIBRATION,
-                ranges,
-                mixed_nodes,
+            task = replace(
+                task, recipe=recipe, calibration=CALIBRATION, ranges=ranges, fp32_nodes=mixed_nodes
             )
             inputs = (source, self._dataset.calibration)
         name = folder.replace("variants/", "variant-")
@@ -80,10 +78,15 @@ class Variants:
         """The bundle whose own graph the candidate runs, if any."""
         if candidate.trained:
             return self._trained[candidate.trained]
-        if candidate.backend not in (*onnx_backends(), *build_only_backends()):
-            return self._tflite
+        if self._converted(candidate):
+            own = self._tflite and self._tflite.manifest.graphs[0].precision == candidate.precision
+            return self._tflite if own else None
         native = candidate.size == Size.of(self._source.manifest.input)
         return self._source if native and candidate.graph_precision == "fp32" else None
+
+    @staticmethod
+    def _converted(candidate: Candidate) -> bool:
+        return candidate.backend not in (*onnx_backends(), *build_only_backends())
 
     def _recipe(self, candidate: Candidate) -> int8_recipe.Int8Recipe | None:
         if candidate.precision == LIBRARY_DEFAULT:
