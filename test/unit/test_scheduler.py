@@ -162,10 +162,11 @@ def test_the_noise_ceiling_falls_with_scores_near_the_threshold() -> None:
         sure.observe(scored(0.95, 0.9), NOTHING, None, 1, 0.03)
         doubtful.observe(scored(0.52, 0.55), scored(0.48, 0.4), None, 1, 0.03)
     assert doubtful.ceiling < 0.75 < 0.97 < sure.ceiling <= 1.0
-    # Low scores of which the same are found each time are not noise.
+    # Low scores of which the same are found each time are less noisy than they look.
+    before = doubtful.ceiling
     for _ in range(50):
         doubtful.observe(scored(0.52, 0.55), scored(0.48, 0.4), scored(0.52, 0.55), 1, 0.03)
-    assert 0.85 < doubtful.ceiling <= 1.0
+    assert before + 0.1 < doubtful.ceiling <= 1.0
 
 
 @pytest.mark.parametrize("threshold", [0.25, 0.4, 0.7])
