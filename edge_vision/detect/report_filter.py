@@ -103,8 +103,7 @@ def unknown_classes(names: Sequence[str], labels: Sequence[str]) -> str:
 
 def check_names(names: Sequence[str]) -> None:
     """Raise ValueError for a list of class names with an empty or a repeated one."""
-    lowered = [name.lower() for name in names]
-    for name in lowered:
-        if not name.strip() or lowered.count(name) > 1:
+    for name, count in Counter(name.lower() for name in names).items():
+        if not name.strip() or count > 1:
             fault = "more than once" if name.strip() else "as a name"
             raise ValueError(f"expected different names of classes, got '{name:.50}' {fault}: remove it")

@@ -177,7 +177,7 @@ def scaled_camera_matrix(
     x_scale, y_scale = width_px / from_width_px, height_px / from_height_px
     if abs(x_scale / y_scale - 1) > 0.02:
         return None
-    scaled = np.diag([x_scale, y_scale, 1.0]) @ matrix
+    scaled: np.ndarray = matrix * np.array([[x_scale], [y_scale], [1.0]])
     # Pixel centres are at integers, so the image corner is at -0.5.
     scaled[0, 2] += (x_scale - 1) / 2
     scaled[1, 2] += (y_scale - 1) / 2

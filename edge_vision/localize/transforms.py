@@ -6,6 +6,7 @@ tf2_ros is no substitute: it exists for installed ROS distributions only.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from typing import NamedTuple
 
@@ -88,7 +89,7 @@ class TransformTree:
         """Add the pose of a frame in its parent. stamp_ns: None = valid at all times. Raises ValueError."""
         parent, child = parent.lstrip("/"), child.lstrip("/")
         numbers = np.concatenate((quaternion, translation_m))
-        if not np.isfinite(numbers).all() or not 0.5 < np.linalg.norm(quaternion) < 2:
+        if not np.isfinite(numbers).all() or not 0.5 < math.hypot(*quaternion) < 2:
             raise ValueError(f"expected finite numbers and a unit quaternion from {child}, got {numbers}")
         if not parent or not child or parent == child:
             raise ValueError(f"expected two different frames, got {parent!r:.80} and {child!r:.80}")

@@ -374,6 +374,7 @@ def test_without_tf2_msgs_the_package_is_named_and_the_cameras_frame_works(site,
         ({"k": [0.0] * 9}, "bad_camera_info"),
         ({"distortion_model": "my_own", "d": [0.1]}, "bad_camera_info"),
         ({"width": 0, "height": 0}, "bad_camera_info"),
+        ({"binning_x": 2}, "bad_camera_info"),
         ({"frame_id": "another"}, "frame_id"),
     ],
 )

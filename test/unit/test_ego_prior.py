@@ -312,6 +312,15 @@ def test_a_calibration_of_another_size_is_scaled():
     assert scaled_camera_matrix(full, WIDTH, HEIGHT, 640, 480) is None, "another aspect ratio"
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_calibration_that_is_not_finite_is_ignored_without_a_warning():
+    matrix = np.array([[np.inf, 0, 655.0], [0, np.nan, 351.0], [0, 0, 1]])
+    scaled = scaled_camera_matrix(matrix, WIDTH, HEIGHT, WIDTH // 2, HEIGHT // 2)
+    prior = EgoPrior(filled(), AHEAD)
+    prior.calibrate(scaled, WIDTH, HEIGHT)
+    assert prior.motion(START_NS, END_NS, WIDTH, HEIGHT) is None
+
+
 def test_a_rotation_without_overlap_gives_none():
     matrix = camera_matrix(FOCAL, WIDTH, HEIGHT)
     assert rotation_homography(turn_about((0, 1, 0), 1.0), matrix) is not None

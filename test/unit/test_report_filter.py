@@ -92,3 +92,8 @@ def test_empty_and_repeated_names_are_refused(names, needle):
         check_names(names)
     assert needle in str(caught.value)
     check_names(["car", "person"])
+
+
+def test_very_many_names_are_checked_in_linear_work():
+    """If each were compared with each other, half a million would take hours."""
+    check_names([str(number) for number in range(500_000)])

@@ -92,6 +92,7 @@ def test_a_closed_ring_is_the_same_polygon():
         ("include ümlaut 0,0 1,0 1,1", "letters, digits"),
         ("exclude a 0,0 1,0", "expected 3 to 64 vertices, got 2"),
         ("exclude a 0,0", "expected 3 to 64 vertices, got 1"),
+        ("exclude a " + "x " * 1000, "expected 3 to 64 vertices, got 1000"),
         ("exclude a 0,0 1,0 0,0", "expected 3 to 64 vertices, got 2"),
         ("exclude a 0,0 0.5,0.5 1,1", "expected an area"),
         ("exclude a 0.5,0.5 0.5,0.5 0.5,0.5 0.5,0.6", "expected an area"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -117,9 +118,12 @@ class Zones:
 NO_ZONES = Zones()
 
 
+@lru_cache(MAX_ZONES)  # A parameter is parsed several times until it is set.
 def _vertices(text: str) -> np.ndarray:
     """(n, 2) from "X,Y X,Y ..."; a repeated first vertex at the end is left out. Raises ValueError."""
     pairs = text.split()
+    if len(pairs) > MAX_VERTICES + 1:
+        raise ValueError(f"expected 3 to {MAX_VERTICES} vertices, got {len(pairs)}")
     try:
         vertices = np.array([[float(value) for value in pair.split(",")] for pair in pairs])
         if vertices.ndim != 2 or vertices.shape[1] != 2:

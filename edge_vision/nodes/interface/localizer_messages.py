@@ -30,7 +30,8 @@ def boxes_of(message: Detection2DArray) -> np.ndarray:
     """(n, 4) float64 xyxy in pixels, in the message's order; around rotated boxes. Raises ValueError."""
     if len(message.detections) > MAX_DETECTIONS:
         raise ValueError(f"expected at most {MAX_DETECTIONS} detections, got {len(message.detections)}")
-    return np.array([_box(one) for one in message.detections], np.float64).reshape(-1, 4)
+    with np.errstate(invalid="ignore", over="ignore"):  # Boxes that are not finite are no places later.
+        return np.array([_box(one) for one in message.detections], np.float64).reshape(-1, 4)
 
 
 def _box(detection: Detection2D) -> tuple[float, float, float, float]:
@@ -45,7 +46,12 @@ def camera_of(message: CameraInfo, rectified: bool) -> CameraModel:
     """The camera of a CameraInfo's images, after its ROI and binning. Raises LocalizationError."""
     found = calibration_of(message, rectified)
     if found is None:
-        raise bad_calibration(f"expected an image with pixels, got {message.width}x{message.height}")
+        roi = message.roi
+        raise bad_calibration(
+            "expected an image with pixels and equal binning of rows and columns, got "
+            f"{message.width}x{message.height} with ROI {roi.width}x{roi.height} and binning "
+            f"{message.binning_x}, {message.binning_y}"
+        )
     distortion = np.zeros(0) if rectified else np.array(message.d, np.float64)
     return CameraModel(found[0], distortion, found[1], found[2], message.distortion_model or "plumb_bob")
 
