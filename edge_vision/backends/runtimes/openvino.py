@@ -94,11 +94,10 @@ def _module() -> Any:
     """The package without its model converter: 5 MB of memory that only exporters need."""
     converter, modules = "openvino.tools.ovc", cast(dict[str, Any], sys.modules)
     loaded = modules.setdefault(converter, None)
-    try:
-        import openvino  # It accepts the ImportError.
-    finally:
-        if loaded is None:
-            modules.pop(converter, None)
+    import openvino  # It accepts the ImportError.
+
+    if loaded is None:
+        modules.pop(converter, None)
     return openvino
 
 

@@ -46,12 +46,8 @@ def camera_of(message: CameraInfo, rectified: bool) -> CameraModel:
     """The camera of a CameraInfo's images, after its ROI and binning. Raises LocalizationError."""
     found = calibration_of(message, rectified)
     if found is None:
-        roi = message.roi
-        raise bad_calibration(
-            "expected an image with pixels and equal binning of rows and columns, got "
-            f"{message.width}x{message.height} with ROI {roi.width}x{roi.height} and binning "
-            f"{message.binning_x}, {message.binning_y}"
-        )
+        got = f"{message.width}x{message.height} with binning {message.binning_x} and {message.binning_y}"
+        raise bad_calibration(f"expected pixels, and equal binning of rows and columns, got {got}")
     distortion = np.zeros(0) if rectified else np.array(message.d, np.float64)
     return CameraModel(found[0], distortion, found[1], found[2], message.distortion_model or "plumb_bob")
 
