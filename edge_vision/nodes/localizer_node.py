@@ -198,8 +198,7 @@ class LocalizerNode(BaseNode):
                     return
                 self._refuse(error)
             except Exception as error:  # A defect must not hold up the boxes behind it.
-                text = f"{type(error).__name__}: {error}. Please report this"
-                self._refuse(LocalizationError("internal_error", text))
+                self._refuse(LocalizationError("internal_error", f"{error!r}. Please report this"))
             self._waiting.popleft()
 
     def _refuse(self, error: LocalizationError) -> None:
