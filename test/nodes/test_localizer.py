@@ -446,7 +446,7 @@ def test_an_unexpected_exception_is_counted_and_named_and_the_next_boxes_are_pla
     monkeypatch.setattr(here.node, "_view", view)
     here.send("detections", detections(boxes_of(picture)))
     assert here.until("refused.internal_error")["last_refusal"].startswith(
-        "internal_error: KeyError: 'defect'"
+        "internal_error: KeyError('defect')"
     )
     here.send("depth", depth_message(picture.depth_m, START_NS + MS))
     here.send("detections", detections(boxes_of(picture), START_NS + MS))

@@ -46,9 +46,7 @@ def camera_of(message: CameraInfo, rectified: bool) -> CameraModel:
     """The camera of a CameraInfo's images, after its ROI and binning. Raises LocalizationError."""
     found = calibration_of(message, rectified)
     if found is None:
-        raise bad_calibration(
-            f"expected pixels, equal binning in x and y, got {message.width}x{message.height}"
-        )
+        raise bad_calibration(f"expected pixels and equal binning, got {message.width}x{message.height}")
     distortion = np.zeros(0) if rectified else np.array(message.d, np.float64)
     return CameraModel(found[0], distortion, found[1], found[2], message.distortion_model or "plumb_bob")
 
