@@ -111,9 +111,7 @@ class TransformTree:
         common = next((frame for frame in upwards if frame in downwards), None)
         if common is None:
             unknown = [frame for frame in (source, target) if not self._is_known(frame)]
-            got = (
-                f"no transforms of {' and '.join(unknown)}" if unknown else "two trees that are not connected"
-            )
+            got = f"no transforms of {' and '.join(unknown)}" if unknown else "two unconnected trees"
             raise LocalizationError(
                 "no_transform", f"expected transforms on /tf from {source} to {target}, got {got}"
             )
