@@ -77,11 +77,9 @@ class DepthHistory:
         best = min(self._images, key=lambda image: abs(image.stamp_ns - stamp_ns))
         apart_ns = abs(best.stamp_ns - stamp_ns)
         if apart_ns > max_difference_ns:
-            raise LocalizationError(
-                "stamps_apart",
-                f"expected a depth image within {max_difference_ns / 1e6:g} ms of the image, got one "
-                f"{apart_ns / 1e6:.0f} ms away: synchronise the cameras, or raise max_stamp_difference_ms",
-            )
+            limit, apart = f"{max_difference_ns / 1e6:g} ms of the image", f"{apart_ns / 1e6:.0f} ms away"
+            text = f"expected a depth image within {limit}, got one {apart}: synchronise the cameras"
+            raise LocalizationError("stamps_apart", f"{text}, or raise max_stamp_difference_ms")
         return best, apart_ns == 0 or self._images[-1].stamp_ns >= stamp_ns
 
 

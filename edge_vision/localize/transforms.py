@@ -63,11 +63,9 @@ class _Link:
             return self.samples[0]
         if not stamps_ns[0] <= stamp_ns <= stamps_ns[-1]:
             edge_ns, side = (stamps_ns[-1], "before") if stamp_ns > stamps_ns[-1] else (stamps_ns[0], "after")
-            raise LocalizationError(
-                "no_transform",
-                f"expected a transform from {child} to {self.parent} at the image's stamp, got none: tf ends "
-                f"{abs(stamp_ns - edge_ns) / 1e6:.0f} ms {side} it: raise max_wait_ms, or check the clocks",
-            )
+            gap = f"tf ends {abs(stamp_ns - edge_ns) / 1e6:.0f} ms {side} it"
+            text = f"expected a transform from {child} to {self.parent} at the image's stamp, got none: {gap}"
+            raise LocalizationError("no_transform", f"{text}: raise max_wait_ms, or check the clocks")
         after = bisect_left(stamps_ns, stamp_ns)
         if stamps_ns[after] == stamp_ns:
             return self.samples[after]
@@ -111,7 +109,7 @@ class TransformTree:
         common = next((frame for frame in upwards if frame in downwards), None)
         if common is None:
             unknown = [frame for frame in (source, target) if not self._is_known(frame)]
-            got = f"no transforms of {' and '.join(unknown)}" if unknown else "two unconnected trees"
+            got = f"no transforms of {' and '.join(unknown)}" if unknown else "trees that are not connected"
             raise LocalizationError(
                 "no_transform", f"expected transforms on /tf from {source} to {target}, got {got}"
             )
