@@ -284,3 +284,13 @@ def test_a_parameter_that_no_node_has_is_logged_and_is_no_fault(start, robot, lo
     warnings = [one["text"] for one in log.json if one["level"] == "WARN"]
     assert len(warnings) == 1 and "no parameter 'wheel_radius'" in warnings[0]
     assert "refused" not in robot.status("gate")[0].message
+
+
+def test_a_line_is_logged_without_a_search_for_its_caller(start, capfd, monkeypatch):
+    """rclpy's logger inspects the stack, and with it the files of all modules: a twentieth of the start."""
+    running = start([GateNode])
+    monkeypatch.setattr("inspect.getframeinfo", None)
+    running["gate"].structured_log.log("warning", "a line")
+    running["gate"].structured_log.log("debug", "none below the level")
+    wait_until(lambda: "[WARN]" in (text := capfd.readouterr().err) and "[gate]: a line" in text, "the line")
+    assert "none below" not in capfd.readouterr().err

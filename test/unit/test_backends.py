@@ -20,7 +20,14 @@ from model_cases import (
 )
 from onnx import helper, numpy_helper
 
-from edge_vision.backends import BACKENDS, BackendRequest, available_backends, make_backend, open_session
+from edge_vision.backends import (
+    BACKENDS,
+    BackendRequest,
+    available_backends,
+    make_backend,
+    open_session,
+    registry,
+)
 from edge_vision.backends.base import Backend
 from edge_vision.backends.runtimes.onnx_file import check_onnx
 from edge_vision.bundles.store import load_bundle
@@ -228,6 +235,18 @@ def test_every_backend_of_the_package_describes_itself():
     assert {name: backend.name for name, backend in backends.items()} == {name: name for name in BACKENDS}
     for backend in backends.values():
         assert backend.title and backend.formats and backend.distributions and backend.install_hint
+
+
+def test_without_a_plug_in_the_metadata_of_packages_is_not_imported(tmp_path, monkeypatch):
+    """It takes 25 ms of each start."""
+    monkeypatch.setitem(sys.modules, "importlib.metadata", None)  # Its import fails.
+    info = tmp_path / "ghost-1.0.dist-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_text("[console_scripts]\nghost = ghost:main\n")
+    assert registry._on((str(tmp_path), str(tmp_path / "nowhere"))) == {}
+    (info / "entry_points.txt").write_text("[edge_vision.backends]\nghost = ghost:Ghost\n")
+    with pytest.raises(ImportError):
+        registry._on((str(tmp_path),))
 
 
 def test_listing_backends_imports_no_runtime():

@@ -18,11 +18,12 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from slot_cases import check_complete, fetch, kill_once, new_client
-from update_cases import Operator
+from update_cases import Operator, make_bundle
 
-from edge_vision.errors import UpdateError
+from edge_vision.bundles.store import load_bundle
+from edge_vision.errors import BundleError, UpdateError
 from edge_vision.updates.fetch import check_compatible, open_bundle, try_bundle
-from edge_vision.updates.release import Release
+from edge_vision.updates.release import Release, add_model
 from edge_vision.updates.slots import MAX_TRIES, SlotStore, bundle_path, staging_path
 
 KILLS = 20
@@ -459,3 +460,28 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     if "mount" in done.stderr or "unshare" in done.stderr:
         pytest.skip("mounting a small disk is not permitted here")
     assert done.stdout.splitlines() == ["refused store", "serves 1"], done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["one file system", "another"])
+def test_a_release_without_a_model_is_completed_with_that_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refuse(*paths: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    if not links:
+        monkeypatch.setattr("edge_vision.updates.release.os.link", refuse)
+    folder = tmp_path / "staging"
+    folder.mkdir()
+    (folder / "parameters.yaml").write_text("{}")
+    add_model(make_bundle(tmp_path / "first", "1.0.0").folder, folder)
+    second = make_bundle(tmp_path / "second", "2.0.0")
+    add_model(second.folder, folder)  # After a crash, another model serves.
+    assert str(load_bundle(str(folder))) == str(second)
+    load_bundle(str(folder)).verify(second.manifest.graphs[0])
+    assert (folder / "model.onnx").samefile(second.folder / "model.onnx") == links
+    assert (folder / "parameters.yaml").read_text() == "{}"
+    load_bundle(str(tmp_path / "first")).verify(load_bundle(str(tmp_path / "first")).manifest.graphs[0])
+    (second.folder / "labels.txt").unlink()
+    with pytest.raises(BundleError, match=r"labels\.txt"):
+        add_model(second.folder, folder)
