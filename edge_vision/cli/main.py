@@ -5,6 +5,7 @@ Imports only the standard library before Ctrl-C can end the process without a tr
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -83,7 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(name: str, arguments: list[str]) -> int:
     try:
+        gc.disable()  # As in nodes.cli: imports leave no garbage.
         module: Any = importlib.import_module(COMMANDS[name].module)
+        gc.freeze()
+        gc.enable()
         return int(getattr(module, COMMANDS[name].function)(arguments))
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("edge_vision"):
