@@ -317,7 +317,7 @@ def _nanodet_recipe(name: str, size_px: int) -> BundleRecipe:
     return BundleRecipe(
         manifest=Manifest(
             name=name,
-            version="1.2.0",
+            version="1.2.1",
             task="detect",
             description=f"NanoDet-m on ShuffleNetV2, 80 classes of COCO, {size_px}x{size_px}",
             licence="Apache-2.0 (upstream weights), MIT (the package)",

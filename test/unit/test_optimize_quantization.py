@@ -91,6 +91,7 @@ def folded():
 def test_the_recipe_is_read_back_from_the_quantized_ssd(folded, reduce: bool) -> None:
     model, ranges = folded
     made = ptq.quantize(model, ranges, Int8Recipe("u8", "s8", True, reduce, ""))
+    onnx.checker.check_model(made)
     found = ptq.summarize(made)
     assert found.layers == found.layers_quantized == found.layers_run_as_int8 == 88
     assert found.reduce_range is reduce

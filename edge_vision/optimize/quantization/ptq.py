@@ -20,6 +20,7 @@ import numpy as np
 from edge_vision.backends.runtimes.onnxruntime import DISABLED_OPTIMIZERS
 from edge_vision.offline.onnx_writer import import_onnx
 from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.node_order import sorted_nodes
 from edge_vision.optimize.quantization import gptq
 from edge_vision.optimize.quantization.decoding_tail import LAYER_OPS, comparing_nodes, tail_nodes
 from edge_vision.optimize.quantization.graph_edit import (
@@ -112,6 +113,9 @@ def quantize(
     _read_fp32(quantized, comparing_nodes(model))
     gptq.apply_rounding(quantized, rounding or {})
     remove_unused_opsets(quantized)
+    nodes = [copy.deepcopy(node) for node in sorted_nodes(quantized.graph)]
+    del quantized.graph.node[:]
+    quantized.graph.node.extend(nodes)
     return quantized
 
 
