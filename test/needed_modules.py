@@ -45,6 +45,7 @@ NEEDED: dict[str, dict[str, str]] = {
     "unit/test_top.py": RICH,
     "unit/test_updates_client.py": UPDATES,
     "unit/test_updates_repository.py": UPDATES,
+    "unit/test_train_auto.py": {**TORCH, **REPORT},
     "unit/test_train_graph.py": TORCH,
     "unit/test_updates_slots.py": UPDATES,
     "unit/test_train_prune.py": TORCH,

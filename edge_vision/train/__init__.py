@@ -1,6 +1,7 @@
 """Compression by training: from a bundle and unlabelled clips to a more accurate or a faster bundle.
 
     command       the command line
+    auto          quantization and the recipes, each where it may pay; auto_command
     torch_graph   an ONNX graph as a PyTorch module; trained numbers are written back by name
     torch_ops     the operators that it supports
     time_split    train and judge images: other clips, or time ranges with a gap; selection for diversity

@@ -1,0 +1,345 @@
+"""Post-training quantization, then training steps, each only where it may pay and the time allows.
+
+The clips are split by time once: the optimizer calibrates on the first part and measures on the last one,
+which no step trains on. After each step its bundle is a row of the one table. A repeated run continues.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import importlib.util
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+
+from edge_vision.offline.output_folder import claim_folder, remove_path
+from edge_vision.optimize.command import COMMAND as STUDY_COMMAND
+from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.report.report_file import StudyReport
+from edge_vision.optimize.settings import Settings
+from edge_vision.optimize.study import run_study, write_results
+from edge_vision.optimize.trial_executor import LocalExecutor
+from edge_vision.train.time_split import split
+
+Log = Callable[[str], None]
+STATE, STUDY, TRAIN_IMAGES, JUDGE_IMAGES = "auto.json", "study", "train_images", "judge_images"
+LEAST_STEPS = 50
+"""A shorter training changes little."""
+_PASSES_PER_SAMPLE = 10.0
+"""Time of a training step for one sample, in inferences of the fp32 graph: measured 7 to 12."""
+_TIME_SHARE = 0.8
+"""Of the time left that a training may take; the rest is for data, verdict and measurement."""
+
+
+@dataclass(frozen=True, slots=True)
+class AutoRequest:
+    """model, videos, judge, other, classes, batch, samples, seed: as of TrainingRequest. budget_ms,
+    max_rss_mb, max_accuracy_loss, backends, images, measure_s: as of Settings.
+
+    hours: for everything, repeated runs included. memory_gb: bound of this process while it trains."""
+
+    model: str
+    videos: tuple[str, ...]
+    judge: tuple[str, ...] = ()
+    other: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    budget_ms: float | None = None
+    hours: float = 1.0
+    max_rss_mb: float | None = None
+    max_accuracy_loss: float = 0.01
+    memory_gb: float = 4.0
+    backends: tuple[str, ...] = ()
+    batch: int = 8
+    samples: int = 640
+    seed: int = 0
+    images: int = 32
+    measure_s: float = 3.0
+
+    def __post_init__(self) -> None:
+        for name in ("hours", "memory_gb"):
+            if not getattr(self, name) > 0:
+                raise OptimizeError(f"{name}: expected more than 0, got {getattr(self, name):g}")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A training. module, function: of edge_vision.train. faster: whether it saves time; otherwise it
+    improves the accuracy of int8."""
+
+    name: str
+    module: str
+    function: str
+    steps: int
+    faster: bool
+
+
+STEPS = (
+    Step("qat", "qat", "run_qat", 300, False),
+    Step("prune", "prune_run", "run_prune", 150, True),
+    Step("student", "student_run", "run_student", 400, True),
+)
+"""In the order in which they are tried if both are equally needed."""
+
+
+@dataclass(slots=True)
+class StepOutcome:
+    """state: running, done, refused, failed or skipped. steps, batch: of its training."""
+
+    state: str
+    reason: str = ""
+    steps: int = 0
+    batch: int = 0
+    cpu_s: float = 0.0
+
+
+@dataclass(slots=True)
+class AutoState:
+    """What a repeated run continues from. outcomes: by name of the step, in the order of their start."""
+
+    request: AutoRequest
+    spent_s: float = 0.0
+    outcomes: dict[str, StepOutcome] = field(default_factory=dict)
+
+
+def run_auto(
+    folder: Path, request: AutoRequest, log: Log, show: Callable[[str], None]
+) -> tuple[StudyReport, AutoState]:
+    """Run the steps and write study/, one folder for each step, and auto.json. log, show: as TrainingRun.
+
+    Raises OptimizeError, BundleError, SourceError. On KeyboardInterrupt, all finished work is kept.
+    """
+    run = _Auto(folder, request, log, show)
+    try:
+        return run.run(), run.state
+    finally:
+        run.store()
+
+
+class _Auto:
+    def __init__(self, folder: Path, request: AutoRequest, log: Log, show: Callable[[str], None]) -> None:
+        self._folder, self._request, self._log, self._show = folder, request, log, show
+        self.state = _restored(folder, request)
+        self._started_s = time.monotonic() - self.state.spent_s
+
+    def run(self) -> StudyReport:
+        self._write_images()
+        report = self._measured()
+        waiting = [step for step in STEPS if self._open(step.name)]
+        while waiting:
+            step = next_step(waiting, report, self._request)
+            waiting.remove(step)
+            reason = needless(step, report, self._request)
+            outcome = StepOutcome("skipped", reason) if reason else self._planned(step, report)
+            self.state.outcomes[step.name] = outcome
+            if outcome.state == "running":
+                self._train(step, outcome, report)
+            self.store()
+            self._log(f"{step.name}: {outcome.state}{': ' * bool(outcome.reason)}{outcome.reason}")
+            if outcome.state == "done":
+                report = self._measured()
+        return report
+
+    def store(self) -> None:
+        """Write auto.json, atomically."""
+        self.state.spent_s = time.monotonic() - self._started_s
+        unfinished = self._folder / f"{STATE}.unfinished"
+        unfinished.write_text(json.dumps(asdict(self.state), indent=1) + "\n", "utf-8")
+        os.replace(unfinished, self._folder / STATE)
+
+    def _open(self, name: str) -> bool:
+        """Whether a step is to be decided: not before, or under way. A lack of time may have passed."""
+        outcome = self.state.outcomes.get(name)
+        return outcome is None or outcome.state in ("running", "skipped")
+
+    def _left_s(self) -> float:
+        return self._request.hours * 3600 - (time.monotonic() - self._started_s)
+
+    def _write_images(self) -> None:
+        request = self._request
+        if (self._folder / JUDGE_IMAGES).is_dir():
+            return
+        self._log("reading the clips")
+        found = split(request.videos, request.judge, request.images, request.images)
+        for name, images in ((TRAIN_IMAGES, found.train), (JUDGE_IMAGES, found.judge)):
+            _write_folder(self._folder / name, images)
+
+    def _measured(self) -> StudyReport:
+        """The table with the bundles so far; what was measured before is not measured again."""
+        request, folder = self._request, self._folder / STUDY
+        done = [name for name, one in self.state.outcomes.items() if one.state == "done"]
+        settings = Settings(
+            model=request.model,
+            frames=(str(self._folder / JUDGE_IMAGES),),
+            calibration=str(self._folder / TRAIN_IMAGES),
+            budget_ms=request.budget_ms,
+            max_rss_mb=request.max_rss_mb,
+            max_accuracy_loss=request.max_accuracy_loss,
+            backends=request.backends,
+            images=request.images,
+            measure_s=request.measure_s,
+            trained=tuple(str(self._folder / name) for name in done),
+        )
+        claim_folder(folder, STUDY_COMMAND)
+        settings.write(folder)
+        report = run_study(folder, settings, LocalExecutor(self._show), self._log)
+        write_results(folder, report)
+        return report
+
+    def _planned(self, step: Step, report: StudyReport) -> StepOutcome:
+        """The step with as many training steps as the time allows; those of an interrupted one stay."""
+        before = self.state.outcomes.get(step.name)
+        if before and before.state == "running":
+            return before
+        step_s = report.result(report.baseline).measured.timing.p50_ms / 1e3
+        step_s *= _PASSES_PER_SAMPLE * self._request.batch
+        steps = min(step.steps, int(_TIME_SHARE * self._left_s() / step_s))
+        if steps < LEAST_STEPS:
+            return StepOutcome(
+                "skipped",
+                f"{LEAST_STEPS} training steps need about {LEAST_STEPS * step_s / 60:.0f} min, "
+                f"{max(0.0, self._left_s()) / 60:.0f} min of --hours are left",
+            )
+        self._log(
+            f"{step.name}: {steps} training steps, about {steps * step_s / 60:.0f} min; "
+            f"{self._left_s() / 60:.0f} min of --hours are left"
+        )
+        return StepOutcome("running", "", steps, self._request.batch)
+
+    def _train(self, step: Step, outcome: StepOutcome, report: StudyReport) -> None:
+        """Train; with half the batch if the memory does not suffice."""
+        while True:
+            self.store()
+            try:
+                with memory_bound(self._request.memory_gb):
+                    done = self._run_step(step, outcome, report)
+            except MemoryBoundExceeded as error:
+                if outcome.batch > 1:
+                    outcome.batch //= 2
+                    self._log(f"{step.name}: {error}: again with a batch of {outcome.batch}")
+                    continue
+                outcome.state, outcome.reason = "failed", str(error)
+            except OptimizeError as error:
+                outcome.state, outcome.reason = "failed", str(error)
+            else:
+                outcome.state, outcome.reason = ("refused", done.refused) if done.refused else ("done", "")
+                outcome.cpu_s = done.cpu_s
+            return
+
+    def _run_step(self, step: Step, outcome: StepOutcome, report: StudyReport) -> Any:
+        from edge_vision.train.training_run import TrainingRequest
+
+        request, folder = self._request, self._folder / step.name
+        folder.mkdir(exist_ok=True)
+        training = TrainingRequest(
+            step.name,
+            request.model,
+            request.videos,
+            request.judge,
+            outcome.steps,
+            outcome.batch,
+            request.samples,
+            seed=request.seed,
+            share=share_to_remove(report, request) if step.faster else 0.0,
+        )
+        if step.name == "student":
+            training = replace(training, classes=request.classes, other=request.other)
+        module = importlib.import_module(f"edge_vision.train.{step.module}")
+        return getattr(module, step.function)(folder, training, self._log, self._show)
+
+
+def next_step(waiting: Sequence[Step], report: StudyReport, request: AutoRequest) -> Step:
+    """The step that pays first: one that saves time if the budget is missed, else one for accuracy."""
+    late = excess(report, request) > 1.0
+    return next((step for step in waiting if step.faster == late), waiting[0])
+
+
+def excess(report: StudyReport, request: AutoRequest) -> float:
+    """The p95 of the best candidate, over the budget; 0 without a budget."""
+    best = report.decision.chosen or report.decision.nearest
+    if request.budget_ms is None or best is None:
+        return 0.0
+    return report.result(best).p95_ms / request.budget_ms
+
+
+def share_to_remove(report: StudyReport, request: AutoRequest) -> float:
+    """Of the time: what the budget requires, from 0.2 to 0.5; 0.3 without a budget."""
+    over = excess(report, request)
+    return 0.3 if over <= 1.0 else round(min(0.5, max(0.2, 1 - 1 / over)), 2)
+
+
+def needless(step: Step, report: StudyReport, request: AutoRequest) -> str:
+    """Why a step cannot pay; "" if it may."""
+    if importlib.util.find_spec("torch") is None:
+        return "the package torch is not installed: pip install torch"
+    if request.budget_ms is not None and report.decision.chosen:
+        return f"{report.decision.chosen} is within all bounds"
+    losses = [1 - one.agreement for one in report.results if one.precision == "int8" and one.measurement]
+    if not step.faster and losses and min(losses) <= 0:
+        return "int8 already agrees with fp32 on all images"
+    if step.name == "student" and not (request.classes and request.other):
+        return "pass --classes and --other, another scene, for a student"
+    return ""
+
+
+class MemoryBoundExceeded(Exception):
+    """This process took more memory than it may."""
+
+
+@contextlib.contextmanager
+def memory_bound(limit_gb: float) -> Iterator[None]:
+    """Interrupt the main thread if this process takes more resident memory. Raises MemoryBoundExceeded."""
+    ended, exceeded, process = threading.Event(), threading.Event(), psutil.Process()
+
+    def watch() -> None:
+        while not ended.wait(0.2):
+            if process.memory_info().rss > limit_gb * 1e9:
+                exceeded.set()
+                _thread.interrupt_main()
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not exceeded.is_set():
+            raise
+        raise MemoryBoundExceeded(f"the training took more than {limit_gb:g} GB of memory") from None
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _restored(folder: Path, request: AutoRequest) -> AutoState:
+    """The stored state, with today's --hours; a new one for another request, which starts again."""
+    try:
+        content = json.loads((folder / STATE).read_text("utf-8"))
+        same = {**content["request"], "hours": request.hours}
+        if same == json.loads(json.dumps(asdict(request))):
+            outcomes = {name: StepOutcome(**one) for name, one in content["outcomes"].items()}
+            return AutoState(request, content["spent_s"], outcomes)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    for name in (STATE, STUDY, TRAIN_IMAGES, JUDGE_IMAGES, *(step.name for step in STEPS)):
+        remove_path(folder / name)
+    return AutoState(request)
+
+
+def _write_folder(folder: Path, images: Sequence[np.ndarray]) -> None:
+    """The images as PNG; the folder appears when it is complete."""
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    remove_path(unfinished)
+    unfinished.mkdir()
+    for number, image in enumerate(images):
+        cv2.imwrite(str(unfinished / f"{number:04d}.png"), image)
+    unfinished.rename(folder)

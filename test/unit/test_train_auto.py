@@ -1,0 +1,149 @@
+"""`optimize auto`: the order of the steps, time and memory bounds, one table, continuing after an end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from optimize_cases import image_folder, tiny_bundle, tiny_graph
+
+from edge_vision.cli.optimize import main
+from edge_vision.optimize.report.report_file import read_report
+from edge_vision.train import auto, qat
+from edge_vision.train.auto import (
+    STEPS,
+    AutoRequest,
+    MemoryBoundExceeded,
+    excess,
+    memory_bound,
+    needless,
+    next_step,
+    share_to_remove,
+)
+
+REQUEST = AutoRequest("model", ("clip",), other=("other",), classes=("person",))
+
+
+def report(p95_ms: float, chosen: bool, loss: float = 0.02) -> Any:
+    """A stand-in for a study's report with one int8 candidate."""
+    one = SimpleNamespace(p95_ms=p95_ms, precision="int8", agreement=1 - loss, measurement=True)
+    decision = SimpleNamespace(chosen="a" if chosen else None, nearest="a")
+    return SimpleNamespace(decision=decision, results=[one], result=lambda name: one)
+
+
+def test_time_is_saved_first_where_the_budget_is_missed() -> None:
+    late = replace(REQUEST, budget_ms=10.0)
+    assert next_step(STEPS, report(20, False), late).name == "prune"
+    assert next_step(STEPS, report(9, False), late).name == "qat"
+    assert next_step(STEPS, report(20, True), REQUEST).name == "qat"
+    assert excess(report(20, False), late) == 2.0
+    assert share_to_remove(report(14, False), late) == 0.29
+    assert share_to_remove(report(100, False), late) == 0.5
+
+
+def test_steps_that_cannot_pay_are_skipped_with_the_reason() -> None:
+    by_name = {step.name: step for step in STEPS}
+    assert "a is within all bounds" in needless(
+        by_name["qat"], report(5, True), replace(REQUEST, budget_ms=9)
+    )
+    assert needless(by_name["qat"], report(5, True), REQUEST) == ""
+    assert "already agrees" in needless(by_name["qat"], report(5, True, loss=0.0), REQUEST)
+    assert "--classes and --other" in needless(
+        by_name["student"], report(5, True), replace(REQUEST, other=())
+    )
+
+
+def test_memory_beyond_the_bound_ends_the_step() -> None:
+    with pytest.raises(MemoryBoundExceeded, match=r"more than 0\.001 GB"), memory_bound(0.001):
+        while True:
+            np.ones(1000).sum()
+    with memory_bound(1000):
+        pass
+    with pytest.raises(KeyboardInterrupt), memory_bound(1000):
+        raise KeyboardInterrupt
+
+
+def arguments(tmp_path: Path, *more: str) -> tuple[list[str], Path]:
+    bundle = tiny_bundle(tmp_path / "tiny", tiny_graph(tmp_path / "tiny.onnx"))
+    clip, out = image_folder(tmp_path / "clip", 60), tmp_path / "out"
+    quick = ["--images", "10", "--measure-s", "0.05", "--samples", "48", "--batch", "4"]
+    given = ["auto", f"{bundle}/", "--video", str(clip), *quick, "--backends", "onnxruntime", *more]
+    return [*given, "--out", str(out)], out
+
+
+def test_one_table_with_all_steps_and_a_repeated_run_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(qat, "_refusal", lambda before, after: "")
+    monkeypatch.setattr(auto, "needless", lambda step, *_: "" if step.name == "qat" else "not in this test")
+    monkeypatch.setattr(auto, "STEPS", (replace(STEPS[0], steps=50), *STEPS[1:]))
+    command, out = arguments(tmp_path)
+    assert main(command) == 0
+    found = read_report(out / "study")
+    assert {one.trained for one in found.results} == {"", "qat"}
+    assert (out / "study" / "bundle" / "bundle.yaml").is_file()
+    state = json.loads((out / "auto.json").read_text())
+    assert {name: one["state"] for name, one in state["outcomes"].items()} == {
+        "qat": "done",
+        "prune": "skipped",
+        "student": "skipped",
+    }
+    assert "prune: skipped" in capsys.readouterr().out
+    monkeypatch.setattr(qat, "run_qat", None)
+    assert main(command) == 0
+    again = json.loads((out / "auto.json").read_text())
+    assert again["outcomes"] == state["outcomes"] and again["spent_s"] > state["spent_s"]
+
+
+def test_ctrl_c_and_the_same_command_continues_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def run(folder: Path, request: Any, *_: Any) -> Any:
+        calls.append(request)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return SimpleNamespace(refused="no gain", cpu_s=1.0)
+
+    monkeypatch.setattr(qat, "run_qat", run)
+    monkeypatch.setattr(auto, "needless", lambda step, *_: "" if step.name == "qat" else "not in this test")
+    command, out = arguments(tmp_path)
+    assert main(command) == 130
+    assert json.loads((out / "auto.json").read_text())["outcomes"]["qat"]["state"] == "running"
+    assert main([*command, "--hours", "2"]) == 0
+    assert calls[0] == calls[1]
+    qat_outcome = json.loads((out / "auto.json").read_text())["outcomes"]["qat"]
+    assert (qat_outcome["state"], qat_outcome["reason"]) == ("refused", "no gain")
+
+
+def test_too_little_time_is_a_reason_and_less_memory_a_smaller_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = []
+
+    def run(folder: Path, request: Any, *_: Any) -> Any:
+        batches.append(request.batch)
+        if request.batch > 1:
+            raise MemoryBoundExceeded("the training took more than 4 GB of memory")
+        return SimpleNamespace(refused="", cpu_s=1.0)
+
+    monkeypatch.setattr(qat, "run_qat", run)
+    monkeypatch.setattr(auto, "needless", lambda step, *_: "" if step.name == "qat" else "not in this test")
+    command, out = arguments(tmp_path, "--hours", "1e-9")
+    assert main(command) == 0
+    skipped = json.loads((out / "auto.json").read_text())["outcomes"]["qat"]
+    assert skipped["state"] == "skipped" and "0 min of --hours are left" in skipped["reason"]
+    assert main([*command, "--hours", "1"]) == 1, "the stand-in writes no bundle"
+    assert batches == [4, 2, 1]
+
+
+def test_bad_bounds_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command, _ = arguments(tmp_path, "--hours", "0")
+    assert main(command) == 1
+    assert "hours: expected more than 0, got 0" in capsys.readouterr().err
