@@ -16,7 +16,7 @@ from edge_vision.train.auto import STUDY, AutoRequest, run_auto
 COMMAND = "optimize-auto"
 _EXAMPLES = """\
 examples:
-  edge-vision optimize auto ssdlite_mobilenet_v2_coco --video street.mp4 --budget-ms 20 --hours 1 --out out/auto
+  edge-vision optimize auto nanodet --video street.mp4 --budget-ms 20 --hours 1 --out out/auto
   edge-vision optimize auto nanodet --video yard.mp4 --other gate.mp4 --classes person car --budget-ms 15 \\
       --hours 2 --out out/yard
   edge-vision optimize explain out/auto/study onnxruntime-qat-int8-300x300-t1
@@ -70,7 +70,9 @@ def _auto(options: argparse.Namespace) -> int:
     folder = options.folder.absolute()
     request = AutoRequest(
         _absolute(options.model),
-        *(tuple(map(_absolute, one)) for one in (options.video, options.judge, options.other)),
+        tuple(map(_absolute, options.video)),
+        tuple(map(_absolute, options.judge)),
+        tuple(map(_absolute, options.other)),
         tuple(options.classes),
         backends=tuple(options.backends),
         **{name: getattr(options, name) for name in _HELP},
