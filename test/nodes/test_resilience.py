@@ -186,7 +186,7 @@ def test_a_newer_frame_goes_before_the_one_that_hangs(start, robot, fake, monkey
 
 
 def test_slow_decoding_of_the_outputs_is_no_hang(start, robot, fake, monkeypatch):
-    running = start(overrides={"detector": {**fake, "watchdog_ms": 1.0}, **OPEN})
+    running = start(overrides={"detector": {**fake, "watchdog_ms": 2000.0}, **OPEN})
     camera = robot.publisher(Image, "image_raw")
     model = running["detector"].model
     checks, inside, go_on = [], threading.Event(), threading.Event()
