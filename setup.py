@@ -21,6 +21,7 @@ EXECUTABLES = (
     "pipeline",
     "doctor",
     "top",
+    "metrics",
     "optimize",
 )
 RUNTIME = ["numpy>=1.26", "opencv-python-headless>=4.6", "psutil>=5.9", "PyYAML>=6.0"]
@@ -29,6 +30,7 @@ OPTIMIZE = ["jinja2>=3.1", "matplotlib>=3.7", "onnx>=1.16", "onnxruntime>=1.18",
 TRAIN = [*OPTIMIZE, "torch>=2.4"]
 EVALUATE = ["matplotlib>=3.7"]
 TOP = ["rich>=13.0"]
+METRICS = ["prometheus-client>=0.26"]
 BAG = ["rosbags>=0.11"]
 UPDATE = ["tuf>=7.0.1,<8", "cryptography>=42"]
 TEST = [
@@ -82,9 +84,10 @@ setup(
         "train": TRAIN,
         "evaluate": EVALUATE,
         "top": TOP,
+        "metrics": METRICS,
         "bag": BAG,
         "update": UPDATE,
-        "test": TEST + FETCH + TOP + BAG + UPDATE + RUNTIME,
+        "test": TEST + FETCH + TOP + METRICS + BAG + UPDATE + RUNTIME,
     },
     entry_points={"console_scripts": SCRIPTS},
     zip_safe=False,

@@ -20,6 +20,7 @@ ROS = {
 LAUNCH = dict.fromkeys(("ament_index_python", "launch_ros"), "source ROS 2")
 RICH = {"rich": "run `make setup-test`"}
 BAGS = {"rosbags": "run `make setup-test`"}
+PROMETHEUS = {"prometheus_client": "run `make setup-test`"}
 UPDATES = dict.fromkeys(("tuf", "cryptography"), "run `make setup-test`")
 TORCH = {"torch": "run `make setup-train`"}
 REPORT = dict.fromkeys(("jinja2", "matplotlib"), "run `make setup-test`")
@@ -29,6 +30,7 @@ NEEDED: dict[str, dict[str, str]] = {
     "nodes": ROS,
     "e2e": ROS,
     "e2e/test_top_live.py": RICH,
+    "e2e/test_metrics_live.py": PROMETHEUS,
     "launch": {**ROS, **LAUNCH},
     "nodes/test_bag_source.py": {**ROS, **BAGS},
     "nodes/test_localizer.py": {**ROS, **TF},
@@ -37,6 +39,7 @@ NEEDED: dict[str, dict[str, str]] = {
     "unit/test_accuracy_chain.py": COCO,
     "unit/test_accuracy_scores.py": COCO,
     "unit/test_bag.py": BAGS,
+    "unit/test_metrics.py": PROMETHEUS,
     "unit/test_optimize_ground_truth.py": {**COCO, **REPORT},
     "unit/test_optimize_report.py": REPORT,
     "unit/test_optimize_run.py": REPORT,

@@ -23,6 +23,7 @@ EXECUTABLES = {
     "pipeline": "edge_vision.nodes.pipeline",
     "doctor": "edge_vision.cli.doctor.command",
     "top": "edge_vision.cli.top.command",
+    "metrics": "edge_vision.cli.metrics.command",
     "optimize": "edge_vision.cli.optimize",
 }
 

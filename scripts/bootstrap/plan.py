@@ -59,6 +59,7 @@ EXTRAS = {
     "optimize": Extra("report and scores of the optimizer", ("test", "optimize", "train")),
     "bench": Extra("PyTorch", ("bench", "train"), index=PYTORCH_CPU),
     "top": Extra("terminal view", ("test", "top")),
+    "metrics": Extra("metrics for Prometheus", ("test",)),
     "bag": Extra("ROS bags as a source", ("test", "bag")),
     "update": Extra("model updates", ("test",)),
     "evaluate": Extra("plots", ("evaluate",)),

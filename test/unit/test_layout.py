@@ -56,6 +56,8 @@ UPDATER = {
     "nodes.interface.updater",
     "nodes.interface.live_parameters",
 }
+# Processes of their own: a pipeline imports none of it.
+OTHER_PROCESSES = UPDATER | {"nodes.monitoring.metrics_listener"}
 # The aim is 20 000: lower it whenever there is room.
 MAX_RUNTIME_LINES = 24_490
 MAX_FUNCTION_LINES = 60
@@ -148,10 +150,8 @@ def test_functions_are_short() -> None:
 
 
 def test_the_runtime_stays_small() -> None:
-    runtime = [
-        file for name, file in MODULES.items() if room_of(name) in RUNTIME_ROOMS and name not in UPDATER
-    ]
-    assert sum(len(file.read_text("utf-8").splitlines()) for file in runtime) <= MAX_RUNTIME_LINES
+    names = {name for name in MODULES if room_of(name) in RUNTIME_ROOMS} - OTHER_PROCESSES
+    assert sum(len(MODULES[name].read_text("utf-8").splitlines()) for name in names) <= MAX_RUNTIME_LINES
 
 
 def test_modules_that_must_work_without_ros_load_none_of_it() -> None:

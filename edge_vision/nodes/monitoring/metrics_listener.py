@@ -1,0 +1,77 @@
+"""Subscribes to what metrics are made of: /diagnostics, and `detections` and the updater of each pipeline."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import qos_profile_sensor_data
+from vision_msgs.msg import Detection2DArray
+
+from edge_vision.core.diagnostic_status import StatusEntry
+from edge_vision.nodes.interface.headers import NS_PER_S
+from edge_vision.nodes.interface.status_messages import MAX_STATUS_CHARS, status_chars, status_entry
+from edge_vision.nodes.monitoring.diagnostics_listener import DiagnosticsListener
+from edge_vision.nodes.transport.qos import STATUS
+
+# Encapsulation header and stamp.
+MIN_BYTES = 12
+
+
+class Metrics(Protocol):
+    """What receives the messages; implemented by cli/metrics/exposition.py."""
+
+    @property
+    def cameras(self) -> list[str]:
+        """The namespaces of the pipelines that have reported."""
+
+    def update(self, statuses: Sequence[StatusEntry]) -> None:
+        """Take one message of /diagnostics."""
+
+    def update_updater(self, namespace: str, status: StatusEntry) -> None:
+        """Take a status of the updater."""
+
+    def observe_age(self, namespace: str, age_s: float) -> None:
+        """Count one message of `detections`."""
+
+
+class MetricsListener(DiagnosticsListener):
+    """As the listener of /diagnostics; follows the other topics of a pipeline from its first report on."""
+
+    def __init__(self, metrics: Metrics, args: Sequence[str] = ()) -> None:
+        super().__init__(self._on_statuses_of_all, args)
+        self._metrics = metrics
+        self._followed: dict[str, list[Any]] = {}
+
+    def _on_statuses_of_all(self, statuses: Sequence[StatusEntry]) -> None:
+        self._metrics.update(statuses)
+        for camera in self._metrics.cameras:
+            if camera not in self._followed:
+                self._followed[camera] = list(self._subscribe(camera))
+
+    def _subscribe(self, camera: str) -> list[Any]:
+        namespace = camera.rstrip("/")
+        make = self.node.create_subscription
+        # Serialized messages: only their stamp is read. Best effort: a slow reader delays no publisher.
+        on_age: Callable[[bytes], None] = partial(self._on_detections, camera)
+        topic = f"{namespace}/detections"
+        return [
+            make(Detection2DArray, topic, on_age, qos_profile_sensor_data, raw=True),
+            make(DiagnosticArray, f"{namespace}/updater/status", partial(self._on_updater, camera), STATUS),
+        ]
+
+    def _on_detections(self, camera: str, message: bytes) -> None:
+        if len(message) < MIN_BYTES:
+            return
+        now_ns = self.node.get_clock().now().nanoseconds
+        # CDR: the second byte of the encapsulation header is 1 for little endian.
+        sec, nanosec = struct.unpack_from("<iI" if message[1] & 1 else ">iI", message, 4)
+        self._metrics.observe_age(camera, (now_ns - sec * NS_PER_S - nanosec) / NS_PER_S)
+
+    def _on_updater(self, camera: str, message: DiagnosticArray) -> None:
+        for status in message.status[:1]:
+            if status_chars(status) <= MAX_STATUS_CHARS:
+                self._metrics.update_updater(camera, status_entry(status))
