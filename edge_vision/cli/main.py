@@ -41,7 +41,7 @@ COMMANDS = {
     "optimize": Command(
         "edge_vision.cli.optimize",
         "find the best bundle of a model for this device",
-        ("run", "demo", "resume", "report", "explain", "train", "auto"),
+        ("run", "demo", "resume", "report", "explain", "train", "search", "auto"),
     ),
     "evaluate": Command(
         "edge_vision.evaluate.command",

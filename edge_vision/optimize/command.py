@@ -76,7 +76,7 @@ def _parser(extend: Callable[[Any], None] | None = None) -> argparse.ArgumentPar
             "Finds the best bundle of a model for this device, and reports all measurements.", _EXAMPLES
         ),
     )
-    names = f"run,demo,resume,report,explain{',train,auto' * (extend is not None)}"
+    names = f"run,demo,resume,report,explain{',train,search,auto' * (extend is not None)}"
     commands = parser.add_subparsers(required=True, metavar=f"{{{names}}}")
     _add_run(commands.add_parser("run", help="measure candidates and choose one"))
     one = commands.add_parser("demo", help="optimize the SSD on the public clips that `make setup` fetches")

@@ -1,4 +1,4 @@
-"""The command `edge-vision optimize train`."""
+"""The commands `edge-vision optimize train` and `edge-vision optimize search`."""
 
 from __future__ import annotations
 
@@ -29,10 +29,23 @@ No labels are needed: the fp32 bundle is the teacher. Without --judge, the first
 training, the last 30 % for the verdict. After a Ctrl-C or a failure, the same command continues.
 exit codes: 0 done, 1 error, 2 wrong arguments, 3 refused: no improvement, 130 stopped by Ctrl-C
 """
+_SEARCH_EXAMPLES = """\
+examples:
+  edge-vision optimize search ssdlite_mobilenet_v2_coco --video street.mp4 --budgets 0.8 0.6 --out out/nas
+  edge-vision optimize search ssdlite_mobilenet_v2_coco --video street.mp4 --runtime openvino --out out/nas
+  edge-vision optimize search nanodet --video yard.mp4 --budgets 0.3 --budget-hours 8 --out out/family
+  edge-vision optimize run ssdlite_mobilenet_v2_coco --frames a.mp4 --trained out/nas/budget_0.8 --out out/ssd
+
+The teacher is the supernet: channels, blocks, input size and precision are chosen for each budget with a
+model of the time on this device, then the network is tuned. After a Ctrl-C or a failure, the same command
+continues.
+exit codes: 0 done, 1 error, 2 wrong arguments, 3 refused: no network is good enough, 130 stopped by Ctrl-C
+"""
 
 
 def add_to(commands: Any) -> None:
-    """Add `train` to the subcommands of `optimize`."""
+    """Add `train` and `search` to the subcommands of `optimize`."""
+    _add_search(commands)
     parser = commands.add_parser(
         "train",
         **with_examples(
@@ -53,6 +66,40 @@ def add_to(commands: Any) -> None:
     _add(one, "prune", 120)
     _add_student(recipes.add_parser("student", help="a small detector for some classes and your own scenes"))
     complete_help(parser, recipes)
+
+
+def _add_search(commands: Any) -> None:
+    parser = commands.add_parser(
+        "search",
+        **with_examples(
+            "Searches smaller networks within a bundle, for times on this device. Needs PyTorch.",
+            _SEARCH_EXAMPLES,
+        ),
+        help="search smaller networks within a bundle, for times on this device",
+    )
+    parser.add_argument(
+        "--budgets",
+        nargs="+",
+        type=float,
+        default=[0.8, 0.65, 0.5],
+        metavar="T",
+        help="times as shares of that of the teacher's int8 (default: 0.8 0.65 0.5)",
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=("onnxruntime", "openvino"),
+        default="onnxruntime",
+        help="in which the budgets are satisfied (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--budget-hours",
+        dest="hours",
+        type=float,
+        default=0.0,
+        metavar="H",
+        help="train a new supernet of small blocks for so long instead; 0 = the teacher is the supernet",
+    )
+    _add(parser, "search", 60, 6, 320)
 
 
 def _add_student(one: argparse.ArgumentParser) -> None:
@@ -88,15 +135,15 @@ def _add_student(one: argparse.ArgumentParser) -> None:
     _add(one, "student", 400)
 
 
-def _add(one: argparse.ArgumentParser, recipe: str, steps: int) -> None:
+def _add(one: argparse.ArgumentParser, recipe: str, steps: int, batch: int = 8, samples: int = 640) -> None:
     clip = "VIDEO|BAG|FOLDER"
     one.add_argument("model", metavar="MODEL_OR_BUNDLE", help="name or folder of a bundle, or a .onnx file")
     one.add_argument("--video", action="append", required=True, metavar=clip, help="may be repeated")
     one.add_argument("--judge", action="append", default=[], metavar=clip, help="clips for the verdict")
     for name, default, text in (
         ("steps", steps, "training steps"),
-        ("batch", 8, "samples per step; fewer need less memory"),
-        ("samples", 640, "augmented images, each with the teacher's outputs on the disk"),
+        ("batch", batch, "samples per step; fewer need less memory"),
+        ("samples", samples, "augmented images, each with the teacher's outputs on the disk"),
         ("frames", 240, "frames of all clips to train on"),
         ("seed", 0, "of the augmentation and the order"),
         ("threads", 0, "of PyTorch; 0 = its default"),
@@ -116,6 +163,7 @@ def _train(options: argparse.Namespace) -> int:
 
     from edge_vision.train.prune_run import run_prune
     from edge_vision.train.qat import run_qat
+    from edge_vision.train.search_run import run_search
     from edge_vision.train.student_run import run_student
     from edge_vision.train.training_run import TrainingRequest
 
@@ -133,7 +181,7 @@ def _train(options: argparse.Namespace) -> int:
         options.frames,
         seed=options.seed,
         share=getattr(options, "share", 0.0),
-        **_student_options(options),
+        **_further_options(options),
     )
     inputs = (request.model, *request.videos, *request.judge, *request.other)
     claim_folder(folder, COMMAND, inputs=inputs)
@@ -143,16 +191,22 @@ def _train(options: argparse.Namespace) -> int:
         line.end()
         print(text, flush=True)
 
-    report = {"qat": run_qat, "prune": run_prune, "student": run_student}[options.recipe](
-        folder, request, log, line.show
-    )
+    recipes = {"qat": run_qat, "prune": run_prune, "student": run_student, "search": run_search}
+    report = recipes[options.recipe](folder, request, log, line.show)
     line.end()
     print(_summary(report))
-    print(report.refused or f"in {folder}: bundle, report.json")
+    bundles = "budget_*" if options.recipe == "search" else "bundle"
+    print(report.refused or f"in {folder}: {bundles}, report.json")
     return 3 if report.refused else 0
 
 
-def _student_options(options: argparse.Namespace) -> dict[str, Any]:
+def _further_options(options: argparse.Namespace) -> dict[str, Any]:
+    if options.recipe == "search":
+        return {
+            "budgets": tuple(dict.fromkeys(options.budgets)),
+            "runtime": options.runtime,
+            "hours": options.hours,
+        }
     if options.recipe != "student":
         return {}
     names = ("levels", "width", "depth", "anyway")
@@ -170,6 +224,8 @@ def _absolute(given: str) -> str:
 
 
 def _summary(report: TrainingReport) -> str:
+    if "rows" in report.figures:
+        return _search_table(report)
     rows = [f"on {report.judge_images} judge images     agreement     SQNR"]
     for name, quality in report.qualities.items():
         rows.append(f"{name:24} {quality.agreement:12.3f} {quality.sqnr_db:5.1f} dB")
@@ -179,6 +235,26 @@ def _summary(report: TrainingReport) -> str:
     elif report.figures:
         rows += _student_rows(report.figures)
     rows.append(f"{report.cpu_s / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}")
+    return "\n".join(rows)
+
+
+def _search_table(report: TrainingReport) -> str:
+    """A row for each network; times by that of the teacher's int8."""
+    found, front = report.figures["rows"], report.figures["front"]
+    runtimes = list(found[0]["ratios"])
+    times = " ".join(f"{name:>12}" for name in ("predicted", *runtimes))
+    rows = [f"budget method         size    precision {times}  untuned agreement      MB"]
+    for one in found:
+        times = " ".join(f"{one['ratios'][name]:12.3f}" for name in runtimes)
+        precision, size, _ = one["network"].split("-")
+        rows.append(
+            f"{one['budget']:6g} {one['method']:14} {size:9} {precision:6} {one['predicted']:12.3f} {times} "
+            f"{one['untuned']:8.3f} {one['agreement']:9.3f} {one['bytes'] / 1e6:7.2f}"
+            f"{'  on the front' * (one['network'] in front)}"
+        )
+    rows.append(
+        f"{report.figures['cpu_s'] / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}"
+    )
     return "\n".join(rows)
 
 

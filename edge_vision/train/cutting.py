@@ -191,11 +191,11 @@ def _without_levels(model: Any, levels: int, logits: bool) -> Any:
         is_class = logits and values.shape[-1] != 4
         constant = np.full(values.shape, _NO_LOGIT if is_class else 0.0, np.float32)
         model.graph.initializer.append(numpy_helper.from_array(constant, name))
-    _remove_unused(model)
+    remove_unused(model)
     return model
 
 
-def _remove_unused(model: Any) -> None:
+def remove_unused(model: Any) -> None:
     wanted = {value.name for value in model.graph.output}
     for node in reversed(list(model.graph.node)):
         if wanted.isdisjoint(node.output):

@@ -119,11 +119,7 @@ class Distillation:
         expected = {name: torch.from_numpy(values) for name, values in targets.items()}
         if self._given_loss:
             return self._given_loss(found, expected)
-        noise = [
-            (found[name] - target).square().sum() / target.square().sum().clamp(min=1e-9)
-            for name, target in expected.items()
-        ]
-        loss = torch.stack(noise).mean()
+        loss = noise_ratio(found, expected)
         if self._class_logits:
             ours, theirs = (torch.log_softmax(v[self._class_logits], -1) for v in (found, expected))
             loss = loss + 0.05 * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
@@ -152,6 +148,15 @@ class Distillation:
         self._load(content["now"])
         self._optimizer.load_state_dict(content["optimizer"])
         return Progress(*content["progress"])
+
+
+def noise_ratio(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Mean noise-to-signal ratio of the outputs."""
+    noise = [
+        (found[name] - target).square().sum() / target.square().sum().clamp(min=1e-9)
+        for name, target in expected.items()
+    ]
+    return torch.stack(noise).mean()
 
 
 def batch_numbers(count: int, step: int, batch: int, seed: int) -> list[int]:

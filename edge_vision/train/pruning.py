@@ -24,7 +24,7 @@ from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.input_moments import InputMoments
 
 _ACTIVATIONS = ("Clip", "Relu", "LeakyRelu", "HardSwish")
-_STEP = 32
+STEP = 32
 """Channels are kept in multiples of this: int8 kernels compute so many at once."""
 _DAMPING = 0.01
 
@@ -50,7 +50,7 @@ class Elimination:
     def counts(self) -> np.ndarray:
         """How many may go."""
         k = len(self.order)
-        return np.array(sorted({0, *(k - kept for kept in range(_STEP, k, _STEP))}))
+        return np.array(sorted({0, *(k - kept for kept in range(STEP, k, STEP))}))
 
 
 def chains(model: Any) -> list[InnerChannels]:
@@ -99,12 +99,12 @@ def prune(model: Any, moments: Mapping[str, InputMoments], costs: Mapping[str, f
     layers. Raises OptimizeError if the inner channels are too few.
     """
     found = chains(model)
-    steps = [_eliminated(model, chain, moments[chain.projection], costs) for chain in found]
+    steps = [eliminated(model, chain, moments[chain.projection], costs) for chain in found]
     removed = allocate(steps, share * sum(costs.values()))
     pruned = copy.deepcopy(model)
     for chain, step, count in zip(found, steps, removed, strict=True):
         if count:
-            _remove(pruned, chain, np.sort(step.order[count:]), moments[chain.projection])
+            remove_channels(pruned, chain, np.sort(step.order[count:]), moments[chain.projection])
     del pruned.graph.value_info[:]
     return pruned
 
@@ -135,20 +135,20 @@ def allocate(steps: Sequence[Elimination], wanted: float) -> list[int]:
     return chosen(high)
 
 
-def _array(model: Any, node: Any, index: int) -> np.ndarray:
+def array(model: Any, node: Any, index: int) -> np.ndarray:
     one = next(one for one in model.graph.initializer if one.name == node.input[index])
     return np.asarray(import_onnx().numpy_helper.to_array(one))
 
 
-def _node(model: Any, name: str) -> Any:
+def find_node(model: Any, name: str) -> Any:
     return next(node for node in model.graph.node if node.name == name)
 
 
-def _eliminated(
+def eliminated(
     model: Any, chain: InnerChannels, moments: InputMoments, costs: Mapping[str, float]
 ) -> Elimination:
-    projection = _node(model, chain.projection)
-    weights = _array(model, projection, 1)[:, :, 0, 0].astype(np.float64)
+    projection = find_node(model, chain.projection)
+    weights = array(model, projection, 1)[:, :, 0, 0].astype(np.float64)
     k = weights.shape[1]
     cost = sum(costs.get(name, 0.0) for name in (chain.first, *chain.depthwise, chain.projection)) / k
     order, loss = eliminate(weights, centred(moments))
@@ -195,22 +195,22 @@ def refitted(weights: np.ndarray, covariance: np.ndarray, kept: np.ndarray) -> n
     return np.linalg.solve(damped[np.ix_(kept, kept)], damped[kept] @ weights.T).T
 
 
-def _remove(model: Any, chain: InnerChannels, kept: np.ndarray, moments: InputMoments) -> None:
+def remove_channels(model: Any, chain: InnerChannels, kept: np.ndarray, moments: InputMoments) -> None:
     """Keep these channels alone, and refit the projection."""
     for name in (chain.first, *chain.depthwise):
-        node = _node(model, name)
+        node = find_node(model, name)
         for index in range(1, len(node.input)):
-            _set(model, node, index, _array(model, node, index)[kept])
+            _set(model, node, index, array(model, node, index)[kept])
         if name in chain.depthwise:
             next(one for one in node.attribute if one.name == "group").i = len(kept)
-    node = _node(model, chain.projection)
-    before = _array(model, node, 1)[:, :, 0, 0].astype(np.float64)
+    node = find_node(model, chain.projection)
+    before = array(model, node, 1)[:, :, 0, 0].astype(np.float64)
     if len(node.input) == 2:
         node.input.append(f"{chain.projection}.bias")
         model.graph.initializer.add().CopyFrom(
             import_onnx().numpy_helper.from_array(np.zeros(len(before), np.float32), node.input[2])
         )
-    bias = _array(model, node, 2)
+    bias = array(model, node, 2)
     after, mean = refitted(before, centred(moments), kept), moments.fp32_mean[0]
     _set(model, node, 1, after[:, :, None, None].astype(np.float32))
     _set(model, node, 2, (bias + before @ mean - after @ mean[kept]).astype(np.float32))

@@ -121,7 +121,8 @@ def _nearest_int8(model: Any, run: TrainingRun) -> Any:
     )
 
 
-def _loss(run: TrainingRun) -> Callable[..., Any]:
+def detector_loss(run: TrainingRun) -> Callable[..., Any]:
+    """The loss of a student of this run's teacher. Raises OptimizeError for heads that cannot be cut."""
     head = run.source.manifest.head
     return detection_loss(class_columns(run.source), head.outputs.get("boxes", ""), _has_logits(run.source))
 
@@ -134,7 +135,7 @@ def _pruned(run: TrainingRun, cut_int8: Any) -> tuple[Any, Any, Progress]:
         model = prune(model, moments, run.cached_times(cut_int8), run.request.share)
     graph = TorchGraph(model, run.outputs, BATCHED)
     groups = [ParameterGroup(list(graph.weights.values()), _PRUNED_RATE)]
-    progress = run.distil(graph, groups, lambda: written_back(model, graph.trained()), _loss(run))
+    progress = run.distil(graph, groups, lambda: written_back(model, graph.trained()), detector_loss(run))
     return model, written_back(model, graph.trained()), progress
 
 
@@ -152,12 +153,12 @@ def _new(run: TrainingRun, cut_int8: Any) -> tuple[Any, Any, Progress]:
         ParameterGroup([*graph.weights.values(), *batches.scales.values()], _NEW_RATE),
         ParameterGroup([one for pair in batches.statistics.values() for one in pair], 0.0),
     ]
-    _rare(model, run, graph)
-    progress = run.distil(graph, groups, tuned, _loss(run))
+    start_rare(model, run, graph)
+    progress = run.distil(graph, groups, tuned, detector_loss(run))
     return model, tuned(), progress
 
 
-def _rare(model: Any, run: TrainingRun, graph: TorchGraph) -> None:
+def start_rare(model: Any, run: TrainingRun, graph: TorchGraph) -> None:
     """Start with low scores: objects are rare (Lin et al., "Focal Loss", 2017)."""
     import torch
 

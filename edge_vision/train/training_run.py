@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from edge_vision.bundles.store import Bundle, load_bundle
-from edge_vision.core.model_spec import ValidFor
+from edge_vision.core.model_spec import InputSpec, ValidFor
 from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.offline.output_folder import remove_path
 from edge_vision.optimize.clips import tiles
@@ -43,9 +43,9 @@ REQUEST, REPORT, BUNDLE, INT8, TEACHER_INT8 = (
     "int8",
     "teacher_int8.onnx",
 )
-CUT = "cut"
+CUT, SEARCH = "cut", "search"
 _CACHED = (
-    *("source", CUT, "samples", "ranges", "checkpoint.pt", "checkpoint.unfinished"),
+    *("source", CUT, SEARCH, "samples", "ranges", "checkpoint.pt", "checkpoint.unfinished"),
     *(BUNDLE, INT8, REPORT, TEACHER_INT8),
 )
 _CALIBRATION_IMAGES = 32
@@ -58,12 +58,15 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class TrainingRequest:
-    """recipe: qat, prune or student. model: name or folder of a bundle, or a .onnx file. videos, judge:
-    clips, bags, folders of images. frames, judge_frames, samples: numbers of images; a sample is an
+    """recipe: qat, prune, student or search. model: name or folder of a bundle, or a .onnx file. videos,
+    judge: clips, bags, folders of images. frames, judge_frames, samples: numbers of images; a sample is an
     augmented frame. share: of the time, to prune.
 
     Of a student: classes; levels, feature maps, 0 = all; other, clips of another scene; width and depth of a
-    new network, width 0 = the pruned teacher; anyway, write bundles that are refused, too."""
+    new network, width 0 = the pruned teacher; anyway, write bundles that are refused, too.
+
+    Of a search: budgets, times by that of the teacher's int8; runtime that these are for; hours to train a
+    supernet of our own family, 0 = the teacher is the supernet."""
 
     recipe: str
     model: str
@@ -82,6 +85,9 @@ class TrainingRequest:
     width: float = 0.0
     depth: int = 2
     anyway: bool = False
+    budgets: tuple[float, ...] = ()
+    runtime: str = "onnxruntime"
+    hours: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch", 1), ("samples", 8), ("frames", 16), ("judge_frames", 8)):
@@ -146,15 +152,24 @@ class TrainingRun:
         self.folded = graph_session.folded(self.source.verify(self.source.manifest.graphs[0]))
         self.outputs = tail_inputs(self.folded)
         self._data = split(request.videos, request.judge, request.frames, request.judge_frames)
-        validation = self._data.train[::_VALIDATION_PERIOD]
+        self.validation_images = self._data.train[::_VALIDATION_PERIOD]
         self._images = [image for i, image in enumerate(self._data.train) if i % _VALIDATION_PERIOD]
-        step = max(1, len(self._images) // _CALIBRATION_IMAGES)
-        self.calibration = self._tensors(self._images[::step][:_CALIBRATION_IMAGES])
+        self.calibration = self.calibration_tensors(self._spec)
         log(
-            f"{len(self._images)} frames to train, {len(validation)} to validate, {len(self._data.judge)} to "
-            f"judge, of other time ranges"
+            f"{len(self._images)} frames to train, {len(self.validation_images)} to validate, "
+            f"{len(self._data.judge)} to judge, of other time ranges"
         )
-        self.validation, self.judge = self.loss_on(validation), self.loss_on(self._data.judge)
+        self.validation, self.judge = self.loss_on(self.validation_images), self.loss_on(self.judge_images)
+
+    @property
+    def judge_images(self) -> tuple[np.ndarray, ...]:
+        """(h, w, 3) uint8 BGR."""
+        return self._data.judge
+
+    def calibration_tensors(self, spec: InputSpec) -> list[np.ndarray]:
+        """Of some of the train images, for an input of any size."""
+        step = max(1, len(self._images) // _CALIBRATION_IMAGES)
+        return self.tensors(self._images[::step][:_CALIBRATION_IMAGES], spec)
 
     def _same_request(self) -> Bundle:
         """The source bundle; keeps the cache of an earlier run only if it had the same request."""
@@ -168,18 +183,20 @@ class TrainingRun:
             file.write_text(text, "utf-8")
         return load_bundle(f"{self.folder / 'source'}{os.sep}")
 
-    def _tensors(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return input_tensors(self._spec, tiles(images) if self._task == "classify" else images)
+    def tensors(self, images: Sequence[np.ndarray], spec: InputSpec | None = None) -> list[np.ndarray]:
+        """Input tensors, of a classifier those of parts. spec: default the teacher's."""
+        return input_tensors(spec or self._spec, tiles(images) if self._task == "classify" else images)
 
     def loss_on(self, images: Sequence[np.ndarray]) -> QuantizationLoss:
-        return QuantizationLoss(self.source, self.folded, self._tensors(images))
+        return QuantizationLoss(self.source, self.folded, self.tensors(images))
 
-    def ptq(self, model: Any, name: str) -> Any:
-        """The int8 graph of a folded model. name: of its cached ranges."""
+    def ptq(self, model: Any, name: str, spec: InputSpec | None = None) -> Any:
+        """The int8 graph of a folded model. name: of its cached ranges. spec: default the teacher's input."""
+        tensors = self.calibration_tensors(spec) if spec else self.calibration
         file = self.folder / "ranges" / f"{name}.json"
         recipe = int8_recipe("onnxruntime", cpu_flags())
-        ranges = cached_ranges(model, self.calibration, file)
-        rounding = cached_rounding(model, ranges, recipe, self.calibration, file)
+        ranges = cached_ranges(model, tensors, file)
+        rounding = cached_rounding(model, ranges, recipe, tensors, file)
         return ptq.quantize(model, ranges, recipe, rounding=rounding)
 
     def cached_times(self, model: Any) -> dict[str, float]:
@@ -190,15 +207,18 @@ class TrainingRun:
         times: dict[str, float] = json.loads(file.read_text("utf-8"))
         return times
 
-    def samples(self) -> TeacherSamples:
-        """Augmented images with the teacher's outputs, cached in the folder."""
+    def samples(
+        self, name: str = "samples", teacher: Any = None, spec: InputSpec | None = None
+    ) -> TeacherSamples:
+        """Augmented images with the teacher's outputs, cached in the folder. teacher, spec: of another
+        size."""
         request = self.request
         return cached_samples(
-            self.folder / "samples",
-            self.folded,
+            self.folder / name,
+            teacher or self.folded,
             self.outputs,
             self._images,
-            self._spec,
+            spec or self._spec,
             self._task,
             request.samples,
             request.seed,
@@ -253,7 +273,7 @@ class TrainingRun:
         ]
         width_px = images[0].shape[1]
         scaled = moved_px * self._spec.width_px / width_px
-        return round(self.judge.of_moved(self.folded, self._tensors(images), scaled), 4)
+        return round(self.judge.of_moved(self.folded, self.tensors(images), scaled), 4)
 
     def time_ratio(self, model: Any, other: Any) -> float:
         """The median ratio of times, alternating, which a load on the machine changes little."""
@@ -282,7 +302,7 @@ class TrainingRun:
             self.request,
             tuple(asdict(one) for one in self._data.train_ranges),
             tuple(asdict(one) for one in self._data.judge_ranges),
-            len(self._tensors(self._data.judge)),
+            len(self.tensors(self._data.judge)),
             qualities,
             time_ratio,
             tuple(progress.curve),
@@ -304,19 +324,26 @@ class TrainingRun:
             remove_path(self.folder / name)
         if not report.refused or self.request.anyway:
             for name, (model, precision) in bundles.items():
-                self._write_bundle(name, model, precision, report, valid_for)
+                self.write_bundle(name, model, precision, report, valid_for)
         (self.folder / TEACHER_INT8).write_bytes(teacher_int8.SerializeToString(deterministic=True))
         (self.folder / REPORT).write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
 
-    def _write_bundle(
-        self, name: str, model: Any, precision: str, report: TrainingReport, valid_for: ValidFor | None
+    def write_bundle(
+        self,
+        name: str,
+        model: Any,
+        precision: str,
+        report: TrainingReport,
+        valid_for: ValidFor | None = None,
+        spec: InputSpec | None = None,
     ) -> None:
-        unfinished = self.folder / f"{name}.unfinished"
+        """Write a bundle with its lineage. name: folder within the run's. spec: default the teacher's."""
+        unfinished = self.folder / f"{Path(name).name}.unfinished"
         remove_path(unfinished)
         data = model.SerializeToString(deterministic=True)
-        bundle = write_variant(self.source, unfinished, data, self._spec, precision)
+        bundle = write_variant(self.source, unfinished, data, spec or self._spec, precision)
         lineage = {key: value for key, value in asdict(report).items() if key != "curve"}
-        suffix = f"_{self.request.recipe}{'_int8' * (name == INT8)}"
+        suffix = f"_{self.request.recipe}{'_int8' * (Path(name).name == INT8)}"
         # As YAML has them: lists instead of tuples.
         figures = {"train": json.loads(json.dumps(lineage))}
         full = f"{self.source.name[:50]}{suffix}"
@@ -324,6 +351,7 @@ class TrainingRun:
         files = {file.name: file.read_bytes() for file in unfinished.iterdir() if file.name != "bundle.yaml"}
         remove_path(unfinished)
         write_folder(unfinished, manifest, files)
+        (self.folder / name).parent.mkdir(exist_ok=True)
         unfinished.rename(self.folder / name)
 
 

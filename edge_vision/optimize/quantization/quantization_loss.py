@@ -37,6 +37,7 @@ class QuantizationLoss:
         """Raises OptimizeError if the fp32 model detects nothing."""
         manifest = bundle.manifest
         self._input, self._tensors, self._thresholds = manifest.input.name, tensors, manifest.thresholds
+        self._side_px = manifest.input.width_px, manifest.input.height_px
         own = self._thresholds.score_threshold
         self._scores = sorted({min(0.95, max(0.05, own + offset)) for offset in THRESHOLD_OFFSETS})
         # The outputs mix roles and may be sorted. What the head ignores, as a classifier's features, is
@@ -70,6 +71,18 @@ class QuantizationLoss:
         return self._agreement([self._decode(output) for output in outputs], chosen), float(
             np.mean(np.maximum(noise, _LEAST_DB))
         )
+
+    def of_other_size(self, model: Any, native: QuantizationLoss, images: int = 0) -> float:
+        """Agreement of a model of this input size with the reference of another one on the same images; boxes
+        are scaled. images: number to compare; 0 = all."""
+        session = graph_session.session(with_outputs(model, self._compared))
+        chosen = native._order[: images or None]
+        found = [self._decode(self._run(session, self._tensors[i])) for i in chosen]
+        if isinstance(self._head, DetectionHead):
+            ratio = [native._side_px[i] / self._side_px[i] for i in (0, 1)]
+            scale = np.array([*ratio, *ratio], np.float32)
+            found = [replace(one, xyxy_px=one.xyxy_px * scale) for one in found]
+        return native._agreement(found, chosen)
 
     def of_moved(self, model: Any, tensors: Sequence[np.ndarray], moved_px: float) -> float:
         """Agreement of a model on the same pictures, moved to the right, of which the boxes are moved back:

@@ -1,0 +1,95 @@
+"""Differentiable search: each chain of a supernet has one trainable width, which opens gates on its channels
+in the order of their importance. The loss is that of distillation, and the predicted time above a target,
+which decreases step by step: one training passes all budgets.
+
+Random widths instead, one network in each step, train a supernet from scratch.
+
+Sources: Wan et al., "FBNetV2" (2020); Guo et al., "DMCP: Differentiable Markov Channel Pruning" (2020); Yu
+and Huang, "Universally Slimmable Networks" (2019), for random widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from edge_vision.train.torch_graph import TorchGraph
+from edge_vision.train.torch_ops import OPERATORS, Node
+
+_START, _SOFTNESS = 1.15, 0.05
+"""Width at first, so that all gates are open; share of the channels over which gates close."""
+_RANDOM_LIMITS = (0.25, 1.0)
+_TIME_WEIGHT = 4.0
+_DECREASE = 0.85
+"""Share of the steps after which the target is the lowest."""
+
+
+class GatedGraph(torch.nn.Module):
+    """graph: trains as it is. widths (chains,): shares of channels. steps: how often it ran."""
+
+    def __init__(
+        self,
+        model: Any,
+        orders: Mapping[str, np.ndarray],
+        outputs: Collection[str],
+        operators: Mapping[str, Callable[..., Any]],
+        random: bool = False,
+    ) -> None:
+        """orders: of a projection's name -> its input channels, the least important first. random: each
+        other run has random widths, the others all channels."""
+        super().__init__()
+        self._conv_operator = operators.get("Conv", OPERATORS["Conv"])
+        self.graph = TorchGraph(model, outputs, {**operators, "Conv": self._conv})
+        self._chains = {name: i for i, name in enumerate(orders)}
+        self._ranks = [
+            torch.from_numpy(np.argsort(order[::-1]).astype(np.float32)) for order in orders.values()
+        ]
+        self.widths = torch.nn.Parameter(torch.full((len(orders),), _START), requires_grad=not random)
+        self.steps = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
+        self._random = random
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The outputs by name, with the gates of the widths."""
+        self.steps.data += 1
+        if self._random:
+            generator = torch.Generator().manual_seed(int(self.steps))
+            low, high = _RANDOM_LIMITS if int(self.steps) % 2 else (_START, _START)
+            self.widths.data = low + (high - low) * torch.rand(len(self.widths), generator=generator)
+        return dict(self.graph(images))
+
+    def _conv(self, node: Node, x: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+        chain = self._chains.get(node.name)
+        if chain is not None:
+            x = x * self.gates(chain)[:, None, None]
+        return torch.as_tensor(self._conv_operator(node, x, *weights))
+
+    def gates(self, chain: int) -> torch.Tensor:
+        """(k,) of each channel, from 0, closed, to 1."""
+        ranks = self._ranks[chain]
+        distance = self.widths[chain] - (ranks + 0.5) / len(ranks)
+        return (distance > 0).float() if self._random else torch.sigmoid(distance / _SOFTNESS)
+
+
+def time_loss(
+    gated: GatedGraph,
+    loss: Callable[..., torch.Tensor],
+    slopes: Sequence[float],
+    whole: float,
+    lowest: float,
+    steps: int,
+) -> Callable[..., torch.Tensor]:
+    """The loss of outputs, and the time above the target. slopes: time of each chain with all channels.
+    whole: time with all of them. lowest: target at the end."""
+    each = torch.tensor(slopes, dtype=torch.float32)
+
+    def of(found: Any, expected: Any) -> torch.Tensor:
+        opened = torch.stack([gated.gates(chain).mean() for chain in range(len(each))])
+        time = whole - (each * (1 - opened)).sum()
+        done = min(1.0, float(gated.steps) / (_DECREASE * steps))
+        target = whole + (lowest - whole) * done
+        return loss(found, expected) + _TIME_WEIGHT * torch.relu(time / target - 1)
+
+    return of

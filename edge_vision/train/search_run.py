@@ -1,0 +1,388 @@
+"""Neural architecture search on a trained teacher: latency model, searches, short tuning, re-measured rows.
+
+At each budget three networks are tuned alike: of uniform width, of the evolutionary search, and of the
+differentiable one. The rows have the times that are measured at the end, not the predicted ones.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from edge_vision.optimize.candidate import Size, default_sizes
+from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.quantization import graph_edit
+from edge_vision.optimize.quantization.decoding_tail import tail_inputs
+from edge_vision.optimize.quantization.input_moments import input_moments
+from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
+from edge_vision.train.batch_norm import BATCHED, NormalisedConvolutions
+from edge_vision.train.distillation import Distillation, ParameterGroup, Progress, noise_ratio
+from edge_vision.train.family import student
+from edge_vision.train.gates import GatedGraph, time_loss
+from edge_vision.train.latency_model import LatencyModel
+from edge_vision.train.measuring import Eta, Measuring, Records
+from edge_vision.train.network_search import NetworkSearch
+from edge_vision.train.prune_run import MIN_AGREEMENT
+from edge_vision.train.pruning import array, chains, find_node
+from edge_vision.train.student_run import MOVED_PX, detector_loss, start_rare
+from edge_vision.train.supernet import Genes, Supernet
+from edge_vision.train.torch_graph import TorchGraph, written_back
+from edge_vision.train.training_run import (
+    BUNDLE,
+    INT8,
+    SEARCH,
+    Log,
+    Quality,
+    TrainingReport,
+    TrainingRequest,
+    TrainingRun,
+    with_disk_errors,
+)
+
+PRECISIONS = ("int8", "fp32")
+CHILDREN = 40
+"""Networks that the evolution evaluates at each budget."""
+SCORED_IMAGES = 16
+FINAL_ROUNDS = 40
+GATE_STEPS = 120
+WEIGHT_RATE, _WIDTH_RATE, _NEW_RATE = 1e-3, 0.03, 5e-3
+_FAMILY_WIDTH, _FAMILY_DEPTH = 1.5, 3
+TEACHER = "teacher int8"
+
+
+def run_search(
+    folder: Any, request: TrainingRequest, log: Log, show: Callable[[str], None]
+) -> TrainingReport:
+    """Search, tune, judge, and write a bundle for each budget and report.json. Raises as TrainingRun does."""
+    if not request.budgets or min(request.budgets) <= 0:
+        raise OptimizeError(f"budgets: expected numbers above 0, got {request.budgets}")
+    return with_disk_errors(
+        folder, lambda: _Search(TrainingRun(folder, request, log, show), log, show).report()
+    )
+
+
+class _Search:
+    """The state of a search. sized: of each size, the teacher's loss on validation and judge images."""
+
+    def __init__(self, run: TrainingRun, log: Log, show: Callable[[str], None]) -> None:
+        self._run, self._log, self._show = run, log, show
+        self._folder = run.folder / SEARCH
+        self._folder.mkdir(exist_ok=True)
+        self._records = Records(self._folder / "records.jsonl")
+        self._loss: Callable[..., Any] | None = None
+        self._teachers: dict[Size, Any] = {}
+        self._sized: dict[Size, tuple[QuantizationLoss, QuantizationLoss]] = {}
+        spec = run.source.manifest.input
+        sizes = [one for one in default_sizes(Size.of(spec), run.source.manifest.task) if self._add_size(one)]
+        model = run.folded
+        if run.request.hours:
+            run.outputs = list(run.source.manifest.head.outputs.values())
+            self._loss = detector_loss(run)
+            model = self._family()
+        log("ordering the channels")
+        self._supernet = Supernet(model, input_moments(model, run.calibration, {}), spec, sizes, PRECISIONS)
+        self._measuring = Measuring(run, self._supernet, self._records, show)
+        if run.request.runtime not in self._measuring.runtimes:
+            raise OptimizeError(
+                f"runtime: expected an installed one of {', '.join(self._measuring.runtimes)}, got "
+                f"{run.request.runtime}"
+            )
+
+    def _add_size(self, size: Size) -> bool:
+        """Whether the teacher runs at this size and detects something."""
+        run, spec = self._run, self._run.source.manifest.input
+        if size == Size.of(spec):
+            self._teachers[size], self._sized[size] = run.folded, (run.validation, run.judge)
+            return True
+        sized = replace(spec, width_px=size.width_px, height_px=size.height_px)
+        bundle = replace(run.source, manifest=replace(run.source.manifest, input=sized))
+        teacher = copy.deepcopy(run.folded)
+        try:
+            graph_edit.resize(teacher, spec.name, spec.layout, size)
+            validation, judge = (
+                QuantizationLoss(bundle, teacher, run.tensors(images, sized))
+                for images in (run.validation_images, run.judge_images)
+            )
+        except OptimizeError:
+            return False
+        self._teachers[size], self._sized[size] = teacher, (validation, judge)
+        return True
+
+    def report(self) -> TrainingReport:
+        run, budgets = self._run, self._run.request.budgets
+        teacher_int8 = run.ptq(run.folded, "teacher")
+        models, errors = self._measuring.models()
+        for name, one in errors.items():
+            self._log(
+                f"latency model, {name}: mean error {one.mean:.1%}, worst {one.worst:.1%}, rank correlation "
+                f"{one.spearman:.2f} on {one.networks} unseen networks"
+            )
+        latency = models[run.request.runtime]
+        int8 = run.validation.of(teacher_int8, SCORED_IMAGES)[0]
+        retained = {"int8": int8, "fp32": 1.0}
+        search = NetworkSearch(self._supernet, latency, lambda genes: self._score(genes, retained))
+        snapshots = self._snapshots(latency)
+        chosen = {
+            (budget, method): genes
+            for number, budget in enumerate(budgets)
+            for method, genes in self._chosen(search, snapshots, budget, number).items()
+        }
+        networks = list(dict.fromkeys(chosen.values()))
+        results, stops = {}, []
+        for number, genes in enumerate(networks):
+            what = f"tuning {number + 1}/{len(networks)}"
+            results[genes], stopped = self._tuned(genes, what)
+            stops += [f"{genes.id}: {stopped}"] if stopped else []
+        rows = [
+            {
+                "budget": budget,
+                "method": method,
+                "network": genes.id,
+                "predicted": round(latency.of(genes), 4),
+                "untuned": self._score(genes, retained),
+                **results[genes],
+            }
+            for (budget, method), genes in chosen.items()
+        ]
+        return self._finished(
+            rows, dict(zip(chosen.values(), chosen, strict=True)), errors, teacher_int8, stops
+        )
+
+    def _chosen(
+        self, search: NetworkSearch, snapshots: Sequence[np.ndarray], budget: float, number: int
+    ) -> dict[str, Genes]:
+        starts = search.lagrangian(budget)
+        if not starts or not (uniform := search.uniform(budget)):
+            raise OptimizeError(
+                f"expected budgets that the narrowest network satisfies, got {budget:g}: raise it"
+            )
+        what = f"evolution at {budget:g}"
+        left = Eta(CHILDREN)
+        return {
+            "uniform": search.best(uniform),
+            "evolved": search.evolved(
+                [*starts, *uniform],
+                budget,
+                CHILDREN,
+                self._run.request.seed + number,
+                lambda done: self._show(f"{what}: networks {left.text(done)}"),
+            ),
+            "differentiable": search.best(search.from_widths(snapshots, budget) or starts),
+        }
+
+    def _score(self, genes: Genes, retained: Mapping[str, float]) -> float:
+        """Agreement without training, on some validation images, by what the precision retains."""
+
+        def agreement() -> float:
+            return round(self._agreement(self._supernet.network(genes), genes.size, 0, SCORED_IMAGES), 4)
+
+        found: float = self._records.get(f"score {replace(genes, precision='fp32').id}", agreement)
+        return round(found * retained[genes.precision], 4)
+
+    def _agreement(self, model: Any, size: Size, part: int, images: int = 0) -> float:
+        """With the teacher of the native size. part: 0 validation, 1 judge."""
+        native = self._sized[self._supernet.sizes[0]][part]
+        if size == self._supernet.sizes[0]:
+            return native.of(model, images)[0]
+        return self._sized[size][part].of_other_size(model, native, images)
+
+    def _snapshots(self, latency: LatencyModel) -> list[np.ndarray]:
+        """The widths of the differentiable search, at each evaluation."""
+        run, supernet = self._run, self._supernet
+        model = supernet.network(supernet.whole)
+        orders = {c.projection: order for c, order in zip(supernet.chains, supernet.orders, strict=True)}
+        gated = GatedGraph(model, orders, run.outputs, BATCHED)
+        whole, precision = latency.of(supernet.whole), supernet.precisions[0]
+        counts = np.array([one[-1] for one in supernet.choices])
+        loss = time_loss(
+            gated,
+            self._loss or noise_ratio,
+            (latency.slopes(precision) * counts).tolist(),
+            whole,
+            min(run.request.budgets),
+            GATE_STEPS,
+        )
+        found: list[np.ndarray] = []
+
+        def snapshot() -> float:
+            widths = self._records.get(f"widths {int(gated.steps)}", gated.widths.tolist)
+            found.append(np.array(widths))
+            return float(gated.steps)
+
+        groups = [
+            ParameterGroup(list(gated.graph.weights.values()), WEIGHT_RATE),
+            ParameterGroup([gated.widths], _WIDTH_RATE),
+            ParameterGroup([gated.steps], 0.0),
+        ]
+        self._train(gated, groups, snapshot, "gates", GATE_STEPS, loss, self._supernet.sizes[0])
+        return [np.array(one) for one in self._records.starting("widths ")]
+
+    def _train(
+        self,
+        module: Any,
+        groups: Sequence[ParameterGroup],
+        score: Callable[[], float],
+        name: str,
+        steps: int,
+        loss: Callable[..., Any] | None,
+        size: Size,
+        what: str = "differentiable search",
+    ) -> Progress:
+        run = self._run
+        native = size == Size.of(run.source.manifest.input)
+        samples = (
+            run.samples()
+            if native
+            else run.samples(f"{SEARCH}/samples_{size}", self._teachers[size], self._supernet.spec(size))
+        )
+        training = Distillation(module, groups, samples, score, self._folder / f"{name}.pt", loss=loss)
+
+        def show(step: int, value: float, left_s: float) -> None:
+            self._show(f"{what}: step {step}/{steps}, loss {value:.4f}, {left_s:.0f} s left")
+
+        return training.run(steps, run.request.batch, run.request.seed, show)
+
+    def _tuned(self, genes: Genes, what: str) -> tuple[dict[str, Any], str]:
+        """Results of a network after tuning, and why that was stopped. Its graph is stored."""
+        name = _short(genes)
+
+        def results() -> list[Any]:
+            model = self._supernet.network(genes)
+            graph = TorchGraph(model, self._run.outputs, BATCHED)
+            groups = [ParameterGroup(list(graph.weights.values()), WEIGHT_RATE)]
+            validation = self._sized[genes.size][0]
+
+            def score() -> float:
+                return validation.of(written_back(model, graph.trained()), SCORED_IMAGES)[1]
+
+            steps = self._run.request.steps
+            progress = self._train(graph, groups, score, name, steps, self._loss, genes.size, what)
+            final = written_back(model, graph.trained())
+            if genes.precision == "int8":
+                final = self._run.ptq(final, f"search_{name}", self._supernet.spec(genes.size))
+            self._file(genes).write_bytes(final.SerializeToString(deterministic=True))
+            found = {
+                "validation": round(self._agreement(final, genes.size, 0), 4),
+                "agreement": round(self._agreement(final, genes.size, 1), 4),
+                "sqnr_db": round(self._sized[genes.size][1].of(final)[1], 2),
+                "ratios": self._measuring.ratios(final, genes.size, FINAL_ROUNDS),
+                "bytes": self._file(genes).stat().st_size,
+            }
+            return [found, progress.stopped]
+
+        found, stopped = self._records.get(f"tuned {genes.id}", results)
+        return found, stopped
+
+    def _file(self, genes: Genes) -> Any:
+        return self._folder / f"{_short(genes)}.onnx"
+
+    def _finished(
+        self,
+        rows: list[dict[str, Any]],
+        networks: Mapping[Genes, Any],
+        errors: Mapping[str, Any],
+        teacher_int8: Any,
+        stops: Sequence[str],
+    ) -> TrainingReport:
+        run, runtime = self._run, self._run.request.runtime
+        qualities = {TEACHER: run.quality(teacher_int8)}
+        qualities |= {
+            f"{one['method']} {one['budget']:g}": Quality(one["agreement"], one["sqnr_db"]) for one in rows
+        }
+        # The best of a budget is chosen on other images than those of the verdict.
+        best = [
+            max((one for one in rows if one["budget"] == budget), key=lambda one: float(one["validation"]))
+            for budget in run.request.budgets
+        ]
+        good = [one for one in best if one["agreement"] >= MIN_AGREEMENT and one["ratios"][runtime] < 1]
+        figures = {
+            "latency_errors": {name: asdict(one) for name, one in errors.items()},
+            "rows": rows,
+            "front": pareto_front(rows, runtime),
+            "cpu_s": round(self._records.cpu_s, 1),
+        }
+        if run.source.manifest.task == "detect":
+            figures["ceiling"] = run.noise_ceiling(MOVED_PX)
+        fastest = min(good or best, key=lambda one: float(one["ratios"][runtime]))
+        progress = Progress(0, [], 0.0, [], stopped="; ".join(stops))
+        report = run.report(
+            qualities, fastest["ratios"][runtime], progress, _refusal(best, good, runtime), figures
+        )
+        by_id = {genes.id: genes for genes in networks}
+        for row in good:
+            genes = by_id[row["network"]]
+            own = replace(report, time_ratio=row["ratios"][runtime], figures=row, qualities={})
+            folder = f"budget_{row['budget']:g}/{INT8 if genes.precision == 'int8' else BUNDLE}"
+            model = graph_edit.load_model(self._file(genes))
+            run.write_bundle(folder, model, genes.precision, own, spec=self._supernet.spec(genes.size))
+        run.write(report, {}, teacher_int8)
+        return report
+
+    def _family(self) -> Any:
+        """A supernet of our own family, trained from random weights for the given hours."""
+        run = self._run
+        model = student(run.folded, _FAMILY_WIDTH, _FAMILY_DEPTH, run.request.seed)
+        orders = {
+            one.projection: np.arange(len(array(model, find_node(model, one.first), 1)))[::-1]
+            for one in chains(model)
+        }
+        batches = NormalisedConvolutions(model, tail_inputs(model))
+        gated = GatedGraph(model, orders, run.outputs, batches.operators, random=True)
+        start_rare(model, run, gated.graph)
+        groups = [
+            ParameterGroup([*gated.graph.weights.values(), *batches.scales.values()], _NEW_RATE),
+            ParameterGroup([one for pair in batches.statistics.values() for one in pair], 0.0),
+            ParameterGroup([gated.steps], 0.0),
+        ]
+
+        def trained() -> Any:
+            return written_back(model, batches.folded(gated.graph.trained()))
+
+        size = Size.of(run.source.manifest.input)
+        each: float = self._records.get("seconds of a step", lambda: self._step_s(gated))
+        steps = max(1, int(3600 * run.request.hours / each))
+        score = lambda: run.validation.of(trained())[0]  # noqa: E731
+        self._train(gated, groups, score, "family", steps, self._loss, size, "training the supernet")
+        return trained()
+
+    def _step_s(self, gated: Any) -> float:
+        inputs, _ = self._run.samples().batch(range(self._run.request.batch))
+        before = [one.detach().clone() for one in gated.parameters()]
+        started = time.monotonic()
+        sum(one.square().mean() for one in gated(torch.from_numpy(inputs)).values()).backward()
+        taken = time.monotonic() - started
+        for one, value in zip(gated.parameters(), before, strict=True):
+            one.grad, one.data = None, value
+        return round(taken, 4)
+
+
+def pareto_front(rows: Sequence[Mapping[str, Any]], runtime: str) -> list[str]:
+    """Networks than which none is faster and agrees more, fastest first."""
+    front: list[Mapping[str, Any]] = []
+    for row in sorted(rows, key=lambda one: (one["ratios"][runtime], -one["agreement"])):
+        if not front or row["agreement"] > front[-1]["agreement"]:
+            front.append(row)
+    return [str(one["network"]) for one in front]
+
+
+def _short(genes: Genes) -> str:
+    return hashlib.sha256(genes.id.encode()).hexdigest()[:12]
+
+
+def _refusal(best: Sequence[Mapping[str, Any]], good: Sequence[Mapping[str, Any]], runtime: str) -> str:
+    """Why there is no bundle; "" = there is one."""
+    if good:
+        return ""
+    highest = max(best, key=lambda one: float(one["agreement"]))
+    return (
+        f"expected an agreement of {MIN_AGREEMENT:g} or more and less than the teacher's int8 time at one of "
+        f"the budgets, got {highest['agreement']:.3f} at {highest['ratios'][runtime]:.2f}: raise --budgets, "
+        f"--steps, or pass more varied clips"
+    )

@@ -1,0 +1,147 @@
+"""The trained teacher as a supernet: its inner channels in the order of their importance, its residual
+blocks, its input size and its precision are choices, and each combination is a network that runs.
+
+A network is cut from the teacher in closed form, as in `pruning`. A residual block without channels is left
+out: what it adds on average stays.
+
+Source of the idea: Cai et al., "Once-for-All: Train One Network and Specialize it for Efficient Deployment"
+(2020).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from edge_vision.core.model_spec import InputSpec
+from edge_vision.offline.onnx_writer import import_onnx
+from edge_vision.optimize.candidate import Size
+from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.quantization import graph_edit
+from edge_vision.optimize.quantization.input_moments import InputMoments
+from edge_vision.train.cutting import remove_unused
+from edge_vision.train.pruning import (
+    STEP,
+    InnerChannels,
+    array,
+    chains,
+    eliminated,
+    find_node,
+    remove_channels,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Genes:
+    """A network of the supernet. kept: channels of each chain, 0 = the block is left out."""
+
+    kept: tuple[int, ...]
+    size: Size
+    precision: str
+
+    @property
+    def id(self) -> str:
+        """Its name in files."""
+        return f"{self.precision}-{self.size}-{'.'.join(map(str, self.kept))}"
+
+
+class Supernet:
+    """chains: in graph order. choices: of each chain, ascending, the last is all channels. orders, losses: as
+    of `Elimination`. sizes: the native one first."""
+
+    def __init__(
+        self,
+        model: Any,
+        moments: Mapping[str, InputMoments],
+        spec: InputSpec,
+        sizes: Sequence[Size],
+        precisions: Sequence[str],
+    ) -> None:
+        """model: folded. Raises OptimizeError for a model without a choice of channels."""
+        self._model, self._moments, self._spec = model, moments, spec
+        self.sizes, self.precisions = tuple(sizes), tuple(precisions)
+        self.chains: list[InnerChannels] = []
+        self.choices: list[tuple[int, ...]] = []
+        self.orders: list[np.ndarray] = []
+        self.losses: list[np.ndarray] = []
+        for chain in chains(model):
+            k = len(array(model, find_node(model, chain.first), 1))
+            lowest = (0,) if _residual(model, chain) else ()
+            choices = (*lowest, *range(STEP, k, STEP), k)
+            if len(choices) > 1:
+                step = eliminated(model, chain, moments[chain.projection], {})
+                self.chains.append(chain)
+                self.choices.append(choices)
+                self.orders.append(step.order)
+                self.losses.append(step.loss)
+        if not self.chains:
+            raise OptimizeError(
+                f"expected a model with inner channels, {STEP} or more, before 1x1 convolutions, got none: "
+                f"use `optimize run`"
+            )
+
+    @property
+    def whole(self) -> Genes:
+        """The teacher itself."""
+        return Genes(tuple(one[-1] for one in self.choices), self.sizes[0], self.precisions[0])
+
+    def loss(self, chain: int, kept: int) -> float:
+        """What a chain with so many channels loses, in closed form. Losses of chains are added."""
+        return float(self.losses[chain][len(self.orders[chain]) - kept])
+
+    def spec(self, size: Size) -> InputSpec:
+        """The input of networks of this size."""
+        return replace(self._spec, width_px=size.width_px, height_px=size.height_px)
+
+    def network(self, genes: Genes) -> Any:
+        """Its fp32 graph, folded. Raises OptimizeError if the graph does not accept the size."""
+        cut = copy.deepcopy(self._model)
+        for chain, order, kept in zip(self.chains, self.orders, genes.kept, strict=True):
+            if kept == 0:
+                _leave_out(cut, chain, self._moments[chain.projection].fp32_mean[0])
+            elif kept < len(order):
+                remaining = np.sort(order[len(order) - kept :])
+                remove_channels(cut, chain, remaining, self._moments[chain.projection])
+        del cut.graph.value_info[:]
+        if genes.size != self.sizes[0]:
+            graph_edit.resize(cut, self._spec.name, self._spec.layout, genes.size)
+        return cut
+
+    def random(self, rng: np.random.Generator) -> Genes:
+        """Around a random width, so that slow and fast networks are equally likely."""
+        width = rng.uniform(0.15, 1.0)
+        kept = []
+        for choices in self.choices:
+            wanted = choices[-1] * np.clip(width + rng.normal(0, 0.2), 0.0, 1.0)
+            kept.append(min(choices, key=lambda one: abs(one - wanted)))
+        size = self.sizes[int(rng.integers(len(self.sizes)))]
+        return Genes(tuple(kept), size, self.precisions[int(rng.integers(len(self.precisions)))])
+
+
+def _residual(model: Any, chain: InnerChannels) -> Any:
+    """The node that adds the chain's output to its input; None = there is none."""
+    block_input = find_node(model, chain.first).input[0]
+    output = find_node(model, chain.projection).output[0]
+    readers = [node for node in model.graph.node if output in node.input]
+    if len(readers) != 1 or readers[0].op_type not in ("Add", "Sum"):
+        return None
+    return readers[0] if sorted(readers[0].input) == sorted((block_input, output)) else None
+
+
+def _leave_out(model: Any, chain: InnerChannels, mean: np.ndarray) -> None:
+    """Add the chain's mean output instead of the chain. mean: of the inputs of the projection."""
+    projection, total = find_node(model, chain.projection), _residual(model, chain)
+    constant = array(model, projection, 1)[:, :, 0, 0] @ mean
+    if len(projection.input) > 2:
+        constant = constant + array(model, projection, 2)
+    block_input, name = find_node(model, chain.first).input[0], f"{chain.projection}.mean"
+    values = constant.astype(np.float32)[None, :, None, None]
+    model.graph.initializer.append(import_onnx().numpy_helper.from_array(values, name))
+    del total.input[:]
+    total.input.extend([block_input, name])
+    total.op_type = "Add"
+    remove_unused(model)

@@ -1,0 +1,236 @@
+"""Architecture search: networks of a supernet, the latency model, the searches, gates, the command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from optimize_cases import image_folder, tiny_bundle
+from test_train_graph import outputs_of, random_images
+from test_train_prune import INNER, inverted_residual
+
+from edge_vision.bundles.store import load_bundle
+from edge_vision.cli.optimize import main
+from edge_vision.core.model_spec import InputSpec
+from edge_vision.optimize.candidate import Size
+from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.quantization.input_moments import input_moments
+from edge_vision.optimize.trained import trained_bundles
+from edge_vision.train import distillation, measuring, search_run
+from edge_vision.train.distillation import noise_ratio
+from edge_vision.train.gates import GatedGraph, time_loss
+from edge_vision.train.latency_model import LatencyModel, non_negative, runner, time_ratio
+from edge_vision.train.measuring import Records
+from edge_vision.train.network_search import NetworkSearch
+from edge_vision.train.search_run import pareto_front
+from edge_vision.train.supernet import Genes, Supernet
+
+SIZE = Size(64, 64)
+
+
+def supernet(model: onnx.ModelProto | None = None, precisions: tuple[str, ...] = ("fp32",)) -> Supernet:
+    model = model or inverted_residual()
+    spec = InputSpec("images", *(SIZE.width_px, SIZE.height_px), mean=(127.0,) * 3, std=(64.0,) * 3)
+    moments = input_moments(model, [random_images(model, seed) for seed in range(4)], {})
+    return Supernet(model, moments, spec, [SIZE], precisions)
+
+
+def genes(kept: int, precision: str = "fp32") -> Genes:
+    return Genes((kept,), SIZE, precision)
+
+
+def test_the_choices_are_multiples_of_32_and_no_block_at_all() -> None:
+    assert supernet().choices == [(0, 32, 64, 96, INNER)]
+
+
+def test_all_channels_are_the_teacher_and_none_leaves_the_block_out() -> None:
+    model, images = inverted_residual(), random_images(inverted_residual(), 9)
+    net = supernet(model)
+    assert net.network(net.whole).SerializeToString() == model.SerializeToString()
+    left = net.network(genes(0))
+    assert [node.op_type for node in left.graph.node] == ["Add", "GlobalAveragePool", "Flatten", "Gemm"]
+    expected, found = (outputs_of(one, images)["logits"] for one in (model, left))
+    # The block adds its mean: the pooled outputs are nearly the same.
+    np.testing.assert_allclose(found, expected, atol=0.3 * np.abs(expected).max())
+
+
+def test_a_network_of_copies_needs_half_of_its_channels() -> None:
+    model, images = inverted_residual(copies=True), random_images(inverted_residual(), 9)
+    small = supernet(model).network(genes(INNER // 2))
+    expected, found = (outputs_of(one, images)["logits"] for one in (model, small))
+    np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+
+
+def test_a_model_without_inner_channels_is_refused() -> None:
+    with pytest.raises(OptimizeError, match="expected a model with inner channels, 32 or more"):
+        supernet(inverted_residual(skip=True))
+
+
+def test_networks_run_at_other_sizes() -> None:
+    model = inverted_residual()
+    net = supernet(model)
+    small = net.network(Genes((64,), Size(32, 32), "fp32"))
+    images = random_images(model, 9)
+    expected, found = outputs_of(model, images), outputs_of(small, images[:, :, :32, :32])
+    assert found["logits"].shape == expected["logits"].shape and np.isfinite(found["logits"]).all()
+
+
+def test_coefficients_are_those_of_the_data_and_never_negative() -> None:
+    rng = np.random.default_rng(0)
+    rows, ridge = rng.uniform(0, 1, (80, 4)), 1e-4
+    found = non_negative(rows, rows @ [1.0, 0.0, 2.0, 0.5], ridge)
+    np.testing.assert_allclose(found, [1.0, 0.0, 2.0, 0.5], atol=0.02)
+    assert non_negative(rows, rows @ [1.0, -1.0, 2.0, 0.5], ridge).min() == 0
+
+
+def latency(net: Supernet, factor: float = 1.0) -> LatencyModel:
+    networks = [genes(kept, p) for kept in net.choices[0] for p in net.precisions]
+    return LatencyModel(net, networks, [factor * (0.2 + 0.8 * one.kept[0] / INNER) for one in networks])
+
+
+def test_the_latency_model_predicts_networks_that_it_was_not_fitted_on() -> None:
+    net = supernet()
+    known = [genes(kept) for kept in (0, 32, INNER)]
+    model = LatencyModel(net, known, [0.2, 0.4, 1.0])
+    errors = model.errors([genes(64), genes(96)], [0.6, 0.8])
+    assert errors.worst < 0.1 and errors.spearman == 1 and errors.networks == 2
+    assert model.slopes("fp32")[0] * INNER == pytest.approx(0.8, abs=0.15)
+
+
+def test_a_graph_takes_as_long_as_itself() -> None:
+    run, images = runner("onnxruntime", inverted_residual()), random_images(inverted_residual())
+    assert time_ratio(run, images, run, images, 5) > 0
+
+
+def score(one: Genes) -> float:
+    """The search should find 64 channels in int8."""
+    return 1 - abs(one.kept[0] - 64) / INNER - 0.5 * (one.precision == "fp32")
+
+
+def test_each_search_satisfies_the_budget() -> None:
+    net = supernet(precisions=("int8", "fp32"))
+    model = latency(net)
+    search = NetworkSearch(net, model, score)
+    start = [*search.lagrangian(0.85), *search.uniform(0.85)]
+    found = search.evolved(start, 0.85, 30, 0, lambda done: None)
+    gated = search.best(search.from_widths([np.array([0.5]), np.array([0.72])], 0.85))
+    assert all(model.of(one) <= 0.85 for one in (*start, found, gated))
+    assert {one.kept[0] for one in start} == {96} and gated.kept == (96,)
+    assert search.evolved(start, 0.85, 30, 0, lambda done: None) == found
+    assert search.lagrangian(0.1) == [] == search.uniform(0.1)
+
+
+def test_gates_are_ordered_and_close_until_the_target() -> None:
+    model = inverted_residual(copies=True, side_px=16)
+    net = supernet(model)
+    gated = GatedGraph(model, {"project": net.orders[0]}, ("logits",), {})
+    images = torch.from_numpy(random_images(model))
+    expected = outputs_of(model, images.numpy())["logits"]
+    np.testing.assert_allclose(gated(images)["logits"].detach().numpy(), expected, rtol=0.2, atol=0.05)
+    loss = time_loss(gated, noise_ratio, [0.8], 1.0, 0.6, 60)
+    optimizer = torch.optim.Adam([gated.widths], 0.03)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss(gated(images), {"logits": torch.from_numpy(expected)}).backward()
+        optimizer.step()
+    assert 0.35 < gated.widths.tolist()[0] < 0.65
+    gates = gated.gates(0).detach().numpy()[net.orders[0]]
+    assert np.all(np.diff(gates) >= 0)
+
+
+def test_random_widths_alternate_with_all_channels() -> None:
+    model = inverted_residual(side_px=16)
+    gated = GatedGraph(model, {"project": np.arange(INNER)}, ("logits",), {}, random=True)
+    images = torch.from_numpy(random_images(model))
+    narrow, whole = (gated(images)["logits"].detach().numpy() for _ in range(2))
+    np.testing.assert_allclose(whole, outputs_of(model, images.numpy())["logits"], atol=1e-4)
+    assert not np.allclose(narrow, whole, atol=1e-3)
+
+
+def test_records_survive_a_kill_within_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "records.jsonl"
+    assert Records(file).get("a", lambda: [1, 2]) == [1, 2]
+    with file.open("a") as opened:
+        opened.write('{"b": [[3')
+    again = Records(file)
+    assert again.get("a", pytest.fail) == [1, 2] and again.get("b", lambda: 4) == 4
+    assert Records(file).starting("") == [[1, 2], 4]
+
+
+def test_the_front_has_what_is_faster_or_agrees_more() -> None:
+    rows = [
+        {"network": name, "ratios": {"onnxruntime": ratio}, "agreement": agreement}
+        for name, ratio, agreement in (("slow", 0.9, 0.9), ("fast", 0.5, 0.8), ("bad", 0.7, 0.7))
+    ]
+    assert pareto_front(rows, "onnxruntime") == ["fast", "slow"]
+
+
+@pytest.fixture
+def small_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Arguments of a search that takes seconds."""
+    for module, name, value in (
+        (measuring, "FITTED", 6),
+        (measuring, "UNSEEN", 4),
+        (measuring, "ROUNDS", 3),
+        (search_run, "CHILDREN", 4),
+        (search_run, "GATE_STEPS", 8),
+        (search_run, "FINAL_ROUNDS", 3),
+        (search_run, "MIN_AGREEMENT", 0.0),
+        (distillation, "EVALUATION_STEPS", 4),
+    ):
+        monkeypatch.setattr(module, name, value)
+    # Any time is good enough here: the rows are tested, not this machine.
+    monkeypatch.setattr(measuring, "time_ratio", lambda *_: 0.5)
+    file = tmp_path / "block.onnx"
+    file.write_bytes(inverted_residual().SerializeToString())
+    bundle, clip = tiny_bundle(tmp_path / "tiny", file), image_folder(tmp_path / "clip", 60)
+    arguments = ["search", f"{bundle}/", "--video", str(clip), "--out", str(tmp_path / "out"), "--steps", "8"]
+    return lambda *more: [*arguments, "--batch", "4", "--samples", "16", "--frames", "40", *more]
+
+
+def test_the_command_continues_after_ctrl_c_and_writes_rows_and_bundles(
+    tmp_path: Path,
+    small_search: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments, out = small_search("--budgets", "0.9", "0.7"), tmp_path / "out"
+    with monkeypatch.context() as stopped:
+        stopped.setattr(search_run._Search, "_tuned", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(arguments) == 130
+    before = (out / "search" / "records.jsonl").read_text("utf-8")
+    assert main(arguments) == 0
+    assert (out / "search" / "records.jsonl").read_text("utf-8").startswith(before)
+    report = json.loads((out / "report.json").read_text("utf-8"))["figures"]
+    methods = ["uniform", "evolved", "differentiable"]
+    assert [one["method"] for one in report["rows"]] == methods * 2
+    assert report["latency_errors"]["onnxruntime"]["networks"] == 4
+    printed = capsys.readouterr().out
+    assert "latency model, onnxruntime" in printed and "differentiable" in printed
+    source = load_bundle(f"{tmp_path / 'tiny'}/")
+    (tmp_path / "study").mkdir()
+    bundles = trained_bundles(tmp_path / "study", [str(one) for one in sorted(out.glob("budget_*"))], source)
+    assert list(bundles) == ["search", "search_2"]
+    assert bundles["search"].manifest.figures["train"]["figures"]["budget"] in (0.9, 0.7)
+
+
+def test_a_loss_that_is_not_finite_ends_the_tuning_with_the_best_before(
+    tmp_path: Path, small_search: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_run, "WEIGHT_RATE", 1e30)
+    assert main(small_search("--budgets", "0.9")) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    assert "the best state before is kept" in report["stopped"]
+    assert all(np.isfinite(one["sqnr_db"]) for one in report["figures"]["rows"])
+
+
+def test_budgets_that_no_network_satisfies_are_refused(
+    small_search: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(small_search("--budgets", "0.01")) == 1
+    assert "expected budgets that the narrowest network satisfies, got 0.01" in capsys.readouterr().err
