@@ -15,7 +15,12 @@
     cutting       a detector cut to some classes and feature maps
     family        small networks with a teacher's outputs; batch_norm, detection_loss
     student_run   specialised detectors: cut and pruned, or new
+    supernet      a teacher as networks of fewer channels, blocks and pixels, or another precision
+    latency_model times of whole networks on this device, and a model of them; measuring, kept results
+    network_search, gates   the searches: uniform, Lagrangian and evolutionary; differentiable
+    search_run    neural architecture search: searches, short tuning, re-measured rows
     layer_times   time of each node within the whole graph
 
-torch_graph, torch_ops, lsq and distillation import PyTorch; the others work without it. Imports no ROS.
+torch_graph, torch_ops, lsq, distillation, gates and search_run import PyTorch; the others work without it.
+Imports no ROS.
 """

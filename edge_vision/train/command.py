@@ -99,7 +99,7 @@ def _add_search(commands: Any) -> None:
         metavar="H",
         help="train a new supernet of small blocks for so long instead; 0 = the teacher is the supernet",
     )
-    _add(parser, "search", 60, 6, 320)
+    _add(parser, "search", 40, 4, 320)
 
 
 def _add_student(one: argparse.ArgumentParser) -> None:

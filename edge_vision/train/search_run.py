@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from edge_vision.errors import HeadError
 from edge_vision.optimize.candidate import Size, default_sizes
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import graph_edit
@@ -47,13 +48,13 @@ from edge_vision.train.training_run import (
 )
 
 PRECISIONS = ("int8", "fp32")
-CHILDREN = 40
-"""Networks that the evolution evaluates at each budget."""
-SCORED_IMAGES = 16
-FINAL_ROUNDS = 40
-GATE_STEPS = 120
+CHILDREN = 24
+"""Networks that the evolution evaluates at each budget, after its starts."""
+SCORED_IMAGES = 12
+FINAL_ROUNDS = 20
+GATE_STEPS = 60
 WEIGHT_RATE, _WIDTH_RATE, _NEW_RATE = 1e-3, 0.03, 5e-3
-_FAMILY_WIDTH, _FAMILY_DEPTH = 1.5, 3
+FAMILY_WIDTH, FAMILY_DEPTH = 1.5, 3
 TEACHER = "teacher int8"
 
 
@@ -80,7 +81,8 @@ class _Search:
         self._teachers: dict[Size, Any] = {}
         self._sized: dict[Size, tuple[QuantizationLoss, QuantizationLoss]] = {}
         spec = run.source.manifest.input
-        sizes = [one for one in default_sizes(Size.of(spec), run.source.manifest.task) if self._add_size(one)]
+        given = dict.fromkeys(default_sizes(Size.of(spec), run.source.manifest.task))
+        sizes = [one for one in given if self._add_size(one)]
         model = run.folded
         if run.request.hours:
             run.outputs = list(run.source.manifest.head.outputs.values())
@@ -110,7 +112,7 @@ class _Search:
                 QuantizationLoss(bundle, teacher, run.tensors(images, sized))
                 for images in (run.validation_images, run.judge_images)
             )
-        except OptimizeError:
+        except (HeadError, OptimizeError):
             return False
         self._teachers[size], self._sized[size] = teacher, (validation, judge)
         return True
@@ -193,6 +195,13 @@ class _Search:
             return native.of(model, images)[0]
         return self._sized[size][part].of_other_size(model, native, images)
 
+    def _verdict(self, model: Any, size: Size) -> dict[str, float]:
+        """On the judge images. sqnr_db: against the teacher of the same size."""
+        agreement, sqnr = self._sized[size][1].of(model)
+        if size != self._supernet.sizes[0]:
+            agreement = self._agreement(model, size, 1)
+        return {"agreement": round(agreement, 4), "sqnr_db": round(sqnr, 2)}
+
     def _snapshots(self, latency: LatencyModel) -> list[np.ndarray]:
         """The widths of the differentiable search, at each evaluation."""
         run, supernet = self._run, self._supernet
@@ -209,12 +218,10 @@ class _Search:
             min(run.request.budgets),
             GATE_STEPS,
         )
-        found: list[np.ndarray] = []
 
         def snapshot() -> float:
-            widths = self._records.get(f"widths {int(gated.steps)}", gated.widths.tolist)
-            found.append(np.array(widths))
-            return float(gated.steps)
+            self._records.get(f"widths {int(gated.steps)}", gated.widths.tolist)
+            return float(gated.steps)  # The last state is the best one.
 
         groups = [
             ParameterGroup(list(gated.graph.weights.values()), WEIGHT_RATE),
@@ -260,7 +267,9 @@ class _Search:
             validation = self._sized[genes.size][0]
 
             def score() -> float:
-                return validation.of(written_back(model, graph.trained()), SCORED_IMAGES)[1]
+                return validation.of(written_back(model, graph.trained()), SCORED_IMAGES)[
+                    0 if self._loss else 1
+                ]
 
             steps = self._run.request.steps
             progress = self._train(graph, groups, score, name, steps, self._loss, genes.size, what)
@@ -270,8 +279,7 @@ class _Search:
             self._file(genes).write_bytes(final.SerializeToString(deterministic=True))
             found = {
                 "validation": round(self._agreement(final, genes.size, 0), 4),
-                "agreement": round(self._agreement(final, genes.size, 1), 4),
-                "sqnr_db": round(self._sized[genes.size][1].of(final)[1], 2),
+                **self._verdict(final, genes.size),
                 "ratios": self._measuring.ratios(final, genes.size, FINAL_ROUNDS),
                 "bytes": self._file(genes).stat().st_size,
             }
@@ -328,7 +336,7 @@ class _Search:
     def _family(self) -> Any:
         """A supernet of our own family, trained from random weights for the given hours."""
         run = self._run
-        model = student(run.folded, _FAMILY_WIDTH, _FAMILY_DEPTH, run.request.seed)
+        model = student(run.folded, FAMILY_WIDTH, FAMILY_DEPTH, run.request.seed)
         orders = {
             one.projection: np.arange(len(array(model, find_node(model, one.first), 1)))[::-1]
             for one in chains(model)

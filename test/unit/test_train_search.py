@@ -13,6 +13,7 @@ import torch
 from optimize_cases import image_folder, tiny_bundle
 from test_train_graph import outputs_of, random_images
 from test_train_prune import INNER, inverted_residual
+from test_train_student import detector_bundle
 
 from edge_vision.bundles.store import load_bundle
 from edge_vision.cli.optimize import main
@@ -181,6 +182,8 @@ def small_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         (search_run, "GATE_STEPS", 8),
         (search_run, "FINAL_ROUNDS", 3),
         (search_run, "MIN_AGREEMENT", 0.0),
+        (search_run, "FAMILY_WIDTH", 0.75),
+        (search_run, "FAMILY_DEPTH", 1),
         (distillation, "EVALUATION_STEPS", 4),
     ):
         monkeypatch.setattr(module, name, value)
@@ -227,6 +230,19 @@ def test_a_loss_that_is_not_finite_ends_the_tuning_with_the_best_before(
     report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
     assert "the best state before is kept" in report["stopped"]
     assert all(np.isfinite(one["sqnr_db"]) for one in report["figures"]["rows"])
+
+
+def test_a_new_supernet_is_trained_for_the_hours_and_searched(
+    tmp_path: Path, small_search: Callable[..., list[str]]
+) -> None:
+    given = small_search("--budgets", "0.9", "--budget-hours", "0.0003")
+    given[1] = f"{detector_bundle(tmp_path / 'detector')}/"
+    assert main(given) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    assert len(report["figures"]["rows"]) == 3 and "ceiling" in report["figures"]
+    (folder,) = (tmp_path / "out" / "budget_0.9").iterdir()
+    names = [node.name for node in onnx.load(folder / "model.onnx").graph.node]
+    assert any("depthwise" in name for name in names)
 
 
 def test_budgets_that_no_network_satisfies_are_refused(
