@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Training of shipped bundles on the public clips: QAT, pruning, a student. `make bench-train`. Prints a
-table and writes out/train/report.json, curves.png and one folder for each run.
+"""Training of shipped bundles on the public clips: QAT, pruning, a student, a search. `make bench-train`.
+Prints a table and writes out/train/report.json, curves.png and one folder for each run.
 
 Trained on the first 65 % of each clip, judged on the last 30 %. Times are compared in ONNX Runtime and
 OpenVINO, with one thread. An interrupted run continues.
@@ -32,12 +32,14 @@ RUNS = {
     "ssd_qat": ("qat", "ssdlite_mobilenet_v2_coco", CLIPS, 150, 0.0),
     "ssd_prune": ("prune", "ssdlite_mobilenet_v2_coco", ("vtest.avi",), 120, 0.3),
     "ssd_student": ("student", "ssdlite_mobilenet_v2_coco", ("vtest.avi",), 200, 0.25),
+    "ssd_search": ("search", "ssdlite_mobilenet_v2_coco", ("vtest.avi",), 40, 0.0),
 }
 """Name -> recipe, bundle, clips, steps, share of the time to remove."""
 ROUNDS = 60
 RUNTIMES = ("onnxruntime", "openvino")
 OTHER = "bikes.mp4"
 """Another scene, for the student."""
+SEARCH_BUDGETS, SEARCH_CPU_MIN = (0.85, 0.7, 0.55), 30.0
 STUDENT_TIMES, STUDENT_MB, STUDENT_CPU_MIN = {"onnxruntime": 0.45, "openvino": 0.35}, 0.6, 12.0
 GAIN_DB, CPU_MIN, SAME_TIME, PRUNED_TIME = 2.5, 6.0, 1.05, 0.75
 
@@ -67,6 +69,7 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
 
     from edge_vision.train.prune_run import run_prune
     from edge_vision.train.qat import run_qat
+    from edge_vision.train.search_run import run_search
     from edge_vision.train.student_run import run_student
     from edge_vision.train.training_run import BUNDLE, INT8, TEACHER_INT8, TrainingRequest
 
@@ -78,13 +81,15 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
     if recipe == "student":
         other = str(cache_dir() / "video" / OTHER)
         request = replace(request, samples=400, classes=("person", "car"), levels=1, other=(other,))
-    run = {"qat": run_qat, "prune": run_prune, "student": run_student}[recipe]
-    report = run(folder, request, print, ProgressLine().show)
+    elif recipe == "search":
+        request = replace(request, batch=4, samples=320, budgets=SEARCH_BUDGETS)
+    runs = {"qat": run_qat, "prune": run_prune, "student": run_student, "search": run_search}
+    report = runs[recipe](folder, request, print, ProgressLine().show)
     result: dict[str, Any] = asdict(report)
     if recipe == "student":
         times = (report.time_ratio, report.figures["openvino_time_ratio"])
         result["time_ratios"] = dict(zip(RUNTIMES, times, strict=True))
-    elif not report.refused:
+    elif recipe != "search" and not report.refused:
         bundle = load_bundle(f"{folder / (BUNDLE if recipe == 'qat' else INT8)}{os.sep}")
         graphs = [str(bundle.verify(bundle.manifest.graphs[0])), str(folder / TEACHER_INT8)]
         result["time_ratios"] = {runtime: time_ratio(runtime, graphs) for runtime in RUNTIMES}
@@ -119,6 +124,8 @@ def rows_of(name: str, result: Mapping[str, Any]) -> list[Row]:
     """The figures with the targets."""
     if result["request"]["recipe"] == "student":
         return student_rows(name, result)
+    if result["request"]["recipe"] == "search":
+        return search_rows(name, result)
     qat = result["request"]["recipe"] == "qat"
     times = result.get("time_ratios", {})
     return [
@@ -168,6 +175,31 @@ def student_rows(name: str, result: Mapping[str, Any]) -> list[Row]:
     ]
 
 
+def search_rows(name: str, result: Mapping[str, Any]) -> list[Row]:
+    """At each budget the better of the two searches against uniform widths, on the judge images."""
+    figures, rows = result["figures"], []
+    for runtime, one in figures["latency_errors"].items():
+        unseen = f"{one['networks']} unseen networks"
+        rows += [
+            at_most(f"{name}: latency model, {runtime}, mean error", one["mean"], 0.06, "", unseen),
+            at_most(f"{name}: latency model, {runtime}, worst error", one["worst"], 0.15, ""),
+            at_least(f"{name}: latency model, {runtime}, rank correlation", one["spearman"], 0.9, ""),
+        ]
+    for budget in result["request"]["budgets"]:
+        found = {one["method"]: one for one in figures["rows"] if one["budget"] == budget}
+        uniform = found.pop("uniform")
+        best = max(found.values(), key=lambda one: float(one["validation"]))
+        ratios = [one["ratios"]["onnxruntime"] for one in (best, uniform)]
+        note = f"{best['method']}, uniform {uniform['agreement']:.3f}; time {ratios[0]:.3f}, {ratios[1]:.3f}"
+        least = uniform["agreement"]
+        rows.append(at_least(f"{name}: agreement at {budget:g}", best["agreement"], least, "", note))
+    return [
+        *rows,
+        at_most(f"{name}: CPU time", round(figures["cpu_s"] / 60, 2), SEARCH_CPU_MIN, "min"),
+        at_most(f"{name}: peak memory so far", result["peak_rss_mb"], 4096, "MB"),
+    ]
+
+
 def plot(results: Mapping[str, Mapping[str, Any]], file: Path) -> None:
     """Validation SQNR by step of each bundle."""
     import matplotlib
@@ -177,7 +209,7 @@ def plot(results: Mapping[str, Mapping[str, Any]], file: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 3.5))
     for name, result in results.items():
-        if result["request"]["recipe"] == "student":  # Its curve is of the F1.
+        if result["request"]["recipe"] in ("student", "search"):  # Curves of the F1, and several.
             continue
         steps, _, scores = zip(*result["curve"], strict=True)
         axes.plot(steps, scores, marker=".", label=name)
