@@ -1,6 +1,7 @@
 """Differentiable search: each chain of a supernet has one trainable width, which opens gates on its channels
-in the order of their importance. The loss is that of distillation, and the predicted time above a target,
-which decreases step by step: one training passes all budgets.
+in the order of their importance. The loss is that of distillation, and the predicted time by its price, a
+Lagrange multiplier that rises while the time is above a target. The target decreases step by step: one
+training passes all budgets.
 
 Random widths instead, one network in each step, train a supernet from scratch.
 
@@ -22,13 +23,15 @@ from edge_vision.train.torch_ops import OPERATORS, Node
 _START, _SOFTNESS = 1.15, 0.05
 """Width at first, so that all gates are open; share of the channels over which gates close."""
 _RANDOM_LIMITS = (0.25, 1.0)
-_TIME_WEIGHT = 4.0
+_PRICE, _PRICE_RATE = 0.1, 1.0
+"""Of the time at first; what a step adds, by the relative excess."""
 _DECREASE = 0.85
 """Share of the steps after which the target is the lowest."""
 
 
 class GatedGraph(torch.nn.Module):
-    """graph: trains as it is. widths (chains,): shares of channels. steps: how often it ran."""
+    """graph: trains as it is. widths (chains,): shares of channels. steps: how often it ran. price: of the
+    time."""
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class GatedGraph(torch.nn.Module):
         ]
         self.widths = torch.nn.Parameter(torch.full((len(orders),), _START), requires_grad=not random)
         self.steps = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
+        self.price = torch.nn.Parameter(torch.tensor(_PRICE), requires_grad=False)
         self._random = random
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -81,8 +85,9 @@ def time_loss(
     lowest: float,
     steps: int,
 ) -> Callable[..., torch.Tensor]:
-    """The loss of outputs, and the time above the target. slopes: time of each chain with all channels.
-    whole: time with all of them. lowest: target at the end."""
+    """The loss of outputs, and the excess of the time over the target by its price, which it adapts.
+
+    slopes: time of each chain with all channels. whole: time with all of them. lowest: target at the end."""
     each = torch.tensor(slopes, dtype=torch.float32)
 
     def of(found: Any, expected: Any) -> torch.Tensor:
@@ -90,6 +95,8 @@ def time_loss(
         time = whole - (each * (1 - opened)).sum()
         done = min(1.0, float(gated.steps) / (_DECREASE * steps))
         target = whole + (lowest - whole) * done
-        return loss(found, expected) + _TIME_WEIGHT * torch.relu(time / target - 1)
+        excess = time / target - 1
+        gated.price.data = (gated.price.data + _PRICE_RATE * excess.detach()).clamp(min=0)
+        return loss(found, expected) + gated.price.data * excess
 
     return of

@@ -33,6 +33,12 @@ def test_weights_of_uncorrelated_inputs_round_to_nearest() -> None:
     assert np.array_equal(gptq.rounded(rows, second, 127), np.clip(np.rint(rows), -127, 127))
 
 
+def test_moments_with_a_negative_eigenvalue_are_damped_more() -> None:
+    second = np.array([[[1.0, 2.0], [2.0, 1.0]]])
+    ints = gptq.rounded(np.array([[[1.4, 2.6]]]), second, 127)
+    assert np.isfinite(ints).all() and np.abs(ints - [[[1.4, 2.6]]]).max() < 1.5
+
+
 @pytest.mark.parametrize(("groups", "k"), [(16, 9), (1, 300)], ids=["depthwise", "wide, in blocks"])
 @pytest.mark.parametrize("largest", [127, 64])
 def test_weights_of_correlated_inputs_compensate_each_other(groups: int, k: int, largest: int) -> None:

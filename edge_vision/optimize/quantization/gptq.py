@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from edge_vision.offline.onnx_writer import import_onnx
+from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.input_moments import InputMoments
 from edge_vision.optimize.quantization.layer_inputs import LayerWeights, layer_weights
 
@@ -84,8 +85,7 @@ def rounded(rows: np.ndarray, second: np.ndarray, largest: int) -> np.ndarray:
     damping = _DAMPING * power.mean(1) + 1e-5 * np.abs(second).max((1, 2)) + 1e-9
     order = np.argsort(-power, axis=1)
     sorted_by_power = np.arange(groups)[:, None, None], order[:, :, None], order[:, None, :]
-    inverse = np.linalg.inv((second + damping[:, None, None] * np.eye(k))[sorted_by_power])
-    upper = np.linalg.cholesky((inverse + inverse.transpose(0, 2, 1)) / 2.0).transpose(0, 2, 1)
+    upper = _inverse_factor(second[sorted_by_power], damping)
     left = np.take_along_axis(rows, order[:, None, :], axis=2)
     ints = np.empty_like(left)
     for start in range(0, k, _BLOCK):
@@ -99,6 +99,18 @@ def rounded(rows: np.ndarray, second: np.ndarray, largest: int) -> np.ndarray:
         left[:, :, end:] -= np.matmul(errors, upper[:, start:end, end:])
     back = np.argsort(order, axis=1)
     return np.take_along_axis(ints, back[:, None, :], axis=2)
+
+
+def _inverse_factor(second: np.ndarray, damping: np.ndarray) -> np.ndarray:
+    """(g, k, k) upper Cholesky factors of the inverses. The damping rises tenfold as often as required:
+    moments summed in fp32 may have eigenvalues below zero. Raises OptimizeError."""
+    for _ in range(6):
+        inverse = np.linalg.inv(second + damping[:, None, None] * np.eye(second.shape[-1]))
+        try:
+            return np.linalg.cholesky((inverse + inverse.transpose(0, 2, 1)) / 2.0).transpose(0, 2, 1)
+        except np.linalg.LinAlgError:
+            damping = 10 * damping
+    raise OptimizeError("expected finite inputs of each layer on the calibration images, got others")
 
 
 def apply_rounding(quantized: Any, rounding: Mapping[str, RoundedWeights]) -> None:
