@@ -51,9 +51,9 @@ class Detections:
         return self.select(slice(n)), self.select(slice(n, None))
 
     def valid(self) -> Detections:
-        """The detections whose boxes are finite, within MAX_COORDINATE_PX, and not empty."""
-        box = self.xyxy_px
-        valid = (np.abs(box) <= MAX_COORDINATE_PX).all(axis=1) & (box[:, 2:] > box[:, :2]).all(axis=1)
+        """The detections of finite score whose boxes are finite, within MAX_COORDINATE_PX, and not empty."""
+        box, known = self.xyxy_px, np.isfinite(self.scores)
+        valid = known & (np.abs(box) <= MAX_COORDINATE_PX).all(axis=1) & (box[:, 2:] > box[:, :2]).all(axis=1)
         return self if valid.all() else self.select(valid)
 
     @staticmethod

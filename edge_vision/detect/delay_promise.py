@@ -35,7 +35,8 @@ def unmet_promise(needs: Mapping[str, CameraNeed]) -> str:
     needs: by camera.
     """
     for camera, need in needs.items():
-        if need.service_ms > need.max_delay_ms:
+        # A detector that is faster than its camera infers every frame, however short the delay.
+        if need.service_ms > max(need.max_delay_ms, need.period_ms):
             return (
                 f"the detector takes {need.service_ms:.0f} ms for a frame of {camera}, more than its "
                 f"max_delay_ms {need.max_delay_ms:.0f}, which no schedule can keep: {_REMEDY}"

@@ -166,8 +166,9 @@ class FrameGate:
     def inferred(self, stamp_ns: int, found: Detections, low_score: Detections | None = None) -> None:
         """Take the detections of a frame that passed. Thread-safe; results may be late.
 
-        low_score: detections just below the threshold; None if unknown. Uses the best MAX_TRACKED of both.
+        low_score: detections just below the threshold; None if unknown. Uses the best MAX_TRACKED valid ones.
         """
+        found, low_score = found.valid(), low_score and low_score.valid()
         best = slice(MAX_TRACKED)
         self._results.append((stamp_ns, found.select(best), low_score and low_score.select(best)))
 

@@ -268,12 +268,8 @@ class DetectorNode(StageNode):
         (since_s, before), (now_s, received) = self._received[0], self._received[-1]
         service = self.stats.process_ms.percentiles()
         self._shared.needs.pop(self.camera, None)
-        if (
-            service
-            and self.hub.max_delay_ms
-            and received > before
-            and self.stats.process_ms.count >= MIN_FRAMES
-        ):
+        measured = received > before and self.stats.process_ms.count >= MIN_FRAMES
+        if service and measured and self.hub.max_delay_ms:
             period_ms = (now_s - since_s) * 1e3 / (received - before)
             self._shared.needs[self.camera] = CameraNeed(service["p50"], period_ms, self.hub.max_delay_ms)
 

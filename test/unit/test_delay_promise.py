@@ -31,8 +31,13 @@ def test_a_sum_above_the_detectors_time_is_named_with_its_figures() -> None:
 
 
 def test_a_detector_slower_than_one_promise_is_named_first() -> None:
-    text = unmet_promise(
-        {"/front": CameraNeed(20.0, 100.0, 100.0), "/rear": CameraNeed(140.4, 1000.0, 100.0)}
-    )
+    text = unmet_promise({"/front": CameraNeed(20.0, 100.0, 100.0), "/rear": CameraNeed(140.4, 100.0, 100.0)})
     assert "takes 140 ms for a frame of /rear, more than its max_delay_ms 100" in text
     assert "no schedule can keep" in text
+
+
+@pytest.mark.parametrize(("max_delay_ms", "period_ms"), [(1.0, 33.3), (10.0, 1000.0)])
+def test_a_detector_that_infers_every_frame_keeps_any_delay(max_delay_ms: float, period_ms: float) -> None:
+    """The preset recall promises 1 ms: every frame that differs."""
+    assert unmet_promise({"/c": CameraNeed(20.0, period_ms, max_delay_ms)}) == ""
+    assert "takes 40 ms" in unmet_promise({"/c": CameraNeed(40.0, 33.3, 1.0)})

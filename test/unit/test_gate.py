@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from model_cases import video_frame
 from motion_cases import picture, pose
 
+from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.gate.frame_gate import PASSES, SKIPS, FrameGate, GateConfig
 from edge_vision.tracking.tracking_history import TrackingHistory
@@ -434,6 +435,16 @@ def test_ten_thousand_boxes_do_not_block_the_gate():
     started_s = time.monotonic()
     player.look()
     assert time.monotonic() - started_s < 5.0
+
+
+def test_detections_that_are_not_finite_leave_no_trace_in_the_schedule():
+    player = Player()
+    player.look()
+    bad = Detections.joined([boxes((20, 20, 60, 60), score=np.nan), boxes((20, 20, np.nan, 60))])
+    player.gate.inferred(player.stamp_ns, bad, bad)
+    player.look()
+    figures = {key: value for key, value in player.gate.status().items() if key.startswith("schedule.")}
+    assert np.isfinite(list(figures.values())).all(), figures
 
 
 def test_an_audit_rate_whose_inverse_is_infinite_is_none():
