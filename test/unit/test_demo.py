@@ -429,9 +429,16 @@ def test_the_notes_name_a_missing_saving_and_lost_frames(child: PipelineProcess)
     assert result.startswith(
         "No saving on this clip: the detector ran on 60 % of the frames, for 100 % of the"
     )
+    assert result.endswith("docs/gate.md lists when the gate does not help.")
     assert lost.startswith("balanced: 2 of 5 frames were superseded")
     assert failed == "balanced: frames that could not be used: failed.too_large 1."
     assert fallback == "balanced: no GPU" and "no recall" in events
+
+
+def test_a_slow_machine_is_not_taken_for_a_clip_without_a_saving(child: PipelineProcess) -> None:
+    report = report_of(child, cpu_s_per_1000=796.0)
+    report["runs"]["every_frame"] |= {"ledger": {"superseded": 3}, "detector_runs": 2}
+    assert "on every frame inferred only 40 % of them" in comparison.notes(report)[0]
 
 
 def drawn(clip: Path, folder: Path, frames: int = 5) -> tuple[list[Path], list[np.ndarray]]:

@@ -130,11 +130,21 @@ def _result(first: Figures, second: Figures) -> str:
         return f"{text}; the CPU time was not reported."
     text = f"{text}, for {_percent(share)} of the CPU time."
     if share > 1 - MIN_SAVING:
-        text = f"No saving on this clip: {text[0].lower()}{text[1:]} {_WHY}"
+        text = f"No saving on this clip: {text[0].lower()}{text[1:]} {_why(first)}"
     return text
 
 
-_WHY = "docs/gate.md lists when the gate does not help."
+def _why(first: Figures) -> str:
+    """Why nothing was saved: the run on every frame lost frames, too, or the clip."""
+    if first["ledger"]["superseded"] > MAX_LOST_SHARE * first["frames"]:
+        inferred = _percent(first["detector_runs"] / max(1, first["frames"]))
+        return (
+            f"But the run with the detector on every frame inferred only {inferred} of them, because this "
+            "machine was too slow: its CPU time is too low to compare with. Repeat on an idle machine."
+        )
+    return "docs/gate.md lists when the gate does not help."
+
+
 _TITLES = {EVERY_FRAME: "every frame"}
 
 
