@@ -120,4 +120,6 @@ def test_updates_name_the_package_that_is_missing(tmp_path) -> None:
     command = [sys.executable, "-c", code, "updates", "show", str(tmp_path)]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 1
-    assert re.search("updates: package securesystemslib is not installed: .*pip install tuf", done.stderr)
+    assert re.search(
+        "updates: package securesystemslib is not installed: .*pip install tuf cryptography", done.stderr
+    )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_vision.bundles.store import load_bundle
+from edge_vision.core.missing_package import install_command
 from edge_vision.core.printable import printable_lines
 from edge_vision.optimize.agreement import CONFIDENT_MARGIN
 from edge_vision.optimize.candidate import LIBRARY_DEFAULT
@@ -59,7 +60,7 @@ def check_installed() -> None:
     """Raise OptimizeError if a package of the report is missing."""
     missing = [name for name in _PACKAGES if not _installed(name)]
     if missing:
-        raise OptimizeError(f"the report needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+        raise OptimizeError(f"the report needs {' and '.join(missing)}: {install_command(*missing)}")
 
 
 def _installed(name: str) -> bool:
