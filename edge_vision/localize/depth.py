@@ -72,7 +72,9 @@ class DepthHistory:
         """The image with the nearest stamp, and whether none to come can be nearer. Raises
         LocalizationError(no_depth_image, stamps_apart)."""
         if not self._images:
-            text = "expected depth images, got none: is the driver running, is the topic right?"
+            text = (
+                "expected depth images, got none: start the driver, or remap depth or disparity to its topic"
+            )
             raise LocalizationError("no_depth_image", text)
         best = min(self._images, key=lambda image: abs(image.stamp_ns - stamp_ns))
         apart_ns = abs(best.stamp_ns - stamp_ns)

@@ -90,7 +90,9 @@ class LocalizerNode(BaseNode):
     def _forget(self) -> None:
         self._waiting: deque[WaitingBoxes] = deque()
         self._camera: tuple[str, CameraModel] | LocalizationError = LocalizationError(
-            "no_camera_info", "expected camera_info, got none: is the driver running, is the topic right?"
+            "no_camera_info",
+            "expected camera_info, got none: start the driver, remap camera_info to its topic, or run "
+            "examples/fixed_camera.py",
         )
         self._depth = DepthHistory()
         self._masks: dict[int, np.ndarray] = {}

@@ -114,7 +114,7 @@ def without_removed(
     kept = [entry for entry in entries if not any(_matches(entry, object_boxes, one) for one in removed)]
     return kept, (
         f"{len(entries) - len(kept)} of {len(entries)} entries were reviewed as false and left out "
-        f"({len(removed)} are listed in {REMOVED_FILE.name}, with the reasons)"
+        f"({REMOVED_FILE.name} lists {len(removed)} for the whole clip, with the reasons)"
     )
 
 
