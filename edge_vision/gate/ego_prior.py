@@ -22,16 +22,15 @@ ODOMETRY_GAP_NS = 300_000_000
 HOLD_NS = 50_000_000
 # A sample older than the last one by more than this starts a new time line; it is not late.
 JUMP_NS = 1_000_000_000
-# Two images with this cosine between their optical axes (75 degrees) do not overlap.
-LEAST_COSINE = 0.26
-# Of a camera matrix: one with a last row of zeros cannot be inverted.
-MAX_CONDITION = 1e12
+MAX_RATE_RAD_S = 1000.0  # Gyroscopes measure up to 70; 1e300 would leave orientations that are not numbers.
+LEAST_COSINE = 0.26  # Two images with this cosine between their optical axes (75 degrees) do not overlap.
+MAX_CONDITION = 1e12  # Of a camera matrix: one with a last row of zeros cannot be inverted.
 
 
 class OrientationHistory:
     """The last `size` orientations of a body by stamp. Thread-safe.
 
-    max_gap_ns: longest interval between samples that is interpolated. Repeated, late and non-finite samples
+    max_gap_ns: longest interval between samples that is interpolated. Repeated, late and impossible samples
     are rejected; a longer gap or a clock jump clears the history.
     """
 
@@ -47,7 +46,7 @@ class OrientationHistory:
     def add_rate(self, stamp_ns: int, rate_rad_s: Sequence[float]) -> bool:
         """Add an angular velocity, (3,) rad/s in the body frame. False if it was rejected."""
         rate = np.array(rate_rad_s, np.float64)
-        if rate.shape != (3,) or not np.isfinite(rate).all():
+        if rate.shape != (3,) or not (np.abs(rate) <= MAX_RATE_RAD_S).all():
             return False
         with self._lock:
             if not self._accepts(stamp_ns):
@@ -64,7 +63,7 @@ class OrientationHistory:
     def add_orientation(self, stamp_ns: int, xyzw: Sequence[float]) -> bool:
         """Add the body's orientation in a fixed frame, a quaternion. False if it was rejected."""
         quaternion = np.array(xyzw, np.float64)
-        if quaternion.shape != (4,) or not np.isfinite(quaternion).all() or np.linalg.norm(quaternion) < 1e-6:
+        if quaternion.shape != (4,) or not 1e-6 < np.abs(quaternion).max() < 1e6:
             return False
         with self._lock:
             if not self._accepts(stamp_ns):

@@ -334,3 +334,14 @@ def test_the_mounting_is_that_of_a_urdf():
     assert pytest.approx(np.array([[0, 0, 1], [-1, 0, 0], [0, -1, 0]]), abs=1e-12) == AHEAD
     assert mounting_rotation(0, 0, 90) @ [1, 0, 0] == pytest.approx([0, 1, 0])
     assert mounting_rotation(90, 0, 90) @ [0, 1, 0] == pytest.approx([0, 0, 1]), "x first, then z"
+
+
+def test_samples_that_no_sensor_measures_are_rejected_and_leave_no_trace():
+    history = OrientationHistory(IMU_GAP_NS)
+    for step in range(1, 40):
+        history.add_rate(step * 5_000_000, (0.0, 0.1, 0.0))
+    assert not history.add_rate(196_000_000, (0.0, 1e300, 0.0))
+    assert not history.add_orientation(196_000_000, (0.0, 0.0, 1e300, 1e300))
+    assert history.add_rate(200_000_000, (0.0, 0.1, 0.0))
+    rotation = history.rotation(100_000_000, 200_000_000)
+    assert rotation is not None and rotation[2, 0] == pytest.approx(np.sin(0.01), abs=1e-6)
