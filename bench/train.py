@@ -215,7 +215,8 @@ def plot(results: Mapping[str, Mapping[str, Any]], file: Path) -> None:
         axes.plot(steps, scores, marker=".", label=name)
     axes.set(xlabel="step", ylabel="SQNR on validation images, dB")
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.lines:
+        axes.legend()
     figure.tight_layout()
     figure.savefig(file, dpi=120)
 
