@@ -45,6 +45,7 @@ NEEDED: dict[str, dict[str, str]] = {
     "unit/test_optimize_run.py": REPORT,
     "unit/test_optimize_study.py": REPORT,
     "unit/test_parameter_files.py": ROS,
+    "unit/test_run_bag.py": BAGS,
     "unit/test_top.py": RICH,
     "unit/test_updates_client.py": UPDATES,
     "unit/test_updates_repository.py": UPDATES,

@@ -20,14 +20,11 @@ class Command(NamedTuple):
     module: str
     summary: str
     subcommands: tuple[str, ...] = ()
-    function: str = "main"
 
 
 COMMANDS = {
     "demo": Command("edge_vision.cli.demo.command", "compare every-frame detection with the gate on a clip"),
-    "run": Command(
-        "edge_vision.nodes.pipeline", "run the pipeline without a launch file", function="command"
-    ),
+    "run": Command("edge_vision.cli.run.command", "run the pipeline without a launch file, or on a bag"),
     "models": Command(
         "edge_vision.cli.models",
         "fetch, import, list, verify and export model bundles",
@@ -89,7 +86,7 @@ def _run(name: str, arguments: list[str]) -> int:
         module: Any = importlib.import_module(COMMANDS[name].module)
         gc.freeze()
         gc.enable()
-        return int(getattr(module, COMMANDS[name].function)(arguments))
+        return int(module.main(arguments))
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("edge_vision"):
             raise

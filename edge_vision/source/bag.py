@@ -55,7 +55,7 @@ class UnreadableFrame(Frame):
 
 
 class BagCapture(ImageSource):
-    """The images of one topic of a bag, in the order and at the intervals in which they were recorded."""
+    """The images of one `topic` of a bag, in the order and at the intervals in which they were recorded."""
 
     def __init__(self, uri: str, skip_unreadable: bool = True) -> None:
         """skip_unreadable: decode each image, and skip those that cannot be; otherwise `frame` returns an
@@ -68,7 +68,7 @@ class BagCapture(ImageSource):
         with contextlib.ExitStack() as opened, self._errors():
             self._readers = [opened.enter_context(reader) for reader in _readers(Path(str(self.kind.target)))]
             self._deserialize: Deserialize = _deserializer(self._readers[0])
-            self._topic = self._chosen_topic()
+            self.topic = self._chosen_topic()
             self._messages = self._open_messages()
             self._opened = opened.pop_all()
         self.times = FrameTimes(self.fps_hz)
@@ -115,7 +115,7 @@ class BagCapture(ImageSource):
 
     def _open_messages(self) -> Iterator[tuple[Any, int, bytes]]:
         """The messages of the topic, by time. Also sets `frames` and `fps_hz`."""
-        chosen = [one for one in self._connections() if one.topic == self._topic]
+        chosen = [one for one in self._connections() if one.topic == self.topic]
         self.frames = sum(one.msgcount for one in chosen)
         parts = [(reader, [one for one in chosen if one in reader.connections]) for reader in self._readers]
         parts = [(reader, connections) for reader, connections in parts if connections]

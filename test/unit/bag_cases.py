@@ -51,7 +51,7 @@ def _write_ros1(path: Path, images: Iterable[Recorded], change: Callable[[Any], 
     store, connections = get_typestore(Stores.ROS1_NOETIC), {}
     with Writer(path) as writer:
         for one in images:
-            message = change(_message(store, one, seq=1))
+            message = change(image_message(store, one, seq=1))
             kind = message.__msgtype__
             if one.topic not in connections:
                 connections[one.topic] = writer.add_connection(one.topic, kind, typestore=store)
@@ -68,7 +68,7 @@ def _write_ros2(path: Path, images: Iterable[Recorded], change: Callable[[Any], 
     folder = path.with_suffix("")
     with Writer(folder, version=9, storage_plugin=plugin) as writer:
         for one in images:
-            message = change(_message(store, one))
+            message = change(image_message(store, one))
             kind = message.__msgtype__
             if one.topic not in connections:
                 connections[one.topic] = writer.add_connection(one.topic, kind, typestore=store)
@@ -78,7 +78,7 @@ def _write_ros2(path: Path, images: Iterable[Recorded], change: Callable[[Any], 
     return path
 
 
-def _message(store: Any, one: Recorded, **header: Any) -> Any:
+def image_message(store: Any, one: Recorded, **header: Any) -> Any:
     sec, nanosec = divmod(one.stamp_ns, 10**9)
     types = store.types
     stamp = types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)

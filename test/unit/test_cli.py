@@ -58,7 +58,7 @@ def test_help_of_a_subcommand_has_two_examples_of_it_and_exit_codes(words, capsy
     command = COMMANDS[words[0]]
     monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit, match="0"):
-        getattr(importlib.import_module(command.module), command.function)([words[1], "--help"])
+        importlib.import_module(command.module).main([words[1], "--help"])
     _, _, end = capsys.readouterr().out.partition("examples:\n")
     assert sum(f" {' '.join(words)}" in line for line in end.splitlines()) >= 2 and "exit codes:" in end
 
