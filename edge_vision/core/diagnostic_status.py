@@ -12,8 +12,7 @@ LEVELS = ("OK", "WARN", "ERROR", "STALE")
 @dataclass(frozen=True, slots=True)
 class StatusEntry:
     """One status. name: with namespace, "front/gate". hardware_id: nodes of edge_vision report their
-    namespace,
-    "/front". level: 0 OK, 1 warning, 2 error, 3 stale."""
+    namespace, "/front". level: 0 OK, 1 warning, 2 error, 3 stale."""
 
     name: str
     hardware_id: str = "/"

@@ -45,8 +45,7 @@ MAX_WAITING = 1024
 @dataclass(frozen=True, slots=True)
 class JoinedFrame:
     """Result of an image's arrival. seq: its sequence number, None if its event has not arrived. lost:
-    sequence
-    numbers of lost images."""
+    sequence numbers of lost images."""
 
     seq: int | None
     event: FrameEvent | None

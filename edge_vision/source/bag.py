@@ -82,8 +82,7 @@ class BagCapture(ImageSource):
         except FileNotFoundError:
             raise SourceError(f"source '{self._shown}' does not exist: check the path") from None
         except ModuleNotFoundError as error:
-            text = f"source '{self._shown}' is a bag: {missing_package(error)}"
-            raise SourcePackageError(text) from None
+            raise SourcePackageError(f"source '{self._shown}' is a bag: {missing_package(error)}") from None
         except Exception as error:  # rosbags raises many types of errors about damaged files.
             raise SourceError(f"bag '{self._shown}' cannot be read: {_text(error)}; {_REPAIR}") from None
 
@@ -97,9 +96,8 @@ class BagCapture(ImageSource):
         if len(topics) == 1:
             return topics[0]
         if not counts:
-            others = _listed(
-                {one.topic: one.msgtype for reader in self._readers for one in reader.connections}
-            )
+            found = (one for reader in self._readers for one in reader.connections)
+            others = _listed({one.topic: one.msgtype for one in found})
             raise SourceError(f"bag '{self._shown}' has no image topic, only {others or 'no topic at all'}")
         images = _listed({topic: f"{count} images" for topic, count in counts.items()})
         if wanted:

@@ -26,8 +26,7 @@ BOX_ORDERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class EndToEndHead(ExtraValuesHead):
-    """Role: rows (1, n, 6), each a box, score, class; unused rows have score 0 or
-    a negative class.
+    """Role: rows (1, n, 6), each a box, score, class; unused rows have score 0 or a negative class.
 
     Options: box_order, xyxy (corners) or cxcywh (centre and size); box_unit, px (of the input tensor) or
     relative (0 to 1). iou_threshold has no effect.
