@@ -15,7 +15,6 @@ from edge_vision.export.formats import FORMATS, export
 from edge_vision.importer import cli
 from edge_vision.model_zoo.fetch import fetch_bundle, find_recipe
 from edge_vision.model_zoo.recipes import RECIPES
-from edge_vision.nodes.interface.specs import DETECTOR
 
 _EXAMPLES = """\
 examples:
@@ -98,6 +97,8 @@ def _fetch(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    from edge_vision.nodes.interface.specs import DETECTOR  # Imports OpenCV.
+
     print(f"store: {bundles_dir()}")
     broken = 0
     for name in sorted({*RECIPES, *list_bundles()}):

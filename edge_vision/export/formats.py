@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,34 +12,24 @@ from typing import Any
 from edge_vision.bundles.manifest import GraphSpec
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.errors import BundleError
-from edge_vision.export.torch_backends import require
 from edge_vision.offline.bundle_folder import put, write_folder
-from edge_vision.optimize.quantization import graph_session
-from edge_vision.optimize.quantization.graph_edit import load_model
-from edge_vision.optimize.source import source_bundle
-from edge_vision.optimize.tflite.conversion import to_tflite
+
+FORMATS = {"tflite": ("fp32", "int8", "mixed"), "pte": ("fp32",), "torchscript": ("fp32",)}
+"""Format -> the precisions that it takes."""
 
 
-def _pte(model: Any) -> bytes:
+def _made(model: Any, form: str) -> bytes:
+    """An ONNX model in a format. The converters are imported late: they take a second, and some an extra."""
+    if form == "tflite":
+        from edge_vision.optimize.tflite.conversion import to_tflite
+
+        return to_tflite(model)
+    from edge_vision.export.torch_backends import require
+
     require("torch")
-    from edge_vision.export.torch_programs import executorch
+    from edge_vision.export import torch_programs
 
-    return executorch(model)
-
-
-def _torchscript(model: Any) -> bytes:
-    require("torch")
-    from edge_vision.export.torch_programs import torchscript
-
-    return torchscript(model)
-
-
-FORMATS: dict[str, tuple[Callable[[Any], bytes], tuple[str, ...]]] = {
-    "tflite": (to_tflite, ("fp32", "int8", "mixed")),
-    "pte": (_pte, ("fp32",)),
-    "torchscript": (_torchscript, ("fp32",)),
-}
-"""Format -> the function that makes it from an ONNX model, and the precisions that it takes."""
+    return torch_programs.executorch(model) if form == "pte" else torch_programs.torchscript(model)
 
 
 def export(model: str, form: str, precision: str, out: Path) -> Bundle:
@@ -49,13 +38,12 @@ def export(model: str, form: str, precision: str, out: Path) -> Bundle:
     model: name or folder of a bundle with ONNX graphs. out: a new or empty folder, or a bundle that is
     replaced, which may be the given one. Raises BundleError, OptimizeError, BackendUnavailable.
     """
-    make, precisions = FORMATS[form]
-    if precision not in precisions:
-        raise BundleError(f"expected a precision of {', '.join(precisions)} for {form}, got {precision}")
+    if precision not in FORMATS[form]:
+        raise BundleError(f"expected a precision of {', '.join(FORMATS[form])} for {form}, got {precision}")
     bundle = load_bundle(model)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as temporary:
-        data = make(_onnx(bundle, precision, Path(temporary)))
+        data = _made(_onnx(bundle, precision, Path(temporary)), form)
         folder = Path(temporary, "bundle")
         _write(bundle, form, precision, data, folder)
         put(folder, out, Path(temporary, "old"))
@@ -64,10 +52,13 @@ def export(model: str, form: str, precision: str, out: Path) -> Bundle:
 
 def _onnx(bundle: Bundle, precision: str, temporary: Path) -> Any:
     """The folded model with fixed dimensions; one with quantizers as it is."""
+    from edge_vision.optimize.quantization import graph_edit, graph_session
+    from edge_vision.optimize.source import source_bundle
+
     if precision == "fp32":
         source = source_bundle(f"{bundle.folder}{os.sep}", temporary / "source")
         return graph_session.folded(source.verify(source.manifest.graphs[0]))
-    return load_model(bundle.graph_path(("onnx",), precision)[0])
+    return graph_edit.load_model(bundle.graph_path(("onnx",), precision)[0])
 
 
 def _write(bundle: Bundle, form: str, precision: str, data: bytes, folder: Path) -> None:

@@ -156,8 +156,9 @@ def test_a_camera_at_ten_times_the_rate_starves_no_other(start, robot, fake, mon
         wait_until(lambda: running.ledger_of("rear")["inferred"] >= 20, "the slow camera's frames")
     running.settled(fast.sent, "front")
     ledger = running.settled(slow.sent, "rear")
-    # 0.1 s is longer than two inferences: most of its frames are inferred, whatever the other one sends.
-    assert ledger["inferred"] > ledger["superseded"], ledger
+    # 0.1 s is longer than two inferences: where the processor has time for them, nearly all of its frames are
+    # inferred, whatever the other one sends; without a share of its own it would be one in eleven.
+    assert ledger["inferred"] > 0.3 * ledger["received"], ledger
     flooded = running.ledger_of("front")
     assert flooded["inferred"] >= 20 and flooded["superseded"] > flooded["inferred"], flooded
     assert running.ledger_of("left")["received"] == 0

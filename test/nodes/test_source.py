@@ -207,7 +207,8 @@ def test_a_missing_source_is_reported_and_opened_when_it_appears(start, robot, c
 def test_a_missing_package_is_one_error_without_another_attempt(start, robot, tmp_path, monkeypatch):
     """It cannot appear in a running process; the cause stays on `output`."""
     (tmp_path / "drive.mcap").touch()
-    monkeypatch.setitem(sys.modules, "rosbags", None)
+    for name in ("rosbags", *(one for one in sys.modules if one.startswith("rosbags."))):
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(source_node, "FIRST_BACKOFF_S", 0.05)
     log = tmp_path / "log.jsonl"
     start(ALL, {"source": {"uri": str(tmp_path / "drive.mcap"), "json_log": str(log)}})

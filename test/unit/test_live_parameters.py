@@ -37,7 +37,6 @@ def test_values_have_the_types_of_their_parameters() -> None:
         (section("gate", "max_delay: 1"), "did you mean 'max_delay_ms'"),
         (section("gate", "max_delay_ms: -1"), "gate: max_delay_ms: expected"),
         (section("gate", "max_delay_ms: .nan"), "gate: max_delay_ms: expected"),
-        (section("gate", "ladder: /x"), "expected parameters that apply live, got 'ladder'"),
         (section("gate", "json_log: /x"), "expected parameters that apply live, got 'json_log'"),
         (section("detector", "model: /x"), "expected parameters that apply live, got 'model'"),
         (section("detector", "zones: [nonsense]"), "detector: zones: "),
