@@ -175,6 +175,58 @@ def test_a_query_without_the_folder_is_answered(tmp_path: Path, state: str) -> N
     assert (done.returncode, done.stdout) == (0, answers.get(state, ""))
 
 
+def mender(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the Mender client in mounts of its own, as its folders under /usr/share and /etc are fixed."""
+    script = """set -e
+    mount -t tmpfs none /usr/share/mender && mount -t tmpfs none /etc/mender
+    mkdir -p /usr/share/mender/modules/v3 && cp "$1" /usr/share/mender/modules/v3/
+    echo artifact_name=release-1 > /etc/mender/artifact_info && echo "{}" > /etc/mender/mender.conf
+    shift && exec mender --no-syslog --data "$@" """
+    module = str(SCRIPTS / "edge-vision")
+    command = ["unshare", "-rm", "sh", "-c", script, "sh", module, str(folder / "data"), *arguments]
+    path = f"{folder / 'bin'}:{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "EDGE_VISION_FOLDER": str(folder / "var"), "EDGE_VISION_LIMIT_S": "3"}
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
+
+
+@pytest.mark.skipif(
+    not (shutil.which("mender") and shutil.which("mender-artifact")),
+    reason="the packages mender-client and mender-artifact are not installed",
+)
+@pytest.mark.parametrize(
+    ("outcomes", "then", "called", "name"),
+    [
+        (("downloaded", "committed"), "commit", ["check", "promote"], "release-2"),
+        (
+            ("downloaded", "committed", "rolled_back"),
+            "rollback",
+            ["check", "promote", "rollback"],
+            "release-1",
+        ),
+        (("downloaded", "rolled_back"), "", ["check", "promote"], "release-1"),
+    ],
+    ids=["committed", "rolled back by the user", "rolled back by the updater"],
+)
+def test_the_real_mender_client_installs_and_rolls_back(
+    tmp_path, payload, outcomes, then, called, name
+) -> None:
+    robot(tmp_path, prepared(tmp_path, *outcomes))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "device_type").write_text("device_type=robot\n")
+    artifact, tar = tmp_path / "update.mender", payload / "files" / "repository.tar"
+    kind = ["-T", "edge-vision", "-t", "robot", "-n", "release-2"]
+    write = ["mender-artifact", "write", "module-image", *kind, "-f", str(tar), "-o", str(artifact)]
+    subprocess.run(write, check=True)
+    done = mender(tmp_path, "install", str(artifact))
+    assert done.returncode == (0 if then else 1), done.stderr
+    if then:
+        assert mender(tmp_path, then).returncode == 0
+    else:
+        assert "expected committed, got rolled_back" in done.stderr
+    assert calls(tmp_path) == [f"/updater/{call}" for call in called]
+    assert mender(tmp_path, "show-artifact").stdout.strip() == name
+
+
 @pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is not installed")
 def test_the_mirror_copies_all_and_checks(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
