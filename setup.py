@@ -32,6 +32,7 @@ EVALUATE = ["matplotlib>=3.7"]
 TOP = ["rich>=13.0"]
 METRICS = ["prometheus-client>=0.26"]
 BAG = ["rosbags>=0.11"]
+WEB = ["aiohttp>=3.9,<4"]
 UPDATE = ["tuf>=7.0.1,<8", "cryptography>=42"]
 TEST = [
     "hypothesis",
@@ -61,7 +62,7 @@ setup(
     python_requires=">=3.10",
     # The builder of constructed sequences is a tool of this repository, as bench/ is.
     packages=find_packages(include=[NAME, f"{NAME}.*"], exclude=[f"{NAME}.evaluate.sequences"]),
-    package_data={"": ["data/*", "templates/*"]},
+    package_data={"": ["data/*", "templates/*", "static/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -87,7 +88,8 @@ setup(
         "metrics": METRICS,
         "bag": BAG,
         "update": UPDATE,
-        "test": TEST + FETCH + TOP + METRICS + BAG + UPDATE + RUNTIME,
+        "web": WEB,
+        "test": TEST + FETCH + TOP + METRICS + BAG + UPDATE + WEB + RUNTIME,
     },
     entry_points={"console_scripts": SCRIPTS},
     zip_safe=False,

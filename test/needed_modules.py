@@ -21,6 +21,7 @@ LAUNCH = dict.fromkeys(("ament_index_python", "launch_ros"), "source ROS 2")
 RICH = {"rich": "run `make setup-test`"}
 BAGS = {"rosbags": "run `make setup-test`"}
 PROMETHEUS = {"prometheus_client": "run `make setup-test`"}
+WEB = {"aiohttp": "run `make setup-test`"}
 UPDATES = dict.fromkeys(("tuf", "cryptography"), "run `make setup-test`")
 TORCH = {"torch": "run `make setup-train`"}
 REPORT = dict.fromkeys(("jinja2", "matplotlib"), "run `make setup-test`")
@@ -52,6 +53,7 @@ NEEDED: dict[str, dict[str, str]] = {
     "unit/test_train_auto.py": {**TORCH, **REPORT},
     "unit/test_train_graph.py": TORCH,
     "unit/test_updates_slots.py": UPDATES,
+    "unit/test_web_server.py": WEB,
     "unit/test_train_prune.py": TORCH,
     "unit/test_train_qat.py": TORCH,
     "unit/test_train_search.py": TORCH,

@@ -62,6 +62,7 @@ EXTRAS = {
     "metrics": Extra("metrics for Prometheus", ("test",)),
     "bag": Extra("ROS bags as a source", ("test", "bag")),
     "update": Extra("model updates", ("test",)),
+    "web": Extra("pages in the browser", ("test", "web")),
     "evaluate": Extra("plots", ("evaluate",)),
     "docs": Extra("documentation", ("docs",)),
 }
@@ -76,10 +77,11 @@ STAGES = {
     "optimize": "`make optimize-demo`",
     "top": "`make top`",
     "bag": "`make demo` with a bag",
+    "web": "`make web`",
     "docs": "`make docs`",
 }
 """Stage -> the commands that need it. Each includes what the pipeline needs to run."""
-DEMO_STAGES = ("demo", "top", "bag", "docs")
+DEMO_STAGES = ("demo", "top", "bag", "web", "docs")
 """Stages that need one video and the default detector only."""
 
 Work = Callable[[Step], list[Path] | None]

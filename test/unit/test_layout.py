@@ -35,6 +35,7 @@ ROOMS = (
     "cascade",
     "diagnostics",
     "updates",
+    "web",
     "nodes",
     "offline",
     "importer",
@@ -46,7 +47,7 @@ ROOMS = (
     "cli",
 )
 CORE_MAY_IMPORT = {"numpy", "cv2", "edge_vision"}
-RUNTIME_ROOMS = {*ROOMS[: ROOMS.index("nodes") + 1]} - {"updates"}
+RUNTIME_ROOMS = {*ROOMS[: ROOMS.index("nodes") + 1]} - {"updates", "web"}
 # The updater is a process of its own: a pipeline imports neither it nor `updates`.
 UPDATER = {
     "nodes.updater_node",

@@ -1,0 +1,112 @@
+"""Who may use a server: which hosts, which origins, which token. Imports neither ROS nor aiohttp."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import ipaddress
+import re
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+MIN_TOKEN_CHARS = 16
+_TOKEN = re.compile(rf"[A-Za-z0-9_.~-]{{{MIN_TOKEN_CHARS},256}}")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]{1,253})(?::\d{1,5})?")
+SAFE_METHODS = ("GET", "HEAD")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The address that a server listens on, and its rules.
+
+    token: "" = none is needed, on a loopback address only. host_names: names in addition to this machine's by
+    which browsers may address the server. Raises ValueError.
+    """
+
+    address: str
+    port: int
+    token: str = ""
+    host_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.token and not _TOKEN.fullmatch(self.token):
+            raise ValueError(
+                f"expected a token of {MIN_TOKEN_CHARS} to 256 letters, digits and _ . ~ -, got "
+                f"{len(self.token)} characters: leave it out, and one is generated"
+            )
+        if not self.token and not is_loopback(self.address):
+            raise ValueError(f"expected a token, as other machines can reach {self.address}: see new_token")
+
+    @property
+    def url(self) -> str:
+        """What to open in a browser; with the token, which the server exchanges for a cookie."""
+        host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(self.address, self.address)
+        query = f"?token={self.token}" if self.token else ""
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/{query}"
+
+    def refusal(self, method: str, headers: Mapping[str, str]) -> str:
+        """Why a request is refused, whoever sends it; "" if it is not.
+
+        A browser sends requests for other pages, too: the host's name guards against DNS rebinding, the
+        origin against pages of other sites that post here or open a WebSocket.
+        """
+        host = headers.get("Host", "")
+        found = _HOST.fullmatch(host)
+        if found is None or not self._is_ours(found[1].lower()):
+            return f"expected this machine's name or address as Host, got '{host:.100}': see --host-name"
+        origin = headers.get("Origin")
+        if origin is not None and _authority(origin) != host.lower():
+            return f"expected a request of this server's own page, got one of '{origin:.100}'"
+        cross_site = headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
+        is_link = method in SAFE_METHODS and headers.get("Sec-Fetch-Mode") == "navigate"
+        if cross_site and not is_link:
+            return "expected a request of this server's own page, got one of another site"
+        return ""
+
+    def knows(self, token: str) -> bool:
+        """Whether this is the token, or none is needed."""
+        given = token.encode("utf-8", "surrogateescape")
+        return not self.token or hmac.compare_digest(given, self.token.encode())
+
+    @property
+    def cookie(self) -> str:
+        """The name of the cookie: browsers send cookies to all ports of a host."""
+        return f"edge_vision_{self.port}"
+
+    def _is_ours(self, host: str) -> bool:
+        # Rebinding needs a name: an address is that of the server.
+        if is_address(host.strip("[]")):
+            return not is_loopback(self.address) or is_loopback(host.strip("[]"))
+        if host == "localhost" or host in self.host_names:
+            return True
+        own = socket.gethostname().lower()
+        return not is_loopback(self.address) and host in (own, f"{own}.local", socket.getfqdn().lower())
+
+
+def is_address(host: str) -> bool:
+    """Whether this is an IP address, not a name."""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        return True
+    return False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def new_token() -> str:
+    """A random token of 128 bits."""
+    return secrets.token_urlsafe(16)
+
+
+def _authority(origin: str) -> str:
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return ""
+    return parts.netloc.lower() if parts.scheme in ("http", "https") else ""
