@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -224,14 +223,9 @@ def _study(folder: Path, requested: Settings) -> int:
         line.end()
         print(text, flush=True)
 
-    def show(text: str) -> None:
-        # A line without progress is useful on a terminal only.
-        if sys.stdout.isatty() or not text.endswith("..."):
-            line.show(text)
-
     print(f"calibration clip: {requested.calibration or 'none'}")
     print(f"evaluation clips: {', '.join(requested.frames)}")
-    report = run_study(folder, requested, LocalExecutor(show), log)
+    report = run_study(folder, requested, LocalExecutor(line.show), log)
     line.end()
     return _finish(folder, report)
 

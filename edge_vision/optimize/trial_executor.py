@@ -101,7 +101,7 @@ class LocalExecutor(TrialExecutor):
             request.write_text(trial.to_json(), "utf-8")
             with log.open("wb") as file:
                 child = _start(folder, file, request.relative_to(folder), answer.relative_to(folder))
-                code = _wait(child, timeout_s, lambda: self._show_progress(_progress(trial.name, log)))
+                code = _wait(child, timeout_s, lambda s: self._show_progress(_progress(trial.name, log, s)))
         except subprocess.TimeoutExpired:
             return TrialOutcome("timeout", f"exceeded the time limit of {timeout_s:.0f} s")
         except OSError as error:
@@ -125,12 +125,14 @@ def _start(folder: Path, log: Any, request: Path, answer: Path) -> subprocess.Po
     )
 
 
-def _wait(child: subprocess.Popen[bytes], timeout_s: float, on_period: Callable[[], None]) -> int:
-    """The exit status; the child's process group is killed in any case. Raises TimeoutExpired.
+def _wait(child: subprocess.Popen[bytes], timeout_s: float, on_period: Callable[[float], None]) -> int:
+    """The exit status; the child's process group is killed in any case. on_period: receives the time in
+    seconds. Raises TimeoutExpired.
 
     If this process is killed, the child notices the end of its standard input and exits.
     """
-    deadline_s = time.monotonic() + timeout_s
+    begun_s = time.monotonic()
+    deadline_s = begun_s + timeout_s
     try:
         while True:
             try:
@@ -138,7 +140,7 @@ def _wait(child: subprocess.Popen[bytes], timeout_s: float, on_period: Callable[
             except subprocess.TimeoutExpired:
                 if time.monotonic() >= deadline_s:
                     raise
-                on_period()
+                on_period(time.monotonic() - begun_s)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
@@ -147,9 +149,9 @@ def _wait(child: subprocess.Popen[bytes], timeout_s: float, on_period: Callable[
             child.stdin.close()
 
 
-def _progress(name: str, log: Path) -> str:
+def _progress(name: str, log: Path, elapsed_s: float) -> str:
     lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.startswith(PROGRESS)]
-    return f"{name}: {lines[-1].removeprefix(PROGRESS).strip()}" if lines else f"{name} ..."
+    return f"{name}: {lines[-1].removeprefix(PROGRESS).strip()}" if lines else f"{name}: {elapsed_s:.0f} s"
 
 
 def _last_line(log: Path) -> str:
