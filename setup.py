@@ -33,6 +33,7 @@ TOP = ["rich>=13.0"]
 METRICS = ["prometheus-client>=0.26"]
 BAG = ["rosbags>=0.11"]
 WEB = ["aiohttp>=3.9,<4"]
+RAY = ["ray>=2.60"]
 UPDATE = ["tuf>=7.0.1,<8", "cryptography>=42"]
 TEST = [
     "hypothesis",
@@ -89,6 +90,7 @@ setup(
         "bag": BAG,
         "update": UPDATE,
         "web": WEB,
+        "ray": RAY,
         "test": TEST + FETCH + TOP + METRICS + BAG + UPDATE + WEB + RUNTIME,
     },
     entry_points={"console_scripts": SCRIPTS},

@@ -7,7 +7,10 @@ import sys
 
 PYPI_NAMES = {
     **{name: name for name in ("numpy", "psutil", "rich", "onnx", "onnxruntime", "openvino", "pycocotools")},
-    **{name: name for name in ("matplotlib", "rosbags", "tuf", "cryptography", "prometheus_client", "aiohttp")},
+    **{
+        name: name
+        for name in ("matplotlib", "rosbags", "tuf", "cryptography", "prometheus_client", "aiohttp", "ray")
+    },
     "cv2": "opencv-python-headless",
     "yaml": "PyYAML",
     "pynvml": "nvidia-ml-py",

@@ -172,7 +172,7 @@ class CascadeEvaluation(Comparison):
             quick=options.quick,
             metrics=tuple(options.metric),
         )
-        self.key = repr(hashes(self.run.cascade))
+        self.bundles = self.run.cascade
 
     def rows(self, name: str, condition: Mapping[str, Any]) -> list[MethodRow]:
         checks = {"full": condition["checks"]}

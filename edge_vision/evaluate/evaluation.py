@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from edge_vision.core.printable import printable, printable_lines
-from edge_vision.evaluate import process_pool
+from edge_vision.evaluate.chains.stages import hashes
+from edge_vision.evaluate.condition_jobs import Task, evaluate_all
 from edge_vision.evaluate.condition_run import ConditionRun
-from edge_vision.evaluate.results import provenance
-from edge_vision.evaluate.selection import Selected
+from edge_vision.evaluate.reference.detector import BUNDLE
+from edge_vision.evaluate.results import provenance, results_sha256
+from edge_vision.evaluate.selection import Selected, executor_of
 from edge_vision.offline.output_folder import claim_folder
 from edge_vision.offline.provenance import write_json
 
@@ -30,13 +32,13 @@ REPORT = "report.json"
 class Evaluation(ABC):
     """One sub-command. command: its name. outputs: what `write` writes. run: evaluates one condition.
 
-    key: of what a result depends on, beside the run and the code.
+    bundles: names of those that a condition needs beside the reference's.
     """
 
     command: str
     outputs: tuple[str, ...]
     run: ConditionRun
-    key: str = ""
+    bundles: tuple[str, ...] = ()
 
     @abstractmethod
     def heading(self) -> str:
@@ -59,12 +61,14 @@ class Evaluation(ABC):
 
 
 def evaluate(evaluation: Evaluation, selected: Sequence[Selected], options: argparse.Namespace) -> int:
-    """Run an evaluation. options: jobs, out, resume. Returns the exit status. Raises EdgeVisionError."""
+    """Run an evaluation. options: as of `add_run_arguments`. Returns the exit status. Raises
+    EdgeVisionError."""
     videos = [one.video for one in selected if one.video]
     claim_folder(
         options.out, f"evaluate-{evaluation.command}", (REPORT, _STORED, *evaluation.outputs), videos
     )
-    store = _ResultStore(options.out / _STORED, repr((evaluation.run, evaluation.key)))
+    bundles = hashes((BUNDLE, *evaluation.bundles))
+    store = _ResultStore(options.out / _STORED, repr((evaluation.run, bundles)))
     started = time.monotonic()
     print(evaluation.heading(), flush=True)
     results: Results = {}
@@ -84,15 +88,17 @@ def evaluate(evaluation: Evaluation, selected: Sequence[Selected], options: argp
         if stored is not None:
             on_done(condition.name, stored)
         else:
-            work.append((condition, process_pool.Task(condition.name, video, evaluation.run)))
-    complete = not work or process_pool.evaluate_all(work, min(options.jobs, len(work)), on_evaluated)
+            work.append((condition, Task(condition.name, video, evaluation.run, bundles)))
+    complete = not work or evaluate_all(work, executor_of(options), on_evaluated)
     names = [one.condition.name for one in selected]
     ordered = {name: results[name] for name in names if name in results}
     if not ordered:
         print("evaluate: stopped before a condition was done; detections stay cached", file=sys.stderr)
         return 130
+    digest = results_sha256(ordered)
     complete = complete and _finished(evaluation, ordered)
     content = evaluation.report(ordered) | {"complete": complete, "quick": options.quick, **provenance()}
+    content |= {"results_sha256": digest}
     _write(evaluation, options.out, content | {"seconds": round(time.monotonic() - started, 1)})
     return 0 if complete else 130
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -11,6 +13,10 @@ from edge_vision.evaluate.reference.detector import BUNDLE
 from edge_vision.offline.provenance import hash_of, machine, versions
 
 _ROUNDING = 1e-9
+_TIMES = ("detector_cpu_s", "camera_cpu_s", "cpu_s_per_1000", "gate_ms", "cascade_ms", "tracker_ms")
+"""Beginnings of the names of measured times. Delays are those of the frames' stamps."""
+_JUDGEMENTS = ("verdict", "checks", "fixed_interval_tracker")
+"""Parts of a result that depend on measured times; the last is the cheapest interval of a sweep."""
 
 
 class TargetCheck(TypedDict):
@@ -55,6 +61,25 @@ def count_met(checks: Sequence[Mapping[str, TargetCheck]], name: str) -> tuple[i
     """How often a target is met, of how many known results."""
     known = [met for one in checks if (met := one[name]["met"]) is not None]
     return sum(known), len(known)
+
+
+def results_sha256(results: Mapping[str, Any]) -> str:
+    """A hash of all results that are no measured times: the same on machines with the same runtime.
+
+    Instructions of the processor that only one machine has may change the last bits of an inference.
+    """
+    return hashlib.sha256(json.dumps(_without_times(results), sort_keys=True).encode()).hexdigest()
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        kept = {
+            name: one
+            for name, one in value.items()
+            if not name.startswith(_TIMES) and name not in _JUDGEMENTS
+        }
+        return {name: _without_times(one) for name, one in kept.items()}
+    return [_without_times(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def provenance() -> dict[str, Any]:

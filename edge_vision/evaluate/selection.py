@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge_vision.core.command_line import number_type, with_examples
+from edge_vision.evaluate.condition_jobs import default_jobs
 from edge_vision.evaluate.conditions import QUICK_FRAMES, SPLITS, Condition
 from edge_vision.evaluate.constructed import (
     condition_by_name,
@@ -17,8 +18,11 @@ from edge_vision.evaluate.constructed import (
     sequences_available,
 )
 from edge_vision.evaluate.errors import EvaluateError
-from edge_vision.evaluate.process_pool import default_jobs
 from edge_vision.evaluate.reference.clips import CLIPS, clip_condition, clip_path, known_clips
+from edge_vision.offline.executor import Executor
+from edge_vision.offline.executor_arguments import add_executor_arguments, is_local
+from edge_vision.offline.process_pool import ProcessPool
+from edge_vision.offline.ray_cluster import RayCluster
 from edge_vision.source.uri import SourceError, video_path
 
 
@@ -56,14 +60,21 @@ def add_run_arguments(parser: argparse.ArgumentParser, out: str) -> None:
         help="a metric beside the built-in ones; may be repeated",
     )
     add("--quick", action="store_true", help=f"only the first {QUICK_FRAMES} frames of each")
+    add_executor_arguments(parser)
     add(
         "--jobs",
-        type=count_type(64, "processes"),
-        default=default_jobs(),
-        help="processes (default: %(default)s)",
+        type=count_type(4096, "jobs"),
+        help=f"conditions at once (default: {default_jobs()}, or all processors of a cluster)",
     )
     add("--resume", action="store_true", help="reuse conditions that an earlier run finished")
     add("--out", type=Path, default=Path(out), help="folder for the results (default: %(default)s)")
+
+
+def executor_of(options: argparse.Namespace) -> Executor:
+    """What runs the conditions. options: executor, address, jobs. Raises EdgeVisionError."""
+    if is_local(options.executor, options.address):
+        return ProcessPool(options.jobs or default_jobs())
+    return RayCluster(options.address, options.jobs)
 
 
 def add_condition_arguments(parser: argparse.ArgumentParser) -> None:

@@ -32,14 +32,14 @@ def machine() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.release()}",
         "arch": platform.machine(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": len(usable_cpus()),
         "ram_mb": round(psutil.virtual_memory().total / 1e6),
         "load_1m": round(os.getloadavg()[0], 2),
     }
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

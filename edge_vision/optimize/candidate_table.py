@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from edge_vision.optimize.build_only import BuildTask, BuiltEngine
@@ -32,6 +33,26 @@ class CandidateTable:
         self.results: dict[str, CandidateResult] = {}
         self._baseline, self._task, self._settings = baseline, task, settings
         self._dataset, self._variants, self._runner = dataset, variants, runner
+
+    def prepare(self, candidates: Sequence[Candidate], fp32_nodes: tuple[str, ...] = ()) -> None:
+        """Run the trials of several candidates at once, if the executor can, so that `measure` finds them.
+
+        A candidate whose parent may be another one of them is left to `measure`. Raises DiskFull.
+        """
+        if not self._runner.parallel:
+            return
+        new = [one for one in candidates if one.id not in self.results]
+        self._runner.prepare(
+            [trial for one in new if (trial := self._variants.trial_of(one, fp32_nodes)) is not None]
+        )
+        found = {one: self._with_graph(one, fp32_nodes) for one in new}
+        self._runner.prepare(
+            [
+                self._measurement(one, result)
+                for one, result in found.items()
+                if result.graph is not None and not set(self._parents(one)) & set(new) - {one}
+            ]
+        )
 
     def measure(self, candidate: Candidate, fp32_nodes: tuple[str, ...] = ()) -> CandidateResult:
         """Measure a candidate and add its result. fp32_nodes: left in fp32 by `mixed`. Raises DiskFull."""
@@ -108,12 +129,16 @@ class CandidateTable:
     def _parent(self, candidate: Candidate) -> Candidate:
         """The fp32 model of native size in the same backend with the same thread count; for that one, the
         same in the baseline's backend; for that one, the baseline. Candidates that failed are skipped."""
-        own = replace(candidate, precision="fp32", size=self._baseline.size, trained="")
-        for parent in (own, replace(own, backend=self._baseline.backend)):
+        for parent in self._parents(candidate):
             known = self.results.get(parent.id)
             if parent != candidate and known and known.measurement:
                 return parent
         return self._baseline
+
+    def _parents(self, candidate: Candidate) -> tuple[Candidate, Candidate]:
+        """The preferred ones."""
+        own = replace(candidate, precision="fp32", size=self._baseline.size, trained="")
+        return own, replace(own, backend=self._baseline.backend)
 
 
 def predictions_file(candidate: str) -> str:

@@ -10,10 +10,13 @@ from typing import Any
 from edge_vision.bundles.store import cache_dir
 from edge_vision.core.command_line import complete_help, run_command, with_examples
 from edge_vision.core.printable import printable_output
+from edge_vision.offline.executor_arguments import add_executor_arguments, is_local
 from edge_vision.offline.output_folder import claim_folder, marker_path, remove_path, require_marker
 from edge_vision.offline.progress import ProgressLine
+from edge_vision.offline.ray_cluster import RayCluster
 from edge_vision.optimize import dataset, settings
 from edge_vision.optimize.clips import split_clips
+from edge_vision.optimize.cluster_trials import ClusterTrials
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.report import report_file, terminal
 from edge_vision.optimize.report.report_file import StudyReport, read_report
@@ -21,7 +24,7 @@ from edge_vision.optimize.runtimes import build_only_backends, measurable_backen
 from edge_vision.optimize.settings import PRECISIONS, Settings
 from edge_vision.optimize.source import TFLITE
 from edge_vision.optimize.study import run_study, write_results
-from edge_vision.optimize.trial_executor import FOLDER, LocalExecutor
+from edge_vision.optimize.trial_executor import FOLDER, LocalExecutor, TrialExecutor
 
 _EXAMPLES = """\
 examples:
@@ -87,6 +90,7 @@ def _parser(extend: Callable[[Any], None] | None = None) -> argparse.ArgumentPar
         metavar="DIR",
         help="default: %(default)s",
     )
+    add_executor_arguments(one)
     one.set_defaults(run=_demo)
     for name, run, text in (
         ("resume", _resume, "continue a stopped run"),
@@ -94,6 +98,8 @@ def _parser(extend: Callable[[Any], None] | None = None) -> argparse.ArgumentPar
     ):
         one = commands.add_parser(name, help=text)
         one.add_argument("folder", type=Path, metavar="DIR")
+        if run is _resume:
+            add_executor_arguments(one)
         one.set_defaults(run=run)
     one = commands.add_parser("explain", help="why a candidate was chosen or rejected")
     one.add_argument("folder", type=Path, metavar="DIR")
@@ -144,6 +150,7 @@ def _add_run(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--out", dest="folder", type=Path, required=True, metavar="DIR", help="folder for all results"
     )
+    add_executor_arguments(one)
     one.set_defaults(run=_run)
 
 
@@ -170,7 +177,7 @@ def _run(options: argparse.Namespace) -> int:
     folder = options.folder.absolute()
     _prepare_folder(folder, requested)
     requested.write(folder)
-    return _study(folder, requested)
+    return _study(folder, requested, options)
 
 
 def _prepare_folder(folder: Path, requested: Settings) -> None:
@@ -201,7 +208,9 @@ def _demo(options: argparse.Namespace) -> int:
     if not evaluation.is_file():
         raise OptimizeError(f"{evaluation}: expected the clip, got no file: python scripts/fetch_data.py")
     arguments = ["run", DEMO_MODEL, "--frames", str(evaluation), "--calibration", str(calibration)]
-    return _run(_parser().parse_args([*arguments, "--out", str(folder)]))
+    parsed = _parser().parse_args([*arguments, "--out", str(folder)])
+    parsed.executor, parsed.address = options.executor, options.address
+    return _run(parsed)
 
 
 def _absolute(model: str) -> str:
@@ -213,10 +222,10 @@ def _absolute(model: str) -> str:
 def _resume(options: argparse.Namespace) -> int:
     folder = options.folder.absolute()
     require_marker(folder, COMMAND)
-    return _study(folder, Settings.read(folder))
+    return _study(folder, Settings.read(folder), options)
 
 
-def _study(folder: Path, requested: Settings) -> int:
+def _study(folder: Path, requested: Settings, options: argparse.Namespace) -> int:
     line = ProgressLine()
 
     def log(text: str) -> None:
@@ -225,7 +234,11 @@ def _study(folder: Path, requested: Settings) -> int:
 
     print(f"calibration clip: {requested.calibration or 'none'}")
     print(f"evaluation clips: {', '.join(requested.frames)}")
-    report = run_study(folder, requested, LocalExecutor(line.show), log)
+    if is_local(options.executor, options.address):
+        executor: TrialExecutor = LocalExecutor(line.show)
+    else:
+        executor = ClusterTrials(RayCluster(options.address, same_cpu=True), line.show)
+    report = run_study(folder, requested, executor, log)
     line.end()
     return _finish(folder, report)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from edge_vision.backends.host import usable_cores
@@ -28,10 +28,8 @@ from edge_vision.optimize.search import search_space
 from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.source import TFLITE
 from edge_vision.optimize.trained import trained_bundles
-from edge_vision.optimize.trial_executor import Trial, TrialExecutor
+from edge_vision.optimize.trial_executor import Log, Trial, TrialExecutor
 from edge_vision.optimize.trial_runner import TrialRunner
-
-Log = Callable[[str], None]
 
 
 def run_study(folder: Path, settings: Settings, executor: TrialExecutor, log: Log) -> StudyReport:
@@ -101,7 +99,10 @@ class _Study:
         self._build_engines(fp32_nodes)
 
     def _measure(self, candidates: Iterable[Candidate], fp32_nodes: tuple[str, ...] = ()) -> None:
-        for candidate in candidates:
+        # Those of one search depend on the results of earlier searches only.
+        listed = list(candidates)
+        self._table.prepare(listed, fp32_nodes)
+        for candidate in listed:
             if candidate.id not in self._table.results:
                 self._log(summary_line(self._table.measure(candidate, fp32_nodes)))
                 self.report(complete=False)

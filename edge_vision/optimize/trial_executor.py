@@ -1,8 +1,7 @@
 """Trials: independent steps of a study, exchanged as JSON with whatever executes them.
 
-`LocalExecutor` runs a trial in a child process. An executor for a cluster has to copy the study's folder
-there, run `python -m edge_vision.optimize.trial_process TRIAL.json ANSWER.json` in it, and copy back the
-files that the trial wrote.
+`LocalExecutor` runs a trial in a child process; `cluster_trials` runs it on another machine, in a folder with
+copies of its files.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import signal
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -26,11 +25,14 @@ from edge_vision.optimize.records import decoded
 
 EXIT_DISK_FULL = 28
 FOLDER = "trials"
+WORK_FOLDERS = (FOLDER, "predictions", "variants")
+"""In the study's folder; they are there when a trial starts."""
 PROGRESS = "progress:"
 """Prefix of the lines in which a trial logs its progress."""
 _PROGRESS_PERIOD_S = 0.5
 Status = Literal["done", "failed", "timeout", "crashed"]
 Result = TypeVar("Result")
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,13 @@ def decoded_outcome(trial: Trial[Result], values: dict[str, Any]) -> TrialOutcom
     return TrialOutcome(**values, result=None if result is None else decoded(trial.result, result))
 
 
+OnDone = Callable[[Trial[Any], TrialOutcome[Any]], None]
+
+
 class TrialExecutor(ABC):
-    """Executes trials, here or elsewhere."""
+    """Executes trials, here or elsewhere. parallel: `run_all` runs several at once."""
+
+    parallel = False
 
     @abstractmethod
     def run(self, trial: Trial[Result], folder: Path, timeout_s: float) -> TrialOutcome[Result]:
@@ -83,6 +90,11 @@ class TrialExecutor(ABC):
         Errors of the trial are outcomes. Raises DiskFull.
         """
 
+    def run_all(self, trials: Sequence[Trial[Any]], folder: Path, timeout_s: float, on_done: OnDone) -> None:
+        """As `run`, for trials that do not need each other's files. on_done: called with each outcome."""
+        for trial in trials:
+            on_done(trial, self.run(trial, folder, timeout_s))
+
 
 class LocalExecutor(TrialExecutor):
     """Runs each trial in a child process, which ends together with all processes that it started.
@@ -90,7 +102,7 @@ class LocalExecutor(TrialExecutor):
     show_progress: receives the last progress line of a running trial from time to time.
     """
 
-    def __init__(self, show_progress: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, show_progress: Log = lambda text: None) -> None:
         self._show_progress = show_progress
 
     def run(self, trial: Trial[Result], folder: Path, timeout_s: float) -> TrialOutcome[Result]:

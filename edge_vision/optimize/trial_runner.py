@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from edge_vision.optimize.errors import DISK_FULL, DiskFull
 from edge_vision.optimize.trial_executor import (
     FOLDER,
+    WORK_FOLDERS,
     Result,
     Trial,
     TrialExecutor,
@@ -29,11 +32,31 @@ class TrialRunner:
         stored = stored_outcome(trial, self._folder)
         if stored is not None:
             return stored
-        for name in (FOLDER, "predictions", "variants"):
-            (self._folder / name).mkdir(exist_ok=True)
+        self._make_folders()
         outcome = self._executor.run(trial, self._folder, self._timeout_s)
         store_outcome(trial, outcome, self._folder)
         return outcome
+
+    @property
+    def parallel(self) -> bool:
+        """Whether it pays to `prepare` trials."""
+        return self._executor.parallel
+
+    def prepare(self, trials: Sequence[Trial[Any]]) -> None:
+        """Store the outcomes of independent trials, so that `run` finds them. Raises DiskFull."""
+        new = {one.name: one for one in trials if stored_outcome(one, self._folder) is None}
+        self._make_folders()
+        if new:
+            self._executor.run_all(
+                list(new.values()),
+                self._folder,
+                self._timeout_s,
+                lambda trial, outcome: store_outcome(trial, outcome, self._folder),
+            )
+
+    def _make_folders(self) -> None:
+        for name in WORK_FOLDERS:
+            (self._folder / name).mkdir(exist_ok=True)
 
 
 def stored_outcome(trial: Trial[Result], folder: Path) -> TrialOutcome[Result] | None:

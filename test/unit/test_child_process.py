@@ -20,10 +20,11 @@ from edge_vision.cli.doctor import probe
 from edge_vision.core import child_process
 from edge_vision.core.child_process import child_environment, describe_exit, python_command
 from edge_vision.errors import BackendError
-from edge_vision.evaluate import process_pool
+from edge_vision.evaluate import condition_jobs
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess
 from edge_vision.evaluate.sequences.recipes import by_name, conditions
 from edge_vision.model_zoo import packages
+from edge_vision.offline.process_pool import ProcessPool
 from edge_vision.optimize.measure import Measurement
 from edge_vision.optimize.trial_executor import LocalExecutor, Trial
 from edge_vision.optimize.worker import WorkerProcess, WorkerSetup
@@ -93,8 +94,8 @@ def test_the_workers_of_the_evaluation(trap):
     bundle_or_skip(SSD)
     found = []
     name = conditions()[0].name
-    work = [(by_name(name), process_pool.Task(name, None, WhereIsNumpy()))]
-    assert process_pool.evaluate_all(work, 1, lambda name, result: found.append(result))
+    work = [(by_name(name), condition_jobs.Task(name, None, WhereIsNumpy(), {}))]
+    assert condition_jobs.evaluate_all(work, ProcessPool(1), lambda name, result: found.append(result))
     assert found == [{"numpy": numpy.__file__, "cache": str(cache_dir())}] and not trap.exists()
     assert sys.path[0] == str(trap.parent), "and this process keeps its own path"
 

@@ -58,6 +58,13 @@ class Variants:
             graph = given.manifest.graphs[0]
             size_bytes = (given.folder / graph.file).stat().st_size
             return TrialOutcome("done", result=VariantGraph(size_bytes, graph.sha256))
+        return self._runner.run(self._trial(candidate, fp32_nodes))
+
+    def trial_of(self, candidate: Candidate, fp32_nodes: Sequence[str] = ()) -> Trial[VariantGraph] | None:
+        """The trial that makes the graph of a candidate; None if it is given."""
+        return None if self._given(candidate) is not None else self._trial(candidate, fp32_nodes)
+
+    def _trial(self, candidate: Candidate, fp32_nodes: Sequence[str]) -> Trial[VariantGraph]:
         folder, recipe = self.folder_of(candidate), self._recipe(candidate)
         source = self._source.manifest.graphs[0].sha256
         task = VariantTask("source", folder, candidate.graph_precision, candidate.size)
@@ -72,7 +79,7 @@ class Variants:
             )
             inputs = (source, self._dataset.calibration)
         name = folder.replace("variants/", "variant-")
-        return self._runner.run(Trial("variant", name, task, VariantGraph, inputs))
+        return Trial("variant", name, task, VariantGraph, inputs)
 
     def _given(self, candidate: Candidate) -> Bundle | None:
         """The bundle whose own graph the candidate runs, if any."""

@@ -1,0 +1,32 @@
+"""The command-line arguments that select an executor."""
+
+from __future__ import annotations
+
+import argparse
+
+from edge_vision.errors import EdgeVisionError
+from edge_vision.offline.ray_cluster import ADDRESS
+
+LOCAL, RAY = "local", "ray"
+
+
+def add_executor_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --executor and --address."""
+    parser.add_argument(
+        "--executor",
+        choices=(LOCAL, RAY),
+        default=LOCAL,
+        help="where jobs run: processes of this machine, or a Ray cluster (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help=f"the head node of the Ray cluster (default: {ADDRESS}, the one that this machine is part of)",
+    )
+
+
+def is_local(executor: str, address: str | None) -> bool:
+    """Whether jobs run on this machine. Raises EdgeVisionError for an address that has no effect."""
+    if executor == LOCAL and address is not None:
+        raise EdgeVisionError(f"--address {address}: expected --executor ray with it, got --executor local")
+    return executor == LOCAL
