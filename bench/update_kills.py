@@ -99,6 +99,8 @@ class UpdatingRobot:
         self._env = {**os.environ, "EDGE_VISION_CACHE": str(folder), "PYTHONPATH": str(REPO)}
         # Compiled modules are kept, as in an installation.
         self._env |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "pycache")}
+        # As the launch file does.
+        self._env["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(REPO / "config" / "fastdds.xml")
         self._log = (folder / "robot.log").open("w")
         self._model, self._clip = str(cache_dir() / "bundles" / MODEL), cache_dir() / "video" / "vtest.avi"
         settings = {"repository_url": url, "group": GROUP, "bootstrap_root": operator.root, "auto": "off"}

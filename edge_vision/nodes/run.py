@@ -53,6 +53,7 @@ def main(kinds: Sequence[type[BaseNode]], program: str, args: list[str] | None =
     remove_abandoned_segments()
     try:
         options = _parse(kinds, program, remove_ros_args(argv)[1:])
+        stop.wait(max(kind.start_delay_s for kind in kinds))
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
         cameras = camera_setups(options.cameras)
     except (RuntimeError, ValueError) as error:  # A missing or invalid parameter file, a malformed remapping.
@@ -257,9 +258,8 @@ def camera_setups(option: str | None) -> list[CameraSetup]:
         node.destroy_node()
     names = checked_names(option.split(",") if option else [] if given is None else _CAMERAS.check(given))
     # For a node, __ns of its own precedes that of the process.
-    return [
-        CameraSetup(name, {"cli_args": ["--ros-args", "-r", f"__ns:={base}/{name}"]}) for name in names
-    ] or [CameraSetup("", {})]
+    own = {name: {"cli_args": ["--ros-args", "-r", f"__ns:={base}/{name}"]} for name in names}
+    return [CameraSetup(name, args) for name, args in (own or {"": {}}).items()]
 
 
 def checked_names(names: Sequence[str]) -> list[str]:
