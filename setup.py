@@ -22,6 +22,7 @@ EXECUTABLES = (
     "doctor",
     "top",
     "metrics",
+    "web",
     "optimize",
 )
 RUNTIME = ["numpy>=1.26", "opencv-python-headless>=4.6", "psutil>=5.9", "PyYAML>=6.0"]
@@ -63,7 +64,7 @@ setup(
     python_requires=">=3.10",
     # The builder of constructed sequences is a tool of this repository, as bench/ is.
     packages=find_packages(include=[NAME, f"{NAME}.*"], exclude=[f"{NAME}.evaluate.sequences"]),
-    package_data={"": ["data/*", "templates/*", "static/*"]},
+    package_data={"": ["data/*", "templates/*", "static/*/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

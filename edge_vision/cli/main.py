@@ -56,6 +56,7 @@ COMMANDS = {
     "doctor": Command("edge_vision.cli.doctor.command", "check the installation and the running system"),
     "top": Command("edge_vision.cli.top.command", "show running pipelines in the terminal"),
     "metrics": Command("edge_vision.cli.metrics.command", "serve metrics of running pipelines to Prometheus"),
+    "web": Command("edge_vision.cli.web", "show running pipelines in the browser, live"),
     "completion": Command("edge_vision.cli.completion", "print the shell completion", ("bash",)),
 }
 _HELP = ("-h", "--help")

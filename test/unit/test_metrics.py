@@ -18,8 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from test_top import DETECTOR, GATE, LEDGER, PROCESS, SYSTEM
 
 from edge_vision.cli.metrics import exposition
-from edge_vision.cli.metrics.exposition import MAX_CAMERAS, PipelineMetrics
-from edge_vision.cli.top.board import SILENT_S
+from edge_vision.cli.metrics.exposition import PipelineMetrics
+from edge_vision.cli.top.board import MAX_CAMERAS, SILENT_S
 from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.core.ledger import MAX_REASONS
 

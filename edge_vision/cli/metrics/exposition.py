@@ -22,15 +22,13 @@ from prometheus_client.core import (
     SummaryMetricFamily,
 )
 
-from edge_vision.cli.top.board import SILENT_S, STAGES, Board, PipelineStatus
+from edge_vision.cli.top.board import SILENT_S, STAGES, Board, PipelineStatus, of_pipelines
 from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.core.ledger import FATES, MAX_REASONS, OTHER
 from edge_vision.diagnostics.causes.frames import has_stamps_of_file
 
 PREFIX = "edge_vision"
-MAX_CAMERAS = 64
 MAX_LABEL_CHARS = 100
-_NAMESPACE = re.compile(r"/|(/[A-Za-z_][A-Za-z0-9_]*)+")
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
 AGE_BUCKETS_S = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
 QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99"}
@@ -118,13 +116,9 @@ class PipelineMetrics:
 
     def update(self, statuses: Sequence[StatusEntry]) -> None:
         """Take one message of /diagnostics."""
-        # Other software may report under its namespace, too.
-        ours = {one.hardware_id for one in statuses if one.local_name in (*STAGES, "output")}
-        known = set(self.cameras)
-        new = sorted(name for name in ours - known if _NAMESPACE.fullmatch(name))
-        known.update(new[: MAX_CAMERAS - len(known)])
+        ours = of_pipelines(statuses, self.cameras)
         with self._lock:
-            self._board.update([one for one in statuses if one.hardware_id in known], self._clock())
+            self._board.update(ours, self._clock())
 
     def update_updater(self, namespace: str, status: StatusEntry) -> None:
         """Take a status of the updater, which /diagnostics has only if it is among `watched_nodes`."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from edge_vision.core.diagnostic_status import StatusEntry
@@ -12,6 +13,8 @@ from edge_vision.core.printable import printable
 SILENT_S = 3.5
 STAGES = ("source", "gate", "cascade", "detector")
 _MIN_PARTS_OF_FULL_REPORT = 2
+MAX_CAMERAS = 64
+_NAMESPACE = re.compile(r"/|(/[A-Za-z_][A-Za-z0-9_]*)+")
 
 
 @dataclass(slots=True)
@@ -83,6 +86,16 @@ class Board:
     def pipelines(self) -> list[PipelineStatus]:
         """Sorted by namespace."""
         return [self._pipelines[name] for name in sorted(self._pipelines)]
+
+
+def of_pipelines(statuses: Sequence[StatusEntry], known: Collection[str]) -> list[StatusEntry]:
+    """The statuses of pipelines, for programs that serve them: of known ones, and of new ones up to
+    MAX_CAMERAS."""
+    # Other software may report under its namespace, too.
+    ours = {one.hardware_id for one in statuses if one.local_name in (*STAGES, "output")}
+    new = sorted(name for name in ours - {*known} if _NAMESPACE.fullmatch(name))
+    names = {*known, *new[: MAX_CAMERAS - len(known)]}
+    return [one for one in statuses if one.hardware_id in names]
 
 
 def _printable(status: StatusEntry) -> StatusEntry:

@@ -64,14 +64,23 @@ class MetricsListener(DiagnosticsListener):
         ]
 
     def _on_detections(self, camera: str, message: bytes) -> None:
-        if len(message) < MIN_BYTES:
-            return
-        now_ns = self.node.get_clock().now().nanoseconds
-        # CDR: the second byte of the encapsulation header is 1 for little endian.
-        sec, nanosec = struct.unpack_from("<iI" if message[1] & 1 else ">iI", message, 4)
-        self._metrics.observe_age(camera, (now_ns - sec * NS_PER_S - nanosec) / NS_PER_S)
+        stamp_ns = stamp_of(message)
+        if stamp_ns is not None:
+            self._metrics.observe_age(camera, self._age_s(stamp_ns))
+
+    def _age_s(self, stamp_ns: int) -> float:
+        return (self.node.get_clock().now().nanoseconds - stamp_ns) / NS_PER_S
 
     def _on_updater(self, camera: str, message: DiagnosticArray) -> None:
         for status in message.status[:1]:
             if status_chars(status) <= MAX_STATUS_CHARS:
                 self._metrics.update_updater(camera, status_entry(status))
+
+
+def stamp_of(message: bytes) -> int | None:
+    """The stamp of a serialized message that begins with a header, in ns; None if it is too short."""
+    if len(message) < MIN_BYTES:
+        return None
+    # CDR: the second byte of the encapsulation header is 1 for little endian.
+    sec, nanosec = struct.unpack_from("<iI" if message[1] & 1 else ">iI", message, 4)
+    return int(sec * NS_PER_S + nanosec)
