@@ -20,11 +20,11 @@ WORKERS = auto
 # ROS programs in the same domain communicate, so these use their own, whatever the shell sets.
 # `make demo ROS_DOMAIN_ID=5` overrides it. `top` shows the demo, or the domain that the shell sets.
 demo: export ROS_DOMAIN_ID = 87
-top: export ROS_DOMAIN_ID ?= 87
-top: export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
+top web: export ROS_DOMAIN_ID ?= 87
+top web: export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 test test-unit test-nodes check examples fuzz: export ROS_DOMAIN_ID = 88
-bench-pipeline bench-diagnostics bench-failover bench-cameras bench-governor soak chaos evaluate-schedule: export ROS_DOMAIN_ID = 89
-demo test test-unit test-nodes check examples fuzz bench-pipeline bench-diagnostics bench-failover bench-cameras bench-governor soak chaos evaluate-schedule: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
+bench-pipeline bench-diagnostics bench-failover bench-cameras bench-governor bench-web soak chaos evaluate-schedule: export ROS_DOMAIN_ID = 89
+demo test test-unit test-nodes check examples fuzz bench-pipeline bench-diagnostics bench-failover bench-cameras bench-governor bench-web soak chaos evaluate-schedule: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
 
 # The ROS wheels set this marker in the environment; with it, another Python does not find its libraries.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
@@ -34,7 +34,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-governor bench-pipelining bench-low-score bench-accuracy bench-tracking bench-foreign bench-updates bench-train soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top setup setup-clips setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-bag setup-docs lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-governor bench-pipelining bench-low-score bench-accuracy bench-tracking bench-foreign bench-updates bench-web bench-train soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top web setup setup-clips setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-web setup-bag setup-docs lock clean distclean
 
 help:  ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -131,6 +131,9 @@ bench-updates: setup-test  ## Attack and kill model updates; results in out/benc
 bench-train: setup-train  ## Train bundles on the public clips against PTQ; results in out/train/report.json
 	$(VENV_PYTHON) bench/train.py $(ARGS)
 
+bench-web: setup-test  ## Measure the live page with three browsers; results in out/bench/web.json
+	$(VENV_PYTHON) bench/web.py $(ARGS)
+
 bench-failover: setup-test  ## Measure the time until another backend or model serves; results in out/bench/failover.json
 	$(VENV_PYTHON) bench/failover.py $(ARGS)
 
@@ -158,6 +161,9 @@ evaluate-cascade: setup-evaluate  ## Compare the whole chain with every-frame de
 optimize-demo: setup-optimize  ## Optimize ssdlite_mobilenet_v2_coco for this device; results in out/optimize/
 	$(VENV_PYTHON) -m edge_vision optimize demo --out $(if $(OUT),'$(OUT)',out/optimize)
 
+web: setup-web  ## Show the pipeline of `make demo` in the browser, or that of your ROS_DOMAIN_ID
+	@$(VENV_PYTHON) -m edge_vision web $(ARGS)
+
 top: setup-top  ## Show the pipeline of `make demo` live in another terminal, or that of your ROS_DOMAIN_ID
 	@$(VENV_PYTHON) -m edge_vision top $(ARGS)
 
@@ -184,6 +190,9 @@ setup-train:
 
 setup-top:
 	@$(SETUP) top
+
+setup-web:
+	@$(SETUP) web
 
 setup-bag:
 	@$(SETUP) bag

@@ -85,6 +85,12 @@ ARGUMENTS = (
         "Serve metrics to Prometheus on this port of 127.0.0.1, in a process of its own; 0 = off.",
     ),
     (
+        "web_port",
+        "0",
+        None,
+        "Serve the live page on this port of 127.0.0.1, in a process of its own; 0 = off.",
+    ),
+    (
         "params_file",
         PathJoinSubstitution([CONFIG, "pipeline.yaml"]),
         None,
@@ -131,7 +137,7 @@ def generate_launch_description() -> LaunchDescription:
     without_source = AndSubstitution(separate, EqualsSubstitution(source, ""))
     from_source, with_model = ["--source=", source], _options("model", "backend")
     preset = _options("preset")
-    metrics_port = LaunchConfiguration("metrics_port")
+    servers = {name: LaunchConfiguration(f"{name}_port") for name in ("metrics", "web")}
     cameras = ["--cameras=", LaunchConfiguration("cameras")]
     sim_time = LaunchConfiguration("use_sim_time")
     # Without a source in this launch, its missing reports are no fault.
@@ -154,12 +160,15 @@ def generate_launch_description() -> LaunchDescription:
             _process("localizer_node", LaunchConfiguration("localizer"), arguments=[cameras]),
             _process("updater_node", LaunchConfiguration("updater"), arguments=[cameras]),
             # A port that is taken ends this process only. It tries again.
-            _node(
-                "metrics",
-                NotEqualsSubstitution(metrics_port, "0"),
-                arguments=["--port", metrics_port],
-                respawn=LaunchConfiguration("use_respawn"),
-                respawn_delay=30.0,
+            *(
+                _node(
+                    name,
+                    NotEqualsSubstitution(port, "0"),
+                    arguments=["--port", port],
+                    respawn=LaunchConfiguration("use_respawn"),
+                    respawn_delay=30.0,
+                )
+                for name, port in servers.items()
             ),
             _process("source_node", with_source, arguments=[cameras, from_source]),
         ]
