@@ -164,8 +164,9 @@ def test_the_page_has_all_its_files_and_names_no_other_host() -> None:
         names = set(re.findall(r'(?:src|href)="([^"]+)"', page))
         assert {"page.js", "page.css"} <= names
         for file in STATIC.iterdir():
-            text = file.read_text("utf-8")
-            assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|//[a-z]+\.[a-z]", text), file.name
+            # The name of SVG's namespace is no address.
+            text = file.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
+            assert not re.search(r"https?://|//[a-z]+\.[a-z]", text), file.name
             assert "innerHTML" not in text and "style=" not in text and "eval(" not in text
             names |= set(re.findall(r'from "\./([^"]+)"', text))
         for name in names:

@@ -34,7 +34,7 @@ def arrive(pairing: FramePairing, what: str, stamp_ns: int, now_s: float, fate: 
         pairing.add_detections(stamp_ns, 12.0, now_s)
 
 
-@pytest.mark.parametrize("order", itertools.permutations(("image", "tracks", "event")))
+@pytest.mark.parametrize("order", list(itertools.permutations(("image", "tracks", "event"))))
 def test_a_skipped_frame_is_shown_once_all_of_it_is_there(order: tuple[str, ...]) -> None:
     pairing = FramePairing(PERIOD_S, 0.0)
     for number, what in enumerate(order):
@@ -47,7 +47,7 @@ def test_a_skipped_frame_is_shown_once_all_of_it_is_there(order: tuple[str, ...]
     assert pairing.take_records(1.0) == [(7, "gated", "still", None)]
 
 
-@pytest.mark.parametrize("order", itertools.permutations(("image", "tracks", "event", "detections")))
+@pytest.mark.parametrize("order", list(itertools.permutations(("image", "tracks", "event", "detections"))))
 def test_a_frame_with_detections_is_inferred_with_the_gates_reason(order: tuple[str, ...]) -> None:
     pairing = FramePairing(PERIOD_S, 0.0)
     for what in order:

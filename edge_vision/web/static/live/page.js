@@ -17,7 +17,10 @@ const statuses = new Map();
 const pictures = new Map();
 const timeline = new Timeline();
 const parameters = new Parameters();
-let chosen = decodeURIComponent(location.hash.slice(1));
+// From the address: chosen as soon as it reports.
+let wanted = fromAddress();
+let chosen = "";
+let drawing = Promise.resolve();
 let socket = null;
 let retryMs = 500;
 
@@ -33,6 +36,14 @@ function main() {
   connect();
 }
 
+function fromAddress() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return "";
+  }
+}
+
 function connect() {
   connection.textContent = "Connecting...";
   socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/socket`);
@@ -42,7 +53,10 @@ function connect() {
     connection.textContent = statuses.size ? "Connected" : "Connected. No pipeline reports yet: start one in the same ROS_DOMAIN_ID";
     watch();
   });
-  socket.addEventListener("message", ({ data }) => (typeof data === "string" ? onText(JSON.parse(data)) : onFrame(data)));
+  socket.addEventListener("message", ({ data }) => {
+    if (typeof data === "string") onText(JSON.parse(data));
+    else drawing = drawing.then(() => onFrame(data)).catch((error) => console.error(error));
+  });
   socket.addEventListener("close", (event) => {
     connection.textContent = `Not connected${event.reason ? ` (${event.reason})` : ""}: trying again`;
     setTimeout(connect, retryMs);
@@ -86,8 +100,7 @@ function onStatus(camera, status) {
   statuses.set(camera, status);
   if (isNew) {
     connection.textContent = "Connected";
-    if (!statuses.has(chosen) && chosen !== ALL) chosen = camera;
-    choose(chosen);
+    choose(camera === wanted || wanted === ALL ? wanted : chosen || camera);
   } else if (camera === shownCamera()) showStatus();
 }
 
@@ -115,6 +128,7 @@ function showStatus() {
 function choose(camera) {
   if (camera !== chosen) timeline.clear();
   chosen = camera;
+  if (camera === wanted) wanted = "";
   history.replaceState(null, "", `#${encodeURIComponent(camera)}`);
   const names = [...statuses.keys()].sort();
   const buttons = (names.length > 1 ? [...names, ALL] : names).map((name) =>
