@@ -100,7 +100,8 @@ class WebState:
         return found.get(camera, PipelineStatus(camera))
 
 
-@printable_output()
+# Its link is for the user, with the token.
+@printable_output(stdout=False)
 def main(args: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM. Returns the exit code."""
     options, ros_args = _parse(list(sys.argv[1:] if args is None else args))

@@ -61,7 +61,7 @@ class HubClient:
                 self.watched = frozenset(names)
                 for kept in (self._frames, self._records):
                     for name in kept.keys() - self.watched:
-                        del kept[name]  # type: ignore[attr-defined]
+                        del kept[name]
         if "drawn" in message:
             with self._lock:
                 self._unanswered = max(0, self._unanswered - 1)

@@ -56,15 +56,15 @@ def live_app(access: Access, hub: Hub, parameters: ParameterAccess, may_set: boo
             return web.json_response({"error": "the server runs without --allow-control"}, status=403)
         try:
             wanted = await request.json()
-            names = [wanted[key] for key in ("camera", "node", "name")]
-            if not all(isinstance(name, str) for name in names):
-                raise TypeError
+            camera, node, name = (wanted[key] for key in ("camera", "node", "name"))
             value = wanted["value"]
+            if not all(isinstance(text, str) for text in (camera, node, name)):
+                raise TypeError
         except (ValueError, KeyError, TypeError):
             error = "expected JSON with camera, node, name and value"
             return web.json_response({"error": error}, status=400)
         try:
-            await asyncio.to_thread(parameters.write, *names, value)
+            await asyncio.to_thread(parameters.write, camera, node, name, value)
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=400)
         return web.json_response({})
@@ -77,7 +77,7 @@ def live_app(access: Access, hub: Hub, parameters: ParameterAccess, may_set: boo
     return app
 
 
-_SOCKETS: web.AppKey[set[web.WebSocketResponse]] = web.AppKey("sockets", set)
+_SOCKETS = web.AppKey("sockets", set[web.WebSocketResponse])
 
 
 async def _socket(request: web.Request, hub: Hub) -> web.StreamResponse:
@@ -103,8 +103,8 @@ async def _socket(request: web.Request, hub: Hub) -> web.StreamResponse:
         sender.cancel()
         request.app[_SOCKETS].discard(socket)
         # A browser that has stopped would keep what it does not take for as long as its connection lives.
-        if request.transport is not None and request.transport.get_write_buffer_size():  # type: ignore
-            request.transport.abort()  # type: ignore[attr-defined]
+        if request.transport is not None and request.transport.get_write_buffer_size():
+            request.transport.abort()
     return socket
 
 
@@ -141,6 +141,7 @@ async def _send(socket: web.WebSocketResponse, client: HubClient, filled: asynci
 
 async def _close_sockets(app: web.Application) -> None:
     """Browsers learn that the server ends: pages connect again when it is back."""
-    for socket in list(app[_SOCKETS]):
+    sockets = app[_SOCKETS]
+    for socket in tuple(sockets):
         with contextlib.suppress(asyncio.TimeoutError, ConnectionError):
             await asyncio.wait_for(socket.close(code=GOING_AWAY, message=b"the server ends"), 0.5)

@@ -58,7 +58,7 @@ def test_each_picture_has_the_boxes_of_its_stamp_while_somebody_watches(launch, 
 
     with PageClient(url, ["/front"]) as client:
         robot.wait(lambda: publish() or pipeline.images.get_subscription_count(), "a subscription to images")
-        pipeline.run(range(30))
+        pipeline.run(range(30), lambda: len(client.frames) > 5)
         check_frames(client, pipeline)
         robot.wait(lambda: client.last("scene", "/front").get("zones"), "labels and zones")
         scene = client.last("scene", "/front")
@@ -69,7 +69,7 @@ def test_each_picture_has_the_boxes_of_its_stamp_while_somebody_watches(launch, 
             ("inferred", "change"),
             ("gated", "predicted"),
         }
-        assert len({one[0] for one in records}) == len(records) >= 25
+        assert len({one[0] for one in records}) == len(records) >= 15
         status = client.last("status", "/front")["status"]
         assert status["ledger"]["counts"]["received"] == 1234 and status["audit"]["high"] == 0.06
     # Nobody watches: nothing is subscribed to, so the camera's images are neither sent nor encoded.
@@ -86,8 +86,8 @@ def test_without_tracks_the_picture_comes_without_boxes(launch, robot: Robot) ->
         robot.node.destroy_publisher(pipeline.tracks)
         pipeline.tracks = robot.node.create_publisher(Detection2DArray, "elsewhere", 1)
         robot.turns(HOLD_S)
-        pipeline.run(range(10))
-        robot.wait(lambda: client.frames, "a picture")
+        pipeline.run(range(10), lambda: bool(client.frames))
+        assert client.frames
         assert all(h["tracks_stamp"] is None and h["boxes"] == [] and not h["kind"] for h, _ in client.frames)
 
 
@@ -98,7 +98,7 @@ def test_jpegs_are_passed_on_as_they_came_and_8k_is_scaled_down(launch, robot: R
         robot.wait(
             lambda: pipeline.report() or pipeline.images.get_subscription_count(), "a subscription to images"
         )
-        pipeline.run(range(12))
+        pipeline.run(range(12), lambda: len(client.frames) > 5)
         check_frames(client, pipeline)
         for header, jpeg in client.frames:
             assert header["passed"] and jpeg == pipeline.jpegs[int(header["stamp"])]
