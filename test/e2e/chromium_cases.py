@@ -69,10 +69,9 @@ class Chromium:
         self.call("Page.navigate", url=url)
 
     def evaluate(self, script: str) -> Any:
-        """The value of an expression in the page, after its promise."""
+        """The value of an expression in the page, after its promise. None if it fails, as while a page loads."""
         found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, f"{script}: {found['exceptionDetails']}"
-        return found["result"].get("value")
+        return None if "exceptionDetails" in found else found["result"].get("value")
 
     def wait(self, script: str, what: str = "", turn: Callable[[], None] = lambda: time.sleep(0.05)) -> Any:
         """Call `turn` until an expression is true, and return its value."""
@@ -126,4 +125,5 @@ class Chromium:
             elif message["method"] == "Runtime.exceptionThrown":
                 self.errors.append(json.dumps(message["params"]["exceptionDetails"])[:500])
             elif message["method"] == "Log.entryAdded" and message["params"]["entry"]["level"] == "error":
-                self.errors.append(message["params"]["entry"]["text"])
+                entry = message["params"]["entry"]
+                self.errors.append(f"{entry['text']} {entry.get('url')}")

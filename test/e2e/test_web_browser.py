@@ -15,7 +15,8 @@ FIGURE = "document.querySelector('figure[data-camera=\"/front\"]')"
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Chromium]:
+def browser(tmp_path: Path, launch) -> Iterator[Chromium]:
+    """Ends before the servers, whose end is an error to it."""
     with Chromium(tmp_path / "profile") as browser:
         yield browser
         assert browser.errors == []
