@@ -15,6 +15,9 @@ MAX_HELD, MAX_HELD_BYTES = 16, 64_000_000
 """Images that wait for their tracks: the older ones go first, the newest stays."""
 HOLD_S = 1.5
 """Longest wait. Without tracks for this long, images are shown without boxes."""
+INFERENCE_S = 0.1
+"""Longest wait for a frame that is being inferred, before a newer one with predicted boxes is shown: where an
+inference takes longer than the camera's period, only predicted boxes would be seen."""
 JUMP_NS = 1_000_000_000
 """Stamps that go back by this much begin anew, as when a file is repeated."""
 MAX_RECORDS = 512
@@ -108,18 +111,26 @@ class FramePairing:
             self._settle(stamp_ns, moment, "inferred", age_ms)
 
     def take(self, now_s: float) -> Shown | None:
-        """The newest frame with its tracks, if one is due. Call it after each message."""
+        """The newest frame with its tracks, or an inferred one that newer ones have waited for, if one is
+        due. Call it after each message."""
         if now_s < self._due_s:
             return None
         without = now_s - self._tracks_s > HOLD_S
-        for stamp_ns, moment in sorted(self._moments.items(), reverse=True):
-            if stamp_ns <= self._shown_ns:
-                break
-            if moment.image is not None and (moment.complete or without):
-                # Not `now + period`: a camera of the same rate would lose every other frame.
-                self._due_s = max(self._due_s + self._period_s, now_s)
-                return self._show(stamp_ns, moment)
-        return None
+        newer = [
+            (stamp_ns, one)
+            for stamp_ns, one in sorted(self._moments.items(), reverse=True)
+            if stamp_ns > self._shown_ns and one.image is not None
+        ]
+        ready = [one for one in newer if one[1].complete or without]
+        if not ready:
+            return None
+        young = [one for one in newer if one[0] < ready[0][0] and now_s - one[1].arrived_s < INFERENCE_S]
+        inferred = [one for one in young if one[1].complete and one[1].kind == "inferred"]
+        if not inferred and any(one.reason and not one.outcome for _, one in young):
+            return None
+        # Not `now + period`: a camera of the same rate would lose every other frame.
+        self._due_s = max(self._due_s + self._period_s, now_s)
+        return self._show(*(inferred or ready)[0])
 
     def take_records(self, now_s: float) -> list[FrameRecord]:
         """What became of frames since the last call. Ends the wait for frames without a result."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edge_vision.web.pairing import (
     HOLD_S,
+    INFERENCE_S,
     JUMP_NS,
     MAX_HELD,
     MAX_HELD_BYTES,
@@ -126,6 +127,28 @@ def test_a_frame_without_a_result_is_recorded_after_the_wait() -> None:
     pairing.add_event(5, "", "change", 0.0)
     assert pairing.take_records(HOLD_S) == []
     assert pairing.take_records(HOLD_S + 0.1) == [(5, NO_RESULT, "change", None)]
+
+
+@pytest.mark.parametrize(("taken_s", "kind"), [(0.09, "inferred"), (0.2, "predicted")])
+def test_a_frame_in_inference_is_shown_before_newer_ones_unless_that_takes_long(
+    taken_s: float, kind: str
+) -> None:
+    """A camera of 30 Hz."""
+    pairing, shown = FramePairing(PERIOD_S, 0.0), []
+    for number in range(1, 20):
+        now_s, stamp_ns = number * 0.033, number * 33 * MS
+        if number == 2 + round(taken_s / 0.033):
+            for what in ("tracks", "detections"):
+                arrive(pairing, what, 2 * 33 * MS, now_s)
+        shown.append(pairing.take(now_s))
+        for what in ("image", "event") if number == 2 else ("image", "event", "tracks"):
+            arrive(pairing, what, stamp_ns, now_s, "" if number == 2 else "gated")
+        shown.append(pairing.take(now_s))
+    found = [(one.stamp_ns // MS, one.kind) for one in shown if one is not None]
+    assert found[0] == (33, "predicted") and found[1][1] == kind
+    assert found[1][0] == 66 if kind == "inferred" else found[1][0] >= 33 + INFERENCE_S * 1e3
+    assert all(kind == "predicted" for _, kind in found[2:]) and len(found) >= 4
+    assert found == sorted(found)
 
 
 def test_held_images_are_bounded_and_the_newest_stays() -> None:
