@@ -12,14 +12,9 @@ from typing import Any
 
 from edge_vision.core.missing_package import missing_package
 
+_NODES = ("source", "gate", "cascade", "detector", "diagnostics", "localizer", "updater")
 EXECUTABLES = {
-    "source_node": "edge_vision.nodes.source_node",
-    "gate_node": "edge_vision.nodes.gate_node",
-    "cascade_node": "edge_vision.nodes.cascade_node",
-    "detector_node": "edge_vision.nodes.detector_node",
-    "diagnostics_node": "edge_vision.nodes.diagnostics_node",
-    "localizer_node": "edge_vision.nodes.localizer_node",
-    "updater_node": "edge_vision.nodes.updater_node",
+    **{f"{name}_node": f"edge_vision.nodes.{name}_node" for name in _NODES},
     "pipeline": "edge_vision.nodes.pipeline",
     "doctor": "edge_vision.cli.doctor.command",
     "top": "edge_vision.cli.top.command",
