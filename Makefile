@@ -34,7 +34,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-governor bench-pipelining bench-low-score bench-accuracy bench-tracking bench-foreign bench-updates bench-web bench-train soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top web setup setup-clips setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-web setup-bag setup-docs lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-device bench-governor bench-pipelining bench-low-score bench-accuracy bench-tracking bench-foreign bench-updates bench-web bench-train soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top web setup setup-clips setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-web setup-bag setup-docs lock clean distclean
 
 help:  ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -139,6 +139,9 @@ bench-failover: setup-test  ## Measure the time until another backend or model s
 
 bench-cameras: setup-clips  ## Measure four cameras with one detector; results in out/bench/cameras.json
 	$(VENV_PYTHON) bench/cameras.py $(ARGS)
+
+bench-device: setup-clips  ## Compare measurements over SSH with local ones (needs sshd); results in out/bench/device.json
+	$(VENV_PYTHON) bench/remote_device.py $(ARGS)
 
 fuzz: setup-test  ## Fuzz manifests, graphs, images, parameters and messages for MINUTES=10; results in out/fuzz/report.json
 	$(VENV_PYTHON) test/fuzz/fuzz.py --minutes $(MINUTES) $(ARGS)

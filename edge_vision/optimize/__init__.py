@@ -7,6 +7,8 @@
     candidate         a combination of backend, precision, input size and thread count
     runtimes          the backends of a study
     search            which candidates are measured, in which order
+    device_studies    the same study on several devices, with their tables beside each other (report/devices)
+    remote/           measuring on another machine over SSH
     trained           bundles of `optimize train` as candidates
     candidate_table   measures candidates
     trial             the interface to executors; trial_runner stores outcomes, trial_process runs one trial

@@ -8,10 +8,10 @@ from dataclasses import replace
 from edge_vision.optimize.build_only import BuildTask, BuiltEngine
 from edge_vision.optimize.candidate import Candidate
 from edge_vision.optimize.dataset import EVALUATION, LABELS, Dataset
+from edge_vision.optimize.device import OptimizedDevice
 from edge_vision.optimize.measure import Measurement, MeasureTask
 from edge_vision.optimize.quantization.variants import Variants
 from edge_vision.optimize.results import CandidateResult, failure_reason
-from edge_vision.optimize.runtimes import versions_of
 from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.trial_executor import Trial
 from edge_vision.optimize.trial_runner import TrialRunner
@@ -27,12 +27,13 @@ class CandidateTable:
         task: str,
         settings: Settings,
         dataset: Dataset,
+        device: OptimizedDevice,
         variants: Variants,
         runner: TrialRunner,
     ) -> None:
         self.results: dict[str, CandidateResult] = {}
         self._baseline, self._task, self._settings = baseline, task, settings
-        self._dataset, self._variants, self._runner = dataset, variants, runner
+        self._dataset, self._device, self._variants, self._runner = dataset, device, variants, runner
 
     def prepare(self, candidates: Sequence[Candidate], fp32_nodes: tuple[str, ...] = ()) -> None:
         """Run the trials of several candidates at once, if the executor can, so that `measure` finds them.
@@ -73,7 +74,7 @@ class CandidateTable:
         result = replace(self._with_graph(candidate, fp32_nodes), parent="")
         if result.graph is not None:
             task = BuildTask(result.folder, candidate.backend)
-            inputs = (result.graph.sha256, *versions_of(candidate.backend))
+            inputs = (result.graph.sha256, *self._device.backends.get(candidate.backend, ()))
             outcome = self._runner.run(Trial("build", candidate.id, task, BuiltEngine, inputs))
             if outcome.result is None:
                 result = replace(result, status="failed", reason=failure_reason(outcome))
@@ -119,7 +120,8 @@ class CandidateTable:
             class_ids,
         )
         data = (result.graph.sha256, self._dataset.evaluation, self._dataset.labels)
-        return Trial("measure", candidate.id, task, Measurement, (*data, *versions_of(candidate.backend)))
+        machine = (self._device.identity, *self._device.backends.get(candidate.backend, ()))
+        return Trial("measure", candidate.id, task, Measurement, (*data, *machine))
 
     def _setup(self, candidate: Candidate) -> WorkerSetup:
         precision = "bf16" if candidate.precision == "bf16" else "auto"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edge_vision.bundles.store import cache_dir
 from edge_vision.core.command_line import complete_help, run_command, with_examples
-from edge_vision.core.printable import printable_output
+from edge_vision.core.printable import printable, printable_output
 from edge_vision.offline.executor_arguments import add_executor_arguments, is_local
 from edge_vision.offline.output_folder import claim_folder, marker_path, remove_path, require_marker
 from edge_vision.offline.progress import ProgressLine
@@ -17,8 +19,11 @@ from edge_vision.offline.ray_cluster import RayCluster
 from edge_vision.optimize import dataset, settings
 from edge_vision.optimize.clips import split_clips
 from edge_vision.optimize.cluster_trials import ClusterTrials
+from edge_vision.optimize.device_studies import FOLDER as DEVICES
+from edge_vision.optimize.device_studies import DeviceStudy, device_folders, run_studies
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.report import report_file, terminal
+from edge_vision.optimize.remote.address import LOCAL
+from edge_vision.optimize.report import devices, report_file, terminal
 from edge_vision.optimize.report.report_file import StudyReport, read_report
 from edge_vision.optimize.runtimes import build_only_backends, measurable_backends
 from edge_vision.optimize.settings import PRECISIONS, Settings
@@ -30,6 +35,9 @@ _EXAMPLES = """\
 examples:
   edge-vision optimize run ssdlite_mobilenet_v2_coco --frames street.mp4 --calibration yard.mp4 --out out/ssd
   edge-vision optimize run ./my_bundle --frames clips/ --budget-ms 50 --max-rss-mb 300 --out out/mine
+  edge-vision optimize run mine --frames clips/ --device ssh://pi@robot/home/pi/venv/bin/python --out out/pi
+  edge-vision optimize run mine --frames clips/ --device local --device ssh://robot --out out/both
+  edge-vision optimize resume out/both --device ssh://other                        on a further device
   edge-vision optimize run yolo.onnx --frames a.mp4 --frames b.mp4 --backends openvino --out out/yolo
   edge-vision optimize demo                                    the SSD on public clips, in out/optimize
   edge-vision optimize demo --out out/first
@@ -101,6 +109,7 @@ def _parser(extend: Callable[[Any], None] | None = None) -> argparse.ArgumentPar
         if run is _resume:
             add_executor_arguments(one)
         one.set_defaults(run=run)
+    _add_device(commands.choices["resume"])
     one = commands.add_parser("explain", help="why a candidate was chosen or rejected")
     one.add_argument("folder", type=Path, metavar="DIR")
     one.add_argument("candidate", metavar="CANDIDATE", help="its id, as in the table")
@@ -145,6 +154,7 @@ def _add_run(one: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a result of `optimize train` from this model, as further rows; may be repeated",
     )
+    _add_device(one)
     one.add_argument("--threads", nargs="+", type=int, default=[], metavar="N")
     one.add_argument("--exhaustive", action="store_true", help="measure every combination, no search")
     one.add_argument(
@@ -152,6 +162,16 @@ def _add_run(one: argparse.ArgumentParser) -> None:
     )
     add_executor_arguments(one)
     one.set_defaults(run=_run)
+
+
+def _add_device(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--device",
+        action="append",
+        default=[],
+        metavar="DEVICE",
+        help="measure on local, or over SSH on ssh://[user@]host[:port][/path/to/python]; may be repeated",
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -173,6 +193,7 @@ def _run(options: argparse.Namespace) -> int:
         timeout_s=options.timeout_s,
         exhaustive=options.exhaustive,
         trained=tuple(str(Path(one).expanduser().absolute()) for one in options.trained),
+        devices=tuple(dict.fromkeys(options.device)),
     )
     folder = options.folder.absolute()
     _prepare_folder(folder, requested)
@@ -186,7 +207,7 @@ def _prepare_folder(folder: Path, requested: Settings) -> None:
     # A model without a folder in its name is in the store.
     claim_folder(folder, COMMAND, inputs=[path for path in given if Path(path).is_absolute()])
     entries = {file.name for file in folder.iterdir()} - {marker_path(folder, COMMAND).name}
-    if {settings.FILE, report_file.FILE} <= entries:
+    if settings.FILE in entries and entries & {report_file.FILE, DEVICES}:
         raise OptimizeError(
             f"{folder}: expected a new folder, got one with results; `optimize resume {folder}` continues it"
         )
@@ -222,7 +243,13 @@ def _absolute(model: str) -> str:
 def _resume(options: argparse.Namespace) -> int:
     folder = options.folder.absolute()
     require_marker(folder, COMMAND)
-    return _study(folder, Settings.read(folder), options)
+    requested = Settings.read(folder)
+    more = getattr(options, "device", [])  # `demo` continues without the option.
+    if more:
+        known = requested.devices or ((LOCAL,) if (folder / report_file.FILE).is_file() else ())
+        requested = replace(requested, devices=tuple(dict.fromkeys((*known, *more))))
+        requested.write(folder)
+    return _study(folder, requested, options)
 
 
 def _study(folder: Path, requested: Settings, options: argparse.Namespace) -> int:
@@ -234,13 +261,51 @@ def _study(folder: Path, requested: Settings, options: argparse.Namespace) -> in
 
     print(f"calibration clip: {requested.calibration or 'none'}")
     print(f"evaluation clips: {', '.join(requested.frames)}")
-    if is_local(options.executor, options.address):
-        executor: TrialExecutor = LocalExecutor(line.show)
-    else:
+    local = is_local(options.executor, options.address)
+    if requested.devices and not local:
+        raise OptimizeError(f"--device: expected --executor local with it, got --executor {options.executor}")
+    if requested.devices:
+        return _device_studies(folder, requested, log, line.show)
+    executor: TrialExecutor = LocalExecutor(line.show)
+    if not local:
         executor = ClusterTrials(RayCluster(options.address, same_cpu=True), line.show)
     report = run_study(folder, requested, executor, log)
     line.end()
     return _finish(folder, report)
+
+
+def _device_studies(
+    folder: Path, requested: Settings, log: Callable[[str], None], show: Callable[[str], None]
+) -> int:
+    """Run the study on its devices. Lines begin with the device's name."""
+    one_at_a_time = threading.Lock()
+
+    def named(write: Callable[[str], None]) -> Callable[[str, str], None]:
+        def say(name: str, text: str) -> None:
+            with one_at_a_time:
+                write(printable(f"{name}: {text}" if name else text))
+
+        return say
+
+    studies = run_studies(folder, requested, COMMAND, named(log), named(show))
+    return _finish_devices(folder, studies)
+
+
+def _finish_devices(folder: Path, studies: Sequence[DeviceStudy]) -> int:
+    """Write the results of each device and print their table. Returns the exit status."""
+    statuses = []
+    for one in studies:
+        if one.report is None:
+            statuses.append(1)
+            continue
+        write_results(one.folder, one.report)
+        statuses.append(0 if one.report.decision.chosen else 3)
+    file = devices.write(folder, studies)
+    print(devices.table(studies))
+    for one in studies:
+        print(f"{one.name}: bundle and report in {one.folder}")
+    print(f"all devices in {file}")
+    return 1 if 1 in statuses else max(statuses)
 
 
 def _finish(folder: Path, report: StudyReport) -> int:
@@ -254,8 +319,15 @@ def _finish(folder: Path, report: StudyReport) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    require_marker(options.folder, COMMAND)
-    return _finish(options.folder, read_report(options.folder))
+    folder = options.folder
+    require_marker(folder, COMMAND)
+    chosen = Settings.read(folder).devices if (folder / settings.FILE).is_file() else ()
+    if chosen:
+        paths = device_folders(folder, chosen)
+        return _finish_devices(
+            folder, [DeviceStudy(one, path, read_report(path)) for one, path in paths.items()]
+        )
+    return _finish(folder, read_report(folder))
 
 
 def _explain(options: argparse.Namespace) -> int:

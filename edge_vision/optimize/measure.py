@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from edge_vision.backends.host import usable_cores
 from edge_vision.backends.selection.parity import sqnr_db
 from edge_vision.diagnostics.sensors.power import PowerMeter
 from edge_vision.diagnostics.sensors.tree import Tree
 from edge_vision.errors import BackendError
 from edge_vision.optimize import ground_truth
 from edge_vision.optimize.agreement import Agreement, agreement, read_detections, rename_classes
+from edge_vision.optimize.quantization.int8_recipe import cpu_name
 from edge_vision.optimize.worker import WorkerProcess, WorkerSetup
 
 WARM_UP, PER_ROUND, MIN_ROUNDS, MAX_ROUNDS = 3, 5, 8, 40
@@ -76,7 +78,8 @@ class Timing:
 class Measurement:
     """actual: BackendActual as a mapping. saturation_db: loss against exact arithmetic; None unless int8.
 
-    cold_start_s: from process start to the first result. rss_mb: peak memory of the process.
+    cold_start_s: from process start to the first result. rss_mb: peak memory of the process. machine:
+    where it was measured.
     """
 
     timing: Timing
@@ -86,6 +89,7 @@ class Measurement:
     rss_mb: float
     mean_ap: ground_truth.MeanAp | None = None
     saturation_db: float | None = None
+    machine: str = ""
 
 
 def run(task: MeasureTask) -> Measurement:
@@ -106,6 +110,7 @@ def run(task: MeasureTask) -> Measurement:
             rss_mb,
             _mean_ap(worker, task) if task.labels else None,
             _saturation_db(worker, Path(task.exact)) if task.exact else None,
+            f"{cpu_name()}, {usable_cores()} cores",
         )
 
 

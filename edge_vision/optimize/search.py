@@ -6,14 +6,14 @@ candidates depend on the measurements of earlier ones.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from edge_vision.backends.host import usable_cores
 from edge_vision.backends.registry import REFERENCE
 from edge_vision.bundles.store import Bundle
 from edge_vision.optimize.candidate import LIBRARY_DEFAULT, Candidate, Size, default_sizes
 from edge_vision.optimize.dataset import Dataset
+from edge_vision.optimize.device import OptimizedDevice
 from edge_vision.optimize.pareto import NOISE, decide, misses_agreement
 from edge_vision.optimize.quantization.int8_recipe import BF16_FLAGS
 from edge_vision.optimize.results import CandidateResult
@@ -65,10 +65,10 @@ class SearchSpace:
 
 
 def search_space(
-    settings: Settings, bundle: Bundle, tflite: Bundle | None, dataset: Dataset, flags: Collection[str]
+    settings: Settings, bundle: Bundle, tflite: Bundle | None, dataset: Dataset, device: OptimizedDevice
 ) -> SearchSpace:
-    """The candidates for a model on this machine. flags: of the CPU. Raises OptimizeError."""
-    backends = selected_backends(settings.backends)
+    """The candidates for a model on a device. Raises OptimizeError."""
+    backends = selected_backends(settings.backends, device)
     reading_onnx = onnx_backends()
     selected = [name for name in PRECISIONS if name in (settings.precisions or PRECISIONS)]
     if not dataset.calibration:
@@ -77,10 +77,10 @@ def search_space(
         backends,
         tuple(name for name in backends if name in reading_onnx),
         tuple(_sizes(settings, Size.of(bundle.manifest.input), bundle.manifest.task)),
-        settings.threads or tuple(sorted({1, usable_cores()})),
+        settings.threads or tuple(sorted({1, device.cores})),
         tuple(selected),
         tflite.manifest.graphs[0].precision if tflite else "fp32",
-        any(flag in flags for flag in BF16_FLAGS),
+        any(flag in device.flags for flag in BF16_FLAGS),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.records import decoded
+from edge_vision.optimize.remote.address import check_devices
 from edge_vision.optimize.runtimes import build_only_backends, measurable_backends
 
 FILE = "settings.json"
@@ -25,7 +26,8 @@ class Settings:
     none. labels: COCO JSON for the images of the only evaluation folder, "" = none. sizes: input sizes as
     typed. max_accuracy_loss: share of the agreement with the fp32 model at its native size. images: number
     per side (evaluation, calibration). measure_s: time spent on a candidate, and as much again on its parent.
-    timeout_s: of one trial. exhaustive: measure every combination instead of searching.
+    timeout_s: of one trial. exhaustive: measure every combination instead of searching. devices: `local` and
+    addresses, empty = this machine.
     """
 
     model: str
@@ -44,11 +46,13 @@ class Settings:
     timeout_s: float = 900.0
     exhaustive: bool = False
     trained: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_known("precisions", self.precisions, PRECISIONS)
         if self.backends:
             _check_known("backends", self.backends, (*measurable_backends(), *build_only_backends()))
+        check_devices(self.devices)
         for name in ("budget_ms", "max_rss_mb"):
             value = getattr(self, name)
             if value is not None and not value > 0:

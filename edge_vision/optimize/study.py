@@ -7,13 +7,12 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from edge_vision.backends.host import usable_cores
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.optimize import build_only, search
 from edge_vision.optimize.candidate import Candidate
 from edge_vision.optimize.candidate_table import CandidateTable
 from edge_vision.optimize.dataset import CALIBRATION, TUNING, Dataset, prepare_dataset
-from edge_vision.optimize.device import load_warning, system_load, this_device
+from edge_vision.optimize.device import OptimizedDevice, load_warning, this_device
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.output import write_output
 from edge_vision.optimize.pareto import decide
@@ -32,14 +31,18 @@ from edge_vision.optimize.trial_executor import Log, Trial, TrialExecutor
 from edge_vision.optimize.trial_runner import TrialRunner
 
 
-def run_study(folder: Path, settings: Settings, executor: TrialExecutor, log: Log) -> StudyReport:
+def run_study(
+    folder: Path, settings: Settings, executor: TrialExecutor, log: Log, device: OptimizedDevice | None = None
+) -> StudyReport:
     """Measure the candidates and choose one. Writes report.json after each measurement; finished trials of an
-    earlier run are reused. log: receives lines for the terminal.
+    earlier run are reused. log: receives lines for the terminal. device: on which the executor measures, by
+    default this machine.
 
     Raises OptimizeError, BundleError if the study cannot start, or if the baseline does not run.
     """
     check_installed()
-    study = _Study(folder, settings, prepare_dataset(folder, settings, log), executor, log)
+    dataset = prepare_dataset(folder, settings, log)
+    study = _Study(folder, settings, dataset, executor, log, device or this_device())
     study.measure_baseline()
     study.run_trials()
     return study.report(complete=True)
@@ -57,20 +60,28 @@ class _Study:
     """The state of a running study."""
 
     def __init__(
-        self, folder: Path, settings: Settings, dataset: Dataset, executor: TrialExecutor, log: Log
+        self,
+        folder: Path,
+        settings: Settings,
+        dataset: Dataset,
+        executor: TrialExecutor,
+        log: Log,
+        device: OptimizedDevice,
     ) -> None:
         self._folder, self._settings, self._dataset, self._log = folder, settings, dataset, log
         self._started_s = time.monotonic() - earlier_wall_s(folder)
         self._bundle = load_bundle(f"{folder / 'source'}{os.sep}")
         tflite = _tflite_bundle(folder)
-        self._flags = int8_recipe.cpu_flags()
-        self._space = search_space(settings, self._bundle, tflite, dataset, self._flags)
+        self._device = device
+        self._space = search_space(settings, self._bundle, tflite, dataset, device)
         self._runner = TrialRunner(folder, executor, settings.timeout_s)
         self._trained = trained_bundles(folder, settings.trained, self._bundle)
-        variants = Variants(self._bundle, tflite, dataset, self._flags, self._runner, self._trained)
+        variants = Variants(self._bundle, tflite, dataset, device, self._runner, self._trained)
         task = self._bundle.manifest.task
-        self._table = CandidateTable(self._space.baseline, task, settings, dataset, variants, self._runner)
-        warning = load_warning(system_load(), usable_cores())
+        self._table = CandidateTable(
+            self._space.baseline, task, settings, dataset, device, variants, self._runner
+        )
+        warning = load_warning(device.load, device.cores)
         self._notes: list[str] = [warning] if warning else []
         self._sensitivity: Sensitivity | None = None
 
@@ -116,7 +127,7 @@ class _Study:
 
     def _search_layers(self) -> tuple[str, ...]:
         """The nodes that stay in fp32 in mixed precision; empty if the search fails or none helps."""
-        recipe = int8_recipe.int8_recipe(self._space.onnx[0], self._flags)
+        recipe = int8_recipe.int8_recipe(self._space.onnx[0], self._device.flags, self._device.architecture)
         ranges = f"ranges/{self._space.native}.json"
         task = SensitivityTask("source", recipe, CALIBRATION, TUNING, ranges, self._loss_share())
         source = self._bundle.manifest.graphs[0].sha256
@@ -150,7 +161,7 @@ class _Study:
                 self._settings.model,
                 self._bundle.manifest.graphs[0].sha256,
             ),
-            this_device(self._flags),
+            self._device,
             self._settings,
             self._dataset,
             self._space.baseline.id,

@@ -27,7 +27,7 @@ def report_of(bundle: Bundle) -> StudyReport:
     return StudyReport(
         True,
         ModelInfo(bundle.name, "detect", bundle.name, "0" * 64),
-        this_device(()),
+        this_device(),
         Settings(bundle.name, ("clip",)),
         Dataset({}, ""),
         chosen.id,

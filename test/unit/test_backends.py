@@ -192,6 +192,7 @@ from edge_vision.cli.doctor.probe import run_probe
 from edge_vision.offline.provenance import versions
 from edge_vision.importer.probe import backends_for
 from edge_vision.nodes.interface.specs import DETECTOR
+from edge_vision.optimize.device import this_device
 from edge_vision.optimize.runtimes import selected_backends
 
 found = available_backends()
@@ -200,7 +201,7 @@ assert make_backend("ghost").name == "ghost"
 assert "ghost" in backends_with(lambda backend: backend.can_optimize)
 assert "ghost" in backends_for("onnx")
 both = ("onnxruntime", "ghost")
-assert selected_backends(both) == both
+assert selected_backends(both, this_device()) == both
 assert "ghost" in DETECTOR.param("backend").description
 assert runtime_versions(["ghost"])["ghost-plugin"] == "1.5", runtime_versions(["ghost"])
 assert runtime_versions(["ghost"])["ghostlib-cu13"] == "7.0"

@@ -31,7 +31,7 @@ def report() -> StudyReport:
     return StudyReport(
         True,
         ModelInfo("tiny", "classify", "tiny", "0" * 64),
-        this_device(()),
+        this_device(),
         settings,
         Dataset({"clip": "0" * 64}, "1" * 64),
         "base",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edge_vision.bundles.store import Bundle
 from edge_vision.optimize.candidate import LIBRARY_DEFAULT, Candidate, Size
 from edge_vision.optimize.dataset import CALIBRATION, Dataset
+from edge_vision.optimize.device import OptimizedDevice
 from edge_vision.optimize.quantization import int8_recipe
 from edge_vision.optimize.quantization.make_variant import VariantGraph, VariantTask
 from edge_vision.optimize.runtimes import build_only_backends, onnx_backends
@@ -19,7 +20,8 @@ from edge_vision.optimize.trial_runner import TrialRunner
 class Variants:
     """Makes the graph of a candidate, or finds it among those made before.
 
-    source: the fp32 bundle. tflite: the bundle with the model's own TFLite graph, or None. flags: of the CPU.
+    source: the fp32 bundle. tflite: the bundle with the model's own TFLite graph, or None. device: that
+    runs the graphs.
     """
 
     def __init__(
@@ -27,14 +29,14 @@ class Variants:
         source: Bundle,
         tflite: Bundle | None,
         dataset: Dataset,
-        flags: Collection[str],
+        device: OptimizedDevice,
         runner: TrialRunner,
         trained: Mapping[str, Bundle] = {},
     ) -> None:
         """trained: by name, in folders of the study."""
         self._trained = trained
         self._source, self._tflite, self._dataset = source, tflite, dataset
-        self._flags, self._runner = flags, runner
+        self._device, self._runner = device, runner
 
     def folder_of(self, candidate: Candidate) -> str:
         """Within the study's folder. Runtimes and thread counts share a graph."""
@@ -99,5 +101,5 @@ class Variants:
         if candidate.precision == LIBRARY_DEFAULT:
             return int8_recipe.LIBRARY_DEFAULT_RECIPE
         if candidate.precision in ("int8", "mixed"):
-            return int8_recipe.int8_recipe(candidate.backend, self._flags)
+            return int8_recipe.int8_recipe(candidate.backend, self._device.flags, self._device.architecture)
         return None

@@ -61,6 +61,7 @@ def explanation(result: CandidateResult) -> str:
 def _measurement_lines(result: CandidateResult, measured: Measurement) -> list[str]:
     timing, agreed, actual = measured.timing, measured.agreement, measured.actual
     (low, high), (fast, slow) = timing.p50_band_ms, timing.ratio_band
+    where = f"; measured on {measured.machine}" if measured.machine else ""
     energy = "unavailable" if timing.energy_mj is None else f"{timing.energy_mj:.1f} mJ"
     lines = [
         f"  pass: p50 {timing.p50_ms:.2f} ms ({low:.2f} to {high:.2f}), p95 {timing.p95_ms:.2f}, p99 "
@@ -73,7 +74,7 @@ def _measurement_lines(result: CandidateResult, measured: Measurement) -> list[s
         f"  peak memory {measured.rss_mb:.0f} MB, cold start {measured.cold_start_s:.2f} s, file "
         f"{result.file_bytes} bytes",
         f"  runs on {actual['backend']} {actual['version']}, {actual['device']}, precision "
-        f"{actual['precision']}, threads {actual['threads']}",
+        f"{actual['precision']}, threads {actual['threads']}{where}",
     ]
     if agreed.confident_value is not None:
         lines.append(
