@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import platform
+import socket
 import sys
 import time
 from collections import Counter, deque
@@ -36,6 +37,7 @@ UNSCHEDULABLE_S = 30.0
 """A node that is lost may come back within this time."""
 _PROBE_S = 120.0
 """For the answers of all nodes to the check; a node starts its first process in 10 s."""
+_REACHABLE_S = 10.0
 _PERIOD_S = 0.5
 _CHECK_PERIOD_S = 5.0
 _FILES = "offline"
@@ -141,11 +143,13 @@ class RayCluster(Executor):
             )
         done, silent = self._ray.wait(list(refs), num_returns=len(refs), timeout=_PROBE_S)
         problems = [f"{refs[ref]} did not answer within {_PROBE_S:.0f} s" for ref in silent]
-        ours = _versions()
+        ours, errors = _versions(), self._ray.exceptions
         for ref in done:
             try:
                 problems += _differences(refs[ref], ours, self._ray.get(ref), same_cpu)
-            except self._ray.exceptions.RayError as error:
+            except (errors.NodeDiedError, errors.TaskUnschedulableError):
+                continue  # A node that was just lost.
+            except errors.RayError as error:
                 problems.append(f"{refs[ref]}: edge_vision cannot be imported: {_last_line(error)}")
         if problems:
             raise EdgeVisionError(f"the nodes of the cluster cannot be used: {'; '.join(problems)}")
@@ -310,6 +314,10 @@ def _sha256_of_version(file: str, size: int, mtime_ns: int) -> str:
 
 def _connect(ray: Any, address: str) -> None:
     try:
+        if address != ADDRESS:
+            host, _, port = address.rpartition(":")
+            # Ray itself tries for more than a minute.
+            socket.create_connection((host, int(port)), _REACHABLE_S).close()
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True)
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         text = " ".join(str(error).split())

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -70,8 +71,8 @@ def killed_until(marker: str, context: JobContext) -> str:
 
 
 def waits_for(marker: str, context: JobContext) -> int:
-    """Writes its process id, and waits until the marker exists."""
-    Path(f"{marker}.{os.getpid()}").touch()
+    """Leaves a file for each attempt, and waits until the marker exists."""
+    Path(f"{marker}.{uuid.uuid4()}").touch()
     while not os.path.exists(marker):
         time.sleep(0.05)
     return 1
@@ -165,8 +166,10 @@ def test_a_trial_elsewhere_leaves_the_same_files(executor: Executor, tmp_path: P
     cluster = ClusterTrials(executor).run(variant_trial(there), there, 120)
     assert local.status == "done", local
     assert replace(cluster, wall_s=0.0) == replace(local, wall_s=0.0)
-    names = ["variants/made/model.onnx", "variants/made/bundle.yaml", "ranges/r.json"]
-    assert [(here / name).read_bytes() for name in names] == [(there / name).read_bytes() for name in names]
+    for name in ("variants/made/model.onnx", "variants/made/bundle.yaml"):
+        assert (here / name).read_bytes() == (there / name).read_bytes(), name
+    ranges = [json.loads((folder / "ranges/r.json").read_text()) for folder in (here, there)]
+    assert ranges[0] == ranges[1]
 
 
 def test_the_files_of_a_trial_are_those_that_its_task_names(tmp_path: Path) -> None:
@@ -351,7 +354,7 @@ def test_another_version_on_a_node_is_named(head: str, tmp_path: Path) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.1\n")
     node = RayNode(head, 1, env=python_path(tmp_path, HERE))
     try:
-        with pytest.raises(EdgeVisionError, match=r"127\.0\.0\.1: expected numpy \d.*, got 0\.1"):
+        with pytest.raises(EdgeVisionError, match=r": expected numpy \d.*, got 0\.1"):
             RayCluster(head)
     finally:
         node.lose()
