@@ -23,8 +23,8 @@ demo: export ROS_DOMAIN_ID = 87
 top web: export ROS_DOMAIN_ID ?= 87
 top web: export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 test test-unit test-nodes check examples fuzz: export ROS_DOMAIN_ID = 88
-bench-pipeline bench-diagnostics bench-failover bench-cameras bench-governor bench-web soak chaos evaluate-schedule: export ROS_DOMAIN_ID = 89
-demo test test-unit test-nodes check examples fuzz bench-pipeline bench-diagnostics bench-failover bench-cameras bench-governor bench-web soak chaos evaluate-schedule: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
+bench-pipeline bench-diagnostics bench-failover bench-recorder bench-cameras bench-governor bench-web soak chaos evaluate-schedule: export ROS_DOMAIN_ID = 89
+demo test test-unit test-nodes check examples fuzz bench-pipeline bench-diagnostics bench-failover bench-recorder bench-cameras bench-governor bench-web soak chaos evaluate-schedule: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
 
 # The ROS wheels set this marker in the environment; with it, another Python does not find its libraries.
 unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
@@ -34,7 +34,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-cameras bench-device bench-governor bench-pipelining bench-low-score bench-accuracy bench-tracking bench-foreign bench-updates bench-web bench-train soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top web setup setup-clips setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-web setup-bag setup-docs lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-recorder bench-cameras bench-device bench-governor bench-pipelining bench-low-score bench-accuracy bench-tracking bench-foreign bench-updates bench-web bench-train soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top web setup setup-clips setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-web setup-bag setup-docs lock clean distclean
 
 help:  ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -136,6 +136,9 @@ bench-web: setup-test  ## Measure the live page with three browsers; results in 
 
 bench-failover: setup-test  ## Measure the time until another backend or model serves; results in out/bench/failover.json
 	$(VENV_PYTHON) bench/failover.py $(ARGS)
+
+bench-recorder: setup-test  ## Measure the flight recorder, and kill it; results in out/bench/recorder.json
+	$(VENV_PYTHON) bench/recorder.py $(ARGS)
 
 bench-cameras: setup-clips  ## Measure four cameras with one detector; results in out/bench/cameras.json
 	$(VENV_PYTHON) bench/cameras.py $(ARGS)

@@ -18,6 +18,7 @@ EXECUTABLES = (
     "diagnostics_node",
     "localizer_node",
     "updater_node",
+    "recorder_node",
     "pipeline",
     "doctor",
     "top",
@@ -32,12 +33,14 @@ TRAIN = [*OPTIMIZE, "torch>=2.4"]
 EVALUATE = ["matplotlib>=3.7"]
 TOP = ["rich>=13.0"]
 METRICS = ["prometheus-client>=0.26"]
-BAG = ["rosbags>=0.11"]
+BAG = ["rosbags>=0.11", "mcap>=1.6"]
 WEB = ["aiohttp>=3.9,<4"]
 RAY = ["ray>=2.60"]
+RECORD = ["mcap>=1.6"]
 UPDATE = ["tuf>=7.0.1,<8", "cryptography>=42"]
 TEST = [
     "hypothesis",
+    "mcap-ros2-support",
     "mypy",
     "pillow",
     "pytest",
@@ -89,10 +92,11 @@ setup(
         "top": TOP,
         "metrics": METRICS,
         "bag": BAG,
+        "record": RECORD,
         "update": UPDATE,
         "web": WEB,
         "ray": RAY,
-        "test": TEST + FETCH + TOP + METRICS + BAG + UPDATE + WEB + RUNTIME,
+        "test": TEST + FETCH + TOP + METRICS + BAG + RECORD + UPDATE + WEB + RUNTIME,
     },
     entry_points={"console_scripts": SCRIPTS},
     zip_safe=False,

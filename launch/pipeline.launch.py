@@ -79,6 +79,13 @@ ARGUMENTS = (
         "params_file.",
     ),
     (
+        "record",
+        "",
+        ["", "true", "false"],
+        "Run the flight recorder, in the pipeline's process, or with composition:=false in one of its own; "
+        "empty = as in params_file.",
+    ),
+    (
         "metrics_port",
         "0",
         None,
@@ -138,7 +145,9 @@ def generate_launch_description() -> LaunchDescription:
     from_source, with_model = ["--source=", source], _options("model", "backend")
     preset = _options("preset")
     servers = {name: LaunchConfiguration(f"{name}_port") for name in ("metrics", "web")}
+    record = LaunchConfiguration("record")
     cameras = ["--cameras=", LaunchConfiguration("cameras")]
+    with_recorder = AndSubstitution(separate, EqualsSubstitution(record, "true"))
     sim_time = LaunchConfiguration("use_sim_time")
     # Without a source in this launch, its missing reports are no fault.
     watched = {"watched_nodes": ["gate", "cascade", "detector"]}
@@ -151,7 +160,9 @@ def generate_launch_description() -> LaunchDescription:
             SetParameter(
                 "use_sim_time", sim_time, condition=IfCondition(NotEqualsSubstitution(sim_time, ""))
             ),
+            SetParameter("record", record, condition=IfCondition(NotEqualsSubstitution(record, ""))),
             _node("pipeline", composition, arguments=[cameras, from_source, *with_model, *preset]),
+            _process("recorder_node", with_recorder, arguments=[cameras]),
             _process("detector_node", separate, arguments=[cameras, *with_model]),
             _process("cascade_node", separate, arguments=[cameras]),
             _process("gate_node", separate, arguments=[cameras, *preset]),

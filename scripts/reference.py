@@ -1,5 +1,5 @@
-"""Generates config/pipeline.yaml and the tables of docs/parameters.md, topics.md, diagnostics.md and
-localizer.md.
+"""Generates config/pipeline.yaml and the tables of docs/parameters.md, topics.md, diagnostics.md,
+localizer.md and recorder.md.
 
     python -m scripts.reference --write    write the files
     python -m scripts.reference --check    print a diff of stale files; exit status 1
@@ -22,7 +22,7 @@ from typing import Any
 
 from edge_vision.core.diagnostic_status import LEVELS
 from edge_vision.diagnostics.causes import cause_entries
-from edge_vision.nodes.interface.specs import LOCALIZER, NODES, PIPELINE, NodeSpec, Param
+from edge_vision.nodes.interface.specs import LOCALIZER, NODES, PIPELINE, RECORDER, NodeSpec, Param
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMENT_WIDTH = 104
@@ -46,7 +46,8 @@ def pipeline_yaml() -> str:
 def _yaml_node(node: NodeSpec) -> Iterator[str]:
     # ROS gives an empty list no type and refuses it, so the default of a list stays commented out. It refuses
     # a node without parameters, too.
-    off = "# " if all(param.default == [] for param in node.params) else ""
+    # What the process reads at the start is given to it, not to each node: also in comments.
+    off = "# " if node is PIPELINE else ""
     yield f"# {node.summary}"
     yield f"{off}/**/{node.name}:"
     yield f"{off}  ros__parameters:"
@@ -66,7 +67,7 @@ def parameter_tables() -> str:
     """One table for the parameters that several nodes share, then one per node for its own."""
     tables = [f"### Several nodes\n\n{_shared_parameter_table()}"]
     for node in (PIPELINE, *NODES):
-        if node is LOCALIZER:  # On its own page.
+        if node in (LOCALIZER, RECORDER):  # On pages of their own.
             continue
         tables.append(f"### {node.name}\n\n{node.summary}\n\n{_own_parameter_table(node)}")
     return "\n" + "\n".join(tables) + "\n"
@@ -75,6 +76,11 @@ def parameter_tables() -> str:
 def localizer_table() -> str:
     """The localizer's own parameters."""
     return _own_parameter_table(LOCALIZER)
+
+
+def recorder_table() -> str:
+    """The recorder's own parameters."""
+    return _own_parameter_table(RECORDER)
 
 
 def _own_parameter_table(node: NodeSpec) -> str:
@@ -123,10 +129,11 @@ def _range(param: Param) -> str:
 
 
 def topic_table() -> str:
-    """The topics of all nodes."""
+    """The topics of all nodes but the recorder, which has only those of others."""
     rows = [
         (node.name, f"`{topic.name}`", topic.direction, f"`{topic.type}`", topic.description)
         for node in NODES
+        if node is not RECORDER
         for topic in node.topics
     ]
     return _table(("node", "topic", "", "type", "content"), rows)
@@ -163,6 +170,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "topics": topic_table,
     "parameters": parameter_tables,
     "localizer": localizer_table,
+    "recorder": recorder_table,
     "services": service_table,
     "causes": cause_table,
 }
@@ -171,6 +179,7 @@ DOCUMENTS = {
     "docs/topics.md": ["topics", "services"],
     "docs/diagnostics.md": ["causes"],
     "docs/localizer.md": ["localizer"],
+    "docs/recorder.md": ["recorder"],
 }
 """Document -> the sections that it must contain, in this order."""
 _SECTION = re.compile(r"(<!-- reference: (\w+) -->\n).*?(<!-- end of reference -->)", re.DOTALL)

@@ -20,6 +20,7 @@ ROS = {
 LAUNCH = dict.fromkeys(("ament_index_python", "launch_ros"), "source ROS 2")
 RICH = {"rich": "run `make setup-test`"}
 BAGS = {"rosbags": "run `make setup-test`"}
+RECORD = dict.fromkeys(("mcap", "mcap_ros2", "rosbags"), "run `make setup-test`")
 PROMETHEUS = {"prometheus_client": "run `make setup-test`"}
 WEB = {"aiohttp": "run `make setup-test`"}
 UPDATES = dict.fromkeys(("tuf", "cryptography"), "run `make setup-test`")
@@ -37,6 +38,7 @@ NEEDED: dict[str, dict[str, str]] = {
     "launch": {**ROS, **LAUNCH},
     "nodes/test_bag_source.py": {**ROS, **BAGS},
     "nodes/test_localizer.py": {**ROS, **TF},
+    "nodes/test_recorder_node.py": {**ROS, **RECORD},
     "nodes/test_types.py": {**ROS, **TF},
     "nodes/test_updater.py": {**ROS, **UPDATES},
     "unit/test_accuracy_chain.py": COCO,
@@ -48,7 +50,9 @@ NEEDED: dict[str, dict[str, str]] = {
     "unit/test_optimize_run.py": REPORT,
     "unit/test_optimize_study.py": REPORT,
     "unit/test_parameter_files.py": ROS,
-    "unit/test_run_bag.py": BAGS,
+    "unit/test_record_files.py": RECORD,
+    "unit/test_recorder.py": RECORD,
+    "unit/test_run_bag.py": RECORD,
     "unit/test_top.py": RICH,
     "unit/test_updates_client.py": UPDATES,
     "unit/test_updates_repository.py": UPDATES,

@@ -72,6 +72,14 @@ def localizer_node() -> type[BaseNode]:
     ).LocalizerNode
 
 
+def recorder_node() -> type[BaseNode]:
+    """Skips the test where its package is missing."""
+    reason = "mcap is not installed: run `make setup-test`"
+    return pytest.importorskip(
+        "edge_vision.nodes.recorder_node", reason=reason, exc_type=ImportError
+    ).RecorderNode
+
+
 def wait_until(
     happened: Callable[[], Any], what: str, turn: Callable[[], None] = lambda: time.sleep(0.01)
 ) -> Any:

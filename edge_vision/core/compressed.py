@@ -37,22 +37,22 @@ _BAYER = re.compile(r"bayer_(rggb|bggr|gbrg|grbg)(?:8|16)")
 class CompressedPicture:
     """A compressed image in memory with a parsed header. Thread-safe.
 
-    encoding: of the decoded image, a key of ENCODINGS: bgr8, rgb8 or bayer_*.
+    data: the file, (n,) uint8. declared: its format. encoding: as decoded, bgr8, rgb8 or bayer_*.
     """
 
-    __slots__ = ("_declared", "_header", "_image", "_lock", "_raw", "encoding", "height_px", "width_px")
+    __slots__ = ("_header", "_image", "_lock", "data", "declared", "encoding", "height_px", "width_px")
 
     def __init__(self, data: Any, declared: str = "", max_pixels: float = MAX_PIXELS) -> None:
         """data: any buffer with the file. declared: its format as in sensor_msgs/CompressedImage.
 
         Raises ImageError with reason zero_size, too_large, unsupported_encoding or corrupt_image.
         """
-        self._raw, self._declared = np.frombuffer(data, np.uint8), declared[:80]
-        if self._raw.size == 0:
+        self.data, self.declared = np.frombuffer(data, np.uint8), declared[:80]
+        if self.data.size == 0:
             raise ImageError("zero_size", "expected a compressed image, got 0 bytes: check the camera driver")
         if "compresseddepth" in declared.lower():
-            raise unsupported(f"the depth image '{self._declared}'")
-        self._header = _checked_header(self._raw, max_pixels)
+            raise unsupported(f"the depth image '{self.declared}'")
+        self._header = _checked_header(self.data, max_pixels)
         self.width_px, self.height_px = self._header.width_px, self._header.height_px
         self.encoding = _decoded_encoding(declared, self._header)
         self._lock = Lock()
@@ -88,7 +88,7 @@ class CompressedPicture:
 
     def _decoded(self, flags: int, reduction: int) -> np.ndarray:
         try:
-            image = cv2.imdecode(self._raw, flags)
+            image = cv2.imdecode(self.data, flags)
         except cv2.error as error:
             raise self._corrupt(f"cannot be decoded: {error.err}") from error
         if image is None:
@@ -101,7 +101,7 @@ class CompressedPicture:
         return image
 
     def _corrupt(self, what: str) -> ImageError:
-        return ImageError("corrupt_image", f"{self._raw.size} bytes of '{self._declared}' {what}")
+        return ImageError("corrupt_image", f"{self.data.size} bytes of '{self.declared}' {what}")
 
 
 def _checked_header(raw: np.ndarray, max_pixels: float) -> ImageHeader:
@@ -144,8 +144,8 @@ class CompressedFrame(Frame):
     Access to the image, or a conversion, may raise ImageError(corrupt_image).
     """
 
-    __slots__ = ("_source",)
-    _source: np.ndarray | CompressedPicture
+    __slots__ = ("source",)
+    source: np.ndarray | CompressedPicture
 
     def __init__(
         self,
@@ -157,21 +157,21 @@ class CompressedFrame(Frame):
         origin: Any = None,
     ) -> None:
         """image: an array, as passed by `dataclasses.replace`, makes this an ordinary frame."""
-        given = (("_source", image), ("stamp_ns", stamp_ns), ("frame_id", frame_id), ("encoding", encoding))
+        given = (("source", image), ("stamp_ns", stamp_ns), ("frame_id", frame_id), ("encoding", encoding))
         for name, value in (*given, ("seq", seq), ("origin", origin)):
             object.__setattr__(self, name, value)
 
     @property
     def image(self) -> np.ndarray:
-        return self._source.image() if isinstance(self._source, CompressedPicture) else self._source
+        return self.source.image() if isinstance(self.source, CompressedPicture) else self.source
 
     @property
     def width_px(self) -> int:
-        return self._source.width_px if isinstance(self._source, CompressedPicture) else super().width_px
+        return self.source.width_px if isinstance(self.source, CompressedPicture) else super().width_px
 
     @property
     def height_px(self) -> int:
-        return self._source.height_px if isinstance(self._source, CompressedPicture) else super().height_px
+        return self.source.height_px if isinstance(self.source, CompressedPicture) else super().height_px
 
     def small_gray(self, width_px: int) -> np.ndarray:
         """As `Frame.small_gray`, of the same size; a plain JPEG is decoded at reduced size.
@@ -179,11 +179,11 @@ class CompressedFrame(Frame):
         Also if the full image is decoded already: the two results differ by some grey levels, which would be
         detected as motion.
         """
-        if not isinstance(self._source, CompressedPicture) or not self._source.supports_reduction:
+        if not isinstance(self.source, CompressedPicture) or not self.source.supports_reduction:
             return super().small_gray(width_px)
         block = max(1, self.width_px // width_px)
         reduction = max(size for size in _REDUCED if size <= block)
-        gray = self._source.gray(reduction)
+        gray = self.source.gray(reduction)
         rows, columns = max(1, self.height_px // block), self.width_px // block
         if block % reduction == 0:
             return block_mean(gray, block // reduction)[:rows, :columns]
@@ -194,7 +194,7 @@ class CompressedFrame(Frame):
         return cv2.resize(gray, (columns, rows), interpolation=method)
 
     def with_header(self, stamp_ns: int, frame_id: str, seq: int) -> Frame:
-        return CompressedFrame(self._source, stamp_ns, frame_id, self.encoding, seq)
+        return CompressedFrame(self.source, stamp_ns, frame_id, self.encoding, seq)
 
     def __repr__(self) -> str:
         size = f"{self.width_px}x{self.height_px}"

@@ -7,10 +7,8 @@ import sys
 
 PYPI_NAMES = {
     **{name: name for name in ("numpy", "psutil", "rich", "onnx", "onnxruntime", "openvino", "pycocotools")},
-    **{
-        name: name
-        for name in ("matplotlib", "rosbags", "tuf", "cryptography", "prometheus_client", "aiohttp", "ray")
-    },
+    **{name: name for name in ("matplotlib", "rosbags", "mcap", "tuf", "cryptography", "prometheus_client")},
+    **{name: name for name in ("aiohttp", "ray", "zstandard")},
     "cv2": "opencv-python-headless",
     "yaml": "PyYAML",
     "pynvml": "nvidia-ml-py",

@@ -12,7 +12,7 @@ from typing import Any
 
 from edge_vision.core.missing_package import missing_package
 
-_NODES = ("source", "gate", "cascade", "detector", "diagnostics", "localizer", "updater")
+_NODES = ("source", "gate", "cascade", "detector", "diagnostics", "localizer", "updater", "recorder")
 EXECUTABLES = {
     **{f"{name}_node": f"edge_vision.nodes.{name}_node" for name in _NODES},
     "pipeline": "edge_vision.nodes.pipeline",

@@ -20,10 +20,11 @@ from rclpy.utilities import remove_ros_args
 
 from edge_vision.backends import known_backends
 from edge_vision.core.command_line import with_examples
+from edge_vision.core.missing_package import missing_package
 from edge_vision.core.printable import printable_error, printable_output
 from edge_vision.gate.frame_gate import DEFAULT_PRESET, PRESETS
 from edge_vision.nodes.base_node import BaseNode
-from edge_vision.nodes.interface.specs import PIPELINE
+from edge_vision.nodes.interface.specs import PIPELINE, Param
 from edge_vision.nodes.parameter_files import startup_error, unmatched_sections
 from edge_vision.nodes.transport.intra_process import IntraProcess, TopicConflict
 from edge_vision.nodes.transport.shared_memory import remove_abandoned_segments
@@ -33,7 +34,7 @@ SPIN_S = 0.25
 SHUTDOWN_LIMIT_S = 1.8
 OUT_OF_TIME = "shutdown took longer than"
 _CAMERA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_CAMERAS = PIPELINE.param("cameras")
+_CAMERAS, _RECORD = PIPELINE.param("cameras"), PIPELINE.param("record")
 
 
 class CameraSetup(NamedTuple):
@@ -44,24 +45,31 @@ class CameraSetup(NamedTuple):
 
 
 @printable_output()
-def main(kinds: Sequence[type[BaseNode]], program: str, args: list[str] | None = None) -> int:
-    """Run these nodes until SIGINT or SIGTERM. Returns the exit status."""
+def main(
+    kinds: Sequence[type[BaseNode]], program: str, args: list[str] | None = None, recorder: Any = None
+) -> int:
+    """Run these nodes until SIGINT or SIGTERM, and with the parameter `record` that of `recorder`. Returns
+    the exit status."""
     argv = list(sys.argv if args is None else [program, *args])
     stop = _stop_on_signals()
     # OpenCV's thread pool costs more than it saves on small images, and takes cores from the model.
     cv2.setNumThreads(1)
     remove_abandoned_segments()
     try:
-        options = _parse(kinds, program, remove_ros_args(argv)[1:])
+        overrides, names = _parse(kinds, program, remove_ros_args(argv)[1:])
         stop.wait(max(kind.start_delay_s for kind in kinds))
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-        cameras = camera_setups(options.cameras)
-    except (RuntimeError, ValueError) as error:  # A missing or invalid parameter file, a malformed remapping.
-        print(f"{program}: {printable_error(startup_error(str(error)))}", file=sys.stderr)
+        cameras = camera_setups(names)
+        if recorder and process_param(_RECORD)[0]:
+            kinds = (*kinds, recorder())
+    except (RuntimeError, ValueError, ModuleNotFoundError) as error:  # Of a parameter file, a remapping.
+        missing = isinstance(error, ModuleNotFoundError)
+        text = missing_package(error) if missing else startup_error(str(error))
+        print(f"{program}: {printable_error(text)}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
     try:
-        run(kinds, options.overrides, stop, argv, cameras)
+        run(kinds, overrides, stop, argv, cameras)
     except TopicConflict as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2
@@ -70,14 +78,8 @@ def main(kinds: Sequence[type[BaseNode]], program: str, args: list[str] | None =
     return 0
 
 
-class RunOptions(NamedTuple):
-    """The command line. overrides: parameters by node. cameras: as given, None = not."""
-
-    overrides: dict[str, dict[str, Any]]
-    cameras: str | None
-
-
-def _parse(kinds: Sequence[type[BaseNode]], program: str, argv: list[str]) -> RunOptions:
+def _parse(kinds: Sequence[type[BaseNode]], program: str, argv: list[str]) -> tuple[Any, str | None]:
+    """The parameters on the command line by node, and its cameras, None = not given."""
     names = {kind.spec.name for kind in kinds}
     summary = kinds[0].spec.summary if len(kinds) == 1 else _PIPELINE
     parser = argparse.ArgumentParser(
@@ -113,7 +115,7 @@ def _parse(kinds: Sequence[type[BaseNode]], program: str, argv: list[str]) -> Ru
     overrides = {
         node: {k: v for k, v in values.items() if v not in (None, "")} for node, values in wanted.items()
     }
-    return RunOptions(overrides, given["cameras"])
+    return overrides, given["cameras"]
 
 
 _PIPELINE = "The whole pipeline in one process: source, gate, cascade, detector, diagnostics."
@@ -240,11 +242,17 @@ def _leave() -> None:
 
 
 def camera_setups(option: str | None) -> list[CameraSetup]:
-    """The cameras of the command line option, or of the parameter without one. Needs rclpy.init.
+    """The cameras of the command line option, or of the parameter without one. Needs rclpy.init. Raises
+    ValueError if a name is invalid."""
+    given, base = process_param(_CAMERAS)
+    names = checked_names(option.split(",") if option else given)
+    # For a node, __ns of its own precedes that of the process.
+    own = {name: {"cli_args": ["--ros-args", "-r", f"__ns:={base}/{name}"]} for name in names}
+    return [CameraSetup(name, args) for name, args in (own or {"": {}}).items()]
 
-    Raises ValueError if a name is invalid.
-    """
-    # Its parameters and namespace follow the command line and the parameter files, as those of every node.
+
+def process_param(param: Param) -> tuple[Any, str]:
+    """A parameter of the process, and its namespace. Needs rclpy.init. Raises ValueError."""
     node = Node(
         PIPELINE.name,
         start_parameter_services=False,
@@ -252,14 +260,10 @@ def camera_setups(option: str | None) -> list[CameraSetup]:
         automatically_declare_parameters_from_overrides=True,
     )
     try:
-        given = node.get_parameter_or(_CAMERAS.name).value
-        base = node.get_namespace().rstrip("/")
+        given = node.get_parameter_or(param.name).value
+        return param.default if given is None else param.check(given), node.get_namespace().rstrip("/")
     finally:
         node.destroy_node()
-    names = checked_names(option.split(",") if option else [] if given is None else _CAMERAS.check(given))
-    # For a node, __ns of its own precedes that of the process.
-    own = {name: {"cli_args": ["--ros-args", "-r", f"__ns:={base}/{name}"]} for name in names}
-    return [CameraSetup(name, args) for name, args in (own or {"": {}}).items()]
 
 
 def checked_names(names: Sequence[str]) -> list[str]:

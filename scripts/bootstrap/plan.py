@@ -61,6 +61,7 @@ EXTRAS = {
     "top": Extra("terminal view", ("test", "top")),
     "metrics": Extra("metrics for Prometheus", ("test",)),
     "bag": Extra("ROS bags as a source", ("test", "bag")),
+    "record": Extra("flight recorder", ("test", "bag")),
     "update": Extra("model updates", ("test",)),
     "web": Extra("pages in the browser", ("test", "web")),
     "evaluate": Extra("plots", ("evaluate",)),

@@ -146,6 +146,20 @@ def test_the_updater_is_a_process_beside_the_pipeline(domain: int) -> None:
         interrupted(process)
 
 
+@pytest.mark.parametrize(("composition", "processes"), [("true", 1), ("false", 6)])
+def test_the_recorder_is_in_the_pipelines_process_or_beside_it(
+    domain: int, composition: str, processes: int
+) -> None:
+    pytest.importorskip("mcap", reason="run `make setup-test`")
+    with launched(f"source:={CLIP}", "record:=true", f"composition:={composition}") as process:
+        nodes = wait_for_children(process, processes)
+        wait_for_signal_handlers(nodes)
+        robot = Robot(domain)
+        robot.status("recorder", lambda _, values: values["state"] == "active")
+        robot.close()
+        interrupted(process)
+
+
 @pytest.mark.parametrize(("arguments", "expected"), [(["use_sim_time:=true"], True), ([], False)])
 def test_simulated_time_is_an_argument(arguments: list[str], expected: bool, domain: int) -> None:
     with launched(*arguments, "autostart:=false") as process:

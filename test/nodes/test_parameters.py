@@ -15,6 +15,7 @@ from ros_cases import (
     image_message,
     localizer_node,
     picture,
+    recorder_node,
 )
 
 from edge_vision.nodes.interface.specs import NODES
@@ -195,7 +196,7 @@ def test_the_gate_switched_off_passes_all(start, robot):
 
 
 def test_every_parameter_has_its_descriptor(start, robot):
-    start((*ALL, localizer_node(), UpdaterNode))
+    start((*ALL, localizer_node(), recorder_node(), UpdaterNode))
     for spec in NODES:
         described = robot.describe(spec.name, [param.name for param in spec.params])
         for param, descriptor in zip(spec.params, described, strict=True):

@@ -46,12 +46,15 @@ def result_file(path: Path) -> Iterator[Any]:
     an error; otherwise nothing is left. Raises OutputError."""
     from rosbags.rosbag2 import StoragePlugin, Writer
 
+    class BagWriter(Writer):
+        STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.MCAP: _McapStorage}
+
     check_result(path)
     plugin = StoragePlugin.MCAP if path.suffix == ".mcap" else StoragePlugin.SQLITE3
     folder = None
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-        with Writer(folder / "bag", version=9, storage_plugin=plugin) as writer:
+        with BagWriter(folder / "bag", version=9, storage_plugin=plugin) as writer:
             yield writer
         file = folder / "bag" / f"bag{path.suffix}"
         with file.open("rb") as written:
@@ -79,6 +82,41 @@ def _trouble(path: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{path}: expected space for a copy of the bag, the disk is full; free some, or move --out"
     return f"{path}: expected a file to write to, got: {error.strerror or error}; choose another --out"
+
+
+class _McapStorage:
+    """What a writer of rosbags needs of a storage, by the writer of recordings. Without compression, which
+    raw images make expensive."""
+
+    def __init__(self, path: Path, compression: Any) -> None:
+        from edge_vision.record.mcap_writer import Ros2McapWriter
+
+        self.path = path / f"{path.name}.mcap"
+        self._file = self.path.open("xb")
+        self._writer = Ros2McapWriter(self._file, compress=False)
+        self._channels: dict[int, int] = {}
+
+    def add_msgtype(self, connection: Any) -> None:
+        """Comes with the topic."""
+
+    def add_connection(self, connection: Any, offered_qos_profiles: str) -> None:
+        from edge_vision.record.mcap_writer import RecordedTopic
+
+        form, encoding = connection.msgdef.format.name.lower(), connection.ext.serialization_format
+        of_type = connection.msgtype, connection.msgdef.data
+        topic = RecordedTopic(connection.topic, *of_type, offered_qos_profiles, f"ros2{form}", encoding)
+        self._channels[connection.id] = self._writer.add_topic(topic)
+
+    def write(self, connection: Any, time_ns: int, data: bytes | memoryview) -> None:
+        self._writer.write(self._channels[connection.id], time_ns, data)
+
+    def close(self, version: int, metadata: str) -> None:
+        self._writer.add_metadata("rosbag2", {"serialized_metadata": metadata})
+        self._writer.finish()
+        self._file.close()
+
+    def abort(self) -> None:
+        self._file.close()
 
 
 class ResultTopics:

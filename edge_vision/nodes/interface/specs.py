@@ -7,24 +7,9 @@ from __future__ import annotations
 from edge_vision.nodes.interface.gate import GATE
 from edge_vision.nodes.interface.localizer import LOCALIZER
 from edge_vision.nodes.interface.model import CASCADE, DETECTOR
+from edge_vision.nodes.interface.recorder import RECORDER
 from edge_vision.nodes.interface.types import COMMON, RESET, STATUS, NodeSpec, Param, Range, Topic
 from edge_vision.nodes.interface.updater import UPDATER
-
-__all__ = [
-    "CASCADE",
-    "DETECTOR",
-    "DIAGNOSTICS",
-    "GATE",
-    "LOCALIZER",
-    "NODES",
-    "PIPELINE",
-    "SOURCE",
-    "UPDATER",
-    "NodeSpec",
-    "Param",
-    "Range",
-    "Topic",
-]
 
 DIAGNOSTICS = NodeSpec(
     "diagnostics",
@@ -153,8 +138,9 @@ PIPELINE = NodeSpec(
             "names, in one process, with one model in memory. Empty = one camera, without a namespace.",
             applies="start",
         ),
+        Param("record", False, "Runs the flight recorder, too.", applies="start"),
     ),
     (),
 )
 
-NODES = (SOURCE, GATE, CASCADE, DETECTOR, DIAGNOSTICS, LOCALIZER, UPDATER)
+NODES = (SOURCE, GATE, CASCADE, DETECTOR, DIAGNOSTICS, LOCALIZER, UPDATER, RECORDER)

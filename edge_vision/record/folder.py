@@ -1,0 +1,102 @@
+"""The folder of the recordings: names, space, retention, and what an earlier process left."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from edge_vision.record.mcap_writer import LIBRARY
+from edge_vision.record.recording_file import MAGIC, PART, recover
+
+MIN_FREE_BYTES = 100_000_000
+"""A recording ends before the disk has less space than this."""
+DAY_S = 86_400.0
+_OURS = re.compile(r"edge_vision_[\w-]+_\d{8}T\d{6}\.\d{3}Z_[\w-]+\.mcap", re.ASCII)
+_HEAD_BYTES = 64
+
+
+class Retention(NamedTuple):
+    """What is kept. max_age_days: 0 = of any age."""
+
+    max_total_bytes: int
+    max_age_days: float
+
+
+class RecordingFolder:
+    """deleted: recordings that retention has deleted. recovered: files of earlier processes."""
+
+    def __init__(self, path: Path, camera: str) -> None:
+        """camera: the name of the pipeline in file names."""
+        self.path = path
+        self._camera = re.sub(r"[^\w]+", "-", camera, flags=re.ASCII).strip("-") or "pipeline"
+        self.deleted = self.recovered = 0
+
+    def prepare(self) -> None:
+        """Create the folder, and check that files can be created in it. Raises OSError."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        probe = self.path / f".edge_vision_{os.getpid()}"
+        try:
+            with probe.open("wb"):
+                pass
+        finally:
+            probe.unlink(missing_ok=True)
+        self.check_space()
+
+    def check_space(self) -> None:
+        """Raise OSError if the disk has little space left."""
+        disk = os.statvfs(self.path)
+        free = disk.f_bavail * disk.f_frsize
+        if free < MIN_FREE_BYTES:
+            raise OSError(errno.ENOSPC, f"expected {MIN_FREE_BYTES / 1e6:.0f} MB free, got {free / 1e6:.0f}")
+
+    def new_path(self, trigger: str, now_s: float) -> Path:
+        """The path of a new recording. trigger: what started it. now_s: the wall clock."""
+        at = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now_s)) + f".{int(now_s % 1 * 1000):03d}Z"
+        return self.path / f"edge_vision_{self._camera}_{at}_{trigger}.mcap"
+
+    def recover(self) -> list[Path]:
+        """Complete what processes that were killed have left. Returns the files. Raises OSError."""
+        parts = [one for one in self.path.iterdir() if _is_ours(one, PART)]
+        found = [path for part in sorted(parts) if (path := recover(part))]
+        self.recovered += len(found)
+        return found
+
+    def recordings(self) -> list[tuple[Path, os.stat_result]]:
+        """The recordings in this folder, the oldest first. Other files do not count."""
+        found = []
+        for path in self.path.iterdir():
+            if _is_ours(path) and _has_our_header(path):
+                found.append((path, path.stat()))
+        return sorted(found, key=lambda one: one[1].st_mtime_ns)
+
+    def retain(self, retention: Retention, now_s: float) -> list[Path]:
+        """Delete recordings that are too old, and the oldest ones beyond the size; never the newest, nor a
+        file that is not ours. Returns what it deleted. Raises OSError."""
+        recordings = self.recordings()
+        total = sum(stat.st_size for _, stat in recordings)
+        deleted = []
+        for path, stat in recordings[:-1]:
+            old = retention.max_age_days and now_s - stat.st_mtime > retention.max_age_days * DAY_S
+            if old or total > retention.max_total_bytes:
+                path.unlink()
+                total -= stat.st_size
+                deleted.append(path)
+        self.deleted += len(deleted)
+        return deleted
+
+
+def _is_ours(path: Path, suffix: str = "") -> bool:
+    """Whether this is the name of a recording, and a regular file."""
+    name = path.name
+    known = name.endswith(suffix) and _OURS.fullmatch(name.removesuffix(suffix))
+    return bool(known) and path.is_file() and not path.is_symlink()
+
+
+def _has_our_header(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    return head.startswith(MAGIC) and LIBRARY.encode() in head

@@ -1,0 +1,188 @@
+"""A recording on disk: NAME.mcap.part while it is written, flushed once a second, NAME.mcap once complete.
+
+What a kill or a full disk leaves is closed in place: everything up to the last intact record, an end, and no
+index. Readers then read such a file from its beginning to its end.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import zstandard
+
+from edge_vision.record.mcap_writer import RecordedTopic, Ros2McapWriter
+from edge_vision.updates.durable import sync_folder
+
+PART = ".part"
+MAGIC = b"\x89MCAP0\r\n"
+_HEADER, _FOOTER, _CHUNK, _DATA_END = 0x01, 0x02, 0x06, 0x0F
+_RECORD = struct.Struct("<BQ")
+_CHUNK_HEAD = struct.Struct("<QQQII")
+# The end of the data, without a checksum; a footer that says that there is no summary.
+_END = _RECORD.pack(_DATA_END, 4) + bytes(4) + _RECORD.pack(_FOOTER, 20) + bytes(20) + MAGIC
+MAX_CHUNK_BYTES = 1 << 30
+
+
+class _Stream:
+    """What the writer needs of a file, unbuffered: after a failure nothing is written later."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._at = descriptor, 0
+
+    def write(self, data: bytes) -> int:
+        left = memoryview(data)
+        while left:
+            done = os.write(self._descriptor, left)
+            self._at, left = self._at + done, left[done:]
+        return len(data)
+
+    def tell(self) -> int:
+        return self._at
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
+
+class RecordingFile:
+    """One recording. One thread uses it. Its lock tells others that the file is being written.
+
+    topics: by name. path: of the complete file. bytes: written so far.
+    """
+
+    def __init__(
+        self, path: Path, topics: Mapping[str, RecordedTopic], about: Mapping[str, str] | None = None
+    ) -> None:
+        """Create the file. about: kept as metadata named edge_vision. Raises OSError."""
+        self.path, self._topics = path, topics
+        self._part = path.with_name(path.name + PART)
+        self._descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        self._channels: dict[str, int] = {}
+        self.messages = self._intact = 0
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            self._stream = _Stream(self._descriptor)
+            self._writer = Ros2McapWriter(self._stream)
+            self._writer.add_metadata("edge_vision", dict(about or {}))
+        except OSError:
+            self._remove()
+            raise
+
+    @property
+    def bytes(self) -> int:
+        return self._stream.tell()
+
+    def write(self, topic: str, time_ns: int, data: bytes) -> None:
+        """Add a message. Raises OSError."""
+        channel = self._channels.get(topic)
+        if channel is None:
+            channel = self._channels[topic] = self._writer.add_topic(self._topics[topic])
+        self._writer.write(channel, time_ns, data)
+        self.messages += 1
+
+    def flush(self) -> None:
+        """Bring everything so far to the disk, where it survives a kill and a power cut. Raises OSError."""
+        self._writer.flush()
+        os.fsync(self._descriptor)
+        self._intact = self._stream.tell() if self.messages else 0
+
+    def close(self) -> Path:
+        """Complete the file. Returns its path. Raises OSError."""
+        self._writer.finish()
+        return self._publish()
+
+    def cut(self) -> Path | None:
+        """Close the file after a failed write, with what had been flushed. Returns its path; None if that
+        was nothing, or this fails as well: what is left is then recovered at the next start."""
+        try:
+            if not self._intact or not _end_at(self._descriptor, self._intact):
+                self._remove()
+                return None
+            return self._publish()
+        except OSError:
+            os.close(self._descriptor)
+            return None
+
+    def _publish(self) -> Path:
+        os.fsync(self._descriptor)
+        self._part.rename(self.path)
+        os.close(self._descriptor)
+        sync_folder(self.path.parent)
+        return self.path
+
+    def _remove(self) -> None:
+        self._part.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+def recover(part: Path) -> Path | None:
+    """Complete a file that was cut short. Returns its new path; None if it holds no message, and was
+    removed, or if another process writes it. Raises OSError."""
+    descriptor = os.open(part, os.O_RDWR)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            intact = intact_bytes(file)
+        if not _end_at(descriptor, intact):
+            part.unlink()
+            return None
+        path = part.with_name(part.name.removesuffix(PART))
+        if path.exists():
+            path = path.with_name(f"{path.stem}-recovered{path.suffix}")
+        part.rename(path)
+        sync_folder(path.parent)
+        return path
+    finally:
+        os.close(descriptor)
+
+
+def _end_at(descriptor: int, length: int) -> bool:
+    """Cut a file behind its last intact record, and end it. False if there is none to keep."""
+    if length == 0:
+        return False
+    os.ftruncate(descriptor, length)
+    os.pwrite(descriptor, _END, length)
+    os.fsync(descriptor)
+    return True
+
+
+def intact_bytes(file: BinaryIO) -> int:
+    """The length up to the last intact record before the end of the data; 0 without an intact chunk."""
+    size = os.fstat(file.fileno()).st_size
+    file.seek(0)
+    if file.read(len(MAGIC)) != MAGIC:
+        return 0
+    at, chunks = len(MAGIC), 0
+    while len(head := file.read(_RECORD.size)) == _RECORD.size:
+        kind, length = _RECORD.unpack(head)
+        # Zeros: after a power cut, a file may be longer than what reached the disk.
+        if kind in (0, _DATA_END, _FOOTER) or at + _RECORD.size + length > size:
+            break
+        if kind == _CHUNK:
+            if length > MAX_CHUNK_BYTES or not _is_intact(file.read(length)):
+                break
+            chunks += 1
+        else:
+            file.seek(length, os.SEEK_CUR)
+        at += _RECORD.size + length
+    return at if chunks else 0
+
+
+def _is_intact(chunk: bytes) -> bool:
+    """Whether a chunk of our writer has its checksum."""
+    try:
+        _, _, size, checksum, name_length = _CHUNK_HEAD.unpack_from(chunk)
+        data = chunk[_CHUNK_HEAD.size + name_length + 8 :]
+        if size > MAX_CHUNK_BYTES:
+            return False
+        return zlib.crc32(zstandard.decompress(data, max_output_size=size)) == checksum
+    except (struct.error, zstandard.ZstdError):
+        return False
