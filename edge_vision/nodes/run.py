@@ -63,8 +63,8 @@ def main(
         if recorder and process_param(_RECORD)[0]:
             kinds = (*kinds, recorder())
     except (RuntimeError, ValueError, ModuleNotFoundError) as error:  # Of a parameter file, a remapping.
-        missing = isinstance(error, ModuleNotFoundError)
-        text = missing_package(error) if missing else startup_error(str(error))
+        missing = missing_package(error) if isinstance(error, ModuleNotFoundError) else ""
+        text = missing or startup_error(str(error))
         print(f"{program}: {printable_error(text)}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2

@@ -16,7 +16,8 @@ def type_name(kind: type) -> str:
 def definition_of(name: str) -> str:
     """The definition of a message type with those of the types in it, as in the schemas of rosbag2; "" if
     its package is installed without it."""
-    texts, waiting, known = [], [name], {name}
+    texts: list[str] = []
+    waiting, known = [name], {name}
     while waiting:
         package, _, kind = waiting.pop(0).split("/")
         text = _installed_definition(package, kind)

@@ -45,7 +45,7 @@ class Ros2McapWriter:
     """Writes to a binary stream with write, tell and flush, in chunks of 1 MB with a checksum."""
 
     def __init__(self, stream: Any, compress: bool = True) -> None:
-        self._writer = Writer(stream, compression=CompressionType["ZSTD" if compress else "NONE"])
+        self._writer: Any = Writer(stream, compression=CompressionType["ZSTD" if compress else "NONE"])
         self._writer.start(PROFILE, f"{LIBRARY} {__version__}")
         self._schemas: dict[str, int] = {}
 

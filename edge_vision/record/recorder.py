@@ -33,6 +33,12 @@ CHECK_S, RETRY_S = 60.0, 5.0
 """Between two checks of the folder, and after a failed one."""
 NICE = 10
 JOIN_TIMEOUT_S = 1.2
+COUNTED = (
+    *(f"images.{name}" for name in ("received", "skipped", "superseded", "failed", "kept")),
+    *(f"messages.{name}" for name in ("received", "dropped", "failed")),
+    *(f"triggers.{name}" for name in ("accepted", "suppressed", "refused")),
+    *(f"written.{name}" for name in ("files", "messages", "bytes", "missed")),
+)
 EARLY_SHARE = 0.25
 """An image that comes earlier than due by this share of the interval is kept: cameras jitter."""
 
@@ -173,15 +179,11 @@ class Recorder:
 
     def status(self) -> dict[str, Any]:
         """What was received, kept, dropped and written."""
-        names = ("images.received", "images.skipped", "images.superseded", "images.failed", "images.kept")
-        names += ("messages.received", "messages.dropped", "messages.failed")
-        names += ("triggers.accepted", "triggers.suppressed", "triggers.refused")
-        names += ("written.files", "written.messages", "written.bytes", "written.missed")
         ring = self.ring
         return {
             "recording": self.recording,
             "last_file": self.last_file,
-            **{name: self.counts[name] for name in names},
+            **{name: self.counts[name] for name in COUNTED},
             "ring.mb": ring.bytes / 1e6,
             "ring.max_mb": ring.max_bytes / 1e6,
             "ring.messages": len(ring),
@@ -284,7 +286,7 @@ class Recorder:
         if batch:
             self.counts["written.missed"] += batch[0].number - self._cursor
             self._cursor = batch[-1].number + 1
-        full = file.bytes > self.settings.retention.max_total_bytes
+        full = file.size_bytes > self.settings.retention.max_total_bytes
         self._behind = bool(batch) and self._cursor <= last and not full
         if self._behind:
             return
@@ -305,9 +307,9 @@ class Recorder:
         self._quiet_ns = time.monotonic_ns() + int(self.settings.quiet_s * NS_PER_S)
         self.last_file = str(path)
         self.counts.update(
-            {"written.files": 1, "written.messages": file.messages, "written.bytes": file.bytes}
+            {"written.files": 1, "written.messages": file.messages, "written.bytes": file.size_bytes}
         )
-        self._on_event("info", f"recorded {path}: {file.messages} messages, {file.bytes / 1e6:.1f} MB")
+        self._on_event("info", f"recorded {path}: {file.messages} messages, {file.size_bytes / 1e6:.1f} MB")
 
     def _retain(self) -> None:
         for path in self.folder.retain(self.settings.retention, time.time()):

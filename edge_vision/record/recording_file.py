@@ -52,7 +52,7 @@ class _Stream:
 class RecordingFile:
     """One recording. One thread uses it. Its lock tells others that the file is being written.
 
-    topics: by name. path: of the complete file. bytes: written so far.
+    topics: by name. path: of the complete file.
     """
 
     def __init__(
@@ -74,7 +74,8 @@ class RecordingFile:
             raise
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
+        """Written so far."""
         return self._stream.tell()
 
     def write(self, topic: str, time_ns: int, data: bytes) -> None:

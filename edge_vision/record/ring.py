@@ -76,7 +76,8 @@ class Ring:
         with self._lock:
             if not self._entries:
                 return []
-            taken, size = [], 0
+            taken: list[RingEntry] = []
+            size = 0
             for one in islice(self._entries, max(0, number - self._entries[0].number), None):
                 size += one.size
                 if taken and size > max_bytes:

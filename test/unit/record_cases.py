@@ -105,7 +105,8 @@ def record_forever(folder: Path, seed: int) -> Iterator[None]:
         one.add(TOPIC, numbered(number, "x" * (len(picture) % 5000)))
         if draw.random() < 0.02:
             one.trigger("rule", by_rule=True)
-        yield time.sleep(0.002)
+        time.sleep(0.002)
+        yield
 
 
 if __name__ == "__main__":

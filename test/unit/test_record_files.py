@@ -152,11 +152,11 @@ def test_a_disk_that_is_full_leaves_what_was_flushed(tmp_path, limit):
         assert numbers_in(path) == list(range(flushed))
 
 
-def test_ten_kills_at_random_instants_leave_readable_files(tmp_path):
+def test_five_kills_at_random_instants_leave_readable_files(tmp_path):
     """`make bench-recorder` does it fifty times."""
     draw, environment = random.Random(5), {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, record_cases.__file__, str(tmp_path)]
-    for seed in range(10):
+    for seed in range(5):
         child = subprocess.Popen(
             [*command, str(seed)], cwd=REPO, env=environment, stdout=subprocess.PIPE, text=True
         )
