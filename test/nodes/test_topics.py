@@ -28,7 +28,7 @@ from ros_cases import (
 from vision_msgs.msg import LabelInfo, VisionInfo
 
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
-from edge_vision.nodes.interface.specs import LOCALIZER, NODES, RECORDER, NodeSpec
+from edge_vision.nodes.interface.specs import NODES, NodeSpec
 from edge_vision.nodes.updater_node import UpdaterNode
 
 
@@ -64,8 +64,8 @@ def test_each_node_alone_has_the_topics_and_services_of_its_spec(start, robot, t
         overrides[spec.name] = {"image_transport": transport}
     elif transport == "compressed":
         pytest.skip("takes no images")
-    optional = {LOCALIZER: localizer_node, RECORDER: recorder_node}
-    others = (optional[spec](),) if spec in optional else (*ALL, UpdaterNode)
+    optional = {"localizer": localizer_node, "recorder": recorder_node}
+    others = (optional[spec.name](),) if spec.name in optional else (*ALL, UpdaterNode)
     start([kind for kind in others if kind.spec is spec], overrides)
     expected = set(topics_of(spec, transport))
     robot.wait(lambda: spec.name in robot.node.get_node_names(), "the node")
