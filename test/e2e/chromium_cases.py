@@ -69,7 +69,7 @@ class Chromium:
         self.call("Page.navigate", url=url)
 
     def evaluate(self, script: str) -> Any:
-        """The value of an expression in the page, after its promise. None if it fails, as while a page loads."""
+        """The value of an expression in the page, after its promise; None if it fails, as while it loads."""
         found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         return None if "exceptionDetails" in found else found["result"].get("value")
 
