@@ -14,7 +14,7 @@ MAX_MOMENTS = 256
 MAX_HELD, MAX_HELD_BYTES = 16, 64_000_000
 """Images that wait for their tracks: the older ones go first, the newest stays."""
 HOLD_S = 1.5
-"""Longest wait. Without tracks for this long, images are shown without boxes."""
+"""Longest wait of an image. If no tracks at all arrive meanwhile, images are shown without boxes."""
 INFERENCE_S = 0.1
 """Longest wait for a frame that is being inferred, before a newer one with predicted boxes is shown: where an
 inference takes longer than the camera's period, only predicted boxes would be seen."""
@@ -75,7 +75,7 @@ class FramePairing:
         self._period_s, self._due_s = period_s, now_s
         self._moments: OrderedDict[int, _Moment] = OrderedDict()
         self._records: deque[FrameRecord] = deque(maxlen=MAX_RECORDS)
-        self._tracks_s = now_s
+        self._tracks_s, self._without_tracks = now_s, False
         self._shown_ns = self._newest_ns = -1
 
     def add_image(self, stamp_ns: int, image: bytes, now_s: float) -> None:
@@ -93,7 +93,7 @@ class FramePairing:
             held, one.image = held[1:], None
 
     def add_tracks(self, stamp_ns: int, tracks: bytes, now_s: float) -> None:
-        self._tracks_s = now_s
+        self._tracks_s, self._without_tracks = now_s, False
         self._moment(stamp_ns, now_s).tracks = tracks
 
     def add_event(self, stamp_ns: int, fate: str, reason: str, now_s: float) -> None:
@@ -115,13 +115,12 @@ class FramePairing:
         due. Call it after each message."""
         if now_s < self._due_s:
             return None
-        without = now_s - self._tracks_s > HOLD_S
         newer = [
             (stamp_ns, one)
             for stamp_ns, one in sorted(self._moments.items(), reverse=True)
             if stamp_ns > self._shown_ns and one.image is not None
         ]
-        ready = [one for one in newer if one[1].complete or without]
+        ready = [one for one in newer if one[1].complete or self._without_tracks]
         if not ready:
             return None
         young = [one for one in newer if one[0] < ready[0][0] and now_s - one[1].arrived_s < INFERENCE_S]
@@ -136,6 +135,8 @@ class FramePairing:
         """What became of frames since the last call. Ends the wait for frames without a result."""
         for stamp_ns, moment in self._moments.items():
             if now_s - moment.arrived_s > HOLD_S:
+                if moment.image is not None and moment.tracks is None:
+                    self._without_tracks |= self._tracks_s <= moment.arrived_s
                 moment.image = None
                 if not moment.outcome and moment.reason:
                     self._settle(stamp_ns, moment, NO_RESULT)

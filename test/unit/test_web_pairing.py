@@ -106,11 +106,30 @@ def test_without_tracks_pictures_are_shown_without_boxes_and_with_them_again_onl
     assert pairing.take(0.2) is None
     assert pairing.take_records(HOLD_S) == []
     arrive(pairing, "image", 2, HOLD_S + 0.1)
-    shown = pairing.take(HOLD_S + 0.1)
+    assert pairing.take(HOLD_S + 0.1) is None
+    assert pairing.take_records(HOLD_S + 0.3) == []
+    shown = pairing.take(HOLD_S + 0.3)
     assert shown is not None and shown.tracks is None and shown.kind == "" and shown.image == b"image 2"
-    arrive(pairing, "tracks", 3, HOLD_S + 0.3)
-    arrive(pairing, "image", 4, HOLD_S + 0.3)
-    assert pairing.take(HOLD_S + 0.3) is None
+    arrive(pairing, "tracks", 3, HOLD_S + 0.5)
+    arrive(pairing, "image", 4, HOLD_S + 0.5)
+    assert pairing.take(HOLD_S + 0.5) is None
+
+
+def test_at_a_low_rate_no_picture_comes_without_its_boxes() -> None:
+    pairing, now_s = FramePairing(PERIOD_S, 0.0), 0.0
+    for number in range(1, 6):
+        arrive(pairing, "image", number, now_s)
+        for what in ("event", "tracks"):
+            for _ in range(5):
+                now_s += 0.1
+                assert pairing.take_records(now_s) == [] or what == "tracks"
+                assert pairing.take(now_s) is None
+            arrive(pairing, what, number, now_s)
+        shown = pairing.take(now_s)
+        assert shown is not None and shown.stamp_ns == number and shown.tracks is not None
+        now_s += 2 * HOLD_S
+        pairing.take_records(now_s)
+        assert pairing.take(now_s) is None
 
 
 @pytest.mark.parametrize("fate", ["superseded", "failed", "rejected"])
