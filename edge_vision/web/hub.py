@@ -65,7 +65,9 @@ class HubClient:
         if "drawn" in message:
             with self._lock:
                 self._unanswered = max(0, self._unanswered - 1)
-        self._wake()
+                waits = bool(self._frames)
+            if waits:
+                self._wake()
 
     def put_frame(self, camera: str, message: bytes) -> None:
         if camera in self.watched:

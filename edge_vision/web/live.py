@@ -95,9 +95,9 @@ async def _socket(request: web.Request, hub: Hub) -> web.StreamResponse:
         await socket.close(code=TRY_AGAIN_LATER, message=text.encode())
         return socket
     request.app[_SOCKETS].add(socket)
-    sender = asyncio.create_task(_send(socket, client, filled))
+    sender = asyncio.create_task(_send(socket, request.transport, client, filled))
     try:
-        await _receive(socket, client, sender)
+        await _receive(socket, client)
     finally:
         hub.leave(client)
         sender.cancel()
@@ -108,15 +108,9 @@ async def _socket(request: web.Request, hub: Hub) -> web.StreamResponse:
     return socket
 
 
-async def _receive(socket: web.WebSocketResponse, client: HubClient, sender: asyncio.Task[None]) -> None:
-    """Read until the browser leaves, or the sender gives up."""
-    while not sender.done():
-        reading = asyncio.ensure_future(socket.receive())
-        await asyncio.wait((reading, sender), return_when=asyncio.FIRST_COMPLETED)
-        if not reading.done():
-            reading.cancel()
-            return
-        message = reading.result()
+async def _receive(socket: web.WebSocketResponse, client: HubClient) -> None:
+    """Read until the browser leaves, or the connection is aborted."""
+    async for message in socket:
         if message.type is not WSMsgType.TEXT:
             return
         try:
@@ -126,17 +120,28 @@ async def _receive(socket: web.WebSocketResponse, client: HubClient, sender: asy
             return
 
 
-async def _send(socket: web.WebSocketResponse, client: HubClient, filled: asyncio.Event) -> None:
+async def _send(
+    socket: web.WebSocketResponse,
+    transport: asyncio.Transport | None,
+    client: HubClient,
+    filled: asyncio.Event,
+) -> None:
     """Send what the client holds, until the browser takes nothing for SEND_S. Each browser has its task."""
-    with contextlib.suppress(TimeoutError, asyncio.TimeoutError, ConnectionError, RuntimeError):
-        while not socket.closed:
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(ConnectionError, RuntimeError):
+        while transport is not None:
             await filled.wait()
             filled.clear()
-            for message in client.take():
-                if isinstance(message, bytes):
-                    await asyncio.wait_for(socket.send_bytes(message), SEND_S)
-                else:
-                    await asyncio.wait_for(socket.send_str(message), SEND_S)
+            # Cheaper than a timeout of each message.
+            deadline = loop.call_later(SEND_S, transport.abort)
+            try:
+                for message in client.take():
+                    if isinstance(message, bytes):
+                        await socket.send_bytes(message)
+                    else:
+                        await socket.send_str(message)
+            finally:
+                deadline.cancel()
 
 
 async def _close_sockets(app: web.Application) -> None:

@@ -31,8 +31,10 @@ from edge_vision.web.picture import Jpeg, jpeg_of, jpeg_of_compressed
 
 # Best effort: a page that is slow, or stopped, delays no publisher.
 PER_FRAME = QoSProfile(depth=50, reliability=QoSReliabilityPolicy.BEST_EFFORT)
-TURN_S = 0.1
+TURN_S = 0.2
 """Longest delay of a new watcher, and period of the timeline."""
+TOPICS_S = 1.0
+"""Period of the choice between raw and compressed images."""
 MAX_BOXES, MAX_LABELS, MAX_ID_CHARS = 500, 5000, 64
 SLOW_S, MAX_SHARE = 0.03, 0.25
 """A picture that takes longer than SLOW_S to encode, as one of 8K, comes less often: a share of one core."""
@@ -63,7 +65,7 @@ class WebListener(MetricsListener):
         self._feeds: dict[str, CameraFeed] = {}
         self._scenes: dict[str, dict[str, Any]] = {}
         self._encoder = PictureEncoder(hub, max_width_px)
-        self._flushed_s = 0.0
+        self._flushed_s = self._chosen_s = 0.0
 
     def __enter__(self) -> WebListener:
         super().__enter__()
@@ -84,15 +86,16 @@ class WebListener(MetricsListener):
         wanted = self._hub.watched & set(self._state.cameras)
         for camera in self._feeds.keys() - wanted:
             self._feeds.pop(camera).close()
+        if now_s - self._chosen_s >= TOPICS_S:
+            self._chosen_s = now_s
+            for camera, feed in list(self._feeds.items()):
+                if feed.topic != self._image_topic(camera):
+                    self._feeds.pop(camera).close()
         for camera in wanted:
-            topic = self._image_topic(camera)
-            feed = self._feeds.get(camera)
-            if feed is not None and feed.topic != topic:
-                self._feeds.pop(camera).close()
-                feed = None
-            if feed is None:
-                feed = self._feeds[camera] = CameraFeed(self, camera, topic, self._period_s)
-            feed.flush(now_s)
+            if camera not in self._feeds:
+                topic = self._image_topic(camera)
+                self._feeds[camera] = CameraFeed(self, camera, topic, self._period_s)
+            self._feeds[camera].flush(now_s)
 
     # For CameraFeed.
     def age_ms(self, camera: str, stamp_ns: int) -> float | None:
