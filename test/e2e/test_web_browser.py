@@ -76,6 +76,10 @@ def test_the_box_of_the_shown_stamp_is_drawn_solid_if_inferred_and_dashed_if_pre
     side = pixels(browser, [(right, y) for y in range(round(top) + 20, round(bottom) - 20)])
     drawn = [not is_grey(pixel, grey_of(number)) for pixel in side]
     assert all(drawn) if kind == "inferred" else 0.3 < sum(drawn) / len(drawn) < 0.9
+    # The zones' borders: include at half the height, exclude at nine tenths.
+    for y, x in ((240, range(340, 560)), (432, range(100, 500))):
+        border = pixels(browser, [(at, y) for at in x])
+        assert sum(not is_grey(pixel, grey_of(number)) for pixel in border) > 0.2 * len(border)
     caption = browser.evaluate(f"{FIGURE}.querySelector('figcaption').textContent")
     assert caption.startswith(f"/front: {kind} ({'predicted' if number % 3 else 'change'}), 1 object, ")
     assert "640x480" in caption

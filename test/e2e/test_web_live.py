@@ -58,17 +58,16 @@ def test_each_picture_has_the_boxes_of_its_stamp_while_somebody_watches(launch, 
 
     with PageClient(url, ["/front"]) as client:
         robot.wait(lambda: publish() or pipeline.images.get_subscription_count(), "a subscription to images")
-        pipeline.run(range(30), lambda: len(client.frames) > 5)
+        pipeline.run(range(30), lambda: len(client.frames) > 5 and len(client.records("/front")) >= 15)
         check_frames(client, pipeline)
         robot.wait(lambda: client.last("scene", "/front").get("zones"), "labels and zones")
         scene = client.last("scene", "/front")
         assert scene["labels"] == {"0": LABELS[0], "1": LABELS[1]}
         assert [(one["name"], one["exclude"]) for one in scene["zones"]] == [("gate", False), ("road", True)]
         records = client.records("/front")
-        assert {(outcome, reason) for _, outcome, reason, _ in records} == {
-            ("inferred", "change"),
-            ("gated", "predicted"),
-        }
+        found = {(outcome, reason) for _, outcome, reason, _ in records}
+        # Of the first frames, some topics may be missing.
+        assert found - {("no result", "change")} == {("inferred", "change"), ("gated", "predicted")}
         assert len({one[0] for one in records}) == len(records) >= 15
         status = client.last("status", "/front")["status"]
         assert status["ledger"]["counts"]["received"] == 1234 and status["audit"]["high"] == 0.06
