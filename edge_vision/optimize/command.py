@@ -20,7 +20,7 @@ from edge_vision.optimize import dataset, settings
 from edge_vision.optimize.clips import split_clips
 from edge_vision.optimize.cluster_trials import ClusterTrials
 from edge_vision.optimize.device_studies import FOLDER as DEVICES
-from edge_vision.optimize.device_studies import DeviceStudy, device_folders, run_studies
+from edge_vision.optimize.device_studies import DeviceStudy, device_folders, run_studies, stored_study
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.remote.address import LOCAL
 from edge_vision.optimize.report import devices, report_file, terminal
@@ -295,7 +295,7 @@ def _finish_devices(folder: Path, studies: Sequence[DeviceStudy]) -> int:
     """Write the results of each device and print their table. Returns the exit status."""
     statuses = []
     for one in studies:
-        if one.report is None:
+        if one.report is None or one.error:
             statuses.append(1)
             continue
         write_results(one.folder, one.report)
@@ -303,9 +303,13 @@ def _finish_devices(folder: Path, studies: Sequence[DeviceStudy]) -> int:
     file = devices.write(folder, studies)
     print(devices.table(studies))
     for one in studies:
-        print(f"{one.name}: bundle and report in {one.folder}")
+        if one.report and not one.error:
+            print(f"{one.name}: bundle and report in {one.folder}")
     print(f"all devices in {file}")
-    return 1 if 1 in statuses else max(statuses)
+    if 1 in statuses:
+        print(f"finished measurements are kept, continue with: optimize resume {folder}")
+        return 1
+    return max(statuses)
 
 
 def _finish(folder: Path, report: StudyReport) -> int:
@@ -324,9 +328,7 @@ def _report(options: argparse.Namespace) -> int:
     chosen = Settings.read(folder).devices if (folder / settings.FILE).is_file() else ()
     if chosen:
         paths = device_folders(folder, chosen)
-        return _finish_devices(
-            folder, [DeviceStudy(one, path, read_report(path)) for one, path in paths.items()]
-        )
+        return _finish_devices(folder, [stored_study(one, path) for one, path in paths.items()])
     return _finish(folder, read_report(folder))
 
 

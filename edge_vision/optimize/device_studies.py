@@ -19,10 +19,11 @@ from edge_vision.offline.output_folder import marker_path, remove_path
 from edge_vision.optimize.dataset import FILE as DATASET
 from edge_vision.optimize.dataset import LABELS, prepare_dataset
 from edge_vision.optimize.device import OptimizedDevice, this_device
+from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.make_variant import VariantTask
 from edge_vision.optimize.remote.address import LOCAL, DeviceAddress, device_name
 from edge_vision.optimize.remote.executor import DeviceExecutor
-from edge_vision.optimize.report.report_file import StudyReport, write_text
+from edge_vision.optimize.report.report_file import StudyReport, read_report, write_text
 from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.source import TFLITE
 from edge_vision.optimize.study import run_study
@@ -37,7 +38,8 @@ Say = Callable[[str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class DeviceStudy:
-    """The results of one device. report: None if it failed. error: why, or ""."""
+    """The results of one device. report: None without a measurement; incomplete if the study failed. error:
+    why it did, or ""."""
 
     address: str
     folder: Path
@@ -48,6 +50,14 @@ class DeviceStudy:
     def name(self) -> str:
         """The device in tables and folders."""
         return device_name(self.address)
+
+
+def stored_study(address: str, folder: Path, error: str = "") -> DeviceStudy:
+    """The results of a device from its folder. error: why its study failed."""
+    try:
+        return DeviceStudy(address, folder, read_report(folder), error)
+    except OptimizeError as unread:
+        return DeviceStudy(address, folder, None, error or str(unread))
 
 
 def device_folders(folder: Path, devices: Sequence[str]) -> dict[str, Path]:
@@ -126,7 +136,7 @@ def _run_all(
             )
             found[address] = replace(found[address], report=report)
         except EdgeVisionError as error:
-            found[address] = replace(found[address], error=str(error))
+            found[address] = stored_study(address, path, str(error))
             log(name, str(error))
         except BaseException as error:
             faults.append(error)

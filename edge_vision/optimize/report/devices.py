@@ -68,7 +68,7 @@ def _cell(result: CandidateResult | None) -> str:
 
 
 def _recommendation(study: DeviceStudy) -> str:
-    return terminal.verdict(study.report) if study.report else study.error
+    return study.error or (terminal.verdict(study.report) if study.report else "")
 
 
 def _device(folder: Path, study: DeviceStudy) -> dict[str, Any]:
