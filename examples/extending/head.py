@@ -10,25 +10,21 @@ The bundle of the model has: head: {type: class_first, outputs: {rows: detection
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from edge_vision.backends.base import TensorSpec
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.detect.heads import HEADS, DetectionHead, ModelBoxes, make_head
-from edge_vision.detect.heads.base import OutputReader, read_options
 from edge_vision.nodes import cli
 
 
 class ClassFirstHead(DetectionHead):
     """Role: rows (1, n, 6)."""
 
-    def __init__(
-        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
-    ) -> None:
-        read_options(spec, {})
-        self._rows = OutputReader.find(spec, "rows", outputs, (1, "n", 6))
+    def set_up(self) -> None:
+        self._rows = self.output("rows", (1, "n", 6))
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         rows = self._rows.read(outputs)[0]

@@ -158,7 +158,7 @@ def test_huge_codes_stay_finite():
             HeadSpec("ssd", SSD_SPEC.outputs, {"scale_factors": [1, 2, 3]}),
             90,
             INPUT,
-            "four positive scale_factors",
+            "scale_factors to be four positive numbers",
         ),
         (HeadSpec("ssd", SSD_SPEC.outputs, {"score_activation": 3}), 90, INPUT, "sigmoid, none, got 3"),
     ],

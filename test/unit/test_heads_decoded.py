@@ -246,7 +246,7 @@ ROWS = {"boxes": (1, 20, 4), "classes": (1, 20), "scores": (1, 20), "count": (1,
         (
             HeadSpec("decoded", ROLES, {"first_class": 2}),
             ROWS,
-            "expected an integer from 0 to 1 for option first_class, got 2",
+            "expected option first_class to be an integer from 0 to 1, got 2",
         ),
         (HeadSpec("decoded", ROLES, {"box_order": "xywh"}), ROWS, "one of xyxy, yxyx, got 'xywh'"),
         (

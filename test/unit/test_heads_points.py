@@ -230,12 +230,12 @@ HEATMAP, PAIR = (1, N_LABELS, 160, 160), (1, 2, 160, 160)
         (
             HeadSpec("nanodet", {"rows": "o"}, {"reg_max": 0}),
             {"o": (1, 8500, 36)},
-            "expected an integer from 1 to 1024 for option reg_max, got 0",
+            "expected option reg_max to be an integer from 1 to 1024, got 0",
         ),
         (
             HeadSpec("nanodet", {"rows": "o"}, {"cell_offset": "x"}),
             {"o": (1, 8500, 36)},
-            "expected a number from 0 to 1 for option cell_offset, got 'x'",
+            "expected option cell_offset to be a number from 0 to 1, got 'x'",
         ),
         (
             CENTERNET,

@@ -348,12 +348,12 @@ def test_end_to_end_rows_of_centres_as_rtdetr_has(tmp_path: Path) -> None:
         (
             HeadSpec("yolox", {"rows": "o"}, {"strides": []}),
             (1, 8400, 9),
-            r"expected a list of integers for option strides, got \[\]",
+            r"expected option strides to be a list of integers from 1 to 1024, got \[\]",
         ),
         (
             HeadSpec("yolox", {"rows": "o"}, {"strides": [8, 1.5]}),
             (1, 8400, 9),
-            "expected an integer .* for option strides, got 1.5",
+            r"expected option strides to be a list of integers .*, got \[8, 1.5\]",
         ),
         (
             HeadSpec("end_to_end", {"rows": "o"}),

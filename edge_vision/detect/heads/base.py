@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_vision.backends.base import TensorSpec
 from edge_vision.core.geometry.boxes import nms
-from edge_vision.core.model_spec import HeadSpec, Thresholds
+from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.core.object_shapes import ObjectShapes
 from edge_vision.errors import HeadError
 
@@ -74,11 +74,81 @@ class ModelBoxes:
         return ModelBoxes.kept(keep, xyxy_model, scores, class_ids)
 
 
-class DetectionHead(ABC):
-    """Decodes outputs to boxes. Used by one thread at a time.
+class _Head(ABC):
+    """Options and outputs of a head. Used by one thread at a time."""
 
-    The constructor of a subclass raises HeadError if the options or the graph's outputs do not match.
-    """
+    defaults: ClassVar[Mapping[str, object]] = {}
+    """The options, with their defaults."""
+
+    def __init__(
+        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
+    ) -> None:
+        """Raises HeadError if the options or the graph's outputs do not match."""
+        unknown = sorted(set(spec.options) - set(self.defaults))
+        if unknown:
+            known = _listed(self.defaults)
+            raise HeadError(f"head '{spec.type}' knows the options {known}, got {_listed(unknown)}")
+        self._spec, self._input, self._outputs, self._n_labels = spec, input_spec, outputs, n_labels
+        self._options = {**self.defaults, **spec.options}
+        self.set_up()
+
+    @abstractmethod
+    def set_up(self) -> None:
+        """Read the options and find the outputs. Raises HeadError."""
+
+    def output(self, role: str, shape: Shape, masked: bool = False) -> OutputReader:
+        """The output with a role. Raises HeadError if it is missing or has another shape.
+
+        masked: minus infinity is a valid value.
+        """
+        spec, name = self._spec, self._spec.outputs.get(role)
+        if name is None:
+            raise HeadError(
+                f"head '{spec.type}' needs head.outputs.{role}, the bundle names {_listed(spec.outputs)}: "
+                f"add it to bundle.yaml"
+            )
+        found = {output.name: output for output in self._outputs}
+        if name not in found:
+            raise HeadError(
+                f"head '{spec.type}' reads its {role} from output '{name}', the graph has "
+                f"{_listed(found)}: correct head.outputs in bundle.yaml"
+            )
+        reader = OutputReader(spec.type, role, name, shape, masked)
+        if not _fits(found[name].shape, shape):
+            raise reader.shape_error(found[name].shape)
+        return reader
+
+    def choice(self, option: str, known: Mapping[str, object]) -> str:
+        """An option with named values. Raises HeadError."""
+        value = self._options[option]
+        if not isinstance(value, str) or value not in known:
+            raise self._wrong(option, f"one of {_listed(known)}")
+        return value
+
+    def integer(self, option: str, low: int, high: int) -> int:
+        """An option that is an integer in low..high. Raises HeadError."""
+        value = self._options[option]
+        if type(value) is not int or not low <= value <= high:
+            raise self._wrong(option, f"an integer from {low} to {high}")
+        return value
+
+    def strides(self) -> tuple[int, ...]:
+        """The option strides, integers from 1 to 1024. Raises HeadError."""
+        value = self._options["strides"]
+        sizes = value if isinstance(value, (list, tuple)) else ()
+        if not sizes or not all(type(size) is int and 1 <= size <= 1024 for size in sizes):
+            raise self._wrong("strides", "a list of integers from 1 to 1024")
+        return tuple(sizes)
+
+    def _wrong(self, option: str, expected: str) -> HeadError:
+        value = self._options[option]
+        return HeadError(
+            f"head '{self._spec.type}': expected option {option} to be {expected}, got {value!r}"
+        )
+
+
+class DetectionHead(_Head):
+    """Decodes outputs to boxes."""
 
     task: ClassVar[Literal["detect"]] = "detect"
     shape_kind: ClassVar[str] = ""
@@ -106,8 +176,8 @@ class DetectionHead(ABC):
         return (class_ids >= 0) & (class_ids < n_labels)
 
 
-class ClassificationHead(ABC):
-    """Decodes outputs to class scores. Used by one thread at a time."""
+class ClassificationHead(_Head):
+    """Decodes outputs to class scores."""
 
     task: ClassVar[Literal["classify"]] = "classify"
 
@@ -144,31 +214,6 @@ class OutputReader:
     name: str
     shape: Shape
     masked: bool = False
-
-    @staticmethod
-    def find(
-        spec: HeadSpec, role: str, outputs: Sequence[TensorSpec], shape: Shape, masked: bool = False
-    ) -> OutputReader:
-        """The output with a role. Raises HeadError if it is missing or has another shape.
-
-        masked: minus infinity is a valid value.
-        """
-        name = spec.outputs.get(role)
-        if name is None:
-            raise HeadError(
-                f"head '{spec.type}' needs head.outputs.{role}, the bundle names {_listed(spec.outputs)}: "
-                f"add it to bundle.yaml"
-            )
-        found = {output.name: output for output in outputs}
-        if name not in found:
-            raise HeadError(
-                f"head '{spec.type}' reads its {role} from output '{name}', the graph has "
-                f"{_listed(found)}: correct head.outputs in bundle.yaml"
-            )
-        reader = OutputReader(spec.type, role, name, shape, masked)
-        if not _fits(found[name].shape, shape):
-            raise reader.shape_error(found[name].shape)
-        return reader
 
     def read(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """The output as float32. Raises HeadError if it is missing, not finite, or has another shape."""
@@ -213,49 +258,6 @@ class OutputReader:
             f"head '{self.head}' expects {self.role} of shape {_shown(self.shape)}, output '{self.name}' has "
             f"{_shown(shape)}: check input size, labels and head in bundle.yaml against the graph"
         )
-
-
-def read_options(spec: HeadSpec, defaults: Mapping[str, object]) -> dict[str, object]:
-    """The options with defaults. Raises HeadError for an unknown option."""
-    unknown = sorted(set(spec.options) - set(defaults))
-    if unknown:
-        raise HeadError(f"head '{spec.type}' knows the options {_listed(defaults)}, got {_listed(unknown)}")
-    return {**defaults, **spec.options}
-
-
-def choice_option(spec: HeadSpec, option: str, value: object, known: Mapping[str, object]) -> str:
-    """An option with named values. Raises HeadError."""
-    if not isinstance(value, str) or value not in known:
-        raise HeadError(
-            f"head '{spec.type}': expected option {option} to be one of {_listed(known)}, got {value!r}"
-        )
-    return value
-
-
-def int_list_option(spec: HeadSpec, option: str, value: object) -> tuple[int, ...]:
-    """An option that is a list of positive integers, such as strides. Raises HeadError."""
-    if not isinstance(value, (list, tuple)) or not value:
-        raise HeadError(f"head '{spec.type}': expected a list of integers for option {option}, got {value!r}")
-    return tuple(int_option(spec, option, size, 1, 1024) for size in value)
-
-
-def int_option(spec: HeadSpec, option: str, value: object, low: int, high: int) -> int:
-    """An option that is an integer in low..high. Raises HeadError."""
-    if type(value) is not int or not low <= value <= high:
-        raise HeadError(
-            f"head '{spec.type}': expected an integer from {low} to {high} for option {option}, got {value!r}"
-        )
-    return value
-
-
-def float_option(spec: HeadSpec, option: str, value: object, low: float, high: float) -> float:
-    """An option that is a number in low..high. Raises HeadError."""
-    if type(value) not in (int, float) or not low <= value <= high:  # type: ignore[operator]
-        raise HeadError(
-            f"head '{spec.type}': expected a number from {low:g} to {high:g} for option {option}, "
-            f"got {value!r}"
-        )
-    return float(value)  # type: ignore[arg-type]
 
 
 def _fits(actual: Sequence[int | None], expected: Shape) -> bool:

@@ -8,22 +8,14 @@ Detection and Alignment Using Face as Point" (arXiv 1911.03599) and github.com/S
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from edge_vision.backends.base import TensorSpec
-from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
-from edge_vision.detect.heads.base import (
-    SET_ACTIVATION,
-    DetectionHead,
-    ModelBoxes,
-    OutputReader,
-    choice_option,
-    int_option,
-    read_options,
-)
+from edge_vision.core.model_spec import Thresholds
+from edge_vision.detect.heads.base import SET_ACTIVATION, DetectionHead, ModelBoxes
 from edge_vision.detect.heads.decoding import ACTIVATIONS, at_least, capped_exp, xyxy_of_centres
 
 
@@ -48,19 +40,21 @@ class CenterNetHead(DetectionHead):
     NMS); stride, pixels of the input tensor per cell; score_activation of the heatmap, none or sigmoid.
     """
 
-    def __init__(
-        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
-    ) -> None:
-        options = read_options(spec, {"variant": "centernet", "stride": 4, "score_activation": "none"})
-        self._variant = VARIANTS[choice_option(spec, "variant", options["variant"], VARIANTS)]
-        self._stride = int_option(spec, "stride", options["stride"], 1, 1024)
-        activation = choice_option(spec, "score_activation", options["score_activation"], ACTIVATIONS)
+    defaults: ClassVar[Mapping[str, object]] = {
+        "variant": "centernet",
+        "stride": 4,
+        "score_activation": "none",
+    }
+
+    def set_up(self) -> None:
+        self._variant = VARIANTS[self.choice("variant", VARIANTS)]
+        self._stride = self.integer("stride", 1, 1024)
+        activation = self.choice("score_activation", ACTIVATIONS)
         self._activated = activation == "none"
         self._to_score, self._to_raw = ACTIVATIONS[activation]
-        cells = (-(-input_spec.height_px // self._stride), -(-input_spec.width_px // self._stride))
-        self._heatmap = OutputReader.find(spec, "heatmap", outputs, (1, n_labels, *cells))
-        self._sizes = OutputReader.find(spec, "sizes", outputs, (1, 2, *cells))
-        self._offsets = OutputReader.find(spec, "offsets", outputs, (1, 2, *cells))
+        cells = (-(-self._input.height_px // self._stride), -(-self._input.width_px // self._stride))
+        self._heatmap = self.output("heatmap", (1, self._n_labels, *cells))
+        self._sizes, self._offsets = (self.output(role, (1, 2, *cells)) for role in ("sizes", "offsets"))
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         heatmap = self._heatmap.read(outputs)[0]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import numpy as np
 
-from edge_vision.backends.base import TensorSpec
-from edge_vision.core.model_spec import HeadSpec, InputSpec
-from edge_vision.detect.heads.base import ClassificationHead, OutputReader, choice_option, read_options
+from edge_vision.detect.heads.base import ClassificationHead
 from edge_vision.detect.heads.decoding import softmax
 
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"softmax": softmax, "none": np.copy}
@@ -19,12 +18,11 @@ class ClassifierHead(ClassificationHead):
     own.
     """
 
-    def __init__(
-        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
-    ) -> None:
-        options = read_options(spec, {"activation": "softmax"})
-        self._activate = ACTIVATIONS[choice_option(spec, "activation", options["activation"], ACTIVATIONS)]
-        self._logits = OutputReader.find(spec, "logits", outputs, ("n", n_labels))
+    defaults: ClassVar[Mapping[str, object]] = {"activation": "softmax"}
+
+    def set_up(self) -> None:
+        self._activate = ACTIVATIONS[self.choice("activation", ACTIVATIONS)]
+        self._logits = self.output("logits", ("n", self._n_labels))
 
     def decode(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
         return self.decode_batch(outputs, 1)[0]

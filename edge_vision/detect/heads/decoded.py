@@ -11,20 +11,13 @@ tensorflow/lite/kernels/detection_postprocess.cc.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
-from edge_vision.backends.base import TensorSpec
-from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
-from edge_vision.detect.heads.base import (
-    DetectionHead,
-    ModelBoxes,
-    OutputReader,
-    choice_option,
-    int_option,
-    read_options,
-)
+from edge_vision.core.model_spec import Thresholds
+from edge_vision.detect.heads.base import DetectionHead, ModelBoxes
 from edge_vision.detect.heads.decoding import BOX_UNITS, at_least, scale_to_px, to_class_ids
 
 BOX_ORDERS = {"xyxy": [0, 1, 2, 3], "yxyx": [1, 0, 3, 2]}
@@ -38,20 +31,15 @@ class DecodedHead(DetectionHead):
     the graph's number for label 0. iou_threshold has no effect.
     """
 
-    defaults: Mapping[str, object] = {"box_order": "xyxy", "box_unit": "px", "first_class": 0}
+    defaults: ClassVar[Mapping[str, object]] = {"box_order": "xyxy", "box_unit": "px", "first_class": 0}
 
-    def __init__(
-        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
-    ) -> None:
-        options = read_options(spec, self.defaults)
-        self._order = BOX_ORDERS[choice_option(spec, "box_order", options["box_order"], BOX_ORDERS)]
-        self._scale = scale_to_px(choice_option(spec, "box_unit", options["box_unit"], BOX_UNITS), input_spec)
-        self._first = int_option(spec, "first_class", options["first_class"], 0, 1)
-        self._n_labels = n_labels
-        self._boxes = OutputReader.find(spec, "boxes", outputs, (1, "n", 4))
-        self._scores = OutputReader.find(spec, "scores", outputs, (1, "n"))
-        self._classes = OutputReader.find(spec, "classes", outputs, (1, "n"))
-        self._count = OutputReader.find(spec, "count", outputs, (1,)) if "count" in spec.outputs else None
+    def set_up(self) -> None:
+        self._order = BOX_ORDERS[self.choice("box_order", BOX_ORDERS)]
+        self._scale = scale_to_px(self.choice("box_unit", BOX_UNITS), self._input)
+        self._first = self.integer("first_class", 0, 1)
+        self._boxes = self.output("boxes", (1, "n", 4))
+        self._scores, self._classes = self.output("scores", (1, "n")), self.output("classes", (1, "n"))
+        self._count = self.output("count", (1,)) if "count" in self._spec.outputs else None
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         """Rows with a class below first_class are padding; rows with a class without a label are dropped.
@@ -92,4 +80,4 @@ class TfliteDetectionHead(DecodedHead):
     Options as DecodedHead, with the operator's order, unit and first class as defaults.
     """
 
-    defaults: Mapping[str, object] = {"box_order": "yxyx", "box_unit": "relative", "first_class": 0}
+    defaults: ClassVar[Mapping[str, object]] = {"box_order": "yxyx", "box_unit": "relative", "first_class": 0}

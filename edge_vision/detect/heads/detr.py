@@ -9,13 +9,13 @@ github.com/ultralytics/ultralytics, `ultralytics/nn/modules/head.py` (RTDETRDeco
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
-from edge_vision.backends.base import TensorSpec
-from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
-from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choice_option, read_options
+from edge_vision.core.model_spec import Thresholds
+from edge_vision.detect.heads.base import DetectionHead, ModelBoxes
 from edge_vision.detect.heads.decoding import at_least, logit, scale_to_px, sigmoid, softmax, xyxy_of_centres
 
 ACTIVATIONS = {
@@ -32,16 +32,13 @@ class DetrHead(DetectionHead):
     classes) or softmax (only the best one). iou_threshold has no effect: the graph outputs each object once.
     """
 
-    def __init__(
-        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
-    ) -> None:
-        options = read_options(spec, {"score_activation": "sigmoid"})
-        activation = choice_option(spec, "score_activation", options["score_activation"], ACTIVATIONS)
-        self._softmax = activation == "softmax"
-        self._scale = scale_to_px("relative", input_spec)
-        self._boxes = OutputReader.find(spec, "boxes", outputs, (1, "queries", 4))
-        columns = n_labels + self._softmax
-        self._logits = OutputReader.find(spec, "logits", outputs, (1, "queries", columns), masked=True)
+    defaults: ClassVar[Mapping[str, object]] = {"score_activation": "sigmoid"}
+
+    def set_up(self) -> None:
+        self._softmax = self.choice("score_activation", ACTIVATIONS) == "softmax"
+        self._scale = scale_to_px("relative", self._input)
+        self._boxes = self.output("boxes", (1, "queries", 4))
+        self._logits = self.output("logits", (1, "queries", self._n_labels + self._softmax), masked=True)
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         boxes, logits = self._boxes.read(outputs)[0], self._logits.read(outputs)[0]
@@ -76,12 +73,9 @@ class DetrRowsHead(DetectionHead):
     options. iou_threshold has no effect: the graph outputs each object once.
     """
 
-    def __init__(
-        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
-    ) -> None:
-        read_options(spec, {})
-        self._scale = scale_to_px("relative", input_spec)
-        self._rows = OutputReader.find(spec, "rows", outputs, (1, "queries", 4 + n_labels))
+    def set_up(self) -> None:
+        self._scale = scale_to_px("relative", self._input)
+        self._rows = self.output("rows", (1, "queries", 4 + self._n_labels))
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         rows = self._rows.read(outputs)[0]

@@ -7,15 +7,14 @@ relative) and `ultralytics/engine/exporter.py` (NMSModel).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import numpy as np
 
-from edge_vision.backends.base import TensorSpec
 from edge_vision.core.geometry.boxes import Overlaps
 from edge_vision.core.model_spec import Thresholds
-from edge_vision.detect.heads.base import ModelBoxes, OutputReader, choice_option
+from edge_vision.detect.heads.base import ModelBoxes
 from edge_vision.detect.heads.decoding import at_least, to_class_ids, xyxy_of_centres
 from edge_vision.detect.heads.extra import ExtraValuesHead
 
@@ -34,10 +33,10 @@ class EndToEndHead(ExtraValuesHead):
 
     defaults: ClassVar[Mapping[str, object]] = {"box_order": "xyxy", "box_unit": "px"}
 
-    def _find_rows(self, outputs: Sequence[TensorSpec], n_extra: int) -> None:
-        order = self._options.get("box_order", "cxcywh")
-        self._order = BOX_ORDERS[choice_option(self._spec, "box_order", order, BOX_ORDERS)]
-        self._output = OutputReader.find(self._spec, "rows", outputs, (1, "n", 6 + n_extra))
+    def _find_rows(self, n_extra: int) -> None:
+        order = self.choice("box_order", BOX_ORDERS) if "box_order" in self._options else "cxcywh"
+        self._order = BOX_ORDERS[order]
+        self._output = self.output("rows", (1, "n", 6 + n_extra))
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         """Rows with a class without a label are dropped. Raises HeadError."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 
-from edge_vision.backends.base import TensorSpec
 from edge_vision.core.geometry.boxes import Overlaps
-from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
-from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader, choice_option, read_options
+from edge_vision.core.model_spec import Thresholds
+from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader
 from edge_vision.detect.heads.decoding import BOX_UNITS, scale_to_px
 
 
@@ -19,23 +18,17 @@ class ExtraValuesHead(DetectionHead):
     """A subclass of boxes defines where they are, one of shapes what the further values are; see `shapes`."""
 
     defaults: ClassVar[Mapping[str, object]] = {"box_unit": "px"}
-    """The options."""
     _output: OutputReader
 
-    def __init__(
-        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
-    ) -> None:
-        self._spec, self._input, self._n_labels = spec, input_spec, n_labels
-        self._options = read_options(spec, self.defaults)
-        unit = choice_option(spec, "box_unit", self._options["box_unit"], BOX_UNITS)
-        self._scale = scale_to_px(unit, input_spec)
-        self._find_rows(outputs, self._count_extra(outputs))
+    def set_up(self) -> None:
+        self._scale = scale_to_px(self.choice("box_unit", BOX_UNITS), self._input)
+        self._find_rows(self._count_extra())
 
     @abstractmethod
-    def _find_rows(self, outputs: Sequence[TensorSpec], n_extra: int) -> None:
+    def _find_rows(self, n_extra: int) -> None:
         """Set `_output`. Raises HeadError."""
 
-    def _count_extra(self, outputs: Sequence[TensorSpec]) -> int:
+    def _count_extra(self) -> int:
         """The number of further values. Raises HeadError."""
         return 0
 

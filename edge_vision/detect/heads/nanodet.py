@@ -6,31 +6,14 @@ Source of the method: Li et al., "Generalized Focal Loss" (arXiv 2006.04388); gi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
-from edge_vision.backends.base import TensorSpec
-from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
-from edge_vision.detect.heads.base import (
-    SET_ACTIVATION,
-    DetectionHead,
-    ModelBoxes,
-    OutputReader,
-    choice_option,
-    float_option,
-    int_list_option,
-    int_option,
-    read_options,
-)
+from edge_vision.core.model_spec import Thresholds
+from edge_vision.detect.heads.base import SET_ACTIVATION, DetectionHead, ModelBoxes
 from edge_vision.detect.heads.decoding import ACTIVATIONS, at_least, grid_points, softmax
-
-_DEFAULTS: dict[str, object] = {
-    "strides": (8, 16, 32, 64),
-    "reg_max": 7,
-    "cell_offset": 0.0,
-    "score_activation": "none",
-}
 
 
 class NanoDetHead(DetectionHead):
@@ -42,20 +25,24 @@ class NanoDetHead(DetectionHead):
     or sigmoid.
     """
 
-    def __init__(
-        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
-    ) -> None:
-        options = read_options(spec, _DEFAULTS)
-        offset = float_option(spec, "cell_offset", options["cell_offset"], 0.0, 1.0)
-        self._points = grid_points(input_spec, int_list_option(spec, "strides", options["strides"]), offset)
-        activation = choice_option(spec, "score_activation", options["score_activation"], ACTIVATIONS)
+    defaults: ClassVar[Mapping[str, object]] = {
+        "strides": (8, 16, 32, 64),
+        "reg_max": 7,
+        "cell_offset": 0.0,
+        "score_activation": "none",
+    }
+
+    def set_up(self) -> None:
+        offset = self._options["cell_offset"]
+        if type(offset) not in (int, float) or not 0.0 <= offset <= 1.0:
+            raise self._wrong("cell_offset", "a number from 0 to 1")
+        self._points = grid_points(self._input, self.strides(), offset)
+        activation = self.choice("score_activation", ACTIVATIONS)
         self._activated = activation == "none"
         self._to_score, self._to_raw = ACTIVATIONS[activation]
-        steps = int_option(spec, "reg_max", options["reg_max"], 1, 1024) + 1
-        self._steps = np.arange(steps, dtype=np.float32)
-        self._n_labels = n_labels
-        width = n_labels + 4 * len(self._steps)
-        self._rows = OutputReader.find(spec, "rows", outputs, (1, len(self._points), width))
+        self._steps = np.arange(self.integer("reg_max", 1, 1024) + 1, dtype=np.float32)
+        width = self._n_labels + 4 * len(self._steps)
+        self._rows = self.output("rows", (1, len(self._points), width))
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         """Each class of each point that reaches the threshold is a candidate. Raises HeadError."""

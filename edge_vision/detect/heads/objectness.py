@@ -9,20 +9,13 @@ in 2021" (arXiv 2107.08430), github.com/Megvii-BaseDetection/YOLOX, `yolox/model
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
-from edge_vision.backends.base import TensorSpec
-from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
-from edge_vision.detect.heads.base import (
-    DetectionHead,
-    ModelBoxes,
-    OutputReader,
-    choice_option,
-    int_list_option,
-    read_options,
-)
+from edge_vision.core.model_spec import Thresholds
+from edge_vision.detect.heads.base import DetectionHead, ModelBoxes, OutputReader
 from edge_vision.detect.heads.decoding import (
     BOX_UNITS,
     at_least,
@@ -67,12 +60,11 @@ class YoloV5Head(_ObjectnessHead):
     Option: box_unit, px (of the input tensor) or relative (0 to 1, as TFLite exports have).
     """
 
-    def __init__(
-        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
-    ) -> None:
-        options = read_options(spec, {"box_unit": "px"})
-        self._scale = scale_to_px(choice_option(spec, "box_unit", options["box_unit"], BOX_UNITS), input_spec)
-        self._rows = OutputReader.find(spec, "rows", outputs, (1, "n", 5 + n_labels))
+    defaults: ClassVar[Mapping[str, object]] = {"box_unit": "px"}
+
+    def set_up(self) -> None:
+        self._scale = scale_to_px(self.choice("box_unit", BOX_UNITS), self._input)
+        self._rows = self.output("rows", (1, "n", 5 + self._n_labels))
 
     def _boxes(self, codes: np.ndarray, at: np.ndarray) -> np.ndarray:
         return xyxy_of_centres(codes * self._scale)
@@ -86,12 +78,11 @@ class YoloxHead(_ObjectnessHead):
     first; models for 1280 px have [8, 16, 32, 64].
     """
 
-    def __init__(
-        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
-    ) -> None:
-        options = read_options(spec, {"strides": (8, 16, 32)})
-        self._cells = grid_points(input_spec, int_list_option(spec, "strides", options["strides"]), 0.0)
-        self._rows = OutputReader.find(spec, "rows", outputs, (1, len(self._cells), 5 + n_labels))
+    defaults: ClassVar[Mapping[str, object]] = {"strides": (8, 16, 32)}
+
+    def set_up(self) -> None:
+        self._cells = grid_points(self._input, self.strides(), 0.0)
+        self._rows = self.output("rows", (1, len(self._cells), 5 + self._n_labels))
 
     def _boxes(self, codes: np.ndarray, at: np.ndarray) -> np.ndarray:
         cells = self._cells[at]

@@ -8,16 +8,15 @@ regularize_rboxes).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from edge_vision.backends.base import TensorSpec
 from edge_vision.core.geometry.oriented_boxes import canonical_angles, enclosing_boxes, oriented_overlaps
 from edge_vision.core.model_spec import Thresholds
 from edge_vision.core.object_shapes import KeyPoints, MaskPatch, Masks, ObjectShapes, OrientedBoxes
-from edge_vision.detect.heads.base import ModelBoxes, OutputReader, choice_option, int_option
+from edge_vision.detect.heads.base import ModelBoxes, OutputReader
 from edge_vision.detect.heads.end_to_end import EndToEndHead
 from edge_vision.detect.heads.extra import ExtraValuesHead
 from edge_vision.detect.heads.yolov8 import YoloV8Head
@@ -42,17 +41,15 @@ class _MaskHead(ExtraValuesHead):
 
     shape_kind = Masks.kind
 
-    def _count_extra(self, outputs: Sequence[TensorSpec]) -> int:
-        spec, options = self._spec, self._options
-        layout = choice_option(spec, "prototype_layout", options["prototype_layout"], PROTOTYPE_LAYOUTS)
-        self._channels_last = layout == "nhwc"
+    def _count_extra(self) -> int:
+        self._channels_last = self.choice("prototype_layout", PROTOTYPE_LAYOUTS) == "nhwc"
         shape = (1, "h", "w", "k") if self._channels_last else (1, "k", "h", "w")
-        found = OutputReader.find(spec, "prototypes", outputs, shape)
-        (sides,) = (one.shape for one in outputs if one.name == found.name)
+        found = self.output("prototypes", shape)
+        (sides,) = (one.shape for one in self._outputs if one.name == found.name)
         k = sides[3 if self._channels_last else 1]
         if k is None:
             raise HeadError(
-                f"head '{spec.type}' expects a fixed number of prototypes, output '{found.name}' leaves it "
+                f"head '{found.head}' expects a fixed number of prototypes, output '{found.name}' leaves it "
                 f"free: export the model with a fixed size"
             )
         self._prototypes = OutputReader(
@@ -97,7 +94,7 @@ class _ObbHead(ExtraValuesHead):
 
     shape_kind = OrientedBoxes.kind
 
-    def _count_extra(self, outputs: Sequence[TensorSpec]) -> int:
+    def _count_extra(self) -> int:
         if self._input.resize == "stretch":
             raise HeadError(
                 f"head '{self._spec.type}' expects input.resize letterbox or center_crop, got stretch: a "
@@ -149,10 +146,9 @@ class _PoseHead(ExtraValuesHead):
 
     shape_kind = KeyPoints.kind
 
-    def _count_extra(self, outputs: Sequence[TensorSpec]) -> int:
-        spec, options = self._spec, self._options
-        self._n_values = int_option(spec, "point_values", options["point_values"], 2, 3)
-        self._n_points = int_option(spec, "keypoints", options["keypoints"], 1, 1000)
+    def _count_extra(self) -> int:
+        self._n_values = self.integer("point_values", 2, 3)
+        self._n_points = self.integer("keypoints", 1, 1000)
         return self._n_values * self._n_points
 
     def shapes(

@@ -9,28 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 
-from edge_vision.backends.base import TensorSpec
-from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
-from edge_vision.detect.heads.base import (
-    SET_ACTIVATION,
-    DetectionHead,
-    ModelBoxes,
-    OutputReader,
-    choice_option,
-    read_options,
-)
+from edge_vision.core.model_spec import Thresholds
+from edge_vision.detect.heads.base import SET_ACTIVATION, DetectionHead, ModelBoxes
 from edge_vision.detect.heads.decoding import ACTIVATIONS, capped_exp
-from edge_vision.errors import HeadError
-
-_DEFAULTS: dict[str, object] = {
-    "anchor_layout": "ssd_mobilenet_v2",
-    "scale_factors": (10.0, 10.0, 5.0, 5.0),
-    "background": True,
-    "score_activation": "sigmoid",
-}
 
 
 @lru_cache(maxsize=4)
@@ -81,22 +66,24 @@ class SsdHead(DetectionHead):
     graph is the background and label 0 its class 1; score_activation, sigmoid or none.
     """
 
-    def __init__(
-        self, spec: HeadSpec, input_spec: InputSpec, outputs: Sequence[TensorSpec], n_labels: int
-    ) -> None:
-        options = read_options(spec, _DEFAULTS)
-        layout = ANCHOR_LAYOUTS[
-            choice_option(spec, "anchor_layout", options["anchor_layout"], ANCHOR_LAYOUTS)
-        ]
-        activation = choice_option(spec, "score_activation", options["score_activation"], ACTIVATIONS)
+    defaults: ClassVar[Mapping[str, object]] = {
+        "anchor_layout": "ssd_mobilenet_v2",
+        "scale_factors": (10.0, 10.0, 5.0, 5.0),
+        "background": True,
+        "score_activation": "sigmoid",
+    }
+
+    def set_up(self) -> None:
+        layout = ANCHOR_LAYOUTS[self.choice("anchor_layout", ANCHOR_LAYOUTS)]
+        activation = self.choice("score_activation", ACTIVATIONS)
         self._activated = activation == "none"
         self._to_score, self._to_raw = ACTIVATIONS[activation]
-        self._anchors = layout(input_spec.width_px, input_spec.height_px)
-        self._per_code = 1.0 / _scale_factors(spec, options["scale_factors"])
-        self._skip = 1 if options["background"] else 0
-        n, columns = len(self._anchors), n_labels + self._skip
-        self._boxes = OutputReader.find(spec, "boxes", outputs, (1, n, 4))
-        self._scores = OutputReader.find(spec, "scores", outputs, (1, n, columns))
+        self._anchors = layout(self._input.width_px, self._input.height_px)
+        self._per_code = 1.0 / self._scale_factors()
+        self._skip = 1 if self._options["background"] else 0
+        n, columns = len(self._anchors), self._n_labels + self._skip
+        self._boxes = self.output("boxes", (1, n, 4))
+        self._scores = self.output("scores", (1, n, columns))
         self._passed = np.zeros((n, columns), bool)
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
@@ -130,11 +117,9 @@ class SsdHead(DetectionHead):
         half = capped_exp(steps[:, 2:]) * anchors[:, 2:] * np.float32(0.5)
         return np.concatenate((centre - half, centre + half), axis=1)[:, [1, 0, 3, 2]]
 
-
-def _scale_factors(spec: HeadSpec, value: object) -> np.ndarray:
-    factors = np.asarray(value, np.float32) if isinstance(value, (list, tuple)) else np.zeros(0, np.float32)
-    if factors.shape != (4,) or not (factors > 0).all():
-        raise HeadError(
-            f"head '{spec.type}': expected four positive scale_factors (y, x, h, w), got {value!r}"
-        )
-    return factors
+    def _scale_factors(self) -> np.ndarray:
+        value = self._options["scale_factors"]
+        factors = np.asarray(value if isinstance(value, (list, tuple)) else (), np.float32)
+        if factors.shape != (4,) or not (factors > 0).all():
+            raise self._wrong("scale_factors", "four positive numbers (y, x, h, w)")
+        return factors

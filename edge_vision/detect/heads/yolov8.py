@@ -7,14 +7,13 @@ candidate).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from edge_vision.backends.base import TensorSpec
 from edge_vision.core.geometry.boxes import Overlaps, nms
 from edge_vision.core.model_spec import Thresholds
-from edge_vision.detect.heads.base import ModelBoxes, OutputReader
+from edge_vision.detect.heads.base import ModelBoxes
 from edge_vision.detect.heads.decoding import at_least, xyxy_of_centres
 from edge_vision.detect.heads.extra import ExtraValuesHead
 
@@ -27,12 +26,12 @@ class YoloV8Head(ExtraValuesHead):
     TFLite exports have).
     """
 
-    def _find_rows(self, outputs: Sequence[TensorSpec], n_extra: int) -> None:
+    def _find_rows(self, n_extra: int) -> None:
         self._has_rows = "rows" in self._spec.outputs
         self._end = 4 + self._n_labels
         length = self._end + n_extra
         role, shape = ("rows", (1, "n", length)) if self._has_rows else ("columns", (1, length, "n"))
-        self._output = OutputReader.find(self._spec, role, outputs, shape)
+        self._output = self.output(role, shape)
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         """Each candidate has its best class only. Raises HeadError."""
