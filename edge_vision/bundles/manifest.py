@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,23 +19,7 @@ FORMAT = 1
 NAME_PATTERN = r"[a-z0-9_]{1,64}"
 TASKS = ("detect", "classify")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "mixed")
-_KEYS = (
-    "format",
-    "name",
-    "version",
-    "task",
-    "description",
-    "licence",
-    "source",
-    "input",
-    "head",
-    "thresholds",
-    "labels",
-    "graphs",
-    "stage",
-    "valid_for",
-    "figures",
-)
+_KEY_OF = {"labels_file": "labels"}
 _FILE = "a file name inside the bundle's folder (letters, digits, '._+-/', no '..', not absolute)"
 
 
@@ -79,9 +63,9 @@ class Manifest:
     thresholds: Thresholds
     labels_file: str
     graphs: tuple[GraphSpec, ...]
-    figures: Mapping[str, Any] = field(default_factory=dict)
     stage: StageSpec | None = None
     valid_for: ValidFor | None = None
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parse_manifest(text: str, folder: Path) -> Manifest:
@@ -91,7 +75,8 @@ def parse_manifest(text: str, folder: Path) -> Manifest:
     Raises BundleError with the key path, what was expected and what was found.
     """
     where = str(folder / MANIFEST_FILE)
-    top = Section(schema.load_yaml(text, where), where, "", _KEYS)
+    keys = ("format", *(_KEY_OF.get(name, name) for name in _names(Manifest)))
+    top = Section(schema.load_yaml(text, where), where, "", keys)
     top.take("format", schema.one_of(FORMAT), f"{FORMAT} (the only format that this version reads)")
     manifest = Manifest(
         name=top.take("name", schema.matching(NAME_PATTERN), "1 to 64 of a-z, 0-9 and _"),
@@ -264,35 +249,20 @@ def _words(value: Any) -> tuple[str, ...]:
 
 def dump_manifest(manifest: Manifest) -> str:
     """The YAML text that parse_manifest reads back as the same manifest. Same manifest, same bytes."""
-    document = {
-        "format": FORMAT,
-        "name": manifest.name,
-        "version": manifest.version,
-        "task": manifest.task,
-        "description": manifest.description,
-        "licence": manifest.licence,
-        "source": manifest.source,
-        "input": _plain(manifest.input),
-        "head": {
-            "type": manifest.head.type,
-            "outputs": dict(manifest.head.outputs),
-            "options": dict(manifest.head.options),
-        },
-        "thresholds": _plain(manifest.thresholds),
-        "labels": manifest.labels_file,
-        "graphs": [{k: v for k, v in _plain(graph).items() if v} for graph in manifest.graphs],
-        **({"stage": _plain(manifest.stage)} if manifest.stage else {}),
-        **({"valid_for": _plain(manifest.valid_for)} if manifest.valid_for else {}),
-        "figures": dict(manifest.figures),
-    }
+    values = {_KEY_OF.get(name, name): value for name, value in _plain(manifest).items() if value is not None}
+    graphs = [{key: value for key, value in graph.items() if value} for graph in values["graphs"]]
+    document = {"format": FORMAT, **values, "graphs": graphs}
     return yaml.dump(
         document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=160
     )
 
 
-def _plain(spec: Any) -> dict[str, Any]:
-    values = {name: getattr(spec, name) for name in _names(type(spec))}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 class _Dumper(yaml.SafeDumper):
