@@ -20,7 +20,7 @@ import select
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def try_graph(
         "kind": "graph",
         "backend": path,
         "graph": str(graph),
-        "request": _plain(request),
+        "request": astuple(request),
         "shapes": dict(shapes or {}),
     }
     limits = _Limits(backend.load_limit_s, RUN_LIMIT_S, _memory_limit(graph))
@@ -106,7 +106,7 @@ def build_engine(
         "kind": "engine",
         "backend": _path(backend),
         "graph": str(graph),
-        "request": _plain(request),
+        "request": astuple(request),
         "gpu": gpu,
     }
     limits = _Limits(backend.load_limit_s, RUN_LIMIT_S, _memory_limit(graph))
@@ -137,17 +137,6 @@ def _path(backend: Backend) -> str:
     return f"{type(backend).__module__}:{type(backend).__qualname__}"
 
 
-def _plain(request: BackendRequest) -> list[Any]:
-    """The arguments of a BackendRequest."""
-    return [
-        request.device,
-        request.precision,
-        request.threads,
-        dict(request.options),
-        list(request.delegate_folders),
-    ]
-
-
 def _key(
     sha256: str, path: str, packages: tuple[str, ...], request: BackendRequest, options: Mapping[str, Any]
 ) -> str:
@@ -162,19 +151,12 @@ def _key(
 
 
 def _memory_limit(graph: Path) -> int:
+    import psutil  # Takes 20 ms.
+
     with contextlib.suppress(OSError):
         wanted = MEMORY_LIMIT_BYTES + 8 * graph.stat().st_size
-        return min(wanted, int(_SHARE_OF_AVAILABLE * _available_bytes()))
+        return min(wanted, int(_SHARE_OF_AVAILABLE * psutil.virtual_memory().available))
     return MEMORY_LIMIT_BYTES
-
-
-def _available_bytes() -> float:
-    """Available memory, infinite if the kernel does not report it."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024.0
-    return float("inf")
 
 
 def start_child(order: Mapping[str, Any]) -> subprocess.Popen[bytes]:
@@ -221,7 +203,9 @@ def _watched(child: subprocess.Popen[bytes], limits: _Limits) -> tuple[bytes, st
     output = b""
     poll = select.poll()
     poll.register(child.stdout, select.POLLIN)
-    until_s, limit_s, doing = time.monotonic() + limits.load_s, limits.load_s, "loading"
+    import psutil
+
+    until_s, limit_s, doing, used = time.monotonic() + limits.load_s, limits.load_s, "loading", 0
     while True:
         if poll.poll(_POLL_MS):
             block = os.read(child.stdout.fileno(), _MAX_ANSWER_BYTES)
@@ -232,19 +216,12 @@ def _watched(child: subprocess.Popen[bytes], limits: _Limits) -> tuple[bytes, st
             if b"\n" in block and doing == "loading":
                 until_s, limit_s, doing = time.monotonic() + limits.run_s, limits.run_s, "running"
             output += block
-        used = _resident_bytes(child.pid)
+        with contextlib.suppress(psutil.Error):
+            used = psutil.Process(child.pid).memory_info().rss
         if used > limits.memory_bytes:
             return output, f"took {used / 1e9:.1f} GB of memory (limit {limits.memory_bytes / 1e9:.1f} GB)"
         if time.monotonic() > until_s:
             return output, f"did not end {doing} it within {limit_s:.0f} s"
-
-
-def _resident_bytes(pid: int) -> int:
-    """The resident memory of a process, 0 if the kernel does not report it."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def _parsed(output: bytes) -> list[dict[str, Any]]:
