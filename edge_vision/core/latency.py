@@ -1,28 +1,34 @@
-"""Latency percentiles and rates."""
+"""Latency percentiles, histograms and rates."""
 
 from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
+from itertools import accumulate
 
 import numpy as np
 
 PERCENTILES = (50, 95, 99)
+BUCKETS_MS = (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000, 2000, 5000)
+"""Upper bounds of the buckets of a histogram, inclusive."""
 
 
 class LatencyWindow:
-    """The last `size` durations of one stage, in ms. Thread-safe."""
+    """The last `size` durations of one stage, in ms, and a histogram of all. Thread-safe."""
 
     def __init__(self, size: int = 512) -> None:
         self._values = np.zeros(size, np.float64)
-        self._count = 0
         self._lock = threading.Lock()
+        self.reset()
 
     def add(self, value_ms: float) -> None:
         with self._lock:
             self._values[self._count % len(self._values)] = value_ms
             self._count += 1
+            self._buckets[bisect_left(BUCKETS_MS, value_ms)] += 1
+            self._sum_ms += max(0.0, value_ms)
 
     def percentiles(self) -> dict[str, float] | None:
         """{"p50": ms, "p95": ms, "p99": ms}; None if there is no measurement yet."""
@@ -34,6 +40,12 @@ class LatencyWindow:
         found = np.interp(at, np.arange(len(values)), values)  # np.percentile takes five times as long.
         return {f"p{p}": float(value) for p, value in zip(PERCENTILES, found, strict=True)}
 
+    def histogram(self) -> str:
+        """How many durations since the start or `reset` took at most each of BUCKETS_MS, how many there are,
+        and their sum in ms; separated by spaces."""
+        with self._lock:
+            return " ".join(map(str, (*accumulate(self._buckets), round(self._sum_ms, 3))))
+
     @property
     def count(self) -> int:
         """How many durations were recorded since the start or `reset`."""
@@ -41,7 +53,8 @@ class LatencyWindow:
 
     def reset(self) -> None:
         with self._lock:
-            self._count = 0
+            self._count, self._sum_ms = 0, 0.0
+            self._buckets = [0] * (len(BUCKETS_MS) + 1)
 
 
 class RateMeter:

@@ -15,6 +15,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
+from edge_vision.core.latency import PERCENTILES, LatencyWindow
 from edge_vision.nodes.interface.parameters import Parameters
 from edge_vision.nodes.interface.specs import NodeSpec
 from edge_vision.nodes.interface.status_messages import status_message
@@ -267,6 +268,9 @@ class BaseNode(LifecycleNode):
         return response
 
 
-def latency_values(name: str, percentiles: dict[str, float] | None) -> dict[str, float | None]:
-    """`name.p50`, `.p95` and `.p99` in ms; None if nothing was measured."""
-    return {f"{name}.{key}": (percentiles or {}).get(key) for key in ("p50", "p95", "p99")}
+def latency_values(name: str, window: LatencyWindow) -> dict[str, Any]:
+    """`name.p50`, `.p95` and `.p99` in ms, None if nothing was measured, and `.histogram`."""
+    found = window.percentiles() or {}
+    return {f"{name}.p{p}": found.get(f"p{p}") for p in PERCENTILES} | {
+        f"{name}.histogram": window.histogram()
+    }

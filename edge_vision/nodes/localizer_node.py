@@ -289,7 +289,7 @@ class LocalizerNode(BaseNode):
             "depth_images_mb": self._depth.bytes / 1e6,
             "last_refusal": self._last_refusal,
             "last_not_placed": self._last_not_placed,
-            **latency_values("process_ms", self._process_ms.percentiles()),
+            **latency_values("process_ms", self._process_ms),
         }
 
     def reset_stats(self) -> None:

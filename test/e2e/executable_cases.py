@@ -16,12 +16,19 @@ class Executable:
 
     COMMAND = (sys.executable, "-m", "edge_vision.nodes.cli")
 
-    def __init__(self, folder: Path, name: str, *arguments: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        command: tuple[str, ...] = (),
+    ) -> None:
         self.name = name
         self._log = folder / f"{name}_{os.urandom(4).hex()}.log"
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
-                [*self.COMMAND, name, *arguments],
+                [*(command or self.COMMAND), name, *arguments],
                 cwd=ROOT,
                 env={**os.environ, **(env or {})},
                 stdout=log,

@@ -2,32 +2,9 @@
 
 from __future__ import annotations
 
-import socket
-import urllib.request
-
+from metrics_cases import free_port, scrape
 from model_cases import clip_or_skip
-from prometheus_client.parser import text_string_to_metric_families
 from ros_cases import wait_until
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-def scrape(port: int) -> dict[tuple[str, str], float]:
-    """(Sample, outcome) -> sum of the values; empty while the server does not answer."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
-    except OSError:
-        return {}
-    sums: dict[tuple[str, str], float] = {}
-    for family in text_string_to_metric_families(text):
-        for one in family.samples:
-            key = one.name.removeprefix("edge_vision_"), one.labels.get("outcome", "")
-            sums[key] = sums.get(key, 0.0) + one.value
-    return sums
 
 
 def inferred(port: int) -> float:
@@ -45,6 +22,7 @@ def test_two_pipelines_are_scraped_and_go_on_without_the_server(launch) -> None:
     outcomes = sum(value for (name, _), value in found.items() if name == "frames_total")
     assert outcomes + found["frames_in_flight", ""] == found["frames_received_total", ""] > 0
     assert 0 < found["detections_age_seconds_sum", ""] / found["detections_age_seconds_count", ""] < 60
+    assert found["step_seconds_count", ""] > found["frames_total", "inferred"]
     assert found["process_resident_memory_bytes", ""] > 50e6
 
     taken = launch("metrics", "--port", port)

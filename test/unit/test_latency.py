@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_vision.core.latency import LatencyWindow, RateMeter
+from edge_vision.core.latency import BUCKETS_MS, LatencyWindow, RateMeter
 from edge_vision.core.stamp_check import StampCheck
 from edge_vision.diagnostics.process_usage import ProcessMeter
 
@@ -32,6 +32,16 @@ def test_percentiles_are_those_of_the_last_values(values, size):
         window.add(value)
     found = window.percentiles()
     assert found == {f"p{p}": pytest.approx(np.percentile(values[-size:], p)) for p in (50, 95, 99)}
+
+
+def test_a_histogram_counts_all_values_and_not_only_the_last():
+    window = LatencyWindow(2)
+    assert window.histogram() == " ".join(["0"] * (len(BUCKETS_MS) + 1) + ["0.0"])
+    for value in (-5.0, 1.0, 1.001, 40.0, 5000.0, 70_000.5):
+        window.add(value)
+    assert window.histogram() == "2 3 3 3 3 3 4 4 4 4 4 4 4 4 4 5 6 75042.501"
+    window.reset()
+    assert set(window.histogram().split()) == {"0", "0.0"}
 
 
 def test_many_threads_add_and_read():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from edge_vision.cli.metrics import exposition
 from edge_vision.cli.metrics.exposition import PipelineMetrics
 from edge_vision.cli.top.board import MAX_CAMERAS, SILENT_S
 from edge_vision.core.diagnostic_status import StatusEntry
-from edge_vision.core.ledger import MAX_REASONS
+from edge_vision.core.latency import LatencyWindow
+from edge_vision.core.ledger import MAX_REASONS, OTHER
 
 REPO = Path(__file__).resolve().parents[2]
 PARTS = {
@@ -89,8 +91,6 @@ def test_outcomes_add_up_to_the_ledger(scraped: Scraped) -> None:
 
 def test_values_are_in_base_units(scraped: Scraped) -> None:
     scraped.metrics.update(report())
-    assert scraped.values("step_seconds", stage="detector", step="process", quantile="0.5") == [0.25025]
-    assert scraped.values("publish_age_seconds", quantile="0.95") == [pytest.approx(0.0955)]
     assert scraped.values("host_memory_used_bytes") == [2.1e9]
     assert scraped.values("host_cpu_ratio") == [pytest.approx(0.612)]
     assert scraped.values("process_resident_memory_bytes") == [pytest.approx(190.2e6)]
@@ -130,25 +130,37 @@ def test_a_silent_pipeline_is_down_and_has_no_other_series(scraped: Scraped) -> 
     assert scraped.values("frames_received_total", camera="/front") == []
 
 
-def test_ages_are_a_histogram(scraped: Scraped) -> None:
-    scraped.metrics.update(report())
-    for age_s in (0.004, 0.02, 0.11, 0.12, 9.0):
-        scraped.metrics.observe_age("/front", age_s)
-    bucket = {
-        le: scraped.values("detections_age_seconds_bucket", le=le) for le in ("0.01", "0.02", "0.15", "+Inf")
-    }
-    assert bucket == {"0.01": [1], "0.02": [2], "0.15": [4], "+Inf": [5]}
-    assert scraped.values("detections_age_seconds_sum") == [pytest.approx(9.254)]
+def histogram(*durations_ms: float) -> str:
+    window = LatencyWindow()
+    for duration_ms in durations_ms:
+        window.add(duration_ms)
+    return window.histogram()
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [{"source": {"uri": "drive.mcap", "stamps": "recorded"}}, {"detector": {"use_sim_time": "True"}}],
-    ids=["file", "sim_time"],
-)
-def test_ages_of_another_clock_are_not_counted(scraped: Scraped, changed: dict[str, dict[str, str]]) -> None:
-    scraped.metrics.update(report(**changed))
-    scraped.metrics.observe_age("/front", 1.7e9)
+def test_ages_and_times_of_steps_are_histograms(scraped: Scraped) -> None:
+    found = histogram(4, 20, 110, 120, 9000)
+    scraped.metrics.update(report(detector={"age_ms.histogram": found, "inference_ms.histogram": found}))
+    for name, labels in (
+        ("detections_age_seconds", {"camera": "/front"}),
+        ("step_seconds", {"camera": "/front", "stage": "detector", "step": "inference"}),
+    ):
+        values = [
+            scraped.values(f"{name}_bucket", le=le, **labels) for le in ("0.01", "0.02", "0.15", "+Inf")
+        ]
+        assert values == [[1], [2], [4], [5]]
+        assert scraped.values(f"{name}_sum", **labels) == [pytest.approx(9.254)]
+        assert scraped.values(f"{name}_count", **labels) == [5]
+
+
+@pytest.mark.parametrize("text", ["", "1 2 3", "x" * 99, histogram(3).replace(" 1 ", " nan "), histogram()])
+def test_a_histogram_that_is_damaged_or_empty_is_absent(scraped: Scraped, text: str) -> None:
+    scraped.metrics.update(report(detector={"inference_ms.histogram": text}))
+    assert scraped.values("step_seconds_count") == []
+
+
+def test_ages_by_the_stamps_of_a_file_are_absent(scraped: Scraped) -> None:
+    source = {"uri": "drive.mcap", "stamps": "recorded"}
+    scraped.metrics.update(report(source=source, detector={"age_ms.histogram": histogram(1.7e12)}))
     assert scraped.values("detections_age_seconds_count") == []
 
 
@@ -183,6 +195,20 @@ def test_labels_are_bounded(scraped: Scraped) -> None:
     assert max(map(len, re.findall(r'="((?:[^"\\]|\\.)*)"', scraped.text()))) <= exposition.MAX_LABEL_CHARS
 
 
+def test_labels_are_bounded_over_time(scraped: Scraped) -> None:
+    """One value after the other would fill a Prometheus as well."""
+    seen: set[tuple[str, str]] = set()
+    for i in range(100):
+        changed = {"detector": {"model": f"m{i}", f"ledger.gated.r{i}": "1"}, "output": {"cause": f"c{i}"}}
+        scraped.metrics.update(report(**changed))
+        labels = re.findall(r'(model|reason|cause)="([^"]*)"', scraped.text())
+        seen.update(labels)
+    assert all(
+        sum(name == one for name, _ in seen) <= 3 * MAX_REASONS for one in ("model", "reason", "cause")
+    )
+    assert ("cause", OTHER) in seen and ("model", "m99") not in seen
+
+
 def test_other_software_on_diagnostics_is_no_pipeline(scraped: Scraped) -> None:
     scraped.metrics.update([StatusEntry("arm/motor", "/arm", values={"amps": "3"})])
     assert scraped.values("up") == []
@@ -197,19 +223,21 @@ def test_names_follow_the_conventions(scraped: Scraped) -> None:
         assert not re.search(r"_(ms|mb|percent|w|c)(_|$)", name), line
 
 
-def known_names() -> set[str]:
-    """Every name of a sample that a pipeline with all parts can have."""
-    time = Time()
-    metrics = PipelineMetrics(time)
+def full_report() -> list[StatusEntry]:
+    """Of a pipeline with all parts and values."""
     numbers: dict[str, dict[str, str]] = {"process 77": {"cpu_s": "12.5"}}
-    for part, key, *_ in (*exposition.NUMBERS, *exposition.FLAGS):
+    for part, key, *_ in exposition.NUMBERS:
         numbers.setdefault(part, {})[key] = "1"
-    for part, key, _, yes, no, _ in exposition.FLAGS:
-        numbers[part][key] = yes or no
+    numbers["detector"] |= {f"{name}.histogram": histogram(5) for name in ("age_ms", "process_ms")}
     for part, _, keys, _ in exposition.INFOS:
         numbers[part].update(dict.fromkeys(keys.values(), "text"))
-    metrics.update(report(**numbers))
-    metrics.observe_age("/front", 0.1)
+    return report(**numbers)
+
+
+def known_names() -> set[str]:
+    """Every name of a sample that a pipeline can have."""
+    metrics = PipelineMetrics(Time())
+    metrics.update(full_report())
     return {one.name for family in metrics.collect() for one in family.samples}
 
 
@@ -225,6 +253,17 @@ def test_the_alerts_are_those_of_the_documentation() -> None:
     names = {rule["alert"] for group in groups for rule in group["rules"]}
     assert names == {"RobotSilent", "MissRateHigh", "ThermalThrottle", "BackendFallback"}
     assert all(f"`{name}`" in (REPO / "docs" / "metrics.md").read_text() for name in names)
+
+
+@pytest.mark.parametrize("kind", ["rules", "metrics"])
+def test_promtool_has_no_remark(scraped: Scraped, kind: str) -> None:
+    if not shutil.which("promtool"):
+        pytest.skip("promtool is not installed: apt install prometheus")
+    scraped.metrics.update(full_report())
+    cases = REPO / "test" / "unit" / "data" / "prometheus_alerts_test.yaml"
+    command = ["promtool", "check", "metrics"] if kind == "metrics" else ["promtool", "test", "rules", cases]
+    done = subprocess.run(command, input=scraped.text(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
 def test_every_metric_is_documented() -> None:

@@ -1,17 +1,15 @@
 """The metrics of the pipelines, made from their statuses when Prometheus scrapes. Imports no ROS.
 
-Names and units follow https://prometheus.io/docs/practices/naming/. The status has percentiles of a window of
-frames, so times of stages are summaries; a histogram is counted here, per message of `detections`.
+Names and units follow https://prometheus.io/docs/practices/naming/. The nodes count the histograms of their
+times, so none is lost between two reports, and nothing is subscribed to for them.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import threading
-from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
 from typing import Any
 
 from prometheus_client.core import (
@@ -19,11 +17,11 @@ from prometheus_client.core import (
     GaugeMetricFamily,
     HistogramMetricFamily,
     InfoMetricFamily,
-    SummaryMetricFamily,
 )
 
 from edge_vision.cli.top.board import SILENT_S, STAGES, Board, PipelineStatus, of_pipelines
 from edge_vision.core.diagnostic_status import StatusEntry
+from edge_vision.core.latency import BUCKETS_MS
 from edge_vision.core.ledger import FATES, MAX_REASONS, OTHER
 from edge_vision.diagnostics.causes.frames import has_stamps_of_file
 
@@ -33,7 +31,8 @@ _REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
 AGE_BUCKETS_S = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
 QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99"}
 STEPS = ("process", "preprocess", "inference", "postprocess", "wait", "classification")
-# Part, key, name, factor to the base unit, description. A name in _total is a counter.
+# Part, key, name, factor to the base unit, description. For a flag, in place of the factor: the text that counts
+# as 0; any other counts as 1. A name in _total is a counter.
 NUMBERS = (
     ("detector", "ledger.received", "frames_received_total", 1, "Frames received."),
     ("detector", "ledger.in_flight", "frames_in_flight", 1, "Frames still being processed."),
@@ -57,23 +56,13 @@ NUMBERS = (
     ("updater", "security_floor", "update_security_floor", 1, "Lowest release that the updater accepts."),
     ("updater", "tries", "update_tries", 1, "Starts with an unproven model."),
     ("updater", "download.bytes", "update_downloaded_bytes", 1, "Progress of the present download."),
-)
-# Part, key, name, the text that counts as 1 ("" = any but the next one), the text that counts as 0.
-FLAGS = (
-    (
-        "gate",
-        "audit.open",
-        "audit_open",
-        "True",
-        "False",
-        "1 if the miss rate exceeds the gate's max_miss_rate.",
-    ),
-    ("detector", "ledger.balanced", "ledger_balanced", "True", "False", "1 if the frame counts add up."),
-    ("detector", "swap.loading", "model_loading", "True", "False", "1 while another model is being loaded."),
-    ("system", "throttling", "host_throttling", "", "no", "1 if heat or voltage slows the machine down."),
-    ("updater", "probation", "update_probation", "True", "False", "1 while an update is on probation."),
-    ("updater", "shadow", "update_shadow", "True", "False", "1 while two models are compared."),
-    ("updater", "checking", "update_checking", "True", "False", "1 while a check for updates runs."),
+    ("gate", "audit.open", "audit_open", "False", "1 if the miss rate exceeds the gate's max_miss_rate."),
+    ("detector", "ledger.balanced", "ledger_balanced", "False", "1 if the frame counts add up."),
+    ("detector", "swap.loading", "model_loading", "False", "1 while another model is being loaded."),
+    ("system", "throttling", "host_throttling", "no", "1 if heat or voltage slows the machine down."),
+    ("updater", "probation", "update_probation", "False", "1 while an update is on probation."),
+    ("updater", "shadow", "update_shadow", "False", "1 while two models are compared."),
+    ("updater", "checking", "update_checking", "False", "1 while a check for updates runs."),
 )
 # Key of a process's status, name, factor: sums of the processes of a pipeline.
 PROCESSES = (
@@ -100,6 +89,20 @@ INFOS = (
 )
 
 
+class LabelValues:
+    """Limits how many values a label takes while the process runs: peers can invent any number of them."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, set[str]] = {}
+
+    def limited(self, label: str, value: str) -> str:
+        """The value, cut to MAX_LABEL_CHARS; OTHER if the label has had MAX_REASONS others."""
+        value, seen = value[:MAX_LABEL_CHARS], self._seen.setdefault(label, set())
+        if len(seen) < MAX_REASONS:
+            seen.add(value)
+        return value if value in seen else OTHER
+
+
 class PipelineMetrics:
     """A collector for prometheus_client. `collect` may be called in any thread, the rest in one.
 
@@ -111,8 +114,7 @@ class PipelineMetrics:
         self._lock = threading.Lock()
         self._board = Board()
         self._updaters: dict[str, tuple[StatusEntry, float]] = {}
-        self._ages: dict[str, Counter[int]] = {}
-        self._age_sums: dict[str, float] = {}
+        self._labels = LabelValues()
 
     def update(self, statuses: Sequence[StatusEntry]) -> None:
         """Take one message of /diagnostics."""
@@ -125,24 +127,10 @@ class PipelineMetrics:
         with self._lock:
             self._updaters[namespace] = status, self._clock()
 
-    def observe_age(self, namespace: str, age_s: float) -> None:
-        """Count one message of `detections`. age_s: from the image's stamp to its arrival here. Not counted
-        if the stamps are those of a file, or of a simulated clock."""
-        detector, source = (self._part(namespace, name) for name in ("detector", "source"))
-        if detector.text("use_sim_time") == "True" or has_stamps_of_file(source.values):
-            return
-        with self._lock:
-            self._ages.setdefault(namespace, Counter())[bisect_left(AGE_BUCKETS_S, age_s)] += 1
-            self._age_sums[namespace] = self._age_sums.get(namespace, 0.0) + max(0.0, age_s)
-
     @property
     def cameras(self) -> list[str]:
         """The namespaces of the pipelines that have reported."""
         return [one.namespace for one in self._board.pipelines]
-
-    def _part(self, namespace: str, name: str) -> StatusEntry:
-        pipelines = {one.namespace: one for one in self._board.pipelines}
-        return pipelines.get(namespace, PipelineStatus(namespace)).part(name)
 
     def collect(self) -> Iterator[Any]:
         """All metric families. Those of a pipeline that does not report end, except `edge_vision_up` = 0."""
@@ -160,8 +148,7 @@ class PipelineMetrics:
                     (),
                     [((camera,), float(up)) for camera, up in live.items()],
                 ),
-                *_families(pipelines),
-                self._age_histogram([one.namespace for one in pipelines]),
+                *_families(pipelines, self._labels),
             ]
         yield from families
 
@@ -171,17 +158,6 @@ class PipelineMetrics:
         if now_s - received_s <= SILENT_S and status.values:
             parts["updater"] = status
         return PipelineStatus(pipeline.namespace, parts, pipeline.received_s)
-
-    def _age_histogram(self, cameras: Sequence[str]) -> HistogramMetricFamily:
-        text = "Age of detections on arrival at this process, since the image's stamp."
-        family = HistogramMetricFamily(f"{PREFIX}_detections_age_seconds", text, labels=["camera"])
-        bounds = [*map(str, AGE_BUCKETS_S), "+Inf"]
-        for camera in cameras:
-            counts = self._ages.get(camera)
-            if counts:
-                totals = accumulate(counts[i] for i in range(len(bounds)))
-                family.add_metric([camera], list(zip(bounds, totals, strict=True)), self._age_sums[camera])
-        return family
 
 
 Samples = Sequence[tuple[tuple[str, ...], float]]
@@ -199,9 +175,9 @@ def _kind(name: str) -> Any:
     return CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
 
 
-def _families(pipelines: Sequence[PipelineStatus]) -> Iterator[Any]:
+def _families(pipelines: Sequence[PipelineStatus], labels: LabelValues) -> Iterator[Any]:
     text = "Frames by what became of them; reason is empty where there is none."
-    frames = [sample for one in pipelines for sample in _frames(one)]
+    frames = [sample for one in pipelines for sample in _frames(one, labels)]
     yield _family(CounterMetricFamily, "frames_total", text, ("outcome", "reason"), frames)
     levels = [
         ((one.namespace, name), float(one.part(name).level))
@@ -211,13 +187,9 @@ def _families(pipelines: Sequence[PipelineStatus]) -> Iterator[Any]:
     ]
     text = "Level of a status: 0 OK, 1 warning, 2 error, 3 no report."
     yield _family(GaugeMetricFamily, "status_level", text, ("status",), levels)
-    for part, key, name, factor, text in NUMBERS:
-        numbers = [(one.namespace, one.part(part).number(key)) for one in pipelines]
-        yield _family(_kind(name), name, text, (), [((c,), n * factor) for c, n in numbers if n is not None])
-    for part, key, name, yes, no, text in FLAGS:
-        texts = [(one.namespace, one.part(part).text(key)) for one in pipelines]
-        flags = [((camera,), float(found != no)) for camera, found in texts if _is_flag(found, yes, no)]
-        yield _family(GaugeMetricFamily, name, text, (), flags)
+    for part, key, name, scale, text in NUMBERS:
+        numbers = [(one.namespace, _value(one.part(part), key, scale)) for one in pipelines]
+        yield _family(_kind(name), name, text, (), [((c,), n) for c, n in numbers if n is not None])
     for key, name, factor, text in PROCESSES:
         found = [(one.namespace, [s.number(key) for s in one.processes]) for one in pipelines]
         sums = [((c,), factor * sum(n for n in ns if n is not None)) for c, ns in found if any(ns)]
@@ -230,19 +202,26 @@ def _families(pipelines: Sequence[PipelineStatus]) -> Iterator[Any]:
     text = "1 if the detector runs on another backend or device than requested."
     yield _family(GaugeMetricFamily, "backend_fallback", text, (), fallbacks)
     causes = [
-        ((one.namespace, one.part("output").text("cause")), 1.0) for one in pipelines if "output" in one.parts
+        ((one.namespace, labels.limited("cause", one.part("output").text("cause"))), 1.0)
+        for one in pipelines
+        if "output" in one.parts
     ]
     text = "1 for the cause why nothing is published, or none."
-    yield _family(GaugeMetricFamily, "cause", text, ("cause",), [(_clipped(c), n) for c, n in causes])
-    yield from _infos(pipelines)
-    yield from _summaries(pipelines)
+    yield _family(GaugeMetricFamily, "cause", text, ("cause",), causes)
+    yield from _infos(pipelines, labels)
+    yield from _histograms(pipelines)
 
 
-def _is_flag(text: str, yes: str, no: str) -> bool:
-    return text in (yes, no) if yes else bool(text)
+def _value(status: StatusEntry, key: str, scale: float | str) -> float | None:
+    """A value in its base unit, see NUMBERS. None if it is unavailable."""
+    if isinstance(scale, str):
+        text = status.text(key)
+        return float(text != scale) if text else None
+    number = status.number(key)
+    return None if number is None else number * scale
 
 
-def _frames(pipeline: PipelineStatus) -> Samples:
+def _frames(pipeline: PipelineStatus, labels: LabelValues) -> Samples:
     """The ledger: per outcome, the counts by reason, and the rest without one, so that sums are right."""
     values = pipeline.part("detector")
     samples: list[tuple[tuple[str, ...], float]] = []
@@ -254,47 +233,43 @@ def _frames(pipeline: PipelineStatus) -> Samples:
         for key in values.values:
             reason = key.removeprefix(f"ledger.{fate}.")
             if reason != key and (number := values.number(key)) is not None:
-                known = _REASON.fullmatch(reason) and len(reasons) < MAX_REASONS
-                label = reason if known else OTHER
+                label = labels.limited(f"{pipeline.namespace} {fate}", reason)
                 reasons[label] = reasons.get(label, 0.0) + number
         reasons[""] = max(0.0, total - sum(reasons.values()))
         samples += [((pipeline.namespace, fate, reason), number) for reason, number in reasons.items()]
     return samples
 
 
-def _infos(pipelines: Sequence[PipelineStatus]) -> Iterator[Any]:
+def _infos(pipelines: Sequence[PipelineStatus], labels: LabelValues) -> Iterator[Any]:
     for part, name, keys, text in INFOS:
         family = InfoMetricFamily(f"{PREFIX}_{name}", text, labels=["camera"])
         for one in pipelines:
-            found = {label: one.part(part).text(key)[:MAX_LABEL_CHARS] for label, key in keys.items()}
+            found = {label: labels.limited(label, one.part(part).text(key)) for label, key in keys.items()}
             if any(found.values()):
                 family.add_metric([one.namespace], found)
         yield family
 
 
-def _summaries(pipelines: Sequence[PipelineStatus]) -> Iterator[Any]:
-    """Quantiles of the last 512 frames, as the nodes report them."""
-    text = "Time of a processing step per frame, last 512 frames."
-    steps = SummaryMetricFamily(f"{PREFIX}_step_seconds", text)
-    text = "Age of the detections when published, last 512 inferred frames; not with stamps of a file."
-    ages = SummaryMetricFamily(f"{PREFIX}_publish_age_seconds", text)
+def _histograms(pipelines: Sequence[PipelineStatus]) -> Iterator[Any]:
+    text = "Time of a processing step per frame."
+    steps = HistogramMetricFamily(f"{PREFIX}_step_seconds", text, labels=["camera", "stage", "step"])
+    text = "From the image's stamp to the publication of its detections; not with stamps of a file."
+    ages = HistogramMetricFamily(f"{PREFIX}_detections_age_seconds", text, labels=["camera"])
     for one in pipelines:
         for stage in STAGES:
             for step in STEPS:
-                labels = {"camera": one.namespace, "stage": stage, "step": step}
-                _add_quantiles(steps, one.part(stage), f"{step}_ms", labels)
+                _add_histogram(steps, one.part(stage), f"{step}_ms", [one.namespace, stage, step])
         if not has_stamps_of_file(one.part("source").values):
-            _add_quantiles(ages, one.part("detector"), "age_ms", {"camera": one.namespace})
+            _add_histogram(ages, one.part("detector"), "age_ms", [one.namespace])
     yield steps
     yield ages
 
 
-def _add_quantiles(family: Any, status: StatusEntry, key: str, labels: dict[str, str]) -> None:
-    for percentile, quantile in QUANTILES.items():
-        number = status.number(f"{key}.{percentile}")
-        if number is not None:
-            family.add_sample(family.name, {**labels, "quantile": quantile}, number / 1e3)
-
-
-def _clipped(labels: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(label[:MAX_LABEL_CHARS] for label in labels)
+def _add_histogram(family: Any, status: StatusEntry, key: str, labels: list[str]) -> None:
+    """Add the text of LatencyWindow.histogram, unless it is none."""
+    try:
+        *counts, sum_ms = map(float, status.text(f"{key}.histogram").split())
+    except ValueError:
+        return
+    if len(counts) == len(BOUNDS_S) and counts[-1] and math.isfinite(sum_ms + sum(counts)):
+        family.add_metric(labels, list(zip(BOUNDS_S, counts, strict=True)), sum_ms / 1e3)

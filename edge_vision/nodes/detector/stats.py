@@ -53,7 +53,7 @@ class DetectorStats:
         top_score, self._top_score = self._top_score, None
         values = {"last_count": self._last_count, "detections_total": self._total, "top_score": top_score}
         for name, window in self._windows.items():
-            values.update(latency_values(name, window.percentiles()))
+            values.update(latency_values(name, window))
         return values
 
     def reset(self) -> None:

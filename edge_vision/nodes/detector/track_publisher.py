@@ -161,7 +161,7 @@ class TrackStats:
         values = {
             "tracked.frames": sum(self._kinds[kind].frames for kind in KINDS[1:]),
             "tracked.last_count": self._last_count,
-            **latency_values("tracked.age_ms", self._age_ms.percentiles()),
+            **latency_values("tracked.age_ms", self._age_ms),
             "published.last_kind": self._last_kind,
         }
         for kind, counts in self._kinds.items():

@@ -1,24 +1,17 @@
-"""Subscribes to what metrics are made of: /diagnostics, and `detections` and the updater of each pipeline."""
+"""Subscribes to what metrics are made of: /diagnostics, and the updater of each pipeline."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.qos import qos_profile_sensor_data
-from vision_msgs.msg import Detection2DArray
 
 from edge_vision.core.diagnostic_status import StatusEntry
-from edge_vision.nodes.interface.headers import NS_PER_S
 from edge_vision.nodes.interface.status_messages import MAX_STATUS_CHARS, status_chars, status_entry
 from edge_vision.nodes.monitoring.diagnostics_listener import DiagnosticsListener
 from edge_vision.nodes.transport.qos import STATUS
-
-# Encapsulation header and stamp.
-MIN_BYTES = 12
 
 
 class Metrics(Protocol):
@@ -34,17 +27,14 @@ class Metrics(Protocol):
     def update_updater(self, namespace: str, status: StatusEntry) -> None:
         """Take a status of the updater."""
 
-    def observe_age(self, namespace: str, age_s: float) -> None:
-        """Count one message of `detections`."""
-
 
 class MetricsListener(DiagnosticsListener):
-    """As the listener of /diagnostics; follows the other topics of a pipeline from its first report on."""
+    """As the listener of /diagnostics; follows the updater of a pipeline from its first report on."""
 
     def __init__(self, metrics: Metrics, args: Sequence[str] = ()) -> None:
         super().__init__(self._on_statuses_of_all, args)
         self._metrics = metrics
-        self._followed: dict[str, list[Any]] = {}
+        self._followed: dict[str, Any] = {}
 
     def _on_statuses_of_all(self, statuses: Sequence[StatusEntry]) -> None:
         self._metrics.update(statuses)

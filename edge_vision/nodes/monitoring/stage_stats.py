@@ -82,5 +82,5 @@ class StageStats:
             "input_age_ms": min(tuple(self._input_ages_ms), key=abs, default=None),
             "busy_ms": (running_s() - busy_since_s) * 1e3 if busy_since_s else 0.0,
             "last_failure": self._failure,
-            **latency_values("process_ms", self.process_ms.percentiles()),
+            **latency_values("process_ms", self.process_ms),
         }
