@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -214,6 +216,91 @@ def test_an_unreadable_image_and_a_stamp_that_jumps_back_are_failed_frames(tmp_p
     assert len(decoded(tmp_path / "result.db3", "/tracks")) == 3
 
 
+def test_a_cascade_rejects_frames_with_a_reason(tmp_path) -> None:
+    bag, result = write_bag(tmp_path / "drive.mcap", street()), tmp_path / "result.mcap"
+    bundle_or_skip("efficientnet_lite0_imagenet")
+    cascade = ("--cascade", "efficientnet_lite0_imagenet", "--wanted-label", "shoji")
+    assert run(bag, "--out", result, *cascade) == 0
+    found = events(result)
+    assert found[0][1:] == ("inferred", "refresh") and found[5][1:] == ("rejected", "unwanted")
+    assert len(decoded(result, "/tracks")) == len(found)
+    stages = {one.status[0].message: one.status[0].name for one in decoded(result, "/cascade_events")}
+    assert stages["refresh"] == "detector" and stages["unwanted"] == "cascade"
+
+
+def test_zones_limit_what_is_reported_and_which_changes_count(results, tmp_path) -> None:
+    bag, everywhere = results["drive.mcap"]
+    left, nowhere = tmp_path / "left.mcap", tmp_path / "nowhere.mcap"
+    assert run(bag, "--out", left, "--zone", "include left 0,0 0.5,0 0.5,1 0,1") == 0
+    limit_px = street(1)[0].image.shape[1] / 2
+    for topic in ("/detections", "/tracks"):
+        xs = [
+            [box.bbox.center.position.x for one in decoded(path, topic) for box in one.detections]
+            for path in (everywhere, left)
+        ]
+        assert 0 < len(xs[1]) < len(xs[0]) and max(xs[1]) <= limit_px + 1 < max(xs[0])
+    zones = ("--zone", "exclude a 0,0 1,0 1,1 0,1", "--zone", "exclude b 0,0 1,0 1,1")
+    assert run(bag, "--out", nowhere, *zones) == 0
+    assert [fate for _, fate, _ in events(nowhere)[1:]] == ["gated"] * 7
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--zone", "road 0,0 1,1"], "expected 'include NAME X,Y"),
+        (["--wanted-label", "car"], "expected --wanted-label with --cascade"),
+        (["--cascade", DETECTOR], "a classifier needs a head for task 'classify'"),
+        (["--cascade", "efficientnet_lite0_imagenet"], "name the labels"),
+        (["--cascade", "no_such_bundle"], "no_such_bundle"),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path, capsys, options, message) -> None:
+    bag = write_bag(tmp_path / "drive.mcap", recording(2))
+    bundle_or_skip("efficientnet_lite0_imagenet")
+    assert message in refused(capsys, tmp_path, bag, "--out", tmp_path / "result.mcap", *options)
+
+
+@pytest.mark.parametrize("suffix", [".mcap", ".db3", ".bag"])
+def test_a_split_recording_gives_what_the_whole_one_gives(results, tmp_path, suffix) -> None:
+    folder = tmp_path / "split"
+    folder.mkdir()
+    images = street()
+    for number, part in enumerate((images[5:], images[:5])):  # The order of the names is not that of time.
+        write_bag(folder / f"part_{number}{suffix}", part)
+    for rest in folder.glob("*/metadata.yaml"):
+        rest.unlink()
+        rest.parent.rmdir()
+    assert run(folder, "--out", tmp_path / "result.mcap") == 0
+    copied, whole = messages(tmp_path / "result.mcap"), messages(results["drive.mcap"][1])
+    assert {topic: copied[topic] for topic in RESULTS} == {topic: whole[topic] for topic in RESULTS}
+    assert [time_ns for time_ns, _ in copied["/cam/image_raw"]] == [one.time_ns for one in images]
+
+
+def test_a_camera_whose_clock_jumps(tmp_path) -> None:
+    numbers = itertools.count()
+
+    def ahead(message: Any) -> Any:
+        stamp = message.header.stamp
+        object.__setattr__(stamp, "sec", stamp.sec + 3600 * (next(numbers) == 3))
+        return message
+
+    result = tmp_path / "result.mcap"
+    assert run(write_bag(tmp_path / "drive.mcap", street(), ahead), "--out", result) == 0
+    fates = [one[1:] for one in events(result)]
+    jump = ("inferred", "clock_jump")
+    assert fates[3:6] == [jump, ("failed", "stamp_backwards"), jump]
+    assert fates.count(jump) == 2 and len(fates) == 8
+
+
+def test_a_recorder_whose_clock_jumps(tmp_path, capsys) -> None:
+    images = [one._replace(time_ns=one.time_ns + (n > 3) * 3600 * 10**9) for n, one in enumerate(street())]
+    result = tmp_path / "result.mcap"
+    assert run(write_bag(tmp_path / "drive.mcap", images), "--out", result) == 0
+    assert events(result)[4][1:] == ("inferred", "clock_jump")
+    assert [time_ns for time_ns, _ in messages(result)["/tracks"]] == [one.time_ns for one in images]
+    assert re.search(r"; 0\.\d s of recording", capsys.readouterr().out)
+
+
 def test_results_in_a_namespace_beside_earlier_ones(results, tmp_path, capsys) -> None:
     earlier, result = results["drive.mcap"][1], tmp_path / "again.mcap"
     assert run(earlier, "--out", result) == 1
@@ -264,13 +351,14 @@ def test_a_bag_that_is_cut_leaves_nothing(tmp_path, capsys) -> None:
     assert refused(capsys, tmp_path, bag, "--out", tmp_path / "result.mcap").startswith("run: ")
 
 
-def test_a_full_disk_leaves_nothing(tmp_path) -> None:
+@pytest.mark.parametrize("name", ["result.mcap", "result.db3"])
+def test_a_full_disk_leaves_nothing(tmp_path, name) -> None:
     if os.geteuid() != 0 or not shutil.which("unshare"):
         pytest.skip("only root can mount a small disk: `unshare` and root are needed")
     bundle_or_skip(DETECTOR)
     bag, disk = write_bag(tmp_path / "drive.mcap", street()), tmp_path / "disk"
     disk.mkdir()
-    command = f"{sys.executable} -m edge_vision run {bag} --out {disk}/result.mcap --backend onnxruntime"
+    command = f"{sys.executable} -m edge_vision run {bag} --out {disk}/{name} --backend onnxruntime"
     script = f"mount -t tmpfs -o size=4m none {disk} && {{ {command}; echo status $?; ls -A {disk}; }}"
     done = subprocess.run(["unshare", "-m", "sh", "-c", script], cwd=REPO, capture_output=True, text=True)
     if "status" not in done.stdout:

@@ -14,12 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from edge_vision.backends import known_backends, open_session
-from edge_vision.bundles.store import load_bundle
+from edge_vision.backends.base import Session
+from edge_vision.bundles.store import Bundle, load_bundle
+from edge_vision.cascade.cascade import Cascade
+from edge_vision.cascade.stages import stage_from_bundle
 from edge_vision.cli.run.frame_chain import FrameChain
 from edge_vision.cli.run.result_bag import TOPICS, ResultTopics, check_result, result_file
 from edge_vision.core.command_line import run_command, with_examples
+from edge_vision.core.geometry.zones import Zones
 from edge_vision.core.printable import printable, printable_output
+from edge_vision.detect.classifier import Classifier
 from edge_vision.detect.detector import Detector
+from edge_vision.errors import EdgeVisionError
 from edge_vision.gate.frame_gate import DEFAULT_PRESET, PRESETS, GateConfig
 from edge_vision.source.bag import BagCapture
 from edge_vision.source.uri import SourceError, bag_files, source_kind
@@ -27,6 +33,8 @@ from edge_vision.source.uri import SourceError, bag_files, source_kind
 _EXAMPLES = """examples:
   python -m edge_vision run drive.mcap --out result.mcap
   python -m edge_vision run drive.bag#/cam/image_raw --out result.mcap --preset recall --backend openvino
+  python -m edge_vision run drive.mcap --out result.mcap --zone 'include road 0,0.5 1,0.5 1,1 0,1'
+  python -m edge_vision run drive.mcap --out result.mcap --cascade person_vehicle_stage
 
 exit codes: 0 the bag was written, 1 not, 2 wrong arguments, 130 and 143 stopped by
 a signal"""
@@ -62,6 +70,19 @@ def to_bag(argv: Sequence[str]) -> int:
     add("--model", default="nanodet", help="detector bundle, a name or a folder (default: %(default)s)")
     add("--backend", default="auto", help=f"auto (default), {', '.join(known_backends())}")
     add("--preset", choices=tuple(PRESETS), default=DEFAULT_PRESET, help="default: %(default)s")
+    add(
+        "--zone",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="as in the parameter zones; may be repeated",
+    )
+    add(
+        "--cascade", default="", metavar="MODEL", help="classifier bundle that rejects frames (default: none)"
+    )
+    add(
+        "--wanted-label", action="append", default=[], metavar="LABEL", help="of the cascade; may be repeated"
+    )
     add("--namespace", type=_namespace, default="", help="of the results' topics, as in /front")
     parser.set_defaults(run=_run)
     return run_command(parser.parse_args(argv), "run", "run: stopped, nothing was written")
@@ -81,12 +102,10 @@ def _run(options: argparse.Namespace) -> int:
     if source_kind(options.bag).name != "bag":
         raise SourceError(f"expected a bag (.mcap, .db3, .bag or a folder), got '{options.bag}'")
     with contextlib.closing(BagCapture(options.bag, skip_unreadable=False)) as capture:
-        bundle = load_bundle(options.model)
-        session, report = open_session(bundle, options.backend)
+        bundle, session = _opened(options.model, options.backend)
         detector = Detector.from_bundle(bundle, session)
-        print(f"{bundle.name} on {report.actual.backend} {report.actual.version}, {report.actual.device}")
         promise: dict[str, Any] = PRESETS[options.preset]
-        chain = FrameChain(detector, GateConfig(**promise))
+        chain = FrameChain(detector, GateConfig(**promise), *_cascade_and_zones(options))
         started_s = time.monotonic()
         with _copied_messages(options.bag) as source, result_file(options.out) as writer:
             copy = source.into(writer, [f"{options.namespace}/{name}" for name in TOPICS])
@@ -101,6 +120,27 @@ def _run(options: argparse.Namespace) -> int:
         f"detections; {length_s:.1f} s of recording in {took_s:.1f} s"
     )
     return 0
+
+
+def _opened(model: str, name: str) -> tuple[Bundle, Session]:
+    bundle = load_bundle(model)
+    session, report = open_session(bundle, name)
+    print(f"{bundle.name} on {report.actual.backend} {report.actual.version}, {report.actual.device}")
+    return bundle, session
+
+
+def _cascade_and_zones(options: argparse.Namespace) -> tuple[Cascade | None, Zones]:
+    if options.wanted_label and not options.cascade:
+        raise EdgeVisionError("expected --wanted-label with --cascade, got it alone: name the classifier")
+    try:
+        zones = Zones.parse(options.zone)
+        if not options.cascade:
+            return None, zones
+        bundle, session = _opened(options.cascade, options.backend)
+        stage = stage_from_bundle(bundle, Classifier.from_bundle(bundle, session), options.wanted_label)
+    except ValueError as error:
+        raise EdgeVisionError(str(error)) from None
+    return Cascade([stage]), zones
 
 
 def _write(

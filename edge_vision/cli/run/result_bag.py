@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from edge_vision.core.object_shapes import OrientedBoxes
 from edge_vision.errors import OutputError
 
 SUFFIXES = (".mcap", ".db3")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_SPACE = "expected space for a copy of the bag, the disk is full; free some, or move --out"
 TOPICS = ("detections", "tracks", "cascade_events", "label_info")
 # Fields of vision_msgs 4.x, which rosbags does not know.
 _VISION_MSGS = {
@@ -61,8 +64,9 @@ def result_file(path: Path) -> Iterator[Any]:
             os.fsync(written.fileno())
         check_result(path)  # Again: another program may have written it meanwhile.
         file.rename(path)
-    except OSError as error:
-        raise OutputError(_trouble(path, error)) from None
+    except (OSError, sqlite3.Error) as error:
+        full = getattr(error, "errno", 0) in _FULL or "disk is full" in str(error)
+        raise OutputError(f"{path}: {_NO_SPACE if full else _trouble(error)}") from None
     finally:
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
@@ -78,10 +82,10 @@ def check_result(path: Path) -> None:
         raise OutputError(f"{path}: expected a folder that exists, got {path.parent}; create it")
 
 
-def _trouble(path: Path, error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{path}: expected space for a copy of the bag, the disk is full; free some, or move --out"
-    return f"{path}: expected a file to write to, got: {error.strerror or error}; choose another --out"
+def _trouble(error: Exception) -> str:
+    return (
+        f"expected a file to write to, got: {getattr(error, 'strerror', '') or error}; choose another --out"
+    )
 
 
 class _McapStorage:
