@@ -57,9 +57,6 @@ class WebState:
     def update_updater(self, namespace: str, status: StatusEntry) -> None:
         """Not shown."""
 
-    def observe_age(self, namespace: str, age_s: float) -> None:
-        """Not shown: the ages of frames are."""
-
     @property
     def cameras(self) -> list[str]:
         """The namespaces of the pipelines that have reported."""

@@ -7,7 +7,6 @@ times, so none is lost between two reports, and nothing is subscribed to for the
 from __future__ import annotations
 
 import math
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -27,12 +26,10 @@ from edge_vision.diagnostics.causes.frames import has_stamps_of_file
 
 PREFIX = "edge_vision"
 MAX_LABEL_CHARS = 100
-_REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
-AGE_BUCKETS_S = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
-QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99"}
+BOUNDS_S = (*(str(bound_ms / 1e3) for bound_ms in BUCKETS_MS), "+Inf")
 STEPS = ("process", "preprocess", "inference", "postprocess", "wait", "classification")
-# Part, key, name, factor to the base unit, description. For a flag, in place of the factor: the text that counts
-# as 0; any other counts as 1. A name in _total is a counter.
+# Part, key, name, factor to the base unit, description. In place of a flag's factor: the text that counts as 0;
+# any other counts as 1. A name in _total is a counter.
 NUMBERS = (
     ("detector", "ledger.received", "frames_received_total", 1, "Frames received."),
     ("detector", "ledger.in_flight", "frames_in_flight", 1, "Frames still being processed."),

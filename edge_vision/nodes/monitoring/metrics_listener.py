@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -9,9 +10,13 @@ from typing import Any, Protocol
 from diagnostic_msgs.msg import DiagnosticArray
 
 from edge_vision.core.diagnostic_status import StatusEntry
+from edge_vision.nodes.interface.headers import NS_PER_S
 from edge_vision.nodes.interface.status_messages import MAX_STATUS_CHARS, status_chars, status_entry
 from edge_vision.nodes.monitoring.diagnostics_listener import DiagnosticsListener
 from edge_vision.nodes.transport.qos import STATUS
+
+# Encapsulation header and stamp.
+MIN_BYTES = 12
 
 
 class Metrics(Protocol):
@@ -43,20 +48,8 @@ class MetricsListener(DiagnosticsListener):
                 self._followed[camera] = list(self._subscribe(camera))
 
     def _subscribe(self, camera: str) -> list[Any]:
-        namespace = camera.rstrip("/")
-        make = self.node.create_subscription
-        # Serialized messages: only their stamp is read. Best effort: a slow reader delays no publisher.
-        on_age: Callable[[bytes], None] = partial(self._on_detections, camera)
-        topic = f"{namespace}/detections"
-        return [
-            make(Detection2DArray, topic, on_age, qos_profile_sensor_data, raw=True),
-            make(DiagnosticArray, f"{namespace}/updater/status", partial(self._on_updater, camera), STATUS),
-        ]
-
-    def _on_detections(self, camera: str, message: bytes) -> None:
-        stamp_ns = stamp_of(message)
-        if stamp_ns is not None:
-            self._metrics.observe_age(camera, self._age_s(stamp_ns))
+        topic, receive = f"{camera.rstrip('/')}/updater/status", partial(self._on_updater, camera)
+        return [self.node.create_subscription(DiagnosticArray, topic, receive, STATUS)]
 
     def _age_s(self, stamp_ns: int) -> float:
         return (self.node.get_clock().now().nanoseconds - stamp_ns) / NS_PER_S
