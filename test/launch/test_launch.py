@@ -163,6 +163,29 @@ def test_the_recorder_is_in_the_pipelines_process_or_beside_it(
         interrupted(process)
 
 
+def test_the_metrics_are_a_process_beside_the_pipeline(domain: int) -> None:
+    pytest.importorskip("prometheus_client", reason="prometheus_client is not installed")
+    from metrics_cases import free_port, scrape
+
+    port = free_port()
+    with launched(f"source:={CLIP}", f"metrics_port:={port}", "namespace:=front") as process:
+        nodes = wait_for_children(process, 2)
+        assert sum(any("edge_vision/metrics" in part for part in one.cmdline()) for one in nodes) == 1
+        wait_until(lambda: scrape(port).get(("frames_total", "inferred"), 0) > 3, "metrics of the pipeline")
+        assert "Traceback" not in interrupted(process)
+    assert scrape(port) == {}
+
+
+def test_a_port_of_the_metrics_that_is_taken_ends_only_their_process(domain: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        arguments = (f"metrics_port:={taken.getsockname()[1]}", "use_respawn:=false")
+        with launched(f"source:={CLIP}", *arguments) as process:
+            assert len(detections("/detections", domain, 3)) == 3
+            wait_for_children(process, 1)
+            output = interrupted(process)
+    assert "cannot listen on 127.0.0.1" in output and "Traceback" not in output
+
+
 @pytest.mark.parametrize(("arguments", "expected"), [(["use_sim_time:=true"], True), ([], False)])
 def test_simulated_time_is_an_argument(arguments: list[str], expected: bool, domain: int) -> None:
     with launched(*arguments, "autostart:=false") as process:

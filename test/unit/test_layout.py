@@ -67,7 +67,7 @@ OTHER_PROCESSES = (
     | {f"nodes.monitoring.{name}" for name in ("metrics_listener", "web_listener", "remote_parameters")}
 )
 # The aim is 20 000: lower it whenever there is room.
-MAX_RUNTIME_LINES = 24_379
+MAX_RUNTIME_LINES = 24_374
 MAX_FUNCTION_LINES = 60
 MAX_MEDIAN_LINES = 8
 

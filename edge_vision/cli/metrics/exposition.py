@@ -28,8 +28,8 @@ PREFIX = "edge_vision"
 MAX_LABEL_CHARS = 100
 BOUNDS_S = (*(str(bound_ms / 1e3) for bound_ms in BUCKETS_MS), "+Inf")
 STEPS = ("process", "preprocess", "inference", "postprocess", "wait", "classification")
-# Part, key, name, factor to the base unit, description. In place of a flag's factor: the text that counts as 0;
-# any other counts as 1. A name in _total is a counter.
+# Part, key, name, factor to the base unit, description. In place of a flag's factor: the text that counts as
+# 0; any other counts as 1. A name in _total is a counter.
 NUMBERS = (
     ("detector", "ledger.received", "frames_received_total", 1, "Frames received."),
     ("detector", "ledger.in_flight", "frames_in_flight", 1, "Frames still being processed."),
