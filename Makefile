@@ -34,7 +34,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-recorder bench-cameras bench-device bench-governor bench-pipelining bench-low-score bench-accuracy bench-tracking bench-foreign bench-updates bench-web bench-train soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top web setup setup-clips setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-web setup-bag setup-docs lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-recorder bench-cameras bench-device bench-governor bench-pipelining bench-low-score bench-accuracy bench-tracking bench-foreign bench-updates bench-web bench-train bench-headline soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top web setup setup-clips setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-web setup-bag setup-docs lock clean distclean
 
 help:  ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -133,6 +133,9 @@ bench-train: setup-train  ## Train bundles on the public clips against PTQ; resu
 
 bench-web: setup-test  ## Measure the live page with three browsers; results in out/bench/web.json
 	$(VENV_PYTHON) bench/web.py $(ARGS)
+
+bench-headline: setup-evaluate setup-train  ## What gate, cascade and a trained student save together; results in out/bench/headline.json
+	$(VENV_PYTHON) bench/headline.py $(ARGS)
 
 bench-failover: setup-test  ## Measure the time until another backend or model serves; results in out/bench/failover.json
 	$(VENV_PYTHON) bench/failover.py $(ARGS)

@@ -1,4 +1,4 @@
-"""Where the CPU time of a frame goes in the running pipeline. Started by bench/pipeline.py.
+"""Where the CPU time of a frame goes in the running pipeline. Started by bench/pipeline.py and headline.py.
 
 python bench/cpu_shares.py --video clip.avi --preset balanced --seconds 30
 """
@@ -19,7 +19,7 @@ from typing import Any
 
 import common  # noqa: F401  (the path of this repository)
 
-SHARES = ("decode", "messages", "gate", "detector", "tracks", "status", "rest")
+SHARES = ("decode", "messages", "gate", "cascade", "detector", "tracks", "status", "rest")
 WARM_UP_S = 3.0
 MAX_START_S = 30.0
 
@@ -93,6 +93,9 @@ def main() -> int:
         "--preset", default="", help="a preset of the gate (default: every frame is inferred)"
     )
     parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument(
+        "--parameters", type=json.loads, default={}, help="JSON, by node: beside those of the preset"
+    )
     print("RESULT " + json.dumps(measure(parser.parse_args())))
     return 0
 
@@ -103,6 +106,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
+    from edge_vision.cascade.cascade import Cascade
     from edge_vision.detect.detector import Detector
     from edge_vision.gate.frame_gate import FrameGate
     from edge_vision.nodes import run
@@ -121,6 +125,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         (LazyPublisher, ("publish", "try_publish"), "messages"),
         (DetectionOutput, ("publish_detections",), "messages"),
         (FrameGate, ("decide",), "gate"),
+        (Cascade, ("decide",), "cascade"),
         (Detector, ("detect",), "detector"),
         (TrackPublisher, ("add_frame", "add_event", "assign_ids"), "tracks"),
         (BaseNode, ("publish_status",), "status"),
@@ -155,6 +160,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "detector": {"backend": "onnxruntime", "publish_tracks": bool(options.preset)},
         "gate": {"preset": options.preset} if options.preset else {"enabled": False},
     }
+    for node, values in options.parameters.items():
+        overrides[node] = {**overrides.get(node, {}), **values}
 
     def kept(kind: type[BaseNode]) -> Any:
         def make(*args: Any) -> BaseNode:

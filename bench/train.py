@@ -9,21 +9,18 @@ OpenVINO, with one thread. An interrupted run continues.
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from common import REPO, Row, at_least, at_most, interleaved_ms, median_ratio, table
+from common import REPO, Row, at_least, at_most, table
 
-from edge_vision.bundles.store import cache_dir, load_bundle
+from edge_vision.bundles.store import cache_dir
 from edge_vision.offline.progress import ProgressLine
 from edge_vision.offline.provenance import machine, versions, write_json
-from edge_vision.optimize.quantization.graph_edit import load_model
 
 CLIPS = ("vtest.avi", "bikes.mp4", "sports2d_park.mp4", "segway_crowd_pan.mp4", "tvshow_van_cuts.mp4")
 MORE = ("bigbuckbunny.mp4", "carphone_pristine.mp4", "opossum_snow.mp4")
@@ -35,8 +32,6 @@ RUNS = {
     "ssd_search": ("search", "ssdlite_mobilenet_v2_coco", ("vtest.avi",), 40, 0.0),
 }
 """Name -> recipe, bundle, clips, steps, share of the time to remove."""
-ROUNDS = 60
-RUNTIMES = ("onnxruntime", "openvino")
 OTHER = "bikes.mp4"
 """Another scene, for the student."""
 SEARCH_BUDGETS, SEARCH_CPU_MIN = (0.85, 0.7, 0.55), 30.0
@@ -48,8 +43,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=list(RUNS))
     parser.add_argument("--out", type=Path, default=REPO / "out" / "train")
+    parser.add_argument("--restart", action="store_true", help="train again what is finished")
     options = parser.parse_args()
-    results = {name: measured(name, options.out / name) for name in options.runs}
+    results = {name: measured(name, options.out / name, options.restart) for name in options.runs}
     rows = [row for name, result in results.items() for row in rows_of(name, result)]
     print(table(rows))
     content = {
@@ -63,15 +59,12 @@ def main() -> int:
     return 1 if any(row.passed is False for row in rows) else 0
 
 
-def measured(name: str, folder: Path) -> dict[str, Any]:
-    """The report of a training, with the time ratios of both runtimes."""
+def measured(name: str, folder: Path, restart: bool = False) -> dict[str, Any]:
+    """The report of a training."""
     import torch
 
-    from edge_vision.train.prune_run import run_prune
-    from edge_vision.train.qat import run_qat
-    from edge_vision.train.search_run import run_search
-    from edge_vision.train.student_run import run_student
-    from edge_vision.train.training_run import BUNDLE, INT8, TEACHER_INT8, TrainingRequest
+    from edge_vision.train.recipes.training_run import TrainingRequest, remove_results
+    from edge_vision.train.run import run_recipe
 
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,41 +76,12 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
         request = replace(request, samples=400, classes=("person", "car"), levels=1, other=(other,))
     elif recipe == "search":
         request = replace(request, batch=4, samples=320, budgets=SEARCH_BUDGETS)
-    runs = {"qat": run_qat, "prune": run_prune, "student": run_student, "search": run_search}
-    report = runs[recipe](folder, request, print, ProgressLine().show)
+    if restart:
+        remove_results(folder)
+    report = run_recipe(folder, request, print, ProgressLine().show)
     result: dict[str, Any] = asdict(report)
-    if recipe == "student":
-        times = (report.time_ratio, report.figures["openvino_time_ratio"])
-        result["time_ratios"] = dict(zip(RUNTIMES, times, strict=True))
-    elif recipe != "search" and not report.refused:
-        bundle = load_bundle(f"{folder / (BUNDLE if recipe == 'qat' else INT8)}{os.sep}")
-        graphs = [str(bundle.verify(bundle.manifest.graphs[0])), str(folder / TEACHER_INT8)]
-        result["time_ratios"] = {runtime: time_ratio(runtime, graphs) for runtime in RUNTIMES}
     result["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return result
-
-
-def time_ratio(runtime: str, graphs: Sequence[str]) -> float:
-    """Time of the first graph by that of the second."""
-    first, second = (runner(runtime, graph) for graph in graphs)
-    return round(median_ratio(*interleaved_ms(first, second, ROUNDS)), 3)
-
-
-def runner(runtime: str, graph: str) -> Any:
-    """A call that runs the graph once, with one thread."""
-    value = load_model(Path(graph)).graph.input[0]
-    sides = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-    image = np.random.default_rng(0).normal(0, 1, sides).astype(np.float32)
-    if runtime == "onnxruntime":
-        from edge_vision.optimize.quantization import graph_session
-
-        session = graph_session.session(graph)
-        return lambda: session.run(None, {value.name: image})
-    import openvino
-
-    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_NUM_THREADS": 1})
-    request = compiled.create_infer_request()
-    return lambda: request.infer({value.name: image})
 
 
 def rows_of(name: str, result: Mapping[str, Any]) -> list[Row]:
@@ -127,14 +91,13 @@ def rows_of(name: str, result: Mapping[str, Any]) -> list[Row]:
     if result["request"]["recipe"] == "search":
         return search_rows(name, result)
     qat = result["request"]["recipe"] == "qat"
-    times = result.get("time_ratios", {})
     return [
         *(qat_rows(name, result) if qat else prune_rows(name, result)),
         at_most(f"{name}: CPU time", round(result["cpu_s"] / 60, 2), CPU_MIN, "min"),
         Row(f"{name}: peak memory so far", result["peak_rss_mb"], "MB"),
         *(
             at_most(f"{name}: time, {runtime}", ratio, SAME_TIME if qat else PRUNED_TIME, "of teacher's int8")
-            for runtime, ratio in times.items()
+            for runtime, ratio in result["time_ratios"].items()
         ),
     ]
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from edge_vision.export.torch_backends import DESCRIPTION, require
-from edge_vision.train.torch_graph import TorchGraph
-from edge_vision.train.torch_ops import Node
+from edge_vision.train.graph.torch_graph import TorchGraph
+from edge_vision.train.graph.torch_ops import Node
 
 
 class _Outputs(torch.nn.Module):

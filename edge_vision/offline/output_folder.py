@@ -55,6 +55,14 @@ def claim_folder(
         ) from None
 
 
+def release_folder(folder: Path, command: str) -> None:
+    """Remove the command's marker and the folder, if nothing else is in it: a new run that failed at once."""
+    marker = marker_path(folder, command)
+    if folder.is_dir() and [*folder.iterdir()] == [marker]:
+        marker.unlink()
+        folder.rmdir()
+
+
 def require_marker(folder: Path, command: str) -> None:
     """Raise OutputError if the folder lacks the command's marker."""
     marker = marker_path(folder, command)

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,13 @@ from edge_vision.optimize.report.report_file import StudyReport
 from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.study import run_study, write_results
 from edge_vision.optimize.trial_executor import LocalExecutor
-from edge_vision.train.time_split import split
+from edge_vision.train.data.time_split import split
+from edge_vision.train.networks.timing import RUNTIMES
+from edge_vision.train.run import run_recipe
+from edge_vision.train.same_options import as_stored, check_same, read_stored
 
 Log = Callable[[str], None]
 STATE, STUDY, TRAIN_IMAGES, JUDGE_IMAGES = "auto.json", "study", "train_images", "judge_images"
-LEAST_STEPS = 50
-"""A shorter training changes little."""
 _PASSES_PER_SAMPLE = 10.0
 """Time of a training step for one sample, in inferences of the fp32 graph: measured 7 to 12."""
 _TIME_SHARE = 0.8
@@ -73,32 +74,35 @@ class AutoRequest:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A training. module, function: of edge_vision.train. faster: whether it saves time; otherwise it
-    improves the accuracy of int8."""
+    """A training. name: of its recipe. steps, least: of a training; a shorter one changes
+    little. faster: whether it saves time; otherwise it improves the accuracy of int8. trainings: in whose
+    time it is done, about."""
 
     name: str
-    module: str
-    function: str
     steps: int
+    least: int
     faster: bool
+    trainings: int = 1
 
 
 STEPS = (
-    Step("qat", "qat", "run_qat", 300, False),
-    Step("prune", "prune_run", "run_prune", 150, True),
-    Step("student", "student_run", "run_student", 400, True),
+    Step("qat", 300, 50, False),
+    Step("prune", 150, 50, True),
+    Step("student", 400, 50, True),
+    Step("search", 40, 20, True, 12),
 )
 """In the order in which they are tried if both are equally needed."""
 
 
 @dataclass(slots=True)
 class StepOutcome:
-    """state: running, done, refused, failed or skipped. steps, batch: of its training."""
+    """state: running, done, refused, failed or skipped. steps, batch, options: of its training."""
 
     state: str
     reason: str = ""
     steps: int = 0
     batch: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
     cpu_s: float = 0.0
 
 
@@ -116,13 +120,27 @@ def run_auto(
 ) -> tuple[StudyReport, AutoState]:
     """Run the steps and write study/, one folder for each step, and auto.json. log, show: as TrainingRun.
 
-    Raises OptimizeError, BundleError, SourceError. On KeyboardInterrupt, all finished work is kept.
+    On KeyboardInterrupt and errors, all finished work is kept; before the first table there is none. Raises
+    OptimizeError, also if the folder has results of another request, BundleError, SourceError.
     """
-    run = _Auto(folder, request, log, show)
+    run, is_new = _Auto(folder, request, log, show), not (folder / STATE).exists()
     try:
         return run.run(), run.state
+    except Exception:
+        if is_new and not run.has_table:
+            remove_results(folder)
+        raise
     finally:
-        run.store()
+        if (folder / STATE).exists():
+            run.store()
+
+
+def remove_results(folder: Path) -> None:
+    """Remove all that a run wrote to its folder."""
+    for name in (STATE, STUDY, TRAIN_IMAGES, JUDGE_IMAGES, *(step.name for step in STEPS)):
+        remove_path(folder / name)
+    for path in folder.glob("*.unfinished"):
+        remove_path(path)
 
 
 class _Auto:
@@ -130,19 +148,24 @@ class _Auto:
         self._folder, self._request, self._log, self._show = folder, request, log, show
         self.state = _restored(folder, request)
         self._started_s = time.monotonic() - self.state.spent_s
+        self.has_table = False
 
     def run(self) -> StudyReport:
         self._write_images()
+        self.store()
         report = self._measured()
+        self.has_table = True
         waiting = [step for step in STEPS if self._open(step.name)]
         while waiting:
             step = next_step(waiting, report, self._request)
             waiting.remove(step)
             reason = needless(step, report, self._request)
             outcome = StepOutcome("skipped", reason) if reason else self._planned(step, report)
+            # At the end: the study numbers its copies of the bundles in this order.
+            self.state.outcomes.pop(step.name, None)
             self.state.outcomes[step.name] = outcome
             if outcome.state == "running":
-                self._train(step, outcome, report)
+                self._train(step, outcome)
             self.store()
             self._log(f"{step.name}: {outcome.state}{': ' * bool(outcome.reason)}{outcome.reason}")
             if outcome.state == "done":
@@ -176,7 +199,6 @@ class _Auto:
     def _measured(self) -> StudyReport:
         """The table with the bundles so far; what was measured before is not measured again."""
         request, folder = self._request, self._folder / STUDY
-        done = [name for name, one in self.state.outcomes.items() if one.state == "done"]
         settings = Settings(
             model=request.model,
             frames=(str(self._folder / JUDGE_IMAGES),),
@@ -187,7 +209,7 @@ class _Auto:
             backends=request.backends,
             images=request.images,
             measure_s=request.measure_s,
-            trained=tuple(str(self._folder / name) for name in done),
+            trained=tuple(self._trained()),
         )
         claim_folder(folder, STUDY_COMMAND)
         settings.write(folder)
@@ -195,36 +217,45 @@ class _Auto:
         write_results(folder, report)
         return report
 
+    def _trained(self) -> Iterator[str]:
+        """Folders with bundles."""
+        for name, outcome in self.state.outcomes.items():
+            folder = self._folder / name
+            if outcome.state == "done":
+                yield from map(str, sorted(folder.glob("budget_*")) or [folder])
+
     def _planned(self, step: Step, report: StudyReport) -> StepOutcome:
         """The step with as many training steps as the time allows; those of an interrupted one stay."""
         before = self.state.outcomes.get(step.name)
         if before and before.state == "running":
             return before
         step_s = report.result(report.baseline).measured.timing.p50_ms / 1e3
-        step_s *= _PASSES_PER_SAMPLE * self._request.batch
+        step_s *= _PASSES_PER_SAMPLE * self._request.batch * step.trainings
         steps = min(step.steps, int(_TIME_SHARE * self._left_s() / step_s))
-        if steps < LEAST_STEPS:
+        if steps < step.least:
             return StepOutcome(
                 "skipped",
-                f"{LEAST_STEPS} training steps need about {LEAST_STEPS * step_s / 60:.0f} min, "
+                f"{step.least} training steps need about {step.least * step_s / 60:.0f} min, "
                 f"{max(0.0, self._left_s()) / 60:.0f} min of --hours are left",
             )
         self._log(
             f"{step.name}: {steps} training steps, about {steps * step_s / 60:.0f} min; "
             f"{self._left_s() / 60:.0f} min of --hours are left"
         )
-        return StepOutcome("running", "", steps, self._request.batch)
+        options = step_options(step, report, self._request)
+        return StepOutcome("running", "", steps, self._request.batch, options)
 
-    def _train(self, step: Step, outcome: StepOutcome, report: StudyReport) -> None:
+    def _train(self, step: Step, outcome: StepOutcome) -> None:
         """Train; with half the batch if the memory does not suffice."""
         while True:
             self.store()
             try:
                 with memory_bound(self._request.memory_gb):
-                    done = self._run_step(step, outcome, report)
+                    done = self._run_step(step, outcome)
             except MemoryBoundExceeded as error:
                 if outcome.batch > 1:
                     outcome.batch //= 2
+                    remove_path(self._folder / step.name)
                     self._log(f"{step.name}: {error}: again with a batch of {outcome.batch}")
                     continue
                 outcome.state, outcome.reason = "failed", str(error)
@@ -235,8 +266,8 @@ class _Auto:
                 outcome.cpu_s = done.cpu_s
             return
 
-    def _run_step(self, step: Step, outcome: StepOutcome, report: StudyReport) -> Any:
-        from edge_vision.train.training_run import TrainingRequest
+    def _run_step(self, step: Step, outcome: StepOutcome) -> Any:
+        from edge_vision.train.recipes.training_run import TrainingRequest
 
         request, folder = self._request, self._folder / step.name
         folder.mkdir(exist_ok=True)
@@ -249,12 +280,9 @@ class _Auto:
             outcome.batch,
             request.samples,
             seed=request.seed,
-            share=share_to_remove(report, request) if step.faster else 0.0,
+            **{name: tuple(v) if isinstance(v, list) else v for name, v in outcome.options.items()},
         )
-        if step.name == "student":
-            training = replace(training, classes=request.classes, other=request.other)
-        module = importlib.import_module(f"edge_vision.train.{step.module}")
-        return getattr(module, step.function)(folder, training, self._log, self._show)
+        return run_recipe(folder, training, self._log, self._show)
 
 
 def next_step(waiting: Sequence[Step], report: StudyReport, request: AutoRequest) -> Step:
@@ -269,6 +297,20 @@ def excess(report: StudyReport, request: AutoRequest) -> float:
     if request.budget_ms is None or best is None:
         return 0.0
     return report.result(best).p95_ms / request.budget_ms
+
+
+def step_options(step: Step, report: StudyReport, request: AutoRequest) -> dict[str, Any]:
+    """Options of TrainingRequest, as JSON has them: what the budget requires."""
+    if not step.faster:
+        return {}
+    share = share_to_remove(report, request)
+    if step.name == "search":
+        best = report.decision.chosen or report.decision.nearest
+        backend = report.result(best).backend if best else ""
+        budgets = [0.8, 0.6] if request.budget_ms is None else [round(1 - share, 2)]
+        return {"budgets": budgets, "runtime": backend if backend in RUNTIMES else RUNTIMES[0]}
+    students = {"classes": [*request.classes], "other": [*request.other]}
+    return {"share": share, **(students if step.name == "student" else {})}
 
 
 def share_to_remove(report: StudyReport, request: AutoRequest) -> float:
@@ -321,18 +363,14 @@ def memory_bound(limit_gb: float) -> Iterator[None]:
 
 
 def _restored(folder: Path, request: AutoRequest) -> AutoState:
-    """The stored state, with today's --hours; a new one for another request, which starts again."""
-    try:
-        content = json.loads((folder / STATE).read_text("utf-8"))
-        same = {**content["request"], "hours": request.hours}
-        if same == json.loads(json.dumps(asdict(request))):
-            outcomes = {name: StepOutcome(**one) for name, one in content["outcomes"].items()}
-            return AutoState(request, content["spent_s"], outcomes)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    for name in (STATE, STUDY, TRAIN_IMAGES, JUDGE_IMAGES, *(step.name for step in STEPS)):
-        remove_path(folder / name)
-    return AutoState(request)
+    """The stored state, with today's --hours. Raises OptimizeError if it is of another request."""
+    content = read_stored(folder / STATE)
+    if not content:
+        remove_results(folder)
+        return AutoState(request)
+    check_same(folder, {**content["request"], "hours": request.hours}, as_stored(request))
+    outcomes = {name: StepOutcome(**one) for name, one in content["outcomes"].items()}
+    return AutoState(request, content["spent_s"], outcomes)
 
 
 def _write_folder(folder: Path, images: Sequence[np.ndarray]) -> None:

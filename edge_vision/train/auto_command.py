@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from edge_vision.core.command_line import with_examples
-from edge_vision.offline.output_folder import claim_folder
-from edge_vision.offline.progress import ProgressLine
+from edge_vision.offline.output_folder import claim_folder, release_folder
 from edge_vision.optimize.report import terminal
-from edge_vision.train.auto import STUDY, AutoRequest, run_auto
+from edge_vision.train.auto import STUDY, AutoRequest, remove_results, run_auto
+from edge_vision.train.command import absolute, add_inputs, add_output, progress_and_log
 
 COMMAND = "optimize-auto"
 _EXAMPLES = """\
@@ -21,8 +20,9 @@ examples:
       --hours 2 --out out/yard
   edge-vision optimize explain out/auto/study onnxruntime-qat-int8-300x300-t1
 
-Quantizes, then trains (qat, prune, student) in the order of what is missing: time or accuracy. Stops when a
-candidate is within the budget. The same command continues after a Ctrl-C; with more --hours, too.
+Quantizes, then trains (qat, prune, student, search) in the order of what is missing: time or accuracy. Stops
+when a candidate is within the budget. The same command continues after a Ctrl-C; with more --hours, too. With
+other options, results in DIR are kept unless you pass --restart.
 exit codes: 0 done, 1 error, 2 wrong arguments, 3 no candidate satisfies the bounds, 130 stopped by Ctrl-C
 """
 _HELP: dict[str, tuple[type, str, str]] = {
@@ -46,12 +46,13 @@ def add_to(commands: Any) -> None:
         **with_examples("Quantization and training for a budget, in one command.", _EXAMPLES),
         help="quantization and training for a budget, in one command",
     )
-    clip = "VIDEO|BAG|FOLDER"
-    one.add_argument("model", metavar="MODEL_OR_BUNDLE", help="name or folder of a bundle, or a .onnx file")
-    one.add_argument("--video", action="append", required=True, metavar=clip, help="may be repeated")
-    one.add_argument("--judge", action="append", default=[], metavar=clip, help="clips for the verdict")
+    add_inputs(one)
     one.add_argument(
-        "--other", action="append", default=[], metavar=clip, help="another scene, for a student"
+        "--other",
+        action="append",
+        default=[],
+        metavar="VIDEO|BAG|FOLDER",
+        help="another scene, for a student",
     )
     one.add_argument("--classes", nargs="+", default=[], metavar="LABEL", help="of a student")
     one.add_argument("--backends", nargs="+", default=[], metavar="B", help="to measure; default: all")
@@ -60,31 +61,29 @@ def add_to(commands: Any) -> None:
         shown = "" if defaults[name] is None else f" (default: {defaults[name]})"
         flag = f"--{name.replace('_', '-')}"
         one.add_argument(flag, type=kind, default=defaults[name], metavar=metavar, help=f"{text}{shown}")
-    one.add_argument(
-        "--out", dest="folder", type=Path, required=True, metavar="DIR", help="folder for all results"
-    )
-    one.set_defaults(run=_auto, stopped="stopped; the same command continues")
+    add_output(one)
+    one.set_defaults(run=_auto)
 
 
 def _auto(options: argparse.Namespace) -> int:
     folder = options.folder.absolute()
     request = AutoRequest(
-        _absolute(options.model),
-        tuple(map(_absolute, options.video)),
-        tuple(map(_absolute, options.judge)),
-        tuple(map(_absolute, options.other)),
+        absolute(options.model),
+        tuple(map(absolute, options.video)),
+        tuple(map(absolute, options.judge)),
+        tuple(map(absolute, options.other)),
         tuple(options.classes),
         backends=tuple(options.backends),
         **{name: getattr(options, name) for name in _HELP},
     )
     claim_folder(folder, COMMAND, inputs=(request.model, *request.videos, *request.judge, *request.other))
-    line = ProgressLine()
-
-    def log(text: str) -> None:
-        line.end()
-        print(text, flush=True)
-
-    report, state = run_auto(folder, request, log, line.show)
+    if options.restart:
+        remove_results(folder)
+    line, log = progress_and_log()
+    try:
+        report, state = run_auto(folder, request, log, line.show)
+    finally:
+        release_folder(folder, COMMAND)
     line.end()
     print(terminal.table(report.results))
     print(terminal.verdict(report))
@@ -92,9 +91,3 @@ def _auto(options: argparse.Namespace) -> int:
         print(f"{name}: {one.state}, {one.cpu_s / 60:.1f} CPU-min{': ' * bool(one.reason)}{one.reason}")
     print(f"in {folder / STUDY}: bundle, ladder.yaml, params.yaml, report.html; {state.spent_s / 60:.0f} min")
     return 0 if report.decision.chosen else 3
-
-
-def _absolute(given: str) -> str:
-    """An existing path as absolute path; the name of a bundle, an address or a topic is unchanged."""
-    path = Path(given).expanduser()
-    return str(path.absolute()) if path.exists() else given

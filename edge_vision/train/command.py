@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge_vision.core.command_line import complete_help, with_examples
 from edge_vision.offline.output_folder import claim_folder
 from edge_vision.offline.progress import ProgressLine
-
-if TYPE_CHECKING:
-    from edge_vision.train.training_run import TrainingReport
+from edge_vision.train.run import run_recipe
+from edge_vision.train.summary import summary
 
 COMMAND = "optimize-train"
 _EXAMPLES = """\
@@ -26,7 +25,8 @@ examples:
   edge-vision optimize train qat out/pruned/bundle/ --video street.mp4 --out out/pruned_qat
 
 No labels are needed: the fp32 bundle is the teacher. Without --judge, the first 65 % of each clip are for
-training, the last 30 % for the verdict. After a Ctrl-C or a failure, the same command continues.
+training, the last 30 % for the verdict. After a Ctrl-C or a failure, the same command continues; with
+other options, results in DIR are kept unless you pass --restart.
 exit codes: 0 done, 1 error, 2 wrong arguments, 3 refused: no improvement, 130 stopped by Ctrl-C
 """
 _SEARCH_EXAMPLES = """\
@@ -38,7 +38,7 @@ examples:
 
 The teacher is the supernet: channels, blocks, input size and precision are chosen for each budget with a
 model of the time on this device, then the network is tuned. After a Ctrl-C or a failure, the same command
-continues.
+continues; with other options, results in DIR are kept unless you pass --restart.
 exit codes: 0 done, 1 error, 2 wrong arguments, 3 refused: no network is good enough, 130 stopped by Ctrl-C
 """
 
@@ -136,10 +136,7 @@ def _add_student(one: argparse.ArgumentParser) -> None:
 
 
 def _add(one: argparse.ArgumentParser, recipe: str, steps: int, batch: int = 8, samples: int = 640) -> None:
-    clip = "VIDEO|BAG|FOLDER"
-    one.add_argument("model", metavar="MODEL_OR_BUNDLE", help="name or folder of a bundle, or a .onnx file")
-    one.add_argument("--video", action="append", required=True, metavar=clip, help="may be repeated")
-    one.add_argument("--judge", action="append", default=[], metavar=clip, help="clips for the verdict")
+    add_inputs(one)
     for name, default, text in (
         ("steps", steps, "training steps"),
         ("batch", batch, "samples per step; fewer need less memory"),
@@ -151,30 +148,40 @@ def _add(one: argparse.ArgumentParser, recipe: str, steps: int, batch: int = 8, 
         one.add_argument(
             f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default: %(default)s)"
         )
+    add_output(one)
+    one.set_defaults(run=_train, recipe=recipe)
+
+
+def add_inputs(one: argparse.ArgumentParser) -> None:
+    """Add the model and the clips."""
+    clip = "VIDEO|BAG|FOLDER"
+    one.add_argument("model", metavar="MODEL_OR_BUNDLE", help="name or folder of a bundle, or a .onnx file")
+    one.add_argument("--video", action="append", required=True, metavar=clip, help="may be repeated")
+    one.add_argument("--judge", action="append", default=[], metavar=clip, help="clips for the verdict")
+
+
+def add_output(one: argparse.ArgumentParser) -> None:
+    """Add --out and --restart."""
     one.add_argument(
         "--out", dest="folder", type=Path, required=True, metavar="DIR", help="folder for all results"
     )
-    one.set_defaults(run=_train, recipe=recipe)
+    one.add_argument("--restart", action="store_true", help="delete the results of an earlier run in DIR")
     one.set_defaults(stopped="stopped; the same command continues")
 
 
 def _train(options: argparse.Namespace) -> int:
     import torch
 
-    from edge_vision.train.prune_run import run_prune
-    from edge_vision.train.qat import run_qat
-    from edge_vision.train.search_run import run_search
-    from edge_vision.train.student_run import run_student
-    from edge_vision.train.training_run import TrainingRequest
+    from edge_vision.train.recipes.training_run import TrainingRequest, remove_results
 
     if options.threads > 0:
         torch.set_num_threads(options.threads)
     folder = options.folder.absolute()
     request = TrainingRequest(
         options.recipe,
-        _absolute(options.model),
-        tuple(map(_absolute, options.video)),
-        tuple(map(_absolute, options.judge)),
+        absolute(options.model),
+        tuple(map(absolute, options.video)),
+        tuple(map(absolute, options.judge)),
         options.steps,
         options.batch,
         options.samples,
@@ -185,16 +192,12 @@ def _train(options: argparse.Namespace) -> int:
     )
     inputs = (request.model, *request.videos, *request.judge, *request.other)
     claim_folder(folder, COMMAND, inputs=inputs)
-    line = ProgressLine()
-
-    def log(text: str) -> None:
-        line.end()
-        print(text, flush=True)
-
-    recipes = {"qat": run_qat, "prune": run_prune, "student": run_student, "search": run_search}
-    report = recipes[options.recipe](folder, request, log, line.show)
+    if options.restart:
+        remove_results(folder)
+    line, log = progress_and_log()
+    report = run_recipe(folder, request, log, line.show)
     line.end()
-    print(_summary(report))
+    print(summary(report))
     bundles = "budget_*" if options.recipe == "search" else "bundle"
     print(report.refused or f"in {folder}: {bundles}, report.json")
     return 3 if report.refused else 0
@@ -212,70 +215,23 @@ def _further_options(options: argparse.Namespace) -> dict[str, Any]:
     names = ("levels", "width", "depth", "anyway")
     return {
         "classes": tuple(options.classes),
-        "other": tuple(map(_absolute, options.other)),
+        "other": tuple(map(absolute, options.other)),
         **{name: getattr(options, name) for name in names},
     }
 
 
-def _absolute(given: str) -> str:
+def progress_and_log() -> tuple[ProgressLine, Callable[[str], None]]:
+    """A progress line, and a function that prints a line of its own."""
+    line = ProgressLine()
+
+    def log(text: str) -> None:
+        line.end()
+        print(text, flush=True)
+
+    return line, log
+
+
+def absolute(given: str) -> str:
     """An existing path as absolute path; the name of a bundle, an address or a topic is unchanged."""
     path = Path(given).expanduser()
     return str(path.absolute()) if path.exists() else given
-
-
-def _summary(report: TrainingReport) -> str:
-    if "rows" in report.figures:
-        return _search_table(report)
-    rows = [f"on {report.judge_images} judge images     agreement     SQNR"]
-    for name, quality in report.qualities.items():
-        rows.append(f"{name:24} {quality.agreement:12.3f} {quality.sqnr_db:5.1f} dB")
-    rows.append(f"time by that of the teacher's int8: {report.time_ratio:.2f}")
-    if "unstructured" in report.figures:
-        rows.append(_unstructured_row(report.figures["unstructured"]))
-    elif report.figures:
-        rows += _student_rows(report.figures)
-    rows.append(f"{report.cpu_s / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}")
-    return "\n".join(rows)
-
-
-def _search_table(report: TrainingReport) -> str:
-    """A row for each network; times by that of the teacher's int8."""
-    found, front = report.figures["rows"], report.figures["front"]
-    runtimes = list(found[0]["ratios"])
-    times = " ".join(f"{name:>12}" for name in ("predicted", *runtimes))
-    rows = [f"budget method         size    precision {times}  untuned agreement      MB"]
-    for one in found:
-        times = " ".join(f"{one['ratios'][name]:12.3f}" for name in runtimes)
-        precision, size, _ = one["network"].split("-")
-        rows.append(
-            f"{one['budget']:6g} {one['method']:14} {size:9} {precision:6} {one['predicted']:12.3f} {times} "
-            f"{one['untuned']:8.3f} {one['agreement']:9.3f} {one['bytes'] / 1e6:7.2f}"
-            f"{'  on the front' * (one['network'] in front)}"
-        )
-    rows.append(
-        f"{report.figures['cpu_s'] / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}"
-    )
-    return "\n".join(rows)
-
-
-def _unstructured_row(figures: Mapping[str, float]) -> str:
-    before, after = (figures[name] / 1e6 for name in ("teacher_compressed_bytes", "compressed_bytes"))
-    return (
-        f"for comparison, unstructured: {figures['share']:.0%} of the teacher's int8 weights zero: agreement "
-        f"{figures['agreement']:.3f}, time {figures['time_ratio']:.2f}, compressed {after:.2f} of "
-        f"{before:.2f} MB"
-    )
-
-
-def _student_rows(figures: Mapping[str, Any]) -> list[str]:
-    ratio = figures["openvino_time_ratio"]
-    return [
-        *([f"in OpenVINO: {ratio:.2f}"] if ratio is not None else []),
-        f"int8 file: {figures['bytes'] / 1e6:.2f} MB",
-        f"agreement of the teacher with itself, picture moved by 2 px: {figures['ceiling']:.3f}",
-        *(
-            f"agreement on {Path(clip).name}, another scene: "
-            + ("no objects there" if value is None else f"{value:.3f}")
-            for clip, value in figures["other_agreement"].items()
-        ),
-    ]

@@ -41,7 +41,7 @@ def clip_or_skip(name: str) -> str:
 
 def specialised_bundle(folder: Path) -> Path:
     """The SSD for people and cars without the feature maps of large objects, with itself as teacher."""
-    from edge_vision.train.cutting import cut_bundle
+    from edge_vision.train.networks.cutting import cut_bundle
 
     valid_for = ValidFor(SSD, ("person", "car"))
     return cut_bundle(bundle_or_skip(SSD), folder, valid_for.classes, 1, valid_for).folder

@@ -18,7 +18,7 @@ from edge_vision.detect.detector import Detector
 from edge_vision.detect.scene_guard import DOUBTFUL, FALLBACK, QUIET_S, TRUSTED, SceneGuard, agreement
 from edge_vision.errors import BundleError
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.train.cutting import cut_bundle
+from edge_vision.train.networks.cutting import cut_bundle
 
 CLASSES = ("person", "car")
 ONE_LEVEL = 1

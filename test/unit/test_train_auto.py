@@ -14,7 +14,7 @@ from optimize_cases import image_folder, tiny_bundle, tiny_graph
 
 from edge_vision.cli.optimize import main
 from edge_vision.optimize.report.report_file import read_report
-from edge_vision.train import auto, qat
+from edge_vision.train import auto
 from edge_vision.train.auto import (
     STEPS,
     AutoRequest,
@@ -24,14 +24,19 @@ from edge_vision.train.auto import (
     needless,
     next_step,
     share_to_remove,
+    step_options,
 )
+from edge_vision.train.recipes import qat
+from edge_vision.train.search import search_run
 
 REQUEST = AutoRequest("model", ("clip",), other=("other",), classes=("person",))
 
 
 def report(p95_ms: float, chosen: bool, loss: float = 0.02) -> Any:
     """A stand-in for a study's report with one int8 candidate."""
-    one = SimpleNamespace(p95_ms=p95_ms, precision="int8", agreement=1 - loss, measurement=True)
+    one = SimpleNamespace(
+        p95_ms=p95_ms, precision="int8", agreement=1 - loss, measurement=True, backend="onnxruntime"
+    )
     decision = SimpleNamespace(chosen="a" if chosen else None, nearest="a")
     return SimpleNamespace(decision=decision, results=[one], result=lambda name: one)
 
@@ -92,6 +97,7 @@ def test_one_table_with_all_steps_and_a_repeated_run_trains_nothing(
         "qat": "done",
         "prune": "skipped",
         "student": "skipped",
+        "search": "skipped",
     }
     assert "prune: skipped" in capsys.readouterr().out
     monkeypatch.setattr(qat, "run_qat", None)
@@ -141,6 +147,65 @@ def test_too_little_time_is_a_reason_and_less_memory_a_smaller_batch(
     assert skipped["state"] == "skipped" and "0 min of --hours are left" in skipped["reason"]
     assert main([*command, "--hours", "1"]) == 1, "the stand-in writes no bundle"
     assert batches == [4, 2, 1]
+
+
+def test_results_of_other_options_are_kept_unless_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(auto, "needless", lambda *_: "not in this test")
+    command, out = arguments(tmp_path)
+    assert main(command) == 0
+    state = (out / "auto.json").read_bytes()
+    assert main([*command, "--seed", "3", "--budget-ms", "9"]) == 1
+    error = capsys.readouterr().err
+    assert "--budget-ms was None, got 9.0; --seed was 0, got 3" in error and "--restart" in error
+    assert (out / "auto.json").read_bytes() == state
+    assert main([*command, "--seed", "3", "--restart"]) == 0
+    assert json.loads((out / "auto.json").read_text())["request"]["seed"] == 3
+
+
+@pytest.mark.parametrize("wrong", ["clip", "model"])
+def test_a_wrong_clip_or_model_leaves_nothing(
+    tmp_path: Path, wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, out = arguments(tmp_path)
+    command[3 if wrong == "clip" else 1] = str(tmp_path / "missing") + "/"
+    assert main(command) == 1
+    assert "missing" in capsys.readouterr().err and not out.exists()
+
+
+def test_the_options_of_a_step_follow_from_the_budget() -> None:
+    by_name = {step.name: step for step in STEPS}
+    late = replace(REQUEST, budget_ms=10.0)
+    assert step_options(by_name["qat"], report(14, False), late) == {}
+    assert step_options(by_name["student"], report(14, False), late) == {
+        "share": 0.29,
+        "classes": ["person"],
+        "other": ["other"],
+    }
+    assert step_options(by_name["search"], report(14, False), late) == {
+        "budgets": [0.71],
+        "runtime": "onnxruntime",
+    }
+
+
+def test_the_networks_of_a_search_are_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(folder: Path, request: Any, *_: Any) -> Any:
+        for budget in request.budgets:
+            bundle = tiny_bundle(folder / f"budget_{budget:g}" / "bundle", tiny_graph(folder / "tiny.onnx"))
+            manifest = bundle / "bundle.yaml"
+            figures = "\nfigures:\n  train: {request: {recipe: search}}\n"
+            manifest.write_text(manifest.read_text("utf-8") + figures, "utf-8")
+        return SimpleNamespace(refused="", cpu_s=1.0)
+
+    monkeypatch.setattr(search_run, "run_search", run)
+    monkeypatch.setattr(
+        auto, "needless", lambda step, *_: "" if step.name == "search" else "not in this test"
+    )
+    command, out = arguments(tmp_path)
+    assert main(command) == 0
+    found = read_report(out / "study")
+    assert {one.trained for one in found.results} == {"", "search", "search_2"}
 
 
 def test_bad_bounds_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,10 +17,10 @@ from source_tree import REPO
 from edge_vision.bundles.store import load_bundle
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import graph_session
-from edge_vision.train import time_split
-from edge_vision.train.augmentation import augmented
-from edge_vision.train.teacher import cached_samples
-from edge_vision.train.time_split import split
+from edge_vision.train.data import time_split
+from edge_vision.train.data.augmentation import augmented
+from edge_vision.train.data.teacher import cached_samples
+from edge_vision.train.data.time_split import split
 
 
 def test_train_and_judge_are_time_ranges_with_a_gap() -> None:

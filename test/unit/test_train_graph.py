@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import graph_session, ptq
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
-from edge_vision.train.torch_graph import TorchGraph, written_back
+from edge_vision.train.graph.torch_graph import TorchGraph, written_back
 
 RECIPE = Int8Recipe("u8", "s8", True, False, "test")
 BUNDLES = (

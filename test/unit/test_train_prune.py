@@ -17,9 +17,8 @@ from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import ptq
 from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.optimize.quantization.layer_inputs import multiplications
-from edge_vision.train import prune_run
-from edge_vision.train.layer_times import layer_times
-from edge_vision.train.pruning import (
+from edge_vision.train.networks.layer_times import layer_times
+from edge_vision.train.networks.pruning import (
     Elimination,
     allocate,
     chains,
@@ -28,6 +27,7 @@ from edge_vision.train.pruning import (
     refitted,
     without_smallest,
 )
+from edge_vision.train.recipes import prune_run
 
 INNER = 128
 

@@ -16,12 +16,12 @@ from test_train_graph import RECIPE, folded, random_images
 from edge_vision.bundles.store import load_bundle
 from edge_vision.cli.optimize import main
 from edge_vision.optimize.quantization import graph_session, ptq
-from edge_vision.train import qat, training_run
-from edge_vision.train.distillation import Distillation, batch_numbers
-from edge_vision.train.lsq import RoundedActivation, trainable
-from edge_vision.train.qat import run_qat
-from edge_vision.train.torch_graph import written_back
-from edge_vision.train.training_run import Quality, TrainingRequest
+from edge_vision.train.graph.lsq import RoundedActivation, trainable
+from edge_vision.train.graph.torch_graph import written_back
+from edge_vision.train.recipes import qat, training_run
+from edge_vision.train.recipes.distillation import Distillation, batch_numbers
+from edge_vision.train.recipes.qat import run_qat
+from edge_vision.train.recipes.training_run import Quality, TrainingRequest
 
 
 @pytest.mark.parametrize("name", ["ssdlite_mobilenet_v2_coco", "efficientnet_lite0_imagenet", "nanodet_320"])
@@ -153,6 +153,31 @@ def test_a_stopped_run_continues_and_ends_as_one_that_was_not(
     assert graphs[0] == graphs[1]
 
 
+def test_results_of_other_options_are_kept_unless_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request, out = request_of(tmp_path, steps=2), tmp_path / "out"
+    main(arguments_of(request, out))
+    report = (out / "report.json").read_bytes()
+    other = arguments_of(replace(request, steps=3), out)
+    assert main([*other, "--seed", "1"]) == 1
+    error = capsys.readouterr().err
+    assert "--steps was 2, got 3; --seed was 0, got 1. Pass the same options" in error
+    assert "--batch" not in error and (out / "report.json").read_bytes() == report
+    main([*other, "--restart"])
+    assert json.loads((out / "report.json").read_text())["request"]["steps"] == 3
+
+
+def test_options_may_change_until_there_is_a_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request, out = request_of(tmp_path, steps=2), tmp_path / "out"
+    assert main(arguments_of(replace(request, videos=(str(image_folder(tmp_path / "few", 3)),)), out)) == 1
+    assert "expected at least" in capsys.readouterr().err
+    main(arguments_of(request, out))
+    assert (out / "report.json").is_file()
+
+
 def test_each_sample_is_used_once_before_any_is_used_again() -> None:
     numbers = [n for step in range(5) for n in batch_numbers(10, step, 4, 0)]
     assert sorted(numbers[:10]) == sorted(numbers[10:]) == list(range(10))
@@ -165,6 +190,6 @@ def test_a_full_disk_is_one_sentence(
     def full(*arguments: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("edge_vision.train.teacher.os.posix_fallocate", full)
+    monkeypatch.setattr("edge_vision.train.data.teacher.os.posix_fallocate", full)
     assert main(arguments_of(request_of(tmp_path), tmp_path / "out")) == 1
     assert "no space left on the disk; free some, or pass fewer --samples" in capsys.readouterr().err

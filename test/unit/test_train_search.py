@@ -22,14 +22,15 @@ from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.optimize.trained import trained_bundles
-from edge_vision.train import distillation, measuring, search_run
-from edge_vision.train.distillation import noise_ratio
-from edge_vision.train.gates import GatedGraph, time_loss
-from edge_vision.train.latency_model import LatencyModel, non_negative, runner, time_ratio
-from edge_vision.train.measuring import Records
-from edge_vision.train.network_search import NetworkSearch
-from edge_vision.train.search_run import pareto_front
-from edge_vision.train.supernet import Genes, Supernet
+from edge_vision.train.networks.supernet import Genes, Supernet
+from edge_vision.train.recipes import distillation
+from edge_vision.train.recipes.distillation import noise_ratio
+from edge_vision.train.search import measuring, search_run
+from edge_vision.train.search.gates import GatedGraph, time_loss
+from edge_vision.train.search.latency_model import LatencyModel, non_negative, runner, time_ratio
+from edge_vision.train.search.measuring import Records
+from edge_vision.train.search.network_search import NetworkSearch
+from edge_vision.train.search.search_run import pareto_front
 
 SIZE = Size(64, 64)
 

@@ -25,14 +25,14 @@ from edge_vision.cli.optimize import main
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.optimize.quantization.decoding_tail import tail_inputs
-from edge_vision.train import student_run
-from edge_vision.train.batch_norm import NormalisedConvolutions
-from edge_vision.train.cutting import ClassColumns, cut
-from edge_vision.train.detection_loss import detection_loss
-from edge_vision.train.distillation import Distillation, ParameterGroup
-from edge_vision.train.family import student
-from edge_vision.train.teacher import TeacherSamples
-from edge_vision.train.torch_graph import TorchGraph, written_back
+from edge_vision.train.data.teacher import TeacherSamples
+from edge_vision.train.graph.batch_norm import NormalisedConvolutions
+from edge_vision.train.graph.torch_graph import TorchGraph, written_back
+from edge_vision.train.networks.cutting import ClassColumns, cut
+from edge_vision.train.networks.family import student
+from edge_vision.train.recipes import student_run
+from edge_vision.train.recipes.detection_loss import detection_loss
+from edge_vision.train.recipes.distillation import Distillation, ParameterGroup
 
 torch.set_num_threads(1)
 SIDE_PX, STRIDES, CLASSES, REST = 64, (8, 16), 3, 16

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from edge_vision.core.detections import Detections
 from edge_vision.core.missing_package import missing_package
 from edge_vision.evaluate.condition_data import ConditionData, load_condition_data
 from edge_vision.evaluate.conditions import frames_of
@@ -53,7 +54,7 @@ def measure(selected: Selected, result: Result, quick: bool, changes: Sequence[s
     logs.mkdir(parents=True, exist_ok=True)
     condition, n = selected.condition, frames_of(selected.condition, quick)
     data = load_condition_data(condition, n, ReferenceDetector(), lambda _: None)
-    clip = _LiveClip(selected, data, result["cuts"], logs)
+    clip = LiveClip(selected, data, result["cuts"], logs)
     chains: dict[str, Result] = result["chains"]
     programs = {_run_of(name, entry): _program(name, entry, changes) for name, entry in chains.items()}
     rounds = min(MAX_ROUNDS, math.ceil(MIN_PLAY_S * condition.fps_hz / len(data.reference)))
@@ -98,13 +99,17 @@ def _overrides(given: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _LiveClip:
-    """A clip to play. data: what is published is compared with. cuts: the first frame of each scene."""
+class LiveClip:
+    """A clip to play. data: what is published is compared with. cuts: the first frame of each scene. model,
+    backend: of the detector. compared: what of an image's detections is compared."""
 
     selected: Selected
     data: ConditionData
     cuts: Sequence[int]
     logs: Path
+    model: str = BUNDLE
+    backend: str = BACKEND
+    compared: Callable[[Detections], Detections] = lambda found: found
 
     def play(self, run: str, program: Program, show: Callable[[int, int], None]) -> Result:
         """The figures of one run. show: called with the number of frames so far and of all.
@@ -115,6 +120,7 @@ class _LiveClip:
         log = self.logs / f"{self.selected.condition.name}-{run}.log"
         record, cpu_s = self._observed(program, log, lambda done: show(done, len(reference)))
         published, unpublished = record.published(len(reference))
+        published = replace(published, detections=[self.compared(one) for one in published.detections])
         if not published.inferred.any():
             raise EvaluateError(f"expected detections from the running pipeline, got none; see {log}")
         figures = compute_all(METRICS, MethodRun(self.data, published, Cost()))
@@ -153,9 +159,9 @@ class _LiveClip:
             "--source",
             str(self.selected.video),
             "--model",
-            BUNDLE,
+            self.model,
             "--backend",
-            BACKEND,
+            self.backend,
             "--ros-args",
         ]
         return [*arguments, *(["--params-file", str(defaults)] if defaults else [])]

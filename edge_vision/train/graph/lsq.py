@@ -19,8 +19,8 @@ import torch
 
 from edge_vision.offline.onnx_writer import import_onnx
 from edge_vision.optimize.quantization.decoding_tail import LAYER_OPS
-from edge_vision.train.torch_graph import TorchGraph
-from edge_vision.train.torch_ops import OPERATORS, Node
+from edge_vision.train.graph.torch_graph import TorchGraph
+from edge_vision.train.graph.torch_ops import OPERATORS, Node
 
 FREE_LSB = 0.2
 """How far a weight starts from its fitted integer at most. 0.5, the whole interval, loses what GPTQ found."""

@@ -23,19 +23,15 @@ from edge_vision.optimize.quantization import graph_edit
 from edge_vision.optimize.quantization.decoding_tail import tail_inputs
 from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
-from edge_vision.train.batch_norm import BATCHED, NormalisedConvolutions
-from edge_vision.train.distillation import Distillation, ParameterGroup, Progress, noise_ratio
-from edge_vision.train.family import student
-from edge_vision.train.gates import GatedGraph, time_loss
-from edge_vision.train.latency_model import LatencyModel
-from edge_vision.train.measuring import Eta, Measuring, Records
-from edge_vision.train.network_search import NetworkSearch
-from edge_vision.train.prune_run import MIN_AGREEMENT
-from edge_vision.train.pruning import array, chains, find_node
-from edge_vision.train.student_run import MOVED_PX, detector_loss, start_rare
-from edge_vision.train.supernet import Genes, Supernet
-from edge_vision.train.torch_graph import TorchGraph, written_back
-from edge_vision.train.training_run import (
+from edge_vision.train.graph.batch_norm import BATCHED, NormalisedConvolutions
+from edge_vision.train.graph.torch_graph import TorchGraph, written_back
+from edge_vision.train.networks.family import student
+from edge_vision.train.networks.pruning import array, chains, find_node
+from edge_vision.train.networks.supernet import Genes, Supernet
+from edge_vision.train.recipes.distillation import Distillation, ParameterGroup, Progress, noise_ratio
+from edge_vision.train.recipes.prune_run import MIN_AGREEMENT, RATE
+from edge_vision.train.recipes.student_run import MOVED_PX, detector_loss, start_rare
+from edge_vision.train.recipes.training_run import (
     BUNDLE,
     INT8,
     SEARCH,
@@ -46,6 +42,10 @@ from edge_vision.train.training_run import (
     TrainingRun,
     with_disk_errors,
 )
+from edge_vision.train.search.gates import GatedGraph, time_loss
+from edge_vision.train.search.latency_model import LatencyModel
+from edge_vision.train.search.measuring import Eta, Measuring, Records
+from edge_vision.train.search.network_search import NetworkSearch
 
 PRECISIONS = ("int8", "fp32")
 CHILDREN = 24
@@ -55,7 +55,7 @@ RECOVERED = 0.6
 """Share of the disagreement with the teacher of the same size that a short tuning removes, about."""
 FINAL_ROUNDS = 20
 GATE_STEPS = 60
-WEIGHT_RATE, _WIDTH_RATE, _NEW_RATE = 1e-3, 0.06, 5e-3
+_WIDTH_RATE, _NEW_RATE = 0.06, 5e-3
 FAMILY_WIDTH, FAMILY_DEPTH = 1.5, 3
 TEACHER = "teacher int8"
 
@@ -233,7 +233,7 @@ class _Search:
             return float(gated.steps)  # The last state is the best one.
 
         groups = [
-            ParameterGroup(list(gated.graph.weights.values()), WEIGHT_RATE),
+            ParameterGroup(list(gated.graph.weights.values()), RATE),
             ParameterGroup([gated.widths], _WIDTH_RATE),
             ParameterGroup([gated.steps, gated.price], 0.0),
         ]
@@ -272,7 +272,7 @@ class _Search:
         def results() -> list[Any]:
             model = self._supernet.network(genes)
             graph = TorchGraph(model, self._run.outputs, BATCHED)
-            groups = [ParameterGroup(list(graph.weights.values()), WEIGHT_RATE)]
+            groups = [ParameterGroup(list(graph.weights.values()), RATE)]
             validation = self._sized[genes.size][0]
 
             def score() -> float:
@@ -329,13 +329,11 @@ class _Search:
             figures["ceiling"] = run.noise_ceiling(MOVED_PX)
         fastest = min(good or best, key=lambda one: float(one["ratios"][runtime]))
         progress = Progress(0, [], 0.0, [], stopped="; ".join(stops))
-        report = run.report(
-            qualities, fastest["ratios"][runtime], progress, _refusal(best, good, runtime), figures
-        )
+        report = run.report(qualities, fastest["ratios"], progress, _refusal(best, good, runtime), figures)
         by_id = {genes.id: genes for genes in networks}
         for row in good:
             genes = by_id[row["network"]]
-            own = replace(report, time_ratio=row["ratios"][runtime], figures=row, qualities={})
+            own = replace(report, time_ratios=row["ratios"], figures=row, qualities={})
             folder = f"budget_{row['budget']:g}/{INT8 if genes.precision == 'int8' else BUNDLE}"
             model = graph_edit.load_model(self._file(genes))
             run.write_bundle(folder, model, genes.precision, own, spec=self._supernet.spec(genes.size))

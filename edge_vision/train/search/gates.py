@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from edge_vision.train.torch_graph import TorchGraph
-from edge_vision.train.torch_ops import OPERATORS, Node
+from edge_vision.train.graph.torch_graph import TorchGraph
+from edge_vision.train.graph.torch_ops import OPERATORS, Node
 
 _START, _SOFTNESS = 1.15, 0.05
 """Width at first, so that all gates are open; share of the channels over which gates close."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -31,10 +30,13 @@ from edge_vision.optimize.quantization.make_variant import (
 )
 from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
 from edge_vision.optimize.source import source_bundle
-from edge_vision.train.distillation import Distillation, ParameterGroup, Progress
-from edge_vision.train.layer_times import layer_times
-from edge_vision.train.teacher import TeacherSamples, cached_samples
-from edge_vision.train.time_split import split
+from edge_vision.train.data.teacher import TeacherSamples, cached_samples
+from edge_vision.train.data.time_split import split
+from edge_vision.train.graph.batch_norm import BATCHED
+from edge_vision.train.graph.torch_graph import TorchGraph, written_back
+from edge_vision.train.networks.timing import installed_runtimes, layer_times, runner, time_ratio
+from edge_vision.train.recipes.distillation import Distillation, ParameterGroup, Progress
+from edge_vision.train.same_options import as_stored, check_same, read_stored
 
 REQUEST, REPORT, BUNDLE, INT8, TEACHER_INT8 = (
     "request.json",
@@ -48,6 +50,8 @@ _CACHED = (
     *("source", CUT, SEARCH, "samples", "ranges", "checkpoint.pt", "checkpoint.unfinished"),
     *(BUNDLE, INT8, REPORT, TEACHER_INT8),
 )
+_FINISHED = ("checkpoint.pt", REPORT, f"{SEARCH}/records.jsonl")
+"""What takes long: it is kept from other options."""
 _CALIBRATION_IMAGES = 32
 _VALIDATION_PERIOD = 6
 """Every so many train images, one is not trained on: the best state is chosen by them."""
@@ -106,8 +110,8 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """qualities: by name of the graph. time_ratio: of the result's int8 graph by that of the teacher's int8
-    graph, in ONNX Runtime with one thread. curve: (step, loss, validation score: SQNR in dB, or F1).
+    """qualities: by name of the graph. time_ratios: by runtime, of the result's int8 graph by that of the
+    teacher's int8 graph, CPU time with one thread. curve: (step, loss, validation score: SQNR in dB, or F1).
     refused: why there is no bundle, "" = there is one. figures: further ones."""
 
     model: str
@@ -117,7 +121,7 @@ class TrainingReport:
     judge: tuple[Mapping[str, Any], ...]
     judge_images: int
     qualities: Mapping[str, Quality]
-    time_ratio: float
+    time_ratios: Mapping[str, float]
     curve: tuple[tuple[int, float, float], ...]
     cpu_s: float
     stopped: str = ""
@@ -140,7 +144,7 @@ class TrainingRun:
         """Continues an interrupted run of the same request. log, show: receive lines, and progress. cut:
         writes the teacher for a student to a new folder.
 
-        Raises OptimizeError, BundleError, SourceError.
+        Raises OptimizeError, also if the folder has results of another request, BundleError, SourceError.
         """
         self.folder, self.request, self._show = folder, request, show
         self._cpu_s = time.process_time()
@@ -172,15 +176,15 @@ class TrainingRun:
         return self.tensors(self._images[::step][:_CALIBRATION_IMAGES], spec)
 
     def _same_request(self) -> Bundle:
-        """The source bundle; keeps the cache of an earlier run only if it had the same request."""
-        text = json.dumps(asdict(replace(self.request, anyway=False)), indent=1)
-        file = self.folder / REQUEST
-        same = file.is_file() and file.read_text("utf-8") == text
-        if not same or not (self.folder / "source" / "bundle.yaml").is_file():
-            for name in _CACHED:
-                remove_path(self.folder / name)
+        """The source bundle; keeps the cache of an earlier run of the same request."""
+        file, request = self.folder / REQUEST, as_stored(replace(self.request, anyway=False))
+        stored = read_stored(file)
+        if stored and any((self.folder / name).exists() for name in _FINISHED):
+            check_same(self.folder, stored, request)
+        if stored != request or not (self.folder / "source" / "bundle.yaml").is_file():
+            remove_results(self.folder)
             source_bundle(self.request.model, self.folder / "source")
-            file.write_text(text, "utf-8")
+            file.write_text(json.dumps(request, indent=1), "utf-8")
         return load_bundle(f"{self.folder / 'source'}{os.sep}")
 
     def tensors(self, images: Sequence[np.ndarray], spec: InputSpec | None = None) -> list[np.ndarray]:
@@ -256,6 +260,13 @@ class TrainingRun:
 
         return training.run(request.steps, request.batch, request.seed, show)
 
+    def tuned(self, model: Any, rate: float, loss: Callable[..., Any] | None = None) -> tuple[Any, Progress]:
+        """The graph after distillation of all its weights. loss: see `distil`."""
+        graph = TorchGraph(model, self.outputs, BATCHED)
+        groups = [ParameterGroup(list(graph.weights.values()), rate)]
+        progress = self.distil(graph, groups, lambda: written_back(model, graph.trained()), loss)
+        return written_back(model, graph.trained()), progress
+
     def quality(self, model: Any) -> Quality:
         """On the judge images."""
         return Quality(*(round(value, 4) for value in self.judge.of(model)))
@@ -275,22 +286,18 @@ class TrainingRun:
         scaled = moved_px * self._spec.width_px / width_px
         return round(self.judge.of_moved(self.folded, self.tensors(images), scaled), 4)
 
-    def time_ratio(self, model: Any, other: Any) -> float:
-        """The median ratio of times, alternating, which a load on the machine changes little."""
-        sessions = [graph_session.session(one) for one in (model, other)]
-        tensors = {self._spec.name: self.calibration[0]}
-        times: list[list[float]] = [[], []]
-        for _ in range(_TIMED_ROUNDS):
-            for session, found in zip(sessions, times, strict=True):
-                started = time.perf_counter()
-                session.run(None, tensors)
-                found.append(time.perf_counter() - started)
-        return round(statistics.median(a / b for a, b in zip(*times, strict=True)), 3)
+    def time_ratios(self, model: Any, other: Any) -> dict[str, float]:
+        """Runtime -> time of the first graph by that of the other."""
+        tensor, ratios = self.calibration[0], {}
+        for name in installed_runtimes():
+            ours, theirs = (runner(name, one) for one in (model, other))
+            ratios[name] = round(time_ratio(ours, tensor, theirs, tensor, _TIMED_ROUNDS), 3)
+        return ratios
 
     def report(
         self,
         qualities: Mapping[str, Quality],
-        time_ratio: float,
+        time_ratios: Mapping[str, float],
         progress: Progress,
         refused: str,
         figures: Mapping[str, Any] = {},
@@ -304,7 +311,7 @@ class TrainingRun:
             tuple(asdict(one) for one in self._data.judge_ranges),
             len(self.tensors(self._data.judge)),
             qualities,
-            time_ratio,
+            time_ratios,
             tuple(progress.curve),
             round(time.process_time() - self._cpu_s, 1),
             progress.stopped,
@@ -353,6 +360,14 @@ class TrainingRun:
         write_folder(unfinished, manifest, files)
         (self.folder / name).parent.mkdir(exist_ok=True)
         unfinished.rename(self.folder / name)
+
+
+def remove_results(folder: Path) -> None:
+    """Remove all that a run wrote to its folder."""
+    for entry in (REQUEST, *_CACHED):
+        remove_path(folder / entry)
+    for path in folder.glob("budget_*"):
+        remove_path(path)
 
 
 def with_disk_errors(folder: Path, run: Callable[[], TrainingReport]) -> TrainingReport:

@@ -9,10 +9,8 @@ from typing import Any
 
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.input_moments import input_moments
-from edge_vision.train.distillation import ParameterGroup
-from edge_vision.train.pruning import prune, without_smallest
-from edge_vision.train.torch_graph import TorchGraph, written_back
-from edge_vision.train.training_run import (
+from edge_vision.train.networks.pruning import prune, without_smallest
+from edge_vision.train.recipes.training_run import (
     BUNDLE,
     INT8,
     Log,
@@ -26,7 +24,8 @@ from edge_vision.train.training_run import (
 TEACHER, UNTUNED, TUNED, TUNED_INT8 = "teacher int8", "pruned, untuned", "pruned", "pruned int8"
 MIN_AGREEMENT = 0.9
 """A model below it is no replacement. An image that moves by 2 px changes about as much."""
-_RATE = 1e-3
+RATE = 1e-3
+"""Of Adam, for all weights of a pruned graph."""
 UNSTRUCTURED_SHARE = 0.3
 
 
@@ -43,16 +42,14 @@ def _run(run: TrainingRun) -> TrainingReport:
     teacher_int8 = run.ptq(run.folded, "teacher")
     moments, times = input_moments(run.folded, run.calibration, {}), run.cached_times(teacher_int8)
     pruned = prune(run.folded, moments, times, run.request.share)
-    graph = TorchGraph(pruned, run.outputs)
-    groups = [ParameterGroup(list(graph.weights.values()), _RATE)]
-    progress = run.distil(graph, groups, lambda: written_back(pruned, graph.trained()))
-    tuned = written_back(pruned, graph.trained())
+    tuned, progress = run.tuned(pruned, RATE)
     int8 = run.ptq(tuned, f"pruned_{progress.step}")
     models = {TEACHER: teacher_int8, UNTUNED: pruned, TUNED: tuned, TUNED_INT8: int8}
     qualities = {name: run.quality(model) for name, model in models.items()}
-    ratio = run.time_ratio(int8, teacher_int8)
+    ratios = run.time_ratios(int8, teacher_int8)
     figures = {"unstructured": _unstructured(run, teacher_int8)}
-    report = run.report(qualities, ratio, progress, _refusal(qualities[TUNED_INT8], ratio), figures)
+    refused = _refusal(qualities[TUNED_INT8], ratios["onnxruntime"])
+    report = run.report(qualities, ratios, progress, refused, figures)
     run.write(report, {BUNDLE: (tuned, "fp32"), INT8: (int8, "int8")}, teacher_int8)
     return report
 
@@ -64,7 +61,7 @@ def _unstructured(run: TrainingRun, teacher_int8: Any) -> dict[str, float]:
     return {
         "share": UNSTRUCTURED_SHARE,
         "agreement": run.quality(sparse).agreement,
-        "time_ratio": run.time_ratio(sparse, teacher_int8),
+        "time_ratio": run.time_ratios(sparse, teacher_int8)["onnxruntime"],
         "compressed_bytes": after,
         "teacher_compressed_bytes": before,
     }

@@ -8,61 +8,16 @@ channels, and whether it is there; all by the number of pixels.
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.quantization import graph_session
 from edge_vision.optimize.quantization.layer_inputs import multiplications
-from edge_vision.train.supernet import Genes, Supernet
+from edge_vision.train.networks.supernet import Genes, Supernet
 
-ROUNDS = 14
-RUNTIMES = ("onnxruntime", "openvino")
-_WARM_UP = 2
 _SHARED, _RIDGE = 3, 0.1
 """Coefficients of all networks; for the others, fewer networks than coefficients suffice."""
-
-
-def runner(runtime: str, model: Any) -> Callable[[np.ndarray], Any]:
-    """Runs a graph with one thread. Raises OptimizeError if the runtime is not installed."""
-    if runtime == "onnxruntime":
-        session = graph_session.session(model)
-        name = session.get_inputs()[0].name
-        return lambda tensor: session.run(None, {name: tensor})
-    try:
-        import openvino
-    except ImportError:
-        raise OptimizeError(
-            "package openvino is not installed: pip install 'edge_vision[openvino]'"
-        ) from None
-    core, settings = openvino.Core(), {"INFERENCE_NUM_THREADS": 1}
-    compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", settings)
-    request = compiled.create_infer_request()
-    return lambda tensor: request.infer([tensor])
-
-
-def time_ratio(
-    run: Callable[[np.ndarray], Any],
-    tensor: np.ndarray,
-    other: Callable[[np.ndarray], Any],
-    other_tensor: np.ndarray,
-    rounds: int = ROUNDS,
-) -> float:
-    """The median ratio of CPU times of this process, alternating."""
-    pairs = ((run, tensor), (other, other_tensor))
-    times: list[list[float]] = [[], []]
-    for _ in range(_WARM_UP + rounds):
-        for (one, image), found in zip(pairs, times, strict=True):
-            started = time.process_time()
-            one(image)
-            found.append(time.process_time() - started)
-    ours, theirs = (found[_WARM_UP:] for found in times)
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

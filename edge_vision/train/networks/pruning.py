@@ -3,7 +3,9 @@
 An inner channel lies between a convolution and the 1x1 convolution that projects it, with activations and
 depthwise convolutions between, as in an inverted residual. What the projection loses is a closed form in the
 second moments of its inputs: the channels with the least loss go, one after another, and the remaining
-weights and the bias compensate. How many go in each layer: the least loss for the time saved.
+weights and the bias compensate. How many go in each layer: the least loss for the time saved. A residual
+block may also go as a whole: what it adds on average stays. Its loss is relative to the sum, not to what the
+block adds.
 
 Sources: Hassibi and Stork, "Second Order Derivatives for Network Pruning: Optimal Brain Surgeon" (1993);
 Frantar and Alistarh, "Optimal Brain Compression" (2022).
@@ -22,6 +24,7 @@ import numpy as np
 from edge_vision.offline.onnx_writer import import_onnx
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.input_moments import InputMoments
+from edge_vision.train.networks.cutting import remove_unused
 
 _ACTIVATIONS = ("Clip", "Relu", "LeakyRelu", "HardSwish")
 STEP = 32
@@ -40,17 +43,18 @@ class InnerChannels:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Elimination:
-    """order: channels, the first to go first. loss (k + 1,): without the first n. cost: of one
-    channel."""
+    """order: channels, the first to go first. loss (k + 1,): without the first n. cost: of one channel.
+    residual: whether all of them may go."""
 
     order: np.ndarray
     loss: np.ndarray
     cost: float
+    residual: bool = False
 
     def counts(self) -> np.ndarray:
-        """How many may go."""
+        """How many may go, ascending."""
         k = len(self.order)
-        return np.array(sorted({0, *(k - kept for kept in range(STEP, k, STEP))}))
+        return np.array([0, *sorted(k - kept for kept in range(STEP, k, STEP)), *([k] * self.residual)])
 
 
 def chains(model: Any) -> list[InnerChannels]:
@@ -99,14 +103,21 @@ def prune(model: Any, moments: Mapping[str, InputMoments], costs: Mapping[str, f
     layers. Raises OptimizeError if the inner channels are too few.
     """
     found = chains(model)
-    steps = [eliminated(model, chain, moments[chain.projection], costs) for chain in found]
+    steps = [eliminated(model, chain, moments, costs) for chain in found]
     removed = allocate(steps, share * sum(costs.values()))
     pruned = copy.deepcopy(model)
     for chain, step, count in zip(found, steps, removed, strict=True):
-        if count:
-            remove_channels(pruned, chain, np.sort(step.order[count:]), moments[chain.projection])
+        keep(pruned, chain, step.order[count:], moments[chain.projection])
     del pruned.graph.value_info[:]
     return pruned
+
+
+def keep(model: Any, chain: InnerChannels, channels: np.ndarray, moments: InputMoments) -> None:
+    """Keep these channels alone; without any, the block is left out. moments: of the projection's inputs."""
+    if not len(channels):
+        _leave_out(model, chain, moments.fp32_mean[0])
+    elif len(channels) < len(moments.fp32_mean[0]):
+        _remove_channels(model, chain, np.sort(channels), moments)
 
 
 def allocate(steps: Sequence[Elimination], wanted: float) -> list[int]:
@@ -145,14 +156,52 @@ def find_node(model: Any, name: str) -> Any:
 
 
 def eliminated(
-    model: Any, chain: InnerChannels, moments: InputMoments, costs: Mapping[str, float]
+    model: Any, chain: InnerChannels, moments: Mapping[str, InputMoments], costs: Mapping[str, float]
 ) -> Elimination:
+    """The order in which the channels of a chain go. moments: of all layers."""
     projection = find_node(model, chain.projection)
     weights = array(model, projection, 1)[:, :, 0, 0].astype(np.float64)
     k = weights.shape[1]
     cost = sum(costs.get(name, 0.0) for name in (chain.first, *chain.depthwise, chain.projection)) / k
-    order, loss = eliminate(weights, centred(moments))
-    return Elimination(order, loss, cost)
+    total = _residual(model, chain)
+    power = _power(model, total.output[0], moments) if total else 0.0
+    order, loss = eliminate(weights, centred(moments[chain.projection]), power)
+    return Elimination(order, loss, cost, total is not None)
+
+
+def _residual(model: Any, chain: InnerChannels) -> Any:
+    """The node that adds the chain's output to its input; None = there is none."""
+    block_input = find_node(model, chain.first).input[0]
+    output = find_node(model, chain.projection).output[0]
+    readers = [node for node in model.graph.node if output in node.input]
+    if len(readers) != 1 or readers[0].op_type not in ("Add", "Sum"):
+        return None
+    return readers[0] if sorted(readers[0].input) == sorted((block_input, output)) else None
+
+
+def _power(model: Any, name: str, moments: Mapping[str, InputMoments]) -> float:
+    """The variance of a tensor, from a 1x1 convolution that reads it; 0 without one."""
+    for node in model.graph.node:
+        if name in node.input[:1] and node.op_type == "Conv" and node.name in moments and _group(node) == 1:
+            one = moments[node.name]
+            if one.second.size and list(array(model, node, 1).shape[2:]) == [1, 1]:
+                return float(np.trace(centred(one)))
+    return 0.0
+
+
+def _leave_out(model: Any, chain: InnerChannels, mean: np.ndarray) -> None:
+    """Add the chain's mean output instead of the chain. mean: of the inputs of the projection."""
+    projection, total = find_node(model, chain.projection), _residual(model, chain)
+    constant = array(model, projection, 1)[:, :, 0, 0] @ mean
+    if len(projection.input) > 2:
+        constant = constant + array(model, projection, 2)
+    block_input, name = find_node(model, chain.first).input[0], f"{chain.projection}.mean"
+    values = constant.astype(np.float32)[None, :, None, None]
+    model.graph.initializer.append(import_onnx().numpy_helper.from_array(values, name))
+    del total.input[:]
+    total.input.extend([block_input, name])
+    total.op_type = "Add"
+    remove_unused(model)
 
 
 def centred(moments: InputMoments) -> np.ndarray:
@@ -161,15 +210,17 @@ def centred(moments: InputMoments) -> np.ndarray:
     return np.asarray(moments.second[0] - np.outer(mean, mean), np.float64)
 
 
-def eliminate(weights: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def eliminate(
+    weights: np.ndarray, covariance: np.ndarray, least_power: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """The order in which inputs go, and the loss without the first n: -log of the share of variance kept.
 
-    weights: (outputs, k).
+    weights: (outputs, k). least_power: the variance that the loss is relative to, if the outputs have less.
     """
     k = len(covariance)
     damped = _damped(covariance)
     inverse, left = np.linalg.inv(damped), weights.copy()
-    power = max(float(np.einsum("oi,ij,oj->", weights, damped, weights)), 1e-12)
+    power = max(float(np.einsum("oi,ij,oj->", weights, damped, weights)), least_power, 1e-12)
     alive, order, losses = np.ones(k, bool), [], [0.0]
     for _ in range(k):
         diagonal = np.where(alive, np.maximum(np.diag(inverse), 1e-12), 1.0)
@@ -195,8 +246,7 @@ def refitted(weights: np.ndarray, covariance: np.ndarray, kept: np.ndarray) -> n
     return np.linalg.solve(damped[np.ix_(kept, kept)], damped[kept] @ weights.T).T
 
 
-def remove_channels(model: Any, chain: InnerChannels, kept: np.ndarray, moments: InputMoments) -> None:
-    """Keep these channels alone, and refit the projection."""
+def _remove_channels(model: Any, chain: InnerChannels, kept: np.ndarray, moments: InputMoments) -> None:
     for name in (chain.first, *chain.depthwise):
         node = find_node(model, name)
         for index in range(1, len(node.input)):

@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from edge_vision.backends import available_backends
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.quantization import ptq
 from edge_vision.optimize.quantization.int8_recipe import cpu_flags, int8_recipe
-from edge_vision.train.latency_model import ROUNDS, RUNTIMES, LatencyErrors, LatencyModel, runner, time_ratio
-from edge_vision.train.supernet import Genes, Supernet
-from edge_vision.train.training_run import TrainingRun
+from edge_vision.train.networks.supernet import Genes, Supernet
+from edge_vision.train.networks.timing import installed_runtimes, runner, time_ratio
+from edge_vision.train.recipes.training_run import TrainingRun
+from edge_vision.train.search.latency_model import LatencyErrors, LatencyModel
 
 FITTED, UNSEEN = 32, 30
 """Networks that are measured for the latency model, and to judge it."""
 _RANGE_IMAGES = 4
+_ROUNDS = 14
 _STORED_S = 0.01
 
 
@@ -67,8 +68,7 @@ class Measuring:
         model = supernet.network(supernet.whole)
         self._ranges = ptq.calibrate(model, run.calibration[:_RANGE_IMAGES])
         teacher = ptq.quantize(run.folded, ptq.calibrate(run.folded, run.calibration[:2]), self._recipe)
-        available = available_backends()
-        self.runtimes = [name for name in RUNTIMES if available.get(name, "") is None]
+        self.runtimes = installed_runtimes()
         self._references = {name: runner(name, teacher) for name in self.runtimes}
         self.tensors = {size: run.calibration_tensors(supernet.spec(size))[0] for size in supernet.sizes}
 
@@ -100,7 +100,7 @@ class Measuring:
         model = self._supernet.network(genes)
         if genes.precision == "int8":
             model = ptq.quantize(model, self._ranges, self._recipe)
-        return self.ratios(model, genes.size, ROUNDS)
+        return self.ratios(model, genes.size, _ROUNDS)
 
 
 class Eta:

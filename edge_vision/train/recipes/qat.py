@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from edge_vision.train.distillation import ParameterGroup
-from edge_vision.train.lsq import trainable
-from edge_vision.train.torch_graph import written_back
-from edge_vision.train.training_run import (
+from edge_vision.train.graph.lsq import trainable
+from edge_vision.train.graph.torch_graph import written_back
+from edge_vision.train.recipes.distillation import ParameterGroup
+from edge_vision.train.recipes.training_run import (
     BUNDLE,
     Log,
     Quality,
@@ -39,8 +39,8 @@ def _run(run: TrainingRun) -> TrainingReport:
     progress = run.distil(graph, groups, lambda: written_back(quantized, student.values()))
     tuned = written_back(quantized, student.values())
     before, after = run.quality(quantized), run.quality(tuned)
-    ratio = run.time_ratio(tuned, quantized)
-    report = run.report({PTQ: before, QAT: after}, ratio, progress, _refusal(before, after))
+    ratios = run.time_ratios(tuned, quantized)
+    report = run.report({PTQ: before, QAT: after}, ratios, progress, _refusal(before, after))
     run.write(report, {BUNDLE: (tuned, "int8")}, quantized)
     return report
 

@@ -16,8 +16,8 @@ from itertools import product
 import numpy as np
 
 from edge_vision.optimize.candidate import Size
-from edge_vision.train.latency_model import LatencyModel
-from edge_vision.train.supernet import Genes, Supernet
+from edge_vision.train.networks.supernet import Genes, Supernet
+from edge_vision.train.search.latency_model import LatencyModel
 
 _PARENTS = 8
 _MUTATED_CHAINS = 3

@@ -1,8 +1,7 @@
 """The trained teacher as a supernet: its inner channels in the order of their importance, its residual
 blocks, its input size and its precision are choices, and each combination is a network that runs.
 
-A network is cut from the teacher in closed form, as in `pruning`. A residual block without channels is left
-out: what it adds on average stays.
+A network is cut from the teacher in closed form, as in `pruning`.
 
 Source of the idea: Cai et al., "Once-for-All: Train One Network and Specialize it for Efficient Deployment"
 (2020).
@@ -18,20 +17,16 @@ from typing import Any
 import numpy as np
 
 from edge_vision.core.model_spec import InputSpec
-from edge_vision.offline.onnx_writer import import_onnx
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import graph_edit
 from edge_vision.optimize.quantization.input_moments import InputMoments
-from edge_vision.train.cutting import remove_unused
-from edge_vision.train.pruning import (
+from edge_vision.train.networks.pruning import (
     STEP,
     InnerChannels,
-    array,
     chains,
     eliminated,
-    find_node,
-    remove_channels,
+    keep,
 )
 
 
@@ -69,13 +64,11 @@ class Supernet:
         self.orders: list[np.ndarray] = []
         self.losses: list[np.ndarray] = []
         for chain in chains(model):
-            k = len(array(model, find_node(model, chain.first), 1))
-            lowest = (0,) if _residual(model, chain) else ()
-            choices = (*lowest, *range(STEP, k, STEP), k)
-            if len(choices) > 1:
-                step = eliminated(model, chain, moments[chain.projection], {})
+            step = eliminated(model, chain, moments, {})
+            counts = step.counts()
+            if len(counts) > 1:
                 self.chains.append(chain)
-                self.choices.append(choices)
+                self.choices.append(tuple(int(n) for n in (len(step.order) - counts)[::-1]))
                 self.orders.append(step.order)
                 self.losses.append(step.loss)
         if not self.chains:
@@ -101,11 +94,7 @@ class Supernet:
         """Its fp32 graph, folded. Raises OptimizeError if the graph does not accept the size."""
         cut = copy.deepcopy(self._model)
         for chain, order, kept in zip(self.chains, self.orders, genes.kept, strict=True):
-            if kept == 0:
-                _leave_out(cut, chain, self._moments[chain.projection].fp32_mean[0])
-            elif kept < len(order):
-                remaining = np.sort(order[len(order) - kept :])
-                remove_channels(cut, chain, remaining, self._moments[chain.projection])
+            keep(cut, chain, order[len(order) - kept :], self._moments[chain.projection])
         del cut.graph.value_info[:]
         if genes.size != self.sizes[0]:
             graph_edit.resize(cut, self._spec.name, self._spec.layout, genes.size)
@@ -120,28 +109,3 @@ class Supernet:
             kept.append(min(choices, key=lambda one: abs(one - wanted)))
         size = self.sizes[int(rng.integers(len(self.sizes)))]
         return Genes(tuple(kept), size, self.precisions[int(rng.integers(len(self.precisions)))])
-
-
-def _residual(model: Any, chain: InnerChannels) -> Any:
-    """The node that adds the chain's output to its input; None = there is none."""
-    block_input = find_node(model, chain.first).input[0]
-    output = find_node(model, chain.projection).output[0]
-    readers = [node for node in model.graph.node if output in node.input]
-    if len(readers) != 1 or readers[0].op_type not in ("Add", "Sum"):
-        return None
-    return readers[0] if sorted(readers[0].input) == sorted((block_input, output)) else None
-
-
-def _leave_out(model: Any, chain: InnerChannels, mean: np.ndarray) -> None:
-    """Add the chain's mean output instead of the chain. mean: of the inputs of the projection."""
-    projection, total = find_node(model, chain.projection), _residual(model, chain)
-    constant = array(model, projection, 1)[:, :, 0, 0] @ mean
-    if len(projection.input) > 2:
-        constant = constant + array(model, projection, 2)
-    block_input, name = find_node(model, chain.first).input[0], f"{chain.projection}.mean"
-    values = constant.astype(np.float32)[None, :, None, None]
-    model.graph.initializer.append(import_onnx().numpy_helper.from_array(values, name))
-    del total.input[:]
-    total.input.extend([block_input, name])
-    total.op_type = "Add"
-    remove_unused(model)

@@ -7,8 +7,6 @@ the bundle states what it is valid for, and the detector node compares it with t
 from __future__ import annotations
 
 import hashlib
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,15 +21,16 @@ from edge_vision.optimize.quantization import graph_session, ptq
 from edge_vision.optimize.quantization.decoding_tail import tail_inputs
 from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.optimize.quantization.int8_recipe import cpu_flags, int8_recipe
-from edge_vision.train.batch_norm import BATCHED, NormalisedConvolutions
-from edge_vision.train.cutting import class_columns, cut_bundle
-from edge_vision.train.detection_loss import detection_loss
-from edge_vision.train.distillation import ParameterGroup, Progress
-from edge_vision.train.family import student
-from edge_vision.train.pruning import prune
-from edge_vision.train.time_split import evenly_read
-from edge_vision.train.torch_graph import TorchGraph, written_back
-from edge_vision.train.training_run import (
+from edge_vision.train.data.time_split import evenly_read
+from edge_vision.train.graph.batch_norm import NormalisedConvolutions
+from edge_vision.train.graph.torch_graph import TorchGraph, written_back
+from edge_vision.train.networks.cutting import class_columns, cut_bundle
+from edge_vision.train.networks.family import student
+from edge_vision.train.networks.pruning import prune
+from edge_vision.train.recipes.detection_loss import detection_loss
+from edge_vision.train.recipes.distillation import ParameterGroup, Progress
+from edge_vision.train.recipes.prune_run import RATE
+from edge_vision.train.recipes.training_run import (
     BUNDLE,
     INT8,
     Log,
@@ -45,11 +44,10 @@ from edge_vision.train.training_run import (
 CUT_INT8, UNTUNED, TUNED, TUNED_INT8 = "teacher int8", "student, untuned", "student", "student int8"
 MOVED_PX = 2.0
 """An image that moves by this much changes the teacher's own boxes: no student can agree better."""
-_PRUNED_RATE, _NEW_RATE = 1e-3, 5e-3
+_NEW_RATE = 5e-3
 _OTHER_IMAGES = 60
 _LEAST_SAMPLES = 2
 """Samples with an object of a class, without which nothing is learned of it."""
-_ROUNDS = 40
 
 
 def run_student(
@@ -78,16 +76,15 @@ def _run(run: TrainingRun, log: Log) -> TrainingReport:
     int8 = run.ptq(tuned, f"student_{progress.step}")
     models = {CUT_INT8: cut_int8, UNTUNED: untuned, TUNED: tuned, TUNED_INT8: int8}
     qualities = {name: run.quality(model) for name, model in models.items()}
-    ratio = run.time_ratio(int8, teacher_int8)
+    ratios = run.time_ratios(int8, teacher_int8)
     ceiling = run.noise_ceiling(MOVED_PX)
     figures = {
         "ceiling": ceiling,
-        "openvino_time_ratio": openvino_ratio(int8, teacher_int8, run.calibration[0]),
         "bytes": len(int8.SerializeToString(deterministic=True)),
         "other_agreement": {clip: _elsewhere(run, int8, clip) for clip in run.request.other},
     }
-    refused = _refusal(qualities[TUNED_INT8], ceiling, ratio)
-    report = run.report(qualities, ratio, progress, refused, figures)
+    refused = _refusal(qualities[TUNED_INT8], ceiling, ratios["onnxruntime"])
+    report = run.report(qualities, ratios, progress, refused, figures)
     valid_for = ValidFor(_teacher_name(run), run.source.labels, scene=_scene(report))
     run.write(report, {BUNDLE: (tuned, "fp32"), INT8: (int8, "int8")}, cut_int8, valid_for)
     return report
@@ -133,10 +130,7 @@ def _pruned(run: TrainingRun, cut_int8: Any) -> tuple[Any, Any, Progress]:
     if run.request.share:
         moments = input_moments(model, run.calibration, {})
         model = prune(model, moments, run.cached_times(cut_int8), run.request.share)
-    graph = TorchGraph(model, run.outputs, BATCHED)
-    groups = [ParameterGroup(list(graph.weights.values()), _PRUNED_RATE)]
-    progress = run.distil(graph, groups, lambda: written_back(model, graph.trained()), detector_loss(run))
-    return model, written_back(model, graph.trained()), progress
+    return model, *run.tuned(model, RATE, detector_loss(run))
 
 
 def _new(run: TrainingRun, cut_int8: Any) -> tuple[Any, Any, Progress]:
@@ -174,26 +168,6 @@ def _elsewhere(run: TrainingRun, int8: Any, clip: str) -> float | None:
         return round(run.loss_on(images).of(int8)[0], 4)
     except OptimizeError:
         return None
-
-
-def openvino_ratio(model: Any, other: Any, tensor: np.ndarray) -> float | None:
-    """The median ratio of times in OpenVINO with one thread, alternating; None where it is not installed."""
-    try:
-        import openvino
-    except ImportError:
-        return None
-    core, times = openvino.Core(), ([], [])  # type: tuple[Any, tuple[list[float], list[float]]]
-    settings = {"INFERENCE_NUM_THREADS": 1}
-    requests = [
-        core.compile_model(core.read_model(one.SerializeToString()), "CPU", settings).create_infer_request()
-        for one in (model, other)
-    ]
-    for _ in range(_ROUNDS):
-        for request, found in zip(requests, times, strict=True):
-            started = time.perf_counter()
-            request.infer([tensor])
-            found.append(time.perf_counter() - started)
-    return round(statistics.median(a / b for a, b in zip(*times, strict=True)), 3)
 
 
 def _refusal(quality: Quality, ceiling: float, ratio: float) -> str:

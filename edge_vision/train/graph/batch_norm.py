@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from edge_vision.train.torch_ops import OPERATORS, Node
+from edge_vision.train.graph.torch_ops import OPERATORS, Node
 
 _EPSILON, _MOMENTUM = 1e-3, 0.05
 

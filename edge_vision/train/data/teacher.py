@@ -16,7 +16,7 @@ from edge_vision.core.model_spec import InputSpec
 from edge_vision.optimize.quantization import graph_session
 from edge_vision.optimize.quantization.graph_edit import with_outputs
 from edge_vision.optimize.quantization.make_variant import input_tensors
-from edge_vision.train.augmentation import augmented
+from edge_vision.train.data.augmentation import augmented
 
 _FILE = "samples.json"
 

@@ -17,7 +17,7 @@ from edge_vision.offline.onnx_writer import import_onnx
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.node_order import sorted_nodes
 from edge_vision.optimize.quantization.decoding_tail import LAYER_OPS, tail_nodes
-from edge_vision.train.torch_ops import OPERATORS, Node
+from edge_vision.train.graph.torch_ops import OPERATORS, Node
 
 _TRAINED_INPUTS = {**dict.fromkeys(LAYER_OPS, (1, 2)), "LayerNormalization": (1, 2)}
 """Which inputs of an operator are weights."""

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from edge_vision.train.teacher import TeacherSamples
+from edge_vision.train.data.teacher import TeacherSamples
 
 WARM_UP_STEPS = 20
 EVALUATION_STEPS = 25

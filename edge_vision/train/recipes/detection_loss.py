@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.nn import functional as F
 
-from edge_vision.train.cutting import ClassColumns
+from edge_vision.train.networks.cutting import ClassColumns
 
 _OBJECT = 0.1
 """The teacher's score from which a box counts, by its score."""

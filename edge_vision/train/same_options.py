@@ -1,0 +1,48 @@
+"""Whether the results in a folder are of the same options: what took hours is not replaced by mistake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edge_vision.optimize.errors import OptimizeError
+
+_FLAGS = {"recipe": "recipe", "model": "MODEL", "videos": "--video", "hours": "--budget-hours"}
+"""Fields of a request whose options have other names."""
+
+
+def as_stored(request: Any) -> dict[str, Any]:
+    """A request, a dataclass, as JSON has it."""
+    content: dict[str, Any] = json.loads(json.dumps(asdict(request)))
+    return content
+
+
+def read_stored(file: Path) -> dict[str, Any]:
+    """The content of a JSON file; empty without a complete one."""
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def check_same(folder: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise OptimizeError, with the options that differ, unless both requests are the same."""
+    names = [name for name in {**given, **stored} if given.get(name) != stored.get(name)]
+    if names:
+        differing = "; ".join(
+            f"{_FLAGS.get(name, '--' + name.replace('_', '-'))} was {_shown(stored.get(name))}, got "
+            f"{_shown(given.get(name))}"
+            for name in names
+        )
+        raise OptimizeError(
+            f"{folder}: expected the options of the results in it, got others: {differing}. Pass the same "
+            f"options to continue, another --out, or --restart to delete these results"
+        )
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

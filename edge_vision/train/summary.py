@@ -1,0 +1,68 @@
+"""What the training commands print at their end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_vision.train.recipes.training_run import TrainingReport
+
+
+def summary(report: TrainingReport) -> str:
+    """The figures of a report, as a table."""
+    if "rows" in report.figures:
+        return _search_table(report)
+    rows = [f"on {report.judge_images} judge images     agreement     SQNR"]
+    for name, quality in report.qualities.items():
+        rows.append(f"{name:24} {quality.agreement:12.3f} {quality.sqnr_db:5.1f} dB")
+    times = ", ".join(f"{name} {ratio:.2f}" for name, ratio in report.time_ratios.items())
+    rows.append(f"time by that of the teacher's int8: {times}")
+    if "unstructured" in report.figures:
+        rows.append(_unstructured_row(report.figures["unstructured"]))
+    elif report.figures:
+        rows += _student_rows(report.figures)
+    rows.append(f"{report.cpu_s / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}")
+    return "\n".join(rows)
+
+
+def _search_table(report: TrainingReport) -> str:
+    """A row for each network; times by that of the teacher's int8."""
+    found, front = report.figures["rows"], report.figures["front"]
+    runtimes = list(found[0]["ratios"])
+    times = " ".join(f"{name:>12}" for name in ("predicted", *runtimes))
+    rows = [f"budget method         size    precision {times}  untuned agreement      MB"]
+    for one in found:
+        times = " ".join(f"{one['ratios'][name]:12.3f}" for name in runtimes)
+        precision, size, _ = one["network"].split("-")
+        rows.append(
+            f"{one['budget']:6g} {one['method']:14} {size:9} {precision:6} {one['predicted']:12.3f} {times} "
+            f"{one['untuned']:8.3f} {one['agreement']:9.3f} {one['bytes'] / 1e6:7.2f}"
+            f"{'  on the front' * (one['network'] in front)}"
+        )
+    rows.append(
+        f"{report.figures['cpu_s'] / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}"
+    )
+    return "\n".join(rows)
+
+
+def _unstructured_row(figures: Mapping[str, float]) -> str:
+    before, after = (figures[name] / 1e6 for name in ("teacher_compressed_bytes", "compressed_bytes"))
+    return (
+        f"for comparison, unstructured: {figures['share']:.0%} of the teacher's int8 weights zero: agreement "
+        f"{figures['agreement']:.3f}, time {figures['time_ratio']:.2f}, compressed {after:.2f} of "
+        f"{before:.2f} MB"
+    )
+
+
+def _student_rows(figures: Mapping[str, Any]) -> list[str]:
+    return [
+        f"int8 file: {figures['bytes'] / 1e6:.2f} MB",
+        f"agreement of the teacher with itself, picture moved by 2 px: {figures['ceiling']:.3f}",
+        *(
+            f"agreement on {Path(clip).name}, another scene: "
+            + ("no objects there" if value is None else f"{value:.3f}")
+            for clip, value in figures["other_agreement"].items()
+        ),
+    ]
