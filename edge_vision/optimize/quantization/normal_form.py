@@ -1,7 +1,8 @@
-"""Brings graphs of all exporters to the form that the quantizer needs: opset, names of nodes, float32."""
+"""Brings graphs of all exporters to the form that the quantizer needs: opset, node names, float32, sums."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,59 @@ def name_nodes(model: Any) -> None:
         names = (base, *(f"{base}_{number}" for number in range(len(model.graph.node))))
         node.name = node.name or next(name for name in names if name not in used)
         used.add(node.name)
+
+
+def fuse_sums(model: Any) -> None:
+    """Let sums of two tensors be `Add`, and constants added to one be the bias of its convolution.
+
+    TensorFlow's converters write (convolution + shortcut) + bias with `Sum`, for which no runtime has an int8
+    kernel: five operators in fp32 instead of one. The model has folded constants.
+    """
+    graph = model.graph
+    for node in graph.node:
+        if node.op_type == "Sum" and len(node.input) == 2:
+            node.op_type = "Add"
+    constants = {one.name: one for one in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    uses = Counter(name for node in graph.node for name in node.input)
+    uses.update(value.name for value in graph.output)
+    for outer in [node for node in graph.node if node.op_type == "Add"]:
+        added = [name for name in outer.input if name in constants]
+        inner = next((makers[n] for n in outer.input if n in makers and uses[n] == 1), None)
+        if len(added) != 1 or inner is None or inner.op_type != "Add":
+            continue
+        conv = next(
+            (
+                makers[name]
+                for name in inner.input
+                if name in makers and uses[name] == 1 and makers[name].op_type == "Conv"
+            ),
+            None,
+        )
+        if conv is not None and _add_to_bias(graph, constants, conv, added[0]):
+            inner.output[0] = outer.output[0]
+            makers[inner.output[0]] = inner
+            graph.node.remove(outer)
+            uses.subtract(added)
+    for one in [one for one in graph.initializer if one.name in uses and not uses[one.name]]:
+        graph.initializer.remove(one)
+
+
+def _add_to_bias(graph: Any, constants: dict[str, Any], conv: Any, added: str) -> bool:
+    """Add a constant to a convolution's bias, if both are constants with one value for each channel."""
+    numpy_helper = import_onnx().numpy_helper
+    values = numpy_helper.to_array(constants[added])
+    if any(name not in constants for name in conv.input[1:]):
+        return False
+    channels, sides = constants[conv.input[1]].dims[0], len(constants[conv.input[1]].dims) - 2
+    if values.shape[-sides - 1 :] != (channels, *[1] * sides) or values.size != channels:
+        return False
+    before = numpy_helper.to_array(constants[conv.input[2]]) if len(conv.input) > 2 else np.float32(0)
+    bias = numpy_helper.from_array(np.asarray(before + values.ravel(), np.float32), f"{conv.name}/bias")
+    graph.initializer.append(bias)
+    constants[bias.name] = bias
+    conv.input[2:] = [bias.name]
+    return True
 
 
 def to_float32(model: Any) -> None:

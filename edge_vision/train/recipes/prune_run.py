@@ -47,7 +47,9 @@ def _run(run: TrainingRun) -> TrainingReport:
     models = {TEACHER: teacher_int8, UNTUNED: pruned, TUNED: tuned, TUNED_INT8: int8}
     qualities = {name: run.quality(model) for name, model in models.items()}
     ratios = run.time_ratios(int8, teacher_int8)
-    figures = {"unstructured": _unstructured(run, teacher_int8)}
+    figures: dict[str, Any] = {"unstructured": _unstructured(run, teacher_int8)}
+    if run.source.manifest.task == "detect":
+        figures["ceiling"] = run.noise_ceiling()
     refused = _refusal(qualities[TUNED_INT8], ratios["onnxruntime"])
     report = run.report(qualities, ratios, progress, refused, figures)
     run.write(report, {BUNDLE: (tuned, "fp32"), INT8: (int8, "int8")}, teacher_int8)

@@ -33,6 +33,7 @@ from edge_vision.train.recipes.prune_run import RATE
 from edge_vision.train.recipes.training_run import (
     BUNDLE,
     INT8,
+    MOVED_PX,
     Log,
     Quality,
     TrainingReport,
@@ -42,8 +43,6 @@ from edge_vision.train.recipes.training_run import (
 )
 
 CUT_INT8, UNTUNED, TUNED, TUNED_INT8 = "teacher int8", "student, untuned", "student", "student int8"
-MOVED_PX = 2.0
-"""An image that moves by this much changes the teacher's own boxes: no student can agree better."""
 _NEW_RATE = 5e-3
 _OTHER_IMAGES = 60
 _LEAST_SAMPLES = 2
@@ -77,7 +76,7 @@ def _run(run: TrainingRun, log: Log) -> TrainingReport:
     models = {CUT_INT8: cut_int8, UNTUNED: untuned, TUNED: tuned, TUNED_INT8: int8}
     qualities = {name: run.quality(model) for name, model in models.items()}
     ratios = run.time_ratios(int8, teacher_int8)
-    ceiling = run.noise_ceiling(MOVED_PX)
+    ceiling = run.noise_ceiling()
     figures = {
         "ceiling": ceiling,
         "bytes": len(int8.SerializeToString(deterministic=True)),

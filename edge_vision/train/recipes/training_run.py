@@ -56,6 +56,8 @@ _CALIBRATION_IMAGES = 32
 _VALIDATION_PERIOD = 6
 """Every so many train images, one is not trained on: the best state is chosen by them."""
 _TIMED_ROUNDS = 40
+MOVED_PX = 2.0
+"""An image that moves to the right by this much changes the teacher's own boxes: no model can agree better."""
 
 Log = Callable[[str], None]
 
@@ -271,19 +273,19 @@ class TrainingRun:
         """On the judge images."""
         return Quality(*(round(value, 4) for value in self.judge.of(model)))
 
-    def noise_ceiling(self, moved_px: float) -> float:
-        """The teacher's F1 with itself on the judge images when these move to the right, in source pixels."""
+    def noise_ceiling(self) -> float:
+        """The F1 of a detecting teacher with itself on the judge images when these move by MOVED_PX."""
         images = [
             cv2.warpAffine(
                 one,
-                np.array([[1, 0, moved_px], [0, 1, 0]], np.float32),
+                np.array([[1, 0, MOVED_PX], [0, 1, 0]], np.float32),
                 (one.shape[1], one.shape[0]),
                 borderMode=cv2.BORDER_REPLICATE,
             )
             for one in self._data.judge
         ]
         width_px = images[0].shape[1]
-        scaled = moved_px * self._spec.width_px / width_px
+        scaled = MOVED_PX * self._spec.width_px / width_px
         return round(self.judge.of_moved(self.folded, self.tensors(images), scaled), 4)
 
     def time_ratios(self, model: Any, other: Any) -> dict[str, float]:

@@ -30,7 +30,7 @@ from edge_vision.train.networks.pruning import array, chains, find_node
 from edge_vision.train.networks.supernet import Genes, Supernet
 from edge_vision.train.recipes.distillation import Distillation, ParameterGroup, Progress, noise_ratio
 from edge_vision.train.recipes.prune_run import MIN_AGREEMENT, RATE
-from edge_vision.train.recipes.student_run import MOVED_PX, detector_loss, start_rare
+from edge_vision.train.recipes.student_run import detector_loss, start_rare
 from edge_vision.train.recipes.training_run import (
     BUNDLE,
     INT8,
@@ -326,7 +326,7 @@ class _Search:
             "cpu_s": round(self._records.cpu_s, 1),
         }
         if run.source.manifest.task == "detect":
-            figures["ceiling"] = run.noise_ceiling(MOVED_PX)
+            figures["ceiling"] = run.noise_ceiling()
         fastest = min(good or best, key=lambda one: float(one["ratios"][runtime]))
         progress = Progress(0, [], 0.0, [], stopped="; ".join(stops))
         report = run.report(qualities, fastest["ratios"], progress, _refusal(best, good, runtime), figures)
