@@ -57,7 +57,7 @@ _VALIDATION_PERIOD = 6
 """Every so many train images, one is not trained on: the best state is chosen by them."""
 _TIMED_ROUNDS = 40
 MOVED_PX = 2.0
-"""An image that moves to the right by this much changes the teacher's own boxes: no model can agree better."""
+"""An image that moves by this much changes the teacher's own boxes: no model can agree better."""
 
 Log = Callable[[str], None]
 
