@@ -193,6 +193,40 @@ def test_half_precision_halves_the_file_and_keeps_the_best_class() -> None:
     assert sqnr_db({"logits": whole}, {"logits": halved}) > 40.0
 
 
+def shortcut_graph(bias_side: int = 1) -> onnx.ModelProto:
+    """(convolution + shortcut) + bias, as TensorFlow's converters write it."""
+    make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    rng = np.random.default_rng(0)
+    arrays = {
+        "weight": rng.normal(0, 1, (3, 3, 1, 1)).astype(np.float32),
+        "bias": rng.normal(0, 1, (1, 3, bias_side, bias_side)).astype(np.float32),
+    }
+    nodes = [
+        make("Conv", ["images", "weight"], ["a"], "conv"),
+        make("Sum", ["a", "images"], ["b"], "sum"),
+        make("Add", ["bias", "b"], ["c"], "add"),
+    ]
+    shape = [1, 3, SIDE_PX, SIDE_PX]
+    values = [info(name, onnx.TensorProto.FLOAT, shape) for name in ("images", "c")]
+    constants = [onnx.numpy_helper.from_array(value, name) for name, value in arrays.items()]
+    graph = onnx.helper.make_graph(nodes, "shortcut", values[:1], values[1:], constants)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize(("bias_side", "left"), [(1, ["Conv", "Add"]), (SIDE_PX, ["Conv", "Add", "Add"])])
+def test_a_bias_behind_a_shortcut_is_that_of_the_convolution(
+    tmp_path: Path, bias_side: int, left: list[str]
+) -> None:
+    file, model = tmp_path / "shortcut.onnx", shortcut_graph(bias_side)
+    onnx.save(model, file)
+    found = graph_session.folded(file)
+    onnx.checker.check_model(found)
+    assert [node.op_type for node in found.graph.node] == left
+    images = {"images": np.random.default_rng(1).normal(0, 1, (1, 3, SIDE_PX, SIDE_PX)).astype(np.float32)}
+    expected, got = (graph_session.session(one).run(["c"], images)[0] for one in (model, found))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
 def test_an_unknown_operator_is_named(tmp_path: Path) -> None:
     file = tiny_graph(tmp_path / "odd.onnx", op="Sparkle")
     with pytest.raises(OptimizeError, match=r"onnxruntime cannot load .*Sparkle"):

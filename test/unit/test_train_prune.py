@@ -80,11 +80,74 @@ def pruned(model: onnx.ModelProto, share: float) -> onnx.ModelProto:
 
 def test_the_inner_channels_of_an_inverted_residual_are_found() -> None:
     (found,) = chains(inverted_residual())
-    assert (found.first, found.depthwise, found.projection) == ("expand", ("depthwise",), "project")
+    assert found.layers == ("expand", "depthwise", "project")
 
 
 def test_channels_with_a_second_reader_stay() -> None:
     assert chains(inverted_residual(skip=True)) == []
+
+
+def two_heads() -> onnx.ModelProto:
+    """A convolution whose channels two heads read, each with a depthwise convolution. Every second channel is
+    as the one before it."""
+    rng = np.random.default_rng(4)
+    first = rng.normal(0, 0.4, (INNER, 3, 1, 1)).astype(np.float32)
+    first[1::2] = first[::2]
+    arrays = {"first": first, "first_bias": np.zeros(INNER, np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["images", "first", "first_bias"], ["a"], "first"),
+        helper.make_node("Relu", ["a"], ["b"], "relu"),
+    ]
+    for head, outputs in (("boxes", 4), ("classes", 2)):
+        depthwise = rng.normal(0, 0.4, (INNER, 1, 3, 3)).astype(np.float32)
+        depthwise[1::2] = depthwise[::2]
+        arrays[f"{head}_depthwise"] = depthwise
+        arrays[f"{head}_project"] = rng.normal(0, 0.4, (outputs, INNER, 1, 1)).astype(np.float32)
+        spatial = {"group": INNER, "pads": [1, 1, 1, 1]}
+        inner, name = f"{head}_inner", f"{head}_depthwise"
+        nodes.append(helper.make_node("Conv", ["b", name], [inner], name, **spatial))
+        nodes.append(helper.make_node("Conv", [inner, f"{head}_project"], [head], f"{head}_project"))
+    x = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 32, 32])
+    shapes = {"boxes": [1, 4, 32, 32], "classes": [1, 2, 32, 32]}
+    outputs_info = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()]
+    constants = [numpy_helper.from_array(value, name) for name, value in arrays.items()]
+    graph = helper.make_graph(nodes, "heads", [x], outputs_info, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_channels_that_several_heads_read_go_together() -> None:
+    model = two_heads()
+    (found,) = chains(model)
+    assert found.projections == ("boxes_project", "classes_project") and len(found.layers) == 5
+    small = pruned(model, 0.45)
+    assert kernel_shapes(small)["first"][0] == INNER // 2
+    images = random_images(model, 9)
+    expected, got = (outputs_of(one, images) for one in (model, small))
+    for name in ("boxes", "classes"):
+        np.testing.assert_allclose(got[name], expected[name], atol=0.05 * np.abs(expected[name]).max())
+
+
+def test_a_residual_block_that_adds_little_goes_as_a_whole() -> None:
+    model = with_reader_of_the_sum(inverted_residual())
+    for one in model.graph.initializer:
+        if one.name == "project":
+            one.CopyFrom(numpy_helper.from_array(0.01 * numpy_helper.to_array(one), one.name))
+    small = pruned(model, 0.9)
+    assert [node.op_type for node in small.graph.node][:2] == ["Add", "Conv"]
+    images = random_images(model, 9)
+    expected, got = (outputs_of(one, images)["logits"] for one in (model, small))
+    np.testing.assert_allclose(got, expected, atol=0.05 * np.abs(expected).max())
+
+
+def with_reader_of_the_sum(model: onnx.ModelProto) -> onnx.ModelProto:
+    """With a 1x1 convolution behind the sum, from which its variance is known."""
+    reader = np.eye(3, dtype=np.float32)[:, :, None, None]
+    model.graph.initializer.append(numpy_helper.from_array(reader, "reader"))
+    pool = next(node for node in model.graph.node if node.name == "pool")
+    pool.input[0] = "read"
+    at = list(model.graph.node).index(pool)
+    model.graph.node.insert(at, helper.make_node("Conv", ["f", "reader"], ["read"], "reader"))
+    return model
 
 
 def test_copies_of_channels_go_without_loss() -> None:
@@ -118,7 +181,7 @@ def test_the_refit_is_least_squares() -> None:
 def test_the_inputs_that_matter_least_go_first() -> None:
     weights = np.ones((2, 16))
     power = np.arange(1.0, 17.0)[::-1]
-    order, loss = eliminate(weights, np.diag(power))
+    order, loss = eliminate([(weights, np.diag(power))])
     assert order[:15].tolist() == list(range(15, 0, -1))
     assert np.all(np.diff(loss) > 0)
 
@@ -156,7 +219,7 @@ def test_the_smallest_weights_of_each_layer_become_zero() -> None:
 
 def test_more_than_there_is_cannot_be_removed() -> None:
     with pytest.raises(OptimizeError, match=r"expected inner channels with .*: use a lower --share"):
-        pruned(inverted_residual(), 0.99)
+        pruned(two_heads(), 0.99)
 
 
 def test_the_detector_has_fewer_multiplications_and_still_runs() -> None:

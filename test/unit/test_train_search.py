@@ -130,7 +130,7 @@ def test_each_search_satisfies_the_budget() -> None:
 def test_gates_are_ordered_and_close_until_the_target() -> None:
     model = inverted_residual(copies=True, side_px=16)
     net = supernet(model)
-    gated = GatedGraph(model, {"project": net.orders[0]}, ("logits",), {})
+    gated = GatedGraph(model, {("project",): net.orders[0]}, ("logits",), {})
     images = torch.from_numpy(random_images(model))
     expected = outputs_of(model, images.numpy())["logits"]
     np.testing.assert_allclose(gated(images)["logits"].detach().numpy(), expected, rtol=0.2, atol=0.05)
@@ -147,7 +147,7 @@ def test_gates_are_ordered_and_close_until_the_target() -> None:
 
 def test_random_widths_alternate_with_all_channels() -> None:
     model = inverted_residual(side_px=16)
-    gated = GatedGraph(model, {"project": np.arange(INNER)}, ("logits",), {}, random=True)
+    gated = GatedGraph(model, {("project",): np.arange(INNER)}, ("logits",), {}, random=True)
     images = torch.from_numpy(random_images(model))
     narrow, whole = (gated(images)["logits"].detach().numpy() for _ in range(2))
     np.testing.assert_allclose(whole, outputs_of(model, images.numpy())["logits"], atol=1e-4)

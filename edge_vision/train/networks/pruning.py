@@ -1,11 +1,11 @@
 """Structured pruning: inner channels of a graph that no other layer reads are removed, the rest is refitted.
 
-An inner channel lies between a convolution and the 1x1 convolution that projects it, with activations and
-depthwise convolutions between, as in an inverted residual. What the projection loses is a closed form in the
-second moments of its inputs: the channels with the least loss go, one after another, and the remaining
-weights and the bias compensate. How many go in each layer: the least loss for the time saved. A residual
-block may also go as a whole: what it adds on average stays. Its loss is relative to the sum, not to what the
-block adds.
+An inner channel lies between a convolution and the 1x1 convolutions that project it, with activations and
+depthwise convolutions between: one projection in an inverted residual, several where heads read a feature
+map. What a projection loses is a closed form in the second moments of its inputs: the channels with the
+least loss go, one after another, and the remaining weights and the bias compensate. How many go in each
+layer: the least loss for the time saved. A residual block may also go as a whole: what it adds on average
+stays. Its loss is relative to the sum, not to what the block adds.
 
 Sources: Hassibi and Stork, "Second Order Derivatives for Network Pruning: Optimal Brain Surgeon" (1993);
 Frantar and Alistarh, "Optimal Brain Compression" (2022).
@@ -14,7 +14,7 @@ Frantar and Alistarh, "Optimal Brain Compression" (2022).
 from __future__ import annotations
 
 import copy
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,11 +34,16 @@ _DAMPING = 0.01
 
 @dataclass(frozen=True, slots=True)
 class InnerChannels:
-    """Names of the nodes around inner channels: first makes them, projection reads them."""
+    """Names of the nodes around inner channels: first makes them, the projections read them."""
 
     first: str
     depthwise: tuple[str, ...]
-    projection: str
+    projections: tuple[str, ...]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.first, *self.depthwise, *self.projections
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,35 +66,45 @@ def chains(model: Any) -> list[InnerChannels]:
     """The chains of a folded model, in graph order."""
     graph = model.graph
     constants = {one.name: one for one in graph.initializer}
-    made = {name: node for node in graph.node for name in node.output}
-    uses = Counter(name for node in graph.node for name in node.input)
-    uses.update(value.name for value in graph.output)
+    outputs = {value.name for value in graph.output}
+    readers: dict[str, list[Any]] = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].append(node)
 
-    def chain(projection: Any) -> InnerChannels | None:
+    def is_layer(node: Any) -> bool:
+        return node.op_type == "Conv" and all(
+            one in constants and len(readers[one]) == 1 for one in node.input[1:]
+        )
+
+    def follow(name: str, depthwise: list[str], projections: list[str]) -> bool:
+        """Collect the layers up to the projections; False if others read the channels."""
+        if name in outputs or not readers[name]:
+            return False
+        for node in readers[name]:
+            if node.input[0] != name or not (is_layer(node) or node.op_type in _ACTIVATIONS):
+                return False
+            dims = list(constants[node.input[1]].dims) if node.op_type == "Conv" else []
+            if dims and _group(node) == 1:
+                if dims[2:] != [1, 1]:
+                    return False
+                projections.append(node.name)
+                continue
+            if dims and (dims[1] != 1 or _group(node) != dims[0]):
+                return False
+            depthwise += [node.name] if dims else []
+            if not follow(node.output[0], depthwise, projections):
+                return False
+        return True
+
+    found = []
+    for node in graph.node:
         depthwise: list[str] = []
-        name = projection.input[0]
-        while uses[name] == 1 and name in made:
-            node = made[name]
-            if node.op_type == "Conv" and all(uses[one] == 1 and one in constants for one in node.input[1:]):
-                if _group(node) == 1:
-                    return InnerChannels(node.name, tuple(depthwise), projection.name)
-                if constants[node.input[1]].dims[1] != 1 or _group(node) != constants[node.input[1]].dims[0]:
-                    return None
-                depthwise.append(node.name)
-            elif node.op_type not in _ACTIVATIONS:
-                return None
-            name = node.input[0]
-        return None
-
-    projections = [
-        node
-        for node in graph.node
-        if node.op_type == "Conv"
-        and _group(node) == 1
-        and all(uses[one] == 1 and one in constants for one in node.input[1:])
-        and list(constants[node.input[1]].dims[2:]) == [1, 1]
-    ]
-    return [found for node in projections if (found := chain(node)) is not None]
+        projections: list[str] = []
+        first = is_layer(node) and _group(node) == 1
+        if first and follow(node.output[0], depthwise, projections):
+            found.append(InnerChannels(node.name, tuple(depthwise), tuple(projections)))
+    return found
 
 
 def _group(node: Any) -> int:
@@ -107,16 +122,17 @@ def prune(model: Any, moments: Mapping[str, InputMoments], costs: Mapping[str, f
     removed = allocate(steps, share * sum(costs.values()))
     pruned = copy.deepcopy(model)
     for chain, step, count in zip(found, steps, removed, strict=True):
-        keep(pruned, chain, step.order[count:], moments[chain.projection])
+        keep(pruned, chain, step.order[count:], moments)
     del pruned.graph.value_info[:]
     return pruned
 
 
-def keep(model: Any, chain: InnerChannels, channels: np.ndarray, moments: InputMoments) -> None:
-    """Keep these channels alone; without any, the block is left out. moments: of the projection's inputs."""
+def keep(model: Any, chain: InnerChannels, channels: np.ndarray, moments: Mapping[str, InputMoments]) -> None:
+    """Keep these channels alone; without any, the block is left out. moments: of all layers."""
+    mean = moments[chain.projections[0]].fp32_mean[0]
     if not len(channels):
-        _leave_out(model, chain, moments.fp32_mean[0])
-    elif len(channels) < len(moments.fp32_mean[0]):
+        _leave_out(model, chain, mean)
+    elif len(channels) < len(mean):
         _remove_channels(model, chain, np.sort(channels), moments)
 
 
@@ -159,20 +175,21 @@ def eliminated(
     model: Any, chain: InnerChannels, moments: Mapping[str, InputMoments], costs: Mapping[str, float]
 ) -> Elimination:
     """The order in which the channels of a chain go. moments: of all layers."""
-    projection = find_node(model, chain.projection)
-    weights = array(model, projection, 1)[:, :, 0, 0].astype(np.float64)
-    k = weights.shape[1]
-    cost = sum(costs.get(name, 0.0) for name in (chain.first, *chain.depthwise, chain.projection)) / k
+    layers = [
+        (array(model, find_node(model, name), 1)[:, :, 0, 0].astype(np.float64), centred(moments[name]))
+        for name in chain.projections
+    ]
     total = _residual(model, chain)
     power = _power(model, total.output[0], moments) if total else 0.0
-    order, loss = eliminate(weights, centred(moments[chain.projection]), power)
+    order, loss = eliminate(layers, power)
+    cost = sum(costs.get(name, 0.0) for name in chain.layers) / len(order)
     return Elimination(order, loss, cost, total is not None)
 
 
 def _residual(model: Any, chain: InnerChannels) -> Any:
     """The node that adds the chain's output to its input; None = there is none."""
     block_input = find_node(model, chain.first).input[0]
-    output = find_node(model, chain.projection).output[0]
+    output = find_node(model, chain.projections[0]).output[0]
     readers = [node for node in model.graph.node if output in node.input]
     if len(readers) != 1 or readers[0].op_type not in ("Add", "Sum"):
         return None
@@ -191,11 +208,11 @@ def _power(model: Any, name: str, moments: Mapping[str, InputMoments]) -> float:
 
 def _leave_out(model: Any, chain: InnerChannels, mean: np.ndarray) -> None:
     """Add the chain's mean output instead of the chain. mean: of the inputs of the projection."""
-    projection, total = find_node(model, chain.projection), _residual(model, chain)
+    projection, total = find_node(model, chain.projections[0]), _residual(model, chain)
     constant = array(model, projection, 1)[:, :, 0, 0] @ mean
     if len(projection.input) > 2:
         constant = constant + array(model, projection, 2)
-    block_input, name = find_node(model, chain.first).input[0], f"{chain.projection}.mean"
+    block_input, name = find_node(model, chain.first).input[0], f"{projection.name}.mean"
     values = constant.astype(np.float32)[None, :, None, None]
     model.graph.initializer.append(import_onnx().numpy_helper.from_array(values, name))
     del total.input[:]
@@ -211,28 +228,36 @@ def centred(moments: InputMoments) -> np.ndarray:
 
 
 def eliminate(
-    weights: np.ndarray, covariance: np.ndarray, least_power: float = 0.0
+    layers: Sequence[tuple[np.ndarray, np.ndarray]], least_power: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """The order in which inputs go, and the loss without the first n: -log of the share of variance kept.
 
-    weights: (outputs, k). least_power: the variance that the loss is relative to, if the outputs have less.
+    layers: weights (outputs, k) and covariance (k, k) of each projection. least_power: the variance that a
+    loss is relative to, if the outputs have less.
     """
-    k = len(covariance)
-    damped = _damped(covariance)
-    inverse, left = np.linalg.inv(damped), weights.copy()
-    power = max(float(np.einsum("oi,ij,oj->", weights, damped, weights)), least_power, 1e-12)
-    alive, order, losses = np.ones(k, bool), [], [0.0]
-    for _ in range(k):
-        diagonal = np.where(alive, np.maximum(np.diag(inverse), 1e-12), 1.0)
-        loss = np.where(alive, np.square(left).sum(0) / diagonal, np.inf)
-        i = int(loss.argmin())
-        losses.append(losses[-1] + loss[i] / power)
-        left -= np.outer(left[:, i], inverse[i]) / diagonal[i]
-        inverse -= np.outer(inverse[:, i], inverse[i]) / diagonal[i]
+    k = len(layers[0][1])
+    damped = [_damped(covariance) for _, covariance in layers]
+    inverses, left = [np.linalg.inv(one) for one in damped], [weights.copy() for weights, _ in layers]
+    powers = [
+        max(float(np.einsum("oi,ij,oj->", weights, one, weights)), least_power, 1e-12)
+        for (weights, _), one in zip(layers, damped, strict=True)
+    ]
+    alive, order, losses = np.ones(k, bool), [], np.zeros((len(layers), k + 1))
+    for number in range(k):
+        diagonals = [np.where(alive, np.maximum(np.diag(one), 1e-12), 1.0) for one in inverses]
+        each = [
+            np.square(weights).sum(0) / diagonal / power
+            for weights, diagonal, power in zip(left, diagonals, powers, strict=True)
+        ]
+        i = int(np.where(alive, np.sum(each, 0), np.inf).argmin())
+        losses[:, number + 1] = losses[:, number] + [one[i] for one in each]
+        for weights, inverse, diagonal in zip(left, inverses, diagonals, strict=True):
+            weights -= np.outer(weights[:, i], inverse[i]) / diagonal[i]
+            inverse -= np.outer(inverse[:, i], inverse[i]) / diagonal[i]
         alive[i] = False
         order.append(i)
     # Losses of layers multiply: the signal that is left of a layer is 1 - loss.
-    return np.array(order), -np.log(np.maximum(1.0 - np.array(losses), 1e-12))
+    return np.array(order), -np.log(np.maximum(1.0 - losses, 1e-12)).sum(0)
 
 
 def _damped(covariance: np.ndarray) -> np.ndarray:
@@ -246,17 +271,24 @@ def refitted(weights: np.ndarray, covariance: np.ndarray, kept: np.ndarray) -> n
     return np.linalg.solve(damped[np.ix_(kept, kept)], damped[kept] @ weights.T).T
 
 
-def _remove_channels(model: Any, chain: InnerChannels, kept: np.ndarray, moments: InputMoments) -> None:
+def _remove_channels(
+    model: Any, chain: InnerChannels, kept: np.ndarray, moments: Mapping[str, InputMoments]
+) -> None:
     for name in (chain.first, *chain.depthwise):
         node = find_node(model, name)
         for index in range(1, len(node.input)):
             _set(model, node, index, array(model, node, index)[kept])
         if name in chain.depthwise:
             next(one for one in node.attribute if one.name == "group").i = len(kept)
-    node = find_node(model, chain.projection)
+    for name in chain.projections:
+        _refit(model, find_node(model, name), kept, moments[name])
+
+
+def _refit(model: Any, node: Any, kept: np.ndarray, moments: InputMoments) -> None:
+    """Let a projection read these inputs alone."""
     before = array(model, node, 1)[:, :, 0, 0].astype(np.float64)
     if len(node.input) == 2:
-        node.input.append(f"{chain.projection}.bias")
+        node.input.append(f"{node.name}.bias")
         model.graph.initializer.add().CopyFrom(
             import_onnx().numpy_helper.from_array(np.zeros(len(before), np.float32), node.input[2])
         )

@@ -94,7 +94,7 @@ class Supernet:
         """Its fp32 graph, folded. Raises OptimizeError if the graph does not accept the size."""
         cut = copy.deepcopy(self._model)
         for chain, order, kept in zip(self.chains, self.orders, genes.kept, strict=True):
-            keep(cut, chain, order[len(order) - kept :], self._moments[chain.projection])
+            keep(cut, chain, order[len(order) - kept :], self._moments)
         del cut.graph.value_info[:]
         if genes.size != self.sizes[0]:
             graph_edit.resize(cut, self._spec.name, self._spec.layout, genes.size)

@@ -36,17 +36,17 @@ class GatedGraph(torch.nn.Module):
     def __init__(
         self,
         model: Any,
-        orders: Mapping[str, np.ndarray],
+        orders: Mapping[tuple[str, ...], np.ndarray],
         outputs: Collection[str],
         operators: Mapping[str, Callable[..., Any]],
         random: bool = False,
     ) -> None:
-        """orders: of a projection's name -> its input channels, the least important first. random: each
-        other run has random widths, the others all channels."""
+        """orders: names of the projections of a chain -> their input channels, the least important first.
+        random: each other run has random widths, the others all channels."""
         super().__init__()
         self._conv_operator = operators.get("Conv", OPERATORS["Conv"])
         self.graph = TorchGraph(model, outputs, {**operators, "Conv": self._conv})
-        self._chains = {name: i for i, name in enumerate(orders)}
+        self._chains = {name: i for i, names in enumerate(orders) for name in names}
         self._ranks = [
             torch.from_numpy(np.argsort(order[::-1]).astype(np.float32)) for order in orders.values()
         ]

@@ -80,9 +80,7 @@ class LatencyModel:
 def _chain_multiplications(supernet: Supernet) -> np.ndarray:
     """(chains,) share of the network's multiplications."""
     found = multiplications(supernet.network(supernet.whole), ("Conv",))
-    counts = [
-        sum(found.get(name, 0) for name in (c.first, *c.depthwise, c.projection)) for c in supernet.chains
-    ]
+    counts = [sum(found.get(name, 0) for name in c.layers) for c in supernet.chains]
     return np.array(counts, float) / max(1, sum(found.values()))
 
 

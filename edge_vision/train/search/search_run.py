@@ -215,7 +215,7 @@ class _Search:
         """The widths of the differentiable search, at each evaluation."""
         run, supernet = self._run, self._supernet
         model = supernet.network(supernet.whole)
-        orders = {c.projection: order for c, order in zip(supernet.chains, supernet.orders, strict=True)}
+        orders = {c.projections: order for c, order in zip(supernet.chains, supernet.orders, strict=True)}
         gated = GatedGraph(model, orders, run.outputs, BATCHED)
         whole, precision = latency.of(supernet.whole), supernet.precisions[0]
         counts = np.array([one[-1] for one in supernet.choices])
@@ -345,7 +345,7 @@ class _Search:
         run = self._run
         model = student(run.folded, FAMILY_WIDTH, FAMILY_DEPTH, run.request.seed)
         orders = {
-            one.projection: np.arange(len(array(model, find_node(model, one.first), 1)))[::-1]
+            one.projections: np.arange(len(array(model, find_node(model, one.first), 1)))[::-1]
             for one in chains(model)
         }
         batches = NormalisedConvolutions(model, tail_inputs(model))
