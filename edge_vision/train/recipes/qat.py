@@ -36,7 +36,8 @@ def _run(run: TrainingRun) -> TrainingReport:
         ParameterGroup(list(student.log_scales.values()), _SCALE_RATE),
         ParameterGroup(list(student.biases.values()), _BIAS_RATE),
     ]
-    progress = run.distil(graph, groups, lambda: written_back(quantized, student.values()))
+    score = run.validated(lambda: written_back(quantized, student.values()), loss=None)
+    progress = run.distil(graph, groups, score)
     tuned = written_back(quantized, student.values())
     before, after = run.quality(quantized), run.quality(tuned)
     ratios = run.time_ratios(tuned, quantized)

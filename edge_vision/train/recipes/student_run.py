@@ -142,13 +142,19 @@ def _new(run: TrainingRun, cut_int8: Any) -> tuple[Any, Any, Progress]:
     def tuned() -> Any:
         return written_back(model, batches.folded(graph.trained()))
 
-    groups = [
+    groups = groups_of_new(graph, batches)
+    start_rare(model, run, graph)
+    loss = detector_loss(run)
+    progress = run.distil(graph, groups, run.validated(tuned, loss), loss)
+    return model, tuned(), progress
+
+
+def groups_of_new(graph: TorchGraph, batches: NormalisedConvolutions) -> list[ParameterGroup]:
+    """The parameters of a new network, and statistics, which only checkpoints need."""
+    return [
         ParameterGroup([*graph.weights.values(), *batches.scales.values()], _NEW_RATE),
         ParameterGroup([one for pair in batches.statistics.values() for one in pair], 0.0),
     ]
-    start_rare(model, run, graph)
-    progress = run.distil(graph, groups, tuned, detector_loss(run))
-    return model, tuned(), progress
 
 
 def start_rare(model: Any, run: TrainingRun, graph: TorchGraph) -> None:

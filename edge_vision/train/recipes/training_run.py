@@ -45,12 +45,12 @@ REQUEST, REPORT, BUNDLE, INT8, TEACHER_INT8 = (
     "int8",
     "teacher_int8.onnx",
 )
-CUT, SEARCH = "cut", "search"
+CUT, SEARCH, CHECKPOINT = "cut", "search", "checkpoint.pt"
 _CACHED = (
-    *("source", CUT, SEARCH, "samples", "ranges", "checkpoint.pt", "checkpoint.unfinished"),
+    *("source", CUT, SEARCH, "samples", "ranges", CHECKPOINT, "checkpoint.unfinished"),
     *(BUNDLE, INT8, REPORT, TEACHER_INT8),
 )
-_FINISHED = ("checkpoint.pt", REPORT, f"{SEARCH}/records.jsonl")
+_FINISHED = (CHECKPOINT, REPORT, f"{SEARCH}/records.jsonl")
 """What takes long: it is kept from other options."""
 _CALIBRATION_IMAGES = 32
 _VALIDATION_PERIOD = 6
@@ -235,38 +235,54 @@ class TrainingRun:
         self,
         student: Any,
         groups: Sequence[ParameterGroup],
-        model: Callable[[], Any],
+        score: Callable[[], float],
         loss: Callable[..., Any] | None = None,
+        *,
+        samples: TeacherSamples | None = None,
+        checkpoint: str = CHECKPOINT,
+        steps: int = 0,
+        what: str = "training",
     ) -> Progress:
-        """Train the student, a module with the outputs. model: as a graph, for the validation. loss: of a
-        detector's outputs; the best state is then that of the highest F1 instead of the SQNR."""
-        request, samples = self.request, self.samples()
-
-        def score() -> float:
-            agreement, sqnr = self.validation.of(model())
-            return agreement if loss else sqnr
-
+        """Train the student, a module with the outputs. score: see `validated`. loss: of a detector's
+        outputs. steps: 0 = those of the request. what: is trained, for the progress."""
+        request, steps = self.request, steps or self.request.steps
         logits = self.source.manifest.head.outputs.get("logits", "") if self._task == "classify" else ""
         training = Distillation(
             student,
             groups,
-            samples,
+            samples or self.samples(),
             score,
-            self.folder / "checkpoint.pt",
+            self.folder / checkpoint,
             logits if logits in self.outputs else "",
             loss,
         )
 
-        def show(step: int, loss: float, left_s: float) -> None:
-            self._show(f"training: step {step}/{request.steps}, loss {loss:.4f}, {left_s:.0f} s left")
+        def show(step: int, value: float, left_s: float) -> None:
+            self._show(f"{what}: step {step}/{steps}, loss {value:.4f}, {left_s:.0f} s left")
 
-        return training.run(request.steps, request.batch, request.seed, show)
+        return training.run(steps, request.batch, request.seed, show)
 
-    def tuned(self, model: Any, rate: float, loss: Callable[..., Any] | None = None) -> tuple[Any, Progress]:
-        """The graph after distillation of all its weights. loss: see `distil`."""
+    def validated(
+        self, model: Callable[[], Any], loss: Any, validation: QuantizationLoss | None = None, images: int = 0
+    ) -> Callable[[], float]:
+        """The score of a model as it is now: SQNR on the validation images; with a loss of its own, F1."""
+        used = validation or self.validation
+        return lambda: used.of(model(), images)[0 if loss else 1]
+
+    def tuned(
+        self,
+        model: Any,
+        rate: float,
+        loss: Callable[..., Any] | None = None,
+        validation: QuantizationLoss | None = None,
+        images: int = 0,
+        **training: Any,
+    ) -> tuple[Any, Progress]:
+        """The graph after distillation of all its weights. See `distil` and `validated`."""
         graph = TorchGraph(model, self.outputs, BATCHED)
         groups = [ParameterGroup(list(graph.weights.values()), rate)]
-        progress = self.distil(graph, groups, lambda: written_back(model, graph.trained()), loss)
+        score = self.validated(lambda: written_back(model, graph.trained()), loss, validation, images)
+        progress = self.distil(graph, groups, score, loss, **training)
         return written_back(model, graph.trained()), progress
 
     def quality(self, model: Any) -> Quality:

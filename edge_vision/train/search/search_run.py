@@ -24,13 +24,13 @@ from edge_vision.optimize.quantization.decoding_tail import tail_inputs
 from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
 from edge_vision.train.graph.batch_norm import BATCHED, NormalisedConvolutions
-from edge_vision.train.graph.torch_graph import TorchGraph, written_back
+from edge_vision.train.graph.torch_graph import written_back
 from edge_vision.train.networks.family import student
 from edge_vision.train.networks.pruning import array, chains, find_node
 from edge_vision.train.networks.supernet import Genes, Supernet
-from edge_vision.train.recipes.distillation import Distillation, ParameterGroup, Progress, noise_ratio
+from edge_vision.train.recipes.distillation import ParameterGroup, Progress, noise_ratio
 from edge_vision.train.recipes.prune_run import MIN_AGREEMENT, RATE
-from edge_vision.train.recipes.student_run import detector_loss, start_rare
+from edge_vision.train.recipes.student_run import detector_loss, groups_of_new, start_rare
 from edge_vision.train.recipes.training_run import (
     BUNDLE,
     INT8,
@@ -55,7 +55,7 @@ RECOVERED = 0.6
 """Share of the disagreement with the teacher of the same size that a short tuning removes, about."""
 FINAL_ROUNDS = 20
 GATE_STEPS = 60
-_WIDTH_RATE, _NEW_RATE = 0.06, 5e-3
+_WIDTH_RATE = 0.06
 FAMILY_WIDTH, FAMILY_DEPTH = 1.5, 3
 TEACHER = "teacher int8"
 
@@ -237,54 +237,37 @@ class _Search:
             ParameterGroup([gated.widths], _WIDTH_RATE),
             ParameterGroup([gated.steps, gated.price], 0.0),
         ]
-        self._train(gated, groups, snapshot, "gates", GATE_STEPS, loss, self._supernet.sizes[0])
-        return [np.array(one) for one in self._records.starting("widths ")]
-
-    def _train(
-        self,
-        module: Any,
-        groups: Sequence[ParameterGroup],
-        score: Callable[[], float],
-        name: str,
-        steps: int,
-        loss: Callable[..., Any] | None,
-        size: Size,
-        what: str = "differentiable search",
-    ) -> Progress:
-        run = self._run
-        native = size == Size.of(run.source.manifest.input)
-        samples = (
-            run.samples()
-            if native
-            else run.samples(f"{SEARCH}/samples_{size}", self._teachers[size], self._supernet.spec(size))
+        run.distil(
+            gated,
+            groups,
+            snapshot,
+            loss,
+            checkpoint=f"{SEARCH}/gates.pt",
+            steps=GATE_STEPS,
+            what="differentiable search",
         )
-        training = Distillation(module, groups, samples, score, self._folder / f"{name}.pt", loss=loss)
-
-        def show(step: int, value: float, left_s: float) -> None:
-            self._show(f"{what}: step {step}/{steps}, loss {value:.4f}, {left_s:.0f} s left")
-
-        return training.run(steps, run.request.batch, run.request.seed, show)
+        return [np.array(one) for one in self._records.starting("widths ")]
 
     def _tuned(self, genes: Genes, what: str) -> tuple[dict[str, Any], str]:
         """Results of a network after tuning, and why that was stopped. Its graph is stored."""
-        name = _short(genes)
+        name, run, spec = _short(genes), self._run, self._supernet.spec(genes.size)
+        native = genes.size == self._supernet.sizes[0]
 
         def results() -> list[Any]:
-            model = self._supernet.network(genes)
-            graph = TorchGraph(model, self._run.outputs, BATCHED)
-            groups = [ParameterGroup(list(graph.weights.values()), RATE)]
-            validation = self._sized[genes.size][0]
-
-            def score() -> float:
-                return validation.of(written_back(model, graph.trained()), SCORED_IMAGES)[
-                    0 if self._loss else 1
-                ]
-
-            steps = self._run.request.steps
-            progress = self._train(graph, groups, score, name, steps, self._loss, genes.size, what)
-            final = written_back(model, graph.trained())
+            final, progress = run.tuned(
+                self._supernet.network(genes),
+                RATE,
+                self._loss,
+                self._sized[genes.size][0],
+                SCORED_IMAGES,
+                samples=None
+                if native
+                else run.samples(f"{SEARCH}/samples_{genes.size}", self._teachers[genes.size], spec),
+                checkpoint=f"{SEARCH}/{name}.pt",
+                what=what,
+            )
             if genes.precision == "int8":
-                final = self._run.ptq(final, f"search_{name}", self._supernet.spec(genes.size))
+                final = run.ptq(final, f"search_{name}", spec)
             self._file(genes).write_bytes(final.SerializeToString(deterministic=True))
             found = {
                 "validation": round(self._agreement(final, genes.size, 0), 4),
@@ -351,20 +334,16 @@ class _Search:
         batches = NormalisedConvolutions(model, tail_inputs(model))
         gated = GatedGraph(model, orders, run.outputs, batches.operators, random=True)
         start_rare(model, run, gated.graph)
-        groups = [
-            ParameterGroup([*gated.graph.weights.values(), *batches.scales.values()], _NEW_RATE),
-            ParameterGroup([one for pair in batches.statistics.values() for one in pair], 0.0),
-            ParameterGroup([gated.steps], 0.0),
-        ]
+        groups = [*groups_of_new(gated.graph, batches), ParameterGroup([gated.steps], 0.0)]
 
         def trained() -> Any:
             return written_back(model, batches.folded(gated.graph.trained()))
 
-        size = Size.of(run.source.manifest.input)
         each: float = self._records.get("seconds of a step", lambda: self._step_s(gated))
         steps = max(1, int(3600 * run.request.hours / each))
-        score = lambda: run.validation.of(trained())[0]  # noqa: E731
-        self._train(gated, groups, score, "family", steps, self._loss, size, "training the supernet")
+        score = run.validated(trained, self._loss)
+        what = "training the supernet"
+        run.distil(gated, groups, score, self._loss, checkpoint=f"{SEARCH}/family.pt", steps=steps, what=what)
         return trained()
 
     def _step_s(self, gated: Any) -> float:
