@@ -194,3 +194,35 @@ def test_the_table_of_accuracy_has_a_line_per_cell() -> None:
     lines = accuracy_bench.shown([{**cell, **scores, "classes": {"car": scores}}]).splitlines()
     assert len(lines) == 3 and len({line.count("|") for line in lines}) == 1
     assert lines[2] == "| `a` | 3x4 | int8 | openvino | 1 | 0.400 | 0.700 | 0.600 | - | - | - | 12.3 | 99 |"
+
+
+def test_the_headline_has_targets_only_at_the_recall_of_the_stock_detector() -> None:
+    import headline
+
+    stock = {**dict.fromkeys(headline.CHAIN, 5.0), **dict.fromkeys(headline.SHOWN, 1.0)}
+    stock |= {"chain": 20.0, "process": 25.0}
+    fast = stock | {"chain": 3.0, "process": 10.0}
+    lossy = fast | {"recall_300ms": 0.9}
+    rows = headline.rows({"stock": stock, "gate_student": fast, "economy_student": lossy})
+    assert [row.passed for row in rows] == [None, None, True, True, None, None]
+    assert rows[2].value == pytest.approx(2.5) and rows[5].value == pytest.approx(20 / 3)
+
+
+def test_the_headline_compares_the_classes_of_the_student() -> None:
+    import headline
+
+    boxes = np.arange(12, dtype=np.float32).reshape(3, 4)
+    found = Detections(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.array([2, 0, 5], np.int32))
+    kept = headline.mapping({0: 0, 2: 1})(found)
+    assert kept.class_ids.tolist() == [1, 0] and kept.xyxy_px.tolist() == boxes[:2].tolist()
+
+
+def test_the_parameters_of_a_headline_row_are_those_of_its_model() -> None:
+    import headline
+
+    stock = headline.CONFIGURATIONS["stock"].all_parameters("a", "openvino")
+    assert stock["detector"]["backend"] == "onnxruntime" and stock["detector"]["precision"] == "fp32"
+    assert stock["gate"] == {"enabled": False}
+    guarded = headline.CONFIGURATIONS["economy_cascade_student_guard"].all_parameters("b", "openvino")
+    assert guarded["detector"] == {"model": "b", "backend": "openvino", "threads": 1}
+    assert guarded["gate"] == {"preset": "economy"} and "cascade" in guarded
