@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from optimize_cases import image_folder, tiny_bundle, tiny_graph
 
 from edge_vision.cli.optimize import main
@@ -192,10 +193,12 @@ def test_the_options_of_a_step_follow_from_the_budget() -> None:
 def test_the_networks_of_a_search_are_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(folder: Path, request: Any, *_: Any) -> Any:
         for budget in request.budgets:
-            bundle = tiny_bundle(folder / f"budget_{budget:g}" / "bundle", tiny_graph(folder / "tiny.onnx"))
-            manifest = bundle / "bundle.yaml"
-            figures = "\nfigures:\n  train: {request: {recipe: search}}\n"
-            manifest.write_text(manifest.read_text("utf-8") + figures, "utf-8")
+            (folder / f"budget_{budget:g}").mkdir()
+            graph = tiny_graph(folder / "tiny.onnx")
+            file = tiny_bundle(folder / f"budget_{budget:g}" / "bundle", graph) / "bundle.yaml"
+            content = yaml.safe_load(file.read_text("utf-8"))
+            content["figures"] = {"train": {"request": {"recipe": "search"}}}
+            file.write_text(yaml.safe_dump(content), "utf-8")
         return SimpleNamespace(refused="", cpu_s=1.0)
 
     monkeypatch.setattr(search_run, "run_search", run)

@@ -17,7 +17,6 @@ from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import ptq
 from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.optimize.quantization.layer_inputs import multiplications
-from edge_vision.train.networks.layer_times import layer_times
 from edge_vision.train.networks.pruning import (
     Elimination,
     allocate,
@@ -27,6 +26,7 @@ from edge_vision.train.networks.pruning import (
     refitted,
     without_smallest,
 )
+from edge_vision.train.networks.timing import layer_times
 from edge_vision.train.recipes import prune_run
 
 INNER = 128

@@ -23,11 +23,12 @@ from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.optimize.trained import trained_bundles
 from edge_vision.train.networks.supernet import Genes, Supernet
+from edge_vision.train.networks.timing import runner, time_ratio
 from edge_vision.train.recipes import distillation
 from edge_vision.train.recipes.distillation import noise_ratio
 from edge_vision.train.search import measuring, search_run
 from edge_vision.train.search.gates import GatedGraph, time_loss
-from edge_vision.train.search.latency_model import LatencyModel, non_negative, runner, time_ratio
+from edge_vision.train.search.latency_model import LatencyModel, non_negative
 from edge_vision.train.search.measuring import Records
 from edge_vision.train.search.network_search import NetworkSearch
 from edge_vision.train.search.search_run import pareto_front
@@ -46,8 +47,8 @@ def genes(kept: int, precision: str = "fp32") -> Genes:
     return Genes((kept,), SIZE, precision)
 
 
-def test_the_choices_are_multiples_of_32_and_no_block_at_all() -> None:
-    assert supernet().choices == [(0, 32, 64, 96, INNER)]
+def test_the_choices_are_multiples_of_32_or_16_and_no_block_at_all() -> None:
+    assert supernet().choices == [(0, 16, 32, 64, 96, INNER)]
 
 
 def test_all_channels_are_the_teacher_and_none_leaves_the_block_out() -> None:

@@ -28,7 +28,7 @@ from edge_vision.train.networks.cutting import remove_unused
 
 _ACTIVATIONS = ("Clip", "Relu", "LeakyRelu", "HardSwish")
 STEP = 32
-"""Channels are kept in multiples of this: int8 kernels compute so many at once."""
+"""Channels are kept in multiples of this: int8 kernels compute so many at once; or half of it."""
 _DAMPING = 0.01
 
 
@@ -59,7 +59,8 @@ class Elimination:
     def counts(self) -> np.ndarray:
         """How many may go, ascending."""
         k = len(self.order)
-        return np.array([0, *sorted(k - kept for kept in range(STEP, k, STEP)), *([k] * self.residual)])
+        kept = [one for one in (STEP // 2, *range(STEP, k, STEP)) if one < k]
+        return np.array([0, *(k - one for one in reversed(kept)), *([k] * self.residual)])
 
 
 def chains(model: Any) -> list[InnerChannels]:

@@ -22,7 +22,7 @@ from edge_vision.train.search.latency_model import LatencyErrors, LatencyModel
 FITTED, UNSEEN = 32, 30
 """Networks that are measured for the latency model, and to judge it."""
 _RANGE_IMAGES = 4
-_ROUNDS = 14
+ROUNDS = 14
 _STORED_S = 0.01
 
 
@@ -100,7 +100,7 @@ class Measuring:
         model = self._supernet.network(genes)
         if genes.precision == "int8":
             model = ptq.quantize(model, self._ranges, self._recipe)
-        return self.ratios(model, genes.size, _ROUNDS)
+        return self.ratios(model, genes.size, ROUNDS)
 
 
 class Eta:
