@@ -227,7 +227,7 @@ def test_the_command_continues_after_ctrl_c_and_writes_rows_and_bundles(
 def test_a_loss_that_is_not_finite_ends_the_tuning_with_the_best_before(
     tmp_path: Path, small_search: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_run, "WEIGHT_RATE", 1e30)
+    monkeypatch.setattr(search_run, "RATE", 1e30)
     assert main(small_search("--budgets", "0.9")) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
     assert "the best state before is kept" in report["stopped"]

@@ -34,7 +34,7 @@ MAX_LOST_SHARE = 0.01
 MAX_START_S = 60.0
 SETTLE_S = 0.5
 FIXED_INTERVAL = "edge_vision.evaluate.schedule.fixed_interval"
-_SHOWN = ("frame_f1", "fidelity", "recall_100ms", "delay_ms_p95", "inferred_share")
+_SHOWN = ("frame_f1", "fidelity", "recall_100ms", "recall_300ms", "delay_ms_p95", "inferred_share")
 EVERY_FRAME = ("gate:enabled:=false", "detector:publish_tracks:=false", "detector:publish_low_score:=false")
 """Parameters of the pipeline that infers every frame."""
 _FIXED = ("detector:publish_tracks:=true", "detector:publish_low_score:=false")

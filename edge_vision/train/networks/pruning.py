@@ -29,7 +29,7 @@ from edge_vision.train.networks.cutting import remove_unused
 _ACTIVATIONS = ("Clip", "Relu", "LeakyRelu", "HardSwish")
 STEP = 32
 """Channels are kept in multiples of this: int8 kernels compute so many at once; or half of it."""
-_DAMPING = 0.01
+_DAMPING, _BLOCK = 0.01, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,27 +238,48 @@ def eliminate(
     """
     k = len(layers[0][1])
     damped = [_damped(covariance) for _, covariance in layers]
-    inverses, left = [np.linalg.inv(one) for one in damped], [weights.copy() for weights, _ in layers]
+    inverses, left = [_Inverse(one) for one in damped], [weights.copy() for weights, _ in layers]
     powers = [
         max(float(np.einsum("oi,ij,oj->", weights, one, weights)), least_power, 1e-12)
         for (weights, _), one in zip(layers, damped, strict=True)
     ]
     alive, order, losses = np.ones(k, bool), [], np.zeros((len(layers), k + 1))
     for number in range(k):
-        diagonals = [np.where(alive, np.maximum(np.diag(one), 1e-12), 1.0) for one in inverses]
         each = [
-            np.square(weights).sum(0) / diagonal / power
-            for weights, diagonal, power in zip(left, diagonals, powers, strict=True)
+            np.square(weights).sum(0) / np.maximum(inverse.diagonal, 1e-12) / power
+            for weights, inverse, power in zip(left, inverses, powers, strict=True)
         ]
         i = int(np.where(alive, np.sum(each, 0), np.inf).argmin())
         losses[:, number + 1] = losses[:, number] + [one[i] for one in each]
-        for weights, inverse, diagonal in zip(left, inverses, diagonals, strict=True):
-            weights -= np.outer(weights[:, i], inverse[i]) / diagonal[i]
-            inverse -= np.outer(inverse[:, i], inverse[i]) / diagonal[i]
+        for weights, inverse in zip(left, inverses, strict=True):
+            weights -= np.outer(weights[:, i], inverse.removed(i))
         alive[i] = False
         order.append(i)
     # Losses of layers multiply: the signal that is left of a layer is 1 - loss.
     return np.array(order), -np.log(np.maximum(1.0 - losses, 1e-12)).sum(0)
+
+
+class _Inverse:
+    """The inverse of a covariance (k, k) from which inputs are removed: symmetric updates of rank one, which
+    are applied many at once, as a product of matrices."""
+
+    def __init__(self, covariance: np.ndarray) -> None:
+        self._matrix = np.linalg.inv(covariance)
+        self.diagonal = np.diag(self._matrix).copy()
+        self._updates = np.zeros((len(covariance), _BLOCK))
+        self._count = 0
+
+    def removed(self, i: int) -> np.ndarray:
+        """(k,) by how much of the weight of i the other weights change."""
+        n, power = self._count, max(self.diagonal[i], 1e-12)
+        column = self._matrix[:, i] - self._updates[:, :n] @ self._updates[i, :n]
+        self._updates[:, n] = column / np.sqrt(power)
+        self.diagonal -= np.square(self._updates[:, n])
+        self._count += 1
+        if self._count == _BLOCK:
+            self._matrix -= self._updates @ self._updates.T
+            self._count = 0
+        return np.asarray(column / power)
 
 
 def _damped(covariance: np.ndarray) -> np.ndarray:
