@@ -101,7 +101,7 @@ def main() -> int:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """CPU time per frame in ms, by share and in total; `inferred`: the share of the frames."""
+    """CPU time per frame in ms, by share and in total; `inferred`, `superseded`: shares of the frames."""
     import cv2
     import rclpy
     from rclpy.signals import SignalHandlerOptions
@@ -151,7 +151,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             inferred = after.fates["inferred"] - before.fates["inferred"]
             result.update({name: (ended[name] - begun[name]) * 1e3 / frames for name in SHARES})
             result["total"] = sum(result[name] for name in SHARES)
-            result.update(frames=frames, inferred=inferred / frames)
+            superseded = after.fates["superseded"] - before.fates["superseded"]
+            result.update(frames=frames, inferred=inferred / frames, superseded=superseded / frames)
         finally:
             stop.set()
 

@@ -200,12 +200,16 @@ def test_the_headline_has_targets_only_at_the_recall_of_the_stock_detector() -> 
     import headline
 
     stock = {**dict.fromkeys(headline.CHAIN, 5.0), **dict.fromkeys(headline.SHOWN, 1.0)}
-    stock |= {"chain": 20.0, "process": 25.0}
+    stock |= {"chain": 20.0, "process": 25.0, "superseded": 0.0}
     fast = stock | {"chain": 3.0, "process": 10.0}
     lossy = fast | {"recall_300ms": 0.9}
     rows = headline.rows({"stock": stock, "gate_student": fast, "economy_student": lossy})
     assert [row.passed for row in rows] == [None, None, True, True, None, None]
     assert rows[2].value == pytest.approx(2.5) and rows[5].value == pytest.approx(20 / 3)
+    (*_, last) = headline.rows({"stock": stock, "gate_student": fast}, {"stock": 24.0, "gate_student": 3.0})
+    assert last.passed is True and last.value == pytest.approx(8.0)
+    busy = {"stock": stock | {"superseded": 0.2}, "gate_student": fast}
+    assert {row.passed for row in headline.rows(busy)} == {None}
 
 
 def test_the_headline_compares_the_classes_of_the_student() -> None:
