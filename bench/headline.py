@@ -243,15 +243,13 @@ def simulated(models: Mapping[str, str], clip: Path) -> dict[str, float]:
     found, economy = {}, tuple(gate_settings("economy").items())
     for model, entries in SIMULATED.items():
         run = ChainsRun(settings=economy)
-        chains = run.evaluate(clip_condition(clip), ReferenceDetector(models[model]), lambda _: None)[
-            "chains"
-        ]
-        found |= {name: chains[chain]["cpu_s_per_1000"] for name, chain in entries.items()}
+        entry = run.evaluate(clip_condition(clip), ReferenceDetector(models[model]), lambda _: None)
+        found |= {name: entry["chains"][chain]["cpu_s_per_1000"] for name, chain in entries.items()}
     return found
 
 
 def rows(medians: Mapping[str, Mapping[str, float]], simulated_ms: Mapping[str, float] = {}) -> list[Row]:
-    """Stock by each configuration; targets for those with the stock detector's recall, if no frame was lost."""
+    """Stock by each configuration; targets for those with its recall, if the machine was not busy."""
     stock, table = medians["stock"], []
     idle = all(one["superseded"] <= MAX_LOST_SHARE for one in medians.values())
     for name, one in medians.items():

@@ -253,7 +253,7 @@ def _cpu_rows(result: dict[str, Any]) -> list[Row]:
     every, balanced = (result["cpu_ms"][name] for name in ("every_frame", "balanced"))
     note = f"balanced infers {balanced['inferred']:.0%}; of every frame {every['inferred']:.0%} were inferred"
     rows = [at_least("process_cpu_ratio", result["process_cpu_ratio"], 1.65, "", note)]
-    for share in (key for key in every if key not in ("frames", "inferred")):
+    for share in (key for key in every if key not in ("frames", "inferred", "superseded")):
         rows.append(Row(f"  {share}", every[share], "ms", note=f"balanced {balanced[share]:.2f}"))
     return rows
 
