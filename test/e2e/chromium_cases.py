@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -33,8 +35,10 @@ def chromium() -> str | None:
 class Chromium:
     """One page. Use it as a context manager. errors: what the page logged as an error."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
+        # A short path: Chromium has sockets in it, whose paths are limited to 107 characters.
+        self._temporary = tempfile.TemporaryDirectory(prefix="chromium_", ignore_cleanup_errors=True)
+        self._folder = Path(self._temporary.name)
         self.errors: list[str] = []
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._loop = asyncio.new_event_loop()
@@ -42,8 +46,10 @@ class Chromium:
 
     def __enter__(self) -> Chromium:
         command = [str(chromium()), *FLAGS, f"--user-data-dir={self._folder}", "about:blank"]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen(command, **quiet, start_new_session=True)
+        own = dict.fromkeys(("HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), str(self._folder))
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | own
+        )
         self._thread.start()
         try:
             self._do(self._connect())
@@ -60,6 +66,7 @@ class Chromium:
         self._do(self._session.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(TIMEOUT_S)
+        self._temporary.cleanup()
 
     def call(self, method: str, **params: Any) -> Any:
         """A command of the protocol and its result."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from chromium_cases import Chromium, chromium
@@ -15,9 +14,9 @@ FIGURE = "document.querySelector('figure[data-camera=\"/front\"]')"
 
 
 @pytest.fixture
-def browser(tmp_path: Path, launch) -> Iterator[Chromium]:
+def browser(launch) -> Iterator[Chromium]:
     """Ends before the servers, whose end is an error to it."""
-    with Chromium(tmp_path / "profile") as browser:
+    with Chromium() as browser:
         yield browser
         assert browser.errors == []
 
