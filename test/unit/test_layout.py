@@ -138,6 +138,16 @@ def test_only_the_updater_imports_updates() -> None:
     assert importing and importing <= {*UPDATER, "cli.updates", "record.recording_file"}
 
 
+def test_no_pipeline_imports_web() -> None:
+    importing = {
+        module
+        for module, file in MODULES.items()
+        if room_of(module) not in ("web", "cli")
+        and any(room_of(other) == "web" for other in own_imports(file))
+    }
+    assert importing and importing <= OTHER_PROCESSES
+
+
 def test_the_core_needs_numpy_and_opencv_alone() -> None:
     for file in sorted((PACKAGE / "core").rglob("*.py")):
         roots = {module.split(".")[0] for module in imported(file)} - sys.stdlib_module_names
