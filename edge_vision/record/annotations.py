@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-
-import numpy as np
+from functools import lru_cache
 
 from edge_vision.core.detection_overlay import caption, class_color, label_of
 from edge_vision.core.detections import Detections
@@ -107,6 +106,7 @@ def encode_annotations(stamp_ns: int, found: Detections, ids: Sequence[str], lab
     return b"\x00\x01\x00\x00" + bytes(cdr.data)
 
 
-def _rgba(class_id: int) -> np.ndarray:
+@lru_cache(1024)
+def _rgba(class_id: int) -> tuple[float, float, float, float]:
     blue, green, red = class_color(class_id)
-    return np.array([red, green, blue, 255]) / 255
+    return red / 255, green / 255, blue / 255, 1.0

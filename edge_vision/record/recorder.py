@@ -88,7 +88,9 @@ class Recorder:
         self._wanted: list[tuple[str, bool]] = []
         self._stopping = False
         self._file: RecordingFile | None = None
-        self._cursor = self._end = self._offset_ns = self._until_ns = self._limit_ns = self._flush_ns = 0
+        self._cursor = self._end = self._last_ns = self._offset_ns = self._until_ns = self._limit_ns = (
+            self._flush_ns
+        ) = 0
         self._check_ns, self._quiet_ns, self._behind = 0, 0, False
         self._thread: threading.Thread | None = None
 
@@ -266,6 +268,7 @@ class Recorder:
         self._limit_ns = now_ns + int(settings.max_s * NS_PER_S)
         since_ns = now_ns - int(settings.before_s * NS_PER_S)
         self._cursor, self._end, self._flush_ns = self.ring.first_since(since_ns), 0, now_ns
+        self._last_ns = since_ns
         for topic, (number, data) in list(self._last.items()):
             if number < self._cursor:
                 self._file.write(topic, since_ns + self._offset_ns, data)
@@ -279,13 +282,16 @@ class Recorder:
             self._end = self.ring.added
         last = self._end or self.ring.added
         batch = [one for one in self.ring.take(self._cursor, BATCH_BYTES) if one.number <= last]
-        for one in batch:
-            file.write(one.topic, one.time_ns + self._offset_ns, one.data)
-            if derived := self._derive(one.topic, one.data):
-                file.write(derived[0], one.time_ns + self._offset_ns, derived[1])
         if batch:
             self.counts["written.missed"] += batch[0].number - self._cursor
             self._cursor = batch[-1].number + 1
+        # What was encoded late goes where it belongs, or as early as possible: readers expect files without
+        # an index in the order of time.
+        for one in sorted(batch, key=lambda one: one.time_ns):
+            self._last_ns = max(self._last_ns, one.time_ns)
+            file.write(one.topic, self._last_ns + self._offset_ns, one.data)
+            if derived := self._derive(one.topic, one.data):
+                file.write(derived[0], self._last_ns + self._offset_ns, derived[1])
         full = file.size_bytes > self.settings.retention.max_total_bytes
         self._behind = bool(batch) and self._cursor <= last and not full
         if self._behind:

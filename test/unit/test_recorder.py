@@ -145,6 +145,37 @@ def test_the_newest_image_wins_and_a_slow_encoder_delays_nobody(make):
     assert numbers_in(finished(recorder)) == [0, 199]
 
 
+def test_a_file_is_in_the_order_of_time_although_images_are_encoded_late(make):
+    from mcap.records import Message
+    from mcap.stream_reader import StreamReader
+
+    recorder, added = make(before_s=100.0, after_s=0.5), threading.Event()
+
+    def slow(number: int) -> tuple[str, bytes]:
+        added.wait(LIMIT_S)
+        return TOPIC, numbered(number)
+
+    recorder.offer_image(lambda: slow(0))
+    wait(lambda: recorder._image is None, "the encoder to begin")
+    for number in range(1, 5):
+        recorder.add(TOPIC, numbered(number))
+    added.set()
+    wait(lambda: recorder.counts["images.kept"] == 1, "the image")
+    recorder.trigger("a")
+    for number in range(5, 300):
+        if number % 10 == 0:
+            recorder.offer_image(lambda number=number: (time.sleep(0.005), (TOPIC, numbered(number)))[1])
+        else:
+            recorder.add(TOPIC, numbered(number))
+        time.sleep(0.001)
+    path = finished(recorder)
+    with path.open("rb") as file:
+        found = [one for one in StreamReader(file).records if isinstance(one, Message)]
+    times = [one.log_time for one in found]
+    assert len(found) > 200 and times == sorted(times), "as it lies in the file"
+    assert b"0 " in found[0].data, "the image that came first"
+
+
 def test_images_are_kept_at_the_rate_that_is_set(make, monkeypatch):
     recorder, now_ns = make(image_hz=5.0), [10**12]
     monkeypatch.setattr(module.time, "monotonic_ns", lambda: now_ns[0])
