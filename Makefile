@@ -143,6 +143,12 @@ bench-failover: setup-test  ## Measure the time until another backend or model s
 bench-recorder: setup-test  ## Measure the flight recorder, and kill it; results in out/bench/recorder.json
 	$(VENV_PYTHON) bench/recorder.py $(ARGS)
 
+.PHONY: bench-remote
+bench-remote: export ROS_DOMAIN_ID = 89
+bench-remote: export ROS_AUTOMATIC_DISCOVERY_RANGE = LOCALHOST
+bench-remote: setup-test  ## Measure inference on a server; results in out/bench/remote.json
+	$(VENV_PYTHON) bench/remote.py $(ARGS)
+
 bench-cameras: setup-clips  ## Measure four cameras with one detector; results in out/bench/cameras.json
 	$(VENV_PYTHON) bench/cameras.py $(ARGS)
 

@@ -38,7 +38,8 @@ class TensorSpec:
 class BackendRequest:
     """Requested device, precision and threads. "auto" and 0 leave the choice to the backend.
 
-    delegate_folders: LiteRT loads a library that `device` names only from below these folders.
+    delegate_folders: LiteRT loads a library that `device` names only from below these folders. remote_url,
+    route: the server of the backend `kserve`, and where it infers: "remote", or "auto" for each frame anew.
     """
 
     device: str = "auto"
@@ -46,6 +47,8 @@ class BackendRequest:
     threads: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     delegate_folders: tuple[str, ...] = DELEGATE_FOLDERS
+    remote_url: str = ""
+    route: str = "remote"
 
     def __post_init__(self) -> None:
         """Raises BackendError for invalid values."""
@@ -97,7 +100,13 @@ class Session:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     actual: BackendActual
+    deadline_s = 10.0  # A run on a server fails after this long; other runtimes cannot be interrupted.
+    trouble = ""  # A reason for WARN.
     _closed = False
+
+    def status_values(self) -> dict[str, Any]:
+        """More for the node's status."""
+        return {}
 
     def run(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs by name, for C-contiguous tensors named as in `inputs`.
@@ -151,6 +160,8 @@ class Backend(ABC):
     """Whether it builds engines on a machine that lacks the device."""
     computes_in: ClassVar[tuple[str, ...]] = ()
     """Precisions in which it can run an fp32 graph on a CPU that supports them."""
+    remote: ClassVar[bool] = False
+    """Whether a server infers: `load` then takes the bundle's folder, and "auto" does not select it."""
     load_limit_s: ClassVar[float] = 120.0
     """A load that takes longer is considered hung and abandoned."""
 

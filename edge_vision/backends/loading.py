@@ -24,6 +24,8 @@ def load_on(
     in a process that exists for this one graph.
     """
     backend = make_backend(backend_name)
+    if backend.remote:
+        return _loaded(backend, bundle.folder, "unavailable", request, strict)
     backend.check_available()
     if not any(graph.format in backend.formats for graph in bundle.manifest.graphs):
         raise BackendUnavailable(
@@ -33,12 +35,15 @@ def load_on(
     path, graph = graph_for(bundle, backend, request)
     if trial:
         _try(bundle, backend, path, graph, request)
+    return _loaded(backend, path, graph.precision, request, strict)
 
+
+def _loaded(backend: Backend, path: Path, precision: str, request: BackendRequest, strict: bool) -> Session:
     try:
         session = run_with_timeout(backend.load_limit_s, lambda: backend.load(path, request), _close)
     except WorkTimeout as error:
         raise BackendError(f"{backend.name}: loading hangs, {error}") from None
-    session.actual = _completed(session.actual, graph.precision, request)
+    session.actual = _completed(session.actual, precision, request)
     if strict and request.precision not in ("auto", session.actual.precision):
         session.close()
         raise BackendUnavailable(f"{backend.name}: {session.actual.notes[-1]}")

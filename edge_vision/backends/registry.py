@@ -26,6 +26,7 @@ BACKENDS: dict[str, str] = {
     "litert": "edge_vision.backends.runtimes.litert:LiteRtBackend",
     "executorch": "edge_vision.export.torch_backends:ExecuTorchBackend",
     "torchscript": "edge_vision.export.torch_backends:TorchScriptBackend",
+    "kserve": "edge_vision.remote.kserve:KserveBackend",
 }
 
 REFERENCE = "onnxruntime"

@@ -15,9 +15,7 @@ DASH_PX = 8
 MIN_POINT_SCORE = 0.3
 """Key points with a lower score are not drawn. The value that MoveNet's authors recommend."""
 POINT_PX = 3
-BONES = {
-    17: "15-13 13-11 16-14 14-12 11-12 5-11 6-12 5-6 5-7 6-8 7-9 8-10 1-2 0-1 0-2 1-3 2-4 3-5 4-6",
-}
+BONES = {17: "15-13 13-11 16-14 14-12 11-12 5-11 6-12 5-6 5-7 6-8 7-9 8-10 1-2 0-1 0-2 1-3 2-4 3-5 4-6"}
 """By the number of key points: the pairs that a line connects. COCO's 17 as its annotations define them."""
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 

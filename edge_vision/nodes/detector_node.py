@@ -283,6 +283,7 @@ class DetectorNode(StageNode):
             f"model not changed: {swap_error}" if swap_error else "",
             f"wanted_classes: {self.report.trouble}" if self.report.trouble else "",
             self.guard.trouble,
+            model.session.trouble if model else "",
             unmet_promise(self._shared.needs),
         )
         found = "; ".join(filter(None, problems))

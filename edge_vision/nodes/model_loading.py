@@ -13,7 +13,7 @@ from edge_vision.errors import EdgeVisionError
 from edge_vision.nodes.base_node import BaseNode
 
 R = TypeVar("R")
-MODEL_PARAMS = {"model", "backend", "device", "precision", "threads", "strict_backend", "fallback"}
+MODEL_PARAMS = {"model", "backend", "device", "precision", "threads", "strict_backend", "fallback", "route"}
 
 
 def model_request(node: BaseNode) -> ModelRequest:
@@ -24,9 +24,8 @@ def model_request(node: BaseNode) -> ModelRequest:
         params["backend"],
         BackendRequest(
             params["device"] or "auto",
-            params["precision"],
-            params["threads"],
             delegate_folders=tuple(params["delegate_folders"]),
+            **{name: params[name] for name in ("precision", "threads", "remote_url", "route")},
         ),
         params["strict_backend"],
         tuple(params["fallback"]),
@@ -63,6 +62,7 @@ def request_parameters(request: ModelRequest) -> dict[str, Any]:
         "threads": backend.threads,
         "strict_backend": request.strict,
         "fallback": list(request.fallback),
+        "route": backend.route,
     }
 
 

@@ -44,6 +44,7 @@ ROOMS = (
     "model_zoo",
     "train",
     "export",
+    "remote",
     "evaluate",
     "cli",
 )

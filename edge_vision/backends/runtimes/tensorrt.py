@@ -114,11 +114,7 @@ class TensorRtBackend(Backend):
             raise
 
     def engine(
-        self,
-        graph: Path,
-        request: BackendRequest,
-        gpu: GpuIdentity = NO_GPU,
-        report: Report | None = None,
+        self, graph: Path, request: BackendRequest, gpu: GpuIdentity = NO_GPU, report: Report | None = None
     ) -> CachedEngine:
         """The engine for a graph on a GPU, from the cache or built now, not opened.
 

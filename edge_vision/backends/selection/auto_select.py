@@ -124,7 +124,7 @@ def measure_in_child(bundle: Bundle, names: Sequence[str], request: BackendReque
     arguments = [f"{bundle.folder.absolute()}{os.sep}", "--json"]
     arguments += [f"--device={request.device}", "--precision", request.precision]
     arguments += ["--threads", str(request.threads), "--names", *names]
-    arguments += ["--delegate-folders", *request.delegate_folders]
+    arguments += [f"--remote-url={request.remote_url}", "--delegate-folders", *request.delegate_folders]
     try:
         done = subprocess.run(
             python_command("edge_vision.backends.selection.auto_select", *arguments),
@@ -173,6 +173,7 @@ def main(args: Sequence[str] | None = None) -> int:
             options.precision,
             options.threads,
             delegate_folders=tuple(options.delegate_folders),
+            remote_url=options.remote_url,
         )
         names = options.names or [name for name, reason in available_backends().items() if reason is None]
         timings = measure(names, lambda name: load_on(bundle, name, request), bundle)
@@ -200,6 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="0 = one per physical core")
     parser.add_argument("--delegate-folders", nargs="*", default=DELEGATE_FOLDERS, help="of LiteRT delegates")
+    parser.add_argument("--remote-url", default="", help="of kserve's server")
     parser.add_argument("--names", nargs="+", help="only these; the first is the reference")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     return parser

@@ -31,7 +31,7 @@ def timing_file(bundle: Bundle, names: Sequence[str], request: BackendRequest) -
         "format": [FORMAT, __version__],
         "bundle": bundle.sha256,
         "names": list(names),
-        "request": [request.device, request.precision, request.threads],
+        "request": [request.device, request.precision, request.threads, *filter(None, [request.remote_url])],
         "device": [platform.machine(), processor(), len(usable_cpus()), driver()],
         "runtimes": runtime_versions(names),
     }

@@ -72,6 +72,7 @@ class LoadedModel(Generic[R]):
             "backend.notes": "; ".join(actual.notes),
             "backend.selection_reason": self.report.selection_reason,
             "backend.fallback_reason": self.report.fallback_reason or "",
+            **self.session.status_values(),
         }
 
 

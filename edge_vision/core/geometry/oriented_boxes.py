@@ -54,8 +54,4 @@ def _covariances(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """Variances along x and y, and the covariance, of uniform distributions over the boxes."""
     across, down = (boxes[:, 2:4].astype(np.float64) ** 2 / 12.0).T
     cos, sin = np.cos(boxes[:, 4]), np.sin(boxes[:, 4])
-    return (
-        across * cos**2 + down * sin**2,
-        across * sin**2 + down * cos**2,
-        (across - down) * cos * sin,
-    )
+    return (across * cos**2 + down * sin**2, across * sin**2 + down * cos**2, (across - down) * cos * sin)

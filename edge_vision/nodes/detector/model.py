@@ -146,6 +146,8 @@ class DetectorModel:
         """Abandon a hanging inference, retry failed backends, let the parameters follow the model."""
         self.manager.retry_if_due()
         limit_s = self._time_limit_s()
+        if limit_s and (model := self.manager.model):
+            model.session.deadline_s = 0.9 * limit_s  # Before the watchdog, which leaves a thread behind.
         if limit_s and (job := self.manager.revoke(limit_s, lambda job: self._hangs(job, limit_s))):
             self._on_hang(job[1])
         request = self.manager.request

@@ -40,20 +40,20 @@ def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...
         Param(
             "backend",
             "auto",
-            f"Selects the runtime: auto (the fastest, measured once), {', '.join(known_backends())}, or one "
-            "of another package.",
+            f"Selects the runtime: auto (the fastest, measured once), {', '.join(known_backends())}, or "
+            "another package's.",
             applies=applies,
         ),
         Param(
             "device",
             "auto",
-            "Selects the device: auto, cpu, gpu, gpu:1, npu, cuda, ...; see docs/backends.md.",
+            "Selects the device: auto, cpu, gpu, gpu:1, npu, cuda, ...: docs/backends.md.",
             applies=applies,
         ),
         Param(
             "delegate_folders",
             list(DELEGATE_FOLDERS),
-            "Allows `device` to name libraries of LiteRT delegates below these folders only.",
+            "Allows LiteRT delegates in `device` below these folders only.",
             applies="start",
         ),
         Param(
@@ -70,18 +70,10 @@ def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...
             Range("threads", 0, 256),
             applies=applies,
         ),
-        Param(
-            "strict_backend",
-            False,
-            "Refuses any other backend or device than the requested one.",
-            applies=applies,
-        ),
-        Param(
-            "fallback",
-            list(FALLBACK),
-            "Tries these backends in order if the requested one fails.",
-            applies=applies,
-        ),
+        Param("strict_backend", False, "Refuses other backends and devices.", applies=applies),
+        Param("fallback", list(FALLBACK), "Tries these in order if the backend fails.", applies=applies),
+        Param("remote_url", "", "Sets kserve's server: docs/remote.md.", applies="start"),
+        Param("route", "remote", "Selects where kserve infers.", choices=("remote", "auto"), applies=applies),
     )
 
 
@@ -187,8 +179,8 @@ DETECTOR = NodeSpec(
         Param(
             "guard",
             True,
-            "Compares a model that is valid for some scenes only with its teacher once per second, and "
-            "publishes the teacher's detections where they disagree.",
+            "Compares a model for some scenes only with its teacher each second, which takes over where they "
+            "disagree.",
             applies="configure",
         ),
         Param(
@@ -293,10 +285,7 @@ DETECTOR = NodeSpec(
             "Frame events for the frame accounting and the tracks.",
         ),
         Topic(
-            "detections",
-            "vision_msgs/msg/Detection2DArray",
-            "out",
-            "Per inferred frame; empty = no object.",
+            "detections", "vision_msgs/msg/Detection2DArray", "out", "Per inferred frame; empty = no object."
         ),
         Topic(
             "tracks",
@@ -350,12 +339,7 @@ DETECTOR = NodeSpec(
             "Latched: class names of `classifier`.",
             only_if=_has_classifier,
         ),
-        Topic(
-            "label_info",
-            "vision_msgs/msg/LabelInfo",
-            "out",
-            "Latched: class names and the threshold.",
-        ),
+        Topic("label_info", "vision_msgs/msg/LabelInfo", "out", "Latched: class names and the threshold."),
         Topic(
             "vision_info",
             "vision_msgs/msg/VisionInfo",

@@ -75,7 +75,7 @@ SOURCE = NodeSpec(
             "",
             "Opens this video, bag (drive.mcap, or drive.mcap#/cam/image_raw if it has several image "
             "topics), device (/dev/video0, or 0), or rtsp:// or http:// URL; empty = idle. Logs and status "
-            "mask user info and query values; every node can read the parameter itself.",
+            "mask its secrets; every node can read it.",
             applies="configure",
         ),
         Param(
@@ -95,8 +95,8 @@ SOURCE = NodeSpec(
         Param(
             "stamps",
             "auto",
-            "Stamps images with the node's clock when read, or with their position in the file, starting at "
-            "1 s (media); auto = the recorded stamps and frame_ids of a bag, otherwise the clock.",
+            "Stamps images with the node's clock, or with their position in the file from 1 s (media); "
+            "auto = the recorded stamps and frame_ids of a bag, otherwise the clock.",
             choices=("auto", "clock", "media"),
             applies="configure",
         ),

@@ -152,17 +152,10 @@ class NodeSpec:
 
 
 AUTOSTART = Param(
-    "autostart",
-    True,
-    "Configures and activates the node at start, retrying every 5 s.",
-    applies="start",
+    "autostart", True, "Configures and activates the node at start, retrying every 5 s.", applies="start"
 )
 JSON_LOG = Param(
-    "json_log",
-    "",
-    "Writes each log line as a JSON object to this file, for log shippers; stdout = standard output, empty = "
-    "none.",
-    applies="start",
+    "json_log", "", "Writes the log as lines of JSON to this file; stdout = standard output.", applies="start"
 )
 COMMON = (AUTOSTART, JSON_LOG)
 """Parameters of every node."""
@@ -176,7 +169,7 @@ IMAGE_TRANSPORT = Param(
 MAX_IMAGE_MEGAPIXELS = Param(
     "max_image_megapixels",
     MAX_PIXELS / 1e6,
-    "Refuses larger images as `too_large`, compressed ones before decoding. 1 MP = 10^6 pixels.",
+    "Refuses larger images as `too_large`, compressed ones before decoding.",
     Range("MP", 0.0001, 268.0),
 )
 IMAGES = (IMAGE_TRANSPORT, MAX_IMAGE_MEGAPIXELS)

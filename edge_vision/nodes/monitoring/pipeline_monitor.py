@@ -55,10 +55,7 @@ class PipelineMonitor:
     """
 
     def __init__(
-        self,
-        observers: Mapping[str, PipelineObserver],
-        tracked: bool = False,
-        gate_events: bool = False,
+        self, observers: Mapping[str, PipelineObserver], tracked: bool = False, gate_events: bool = False
     ) -> None:
         self._observers = observers
         self._tracked, self._gate_events = tracked, gate_events
