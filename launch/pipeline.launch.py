@@ -86,6 +86,12 @@ ARGUMENTS = (
         "empty = as in params_file.",
     ),
     (
+        "collect",
+        "",
+        ["", "true", "false"],
+        "Keep frames that are worth a label, with composition:=true; empty = as in params_file.",
+    ),
+    (
         "metrics_port",
         "0",
         None,
@@ -145,7 +151,7 @@ def generate_launch_description() -> LaunchDescription:
     from_source, with_model = ["--source=", source], _options("model", "backend")
     preset = _options("preset")
     servers = {name: LaunchConfiguration(f"{name}_port") for name in ("metrics", "web")}
-    record = LaunchConfiguration("record")
+    record, collect = LaunchConfiguration("record"), LaunchConfiguration("collect")
     cameras = ["--cameras=", LaunchConfiguration("cameras")]
     with_recorder = AndSubstitution(separate, EqualsSubstitution(record, "true"))
     sim_time = LaunchConfiguration("use_sim_time")
@@ -161,6 +167,7 @@ def generate_launch_description() -> LaunchDescription:
                 "use_sim_time", sim_time, condition=IfCondition(NotEqualsSubstitution(sim_time, ""))
             ),
             SetParameter("record", record, condition=IfCondition(NotEqualsSubstitution(record, ""))),
+            SetParameter("collect", collect, condition=IfCondition(NotEqualsSubstitution(collect, ""))),
             _node("pipeline", composition, arguments=[cameras, from_source, *with_model, *preset]),
             _process("recorder_node", with_recorder, arguments=[cameras]),
             _process("detector_node", separate, arguments=[cameras, *with_model]),

@@ -1,5 +1,5 @@
 """Generates config/pipeline.yaml and the tables of docs/parameters.md, topics.md, diagnostics.md,
-localizer.md and recorder.md.
+localizer.md, recorder.md and dataset.md.
 
     python -m scripts.reference --write    write the files
     python -m scripts.reference --check    print a diff of stale files; exit status 1
@@ -22,7 +22,7 @@ from typing import Any
 
 from edge_vision.core.diagnostic_status import LEVELS
 from edge_vision.diagnostics.causes import cause_entries
-from edge_vision.nodes.interface.specs import LOCALIZER, NODES, PIPELINE, RECORDER, NodeSpec, Param
+from edge_vision.nodes.interface.specs import COLLECTOR, LOCALIZER, NODES, PIPELINE, RECORDER, NodeSpec, Param
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMENT_WIDTH = 104
@@ -67,7 +67,7 @@ def parameter_tables() -> str:
     """One table for the parameters that several nodes share, then one per node for its own."""
     tables = [f"### Several nodes\n\n{_shared_parameter_table()}"]
     for node in (PIPELINE, *NODES):
-        if node in (LOCALIZER, RECORDER):  # On pages of their own.
+        if node in (LOCALIZER, RECORDER, COLLECTOR):  # On pages of their own.
             continue
         tables.append(f"### {node.name}\n\n{node.summary}\n\n{_own_parameter_table(node)}")
     return "\n" + "\n".join(tables) + "\n"
@@ -81,6 +81,11 @@ def localizer_table() -> str:
 def recorder_table() -> str:
     """The recorder's own parameters."""
     return _own_parameter_table(RECORDER)
+
+
+def collector_table() -> str:
+    """The collector's own parameters."""
+    return _own_parameter_table(COLLECTOR)
 
 
 def _own_parameter_table(node: NodeSpec) -> str:
@@ -171,6 +176,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "parameters": parameter_tables,
     "localizer": localizer_table,
     "recorder": recorder_table,
+    "collector": collector_table,
     "services": service_table,
     "causes": cause_table,
 }
@@ -180,6 +186,7 @@ DOCUMENTS = {
     "docs/diagnostics.md": ["causes"],
     "docs/localizer.md": ["localizer"],
     "docs/recorder.md": ["recorder"],
+    "docs/dataset.md": ["collector"],
 }
 """Document -> the sections that it must contain, in this order."""
 _SECTION = re.compile(r"(<!-- reference: (\w+) -->\n).*?(<!-- end of reference -->)", re.DOTALL)

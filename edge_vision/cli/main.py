@@ -53,6 +53,11 @@ COMMANDS = {
             *("rotate", "revoke", "timestamp", "show"),
         ),
     ),
+    "dataset": Command(
+        "edge_vision.cli.dataset",
+        "review, export and count the pictures that the collector keeps",
+        ("review", "export", "stats"),
+    ),
     "doctor": Command("edge_vision.cli.doctor.command", "check the installation and the running system"),
     "top": Command("edge_vision.cli.top.command", "show running pipelines in the terminal"),
     "metrics": Command("edge_vision.cli.metrics.command", "serve metrics of running pipelines to Prometheus"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -55,6 +56,8 @@ class MissAudit:
         self, rate: float = 0.01, max_hz: float = 1.0, max_miss_rate: float = 0.2, seed: int | None = None
     ) -> None:
         self.rate, self.max_hz, self.max_miss_rate = rate, max_hz, max_miss_rate
+        self.on_miss: Callable[[int, set[int]], None] = lambda stamp_ns, class_ids: None
+        """Called, under a lock, with each frame with a miss and the missed classes."""
         self._lock = Lock()
         self._skips = _SkipRate()
         self._sample = _StratifiedSample(random.Random(seed))
@@ -103,11 +106,13 @@ class MissAudit:
         with self._lock:
             self._published = _PublishedObjects()
 
-    def observe(self, found: Detections, mono_ns: int, known_xyxy_px: np.ndarray | None = None) -> None:
+    def observe(
+        self, found: Detections, mono_ns: int, known_xyxy_px: np.ndarray | None = None, stamp_ns: int = 0
+    ) -> None:
         """Take the result of an inference. Call it for each, in the order of the frames.
 
         known_xyxy_px: (n, 4) of `known` on this frame, where the gate would have skipped it: it was sampled,
-        or inferred because `is_open`. None where the gate passed the frame by itself.
+        or inferred because `is_open`. None where the gate passed the frame by itself. stamp_ns: of the frame.
         """
         with self._lock:
             for one in self._pending:
@@ -116,13 +121,15 @@ class MissAudit:
             if known_xyxy_px is None:
                 self._unnoticed.clear()
             else:
-                self._pending.append(self._audited(found, mono_ns, known_xyxy_px))
+                self._pending.append(self._audited(found, mono_ns, known_xyxy_px, stamp_ns))
             self._published.add(found.xyxy_px, mono_ns)
             # In order: frames without a candidate must not overtake those that wait for confirmation.
             while self._pending and self._pending[0].settled:
                 self._record(self._pending.popleft())
 
-    def _audited(self, found: Detections, mono_ns: int, known_xyxy_px: np.ndarray) -> _AuditedFrame:
+    def _audited(
+        self, found: Detections, mono_ns: int, known_xyxy_px: np.ndarray, stamp_ns: int
+    ) -> _AuditedFrame:
         new = best_iou(found.xyxy_px, known_xyxy_px) < MATCH_IOU
         if self._is_open():
             # Consumers know what the open gate has shown, but the closed gate would have skipped it.
@@ -131,6 +138,7 @@ class MissAudit:
         # The lowest published score stands for the detector's threshold, which the gate does not know.
         sure = found.scores >= self._least_score + CONFIRM_SCORE_MARGIN
         return _AuditedFrame(
+            stamp_ns,
             mono_ns,
             known_classes=frozenset(found.class_ids[~new].tolist()),
             missed_classes=set(found.class_ids[new & sure].tolist()),
@@ -139,6 +147,8 @@ class MissAudit:
         )
 
     def _record(self, frame: _AuditedFrame) -> None:
+        if frame.missed_classes:
+            self.on_miss(frame.stamp_ns, frame.missed_classes)
         for epoch in self._epochs:
             epoch.add(frame)
         if self._epochs[-1].audited == EPOCH_FRAMES // 2:
@@ -182,6 +192,7 @@ def _miss_rate(prefix: str, missed: int, audited: int) -> dict[str, float | None
 class _AuditedFrame:
     """A frame that the gate would have skipped. xyxy_px, class_ids: new detections to be confirmed."""
 
+    stamp_ns: int
     mono_ns: int
     known_classes: frozenset[int]
     missed_classes: set[int]

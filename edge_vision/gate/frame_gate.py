@@ -154,6 +154,10 @@ class FrameGate:
         """True while the audit shows too many misses: still frames are then inferred like changing ones."""
         return self._audit.is_open
 
+    def report_misses(self, on_miss: Callable[[int, set[int]], None]) -> None:
+        """See `MissAudit.on_miss`."""
+        self._audit.on_miss = on_miss
+
     def reset(self, reason: str) -> None:
         """Forget the frames before: the next frame passes for this reason (a clock jump, a new model)."""
         self._must_pass = reason
@@ -285,7 +289,7 @@ class FrameGate:
         while self._results:
             stamp_ns, found, low_score = self._results.popleft()
             passed = self._passed.pop(stamp_ns, _PassedFrame())
-            audit.observe(found, mono_ns, passed.known())
+            audit.observe(found, mono_ns, passed.known(), stamp_ns)
             self._scheduler.observe(stamp_ns, found, low_score, passed.predicted)
             if self.shared_tracks is None:
                 self._tracks.add_detections(stamp_ns, found, self._size_px)

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class GateNode(StageNode):
     def configure(self) -> None:
         self._rungs = _rungs_of(self.params["ladder"])
         self._gate = FrameGate(self._config())
+        self._gate.report_misses(partial(self.hub.notify, self.resolve_topic_name("~/audit_misses")))
         self.hub.max_delay_ms = self.params["max_delay_ms"]
         self._decided_stamp_ns = self._audit_opened_s = None
 

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -34,7 +34,7 @@ SPIN_S = 0.25
 SHUTDOWN_LIMIT_S = 1.8
 OUT_OF_TIME = "shutdown took longer than"
 _CAMERA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_CAMERAS, _RECORD = PIPELINE.param("cameras"), PIPELINE.param("record")
+_CAMERAS = PIPELINE.param("cameras")
 
 
 class CameraSetup(NamedTuple):
@@ -46,10 +46,13 @@ class CameraSetup(NamedTuple):
 
 @printable_output()
 def main(
-    kinds: Sequence[type[BaseNode]], program: str, args: list[str] | None = None, recorder: Any = None
+    kinds: Sequence[type[BaseNode]],
+    program: str,
+    args: list[str] | None = None,
+    components: Mapping[str, Callable[[], type[BaseNode]]] = {},
 ) -> int:
-    """Run these nodes until SIGINT or SIGTERM, and with the parameter `record` that of `recorder`. Returns
-    the exit status."""
+    """Run these nodes until SIGINT or SIGTERM, and those whose parameter of the process is true. Returns the
+    exit status."""
     argv = list(sys.argv if args is None else [program, *args])
     stop = _stop_on_signals()
     # OpenCV's thread pool costs more than it saves on small images, and takes cores from the model.
@@ -60,8 +63,8 @@ def main(
         stop.wait(max(kind.start_delay_s for kind in kinds))
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
         cameras = camera_setups(names)
-        if recorder and process_param(_RECORD)[0]:
-            kinds = (*kinds, recorder())
+        wanted = (load for name, load in components.items() if process_param(PIPELINE.param(name))[0])
+        kinds = (*kinds, *(load() for load in wanted))
     except (RuntimeError, ValueError, ModuleNotFoundError) as error:  # Of a parameter file, a remapping.
         missing = missing_package(error) if isinstance(error, ModuleNotFoundError) else ""
         text = missing or startup_error(str(error))

@@ -9,12 +9,13 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
+from edge_vision.core.frame import Frame
 from edge_vision.core.running_clock import running_s
 from edge_vision.core.stamp_check import stamp_to_ns
 from edge_vision.errors import ImageError
 from edge_vision.nodes.base_node import BaseNode
 from edge_vision.nodes.interface.detection_messages import detections_from_message
-from edge_vision.nodes.interface.image_messages import frame_from_message
+from edge_vision.nodes.interface.image_messages import frame_from_message, jpeg_message
 from edge_vision.nodes.transport.qos import LATCHED, LATEST_IMAGE, RESULTS
 from edge_vision.updates.probation import Verdict
 from edge_vision.updates.shadow import ShadowTest
@@ -39,6 +40,8 @@ class ShadowComparison:
         self._due_s = 0.0
         self._image: tuple[int, Image | CompressedImage] | None = None
         self._found: dict[int, Detection2DArray] = {}
+        self._compared: Frame | None = None
+        self._disagreements = node.create_publisher(CompressedImage, "~/disagreements", RESULTS)
         subscribe, topic = node.create_subscription, node.resolve_topic_name("image_accepted")
         self._opened = [
             # Not deserialized before it is needed.
@@ -54,6 +57,7 @@ class ShadowComparison:
         """End the child, and the subscriptions."""
         for subscription in self._opened:
             self._node.destroy_subscription(subscription)
+        self._node.destroy_publisher(self._disagreements)
         self._process.stop()
 
     def verdict(self) -> Verdict | None:
@@ -64,7 +68,13 @@ class ShadowComparison:
                 return Verdict(False, failure, {"frames": self.test.frames, "failures": self._failures})
             self._process = self._start()
         result = self._process.take()
-        return self.test.add(result) if result else None
+        if result is None:
+            return None
+        wanted = self._disagreements.get_subscription_count() > 0
+        if self._compared and (result.missed or result.flooded) and wanted:
+            # With its pixels: whoever keeps it no longer has the frame.
+            self._disagreements.publish(jpeg_message(self._compared))
+        return self.test.add(result)
 
     def _on_labels(self, message: LabelInfo) -> None:
         self._labels = tuple(one.class_name for one in message.class_map)
@@ -97,4 +107,5 @@ class ShadowComparison:
             frame, detections = frame_from_message(message, 0), detections_from_message(found)
         except (ImageError, ValueError):
             return
+        self._compared = frame
         self._process.submit(ShadowJob(frame, detections, self._labels, self._threshold))

@@ -6,7 +6,8 @@
     graph/         torch_graph: an ONNX graph as a PyTorch module, trained numbers are written back by name;
                    torch_ops: its operators; lsq: fake quantizers in a QDQ graph; batch_norm
     data/          time_split: train and judge images of other clips or time ranges, selected for diversity;
-                   augmentation; teacher: samples and the outputs of the accurate bundle, cached
+                   labels, of reviewed pictures; augmentation; teacher: samples and the outputs of the
+                   accurate bundle, cached
     networks/      pruning: structured, in closed form; cutting: a detector with some classes and maps;
                    family: small networks with a teacher's outputs; supernet: a teacher as networks of fewer
                    channels, blocks and pixels, or another precision; timing: of graphs and their layers

@@ -11,6 +11,7 @@ from typing import Any
 from edge_vision.optimize.errors import OptimizeError
 
 _FLAGS = {"recipe": "recipe", "model": "MODEL", "videos": "--video", "hours": "--budget-hours"}
+_FLAGS["reviews"] = "digest of the reviews"
 """Fields of a request whose options have other names."""
 
 

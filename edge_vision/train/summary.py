@@ -14,9 +14,12 @@ def summary(report: TrainingReport) -> str:
     """The figures of a report, as a table."""
     if "rows" in report.figures:
         return _search_table(report)
-    rows = [f"on {report.judge_images} judge images     agreement     SQNR"]
+    labelled = report.labelled.get("judge")
+    title = f"  AP50 on {labelled} reviewed" if labelled else ""
+    rows = [f"on {report.judge_images} judge images     agreement     SQNR{title}"]
     for name, quality in report.qualities.items():
-        rows.append(f"{name:24} {quality.agreement:12.3f} {quality.sqnr_db:5.1f} dB")
+        ap50 = "" if quality.map50 is None else f" {quality.map50:8.3f}"
+        rows.append(f"{name:24} {quality.agreement:12.3f} {quality.sqnr_db:5.1f} dB{ap50}")
     times = ", ".join(f"{name} {ratio:.2f}" for name, ratio in report.time_ratios.items())
     rows.append(f"time by that of the teacher's int8: {times}")
     if "unstructured" in report.figures:

@@ -74,8 +74,8 @@ class NodeParameters(Target):
         return "" if result.successful else result.reason or "no reason was given"
 
 
-PIPELINE = [node for node in NODES if node.name != "updater"]
-"""The nodes that run here; the updater is no part of the pipeline."""
+PIPELINE = [node for node in NODES if node.name not in ("updater", "collector")]
+"""The nodes that run here; the updater and the collector are no part of the pipeline."""
 
 
 def parameters_mutant(random: Random) -> bytes:

@@ -18,6 +18,7 @@ from ros_cases import (
     recorder_node,
 )
 
+from edge_vision.nodes.collector_node import CollectorNode
 from edge_vision.nodes.interface.specs import NODES
 from edge_vision.nodes.updater_node import UpdaterNode
 
@@ -195,8 +196,9 @@ def test_the_gate_switched_off_passes_all(start, robot):
     assert running.ledger["inferred"] == 3
 
 
-def test_every_parameter_has_its_descriptor(start, robot):
-    start((*ALL, localizer_node(), recorder_node(), UpdaterNode))
+def test_every_parameter_has_its_descriptor(start, robot, tmp_path):
+    folder = {"collector": {"folder": str(tmp_path / "pictures")}}
+    start((*ALL, localizer_node(), recorder_node(), UpdaterNode, CollectorNode), folder)
     for spec in NODES:
         described = robot.describe(spec.name, [param.name for param in spec.params])
         for param, descriptor in zip(spec.params, described, strict=True):

@@ -27,6 +27,7 @@ from ros_cases import (
 )
 from vision_msgs.msg import LabelInfo, VisionInfo
 
+from edge_vision.nodes.collector_node import CollectorNode
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
 from edge_vision.nodes.interface.specs import NODES, NodeSpec
 from edge_vision.nodes.updater_node import UpdaterNode
@@ -37,7 +38,7 @@ def topics_of(spec: NodeSpec, transport: str = "raw", **given) -> list[tuple[str
     found = []
     values = {**{param.name: param.default for param in spec.params}, **given}
     for topic in filter(lambda topic: topic.exists(values), spec.topics):
-        compressed = topic.type.endswith("CompressedImage")
+        compressed = topic.name.endswith("/compressed")
         if topic.direction == "in" and "Image" in topic.type and compressed != (transport == "compressed"):
             continue
         names = [topic.name.replace("<node>", n) for n in ("source", "gate", "cascade", "detector")]
@@ -58,14 +59,17 @@ def seen_topics(robot, node: str) -> set[tuple[str, str, str]]:
 @pytest.mark.parametrize("transport", ["raw", "compressed"])
 @pytest.mark.parametrize("spec", NODES, ids=lambda spec: spec.name)
 def test_each_node_alone_has_the_topics_and_services_of_its_spec(start, robot, tmp_path, spec, transport):
-    overrides = {"source": {"uri": str(tmp_path / "missing.avi")}}
+    overrides = {
+        "source": {"uri": str(tmp_path / "missing.avi")},
+        "collector": {"folder": str(tmp_path / "pictures")},
+    }
     takes_images = any(param.name == "image_transport" for param in spec.params)
     if takes_images:
         overrides[spec.name] = {"image_transport": transport}
     elif transport == "compressed":
         pytest.skip("takes no images")
     optional = {"localizer": localizer_node, "recorder": recorder_node}
-    others = (optional[spec.name](),) if spec.name in optional else (*ALL, UpdaterNode)
+    others = (optional[spec.name](),) if spec.name in optional else (*ALL, UpdaterNode, CollectorNode)
     start([kind for kind in others if kind.spec is spec], overrides)
     expected = set(topics_of(spec, transport))
     robot.wait(lambda: spec.name in robot.node.get_node_names(), "the node")

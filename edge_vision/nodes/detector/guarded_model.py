@@ -75,6 +75,9 @@ class GuardedModel:
         if due:
             ours = detector.detect(frame, with_low_score=True)
             agrees = agreement(ours, expected, detector.thresholds.score_threshold)
+            if agrees is False:
+                topic = self._node.resolve_topic_name("~/disagreements")
+                self._node.hub.notify(topic, frame, ours.detections, expected.detections)
             if guard.add(agrees, now_s) and guard.state != DOUBTFUL:
                 severity = "warning" if guard.state == FALLBACK else "info"
                 self._log(

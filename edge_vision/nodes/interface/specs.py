@@ -4,6 +4,7 @@ config/pipeline.yaml. The gate's are in `gate.py`, the cascade's and detector's 
 
 from __future__ import annotations
 
+from edge_vision.nodes.interface.collector import COLLECTOR
 from edge_vision.nodes.interface.gate import GATE
 from edge_vision.nodes.interface.localizer import LOCALIZER
 from edge_vision.nodes.interface.model import CASCADE, DETECTOR
@@ -139,8 +140,9 @@ PIPELINE = NodeSpec(
             applies="start",
         ),
         Param("record", False, "Runs the flight recorder, too.", applies="start"),
+        Param("collect", False, "Runs the collector, too.", applies="start"),
     ),
     (),
 )
 
-NODES = (SOURCE, GATE, CASCADE, DETECTOR, DIAGNOSTICS, LOCALIZER, UPDATER, RECORDER)
+NODES = (SOURCE, GATE, CASCADE, DETECTOR, DIAGNOSTICS, LOCALIZER, UPDATER, RECORDER, COLLECTOR)

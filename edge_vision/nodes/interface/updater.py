@@ -64,6 +64,13 @@ UPDATER = NodeSpec(
         ),
         Topic("detections", "vision_msgs/msg/Detection2DArray", "in", "While a model is compared.", SHADOW),
         Topic("label_info", "vision_msgs/msg/LabelInfo", "in", "While a model is compared.", SHADOW),
+        Topic(
+            "~/disagreements",
+            "sensor_msgs/msg/CompressedImage",
+            "out",
+            "Frames on which the compared model disagrees.",
+            SHADOW,
+        ),
         STATUS,
     ),
     (

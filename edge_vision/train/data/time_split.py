@@ -16,14 +16,14 @@ import cv2
 import numpy as np
 
 from edge_vision.core.compressed import read_image_file
+from edge_vision.dataset.export import JUDGE_SHARE, TRAIN_SHARE
 from edge_vision.errors import ImageError
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.settings import MIN_IMAGES
 from edge_vision.source.opening import open_source, source_sha256
 from edge_vision.source.uri import bag_files, video_path
+from edge_vision.train.data.labels import Labels, collected_pictures, is_collected, scaled
 
-TRAIN_SHARE, JUDGE_SHARE = 0.65, 0.3
-"""Of a clip's time: the first and the last part. What is between is used for neither."""
 MAX_SIDE_PX = 1024
 """Larger images are reduced to this, for memory. Models have smaller inputs."""
 _CANDIDATES = 400
@@ -44,12 +44,14 @@ class ClipRange:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TimeSplit:
-    """train, judge: (h, w, 3) uint8 BGR."""
+    """train, judge: (h, w, 3) uint8 BGR. train_labels, judge_labels: of each image."""
 
     train: tuple[np.ndarray, ...]
     judge: tuple[np.ndarray, ...]
     train_ranges: tuple[ClipRange, ...]
     judge_ranges: tuple[ClipRange, ...]
+    train_labels: tuple[Labels, ...]
+    judge_labels: tuple[Labels, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +84,7 @@ def split(videos: Sequence[str], judge: Sequence[str], train_count: int, judge_c
     trained = [(p, _diverse(found, -(-train_count // len(train_parts)))) for p, found in train_parts]
     judged = [(p, _evenly(found, -(-judge_count // len(judge_parts)))) for p, found in judge_parts]
     images: dict[tuple[Path, int], np.ndarray] = {}
+    labels = {path: _labels(path) for path in scanned if is_collected(path)}
     for path in scanned:
         wanted = {c.number for p, found in (*trained, *judged) if p == path for c in found}
         images.update({(path, n): image for n, _, image in _images(path) if n in wanted})
@@ -90,11 +93,15 @@ def split(videos: Sequence[str], judge: Sequence[str], train_count: int, judge_c
         tuple(images[path, one.number] for path, found in parts for one in found)
         for parts in (trained, judged)
     )
+    train_labels, judge_labels = (
+        tuple(labels[path][one.number] if path in labels else None for path, found in parts for one in found)
+        for parts in (trained, judged)
+    )
     train_ranges, judge_ranges = (
         tuple(ClipRange(str(path), hashes[path], found[0].time, found[-1].time) for path, found in parts)
         for parts in (train_parts, judge_parts)
     )
-    return TimeSplit(train, judged_images, train_ranges, judge_ranges)
+    return TimeSplit(train, judged_images, train_ranges, judge_ranges, train_labels, judge_labels)
 
 
 def evenly_read(clip: str, count: int) -> list[np.ndarray]:
@@ -126,7 +133,7 @@ def _check(train: Parts, judge: Parts) -> None:
 def _images(path: Path) -> Iterator[tuple[int, float, np.ndarray]]:
     """Number, time and pixels of each image that can be decoded."""
     if path.is_dir() and not bag_files(path):
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+        files = _files(path)
         for number, file in enumerate(files):
             try:
                 yield number, float(number), _reduced(read_image_file(file))
@@ -140,6 +147,23 @@ def _images(path: Path) -> Iterator[tuple[int, float, np.ndarray]]:
             if image is not None:
                 yield number, capture.time_s, _reduced(image)
             number += 1
+
+
+def _files(path: Path) -> list[Path]:
+    """The images of a folder in order; of collected pictures those that were not rejected."""
+    if is_collected(path):
+        return [file for file, _ in collected_pictures(path)]
+    return sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+
+
+def _labels(path: Path) -> list[Labels]:
+    """Of each image of a folder of collected pictures, in pixels of the reduced image."""
+    return [
+        None
+        if labels is None
+        else scaled(labels, min(1.0, MAX_SIDE_PX / max(read_image_file(file).shape[:2])))
+        for file, labels in collected_pictures(path)
+    ]
 
 
 def _reduced(image: np.ndarray) -> np.ndarray:
@@ -188,7 +212,5 @@ def _evenly(candidates: list[_Candidate], count: int) -> list[_Candidate]:
 def _sha256(path: Path) -> str:
     if not path.is_dir() or bag_files(path):
         return source_sha256(str(path))
-    digests = [
-        source_sha256(str(file)) for file in sorted(path.iterdir()) if file.suffix.lower() in _SUFFIXES
-    ]
+    digests = [source_sha256(str(file)) for file in _files(path)]
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()

@@ -47,11 +47,14 @@ def _run(run: TrainingRun) -> TrainingReport:
 
 
 def _refusal(before: Quality, after: Quality) -> str:
-    """Why the trained model is no improvement; "" = it is one."""
-    if after.sqnr_db >= before.sqnr_db and after.agreement >= before.agreement:
+    """Why the trained model is no improvement; "" = it is one. Labels replace the agreement."""
+    name, least, found = "agreement", before.agreement, after.agreement
+    if before.map50 is not None and after.map50 is not None:
+        name, least, found = "AP50 on reviewed images", before.map50, after.map50
+    if after.sqnr_db >= before.sqnr_db and found >= least:
         return ""
     return (
-        f"expected at least PTQ's quality on the judge images (agreement {before.agreement:.3f}, "
-        f"{before.sqnr_db:.1f} dB), got {after.agreement:.3f}, {after.sqnr_db:.1f} dB: use PTQ "
+        f"expected at least PTQ's quality on the judge images ({name} {least:.3f}, "
+        f"{before.sqnr_db:.1f} dB), got {found:.3f}, {after.sqnr_db:.1f} dB: use PTQ "
         f"(`optimize run`), or train on more varied clips"
     )

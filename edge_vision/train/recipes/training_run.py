@@ -30,6 +30,7 @@ from edge_vision.optimize.quantization.make_variant import (
 )
 from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
 from edge_vision.optimize.source import source_bundle
+from edge_vision.train.data.labels import LabelledImages, digests_of, teachable
 from edge_vision.train.data.teacher import TeacherSamples, cached_samples
 from edge_vision.train.data.time_split import split
 from edge_vision.train.graph.batch_norm import BATCHED
@@ -104,17 +105,20 @@ class TrainingRequest:
 @dataclass(frozen=True, slots=True)
 class Quality:
     """Against the fp32 model on the judge images. agreement: F1 of boxes or share of the same best class.
-    sqnr_db: signal-to-noise ratio of what the decoding tail reads."""
+    sqnr_db: signal-to-noise ratio of what the decoding tail reads. map50: COCO's AP at IoU 0.5 on the
+    reviewed judge images, None without labels."""
 
     agreement: float
     sqnr_db: float
+    map50: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
     """qualities: by name of the graph. time_ratios: by runtime, of the result's int8 graph by that of the
     teacher's int8 graph, CPU time with one thread. curve: (step, loss, validation score: SQNR in dB, or F1).
-    refused: why there is no bundle, "" = there is one. figures: further ones."""
+    refused: why there is no bundle, "" = there is one. figures: further ones. labelled: reviewed images to
+    train and to judge, and those left out as the teacher is wrong on them."""
 
     model: str
     parent_sha256: str
@@ -129,6 +133,7 @@ class TrainingReport:
     stopped: str = ""
     refused: str = ""
     figures: Mapping[str, Any] = field(default_factory=dict)
+    labelled: Mapping[str, int] = field(default_factory=dict)
 
 
 class TrainingRun:
@@ -158,14 +163,38 @@ class TrainingRun:
         self.folded = graph_session.folded(self.source.verify(self.source.manifest.graphs[0]))
         self.outputs = tail_inputs(self.folded)
         self._data = split(request.videos, request.judge, request.frames, request.judge_frames)
-        self.validation_images = self._data.train[::_VALIDATION_PERIOD]
-        self._images = [image for i, image in enumerate(self._data.train) if i % _VALIDATION_PERIOD]
+        train = self._teachable()
+        self.validation_images = tuple(train[::_VALIDATION_PERIOD])
+        self._images = [image for i, image in enumerate(train) if i % _VALIDATION_PERIOD]
         self.calibration = self.calibration_tensors(self._spec)
         log(
             f"{len(self._images)} frames to train, {len(self.validation_images)} to validate, "
             f"{len(self._data.judge)} to judge, of other time ranges"
         )
+        if self.labelled:
+            log(
+                "labels: {train} pictures to train, {judge} to judge, {left_out} left out".format(
+                    **self.labelled
+                )
+            )
         self.validation, self.judge = self.loss_on(self.validation_images), self.loss_on(self.judge_images)
+
+    def _teachable(self) -> list[np.ndarray]:
+        """The train images without those on which labels prove the teacher wrong."""
+        data = self._data
+        self._labelled: LabelledImages | None = None
+        self.labelled: dict[str, int] = {}
+        trained, judged = (
+            sum(one is not None for one in labels) for labels in (data.train_labels, data.judge_labels)
+        )
+        if self._task != "detect" or not trained + judged:
+            return list(data.train)
+        kept = teachable(self.source, self.folded, data.train, data.train_labels)
+        left_out = len(data.train) - len(kept)
+        self.labelled = {"train": trained - left_out, "judge": judged, "left_out": left_out}
+        labelled = LabelledImages(self.source, data.judge, data.judge_labels)
+        self._labelled = labelled if any(map(len, labelled.expected)) else None
+        return [data.train[i] for i in kept]
 
     @property
     def judge_images(self) -> tuple[np.ndarray, ...]:
@@ -180,6 +209,7 @@ class TrainingRun:
     def _same_request(self) -> Bundle:
         """The source bundle; keeps the cache of an earlier run of the same request."""
         file, request = self.folder / REQUEST, as_stored(replace(self.request, anyway=False))
+        request |= digests_of((*self.request.videos, *self.request.judge))
         stored = read_stored(file)
         if stored and any((self.folder / name).exists() for name in _FINISHED):
             check_same(self.folder, stored, request)
@@ -287,7 +317,9 @@ class TrainingRun:
 
     def quality(self, model: Any) -> Quality:
         """On the judge images."""
-        return Quality(*(round(value, 4) for value in self.judge.of(model)))
+        map50 = self._labelled.map50(model) if self._labelled else None
+        agreement, sqnr = (round(value, 4) for value in self.judge.of(model))
+        return Quality(agreement, sqnr, map50)
 
     def noise_ceiling(self) -> float:
         """The F1 of a detecting teacher with itself on the judge images when these move by MOVED_PX."""
@@ -335,6 +367,7 @@ class TrainingRun:
             progress.stopped,
             refused,
             figures,
+            self.labelled,
         )
 
     def write(
