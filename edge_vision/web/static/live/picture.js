@@ -24,7 +24,8 @@ export class Picture {
     context.drawImage(bitmap, 0, 0);
     bitmap.close();
     // Lines and letters of the same size on a phone as on a desk.
-    const unit = canvas.width / Math.max(1, canvas.clientWidth || canvas.width);
+    const shown = Math.min(canvas.clientWidth / canvas.width, canvas.clientHeight / canvas.height);
+    const unit = 1 / (shown || 1);
     this.drawZones(context, unit);
     const boxes = header.tracks_stamp === header.stamp ? header.boxes : [];
     for (const box of boxes) this.drawBox(context, unit, canvas.width / header.width, header.kind, box);
