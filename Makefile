@@ -34,7 +34,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-recorder bench-cameras bench-device bench-governor bench-pipelining bench-low-score bench-accuracy bench-tracking bench-foreign bench-updates bench-web bench-train bench-headline soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top web setup setup-clips setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-web setup-bag setup-docs lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-recorder bench-cameras bench-device bench-governor bench-pipelining bench-low-score bench-accuracy bench-tracking bench-foreign bench-updates bench-ray bench-fleet bench-web bench-train bench-headline soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top web setup setup-clips setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-web setup-bag setup-docs lock clean distclean
 
 help:  ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -127,6 +127,12 @@ bench-tracking: setup-evaluate  ## Compare tracks with held boxes on real clips;
 
 bench-updates: setup-test  ## Attack and kill model updates; results in out/bench/updates.json
 	$(VENV_PYTHON) bench/updates.py $(ARGS)
+
+bench-ray: setup-clips  ## Compare one and two hosts of a Ray cluster, needs root and Ray; results in out/bench/ray_hosts.json
+	$(VENV_PYTHON) bench/ray_hosts.py $(ARGS)
+
+bench-fleet: setup-test  ## Simulate a fleet of 10,000 robots; results in out/bench/fleet.json
+	$(VENV_PYTHON) bench/fleet.py $(ARGS)
 
 bench-train: setup-train  ## Train bundles on the public clips against PTQ; results in out/train/report.json
 	$(VENV_PYTHON) bench/train.py $(ARGS)

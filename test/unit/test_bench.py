@@ -103,6 +103,7 @@ def test_a_process_read_from_proc() -> None:
         ("soak.py", "load_factor"),
         ("diagnostics.py", "false_alarms"),
         ("cameras.py", "unaccounted"),
+        ("ray_hosts.py", "speed_up"),
     ],
 )
 def test_help_shows_examples(script: str, figure: str) -> None:
@@ -230,3 +231,28 @@ def test_the_parameters_of_a_headline_row_are_those_of_its_model() -> None:
     guarded = headline.CONFIGURATIONS["economy_cascade_student_guard"].all_parameters("b", "openvino")
     assert guarded["detector"] == {"model": "b", "backend": "openvino", "threads": 1}
     assert guarded["gate"] == {"preset": "economy"} and "cascade" in guarded
+
+
+def test_stages_and_the_halt_keep_a_bad_release_from_a_fleet() -> None:
+    pytest.importorskip("tuf")
+    import fleet
+
+    staged, at_once = (
+        fleet.rollout(2000, 3, 0.5, stages, 4.0) for stages in (fleet.STAGES, fleet.ALL_AT_ONCE)
+    )
+    good = fleet.rollout(2000, 3, 0.0, fleet.STAGES, 4.0)
+    assert staged.halted_s and at_once.halted_s and good.halted_s is None
+    assert 0 < staged.bad <= len(staged.times_s) <= 40 < len(at_once.times_s) < 2000
+    assert len(good.times_s) == 2000 and good.bad == 0 and good.times_s[-1] < 62 * fleet.HOUR_S
+
+
+def test_the_least_number_of_misses_is_that_of_the_audit() -> None:
+    pytest.importorskip("tuf")
+    import fleet
+
+    from edge_vision.core.confidence_intervals import anytime_exceeds
+
+    least = fleet._least_missed(60, 0.2)
+    for n, missed in enumerate(least.tolist(), 1):
+        assert missed > n or anytime_exceeds(missed, n, 0.2)
+        assert not anytime_exceeds(missed - 1, n, 0.2)
