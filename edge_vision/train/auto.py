@@ -271,6 +271,9 @@ class _Auto:
 
         request, folder = self._request, self._folder / step.name
         folder.mkdir(exist_ok=True)
+        options: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in outcome.options.items()
+        }
         training = TrainingRequest(
             step.name,
             request.model,
@@ -280,7 +283,7 @@ class _Auto:
             outcome.batch,
             request.samples,
             seed=request.seed,
-            **{name: tuple(v) if isinstance(v, list) else v for name, v in outcome.options.items()},
+            **options,
         )
         return run_recipe(folder, training, self._log, self._show)
 
