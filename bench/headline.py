@@ -150,7 +150,8 @@ def trained(student: Path | None) -> Path:
     if not (folder / "int8" / "bundle.yaml").is_file():
         from train import measured as train
 
-        train(TRAINED, folder)
+        if refused := train(TRAINED, folder)["refused"]:
+            raise SystemExit(f"the student was refused: {refused}")
     return folder / "int8"
 
 
