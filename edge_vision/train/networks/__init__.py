@@ -1,0 +1,1 @@
+"""Networks: pruned, cut, new, searched."""
