@@ -163,7 +163,7 @@ def takeover(options: argparse.Namespace, bundle: Bundle, how: str) -> dict[str,
     )
     model, served = running["detector"].model, _Served(running["detector"])
     try:
-        robot.wait(lambda: len(came_s) >= 30 and model.current.session.deadline_s < 1.0, "detections")
+        robot.wait(lambda: len(came_s) >= 30 and model.current.session.deadline_s < 10.0, "detections")
         before = max(np.diff(came_s[5:]))
         begun_s = time.monotonic()
         server.signal(getattr(signal, how))

@@ -204,6 +204,10 @@ class HttpServer(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # A client that no longer waits.
+            super().handle_error(request, client_address)
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
