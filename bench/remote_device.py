@@ -48,15 +48,15 @@ FIGURES: dict[str, Callable[[Measurement], float]] = {
 }
 _EXAMPLES = """examples:
   python bench/remote_device.py              about five minutes
-  python bench/remote_device.py --quick
+  python bench/remote_device.py --rounds 3
   python bench/remote_device.py --strict     exit status 1 where a target is missed"""
 
 
 def main() -> int:
     parser = make_parser("device", __doc__, _EXAMPLES)
-    parser.add_argument("--quick", action="store_true", help="three rounds")
+    parser.add_argument("--rounds", type=int, default=8, help="default: %(default)s")
     options = parser.parse_args()
-    rounds = 3 if options.quick else 8
+    rounds = options.rounds
     result = new_result(options.video) | {"rounds": rounds}
     with tempfile.TemporaryDirectory() as name, loopback(Path(name) / "robot") as server:
         os.environ["PATH"] = f"{server.bin}:{os.environ['PATH']}"

@@ -61,14 +61,14 @@ class DeviceExecutor(TrialExecutor):
         self._address, self._local, self._study = address, local, study
         self._log, self._show = log, show_progress
         self._modules, self._waits_s = (*_MODULES, *modules), waits_s
-        self._doing = "connecting"
+        self._do("connecting")
         self._session: SshSession | None = None
         self._device: OptimizedDevice | None = None
         self._hashes: dict[tuple[str, int, int], str] = {}
 
     def connect(self) -> OptimizedDevice:
         """The device. Raises OptimizeError if it cannot be used."""
-        self._doing = "connecting"
+        self._do("connecting")
         session = SshSession(self._address, self._wait)
         try:
             values, _ = session.request("hello", modules=self._modules, limit_bytes=CACHE_LIMIT_BYTES)
@@ -112,7 +112,7 @@ class DeviceExecutor(TrialExecutor):
             try:
                 files = self._send_files(session, trial.task, folder)
                 running = True
-                self._doing = trial.name
+                self._do(trial.name)
                 return self._run(session, trial, files, folder, timeout_s)
             except ConnectionEnded as error:
                 self.close()
@@ -127,7 +127,7 @@ class DeviceExecutor(TrialExecutor):
     def _connect_again(self) -> SshSession:
         reason = ""
         for wait_s in self._waits_s:
-            self._doing = f"no connection, the next attempt in {wait_s:.0f} s"
+            self._do(f"no connection, the next attempt in {wait_s:.0f} s")
             until_s = time.monotonic() + wait_s
             while time.monotonic() < until_s:
                 self._wait()
@@ -144,8 +144,11 @@ class DeviceExecutor(TrialExecutor):
             f"continue with: optimize resume DIR"
         )
 
+    def _do(self, what: str) -> None:
+        self._doing, self._since_s = what, time.monotonic()
+
     def _wait(self) -> None:
-        self._show(self._doing)
+        self._show(f"{self._doing}: {time.monotonic() - self._since_s:.0f} s")
 
     def _run(
         self,
@@ -208,7 +211,7 @@ class DeviceExecutor(TrialExecutor):
         for name, have in missing.items():
             damaged = False
             while True:
-                self._doing = f"sending, {sent / 1e6:.1f} of {total / 1e6:.1f} MB"
+                self._do(f"sending, {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
                 chunk = _chunk(contents[name], have)
                 before, sent = have, sent + len(chunk)
                 have, _ = session.request("put", chunk, name=name, offset=before, total=sizes[name])

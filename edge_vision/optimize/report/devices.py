@@ -55,7 +55,7 @@ def _rows(studies: Sequence[DeviceStudy]) -> dict[str, dict[str, CandidateResult
 
 
 def _cut(name: str) -> str:
-    return name if len(name) < _WIDTH else f"...{name[4 - _WIDTH :]}"
+    return name if len(name) < _WIDTH else f"{name[: _WIDTH // 2]}...{name[4 - _WIDTH // 2 :]}"
 
 
 def _cell(result: CandidateResult | None) -> str:
