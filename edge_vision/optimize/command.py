@@ -35,7 +35,7 @@ _EXAMPLES = """\
 examples:
   edge-vision optimize run ssdlite_mobilenet_v2_coco --frames street.mp4 --calibration yard.mp4 --out out/ssd
   edge-vision optimize run ./my_bundle --frames clips/ --budget-ms 50 --max-rss-mb 300 --out out/mine
-  edge-vision optimize run mine --frames clips/ --device ssh://pi@robot/home/pi/venv/bin/python --out out/pi
+  edge-vision optimize run mine --frames clips/ --device ssh://robot/home/pi/venv/bin/python --out out/pi
   edge-vision optimize run mine --frames clips/ --device local --device ssh://robot --out out/both
   edge-vision optimize resume out/both --device ssh://other                        on a further device
   edge-vision optimize run yolo.onnx --frames a.mp4 --frames b.mp4 --backends openvino --out out/yolo
@@ -170,7 +170,8 @@ def _add_device(one: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DEVICE",
-        help="measure on local, or over SSH on ssh://[user@]host[:port][/path/to/python]; may be repeated",
+        help="measure on local, or over SSH on ssh://HOST[:PORT][/PATH/TO/PYTHON], HOST or USER@HOST; may be "
+        "repeated",
     )
 
 
