@@ -36,6 +36,7 @@ NEEDED: dict[str, dict[str, str]] = {
     "e2e/test_prometheus_live.py": PROMETHEUS,
     "e2e/test_recorder_live.py": RECORD,
     "e2e/test_web_browser.py": WEB,
+    "e2e/test_dataset_browser.py": WEB,
     "e2e/test_web_live.py": WEB,
     "launch": {**ROS, **LAUNCH},
     "nodes/test_bag_source.py": {**ROS, **BAGS},

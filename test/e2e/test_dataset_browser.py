@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> DatasetFolder:
 
 
 @pytest.fixture
-def page(folder: DatasetFolder, tmp_path: Path) -> Iterator[Chromium]:
+def page(folder: DatasetFolder) -> Iterator[Chromium]:
     """The page with the first picture."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         access = Access("127.0.0.1", probe.getsockname()[1])
@@ -40,7 +40,7 @@ def page(folder: DatasetFolder, tmp_path: Path) -> Iterator[Chromium]:
     serving.start()
     assert listens.wait(60.0)
     try:
-        with Chromium(tmp_path / "profile") as browser:
+        with Chromium() as browser:
             browser.open(access.url)
             shown(browser, folder.names()[0])
             yield browser
