@@ -43,7 +43,7 @@ class DeviceAddress:
         match = _ADDRESS.fullmatch(text)
         if match is None or not 0 < int(match["port"] or 22) < 65536 or (match["python"] or "").endswith("/"):
             raise OptimizeError(
-                f"device: expected {LOCAL} or ssh://HOST[:PORT][/PATH/TO/PYTHON], HOST or USER@HOST, "
+                f"device: expected {LOCAL} or ssh://HOST, with :PORT and /PATH/TO/PYTHON if needed, "
                 f"got {text!r}"
             )
         host = match["host"].strip("[]")
