@@ -170,8 +170,8 @@ def _add_device(one: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DEVICE",
-        help="measure on local, or over SSH on ssh://HOST or ssh://HOST/PATH/TO/PYTHON, with a user before and "
-        "a port behind HOST if needed; may be repeated",
+        help="measure on local, or over SSH on ssh://HOST or ssh://HOST/PATH/TO/PYTHON, with a user before "
+        "and a port behind HOST if needed; may be repeated",
     )
 
 
