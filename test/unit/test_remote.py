@@ -527,6 +527,38 @@ def test_the_manager_falls_back_and_returns(own_server, bundle, monkeypatch):
         manager.stop()
 
 
+def test_a_server_that_is_down_at_the_start_is_used_later(own_server, bundle, monkeypatch):
+    monkeypatch.setattr(failure_history, "FIRST_RETRY_S", 0.1)
+    own_server.kill()
+    manager = ModelManager(
+        lambda bundle, session: Detector.from_bundle(bundle, session), lambda *_: None, lambda _: None
+    )
+    try:
+        model = manager.start(ModelRequest(str(bundle.folder), "kserve", remote(own_server.url)))
+        assert model.report.actual.backend == "onnxruntime"
+        assert manager.status_values()["backend.failed"].startswith("kserve: the server 127.0.0.1:")
+        own_server.start()
+        until_s = time.monotonic() + 60
+        while manager.model.report.actual.backend != "kserve" and time.monotonic() < until_s:
+            manager.retry_if_due()
+            time.sleep(0.05)
+        assert manager.model.report.actual.backend == "kserve"
+        assert manager.status_values()["backend.failed"] == ""
+    finally:
+        manager.stop()
+
+
+def test_a_backend_without_a_server_is_not_tried_again(bundle):
+    manager = ModelManager(
+        lambda bundle, session: Detector.from_bundle(bundle, session), lambda *_: None, lambda _: None
+    )
+    try:
+        assert manager.start(ModelRequest(str(bundle.folder), "kserve")).report.fallback_reason
+        assert manager.status_values()["backend.failed"] == ""
+    finally:
+        manager.stop()
+
+
 class Counted(Session):
     """A session that counts its runs."""
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from edge_vision.backends.base import Session
+from edge_vision.backends.registry import make_backend
 from edge_vision.backends.serving.failure_history import FailureHistory, HungRuns
 from edge_vision.backends.serving.loaded_model import LoadedModel, ModelRequest, load_model
 from edge_vision.bundles.store import Bundle
@@ -63,10 +64,18 @@ class ModelManager(Generic[R]):
         return self._pending is not None
 
     def start(self, request: ModelRequest) -> LoadedModel[R]:
-        """Load the requested model, or the next best. Raises BundleError, BackendError, HeadError."""
+        """Load the requested model, or the next best; a server that does not answer is tried again later.
+
+        Raises BundleError, BackendError, HeadError.
+        """
         model = load_model(request, self._make)
         self._request, self._pending, self.swap_error = request, None, ""
         self._failures = FailureHistory()
+        on_server = request.backend != "auto" and make_backend(request.backend).remote
+        if on_server and request.request.remote_url and model.report.actual.backend != request.backend:
+            # A server may answer later; a local backend that does not load now does not load later.
+            reason = (model.report.fallback_reason or "").removeprefix(f"{request.backend}: ")
+            self._failures.record(request.backend, reason)
         self._serve(model)
         loader = Worker[ModelRequest]("edge_vision loader").join(
             lambda wanted: self._load_in_background(wanted, lambda: self._loader is loader)
