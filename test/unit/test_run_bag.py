@@ -345,6 +345,19 @@ def test_what_has_no_images_is_refused(tmp_path, capsys) -> None:
     assert "expected a bag" in refused(capsys, tmp_path, video, "--out", tmp_path / "result.mcap")
 
 
+def test_a_backend_that_is_not_the_requested_one_is_reported(tmp_path, capsys) -> None:
+    bag = write_bag(tmp_path / "drive.mcap", recording(2))
+    bundle_or_skip(DETECTOR)
+    assert main(["run", str(bag), "--out", str(tmp_path / "result.mcap"), "--backend", "kserve"]) == 0
+    assert "not the requested backend: kserve: kserve needs the address" in capsys.readouterr().err
+
+
+def test_a_file_without_an_option_is_refused_with_both_options(capsys) -> None:
+    assert main(["run", "clip.mp4"]) == 2
+    message = capsys.readouterr().err
+    assert "--source clip.mp4" in message and "--out FILE.mcap" in message
+
+
 def test_a_bag_that_is_cut_leaves_nothing(tmp_path, capsys) -> None:
     bag = write_bag(tmp_path / "drive.bag", recording(20))
     bag.write_bytes(bag.read_bytes()[:-100])

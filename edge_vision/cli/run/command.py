@@ -49,6 +49,13 @@ def main(args: Sequence[str] | None = None) -> int:
 
     if {"-h", "--help"} & set(argv):
         print("With a bag and --out FILE.mcap: see `edge-vision run --out FILE.mcap --help`.\n")
+    elif argv and not argv[0].startswith("-"):
+        print(
+            f"run: expected --source {printable(argv[0])} to play it, or --out FILE.mcap to write a copy of "
+            "a bag with the results, got neither",
+            file=sys.stderr,
+        )
+        return 2
     return command(argv)
 
 
@@ -100,7 +107,10 @@ def _run(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     check_result(options.out)
     if source_kind(options.bag).name != "bag":
-        raise SourceError(f"expected a bag (.mcap, .db3, .bag or a folder), got '{options.bag}'")
+        raise SourceError(
+            f"expected a bag (.mcap, .db3, .bag or a folder), got '{options.bag}'; play a video or a camera "
+            "with --source, and record it with --ros-args -p record:=true"
+        )
     with contextlib.closing(BagCapture(options.bag, skip_unreadable=False)) as capture:
         bundle, session = _opened(options.model, options.backend)
         detector = Detector.from_bundle(bundle, session)
@@ -126,6 +136,8 @@ def _opened(model: str, name: str) -> tuple[Bundle, Session]:
     bundle = load_bundle(model)
     session, report = open_session(bundle, name)
     print(f"{bundle.name} on {report.actual.backend} {report.actual.version}, {report.actual.device}")
+    if report.fallback_reason:
+        print(f"run: not the requested backend: {printable(report.fallback_reason)}", file=sys.stderr)
     return bundle, session
 
 
