@@ -116,7 +116,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         access = _access(options)
         app = live_app(access, hub, parameters, options.allow_control)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         print(f"web: {printable_error(error)}", file=sys.stderr)
         return 2
     arguments = ["web", *NODE_NAME, *ros_args]
@@ -179,10 +179,15 @@ async def _serve(app: Any, access: Access, ros: RosThread) -> int:
 
 
 def _access(options: argparse.Namespace) -> Access:
-    """Raises ValueError or OSError."""
+    """Raises ValueError."""
     token = ""
     if options.token_file is not None:
-        token = options.token_file.read_text("utf-8").strip()
+        try:
+            token = options.token_file.read_text("utf-8").strip()
+        except OSError as error:
+            raise ValueError(
+                f"--token-file: expected a file that can be read, got {options.token_file}: {error.strerror}"
+            ) from None
         if not token:
             raise ValueError(f"expected a token in {options.token_file}, got an empty file")
     elif options.allow_control or not is_loopback(options.address):

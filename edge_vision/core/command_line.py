@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -23,12 +25,14 @@ def with_examples(description: str, examples: str) -> dict[str, Any]:
 
 def complete_help(parser: argparse.ArgumentParser, commands: Any) -> argparse.ArgumentParser:
     """Add a parser's examples and exit codes to the help of its subcommands that have none of their own."""
-    lines, codes = str(parser.epilog).splitlines(), str(parser.epilog).partition("exit codes:")
+    text, codes = str(parser.epilog), str(parser.epilog).partition("exit codes:")
+    lines = text.replace("\\\n", "\\\0").split("\n")  # An example may continue on the next line.
     for name, one in commands.choices.items():
         own = one.epilog or ""
         if "examples:" not in own:
             called = f" {parser.prog.split()[-1]} {name} "
-            own = "\n".join(["examples:", *(line for line in lines if called in f"{line} ")]) + "\n"
+            found = [line.replace("\0", "\n") for line in lines if called in f"{line} "]
+            own = "\n".join(["examples:", *found]) + "\n"
         if "exit codes:" not in own:
             own += "\n" + "".join(codes[1:])
         one.epilog, one.formatter_class = own, argparse.RawDescriptionHelpFormatter
@@ -45,6 +49,15 @@ def number_type(accepts: Callable[[float], bool], expected: str) -> Callable[[st
         return value
 
     return number
+
+
+def listen_error(address: str, port: int, error: Exception) -> str:
+    """The message about a port that a server cannot open."""
+    reason = printable_error(getattr(error, "strerror", None) or error)
+    where = f"cannot listen on {address}:{port}: {reason}"
+    if getattr(error, "errno", None) == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f"expected an address of this machine, {where}. Choose another --address"
+    return f"expected a free port, {where}. Choose another --port, or end the program that uses it"
 
 
 duration_s = number_type(lambda value: 0 < value < 1e6, "seconds above 0")

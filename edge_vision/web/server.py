@@ -14,6 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from edge_vision.core.command_line import listen_error
 from edge_vision.web.access import SAFE_METHODS, Access
 
 MAX_BODY_BYTES = 1 << 20
@@ -70,11 +71,7 @@ async def listening(app: web.Application) -> AsyncIterator[None]:
         try:
             await web.TCPSite(runner, access.address, access.port).start()
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ListenError(
-                f"expected a free port, cannot listen on {access.address}:{access.port}: {reason}. Choose "
-                "another --port, or end the program that uses it"
-            ) from error
+            raise ListenError(listen_error(access.address, access.port, error)) from error
         yield
     finally:
         await runner.cleanup()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import re
@@ -14,6 +15,7 @@ import pytest
 
 from edge_vision.cli.completion import bash_script
 from edge_vision.cli.main import COMMANDS
+from edge_vision.core.command_line import complete_help
 
 REPO = Path(__file__).resolve().parents[2]
 NEEDS_ROS = ("run",)
@@ -61,6 +63,16 @@ def test_help_of_a_subcommand_has_two_examples_of_it_and_exit_codes(words, capsy
         importlib.import_module(command.module).main([words[1], "--help"])
     _, _, end = capsys.readouterr().out.partition("examples:\n")
     assert sum(f" {' '.join(words)}" in line for line in end.splitlines()) >= 2 and "exit codes:" in end
+
+
+def test_an_example_of_several_lines_is_whole_in_the_help_of_a_subcommand() -> None:
+    parser = argparse.ArgumentParser(
+        "tool", epilog="examples:\n  tool cut a \\\n      --b\n  tool other\n\nexit codes: 0"
+    )
+    commands = parser.add_subparsers()
+    cut = commands.add_parser("cut")
+    complete_help(parser, commands)
+    assert cut.epilog == "examples:\n  tool cut a \\\n      --b\n\nexit codes: 0"
 
 
 @pytest.mark.parametrize(("arguments", "code"), [((), 2), (("no-such-command",), 2), (("--version",), 0)])

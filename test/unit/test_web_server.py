@@ -165,6 +165,17 @@ def test_a_large_body_is_refused(folder: Path) -> None:
     served(folder, use, max_body_bytes=1000)
 
 
+def test_an_address_of_another_machine_is_one_clear_error(folder: Path) -> None:
+    async def main() -> None:
+        async with listening(make_app(Access("192.0.2.1", 8600, TOKEN), folder)):
+            raise AssertionError("it listens on an address of another machine")
+
+    with pytest.raises(
+        ListenError, match=r"address of this machine, cannot listen on 192.*another --address"
+    ):
+        asyncio.run(main())
+
+
 def test_a_taken_port_is_one_clear_error(folder: Path) -> None:
     async def main(port: int) -> None:
         async with listening(make_app(Access("127.0.0.1", port), folder)):

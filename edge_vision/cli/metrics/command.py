@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from edge_vision.core.command_line import with_examples
+from edge_vision.core.command_line import listen_error, with_examples
 from edge_vision.core.missing_package import missing_package
 from edge_vision.core.printable import printable_error, printable_output
 
@@ -48,11 +48,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         server, thread = start_http_server(options.port, options.address, registry)
     except OSError as error:
-        print(
-            f"metrics: expected a free port, cannot listen on {where}: {printable_error(error)}. "
-            "Choose another --port, or end the program that uses it",
-            file=sys.stderr,
-        )
+        print(f"metrics: {listen_error(options.address, options.port, error)}", file=sys.stderr)
         return 1
     try:
         return _listen(MetricsListener(metrics, ["metrics", *NODE_NAME, *ros_args]), where, stop)
