@@ -70,7 +70,6 @@ def evaluate(evaluation: Evaluation, selected: Sequence[Selected], options: argp
     bundles = hashes((BUNDLE, *evaluation.bundles))
     store = _ResultStore(options.out / _STORED, repr((evaluation.run, bundles)))
     started = time.monotonic()
-    print(evaluation.heading(), flush=True)
     results: Results = {}
 
     def on_done(name: str, result: dict[str, Any]) -> None:
@@ -82,14 +81,19 @@ def evaluate(evaluation: Evaluation, selected: Sequence[Selected], options: argp
         store.write(name, result)
         on_done(name, result)
 
+    stored: Results = {}
     work = []
     for condition, video in selected:
-        stored = store.read(condition.name) if options.resume else None
-        if stored is not None:
-            on_done(condition.name, stored)
+        result = store.read(condition.name) if options.resume else None
+        if result is not None:
+            stored[condition.name] = result
         else:
             work.append((condition, Task(condition.name, video, evaluation.run, bundles)))
-    complete = not work or evaluate_all(work, executor_of(options), on_evaluated)
+    executor = executor_of(options) if work else None
+    print(evaluation.heading(), flush=True)
+    for name, result in stored.items():
+        on_done(name, result)
+    complete = executor is None or evaluate_all(work, executor, on_evaluated)
     names = [one.condition.name for one in selected]
     ordered = {name: results[name] for name in names if name in results}
     if not ordered:
