@@ -208,10 +208,15 @@ def _prepare_folder(folder: Path, requested: Settings) -> None:
     # A model without a folder in its name is in the store.
     claim_folder(folder, COMMAND, inputs=[path for path in given if Path(path).is_absolute()])
     entries = {file.name for file in folder.iterdir()} - {marker_path(folder, COMMAND).name}
-    if settings.FILE in entries and entries & {report_file.FILE, DEVICES}:
+    measured = report_file.FILE in entries or any((folder / DEVICES).glob(f"*/{report_file.FILE}"))
+    if settings.FILE in entries and measured:
         raise OptimizeError(
             f"{folder}: expected a new folder, got one with results; `optimize resume {folder}` continues it"
         )
+    if settings.FILE in entries:
+        for name in (DEVICES, devices.FILE):  # No device has a measurement.
+            entries.discard(name)
+            remove_path(folder / name)
     if entries - _NEW_STUDY:
         raise OptimizeError(
             f"{folder}: expected a new or empty folder, got one with {min(entries - _NEW_STUDY)}; choose "

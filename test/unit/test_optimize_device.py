@@ -451,6 +451,20 @@ def test_a_study_is_resumed_with_another_device(robot: Loopback, tmp_path: Path)
     assert {file: file.stat().st_mtime_ns for file in out.rglob("trials/*")} == stamps
 
 
+def test_a_wrong_address_leaves_a_folder_that_can_be_used_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not shutil.which("ssh"):
+        pytest.skip("ssh is not installed")
+    arguments, out = tiny_study(tmp_path, "--device", "ssh://127.0.0.1:1")
+    for _ in range(2):
+        assert main(arguments) == 1
+        assert "Connection refused" in capsys.readouterr().err
+    assert main(["report", str(out)]) == 1 and (out / "devices.json").is_file()
+    assert main(arguments) == 1
+    assert "Connection refused" in capsys.readouterr().err
+
+
 def test_devices_are_not_combined_with_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, _ = tiny_study(tmp_path, "--device", LOCAL, "--executor", "ray")
     assert main(arguments) == 1

@@ -72,6 +72,10 @@ def read_report(folder: Path) -> StudyReport:
         if values["format"] != FORMAT:
             raise ValueError(f"format {values['format']}")
         report: StudyReport = decoded(StudyReport, values)
+    except FileNotFoundError:
+        raise OptimizeError(
+            f"{folder}: expected a folder with a {FILE}, got none: nothing was measured there"
+        ) from None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise OptimizeError(
             f"{folder}: expected a folder with a {FILE} of format {FORMAT}, got: {error}"
