@@ -100,9 +100,12 @@ def _process(one: StatusEntry) -> list[Any]:
 
 
 def _backend(detector: StatusEntry) -> dict[str, str]:
-    requested, actual = (
-        " ".join(filter(None, (detector.text(f"backend.{side}.{name}") for name in _BACKEND)))
+    asked, runs = (
+        {name: text for name in _BACKEND if (text := detector.text(f"backend.{side}.{name}"))}
         for side in ("requested", "actual")
     )
+    # "auto auto auto" would not show what is automatic.
+    requested = ", ".join(f"{name} {text}" for name, text in asked.items())
+    actual = " ".join(runs.values())
     fallback = detector.text("backend.fallback_reason")[:MAX_TEXT_CHARS]
     return {"requested": requested, "actual": actual, "fallback": fallback}

@@ -264,7 +264,15 @@ function outline(context, { bbox }, shade, width, dash, label) {
   context.lineWidth = width;
   context.setLineDash(dash);
   context.strokeRect(...bbox);
-  if (label) context.fillText(label, bbox[0], Math.max(bbox[1] - width, 14));
+  if (!label) return;
+  const at = [bbox[0], Math.max(bbox[1] - width, 14)];
+  // A halo keeps the text legible on any picture.
+  context.strokeStyle = colour("back");
+  context.lineWidth = 2 * width;
+  context.lineJoin = "round";
+  context.setLineDash([]);
+  context.strokeText(label, ...at);
+  context.fillText(label, ...at);
 }
 
 // Pointer.

@@ -11,12 +11,13 @@ export function element(tag, attributes = {}, ...children) {
 }
 
 export function table(rows, head = null) {
-  const cell = (value, tag = "td") =>
-    element(tag, typeof value === "number" ? { class: "number" } : {},
+  const isNumber = (column) => rows.some((row) => typeof row[column] === "number");
+  const cell = (value, column, tag = "td") =>
+    element(tag, isNumber(column) ? { class: "number" } : {},
       value === null || value === undefined ? "n/a" : value instanceof Node ? value : shown(value));
   const made = element("table");
-  if (head) made.append(element("tr", {}, ...head.map((title) => cell(title, "th"))));
-  for (const row of rows) made.append(element("tr", {}, ...row.map((value) => cell(value))));
+  if (head) made.append(element("tr", {}, ...head.map((title, column) => cell(title, column, "th"))));
+  for (const row of rows) made.append(element("tr", {}, ...row.map((value, column) => cell(value, column))));
   return made;
 }
 
