@@ -18,6 +18,7 @@ from edge_vision.dataset.folder import DatasetFolder
 from edge_vision.dataset.picture import STATES
 from edge_vision.dataset.statistics import DatasetStatistics, statistics_of
 from edge_vision.offline.output_folder import claim_folder, remove_path
+from edge_vision.web.access import port_number
 
 PORT = 9465
 EXPORT = "dataset-export"
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="{review,export,stats}")
     review = commands.add_parser("review", help="a page to accept, correct and reject the pictures")
-    review.add_argument("--port", type=int, default=PORT, help="default: %(default)s")
+    review.add_argument("--port", type=port_number, default=PORT, help="default: %(default)s")
     review.add_argument(
         "--address",
         default="127.0.0.1",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -49,15 +47,6 @@ def number_type(accepts: Callable[[float], bool], expected: str) -> Callable[[st
         return value
 
     return number
-
-
-def listen_error(address: str, port: int, error: Exception) -> str:
-    """The message about a port that a server cannot open."""
-    reason = printable_error(getattr(error, "strerror", None) or error)
-    where = f"cannot listen on {address}:{port}: {reason}"
-    if getattr(error, "errno", None) == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-        return f"expected an address of this machine, {where}. Choose another --address"
-    return f"expected a free port, {where}. Choose another --port, or end the program that uses it"
 
 
 duration_s = number_type(lambda value: 0 < value < 1e6, "seconds above 0")

@@ -1,8 +1,10 @@
-"""Who may use a server: which hosts, which origins, which token. Imports neither ROS nor aiohttp."""
+"""Who may use a server: which address and port, hosts, origins, token. Imports neither ROS nor aiohttp."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import errno
 import hmac
 import ipaddress
 import re
@@ -11,6 +13,8 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from edge_vision.core.printable import printable_error
 
 MIN_TOKEN_CHARS = 16
 _TOKEN = re.compile(rf"[A-Za-z0-9_.~-]{{{MIN_TOKEN_CHARS},256}}")
@@ -110,3 +114,19 @@ def _authority(origin: str) -> str:
     except ValueError:
         return ""
     return parts.netloc.lower() if parts.scheme in ("http", "https") else ""
+
+
+def port_number(text: str) -> int:
+    """The type of an argument that is a TCP port."""
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got '{text}'")
+    return int(text)
+
+
+def listen_error(address: str, port: int, error: Exception) -> str:
+    """The message about a port that a server cannot open."""
+    reason = printable_error(getattr(error, "strerror", None) or error)
+    where = f"cannot listen on {address}:{port}: {reason}"
+    if getattr(error, "errno", None) == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f"expected an address of this machine, {where}. Choose another --address"
+    return f"expected a free port, {where}. Choose another --port, or end the program that uses it"

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from edge_vision.core.command_line import listen_error
-from edge_vision.web.access import SAFE_METHODS, Access
+from edge_vision.web.access import SAFE_METHODS, Access, listen_error
 
 MAX_BODY_BYTES = 1 << 20
 WRONG_TOKEN_DELAY_S = 0.5

@@ -107,6 +107,12 @@ def test_a_folder_that_is_not_ours_is_refused(tmp_path: Path, capsys) -> None:
         assert "expected a folder of collected pictures" in capsys.readouterr().err
 
 
+def test_a_port_that_is_none_is_refused(tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["review", str(tmp_path), "--port", "99999"])
+    assert "expected a port from 1 to 65535, got '99999'" in capsys.readouterr().err
+
+
 def test_the_review_server_runs_until_a_signal(tmp_path: Path) -> None:
     pytest.importorskip("aiohttp", reason="run `make setup-test`")
     folder = collect(tmp_path / "new", 2)

@@ -10,9 +10,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from edge_vision.core.command_line import listen_error, with_examples
+from edge_vision.core.command_line import with_examples
 from edge_vision.core.missing_package import missing_package
 from edge_vision.core.printable import printable_error, printable_output
+from edge_vision.web.access import listen_error, port_number
 
 PORT = 9464
 # Longest delay of a signal.
@@ -84,7 +85,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
             _EXAMPLES,
         ),
     )
-    parser.add_argument("--port", type=_port, default=PORT, help="default: %(default)s; 1 to 65535")
+    parser.add_argument("--port", type=port_number, default=PORT, help="default: %(default)s; 1 to 65535")
     parser.add_argument(
         "--address",
         default="127.0.0.1",
@@ -92,9 +93,3 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "the metrics",
     )
     return parser.parse_args(argv[:at]), argv[at:]
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got '{text}'")
-    return int(text)
