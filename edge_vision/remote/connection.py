@@ -81,9 +81,9 @@ class Connection:
         except TimeoutError:
             self._fail(f"did not answer within {limit_s * 1e3:.0f} ms")
         except (OSError, http.client.HTTPException, ValueError) as error:
-            self._fail(
-                f"cannot be used: {str(error) or type(error).__name__}: check remote_url and the server"
-            )
+            plain = getattr(error, "reason", "") == "WRONG_VERSION_NUMBER"
+            remedy = "does it serve http, not https?" if plain else "check remote_url and the server"
+            self._fail(f"cannot be used: {str(error) or type(error).__name__}: {remedy}")
 
     def _exchange(
         self,

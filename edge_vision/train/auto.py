@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import psutil
 
+from edge_vision.core.missing_package import install_command
 from edge_vision.offline.output_folder import claim_folder, remove_path
 from edge_vision.optimize.command import COMMAND as STUDY_COMMAND
 from edge_vision.optimize.errors import OptimizeError
@@ -325,7 +326,7 @@ def share_to_remove(report: StudyReport, request: AutoRequest) -> float:
 def needless(step: Step, report: StudyReport, request: AutoRequest) -> str:
     """Why a step cannot pay; "" if it may."""
     if importlib.util.find_spec("torch") is None:
-        return "the package torch is not installed: pip install torch"
+        return f"package torch is not installed: {install_command('torch')}"
     if request.budget_ms is not None and report.decision.chosen:
         return f"{report.decision.chosen} is within all bounds"
     losses = [1 - one.agreement for one in report.results if one.precision == "int8" and one.measurement]

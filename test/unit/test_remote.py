@@ -239,6 +239,19 @@ def test_a_token_leaves_this_machine_over_https_only(monkeypatch):
     Connection("https://yard:8000")
 
 
+def test_a_server_of_plain_http_behind_an_https_address_is_named():
+    def serve(listener: socket.socket) -> None:
+        with listener.accept()[0] as sock:
+            sock.recv(10_000)
+            sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=[listener], daemon=True).start()
+        connection = Connection(f"https://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(BackendError, match="does it serve http, not https"):
+            connection.request("GET", "/v2", 10.0, 1000)
+
+
 def test_tls_with_an_authority_of_ones_own(bundle, monkeypatch, tmp_path):
     names = {name: str(tmp_path / f"{name}.pem") for name in ("key", "certificate", "both")}
     subprocess.run(
