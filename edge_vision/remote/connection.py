@@ -15,7 +15,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from edge_vision.core.printable import bounded_text
-from edge_vision.core.redaction import redact_url
+from edge_vision.core.redaction import MASK, redact_url
 from edge_vision.errors import BackendError
 
 TOKEN, TOKEN_FILE, CA_FILE = (f"EDGE_VISION_REMOTE_{name}" for name in ("TOKEN", "TOKEN_FILE", "CA_FILE"))
@@ -24,6 +24,10 @@ environment, because any ROS node may read a parameter."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _MAX_TOKEN_BYTES = 1 << 14
 _SHOWN_CHARS = 300
+_MAX_HEAD_BYTES = 8 << 20
+"""Of what http.client accepts as headers."""
+_SEND_BYTES = 1 << 14
+"""Sent at once: each send of a TLS socket has a timeout of its own."""
 
 
 class Connection:
@@ -43,7 +47,8 @@ class Connection:
         self.name = f"{host}:{port}" if port else host
         self._path = parts.path.rstrip("/")
         self._headers = {"Content-Type": "application/octet-stream"}
-        if token := _token():
+        self._token = _token()
+        if token := self._token:
             if parts.scheme == "http" and host not in _LOOPBACK:
                 raise BackendError(f"expected https to send the token to {self.name}, got http in remote_url")
             self._headers["Authorization"] = f"Bearer {token}"
@@ -53,7 +58,7 @@ class Connection:
             self._http = http.client.HTTPSConnection(host, port, context=_context())
         # Its type is that of a class, and what it calls is this.
         self._http.response_class = self._response  # type: ignore[assignment]
-        self._ends_s = 0.0
+        self._ends_s, self._max_bytes = 0.0, 0
 
     def request(
         self,
@@ -68,7 +73,7 @@ class Connection:
 
         Raises BackendError for another status, more than max_bytes, and if it has not ended after limit_s.
         """
-        self._ends_s = time.monotonic() + limit_s
+        self._ends_s, self._max_bytes = time.monotonic() + limit_s, max_bytes
         try:
             try:
                 return self._exchange(method, path, max_bytes, body, headers or {})
@@ -104,7 +109,9 @@ class Connection:
             self._http.putheader(name, value)
         self._http.endheaders()
         for part in body:
-            self._http.send(part)
+            for at in range(0, len(part), _SEND_BYTES):
+                self._http.sock.settimeout(self._left_s())
+                self._http.send(part[at : at + _SEND_BYTES])
         with self._http.getresponse() as response:
             data = self._body(response, max_bytes)
         if response.status != 200:
@@ -126,11 +133,18 @@ class Connection:
         text = f"answers {response.status} {response.reason}"
         if location := response.headers.get("Location"):
             self._fail(f"{text}, a redirect to {redact_url(location)}, which is not followed: set remote_url")
-        self._fail(f"{text}: {data[:_SHOWN_CHARS].decode('utf-8', 'replace')}")
+        self._fail(f"{text}: {data[: 2 * _MAX_TOKEN_BYTES].decode('utf-8', 'replace')}")
 
     def _fail(self, text: str) -> NoReturn:
         self.close()
-        raise BackendError(f"the server {self.name} {bounded_text(text)[:_SHOWN_CHARS]}")
+        raise BackendError(f"the server {self.name} {self.shown(text)[:_SHOWN_CHARS]}")
+
+    def shown(self, text: str) -> str:
+        """A text of the server for logs and statuses: bounded, and without the token that it may repeat.
+
+        To be cut only afterwards: a part of the token would stay.
+        """
+        return bounded_text(text.replace(self._token, MASK) if self._token else text)
 
     def _left_s(self) -> float:
         left_s = self._ends_s - time.monotonic()
@@ -147,10 +161,14 @@ class Connection:
 
 
 class _Reader(io.RawIOBase):
-    """Reads a socket until the deadline of the request: a socket's own timeout starts anew with each byte."""
+    """Reads a socket until the deadline of the request: a socket's own timeout starts anew with each byte.
+
+    It ends after _left_bytes: http.client reads a chunk of the length -1 to the end of the stream.
+    """
 
     def __init__(self, sock: socket.socket, connection: Connection) -> None:
         self._sock, self._connection = sock, connection
+        self._left_bytes = 2 * connection._max_bytes + _MAX_HEAD_BYTES
         self._raw = sock.makefile("rb", buffering=0)  # Keeps it open after HTTPConnection has closed it.
 
     def makefile(self, _mode: str) -> io.BufferedReader:
@@ -162,7 +180,11 @@ class _Reader(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         self._sock.settimeout(self._connection._left_s())
-        return self._raw.readinto(buffer) or 0
+        count = self._raw.readinto(buffer) or 0
+        self._left_bytes -= count
+        if self._left_bytes < 0:
+            raise http.client.HTTPException("the answer is too long")
+        return count
 
     def close(self) -> None:
         self._raw.close()

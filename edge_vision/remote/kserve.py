@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from http.client import HTTPMessage
 from pathlib import Path
@@ -18,7 +19,6 @@ import numpy as np
 from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
 from edge_vision.bundles import schema
 from edge_vision.bundles.store import Bundle, load_bundle
-from edge_vision.core.printable import bounded_text
 from edge_vision.errors import BackendError, BackendUnavailable, BundleError, HeadError
 from edge_vision.remote.connection import Connection
 
@@ -34,8 +34,10 @@ DTYPES = {
 """The protocol's names -> numpy's."""
 MAX_METADATA_BYTES, MAX_OUTPUT_BYTES = 1 << 20, 64 << 20
 _DEVICES = {"KIND_CPU": "cpu", "KIND_GPU": "gpu"}
+_QUOTED = 1 << 15
+"""Longer than a token and the part that is shown."""
 _HEAD_LENGTH = "Inference-Header-Content-Length"
-_MALFORMED = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+_MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 
 
 class KserveSession(Session):
@@ -48,11 +50,11 @@ class KserveSession(Session):
         metadata = self._get(self._path)
         try:
             self.inputs, self.outputs = (
-                tuple(_spec(one) for one in metadata[key]) for key in ("inputs", "outputs")
+                tuple(self._spec(one) for one in metadata[key]) for key in ("inputs", "outputs")
             )
         except _MALFORMED as error:
             raise self._error(
-                f"describes model {model} in a way that cannot be read ({error!r:.100})"
+                f"describes model {model} in a way that cannot be read ({self._text(repr(error))})"
             ) from None
         self.actual = self._actual(metadata)
 
@@ -66,12 +68,14 @@ class KserveSession(Session):
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise self._error(f"expected JSON of the Open Inference Protocol v2 at {what}, got {data[:60]!r}")
+            raise self._error(
+                f"expected JSON of the Open Inference Protocol v2 at {what}, got {self._quoted(data)}"
+            )
         return found
 
     def _error(self, text: str) -> BackendError:
         self._connection.close()
-        return BackendError(f"the server {self._connection.name}: {bounded_text(text)}")
+        return BackendError(f"the server {self._connection.name}: {self._connection.shown(text)}")
 
     def _actual(self, metadata: Mapping[str, Any]) -> BackendActual:
         """What the server reports; the device is in an extension of Triton."""
@@ -79,12 +83,13 @@ class KserveSession(Session):
         extensions, kinds = server.get("extensions"), set()
         if isinstance(extensions, list) and "model_configuration" in extensions:
             groups = self._get(f"{self._path}/config").get("instance_group")
-            kinds = {str(one.get("kind")) for one in groups or () if isinstance(one, dict)}
+            if isinstance(groups, list):
+                kinds = {str(one.get("kind")) for one in groups if isinstance(one, dict)}
         return BackendActual(
             backend=KserveBackend.name,
-            version=_text(f"{server.get('name')} {server.get('version')}"),
+            version=self._text(f"{server.get('name')} {server.get('version')}"),
             device=_DEVICES.get(kinds.pop(), "unavailable") if len(kinds) == 1 else "unavailable",
-            provider=f"{_text(metadata.get('platform') or 'unavailable')} at {self._connection.name}",
+            provider=f"{self._text(metadata.get('platform') or 'unavailable')} at {self._connection.name}",
             precision="unavailable",
             threads=0,
         )
@@ -121,9 +126,9 @@ class KserveSession(Session):
 
     def _outputs(self, headers: HTTPMessage, data: bytes) -> dict[str, np.ndarray]:
         length = headers.get(_HEAD_LENGTH, "")
-        if not length.isdecimal() or int(length[:12]) > len(data):
+        if not re.fullmatch(r"[0-9]{1,12}", length) or int(length) > len(data):
             raise self._error(
-                f"expected binary outputs with {_HEAD_LENGTH}, got {length[:60] or data[:60]!r}"
+                f"expected binary outputs with {_HEAD_LENGTH}, got {self._quoted(length or data)}"
             )
         at, found = int(length), {}
         answer = self._object(data[:at], "the outputs")
@@ -131,44 +136,46 @@ class KserveSession(Session):
         try:
             for one in answer["outputs"]:
                 spec, size = expected[one["name"]], one["parameters"]["binary_data_size"]
-                found[spec.name] = _tensor(spec, one, data, at, size)
+                found[spec.name] = self._tensor(spec, one, data, at, size)
                 at += size
             if len(found) != len(expected) or at != len(data):
                 raise ValueError(f"{len(data) - at} bytes left")
         except _MALFORMED as error:
             raise self._error(
-                f"expected the outputs {', '.join(expected)} as in its metadata, got others ({error!r:.100})"
+                f"expected the outputs {', '.join(expected)} as in its metadata, got others ({self._text(repr(error))})"
             ) from None
         return found
+
+    def _quoted(self, value: str | bytes) -> str:
+        return self._connection.shown(repr(value[:_QUOTED]))[:60]
+
+    def _text(self, value: object) -> str:
+        """A short text of the server."""
+        return self._connection.shown(str(value))[:100]
+
+    def _spec(self, one: Mapping[str, Any]) -> TensorSpec:
+        """Of the metadata; a free dimension is -1 there."""
+        shape = tuple(None if size == -1 else size for size in one["shape"])
+        if not all(size is None or (type(size) is int and size >= 0) for size in shape):
+            raise ValueError(f"shape {one['shape']}")
+        return TensorSpec(self._text(one["name"]), shape, DTYPES[one["datatype"]])
+
+    def _tensor(
+        self, spec: TensorSpec, one: Mapping[str, Any], data: bytes, at: int, size: int
+    ) -> np.ndarray:
+        """An output, copied: it is aligned and can be written to. Raises ValueError if it is another one."""
+        found = self._spec(one)
+        sides = [side for side in found.shape if side is not None]
+        same = len(sides) == len(found.shape) == len(spec.shape) and all(
+            expected in (None, side) for side, expected in zip(sides, spec.shape, strict=True)
+        )
+        if not same or found.dtype != spec.dtype or size != math.prod(sides) * np.dtype(spec.dtype).itemsize:
+            raise ValueError(f"{found} of {size} bytes")
+        return np.ndarray(sides, spec.dtype, data, at).copy()
 
     def close(self) -> None:
         super().close()
         self._connection.close()
-
-
-def _text(value: object) -> str:
-    """A short text of the server."""
-    return bounded_text(str(value)[:100])
-
-
-def _spec(one: Mapping[str, Any]) -> TensorSpec:
-    """Of the metadata; a free dimension is -1 there."""
-    shape = tuple(None if size == -1 else size for size in one["shape"])
-    if not all(size is None or (type(size) is int and size >= 0) for size in shape):
-        raise ValueError(f"shape {one['shape']}")
-    return TensorSpec(_text(one["name"]), shape, DTYPES[one["datatype"]])
-
-
-def _tensor(spec: TensorSpec, one: Mapping[str, Any], data: bytes, at: int, size: int) -> np.ndarray:
-    """An output, copied: it is aligned and can be written to. Raises ValueError if it is not as described."""
-    found = _spec(one)
-    sides = [side for side in found.shape if side is not None]
-    same = len(sides) == len(found.shape) == len(spec.shape) and all(
-        expected in (None, side) for side, expected in zip(sides, spec.shape, strict=True)
-    )
-    if not same or found.dtype != spec.dtype or size != math.prod(sides) * np.dtype(spec.dtype).itemsize:
-        raise ValueError(f"{found} of {size} bytes")
-    return np.ndarray(sides, spec.dtype, data, at).copy()
 
 
 class KserveBackend(Backend):

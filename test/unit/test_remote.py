@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -361,8 +362,8 @@ def drip(start: bytes, piece: bytes) -> Callable[[socket.socket], None]:
     return answer
 
 
-def flood(sock: socket.socket) -> None:
-    sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+def flood(sock: socket.socket, start: bytes = b"HTTP/1.1 200 OK\r\n\r\n") -> None:
+    sock.sendall(start)
     while True:
         sock.sendall(bytes(1 << 16))
 
@@ -371,6 +372,10 @@ LIES: dict[str, tuple[bytes | Callable[[socket.socket], None], str]] = {
     "truncated body": (http(b"{}", length=1000), "cannot be used: IncompleteRead"),
     "huge body": (http(b"{}", length=10**12), "sends 1000000000000 bytes, expected at most"),
     "endless body": (flood, "sends more than 1048576 bytes"),
+    "chunk of the length -1": (
+        partial(flood, start=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n"),
+        "the answer is too long",
+    ),
     "drip in the headers": (drip(b"HTTP/1.1 200 OK\r\nX: ", b"x"), "did not answer within 500 ms"),
     "drip in the body": (drip(http(b"", length=5000), b"x"), "did not answer within 500 ms"),
     "drip of interim answers": (drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), "did not answer within 500 ms"),
@@ -394,6 +399,7 @@ LIES: dict[str, tuple[bytes | Callable[[socket.socket], None], str]] = {
     "JSON outputs": (document({"outputs": [{**rows(), "data": [1, 2]}]}), "expected binary outputs"),
     "head beyond the body": (outputs(rows(), length=10**6), "expected binary outputs"),
     "negative head": (outputs(rows(), length=-5), "expected binary outputs"),
+    "head number with a long tail": (outputs(rows(), length="0" * 12 + "9" * 30), "expected binary outputs"),
     "long head number": (outputs(rows(), length="9" * 5000), "expected binary outputs"),
     "head is no JSON": (http(b"x" * 20, "200 OK", f"{HEAD}: 20"), "expected JSON"),
     "deep JSON": (http(b"[" * 200_000, "200 OK", f"{HEAD}: 200000"), "expected JSON"),
@@ -471,6 +477,27 @@ def test_metadata_that_is_none(metadata):
     ):
         KserveSession(Connection(url), "m", "")
     assert str(error.value).isprintable() and len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("groups", [5, "KIND_GPU", {"kind": "KIND_GPU"}, [[5]]])
+def test_a_configuration_that_is_none_leaves_the_device_unknown(groups):
+    server = {**SERVER, "extensions": ["model_configuration"]}
+    with scripted(*map(document, (METADATA, server, {"instance_group": groups}))) as (url, _):
+        assert KserveSession(Connection(url), "m", "").actual.device == "unavailable"
+
+
+def test_a_token_that_the_server_repeats_is_not_shown(monkeypatch):
+    token = "open-sesame-" + "x" * 40
+    monkeypatch.setenv(TOKEN, token)
+    server = {**SERVER, "name": "n" * 80 + token}
+    refusal = http(b"x" * 280 + token.encode(), "401 No")
+    page = http(b"x" * 30 + token.encode())
+    for answer in (refusal, page):
+        with scripted(document(METADATA), document(server), answer) as (url, _):
+            session = KserveSession(Connection(url), "m", "")
+            with pytest.raises(BackendError) as error:
+                session.run(IMAGES)
+        assert "open" not in f"{error.value}{session.actual}" and "x" * 20 in str(error.value)
 
 
 def test_names_of_a_server_are_short_and_printable():
