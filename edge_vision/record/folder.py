@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +17,12 @@ from edge_vision.record.recording_file import MAGIC, PART, recover
 MIN_FREE_BYTES = 100_000_000
 """A recording ends before the disk has less space than this."""
 DAY_S = 86_400.0
+CLOCK_SET_S = 1_577_836_800
+"""2020-01-01. Times before it are of a clock that nobody had set: the age of a file is unknown."""
 _OURS = re.compile(r"edge_vision_[\w-]+_\d{8}T\d{6}\.\d{3}Z_[\w-]+\.mcap", re.ASCII)
 _HEAD_BYTES = 64
+_OF_OTHERS = (FileNotFoundError, PermissionError)
+"""A file that another user owns, or that somebody deletes meanwhile, is no reason not to record."""
 
 
 class Retention(NamedTuple):
@@ -61,28 +67,42 @@ class RecordingFolder:
     def recover(self) -> list[Path]:
         """Complete what processes that were killed have left. Returns the files. Raises OSError."""
         parts = [one for one in self.path.iterdir() if _is_ours(one, PART)]
-        found = [path for part in sorted(parts) if (path := recover(part))]
+        found = []
+        for part in sorted(parts):
+            with suppress(*_OF_OTHERS):
+                if path := recover(part):
+                    found.append(path)
         self.recovered += len(found)
         return found
 
-    def recordings(self) -> list[tuple[Path, os.stat_result]]:
-        """The recordings in this folder, the oldest first. Other files do not count."""
+    def recordings(
+        self, now_s: float = math.inf, last: Path | None = None
+    ) -> list[tuple[Path, os.stat_result]]:
+        """The recordings in this folder, the oldest first. Other files do not count.
+
+        now_s: of the wall clock. Files of a time to come are the oldest: the clock has been set back since.
+        last: the one that was written last, whatever the clock was.
+        """
         found = []
         for path in self.path.iterdir():
-            if _is_ours(path) and _has_our_header(path):
-                found.append((path, path.stat()))
-        return sorted(found, key=lambda one: one[1].st_mtime_ns)
+            with suppress(*_OF_OTHERS):
+                if _is_ours(path) and _has_our_header(path):
+                    found.append((path, path.stat()))
+        return sorted(
+            found, key=lambda one: (one[0] == last, one[1].st_mtime <= now_s + 1.0, one[1].st_mtime_ns)
+        )
 
-    def retain(self, retention: Retention, now_s: float) -> list[Path]:
+    def retain(self, retention: Retention, now_s: float, last: Path | None = None) -> list[Path]:
         """Delete recordings that are too old, and the oldest ones beyond the size; never the newest, nor a
-        file that is not ours. Returns what it deleted. Raises OSError."""
-        recordings = self.recordings()
+        file that is not ours. now_s, last: see `recordings`. Returns what it deleted. Raises OSError."""
+        recordings = self.recordings(now_s, last)
         total = sum(stat.st_size for _, stat in recordings)
         deleted = []
         for path, stat in recordings[:-1]:
-            old = retention.max_age_days and now_s - stat.st_mtime > retention.max_age_days * DAY_S
+            dated = retention.max_age_days and stat.st_mtime >= CLOCK_SET_S
+            old = dated and now_s - stat.st_mtime > retention.max_age_days * DAY_S
             if old or total > retention.max_total_bytes:
-                path.unlink()
+                path.unlink(missing_ok=True)
                 total -= stat.st_size
                 deleted.append(path)
         self.deleted += len(deleted)

@@ -215,7 +215,7 @@ class Recorder:
             self._encode(image)
             try:
                 self._turn(wanted, stopping)
-            except OSError as error:
+            except Exception as error:  # Its thread goes on in any case.
                 self._fail(error)
             if stopping and self._file is None:
                 return
@@ -264,9 +264,10 @@ class Recorder:
         path = self.folder.new_path(reason, now_s)
         self._file = RecordingFile(path, self._topics, {"trigger": reason})
         # A recording has times of its own that never go back, whatever clocks do.
-        self._offset_ns = int(now_s * NS_PER_S) - now_ns
-        self._limit_ns = now_ns + int(settings.max_s * NS_PER_S)
         since_ns = now_ns - int(settings.before_s * NS_PER_S)
+        # Without a battery, clocks begin at 1970, before which there is no time in a file.
+        self._offset_ns = max(int(now_s * NS_PER_S) - now_ns, -since_ns)
+        self._limit_ns = now_ns + int(settings.max_s * NS_PER_S)
         self._cursor, self._end, self._flush_ns = self.ring.first_since(since_ns), 0, now_ns
         self._last_ns = since_ns
         for topic, (number, data) in list(self._last.items()):
@@ -290,7 +291,7 @@ class Recorder:
         for one in sorted(batch, key=lambda one: one.time_ns):
             self._last_ns = max(self._last_ns, one.time_ns)
             file.write(one.topic, self._last_ns + self._offset_ns, one.data)
-            if derived := self._derive(one.topic, one.data):
+            if derived := self._derived(one.topic, one.data):
                 file.write(derived[0], self._last_ns + self._offset_ns, derived[1])
         full = file.size_bytes > self.settings.retention.max_total_bytes
         self._behind = bool(batch) and self._cursor <= last and not full
@@ -302,6 +303,14 @@ class Recorder:
             self._flush_ns = now_ns + int(FLUSH_S * NS_PER_S)
             file.flush()
             self.folder.check_space()
+
+    def _derived(self, topic: str, data: bytes) -> Message | None:
+        try:
+            return self._derive(topic, data)
+        except Exception as error:  # Of one message, which any program may have published.
+            self.counts["messages.failed"] += 1
+            self._on_event("warning", f"nothing derived of {topic}: {printable_error(str(error))}")
+            return None
 
     def _complete(self, file: RecordingFile) -> None:
         path = file.close()
@@ -318,10 +327,11 @@ class Recorder:
         self._on_event("info", f"recorded {path}: {file.messages} messages, {file.size_bytes / 1e6:.1f} MB")
 
     def _retain(self) -> None:
-        for path in self.folder.retain(self.settings.retention, time.time()):
+        last = Path(self.last_file) if self.last_file else None
+        for path in self.folder.retain(self.settings.retention, time.time(), last):
             self._on_event("info", f"deleted {path}: max_total_mb or max_age_days")
 
-    def _fail(self, error: OSError) -> None:
+    def _fail(self, error: Exception) -> None:
         """Keep what had been written, and try again later."""
         file, self._file, self._behind = self._file, None, False
         kept = file.cut() if file else None
@@ -329,5 +339,6 @@ class Recorder:
             self._finished(file, kept)
         self._check_ns = time.monotonic_ns() + int(RETRY_S * NS_PER_S)
         where = f"{self.folder.path}: expected space and the right to write there"
-        self.trouble = f"not recording, {where}, got: {error.strerror or error}"
+        reason = error.strerror or error if isinstance(error, OSError) else repr(error)
+        self.trouble = f"not recording, {where}, got: {reason}"
         self._on_event("error", self.trouble)

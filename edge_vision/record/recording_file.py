@@ -7,6 +7,7 @@ index. Readers then read such a file from its beginning to its end.
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import struct
 import zlib
@@ -27,6 +28,7 @@ _CHUNK_HEAD = struct.Struct("<QQQII")
 # The end of the data, without a checksum; a footer that says that there is no summary.
 _END = _RECORD.pack(_DATA_END, 4) + bytes(4) + _RECORD.pack(_FOOTER, 20) + bytes(20) + MAGIC
 MAX_CHUNK_BYTES = 1 << 30
+_MAX_WINDOW_BYTES, _PIECE_BYTES = 1 << 27, 1 << 18
 
 
 class _Stream:
@@ -123,14 +125,18 @@ class RecordingFile:
 
 def recover(part: Path) -> Path | None:
     """Complete a file that was cut short. Returns its new path; None if it holds no message, and was
-    removed, or if another process writes it. Raises OSError."""
-    descriptor = os.open(part, os.O_RDWR)
+    removed, if another process writes it, or if it is not ours. Raises OSError."""
+    descriptor = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
         with os.fdopen(os.dup(descriptor), "rb") as file:
+            head = file.read(len(MAGIC))
+            # Zeros: after a power cut, a file may be longer than what reached the disk.
+            if not MAGIC.startswith(head) and head.strip(b"\0"):
+                return None
             intact = intact_bytes(file)
         if not _end_at(descriptor, intact):
             part.unlink()
@@ -168,22 +174,43 @@ def intact_bytes(file: BinaryIO) -> int:
         if kind in (0, _DATA_END, _FOOTER) or at + _RECORD.size + length > size:
             break
         if kind == _CHUNK:
-            if length > MAX_CHUNK_BYTES or not _is_intact(file.read(length)):
+            if not _is_intact(file, length):
                 break
             chunks += 1
-        else:
-            file.seek(length, os.SEEK_CUR)
         at += _RECORD.size + length
+        file.seek(at)
     return at if chunks else 0
 
 
-def _is_intact(chunk: bytes) -> bool:
-    """Whether a chunk of our writer has its checksum."""
+class _Compressed(io.RawIOBase):
+    """So many of the next bytes of a file."""
+
+    def __init__(self, file: BinaryIO, left: int) -> None:
+        self._file, self._left = file, left
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(min(size, self._left) if size >= 0 else self._left)
+        self._left -= len(data)
+        return data
+
+
+def _is_intact(file: BinaryIO, length: int) -> bool:
+    """Whether a chunk of our writer has its checksum. Piece by piece: what it claims to hold may not fit into
+    the memory."""
     try:
-        _, _, size, checksum, name_length = _CHUNK_HEAD.unpack_from(chunk)
-        data = chunk[_CHUNK_HEAD.size + name_length + 8 :]
-        if size > MAX_CHUNK_BYTES:
+        _, _, size, checksum, name_length = _CHUNK_HEAD.unpack(file.read(_CHUNK_HEAD.size))
+        left = length - _CHUNK_HEAD.size - name_length - 8
+        if not 0 <= left <= MAX_CHUNK_BYTES or size > MAX_CHUNK_BYTES:
             return False
-        return zlib.crc32(zstandard.decompress(data, max_output_size=size)) == checksum
+        file.seek(name_length + 8, os.SEEK_CUR)
+        found = count = 0
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
+        with decompressor.stream_reader(_Compressed(file, left), closefd=False) as stream:
+            while count <= size and (piece := stream.read(_PIECE_BYTES)):
+                found, count = zlib.crc32(piece, found), count + len(piece)
+        return count == size and found == checksum
     except (struct.error, zstandard.ZstdError):
         return False

@@ -141,8 +141,9 @@ class KserveSession(Session):
             if len(found) != len(expected) or at != len(data):
                 raise ValueError(f"{len(data) - at} bytes left")
         except _MALFORMED as error:
+            names, got = ", ".join(expected), self._text(repr(error))
             raise self._error(
-                f"expected the outputs {', '.join(expected)} as in its metadata, got others ({self._text(repr(error))})"
+                f"expected the outputs {names} as in its metadata, got others ({got})"
             ) from None
         return found
 

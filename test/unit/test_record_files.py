@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -241,6 +242,73 @@ def test_other_files_are_neither_counted_nor_deleted_nor_recovered(tmp_path):
     assert folder.recover() == []
     assert folder.retain(Retention(1, 1.0), NOW_S) == [ours]
     assert sorted(tmp_path.iterdir()) == sorted({*before, newest} - {ours})
+
+
+def test_after_a_jump_of_the_clock_the_newest_stays(tmp_path):
+    folder = RecordingFolder(tmp_path, "/front")
+    ahead, before, now = (stored(folder, age) for age in (-400, 1, 0))
+    size = now.stat().st_size
+    assert folder.retain(Retention(2 * size + 100, 7.0), NOW_S) == [ahead]
+    unset = recording(folder.new_path("test", 30.0), 20).close()
+    os.utime(unset, (30, 30))
+    assert folder.retain(Retention(10**9, 7.0), NOW_S) == []
+    assert folder.retain(Retention(1, 7.0), 60.0, unset) == [before, now]
+    assert unset.exists()
+
+
+def test_a_file_that_cannot_be_read_is_left_alone(tmp_path, monkeypatch):
+    folder = RecordingFolder(tmp_path, "/front")
+    ours, newest = stored(folder, 9), stored(folder, 0)
+    closed = tmp_path / ours.name.replace("_test", "_closed")
+    part = tmp_path / f"{closed.name}.part"
+    closed.write_bytes(ours.read_bytes())
+    part.write_bytes(ours.read_bytes())
+
+    def refusing(function):
+        def call(path, *args, **kwargs):
+            if Path(path) in (closed, part):
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return function(path, *args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(Path, "open", refusing(Path.open))
+    monkeypatch.setattr(os, "open", refusing(os.open))
+    assert folder.recover() == []
+    assert folder.retain(Retention(1, 1.0), NOW_S) == [ours]
+    assert sorted(tmp_path.iterdir()) == sorted([closed, part, newest])
+
+
+def zstd_chunk(size: int, data: bytes) -> bytes:
+    body = struct.pack("<QQQIIQ", 0, 0, size, 0, 0, len(data)) + data
+    return b"\x89MCAP0\r\n" + struct.pack("<BQ", 0x06, len(body)) + body
+
+
+@pytest.mark.parametrize("claim", ["content size", "bomb"])
+def test_a_chunk_that_claims_more_than_the_memory_holds_is_not_read(tmp_path, claim):
+    import zstandard
+
+    if claim == "bomb":
+        content = zstd_chunk(1 << 29, zstandard.compress(bytes(1 << 29)))
+    else:
+        content = zstd_chunk(1 << 20, b"\x28\xb5\x2f\xfd\xe0" + struct.pack("<Q", 1 << 45) + b"\x01\0\0")
+    part = tmp_path / "edge_vision_front_20231114T221320.250Z_x.mcap.part"
+    part.write_bytes(content)
+    code = (
+        "import sys; from pathlib import Path; from edge_vision.record.recording_file import recover;"
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29));"
+        "sys.exit(recover(Path(sys.argv[1])) is not None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(part)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_part_of_another_program_is_not_deleted(tmp_path):
+    part = tmp_path / "edge_vision_front_20231114T221320.250Z_x.mcap.part"
+    part.write_bytes(b"a download of another program")
+    assert RecordingFolder(tmp_path, "/front").recover() == [] and part.exists()
+    part.write_bytes(bytes(5000))
+    assert RecordingFolder(tmp_path, "/front").recover() == [] and not part.exists()
 
 
 def test_a_folder_that_cannot_be_used(tmp_path, monkeypatch):

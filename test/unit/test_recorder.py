@@ -232,6 +232,45 @@ def test_derived_messages_follow_their_source(make):
     assert found == [(TOPIC, "7 "), ("/front/labels", "7 ")]
 
 
+def test_a_message_of_which_nothing_can_be_derived_is_recorded(make):
+    def derive(topic: str, data: bytes) -> Any:
+        raise RuntimeError("cannot be deserialized")
+
+    events: list[tuple[str, str]] = []
+    recorder = make(derive=derive, on_event=lambda *event: events.append(event))
+    recorder.add(TOPIC, numbered(7))
+    recorder.trigger("a")
+    assert numbers_in(finished(recorder)) == [7]
+    assert recorder.counts["messages.failed"] == 1
+    assert ("warning", f"nothing derived of {TOPIC}: cannot be deserialized") in events
+
+
+def test_a_clock_that_starts_at_1970_is_recorded(make, monkeypatch):
+    recorder = make(before_s=10.0, latched=frozenset({"/front/labels"}))
+    recorder.add("/front/labels", text_message("labels"))
+    recorder.ring.forget(time.monotonic_ns())
+    recorder.add(TOPIC, numbered(1))
+    monkeypatch.setattr(module.time, "time", lambda: 3.0)
+    recorder.trigger("a")
+    found = read_independently(finished(recorder))
+    assert [topic for topic, _, _ in found] == ["/front/labels", TOPIC]
+    assert 0 <= found[0][1] <= found[1][1] < 60 * 10**9
+
+
+def test_an_unexpected_error_ends_the_recording_only(make, monkeypatch):
+    monkeypatch.setattr(module, "RETRY_S", 0.1)
+    monkeypatch.setattr(module, "IDLE_TURN_S", 0.01)
+    recorder = make()
+    recorder.add("/unknown", numbered(1))
+    recorder.trigger("a")
+    wait(lambda: recorder.trouble, "the error")
+    wait(lambda: not recorder.trouble, "the next check")
+    recorder.ring.forget(time.monotonic_ns())
+    recorder.add(TOPIC, numbered(2))
+    recorder.trigger("b")
+    assert numbers_in(finished(recorder)) == [2]
+
+
 def test_a_disk_that_becomes_full_ends_the_recording_and_is_tried_again(make, monkeypatch):
     monkeypatch.setattr(module, "FLUSH_S", 0.02)
     monkeypatch.setattr(module, "TURN_S", 0.01)
