@@ -7,11 +7,12 @@ import asyncio
 import errno
 import json
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from edge_vision.core.command_line import complete_help, run_command, with_examples
-from edge_vision.core.printable import printable_output
+from edge_vision.core.printable import printable_output, raw_stream
 from edge_vision.dataset.errors import DatasetError
 from edge_vision.dataset.export import SUBSETS, write_export
 from edge_vision.dataset.folder import DatasetFolder
@@ -83,7 +84,9 @@ def _review(options: argparse.Namespace) -> int:
     folder = DatasetFolder(options.folder)
     token = options.token or ("" if is_loopback(options.address) else new_token())
     try:
-        access = Access(options.address, options.port, token, tuple(options.host_name))
+        access = Access(
+            options.address, options.port, token, tuple(name.lower() for name in options.host_name)
+        )
     except ValueError as error:
         raise DatasetError(str(error)) from None
 
@@ -91,7 +94,11 @@ def _review(options: argparse.Namespace) -> int:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        await run(review_app(access, folder), stop, lambda: print(f"review: {access.url}", flush=True))
+        # Its link is for the user, with the token.
+        out = raw_stream(sys.stdout)
+        await run(
+            review_app(access, folder), stop, lambda: print(f"review: {access.url}", file=out, flush=True)
+        )
 
     try:
         asyncio.run(serve())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +51,7 @@ def write_export(folder: DatasetFolder, out: Path) -> ExportReport:
         images = out / "images" / subset
         images.mkdir(parents=True, exist_ok=True)
         for one in pictures:
-            shutil.copyfile(folder.image_path(one.name), images / f"{one.name}{IMAGE_SUFFIX}")
+            (images / f"{one.name}{IMAGE_SUFFIX}").write_bytes(folder.image(one.name))
         document = coco_document(pictures, folder.labels(), f"Reviewed pictures of edge_vision, {subset}")
         write_file(out / "annotations" / f"instances_{subset}.json", document)
     counts = {subset: len(pictures) for subset, pictures in parts.items()}

@@ -11,9 +11,11 @@ record, which is written last. Only files with names that a collector gives are 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -37,6 +39,7 @@ from edge_vision.dataset.picture import (
 MARKER = ".edge_vision-dataset"
 COCO_FILE = "annotations/instances_default.json"
 _LABELS = "labels.json"
+_MAX_RECORD_BYTES, _MAX_IMAGE_BYTES = 1 << 23, 1 << 28
 _LOCK, _COLLECTOR = ".lock", ".collector"
 _FOLDERS = ("images", "records", "annotations")
 _MARKER_TEXT = "Pictures of edge_vision, docs/dataset.md. Its collector may remove unreviewed ones.\n"
@@ -92,6 +95,10 @@ class DatasetFolder:
         """Of a picture. Raises DatasetError if no picture could have this name."""
         return self._checked("images", name, IMAGE_SUFFIX)
 
+    def image(self, name: str) -> bytes:
+        """The JPEG of a picture. Raises DatasetError, OSError."""
+        return _contents(self.image_path(name), _MAX_IMAGE_BYTES)
+
     def _checked(self, kind: str, name: str, suffix: str) -> Path:
         if not is_name(name):
             raise DatasetError(f"expected the name of a picture in {self.folder}, got {name!r:.80}")
@@ -101,13 +108,13 @@ class DatasetFolder:
         """One picture. Raises DatasetError if it is gone or damaged."""
         file = self._checked("records", name, ".json")
         try:
-            picture = parse_picture(file.read_text("utf-8"), name)
+            picture = parse_picture(_contents(file, _MAX_RECORD_BYTES).decode(), name)
         except (OSError, UnicodeDecodeError) as error:
             raise DatasetError(f"{file}: expected the record of a picture, got: {error!s:.200}") from None
-        if not self.image_path(name).is_file():
+        image = self.image_path(name)
+        if image.is_symlink() or not image.is_file():
             raise DatasetError(
-                f"{self.image_path(name)}: expected the picture of {file.name}, got none; restore it, or "
-                f"remove the record"
+                f"{image}: expected the picture of {file.name}, got none; restore it, or remove the record"
             )
         return picture
 
@@ -123,9 +130,9 @@ class DatasetFolder:
     def labels(self) -> list[str]:
         """The labels of the models that have proposed, in their order."""
         try:
-            found = json.loads((self.folder / _LABELS).read_text("utf-8"))
+            found = json.loads(_contents(self.folder / _LABELS, _MAX_RECORD_BYTES))
             return [str(one) for one in found] if isinstance(found, list) else []
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return []
 
     # Writing.
@@ -230,7 +237,7 @@ class DatasetFolder:
 
     def _bytes_of(self, name: str) -> int:
         files = self._checked("images", name, IMAGE_SUFFIX), self._checked("records", name, ".json")
-        return sum(file.stat().st_size for file in files if file.exists())
+        return sum(file.lstat().st_size for file in files if os.path.lexists(file))
 
     def make_room(self, limit_bytes: int) -> tuple[int, int]:
         """Remove the oldest pictures without a review until the rest is well within the limit.
@@ -260,6 +267,16 @@ class DatasetFolder:
         except DatasetError:  # Somebody has to look at it.
             return False
         return picture.state == OPEN and picture.revision == 0
+
+
+def _contents(file: Path, max_bytes: int) -> bytes:
+    """Of a file in the folder: a link may lead out of it, a pipe may never end. Raises OSError."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as opened:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > max_bytes:
+            raise OSError(errno.EINVAL, f"expected a file of at most {max_bytes} bytes", str(file))
+        return opened.read(max_bytes)
 
 
 def utc_text(now: datetime) -> str:

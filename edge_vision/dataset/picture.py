@@ -16,7 +16,8 @@ from edge_vision.dataset.selection import REASONS
 OPEN, ACCEPTED, REJECTED = STATES = ("open", "accepted", "rejected")
 MAX_BOXES = 1000
 MAX_LABEL_CHARS = 200
-_MAX_SIDE_PX = 1e5
+_MAX_SIDE_PX, _MAX_REVISION = 100_000, 2**53
+"""Numbers that JavaScript has, too."""
 _NAME = re.compile(rf"\d{{8}}T\d{{9}}_[A-Za-z0-9.-]{{0,64}}_({'|'.join(REASONS)})(_\d{{1,6}})?")
 
 
@@ -104,11 +105,11 @@ def parse_picture(text: str, name: str) -> Picture:
     try:
         values = dict(json.loads(text))
         for key in ("proposals", "other", "boxes"):
-            if values.get(key) is not None:
+            if key in values and (key != "boxes" or values[key] is not None):
                 values[key] = parse_boxes(values[key])
         picture = Picture(**{**values, "classes": tuple(map(str, values["classes"]))})
         _check(picture, name)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise DatasetError(
             f"records/{name}.json: expected the record of a picture, got: {error!s:.200}; remove it and its "
             f"picture"
@@ -121,6 +122,11 @@ def _check(picture: Picture, name: str) -> None:
         raise ValueError(f"name {picture.name!r:.80}")
     for key, kind in (("width_px", int), ("height_px", int), ("stamp_ns", int), ("revision", int)):
         if type(getattr(picture, key)) is not kind or getattr(picture, key) < 0:
+            raise ValueError(f"{key} {getattr(picture, key)!r:.80}")
+    if not (max(picture.width_px, picture.height_px) <= _MAX_SIDE_PX and picture.revision <= _MAX_REVISION):
+        raise ValueError(f"size {picture.width_px} x {picture.height_px}, revision {picture.revision}")
+    for key in ("inferred", "blurred"):
+        if type(getattr(picture, key)) is not bool:
             raise ValueError(f"{key} {getattr(picture, key)!r:.80}")
     for key in ("frame_id", "camera", "collected", "bundle", "bundle_sha256", "reviewed"):
         if not isinstance(getattr(picture, key), str):

@@ -85,7 +85,7 @@ class _Review:
 
     async def answer_image(self, request: web.Request) -> web.StreamResponse:
         try:
-            data = await asyncio.to_thread(self._folder.image_path(request.match_info["name"]).read_bytes)
+            data = await asyncio.to_thread(self._folder.image, request.match_info["name"])
         except (DatasetError, OSError) as error:
             return _refused(404, error)
         return web.Response(body=data, content_type="image/jpeg")
@@ -94,7 +94,7 @@ class _Review:
         name = request.match_info["name"]
         try:
             revision, state, boxes = _change(await request.text())
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             return _refused(400, f"expected JSON with revision, state and boxes, got: {error!s:.200}")
         now = datetime.now(timezone.utc)
         try:

@@ -60,7 +60,7 @@ def live_app(access: Access, hub: Hub, parameters: ParameterAccess, may_set: boo
             value = wanted["value"]
             if not all(isinstance(text, str) for text in (camera, node, name)):
                 raise TypeError
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             error = "expected JSON with camera, node, name and value"
             return web.json_response({"error": error}, status=400)
         try:

@@ -144,3 +144,27 @@ def test_the_review_server_runs_until_a_signal(tmp_path: Path) -> None:
         _, errors = child.communicate(timeout=30)
     assert (child.returncode, errors) == (0, "")
     assert (folder.folder / COCO_FILE).is_file()
+
+
+def test_the_review_server_prints_its_token_and_knows_its_names(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="run `make setup-test`")
+    folder = collect(tmp_path / "new", 1)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    more = ["--port", port, "--address", "0.0.0.0", "--host-name", "Robot.Example"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "edge_vision", "dataset", "review", str(folder.folder), *more],
+        cwd=REPO,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    try:
+        token = child.stdout.readline().strip().partition("?token=")[2]
+        headers = {"Host": f"robot.example:{port}", "Authorization": f"Bearer {token}"}
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/pictures", headers=headers)
+        with urllib.request.urlopen(request) as answer:
+            assert len(json.load(answer)["pictures"]) == 1
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.communicate(timeout=30)

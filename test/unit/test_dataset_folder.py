@@ -234,6 +234,62 @@ def test_a_damaged_record_is_one_clear_error_and_the_others_stay_readable(tmp_pa
     assert collector.damaged and folder.image_path(name).is_file(), "nothing damaged is removed"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"proposals": None},
+        {"other": None},
+        {"threshold": 10**400},
+        {"width_px": 10**400},
+        {"revision": 10**4000},
+        {"inferred": float("nan")},
+        {"blurred": {}},
+    ],
+    ids=str,
+)
+def test_a_record_with_values_that_nothing_can_use_is_damaged(tmp_path: Path, change: dict) -> None:
+    folder = collect(tmp_path / "new", 2)
+    file = folder.folder / "records" / f"{folder.names()[0]}.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    damaged: list[str] = []
+    assert len(list(folder.pictures(damaged))) == 1 and len(damaged) == 1
+    folder.write_coco()
+    assert Collector(folder.folder, CollectorConfig()).damaged
+
+
+def test_links_and_pipes_in_the_folder_are_not_read(tmp_path: Path) -> None:
+    folder = collect(tmp_path / "new", 3)
+    linked, piped, recorded = folder.names()
+    private = tmp_path / "private"
+    private.write_bytes(b"private")
+    folder.image_path(linked).unlink()
+    folder.image_path(linked).symlink_to(private)
+    (folder.folder / "records" / f"{piped}.json").unlink()
+    os.mkfifo(folder.folder / "records" / f"{piped}.json")
+    record = folder.folder / "records" / f"{recorded}.json"
+    record.rename(tmp_path / "record")
+    record.symlink_to(tmp_path / "record")
+    damaged: list[str] = []
+    assert list(folder.pictures(damaged)) == [] and len(damaged) == 3
+    with pytest.raises(OSError):
+        folder.image(linked)
+    assert folder.make_room(0)[0] == 0 and private.exists(), "somebody has to look at them"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{}", "\ufeff", "[1, 2"])
+def test_damaged_labels_are_none(tmp_path: Path, text: str) -> None:
+    folder = collect(tmp_path / "new", 1)
+    (folder.folder / "labels.json").write_text(text)
+    assert folder.labels() == []
+
+
+def test_a_huge_record_is_not_read(tmp_path: Path) -> None:
+    folder = collect(tmp_path / "new", 2)
+    os.truncate(folder.folder / "records" / f"{folder.names()[0]}.json", 1 << 40)
+    damaged: list[str] = []
+    assert len(list(folder.pictures(damaged))) == 1 and "at most 8388608 bytes" in damaged[0]
+
+
 def test_a_missing_picture_is_one_clear_error(tmp_path: Path) -> None:
     folder = collect(tmp_path / "new", 2)
     name = folder.names()[0]

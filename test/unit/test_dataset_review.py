@@ -148,6 +148,29 @@ def test_a_damaged_body_is_refused(folder: DatasetFolder, body: bytes) -> None:
     served(folder, use)
 
 
+def test_an_unknown_character_set_is_refused(folder: DatasetFolder) -> None:
+    async def use(page: Page) -> None:
+        path = f"{page.url}/pictures/{folder.names()[0]}"
+        headers = {"Content-Type": "application/json; charset=none"}
+        async with page.client.put(path, data=b"{}", headers=headers) as answer:
+            assert answer.status == 400 and "expected JSON" in (await answer.json())["error"]
+
+    served(folder, use)
+
+
+def test_a_link_in_the_folder_is_not_served(folder: DatasetFolder, tmp_path: Path) -> None:
+    name = folder.names()[0]
+    (tmp_path / "private").write_bytes(b"private")
+    folder.image_path(name).unlink()
+    folder.image_path(name).symlink_to(tmp_path / "private")
+
+    async def use(page: Page) -> None:
+        async with page.client.get(f"{page.url}/images/{name}.jpg") as answer:
+            assert answer.status == 404 and b"private" not in await answer.read()
+
+    served(folder, use)
+
+
 def test_no_path_leads_out_of_the_folder(folder: DatasetFolder) -> None:
     (folder.folder / "images" / "secret.jpg").write_bytes(b"private")
 

@@ -290,7 +290,8 @@ def test_parameters_are_read_and_set_only_where_allowed() -> None:
     async def controlled(client: aiohttp.ClientSession, url: str, hub: Hub) -> None:
         async with client.post(f"{url}/parameters", json=wanted) as answer:
             assert answer.status == 200
-        for body in (b"{", b"[]", b"{}", json.dumps({**wanted, "node": 5}).encode()):
+        deep = b"[" * 8000
+        for body in (b"{", b"[]", b"{}", deep, json.dumps({**wanted, "node": 5}).encode()):
             async with client.post(f"{url}/parameters", data=body) as answer:
                 assert answer.status == 400 and "expected JSON" in (await answer.json())["error"]
         async with client.post(f"{url}/parameters", json={**wanted, "value": 13}) as answer:
