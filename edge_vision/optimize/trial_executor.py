@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from edge_vision.core.child_process import child_environment, describe_exit, python_command
 from edge_vision.optimize.errors import DISK_FULL, DiskFull
@@ -69,10 +69,19 @@ class TrialOutcome(Generic[Result]):
     wall_s: float = 0.0
 
 
-def decoded_outcome(trial: Trial[Result], values: dict[str, Any]) -> TrialOutcome[Result]:
-    """The outcome of a trial from JSON. Raises TypeError, KeyError or AttributeError for anything else."""
+def decoded_outcome(
+    trial: Trial[Result], values: dict[str, Any], strict: bool = False
+) -> TrialOutcome[Result]:
+    """The outcome of a trial from JSON. strict: see `decoded`. Raises TypeError, KeyError or AttributeError
+    for anything else."""
     result = values.pop("result", None)
-    return TrialOutcome(**values, result=None if result is None else decoded(trial.result, result))
+    found = None if result is None else decoded(trial.result, result, strict)
+    outcome: TrialOutcome[Result] = TrialOutcome(**values, result=found)
+    if strict and (outcome.status not in get_args(Status) or (found is None) == (outcome.status == "done")):
+        raise TypeError(f"expected an outcome, got {outcome.status!r:.60}")
+    if strict:
+        decoded(str, outcome.reason, strict), decoded(float, outcome.wall_s, strict)
+    return outcome
 
 
 OnDone = Callable[[Trial[Any], TrialOutcome[Any]], None]

@@ -32,6 +32,8 @@ from typing import Any
 READY = b"edge_vision agent 1\n"
 """The first bytes of the agent. What the device's shell prints before them is skipped."""
 BEAT_S, SILENCE_S = 2.0, 20.0
+MAX_FRAME_BYTES = 1 << 26
+"""Of the line of a frame, and of what follows it: neither side fills the memory of the other."""
 _LOCK_S = 2 * SILENCE_S
 """An agent whose link is lost notices it after SILENCE_S, and releases the lock."""
 _MARKER = ".edge_vision-device"
@@ -49,23 +51,33 @@ class AgentError(Exception):
 
 class Frames:
     """Frames from a file descriptor. Raises EOFError at its end, TimeoutError after silence_s without a
-    byte."""
+    byte, ValueError for anything else than frames, and for more than MAX_FRAME_BYTES of a frame."""
 
     def __init__(self, fd: int, silence_s: float) -> None:
         self._fd, self._silence_s, self._buffer = fd, silence_s, bytearray()
 
     def line(self) -> bytes:
         """The next line, with its end."""
-        while (end := self._buffer.find(b"\n")) < 0:
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
+            if searched > MAX_FRAME_BYTES:
+                raise ValueError(f"expected a line of at most {MAX_FRAME_BYTES} bytes")
             self._receive()
         return self._take(end + 1)
 
     def next(self) -> tuple[dict[str, Any], bytes]:
         """The next frame: its JSON, and its bytes."""
-        header = json.loads(self.line())
-        while len(self._buffer) < header.get("size", 0):
+        try:
+            header = json.loads(self.line())
+        except RecursionError:
+            raise ValueError("expected a frame, got JSON that is too deep") from None
+        size = header.get("size", 0) if isinstance(header, dict) else None
+        if type(size) is not int or not 0 <= size <= MAX_FRAME_BYTES:
+            raise ValueError(f"expected a frame of at most {MAX_FRAME_BYTES} bytes, got {header!r:.100}")
+        while len(self._buffer) < size:
             self._receive()
-        return header, self._take(header.get("size", 0))
+        return header, self._take(size)
 
     def _receive(self) -> None:
         if not select.select([self._fd], [], [], self._silence_s)[0]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from edge_vision.core.child_process import describe_exit
 from edge_vision.core.missing_package import PYPI_NAMES
 from edge_vision.optimize.device import OptimizedDevice
 from edge_vision.optimize.errors import DiskFull, OptimizeError
-from edge_vision.optimize.measure import MeasureTask
+from edge_vision.optimize.measure import Measurement, MeasureTask
 from edge_vision.optimize.records import decoded
 from edge_vision.optimize.remote.address import DeviceAddress
 from edge_vision.optimize.remote.agent import sha256_of
@@ -34,6 +38,9 @@ MAX_LOST = 3
 """Connections lost while one trial runs, after which the trial counts as the cause."""
 _MAX_SENDING_LOST = 20
 _CHUNK_BYTES = 1 << 20
+MAX_OUTPUT_BYTES = 1 << 30
+"""Of the predictions of a measurement."""
+_HELLO: dict[str, Any] = {"python": str, "executable": str, "missing": tuple[str, ...]}
 _OVERHEAD_S = 60.0
 _MODULES = ("numpy", "cv2", "yaml")
 """What measuring imports on the device, besides a runtime."""
@@ -71,7 +78,9 @@ class DeviceExecutor(TrialExecutor):
         self._do("connecting")
         session = SshSession(self._address, self._wait)
         try:
-            values, _ = session.request("hello", modules=self._modules, limit_bytes=CACHE_LIMIT_BYTES)
+            with self._reading():
+                values, _ = session.request("hello", modules=self._modules, limit_bytes=CACHE_LIMIT_BYTES)
+                values = {name: decoded(kind, values[name], strict=True) for name, kind in _HELLO.items()}
             if values["missing"]:
                 names = " ".join(PYPI_NAMES.get(name, name) for name in values["missing"])
                 raise OptimizeError(
@@ -83,7 +92,10 @@ class DeviceExecutor(TrialExecutor):
             name = hashlib.sha256(package).hexdigest()
             self._send(session, {name: package})
             facts, _ = session.request("facts", package=name)
-            found: OptimizedDevice = decoded(OptimizedDevice, {**facts, "address": self._address.text})
+            with self._reading():
+                found: OptimizedDevice = decoded(
+                    OptimizedDevice, {**facts, "address": self._address.text}, strict=True
+                )
             if self._device and found.identity != self._device.identity:
                 raise OptimizeError(
                     f"expected {self._device.identity}, got {found.identity}: another machine"
@@ -94,6 +106,16 @@ class DeviceExecutor(TrialExecutor):
         self._session = session
         self._device = self._device or found
         return found
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Of what the device replies: it is not trusted."""
+        try:
+            yield
+        except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
+            raise DeviceError(
+                f"{self._address.text}: expected replies of this package's agent, got others ({error!r:.200})"
+            ) from None
 
     def close(self) -> None:
         """End the agent on the device, if it runs."""
@@ -173,21 +195,44 @@ class DeviceExecutor(TrialExecutor):
             outputs=[predictions],
             timeout_s=timeout_s,
         )
+        with self._reading():
+            return self._outcome(session, trial, values, folder, timeout_s)
+
+    def _outcome(
+        self,
+        session: SshSession,
+        trial: Trial[Result],
+        values: dict[str, Any],
+        folder: Path,
+        timeout_s: float,
+    ) -> TrialOutcome[Result]:
+        """The outcome of the device's reply. Raises TypeError, KeyError, AttributeError or ValueError for
+        another reply."""
+        predictions = trial.task.predictions
         if values["code"] is None:
             return TrialOutcome("timeout", f"exceeded the time limit of {timeout_s:.0f} s")
         if values["code"] == EXIT_DISK_FULL:
             raise DiskFull(self._address.text)
         if values["answer"] is None:
-            return TrialOutcome("crashed", f"its process {describe_exit(values['code'])}: {values['log']}")
+            reason = f"its process {describe_exit(values['code'])}: {values['log']!s:.300}"
+            return TrialOutcome("crashed", reason)
+        outcome = decoded_outcome(trial, values["answer"], strict=True)
+        if isinstance(outcome.result, Measurement):
+            _check_finite(asdict(outcome.result.timing))
         if predictions in values["outputs"]:
             name, size = values["outputs"][predictions]
             self._fetch(session, name, size, folder / predictions)
-        return decoded_outcome(trial, values["answer"])
+        return outcome
 
     def _fetch(self, session: SshSession, name: str, size: int, target: Path) -> None:
+        if type(size) is not int or not 0 <= size <= MAX_OUTPUT_BYTES:
+            raise ValueError(f"a file of {size!r:.60} bytes, expected at most {MAX_OUTPUT_BYTES}")
         data = b""
         while len(data) < size:
-            data += session.request("get", name=name, offset=len(data), count=_CHUNK_BYTES)[1]
+            part = session.request("get", name=name, offset=len(data), count=_CHUNK_BYTES)[1]
+            if not 0 < len(part) <= size - len(data):
+                raise ValueError(f"a part of {len(part)} bytes, expected up to {size - len(data)}")
+            data += part
         if hashlib.sha256(data).hexdigest() != name:
             raise DeviceError(f"{self._address.text}: {target.name} arrived damaged")
         unfinished = target.with_name(f".{target.name}.unfinished")
@@ -207,6 +252,10 @@ class DeviceExecutor(TrialExecutor):
         """Send files, by their hash, from where an earlier attempt ended."""
         sizes = {name: _size(content) for name, content in contents.items()}
         missing, _ = session.request("missing", sizes=sizes)
+        with self._reading():
+            missing = dict(missing)
+            if not all(type(have) is int and 0 <= have <= sizes[name] for name, have in missing.items()):
+                raise ValueError(f"{missing!r:.100} of {len(sizes)} files")
         total, sent = sum(sizes[name] - have for name, have in missing.items()), 0
         for name, have in missing.items():
             damaged = False
@@ -215,6 +264,10 @@ class DeviceExecutor(TrialExecutor):
                 chunk = _chunk(contents[name], have)
                 before, sent = have, sent + len(chunk)
                 have, _ = session.request("put", chunk, name=name, offset=before, total=sizes[name])
+                if type(have) is not int or have not in (0, before + len(chunk)):
+                    raise DeviceError(
+                        f"{self._address.text}: expected {before + len(chunk)} bytes, got {have!r:.60}"
+                    )
                 if have == sizes[name]:
                     break
                 if have <= before and damaged:
@@ -227,6 +280,13 @@ class DeviceExecutor(TrialExecutor):
         if key not in self._hashes:
             self._hashes[key] = sha256_of(file)
         return self._hashes[key]
+
+
+def _check_finite(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        for one in value if isinstance(value, (list, tuple)) else (value,):
+            if one is not None and not 0 <= one < math.inf:
+                raise ValueError(f"{name} {one!r:.60}")
 
 
 def _package_hash() -> str:

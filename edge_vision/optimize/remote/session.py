@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import shutil
 import subprocess
@@ -25,6 +26,8 @@ _BOOT = (
 )
 """Reads the agent from standard input. Nothing else is sent before the agent is ready."""
 _MAX_GREETING_LINES = 1000
+_MAX_WAITING_REPLIES = 16
+_MAX_ERROR_BYTES, _SHOWN_ERROR_BYTES = 1 << 24, 1 << 14
 _NOT_FOUND = (126, 127)
 """Exit status of a shell that cannot run a command."""
 _SSH_FAILED = 255
@@ -87,13 +90,15 @@ class SshSession:
         until_s = None if limit_s is None else time.monotonic() + limit_s
         while True:
             reply, out = self._next(until_s)
-            # Beats have no id. Nothing else is expected: a late reply would be of no request.
+            # Nothing else is expected: a late reply would be of no request.
             if reply.get("id") == self._number:
                 break
         if "error" in reply:
             if reply.get("errno") in DISK_FULL:
                 raise DiskFull(self._address.text)
             raise DeviceError(f"{self._address.text}: {reply['error']}")
+        if "value" not in reply:
+            raise DeviceError(f"{self._address.text}: expected a reply to {name}, got {reply!r:.100}")
         return reply["value"], out
 
     def close(self) -> None:
@@ -141,7 +146,7 @@ class SshSession:
             code = self._ssh.wait(_CLOSE_S)
         except subprocess.TimeoutExpired:
             code = _SSH_FAILED
-        self._errors.seek(0)
+        self._errors.seek(max(0, self._error_bytes() - _SHOWN_ERROR_BYTES))
         lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
         said = " ".join(lines[-1].split()) if lines else ""
         text = self._address.text
@@ -164,17 +169,31 @@ class SshSession:
                     self._replies.put(({}, b""))
                     break
             while self._ready:
-                self._replies.put(frames.next())
-        except TimeoutError as error:
-            self._ended_by = str(error)
+                header, data = frames.next()
+                if "id" not in header:  # A beat.
+                    continue
+                if self._replies.qsize() >= _MAX_WAITING_REPLIES:
+                    raise ValueError("expected one reply to each request, got more")
+                self._replies.put((header, data))
+        except (TimeoutError, ValueError) as error:
+            if not self._closed.is_set():  # ValueError: closed meanwhile.
+                other = "" if isinstance(error, TimeoutError) else "it sends other data than this agent: "
+                self._ended_by = f"{other}{error}"
             self._ssh.kill()
-        except (OSError, EOFError, ValueError):
+        except (OSError, EOFError):
             pass
-        self._replies.put(None)
+        finally:
+            self._replies.put(None)
 
     def _beat(self) -> None:
         while not self._closed.wait(BEAT_S):
             try:
                 self._send(frame({}))
+                if self._error_bytes() > _MAX_ERROR_BYTES:
+                    self._ended_by = f"it sends more than {_MAX_ERROR_BYTES} bytes to standard error"
+                    self._ssh.kill()
             except (OptimizeError, ValueError):  # ValueError: closed meanwhile.
                 return
+
+    def _error_bytes(self) -> int:
+        return os.fstat(self._errors.fileno()).st_size
