@@ -152,7 +152,26 @@ def test_ages_and_times_of_steps_are_histograms(scraped: Scraped) -> None:
         assert scraped.values(f"{name}_count", **labels) == [5]
 
 
-@pytest.mark.parametrize("text", ["", "1 2 3", "x" * 99, histogram(3).replace(" 1 ", " nan "), histogram()])
+def test_counts_below_zero_are_absent(scraped: Scraped) -> None:
+    values = {"ledger.received": "-5", "ledger.gated": "4", "ledger.gated.x": "-7", "ledger.failed": "-1"}
+    scraped.metrics.update(report(detector=values))
+    assert min(scraped.values("frames_total")) >= 0 and scraped.values("frames_total", outcome="failed") == []
+    assert scraped.values("frames_received_total") == []
+
+
+def of_counts(*counts: object, sum_ms: object = 5) -> str:
+    """A histogram with these counts, the last one for the other buckets, too."""
+    more = [counts[-1]] * (len(histogram(3).split()) - 1 - len(counts))
+    return " ".join(map(str, (*counts, *more, sum_ms)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "1 2 3", "x" * 99, histogram(3).replace(" 1 ", " nan "), histogram()),
+        *(of_counts(3, 2), of_counts(-1), of_counts(1.5), of_counts(1, sum_ms=-5), of_counts("1e308")),
+    ],
+)
 def test_a_histogram_that_is_damaged_or_empty_is_absent(scraped: Scraped, text: str) -> None:
     scraped.metrics.update(report(detector={"inference_ms.histogram": text}))
     assert scraped.values("step_seconds_count") == []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from prometheus_client.core import (
@@ -186,10 +187,12 @@ def _families(pipelines: Sequence[PipelineStatus], labels: LabelValues) -> Itera
     yield _family(GaugeMetricFamily, "status_level", text, ("status",), levels)
     for part, key, name, scale, text in NUMBERS:
         numbers = [(one.namespace, _value(one.part(part), key, scale)) for one in pipelines]
+        if name.endswith("_total"):
+            numbers = [(camera, number) for camera, number in numbers if (number or 0.0) >= 0]
         yield _family(_kind(name), name, text, (), [((c,), n) for c, n in numbers if n is not None])
     for key, name, factor, text in PROCESSES:
         found = [(one.namespace, [s.number(key) for s in one.processes]) for one in pipelines]
-        sums = [((c,), factor * sum(n for n in ns if n is not None)) for c, ns in found if any(ns)]
+        sums = [((c,), factor * sum(n for n in ns if n is not None and n >= 0)) for c, ns in found if any(ns)]
         yield _family(_kind(name), name, text, (), sums)
     fallbacks = [
         ((one.namespace,), float(bool(one.part("detector").text("backend.fallback_reason"))))
@@ -224,12 +227,12 @@ def _frames(pipeline: PipelineStatus, labels: LabelValues) -> Samples:
     samples: list[tuple[tuple[str, ...], float]] = []
     for fate in FATES[:-1]:
         total = values.number(f"ledger.{fate}")
-        if total is None:
+        if total is None or total < 0:
             continue
         reasons: dict[str, float] = {}
         for key in values.values:
             reason = key.removeprefix(f"ledger.{fate}.")
-            if reason != key and (number := values.number(key)) is not None:
+            if reason != key and (number := values.number(key)) is not None and number >= 0:
                 label = labels.limited(f"{pipeline.namespace} {fate}", reason)
                 reasons[label] = reasons.get(label, 0.0) + number
         reasons[""] = max(0.0, total - sum(reasons.values()))
@@ -268,5 +271,10 @@ def _add_histogram(family: Any, status: StatusEntry, key: str, labels: list[str]
         *counts, sum_ms = map(float, status.text(f"{key}.histogram").split())
     except ValueError:
         return
-    if len(counts) == len(BOUNDS_S) and counts[-1] and math.isfinite(sum_ms + sum(counts)):
+    # Counts are of all frames up to a bound.
+    ordered = all(low <= high for low, high in pairwise([0.0, *counts]))
+    whole = (
+        ordered and sum_ms >= 0 and math.isfinite(sum_ms + sum(counts)) and all(map(float.is_integer, counts))
+    )
+    if len(counts) == len(BOUNDS_S) and counts[-1] and whole:
         family.add_metric(labels, list(zip(BOUNDS_S, counts, strict=True)), sum_ms / 1e3)
