@@ -7,8 +7,10 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edge_vision.optimize.device import this_device
@@ -18,6 +20,7 @@ from edge_vision.optimize.remote import executor as executor_module
 from edge_vision.optimize.remote import session as session_module
 from edge_vision.optimize.remote.address import DeviceAddress
 from edge_vision.optimize.remote.executor import DeviceExecutor
+from edge_vision.optimize.report import page
 from edge_vision.optimize.trial_executor import LocalExecutor, Trial
 from edge_vision.optimize.worker import WorkerSetup
 
@@ -186,3 +189,26 @@ def test_a_device_that_floods_standard_error_is_left(connect: Any, monkeypatch: 
     ssh.write_text(ssh.read_text().replace("replies = ", 'sys.stderr.write("x" * 100000)\nreplies = '))
     with pytest.raises(OptimizeError, match="more than 1000 bytes to standard error"):
         device.connect()
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", "fewer images", "an index beyond all classes"])
+def test_predictions_that_are_none_leave_the_rest_of_the_report(
+    content: bytes | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = {"0.boxes": np.ones((1, 4)), "0.scores": np.ones(1), "0.ids": np.zeros(1, np.int32)}
+    np.savez(tmp_path / "reference.npz", **one)
+    if isinstance(content, bytes):
+        (tmp_path / "found.npz").write_bytes(content)
+    else:
+        np.savez(tmp_path / "found.npz", **({} if "fewer" in content else {**one, "0.ids": [[2**40]]}))
+    (tmp_path / page.EVALUATION).mkdir(parents=True)
+    (tmp_path / page.EVALUATION / "0.png").write_bytes(b"")
+    monkeypatch.setattr(page, "predictions_file", lambda name: f"{name}.npz")
+    monkeypatch.setattr(page, "load_bundle", lambda _: SimpleNamespace(labels=("a",)))
+    report = SimpleNamespace(
+        decision=SimpleNamespace(chosen="found"),
+        results=(),
+        baseline="reference",
+        model=SimpleNamespace(task="detect"),
+    )
+    assert page._differences(tmp_path, report) == {}
