@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import zstandard
 
@@ -113,6 +113,7 @@ class RecordingFile:
 
     def _publish(self) -> Path:
         os.fsync(self._descriptor)
+        self.path = _free(self.path)
         self._part.rename(self.path)
         os.close(self._descriptor)
         sync_folder(self.path.parent)
@@ -142,13 +143,22 @@ def recover(part: Path) -> Path | None:
             part.unlink()
             return None
         path = part.with_name(part.name.removesuffix(PART))
-        if path.exists():
-            path = path.with_name(f"{path.stem}-recovered{path.suffix}")
+        if os.path.lexists(path):
+            path = _free(path.with_name(f"{path.stem}-recovered{path.suffix}"))
         part.rename(path)
         sync_folder(path.parent)
         return path
     finally:
         os.close(descriptor)
+
+
+def _free(path: Path) -> Path:
+    """The path, or one with a number if it is taken: after a jump of the clock, times come again."""
+    free, number = path, 1
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free
 
 
 def _end_at(descriptor: int, length: int) -> bool:
@@ -208,7 +218,8 @@ def _is_intact(file: BinaryIO, length: int) -> bool:
         file.seek(name_length + 8, os.SEEK_CUR)
         found = count = 0
         decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
-        with decompressor.stream_reader(_Compressed(file, left), closefd=False) as stream:
+        source: Any = _Compressed(file, left)  # Its `read` is all that is used.
+        with decompressor.stream_reader(source, closefd=False) as stream:
             while count <= size and (piece := stream.read(_PIECE_BYTES)):
                 found, count = zlib.crc32(piece, found), count + len(piece)
         return count == size and found == checksum

@@ -126,6 +126,11 @@ def test_a_name_that_is_taken_is_not_overwritten(tmp_path):
     (tmp_path / "a.mcap").write_text("other")
     assert recover(tmp_path / "a.mcap.part") == tmp_path / "a-recovered.mcap"
     assert (tmp_path / "a.mcap").read_text() == "other"
+    again = recording(tmp_path / "a.mcap")
+    os.close(again._descriptor)
+    assert recover(tmp_path / "a.mcap.part") == tmp_path / "a-recovered-2.mcap"
+    assert recording(tmp_path / "a.mcap").close() == tmp_path / "a-2.mcap"
+    assert (tmp_path / "a.mcap").read_text() == "other"
     recording(tmp_path / "b.mcap")
     with pytest.raises(FileExistsError):
         recording(tmp_path / "b.mcap")
