@@ -22,7 +22,7 @@ SANE_MS = 10_000.0
 """An age below this is no clock error, whatever the load."""
 SANE_AFTER = 100
 """Detections until all ages are sane again. A percentile has 512."""
-AGE = re.compile(r"(^|[._])age_ms\b")
+AGE = re.compile(r"(^|[._])age_ms\b(?!\.histogram)")
 TRACKED = ("--ros-args", "-p", "detector:publish_tracks:=true")
 FRAMES = 40
 

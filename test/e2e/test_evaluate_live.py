@@ -19,7 +19,7 @@ def test_a_fixed_interval_publishes_detections_and_predicted_boxes(domain: int, 
     condition, n = clip_condition(Path(video)), 16
     data = load_condition_data(condition, n, ReferenceDetector(), lambda _: None)
     selected = Selected(condition, video)
-    clip = live._LiveClip(selected, data, [], tmp_path)
+    clip = live.LiveClip(selected, data, [], tmp_path)
     program = live._program("every_fourth", {"interval_frames": 4}, [])
     shown: list[int] = []
     result = clip.play("every_4", program, lambda done, total: shown.append(done))

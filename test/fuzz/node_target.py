@@ -33,14 +33,17 @@ class NodeParameters(Target):
         from rclpy.parameter import Parameter
 
         from edge_vision.nodes.cascade_node import CascadeNode
+        from edge_vision.nodes.collector_node import CollectorNode
         from edge_vision.nodes.detector_node import DetectorNode
         from edge_vision.nodes.diagnostics_node import DiagnosticsNode
         from edge_vision.nodes.gate_node import GateNode
         from edge_vision.nodes.localizer_node import LocalizerNode
+        from edge_vision.nodes.recorder_node import RecorderNode
         from edge_vision.nodes.source_node import SourceNode
 
         rclpy.init(args=["fuzz"])
-        kinds = (SourceNode, GateNode, CascadeNode, DetectorNode, DiagnosticsNode, LocalizerNode)
+        stages = (SourceNode, GateNode, CascadeNode, DetectorNode, DiagnosticsNode)
+        kinds = (*stages, LocalizerNode, RecorderNode, CollectorNode)
         self._nodes = {kind.spec.name: kind(overrides={"autostart": False}) for kind in kinds}
         self._parameter = Parameter
 

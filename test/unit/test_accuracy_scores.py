@@ -171,7 +171,7 @@ def test_the_command_on_own_images(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "not in this model, not counted: moon" in capsys.readouterr().out
     assert main(["accuracy", SSD, "--labels", str(tmp_path / "none.json")]) == 2
     assert "No such file" in capsys.readouterr().err
-    assert main(["accuracy", "no_such_model"]) == 1
+    assert main(["accuracy", "no_such_model", "--labels", str(tmp_path / "labels.json")]) == 1
 
 
 def test_the_labelled_frames_as_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
