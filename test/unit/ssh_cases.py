@@ -62,8 +62,12 @@ class Loopback:
 
     def connections(self) -> list[psutil.Process]:
         """The server's own processes, one or two for each connection."""
-        children = psutil.Process(self.server.pid).children(recursive=True)
-        return [one for one in children if "sshd" in one.name()]
+        found = []
+        for one in psutil.Process(self.server.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if "sshd" in one.name():
+                    found.append(one)
+        return found
 
     def agents(self) -> list[psutil.Process]:
         """What connections started, whether or not the connection is still there."""
