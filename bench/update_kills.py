@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -102,12 +103,21 @@ class UpdatingRobot:
         # As the launch file does.
         self._env["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(REPO / "config" / "fastdds.xml")
         self._log = (folder / "robot.log").open("w")
+        self._begun_s, self._begun_at = 0.0, 0
         self._model, self._clip = str(cache_dir() / "bundles" / MODEL), cache_dir() / "video" / "vtest.avi"
         settings = {"repository_url": url, "group": GROUP, "bootstrap_root": operator.root, "auto": "off"}
         self._updater = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
         self._processes: list[subprocess.Popen[bytes]] = []
 
+    @property
+    def serving_ms(self) -> float | None:
+        """From the start until all nodes of the pipeline were active, with a model; None before."""
+        text = Path(self._log.name).read_text("utf-8", "replace")[self._begun_at :]
+        active = re.search(r"\[([\d.]+)\] \[source\]: active", text)
+        return (float(active[1]) - self._begun_s) * 1e3 if active else None
+
     def start(self) -> None:
+        self._begun_s, self._begun_at = time.time(), len(Path(self._log.name).read_text("utf-8", "replace"))
         gate = ["-p", "gate:enabled:=false", "-p", "cascade:enabled:=false"]
         self._start(
             "pipeline",
@@ -148,7 +158,7 @@ def kill_system(kills: int, seed: int, folder: Path) -> dict[str, Any]:
     """Commit a first release, then kill the robot this often. Returns the times after the later starts, and
     what was wrong."""
     chance, wrong, served = random.Random(seed), list[str](), Counter[str]()
-    first_ms, slot_ms = [], []
+    serving_ms, first_ms, slot_ms = [], [], []
     operator = Operator(folder / "operator")
     server = Server(operator.folder)
     rclpy.init()
@@ -176,6 +186,7 @@ def kill_system(kills: int, seed: int, folder: Path) -> dict[str, Any]:
                 problem = "" if first_s else "no detections after the start"
                 if first_s and kill:  # The first start compiles modules and tries the graph.
                     first_ms.append((first_s - start_s) * 1e3)
+                    serving_ms.append(robot.serving_ms)
                 if expected and not problem:
                     _wait(partial(node.serves, expected), robot)
                     slot_ms.append((time.monotonic() - start_s) * 1e3)
@@ -203,6 +214,7 @@ def kill_system(kills: int, seed: int, folder: Path) -> dict[str, Any]:
         "served": dict(served),
         "reports": node.reports,
         "unequal_ledgers": node.unequal,
+        "serving_ms": spread([one for one in serving_ms if one is not None]),
         "first_detections_ms": spread(first_ms),
         "slot_serves_ms": spread(slot_ms),
     }

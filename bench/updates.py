@@ -14,7 +14,8 @@ restart_p95_ms     until the next process knows what to serve, without the start
 false_rejections   A/A runs in which shadow rejected the equal model.
 system_wrong       kills of the system after which the wrong model served, or a bundle was not complete.
 unequal_ledgers    reports of the running systems whose frame counts did not add up.
-first_p95_ms       from the start of the system's processes to the first detections, of any model.
+serving_p95_ms     from the start of the system's processes until its pipeline is active, with a model.
+first_p95_ms       the same, to the first detections in a process that ran before: with DDS discovery.
 slot_p95_ms        the same, to the model of the slot.
 """
 
@@ -166,6 +167,7 @@ def _rows(result: dict[str, Any]) -> list[Row]:
         rows += [
             _wrong("system_wrong", system),
             at_most("unequal_ledgers", system["unequal_ledgers"], 0, f"of {system['reports']} reports"),
+            at_most("serving_p95_ms", system["serving_ms"].get("p95"), RESTART_MS, "ms"),
             at_most("first_p95_ms", system["first_detections_ms"].get("p95"), RESTART_MS, "ms"),
             Row("slot_p95_ms", system["slot_serves_ms"].get("p95"), "ms"),
         ]

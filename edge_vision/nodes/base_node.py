@@ -35,7 +35,6 @@ class BaseNode(LifecycleNode):
     """
 
     spec: NodeSpec
-    start_delay_s = 0.0
 
     def __init__(
         self, hub: IntraProcess | None = None, overrides: dict[str, Any] | None = None, **kwargs: Any

@@ -60,7 +60,6 @@ def main(
     remove_abandoned_segments()
     try:
         overrides, names = _parse(kinds, program, remove_ros_args(argv)[1:])
-        stop.wait(max(kind.start_delay_s for kind in kinds))
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
         cameras = camera_setups(names)
         wanted = (load for name, load in components.items() if process_param(PIPELINE.param(name))[0])

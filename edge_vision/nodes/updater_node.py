@@ -40,9 +40,6 @@ class UpdaterNode(BaseNode):
     """Without `repository_url` it uses no network and writes nothing; the model of a slot still serves."""
 
     spec = specs.UPDATER
-    # Subscribers may take 3 s longer to discover the first of two processes that join DDS within the same
-    # 0.1 s: the pipeline goes first.
-    start_delay_s = 1.5
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
