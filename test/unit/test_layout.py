@@ -73,7 +73,7 @@ OTHER_PROCESSES = (
     | {"nodes.monitoring.diagnostics_listener"}
 )
 # The aim is 20 000: lower it whenever there is room.
-MAX_RUNTIME_LINES = 24_361
+MAX_RUNTIME_LINES = 24_352
 MAX_FUNCTION_LINES = 60
 MAX_MEDIAN_LINES = 8
 
