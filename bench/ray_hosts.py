@@ -149,7 +149,7 @@ def _cache(folder: Path) -> dict[str, str]:
 
 
 class _Hosts:
-    """The cluster, of one host or two. It is started anew for each run, with empty caches."""
+    """The cluster, of one host or two. It is started for each run, with empty caches."""
 
     def __init__(self, count: int, folder: Path) -> None:
         # The evaluation itself runs on the first host.

@@ -39,7 +39,7 @@ class BackendRequest:
     """Requested device, precision and threads. "auto" and 0 leave the choice to the backend.
 
     delegate_folders: LiteRT loads a library that `device` names only from below these folders. remote_url,
-    route: the server of the backend `kserve`, and where it infers: "remote", or "auto" for each frame anew.
+    route: the server of the backend `kserve`, and where it infers: "remote", or "auto": frame by frame.
     """
 
     device: str = "auto"

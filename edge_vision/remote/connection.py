@@ -161,7 +161,7 @@ class Connection:
 
 
 class _Reader(io.RawIOBase):
-    """Reads a socket until the deadline of the request: a socket's own timeout starts anew with each byte.
+    """Reads a socket until the deadline of the request: a socket's own timeout starts again with each byte.
 
     It ends after _left_bytes: http.client reads a chunk of the length -1 to the end of the stream.
     """

@@ -19,7 +19,7 @@ INFERENCE_S = 0.1
 """Longest wait for a frame that is being inferred, before a newer one with predicted boxes is shown: where an
 inference takes longer than the camera's period, only predicted boxes would be seen."""
 JUMP_NS = 1_000_000_000
-"""Stamps that go back by this much begin anew, as when a file is repeated."""
+"""Stamps that go back by this much start again, as when a file is repeated."""
 MAX_RECORDS = 512
 SKIPS = ("gated", "rejected")
 NO_RESULT = "no result"
