@@ -195,11 +195,11 @@ def test_a_full_disk_is_one_sentence(
     assert "no space left on the disk; free some, or pass fewer --samples" in capsys.readouterr().err
 
 
-def test_labels_replace_agreement() -> None:
+def test_no_figure_may_be_worse_than_that_of_ptq() -> None:
     before = Quality(0.9, 20.0, 0.8)
-    assert "AP50 on reviewed images 0.800, 20.0 dB), got 0.700" in qat._refusal(
-        before, Quality(0.95, 25.0, 0.7)
-    )
-    assert qat._refusal(before, Quality(0.89, 25.0, 0.8)) == ""
-    assert "got 0.800, 19.0 dB" in qat._refusal(before, Quality(0.95, 19.0, 0.8))
+    fewer_found = qat._refusal(before, Quality(0.95, 25.0, 0.7))
+    assert "AP50 on reviewed images 0.800, 20.0 dB), got 0.950, 0.700, 25.0 dB" in fewer_found
+    assert "agreement 0.900" in qat._refusal(before, Quality(0.89, 25.0, 0.9))
+    assert "got 0.950, 0.800, 19.0 dB" in qat._refusal(before, Quality(0.95, 19.0, 0.8))
     assert "agreement 0.900" in qat._refusal(Quality(0.9, 20.0), Quality(0.8, 25.0, 0.9))
+    assert qat._refusal(before, Quality(0.9, 20.0, 0.8)) == ""

@@ -47,14 +47,15 @@ def _run(run: TrainingRun) -> TrainingReport:
 
 
 def _refusal(before: Quality, after: Quality) -> str:
-    """Why the trained model is no improvement; "" = it is one. Labels replace the agreement."""
-    name, least, found = "agreement", before.agreement, after.agreement
+    """Why the trained model is no improvement; "" = it is one. It may be worse than PTQ in no figure."""
+    figures = [("agreement", before.agreement, after.agreement)]
     if before.map50 is not None and after.map50 is not None:
-        name, least, found = "AP50 on reviewed images", before.map50, after.map50
-    if after.sqnr_db >= before.sqnr_db and found >= least:
+        figures.append(("AP50 on reviewed images", before.map50, after.map50))
+    if after.sqnr_db >= before.sqnr_db and all(found >= least for _, least, found in figures):
         return ""
+    least = ", ".join(f"{name} {least:.3f}" for name, least, _ in figures)
+    found = ", ".join(f"{found:.3f}" for _, _, found in figures)
     return (
-        f"expected at least PTQ's quality on the judge images ({name} {least:.3f}, "
-        f"{before.sqnr_db:.1f} dB), got {found:.3f}, {after.sqnr_db:.1f} dB: use PTQ "
-        f"(`optimize run`), or train on more varied clips"
+        f"expected at least PTQ's quality on the judge images ({least}, {before.sqnr_db:.1f} dB), "
+        f"got {found}, {after.sqnr_db:.1f} dB: use PTQ (`optimize run`), or train on more varied clips"
     )
