@@ -24,6 +24,7 @@ EXECUTABLES = (
     "top",
     "metrics",
     "web",
+    "web_node",
     "optimize",
 )
 RUNTIME = ["numpy>=1.26", "opencv-python-headless>=4.6", "psutil>=5.9", "PyYAML>=6.0"]

@@ -19,7 +19,7 @@ EXECUTABLES = {
     "doctor": "edge_vision.cli.doctor.command",
     "top": "edge_vision.cli.top.command",
     "metrics": "edge_vision.cli.metrics.command",
-    "web": "edge_vision.cli.web",
+    **dict.fromkeys(("web", "web_node"), "edge_vision.cli.web"),
     "optimize": "edge_vision.cli.optimize",
 }
 

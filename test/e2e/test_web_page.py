@@ -76,7 +76,7 @@ def test_each_picture_has_the_boxes_of_its_stamp_while_somebody_watches(launch, 
 
 
 def test_without_tracks_the_picture_comes_without_boxes(launch, robot: Robot) -> None:
-    url = address_of(launch("web", "--port", free_port())).rstrip("/")
+    url = address_of(launch("web_node", "--port", free_port())).rstrip("/")
     pipeline = FakePipeline(robot, "/front")
     with PageClient(url, ["/front"]) as client:
         robot.wait(
