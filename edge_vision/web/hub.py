@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import threading
 from collections import deque
@@ -18,9 +19,25 @@ MAX_NAME_CHARS = 256
 _LENGTH = struct.Struct("<I")
 
 
+def strict_json(value: Any) -> str:
+    """JSON that a browser parses: a number that is not finite becomes a text, as "nan"."""
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), separators=(",", ":"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def pack_frame(header: dict[str, Any], jpeg: bytes) -> bytes:
     """A frame as one message: the length of the header, the header as JSON, the JPEG."""
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = strict_json(header).encode()
     return _LENGTH.pack(len(text)) + text + jpeg
 
 
@@ -160,4 +177,4 @@ class Hub:
 
 
 def _text(kind: str, **values: Any) -> str:
-    return json.dumps({"kind": kind, **values}, separators=(",", ":"))
+    return strict_json({"kind": kind, **values})

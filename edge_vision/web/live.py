@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from aiohttp import WSMsgType, web
 
 from edge_vision.web.access import Access
-from edge_vision.web.hub import MAX_CLIENTS, Hub, HubClient
+from edge_vision.web.hub import MAX_CLIENTS, Hub, HubClient, strict_json
 from edge_vision.web.server import make_app
 
 STATIC = Path(__file__).parent / "static" / "live"
@@ -49,7 +49,7 @@ def live_app(access: Access, hub: Hub, parameters: ParameterAccess, may_set: boo
             found = await asyncio.to_thread(parameters.read, camera)
         except ValueError as error:
             return web.json_response({"error": str(error)}, status=503)
-        return web.json_response({"may_set": may_set, "parameters": found})
+        return web.json_response({"may_set": may_set, "parameters": found}, dumps=strict_json)
 
     async def write(request: web.Request) -> web.Response:
         if not may_set:

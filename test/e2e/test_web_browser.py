@@ -80,7 +80,8 @@ def test_the_box_of_the_shown_stamp_is_drawn_solid_if_inferred_and_dashed_if_pre
         border = pixels(browser, [(at, y) for at in x])
         assert sum(not is_grey(pixel, grey_of(number)) for pixel in border) > 0.2 * len(border)
     caption = browser.evaluate(f"{FIGURE}.querySelector('figcaption').textContent")
-    assert caption.startswith(f"/front: {kind} ({'predicted' if number % 3 else 'change'}), 1 object, ")
+    why = "predicted" if number % 3 else "inferred (change)"
+    assert caption.startswith(f"/front: {why}, 1 object, ")
     assert "640x480" in caption
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import socket
 from collections.abc import Awaitable, Callable
@@ -42,6 +43,15 @@ def frames_of(messages: list[str | bytes]) -> list[str]:
     return [unpack_frame(one)[0]["stamp"] for one in messages if isinstance(one, bytes)]
 
 
+def strict(text: str) -> Any:
+    """As JSON.parse of a browser, which knows no NaN and Infinity."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    return json.loads(text, parse_constant=refuse)
+
+
 # The hub.
 def joined(hub: Hub, *watched: str) -> HubClient:
     client = hub.join(lambda: None)
@@ -55,6 +65,15 @@ def test_a_frame_is_packed_and_unpacked() -> None:
         {"camera": "/front", "stamp": str(2**62), "boxes": [[1, 2, 3, 4, 0.5, "7", "12"]]},
         JPEG,
     )
+
+
+def test_numbers_that_are_not_finite_are_texts() -> None:
+    message = pack_frame({"age_ms": math.inf, "boxes": [(1.5, math.nan)], "kind": "nan"}, JPEG)
+    header = strict(message[4 : -len(JPEG)].decode())
+    assert header == {"age_ms": "inf", "boxes": [[1.5, "nan"]], "kind": "nan"}
+    hub = Hub()
+    hub.send_text("status", "/front", status={"figures": [["age", -math.inf]]})
+    assert strict(str(joined(hub).take()[0]))["status"] == {"figures": [["age", "-inf"]]}
 
 
 def test_a_browser_that_draws_nothing_receives_two_frames_and_then_the_newest() -> None:
@@ -298,6 +317,13 @@ def test_parameters_are_read_and_set_only_where_allowed() -> None:
             assert answer.status == 400 and (await answer.json())["error"] == "detector refused it"
         async with client.post(f"{url}/parameters", data=bytes(9000)) as answer:
             assert answer.status == 413
+        for value, shown in ((math.nan, "nan"), (-math.inf, "-inf"), ([0.5, math.inf], [0.5, "inf"])):
+            async with client.post(f"{url}/parameters", json={**wanted, "value": value}) as answer:
+                assert answer.status == 200
+            async with client.get(f"{url}/parameters?camera=/front") as answer:
+                assert strict(await answer.text())["parameters"][0]["value"] == shown
+        async with client.post(f"{url}/parameters", json=wanted) as answer:
+            assert answer.status == 200
         async with aiohttp.ClientSession() as other, other.post(f"{url}/parameters", json=wanted) as answer:
             assert answer.status == 401
 

@@ -73,7 +73,8 @@ export class Picture {
     const now = performance.now();
     this.times = [...this.times.filter((time) => now - time < 3000), now];
     const rate = (this.times.length - 1) / Math.max(0.001, (now - this.times[0]) / 1000);
-    const why = header.reason ? ` (${header.reason})` : "";
+    // The gate's reason for a skip may be "predicted", too.
+    const why = header.reason && header.reason !== header.kind ? ` (${header.reason})` : "";
     const kind = header.kind ? `${header.kind}${why}` : "no boxes: no tracks arrive for this picture";
     const age = header.age_ms === null ? "" : `, ${Math.round(header.age_ms)} ms old`;
     const rateText = this.times.length > 1 ? `, ${rate.toFixed(1)} fps` : "";
