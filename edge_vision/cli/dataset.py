@@ -19,7 +19,7 @@ from edge_vision.dataset.folder import DatasetFolder
 from edge_vision.dataset.picture import STATES
 from edge_vision.dataset.statistics import DatasetStatistics, statistics_of
 from edge_vision.offline.output_folder import claim_folder, remove_path
-from edge_vision.web.access import port_number
+from edge_vision.web.access import access_of, add_access_options
 
 PORT = 9465
 EXPORT = "dataset-export"
@@ -52,20 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="{review,export,stats}")
     review = commands.add_parser("review", help="a page to accept, correct and reject the pictures")
-    review.add_argument("--port", type=port_number, default=PORT, help="default: %(default)s")
-    review.add_argument(
-        "--address",
-        default="127.0.0.1",
-        help="address to listen on (default: %(default)s, only this machine); another one needs a token",
-    )
-    review.add_argument("--token", default="", help="of browsers; default: a random one, if one is needed")
-    review.add_argument(
-        "--host-name",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a further name of this machine in the browser's address; may be repeated",
-    )
+    add_access_options(review, PORT)
     export = commands.add_parser("export", help="accepted pictures as a COCO data set, split by time")
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of the data set")
     stats = commands.add_parser("stats", help="numbers of pictures, and how right the model was")
@@ -78,15 +65,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _review(options: argparse.Namespace) -> int:
     from edge_vision.dataset.review import review_app
-    from edge_vision.web.access import Access, is_loopback, new_token
     from edge_vision.web.server import ListenError, run
 
     folder = DatasetFolder(options.folder)
-    token = options.token or ("" if is_loopback(options.address) else new_token())
     try:
-        access = Access(
-            options.address, options.port, token, tuple(name.lower() for name in options.host_name)
-        )
+        access = access_of(options)
     except ValueError as error:
         raise DatasetError(str(error)) from None
 

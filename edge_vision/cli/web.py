@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_vision.cli.top.board import Board, PipelineStatus, of_pipelines
@@ -18,7 +17,7 @@ from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.core.missing_package import missing_package
 from edge_vision.core.printable import printable_error, printable_output
 from edge_vision.diagnostics.causes.frames import has_stamps_of_file
-from edge_vision.web.access import Access, is_loopback, new_token
+from edge_vision.web.access import Access, access_of, add_access_options
 from edge_vision.web.hub import Hub
 from edge_vision.web.status_view import status_view
 
@@ -114,7 +113,7 @@ def main(args: Sequence[str] | None = None) -> int:
     state = WebState(hub)
     parameters = RemoteParameters(state.running)
     try:
-        access = _access(options)
+        access = access_of(options, options.allow_control)
         app = live_app(access, hub, parameters, options.allow_control)
     except ValueError as error:
         print(f"web: {printable_error(error)}", file=sys.stderr)
@@ -178,23 +177,6 @@ async def _serve(app: Any, access: Access, ros: RosThread) -> int:
     return 0
 
 
-def _access(options: argparse.Namespace) -> Access:
-    """Raises ValueError."""
-    token = ""
-    if options.token_file is not None:
-        try:
-            token = options.token_file.read_text("utf-8").strip()
-        except OSError as error:
-            raise ValueError(
-                f"--token-file: expected a file that can be read, got {options.token_file}: {error.strerror}"
-            ) from None
-        if not token:
-            raise ValueError(f"expected a token in {options.token_file}, got an empty file")
-    elif options.allow_control or not is_loopback(options.address):
-        token = new_token()
-    return Access(options.address, options.port, token, tuple(name.lower() for name in options.host_name))
-
-
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options, and the arguments from `--ros-args` on."""
     at = argv.index("--ros-args") if "--ros-args" in argv else len(argv)
@@ -206,23 +188,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
             _EXAMPLES,
         ),
     )
-    parser.add_argument("--port", type=_between(1, 65535), default=PORT, help="default: %(default)s")
-    parser.add_argument(
-        "--address",
-        default="127.0.0.1",
-        help="address to listen on (default: %(default)s, only this machine); another one needs a token, "
-        "which is generated and printed",
-    )
-    parser.add_argument(
-        "--token-file", type=Path, help="use the token in this file; at least 16 letters and digits"
-    )
-    parser.add_argument(
-        "--host-name",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a further name by which browsers address this machine, as behind a reverse proxy; repeatable",
-    )
+    add_access_options(parser, PORT)
     parser.add_argument(
         "--allow-control", action="store_true", help="let the page set parameters; needs the token"
     )

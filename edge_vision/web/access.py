@@ -12,6 +12,7 @@ import secrets
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from edge_vision.core.printable import printable_error
@@ -114,6 +115,47 @@ def _authority(origin: str) -> str:
     except ValueError:
         return ""
     return parts.netloc.lower() if parts.scheme in ("http", "https") else ""
+
+
+def add_access_options(parser: argparse.ArgumentParser, port: int) -> None:
+    """Add the options that `access_of` reads. port: the default."""
+    parser.add_argument("--port", type=port_number, default=port, help="default: %(default)s")
+    parser.add_argument(
+        "--address",
+        default="127.0.0.1",
+        help="address to listen on (default: %(default)s, only this machine); another one needs a token, "
+        "which is generated and printed",
+    )
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help=f"use the token in this file; at least {MIN_TOKEN_CHARS} letters and digits",
+    )
+    parser.add_argument(
+        "--host-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name by which browsers address this machine, as behind a reverse proxy; repeatable",
+    )
+
+
+def access_of(options: argparse.Namespace, needs_token: bool = False) -> Access:
+    """The rules that the options ask for. needs_token: on a loopback address, too. Raises ValueError."""
+    token, file = "", options.token_file
+    if file is not None:
+        try:
+            token = file.read_text("utf-8", "replace").strip()
+        except OSError as error:
+            raise ValueError(
+                f"--token-file: expected a file that can be read, got {file}: {error.strerror}"
+            ) from None
+        if not token:
+            raise ValueError(f"--token-file: expected a token in {file}, got an empty file")
+    elif needs_token or not is_loopback(options.address):
+        token = new_token()
+    return Access(options.address, options.port, token, tuple(name.lower() for name in options.host_name))
 
 
 def port_number(text: str) -> int:

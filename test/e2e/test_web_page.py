@@ -177,7 +177,7 @@ def test_a_real_pipeline_is_shown_and_its_parameters_are_set_with_the_token(laun
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
-        (("--port", "0"), 2, "expected a number from 1 to 65535, got '0'"),
+        (("--port", "0"), 2, "expected a port from 1 to 65535, got '0'"),
         (("--token-file", "/nowhere"), 2, "expected a file that can be read, got /nowhere: No such file"),
         (("--ros-args", "-r", "x:=:="), 2, "x:=:="),
     ],

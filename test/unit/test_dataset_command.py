@@ -146,12 +146,16 @@ def test_the_review_server_runs_until_a_signal(tmp_path: Path) -> None:
     assert (folder.folder / COCO_FILE).is_file()
 
 
-def test_the_review_server_prints_its_token_and_knows_its_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", [False, True])
+def test_the_review_server_prints_its_token_and_knows_its_names(tmp_path: Path, given: bool) -> None:
     pytest.importorskip("aiohttp", reason="run `make setup-test`")
     folder = collect(tmp_path / "new", 1)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
+    file = tmp_path / "token"
+    file.write_text("0123456789abcdef")
     more = ["--port", port, "--address", "0.0.0.0", "--host-name", "Robot.Example"]
+    more += ["--token-file", str(file)] if given else []
     child = subprocess.Popen(
         [sys.executable, "-m", "edge_vision", "dataset", "review", str(folder.folder), *more],
         cwd=REPO,
@@ -161,6 +165,7 @@ def test_the_review_server_prints_its_token_and_knows_its_names(tmp_path: Path) 
     assert child.stdout is not None
     try:
         token = child.stdout.readline().strip().partition("?token=")[2]
+        assert not given or token == file.read_text()
         headers = {"Host": f"robot.example:{port}", "Authorization": f"Bearer {token}"}
         request = urllib.request.Request(f"http://127.0.0.1:{port}/pictures", headers=headers)
         with urllib.request.urlopen(request) as answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
@@ -12,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from edge_vision.web.access import Access, is_loopback, new_token
+from edge_vision.web.access import Access, access_of, add_access_options, is_loopback, new_token
 from edge_vision.web.server import ListenError, listening, make_app
 
 TOKEN = "0123456789abcdef"
@@ -63,6 +64,28 @@ def test_another_site_may_link_here_and_no_more() -> None:
 def test_an_open_server_needs_a_token_and_a_token_some_length(address: str, token: str) -> None:
     with pytest.raises(ValueError, match="expected a token"):
         Access(address, 8080, token)
+
+
+def asked(*arguments: str, needs_token: bool = False) -> Access:
+    parser = argparse.ArgumentParser()
+    add_access_options(parser, 8080)
+    return access_of(parser.parse_args(arguments), needs_token)
+
+
+def test_the_token_is_generated_or_that_of_a_file(tmp_path: Path) -> None:
+    assert asked() == LOCAL
+    assert len(asked(needs_token=True).token) == len(asked("--address", "0.0.0.0").token) == 22
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    more = ("--address", "0.0.0.0", "--host-name", "Robot.Example")
+    assert asked(*more, "--token-file", str(file)) == OPEN
+    assert asked("--token-file", str(file), needs_token=True).token == TOKEN
+    for content, text in ((b"", "expected a token in .*, got an empty file"), (b"\xff" * 20, "got 20 char")):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=text):
+            asked("--token-file", str(file))
+    with pytest.raises(ValueError, match="expected a file that can be read, got /nowhere: No such file"):
+        asked("--token-file", "/nowhere")
 
 
 def test_a_token_is_compared_whole_and_may_be_anything_that_a_header_carries() -> None:
