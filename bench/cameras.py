@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Run all cameras for the given time after the last of them had its first detection."""
-    from edge_vision.nodes.monitoring.pipeline_monitor import PipelineMonitor
+    from edge_vision.nodes.observers.pipeline_monitor import PipelineMonitor
 
     records = {f"camera_{number}": RunRecord() for number in range(1, options.cameras + 1)}
     line, begun_s, cpu = ProgressLine(), 0.0, [0.0, 0.0]

@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def cost(options: argparse.Namespace) -> dict[str, Any]:
     """a pipeline with and one without diagnostics, in turns"""
-    from edge_vision.nodes.monitoring.diagnostics_listener import DiagnosticsListener
+    from edge_vision.nodes.observers.diagnostics_listener import DiagnosticsListener
 
     pairs, seconds = (2, 10.0) if options.quick else (8, 16.0)
     both = {name: _Player(name, options.video) for name in ("with", "without")}

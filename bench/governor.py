@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def play(options: argparse.Namespace, budget_percent: float) -> dict[str, Any]:
     """The video through the pipeline, in a process of its own, with this budget; 0 = none."""
-    from edge_vision.nodes.monitoring.pipeline_monitor import PipelineMonitor
+    from edge_vision.nodes.observers.pipeline_monitor import PipelineMonitor
 
     record = RunRecord()
     with tempfile.TemporaryDirectory() as folder, PipelineMonitor({"": record}) as monitor:

@@ -22,7 +22,7 @@ from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.core.frame import Frame
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess
 from edge_vision.nodes.interface.image_messages import ImageWriter
-from edge_vision.nodes.monitoring.diagnostics_listener import DiagnosticsListener
+from edge_vision.nodes.observers.diagnostics_listener import DiagnosticsListener
 from edge_vision.nodes.transport.qos import LATEST_IMAGE, RESULTS
 from edge_vision.offline.progress import ProgressLine
 

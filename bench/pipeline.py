@@ -20,7 +20,7 @@ process_cpu_ratio       CPU time of the whole process per frame if every frame i
 wrapper_ratio           `Detector.detect` over the bare runtime plus the same pre- and post-processing.
 rss_mb                  the most memory that the composed pipeline with ONNX Runtime ever had (VmHWM).
 first_detection_s       from the process's start to the first detection in another process; warm disk.
-                        The receiving process announces itself for 3 s (nodes/monitoring/discovery.py), as
+                        The receiving process announces itself for 3 s (nodes/observers/discovery.py), as
                         Fast DDS's default of 0.5 s sometimes delays discovery by 3 s.
 """
 

@@ -61,7 +61,7 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
 def _one_start(video: Path, seconds: float) -> dict[str, Any]:
     from edge_vision.evaluate.live.pipeline_process import PipelineProcess
     from edge_vision.evaluate.live.run_record import RunRecord
-    from edge_vision.nodes.monitoring.pipeline_monitor import PipelineMonitor
+    from edge_vision.nodes.observers.pipeline_monitor import PipelineMonitor
 
     record = RunRecord()
     with tempfile.TemporaryDirectory() as folder, PipelineMonitor({"": record}) as monitor:

@@ -131,7 +131,7 @@ def _capacity_hz(video: Path, playback_rate: float, what: str) -> float:
 
 def play(video: Path, rate: float, seconds: float, what: str) -> tuple[Watch, list[Reading], float]:
     """Run the pipeline for this long after the first detection: what came, what it cost, when that was."""
-    from edge_vision.nodes.monitoring.pipeline_monitor import PipelineMonitor
+    from edge_vision.nodes.observers.pipeline_monitor import PipelineMonitor
 
     watch, line = Watch(), ProgressLine()
     readings: list[Reading] = []

@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def measure(options: argparse.Namespace, folder: Path, result: dict[str, Any]) -> None:
     """Fill the result. All processes end with this one."""
-    from edge_vision.nodes.monitoring.discovery import observing_node
+    from edge_vision.nodes.observers.discovery import observing_node
     from edge_vision.nodes.transport.qos import RESULTS
 
     started: list[Any] = []

@@ -38,7 +38,7 @@ from edge_vision.nodes.cascade_node import CascadeNode
 from edge_vision.nodes.detector_node import DetectorNode
 from edge_vision.nodes.diagnostics_node import DiagnosticsNode
 from edge_vision.nodes.gate_node import GateNode
-from edge_vision.nodes.monitoring.discovery import eager_discovery
+from edge_vision.nodes.observers.discovery import eager_discovery
 from edge_vision.nodes.run import camera_setups
 from edge_vision.nodes.source_node import SourceNode
 

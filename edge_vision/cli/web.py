@@ -22,8 +22,8 @@ from edge_vision.web.hub import Hub
 from edge_vision.web.status_view import status_view
 
 if TYPE_CHECKING:
-    from edge_vision.nodes.monitoring.remote_parameters import RemoteParameters
-    from edge_vision.nodes.monitoring.web_listener import WebListener
+    from edge_vision.nodes.observers.remote_parameters import RemoteParameters
+    from edge_vision.nodes.observers.web_listener import WebListener
 
 PORT = 8600
 STATUS_PERIOD_S = 1.0
@@ -102,8 +102,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM. Returns the exit code."""
     options, ros_args = _parse(list(sys.argv[1:] if args is None else args))
     try:
-        from edge_vision.nodes.monitoring.remote_parameters import RemoteParameters
-        from edge_vision.nodes.monitoring.web_listener import WebListener
+        from edge_vision.nodes.observers.remote_parameters import RemoteParameters
+        from edge_vision.nodes.observers.web_listener import WebListener
         from edge_vision.web.live import live_app
         from edge_vision.web.server import ListenError
     except ModuleNotFoundError as error:

@@ -31,7 +31,7 @@ from edge_vision.gate.frame_gate import FrameGate
 from edge_vision.nodes.interface.detection_messages import detections_from_message
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message, frame_event_message
 from edge_vision.nodes.interface.status_messages import MAX_STATUS_CHARS, status_chars, status_message
-from edge_vision.nodes.monitoring.system_probe import observe_system
+from edge_vision.nodes.observers.system_probe import observe_system
 from edge_vision.nodes.transport import detection_feedback
 from edge_vision.tracking.tracker import MAX_TRACKED
 

@@ -17,7 +17,7 @@ from edge_vision.cli.doctor.running import checks
 from edge_vision.cli.doctor.text import lines
 from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.core.printable import printable_lines
-from edge_vision.diagnostics.system_view import Pipeline, SystemView
+from edge_vision.nodes.observers.system_view import Pipeline, SystemView
 
 REPO = Path(__file__).resolve().parents[2]
 PROFILE = str(REPO / "config" / "fastdds.xml")

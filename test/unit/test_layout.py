@@ -67,13 +67,10 @@ COMPONENTS = {
 }
 # Processes of their own: a pipeline imports none of it.
 OTHER_PROCESSES = (
-    UPDATER
-    | COMPONENTS
-    | {f"nodes.monitoring.{name}" for name in ("metrics_listener", "web_listener", "remote_parameters")}
-    | {"nodes.monitoring.diagnostics_listener"}
+    UPDATER | COMPONENTS | {name for name in MODULES if f"{name}.".startswith("nodes.observers.")}
 )
 # The aim is 20 000: lower it whenever there is room.
-MAX_RUNTIME_LINES = 24_352
+MAX_RUNTIME_LINES = 23_901
 MAX_FUNCTION_LINES = 60
 MAX_MEDIAN_LINES = 8
 

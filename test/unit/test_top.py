@@ -19,7 +19,7 @@ from edge_vision.cli.top.drawing import pipeline_lines, pipeline_row
 from edge_vision.cli.top.screen import Screen, advice, once_lines
 from edge_vision.cli.top.terminal import Keyboard, named_keys
 from edge_vision.core.diagnostic_status import StatusEntry
-from edge_vision.nodes.monitoring.diagnostics_listener import DiagnosticsListener
+from edge_vision.nodes.observers.diagnostics_listener import DiagnosticsListener
 
 REPO = Path(__file__).resolve().parents[2]
 LEDGER = {

@@ -302,7 +302,7 @@ def _arguments(name: str, options: argparse.Namespace, source: str) -> list[str]
 
 def _observe(arguments: list[str], log: Path, title: str, limit: int | None, stop: StopRequest) -> DemoRun:
     """Run the pipeline until limit or all frames are through, it fails, or the demo is stopped."""
-    from edge_vision.nodes.monitoring.pipeline_monitor import PipelineMonitor
+    from edge_vision.nodes.observers.pipeline_monitor import PipelineMonitor
 
     line, seen = ProgressLine(), LiveRecord(limit=limit)
     with PipelineMonitor({"": seen}, tracked=True, gate_events=True) as monitor:

@@ -137,7 +137,7 @@ def _running(seconds: float, namespace: str | None, ros_args: list[str]) -> Iter
         return
     _progress(f"observing for {seconds:g} s")
     try:
-        from edge_vision.nodes.monitoring.system_probe import observe_system
+        from edge_vision.nodes.observers.system_probe import observe_system
 
         yield from checks(observe_system(seconds, ros_args), namespace)
     except _Stopped:

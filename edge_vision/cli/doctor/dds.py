@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge_vision.cli.doctor.check import ERROR, INSTALLATION, OK, UNKNOWN, WARN, Check
 from edge_vision.diagnostics.sensors import Tree, Unavailable
-from edge_vision.diagnostics.system_view import discovery_range
+from edge_vision.nodes.observers.system_view import discovery_range
 from edge_vision.offline.config_files import config_file
 
 DEFAULT_RMW = "rmw_fastrtps_cpp"

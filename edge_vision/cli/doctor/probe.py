@@ -139,7 +139,7 @@ def _model(name: str, backend: str) -> None:
 
 
 def _node(*ros_args: str) -> None:
-    importlib.import_module("edge_vision.nodes.monitoring.system_probe").check_node_starts(ros_args)
+    importlib.import_module("edge_vision.nodes.observers.system_probe").check_node_starts(ros_args)
 
 
 _PROBES: dict[str, Callable[..., None]] = {

@@ -1,4 +1,4 @@
-"""Checks of the running system, derived from the SystemView that `nodes/monitoring/system_probe.py` fills."""
+"""Checks of the running system, derived from the SystemView that `nodes/observers/system_probe.py` fills."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from edge_vision.cli.doctor.check import ERROR, OK, RUNNING, UNKNOWN, WARN, Check
 from edge_vision.core.diagnostic_status import StatusEntry
-from edge_vision.diagnostics.system_view import Pipeline, SystemView
+from edge_vision.nodes.observers.system_view import Pipeline, SystemView
 
 _LEVELS = (OK, WARN, ERROR, ERROR)
 """By the level of a status: 0 OK, 1 warning, 2 error, 3 stale."""

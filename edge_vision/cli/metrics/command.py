@@ -37,7 +37,7 @@ def main(args: Sequence[str] | None = None) -> int:
         from prometheus_client import CollectorRegistry, start_http_server
 
         from edge_vision.cli.metrics.exposition import PipelineMetrics
-        from edge_vision.nodes.monitoring.metrics_listener import MetricsListener
+        from edge_vision.nodes.observers.metrics_listener import MetricsListener
     except ModuleNotFoundError as error:
         print(f"metrics: {missing_package(error)}", file=sys.stderr)
         return 1

@@ -17,7 +17,7 @@ from edge_vision.core.missing_package import missing_package
 from edge_vision.core.printable import printable_error, printable_output
 
 if TYPE_CHECKING:
-    from edge_vision.nodes.monitoring.diagnostics_listener import DiagnosticsListener
+    from edge_vision.nodes.observers.diagnostics_listener import DiagnosticsListener
 
 # Longest delay of a key.
 TURN_S = 0.1
@@ -44,7 +44,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         import rich  # noqa: F401
 
-        from edge_vision.nodes.monitoring.diagnostics_listener import DiagnosticsListener
+        from edge_vision.nodes.observers.diagnostics_listener import DiagnosticsListener
     except ModuleNotFoundError as error:
         print(f"top: {missing_package(error)}", file=sys.stderr)
         return 1

@@ -25,7 +25,7 @@ KEYS = "q quit  left/right pipeline  up/down scroll"
 
 
 class RosGraph(Protocol):
-    """Implemented by nodes/monitoring/diagnostics_listener.py."""
+    """Implemented by nodes/observers/diagnostics_listener.py."""
 
     @property
     def domain(self) -> int:

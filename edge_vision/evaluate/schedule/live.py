@@ -135,7 +135,7 @@ class LiveClip:
     def _observed(self, program: Program, log: Path, show: Callable[[int], None]) -> tuple[LiveRecord, float]:
         """What was received until the last frame, and the CPU seconds since the first one."""
         try:
-            from edge_vision.nodes.monitoring.pipeline_monitor import PipelineMonitor
+            from edge_vision.nodes.observers.pipeline_monitor import PipelineMonitor
         except ModuleNotFoundError as error:
             raise EvaluateError(f"--live: {missing_package(error)}; or give --live none") from None
         record, n = LiveRecord(), len(self.data.reference)

@@ -23,7 +23,7 @@ from edge_vision.errors import ImageError
 from edge_vision.nodes.interface.detection_messages import MAX_MESSAGE_BYTES
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
 from edge_vision.nodes.interface.image_messages import frame_from_message
-from edge_vision.nodes.monitoring.metrics_listener import Metrics, MetricsListener, stamp_of
+from edge_vision.nodes.observers.metrics_listener import Metrics, MetricsListener, stamp_of
 from edge_vision.nodes.transport.qos import LATCHED, LATEST_IMAGE
 from edge_vision.web.hub import Hub, pack_frame
 from edge_vision.web.pairing import FramePairing, Shown

@@ -16,7 +16,7 @@ from edge_vision.core.detections import Detections
 from edge_vision.nodes.interface.detection_messages import detections_from_message
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
 from edge_vision.nodes.interface.status_messages import status_values
-from edge_vision.nodes.monitoring.discovery import observing_node
+from edge_vision.nodes.observers.discovery import observing_node
 from edge_vision.nodes.transport.qos import FRAME_EVENTS, LATCHED, RESULTS, STATUS
 
 NODES = ("source", "gate", "cascade", "detector")

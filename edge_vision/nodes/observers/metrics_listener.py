@@ -12,7 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.nodes.interface.headers import NS_PER_S
 from edge_vision.nodes.interface.status_messages import MAX_STATUS_CHARS, status_chars, status_entry
-from edge_vision.nodes.monitoring.diagnostics_listener import DiagnosticsListener
+from edge_vision.nodes.observers.diagnostics_listener import DiagnosticsListener
 from edge_vision.nodes.transport.qos import STATUS
 
 # Encapsulation header and stamp.

@@ -16,12 +16,12 @@ from rclpy.node import Node
 
 from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.diagnostics.snapshot import qos_mismatch
-from edge_vision.diagnostics.system_view import Pipeline, SystemView, discovery_range
 from edge_vision.nodes.interface.specs import DIAGNOSTICS, NODES
 from edge_vision.nodes.interface.status_messages import status_entry, status_message, status_values
 from edge_vision.nodes.monitoring.cause_monitor import CauseMonitor, output_status
-from edge_vision.nodes.monitoring.discovery import observing_node
 from edge_vision.nodes.monitoring.image_input_probe import endpoint, foreign_image_topics, is_topic_name
+from edge_vision.nodes.observers.discovery import observing_node
+from edge_vision.nodes.observers.system_view import Pipeline, SystemView, discovery_range
 from edge_vision.nodes.transport.qos import RESULTS, STATUS
 
 ARRAY = "diagnostic_msgs/msg/DiagnosticArray"

@@ -8,7 +8,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 
 from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.nodes.interface.status_messages import status_entry
-from edge_vision.nodes.monitoring.discovery import observing_node
+from edge_vision.nodes.observers.discovery import observing_node
 from edge_vision.nodes.transport.qos import RESULTS
 
 

@@ -1,4 +1,4 @@
-"""All running pipelines, seen from outside: the records that `nodes/monitoring/system_probe.py` fills."""
+"""All running pipelines, seen from outside: the records that `system_probe` fills."""
 
 from __future__ import annotations
 
