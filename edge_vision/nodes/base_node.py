@@ -24,6 +24,7 @@ from edge_vision.nodes.transport.intra_process import IntraProcess
 from edge_vision.nodes.transport.qos import STATUS
 
 OK, WARN, ERROR = 0, 1, 2
+STOPPED = "stopped"
 STATUS_PERIOD_S = 1.0
 RETRY_PERIOD_S = 5.0
 REPEAT_LOG_S = 10.0
@@ -223,12 +224,10 @@ class BaseNode(LifecycleNode):
         if self.failure:
             return ERROR, self.failure
         if self.state == "finalized":
-            return (
-                ERROR,
-                "finalized: the node was shut down and cannot be activated again; restart its process",
-            )
+            text = "finalized: the node was shut down and cannot be activated again; restart its process"
+            return ERROR, text
         if self._stopped:
-            return OK, "stopped"
+            return OK, STOPPED
         if self.state != "active":
             return WARN, f"{self.state}: no frames are processed"
         level, text = self.health()

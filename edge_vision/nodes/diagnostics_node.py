@@ -16,7 +16,7 @@ from edge_vision.diagnostics.process_usage import ProcessMeter
 from edge_vision.diagnostics.sensors import Unavailable
 from edge_vision.diagnostics.snapshot import count_of
 from edge_vision.nodes import run
-from edge_vision.nodes.base_node import ERROR, OK, WARN, BaseNode
+from edge_vision.nodes.base_node import ERROR, OK, STOPPED, WARN, BaseNode
 from edge_vision.nodes.interface import specs
 from edge_vision.nodes.interface.status_messages import (
     MAX_STATUS_CHARS,
@@ -31,6 +31,8 @@ from edge_vision.nodes.transport.qos import RESULTS, STATUS
 
 STALE = 3
 CAUSE_PERIOD_S = 0.5
+PARTS = ("recorder", "collector")
+"""Nodes that a pipeline may have: they report without being in `watched_nodes`, and need not run."""
 
 
 @dataclass(slots=True)
@@ -51,7 +53,7 @@ class DiagnosticsNode(BaseNode):
         super().__init__(*args, **kwargs)
         self._reports: dict[str, _Report] = {}
         self._meters: dict[int, ProcessMeter] = {}
-        self._watched: list[Any] = []
+        self._watched: dict[str, Any] = {}
         self._system = SystemReport(self.sensor_root)
         self._causes = CauseMonitor(
             self,
@@ -69,15 +71,16 @@ class DiagnosticsNode(BaseNode):
         self._since_s = running_s()
         self._causes.begin()
         self._publisher = self.create_publisher(DiagnosticArray, "/diagnostics", RESULTS)
-        self._watched = [
-            self.create_subscription(DiagnosticArray, f"{name}/status", partial(self._receive, name), STATUS)
-            for name in self.params["watched_nodes"]
-        ]
+        receive, subscribe = self._receive, self.create_subscription
+        self._watched = {
+            name: subscribe(DiagnosticArray, f"{name}/status", partial(receive, name), STATUS)
+            for name in dict.fromkeys((*self.params["watched_nodes"], *PARTS))
+        }
 
     def deactivate(self) -> None:
-        for subscription in self._watched:
+        for subscription in self._watched.values():
             self.destroy_subscription(subscription)
-        self._watched = []
+        self._watched = {}
         self._reports.clear()
         if self._publisher:
             self.destroy_publisher(self._publisher)
@@ -124,7 +127,7 @@ class DiagnosticsNode(BaseNode):
         self._publisher.publish(message)
 
     def _statuses(self) -> list[DiagnosticStatus]:
-        nodes = [self._node_status(name) for name in self.params["watched_nodes"]]
+        nodes = [self._node_status(name) for name in self._watched]
         pids = {count_of(report.values.get("pid", "")) for report in self._reports.values()}
         self._meters = {pid: self._meters.get(pid) or ProcessMeter(pid) for pid in sorted(filter(None, pids))}
         return (
@@ -161,8 +164,10 @@ class DiagnosticsNode(BaseNode):
 
     def _node_status(self, name: str) -> DiagnosticStatus | None:
         report = self._reports.get(name)
-        now_s = running_s()
-        silent_s = now_s - (report.arrived_s if report else self._since_s)
+        ended = report is None or report.status.message == STOPPED
+        if ended and name not in self.params["watched_nodes"]:
+            return None
+        silent_s = running_s() - (report.arrived_s if report else self._since_s)
         title = self._title(name)
         if silent_s * 1e3 > self.params["stale_ms"]:
             text = f"no report for {silent_s:.0f} s: is the node running?"
@@ -202,13 +207,9 @@ class DiagnosticsNode(BaseNode):
             exceeded["max_rss_mb"] = f"memory {usage.rss_mb:.0f} MB is above max_rss_mb {max_rss_mb:.0f}"
         self._log_limits(name, exceeded)
         level, text = (WARN, "; ".join(exceeded.values())) if exceeded else (OK, text)
-        names = ("cpu_percent", "cpu_s", "rss_mb", "threads", "fds")
-        figures = {name: getattr(usage, name) for name in names}
         why = Unavailable(text if usage.rss_mb is None else "not readable for this user")
-        values = {
-            **{name: why if value is None else value for name, value in figures.items()},
-            "pid": meter.pid,
-        }
+        figures = ((key, getattr(usage, key)) for key in ("cpu_percent", "cpu_s", "rss_mb", "threads", "fds"))
+        values = {key: why if value is None else value for key, value in figures} | {"pid": meter.pid}
         return status_message(self._title(name), self.camera, level, text, values)
 
 

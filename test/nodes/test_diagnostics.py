@@ -6,8 +6,21 @@ import os
 
 import pytest
 from lifecycle_msgs.msg import Transition
-from ros_cases import ALL, CHAIN, DiagnosticArray, DiagnosticsNode, GateNode, Image, image_message, picture
+from ros_cases import (
+    ALL,
+    CHAIN,
+    RELIABLE,
+    DiagnosticArray,
+    DiagnosticsNode,
+    GateNode,
+    Image,
+    image_message,
+    picture,
+)
 from sysfs_cases import plant
+
+from edge_vision.nodes.diagnostics_node import PARTS
+from edge_vision.nodes.interface.status_messages import status_message
 
 
 def diagnostics(robot, fits):
@@ -121,3 +134,29 @@ def test_an_inactive_node_is_a_warning(start, robot, transition, word):
     assert robot.change_state("gate", transition)
     found = diagnostics(robot, lambda found: found.get("gate") and found["gate"][1]["state"] == word)
     assert found["gate"][0].level == b"\x01" and word in found["gate"][0].message
+
+
+def test_a_recorder_and_a_collector_report_if_they_run_and_leave_when_they_stop(start, robot):
+    start([GateNode, DiagnosticsNode], {"diagnostics": {"watched_nodes": ["gate"], "stale_ms": 1500.0}})
+    both = [robot.publisher(DiagnosticArray, f"{name}/status", RELIABLE) for name in PARTS]
+
+    def report(level, text):
+        for name, publisher in zip(PARTS, both, strict=True):
+            publisher.publish(DiagnosticArray(status=[status_message(name, "/", level, text, {})]))
+
+    def fits(level, text):
+        def one(found):
+            report(level, text)
+            return all(found.get(name) and found[name][0].message == text for name in PARTS)
+
+        return one
+
+    absent = diagnostics(robot, lambda found: "gate" in found)
+    assert not set(PARTS) & set(absent)
+    for level, text in ((1, "not recording: No space left on device"), (0, "running")):
+        found = diagnostics(robot, fits(level, text))
+        assert [found[name][0].level for name in PARTS] == [bytes([level])] * 2
+    # One that says nothing any more hangs; one that was stopped is missed by nobody.
+    diagnostics(robot, lambda found: all(found[name][0].level == b"\x03" for name in PARTS))
+    report(0, "stopped")
+    diagnostics(robot, lambda found: "gate" in found and not set(PARTS) & set(found))

@@ -17,6 +17,8 @@ from ros_cases import (
     CHAIN,
     ONLY_CHANGES,
     CompressedImage,
+    DiagnosticArray,
+    DiagnosticsNode,
     Image,
     SourceNode,
     image_message,
@@ -253,9 +255,15 @@ def test_a_wrong_rule_is_refused_with_what_is_allowed(start, robot, tmp_path):
 
 def test_a_folder_that_cannot_be_written_stops_the_recorder_alone(start, robot, tmp_path):
     (tmp_path / "file").write_text("")
-    running = with_recorder(start, tmp_path, given={"folder": str(tmp_path / "file" / "below")})
+    folder = tmp_path / "file" / "below"
+    running = with_recorder(start, tmp_path, kinds=(*CHAIN, DiagnosticsNode), given={"folder": str(folder)})
     status, _ = robot.status("recorder")
     assert "folder: expected one with space that files can be written to" in status.message
+    heard = robot.listen(DiagnosticArray, "/diagnostics")
+    problem = robot.wait(
+        lambda: [one for m in heard for one in m.status if one.name == "recorder"], "it there"
+    )
+    assert (problem[0].level, problem[0].message) == (b"\2", status.message)
     answer = robot.call(Trigger, "recorder/snapshot", Trigger.Request())
     assert not answer.success and answer.message == "expected an active node, it is inactive"
     scene = StreetScene(running, robot)

@@ -169,6 +169,8 @@ def test_the_fast_dds_profile_is_the_default_and_uses_every_transport_that_it_de
 
 PARTS = [
     *next(p.default for p in DIAGNOSTICS.params if p.name == "watched_nodes"),
+    "recorder",
+    "collector",
     "process 12",
     "system",
     "output",
