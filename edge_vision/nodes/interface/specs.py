@@ -19,7 +19,7 @@ DIAGNOSTICS = NodeSpec(
         Param(
             "watched_nodes",
             ["source", "gate", "cascade", "detector"],
-            "Reports on these nodes of its namespace, by `~/status`; on recorder and collector in any case.",
+            "Subscribes to the `~/status` of these nodes, by name in this namespace.",
             applies="configure",
         ),
         Param(
