@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
@@ -13,12 +14,18 @@ MEASURING = ("test_bench.py", "test_auto_select.py", "test_optimize_run.py", "te
 
 
 SLOW = (
+    "test_causes_node.py",
+    "test_chaos.py",
+    "test_doctor_live.py",
     "test_import_bad_input.py",
     "test_import_guesses.py",
+    "test_optimize_device.py",
     "test_optimize_quantization.py",
+    "test_pipeline.py",
     "test_trial.py",
+    "test_updater.py",
 )
-"""Files of unit tests that take longest, with few tests for their time."""
+"""Files that take longest, with few tests for their time."""
 
 
 def workers() -> int:
@@ -32,12 +39,25 @@ def scope_of(nodeid: str) -> str:
     return "measuring" if file.endswith(MEASURING) else file
 
 
-def rank_of(scope: str) -> int:
-    """Groups start in this order. Those that wait for other processes come before those that only compute,
-    so that short ones are left for the end and all processes finish together."""
-    if scope == "measuring":
-        return 0
-    return 1 if "/unit/" not in scope else 2 if scope.endswith(SLOW) else 3
+def waits(scope: str) -> bool:
+    """Whether tests of a group mostly wait for other processes, and leave the processor to others."""
+    return scope != "measuring" and "/unit/" not in scope
+
+
+def rank_of(scope: str, waiting_first: bool) -> tuple[bool, int]:
+    """Groups start in this order: slow ones first, so that short ones are left for the end and all processes
+    finish together."""
+    slow = 0 if scope == "measuring" else 1 if scope.endswith(SLOW) else 2
+    return waits(scope) is not waiting_first, slow
+
+
+def next_group(groups: Iterable[str], n_waiting: int, n_processes: int) -> str:
+    """The group that the next free process runs, where n_waiting of the processes run groups that wait.
+
+    Two of three processes wait while the third computes: together they use all processors all the time.
+    """
+    waiting_first = 3 * n_waiting < 2 * n_processes
+    return min(groups, key=lambda group: rank_of(group, waiting_first))
 
 
 class FileScheduling(LoadFileScheduling):
@@ -48,5 +68,10 @@ class FileScheduling(LoadFileScheduling):
 
     def _assign_work_unit(self, node: WorkerController) -> None:
         # xdist itself starts with the files that have the most tests, which are not the slow ones.
-        self.workqueue.move_to_end(min(self.workqueue, key=rank_of), last=False)
+        n_waiting = sum(self._waits(other) for other in self.nodes if other is not node)
+        self.workqueue.move_to_end(next_group(self.workqueue, n_waiting, len(self.nodes)), last=False)
         super()._assign_work_unit(node)
+
+    def _waits(self, node: WorkerController) -> bool:
+        units = self.assigned_work[node].items()
+        return any(waits(scope) and not all(unit.values()) for scope, unit in units)

@@ -108,6 +108,34 @@ class Hang:
         monkeypatch.setattr(session, "run", hang)
 
 
+class Turns:
+    """A session's runs end when `next` is called, and not before. All have the outputs of the first."""
+
+    def __init__(self, session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._begun, self._end = threading.Semaphore(0), threading.Semaphore(0)
+        run, outputs = session.run, {}
+
+        def wait(tensors):
+            self._begun.release()
+            assert self._end.acquire(timeout=60)
+            outputs.update(outputs or run(tensors))
+            return dict(outputs)
+
+        monkeypatch.setattr(session, "run", wait)
+
+    def wait_for_begin(self) -> None:
+        assert self._begun.acquire(timeout=60)
+
+    def next(self) -> None:
+        """End the present run. Returns when the next one has begun."""
+        self._end.release()
+        self.wait_for_begin()
+
+    def finish(self) -> None:
+        """End all runs."""
+        self._end.release(1000)
+
+
 def session_of(running: Any, camera: str) -> Any:
     return running[f"{camera}/detector"].model.current.session
 
@@ -148,22 +176,34 @@ def test_two_cameras_of_different_sizes_share_a_model_and_nothing_else(start, ro
 
 
 def test_a_camera_at_ten_times_the_rate_starves_no_other(start, robot, fake, monkeypatch):
-    """30 ms an inference: the fast camera alone would need more than all of the time."""
-    monkeypatch.setattr(FakeBackend, "standing", Fault(sleep_ms=30.0))
+    """An inference takes as long as three images of the fast camera, which alone would need all of the time.
+
+    Time is counted in inferences, so the load of the machine makes no difference.
+    """
     running = start(overrides={"detector": fake, **OPEN}, cameras=(*TWO, "left"))
+    turns = Turns(session_of(running, "front"), monkeypatch)
     fast, slow = Camera(running, "front"), Camera(running, "rear")
-    with sending(fast.send, 0.01), sending(slow.send, 0.1):
-        wait_until(lambda: running.ledger_of("rear")["inferred"] >= 20, "the slow camera's frames")
-    running.settled(fast.sent, "front")
-    ledger = running.settled(slow.sent, "rear")
-    # 0.1 s is longer than two inferences: where the processor has time for them, nearly all of its frames are
-    # inferred, whatever the other one sends; without a share of its own it would be one in eleven.
-    assert ledger["inferred"] > 0.3 * ledger["received"], ledger
-    flooded = running.ledger_of("front")
+    waiting_fast, waiting_slow = (running[f"{name}/detector"]._worker for name in TWO)
+    fast.send()
+    turns.wait_for_begin()
+    waited = 0
+    for _ in range(70):
+        for _ in range(3):
+            fast.send()
+            if fast.sent % 10 == 0:
+                slow.send()
+                wait_until(lambda: waiting_slow.item is not None, "the slow camera's frame")
+        wait_until(lambda: waiting_fast.item is not None, "a frame of the fast camera")
+        turns.next()
+        waited = waited + 1 if waiting_slow.item is not None else 0
+        assert waited <= 1, "a frame of the slow camera is inferred after at most one of the other"
+    turns.finish()
+    flooded, ledger = running.settled(fast.sent, "front"), running.settled(slow.sent, "rear")
+    assert ledger["inferred"] == ledger["received"] == slow.sent == 21
     assert flooded["inferred"] >= 20 and flooded["superseded"] > flooded["inferred"], flooded
     assert running.ledger_of("left")["received"] == 0
     _, values = robot.status("rear/detector")
-    assert float(values["wait_ms.p50"]) < float(values["process_ms.p50"]) * 3
+    assert float(values["wait_ms.p50"]) > 0.0
 
 
 def test_under_overload_each_camera_gets_its_share(start, fake, monkeypatch, tmp_path):
@@ -390,13 +430,13 @@ def test_a_promise_that_the_detector_cannot_keep_is_named_with_its_figures(start
 
 
 def test_cameras_that_need_more_than_the_detector_together_are_named(start, robot, fake, monkeypatch):
-    """An inference of some 100 ms is within each promise of 500 ms; ten of them are not."""
-    monkeypatch.setattr(FakeBackend, "standing", Fault(sleep_ms=80.0))
-    names = [f"camera_{number}" for number in range(10)]
+    """An inference of some 200 ms is within each promise of 500 ms; four of them are not."""
+    monkeypatch.setattr(FakeBackend, "standing", Fault(sleep_ms=180.0))
+    names = [f"camera_{number}" for number in range(4)]
     overrides = {"detector": fake, "gate": {"enabled": False, "max_delay_ms": 500.0}}
     running = start(CHAIN, overrides, cameras=names)
     cameras = [Camera(running, name) for name in names]
-    with sending(lambda: [camera.send() for camera in cameras], 0.02):
+    with sending(lambda: [camera.send() for camera in cameras], 0.1):
         status, _ = robot.status("camera_3/detector", lambda status, values: "together" in status.message)
     assert status.level == b"\x01" and "of the detector (/camera_" in status.message
     for camera, name in zip(cameras, names, strict=True):

@@ -62,18 +62,24 @@ def test_workers_share_neither_domain_nor_cache(two_files: list[Path], tmp_path:
     assert os.environ["EDGE_VISION_CACHE"] not in caches and os.environ["ROS_DOMAIN_ID"] not in sessions
 
 
-def test_slow_groups_start_first() -> None:
+def test_one_of_three_processes_computes_and_slow_groups_start_first() -> None:
     pytest.importorskip("xdist")
-    from parallel_runs import rank_of
+    from parallel_runs import next_group
 
-    slow_first = [
+    groups = [f"test/{name}.py" for name in ("unit/test_nms", "unit/test_trial", "nodes/test_names")]
+    groups += ["measuring", "test/nodes/test_updater.py"]
+    taken = []
+    for n_waiting in (0, 1, 2, 2, 2):
+        taken.append(next_group(groups, n_waiting, 3))
+        groups.remove(taken[-1])
+    assert taken == [
+        "test/nodes/test_updater.py",
+        "test/nodes/test_names.py",
         "measuring",
-        "test/e2e/test_doctor_live.py",
         "test/unit/test_trial.py",
         "test/unit/test_nms.py",
     ]
-    ranks = [rank_of(scope) for scope in slow_first]
-    assert ranks == sorted(set(ranks))
+    assert next_group(["test/unit/test_nms.py"], 0, 3) == "test/unit/test_nms.py"
 
 
 def test_tests_that_measure_run_in_one_process() -> None:
