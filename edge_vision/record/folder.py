@@ -19,6 +19,8 @@ MIN_FREE_BYTES = 100_000_000
 DAY_S = 86_400.0
 CLOCK_SET_S = 1_577_836_800
 """2020-01-01. Times before it are of a clock that nobody had set: the age of a file is unknown."""
+# Linux: with the time in which the machine was suspended.
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _OURS = re.compile(r"edge_vision_[\w-]+_\d{8}T\d{6}\.\d{3}Z_[\w-]+\.mcap", re.ASCII)
 _HEAD_BYTES = 64
 _OF_OTHERS = (FileNotFoundError, PermissionError)
@@ -40,6 +42,7 @@ class RecordingFolder:
         self.path = path
         self._camera = re.sub(r"[^\w]+", "-", camera, flags=re.ASCII).strip("-") or "pipeline"
         self.deleted = self.recovered = 0
+        self._set_s = math.inf
 
     def prepare(self) -> None:
         """Create the folder, and check that files can be created in it. Raises OSError."""
@@ -94,19 +97,30 @@ class RecordingFolder:
 
     def retain(self, retention: Retention, now_s: float, last: Path | None = None) -> list[Path]:
         """Delete recordings that are too old, and the oldest ones beyond the size; never the newest, nor a
-        file that is not ours. now_s, last: see `recordings`. Returns what it deleted. Raises OSError."""
+        file that is not ours. now_s, last: see `recordings`. Returns what it deleted. Raises OSError.
+
+        A recording is too old if the wall clock says so, and also the wall clock of the first call, continued
+        evenly: a clock that is set forward makes nothing older.
+        """
         recordings = self.recordings(now_s, last)
         total = sum(stat.st_size for _, stat in recordings)
-        deleted = []
+        deleted, own_s = [], self._own_clock_s(now_s)
         for path, stat in recordings[:-1]:
             dated = retention.max_age_days and stat.st_mtime >= CLOCK_SET_S
-            old = dated and now_s - stat.st_mtime > retention.max_age_days * DAY_S
+            old = dated and own_s - stat.st_mtime > retention.max_age_days * DAY_S
             if old or total > retention.max_total_bytes:
                 path.unlink(missing_ok=True)
                 total -= stat.st_size
                 deleted.append(path)
         self.deleted += len(deleted)
         return deleted
+
+    def _own_clock_s(self, now_s: float) -> float:
+        """The wall clock, at most what it would be had nobody set it since the first call."""
+        steady_s = time.clock_gettime(_STEADY)
+        if math.isinf(self._set_s) and now_s >= CLOCK_SET_S:
+            self._set_s = now_s - steady_s
+        return min(now_s, self._set_s + steady_s)
 
 
 def _is_ours(path: Path, suffix: str = "") -> bool:

@@ -261,6 +261,32 @@ def test_after_a_jump_of_the_clock_the_newest_stays(tmp_path):
     assert unset.exists()
 
 
+def test_a_clock_that_is_set_forward_makes_nothing_older(tmp_path, monkeypatch):
+    week, later_s = Retention(10**9, 7.0), NOW_S + 400 * DAY_S
+    folder = RecordingFolder(tmp_path, "/front")
+    six, one = stored(folder, 6), stored(folder, 1)
+    assert folder.retain(week, NOW_S) == [] == folder.retain(week, later_s)
+    ahead = stored(folder, -400)
+    assert folder.retain(week, later_s) == []
+    # What passes by itself counts, also while the machine is suspended.
+    steady = time.clock_gettime
+    monkeypatch.setattr(folder_module.time, "clock_gettime", lambda clock: steady(clock) + 2 * DAY_S)
+    assert folder.retain(week, later_s + 2 * DAY_S) == [six]
+    # Set back, and forward again.
+    assert folder.retain(week, NOW_S) == [] == folder.retain(week, later_s + 2 * DAY_S)
+    # The size counts in any case, the oldest first; and a process that begins now believes the clock.
+    assert folder.retain(Retention(1, 7.0), later_s) == [one] and ahead.exists()
+    eight = stored(folder, -392)
+    assert RecordingFolder(tmp_path, "/front").retain(week, later_s) == [eight]
+
+
+def test_a_clock_that_is_set_after_the_start_is_believed_once(tmp_path):
+    folder = RecordingFolder(tmp_path, "/front")
+    old, _ = stored(folder, 8), stored(folder, 0)
+    assert folder.retain(Retention(10**9, 7.0), 60.0) == []
+    assert folder.retain(Retention(10**9, 7.0), NOW_S) == [old]
+
+
 def test_a_file_that_cannot_be_read_is_left_alone(tmp_path, monkeypatch):
     folder = RecordingFolder(tmp_path, "/front")
     ours, newest = stored(folder, 9), stored(folder, 0)
