@@ -1,17 +1,27 @@
-"""The bytes that the detector publishes against the message that the middleware writes."""
+"""The bytes that the detector publishes, and what is read of bytes, against the middleware's messages."""
 
 from __future__ import annotations
+
+from array import array
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rclpy.serialization import deserialize_message
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
-from edge_vision.nodes.interface.cdr import best_encoder, encode_detections
+from edge_vision.nodes.interface.cdr import (
+    ImageView,
+    best_encoder,
+    encode_detections,
+    read_boxes,
+    read_image,
+)
 from edge_vision.nodes.interface.detection_messages import detections_message
 
 NUMBERS = st.floats(-1e4, 1e4, width=32)
@@ -43,10 +53,52 @@ def test_the_bytes_are_read_as_the_message(
     frame = Frame(np.zeros((1, 1, 3), np.uint8), stamp_ns, frame_id)
     ids = None if numbers is None else np.array(numbers[: len(found)], np.int64)
     message = detections_message(found, frame, ids)
-    assert deserialize_message(encode_detections(found, frame, ids), Detection2DArray) == message
+    raw = encode_detections(found, frame, ids)
+    assert deserialize_message(raw, Detection2DArray) == message
+    for written in (raw, serialize_message(message)):
+        assert list(read_boxes(written)) == [fields_of(one) for one in message.detections]
     assert [one.id for one in message.detections] == [
         "" if ids is None else str(ids[i]) for i in range(len(found))
     ]
+
+
+def fields_of(one: Any) -> tuple[Any, ...]:
+    """Of a Detection2D, as `read_boxes` yields them."""
+    box, centre = one.bbox, one.bbox.center.position
+    results = [(it.hypothesis.class_id, it.hypothesis.score) for it in one.results]
+    return results, (centre.x, centre.y, box.center.theta, box.size_x, box.size_y), one.id
+
+
+def test_boxes_that_are_cut_short_are_an_error() -> None:
+    found = Detections(np.ones((2, 4), np.float32), np.ones(2, np.float32), np.zeros(2, np.int32))
+    raw = encode_detections(found, Frame(np.zeros((1, 1, 3), np.uint8), 0, "camera"))
+    assert len(list(read_boxes(raw))) == 2
+    for size in range(len(raw)):
+        with pytest.raises(ValueError, match="expected"):
+            list(read_boxes(raw[:size]))
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.integers(0, 2**31 - 1),
+    st.integers(0, 2**32 - 1),
+    st.text(st.characters(blacklist_characters="\0", codec="utf-8"), max_size=9),
+    st.sampled_from(["bgr8", "mono8", "16UC1"]),
+    st.binary(max_size=40),
+)
+def test_an_image_is_read_as_the_message(
+    sec: int, nanosec: int, frame_id: str, encoding: str, data: bytes
+) -> None:
+    message = Image(height=3, width=7, encoding=encoding, is_bigendian=1, step=21, data=array("B", data))
+    message.header.frame_id, message.header.stamp.sec, message.header.stamp.nanosec = frame_id, sec, nanosec
+    raw = serialize_message(message)
+    view = read_image(raw)
+    assert isinstance(view, ImageView)
+    for name in ("header", "height", "width", "encoding", "is_bigendian", "step"):
+        assert getattr(view, name) == getattr(message, name)
+    assert bytes(view.data) == data
+    # Big endian, which rclpy reads.
+    assert isinstance(read_image(b"\0\0\0\0" + bytes(64)), Image)
 
 
 def test_the_fast_way_is_taken_with_this_middleware() -> None:

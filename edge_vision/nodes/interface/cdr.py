@@ -1,18 +1,23 @@
-"""Serializes Detection2DArray messages directly, for the hot path.
+"""Serializes Detection2DArray messages directly, for the hot path; reads these and Image, for viewers.
 
 rclpy converts a message field by field, including 36 covariance values per box: 0.4 ms for five boxes right
-after an inference; this takes a fifth of that. The layout is plain CDR (OMG DDS-XTypes 1.3, 7.4.1, little
-endian), and is used only if this middleware deserializes it to the same message.
+after an inference; this takes a fifth of that. It copies an image twice: 0.7 ms at 640x480, of which a view
+of the serialized bytes takes nothing. The layout is plain CDR (OMG DDS-XTypes 1.3, 7.4.1), little endian.
+Writing is used only if this middleware deserializes it to the same message; another layout is left to rclpy.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
 from edge_vision.core.detections import Detections
@@ -75,3 +80,97 @@ def _same(count: int, frame_id: str) -> bool:
     if len(serialize_message(message)) != len(raw):
         return False
     return bool(deserialize_message(raw, Detection2DArray) == message)
+
+
+_HEAD_BYTES = 4
+_STAMP = struct.Struct("<iI")
+_SIZE = struct.Struct("<II")
+_POSE_BYTES = len(_POSE)
+
+
+class _Reader:
+    """Reads the values of a message one after another. Raises ValueError where the bytes end too early, or
+    are in another layout than plain CDR, little endian."""
+
+    def __init__(self, raw: bytes) -> None:
+        if raw[: len(_START)] != _START:
+            raise ValueError(f"expected plain CDR, got {bytes(raw[:4])!r}")
+        self._bytes, self._at = raw, _HEAD_BYTES
+
+    def take(self, form: struct.Struct, alignment: int = 4) -> tuple[Any, ...]:
+        self._align(alignment)
+        at, self._at = self._at, self._at + form.size
+        try:
+            return form.unpack_from(self._bytes, at)
+        except struct.error:
+            raise ValueError(f"expected more than {len(self._bytes)} bytes") from None
+
+    def count(self) -> int:
+        return int(self.take(_COUNT)[0])
+
+    def text(self) -> str:
+        """A string, without the byte 0 at its end."""
+        return str(self.slice(self.count())[:-1], "utf-8", "replace")
+
+    def slice(self, size: int) -> memoryview:
+        at, self._at = self._at, self._at + size
+        if self._at > len(self._bytes):
+            raise ValueError(f"expected {self._at} bytes or more, got {len(self._bytes)}")
+        return memoryview(self._bytes)[at : self._at]
+
+    def byte(self) -> int:
+        return self.slice(1)[0]
+
+    def skip(self, size: int, alignment: int) -> None:
+        self._align(alignment)
+        self.slice(size)
+
+    def _align(self, alignment: int) -> None:
+        self._at += (_HEAD_BYTES - self._at) % alignment
+
+
+@dataclass(frozen=True, slots=True)
+class ImageView:
+    """The fields of a serialized Image, raw, of whose bytes the pixels are a view."""
+
+    raw: bytes
+    header: Header
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: memoryview
+
+
+def read_image(raw: bytes) -> ImageView | Image:
+    """A serialized Image; in another layout than plain CDR as rclpy reads it. Raises what that raises."""
+    try:
+        reader = _Reader(raw)
+        sec, nanosec = reader.take(_STAMP)
+        frame_id = reader.text()
+        height, width = reader.take(_SIZE)
+        encoding, is_bigendian = reader.text(), reader.byte()
+        step, size = reader.take(_SIZE)
+        data = reader.slice(size)
+    except ValueError:
+        return deserialize_message(raw, Image)
+    header = Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=frame_id)
+    return ImageView(raw, header, height, width, encoding, is_bigendian, step, data)
+
+
+def read_boxes(raw: bytes) -> Iterator[tuple[list[tuple[str, float]], tuple[float, ...], str]]:
+    """Of each detection of a serialized Detection2DArray: class ids with their scores, the box's centre x and
+    y, angle, width and height, and the id. Raises ValueError if it is none in plain CDR."""
+    reader = _Reader(raw)
+    reader.take(_STAMP)
+    reader.text()
+    for _ in range(reader.count()):
+        reader.take(_STAMP)
+        reader.text()
+        results = []
+        for _ in range(reader.count()):
+            name, (score,) = reader.text(), reader.take(_SCORE, 8)
+            reader.skip(_POSE_BYTES, 8)
+            results.append((name, score))
+        yield results, reader.take(_BOX, 8), reader.text()

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
+from operator import itemgetter
 from typing import Any, Protocol
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -20,6 +22,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 from edge_vision.core.geometry.zones import Zones
 from edge_vision.core.printable import bounded_text
 from edge_vision.errors import ImageError
+from edge_vision.nodes.interface.cdr import read_boxes, read_image
 from edge_vision.nodes.interface.detection_messages import MAX_MESSAGE_BYTES
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
 from edge_vision.nodes.interface.image_messages import frame_from_message
@@ -285,21 +288,17 @@ class PictureEncoder:
         if job.compressed:
             compressed = deserialize_message(job.shown.image, CompressedImage)
             return jpeg_of_compressed(compressed.data, compressed.format, self._max_width_px)
-        frame = frame_from_message(deserialize_message(job.shown.image, Image), 0)
-        return jpeg_of(frame, self._max_width_px)
+        return jpeg_of(frame_from_message(read_image(job.shown.image), 0), self._max_width_px)
 
 
 def boxes_of(tracks: bytes) -> Iterator[list[Any]]:
     """Of a serialized message of `tracks`: left, top, right, bottom, score, class, id, and the angle of an
-    oriented box. Those that are not finite are left out."""
-    message = deserialize_message(tracks, Detection2DArray)
-    for one in message.detections[:MAX_BOXES]:
-        best = max((result.hypothesis for result in one.results), key=lambda it: it.score, default=None)
-        box, centre = one.bbox, one.bbox.center.position
-        numbers = [centre.x, centre.y, box.size_x, box.size_y, box.center.theta]
-        if best is None or not all(map(math.isfinite, (*numbers, best.score))):
+    oriented box. Those that are not finite are left out. Raises ValueError."""
+    for results, numbers, track in islice(read_boxes(tracks), MAX_BOXES):
+        name, score = max(results, key=itemgetter(1), default=("", math.nan))
+        if not all(map(math.isfinite, (*numbers, score))):
             continue
-        x, y, width, height, theta = numbers
+        x, y, theta, width, height = numbers
         corners = [round(n, 1) for n in (x - width / 2, y - height / 2, x + width / 2, y + height / 2)]
-        name, track = best.class_id[:MAX_ID_CHARS], one.id[:MAX_ID_CHARS]
-        yield [*corners, round(best.score, 3), name, track, *([round(theta, 4)] if theta else [])]
+        row = [*corners, round(score, 3), name[:MAX_ID_CHARS], track[:MAX_ID_CHARS]]
+        yield [*row, round(theta, 4)] if theta else row
