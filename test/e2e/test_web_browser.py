@@ -85,6 +85,33 @@ def test_the_box_of_the_shown_stamp_is_drawn_solid_if_inferred_and_dashed_if_pre
     assert "640x480" in caption
 
 
+def test_masks_and_key_points_of_the_shown_stamp_are_drawn_while_it_is_watched(
+    page: tuple[Chromium, FakePipeline], robot: Robot
+) -> None:
+    browser, pipeline = page
+    pipeline.report_shapes()
+    publishers = pipeline.shapes.values()
+    robot.wait(lambda: all(one.get_subscription_count() for one in publishers), "subscriptions to shapes")
+    for number in (3, 4):
+        show(browser, robot, pipeline, number)
+        (left, top, *_), inferred = box_of(number), number == 3
+        # The mask's upper side, the shoulders and a point between them, the nose.
+        drawn = [
+            (left + 100, top + 20),
+            (left + 160, top + 80),
+            (left + 100, top + 80),
+            (left + 100, top + 60),
+        ]
+        # The wrist, whose score is low; inside of the mask.
+        free = [(left + 60, top + 60), (left + 100, top + 140)]
+        found = [not is_grey(one, grey_of(number)) for one in pixels(browser, [*drawn, *free])]
+        assert found == [inferred] * 4 + [False] * 2, (number, found)
+        # An outline, three joints, a bone.
+        assert browser.evaluate(f"{FIGURE}.dataset.lines") == ("5" if inferred else "0")
+    browser.key("p")
+    robot.wait(lambda: not any(one.get_subscription_count() for one in publishers), "a pause")
+
+
 def test_the_page_says_what_the_pipeline_reports(page: tuple[Chromium, FakePipeline], robot: Robot) -> None:
     browser, pipeline = page
     pipeline.run(range(1, 12))

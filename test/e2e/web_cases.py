@@ -15,8 +15,9 @@ import aiohttp
 import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PolygonInstanceStamped
 from ros_cases import LATCHED, RELIABLE, SENSOR, TIMEOUT_S, Robot, wait_until
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 from vision_msgs.msg import Detection2DArray
 
@@ -26,6 +27,7 @@ from edge_vision.core.frame_event import FrameEvent
 from edge_vision.nodes.interface.detection_messages import detections_message, label_info_message
 from edge_vision.nodes.interface.frame_event_messages import frame_event_message
 from edge_vision.nodes.interface.headers import header_of
+from edge_vision.nodes.interface.shape_messages import keypoints_message, polygon_message
 from edge_vision.nodes.interface.status_messages import status_message
 from edge_vision.web.hub import unpack_frame
 
@@ -34,6 +36,8 @@ MAX_MORE = 200
 """Large images are lost on a loaded machine."""
 LABELS = ("person", "bicycle")
 ZONES = "include gate 0.1,0.5 0.9,0.5 0.9,0.9 0.1,0.9\nexclude road 0,0.9 1,0.9 1,1 0,1"
+# Number in COCO's order, place in the box, score: two shoulders, a nose, and a wrist that is not sure.
+JOINTS = ((5, 40.0, 80.0, 0.9), (6, 160.0, 80.0, 0.9), (0, 100.0, 60.0, 0.5), (9, 60.0, 60.0, 0.2))
 CAUSE = "no_images: gate subscribes to /front/image_raw, which has no publisher: start the camera driver"
 
 
@@ -70,8 +74,24 @@ class FakePipeline:
         self._zones = make(String, f"{namespace}/zones", LATCHED)
         self._labels.publish(label_info_message(LABELS, 0.5))
         self._zones.publish(String(data=ZONES))
+        self.shapes: dict[str, Any] = {}
         self.numbers: dict[int, int] = {}
         self.jpegs: dict[int, bytes] = {}
+
+    def report_shapes(self) -> None:
+        """Be a model of masks and key points from now on."""
+        kinds = {"masks/polygons": PolygonInstanceStamped, "keypoints": PointCloud2}
+        make = self._robot.node.create_publisher
+        self.shapes = {name: make(kind, f"{self.namespace}/{name}", RELIABLE) for name, kind in kinds.items()}
+
+    def _publish_shapes(self, number: int, of: Frame) -> None:
+        left, top, *_ = box_of(number)
+        triangle = np.array([(left + x, top + y) for x, y in ((20, 20), (180, 20), (100, 180))])
+        self.shapes["masks/polygons"].publish(polygon_message(triangle, 1, of))
+        points = np.zeros((1, 17, 3), np.float32)
+        for at, x, y, score in JOINTS:
+            points[0, at] = left + x, top + y, score
+        self.shapes["keypoints"].publish(keypoints_message(points, of))
 
     def report(self, cause: bool = False) -> None:
         """One message of /diagnostics."""
@@ -119,6 +139,8 @@ class FakePipeline:
             image = Image(header=header, width=size[0], height=size[1], step=3 * size[0], encoding="bgr8")
             image.data = array("B", of.image.tobytes())
             self.images.publish(image)
+        if inferred and self.shapes:
+            self._publish_shapes(number, of)
         return stamp_ns
 
     def run(self, numbers: range, enough: Callable[[], bool] = lambda: True) -> None:

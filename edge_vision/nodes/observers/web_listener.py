@@ -27,6 +27,7 @@ from edge_vision.nodes.interface.detection_messages import MAX_MESSAGE_BYTES
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
 from edge_vision.nodes.interface.image_messages import frame_from_message
 from edge_vision.nodes.observers.metrics_listener import Metrics, MetricsListener, stamp_of
+from edge_vision.nodes.observers.shape_feed import LinesOf, ShapeFeed
 from edge_vision.nodes.transport.qos import LATCHED, LATEST_IMAGE
 from edge_vision.web.hub import Hub, pack_frame
 from edge_vision.web.pairing import FramePairing, Shown
@@ -105,9 +106,10 @@ class WebListener(MetricsListener):
         """Of an image now, None if its stamp is not of this machine's clock."""
         return round(self._age_s(stamp_ns) * 1e3, 1) if self._state.ages_count(camera) else None
 
-    def show(self, camera: str, shown: Shown, compressed: bool) -> None:
+    def show(self, camera: str, shown: Shown, compressed: bool, lines_of: LinesOf | None) -> None:
         """Send a frame, once it is encoded."""
-        self._encoder.put(camera, shown, compressed, partial(self.age_ms, camera, shown.stamp_ns))
+        age_ms = partial(self.age_ms, camera, shown.stamp_ns)
+        self._encoder.put(camera, _Job(shown, compressed, age_ms, lines_of))
 
     def send_records(self, camera: str, records: Sequence[Any]) -> None:
         """Send what became of frames: [stamp in ms, outcome, reason, age in ms]."""
@@ -156,6 +158,7 @@ class CameraFeed:
         self._pairing = FramePairing(period_s, time.monotonic())
         namespace, make = camera.rstrip("/"), listener.node.create_subscription
         kind = CompressedImage if self._compressed else Image
+        self._shapes = ShapeFeed(listener.node, namespace)
         self._subscriptions = [
             # The last stage first: its topics announce an image.
             make(Detection2DArray, f"{namespace}/detections", self._on_detections, PER_FRAME, raw=True),
@@ -166,6 +169,7 @@ class CameraFeed:
         ]
 
     def close(self) -> None:
+        self._shapes.close()
         for one in self._subscriptions:
             self._listener.node.destroy_subscription(one)
 
@@ -210,7 +214,9 @@ class CameraFeed:
     def _show(self, now_s: float) -> None:
         shown = self._pairing.take(now_s)
         if shown is not None:
-            self._listener.show(self._camera, shown, self._compressed)
+            # Of skipped frames, no shapes are known.
+            lines_of = self._shapes.of(shown.stamp_ns) if shown.kind == "inferred" else None
+            self._listener.show(self._camera, shown, self._compressed, lines_of)
 
 
 @dataclass(slots=True)
@@ -218,6 +224,7 @@ class _Job:
     shown: Shown
     compressed: bool
     age_ms: Any
+    lines_of: LinesOf | None
 
 
 class PictureEncoder:
@@ -239,10 +246,10 @@ class PictureEncoder:
             self._filled.notify()
         self._thread.join()
 
-    def put(self, camera: str, shown: Shown, compressed: bool, age_ms: Any) -> None:
+    def put(self, camera: str, job: _Job) -> None:
         """Replace the frame of a camera that waits."""
         with self._filled:
-            self._jobs[camera] = _Job(shown, compressed, age_ms)
+            self._jobs[camera] = job
             self._filled.notify()
 
     def _run(self) -> None:
@@ -275,6 +282,7 @@ class PictureEncoder:
             "stamp": str(shown.stamp_ns),
             "tracks_stamp": None if shown.tracks is None else str(stamp_of(shown.tracks)),
             "boxes": boxes or [],
+            "lines": job.lines_of(len(boxes)) if job.lines_of and boxes else [],
             "kind": shown.kind,
             "reason": shown.reason,
             "width": jpeg.width_px,

@@ -28,7 +28,11 @@ export class Picture {
     const unit = 1 / (shown || 1);
     this.drawZones(context, unit);
     const boxes = header.tracks_stamp === header.stamp ? header.boxes : [];
-    for (const box of boxes) this.drawBox(context, unit, canvas.width / header.width, header.kind, box);
+    const scale = canvas.width / header.width;
+    for (const box of boxes) this.drawBox(context, unit, scale, header.kind, box);
+    for (const [at, ...points] of header.lines) {
+      if (boxes[at]) this.drawLine(context, unit, colourOf(boxes[at][5]), points.map((value) => value * scale));
+    }
     this.describe(header, boxes);
   }
 
@@ -48,7 +52,7 @@ export class Picture {
   }
 
   drawBox(context, unit, scale, kind, [left, top, right, bottom, score, classId, id, angle = 0]) {
-    const colour = `hsl(${(((Number(classId) || 0) * 0.618034) % 1) * 360} 90% 60%)`;
+    const colour = colourOf(classId);
     const [x, y, width, height] = [left, top, right - left, bottom - top].map((value) => value * scale);
     context.lineWidth = 2 * unit;
     context.strokeStyle = colour;
@@ -69,6 +73,23 @@ export class Picture {
     context.fillText(text, x + 3 * unit, at + 12 * unit);
   }
 
+  // The outline of a mask, a bone from joint to joint, or a joint.
+  drawLine(context, unit, colour, [x, y, ...more]) {
+    context.strokeStyle = context.fillStyle = colour;
+    context.lineWidth = 2 * unit;
+    context.setLineDash([]);
+    context.beginPath();
+    if (more.length === 0) {
+      context.arc(x, y, 4 * unit, 0, 2 * Math.PI);
+      context.fill();
+      return;
+    }
+    context.moveTo(x, y);
+    for (let at = 0; at < more.length; at += 2) context.lineTo(more[at], more[at + 1]);
+    if (more.length > 2) context.closePath();
+    context.stroke();
+  }
+
   describe(header, boxes) {
     const now = performance.now();
     this.times = [...this.times.filter((time) => now - time < 3000), now];
@@ -87,8 +108,13 @@ export class Picture {
       tracksStamp: header.tracks_stamp ?? "",
       kind: header.kind,
       boxes: boxes.length,
+      lines: header.lines.length,
       drawnMs: Date.now(),
       shown: Number(this.element.dataset.shown ?? 0) + 1,
     });
   }
+}
+
+function colourOf(classId) {
+  return `hsl(${(((Number(classId) || 0) * 0.618034) % 1) * 360} 90% 60%)`;
 }
