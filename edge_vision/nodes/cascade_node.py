@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
-from edge_vision.backends.serving.loaded_model import LoadedModel, load_model
 from edge_vision.cascade.cascade import Cascade, CascadeConfig
 from edge_vision.cascade.stages import CascadeStage, effective_thresholds, stage_from_bundle
 from edge_vision.core.frame import Frame
 from edge_vision.core.frame_event import FrameEvent
 from edge_vision.core.geometry.boxes import NO_REGIONS
-from edge_vision.detect.classifier import Classifier, warm_classifier
 from edge_vision.gate.frame_gate import FORCED
 from edge_vision.nodes import run
-from edge_vision.nodes.base_node import ERROR
+from edge_vision.nodes.base_node import ERROR, OK, WARN
 from edge_vision.nodes.interface import specs
-from edge_vision.nodes.model_loading import check_model_params, log_loaded_model, model_request
+from edge_vision.nodes.model_loading import check_model_params
+from edge_vision.nodes.served_classifier import ServedClassifier
 from edge_vision.nodes.stage_node import StageNode, camera_motion_of
 
 
@@ -32,7 +31,7 @@ class CascadeNode(StageNode):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._cascade = Cascade()
-        self._models: list[LoadedModel[Classifier]] = []
+        self._models: list[ServedClassifier] = []
 
     def configure(self) -> None:
         names = [self.params["model"], *self.params["next_models"]]
@@ -43,29 +42,24 @@ class CascadeNode(StageNode):
                 )
             self._cascade = Cascade(config=self._config())
             return
-        models: list[LoadedModel[Classifier]] = []
+        models: list[ServedClassifier] = []
         try:
             for name in names:
-                models.append(self._load(name))
+                if models:
+                    self.last_model = ""  # An additional model, not a replacement.
+                models.append(ServedClassifier(self, name))
             stages = [self._stage(model) for model in models]
         except Exception:
             for model in models:
-                model.session.close()
+                model.close()
             raise
         self._models, self._cascade = models, Cascade(stages, self._config())
 
-    def _load(self, name: str) -> LoadedModel[Classifier]:
-        model = load_model(replace(model_request(self), model=name), warm_classifier)
-        if name != self.params["model"]:
-            self.last_model = ""  # An additional model, not a replacement.
-        log_loaded_model(self, model)
-        return model
-
-    def _stage(self, model: LoadedModel[Classifier]) -> CascadeStage:
+    def _stage(self, model: ServedClassifier) -> CascadeStage:
         params = self.params
         return stage_from_bundle(
             model.bundle,
-            model.runner,
+            model,
             params["wanted_labels"],
             params["score_threshold"],
             params["reject_threshold"],
@@ -74,8 +68,8 @@ class CascadeNode(StageNode):
     def cleanup(self) -> None:
         models, self._models = self._models, []
         self._cascade = Cascade()
-        for model in [] if self.worker_hangs else models:
-            model.session.close()
+        for model in models:
+            model.close()
 
     def check_params(self, values: Mapping[str, Any], changed: set[str]) -> None:
         # An empty model switches the cascade off.
@@ -134,7 +128,16 @@ class CascadeNode(StageNode):
     def health(self) -> tuple[int, str]:
         if self._cascade.last_error:
             return ERROR, f"classifier failed: {self._cascade.last_error}"
-        return super().health()
+        level, text = super().health()
+        reasons = [one.model.report.fallback_reason for one in self._models]
+        if level == OK and (reason := next(filter(None, reasons), None)):
+            return WARN, f"fallback: {reason}"
+        return level, text
+
+    def publish_status(self) -> None:
+        for model in self._models:
+            model.watch(self.params["max_blind_ms"] / 1e3)
+        super().publish_status()
 
     def status_values(self) -> dict[str, Any]:
         model = self._models[0].status_values() if self._models else {"model": "off"}
@@ -151,7 +154,7 @@ class CascadeNode(StageNode):
 _THRESHOLDS = ("score_threshold", "reject_threshold")
 
 
-def _thresholds(model: LoadedModel[Classifier], values: Mapping[str, Any]) -> tuple[float, float]:
+def _thresholds(model: ServedClassifier, values: Mapping[str, Any]) -> tuple[float, float]:
     return effective_thresholds(model.bundle.manifest.stage, *(values[name] for name in _THRESHOLDS))
 
 

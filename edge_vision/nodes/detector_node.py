@@ -108,8 +108,7 @@ class DetectorNode(StageNode):
     def cleanup(self) -> None:
         self.model.stop()
         self.guard.close()
-        if not self.worker_hangs:
-            self.classification.close()
+        self.classification.close()
 
     def _enable_optional_topics(self) -> None:
         self.tracks.configure(publish=self.params["publish_tracks"], track=self.roi.needs_tracks)
@@ -260,6 +259,7 @@ class DetectorNode(StageNode):
         if self._active:
             self._update_need()
             self._enable_shapes()
+            self.classification.watch(self.params["watchdog_ms"] / 1e3 or 10.0)
         super().publish_status()
 
     def _update_need(self) -> None:

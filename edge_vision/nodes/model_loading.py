@@ -13,15 +13,16 @@ from edge_vision.errors import EdgeVisionError
 from edge_vision.nodes.base_node import BaseNode
 
 R = TypeVar("R")
+SERVER = "kserve"
 MODEL_PARAMS = {"model", "backend", "device", "precision", "threads", "strict_backend", "fallback", "route"}
 
 
 def model_request(node: BaseNode) -> ModelRequest:
-    """The request in a node's parameters. An empty device means "auto"."""
+    """The request in a node's parameters. With `remote_url`, backend "auto" is the server."""
     params = node.params
     return ModelRequest(
         params["model"],
-        params["backend"],
+        SERVER if params["backend"] == "auto" and params["remote_url"] else params["backend"],
         BackendRequest(
             params["device"] or "auto",
             delegate_folders=tuple(params["delegate_folders"]),
@@ -75,6 +76,9 @@ def log_loaded_model(node: BaseNode, model: LoadedModel[R]) -> None:
         if plugin not in node.logged_plugins:
             node.logged_plugins.add(plugin)
             node.structured_log.log("info", f"{plugin} runs in this process", "plugin_loaded")
+    if node.params["remote_url"] and (backend := model.report.requested["backend"]) != SERVER:
+        text = f"remote_url has no effect with backend {backend}: set backend to {SERVER} or auto"
+        node.structured_log.log("warning", text, "fallback")
     values = model.status_values()
     event = "model_swapped" if swap else "model_loaded"
     node.structured_log.log("info", f"{model}{swap}{choice}", event, before=before or None, **values)

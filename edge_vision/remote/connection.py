@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import http.client
 import io
 import os
 import re
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,11 +25,13 @@ TOKEN, TOKEN_FILE, CA_FILE = (f"EDGE_VISION_REMOTE_{name}" for name in ("TOKEN",
 environment, because any ROS node may read a parameter."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _MAX_TOKEN_BYTES = 1 << 14
-_SHOWN_CHARS = 300
+_SHOWN_CHARS, _PAGE_CHARS, _WORDS_CHARS = 300, 4000, 100
+_NO_TEXT = re.compile(r"(?is)<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[/!?a-z][^<>]*>")
+"""In a page."""
 _MAX_HEAD_BYTES = 8 << 20
 """Of what http.client accepts as headers."""
-_SEND_BYTES = 1 << 14
-"""Sent at once: each send of a TLS socket has a timeout of its own."""
+_TLS_SEND_BYTES = 1 << 14
+"""Sent at once: each record has a timeout of its own. A plain socket has one for everything."""
 
 
 class Connection:
@@ -53,9 +57,10 @@ class Connection:
                 raise BackendError(f"expected https to send the token to {self.name}, got http in remote_url")
             self._headers["Authorization"] = f"Bearer {token}"
         if parts.scheme == "http":
-            self._http = http.client.HTTPConnection(host, port)
+            self._http, self._send_bytes = http.client.HTTPConnection(host, port), sys.maxsize
         else:
             self._http = http.client.HTTPSConnection(host, port, context=_context())
+            self._send_bytes = _TLS_SEND_BYTES
         # Its type is that of a class, and what it calls is this.
         self._http.response_class = self._response  # type: ignore[assignment]
         self._ends_s, self._max_bytes = 0.0, 0
@@ -109,9 +114,9 @@ class Connection:
             self._http.putheader(name, value)
         self._http.endheaders()
         for part in body:
-            for at in range(0, len(part), _SEND_BYTES):
+            for at in range(0, len(part), self._send_bytes):
                 self._http.sock.settimeout(self._left_s())
-                self._http.send(part[at : at + _SEND_BYTES])
+                self._http.send(part[at : at + self._send_bytes])
         with self._http.getresponse() as response:
             data = self._body(response, max_bytes)
         if response.status != 200:
@@ -133,7 +138,7 @@ class Connection:
         text = f"answers {response.status} {response.reason}"
         if location := response.headers.get("Location"):
             self._fail(f"{text}, a redirect to {redact_url(location)}, which is not followed: set remote_url")
-        self._fail(f"{text}: {data[: 2 * _MAX_TOKEN_BYTES].decode('utf-8', 'replace')}")
+        self._fail(": ".join(filter(None, (text, self.words(data)))))
 
     def _fail(self, text: str) -> NoReturn:
         self.close()
@@ -144,7 +149,19 @@ class Connection:
 
         To be cut only afterwards: a part of the token would stay.
         """
-        return bounded_text(text.replace(self._token, MASK) if self._token else text)
+        return bounded_text(self._masked(text))
+
+    def words(self, data: bytes) -> str:
+        """A text of the server as `shown`; of a page in HTML or XML the first words, without tags."""
+        text = self._masked(data[: 2 * _MAX_TOKEN_BYTES].decode("utf-8", "replace")).strip()
+        if not text.startswith("<"):
+            return self.shown(text)
+        # Cut first: the time of the search may be quadratic in the length.
+        text = " ".join(html.unescape(_NO_TEXT.sub(" ", text[:_PAGE_CHARS])).split())
+        return self.shown(text)[:_WORDS_CHARS]
+
+    def _masked(self, text: str) -> str:
+        return text.replace(self._token, MASK) if self._token else text
 
     def _left_s(self) -> float:
         left_s = self._ends_s - time.monotonic()

@@ -148,6 +148,8 @@ class KserveSession(Session):
         return found
 
     def _quoted(self, value: str | bytes) -> str:
+        if isinstance(value, bytes) and value.lstrip().startswith(b"<"):
+            return f"a page: {self._connection.words(value)}"
         return self._connection.shown(repr(value[:_QUOTED]))[:60]
 
     def _text(self, value: object) -> str:

@@ -6,13 +6,14 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-from fake_backend import Fault, register
+from fake_backend import FakeBackend, Fault, register
 from lifecycle_msgs.msg import Transition
 from model_cases import DETECTOR, EFFICIENTNET, OIDV4, bundle_or_skip
 from ros_cases import CHAIN, CascadeNode, DetectorNode, Image, image_message, picture
 from trial_cases import install_harmful_backends
 
 from edge_vision.backends import available_backends
+from edge_vision.backends.serving import failure_history
 
 
 @pytest.fixture
@@ -257,8 +258,9 @@ def test_a_cascade_whose_classifier_fails_accepts(start, robot, monkeypatch):
     bundle_or_skip(EFFICIENTNET)
     register(monkeypatch)
     cascade = {"model": EFFICIENTNET, "wanted_labels": ["bike"], "backend": "fake", "max_blind_ms": 60000.0}
-    running = start(CHAIN, {"cascade": cascade, "gate": {"enabled": False}})
-    running["cascade"]._models[0].session.fault = Fault(error="boom")
+    running = start(CHAIN, {"cascade": {**cascade, "strict_backend": True}, "gate": {"enabled": False}})
+    monkeypatch.setattr(FakeBackend, "standing", Fault(error="boom"))
+    running["cascade"]._models[0].model.session.fault = Fault(error="boom")
     camera = robot.publisher(Image, "image_raw")
     for number in range(1, 4):
         camera.publish(image_message(picture(number), number))
@@ -266,6 +268,29 @@ def test_a_cascade_whose_classifier_fails_accepts(start, robot, monkeypatch):
     assert running.ledger["inferred"] == 3
     status, _ = robot.status("cascade")
     assert status.level == b"\x02" and "boom" in status.message
+
+
+def test_a_cascade_whose_backend_fails_classifies_on_the_next_one(start, robot, monkeypatch):
+    bundle_or_skip(EFFICIENTNET)
+    register(monkeypatch)
+    monkeypatch.setattr(failure_history, "FIRST_RETRY_S", 2.0)  # Statuses come each second.
+    cascade = {"model": EFFICIENTNET, "wanted_labels": ["mountain bike"], "score_threshold": 0.99}
+    cascade |= {"backend": "fake", "fallback": ["onnxruntime"], "max_blind_ms": 60000.0}
+    running = start(CHAIN, {"cascade": cascade, "gate": {"enabled": False}})
+    camera = robot.publisher(Image, "image_raw")
+    for number in range(1, 4):
+        if number == 2:
+            running["cascade"]._models[0].model.session.fault = Fault(error="boom")
+        camera.publish(image_message(picture(number), number))
+        running.settled(number)
+    assert running.ledger["rejected.unwanted"] == 2
+    status, values = robot.status("cascade", lambda status, _: status.level == b"\x01")
+    assert status.message.startswith("fallback: fake: boom")
+    assert values["backend.actual.backend"].startswith("onnxruntime ")
+    _, values = robot.status("cascade", lambda status, _: status.level == b"\x00")
+    assert values["backend.actual.backend"].startswith("fake ") and values["backend.failed"] == ""
+    camera.publish(image_message(picture(4), 4))
+    assert running.settled(4)["rejected.unwanted"] == 3
 
 
 def test_a_gate_that_fails_lets_pass(start, robot, monkeypatch):

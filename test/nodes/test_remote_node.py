@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from model_cases import DETECTOR, bundle_or_skip, video_frame
-from ros_cases import Image, image_message, wait_until
+from ros_cases import CascadeNode, GateNode, Image, image_message, wait_until
+from stage_cases import color_bundle
 from v2_server import Server
 
 from edge_vision.backends.serving import failure_history
@@ -94,3 +96,38 @@ def test_the_address_is_no_matter_of_other_nodes(start, robot, server):
     assert robot.set("detector", route="auto").successful
     wait_until(lambda: running["detector"].model.manager.request.request.route == "auto", "the change")
     assert not robot.set("detector", route="carrier pigeon").successful
+
+
+def test_a_classifier_on_a_server_that_dies_and_returns(start, robot, tmp_path, monkeypatch):
+    """With an address, the backend `auto` is the server."""
+    monkeypatch.setattr(failure_history, "FIRST_RETRY_S", 2.0)
+    bundle = color_bundle(tmp_path)
+    server = Server(bundle.folder)
+    cascade = {"model": str(bundle.folder), "backend": "auto", "remote_url": server.url}
+    cascade |= {"fallback": ["onnxruntime"], "max_blind_ms": 60000.0}
+    try:
+        running = start([GateNode, CascadeNode], {"cascade": cascade, "gate": {"enabled": False}})
+        images = robot.publisher(Image, "image_raw")
+
+        def rejected(number: int) -> int:
+            images.publish(image_message(np.zeros((48, 64, 3), np.uint8), number))
+            return running.settled(number)["rejected"]
+
+        assert rejected(1) == 0 and rejected(2) == 1, "the first frame is a refresh"
+        _, values = robot.status("cascade")
+        assert values["backend.actual.backend"] == "kserve v2_server 1.0"
+        server.kill()
+        assert rejected(3) == 2
+        robot.status("cascade", lambda status, _: status.message.startswith("fallback: kserve: the server"))
+        server.start()
+        _, values = robot.status("cascade", lambda status, _: status.level == b"\x00")
+        assert values["backend.actual.backend"] == "kserve v2_server 1.0" and rejected(4) == 3
+    finally:
+        server.kill()
+
+
+def test_an_address_without_effect_is_a_warning(start, server, capfd):
+    start(overrides=detector(server, backend="onnxruntime"))
+    assert (
+        "remote_url has no effect with backend onnxruntime: set backend to kserve" in capfd.readouterr().err
+    )

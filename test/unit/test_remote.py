@@ -368,6 +368,10 @@ def flood(sock: socket.socket, start: bytes = b"HTTP/1.1 200 OK\r\n\r\n") -> Non
         sock.sendall(bytes(1 << 16))
 
 
+PAGE = b"""<!DOCTYPE html>
+<html><head><title>502 Bad Gateway</title><style>body { color: red }</style></head>
+<body><!-- none --><script>alert("x")</script><p>1 &lt; 2</p>nginx http://a:secret@b/ <b>%s</b></body></html>
+""" % (b"word " * 100)
 LIES: dict[str, tuple[bytes | Callable[[socket.socket], None], str]] = {
     "truncated body": (http(b"{}", length=1000), "cannot be used: IncompleteRead"),
     "huge body": (http(b"{}", length=10**12), "sends 1000000000000 bytes, expected at most"),
@@ -386,14 +390,20 @@ LIES: dict[str, tuple[bytes | Callable[[socket.socket], None], str]] = {
     "long line": (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70000 + b"\r\n\r\n", "more than 65536 bytes"),
     "no HTTP": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "cannot be used: SSH"),
     "silence": (lambda sock: sock.recv(1), "did not answer within 500 ms"),
-    "a page": (http(b"<html>Welcome</html>"), "expected binary outputs .*<html>Welcome"),
+    "a page": (http(b"<html>Welcome</html>"), "expected binary outputs .*got a page: Welcome$"),
+    "a page of a proxy": (
+        http(PAGE, "502 Bad Gateway"),
+        r"answers 502 Bad Gateway: 502 Bad Gateway 1 < 2 nginx http://\*\*\*@b/ word( word)* ?\w*$",
+    ),
+    "an unclosed page": (http(b"<script" * 10_000, "500 Oops"), "answers 500 Oops: (<script)+"),
+    "an error without a text": (http(b"", "500 Oops"), "answers 500 Oops$"),
     "redirect": (
         http(b"", "302 Found", "Location: http://user:secret@other/"),
         r"answers 302 Found, a redirect to http://\*\*\*@other/, which is not followed",
     ),
     "error with control characters": (
         http(b"\x1b[31mred http://a:secret@b/\n", "500 Oops"),
-        r"answers 500 Oops: \\u001b\[31mred http://\*\*\*@b/\\n",
+        r"answers 500 Oops: \\u001b\[31mred http://\*\*\*@b/$",
     ),
     "busy": (http(b'{"error": "queue is full"}', "503 Busy"), "answers 503 Busy: .*queue is full"),
     "JSON outputs": (document({"outputs": [{**rows(), "data": [1, 2]}]}), "expected binary outputs"),

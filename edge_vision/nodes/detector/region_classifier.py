@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
-from edge_vision.backends.serving.loaded_model import LoadedModel, load_model
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.latency import LatencyWindow
-from edge_vision.detect.classifier import Classifier, warm_classifier
 from edge_vision.nodes.base_node import latency_values
 from edge_vision.nodes.interface.detection_messages import detections_message, label_info_message
-from edge_vision.nodes.model_loading import log_loaded_model, model_request
+from edge_vision.nodes.served_classifier import ServedClassifier
 from edge_vision.nodes.stage_node import StageNode
 from edge_vision.nodes.transport.lazy_publisher import LazyPublisher
 from edge_vision.nodes.transport.qos import LATCHED, RESULTS
@@ -27,7 +25,7 @@ class RegionClassification:
 
     def __init__(self, node: StageNode) -> None:
         self._node = node
-        self._model: LoadedModel[Classifier] | None = None
+        self._model: ServedClassifier | None = None
         self._publisher: LazyPublisher | None = None
         self._failed = 0
         self._times = LatencyWindow()
@@ -35,13 +33,17 @@ class RegionClassification:
     def load(self) -> None:
         """Load the bundle of the parameter `classifier`. Raises BundleError, BackendError, HeadError."""
         if name := self._node.params["classifier"]:
-            self._model = load_model(replace(model_request(self._node), model=name), warm_classifier)
-            log_loaded_model(self._node, self._model)
+            self._model = ServedClassifier(self._node, name)
 
     def close(self) -> None:
         model, self._model = self._model, None
         if model:
             model.close()
+
+    def watch(self, limit_s: float) -> None:
+        """See ServedClassifier."""
+        if model := self._model:
+            model.watch(limit_s)
 
     def open(self) -> None:
         """Create the publishers, which the node closes when it is deactivated."""
@@ -56,7 +58,7 @@ class RegionClassification:
         if model is None or publisher is None or not publisher.subscription_count:
             return
         try:
-            results = model.runner.classify_regions(frame, found.xyxy_px)
+            results = model.classify_regions(frame, found.xyxy_px)
         except Exception as error:  # The runtimes' exceptions have no common base.
             self._failed += 1
             self._node.log_throttled("error", f"no classifications: {error}", "classifications")
