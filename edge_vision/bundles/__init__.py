@@ -6,12 +6,12 @@
 `edge-vision models` makes, imports, lists, verifies and shows bundles.
 
     schema    validation of YAML; every error names the key
-    manifest  bundle.yaml <-> Manifest
+    manifest  bundle.yaml -> Manifest
     store     folders on disk: the cache, load_bundle, list_bundles
     ladder    ladder.yaml -> ever faster bundles
 """
 
-from edge_vision.bundles.manifest import GraphSpec, Manifest, dump_manifest, parse_manifest
+from edge_vision.bundles.manifest import GraphSpec, Manifest, parse_manifest
 from edge_vision.bundles.store import Bundle, cache_dir, list_bundles, load_bundle
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "GraphSpec",
     "Manifest",
     "cache_dir",
-    "dump_manifest",
     "list_bundles",
     "load_bundle",
     "parse_manifest",

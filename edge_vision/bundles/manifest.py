@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-import yaml
 
 from edge_vision.bundles import schema
 from edge_vision.bundles.schema import Section
@@ -19,7 +17,8 @@ FORMAT = 1
 NAME_PATTERN = r"[a-z0-9_]{1,64}"
 TASKS = ("detect", "classify")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "mixed")
-_KEY_OF = {"labels_file": "labels"}
+KEY_OF = {"labels_file": "labels"}
+"""Field of Manifest -> key, where they differ."""
 _FILE = "a file name inside the bundle's folder (letters, digits, '._+-/', no '..', not absolute)"
 
 
@@ -75,7 +74,7 @@ def parse_manifest(text: str, folder: Path) -> Manifest:
     Raises BundleError with the key path, what was expected and what was found.
     """
     where = str(folder / MANIFEST_FILE)
-    keys = ("format", *(_KEY_OF.get(name, name) for name in _names(Manifest)))
+    keys = ("format", *(KEY_OF.get(name, name) for name in _names(Manifest)))
     top = Section(schema.load_yaml(text, where), where, "", keys)
     top.take("format", schema.one_of(FORMAT), f"{FORMAT} (the only format that this version reads)")
     manifest = Manifest(
@@ -245,37 +244,3 @@ def _words(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not 1 <= len(value) <= 100:
         raise ValueError
     return tuple(schema.matching(r".+")(word) for word in value)
-
-
-def dump_manifest(manifest: Manifest) -> str:
-    """The YAML text that parse_manifest reads back as the same manifest. Same manifest, same bytes."""
-    values = {_KEY_OF.get(name, name): value for name, value in _plain(manifest).items() if value is not None}
-    graphs = [{key: value for key, value in graph.items() if value} for graph in values["graphs"]]
-    document = {"format": FORMAT, **values, "graphs": graphs}
-    return yaml.dump(
-        document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=160
-    )
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return dict(value) if isinstance(value, Mapping) else value
-
-
-class _Dumper(yaml.SafeDumper):
-    """The reader refuses aliases, so a list that is used twice is written twice."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _write_text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
-    # Plain and single-quoted YAML fold odd line ends such as U+0085 into spaces; double-quoted escapes them.
-    style = None if value.isprintable() else '"'
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-
-_Dumper.add_representer(str, _write_text)

@@ -17,11 +17,12 @@ from edge_vision.backends.loading import graph_for
 from edge_vision.backends.registry import imported_plugins
 from edge_vision.backends.runtimes.cuda_driver import NO_GPU, CudaDevice, GpuIdentity, unavailable_reason
 from edge_vision.backends.runtimes.tensorrt import TensorRtBackend, gpu_index
-from edge_vision.backends.trial.parent import build_engine, try_graph
+from edge_vision.backends.trial.parent import try_graph
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.command_line import complete_help, run_command, with_examples
 from edge_vision.core.printable import printable_output
 from edge_vision.errors import BackendError
+from edge_vision.offline.trials import build_engine
 
 _EXAMPLES = """\
 examples:

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_vision.core.command_line import complete_help, run_command, with_examples
-from edge_vision.core.printable import printable_output, raw_stream
+from edge_vision.core.printable import printable_output
 from edge_vision.dataset.errors import DatasetError
 from edge_vision.dataset.export import SUBSETS, write_export
 from edge_vision.dataset.folder import DatasetFolder
 from edge_vision.dataset.picture import STATES
 from edge_vision.dataset.statistics import DatasetStatistics, statistics_of
 from edge_vision.offline.output_folder import claim_folder, remove_path
+from edge_vision.offline.progress import raw_stream
 from edge_vision.web.access import access_of, add_access_options
 
 PORT = 9465

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_vision.bundles.manifest import dump_manifest
 from edge_vision.bundles.store import DEFAULT, bundles_dir, list_bundles, load_bundle
 from edge_vision.core.command_line import complete_help, run_command, with_examples
 from edge_vision.core.printable import printable, printable_output
@@ -15,6 +14,7 @@ from edge_vision.export.formats import FORMATS, export
 from edge_vision.importer import cli
 from edge_vision.model_zoo.fetch import fetch_bundle, find_recipe
 from edge_vision.model_zoo.recipes import RECIPES
+from edge_vision.offline.manifest_writer import dump_manifest
 
 _EXAMPLES = """\
 examples:

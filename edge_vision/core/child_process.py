@@ -5,13 +5,11 @@ A child imports the same installation of this package, and no module from its wo
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import signal
 import site
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +35,7 @@ def child_environment() -> dict[str, str]:
     """The environment of a child process in any working folder."""
     kept = {name: value for name, value in os.environ.items() if name != _ROS_WHEELS_MARK}
     kept.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    paths = [*_own_path(), *_absolute(kept.pop("PYTHONPATH", ""))]
+    paths = [*own_path(), *_absolute(kept.pop("PYTHONPATH", ""))]
     return {**kept, "PYTHONSAFEPATH": "1", **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
 
 
@@ -59,24 +57,7 @@ def describe_exit(returncode: int) -> str:
         return f"was killed by signal {-returncode}"
 
 
-@contextlib.contextmanager
-def safe_spawn() -> Iterator[None]:
-    """Context in which multiprocessing starts children with `child_environment` and a `sys.path` without the
-    working folder."""
-    environment, path = dict(os.environ), list(sys.path)
-    child = child_environment()
-    try:
-        os.environ.clear()
-        os.environ.update(child)
-        sys.path[:] = [*_own_path(), *(entry for entry in path if entry and not _is_working_folder(entry))]
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(environment)
-        sys.path[:] = path
-
-
-def _own_path() -> list[str]:
+def own_path() -> list[str]:
     """The folder of this package, unless it is a standard site folder."""
     standard = {*site.getsitepackages(), site.getusersitepackages()}
     return [] if str(_ROOT) in {os.path.realpath(entry) for entry in standard} else [str(_ROOT)]
@@ -85,7 +66,3 @@ def _own_path() -> list[str]:
 def _absolute(pythonpath: str) -> list[str]:
     """Its entries as absolute paths. An empty one would mean the child's working folder."""
     return [os.path.abspath(entry) for entry in pythonpath.split(os.pathsep) if entry]
-
-
-def _is_working_folder(entry: str) -> bool:
-    return os.path.realpath(entry) == os.path.realpath(os.getcwd())

@@ -52,7 +52,7 @@ class CompressedPicture:
             raise ImageError("zero_size", "expected a compressed image, got 0 bytes: check the camera driver")
         if "compresseddepth" in declared.lower():
             raise unsupported(f"the depth image '{self.declared}'")
-        self._header = _checked_header(self.data, max_pixels)
+        self._header = checked_header(self.data, max_pixels)
         self.width_px, self.height_px = self._header.width_px, self._header.height_px
         self.encoding = _decoded_encoding(declared, self._header)
         self._lock = Lock()
@@ -104,7 +104,8 @@ class CompressedPicture:
         return ImageError("corrupt_image", f"{self.data.size} bytes of '{self.declared}' {what}")
 
 
-def _checked_header(raw: np.ndarray, max_pixels: float) -> ImageHeader:
+def checked_header(raw: np.ndarray, max_pixels: float) -> ImageHeader:
+    """The header of a file, (n,) uint8. Raises ImageError, also for one that is too large."""
     header = read_header(raw)
     check_size(header.width_px, header.height_px, max_pixels)
     block_width_px, block_height_px = header.block_px
@@ -217,21 +218,7 @@ def compressed_frame(
     return CompressedFrame(picture, stamp_ns, frame_id, picture.encoding, seq, origin)
 
 
-def read_image_file(path: Path, max_pixels: float = MAX_PIXELS) -> np.ndarray:
-    """The image in a file as (h, w, 3) uint8 BGR, with its Exif orientation applied, unlike camera images.
-
-    Raises OSError, and ImageError with reason zero_size, too_large, unsupported_encoding or corrupt_image.
-    """
-    if path.stat().st_size == 0:
-        raise ImageError("zero_size", "expected an image, got an empty file")
-    _checked_header(np.memmap(path, np.uint8, "r"), max_pixels)
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ImageError("corrupt_image", "expected an image that OpenCV can decode, got a damaged one")
-    return image
-
-
 def check_still_image(path: Path) -> None:
     """Raise ImageError if a file is an image whose header is refused, but not if it is a video."""
     if path.stat().st_size and is_still_image(raw := np.memmap(path, np.uint8, "r")):
-        _checked_header(raw, MAX_PIXELS)
+        checked_header(raw, MAX_PIXELS)

@@ -73,11 +73,6 @@ class PrintableStream(io.TextIOBase):
         return True
 
 
-def raw_stream(stream: TextIO) -> TextIO:
-    """The underlying stream, for control characters of this package, such as colours."""
-    return stream.raw if isinstance(stream, PrintableStream) else stream
-
-
 @contextlib.contextmanager
 def printable_output(stdout: bool = True) -> Iterator[None]:
     """Send all output of this process through PrintableStream. Use as a decorator of a whole command.

@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 
-from edge_vision.core.geometry.boxes import overlaps_object
 from edge_vision.evaluate.conditions import Condition
 from edge_vision.evaluate.reference.clips import ClipSource, without_removed
 from edge_vision.evaluate.reference.detector import (
@@ -22,6 +21,7 @@ from edge_vision.evaluate.reference.events import (
     clip_entries,
     clustered,
     constructed_entries,
+    overlaps_object,
     track_ids,
 )
 from edge_vision.evaluate.reference.noise_ceiling import noise_ceiling

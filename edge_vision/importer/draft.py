@@ -12,7 +12,7 @@ import yaml
 
 from edge_vision.backends.base import TensorSpec
 from edge_vision.bundles import schema
-from edge_vision.bundles.manifest import MANIFEST_FILE, GraphSpec, Manifest, dump_manifest, parse_manifest
+from edge_vision.bundles.manifest import MANIFEST_FILE, GraphSpec, Manifest, parse_manifest
 from edge_vision.bundles.store import sha256_of
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.detect.heads import HEADS
@@ -31,6 +31,7 @@ from edge_vision.importer.model import (
 from edge_vision.importer.preprocessing import FAMILIES, FAMILY_OF_HEAD, input_spec
 from edge_vision.importer.probe import Probe, probe_graph
 from edge_vision.importer.shape_rules import SUFFIX_OF_TASK
+from edge_vision.offline.manifest_writer import dump_manifest
 
 LABELS_FILE = "labels.txt"
 NOT_GIVEN = "not given"

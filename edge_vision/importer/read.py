@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_vision.backends.trial.parent import try_reading
 from edge_vision.errors import BundleError, GraphRefused
 from edge_vision.importer.model import MAX_MB, ModelSource
 from edge_vision.importer.onnx_model import OnnxModel
 from edge_vision.importer.tflite_model import TfliteModel
 from edge_vision.offline.onnx_writer import import_onnx
+from edge_vision.offline.trials import try_reading
 
 READER = "edge_vision.importer.read:parse_natively"
-"""Called with a model file in a child process, see `backends.trial.try_reading`."""
+"""Called with a model file in a child process, see `offline.trials.try_reading`."""
 READER_PACKAGES = ("onnx", "ai-edge-litert")
 """The packages that it parses with."""
 _EXPORT = "export it to ONNX or TFLite with its own tools first"

@@ -16,7 +16,6 @@ from edge_vision.backends import load_on
 from edge_vision.backends.base import BackendRequest, Session, TensorSpec
 from edge_vision.bundles.manifest import NAME_PATTERN
 from edge_vision.bundles.store import FETCHABLE, Bundle, bundles_dir, load_bundle
-from edge_vision.core.compressed import read_image_file
 from edge_vision.core.detection_overlay import draw_detections, label_of
 from edge_vision.core.frame import Frame
 from edge_vision.detect.classifier import Classifier
@@ -26,6 +25,7 @@ from edge_vision.errors import BackendError, BundleError, HeadError, ImageError
 from edge_vision.importer.draft import LABELS_FILE, Draft
 from edge_vision.importer.probe import backends_for, first_not_killed
 from edge_vision.offline.bundle_folder import check_replaceable, put, store_lock, write_folder
+from edge_vision.offline.media_files import read_image_file
 from edge_vision.source.opening import open_source
 from edge_vision.source.uri import SourceError
 

@@ -9,9 +9,10 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from edge_vision.bundles.manifest import MANIFEST_FILE, Manifest, dump_manifest
+from edge_vision.bundles.manifest import MANIFEST_FILE, Manifest
 from edge_vision.bundles.store import bundles_dir, read_manifest
 from edge_vision.errors import BundleError
+from edge_vision.offline.manifest_writer import dump_manifest
 
 BUILDING = ".building-"
 """Prefix of unfinished folders in the store, which the next fetch removes; invalid in a bundle's name."""

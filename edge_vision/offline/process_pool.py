@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import queue
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from edge_vision.core.child_process import safe_spawn
+from edge_vision.core.child_process import child_environment, own_path
 from edge_vision.errors import EdgeVisionError
 from edge_vision.offline.executor import Executor, Job, JobContext
 
@@ -35,7 +38,7 @@ class ProcessPool(Executor):
     ) -> bool:
         """See Executor."""
         context = multiprocessing.get_context("spawn")
-        with safe_spawn():
+        with _safe_spawn():
             reports, stop = context.Queue(), context.Event()
         pool = ProcessPoolExecutor(
             self.slots(len(jobs)), mp_context=context, initializer=_init_worker, initargs=(reports, stop)
@@ -65,7 +68,7 @@ def _submit(pool: ProcessPoolExecutor, jobs: Sequence[Job]) -> dict[Future[Any],
     """Start the workers, which ignore Ctrl-C."""
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with safe_spawn():
+        with _safe_spawn():
             return {pool.submit(_run, job): job.name for job in jobs}
     finally:
         signal.signal(signal.SIGINT, handler)
@@ -105,3 +108,24 @@ class _LocalContext(JobContext):
 
     def path(self, file: str) -> str:
         return file
+
+
+@contextlib.contextmanager
+def _safe_spawn() -> Iterator[None]:
+    """Context in which multiprocessing starts children with `child_environment` and a `sys.path` without the
+    working folder."""
+    environment, path = dict(os.environ), list(sys.path)
+    child = child_environment()
+    try:
+        os.environ.clear()
+        os.environ.update(child)
+        sys.path[:] = [*own_path(), *(entry for entry in path if entry and not _is_working_folder(entry))]
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.path[:] = path
+
+
+def _is_working_folder(entry: str) -> bool:
+    return os.path.realpath(entry) == os.path.realpath(os.getcwd())

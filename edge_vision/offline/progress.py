@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TextIO
 
-from edge_vision.core.printable import printable, raw_stream
+from edge_vision.core.printable import PrintableStream, printable
 
 PERIOD_S = {True: 0.25, False: 5.0}
 
@@ -52,3 +52,8 @@ class ProgressLine:
             self._stream.write("\n")
             self._stream.flush()
         self._open, self._next_s = False, 0.0
+
+
+def raw_stream(stream: TextIO) -> TextIO:
+    """The underlying stream, for control characters of this package, such as colours."""
+    return stream.raw if isinstance(stream, PrintableStream) else stream

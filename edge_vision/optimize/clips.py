@@ -12,11 +12,11 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from edge_vision.core.compressed import read_image_file
 from edge_vision.errors import ImageError
+from edge_vision.offline.media_files import read_image_file, source_sha256
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.settings import MIN_IMAGES
-from edge_vision.source.opening import open_source, source_sha256
+from edge_vision.source.opening import open_source
 from edge_vision.source.uri import SourceError, source_kind, video_path
 
 _IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from edge_vision.backends.trial.parent import try_reading
 from edge_vision.bundles.manifest import GraphSpec
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.errors import BundleError
 from edge_vision.importer.draft import Options, make_draft
 from edge_vision.importer.read import READER, READER_PACKAGES, read_model
 from edge_vision.importer.run import workspace, write_draft
+from edge_vision.offline.trials import try_reading
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import graph_edit

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-
-import numpy as np
 
 # A longer step, or a jump back by more than this, is a discontinuity, as between joined recordings.
 MAX_STEP_S, MAX_BACKWARD_S = 60.0, 1.0
 MIN_INTERVAL_S = 0.001
 DEFAULT_FPS_HZ = 30.0
-# Containers round times to 1 ms or finer.
-_ROUNDING_S = 0.0015
 
 
 class FrameTimes:
@@ -43,16 +38,6 @@ class FrameTimes:
         self.time_s += self.shortest_interval_s
         if position_s and not -MAX_BACKWARD_S <= step_s <= MAX_STEP_S:
             self._origin_s = position_s - self.time_s
-
-
-def mean_rate_hz(times_s: Sequence[float]) -> float:
-    """The mean rate of at least two images."""
-    return (len(times_s) - 1) / (times_s[-1] - times_s[0])
-
-
-def is_even(times_s: Sequence[float]) -> bool:
-    """Whether the intervals are equal, apart from the rounding of a container."""
-    return len(times_s) < 3 or bool(np.ptp(np.diff(times_s)) < _ROUNDING_S)
 
 
 def valid_fps(fps_hz: float) -> float:

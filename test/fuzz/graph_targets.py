@@ -26,6 +26,7 @@ from edge_vision.backends import BackendRequest, make_backend
 from edge_vision.backends.trial import child, parent
 from edge_vision.errors import BackendError, GraphRefused
 from edge_vision.importer.read import READER, READER_PACKAGES
+from edge_vision.offline.trials import try_reading
 
 _MODULES = {
     "onnxruntime": ("onnxruntime",),
@@ -144,7 +145,7 @@ class Graphs(Target):
         backend = make_backend(self._backends[zlib.crc32(data) % len(self._backends)])
         try:
             if self.imported:
-                parent.try_reading(graph, READER, READER_PACKAGES)
+                try_reading(graph, READER, READER_PACKAGES)
             parent.try_graph(backend, graph, BackendRequest(threads=1))
         except GraphRefused as error:
             self.counts["trial_deaths" if "was killed by" in str(error) else "trial_limits"] += 1

@@ -21,8 +21,9 @@ sys.path[:0] = [str(_ROOT), str(_ROOT / "test" / "unit")]
 from graph_targets import OpenVinoGraphs  # noqa: E402
 from tflite_cases import mean_tflite, packed, schema_or_skip, tflite_tensor  # noqa: E402
 
-from edge_vision.bundles.manifest import GraphSpec, Manifest, dump_manifest  # noqa: E402
+from edge_vision.bundles.manifest import GraphSpec, Manifest  # noqa: E402
 from edge_vision.core.model_spec import HeadSpec, InputSpec, StageSpec, Thresholds  # noqa: E402
+from edge_vision.offline.manifest_writer import dump_manifest  # noqa: E402
 from edge_vision.offline.onnx_writer import OnnxWriter  # noqa: E402
 
 CORPUS = Path(__file__).parent / "corpus"

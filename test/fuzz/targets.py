@@ -15,12 +15,13 @@ import numpy as np
 import yaml
 from mutator import TEXTS, VALUES, mutate_bytes, mutate_json
 
-from edge_vision.bundles.manifest import MANIFEST_FILE, dump_manifest, parse_manifest
+from edge_vision.bundles.manifest import MANIFEST_FILE, parse_manifest
 from edge_vision.bundles.store import load_bundle
 from edge_vision.core.compressed import compressed_frame
 from edge_vision.core.image_headers import read_header
 from edge_vision.errors import BundleError, ImageError
 from edge_vision.nodes.interface.specs import NODES
+from edge_vision.offline.manifest_writer import dump_manifest
 
 CORPUS = Path(__file__).parent / "corpus"
 

@@ -12,11 +12,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_vision.bundles.manifest import GraphSpec, Manifest, dump_manifest, parse_manifest
+from edge_vision.bundles.manifest import GraphSpec, Manifest, parse_manifest
 from edge_vision.bundles.schema import load_yaml
 from edge_vision.core.model_spec import MAX_DETECTIONS, HeadSpec, InputSpec, StageSpec, Thresholds
 from edge_vision.errors import BundleError
 from edge_vision.model_zoo.recipes import RECIPES
+from edge_vision.offline.manifest_writer import dump_manifest
 
 FOLDER = Path("/nonexistent/bundle")
 GRAPH = GraphSpec("model.onnx", "onnx", "fp32", "0" * 64)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from edge_vision.bundles import cache_dir, dump_manifest, list_bundles, load_bundle, store
+from edge_vision.bundles import cache_dir, list_bundles, load_bundle, store
 from edge_vision.bundles.manifest import GraphSpec, Manifest
 from edge_vision.cli.models import main
 from edge_vision.errors import BundleError
 from edge_vision.model_zoo.recipes import RECIPES
 from edge_vision.nodes.interface.specs import DETECTOR
+from edge_vision.offline.manifest_writer import dump_manifest
 
 GRAPHS = {"model.onnx": b"fp32 graph", "model_int8.onnx": b"int8 graph", "model.xml": b"xml graph"}
 WEIGHTS = b"what model.xml reads"

@@ -16,9 +16,10 @@ from model_cases import noise_image
 from PIL import Image
 
 from edge_vision.core import compressed
-from edge_vision.core.compressed import CompressedFrame, compressed_frame, read_image_file
+from edge_vision.core.compressed import CompressedFrame, compressed_frame
 from edge_vision.core.frame import Frame
 from edge_vision.errors import ImageError
+from edge_vision.offline.media_files import read_image_file
 
 COLOR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 SCENE = cv2.GaussianBlur(noise_image(203, 117), (0, 0), 2)

@@ -10,14 +10,21 @@ import pytest
 from box_cases import Box, boxes
 from evaluate_cases import HERE, NEAR, PERIOD_NS, THERE, condition_data, reference
 
-from edge_vision.core.geometry.boxes import iou_matrix, overlaps_object, true_positives
+from edge_vision.core.geometry.boxes import iou_matrix, true_positives
 from edge_vision.evaluate.condition_data import ConditionData
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.metrics.builtin import BY_NAME, METRICS
 from edge_vision.evaluate.metrics.delays import EventDelay, event_delay
 from edge_vision.evaluate.metrics.frame_f1 import ghost_boxes
 from edge_vision.evaluate.metrics.metric import Cost, MethodRun, Metric, compute_all, load_metrics
-from edge_vision.evaluate.reference.events import Entry, Event, clip_entries, clustered, constructed_entries
+from edge_vision.evaluate.reference.events import (
+    Entry,
+    Event,
+    clip_entries,
+    clustered,
+    constructed_entries,
+    overlaps_object,
+)
 from edge_vision.evaluate.simulation import Published, with_held_boxes, with_tracks, without_tracker
 from edge_vision.evaluate.tables import metrics_table
 

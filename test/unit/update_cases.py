@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from edge_vision.bundles.manifest import GraphSpec, dump_manifest
+from edge_vision.bundles.manifest import GraphSpec
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.model_zoo.recipes import RECIPES
+from edge_vision.offline.manifest_writer import dump_manifest
 from edge_vision.updates.client import UpdateClient
 from edge_vision.updates.release import Release
 from edge_vision.updates.repository import Repository

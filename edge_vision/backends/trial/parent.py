@@ -35,7 +35,6 @@ from edge_vision.errors import BackendError, EdgeVisionError, GraphRefused
 
 FORMAT = 2
 RUN_LIMIT_S = 30.0
-READ_LIMIT_S = 120.0
 MEMORY_LIMIT_BYTES = 8 << 30
 """Of the child; eight times the file size is added."""
 _SHARE_OF_AVAILABLE = 0.8
@@ -73,21 +72,16 @@ def try_graph(
     """
     path = _path(backend)
     options = {name: value for name, value in request.options.items() if name != "rebuild"}
-    key = _key(sha256 or sha256_of(graph), path, backend.distributions, request, options)
+    key = trial_key(sha256 or sha256_of(graph), path, backend.distributions, request, options)
     if record.passed(key):
         return
     if (reason := record.refused(key)) is not None:
         raise GraphRefused(reason)
-    order = {
-        "kind": "graph",
-        "backend": path,
-        "graph": str(graph),
-        "request": astuple(request),
-        "shapes": dict(shapes or {}),
-    }
-    limits = _Limits(backend.load_limit_s, RUN_LIMIT_S, _memory_limit(graph))
+    order = {**graph_order("graph", backend, graph, request), "shapes": dict(shapes or {})}
     try:
-        answer = _answer(order, limits, f"expected a graph that loads and runs on {backend.name}")
+        answer = carry_out(
+            order, backend.load_limit_s, f"expected a graph that loads and runs on {backend.name}"
+        )
     except GraphRefused as error:
         record.refuse(key, str(error))
         raise
@@ -95,51 +89,19 @@ def try_graph(
         record.add(key)
 
 
-def build_engine(
-    backend: Backend, graph: Path, request: BackendRequest, gpu: tuple[str, ...]
-) -> dict[str, Any]:
-    """Build and keep the engine of a graph in a child process. Returns its bytes, built and note.
-
-    Raises what `TensorRtBackend.engine` raises, and GraphRefused.
-    """
-    order = {
-        "kind": "engine",
-        "backend": _path(backend),
-        "graph": str(graph),
-        "request": astuple(request),
-        "gpu": gpu,
-    }
-    limits = _Limits(backend.load_limit_s, RUN_LIMIT_S, _memory_limit(graph))
-    return _answer(order, limits, f"expected a graph that {backend.name} can build an engine of")
-
-
-def try_reading(path: Path, reader: str, packages: tuple[str, ...]) -> None:
-    """Call `reader`, "module:function", with a model file in a child process, unless it passed before.
-
-    packages: PyPI names of the parsers. Raises GraphRefused if the file kills the process or exceeds a limit;
-    not if the reader raises an error.
-    """
-    key = _key(sha256_of(path), path.suffix, packages, BackendRequest(), {})
-    if record.passed(key):
-        return
-    limits = _Limits(READ_LIMIT_S, RUN_LIMIT_S, _memory_limit(path))
-    order = {"kind": "file", "graph": str(path.absolute()), "reader": reader}
-    try:
-        _answer(order, limits, f"{path}: expected a model file that can be read")
-    except GraphRefused:
-        raise
-    except EdgeVisionError:
-        return
-    record.add(key)
-
-
 def _path(backend: Backend) -> str:
     return f"{type(backend).__module__}:{type(backend).__qualname__}"
 
 
-def _key(
+def graph_order(kind: str, backend: Backend, graph: Path, request: BackendRequest) -> dict[str, Any]:
+    """An order about a graph on a backend."""
+    return {"kind": kind, "backend": _path(backend), "graph": str(graph), "request": astuple(request)}
+
+
+def trial_key(
     sha256: str, path: str, packages: tuple[str, ...], request: BackendRequest, options: Mapping[str, Any]
 ) -> str:
+    """The hash of everything that a trial depends on. path: of the backend or format."""
     facts = {
         "format": [FORMAT, __version__],
         "graph": sha256,
@@ -171,8 +133,12 @@ def start_child(order: Mapping[str, Any]) -> subprocess.Popen[bytes]:
     )
 
 
-def _answer(order: Mapping[str, Any], limits: _Limits, expected: str) -> dict[str, Any]:
-    """The last answer of the child. Raises its error, or GraphRefused."""
+def carry_out(order: Mapping[str, Any], load_limit_s: float, expected: str) -> dict[str, Any]:
+    """The last answer of a child to an order. Raises its error, or GraphRefused.
+
+    expected: begins the sentence of a GraphRefused.
+    """
+    limits = _Limits(load_limit_s, RUN_LIMIT_S, _memory_limit(Path(order["graph"])))
     try:
         child = start_child({**order, "cpu_s": limits.cpu_s, "parent": os.getpid()})
     except OSError as error:

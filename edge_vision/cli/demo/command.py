@@ -31,10 +31,11 @@ from edge_vision.evaluate.schedule.live import EVERY_FRAME
 from edge_vision.gate.frame_gate import DEFAULT_PRESET, PRESETS
 from edge_vision.nodes.interface.specs import NODES
 from edge_vision.offline.config_files import config_file
+from edge_vision.offline.media_files import frame_times_s, source_sha256
 from edge_vision.offline.output_folder import claim_folder
 from edge_vision.offline.progress import ProgressLine
 from edge_vision.offline.provenance import machine, versions, write_json
-from edge_vision.source.opening import frame_times_s, open_source, source_sha256
+from edge_vision.source.opening import open_source
 from edge_vision.source.uri import SourceError, source_kind
 
 RESULTS = ("*.log", "recording.avi", "detections.jsonl", "report.json", "summary.json", "annotated.*")

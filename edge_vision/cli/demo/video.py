@@ -13,7 +13,7 @@ from edge_vision.core.detection_overlay import draw_detections
 from edge_vision.core.detections import Detections
 from edge_vision.errors import EdgeVisionError, ImageError
 from edge_vision.evaluate.live.live_record import LiveRecord
-from edge_vision.source.frame_times import is_even, mean_rate_hz
+from edge_vision.offline.media_files import is_even, mean_rate_hz
 from edge_vision.source.image_source import ImageSource
 from edge_vision.source.opening import open_source
 

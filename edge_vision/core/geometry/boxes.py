@@ -46,11 +46,6 @@ def best_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(iou_matrix(a, b).max(axis=1))
 
 
-def overlaps_object(found: Detections, box: np.ndarray) -> bool:
-    """Whether a detection of any class overlaps an object's box (4,) by SAME_OBJECT_IOU."""
-    return len(found) > 0 and bool(iou_matrix(found.xyxy_px, box[None]).max() >= SAME_OBJECT_IOU)
-
-
 def true_positives(published: Detections, reference: Detections) -> int:
     """Number of one-to-one matches: same class, IoU at least SAME_BOX_IOU, greedy by IoU."""
     if not len(published) or not len(reference):

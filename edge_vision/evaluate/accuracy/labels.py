@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 
 from edge_vision.bundles.store import sha256_of
-from edge_vision.core.compressed import read_image_file
 from edge_vision.errors import ImageError
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.reference.clips import CLIPS, clip_path, read_clip
+from edge_vision.offline.media_files import read_image_file
 from edge_vision.optimize import ground_truth
 from edge_vision.optimize.errors import OptimizeError
 

@@ -23,8 +23,8 @@ from edge_vision.evaluate.fit.splits import CALIBRATE, FIT, Split, split
 from edge_vision.evaluate.fit.teacher import Teacher
 from edge_vision.evaluate.reference.clips import clip_condition
 from edge_vision.evaluate.reference.detector import Reference, reference_of
+from edge_vision.offline.media_files import source_name, source_sha256
 from edge_vision.offline.progress import ProgressLine
-from edge_vision.source.opening import source_name, source_sha256
 from edge_vision.source.uri import video_path
 
 MAX_CROPS = 8000

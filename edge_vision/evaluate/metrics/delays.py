@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_vision.core.detections import Detections
-from edge_vision.core.geometry.boxes import overlaps_object
 from edge_vision.evaluate.condition_data import ConditionData
-from edge_vision.evaluate.reference.events import Entry, Event
+from edge_vision.evaluate.reference.events import Entry, Event, overlaps_object
 from edge_vision.gate.scheduler import DELAY_TOLERANCE
 
 SOON_MS, LATER_MS = 100.0, 300.0

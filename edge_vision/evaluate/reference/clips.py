@@ -22,8 +22,8 @@ from edge_vision.evaluate.conditions import Condition, GroundTruth
 from edge_vision.evaluate.errors import EvaluateError
 from edge_vision.evaluate.reference.events import Entry
 from edge_vision.evaluate.reference.storage import ObjectBoxes
-from edge_vision.source.frame_times import is_even, mean_rate_hz
-from edge_vision.source.opening import open_source, source_name, source_sha256
+from edge_vision.offline.media_files import is_even, mean_rate_hz, source_name, source_sha256
+from edge_vision.source.opening import open_source
 from edge_vision.source.uri import SourceError
 
 CLIPS = (

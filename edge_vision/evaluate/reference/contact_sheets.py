@@ -13,7 +13,7 @@ from edge_vision.core.detections import Detections
 from edge_vision.evaluate.reference.clips import clip_condition, read_clip
 from edge_vision.evaluate.reference.detector import ReferenceDetector, reference_of
 from edge_vision.evaluate.reference.events import Entry, clip_entries
-from edge_vision.source.opening import source_sha256
+from edge_vision.offline.media_files import source_sha256
 
 CELL_PX = 190
 COLUMNS, ROWS = 4, 7

@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 
 from edge_vision.core.detections import Detections
-from edge_vision.core.geometry.boxes import SAME_OBJECT_IOU, iou_matrix, overlaps_object
+from edge_vision.core.geometry.boxes import SAME_OBJECT_IOU, iou_matrix
 from edge_vision.evaluate.reference.detector import Reference
 from edge_vision.evaluate.reference.storage import ObjectBoxes
 
@@ -228,3 +228,8 @@ def _near(box: np.ndarray, other: np.ndarray) -> bool:
     distance = np.abs((box[:2] + box[2:]) - (other[:2] + other[2:])) / 2
     size = np.maximum(box[2:] - box[:2], other[2:] - other[:2])
     return bool((distance < size).all())
+
+
+def overlaps_object(found: Detections, box: np.ndarray) -> bool:
+    """Whether a detection of any class overlaps an object's box (4,) by SAME_OBJECT_IOU."""
+    return len(found) > 0 and bool(iou_matrix(found.xyxy_px, box[None]).max() >= SAME_OBJECT_IOU)
