@@ -6,22 +6,18 @@ from array import array
 
 import cv2
 import numpy as np
-from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
 from edge_vision.core.compressed import compressed_frame
 from edge_vision.core.frame import ENCODINGS, MAX_PIXELS, Frame, check_size, view_image
 from edge_vision.core.stamp_check import stamp_to_ns
 from edge_vision.errors import ImageError
-from edge_vision.nodes.interface.cdr import ImageView
 from edge_vision.nodes.interface.headers import header_of
 
 JPEG_QUALITY = 80
 
 
-def frame_from_message(
-    message: Image | ImageView | CompressedImage, seq: int, max_pixels: float = MAX_PIXELS
-) -> Frame:
+def frame_from_message(message: Image | CompressedImage, seq: int, max_pixels: float = MAX_PIXELS) -> Frame:
     """The frame of an image message, as a view of its bytes. Raises ImageError with a reason.
 
     A compressed image is decoded when its pixels are first read, which may then raise
@@ -41,13 +37,11 @@ def frame_from_message(
     return Frame(image, stamp_ns, frame_id, encoding, seq, message)
 
 
-def _with_cv_bridge(message: Image | ImageView) -> np.ndarray:
+def _with_cv_bridge(message: Image) -> np.ndarray:
     """(h, w, 3) uint8 BGR of a rare encoding, converted by cv_bridge if it is installed."""
     try:
         from cv_bridge import CvBridge
 
-        if isinstance(message, ImageView):
-            message = deserialize_message(message.raw, Image)
         return CvBridge().imgmsg_to_cv2(message, "bgr8")
     except ImportError:
         reason = "and cv_bridge is not installed"

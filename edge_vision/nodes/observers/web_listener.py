@@ -22,10 +22,10 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 from edge_vision.core.geometry.zones import Zones
 from edge_vision.core.printable import bounded_text
 from edge_vision.errors import ImageError
-from edge_vision.nodes.interface.cdr import read_boxes, read_image
 from edge_vision.nodes.interface.detection_messages import MAX_MESSAGE_BYTES
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
 from edge_vision.nodes.interface.image_messages import frame_from_message
+from edge_vision.nodes.observers.cdr_reader import read_boxes, read_image
 from edge_vision.nodes.observers.metrics_listener import Metrics, MetricsListener, stamp_of
 from edge_vision.nodes.observers.shape_feed import LinesOf, ShapeFeed
 from edge_vision.nodes.transport.qos import LATCHED, LATEST_IMAGE
