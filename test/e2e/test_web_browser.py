@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from chromium_cases import Chromium, chromium
 from ros_cases import Robot
-from web_cases import FakePipeline, address_of, box_of, free_port, grey_of
+from web_cases import FULL_DISK, FakePipeline, address_of, box_of, free_port, grey_of
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="Chromium is not installed: apt install chromium")
 FIGURE = "document.querySelector('figure[data-camera=\"/front\"]')"
@@ -136,6 +136,7 @@ def test_the_page_says_what_the_pipeline_reports(page: tuple[Chromium, FakePipel
     )
     cause = browser.evaluate("document.getElementById('cause').innerText")
     assert "no_images" in cause and "start the camera driver" in cause and "for 7 s" in cause
+    assert f"WARN recorder: {FULL_DISK}" in browser.evaluate("document.getElementById('panels').innerText")
     # A silent pipeline is no good news.
     browser.wait(
         "document.getElementById('cause').innerText.includes('has the pipeline ended?')",

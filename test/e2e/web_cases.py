@@ -36,6 +36,7 @@ MAX_MORE = 200
 """Large images are lost on a loaded machine."""
 LABELS = ("person", "bicycle")
 ZONES = "include gate 0.1,0.5 0.9,0.5 0.9,0.9 0.1,0.9\nexclude road 0,0.9 1,0.9 1,1 0,1"
+FULL_DISK = "not recording, /data: expected space and the right to write there, got: No space left on device"
 # Number in COCO's order, place in the box, score: two shoulders, a nose, and a wrist that is not sure.
 JOINTS = ((5, 40.0, 80.0, 0.9), (6, 160.0, 80.0, 0.9), (0, 100.0, 60.0, 0.5), (9, 60.0, 60.0, 0.2))
 CAUSE = "no_images: gate subscribes to /front/image_raw, which has no publisher: start the camera driver"
@@ -107,6 +108,8 @@ class FakePipeline:
             ("system", 0, "fine", {"cpu.percent": 41.5, "power_w": 5.25, "throttling": "no"}),
             ("output", 1 if cause else 0, CAUSE if cause else "no problem found", output),
         ]
+        if cause:
+            statuses.append(("recorder", 1, FULL_DISK, {}))
         name = self.namespace.strip("/")
         messages = [
             status_message(f"{name}/{part}", self.namespace, level, text, values)
