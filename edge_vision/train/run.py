@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,20 @@ def run_recipe(
     folder: Path, request: TrainingRequest, log: Callable[[str], None], show: Callable[[str], None]
 ) -> TrainingReport:
     """The report of a run, which continues an interrupted one. log, show, errors: as of TrainingRun."""
+    _keep_freed_memory()
     module = importlib.import_module(f"edge_vision.train.{_MODULES[request.recipe]}")
     report: TrainingReport = getattr(module, f"run_{request.recipe}")(folder, request, log, show)
     return report
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc reuse the memory of large tensors; no effect elsewhere.
+
+    By default it returns that of each to the system and gets it again, page by page: a fifth of the CPU time
+    of a training.
+    """
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # M_* of malloc.h
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 << 20)):
+            mallopt(option, value)

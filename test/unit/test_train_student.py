@@ -179,6 +179,21 @@ def test_a_stopped_training_continues_with_its_statistics(tmp_path: Path) -> Non
         np.testing.assert_allclose(mean, continued.statistics[name][0], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize(("scores", "is_average"), [([0.0, 2.0, 1.0], False), ([0.0, 1.0, 2.0], True)])
+def test_the_average_of_the_weights_is_kept_where_it_is_better(
+    tmp_path: Path, scores: list[float], is_average: bool
+) -> None:
+    made = training(tmp_path)[0]
+    given, last = iter(scores), []
+    made._score = lambda: next(given)
+    progress = made.run(25, 4, 0, lambda step, loss, left_s: last.append(made._values()))
+    assert progress.curve[-1][2] == progress.best_score == 2.0
+    expected = progress.average if is_average else last[-1]
+    for best, now, value in zip(progress.best, made._values(), expected, strict=True):
+        assert torch.equal(best, now) and torch.equal(best, value)
+    assert not all(map(torch.equal, progress.average, last[-1]))
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_best(tmp_path: Path) -> None:
     calls = iter(range(1000))
 

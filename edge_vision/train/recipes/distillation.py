@@ -1,7 +1,9 @@
 """The training loop: the student imitates the teacher's outputs; nothing has labels.
 
 The loss is the noise-to-signal ratio of each output, and the divergence of the class distributions. The best
-state on images that are not trained on is kept. A checkpoint after each evaluation makes a run resumable.
+state on images that are not trained on is kept: that of a step, or the moving average of the weights, which
+follows the noise of small batches less (Polyak and Juditsky, "Acceleration of Stochastic Approximation by
+Averaging", 1992). A checkpoint after each evaluation makes a run resumable.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from edge_vision.train.data.teacher import TeacherSamples
 
 WARM_UP_STEPS = 20
 EVALUATION_STEPS = 25
+_AVERAGED_STEPS = 30
+"""About so many steps are in the average of the weights; fewer at the beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +39,14 @@ class ParameterGroup:
 @dataclass(slots=True)
 class Progress:
     """step: next one. curve: (step, loss, score) at each evaluation. best_score: of best, the parameters.
-    cpu_s: of this process while training. stopped: why it ended before the last step, "" = it did not."""
+    average: of the parameters over the last steps. cpu_s: of this process while training. stopped: why it
+    ended before the last step, "" = it did not."""
 
     step: int
     curve: list[tuple[int, float, float]]
     best_score: float
     best: list[torch.Tensor]
+    average: list[torch.Tensor]
     cpu_s: float = 0.0
     stopped: str = ""
 
@@ -57,11 +63,13 @@ class Distillation:
         checkpoint: Path,
         class_logits: str = "",
         loss: Callable[[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]], torch.Tensor] | None = None,
+        averages: bool = True,
     ) -> None:
         """score: of the student as it is now; higher is better.
 
         class_logits: the output whose softmax is compared as well; "" = none. loss: of found and expected
-        outputs, instead of the noise-to-signal ratio."""
+        outputs, instead of the noise-to-signal ratio. averages: False = only states of steps count."""
+        self._averages = averages
         self._given_loss = loss
         self._student, self._samples, self._score, self._file = student, samples, score, checkpoint
         self._groups, self._class_logits = groups, class_logits
@@ -75,7 +83,7 @@ class Distillation:
 
         show: receives the step, the loss and the seconds left. On KeyboardInterrupt the state is stored.
         """
-        state = self._restored() or Progress(0, [], self._score(), self._values())
+        state = self._restored() or Progress(0, [], self._score(), self._values(), self._values())
         started, cpu, first = time.monotonic(), time.process_time() - state.cpu_s, state.step
         try:
             while state.step < steps and not state.stopped:
@@ -86,6 +94,7 @@ class Distillation:
                     )
                     break
                 state.step, state.cpu_s = state.step + 1, time.process_time() - cpu
+                self._add_to(state.average, 1 / min(state.step + 1, _AVERAGED_STEPS))
                 left = (time.monotonic() - started) / (state.step - first) * (steps - state.step)
                 show(state.step, loss, left)
                 if state.step % EVALUATION_STEPS == 0 or state.step == steps:
@@ -97,11 +106,21 @@ class Distillation:
         return state
 
     def _evaluate(self, state: Progress, loss: float) -> None:
-        score = self._score()
-        state.curve.append((state.step, loss, score))
-        if score > state.best_score:
-            state.best_score, state.best = score, self._values()
+        now, scores = self._values(), {}
+        for values in (now, state.average)[: 1 + self._averages]:
+            self._load(values)
+            scores[self._score()] = values
+        self._load(now)
+        best = max(scores)
+        state.curve.append((state.step, loss, best))
+        if best > state.best_score:
+            state.best_score, state.best = best, [one.clone() for one in scores[best]]
         self._store(state)
+
+    def _add_to(self, average: list[torch.Tensor], weight: float) -> None:
+        with torch.no_grad():
+            for one, parameter in zip(average, self._parameters, strict=True):
+                one.lerp_(parameter, weight)
 
     def _step(self, step: int, steps: int, batch: int, seed: int) -> float:
         inputs, targets = self._samples.batch(batch_numbers(len(self._samples.inputs), step, batch, seed))
@@ -135,7 +154,7 @@ class Distillation:
 
     def _store(self, state: Progress) -> None:
         """Atomically: after a kill the file is the last complete one."""
-        now = (state.step, state.curve, state.best_score, state.best, state.cpu_s)
+        now = (state.step, state.curve, state.best_score, state.best, state.average, state.cpu_s)
         content = {"progress": now, "now": self._values(), "optimizer": self._optimizer.state_dict()}
         unfinished = self._file.with_suffix(".unfinished")
         torch.save(content, unfinished)

@@ -272,9 +272,11 @@ class TrainingRun:
         checkpoint: str = CHECKPOINT,
         steps: int = 0,
         what: str = "training",
+        averages: bool = True,
     ) -> Progress:
         """Train the student, a module with the outputs. score: see `validated`. loss: of a detector's
-        outputs. steps: 0 = those of the request. what: is trained, for the progress."""
+        outputs. steps: 0 = those of the request. what: is trained, for the progress. averages: see
+        Distillation."""
         request, steps = self.request, steps or self.request.steps
         logits = self.source.manifest.head.outputs.get("logits", "") if self._task == "classify" else ""
         training = Distillation(
@@ -285,6 +287,7 @@ class TrainingRun:
             self.folder / checkpoint,
             logits if logits in self.outputs else "",
             loss,
+            averages,
         )
 
         def show(step: int, value: float, left_s: float) -> None:

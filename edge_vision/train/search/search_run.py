@@ -245,6 +245,7 @@ class _Search:
             checkpoint=f"{SEARCH}/gates.pt",
             steps=GATE_STEPS,
             what="differentiable search",
+            averages=False,
         )
         return [np.array(one) for one in self._records.starting("widths ")]
 
@@ -311,7 +312,7 @@ class _Search:
         if run.source.manifest.task == "detect":
             figures["ceiling"] = run.noise_ceiling()
         fastest = min(good or best, key=lambda one: float(one["ratios"][runtime]))
-        progress = Progress(0, [], 0.0, [], stopped="; ".join(stops))
+        progress = Progress(0, [], 0.0, [], [], stopped="; ".join(stops))
         report = run.report(qualities, fastest["ratios"], progress, _refusal(best, good, runtime), figures)
         by_id = {genes.id: genes for genes in networks}
         for row in good:
