@@ -58,7 +58,7 @@ float64 a
 int32 sec
 uint32 nanosec
 """
-LINE_LOOP, FONT_PX, THICKNESS_PX = 2, 14.0, 2.0
+POINTS, LINE_LOOP, FONT_PX, THICKNESS_PX = 1, 2, 14.0, 2.0
 
 
 class _Cdr:
@@ -84,16 +84,27 @@ class _Cdr:
 
 
 def encode_annotations(stamp_ns: int, found: Detections, ids: Sequence[str], labels: Sequence[str]) -> bytes:
-    """A serialized ImageAnnotations: each box with label, id and score. ids: of the tracks, "" = none."""
+    """A serialized ImageAnnotations: each box with label, id and score. ids: of the tracks, "" = none.
+
+    Without a box it has an annotation without points: the Image panel takes the stamps from the annotations,
+    and otherwise keeps the boxes of an earlier image, or waits for some.
+    """
     cdr, count = _Cdr(), len(found)
     cdr.put("I", 0)
-    cdr.put("I", count)
+    cdr.put("I", count or 1)
     for box, class_id in zip(found.xyxy_px, found.class_ids.tolist(), strict=True):
         left, top, right, bottom = box.tolist()
         cdr.stamp(stamp_ns)
         cdr.put("B", LINE_LOOP)
         cdr.put("I", 4)
         cdr.put("d", left, top, right, top, right, bottom, left, bottom, *_rgba(class_id))
+        cdr.put("I", 0)
+        cdr.put("d", 0, 0, 0, 0, THICKNESS_PX)
+    if not count:
+        cdr.stamp(stamp_ns)
+        cdr.put("B", POINTS)
+        cdr.put("I", 0)
+        cdr.put("d", 0, 0, 0, 0)
         cdr.put("I", 0)
         cdr.put("d", 0, 0, 0, 0, THICKNESS_PX)
     cdr.put("I", count)

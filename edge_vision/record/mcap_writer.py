@@ -47,16 +47,17 @@ class Ros2McapWriter:
     def __init__(self, stream: Any, compress: bool = True) -> None:
         self._writer: Any = Writer(stream, compression=CompressionType["ZSTD" if compress else "NONE"])
         self._writer.start(PROFILE, f"{LIBRARY} {__version__}")
-        self._schemas: dict[str, int] = {}
+        self._schemas: dict[tuple[str, str], int] = {}
 
     def add_topic(self, topic: RecordedTopic) -> int:
         """The channel of a topic, for `write`."""
-        if topic.type not in self._schemas:
-            self._schemas[topic.type] = self._writer.register_schema(
+        kind = topic.type, topic.definition  # Releases of a package may differ between the topics of a bag.
+        if kind not in self._schemas:
+            self._schemas[kind] = self._writer.register_schema(
                 topic.type, topic.format, topic.definition.encode()
             )
         metadata = {"offered_qos_profiles": topic.qos}
-        return self._writer.register_channel(topic.name, topic.encoding, self._schemas[topic.type], metadata)
+        return self._writer.register_channel(topic.name, topic.encoding, self._schemas[kind], metadata)
 
     def write(self, channel: int, time_ns: int, data: bytes | memoryview) -> None:
         """Write a serialized message."""

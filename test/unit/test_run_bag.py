@@ -30,7 +30,7 @@ from edge_vision.source.bag import BagCapture
 
 REPO = Path(__file__).resolve().parents[2]
 FORMATS = ("drive.mcap", "drive.db3", "drive.bag")
-RESULTS = {"/detections", "/tracks", "/cascade_events", "/label_info"}
+RESULTS = {"/detections", "/tracks", "/tracks/annotations", "/cascade_events", "/label_info"}
 
 
 def street(count: int = 8) -> list[Recorded]:
@@ -147,6 +147,21 @@ def test_detections_are_those_of_the_detector(results) -> None:
     assert scores == pytest.approx(found.scores.tolist())
     (labels,) = decoded(results["drive.mcap"][1], "/label_info")
     assert [one.class_name for one in labels.class_map] == list(bundle.labels)
+
+
+def test_annotations_show_the_tracks_of_every_frame(results) -> None:
+    result = results["drive.mcap"][1]
+    tracks, drawn = decoded(result, "/tracks"), decoded(result, "/tracks/annotations")
+    assert len(tracks) == len(drawn) and any(one.texts for one in drawn)
+    for of, one in zip(tracks, drawn, strict=True):
+        assert {(p.timestamp.sec, p.timestamp.nanosec) for p in one.points} == {
+            (of.header.stamp.sec, of.header.stamp.nanosec)
+        }
+        for track, box, text in zip(of.detections, one.points, one.texts, strict=bool(of.detections)):
+            center = track.bbox.center.position
+            middle = (box.points[0].x + box.points[2].x) / 2, (box.points[0].y + box.points[2].y) / 2
+            assert middle == pytest.approx((center.x, center.y), abs=1e-3)
+            assert f" #{track.id} " in text.text
 
 
 def test_the_types_are_those_of_upstream(results) -> None:

@@ -23,7 +23,7 @@ from edge_vision.errors import OutputError
 SUFFIXES = (".mcap", ".db3")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_SPACE = "expected space for a copy of the bag, the disk is full; free some, or move --out"
-TOPICS = ("detections", "tracks", "cascade_events", "label_info")
+TOPICS = ("detections", "tracks", "tracks/annotations", "cascade_events", "label_info")
 # Fields of vision_msgs 4.x, which rosbags does not know.
 _VISION_MSGS = {
     "Point2D": "float64 x\nfloat64 y",
@@ -131,14 +131,21 @@ class ResultTopics:
         from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
         from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+        from edge_vision.record import annotations
+
         self._store = get_typestore(Stores.ROS2_JAZZY)
         for name, text in _VISION_MSGS.items():
             self._store.register(get_types_from_msg(text, f"vision_msgs/msg/{name}"))
-        self._types = self._store.types
+        drawn = get_types_from_msg(annotations.DEFINITION, annotations.TYPE)
+        self._store.register(
+            {name: fields for name, fields in drawn.items() if name not in self._store.types}
+        )
+        self._types, self._encode_annotations = self._store.types, annotations.encode_annotations
         self._writer = writer
         self._labels, self._threshold = labels, score_threshold
         array = "vision_msgs/msg/Detection2DArray"
-        kinds = (array, array, "diagnostic_msgs/msg/DiagnosticArray", "vision_msgs/msg/LabelInfo")
+        events, labelled = "diagnostic_msgs/msg/DiagnosticArray", "vision_msgs/msg/LabelInfo"
+        kinds = (array, array, annotations.TYPE, events, labelled)
         never = QosTime(0, 0)
         self._connections = {}
         for name, kind in zip(TOPICS, kinds, strict=True):
@@ -162,7 +169,10 @@ class ResultTopics:
         if result.detections is not None:
             self._put("detections", time_ns, self._array(result.detections, header, result.track_ids))
         if result.tracks is not None:
+            ids = _texts(result.track_ids, len(result.tracks))
             self._put("tracks", time_ns, self._array(result.tracks, header, result.track_ids))
+            drawn = self._encode_annotations(result.event.stamp_ns, result.tracks, ids, self._labels)
+            self._writer.write(self._connections["tracks/annotations"], time_ns, drawn)
 
     def write_labels(self, time_ns: int) -> None:
         """Write label_info, once."""
@@ -207,9 +217,8 @@ class ResultTopics:
         rows = np.hstack([(boxes[:, :2] + boxes[:, 2:]) / 2, sizes, np.zeros((len(found), 1))])
         if isinstance(found.shapes, OrientedBoxes):
             rows = found.shapes.rows
-        numbers = [""] * len(found) if ids is None else [str(number) for number in ids.tolist()]
         scores, classes = found.scores.tolist(), found.class_ids.tolist()
-        one = zip(rows.tolist(), scores, classes, numbers, strict=True)
+        one = zip(rows.tolist(), scores, classes, _texts(ids, len(found)), strict=True)
         detections = [self._detection(header, *values) for values in one]
         return self._type("vision_msgs/msg/Detection2DArray")(header=header, detections=detections)
 
@@ -221,3 +230,7 @@ class ResultTopics:
         guess = self._type("vision_msgs/msg/ObjectHypothesis")(class_id=str(class_id), score=score)
         result = self._type("vision_msgs/msg/ObjectHypothesisWithPose")(hypothesis=guess, pose=self._pose)
         return self._type("vision_msgs/msg/Detection2D")(header=header, results=[result], bbox=box, id=track)
+
+
+def _texts(ids: np.ndarray | None, count: int) -> list[str]:
+    return [""] * count if ids is None else [str(number) for number in ids.tolist()]

@@ -23,7 +23,10 @@ FONT_PX = 14.0
 def annotations_message(
     found: Detections, of: Headed, ids: np.ndarray | None, labels: Sequence[str], predicted: bool
 ) -> Any:
-    """Boxes with label, id and score; dashed if predicted. Fields that newer releases added stay empty."""
+    """Boxes with label, id and score; dashed if predicted. Fields that newer releases added stay empty.
+
+    Without a box, one annotation without points: see `edge_vision.record.annotations.encode_annotations`.
+    """
     stamp, message = header_of(of.stamp_ns, of.frame_id).stamp, ImageAnnotations()
     for (left, top, right, bottom), score, class_id, track in rows_of(found, ids):
         color = _color(class_id)
@@ -38,6 +41,8 @@ def annotations_message(
         message.texts.append(text)
     for at, points, closed in shape_lines(found):
         message.points.append(_lines(points, _color(int(found.class_ids[at])), stamp, closed))
+    if not message.points:
+        message.points.append(PointsAnnotation(timestamp=stamp, type=PointsAnnotation.POINTS))
     return message
 
 
