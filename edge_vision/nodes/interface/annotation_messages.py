@@ -17,31 +17,25 @@ try:
 except ImportError:
     ImageAnnotations = None
 
-FONT_PX = 14.0
-
 
 def annotations_message(
     found: Detections, of: Headed, ids: np.ndarray | None, labels: Sequence[str], predicted: bool
 ) -> Any:
-    """Boxes with label, id and score; dashed if predicted. Fields that newer releases added stay empty.
-
-    Without a box, one annotation without points: see `edge_vision.record.annotations.encode_annotations`.
-    """
+    """Boxes with label, id and score; dashed if predicted. Fields that newer releases added stay empty."""
     stamp, message = header_of(of.stamp_ns, of.frame_id).stamp, ImageAnnotations()
     for (left, top, right, bottom), score, class_id, track in rows_of(found, ids):
         color = _color(class_id)
         points = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
         if predicted:
             points = dashes(points[[0, 2]].ravel()).reshape(-1, 2)
-        box = _lines(points, color, stamp, closed=not predicted)
-        text = TextAnnotation(timestamp=stamp, font_size=FONT_PX, background_color=color)
-        text.position, text.text_color.a = Point2(x=left, y=top), 1.0
+        text = TextAnnotation(timestamp=stamp, position=Point2(x=left, y=top), background_color=color)
+        text.font_size, text.text_color.a = 14.0, 1.0
         text.text = caption(label_of(labels, class_id), score, track)
-        message.points.append(box)
+        message.points.append(_lines(points, color, stamp, closed=not predicted))
         message.texts.append(text)
     for at, points, closed in shape_lines(found):
         message.points.append(_lines(points, _color(int(found.class_ids[at])), stamp, closed))
-    if not message.points:
+    if not message.points:  # From which Foxglove takes the stamp.
         message.points.append(PointsAnnotation(timestamp=stamp, type=PointsAnnotation.POINTS))
     return message
 
