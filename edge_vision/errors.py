@@ -5,6 +5,7 @@
     ├── BundleError
     ├── HeadError
     ├── OutputError
+    ├── UsageError
     ├── LocalizationError
     ├── UpdateError
     └── BackendError
@@ -40,6 +41,10 @@ class HeadError(EdgeVisionError):
 
 class OutputError(EdgeVisionError):
     """An output folder with files that the command did not write."""
+
+
+class UsageError(EdgeVisionError):
+    """Wrong arguments of a command, which ends with status 2."""
 
 
 class LocalizationError(EdgeVisionError):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edge_vision.core.printable import printable_error
-from edge_vision.errors import EdgeVisionError
+from edge_vision.errors import EdgeVisionError, UsageError
 
 
 def with_examples(description: str, examples: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ duration_s = number_type(lambda value: 0 < value < 1e6, "seconds above 0")
 def run_command(
     options: argparse.Namespace, prefix: str, stopped: str, misuse: tuple[type[EdgeVisionError], ...] = ()
 ) -> int:
-    """The exit code of `options.run(options)`; 1 for an error, 2 for one of `misuse`, 130 for Ctrl-C.
+    """The exit code of `options.run(options)`; 1 for an error, 2 for UsageError and `misuse`, 130 for Ctrl-C.
 
     prefix: of the error's message. stopped: printed after Ctrl-C.
     """
@@ -66,7 +66,7 @@ def run_command(
         return int(options.run(options))
     except EdgeVisionError as error:
         print(f"{prefix}: {printable_error(error)}", file=sys.stderr)
-        return 2 if isinstance(error, misuse) else 1
+        return 2 if isinstance(error, (UsageError, *misuse)) else 1
     except KeyboardInterrupt:
         print(f"\n{stopped}", file=sys.stderr)
         return 130

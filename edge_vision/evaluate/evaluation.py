@@ -64,9 +64,6 @@ def evaluate(evaluation: Evaluation, selected: Sequence[Selected], options: argp
     """Run an evaluation. options: as of `add_run_arguments`. Returns the exit status. Raises
     EdgeVisionError."""
     videos = [one.video for one in selected if one.video]
-    claim_folder(
-        options.out, f"evaluate-{evaluation.command}", (REPORT, _STORED, *evaluation.outputs), videos
-    )
     bundles = hashes((BUNDLE, *evaluation.bundles))
     store = _ResultStore(options.out / _STORED, repr((evaluation.run, bundles)))
     started = time.monotonic()
@@ -89,7 +86,10 @@ def evaluate(evaluation: Evaluation, selected: Sequence[Selected], options: argp
             stored[condition.name] = result
         else:
             work.append((condition, Task(condition.name, video, evaluation.run, bundles)))
-    executor = executor_of(options) if work else None
+    executor = executor_of(options) if work else None  # Before the folder is made: it may be impossible.
+    claim_folder(
+        options.out, f"evaluate-{evaluation.command}", (REPORT, _STORED, *evaluation.outputs), videos
+    )
     print(evaluation.heading(), flush=True)
     for name, result in stored.items():
         on_done(name, result)

@@ -12,6 +12,7 @@ from typing import Any
 from edge_vision.bundles.store import cache_dir
 from edge_vision.core.command_line import complete_help, run_command, with_examples
 from edge_vision.core.printable import printable, printable_output
+from edge_vision.errors import UsageError
 from edge_vision.offline.executor_arguments import add_executor_arguments, is_local
 from edge_vision.offline.output_folder import claim_folder, marker_path, remove_path, require_marker
 from edge_vision.offline.progress import ProgressLine
@@ -177,7 +178,8 @@ def _add_device(one: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     calibration, frames = split_clips(options.calibration, options.frames)
-    requested = Settings(
+    requested = _checked(
+        Settings,
         model=_absolute(options.model),
         frames=frames,
         calibration=calibration,
@@ -196,10 +198,28 @@ def _run(options: argparse.Namespace) -> int:
         trained=tuple(str(Path(one).expanduser().absolute()) for one in options.trained),
         devices=tuple(dict.fromkeys(options.device)),
     )
+    cluster = _cluster(options, requested)  # Before the folder is made: it may be impossible.
     folder = options.folder.absolute()
     _prepare_folder(folder, requested)
     requested.write(folder)
-    return _study(folder, requested, options)
+    return _study(folder, requested, cluster)
+
+
+def _checked(make: Callable[..., Settings], *values: Any, **arguments: Any) -> Settings:
+    """Settings of the command line. Raises UsageError if they are invalid."""
+    try:
+        return make(*values, **arguments)
+    except OptimizeError as error:
+        raise UsageError(str(error)) from None
+
+
+def _cluster(options: argparse.Namespace, requested: Settings) -> RayCluster | None:
+    """The cluster that runs the trials, None for this machine or devices. Raises EdgeVisionError."""
+    if is_local(options.executor, options.address):
+        return None
+    if requested.devices:
+        raise UsageError(f"--device: expected --executor local with it, got --executor {options.executor}")
+    return RayCluster(options.address, same_cpu=True)
 
 
 def _prepare_folder(folder: Path, requested: Settings) -> None:
@@ -253,12 +273,13 @@ def _resume(options: argparse.Namespace) -> int:
     more = getattr(options, "device", [])  # `demo` continues without the option.
     if more:
         known = requested.devices or ((LOCAL,) if (folder / report_file.FILE).is_file() else ())
-        requested = replace(requested, devices=tuple(dict.fromkeys((*known, *more))))
-        requested.write(folder)
-    return _study(folder, requested, options)
+        requested = _checked(replace, requested, devices=tuple(dict.fromkeys((*known, *more))))
+    cluster = _cluster(options, requested)
+    requested.write(folder)
+    return _study(folder, requested, cluster)
 
 
-def _study(folder: Path, requested: Settings, options: argparse.Namespace) -> int:
+def _study(folder: Path, requested: Settings, cluster: RayCluster | None) -> int:
     line = ProgressLine()
 
     def log(text: str) -> None:
@@ -267,14 +288,9 @@ def _study(folder: Path, requested: Settings, options: argparse.Namespace) -> in
 
     print(f"calibration clip: {requested.calibration or 'none'}")
     print(f"evaluation clips: {', '.join(requested.frames)}")
-    local = is_local(options.executor, options.address)
-    if requested.devices and not local:
-        raise OptimizeError(f"--device: expected --executor local with it, got --executor {options.executor}")
     if requested.devices:
         return _device_studies(folder, requested, log, line.show)
-    executor: TrialExecutor = LocalExecutor(line.show)
-    if not local:
-        executor = ClusterTrials(RayCluster(options.address, same_cpu=True), line.show)
+    executor: TrialExecutor = ClusterTrials(cluster, line.show) if cluster else LocalExecutor(line.show)
     report = run_study(folder, requested, executor, log)
     line.end()
     return _finish(folder, report)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.records import decoded
 from edge_vision.optimize.remote.address import check_devices
@@ -53,6 +54,8 @@ class Settings:
         if self.backends:
             _check_known("backends", self.backends, (*measurable_backends(), *build_only_backends()))
         check_devices(self.devices)
+        for size in self.sizes:
+            Size.parse(size, Size(320, 320))
         for name in ("budget_ms", "max_rss_mb"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -23,7 +23,8 @@ from ray_cases import RayNode, free_address, python_path
 
 from edge_vision.bundles.store import bundles_dir
 from edge_vision.core.child_process import child_environment
-from edge_vision.errors import EdgeVisionError
+from edge_vision.errors import EdgeVisionError, UsageError
+from edge_vision.evaluate.command import main as evaluate_main
 from edge_vision.evaluate.results import results_sha256
 from edge_vision.offline import ray_cluster
 from edge_vision.offline.executor import Executor, Job, JobContext
@@ -288,8 +289,45 @@ def test_ray_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_an_address_without_ray_is_refused() -> None:
     assert is_local("local", None) and not is_local("ray", None)
-    with pytest.raises(EdgeVisionError, match="expected --executor ray"):
+    with pytest.raises(UsageError, match="expected --executor ray"):
         is_local("local", "host:6379")
+
+
+@pytest.mark.parametrize("address", ["host", "host:x", ":6379", "host:0", "host:99999", "ray://host"])
+@pytest.mark.parametrize("main", [evaluate_main, optimize_main])
+def test_an_address_that_is_none_is_a_wrong_argument(
+    main: Any, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["gate"] if main is evaluate_main else ["run", "x", "--frames", "a", "--out", "b"]
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--executor", "ray", "--address", address])
+    assert f"expected HOST:PORT or auto, got '{address}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "needle"),
+    [
+        (["--executor", "ray"], 1, "package ray is not installed"),
+        (["--address", "host:6379"], 2, "--address host:6379: expected --executor ray with it"),
+    ],
+)
+def test_an_executor_that_cannot_run_leaves_no_folder(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    status: int,
+    needle: str,
+) -> None:
+    monkeypatch.setattr(ray_cluster, "is_installed", lambda: False)
+    bundle_or_skip(DETECTOR)
+    out, video = tmp_path / "out", moving_clip(tmp_path / "clip.avi", 1)
+    assert evaluate_main(["gate", "--video", str(video), *arguments, "--out", str(out)]) == status
+    assert needle in capsys.readouterr().err and not out.exists()
+    clips = [str(image_folder(tmp_path / name, 10, seed)) for seed, name in enumerate("ab")]
+    run = ["run", "x", "--calibration", clips[0], "--frames", clips[1]]
+    assert optimize_main([*run, *arguments, "--out", str(out)]) == status
+    assert needle in capsys.readouterr().err and not out.exists()
 
 
 @needs_ray
@@ -370,9 +408,9 @@ def test_no_cluster_at_the_address_is_an_error(tmp_path: Path) -> None:
         "run",
         "x",
         "--frames",
-        "a",
+        str(image_folder(tmp_path / "a", 10, 1)),
         "--calibration",
-        "b",
+        str(image_folder(tmp_path / "b", 10, 2)),
     ]
     done = subprocess.run(
         [*command, "--executor", "ray", "--address", free_address(), "--out", str(tmp_path / "out")],
@@ -382,3 +420,4 @@ def test_no_cluster_at_the_address_is_an_error(tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 1 and "expected a Ray cluster that this machine is a node of" in done.stderr
+    assert not (tmp_path / "out").exists()

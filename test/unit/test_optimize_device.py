@@ -467,7 +467,7 @@ def test_a_wrong_address_leaves_a_folder_that_can_be_used_again(
 
 def test_devices_are_not_combined_with_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments, _ = tiny_study(tmp_path, "--device", LOCAL, "--executor", "ray")
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     assert "--device: expected --executor local with it, got --executor ray" in capsys.readouterr().err
 
 

@@ -259,13 +259,17 @@ def test_dynamic_dimensions_are_fixed_to_the_size_of_the_manifest(tmp_path: Path
         (["--threads", "0"], "threads: expected 1 to 256"),
         (["--images", "1"], "images: expected 8 or more"),
         (["--sizes", "7"], "sizes: expected native"),
+        (["--device", "ssh://-l@robot"], "device: expected local or ssh://HOST"),
+        (["--device", "ssh://robot/a/b", "--device", "ssh://robot/a-b"], "devices: expected each once"),
+        (["--device", "local", "--executor", "ray"], "--device: expected --executor local with it"),
+        (["--address", "robot:6379"], "--address robot:6379: expected --executor ray with it"),
     ],
 )
 def test_invalid_options_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], change: list[str], message: str
 ) -> None:
-    arguments, _ = tiny_study(tmp_path, *change)
-    assert main(arguments) == 1
+    arguments, out = tiny_study(tmp_path, *change)
+    assert main(arguments) == 2 and not out.exists()
     assert message in capsys.readouterr().err
 
 
