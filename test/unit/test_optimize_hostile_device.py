@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import sys
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,7 +43,7 @@ while line := inp.readline():
     if "raw" in reply:
         out.write(reply["raw"].encode("latin-1") * reply.get("times", 1))
     else:
-        data = b"x" * reply.pop("bytes", 0)
+        data = bytes.fromhex(reply.pop("hex", "")) or b"x" * reply.pop("bytes", 0)
         reply = {{"id": header["id"], "size": len(data), **reply}}
         out.write(json.dumps(reply).encode() + b"\\n" + data)
     out.flush()
@@ -168,17 +171,94 @@ def test_a_device_that_measures_anything_is_an_error(connect: Any, name: str, tm
     assert [one.name for one in tmp_path.rglob("*") if one.name.endswith((".npz", ".unfinished"))] == []
 
 
-def test_a_device_that_measures_is_believed(connect: Any, tmp_path: Path) -> None:
-    content = hashlib.sha256(b"x" * 100).hexdigest()
-    with_file = with_output([content, 100])
-    device = connect({"get": {"value": None, "bytes": 100}, "run": with_file})
+def packed(arrays: dict[str, Any], compress: bool = False) -> bytes:
+    stream = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(stream, **arrays)
+    return stream.getvalue()
+
+
+def scores(values: Any) -> bytes:
+    return packed({"0.scores": values})
+
+
+def boxes(n: int, **changes: Any) -> bytes:
+    arrays = {"0.boxes": np.ones((n, 4), np.float32), "0.scores": np.ones(n, np.float32)}
+    return packed({**arrays, "0.ids": np.zeros(n, np.int32), **changes})
+
+
+def header(text: str, more: bytes = b"", times: int = 1) -> bytes:
+    """An archive whose array declares this."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for _ in range(times):
+            archive.writestr(
+                "0.scores.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + more
+            )
+    return stream.getvalue()
+
+
+def declared(data: bytes, size: int) -> bytes:
+    """The archive, whose directory declares another size of its only entry."""
+    at = data.index(b"PK\x01\x02") + 20
+    return data[:at] + 2 * size.to_bytes(4, "little") + data[at + 8 :]
+
+
+GOOD = scores(np.ones(3, np.float32))
+HUGE = "{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776,)}\n"
+PREDICTIONS: dict[str, tuple[str, bytes, str]] = {
+    "a bomb": ("classify", packed({"0.scores": np.zeros(5_000_000, np.float32)}, True), "compressed arrays"),
+    "a huge shape": ("classify", header(HUGE), r"\(1099511627776,\)"),
+    "a negative shape": ("classify", header(HUGE.replace("1099511627776", "-1")), r"\(-1,\)"),
+    "a size of its own": ("classify", declared(GOOD, 1 << 31), "larger than the file"),
+    "objects": ("classify", scores(np.array([{}])), "of object"),
+    "records": ("classify", scores(np.zeros(3, [("a", "f4")])), "0.scores.npy of"),
+    "text": ("classify", scores(np.array(["a"])), "0.scores.npy of"),
+    "a header that calls": ("classify", header("__import__('os').abort()\n"), "malformed"),
+    "a deep header": ("classify", header("(" * 9_000), "no predictions"),
+    "a long header": ("classify", header("{" + " " * 60_000 + "}"), "is large"),
+    "another array": ("classify", packed({"1.scores": np.ones(3)}), "1 arrays, expected 1 of 1 images"),
+    "two images": ("classify", packed({f"{i}.scores": np.ones(3) for i in range(2)}), "2 arrays"),
+    "one array twice": ("classify", header(HUGE, times=2), "2 arrays"),
+    "a table": ("classify", scores(np.ones((3, 2))), "shapes"),
+    "no archive": ("classify", b"x" * 100, "no predictions"),
+    "a cut archive": ("classify", GOOD[:-30], "no predictions"),
+    "other boxes": ("detect", boxes(3, **{"0.boxes": np.ones((2, 4))}), "shapes"),
+    "too many boxes": ("detect", boxes(1001), "1001 detections, expected at most 1000"),
+    "ids that are no integers": ("detect", boxes(3, **{"0.ids": np.ones(3)}), "0.ids.npy of float64"),
+}
+
+
+def fetched(connect: Any, tmp_path: Path, task: str, data: bytes) -> Any:
+    """The outcome of a measurement on one image with these predictions."""
+    trial, folder = measurement(tmp_path)
+    (folder / "images").mkdir()
+    (folder / "images" / "0.png").touch()
+    trial = replace(trial, task=replace(trial.task, task=task))
+    reply = with_output([hashlib.sha256(data).hexdigest(), len(data)])
+    device = connect({"get": {"value": None, "hex": data.hex()}, "run": reply})
     device.connect()
     try:
-        found = device.run(*measurement(tmp_path), 5.0)
+        return device.run(trial, folder, 5.0)
     finally:
         device.close()
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_predictions_are_kept_only_if_they_are_some(connect: Any, tmp_path: Path, name: str) -> None:
+    task, data, needle = PREDICTIONS[name]
+    with pytest.raises(OptimizeError, match=f"ssh://robot: expected replies .*{needle}") as error:
+        fetched(connect, tmp_path, task, data)
+    assert len(str(error.value)) < 500
+    assert [one.name for one in tmp_path.rglob("*") if one.name.endswith((".npz", ".unfinished"))] == []
+
+
+@pytest.mark.parametrize(
+    ("task", "data"), [("classify", GOOD), ("detect", boxes(0)), ("detect", boxes(1000))]
+)
+def test_a_device_that_measures_is_believed(connect: Any, tmp_path: Path, task: str, data: bytes) -> None:
+    found = fetched(connect, tmp_path, task, data)
     assert found.status == "done" and found.result.timing.p50_band_ms == (1.0, 1.0)
-    assert (tmp_path / "study/predictions/x.npz").read_bytes() == b"x" * 100
+    assert (tmp_path / "study/predictions/x.npz").read_bytes() == data
 
 
 def test_a_device_that_floods_standard_error_is_left(connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from edge_vision.core.missing_package import PYPI_NAMES
 from edge_vision.optimize.device import OptimizedDevice
 from edge_vision.optimize.errors import DiskFull, OptimizeError
 from edge_vision.optimize.measure import Measurement, MeasureTask
+from edge_vision.optimize.prediction_file import check_predictions, max_bytes
 from edge_vision.optimize.records import decoded
 from edge_vision.optimize.remote.address import DeviceAddress
 from edge_vision.optimize.remote.agent import sha256_of
@@ -38,8 +39,6 @@ MAX_LOST = 3
 """Connections lost while one trial runs, after which the trial counts as the cause."""
 _MAX_SENDING_LOST = 20
 _CHUNK_BYTES = 1 << 20
-MAX_OUTPUT_BYTES = 1 << 30
-"""Of the predictions of a measurement."""
 _HELLO: dict[str, Any] = {"python": str, "executable": str, "missing": tuple[str, ...]}
 _OVERHEAD_S = 60.0
 _MODULES = ("numpy", "cv2", "yaml")
@@ -221,20 +220,24 @@ class DeviceExecutor(TrialExecutor):
             _check_finite(asdict(outcome.result.timing))
         if predictions in values["outputs"]:
             name, size = values["outputs"][predictions]
-            self._fetch(session, name, size, folder / predictions)
+            self._fetch(session, name, size, trial.task, folder)
         return outcome
 
-    def _fetch(self, session: SshSession, name: str, size: int, target: Path) -> None:
-        if type(size) is not int or not 0 <= size <= MAX_OUTPUT_BYTES:
-            raise ValueError(f"a file of {size!r:.60} bytes, expected at most {MAX_OUTPUT_BYTES}")
-        data = b""
+    def _fetch(self, session: SshSession, name: str, size: int, task: MeasureTask, folder: Path) -> None:
+        """Fetch the predictions, and keep them if they are some: they are read for the report."""
+        images = len([*(folder / task.candidate.images).glob("*.png")])
+        if type(size) is not int or not 0 <= size <= max_bytes(images):
+            raise ValueError(f"a file of {size!r:.60} bytes, expected at most {max_bytes(images)}")
+        data = bytearray()
         while len(data) < size:
             part = session.request("get", name=name, offset=len(data), count=_CHUNK_BYTES)[1]
             if not 0 < len(part) <= size - len(data):
                 raise ValueError(f"a part of {len(part)} bytes, expected up to {size - len(data)}")
             data += part
+        target = folder / task.predictions
         if hashlib.sha256(data).hexdigest() != name:
             raise DeviceError(f"{self._address.text}: {target.name} arrived damaged")
+        check_predictions(bytes(data), task.task, images)
         unfinished = target.with_name(f".{target.name}.unfinished")
         unfinished.write_bytes(data)
         os.replace(unfinished, target)
