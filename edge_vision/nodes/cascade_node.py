@@ -129,10 +129,8 @@ class CascadeNode(StageNode):
         if self._cascade.last_error:
             return ERROR, f"classifier failed: {self._cascade.last_error}"
         level, text = super().health()
-        reasons = [one.model.report.fallback_reason for one in self._models]
-        if level == OK and (reason := next(filter(None, reasons), None)):
-            return WARN, f"fallback: {reason}"
-        return level, text
+        reason = next(filter(None, (one.model.report.fallback_reason for one in self._models)), None)
+        return (WARN, f"fallback: {reason}") if level == OK and reason else (level, text)
 
     def publish_status(self) -> None:
         for model in self._models:
@@ -140,7 +138,7 @@ class CascadeNode(StageNode):
         super().publish_status()
 
     def status_values(self) -> dict[str, Any]:
-        model = self._models[0].status_values() if self._models else {"model": "off"}
+        model = self._models[0].manager.status_values() if self._models else {"model": "off"}
         enabled = self.params["enabled"]
         bound_ms = self.params["max_blind_ms"] if self._models and enabled else 0.0
         own = {"enabled": enabled, "max_blind_ms": bound_ms}

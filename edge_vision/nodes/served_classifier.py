@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,23 +21,20 @@ R = TypeVar("R")
 
 
 class ServedClassifier:
-    """A bundle with the backend parameters of a node. One caller of the classify methods at a time.
-
-    On a server, a run ends after the time of `watch`.
-    """
+    """A bundle with the backend parameters of a node. One caller of the classify methods at a time."""
 
     def __init__(self, node: BaseNode, name: str) -> None:
         """Load a bundle. Raises BundleError, BackendError, HeadError."""
         self._node = node
-        self._manager: ModelManager[Classifier] = ModelManager(warm_classifier, self._log, lambda _: None)
-        self._last = self._manager.start(replace(model_request(node), model=name))
+        self.manager: ModelManager[Classifier] = ModelManager(warm_classifier, self._log, lambda _: None)
+        self._last = self.manager.start(replace(model_request(node), model=name))
         self.bundle = self._last.bundle
         log_loaded_model(node, self._last)
 
     @property
     def model(self) -> LoadedModel[Classifier]:
         """The model that serves, or the last one that did."""
-        self._last = self._manager.model or self._last
+        self._last = self.manager.model or self._last
         return self._last
 
     def classify(self, frame: Frame) -> Classification:
@@ -49,27 +46,24 @@ class ServedClassifier:
         return self._run(lambda classifier: classifier.classify_regions(frame, xyxy_px))
 
     def _run(self, use: Callable[[Classifier], R]) -> R:
-        model = self._manager.acquire(None)
+        model = self.manager.acquire(None)
         try:
             return use(model.runner)
         except BackendError as error:
             failure = str(error)
         finally:
-            self._manager.release(model)
-        self._manager.report_failure(model, failure)
+            self.manager.release(model)
+        self.manager.report_failure(model, failure)
         return self._run(use)
 
     def watch(self, limit_s: float) -> None:
-        """Once a second: try a failed backend again when it is due."""
+        """Once a second: try a failed backend again when it is due. limit_s: of a run on a server."""
         self.model.session.deadline_s = limit_s
-        self._manager.retry_if_due()
-
-    def status_values(self) -> dict[str, Any]:
-        return self._manager.status_values()
+        self.manager.retry_if_due()
 
     def close(self) -> None:
         """Close the model; one that hangs in a run is closed when the run ends."""
-        self._manager.stop()
+        self.manager.stop()
 
     def _log(self, severity: str, event: str, text: str) -> None:
-        self._node.structured_log.event(event, text, severity, **self._manager.status_values())
+        self._node.structured_log.event(event, text, severity, **self.manager.status_values())
