@@ -70,7 +70,7 @@ OTHER_PROCESSES = (
     UPDATER | COMPONENTS | {name for name in MODULES if f"{name}.".startswith("nodes.observers.")}
 )
 # The aim is 20 000: lower it whenever there is room.
-MAX_RUNTIME_LINES = 23_822
+MAX_RUNTIME_LINES = 23_800
 MAX_FUNCTION_LINES = 60
 MAX_MEDIAN_LINES = 8
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge_vision.dataset.selection import REASONS
-from edge_vision.nodes.interface.types import COMMON, RESET, STATUS, NodeSpec, Param, Range, Topic
+from edge_vision.nodes.interface.types import (
+    COMMON,
+    COMPRESSED_IMAGE,
+    LABEL_INFO,
+    RESET,
+    STATUS,
+    VISION_INFO,
+    NodeSpec,
+    Param,
+    Range,
+    Topic,
+    at_configure,
+)
 
 
 def check_reasons(values: Sequence[str]) -> None:
@@ -18,12 +30,11 @@ COLLECTOR = NodeSpec(
     "collector",
     "Keeps frames that are worth a label, in the pipeline's process, with `collect: true`.",
     (
-        Param(
+        at_configure(
             "folder",
             "",
             "Keeps the pictures in this folder, in which {camera} stands for the camera's name; empty = "
             "dataset/CAMERA in the cache folder.",
-            applies="configure",
         ),
         Param(
             "reasons",
@@ -61,29 +72,22 @@ COLLECTOR = NodeSpec(
             "Limits the size of the folder; the oldest pictures without a review are removed.",
             Range("MB", 1.0, 1048576.0),
         ),
-        Param(
+        at_configure(
             "blur_faces",
             False,
             "Covers the heads of persons, and faces that OpenCV finds, before a picture is written.",
-            applies="configure",
         ),
-        Param(
+        at_configure(
             "face_model",
             "",
             "Finds faces with this YuNet .onnx file; empty = with the cascades that OpenCV ships.",
-            applies="configure",
         ),
         *COMMON,
     ),
     (
-        Topic("label_info", "vision_msgs/msg/LabelInfo", "in", "Names, threshold."),
-        Topic("vision_info", "vision_msgs/msg/VisionInfo", "in", "The model that proposes."),
-        Topic(
-            "updater/disagreements",
-            "sensor_msgs/msg/CompressedImage",
-            "in",
-            "Frames to keep.",
-        ),
+        Topic("label_info", LABEL_INFO, "in", "Names, threshold."),
+        Topic("vision_info", VISION_INFO, "in", "The model that proposes."),
+        Topic("updater/disagreements", COMPRESSED_IMAGE, "in", "Frames to keep."),
         STATUS,
     ),
     (RESET,),

@@ -6,14 +6,20 @@ from edge_vision.gate.frame_gate import DEFAULT_PRESET, PRESETS, GateConfig
 from edge_vision.gate.load_cap import LoadLimits
 from edge_vision.nodes.interface.types import (
     COMMON,
+    DETECTION_ARRAY,
+    DIAGNOSTIC_ARRAY,
     ENABLE,
+    IMAGE,
     IMAGES,
     RESET,
     STATUS,
+    STRING,
+    VISION_INFO,
     NodeSpec,
     Param,
     Range,
     Topic,
+    at_start,
     compressed,
 )
 
@@ -28,13 +34,12 @@ def _setting(name: str, description: str, limits: Range | None = None) -> Param:
 
 
 _SCHEDULE = (
-    Param(
+    at_start(
         "preset",
         DEFAULT_PRESET,
         "Sets the defaults of max_delay_ms, min_fidelity and max_blind_ms; given values win. recall: "
         "every frame that differs is inferred; balanced; economy: fewer inferences, later.",
         choices=tuple(PRESETS),
-        applies="start",
     ),
     _setting("enabled", "Enables the gate; if false, every frame passes, whatever the limits of the load."),
     _setting(
@@ -143,35 +148,30 @@ GATE = NodeSpec(
     "Passes the frames that must be inferred to keep the promised delay and fidelity.",
     (*_SCHEDULE, *_GOVERNOR, *_AUDIT, *EGO, *IMAGES, *COMMON),
     (
-        Topic("image_raw", "sensor_msgs/msg/Image", "in", "The camera. Best effort, depth 1."),
+        Topic("image_raw", IMAGE, "in", "The camera. Best effort, depth 1."),
         compressed("image_raw"),
         Topic(
             "detections",
-            "vision_msgs/msg/Detection2DArray",
+            DETECTION_ARRAY,
             "in",
             "What the detector found, for the schedule and the audit. Only while it is in another process.",
         ),
         Topic(
             "detections_low_score",
-            "vision_msgs/msg/Detection2DArray",
+            DETECTION_ARRAY,
             "in",
             "What scored less, for min_fidelity. Only while the detector is in another process.",
         ),
         Topic(
             "vision_info",
-            "vision_msgs/msg/VisionInfo",
+            VISION_INFO,
             "in",
             "Which model runs: after a change a frame passes. Only while the detector is in another process.",
         ),
-        Topic(
-            "zones",
-            "std_msgs/msg/String",
-            "in",
-            "Where changes count. Only while the detector is in another process.",
-        ),
+        Topic("zones", STRING, "in", "Where changes count. Only while the detector is in another process."),
         Topic(
             "detector/status",
-            "diagnostic_msgs/msg/DiagnosticArray",
+            DIAGNOSTIC_ARRAY,
             "in",
             "The detector's CPU time, for cpu_budget_percent. Only while the detector is in another process.",
         ),
@@ -196,10 +196,10 @@ GATE = NodeSpec(
             "Focal length. Only with an ego_prior and ego_focal_px: 0.",
             (("ego_prior", ("imu", "odometry")), ("ego_focal_px", (0.0,))),
         ),
-        Topic("gate/image", "sensor_msgs/msg/Image", "out", "The frames that passed, as they came."),
+        Topic("gate/image", IMAGE, "out", "The frames that passed, as they came."),
         Topic(
             "gate_events",
-            "diagnostic_msgs/msg/DiagnosticArray",
+            DIAGNOSTIC_ARRAY,
             "out",
             "One event per frame: decision, reason, regions, camera motion.",
         ),

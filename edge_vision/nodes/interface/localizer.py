@@ -7,6 +7,8 @@ from functools import partial
 
 from edge_vision.nodes.interface.types import (
     COMMON,
+    DETECTION_ARRAY,
+    IMAGE,
     MAX_IMAGE_MEGAPIXELS,
     RESET,
     STATUS,
@@ -14,15 +16,10 @@ from edge_vision.nodes.interface.types import (
     Param,
     Range,
     Topic,
+    at_configure,
 )
 
-_DETECTIONS, _IMAGE, _TF = (
-    "vision_msgs/msg/Detection2DArray",
-    "sensor_msgs/msg/Image",
-    "tf2_msgs/msg/TFMessage",
-)
 _WAIT = Range("ms", 0.0, 10000.0)
-_at_configure = partial(Param, applies="configure")
 
 
 def needs_tf(values: Mapping[str, object]) -> bool:
@@ -37,7 +34,7 @@ def _input(name: str, kind: str, text: str, param: str, value: object) -> Topic:
 
 _tf = partial(
     Topic,
-    type=_TF,
+    type="tf2_msgs/msg/TFMessage",
     direction="in",
     description="With a target_frame or method: ground.",
     package="tf2_msgs",
@@ -48,29 +45,29 @@ LOCALIZER = NodeSpec(
     "localizer",
     "Places detections or tracks in space, by depth, disparity, or on the ground plane.",
     (
-        _at_configure(
+        at_configure(
             "input",
             "detections",
             "Places the boxes of this topic: detections of inferred frames, or tracks on every frame.",
             choices=("detections", "tracks"),
         ),
-        _at_configure(
+        at_configure(
             "method",
             "depth",
             "Measures in a depth image that is aligned with the camera's, in a disparity image, or where the "
             "lower edges of the boxes meet the ground.",
             choices=("depth", "disparity", "ground"),
         ),
-        _at_configure(
+        at_configure(
             "target_frame",
             "",
             "Publishes in this frame of tf, with z up; empty = the camera's optical frame.",
         ),
-        _at_configure(
+        at_configure(
             "ground_frame", "base_footprint", "Takes the plane z = 0 of this frame of tf as the ground."
         ),
-        _at_configure("rectified", False, "Takes the images as rectified, as method: disparity always does."),
-        _at_configure("use_masks", False, "Measures in the masks instead of the middle of the boxes."),
+        at_configure("rectified", False, "Takes the images as rectified, as method: disparity always does."),
+        at_configure("use_masks", False, "Measures in the masks instead of the middle of the boxes."),
         Param(
             "max_stamp_difference_ms", 20.0, "Uses depth images whose stamp differs by this or less.", _WAIT
         ),
@@ -82,14 +79,14 @@ LOCALIZER = NodeSpec(
         *COMMON,
     ),
     (
-        _input("detections", _DETECTIONS, "", "input", "detections"),
-        _input("tracks", _DETECTIONS, "", "input", "tracks"),
-        _input("depth", _IMAGE, "16UC1 in mm or 32FC1 in m, in the camera's frame_id.", "method", "depth"),
+        _input("detections", DETECTION_ARRAY, "", "input", "detections"),
+        _input("tracks", DETECTION_ARRAY, "", "input", "tracks"),
+        _input("depth", IMAGE, "16UC1 in mm or 32FC1 in m, in the camera's frame_id.", "method", "depth"),
         _input(
             "disparity", "stereo_msgs/msg/DisparityImage", "Of the rectified images.", "method", "disparity"
         ),
         Topic("camera_info", "sensor_msgs/msg/CameraInfo", "in", "Calibration of the detector's camera."),
-        _input("masks", _IMAGE, "The detector's.", "use_masks", True),
+        _input("masks", IMAGE, "The detector's.", "use_masks", True),
         _tf("/tf"),
         _tf("/tf_static"),
         Topic(

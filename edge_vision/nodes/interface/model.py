@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from edge_vision.backends import FALLBACK, known_backends
 from edge_vision.backends.base import DELEGATE_FOLDERS, PRECISIONS
@@ -14,14 +15,23 @@ from edge_vision.detect.report_filter import ReportConfig, check_names
 from edge_vision.detect.roi_planner import RoiConfig
 from edge_vision.nodes.interface.types import (
     COMMON,
+    COMPRESSED_IMAGE,
+    DETECTION_ARRAY,
+    DIAGNOSTIC_ARRAY,
     ENABLE,
+    IMAGE,
     IMAGES,
+    LABEL_INFO,
     RESET,
     STATUS,
+    STRING,
+    VISION_INFO,
     NodeSpec,
     Param,
     Range,
     Topic,
+    at_configure,
+    at_start,
     compressed,
 )
 
@@ -35,45 +45,39 @@ def _has_classifier(values: Mapping[str, object]) -> bool:
 
 
 def _model_params(model: str, model_help: str, applies: str) -> tuple[Param, ...]:
+    param = partial(Param, applies=applies)
     return (
-        Param("model", model, model_help, applies=applies),
-        Param(
+        param("model", model, model_help),
+        param(
             "backend",
             "auto",
             f"Selects the runtime: auto (the fastest, measured once), {', '.join(known_backends())}, or "
             "another package's.",
-            applies=applies,
         ),
-        Param(
-            "device",
-            "auto",
-            "Selects the device: auto, cpu, gpu, gpu:1, npu, cuda, ...: docs/backends.md.",
-            applies=applies,
+        param(
+            "device", "auto", "Selects the device: auto, cpu, gpu, gpu:1, npu, cuda, ...: docs/backends.md."
         ),
-        Param(
+        at_start(
             "delegate_folders",
             list(DELEGATE_FOLDERS),
             "Allows LiteRT delegates in `device` below these folders only.",
-            applies="start",
         ),
-        Param(
+        param(
             "precision",
             "auto",
             "Selects the precision; auto = on CPUs int8 if the bundle has it, else its first graph.",
             choices=PRECISIONS,
-            applies=applies,
         ),
-        Param(
+        param(
             "threads",
             0,
             "Sets the backend's CPU threads; 0 = one per physical core.",
             Range("threads", 0, 256),
-            applies=applies,
         ),
-        Param("strict_backend", False, "Refuses other backends and devices.", applies=applies),
-        Param("fallback", list(FALLBACK), "Tries these in order if the backend fails.", applies=applies),
-        Param("remote_url", "", "Sets kserve's server: docs/remote.md.", applies="start"),
-        Param("route", "remote", "Selects where kserve infers.", choices=("remote", "auto"), applies=applies),
+        param("strict_backend", False, "Refuses other backends and devices."),
+        param("fallback", list(FALLBACK), "Tries these in order if the backend fails."),
+        at_start("remote_url", "", "Sets kserve's server: docs/remote.md."),
+        param("route", "remote", "Selects where kserve infers.", choices=("remote", "auto")),
     )
 
 
@@ -87,18 +91,16 @@ CASCADE = NodeSpec(
             "Selects the classifier bundle, by name or folder; empty = off, every frame is accepted.",
             "configure",
         ),
-        Param(
+        at_configure(
             "next_models",
             [],
             "Adds classifier bundles, each of which classifies what the previous ones were unsure about.",
-            applies="configure",
         ),
-        Param(
+        at_configure(
             "wanted_labels",
             [],
             "Selects the labels that are worth a detector run, by words in them, as in ['dog', 'bicycle']; "
             "empty = those of the bundles, which must be fitted for a cascade.",
-            applies="configure",
         ),
         Param(
             "score_threshold",
@@ -144,13 +146,13 @@ CASCADE = NodeSpec(
         *COMMON,
     ),
     (
-        Topic("gate/image", "sensor_msgs/msg/Image", "in", "Frames that passed the gate."),
+        Topic("gate/image", IMAGE, "in", "Frames that passed the gate."),
         compressed("gate/image"),
-        Topic("gate_events", "diagnostic_msgs/msg/DiagnosticArray", "in", "The gate's frame events."),
-        Topic("image_accepted", "sensor_msgs/msg/Image", "out", "Accepted frames, unchanged."),
+        Topic("gate_events", DIAGNOSTIC_ARRAY, "in", "The gate's frame events."),
+        Topic("image_accepted", IMAGE, "out", "Accepted frames, unchanged."),
         Topic(
             "cascade_events",
-            "diagnostic_msgs/msg/DiagnosticArray",
+            DIAGNOSTIC_ARRAY,
             "out",
             "One frame event per frame, including those of the gate.",
         ),
@@ -170,18 +172,14 @@ DETECTOR = NodeSpec(
             "one runs.",
             "live",
         ),
-        Param(
-            "classifier",
-            "",
-            "Classifies each detection with this bundle on `classifications`; empty = off.",
-            applies="configure",
+        at_configure(
+            "classifier", "", "Classifies each detection with this bundle on `classifications`; empty = off."
         ),
-        Param(
+        at_configure(
             "guard",
             True,
             "Compares a model for some scenes only with its teacher each second, which takes over where they "
             "disagree.",
-            applies="configure",
         ),
         Param(
             "watchdog_ms",
@@ -274,29 +272,22 @@ DETECTOR = NodeSpec(
         *COMMON,
     ),
     (
-        Topic(
-            "image_accepted", "sensor_msgs/msg/Image", "in", "Frames accepted by the cascade, or any camera."
-        ),
+        Topic("image_accepted", IMAGE, "in", "Frames accepted by the cascade, or any camera."),
         compressed("image_accepted"),
         Topic(
-            "cascade_events",
-            "diagnostic_msgs/msg/DiagnosticArray",
-            "in",
-            "Frame events for the frame accounting and the tracks.",
+            "cascade_events", DIAGNOSTIC_ARRAY, "in", "Frame events for the frame accounting and the tracks."
         ),
-        Topic(
-            "detections", "vision_msgs/msg/Detection2DArray", "out", "Per inferred frame; empty = no object."
-        ),
+        Topic("detections", DETECTION_ARRAY, "out", "Per inferred frame; empty = no object."),
         Topic(
             "tracks",
-            "vision_msgs/msg/Detection2DArray",
+            DETECTION_ARRAY,
             "out",
             "Per frame that was not lost: the detections, or predicted boxes. With publish_tracks.",
             (("publish_tracks", (True,)),),
         ),
         Topic(
             "detections_low_score",
-            "vision_msgs/msg/Detection2DArray",
+            DETECTION_ARRAY,
             "out",
             "Per inferred frame: detections between half of the threshold and the threshold. With "
             "publish_low_score.",
@@ -304,7 +295,7 @@ DETECTOR = NodeSpec(
         ),
         Topic(
             "masks",
-            "sensor_msgs/msg/Image",
+            IMAGE,
             "out",
             "Per inferred frame, mono16: 1 + the index of the object in `detections`, 0 for none. Only with "
             "a model of masks, and while somebody subscribes.",
@@ -327,35 +318,30 @@ DETECTOR = NodeSpec(
         ),
         Topic(
             "classifications",
-            "vision_msgs/msg/Detection2DArray",
+            DETECTION_ARRAY,
             "out",
             "As `detections`, with class and score by `classifier`. Only while somebody subscribes.",
             only_if=_has_classifier,
         ),
         Topic(
             "classifications/label_info",
-            "vision_msgs/msg/LabelInfo",
+            LABEL_INFO,
             "out",
             "Latched: class names of `classifier`.",
             only_if=_has_classifier,
         ),
-        Topic("label_info", "vision_msgs/msg/LabelInfo", "out", "Latched: class names and the threshold."),
-        Topic(
-            "vision_info",
-            "vision_msgs/msg/VisionInfo",
-            "out",
-            "Latched: name, version and hash of the model.",
-        ),
-        Topic("zones", "std_msgs/msg/String", "out", "Latched: the parameter `zones`, one per line."),
+        Topic("label_info", LABEL_INFO, "out", "Latched: class names and the threshold."),
+        Topic("vision_info", VISION_INFO, "out", "Latched: name, version and hash of the model."),
+        Topic("zones", STRING, "out", "Latched: the parameter `zones`, one per line."),
         Topic(
             "~/debug_image",
-            "sensor_msgs/msg/Image",
+            IMAGE,
             "out",
             "Every frame with its boxes, dashed if predicted, and zones. Only while somebody subscribes.",
         ),
         Topic(
             "~/debug_image/compressed",
-            "sensor_msgs/msg/CompressedImage",
+            COMPRESSED_IMAGE,
             "out",
             "The same as JPEG. Only while somebody subscribes.",
         ),

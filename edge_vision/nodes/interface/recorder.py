@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from edge_vision.nodes.interface.types import (
     COMMON,
+    DETECTION_ARRAY,
+    DIAGNOSTIC_ARRAY,
+    IMAGE,
     IMAGES,
+    LABEL_INFO,
     RESET,
     STATUS,
+    STRING,
+    VISION_INFO,
     NodeSpec,
     Param,
     Range,
     Topic,
+    at_configure,
     compressed,
 )
 
-_STATUSES, _BOXES = "diagnostic_msgs/msg/DiagnosticArray", "vision_msgs/msg/Detection2DArray"
 _TIME = Range("s", 0.0, 600.0)
 STATUS_NODES = ("source", "gate", "cascade", "detector")
 
@@ -22,12 +28,11 @@ RECORDER = NodeSpec(
     "recorder",
     "Keeps the last seconds in memory, and writes them to a file when something happens.",
     (
-        Param(
+        at_configure(
             "folder",
             "",
             "Writes recordings into this folder; empty = recordings/CAMERA in $EDGE_VISION_CACHE, or in "
             "~/.cache/edge_vision.",
-            applies="configure",
         ),
         Param(
             "rules",
@@ -59,17 +64,17 @@ RECORDER = NodeSpec(
         *COMMON,
     ),
     (
-        Topic("image_raw", "sensor_msgs/msg/Image", "in", "Recorded as JPEG."),
+        Topic("image_raw", IMAGE, "in", "Recorded as JPEG."),
         compressed("image_raw"),
-        Topic("gate_events", _STATUSES, "in", "Recorded."),
-        Topic("cascade_events", _STATUSES, "in", "Recorded."),
-        Topic("detections", _BOXES, "in", "Recorded."),
-        Topic("tracks", _BOXES, "in", "Recorded, also for Foxglove."),
-        Topic("label_info", "vision_msgs/msg/LabelInfo", "in", "Recorded."),
-        Topic("vision_info", "vision_msgs/msg/VisionInfo", "in", "Recorded."),
-        Topic("zones", "std_msgs/msg/String", "in", "Recorded."),
-        Topic("<node>/status", _STATUSES, "in", "Recorded."),
-        Topic("/diagnostics", _STATUSES, "in", "Recorded."),
+        Topic("gate_events", DIAGNOSTIC_ARRAY, "in", "Recorded."),
+        Topic("cascade_events", DIAGNOSTIC_ARRAY, "in", "Recorded."),
+        Topic("detections", DETECTION_ARRAY, "in", "Recorded."),
+        Topic("tracks", DETECTION_ARRAY, "in", "Recorded, also for Foxglove."),
+        Topic("label_info", LABEL_INFO, "in", "Recorded."),
+        Topic("vision_info", VISION_INFO, "in", "Recorded."),
+        Topic("zones", STRING, "in", "Recorded."),
+        Topic("<node>/status", DIAGNOSTIC_ARRAY, "in", "Recorded."),
+        Topic("/diagnostics", DIAGNOSTIC_ARRAY, "in", "Recorded."),
         STATUS,
     ),
     (RESET, ("~/snapshot", "std_srvs/srv/Trigger", "Starts a recording, or prolongs the present one.")),

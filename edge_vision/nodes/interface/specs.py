@@ -9,18 +9,29 @@ from edge_vision.nodes.interface.gate import GATE
 from edge_vision.nodes.interface.localizer import LOCALIZER
 from edge_vision.nodes.interface.model import CASCADE, DETECTOR
 from edge_vision.nodes.interface.recorder import RECORDER
-from edge_vision.nodes.interface.types import COMMON, RESET, STATUS, NodeSpec, Param, Range, Topic
+from edge_vision.nodes.interface.types import (
+    COMMON,
+    DIAGNOSTIC_ARRAY,
+    IMAGE,
+    RESET,
+    STATUS,
+    NodeSpec,
+    Param,
+    Range,
+    Topic,
+    at_configure,
+    at_start,
+)
 from edge_vision.nodes.interface.updater import UPDATER
 
 DIAGNOSTICS = NodeSpec(
     "diagnostics",
     "Publishes the state of the nodes, their processes and the machine on /diagnostics.",
     (
-        Param(
+        at_configure(
             "watched_nodes",
             ["source", "gate", "cascade", "detector"],
             "Subscribes to the `~/status` of these nodes, by name in this namespace.",
-            applies="configure",
         ),
         Param(
             "max_age_ms",
@@ -60,8 +71,8 @@ DIAGNOSTICS = NodeSpec(
         *COMMON,
     ),
     (
-        Topic("<node>/status", "diagnostic_msgs/msg/DiagnosticArray", "in", "Status of each watched node."),
-        Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", "out", "REP-107, at 1 Hz."),
+        Topic("<node>/status", DIAGNOSTIC_ARRAY, "in", "Status of each watched node."),
+        Topic("/diagnostics", DIAGNOSTIC_ARRAY, "out", "REP-107, at 1 Hz."),
         STATUS,
     ),
     (RESET,),
@@ -71,13 +82,12 @@ SOURCE = NodeSpec(
     "source",
     "Publishes a video, a bag, a V4L2 device or a network stream as a camera, and reconnects after a loss.",
     (
-        Param(
+        at_configure(
             "uri",
             "",
             "Opens this video, bag (drive.mcap, or drive.mcap#/cam/image_raw if it has several image "
             "topics), device (/dev/video0, or 0), or rtsp:// or http:// URL; empty = idle. Logs and status "
             "mask its secrets; every node can read it.",
-            applies="configure",
         ),
         Param(
             "playback_rate",
@@ -87,39 +97,28 @@ SOURCE = NodeSpec(
             Range("x", 0.01, 1000.0, special=0.0),
         ),
         Param("loop", False, "Restarts a file at its end."),
-        Param(
+        at_configure(
             "frame_id",
             "camera",
             "Sets the frame_id of the images, unless `stamps` keeps the recorded headers of a bag.",
-            applies="configure",
         ),
-        Param(
+        at_configure(
             "stamps",
             "auto",
             "Stamps images with the node's clock, or with their position in the file from 1 s (media); "
             "auto = the recorded stamps and frame_ids of a bag, otherwise the clock.",
             choices=("auto", "clock", "media"),
-            applies="configure",
         ),
-        Param(
-            "open_timeout_ms",
-            5000,
-            "Limits the wait for a device or stream.",
-            Range("ms", 100, 600000),
-            applies="configure",
+        at_configure(
+            "open_timeout_ms", 5000, "Limits the wait for a device or stream.", Range("ms", 100, 600000)
         ),
         *COMMON,
     ),
     (
-        Topic(
-            "image_raw",
-            "sensor_msgs/msg/Image",
-            "out",
-            "The images. Published only if another process subscribes.",
-        ),
+        Topic("image_raw", IMAGE, "out", "The images. Published only if another process subscribes."),
         Topic(
             "source_events",
-            "diagnostic_msgs/msg/DiagnosticArray",
+            DIAGNOSTIC_ARRAY,
             "out",
             "One frame event per image with its header; small messages.",
         ),
@@ -132,15 +131,14 @@ PIPELINE = NodeSpec(
     "pipeline",
     "Settings of the executables, read at start; not a node.",
     (
-        Param(
+        at_start(
             "cameras",
             [],
             "Runs all nodes once for each of these cameras, as in [front, rear]: in namespaces of these "
             "names, in one process, with one model in memory. Empty = one camera, without a namespace.",
-            applies="start",
         ),
-        Param("record", False, "Runs the flight recorder, too.", applies="start"),
-        Param("collect", False, "Runs the collector, too.", applies="start"),
+        at_start("record", False, "Runs the flight recorder, too."),
+        at_start("collect", False, "Runs the collector, too."),
     ),
     (),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -151,20 +152,21 @@ class NodeSpec:
         return {p.name: p for p in self.params}[name]
 
 
-AUTOSTART = Param(
-    "autostart", True, "Configures and activates the node at start, retrying every 5 s.", applies="start"
-)
-JSON_LOG = Param(
-    "json_log", "", "Writes the log as lines of JSON to this file; stdout = standard output.", applies="start"
-)
+at_configure, at_start = partial(Param, applies="configure"), partial(Param, applies="start")
+IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+DETECTION_ARRAY = "vision_msgs/msg/Detection2DArray"
+LABEL_INFO, VISION_INFO = "vision_msgs/msg/LabelInfo", "vision_msgs/msg/VisionInfo"
+DIAGNOSTIC_ARRAY, STRING = "diagnostic_msgs/msg/DiagnosticArray", "std_msgs/msg/String"
+
+AUTOSTART = at_start("autostart", True, "Configures and activates the node at start, retrying every 5 s.")
+JSON_LOG = at_start("json_log", "", "Writes the log as lines of JSON to this file; stdout = standard output.")
 COMMON = (AUTOSTART, JSON_LOG)
 """Parameters of every node."""
-IMAGE_TRANSPORT = Param(
+IMAGE_TRANSPORT = at_configure(
     "image_transport",
     "raw",
     "Subscribes to raw images, or to JPEG/PNG on `<topic>/compressed`.",
     choices=("raw", "compressed"),
-    applies="configure",
 )
 MAX_IMAGE_MEGAPIXELS = Param(
     "max_image_megapixels",
@@ -176,19 +178,14 @@ IMAGES = (IMAGE_TRANSPORT, MAX_IMAGE_MEGAPIXELS)
 """Parameters of every node that subscribes to images."""
 ENABLE = ("~/enable", "std_srvs/srv/SetBool", "Sets the parameter `enabled`.")
 RESET = ("~/reset_stats", "std_srvs/srv/Trigger", "Resets the frame counts and latencies.")
-STATUS = Topic(
-    "~/status",
-    "diagnostic_msgs/msg/DiagnosticArray",
-    "out",
-    "State, frame accounting, rates and latencies, at 1 Hz.",
-)
+STATUS = Topic("~/status", DIAGNOSTIC_ARRAY, "out", "State, frame accounting, rates and latencies, at 1 Hz.")
 
 
 def compressed(topic: str) -> Topic:
     """The compressed counterpart of an image topic."""
     return Topic(
         f"{topic}/compressed",
-        "sensor_msgs/msg/CompressedImage",
+        COMPRESSED_IMAGE,
         "in",
         "Replaces the raw topic with image_transport: compressed.",
     )

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from edge_vision.nodes.interface.types import COMMON, RESET, STATUS, NodeSpec, Param, Range, Topic
+from edge_vision.nodes.interface.types import (
+    COMMON,
+    COMPRESSED_IMAGE,
+    DETECTION_ARRAY,
+    DIAGNOSTIC_ARRAY,
+    IMAGE,
+    LABEL_INFO,
+    RESET,
+    STATUS,
+    NodeSpec,
+    Param,
+    Range,
+    Topic,
+    at_configure,
+)
 
 SHADOW = (("auto", ("shadow", "promote")),)
 UPDATER = NodeSpec(
     "updater",
     "Brings signed model updates to the detector.",
     (
-        Param(
+        at_configure(
             "repository_url",
             "",
             "Checks this TUF repository, an http, https or file URL; empty = no network.",
-            applies="configure",
         ),
-        Param("group", "", "Selects the group of robots, as in fleet/a.", applies="configure"),
-        Param("channel", "stable", "Selects the channel of the group.", applies="configure"),
-        Param(
-            "bootstrap_root",
-            "",
-            "Trusts this first root file, 1.root.json.",
-            applies="configure",
-        ),
+        at_configure("group", "", "Selects the group of robots, as in fleet/a."),
+        at_configure("channel", "stable", "Selects the channel of the group."),
+        at_configure("bootstrap_root", "", "Trusts this first root file, 1.root.json."),
         Param(
             "check_interval_s",
             3600.0,
@@ -35,38 +43,28 @@ UPDATER = NodeSpec(
             "Selects how far an update goes without a request.",
             choices=("off", "download", "shadow", "promote"),
         ),
-        Param(
+        at_configure(
             "robot_id",
             "",
             "Names this robot in reports, and decides its stage; empty = made from /etc/machine-id.",
-            applies="configure",
         ),
-        Param(
+        at_configure(
             "report_to",
             "",
             "Reports updates to this folder, or by HTTP PUT below this http or https URL; empty = nowhere.",
-            applies="configure",
         ),
         *COMMON,
     ),
     (
-        Topic(
-            "detector/status", "diagnostic_msgs/msg/DiagnosticArray", "in", "Failed frames, age, detections."
-        ),
-        Topic("gate/status", "diagnostic_msgs/msg/DiagnosticArray", "in", "The audit."),
-        Topic("image_accepted", "sensor_msgs/msg/Image", "in", "While a model is compared.", SHADOW),
-        Topic(
-            "image_accepted/compressed",
-            "sensor_msgs/msg/CompressedImage",
-            "in",
-            "While a model is compared.",
-            SHADOW,
-        ),
-        Topic("detections", "vision_msgs/msg/Detection2DArray", "in", "While a model is compared.", SHADOW),
-        Topic("label_info", "vision_msgs/msg/LabelInfo", "in", "While a model is compared.", SHADOW),
+        Topic("detector/status", DIAGNOSTIC_ARRAY, "in", "Failed frames, age, detections."),
+        Topic("gate/status", DIAGNOSTIC_ARRAY, "in", "The audit."),
+        Topic("image_accepted", IMAGE, "in", "While a model is compared.", SHADOW),
+        Topic("image_accepted/compressed", COMPRESSED_IMAGE, "in", "While a model is compared.", SHADOW),
+        Topic("detections", DETECTION_ARRAY, "in", "While a model is compared.", SHADOW),
+        Topic("label_info", LABEL_INFO, "in", "While a model is compared.", SHADOW),
         Topic(
             "~/disagreements",
-            "sensor_msgs/msg/CompressedImage",
+            COMPRESSED_IMAGE,
             "out",
             "Frames on which the compared model disagrees.",
             SHADOW,
