@@ -157,23 +157,18 @@ from test_engine_cache import KEY
 def build():
     with open(sys.argv[2], "a") as file:
         file.write("built\\n")
-    while waiting.read_text().count("waiting for it") < 2:  # The two others.
-        time.sleep(0.01)
+    lock = f":{next(Path(sys.argv[1]).glob('*.lock')).stat().st_ino} "
+    while sum("->" in line and lock in line for line in Path("/proc/locks").read_text().splitlines()) < 2:
+        time.sleep(0.01)  # Until the two others wait.
     return b"engine"
 
-def report(text):
-    with waiting.open("a") as file:
-        file.write(text + "\\n")
-
-waiting = Path(sys.argv[2] + ".waiting")
-kept = EngineCache(Path(sys.argv[1])).get(KEY, build, report=report)
+kept = EngineCache(Path(sys.argv[1])).get(KEY, build)
 print("RESULT", kept.engine, kept.built)
 """
 
 
 def test_of_processes_that_want_the_same_engine_one_builds(cache, tmp_path):
     log = tmp_path / "log"
-    (tmp_path / "log.waiting").touch()
     builders = [start(_BUILDER, cache.folder, log) for _ in range(3)]
     outputs = [process.communicate(timeout=200)[0] for process in builders]
     assert [process.returncode for process in builders] == [0, 0, 0]
@@ -187,7 +182,6 @@ def test_of_processes_that_want_the_same_engine_one_builds(cache, tmp_path):
 
 def test_a_killed_builder_leaves_the_work_to_the_next(cache, tmp_path):
     log = tmp_path / "log"
-    (tmp_path / "log.waiting").touch()
     killed = start(_BUILDER, cache.folder, log)
     while not log.exists():
         assert killed.poll() is None

@@ -95,7 +95,7 @@ import sys
 from pathlib import Path
 from edge_vision.backends import BackendRequest, make_backend
 kept = make_backend("tensorrt_rtx").engine(
-    Path(sys.argv[1]), BackendRequest(options={"cache_dir": sys.argv[2]}), report=print
+    Path(sys.argv[1]), BackendRequest(options={"cache_dir": sys.argv[2]})
 )
 print("RESULT", kept.built, len(kept.engine))
 """

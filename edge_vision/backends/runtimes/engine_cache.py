@@ -24,7 +24,6 @@ from typing import Any
 from edge_vision.bundles.store import cache_dir
 from edge_vision.errors import BackendError, EngineRefused
 
-Report = Callable[[str], None]
 REMEDY = "python -m edge_vision backends build BUNDLE --backend {builder} --rebuild"
 _MAX_SIDE_BYTES = 1 << 16
 
@@ -68,21 +67,18 @@ class EngineCache:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or cache_dir() / "engines"
 
-    def get(
-        self, key: EngineKey, build: Callable[[], bytes], rebuild: bool = False, report: Report | None = None
-    ) -> CachedEngine:
+    def get(self, key: EngineKey, build: Callable[[], bytes], rebuild: bool = False) -> CachedEngine:
         """The kept engine, or a new one from `build`, which is then kept.
 
         Other processes that need the same engine wait. If the disk cannot be written to, the note reports it,
         and the next start builds again. Raises EngineRefused, and what `build` raises.
         """
-        report = report or _ignore
         if not rebuild and (found := self.find(key)) is not None:
             return CachedEngine(found, built=False)
         with contextlib.ExitStack() as stack:
             # Without a lock file the engine cannot be kept either, and the note says so.
             with contextlib.suppress(OSError):
-                stack.enter_context(self._lock(key, report))
+                stack.enter_context(self._lock(key))
             if not rebuild and (found := self.find(key)) is not None:
                 return CachedEngine(found, built=False)
             return self._build(key, build)
@@ -135,15 +131,11 @@ class EngineCache:
             raise ValueError(f"others may write to {self.folder}: chmod go-w {self.folder}")
 
     @contextlib.contextmanager
-    def _lock(self, key: EngineKey, report: Report) -> Iterator[None]:
+    def _lock(self, key: EngineKey) -> Iterator[None]:
         """One builder of an engine at a time. The kernel releases the lock when the process ends."""
         self._make_folder()
         with (self.folder / f"{key.name}.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                report("another process is building this engine, waiting for it")
-                fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def _refused(self, key: EngineKey, why: str) -> EngineRefused:
@@ -170,10 +162,6 @@ def graph_sha256(graph: Path) -> str:
         return digest.hexdigest()
     except OSError as error:
         raise BackendError(f"cannot read {graph}: {error.strerror}: fetch the bundle again") from error
-
-
-def _ignore(_line: str) -> None:
-    """Discards a report."""
 
 
 def _read_side(path: Path) -> dict[str, Any]:

@@ -17,13 +17,7 @@ import numpy as np
 from edge_vision.backends.base import Backend, BackendActual, BackendRequest, Session, TensorSpec
 from edge_vision.backends.runtimes import cuda_driver
 from edge_vision.backends.runtimes.cuda_driver import NO_GPU, CudaDevice, CudaMemory, GpuIdentity
-from edge_vision.backends.runtimes.engine_cache import (
-    CachedEngine,
-    EngineCache,
-    EngineKey,
-    Report,
-    graph_sha256,
-)
+from edge_vision.backends.runtimes.engine_cache import CachedEngine, EngineCache, EngineKey, graph_sha256
 from edge_vision.backends.runtimes.onnx_file import check_onnx
 from edge_vision.backends.runtimes.tensorrt_build import build_engine, built_precision, quiet_logger
 from edge_vision.errors import BackendError, BackendUnavailable
@@ -113,9 +107,7 @@ class TensorRtBackend(Backend):
             device.close()
             raise
 
-    def engine(
-        self, graph: Path, request: BackendRequest, gpu: GpuIdentity = NO_GPU, report: Report | None = None
-    ) -> CachedEngine:
+    def engine(self, graph: Path, request: BackendRequest, gpu: GpuIdentity = NO_GPU) -> CachedEngine:
         """The engine for a graph on a GPU, from the cache or built now, not opened.
 
         Raises BackendError, BackendUnavailable, EngineRefused.
@@ -130,7 +122,7 @@ class TensorRtBackend(Backend):
         folder = request.options.get("cache_dir")
         cache = EngineCache(Path(folder) if folder else None)
         rebuild = bool(request.options.get("rebuild", False))
-        return cache.get(key, lambda: build_engine(module, graph, precision), rebuild, report)
+        return cache.get(key, lambda: build_engine(module, graph, precision), rebuild)
 
     def _import(self) -> Any:
         try:
