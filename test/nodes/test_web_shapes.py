@@ -58,10 +58,10 @@ def test_vertices_that_cannot_be_drawn_are_refused(vertices: np.ndarray) -> None
 def test_a_damaged_message_is_an_error_of_its_own() -> None:
     message = serialize_message(polygon_message(CIRCLE[:20], 1, of()))
     for size in range(12, len(message) - 8):
-        with pytest.raises((ValueError, struct.error)):
+        with pytest.raises(ValueError):
             outline_of(message[:size])
     for at in (12, 24):  # Lengths of the frame_id and of the list.
-        with pytest.raises((ValueError, struct.error)):
+        with pytest.raises(ValueError):
             outline_of(message[:at] + b"\xff" * 4 + message[at + 4 :])
 
 

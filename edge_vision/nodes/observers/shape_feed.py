@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import PointCloud2, PointField
 
 from edge_vision.core.detection_overlay import BONES, MIN_POINT_SCORE
+from edge_vision.nodes.observers.cdr_reader import read_polygon
 from edge_vision.nodes.observers.metrics_listener import stamp_of
 
 MAX_OBJECTS, MAX_POINTS = 500, 200
@@ -30,7 +30,6 @@ MAX_PX = 1e6
 # One message per object. Best effort: a page that is slow delays no publisher.
 PER_OBJECT = QoSProfile(depth=MAX_OBJECTS, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 _FIELDS = ("u", "v", "score")
-_PLAIN_CDR = (0, 1)
 
 Lines = list[list[int]]
 """Each the index of an object, then x and y in px of an outline, of the two ends of a bone, or of a joint."""
@@ -65,7 +64,8 @@ class ShapeFeed:
             return
         with self._arrived:
             found = self._frames.setdefault(stamp_ns, [])
-            if len(message) + sum(len(one) for _, one in found) <= MAX_FRAME_BYTES:
+            held = sum(len(one) for _, one in found)
+            if len(found) < MAX_OBJECTS and held + len(message) <= MAX_FRAME_BYTES:
                 found.append((read, message))
             if len(self._frames) > MAX_FRAMES:
                 self._frames.popitem(last=False)
@@ -80,29 +80,16 @@ class ShapeFeed:
             self._arrived.wait_for(complete, WAIT_S)
             found = list(self._frames.get(stamp_ns, ()))
         lines: Lines = []
-        for read, message in found[:MAX_OBJECTS]:
+        for read, message in found:
             with suppress(Exception):  # Of a message that another program has published.
                 lines += read(message)
         return lines
 
 
 def outline_of(message: bytes) -> Lines:
-    """The simplified outline in a serialized PolygonInstanceStamped. Raises ValueError, struct.error.
-
-    rclpy makes an object of each vertex, which takes milliseconds per frame. The layout is as in `cdr.py`.
-    """
-    if message[1] not in _PLAIN_CDR:
-        raise ValueError("expected plain CDR")
-    order = "<" if message[1] else ">"
-    # After the stamp: the frame_id, the vertices x, y, z, the number of the object.
-    at = 16 + struct.unpack_from(f"{order}I", message, 12)[0]
-    at += -at % 4
-    (count,) = struct.unpack_from(f"{order}I", message, at)
-    vertices = np.frombuffer(message, f"{order}f4", 3 * count, at + 4).reshape(-1, 3)[:, :2]
-    end = at + 4 + 12 * count
-    # Alignment counts from the end of the four-byte encapsulation header.
-    (number,) = struct.unpack_from(f"{order}q", message, end + (4 - end) % 8)
-    if not count or not (np.abs(vertices) < MAX_PX).all() or not 1 <= number <= MAX_OBJECTS:
+    """The simplified outline in a serialized PolygonInstanceStamped. Raises ValueError."""
+    vertices, number = read_polygon(message)
+    if not len(vertices) or not (np.abs(vertices) < MAX_PX).all() or not 1 <= number <= MAX_OBJECTS:
         raise ValueError("expected finite vertices and the number of an object")
     outline = cv2.approxPolyDP(np.ascontiguousarray(vertices, np.float32), TOLERANCE_PX, True)
     return [[number - 1, *np.rint(outline).astype(int).ravel().tolist()]]
