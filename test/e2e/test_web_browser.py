@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from chromium_cases import Chromium, chromium
-from ros_cases import Robot
+from ros_cases import Robot, wait_until
 from web_cases import FULL_DISK, FakePipeline, address_of, box_of, free_port, grey_of
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="Chromium is not installed: apt install chromium")
@@ -256,9 +256,7 @@ def test_without_websocket_and_without_scripts_the_page_says_what_it_needs(brows
     browser.wait("document.getElementById('connection')?.textContent.includes('needs WebSocket and')")
     browser.call("Emulation.setScriptExecutionDisabled", value=True)
     browser.open(f"{url}?again")
-    root = browser.call("DOM.getDocument", depth=-1)
-    text = str(root)
-    assert "needs JavaScript" in text
+    wait_until(lambda: "needs JavaScript" in str(browser.call("DOM.getDocument", depth=-1)), "the text")
 
 
 def test_a_wrong_token_is_asked_for_again_and_the_right_one_leaves_the_address(
