@@ -44,6 +44,8 @@ NEEDED: dict[str, dict[str, str]] = {
     "nodes/test_recorder_node.py": {**ROS, **RECORD},
     "nodes/test_types.py": {**ROS, **TF},
     "nodes/test_updater.py": {**ROS, **UPDATES},
+    "nodes/test_updater_parameters.py": {**ROS, **UPDATES},
+    "nodes/test_updater_shadow.py": {**ROS, **UPDATES},
     "unit/test_accuracy_chain.py": COCO,
     "unit/test_accuracy_scores.py": COCO,
     "unit/test_bag.py": BAGS,

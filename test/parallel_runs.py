@@ -11,7 +11,13 @@ from xdist.workermanage import WorkerController
 MOST_WORKERS = 8
 MEASURING = ("test_bench.py", "test_auto_select.py", "test_optimize_run.py", "test_optimize_study.py")
 """Files with tests that measure runtimes, which parallel tests would distort."""
-
+EVALUATING = (
+    "test_evaluate_cascade_command.py",
+    "test_evaluate_gate_command.py",
+    "test_evaluate_installed.py",
+    "test_evaluate_schedule.py",
+)
+"""Files with evaluations of the same clips, whose reference is cached for one process."""
 
 SLOW = (
     "test_causes_node.py",
@@ -20,10 +26,13 @@ SLOW = (
     "test_import_bad_input.py",
     "test_import_guesses.py",
     "test_optimize_device.py",
+    "test_optimize_device_studies.py",
     "test_optimize_quantization.py",
     "test_pipeline.py",
     "test_trial.py",
     "test_updater.py",
+    "test_updater_parameters.py",
+    "test_updater_shadow.py",
 )
 """Files that take longest, with few tests for their time."""
 
@@ -34,20 +43,20 @@ def workers() -> int:
 
 
 def scope_of(nodeid: str) -> str:
-    """The group of tests that runs in one process: a file, or all files that measure."""
+    """The group of tests that runs in one process: a file, or files that belong together."""
     file = nodeid.split("::")[0]
-    return "measuring" if file.endswith(MEASURING) else file
+    return "measuring" if file.endswith(MEASURING) else "evaluating" if file.endswith(EVALUATING) else file
 
 
 def waits(scope: str) -> bool:
     """Whether tests of a group mostly wait for other processes, and leave the processor to others."""
-    return scope != "measuring" and "/unit/" not in scope
+    return "/" in scope and "/unit/" not in scope
 
 
 def rank_of(scope: str, waiting_first: bool) -> tuple[bool, int]:
     """Groups start in this order: slow ones first, so that short ones are left for the end and all processes
     finish together."""
-    slow = 0 if scope == "measuring" else 1 if scope.endswith(SLOW) else 2
+    slow = 0 if "/" not in scope else 1 if scope.endswith(SLOW) else 2
     return waits(scope) is not waiting_first, slow
 
 

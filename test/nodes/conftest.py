@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from ros_cases import Robot, Running
+    from update_cases import World
+    from updater_cases import Camera
 
 
 @pytest.fixture
@@ -32,3 +35,40 @@ def start(domain: int, robot: Robot) -> Iterator[Callable[..., Running]]:
         for hub in {running.hub, *running.hubs.values()}:
             ledger = hub.ledger.snapshot()
             assert ledger.balanced and ledger.in_flight == 0, f"the ledger at the end: {ledger}"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A repository of updates and its server."""
+    from model_cases import SSD, bundle_or_skip
+    from update_cases import World
+
+    bundle_or_skip(SSD)
+    world = World(tmp_path)
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where an updater keeps its state that decides after few frames."""
+    from updater_cases import hurry
+
+    hurry(monkeypatch, tmp_path / "cache")
+    return tmp_path / "cache" / "updates" / "default"
+
+
+@pytest.fixture
+def camera(robot: Robot) -> Iterator[Callable[[Running], Camera]]:
+    """Starts a camera in front of running nodes."""
+    from updater_cases import Camera
+
+    cameras: list[Camera] = []
+
+    def begin(running: Running) -> Camera:
+        cameras.append(Camera(robot, running))
+        return cameras[-1]
+
+    yield begin
+    for one in cameras:
+        one.stop()

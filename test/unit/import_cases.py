@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_vision.cli.models import main
@@ -102,3 +103,14 @@ def constants(
     }
     inputs = {"images": (TensorProto.FLOAT, list(picture)), **(more_inputs or {})}
     return save(path, nodes, inputs, infos, weights, metadata)
+
+
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], file: Path, *arguments: object) -> str:
+    """The message; everything in the folder is as it was."""
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    capsys.readouterr()
+    assert run_import(file, "--out", tmp_path / "out", "--yes", *arguments) == 1
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and "Traceback" not in message
+    return message

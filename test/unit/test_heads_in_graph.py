@@ -14,7 +14,7 @@ import pytest
 from import_cases import save
 from onnx import TensorProto, helper, numpy_helper
 from shape_cases import Export
-from test_heads_shapes import (
+from shape_reference import (
     EXPORTS,
     MASKED,
     THRESHOLDS,

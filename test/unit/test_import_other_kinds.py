@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from import_cases import constants, run_import
 from shape_cases import Export
-from test_heads_shapes import EXPORTS
+from shape_reference import EXPORTS
 from tflite_cases import mean_tflite
 
 from edge_vision.backends.base import TensorSpec

@@ -82,7 +82,7 @@ def test_one_of_three_processes_computes_and_slow_groups_start_first() -> None:
     assert next_group(["test/unit/test_nms.py"], 0, 3) == "test/unit/test_nms.py"
 
 
-def test_tests_that_measure_run_in_one_process() -> None:
+def test_files_that_belong_together_run_in_one_process() -> None:
     pytest.importorskip("xdist")
     from parallel_runs import scope_of
 
@@ -91,3 +91,4 @@ def test_tests_that_measure_run_in_one_process() -> None:
         for name in ("auto_select", "optimize_study", "gate", "nms")
     )
     assert choice == study != gate != nms
+    assert scope_of("test/unit/test_evaluate_installed.py::test_it") == "evaluating"
