@@ -297,6 +297,10 @@ def test_the_dashboard_is_complete() -> None:
     assert all(
         panel["targets"] and panel["datasource"]["uid"] == "${datasource}" for panel in board["panels"]
     )
+    # Grafana's schema requires the list. Without a merge, a table shows only one of its queries.
+    assert board["annotations"] == {"list": []}
+    tables = [one for one in board["panels"] if one["type"] == "table" and len(one["targets"]) > 1]
+    assert tables and all(one["transformations"][0]["id"] == "merge" for one in tables)
 
 
 def test_a_port_that_is_taken_is_one_line() -> None:
