@@ -25,9 +25,9 @@ examples:
   edge-vision optimize train qat out/pruned/bundle/ --video street.mp4 --out out/pruned_qat
 
 No labels are needed: the fp32 bundle is the teacher. A folder of collected pictures (`edge-vision dataset`)
-is a clip, too: its labels judge the result. Without --judge, the first 65 % of each clip are for training,
-the last 30 % for the verdict. After a Ctrl-C or a failure, the same command continues; with other options,
-results in DIR are kept unless you pass --restart.
+is a clip, too: its labels correct the teacher (prune, student) and judge the result. Without --judge, the
+first 65 % of each clip are for training, the last 30 % for the verdict. After a Ctrl-C or a failure, the
+same command continues; with other options, results in DIR are kept unless you pass --restart.
 exit codes: 0 done, 1 error, 2 wrong arguments, 3 refused: no improvement, 130 stopped by Ctrl-C
 """
 _SEARCH_EXAMPLES = """\

@@ -20,6 +20,11 @@ def summary(report: TrainingReport) -> str:
     for name, quality in report.qualities.items():
         ap50 = "" if quality.map50 is None else f" {quality.map50:8.3f}"
         rows.append(f"{name:24} {quality.agreement:12.3f} {quality.sqnr_db:5.1f} dB{ap50}")
+    if "raised" in report.labelled:
+        rows.append(
+            "labels: {train} pictures to train; over all samples {raised} missed objects raised, "
+            "{lowered} boxes lowered".format(**report.labelled)
+        )
     times = ", ".join(f"{name} {ratio:.2f}" for name, ratio in report.time_ratios.items())
     rows.append(f"time by that of the teacher's int8: {times}")
     if "unstructured" in report.figures:

@@ -91,7 +91,7 @@ def test_a_clip_of_unknown_length_is_sampled_over_all_of_it(
 def test_augmentation_is_reproducible_and_varied(task: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
     rngs = [np.random.default_rng(3) for _ in range(2)]
-    first, second = ([augmented(image, task, rng) for _ in range(6)] for rng in rngs)
+    first, second = ([augmented(image, task, rng)[0] for _ in range(6)] for rng in rngs)
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, other)
     assert len({one.tobytes() for one in first}) == 6
@@ -117,7 +117,7 @@ def test_the_teacher_runs_on_augmented_images_and_only_once(tmp_path: Path) -> N
     assert shown == list(range(1, 11))
     samples()
     assert len(shown) == 10
-    (tmp_path / "samples" / "samples.json").unlink()  # As after a kill.
+    (tmp_path / "samples" / "targets.json").unlink()  # As after a kill.
     samples()
     assert len(shown) == 20
 

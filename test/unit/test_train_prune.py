@@ -237,7 +237,7 @@ def test_the_detector_has_fewer_multiplications_and_still_runs() -> None:
 def test_the_command_writes_the_pruned_bundle_and_its_int8(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(prune_run, "_refusal", lambda quality, ratio: "")
+    monkeypatch.setattr(prune_run, "_refusal", lambda quality, ratio, right: "")
     file = tmp_path / "block.onnx"
     file.write_bytes(inverted_residual().SerializeToString())
     bundle, clip = tiny_bundle(tmp_path / "tiny", file), image_folder(tmp_path / "clip", 60)
@@ -260,5 +260,24 @@ def test_a_share_outside_its_range_is_refused(tmp_path: Path, capsys: pytest.Cap
 
 def test_a_model_that_agrees_too_little_is_refused() -> None:
     assert "pass a lower --share" in prune_run._refusal(prune_run.Quality(0.5, 10.0), 0.7)
+    assert prune_run._refusal(prune_run.Quality(0.5, 10.0), 0.7, right=True) == ""
     assert "faster" in prune_run._refusal(prune_run.Quality(0.95, 10.0), 1.1)
     assert prune_run._refusal(prune_run.Quality(0.95, 10.0), 0.7) == ""
+
+
+@pytest.mark.parametrize(
+    ("found", "labels", "right"),
+    [
+        (0.8, {"raised": 5, "judge": 10}, True),
+        (0.7, {"raised": 5, "judge": 10}, False),
+        (None, {"raised": 5, "judge": 10}, False),
+        (0.8, {"raised": 5, "judge": 9}, False),
+        (0.8, {"judge": 10}, False),
+        (0.8, {}, False),
+    ],
+)
+def test_labels_decide_if_they_are_targets_and_cover_half_of_the_judge_images(
+    found: float | None, labels: dict[str, int], right: bool
+) -> None:
+    teacher = prune_run.Quality(1.0, 30.0, 0.75)
+    assert prune_run.right_on_labels(prune_run.Quality(0.5, 10.0, found), teacher, labels, 20) is right

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from dataset_cases import NOON, collect
 from onnx import helper, numpy_helper
 from optimize_cases import image_folder
 from test_train_graph import outputs_of, random_images
@@ -23,6 +25,7 @@ from edge_vision.bundles.manifest import GraphSpec, Manifest
 from edge_vision.bundles.store import load_bundle
 from edge_vision.cli.optimize import main
 from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
+from edge_vision.dataset.picture import ACCEPTED, LabelledBox
 from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.optimize.quantization.decoding_tail import tail_inputs
 from edge_vision.train.data.teacher import TeacherSamples
@@ -43,19 +46,25 @@ def node(op: str, inputs: list[str], output: str, **attributes: object) -> onnx.
     return helper.make_node(op, inputs, [output], output, **attributes)
 
 
-def detector() -> onnx.ModelProto:
-    """A NanoDet head on two feature maps, for 64x64 images."""
+def detector(inner: int = 0) -> onnx.ModelProto:
+    """A NanoDet head on two feature maps, for 64x64 images. inner: channels of a layer before each map."""
     rng = np.random.default_rng(5)
     width, nodes, arrays, rows = CLASSES + REST, [], {}, []
     arrays["sizes"] = np.array([CLASSES, REST], np.int64)
     arrays["of_scores"], arrays["of_sides"] = (np.array([1, n, -1], np.int64) for n in (CLASSES, REST))
     for stride in STRIDES:
         name = f"s{stride}"
-        arrays[f"{name}_w"] = rng.normal(0, 0.3, (width, 3, 3, 3)).astype(np.float32)
+        kernel = (width, inner, 1, 1) if inner else (width, 3, 3, 3)
+        arrays[f"{name}_w"] = rng.normal(0, 0.3, kernel).astype(np.float32)
         arrays[f"{name}_b"] = np.full(width, -1.0, np.float32)
+        pool, pads = f"{name}_pool", [0 if inner else 1] * 4
+        nodes.append(node("AveragePool", ["images"], pool, kernel_shape=[stride] * 2, strides=[stride] * 2))
+        if inner:
+            arrays[f"{name}_i"] = rng.normal(0, 0.1, (inner, 3, 3, 3)).astype(np.float32)
+            nodes.append(node("Conv", [pool, f"{name}_i"], f"{name}_conv", pads=[1, 1, 1, 1]))
+            nodes.append(node("Relu", [f"{name}_conv"], pool := f"{name}_inner"))
         nodes += [
-            node("AveragePool", ["images"], f"{name}_pool", kernel_shape=[stride] * 2, strides=[stride] * 2),
-            node("Conv", [f"{name}_pool", f"{name}_w", f"{name}_b"], name, pads=[1, 1, 1, 1]),
+            node("Conv", [pool, f"{name}_w", f"{name}_b"], name, pads=pads),
             helper.make_node("Split", [name, "sizes"], [f"{name}_c", f"{name}_d"], f"{name}_split", axis=1),
             node("Sigmoid", [f"{name}_c"], f"{name}_p"),
             node("Reshape", [f"{name}_p", "of_scores"], f"{name}_pr"),
@@ -75,8 +84,8 @@ def detector() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def detector_bundle(folder: Path, score_threshold: float = 0.4) -> Path:
-    data = detector().SerializeToString()
+def detector_bundle(folder: Path, score_threshold: float = 0.4, inner: int = 0) -> Path:
+    data = detector(inner).SerializeToString()
     manifest = Manifest(
         name="tiny",
         version="1.0.0",
@@ -278,6 +287,61 @@ def test_a_clip_with_equal_frames_is_refused(tmp_path: Path, capsys: pytest.Capt
         file.write_bytes(first)
     assert main(given) == 1
     assert "expected at least" in capsys.readouterr().err
+
+
+def reviewed_pictures(folder: Path) -> Path:
+    """60 pictures: of three, one has no review, one is reviewed to be empty, one to have a person."""
+    pictures = collect(folder, 60)
+    for number, name in enumerate(pictures.names()):
+        boxes = [LabelledBox("person", (20.0, 12.0, 30.0, 24.0))] * (number % 3 - 1)
+        if number % 3:
+            pictures.review(name, 0, ACCEPTED, boxes, NOON)
+    return pictures.folder
+
+
+def labelled_training(tmp_path: Path, *recipe: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The report's figures of the labels, and the targets of the samples."""
+    pictures, out = reviewed_pictures(tmp_path / "pictures"), tmp_path / "out"
+    options = ["--steps", "2", "--batch", "4", "--samples", "36", "--frames", "40", "--out", str(out)]
+    given = [recipe[0], f"{tmp_path / 'tiny'}/", *recipe[1:], "--video", str(pictures), *options]
+    assert main(["train", *given]) in (0, 3)
+    report = json.loads((out / "report.json").read_text("utf-8"))
+    assert all(one["map50"] is not None for one in report["qualities"].values())
+    stored = [np.load(file) for file in sorted((out / "samples").glob("*.npy"))]
+    return report["labelled"], {"inputs": stored[0], "rows": stored[1]}
+
+
+def test_labels_are_targets_of_a_student(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    detector_bundle(tmp_path / "tiny")
+    image_folder(tmp_path / "elsewhere", 60, 9)
+    other = ("--other", str(tmp_path / "elsewhere"))
+    labelled, targets = labelled_training(tmp_path, "student", "--classes", "person", "car", *other)
+    assert labelled["train"] == 26 and labelled["judge"] == 12 and labelled["left_out"] == 0
+    assert labelled["raised"] > 0 and labelled["lowered"] > 0
+    printed = capsys.readouterr().out
+    assert f"{labelled['raised']} missed objects raised, {labelled['lowered']} boxes lowered" in printed
+    model = cut(detector(), COLUMNS, [0, 1])
+    own = np.concatenate(
+        [outputs_of(model, one[None].astype(np.float32))["rows"] for one in targets["inputs"]]
+    )
+    scores, before = targets["rows"][..., :2].astype(np.float32), own[..., :2]
+    changed = np.abs(scores - before) > 0.01
+    assert changed.any(axis=(1, 2)).sum() >= 20, "of 36 samples"
+    assert set(np.rint(100 * scores[changed]).tolist()) == {2, 90}
+    assert (scores[changed] > 0.5).sum() <= 3 * labelled["raised"]
+
+
+def test_labels_are_targets_of_pruning(tmp_path: Path) -> None:
+    detector_bundle(tmp_path / "tiny", inner=128)
+    labelled, targets = labelled_training(tmp_path, "prune", "--share", "0.1")
+    assert labelled["left_out"] == 0 and labelled["raised"] > 0 and labelled["lowered"] > 0
+    assert targets["rows"].shape == (36, 80, CLASSES + REST)
+
+
+def test_qat_imitates_the_teacher_where_labels_agree(tmp_path: Path) -> None:
+    detector_bundle(tmp_path / "tiny")
+    labelled, _ = labelled_training(tmp_path, "qat")
+    assert labelled["left_out"] > 0 and "raised" not in labelled
 
 
 def test_a_killed_run_continues(tmp_path: Path) -> None:

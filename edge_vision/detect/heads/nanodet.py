@@ -36,30 +36,30 @@ class NanoDetHead(DetectionHead):
         offset = self._options["cell_offset"]
         if type(offset) not in (int, float) or not 0.0 <= offset <= 1.0:
             raise self._wrong("cell_offset", "a number from 0 to 1")
-        self._points = grid_points(self._input, self.strides(), offset)
+        self.points = grid_points(self._input, self.strides(), offset)
         activation = self.choice("score_activation", ACTIVATIONS)
         self._activated = activation == "none"
-        self._to_score, self._to_raw = ACTIVATIONS[activation]
-        self._steps = np.arange(self.integer("reg_max", 1, 1024) + 1, dtype=np.float32)
-        width = self._n_labels + 4 * len(self._steps)
-        self._rows = self.output("rows", (1, len(self._points), width))
+        self.to_score, self.to_raw = ACTIVATIONS[activation]
+        self.steps = np.arange(self.integer("reg_max", 1, 1024) + 1, dtype=np.float32)
+        width = self._n_labels + 4 * len(self.steps)
+        self._rows = self.output("rows", (1, len(self.points), width))
 
     def decode(self, outputs: Mapping[str, np.ndarray], thresholds: Thresholds) -> ModelBoxes:
         """Each class of each point that reaches the threshold is a candidate. Raises HeadError."""
         rows = self._rows.read(outputs)[0]
         raw = rows[:, : self._n_labels]
-        at, class_ids = np.divmod(at_least(raw, self._to_raw(thresholds.score_threshold)), self._n_labels)
-        scores = self._to_score(raw[at, class_ids])
+        at, class_ids = np.divmod(at_least(raw, self.to_raw(thresholds.score_threshold)), self._n_labels)
+        scores = self.to_score(raw[at, class_ids])
         if self._activated:
             self._rows.check_scores(raw, SET_ACTIVATION, candidates=scores)
-        xyxy = self._boxes(rows[at, self._n_labels :], self._points[at])
+        xyxy = self.to_boxes(rows[at, self._n_labels :], self.points[at])
         return ModelBoxes.suppressed(xyxy, scores, class_ids, thresholds)
 
     def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
-        return float(self._to_score(self._rows.read(outputs)[0, :, : self._n_labels].max()))
+        return float(self.to_score(self._rows.read(outputs)[0, :, : self._n_labels].max()))
 
-    def _boxes(self, logits: np.ndarray, points: np.ndarray) -> np.ndarray:
+    def to_boxes(self, logits: np.ndarray, points: np.ndarray) -> np.ndarray:
         """(n, 4 * steps) logits and (n, 3) points -> (n, 4) boxes in pixels of the input tensor."""
-        shares = softmax(logits.reshape(-1, 4, len(self._steps)))
-        distances = shares @ self._steps * points[:, 2:]
+        shares = softmax(logits.reshape(-1, 4, len(self.steps)))
+        distances = shares @ self.steps * points[:, 2:]
         return np.concatenate((points[:, :2] - distances[:, :2], points[:, :2] + distances[:, 2:]), axis=1)

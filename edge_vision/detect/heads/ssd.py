@@ -77,11 +77,11 @@ class SsdHead(DetectionHead):
         layout = ANCHOR_LAYOUTS[self.choice("anchor_layout", ANCHOR_LAYOUTS)]
         activation = self.choice("score_activation", ACTIVATIONS)
         self._activated = activation == "none"
-        self._to_score, self._to_raw = ACTIVATIONS[activation]
-        self._anchors = layout(self._input.width_px, self._input.height_px)
-        self._per_code = 1.0 / self._scale_factors()
+        self.to_score, self.to_raw = ACTIVATIONS[activation]
+        self.anchors = layout(self._input.width_px, self._input.height_px)
+        self.per_code = 1.0 / self._scale_factors()
         self._skip = 1 if self._options["background"] else 0
-        n, columns = len(self._anchors), self._n_labels + self._skip
+        n, columns = len(self.anchors), self._n_labels + self._skip
         self._boxes = self.output("boxes", (1, n, 4))
         self._scores = self.output("scores", (1, n, columns))
         self._passed = np.zeros((n, columns), bool)
@@ -95,24 +95,24 @@ class SsdHead(DetectionHead):
         if self._activated:
             self._scores.check_scores(raw, SET_ACTIVATION)
         anchor, column = self._candidates(raw, thresholds.score_threshold)
-        scores = self._to_score(raw[anchor, column])
-        xyxy = self._to_boxes(codes[anchor], self._anchors[anchor])
+        scores = self.to_score(raw[anchor, column])
+        xyxy = self.to_boxes(codes[anchor], self.anchors[anchor])
         class_ids = (column - self._skip).astype(np.int32)
         return ModelBoxes.suppressed(xyxy, scores, class_ids, thresholds)
 
     def highest_score(self, outputs: Mapping[str, np.ndarray]) -> float | None:
         raw = self._scores.read(outputs)[0, :, self._skip :]
-        return float(self._to_score(raw.max())) if raw.size else None
+        return float(self.to_score(raw.max())) if raw.size else None
 
     def _candidates(self, raw: np.ndarray, score_threshold: float) -> tuple[np.ndarray, np.ndarray]:
-        np.greater_equal(raw, np.float32(self._to_raw(score_threshold)), out=self._passed)
+        np.greater_equal(raw, np.float32(self.to_raw(score_threshold)), out=self._passed)
         self._passed[:, : self._skip] = False
         # See `scores.at_least`; this writes into a buffer.
         return np.divmod(np.flatnonzero(self._passed), raw.shape[1])
 
-    def _to_boxes(self, codes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    def to_boxes(self, codes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
         """(n, 4) codes and anchors -> (n, 4) float32 boxes in pixels of the input tensor."""
-        steps = codes * self._per_code
+        steps = codes * self.per_code
         centre = steps[:, :2] * anchors[:, 2:] + anchors[:, :2]
         half = capped_exp(steps[:, 2:]) * anchors[:, 2:] * np.float32(0.5)
         return np.concatenate((centre - half, centre + half), axis=1)[:, [1, 0, 3, 2]]

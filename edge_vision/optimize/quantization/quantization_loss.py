@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,9 +31,16 @@ Outputs = dict[str, np.ndarray]
 
 
 class QuantizationLoss:
-    """bundle: with the fp32 graph. folded: that graph, folded. tensors: inputs to compare on."""
+    """bundle: with the fp32 graph. folded: that graph, folded. tensors: inputs to compare on. corrected:
+    number and outputs of a tensor -> the outputs whose boxes are expected."""
 
-    def __init__(self, bundle: Bundle, folded: Any, tensors: Sequence[np.ndarray]) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        folded: Any,
+        tensors: Sequence[np.ndarray],
+        corrected: Callable[[int, Outputs], Outputs] = lambda number, outputs: outputs,
+    ) -> None:
         """Raises OptimizeError if the fp32 model detects nothing."""
         manifest = bundle.manifest
         self._input, self._tensors, self._thresholds = manifest.input.name, tensors, manifest.thresholds
@@ -49,7 +56,7 @@ class QuantizationLoss:
         self._head: Head = make_head(manifest.head, manifest.input, specs, len(bundle.labels))
         running = graph_session.session(with_outputs(folded, self._compared))
         self._reference = [self._run(running, tensor) for tensor in tensors]
-        self._expected = [self._decode(outputs) for outputs in self._reference]
+        self._expected = [self._decode(corrected(i, one)) for i, one in enumerate(self._reference)]
         self._order = self._informative_first()
 
     def of(self, model: Any, images: int = 0) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""Reviewed pictures in a training: which ones the teacher may teach, and the accuracy on labels.
+"""Reviewed pictures in a training: their boxes, which ones the teacher may teach, the accuracy on labels.
 
-A picture on which the teacher itself is wrong has nothing to imitate, and is left out. The others are what
-the loop is for: the smaller model was wrong or unsure, and the teacher is right.
+Without a correction (see `label_correction`), a picture on which the teacher itself is wrong has nothing to
+imitate, and is left out.
 """
 
 from __future__ import annotations
@@ -93,8 +93,7 @@ class LabelledImages:
         self._bundle = bundle
         pairs = [(image, one) for image, one in zip(images, labels, strict=True) if one is not None]
         self._images = [image for image, _ in pairs]
-        ids = {label.lower(): i for i, label in enumerate(bundle.labels)}
-        self.expected = [_detections(one, ids) for _, one in pairs]
+        self.expected = [label_boxes(one, bundle.labels) for _, one in pairs]
 
     def detect(self, model: Any, score_threshold: float) -> list[Detections]:
         """What a graph finds on each image. Raises OptimizeError."""
@@ -143,12 +142,23 @@ def _f1(found: Detections, expected: Detections) -> float:
     return 2 * true_positives(found, expected) / total if total else 1.0
 
 
-def _detections(labels: Sequence[LabelledBox], ids: dict[str, int]) -> Detections:
+def label_boxes(labels: Sequence[LabelledBox], names: Sequence[str]) -> Detections:
+    """Labels of these classes, in any case of letters, with a score of 1: all of each box is visible."""
+    ids = {name.lower(): i for i, name in enumerate(names)}
     known = [one for one in labels if one.label.lower() in ids]
     xywh = np.array([one.bbox for one in known], np.float32).reshape(-1, 4)
     xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     class_ids = np.array([ids[one.label.lower()] for one in known], np.int32)
     return Detections(xyxy, np.ones(len(known), np.float32), class_ids)
+
+
+def visible_parts(boxes: Detections, region: np.ndarray) -> Detections:
+    """The parts of boxes within a region, (4,) xyxy, where there is one; scores times the visible share."""
+    left, top, right, bottom = region
+    inside = np.clip(boxes.xyxy_px, [left, top] * 2, [right, bottom] * 2).astype(np.float32)
+    sides, whole = inside[:, 2:] - inside[:, :2], boxes.xyxy_px[:, 2:] - boxes.xyxy_px[:, :2]
+    shares = (sides / np.maximum(whole, 1e-9)).prod(axis=1)
+    return Detections(inside, boxes.scores * shares, boxes.class_ids).select(sides.min(axis=1) > 0)
 
 
 def _document(expected: Sequence[Detections], labels: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Training samples with the teacher's outputs, cached in a folder so that they are computed once."""
+"""Training samples with the teacher's outputs, cached in a folder so that they are computed once.
+
+Outputs for reviewed pictures are corrected by the labels.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,22 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edge_vision.core.detections import Detections
+from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import InputSpec
+from edge_vision.core.preprocess import Preprocessor
 from edge_vision.optimize.quantization import graph_session
 from edge_vision.optimize.quantization.graph_edit import with_outputs
-from edge_vision.optimize.quantization.make_variant import input_tensors
 from edge_vision.train.data.augmentation import augmented
+from edge_vision.train.data.label_correction import LabelCorrection
 
-_FILE = "samples.json"
+_FILE = "targets.json"
 
 Show = Callable[[str, int, int], None]
 """What is done, how much of it, of how much."""
@@ -26,16 +32,26 @@ Show = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TeacherSamples:
-    """inputs (n, ...), targets by tensor name (n, ...): float16 files mapped into memory."""
+    """inputs (n, ...), targets by tensor name (n, ...): float16 files mapped into memory. corrections: of
+    all targets by labels, see `CorrectedOutputs`; empty without labels."""
 
     inputs: np.ndarray
     targets: Mapping[str, np.ndarray]
+    corrections: Mapping[str, int] = field(default_factory=dict)
 
     def batch(self, numbers: Sequence[int]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Inputs and targets of these samples, float32."""
         at = sorted(numbers)
         targets = {name: np.asarray(values[at], np.float32) for name, values in self.targets.items()}
         return np.asarray(self.inputs[at], np.float32), targets
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledTargets:
+    """The correction of the teacher's outputs, and the boxes on each image; None without a review."""
+
+    correction: LabelCorrection
+    boxes: Sequence[Detections | None]
 
 
 def cached_samples(
@@ -48,18 +64,21 @@ def cached_samples(
     count: int,
     seed: int,
     show: Show,
+    labelled: LabelledTargets | None = None,
 ) -> TeacherSamples:
-    """So many augmented images and what the teacher, a folded model, outputs for them.
+    """So many augmented images and what the teacher, a folded model, outputs for them. labelled: corrects the
+    outputs.
 
     The folder is complete once its last file is written; an incomplete one is made again. Raises OSError.
     """
     if not (folder / _FILE).is_file():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        _write(folder, teacher, outputs, images, spec, task, count, seed, show)
-    names = json.loads((folder / _FILE).read_text("utf-8"))
+        _write(folder, teacher, outputs, images, spec, task, count, seed, show, labelled)
+    stored = json.loads((folder / _FILE).read_text("utf-8"))
+    names = stored["outputs"]
     arrays = [np.load(folder / f"{i}.npy", mmap_mode="r") for i in range(len(names) + 1)]
-    return TeacherSamples(arrays[0], dict(zip(names, arrays[1:], strict=True)))
+    return TeacherSamples(arrays[0], dict(zip(names, arrays[1:], strict=True)), stored["corrections"])
 
 
 def _write(
@@ -72,15 +91,27 @@ def _write(
     count: int,
     seed: int,
     show: Show,
+    labelled: LabelledTargets | None,
 ) -> None:
     session = graph_session.session(with_outputs(teacher, outputs))
-    rng, files = np.random.default_rng(seed), []
+    preprocessor, rng, files = Preprocessor(spec), np.random.default_rng(seed), []
+    corrections = dict.fromkeys(("raised", "lowered"), 0) if labelled else {}
     for number in range(count):
-        image = augmented(images[number % len(images)], task, rng)
+        source = number % len(images)
+        boxes = labelled.boxes[source] if labelled else None
+        image, boxes = augmented(images[source], task, rng, boxes)
+        prepared, transform = preprocessor.prepare(Frame(image, 0, ""))
         # The teacher sees what the student will see: float16.
-        tensor = input_tensors(spec, [image])[0].astype(np.float16)
-        found = session.run(list(outputs), {spec.name: tensor.astype(np.float32)})
-        arrays = [np.asarray(one[0], np.float16) for one in (tensor, *found)]
+        tensor = prepared.astype(np.float16)
+        found = dict(
+            zip(outputs, session.run(list(outputs), {spec.name: tensor.astype(np.float32)}), strict=True)
+        )
+        if labelled and boxes is not None:
+            corrected = labelled.correction.corrected(found, boxes, transform)
+            found = corrected.outputs
+            corrections["raised"] += corrected.raised
+            corrections["lowered"] += corrected.lowered
+        arrays = [np.asarray(one[0], np.float16) for one in (tensor, *found.values())]
         if not number:
             files = [_mapped(folder / f"{i}.npy", count, array.shape) for i, array in enumerate(arrays)]
         for file, array in zip(files, arrays, strict=True):
@@ -88,7 +119,8 @@ def _write(
         show("teacher", number + 1, count)
     for file in files:
         file.flush()
-    (folder / _FILE).write_text(json.dumps(list(outputs)), "utf-8")
+    stored = {"outputs": list(outputs), "corrections": corrections}
+    (folder / _FILE).write_text(json.dumps(stored), "utf-8")
 
 
 def _mapped(path: Path, count: int, shape: tuple[int, ...]) -> np.memmap[Any, Any]:

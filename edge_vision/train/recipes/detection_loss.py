@@ -11,13 +11,26 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.nn import functional as F
 
-from edge_vision.train.networks.cutting import ClassColumns
+from edge_vision.bundles.store import Bundle
+from edge_vision.train.networks.cutting import ClassColumns, class_columns
 
 _OBJECT = 0.1
 """The teacher's score from which a box counts, by its score."""
 _BOX_WEIGHT = 1.0
 
 Outputs = Mapping[str, torch.Tensor]
+
+
+def detector_loss(bundle: Bundle) -> Callable[[Outputs, Outputs], torch.Tensor]:
+    """The loss of a student of this bundle. Raises OptimizeError for heads that cannot be cut."""
+    boxes = bundle.manifest.head.outputs.get("boxes", "")
+    return detection_loss(class_columns(bundle), boxes, has_logits(bundle))
+
+
+def has_logits(bundle: Bundle) -> bool:
+    """Whether its graph has logits of the classes, instead of scores."""
+    default = {"ssd": "sigmoid"}.get(bundle.manifest.head.type, "none")
+    return bundle.manifest.head.options.get("score_activation", default) == "sigmoid"
 
 
 def detection_loss(

@@ -1,4 +1,5 @@
-"""The training loop: the student imitates the teacher's outputs; nothing has labels.
+"""The training loop: the student imitates the targets: the teacher's outputs, which labels may have
+corrected.
 
 The loss is the noise-to-signal ratio of each output, and the divergence of the class distributions. The best
 state on images that are not trained on is kept: that of a step, or the moving average of the weights, which

@@ -27,7 +27,7 @@ from edge_vision.train.graph.torch_graph import TorchGraph, written_back
 from edge_vision.train.networks.cutting import class_columns, cut_bundle
 from edge_vision.train.networks.family import student
 from edge_vision.train.networks.pruning import prune
-from edge_vision.train.recipes.detection_loss import detection_loss
+from edge_vision.train.recipes.detection_loss import detector_loss, has_logits
 from edge_vision.train.recipes.distillation import ParameterGroup, Progress
 from edge_vision.train.recipes.prune_run import RATE
 from edge_vision.train.recipes.training_run import (
@@ -39,6 +39,7 @@ from edge_vision.train.recipes.training_run import (
     TrainingReport,
     TrainingRequest,
     TrainingRun,
+    right_on_labels,
     with_disk_errors,
 )
 
@@ -82,7 +83,9 @@ def _run(run: TrainingRun, log: Log) -> TrainingReport:
         "bytes": len(int8.SerializeToString(deterministic=True)),
         "other_agreement": {clip: _elsewhere(run, int8, clip) for clip in run.request.other},
     }
-    refused = _refusal(qualities[TUNED_INT8], ceiling, ratios["onnxruntime"])
+    found, judged = qualities[TUNED_INT8], len(run.judge_images)
+    right = right_on_labels(found, qualities[CUT_INT8], run.labelled, judged)
+    refused = _refusal(found, ceiling, ratios["onnxruntime"], right)
     report = run.report(qualities, ratios, progress, refused, figures)
     valid_for = ValidFor(_teacher_name(run), run.source.labels, scene=_scene(report))
     run.write(report, {BUNDLE: (tuned, "fp32"), INT8: (int8, "int8")}, cut_int8, valid_for)
@@ -94,7 +97,7 @@ def _check_classes(run: TrainingRun) -> None:
     columns = class_columns(run.source)
     scores = run.samples().targets[columns.output][..., columns.first : columns.first + columns.classes]
     best = np.asarray(scores, np.float32).max(axis=1)
-    to_raw = ACTIVATIONS["sigmoid" if _has_logits(run.source) else "none"][1]
+    to_raw = ACTIVATIONS["sigmoid" if has_logits(run.source) else "none"][1]
     least = to_raw(run.source.manifest.thresholds.score_threshold)
     counts = (best >= least).sum(axis=0)
     absent = [label for label, n in zip(run.source.labels, counts, strict=True) if n < _LEAST_SAMPLES]
@@ -105,22 +108,11 @@ def _check_classes(run: TrainingRun) -> None:
         )
 
 
-def _has_logits(bundle: Bundle) -> bool:
-    default = {"ssd": "sigmoid"}.get(bundle.manifest.head.type, "none")
-    return bundle.manifest.head.options.get("score_activation", default) == "sigmoid"
-
-
 def _nearest_int8(model: Any, run: TrainingRun) -> Any:
     """The int8 graph for its time alone: its weights are not fitted."""
     return ptq.quantize(
         model, ptq.calibrate(model, run.calibration[:2]), int8_recipe("onnxruntime", cpu_flags())
     )
-
-
-def detector_loss(run: TrainingRun) -> Callable[..., Any]:
-    """The loss of a student of this run's teacher. Raises OptimizeError for heads that cannot be cut."""
-    head = run.source.manifest.head
-    return detection_loss(class_columns(run.source), head.outputs.get("boxes", ""), _has_logits(run.source))
 
 
 def _pruned(run: TrainingRun, cut_int8: Any) -> tuple[Any, Any, Progress]:
@@ -129,7 +121,7 @@ def _pruned(run: TrainingRun, cut_int8: Any) -> tuple[Any, Any, Progress]:
     if run.request.share:
         moments = input_moments(model, run.calibration, {})
         model = prune(model, moments, run.cached_times(cut_int8), run.request.share)
-    return model, *run.tuned(model, RATE, detector_loss(run))
+    return model, *run.tuned(model, RATE, detector_loss(run.source))
 
 
 def _new(run: TrainingRun, cut_int8: Any) -> tuple[Any, Any, Progress]:
@@ -144,7 +136,7 @@ def _new(run: TrainingRun, cut_int8: Any) -> tuple[Any, Any, Progress]:
 
     groups = groups_of_new(graph, batches)
     start_rare(model, run, graph)
-    loss = detector_loss(run)
+    loss = detector_loss(run.source)
     progress = run.distil(graph, groups, run.validated(tuned, loss), loss)
     return model, tuned(), progress
 
@@ -175,9 +167,9 @@ def _elsewhere(run: TrainingRun, int8: Any, clip: str) -> float | None:
         return None
 
 
-def _refusal(quality: Quality, ceiling: float, ratio: float) -> str:
-    """Why the student is no replacement; "" = it is one."""
-    if quality.agreement < ceiling:
+def _refusal(quality: Quality, ceiling: float, ratio: float, right: bool) -> str:
+    """Why the student is no replacement; "" = it is one. right: on labels."""
+    if quality.agreement < ceiling and not right:
         return (
             f"expected an agreement of {ceiling:.3f} or more, the teacher's with itself when the picture "
             f"moves by {MOVED_PX:g} px, got {quality.agreement:.3f}: pass a lower --share, a "

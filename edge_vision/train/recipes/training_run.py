@@ -14,7 +14,10 @@ import cv2
 import numpy as np
 
 from edge_vision.bundles.store import Bundle, load_bundle
+from edge_vision.core.detections import Detections
+from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import InputSpec, ValidFor
+from edge_vision.core.preprocess import Preprocessor
 from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.offline.output_folder import remove_path
 from edge_vision.optimize.clips import tiles
@@ -30,11 +33,13 @@ from edge_vision.optimize.quantization.make_variant import (
 )
 from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
 from edge_vision.optimize.source import source_bundle
-from edge_vision.train.data.labels import LabelledImages, digests_of, teachable
-from edge_vision.train.data.teacher import TeacherSamples, cached_samples
+from edge_vision.train.data.label_correction import LabelCorrection
+from edge_vision.train.data.labels import LabelledImages, digests_of, label_boxes, teachable
+from edge_vision.train.data.teacher import LabelledTargets, TeacherSamples, cached_samples
 from edge_vision.train.data.time_split import split
 from edge_vision.train.graph.batch_norm import BATCHED
 from edge_vision.train.graph.torch_graph import TorchGraph, written_back
+from edge_vision.train.networks.cutting import CLASS_ROLES
 from edge_vision.train.networks.timing import installed_runtimes, layer_times, runner, time_ratio
 from edge_vision.train.recipes.distillation import Distillation, ParameterGroup, Progress
 from edge_vision.train.same_options import as_stored, check_same, read_stored
@@ -57,6 +62,8 @@ _CALIBRATION_IMAGES = 32
 _VALIDATION_PERIOD = 6
 """Every so many train images, one is not trained on: the best state is chosen by them."""
 _TIMED_ROUNDS = 40
+_CORRECTED = ("prune", "student")
+"""Recipes whose targets labels correct: those that may become another network than the teacher."""
 MOVED_PX = 2.0
 """An image that moves by this much changes the teacher's own boxes: no model can agree better."""
 
@@ -136,6 +143,15 @@ class TrainingReport:
     labelled: Mapping[str, int] = field(default_factory=dict)
 
 
+def right_on_labels(found: Quality, teacher: Quality, labelled: Mapping[str, int], judge_images: int) -> bool:
+    """Whether labels correct the targets and judge at least half of the judge images, with an AP50 of at
+    least the teacher's: then a lower agreement with the teacher is no reason to refuse. labelled: as of
+    TrainingReport."""
+    if "raised" not in labelled or found.map50 is None or teacher.map50 is None:
+        return False
+    return 2 * labelled["judge"] >= judge_images and found.map50 >= teacher.map50
+
+
 class TrainingRun:
     """The state of one run in its folder. parent: as given. source, folded: the teacher. outputs: the tensors
     that are compared."""
@@ -164,8 +180,10 @@ class TrainingRun:
         self.outputs = tail_inputs(self.folded)
         self._data = split(request.videos, request.judge, request.frames, request.judge_frames)
         train = self._teachable()
-        self.validation_images = tuple(train[::_VALIDATION_PERIOD])
-        self._images = [image for i, image in enumerate(train) if i % _VALIDATION_PERIOD]
+        validation = train[::_VALIDATION_PERIOD]
+        self._train = [i for number, i in enumerate(train) if number % _VALIDATION_PERIOD]
+        self.validation_images = tuple(self._data.train[i] for i in validation)
+        self._images = [self._data.train[i] for i in self._train]
         self.calibration = self.calibration_tensors(self._spec)
         log(
             f"{len(self._images)} frames to train, {len(self.validation_images)} to validate, "
@@ -177,24 +195,53 @@ class TrainingRun:
                     **self.labelled
                 )
             )
-        self.validation, self.judge = self.loss_on(self.validation_images), self.loss_on(self.judge_images)
+        self.judge = self.loss_on(self.judge_images)
+        self.validation = self._corrected_loss(validation)
 
-    def _teachable(self) -> list[np.ndarray]:
-        """The train images without those on which labels prove the teacher wrong."""
-        data = self._data
+    def _teachable(self) -> list[int]:
+        """The train images, of which labels correct the teacher, or without those on which they prove it
+        wrong."""
+        data, everything = self._data, list(range(len(self._data.train)))
+        self.correction: LabelCorrection | None = None
         self._labelled: LabelledImages | None = None
         self.labelled: dict[str, int] = {}
         trained, judged = (
             sum(one is not None for one in labels) for labels in (data.train_labels, data.judge_labels)
         )
         if self._task != "detect" or not trained + judged:
-            return list(data.train)
-        kept = teachable(self.source, self.folded, data.train, data.train_labels)
+            return everything
+        corrects = self.request.recipe in _CORRECTED and self.source.manifest.head.type in CLASS_ROLES
+        if corrects and trained:
+            self.correction = LabelCorrection(self.source, self.folded)
+        kept = everything
+        if not corrects:
+            kept = teachable(self.source, self.folded, data.train, data.train_labels)
         left_out = len(data.train) - len(kept)
         self.labelled = {"train": trained - left_out, "judge": judged, "left_out": left_out}
         labelled = LabelledImages(self.source, data.judge, data.judge_labels)
         self._labelled = labelled if any(map(len, labelled.expected)) else None
-        return [data.train[i] for i in kept]
+        return kept
+
+    def _boxes(self, numbers: Sequence[int]) -> list[Detections | None]:
+        """The labels of train images."""
+        labels = [self._data.train_labels[i] for i in numbers]
+        return [None if one is None else label_boxes(one, self.source.labels) for one in labels]
+
+    def _corrected_loss(self, numbers: Sequence[int]) -> QuantizationLoss:
+        """The loss on train images against the teacher as labels correct it."""
+        images, correction = [self._data.train[i] for i in numbers], self.correction
+        if correction is None:
+            return self.loss_on(images)
+        boxes, preprocessor = self._boxes(numbers), Preprocessor(self._spec)
+
+        def corrected(number: int, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            labels = boxes[number]
+            if labels is None:
+                return outputs
+            _, transform = preprocessor.prepare(Frame(images[number], 0, ""))
+            return correction.corrected(outputs, labels, transform).outputs
+
+        return QuantizationLoss(self.source, self.folded, self.tensors(images), corrected)
 
     @property
     def judge_images(self) -> tuple[np.ndarray, ...]:
@@ -249,7 +296,10 @@ class TrainingRun:
         """Augmented images with the teacher's outputs, cached in the folder. teacher, spec: of another
         size."""
         request = self.request
-        return cached_samples(
+        labelled = None
+        if self.correction:
+            labelled = LabelledTargets(self.correction, self._boxes(self._train))
+        found = cached_samples(
             self.folder / name,
             teacher or self.folded,
             self.outputs,
@@ -259,7 +309,10 @@ class TrainingRun:
             request.samples,
             request.seed,
             lambda what, done, total: self._show(f"{what}: {done}/{total} samples"),
+            labelled,
         )
+        self.labelled.update(found.corrections)
+        return found
 
     def distil(
         self,

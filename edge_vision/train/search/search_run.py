@@ -28,9 +28,10 @@ from edge_vision.train.graph.torch_graph import written_back
 from edge_vision.train.networks.family import student
 from edge_vision.train.networks.pruning import array, chains, find_node
 from edge_vision.train.networks.supernet import Genes, Supernet
+from edge_vision.train.recipes.detection_loss import detector_loss
 from edge_vision.train.recipes.distillation import ParameterGroup, Progress, noise_ratio
 from edge_vision.train.recipes.prune_run import MIN_AGREEMENT, RATE
-from edge_vision.train.recipes.student_run import detector_loss, groups_of_new, start_rare
+from edge_vision.train.recipes.student_run import groups_of_new, start_rare
 from edge_vision.train.recipes.training_run import (
     BUNDLE,
     INT8,
@@ -88,7 +89,7 @@ class _Search:
         model = run.folded
         if run.request.hours:
             run.outputs = list(run.source.manifest.head.outputs.values())
-            self._loss = detector_loss(run)
+            self._loss = detector_loss(run.source)
             model = self._family()
         log("ordering the channels")
         self._supernet = Supernet(model, input_moments(model, run.calibration, {}), spec, sizes, PRECISIONS)
