@@ -11,6 +11,7 @@ halts a release as `updates halt --reports` does. Stages: 1 % at 0 h, 10 % after
 
 check_requests, check_kb   of a check without a new release.
 release_gb                 bytes of a release to all robots.
+restart_checks_hz          most checks per second in the hours after all robots have started within a minute.
 bad_installs               robots that install a release that a third of them rolls back, before it is halted.
 read_reports_s             CPU time to read the reports of all robots, as the timer does.
 false_alarms_per_day       robots that report a miss rate above the limit of 0.2, while it is 0.1 on all.
@@ -49,10 +50,12 @@ from edge_vision.offline.provenance import machine, versions  # noqa: E402
 from edge_vision.updates.release import Release  # noqa: E402
 from edge_vision.updates.robot_report import (  # noqa: E402
     GOOD,
+    HALTING_ROLLBACKS,
     MAX_REPORTS,
     ReportSender,
     RobotReport,
     RolloutSummary,
+    check_share,
     new_report,
     read_reports,
 )
@@ -91,6 +94,7 @@ def main() -> int:
     result: dict[str, Any] = {"machine": machine(), "versions": versions(), "robots": options.robots}
     result |= {"seed": options.seed, "repository": repository_cost(), "server": server_rate()}
     result["rollouts"] = rollouts(options.robots, options.seed)
+    result["power_cut"] = power_cut(options.robots, options.seed)
     result["reports"] = reports_cost()
     result["audits"] = audits(options.robots, options.seed)
     page = page_of_a_robot()
@@ -175,9 +179,14 @@ class Rollout:
 
 
 def rollout(
-    robots: int, seed: int, bad_share: float, stages: Sequence[tuple[float, int]], download_s: float
+    robots: int,
+    seed: int,
+    bad_share: float,
+    stages: Sequence[tuple[float, int]],
+    download_s: float,
+    at_least: int = HALTING_ROLLBACKS,
 ) -> Rollout:
-    """One release. bad_share: of the robots on which probation rolls it back."""
+    """One release. bad_share: of the robots that roll it back. at_least: rollbacks that halt it."""
     rng = np.random.default_rng([seed, 7])
     phase_s = rng.uniform(0, CHECK_S, robots)
     opens_s = np.full(robots, np.inf)
@@ -193,20 +202,20 @@ def rollout(
     checks_s = np.where(off & (since_off_s < DAY_S / 2), checks_s + DAY_S / 2 - since_off_s, checks_s)
     ends_s = checks_s + download_s + rng.uniform(*PROBATION_S, robots)
     is_bad = rng.random(robots) < bad_share
-    halted_s = _halted_s(ends_s, is_bad)
+    halted_s = _halted_s(ends_s, is_bad, at_least)
     installs = checks_s <= (np.inf if halted_s is None else halted_s)
     return Rollout(np.sort(checks_s[installs]), halted_s, int(is_bad[installs].sum()))
 
 
-def _halted_s(ends_s: np.ndarray, is_bad: np.ndarray) -> float | None:
-    """When the operator's timer first finds too many rollbacks among the reports."""
+def _halted_s(ends_s: np.ndarray, is_bad: np.ndarray, at_least: int) -> float | None:
+    """When the operator's timer first finds too many rollbacks, and so many, among the reports."""
     order = np.argsort(ends_s)
     ends_s, bad = ends_s[order], np.cumsum(is_bad[order])
     for tick_s in np.arange(TIMER_S, ends_s[-1] + TIMER_S, TIMER_S):
         done = int(np.searchsorted(ends_s, tick_s, "right"))
         if done:
             outcomes = {GOOD: done - int(bad[done - 1]), "rolled_back": int(bad[done - 1])}
-            if RolloutSummary(outcomes, {}).exceeds(MAX_BAD_PERCENT):
+            if RolloutSummary(outcomes, {}).exceeds(MAX_BAD_PERCENT, at_least):
                 return float(tick_s)
     return None
 
@@ -219,10 +228,15 @@ def rollouts(robots: int, seed: int) -> dict[str, Any]:
     good = rollout(robots, seed, 0.0, STAGES, download_s)
     found["curve_h"] = [float(np.quantile(good.times_s, share)) / HOUR_S for share in np.linspace(0, 1, 1001)]
     found["all_h"] = float(good.times_s[-1]) / HOUR_S
-    for name, stages in (("stages", STAGES), ("at_once", ALL_AT_ONCE)):
+    least = HALTING_ROLLBACKS
+    for name, stages, at_least in (
+        ("stages", STAGES, least),
+        ("at_once", ALL_AT_ONCE, least),
+        ("stages_first", STAGES, 1),
+    ):
         found[name] = {}
         for bad_share in (0.01, 0.06, 0.1, 0.33, 1.0):
-            runs = [rollout(robots, seed + n, bad_share, stages, download_s) for n in range(SEEDS)]
+            runs = [rollout(robots, seed + n, bad_share, stages, download_s, at_least) for n in range(SEEDS)]
             halted = [one for one in runs if one.halted_s is not None]
             found[name][str(bad_share)] = {
                 "halted": len(halted) / SEEDS,
@@ -231,6 +245,21 @@ def rollouts(robots: int, seed: int) -> dict[str, Any]:
                 "bad": median(one.bad for one in runs),
             }
             print(f"{name}, {bad_share:.0%} roll back: {found[name][str(bad_share)]}", flush=True)
+    return found
+
+
+def power_cut(robots: int, seed: int) -> dict[str, list[int]]:
+    """The most checks within a second in each hour after all robots have started within a minute: as they are
+    spread by their id, and with a fixed period."""
+    starts_s = np.random.default_rng([seed, 13]).uniform(0, 60, robots)
+    shares = np.array([check_share(f"robot{number}") for number in range(robots)])
+    found = {}
+    for name, second_s in (("spread", shares * CHECK_S), ("fixed", np.full(robots, CHECK_S))):
+        checks_s = [starts_s, *(starts_s + second_s + n * CHECK_S for n in range(5))]
+        per_second = np.bincount(np.concatenate(checks_s).astype(int), minlength=5 * int(CHECK_S))
+        hours = per_second[60 : 60 + 4 * int(CHECK_S)].reshape(4, -1)
+        found[name] = [int(per_second[:60].max()), *hours.max(axis=1).tolist()]
+    print(f"after a power cut: {found}", flush=True)
     return found
 
 
@@ -326,6 +355,7 @@ def _rows(result: dict[str, Any]) -> list[Row]:
         Row("check_requests", check["requests"], ""),
         Row("check_kb", check["bytes"] / 1e3, "kB"),
         Row("checks_hz", robots / CHECK_S * check["requests"], "requests/s"),
+        Row("restart_checks_hz", max(result["power_cut"]["spread"][1:]), "checks/s", note="an hour after it"),
         Row("server_hz", result["server"]["requests_hz"], "requests/s", note="Python's own server, one host"),
         Row("release_gb", robots * result["repository"]["1"]["install"]["bytes"] / 1e9, "GB"),
         Row("bad_installs", staged["installs"], "robots", note=f"at once: {_at_once(result):.0f}"),

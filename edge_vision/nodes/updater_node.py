@@ -27,7 +27,7 @@ from edge_vision.updates.fetch_process import FetchOrder, FetchProcess, FetchRes
 from edge_vision.updates.history import HistoryEntry, UpdateHistory
 from edge_vision.updates.probation import JUDGED_FRAMES, ServingFigures, Verdict
 from edge_vision.updates.release import Release, add_model, parse_release, role_of, target_of
-from edge_vision.updates.robot_report import ReportSender, new_report, resolve_robot_id
+from edge_vision.updates.robot_report import ReportSender, check_share, new_report, resolve_robot_id
 from edge_vision.updates.slots import Slot, SlotStore, staging_path
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class UpdaterNode(BaseNode):
         self._shadow: ShadowComparison | None = None
         self._compared = ""
         self._opened: list[Any] = []
-        self._next_check_s = 0.0
+        self._next_check_s, self._wait_share = 0.0, 1.0
         self._trouble = ""
         self._reports: ReportSender | None = None
         for name, answer in (
@@ -83,7 +83,7 @@ class UpdaterNode(BaseNode):
             self.create_subscription(DiagnosticArray, "detector/status", self._on_detector, STATUS),
             self.create_subscription(DiagnosticArray, "gate/status", self._on_gate, STATUS),
         ]
-        self._next_check_s = running_s()
+        self._next_check_s, self._wait_share = running_s(), check_share(self._robot)
         self._timer = self.create_timer(TICK_S, self._tick, clock=self.steady_clock)
 
     def deactivate(self) -> None:
@@ -127,7 +127,8 @@ class UpdaterNode(BaseNode):
         return bool(wanted and not busy and running_s() >= self._next_check_s)
 
     def _start_check(self, store: SlotStore) -> None:
-        self._next_check_s = running_s() + self.params["check_interval_s"]
+        self._next_check_s = running_s() + self._wait_share * self.params["check_interval_s"]
+        self._wait_share = 1.0
         params = self.params
         source = (params["repository_url"], params["group"], params["channel"], params["bootstrap_root"])
         self._fetching = FetchProcess(FetchOrder(*source, str(store.folder), os.getpid(), self._robot))

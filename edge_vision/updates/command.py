@@ -18,7 +18,7 @@ from edge_vision.core.command_line import complete_help, number_type, run_comman
 from edge_vision.core.printable import printable, printable_output
 from edge_vision.errors import UpdateError
 from edge_vision.updates.release import PROVENANCE_FILE, Release
-from edge_vision.updates.robot_report import RolloutSummary, read_reports
+from edge_vision.updates.robot_report import HALTING_ROLLBACKS, RolloutSummary, read_reports
 
 if TYPE_CHECKING:
     from edge_vision.updates.repository import Repository
@@ -261,7 +261,7 @@ def _halt(options: argparse.Namespace) -> int:
     with _opened(options) as repository:
         release = repository.release(options.group, options.channel)
         summary = _summary(options, release)
-        if release.percent and (summary is None or summary.exceeds(options.max_bad)):
+        if release.percent and (summary is None or summary.exceeds(options.max_bad, HALTING_ROLLBACKS)):
             repository.stage(options.group, options.channel, 0)
             print(printable(f"{release}: halted{f', {_counts(summary)}' if summary else ''}"))
         else:

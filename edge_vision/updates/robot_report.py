@@ -34,6 +34,8 @@ MAX_REPORT_BYTES = 16_384
 MAX_REPORTS = 100_000
 MAX_TEXT = 500
 GOOD, BAD = "committed", ("rolled_back", "fell_back", "rejected", "refused")
+HALTING_ROLLBACKS = 3
+"""`halt` acts from here on: of a few reports, one is a large share, and a good release has one by chance."""
 OPEN = ("", "downloaded", "compares", "agrees", "promoted", "withdrawn")
 _ROBOT, _DETECTOR = r"[A-Za-z0-9_-]{1,64}", r"(/[A-Za-z0-9_]{1,64}){0,4}"
 
@@ -51,6 +53,15 @@ def resolve_robot_id(robot: str) -> str:
             "config", f"robot_id: expected 1 to 64 of a-z, A-Z, 0-9, _ and -, got {robot!r:.80}"
         )
     return robot
+
+
+def check_share(robot: str) -> float:
+    """The share of the check interval, 0..1, that passes between the first check and the second one.
+
+    It follows from the robot's id, so that robots which start together, after a power cut for example, do not
+    check together any more.
+    """
+    return int.from_bytes(hashlib.sha256(f"check {robot}".encode()).digest()[:8], "big") / 2**64
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +211,10 @@ class RolloutSummary:
     def bad(self) -> int:
         return sum(self.outcomes.get(name, 0) for name in BAD)
 
-    def exceeds(self, percent: float) -> bool:
-        """Whether more than this share of the robots that are through with the release went back."""
-        return self.bad * 100 > percent * (self.bad + self.good)
+    def exceeds(self, percent: float, at_least: int = 1) -> bool:
+        """Whether more than this share of the robots that are through with the release went back, and at
+        least so many."""
+        return self.bad >= at_least and self.bad * 100 > percent * (self.bad + self.good)
 
 
 def read_reports(folder: Path) -> Reports:

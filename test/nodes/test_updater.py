@@ -11,10 +11,11 @@ from ros_cases import wait_until
 from update_cases import GROUP
 from updater_cases import KINDS, call, events, fetched, overrides, serving, variant
 
+from edge_vision.core.running_clock import running_s
 from edge_vision.nodes.detector.stats import DetectorStats
 from edge_vision.nodes.updater_node import UpdaterNode
 from edge_vision.updates import probation
-from edge_vision.updates.robot_report import read_reports
+from edge_vision.updates.robot_report import check_share, read_reports
 from edge_vision.updates.slots import read_state
 
 pytestmark = pytest.mark.usefixtures("slots")
@@ -50,6 +51,17 @@ def test_a_refused_repository_is_a_warning_with_its_reason(start, robot, world):
     start((UpdaterNode,), overrides(world, auto="download"))
     status, _ = robot.status("updater", lambda _, values: values["last_check"] == "failed")
     assert status.level == b"\x01" and "captive_portal: " in status.message
+
+
+def test_the_second_check_is_at_a_time_of_the_robots_own(start, robot, world):
+    given = {"auto": "download", "robot_id": "yard-7", "check_interval_s": 36000.0}
+    updater = start((UpdaterNode,), overrides(world, **given))["updater"]
+    robot.status("updater", lambda _, values: values["last_check"])
+    share = check_share("yard-7")
+    assert 0.1 < share < 0.9
+    assert updater._next_check_s - running_s() == pytest.approx(36000 * share, abs=300)
+    assert call(robot, "check").success
+    assert updater._next_check_s - running_s() == pytest.approx(36000, abs=300)
 
 
 def test_a_good_model_is_downloaded_promoted_and_kept(start, robot, world, slots, camera, tmp_path):

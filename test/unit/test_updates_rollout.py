@@ -25,6 +25,7 @@ from edge_vision.updates.robot_report import (
     ReportSender,
     RobotReport,
     RolloutSummary,
+    check_share,
     new_report,
     parse_report,
     read_reports,
@@ -194,6 +195,14 @@ def test_any_bytes_are_a_report_or_refused(data: bytes) -> None:
 def test_rollbacks_above_the_share_halt(good: int, bad: int, limit: float, halts: bool) -> None:
     summary = RolloutSummary.over([*map(report, range(good)), *[report(0, "rejected")] * bad, report(0, "")])
     assert summary.exceeds(limit) == halts
+    assert summary.exceeds(limit, at_least=bad) == halts and not summary.exceeds(limit, at_least=bad + 1)
+
+
+def test_robots_that_start_together_check_at_different_times() -> None:
+    shares = [check_share(f"robot{number}") for number in range(1000)]
+    assert shares == [check_share(f"robot{number}") for number in range(1000)]
+    counts = [sum(tenth <= 10 * share < tenth + 1 for share in shares) for tenth in range(10)]
+    assert sum(counts) == 1000 and min(counts) > 60 and max(counts) < 150
 
 
 class PutServer(http.server.ThreadingHTTPServer):
@@ -310,10 +319,13 @@ def test_the_commands_of_a_rollout(tmp_path: Path, capsys: pytest.CaptureFixture
     write(reports, report(2, "rolled_back"))
     assert main(["stage", repository, GROUP, "100", *given, *keys]) == 1
     assert "expected fewer rollbacks, got 1 committed, 1 rolled_back" in capsys.readouterr().err
-    assert main(halt) == 0 and "halted, 1 committed, 1 rolled_back" in capsys.readouterr().out
+    assert main(halt) == 0 and "not changed, 1 committed, 1 rolled_back" in capsys.readouterr().out
+    for number in (3, 4):
+        write(reports, report(number, "rolled_back"))
+    assert main(halt) == 0 and "halted, 1 committed, 3 rolled_back" in capsys.readouterr().out
     assert operator.repository.release(GROUP, "stable").percent == 0
     (reports / "x.json").write_text("\x1b[31m")
     assert main(["reports", str(reports)]) == 0
     shown = capsys.readouterr().out
-    assert "fleet/a stable, release 1: 1 committed, 1 rolled_back\n    1 x why\n" in shown
-    assert "2 reports, 1 ignored" in shown and "\x1b" not in shown
+    assert "fleet/a stable, release 1: 1 committed, 3 rolled_back\n    3 x why\n" in shown
+    assert "4 reports, 1 ignored" in shown and "\x1b" not in shown
