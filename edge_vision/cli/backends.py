@@ -17,6 +17,8 @@ from edge_vision.backends.loading import graph_for
 from edge_vision.backends.registry import imported_plugins
 from edge_vision.backends.runtimes.cuda_driver import NO_GPU, CudaDevice, GpuIdentity, unavailable_reason
 from edge_vision.backends.runtimes.tensorrt import TensorRtBackend, gpu_index
+from edge_vision.backends.selection.auto_select import measure_now
+from edge_vision.backends.selection.fallback import usable_backends
 from edge_vision.backends.trial.parent import try_graph
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.command_line import complete_help, run_command, with_examples
@@ -28,6 +30,8 @@ _EXAMPLES = """\
 examples:
   python -m edge_vision backends list                                    what can run here, and why not
   python -m edge_vision backends list | grep -v cannot                   what can run here
+  python -m edge_vision backends measure nanodet                         for `backend: auto`, in advance
+  python -m edge_vision backends measure ./my_bundle --threads 1
   python -m edge_vision backends build nanodet                           the engine, before the robot starts
   python -m edge_vision backends build ./my_bundle --rebuild             after an engine was refused
   python -m edge_vision backends build ./my_bundle --backend openvino --device npu
@@ -48,10 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m edge_vision backends",
-        **with_examples("Lists the backends that can run here, and builds engines in advance.", _EXAMPLES),
+        **with_examples("Lists and measures the backends, and builds engines in advance.", _EXAMPLES),
     )
-    commands = parser.add_subparsers(required=True, metavar="{list,build}")
+    commands = parser.add_subparsers(required=True, metavar="{list,measure,build}")
     commands.add_parser("list", help="every backend, and why one cannot run here").set_defaults(run=_list)
+    measure = commands.add_parser("measure", help="choose for `backend: auto` in advance")
+    measure.add_argument("bundle", metavar="PATH_OR_NAME", help="a bundle's folder, or a name in the store")
+    for name in ("device", "precision"):
+        measure.add_argument(f"--{name}", default="auto", help="as for the node (default: auto)")
+    measure.add_argument("--threads", type=int, default=0, help="as for the node (default: 0)")
+    measure.set_defaults(run=_measure)
     build = commands.add_parser("build", help="build the engine of a graph and keep it")
     build.add_argument("bundle", metavar="PATH_OR_NAME", help="a bundle's folder, or a name in the store")
     build.add_argument(
@@ -73,6 +83,21 @@ def _list(_arguments: argparse.Namespace) -> int:
     for plugin in imported_plugins():
         print(plugin)
     return 0
+
+
+def _measure(arguments: argparse.Namespace) -> int:
+    bundle = load_bundle(arguments.bundle)
+    request = BackendRequest(arguments.device, arguments.precision, arguments.threads)
+    names = usable_backends(bundle)
+    if not names:
+        raise BackendError(
+            f"expected an installed runtime that reads {bundle.name}, got none: `edge-vision backends list` "
+            "shows what installs one"
+        )
+    selection = measure_now(bundle, names, request)
+    failed = selection.names[0] in selection.refused
+    print(f"auto selects {'none' if failed else selection.names[0]}: {selection.reason}")
+    return int(failed)
 
 
 def _build(arguments: argparse.Namespace) -> int:

@@ -32,8 +32,8 @@ COMMANDS = {
     ),
     "backends": Command(
         "edge_vision.cli.backends",
-        "list the runtimes of this device, build engines in advance",
-        ("list", "build"),
+        "list and measure the runtimes of this device, build engines in advance",
+        ("list", "measure", "build"),
     ),
     "optimize": Command(
         "edge_vision.cli.optimize",

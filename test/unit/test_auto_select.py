@@ -11,7 +11,7 @@ from model_cases import SSD, bundle_or_skip
 
 from edge_vision.backends import BackendRequest, available_backends, load_on, open_session
 from edge_vision.backends.selection import auto_select, timing_cache
-from edge_vision.backends.selection.auto_select import check_agreement, choose, main
+from edge_vision.backends.selection.auto_select import check_agreement, choose
 from edge_vision.backends.selection.backend_timing import (
     MAX_ATTEMPTS,
     BackendTiming,
@@ -19,7 +19,9 @@ from edge_vision.backends.selection.backend_timing import (
     Timings,
     measure,
 )
+from edge_vision.backends.selection.fallback import usable_backends
 from edge_vision.bundles import load_bundle
+from edge_vision.cli.backends import main
 from edge_vision.errors import BackendError
 
 REQUEST = BackendRequest(threads=1)
@@ -300,9 +302,13 @@ def test_what_failed_while_it_ran_comes_last(bundle, two):
     assert report.actual.backend == "openvino" and report.fallback_reason is None
 
 
-def test_the_command_shows_what_it_measured(bundle, capsys):
-    assert main([str(bundle.folder), "--threads", "1", "--names", "onnxruntime"]) == 0
+def test_the_command_measures_what_the_node_then_knows(bundle, capsys, monkeypatch):
+    usable = usable_backends(bundle)
+    assert "onnxruntime" in usable
+    assert main(["measure", str(bundle.folder), "--threads", "1"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("onnxruntime ") and "auto selects onnxruntime" in out
-    assert main(["no_such_bundle"]) == 1
+    assert out.startswith("auto selects ") and "onnxruntime " in out and "measured now" in out
+    monkeypatch.setattr(auto_select, "measure_in_child", lambda *args: pytest.fail("measured again"))
+    assert len(usable) == 1 or "measured before" in choose(bundle, usable, BackendRequest(threads=1)).reason
+    assert main(["measure", "no_such_bundle"]) == 1
     assert "no_such_bundle" in capsys.readouterr().err

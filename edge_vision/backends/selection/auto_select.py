@@ -3,22 +3,21 @@
 Measured once per bundle and device in a child process, so that a runtime that crashes, hangs or leaks does
 not affect this one. The result is kept in the cache, and is measured again when the bundle, the request, a
 runtime, a driver or the processor changes. A result from a busy machine is provisional: the next process
-measures again and pools the rounds.
-
-    python -m edge_vision.backends.selection.auto_select BUNDLE [--precision fp16] [--threads 2] [--device ID]
+measures again and pools the rounds. `edge-vision backends measure` does so in advance.
 """
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_vision.backends.base import DELEGATE_FOLDERS, AutoSelection, BackendRequest
+from edge_vision.backends.base import AutoSelection, BackendRequest
 from edge_vision.backends.registry import REFERENCE, available_backends
 from edge_vision.backends.selection.backend_timing import MIN_SQNR_DB, BackendTiming, Timings, measure
 from edge_vision.backends.selection.timing_cache import (
@@ -29,8 +28,7 @@ from edge_vision.backends.selection.timing_cache import (
     write_timings,
 )
 from edge_vision.core.child_process import child_environment, describe_exit, python_command
-from edge_vision.core.command_line import with_examples
-from edge_vision.core.printable import printable, printable_error, printable_output
+from edge_vision.core.printable import printable_error, printable_output
 from edge_vision.errors import BackendError, EdgeVisionError
 
 if TYPE_CHECKING:
@@ -40,9 +38,6 @@ TIME_LIMIT_S = 900.0
 """Of the measurement: an engine may have to be built first."""
 _MEASURED_HERE: set[Path] = set()
 """Cache files that this process has written: a provisional result is measured again by a later process."""
-_EXAMPLES = """examples:
-  python -m edge_vision.backends.selection.auto_select nanodet
-  python -m edge_vision.backends.selection.auto_select ./my_bundle --threads 1"""
 
 
 class MeasurementKilled(BackendError):
@@ -63,7 +58,7 @@ def choose(bundle: Bundle, names: Sequence[str], request: BackendRequest) -> Aut
     if kept and (not kept.provisional or file in _MEASURED_HERE):
         return _selection(kept, "measured before")
     try:
-        return _measured(bundle, names, request, file, kept)
+        return measure_now(bundle, names, request, kept)
     except MeasurementKilled as error:
         alone = _measure_each_alone(bundle, names, request)
         return _selection(alone, f"each was measured alone, as {error}", refuse_failed=True)
@@ -99,11 +94,11 @@ def check_agreement(bundle: Bundle, name: str, request: BackendRequest) -> None:
         )
 
 
-def _measured(
-    bundle: Bundle, names: Sequence[str], request: BackendRequest, file: Path, kept: Timings | None
+def measure_now(
+    bundle: Bundle, names: Sequence[str], request: BackendRequest, kept: Timings | None = None
 ) -> AutoSelection:
-    """Measure now, pool with a provisional result, and keep it."""
-    timings = measure_in_child(bundle, names, request)
+    """Measure, pool with a provisional result, and keep it. Raises BackendError if that is not possible."""
+    file, timings = timing_file(bundle, names, request), measure_in_child(bundle, names, request)
     timings = timings.pooled(kept) if kept else timings
     _MEASURED_HERE.add(file)
     trouble = write_timings(file, timings)
@@ -121,13 +116,11 @@ def _selection(timings: Timings, when: str, refuse_failed: bool = False) -> Auto
 
 def measure_in_child(bundle: Bundle, names: Sequence[str], request: BackendRequest) -> Timings:
     """Raises MeasurementKilled, or BackendError if the child reports an error."""
-    arguments = [f"{bundle.folder.absolute()}{os.sep}", "--json"]
-    arguments += [f"--device={request.device}", "--precision", request.precision]
-    arguments += ["--threads", str(request.threads), "--names", *names]
-    arguments += [f"--remote-url={request.remote_url}", "--delegate-folders", *request.delegate_folders]
+    folder = f"{bundle.folder.absolute()}{os.sep}"
+    order = {"bundle": folder, "names": list(names), "request": astuple(request)}
     try:
         done = subprocess.run(
-            python_command("edge_vision.backends.selection.auto_select", *arguments),
+            python_command("edge_vision.backends.selection.auto_select", json.dumps(order)),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -161,50 +154,21 @@ def _measure_each_alone(bundle: Bundle, names: Sequence[str], request: BackendRe
 
 
 @printable_output(stdout=False)
-def main(args: Sequence[str] | None = None) -> int:
+def main() -> int:
+    """The measuring process: `python -m edge_vision.backends.selection.auto_select ORDER`, ORDER in JSON.
+    Writes the timings as one line of JSON."""
     from edge_vision.backends.loading import load_on
     from edge_vision.bundles.store import load_bundle
 
-    options = _parser().parse_args(args)
+    order = json.loads(sys.argv[1])
     try:
-        bundle = load_bundle(options.bundle)
-        request = BackendRequest(
-            options.device,
-            options.precision,
-            options.threads,
-            delegate_folders=tuple(options.delegate_folders),
-            remote_url=options.remote_url,
-        )
-        names = options.names or [name for name, reason in available_backends().items() if reason is None]
-        timings = measure(names, lambda name: load_on(bundle, name, request), bundle)
+        bundle, request = load_bundle(order["bundle"]), BackendRequest(*order["request"])
+        timings = measure(order["names"], lambda name: load_on(bundle, name, request), bundle)
     except EdgeVisionError as error:
         print(printable_error(error), file=sys.stderr)
         return 1
-    if options.json:
-        print(timings_to_json(timings))
-    elif timings.rows:
-        selection = _selection(timings, "measured now")
-        print("\n".join(printable(str(row)) for row in timings.rows))
-        print(printable(f"auto selects {selection.names[0]}: {selection.reason}"))
-    else:
-        print("no runtime is installed")
+    print(timings_to_json(timings))
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m edge_vision.backends.selection.auto_select",
-        **with_examples("Measures the installed runtimes on a bundle, as `backend: auto` does.", _EXAMPLES),
-    )
-    parser.add_argument("bundle", help="name of a bundle, or its folder")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--threads", type=int, default=0, help="0 = one per physical core")
-    parser.add_argument("--delegate-folders", nargs="*", default=DELEGATE_FOLDERS, help="of LiteRT delegates")
-    parser.add_argument("--remote-url", default="", help="of kserve's server")
-    parser.add_argument("--names", nargs="+", help="only these; the first is the reference")
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
-    return parser
 
 
 if __name__ == "__main__":

@@ -77,10 +77,15 @@ def open_session(
 
 def _auto_selection(bundle: Bundle, request: BackendRequest) -> AutoSelection:
     """The installed backends that read the bundle, the best first, then the other backends."""
-    names = list(known_backends())
-    usable = [name for name in names if unavailable_reason(name) is None and _reads(name, bundle)]
+    usable = usable_backends(bundle)
     selection = choose(bundle, usable, request)
-    return replace(selection, names=(*selection.names, *(name for name in names if name not in usable)))
+    others = (name for name in known_backends() if name not in usable)
+    return replace(selection, names=(*selection.names, *others))
+
+
+def usable_backends(bundle: Bundle) -> list[str]:
+    """The backends that can run here and read a graph of the bundle, in the order of preference."""
+    return [name for name in known_backends() if unavailable_reason(name) is None and _reads(name, bundle)]
 
 
 def _reads(name: str, bundle: Bundle) -> bool:

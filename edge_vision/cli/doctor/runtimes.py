@@ -49,7 +49,7 @@ def _model(name: str, backend: str) -> Check:
     if not finding and result.timed_out:
         text = (
             f"{name} was not ready: {result.failure}. The first start measures runtimes and builds engines: "
-            f"python -m edge_vision.backends.selection.auto_select {name} does so in advance"
+            f"python -m edge_vision backends measure {name} does so in advance"
         )
         return Check(INSTALLATION, "model", WARN, text)
     if "bundle" not in finding:
