@@ -21,20 +21,25 @@ EVALUATING = (
 
 SLOW = (
     "test_causes_node.py",
-    "test_chaos.py",
-    "test_doctor_live.py",
+    "test_doctor_install.py",
+    "test_fit_cascade.py",
+    "test_fuzz_messages.py",
+    "test_hostile_messages.py",
     "test_import_bad_input.py",
     "test_import_guesses.py",
+    "test_logging.py",
     "test_optimize_device.py",
     "test_optimize_device_studies.py",
+    "test_optimize_gptq.py",
+    "test_optimize_ground_truth.py",
     "test_optimize_quantization.py",
-    "test_pipeline.py",
+    "test_run_bag.py",
     "test_trial.py",
     "test_updater.py",
     "test_updater_parameters.py",
     "test_updater_shadow.py",
 )
-"""Files that take longest, with few tests for their time."""
+"""Files that take longest, with few tests for their time, beside those of test/e2e."""
 
 
 def workers() -> int:
@@ -56,7 +61,7 @@ def waits(scope: str) -> bool:
 def rank_of(scope: str, waiting_first: bool) -> tuple[bool, int]:
     """Groups start in this order: slow ones first, so that short ones are left for the end and all processes
     finish together."""
-    slow = 0 if "/" not in scope else 1 if scope.endswith(SLOW) else 2
+    slow = 0 if "/" not in scope else 1 if "/e2e/" in scope or scope.endswith(SLOW) else 2
     return waits(scope) is not waiting_first, slow
 
 
