@@ -28,6 +28,8 @@ def set_up(config: pytest.Config) -> None:
     link_shared(user, Path(own.name))
     # Child processes and workers of pytest-xdist inherit it, and link to the same originals.
     os.environ["EDGE_VISION_CACHE"] = own.name
+    # One index of fonts for all of them, which takes seconds to make.
+    os.environ.setdefault("MPLCONFIGDIR", f"{own.name}/matplotlib")
 
 
 def link_shared(source: Path, target: Path) -> None:
