@@ -28,13 +28,13 @@ from edge_vision.offline.trials import build_engine
 
 _EXAMPLES = """\
 examples:
-  python -m edge_vision backends list                                    what can run here, and why not
-  python -m edge_vision backends list | grep -v cannot                   what can run here
-  python -m edge_vision backends measure nanodet                         for `backend: auto`, in advance
-  python -m edge_vision backends measure ./my_bundle --threads 1
-  python -m edge_vision backends build nanodet                           the engine, before the robot starts
-  python -m edge_vision backends build ./my_bundle --rebuild             after an engine was refused
-  python -m edge_vision backends build ./my_bundle --backend openvino --device npu
+  edge-vision backends list                                    what can run here, and why not
+  edge-vision backends list | grep -v cannot                   what can run here
+  edge-vision backends measure nanodet                         for `backend: auto`, in advance
+  edge-vision backends measure ./my_bundle --threads 1
+  edge-vision backends build nanodet                           the engine, before the robot starts
+  edge-vision backends build ./my_bundle --rebuild             after an engine was refused
+  edge-vision backends build ./my_bundle --backend openvino --device npu
 
 Engines are kept in $EDGE_VISION_CACHE/engines, by default ~/.cache/edge_vision/engines.
 exit codes: 0 success, 1 failure, 2 wrong arguments, 130 stopped by Ctrl-C
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m edge_vision backends",
+        prog="edge-vision backends",
         **with_examples("Lists and measures the backends, and builds engines in advance.", _EXAMPLES),
     )
     commands = parser.add_subparsers(required=True, metavar="{list,measure,build}")

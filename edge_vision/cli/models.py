@@ -18,17 +18,17 @@ from edge_vision.offline.manifest_writer import dump_manifest
 
 _EXAMPLES = """\
 examples:
-  python -m edge_vision models fetch                              make the bundles without a large download
-  python -m edge_vision models fetch nanodet                      make one
-  python -m edge_vision models import yolo11n.onnx                your own model; `import --help` has more
-  python -m edge_vision models list                               the store, and what can be made
-  EDGE_VISION_CACHE=/data python -m edge_vision models list       another store
-  python -m edge_vision models verify ./my_bundle                 verify a folder: manifest, files, hashes
-  python -m edge_vision models verify nanodet                     a bundle of the store
-  python -m edge_vision models show nanodet                       print a manifest
-  python -m edge_vision models show ./my_bundle                   of a folder
-  python -m edge_vision models export nanodet --format tflite --precision int8 --out ./mine
-  python -m edge_vision models export ssdlite_mobilenet_v2_coco --format pte --out ./mine
+  edge-vision models fetch                              make the bundles without a large download
+  edge-vision models fetch nanodet                      make one
+  edge-vision models import yolo11n.onnx                your own model; `import --help` has more
+  edge-vision models list                               the store, and what can be made
+  EDGE_VISION_CACHE=/data edge-vision models list       another store
+  edge-vision models verify ./my_bundle                 verify a folder: manifest, files, hashes
+  edge-vision models verify nanodet                     a bundle of the store
+  edge-vision models show nanodet                       print a manifest
+  edge-vision models show ./my_bundle                   of a folder
+  edge-vision models export nanodet --format tflite --precision int8 --out ./mine
+  edge-vision models export ssdlite_mobilenet_v2_coco --format pte --out ./mine
 
 The store is $EDGE_VISION_CACHE/bundles, by default ~/.cache/edge_vision/bundles.
 exit codes: 0 success, 1 bundle missing, invalid or not made, 2 wrong arguments, 130 stopped by Ctrl-C
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m edge_vision models",
+        prog="edge-vision models",
         **with_examples("Make, import, list, verify and show model bundles.", _EXAMPLES),
     )
     commands = parser.add_subparsers(required=True, metavar="{fetch,import,list,verify,show,export}")

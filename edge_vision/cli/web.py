@@ -29,10 +29,10 @@ PORT = 8600
 STATUS_PERIOD_S = 1.0
 NODE_NAME = ("--ros-args", "-r", "__node:=edge_vision_web")
 _EXAMPLES = """examples:
-  python -m edge_vision web                                 http://127.0.0.1:8600/
-  python -m edge_vision web --address 0.0.0.0               for a phone: prints an address with a token
-  python -m edge_vision web --allow-control                 parameters can be set in the page
-  python -m edge_vision web --rate 5 --max-width 640        less traffic
+  edge-vision web                                 http://127.0.0.1:8600/
+  edge-vision web --address 0.0.0.0               for a phone: prints an address with a token
+  edge-vision web --allow-control                 parameters can be set in the page
+  edge-vision web --rate 5 --max-width 640        less traffic
 
 exit codes: 0 stopped by SIGINT or SIGTERM, 1 the port cannot be opened or a package is missing, 2 wrong
 arguments"""
@@ -181,7 +181,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options, and the arguments from `--ros-args` on."""
     at = argv.index("--ros-args") if "--ros-args" in argv else len(argv)
     parser = argparse.ArgumentParser(
-        prog="python -m edge_vision web",
+        prog="edge-vision web",
         **with_examples(
             "Show all running pipelines in the browser: pictures with boxes, what became of each frame and "
             "why, figures, parameters.",

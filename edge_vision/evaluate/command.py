@@ -21,13 +21,13 @@ from edge_vision.offline.output_folder import claim_folder
 
 _EPILOG = """\
 examples:
-  python -m edge_vision evaluate schedule                       the presets on real clips, and fixed intervals
-  python -m edge_vision evaluate accuracy nanodet               average precision against labels
-  python -m edge_vision evaluate events --video street.mp4      contact sheets, in out/events
-  python -m edge_vision evaluate events --video street.mp4 --out out/street
-  python -m edge_vision evaluate metrics                        what the reports contain
-  python -m edge_vision evaluate metrics > metrics.md
-  python -m edge_vision evaluate gate --help                    each command lists its own examples
+  edge-vision evaluate schedule                       the presets on real clips, and fixed intervals
+  edge-vision evaluate accuracy nanodet               average precision against labels
+  edge-vision evaluate events --video street.mp4      contact sheets, in out/events
+  edge-vision evaluate events --video street.mp4 --out out/street
+  edge-vision evaluate metrics                        what the reports contain
+  edge-vision evaluate metrics > metrics.md
+  edge-vision evaluate gate --help                    each command lists its own examples
 
 exit codes: 0 done, 1 the detector failed, 2 wrong arguments or no video, 130 stopped by Ctrl-C
 """
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all sub-commands."""
     parser = argparse.ArgumentParser(
-        prog="python -m edge_vision evaluate",
+        prog="edge-vision evaluate",
         **with_examples(
             "Evaluate schedules, gates and whole chains against the every-frame detector, detectors against "
             "labels; fit a cascade stage.",

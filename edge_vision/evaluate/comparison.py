@@ -32,11 +32,11 @@ from edge_vision.evaluate.tables import MethodRow
 
 GATE_EXAMPLES = f"""\
 examples:
-  python -m edge_vision evaluate gate                                   all conditions, half an hour
-  python -m edge_vision evaluate gate --conditions pan_tilt --quick     {QUICK_FRAMES} frames of one kind
-  python -m edge_vision evaluate gate --split tune --jobs 4             conditions for tuning a gate
-  python -m edge_vision evaluate gate --video mine.mp4 --gate my_pkg.my_gate:MyGate
-  python -m edge_vision evaluate gate --video mine.mp4 --metric my_pkg.my_metric:MyMetric
+  edge-vision evaluate gate                                   all conditions, half an hour
+  edge-vision evaluate gate --conditions pan_tilt --quick     {QUICK_FRAMES} frames of one kind
+  edge-vision evaluate gate --split tune --jobs 4             conditions for tuning a gate
+  edge-vision evaluate gate --video mine.mp4 --gate my_pkg.my_gate:MyGate
+  edge-vision evaluate gate --video mine.mp4 --metric my_pkg.my_metric:MyMetric
 
 The detections on each frame are cached, so a second run needs no detector. A gate is any class with
 decide(frame, mono_ns) that returns a bool or an object with `passed`; its optional method
@@ -45,13 +45,13 @@ exit codes: 0 done, 1 the detector failed, 2 wrong arguments, no video or no gat
 """
 CASCADE_EXAMPLES = f"""\
 examples:
-  python -m edge_vision evaluate cascade                                   all conditions, half an hour
-  python -m edge_vision evaluate cascade --conditions pan_tilt --quick     {QUICK_FRAMES} frames of one kind
-  python -m edge_vision evaluate cascade --split tune --jobs 4             conditions for choosing settings
-  python -m edge_vision evaluate cascade --conditions pan_tilt@777         a new sequence of a known kind
-  python -m edge_vision evaluate cascade --video mine.mp4 --set max_delay_ms=200
-  python -m edge_vision evaluate cascade --split tune --cascade my_stage   with a fitted stage
-  python -m edge_vision evaluate cascade --resume                          continue after Ctrl-C
+  edge-vision evaluate cascade                                   all conditions, half an hour
+  edge-vision evaluate cascade --conditions pan_tilt --quick     {QUICK_FRAMES} frames of one kind
+  edge-vision evaluate cascade --split tune --jobs 4             conditions for choosing settings
+  edge-vision evaluate cascade --conditions pan_tilt@777         a new sequence of a known kind
+  edge-vision evaluate cascade --video mine.mp4 --set max_delay_ms=200
+  edge-vision evaluate cascade --split tune --cascade my_stage   with a fitted stage
+  edge-vision evaluate cascade --resume                          continue after Ctrl-C
 
 Chains: {", ".join(CHAINS)}. "full" uses
 the gate's settings of config/economy.yaml; --set changes them one by one. The detections on each frame are

@@ -10,11 +10,11 @@ from edge_vision.importer.model import MAX_MB
 
 _EXAMPLES = """\
 examples:
-  python -m edge_vision models import yolo11n.onnx --try street.jpg
-  python -m edge_vision models import yolox_s.onnx --labels classes.txt --name forklifts --yes
-  python -m edge_vision models import centerface.onnx --input-size 640x480 --out ./faces
-  python -m edge_vision models import mine.onnx --set input.color=bgr --set 'input.mean=[104, 117, 123]'
-  python -m edge_vision models import odd.onnx --head detr --set 'head.outputs={logits: a, boxes: b}' \\
+  edge-vision models import yolo11n.onnx --try street.jpg
+  edge-vision models import yolox_s.onnx --labels classes.txt --name forklifts --yes
+  edge-vision models import centerface.onnx --input-size 640x480 --out ./faces
+  edge-vision models import mine.onnx --set input.color=bgr --set 'input.mean=[104, 117, 123]'
+  edge-vision models import odd.onnx --head detr --set 'head.outputs={logits: a, boxes: b}' \\
       --labels classes.txt
 
 Only the graph in the file is run, by an installed backend. docs/models.md lists what each head reads.

@@ -281,7 +281,7 @@ def test_help_and_wrong_arguments(argv: list[str], code: int, capsys: pytest.Cap
         main(argv)
     assert caught.value.code == code
     output = capsys.readouterr()
-    assert "python -m edge_vision models" in output.out + output.err
+    assert "usage: edge-vision models" in output.out + output.err
 
 
 def test_fetch_of_an_unknown_name_fails_before_anything_is_made(cache: Path) -> None:

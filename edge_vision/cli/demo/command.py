@@ -46,11 +46,11 @@ MAX_START_S = 60.0
 MAX_ERROR_S = 8.0  # Nodes retry every 5 s: the demo gives up after one retry.
 SETTLE_S = 0.5
 _EXAMPLES = """examples:
-  python -m edge_vision demo                                   a street with people and bicycles, 10 s
-  python -m edge_vision demo --preset economy --backend openvino
-  python -m edge_vision demo --source clip.mp4 --params gate:max_delay_ms:=200 detector:score_threshold:=0.4
-  python -m edge_vision demo --source drive.mcap#/cam/image_raw --params mine.yaml
-  python -m edge_vision demo --source /dev/video0              a camera, recorded first
+  edge-vision demo                                   a street with people and bicycles, 10 s
+  edge-vision demo --preset economy --backend openvino
+  edge-vision demo --source clip.mp4 --params gate:max_delay_ms:=200 detector:score_threshold:=0.4
+  edge-vision demo --source drive.mcap#/cam/image_raw --params mine.yaml
+  edge-vision demo --source /dev/video0              a camera, recorded first
 
 exit codes: 0 both runs were compared, 1 not or the source cannot be read, 2 wrong arguments, 130 stopped"""
 
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m edge_vision demo",
+        prog="edge-vision demo",
         **with_examples(
             "Play a clip twice, with the detector on every frame and as the gate schedules it, and compare.",
             _EXAMPLES,

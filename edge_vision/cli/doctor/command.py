@@ -22,11 +22,11 @@ SECTIONS = ("software", "machine", "store", "runtimes", "dds")
 DEFAULT_SECONDS = 5.0
 WRONG_ARGUMENTS = 3
 _EXAMPLES = """examples:
-  python -m edge_vision doctor                        the running system and the installation
-  python -m edge_vision doctor --running --seconds 3  only the running system, observed for 3 s
-  python -m edge_vision doctor --install --json       only the installation, for a script
+  edge-vision doctor                        the running system and the installation
+  edge-vision doctor --running --seconds 3  only the running system, observed for 3 s
+  edge-vision doctor --install --json       only the installation, for a script
   ros2 run edge_vision doctor --namespace /front      the pipeline in this namespace
-  ROS_DOMAIN_ID=87 python -m edge_vision doctor       the pipeline of `make demo`
+  ROS_DOMAIN_ID=87 edge-vision doctor       the pipeline of `make demo`
 
 exit codes: 0 all OK, 1 warnings, 2 errors, 3 a check could not run (a package is missing, ROS does not start)
 or wrong arguments, 130 and 143 stopped by a signal. 2 takes precedence over 3, and 3 over 1.
@@ -75,7 +75,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The doctor's own options, and the arguments from `--ros-args` on."""
     at = argv.index("--ros-args") if "--ros-args" in argv else len(argv)
     parser = _Parser(
-        prog="python -m edge_vision doctor",
+        prog="edge-vision doctor",
         **with_examples(
             "Check the running system (/diagnostics and the ROS graph) and the installation "
             "(packages, machine, models, backends, DDS). Each problem is reported with its remedy.",

@@ -19,8 +19,8 @@ PORT = 9464
 # Longest delay of a signal.
 TURN_S = 0.25
 _EXAMPLES = """examples:
-  python -m edge_vision metrics                           http://127.0.0.1:9464/metrics
-  python -m edge_vision metrics --address 0.0.0.0         for a Prometheus on another machine
+  edge-vision metrics                           http://127.0.0.1:9464/metrics
+  edge-vision metrics --address 0.0.0.0         for a Prometheus on another machine
   curl -s localhost:9464/metrics | grep frames_total      what it serves
 
 exit codes: 0 stopped by SIGINT or SIGTERM, 1 the port cannot be opened or a package is missing, 2 wrong
@@ -78,7 +78,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options, and the arguments from `--ros-args` on."""
     at = argv.index("--ros-args") if "--ros-args" in argv else len(argv)
     parser = argparse.ArgumentParser(
-        prog="python -m edge_vision metrics",
+        prog="edge-vision metrics",
         **with_examples(
             "Serve the state of all running pipelines to Prometheus: frame accounting, ages, times, audit, "
             "backend, resources, updates.",

@@ -31,10 +31,10 @@ from edge_vision.source.bag import BagCapture
 from edge_vision.source.uri import SourceError, bag_files, source_kind
 
 _EXAMPLES = """examples:
-  python -m edge_vision run drive.mcap --out result.mcap
-  python -m edge_vision run drive.bag#/cam/image_raw --out result.mcap --preset recall --backend openvino
-  python -m edge_vision run drive.mcap --out result.mcap --zone 'include road 0,0.5 1,0.5 1,1 0,1'
-  python -m edge_vision run drive.mcap --out result.mcap --cascade person_vehicle_stage
+  edge-vision run drive.mcap --out result.mcap
+  edge-vision run drive.bag#/cam/image_raw --out result.mcap --preset recall --backend openvino
+  edge-vision run drive.mcap --out result.mcap --zone 'include road 0,0.5 1,0.5 1,1 0,1'
+  edge-vision run drive.mcap --out result.mcap --cascade person_vehicle_stage
 
 exit codes: 0 the bag was written, 1 not, 2 wrong arguments, 130 and 143 stopped by
 a signal"""
@@ -63,8 +63,8 @@ def main(args: Sequence[str] | None = None) -> int:
 def to_bag(argv: Sequence[str]) -> int:
     """Write a bag with the results beside the input's topics. Returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m edge_vision run BAG --out",
-        usage="python -m edge_vision run BAG --out FILE [options]",
+        prog="edge-vision run BAG --out",
+        usage="edge-vision run BAG --out FILE [options]",
         **with_examples(
             f"Write a copy of a bag with {', '.join(TOPICS)} beside its topics, under the images' stamps, as "
             "fast as the machine can, without ROS.",

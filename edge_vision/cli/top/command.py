@@ -24,11 +24,11 @@ TURN_S = 0.1
 # Every pipeline reports within this period.
 PERIOD_S = 1.2
 _EXAMPLES = """examples:
-  python -m edge_vision top                        live; q quits
-  python -m edge_vision top --once                 print all pipelines once, for scripts
-  python -m edge_vision top --namespace /front     the pipeline in this namespace
-  python -m edge_vision top --once --svg top.svg   write the picture to a file as well
-  ROS_DOMAIN_ID=87 python -m edge_vision top       the pipeline of `make demo`
+  edge-vision top                        live; q quits
+  edge-vision top --once                 print all pipelines once, for scripts
+  edge-vision top --namespace /front     the pipeline in this namespace
+  edge-vision top --once --svg top.svg   write the picture to a file as well
+  ROS_DOMAIN_ID=87 edge-vision top       the pipeline of `make demo`
 
 keys: q quit; left, right (or Tab) another pipeline; up, down scroll.
 exit codes: 0 a picture was shown, 1 nothing was received (--once) or a package is missing, 2 wrong arguments
@@ -64,7 +64,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The options of the view, and the arguments from `--ros-args` on."""
     at = argv.index("--ros-args") if "--ros-args" in argv else len(argv)
     parser = argparse.ArgumentParser(
-        prog="python -m edge_vision top",
+        prog="edge-vision top",
         **with_examples(
             "Show running pipelines live, from /diagnostics alone: rates, latencies, ages, the frame "
             "accounting, gate, backend, model, processes, machine, and why nothing is published.",

@@ -26,14 +26,14 @@ from edge_vision.optimize.errors import OptimizeError
 
 EXAMPLES = """\
 examples:
-  python -m edge_vision evaluate accuracy nanodet centernet               on our labels of the clips
-  python -m edge_vision evaluate accuracy nanodet --clips vtest bikes             on some of the clips
-  python -m edge_vision evaluate accuracy ./mine --labels val.json --images val   on your own labels
-  python -m edge_vision evaluate accuracy nanodet --backend openvino --precision int8
-  python -m edge_vision evaluate accuracy nanodet --chain                         the tracks of each preset
-  python -m edge_vision evaluate accuracy nanodet --size native 320 384x256       other input sizes
-  python -m edge_vision evaluate accuracy --export out/frames                     images for optimize --labels
-  python -m edge_vision evaluate accuracy nanodet --json out/accuracy.json
+  edge-vision evaluate accuracy nanodet centernet               on our labels of the clips
+  edge-vision evaluate accuracy nanodet --clips vtest bikes             on some of the clips
+  edge-vision evaluate accuracy ./mine --labels val.json --images val   on your own labels
+  edge-vision evaluate accuracy nanodet --backend openvino --precision int8
+  edge-vision evaluate accuracy nanodet --chain                         the tracks of each preset
+  edge-vision evaluate accuracy nanodet --size native 320 384x256       other input sizes
+  edge-vision evaluate accuracy --export out/frames                     images for optimize --labels
+  edge-vision evaluate accuracy nanodet --json out/accuracy.json
 
 ap: COCO's average precision over IoU 0.5 to 0.95; ap50: at IoU 0.5; recall and precision: of the boxes that
 reach the bundle's score threshold, at IoU 0.5. Classes match by name; those that a model does not have are

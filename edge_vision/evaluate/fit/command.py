@@ -35,10 +35,10 @@ from edge_vision.source.uri import video_path
 
 _EXAMPLES = """\
 examples:
-  python -m edge_vision evaluate fit-cascade --video monday.mp4 --video tuesday.mp4 --out out/fit
-  python -m edge_vision evaluate fit-cascade --video yard.mp4 --labels person --recall 0.95 --out out/fit
-  python -m edge_vision evaluate fit-cascade --video yard.mp4 --held-out street.mp4 --name yard --out out/fit
-  python -m edge_vision evaluate fit-cascade --video scene:pan_tilt --held-out scene:pan_tilt_holdout \\
+  edge-vision evaluate fit-cascade --video monday.mp4 --video tuesday.mp4 --out out/fit
+  edge-vision evaluate fit-cascade --video yard.mp4 --labels person --recall 0.95 --out out/fit
+  edge-vision evaluate fit-cascade --video yard.mp4 --held-out street.mp4 --name yard --out out/fit
+  edge-vision evaluate fit-cascade --video scene:pan_tilt --held-out scene:pan_tilt_holdout \\
       --recall 0.9                                  on constructed sequences
   ros2 launch edge_vision pipeline.launch.py ...   with cascade model: out/fit/person_vehicle_stage
 

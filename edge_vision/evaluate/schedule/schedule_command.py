@@ -31,12 +31,12 @@ from edge_vision.evaluate.selection import (
 
 EXAMPLES = f"""\
 examples:
-  python -m edge_vision evaluate schedule                            all real clips, four of them live
-  python -m edge_vision evaluate schedule --quick --live none        {QUICK_FRAMES} frames of each, simulated
-  python -m edge_vision evaluate schedule --clips vtest bikes --live all
-  python -m edge_vision evaluate schedule --clip mine.mp4            your own clip, simulated and live
-  python -m edge_vision evaluate schedule --set max_delay_ms=200     a changed setting of both presets
-  python -m edge_vision evaluate schedule --constructed --seeds 10   constructed scenes after the clips
+  edge-vision evaluate schedule                            all real clips, four of them live
+  edge-vision evaluate schedule --quick --live none        {QUICK_FRAMES} frames of each, simulated
+  edge-vision evaluate schedule --clips vtest bikes --live all
+  edge-vision evaluate schedule --clip mine.mp4            your own clip, simulated and live
+  edge-vision evaluate schedule --set max_delay_ms=200     a changed setting of both presets
+  edge-vision evaluate schedule --constructed --seeds 10   constructed scenes after the clips
 
 Chains: fixed_same_reaction (the longest fixed interval with the preset's reaction), every_second,
 fixed_same_promise (the longest one that also has its fidelity, chosen with hindsight), every_frame, and the
