@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -113,24 +113,14 @@ def checked_header(raw: np.ndarray, max_pixels: float) -> ImageHeader:
     return header
 
 
-class _Declared(NamedTuple):
-    """Format of image_transport: "SOURCE; CODEC compressed TARGET", "rgb8; jpeg compressed bgr8"."""
-
-    source: str
-    target: str
-
-
-def _parse_declared(declared: str) -> _Declared:
-    source, _, codec = declared.partition(";")
-    return _Declared(source.strip(), codec.partition("compressed")[2].strip())
-
-
 def _decoded_encoding(declared: str, header: ImageHeader) -> str:
     """The encoding of the image that OpenCV decodes. Raises ImageError(unsupported_encoding).
 
-    A Bayer mosaic is compressed as a grey image. With the target rgb*, the sender swapped red and blue.
+    declared: as image_transport writes it, "SOURCE; CODEC compressed TARGET", "rgb8; jpeg compressed bgr8". A
+    Bayer mosaic is compressed as a grey image. With the target rgb*, the sender swapped red and blue.
     """
-    source, target = _parse_declared(declared)
+    source, _, codec = declared.partition(";")
+    source, target = source.strip(), codec.partition("compressed")[2].strip()
     if source.startswith("bayer_") and header.channels == 1:
         pattern = _BAYER.fullmatch(source)
         if pattern is None:

@@ -75,7 +75,7 @@ OTHER_PROCESSES = (
 RUNTIME = {name for name in MODULES if room_of(name) in RUNTIME_ROOMS} - OTHER_PROCESSES
 NODE_MODULES = {path.removeprefix("edge_vision.") for path in EXECUTABLES.values()} & RUNTIME
 # The aim is 20 000: lower it whenever there is room.
-MAX_RUNTIME_LINES = 23_745
+MAX_RUNTIME_LINES = 23_722
 MAX_FUNCTION_LINES = 60
 MAX_MEDIAN_LINES = 8
 

@@ -20,7 +20,7 @@ import select
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +42,6 @@ _POLL_MS = 50
 _EXIT_LIMIT_S = 5.0
 _MAX_ANSWER_BYTES = 1 << 16
 _REMEDY = "the file is damaged or the runtime has a defect: export the graph again, or choose another backend"
-
-
-@dataclass(frozen=True, slots=True)
-class _Limits:
-    """load_s: for loading. run_s: for the runs after that. cpu_s: of all threads."""
-
-    load_s: float
-    run_s: float
-    memory_bytes: int
-
-    @property
-    def cpu_s(self) -> int:
-        return int(1 + (self.load_s + self.run_s) * usable_cores())
 
 
 def try_graph(
@@ -138,13 +125,13 @@ def carry_out(order: Mapping[str, Any], load_limit_s: float, expected: str) -> d
 
     expected: begins the sentence of a GraphRefused.
     """
-    limits = _Limits(load_limit_s, RUN_LIMIT_S, _memory_limit(Path(order["graph"])))
+    cpu_s = int(1 + (load_limit_s + RUN_LIMIT_S) * usable_cores())  # Of all threads.
     try:
-        child = start_child({**order, "cpu_s": limits.cpu_s, "parent": os.getpid()})
+        child = start_child({**order, "cpu_s": cpu_s, "parent": os.getpid()})
     except OSError as error:
         raise GraphRefused(f"{expected}, its trial process cannot be started: {error}") from None
     try:
-        output, exceeded = _watched(child, limits)
+        output, exceeded = _watched(child, load_limit_s, _memory_limit(Path(order["graph"])))
     finally:
         child.kill()
         child.wait()
@@ -163,7 +150,7 @@ def carry_out(order: Mapping[str, Any], load_limit_s: float, expected: str) -> d
     return last
 
 
-def _watched(child: subprocess.Popen[bytes], limits: _Limits) -> tuple[bytes, str]:
+def _watched(child: subprocess.Popen[bytes], load_limit_s: float, memory_bytes: int) -> tuple[bytes, str]:
     """The output of the child, and the limit that it exceeded, "" for none."""
     assert child.stdout is not None
     output = b""
@@ -171,7 +158,7 @@ def _watched(child: subprocess.Popen[bytes], limits: _Limits) -> tuple[bytes, st
     poll.register(child.stdout, select.POLLIN)
     import psutil
 
-    until_s, limit_s, doing, used = time.monotonic() + limits.load_s, limits.load_s, "loading", 0
+    until_s, limit_s, doing, used = time.monotonic() + load_limit_s, load_limit_s, "loading", 0
     while True:
         if poll.poll(_POLL_MS):
             block = os.read(child.stdout.fileno(), _MAX_ANSWER_BYTES)
@@ -180,12 +167,12 @@ def _watched(child: subprocess.Popen[bytes], limits: _Limits) -> tuple[bytes, st
                     child.wait(_EXIT_LIMIT_S)
                 return output, ""
             if b"\n" in block and doing == "loading":
-                until_s, limit_s, doing = time.monotonic() + limits.run_s, limits.run_s, "running"
+                until_s, limit_s, doing = time.monotonic() + RUN_LIMIT_S, RUN_LIMIT_S, "running"
             output += block
         with contextlib.suppress(psutil.Error):
             used = psutil.Process(child.pid).memory_info().rss
-        if used > limits.memory_bytes:
-            return output, f"took {used / 1e9:.1f} GB of memory (limit {limits.memory_bytes / 1e9:.1f} GB)"
+        if used > memory_bytes:
+            return output, f"took {used / 1e9:.1f} GB of memory (limit {memory_bytes / 1e9:.1f} GB)"
         if time.monotonic() > until_s:
             return output, f"did not end {doing} it within {limit_s:.0f} s"
 
