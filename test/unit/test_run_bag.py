@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from bag_cases import PERIOD_NS, START_NS, Recorded, image_message, recording, write_bag
+from mcap.reader import make_reader
 from model_cases import DETECTOR, bundle_or_skip, video_frame
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag1 import Writer
@@ -147,6 +149,13 @@ def test_detections_are_those_of_the_detector(results) -> None:
     assert scores == pytest.approx(found.scores.tolist())
     (labels,) = decoded(results["drive.mcap"][1], "/label_info")
     assert [one.class_name for one in labels.class_map] == list(bundle.labels)
+
+
+def test_the_metadata_name_the_file(results) -> None:
+    result = results["drive.mcap"][1]
+    with result.open("rb") as file:
+        (found,) = [one for one in make_reader(file).iter_metadata() if one.name == "rosbag2"]
+    assert yaml.safe_load(found.metadata["serialized_metadata"])["relative_file_paths"] == [result.name]
 
 
 def test_annotations_show_the_tracks_of_every_frame(results) -> None:

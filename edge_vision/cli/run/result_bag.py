@@ -57,9 +57,9 @@ def result_file(path: Path) -> Iterator[Any]:
     folder = None
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-        with BagWriter(folder / "bag", version=9, storage_plugin=plugin) as writer:
+        with BagWriter(folder / path.stem, version=9, storage_plugin=plugin) as writer:
             yield writer
-        file = folder / "bag" / f"bag{path.suffix}"
+        file = folder / path.stem / path.name  # Metadata in the file have its name.
         with file.open("rb") as written:
             os.fsync(written.fileno())
         check_result(path)  # Again: another program may have written it meanwhile.
