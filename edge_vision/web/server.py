@@ -19,7 +19,11 @@ from edge_vision.web.access import SAFE_METHODS, Access, listen_error
 MAX_BODY_BYTES = 1 << 20
 WRONG_TOKEN_DELAY_S = 0.5
 SHUTDOWN_S = 1.0
+MAX_IDLE = 128
+"""Connections without an admitted request: whoever reaches the port may open them. The newest ones stay."""
 ACCESS = web.AppKey("access", Access)
+_Connections = dict[web.RequestHandler, None]
+_IDLE = web.AppKey("idle", _Connections)
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -51,7 +55,7 @@ def make_app(access: Access, folder: Path, max_body_bytes: int = MAX_BODY_BYTES)
     folder: .html, .js, .css and .svg files, read once. Every route that is added later is guarded, too.
     """
     app = web.Application(middlewares=[_guard], client_max_size=max_body_bytes)
-    app[ACCESS] = access
+    app[ACCESS], app[_IDLE] = access, {}
     app.on_response_prepare.append(_add_headers)
     for file in sorted(folder.iterdir()):
         if file.suffix in _TYPES:
@@ -68,12 +72,39 @@ async def listening(app: web.Application) -> AsyncIterator[None]:
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, access.address, access.port).start()
+            make = _connections_of(runner, app[_IDLE])
+            server = await asyncio.get_running_loop().create_server(make, access.address, access.port)
         except (OSError, OverflowError) as error:
             raise ListenError(listen_error(access.address, access.port, error)) from error
-        yield
+        try:
+            yield
+        finally:
+            server.close()
     finally:
         await runner.cleanup()
+
+
+def _connections_of(runner: web.AppRunner, idle: _Connections) -> Callable[[], web.RequestHandler]:
+    """What accepts a connection, and aborts the oldest idle ones beyond MAX_IDLE."""
+    server, loop = runner.server, asyncio.get_running_loop()
+    assert server is not None
+
+    def accept() -> web.RequestHandler:
+        while len(idle) >= MAX_IDLE:
+            oldest = next(iter(idle))
+            del idle[oldest]
+            # Later: of many that are accepted at once, the oldest may not be connected yet.
+            loop.call_soon(_abort, oldest)
+        accepted = server()
+        idle[accepted] = None
+        return accepted
+
+    return accept
+
+
+def _abort(connection: web.RequestHandler) -> None:
+    if connection.transport is not None:
+        connection.transport.abort()
 
 
 async def run(app: web.Application, stop: asyncio.Event, announce: Callable[[], None]) -> None:
@@ -102,7 +133,7 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     if refusal:
         return web.Response(status=403, text=f"refused: {refusal}\n")
     if not access.token:
-        return await handler(request)
+        return await _admit(request, handler)
     # A link with the token: the cookie replaces it, so that it stays out of the history and the page.
     given = request.query.get("token", "")
     if given and request.method in SAFE_METHODS and access.knows(given):
@@ -111,8 +142,17 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise opened
     bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
     if not given and (access.knows(request.cookies.get(access.cookie, "")) or access.knows(bearer)):
-        return await handler(request)
+        return await _admit(request, handler)
     if given or bearer:
         await asyncio.sleep(WRONG_TOKEN_DELAY_S)
     text = "The token is wrong." if given or bearer else "Enter the token that the server printed."
     return web.Response(status=401, text=_LOGIN.format(text=html.escape(text)), content_type="text/html")
+
+
+async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    idle = request.config_dict[_IDLE]
+    idle.pop(request.protocol, None)
+    try:
+        return await handler(request)
+    finally:
+        idle[request.protocol] = None

@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from edge_vision.web.access import Access, access_of, add_access_options, is_loopback, new_token
-from edge_vision.web.server import ListenError, listening, make_app
+from edge_vision.web.server import MAX_IDLE, ListenError, listening, make_app
 
 TOKEN = "0123456789abcdef"
 LOCAL = Access("127.0.0.1", 8080)
@@ -186,6 +187,38 @@ def test_a_large_body_is_refused(folder: Path) -> None:
             assert answer.status == 413
 
     served(folder, use, max_body_bytes=1000)
+
+
+def test_idle_connections_are_bounded_and_keep_nobody_out(folder: Path) -> None:
+    async def use(client: aiohttp.ClientSession, url: str) -> None:
+        opened = [await asyncio.open_connection("127.0.0.1", URL(url).port) for _ in range(2 * MAX_IDLE)]
+        for _, writer in opened:
+            writer.write(b"GET / HT")
+        async with client.get(url) as answer:
+            assert answer.status == 401
+        ended = [asyncio.wait_for(reader.read(), 5.0) for reader, _ in opened[:MAX_IDLE]]
+        found = await asyncio.gather(*ended, return_exceptions=True)
+        assert all(one == b"" or isinstance(one, ConnectionError) for one in found)
+        assert not opened[-1][0].at_eof()
+        for _, writer in opened:
+            writer.close()
+
+    served(folder, use, TOKEN)
+
+
+def test_a_connection_in_use_outlives_any_number_of_idle_ones(folder: Path) -> None:
+    async def use(client: aiohttp.ClientSession, url: str) -> None:
+        async def body() -> AsyncIterator[bytes]:
+            yield b"first "
+            for _ in range(2 * MAX_IDLE):
+                _, writer = await asyncio.open_connection("127.0.0.1", URL(url).port)
+                writer.close()
+            yield b"last"
+
+        async with client.post(f"{url}/echo", data=body()) as answer:
+            assert await answer.text() == "first last"
+
+    served(folder, use)
 
 
 def test_an_address_of_another_machine_is_one_clear_error(folder: Path) -> None:
