@@ -138,7 +138,8 @@ class Collector:
         self._quota.add(picture.day, reason, classes)
         self._known.add(reason, *hashes)
         self.counts[reason] += 1
-        self.pictures, self.bytes, self._stale = self.pictures + 1, self.bytes + len(jpeg), True
+        self.pictures, self._stale = self.pictures + 1, True
+        self.bytes += self.folder.bytes_of(picture.name)
         return picture
 
     def _picture(

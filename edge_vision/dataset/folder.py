@@ -233,9 +233,10 @@ class DatasetFolder:
 
     def size_bytes(self) -> int:
         """Of all pictures and records."""
-        return sum(self._bytes_of(name) for name in self.names())
+        return sum(self.bytes_of(name) for name in self.names())
 
-    def _bytes_of(self, name: str) -> int:
+    def bytes_of(self, name: str) -> int:
+        """Of a picture and its record."""
         files = self._checked("images", name, IMAGE_SUFFIX), self._checked("records", name, ".json")
         return sum(file.lstat().st_size for file in files if os.path.lexists(file))
 
@@ -246,7 +247,7 @@ class DatasetFolder:
         the limit. The annotations are written first: they never name a missing picture. Raises OSError.
         """
         with self._locked():
-            sizes = {name: self._bytes_of(name) for name in self.names()}
+            sizes = {name: self.bytes_of(name) for name in self.names()}
             left, removed = sum(sizes.values()), []
             for name, size in sizes.items():
                 if left <= _KEPT_SHARE * limit_bytes:

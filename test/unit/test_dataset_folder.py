@@ -145,6 +145,7 @@ def test_the_size_is_bounded_and_reviewed_pictures_stay(tmp_path: Path) -> None:
         Clock(NOON + timedelta(hours=1)),
     )
     assert collector.keep(candidate(1000)) is not None
+    assert collector.bytes == folder.size_bytes(), "with the records"
     left = folder.names()
     assert folder.size_bytes() <= limit and collector.bytes <= limit
     assert left[:2] == names[:2], "reviewed pictures and unfinished corrections stay"
