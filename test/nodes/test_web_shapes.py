@@ -12,7 +12,7 @@ from sensor_msgs.msg import PointCloud2, PointField
 
 from edge_vision.core.frame import Frame
 from edge_vision.nodes.interface.shape_messages import keypoints_message, polygon_message
-from edge_vision.nodes.observers.shape_feed import MAX_OBJECTS, outline_of, skeletons_of
+from edge_vision.nodes.observers.shape_feed import MAX_OBJECTS, MAX_VERTICES, outline_of, skeletons_of
 
 CIRCLE = cv2.ellipse2Poly((300, 200), (90, 50), 0, 0, 360, 1)[:-1]
 
@@ -39,6 +39,14 @@ def test_an_outline_is_simplified_to_a_pixel() -> None:
     assert (
         max(abs(cv2.pointPolygonTest(outline, point, True)) for point in CIRCLE.astype(float).tolist()) < 2.0
     )
+
+
+def test_the_vertices_of_an_outline_are_bounded() -> None:
+    # Simplified whole, this one takes quadratic time: each vertex is far from the line of its neighbours.
+    at = np.arange(80_000)
+    zigzag = np.stack((at, at % 3 * 500), axis=1)
+    ((_, *points),) = outline_of(serialize_message(polygon_message(zigzag, 1, of())))
+    assert 2 < len(points) // 2 <= MAX_VERTICES and max(points[::2]) > 79_000
 
 
 @pytest.mark.parametrize("number", [0, -1, MAX_OBJECTS + 1, 1 << 62])

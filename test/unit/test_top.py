@@ -12,13 +12,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rich.console import Console
 
-from edge_vision.cli.top.board import SILENT_S, Board
+from edge_vision.cli.top.board import MAX_PARTS, SILENT_S, Board
 from edge_vision.cli.top.drawing import pipeline_lines, pipeline_row
 from edge_vision.cli.top.screen import Screen, advice, once_lines
 from edge_vision.cli.top.terminal import Keyboard, named_keys
 from edge_vision.core.diagnostic_status import StatusEntry
+from edge_vision.nodes.interface.status_messages import MAX_STATUS_CHARS, status_message
 from edge_vision.nodes.observers.diagnostics_listener import DiagnosticsListener
 
 REPO = Path(__file__).resolve().parents[2]
@@ -177,6 +179,23 @@ def test_a_full_report_replaces_the_last_one_and_output_alone_does_not() -> None
     restarted.append(StatusEntry("process 78", "/", 0, "running", {**PROCESS, "pid": "78"}))
     board.update(restarted, 102.0)
     assert [one.name for one in board.pipelines[0].processes] == ["process 78"]
+
+
+def test_the_parts_of_a_pipeline_are_bounded() -> None:
+    board = board_with(statuses())
+    for pid in range(MAX_PARTS + 10):
+        board.update([StatusEntry(f"process {1000 + pid}", "/", 0, "running", PROCESS)], 101.0)
+    board.update([statuses(cause="gate_closed")[-1]], 102.0)
+    (pipeline,) = board.pipelines
+    assert len(pipeline.parts) == MAX_PARTS and pipeline.part("output").text("cause") == "gate_closed"
+
+
+def test_a_status_beyond_any_size_is_left_out() -> None:
+    found: list[StatusEntry] = []
+    pairs = [KeyValue(key="a", value="b" * MAX_STATUS_CHARS)]
+    message = DiagnosticArray(status=[status_message("gate", "/", 0, "", {}), DiagnosticStatus(values=pairs)])
+    DiagnosticsListener(found.extend)._on_diagnostics(message)
+    assert [one.name for one in found] == ["gate"]
 
 
 def test_statuses_of_other_nodes_are_only_counted() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from edge_vision.core.diagnostic_status import StatusEntry
 from edge_vision.core.printable import printable
@@ -13,7 +14,7 @@ from edge_vision.core.printable import printable
 SILENT_S = 3.5
 STAGES = ("source", "gate", "cascade", "detector")
 _MIN_PARTS_OF_FULL_REPORT = 2
-MAX_CAMERAS = 64
+MAX_CAMERAS, MAX_PARTS = 64, 256
 _NAMESPACE = re.compile(r"/|(/[A-Za-z_][A-Za-z0-9_]*)+")
 
 
@@ -79,7 +80,8 @@ class Board:
             pipeline = self._pipelines.setdefault(namespace, PipelineStatus(namespace))
             # A full report replaces the previous one, which may list a process that has ended since.
             is_full = len(parts) >= _MIN_PARTS_OF_FULL_REPORT
-            pipeline.parts = parts if is_full else {**pipeline.parts, **parts}
+            merged = parts if is_full else {**pipeline.parts, **parts}
+            pipeline.parts = dict(islice(merged.items(), MAX_PARTS))
             pipeline.received_s = now_s
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from diagnostic_msgs.msg import DiagnosticArray
 
 from edge_vision.core.diagnostic_status import StatusEntry
-from edge_vision.nodes.interface.status_messages import status_entry
+from edge_vision.nodes.interface.status_messages import MAX_STATUS_CHARS, status_chars, status_entry
 from edge_vision.nodes.observers.discovery import observing_node
 from edge_vision.nodes.transport.qos import RESULTS
 
@@ -52,4 +52,5 @@ class DiagnosticsListener:
         return sorted(name for name in names if not name.endswith("/_NODE_NAME_UNKNOWN_"))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self._on_statuses([status_entry(one) for one in message.status])
+        bounded = (one for one in message.status if status_chars(one) <= MAX_STATUS_CHARS)
+        self._on_statuses([status_entry(one) for one in bounded])

@@ -31,7 +31,8 @@ class RemoteParameters:
 
     def __init__(self, running: Callable[[str], list[str]]) -> None:
         self._running = running
-        self._waiting: queue.Queue[tuple[type, str, Any, float, Future[Any]]] = queue.Queue(MAX_WAITING)
+        # Bounded in `_call`: `advance`, which alone takes, must not wait to put one back.
+        self._waiting: queue.SimpleQueue[tuple[type, str, Any, float, Future[Any]]] = queue.SimpleQueue()
         self._clients: dict[str, Any] = {}
 
     def read(self, camera: str) -> list[dict[str, Any]]:
@@ -81,7 +82,9 @@ class RemoteParameters:
     def _call(self, kind: type, service: str, request: Any) -> Any:
         answer: Future[Any] = Future()
         try:
-            self._waiting.put_nowait((kind, service, request, time.monotonic() + TIMEOUT_S, answer))
+            if self._waiting.qsize() >= MAX_WAITING:
+                raise queue.Full
+            self._waiting.put((kind, service, request, time.monotonic() + TIMEOUT_S, answer))
             return answer.result(TIMEOUT_S + 1.0)
         except (queue.Full, FutureTimeout) as error:
             raise ValueError(f"no answer of {service} within {TIMEOUT_S:.0f} s: try again") from error

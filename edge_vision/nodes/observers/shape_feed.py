@@ -27,6 +27,8 @@ WAIT_S = 0.05
 """Shapes are published after the tracks: longest wait of a picture for them."""
 TOLERANCE_PX = 1.0
 MAX_PX = 1e6
+MAX_VERTICES = 4000
+"""Of an outline that is simplified, which takes quadratic time at worst; of a longer one every n-th."""
 # One message per object. Best effort: a page that is slow delays no publisher.
 PER_OBJECT = QoSProfile(depth=MAX_OBJECTS, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 _FIELDS = ("u", "v", "score")
@@ -91,6 +93,7 @@ def outline_of(message: bytes) -> Lines:
     vertices, number = read_polygon(message)
     if not len(vertices) or not (np.abs(vertices) < MAX_PX).all() or not 1 <= number <= MAX_OBJECTS:
         raise ValueError("expected finite vertices and the number of an object")
+    vertices = vertices[:: 1 + (len(vertices) - 1) // MAX_VERTICES]
     outline = cv2.approxPolyDP(np.ascontiguousarray(vertices, np.float32), TOLERANCE_PX, True)
     return [[number - 1, *np.rint(outline).astype(int).ravel().tolist()]]
 
