@@ -94,7 +94,12 @@ def test_clouds_of_other_layouts_are_read_or_refused() -> None:
     ]
     wide.data = struct.pack(">5f", 0.5, 0, 2, 0, 1) + struct.pack(">5f", 0.5, 0, 4, 0, 3)
     assert skeletons_of(serialize_message(wide)) == [[0, 1, 2], [0, 3, 4]]
+    outside = [
+        PointField(name=name, offset=(1 << 31) - 1, datatype=PointField.FLOAT32)
+        for name in ("u", "v", "score")
+    ]
     wrong = [
+        {"fields": outside},
         {"data": b""},
         {"height": 2},
         {"height": (1 << 32) - 1, "width": (1 << 32) - 1},

@@ -106,6 +106,9 @@ def skeletons_of(message: bytes) -> Lines:
     if not 0 < count * cloud.point_step <= len(cloud.data):
         raise ValueError("expected key points")
     offsets = {one.name: one.offset for one in cloud.fields if one.datatype == PointField.FLOAT32}
+    # NumPy adds them in 32 bits: it would accept 2**31 - 1, and read there.
+    if not all(offsets[name] + 4 <= cloud.point_step for name in _FIELDS):
+        raise ValueError("expected fields within a point")
     form = ">f4" if cloud.is_bigendian else "<f4"
     layout = np.dtype(
         {
