@@ -63,9 +63,14 @@ class Output:
         return [one for message in self._heard for one in message.status if one.name.endswith("output")]
 
     def named(
-        self, cause: str, send: Send = nothing, period_s: float = 0.1, level: bytes | None = None
+        self,
+        cause: str,
+        send: Send = nothing,
+        period_s: float = 0.1,
+        level: bytes | None = None,
+        text: str = "",
     ) -> Any:
-        """The status with this cause (and level), waiting for it while calling `send` periodically."""
+        """The status with this cause (level, and text), waiting for it while calling `send` periodically."""
         due_s = 0.0
 
         def turn() -> None:
@@ -79,7 +84,7 @@ class Output:
             fits = [
                 one
                 for one in self.statuses
-                if status_values(one)["cause"] == cause and level in (None, one.level)
+                if status_values(one)["cause"] == cause and level in (None, one.level) and text in one.message
             ]
             return fits[-1] if fits else None
 
