@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+import warnings
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -189,7 +190,8 @@ def boxes(n: int, **changes: Any) -> bytes:
 def header(text: str, more: bytes = b"", times: int = 1) -> bytes:
     """An archive whose array declares this."""
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
+    with warnings.catch_warnings(), zipfile.ZipFile(stream, "w") as archive:
+        warnings.simplefilter("ignore")  # Of a name twice.
         for _ in range(times):
             archive.writestr(
                 "0.scores.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + more
