@@ -168,6 +168,7 @@ def _box(value: Mapping[str, Any]) -> LabelledBox:
     left, top, width, height = numbers = tuple(value["bbox"])
     if not isinstance(label, str) or not 0 < len(label.strip()) <= MAX_LABEL_CHARS:
         raise ValueError(f"label: expected 1 to {MAX_LABEL_CHARS} characters, got {label!r:.80}")
+    label.encode()  # Raises ValueError for half a character, which JSON may hold and no file of labels may.
     if not all(type(one) in (int, float) and abs(one) <= _MAX_SIDE_PX for one in numbers):
         raise ValueError(f"bbox: expected four finite numbers, got {numbers!r:.80}")
     if min(width, height) <= 0:

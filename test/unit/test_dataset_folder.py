@@ -245,6 +245,7 @@ def test_a_damaged_record_is_one_clear_error_and_the_others_stay_readable(tmp_pa
         {"revision": 10**4000},
         {"inferred": float("nan")},
         {"blurred": {}},
+        {"boxes": [{"label": "\ud800", "bbox": [1, 2, 3, 4]}]},
     ],
     ids=str,
 )
