@@ -31,8 +31,6 @@ from edge_vision.nodes.transport.qos import RESULTS, STATUS
 
 STALE = 3
 CAUSE_PERIOD_S = 0.5
-PARTS = ("recorder", "collector")
-"""Nodes that a pipeline may have: they report without being in `watched_nodes`, and need not run."""
 
 
 @dataclass(slots=True)
@@ -74,7 +72,7 @@ class DiagnosticsNode(BaseNode):
         receive, subscribe = self._receive, self.create_subscription
         self._watched = {
             name: subscribe(DiagnosticArray, f"{name}/status", partial(receive, name), STATUS)
-            for name in dict.fromkeys((*self.params["watched_nodes"], *PARTS))
+            for name in dict.fromkeys((*self.params["watched_nodes"], *specs.PARTS))
         }
 
     def deactivate(self) -> None:

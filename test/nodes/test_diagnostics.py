@@ -19,7 +19,7 @@ from ros_cases import (
 )
 from sysfs_cases import plant
 
-from edge_vision.nodes.diagnostics_node import PARTS
+from edge_vision.nodes.interface.specs import PARTS
 from edge_vision.nodes.interface.status_messages import status_message
 
 

@@ -29,19 +29,20 @@ from vision_msgs.msg import LabelInfo, VisionInfo
 
 from edge_vision.nodes.collector_node import CollectorNode
 from edge_vision.nodes.interface.frame_event_messages import frame_event_from_message
-from edge_vision.nodes.interface.specs import NODES, NodeSpec
+from edge_vision.nodes.interface.specs import DIAGNOSTICS, NODES, PARTS, NodeSpec
+from edge_vision.nodes.monitoring.image_input_probe import FLOW
 from edge_vision.nodes.updater_node import UpdaterNode
 
 
 def topics_of(spec: NodeSpec, transport: str = "raw", **given) -> list[tuple[str, str, str]]:
     """(direction, full name, type) of each topic of a node with these parameters, as users see it."""
-    found = []
+    found, more = [], PARTS if spec is DIAGNOSTICS else ()
     values = {**{param.name: param.default for param in spec.params}, **given}
     for topic in filter(lambda topic: topic.exists(values), spec.topics):
         compressed = topic.name.endswith("/compressed")
         if topic.direction == "in" and "Image" in topic.type and compressed != (transport == "compressed"):
             continue
-        names = [topic.name.replace("<node>", n) for n in ("source", "gate", "cascade", "detector")]
+        names = [topic.name.replace("<node>", n) for n in (*FLOW, *more)]
         for name in dict.fromkeys(names):
             full = name.replace("~", f"/{spec.name}") if name.startswith("~") else f"/{name.lstrip('/')}"
             found.append((topic.direction, full, topic.type))

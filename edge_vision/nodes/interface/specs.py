@@ -24,6 +24,8 @@ from edge_vision.nodes.interface.types import (
 )
 from edge_vision.nodes.interface.updater import UPDATER
 
+PARTS = (RECORDER.name, COLLECTOR.name)
+"""Nodes that a pipeline may have: they report without being in `watched_nodes`, and need not run."""
 DIAGNOSTICS = NodeSpec(
     "diagnostics",
     "Publishes the state of the nodes, their processes and the machine on /diagnostics.",
@@ -71,7 +73,7 @@ DIAGNOSTICS = NodeSpec(
         *COMMON,
     ),
     (
-        Topic("<node>/status", DIAGNOSTIC_ARRAY, "in", "Status of each watched node."),
+        Topic("<node>/status", DIAGNOSTIC_ARRAY, "in", "Of watched and optional nodes."),
         Topic("/diagnostics", DIAGNOSTIC_ARRAY, "out", "REP-107, at 1 Hz."),
         STATUS,
     ),
