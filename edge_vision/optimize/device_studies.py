@@ -73,11 +73,12 @@ def run_studies(folder: Path, settings: Settings, command: str, log: Say, show: 
     Raises OptimizeError, BundleError if a device cannot be used, or if no study can start. If a device fails
     later, its study has an error, and the others continue.
     """
-    prepare_dataset(folder, settings, lambda text: log("", text))
     folders = device_folders(folder, settings.devices)
-    for path in folders.values():
-        if path != folder:
-            _share(folder, path, command)
+    shared = [path for path in folders.values() if path != folder]
+    for path in shared:
+        path.mkdir(parents=True, exist_ok=True)
+        marker = marker_path(folder, command)
+        shutil.copyfile(marker, path / marker.name)
     stop = threading.Event()
 
     def progress(name: str) -> Callable[[str], None]:
@@ -109,6 +110,10 @@ def run_studies(folder: Path, settings: Settings, command: str, log: Say, show: 
                 executors[address], devices[address] = remote, remote.connect()
                 found = devices[address]
                 log(name, f"{found.cpu}, {found.cores} cores, {', '.join(found.flags) or 'no special flags'}")
+        # After the connections: reading clips may take minutes, a wrong address is known in seconds.
+        prepare_dataset(folder, settings, lambda text: log("", text))
+        for path in shared:
+            _share(folder, path)
         return _run_all(settings, folders, executors, devices, log, stop)
     finally:
         for executor in executors.values():
@@ -184,12 +189,9 @@ def _copy_variant(name: str, source: Path, target: Path) -> None:
             shutil.copytree(source / path, target / path)
 
 
-def _share(folder: Path, path: Path, command: str) -> None:
-    """Prepare a device's folder: the data of the study is linked."""
-    path.mkdir(parents=True, exist_ok=True)
+def _share(folder: Path, path: Path) -> None:
+    """Link the data of the study into a device's folder."""
     (folder / "ranges").mkdir(exist_ok=True)
-    marker = marker_path(folder, command)
-    shutil.copyfile(marker, path / marker.name)
     for name in _SHARED:
         if (folder / name).exists() and not (path / name).is_symlink():
             (path / name).symlink_to(os.path.relpath(folder / name, path))

@@ -43,8 +43,8 @@ class DeviceAddress:
         match = _ADDRESS.fullmatch(text)
         if match is None or not 0 < int(match["port"] or 22) < 65536 or (match["python"] or "").endswith("/"):
             raise OptimizeError(
-                f"device: expected {LOCAL} or ssh://HOST, with :PORT and /PATH/TO/PYTHON if needed, "
-                f"got {text!r}"
+                f"device: expected {LOCAL} or ssh://HOST, with :PORT (1 to 65535) and /PATH/TO/PYTHON "
+                f"if needed, got {text!r}"
             )
         host = match["host"].strip("[]")
         return DeviceAddress(
