@@ -77,6 +77,17 @@ def test_a_picture_is_drawn_with_its_boxes(page: Chromium, folder: DatasetFolder
     assert "1 of 4: low_margin person" in text and "tiny 1: open" in text and "person" in text
 
 
+def test_a_page_without_its_list_yet_does_not_state_that_there_are_no_pictures(page: Chromium) -> None:
+    page.call("Page.addScriptToEvaluateOnNewDocument", source="window.fetch = () => new Promise(() => {})")
+    page.call("Page.reload")
+    page.wait(
+        f"document.readyState === 'complete' && !{STAGE}.dataset.picture", "the page before its list arrives"
+    )
+    page.evaluate("dispatchEvent(new Event('resize'))")
+    assert page.evaluate("document.getElementById('about').textContent") == ""
+    assert page.evaluate("document.getElementById('counts').textContent") == ""
+
+
 def test_pictures_are_accepted_and_rejected_by_keyboard(page: Chromium, folder: DatasetFolder) -> None:
     names = folder.names()
     press(page, "a")

@@ -370,5 +370,5 @@ for (const [id, key] of Object.entries({ accept: "a", reject: "x", reopen: "u", 
 $("chooser").addEventListener("submit", setLabel);
 $("label").addEventListener("input", suggest);
 $("filter").addEventListener("change", () => { show(step(-1, 1)).then(() => stage.focus()); });
-addEventListener("resize", draw);
-load().then(() => stage.focus()).catch(report);
+// Only then may a resize draw: without the list it would state that there are no pictures.
+load().then(() => { addEventListener("resize", draw); stage.focus(); }).catch(report);
