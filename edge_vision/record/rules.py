@@ -150,7 +150,7 @@ class RuleWatch:
         without = sorted({rule.zone for rule in named if rule.zone and labels and rule.zone not in have})
         parts = [f"the model has no class {', '.join(unknown)}"] if unknown else []
         parts += [f"the detector has no zone {', '.join(without)}"] if without else []
-        return " and ".join(parts)
+        return f"rules: {' and '.join(parts)}" if parts else ""
 
 
 def _count(text: str) -> int:

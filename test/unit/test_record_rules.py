@@ -142,7 +142,10 @@ def test_without_zones_or_a_known_size_nothing_is_in_a_zone():
 
 def test_what_the_model_and_the_zones_do_not_have_is_reported():
     watch = Watched("class:persn", "class:dog in zone gate", "class:person in zone door").watch
-    assert watch.trouble(LABELS, ZONES) == "the model has no class persn and the detector has no zone gate"
+    assert (
+        watch.trouble(LABELS, ZONES)
+        == "rules: the model has no class persn and the detector has no zone gate"
+    )
     assert watch.trouble((), Zones()) == "", "nothing is known yet"
     assert Watched("class:dog").watch.trouble(LABELS, ZONES) == ""
 
