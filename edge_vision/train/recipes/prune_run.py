@@ -9,6 +9,7 @@ from typing import Any
 
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.input_moments import input_moments
+from edge_vision.train.networks.cutting import CLASS_ROLES
 from edge_vision.train.networks.pruning import prune, without_smallest
 from edge_vision.train.recipes.detection_loss import detector_loss
 from edge_vision.train.recipes.training_run import (
@@ -45,7 +46,7 @@ def _run(run: TrainingRun) -> TrainingReport:
     moments, times = input_moments(run.folded, run.calibration, {}), run.cached_times(teacher_int8)
     pruned = prune(run.folded, moments, times, run.request.share)
     loss = None
-    if run.correction:
+    if run.source.manifest.head.type in CLASS_ROLES:
         run.outputs = list(run.source.manifest.head.outputs.values())
         loss = detector_loss(run.source)
     tuned, progress = run.tuned(pruned, RATE, loss)
