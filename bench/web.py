@@ -18,6 +18,7 @@ import asyncio
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -40,7 +41,7 @@ CAMERA = "/"
 SETTLE_S, START_S = 3.0, 60.0
 RECONNECTS = 20
 _EXAMPLES = """examples:
-  python bench/web.py                             about three minutes
+  python bench/web.py                             about four minutes
   python bench/web.py --seconds 10 --rounds 1     a quick run
   python bench/web.py --strict                    exit status 1 where a target is missed"""
 
@@ -65,7 +66,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser("web", __doc__, _EXAMPLES)
     parser.add_argument("--seconds", type=float, default=30.0, help="measured, each")
-    parser.add_argument("--rounds", type=int, default=2, help="without clients and with them")
+    parser.add_argument("--rounds", type=int, default=3, help="without and with clients, alternating")
     parser.add_argument("--port", type=int, default=8655)
     return parser
 
@@ -108,8 +109,8 @@ def measure(options: argparse.Namespace, folder: Path, result: dict[str, Any]) -
                 if time.monotonic() > until_s:
                     raise SystemExit("no detection came\n" + "\n".join(pipeline.last_lines()))
             spin(SETTLE_S)
-            for _ in range(options.rounds):
-                result["rounds"].append(one_round(options.seconds, url, web.pid, spin))
+            for number in range(options.rounds):
+                result["rounds"].append(one_round(options.seconds, url, web.pid, spin, number % 2 > 0))
                 print(f"round: {result['rounds'][-1]}", flush=True)
             result["reconnects"] = asyncio.run(reconnects(url, web.pid))
         finally:
@@ -118,11 +119,23 @@ def measure(options: argparse.Namespace, folder: Path, result: dict[str, Any]) -
                 one.stop() if isinstance(one, PipelineProcess) else one.kill()
 
 
-def one_round(seconds: float, url: str, pid: int, spin: Any) -> dict[str, Any]:
-    """Without clients, then with three of which one is stopped."""
+def one_round(seconds: float, url: str, pid: int, spin: Any, clients_first: bool) -> dict[str, Any]:
+    """Without clients, and with three of which one is stopped."""
+    parts = [lambda: _without(seconds, pid, spin), lambda: _with(seconds, url, pid, spin)]
+    found: dict[str, Any] = {}
+    for part in reversed(parts) if clients_first else parts:
+        found |= part()
+    return found
+
+
+def _without(seconds: float, pid: int, spin: Any) -> dict[str, Any]:
+    spin(SETTLE_S)
     idle = read_process(pid)
-    without = spin(seconds)
-    idle_share = share(idle, read_process(pid))
+    ages_ms = spin(seconds)
+    return {"age_ms": spread(ages_ms), "idle_share": share(idle, read_process(pid))}
+
+
+def _with(seconds: float, url: str, pid: int, spin: Any) -> dict[str, Any]:
     clients = [script("client", url, str(seconds + 4 * SETTLE_S)) for _ in range(3)]
     spin(SETTLE_S)
     clients[2].send_signal(signal.SIGSTOP)
@@ -135,9 +148,7 @@ def one_round(seconds: float, url: str, pid: int, spin: Any) -> dict[str, Any]:
     clients[2].kill()
     clients[2].wait()
     return {
-        "age_ms": spread(without),
         "age_with_clients_ms": spread(with_clients),
-        "idle_share": idle_share,
         "server_share": share(before, after),
         "growth_kb": after.rss_kb - before.rss_kb,
         "clients": found,
@@ -176,7 +187,7 @@ def rows(result: dict[str, Any]) -> list[Row]:
     """The table."""
     rounds = result["rounds"]
     ratios = [one["age_with_clients_ms"]["p50"] / one["age_ms"]["p50"] for one in rounds]
-    ratio = sorted(ratios)[len(ratios) // 2]
+    ratio = statistics.median(ratios)
     clients = [client for one in rounds for client in one["clients"]]
     frames = sum(client["frames"] for client in clients)
     with_own = sum(client["own_boxes"] for client in clients)

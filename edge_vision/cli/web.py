@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import threading
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from edge_vision.nodes.observers.web_listener import WebListener
 
 PORT = 8600
+NICENESS = 5
 STATUS_PERIOD_S = 1.0
 NODE_NAME = ("--ros-args", "-r", "__node:=edge_vision_web")
 _EXAMPLES = """examples:
@@ -109,6 +111,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"web: {missing_package(error)}", file=sys.stderr)
         return 1
+    # The pipeline first: on a busy machine pictures are late, not detections.
+    os.nice(NICENESS)
     hub = Hub()
     state = WebState(hub)
     parameters = RemoteParameters(state.running)
