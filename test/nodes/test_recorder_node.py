@@ -115,7 +115,9 @@ def test_a_snapshot_has_all_that_was_published_under_its_stamps(start, robot, tm
     scene.publish(picture(1, 640, 480))
     scene.settled()
     robot.wait(lambda: len(tracks) == 5, "the tracks")
-    status, values = robot.status("recorder", lambda _, v: int(v["images.kept"]) == 5)
+    # An image that comes while the one before still waits, as on a busy machine, supersedes it.
+    ends = ("images.kept", "images.superseded")
+    status, values = robot.status("recorder", lambda _, v: sum(int(v[one]) for one in ends) == 5)
     assert status.message == "running" and values["recording"] == "False"
     assert str(tmp_path) in snapshot(robot)
     path = recorded(tmp_path)
@@ -123,9 +125,15 @@ def test_a_snapshot_has_all_that_was_published_under_its_stamps(start, robot, tm
     assert set(RESULTS) <= set(found) and len(found["/label_info"]) == len(found["/vision_info"]) == 1
     images = found["/image_raw/compressed"]
     stamps = [10**9 + 7 + n * 10**8 for n in range(1, 6)]
-    assert [stamp_of(one) for one in images] == stamps
+    kept = [stamp_of(one) for one in images]
+    assert (
+        len(kept) == int(values["images.kept"])
+        and kept == sorted({*kept} & {*stamps})
+        and kept[-1] == stamps[-1]
+    )
     assert {one.header.frame_id for one in images} == {"cam"}
-    for one, sent in zip(images, (*[scene.street] * 4, picture(1, 640, 480)), strict=True):
+    for one in images:
+        sent = picture(1, 640, 480) if stamp_of(one) == stamps[-1] else scene.street
         shown = cv2.imdecode(np.asarray(one.data), cv2.IMREAD_COLOR)
         assert shown.shape == sent.shape
         assert sent is not scene.street or np.abs(shown.astype(int) - sent).mean() < 5
