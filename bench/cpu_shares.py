@@ -148,10 +148,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             time.sleep(options.seconds)
             after, ended = ledger(), shares.read_s()
             frames = after.received - before.received
-            inferred = after.fates["inferred"] - before.fates["inferred"]
+            inferred, superseded = (
+                after.fates.get(fate, 0) - before.fates.get(fate, 0) for fate in ("inferred", "superseded")
+            )
             result.update({name: (ended[name] - begun[name]) * 1e3 / frames for name in SHARES})
             result["total"] = sum(result[name] for name in SHARES)
-            superseded = after.fates["superseded"] - before.fates["superseded"]
             result.update(frames=frames, inferred=inferred / frames, superseded=superseded / frames)
         finally:
             stop.set()
