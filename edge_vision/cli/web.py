@@ -111,8 +111,6 @@ def main(args: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"web: {missing_package(error)}", file=sys.stderr)
         return 1
-    # The pipeline first: on a busy machine pictures are late, not detections.
-    os.nice(NICENESS)
     hub = Hub()
     state = WebState(hub)
     parameters = RemoteParameters(state.running)
@@ -170,6 +168,8 @@ async def _serve(app: Any, access: Access, ros: RosThread) -> int:
         loop.add_signal_handler(number, stop.set)
     async with listening(app):
         print(f"web: {access.url}", flush=True)
+        # The pipeline first: on a busy machine pictures are late, not detections. Later threads inherit it.
+        os.nice(NICENESS)
         running = asyncio.ensure_future(asyncio.to_thread(ros.run))
         running.add_done_callback(lambda _: stop.set())
         await stop.wait()

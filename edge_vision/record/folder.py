@@ -18,7 +18,7 @@ MIN_FREE_BYTES = 100_000_000
 """A recording ends before the disk has less space than this."""
 DAY_S = 86_400.0
 CLOCK_SET_S = 1_577_836_800
-"""2020-01-01. Times before it are of a clock that nobody had set: the age of a file is unknown."""
+"""2020-01-01. An earlier time means that the clock was not set: the age of a file is unknown."""
 # Linux: with the time in which the machine was suspended.
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _OURS = re.compile(r"edge_vision_[\w-]+_\d{8}T\d{6}\.\d{3}Z_[\w-]+\.mcap", re.ASCII)
@@ -116,7 +116,7 @@ class RecordingFolder:
         return deleted
 
     def _own_clock_s(self, now_s: float) -> float:
-        """The wall clock, at most what it would be had nobody set it since the first call."""
+        """The wall clock, or the time of the first call plus the time since then if that is earlier."""
         steady_s = time.clock_gettime(_STEADY)
         if math.isinf(self._set_s) and now_s >= CLOCK_SET_S:
             self._set_s = now_s - steady_s

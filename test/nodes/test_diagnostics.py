@@ -156,7 +156,7 @@ def test_a_recorder_and_a_collector_report_if_they_run_and_leave_when_they_stop(
     for level, text in ((1, "not recording: No space left on device"), (0, "running")):
         found = diagnostics(robot, fits(level, text))
         assert [found[name][0].level for name in PARTS] == [bytes([level])] * 2
-    # One that says nothing any more hangs; one that was stopped is missed by nobody.
+    # A node that falls silent is reported as stale; a node that was stopped is not reported.
     diagnostics(robot, lambda found: all(found[name][0].level == b"\x03" for name in PARTS))
     report(0, "stopped")
     diagnostics(robot, lambda found: "gate" in found and not set(PARTS) & set(found))

@@ -27,7 +27,7 @@ def test_requests_that_wait_are_bounded_and_never_stop_their_server(monkeypatch:
                 time.sleep(0.001)
 
         def create_client(*_: Any) -> Any:
-            ask()  # One more at the worst moment: the first request is being looked at.
+            ask()  # Another request arrives while the first one is being handled.
             return SimpleNamespace(service_is_ready=lambda: False)
 
         reads: list[Any] = []
