@@ -34,7 +34,7 @@ unexport RMW_IMPLEMENTATION
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-recorder bench-cameras bench-device bench-governor bench-pipelining bench-low-score bench-accuracy bench-tracking bench-foreign bench-updates bench-ray bench-fleet bench-web bench-train bench-headline soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top web setup setup-clips setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-web setup-bag setup-docs lock clean distclean
+.PHONY: help demo test test-unit test-nodes check format lint types examples docs docs-serve reference bench-pipeline bench-gate bench-backends bench-diagnostics bench-failover bench-recorder bench-cameras bench-device bench-governor bench-pipelining bench-low-score bench-masks bench-accuracy bench-tracking bench-foreign bench-updates bench-ray bench-fleet bench-web bench-train bench-headline soak fuzz chaos evaluate-gate evaluate-cascade evaluate-schedule optimize-demo top web setup setup-clips setup-test setup-bench setup-evaluate setup-optimize setup-train setup-top setup-web setup-bag setup-docs lock clean distclean
 
 help:  ## List the commands
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -113,6 +113,9 @@ bench-pipelining: setup-clips  ## Measure whether preprocessing the next frame i
 
 bench-low-score: setup-evaluate  ## Measure what low-score detections predict; results in out/bench/low_score.json
 	$(VENV_PYTHON) bench/low_score.py $(ARGS)
+
+bench-masks: setup  ## Measure what masks cost; results in out/bench/masks.json
+	$(VENV_PYTHON) bench/masks.py $(ARGS)
 
 bench-accuracy: setup-evaluate setup-optimize  ## Accuracy and cost of all detectors against labels (200 MB); results in out/bench/accuracy.json
 	$(VENV_PYTHON) -m edge_vision models fetch centernet movenet

@@ -27,7 +27,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from common import REPO
+from parts.common import REPO
 
 from edge_vision.backends import available_backends
 from edge_vision.bundles.store import Bundle, load_bundle

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from backend_models import BUNDLES, RANDOM, Model, prepare
-from common import REPO, Row, at_least, at_most, median_ratio, table
+from parts.backends.models import BUNDLES, RANDOM, Model, prepare
+from parts.common import REPO, Row, at_least, at_most, median_ratio, part_command, table
 
 from edge_vision.backends import available_backends, backends_with, known_backends, make_backend
 from edge_vision.backends.host import usable_cores
@@ -114,7 +114,7 @@ class Cell:
             "input": asdict(self.model.input_spec),
             "video": str(video),
         }
-        argv = [sys.executable, str(REPO / "bench" / "backend_cell.py"), json.dumps(order)]
+        argv = part_command("backends/cell.py", json.dumps(order))
         # PyTorch's threads wait busily; where the cores are shared, two took 20 times as long as one.
         env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)

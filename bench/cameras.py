@@ -26,8 +26,8 @@ from typing import Any
 
 import cv2
 import yaml
-from benchmark import finish, make_parser, new_result
-from common import Row, at_most, spread
+from parts.benchmark import finish, make_parser, new_result
+from parts.common import Row, at_most, spread
 
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess, isolate_domain
 from edge_vision.evaluate.live.run_record import RunRecord

@@ -28,8 +28,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmark import finish, make_parser, new_result
-from common import REPO, Row, at_most, measured, script_environment
+from parts.benchmark import finish, make_parser, new_result
+from parts.common import REPO, Row, at_most, measured, part_command, script_environment
 
 from edge_vision.evaluate.live.pipeline_process import isolate_domain
 from edge_vision.offline.provenance import write_json
@@ -102,10 +102,10 @@ def cost(options: argparse.Namespace) -> dict[str, Any]:
 
 
 class _Player:
-    """bench/cost.py in a process of its own."""
+    """bench/parts/diagnostics/cost.py in a process of its own."""
 
     def __init__(self, namespace: str, video: Path) -> None:
-        command = [sys.executable, str(REPO / "bench" / "cost.py"), "--video", str(video)]
+        command = part_command("diagnostics/cost.py", "--video", video)
         command += ["--namespace", namespace, *(["--no-diagnostics"] if namespace == "without" else [])]
         self._child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=script_environment()
@@ -131,7 +131,7 @@ class _Player:
         assert self._child.stdout
         line = self._child.stdout.readline()
         if not line.startswith(start):
-            raise SystemExit(f"bench/cost.py: expected {start}..., got '{line.strip()}', see above")
+            raise SystemExit(f"diagnostics/cost.py: expected {start}..., got '{line.strip()}', see above")
         return line
 
     def end(self) -> None:
@@ -154,7 +154,7 @@ def causes(options: argparse.Namespace) -> dict[str, Any]:
     for n in range(1 if options.quick else 3):
         for work in PROVOKED:
             name = work.__name__
-            one = measured("causes.py", name, "--domain", domain)
+            one = measured("diagnostics/causes.py", name, "--domain", domain)
             runs.setdefault(name, []).append(one["seconds"])
             messages[name] = one["message"]
             print(f"  {n + 1}: {name} {one['seconds']:.2f} s", flush=True)
@@ -168,14 +168,14 @@ def causes(options: argparse.Namespace) -> dict[str, Any]:
 
 def long_run(options: argparse.Namespace) -> dict[str, Any]:
     """the clip at real time: false alarms, memory, agreement with /proc and a subscriber"""
-    from healthy import watch
+    from parts.diagnostics.healthy import watch
 
     return watch(options.video, options.minutes)
 
 
 def delay(options: argparse.Namespace) -> dict[str, Any]:
     """a camera that stamps its images 300 ms in the past"""
-    from healthy import delayed
+    from parts.diagnostics.healthy import delayed
 
     return delayed(options.video, 2 if options.quick else 4)
 

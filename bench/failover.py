@@ -27,8 +27,8 @@ from typing import Any
 
 import psutil
 import pytest
-from benchmark import MODEL, finish, make_parser, new_result
-from common import REPO, Row, at_most, spread
+from parts.benchmark import MODEL, finish, make_parser, new_result
+from parts.common import REPO, Row, at_most, spread
 
 sys.path[:0] = [str(REPO / "test"), str(REPO / "test" / "unit")]
 

@@ -35,8 +35,8 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from benchmark import finish, make_parser
-from common import REPO, Row, at_most
+from parts.benchmark import finish, make_parser
+from parts.common import REPO, Row, at_most
 
 sys.path[:0] = [str(REPO / "test" / "unit")]
 
@@ -89,7 +89,7 @@ def main() -> int:
     parser.add_argument("--prometheus", type=Path, help="the program, to measure its memory and CPU time")
     parser.add_argument("--picture", type=Path, help="draw the results to this file")
     options = parser.parse_args()
-    from fleet_prometheus import page_of_a_robot, prometheus_cost
+    from parts.fleet.prometheus import page_of_a_robot, prometheus_cost
 
     result: dict[str, Any] = {"machine": machine(), "versions": versions(), "robots": options.robots}
     result |= {"seed": options.seed, "repository": repository_cost(), "server": server_rate()}
@@ -103,7 +103,7 @@ def main() -> int:
     if options.prometheus:
         result["metrics"] |= prometheus_cost(options.prometheus, page)
     if options.picture:
-        from fleet_picture import draw
+        from parts.fleet.picture import draw
 
         draw(result, options.picture)
     return finish(options, result, _rows(result))

@@ -21,8 +21,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from common import REPO, Row, at_least, table
-from foreign_graphs import CORPUS, FOLDER, Foreign
+from parts.common import REPO, Row, at_least, table
+from parts.foreign.graphs import CORPUS, FOLDER, Foreign
 
 from edge_vision.backends import BackendRequest, open_session
 from edge_vision.bundles.store import cache_dir, load_bundle

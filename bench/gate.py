@@ -23,8 +23,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from benchmark import finish, make_parser, new_result
-from common import Row, at_most, median_ratio, spread
+from parts.benchmark import finish, make_parser, new_result
+from parts.common import Row, at_most, median_ratio, spread
 
 from edge_vision.core.compressed import compressed_frame
 from edge_vision.core.frame import Frame

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmark import finish, make_parser, new_result
-from common import Row, at_most
+from parts.benchmark import finish, make_parser, new_result
+from parts.common import Row, at_most
 
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess, isolate_domain
 from edge_vision.evaluate.live.run_record import RunRecord

@@ -34,8 +34,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from benchmark import finish, make_parser, new_result
-from common import REPO, Row, at_least, measured
+from parts.benchmark import finish, make_parser, new_result
+from parts.common import REPO, Row, at_least, measured
 
 from edge_vision.bundles.store import load_bundle
 from edge_vision.core.detections import Detections
@@ -216,7 +216,7 @@ def play(
     model = models[configuration.model]
     parameters = configuration.all_parameters(model, options.backend)
     given = ("--video", clip, "--preset", configuration.preset, "--parameters", json.dumps(parameters))
-    shares = measured("cpu_shares.py", *given)
+    shares = measured("pipeline/cpu_shares.py", *given)
     one = live[configuration.model]
     backend = parameters["detector"].pop("backend")
     overrides = [

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import REPO, Row, table
+from parts.common import REPO, Row, table
 
 from edge_vision.bundles.store import cache_dir
 from edge_vision.core.detections import Detections

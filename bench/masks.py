@@ -1,19 +1,23 @@
-"""Measures what masks cost: 20 objects on frames of 640x480, from the outputs of a YOLOv8-seg export.
+#!/usr/bin/env python3
+"""Measures what masks cost: `make bench-masks`. Prints a table, and writes out/bench/masks.json.
 
-Writes out/bench/masks.json. The outputs are synthetic: smooth prototypes, boxes with sides of 60 to 220 px of
-the model.
+20 objects on frames of 640x480, from the outputs of a YOLOv8-seg export. The outputs are synthetic: smooth
+prototypes, boxes with sides of 60 to 220 px of the model. Medians of the CPU time of
+the calling thread.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
+from parts.common import REPO, Row, table
 
 from edge_vision.backends.base import TensorSpec
 from edge_vision.core.frame import Frame
@@ -21,12 +25,11 @@ from edge_vision.core.model_spec import HeadSpec, InputSpec, Thresholds
 from edge_vision.core.object_shapes import Masks, instance_image
 from edge_vision.core.preprocess import Preprocessor
 from edge_vision.detect.heads import DetectionHead, make_head
-from edge_vision.nodes.interface.image_messages import ImageWriter
+from edge_vision.offline.provenance import machine, versions, write_json
 
 SIZE_PX = (640, 480)
 N_CLASSES, N_OBJECTS, K, N_CELLS = 80, 20, 32, 8400
 ROUNDS = 100
-OUT = Path("out/bench/masks.json")
 
 
 def outputs() -> dict[str, np.ndarray]:
@@ -61,7 +64,21 @@ def median_ms(work: Callable[[], object]) -> float:
     return round(statistics.median(times), 3)
 
 
-def main() -> None:
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, default=REPO / "out" / "bench" / "masks.json")
+    options = parser.parse_args()
+    results = measure()
+    print(table([Row(name, value, name.rpartition("_")[2]) for name, value in results.items()]))
+    write_json(options.out, {"machine": machine(), "versions": versions(), **results})
+    print(options.out)
+    return 0
+
+
+def measure() -> dict[str, float]:
+    """Mean side of the masks and the cost of each step."""
+    from edge_vision.nodes.interface.image_messages import ImageWriter
+
     spec, thresholds = InputSpec("images", 640, 640, resize="letterbox"), Thresholds(0.25, 0.7, 100)
     given = outputs()
     boxes_alone = {"columns": np.ascontiguousarray(given["columns"][:, : 4 + N_CLASSES])}
@@ -82,17 +99,14 @@ def main() -> None:
         return writer.message(Frame(pixels, 1, "camera", "mono16"))
 
     regions = masks().regions(xyxy_px)
-    results = {
+    return {
         "mean_side_px": round(float(np.mean([region.inside.size**0.5 for region in regions])), 1),
         "boxes_ms": median_ms(lambda: plain.decode(boxes_alone, thresholds)),
         "boxes_of_masks_model_ms": median_ms(lambda: head.decode(given, thresholds)),
         "masks_ms": median_ms(image_of_masks),
         "outlines_ms": median_ms(lambda: [region.outline() for region in regions]),
     }
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps(results, indent=2) + "\n")
-    print(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -35,8 +35,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from benchmark import finish, make_parser, new_result
-from common import REPO, Row, at_least, at_most, measured, script_environment
+from parts.benchmark import finish, make_parser, new_result
+from parts.common import REPO, Row, at_least, at_most, measured, part_command, script_environment
 
 from edge_vision.evaluate.live.pipeline_process import isolate_domain
 from edge_vision.offline.provenance import hash_of, write_json
@@ -76,7 +76,7 @@ def hop(options: argparse.Namespace) -> dict[str, Any]:
     for _ in range(runs):
         for size in SIZES:
             one = measured(
-                "in_process.py",
+                "pipeline/in_process.py",
                 "hop",
                 "--video",
                 options.video,
@@ -108,7 +108,7 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
         for _ in range(runs):
             for name, fps in rates.items():
                 arguments = ("overhead", "--video", options.video, "--count", count, "--fps", fps)
-                found[name].append(measured("in_process.py", *arguments))
+                found[name].append(measured("pipeline/in_process.py", *arguments))
     figures = ("overhead_ratio", "overhead_ratio_strict", "overhead_cpu_ratio")
     by_rate = {
         name: {figure: statistics.median(one[figure] for one in ones) for figure in figures}
@@ -125,7 +125,7 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
 @contextlib.contextmanager
 def _subscriber(*topics: str) -> Iterator[None]:
     """A process that subscribes to these."""
-    command = [sys.executable, str(REPO / "bench" / "subscriber.py"), *topics]
+    command = part_command("pipeline/subscriber.py", *topics)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, **pipes, env=script_environment()) as process:
         assert process.stdin and process.stdout
@@ -145,7 +145,7 @@ def cpu(options: argparse.Namespace) -> dict[str, Any]:
             for name, ones in found.items():
                 preset = () if name == "every_frame" else ("--preset", name)
                 arguments = ("--video", options.video, "--seconds", seconds, *preset)
-                ones.append(measured("cpu_shares.py", *arguments))
+                ones.append(measured("pipeline/cpu_shares.py", *arguments))
     medians = {
         name: {key: statistics.median(one[key] for one in ones) for key in ones[0]}
         for name, ones in found.items()
@@ -157,14 +157,16 @@ def cpu(options: argparse.Namespace) -> dict[str, Any]:
 def wrapper(options: argparse.Namespace) -> dict[str, Any]:
     """Detector.detect against the bare runtime"""
     count = 100 if options.quick else 400
-    one = measured("wrapper.py", "--video", options.video, "--count", count)
+    one = measured("pipeline/wrapper.py", "--video", options.video, "--count", count)
     return {"wrapper_ratio": one.pop("wrapper_ratio"), "wrapper_details": one}
 
 
 def start(options: argparse.Namespace) -> dict[str, Any]:
     """start, memory and age of the pipeline's executable on the video"""
     seconds = 10 if options.quick else 40
-    one = measured("processes.py", "start", "--video", options.video, "--runs", 3, "--seconds", seconds)
+    one = measured(
+        "pipeline/processes.py", "start", "--video", options.video, "--runs", 3, "--seconds", seconds
+    )
     keys = ("rss_mb", "rss_steady_mb", "first_detection_s")
     return {**{key: one.pop(key) for key in keys}, "start_details": one}
 
@@ -172,7 +174,7 @@ def start(options: argparse.Namespace) -> dict[str, Any]:
 def separate(options: argparse.Namespace) -> dict[str, Any]:
     """1080p images between two processes"""
     seconds = 10 if options.quick else 30
-    one = measured("processes.py", "separate", "--video", options.video, "--seconds", seconds)
+    one = measured("pipeline/processes.py", "separate", "--video", options.video, "--seconds", seconds)
     return {"separate_1080p_arrived": one.pop("separate_1080p_arrived"), "separate_details": one}
 
 

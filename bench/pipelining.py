@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import REPO, Row, spread, table
+from parts.common import REPO, Row, spread, table
 
 from edge_vision.backends import BackendRequest, open_session
 from edge_vision.bundles.store import cache_dir, load_bundle

@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from benchmark import finish, make_parser
-from common import REPO, Row, at_least, at_most, script_environment
+from parts.benchmark import finish, make_parser
+from parts.common import REPO, Row, at_least, at_most, script_environment
 
 sys.path[:0] = [str(REPO / "test" / "unit")]
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from benchmark import finish, make_parser, new_result
-from common import REPO, Row, at_least, at_most, script_environment, spread
+from parts.benchmark import finish, make_parser, new_result
+from parts.common import REPO, Row, at_least, at_most, script_environment, spread
 
 sys.path[:0] = [str(REPO / "test"), str(REPO / "test" / "unit")]
 

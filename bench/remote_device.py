@@ -21,8 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmark import MODEL, finish, make_parser, new_result
-from common import REPO, Row, at_least, at_most
+from parts.benchmark import MODEL, finish, make_parser, new_result
+from parts.common import REPO, Row, at_least, at_most
 
 sys.path[:0] = [str(REPO / "test" / "unit")]
 

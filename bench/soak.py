@@ -32,9 +32,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from benchmark import finish, make_parser, new_result
-from common import Row, at_most
-from outside import Reading, binned_medians, read_process, slope_per_min
+from parts.benchmark import finish, make_parser, new_result
+from parts.common import Row, at_most
+from parts.process_stats import Reading, binned_medians, read_process, slope_per_min
 
 from edge_vision.core.detections import Detections
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess, isolate_domain

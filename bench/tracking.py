@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import REPO
+from parts.common import REPO
 
 from edge_vision.core.detections import Detections
 from edge_vision.evaluate.baselines import CameraMotionEstimator

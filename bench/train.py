@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from common import REPO, Row, at_least, at_most, table
+from parts.common import REPO, Row, at_least, at_most, table
 
 from edge_vision.bundles.store import cache_dir
 from edge_vision.offline.progress import ProgressLine

@@ -32,13 +32,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from benchmark import finish, make_parser
-from common import REPO, Row, at_least, at_most, spread
+from parts.benchmark import finish, make_parser
+from parts.common import REPO, Row, at_least, at_most, spread
 
 sys.path[:0] = [str(REPO / "test" / "unit")]
 
+from parts.updates.agreement import aa_runs  # noqa: E402
 from slot_cases import kill_once  # noqa: E402
-from update_agreement import aa_runs  # noqa: E402
 from update_attacks import ATTACKS, Attack  # noqa: E402
 from update_cases import GROUP, Operator, World  # noqa: E402
 
@@ -75,7 +75,7 @@ def main() -> int:
     if options.aa:
         result["aa"] = aa_runs(options.aa, options.seed)
     if options.system:
-        from update_kills import kill_system
+        from parts.updates.kills import kill_system
 
         with tempfile.TemporaryDirectory() as folder:
             result["system"] = kill_system(options.system, options.seed, Path(folder))

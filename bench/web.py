@@ -29,9 +29,9 @@ from typing import Any
 
 import aiohttp
 import cv2
-from benchmark import finish, make_parser, new_result
-from common import REPO, Row, at_least, at_most, script_environment, spread
-from outside import read_process
+from parts.benchmark import finish, make_parser, new_result
+from parts.common import REPO, Row, at_least, at_most, script_environment, spread
+from parts.process_stats import read_process
 
 from edge_vision.evaluate.live.pipeline_process import PipelineProcess, isolate_domain
 from edge_vision.offline.provenance import write_json

@@ -19,13 +19,13 @@ BENCH = str(Path(__file__).resolve().parents[2] / "bench")
 
 @pytest.fixture
 def healthy(monkeypatch, domain):
-    """bench/healthy.py, which measures in the domain of the test."""
+    """bench/parts/diagnostics/healthy.py, which measures in the domain of the test."""
     monkeypatch.syspath_prepend(BENCH)
-    import healthy
+    from parts.diagnostics import healthy
 
     yield healthy
-    for name in ("healthy", "outside", "common"):
-        sys.modules.pop(name, None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "parts"]:
+        del sys.modules[name]
 
 
 @pytest.fixture

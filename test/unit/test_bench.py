@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +19,8 @@ sys.path.insert(0, str(BENCH))
 
 import accuracy as accuracy_bench  # noqa: E402
 import backends as backends_bench  # noqa: E402
-import common  # noqa: E402
-import outside  # noqa: E402
 import tracking as tracking_bench  # noqa: E402
+from parts import common, process_stats  # noqa: E402
 
 
 def test_rows_compare_with_their_target() -> None:
@@ -64,34 +64,59 @@ def test_interleaved_runs_take_turns_in_going_first() -> None:
 def test_a_slope_is_not_moved_by_a_jump() -> None:
     at_s = [float(n) for n in range(100)]
     steady = [200.0 + n * 0.5 for n in range(100)]
-    assert outside.slope_per_min(at_s, steady) == pytest.approx(30.0)
+    assert process_stats.slope_per_min(at_s, steady) == pytest.approx(30.0)
     jumped = [value + (500.0 if n in (40, 41, 99) else 0.0) for n, value in enumerate(steady)]
-    assert outside.slope_per_min(at_s, jumped) == pytest.approx(30.0, abs=1.0)
-    assert outside.slope_per_min(at_s, [7.0] * 100) == 0.0
-    assert outside.slope_per_min([0.0, 1.0], [1.0, 2.0]) is None
+    assert process_stats.slope_per_min(at_s, jumped) == pytest.approx(30.0, abs=1.0)
+    assert process_stats.slope_per_min(at_s, [7.0] * 100) == 0.0
+    assert process_stats.slope_per_min([0.0, 1.0], [1.0, 2.0]) is None
 
 
 def test_medians_of_bins() -> None:
-    middles, medians = outside.binned_medians([10.0, 11.0, 14.9, 15.1, 26.0], [1.0, 3.0, 2.0, 8.0, 5.0], 5.0)
+    middles, medians = process_stats.binned_medians(
+        [10.0, 11.0, 14.9, 15.1, 26.0], [1.0, 3.0, 2.0, 8.0, 5.0], 5.0
+    )
     assert middles == [12.5, 17.5, 27.5] and medians == [2.0, 8.0, 5.0]
-    assert outside.binned_medians([], [], 5.0) == ([], [])
+    assert process_stats.binned_medians([], [], 5.0) == ([], [])
 
 
 def test_a_process_read_from_proc() -> None:
     command = [sys.executable, "-c", "print('up', flush=True); input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout and child.stdout.readline() == b"up\n"
-        before = outside.read_process(child.pid)
+        before = process_stats.read_process(child.pid)
         assert before.rss_kb > 1000 and before.threads == 1 and before.fds >= 3
         assert child.stdin
         child.stdin.write(b"\n")
     with pytest.raises(OSError):
-        outside.read_process(child.pid)
-    mine = outside.read_process(os.getpid())
+        process_stats.read_process(child.pid)
+    mine = process_stats.read_process(os.getpid())
     sum(n * n for n in range(3_000_000))
     with open(__file__) as _:
-        later = outside.read_process(os.getpid())
+        later = process_stats.read_process(os.getpid())
     assert later.cpu_s > mine.cpu_s and later.fds == mine.fds + 1
+
+
+COMMANDS = {file.name for file in BENCH.glob("*.py")}
+
+
+def test_each_file_at_the_top_is_a_command_of_make_and_in_the_table() -> None:
+    makefile, readme = (
+        (BENCH.parent / "Makefile").read_text("utf-8"),
+        (BENCH / "README.md").read_text("utf-8"),
+    )
+    recipe = r"^([a-z-]+):(?!=).*\n(?:\t.*\n)*?\t\$\(VENV_PYTHON\) bench/(\w+\.py)"
+    recipes = re.findall(recipe, makefile, re.MULTILINE)
+    rows = re.findall(r"^\| `make ([a-z-]+)` \| \[`(\w+\.py)`\]\(\2\) \|", readme, re.MULTILINE)
+    assert {script for _, script in recipes} == COMMANDS
+    assert sorted(rows) == sorted(recipes)
+
+
+@pytest.mark.parametrize("script", sorted(COMMANDS))
+def test_help_shows_what_a_command_measures(script: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(BENCH / script), "--help"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0 and "--out" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ sys.path.insert(0, str(REPO / "scripts"))
 import reference  # noqa: E402
 
 README = (REPO / "README.md").read_text("utf-8")
-FOLDERS_WITH_DOCUMENTS = ("docs", "interfaces")
+FOLDERS_WITH_DOCUMENTS = ("bench", "docs", "interfaces")
 FOLDERS_WITH_MESSAGES = ("edge_vision", "scripts", "bench", "launch")
 DOCUMENTS = sorted(
     [*REPO.glob("*.md"), *(f for one in FOLDERS_WITH_DOCUMENTS for f in (REPO / one).rglob("*.md"))]

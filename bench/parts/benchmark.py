@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import REPO, Row, table
+from parts.common import REPO, Row, table
 
 from edge_vision.bundles.store import bundles_dir, cache_dir
 from edge_vision.offline.provenance import hash_of, machine, versions, write_json

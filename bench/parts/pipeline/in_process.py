@@ -1,7 +1,7 @@
 """One measurement inside a process that hosts the composed pipeline. Started by bench/pipeline.py.
 
-python bench/in_process.py hop --size 640x480 --count 100
-python bench/in_process.py overhead --size 640x480 --count 200 --fps 10
+python bench/parts/pipeline/in_process.py hop --size 640x480 --count 100
+python bench/parts/pipeline/in_process.py overhead --size 640x480 --count 200 --fps 10
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 import cv2
 import numpy as np
-from common import spread
+from parts.common import spread
 
 MB_OF_PICTURES = 120
 
@@ -64,7 +66,7 @@ def read_pictures(video: Path, size: tuple[int, int]) -> list[np.ndarray]:
 def hop(pictures: list[np.ndarray], fps_hz: float, count: int) -> dict[str, Any]:
     """From `forward` in the gate's thread to `process` in the detector's, which waits idle; and the same from
     the camera's thread to the gate's. The detector drops the frame, so that only the hop is seen."""
-    from instruments import IdleDetector, Run
+    from parts.pipeline.instruments import IdleDetector, Run
 
     run = Run(pictures, fps_hz, count, IdleDetector)
     run({"detector": {"backend": "onnxruntime"}})
@@ -79,7 +81,7 @@ def hop(pictures: list[np.ndarray], fps_hz: float, count: int) -> dict[str, Any]
 
 def overhead(pictures: list[np.ndarray], fps_hz: float, count: int) -> dict[str, Any]:
     """Per frame that was inferred, see `overhead_ratio` in bench/pipeline.py."""
-    from instruments import Run, TimedDetector
+    from parts.pipeline.instruments import Run, TimedDetector
 
     run = Run(pictures, fps_hz, count, TimedDetector)
     run({"detector": {"backend": "onnxruntime"}})

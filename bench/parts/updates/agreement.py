@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any
 
 import cv2
-from common import spread
+from parts.common import spread
 
 from edge_vision.backends.base import BackendRequest
 from edge_vision.backends.serving.loaded_model import ModelRequest, load_model

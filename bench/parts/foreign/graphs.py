@@ -19,8 +19,8 @@ from typing import Any
 import cv2
 import numpy as np
 import onnx
-from common import REPO
 from onnx import helper, numpy_helper
+from parts.common import REPO
 
 from edge_vision.bundles.manifest import GraphSpec, Manifest
 from edge_vision.bundles.store import cache_dir, load_bundle

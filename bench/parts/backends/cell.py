@@ -15,12 +15,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import common  # noqa: F401  The package's path.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 import cv2
 import numpy as np
 import psutil
-from backend_models import frames
-from common import interleaved_ms
+from parts.backends.models import frames
+from parts.common import interleaved_ms
 
 from edge_vision.backends.base import BackendRequest, Session
 from edge_vision.bundles.store import Bundle, load_bundle
@@ -70,7 +71,7 @@ def answer(content: Mapping[str, Any]) -> None:
 def open_cell(order: Mapping[str, Any]) -> Session:
     """The session; the runtime is imported here and not before."""
     if order["backend"] == "pytorch":
-        from eager import EagerSession
+        from parts.backends.eager import EagerSession
 
         return EagerSession(Path(order["graph"]) if order["bundle"] else order["model"], order["threads"])
     from edge_vision.backends import make_backend

@@ -11,7 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from common import REPO
+from parts.common import REPO
 
 from edge_vision.bundles.store import Bundle, load_bundle, sha256_of
 from edge_vision.core.frame import Frame
@@ -68,16 +68,16 @@ def frames(video: Path, count: int) -> list[Frame]:
 
 
 def _network_input(name: str) -> InputSpec:
-    from networks import NETWORKS
+    from parts.backends.networks import NETWORKS
 
     size_px = NETWORKS[name].size_px
     return InputSpec(name="images", width_px=size_px, height_px=size_px, std=(255.0,) * 3)
 
 
 def _exported(name: str) -> Path:
-    from networks import NETWORKS
+    from parts.backends.networks import NETWORKS
 
-    path = FOLDER / f"{name}-{sha256_of(REPO / 'bench' / 'networks.py')[:12]}.onnx"
+    path = FOLDER / f"{name}-{sha256_of(Path(__file__).with_name('networks.py'))[:12]}.onnx"
     if not path.exists():
         print(f"exporting {name}", flush=True)
         NETWORKS[name].export(path)

@@ -1,6 +1,6 @@
 """What `Detector.detect` costs beyond the bare runtime and the same pre- and post-processing. No ROS.
 
-python bench/wrapper.py --video clip.avi --count 200
+python bench/parts/pipeline/wrapper.py --video clip.avi --count 200
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 import cv2
-from common import interleaved_ms, median_ratio, spread
-from in_process import read_pictures
+from parts.common import interleaved_ms, median_ratio, spread
+from parts.pipeline.in_process import read_pictures
 
 
 def main() -> int:

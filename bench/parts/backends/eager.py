@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from networks import NETWORKS
+from parts.backends.networks import NETWORKS
 from torch import Tensor, nn
 from torch.nn import functional
 

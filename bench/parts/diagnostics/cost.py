@@ -1,8 +1,8 @@
 """A pipeline in this process, with or without diagnostics, that plays on command. bench/diagnostics.py starts
 it and writes one line per command: `start`, `stop`, and finally `end`.
 
-python bench/cost.py --video clip.avi --namespace with
-python bench/cost.py --video clip.avi --namespace without --no-diagnostics
+python bench/parts/diagnostics/cost.py --video clip.avi --namespace with
+python bench/parts/diagnostics/cost.py --video clip.avi --namespace without --no-diagnostics
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import common  # noqa: F401  (the path of this repository)
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 import cv2
+import parts.common  # noqa: F401  (the path of this repository)
 import rclpy
 from rclpy.signals import SignalHandlerOptions
 
@@ -31,20 +33,27 @@ class Counted(DiagnosticsNode):
     """Counts the CPU time of the executor's thread in the node's own callbacks, publishing included."""
 
     spent_s = 0.0
+    _counting = False
 
     def publish_status(self) -> None:
         self._count(super().publish_status)
 
-    def _look(self) -> None:
-        self._count(super()._look)
+    def _update_cause(self) -> None:
+        self._count(super()._update_cause)
 
-    def _take(self, name: str, message: Any) -> None:
-        self._count(lambda: super(Counted, self)._take(name, message))
+    def _receive(self, name: str, message: Any) -> None:
+        self._count(lambda: super(Counted, self)._receive(name, message))
 
     def _count(self, work: Callable[[], None]) -> None:
-        began_s = time.thread_time()
-        work()
-        Counted.spent_s += time.thread_time() - began_s
+        if self._counting:  # A callback that another one calls.
+            work()
+            return
+        self._counting, began_s = True, time.thread_time()
+        try:
+            work()
+        finally:
+            self._counting = False
+            Counted.spent_s += time.thread_time() - began_s
 
 
 def main() -> int:

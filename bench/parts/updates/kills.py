@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
-from common import REPO, spread
 from diagnostic_msgs.msg import DiagnosticArray
+from parts.common import REPO, spread
 from rcl_interfaces.srv import GetParameters
 from rclpy.node import Node
 from slot_cases import check_complete

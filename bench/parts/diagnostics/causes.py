@@ -1,6 +1,6 @@
 """One cause provoked with real nodes, and how long until it is named. Started by bench/diagnostics.py.
 
-python bench/causes.py no_publisher
+python bench/parts/diagnostics/causes.py no_publisher
 
 The clock starts when the fault is there and all nodes are up; it stops when another context, as in another
 process, has it on /diagnostics over DDS.
@@ -12,12 +12,15 @@ import argparse
 import json
 import sys
 import time
+from pathlib import Path
 
-from common import REPO
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from parts.common import REPO
 
 sys.path[:0] = [str(REPO / "test"), str(REPO / "test" / "unit")]
 
-from cause_cases import PROVOKED, Output, Scene  # noqa: E402
+from cause_cases import PROVOKED, CauseScene, Output  # noqa: E402
 from ros_cases import Robot, Running  # noqa: E402
 
 
@@ -42,7 +45,7 @@ def provoke(name: str, domain: int) -> dict[str, object]:
         return started[-1]
 
     robot = Robot(domain)
-    scene = Scene(robot, start)
+    scene = CauseScene(robot, start)
     try:
         output = Output(robot)
         send = work(scene)

@@ -1,4 +1,4 @@
-"""Shared by all benchmarks: medians, ratios of pairs, and a table with targets."""
+"""Shared by all commands: medians, ratios of pairs, and a table with targets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-REPO = Path(__file__).resolve().parents[1]
+REPO = Path(__file__).resolve().parents[2]
 # Run as `python bench/NAME.py`, without an installation.
 sys.path.insert(0, str(REPO))
 
@@ -94,9 +94,14 @@ def script_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
 
 
+def part_command(script: str, *arguments: object) -> list[str]:
+    """The command that runs a script of bench/parts/, given relative to that folder."""
+    return [sys.executable, str(REPO / "bench" / "parts" / script), *map(str, arguments)]
+
+
 def measured(script: str, *arguments: object) -> dict[str, Any]:
-    """The result of one measurement in a process of its own. Its log is shown if it fails."""
-    command = [sys.executable, str(REPO / "bench" / script), *map(str, arguments)]
+    """The result of a script of bench/parts/ in a process of its own. Its log is shown if it fails."""
+    command = part_command(script, *arguments)
     done = subprocess.run(command, env=script_environment(), capture_output=True, text=True, cwd=REPO)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if done.returncode or not lines:

@@ -1,7 +1,7 @@
 """Measurements with real processes, from outside. Started by bench/pipeline.py.
 
-python bench/processes.py start --video clip.avi --runs 3 --seconds 30
-python bench/processes.py separate --video clip.avi --seconds 15
+python bench/parts/pipeline/processes.py start --video clip.avi --runs 3 --seconds 30
+python bench/parts/pipeline/processes.py separate --video clip.avi --seconds 15
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 import cv2
-from common import REPO, script_environment, spread
-from in_process import read_pictures
+from parts.common import REPO, script_environment, spread
+from parts.pipeline.in_process import read_pictures
 
 SIZE_PX = (1920, 1080)
 FPS_HZ = 10.0

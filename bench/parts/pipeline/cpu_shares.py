@@ -1,6 +1,6 @@
 """Where the CPU time of a frame goes in the running pipeline. Started by bench/pipeline.py and headline.py.
 
-python bench/cpu_shares.py --video clip.avi --preset balanced --seconds 30
+python bench/parts/pipeline/cpu_shares.py --video clip.avi --preset balanced --seconds 30
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import common  # noqa: F401  (the path of this repository)
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import parts.common  # noqa: F401  (the path of this repository)
 
 SHARES = ("decode", "messages", "gate", "cascade", "detector", "tracks", "status", "rest")
 WARM_UP_S = 3.0

@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import common  # noqa: F401  (the path of this repository)
 import cv2
 import numpy as np
-from outside import Reading, read_process, slope_per_min
+import parts.common  # noqa: F401  (the path of this repository)
+from parts.process_stats import Reading, read_process, slope_per_min
 from rclpy.clock import Clock, ClockType
 from vision_msgs.msg import Detection2DArray
 

@@ -1,14 +1,17 @@
 """A subscriber in a process of its own, as a robot's node would be. Ends with its input.
 
-python bench/subscriber.py detections tracks
+python bench/parts/pipeline/subscriber.py detections tracks
 """
 
 from __future__ import annotations
 
 import sys
 import threading
+from pathlib import Path
 
-import common  # noqa: F401  (the path of this repository)
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import parts.common  # noqa: F401  (the path of this repository)
 import rclpy
 from vision_msgs.msg import Detection2DArray
 
