@@ -18,20 +18,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from parts.backends.cell_process import Cell, reads_tflite
 from parts.backends.models import BUNDLES, RANDOM, Model, prepare
-from parts.common import REPO, Row, at_least, at_most, median_ratio, part_command, table
+from parts.common import REPO, Row, at_least, at_most, median_ratio, table
 
-from edge_vision.backends import available_backends, backends_with, known_backends, make_backend
+from edge_vision.backends import available_backends, backends_with, make_backend
 from edge_vision.backends.host import usable_cores
 from edge_vision.backends.registry import REFERENCE
 from edge_vision.bundles.store import cache_dir
@@ -84,75 +82,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"of each model, {ROUNDS} by default")
     parser.add_argument("--strict", action="store_true", help="fail where a target is missed")
     return parser
-
-
-@dataclass
-class Cell:
-    """A process with one graph on one backend."""
-
-    model: Model
-    backend: str
-    precision: str
-    threads: int
-    loaded: dict[str, Any] = field(default_factory=dict)
-    wrapped_ms: list[float] = field(default_factory=list)
-    bare_ms: list[float] = field(default_factory=list)
-    found: list[Any] | None = None
-    count: int = 5
-
-    def start(self, video: Path) -> None:
-        """Start the process and wait for its first inference. Raises RuntimeError with its last output."""
-        tflite = reads_tflite(self.backend)
-        kind = "int8" if self.precision == "int8" else "fp32"
-        order = {
-            "model": self.model.name,
-            "backend": self.backend,
-            "precision": self.precision,
-            "threads": self.threads,
-            "graph": str(self.model.graphs[f"{'tflite' if tflite else 'onnx'} {kind}"]),
-            "bundle": str(self.model.bundle.folder) if self.model.bundle else "",
-            "input": asdict(self.model.input_spec),
-            "video": str(video),
-        }
-        argv = part_command("backends/cell.py", json.dumps(order))
-        # PyTorch's threads wait busily; where the cores are shared, two took 20 times as long as one.
-        env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        self._process = subprocess.Popen(argv, env=env, text=True, **pipes)
-        self.loaded = self._read()
-
-    def run(self, count: int) -> None:
-        times = self._ask(f"run {count}")
-        self.wrapped_ms += times["wrapped_ms"]
-        self.bare_ms += times["bare_ms"]
-
-    def detect(self) -> None:
-        self.found = self._ask("detect")["found"]
-
-    def end(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()
-
-    def _ask(self, command: str) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(command + "\n")
-        self._process.stdin.flush()
-        return self._read()
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        # A runtime may print too.
-        while line := self._process.stdout.readline():
-            if line.startswith("{"):
-                return json.loads(line)
-        words = self._process.communicate()[1].strip().splitlines()[-3:]
-        raise RuntimeError(f"{self.backend} {self.precision}, {self.threads} threads: {' '.join(words)}")
-
-
-def reads_tflite(name: str) -> bool:
-    """Whether a backend runs the TFLite graph of a model, not the ONNX one."""
-    return name in known_backends() and "onnx" not in make_backend(name).formats
 
 
 def cells_of(model: Model) -> list[Cell]:

@@ -22,7 +22,8 @@ from typing import Any
 import cv2
 import numpy as np
 from parts.common import REPO, Row, at_least, table
-from parts.foreign.graphs import CORPUS, FOLDER, Foreign
+from parts.foreign.bundle_writer import FOLDER
+from parts.foreign.corpus import CORPUS, Foreign
 
 from edge_vision.backends import BackendRequest, open_session
 from edge_vision.bundles.store import cache_dir, load_bundle
