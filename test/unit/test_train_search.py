@@ -85,21 +85,26 @@ def test_networks_run_at_other_sizes() -> None:
 
 def test_coefficients_are_those_of_the_data_and_never_negative() -> None:
     rng = np.random.default_rng(0)
-    rows, ridge = rng.uniform(0, 1, (80, 4)), 1e-4
-    found = non_negative(rows, rows @ [1.0, 0.0, 2.0, 0.5], ridge)
+    rows = rng.uniform(0, 1, (80, 4))
+    found = non_negative(rows, rows @ [1.0, 0.0, 2.0, 0.5])
     np.testing.assert_allclose(found, [1.0, 0.0, 2.0, 0.5], atol=0.02)
-    assert non_negative(rows, rows @ [1.0, -1.0, 2.0, 0.5], ridge).min() == 0
+    assert non_negative(rows, rows @ [1.0, -1.0, 2.0, 0.5]).min() == 0
 
 
 def latency(net: Supernet, factor: float = 1.0) -> LatencyModel:
     networks = [genes(kept, p) for kept in net.choices[0] for p in net.precisions]
-    return LatencyModel(net, networks, [factor * (0.2 + 0.8 * one.kept[0] / INNER) for one in networks])
+    times = [factor * (0.2 + 0.8 * one.kept[0] / INNER) for one in networks]
+    return LatencyModel(net, layer_times(net), networks, times)
+
+
+def layer_times(net: Supernet) -> dict[str, dict[str, float]]:
+    return {precision: {net.chains[0].first: 1.0} for precision in net.precisions}
 
 
 def test_the_latency_model_predicts_networks_that_it_was_not_fitted_on() -> None:
     net = supernet()
     known = [genes(kept) for kept in (0, 32, INNER)]
-    model = LatencyModel(net, known, [0.2, 0.4, 1.0])
+    model = LatencyModel(net, layer_times(net), known, [0.2, 0.4, 1.0])
     errors = model.errors([genes(64), genes(96)], [0.6, 0.8])
     assert errors.worst < 0.1 and errors.spearman == 1 and errors.networks == 2
     assert model.slopes("fp32")[0] * INNER == pytest.approx(0.8, abs=0.15)
@@ -121,9 +126,11 @@ def test_each_search_satisfies_the_budget() -> None:
     search = NetworkSearch(net, model, score)
     start = [*search.lagrangian(0.85), *search.uniform(0.85)]
     found = search.evolved(start, 0.85, 30, 0, lambda done: None)
-    gated = search.best(search.from_widths([np.array([0.5]), np.array([0.72])], 0.85))
-    assert all(model.of(one) <= 0.85 for one in (*start, found, gated))
+    gated = search.ranked(search.from_widths([np.array([0.5]), np.array([0.72])], 0.85))[0]
+    assert all(model.of(one) <= 0.85 for one in (*start, *found, gated))
     assert {one.kept[0] for one in start} == {96} and gated.kept == (96,)
+    scores = list(map(score, found))
+    assert found[0] == genes(64, "int8") and scores == sorted(scores, reverse=True)
     assert search.evolved(start, 0.85, 30, 0, lambda done: None) == found
     assert search.lagrangian(0.1) == [] == search.uniform(0.1)
 
@@ -222,6 +229,26 @@ def test_the_command_continues_after_ctrl_c_and_writes_rows_and_bundles(
     bundles = trained_bundles(tmp_path / "study", [str(one) for one in sorted(out.glob("budget_*"))], source)
     assert list(bundles) == ["search", "search_2"]
     assert bundles["search"].manifest.figures["train"]["figures"]["budget"] in (0.9, 0.7)
+
+
+def test_precisions_are_compared_after_half_of_the_tuning(
+    tmp_path: Path, small_search: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule of thumb prefers fp32 here, the trials int8."""
+    monkeypatch.setattr(search_run._Search, "_score", lambda _, one, __: float(one.precision == "fp32"))
+    after_half = search_run._Search._after_half
+    tried: dict[str, float] = {}
+
+    def recorded(search: search_run._Search, one: Genes, what: str) -> float:
+        found = after_half(search, one, what)
+        tried[one.precision] = found
+        return found + (one.precision == "int8")
+
+    monkeypatch.setattr(search_run._Search, "_after_half", recorded)
+    assert main(small_search("--budgets", "0.9")) == 0
+    rows = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))["figures"]["rows"]
+    assert all(one["network"].startswith("int8") for one in rows)
+    assert set(tried) == {"int8", "fp32"} and all(0 <= one <= 1 for one in tried.values())
 
 
 def test_a_loss_that_is_not_finite_ends_the_tuning_with_the_best_before(

@@ -54,9 +54,22 @@ def _padded(x: Tensor, pads: Sequence[int], value: float = 0.0) -> tuple[Tensor,
 
 
 def _conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if _is_product(node, x, weight):
+        return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
     x, pads = _padded(x, _same_pads(node, x.shape[2:], weight.shape[2:]))
     strides, dilations = node.get("strides", [1, 1]), node.get("dilations", [1, 1])
     return F.conv2d(x, weight, bias, strides, pads, dilations, node.get("group", 1))
+
+
+def _is_product(node: Node, x: Tensor, weight: Tensor) -> bool:
+    """Whether a convolution is a product of matrices without a copy: then it trains faster as one."""
+    return (
+        tuple(weight.shape[2:]) == (1, 1)
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and node.get("group", 1) == 1
+        and set(node.get("strides", [1])) == {1}
+        and not any(node.get("pads", []))
+    )
 
 
 def _conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

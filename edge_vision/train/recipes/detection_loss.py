@@ -7,18 +7,31 @@ Source: Li et al., "Generalized Focal Loss" (2020).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional as F
 
 from edge_vision.bundles.store import Bundle
-from edge_vision.train.networks.cutting import ClassColumns, class_columns
+from edge_vision.train.networks.cutting import CLASS_ROLES, ClassColumns, class_columns
+
+if TYPE_CHECKING:
+    from edge_vision.train.recipes.training_run import TrainingRun
 
 _OBJECT = 0.1
 """The teacher's score from which a box counts, by its score."""
 _BOX_WEIGHT = 1.0
 
 Outputs = Mapping[str, torch.Tensor]
+
+
+def loss_on_outputs(run: TrainingRun) -> Callable[[Outputs, Outputs], torch.Tensor] | None:
+    """The loss of a detector whose classes can be cut; from now on its run compares the outputs of the graph.
+    None for other models."""
+    if run.source.manifest.head.type not in CLASS_ROLES:
+        return None
+    run.outputs = list(run.source.manifest.head.outputs.values())
+    return detector_loss(run.source)
 
 
 def detector_loss(bundle: Bundle) -> Callable[[Outputs, Outputs], torch.Tensor]:

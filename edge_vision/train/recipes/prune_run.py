@@ -9,9 +9,8 @@ from typing import Any
 
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.input_moments import input_moments
-from edge_vision.train.networks.cutting import CLASS_ROLES
 from edge_vision.train.networks.pruning import prune, without_smallest
-from edge_vision.train.recipes.detection_loss import detector_loss
+from edge_vision.train.recipes.detection_loss import loss_on_outputs
 from edge_vision.train.recipes.training_run import (
     BUNDLE,
     INT8,
@@ -45,11 +44,7 @@ def _run(run: TrainingRun) -> TrainingReport:
     teacher_int8 = run.ptq(run.folded, "teacher")
     moments, times = input_moments(run.folded, run.calibration, {}), run.cached_times(teacher_int8)
     pruned = prune(run.folded, moments, times, run.request.share)
-    loss = None
-    if run.source.manifest.head.type in CLASS_ROLES:
-        run.outputs = list(run.source.manifest.head.outputs.values())
-        loss = detector_loss(run.source)
-    tuned, progress = run.tuned(pruned, RATE, loss)
+    tuned, progress = run.tuned(pruned, RATE, loss_on_outputs(run))
     int8 = run.ptq(tuned, f"pruned_{progress.step}")
     models = {TEACHER: teacher_int8, UNTUNED: pruned, TUNED: tuned, TUNED_INT8: int8}
     qualities = {name: run.quality(model) for name, model in models.items()}

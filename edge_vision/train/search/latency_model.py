@@ -2,22 +2,20 @@
 
 The sum of layers measured alone is another time: runtimes fuse layers and change layouts. So whole networks
 are measured, in CPU time that alternates with a reference, which a load on the machine changes little. The
-model is linear, with coefficients that are not negative: a constant, multiplications, and for each chain its
-channels, and whether it is there; all by the number of pixels.
+model has three coefficients that are not negative: a constant, the number of pixels, and the kept share of
+each chain by its time within the whole teacher, by the number of pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from edge_vision.optimize.quantization.layer_inputs import multiplications
 from edge_vision.train.networks.supernet import Genes, Supernet
 
-_SHARED, _RIDGE = 3, 0.1
-"""Coefficients of all networks; for the others, fewer networks than coefficients suffice."""
+_ITERATIONS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +32,22 @@ class LatencyErrors:
 class LatencyModel:
     """Predicts the time of a network, as a share of the reference's."""
 
-    def __init__(self, supernet: Supernet, genes: Sequence[Genes], ratios: Sequence[float]) -> None:
-        """Fitted on these networks, of which the relative error is least."""
+    def __init__(
+        self,
+        supernet: Supernet,
+        layer_times: Mapping[str, Mapping[str, float]],
+        genes: Sequence[Genes],
+        ratios: Sequence[float],
+    ) -> None:
+        """Fitted on these networks, of which the relative error is least. layer_times: precision -> times of
+        the layers of the whole teacher."""
         self._supernet = supernet
-        self._multiplications = _chain_multiplications(supernet)
+        self._shares = {name: _chain_shares(supernet, times) for name, times in layer_times.items()}
         self._coefficients = {}
         for precision in supernet.precisions:
             at = [i for i, one in enumerate(genes) if one.precision == precision]
             rows = np.array([self._features(genes[i]) / ratios[i] for i in at])
-            self._coefficients[precision] = non_negative(rows, np.ones(len(at)), _RIDGE)
+            self._coefficients[precision] = non_negative(rows, np.ones(len(at)))
 
     def of(self, genes: Genes) -> float:
         """Its time by that of the reference."""
@@ -50,9 +55,7 @@ class LatencyModel:
 
     def slopes(self, precision: str) -> np.ndarray:
         """(chains,) time of one channel of each chain, at the native size."""
-        mixed, by_chain, there = self._parts(self._coefficients[precision])
-        counts = np.array([one[-1] for one in self._supernet.choices])
-        return np.asarray(by_chain + (mixed * self._multiplications + there) / counts)
+        return np.asarray(self._coefficients[precision][2] * self._shares[precision] / self._whole)
 
     def errors(self, genes: Sequence[Genes], ratios: Sequence[float]) -> LatencyErrors:
         """Of networks that it was not fitted on."""
@@ -63,36 +66,30 @@ class LatencyModel:
         mean, worst = float(relative.mean()), float(relative.max())
         return LatencyErrors(round(mean, 4), round(worst, 4), round(spearman, 3), len(genes))
 
+    @property
+    def _whole(self) -> np.ndarray:
+        return np.array([one[-1] for one in self._supernet.choices], float)
+
     def _features(self, genes: Genes) -> np.ndarray:
-        """1, pixels, multiplications, channels of each chain, whether it is there: all but 1 by pixels."""
+        """1, pixels, kept share by pixels."""
         area = genes.size.area / self._supernet.sizes[0].area
-        kept = np.array(genes.kept, float)
-        whole = np.array([one[-1] for one in self._supernet.choices])
-        mixed = float(self._multiplications @ (kept / whole))
-        return np.array([1.0, *(area * np.array([1.0, mixed, *kept, *(kept > 0)]))])
-
-    def _parts(self, coefficients: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """Of the multiplications, of channels, of chains."""
-        n = len(self._supernet.chains)
-        return float(coefficients[2]), coefficients[3 : 3 + n], coefficients[3 + n :]
+        kept = float(self._shares[genes.precision] @ (np.array(genes.kept) / self._whole))
+        return np.array([1.0, area, area * kept])
 
 
-def _chain_multiplications(supernet: Supernet) -> np.ndarray:
-    """(chains,) share of the network's multiplications."""
-    found = multiplications(supernet.network(supernet.whole), ("Conv",))
-    counts = [sum(found.get(name, 0) for name in c.layers) for c in supernet.chains]
-    return np.array(counts, float) / max(1, sum(found.values()))
+def _chain_shares(supernet: Supernet, times: Mapping[str, float]) -> np.ndarray:
+    """(chains,) share of the time of all chains."""
+    found = np.array([sum(times.get(name, 0.0) for name in one.layers) for one in supernet.chains])
+    return found / max(1e-9, found.sum())
 
 
-def non_negative(rows: np.ndarray, wanted: np.ndarray, ridge: float) -> np.ndarray:
-    """(k,) least-squares coefficients that are not negative, by coordinate descent. rows: (n, k). ridge: of
-    all but the first three, which no network lacks."""
+def non_negative(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(k,) least-squares coefficients that are not negative, by coordinate descent. rows: (n, k)."""
     scale = np.maximum(np.linalg.norm(rows, axis=0), 1e-12)
     rows = rows / scale
-    weights = np.where(np.arange(rows.shape[1]) < _SHARED, 1e-4, ridge)
-    square, right = rows.T @ rows + np.diag(weights), rows.T @ wanted
+    square, right = rows.T @ rows + 1e-4 * np.eye(rows.shape[1]), rows.T @ wanted
     found = np.zeros(rows.shape[1])
-    for _ in range(1500):
+    for _ in range(_ITERATIONS):
         for i in range(len(found)):
             found[i] = max(0.0, found[i] + (right[i] - square[i] @ found) / square[i, i])
     return np.asarray(found / scale)

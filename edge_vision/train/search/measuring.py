@@ -15,14 +15,14 @@ from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.quantization import ptq
 from edge_vision.optimize.quantization.int8_recipe import cpu_flags, int8_recipe
 from edge_vision.train.networks.supernet import Genes, Supernet
-from edge_vision.train.networks.timing import installed_runtimes, runner, time_ratio
+from edge_vision.train.networks.timing import installed_runtimes, layer_times, runner, time_ratio
 from edge_vision.train.recipes.training_run import TrainingRun
 from edge_vision.train.search.latency_model import LatencyErrors, LatencyModel
 
 FITTED, UNSEEN = 32, 30
 """Networks that are measured for the latency model, and to judge it."""
 _RANGE_IMAGES = 4
-ROUNDS = 14
+ROUNDS = 24
 _STORED_S = 0.01
 
 
@@ -68,8 +68,14 @@ class Measuring:
         model = supernet.network(supernet.whole)
         self._ranges = ptq.calibrate(model, run.calibration[:_RANGE_IMAGES])
         teacher = ptq.quantize(run.folded, ptq.calibrate(run.folded, run.calibration[:2]), self._recipe)
-        self.runtimes = installed_runtimes()
+        self.runtimes, image = installed_runtimes(), run.calibration[0]
         self._references = {name: runner(name, teacher) for name in self.runtimes}
+        self._layer_times = {
+            precision: records.get(
+                f"layers {precision}", partial(layer_times, {"int8": teacher}.get(precision, model), image)
+            )
+            for precision in supernet.precisions
+        }
         self.tensors = {size: run.calibration_tensors(supernet.spec(size))[0] for size in supernet.sizes}
 
     def ratios(self, model: Any, size: Size, rounds: int) -> dict[str, float]:
@@ -91,9 +97,9 @@ class Measuring:
         models, errors = {}, {}
         for name in self.runtimes:
             times = [one[name] for one in found]
-            fitted = LatencyModel(self._supernet, networks[:FITTED], times[:FITTED])
+            fitted = LatencyModel(self._supernet, self._layer_times, networks[:FITTED], times[:FITTED])
             errors[name] = fitted.errors(networks[FITTED:], times[FITTED:])
-            models[name] = LatencyModel(self._supernet, networks, times)
+            models[name] = LatencyModel(self._supernet, self._layer_times, networks, times)
         return models, errors
 
     def _measured(self, genes: Genes) -> dict[str, float]:

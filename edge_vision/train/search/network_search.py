@@ -29,9 +29,9 @@ class NetworkSearch:
     def __init__(self, supernet: Supernet, latency: LatencyModel, score: Callable[[Genes], float]) -> None:
         self._supernet, self._latency, self._score = supernet, latency, score
 
-    def best(self, networks: Sequence[Genes]) -> Genes:
-        """The one with the highest score."""
-        return max(networks, key=self._score)
+    def ranked(self, networks: Sequence[Genes]) -> list[Genes]:
+        """Those with the highest score first."""
+        return sorted(networks, key=lambda one: -self._score(one))
 
     def uniform(self, budget: float) -> list[Genes]:
         """One width for all chains of the native size; of each precision that fits."""
@@ -60,8 +60,9 @@ class NetworkSearch:
 
     def evolved(
         self, start: Sequence[Genes], budget: float, children: int, seed: int, show: Callable[[int], None]
-    ) -> Genes:
-        """The best of the start and of so many children. Deterministic, if the score is."""
+    ) -> list[Genes]:
+        """The start and so many children, those with the highest score first. Deterministic, if the score
+        is."""
         rng = np.random.default_rng(seed)
         population = dict.fromkeys(start)
         scores = {one: self._score(one) for one in population}
@@ -72,7 +73,7 @@ class NetworkSearch:
             if child and child not in scores:
                 scores[child] = self._score(child)
             show(number + 1)
-        return max(scores, key=lambda one: scores[one])
+        return sorted(scores, key=lambda one: -scores[one])
 
     def fitted(self, genes: Genes, budget: float, locked: Collection[int] = ()) -> Genes | None:
         """With as little loss as possible narrower, then wider, to fit; None if it cannot. locked: chains
