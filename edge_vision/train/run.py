@@ -7,7 +7,7 @@ import ctypes
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edge_vision.train.recipes.training_run import TrainingReport, TrainingRequest
@@ -23,11 +23,23 @@ _MODULES = {
 def run_recipe(
     folder: Path, request: TrainingRequest, log: Callable[[str], None], show: Callable[[str], None]
 ) -> TrainingReport:
-    """The report of a run, which continues an interrupted one. log, show, errors: as of TrainingRun."""
+    """The report of a run, which continues an interrupted one. PyTorch computes on a GPU if it has one.
+    log, show, errors: as of TrainingRun."""
     _keep_freed_memory()
-    module = importlib.import_module(f"edge_vision.train.{_MODULES[request.recipe]}")
-    report: TrainingReport = getattr(module, f"run_{request.recipe}")(folder, request, log, show)
+    with _device(log):
+        module = importlib.import_module(f"edge_vision.train.{_MODULES[request.recipe]}")
+        report: TrainingReport = getattr(module, f"run_{request.recipe}")(folder, request, log, show)
     return report
+
+
+def _device(log: Callable[[str], None]) -> contextlib.AbstractContextManager[Any]:
+    """Where PyTorch makes its tensors meanwhile: on a GPU, if it has one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return contextlib.nullcontext()
+    log(f"training on {torch.cuda.get_device_name()}")
+    return torch.device("cuda")
 
 
 def _keep_freed_memory() -> None:

@@ -162,6 +162,18 @@ def test_random_widths_alternate_with_all_channels() -> None:
     assert not np.allclose(narrow, whole, atol=1e-3)
 
 
+def test_all_tensors_are_made_on_the_device_in_use() -> None:
+    """`meta` stands for a GPU: tensors of two devices cannot be added."""
+    model = inverted_residual(side_px=16)
+    with torch.device("meta"):
+        gated = GatedGraph(model, {("project",): np.arange(INNER)}, ("logits",), {})
+        found = gated(torch.as_tensor(random_images(model)))
+        expected = {"logits": torch.as_tensor(np.zeros(found["logits"].shape, np.float32))}
+        noise_ratio(found, expected).backward()
+    assert {one.device.type for one in (*gated.parameters(), found["logits"])} == {"meta"}
+    assert gated.widths.grad is not None and gated.widths.grad.device.type == "meta"
+
+
 def test_records_survive_a_kill_within_a_line(tmp_path: Path) -> None:
     file = tmp_path / "records.jsonl"
     assert Records(file).get("a", lambda: [1, 2]) == [1, 2]

@@ -56,8 +56,8 @@ class NormalisedConvolutions:
         """The graph's constants, with the normalisation in the weights and biases."""
         found = dict(values)
         for name, (weight, bias) in self._layers.items():
-            mean, variance = (one.detach().numpy() for one in self.statistics[name])
-            factor = self.scales[name].detach().numpy() / np.sqrt(variance + _EPSILON)
+            mean, variance = (one.numpy(force=True) for one in self.statistics[name])
+            factor = self.scales[name].numpy(force=True) / np.sqrt(variance + _EPSILON)
             found[weight] = (values[weight] * factor[:, None, None, None]).astype(np.float32)
             found[bias] = (values[bias] - mean * factor).astype(np.float32)
         return found

@@ -93,7 +93,7 @@ class FakeQuantizers(torch.nn.Module):
     def _start(self, layer: _Layer, fp32: np.ndarray) -> torch.Tensor:
         fitted = self._first[layer.weight].astype(np.float32)
         exact = fp32 / _along(self._first[layer.weight_scale], fitted.ndim, layer.axis)
-        return torch.from_numpy(fitted + np.clip(exact - fitted, -FREE_LSB, FREE_LSB)).float()
+        return torch.as_tensor(fitted + np.clip(exact - fitted, -FREE_LSB, FREE_LSB)).float()
 
     @property
     def operators(self) -> dict[str, Callable[..., torch.Tensor]]:
@@ -101,7 +101,7 @@ class FakeQuantizers(torch.nn.Module):
         return {"QuantizeLinear": self._quantize, "DequantizeLinear": self._dequantize}
 
     def _scale(self, name: str) -> torch.Tensor:
-        first = torch.from_numpy(np.array(self._first[name]))
+        first = torch.as_tensor(np.array(self._first[name]))
         return first * torch.exp(self.log_scales[name]) if name in self.log_scales else first
 
     def _quantize(self, node: Node, x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
@@ -120,7 +120,7 @@ class FakeQuantizers(torch.nn.Module):
             steps = steps + (torch.round(steps) - steps).detach()
             return steps.clamp(limits.min + 1, limits.max) * self._weight_scale(layer, steps.dim())
         if name in self.biases:
-            return torch.from_numpy(self._first_bias(name)) + self.biases[name] * self._bias_unit(name)
+            return torch.as_tensor(self._first_bias(name)) + self.biases[name] * self._bias_unit(name)
         return OPERATORS["DequantizeLinear"](node, x, scale, zero) if name in self._first else x
 
     def _weight_scale(self, layer: _Layer, rank: int) -> torch.Tensor:
@@ -136,16 +136,18 @@ class FakeQuantizers(torch.nn.Module):
     def values(self) -> dict[str, np.ndarray]:
         """The constants of the quantized model as they are now, by name; untrained, the same bytes."""
         with torch.no_grad():
-            found = {name: np.asarray(self._scale(name).numpy(), np.float32) for name in self.log_scales}
+            found = {
+                name: np.asarray(self._scale(name).numpy(force=True), np.float32) for name in self.log_scales
+            }
             for name, steps in self.integers.items():
                 limits = np.iinfo(self._first[name].dtype)
-                found[name] = np.clip(np.rint(steps.numpy()), limits.min + 1, limits.max)
+                found[name] = np.clip(np.rint(steps.numpy(force=True)), limits.min + 1, limits.max)
             for name, shift in self.biases.items():
                 layer = self._by_bias[name]
                 step = np.asarray(found[layer.input_scale] * found[layer.weight_scale], np.float32)
                 step = step.reshape(self._first[layer.bias_scale].shape)
                 if shift.abs().max() or not np.allclose(step, self._first[layer.bias_scale], 1e-6, 0):
-                    bias = self._first_bias(name) + shift.numpy() * self._bias_unit(name)
+                    bias = self._first_bias(name) + shift.numpy(force=True) * self._bias_unit(name)
                     found[name] = np.clip(np.rint(bias / step.astype(np.float64)), -(2**31) + 1, 2**31 - 1)
                     found[layer.bias_scale] = step
         return {name: np.asarray(value, self._first[name].dtype) for name, value in found.items()}

@@ -48,7 +48,7 @@ class TorchGraph(torch.nn.Module):
         self.weights: dict[str, torch.nn.Parameter] = {}
         self._constants: dict[str, torch.Tensor] = {}
         for one in (one for one in graph.initializer if one.name in used):
-            tensor = torch.from_numpy(import_onnx().numpy_helper.to_array(one).copy())
+            tensor = torch.as_tensor(import_onnx().numpy_helper.to_array(one).copy())
             if one.name in trained and tensor.is_floating_point():
                 self.weights[one.name] = torch.nn.Parameter(tensor)
                 # PyTorch allows no dots in names.
@@ -75,7 +75,7 @@ class TorchGraph(torch.nn.Module):
 
     def trained(self) -> dict[str, np.ndarray]:
         """The weights as they are now, by name."""
-        return {name: weight.detach().cpu().numpy() for name, weight in self.weights.items()}
+        return {name: weight.numpy(force=True) for name, weight in self.weights.items()}
 
 
 def channels_last(images: torch.Tensor) -> torch.Tensor:

@@ -128,7 +128,7 @@ class Distillation:
         share = min(1.0, (step + 1) / WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
         for group, settings in zip(self._optimizer.param_groups, self._groups, strict=True):
             group["lr"] = share * settings.rate
-        loss = self._loss(self._student(torch.from_numpy(inputs)), targets)
+        loss = self._loss(self._student(torch.as_tensor(inputs)), targets)
         self._optimizer.zero_grad()
         loss.backward()
         if torch.isfinite(loss):
@@ -136,7 +136,7 @@ class Distillation:
         return float(loss.detach())
 
     def _loss(self, found: Mapping[str, torch.Tensor], targets: Mapping[str, np.ndarray]) -> torch.Tensor:
-        expected = {name: torch.from_numpy(values) for name, values in targets.items()}
+        expected = {name: torch.as_tensor(values) for name, values in targets.items()}
         if self._given_loss:
             return self._given_loss(found, expected)
         loss = noise_ratio(found, expected)
@@ -164,7 +164,9 @@ class Distillation:
     def _restored(self) -> Progress | None:
         if not self._file.is_file():
             return None
-        content: dict[str, Any] = torch.load(self._file, weights_only=True)
+        content: dict[str, Any] = torch.load(
+            self._file, weights_only=True, map_location=torch.get_default_device()
+        )
         self._load(content["now"])
         self._optimizer.load_state_dict(content["optimizer"])
         return Progress(*content["progress"])

@@ -48,7 +48,7 @@ class GatedGraph(torch.nn.Module):
         self.graph = TorchGraph(model, outputs, {**operators, "Conv": self._conv})
         self._chains = {name: i for i, names in enumerate(orders) for name in names}
         self._ranks = [
-            torch.from_numpy(np.argsort(order[::-1]).astype(np.float32)) for order in orders.values()
+            torch.as_tensor(np.argsort(order[::-1]).astype(np.float32)) for order in orders.values()
         ]
         self.widths = torch.nn.Parameter(torch.full((len(orders),), _START), requires_grad=not random)
         self.steps = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
@@ -59,9 +59,9 @@ class GatedGraph(torch.nn.Module):
         """The outputs by name, with the gates of the widths."""
         self.steps.data += 1
         if self._random:
-            generator = torch.Generator().manual_seed(int(self.steps))
-            low, high = _RANDOM_LIMITS if int(self.steps) % 2 else (_START, _START)
-            self.widths.data = low + (high - low) * torch.rand(len(self.widths), generator=generator)
+            limits = _RANDOM_LIMITS if int(self.steps) % 2 else (_START, _START)
+            widths = np.random.default_rng(int(self.steps)).uniform(*limits, len(self.widths))
+            self.widths.data = torch.as_tensor(widths, dtype=torch.float32)
         return dict(self.graph(images))
 
     def _conv(self, node: Node, x: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:

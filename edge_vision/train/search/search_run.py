@@ -381,7 +381,7 @@ class _Search:
         inputs, _ = self._run.samples().batch(range(self._run.request.batch))
         before = [one.detach().clone() for one in gated.parameters()]
         started = time.monotonic()
-        sum(one.square().mean() for one in gated(torch.from_numpy(inputs)).values()).backward()
+        sum(one.square().mean() for one in gated(torch.as_tensor(inputs)).values()).backward()
         taken = time.monotonic() - started
         for one, value in zip(gated.parameters(), before, strict=True):
             one.grad, one.data = None, value
