@@ -142,7 +142,7 @@ def _add(one: argparse.ArgumentParser, recipe: str, steps: int, batch: int = 8, 
         ("steps", steps, "training steps"),
         ("batch", batch, "samples per step; fewer need less memory"),
         ("samples", samples, "augmented images, each with the teacher's outputs on the disk"),
-        ("frames", 240, "frames of all clips to train on"),
+        ("frames", 480, "frames of all clips to train on"),
         ("seed", 0, "of the augmentation and the order"),
         ("threads", 0, "of PyTorch; 0 = its default"),
     ):

@@ -59,8 +59,8 @@ _CACHED = (
 _FINISHED = (CHECKPOINT, REPORT, f"{SEARCH}/records.jsonl")
 """What takes long: it is kept from other options."""
 _CALIBRATION_IMAGES = 32
-_VALIDATION_PERIOD = 6
-"""Every so many train images, one is not trained on: the best state is chosen by them."""
+_VALIDATION_PERIOD, _VALIDATION_IMAGES = 6, 40
+"""Every so many train images, one is not trained on, at most so many: the best state is chosen by them."""
 _TIMED_ROUNDS = 40
 _CORRECTED = ("prune", "student")
 """Recipes whose targets labels correct: those that may become another network than the teacher."""
@@ -89,7 +89,7 @@ class TrainingRequest:
     steps: int = 300
     batch: int = 8
     samples: int = 640
-    frames: int = 240
+    frames: int = 480
     judge_frames: int = 104
     seed: int = 0
     share: float = 0.0
@@ -180,8 +180,9 @@ class TrainingRun:
         self.outputs = tail_inputs(self.folded)
         self._data = split(request.videos, request.judge, request.frames, request.judge_frames)
         train = self._teachable()
-        validation = train[::_VALIDATION_PERIOD]
-        self._train = [i for number, i in enumerate(train) if number % _VALIDATION_PERIOD]
+        period = max(_VALIDATION_PERIOD, -(-len(train) // _VALIDATION_IMAGES))
+        validation = train[::period]
+        self._train = [i for number, i in enumerate(train) if number % period]
         self.validation_images = tuple(self._data.train[i] for i in validation)
         self._images = [self._data.train[i] for i in self._train]
         self.calibration = self.calibration_tensors(self._spec)
