@@ -28,7 +28,7 @@ RUNS = {
     "efficientnet_qat": ("qat", "efficientnet_lite0_imagenet", (*CLIPS, *MORE), 300, 0.0),
     "ssd_qat": ("qat", "ssdlite_mobilenet_v2_coco", CLIPS, 150, 0.0),
     "ssd_prune": ("prune", "ssdlite_mobilenet_v2_coco", ("vtest.avi",), 120, 0.3),
-    "ssd_student": ("student", "ssdlite_mobilenet_v2_coco", ("vtest.avi",), 400, 0.39),
+    "ssd_student": ("student", "ssdlite_mobilenet_v2_coco", ("vtest.avi",), 200, 0.39),
     "ssd_search": ("search", "ssdlite_mobilenet_v2_coco", ("vtest.avi",), 40, 0.0),
 }
 """Name -> recipe, bundle, clips, steps, share of the time to remove."""

@@ -85,10 +85,10 @@ def test_networks_run_at_other_sizes() -> None:
 
 def test_coefficients_are_those_of_the_data_and_never_negative() -> None:
     rng = np.random.default_rng(0)
-    rows = rng.uniform(0, 1, (80, 4))
-    found = non_negative(rows, rows @ [1.0, 0.0, 2.0, 0.5])
+    rows, ridge = rng.uniform(0, 1, (80, 4)), 1e-4
+    found = non_negative(rows, rows @ [1.0, 0.0, 2.0, 0.5], ridge)
     np.testing.assert_allclose(found, [1.0, 0.0, 2.0, 0.5], atol=0.02)
-    assert non_negative(rows, rows @ [1.0, -1.0, 2.0, 0.5]).min() == 0
+    assert non_negative(rows, rows @ [1.0, -1.0, 2.0, 0.5], ridge).min() == 0
 
 
 def latency(net: Supernet, factor: float = 1.0) -> LatencyModel:

@@ -12,8 +12,6 @@ from edge_vision.train.data.labels import visible_parts
 
 _SIDES = {"classify": (0.3, 1.0), "detect": (0.7, 1.0)}
 """Least and largest side of a part, as a share of the image's. A classifier runs on parts of a frame."""
-_JOINED_AT = (0.3, 0.7)
-"""Share of the first of two images."""
 
 
 def augmented(
@@ -27,21 +25,6 @@ def augmented(
         part = cv2.GaussianBlur(part, (0, 0), float(rng.uniform(0.5, 1.5)))
     gain, offset = rng.uniform(0.75, 1.25), rng.uniform(-20, 20)
     return np.ascontiguousarray(np.clip(part * gain + offset, 0, 255).astype(np.uint8)), boxes
-
-
-def joined(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Both images side by side, or one above the other: more combinations of objects than the clip has.
-
-    Source: Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features"
-    (2019); the teacher runs on the result, so it needs no labels.
-    """
-    height, width = image.shape[:2]
-    found = cv2.resize(other, (width, height), interpolation=cv2.INTER_AREA)
-    along = int(rng.integers(2))
-    first = int(rng.uniform(*_JOINED_AT) * (height, width)[along])
-    kept = (slice(None), slice(first)) if along else (slice(first),)
-    found[kept] = image[kept]
-    return found
 
 
 Part = tuple[np.ndarray, Detections | None]

@@ -21,12 +21,10 @@ from edge_vision.core.model_spec import InputSpec
 from edge_vision.core.preprocess import Preprocessor
 from edge_vision.optimize.quantization import graph_session
 from edge_vision.optimize.quantization.graph_edit import with_outputs
-from edge_vision.train.data.augmentation import augmented, joined
+from edge_vision.train.data.augmentation import augmented
 from edge_vision.train.data.label_correction import LabelCorrection
 
 _FILE = "targets.json"
-_JOINED = 0.5
-"""Share of a detector's samples that are made of two images."""
 
 Show = Callable[[str, int, int], None]
 """What is done, how much of it, of how much."""
@@ -102,9 +100,6 @@ def _write(
         source = number % len(images)
         boxes = labelled.boxes[source] if labelled else None
         image, boxes = augmented(images[source], task, rng, boxes)
-        if task == "detect" and boxes is None and rng.random() < _JOINED:
-            other, _ = augmented(images[int(rng.integers(len(images)))], task, rng)
-            image = joined(image, other, rng)
         prepared, transform = preprocessor.prepare(Frame(image, 0, ""))
         # The teacher sees what the student will see: float16.
         tensor = prepared.astype(np.float16)

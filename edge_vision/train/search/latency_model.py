@@ -2,8 +2,8 @@
 
 The sum of layers measured alone is another time: runtimes fuse layers and change layouts. So whole networks
 are measured, in CPU time that alternates with a reference, which a load on the machine changes little. The
-model has three coefficients that are not negative: a constant, the number of pixels, and the kept share of
-each chain by its time within the whole teacher, by the number of pixels.
+model has coefficients that are not negative: a constant, the number of pixels, the kept share of all chains,
+each by its time within the whole teacher, and for each chain a further one, as small as the data allow.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 
 from edge_vision.train.networks.supernet import Genes, Supernet
 
+_SHARED, _RIDGE = 3, 1.0
+"""Coefficients of all networks; how much those of single chains are kept small."""
 _ITERATIONS = 500
 
 
@@ -47,7 +49,7 @@ class LatencyModel:
         for precision in supernet.precisions:
             at = [i for i, one in enumerate(genes) if one.precision == precision]
             rows = np.array([self._features(genes[i]) / ratios[i] for i in at])
-            self._coefficients[precision] = non_negative(rows, np.ones(len(at)))
+            self._coefficients[precision] = non_negative(rows, np.ones(len(at)), _RIDGE)
 
     def of(self, genes: Genes) -> float:
         """Its time by that of the reference."""
@@ -55,7 +57,8 @@ class LatencyModel:
 
     def slopes(self, precision: str) -> np.ndarray:
         """(chains,) time of one channel of each chain, at the native size."""
-        return np.asarray(self._coefficients[precision][2] * self._shares[precision] / self._whole)
+        _, _, common, *own = self._coefficients[precision]
+        return np.asarray((common + np.array(own)) * self._shares[precision] / self._whole)
 
     def errors(self, genes: Sequence[Genes], ratios: Sequence[float]) -> LatencyErrors:
         """Of networks that it was not fitted on."""
@@ -71,10 +74,10 @@ class LatencyModel:
         return np.array([one[-1] for one in self._supernet.choices], float)
 
     def _features(self, genes: Genes) -> np.ndarray:
-        """1, pixels, kept share by pixels."""
+        """1, pixels, and by pixels the kept time of all chains, and of each."""
         area = genes.size.area / self._supernet.sizes[0].area
-        kept = float(self._shares[genes.precision] @ (np.array(genes.kept) / self._whole))
-        return np.array([1.0, area, area * kept])
+        kept = self._shares[genes.precision] * np.array(genes.kept) / self._whole
+        return np.array([1.0, area, area * kept.sum(), *(area * kept)])
 
 
 def _chain_shares(supernet: Supernet, times: Mapping[str, float]) -> np.ndarray:
@@ -83,11 +86,13 @@ def _chain_shares(supernet: Supernet, times: Mapping[str, float]) -> np.ndarray:
     return found / max(1e-9, found.sum())
 
 
-def non_negative(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """(k,) least-squares coefficients that are not negative, by coordinate descent. rows: (n, k)."""
+def non_negative(rows: np.ndarray, wanted: np.ndarray, ridge: float) -> np.ndarray:
+    """(k,) least-squares coefficients that are not negative, by coordinate descent. rows: (n, k). ridge: of
+    all but the first _SHARED."""
     scale = np.maximum(np.linalg.norm(rows, axis=0), 1e-12)
     rows = rows / scale
-    square, right = rows.T @ rows + 1e-4 * np.eye(rows.shape[1]), rows.T @ wanted
+    weights = np.where(np.arange(rows.shape[1]) < _SHARED, 1e-4, ridge)
+    square, right = rows.T @ rows + np.diag(weights), rows.T @ wanted
     found = np.zeros(rows.shape[1])
     for _ in range(_ITERATIONS):
         for i in range(len(found)):

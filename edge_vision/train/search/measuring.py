@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from edge_vision.train.search.latency_model import LatencyErrors, LatencyModel
 
 FITTED, UNSEEN = 32, 30
 """Networks that are measured for the latency model, and to judge it."""
+REFINEMENTS = 2
+"""How often networks that the search proposes are measured as well."""
 _RANGE_IMAGES = 4
 ROUNDS = 24
 _STORED_S = 0.01
@@ -69,6 +71,7 @@ class Measuring:
         self._ranges = ptq.calibrate(model, run.calibration[:_RANGE_IMAGES])
         self._teacher = ptq.quantize(run.folded, ptq.calibrate(run.folded, run.calibration[:2]), self._recipe)
         self.runtimes, image = installed_runtimes(), run.calibration[0]
+        self._times: dict[Genes, dict[str, float]] = {}
         self._layer_times = {
             precision: records.get(
                 f"layers {precision}",
@@ -89,21 +92,35 @@ class Measuring:
             found[name] = round(time_ratio(ours, tensors[0], other, tensors[1], rounds), 4)
         return found
 
-    def models(self) -> tuple[dict[str, LatencyModel], dict[str, LatencyErrors]]:
-        """Of each runtime the model, fitted on all networks, and its errors on unseen ones without these."""
-        rng = np.random.default_rng(self._run.request.seed)
-        networks = [self._supernet.whole, *(self._supernet.random(rng) for _ in range(FITTED + UNSEEN - 1))]
-        left, found = Eta(len(networks)), []
+    def errors(self) -> dict[str, LatencyErrors]:
+        """Of each runtime, on unseen random networks; the model is fitted on others."""
+        rng, count = np.random.default_rng(self._run.request.seed), FITTED + UNSEEN
+        networks = [self._supernet.whole, *(self._supernet.random(rng) for _ in range(count - 1))]
+        self._measure(networks, "latency model")
+        return {
+            name: self._model(name, networks[:FITTED]).errors(
+                networks[FITTED:], [self._times[one][name] for one in networks[FITTED:]]
+            )
+            for name in self.runtimes
+        }
+
+    def model(self, runtime: str, proposed: Callable[[LatencyModel], Iterable[Genes]]) -> LatencyModel:
+        """Fitted on all networks, and on those that a search proposes with it: a search finds the networks
+        whose time is predicted too low."""
+        for number in range(REFINEMENTS):
+            what = f"latency model, refined {number + 1}/{REFINEMENTS}"
+            self._measure(list(proposed(self._model(runtime, list(self._times)))), what)
+        return self._model(runtime, list(self._times))
+
+    def _model(self, runtime: str, networks: Sequence[Genes]) -> LatencyModel:
+        times = [self._times[one][runtime] for one in networks]
+        return LatencyModel(self._supernet, self._layer_times, networks, times)
+
+    def _measure(self, networks: Sequence[Genes], what: str) -> None:
+        left = Eta(len(networks))
         for number, genes in enumerate(networks):
-            found.append(self._records.get(genes.id, partial(self._measured, genes)))
-            self._show(f"latency model: networks {left.text(number + 1)}")
-        models, errors = {}, {}
-        for name in self.runtimes:
-            times = [one[name] for one in found]
-            fitted = LatencyModel(self._supernet, self._layer_times, networks[:FITTED], times[:FITTED])
-            errors[name] = fitted.errors(networks[FITTED:], times[FITTED:])
-            models[name] = LatencyModel(self._supernet, self._layer_times, networks, times)
-        return models, errors
+            self._times[genes] = self._records.get(genes.id, partial(self._measured, genes))
+            self._show(f"{what}: networks {left.text(number + 1)}")
 
     def _measured(self, genes: Genes) -> dict[str, float]:
         model = self._supernet.network(genes)

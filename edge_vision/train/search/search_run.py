@@ -126,13 +126,13 @@ class _Search:
     def report(self) -> TrainingReport:
         run, budgets = self._run, self._run.request.budgets
         teacher_int8 = run.ptq(run.folded, "teacher")
-        models, errors = self._measuring.models()
+        errors = self._measuring.errors()
         for name, one in errors.items():
             self._log(
                 f"latency model, {name}: mean error {one.mean:.1%}, worst {one.worst:.1%}, rank correlation "
                 f"{one.spearman:.2f} on {one.networks} unseen networks"
             )
-        latency = models[run.request.runtime]
+        latency = self._measuring.model(run.request.runtime, self._proposed)
         int8 = run.validation.of(teacher_int8, SCORED_IMAGES)[0]
         retained = {"int8": int8, "fp32": 1.0}
         search = NetworkSearch(self._supernet, latency, lambda genes: self._score(genes, retained))
@@ -162,6 +162,16 @@ class _Search:
         return self._finished(
             rows, dict(zip(chosen.values(), chosen, strict=True)), errors, teacher_int8, stops
         )
+
+    def _proposed(self, latency: LatencyModel) -> dict[Genes, None]:
+        """Networks of the native size that satisfy the budgets by this model."""
+        search = NetworkSearch(self._supernet, latency, lambda genes: 0.0)
+        found = (
+            genes
+            for budget in self._run.request.budgets
+            for genes in (*search.lagrangian(budget), *search.uniform(budget))
+        )
+        return dict.fromkeys(one for one in found if one.size == self._supernet.sizes[0])
 
     def _chosen(
         self, search: NetworkSearch, snapshots: Sequence[np.ndarray], budget: float, number: int
