@@ -19,6 +19,7 @@ examples:
   edge-vision optimize train qat efficientnet_lite0_imagenet --video yard.mp4 --video gate.mp4 --out out/qat
   edge-vision optimize train qat ssdlite_mobilenet_v2_coco --video street.mp4 --judge other.mp4 --out out/qat
   edge-vision optimize train qat ./my_bundle --video drive.mcap --steps 600 --out out/mine
+  edge-vision optimize train qat efficientnet_lite0_imagenet --video street.mp4 --mixed 0.75 --out out/mixed
   edge-vision optimize train prune ssdlite_mobilenet_v2_coco --video street.mp4 --share 0.3 --out out/pruned
   edge-vision optimize train student nanodet --classes person car --video yard.mp4 --other gate.mp4 \\
       --width 1 --out out/yard
@@ -55,7 +56,15 @@ def add_to(commands: Any) -> None:
         help="train on your own clips, to lose less by compression",
     )
     recipes = parser.add_subparsers(required=True, metavar="{qat,prune,student}")
-    _add(recipes.add_parser("qat", help="quantization-aware training: int8 closer to fp32"), "qat", 300)
+    one = recipes.add_parser("qat", help="quantization-aware training: int8 closer to fp32")
+    one.add_argument(
+        "--mixed",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="of fp32's time, up to which the most sensitive layers stay in fp32 (default: all in int8)",
+    )
+    _add(one, "qat", 300)
     one = recipes.add_parser("prune", help="structured pruning: fewer channels, a faster graph")
     one.add_argument(
         "--share",
@@ -212,7 +221,7 @@ def _further_options(options: argparse.Namespace) -> dict[str, Any]:
             "hours": options.hours,
         }
     if options.recipe != "student":
-        return {}
+        return {"mixed": getattr(options, "mixed", 0.0)}
     names = ("levels", "width", "depth", "anyway")
     return {
         "classes": tuple(options.classes),

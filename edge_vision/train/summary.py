@@ -29,6 +29,9 @@ def summary(report: TrainingReport) -> str:
     rows.append(f"time by that of the teacher's int8: {times}")
     if "unstructured" in report.figures:
         rows.append(_unstructured_row(report.figures["unstructured"]))
+    elif "fp32_layers" in report.figures:
+        times = ", ".join(f"{name} {one:.2f}" for name, one in report.figures["fp32_time_ratios"].items())
+        rows.append(f"time by that of fp32: {times}; {len(report.figures['fp32_layers'])} layers in fp32")
     elif report.figures:
         rows += _student_rows(report.figures)
     rows.append(f"{report.cpu_s / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}")

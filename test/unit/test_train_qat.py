@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from optimize_cases import image_folder, tiny_bundle, tiny_graph
@@ -21,7 +22,7 @@ from edge_vision.train.graph.torch_graph import written_back
 from edge_vision.train.recipes import qat, training_run
 from edge_vision.train.recipes.distillation import Distillation, batch_numbers
 from edge_vision.train.recipes.qat import run_qat
-from edge_vision.train.recipes.training_run import Quality, TrainingRequest
+from edge_vision.train.recipes.training_run import Quality, TrainingRequest, TrainingRun
 
 
 @pytest.mark.parametrize("name", ["ssdlite_mobilenet_v2_coco", "efficientnet_lite0_imagenet", "nanodet_320"])
@@ -92,6 +93,41 @@ def test_the_command_writes_a_bundle_with_its_lineage(
     assert "QAT" in printed and "CPU-min" in printed
     curve = json.loads((out / "report.json").read_text())["curve"]
     assert [step for step, _, _ in curve] == [25, 50, 60]
+
+
+def test_in_mixed_precision_the_most_sensitive_layers_stay_in_fp32_and_are_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each layer in fp32 adds a tenth of the time here: the tiny graph's own times are noise."""
+    monkeypatch.setattr(qat, "_refusal", lambda before, after: "")
+
+    def time_ratios(run: TrainingRun, model: onnx.ModelProto, other: onnx.ModelProto) -> dict[str, float]:
+        int8 = sum(one.data_type == onnx.TensorProto.INT8 for one in model.graph.initializer)
+        return {"onnxruntime": 1.0 - 0.1 * int8}
+
+    monkeypatch.setattr(TrainingRun, "time_ratios", time_ratios)
+    request, out = request_of(tmp_path, steps=8), tmp_path / "out"
+    layers = len(ptq.layers(graph_session.folded(tmp_path / "tiny.onnx")))
+    assert main([*arguments_of(request, out), "--mixed", "0.8"]) == 0
+    bundle = load_bundle(f"{out / 'bundle'}/")
+    assert bundle.manifest.graphs[0].precision == "mixed"
+    report = json.loads((out / "report.json").read_text())
+    kept = report["figures"]["fp32_layers"]
+    assert 1 <= len(kept) < layers and list(report["qualities"]) == ["PTQ, all in int8", "PTQ", "QAT"]
+    trained = graph_session.load_model(out / "bundle" / "model.onnx")
+    before = graph_session.folded(tmp_path / "tiny.onnx")
+    weights = {node.name: node.input[1] for node in before.graph.node if node.name in kept}
+    fp32 = [{one.name: one.raw_data for one in model.graph.initializer} for model in (before, trained)]
+    assert weights and all(fp32[0][name] != fp32[1][name] for name in weights.values())
+    assert "layers in fp32" in capsys.readouterr().out
+
+
+def test_a_share_that_int8_does_not_satisfy_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingRun, "time_ratios", lambda *_: {"onnxruntime": 0.5})
+    assert main([*arguments_of(request_of(tmp_path), tmp_path / "out"), "--mixed", "0.3"]) == 1
+    assert "satisfies, got 0.3; int8 alone takes 0.50 of it" in capsys.readouterr().err
 
 
 def test_training_reduces_the_noise_on_images_that_are_not_trained_on(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class Sensitivity:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Quantizer:
+class LayerQuantizer:
     """A folded model with everything needed to quantize any part of it. nodes: by layer."""
 
     folded: Any
@@ -128,20 +128,22 @@ def run(task: SensitivityTask) -> Sensitivity:
     ranges = cached_ranges(folded, tensors, file)
     rounding = cached_rounding(folded, ranges, task.recipe, tensors, file)
     loss = QuantizationLoss(bundle, folded, input_tensors(spec, read_images(Path(task.tuning))))
-    quantizer = _Quantizer(folded, ranges, task.recipe, rounding, ptq.layers(folded))
+    quantizer = LayerQuantizer(folded, ranges, task.recipe, rounding, ptq.layers(folded))
     if not quantizer.nodes:
         raise OptimizeError("the graph has no convolution or matrix product to quantize")
-    return _search(_ranked(quantizer, loss), quantizer, loss, task.loss_share)
+    return _search(ranked(quantizer, loss, _log), quantizer, loss, task.loss_share)
 
 
-def _ranked(quantizer: _Quantizer, loss: QuantizationLoss) -> tuple[LayerSensitivity, ...]:
-    """The sensitivity of each layer, the most sensitive first."""
+def ranked(
+    quantizer: LayerQuantizer, loss: QuantizationLoss, show: Callable[[str], None]
+) -> tuple[LayerSensitivity, ...]:
+    """The sensitivity of each layer, the most sensitive first. show: receives the progress."""
     ops = {node.name: node.op_type for node in quantizer.folded.graph.node}
     counts = multiplications(quantizer.folded, LAYER_OPS)
     total = max(1, sum(counts[name] for name in quantizer.nodes))
     layers = []
     for position, name in enumerate(quantizer.nodes):
-        _log(f"{position}/{len(quantizer.nodes)} layers")
+        show(f"{position}/{len(quantizer.nodes)} layers")
         agreement, sqnr_db = loss.of(quantizer.alone(name), LAYER_IMAGES)
         share = round(counts[name] / total, 5)
         layers.append(
@@ -151,7 +153,7 @@ def _ranked(quantizer: _Quantizer, loss: QuantizationLoss) -> tuple[LayerSensiti
 
 
 def _search(
-    layers: tuple[LayerSensitivity, ...], quantizer: _Quantizer, loss: QuantizationLoss, loss_share: float
+    layers: tuple[LayerSensitivity, ...], quantizer: LayerQuantizer, loss: QuantizationLoss, loss_share: float
 ) -> Sensitivity:
     names = [layer.name for layer in layers]
 

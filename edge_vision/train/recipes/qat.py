@@ -1,13 +1,17 @@
-"""Quantization-aware training of a bundle: PTQ, distillation with fake quantizers, a verdict, a bundle."""
+"""Quantization-aware training of a bundle: PTQ, distillation with fake quantizers, a verdict, a bundle.
+
+In mixed precision some layers stay in fp32, and are trained as well."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from edge_vision.train.graph.lsq import trainable
 from edge_vision.train.graph.torch_graph import written_back
 from edge_vision.train.recipes.distillation import ParameterGroup
+from edge_vision.train.recipes.mixed import fp32_layers
 from edge_vision.train.recipes.training_run import (
     BUNDLE,
     Log,
@@ -18,31 +22,43 @@ from edge_vision.train.recipes.training_run import (
     with_disk_errors,
 )
 
-PTQ, QAT = "PTQ", "QAT"
-_INTEGER_RATE, _SCALE_RATE, _BIAS_RATE = 2.5e-3, 3e-4, 2e-2
-"""Of Adam: steps of weights, logarithms of scales, units of biases."""
+PTQ_INT8, PTQ, QAT = "PTQ, all in int8", "PTQ", "QAT"
+_INTEGER_RATE, _SCALE_RATE, _BIAS_RATE, _FP32_RATE = 2.5e-3, 3e-4, 2e-2, 1e-4
+"""Of Adam: steps of weights, logarithms of scales, units of biases, weights of layers in fp32."""
 
 
 def run_qat(folder: Path, request: TrainingRequest, log: Log, show: Callable[[str], None]) -> TrainingReport:
     """Train, judge, and write bundle/ and report.json; see TrainingRun. Raises as it does."""
-    return with_disk_errors(folder, lambda: _run(TrainingRun(folder, request, log, show)))
+    return with_disk_errors(folder, lambda: _run(TrainingRun(folder, request, log, show), log, show))
 
 
-def _run(run: TrainingRun) -> TrainingReport:
-    quantized = run.ptq(run.folded, "teacher")
+def _run(run: TrainingRun, log: Log, show: Callable[[str], None]) -> TrainingReport:
+    quantizer, mixed = run.quantizer(run.folded, "teacher"), bool(run.request.mixed)
+    teacher_int8 = quantizer.without(())
+    fp32 = fp32_layers(run, quantizer, log, show) if mixed else ()
+    quantized = quantizer.without(fp32)
     graph, student = trainable(quantized, run.folded, run.outputs)
     groups = [
+        *([ParameterGroup(list(graph.weights.values()), _FP32_RATE)] * mixed),
         ParameterGroup(list(student.integers.values()), _INTEGER_RATE),
         ParameterGroup(list(student.log_scales.values()), _SCALE_RATE),
         ParameterGroup(list(student.biases.values()), _BIAS_RATE),
     ]
-    score = run.validated(lambda: written_back(quantized, student.values()), loss=None)
-    progress = run.distil(graph, groups, score)
-    tuned = written_back(quantized, student.values())
+
+    def trained() -> Any:
+        return written_back(quantized, student.values() | (graph.trained() if mixed else {}))
+
+    progress = run.distil(graph, groups, run.validated(trained, loss=None))
+    tuned = trained()
     before, after = run.quality(quantized), run.quality(tuned)
-    ratios = run.time_ratios(tuned, quantized)
-    report = run.report({PTQ: before, QAT: after}, ratios, progress, _refusal(before, after))
-    run.write(report, {BUNDLE: (tuned, "int8")}, quantized)
+    figures: dict[str, Any] = {}
+    if mixed:
+        figures = {"fp32_layers": fp32, "fp32_time_ratios": run.time_ratios(tuned, run.folded)}
+    qualities = {PTQ_INT8: run.quality(teacher_int8)} if mixed else {}
+    qualities |= {PTQ: before, QAT: after}
+    ratios = run.time_ratios(tuned, teacher_int8)
+    report = run.report(qualities, ratios, progress, _refusal(before, after), figures)
+    run.write(report, {BUNDLE: (tuned, "mixed" if mixed else "int8")}, teacher_int8)
     return report
 
 

@@ -32,6 +32,7 @@ from edge_vision.optimize.quantization.make_variant import (
     write_variant,
 )
 from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
+from edge_vision.optimize.quantization.sensitivity import LayerQuantizer
 from edge_vision.optimize.source import source_bundle
 from edge_vision.train.data.label_correction import LabelCorrection
 from edge_vision.train.data.labels import LabelledImages, digests_of, label_boxes, teachable
@@ -51,9 +52,9 @@ REQUEST, REPORT, BUNDLE, INT8, TEACHER_INT8 = (
     "int8",
     "teacher_int8.onnx",
 )
-CUT, SEARCH, CHECKPOINT = "cut", "search", "checkpoint.pt"
+CUT, SEARCH, RANGES, CHECKPOINT = "cut", "search", "ranges", "checkpoint.pt"
 _CACHED = (
-    *("source", CUT, SEARCH, "samples", "ranges", CHECKPOINT, "checkpoint.unfinished"),
+    *("source", CUT, SEARCH, "samples", RANGES, CHECKPOINT, "checkpoint.unfinished"),
     *(BUNDLE, INT8, REPORT, TEACHER_INT8),
 )
 _FINISHED = (CHECKPOINT, REPORT, f"{SEARCH}/records.jsonl")
@@ -74,7 +75,8 @@ Log = Callable[[str], None]
 class TrainingRequest:
     """recipe: qat, prune, student or search. model: name or folder of a bundle, or a .onnx file. videos,
     judge: clips, bags, folders of images. frames, judge_frames, samples: numbers of images; a sample is an
-    augmented frame. share: of the time, to prune.
+    augmented frame. share: of the time, to prune. mixed: of qat, share of the fp32 model's time that
+    the most sensitive layers in fp32 may lead to; 0 = all are in int8.
 
     Of a student: classes; levels, feature maps, 0 = all; other, clips of another scene; width and depth of a
     new network, width 0 = the pruned teacher; anyway, write bundles that are refused, too.
@@ -102,6 +104,7 @@ class TrainingRequest:
     budgets: tuple[float, ...] = ()
     runtime: str = "onnxruntime"
     hours: float = 0.0
+    mixed: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch", 1), ("samples", 8), ("frames", 16), ("judge_frames", 8)):
@@ -276,16 +279,20 @@ class TrainingRun:
 
     def ptq(self, model: Any, name: str, spec: InputSpec | None = None) -> Any:
         """The int8 graph of a folded model. name: of its cached ranges. spec: default the teacher's input."""
+        return self.quantizer(model, name, spec).without(())
+
+    def quantizer(self, model: Any, name: str, spec: InputSpec | None = None) -> LayerQuantizer:
+        """Of any part of a folded model; see `ptq`."""
         tensors = self.calibration_tensors(spec) if spec else self.calibration
-        file = self.folder / "ranges" / f"{name}.json"
+        file = self.folder / RANGES / f"{name}.json"
         recipe = int8_recipe("onnxruntime", cpu_flags())
         ranges = cached_ranges(model, tensors, file)
         rounding = cached_rounding(model, ranges, recipe, tensors, file)
-        return ptq.quantize(model, ranges, recipe, rounding=rounding)
+        return LayerQuantizer(model, ranges, recipe, rounding, ptq.layers(model))
 
     def cached_times(self, model: Any) -> dict[str, float]:
         """The times of its layers. Stored, as a continued run must prune the same channels."""
-        file = self.folder / "ranges" / "times.json"
+        file = self.folder / RANGES / "times.json"
         if not file.is_file():
             file.write_text(json.dumps(layer_times(model, self.calibration[0])), "utf-8")
         times: dict[str, float] = json.loads(file.read_text("utf-8"))

@@ -1,0 +1,44 @@
+"""Which layers of a graph stay in fp32, so that it takes at most a share of the fp32 model's time.
+
+The most sensitive layers, as in the optimizer's mixed precision; how many is decided by the measured time of
+whole graphs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.quantization.sensitivity import LayerQuantizer, bisect, ranked
+from edge_vision.train.recipes.training_run import RANGES, Log, TrainingRun
+
+_RUNTIME = "onnxruntime"
+
+
+def fp32_layers(
+    run: TrainingRun, quantizer: LayerQuantizer, log: Log, show: Callable[[str], None]
+) -> tuple[str, ...]:
+    """The names of the layers. Stored, as a continued run must train the same graph. Raises OptimizeError if
+    int8 alone takes longer than `mixed` of the request."""
+    file, share = run.folder / RANGES / "fp32_layers.json", run.request.mixed
+    if file.is_file():
+        return tuple(json.loads(file.read_text("utf-8")))
+    names = [layer.name for layer in ranked(quantizer, run.validation, show)]
+
+    def time_with(count: int) -> float:
+        show(f"time with {count} layers in fp32")
+        return run.time_ratios(quantizer.without(names[:count]), run.folded)[_RUNTIME]
+
+    count, times = bisect(len(names), share, time_with)
+    if times[count] > share:
+        count -= 1
+    if count < 1:
+        raise OptimizeError(
+            f"--mixed: expected a share of fp32's time that int8 with one layer in fp32 satisfies, got "
+            f"{share:g}; int8 alone takes {times[0]:.2f} of it"
+        )
+    found = tuple(names[:count])
+    log(f"{count} of {len(names)} layers stay in fp32: {', '.join(found)}")
+    file.write_text(json.dumps(found), "utf-8")
+    return found
