@@ -24,19 +24,30 @@ from edge_vision.offline.provenance import machine, versions, write_json
 
 CLIPS = ("vtest.avi", "bikes.mp4", "sports2d_park.mp4", "segway_crowd_pan.mp4", "tvshow_van_cuts.mp4")
 MORE = ("bigbuckbunny.mp4", "carphone_pristine.mp4", "opossum_snow.mp4")
-RUNS = {
-    "efficientnet_qat": ("qat", "efficientnet_lite0_imagenet", (*CLIPS, *MORE), 300, 0.0),
-    "ssd_qat": ("qat", "ssdlite_mobilenet_v2_coco", CLIPS, 150, 0.0),
-    "ssd_prune": ("prune", "ssdlite_mobilenet_v2_coco", ("vtest.avi",), 120, 0.3),
-    "ssd_student": ("student", "ssdlite_mobilenet_v2_coco", ("vtest.avi",), 200, 0.39),
-    "ssd_search": ("search", "ssdlite_mobilenet_v2_coco", ("vtest.avi",), 40, 0.0),
+EFFICIENTNET = {"model": "efficientnet_lite0_imagenet", "videos": (*CLIPS, *MORE)}
+SSD = {"model": "ssdlite_mobilenet_v2_coco", "videos": ("vtest.avi",)}
+STUDENT = {"classes": ("person", "car"), "levels": 1, "other": ("bikes.mp4",)}
+RUNS: dict[str, dict[str, Any]] = {
+    "efficientnet_qat": {**EFFICIENTNET, "recipe": "qat", "steps": 300},
+    "efficientnet_mixed": {**EFFICIENTNET, "recipe": "qat", "steps": 300, "mixed": 0.75},
+    "ssd_qat": {**SSD, "recipe": "qat", "videos": CLIPS, "steps": 150},
+    "ssd_prune": {**SSD, "recipe": "prune", "steps": 120, "share": 0.3},
+    "ssd_student": {**SSD, **STUDENT, "recipe": "student", "steps": 200, "samples": 1600, "share": 0.39},
+    "ssd_search": {
+        **SSD,
+        "recipe": "search",
+        "steps": 40,
+        "batch": 4,
+        "samples": 320,
+        "budgets": (0.85, 0.7, 0.55),
+    },
 }
-"""Name -> recipe, bundle, clips, steps, share of the time to remove."""
-OTHER = "bikes.mp4"
-"""Another scene, for the student."""
-SEARCH_BUDGETS, SEARCH_CPU_MIN = (0.85, 0.7, 0.55), 30.0
+"""Name -> options of the training."""
+SEARCH_CPU_MIN = 30.0
 STUDENT_TIMES, STUDENT_MB, STUDENT_CPU_MIN = {"onnxruntime": 0.45, "openvino": 0.35}, 0.6, 12.0
-GAIN_DB, CPU_MIN, SAME_TIME, PRUNED_TIME, BELOW_CEILING = 2.5, 6.0, 1.05, 0.75, 0.01
+GAIN_DB, SAME_TIME, QAT_CPU_MIN = 2.5, 1.05, 6.0
+MIXED_AGREEMENT, MIXED_TIME = 0.99, 0.75
+PRUNED_TIME, BELOW_CEILING, PRUNE_CPU_MIN = 0.75, 0.01, 5.0
 
 
 def main() -> int:
@@ -68,14 +79,12 @@ def measured(name: str, folder: Path, restart: bool = False) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
-    recipe, model, names, steps, share = RUNS[name]
-    clips = tuple(str(cache_dir() / "video" / clip) for clip in names)
-    request = TrainingRequest(recipe, model, clips, steps=steps, share=share)
-    if recipe == "student":
-        other = str(cache_dir() / "video" / OTHER)
-        request = replace(request, samples=1600, classes=("person", "car"), levels=1, other=(other,))
-    elif recipe == "search":
-        request = replace(request, batch=4, samples=320, budgets=SEARCH_BUDGETS)
+    request = TrainingRequest(**RUNS[name])
+    videos, other = (
+        tuple(str(cache_dir() / "video" / clip) for clip in clips)
+        for clips in (request.videos, request.other)
+    )
+    request = replace(request, videos=videos, other=other)
     if restart:
         remove_results(folder)
     report = run_recipe(folder, request, print, ProgressLine().show)
@@ -90,15 +99,44 @@ def rows_of(name: str, result: Mapping[str, Any]) -> list[Row]:
         return student_rows(name, result)
     if result["request"]["recipe"] == "search":
         return search_rows(name, result)
-    qat = result["request"]["recipe"] == "qat"
+    cpu_min, mixed = round(result["cpu_s"] / 60, 2), bool(result["request"]["mixed"])
+    memory = Row(f"{name}: peak memory so far", result["peak_rss_mb"], "MB")
+    if result["request"]["recipe"] == "qat":
+        times = result["figures"].get("fp32_time_ratios", result["time_ratios"])
+        most, by = (MIXED_TIME, "of fp32") if mixed else (SAME_TIME, "of teacher's int8")
+        return [
+            *(mixed_rows if mixed else qat_rows)(name, result),
+            at_most(f"{name}: CPU time", cpu_min, QAT_CPU_MIN, "min"),
+            memory,
+            *(at_most(f"{name}: time, {runtime}", ratio, most, by) for runtime, ratio in times.items()),
+        ]
     return [
-        *(qat_rows(name, result) if qat else prune_rows(name, result)),
-        at_most(f"{name}: CPU time", round(result["cpu_s"] / 60, 2), CPU_MIN, "min"),
-        Row(f"{name}: peak memory so far", result["peak_rss_mb"], "MB"),
+        *prune_rows(name, result),
+        at_most(f"{name}: CPU time", cpu_min, PRUNE_CPU_MIN, "min"),
+        memory,
         *(
-            at_most(f"{name}: time, {runtime}", ratio, SAME_TIME if qat else PRUNED_TIME, "of teacher's int8")
+            at_most(f"{name}: time, {runtime}", ratio, PRUNED_TIME, "of teacher's int8")
             for runtime, ratio in result["time_ratios"].items()
         ),
+    ]
+
+
+def mixed_rows(name: str, result: Mapping[str, Any]) -> list[Row]:
+    """Against PTQ with all layers in int8."""
+    int8, ptq, qat = (result["qualities"][one] for one in ("PTQ, all in int8", "PTQ", "QAT"))
+    left = (1 - qat["agreement"]) / max(1e-9, 1 - int8["agreement"])
+    layers = (
+        f"{len(result['figures']['fp32_layers'])} layers in fp32; without training {ptq['agreement']:.3f}"
+    )
+    return [
+        Row(
+            f"{name}: SQNR",
+            qat["sqnr_db"],
+            "dB",
+            note=f"int8 {int8['sqnr_db']:.1f}, mixed {ptq['sqnr_db']:.1f}",
+        ),
+        at_least(f"{name}: agreement", qat["agreement"], MIXED_AGREEMENT, "", layers),
+        at_most(f"{name}: disagreements left", round(left, 3), 0.5, "of PTQ's in int8"),
     ]
 
 
@@ -130,7 +168,7 @@ def student_rows(name: str, result: Mapping[str, Any]) -> list[Row]:
     images = f"{result['judge_images']} images"
     return [
         at_least(f"{name}: agreement, int8", found, figures["ceiling"], "", images),
-        *(Row(f"{name}: agreement on {OTHER}", one, "") for one in figures["other_agreement"].values()),
+        *(Row(f"{name}: agreement on another scene", one, "") for one in figures["other_agreement"].values()),
         *(
             at_most(f"{name}: time, {runtime}", ratio, STUDENT_TIMES[runtime], "of teacher's int8")
             for runtime, ratio in result["time_ratios"].items()
