@@ -41,7 +41,8 @@ def runner(runtime: str, model: Any) -> Callable[[np.ndarray], Any]:
         return lambda tensor: session.run(None, {name: tensor})
     import openvino
 
-    core, settings = openvino.Core(), {"INFERENCE_NUM_THREADS": 1}
+    # In float32 as the backend: on some processors the default is bfloat16.
+    core, settings = openvino.Core(), {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", settings)
     request = compiled.create_infer_request()
     return lambda tensor: request.infer([tensor])
