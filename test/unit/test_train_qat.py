@@ -126,7 +126,10 @@ def test_a_share_that_int8_does_not_satisfy_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TrainingRun, "time_ratios", lambda *_: {"onnxruntime": 0.5})
-    assert main([*arguments_of(request_of(tmp_path), tmp_path / "out"), "--mixed", "0.3"]) == 1
+    arguments = [*arguments_of(request_of(tmp_path), tmp_path / "out"), "--mixed"]
+    assert main([*arguments, "1"]) == 1
+    assert "mixed: expected 0 or more and less than 1, got 1" in capsys.readouterr().err
+    assert main([*arguments, "0.3"]) == 1
     assert "satisfies, got 0.3; int8 alone takes 0.50 of it" in capsys.readouterr().err
 
 
