@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from edge_vision.bundles.store import Bundle
 from edge_vision.train.networks.cutting import CLASS_ROLES, ClassColumns, class_columns
+from edge_vision.train.recipes.distillation import noise_ratio
 
 if TYPE_CHECKING:
     from edge_vision.train.recipes.training_run import TrainingRun
@@ -21,17 +22,31 @@ if TYPE_CHECKING:
 _OBJECT = 0.1
 """The teacher's score from which a box counts, by its score."""
 _BOX_WEIGHT = 1.0
+_NOISE_WEIGHT = 5.0
 
 Outputs = Mapping[str, torch.Tensor]
 
 
-def loss_on_outputs(run: TrainingRun) -> Callable[[Outputs, Outputs], torch.Tensor] | None:
-    """The loss of a detector whose classes can be cut; from now on its run compares the outputs of the graph.
-    None for other models."""
+def loss_near_teacher(run: TrainingRun) -> Callable[[Outputs, Outputs], torch.Tensor] | None:
+    """The loss of a detector with all classes of its teacher: that of students, and the noise of what the
+    decoding tail reads, which also tells where there is no object; without the latter where labels correct
+    the targets. None for other models.
+
+    From now on the run compares the outputs of the graph, too."""
     if run.source.manifest.head.type not in CLASS_ROLES:
         return None
-    run.outputs = list(run.source.manifest.head.outputs.values())
-    return detector_loss(run.source)
+    tail, outputs = list(run.outputs), list(run.source.manifest.head.outputs.values())
+    of_objects = detector_loss(run.source)
+    if run.correction:
+        run.outputs = outputs
+        return of_objects
+    run.outputs = list(dict.fromkeys([*outputs, *tail]))
+
+    def loss(found: Outputs, expected: Outputs) -> torch.Tensor:
+        noise = noise_ratio(*({name: one[name] for name in tail} for one in (found, expected)))
+        return of_objects(found, expected) + _NOISE_WEIGHT * noise
+
+    return loss
 
 
 def detector_loss(bundle: Bundle) -> Callable[[Outputs, Outputs], torch.Tensor]:

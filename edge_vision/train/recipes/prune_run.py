@@ -10,7 +10,7 @@ from typing import Any
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.train.networks.pruning import prune, without_smallest
-from edge_vision.train.recipes.detection_loss import loss_on_outputs
+from edge_vision.train.recipes.detection_loss import loss_near_teacher
 from edge_vision.train.recipes.training_run import (
     BUNDLE,
     INT8,
@@ -26,7 +26,7 @@ from edge_vision.train.recipes.training_run import (
 TEACHER, UNTUNED, TUNED, TUNED_INT8 = "teacher int8", "pruned, untuned", "pruned", "pruned int8"
 MIN_AGREEMENT = 0.9
 """A model below it is no replacement. An image that moves by 2 px changes about as much."""
-RATE = 1e-3
+RATE = 3e-4
 """Of Adam, for all weights of a pruned graph."""
 UNSTRUCTURED_SHARE = 0.3
 
@@ -44,7 +44,7 @@ def _run(run: TrainingRun) -> TrainingReport:
     teacher_int8 = run.ptq(run.folded, "teacher")
     moments, times = input_moments(run.folded, run.calibration, {}), run.cached_times(teacher_int8)
     pruned = prune(run.folded, moments, times, run.request.share)
-    tuned, progress = run.tuned(pruned, RATE, loss_on_outputs(run))
+    tuned, progress = run.tuned(pruned, RATE, loss_near_teacher(run))
     int8 = run.ptq(tuned, f"pruned_{progress.step}")
     models = {TEACHER: teacher_int8, UNTUNED: pruned, TUNED: tuned, TUNED_INT8: int8}
     qualities = {name: run.quality(model) for name, model in models.items()}

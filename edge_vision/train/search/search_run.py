@@ -33,7 +33,7 @@ from edge_vision.train.graph.torch_graph import written_back
 from edge_vision.train.networks.family import student
 from edge_vision.train.networks.pruning import array, chains, find_node
 from edge_vision.train.networks.supernet import Genes, Supernet
-from edge_vision.train.recipes.detection_loss import loss_on_outputs
+from edge_vision.train.recipes.detection_loss import detector_loss, loss_near_teacher
 from edge_vision.train.recipes.distillation import ParameterGroup, Progress, noise_ratio
 from edge_vision.train.recipes.prune_run import MIN_AGREEMENT, RATE
 from edge_vision.train.recipes.student_run import groups_of_new, start_rare
@@ -92,8 +92,13 @@ class _Search:
         spec = run.source.manifest.input
         given = dict.fromkeys(default_sizes(Size.of(spec), run.source.manifest.task))
         sizes = [one for one in given if self._add_size(one)]
-        self._loss = loss_on_outputs(run)
-        model = self._family() if run.request.hours else run.folded
+        model = run.folded
+        if run.request.hours:
+            run.outputs = list(run.source.manifest.head.outputs.values())
+            self._loss: Callable[..., Any] | None = detector_loss(run.source)
+            model = self._family()
+        else:
+            self._loss = loss_near_teacher(run)
         log("ordering the channels")
         self._supernet = Supernet(model, input_moments(model, run.calibration, {}), spec, sizes, PRECISIONS)
         self._measuring = Measuring(run, self._supernet, self._records, show)
