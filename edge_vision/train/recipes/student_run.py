@@ -29,7 +29,6 @@ from edge_vision.train.networks.family import student
 from edge_vision.train.networks.pruning import prune
 from edge_vision.train.recipes.detection_loss import detector_loss, has_logits
 from edge_vision.train.recipes.distillation import ParameterGroup, Progress
-from edge_vision.train.recipes.prune_run import RATE
 from edge_vision.train.recipes.training_run import (
     BUNDLE,
     INT8,
@@ -44,7 +43,8 @@ from edge_vision.train.recipes.training_run import (
 )
 
 CUT_INT8, UNTUNED, TUNED, TUNED_INT8 = "teacher int8", "student, untuned", "student", "student int8"
-_NEW_RATE = 5e-3
+_PRUNED_RATE, _NEW_RATE = 1e-3, 5e-3
+"""Of Adam, for the weights."""
 _OTHER_IMAGES = 60
 _LEAST_SAMPLES = 2
 """Samples with an object of a class, without which nothing is learned of it."""
@@ -121,7 +121,7 @@ def _pruned(run: TrainingRun, cut_int8: Any) -> tuple[Any, Any, Progress]:
     if run.request.share:
         moments = input_moments(model, run.calibration, {})
         model = prune(model, moments, run.cached_times(cut_int8), run.request.share)
-    return model, *run.tuned(model, RATE, detector_loss(run.source))
+    return model, *run.tuned(model, _PRUNED_RATE, detector_loss(run.source))
 
 
 def _new(run: TrainingRun, cut_int8: Any) -> tuple[Any, Any, Progress]:
