@@ -138,6 +138,13 @@ def test_a_result_that_was_measured_is_not_measured_again(device_host: Loopback,
         assert device.run(measurement(), study_folder, 120) != first
 
 
+@pytest.fixture
+def often_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short trial is noticed while it runs."""
+    monkeypatch.setattr(session, "_POLL_S", 0.02)
+
+
+@pytest.mark.usefixtures("often_asked")
 def test_a_killed_device_runs_the_trial_again(device_host: Loopback, study_folder: Path) -> None:
     """All processes there are killed while the trial runs, as by a power cut."""
     killed: list[int] = []
@@ -156,6 +163,7 @@ def test_a_killed_device_runs_the_trial_again(device_host: Loopback, study_folde
     assert len(list((device_host.cache / "results").iterdir())) == 1
 
 
+@pytest.mark.usefixtures("often_asked")
 def test_a_silent_link_counts_as_lost_and_the_device_ends_its_trial(
     device_host: Loopback, study_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
