@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.sensitivity import LayerQuantizer, bisect, ranked
 from edge_vision.train.recipes.training_run import RANGES, Log, TrainingRun
@@ -40,5 +41,5 @@ def fp32_layers(
         )
     found = tuple(names[:count])
     log(f"{count} of {len(names)} layers stay in fp32: {', '.join(found)}")
-    file.write_text(json.dumps(found), "utf-8")
+    write_file(file, json.dumps(found).encode())
     return found

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
@@ -294,7 +295,7 @@ class TrainingRun:
         """The times of its layers. Stored, as a continued run must prune the same channels."""
         file = self.folder / RANGES / "times.json"
         if not file.is_file():
-            file.write_text(json.dumps(layer_times(model, self.calibration[0])), "utf-8")
+            write_file(file, json.dumps(layer_times(model, self.calibration[0])).encode())
         times: dict[str, float] = json.loads(file.read_text("utf-8"))
         return times
 
