@@ -26,7 +26,7 @@ from edge_vision.train.networks.pruning import (
     refitted,
     without_smallest,
 )
-from edge_vision.train.networks.timing import layer_times
+from edge_vision.train.networks.timing import installed_runtimes, layer_times, shared_layer_times
 from edge_vision.train.recipes import prune_run
 
 INNER = 128
@@ -194,12 +194,21 @@ def test_the_layer_with_the_least_loss_is_pruned_most() -> None:
     assert sum(counts) * 10.0 >= 1280.0 * 0.7
 
 
-def test_each_convolution_of_an_int8_graph_has_a_time() -> None:
+@pytest.mark.parametrize("runtime", installed_runtimes())
+def test_each_convolution_of_an_int8_graph_has_a_time(runtime: str) -> None:
     model = inverted_residual()
     images = random_images(model)
-    times = layer_times(ptq.quantize(model, ptq.calibrate(model, [images]), RECIPE), images)
+    times = layer_times(ptq.quantize(model, ptq.calibrate(model, [images]), RECIPE), images, runtime)
     assert {"expand", "depthwise", "project"} <= set(times)
     assert min(times.values()) > 0
+
+
+def test_the_shares_of_the_layers_are_of_the_whole_graph() -> None:
+    model = inverted_residual()
+    images = random_images(model)
+    shares = shared_layer_times(model, images)
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert {"expand", "depthwise", "project"} <= set(shares)
 
 
 def test_the_smallest_weights_of_each_layer_become_zero() -> None:

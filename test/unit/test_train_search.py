@@ -23,7 +23,7 @@ from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.optimize.trained import trained_bundles
 from edge_vision.train.networks.supernet import Genes, Supernet
-from edge_vision.train.networks.timing import runner, time_ratio
+from edge_vision.train.networks.timing import time_ratio
 from edge_vision.train.recipes import distillation
 from edge_vision.train.recipes.distillation import noise_ratio
 from edge_vision.train.search import measuring, search_run
@@ -111,8 +111,8 @@ def test_the_latency_model_predicts_networks_that_it_was_not_fitted_on() -> None
 
 
 def test_a_graph_takes_as_long_as_itself() -> None:
-    run, images = runner("onnxruntime", inverted_residual()), random_images(inverted_residual())
-    assert time_ratio(run, images, run, images, 5) > 0
+    model, images = inverted_residual(), random_images(inverted_residual())
+    assert time_ratio("onnxruntime", model, images, model, images, 6) > 0
 
 
 def score(one: Genes) -> float:

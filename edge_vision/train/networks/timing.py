@@ -19,10 +19,11 @@ from edge_vision.backends.runtimes.onnxruntime import DISABLED_OPTIMIZERS
 from edge_vision.optimize.quantization import graph_session
 
 RUNTIMES = ("onnxruntime", "openvino")
-_WARM_UP = 2
-
+_WARM_UP, _LOADS = 2, 3
 _RUNS = 30
 _KERNEL = "_kernel_time"
+_WITHOUT_BIASES = "/WithoutBiases"
+"""Ends the name of an int8 convolution in OpenVINO."""
 _FUSED = re.compile(r"(_token_\d+|_nchwc)$")
 """Ends the name of a node that ONNX Runtime fused, or whose layout it changed."""
 
@@ -39,23 +40,41 @@ def runner(runtime: str, model: Any) -> Callable[[np.ndarray], Any]:
         session = graph_session.session(model)
         name = session.get_inputs()[0].name
         return lambda tensor: session.run(None, {name: tensor})
-    import openvino
-
-    # In float32 as the backend: on some processors the default is bfloat16.
-    core, settings = openvino.Core(), {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = core.compile_model(core.read_model(model.SerializeToString()), "CPU", settings)
-    request = compiled.create_infer_request()
+    request = _openvino_request(model)
     return lambda tensor: request.infer([tensor])
 
 
+def _openvino_request(model: Any, settings: Mapping[str, Any] = {}) -> Any:
+    import openvino
+
+    # In float32 as the backend: on some processors the default is bfloat16.
+    core = openvino.Core()
+    given = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32", **settings}
+    return core.compile_model(core.read_model(model.SerializeToString()), "CPU", given).create_infer_request()
+
+
 def time_ratio(
+    runtime: str, model: Any, tensor: np.ndarray, other: Any, other_tensor: np.ndarray, rounds: int
+) -> float:
+    """The median ratio of CPU times of this process, alternating, each with one thread.
+
+    Both graphs are loaded anew several times: the time depends on where their memory lies, and by a graph
+    that is loaded once, ratios rose by up to 10 % within a run.
+    """
+    ratios = []
+    for _ in range(_LOADS):
+        ours, theirs = (runner(runtime, one) for one in (model, other))
+        ratios += _ratios(ours, tensor, theirs, other_tensor, rounds // _LOADS)
+    return statistics.median(ratios)
+
+
+def _ratios(
     run: Callable[[np.ndarray], Any],
     tensor: np.ndarray,
     other: Callable[[np.ndarray], Any],
     other_tensor: np.ndarray,
     rounds: int,
-) -> float:
-    """The median ratio of CPU times of this process, alternating."""
+) -> list[float]:
     pairs = ((run, tensor), (other, other_tensor))
     times: list[list[float]] = [[], []]
     for _ in range(_WARM_UP + rounds):
@@ -64,12 +83,29 @@ def time_ratio(
             one(image)
             found.append(time.process_time() - started)
     ours, theirs = (found[_WARM_UP:] for found in times)
-    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+    return [a / b for a, b in zip(ours, theirs, strict=True)]
 
 
-def layer_times(model: Any, tensor: np.ndarray) -> dict[str, float]:
-    """Node name -> median time in us, in ONNX Runtime with one thread; 0 is left out. A convolution has the
-    time of the node that it is fused into."""
+def shared_layer_times(model: Any, tensor: np.ndarray) -> dict[str, float]:
+    """Node name -> share of the time of the whole graph, the mean over the installed runtimes."""
+    found: dict[str, float] = defaultdict(float)
+    runtimes = installed_runtimes()
+    for runtime in runtimes:
+        times = layer_times(model, tensor, runtime)
+        for name, value in times.items():
+            found[name] += value / sum(times.values()) / len(runtimes)
+    return dict(found)
+
+
+def layer_times(model: Any, tensor: np.ndarray, runtime: str) -> dict[str, float]:
+    """Node name -> median time in us, with one thread; 0 is left out. A convolution has the time of the node
+    that it is fused into."""
+    measured = {"onnxruntime": _in_onnxruntime, "openvino": _in_openvino}[runtime](model, tensor)
+    found = {name: float(statistics.median(values)) for name, values in measured.items() if any(values)}
+    return _by_convolution(model, found)
+
+
+def _in_onnxruntime(model: Any, tensor: np.ndarray) -> dict[str, list[float]]:
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
@@ -90,8 +126,17 @@ def layer_times(model: Any, tensor: np.ndarray) -> dict[str, float]:
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
             times[_FUSED.sub("", event["name"][: -len(_KERNEL)])].append(event["dur"])
-    found = {name: float(statistics.median(values)) for name, values in times.items() if any(values)}
-    return _by_convolution(model, found)
+    return times
+
+
+def _in_openvino(model: Any, tensor: np.ndarray) -> dict[str, list[float]]:
+    request = _openvino_request(model, {"PERF_COUNT": True})
+    times: dict[str, list[float]] = defaultdict(list)
+    for _ in range(_RUNS):
+        request.infer([tensor])
+        for one in request.get_profiling_info():
+            times[one.node_name.removesuffix(_WITHOUT_BIASES)].append(one.real_time.total_seconds() * 1e6)
+    return times
 
 
 def _by_convolution(model: Any, times: Mapping[str, float]) -> dict[str, float]:

@@ -42,7 +42,7 @@ from edge_vision.train.data.time_split import split
 from edge_vision.train.graph.batch_norm import BATCHED
 from edge_vision.train.graph.torch_graph import TorchGraph, written_back
 from edge_vision.train.networks.cutting import CLASS_ROLES
-from edge_vision.train.networks.timing import installed_runtimes, layer_times, runner, time_ratio
+from edge_vision.train.networks.timing import installed_runtimes, shared_layer_times, time_ratio
 from edge_vision.train.recipes.distillation import Distillation, ParameterGroup, Progress
 from edge_vision.train.same_options import as_stored, check_same, read_stored
 
@@ -63,7 +63,7 @@ _FINISHED = (CHECKPOINT, REPORT, f"{SEARCH}/records.jsonl")
 _CALIBRATION_IMAGES = 32
 _VALIDATION_PERIOD, _VALIDATION_IMAGES = 6, 40
 """Every so many train images, one is not trained on, at most so many: the best state is chosen by them."""
-_TIMED_ROUNDS = 40
+_TIMED_ROUNDS = 48
 _CORRECTED = ("prune", "student")
 """Recipes whose targets labels correct: those that may become another network than the teacher."""
 MOVED_PX = 2.0
@@ -292,10 +292,10 @@ class TrainingRun:
         return LayerQuantizer(model, ranges, recipe, rounding, ptq.layers(model))
 
     def cached_times(self, model: Any) -> dict[str, float]:
-        """The times of its layers. Stored, as a continued run must prune the same channels."""
+        """The shares of its layers in its time. Stored, as a continued run must prune the same channels."""
         file = self.folder / RANGES / "times.json"
         if not file.is_file():
-            write_file(file, json.dumps(layer_times(model, self.calibration[0])).encode())
+            write_file(file, json.dumps(shared_layer_times(model, self.calibration[0])).encode())
         times: dict[str, float] = json.loads(file.read_text("utf-8"))
         return times
 
@@ -403,11 +403,11 @@ class TrainingRun:
 
     def time_ratios(self, model: Any, other: Any) -> dict[str, float]:
         """Runtime -> time of the first graph by that of the other."""
-        tensor, ratios = self.calibration[0], {}
-        for name in installed_runtimes():
-            ours, theirs = (runner(name, one) for one in (model, other))
-            ratios[name] = round(time_ratio(ours, tensor, theirs, tensor, _TIMED_ROUNDS), 3)
-        return ratios
+        tensor = self.calibration[0]
+        return {
+            name: round(time_ratio(name, model, tensor, other, tensor, _TIMED_ROUNDS), 3)
+            for name in installed_runtimes()
+        }
 
     def report(
         self,

@@ -15,7 +15,7 @@ from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.quantization import ptq
 from edge_vision.optimize.quantization.int8_recipe import cpu_flags, int8_recipe
 from edge_vision.train.networks.supernet import Genes, Supernet
-from edge_vision.train.networks.timing import installed_runtimes, layer_times, runner, time_ratio
+from edge_vision.train.networks.timing import installed_runtimes, layer_times, time_ratio
 from edge_vision.train.recipes.training_run import TrainingRun
 from edge_vision.train.search.latency_model import LatencyErrors, LatencyModel
 
@@ -73,23 +73,23 @@ class Measuring:
         self.runtimes, image = installed_runtimes(), run.calibration[0]
         self._times: dict[Genes, dict[str, float]] = {}
         self._layer_times = {
-            precision: records.get(
-                f"layers {precision}",
-                partial(layer_times, {"int8": self._teacher}.get(precision, model), image),
-            )
-            for precision in supernet.precisions
+            runtime: {
+                precision: records.get(
+                    f"layers {runtime} {precision}",
+                    partial(layer_times, {"int8": self._teacher}.get(precision, model), image, runtime),
+                )
+                for precision in supernet.precisions
+            }
+            for runtime in self.runtimes
         }
         self.tensors = {size: run.calibration_tensors(supernet.spec(size))[0] for size in supernet.sizes}
 
     def ratios(self, model: Any, size: Size, rounds: int) -> dict[str, float]:
-        """Runtime -> time of this graph.
-
-        Both are loaded anew: by a reference that is loaded once, ratios rose by up to 10 % within a run.
-        """
+        """Runtime -> time of this graph."""
         tensors, found = (self.tensors[size], self._run.calibration[0]), {}
         for name in self.runtimes:
-            ours, other = (runner(name, one) for one in (model, self._teacher))
-            found[name] = round(time_ratio(ours, tensors[0], other, tensors[1], rounds), 4)
+            ratio = time_ratio(name, model, tensors[0], self._teacher, tensors[1], rounds)
+            found[name] = round(ratio, 4)
         return found
 
     def errors(self) -> dict[str, LatencyErrors]:
@@ -114,7 +114,7 @@ class Measuring:
 
     def _model(self, runtime: str, networks: Sequence[Genes]) -> LatencyModel:
         times = [self._times[one][runtime] for one in networks]
-        return LatencyModel(self._supernet, self._layer_times, networks, times)
+        return LatencyModel(self._supernet, self._layer_times[runtime], networks, times)
 
     def _measure(self, networks: Sequence[Genes], what: str) -> None:
         left = Eta(len(networks))

@@ -61,7 +61,7 @@ RECOVERED = 0.6
 """Share of the disagreement with the teacher of the same size that a short tuning removes, about."""
 FINALISTS = 2
 """Networks of different precision or size that are tuned for half of the steps before one is chosen."""
-FINAL_ROUNDS = 20
+FINAL_ROUNDS = 36
 GATE_STEPS = 60
 _WIDTH_RATE = 0.06
 FAMILY_WIDTH, FAMILY_DEPTH = 1.5, 3
