@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from edge_vision.errors import BundleError
 from edge_vision.optimize.quantization import graph_session, ptq
@@ -34,7 +33,6 @@ def quantized(graph: bytes, statistics: str) -> bytes:
             file = Path(folder, "fp32.onnx")
             file.write_bytes(graph)
             model = graph_session.folded(file)
-        _pool_before_activation(model)
         nodes = [node.name for node in model.graph.node]
         stem = nodes[: nodes.index(list(ptq.layers(model))[1])]
         quantized = ptq.quantize(model, ranges, _RECIPE, fp32_nodes=stem)
@@ -44,20 +42,3 @@ def quantized(graph: bytes, statistics: str) -> bytes:
             "install it: pip install onnxruntime"
         ) from None
     return bytes(quantized.SerializeToString(deterministic=True))
-
-
-def _pool_before_activation(model: Any) -> None:
-    """Exchange the stem's pooling with the activation before it; for a rising function the result is equal.
-
-    ONNX Runtime moves quantizers to before a MaxPool, but not an activation. Its pooling of 8-bit values in
-    NCHW took longer than all convolutions of NanoDet together.
-    """
-    nodes = list(model.graph.node)
-    at = next(i for i, node in enumerate(nodes) if node.op_type == "MaxPool")
-    pool, activation = nodes[at], nodes[at - 1]
-    inner, outer = f"{pool.output[0]}/pooled", pool.output[0]
-    pool.input[0], pool.output[0] = activation.input[0], inner
-    activation.input[0], activation.output[0] = inner, outer
-    nodes[at - 1 : at + 1] = [pool, activation]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)

@@ -30,8 +30,12 @@ def summary(report: TrainingReport) -> str:
     if "unstructured" in report.figures:
         rows.append(_unstructured_row(report.figures["unstructured"]))
     elif "fp32_layers" in report.figures:
-        times = ", ".join(f"{name} {one:.2f}" for name, one in report.figures["fp32_time_ratios"].items())
-        rows.append(f"time by that of fp32: {times}; {len(report.figures['fp32_layers'])} layers in fp32")
+        for key, text in (("fp32_time_ratios", "fp32"), ("all_int8_time_ratios", "all layers in int8")):
+            ratios = report.figures.get(key, {})
+            if ratios:
+                times = ", ".join(f"{name} {one:.2f}" for name, one in ratios.items())
+                rows.append(f"time by that of {text}: {times}")
+        rows.append(f"{len(report.figures['fp32_layers'])} layers in fp32")
     elif report.figures:
         rows += _student_rows(report.figures)
     rows.append(f"{report.cpu_s / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}")

@@ -17,10 +17,11 @@ from test_train_graph import RECIPE, folded, random_images
 from edge_vision.bundles.store import load_bundle
 from edge_vision.cli.optimize import main
 from edge_vision.optimize.quantization import graph_session, ptq
+from edge_vision.optimize.quantization.int8_recipe import int8_recipe
 from edge_vision.train.graph.lsq import RoundedActivation, trainable
 from edge_vision.train.graph.torch_graph import written_back
 from edge_vision.train.recipes import qat, training_run
-from edge_vision.train.recipes.distillation import Distillation, batch_numbers
+from edge_vision.train.recipes.distillation import Distillation, ParameterGroup, batch_numbers
 from edge_vision.train.recipes.qat import run_qat
 from edge_vision.train.recipes.training_run import Quality, TrainingRequest, TrainingRun
 
@@ -63,6 +64,9 @@ def request_of(tmp_path: Path, **changes: object) -> TrainingRequest:
     return replace(small, **changes)  # type: ignore[arg-type]
 
 
+WITHOUT_STEM = int8_recipe("onnxruntime", (), "aarch64")
+
+
 def arguments_of(request: TrainingRequest, out: Path) -> list[str]:
     numbers = {
         "steps": request.steps,
@@ -100,6 +104,7 @@ def test_in_mixed_precision_the_most_sensitive_layers_stay_in_fp32_and_are_train
 ) -> None:
     """Each layer in fp32 adds a tenth of the time here: the tiny graph's own times are noise."""
     monkeypatch.setattr(qat, "_refusal", lambda before, after: "")
+    monkeypatch.setattr(training_run, "int8_recipe", lambda *_: WITHOUT_STEM)
 
     def time_ratios(run: TrainingRun, model: onnx.ModelProto, other: onnx.ModelProto) -> dict[str, float]:
         int8 = sum(one.data_type == onnx.TensorProto.INT8 for one in model.graph.initializer)
@@ -120,6 +125,24 @@ def test_in_mixed_precision_the_most_sensitive_layers_stay_in_fp32_and_are_train
     fp32 = [{one.name: one.raw_data for one in model.graph.initializer} for model in (before, trained)]
     assert weights and all(fp32[0][name] != fp32[1][name] for name in weights.values())
     assert "layers in fp32" in capsys.readouterr().out
+
+
+def test_the_stem_stays_in_fp32_and_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = TrainingRun.distil
+
+    def distil(run: TrainingRun, graph: object, groups: list[ParameterGroup], *more: object) -> object:
+        trained.extend(tuple(one.shape) for one in groups[0].parameters)
+        return exact(run, graph, groups, *more)  # type: ignore[arg-type]
+
+    trained: list[tuple[int, ...]] = []
+    monkeypatch.setattr(TrainingRun, "distil", distil)
+    (tmp_path / "out").mkdir()
+    report = run_qat(tmp_path / "out", request_of(tmp_path), lambda text: None, lambda text: None)
+    assert report.figures["fp32_layers"] == ("first",)
+    assert trained == [(8, 3, 3, 3)]
+    model = graph_session.load_model(tmp_path / "out" / "bundle" / "model.onnx")
+    types = {one.name: one.data_type for one in model.graph.initializer}
+    assert types["kernel"] == onnx.TensorProto.FLOAT and types["matrix_quantized"] == onnx.TensorProto.INT8
 
 
 def test_a_share_that_int8_does_not_satisfy_is_refused(
@@ -144,7 +167,7 @@ def test_a_result_below_ptq_is_refused_without_a_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(training_run, "Quality", lambda *values: Quality(values[0], next(qualities)))
-    qualities = iter([20.0, 19.0])
+    qualities = iter([20.0, 19.0, 18.0])
     out = tmp_path / "out"
     assert main(arguments_of(request_of(tmp_path, steps=2), out)) == 3
     assert not (out / "bundle").exists()

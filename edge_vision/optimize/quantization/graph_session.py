@@ -9,7 +9,13 @@ from typing import Any
 from edge_vision.backends.runtimes.onnxruntime import DISABLED_OPTIMIZERS
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.graph_edit import load_model, remove_unused_opsets, short_error
-from edge_vision.optimize.quantization.normal_form import fuse_sums, modernize, name_nodes, to_float32
+from edge_vision.optimize.quantization.normal_form import (
+    fuse_sums,
+    modernize,
+    name_nodes,
+    pool_before_activations,
+    to_float32,
+)
 
 
 def session(model: Any, exact: bool = False) -> Any:
@@ -58,4 +64,5 @@ def folded(file: Path) -> Any:
     remove_unused_opsets(model)
     name_nodes(model)
     fuse_sums(model)
+    pool_before_activations(model)
     return model

@@ -22,7 +22,7 @@ BF16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
 class Int8Recipe:
     """activations, weights: u8 or s8. reduce_range: weights of 7 bits. library_default: `quantize_static`
     with its default arguments. symmetric: s8 activations around 0 and biases in fp32, as TensorRT's parser
-    requires."""
+    requires. fp32_stem: the first layers stay in fp32, see `stem`."""
 
     activations: str
     weights: str
@@ -31,6 +31,7 @@ class Int8Recipe:
     why: str
     library_default: bool = False
     symmetric: bool = False
+    fp32_stem: bool = False
 
     @property
     def largest_weight(self) -> int:
@@ -42,7 +43,7 @@ def int8_recipe(backend: str, flags: Collection[str], machine: str = "") -> Int8
     """The recipe for a backend on a processor with these flags.
 
     u8 activations with s8 weights have the fast kernels of ONNX Runtime and OpenVINO on x86: s8 by s8 was
-    slower than fp32 in both. OpenVINO reads the same QDQ graph.
+    slower than fp32 in both. OpenVINO reads the same QDQ graph. The stem was measured on x86 only.
     """
     if backend.startswith("tensorrt"):
         return Int8Recipe("s8", "s8", True, False, "TensorRT requires s8 around 0", symmetric=True)
@@ -53,9 +54,10 @@ def int8_recipe(backend: str, flags: Collection[str], machine: str = "") -> Int8
         return Int8Recipe("u8", "s8", True, False, f"{machine} multiplies 8-bit integers without saturation")
     found = [flag for flag in SAFE_FLAGS if flag in flags]
     if found:
-        return Int8Recipe("u8", "s8", True, False, f"this processor has {', '.join(found)}: no saturation")
+        why = f"this processor has {', '.join(found)}: no saturation"
+        return Int8Recipe("u8", "s8", True, False, why, fp32_stem=True)
     why = "this processor has neither VNNI nor AMX: 8-bit weights would saturate, so they have 7 bits"
-    return Int8Recipe("u8", "s8", True, True, why)
+    return Int8Recipe("u8", "s8", True, True, why, fp32_stem=True)
 
 
 LIBRARY_DEFAULT_RECIPE = Int8Recipe(

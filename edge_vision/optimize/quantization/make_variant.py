@@ -157,7 +157,7 @@ def cached_rounding(
     rounding = gptq.read_rounding(file)
     if rounding is None:
         moments = input_moments(folded, tensors[:: -(-len(tensors) // _GPTQ_IMAGES)], ranges)
-        nearest = ptq.quantize(folded, ranges, recipe)
+        nearest = ptq.quantize(folded, ranges, replace(recipe, fp32_stem=False))
         rounding = gptq.round_weights(folded, nearest, moments, recipe.largest_weight)
         gptq.write_rounding(rounding, file)
     return rounding

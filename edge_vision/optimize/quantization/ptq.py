@@ -31,6 +31,7 @@ from edge_vision.optimize.quantization.graph_edit import (
 )
 from edge_vision.optimize.quantization.input_moments import Ranges
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
+from edge_vision.optimize.quantization.stem import stem_layers
 
 _INT8_OPS = ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat")
 _FP32_OPS = ("LayerNormalization", "Softmax")
@@ -86,8 +87,8 @@ def quantize(
 ) -> Any:
     """The QDQ model of a folded one.
 
-    only: nodes to quantize, empty = all. fp32_nodes: nodes that stay in fp32. rounding: rounded weights by
-    layer; those of other layers are rounded to nearest.
+    only: nodes to quantize, empty = all. fp32_nodes: nodes that stay in fp32, beside the recipe's. rounding:
+    rounded weights by layer; those of other layers are rounded to nearest.
     """
     from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
@@ -104,7 +105,7 @@ def quantize(
         kinds[recipe.activations],
         TensorsData(CalibrationMethod.MinMax, data),
         list(only),
-        [*fp32_nodes, *unquantized_nodes(model)],
+        [*fp32_nodes, *_stem_nodes(model, recipe), *unquantized_nodes(model)],
         list(QDQRegistry),
         {"ActivationSymmetric": True, "QuantizeBias": False} if recipe.symmetric else {},
     )
@@ -151,6 +152,19 @@ def library_default(file: Path, tensors: Sequence[np.ndarray]) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         quantize_static(str(file), f"{folder}/int8.onnx", _data_reader(name, tensors))
         return load_model(Path(folder, "int8.onnx"))
+
+
+def _stem_nodes(model: Any, recipe: Int8Recipe) -> list[str]:
+    if not recipe.fp32_stem:
+        return []
+    nodes = layers(model)
+    return [node for name in stem_layers(model) for node in nodes.get(name, ())]
+
+
+def quantized_layers(model: Any, recipe: Int8Recipe) -> dict[str, tuple[str, ...]]:
+    """As `layers`, without those that the recipe leaves in fp32."""
+    stem = stem_layers(model) if recipe.fp32_stem else ()
+    return {name: nodes for name, nodes in layers(model).items() if name not in stem}
 
 
 def layers(model: Any) -> dict[str, tuple[str, ...]]:

@@ -37,6 +37,7 @@ from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
 from edge_vision.optimize.quantization.layer_inputs import multiplications
 from edge_vision.optimize.quantization.make_variant import cached_ranges, cached_rounding, input_tensors
 from edge_vision.optimize.quantization.quantization_loss import LAYER_IMAGES, QuantizationLoss
+from edge_vision.optimize.quantization.stem import stem_layers
 from edge_vision.optimize.trial_executor import PROGRESS
 
 MAX_FP32_ARITHMETIC = 0.4
@@ -97,13 +98,17 @@ class Sensitivity:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerQuantizer:
-    """A folded model with everything needed to quantize any part of it. nodes: by layer."""
+    """A folded model with everything needed to quantize any part of it."""
 
     folded: Any
     ranges: Ranges
     recipe: Int8Recipe
     rounding: Mapping[str, gptq.RoundedWeights]
-    nodes: Mapping[str, tuple[str, ...]]
+
+    @property
+    def nodes(self) -> dict[str, tuple[str, ...]]:
+        """By layer, as `ptq.quantized_layers`."""
+        return ptq.quantized_layers(self.folded, self.recipe)
 
     def alone(self, layer: str) -> Any:
         """With this layer alone in int8."""
@@ -115,8 +120,14 @@ class LayerQuantizer:
         fp32 = self.nodes_of(layers)
         return ptq.quantize(self.folded, self.ranges, self.recipe, fp32_nodes=fp32, rounding=self.rounding)
 
+    @property
+    def stem(self) -> tuple[str, ...]:
+        """The layers that the recipe leaves in fp32."""
+        return stem_layers(self.folded) if self.recipe.fp32_stem else ()
+
     def nodes_of(self, layers: Sequence[str]) -> tuple[str, ...]:
-        return tuple(node for layer in layers for node in self.nodes[layer])
+        nodes = self.nodes
+        return tuple(node for layer in layers for node in nodes[layer])
 
 
 def run(task: SensitivityTask) -> Sensitivity:
@@ -128,7 +139,7 @@ def run(task: SensitivityTask) -> Sensitivity:
     ranges = cached_ranges(folded, tensors, file)
     rounding = cached_rounding(folded, ranges, task.recipe, tensors, file)
     loss = QuantizationLoss(bundle, folded, input_tensors(spec, read_images(Path(task.tuning))))
-    quantizer = LayerQuantizer(folded, ranges, task.recipe, rounding, ptq.layers(folded))
+    quantizer = LayerQuantizer(folded, ranges, task.recipe, rounding)
     if not quantizer.nodes:
         raise OptimizeError("the graph has no convolution or matrix product to quantize")
     return _search(ranked(quantizer, loss, _log), quantizer, loss, task.loss_share)

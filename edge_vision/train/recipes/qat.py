@@ -1,10 +1,11 @@
 """Quantization-aware training of a bundle: PTQ, distillation with fake quantizers, a verdict, a bundle.
 
-In mixed precision some layers stay in fp32, and are trained as well."""
+The stem, and in mixed precision further layers, stay in fp32, and are trained as well."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,32 +38,42 @@ def run_qat(folder: Path, request: TrainingRequest, log: Log, show: Callable[[st
 
 def _run(run: TrainingRun, log: Log, show: Callable[[str], None]) -> TrainingReport:
     quantizer, mixed = run.quantizer(run.folded, "teacher"), bool(run.request.mixed)
+    all_int8 = replace(quantizer, recipe=replace(quantizer.recipe, fp32_stem=False)).without(())
     teacher_int8 = quantizer.without(())
     fp32 = fp32_layers(run, quantizer, log, show) if mixed else ()
     quantized = quantizer.without(fp32)
     graph, student = trainable(quantized, run.folded, run.outputs)
+    names = _weights_of(run.folded, (*quantizer.stem, *fp32)) & graph.weights.keys()
     groups = [
-        *([ParameterGroup(list(graph.weights.values()), _FP32_RATE)] * mixed),
+        ParameterGroup([graph.weights[name] for name in sorted(names)], _FP32_RATE),
         ParameterGroup(list(student.integers.values()), _INTEGER_RATE),
         ParameterGroup(list(student.log_scales.values()), _SCALE_RATE),
         ParameterGroup(list(student.biases.values()), _BIAS_RATE),
     ]
 
     def trained() -> Any:
-        return written_back(quantized, student.values() | (graph.trained() if mixed else {}))
+        weights = {name: value for name, value in graph.trained().items() if name in names}
+        return written_back(quantized, student.values() | weights)
 
     progress = run.distil(graph, groups, run.validated(trained, loss=None))
     tuned = trained()
     before, after = run.quality(quantized), run.quality(tuned)
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = {
+        "fp32_layers": (*quantizer.stem, *fp32),
+        "all_int8_time_ratios": run.time_ratios(tuned, all_int8),
+    }
     if mixed:
-        figures = {"fp32_layers": fp32, "fp32_time_ratios": run.time_ratios(tuned, run.folded)}
-    qualities = {PTQ_INT8: run.quality(teacher_int8)} if mixed else {}
-    qualities |= {PTQ: before, QAT: after}
+        figures["fp32_time_ratios"] = run.time_ratios(tuned, run.folded)
+    qualities = {PTQ_INT8: run.quality(all_int8), PTQ: before, QAT: after}
     ratios = run.time_ratios(tuned, teacher_int8)
     report = run.report(qualities, ratios, progress, _refusal(before, after), figures)
     run.write(report, {BUNDLE: (tuned, "mixed" if mixed else "int8")}, teacher_int8)
     return report
+
+
+def _weights_of(model: Any, layers: Collection[str]) -> set[str]:
+    """The names of all inputs of these layers."""
+    return {name for node in model.graph.node if node.name in layers for name in node.input}
 
 
 def _refusal(before: Quality, after: Quality) -> str:

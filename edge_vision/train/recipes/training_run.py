@@ -23,7 +23,7 @@ from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.offline.output_folder import remove_path
 from edge_vision.optimize.clips import tiles
 from edge_vision.optimize.errors import DISK_FULL, OptimizeError
-from edge_vision.optimize.quantization import graph_session, ptq
+from edge_vision.optimize.quantization import graph_session
 from edge_vision.optimize.quantization.decoding_tail import tail_inputs
 from edge_vision.optimize.quantization.int8_recipe import cpu_flags, int8_recipe
 from edge_vision.optimize.quantization.make_variant import (
@@ -289,7 +289,7 @@ class TrainingRun:
         recipe = int8_recipe("onnxruntime", cpu_flags())
         ranges = cached_ranges(model, tensors, file)
         rounding = cached_rounding(model, ranges, recipe, tensors, file)
-        return LayerQuantizer(model, ranges, recipe, rounding, ptq.layers(model))
+        return LayerQuantizer(model, ranges, recipe, rounding)
 
     def cached_times(self, model: Any) -> dict[str, float]:
         """The shares of its layers in its time. Stored, as a continued run must prune the same channels."""
