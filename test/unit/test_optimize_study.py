@@ -22,6 +22,7 @@ from edge_vision.backends.runtimes.tensorrt import TensorRtRtxBackend
 from edge_vision.errors import EdgeVisionError
 from edge_vision.optimize import measure, worker
 from edge_vision.optimize.device import load_warning
+from edge_vision.optimize.quantization import int8_recipe
 from edge_vision.optimize.report import terminal
 from edge_vision.optimize.report.report_file import StudyReport
 from edge_vision.optimize.settings import Settings
@@ -128,7 +129,12 @@ def test_exhaustive_measures_every_combination(tmp_path: Path) -> None:
     assert parents["onnxruntime-fp32-64x64-t2"] == "onnxruntime-fp32-64x64-t1"
 
 
-def test_layers_are_ranked_and_the_most_sensitive_stay_in_fp32(tmp_path: Path) -> None:
+def test_layers_are_ranked_and_the_most_sensitive_stay_in_fp32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the recipe of ARM, which quantizes the stem as well."""
+    arm = int8_recipe.int8_recipe("onnxruntime", (), "aarch64")
+    monkeypatch.setattr(int8_recipe, "int8_recipe", lambda *_: arm)
     report = study(tmp_path, settings(tmp_path, precisions=("fp32", "int8", "mixed")), InProcess())
     found = report.sensitivity
     assert found is not None and {layer.name for layer in found.layers} == {"first", "last"}
