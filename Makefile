@@ -209,7 +209,7 @@ setup-evaluate:
 setup-optimize:
 	@$(SETUP) optimize
 
-setup-train:
+setup-train:  ## Install what `optimize train`, `search` and `auto` need: PyTorch for the CPU
 	@$(SETUP) train
 
 setup-top:

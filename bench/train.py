@@ -199,7 +199,7 @@ def search_rows(name: str, result: Mapping[str, Any]) -> list[Row]:
         rows.append(at_least(f"{name}: agreement at {budget:g}", best["agreement"], least, "", note))
     return [
         *rows,
-        at_most(f"{name}: CPU time", round(figures["cpu_s"] / 60, 2), SEARCH_CPU_MIN, "min"),
+        at_most(f"{name}: CPU time", round(result["cpu_s"] / 60, 2), SEARCH_CPU_MIN, "min"),
         at_most(f"{name}: peak memory so far", result["peak_rss_mb"], 4096, "MB"),
     ]
 

@@ -5,11 +5,19 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 from edge_vision.core.printable import PrintableStream, printable
 
 PERIOD_S = {True: 0.25, False: 5.0}
+
+Count = Callable[[int, int], None]
+"""How much is done, of how much."""
+
+
+def no_count(done: int, total: int) -> None:
+    """A Count that shows nothing."""
 
 
 class ProgressLine:

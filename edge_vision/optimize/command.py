@@ -146,7 +146,14 @@ def _add_run(one: argparse.ArgumentParser) -> None:
         shown = "" if default in ("", None) else f" (default: {default})"
         one.add_argument(f"--{name}", type=kind, default=default, metavar=metavar, help=f"{text}{shown}")
     one.add_argument("--backends", nargs="+", default=[], metavar="B", help=f"of {backends}")
-    one.add_argument("--precisions", nargs="+", default=[], metavar="P", help=f"of {', '.join(PRECISIONS)}")
+    one.add_argument(
+        "--precisions",
+        nargs="+",
+        default=[],
+        metavar="P",
+        help=f"of {', '.join(PRECISIONS)}; int8 also measures int8_default, ONNX Runtime's own int8, for "
+        f"comparison",
+    )
     one.add_argument("--sizes", nargs="+", default=[], metavar="S", help="native, 256, 320x240, ...")
     one.add_argument(
         "--trained",

@@ -29,7 +29,8 @@ No labels are needed: the fp32 bundle is the teacher. A folder of collected pict
 is a clip, too: its labels correct the teacher (prune, student) and judge the result. Without --judge, the
 first 65 % of each clip are for training, the last 30 % for the verdict. After a Ctrl-C or a failure, the
 same command continues; with other options, results in DIR are kept unless you pass --restart.
-exit codes: 0 done, 1 error, 2 wrong arguments, 3 refused: no improvement, 130 stopped by Ctrl-C
+exit codes: 0 done, also with --anyway, 1 error, 2 wrong arguments, 3 refused: no improvement, 130 stopped by
+Ctrl-C
 """
 _SEARCH_EXAMPLES = """\
 examples:
@@ -208,9 +209,19 @@ def _train(options: argparse.Namespace) -> int:
     report = run_recipe(folder, request, log, line.show)
     line.end()
     print(summary(report))
-    bundles = "budget_*" if options.recipe == "search" else "bundle"
-    print(report.refused or f"in {folder}: {bundles}, report.json")
-    return 3 if report.refused else 0
+    if report.refused and not request.anyway:
+        print(report.refused)
+        return 3
+    if report.refused:
+        print(f"warning: written with --anyway, but it is no replacement: {report.refused}")
+    print(f"in {folder}: {', '.join(_bundles(folder))}, report.json")
+    return 0
+
+
+def _bundles(folder: Path) -> list[str]:
+    """The names of the bundles that a run wrote."""
+    found = [name for name in ("bundle", "int8") if (folder / name / "bundle.yaml").is_file()]
+    return found + sorted(path.name for path in folder.glob("budget_*"))
 
 
 def _further_options(options: argparse.Namespace) -> dict[str, Any]:

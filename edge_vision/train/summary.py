@@ -16,7 +16,7 @@ def summary(report: TrainingReport) -> str:
         return _search_table(report)
     labelled = report.labelled.get("judge")
     title = f"  AP50 on {labelled} reviewed" if labelled else ""
-    rows = [f"on {report.judge_images} judge images     agreement     SQNR{title}"]
+    rows = [f"{_judged(report):24} {'agreement':>12} {'SQNR':>8}{title}"]
     for name, quality in report.qualities.items():
         ap50 = "" if quality.map50 is None else f" {quality.map50:8.3f}"
         rows.append(f"{name:24} {quality.agreement:12.3f} {quality.sqnr_db:5.1f} dB{ap50}")
@@ -38,8 +38,26 @@ def summary(report: TrainingReport) -> str:
         rows.append(f"{len(report.figures['fp32_layers'])} layers in fp32")
     elif report.figures:
         rows += _student_rows(report.figures)
-    rows.append(f"{report.cpu_s / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}")
-    return "\n".join(rows)
+    return "\n".join([*rows, *_last_rows(report)])
+
+
+def _judged(report: TrainingReport) -> str:
+    """On how many images."""
+    if report.judge_frames in (0, report.judge_images):
+        return f"on {report.judge_images} judge images"
+    return f"on {report.judge_frames} frames, {report.judge_images} crops"
+
+
+def _last_rows(report: TrainingReport) -> list[str]:
+    rows = []
+    if "ceiling" in report.figures:
+        rows.append(
+            "agreement of the teacher with itself, picture moved by 2 px: {ceiling:.3f}".format(
+                **report.figures
+            )
+        )
+    rows += [f"note: {report.note}"] if report.note else []
+    return [*rows, f"{report.cpu_s / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}"]
 
 
 def _search_table(report: TrainingReport) -> str:
@@ -56,10 +74,7 @@ def _search_table(report: TrainingReport) -> str:
             f"{one['untuned']:8.3f} {one['agreement']:9.3f} {one['bytes'] / 1e6:7.2f}"
             f"{'  on the front' * (one['network'] in front)}"
         )
-    rows.append(
-        f"{report.figures['cpu_s'] / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}"
-    )
-    return "\n".join(rows)
+    return "\n".join([*rows, *_last_rows(report)])
 
 
 def _unstructured_row(figures: Mapping[str, float]) -> str:
@@ -74,7 +89,6 @@ def _unstructured_row(figures: Mapping[str, float]) -> str:
 def _student_rows(figures: Mapping[str, Any]) -> list[str]:
     return [
         f"int8 file: {figures['bytes'] / 1e6:.2f} MB",
-        f"agreement of the teacher with itself, picture moved by 2 px: {figures['ceiling']:.3f}",
         *(
             f"agreement on {Path(clip).name}, another scene: "
             + ("no objects there" if value is None else f"{value:.3f}")

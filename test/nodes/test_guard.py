@@ -81,6 +81,7 @@ def test_no_object_is_lost_on_another_scene(start, robot, tmp_path) -> None:
     assert "disagrees with its teacher" in status.message
     scene.show_until("trusted", OWN)
     events = [json.loads(line)["event"] for line in log.read_text("utf-8").splitlines()]
+    assert events.count("guard_loaded") == 1 and events.index("guard_loaded") < events.index("guard_fallback")
     assert events.index("guard_fallback") < len(events) - 1 - events[::-1].index("guard_trusted")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,13 @@ from edge_vision.train.networks.pruning import (
 )
 from edge_vision.train.networks.timing import installed_runtimes, layer_times, shared_layer_times
 from edge_vision.train.recipes import prune_run
+from edge_vision.train.recipes.training_run import (
+    Quality,
+    TrainingReport,
+    TrainingRequest,
+    worse_than_untuned,
+)
+from edge_vision.train.summary import summary
 
 INNER = 128
 
@@ -76,6 +84,16 @@ def pruned(model: onnx.ModelProto, share: float) -> onnx.ModelProto:
     images = [random_images(model, seed) for seed in range(4)]
     costs = multiplications(model, ("Conv",))
     return prune(model, input_moments(model, images, {}), costs, share)
+
+
+def test_images_and_chains_are_counted() -> None:
+    model, shown = inverted_residual(), []
+    images = [random_images(model, seed) for seed in range(3)]
+    moments = input_moments(model, images, {}, lambda done, total: shown.append((done, total)))
+    assert shown == [(1, 3), (2, 3), (3, 3)]
+    costs = multiplications(model, ("Conv",))
+    prune(model, moments, costs, 0.2, lambda done, total: shown.append((done, total)))
+    assert shown[3:] == [(1, 1)]
 
 
 def test_the_inner_channels_of_an_inverted_residual_are_found() -> None:
@@ -246,17 +264,19 @@ def test_the_detector_has_fewer_multiplications_and_still_runs() -> None:
 def test_the_command_writes_the_pruned_bundle_and_its_int8(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(prune_run, "_refusal", lambda quality, ratio, right: "")
+    monkeypatch.setattr(prune_run, "_refusal", lambda quality, ratio, right, ceiling: "")
     file = tmp_path / "block.onnx"
     file.write_bytes(inverted_residual().SerializeToString())
     bundle, clip = tiny_bundle(tmp_path / "tiny", file), image_folder(tmp_path / "clip", 60)
     out = tmp_path / "out"
     arguments = ["train", "prune", f"{bundle}/", "--video", str(clip), "--share", "0.3", "--out", str(out)]
     assert main([*arguments, "--steps", "10", "--batch", "4", "--samples", "16", "--frames", "40"]) == 0
-    precisions = [load_bundle(f"{out / name}/").manifest.graphs[0].precision for name in ("bundle", "int8")]
-    assert precisions == ["fp32", "int8"]
+    manifests = [load_bundle(f"{out / name}/").manifest for name in ("bundle", "int8")]
+    assert [one.graphs[0].precision for one in manifests] == ["fp32", "int8"]
+    assert [one.name for one in manifests] == [f"tiny_prune_{one}_64x64" for one in ("fp32", "int8")]
     assert load_bundle(f"{out / 'bundle'}/").manifest.figures["train"]["request"]["share"] == 0.3
     printed = capsys.readouterr().out
+    assert f"in {out}: bundle, int8, report.json" in printed
     assert "pruned, untuned" in printed and "unstructured: 30% of the teacher's int8 weights zero" in printed
 
 
@@ -272,6 +292,43 @@ def test_a_model_that_agrees_too_little_is_refused() -> None:
     assert prune_run._refusal(prune_run.Quality(0.5, 10.0), 0.7, right=True) == ""
     assert "faster" in prune_run._refusal(prune_run.Quality(0.95, 10.0), 1.1)
     assert prune_run._refusal(prune_run.Quality(0.95, 10.0), 0.7) == ""
+
+
+def test_no_more_agreement_is_expected_than_the_teacher_has_with_itself() -> None:
+    assert prune_run._refusal(Quality(0.87, 10.0), 0.7, ceiling=0.866) == ""
+    expected = (
+        "expected an agreement of 0.866 or more, the teacher's with itself when the picture moves by 2 px,"
+    )
+    assert prune_run._refusal(Quality(0.86, 10.0), 0.7, ceiling=0.866).startswith(expected)
+    refused = prune_run._refusal(Quality(0.89, 10.0), 0.7, ceiling=0.95)
+    assert "an agreement of 0.9 or more (the teacher's with itself" in refused and "0.950" in refused
+
+
+def test_a_graph_that_training_made_worse_has_a_note_with_the_remedy() -> None:
+    worse, better = Quality(0.763, 9.0, 0.7), Quality(0.784, 14.0, 0.6)
+    note = worse_than_untuned(better, worse, {})
+    assert "(agreement 0.763, before 0.784): pass more --steps or more varied clips" in note
+    assert worse_than_untuned(worse, better, {}) == "" == worse_than_untuned(worse, worse, {})
+    corrected = {"raised": 5}
+    assert worse_than_untuned(better, worse, corrected) == "", "its AP50 rose"
+    assert "(AP50 0.600, before 0.700)" in worse_than_untuned(worse, better, corrected)
+
+
+def test_the_summary_has_note_ceiling_and_crops() -> None:
+    request = TrainingRequest("prune", "m", ("clip",), share=0.3)
+    unstructured = dict.fromkeys(
+        ("share", "agreement", "time_ratio", "compressed_bytes", "teacher_compressed_bytes"), 0.5
+    )
+    report = TrainingReport(
+        *("m", "0", request, (), (), 352, {"pruned": Quality(0.8, 9.0)}, {"onnxruntime": 0.7}, (), 60.0),
+        figures={"unstructured": unstructured, "ceiling": 0.866},
+        judge_frames=88,
+        note="worse",
+    )
+    lines = summary(report).split("\n")
+    assert lines[0].startswith("on 88 frames, 352 crops ") and lines[-2] == "note: worse"
+    assert lines[-3] == "agreement of the teacher with itself, picture moved by 2 px: 0.866"
+    assert summary(replace(report, judge_frames=352)).startswith("on 352 judge images ")
 
 
 @pytest.mark.parametrize(

@@ -95,8 +95,60 @@ def test_the_command_writes_a_bundle_with_its_lineage(
     ptq.summarize(graph_session.load_model(bundle.verify(bundle.manifest.graphs[0])))
     printed = capsys.readouterr().out
     assert "QAT" in printed and "CPU-min" in printed
+    assert "18 to judge (72 crops), of other time ranges" in printed and "on 18 frames, 72 crops" in printed
+    assert bundle.name == f"tiny_qat_int8_{bundle.manifest.input.width_px}x{bundle.manifest.input.height_px}"
     curve = json.loads((out / "report.json").read_text())["curve"]
     assert [step for step, _, _ in curve] == [25, 50, 60]
+
+
+def test_a_repeated_command_keeps_the_cpu_time_of_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qat, "_refusal", lambda before, after: "")
+    request, out = request_of(tmp_path, steps=2), tmp_path / "out"
+    assert main(arguments_of(request, out)) == 0
+    report = json.loads((out / "report.json").read_text())
+    (out / "report.json").write_text(json.dumps(report | {"cpu_s": 1234.5}))
+    assert main(arguments_of(request, out)) == 0
+    assert json.loads((out / "report.json").read_text())["cpu_s"] == 1234.5
+    assert load_bundle(f"{out / 'bundle'}/").manifest.figures["train"]["cpu_s"] == 1234.5
+
+
+def test_the_cpu_time_of_interrupted_parts_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request, out = request_of(tmp_path, steps=4), tmp_path / "out"
+
+    def interrupt(*_: object) -> float:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Distillation, "_step", interrupt)
+        assert main(arguments_of(request, out)) == 130
+    stored = out / "cpu_time.json"
+    assert json.loads(stored.read_text())["cpu_s"] > 0
+    stored.write_text('{"cpu_s": 1000.0}')
+    assert main(arguments_of(request, out)) in (0, 3)
+    assert 1000 < json.loads((out / "report.json").read_text())["cpu_s"] < 2000
+
+
+def test_each_phase_shows_its_progress(tmp_path: Path) -> None:
+    shown: list[str] = []
+    (tmp_path / "out").mkdir()
+    run_qat(tmp_path / "out", request_of(tmp_path, steps=2), lambda text: None, shown.append)
+    for phase in (
+        "scanning clip:",
+        "reading clip:",
+        "judge images",
+        "validation images",
+        "ranges: images",
+        "inputs of the layers: images",
+        "rounding weights: layers",
+        "measuring times, onnxruntime: loads",
+    ):
+        assert any(text.startswith(phase) for text in shown), phase
+    # Before the training, and all graphs after it.
+    assert shown.count("judge images 48/48") == 4
+    assert "judge images 48/48" in shown[shown.index("ranges: images 1/32") :]
+    assert shown.index("rounding weights: layers 1/2") < shown.index("rounding weights: layers 2/2")
 
 
 def test_in_mixed_precision_the_most_sensitive_layers_stay_in_fp32_and_are_trained(
@@ -115,7 +167,7 @@ def test_in_mixed_precision_the_most_sensitive_layers_stay_in_fp32_and_are_train
     layers = len(ptq.layers(graph_session.folded(tmp_path / "tiny.onnx")))
     assert main([*arguments_of(request, out), "--mixed", "0.8"]) == 0
     bundle = load_bundle(f"{out / 'bundle'}/")
-    assert bundle.manifest.graphs[0].precision == "mixed"
+    assert bundle.manifest.graphs[0].precision == "mixed" and "_qat_mixed_" in bundle.name
     report = json.loads((out / "report.json").read_text())
     kept = report["figures"]["fp32_layers"]
     assert 1 <= len(kept) < layers and list(report["qualities"]) == ["PTQ, all in int8", "PTQ", "QAT"]

@@ -235,13 +235,19 @@ def test_a_bad_student_is_refused_with_its_figures_unless_told(
     printed = capsys.readouterr().out
     assert "agreement on elsewhere, another scene" in printed and "int8 file" in printed
     assert "the teacher's with itself" in printed and not (tmp_path / "out" / "int8").exists()
-    assert main(arguments(tmp_path, "--width", "0.5", "--depth", "1", "--steps", "2", "--anyway")) == 3
+    assert main(arguments(tmp_path, "--width", "0.5", "--depth", "1", "--steps", "2", "--anyway")) == 0
+    again = capsys.readouterr().out
+    assert "warning: written with --anyway, but it is no replacement: expected an agreement of" in again
+    assert "or --anyway" in printed and "or --anyway" not in again
+    assert f"in {tmp_path / 'out'}: bundle, int8, report.json" in again
     bundle = load_bundle(f"{tmp_path / 'out' / 'int8'}/")
     valid_for = bundle.manifest.valid_for
     assert valid_for is not None and valid_for.classes == ("person", "car") and len(valid_for.scene) == 16
     assert Path(valid_for.teacher) == tmp_path / "tiny"
     assert bundle.manifest.figures["train"]["figures"]["other_agreement"]
     assert bundle.labels == ("person", "car")
+    assert bundle.manifest.description == "Detects person, car; student of tiny; student, int8, 64x64"
+    assert bundle.name == "tiny_student_int8_64x64"
 
 
 def test_the_cut_teacher_agrees_best(tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ class GuardedModel:
         request = replace(model_request(self._node), model=valid_for.teacher)
         try:
             teacher.start(request)
+            if self._teacher is teacher:
+                self._log("info", "guard_loaded", f"the model is compared with its teacher, {request.model}")
         except EdgeVisionError as error:
             self._error = f"guard: {error}"
             self._log("warning", "guard_unavailable", f"the model is not compared with its teacher: {error}")

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from edge_vision.offline.onnx_writer import import_onnx
+from edge_vision.offline.progress import Count, no_count
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.input_moments import InputMoments
 from edge_vision.optimize.quantization.layer_inputs import LayerWeights, layer_weights
@@ -39,17 +40,23 @@ class RoundedWeights:
 
 
 def round_weights(
-    model: Any, quantized: Any, moments: Mapping[str, InputMoments], largest: int
+    model: Any,
+    quantized: Any,
+    moments: Mapping[str, InputMoments],
+    largest: int,
+    show: Count = no_count,
 ) -> dict[str, RoundedWeights]:
     """Layer name -> rounded weights, for the layers with moments that are quantized in `quantized`.
 
-    quantized: made from `model`, for its scales. largest: magnitude of a weight.
+    quantized: made from `model`, for its scales. largest: magnitude of a weight. show: receives the number
+    of layers that are done.
     """
-    found = {}
-    for name, layer in layer_weights(model).items():
+    found, layers = {}, layer_weights(model)
+    for number, (name, layer) in enumerate(layers.items(), 1):
         tensors = _quantized_tensors(quantized, name)
         if tensors is not None and name in moments:
             found[name] = _round_layer(layer, tensors.scales, moments[name], largest)
+        show(number, len(layers))
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_vision.offline.progress import Count, no_count
 from edge_vision.optimize.quantization.graph_edit import with_outputs
 from edge_vision.optimize.quantization.graph_session import session
 from edge_vision.optimize.quantization.layer_inputs import layer_weights, sampled_inputs
@@ -34,15 +35,18 @@ class InputMoments:
     count: int = 0
 
 
-def input_moments(model: Any, tensors: Sequence[np.ndarray], ranges: Ranges) -> dict[str, InputMoments]:
-    """Layer name -> moments of its inputs, over the input tensors of a folded model."""
+def input_moments(
+    model: Any, tensors: Sequence[np.ndarray], ranges: Ranges, show: Count = no_count
+) -> dict[str, InputMoments]:
+    """Layer name -> moments of its inputs, over the input tensors of a folded model. show: receives the
+    number of tensors that are done."""
     layers = layer_weights(model)
     graph_inputs = {value.name for value in model.graph.input}
     names = sorted({layer.input for layer in layers.values()} - graph_inputs)
     running = session(with_outputs(model, names))
     found: dict[str, InputMoments] = {}
     rng = np.random.default_rng(0)
-    for tensor in tensors:
+    for number, tensor in enumerate(tensors, 1):
         values = dict.fromkeys(graph_inputs, tensor)
         if names:  # An empty list requests all outputs.
             values.update(zip(names, running.run(names, {model.graph.input[0].name: tensor}), strict=True))
@@ -50,6 +54,7 @@ def input_moments(model: Any, tensors: Sequence[np.ndarray], ranges: Ranges) -> 
             fp32 = sampled_inputs(values[layer.input], layer, rng, -(-SAMPLES // len(tensors)))
             quantized = quantized_u8(fp32, ranges[layer.input]) if layer.input in ranges else fp32
             found[name] = _added(found.get(name), quantized, fp32)
+        show(number, len(tensors))
     for one in found.values():
         one.second /= one.count
         one.quantized_mean /= one.count

@@ -7,19 +7,20 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edge_vision.bundles.manifest import GraphSpec
+from edge_vision.bundles.manifest import PRECISIONS, GraphSpec
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import InputSpec
 from edge_vision.core.preprocess import Preprocessor
 from edge_vision.offline.bundle_folder import write_folder
+from edge_vision.offline.progress import Count, no_count
 from edge_vision.optimize.candidate import LIBRARY_DEFAULT, Size
 from edge_vision.optimize.clips import read_images
 from edge_vision.optimize.quantization import gptq, graph_edit, graph_session, ptq
@@ -31,6 +32,15 @@ from edge_vision.optimize.tflite.conversion import to_tflite
 _CHECKED_IMAGES = 4
 _GPTQ_IMAGES = 32
 """Images whose layer inputs are used: more cost time and do not change the accuracy."""
+
+_VARIANT = re.compile(rf"(_({'|'.join(PRECISIONS)}|{LIBRARY_DEFAULT})_[0-9]+x[0-9]+)+$")
+
+Counter = Callable[[str], Count]
+"""Takes what is counted, such as `ranges: images`; returns what shows the count."""
+
+
+def _no_counter(what: str) -> Count:
+    return no_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +146,13 @@ def _write_exact(quantized: Any, fp32: Path, tensors: Sequence[np.ndarray], out:
     return folder / "exact.npz"
 
 
-def cached_ranges(folded: Any, tensors: Sequence[np.ndarray], file: Path) -> dict[str, tuple[float, float]]:
+def cached_ranges(
+    folded: Any, tensors: Sequence[np.ndarray], file: Path, counter: Counter = _no_counter
+) -> dict[str, tuple[float, float]]:
     """The stored activation ranges of this input size, or those of these tensors, which are stored."""
     ranges = ptq.read_ranges(file)
     if ranges is None:
-        ranges = ptq.calibrate(folded, tensors)
+        ranges = ptq.calibrate(folded, tensors, counter("ranges: images"))
         ptq.write_ranges(ranges, file)
     return ranges
 
@@ -151,14 +163,17 @@ def cached_rounding(
     recipe: Int8Recipe,
     tensors: Sequence[np.ndarray],
     ranges_file: Path,
+    counter: Counter = _no_counter,
 ) -> dict[str, gptq.RoundedWeights]:
     """The stored rounded weights of this input size and recipe, or new ones, which are stored."""
     file = ranges_file.with_suffix(f".{recipe.largest_weight}{'s' * recipe.symmetric}.npz")
     rounding = gptq.read_rounding(file)
     if rounding is None:
-        moments = input_moments(folded, tensors[:: -(-len(tensors) // _GPTQ_IMAGES)], ranges)
+        chosen = tensors[:: -(-len(tensors) // _GPTQ_IMAGES)]
+        moments = input_moments(folded, chosen, ranges, counter("inputs of the layers: images"))
         nearest = ptq.quantize(folded, ranges, replace(recipe, fp32_stem=False))
-        rounding = gptq.round_weights(folded, nearest, moments, recipe.largest_weight)
+        show = counter("rounding weights: layers")
+        rounding = gptq.round_weights(folded, nearest, moments, recipe.largest_weight, show)
         gptq.write_rounding(rounding, file)
     return rounding
 
@@ -167,6 +182,11 @@ def input_tensors(spec: InputSpec, images: Sequence[np.ndarray]) -> list[np.ndar
     """(1, c, h, w) or (1, h, w, c) tensors of (h, w, 3) uint8 BGR images, preprocessed as in the nodes."""
     preprocessor = Preprocessor(spec)
     return [preprocessor.prepare(Frame(image, 0, "", "bgr8"))[0].copy() for image in images]
+
+
+def name_without_variant(name: str) -> str:
+    """The name of a bundle without the precisions and sizes that `write_variant` added."""
+    return _VARIANT.sub("", name)
 
 
 def write_variant(

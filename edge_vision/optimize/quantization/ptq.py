@@ -19,6 +19,7 @@ import numpy as np
 
 from edge_vision.backends.runtimes.onnxruntime import DISABLED_OPTIMIZERS
 from edge_vision.offline.onnx_writer import import_onnx
+from edge_vision.offline.progress import Count, no_count
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.node_order import sorted_nodes
 from edge_vision.optimize.quantization import gptq
@@ -41,8 +42,11 @@ in ONNX Runtime, and its outputs were 5 dB worse."""
 _ACTIVATIONS = ("Clip", "Relu", "LeakyRelu", "HardSwish", "Sigmoid")
 
 
-def calibrate(model: Any, tensors: Sequence[np.ndarray]) -> dict[str, tuple[float, float]]:
-    """Tensor name -> range, over the input tensors of a folded model. Raises OptimizeError for no input."""
+def calibrate(
+    model: Any, tensors: Sequence[np.ndarray], show: Count = no_count
+) -> dict[str, tuple[float, float]]:
+    """Tensor name -> range, over the input tensors of a folded model. show: receives the number of tensors
+    that are done. Raises OptimizeError for no input."""
     from onnxruntime.quantization import CalibrationMethod
     from onnxruntime.quantization.calibrate import create_calibrator
 
@@ -54,7 +58,7 @@ def calibrate(model: Any, tensors: Sequence[np.ndarray]) -> dict[str, tuple[floa
         calibrator = create_calibrator(
             str(file), None, f"{folder}/augmented.onnx", calibrate_method=CalibrationMethod.MinMax
         )
-        calibrator.collect_data(_data_reader(model.graph.input[0].name, tensors))
+        calibrator.collect_data(_data_reader(model.graph.input[0].name, tensors, show))
         found = calibrator.compute_data()
     return {
         name: (float(np.min(data.range_value[0])), float(np.max(data.range_value[1])))
@@ -62,17 +66,20 @@ def calibrate(model: Any, tensors: Sequence[np.ndarray]) -> dict[str, tuple[floa
     }
 
 
-def _data_reader(name: str, tensors: Sequence[np.ndarray]) -> Any:
+def _data_reader(name: str, tensors: Sequence[np.ndarray], show: Count = no_count) -> Any:
     """The tensors as ONNX Runtime's CalibrationDataReader."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self._remaining: Iterator[np.ndarray] = iter(tensors)
+            self._remaining: Iterator[tuple[int, np.ndarray]] = iter(enumerate(tensors, 1))
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            tensor = next(self._remaining, None)
-            return None if tensor is None else {name: tensor}
+            number, tensor = next(self._remaining, (0, None))
+            if tensor is None:
+                return None
+            show(number, len(tensors))
+            return {name: tensor}
 
     return Reader()
 

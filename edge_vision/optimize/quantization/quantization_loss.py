@@ -13,6 +13,7 @@ from edge_vision.backends.selection.parity import sqnr_db
 from edge_vision.bundles.store import Bundle
 from edge_vision.core.detections import Detections
 from edge_vision.detect.heads import DetectionHead, Head, make_head
+from edge_vision.offline.progress import Count, no_count
 from edge_vision.optimize.agreement import classifier_agreement, detector_agreement
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import graph_session
@@ -32,7 +33,8 @@ Outputs = dict[str, np.ndarray]
 
 class QuantizationLoss:
     """bundle: with the fp32 graph. folded: that graph, folded. tensors: inputs to compare on. corrected:
-    number and outputs of a tensor -> the outputs whose boxes are expected."""
+    number and outputs of a tensor -> the outputs whose boxes are expected. show: receives the number of
+    tensors that are done whenever all of them are compared."""
 
     def __init__(
         self,
@@ -40,9 +42,10 @@ class QuantizationLoss:
         folded: Any,
         tensors: Sequence[np.ndarray],
         corrected: Callable[[int, Outputs], Outputs] = lambda number, outputs: outputs,
+        show: Count = no_count,
     ) -> None:
         """Raises OptimizeError if the fp32 model detects nothing."""
-        manifest = bundle.manifest
+        manifest, self._show = bundle.manifest, show
         self._input, self._tensors, self._thresholds = manifest.input.name, tensors, manifest.thresholds
         self._side_px = manifest.input.width_px, manifest.input.height_px
         own = self._thresholds.score_threshold
@@ -55,7 +58,7 @@ class QuantizationLoss:
         specs = [TensorSpec(o.name, tuple(_side(s) for s in o.shape), "float32") for o in outputs]
         self._head: Head = make_head(manifest.head, manifest.input, specs, len(bundle.labels))
         running = graph_session.session(with_outputs(folded, self._compared))
-        self._reference = [self._run(running, tensor) for tensor in tensors]
+        self._reference = self._all(running, tensors)
         self._expected = [self._decode(corrected(i, one)) for i, one in enumerate(self._reference)]
         self._order = self._informative_first()
 
@@ -67,7 +70,7 @@ class QuantizationLoss:
         compared = {name: dequantized(model).get(name, name) for name in self._compared}
         session = graph_session.session(with_outputs(model, list(compared.values())))
         chosen = self._order[: images or None]
-        outputs = [self._run(session, self._tensors[i]) for i in chosen]
+        outputs = self._all(session, [self._tensors[i] for i in chosen], quiet=bool(images))
         noise = [
             sqnr_db(
                 {name: self._reference[i][name] for name in compared},
@@ -84,7 +87,8 @@ class QuantizationLoss:
         are scaled. images: number to compare; 0 = all."""
         session = graph_session.session(with_outputs(model, self._compared))
         chosen = native._order[: images or None]
-        found = [self._decode(self._run(session, self._tensors[i])) for i in chosen]
+        tensors = [self._tensors[i] for i in chosen]
+        found = [self._decode(one) for one in self._all(session, tensors, quiet=bool(images))]
         if isinstance(self._head, DetectionHead):
             ratio = [native._side_px[i] / self._side_px[i] for i in (0, 1)]
             scale = np.array([*ratio, *ratio], np.float32)
@@ -95,7 +99,7 @@ class QuantizationLoss:
         """Agreement of a model on the same pictures, moved to the right, of which the boxes are moved back:
         the noise of the reference itself. moved_px: in pixels of the input tensor."""
         session = graph_session.session(with_outputs(model, self._compared))
-        found = [self._decode(self._run(session, tensor)) for tensor in tensors]
+        found = [self._decode(one) for one in self._all(session, tensors)]
         back = np.array([moved_px, 0, moved_px, 0], np.float32)
         boxes = [replace(one, xyxy_px=one.xyxy_px - back) for one in found]
         return self._agreement(boxes, list(range(len(tensors))))
@@ -113,6 +117,15 @@ class QuantizationLoss:
             )
         first = with_boxes[:: max(1, len(with_boxes) // LAYER_IMAGES)][:LAYER_IMAGES]
         return first + [i for i in everything if i not in first]
+
+    def _all(self, session: Any, tensors: Sequence[np.ndarray], quiet: bool = False) -> list[Outputs]:
+        """The outputs of each tensor."""
+        found = []
+        for number, tensor in enumerate(tensors, 1):
+            found.append(self._run(session, tensor))
+            if not quiet:
+                self._show(number, len(tensors))
+        return found
 
     def _run(self, session: Any, tensor: np.ndarray) -> Outputs:
         names = [output.name for output in session.get_outputs()]

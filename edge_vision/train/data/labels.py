@@ -26,6 +26,7 @@ from edge_vision.dataset.folder import MARKER, DatasetFolder
 from edge_vision.dataset.picture import ACCEPTED, REJECTED, LabelledBox
 from edge_vision.detect.detector import to_source_pixels
 from edge_vision.detect.heads import DetectionHead, make_head
+from edge_vision.offline.progress import Count, no_count
 from edge_vision.optimize import ground_truth
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import graph_session
@@ -86,11 +87,18 @@ def _scaled_bbox(bbox: Bbox, factor: float) -> Bbox:
 class LabelledImages:
     """Images with labels. A detector is run on each of them, as in the nodes. bundle: of its head."""
 
-    def __init__(self, bundle: Bundle, images: Sequence[np.ndarray], labels: Sequence[Labels]) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        images: Sequence[np.ndarray],
+        labels: Sequence[Labels],
+        show: Count = no_count,
+    ) -> None:
         """images: (h, w, 3) uint8 BGR; those without labels are ignored. Labels of other classes than the
-        bundle's are ignored, too. Raises OptimizeError if a package is missing."""
+        bundle's are ignored, too. show: receives the number of images that are done, of each graph. Raises
+        OptimizeError if a package is missing."""
         ground_truth.check_installed()
-        self._bundle = bundle
+        self._bundle, self._show = bundle, show
         pairs = [(image, one) for image, one in zip(images, labels, strict=True) if one is not None]
         self._images = [image for image, _ in pairs]
         self.expected = [label_boxes(one, bundle.labels) for _, one in pairs]
@@ -112,6 +120,7 @@ class LabelledImages:
             tensor, transform = preprocessor.prepare(Frame(image, 0, ""))
             outputs = dict(zip(names, session.run(names, {manifest.input.name: tensor}), strict=True))
             found.append(to_source_pixels(head.decode(outputs, thresholds), transform))
+            self._show(len(found), len(self._images))
         return found
 
     def map50(self, model: Any) -> float:
@@ -127,13 +136,17 @@ class LabelledImages:
 
 
 def teachable(
-    bundle: Bundle, teacher: Any, images: Sequence[np.ndarray], labels: Sequence[Labels]
+    bundle: Bundle,
+    teacher: Any,
+    images: Sequence[np.ndarray],
+    labels: Sequence[Labels],
+    show: Count = no_count,
 ) -> list[int]:
     """The numbers of the images that a teacher, a graph of the bundle, may teach."""
     with_labels = [i for i, one in enumerate(labels) if one is not None]
     if not with_labels:
         return list(range(len(images)))
-    wrong = {with_labels[i] for i in LabelledImages(bundle, images, labels).wrong(teacher)}
+    wrong = {with_labels[i] for i in LabelledImages(bundle, images, labels, show).wrong(teacher)}
     return [i for i in range(len(images)) if i not in wrong]
 
 

@@ -7,7 +7,7 @@ clip that repeats itself or stands still.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,13 +64,20 @@ class _Candidate:
     fingerprint: str
 
 
-def split(videos: Sequence[str], judge: Sequence[str], train_count: int, judge_count: int) -> TimeSplit:
+def split(
+    videos: Sequence[str],
+    judge: Sequence[str],
+    train_count: int,
+    judge_count: int,
+    show: Callable[[str], None] = lambda text: None,
+) -> TimeSplit:
     """At most so many images of all clips together. judge: clips; empty = the last part of each of `videos`.
+    show: receives the progress.
 
     Raises OptimizeError if train and judge images overlap or are too few, SourceError for unreadable clips.
     """
     paths, judge_paths = ([video_path(one) for one in given] for given in (videos, judge))
-    scanned = {path: _scan(path) for path in dict.fromkeys([*paths, *judge_paths])}
+    scanned = {path: _scan(path, show) for path in dict.fromkeys([*paths, *judge_paths])}
     ends = {path: max((one.time for one in found), default=0.0) for path, found in scanned.items()}
     whole = bool(judge_paths)
     train_parts = [
@@ -87,7 +94,10 @@ def split(videos: Sequence[str], judge: Sequence[str], train_count: int, judge_c
     labels = {path: _labels(path) for path in scanned if is_collected(path)}
     for path in scanned:
         wanted = {c.number for p, found in (*trained, *judged) if p == path for c in found}
-        images.update({(path, n): image for n, _, image in _images(path) if n in wanted})
+        for number, _, image in _images(path):
+            if number in wanted:
+                images[path, number] = image
+            show(f"reading {path.name}: {number + 1} frames")
     hashes = {path: _sha256(path) for path in scanned}
     train, judged_images = (
         tuple(images[path, one.number] for path, found in parts for one in found)
@@ -104,10 +114,11 @@ def split(videos: Sequence[str], judge: Sequence[str], train_count: int, judge_c
     return TimeSplit(train, judged_images, train_ranges, judge_ranges, train_labels, judge_labels)
 
 
-def evenly_read(clip: str, count: int) -> list[np.ndarray]:
-    """At most so many images of a whole clip. Raises SourceError, OptimizeError."""
+def evenly_read(clip: str, count: int, show: Callable[[str], None] = lambda text: None) -> list[np.ndarray]:
+    """At most so many images of a whole clip. show: receives the progress. Raises SourceError,
+    OptimizeError."""
     path = video_path(clip)
-    wanted = {one.number for one in _evenly(_scan(path), count)}
+    wanted = {one.number for one in _evenly(_scan(path, show), count)}
     return [image for number, _, image in _images(path) if number in wanted]
 
 
@@ -173,11 +184,12 @@ def _reduced(image: np.ndarray) -> np.ndarray:
     )
 
 
-def _scan(path: Path) -> list[_Candidate]:
+def _scan(path: Path, show: Callable[[str], None]) -> list[_Candidate]:
     """Candidates evenly over a clip; its length need not be known."""
     found: list[_Candidate] = []
     stride = 1
     for number, time, image in _images(path):
+        show(f"scanning {path.name}: {number + 1} frames")
         if number % stride:
             continue
         grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)

@@ -26,9 +26,11 @@ from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import graph_session
 from edge_vision.optimize.quantization.decoding_tail import tail_inputs, tail_nodes
 from edge_vision.optimize.quantization.graph_edit import with_outputs
+from edge_vision.optimize.quantization.make_variant import name_without_variant
 
 CLASS_ROLES = {"ssd": "scores", "nanodet": "rows"}
 """Head -> role of the output whose last axis has the classes, first or after the background."""
+_NAMED_CLASSES = 8
 _NO_LOGIT = -20.0
 _TOLERANCE = 1e-4
 
@@ -88,8 +90,16 @@ def cut_bundle(
     data = cut(model, columns, class_ids, levels).SerializeToString(deterministic=True)
     graph = replace(parent.manifest.graphs[0], sha256=hashlib.sha256(data).hexdigest())
     labels = "".join(f"{parent.labels[i]}\n" for i in class_ids).encode()
+    kept = ", ".join(parent.labels[i] for i in class_ids)
+    if len(class_ids) > _NAMED_CLASSES:
+        kept = f"{len(class_ids)} classes"
     manifest = replace(
-        parent.manifest, graphs=(graph,), figures={}, labels_file="labels.txt", valid_for=valid_for
+        parent.manifest,
+        description=f"Detects {kept}; student of {name_without_variant(parent.name)}",
+        graphs=(graph,),
+        figures={},
+        labels_file="labels.txt",
+        valid_for=valid_for,
     )
     files = {graph.file: data, "labels.txt": labels}
     licence = parent.folder / "LICENSE"

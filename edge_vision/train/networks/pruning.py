@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from edge_vision.offline.onnx_writer import import_onnx
+from edge_vision.offline.progress import Count, no_count
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.input_moments import InputMoments
 from edge_vision.train.networks.cutting import remove_unused
@@ -112,14 +113,23 @@ def _group(node: Any) -> int:
     return next((one.i for one in node.attribute if one.name == "group"), 1)
 
 
-def prune(model: Any, moments: Mapping[str, InputMoments], costs: Mapping[str, float], share: float) -> Any:
+def prune(
+    model: Any,
+    moments: Mapping[str, InputMoments],
+    costs: Mapping[str, float],
+    share: float,
+    show: Count = no_count,
+) -> Any:
     """A copy of the folded model with about this share of the costs removed.
 
     moments: of the projections' inputs. costs: by node, such as the times. A channel costs its share of its
-    layers. Raises OptimizeError if the inner channels are too few.
+    layers. show: receives the number of chains whose channels are ordered. Raises OptimizeError if the inner
+    channels are too few.
     """
-    found = chains(model)
-    steps = [eliminated(model, chain, moments, costs) for chain in found]
+    found, steps = chains(model), []
+    for chain in found:
+        steps.append(eliminated(model, chain, moments, costs))
+        show(len(steps), len(found))
     removed = allocate(steps, share * sum(costs.values()))
     pruned = copy.deepcopy(model)
     for chain, step, count in zip(found, steps, removed, strict=True):

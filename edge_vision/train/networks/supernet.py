@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from edge_vision.core.model_spec import InputSpec
+from edge_vision.offline.progress import Count, no_count
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import graph_edit
@@ -55,16 +56,20 @@ class Supernet:
         spec: InputSpec,
         sizes: Sequence[Size],
         precisions: Sequence[str],
+        show: Count = no_count,
     ) -> None:
-        """model: folded. Raises OptimizeError for a model without a choice of channels."""
+        """model: folded. show: receives the number of chains whose channels are ordered. Raises OptimizeError
+        for a model without a choice of channels."""
         self._model, self._moments, self._spec = model, moments, spec
         self.sizes, self.precisions = tuple(sizes), tuple(precisions)
         self.chains: list[InnerChannels] = []
         self.choices: list[tuple[int, ...]] = []
         self.orders: list[np.ndarray] = []
         self.losses: list[np.ndarray] = []
-        for chain in chains(model):
+        found = chains(model)
+        for number, chain in enumerate(found, 1):
             step = eliminated(model, chain, moments, {})
+            show(number, len(found))
             counts = step.counts()
             if len(counts) > 1:
                 self.chains.append(chain)

@@ -16,6 +16,7 @@ import numpy as np
 
 from edge_vision.backends import available_backends
 from edge_vision.backends.runtimes.onnxruntime import DISABLED_OPTIMIZERS
+from edge_vision.offline.progress import Count, no_count
 from edge_vision.optimize.quantization import graph_session
 
 RUNTIMES = ("onnxruntime", "openvino")
@@ -54,15 +55,23 @@ def _openvino_request(model: Any, settings: Mapping[str, Any] = {}) -> Any:
 
 
 def time_ratio(
-    runtime: str, model: Any, tensor: np.ndarray, other: Any, other_tensor: np.ndarray, rounds: int
+    runtime: str,
+    model: Any,
+    tensor: np.ndarray,
+    other: Any,
+    other_tensor: np.ndarray,
+    rounds: int,
+    show: Count = no_count,
 ) -> float:
     """The median ratio of CPU times of this process, alternating, each with one thread.
 
     Both graphs are loaded anew several times: the time depends on where their memory lies, and by a graph
-    that is loaded once, ratios rose by up to 10 % within a run.
+    that is loaded once, ratios rose by up to 10 % within a run. show: receives the number of loads that are
+    done.
     """
-    ratios = []
-    for _ in range(_LOADS):
+    ratios: list[float] = []
+    for number in range(_LOADS):
+        show(number, _LOADS)
         ours, theirs = (runner(runtime, one) for one in (model, other))
         ratios += _ratios(ours, tensor, theirs, other_tensor, rounds // _LOADS)
     return statistics.median(ratios)
@@ -86,11 +95,13 @@ def _ratios(
     return [a / b for a, b in zip(ours, theirs, strict=True)]
 
 
-def shared_layer_times(model: Any, tensor: np.ndarray) -> dict[str, float]:
-    """Node name -> share of the time of the whole graph, the mean over the installed runtimes."""
+def shared_layer_times(model: Any, tensor: np.ndarray, show: Count = no_count) -> dict[str, float]:
+    """Node name -> share of the time of the whole graph, the mean over the installed runtimes. show: receives
+    the number of runtimes that are done."""
     found: dict[str, float] = defaultdict(float)
     runtimes = installed_runtimes()
-    for runtime in runtimes:
+    for number, runtime in enumerate(runtimes):
+        show(number, len(runtimes))
         times = layer_times(model, tensor, runtime)
         for name, value in times.items():
             found[name] += value / sum(times.values()) / len(runtimes)

@@ -7,7 +7,6 @@ whole graphs.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.optimize.errors import OptimizeError
@@ -17,18 +16,17 @@ from edge_vision.train.recipes.training_run import RANGES, Log, TrainingRun
 _RUNTIME = "onnxruntime"
 
 
-def fp32_layers(
-    run: TrainingRun, quantizer: LayerQuantizer, log: Log, show: Callable[[str], None]
-) -> tuple[str, ...]:
+def fp32_layers(run: TrainingRun, quantizer: LayerQuantizer, log: Log) -> tuple[str, ...]:
     """The names of the layers. Stored, as a continued run must train the same graph. Raises OptimizeError if
     int8 alone takes longer than `mixed` of the request."""
     file, share = run.folder / RANGES / "fp32_layers.json", run.request.mixed
     if file.is_file():
         return tuple(json.loads(file.read_text("utf-8")))
-    names = [layer.name for layer in ranked(quantizer, run.validation, show)]
+    found_layers = ranked(quantizer, run.validation, lambda text: run.show(f"sensitivity: {text}"))
+    names = [layer.name for layer in found_layers]
 
     def time_with(count: int) -> float:
-        show(f"time with {count} layers in fp32")
+        run.show(f"time with {count} layers in fp32")
         return run.time_ratios(quantizer.without(names[:count]), run.folded)[_RUNTIME]
 
     count, times = bisect(len(names), share, time_with)

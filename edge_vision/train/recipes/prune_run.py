@@ -14,6 +14,7 @@ from edge_vision.train.recipes.detection_loss import loss_near_teacher
 from edge_vision.train.recipes.training_run import (
     BUNDLE,
     INT8,
+    MOVED_PX,
     Log,
     Quality,
     TrainingReport,
@@ -21,11 +22,13 @@ from edge_vision.train.recipes.training_run import (
     TrainingRun,
     right_on_labels,
     with_disk_errors,
+    worse_than_untuned,
 )
 
 TEACHER, UNTUNED, TUNED, TUNED_INT8 = "teacher int8", "pruned, untuned", "pruned", "pruned int8"
 MIN_AGREEMENT = 0.9
-"""A model below it is no replacement. An image that moves by 2 px changes about as much."""
+"""A model below it is no replacement, unless it agrees as much as the teacher with itself when the picture
+moves."""
 RATE = 3e-4
 """Of Adam, for all weights of a pruned graph."""
 UNSTRUCTURED_SHARE = 0.3
@@ -42,8 +45,9 @@ def run_prune(
 
 def _run(run: TrainingRun) -> TrainingReport:
     teacher_int8 = run.ptq(run.folded, "teacher")
-    moments, times = input_moments(run.folded, run.calibration, {}), run.cached_times(teacher_int8)
-    pruned = prune(run.folded, moments, times, run.request.share)
+    moments = input_moments(run.folded, run.calibration, {}, run.counter("inputs of the layers: images"))
+    times, show = run.cached_times(teacher_int8), run.counter("ordering channels: chains")
+    pruned = prune(run.folded, moments, times, run.request.share, show)
     tuned, progress = run.tuned(pruned, RATE, loss_near_teacher(run))
     int8 = run.ptq(tuned, f"pruned_{progress.step}")
     models = {TEACHER: teacher_int8, UNTUNED: pruned, TUNED: tuned, TUNED_INT8: int8}
@@ -54,8 +58,9 @@ def _run(run: TrainingRun) -> TrainingReport:
         figures["ceiling"] = run.noise_ceiling()
     found, judged = qualities[TUNED_INT8], len(run.judge_images)
     right = right_on_labels(found, qualities[TEACHER], run.labelled, judged)
-    refused = _refusal(found, ratios["onnxruntime"], right)
-    report = run.report(qualities, ratios, progress, refused, figures)
+    refused = _refusal(found, ratios["onnxruntime"], right, figures.get("ceiling"))
+    note = worse_than_untuned(qualities[UNTUNED], qualities[TUNED], run.labelled)
+    report = run.report(qualities, ratios, progress, refused, figures, note)
     run.write(report, {BUNDLE: (tuned, "fp32"), INT8: (int8, "int8")}, teacher_int8)
     return report
 
@@ -73,12 +78,25 @@ def _unstructured(run: TrainingRun, teacher_int8: Any) -> dict[str, float]:
     }
 
 
-def _refusal(quality: Quality, ratio: float, right: bool = False) -> str:
-    """Why the pruned model is no replacement; "" = it is one. right: on labels."""
-    if quality.agreement < MIN_AGREEMENT and not right:
+def least_agreement(ceiling: float | None, most: float = MIN_AGREEMENT) -> tuple[float, str]:
+    """The agreement that a replacement needs, and this as words. ceiling: the teacher's with itself, None of
+    a classifier."""
+    if ceiling is None:
+        return most, f"{most:g} or more"
+    itself = f"the teacher's with itself when the picture moves by {MOVED_PX:g} px"
+    if ceiling >= most:
+        return most, f"{most:g} or more ({itself}: {ceiling:.3f})"
+    return ceiling, f"{ceiling:.3f} or more, {itself},"
+
+
+def _refusal(quality: Quality, ratio: float, right: bool = False, ceiling: float | None = None) -> str:
+    """Why the pruned model is no replacement; "" = it is one. right: on labels. ceiling: see
+    `least_agreement`."""
+    least, words = least_agreement(ceiling)
+    if quality.agreement < least and not right:
         return (
-            f"expected an agreement of {MIN_AGREEMENT:g} or more of the pruned int8 graph, got "
-            f"{quality.agreement:.3f}: pass a lower --share, more --steps, or more varied clips"
+            f"expected an agreement of {words} of the pruned int8 graph, got {quality.agreement:.3f}: pass a "
+            f"lower --share, more --steps, or more varied clips"
         )
     if ratio >= 1:
         return f"expected a faster graph than the teacher's int8, got {ratio:.2f} of its time: raise --share"

@@ -33,14 +33,14 @@ def run_qat(folder: Path, request: TrainingRequest, log: Log, show: Callable[[st
     """Train, judge, and write bundle/ and report.json; see TrainingRun. Raises as it does."""
     if not 0 <= request.mixed < 1:
         raise OptimizeError(f"mixed: expected 0 or more and less than 1, got {request.mixed:g}")
-    return with_disk_errors(folder, lambda: _run(TrainingRun(folder, request, log, show), log, show))
+    return with_disk_errors(folder, lambda: _run(TrainingRun(folder, request, log, show), log))
 
 
-def _run(run: TrainingRun, log: Log, show: Callable[[str], None]) -> TrainingReport:
+def _run(run: TrainingRun, log: Log) -> TrainingReport:
     quantizer, mixed = run.quantizer(run.folded, "teacher"), bool(run.request.mixed)
     all_int8 = replace(quantizer, recipe=replace(quantizer.recipe, fp32_stem=False)).without(())
     teacher_int8 = quantizer.without(())
-    fp32 = fp32_layers(run, quantizer, log, show) if mixed else ()
+    fp32 = fp32_layers(run, quantizer, log) if mixed else ()
     quantized = quantizer.without(fp32)
     graph, student = trainable(quantized, run.folded, run.outputs)
     names = _weights_of(run.folded, (*quantizer.stem, *fp32)) & graph.weights.keys()

@@ -40,6 +40,7 @@ from edge_vision.train.recipes.training_run import (
     TrainingRun,
     right_on_labels,
     with_disk_errors,
+    worse_than_untuned,
 )
 
 CUT_INT8, UNTUNED, TUNED, TUNED_INT8 = "teacher int8", "student, untuned", "student", "student int8"
@@ -69,7 +70,7 @@ def run_student(
 def _run(run: TrainingRun, log: Log) -> TrainingReport:
     run.outputs = list(run.source.manifest.head.outputs.values())
     _check_classes(run)
-    log("measuring the teacher")
+    log("quantizing the teacher")
     whole = graph_session.folded(run.parent.verify(run.parent.manifest.graphs[0]))
     teacher_int8, cut_int8 = _nearest_int8(whole, run), run.ptq(run.folded, "teacher")
     untuned, tuned, progress = (_new if run.request.width else _pruned)(run, cut_int8)
@@ -85,8 +86,9 @@ def _run(run: TrainingRun, log: Log) -> TrainingReport:
     }
     found, judged = qualities[TUNED_INT8], len(run.judge_images)
     right = right_on_labels(found, qualities[CUT_INT8], run.labelled, judged)
-    refused = _refusal(found, ceiling, ratios["onnxruntime"], right)
-    report = run.report(qualities, ratios, progress, refused, figures)
+    refused = _refusal(found, ceiling, ratios["onnxruntime"], right, run.request.anyway)
+    note = worse_than_untuned(qualities[UNTUNED], qualities[TUNED], run.labelled)
+    report = run.report(qualities, ratios, progress, refused, figures, note)
     valid_for = ValidFor(_teacher_name(run), run.source.labels, scene=_scene(report))
     run.write(report, {BUNDLE: (tuned, "fp32"), INT8: (int8, "int8")}, cut_int8, valid_for)
     return report
@@ -119,8 +121,9 @@ def _pruned(run: TrainingRun, cut_int8: Any) -> tuple[Any, Any, Progress]:
     """Untuned and tuned graph of the teacher without some of its channels."""
     model = run.folded
     if run.request.share:
-        moments = input_moments(model, run.calibration, {})
-        model = prune(model, moments, run.cached_times(cut_int8), run.request.share)
+        moments = input_moments(model, run.calibration, {}, run.counter("inputs of the layers: images"))
+        times, show = run.cached_times(cut_int8), run.counter("ordering channels: chains")
+        model = prune(model, moments, times, run.request.share, show)
     return model, *run.tuned(model, _PRUNED_RATE, detector_loss(run.source))
 
 
@@ -160,20 +163,21 @@ def start_rare(model: Any, run: TrainingRun, graph: TorchGraph) -> None:
 
 def _elsewhere(run: TrainingRun, int8: Any, clip: str) -> float | None:
     """F1 on another scene; None if the teacher detects nothing there."""
-    images = evenly_read(clip, _OTHER_IMAGES)
+    images = evenly_read(clip, _OTHER_IMAGES, run.show)
     try:
-        return round(run.loss_on(images).of(int8)[0], 4)
+        return round(run.loss_on(images, "images of another scene").of(int8)[0], 4)
     except OptimizeError:
         return None
 
 
-def _refusal(quality: Quality, ceiling: float, ratio: float, right: bool) -> str:
-    """Why the student is no replacement; "" = it is one. right: on labels."""
+def _refusal(quality: Quality, ceiling: float, ratio: float, right: bool, anyway: bool = False) -> str:
+    """Why the student is no replacement; "" = it is one. right: on labels. anyway: its bundles are written
+    all the same."""
     if quality.agreement < ceiling and not right:
         return (
             f"expected an agreement of {ceiling:.3f} or more, the teacher's with itself when the picture "
             f"moves by {MOVED_PX:g} px, got {quality.agreement:.3f}: pass a lower --share, a "
-            f"higher --width, more --steps or clips, or --anyway"
+            f"higher --width, more --steps or clips{', or --anyway' * (not anyway)}"
         )
     if ratio >= 1:
         return f"expected a faster graph than the teacher's int8, got {ratio:.2f} of its time: raise --share"

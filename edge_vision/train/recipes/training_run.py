@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,6 +20,8 @@ from edge_vision.core.model_spec import InputSpec, ValidFor
 from edge_vision.core.preprocess import Preprocessor
 from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.offline.output_folder import remove_path
+from edge_vision.offline.progress import Count
+from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.clips import tiles
 from edge_vision.optimize.errors import DISK_FULL, OptimizeError
 from edge_vision.optimize.quantization import graph_session
@@ -30,11 +31,13 @@ from edge_vision.optimize.quantization.make_variant import (
     cached_ranges,
     cached_rounding,
     input_tensors,
+    name_without_variant,
     write_variant,
 )
 from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
 from edge_vision.optimize.quantization.sensitivity import LayerQuantizer
 from edge_vision.optimize.source import source_bundle
+from edge_vision.train.cpu_clock import CpuClock
 from edge_vision.train.data.label_correction import LabelCorrection
 from edge_vision.train.data.labels import LabelledImages, digests_of, label_boxes, teachable
 from edge_vision.train.data.teacher import LabelledTargets, TeacherSamples, cached_samples
@@ -54,8 +57,9 @@ REQUEST, REPORT, BUNDLE, INT8, TEACHER_INT8 = (
     "teacher_int8.onnx",
 )
 CUT, SEARCH, RANGES, CHECKPOINT = "cut", "search", "ranges", "checkpoint.pt"
+CPU_TIME = "cpu_time.json"
 _CACHED = (
-    *("source", CUT, SEARCH, "samples", RANGES, CHECKPOINT, "checkpoint.unfinished"),
+    *("source", CUT, SEARCH, "samples", RANGES, CHECKPOINT, "checkpoint.unfinished", CPU_TIME),
     *(BUNDLE, INT8, REPORT, TEACHER_INT8),
 )
 _FINISHED = (CHECKPOINT, REPORT, f"{SEARCH}/records.jsonl")
@@ -128,8 +132,10 @@ class Quality:
 class TrainingReport:
     """qualities: by name of the graph. time_ratios: by runtime, of the result's int8 graph by that of the
     teacher's int8 graph, CPU time with one thread. curve: (step, loss, validation score: SQNR in dB, or F1).
-    refused: why there is no bundle, "" = there is one. figures: further ones. labelled: reviewed images to
-    train and to judge, and those left out as the teacher is wrong on them."""
+    refused: why the result is no replacement, "" = it is one; then there is no bundle, except with `anyway`.
+    figures: further ones. labelled: reviewed images to train and to judge, and those left out as the teacher
+    is wrong on them. judge_images: of a classifier the crops of judge_frames. cpu_s: of all parts of the run
+    together. note: what its user should know, "" = nothing."""
 
     model: str
     parent_sha256: str
@@ -145,6 +151,8 @@ class TrainingReport:
     refused: str = ""
     figures: Mapping[str, Any] = field(default_factory=dict)
     labelled: Mapping[str, int] = field(default_factory=dict)
+    judge_frames: int = 0
+    note: str = ""
 
 
 def right_on_labels(found: Quality, teacher: Quality, labelled: Mapping[str, int], judge_images: int) -> bool:
@@ -154,6 +162,20 @@ def right_on_labels(found: Quality, teacher: Quality, labelled: Mapping[str, int
     if "raised" not in labelled or found.map50 is None or teacher.map50 is None:
         return False
     return 2 * labelled["judge"] >= judge_images and found.map50 >= teacher.map50
+
+
+def worse_than_untuned(untuned: Quality, tuned: Quality, labelled: Mapping[str, int]) -> str:
+    """The note that training made a graph worse; "" = it did not. Labels that correct the targets decide.
+    labelled: as of TrainingReport."""
+    name, before, after = "agreement", untuned.agreement, tuned.agreement
+    if "raised" in labelled and untuned.map50 is not None and tuned.map50 is not None:
+        name, before, after = "AP50", untuned.map50, tuned.map50
+    if after >= before:
+        return ""
+    return (
+        f"the trained graph is worse on the judge images than the untuned one ({name} {after:.3f}, before "
+        f"{before:.3f}): pass more --steps or more varied clips"
+    )
 
 
 class TrainingRun:
@@ -173,16 +195,17 @@ class TrainingRun:
 
         Raises OptimizeError, also if the folder has results of another request, BundleError, SourceError.
         """
-        self.folder, self.request, self._show = folder, request, show
-        self._cpu_s = time.process_time()
+        self.folder, self.request, self._given_show = folder, request, show
         log(f"reading {request.model} and the clips")
         self.parent = self.source = self._same_request()
+        # After the check: a finished run of the same request stays as it was.
+        self._clock = CpuClock(folder / CPU_TIME, read_stored(folder / REPORT).get("cpu_s"))
         if cut:
             self.source = cut(self.parent, folder / CUT)
         self._spec, self._task = self.source.manifest.input, self.source.manifest.task
         self.folded = graph_session.folded(self.source.verify(self.source.manifest.graphs[0]))
         self.outputs = tail_inputs(self.folded)
-        self._data = split(request.videos, request.judge, request.frames, request.judge_frames)
+        self._data = split(request.videos, request.judge, request.frames, request.judge_frames, self.show)
         train = self._teachable()
         period = max(_VALIDATION_PERIOD, -(-len(train) // _VALIDATION_IMAGES))
         validation = train[::period]
@@ -190,9 +213,10 @@ class TrainingRun:
         self.validation_images = tuple(self._data.train[i] for i in validation)
         self._images = [self._data.train[i] for i in self._train]
         self.calibration = self.calibration_tensors(self._spec)
+        crops = f" ({len(tiles(self._data.judge))} crops)" if self._task == "classify" else ""
         log(
             f"{len(self._images)} frames to train, {len(self.validation_images)} to validate, "
-            f"{len(self._data.judge)} to judge, of other time ranges"
+            f"{len(self._data.judge)} to judge{crops}, of other time ranges"
         )
         if self.labelled:
             log(
@@ -200,8 +224,17 @@ class TrainingRun:
                     **self.labelled
                 )
             )
-        self.judge = self.loss_on(self.judge_images)
+        self.judge = self.loss_on(self.judge_images, "judge images")
         self.validation = self._corrected_loss(validation)
+
+    def show(self, text: str) -> None:
+        """Show the progress."""
+        self._given_show(text)
+        self._clock.update()
+
+    def counter(self, what: str) -> Count:
+        """Shows how much is done. what: is counted."""
+        return lambda done, total: self.show(f"{what} {done}/{total}")
 
     def _teachable(self) -> list[int]:
         """The train images, of which labels correct the teacher, or without those on which they prove it
@@ -220,10 +253,12 @@ class TrainingRun:
             self.correction = LabelCorrection(self.source, self.folded)
         kept = everything
         if not corrects:
-            kept = teachable(self.source, self.folded, data.train, data.train_labels)
+            show = self.counter("teacher on reviewed images")
+            kept = teachable(self.source, self.folded, data.train, data.train_labels, show)
         left_out = len(data.train) - len(kept)
         self.labelled = {"train": trained - left_out, "judge": judged, "left_out": left_out}
-        labelled = LabelledImages(self.source, data.judge, data.judge_labels)
+        show = self.counter("reviewed judge images")
+        labelled = LabelledImages(self.source, data.judge, data.judge_labels, show)
         self._labelled = labelled if any(map(len, labelled.expected)) else None
         return kept
 
@@ -235,8 +270,9 @@ class TrainingRun:
     def _corrected_loss(self, numbers: Sequence[int]) -> QuantizationLoss:
         """The loss on train images against the teacher as labels correct it."""
         images, correction = [self._data.train[i] for i in numbers], self.correction
+        what = "validation images"
         if correction is None:
-            return self.loss_on(images)
+            return self.loss_on(images, what)
         boxes, preprocessor = self._boxes(numbers), Preprocessor(self._spec)
 
         def corrected(number: int, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -246,7 +282,7 @@ class TrainingRun:
             _, transform = preprocessor.prepare(Frame(images[number], 0, ""))
             return correction.corrected(outputs, labels, transform).outputs
 
-        return QuantizationLoss(self.source, self.folded, self.tensors(images), corrected)
+        return QuantizationLoss(self.source, self.folded, self.tensors(images), corrected, self.counter(what))
 
     @property
     def judge_images(self) -> tuple[np.ndarray, ...]:
@@ -275,8 +311,10 @@ class TrainingRun:
         """Input tensors, of a classifier those of parts. spec: default the teacher's."""
         return input_tensors(spec or self._spec, tiles(images) if self._task == "classify" else images)
 
-    def loss_on(self, images: Sequence[np.ndarray]) -> QuantizationLoss:
-        return QuantizationLoss(self.source, self.folded, self.tensors(images))
+    def loss_on(self, images: Sequence[np.ndarray], what: str) -> QuantizationLoss:
+        """The loss against the teacher. what: these images are, for the progress."""
+        tensors = self.tensors(images)
+        return QuantizationLoss(self.source, self.folded, tensors, show=self.counter(what))
 
     def ptq(self, model: Any, name: str, spec: InputSpec | None = None) -> Any:
         """The int8 graph of a folded model. name: of its cached ranges. spec: default the teacher's input."""
@@ -287,15 +325,16 @@ class TrainingRun:
         tensors = self.calibration_tensors(spec) if spec else self.calibration
         file = self.folder / RANGES / f"{name}.json"
         recipe = int8_recipe("onnxruntime", cpu_flags())
-        ranges = cached_ranges(model, tensors, file)
-        rounding = cached_rounding(model, ranges, recipe, tensors, file)
+        ranges = cached_ranges(model, tensors, file, self.counter)
+        rounding = cached_rounding(model, ranges, recipe, tensors, file, self.counter)
         return LayerQuantizer(model, ranges, recipe, rounding)
 
     def cached_times(self, model: Any) -> dict[str, float]:
         """The shares of its layers in its time. Stored, as a continued run must prune the same channels."""
         file = self.folder / RANGES / "times.json"
         if not file.is_file():
-            write_file(file, json.dumps(shared_layer_times(model, self.calibration[0])).encode())
+            show = self.counter("times of the layers: runtimes")
+            write_file(file, json.dumps(shared_layer_times(model, self.calibration[0], show)).encode())
         times: dict[str, float] = json.loads(file.read_text("utf-8"))
         return times
 
@@ -317,7 +356,7 @@ class TrainingRun:
             self._task,
             request.samples,
             request.seed,
-            lambda what, done, total: self._show(f"{what}: {done}/{total} samples"),
+            lambda what, done, total: self.show(f"{what}: {done}/{total} samples"),
             labelled,
         )
         self.labelled.update(found.corrections)
@@ -353,9 +392,12 @@ class TrainingRun:
         )
 
         def show(step: int, value: float, left_s: float) -> None:
-            self._show(f"{what}: step {step}/{steps}, loss {value:.4f}, {left_s:.0f} s left")
+            self.show(f"{what}: step {step}/{steps}, loss {value:.4f}, {left_s:.0f} s left")
 
-        return training.run(steps, request.batch, request.seed, show)
+        try:
+            return training.run(steps, request.batch, request.seed, show)
+        finally:
+            self._clock.write()
 
     def validated(
         self, model: Callable[[], Any], loss: Any, validation: QuantizationLoss | None = None, images: int = 0
@@ -404,8 +446,12 @@ class TrainingRun:
     def time_ratios(self, model: Any, other: Any) -> dict[str, float]:
         """Runtime -> time of the first graph by that of the other."""
         tensor = self.calibration[0]
+
+        def show(name: str) -> Count:
+            return self.counter(f"measuring times, {name}: loads")
+
         return {
-            name: round(time_ratio(name, model, tensor, other, tensor, _TIMED_ROUNDS), 3)
+            name: round(time_ratio(name, model, tensor, other, tensor, _TIMED_ROUNDS, show(name)), 3)
             for name in installed_runtimes()
         }
 
@@ -416,8 +462,10 @@ class TrainingRun:
         progress: Progress,
         refused: str,
         figures: Mapping[str, Any] = {},
+        note: str = "",
     ) -> TrainingReport:
         """The report of this run, without a file."""
+        self._clock.write()
         return TrainingReport(
             self.parent.name,
             self.parent.manifest.graphs[0].sha256,
@@ -428,11 +476,13 @@ class TrainingRun:
             qualities,
             time_ratios,
             tuple(progress.curve),
-            round(time.process_time() - self._cpu_s, 1),
+            round(self._clock.cpu_s, 1),
             progress.stopped,
             refused,
             figures,
             self.labelled,
+            len(self._data.judge),
+            note,
         )
 
     def write(
@@ -464,13 +514,21 @@ class TrainingRun:
         unfinished = self.folder / f"{Path(name).name}.unfinished"
         remove_path(unfinished)
         data = model.SerializeToString(deterministic=True)
-        bundle = write_variant(self.source, unfinished, data, spec or self._spec, precision)
+        spec = spec or self._spec
+        bundle = write_variant(self.source, unfinished, data, spec, precision)
         lineage = {key: value for key, value in asdict(report).items() if key != "curve"}
-        suffix = f"_{self.request.recipe}{'_int8' * (Path(name).name == INT8)}"
+        recipe = self.request.recipe
+        suffix = f"_{recipe}_{precision}_{Size.of(spec)}"
         # As YAML has them: lists instead of tuples.
         figures = {"train": json.loads(json.dumps(lineage))}
-        full = f"{self.source.name[:50]}{suffix}"
-        manifest = replace(bundle.manifest, name=full, figures=figures, valid_for=valid_for)
+        base = name_without_variant(self.source.name)
+        manifest = replace(
+            bundle.manifest,
+            name=f"{base[: 64 - len(suffix)]}{suffix}",
+            description=f"{self.source.manifest.description}; {recipe}, {precision}, {Size.of(spec)}",
+            figures=figures,
+            valid_for=valid_for,
+        )
         files = {file.name: file.read_bytes() for file in unfinished.iterdir() if file.name != "bundle.yaml"}
         remove_path(unfinished)
         write_folder(unfinished, manifest, files)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_vision.offline.progress import Count, no_count
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.quantization import ptq
 from edge_vision.optimize.quantization.int8_recipe import cpu_flags, int8_recipe
@@ -40,11 +41,6 @@ class Records:
         if lines and lines[-1]:
             file.write_text("".join(f"{line}\n" for line in lines[:-1]), "utf-8")
 
-    @property
-    def cpu_s(self) -> float:
-        """Of all results together."""
-        return float(sum(cpu_s for _, cpu_s in self._found.values()))
-
     def get(self, name: str, make: Callable[[], Any]) -> Any:
         """The stored result, or the new one, which is stored."""
         if name not in self._found:
@@ -62,33 +58,33 @@ class Records:
 class Measuring:
     """Times of a supernet's networks in the installed runtimes, by that of the teacher's int8."""
 
-    def __init__(
-        self, run: TrainingRun, supernet: Supernet, records: Records, show: Callable[[str], None]
-    ) -> None:
-        self._run, self._supernet, self._records, self._show = run, supernet, records, show
+    def __init__(self, run: TrainingRun, supernet: Supernet, records: Records) -> None:
+        self._run, self._supernet, self._records = run, supernet, records
         self._recipe = int8_recipe("onnxruntime", cpu_flags())
         model = supernet.network(supernet.whole)
         self._ranges = ptq.calibrate(model, run.calibration[:_RANGE_IMAGES])
         self._teacher = ptq.quantize(run.folded, ptq.calibrate(run.folded, run.calibration[:2]), self._recipe)
         self.runtimes, image = installed_runtimes(), run.calibration[0]
         self._times: dict[Genes, dict[str, float]] = {}
+
+        def times(runtime: str, precision: str) -> Any:
+            run.show(f"times of the layers, {runtime}, {precision}")
+            return layer_times({"int8": self._teacher}.get(precision, model), image, runtime)
+
         self._layer_times = {
             runtime: {
-                precision: records.get(
-                    f"layers {runtime} {precision}",
-                    partial(layer_times, {"int8": self._teacher}.get(precision, model), image, runtime),
-                )
+                precision: records.get(f"layers {runtime} {precision}", partial(times, runtime, precision))
                 for precision in supernet.precisions
             }
             for runtime in self.runtimes
         }
         self.tensors = {size: run.calibration_tensors(supernet.spec(size))[0] for size in supernet.sizes}
 
-    def ratios(self, model: Any, size: Size, rounds: int) -> dict[str, float]:
-        """Runtime -> time of this graph."""
+    def ratios(self, model: Any, size: Size, rounds: int, show: Count = no_count) -> dict[str, float]:
+        """Runtime -> time of this graph. show: see `time_ratio`."""
         tensors, found = (self.tensors[size], self._run.calibration[0]), {}
         for name in self.runtimes:
-            ratio = time_ratio(name, model, tensors[0], self._teacher, tensors[1], rounds)
+            ratio = time_ratio(name, model, tensors[0], self._teacher, tensors[1], rounds, show)
             found[name] = round(ratio, 4)
         return found
 
@@ -120,7 +116,7 @@ class Measuring:
         left = Eta(len(networks))
         for number, genes in enumerate(networks):
             self._times[genes] = self._records.get(genes.id, partial(self._measured, genes))
-            self._show(f"{what}: networks {left.text(number + 1)}")
+            self._run.show(f"{what}: networks {left.text(number + 1)}")
 
     def _measured(self, genes: Genes) -> dict[str, float]:
         model = self._supernet.network(genes)

@@ -35,7 +35,7 @@ from edge_vision.train.networks.pruning import array, chains, find_node
 from edge_vision.train.networks.supernet import Genes, Supernet
 from edge_vision.train.recipes.detection_loss import detector_loss, loss_near_teacher
 from edge_vision.train.recipes.distillation import ParameterGroup, Progress, noise_ratio
-from edge_vision.train.recipes.prune_run import MIN_AGREEMENT, RATE
+from edge_vision.train.recipes.prune_run import MIN_AGREEMENT, RATE, least_agreement
 from edge_vision.train.recipes.student_run import groups_of_new, start_rare
 from edge_vision.train.recipes.training_run import (
     BUNDLE,
@@ -74,16 +74,14 @@ def run_search(
     """Search, tune, judge, and write a bundle for each budget and report.json. Raises as TrainingRun does."""
     if not request.budgets or min(request.budgets) <= 0:
         raise OptimizeError(f"budgets: expected numbers above 0, got {request.budgets}")
-    return with_disk_errors(
-        folder, lambda: _Search(TrainingRun(folder, request, log, show), log, show).report()
-    )
+    return with_disk_errors(folder, lambda: _Search(TrainingRun(folder, request, log, show), log).report())
 
 
 class _Search:
     """The state of a search. sized: of each size, the teacher's loss on validation and judge images."""
 
-    def __init__(self, run: TrainingRun, log: Log, show: Callable[[str], None]) -> None:
-        self._run, self._log, self._show = run, log, show
+    def __init__(self, run: TrainingRun, log: Log) -> None:
+        self._run, self._log = run, log
         self._folder = run.folder / SEARCH
         self._folder.mkdir(exist_ok=True)
         self._records = Records(self._folder / "records.jsonl")
@@ -100,8 +98,10 @@ class _Search:
         else:
             self._loss = loss_near_teacher(run)
         log("ordering the channels")
-        self._supernet = Supernet(model, input_moments(model, run.calibration, {}), spec, sizes, PRECISIONS)
-        self._measuring = Measuring(run, self._supernet, self._records, show)
+        moments = input_moments(model, run.calibration, {}, run.counter("inputs of the layers: images"))
+        show = run.counter("ordering channels: chains")
+        self._supernet = Supernet(model, moments, spec, sizes, PRECISIONS, show)
+        self._measuring = Measuring(run, self._supernet, self._records)
         if run.request.runtime not in self._measuring.runtimes:
             raise OptimizeError(
                 f"runtime: expected an installed one of {', '.join(self._measuring.runtimes)}, got "
@@ -120,8 +120,13 @@ class _Search:
         try:
             graph_edit.resize(teacher, spec.name, spec.layout, size)
             validation, judge = (
-                QuantizationLoss(bundle, teacher, run.tensors(images, sized))
-                for images in (run.validation_images, run.judge_images)
+                QuantizationLoss(
+                    bundle, teacher, run.tensors(images, sized), show=run.counter(f"{what} at {size}:")
+                )
+                for what, images in (
+                    ("validation images", run.validation_images),
+                    ("judge images", run.judge_images),
+                )
             )
         except (HeadError, OptimizeError):
             return False
@@ -195,7 +200,7 @@ class _Search:
                 budget,
                 CHILDREN,
                 self._run.request.seed + number,
-                lambda done: self._show(f"{what}: networks {left.text(done)}"),
+                lambda done: self._run.show(f"{what}: networks {left.text(done)}"),
             ),
             "differentiable": search.ranked(search.from_widths(snapshots, budget) or starts),
         }
@@ -299,7 +304,9 @@ class _Search:
             found = {
                 "validation": round(self._agreement(final, genes.size, 0), 4),
                 **self._verdict(final, genes.size),
-                "ratios": self._measuring.ratios(final, genes.size, FINAL_ROUNDS),
+                "ratios": self._measuring.ratios(
+                    final, genes.size, FINAL_ROUNDS, self._run.counter(f"{what}, measuring times: loads")
+                ),
                 "bytes": self._file(genes).stat().st_size,
             }
             return [found, progress.stopped]
@@ -347,18 +354,20 @@ class _Search:
             max((one for one in rows if one["budget"] == budget), key=lambda one: float(one["validation"]))
             for budget in run.request.budgets
         ]
-        good = [one for one in best if one["agreement"] >= MIN_AGREEMENT and one["ratios"][runtime] < 1]
-        figures = {
+        ceiling = run.noise_ceiling() if run.source.manifest.task == "detect" else None
+        least, words = least_agreement(ceiling, MIN_AGREEMENT)
+        good = [one for one in best if one["agreement"] >= least and one["ratios"][runtime] < 1]
+        figures: dict[str, Any] = {
             "latency_errors": {name: asdict(one) for name, one in errors.items()},
             "rows": rows,
             "front": pareto_front(rows, runtime),
-            "cpu_s": round(self._records.cpu_s, 1),
         }
-        if run.source.manifest.task == "detect":
-            figures["ceiling"] = run.noise_ceiling()
+        if ceiling is not None:
+            figures["ceiling"] = ceiling
         fastest = min(good or best, key=lambda one: float(one["ratios"][runtime]))
         progress = Progress(0, [], 0.0, [], [], stopped="; ".join(stops))
-        report = run.report(qualities, fastest["ratios"], progress, _refusal(best, good, runtime), figures)
+        refused = _refusal(best, good, runtime, words)
+        report = run.report(qualities, fastest["ratios"], progress, refused, figures)
         by_id = {genes.id: genes for genes in networks}
         for row in good:
             genes = by_id[row["network"]]
@@ -416,13 +425,15 @@ def _short(genes: Genes) -> str:
     return hashlib.sha256(genes.id.encode()).hexdigest()[:12]
 
 
-def _refusal(best: Sequence[Mapping[str, Any]], good: Sequence[Mapping[str, Any]], runtime: str) -> str:
-    """Why there is no bundle; "" = there is one."""
+def _refusal(
+    best: Sequence[Mapping[str, Any]], good: Sequence[Mapping[str, Any]], runtime: str, least: str
+) -> str:
+    """Why there is no bundle; "" = there is one. least: see `least_agreement`."""
     if good:
         return ""
     highest = max(best, key=lambda one: float(one["agreement"]))
     return (
-        f"expected an agreement of {MIN_AGREEMENT:g} or more and less than the teacher's int8 time at one of "
-        f"the budgets, got {highest['agreement']:.3f} at {highest['ratios'][runtime]:.2f}: raise --budgets, "
+        f"expected an agreement of {least} and less than the teacher's int8 time at one of the budgets, got "
+        f"{highest['agreement']:.3f} at {highest['ratios'][runtime]:.2f}: raise --budgets, "
         f"--steps, or pass more varied clips"
     )
