@@ -57,8 +57,7 @@ class GuardedModel:
         request = replace(model_request(self._node), model=valid_for.teacher)
         try:
             teacher.start(request)
-            if self._teacher is teacher:
-                self._log("info", "guard_loaded", f"the model is compared with its teacher, {request.model}")
+            self._log("info", "guard_loaded", f"the model is compared with its teacher, {request.model}")
         except EdgeVisionError as error:
             self._error = f"guard: {error}"
             self._log("warning", "guard_unavailable", f"the model is not compared with its teacher: {error}")
@@ -82,9 +81,8 @@ class GuardedModel:
                 self._node.hub.notify(topic, frame, ours.detections, expected.detections)
             if guard.add(agrees, now_s) and guard.state != DOUBTFUL:
                 severity = "warning" if guard.state == FALLBACK else "info"
-                self._log(
-                    severity, f"guard_{guard.state}", self.trouble or "the model agrees with its teacher"
-                )
+                text = self.trouble or "the model agrees with its teacher"
+                self._log(severity, f"guard_{guard.state}", text)
         return expected
 
     def _expected(self, model: LoadedModel[Detector], detect: Detect) -> DetectionResult | None:

@@ -59,7 +59,8 @@ REQUEST, REPORT, BUNDLE, INT8, TEACHER_INT8 = (
 CUT, SEARCH, RANGES, CHECKPOINT = "cut", "search", "ranges", "checkpoint.pt"
 CPU_TIME = "cpu_time.json"
 _CACHED = (
-    *("source", CUT, SEARCH, "samples", RANGES, CHECKPOINT, "checkpoint.unfinished", CPU_TIME),
+    *("source", CUT, SEARCH, "samples", RANGES, CHECKPOINT, "checkpoint.unfinished"),
+    *(CPU_TIME, "cpu_time.unfinished"),
     *(BUNDLE, INT8, REPORT, TEACHER_INT8),
 )
 _FINISHED = (CHECKPOINT, REPORT, f"{SEARCH}/records.jsonl")
