@@ -23,6 +23,7 @@ from edge_vision.train.networks.pruning import (
     allocate,
     chains,
     eliminate,
+    eliminations,
     prune,
     refitted,
     without_smallest,
@@ -86,14 +87,13 @@ def pruned(model: onnx.ModelProto, share: float) -> onnx.ModelProto:
     return prune(model, input_moments(model, images, {}), costs, share)
 
 
-def test_images_and_chains_are_counted() -> None:
+def test_images_and_channels_are_counted() -> None:
     model, shown = inverted_residual(), []
     images = [random_images(model, seed) for seed in range(3)]
     moments = input_moments(model, images, {}, lambda done, total: shown.append((done, total)))
     assert shown == [(1, 3), (2, 3), (3, 3)]
-    costs = multiplications(model, ("Conv",))
-    prune(model, moments, costs, 0.2, lambda done, total: shown.append((done, total)))
-    assert shown[3:] == [(1, 1)]
+    eliminations(model, chains(model) * 2, moments, {}, lambda done, total: shown.append((done, total)))
+    assert shown[3:] == [(number + 1, 2 * INNER) for number in range(2 * INNER)]
 
 
 def test_the_inner_channels_of_an_inverted_residual_are_found() -> None:

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -123,13 +124,10 @@ def prune(
     """A copy of the folded model with about this share of the costs removed.
 
     moments: of the projections' inputs. costs: by node, such as the times. A channel costs its share of its
-    layers. show: receives the number of chains whose channels are ordered. Raises OptimizeError if the inner
-    channels are too few.
+    layers. show: see `eliminations`. Raises OptimizeError if the inner channels are too few.
     """
-    found, steps = chains(model), []
-    for chain in found:
-        steps.append(eliminated(model, chain, moments, costs))
-        show(len(steps), len(found))
+    found = chains(model)
+    steps = eliminations(model, found, moments, costs, show)
     removed = allocate(steps, share * sum(costs.values()))
     pruned = copy.deepcopy(model)
     for chain, step, count in zip(found, steps, removed, strict=True):
@@ -182,17 +180,42 @@ def find_node(model: Any, name: str) -> Any:
     return next(node for node in model.graph.node if node.name == name)
 
 
-def eliminated(
-    model: Any, chain: InnerChannels, moments: Mapping[str, InputMoments], costs: Mapping[str, float]
+def eliminations(
+    model: Any,
+    found: Sequence[InnerChannels],
+    moments: Mapping[str, InputMoments],
+    costs: Mapping[str, float],
+    show: Count = no_count,
+) -> list[Elimination]:
+    """The order in which the channels of each chain go. moments: of all layers. show: receives the number of
+    channels that are ordered."""
+    steps: list[Elimination] = []
+    channels = [len(moments[chain.projections[0]].fp32_mean[0]) for chain in found]
+    for chain in found:
+        before = sum(channels[: len(steps)])
+        counted = partial(_show_after, show, before, sum(channels))
+        steps.append(_eliminated(model, chain, moments, costs, counted))
+    return steps
+
+
+def _show_after(show: Count, before: int, total: int, done: int) -> None:
+    show(before + done, total)
+
+
+def _eliminated(
+    model: Any,
+    chain: InnerChannels,
+    moments: Mapping[str, InputMoments],
+    costs: Mapping[str, float],
+    show: Callable[[int], None],
 ) -> Elimination:
-    """The order in which the channels of a chain go. moments: of all layers."""
     layers = [
         (array(model, find_node(model, name), 1)[:, :, 0, 0].astype(np.float64), centred(moments[name]))
         for name in chain.projections
     ]
     total = _residual(model, chain)
     power = _power(model, total.output[0], moments) if total else 0.0
-    order, loss = eliminate(layers, power)
+    order, loss = eliminate(layers, power, show)
     cost = sum(costs.get(name, 0.0) for name in chain.layers) / len(order)
     return Elimination(order, loss, cost, total is not None)
 
@@ -239,12 +262,14 @@ def centred(moments: InputMoments) -> np.ndarray:
 
 
 def eliminate(
-    layers: Sequence[tuple[np.ndarray, np.ndarray]], least_power: float = 0.0
+    layers: Sequence[tuple[np.ndarray, np.ndarray]],
+    least_power: float = 0.0,
+    show: Callable[[int], None] = lambda done: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The order in which inputs go, and the loss without the first n: -log of the share of variance kept.
 
     layers: weights (outputs, k) and covariance (k, k) of each projection. least_power: the variance that a
-    loss is relative to, if the outputs have less.
+    loss is relative to, if the outputs have less. show: receives the number of inputs that are done.
     """
     k = len(layers[0][1])
     damped = [_damped(covariance) for _, covariance in layers]
@@ -265,6 +290,7 @@ def eliminate(
             weights -= np.outer(weights[:, i], inverse.removed(i))
         alive[i] = False
         order.append(i)
+        show(len(order))
     # Losses of layers multiply: the signal that is left of a layer is 1 - loss.
     return np.array(order), -np.log(np.maximum(1.0 - losses, 1e-12)).sum(0)
 

@@ -26,7 +26,7 @@ from edge_vision.train.networks.pruning import (
     STEP,
     InnerChannels,
     chains,
-    eliminated,
+    eliminations,
     keep,
 )
 
@@ -58,8 +58,8 @@ class Supernet:
         precisions: Sequence[str],
         show: Count = no_count,
     ) -> None:
-        """model: folded. show: receives the number of chains whose channels are ordered. Raises OptimizeError
-        for a model without a choice of channels."""
+        """model: folded. show: see `eliminations`. Raises OptimizeError for a model without a choice of
+        channels."""
         self._model, self._moments, self._spec = model, moments, spec
         self.sizes, self.precisions = tuple(sizes), tuple(precisions)
         self.chains: list[InnerChannels] = []
@@ -67,9 +67,7 @@ class Supernet:
         self.orders: list[np.ndarray] = []
         self.losses: list[np.ndarray] = []
         found = chains(model)
-        for number, chain in enumerate(found, 1):
-            step = eliminated(model, chain, moments, {})
-            show(number, len(found))
+        for chain, step in zip(found, eliminations(model, found, moments, {}, show), strict=True):
             counts = step.counts()
             if len(counts) > 1:
                 self.chains.append(chain)

@@ -46,7 +46,7 @@ def run_prune(
 def _run(run: TrainingRun) -> TrainingReport:
     teacher_int8 = run.ptq(run.folded, "teacher")
     moments = input_moments(run.folded, run.calibration, {}, run.counter("inputs of the layers: images"))
-    times, show = run.cached_times(teacher_int8), run.counter("ordering channels: chains")
+    times, show = run.cached_times(teacher_int8), run.counter("ordering channels:")
     pruned = prune(run.folded, moments, times, run.request.share, show)
     tuned, progress = run.tuned(pruned, RATE, loss_near_teacher(run))
     int8 = run.ptq(tuned, f"pruned_{progress.step}")

@@ -122,7 +122,7 @@ def _pruned(run: TrainingRun, cut_int8: Any) -> tuple[Any, Any, Progress]:
     model = run.folded
     if run.request.share:
         moments = input_moments(model, run.calibration, {}, run.counter("inputs of the layers: images"))
-        times, show = run.cached_times(cut_int8), run.counter("ordering channels: chains")
+        times, show = run.cached_times(cut_int8), run.counter("ordering channels:")
         model = prune(model, moments, times, run.request.share, show)
     return model, *run.tuned(model, _PRUNED_RATE, detector_loss(run.source))
 

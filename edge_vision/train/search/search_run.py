@@ -99,7 +99,7 @@ class _Search:
             self._loss = loss_near_teacher(run)
         log("ordering the channels")
         moments = input_moments(model, run.calibration, {}, run.counter("inputs of the layers: images"))
-        show = run.counter("ordering channels: chains")
+        show = run.counter("ordering channels:")
         self._supernet = Supernet(model, moments, spec, sizes, PRECISIONS, show)
         self._measuring = Measuring(run, self._supernet, self._records)
         if run.request.runtime not in self._measuring.runtimes:
