@@ -38,7 +38,7 @@ class CandidateTable:
     def prepare(self, candidates: Sequence[Candidate], fp32_nodes: tuple[str, ...] = ()) -> None:
         """Run the trials of several candidates at once, if the executor can, so that `measure` finds them.
 
-        A candidate whose parent may be another one of them is left to `measure`. Raises DiskFull.
+        A candidate whose parent may be another one of them is left to `measure`. Raises DiskFull, TimeSpent.
         """
         if not self._runner.parallel:
             return
@@ -56,7 +56,8 @@ class CandidateTable:
         )
 
     def measure(self, candidate: Candidate, fp32_nodes: tuple[str, ...] = ()) -> CandidateResult:
-        """Measure a candidate and add its result. fp32_nodes: left in fp32 by `mixed`. Raises DiskFull."""
+        """Measure a candidate and add its result. fp32_nodes: left in fp32 by `mixed`. Raises DiskFull,
+        TimeSpent."""
         result = self._with_graph(candidate, fp32_nodes)
         if result.graph is not None:
             outcome = self._runner.run(self._measurement(candidate, result))
@@ -70,7 +71,8 @@ class CandidateTable:
         return result
 
     def build(self, candidate: Candidate, fp32_nodes: tuple[str, ...] = ()) -> CandidateResult:
-        """Build the engine of a candidate without running it, and add its result. Raises DiskFull."""
+        """Build the engine of a candidate without running it, and add its result. Raises DiskFull,
+        TimeSpent."""
         result = replace(self._with_graph(candidate, fp32_nodes), parent="")
         if result.graph is not None:
             task = BuildTask(result.folder, candidate.backend)

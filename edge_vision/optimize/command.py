@@ -68,6 +68,8 @@ _NEW_STUDY = {
 }
 """Entries of a folder before the first candidate is measured."""
 COMMAND = "optimize"
+STUDY = "study"
+"""Folder of the study within that of `optimize auto`."""
 DEMO_MODEL = "ssdlite_mobilenet_v2_coco"
 
 
@@ -273,8 +275,20 @@ def _absolute(model: str) -> str:
     return str(path.absolute()) if "/" in model or path.suffix else model
 
 
+def _study_folder(folder: Path) -> Path:
+    """The folder itself; of `optimize auto`, the one with its study."""
+    study = folder / STUDY
+    is_auto = marker_path(study, COMMAND).is_file() and not marker_path(folder, COMMAND).is_file()
+    return study if is_auto else folder
+
+
 def _resume(options: argparse.Namespace) -> int:
     folder = options.folder.absolute()
+    if _study_folder(folder) != folder:
+        raise OptimizeError(
+            f"{folder}: expected a folder of `optimize run`, got one of `optimize auto`: the command that "
+            f"made it continues it"
+        )
     require_marker(folder, COMMAND)
     requested = Settings.read(folder)
     more = getattr(options, "device", [])  # `demo` continues without the option.
@@ -352,7 +366,7 @@ def _finish(folder: Path, report: StudyReport) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    folder = options.folder
+    folder = _study_folder(options.folder)
     require_marker(folder, COMMAND)
     chosen = Settings.read(folder).devices if (folder / settings.FILE).is_file() else ()
     if chosen:
@@ -362,5 +376,6 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    print(terminal.explanation(read_report(options.folder).result(options.candidate)))
+    report = read_report(_study_folder(options.folder))
+    print(terminal.explanation(report.result(options.candidate)))
     return 0

@@ -22,7 +22,9 @@ from edge_vision.optimize.results import CandidateResult
 
 _NODE = {"detect": "detector", "classify": "cascade"}
 _LADDER = """\
-# The chosen bundle, then faster ones with less agreement. relative: share of the baseline's time.
+# The chosen bundle, then ones with less agreement that are faster by `relative`: the share of the baseline's
+# time, measured alternately with it. The milliseconds of different rungs are of different times, in which the
+# speed of the machine may differ: they are not comparable.
 # The gate's parameter `ladder` takes this file: with a limit of the load, the detector runs the faster ones.
 """
 

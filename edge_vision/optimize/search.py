@@ -124,7 +124,7 @@ def sizes(space: SearchSpace, results: Results, settings: Settings) -> Iterator[
 
 def chosen_threads(space: SearchSpace, results: Results, settings: Settings) -> Iterator[Candidate]:
     """Other thread counts for the candidate that would be chosen now."""
-    chosen = decide(list(results.values()), settings)[1].chosen
+    chosen = decide([one for one in results.values() if not one.trained], settings)[1].chosen
     if chosen:
         best = results[chosen]
         for threads in space.threads:

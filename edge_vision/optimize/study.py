@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from edge_vision.bundles.store import Bundle, load_bundle
@@ -21,31 +23,42 @@ from edge_vision.optimize.quantization.sensitivity import Sensitivity, Sensitivi
 from edge_vision.optimize.quantization.variants import Variants
 from edge_vision.optimize.report.page import check_installed, write_page
 from edge_vision.optimize.report.report_file import ModelInfo, StudyReport, earlier_wall_s, write_report
-from edge_vision.optimize.results import summary_line
+from edge_vision.optimize.results import CandidateResult, summary_line
 from edge_vision.optimize.runtimes import build_only_backends
 from edge_vision.optimize.search import search_space
 from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.source import TFLITE
 from edge_vision.optimize.trained import trained_bundles
 from edge_vision.optimize.trial_executor import Log, Trial, TrialExecutor
-from edge_vision.optimize.trial_runner import TrialRunner
+from edge_vision.optimize.trial_runner import TimeSpent, TrialRunner
+
+_LAYER_SEARCH_SHARE = 0.5
+"""Of the time left, if it is limited: mixed precision must leave some for the other candidates."""
 
 
 def run_study(
-    folder: Path, settings: Settings, executor: TrialExecutor, log: Log, device: OptimizedDevice | None = None
+    folder: Path,
+    settings: Settings,
+    executor: TrialExecutor,
+    log: Log,
+    device: OptimizedDevice | None = None,
+    left_s: Callable[[], float] = lambda: math.inf,
 ) -> StudyReport:
     """Measure the candidates and choose one. Writes report.json after each measurement; finished trials of an
     earlier run are reused. log: receives lines for the terminal. device: on which the executor measures, by
     default this machine.
 
+    left_s: the time left. Once it is 0, only the baseline and trained bundles are still measured, and the
+    report is not complete; with more time, another run measures the rest.
+
     Raises OptimizeError, BundleError if the study cannot start, or if the baseline does not run.
     """
     check_installed()
     dataset = prepare_dataset(folder, settings, log)
-    study = _Study(folder, settings, dataset, executor, log, device or this_device())
+    study = _Study(folder, settings, dataset, executor, log, device or this_device(), left_s)
     study.measure_baseline()
     study.run_trials()
-    return study.report(complete=True)
+    return study.report(complete=not study.left_out())
 
 
 def write_results(folder: Path, report: StudyReport) -> list[Path]:
@@ -67,6 +80,7 @@ class _Study:
         executor: TrialExecutor,
         log: Log,
         device: OptimizedDevice,
+        left_s: Callable[[], float],
     ) -> None:
         self._folder, self._settings, self._dataset, self._log = folder, settings, dataset, log
         self._started_s = time.monotonic() - earlier_wall_s(folder)
@@ -74,7 +88,7 @@ class _Study:
         tflite = _tflite_bundle(folder)
         self._device = device
         self._space = search_space(settings, self._bundle, tflite, dataset, device)
-        self._runner = TrialRunner(folder, executor, settings.timeout_s)
+        self._runner = TrialRunner(folder, executor, settings.timeout_s, left_s)
         self._trained = trained_bundles(folder, settings.trained, self._bundle)
         variants = Variants(self._bundle, tflite, dataset, device, self._runner, self._trained)
         task = self._bundle.manifest.task
@@ -84,11 +98,13 @@ class _Study:
         warning = load_warning(device.load, device.cores)
         self._notes: list[str] = [warning] if warning else []
         self._sensitivity: Sensitivity | None = None
+        self._left_out: list[str] = []
 
     def measure_baseline(self) -> None:
         """Raises OptimizeError if the unmodified model does not run."""
         baseline = self._space.baseline
-        self._measure([baseline])
+        with self._runner.without_limit():
+            self._measure([baseline])
         result = self._table.results[baseline.id]
         if result.status == "failed":
             raise OptimizeError(f"the fp32 model does not run on {baseline.backend}: {result.reason}")
@@ -98,6 +114,8 @@ class _Study:
         space, results, exhaustive = self._space, self._table.results, self._settings.exhaustive
         self._measure(search.thread_counts(space))
         self._measure(search.precisions(space, results, exhaustive))
+        with self._runner.without_limit():
+            self._measure(search.trained(space, results, self._trained))
         fp32_nodes: tuple[str, ...] = ()
         if "mixed" in space.allowed:
             fp32_nodes = self._search_layers()
@@ -106,24 +124,40 @@ class _Study:
         if not exhaustive:
             self._measure(search.sizes(space, results, self._settings), fp32_nodes)
             self._measure(search.chosen_threads(space, results, self._settings), fp32_nodes)
-        self._measure(search.trained(space, results, self._trained))
         self._build_engines(fp32_nodes)
 
     def _measure(self, candidates: Iterable[Candidate], fp32_nodes: tuple[str, ...] = ()) -> None:
         # Those of one search depend on the results of earlier searches only.
         listed = list(candidates)
-        self._table.prepare(listed, fp32_nodes)
+        with contextlib.suppress(TimeSpent):
+            self._table.prepare(listed, fp32_nodes)
         for candidate in listed:
             if candidate.id not in self._table.results:
-                self._log(summary_line(self._table.measure(candidate, fp32_nodes)))
-                self.report(complete=False)
+                self._add(candidate, lambda one: self._table.measure(one, fp32_nodes))
+
+    def _add(self, candidate: Candidate, measure: Callable[[Candidate], CandidateResult]) -> None:
+        """Add a row, unless no time is left for it."""
+        try:
+            self._log(summary_line(measure(candidate)))
+        except TimeSpent:
+            self._left_out.append(candidate.id)
+        else:
+            self.report(complete=False)
+
+    def left_out(self) -> bool:
+        """Whether the time did not suffice for everything. Logs what is missing."""
+        if self._left_out:
+            names = ", ".join(dict.fromkeys(self._left_out))
+            self._notes.append(f"not measured, as the time limit of the study was reached: {names}")
+            self._log(self._notes[-1])
+        return bool(self._left_out)
 
     def _build_engines(self, fp32_nodes: tuple[str, ...]) -> None:
         for backend in (name for name in build_only_backends() if name in self._settings.backends):
             for precision in self._space.allowed:
                 if precision in build_only.PRECISIONS and (precision != "mixed" or fp32_nodes):
                     candidate = Candidate(backend, precision, self._space.native, 1)
-                    self._log(summary_line(self._table.build(candidate, fp32_nodes)))
+                    self._add(candidate, lambda one: self._table.build(one, fp32_nodes))
 
     def _search_layers(self) -> tuple[str, ...]:
         """The nodes that stay in fp32 in mixed precision; empty if the search fails or none helps."""
@@ -132,7 +166,12 @@ class _Study:
         task = SensitivityTask("source", recipe, CALIBRATION, TUNING, ranges, self._loss_share())
         source = self._bundle.manifest.graphs[0].sha256
         inputs = (source, self._dataset.calibration, self._dataset.tuning)
-        outcome = self._runner.run(Trial("sensitivity", "sensitivity", task, Sensitivity, inputs))
+        trial = Trial("sensitivity", "sensitivity", task, Sensitivity, inputs)
+        try:
+            outcome = self._runner.run(trial, _LAYER_SEARCH_SHARE)
+        except TimeSpent:
+            self._left_out.append("mixed precision (its layer search)")
+            return ()
         self._sensitivity = outcome.result
         note = f"mixed precision: the layer search {outcome.status}: {outcome.reason}"
         self._notes.append(sensitivity.summary(outcome.result) if outcome.result else note)

@@ -1,7 +1,7 @@
 """Compression by training: from a bundle and unlabelled clips to a more accurate or a faster bundle.
 
     command, auto_command   the command lines; summary, what they print
-    auto           quantization and the recipes, each where it may pay
+    auto           quantization and the recipes, each where it may pay; bounds of its memory and time
     run            a recipe by its name; same_options, results of others are kept
     graph/         torch_graph: an ONNX graph as a PyTorch module, trained numbers are written back by name;
                    torch_ops: its operators; lsq: fake quantizers in a QDQ graph; batch_norm

@@ -6,12 +6,9 @@ which no step trains on. After each step its bundle is a row of the one table. A
 
 from __future__ import annotations
 
-import _thread
-import contextlib
 import importlib.util
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,27 +17,36 @@ from typing import Any
 
 import cv2
 import numpy as np
-import psutil
 
+from edge_vision.bundles.store import load_bundle
 from edge_vision.core.missing_package import install_command
 from edge_vision.offline.output_folder import claim_folder, remove_path
 from edge_vision.optimize.command import COMMAND as STUDY_COMMAND
+from edge_vision.optimize.command import STUDY
+from edge_vision.optimize.dataset import prepare_dataset
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.report.report_file import StudyReport
 from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.study import run_study, write_results
 from edge_vision.optimize.trial_executor import LocalExecutor
+from edge_vision.train.bounds import MemoryBoundExceeded, TimeBoundExceeded, bounds
 from edge_vision.train.data.time_split import split
+from edge_vision.train.networks.cutting import class_columns, wanted_ids
 from edge_vision.train.networks.timing import RUNTIMES
 from edge_vision.train.run import run_recipe
 from edge_vision.train.same_options import as_stored, check_same, read_stored
 
 Log = Callable[[str], None]
-STATE, STUDY, TRAIN_IMAGES, JUDGE_IMAGES = "auto.json", "study", "train_images", "judge_images"
+STATE, TRAIN_IMAGES, JUDGE_IMAGES = "auto.json", "train_images", "judge_images"
 _PASSES_PER_SAMPLE = 10.0
 """Time of a training step for one sample, in inferences of the fp32 graph: measured 7 to 12."""
 _TIME_SHARE = 0.8
 """Of the time left that a training may take; the rest is for data, verdict and measurement."""
+_STUDY_SHARE = 0.5
+"""Of the time left that a study may take while trainings wait."""
+_LEAST_STUDY_S = 10.0
+"""Of the time left at the end, to measure what was left out before."""
+_ENDED = "the time of --hours has ended; it continues with more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,8 @@ class AutoRequest:
     """model, videos, judge, other, classes, batch, samples, seed: as of TrainingRequest. budget_ms,
     max_rss_mb, max_accuracy_loss, backends, images, measure_s: as of Settings.
 
-    hours: for everything, repeated runs included. memory_gb: bound of this process while it trains."""
+    hours: for everything, repeated runs included; only the fp32 model and finished trainings are measured
+    beyond it. memory_gb: bound of this process while it trains."""
 
     model: str
     videos: tuple[str, ...]
@@ -97,7 +104,8 @@ STEPS = (
 
 @dataclass(slots=True)
 class StepOutcome:
-    """state: running, done, refused, failed or skipped. steps, batch, options: of its training."""
+    """state: running, also if the time ended; done, refused, failed or skipped. steps, batch, options: of its
+    training."""
 
     state: str
     reason: str = ""
@@ -152,10 +160,19 @@ class _Auto:
         self.has_table = False
 
     def run(self) -> StudyReport:
+        self._log_earlier()
         self._write_images()
         self.store()
+        self._check_classes()
         report = self._measured()
         self.has_table = True
+        report = self._steps(report)
+        while self._is_missing(report) and self._left_s() > _LEAST_STUDY_S:
+            report = self._measured(share=1.0)
+        self._log_left(report)
+        return report
+
+    def _steps(self, report: StudyReport) -> StudyReport:
         waiting = [step for step in STEPS if self._open(step.name)]
         while waiting:
             step = next_step(waiting, report, self._request)
@@ -168,7 +185,7 @@ class _Auto:
             if outcome.state == "running":
                 self._train(step, outcome)
             self.store()
-            self._log(f"{step.name}: {outcome.state}{': ' * bool(outcome.reason)}{outcome.reason}")
+            self._log(f"{step.name}: {outcome_text(outcome)}")
             if outcome.state == "done":
                 report = self._measured()
         return report
@@ -188,6 +205,28 @@ class _Auto:
     def _left_s(self) -> float:
         return self._request.hours * 3600 - (time.monotonic() - self._started_s)
 
+    def _log_earlier(self) -> None:
+        """Say how much of the time earlier runs took."""
+        spent_s, hours = self.state.spent_s, self._request.hours
+        if spent_s:
+            spent = f"earlier runs took {minutes(spent_s)} of --hours {hours:g}"
+            rest = f"{minutes(self._left_s())} are left"
+            self._log(f"{spent}: {rest if self._left_s() > 0 else 'nothing new is started, pass more'}")
+
+    def _is_missing(self, report: StudyReport) -> bool:
+        """Whether a candidate that was not measured may be better."""
+        return not report.complete and not within_budget(report, self._request)
+
+    def _log_left(self, report: StudyReport) -> None:
+        """Say what the time did not suffice for."""
+        unfinished = [name for name, one in self.state.outcomes.items() if one.state == "running"]
+        missing = ["some measurements"] * self._is_missing(report) + unfinished
+        if missing:
+            self._log(
+                f"--hours {self._request.hours:g} did not suffice for {', '.join(missing)}: the same command "
+                f"with more --hours continues"
+            )
+
     def _write_images(self) -> None:
         request = self._request
         if (self._folder / JUDGE_IMAGES).is_dir():
@@ -197,10 +236,36 @@ class _Auto:
         for name, images in ((TRAIN_IMAGES, found.train), (JUDGE_IMAGES, found.judge)):
             _write_folder(self._folder / name, images)
 
-    def _measured(self) -> StudyReport:
-        """The table with the bundles so far; what was measured before is not measured again."""
-        request, folder = self._request, self._folder / STUDY
-        settings = Settings(
+    def _check_classes(self) -> None:
+        """Raise OptimizeError, before anything is measured, if no student can have the classes."""
+        if self._request.classes:
+            self._claimed(settings := self._settings())
+            prepare_dataset(self._folder / STUDY, settings, self._log)
+            bundle = load_bundle(f"{self._folder / STUDY / 'source'}{os.sep}")
+            class_columns(bundle)
+            wanted_ids(bundle.labels, self._request.classes)
+
+    def _measured(self, share: float = _STUDY_SHARE) -> StudyReport:
+        """The table with the bundles so far; what was measured before is not measured again. share: of the
+        time left that it may take."""
+        settings, folder = self._settings(), self._folder / STUDY
+        self._claimed(settings)
+        end_s = time.monotonic() + share * self._left_s()
+        if self._left_s() > 0:
+            self._log(f"measuring, for at most {minutes(share * self._left_s())} of --hours")
+        executor = LocalExecutor(self._show)
+        report = run_study(folder, settings, executor, self._log, left_s=lambda: end_s - time.monotonic())
+        write_results(folder, report)
+        return report
+
+    def _claimed(self, settings: Settings) -> None:
+        """Make the study's folder."""
+        claim_folder(self._folder / STUDY, STUDY_COMMAND)
+        settings.write(self._folder / STUDY)
+
+    def _settings(self) -> Settings:
+        request = self._request
+        return Settings(
             model=request.model,
             frames=(str(self._folder / JUDGE_IMAGES),),
             calibration=str(self._folder / TRAIN_IMAGES),
@@ -212,11 +277,6 @@ class _Auto:
             measure_s=request.measure_s,
             trained=tuple(self._trained()),
         )
-        claim_folder(folder, STUDY_COMMAND)
-        settings.write(folder)
-        report = run_study(folder, settings, LocalExecutor(self._show), self._log)
-        write_results(folder, report)
-        return report
 
     def _trained(self) -> Iterator[str]:
         """Folders with bundles."""
@@ -229,6 +289,8 @@ class _Auto:
         """The step with as many training steps as the time allows; those of an interrupted one stay."""
         before = self.state.outcomes.get(step.name)
         if before and before.state == "running":
+            if self._left_s() > 0:
+                self._log(f"{step.name}: continues, {minutes(self._left_s())} of --hours are left")
             return before
         step_s = report.result(report.baseline).measured.timing.p50_ms / 1e3
         step_s *= _PASSES_PER_SAMPLE * self._request.batch * step.trainings
@@ -236,23 +298,28 @@ class _Auto:
         if steps < step.least:
             return StepOutcome(
                 "skipped",
-                f"{step.least} training steps need about {step.least * step_s / 60:.0f} min, "
-                f"{max(0.0, self._left_s()) / 60:.0f} min of --hours are left",
+                f"{step.least} training steps need about {minutes(step.least * step_s)}, "
+                f"{minutes(self._left_s())} of --hours are left",
             )
         self._log(
-            f"{step.name}: {steps} training steps, about {steps * step_s / 60:.0f} min; "
-            f"{self._left_s() / 60:.0f} min of --hours are left"
+            f"{step.name}: {steps} training steps, about {minutes(steps * step_s)}; "
+            f"{minutes(self._left_s())} of --hours are left"
         )
         options = step_options(step, report, self._request)
         return StepOutcome("running", "", steps, self._request.batch, options)
 
     def _train(self, step: Step, outcome: StepOutcome) -> None:
-        """Train; with half the batch if the memory does not suffice."""
+        """Train; with half the batch if the memory does not suffice. If the time ends, it stays as it is."""
         while True:
             self.store()
+            outcome.reason = "" if self._left_s() > 0 else _ENDED
+            if outcome.reason:
+                return
             try:
-                with memory_bound(self._request.memory_gb):
+                with bounds(self._request.memory_gb, self._left_s()):
                     done = self._run_step(step, outcome)
+            except TimeBoundExceeded:
+                continue
             except MemoryBoundExceeded as error:
                 if outcome.batch > 1:
                     outcome.batch //= 2
@@ -323,11 +390,28 @@ def share_to_remove(report: StudyReport, request: AutoRequest) -> float:
     return 0.3 if over <= 1.0 else round(min(0.5, max(0.2, 1 - 1 / over)), 2)
 
 
+def within_budget(report: StudyReport, request: AutoRequest) -> bool:
+    """Whether a candidate is within all bounds, so that no further one is needed."""
+    return request.budget_ms is not None and report.decision.chosen is not None
+
+
+def minutes(time_s: float) -> str:
+    """A time as text; below 0 as 0."""
+    time_s = max(0.0, time_s)
+    return f"{time_s:.0f} s" if time_s < 120 else f"{time_s / 60:.0f} min"
+
+
+def outcome_text(outcome: StepOutcome) -> str:
+    """State and reason in one line."""
+    state = "unfinished" if outcome.state == "running" else outcome.state
+    return f"{state}{': ' * bool(outcome.reason)}{outcome.reason}"
+
+
 def needless(step: Step, report: StudyReport, request: AutoRequest) -> str:
     """Why a step cannot pay; "" if it may."""
     if importlib.util.find_spec("torch") is None:
         return f"package torch is not installed: {install_command('torch')}"
-    if request.budget_ms is not None and report.decision.chosen:
+    if within_budget(report, request):
         return f"{report.decision.chosen} is within all bounds"
     losses = [1 - one.agreement for one in report.results if one.precision == "int8" and one.measurement]
     if not step.faster and losses and min(losses) <= 0:
@@ -335,35 +419,6 @@ def needless(step: Step, report: StudyReport, request: AutoRequest) -> str:
     if step.name == "student" and not (request.classes and request.other):
         return "pass --classes and --other, another scene, for a student"
     return ""
-
-
-class MemoryBoundExceeded(Exception):
-    """This process took more memory than it may."""
-
-
-@contextlib.contextmanager
-def memory_bound(limit_gb: float) -> Iterator[None]:
-    """Interrupt the main thread if this process takes more resident memory. Raises MemoryBoundExceeded."""
-    ended, exceeded, process = threading.Event(), threading.Event(), psutil.Process()
-
-    def watch() -> None:
-        while not ended.wait(0.2):
-            if process.memory_info().rss > limit_gb * 1e9:
-                exceeded.set()
-                _thread.interrupt_main()
-                return
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not exceeded.is_set():
-            raise
-        raise MemoryBoundExceeded(f"the training took more than {limit_gb:g} GB of memory") from None
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _restored(folder: Path, request: AutoRequest) -> AutoState:

@@ -7,9 +7,11 @@ from dataclasses import fields
 from typing import Any
 
 from edge_vision.core.command_line import with_examples
+from edge_vision.errors import UsageError
 from edge_vision.offline.output_folder import claim_folder, release_folder
+from edge_vision.optimize.command import STUDY
 from edge_vision.optimize.report import terminal
-from edge_vision.train.auto import STUDY, AutoRequest, remove_results, run_auto
+from edge_vision.train.auto import AutoRequest, minutes, outcome_text, remove_results, run_auto
 from edge_vision.train.command import absolute, add_inputs, add_output, progress_and_log
 
 COMMAND = "optimize-auto"
@@ -18,7 +20,8 @@ examples:
   edge-vision optimize auto nanodet --video street.mp4 --budget-ms 20 --hours 1 --out out/auto
   edge-vision optimize auto nanodet --video yard.mp4 --other gate.mp4 --classes person car --budget-ms 15 \\
       --hours 2 --out out/yard
-  edge-vision optimize explain out/auto/study onnxruntime-qat-int8-300x300-t1
+  edge-vision optimize report out/auto
+  edge-vision optimize explain out/auto onnxruntime-qat-int8-300x300-t1
 
 Quantizes, then trains (qat, prune, student, search) in the order of what is missing: time or accuracy. Stops
 when a candidate is within the budget. The same command continues after a Ctrl-C; with more --hours, too. With
@@ -27,7 +30,7 @@ exit codes: 0 done, 1 error, 2 wrong arguments, 3 no candidate satisfies the bou
 """
 _HELP: dict[str, tuple[type, str, str]] = {
     "budget_ms": (float, "MS", "latency bound, 95th percentile; without it all steps are tried"),
-    "hours": (float, "H", "for everything"),
+    "hours": (float, "H", "for everything, repeated runs included"),
     "max_rss_mb": (float, "MB", "peak memory bound of the result"),
     "max_accuracy_loss": (float, "SHARE", "bound of the loss of agreement with fp32"),
     "memory_gb": (float, "GB", "memory bound of the training: beyond it, the batch is halved"),
@@ -66,6 +69,9 @@ def add_to(commands: Any) -> None:
 
 
 def _auto(options: argparse.Namespace) -> int:
+    if bool(options.classes) != bool(options.other):
+        missing, given = ("--other", "--classes") if options.classes else ("--classes", "--other")
+        raise UsageError(f"the following arguments are required with {given}, for a student: {missing}")
     folder = options.folder.absolute()
     request = AutoRequest(
         absolute(options.model),
@@ -88,6 +94,7 @@ def _auto(options: argparse.Namespace) -> int:
     print(terminal.table(report.results))
     print(terminal.verdict(report))
     for name, one in state.outcomes.items():
-        print(f"{name}: {one.state}, {one.cpu_s / 60:.1f} CPU-min{': ' * bool(one.reason)}{one.reason}")
-    print(f"in {folder / STUDY}: bundle, ladder.yaml, params.yaml, report.html; {state.spent_s / 60:.0f} min")
+        print(f"{name}: {outcome_text(one)}; {one.cpu_s / 60:.1f} CPU-min")
+    files = "bundle, ladder.yaml, params.yaml, report.html" if report.decision.chosen else "report.html"
+    print(f"in {folder / STUDY}: {files}; {minutes(state.spent_s)} of --hours {request.hours:g}")
     return 0 if report.decision.chosen else 3

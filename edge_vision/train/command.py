@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_vision.core.command_line import complete_help, with_examples
-from edge_vision.offline.output_folder import claim_folder
+from edge_vision.errors import EdgeVisionError
+from edge_vision.offline.output_folder import claim_folder, release_folder
 from edge_vision.offline.progress import ProgressLine
 from edge_vision.train.run import run_recipe
 from edge_vision.train.summary import summary
@@ -206,7 +207,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.restart:
         remove_results(folder)
     line, log = progress_and_log()
-    report = run_recipe(folder, request, log, line.show)
+    report = _run(folder, request, log, line.show)
     line.end()
     print(summary(report))
     if report.refused and not request.anyway:
@@ -222,6 +223,21 @@ def _bundles(folder: Path) -> list[str]:
     """The names of the bundles that a run wrote."""
     found = [name for name in ("bundle", "int8") if (folder / name / "bundle.yaml").is_file()]
     return found + sorted(path.name for path in folder.glob("budget_*"))
+
+
+def _run(folder: Path, request: Any, log: Callable[[str], None], show: Callable[[str], None]) -> Any:
+    """The report. A new run that fails before it trains leaves nothing."""
+    from edge_vision.train.recipes.training_run import REQUEST, remove_failed
+
+    is_new = not (folder / REQUEST).exists()
+    try:
+        return run_recipe(folder, request, log, show)
+    except EdgeVisionError as error:
+        if is_new:
+            remove_failed(folder, error)
+        raise
+    finally:
+        release_folder(folder, COMMAND)
 
 
 def _further_options(options: argparse.Namespace) -> dict[str, Any]:

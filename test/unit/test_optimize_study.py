@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
@@ -23,6 +24,7 @@ from edge_vision.errors import EdgeVisionError
 from edge_vision.optimize import measure, worker
 from edge_vision.optimize.device import load_warning
 from edge_vision.optimize.quantization import int8_recipe
+from edge_vision.optimize.quantization.sensitivity import LayerQuantizer
 from edge_vision.optimize.report import terminal
 from edge_vision.optimize.report.report_file import StudyReport
 from edge_vision.optimize.settings import Settings
@@ -39,9 +41,11 @@ class InProcess(TrialExecutor):
 
     def __init__(self) -> None:
         self.names: list[str] = []
+        self.timeouts_s: dict[str, float] = {}
 
     def run(self, trial: Trial[Result], folder: Path, timeout_s: float) -> TrialOutcome[Result]:
         self.names.append(trial.name)
+        self.timeouts_s[trial.name] = timeout_s
         before = Path.cwd()
         os.chdir(folder)
         try:
@@ -94,11 +98,13 @@ def vit(tmp_path: Path, **others: object) -> Settings:
     return replace(requested, model=str(tiny_bundle(tmp_path / "vit", graph)))
 
 
-def study(tmp_path: Path, requested: Settings, executor: TrialExecutor) -> StudyReport:
+def study(
+    tmp_path: Path, requested: Settings, executor: TrialExecutor, left_s: float = math.inf
+) -> StudyReport:
     out = tmp_path / "out"
     out.mkdir(exist_ok=True)
     requested.write(out)
-    return run_study(out, requested, executor, lambda text: None)
+    return run_study(out, requested, executor, lambda text: None, left_s=lambda: left_s)
 
 
 def test_the_search_goes_from_fp32_to_precisions_to_sizes(tmp_path: Path) -> None:
@@ -145,6 +151,78 @@ def test_layers_are_ranked_and_the_most_sensitive_stay_in_fp32(
     assert ("active" in found.fp32_nodes) is ("first" in found.fp32_layers)
     if found.satisfied:
         assert found.final_agreement >= found.bound - 1e-3
+
+
+class SlowLayerSearch(InProcess):
+    """The layer search exceeds any limit."""
+
+    def run(self, trial: Trial[Result], folder: Path, timeout_s: float) -> TrialOutcome[Result]:
+        if trial.kind != "sensitivity":
+            return super().run(trial, folder, timeout_s)
+        self.names.append(trial.name)
+        self.timeouts_s[trial.name] = timeout_s
+        return TrialOutcome("timeout", "exceeded")
+
+
+def test_without_time_only_the_baseline_is_measured_and_more_time_continues(tmp_path: Path) -> None:
+    requested = settings(tmp_path, sizes=("native",))
+    first, second = InProcess(), InProcess()
+    report = study(tmp_path, requested, first, 0.0)
+    assert [one.id for one in report.results] == [report.baseline] and not report.complete
+    assert "not measured, as the time limit of the study was reached: onnx" in report.notes[-1]
+    assert "onnxruntime-int8-64x64-t1" in report.notes[-1] and "mixed" in report.notes[-1]
+    assert report.decision.chosen == report.baseline
+    report = study(tmp_path, requested, second)
+    assert report.complete and report.sensitivity and not set(first.names) & set(second.names)
+    third = InProcess()
+    assert study(tmp_path, requested, third, 0.0).complete and not third.names
+
+
+def test_a_layer_search_leaves_time_for_other_candidates(tmp_path: Path) -> None:
+    requested, executor = settings(tmp_path, sizes=("native", "96")), SlowLayerSearch()
+    report = study(tmp_path, requested, executor, 100.0)
+    assert executor.timeouts_s["sensitivity"] == 50.0
+    assert executor.timeouts_s["onnxruntime-int8-64x64-t1"] == 100.0
+    assert executor.names[-1].split("-")[2] == "96x96", "measured after it"
+    assert not report.complete and "mixed precision" in report.notes[-1]
+    again = InProcess()
+    report = study(tmp_path, requested, again)
+    assert again.names[0] == "sensitivity" and report.complete and report.sensitivity
+
+
+def test_a_layer_search_that_exceeds_its_own_limit_is_not_repeated(tmp_path: Path) -> None:
+    requested, executor = settings(tmp_path, sizes=("native",)), SlowLayerSearch()
+    for _ in range(2):
+        report = study(tmp_path, requested, executor, 1e6)
+        assert report.complete and "the layer search timeout" in report.notes[-1]
+    assert executor.names.count("sensitivity") == 1
+    assert executor.timeouts_s["sensitivity"] == requested.timeout_s
+
+
+def test_an_interrupted_layer_search_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    requested, alone = vit(tmp_path, sizes=("native",), precisions=("fp32", "mixed")), LayerQuantizer.alone
+    layers: list[str] = []
+
+    def interrupted(self: LayerQuantizer, layer: str) -> Any:
+        layers.append(layer)
+        if len(layers) == 2:
+            raise KeyboardInterrupt
+        return alone(self, layer)
+
+    monkeypatch.setattr(LayerQuantizer, "alone", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        study(tmp_path, requested, InProcess())
+    (file,) = (tmp_path / "out" / "ranges").glob("*.layers.jsonl")
+    with file.open("a") as opened:
+        opened.write('{"name": "last", "op')  # As after a power cut.
+    report = study(tmp_path, requested, InProcess())
+    assert layers[1] == layers[2] and len(layers) == len(set(layers)) + 1
+    assert report.sensitivity and {one.name for one in report.sensitivity.layers} == set(layers)
+    measured = len(layers)
+    for one in (tmp_path / "out" / "trials").glob("sensitivity.*"):
+        one.unlink()
+    assert study(tmp_path, requested, InProcess()).sensitivity == report.sensitivity
+    assert len(layers) == measured, "the incomplete line does not damage the next one"
 
 
 def test_measurements_on_other_clips_are_not_reused(tmp_path: Path) -> None:

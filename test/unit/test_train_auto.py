@@ -19,14 +19,13 @@ from edge_vision.train import auto
 from edge_vision.train.auto import (
     STEPS,
     AutoRequest,
-    MemoryBoundExceeded,
     excess,
-    memory_bound,
     needless,
     next_step,
     share_to_remove,
     step_options,
 )
+from edge_vision.train.bounds import MemoryBoundExceeded, TimeBoundExceeded, bounds
 from edge_vision.train.recipes import qat
 from edge_vision.train.search import search_run
 
@@ -64,13 +63,19 @@ def test_steps_that_cannot_pay_are_skipped_with_the_reason() -> None:
     )
 
 
-def test_memory_beyond_the_bound_ends_the_step() -> None:
-    with pytest.raises(MemoryBoundExceeded, match=r"more than 0\.001 GB"), memory_bound(0.001):
+def test_a_time_bound_ends_the_step() -> None:
+    with pytest.raises(TimeBoundExceeded), bounds(1000, 0.01):
         while True:
             np.ones(1000).sum()
-    with memory_bound(1000):
+
+
+def test_memory_beyond_the_bound_ends_the_step() -> None:
+    with pytest.raises(MemoryBoundExceeded, match=r"more than 0\.001 GB"), bounds(0.001):
+        while True:
+            np.ones(1000).sum()
+    with bounds(1000):
         pass
-    with pytest.raises(KeyboardInterrupt), memory_bound(1000):
+    with pytest.raises(KeyboardInterrupt), bounds(1000):
         raise KeyboardInterrupt
 
 
@@ -101,6 +106,11 @@ def test_one_table_with_all_steps_and_a_repeated_run_trains_nothing(
         "search": "skipped",
     }
     assert "prune: skipped" in capsys.readouterr().out
+    for study_command in (["report", str(out)], ["explain", str(out), found.baseline]):
+        assert main(study_command) == 0
+        assert found.baseline in capsys.readouterr().out
+    assert main(["resume", str(out)]) == 1
+    assert "the command that made it continues it" in capsys.readouterr().err
     monkeypatch.setattr(qat, "run_qat", None)
     assert main(command) == 0
     again = json.loads((out / "auto.json").read_text())
@@ -130,7 +140,7 @@ def test_ctrl_c_and_the_same_command_continues_the_training(
 
 
 def test_too_little_time_is_a_reason_and_less_memory_a_smaller_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     batches = []
 
@@ -145,9 +155,73 @@ def test_too_little_time_is_a_reason_and_less_memory_a_smaller_batch(
     command, out = arguments(tmp_path, "--hours", "1e-9")
     assert main(command) == 0
     skipped = json.loads((out / "auto.json").read_text())["outcomes"]["qat"]
-    assert skipped["state"] == "skipped" and "0 min of --hours are left" in skipped["reason"]
+    assert skipped["state"] == "skipped" and "0 s of --hours are left" in skipped["reason"]
+    assert len(read_report(out / "study").results) == 1, "the fp32 model alone"
+    assert "--hours 1e-09 did not suffice for some measurements" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "of --hours 1e-09: nothing new is started" in capsys.readouterr().out
+    assert len(read_report(out / "study").results) == 1
     assert main([*command, "--hours", "1"]) == 1, "the stand-in writes no bundle"
-    assert batches == [4, 2, 1]
+    assert batches == [4, 2, 1] and len(read_report(out / "study").results) > 1
+
+
+def test_the_end_of_the_time_interrupts_a_training_and_more_time_continues_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[Any] = []
+    left_s = [3600.0]
+
+    def run(folder: Path, request: Any, *_: Any) -> Any:
+        calls.append(request)
+        if len(calls) == 1:
+            left_s[0] = 0.0
+            raise TimeBoundExceeded
+        return SimpleNamespace(refused="no gain", cpu_s=1.0)
+
+    monkeypatch.setattr(qat, "run_qat", run)
+    monkeypatch.setattr(auto._Auto, "_left_s", lambda self: left_s[0])
+    monkeypatch.setattr(auto, "needless", lambda step, *_: "" if step.name == "qat" else "not in this test")
+    command, out = arguments(tmp_path)
+    for _ in range(2):
+        assert main(command) == 0
+        outcome = json.loads((out / "auto.json").read_text())["outcomes"]["qat"]
+        assert outcome["state"] == "running" and "has ended" in outcome["reason"]
+        assert "did not suffice for qat: the same command" in capsys.readouterr().out
+    assert len(calls) == 1
+    left_s[0] = 3600.0
+    assert main(command) == 0
+    outcome = json.loads((out / "auto.json").read_text())["outcomes"]["qat"]
+    assert (outcome["state"], outcome["reason"]) == ("refused", "no gain") and calls[0] == calls[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"), [(["--classes", "person"], "--other"), (["--other", "clip"], "--classes")]
+)
+def test_a_student_needs_classes_and_another_scene(
+    tmp_path: Path, given: list[str], missing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, out = arguments(tmp_path, *given)
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert f"the following arguments are required with {given[0]}, for a student: {missing}" in error
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"), [("nanodet", "expected labels of the model"), ("classifier", "expected a detector")]
+)
+def test_a_student_that_the_model_cannot_have_is_refused_before_the_measurement(
+    tmp_path: Path,
+    head: str,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(auto, "run_study", None)
+    command, out = arguments(tmp_path, "--classes", "bicycle", "--other", str(tmp_path / "clip"))
+    command[1] = f"{tiny_bundle(tmp_path / 'other', tmp_path / 'tiny.onnx', head)}/"
+    assert main(command) == 1
+    assert expected in capsys.readouterr().err and not out.exists()
 
 
 def test_results_of_other_options_are_kept_unless_told(

@@ -286,7 +286,7 @@ def test_options_may_change_until_there_is_a_result(
 ) -> None:
     request, out = request_of(tmp_path, steps=2), tmp_path / "out"
     assert main(arguments_of(replace(request, videos=(str(image_folder(tmp_path / "few", 3)),)), out)) == 1
-    assert "expected at least" in capsys.readouterr().err
+    assert "expected at least" in capsys.readouterr().err and not out.exists()
     main(arguments_of(request, out))
     assert (out / "report.json").is_file()
 
@@ -306,6 +306,7 @@ def test_a_full_disk_is_one_sentence(
     monkeypatch.setattr("edge_vision.train.data.teacher.os.posix_fallocate", full)
     assert main(arguments_of(request_of(tmp_path), tmp_path / "out")) == 1
     assert "no space left on the disk; free some, or pass fewer --samples" in capsys.readouterr().err
+    assert (tmp_path / "out" / "request.json").is_file(), "the same command continues"
 
 
 def test_no_figure_may_be_worse_than_that_of_ptq() -> None:

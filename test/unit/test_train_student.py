@@ -267,7 +267,10 @@ def test_a_class_that_the_clips_lack_is_named(tmp_path: Path, capsys: pytest.Cap
             one.CopyFrom(numpy_helper.from_array(values, one.name))
     replace_graph(folder, model)
     assert main(arguments(tmp_path, "--steps", "1", classes=("person", "dog"))) == 1
-    assert "expected objects of each class in the clips, got none of dog" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "expected objects of each class in the clips, got none of dog" in printed.err
+    assert "dog: not detected on the" in printed.out, "before the samples are made"
+    assert not (tmp_path / "out").exists()
 
 
 def replace_graph(folder: Path, model: onnx.ModelProto) -> None:

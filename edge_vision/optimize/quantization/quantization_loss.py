@@ -62,6 +62,12 @@ class QuantizationLoss:
         self._expected = [self._decode(corrected(i, one)) for i, one in enumerate(self._reference)]
         self._order = self._informative_first()
 
+    @property
+    def found_classes(self) -> frozenset[int]:
+        """Ids of the classes that a detector is expected to find on the images."""
+        score = self._thresholds.score_threshold
+        return frozenset(int(i) for one in self._expected for i in _above(one, score).class_ids)
+
     def of(self, model: Any, images: int = 0) -> tuple[float, float]:
         """Agreement, and mean SQNR in dB of what the decoding tail reads.
 

@@ -18,10 +18,11 @@ quantization. Only the calibration clip is used, never the evaluation clips.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from edge_vision.optimize.quantization.layer_inputs import multiplications
 from edge_vision.optimize.quantization.make_variant import cached_ranges, cached_rounding, input_tensors
 from edge_vision.optimize.quantization.quantization_loss import LAYER_IMAGES, QuantizationLoss
 from edge_vision.optimize.quantization.stem import stem_layers
+from edge_vision.optimize.records import decoded
 from edge_vision.optimize.trial_executor import PROGRESS
 
 MAX_FP32_ARITHMETIC = 0.4
@@ -142,25 +144,48 @@ def run(task: SensitivityTask) -> Sensitivity:
     quantizer = LayerQuantizer(folded, ranges, task.recipe, rounding)
     if not quantizer.nodes:
         raise OptimizeError("the graph has no convolution or matrix product to quantize")
-    return _search(ranked(quantizer, loss, _log), quantizer, loss, task.loss_share)
+    found = file.with_suffix(f".{task.recipe.largest_weight}.layers.jsonl")
+    return _search(ranked(quantizer, loss, _log, found), quantizer, loss, task.loss_share)
 
 
 def ranked(
-    quantizer: LayerQuantizer, loss: QuantizationLoss, show: Callable[[str], None]
+    quantizer: LayerQuantizer, loss: QuantizationLoss, show: Callable[[str], None], file: Path | None = None
 ) -> tuple[LayerSensitivity, ...]:
-    """The sensitivity of each layer, the most sensitive first. show: receives the progress."""
+    """The sensitivity of each layer, the most sensitive first. show: receives the progress. file: keeps each
+    one, so that an interrupted search continues; of the same graph, images and recipe."""
+    known = {layer.name: layer for layer in _stored(file)} if file else {}
     ops = {node.name: node.op_type for node in quantizer.folded.graph.node}
     counts = multiplications(quantizer.folded, LAYER_OPS)
     total = max(1, sum(counts[name] for name in quantizer.nodes))
     layers = []
     for position, name in enumerate(quantizer.nodes):
         show(f"{position}/{len(quantizer.nodes)} layers")
+        if name in known:
+            layers.append(known[name])
+            continue
         agreement, sqnr_db = loss.of(quantizer.alone(name), LAYER_IMAGES)
         share = round(counts[name] / total, 5)
         layers.append(
             LayerSensitivity(name, ops[name], position, round(sqnr_db, 2), round(agreement, 4), share)
         )
+        if file:
+            _store(layers[-1], file)
     return tuple(sorted(layers, key=lambda layer: layer.sqnr_db))
+
+
+def _stored(file: Path) -> Iterator[LayerSensitivity]:
+    """One layer per line; the last line may be incomplete after a kill."""
+    for line in file.read_text("utf-8", "replace").split("\n") if file.is_file() else ():
+        try:
+            yield decoded(LayerSensitivity, json.loads(line), strict=True)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue
+
+
+def _store(layer: LayerSensitivity, file: Path) -> None:
+    with file.open("a", encoding="utf-8") as opened:
+        # A line of its own, also behind an incomplete one.
+        opened.write(f"\n{json.dumps(asdict(layer))}\n")
 
 
 def _search(

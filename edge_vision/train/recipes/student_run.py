@@ -69,6 +69,7 @@ def run_student(
 
 def _run(run: TrainingRun, log: Log) -> TrainingReport:
     run.outputs = list(run.source.manifest.head.outputs.values())
+    _warn_of_absent(run, log)
     _check_classes(run)
     log("quantizing the teacher")
     whole = graph_session.folded(run.parent.verify(run.parent.manifest.graphs[0]))
@@ -92,6 +93,19 @@ def _run(run: TrainingRun, log: Log) -> TrainingReport:
     valid_for = ValidFor(_teacher_name(run), run.source.labels, scene=_scene(report))
     run.write(report, {BUNDLE: (tuned, "fp32"), INT8: (int8, "int8")}, cut_int8, valid_for)
     return report
+
+
+def _warn_of_absent(run: TrainingRun, log: Log) -> None:
+    """Name the classes that the teacher does not detect on the few images that it has seen before the samples
+    are made, which takes minutes."""
+    found = run.validation.found_classes | run.judge.found_classes
+    absent = [label for i, label in enumerate(run.source.labels) if i not in found]
+    if absent:
+        images = len(run.validation_images) + len(run.judge_images)
+        log(
+            f"{', '.join(absent)}: not detected on the {images} images to validate and to judge; a class "
+            f"that the samples lack, too, is an error"
+        )
 
 
 def _check_classes(run: TrainingRun) -> None:

@@ -18,12 +18,13 @@ from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import InputSpec, ValidFor
 from edge_vision.core.preprocess import Preprocessor
+from edge_vision.errors import EdgeVisionError
 from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.offline.output_folder import remove_path
 from edge_vision.offline.progress import Count
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.clips import tiles
-from edge_vision.optimize.errors import DISK_FULL, OptimizeError
+from edge_vision.optimize.errors import DISK_FULL, DiskFull, OptimizeError
 from edge_vision.optimize.quantization import graph_session
 from edge_vision.optimize.quantization.decoding_tail import tail_inputs
 from edge_vision.optimize.quantization.int8_recipe import cpu_flags, int8_recipe
@@ -545,6 +546,23 @@ def remove_results(folder: Path) -> None:
         remove_path(path)
 
 
+def remove_failed(folder: Path, error: EdgeVisionError) -> None:
+    """Remove what a new run wrote that failed before it trained, except for a full disk."""
+    if not isinstance(error, DiskFull) and not any((folder / name).exists() for name in _FINISHED):
+        remove_results(folder)
+
+
+class TrainingDiskFull(DiskFull):
+    """No space is left. The same command continues."""
+
+    def __init__(self, folder: Path) -> None:
+        OptimizeError.__init__(
+            self,
+            f"{folder}: no space left on the disk; free some, or pass fewer --samples, then run the same "
+            f"command again",
+        )
+
+
 def with_disk_errors(folder: Path, run: Callable[[], TrainingReport]) -> TrainingReport:
     """The report of the run. Raises OptimizeError for a full disk."""
     try:
@@ -552,7 +570,4 @@ def with_disk_errors(folder: Path, run: Callable[[], TrainingReport]) -> Trainin
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        raise OptimizeError(
-            f"{folder}: no space left on the disk; free some, or pass fewer --samples, then run the same "
-            f"command again"
-        ) from None
+        raise TrainingDiskFull(folder) from None
