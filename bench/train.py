@@ -74,7 +74,8 @@ def measured(name: str, folder: Path, restart: bool = False) -> dict[str, Any]:
     """The report of a training."""
     import torch
 
-    from edge_vision.train.recipes.training_run import TrainingRequest, remove_results
+    from edge_vision.train.recipes.run_folder import remove_results
+    from edge_vision.train.recipes.training_request import TrainingRequest
     from edge_vision.train.run import run_recipe
 
     torch.set_num_threads(1)

@@ -71,6 +71,7 @@ NEEDED: dict[str, dict[str, str]] = {
     "unit/test_train_prune.py": TORCH,
     "unit/test_train_qat.py": TORCH,
     "unit/test_train_search.py": TORCH,
+    "unit/test_train_state.py": {**TORCH, **REPORT},
     "unit/test_train_student.py": TORCH,
 }
 """File or folder below test/ -> module -> how to install it."""

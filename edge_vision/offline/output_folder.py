@@ -6,9 +6,12 @@ the user and are kept.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from edge_vision.errors import OutputError
 _MARKER_TEXT = (
     "The command that this file is named after may replace the results that it wrote in this folder.\n"
 )
+_PROCESS = re.compile(r"process (\d+)")
 
 
 def marker_path(folder: Path, command: str) -> Path:
@@ -53,6 +57,34 @@ def claim_folder(
         raise OutputError(
             f"{folder}: expected a folder to write to, got: {error.strerror}; choose another with --out"
         ) from None
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path, command: str) -> Iterator[None]:
+    """Keep other processes of the command out of a claimed folder. The kernel releases the lock when this
+    process ends. Raises OutputError if another one has it."""
+    marker = marker_path(folder, command)
+    try:
+        opened = marker.open("r+b", buffering=0)
+    except OSError as error:
+        raise OutputError(
+            f"{marker}: expected a file to write to, got: {error.strerror}; choose another folder with --out"
+        ) from None
+    with opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            number = _PROCESS.search(opened.read(4096).decode("utf-8", "replace"))
+            raise OutputError(
+                f"{folder}: expected no other running `{command}` with this --out, got "
+                f"{number[0] if number else 'one'}: wait for its end, stop it, or choose another --out"
+            ) from None
+        except OSError:
+            pass  # A network folder without locks.
+        with contextlib.suppress(OSError):
+            opened.write(f"{_MARKER_TEXT}Last used by process {os.getpid()}.\n".encode())
+            opened.truncate()
+        yield
 
 
 def release_folder(folder: Path, command: str) -> None:

@@ -18,8 +18,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.bundles.store import load_bundle
 from edge_vision.core.missing_package import install_command
+from edge_vision.errors import EdgeVisionError
 from edge_vision.offline.output_folder import claim_folder, remove_path
 from edge_vision.optimize.command import COMMAND as STUDY_COMMAND
 from edge_vision.optimize.command import STUDY
@@ -33,8 +35,9 @@ from edge_vision.train.bounds import MemoryBoundExceeded, TimeBoundExceeded, bou
 from edge_vision.train.data.time_split import split
 from edge_vision.train.networks.cutting import class_columns, wanted_ids
 from edge_vision.train.networks.timing import RUNTIMES
+from edge_vision.train.option_ranges import AUTO, check_options
 from edge_vision.train.run import run_recipe
-from edge_vision.train.same_options import as_stored, check_same, read_stored
+from edge_vision.train.same_options import as_stored, check_same, damaged, stored_options
 
 Log = Callable[[str], None]
 STATE, TRAIN_IMAGES, JUDGE_IMAGES = "auto.json", "train_images", "judge_images"
@@ -75,9 +78,7 @@ class AutoRequest:
     measure_s: float = 3.0
 
     def __post_init__(self) -> None:
-        for name in ("hours", "memory_gb"):
-            if not getattr(self, name) > 0:
-                raise OptimizeError(f"{name}: expected more than 0, got {getattr(self, name):g}")
+        check_options(self, AUTO, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +149,8 @@ def remove_results(folder: Path) -> None:
     """Remove all that a run wrote to its folder."""
     for name in (STATE, STUDY, TRAIN_IMAGES, JUDGE_IMAGES, *(step.name for step in STEPS)):
         remove_path(folder / name)
-    for path in folder.glob("*.unfinished"):
-        remove_path(path)
+    for name in (STATE, TRAIN_IMAGES, JUDGE_IMAGES):
+        remove_path(folder / f"{name}.unfinished")
 
 
 class _Auto:
@@ -193,9 +194,7 @@ class _Auto:
     def store(self) -> None:
         """Write auto.json, atomically."""
         self.state.spent_s = time.monotonic() - self._started_s
-        unfinished = self._folder / f"{STATE}.unfinished"
-        unfinished.write_text(json.dumps(asdict(self.state), indent=1) + "\n", "utf-8")
-        os.replace(unfinished, self._folder / STATE)
+        write_file(self._folder / STATE, (json.dumps(asdict(self.state), indent=1) + "\n").encode())
 
     def _open(self, name: str) -> bool:
         """Whether a step is to be decided: not before, or under way. A lack of time may have passed."""
@@ -327,7 +326,7 @@ class _Auto:
                     self._log(f"{step.name}: {error}: again with a batch of {outcome.batch}")
                     continue
                 outcome.state, outcome.reason = "failed", str(error)
-            except OptimizeError as error:
+            except EdgeVisionError as error:  # Of this step only, such as an unreadable clip.
                 outcome.state, outcome.reason = "failed", str(error)
             else:
                 outcome.state, outcome.reason = ("refused", done.refused) if done.refused else ("done", "")
@@ -335,7 +334,7 @@ class _Auto:
             return
 
     def _run_step(self, step: Step, outcome: StepOutcome) -> Any:
-        from edge_vision.train.recipes.training_run import TrainingRequest
+        from edge_vision.train.recipes.training_request import TrainingRequest
 
         request, folder = self._request, self._folder / step.name
         folder.mkdir(exist_ok=True)
@@ -423,13 +422,29 @@ def needless(step: Step, report: StudyReport, request: AutoRequest) -> str:
 
 def _restored(folder: Path, request: AutoRequest) -> AutoState:
     """The stored state, with today's --hours. Raises OptimizeError if it is of another request."""
-    content = read_stored(folder / STATE)
+    content = stored_options(folder / STATE)
     if not content:
+        _check_none(folder)
         remove_results(folder)
         return AutoState(request)
-    check_same(folder, {**content["request"], "hours": request.hours}, as_stored(request))
-    outcomes = {name: StepOutcome(**one) for name, one in content["outcomes"].items()}
-    return AutoState(request, content["spent_s"], outcomes)
+    try:
+        stored = {**content["request"], "hours": request.hours}
+        outcomes = {name: StepOutcome(**one) for name, one in content["outcomes"].items()}
+        spent_s = float(content["spent_s"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise damaged(folder / STATE, "the options and the state of the results") from None
+    check_same(folder, stored, as_stored(request))
+    return AutoState(request, spent_s, outcomes)
+
+
+def _check_none(folder: Path) -> None:
+    """Raise OptimizeError if there are results, whose state is missing."""
+    found = [name for name in (STUDY, *(step.name for step in STEPS)) if (folder / name).exists()]
+    if found:
+        raise OptimizeError(
+            f"{folder}: expected {STATE}, the state of these results, got none beside {', '.join(found)}: "
+            f"restore it, pass another --out, or --restart to delete these results"
+        )
 
 
 def _write_folder(folder: Path, images: Sequence[np.ndarray]) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 from edge_vision.core.command_line import with_examples
 from edge_vision.errors import UsageError
-from edge_vision.offline.output_folder import claim_folder, release_folder
+from edge_vision.offline.output_folder import claim_folder, locked_folder, release_folder
 from edge_vision.optimize.command import STUDY
 from edge_vision.optimize.report import terminal
 from edge_vision.train.auto import AutoRequest, minutes, outcome_text, remove_results, run_auto
 from edge_vision.train.command import absolute, add_inputs, add_output, progress_and_log
+from edge_vision.train.data.time_split import check_readable
+from edge_vision.train.option_ranges import AUTO
 
 COMMAND = "optimize-auto"
 _EXAMPLES = """\
@@ -28,17 +30,17 @@ when a candidate is within the budget. The same command continues after a Ctrl-C
 other options, results in DIR are kept unless you pass --restart.
 exit codes: 0 done, 1 error, 2 wrong arguments, 3 no candidate satisfies the bounds, 130 stopped by Ctrl-C
 """
-_HELP: dict[str, tuple[type, str, str]] = {
-    "budget_ms": (float, "MS", "latency bound, 95th percentile; without it all steps are tried"),
-    "hours": (float, "H", "for everything, repeated runs included"),
-    "max_rss_mb": (float, "MB", "peak memory bound of the result"),
-    "max_accuracy_loss": (float, "SHARE", "bound of the loss of agreement with fp32"),
-    "memory_gb": (float, "GB", "memory bound of the training: beyond it, the batch is halved"),
-    "batch": (int, "N", "samples per training step"),
-    "samples": (int, "N", "augmented images to train on"),
-    "seed": (int, "N", "of the augmentation and the order"),
-    "images": (int, "N", "images for measurement and for calibration, each"),
-    "measure_s": (float, "S", "time to measure each candidate"),
+_HELP: dict[str, tuple[str, str]] = {
+    "budget_ms": ("MS", "latency bound, 95th percentile; without it all steps are tried"),
+    "hours": ("H", "for everything"),
+    "max_rss_mb": ("MB", "peak memory bound of the result"),
+    "max_accuracy_loss": ("SHARE", "bound of the loss of agreement with fp32"),
+    "memory_gb": ("GB", "memory bound of the training: beyond it, the batch is halved"),
+    "batch": ("N", "samples per training step"),
+    "samples": ("N", "augmented images to train on"),
+    "seed": ("N", "of the augmentation and the order"),
+    "images": ("N", "images for measurement and for calibration, each"),
+    "measure_s": ("S", "time to measure each candidate"),
 }
 
 
@@ -60,10 +62,12 @@ def add_to(commands: Any) -> None:
     one.add_argument("--classes", nargs="+", default=[], metavar="LABEL", help="of a student")
     one.add_argument("--backends", nargs="+", default=[], metavar="B", help="to measure; default: all")
     defaults = {field.name: field.default for field in fields(AutoRequest)}
-    for name, (kind, metavar, text) in _HELP.items():
+    for name, (metavar, text) in _HELP.items():
         shown = "" if defaults[name] is None else f" (default: {defaults[name]})"
         flag = f"--{name.replace('_', '-')}"
-        one.add_argument(flag, type=kind, default=defaults[name], metavar=metavar, help=f"{text}{shown}")
+        one.add_argument(
+            flag, type=AUTO[name].parsed, default=defaults[name], metavar=metavar, help=f"{text}{shown}"
+        )
     add_output(one)
     one.set_defaults(run=_auto)
 
@@ -82,14 +86,17 @@ def _auto(options: argparse.Namespace) -> int:
         backends=tuple(options.backends),
         **{name: getattr(options, name) for name in _HELP},
     )
-    claim_folder(folder, COMMAND, inputs=(request.model, *request.videos, *request.judge, *request.other))
-    if options.restart:
-        remove_results(folder)
+    clips = (*request.videos, *request.judge, *request.other)
+    check_readable(clips)  # Before the folder is made, or results are deleted.
+    claim_folder(folder, COMMAND, inputs=(request.model, *clips))
     line, log = progress_and_log()
-    try:
-        report, state = run_auto(folder, request, log, line.show)
-    finally:
-        release_folder(folder, COMMAND)
+    with locked_folder(folder, COMMAND):
+        if options.restart:
+            remove_results(folder)
+        try:
+            report, state = run_auto(folder, request, log, line.show)
+        finally:
+            release_folder(folder, COMMAND)
     line.end()
     print(terminal.table(report.results))
     print(terminal.verdict(report))

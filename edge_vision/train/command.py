@@ -9,8 +9,9 @@ from typing import Any
 
 from edge_vision.core.command_line import complete_help, with_examples
 from edge_vision.errors import EdgeVisionError
-from edge_vision.offline.output_folder import claim_folder, release_folder
+from edge_vision.offline.output_folder import claim_folder, locked_folder, release_folder
 from edge_vision.offline.progress import ProgressLine
+from edge_vision.train.option_ranges import SHARE_TO_PRUNE, TRAINING
 from edge_vision.train.run import run_recipe
 from edge_vision.train.summary import summary
 
@@ -61,7 +62,7 @@ def add_to(commands: Any) -> None:
     one = recipes.add_parser("qat", help="quantization-aware training: int8 closer to fp32")
     one.add_argument(
         "--mixed",
-        type=float,
+        type=TRAINING["mixed"].parsed,
         default=0.0,
         metavar="S",
         help="of fp32's time, up to which the most sensitive layers stay in fp32 (default: all in int8)",
@@ -70,7 +71,7 @@ def add_to(commands: Any) -> None:
     one = recipes.add_parser("prune", help="structured pruning: fewer channels, a faster graph")
     one.add_argument(
         "--share",
-        type=float,
+        type=SHARE_TO_PRUNE.parsed,
         default=0.3,
         metavar="S",
         help="of the time to remove (default: %(default)s)",
@@ -92,7 +93,7 @@ def _add_search(commands: Any) -> None:
     parser.add_argument(
         "--budgets",
         nargs="+",
-        type=float,
+        type=TRAINING["budgets"].parsed,
         default=[0.8, 0.65, 0.5],
         metavar="T",
         help="times as shares of that of the teacher's int8 (default: 0.8 0.65 0.5)",
@@ -106,7 +107,7 @@ def _add_search(commands: Any) -> None:
     parser.add_argument(
         "--budget-hours",
         dest="hours",
-        type=float,
+        type=TRAINING["hours"].parsed,
         default=0.0,
         metavar="H",
         help="train a new supernet of small blocks for so long instead; 0 = the teacher is the supernet",
@@ -129,9 +130,7 @@ def _add_student(one: argparse.ArgumentParser) -> None:
         ("share", 0.0, "of the time to prune of the teacher"),
         ("width", 0.0, "of a new network instead of the teacher; 1 = 16 to 128 channels"),
     ):
-        one.add_argument(
-            f"--{name}", type=float, default=default, metavar="S", help=f"{text} (default: %(default)s)"
-        )
+        _add_number(one, name, default, "S", text)
     for name, number, text in (
         ("depth", 2, "blocks of each stage of a new network"),
         (
@@ -140,9 +139,7 @@ def _add_student(one: argparse.ArgumentParser) -> None:
             "feature maps to keep, the finest first: large objects are no longer detected; 0 = all",
         ),
     ):
-        one.add_argument(
-            f"--{name}", type=int, default=number, metavar="N", help=f"{text} (default: %(default)s)"
-        )
+        _add_number(one, name, number, "N", text)
     one.add_argument("--anyway", action="store_true", help="write the bundles even if they are refused")
     _add(one, "student", 400)
 
@@ -157,11 +154,19 @@ def _add(one: argparse.ArgumentParser, recipe: str, steps: int, batch: int = 8, 
         ("seed", 0, "of the augmentation and the order"),
         ("threads", 0, "of PyTorch; 0 = its default"),
     ):
-        one.add_argument(
-            f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default: %(default)s)"
-        )
+        _add_number(one, name, default, "N", text)
     add_output(one)
     one.set_defaults(run=_train, recipe=recipe)
+
+
+def _add_number(one: argparse.ArgumentParser, name: str, default: float, metavar: str, text: str) -> None:
+    one.add_argument(
+        f"--{name}",
+        type=TRAINING[name].parsed,
+        default=default,
+        metavar=metavar,
+        help=f"{text} (default: %(default)s)",
+    )
 
 
 def add_inputs(one: argparse.ArgumentParser) -> None:
@@ -184,7 +189,9 @@ def add_output(one: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> int:
     import torch
 
-    from edge_vision.train.recipes.training_run import TrainingRequest, remove_results
+    from edge_vision.train.data.time_split import check_readable
+    from edge_vision.train.recipes.run_folder import remove_results
+    from edge_vision.train.recipes.training_request import TrainingRequest
 
     if options.threads > 0:
         torch.set_num_threads(options.threads)
@@ -203,11 +210,13 @@ def _train(options: argparse.Namespace) -> int:
         **_further_options(options),
     )
     inputs = (request.model, *request.videos, *request.judge, *request.other)
+    check_readable(inputs[1:])  # Before the folder is made, or results are deleted.
     claim_folder(folder, COMMAND, inputs=inputs)
-    if options.restart:
-        remove_results(folder)
     line, log = progress_and_log()
-    report = _run(folder, request, log, line.show)
+    with locked_folder(folder, COMMAND):
+        if options.restart:
+            remove_results(folder)
+        report = _run(folder, request, log, line.show)
     line.end()
     print(summary(report))
     if report.refused and not request.anyway:
@@ -227,7 +236,7 @@ def _bundles(folder: Path) -> list[str]:
 
 def _run(folder: Path, request: Any, log: Callable[[str], None], show: Callable[[str], None]) -> Any:
     """The report. A new run that fails before it trains leaves nothing."""
-    from edge_vision.train.recipes.training_run import REQUEST, remove_failed
+    from edge_vision.train.recipes.run_folder import REQUEST, remove_failed
 
     is_new = not (folder / REQUEST).exists()
     try:

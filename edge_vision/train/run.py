@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge_vision.train.recipes.training_run import TrainingReport, TrainingRequest
+    from edge_vision.train.recipes.training_request import TrainingRequest
+    from edge_vision.train.recipes.training_run import TrainingReport
 
 _MODULES = {
     "qat": "recipes.qat",

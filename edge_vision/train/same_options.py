@@ -10,8 +10,12 @@ from typing import Any
 
 from edge_vision.optimize.errors import OptimizeError
 
-_FLAGS = {"recipe": "recipe", "model": "MODEL", "videos": "--video", "hours": "--budget-hours"}
-_FLAGS["reviews"] = "digest of the reviews"
+FLAGS = {"recipe": "recipe", "model": "MODEL", "videos": "--video", "hours": "--budget-hours"}
+_FLAGS = FLAGS | {
+    "reviews": "digest of the reviews",
+    "model_sha256": "digest of the model",
+    "clips": "digests of the clips",
+}
 """Fields of a request whose options have other names."""
 
 
@@ -25,9 +29,26 @@ def read_stored(file: Path) -> dict[str, Any]:
     """The content of a JSON file; empty without a complete one."""
     try:
         content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def stored_options(file: Path) -> dict[str, Any]:
+    """The content of a JSON file with the options of results; empty without the file. Raises OptimizeError if
+    it is damaged."""
+    content = read_stored(file)
+    if not content and file.exists():
+        raise damaged(file, "the options of the results")
+    return content
+
+
+def damaged(file: Path, expected: str) -> OptimizeError:
+    """The error for a damaged file without which results cannot be continued."""
+    return OptimizeError(
+        f"{file}: expected {expected}, got a damaged file: restore it, pass another --out, or --restart to "
+        f"delete these results"
+    )
 
 
 def check_same(folder: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:

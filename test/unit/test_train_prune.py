@@ -280,13 +280,6 @@ def test_the_command_writes_the_pruned_bundle_and_its_int8(
     assert "pruned, untuned" in printed and "unstructured: 30% of the teacher's int8 weights zero" in printed
 
 
-def test_a_share_outside_its_range_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    clip = image_folder(tmp_path / "clip", 9)
-    arguments = ["train", "prune", "x", "--video", str(clip), "--share", "1.5", "--out", str(tmp_path / "o")]
-    assert main(arguments) == 1
-    assert "share: expected more than 0 and less than 1, got 1.5" in capsys.readouterr().err
-
-
 def test_a_model_that_agrees_too_little_is_refused() -> None:
     assert "pass a lower --share" in prune_run._refusal(prune_run.Quality(0.5, 10.0), 0.7)
     assert prune_run._refusal(prune_run.Quality(0.5, 10.0), 0.7, right=True) == ""

@@ -13,10 +13,12 @@ order and blocks; Nagel et al., "Data-Free Quantization" (2019), 4.2, bias corre
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -196,7 +198,7 @@ def _arrays(rounding: Mapping[str, RoundedWeights]) -> Iterator[tuple[str, np.nd
 
 
 def read_rounding(file: Path) -> dict[str, RoundedWeights] | None:
-    """Rounded weights that `write_rounding` stored; None if there are none."""
+    """Rounded weights that `write_rounding` stored; None if there are none, or damaged ones."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
             names = [str(name) for name in arrays["names"]]
@@ -204,5 +206,5 @@ def read_rounding(file: Path) -> dict[str, RoundedWeights] | None:
                 name: RoundedWeights(arrays[f"{i}.weights"], arrays[f"{i}.bias_shift"])
                 for i, name in enumerate(names)
             }
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, BadZipFile, zlib.error):
         return None

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.backends.runtimes.onnxruntime import DISABLED_OPTIMIZERS
 from edge_vision.offline.onnx_writer import import_onnx
 from edge_vision.offline.progress import Count, no_count
@@ -253,12 +254,12 @@ def _run_as_int8(model: Any) -> int:
 def write_ranges(ranges: Ranges, file: Path) -> None:
     """Store ranges for the next graph of this size."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({name: list(pair) for name, pair in ranges.items()}), "utf-8")
+    write_file(file, json.dumps({name: list(pair) for name, pair in ranges.items()}).encode())
 
 
 def read_ranges(file: Path) -> dict[str, tuple[float, float]] | None:
-    """Ranges that `write_ranges` stored; None if there are none."""
+    """Ranges that `write_ranges` stored; None if there are none, or damaged ones."""
     try:
         return {name: (low, high) for name, (low, high) in json.loads(file.read_text("utf-8")).items()}
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None

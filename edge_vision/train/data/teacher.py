@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import InputSpec
@@ -65,20 +66,32 @@ def cached_samples(
     seed: int,
     show: Show,
     labelled: LabelledTargets | None = None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> TeacherSamples:
     """So many augmented images and what the teacher, a folded model, outputs for them. labelled: corrects the
-    outputs.
+    outputs. log: receives a line if damaged samples are computed again.
 
     The folder is complete once its last file is written; an incomplete one is made again. Raises OSError.
     """
-    if not (folder / _FILE).is_file():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        _write(folder, teacher, outputs, images, spec, task, count, seed, show, labelled)
+    if (folder / _FILE).is_file():
+        try:
+            return _read(folder, outputs, count)
+        except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError) as error:
+            log(f"{folder}: damaged ({error}); the samples are computed again")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    _write(folder, teacher, outputs, images, spec, task, count, seed, show, labelled)
+    return _read(folder, outputs, count)
+
+
+def _read(folder: Path, outputs: Sequence[str], count: int) -> TeacherSamples:
+    """The stored samples. Raises OSError, ValueError and others if they are damaged."""
     stored = json.loads((folder / _FILE).read_text("utf-8"))
-    names = stored["outputs"]
-    arrays = [np.load(folder / f"{i}.npy", mmap_mode="r") for i in range(len(names) + 1)]
-    return TeacherSamples(arrays[0], dict(zip(names, arrays[1:], strict=True)), stored["corrections"])
+    arrays = [np.load(folder / f"{i}.npy", mmap_mode="r") for i in range(len(outputs) + 1)]
+    if stored["outputs"] != list(outputs) or any(len(one) != count for one in arrays):
+        raise ValueError(f"expected {count} samples of {', '.join(outputs)}")
+    corrections = {str(name): int(number) for name, number in stored["corrections"].items()}
+    return TeacherSamples(arrays[0], dict(zip(outputs, arrays[1:], strict=True)), corrections)
 
 
 def _write(
@@ -120,7 +133,7 @@ def _write(
     for file in files:
         file.flush()
     stored = {"outputs": list(outputs), "corrections": corrections}
-    (folder / _FILE).write_text(json.dumps(stored), "utf-8")
+    write_file(folder / _FILE, json.dumps(stored).encode())
 
 
 def _mapped(path: Path, count: int, shape: tuple[int, ...]) -> np.memmap[Any, Any]:

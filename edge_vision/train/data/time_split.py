@@ -7,7 +7,7 @@ clip that repeats itself or stands still.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +114,14 @@ def split(
     return TimeSplit(train, judged_images, train_ranges, judge_ranges, train_labels, judge_labels)
 
 
+def check_readable(clips: Sequence[str]) -> None:
+    """Raise SourceError or OptimizeError for a clip without an image that can be decoded."""
+    for clip in clips:
+        with closing(_images(video_path(clip))) as images:
+            if next(images, None) is None:
+                raise OptimizeError(f"{clip}: expected a clip with images, got none that can be decoded")
+
+
 def evenly_read(clip: str, count: int, show: Callable[[str], None] = lambda text: None) -> list[np.ndarray]:
     """At most so many images of a whole clip. show: receives the progress. Raises SourceError,
     OptimizeError."""
@@ -141,7 +149,7 @@ def _check(train: Parts, judge: Parts) -> None:
         )
 
 
-def _images(path: Path) -> Iterator[tuple[int, float, np.ndarray]]:
+def _images(path: Path) -> Generator[tuple[int, float, np.ndarray], None, None]:
     """Number, time and pixels of each image that can be decoded."""
     if path.is_dir() and not bag_files(path):
         files = _files(path)
@@ -218,6 +226,8 @@ def _diverse(candidates: list[_Candidate], count: int) -> list[_Candidate]:
 
 def _evenly(candidates: list[_Candidate], count: int) -> list[_Candidate]:
     usable = [one for one in candidates if one.fingerprint]
+    if not usable:
+        return []
     return [usable[i] for i in dict.fromkeys(np.linspace(0, len(usable) - 1, count).astype(int).tolist())]
 
 

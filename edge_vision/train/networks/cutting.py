@@ -191,7 +191,14 @@ def _without_levels(model: Any, levels: int, logits: bool) -> Any:
     numpy_helper = import_onnx().numpy_helper
     tail = {node.name for node in tail_nodes(model)}
     joined = [n for n in model.graph.node if n.op_type == "Concat" and n.name in tail and len(n.input) > 2]
+    count = max((len(node.input) for node in joined), default=0)
+    if not 0 < levels <= count:
+        raise OptimizeError(
+            f"--levels: expected at most {count}, the model's feature maps that can go, got {levels}"
+        )
     names = [name for node in joined for name in node.input[levels:]]
+    if not names:
+        return model
     session = graph_session.session(with_outputs(model, names))
     given = session.get_inputs()[0]
     found = dict(zip(names, session.run(names, {given.name: np.zeros(given.shape, np.float32)}), strict=True))

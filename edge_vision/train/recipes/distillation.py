@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +22,18 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from edge_vision.optimize.errors import OptimizeError
 from edge_vision.train.data.teacher import TeacherSamples
 
 WARM_UP_STEPS = 20
 EVALUATION_STEPS = 25
 _AVERAGED_STEPS = 30
 """About so many steps are in the average of the weights; fewer at the beginning."""
+_DAMAGED = (
+    *(AttributeError, EOFError, KeyError, IndexError, OSError, RuntimeError, TypeError, ValueError),
+    pickle.UnpicklingError,
+)
+"""What torch.load and what reads its result raise for a file that is not a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +47,8 @@ class ParameterGroup:
 @dataclass(slots=True)
 class Progress:
     """step: next one. curve: (step, loss, score) at each evaluation. best_score: of best, the parameters.
-    average: of the parameters over the last steps. cpu_s: of this process while training. stopped: why it
-    ended before the last step, "" = it did not."""
+    average: of the parameters over the last steps. cpu_s: of this process while training. loss: of the last
+    step. stopped: why it ended before the last step, "" = it did not."""
 
     step: int
     curve: list[tuple[int, float, float]]
@@ -49,6 +56,7 @@ class Progress:
     best: list[torch.Tensor]
     average: list[torch.Tensor]
     cpu_s: float = 0.0
+    loss: float = math.nan
     stopped: str = ""
 
 
@@ -82,11 +90,13 @@ class Distillation:
     def run(self, steps: int, batch: int, seed: int, show: Callable[[int, float, float], None]) -> Progress:
         """Train, or continue from the checkpoint. At the end the student has its best state.
 
-        show: receives the step, the loss and the seconds left. On KeyboardInterrupt the state is stored.
+        show: receives the step, the loss and the seconds left. On KeyboardInterrupt the state is stored; an
+        evaluation that it ended is repeated. Raises OptimizeError for a damaged checkpoint.
         """
         state = self._restored() or Progress(0, [], self._score(), self._values(), self._values())
         started, cpu, first = time.monotonic(), time.process_time() - state.cpu_s, state.step
         try:
+            self._evaluate_if_due(state, steps)
             while state.step < steps and not state.stopped:
                 loss = self._step(state.step, steps, batch, seed)
                 if not math.isfinite(loss):
@@ -94,26 +104,33 @@ class Distillation:
                         f"the loss was {loss} in step {state.step + 1}: the best state before is kept"
                     )
                     break
-                state.step, state.cpu_s = state.step + 1, time.process_time() - cpu
+                state.step, state.cpu_s, state.loss = state.step + 1, time.process_time() - cpu, loss
                 self._add_to(state.average, 1 / min(state.step + 1, _AVERAGED_STEPS))
                 left = (time.monotonic() - started) / (state.step - first) * (steps - state.step)
                 show(state.step, loss, left)
-                if state.step % EVALUATION_STEPS == 0 or state.step == steps:
-                    self._evaluate(state, loss)
+                self._evaluate_if_due(state, steps)
         except KeyboardInterrupt:
             self._store(state)
             raise
         self._load(state.best)
         return state
 
-    def _evaluate(self, state: Progress, loss: float) -> None:
+    def _evaluate_if_due(self, state: Progress, steps: int) -> None:
+        """Evaluate each so many steps and at the end; also where an interrupted run did not finish that."""
+        due = state.step and (state.step % EVALUATION_STEPS == 0 or state.step == steps)
+        if due and not (state.curve and state.curve[-1][0] == state.step):
+            self._evaluate(state)
+
+    def _evaluate(self, state: Progress) -> None:
         now, scores = self._values(), {}
-        for values in (now, state.average)[: 1 + self._averages]:
-            self._load(values)
-            scores[self._score()] = values
-        self._load(now)
+        try:
+            for values in (now, state.average)[: 1 + self._averages]:
+                self._load(values)
+                scores[self._score()] = values
+        finally:
+            self._load(now)
         best = max(scores)
-        state.curve.append((state.step, loss, best))
+        state.curve.append((state.step, state.loss, best))
         if best > state.best_score:
             state.best_score, state.best = best, [one.clone() for one in scores[best]]
         self._store(state)
@@ -155,7 +172,7 @@ class Distillation:
 
     def _store(self, state: Progress) -> None:
         """Atomically: after a kill the file is the last complete one."""
-        now = (state.step, state.curve, state.best_score, state.best, state.average, state.cpu_s)
+        now = (state.step, state.curve, state.best_score, state.best, state.average, state.cpu_s, state.loss)
         content = {"progress": now, "now": self._values(), "optimizer": self._optimizer.state_dict()}
         unfinished = self._file.with_suffix(".unfinished")
         torch.save(content, unfinished)
@@ -164,12 +181,25 @@ class Distillation:
     def _restored(self) -> Progress | None:
         if not self._file.is_file():
             return None
-        content: dict[str, Any] = torch.load(
-            self._file, weights_only=True, map_location=torch.get_default_device()
-        )
+        try:
+            content: dict[str, Any] = torch.load(
+                self._file, weights_only=True, map_location=torch.get_default_device()
+            )
+            state = Progress(*content["progress"])
+            for values in (content["now"], state.best, state.average):
+                self._check_shapes(values)
+            self._optimizer.load_state_dict(content["optimizer"])
+        except _DAMAGED as error:
+            raise OptimizeError(
+                f"{self._file}: expected a checkpoint of this training, got a damaged or other file "
+                f"({type(error).__name__}): restore it, or delete it to train again from the first step"
+            ) from None
         self._load(content["now"])
-        self._optimizer.load_state_dict(content["optimizer"])
-        return Progress(*content["progress"])
+        return state
+
+    def _check_shapes(self, values: Sequence[torch.Tensor]) -> None:
+        if [one.shape for one in values] != [one.shape for one in self._parameters]:
+            raise ValueError("parameters of another network")
 
 
 def noise_ratio(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -184,7 +214,6 @@ def noise_ratio(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.
 def batch_numbers(count: int, step: int, batch: int, seed: int) -> list[int]:
     """The samples of a step: each sample once in a random order, then again in another."""
     at = range(step * batch, (step + 1) * batch)
-    orders = {
-        i // count: np.random.default_rng((seed, i // count)).permutation(count) for i in (at[0], at[-1])
-    }
+    rounds = range(at[0] // count, at[-1] // count + 1)
+    orders = {one: np.random.default_rng((seed, one)).permutation(count) for one in rounds}
     return [int(orders[i // count][i % count]) for i in at]

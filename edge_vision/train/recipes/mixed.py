@@ -6,12 +6,10 @@ whole graphs.
 
 from __future__ import annotations
 
-import json
-
-from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.sensitivity import LayerQuantizer, bisect, ranked
-from edge_vision.train.recipes.training_run import RANGES, Log, TrainingRun
+from edge_vision.train.recipes.run_folder import stored_choice
+from edge_vision.train.recipes.training_run import Log, TrainingRun
 
 _RUNTIME = "onnxruntime"
 
@@ -19,9 +17,14 @@ _RUNTIME = "onnxruntime"
 def fp32_layers(run: TrainingRun, quantizer: LayerQuantizer, log: Log) -> tuple[str, ...]:
     """The names of the layers. Stored, as a continued run must train the same graph. Raises OptimizeError if
     int8 alone takes longer than `mixed` of the request."""
-    file, share = run.folder / RANGES / "fp32_layers.json", run.request.mixed
-    if file.is_file():
-        return tuple(json.loads(file.read_text("utf-8")))
+    found: tuple[str, ...] = tuple(
+        stored_choice(run.folder, "fp32_layers.json", lambda: _fp32_layers(run, quantizer, log))
+    )
+    return found
+
+
+def _fp32_layers(run: TrainingRun, quantizer: LayerQuantizer, log: Log) -> tuple[str, ...]:
+    share = run.request.mixed
     found_layers = ranked(quantizer, run.validation, lambda text: run.show(f"sensitivity: {text}"))
     names = [layer.name for layer in found_layers]
 
@@ -39,5 +42,4 @@ def fp32_layers(run: TrainingRun, quantizer: LayerQuantizer, log: Log) -> tuple[
         )
     found = tuple(names[:count])
     log(f"{count} of {len(names)} layers stay in fp32: {', '.join(found)}")
-    write_file(file, json.dumps(found).encode())
     return found

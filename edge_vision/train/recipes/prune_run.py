@@ -7,18 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.train.networks.pruning import prune, without_smallest
 from edge_vision.train.recipes.detection_loss import loss_near_teacher
+from edge_vision.train.recipes.run_folder import BUNDLE, INT8
+from edge_vision.train.recipes.training_request import TrainingRequest
 from edge_vision.train.recipes.training_run import (
-    BUNDLE,
-    INT8,
     MOVED_PX,
     Log,
     Quality,
     TrainingReport,
-    TrainingRequest,
     TrainingRun,
     right_on_labels,
     with_disk_errors,
@@ -38,8 +36,6 @@ def run_prune(
     folder: Path, request: TrainingRequest, log: Log, show: Callable[[str], None]
 ) -> TrainingReport:
     """Prune, train, judge, and write bundle/ (fp32), int8/ and report.json. Raises as TrainingRun does."""
-    if not 0 < request.share < 1:
-        raise OptimizeError(f"share: expected more than 0 and less than 1, got {request.share:g}")
     return with_disk_errors(folder, lambda: _run(TrainingRun(folder, request, log, show)))
 
 

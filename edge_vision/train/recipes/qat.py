@@ -9,17 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge_vision.optimize.errors import OptimizeError
 from edge_vision.train.graph.lsq import trainable
 from edge_vision.train.graph.torch_graph import written_back
 from edge_vision.train.recipes.distillation import ParameterGroup
 from edge_vision.train.recipes.mixed import fp32_layers
+from edge_vision.train.recipes.run_folder import BUNDLE
+from edge_vision.train.recipes.training_request import TrainingRequest
 from edge_vision.train.recipes.training_run import (
-    BUNDLE,
     Log,
     Quality,
     TrainingReport,
-    TrainingRequest,
     TrainingRun,
     with_disk_errors,
 )
@@ -31,8 +30,6 @@ _INTEGER_RATE, _SCALE_RATE, _BIAS_RATE, _FP32_RATE = 2.5e-3, 3e-4, 2e-2, 1e-4
 
 def run_qat(folder: Path, request: TrainingRequest, log: Log, show: Callable[[str], None]) -> TrainingReport:
     """Train, judge, and write bundle/ and report.json; see TrainingRun. Raises as it does."""
-    if not 0 <= request.mixed < 1:
-        raise OptimizeError(f"mixed: expected 0 or more and less than 1, got {request.mixed:g}")
     return with_disk_errors(folder, lambda: _run(TrainingRun(folder, request, log, show), log))
 
 

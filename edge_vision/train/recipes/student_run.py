@@ -29,14 +29,13 @@ from edge_vision.train.networks.family import student
 from edge_vision.train.networks.pruning import prune
 from edge_vision.train.recipes.detection_loss import detector_loss, has_logits
 from edge_vision.train.recipes.distillation import ParameterGroup, Progress
+from edge_vision.train.recipes.run_folder import BUNDLE, INT8
+from edge_vision.train.recipes.training_request import TrainingRequest
 from edge_vision.train.recipes.training_run import (
-    BUNDLE,
-    INT8,
     MOVED_PX,
     Log,
     Quality,
     TrainingReport,
-    TrainingRequest,
     TrainingRun,
     right_on_labels,
     with_disk_errors,
@@ -55,8 +54,6 @@ def run_student(
     folder: Path, request: TrainingRequest, log: Log, show: Callable[[str], None]
 ) -> TrainingReport:
     """Train, judge, and write bundle/ (fp32), int8/ and report.json. Raises as TrainingRun does."""
-    if not 0 <= request.share < 1:
-        raise OptimizeError(f"share: expected 0 or more and less than 1, got {request.share:g}")
 
     def run() -> TrainingReport:
         def teacher(parent: Bundle, cut_folder: Path) -> Bundle:
@@ -177,8 +174,8 @@ def start_rare(model: Any, run: TrainingRun, graph: TorchGraph) -> None:
 
 def _elsewhere(run: TrainingRun, int8: Any, clip: str) -> float | None:
     """F1 on another scene; None if the teacher detects nothing there."""
-    images = evenly_read(clip, _OTHER_IMAGES, run.show)
     try:
+        images = evenly_read(clip, _OTHER_IMAGES, run.show)
         return round(run.loss_on(images, "images of another scene").of(int8)[0], 4)
     except OptimizeError:
         return None

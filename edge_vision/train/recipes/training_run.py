@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,12 +13,11 @@ import cv2
 import numpy as np
 
 from edge_vision.backends.runtimes.engine_cache import write_file
-from edge_vision.bundles.store import Bundle, load_bundle
+from edge_vision.bundles.store import Bundle
 from edge_vision.core.detections import Detections
 from edge_vision.core.frame import Frame
 from edge_vision.core.model_spec import InputSpec, ValidFor
 from edge_vision.core.preprocess import Preprocessor
-from edge_vision.errors import EdgeVisionError
 from edge_vision.offline.bundle_folder import write_folder
 from edge_vision.offline.output_folder import remove_path
 from edge_vision.offline.progress import Count
@@ -37,35 +36,32 @@ from edge_vision.optimize.quantization.make_variant import (
 )
 from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
 from edge_vision.optimize.quantization.sensitivity import LayerQuantizer
-from edge_vision.optimize.source import source_bundle
 from edge_vision.train.cpu_clock import CpuClock
 from edge_vision.train.data.label_correction import LabelCorrection
-from edge_vision.train.data.labels import LabelledImages, digests_of, label_boxes, teachable
+from edge_vision.train.data.labels import LabelledImages, label_boxes, teachable
 from edge_vision.train.data.teacher import LabelledTargets, TeacherSamples, cached_samples
-from edge_vision.train.data.time_split import split
+from edge_vision.train.data.time_split import check_readable, split
 from edge_vision.train.graph.batch_norm import BATCHED
 from edge_vision.train.graph.torch_graph import TorchGraph, written_back
 from edge_vision.train.networks.cutting import CLASS_ROLES
 from edge_vision.train.networks.timing import installed_runtimes, shared_layer_times, time_ratio
 from edge_vision.train.recipes.distillation import Distillation, ParameterGroup, Progress
-from edge_vision.train.same_options import as_stored, check_same, read_stored
+from edge_vision.train.recipes.run_folder import (
+    BUNDLE,
+    CHECKPOINT,
+    CPU_TIME,
+    CUT,
+    INT8,
+    RANGES,
+    REPORT,
+    SAMPLES,
+    TEACHER_INT8,
+    prepared_source,
+    stored_choice,
+)
+from edge_vision.train.recipes.training_request import TrainingRequest
+from edge_vision.train.same_options import read_stored
 
-REQUEST, REPORT, BUNDLE, INT8, TEACHER_INT8 = (
-    "request.json",
-    "report.json",
-    "bundle",
-    "int8",
-    "teacher_int8.onnx",
-)
-CUT, SEARCH, RANGES, CHECKPOINT = "cut", "search", "ranges", "checkpoint.pt"
-CPU_TIME = "cpu_time.json"
-_CACHED = (
-    *("source", CUT, SEARCH, "samples", RANGES, CHECKPOINT, "checkpoint.unfinished"),
-    *(CPU_TIME, "cpu_time.unfinished"),
-    *(BUNDLE, INT8, REPORT, TEACHER_INT8),
-)
-_FINISHED = (CHECKPOINT, REPORT, f"{SEARCH}/records.jsonl")
-"""What takes long: it is kept from other options."""
 _CALIBRATION_IMAGES = 32
 _VALIDATION_PERIOD, _VALIDATION_IMAGES = 6, 40
 """Every so many train images, one is not trained on, at most so many: the best state is chosen by them."""
@@ -76,47 +72,6 @@ MOVED_PX = 2.0
 """An image that moves by this much changes the teacher's own boxes: no model can agree better."""
 
 Log = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingRequest:
-    """recipe: qat, prune, student or search. model: name or folder of a bundle, or a .onnx file. videos,
-    judge: clips, bags, folders of images. frames, judge_frames, samples: numbers of images; a sample is an
-    augmented frame. share: of the time, to prune. mixed: of qat, share of the fp32 model's time that
-    the most sensitive layers in fp32 may lead to; 0 = all are in int8.
-
-    Of a student: classes; levels, feature maps, 0 = all; other, clips of another scene; width and depth of a
-    new network, width 0 = the pruned teacher; anyway, write bundles that are refused, too.
-
-    Of a search: budgets, times by that of the teacher's int8; runtime that these are for; hours to train a
-    supernet of our own family, 0 = the teacher is the supernet."""
-
-    recipe: str
-    model: str
-    videos: tuple[str, ...]
-    judge: tuple[str, ...] = ()
-    steps: int = 300
-    batch: int = 8
-    samples: int = 640
-    frames: int = 480
-    judge_frames: int = 104
-    seed: int = 0
-    share: float = 0.0
-    classes: tuple[str, ...] = ()
-    levels: int = 0
-    other: tuple[str, ...] = ()
-    width: float = 0.0
-    depth: int = 2
-    anyway: bool = False
-    budgets: tuple[float, ...] = ()
-    runtime: str = "onnxruntime"
-    hours: float = 0.0
-    mixed: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 1), ("samples", 8), ("frames", 16), ("judge_frames", 8)):
-            if getattr(self, name) < least:
-                raise OptimizeError(f"{name}: expected {least} or more, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +152,10 @@ class TrainingRun:
 
         Raises OptimizeError, also if the folder has results of another request, BundleError, SourceError.
         """
-        self.folder, self.request, self._given_show = folder, request, show
+        self.folder, self.request, self._log, self._given_show = folder, request, log, show
         log(f"reading {request.model} and the clips")
-        self.parent = self.source = self._same_request()
+        check_readable((*request.videos, *request.judge, *request.other))
+        self.parent = self.source = prepared_source(folder, request, log)
         # After the check: a finished run of the same request stays as it was.
         self._clock = CpuClock(folder / CPU_TIME, read_stored(folder / REPORT).get("cpu_s"))
         if cut:
@@ -296,19 +252,6 @@ class TrainingRun:
         step = max(1, len(self._images) // _CALIBRATION_IMAGES)
         return self.tensors(self._images[::step][:_CALIBRATION_IMAGES], spec)
 
-    def _same_request(self) -> Bundle:
-        """The source bundle; keeps the cache of an earlier run of the same request."""
-        file, request = self.folder / REQUEST, as_stored(replace(self.request, anyway=False))
-        request |= digests_of((*self.request.videos, *self.request.judge))
-        stored = read_stored(file)
-        if stored and any((self.folder / name).exists() for name in _FINISHED):
-            check_same(self.folder, stored, request)
-        if stored != request or not (self.folder / "source" / "bundle.yaml").is_file():
-            remove_results(self.folder)
-            source_bundle(self.request.model, self.folder / "source")
-            file.write_text(json.dumps(request, indent=1), "utf-8")
-        return load_bundle(f"{self.folder / 'source'}{os.sep}")
-
     def tensors(self, images: Sequence[np.ndarray], spec: InputSpec | None = None) -> list[np.ndarray]:
         """Input tensors, of a classifier those of parts. spec: default the teacher's."""
         return input_tensors(spec or self._spec, tiles(images) if self._task == "classify" else images)
@@ -333,15 +276,14 @@ class TrainingRun:
 
     def cached_times(self, model: Any) -> dict[str, float]:
         """The shares of its layers in its time. Stored, as a continued run must prune the same channels."""
-        file = self.folder / RANGES / "times.json"
-        if not file.is_file():
-            show = self.counter("times of the layers: runtimes")
-            write_file(file, json.dumps(shared_layer_times(model, self.calibration[0], show)).encode())
-        times: dict[str, float] = json.loads(file.read_text("utf-8"))
+        show = self.counter("times of the layers: runtimes")
+        times: dict[str, float] = stored_choice(
+            self.folder, "times.json", lambda: shared_layer_times(model, self.calibration[0], show)
+        )
         return times
 
     def samples(
-        self, name: str = "samples", teacher: Any = None, spec: InputSpec | None = None
+        self, name: str = SAMPLES, teacher: Any = None, spec: InputSpec | None = None
     ) -> TeacherSamples:
         """Augmented images with the teacher's outputs, cached in the folder. teacher, spec: of another
         size."""
@@ -360,6 +302,7 @@ class TrainingRun:
             request.seed,
             lambda what, done, total: self.show(f"{what}: {done}/{total} samples"),
             labelled,
+            self._log,
         )
         self.labelled.update(found.corrections)
         return found
@@ -500,8 +443,8 @@ class TrainingRun:
         if not report.refused or self.request.anyway:
             for name, (model, precision) in bundles.items():
                 self.write_bundle(name, model, precision, report, valid_for)
-        (self.folder / TEACHER_INT8).write_bytes(teacher_int8.SerializeToString(deterministic=True))
-        (self.folder / REPORT).write_text(json.dumps(asdict(report), indent=1) + "\n", "utf-8")
+        write_file(self.folder / TEACHER_INT8, teacher_int8.SerializeToString(deterministic=True))
+        write_file(self.folder / REPORT, (json.dumps(asdict(report), indent=1) + "\n").encode())
 
     def write_bundle(
         self,
@@ -538,28 +481,15 @@ class TrainingRun:
         unfinished.rename(self.folder / name)
 
 
-def remove_results(folder: Path) -> None:
-    """Remove all that a run wrote to its folder."""
-    for entry in (REQUEST, *_CACHED):
-        remove_path(folder / entry)
-    for path in folder.glob("budget_*"):
-        remove_path(path)
-
-
-def remove_failed(folder: Path, error: EdgeVisionError) -> None:
-    """Remove what a new run wrote that failed before it trained, except for a full disk."""
-    if not isinstance(error, DiskFull) and not any((folder / name).exists() for name in _FINISHED):
-        remove_results(folder)
-
-
 class TrainingDiskFull(DiskFull):
-    """No space is left. The same command continues."""
+    """No space is left, or none for a file of this size. The same command continues."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, number: int | None) -> None:
+        reason = "no space left on the disk; free some"
+        if number == errno.EFBIG:
+            reason = "a file reached the size limit of this shell; raise `ulimit -f`"
         OptimizeError.__init__(
-            self,
-            f"{folder}: no space left on the disk; free some, or pass fewer --samples, then run the same "
-            f"command again",
+            self, f"{folder}: {reason}, or pass fewer --samples, then run the same command again"
         )
 
 
@@ -568,6 +498,6 @@ def with_disk_errors(folder: Path, run: Callable[[], TrainingReport]) -> Trainin
     try:
         return run()
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if error.errno not in (*DISK_FULL, errno.EFBIG):
             raise
-        raise TrainingDiskFull(folder) from None
+        raise TrainingDiskFull(folder, error.errno) from None

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.offline.progress import Count, no_count
 from edge_vision.optimize.candidate import Size
+from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import ptq
 from edge_vision.optimize.quantization.int8_recipe import cpu_flags, int8_recipe
 from edge_vision.train.networks.supernet import Genes, Supernet
@@ -35,11 +37,19 @@ class Records:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._found: dict[str, tuple[Any, float]] = {}
-        lines = file.read_text("utf-8").split("\n") if file.is_file() else []
-        for line in lines[:-1]:
-            self._found.update(json.loads(line))
+        lines = file.read_bytes().split(b"\n") if file.is_file() else []
+        for number, line in enumerate(lines[:-1], 1):
+            try:
+                self._found |= {
+                    name: (value, float(cpu_s)) for name, (value, cpu_s) in json.loads(line).items()
+                }
+            except (ValueError, TypeError, AttributeError, RecursionError):
+                raise OptimizeError(
+                    f"{file}: expected a stored result in line {number}, got a damaged one: delete the line, "
+                    f"and the same command measures it again"
+                ) from None
         if lines and lines[-1]:
-            file.write_text("".join(f"{line}\n" for line in lines[:-1]), "utf-8")
+            write_file(file, b"".join(line + b"\n" for line in lines[:-1]))
 
     def get(self, name: str, make: Callable[[], Any]) -> Any:
         """The stored result, or the new one, which is stored."""

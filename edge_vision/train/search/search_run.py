@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from edge_vision.backends.runtimes.engine_cache import write_file
 from edge_vision.errors import HeadError
 from edge_vision.optimize.candidate import Size, default_sizes
 from edge_vision.optimize.errors import OptimizeError
@@ -36,15 +37,13 @@ from edge_vision.train.networks.supernet import Genes, Supernet
 from edge_vision.train.recipes.detection_loss import detector_loss, loss_near_teacher
 from edge_vision.train.recipes.distillation import ParameterGroup, Progress, noise_ratio
 from edge_vision.train.recipes.prune_run import MIN_AGREEMENT, RATE, least_agreement
+from edge_vision.train.recipes.run_folder import BUNDLE, INT8, SEARCH
 from edge_vision.train.recipes.student_run import groups_of_new, start_rare
+from edge_vision.train.recipes.training_request import TrainingRequest
 from edge_vision.train.recipes.training_run import (
-    BUNDLE,
-    INT8,
-    SEARCH,
     Log,
     Quality,
     TrainingReport,
-    TrainingRequest,
     TrainingRun,
     with_disk_errors,
 )
@@ -72,8 +71,6 @@ def run_search(
     folder: Any, request: TrainingRequest, log: Log, show: Callable[[str], None]
 ) -> TrainingReport:
     """Search, tune, judge, and write a bundle for each budget and report.json. Raises as TrainingRun does."""
-    if not request.budgets or min(request.budgets) <= 0:
-        raise OptimizeError(f"budgets: expected numbers above 0, got {request.budgets}")
     return with_disk_errors(folder, lambda: _Search(TrainingRun(folder, request, log, show), log).report())
 
 
@@ -300,7 +297,7 @@ class _Search:
 
         def results() -> list[Any]:
             final, progress = self._trained(genes, _short(genes), self._run.request.steps, what)
-            self._file(genes).write_bytes(final.SerializeToString(deterministic=True))
+            write_file(self._file(genes), final.SerializeToString(deterministic=True))
             found = {
                 "validation": round(self._agreement(final, genes.size, 0), 4),
                 **self._verdict(final, genes.size),
