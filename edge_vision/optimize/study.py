@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from edge_vision.backends.registry import REFERENCE
 from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.optimize import build_only, search
 from edge_vision.optimize.candidate import Candidate
@@ -161,7 +162,7 @@ class _Study:
 
     def _search_layers(self) -> tuple[str, ...]:
         """The nodes that stay in fp32 in mixed precision; empty if the search fails or none helps."""
-        recipe = int8_recipe.int8_recipe(self._space.onnx[0], self._device.flags, self._device.architecture)
+        recipe = int8_recipe.int8_recipe(REFERENCE, self._device.flags, self._device.architecture)
         ranges = f"ranges/{self._space.native}.json"
         task = SensitivityTask("source", recipe, CALIBRATION, TUNING, ranges, self._loss_share())
         source = self._bundle.manifest.graphs[0].sha256

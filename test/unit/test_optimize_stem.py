@@ -71,7 +71,7 @@ def test_the_stem_ends_where_something_else_reads_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("backend", "machine", "stays"),
-    [("onnxruntime", "x86_64", True), ("onnxruntime", "aarch64", False), ("tensorrt", "x86_64", False)],
+    [("onnxruntime", "x86_64", True), ("onnxruntime", "aarch64", False), ("openvino", "x86_64", False)],
 )
 def test_the_stem_stays_in_fp32_where_that_was_measured(backend: str, machine: str, stays: bool) -> None:
     assert int8_recipe(backend, (), machine).fp32_stem == stays

@@ -1,9 +1,9 @@
 """The stem: the first layers, which are slower in int8 than in fp32.
 
 An int8 convolution is a product of matrices. With 3 input channels these are thin, and a depthwise
-convolution on few channels of a large map has many short sums. Measured with ONNX Runtime 1.24 on x86, these
-layers in fp32 save 8 to 25 % of the time of the whole int8 graph, in OpenVINO -4 to 7 %; a first convolution
-of 5x5 or more costs time in fp32. They are also the layers that lose most by int8.
+convolution on few channels of a large map has many short sums. Measured with ONNX Runtime 1.32 on x86, these
+layers in fp32 save 7 to 15 % of the time of the whole int8 graph, in OpenVINO -8 to 4 %; a first convolution
+of 7x7 or more costs time in fp32. They are also among the layers that lose most by int8.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from edge_vision.backends.registry import REFERENCE
 from edge_vision.bundles.store import Bundle
 from edge_vision.optimize.candidate import LIBRARY_DEFAULT, Candidate, Size
 from edge_vision.optimize.dataset import CALIBRATION, Dataset
@@ -39,13 +40,16 @@ class Variants:
         self._device, self._runner = device, runner
 
     def folder_of(self, candidate: Candidate) -> str:
-        """Within the study's folder. Runtimes and thread counts share a graph."""
+        """Within the study's folder. Thread counts share a graph, and runtimes with the same recipe."""
         given = self._given(candidate)
         if given is not None:
             return given.folder.name
         prefix = f"{TFLITE}-" if self._converted(candidate) else ""
-        if candidate.backend in build_only_backends() and self._recipe(candidate):
+        recipe = self._recipe(candidate)
+        if candidate.backend in build_only_backends() and recipe:
             prefix = "tensorrt-"  # It needs int8 of another recipe.
+        elif recipe and not prefix and recipe.fp32_stem != self._reference().fp32_stem:
+            prefix = "" if recipe.library_default else "all_int8-"
         return f"variants/{prefix}{candidate.graph_precision}-{candidate.size}"
 
     def class_ids(self, candidate: Candidate) -> tuple[int, ...]:
@@ -100,6 +104,11 @@ class Variants:
     def _recipe(self, candidate: Candidate) -> int8_recipe.Int8Recipe | None:
         if candidate.precision == LIBRARY_DEFAULT:
             return int8_recipe.LIBRARY_DEFAULT_RECIPE
+        if candidate.precision == "mixed" and candidate.backend in onnx_backends():
+            return self._reference()  # The layer search is for its graph.
         if candidate.precision in ("int8", "mixed"):
             return int8_recipe.int8_recipe(candidate.backend, self._device.flags, self._device.architecture)
         return None
+
+    def _reference(self) -> int8_recipe.Int8Recipe:
+        return int8_recipe.int8_recipe(REFERENCE, self._device.flags, self._device.architecture)

@@ -124,7 +124,7 @@ def _check_classes(run: TrainingRun) -> None:
 def _nearest_int8(model: Any, run: TrainingRun) -> Any:
     """The int8 graph for its time alone: its weights are not fitted."""
     return ptq.quantize(
-        model, ptq.calibrate(model, run.calibration[:2]), int8_recipe("onnxruntime", cpu_flags())
+        model, ptq.calibrate(model, run.calibration[:2]), int8_recipe(run.request.runtime, cpu_flags())
     )
 
 

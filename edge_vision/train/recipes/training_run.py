@@ -269,7 +269,7 @@ class TrainingRun:
         """Of any part of a folded model; see `ptq`."""
         tensors = self.calibration_tensors(spec) if spec else self.calibration
         file = self.folder / RANGES / f"{name}.json"
-        recipe = int8_recipe("onnxruntime", cpu_flags())
+        recipe = int8_recipe(self.request.runtime, cpu_flags())
         ranges = cached_ranges(model, tensors, file, self.counter)
         rounding = cached_rounding(model, ranges, recipe, tensors, file, self.counter)
         return LayerQuantizer(model, ranges, recipe, rounding)

@@ -70,7 +70,7 @@ class Measuring:
 
     def __init__(self, run: TrainingRun, supernet: Supernet, records: Records) -> None:
         self._run, self._supernet, self._records = run, supernet, records
-        self._recipe = int8_recipe("onnxruntime", cpu_flags())
+        self._recipe = int8_recipe(run.request.runtime, cpu_flags())
         model = supernet.network(supernet.whole)
         self._ranges = ptq.calibrate(model, run.calibration[:_RANGE_IMAGES])
         self._teacher = ptq.quantize(run.folded, ptq.calibrate(run.folded, run.calibration[:2]), self._recipe)
