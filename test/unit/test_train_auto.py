@@ -90,7 +90,7 @@ def arguments(tmp_path: Path, *more: str) -> tuple[list[str], Path]:
 def test_one_table_with_all_steps_and_a_repeated_run_trains_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(qat, "_refusal", lambda before, after: "")
+    monkeypatch.setattr(qat, "_refusal", lambda *_: "")
     monkeypatch.setattr(auto, "needless", lambda step, *_: "" if step.name == "qat" else "not in this test")
     monkeypatch.setattr(auto, "STEPS", (replace(STEPS[0], steps=50), *STEPS[1:]))
     command, out = arguments(tmp_path)

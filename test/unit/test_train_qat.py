@@ -82,7 +82,7 @@ def arguments_of(request: TrainingRequest, out: Path) -> list[str]:
 def test_the_command_writes_a_bundle_with_its_lineage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qat, "_refusal", lambda before, after: "")
+    monkeypatch.setattr(qat, "_refusal", lambda *_: "")
     request, out = request_of(tmp_path), tmp_path / "out"
     assert main(arguments_of(request, out)) == 0
     bundle = load_bundle(f"{out / 'bundle'}/")
@@ -105,7 +105,7 @@ def test_the_command_writes_a_bundle_with_its_lineage(
 def test_a_repeated_command_keeps_the_cpu_time_of_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qat, "_refusal", lambda before, after: "")
+    monkeypatch.setattr(qat, "_refusal", lambda *_: "")
     request, out = request_of(tmp_path, steps=2), tmp_path / "out"
     assert main(arguments_of(request, out)) == 0
     report = json.loads((out / "report.json").read_text())
@@ -155,7 +155,7 @@ def test_in_mixed_precision_the_most_sensitive_layers_stay_in_fp32_and_are_train
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each layer in fp32 adds a tenth of the time here: the tiny graph's own times are noise."""
-    monkeypatch.setattr(qat, "_refusal", lambda before, after: "")
+    monkeypatch.setattr(qat, "_refusal", lambda *_: "")
     monkeypatch.setattr(training_run, "int8_recipe", lambda *_: WITHOUT_STEM)
 
     def time_ratios(run: TrainingRun, model: onnx.ModelProto, other: onnx.ModelProto) -> dict[str, float]:
@@ -246,7 +246,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_best(
 def test_a_stopped_run_continues_and_ends_as_one_that_was_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qat, "_refusal", lambda before, after: "")
+    monkeypatch.setattr(qat, "_refusal", lambda *_: "")
     request, (whole, parts) = request_of(tmp_path), (tmp_path / "whole", tmp_path / "parts")
     assert main(arguments_of(request, whole)) == 0
     exact = Distillation._step
@@ -330,3 +330,5 @@ def test_no_figure_may_be_worse_than_that_of_ptq() -> None:
     assert "got 0.950, 0.800, 19.0 dB" in qat._refusal(before, Quality(0.95, 19.0, 0.8))
     assert "agreement 0.900" in qat._refusal(Quality(0.9, 20.0), Quality(0.8, 25.0, 0.9))
     assert qat._refusal(before, Quality(0.9, 20.0, 0.8)) == ""
+    assert qat._refusal(before, Quality(0.89, 21.0, 0.8), slack=0.01) == ""
+    assert "agreement 0.890" in qat._refusal(before, Quality(0.88, 21.0, 0.8), slack=0.01)
