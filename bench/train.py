@@ -32,7 +32,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "efficientnet_mixed": {**EFFICIENTNET, "recipe": "qat", "steps": 300, "mixed": 0.75},
     "ssd_qat": {**SSD, "recipe": "qat", "videos": CLIPS, "steps": 150},
     "ssd_prune": {**SSD, "recipe": "prune", "steps": 120, "share": 0.3},
-    "ssd_student": {**SSD, **STUDENT, "recipe": "student", "steps": 200, "samples": 1600, "share": 0.39},
+    "ssd_student": {**SSD, **STUDENT, "recipe": "student", "steps": 100, "samples": 1600, "share": 0.35},
     "ssd_search": {
         **SSD,
         "recipe": "search",

@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from model_cases import save_graph
+from onnx import helper, numpy_helper
 from optimize_cases import image_folder, tiny_bundle
 from test_train_graph import outputs_of, random_images
 from test_train_prune import INNER, inverted_residual
@@ -20,6 +22,7 @@ from edge_vision.cli.optimize import main
 from edge_vision.core.model_spec import InputSpec
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import OptimizeError
+from edge_vision.optimize.quantization.graph_edit import load_model
 from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.optimize.trained import trained_bundles
 from edge_vision.train.networks.supernet import Genes, Supernet
@@ -299,3 +302,19 @@ def test_budgets_that_no_network_satisfies_are_refused(
 ) -> None:
     assert main(small_search("--budgets", "0.01")) == 1
     assert "expected budgets that the narrowest network satisfies, got 0.01" in capsys.readouterr().err
+
+
+def test_a_graph_whose_added_maps_round_differently_has_its_own_size_only(tmp_path: Path) -> None:
+    weights = numpy_helper.from_array(np.ones((3, 3, 1, 1), np.float32), "w")
+    sizes = numpy_helper.from_array(np.array([1, 3, 32, 32], np.int64), "sizes")
+    nodes = [
+        helper.make_node("MaxPool", ["images"], ["half"], "half", kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Conv", ["half", "w"], ["map"], "map"),
+        helper.make_node("Resize", ["map", "", "", "sizes"], ["up"], "up"),
+        helper.make_node("Conv", ["images", "w"], ["fine"], "fine"),
+        helper.make_node("Add", ["up", "fine"], ["sum"], "sum"),
+    ]
+    file = save_graph(tmp_path / "m.onnx", nodes, {"images": [1, 3, 32, 32]}, {"sum": None}, (weights, sizes))
+    model, spec = load_model(file), InputSpec("images", 32, 32)
+    assert search_run.accepts(model, spec, Size(32, 32))
+    assert not search_run.accepts(model, spec, Size(33, 33))

@@ -62,18 +62,19 @@ def time_ratio(
     other_tensor: np.ndarray,
     rounds: int,
     show: Count = no_count,
+    loads: int = _LOADS,
 ) -> float:
     """The median ratio of CPU times of this process, alternating, each with one thread.
 
-    Both graphs are loaded anew several times: the time depends on where their memory lies, and by a graph
+    Both graphs are loaded anew this many times: the time depends on where their memory lies, and by a graph
     that is loaded once, ratios rose by up to 10 % within a run. show: receives the number of loads that are
     done.
     """
     ratios: list[float] = []
-    for number in range(_LOADS):
-        show(number, _LOADS)
+    for number in range(loads):
+        show(number, loads)
         ours, theirs = (runner(runtime, one) for one in (model, other))
-        ratios += _ratios(ours, tensor, theirs, other_tensor, rounds // _LOADS)
+        ratios += _ratios(ours, tensor, theirs, other_tensor, rounds // loads)
     return statistics.median(ratios)
 
 

@@ -27,7 +27,8 @@ FITTED, UNSEEN = 32, 30
 REFINEMENTS = 2
 """How often networks that the search proposes are measured as well."""
 _RANGE_IMAGES = 4
-ROUNDS = 24
+ROUNDS, FINAL_LOADS = 24, 3
+"""Of a network for the latency model; of one that is reported."""
 _STORED_S = 0.01
 
 
@@ -90,11 +91,13 @@ class Measuring:
         }
         self.tensors = {size: run.calibration_tensors(supernet.spec(size))[0] for size in supernet.sizes}
 
-    def ratios(self, model: Any, size: Size, rounds: int, show: Count = no_count) -> dict[str, float]:
-        """Runtime -> time of this graph. show: see `time_ratio`."""
+    def ratios(
+        self, model: Any, size: Size, rounds: int, show: Count = no_count, loads: int = FINAL_LOADS
+    ) -> dict[str, float]:
+        """Runtime -> time of this graph. show, loads: see `time_ratio`."""
         tensors, found = (self.tensors[size], self._run.calibration[0]), {}
         for name in self.runtimes:
-            ratio = time_ratio(name, model, tensors[0], self._teacher, tensors[1], rounds, show)
+            ratio = time_ratio(name, model, tensors[0], self._teacher, tensors[1], rounds, show, loads)
             found[name] = round(ratio, 4)
         return found
 
@@ -132,7 +135,7 @@ class Measuring:
         model = self._supernet.network(genes)
         if genes.precision == "int8":
             model = ptq.quantize(model, self._ranges, self._recipe)
-        return self.ratios(model, genes.size, ROUNDS)
+        return self.ratios(model, genes.size, ROUNDS, loads=1)
 
 
 class Eta:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from edge_vision.backends.runtimes.engine_cache import write_file
+from edge_vision.core.model_spec import InputSpec
 from edge_vision.errors import HeadError
 from edge_vision.optimize.candidate import Size, default_sizes
 from edge_vision.optimize.errors import OptimizeError
@@ -92,6 +93,7 @@ class _Search:
             run.outputs = list(run.source.manifest.head.outputs.values())
             self._loss: Callable[..., Any] | None = detector_loss(run.source)
             model = self._family()
+            sizes = [one for one in sizes if accepts(model, spec, one)]
         else:
             self._loss = loss_near_teacher(run)
         log("ordering the channels")
@@ -407,6 +409,17 @@ class _Search:
         for one, value in zip(gated.parameters(), before, strict=True):
             one.grad, one.data = None, value
         return round(taken, 4)
+
+
+def accepts(model: Any, spec: InputSpec, size: Size) -> bool:
+    """Whether a graph can be resized. One of our family whose maps are added may not, where they round."""
+    if size == Size.of(spec):
+        return True
+    try:
+        graph_edit.resize(copy.deepcopy(model), spec.name, spec.layout, size)
+    except OptimizeError:
+        return False
+    return True
 
 
 def pareto_front(rows: Sequence[Mapping[str, Any]], runtime: str) -> list[str]:
