@@ -2,8 +2,8 @@
 
 An int8 convolution is a product of matrices. With 3 input channels these are thin, and a depthwise
 convolution on few channels of a large map has many short sums. Measured with ONNX Runtime 1.32 on x86, these
-layers in fp32 save up to 15 % of the time of the whole int8 graph, in OpenVINO -10 to 7 %; a first convolution
-of 7x7 or more costs time in fp32. They are also among the layers that lose most by int8.
+layers in fp32 save up to 15 % of the time of the whole int8 graph, in OpenVINO -10 to 7 %; a first
+convolution of 7x7 or more costs time in fp32. They are also among the layers that lose most by int8.
 """
 
 from __future__ import annotations
