@@ -207,6 +207,9 @@ def _run(options: argparse.Namespace) -> int:
         trained=tuple(str(Path(one).expanduser().absolute()) for one in options.trained),
         devices=tuple(dict.fromkeys(options.device)),
     )
+    for path in requested.trained:
+        if not Path(path).is_dir():
+            raise UsageError(f"--trained: expected a folder that `optimize train` wrote, got {path}")
     cluster = _cluster(options, requested)  # Before the folder is made: it may be impossible.
     folder = options.folder.absolute()
     _prepare_folder(folder, requested)

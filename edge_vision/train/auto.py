@@ -197,9 +197,10 @@ class _Auto:
         write_file(self._folder / STATE, (json.dumps(asdict(self.state), indent=1) + "\n").encode())
 
     def _open(self, name: str) -> bool:
-        """Whether a step is to be decided: not before, or under way. A lack of time may have passed."""
+        """Whether a step is to be decided: not before, or under way. A lack of time may have passed, as may
+        what made it fail."""
         outcome = self.state.outcomes.get(name)
-        return outcome is None or outcome.state in ("running", "skipped")
+        return outcome is None or outcome.state in ("running", "skipped", "failed")
 
     def _left_s(self) -> float:
         return self._request.hours * 3600 - (time.monotonic() - self._started_s)
@@ -287,9 +288,10 @@ class _Auto:
     def _planned(self, step: Step, report: StudyReport) -> StepOutcome:
         """The step with as many training steps as the time allows; those of an interrupted one stay."""
         before = self.state.outcomes.get(step.name)
-        if before and before.state == "running":
+        if before and before.steps:
             if self._left_s() > 0:
                 self._log(f"{step.name}: continues, {minutes(self._left_s())} of --hours are left")
+            before.state = "running"
             return before
         step_s = report.result(report.baseline).measured.timing.p50_ms / 1e3
         step_s *= _PASSES_PER_SAMPLE * self._request.batch * step.trainings

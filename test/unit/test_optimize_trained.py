@@ -53,12 +53,18 @@ def test_a_trained_bundle_is_a_row_with_its_lineage(tmp_path: Path) -> None:
         assert not of_row or figures["train"]["request"]["seed"] == 7
 
 
-def test_a_refused_result_and_other_labels_are_errors(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_refused_result_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert main(arguments(tmp_path, tmp_path / "empty")) == 1
     assert "got one without a bundle; was it refused?" in capsys.readouterr().err
+
+
+def test_a_missing_folder_of_a_training_is_a_wrong_argument(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(tmp_path, tmp_path / "missing")) == 2
+    assert "--trained: expected a folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_unknown_labels_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

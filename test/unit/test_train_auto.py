@@ -14,6 +14,7 @@ import yaml
 from optimize_cases import image_folder, tiny_bundle, tiny_graph
 
 from edge_vision.cli.optimize import main
+from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.report.report_file import read_report
 from edge_vision.train import auto
 from edge_vision.train.auto import (
@@ -192,6 +193,25 @@ def test_the_end_of_the_time_interrupts_a_training_and_more_time_continues_it(
     assert main(command) == 0
     outcome = json.loads((out / "auto.json").read_text())["outcomes"]["qat"]
     assert (outcome["state"], outcome["reason"]) == ("refused", "no gain") and calls[0] == calls[1]
+
+
+def test_a_failed_step_is_tried_again_by_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[Any] = []
+
+    def run(folder: Path, request: Any, *_: Any) -> Any:
+        calls.append(request)
+        if len(calls) == 1:
+            raise OptimizeError("the disk is full")
+        return SimpleNamespace(refused="no gain", cpu_s=1.0)
+
+    monkeypatch.setattr(qat, "run_qat", run)
+    monkeypatch.setattr(auto, "needless", lambda step, *_: "" if step.name == "qat" else "not in this test")
+    command, _ = arguments(tmp_path)
+    assert main(command) == 0 and "qat: failed: the disk is full" in capsys.readouterr().out
+    assert main(command) == 0 and "qat: refused: no gain" in capsys.readouterr().out
+    assert calls[0] == calls[1]
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -387,3 +389,30 @@ def test_a_missing_other_scene_ends_auto_at_once(tmp_path: Path, capsys: pytest.
     command, out = auto_arguments(tmp_path, "--other", "nosuch.mp4", "--classes", "a")
     assert main(command) == 1
     assert "nosuch.mp4" in capsys.readouterr().err and not out.exists()
+
+
+def test_ctrl_c_within_a_step_waits_for_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def score(layer: torch.nn.Linear) -> float:
+        return -float((layer.weight.detach() - 0.5).square().sum())
+
+    def step(self: torch.optim.Adam) -> None:
+        calls.append(0)
+        if len(calls) == 10:
+            _thread.interrupt_main()
+        whole_step(self)
+
+    calls: list[int] = []
+    whole_step = torch.optim.Adam.step
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)  # Other tests may leave theirs.
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    _, expected = trained(tmp_path / "whole", 24, score)
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path / "parts", 24, score)
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+    assert len(calls) == 10
+    parts, found = trained(tmp_path / "parts", 24, score)
+    assert found == expected and parts.step == len(calls) == 24

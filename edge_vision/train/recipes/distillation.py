@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.train.data.teacher import TeacherSamples
+from edge_vision.train.uninterrupted import uninterrupted
 
 WARM_UP_STEPS = 20
 EVALUATION_STEPS = 25
@@ -98,14 +99,16 @@ class Distillation:
         try:
             self._evaluate_if_due(state, steps)
             while state.step < steps and not state.stopped:
-                loss = self._step(state.step, steps, batch, seed)
+                loss = self._gradients(state.step, steps, batch, seed)
                 if not math.isfinite(loss):
                     state.stopped = (
                         f"the loss was {loss} in step {state.step + 1}: the best state before is kept"
                     )
                     break
-                state.step, state.cpu_s, state.loss = state.step + 1, time.process_time() - cpu, loss
-                self._add_to(state.average, 1 / min(state.step + 1, _AVERAGED_STEPS))
+                with uninterrupted():
+                    self._optimizer.step()
+                    state.step, state.cpu_s, state.loss = state.step + 1, time.process_time() - cpu, loss
+                    self._add_to(state.average, 1 / min(state.step + 1, _AVERAGED_STEPS))
                 left = (time.monotonic() - started) / (state.step - first) * (steps - state.step)
                 show(state.step, loss, left)
                 self._evaluate_if_due(state, steps)
@@ -140,7 +143,8 @@ class Distillation:
             for one, parameter in zip(average, self._parameters, strict=True):
                 one.lerp_(parameter, weight)
 
-    def _step(self, step: int, steps: int, batch: int, seed: int) -> float:
+    def _gradients(self, step: int, steps: int, batch: int, seed: int) -> float:
+        """Compute the gradients and the rates of a step; the loss."""
         inputs, targets = self._samples.batch(batch_numbers(len(self._samples.inputs), step, batch, seed))
         share = min(1.0, (step + 1) / WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
         for group, settings in zip(self._optimizer.param_groups, self._groups, strict=True):
@@ -148,8 +152,6 @@ class Distillation:
         loss = self._loss(self._student(torch.as_tensor(inputs)), targets)
         self._optimizer.zero_grad()
         loss.backward()
-        if torch.isfinite(loss):
-            self._optimizer.step()
         return float(loss.detach())
 
     def _loss(self, found: Mapping[str, torch.Tensor], targets: Mapping[str, np.ndarray]) -> torch.Tensor:
