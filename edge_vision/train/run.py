@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_vision.optimize.errors import DISK_FULL, DiskFull, OptimizeError
+
 if TYPE_CHECKING:
+    from edge_vision.train.recipes.training_report import TrainingReport
     from edge_vision.train.recipes.training_request import TrainingRequest
-    from edge_vision.train.recipes.training_run import TrainingReport
 
 _MODULES = {
     "qat": "recipes.qat",
@@ -27,10 +30,33 @@ def run_recipe(
     """The report of a run, which continues an interrupted one. PyTorch computes on a GPU if it has one.
     log, show, errors: as of TrainingRun."""
     _keep_freed_memory()
-    with _device(log):
+    with _device(log), disk_errors(folder):
         module = importlib.import_module(f"edge_vision.train.{_MODULES[request.recipe]}")
         report: TrainingReport = getattr(module, f"run_{request.recipe}")(folder, request, log, show)
     return report
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Raise OptimizeError for a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*DISK_FULL, errno.EFBIG):
+            raise
+        raise TrainingDiskFull(folder, error.errno) from None
+
+
+class TrainingDiskFull(DiskFull):
+    """No space is left, or none for a file of this size. The same command continues."""
+
+    def __init__(self, folder: Path, number: int | None) -> None:
+        reason = "no space left on the disk; free some"
+        if number == errno.EFBIG:
+            reason = "a file reached the size limit of this shell; raise `ulimit -f`"
+        OptimizeError.__init__(
+            self, f"{folder}: {reason}, or pass fewer --samples, then run the same command again"
+        )
 
 
 def _device(log: Callable[[str], None]) -> contextlib.AbstractContextManager[Any]:

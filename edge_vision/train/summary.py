@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edge_vision.train.recipes.training_run import TrainingReport
+    from edge_vision.train.recipes.training_report import TrainingReport
 
 
 def summary(report: TrainingReport) -> str:

@@ -30,12 +30,8 @@ from edge_vision.train.networks.pruning import (
 )
 from edge_vision.train.networks.timing import installed_runtimes, layer_times, shared_layer_times
 from edge_vision.train.recipes import prune_run
-from edge_vision.train.recipes.training_run import (
-    Quality,
-    TrainingReport,
-    TrainingRequest,
-    worse_than_untuned,
-)
+from edge_vision.train.recipes.training_report import Quality, TrainingReport, worse_than_untuned
+from edge_vision.train.recipes.training_run import TrainingRequest
 from edge_vision.train.summary import summary
 
 INNER = 128

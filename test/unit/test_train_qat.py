@@ -23,8 +23,9 @@ from edge_vision.train.graph.torch_graph import written_back
 from edge_vision.train.recipes import qat, training_run
 from edge_vision.train.recipes.distillation import Distillation, ParameterGroup, batch_numbers
 from edge_vision.train.recipes.qat import run_qat
+from edge_vision.train.recipes.training_report import Quality
 from edge_vision.train.recipes.training_request import TrainingRequest
-from edge_vision.train.recipes.training_run import Quality, TrainingRun
+from edge_vision.train.recipes.training_run import TrainingRun
 
 
 @pytest.mark.parametrize("name", ["ssdlite_mobilenet_v2_coco", "efficientnet_lite0_imagenet", "nanodet_320"])
@@ -122,7 +123,7 @@ def test_the_cpu_time_of_interrupted_parts_counts(tmp_path: Path, monkeypatch: p
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Distillation, "_step", interrupt)
+        patched.setattr(Distillation, "_gradients", interrupt)
         assert main(arguments_of(request, out)) == 130
     stored = out / "cpu_time.json"
     assert json.loads(stored.read_text())["cpu_s"] > 0
@@ -249,15 +250,15 @@ def test_a_stopped_run_continues_and_ends_as_one_that_was_not(
     monkeypatch.setattr(qat, "_refusal", lambda *_: "")
     request, (whole, parts) = request_of(tmp_path), (tmp_path / "whole", tmp_path / "parts")
     assert main(arguments_of(request, whole)) == 0
-    exact = Distillation._step
+    exact = Distillation._gradients
 
-    def step(self: Distillation, number: int, *arguments: object) -> float:
+    def gradients(self: Distillation, number: int, *arguments: object) -> float:
         if number == 33:
             raise KeyboardInterrupt
         return exact(self, number, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(Distillation, "_step", step)
+        patched.setattr(Distillation, "_gradients", gradients)
         assert main(arguments_of(request, parts)) == 130
     assert "stopped; the same command continues" in capsys.readouterr().err
     assert main(arguments_of(request, parts)) == 0

@@ -11,17 +11,14 @@ from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.train.networks.pruning import prune, without_smallest
 from edge_vision.train.recipes.detection_loss import loss_near_teacher
 from edge_vision.train.recipes.run_folder import BUNDLE, INT8
-from edge_vision.train.recipes.training_request import TrainingRequest
-from edge_vision.train.recipes.training_run import (
-    MOVED_PX,
-    Log,
+from edge_vision.train.recipes.training_report import (
     Quality,
     TrainingReport,
-    TrainingRun,
     right_on_labels,
-    with_disk_errors,
     worse_than_untuned,
 )
+from edge_vision.train.recipes.training_request import TrainingRequest
+from edge_vision.train.recipes.training_run import MOVED_PX, Log, TrainingRun
 
 TEACHER, UNTUNED, TUNED, TUNED_INT8 = "teacher int8", "pruned, untuned", "pruned", "pruned int8"
 MIN_AGREEMENT = 0.9
@@ -36,7 +33,7 @@ def run_prune(
     folder: Path, request: TrainingRequest, log: Log, show: Callable[[str], None]
 ) -> TrainingReport:
     """Prune, train, judge, and write bundle/ (fp32), int8/ and report.json. Raises as TrainingRun does."""
-    return with_disk_errors(folder, lambda: _run(TrainingRun(folder, request, log, show)))
+    return _run(TrainingRun(folder, request, log, show))
 
 
 def _run(run: TrainingRun) -> TrainingReport:

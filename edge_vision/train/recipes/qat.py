@@ -14,14 +14,9 @@ from edge_vision.train.graph.torch_graph import written_back
 from edge_vision.train.recipes.distillation import ParameterGroup
 from edge_vision.train.recipes.mixed import fp32_layers
 from edge_vision.train.recipes.run_folder import BUNDLE
+from edge_vision.train.recipes.training_report import Quality, TrainingReport
 from edge_vision.train.recipes.training_request import TrainingRequest
-from edge_vision.train.recipes.training_run import (
-    Log,
-    Quality,
-    TrainingReport,
-    TrainingRun,
-    with_disk_errors,
-)
+from edge_vision.train.recipes.training_run import Log, TrainingRun
 
 PTQ_INT8, PTQ, QAT = "PTQ, all in int8", "PTQ", "QAT"
 _INTEGER_RATE, _SCALE_RATE, _BIAS_RATE, _FP32_RATE = 2.5e-3, 3e-4, 2e-2, 1e-4
@@ -30,7 +25,7 @@ _INTEGER_RATE, _SCALE_RATE, _BIAS_RATE, _FP32_RATE = 2.5e-3, 3e-4, 2e-2, 1e-4
 
 def run_qat(folder: Path, request: TrainingRequest, log: Log, show: Callable[[str], None]) -> TrainingReport:
     """Train, judge, and write bundle/ and report.json; see TrainingRun. Raises as it does."""
-    return with_disk_errors(folder, lambda: _run(TrainingRun(folder, request, log, show), log))
+    return _run(TrainingRun(folder, request, log, show), log)
 
 
 def _run(run: TrainingRun, log: Log) -> TrainingReport:

@@ -30,17 +30,14 @@ from edge_vision.train.networks.pruning import prune
 from edge_vision.train.recipes.detection_loss import detector_loss, has_logits
 from edge_vision.train.recipes.distillation import ParameterGroup, Progress
 from edge_vision.train.recipes.run_folder import BUNDLE, INT8
-from edge_vision.train.recipes.training_request import TrainingRequest
-from edge_vision.train.recipes.training_run import (
-    MOVED_PX,
-    Log,
+from edge_vision.train.recipes.training_report import (
     Quality,
     TrainingReport,
-    TrainingRun,
     right_on_labels,
-    with_disk_errors,
     worse_than_untuned,
 )
+from edge_vision.train.recipes.training_request import TrainingRequest
+from edge_vision.train.recipes.training_run import MOVED_PX, Log, TrainingRun
 
 CUT_INT8, UNTUNED, TUNED, TUNED_INT8 = "teacher int8", "student, untuned", "student", "student int8"
 _PRUNED_RATE, _NEW_RATE = 1e-3, 5e-3
@@ -55,13 +52,10 @@ def run_student(
 ) -> TrainingReport:
     """Train, judge, and write bundle/ (fp32), int8/ and report.json. Raises as TrainingRun does."""
 
-    def run() -> TrainingReport:
-        def teacher(parent: Bundle, cut_folder: Path) -> Bundle:
-            return cut_bundle(parent, cut_folder, request.classes, request.levels)
+    def teacher(parent: Bundle, cut_folder: Path) -> Bundle:
+        return cut_bundle(parent, cut_folder, request.classes, request.levels)
 
-        return _run(TrainingRun(folder, request, log, show, teacher), log)
-
-    return with_disk_errors(folder, run)
+    return _run(TrainingRun(folder, request, log, show, teacher), log)
 
 
 def _run(run: TrainingRun, log: Log) -> TrainingReport:

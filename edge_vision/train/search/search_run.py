@@ -40,14 +40,9 @@ from edge_vision.train.recipes.distillation import ParameterGroup, Progress, noi
 from edge_vision.train.recipes.prune_run import MIN_AGREEMENT, RATE, least_agreement
 from edge_vision.train.recipes.run_folder import BUNDLE, INT8, SEARCH
 from edge_vision.train.recipes.student_run import groups_of_new, start_rare
+from edge_vision.train.recipes.training_report import Quality, TrainingReport
 from edge_vision.train.recipes.training_request import TrainingRequest
-from edge_vision.train.recipes.training_run import (
-    Log,
-    Quality,
-    TrainingReport,
-    TrainingRun,
-    with_disk_errors,
-)
+from edge_vision.train.recipes.training_run import Log, TrainingRun
 from edge_vision.train.search.gates import GatedGraph, time_loss
 from edge_vision.train.search.latency_model import LatencyModel
 from edge_vision.train.search.measuring import Eta, Measuring, Records
@@ -72,7 +67,7 @@ def run_search(
     folder: Any, request: TrainingRequest, log: Log, show: Callable[[str], None]
 ) -> TrainingReport:
     """Search, tune, judge, and write a bundle for each budget and report.json. Raises as TrainingRun does."""
-    return with_disk_errors(folder, lambda: _Search(TrainingRun(folder, request, log, show), log).report())
+    return _Search(TrainingRun(folder, request, log, show), log).report()
 
 
 class _Search:
