@@ -416,7 +416,7 @@ def test_a_run_that_is_stopped_leaves_no_file_under_the_name(tmp_path, number) -
     while not list(tmp_path.glob(".result.mcap.*.partial/*/*")) and time.monotonic() < until_s:
         time.sleep(0.005)
     process.send_signal(number)
-    # If SIGINT comes within exec(), as while a data class is made, Python ends itself by it: 130 in a shell, too.
+    # SIGINT within exec(), as while a data class is made, ends Python by the signal: also 130 in a shell.
     expected = {signal.SIGKILL: (-9,), signal.SIGTERM: (143,), signal.SIGINT: (130, -2)}
     assert process.wait(60) in expected[number]
     left = [] if number != signal.SIGKILL else list(tmp_path.glob(".result.mcap.*.partial"))
