@@ -28,8 +28,8 @@ EFFICIENTNET = {"model": "efficientnet_lite0_imagenet", "videos": (*CLIPS, *MORE
 SSD = {"model": "ssdlite_mobilenet_v2_coco", "videos": ("vtest.avi",)}
 STUDENT = {"classes": ("person", "car"), "levels": 1, "other": ("bikes.mp4",)}
 RUNS: dict[str, dict[str, Any]] = {
-    "efficientnet_qat": {**EFFICIENTNET, "recipe": "qat", "steps": 240},
-    "efficientnet_mixed": {**EFFICIENTNET, "recipe": "qat", "steps": 240, "mixed": 0.75},
+    "efficientnet_qat": {**EFFICIENTNET, "recipe": "qat", "steps": 300},
+    "efficientnet_mixed": {**EFFICIENTNET, "recipe": "qat", "steps": 300, "mixed": 0.75},
     "ssd_qat": {**SSD, "recipe": "qat", "videos": CLIPS, "steps": 150},
     "ssd_prune": {**SSD, "recipe": "prune", "steps": 120, "share": 0.3},
     "ssd_student": {**SSD, **STUDENT, "recipe": "student", "steps": 100, "samples": 1600, "share": 0.3},

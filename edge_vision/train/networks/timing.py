@@ -66,8 +66,8 @@ def time_ratio(
 ) -> float:
     """The median ratio of CPU times of this process, alternating, each with one thread.
 
-    Both graphs are loaded anew, `loads` times: the time depends on where their memory lies. Compared with a
-    graph that is loaded once, ratios rose by up to 10 % within a run. show: receives the loads that are done.
+    The time of a graph depends on where its memory lies, so both are loaded again for each of the loads: with
+    one load, ratios rose by up to 10 % within a run. show: receives the number of loads that are done.
     """
     ratios: list[float] = []
     for number in range(loads):
