@@ -32,6 +32,8 @@ _ACTIVATIONS = ("Clip", "Relu", "LeakyRelu", "HardSwish")
 STEP = 32
 """Channels are kept in multiples of this: int8 kernels compute so many at once; or half of it."""
 _DAMPING, _BLOCK = 0.01, 64
+_MOST_VALUES = 1 << 16
+"""In a feature map that is stored for each sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,25 @@ def chains(model: Any) -> list[InnerChannels]:
         if first and follow(node.output[0], depthwise, projections):
             found.append(InnerChannels(node.name, tuple(depthwise), tuple(projections)))
     return found
+
+
+def block_outputs(model: Any) -> list[str]:
+    """The tensors behind blocks with inner channels, which pruning does not make smaller: of each shape the
+    last one, if it is not large; none where several heads or an activation follow, or without positions."""
+    graph = model.graph
+    inferred = import_onnx().shape_inference.infer_shapes(model).graph
+    dims = {one.name: one.type.tensor_type.shape.dim for one in inferred.value_info}
+    found: dict[tuple[int, ...], str] = {}
+    for chain in chains(model):
+        if len(chain.projections) > 1:
+            continue
+        projection = find_node(model, chain.projections[0])
+        name = (_residual(model, chain) or projection).output[0]
+        readers = {node.op_type for node in graph.node if projection.output[0] in node.input}
+        shape = tuple(one.dim_value for one in dims.get(name, ()))
+        if readers.isdisjoint(_ACTIVATIONS) and np.prod(shape[2:]) > 1 and np.prod(shape) <= _MOST_VALUES:
+            found[shape] = name
+    return list(found.values())
 
 
 def _group(node: Any) -> int:

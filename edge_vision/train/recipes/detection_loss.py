@@ -1,7 +1,10 @@
 """Loss of a detector's outputs against those of its teacher: scores by quality focal loss, boxes where the
-teacher has an object.
+teacher has an object. A pruned network also imitates the teacher's feature maps: these tell more of an image
+than its few objects, so that a short clip suffices.
 
-Source: Li et al., "Generalized Focal Loss" (2020).
+Sources: Li et al., "Generalized Focal Loss" (2020); Romero et al., "FitNets" (2015); for the scale of each
+channel Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearson Correlation
+Coefficient" (2022).
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ import torch
 from torch.nn import functional as F
 
 from edge_vision.bundles.store import Bundle
+from edge_vision.optimize.quantization.decoding_tail import tail_inputs
 from edge_vision.train.networks.cutting import CLASS_ROLES, ClassColumns, class_columns
+from edge_vision.train.networks.pruning import block_outputs
 from edge_vision.train.recipes.distillation import noise_ratio
 
 if TYPE_CHECKING:
@@ -23,6 +28,9 @@ _OBJECT = 0.1
 """The teacher's score from which a box counts, by its score."""
 _BOX_WEIGHT = 1.0
 _NOISE_WEIGHT = 5.0
+_FEATURE_WEIGHT = 25.0
+_LEAST_VARIANCE = 1e-4
+"""Of a channel, as a share of its map's: a channel that hardly varies counts no more than that."""
 
 Outputs = Mapping[str, torch.Tensor]
 
@@ -47,6 +55,33 @@ def loss_near_teacher(run: TrainingRun) -> Callable[[Outputs, Outputs], torch.Te
         return of_objects(found, expected) + _NOISE_WEIGHT * noise
 
     return loss
+
+
+def loss_with_features(run: TrainingRun) -> Callable[[Outputs, Outputs], torch.Tensor]:
+    """The loss of a teacher without some of its channels: that of students, and the noise of feature maps and
+    of what the decoding tail reads; without the latter where labels correct the targets.
+
+    From now on the run compares the feature maps, too. Raises OptimizeError as detector_loss does."""
+    of_objects = detector_loss(run.source)
+    if run.correction:
+        return of_objects
+    maps = list(dict.fromkeys([*tail_inputs(run.folded), *block_outputs(run.folded)]))
+    run.outputs = list(dict.fromkeys([*run.outputs, *maps]))
+
+    def loss(found: Outputs, expected: Outputs) -> torch.Tensor:
+        noise = torch.stack([channel_noise(found[name], expected[name]) for name in maps]).mean()
+        return of_objects(found, expected) + _FEATURE_WEIGHT * noise
+
+    return loss
+
+
+def channel_noise(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    """Mean square error by variance, of each channel of (batch, channels, height, width); of tensors of
+    other shapes as a whole."""
+    error, axes = (found - expected).square(), (0, 2, 3) if expected.dim() == 4 else None
+    variance = expected.var(axes, correction=0)
+    least = _LEAST_VARIANCE * expected.var(correction=0)
+    return (error.mean(axes) / variance.clamp(min=least.clamp(min=1e-9))).mean()
 
 
 def detector_loss(bundle: Bundle) -> Callable[[Outputs, Outputs], torch.Tensor]:

@@ -27,7 +27,7 @@ from edge_vision.train.graph.torch_graph import TorchGraph, written_back
 from edge_vision.train.networks.cutting import class_columns, cut_bundle
 from edge_vision.train.networks.family import student
 from edge_vision.train.networks.pruning import prune
-from edge_vision.train.recipes.detection_loss import detector_loss, has_logits
+from edge_vision.train.recipes.detection_loss import detector_loss, has_logits, loss_with_features
 from edge_vision.train.recipes.distillation import ParameterGroup, Progress
 from edge_vision.train.recipes.run_folder import BUNDLE, INT8
 from edge_vision.train.recipes.training_report import (
@@ -39,8 +39,9 @@ from edge_vision.train.recipes.training_report import (
 from edge_vision.train.recipes.training_request import TrainingRequest
 from edge_vision.train.recipes.training_run import MOVED_PX, Log, TrainingRun
 
+Loss = Callable[..., Any]
 CUT_INT8, UNTUNED, TUNED, TUNED_INT8 = "teacher int8", "student, untuned", "student", "student int8"
-_PRUNED_RATE, _NEW_RATE = 1e-3, 5e-3
+_PRUNED_RATE, _NEW_RATE = 3e-4, 5e-3
 """Of Adam, for the weights."""
 _OTHER_IMAGES = 60
 _LEAST_SAMPLES = 2
@@ -60,12 +61,13 @@ def run_student(
 
 def _run(run: TrainingRun, log: Log) -> TrainingReport:
     run.outputs = list(run.source.manifest.head.outputs.values())
+    loss = detector_loss(run.source) if run.request.width else loss_with_features(run)
     _warn_of_absent(run, log)
     _check_classes(run)
     log("quantizing the teacher")
     whole = graph_session.folded(run.parent.verify(run.parent.manifest.graphs[0]))
     teacher_int8, cut_int8 = _nearest_int8(whole, run), run.ptq(run.folded, "teacher")
-    untuned, tuned, progress = (_new if run.request.width else _pruned)(run, cut_int8)
+    untuned, tuned, progress = (_new if run.request.width else _pruned)(run, cut_int8, loss)
     int8 = run.ptq(tuned, f"student_{progress.step}")
     models = {CUT_INT8: cut_int8, UNTUNED: untuned, TUNED: tuned, TUNED_INT8: int8}
     qualities = {name: run.quality(model) for name, model in models.items()}
@@ -122,17 +124,17 @@ def _nearest_int8(model: Any, run: TrainingRun) -> Any:
     )
 
 
-def _pruned(run: TrainingRun, cut_int8: Any) -> tuple[Any, Any, Progress]:
+def _pruned(run: TrainingRun, cut_int8: Any, loss: Loss) -> tuple[Any, Any, Progress]:
     """Untuned and tuned graph of the teacher without some of its channels."""
     model = run.folded
     if run.request.share:
         moments = input_moments(model, run.calibration, {}, run.counter("inputs of the layers: images"))
         times, show = run.cached_times(cut_int8), run.counter("ordering channels:")
         model = prune(model, moments, times, run.request.share, show)
-    return model, *run.tuned(model, _PRUNED_RATE, detector_loss(run.source))
+    return model, *run.tuned(model, _PRUNED_RATE, loss)
 
 
-def _new(run: TrainingRun, cut_int8: Any) -> tuple[Any, Any, Progress]:
+def _new(run: TrainingRun, cut_int8: Any, loss: Loss) -> tuple[Any, Any, Progress]:
     """Untuned and tuned graph of a network of our family."""
     request = run.request
     model = student(run.folded, request.width, request.depth, request.seed)
@@ -144,7 +146,6 @@ def _new(run: TrainingRun, cut_int8: Any) -> tuple[Any, Any, Progress]:
 
     groups = groups_of_new(graph, batches)
     start_rare(model, run, graph)
-    loss = detector_loss(run.source)
     progress = run.distil(graph, groups, run.validated(tuned, loss), loss)
     return model, tuned(), progress
 
