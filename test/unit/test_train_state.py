@@ -353,6 +353,18 @@ def test_an_interrupted_evaluation_is_repeated(tmp_path: Path, call: int, steps:
     assert found == expected and parts.best_score == whole.best_score
 
 
+@pytest.mark.parametrize(("gain", "kept"), [(0.005, False), (0.02, True)])
+def test_a_gain_that_may_be_chance_keeps_the_untrained_state(tmp_path: Path, gain: float, kept: bool) -> None:
+    untrained: list[list[float]] = []
+
+    def score(layer: torch.nn.Linear) -> float:
+        untrained.append(layer.weight.detach().flatten().tolist())
+        return gain * (len(untrained) > 1)
+
+    _, found = trained(tmp_path, 24, score)
+    assert (found != untrained[0]) == kept
+
+
 @pytest.mark.parametrize("content", ["", '{"a": 1}', "[]", None])
 def test_a_damaged_state_of_auto_is_refused_and_results_are_kept(
     tmp_path: Path, content: str | None, capsys: pytest.CaptureFixture[str]

@@ -112,8 +112,8 @@ def layer_times(model: Any, tensor: np.ndarray, runtime: str) -> dict[str, float
     """Node name -> median time in us, with one thread; 0 is left out. A convolution has the time of the node
     that it is fused into."""
     measured = {"onnxruntime": _in_onnxruntime, "openvino": _in_openvino}[runtime](model, tensor)
-    found = {name: float(statistics.median(values)) for name, values in measured.items() if any(values)}
-    return _by_convolution(model, found)
+    medians = {name: float(statistics.median(values)) for name, values in measured.items()}
+    return _by_convolution(model, {name: time for name, time in medians.items() if time})
 
 
 def _in_onnxruntime(model: Any, tensor: np.ndarray) -> dict[str, list[float]]:

@@ -30,6 +30,8 @@ WARM_UP_STEPS = 20
 EVALUATION_STEPS = 25
 _AVERAGED_STEPS = 30
 """About so many steps are in the average of the weights; fewer at the beginning."""
+_LEAST_GAIN = 0.01
+"""Of the score: what is gained less by training is chance, and training may have forgotten other scenes."""
 _DAMAGED = (
     *(AttributeError, EOFError, KeyError, IndexError, OSError, RuntimeError, TypeError, ValueError),
     pickle.UnpicklingError,
@@ -47,7 +49,8 @@ class ParameterGroup:
 
 @dataclass(slots=True)
 class Progress:
-    """step: next one. curve: (step, loss, score) at each evaluation. best_score: of best, the parameters.
+    """step: next one. curve: (step, loss, score) at each evaluation. best_score: of best, the parameters; of
+    the untrained ones what others must exceed.
     average: of the parameters over the last steps. cpu_s: of this process while training. loss: of the last
     step. stopped: why it ended before the last step, "" = it did not."""
 
@@ -94,7 +97,7 @@ class Distillation:
         show: receives the step, the loss and the seconds left. On KeyboardInterrupt the state is stored; an
         evaluation that it ended is repeated. Raises OptimizeError for a damaged checkpoint.
         """
-        state = self._restored() or Progress(0, [], self._score(), self._values(), self._values())
+        state = self._restored() or self._untrained()
         started, cpu, first = time.monotonic(), time.process_time() - state.cpu_s, state.step
         try:
             self._evaluate_if_due(state, steps)
@@ -117,6 +120,9 @@ class Distillation:
             raise
         self._load(state.best)
         return state
+
+    def _untrained(self) -> Progress:
+        return Progress(0, [], self._score() + _LEAST_GAIN, self._values(), self._values())
 
     def _evaluate_if_due(self, state: Progress, steps: int) -> None:
         """Evaluate each so many steps and at the end; also where an interrupted run did not finish that."""
