@@ -28,60 +28,45 @@ _OBJECT = 0.1
 """The teacher's score from which a box counts, by its score."""
 _BOX_WEIGHT = 1.0
 _NOISE_WEIGHT = 5.0
-_FEATURE_WEIGHT = 25.0
+_FEATURE_WEIGHT = 20.0
 _LEAST_VARIANCE = 1e-4
 """Of a channel, as a share of its map's: a channel that hardly varies counts no more than that."""
 
 Outputs = Mapping[str, torch.Tensor]
 
 
-def loss_near_teacher(run: TrainingRun) -> Callable[[Outputs, Outputs], torch.Tensor] | None:
-    """The loss of a detector with all classes of its teacher: that of students, and the noise of what the
-    decoding tail reads, which also tells where there is no object; without the latter where labels correct
-    the targets. None for other models.
+def loss_near_teacher(
+    run: TrainingRun, features: bool = False
+) -> Callable[[Outputs, Outputs], torch.Tensor] | None:
+    """The loss of a detector that is its teacher with fewer channels: that of students, and the noise of what
+    the decoding tail reads, which also tells where there is no object; without the latter where labels
+    correct the targets. features: and the noise of feature maps. None for other models.
 
-    From now on the run compares the outputs of the graph, too."""
+    From now on the run compares these tensors and the outputs of the graph."""
     if run.source.manifest.head.type not in CLASS_ROLES:
         return None
-    tail, outputs = list(run.outputs), list(run.source.manifest.head.outputs.values())
     of_objects = detector_loss(run.source)
+    run.outputs = list(run.source.manifest.head.outputs.values())
     if run.correction:
-        run.outputs = outputs
         return of_objects
-    run.outputs = list(dict.fromkeys([*outputs, *tail]))
+    tail = tail_inputs(run.folded)
+    maps = block_outputs(run.folded) if features else []
+    run.outputs = list(dict.fromkeys([*run.outputs, *tail, *maps]))
 
     def loss(found: Outputs, expected: Outputs) -> torch.Tensor:
         noise = noise_ratio(*({name: one[name] for name in tail} for one in (found, expected)))
-        return of_objects(found, expected) + _NOISE_WEIGHT * noise
-
-    return loss
-
-
-def loss_with_features(run: TrainingRun) -> Callable[[Outputs, Outputs], torch.Tensor]:
-    """The loss of a teacher without some of its channels: that of students, and the noise of feature maps and
-    of what the decoding tail reads; without the latter where labels correct the targets.
-
-    From now on the run compares the feature maps, too. Raises OptimizeError as detector_loss does."""
-    of_objects = detector_loss(run.source)
-    if run.correction:
-        return of_objects
-    maps = list(dict.fromkeys([*tail_inputs(run.folded), *block_outputs(run.folded)]))
-    run.outputs = list(dict.fromkeys([*run.outputs, *maps]))
-
-    def loss(found: Outputs, expected: Outputs) -> torch.Tensor:
-        noise = torch.stack([channel_noise(found[name], expected[name]) for name in maps]).mean()
-        return of_objects(found, expected) + _FEATURE_WEIGHT * noise
+        total = of_objects(found, expected) + _NOISE_WEIGHT * noise
+        of_maps = [channel_noise(found[name], expected[name]) for name in maps]
+        return total + _FEATURE_WEIGHT * torch.stack(of_maps).mean() if maps else total
 
     return loss
 
 
 def channel_noise(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
-    """Mean square error by variance, of each channel of (batch, channels, height, width); of tensors of
-    other shapes as a whole."""
-    error, axes = (found - expected).square(), (0, 2, 3) if expected.dim() == 4 else None
-    variance = expected.var(axes, correction=0)
-    least = _LEAST_VARIANCE * expected.var(correction=0)
-    return (error.mean(axes) / variance.clamp(min=least.clamp(min=1e-9))).mean()
+    """Mean over the channels of (batch, channels, height, width): mean square error by variance."""
+    error, axes = (found - expected).square(), (0, 2, 3)
+    least = (_LEAST_VARIANCE * expected.var(correction=0)).clamp(min=1e-9)
+    return (error.mean(axes) / expected.var(axes, correction=0).clamp(min=least)).mean()
 
 
 def detector_loss(bundle: Bundle) -> Callable[[Outputs, Outputs], torch.Tensor]:

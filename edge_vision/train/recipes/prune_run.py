@@ -41,7 +41,7 @@ def _run(run: TrainingRun) -> TrainingReport:
     moments = input_moments(run.folded, run.calibration, {}, run.counter("inputs of the layers: images"))
     times, show = run.cached_times(teacher_int8), run.counter("ordering channels:")
     pruned = prune(run.folded, moments, times, run.request.share, show)
-    tuned, progress = run.tuned(pruned, RATE, loss_near_teacher(run))
+    tuned, progress = run.tuned(pruned, RATE, loss_near_teacher(run, features=True))
     int8 = run.ptq(tuned, f"pruned_{progress.step}")
     models = {TEACHER: teacher_int8, UNTUNED: pruned, TUNED: tuned, TUNED_INT8: int8}
     qualities = {name: run.quality(model) for name, model in models.items()}

@@ -27,7 +27,7 @@ from edge_vision.train.graph.torch_graph import TorchGraph, written_back
 from edge_vision.train.networks.cutting import class_columns, cut_bundle
 from edge_vision.train.networks.family import student
 from edge_vision.train.networks.pruning import prune
-from edge_vision.train.recipes.detection_loss import detector_loss, has_logits, loss_with_features
+from edge_vision.train.recipes.detection_loss import detector_loss, has_logits, loss_near_teacher
 from edge_vision.train.recipes.distillation import ParameterGroup, Progress
 from edge_vision.train.recipes.run_folder import BUNDLE, INT8
 from edge_vision.train.recipes.training_report import (
@@ -61,7 +61,8 @@ def run_student(
 
 def _run(run: TrainingRun, log: Log) -> TrainingReport:
     run.outputs = list(run.source.manifest.head.outputs.values())
-    loss = detector_loss(run.source) if run.request.width else loss_with_features(run)
+    near = None if run.request.width else loss_near_teacher(run, features=True)
+    loss = near or detector_loss(run.source)
     _warn_of_absent(run, log)
     _check_classes(run)
     log("quantizing the teacher")
