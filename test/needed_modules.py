@@ -64,6 +64,7 @@ NEEDED: dict[str, dict[str, str]] = {
     "unit/test_updates_client.py": UPDATES,
     "unit/test_updates_repository.py": UPDATES,
     "unit/test_train_auto.py": {**TORCH, **REPORT},
+    "unit/test_train_features.py": TORCH,
     "unit/test_train_graph.py": TORCH,
     "unit/test_updates_slots.py": UPDATES,
     "unit/test_web_live.py": WEB,

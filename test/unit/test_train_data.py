@@ -40,19 +40,6 @@ def test_judge_clips_leave_the_whole_video_to_training(tmp_path: Path) -> None:
     assert (found.judge_ranges[0].path, found.judge_ranges[0].start) == (str(second), 0.0)
 
 
-def test_the_last_images_of_each_clip_validate(tmp_path: Path) -> None:
-    clips = [str(image_folder(tmp_path / str(seed), count, seed)) for seed, count in ((1, 30), (2, 60))]
-    found = split(clips, [], 60, 10)
-    first, second = (found.train_clips.count(clip) for clip in (0, 1))
-    assert (found.train_clips, first + second) == ((0,) * first + (1,) * second, len(found.train))
-    everything = list(range(first + second))
-    chosen = found.validation(everything, 40)
-    ends = (first - round(first / 6), first + second - round(second / 6))
-    assert chosen == [*range(ends[0], first), *range(ends[1], first + second)]
-    assert len(found.validation(everything, 4)) == 4
-    assert found.validation([0, 1, 2], 40) == [2]
-
-
 def test_the_same_clip_on_both_sides_is_refused(tmp_path: Path) -> None:
     folder = image_folder(tmp_path / "clip", 20)
     with pytest.raises(OptimizeError, match="got 20 in both, as in a clip that repeats itself"):

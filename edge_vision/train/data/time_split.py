@@ -44,8 +44,7 @@ class ClipRange:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TimeSplit:
-    """train, judge: (h, w, 3) uint8 BGR, of each clip in order of time. train_clips: number of the clip of
-    each. train_labels, judge_labels: of each image."""
+    """train, judge: (h, w, 3) uint8 BGR. train_labels, judge_labels: of each image."""
 
     train: tuple[np.ndarray, ...]
     judge: tuple[np.ndarray, ...]
@@ -53,16 +52,6 @@ class TimeSplit:
     judge_ranges: tuple[ClipRange, ...]
     train_labels: tuple[Labels, ...]
     judge_labels: tuple[Labels, ...]
-    train_clips: tuple[int, ...]
-
-    def validation(self, numbers: Sequence[int], most: int) -> list[int]:
-        """Of these train images the last ones of each clip: 1/6, at most so many of all clips together. A
-        model that is good on them has learned more than the images it was trained on."""
-        share = min(1 / 6, most / max(1, len(numbers)))
-        clips: dict[int, list[int]] = {}
-        for number in numbers:
-            clips.setdefault(self.train_clips[number], []).append(number)
-        return [one for found in clips.values() for one in found[-max(1, round(share * len(found))) :]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,8 +111,7 @@ def split(
         tuple(ClipRange(str(path), hashes[path], found[0].time, found[-1].time) for path, found in parts)
         for parts in (train_parts, judge_parts)
     )
-    clips = tuple(clip for clip, (_, found) in enumerate(trained) for _ in found)
-    return TimeSplit(train, judged_images, train_ranges, judge_ranges, train_labels, judge_labels, clips)
+    return TimeSplit(train, judged_images, train_ranges, judge_ranges, train_labels, judge_labels)
 
 
 def check_readable(clips: Sequence[str]) -> None:

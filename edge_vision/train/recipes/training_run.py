@@ -62,8 +62,9 @@ from edge_vision.train.recipes.training_request import TrainingRequest
 from edge_vision.train.same_options import read_stored
 
 _CALIBRATION_IMAGES = 32
-_VALIDATION_IMAGES = 40
-"""At most so many are not trained on: the best state is chosen by them."""
+_VALIDATION_PERIOD, _VALIDATION_IMAGES = 6, 40
+"""Every so many train images, one is not trained on, at most so many: the best state is chosen by them. The
+last ones of each clip would tell more of other scenes, but their absence costs more than that."""
 _TIMED_ROUNDS = 48
 _CORRECTED = ("prune", "student")
 """Recipes whose targets labels correct: those that may become another network than the teacher."""
@@ -103,8 +104,9 @@ class TrainingRun:
         self.outputs = tail_inputs(self.folded)
         self._data = split(request.videos, request.judge, request.frames, request.judge_frames, self.show)
         train = self._teachable()
-        validation = self._data.validation(train, _VALIDATION_IMAGES)
-        self._train = [i for i in train if i not in validation]
+        period = max(_VALIDATION_PERIOD, -(-len(train) // _VALIDATION_IMAGES))
+        validation = train[::period]
+        self._train = [i for number, i in enumerate(train) if number % period]
         self.validation_images = tuple(self._data.train[i] for i in validation)
         self._images = [self._data.train[i] for i in self._train]
         self.calibration = self.calibration_tensors(self._spec)
