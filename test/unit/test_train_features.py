@@ -18,7 +18,7 @@ from test_train_student import detector_bundle
 
 from edge_vision.bundles.store import load_bundle
 from edge_vision.optimize.quantization.graph_edit import with_outputs
-from edge_vision.train.networks.pruning import block_outputs
+from edge_vision.train.networks.pruning import block_outputs, chains
 from edge_vision.train.recipes.detection_loss import channel_noise, detector_loss, loss_near_teacher
 
 
@@ -27,6 +27,16 @@ def with_activation(model: onnx.ModelProto) -> onnx.ModelProto:
     total = next(node for node in model.graph.node if node.name == "add")
     del total.input[1:]
     total.op_type = "Relu"
+    return model
+
+
+def projected_twice() -> onnx.ModelProto:
+    """What the block projects goes through another 1x1 convolution instead of the sum."""
+    model = inverted_residual()
+    total = next(node for node in model.graph.node if node.name == "add")
+    second = onnx.numpy_helper.from_array(np.ones((5, 3, 1, 1), np.float32), "second")
+    model.graph.initializer.append(second)
+    total.op_type, total.input[1] = "Conv", "second"
     return model
 
 
@@ -43,11 +53,20 @@ def test_the_sum_behind_a_block_is_a_feature_map_also_when_the_block_is_pruned()
 
 @pytest.mark.parametrize(
     "model",
-    [inverted_residual(skip=True), with_activation(inverted_residual()), inverted_residual(side_px=256)],
+    [
+        inverted_residual(skip=True),
+        with_activation(inverted_residual()),
+        inverted_residual(side_px=256),
+    ],
     ids=("no inner channels", "activation", "large"),
 )
 def test_other_tensors_are_no_feature_maps(model: onnx.ModelProto) -> None:
     assert block_outputs(model) == []
+
+
+def test_inner_channels_of_the_next_block_are_no_feature_map() -> None:
+    assert [chain.first for chain in chains(projected_twice())] == ["expand", "project"]
+    assert block_outputs(projected_twice()) == ["f"]
 
 
 @given(st.integers(0, 1000), st.floats(0.01, 100))

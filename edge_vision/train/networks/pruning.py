@@ -114,13 +114,16 @@ def chains(model: Any) -> list[InnerChannels]:
 
 def block_outputs(model: Any) -> list[str]:
     """The tensors behind blocks with inner channels, which pruning does not make smaller: of each shape the
-    last one, if it is not large; none where several heads or an activation follow, or without positions."""
+    last one, if it is not large; none where several heads or an activation follow, or without positions.
+    What one block projects may be the inner channels of the next one: these are none, either."""
     graph = model.graph
     inferred = import_onnx().shape_inference.infer_shapes(model).graph
     dims = {one.name: one.type.tensor_type.shape.dim for one in inferred.value_info}
     found: dict[tuple[int, ...], str] = {}
-    for chain in chains(model):
-        if len(chain.projections) > 1:
+    blocks = chains(model)
+    inner = {chain.first for chain in blocks}
+    for chain in blocks:
+        if len(chain.projections) > 1 or chain.projections[0] in inner:
             continue
         projection = find_node(model, chain.projections[0])
         name = (_residual(model, chain) or projection).output[0]
