@@ -1,6 +1,6 @@
 """Loss of a detector's outputs against those of its teacher: scores by quality focal loss, boxes where the
 teacher has an object. A pruned network also imitates the teacher's feature maps: these tell more of an image
-than its few objects, so that a short clip suffices.
+than its few objects.
 
 Sources: Li et al., "Generalized Focal Loss" (2020); Romero et al., "FitNets" (2015); for the scale of each
 channel Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearson Correlation
