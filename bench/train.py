@@ -31,8 +31,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "efficientnet_qat": {**EFFICIENTNET, "recipe": "qat", "steps": 300},
     "efficientnet_mixed": {**EFFICIENTNET, "recipe": "qat", "steps": 300, "mixed": 0.75},
     "ssd_qat": {**SSD, "recipe": "qat", "videos": CLIPS, "steps": 150},
-    "ssd_prune": {**SSD, "recipe": "prune", "steps": 150, "samples": 960, "share": 0.33},
-    "ssd_student": {**SSD, **STUDENT, "recipe": "student", "steps": 300, "samples": 2400, "share": 0.39},
+    "ssd_prune": {**SSD, "recipe": "prune", "steps": 180, "samples": 960, "share": 0.34},
+    "ssd_student": {**SSD, **STUDENT, "recipe": "student", "steps": 400, "samples": 2400, "share": 0.4},
     "ssd_search": {
         **SSD,
         "recipe": "search",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 from model_cases import clip_or_skip
 from optimize_cases import image_folder, tiny_bundle, tiny_graph
@@ -19,7 +20,7 @@ from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import graph_session
 from edge_vision.train.data import time_split
 from edge_vision.train.data.augmentation import augmented
-from edge_vision.train.data.teacher import cached_samples
+from edge_vision.train.data.teacher import TeacherSamples, cached_samples
 from edge_vision.train.data.time_split import split
 
 
@@ -120,6 +121,16 @@ def test_the_teacher_runs_on_augmented_images_and_only_once(tmp_path: Path) -> N
     (tmp_path / "samples" / "targets.json").unlink()  # As after a kill.
     samples()
     assert len(shown) == 20
+
+
+def test_samples_do_not_stay_in_memory(tmp_path: Path) -> None:
+    file = tmp_path / "samples.npy"
+    np.save(file, np.random.default_rng(0).random((64, 1 << 14), np.float32).astype(np.float16))
+    samples = TeacherSamples(np.load(file, mmap_mode="r"), {})
+    first, second = (samples.batch(range(64))[0] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    (mapped,) = (one.rss for one in psutil.Process().memory_maps() if one.path == str(file))
+    assert mapped < file.stat().st_size / 2
 
 
 def test_without_pytorch_the_command_names_what_to_install(tmp_path: Path) -> None:

@@ -86,6 +86,15 @@ def test_networks_run_at_other_sizes() -> None:
     assert found["logits"].shape == expected["logits"].shape and np.isfinite(found["logits"]).all()
 
 
+def test_networks_to_fit_a_model_are_spread_over_all_kinds_and_widths() -> None:
+    net = supernet(precisions=("int8", "fp32"))
+    found = net.spread(9, np.random.default_rng(0))
+    assert [one.precision for one in found] == ["int8"] * 5 + ["fp32"] * 4
+    for precision in net.precisions:
+        kept = [one.kept[0] for one in found if one.precision == precision]
+        assert min(kept) < INNER // 3 and max(kept) > INNER // 2
+
+
 def test_coefficients_are_those_of_the_data_and_never_negative() -> None:
     rng = np.random.default_rng(0)
     rows, ridge = rng.uniform(0, 1, (80, 4)), 1e-4

@@ -6,9 +6,10 @@ Outputs for reviewed pictures are corrected by the labels.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ class TeacherSamples:
         """Inputs and targets of these samples, float32."""
         at = sorted(numbers)
         targets = {name: np.asarray(values[at], np.float32) for name, values in self.targets.items()}
-        return np.asarray(self.inputs[at], np.float32), targets
+        inputs = np.asarray(self.inputs[at], np.float32)
+        _release((self.inputs, *self.targets.values()))
+        return inputs, targets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,11 +132,19 @@ def _write(
             files = [_mapped(folder / f"{i}.npy", count, array.shape) for i, array in enumerate(arrays)]
         for file, array in zip(files, arrays, strict=True):
             file[number] = array
+        _release(files)
         show("teacher", number + 1, count)
     for file in files:
         file.flush()
     stored = {"outputs": list(outputs), "corrections": corrections}
     write_file(folder / _FILE, json.dumps(stored).encode())
+
+
+def _release(arrays: Iterable[np.ndarray]) -> None:
+    """Give up the memory of mapped files, which counts as that of the process; their content stays."""
+    for one in arrays:
+        if isinstance(one.base, mmap.mmap):
+            one.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _mapped(path: Path, count: int, shape: tuple[int, ...]) -> np.memmap[Any, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,9 @@ from edge_vision.train.networks.pruning import (
     eliminations,
     keep,
 )
+
+_NARROWEST = 0.15
+"""The mean kept share of channels of a random network, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +107,25 @@ class Supernet:
             graph_edit.resize(cut, self._spec.name, self._spec.layout, genes.size)
         return cut
 
+    def spread(self, count: int, rng: np.random.Generator) -> list[Genes]:
+        """So many networks, of each size and precision with evenly spread widths: a model that is fitted on
+        them has little to extrapolate."""
+        kinds = list(product(self.sizes, self.precisions))
+        return [
+            self._near(width, rng, *kind)
+            for number, kind in enumerate(kinds)
+            for width in np.linspace(_NARROWEST, 1.0, len(range(number, count, len(kinds))))
+        ]
+
     def random(self, rng: np.random.Generator) -> Genes:
         """Around a random width, so that slow and fast networks are equally likely."""
-        width = rng.uniform(0.15, 1.0)
+        size = self.sizes[int(rng.integers(len(self.sizes)))]
+        precision = self.precisions[int(rng.integers(len(self.precisions)))]
+        return self._near(rng.uniform(_NARROWEST, 1.0), rng, size, precision)
+
+    def _near(self, width: float, rng: np.random.Generator, size: Size, precision: str) -> Genes:
         kept = []
         for choices in self.choices:
             wanted = choices[-1] * np.clip(width + rng.normal(0, 0.2), 0.0, 1.0)
             kept.append(min(choices, key=lambda one: abs(one - wanted)))
-        size = self.sizes[int(rng.integers(len(self.sizes)))]
-        return Genes(tuple(kept), size, self.precisions[int(rng.integers(len(self.precisions)))])
+        return Genes(tuple(kept), size, precision)

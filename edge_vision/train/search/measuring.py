@@ -103,8 +103,9 @@ class Measuring:
 
     def errors(self) -> dict[str, LatencyErrors]:
         """Of each runtime, on unseen random networks; the model is fitted on others."""
-        rng, count = np.random.default_rng(self._run.request.seed), FITTED + UNSEEN
-        networks = [self._supernet.whole, *(self._supernet.random(rng) for _ in range(count - 1))]
+        rng = np.random.default_rng(self._run.request.seed)
+        fitted = [self._supernet.whole, *self._supernet.spread(FITTED - 1, rng)]
+        networks = [*fitted, *(self._supernet.random(rng) for _ in range(UNSEEN))]
         self._measure(networks, "latency model")
         return {
             name: self._model(name, networks[:FITTED]).errors(
