@@ -142,9 +142,10 @@ def _write(
 
 def _release(arrays: Iterable[np.ndarray]) -> None:
     """Give up the memory of mapped files, which counts as that of the process; their content stays."""
-    for one in arrays:
-        if isinstance(one.base, mmap.mmap):
-            one.base.madvise(mmap.MADV_DONTNEED)
+    bases: list[Any] = [one.base for one in arrays]
+    for base in bases:
+        if isinstance(base, mmap.mmap):
+            base.madvise(mmap.MADV_DONTNEED)
 
 
 def _mapped(path: Path, count: int, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
