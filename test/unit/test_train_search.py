@@ -275,6 +275,29 @@ def test_precisions_are_compared_after_half_of_the_tuning(
     assert set(tried) == {"int8", "fp32"} and all(0 <= one <= 1 for one in tried.values())
 
 
+def test_the_evolution_ends_with_the_uniform_network_that_tunes_better(
+    tmp_path: Path, small_search: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without training it has the least score, after half of the tuning the highest."""
+    uniform, given = set(), NetworkSearch.uniform
+
+    def recorded(search: NetworkSearch, budget: float) -> list[Genes]:
+        found = given(search, budget)
+        uniform.update(found)
+        return found
+
+    monkeypatch.setattr(NetworkSearch, "uniform", recorded)
+    monkeypatch.setattr(search_run._Search, "_score", lambda _, one, __: float(one not in uniform))
+    monkeypatch.setattr(
+        search_run._Search,
+        "_after_half",
+        lambda _, one, __: (one in uniform) * (1.0 + (one.precision == "int8")),
+    )
+    assert main(small_search("--budgets", "0.9")) == 0
+    rows = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))["figures"]["rows"]
+    assert rows[0]["network"] == rows[1]["network"] in {one.id for one in uniform}
+
+
 def test_a_loss_that_is_not_finite_ends_the_tuning_with_the_best_before(
     tmp_path: Path, small_search: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,7 +90,7 @@ class _Search:
             model = self._family()
             sizes = [one for one in sizes if accepts(model, spec, one)]
         else:
-            self._loss = loss_near_teacher(run)
+            self._loss = loss_near_teacher(run, features=True)
         log("ordering the channels")
         moments = input_moments(model, run.calibration, {}, run.counter("inputs of the layers: images"))
         show = run.counter("ordering channels:")
@@ -198,25 +198,31 @@ class _Search:
             ),
             "differentiable": search.ranked(search.from_widths(snapshots, budget) or starts),
         }
-        return {method: self._finalist(f"{method} at {budget:g}", one) for method, one in ranked.items()}
+        chosen: dict[str, Genes] = {}
+        for method, networks in ranked.items():
+            # The evolution starts with the uniform networks too: without training they rank too low.
+            others = [chosen["uniform"]] if method == "evolved" else []
+            chosen[method] = self._finalist(f"{method} at {budget:g}", networks, others)
+        return chosen
 
-    def _finalist(self, what: str, ranked: Sequence[Genes]) -> Genes:
-        """The best network after half of the tuning: of the first ones that differ in precision or size."""
+    def _finalist(self, what: str, ranked: Sequence[Genes], others: Sequence[Genes]) -> Genes:
+        """The best network after half of the tuning: of the first ones that differ in precision or size, and
+        of others."""
         kinds: dict[tuple[Size, str], Genes] = {}
         for one in ranked:
             kinds.setdefault((one.size, one.precision), one)
-        finalists = list(kinds.values())[:FINALISTS]
+        finalists = list(dict.fromkeys([*list(kinds.values())[:FINALISTS], *others]))
         if len(finalists) == 1:
             return finalists[0]
         return max(finalists, key=lambda one: self._after_half(one, f"{what}: trying {one.precision}"))
 
     def _after_half(self, genes: Genes, what: str) -> float:
-        """Agreement on some validation images after half of the tuning."""
+        """Agreement on the validation images after half of the tuning."""
 
         def agreement() -> float:
             steps = max(1, self._run.request.steps // 2)
             final, _ = self._trained(genes, f"half_{_short(genes)}", steps, what)
-            return round(self._agreement(final, genes.size, 0, SCORED_IMAGES), 4)
+            return round(self._agreement(final, genes.size, 0), 4)
 
         found: float = self._records.get(f"half {genes.id}", agreement)
         return found
@@ -229,10 +235,10 @@ class _Search:
         return (untuned + RECOVERED * max(0.0, most - untuned)) * retained[genes.precision]
 
     def _untuned(self, genes: Genes) -> float:
-        """Agreement in fp32 without training, on some validation images."""
+        """Agreement in fp32 without training, on the validation images."""
 
         def agreement() -> float:
-            return round(self._agreement(self._supernet.network(genes), genes.size, 0, SCORED_IMAGES), 4)
+            return round(self._agreement(self._supernet.network(genes), genes.size, 0), 4)
 
         found: float = self._records.get(f"score {replace(genes, precision='fp32').id}", agreement)
         return found
