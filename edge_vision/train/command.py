@@ -19,12 +19,12 @@ COMMAND = "optimize-train"
 _EXAMPLES = """\
 examples:
   edge-vision optimize train qat efficientnet_lite0_imagenet --video yard.mp4 --video gate.mp4 --out out/qat
-  edge-vision optimize train qat ssdlite_mobilenet_v2_coco --video street.mp4 --judge other.mp4 --out out/qat
+  edge-vision optimize train qat nanodet --video street.mp4 --judge other.mp4 --out out/qat
   edge-vision optimize train qat ./my_bundle --video drive.mcap --steps 600 --out out/mine
   edge-vision optimize train qat efficientnet_lite0_imagenet --video street.mp4 --mixed 0.75 --out out/mixed
   edge-vision optimize train prune ssdlite_mobilenet_v2_coco --video street.mp4 --share 0.3 --out out/pruned
-  edge-vision optimize train student nanodet --classes person car --video yard.mp4 --other gate.mp4 \\
-      --width 1 --out out/yard
+  edge-vision optimize train student ssdlite_mobilenet_v2_coco --classes person car --video yard.mp4 \\
+      --other gate.mp4 --share 0.3 --samples 1600 --out out/yard
   edge-vision optimize train qat out/pruned/bundle/ --video street.mp4 --out out/pruned_qat
 
 No labels are needed: the fp32 bundle is the teacher. A folder of collected pictures (`edge-vision dataset`)

@@ -35,7 +35,7 @@ def summary(report: TrainingReport) -> str:
             if ratios:
                 times = ", ".join(f"{name} {one:.2f}" for name, one in ratios.items())
                 rows.append(f"time by that of {text}: {times}")
-        rows.append(f"{len(report.figures['fp32_layers'])} layers in fp32")
+        rows.append(f"{len(report.figures['fp32_layers'])} layers in fp32, those of the stem among them")
     elif report.figures:
         rows += _student_rows(report.figures)
     return "\n".join([*rows, *_last_rows(report)])
@@ -89,6 +89,11 @@ def _unstructured_row(figures: Mapping[str, float]) -> str:
 def _student_rows(figures: Mapping[str, Any]) -> list[str]:
     return [
         f"int8 file: {figures['bytes'] / 1e6:.2f} MB",
+        *(
+            f"agreement of the teacher without the other feature maps with the whole one: {one:.3f}"
+            for one in (figures.get("levels_agreement"),)
+            if one is not None
+        ),
         *(
             f"agreement on {Path(clip).name}, another scene: "
             + ("no objects there" if value is None else f"{value:.3f}")

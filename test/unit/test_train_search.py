@@ -22,7 +22,7 @@ from edge_vision.cli.optimize import main
 from edge_vision.core.model_spec import InputSpec
 from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.quantization.graph_edit import load_model
+from edge_vision.optimize.quantization.graph_edit import load_model, resize
 from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.optimize.trained import trained_bundles
 from edge_vision.train.networks.supernet import Genes, Supernet
@@ -348,5 +348,21 @@ def test_a_graph_whose_added_maps_round_differently_has_its_own_size_only(tmp_pa
     ]
     file = save_graph(tmp_path / "m.onnx", nodes, {"images": [1, 3, 32, 32]}, {"sum": None}, (weights, sizes))
     model, spec = load_model(file), InputSpec("images", 32, 32)
-    assert search_run.accepts(model, spec, Size(32, 32))
-    assert not search_run.accepts(model, spec, Size(33, 33))
+    assert search_run.accepts(model, model, spec, Size(32, 32))
+    assert not search_run.accepts(model, model, spec, Size(33, 33))
+
+
+def test_a_size_at_which_the_teacher_has_other_maps_is_left_out(tmp_path: Path) -> None:
+    """Sides of 32 and 34 are halved alike, 33 not."""
+    graphs = []
+    for name, up in (("down", 0), ("up", 1)):
+        pool = helper.make_node(
+            "MaxPool", ["images"], ["map"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=up
+        )
+        file = save_graph(tmp_path / f"{name}.onnx", [pool], {"images": [1, 3, 32, 32]}, {"map": None})
+        graphs.append(load_model(file))
+    model, teacher = graphs
+    spec = InputSpec("images", 32, 32)
+    for side in (33, 34):
+        resize(teacher, "images", "nchw", Size(side, side))
+        assert search_run.accepts(model, teacher, spec, Size(side, side)) == (side == 34)

@@ -31,7 +31,7 @@ from edge_vision.optimize.quantization.decoding_tail import tail_inputs
 from edge_vision.train.data.teacher import TeacherSamples
 from edge_vision.train.graph.batch_norm import NormalisedConvolutions
 from edge_vision.train.graph.torch_graph import TorchGraph, written_back
-from edge_vision.train.networks.cutting import ClassColumns, cut
+from edge_vision.train.networks.cutting import ClassColumns, cut, cut_bundle
 from edge_vision.train.networks.family import student
 from edge_vision.train.recipes import student_run
 from edge_vision.train.recipes.detection_loss import detection_loss
@@ -255,6 +255,40 @@ def test_the_cut_teacher_agrees_best(tmp_path: Path) -> None:
     main(arguments(tmp_path, "--steps", "1"))
     report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
     assert report["qualities"][student_run.UNTUNED]["agreement"] == 1.0
+
+
+def test_objects_on_feature_maps_that_are_left_out_are_a_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The teacher to learn from has its boxes elsewhere than the one with all maps, as if it lacked some."""
+    detector_bundle(tmp_path / "tiny")
+    backwards = numpy_helper.from_array(np.arange(80)[::-1].copy(), "backwards")
+
+    def whole(*given: Any) -> onnx.ModelProto:
+        model = cut(*given)
+        makers = {name: one for one in model.graph.node for name in one.output}
+        makers["rows"].output[0] = "forwards"
+        model.graph.node.append(node("Gather", ["forwards", "backwards"], "rows", axis=1))
+        model.graph.initializer.append(backwards)
+        return model
+
+    monkeypatch.setattr(student_run, "cut", whole)
+    monkeypatch.setattr(student_run, "cut_bundle", lambda *given: cut_bundle(*given[:3]))
+    arguments_ = arguments(tmp_path, "--steps", "1", "--levels", "1")
+    assert main(arguments_) == 1
+    assert "--levels 1: expected an agreement of" in capsys.readouterr().err
+    assert main([*arguments_, "--anyway"]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    assert report["figures"]["levels_agreement"] < 0.5 > report["qualities"]["teacher int8"]["agreement"]
+    assert "of the teacher without the other feature maps with the whole one: 0." in capsys.readouterr().out
+
+
+def test_another_scene_is_no_clip_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    detector_bundle(tmp_path / "tiny")
+    given = arguments(tmp_path)
+    assert main([*given, "--other", str(tmp_path / "clip")]) == 1
+    assert "clip: expected another scene" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_class_that_the_clips_lack_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

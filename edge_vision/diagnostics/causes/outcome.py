@@ -28,12 +28,12 @@ def _other_scene(snapshot: PipelineSnapshot) -> Match | None:
 
 @CAUSES.add("below_threshold", OK, "Lower `score_threshold` if there are objects.", wait_s=COUNTED_S)
 def _below_threshold(snapshot: PipelineSnapshot) -> Match | None:
-    """Frames are inferred and no object is detected; the message states the highest score."""
+    """Frames are inferred and no score reaches the threshold; the message states the highest one."""
     detector = snapshot.stage("detector")
     if detector is None or snapshot.increment("inferred") < 2 or detector.increments.get("detections_total"):
         return None
     highest, threshold = detector.number("top_score"), detector.number("score_threshold")
-    if highest is None or threshold is None:
+    if highest is None or threshold is None or highest >= threshold:
         return None
     return Match(
         f"the detector runs and detects nothing: the highest score is {highest:.2f}, the threshold "

@@ -122,6 +122,14 @@ def check_readable(clips: Sequence[str]) -> None:
                 raise OptimizeError(f"{clip}: expected a clip with images, got none that can be decoded")
 
 
+def check_other(other: Sequence[str], clips: Sequence[str]) -> None:
+    """Raise OptimizeError for another scene that is one of the clips."""
+    same = {video_path(clip).resolve() for clip in clips}
+    for clip in other:
+        if video_path(clip).resolve() in same:
+            raise OptimizeError(f"--other {clip}: expected another scene, got a clip to train on or to judge")
+
+
 def evenly_read(clip: str, count: int, show: Callable[[str], None] = lambda text: None) -> list[np.ndarray]:
     """At most so many images of a whole clip. show: receives the progress. Raises SourceError,
     OptimizeError."""

@@ -24,7 +24,7 @@ from edge_vision.optimize.quantization.int8_recipe import cpu_flags, int8_recipe
 from edge_vision.train.data.time_split import evenly_read
 from edge_vision.train.graph.batch_norm import NormalisedConvolutions
 from edge_vision.train.graph.torch_graph import TorchGraph, written_back
-from edge_vision.train.networks.cutting import class_columns, cut_bundle
+from edge_vision.train.networks.cutting import class_columns, cut, cut_bundle, wanted_ids
 from edge_vision.train.networks.family import student
 from edge_vision.train.networks.pruning import prune
 from edge_vision.train.recipes.detection_loss import detector_loss, has_logits, loss_near_teacher
@@ -56,13 +56,22 @@ def run_student(
     def teacher(parent: Bundle, cut_folder: Path) -> Bundle:
         return cut_bundle(parent, cut_folder, request.classes, request.levels)
 
-    return _run(TrainingRun(folder, request, log, show, teacher), log)
+    def whole(parent: Bundle) -> Any:
+        """With all feature maps: what --levels loses is a loss, too."""
+        model = graph_session.folded(parent.verify(parent.manifest.graphs[0]))
+        return cut(model, class_columns(parent), wanted_ids(parent.labels, request.classes))
+
+    return _run(TrainingRun(folder, request, log, show, teacher, whole), log)
 
 
 def _run(run: TrainingRun, log: Log) -> TrainingReport:
     run.outputs = list(run.source.manifest.head.outputs.values())
     near = None if run.request.width else loss_near_teacher(run, features=True)
     loss = near or detector_loss(run.source)
+    ceiling = run.noise_ceiling()
+    figures: dict[str, Any] = {"ceiling": ceiling}
+    if run.request.levels:
+        figures["levels_agreement"] = _checked_levels(run, ceiling, log)
     _warn_of_absent(run, log)
     _check_classes(run)
     log("quantizing the teacher")
@@ -73,9 +82,7 @@ def _run(run: TrainingRun, log: Log) -> TrainingReport:
     models = {CUT_INT8: cut_int8, UNTUNED: untuned, TUNED: tuned, TUNED_INT8: int8}
     qualities = {name: run.quality(model) for name, model in models.items()}
     ratios = run.time_ratios(int8, teacher_int8)
-    ceiling = run.noise_ceiling()
-    figures = {
-        "ceiling": ceiling,
+    figures |= {
         "bytes": len(int8.SerializeToString(deterministic=True)),
         "other_agreement": {clip: _elsewhere(run, int8, clip) for clip in run.request.other},
     }
@@ -87,6 +94,22 @@ def _run(run: TrainingRun, log: Log) -> TrainingReport:
     valid_for = ValidFor(_teacher_name(run), run.source.labels, scene=_scene(report))
     run.write(report, {BUNDLE: (tuned, "fp32"), INT8: (int8, "int8")}, cut_int8, valid_for)
     return report
+
+
+def _checked_levels(run: TrainingRun, ceiling: float, log: Log) -> float:
+    """How well the teacher without some feature maps agrees with the whole one, where that is worse: on
+    validation or judge images. Raises OptimizeError below the ceiling, before anything is trained."""
+    losses = run.judged_on(run.validation_images, "validation images, all feature maps"), run.judge
+    worst = round(min(loss.of(run.folded)[0] for loss in losses), 4)
+    if worst < ceiling:
+        text = (
+            f"--levels {run.request.levels}: expected an agreement of {ceiling:.3f} or more with all feature "
+            f"maps, got {worst:.3f}: the clips have larger objects: pass a higher --levels, or 0 for all"
+        )
+        if not run.request.anyway and not run.labelled:
+            raise OptimizeError(f"{text}, or --anyway")
+        log(text)
+    return worst
 
 
 def _warn_of_absent(run: TrainingRun, log: Log) -> None:
@@ -172,7 +195,7 @@ def _elsewhere(run: TrainingRun, int8: Any, clip: str) -> float | None:
     """F1 on another scene; None if the teacher detects nothing there."""
     try:
         images = evenly_read(clip, _OTHER_IMAGES, run.show)
-        return round(run.loss_on(images, "images of another scene").of(int8)[0], 4)
+        return round(run.judged_on(images, "images of another scene").of(int8)[0], 4)
     except OptimizeError:
         return None
 

@@ -38,7 +38,7 @@ from edge_vision.train.cpu_clock import CpuClock
 from edge_vision.train.data.label_correction import LabelCorrection
 from edge_vision.train.data.labels import LabelledImages, label_boxes, teachable
 from edge_vision.train.data.teacher import LabelledTargets, TeacherSamples, cached_samples
-from edge_vision.train.data.time_split import check_readable, split
+from edge_vision.train.data.time_split import check_other, check_readable, split
 from edge_vision.train.graph.batch_norm import BATCHED
 from edge_vision.train.graph.torch_graph import TorchGraph, written_back
 from edge_vision.train.networks.cutting import CLASS_ROLES
@@ -85,15 +85,18 @@ class TrainingRun:
         log: Log,
         show: Callable[[str], None],
         cut: Callable[[Bundle, Path], Bundle] | None = None,
+        judged_by: Callable[[Bundle], Any] | None = None,
     ) -> None:
         """Continues an interrupted run of the same request. log, show: receive lines, and progress. cut:
-        writes the teacher for a student to a new folder.
+        writes the teacher for a student to a new folder. judged_by: makes, of the bundle as given, the folded
+        graph whose boxes the verdict expects; default the teacher.
 
         Raises OptimizeError, also if the folder has results of another request, BundleError, SourceError.
         """
         self.folder, self.request, self._log, self._given_show = folder, request, log, show
         log(f"reading {request.model} and the clips")
         check_readable((*request.videos, *request.judge, *request.other))
+        check_other(request.other, (*request.videos, *request.judge))
         self.parent = self.source = prepared_source(folder, request, log)
         # After the check: a finished run of the same request stays as it was.
         self._clock = CpuClock(folder / CPU_TIME, read_stored(folder / REPORT).get("cpu_s"))
@@ -101,6 +104,7 @@ class TrainingRun:
             self.source = cut(self.parent, folder / CUT)
         self._spec, self._task = self.source.manifest.input, self.source.manifest.task
         self.folded = graph_session.folded(self.source.verify(self.source.manifest.graphs[0]))
+        self._expected = judged_by(self.parent) if judged_by else self.folded
         self.outputs = tail_inputs(self.folded)
         self._data = split(request.videos, request.judge, request.frames, request.judge_frames, self.show)
         train = self._teachable()
@@ -121,7 +125,7 @@ class TrainingRun:
                     **self.labelled
                 )
             )
-        self.judge = self.loss_on(self.judge_images, "judge images")
+        self.judge = self.judged_on(self.judge_images, "judge images")
         self.validation = self._corrected_loss(validation)
 
     def show(self, text: str) -> None:
@@ -199,6 +203,18 @@ class TrainingRun:
         """The loss against the teacher. what: these images are, for the progress."""
         tensors = self.tensors(images)
         return QuantizationLoss(self.source, self.folded, tensors, show=self.counter(what))
+
+    def judged_on(self, images: Sequence[np.ndarray], what: str) -> QuantizationLoss:
+        """As `loss_on`, with the boxes that the verdict expects."""
+        tensors, session = self.tensors(images), graph_session.session(self._expected)
+        names = [one.name for one in session.get_outputs()]
+
+        def expected(number: int, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            if self._expected is self.folded:
+                return outputs
+            return dict(zip(names, session.run(names, {self._spec.name: tensors[number]}), strict=True))
+
+        return QuantizationLoss(self.source, self.folded, tensors, expected, self.counter(what))
 
     def ptq(self, model: Any, name: str, spec: InputSpec | None = None) -> Any:
         """The int8 graph of a folded model. name: of its cached ranges. spec: default the teacher's input."""
@@ -325,7 +341,7 @@ class TrainingRun:
         ]
         width_px = images[0].shape[1]
         scaled = MOVED_PX * self._spec.width_px / width_px
-        return round(self.judge.of_moved(self.folded, self.tensors(images), scaled), 4)
+        return round(self.judge.of_moved(self._expected, self.tensors(images), scaled), 4)
 
     def time_ratios(self, model: Any, other: Any) -> dict[str, float]:
         """Runtime -> time of the first graph by that of the other."""

@@ -26,7 +26,7 @@ from edge_vision.core.model_spec import InputSpec
 from edge_vision.errors import HeadError
 from edge_vision.optimize.candidate import Size, default_sizes
 from edge_vision.optimize.errors import OptimizeError
-from edge_vision.optimize.quantization import graph_edit
+from edge_vision.optimize.quantization import graph_edit, graph_session
 from edge_vision.optimize.quantization.decoding_tail import tail_inputs
 from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
@@ -88,7 +88,7 @@ class _Search:
             run.outputs = list(run.source.manifest.head.outputs.values())
             self._loss: Callable[..., Any] | None = detector_loss(run.source)
             model = self._family()
-            sizes = [one for one in sizes if accepts(model, spec, one)]
+            sizes = [one for one in sizes if accepts(model, self._teachers[one], spec, one)]
         else:
             self._loss = loss_near_teacher(run, features=True)
         log("ordering the channels")
@@ -412,15 +412,21 @@ class _Search:
         return round(taken, 4)
 
 
-def accepts(model: Any, spec: InputSpec, size: Size) -> bool:
-    """Whether a graph can be resized. One of our family whose maps are added may not, where they round."""
+def accepts(model: Any, teacher: Any, spec: InputSpec, size: Size) -> bool:
+    """Whether a graph can be resized, with the outputs of the teacher of this size. One of our family whose
+    maps are added may not, where they round; or its maps have other sides than the teacher's."""
     if size == Size.of(spec):
         return True
+    resized = copy.deepcopy(model)
     try:
-        graph_edit.resize(copy.deepcopy(model), spec.name, spec.layout, size)
+        graph_edit.resize(resized, spec.name, spec.layout, size)
     except OptimizeError:
         return False
-    return True
+    ours, theirs = (
+        {out.name: out.shape for out in graph_session.session(one).get_outputs()}
+        for one in (resized, teacher)
+    )
+    return ours == theirs
 
 
 def pareto_front(rows: Sequence[Mapping[str, Any]], runtime: str) -> list[str]:
