@@ -32,6 +32,7 @@ from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.study import run_study, write_results
 from edge_vision.optimize.trial_executor import LocalExecutor
 from edge_vision.train.bounds import MemoryBoundExceeded, TimeBoundExceeded, bounds
+from edge_vision.train.data.input_digests import input_digests
 from edge_vision.train.data.time_split import split
 from edge_vision.train.networks.cutting import class_columns, wanted_ids
 from edge_vision.train.networks.timing import RUNTIMES
@@ -118,11 +119,13 @@ class StepOutcome:
 
 @dataclass(slots=True)
 class AutoState:
-    """What a repeated run continues from. outcomes: by name of the step, in the order of their start."""
+    """What a repeated run continues from. outcomes: by name of the step, in the order of their start. inputs:
+    digests of the model and the clips."""
 
     request: AutoRequest
     spent_s: float = 0.0
     outcomes: dict[str, StepOutcome] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
 
 
 def run_auto(
@@ -300,7 +303,7 @@ class _Auto:
             return StepOutcome(
                 "skipped",
                 f"{step.least} training steps need about {minutes(step.least * step_s)}, "
-                f"{minutes(self._left_s())} of --hours are left",
+                f"{minutes(self._left_s())} of --hours are left: pass a higher --hours",
             )
         self._log(
             f"{step.name}: {steps} training steps, about {minutes(steps * step_s)}; "
@@ -399,7 +402,9 @@ def within_budget(report: StudyReport, request: AutoRequest) -> bool:
 def minutes(time_s: float) -> str:
     """A time as text; below 0 as 0."""
     time_s = max(0.0, time_s)
-    return f"{time_s:.0f} s" if time_s < 120 else f"{time_s / 60:.0f} min"
+    if time_s < 120:
+        return f"{time_s:.0f} s"
+    return f"{time_s / 60:.1f} min" if time_s < 600 else f"{time_s / 60:.0f} min"
 
 
 def outcome_text(outcome: StepOutcome) -> str:
@@ -425,18 +430,21 @@ def needless(step: Step, report: StudyReport, request: AutoRequest) -> str:
 def _restored(folder: Path, request: AutoRequest) -> AutoState:
     """The stored state, with today's --hours. Raises OptimizeError if it is of another request."""
     content = stored_options(folder / STATE)
+    inputs = input_digests(request.model, (*request.videos, *request.judge, *request.other))
     if not content:
         _check_none(folder)
         remove_results(folder)
-        return AutoState(request)
+        return AutoState(request, inputs=inputs)
     try:
         stored = {**content["request"], "hours": request.hours}
         outcomes = {name: StepOutcome(**one) for name, one in content["outcomes"].items()}
         spent_s = float(content["spent_s"])
+        # Of an earlier version, or of a file that cannot be read now: not compared.
+        before = {name: value for name, value in content.get("inputs", {}).items() if name in inputs}
     except (KeyError, TypeError, ValueError, AttributeError):
         raise damaged(folder / STATE, "the options and the state of the results") from None
-    check_same(folder, stored, as_stored(request))
-    return AutoState(request, spent_s, outcomes)
+    check_same(folder, stored | before, as_stored(request) | {name: inputs[name] for name in before})
+    return AutoState(request, spent_s, outcomes, inputs)
 
 
 def _check_none(folder: Path) -> None:

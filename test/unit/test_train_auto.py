@@ -116,6 +116,10 @@ def test_one_table_with_all_steps_and_a_repeated_run_trains_nothing(
     assert main(command) == 0
     again = json.loads((out / "auto.json").read_text())
     assert again["outcomes"] == state["outcomes"] and again["spent_s"] > state["spent_s"]
+    image = next(iter(sorted((tmp_path / "clip").iterdir())))
+    image.write_bytes(image.read_bytes() + b"changed")
+    assert main(command) == 1
+    assert "digests of the clips was" in capsys.readouterr().err
 
 
 def test_ctrl_c_and_the_same_command_continues_the_training(

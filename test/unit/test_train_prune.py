@@ -241,7 +241,7 @@ def test_the_smallest_weights_of_each_layer_become_zero() -> None:
 
 
 def test_more_than_there_is_cannot_be_removed() -> None:
-    with pytest.raises(OptimizeError, match=r"expected inner channels with .*: use a lower --share"):
+    with pytest.raises(OptimizeError, match=r"--share .*: expected at most 0.\d+, .*: use a lower --share"):
         pruned(two_heads(), 0.99)
 
 

@@ -319,6 +319,10 @@ def test_a_new_supernet_is_trained_for_the_hours_and_searched(
     (folder,) = (tmp_path / "out" / "budget_0.9").iterdir()
     names = [node.name for node in onnx.load(folder / "model.onnx").graph.node]
     assert any("depthwise" in name for name in names)
+    lines = (tmp_path / "out" / "search" / "records.jsonl").read_text("utf-8").splitlines()
+    records = {name: value for line in lines for name, (value, _) in json.loads(line).items()}
+    for precision in search_run.PRECISIONS:
+        assert any("depthwise" in name for name in records[f"layers onnxruntime {precision}"])
 
 
 def test_a_search_expects_no_more_than_the_teachers_own_agreement() -> None:

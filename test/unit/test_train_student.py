@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -214,6 +215,20 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_best(tmp_path: Path) -> N
     progress = made.run(60, 4, 0, lambda step, loss, left_s: None)
     assert "the loss was nan in step 31" in progress.stopped and progress.step == 30
     assert all(np.isfinite(value).all() for value in graph.trained().values())
+
+
+def test_a_checkpoint_beyond_the_size_limit_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    made, _, _ = training(tmp_path)
+    state = made.run(1, 4, 0, lambda *_: None)
+    before = (tmp_path / "c.pt").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            made._store(state)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "c.pt").read_bytes() == before
 
 
 def arguments(tmp_path: Path, *more: str, classes: tuple[str, ...] = ("person", "car")) -> list[str]:

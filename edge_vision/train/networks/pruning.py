@@ -14,6 +14,7 @@ Frantar and Alistarh, "Optimal Brain Compression" (2022).
 from __future__ import annotations
 
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -152,7 +153,15 @@ def prune(
     """
     found = chains(model)
     steps = eliminations(model, found, moments, costs, show)
-    removed = allocate(steps, share * sum(costs.values()))
+    total = sum(costs.values())
+    most = sum(int(one.counts()[-1]) * one.cost for one in steps)
+    if most < share * total:
+        possible = math.floor(100 * most / total) / 100
+        raise OptimizeError(
+            f"--share {share:g}: expected at most {possible:g}, the share of this model's time that "
+            f"its inner channels can save: use a lower --share"
+        )
+    removed = allocate(steps, share * total)
     pruned = copy.deepcopy(model)
     for chain, step, count in zip(found, steps, removed, strict=True):
         keep(pruned, chain, step.order[count:], moments)
@@ -170,7 +179,7 @@ def keep(model: Any, chain: InnerChannels, channels: np.ndarray, moments: Mappin
 
 
 def allocate(steps: Sequence[Elimination], wanted: float) -> list[int]:
-    """How many channels go of each chain: the least loss of all that saves so much cost."""
+    """How many channels go of each chain: the least loss of all that saves so much cost, if they can."""
 
     def chosen(price: float) -> list[int]:
         """price: loss that a unit of cost is worth."""
@@ -182,12 +191,6 @@ def allocate(steps: Sequence[Elimination], wanted: float) -> list[int]:
     def saved(counts: Sequence[int]) -> float:
         return sum(count * one.cost for count, one in zip(counts, steps, strict=True))
 
-    most = saved([int(one.counts()[-1]) for one in steps])
-    if most < wanted:
-        raise OptimizeError(
-            f"expected inner channels with the time that is to be removed, got {most / wanted:.0%}: use a "
-            f"lower --share"
-        )
     low, high = 1e-15, 1e6
     for _ in range(80):
         middle = float(np.sqrt(low * high))

@@ -9,6 +9,7 @@ Averaging", 1992). A checkpoint after each evaluation makes a run resumable.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import pickle
@@ -182,8 +183,11 @@ class Distillation:
         """Atomically: after a kill the file is the last complete one."""
         now = (state.step, state.curve, state.best_score, state.best, state.average, state.cpu_s, state.loss)
         content = {"progress": now, "now": self._values(), "optimizer": self._optimizer.state_dict()}
+        # torch.save into a file raises RuntimeError where the disk is full.
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
         unfinished = self._file.with_suffix(".unfinished")
-        torch.save(content, unfinished)
+        unfinished.write_bytes(buffer.getvalue())
         os.replace(unfinished, self._file)
 
     def _restored(self) -> Progress | None:

@@ -29,6 +29,7 @@ from edge_vision.train.networks.family import student
 from edge_vision.train.networks.pruning import prune
 from edge_vision.train.recipes.detection_loss import detector_loss, has_logits, loss_near_teacher
 from edge_vision.train.recipes.distillation import ParameterGroup, Progress
+from edge_vision.train.recipes.prune_run import least_agreement
 from edge_vision.train.recipes.run_folder import BUNDLE, INT8
 from edge_vision.train.recipes.training_report import (
     Quality,
@@ -98,12 +99,13 @@ def _run(run: TrainingRun, log: Log) -> TrainingReport:
 
 def _checked_levels(run: TrainingRun, ceiling: float, log: Log) -> float:
     """How well the teacher without some feature maps agrees with the whole one, where that is worse: on
-    validation or judge images. Raises OptimizeError below the ceiling, before anything is trained."""
+    validation or judge images. Raises OptimizeError if that is too little, before anything is trained."""
     losses = run.judged_on(run.validation_images, "validation images, all feature maps"), run.judge
     worst = round(min(loss.of(run.folded)[0] for loss in losses), 4)
-    if worst < ceiling:
+    least, _ = least_agreement(ceiling)
+    if worst < least:
         text = (
-            f"--levels {run.request.levels}: expected an agreement of {ceiling:.3f} or more with all feature "
+            f"--levels {run.request.levels}: expected an agreement of {least:.3f} or more with all feature "
             f"maps, got {worst:.3f}: the clips have larger objects: pass a higher --levels, or 0 for all"
         )
         if not run.request.anyway and not run.labelled:

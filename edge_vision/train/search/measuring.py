@@ -80,7 +80,9 @@ class Measuring:
 
         def times(runtime: str, precision: str) -> Any:
             run.show(f"times of the layers, {runtime}, {precision}")
-            return layer_times({"int8": self._teacher}.get(precision, model), image, runtime)
+            # Of the supernet, which may be a network of our family instead of the teacher.
+            timed = ptq.quantize(model, self._ranges, self._recipe) if precision == "int8" else model
+            return layer_times(timed, image, runtime)
 
         self._layer_times = {
             runtime: {
