@@ -439,12 +439,12 @@ def _restored(folder: Path, request: AutoRequest) -> AutoState:
         stored = {**content["request"], "hours": request.hours}
         outcomes = {name: StepOutcome(**one) for name, one in content["outcomes"].items()}
         spent_s = float(content["spent_s"])
-        # Of an earlier version, or of a file that cannot be read now: not compared.
-        before = {name: value for name, value in content.get("inputs", {}).items() if name in inputs}
+        stored_inputs = dict(content.get("inputs", {}))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise damaged(folder / STATE, "the options and the state of the results") from None
-    check_same(folder, stored | before, as_stored(request) | {name: inputs[name] for name in before})
-    return AutoState(request, spent_s, outcomes, inputs)
+    # What an earlier version did not store, or cannot be read now, is not compared.
+    check_same(folder, stored | inputs | stored_inputs, as_stored(request) | stored_inputs | inputs)
+    return AutoState(request, spent_s, outcomes, stored_inputs | inputs)
 
 
 def _check_none(folder: Path) -> None:

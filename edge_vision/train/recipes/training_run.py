@@ -206,12 +206,12 @@ class TrainingRun:
 
     def judged_on(self, images: Sequence[np.ndarray], what: str) -> QuantizationLoss:
         """As `loss_on`, with the boxes that the verdict expects."""
+        if self._expected is self.folded:
+            return self.loss_on(images, what)
         tensors, session = self.tensors(images), graph_session.session(self._expected)
         names = [one.name for one in session.get_outputs()]
 
-        def expected(number: int, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-            if self._expected is self.folded:
-                return outputs
+        def expected(number: int, _: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             return dict(zip(names, session.run(names, {self._spec.name: tensors[number]}), strict=True))
 
         return QuantizationLoss(self.source, self.folded, tensors, expected, self.counter(what))

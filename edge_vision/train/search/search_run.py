@@ -52,6 +52,7 @@ PRECISIONS = ("int8", "fp32")
 CHILDREN = 24
 """Networks that the evolution evaluates at each budget, after its starts."""
 SCORED_IMAGES = 12
+"""Validation images by which the best state of a tuning is chosen; networks are compared on all."""
 RECOVERED = 0.6
 """Share of the disagreement with the teacher of the same size that a short tuning removes, about."""
 FINALISTS = 2
@@ -137,7 +138,7 @@ class _Search:
                 f"{one.spearman:.2f} on {one.networks} unseen networks"
             )
         latency = self._measuring.model(run.request.runtime, self._proposed)
-        int8 = run.validation.of(teacher_int8, SCORED_IMAGES)[0]
+        int8 = run.validation.of(teacher_int8)[0]
         retained = {"int8": int8, "fp32": 1.0}
         search = NetworkSearch(self._supernet, latency, lambda genes: self._score(genes, retained))
         snapshots = self._snapshots(latency)
