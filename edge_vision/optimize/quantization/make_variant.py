@@ -27,6 +27,7 @@ from edge_vision.optimize.quantization import gptq, graph_edit, graph_session, p
 from edge_vision.optimize.quantization.decoding_tail import comparing_nodes
 from edge_vision.optimize.quantization.input_moments import Ranges, input_moments
 from edge_vision.optimize.quantization.int8_recipe import Int8Recipe
+from edge_vision.optimize.quantization.stored_graph import stored_bytes
 from edge_vision.optimize.tflite.conversion import to_tflite
 
 _CHECKED_IMAGES = 4
@@ -88,8 +89,9 @@ def run(task: VariantTask) -> VariantGraph:
         model, exact = _int8(model, spec, task.recipe, task)
         # What it counts are ONNX Runtime's kernels.
         summary = ptq.summarize(model) if task.graph_format == "onnx" else None
-    data = model.SerializeToString(deterministic=True)
-    if task.graph_format != "onnx":
+    if task.graph_format == "onnx":
+        data = stored_bytes(model)
+    else:
         data = converted(model, quantized=task.recipe is not None)
     bundle = write_variant(source, out, data, spec, task.precision, task.graph_format)
     sha256 = bundle.manifest.graphs[0].sha256

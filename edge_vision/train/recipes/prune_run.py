@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_vision.optimize.quantization.input_moments import input_moments
+from edge_vision.optimize.quantization.stored_graph import stored_bytes
 from edge_vision.train.networks.pruning import prune, without_smallest
 from edge_vision.train.recipes.detection_loss import loss_near_teacher
 from edge_vision.train.recipes.run_folder import BUNDLE, INT8
@@ -61,7 +62,7 @@ def _run(run: TrainingRun) -> TrainingReport:
 def _unstructured(run: TrainingRun, teacher_int8: Any) -> dict[str, float]:
     """What zeros within the layers would give, for comparison; no bundle is made of it."""
     sparse = without_smallest(teacher_int8, UNSTRUCTURED_SHARE)
-    before, after = (len(gzip.compress(one.SerializeToString())) for one in (teacher_int8, sparse))
+    before, after = (len(gzip.compress(stored_bytes(one))) for one in (teacher_int8, sparse))
     return {
         "share": UNSTRUCTURED_SHARE,
         "agreement": run.quality(sparse).agreement,

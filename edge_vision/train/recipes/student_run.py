@@ -21,6 +21,7 @@ from edge_vision.optimize.quantization import graph_session, ptq
 from edge_vision.optimize.quantization.decoding_tail import tail_inputs
 from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.optimize.quantization.int8_recipe import cpu_flags, int8_recipe
+from edge_vision.optimize.quantization.stored_graph import stored_bytes
 from edge_vision.train.data.time_split import evenly_read
 from edge_vision.train.graph.batch_norm import NormalisedConvolutions
 from edge_vision.train.graph.torch_graph import TorchGraph, written_back
@@ -84,7 +85,7 @@ def _run(run: TrainingRun, log: Log) -> TrainingReport:
     qualities = {name: run.quality(model) for name, model in models.items()}
     ratios = run.time_ratios(int8, teacher_int8)
     figures |= {
-        "bytes": len(int8.SerializeToString(deterministic=True)),
+        "bytes": len(stored_bytes(int8)),
         "other_agreement": {clip: _elsewhere(run, int8, clip) for clip in run.request.other},
     }
     found, judged = qualities[TUNED_INT8], len(run.judge_images)

@@ -34,6 +34,7 @@ from edge_vision.optimize.quantization.make_variant import (
 )
 from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
 from edge_vision.optimize.quantization.sensitivity import LayerQuantizer
+from edge_vision.optimize.quantization.stored_graph import stored_bytes
 from edge_vision.train.cpu_clock import CpuClock
 from edge_vision.train.data.label_correction import LabelCorrection
 from edge_vision.train.data.labels import LabelledImages, label_boxes, teachable
@@ -398,7 +399,7 @@ class TrainingRun:
         if not report.refused or self.request.anyway:
             for name, (model, precision) in bundles.items():
                 self.write_bundle(name, model, precision, report, valid_for)
-        write_file(self.folder / TEACHER_INT8, teacher_int8.SerializeToString(deterministic=True))
+        write_file(self.folder / TEACHER_INT8, stored_bytes(teacher_int8))
         write_file(self.folder / REPORT, (json.dumps(asdict(report), indent=1) + "\n").encode())
 
     def write_bundle(
@@ -413,7 +414,7 @@ class TrainingRun:
         """Write a bundle with its lineage. name: folder within the run's. spec: default the teacher's."""
         unfinished = self.folder / f"{Path(name).name}.unfinished"
         remove_path(unfinished)
-        data = model.SerializeToString(deterministic=True)
+        data = stored_bytes(model)
         spec = spec or self._spec
         bundle = write_variant(self.source, unfinished, data, spec, precision)
         lineage = {key: value for key, value in asdict(report).items() if key != "curve"}

@@ -30,6 +30,7 @@ from edge_vision.optimize.quantization import graph_edit, graph_session
 from edge_vision.optimize.quantization.decoding_tail import tail_inputs
 from edge_vision.optimize.quantization.input_moments import input_moments
 from edge_vision.optimize.quantization.quantization_loss import QuantizationLoss
+from edge_vision.optimize.quantization.stored_graph import stored_bytes
 from edge_vision.train.graph.batch_norm import BATCHED, NormalisedConvolutions
 from edge_vision.train.graph.torch_graph import written_back
 from edge_vision.train.networks.family import student
@@ -301,7 +302,7 @@ class _Search:
 
         def results() -> list[Any]:
             final, progress = self._trained(genes, _short(genes), self._run.request.steps, what)
-            write_file(self._file(genes), final.SerializeToString(deterministic=True))
+            write_file(self._file(genes), stored_bytes(final))
             found = {
                 "validation": round(self._agreement(final, genes.size, 0), 4),
                 **self._verdict(final, genes.size),
