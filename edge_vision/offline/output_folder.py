@@ -38,8 +38,9 @@ def claim_folder(
     """
     names, marker = tuple(names), marker_path(folder, command)
     if not folder.is_dir() and os.path.lexists(folder):
+        found = "a link to nothing" if folder.is_symlink() and not folder.exists() else "a file"
         raise OutputError(
-            f"{folder}: expected a folder for the results, got a file; choose another with --out"
+            f"{folder}: expected a folder for the results, got {found}; choose another with --out"
         )
     check_inputs(folder, inputs, names)
     if marker.is_file():

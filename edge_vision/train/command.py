@@ -31,8 +31,8 @@ No labels are needed: the fp32 bundle is the teacher. A folder of collected pict
 is a clip, too: its labels correct the teacher (prune, student) and judge the result. Without --judge, the
 first 65 % of each clip are for training, the last 30 % for the verdict. After a Ctrl-C or a failure, the
 same command continues; with other options, results in DIR are kept unless you pass --restart.
-exit codes: 0 done, also with --anyway, 1 error, 2 wrong arguments, 3 refused: no improvement, 130 stopped by
-Ctrl-C
+exit codes: 0 done (a student also with --anyway), 1 error, 2 wrong arguments, 3 refused: no improvement,
+130 stopped by Ctrl-C
 """
 _SEARCH_EXAMPLES = """\
 examples:
@@ -65,7 +65,7 @@ def add_to(commands: Any) -> None:
         type=TRAINING["mixed"].parsed,
         default=0.0,
         metavar="S",
-        help="of fp32's time, up to which the most sensitive layers stay in fp32 (default: all in int8)",
+        help="of fp32's time, up to which the most sensitive layers stay in fp32 (default: only the first, where that is faster)",
     )
     _add(one, "qat", 300)
     one = recipes.add_parser("prune", help="structured pruning: fewer channels, a faster graph")

@@ -130,6 +130,12 @@ def test_a_place_that_is_no_folder_is_refused(tmp_path: Path, place: str) -> Non
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    with pytest.raises(OutputError, match="got a link to nothing"):
+        claim_folder(tmp_path / "dangling", "demo")
+
+
 def test_a_link_is_removed_and_its_target_kept(mine: Path, tmp_path: Path) -> None:
     before = content(mine)
     (tmp_path / "link").symlink_to(mine)
