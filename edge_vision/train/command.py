@@ -65,7 +65,7 @@ def add_to(commands: Any) -> None:
         type=TRAINING["mixed"].parsed,
         default=0.0,
         metavar="S",
-        help="of fp32's time, up to which the most sensitive layers stay in fp32 (default: only the first ones, "
+        help="of fp32's time, up to which the most sensitive layers stay in fp32 (default: only the first, "
         "where that is faster)",
     )
     _add(one, "qat", 300)
