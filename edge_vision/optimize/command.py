@@ -30,6 +30,7 @@ from edge_vision.optimize.runtimes import build_only_backends, measurable_backen
 from edge_vision.optimize.settings import PRECISIONS, Settings
 from edge_vision.optimize.source import TFLITE
 from edge_vision.optimize.study import run_study, write_results
+from edge_vision.optimize.trained import COPY
 from edge_vision.optimize.trial_executor import FOLDER, LocalExecutor, TrialExecutor
 
 _EXAMPLES = """\
@@ -249,10 +250,10 @@ def _prepare_folder(folder: Path, requested: Settings) -> None:
         for name in (DEVICES, devices.FILE):  # No device has a measurement.
             entries.discard(name)
             remove_path(folder / name)
-    if entries - _NEW_STUDY:
+    others = {name for name in entries - _NEW_STUDY if not COPY.fullmatch(name)}
+    if others:
         raise OptimizeError(
-            f"{folder}: expected a new or empty folder, got one with {min(entries - _NEW_STUDY)}; choose "
-            f"another"
+            f"{folder}: expected a new or empty folder, got one with {min(others)}; choose another"
         )
     for name in entries:
         remove_path(folder / name)

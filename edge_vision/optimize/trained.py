@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from edge_vision.optimize.errors import OptimizeError
 
 _FOLDERS = ("int8", "bundle")
 """Of an output of `optimize train`; the first that is there. `qat` has no int8/, as its bundle is int8."""
+COPY = re.compile(r"trained_[0-9]+")
+"""Names of the copies in a study's folder."""
 
 
 def trained_bundles(study: Path, folders: Sequence[str], source: Bundle) -> dict[str, Bundle]:
@@ -23,7 +26,9 @@ def trained_bundles(study: Path, folders: Sequence[str], source: Bundle) -> dict
     for number, folder in enumerate(folders, 1):
         copy = study / f"trained_{number}"
         if not (copy / "bundle.yaml").is_file():
-            shutil.copytree(_bundle_of(Path(folder)), copy)
+            given = _bundle_of(Path(folder))
+            _check(load_bundle(f"{given}{os.sep}"), source, folder)
+            shutil.copytree(given, copy)
         bundle = load_bundle(f"{copy}{os.sep}")
         _check(bundle, source, folder)
         recipe = str(bundle.manifest.figures["train"]["request"]["recipe"])
@@ -35,6 +40,10 @@ def _bundle_of(folder: Path) -> Path:
     for path in (folder / name for name in _FOLDERS):
         if (path / "bundle.yaml").is_file():
             return path
+    if (folder / "bundle.yaml").is_file():
+        raise OptimizeError(
+            f"{folder}: expected a folder of `optimize train`, got a bundle: pass the folder around it"
+        )
     raise OptimizeError(
         f"{folder}: expected a folder that `optimize train` wrote, got one without a bundle; was it refused?"
     )

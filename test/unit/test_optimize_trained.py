@@ -87,3 +87,20 @@ def test_fewer_classes_are_compared_with_their_own_boxes(tmp_path: Path) -> None
     assert read_detections(file)[0].class_ids.tolist() == [7]
     assert agreement("detect", file, reference, (7,)).value == 1.0
     assert agreement("detect", file, reference).value < 1.0
+
+
+def test_the_bundle_of_a_training_is_not_its_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = trained_result(tmp_path / "qat")
+    assert main(arguments(tmp_path, result / "bundle")) == 1
+    assert "got a bundle: pass the folder around it" in capsys.readouterr().err
+
+
+def test_the_corrected_command_takes_the_same_folder(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    wrong = trained_result(tmp_path / "other" / "wrong", "thing 0\nthing 1\nthing 2\nunicorn\n")
+    given = arguments(tmp_path, trained_result(tmp_path / "right"))
+    assert main([*given, "--trained", str(wrong)]) == 1
+    assert main(given) == 0
+    assert read_report(tmp_path / "out").results
