@@ -30,7 +30,7 @@ from edge_vision.optimize.runtimes import build_only_backends, measurable_backen
 from edge_vision.optimize.settings import PRECISIONS, Settings
 from edge_vision.optimize.source import TFLITE
 from edge_vision.optimize.study import run_study, write_results
-from edge_vision.optimize.trained import COPY
+from edge_vision.optimize.trained import COPY, TRAINING_COMMAND
 from edge_vision.optimize.trial_executor import FOLDER, LocalExecutor, TrialExecutor
 
 _EXAMPLES = """\
@@ -280,8 +280,13 @@ def _absolute(model: str) -> str:
 
 
 def _study_folder(folder: Path) -> Path:
-    """The folder itself; of `optimize auto`, the one with its study."""
+    """The folder itself; of `optimize auto`, the one with its study. Raises OptimizeError for a training."""
     study = folder / STUDY
+    if marker_path(folder, TRAINING_COMMAND).is_file() and not marker_path(folder, COMMAND).is_file():
+        raise OptimizeError(
+            f"{folder}: expected a folder of `optimize run`, got one of a training: its figures are in "
+            f"{report_file.FILE}, and `optimize run ... --trained {folder}` has them in its table"
+        )
     is_auto = marker_path(study, COMMAND).is_file() and not marker_path(folder, COMMAND).is_file()
     return study if is_auto else folder
 

@@ -13,6 +13,8 @@ from edge_vision.optimize.errors import OptimizeError
 
 _FOLDERS = ("int8", "bundle")
 """Of an output of `optimize train`; the first that is there. `qat` has no int8/, as its bundle is int8."""
+TRAINING_COMMAND = "optimize-train"
+"""The command that owns such an output."""
 COPY = re.compile(r"trained_[0-9]+")
 """Names of the copies in a study's folder."""
 

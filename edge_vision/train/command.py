@@ -11,11 +11,12 @@ from edge_vision.core.command_line import complete_help, with_examples
 from edge_vision.errors import EdgeVisionError
 from edge_vision.offline.output_folder import claim_folder, locked_folder, release_folder
 from edge_vision.offline.progress import ProgressLine
+from edge_vision.optimize.trained import TRAINING_COMMAND
 from edge_vision.train.option_ranges import SHARE_TO_PRUNE, TRAINING
 from edge_vision.train.run import run_recipe
 from edge_vision.train.summary import summary
 
-COMMAND = "optimize-train"
+COMMAND = TRAINING_COMMAND
 _EXAMPLES = """\
 examples:
   edge-vision optimize train qat efficientnet_lite0_imagenet --video yard.mp4 --video gate.mp4 --out out/qat

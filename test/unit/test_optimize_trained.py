@@ -12,9 +12,11 @@ from optimize_cases import image_folder, tiny_bundle, tiny_graph
 from edge_vision.bundles.ladder import read_ladder
 from edge_vision.bundles.store import load_bundle
 from edge_vision.offline.bundle_folder import write_folder
+from edge_vision.offline.output_folder import claim_folder
 from edge_vision.optimize.agreement import agreement, read_detections, rename_classes
 from edge_vision.optimize.command import main
 from edge_vision.optimize.report.report_file import read_report
+from edge_vision.optimize.trained import TRAINING_COMMAND
 
 
 def trained_result(folder: Path, labels: str = "") -> Path:
@@ -104,3 +106,12 @@ def test_the_corrected_command_takes_the_same_folder(tmp_path: Path) -> None:
     assert main([*given, "--trained", str(wrong)]) == 1
     assert main(given) == 0
     assert read_report(tmp_path / "out").results
+
+
+@pytest.mark.parametrize("command", [["report"], ["explain"]], ids=["report", "explain"])
+def test_the_folder_of_a_training_is_no_study(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    claim_folder(tmp_path / "qat", TRAINING_COMMAND)
+    assert main([*command, str(tmp_path / "qat"), *["any"] * (command == ["explain"])]) == 1
+    assert "got one of a training" in capsys.readouterr().err
