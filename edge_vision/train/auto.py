@@ -32,11 +32,13 @@ from edge_vision.optimize.settings import Settings
 from edge_vision.optimize.study import run_study, write_results
 from edge_vision.optimize.trial_executor import LocalExecutor
 from edge_vision.train.bounds import MemoryBoundExceeded, TimeBoundExceeded, bounds
+from edge_vision.train.cpu_clock import stored_cpu_s
 from edge_vision.train.data.input_digests import input_digests
 from edge_vision.train.data.time_split import split
 from edge_vision.train.networks.cutting import class_columns, wanted_ids
 from edge_vision.train.networks.timing import RUNTIMES
 from edge_vision.train.option_ranges import AUTO, check_options
+from edge_vision.train.recipes.run_folder import CPU_TIME
 from edge_vision.train.run import run_recipe
 from edge_vision.train.same_options import as_stored, check_same, damaged, stored_options
 
@@ -197,6 +199,9 @@ class _Auto:
     def store(self) -> None:
         """Write auto.json, atomically."""
         self.state.spent_s = time.monotonic() - self._started_s
+        for name, outcome in self.state.outcomes.items():
+            if outcome.state in ("running", "failed"):
+                outcome.cpu_s = stored_cpu_s(self._folder / name / CPU_TIME)
         write_file(self._folder / STATE, (json.dumps(asdict(self.state), indent=1) + "\n").encode())
 
     def _open(self, name: str) -> bool:

@@ -13,6 +13,12 @@ _PERIOD_S = 1.0
 """CPU time between writes: a kill loses about so much."""
 
 
+def stored_cpu_s(file: Path) -> float:
+    """The time in a file of a CpuClock; 0 without a complete one."""
+    found = read_stored(file).get("cpu_s")
+    return float(found) if isinstance(found, (int, float)) else 0.0
+
+
 class CpuClock:
     """Counts the CPU time of this process as that of a run."""
 
@@ -20,7 +26,7 @@ class CpuClock:
         """file: has the time of earlier parts. finished_s: of a finished run, which is not counted any
         further."""
         self._file, self._finished_s = file, finished_s
-        self._before_s = float(read_stored(file).get("cpu_s", 0.0))
+        self._before_s = stored_cpu_s(file)
         self._began_s = self._written_s = time.process_time()
 
     @property

@@ -180,6 +180,7 @@ def test_the_end_of_the_time_interrupts_a_training_and_more_time_continues_it(
         calls.append(request)
         if len(calls) == 1:
             left_s[0] = 0.0
+            (folder / "cpu_time.json").write_text('{"cpu_s": 7.5}')
             raise TimeBoundExceeded
         return SimpleNamespace(refused="no gain", cpu_s=1.0)
 
@@ -191,6 +192,7 @@ def test_the_end_of_the_time_interrupts_a_training_and_more_time_continues_it(
         assert main(command) == 0
         outcome = json.loads((out / "auto.json").read_text())["outcomes"]["qat"]
         assert outcome["state"] == "running" and "has ended" in outcome["reason"]
+        assert outcome["cpu_s"] == 7.5
         assert "did not suffice for qat: the same command" in capsys.readouterr().out
     assert len(calls) == 1
     left_s[0] = 3600.0
