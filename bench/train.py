@@ -32,7 +32,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "efficientnet_mixed": {**EFFICIENTNET, "recipe": "qat", "steps": 300, "mixed": 0.75},
     "ssd_qat": {**SSD, "recipe": "qat", "videos": CLIPS, "steps": 150},
     "ssd_prune": {**SSD, "recipe": "prune", "steps": 180, "samples": 960, "share": 0.34},
-    "ssd_student": {**SSD, **STUDENT, "recipe": "student", "steps": 800, "samples": 3600, "share": 0.4},
+    "ssd_student": {**SSD, **STUDENT, "recipe": "student", "steps": 400, "samples": 2400, "share": 0.4},
     "ssd_search": {
         **SSD,
         "recipe": "search",

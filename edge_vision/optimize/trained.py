@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_vision.bundles.store import Bundle, load_bundle
+from edge_vision.offline.output_folder import remove_path
 from edge_vision.optimize.errors import OptimizeError
 
 _FOLDERS = ("int8", "bundle")
@@ -30,10 +31,11 @@ def trained_bundles(study: Path, folders: Sequence[str], source: Bundle) -> dict
         if not (copy / "bundle.yaml").is_file():
             given = _bundle_of(Path(folder))
             _check(load_bundle(f"{given}{os.sep}"), source, folder)
+            remove_path(copy)  # A kill may have left a part of it.
             shutil.copytree(given, copy)
         bundle = load_bundle(f"{copy}{os.sep}")
         _check(bundle, source, folder)
-        recipe = str(bundle.manifest.figures["train"]["request"]["recipe"])
+        recipe = _recipe(bundle)
         found[recipe if recipe not in found else f"{recipe}_{number}"] = bundle
     return found
 
@@ -51,10 +53,18 @@ def _bundle_of(folder: Path) -> Path:
     )
 
 
+def _recipe(bundle: Bundle) -> str:
+    """Of its lineage; "" = not of a training."""
+    train = bundle.manifest.figures.get("train")
+    request = train.get("request") if isinstance(train, dict) else None
+    recipe = request.get("recipe") if isinstance(request, dict) else None
+    return recipe if isinstance(recipe, str) and re.fullmatch("[a-z]+", recipe) else ""
+
+
 def _check(bundle: Bundle, source: Bundle, folder: str) -> None:
     unknown = [label for label in bundle.labels if label not in source.labels]
     task = bundle.manifest.task
-    if "train" not in bundle.manifest.figures or task != source.manifest.task or unknown:
+    if not _recipe(bundle) or task != source.manifest.task or unknown:
         raise OptimizeError(
             f"{folder}: expected a result of `optimize train` for task {source.manifest.task} with the "
             f"model's labels, got {task}{', with ' + ', '.join(unknown[:3]) if unknown else ''}"

@@ -254,7 +254,7 @@ def _run(folder: Path, request: Any, log: Callable[[str], None], show: Callable[
 def _further_options(options: argparse.Namespace) -> dict[str, Any]:
     if options.recipe == "search":
         return {
-            "budgets": tuple(dict.fromkeys(options.budgets)),
+            "budgets": tuple(dict.fromkeys(float(f"{one:g}") for one in options.budgets)),
             "runtime": options.runtime,
             "hours": options.hours,
         }

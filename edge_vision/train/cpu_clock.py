@@ -25,7 +25,8 @@ class CpuClock:
     def __init__(self, file: Path, finished_s: float | None = None) -> None:
         """file: has the time of earlier parts. finished_s: of a finished run, which is not counted any
         further."""
-        self._file, self._finished_s = file, finished_s
+        self._file = file
+        self._finished_s = finished_s if isinstance(finished_s, (int, float)) else None
         self._before_s = stored_cpu_s(file)
         self._began_s = self._written_s = time.process_time()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_vision.optimize.errors import DISK_FULL, DiskFull, OptimizeError
+from edge_vision.train.recipes.run_folder import finished_report
 
 if TYPE_CHECKING:
     from edge_vision.train.recipes.training_report import TrainingReport
@@ -27,9 +28,13 @@ _MODULES = {
 def run_recipe(
     folder: Path, request: TrainingRequest, log: Callable[[str], None], show: Callable[[str], None]
 ) -> TrainingReport:
-    """The report of a run, which continues an interrupted one. PyTorch computes on a GPU if it has one.
-    log, show, errors: as of TrainingRun."""
+    """The report of a run, which continues an interrupted one; of a finished one, the stored report. PyTorch
+    computes on a GPU if it has one. log, show, errors: as of TrainingRun."""
     _keep_freed_memory()
+    with disk_errors(folder):
+        finished = finished_report(folder, request, log)
+        if finished:
+            return finished
     with _device(log), disk_errors(folder):
         module = importlib.import_module(f"edge_vision.train.{_MODULES[request.recipe]}")
         report: TrainingReport = getattr(module, f"run_{request.recipe}")(folder, request, log, show)

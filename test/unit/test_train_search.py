@@ -248,6 +248,13 @@ def test_the_command_continues_after_ctrl_c_and_writes_rows_and_bundles(
     assert report["latency_errors"]["onnxruntime"]["networks"] == 4
     printed = capsys.readouterr().out
     assert "latency model, onnxruntime" in printed and "differentiable" in printed
+    files = sorted(out.glob("budget_*/*/model.onnx"))
+    assert len(files) == 2 == len(report["bundles"])
+    for lost in ("", "report.json"):  # Repeated; and killed between the bundles and the report.
+        if lost:
+            (out / lost).unlink()
+        assert main(arguments) == 0
+        assert sorted(out.glob("budget_*/*/model.onnx")) == files
     source = load_bundle(f"{tmp_path / 'tiny'}/")
     (tmp_path / "study").mkdir()
     bundles = trained_bundles(tmp_path / "study", [str(one) for one in sorted(out.glob("budget_*"))], source)

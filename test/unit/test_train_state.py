@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from edge_vision.optimize.quantization import gptq, ptq
 from edge_vision.source.uri import SourceError
 from edge_vision.train import auto
 from edge_vision.train.auto import AutoRequest
+from edge_vision.train.cpu_clock import CpuClock, stored_cpu_s
 from edge_vision.train.data.teacher import TeacherSamples
 from edge_vision.train.data.time_split import check_readable
 from edge_vision.train.networks.cutting import cut
@@ -129,6 +130,7 @@ def test_a_damaged_checkpoint_is_refused_and_damaged_caches_are_made_again(
     (file,) = out.glob(name)
     whole = file.read_bytes()
     file.write_bytes(damage if isinstance(damage, bytes) else whole[: int(damage * len(whole))])
+    (out / "report.json").unlink()  # Killed just before its end.
     status = main(arguments_of(request, out))
     printed = capsys.readouterr()
     if expected:
@@ -154,19 +156,74 @@ def test_a_damaged_line_of_records_is_named(tmp_path: Path) -> None:
 
 
 def test_a_measured_choice_is_kept_for_its_checkpoint(tmp_path: Path) -> None:
-    assert stored_choice(tmp_path, "times.json", lambda: {"a": 1.0}) == {"a": 1.0}
-    assert stored_choice(tmp_path, "times.json", pytest.fail) == {"a": 1.0}
-    (tmp_path / "ranges" / "times.json").write_text("{")
-    assert stored_choice(tmp_path, "times.json", lambda: {"a": 2.0}) == {"a": 2.0}
+    kind, file = Mapping[str, float], tmp_path / "ranges" / "times.json"
+    assert stored_choice(tmp_path, "times.json", kind, lambda: {"a": 1.0}) == {"a": 1.0}
+    assert stored_choice(tmp_path, "times.json", kind, pytest.fail) == {"a": 1.0}
+    for content in ("{", "[]", "null", '{"a": "b"}', '{"a": null}'):
+        file.write_text(content)
+        assert stored_choice(tmp_path, "times.json", kind, lambda: {"a": 2.0}) == {"a": 2.0}
     (tmp_path / "checkpoint.pt").touch()
-    (tmp_path / "ranges" / "times.json").write_text("{")
+    file.write_text("{")
     with pytest.raises(OptimizeError, match=r"times\.json: expected what checkpoint.pt was trained with"):
-        stored_choice(tmp_path, "times.json", pytest.fail)
+        stored_choice(tmp_path, "times.json", kind, pytest.fail)
+
+
+@pytest.mark.parametrize("content", ['{"cpu_s": "x"}', '{"cpu_s": null}', "[]", "{"])
+def test_a_damaged_cpu_time_counts_as_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "cpu_time.json").write_text(content)
+    assert stored_cpu_s(tmp_path / "cpu_time.json") == 0.0
+    assert CpuClock(tmp_path / "cpu_time.json", "x").cpu_s < 60  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("damage", ["[]", "{", '{"cpu_s": "x"}', None])
+def test_a_damaged_report_is_made_again(finished: tuple[TrainingRequest, Path], damage: str | None) -> None:
+    request, out = finished
+    report = json.loads((out / "report.json").read_text())
+    (out / "report.json").unlink() if damage is None else (out / "report.json").write_text(damage)
+    assert main(arguments_of(request, out)) in (0, 3)
+    again = json.loads((out / "report.json").read_text())
+    assert again["qualities"] == report["qualities"] and again["curve"] == report["curve"]
+
+
+def test_a_repeated_finished_run_changes_nothing(
+    finished: tuple[TrainingRequest, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    request, out = finished
+    monkeypatch.setattr(qat, "run_qat", pytest.fail)
+    refused = json.loads((out / "report.json").read_text())["refused"]
+    (out / "bundle").mkdir(exist_ok=True)
+    (out / "bundle" / "notes.txt").write_text("mine")
+    before = contents(out)
+    assert main(arguments_of(request, out)) == (3 if refused else 0)
+    printed = capsys.readouterr().out
+    assert "finished before with these options" in printed and "CPU-min" in printed
+    assert contents(out) == before
+
+
+def test_a_bundle_that_is_gone_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qat, "_refusal", lambda *_: "")
+    request, out = request_of(tmp_path, steps=2), tmp_path / "out"
+    assert main(arguments_of(request, out)) == 0
+    before = (out / "bundle" / "model.onnx").read_bytes()
+    (out / "bundle" / "model.onnx").write_bytes(b"")
+    assert main(arguments_of(request, out)) == 0
+    assert (out / "bundle" / "model.onnx").read_bytes() == before
 
 
 def test_damaged_ranges_and_roundings_count_as_none(tmp_path: Path) -> None:
     file = tmp_path / "a"
-    for content in (b"", b"null", b"[1]", b'{"a": 1}', b"PK\x03\x04garbage", b"PK\x05\x06"):
+    for content in (
+        b"",
+        b"null",
+        b"[1]",
+        b"{}",
+        b'{"a": 1}',
+        b'{"a": ["x", "y"]}',
+        b"PK\x03\x04garbage",
+        b"PK\x05\x06",
+    ):
         file.write_bytes(content)
         assert ptq.read_ranges(file) is None and gptq.read_rounding(file) is None
 

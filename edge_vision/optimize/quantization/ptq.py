@@ -260,6 +260,7 @@ def write_ranges(ranges: Ranges, file: Path) -> None:
 def read_ranges(file: Path) -> dict[str, tuple[float, float]] | None:
     """Ranges that `write_ranges` stored; None if there are none, or damaged ones."""
     try:
-        return {name: (low, high) for name, (low, high) in json.loads(file.read_text("utf-8")).items()}
+        stored = json.loads(file.read_text("utf-8")).items()
+        return {name: (float(low), float(high)) for name, (low, high) in stored} or None
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None

@@ -17,8 +17,8 @@ _RUNTIME = "onnxruntime"
 def fp32_layers(run: TrainingRun, quantizer: LayerQuantizer, log: Log) -> tuple[str, ...]:
     """The names of the layers. Stored, as a continued run must train the same graph. Raises OptimizeError if
     int8 alone takes longer than `mixed` of the request."""
-    found: tuple[str, ...] = tuple(
-        stored_choice(run.folder, "fp32_layers.json", lambda: _fp32_layers(run, quantizer, log))
+    found: tuple[str, ...] = stored_choice(
+        run.folder, "fp32_layers.json", tuple[str, ...], lambda: _fp32_layers(run, quantizer, log)
     )
     return found
 

@@ -19,11 +19,13 @@ from edge_vision.bundles.store import Bundle, load_bundle
 from edge_vision.errors import BundleError, EdgeVisionError
 from edge_vision.offline.output_folder import remove_path
 from edge_vision.optimize.errors import DiskFull, OptimizeError
+from edge_vision.optimize.records import decoded
 from edge_vision.optimize.source import TFLITE, source_bundle
 from edge_vision.train.data.input_digests import CLIPS, MODEL, input_digests
 from edge_vision.train.data.labels import digests_of
+from edge_vision.train.recipes.training_report import TrainingReport
 from edge_vision.train.recipes.training_request import TrainingRequest
-from edge_vision.train.same_options import as_stored, check_same, stored_options
+from edge_vision.train.same_options import as_stored, check_same, read_stored, stored_options
 
 REQUEST, REPORT, BUNDLE, INT8, TEACHER_INT8 = (
     "request.json",
@@ -34,6 +36,8 @@ REQUEST, REPORT, BUNDLE, INT8, TEACHER_INT8 = (
 )
 SOURCE, CUT, SEARCH, RANGES, CHECKPOINT = "source", "cut", "search", "ranges", "checkpoint.pt"
 SAMPLES, CPU_TIME = "samples", "cpu_time.json"
+BUNDLES = "bundles"
+"""Figure of a report: folders of the bundles, where these are not bundle/ and int8/."""
 _UNFINISHED = tuple(f"{name}.unfinished" for name in ("checkpoint", "cpu_time", BUNDLE, INT8))
 _OWN = (
     *(REQUEST, SOURCE, TFLITE, CUT, SEARCH, SAMPLES, RANGES, CHECKPOINT, CPU_TIME, *_UNFINISHED),
@@ -73,6 +77,28 @@ def prepared_source(folder: Path, request: TrainingRequest, log: Callable[[str],
     return source
 
 
+def finished_report(
+    folder: Path, request: TrainingRequest, log: Callable[[str], None]
+) -> TrainingReport | None:
+    """The report of a finished run of the same request, if its bundles are there; None = run it.
+
+    Raises OptimizeError if results would be lost, BundleError."""
+    try:
+        report: TrainingReport = decoded(TrainingReport, read_stored(folder / REPORT), strict=True)
+    except (AttributeError, KeyError, TypeError):
+        return None
+    source = prepared_source(folder, request, log)
+    names = report.figures.get(BUNDLES) or ((BUNDLE,) if request.recipe == "qat" else (BUNDLE, INT8))
+    if report.refused and not request.anyway:
+        names = ()
+    if report.parent_sha256 != source.manifest.graphs[0].sha256 or not all(
+        _intact(folder / name) for name in names
+    ):
+        return None
+    log("finished before with these options; --restart trains again")
+    return report
+
+
 def _stored(folder: Path, log: Callable[[str], None]) -> dict[str, Any]:
     """The stored request; empty without one. Raises OptimizeError if there are results without one."""
     file = folder / REQUEST
@@ -104,13 +130,13 @@ def _intact(folder: Path) -> Bundle | None:
     return None
 
 
-def stored_choice(folder: Path, name: str, make: Callable[[], Any]) -> Any:
-    """What was measured once, as JSON has it, and decides which graph is trained. folder: of the run.
+def stored_choice(folder: Path, name: str, kind: Any, make: Callable[[], Any]) -> Any:
+    """What was measured once, and decides which graph is trained. folder: of the run. kind: see `decoded`.
 
     Raises OptimizeError if it is damaged or missing and a checkpoint depends on it."""
     file = folder / RANGES / name
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads(file.read_text("utf-8"))
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return decoded(kind, json.loads(file.read_text("utf-8")), strict=True)
     if (folder / CHECKPOINT).exists():
         raise OptimizeError(
             f"{file}: expected what {CHECKPOINT} was trained with, got a missing or damaged file: "

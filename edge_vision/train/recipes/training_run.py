@@ -234,7 +234,10 @@ class TrainingRun:
         """The shares of its layers in its time. Stored, as a continued run must prune the same channels."""
         show = self.counter("times of the layers: runtimes")
         times: dict[str, float] = stored_choice(
-            self.folder, "times.json", lambda: shared_layer_times(model, self.calibration[0], show)
+            self.folder,
+            "times.json",
+            Mapping[str, float],
+            lambda: shared_layer_times(model, self.calibration[0], show),
         )
         return times
 
@@ -434,4 +437,5 @@ class TrainingRun:
         remove_path(unfinished)
         write_folder(unfinished, manifest, files)
         (self.folder / name).parent.mkdir(exist_ok=True)
+        remove_path(self.folder / name)  # Of a run that was killed before its report.
         unfinished.rename(self.folder / name)

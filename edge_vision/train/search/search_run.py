@@ -39,7 +39,7 @@ from edge_vision.train.networks.supernet import Genes, Supernet
 from edge_vision.train.recipes.detection_loss import detector_loss, loss_near_teacher
 from edge_vision.train.recipes.distillation import ParameterGroup, Progress, noise_ratio
 from edge_vision.train.recipes.prune_run import MIN_AGREEMENT, RATE, least_agreement
-from edge_vision.train.recipes.run_folder import BUNDLE, INT8, SEARCH
+from edge_vision.train.recipes.run_folder import BUNDLE, BUNDLES, INT8, SEARCH
 from edge_vision.train.recipes.student_run import groups_of_new, start_rare
 from edge_vision.train.recipes.training_report import Quality, TrainingReport
 from edge_vision.train.recipes.training_request import TrainingRequest
@@ -366,15 +366,18 @@ class _Search:
         }
         if ceiling is not None:
             figures["ceiling"] = ceiling
+        by_id = {genes.id: genes for genes in networks}
+        figures[BUNDLES] = [
+            f"budget_{row['budget']:g}/{INT8 if by_id[row['network']].precision == 'int8' else BUNDLE}"
+            for row in good
+        ]
         fastest = min(good or best, key=lambda one: float(one["ratios"][runtime]))
         progress = Progress(0, [], 0.0, [], [], stopped="; ".join(stops))
         refused = _refusal(best, good, runtime, words)
         report = run.report(qualities, fastest["ratios"], progress, refused, figures)
-        by_id = {genes.id: genes for genes in networks}
-        for row in good:
+        for row, folder in zip(good, figures[BUNDLES], strict=True):
             genes = by_id[row["network"]]
             own = replace(report, time_ratios=row["ratios"], figures=row, qualities={})
-            folder = f"budget_{row['budget']:g}/{INT8 if genes.precision == 'int8' else BUNDLE}"
             model = graph_edit.load_model(self._file(genes))
             run.write_bundle(folder, model, genes.precision, own, spec=self._supernet.spec(genes.size))
         run.write(report, {}, teacher_int8)
