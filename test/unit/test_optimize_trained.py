@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from edge_vision.offline.output_folder import claim_folder
 from edge_vision.optimize.agreement import agreement, read_detections, rename_classes
 from edge_vision.optimize.command import main
 from edge_vision.optimize.report.report_file import read_report
-from edge_vision.optimize.trained import TRAINING_COMMAND
+from edge_vision.optimize.trained import TRAINING_COMMAND, trained_bundles
 
 
 def trained_result(folder: Path, labels: str = "") -> Path:
@@ -115,3 +116,29 @@ def test_the_folder_of_a_training_is_no_study(
     claim_folder(tmp_path / "qat", TRAINING_COMMAND)
     assert main([*command, str(tmp_path / "qat"), *["any"] * (command == ["explain"])]) == 1
     assert "got one of a training" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "train", ["x", {}, {"request": None}, {"request": {"recipe": "../x y"}}, {"request": {"recipe": 3}}]
+)
+def test_an_edited_lineage_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], train: object
+) -> None:
+    result = trained_result(tmp_path / "qat")
+    bundle = load_bundle(f"{result / 'bundle'}/")
+    files = {
+        name: (bundle.folder / name).read_bytes() for name in (bundle.manifest.graphs[0].file, "labels.txt")
+    }
+    shutil.rmtree(bundle.folder)
+    write_folder(bundle.folder, replace(bundle.manifest, figures={"train": train}), files)
+    assert main(arguments(tmp_path, result)) == 1
+    assert "expected a result of `optimize train`" in capsys.readouterr().err
+
+
+def test_a_copy_that_a_kill_left_incomplete_is_made_again(tmp_path: Path) -> None:
+    source = load_bundle(f"{tiny_bundle(tmp_path / 'bundle', tiny_graph(tmp_path / 'tiny.onnx'))}/")
+    result = trained_result(tmp_path / "qat")
+    (tmp_path / "study" / "trained_1").mkdir(parents=True)
+    (tmp_path / "study" / "trained_1" / "labels.txt").write_text("half")
+    (name,) = trained_bundles(tmp_path / "study", [str(result)], source)
+    assert name == "qat" and (tmp_path / "study" / "trained_1" / "labels.txt").read_text() != "half"
