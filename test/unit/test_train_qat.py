@@ -199,7 +199,10 @@ def test_the_stem_stays_in_fp32_and_is_trained(tmp_path: Path, monkeypatch: pyte
     assert trained == [(8, 3, 3, 3)]
     model = graph_session.load_model(tmp_path / "out" / "bundle" / "model.onnx")
     types = {one.name: one.data_type for one in model.graph.initializer}
-    assert types["kernel"] == onnx.TensorProto.FLOAT and types["matrix_quantized"] == onnx.TensorProto.INT8
+    makers = {node.output[0]: node for node in model.graph.node}
+    last = next(node for node in model.graph.node if node.name == "last")
+    assert types["kernel"] == onnx.TensorProto.FLOAT
+    assert types[makers[last.input[1]].input[0]] == onnx.TensorProto.INT8
 
 
 def test_a_share_that_int8_does_not_satisfy_is_refused(
