@@ -153,6 +153,10 @@ def test_a_damaged_line_of_records_is_named(tmp_path: Path) -> None:
             Records(file)
         assert file.read_bytes() == good + bad
         file.write_bytes(good)
+    with pytest.raises(
+        OptimizeError, match=r"records\.jsonl: .* for 'a', got a damaged one: delete its line"
+    ):
+        Records(file).get("a", dict, Mapping[str, float])
 
 
 def test_a_measured_choice_is_kept_for_its_checkpoint(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ class Distillation:
         os.replace(unfinished, self._file)
 
     def _restored(self) -> Progress | None:
-        if not self._file.is_file():
+        if not self._file.exists():
             return None
         try:
             content: dict[str, Any] = torch.load(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from edge_vision.optimize.candidate import Size
 from edge_vision.optimize.errors import OptimizeError
 from edge_vision.optimize.quantization import ptq
 from edge_vision.optimize.quantization.int8_recipe import cpu_flags, int8_recipe
+from edge_vision.optimize.records import decoded
 from edge_vision.train.networks.supernet import Genes, Supernet
 from edge_vision.train.networks.timing import installed_runtimes, layer_times, time_ratio
 from edge_vision.train.recipes.training_run import TrainingRun
@@ -52,14 +53,21 @@ class Records:
         if lines and lines[-1]:
             write_file(file, b"".join(line + b"\n" for line in lines[:-1]))
 
-    def get(self, name: str, make: Callable[[], Any]) -> Any:
-        """The stored result, or the new one, which is stored."""
+    def get(self, name: str, make: Callable[[], Any], kind: Any = Any) -> Any:
+        """The stored result, or the new one, which is stored. kind: see `decoded`. Raises OptimizeError if
+        the stored one is another."""
         if name not in self._found:
             started = time.process_time()
             self._found[name] = make(), round(time.process_time() - started, 2)
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({name: self._found[name]}) + "\n")
-        return self._found[name][0]
+        try:
+            return decoded(kind, self._found[name][0], strict=True)
+        except (AttributeError, KeyError, TypeError):
+            raise OptimizeError(
+                f"{self._file}: expected a stored result for {name!r}, got a damaged one: delete its line, "
+                f"and the same command measures it again"
+            ) from None
 
     def starting(self, prefix: str) -> list[Any]:
         """The results whose names start so."""
@@ -86,7 +94,9 @@ class Measuring:
 
         self._layer_times = {
             runtime: {
-                precision: records.get(f"layers {runtime} {precision}", partial(times, runtime, precision))
+                precision: records.get(
+                    f"layers {runtime} {precision}", partial(times, runtime, precision), Mapping[str, float]
+                )
                 for precision in supernet.precisions
             }
             for runtime in self.runtimes
