@@ -56,6 +56,8 @@ def _last_rows(report: TrainingReport) -> list[str]:
                 **report.figures
             )
         )
+    if "expected_agreement" in report.figures:
+        rows.append("expected agreement of the result: {expected_agreement:.3f} or more".format(**report.figures))
     rows += [f"note: {report.note}"] if report.note else []
     return [*rows, f"{report.cpu_s / 60:.1f} CPU-min{'; ' + report.stopped if report.stopped else ''}"]
 

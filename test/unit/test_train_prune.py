@@ -318,6 +318,8 @@ def test_the_summary_has_note_ceiling_and_crops() -> None:
     assert lines[0].startswith("on 88 frames, 352 crops ") and lines[-2] == "note: worse"
     assert lines[-3] == "agreement of the teacher with itself, picture moved by 2 px: 0.866"
     assert summary(replace(report, judge_frames=352)).startswith("on 352 judge images ")
+    expecting = replace(report, figures={**report.figures, "expected_agreement": 0.9})
+    assert "expected agreement of the result: 0.900 or more" in summary(expecting)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def _run(run: TrainingRun) -> TrainingReport:
     figures: dict[str, Any] = {"unstructured": _unstructured(run, teacher_int8)}
     if run.source.manifest.task == "detect":
         figures["ceiling"] = run.noise_ceiling()
+    figures["expected_agreement"], _ = least_agreement(figures.get("ceiling"))
     found, judged = qualities[TUNED_INT8], len(run.judge_images)
     right = right_on_labels(found, qualities[TEACHER], run.labelled, judged)
     refused = _refusal(found, ratios["onnxruntime"], right, figures.get("ceiling"))

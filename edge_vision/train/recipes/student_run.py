@@ -71,7 +71,7 @@ def _run(run: TrainingRun, log: Log) -> TrainingReport:
     near = None if run.request.width else loss_near_teacher(run, features=True)
     loss = near or detector_loss(run.source)
     ceiling = run.noise_ceiling()
-    figures: dict[str, Any] = {"ceiling": ceiling}
+    figures: dict[str, Any] = {"ceiling": ceiling, "expected_agreement": ceiling}
     if run.request.levels:
         figures["levels_agreement"] = _checked_levels(run, ceiling, log)
     _warn_of_absent(run, log)

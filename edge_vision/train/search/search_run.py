@@ -363,6 +363,7 @@ class _Search:
             "latency_errors": {name: asdict(one) for name, one in errors.items()},
             "rows": rows,
             "front": pareto_front(rows, runtime),
+            "expected_agreement": least,
         }
         if ceiling is not None:
             figures["ceiling"] = ceiling
